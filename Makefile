@@ -1,0 +1,48 @@
+# Four words run everything: setup, check, test, demo. Each brings what it needs into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: setup demo test check bench nightly reference clean
+
+setup: .venv/.dev ## everything a developer needs
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/.demo: .venv/bin/python pyproject.toml constraints.txt
+	@echo "installing into .venv (a minute or two the first time) ..."
+	$(PIP) -e '.[demo]'
+	@touch $@
+
+.venv/.dev: .venv/bin/python pyproject.toml constraints.txt
+	@echo "installing into .venv (a minute or two the first time) ..."
+	$(PIP) -e '.[dev]'
+	@touch $@ .venv/.demo
+
+demo: .venv/.demo ## a hub, a broker and three devices on this machine play every act, in under two minutes
+	$(BIN)/tidegate-hub demo $(ARGS)
+
+test: .venv/.dev ## the fast suite, over real brokers and processes
+	$(BIN)/python -m pytest -n 2 -m 'not nightly' $(ARGS)
+
+nightly: .venv/.dev ## long simulations
+	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+check: .venv/.dev ## lint, format, types, floors, docs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/test_docs.py tests/test_floors.py
+
+bench: .venv/.dev ## all benchmarks; one: .venv/bin/python -m benchmarks.twin
+	$(BIN)/python -m benchmarks.agent
+	$(BIN)/python -m benchmarks.frames
+	$(BIN)/python -m benchmarks.twin
+
+reference: .venv/.dev ## write openapi.json, asyncapi.yaml and the configurations' schemas anew
+	$(BIN)/python docs/reference/generate.py
+
+clean:
+	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis tidegate-demo

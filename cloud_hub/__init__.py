@@ -1,0 +1,1 @@
+"""The hub: twins, ingest, thresholds, experts, incidents, actions and scaling, behind one REST API."""

@@ -1,0 +1,23 @@
+"""The hub's clock. Only shells read it; cores are handed `now_us`."""
+
+from __future__ import annotations
+
+import secrets
+import time
+
+from shared.ids import traceparent, uuid7
+
+
+def now_us() -> int:
+    """UTC now in microseconds."""
+    return time.time_ns() // 1000
+
+
+def new_id() -> str:
+    """A fresh UUIDv7."""
+    return uuid7(now_us(), secrets.randbits(74))
+
+
+def new_trace() -> str:
+    """A fresh W3C traceparent."""
+    return traceparent(secrets.randbits(128), secrets.randbits(64))

@@ -1,0 +1,13 @@
+"""HubError: what REST answers with. One handler in `api.problems` turns it into RFC 9457."""
+
+from __future__ import annotations
+
+from shared.errors import TidegateError
+
+
+class HubError(TidegateError):
+    """A request that cannot be served: `status` is the HTTP status, `detail` names the place and the cure."""
+
+    def __init__(self, status: int, title: str, detail: str) -> None:
+        super().__init__(f"{title}: {detail}")
+        self.status, self.title, self.detail = status, title, detail

@@ -1,0 +1,25 @@
+"""How long to wait before trying again: exponential, with full jitter, so that a fleet does not return as one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+
+class Backoff:
+    """Waits of `first_s`, doubling up to `limit_s`, each multiplied by a draw from 0.5..1.
+
+    `random` returns a uniform number in 0..1; it is handed in so that tests choose it.
+    """
+
+    def __init__(self, first_s: float, limit_s: float, random: Callable[[], float]) -> None:
+        self._first, self._limit, self._random = first_s, limit_s, random
+        self._next = first_s
+
+    def wait(self) -> float:
+        """Seconds to wait before the next try."""
+        ceiling, self._next = self._next, min(self._next * 2, self._limit)
+        return ceiling * (0.5 + self._random() / 2)
+
+    def reset(self) -> None:
+        """The try worked: begin again with the first wait."""
+        self._next = self._first

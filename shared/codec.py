@@ -1,0 +1,55 @@
+"""Bytes to messages and back. JSON, so that a person can read it with mosquitto_sub.
+
+Every way in which foreign bytes can be wrong ends in WireError: not UTF-8, not JSON, too deep,
+NaN, out of range, of the wrong type, or larger than the limit.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import msgspec
+
+from shared.errors import WireError
+from shared.messages import Alarm, Escalation, Event, Sample, Stream
+
+T = TypeVar("T")
+
+MAX_PAYLOAD = 1 << 20
+"""Bytes of one message that either side reads; mosquitto and the embedded broker are set to the same."""
+
+ITEM_TYPE: dict[Stream, type[Any]] = {"alarm": Alarm, "escalation": Escalation, "event": Event, "telemetry": Sample}
+
+_encoder = msgspec.json.Encoder()
+
+
+def encode(message: Any) -> bytes:
+    """JSON bytes of a wire message."""
+    return _encoder.encode(message)
+
+
+@lru_cache(maxsize=64)
+def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(kind)
+
+
+def decode(kind: type[T], payload: bytes, topic: str = "") -> T:
+    """Read `payload` as one `kind`; raises WireError naming the topic and the place in the payload."""
+    if len(payload) > MAX_PAYLOAD:
+        raise WireError(f"{len(payload)} bytes are more than the {MAX_PAYLOAD} allowed", topic)
+    try:
+        result: T = _decoder(kind).decode(payload)
+    except RecursionError:
+        raise WireError("JSON is nested too deeply", topic) from None
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise WireError(f"not a valid {kind.__name__}: {error}", topic) from error
+    return result
+
+
+def items_of(stream: Stream, items: list[Any], topic: str = "") -> list[Any]:
+    """Give the raw items of a batch the type of their stream; raises WireError naming the first bad one."""
+    try:
+        return msgspec.convert(items, list[ITEM_TYPE[stream]])  # type: ignore[misc]
+    except msgspec.ValidationError as error:
+        raise WireError(f"not a valid {stream} item: {error}", topic) from error

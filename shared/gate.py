@@ -1,0 +1,156 @@
+"""The gate: which results the edge keeps, with a stated error bound, and when to stop trusting itself.
+
+`decide` keeps a result when its margin (top1 - top2) exceeds the gate's; everything doubtful is
+escalated: it fails closed. `calibrate` finds that margin from frames which the hub's expert has answered:
+P(kept and disagreeing) <= alpha with confidence 1 - delta for i.i.d. frames (Bates et al. 2021, "Distribution-
+free, risk-controlling prediction sets"; Angelopoulos et al., "Learn then Test"). `Drift` watches the frames
+themselves, without labels, by Bernoulli Shiryaev-Roberts e-detectors (Shin, Ramdas, Rinaldo 2022).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from shared.messages import EscalationReason, finite
+
+NEVER = 1.0
+"""A margin that no result exceeds: escalate all."""
+
+ALARM_EVIDENCE = 1e6
+ODDS = 4.0
+QUANTILES = (0.1, 0.5, 0.9)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """One label-free test: in calibration a fraction `p` of frames had `feature` <= `at`."""
+
+    feature: str
+    at: float
+    p: float
+
+    def __post_init__(self) -> None:
+        finite("watch", self.at)
+        if not 0.0 < self.p < 1.0:
+            raise ValueError(f"p of {self.feature} must lie between 0 and 1, not {self.p}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """A calibrated gate for one model file: kept answers disagree with the expert at most `alpha` of the time.
+
+    `digest` names the very file it was calibrated on; `n` frames, `k` allowed errors; `audit` is the share
+    of kept results that also goes up.
+    """
+
+    digest: str
+    alpha: float
+    delta: float
+    n: int
+    k: int
+    margin: float
+    audit: float = 0.01
+    panel: tuple[Watch, ...] = ()
+
+    def __post_init__(self) -> None:
+        finite("margin", self.margin)
+        if not (0 < self.alpha < 1 and 0 < self.delta < 1 and 0 <= self.audit <= 1 and 0 <= self.margin <= 1):
+            raise ValueError("alpha, delta in (0, 1), audit and margin in [0, 1]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What a model said of one frame: `margin` is top1 - top2 of its probabilities."""
+
+    label: str
+    margin: float
+    digest: str
+    features: dict[str, float] = field(default_factory=dict)
+
+
+def decide(
+    gate: Gate | None, result: Result | None, drifted: bool, draw: float
+) -> Literal["keep"] | EscalationReason:
+    """`keep`, or the reason to escalate. `draw` is uniform in 0..1 and picks the audited share."""
+    if result is None:
+        return "no-model"
+    if not math.isfinite(result.margin) or not 0.0 <= result.margin <= 1.0:
+        return "invalid"
+    if gate is None:
+        return "no-gate"
+    if gate.digest != result.digest:
+        return "wrong-model"
+    if drifted:
+        return "drift"
+    if result.margin <= gate.margin:
+        return "unsure"
+    return "audit" if draw < gate.audit else "keep"
+
+
+def binomial_cdf(k: int, n: int, p: float) -> float:
+    """P(X <= k) for X ~ Binomial(n, p)."""
+    term, total = math.exp(n * math.log1p(-p)), 0.0
+    for i in range(k + 1):
+        total += term
+        term *= (n - i) / (i + 1) * p / (1 - p)
+    return total
+
+
+def allowed_errors(n: int, alpha: float, delta: float) -> int:
+    """The largest k with BinomCDF(k; n, alpha) <= delta; -1 when n frames can prove nothing."""
+    k = -1
+    while k + 1 <= n and binomial_cdf(k + 1, n, alpha) <= delta:
+        k += 1
+    return k
+
+
+def calibrate(margins: Sequence[float], agrees: Sequence[bool], alpha: float, delta: float) -> tuple[int, float]:
+    """(k, margin) from frames that all went up: `agrees` says whether edge and expert gave one label."""
+    k = allowed_errors(len(margins), alpha, delta)
+    wrong = sorted((m for m, agree in zip(margins, agrees, strict=True) if not agree), reverse=True)
+    if k < 0:
+        return k, NEVER
+    return k, wrong[k] if k < len(wrong) else 0.0
+
+
+def panel(features: Sequence[dict[str, float]]) -> tuple[Watch, ...]:
+    """Watches at fixed quantiles of each feature, with the frequency that calibration really showed."""
+    n = len(features)
+    watches = []
+    for name in sorted(features[0]) if features else ():
+        values = sorted(frame[name] for frame in features)
+        for at in sorted({values[min(int(q * n), n - 1)] for q in QUANTILES}):
+            share = sum(value <= at for value in values) / n
+            watches.append(Watch(feature=name, at=at, p=min(max(share, 0.5 / n), 1 - 0.5 / n)))
+    return tuple(watches)
+
+
+class Drift:
+    """Evidence that frames no longer look as they did in calibration. Mean of e-detectors, one pair a watch.
+
+    Feed one frame a part: ordered frames of the same part are not independent and alarm falsely.
+    """
+
+    def __init__(self, watches: Sequence[Watch]) -> None:
+        self._tests: list[tuple[Watch, float, float]] = []
+        for watch in watches:
+            for ratio in (ODDS, 1 / ODDS):
+                odds = watch.p / (1 - watch.p) * ratio
+                p1 = odds / (1 + odds)
+                self._tests.append((watch, p1 / watch.p, (1 - p1) / (1 - watch.p)))
+        self._sums = [0.0] * len(self._tests)
+        self.evidence = 0.0
+        self.drifted = False
+
+    def update(self, features: dict[str, float]) -> bool:
+        """Take one frame's features; True from the frame on that shows drift. A missing feature counts against it."""
+        for i, (watch, seen, unseen) in enumerate(self._tests):
+            value = features.get(watch.feature)
+            factor = max(seen, unseen) if value is None else seen if value <= watch.at else unseen
+            self._sums[i] = min((self._sums[i] + 1.0) * factor, 1e12)
+        self.evidence = sum(self._sums) / len(self._sums) if self._sums else 0.0
+        self.drifted = self.drifted or self.evidence >= ALARM_EVIDENCE
+        return self.drifted

@@ -1,0 +1,251 @@
+"""The nouns that travel. One frozen dataclass a wire thing: MQTT, REST and both databases share it.
+
+Times are UTC in int64 microseconds (`_us`). Ranges are checked in `__post_init__` with ValueError,
+which msgspec and FastAPI both honour. Unknown fields are ignored by readers: room to grow.
+The topic names the type, never the payload.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from shared.ids import device_id, metric_name
+
+Stream = Literal["alarm", "escalation", "event", "telemetry"]
+STREAMS: tuple[Stream, ...] = ("alarm", "escalation", "event", "telemetry")
+"""Classes of delivery, most urgent first; each has its own sequence per epoch."""
+
+Quality = Literal["good", "uncertain", "bad"]
+ClockQuality = Literal["synced", "holdover", "unsynced"]
+MetricKind = Literal["gauge", "counter", "state", "score"]
+Priority = Literal["low", "medium", "high", "critical"]
+AlarmKind = Literal["high", "low"]
+Level = Literal["debug", "info", "warning", "error"]
+EscalationReason = Literal["unsure", "audit", "calibrating", "drift", "invalid", "no-gate", "no-model", "wrong-model"]
+CommandState = Literal["accepted", "succeeded", "failed", "refused", "expired"]
+AppliedState = Literal["received", "applied", "verified", "refused"]
+
+
+def finite(name: str, *values: float | None) -> None:
+    """Raise ValueError unless every given number is finite; None means absent and is fine."""
+    for value in values:
+        if value is not None and not math.isfinite(value):
+            raise ValueError(f"{name} must be a finite number, not {value}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """What a metric is; told once, in the birth. `unit` is a UCUM code ('1' without a unit)."""
+
+    name: str
+    unit: str = "1"
+    kind: MetricKind = "gauge"
+    low: float | None = None
+    high: float | None = None
+    period_s: float | None = None
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        metric_name(self.name)
+        finite("low/high", self.low, self.high)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """A metric's value at a time. Text for state metrics; None only with quality 'bad'."""
+
+    metric: str
+    t_us: int
+    value: float | str | None
+    quality: Quality = "good"
+
+    def __post_init__(self) -> None:
+        metric_name(self.metric)
+        if isinstance(self.value, float):
+            finite("value", self.value)
+        if self.value is None and self.quality != "bad":
+            raise ValueError("a sample without a value must have quality 'bad'")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alarm:
+    """A limit crossed (`raised`) or left again (`cleared`); both carry the id given when it was raised."""
+
+    id: str
+    metric: str
+    kind: AlarmKind
+    state: Literal["raised", "cleared"]
+    priority: Priority
+    t_us: int
+    value: float
+    limit: float
+
+    def __post_init__(self) -> None:
+        metric_name(self.metric)
+        finite("value/limit", self.value, self.limit)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened: a log line, a start, a fault."""
+
+    t_us: int
+    source: str
+    text: str
+    level: Level = "info"
+    fields: dict[str, str | float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Escalation:
+    """A result that the gate would not keep, with its evidence.
+
+    `frame` is `shape` (height, width) uint8 grey values in row order; `label` is '' when the
+    edge model gave no answer; `margin` is top1 - top2 in 0..1. `features` are the numbers that the
+    gate's drift panel watches, as the device computed them, so that the hub recalibrates on the same ones.
+    """
+
+    id: str
+    t_us: int
+    model: str
+    digest: str
+    number: int
+    reason: EscalationReason
+    label: str
+    margin: float
+    shape: tuple[int, int]
+    frame: bytes
+    features: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        finite("margin/features", self.margin, *self.features.values())
+        if self.shape[0] * self.shape[1] != len(self.frame):
+            raise ValueError(f"frame holds {len(self.frame)} bytes, its shape says {self.shape}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EscalationAnswer:
+    """The hub's answer to one escalation."""
+
+    id: str
+    label: str
+    confidence: float
+    expert: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lost:
+    """Rows first..last of a stream that will never come, and why; the acknowledgement passes over them."""
+
+    last: int
+    reason: Literal["evicted", "expired", "damaged"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """What the four data topics carry: consecutive items of one stream, numbered from `first`.
+
+    Items are raw here; `items_of` in `codec` gives them their type by stream. A batch holds
+    either items or a `lost` range, never both.
+    """
+
+    epoch: str
+    first: int
+    clock: ClockQuality = "synced"
+    items: list[Any] = field(default_factory=list)
+    lost: Lost | None = None
+
+    def __post_init__(self) -> None:
+        if self.first < 1 or not self.epoch or len(self.epoch) > 32:
+            raise ValueError("first must be at least 1 and epoch 1 to 32 characters")
+        if bool(self.items) == (self.lost is not None):
+            raise ValueError("a batch holds items or a lost range, and just one of them")
+        if self.lost is not None and self.lost.last < self.first:
+            raise ValueError("a lost range must not end before it begins")
+
+    @property
+    def last(self) -> int:
+        """Sequence number of the last item, or of the end of the lost range."""
+        return self.lost.last if self.lost else self.first + len(self.items) - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ack:
+    """The hub's own acknowledgement, sent after its commit: all of `stream` up to `upto` is durable."""
+
+    epoch: str
+    stream: Stream
+    upto: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Birth:
+    """A device's retained word about itself; its Will is the same with state 'offline'.
+
+    `session` is new for each connection, so that a late Will cannot end a newer connection.
+    """
+
+    device: str
+    session: str
+    state: Literal["online", "offline"] = "online"
+    t_us: int = 0
+    protocol: int = 1
+    epoch: str = ""
+    profile: str = ""
+    version: str = ""
+    asset_path: str = ""
+    clock: ClockQuality = "synced"
+    metrics: list[Metric] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        device_id(self.device)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """The hub's answer to a birth: its own epoch, and up to where it holds each stream of the device's epoch.
+
+    A changed hub epoch tells the device to forget twin versions and to fetch its documents.
+    """
+
+    hub_epoch: str
+    protocol: int
+    session: str
+    epoch: str
+    upto: dict[str, int]
+    refused: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """Progress of one path of desired state; lives beside the twin document, never inside it."""
+
+    shadow: str
+    version: int
+    path: str
+    state: AppliedState
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandRequest:
+    """A verb without a lasting state: restart, capture, diagnose."""
+
+    id: str
+    verb: str
+    target: str
+    expires_us: int
+    args: dict[str, str | float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandResult:
+    """The device's word on one command; repeated requests of one id get the first result again."""
+
+    id: str
+    state: CommandState
+    t_us: int
+    text: str = ""
+    output: dict[str, str | float] = field(default_factory=dict)

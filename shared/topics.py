@@ -1,0 +1,107 @@
+"""One table of every topic. `<id>` is the device; `<name>` a named twin document; `<cid>` a command's id.
+
+All topics begin with a prefix, `tidegate/v1` unless configured otherwise. Brokers' access lists,
+docs/topics.md and asyncapi.yaml are tested against this table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from shared.ids import DEVICE_ID
+from shared.messages import Stream
+
+PREFIX = "tidegate/v1"
+
+Sender = Literal["device", "hub"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topic:
+    """One row: the part after `things/<id>/`, who sends it, what it carries."""
+
+    rest: str
+    sender: Sender
+    payload: str
+    qos: int = 1
+    retained: bool = False
+    note: str = ""
+
+
+TABLE: tuple[Topic, ...] = (
+    Topic(rest="birth", sender="device", payload="Birth", retained=True, note="also the Will, with state offline"),
+    Topic(rest="session", sender="hub", payload="Session", note="the hub's answer to a birth"),
+    Topic(rest="telemetry", sender="device", payload="Batch", note="of Sample"),
+    Topic(rest="alarms", sender="device", payload="Batch", note="of Alarm"),
+    Topic(rest="events", sender="device", payload="Batch", note="of Event"),
+    Topic(rest="escalations", sender="device", payload="Batch", note="of Escalation"),
+    Topic(rest="escalations/answers", sender="hub", payload="EscalationAnswer"),
+    Topic(rest="acks", sender="hub", payload="Ack", note="after the hub's commit"),
+    Topic(rest="applied", sender="device", payload="Applied", note="progress of desired state"),
+    Topic(rest="commands/<cid>/request", sender="hub", payload="CommandRequest"),
+    Topic(rest="commands/<cid>/response", sender="device", payload="CommandResult"),
+    *(
+        Topic(rest=f"shadow{named}/{verb}", sender=sender, payload="AWS device shadow document")
+        for named in ("", "/name/<name>")
+        for verb, sender in (
+            ("get", "device"),
+            ("update", "device"),
+            ("delete", "device"),
+            ("get/accepted", "hub"),
+            ("get/rejected", "hub"),
+            ("update/accepted", "hub"),
+            ("update/rejected", "hub"),
+            ("update/delta", "hub"),
+            ("update/documents", "hub"),
+            ("delete/accepted", "hub"),
+            ("delete/rejected", "hub"),
+        )
+    ),
+)  # fmt: skip
+
+STREAM_TOPIC: dict[Stream, str] = {
+    "alarm": "alarms", "escalation": "escalations", "event": "events", "telemetry": "telemetry",
+}  # fmt: skip
+TOPIC_STREAM: dict[str, Stream] = {topic: stream for stream, topic in STREAM_TOPIC.items()}
+
+
+def thing(device: str, rest: str, prefix: str = PREFIX) -> str:
+    """Full topic of a device: `thing('press-3', 'acks')` is `tidegate/v1/things/press-3/acks`."""
+    return f"{prefix}/things/{device}/{rest}"
+
+
+def shadow(device: str, name: str, verb: str, prefix: str = PREFIX) -> str:
+    """Full topic of a twin document; `name` '' is the classic document."""
+    return thing(device, f"shadow/name/{name}/{verb}" if name else f"shadow/{verb}", prefix)
+
+
+def split(topic: str, prefix: str = PREFIX) -> tuple[str, str] | None:
+    """(device, rest) of a full topic, or None when it is not one of ours."""
+    head = f"{prefix}/things/"
+    if not topic.startswith(head):
+        return None
+    device, _, rest = topic[len(head) :].partition("/")
+    return (device, rest) if rest and DEVICE_ID.match(device) else None
+
+
+def split_shadow(rest: str) -> tuple[str, str] | None:
+    """(document name, verb) of the part after `things/<id>/`, or None: ('', 'update/delta')."""
+    parts = rest.split("/")
+    if parts[0] != "shadow":
+        return None
+    if len(parts) > 3 and parts[1] == "name":
+        return parts[2], "/".join(parts[3:])
+    return "", "/".join(parts[1:])
+
+
+def device_filters(device: str, prefix: str = PREFIX) -> list[str]:
+    """What a device subscribes to: each topic that the hub sends it, named one by one."""
+    rows = {t.rest.replace("<cid>", "+").replace("<name>", "+") for t in TABLE if t.sender == "hub"}
+    return [thing(device, rest, prefix) for rest in sorted(rows) if not rest.endswith("/documents")]
+
+
+def hub_filters(prefix: str = PREFIX) -> list[str]:
+    """What the hub subscribes to: each topic that devices send."""
+    rows = {t.rest.replace("<cid>", "+").replace("<name>", "+") for t in TABLE if t.sender == "device"}
+    return [thing("+", rest, prefix) for rest in sorted(rows)]
