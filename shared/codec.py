@@ -6,7 +6,7 @@ NaN, out of range, of the wrong type, or larger than the limit.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -29,7 +29,7 @@ def encode(message: Any) -> bytes:
     return _encoder.encode(message)
 
 
-@lru_cache(maxsize=64)
+@cache
 def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(kind)
 
@@ -39,7 +39,7 @@ def decode(kind: type[T], payload: bytes, topic: str = "") -> T:
     if len(payload) > MAX_PAYLOAD:
         raise WireError(f"{len(payload)} bytes are more than the {MAX_PAYLOAD} allowed", topic)
     try:
-        result: T = _decoder(kind).decode(payload)
+        result: T = _decoder(kind).decode(payload)  # type: ignore[arg-type]
     except RecursionError:
         raise WireError("JSON is nested too deeply", topic) from None
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -50,6 +50,27 @@ def decode(kind: type[T], payload: bytes, topic: str = "") -> T:
 def items_of(stream: Stream, items: list[Any], topic: str = "") -> list[Any]:
     """Give the raw items of a batch the type of their stream; raises WireError naming the first bad one."""
     try:
-        return msgspec.convert(items, list[ITEM_TYPE[stream]])  # type: ignore[misc]
+        return [msgspec.convert(item, ITEM_TYPE[stream]) for item in items]
     except msgspec.ValidationError as error:
         raise WireError(f"not a valid {stream} item: {error}", topic) from error
+
+
+def plain(message: Any) -> Any:
+    """A message as twin state: builtins only, without absent (None) fields, which a twin reads as deletions."""
+    return _without_none(msgspec.to_builtins(message))
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(inner) for key, inner in value.items() if inner is not None}
+    if isinstance(value, (list, tuple)):
+        return [_without_none(inner) for inner in value]
+    return value
+
+
+def from_plain(kind: type[T], value: Any) -> T:
+    """The opposite of `plain`; raises ValueError saying what is wrong and where."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise ValueError(str(error)) from None

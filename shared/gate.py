@@ -71,9 +71,7 @@ class Result:
     features: dict[str, float] = field(default_factory=dict)
 
 
-def decide(
-    gate: Gate | None, result: Result | None, drifted: bool, draw: float
-) -> Literal["keep"] | EscalationReason:
+def decide(gate: Gate | None, result: Result | None, drifted: bool, draw: float) -> Literal["keep"] | EscalationReason:
     """`keep`, or the reason to escalate. `draw` is uniform in 0..1 and picks the audited share."""
     if result is None:
         return "no-model"
@@ -90,19 +88,21 @@ def decide(
     return "audit" if draw < gate.audit else "keep"
 
 
+def _binomial(k: int, n: int, p: float) -> float:
+    """P(X = k) for X ~ Binomial(n, p), by logarithms: (1 - p)**n alone is 0 for large n, and all would be kept."""
+    choose = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+    return math.exp(choose + k * math.log(p) + (n - k) * math.log1p(-p))
+
+
 def binomial_cdf(k: int, n: int, p: float) -> float:
     """P(X <= k) for X ~ Binomial(n, p)."""
-    term, total = math.exp(n * math.log1p(-p)), 0.0
-    for i in range(k + 1):
-        total += term
-        term *= (n - i) / (i + 1) * p / (1 - p)
-    return total
+    return math.fsum(_binomial(i, n, p) for i in range(k + 1))
 
 
 def allowed_errors(n: int, alpha: float, delta: float) -> int:
     """The largest k with BinomCDF(k; n, alpha) <= delta; -1 when n frames can prove nothing."""
-    k = -1
-    while k + 1 <= n and binomial_cdf(k + 1, n, alpha) <= delta:
+    k, total = -1, 0.0
+    while k < n and (total := total + _binomial(k + 1, n, alpha)) <= delta:
         k += 1
     return k
 

@@ -13,6 +13,7 @@ import random
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,10 @@ from shared.errors import NotReady
 log = logging.getLogger(__name__)
 
 Address = tuple[str, int]
+
+STEADY_S = 10.0
+"""A connection that lived this long was a good one: after it the waits begin anew. One that is evicted at once
+(two devices with one id) is not, so that they do not chase each other at full speed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +98,7 @@ class Connection:
         self._stopping = threading.Event()
         self._client: paho.Client | None = None
         self._reason = ""
+        self._up_at = 0.0
         self._thread = threading.Thread(target=self._run, name=f"mqtt-{options.client_id}", daemon=True)
 
     def start(self) -> None:
@@ -107,9 +113,7 @@ class Connection:
             client.disconnect()
         self._thread.join(timeout_s)
 
-    def publish(
-        self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False, traceparent: str = ""
-    ) -> bool:
+    def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False, traceparent: str = "") -> bool:
         """Hand a message to the client; False while there is no connection. True is no receipt of any kind."""
         client = self._client
         if client is None or not client.is_connected():
@@ -124,7 +128,7 @@ class Connection:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            self._reason = ""
+            self._reason, self._up_at = "", 0.0
             try:
                 self._connect_once()
             except NotReady as error:
@@ -132,6 +136,8 @@ class Connection:
             except (OSError, ValueError) as error:
                 self._reason = f"{type(error).__name__}: {error}"
             self._client = None
+            if self._up_at and time.monotonic() - self._up_at > STEADY_S:
+                self._backoff.reset()
             self._on_down(self._reason or "connection closed")
             self._stopping.wait(self._backoff.wait())
 
@@ -182,7 +188,7 @@ class Connection:
             self._reason = f"broker refused the subscription to {', '.join(refused)}"
             client.disconnect()
             return
-        self._backoff.reset()
+        self._up_at = time.monotonic()
         self._on_up()
 
     def _message(self, client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:

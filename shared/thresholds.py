@@ -6,6 +6,7 @@ as the device did. Fitting limits is the hub's alone.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -101,15 +102,16 @@ def _due(since_us: int, t_us: int, delay_s: float) -> bool:
 def judge(limits: Limits, state: JudgeState, t_us: int, value: float | None) -> tuple[JudgeState, Transition | None]:
     """Judge one value: the new state, and the transition it makes, if any. A missing value changes nothing.
 
-    A crossing must last `on_delay_s` to raise and its absence `off_delay_s` to clear. A change from
+    A value that is NaN or infinite counts as missing. A crossing must last `on_delay_s` to raise and its absence `off_delay_s` to clear. A change from
     high straight to low clears first; the other alarm follows with a later sample.
     """
-    if value is None:
+    if value is None or not math.isfinite(value):
         return state, None
     seen, limit = _crossed(limits, state, t_us, value)
     if seen == state.active:
         return (replace(state, pending=None, since_us=0) if state.since_us else state), None
-    if not state.since_us or (state.active is None and seen != state.pending):
+    # A clock that stepped back must not hold an alarm up until it is where it was: begin to count anew.
+    if not 0 < state.since_us <= t_us or (state.active is None and seen != state.pending):
         state = replace(state, pending=seen, since_us=t_us)
     if state.active is None:
         if seen is None or not _due(state.since_us, t_us, limits.on_delay_s):
@@ -127,10 +129,12 @@ def refusal(limits: Limits, site: Limits | None) -> str:
     """
     if site is None:
         return ""
-    lowest = min(limits.lows, default=limits.low)
-    highest = max(limits.highs, default=limits.high)
-    if site.high is not None and (highest is None or highest > site.high):
-        return f"high {highest} of {limits.metric} is beyond the site's hard limit {site.high}"
-    if site.low is not None and (lowest is None or lowest < site.low):
-        return f"low {lowest} of {limits.metric} is beyond the site's hard limit {site.low}"
+    # Slots differ in number; on a grid that both divide, each holds still within one cell.
+    cells = math.lcm(*(max(len(side.lows), len(side.highs), 1) for side in (limits, site)))
+    for t_us in (-(-cell * DAY_US // cells) for cell in range(cells)):
+        (low, high), (least, most) = limits.at(t_us), site.at(t_us)
+        if most is not None and (high is None or high > most):
+            return f"high {high} of {limits.metric} is beyond the site's hard limit {most}"
+        if least is not None and (low is None or low < least):
+            return f"low {low} of {limits.metric} is beyond the site's hard limit {least}"
     return ""

@@ -29,6 +29,13 @@ class Topic:
     note: str = ""
 
 
+_SHADOW_VERBS: tuple[tuple[str, Sender], ...] = (
+    ("get", "device"), ("update", "device"), ("delete", "device"),
+    ("get/accepted", "hub"), ("get/rejected", "hub"),
+    ("update/accepted", "hub"), ("update/rejected", "hub"), ("update/delta", "hub"), ("update/documents", "hub"),
+    ("delete/accepted", "hub"), ("delete/rejected", "hub"),
+)  # fmt: skip
+
 TABLE: tuple[Topic, ...] = (
     Topic(rest="birth", sender="device", payload="Birth", retained=True, note="also the Will, with state offline"),
     Topic(rest="session", sender="hub", payload="Session", note="the hub's answer to a birth"),
@@ -44,19 +51,7 @@ TABLE: tuple[Topic, ...] = (
     *(
         Topic(rest=f"shadow{named}/{verb}", sender=sender, payload="AWS device shadow document")
         for named in ("", "/name/<name>")
-        for verb, sender in (
-            ("get", "device"),
-            ("update", "device"),
-            ("delete", "device"),
-            ("get/accepted", "hub"),
-            ("get/rejected", "hub"),
-            ("update/accepted", "hub"),
-            ("update/rejected", "hub"),
-            ("update/delta", "hub"),
-            ("update/documents", "hub"),
-            ("delete/accepted", "hub"),
-            ("delete/rejected", "hub"),
-        )
+        for verb, sender in _SHADOW_VERBS
     ),
 )  # fmt: skip
 

@@ -125,9 +125,12 @@ def _pick(metadata: Json, shape: Json) -> Json:
 
 
 def levels(value: Json) -> int:
-    """Nested objects and arrays, the outermost counted."""
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
-    return 0 if inner is None else 1 + max(map(levels, inner), default=0)
+    """Nested objects and arrays, the outermost counted. A loop: what `parse` lets through may be too deep to recurse."""
+    depth, layer = 0, [value]
+    while nested := [item for item in layer if isinstance(item, (dict, list))]:
+        depth += 1
+        layer = [inner for item in nested for inner in (item.values() if isinstance(item, dict) else item)]
+    return depth
 
 
 # -- requests --------------------------------------------------------------------------------------
@@ -247,9 +250,7 @@ def _rejected(verb: str, error: _Refused, token: str | None, now_s: int) -> Repl
     return Reply(verb=f"{verb}/rejected", body=body | ({"clientToken": token} if token else {}))
 
 
-def update(
-    document: Document, payload: bytes, now_s: int, max_bytes: int = MAX_BYTES
-) -> tuple[Document, list[Reply]]:
+def update(document: Document, payload: bytes, now_s: int, max_bytes: int = MAX_BYTES) -> tuple[Document, list[Reply]]:
     """Apply an update request as received; a refused one returns the document untouched.
 
     Replies in order: `update/accepted`, `update/delta` while desired and reported differ, `update/documents`.

@@ -1,0 +1,90 @@
+"""Frames from a NumPy file (`.npy`, uint8, [frames, height, width]), played in order, again and again.
+
+Stands where a camera's driver will stand. The file is read without NumPy, so that the agent stays small;
+when it is replaced by another, the new one is played from the next frame on.
+"""
+
+from __future__ import annotations
+
+import ast
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from edge_agent.collectors import Frame
+from edge_agent.config import CollectorTable, options
+from shared.errors import ConfigError, NotReady
+from shared.messages import Metric
+
+
+class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`path` of the `.npy` file."""
+
+    path: str
+
+
+def read_header(head: bytes) -> tuple[tuple[int, int, int], int]:
+    """((frames, height, width), offset of the data) from the start of a `.npy` file; raises ValueError."""
+    if head[:6] != b"\x93NUMPY":
+        raise ValueError("is no NumPy file")
+    wide = head[6] >= 2
+    (length,) = struct.unpack_from("<I" if wide else "<H", head, 8)
+    start = 12 if wide else 10
+    fields = ast.literal_eval(head[start : start + length].decode("latin1"))
+    shape = fields["shape"]
+    if fields["descr"] != "|u1" or fields["fortran_order"] or len(shape) != 3 or min(shape) < 1:
+        raise ValueError(f"holds {fields['descr']} {shape}, wanted uint8 [frames, height, width]")
+    return shape, start + length
+
+
+class ImagesCollector:
+    """Plays the frames of one file at one frame a period."""
+
+    def __init__(self, name: str, period_s: float | None, chosen: Options) -> None:
+        self.name, self.period_s = name, period_s if period_s is not None else 0.05
+        self.metrics: list[Metric] = []
+        self._path = Path(chosen.path)
+        self._seen: tuple[int, int] | None = None
+        self._shape, self._frames = (0, 0), b""
+        self._count = 0
+        self._number = 0
+        self._reload()
+
+    def _reload(self) -> None:
+        status = self._path.stat()
+        seen = (status.st_ino, status.st_mtime_ns)
+        if seen == self._seen:
+            return
+        content = self._path.read_bytes()
+        (count, height, width), start = read_header(content[:4096])
+        if len(content) - start != count * height * width:
+            raise ValueError("is cut short")
+        self._seen, self._count, self._shape, self._frames = seen, count, (height, width), content[start:]
+
+    def collect(self, now_us: int) -> Iterator[Frame]:
+        """The next frame; raises NotReady while the file cannot be read."""
+        try:
+            self._reload()
+        except (OSError, ValueError, SyntaxError, struct.error) as error:
+            raise NotReady(f"{self._path}: {error}", 1.0) from error
+        size = self._shape[0] * self._shape[1]
+        start = self._number % self._count * size
+        data = self._frames[start : start + size]
+        yield Frame(source=self.name, number=self._number, t_us=now_us, shape=self._shape, data=data)
+        self._number += 1
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def open_collector(table: CollectorTable) -> ImagesCollector:
+    """Entry point `images`."""
+    chosen = options(Options, table)
+    try:
+        return ImagesCollector(table.name, table.period_s, chosen)
+    except (OSError, ValueError, SyntaxError, struct.error) as error:
+        raise ConfigError(
+            f"collector '{table.name}'", f"{chosen.path}: {error}", "Set `path` to a .npy file"
+        ) from error

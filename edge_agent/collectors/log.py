@@ -1,0 +1,134 @@
+"""Log lines as events: follows a file, or journald, with a pattern and a rate limit.
+
+What matches beyond the limit is counted and told once a reading, never silently dropped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from edge_agent.config import CollectorTable, options
+from shared.errors import ConfigError
+from shared.messages import Event, Level, Metric
+
+LONGEST_LINE = 2000
+READ_BYTES = 1 << 20
+
+
+class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Either `path` of a text file or `unit` of journald; lines that match `pattern` become events."""
+
+    path: str = ""
+    unit: str = ""
+    pattern: str = "."
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    per_minute: int = 60
+
+
+class FileTail:
+    """New whole lines of a file; begins at its end, survives rotation and truncation."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._inode, self._rest = path, -1, b""
+        status = path.stat() if path.exists() else None
+        self._position = status.st_size if status else 0
+        self._inode = status.st_ino if status else -1
+
+    def lines(self) -> list[str]:
+        """Lines that were completed since the last call."""
+        try:
+            with self._path.open("rb") as file:
+                status = os.fstat(file.fileno())
+                if status.st_ino != self._inode or status.st_size < self._position:
+                    self._inode, self._position, self._rest = status.st_ino, 0, b""
+                file.seek(self._position)
+                fresh = file.read(READ_BYTES)
+                self._position = file.tell()
+        except OSError:
+            return []
+        *whole, self._rest = (self._rest + fresh).split(b"\n")
+        self._rest = self._rest[-READ_BYTES:]
+        return [line.decode("utf-8", "replace") for line in whole]
+
+    def close(self) -> None:
+        """Nothing is held between readings."""
+
+
+class JournalTail:
+    """New messages of one journald unit, through `journalctl --follow`."""
+
+    def __init__(self, unit: str) -> None:
+        command = ["journalctl", "--follow", "--lines=0", "--output=json", f"--unit={unit}"]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        assert self._process.stdout is not None
+        self._out = self._process.stdout
+        os.set_blocking(self._out.fileno(), False)
+        self._rest = b""
+
+    def lines(self) -> list[str]:
+        """Messages that came since the last call."""
+        fresh = self._out.read(READ_BYTES) or b""
+        *whole, self._rest = (self._rest + fresh).split(b"\n")
+        return [str(json.loads(line).get("MESSAGE", "")) for line in whole if line]
+
+    def close(self) -> None:
+        """End journalctl."""
+        self._process.terminate()
+        self._process.wait(5)
+        self._out.close()
+
+
+class LogCollector:
+    """Matching lines as events, at most `per_minute` of them."""
+
+    def __init__(self, name: str, period_s: float | None, chosen: Options, tail: FileTail | JournalTail) -> None:
+        self.name, self.period_s = name, period_s
+        self.metrics: list[Metric] = []
+        self._tail, self._pattern = tail, re.compile(chosen.pattern)
+        self._level: Level = chosen.level
+        self._rate, self._room, self._filled_us = chosen.per_minute, float(chosen.per_minute), 0
+
+    def collect(self, now_us: int) -> Iterator[Event]:
+        """An event for each matching line; what is over the rate is told as one event with its count."""
+        elapsed = max(0, now_us - self._filled_us) if self._filled_us else 0
+        self._room, self._filled_us = min(self._rate, self._room + elapsed * self._rate / 60e6), now_us
+        dropped = 0
+        for line in self._tail.lines():
+            if not self._pattern.search(line):
+                continue
+            if self._room < 1:
+                dropped += 1
+                continue
+            self._room -= 1
+            yield Event(t_us=now_us, source=self.name, text=line[:LONGEST_LINE], level=self._level)
+        if dropped:
+            text = f"{dropped} more matching lines were over the rate of {self._rate} a minute"
+            yield Event(t_us=now_us, source=self.name, text=text, level="warning", fields={"dropped": float(dropped)})
+
+    def close(self) -> None:
+        """End following."""
+        self._tail.close()
+
+
+def open_collector(table: CollectorTable) -> LogCollector:
+    """Entry point `log`."""
+    chosen = options(Options, table)
+    place = f"collector '{table.name}'"
+    if bool(chosen.path) == bool(chosen.unit):
+        raise ConfigError(place, "wants either `path` or `unit`", "Set just one of them")
+    try:
+        re.compile(chosen.pattern)
+        tail = FileTail(Path(chosen.path)) if chosen.path else JournalTail(chosen.unit)
+    except re.error as error:
+        raise ConfigError(f"{place}.pattern", f"is no regular expression ({error})", "Mend it") from error
+    except OSError as error:
+        raise ConfigError(place, f"cannot be followed ({error})", "Check that it exists and may be read") from error
+    return LogCollector(table.name, table.period_s, chosen, tail)

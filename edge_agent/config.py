@@ -1,0 +1,177 @@
+"""The agent's configuration: one TOML file into frozen structs that refuse unknown keys.
+
+Precedence: defaults < device profile < this file < desired state (only `[settings]`).
+Units stand in the names. Secrets are given by file path, never in the TOML.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from shared import profile as profiles
+from shared.errors import ConfigError
+from shared.ids import device_id
+from shared.profile import DeviceProfile
+from shared.thresholds import Limits
+
+
+class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A TOML table."""
+
+
+class Device(_Table, frozen=True):
+    """Who this device is. `asset_path` is enterprise/site/area/line/cell (ISA-95)."""
+
+    id: str
+    profile: str
+    state_dir: str
+    asset_path: str = ""
+
+    def __post_init__(self) -> None:
+        device_id(self.id)
+
+
+class LinkTls(_Table, frozen=True):
+    """Paths of PEM files for mutual TLS 1.3."""
+
+    ca: str
+    certificate: str
+    key: str
+
+
+class Link(_Table, frozen=True):
+    """Where the broker is: found by zeroconf when `discover`, else (or failing that) at `address`."""
+
+    discover: bool = True
+    interfaces: list[str] = []
+    address: str = ""
+    tls: LinkTls | None = None
+    resend_s: float = 5.0
+
+
+class OutboxLimits(_Table, frozen=True):
+    """The store on disk: never above `max_mb`; what is collected waits at most `commit_s` for its commit."""
+
+    max_mb: float = 256.0
+    commit_s: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.max_mb < 1 or not 0.01 <= self.commit_s <= 60:
+            raise ValueError("max_mb must be at least 1 and commit_s within 0.01..60")
+
+
+class Settings(_Table, frozen=True):
+    """What the hub may change by desired state `settings`: everything here, and nothing else."""
+
+    period_s: float = 1.0
+    log_level: str = "info"
+
+    def __post_init__(self) -> None:
+        if not 0.1 <= self.period_s <= 3600:
+            raise ValueError("period_s must be within 0.1..3600")
+        if self.log_level not in {"debug", "info", "warning", "error"}:
+            raise ValueError("log_level must be one of debug, info, warning, error")
+
+
+class CollectorTable(_Table, frozen=True):
+    """A `[[collectors]]` table: `kind` finds the plugin, which reads `options` with its own Config."""
+
+    kind: str
+    name: str
+    period_s: float | None
+    options: dict[str, Any]
+
+
+class ModelTable(_Table, frozen=True):
+    """A model on this device: `bundle` is a folder, `frames` the name of the collector that feeds it."""
+
+    name: str
+    bundle: str
+    frames: str
+    watchdog_s: float = 30.0
+
+
+class Config(_Table, frozen=True):
+    """The whole file. `limits` hold until the hub says more; `hard_limits` bound what the hub may say."""
+
+    device: Device
+    link: Link = Link()
+    outbox: OutboxLimits = OutboxLimits()
+    settings: Settings = Settings()
+    collectors: list[CollectorTable] = []
+    models: list[ModelTable] = []
+    limits: list[Limits] = []
+    hard_limits: list[Limits] = []
+
+
+class _Raw(Config, frozen=True):
+    collectors: list[dict[str, Any]] = []  # type: ignore[assignment]
+
+
+def _collector(table: dict[str, Any], place: str) -> CollectorTable:
+    options = dict(table)
+    kind, period = options.pop("kind", None), options.pop("period_s", None)
+    name = options.pop("name", kind)
+    if not isinstance(kind, str) or not isinstance(name, str):
+        raise ConfigError(place, "a collector needs a text `kind`", 'Write for example: kind = "host"')
+    if period is not None and (not isinstance(period, (int, float)) or not 0.01 <= period <= 86400):
+        raise ConfigError(f"{place}.period_s", "must be a number within 0.01..86400", "It is in seconds")
+    return CollectorTable(kind=kind, name=name, period_s=period, options=options)
+
+
+def _below(defaults: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
+    """`chosen` laid over `defaults`, table by table."""
+    result = dict(defaults)
+    for key, value in chosen.items():
+        old = result.get(key)
+        result[key] = _below(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return result
+
+
+def _no_twins(names: list[str], place: str) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(place, f"'{name}' is there twice", 'Give each its own: name = "..."')
+
+
+def parse(text: str, place: str = "configuration") -> tuple[Config, DeviceProfile]:
+    """Read a configuration and its device profile; raises ConfigError that names the place and the cure."""
+    try:
+        table = msgspec.toml.decode(text.encode())
+        device = msgspec.convert(table.get("device", {}), Device)
+        chosen = profiles.load(device.profile)
+        raw = msgspec.convert(_below(chosen.settings, table), _Raw)
+    except msgspec.MsgspecError as error:
+        cure = "Every key is listed in docs/configuration.md"
+        raise ConfigError(place, str(error), cure) from error
+    collectors = [_collector(row, f"{place}: collectors[{i}]") for i, row in enumerate(raw.collectors)]
+    _no_twins([c.name for c in collectors], f"{place}: collectors")
+    _no_twins([m.name for m in raw.models], f"{place}: models")
+    for model in raw.models:
+        if model.frames not in {c.name for c in collectors}:
+            raise ConfigError(
+                f"{place}: models '{model.name}'", f"no collector is named '{model.frames}'", "Set `frames` to one"
+            )
+    fields = {name: getattr(raw, name) for name in raw.__struct_fields__}
+    return Config(**(fields | {"collectors": collectors})), chosen
+
+
+def read(path: Path) -> tuple[Config, DeviceProfile]:
+    """Read the file at `path`; raises ConfigError."""
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(str(path), f"cannot be read ({error})", "Give the file with --config FILE") from error
+    return parse(text, str(path))
+
+
+def options(kind: type[Any], table: CollectorTable) -> Any:
+    """A plugin's own options out of its table; raises ConfigError naming the collector and the key."""
+    try:
+        return msgspec.convert(table.options, kind)
+    except msgspec.ValidationError as error:
+        place = f"collector '{table.name}' (kind {table.kind})"
+        raise ConfigError(place, str(error), f"Its options are listed in docs/configuration.md#{table.kind}") from error

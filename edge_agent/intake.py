@@ -1,0 +1,83 @@
+"""Where everything the device has to say comes together: judged by the rules, then committed to the outbox.
+
+Telemetry waits for the next commit; an escalation at most a tenth of a second; an alarm not at all, and it
+takes along the samples that caused it, under one trace.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from edge_agent import clock
+from edge_agent.health import clock_quality
+from edge_agent.keep import Keep
+from edge_agent.outbox import Lot, Outbox, OutboxFull
+from edge_agent.rules import Rules
+from shared.messages import Alarm, Escalation, Event, Sample, Stream
+
+log = logging.getLogger(__name__)
+
+Item = Sample | Event | Escalation
+MAX_WAITING = 5000
+"""Items that may wait in memory while the store refuses; then the oldest of the class go, counted."""
+
+
+class Intake:
+    """Pending items by stream. `pump` is called after each commit, so that the link sends what is new."""
+
+    def __init__(self, rules: Rules, outbox: Outbox, keep: Keep, pump: Callable[[], None]) -> None:
+        self._rules, self._outbox, self._keep, self._pump = rules, outbox, keep, pump
+        self._pending: dict[Stream, list[Alarm | Item]] = {"alarm": [], "escalation": [], "event": [], "telemetry": []}
+        self._refused = 0
+
+    def take(self, items: Sequence[Item]) -> None:
+        """Accept what a collector, a model or the agent itself has to say."""
+        alarms: list[Alarm] = []
+        for item in items:
+            if isinstance(item, Sample):
+                self._pending["telemetry"].append(item)
+                alarms += self._rules.judge(item, clock.new_id)
+            else:
+                self._pending["event" if isinstance(item, Event) else "escalation"].append(item)
+        if alarms:
+            self._pending["alarm"] += alarms
+            self.commit()
+            self._keep.put("alarms", self._rules.standing())
+
+    def commit_urgent(self) -> None:
+        """Commit when an escalation or an event waits."""
+        if self._pending["escalation"] or self._pending["event"]:
+            self.commit()
+
+    def commit(self) -> None:
+        """Everything pending into the outbox, durable when this returns; then let the link send it."""
+        lots = [
+            Lot(stream=stream, items=items, trace=trace)
+            for trace in (clock.new_trace(),)
+            for stream, items in self._pending.items()
+            if items
+        ]
+        if not lots:
+            return
+        try:
+            self._outbox.accept(lots, clock_quality())
+        except OutboxFull as error:
+            self._overflow(str(error))
+            return
+        for lot in lots:
+            if lot.stream == "alarm":
+                self._tell(lot)
+            self._pending[lot.stream] = []
+        self._pump()
+
+    def _tell(self, lot: Lot) -> None:
+        for alarm in lot.items:
+            fields = {"alarm": alarm.id, "metric": alarm.metric, "kind": alarm.kind, "value": alarm.value}
+            log.warning(f"alarm.{alarm.state}", extra={"fields": fields, "trace": lot.trace})
+
+    def _overflow(self, reason: str) -> None:
+        for items in self._pending.values():
+            self._refused += max(0, len(items) - MAX_WAITING)
+            del items[:-MAX_WAITING]
+        log.error("outbox.full", extra={"fields": {"reason": reason, "refused": self._refused}})

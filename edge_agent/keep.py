@@ -1,0 +1,62 @@
+"""What the agent must remember across a crash, apart from the outbox: twin documents, standing alarms, results
+of commands. A small key -> JSON store on SQLite, durable before `put` returns.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from shared.errors import ConfigError
+
+SCHEMA_VERSION = 1
+
+
+def open_database(path: Path, version: int, schema: str) -> sqlite3.Connection:
+    """Open or make a SQLite file with WAL and FULL; a damaged one is moved aside, a newer one is refused."""
+    try:
+        return _open(path, version, schema)
+    except sqlite3.DatabaseError as error:
+        if isinstance(error, sqlite3.OperationalError) and "malformed" not in str(error):
+            raise ConfigError(str(path), f"cannot be opened ({error})", "Check owner, mode and disk") from error
+        for suffix in ("", "-wal", "-shm"):
+            file = Path(f"{path}{suffix}")
+            if file.exists():
+                file.replace(f"{path}.damaged{suffix}")
+        return _open(path, version, schema)
+
+
+def _open(path: Path, version: int, schema: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    found = connection.execute("PRAGMA user_version").fetchone()[0]
+    if found > version:
+        raise ConfigError(str(path), f"was written by a newer agent (schema {found})", "Install that version again")
+    connection.executescript(schema)
+    connection.execute(f"PRAGMA user_version={version}")
+    return connection
+
+
+class Keep:
+    """Durable small values by key."""
+
+    def __init__(self, path: Path) -> None:
+        schema = "CREATE TABLE IF NOT EXISTS kept (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID"
+        self._db = open_database(path, SCHEMA_VERSION, schema)
+
+    def get(self, key: str, default: Any = None, kind: Any = Any) -> Any:
+        """The value under `key`, read as `kind`, or `default`."""
+        row = self._db.execute("SELECT value FROM kept WHERE key=?", (key,)).fetchone()
+        return default if row is None else msgspec.json.decode(row[0], type=kind)
+
+    def put(self, key: str, value: Any) -> None:
+        """Store `value` under `key`; it is on disk when this returns."""
+        self._db.execute("INSERT OR REPLACE INTO kept VALUES (?, ?)", (key, msgspec.json.encode(value)))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()

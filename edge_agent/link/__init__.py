@@ -1,0 +1,1 @@
+"""The link: `session` decides, `uplink` carries out, `discovery` finds the broker."""

@@ -1,0 +1,162 @@
+"""The brain of store-and-forward, without I/O: what to send next, what to forget, when to send again.
+
+Methods are named for what happened and return effects. Rows leave only after the hub has answered this
+connection's birth (nothing is poured into a broker behind which no hub stands); an urgent stream goes
+before a backlog; what is not acknowledged within `resend_s` is sent again, ever more slowly.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from shared.messages import STREAMS, Ack, Session, Stream
+
+WINDOW_ROWS = 16
+"""Rows of one stream that may be on their way without the hub's acknowledgement."""
+
+GREET_S = 5.0
+LONGEST_RESEND_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Greet:
+    """Publish the birth."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Send:
+    """Read the next row of `stream` after sequence number `after` and publish it, then say `sent`."""
+
+    stream: Stream
+    after: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forget:
+    """The hub holds `stream` up to `upto`."""
+
+    stream: Stream
+    upto: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetch:
+    """Fetch all twin documents; `restart` when the hub has begun another life."""
+
+    restart: bool
+
+
+Effect = Greet | Send | Forget | Fetch
+
+
+@dataclass(slots=True)
+class _Lane:
+    """One stream: accepted up to `last`, sent up to `sent`, durable at the hub up to `acked`."""
+
+    last: int = 0
+    sent: int = 0
+    acked: int = 0
+    flying: deque[int] = field(default_factory=deque)
+
+    def rewind(self) -> None:
+        self.sent = self.acked
+        self.flying.clear()
+
+
+class LinkSession:
+    """State of the link of one device. `now` is monotonic seconds."""
+
+    def __init__(self, epoch: str, acked: dict[Stream, int], hub_epoch: str = "", resend_s: float = 5.0) -> None:
+        self._epoch, self._first_resend = epoch, resend_s
+        self._lanes = {stream: _Lane(acked=acked.get(stream, 0), sent=acked.get(stream, 0)) for stream in STREAMS}
+        self.hub_epoch = hub_epoch
+        self.refused = ""
+        self.connected = self.welcome = False
+        self._session = ""
+        self._resend_s = resend_s
+        self._progress_at = self._greeted_at = 0.0
+
+    def up(self, session: str, now: float) -> list[Effect]:
+        """A connection stands; `session` names it."""
+        self.connected, self.welcome, self._session = True, False, session
+        self._greeted_at = now
+        return [Greet()]
+
+    def down(self) -> list[Effect]:
+        """The connection is gone: whatever flew may be lost."""
+        self.connected = self.welcome = False
+        for lane in self._lanes.values():
+            lane.rewind()
+        return []
+
+    def welcomed(self, word: Session, now: float) -> list[Effect]:
+        """The hub answered a birth: it says what it holds. Also comes unasked when a hub has started anew."""
+        if not self.connected or word.session != self._session:
+            return []
+        self.refused = word.refused
+        if word.refused:
+            self.welcome = False
+            return []
+        effects: list[Effect] = []
+        for stream, lane in self._lanes.items():
+            upto = word.upto.get(stream, 0) if word.epoch == self._epoch else 0
+            if upto > lane.acked:
+                lane.acked = upto
+                effects.append(Forget(stream=stream, upto=upto))
+            lane.rewind()
+        restart = bool(self.hub_epoch) and word.hub_epoch != self.hub_epoch
+        self.hub_epoch, self.welcome = word.hub_epoch, True
+        self._resend_s, self._progress_at = self._first_resend, now
+        return [*effects, Fetch(restart=restart)]
+
+    def appended(self, last: dict[Stream, int]) -> None:
+        """The outbox accepted rows; `last` is the highest sequence number of each stream."""
+        for stream, seq in last.items():
+            self._lanes[stream].last = seq
+
+    def sent(self, stream: Stream, last: int, now: float) -> None:
+        """A row ending at `last` was handed to the connection."""
+        lane = self._lanes[stream]
+        if not any(other.flying for other in self._lanes.values()):
+            self._progress_at = now
+        lane.sent = last
+        lane.flying.append(last)
+
+    def acknowledged(self, ack: Ack, now: float) -> list[Effect]:
+        """The hub's commit reached us; an acknowledgement of another epoch or of the past changes nothing."""
+        lane = self._lanes[ack.stream]
+        if ack.epoch != self._epoch or ack.upto <= lane.acked or ack.upto > lane.last:
+            return []
+        lane.acked, lane.sent = ack.upto, max(lane.sent, ack.upto)
+        while lane.flying and lane.flying[0] <= ack.upto:
+            lane.flying.popleft()
+        self._progress_at, self._resend_s = now, self._first_resend
+        return [Forget(stream=ack.stream, upto=ack.upto)]
+
+    def next(self) -> Send | None:
+        """The most urgent thing that may be sent now."""
+        if not self.welcome:
+            return None
+        for stream, lane in self._lanes.items():
+            if lane.sent < lane.last and len(lane.flying) < WINDOW_ROWS:
+                return Send(stream=stream, after=lane.sent)
+        return None
+
+    def tick(self, now: float) -> list[Effect]:
+        """Time passed: greet again while unanswered, send again what is not acknowledged."""
+        if not self.connected:
+            return []
+        if not self.welcome:
+            if now - self._greeted_at < GREET_S:
+                return []
+            self._greeted_at = now
+            return [Greet()]
+        if any(lane.flying for lane in self._lanes.values()) and now - self._progress_at >= self._resend_s:
+            for lane in self._lanes.values():
+                lane.rewind()
+            self._progress_at = now
+            self._resend_s = min(self._resend_s * 2, LONGEST_RESEND_S)
+            # Asking the hub what it holds costs one small message and may save the whole resend.
+            return [Greet()]
+        return []

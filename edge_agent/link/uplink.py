@@ -1,0 +1,150 @@
+"""Carries out what the link's session decides, over shared.mqtt. Runs in the agent's own thread.
+
+MQTT events are posted to that thread; nothing here is called from two threads.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from edge_agent.clock import monotonic_s
+from edge_agent.config import Config
+from edge_agent.link.discovery import Finder
+from edge_agent.link.session import Effect, Fetch, Forget, Greet, LinkSession, Send
+from edge_agent.outbox import Outbox
+from shared import topics
+from shared.codec import decode, encode
+from shared.errors import WireError
+from shared.messages import Ack, Birth, Session
+from shared.mqtt import Connection, Inbound, Options, Tls, Will
+from shared.topics import STREAM_TOPIC
+
+log = logging.getLogger(__name__)
+
+Post = Callable[[Callable[[], None]], None]
+
+
+class Uplink:
+    """The device's connection to its hub.
+
+    `birth(session)` gives the birth message; `on_fetch(restart)` is told when the hub has answered;
+    `on_message(rest, inbound)` gets what is neither an acknowledgement nor a session.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        outbox: Outbox,
+        hub_epoch: str,
+        post: Post,
+        birth: Callable[[str], Birth],
+        on_fetch: Callable[[bool], None],
+        on_message: Callable[[str, Inbound], None],
+    ) -> None:
+        self._id, self._outbox, self._post = config.device.id, outbox, post
+        self._birth, self._on_fetch, self._on_message = birth, on_fetch, on_message
+        self.session = LinkSession(outbox.epoch, outbox.acked, hub_epoch, config.link.resend_s)
+        self.session.appended(outbox.last)
+        self.finder = Finder(config.link)
+        self._connection_id = ""
+        tls = Tls(**msgspec.structs.asdict(config.link.tls)) if config.link.tls else None
+        self._connection = Connection(
+            Options(client_id=self._id, filters=topics.device_filters(self._id), tls=tls),
+            self.finder.locate,
+            on_message=lambda inbound: post(lambda: self._received(inbound)),
+            on_up=lambda: post(self._up),
+            on_down=lambda reason: post(lambda: self._down(reason)),
+            will=self._will,
+        )
+
+    def start(self) -> None:
+        """Begin to connect; never waits."""
+        self._connection.start()
+
+    def stop(self) -> None:
+        """Say goodbye and close: a clean stop is told as such, not left to the Will."""
+        self.publish("birth", self._offline(), retain=True)
+        self._connection.stop()
+
+    def publish(self, rest: str, message: Any, *, retain: bool = False, trace: str = "") -> bool:
+        """Publish one message that does not need the outbox; False while there is no connection."""
+        topic = topics.thing(self._id, rest)
+        return self._connection.publish(topic, encode(message), retain=retain, traceparent=trace)
+
+    def pump(self) -> None:
+        """Send all that may be sent now."""
+        self.session.appended(self._outbox.last)
+        while (send := self.session.next()) is not None:
+            if not self._send(send):
+                return
+
+    def tick(self) -> None:
+        """Called about once a second."""
+        self._carry_out(self.session.tick(monotonic_s()))
+        self.pump()
+
+    # -- what happened -----------------------------------------------------------------------------
+
+    def _will(self) -> Will:
+        """Asked once for each attempt to connect, from the connection's thread: it names that attempt."""
+        self._connection_id = secrets.token_hex(8)
+        return Will(topic=topics.thing(self._id, "birth"), payload=encode(self._offline()))
+
+    def _offline(self) -> Birth:
+        return Birth(device=self._id, session=self._connection_id, state="offline", epoch=self._outbox.epoch)
+
+    def _up(self) -> None:
+        log.info("link.up", extra={"fields": {"found_by": self.finder.found_by}})
+        self._carry_out(self.session.up(self._connection_id, monotonic_s()))
+
+    def _down(self, reason: str) -> None:
+        log.warning("link.down", extra={"fields": {"reason": reason}})
+        self._carry_out(self.session.down())
+
+    def _received(self, inbound: Inbound) -> None:
+        _, rest = topics.split(inbound.topic) or ("", "")
+        try:
+            if rest == "acks":
+                ack = decode(Ack, inbound.payload, inbound.topic)
+                self._carry_out(self.session.acknowledged(ack, monotonic_s()))
+            elif rest == "session":
+                self._welcomed(decode(Session, inbound.payload, inbound.topic))
+            else:
+                self._on_message(rest, inbound)
+        except WireError as error:
+            log.warning("wire.refused", extra={"fields": {"reason": str(error)}, "trace": inbound.traceparent})
+        self.pump()
+
+    def _welcomed(self, word: Session) -> None:
+        effects = self.session.welcomed(word, monotonic_s())
+        if word.refused:
+            log.error("link.refused", extra={"fields": {"reason": word.refused}})
+        self._carry_out(effects)
+
+    # -- effects -----------------------------------------------------------------------------------
+
+    def _carry_out(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, Greet):
+                self.publish("birth", self._birth(self._connection_id), retain=True)
+            elif isinstance(effect, Forget):
+                self._outbox.forget(effect.stream, effect.upto)
+            elif isinstance(effect, Fetch):
+                self._on_fetch(effect.restart)
+            elif isinstance(effect, Send):
+                self._send(effect)
+
+    def _send(self, send: Send) -> bool:
+        row = self._outbox.after(send.stream, send.after)
+        if row is None:
+            return False
+        topic = topics.thing(self._id, STREAM_TOPIC[row.stream])
+        if not self._connection.publish(topic, row.payload, traceparent=row.trace):
+            return False
+        self.session.sent(row.stream, row.last, monotonic_s())
+        return True

@@ -1,0 +1,136 @@
+"""One model's place in the agent: its child process, its gate, and its state as the twin reports it.
+
+A child that ends is started again, ever more slowly; one that hangs is ended by the watchdog. While there
+is no model, nothing is kept: every frame goes up.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+from typing import Any
+
+from edge_agent import clock
+from edge_agent.collectors import Frame
+from edge_agent.config import ModelTable
+from edge_agent.models.child import InferenceChild
+from edge_agent.models.gatekeeper import Gatekeeper
+from edge_agent.models.worker import Answer, Failed, Ready, Word
+from shared.backoff import Backoff
+from shared.gate import Result
+from shared.messages import Escalation, Event, Sample
+
+log = logging.getLogger(__name__)
+
+Deliver = Callable[[list[Sample | Escalation | Event]], None]
+
+
+class ModelSlot:
+    """Runs in the agent's thread; the child's words are posted to it.
+
+    `deliver` takes what the model has to say, `changed` is called when the reported state differs.
+    """
+
+    def __init__(
+        self,
+        table: ModelTable,
+        post: Callable[[Callable[[], None]], None],
+        deliver: Deliver,
+        changed: Callable[[], None],
+    ) -> None:
+        self.name, self._table = table.name, table
+        self._post, self._deliver, self._changed = post, deliver, changed
+        self.gatekeeper = Gatekeeper(table.name)
+        self._backoff = Backoff(1.0, 60.0, random.random)
+        self._child: InferenceChild | None = None
+        self._answered_at = self._retry_at = clock.monotonic_s()
+        self._starts = 0
+        self.state: dict[str, Any] = {"state": "starting"}
+
+    def start(self) -> None:
+        """Start the child; it says Ready or Failed when it has loaded the model."""
+        self._starts += 1
+        child = InferenceChild(
+            self._table.bundle,
+            on_word=lambda word: self._post(lambda: self._heard(child, word)),
+            on_end=lambda: self._post(lambda: self._ended(child)),
+        )
+        self._child, self._answered_at, self._retry_at = child, clock.monotonic_s(), float("inf")
+        self._report(state="starting", starts=self._starts, pid=child.pid)
+
+    def stop(self) -> None:
+        """End the child."""
+        child, self._child = self._child, None
+        if child is not None:
+            child.end()
+
+    def restart(self) -> None:
+        """End the child, whatever it does, and start another."""
+        self.stop()
+        self._backoff.reset()
+        self.start()
+
+    def frame(self, frame: Frame) -> None:
+        """Ask the model about a frame; without one that answers, the frame goes up as it is."""
+        child = self._child
+        if self.state["state"] == "failed" or child is None:
+            self._judge(frame, None)
+        elif not child.ask(frame):
+            self.gatekeeper.skipped += 1
+
+    def tick(self, now_us: int) -> None:
+        """Once a second: counters, watchdog, another try."""
+        now = clock.monotonic_s()
+        self._deliver([*self.gatekeeper.counts(now_us, self.age_s(now))])
+        if self._child is not None and self._child.flying and self.age_s(now) > self._table.watchdog_s:
+            self._happened("error", f"model answered nothing for {self._table.watchdog_s} s: started anew")
+            self.restart()
+        elif self._child is None and now >= self._retry_at:
+            self.start()
+
+    def age_s(self, now: float) -> float:
+        """Seconds since the last answer; 0 while nothing is asked."""
+        waiting = self._child is not None and bool(self._child.flying)
+        return now - self._answered_at if waiting or self._child is None else 0.0
+
+    # -- what the child says -----------------------------------------------------------------------
+
+    def _heard(self, child: InferenceChild, word: Word) -> None:
+        if child is not self._child:
+            return
+        self._answered_at = clock.monotonic_s()
+        if isinstance(word, Ready):
+            self._backoff.reset()
+            self._report(state="running", digest=word.digest, provider=word.provider, version=word.version, reason="")
+        elif isinstance(word, Failed):
+            self._report(state="failed", reason=word.reason[:500])
+            self._happened("error", word.reason)
+        elif isinstance(word, Answer):
+            frame = child.flying.pop(word.number, None)
+            if frame is not None:
+                self._judge(frame, word.result)
+
+    def _ended(self, child: InferenceChild) -> None:
+        if child is not self._child:
+            return
+        self._child = None
+        wait = self._backoff.wait()
+        self._retry_at = clock.monotonic_s() + wait
+        if self.state["state"] != "failed":
+            self._report(state="failed", reason="the inference process ended")
+            self._happened("error", f"the inference process ended; another try in {wait:.0f} s")
+        for frame in child.flying.values():
+            self._judge(frame, None)
+
+    def _judge(self, frame: Frame, result: Result | None) -> None:
+        samples, escalation = self.gatekeeper.judge(frame, result, random.random(), clock.new_id)  # noqa: S311 - an audit draw
+        self._deliver([*samples, *([escalation] if escalation else [])])
+
+    def _report(self, **changes: Any) -> None:
+        self.state = self.state | changes
+        self._changed()
+
+    def _happened(self, level: Any, text: str) -> None:
+        log.log(logging.ERROR if level == "error" else logging.INFO, "model.state", extra={"fields": {"reason": text}})
+        self._deliver([Event(t_us=clock.now_us(), source=self.name, text=text[:1000], level=level)])

@@ -1,0 +1,172 @@
+"""The store between accepting and the hub's acknowledgement: bounded, durable, in order, never silent.
+
+A row is one ready-made payload with consecutive sequence numbers first..last of a stream. `accept`
+returns after a FULL commit. A row goes only when the hub itself acknowledged it (never on PUBACK), or is
+evicted when the store is full: telemetry first, then events, then escalations; alarms never while
+anything else is left. Evicted and damaged ranges are kept in `lost` and told to the hub in order.
+Invariants O1-O8.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edge_agent.keep import open_database
+from shared.codec import encode
+from shared.errors import TidegateError
+from shared.messages import STREAMS, Batch, ClockQuality, Lost, Stream
+
+SCHEMA_VERSION = 1
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (epoch TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS streams (stream TEXT PRIMARY KEY, next INTEGER NOT NULL, acked INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS rows (
+  stream TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
+  payload BLOB NOT NULL, crc INTEGER NOT NULL, trace TEXT NOT NULL, PRIMARY KEY (stream, first)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS lost (
+  stream TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, reason TEXT NOT NULL,
+  PRIMARY KEY (stream, first)) WITHOUT ROWID;
+"""
+ITEMS_PER_ROW = 200
+EVICTION_ORDER: tuple[Stream, ...] = ("telemetry", "event", "escalation")
+PAYLOAD_SHARE = 0.75
+"""Part of the file's bound that payloads may fill; the rest is for keys, the log and deleting when full."""
+
+
+class OutboxFull(TidegateError):
+    """Only alarms are left and there is no room: the caller must say so loudly."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One payload to send: it ends at sequence number `last` of `stream`."""
+
+    stream: Stream
+    last: int
+    payload: bytes
+    trace: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lot:
+    """Items of one stream to accept together; `trace` is the traceparent of what caused them."""
+
+    stream: Stream
+    items: Sequence[Any]
+    trace: str = ""
+
+
+class Outbox:
+    """The store at `path`. `new_epoch` names the epoch when the file is new or had to be given up."""
+
+    def __init__(self, path: Path, max_bytes: int, new_epoch: str) -> None:
+        self._db = open_database(path, SCHEMA_VERSION, SCHEMA)
+        page = self._db.execute("PRAGMA page_size").fetchone()[0]
+        self._db.execute(f"PRAGMA max_page_count={max(64, max_bytes // page)}")
+        self._cap = int(max_bytes * PAYLOAD_SHARE)
+        if self._db.execute("SELECT epoch FROM meta").fetchone() is None:
+            self._db.execute("INSERT INTO meta VALUES (?)", (new_epoch,))
+        self._db.executemany("INSERT OR IGNORE INTO streams VALUES (?, 1, 0)", [(stream,) for stream in STREAMS])
+        self.epoch: str = self._db.execute("SELECT epoch FROM meta").fetchone()[0]
+        self.bytes: int = self._db.execute("SELECT coalesce(sum(length(payload)), 0) FROM rows").fetchone()[0]
+        self.last: dict[Stream, int] = {s: n - 1 for s, n in self._db.execute("SELECT stream, next FROM streams")}
+        self.acked: dict[Stream, int] = dict(self._db.execute("SELECT stream, acked FROM streams").fetchall())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    # -- in ----------------------------------------------------------------------------------------
+
+    def accept(self, lots: Sequence[Lot], clock: ClockQuality) -> None:
+        """Take everything or nothing; durable when this returns. Raises OutboxFull."""
+        before, size = dict(self.last), self.bytes
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            for lot in lots:
+                for start in range(0, len(lot.items), ITEMS_PER_ROW):
+                    self._insert(lot, lot.items[start : start + ITEMS_PER_ROW], clock)
+            self._db.execute("COMMIT")
+        except (sqlite3.Error, OutboxFull) as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            self.last, self.bytes = before, size
+            raise OutboxFull(f"nothing was stored: {error}") from error
+
+    def _insert(self, lot: Lot, items: Sequence[Any], clock: ClockQuality) -> None:
+        first = self.last[lot.stream] + 1
+        last = first + len(items) - 1
+        payload = encode(Batch(epoch=self.epoch, first=first, clock=clock, items=list(items)))
+        self._make_room(len(payload))
+        row = (lot.stream, first, last, payload, zlib.crc32(payload), lot.trace)
+        self._db.execute("INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?)", row)
+        self._db.execute("UPDATE streams SET next=? WHERE stream=?", (last + 1, lot.stream))
+        self.last[lot.stream] = last
+        self.bytes += len(payload)
+
+    def _make_room(self, size: int) -> None:
+        while self.bytes + size > self._cap:
+            victim = next(filter(None, map(self._oldest, EVICTION_ORDER)), None)
+            if victim is None:
+                raise OutboxFull("the outbox holds alarms only and is full")
+            stream, first, last, length = victim
+            self._lose(stream, first, last, "evicted")
+            self.bytes -= length
+
+    def _oldest(self, stream: Stream) -> tuple[Stream, int, int, int] | None:
+        query = "SELECT stream, first, last, length(payload) FROM rows WHERE stream=? ORDER BY first LIMIT 1"
+        row: tuple[Stream, int, int, int] | None = self._db.execute(query, (stream,)).fetchone()
+        return row
+
+    def _lose(self, stream: Stream, first: int, last: int, reason: str) -> None:
+        """Give up a row and keep its range, joined to the one before it."""
+        self._db.execute("DELETE FROM rows WHERE stream=? AND first=?", (stream, first))
+        joined = self._db.execute(
+            "UPDATE lost SET last=? WHERE stream=? AND last=? AND reason=?", (last, stream, first - 1, reason)
+        )
+        if not joined.rowcount:
+            self._db.execute("INSERT INTO lost VALUES (?, ?, ?, ?)", (stream, first, last, reason))
+
+    # -- out ---------------------------------------------------------------------------------------
+
+    def after(self, stream: Stream, seq: int) -> Row | None:
+        """The next thing to send of `stream` beyond `seq`: a stored payload, or the word that a range is lost."""
+        row = self._db.execute(
+            "SELECT first, last, payload, crc, trace FROM rows WHERE stream=? AND last>? ORDER BY first LIMIT 1",
+            (stream, seq),
+        ).fetchone()
+        lost = self._db.execute(
+            "SELECT first, last, reason FROM lost WHERE stream=? AND last>? ORDER BY first LIMIT 1", (stream, seq)
+        ).fetchone()
+        if lost is not None and (row is None or lost[0] < row[0]):
+            batch = Batch(epoch=self.epoch, first=lost[0], lost=Lost(last=lost[1], reason=lost[2]))
+            return Row(stream=stream, last=lost[1], payload=encode(batch), trace="")
+        if row is None:
+            return None
+        first, last, payload, crc, trace = row
+        if zlib.crc32(payload) != crc:
+            self._lose(stream, first, last, "damaged")
+            self.bytes -= len(payload)
+            return self.after(stream, seq)
+        return Row(stream=stream, last=last, payload=payload, trace=trace)
+
+    def forget(self, stream: Stream, upto: int) -> None:
+        """The hub holds `stream` up to `upto`: delete it here."""
+        self._db.execute("BEGIN IMMEDIATE")
+        where = (stream, upto)
+        size = self._db.execute("SELECT coalesce(sum(length(payload)), 0) FROM rows WHERE stream=? AND last<=?", where)
+        self.bytes -= size.fetchone()[0]
+        self._db.execute("DELETE FROM rows WHERE stream=? AND last<=?", where)
+        self._db.execute("DELETE FROM lost WHERE stream=? AND last<=?", where)
+        self._db.execute("UPDATE streams SET acked=max(acked, ?) WHERE stream=?", (upto, stream))
+        self._db.execute("COMMIT")
+        self.acked[stream] = max(self.acked[stream], upto)
+
+    def waiting(self) -> int:
+        """Items accepted and not yet acknowledged by the hub, over all streams."""
+        return sum(self.last[stream] - self.acked[stream] for stream in STREAMS)
