@@ -10,7 +10,7 @@ from pathlib import Path
 from edge_agent import plugins
 from edge_agent.config import Config, read
 from edge_agent.link.discovery import parse_address
-from edge_agent.models.store import load
+from shared.bundle import load
 from shared.errors import ConfigError, ModelError
 
 

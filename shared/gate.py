@@ -22,20 +22,25 @@ NEVER = 1.0
 ALARM_EVIDENCE = 1e6
 ODDS = 4.0
 QUANTILES = (0.1, 0.5, 0.9)
+DOUBT = 2.0
+"""Standard errors of a calibrated frequency that count as no drift: without, every tenth clean stream alarms."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watch:
-    """One label-free test: in calibration a fraction `p` of frames had `feature` <= `at`."""
+    """One label-free test: in calibration a fraction `p` of frames had `feature` <= `at`; `slack` is p's own doubt."""
 
     feature: str
     at: float
     p: float
+    slack: float = 0.0
 
     def __post_init__(self) -> None:
-        finite("watch", self.at)
+        finite("watch", self.at, self.slack)
         if not 0.0 < self.p < 1.0:
             raise ValueError(f"p of {self.feature} must lie between 0 and 1, not {self.p}")
+        if self.slack < 0:
+            raise ValueError(f"slack of {self.feature} must not be negative")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +129,8 @@ def panel(features: Sequence[dict[str, float]]) -> tuple[Watch, ...]:
         values = sorted(frame[name] for frame in features)
         for at in sorted({values[min(int(q * n), n - 1)] for q in QUANTILES}):
             share = sum(value <= at for value in values) / n
-            watches.append(Watch(feature=name, at=at, p=min(max(share, 0.5 / n), 1 - 0.5 / n)))
+            p = min(max(share, 0.5 / n), 1 - 0.5 / n)
+            watches.append(Watch(feature=name, at=at, p=p, slack=DOUBT * math.sqrt(p * (1 - p) / n)))
     return tuple(watches)
 
 
@@ -137,10 +143,12 @@ class Drift:
     def __init__(self, watches: Sequence[Watch]) -> None:
         self._tests: list[tuple[Watch, float, float]] = []
         for watch in watches:
-            for ratio in (ODDS, 1 / ODDS):
-                odds = watch.p / (1 - watch.p) * ratio
+            more = min(watch.p + watch.slack, (watch.p + 1) / 2)
+            less = max(watch.p - watch.slack, watch.p / 2)
+            for p, ratio in ((more, ODDS), (less, 1 / ODDS)):
+                odds = p / (1 - p) * ratio
                 p1 = odds / (1 + odds)
-                self._tests.append((watch, p1 / watch.p, (1 - p1) / (1 - watch.p)))
+                self._tests.append((watch, p1 / p, (1 - p1) / (1 - p)))
         self._sums = [0.0] * len(self._tests)
         self.evidence = 0.0
         self.drifted = False

@@ -35,6 +35,13 @@ def finite(name: str, *values: float | None) -> None:
             raise ValueError(f"{name} must be a finite number, not {value}")
 
 
+def instant(*times_us: int) -> None:
+    """Raise ValueError unless every time is a UTC microsecond count that fits 64 bits."""
+    for t_us in times_us:
+        if not 0 <= t_us < 1 << 62:
+            raise ValueError(f"{t_us} is no time in microseconds")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
     """What a metric is; told once, in the birth. `unit` is a UCUM code ('1' without a unit)."""
@@ -63,6 +70,7 @@ class Sample:
 
     def __post_init__(self) -> None:
         metric_name(self.metric)
+        instant(self.t_us)
         if isinstance(self.value, float):
             finite("value", self.value)
         if self.value is None and self.quality != "bad":
@@ -84,6 +92,7 @@ class Alarm:
 
     def __post_init__(self) -> None:
         metric_name(self.metric)
+        instant(self.t_us)
         finite("value/limit", self.value, self.limit)
 
 
@@ -96,6 +105,9 @@ class Event:
     text: str
     level: Level = "info"
     fields: dict[str, str | float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        instant(self.t_us)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +132,7 @@ class Escalation:
     features: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        instant(self.t_us, self.number)
         finite("margin/features", self.margin, *self.features.values())
         if self.shape[0] * self.shape[1] != len(self.frame):
             raise ValueError(f"frame holds {len(self.frame)} bytes, its shape says {self.shape}")
@@ -158,11 +171,11 @@ class Batch:
     lost: Lost | None = None
 
     def __post_init__(self) -> None:
-        if self.first < 1 or not self.epoch or len(self.epoch) > 32:
-            raise ValueError("first must be at least 1 and epoch 1 to 32 characters")
+        if not 1 <= self.first < 1 << 62 or not self.epoch or len(self.epoch) > 32:
+            raise ValueError("first must be 1 or more and epoch 1 to 32 characters")
         if bool(self.items) == (self.lost is not None):
             raise ValueError("a batch holds items or a lost range, and just one of them")
-        if self.lost is not None and self.lost.last < self.first:
+        if self.lost is not None and not self.first <= self.lost.last < 1 << 62:
             raise ValueError("a lost range must not end before it begins")
 
     @property
@@ -184,7 +197,8 @@ class Ack:
 class Birth:
     """A device's retained word about itself; its Will is the same with state 'offline'.
 
-    `session` is new for each connection, so that a late Will cannot end a newer connection.
+    `session` is new for each connection, so that a late Will cannot end a newer connection. `acked` is up to
+    where the device has deleted each stream, on a hub's word: a hub that forgot cannot wait for those again.
     """
 
     device: str
@@ -198,6 +212,7 @@ class Birth:
     asset_path: str = ""
     clock: ClockQuality = "synced"
     metrics: list[Metric] = field(default_factory=list)
+    acked: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         device_id(self.device)

@@ -59,6 +59,11 @@ class Limits:
         high = self.highs[index * len(self.highs) // slots] if self.highs else self.high
         return low, high
 
+    def starts(self) -> list[int]:
+        """The times of day, in microseconds, at which the slots begin; 0 is the first."""
+        slots = max(len(self.lows), len(self.highs), 1)
+        return [-(-index * DAY_US // slots) for index in range(slots)]
+
     def at(self, t_us: int) -> tuple[float | None, float | None]:
         """(low, high) in force at a UTC time."""
         slots = max(len(self.lows), len(self.highs), 1)
@@ -102,8 +107,9 @@ def _due(since_us: int, t_us: int, delay_s: float) -> bool:
 def judge(limits: Limits, state: JudgeState, t_us: int, value: float | None) -> tuple[JudgeState, Transition | None]:
     """Judge one value: the new state, and the transition it makes, if any. A missing value changes nothing.
 
-    A value that is NaN or infinite counts as missing. A crossing must last `on_delay_s` to raise and its absence `off_delay_s` to clear. A change from
-    high straight to low clears first; the other alarm follows with a later sample.
+    A value that is NaN or infinite counts as missing. A crossing must last `on_delay_s` to raise and its
+    absence `off_delay_s` to clear. A change from high straight to low clears first; the other alarm follows
+    with a later sample.
     """
     if value is None or not math.isfinite(value):
         return state, None
@@ -129,9 +135,7 @@ def refusal(limits: Limits, site: Limits | None) -> str:
     """
     if site is None:
         return ""
-    # Slots differ in number; on a grid that both divide, each holds still within one cell.
-    cells = math.lcm(*(max(len(side.lows), len(side.highs), 1) for side in (limits, site)))
-    for t_us in (-(-cell * DAY_US // cells) for cell in range(cells)):
+    for t_us in sorted({*limits.starts(), *site.starts()}):  # between two of these times neither changes
         (low, high), (least, most) = limits.at(t_us), site.at(t_us)
         if most is not None and (high is None or high > most):
             return f"high {high} of {limits.metric} is beyond the site's hard limit {most}"

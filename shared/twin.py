@@ -125,7 +125,7 @@ def _pick(metadata: Json, shape: Json) -> Json:
 
 
 def levels(value: Json) -> int:
-    """Nested objects and arrays, the outermost counted. A loop: what `parse` lets through may be too deep to recurse."""
+    """Nested objects and arrays, the outermost counted. A loop: `parse` lets pass what recursion would not."""
     depth, layer = 0, [value]
     while nested := [item for item in layer if isinstance(item, (dict, list))]:
         depth += 1
@@ -161,9 +161,12 @@ def parse(payload: bytes) -> Json:
     except UnicodeDecodeError:
         raise _Refused(415, "Unsupported documented encoding; supported encoding is UTF-8") from None
     try:
-        return json.loads(
+        value = json.loads(
             text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_float=_finite_float
         )
+        if "\\u" in text:  # half of a surrogate pair could be stored but never sent again
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        return value
     except RecursionError:
         raise _Refused(400, f"JSON contains too many levels of nesting; maximum is {MAX_LEVELS}") from None
     except ValueError:

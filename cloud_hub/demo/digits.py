@@ -81,8 +81,7 @@ def read(reader: Reader, images: Images) -> tuple[Labels, NDArray[np.float32]]:
 
 def accuracies(reader: Reader, images: Images, labels: Labels) -> list[float]:
     """Accuracy in percent at each of BRIGHTNESS."""
-    return [100.0 * float((read(reader, with_brightness(images, factor))[0] == labels).mean())
-            for factor in BRIGHTNESS]
+    return [100.0 * float((read(reader, with_brightness(images, factor))[0] == labels).mean()) for factor in BRIGHTNESS]
 
 
 def allowed_errors(frames: int) -> int:

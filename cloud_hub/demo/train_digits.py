@@ -125,8 +125,9 @@ def fit(images: digits.Images, labels: digits.Labels, recipe: Recipe, seed: int)
     """Train one network on uint8 images [N, 8, 8]; the weights are the mean over the last epochs."""
     rng = np.random.default_rng(seed)
     pixels = images.astype(np.float64) * digits.INPUT_SCALE
-    network = MLPClassifier(recipe.hidden, learning_rate_init=recipe.rate, alpha=recipe.decay,
-                            batch_size=64, random_state=seed)
+    network = MLPClassifier(
+        recipe.hidden, learning_rate_init=recipe.rate, alpha=recipe.decay, batch_size=64, random_state=seed
+    )
     total: list[Array] = []
     averaged = recipe.epochs // 4
     for epoch in range(recipe.epochs):
@@ -186,12 +187,15 @@ def build(recipe: Recipe, members: list[Layers]) -> onnx.ModelProto:
         nodes.append(helper.make_node("Mean", names, ["logits"]))
     nodes.append(helper.make_node("Softmax", ["logits" if len(names) > 1 else names[0]], ["probabilities"]))
     graph = helper.make_graph(
-        nodes, recipe.name,
+        nodes,
+        recipe.name,
         [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 1, 8, 8])],
         [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", 10])],
-        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in parameters.items()])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION,
-                              producer_name="tidegate")
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in parameters.items()],
+    )
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="tidegate"
+    )
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -218,10 +222,17 @@ def quantize(model: onnx.ModelProto, images: digits.Images) -> onnx.ModelProto:
         source, target = Path(folder, "fp32.onnx"), Path(folder, "int8.onnx")
         onnx.save(model, source)
         quantize_static(
-            source, target, Frames(images), quant_format=QuantFormat.QDQ, per_channel=True,
-            op_types_to_quantize=["Gemm", "Relu"], nodes_to_exclude=["lit"],
-            activation_type=QuantType.QInt8, weight_type=QuantType.QInt8,
-            extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False})
+            source,
+            target,
+            Frames(images),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            op_types_to_quantize=["Gemm", "Relu"],
+            nodes_to_exclude=["lit"],
+            activation_type=QuantType.QInt8,
+            weight_type=QuantType.QInt8,
+            extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
+        )
         quantized = onnx.load(target)
     onnx.checker.check_model(quantized, full_check=True)
     opsets = [(entry.domain, entry.version) for entry in quantized.opset_import]
@@ -242,10 +253,13 @@ def save(folder: Path, model: onnx.ModelProto, recipe: Recipe, quantization: str
     data = model.SerializeToString()
     (folder / "model.onnx").write_bytes(data)
     manifest = {
-        "name": recipe.name, "version": "1.0.0", "runner": "onnx",
+        "name": recipe.name,
+        "version": "1.0.0",
+        "runner": "onnx",
         "files": {"model.onnx": {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}},
         "input": {"name": "image", "shape": [1, 8, 8], "scale": digits.INPUT_SCALE},
-        "output": "probabilities", "labels": [str(digit) for digit in range(10)],
+        "output": "probabilities",
+        "labels": [str(digit) for digit in range(10)],
         "quantization": quantization,
     }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
@@ -261,19 +275,21 @@ def table(head: list[str], columns: list[list[float]]) -> str:
     return "\n".join(lines)
 
 
-def gate_report(edge: digits.Reader, expert: digits.Reader, images: digits.Images,
-                labels: digits.Labels) -> str:
+def gate_report(edge: digits.Reader, expert: digits.Reader, images: digits.Images, labels: digits.Labels) -> str:
     """Markdown: a margin gate set on the first clean frames, then measured on all the other frames."""
     first = digits.GATE_FRAMES
     limit = digits.gate_threshold(edge, expert, images[:first])
     escalated, wrong = digits.gate_rates(edge, limit, images[first:], labels[first:])
     k = digits.allowed_errors(first)
-    return (f"Margin threshold {limit:.4f} (k = {k}), set on {first} clean frames; measured on the other "
-            f"{len(images) - first}.\n\n" + table(["escalated", "kept but wrong"], [escalated, wrong]))
+    return (
+        f"Margin threshold {limit:.4f} (k = {k}), set on {first} clean frames; measured on the other "
+        f"{len(images) - first}.\n\n" + table(["escalated", "kept but wrong"], [escalated, wrong])
+    )
 
 
-def card(recipe: Recipe, fp32: onnx.ModelProto, seed: int, counts: tuple[int, int], *,
-         facts: list[str], measured: str) -> str:
+def card(
+    recipe: Recipe, fp32: onnx.ModelProto, seed: int, counts: tuple[int, int], *, facts: list[str], measured: str
+) -> str:
     """The model card in Markdown; `counts` are the training and held-out images."""
     packages = ", ".join(f"{p} {version(p)}" for p in ("numpy", "scikit-learn", "onnx", "onnxruntime"))
     weights = sum(int(np.prod(tensor.dims)) for tensor in fp32.graph.initializer if tensor.dims)
@@ -281,17 +297,31 @@ def card(recipe: Recipe, fp32: onnx.ModelProto, seed: int, counts: tuple[int, in
     if recipe.black_level is not None:
         front, limits = CARD_FRONT.format(recipe.black_level), CARD_EDGE_LIMITS + CARD_LIMITS
     sizes = "-".join(map(str, recipe.hidden))
-    settings = (f"{recipe.members} network(s) 64-{sizes}-10 with ReLU; front end: "
-                f"{front}. Adam, rate {recipe.rate:g}, L2 {recipe.decay:g}, batches of 64, {recipe.epochs} "
-                f"epochs of {recipe.copies} fresh augmented copies, weights averaged over the last quarter. "
-                f"Augmentation: shift {recipe.shift:g} pixel, rotation {recipe.rotation:g} degrees, scale "
-                f"{recipe.scale:g} (each plus or minus), brightness {recipe.brightness[0]:g} to "
-                f"{recipe.brightness[1]:g}, noise {recipe.noise:g} (standard deviation, full scale 1). "
-                f"Seed {seed}.")
+    settings = (
+        f"{recipe.members} network(s) 64-{sizes}-10 with ReLU; front end: "
+        f"{front}. Adam, rate {recipe.rate:g}, L2 {recipe.decay:g}, batches of 64, {recipe.epochs} "
+        f"epochs of {recipe.copies} fresh augmented copies, weights averaged over the last quarter. "
+        f"Augmentation: shift {recipe.shift:g} pixel, rotation {recipe.rotation:g} degrees, scale "
+        f"{recipe.scale:g} (each plus or minus), brightness {recipe.brightness[0]:g} to "
+        f"{recipe.brightness[1]:g}, noise {recipe.noise:g} (standard deviation, full scale 1). "
+        f"Seed {seed}."
+    )
     listed = "\n".join(f"- {fact}" for fact in [f"{weights:,} parameters", *facts])
-    parts = [f"# {recipe.name} 1.0.0", CARD_USE, "## Data and licence", data, "## Training",
-             textwrap.fill(settings, 106), listed, "## Measured on the held-out images", measured,
-             "## Limits", limits, "## Reproduce", CARD_REPRODUCE.format(seed, packages)]
+    parts = [
+        f"# {recipe.name} 1.0.0",
+        CARD_USE,
+        "## Data and licence",
+        data,
+        "## Training",
+        textwrap.fill(settings, 106),
+        listed,
+        "## Measured on the held-out images",
+        measured,
+        "## Limits",
+        limits,
+        "## Reproduce",
+        CARD_REPRODUCE.format(seed, packages),
+    ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -320,12 +350,15 @@ def produce(out: Path, seed: int) -> None:
     counts = (len(images), len(test_images))
     edge_fp32, expert = train(EDGE, images, labels, seed), train(EXPERT, images, labels, seed)
     edge = quantize(edge_fp32, images)
-    fp32, int8, large = [digits.accuracies(reader(model), test_images, test_labels)
-                         for model in (edge_fp32, edge, expert)]
+    fp32, int8, large = [
+        digits.accuracies(reader(model), test_images, test_labels) for model in (edge_fp32, edge, expert)
+    ]
     gate = gate_report(reader(edge), reader(expert), test_images, test_labels)
     measured = table(["FP32", "INT8 (shipped)", "digits-expert"], [fp32, int8, large]) + CARD_GATE + gate
-    facts = [f"INT8 QDQ by onnxruntime: per-channel, symmetric, MinMax over the {counts[0]} training images",
-             f"size: {edge.ByteSize():,} bytes, {edge_fp32.ByteSize():,} before quantization"]
+    facts = [
+        f"INT8 QDQ by onnxruntime: per-channel, symmetric, MinMax over the {counts[0]} training images",
+        f"size: {edge.ByteSize():,} bytes, {edge_fp32.ByteSize():,} before quantization",
+    ]
     text = card(EDGE, edge_fp32, seed, counts, facts=facts, measured=measured)
     save(out / EDGE.name, edge, EDGE, "int8-qdq", text)
     facts = ["FP32, not quantized", f"size: {expert.ByteSize():,} bytes"]

@@ -6,19 +6,9 @@ raises ModelError. Only verified bytes reach it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
 from shared.gate import Result
-from shared.manifest import Manifest
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bundle:
-    """A verified model bundle: the manifest and the content of each file that it names."""
-
-    manifest: Manifest
-    files: dict[str, bytes]
 
 
 class Runner(Protocol):

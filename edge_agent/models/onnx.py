@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from edge_agent.models import Bundle
+from shared.bundle import Bundle
 from shared.errors import ModelError
 from shared.gate import Result
 
@@ -29,16 +29,14 @@ class OnnxRunner:
 
     def __init__(self, bundle: Bundle) -> None:
         self._manifest = manifest = bundle.manifest
-        model = [content for name, content in bundle.files.items() if name.endswith(".onnx")]
-        if len(model) != 1:
-            raise ModelError(f"{manifest.name}: wanted just one .onnx file, found {len(model)}")
+        model = bundle.only(".onnx")
         choices = ort.SessionOptions()
         choices.intra_op_num_threads = 1
         choices.inter_op_num_threads = 1
         choices.log_severity_level = 3
         choices.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._session = ort.InferenceSession(model[0], choices, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(model, choices, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise ModelError(f"{manifest.name}: ONNX Runtime cannot load it: {str(error)[:300]}") from error
         self.provider = self._session.get_providers()[0]

@@ -15,7 +15,7 @@ from typing import IO
 import msgspec
 
 from edge_agent import plugins
-from edge_agent.models.store import load
+from shared.bundle import load
 from shared.errors import ConfigError, ModelError
 from shared.gate import Result
 

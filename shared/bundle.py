@@ -1,16 +1,34 @@
-"""Model bundles on the device's disk: read, verify, hand over. Nothing unverified goes further (invariant M3)."""
+"""Model bundles on disk: read, verify, hand over. Nothing unverified goes further (invariant M3).
+
+Reads files, like `profile`: edge and hub must read a bundle in the very same way.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
-from edge_agent.models import Bundle
 from shared.errors import ModelError
 from shared.manifest import Manifest, verify
 
 MAX_FILE = 512 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """A verified model bundle: the manifest and the content of each file that it names."""
+
+    manifest: Manifest
+    files: dict[str, bytes]
+
+    def only(self, ending: str) -> bytes:
+        """The one file with this ending; raises ModelError when there is none or more than one."""
+        found = [content for name, content in self.files.items() if name.endswith(ending)]
+        if len(found) != 1:
+            raise ModelError(f"{self.manifest.name}: wanted just one {ending} file, found {len(found)}")
+        return found[0]
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -1,0 +1,63 @@
+"""What every route stands on: the database, the settings, the way to publish, and who asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from cloud_hub import tokens
+from cloud_hub.clock import new_trace
+from cloud_hub.db import Database
+from cloud_hub.errors import HubError
+from cloud_hub.settings import Settings
+from cloud_hub.twins import Outgoing
+from shared.ids import TRACEPARENT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hub:
+    """The parts that routes need; `connected` tells whether the broker is there."""
+
+    settings: Settings
+    db: Database
+    publish: Callable[[Iterable[Outgoing]], None]
+    ring: Callable[[str], None]
+    connected: Callable[[], bool]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who asks: a token's name; `trace` continues the caller's traceparent, or begins one."""
+
+    who: str
+    trace: str
+
+
+def hub_of(request: Request) -> Hub:
+    """The running hub."""
+    hub: Hub = request.app.state.hub
+    return hub
+
+
+def _caller(power: str) -> Callable[[Request], Caller]:
+    def check(request: Request) -> Caller:
+        hub = hub_of(request)
+        scheme, _, text = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not text:
+            raise HubError(401, "Not signed in", "send a token as 'Authorization: Bearer tg_...'")
+        with hub.db.read() as session:
+            token = tokens.find(session, text.strip())
+        tokens.require(token, power)
+        sent = request.headers.get("traceparent", "")
+        return Caller(who=token.name, trace=sent if TRACEPARENT.match(sent) else new_trace())
+
+    return check
+
+
+TheHub = Annotated[Hub, Depends(hub_of)]
+Reader = Annotated[Caller, Depends(_caller("read"))]
+Operator = Annotated[Caller, Depends(_caller("operate"))]
+Auditor = Annotated[Caller, Depends(_caller("audit"))]

@@ -1,0 +1,115 @@
+"""/api/v1/escalations, /thresholds and /scaling: what went up, which limits are pushed, how many replicas there are."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field
+from sqlmodel import col, select
+
+from cloud_hub import fleet, telemetry
+from cloud_hub.api.hub import Operator, Reader, TheHub
+from cloud_hub.clock import now_us
+from cloud_hub.errors import HubError
+from cloud_hub.tables import EscalationRow, Rollout, ScaleStep
+from cloud_hub.thresholds import fit, rollout
+from shared.thresholds import Limits
+
+router = APIRouter(prefix="/api/v1", tags=["models"])
+
+
+class EscalationView(BaseModel):
+    """An escalation without its frame."""
+
+    id: str
+    device: str
+    model: str
+    number: int
+    reason: str
+    label: str
+    margin: float
+    answer: str | None
+    confidence: float | None
+    expert: str
+    t_us: int
+    received_us: int
+    answered_us: int | None
+    wire_bytes: int
+
+
+class RolloutBody(BaseModel):
+    """Limits for canary devices: taken back when they raise more than `max_alarms` alarms within `watch_s` seconds."""
+
+    model_config = ConfigDict(extra="forbid")
+    devices: list[str] = Field(min_length=1, max_length=1000)
+    limits: list[Limits] = Field(min_length=1, max_length=1000)
+    watch_s: float = Field(default=600.0, gt=0, le=7 * 86400)
+    max_alarms: int = Field(default=3, ge=0)
+
+
+class FitBody(BaseModel):
+    """Learn limits of one metric from the device's history of the last `days` days."""
+
+    model_config = ConfigDict(extra="forbid")
+    device: str
+    metric: str
+    days: float = Field(default=14.0, gt=0, le=400)
+
+
+@router.get("/escalations")
+def escalations(
+    hub: TheHub, _caller: Reader, device: str = "", model: str = "", since_us: int = 0, limit: int = 1000
+) -> list[EscalationView]:
+    """Escalations in the order they were received: the oldest `limit` (at most 50,000) since `since_us`."""
+    query = select(EscalationRow).where(col(EscalationRow.received_us) > min(max(since_us, 0), 1 << 62))
+    if device:
+        query = query.where(EscalationRow.device == device)
+    if model:
+        query = query.where(EscalationRow.model == model)
+    query = query.order_by(col(EscalationRow.received_us), EscalationRow.id).limit(min(max(limit, 1), 50_000))
+    with hub.db.read() as session:
+        return [EscalationView(**row.model_dump(exclude={"frame", "features"})) for row in session.exec(query)]
+
+
+@router.post("/thresholds/fit")
+def learn(body: FitBody, hub: TheHub, _caller: Operator) -> Limits:
+    """Learned limits; nothing is pushed. Start a rollout with them when they look right."""
+    import numpy as np  # noqa: PLC0415 - only here, and fit needs it anyway
+
+    now = now_us()
+    with hub.db.read() as session:
+        fleet.device(session, body.device)
+        rows = telemetry.series(session, body.device, body.metric, now - int(body.days * 86400e6), limit=2_000_000)
+    points = [(row.t_us, row.value) for row in rows if row.value is not None]
+    try:
+        return fit.fit(
+            body.metric, np.array([p[0] for p in points], np.int64), np.array([p[1] for p in points], float), now_us=now
+        )
+    except ValueError as error:
+        raise HubError(422, "Not enough to learn from", str(error)) from error
+
+
+@router.post("/thresholds/rollouts", status_code=201)
+def push(body: RolloutBody, hub: TheHub, caller: Operator) -> Rollout:
+    """Push limits to canary devices and watch them."""
+    with hub.db.write() as session:
+        row, messages = rollout.start(
+            session, body.devices, body.limits, now_us(), who=caller.who, watch_s=body.watch_s,
+            max_alarms=body.max_alarms, max_bytes=hub.settings.twins.max_bytes, trace=caller.trace,
+        )  # fmt: skip
+    hub.publish(messages)
+    return row
+
+
+@router.get("/thresholds/rollouts/{rollout_id}")
+def rollout_state(rollout_id: str, hub: TheHub, _caller: Reader) -> Rollout:
+    """How a rollout stands: watching, confirmed or rolled-back."""
+    with hub.db.read() as session:
+        return rollout.get(session, rollout_id)
+
+
+@router.get("/scaling/steps")
+def scaling(hub: TheHub, _caller: Reader, limit: int = 100) -> list[ScaleStep]:
+    """The autoscaler's decisions, the newest first."""
+    query = select(ScaleStep).order_by(col(ScaleStep.id).desc()).limit(min(max(limit, 1), 1000))
+    with hub.db.read() as session:
+        return list(session.exec(query))

@@ -1,0 +1,160 @@
+"""The hub, put together: ingest, background loops and REST around one database. This is the map of the hub."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+
+from cloud_hub import diagnosis
+from cloud_hub.actions import desk as actions
+from cloud_hub.api import devices, incidents, models, problems, twins
+from cloud_hub.api.hub import Hub
+from cloud_hub.autoscale import Scaler
+from cloud_hub.autoscale.steps import Autoscaler
+from cloud_hub.clock import now_us
+from cloud_hub.db import Database
+from cloud_hub.discovery import Announcer
+from cloud_hub.experts import Expert
+from cloud_hub.experts.desk import ExpertDesk
+from cloud_hub.experts.onnx import open_expert
+from cloud_hub.glm.engines import Engine
+from cloud_hub.ingest.listener import Listener
+from cloud_hub.loops import Loop
+from cloud_hub.settings import Settings
+from cloud_hub.thresholds import rollout
+from cloud_hub.twins import Outgoing
+from shared import VERSION, plugins
+from shared.errors import ConfigError, ModelError
+
+log = logging.getLogger(__name__)
+
+
+class HubApp:
+    """All parts of one hub. Opening it raises ConfigError; `start` and `stop` are called by the web server."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.db = Database(settings.database_url)
+        self._listener = Listener(settings.mqtt, self.db, settings.twins.max_bytes, self.ring)
+        self._announcer = Announcer(settings)
+        engine = _engine(settings)
+        experts = ExpertDesk(self.db, _experts(settings), settings.experts, settings.twins.max_bytes)
+        self._loops = {
+            "experts": Loop("experts", lambda: self.publish(experts.step()), 1.0),
+            "desk": Loop("desk", lambda: self._desk(engine), 1.0),
+            "actions": Loop("actions", self._actions, 0.5),
+            "rollouts": Loop("rollouts", self._rollouts, 1.0),
+        }
+        scaler = _scaler(settings)
+        if scaler is not None:
+            self._loops["autoscale"] = Loop("autoscale", Autoscaler(self.db, scaler, settings.autoscale).step, 2.0)
+
+    def start(self) -> None:
+        """Begin to listen and to work."""
+        self._listener.start()
+        for loop in self._loops.values():
+            loop.start()
+        self._announcer.start()
+        log.info("hub.started", extra={"fields": {"epoch": self.db.hub_epoch, "loops": sorted(self._loops)}})
+
+    def stop(self) -> None:
+        """End everything, in the opposite order."""
+        self._announcer.stop()
+        self._listener.stop()
+        for loop in self._loops.values():
+            loop.stop()
+        self.db.close()
+
+    def ring(self, name: str) -> None:
+        """Wake the loop `name`."""
+        if name in self._loops:
+            self._loops[name].ring()
+
+    def publish(self, messages: Iterable[Outgoing]) -> None:
+        """Publish what is already committed."""
+        self._listener.publish(messages)
+
+    # -- steps of the loops ------------------------------------------------------------------------
+
+    def _desk(self, engine: Engine | None) -> None:
+        if diagnosis.step(self.db, engine, self.settings.actions):
+            self.ring("actions")
+
+    def _actions(self) -> None:
+        with self.db.write() as session:
+            messages = actions.step(session, now_us(), self.settings.actions)
+        self.publish(messages)
+
+    def _rollouts(self) -> None:
+        with self.db.write() as session:
+            messages = rollout.step(session, now_us(), self.settings.twins.max_bytes)
+        self.publish(messages)
+
+    # -- REST --------------------------------------------------------------------------------------
+
+    def rest(self) -> FastAPI:
+        """The web application."""
+
+        @asynccontextmanager
+        async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+            self.start()
+            yield
+            self.stop()
+
+        app = web(lifespan)
+        app.state.hub = Hub(
+            settings=self.settings, db=self.db, publish=self.publish, ring=self.ring,
+            connected=lambda: self._listener.connected,
+        )  # fmt: skip
+        return app
+
+
+def web(lifespan: Any = None) -> FastAPI:
+    """The routes alone; `openapi.json` is made from this without a database."""
+    app = FastAPI(title="Tidegate hub", version=VERSION, lifespan=lifespan, docs_url="/docs", redoc_url=None)
+    problems.install(app)
+    for router in (devices.router, devices.commands_router, twins.router, incidents.router, models.router):
+        app.include_router(router)
+
+    @app.get("/healthz", tags=["health"])
+    def healthz() -> dict[str, Any]:
+        """Whether the hub lives and sees its broker; needs no token."""
+        hub: Hub = app.state.hub
+        return {"version": VERSION, "broker": hub.connected(), "hub_epoch": hub.db.hub_epoch}
+
+    return app
+
+
+def _experts(settings: Settings) -> dict[str, Expert]:
+    experts: dict[str, Expert] = {}
+    for model, folder in settings.experts.bundles.items():
+        try:
+            experts[model] = open_expert(folder)
+        except ModelError as error:
+            cure = "Give the folder of a model bundle"
+            raise ConfigError(f"experts.bundles.{model}", str(error), cure) from error
+    return experts
+
+
+def _engine(settings: Settings) -> Engine | None:
+    glm = settings.glm
+    if not glm.url:
+        return None
+    options = {"url": glm.url, "model": glm.model, "timeout_s": glm.timeout_s}
+    engine: Engine = plugins.load(plugins.ENGINES, glm.kind, "glm.kind")(
+        options | ({"key_file": glm.key_file} if glm.key_file else {})
+    )
+    return engine
+
+
+def _scaler(settings: Settings) -> Scaler | None:
+    if not settings.autoscale.kind:
+        return None
+    scaler: Scaler = plugins.load(plugins.SCALERS, settings.autoscale.kind, "autoscale.kind")(
+        settings.autoscale.options
+    )
+    return scaler

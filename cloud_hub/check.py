@@ -1,0 +1,66 @@
+"""`tidegate-hub check`: everything that can be known before the start, each problem with its cure."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+from cloud_hub import settings as hub_settings
+from cloud_hub.ingest.listener import parse_address
+from cloud_hub.settings import Settings
+from shared import plugins
+from shared.bundle import load
+from shared.errors import ConfigError, ModelError
+
+
+def problems(path: Path | None) -> list[str]:
+    """All problems found; empty when the hub can be started."""
+    try:
+        settings = hub_settings.read(path)
+    except ConfigError as error:
+        return [str(error)]
+    return [*_broker(settings), *_rest(settings), *_experts(settings), *_plugins(settings)]
+
+
+def _broker(settings: Settings) -> list[str]:
+    try:
+        host, port = parse_address(settings.mqtt.address)
+        with socket.create_connection((host, port), 2):
+            pass
+    except ConfigError as error:
+        return [str(error)]
+    except OSError as error:
+        cure = "Start it (mosquitto, or for a first look: tidegate-hub broker)"
+        return [f"mqtt.address: no broker answers on {settings.mqtt.address} ({error}). {cure}"]
+    if settings.mqtt.tls is None and host not in {"localhost", "127.0.0.1", "::1"}:
+        return [f"mqtt: {host} is reached without TLS. Set [mqtt.tls] (docs/configuration.md)"]
+    return []
+
+
+def _rest(settings: Settings) -> list[str]:
+    if settings.rest.host not in {"localhost", "127.0.0.1", "::1"}:
+        return [f"rest.host: {settings.rest.host} is served without TLS. Listen on 127.0.0.1 behind a TLS proxy"]
+    return []
+
+
+def _experts(settings: Settings) -> list[str]:
+    found = []
+    for model, folder in settings.experts.bundles.items():
+        try:
+            load(Path(folder))
+        except ModelError as error:
+            found.append(f"experts.bundles.{model}: {error}. Give the folder of a model bundle")
+    return found
+
+
+def _plugins(settings: Settings) -> list[str]:
+    wanted = [(plugins.ENGINES, settings.glm.kind, "glm.kind", bool(settings.glm.url))]
+    wanted.append((plugins.SCALERS, settings.autoscale.kind, "autoscale.kind", bool(settings.autoscale.kind)))
+    found = []
+    for group, kind, place, used in wanted:
+        try:
+            if used:
+                plugins.load(group, kind, place)
+        except ConfigError as error:
+            found.append(str(error))
+    return found

@@ -1,0 +1,108 @@
+"""Answers escalations and keeps the gates calibrated. One step at a time, from the database, so a restart goes on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from sqlmodel import Session, col, select
+
+from cloud_hub import audit, twins
+from cloud_hub.clock import now_us
+from cloud_hub.db import Database
+from cloud_hub.experts import Expert, Opinion
+from cloud_hub.experts.calibration import gate_due
+from cloud_hub.settings import Experts
+from cloud_hub.tables import EscalationRow
+from cloud_hub.twins import Outgoing
+from shared import topics
+from shared.codec import encode, plain
+from shared.errors import ModelError
+from shared.messages import EscalationAnswer
+
+log = logging.getLogger(__name__)
+
+TOGETHER = 64
+GATES = "gates"
+
+
+class ExpertDesk:
+    """`experts` by the name that devices give the model."""
+
+    def __init__(self, db: Database, experts: dict[str, Expert], settings: Experts, max_bytes: int) -> None:
+        self._db, self._experts, self._settings, self._max_bytes = db, experts, settings, max_bytes
+        self._since: dict[tuple[str, str], int] = {}
+
+    def step(self) -> list[Outgoing]:
+        """Answer what waits, then look whether a gate is due; returns what must be published."""
+        messages: list[Outgoing] = []
+        touched: set[tuple[str, str]] = set()
+        while rows := self._unanswered():
+            with self._db.write() as session:
+                for row, opinion in self._answers(rows):
+                    messages.append(self._store(session, row, opinion))
+                    touched.add((row.device, row.model))
+        for device, model in touched:
+            messages += self._calibrate(device, model)
+        return messages
+
+    def _unanswered(self) -> list[EscalationRow]:
+        query = select(EscalationRow).where(
+            col(EscalationRow.answer).is_(None), col(EscalationRow.model).in_(list(self._experts))
+        )
+        with self._db.read() as session:
+            return list(session.exec(query.order_by(EscalationRow.id).limit(TOGETHER)))
+
+    def _answers(self, rows: list[EscalationRow]) -> Iterable[tuple[EscalationRow, Opinion]]:
+        groups: dict[tuple[str, int, int], list[EscalationRow]] = {}
+        for row in rows:
+            groups.setdefault((row.model, row.height, row.width), []).append(row)
+        for (model, height, width), group in groups.items():
+            try:
+                opinions = self._experts[model].answer((height, width), [row.frame for row in group])
+            except ModelError as error:
+                log.warning("expert.refused", extra={"fields": {"model": model, "reason": str(error)}})
+                opinions = [Opinion(label="", confidence=0.0)] * len(group)
+            yield from zip(group, opinions, strict=True)
+
+    def _store(self, session: Session, row: EscalationRow, opinion: Opinion) -> Outgoing:
+        expert = self._experts[row.model].name
+        stored = session.get_one(EscalationRow, row.id)
+        stored.answer, stored.confidence, stored.expert = opinion.label, opinion.confidence, expert
+        stored.answered_us = now_us()
+        answer = EscalationAnswer(id=row.id, label=opinion.label, confidence=opinion.confidence, expert=expert)
+        return Outgoing(topic=topics.thing(row.device, "escalations/answers"), payload=encode(answer))
+
+    def _calibrate(self, device: str, model: str) -> list[Outgoing]:
+        key = (device, model)
+        with self._db.read() as session:
+            since = self._since.get(key, 0) or self._last_gate(session, device, model)
+            gate = gate_due(session, device, model, since, self._settings)
+        if gate is None:
+            return []
+        now = now_us()
+        with self._db.write() as session:
+            if not twins.exists(session, device):
+                return []
+            messages = twins.desire(
+                session, device, GATES, {model: plain(gate)}, now, who="hub", max_bytes=self._max_bytes
+            )
+            detail: dict[str, Any] = {
+                "n": gate.n,
+                "k": gate.k,
+                "margin": gate.margin,
+                "alpha": gate.alpha,
+                "digest": gate.digest,
+            }
+            audit.add(session, now, "hub", "gate.calibrated", model, device=device, **detail)
+        self._since[key] = now
+        log.info("gate.calibrated", extra={"fields": {"device": device, "model": model, "margin": gate.margin}})
+        return messages
+
+    @staticmethod
+    def _last_gate(session: Session, device: str, model: str) -> int:
+        """When this model's gate was last calibrated, from the audit trail: it survives a restart of the hub."""
+        for row in audit.rows(session, device=device, kind="gate.calibrated", limit=50):
+            if row.subject == model:
+                return row.t_us
+        return 0

@@ -1,0 +1,116 @@
+"""Incidents: alarms that belong together, from the first raised to all cleared and every action verified."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from sqlmodel import Session, col, select
+
+from cloud_hub import audit
+from cloud_hub.clock import new_id, new_trace
+from cloud_hub.errors import HubError
+from cloud_hub.tables import Action, AlarmRow, Incident
+from shared.ids import trace_id
+from shared.messages import Alarm
+
+UNDER_WAY = ("proposed", "approved", "executing", "executed")
+
+
+def subject_of(metric: str) -> str:
+    """What a metric is about, its first word: alarms of one device about one subject belong together."""
+    return re.split(r"[./]", metric, maxsplit=1)[0]
+
+
+def alarm_changed(session: Session, device: str, alarm: Alarm, now_us: int, trace: str) -> None:
+    """Take an alarm raised or cleared by a device: keep it, and open or settle its incident."""
+    row = session.get(AlarmRow, alarm.id)
+    if alarm.state == "cleared":
+        if row is not None and row.cleared_us is None:
+            row.state, row.cleared_us = "cleared", alarm.t_us
+            settle(session, row.incident, now_us)
+        return
+    if row is not None:
+        return
+    incident = _open_for(session, device, alarm, now_us, trace or new_trace())
+    session.add(
+        AlarmRow(
+            id=alarm.id, device=device, metric=alarm.metric, kind=alarm.kind, priority=alarm.priority, state="raised",
+            value=alarm.value, limit=alarm.limit, raised_us=alarm.t_us, received_us=now_us, incident=incident.id,
+            trace_id=trace_id(trace),
+        )
+    )  # fmt: skip
+    audit.add(session, now_us, device, "alarm.raised", alarm.metric, device=device, trace=trace, value=alarm.value,
+              limit=alarm.limit, incident=incident.id)  # fmt: skip
+
+
+def _open_for(session: Session, device: str, alarm: Alarm, now_us: int, trace: str) -> Incident:
+    subject = subject_of(alarm.metric)
+    query = select(Incident).where(Incident.device == device, Incident.subject == subject, Incident.state != "resolved")
+    found = session.exec(query).first()
+    if found is not None:
+        return found
+    incident = Incident(id=new_id(), device=device, subject=subject, opened_us=now_us, traceparent=trace)
+    session.add(incident)
+    audit.add(session, now_us, "hub", "incident.opened", incident.id, device=device, trace=trace, about=subject)
+    return incident
+
+
+def settle(session: Session, incident_id: str, now_us: int) -> None:
+    """Resolve the incident when all its alarms are cleared and no action is under way."""
+    session.flush()
+    incident = session.get(Incident, incident_id)
+    if incident is None or incident.state == "resolved":
+        return
+    if any(alarm.state == "raised" for alarm in alarms(session, incident_id)):
+        return
+    if any(action.state in UNDER_WAY for action in actions(session, incident_id)):
+        return
+    incident.state, incident.resolved_us = "resolved", now_us
+    audit.add(session, now_us, "hub", "incident.resolved", incident.id, device=incident.device,
+              trace=incident.traceparent)  # fmt: skip
+
+
+def acknowledge(session: Session, incident_id: str, now_us: int, who: str) -> Incident:
+    """A person has seen it."""
+    incident = get(session, incident_id)
+    if incident.state == "open":
+        incident.state = "acknowledged"
+        audit.add(session, now_us, who, "incident.acknowledged", incident.id, device=incident.device,
+                  trace=incident.traceparent)  # fmt: skip
+    return incident
+
+
+def diagnosed(session: Session, incident_id: str, diagnosis: dict[str, Any], now_us: int) -> Incident:
+    """Keep the desk's diagnosis."""
+    incident = get(session, incident_id)
+    incident.diagnosis, incident.diagnosed_us = diagnosis, now_us
+    audit.add(session, now_us, str(diagnosis["author"]), "incident.diagnosed", incident.id, device=incident.device,
+              trace=incident.traceparent, cause=diagnosis["cause"], confidence=diagnosis["confidence"])  # fmt: skip
+    return incident
+
+
+def get(session: Session, incident_id: str) -> Incident:
+    """The incident, or HubError 404."""
+    incident = session.get(Incident, incident_id)
+    if incident is None:
+        raise HubError(404, "No such incident", f"'{incident_id}' is not known")
+    return incident
+
+
+def alarms(session: Session, incident_id: str) -> list[AlarmRow]:
+    """The incident's alarms, oldest first."""
+    return list(
+        session.exec(select(AlarmRow).where(AlarmRow.incident == incident_id).order_by(col(AlarmRow.raised_us)))
+    )
+
+
+def actions(session: Session, incident_id: str) -> list[Action]:
+    """The incident's actions, oldest first."""
+    return list(session.exec(select(Action).where(Action.incident == incident_id).order_by(Action.id)))
+
+
+def undiagnosed(session: Session) -> list[Incident]:
+    """Unresolved incidents that wait for the desk."""
+    query = select(Incident).where(Incident.state != "resolved", col(Incident.diagnosed_us).is_(None))
+    return list(session.exec(query.order_by(Incident.id)))

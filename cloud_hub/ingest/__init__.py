@@ -1,0 +1,1 @@
+"""What devices say, into the database: `router` reads it, `writer` stores it, `listener` drives both."""

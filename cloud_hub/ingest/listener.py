@@ -1,0 +1,163 @@
+"""Drives ingest: the MQTT client's thread -> a bounded queue -> one writer thread that commits in batches.
+
+Only after the commit are the hub's acknowledgements published and the broker's PUBACKs given, so that a
+hub killed at any moment loses nothing. A full queue holds back the client's thread, and with it the broker.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Iterable
+
+from sqlalchemy.exc import OperationalError
+
+from cloud_hub.clock import now_us
+from cloud_hub.db import Database
+from cloud_hub.ingest.router import Said, route
+from cloud_hub.ingest.writer import Results, Writer
+from cloud_hub.settings import Mqtt
+from cloud_hub.twins import Outgoing
+from shared import topics
+from shared.errors import ConfigError, WireError
+from shared.mqtt import Address, Connection, Inbound, Options, Tls
+
+log = logging.getLogger(__name__)
+
+QUEUE = 1000
+COMMIT_TOGETHER = 200
+SESSION_S = 24 * 3600
+
+
+def parse_address(text: str) -> Address:
+    """`host:port` of the broker; raises ConfigError."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ConfigError("mqtt.address", f"'{text}' is no address", 'Write for example: address = "127.0.0.1:1883"')
+    return host.strip("[]"), int(port)
+
+
+class Listener:
+    """The hub's connection to the broker. `ring(name)` wakes the loop that has new work."""
+
+    def __init__(self, settings: Mqtt, db: Database, max_bytes: int, ring: Callable[[str], None]) -> None:
+        self._db, self._ring = db, ring
+        self._writer = Writer(db.hub_epoch, max_bytes)
+        self._queue: queue.Queue[Inbound | None] = queue.Queue(QUEUE)
+        self._address = parse_address(settings.address)
+        tls = (
+            Tls(ca=settings.tls.ca, certificate=settings.tls.certificate, key=settings.tls.key)
+            if settings.tls
+            else None
+        )
+        self._connection = Connection(
+            Options(
+                client_id=settings.client_id,
+                filters=topics.hub_filters(),
+                manual_ack=True,
+                session_s=SESSION_S,
+                tls=tls,
+            ),
+            locate=lambda: self._address,
+            on_message=self._queue.put,
+            on_up=self._up,
+            on_down=self._down,
+        )
+        self.connected = False
+        self.refused = 0
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ingest", daemon=True)
+
+    def start(self) -> None:
+        """Begin to listen; returns at once."""
+        self._thread.start()
+        self._connection.start()
+
+    def stop(self) -> None:
+        """Stop listening; what was committed is acknowledged, the rest will come again."""
+        self._stopping.set()
+        self._connection.stop()
+        self._queue.put(None)
+        self._thread.join(10)
+
+    def publish(self, messages: Iterable[Outgoing]) -> None:
+        """Publish what is already committed; what cannot be delivered now is fetched by the device later."""
+        for message in messages:
+            self._connection.publish(message.topic, message.payload, traceparent=message.trace)
+
+    def _up(self) -> None:
+        self.connected = True
+        log.info("broker.up", extra={"fields": {"address": self._address}})
+
+    def _down(self, reason: str) -> None:
+        self.connected = False
+        log.warning("broker.down", extra={"fields": {"reason": reason}})
+
+    # -- the writer's thread -----------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while (first := self._queue.get()) is not None:
+            batch = [first]
+            while len(batch) < COMMIT_TOGETHER:
+                try:
+                    following = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+                if following is None:
+                    self._queue.put(None)
+                    break
+                batch.append(following)
+            self._take(batch)
+
+    def _take(self, batch: list[Inbound]) -> None:
+        said = [(inbound, thing) for inbound in batch if (thing := self._read(inbound)) is not None]
+        results = self._commit(said)
+        self.publish(results.outgoing())
+        for inbound in batch:
+            inbound.acknowledge()
+        for name in results.rang:
+            self._ring(name)
+
+    def _commit(self, said: list[tuple[Inbound, Said]]) -> Results:
+        """Commit all of it, however often the database must be asked; a message that cannot be stored is refused."""
+        while True:
+            try:
+                return self._commit_once(said)
+            except OperationalError as error:
+                # Nothing is acknowledged meanwhile: the queue fills and the broker holds the rest.
+                log.error("database.not_ready", extra={"fields": {"reason": str(error.orig)}})
+                if self._stopping.wait(1.0):
+                    return Results()
+            except Exception as error:
+                if len(said) > 1:
+                    return _joined([self._commit([one]) for one in said])
+                self.refused += 1
+                fields = {"topic": said[0][0].topic, "reason": f"{type(error).__name__}: {error}"[:500]}
+                log.exception("ingest.refused", extra={"fields": fields})
+                return Results()
+
+    def _commit_once(self, said: list[tuple[Inbound, Said]]) -> Results:
+        results = Results()
+        if said:
+            with self._db.write() as session:
+                for inbound, thing in said:
+                    self._writer.write(session, thing, inbound.traceparent, now_us(), results)
+        return results
+
+    def _read(self, inbound: Inbound) -> Said | None:
+        try:
+            return route(inbound.topic, inbound.payload)
+        except WireError as error:
+            self.refused += 1
+            log.warning("wire.refused", extra={"fields": {"reason": str(error)[:500]}, "trace": inbound.traceparent})
+            return None
+
+
+def _joined(parts: list[Results]) -> Results:
+    whole = Results()
+    for part in parts:
+        whole.acks |= part.acks
+        whole.messages += part.messages
+        whole.rang |= part.rang
+    return whole

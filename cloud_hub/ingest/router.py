@@ -1,0 +1,99 @@
+"""Topic and payload to one typed thing that a device said. A core without I/O; raises WireError for all else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from shared import topics
+from shared.codec import MAX_PAYLOAD, decode
+from shared.errors import WireError
+from shared.messages import Applied, Batch, Birth, CommandResult, Stream
+from shared.topics import TOPIC_STREAM
+
+SHADOW_VERBS = frozenset({"get", "update", "delete"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Data:
+    """A batch of one stream. `items` are (seq, raw item): each is given its type when it is stored."""
+
+    device: str
+    stream: Stream
+    batch: Batch
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowRequest:
+    """A get, update or delete of a twin document, payload as received."""
+
+    device: str
+    name: str
+    verb: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Word:
+    """A birth, a progress message or a command's result."""
+
+    device: str
+    message: Birth | Applied | CommandResult
+
+
+Said = Data | ShadowRequest | Word
+
+
+def route(topic: str, payload: bytes) -> Said:
+    """What a device said; raises WireError when topic or payload breaks the rules."""
+    found = topics.split(topic)
+    if found is None:
+        raise WireError("is no topic of a device", topic)
+    device, rest = found
+    if rest in TOPIC_STREAM:
+        batch = decode(Batch, payload, topic)
+        return Data(device=device, stream=TOPIC_STREAM[rest], batch=batch, size=len(payload))
+    shadow = topics.split_shadow(rest)
+    if shadow is not None:
+        return _shadow(device, shadow, payload, topic)
+    return Word(device=device, message=_word(device, rest, payload, topic))
+
+
+def _shadow(device: str, shadow: tuple[str, str], payload: bytes, topic: str) -> ShadowRequest:
+    name, verb = shadow
+    if verb not in SHADOW_VERBS:
+        raise WireError(f"a device has no say in '{verb}'", topic)
+    if len(payload) > MAX_PAYLOAD:
+        raise WireError(f"{len(payload)} bytes are more than the {MAX_PAYLOAD} allowed", topic)
+    return ShadowRequest(device=device, name=name, verb=verb, payload=payload)
+
+
+def _word(device: str, rest: str, payload: bytes, topic: str) -> Birth | Applied | CommandResult:
+    if rest == "birth":
+        birth = decode(Birth, payload, topic)
+        if birth.device != device:
+            raise WireError(f"the birth is of '{birth.device[:60]}'", topic)
+        return birth
+    if rest == "applied":
+        return decode(Applied, payload, topic)
+    if rest.startswith("commands/") and rest.endswith("/response"):
+        result = decode(CommandResult, payload, topic)
+        if rest != f"commands/{result.id}/response":
+            raise WireError("the result is of another command", topic)
+        return result
+    raise WireError("is no topic that a device sends on", topic)
+
+
+def typed(kind: type[Any], items: list[tuple[int, Any]]) -> tuple[list[tuple[int, Any]], list[tuple[int, str]]]:
+    """Numbered raw items as (good ones of `kind`, bad ones with the reason): one bad item costs no other."""
+    good: list[tuple[int, Any]] = []
+    bad: list[tuple[int, str]] = []
+    for seq, item in items:
+        try:
+            good.append((seq, msgspec.convert(item, kind)))
+        except msgspec.ValidationError as error:
+            bad.append((seq, str(error)))
+    return good, bad

@@ -1,0 +1,145 @@
+"""Stores what devices said, many messages in one transaction, and gathers what must be published after its commit.
+
+Idempotent by (device, epoch, stream, seq): what is at or below the high-water mark is already here, what lies
+beyond a gap waits for the gap to be filled by a resend.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+
+from sqlmodel import Session
+
+from cloud_hub import commands, fleet, incidents, telemetry, twins
+from cloud_hub.ingest.router import Data, Said, ShadowRequest, Word, typed
+from cloud_hub.tables import EscalationRow, HighWater
+from cloud_hub.twins import Outgoing
+from shared import topics
+from shared.codec import ITEM_TYPE, encode
+from shared.ids import trace_id
+from shared.messages import Ack, Alarm, Applied, Birth, CommandResult, Escalation, Event
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Results:
+    """What a transaction leaves to do after its commit. `rang` names the loops that have new work."""
+
+    acks: dict[tuple[str, str, str], int] = field(default_factory=dict)
+    messages: list[Outgoing] = field(default_factory=list)
+    rang: set[str] = field(default_factory=set)
+
+    def outgoing(self) -> list[Outgoing]:
+        """Everything to publish: replies first, then one acknowledgement for each stream that moved."""
+        acks = [
+            Outgoing(
+                topic=topics.thing(device, "acks"),
+                payload=encode(Ack(epoch=epoch, stream=stream, upto=upto)),  # type: ignore[arg-type]
+            )
+            for (device, epoch, stream), upto in self.acks.items()
+        ]
+        return self.messages + acks
+
+
+class Writer:
+    """Writes into one session at a time. `max_bytes` bounds a twin document."""
+
+    def __init__(self, hub_epoch: str, max_bytes: int) -> None:
+        self._hub_epoch, self._max_bytes = hub_epoch, max_bytes
+
+    def write(self, session: Session, said: Said, trace: str, now_us: int, results: Results) -> None:
+        """Store one thing that a device said."""
+        if isinstance(said, Data):
+            self._data(session, said, trace, now_us, results)
+        elif isinstance(said, ShadowRequest):
+            self._shadow(session, said, trace, now_us, results)
+        else:
+            self._word(session, said, now_us, results)
+
+    # -- streams -----------------------------------------------------------------------------------
+
+    def _data(self, session: Session, said: Data, trace: str, now_us: int, results: Results) -> None:
+        batch = said.batch
+        mark = fleet.high_water(session, said.device, batch.epoch, said.stream)
+        if batch.first <= mark.upto + 1 <= batch.last:
+            if batch.lost is not None:
+                fleet.lose(session, mark, mark.upto + 1, batch.last, batch.lost.reason)
+            else:
+                numbered = list(enumerate(batch.items, batch.first))[mark.upto + 1 - batch.first :]
+                self._items(session, said, mark, numbered, trace, now_us, results)
+            mark.upto = batch.last
+        results.acks[said.device, batch.epoch, said.stream] = mark.upto
+
+    def _items(
+        self, session: Session, said: Data, mark: HighWater, numbered: list[tuple[int, object]],
+        trace: str, now_us: int, results: Results,
+    ) -> None:  # fmt: skip
+        good, bad = typed(ITEM_TYPE[said.stream], numbered)
+        for seq, reason in bad:
+            fleet.lose(session, mark, seq, seq, "invalid")
+            fields = {"device": said.device, "stream": said.stream, "seq": seq, "reason": reason}
+            log.warning("wire.item_refused", extra={"fields": fields, "trace": trace})
+        source = mark.id or 0
+        if said.stream == "telemetry" and good:
+            telemetry.store_samples(session, said.device, source, good)
+        elif said.stream == "event" and good:
+            telemetry.store_events(session, said.device, source, good, trace)
+        for _, item in good:
+            if isinstance(item, Alarm):
+                incidents.alarm_changed(session, said.device, item, now_us, trace)
+                results.rang |= {"desk", "rollouts"}
+            elif isinstance(item, Escalation):
+                _escalation(session, said, item, trace, now_us)
+                results.rang.add("experts")
+
+    # -- words -------------------------------------------------------------------------------------
+
+    def _shadow(self, session: Session, said: ShadowRequest, trace: str, now_us: int, results: Results) -> None:
+        if not twins.exists(session, said.device):
+            log.warning("twin.unknown_device", extra={"fields": {"device": said.device}, "trace": trace})
+            return
+        replies = twins.request(
+            session, said.device, said.name, said.verb, said.payload, now_us, max_bytes=self._max_bytes
+        )
+        results.messages += twins.outgoing(said.device, said.name, replies, trace)
+        results.rang.add("actions")
+
+    def _word(self, session: Session, said: Word, now_us: int, results: Results) -> None:
+        message = said.message
+        if isinstance(message, Birth):
+            self._birth(session, message, now_us, results)
+        elif isinstance(message, Applied):
+            twins.applied(session, said.device, message, now_us)
+            results.rang.add("rollouts")
+        elif isinstance(message, CommandResult):
+            commands.result(session, said.device, message, now_us)
+            results.rang |= {"actions", "desk"}
+
+    def _birth(self, session: Session, birth: Birth, now_us: int, results: Results) -> None:
+        row = fleet.born(session, birth, now_us)
+        log.info("device.birth", extra={"fields": {"device": birth.device, "state": birth.state}})
+        if row is None:
+            return
+        if row.conflict:
+            text = Event(t_us=now_us, source="hub", text=row.conflict, level="error")
+            log.error("device.conflict", extra={"fields": {"device": row.id, "reason": text.text}})
+        word = fleet.answer(session, row, birth, self._hub_epoch)
+        results.messages.append(Outgoing(topic=topics.thing(birth.device, "session"), payload=encode(word)))
+        if not word.refused:
+            results.messages += commands.waiting(session, birth.device, now_us)
+
+
+def _escalation(session: Session, said: Data, item: Escalation, trace: str, now_us: int) -> None:
+    height, width = item.shape
+    if session.get(EscalationRow, item.id) is not None:
+        return
+    session.add(
+        EscalationRow(
+            id=item.id, device=said.device, model=item.model, digest=item.digest, number=item.number,
+            reason=item.reason, label=item.label, margin=item.margin, height=height, width=width, frame=item.frame,
+            features=item.features, t_us=item.t_us, received_us=now_us,
+            wire_bytes=said.size // max(1, len(said.batch.items)), trace_id=trace_id(trace),
+        )
+    )  # fmt: skip

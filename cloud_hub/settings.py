@@ -1,0 +1,156 @@
+"""The hub's settings: one TOML file, every value also as `TIDEGATE_...` (nested by `__`), frozen, built once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from shared.errors import ConfigError
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Rest(_Table):
+    """Where REST listens."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=65535)
+
+
+class MqttTls(_Table):
+    """PEM files for mutual TLS 1.3."""
+
+    ca: str
+    certificate: str
+    key: str
+
+
+class Mqtt(_Table):
+    """The broker; `client_id` names the hub's session there."""
+
+    address: str = "127.0.0.1:1883"
+    client_id: str = "tidegate-hub"
+    tls: MqttTls | None = None
+
+
+class Discovery(_Table):
+    """Announce the broker by zeroconf, on these interface addresses (all when empty)."""
+
+    announce: bool = True
+    interfaces: list[str] = []
+
+
+class Twins(_Table):
+    """Limit of one twin document in bytes of JSON, metadata not counted."""
+
+    max_bytes: int = Field(default=32768, ge=1024)
+
+
+class Experts(_Table):
+    """`bundles` maps a device's model name to the folder of the expert's bundle that answers for it.
+
+    A gate promises at most `alpha` disagreement among kept answers, with confidence 1 - `delta`, from `frames`
+    answered frames; `audit` is the share of kept answers that is checked all the same.
+    """
+
+    bundles: dict[str, str] = {}
+    alpha: float = Field(default=0.02, gt=0, lt=0.5)
+    delta: float = Field(default=0.1, gt=0, lt=0.5)
+    frames: int = Field(default=300, ge=20)
+    audit: float = Field(default=0.01, ge=0, le=1)
+
+
+class Glm(_Table):
+    """An engine for the incident desk; without `url` the rules answer alone."""
+
+    kind: str = "openai"
+    url: str = ""
+    model: str = ""
+    key_file: str = ""
+    timeout_s: float = Field(default=60.0, gt=0)
+
+
+class Actions(_Table):
+    """Verbs that policy may let through without a person, and how long the same one must wait."""
+
+    automatic: list[Literal["diagnose", "restart", "capture"]] = ["diagnose", "restart"]
+    cooldown_s: float = Field(default=600.0, ge=0)
+    verify_s: float = Field(default=30.0, gt=0)
+
+
+class Autoscale(_Table):
+    """A scaler (entry point `kind`) for the expert's replicas; off while `kind` is empty.
+
+    Demand is escalations a second over the last `window_s` seconds; `per_replica` is what one replica carries.
+    """
+
+    kind: str = ""
+    options: dict[str, Any] = {}
+    minimum: int = Field(default=1, ge=0)
+    maximum: int = Field(default=4, ge=1)
+    per_replica: float = Field(default=5.0, gt=0)
+    max_step: int = Field(default=2, ge=1)
+    cooldown_s: float = Field(default=60.0, ge=0)
+    per_hour: int = Field(default=12, ge=1)
+    window_s: float = Field(default=10.0, gt=0)
+
+
+class Settings(BaseSettings):
+    """The whole hub. `state_dir` holds the database unless `database` names another."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="TIDEGATE_", env_nested_delimiter="__")
+
+    name: str = "hub"
+    state_dir: str = "/var/lib/tidegate-hub"
+    database: str = ""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    rest: Rest = Rest()
+    mqtt: Mqtt = Mqtt()
+    discovery: Discovery = Discovery()
+    twins: Twins = Twins()
+    experts: Experts = Experts()
+    glm: Glm = Glm()
+    actions: Actions = Actions()
+    autoscale: Autoscale = Autoscale()
+
+    @property
+    def database_url(self) -> str:
+        """SQLAlchemy address of the database."""
+        return self.database or f"sqlite:///{Path(self.state_dir) / 'hub.sqlite'}"
+
+
+def _place(error: ValidationError) -> tuple[str, str]:
+    first = error.errors()[0]
+    return ".".join(map(str, first["loc"])), str(first["msg"])
+
+
+def read(path: Path | None) -> Settings:
+    """Settings from `path` (or none) and the environment; raises ConfigError that names the key."""
+    if path is not None and not path.is_file():
+        raise ConfigError(str(path), "is not there", "Give the file with --config FILE")
+
+    class FromFile(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            """The environment goes before the file."""
+            return (env_settings, TomlConfigSettingsSource(settings_cls, path)) if path else (env_settings,)
+
+    try:
+        return FromFile()
+    except ValidationError as error:
+        key, reason = _place(error)
+        raise ConfigError(f"{path or 'environment'}: {key}", reason, "Every key is in docs/configuration.md") from error
+    except ValueError as error:
+        raise ConfigError(str(path), str(error), "Mend the TOML") from error

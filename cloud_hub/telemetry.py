@@ -1,0 +1,65 @@
+"""Samples and events in the database: written in bulk by ingest, read by metric and time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import func, insert
+from sqlmodel import Session, col, select
+
+from cloud_hub.tables import EventRow, TelemetrySample
+from shared.ids import trace_id
+from shared.messages import Event, Sample
+
+
+def store_samples(session: Session, device: str, source: int, numbered: Sequence[tuple[int, Sample]]) -> None:
+    """Write samples under their delivery identity."""
+    rows = [
+        {
+            "device": device, "metric": sample.metric, "t_us": sample.t_us, "source": source, "seq": seq,
+            "value": None if isinstance(sample.value, str) else sample.value,
+            "text": sample.value if isinstance(sample.value, str) else None, "quality": sample.quality,
+        }
+        for seq, sample in numbered
+    ]  # fmt: skip
+    session.connection().execute(insert(TelemetrySample), rows)
+
+
+def store_events(session: Session, device: str, source: int, numbered: Sequence[tuple[int, Event]], trace: str) -> None:
+    """Write events under their delivery identity."""
+    rows: list[dict[str, Any]] = [
+        {
+            "source": source, "seq": seq, "device": device, "t_us": event.t_us, "origin": event.source,
+            "level": event.level, "text": event.text, "fields": event.fields, "trace_id": trace_id(trace),
+        }
+        for seq, event in numbered
+    ]  # fmt: skip
+    session.connection().execute(insert(EventRow), rows)
+
+
+def series(
+    session: Session, device: str, metric: str, start_us: int = 0, end_us: int | None = None, limit: int = 10_000
+) -> list[TelemetrySample]:
+    """Samples of one metric in order of time, the newest `limit` of start_us..end_us."""
+    query = select(TelemetrySample).where(
+        TelemetrySample.device == device, TelemetrySample.metric == metric, col(TelemetrySample.t_us) >= start_us
+    )
+    if end_us is not None:
+        query = query.where(col(TelemetrySample.t_us) < end_us)
+    return list(session.exec(query.order_by(col(TelemetrySample.t_us).desc()).limit(limit)))[::-1]
+
+
+def counted(session: Session, source: int) -> tuple[int, int, int]:
+    """(rows, distinct sequence numbers, highest) of one stream of telemetry: equal when nothing is lost or doubled."""
+    query = select(
+        func.count(), func.count(func.distinct(TelemetrySample.seq)), func.coalesce(func.max(TelemetrySample.seq), 0)
+    ).where(TelemetrySample.source == source)
+    rows, distinct, highest = session.exec(query).one()
+    return rows, distinct, highest
+
+
+def events(session: Session, device: str, since_us: int = 0, limit: int = 100) -> list[EventRow]:
+    """The newest events of a device first."""
+    query = select(EventRow).where(EventRow.device == device, col(EventRow.t_us) >= since_us)
+    return list(session.exec(query.order_by(col(EventRow.t_us).desc()).limit(limit)))

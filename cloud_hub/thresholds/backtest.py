@@ -1,0 +1,155 @@
+"""What would these limits have done? Replays history through the very judge that devices run. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy.typing as npt
+
+from cloud_hub.thresholds.fit import STANDARD, FitSettings, NotEnough, clean, fit
+from shared.messages import AlarmKind
+from shared.thresholds import DAY_US, JudgeState, Limits, judge
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Episode:
+    """One alarm from raised to cleared, UTC microseconds; `end_us` None while it stands. `peak` is its worst value."""
+
+    start_us: int
+    end_us: int | None
+    kind: AlarmKind
+    peak: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """A labelled stretch of trouble, both ends included, UTC microseconds."""
+
+    start_us: int
+    end_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """What a method's alarms were worth: `hit` of `windows` windows, `false_alarms` of `alarms` outside of all."""
+
+    alarms: int
+    windows: int
+    hit: int
+    false_alarms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Fixed limits beside the learned band on one labelled series, all judged over the same stretch of time."""
+
+    metric: str
+    from_us: int
+    fixed: dict[str, Score]
+    learned: Score
+
+
+def replay(limits: Limits, t_us: npt.NDArray[Any], values: npt.NDArray[Any]) -> list[Episode]:
+    """Episodes that `limits` would have made of `values` at `t_us` (any order; see `fit.clean`)."""
+    times, points = clean(t_us, values)
+    return _episodes((limits, t, v) for t, v in zip(times.tolist(), points.tolist(), strict=True))
+
+
+def rolling(
+    metric: str,
+    t_us: npt.NDArray[Any],
+    values: npt.NDArray[Any],
+    train_days: float,
+    refit_days: float,
+    *,
+    keep_days: float = 28.0,
+    settings: FitSettings = STANDARD,
+) -> list[Episode]:
+    """Episodes of a band that is fitted on the past alone, as a hub would have pushed it.
+
+    The first fit comes `train_days` after the first point, then one each `refit_days`, on at most `keep_days` of
+    past. The judge's state goes on over a refit, as on the device. Before the first fit nothing is judged, and a
+    refit without enough points keeps the last good band. Raises ValueError unless the days are above 0.
+    """
+    if min(train_days, refit_days, keep_days) <= 0:
+        raise ValueError("train_days, refit_days and keep_days must be above 0")
+    times, points = clean(t_us, values)
+    if not times.size:
+        return []
+
+    def judged() -> Iterator[tuple[Limits, int, float]]:
+        limits: Limits | None = None
+        start = int(times[0]) + int(train_days * DAY_US)
+        while start <= times[-1]:
+            end = start + int(refit_days * DAY_US)
+            past = slice(times.searchsorted(start - int(keep_days * DAY_US)), times.searchsorted(start))
+            with suppress(NotEnough):
+                limits = fit(metric, times[past], points[past], now_us=start, settings=settings)
+            ahead = slice(times.searchsorted(start), times.searchsorted(end))
+            if limits is not None:
+                for t, v in zip(times[ahead].tolist(), points[ahead].tolist(), strict=True):
+                    yield limits, t, v
+            start = end
+
+    return _episodes(judged())
+
+
+def score(episodes: Sequence[Episode], windows: Sequence[Window], from_us: int) -> Score:
+    """Count what `episodes` raised from `from_us` on are worth.
+
+    A window counts as hit when an alarm is raised inside it: one that has stood since before tells nothing new.
+    A window that begins before `from_us` was partly learned from; it is left out, and alarms in it are not false.
+    """
+    raised = [episode.start_us for episode in episodes if episode.start_us >= from_us]
+    judged = [window for window in windows if window.start_us >= from_us]
+    hit = sum(any(w.start_us <= t <= w.end_us for t in raised) for w in judged)
+    false = sum(not any(w.start_us <= t <= w.end_us for w in windows) for t in raised)
+    return Score(alarms=len(raised), windows=len(judged), hit=hit, false_alarms=false)
+
+
+def compare(
+    metric: str,
+    t_us: npt.NDArray[Any],
+    values: npt.NDArray[Any],
+    windows: Sequence[Window],
+    fixed: Sequence[Limits],
+    *,
+    train_days: float,
+    refit_days: float,
+) -> Comparison:
+    """Judge one series by each of `fixed` (named by their high) and by the rolling band, over the same time.
+
+    The `train_days` at the start are for training only and left out for all alike: nobody is judged there.
+    """
+    times, points = clean(t_us, values)
+    if not times.size:
+        raise NotEnough(f"{metric} has no usable points")
+    from_us = int(times[0]) + int(train_days * DAY_US)
+    late = times >= from_us
+    learned = rolling(metric, times, points, train_days, refit_days)
+    return Comparison(
+        metric=metric,
+        from_us=from_us,
+        fixed={f"{f.high:g}": score(replay(f, times[late], points[late]), windows, from_us) for f in fixed},
+        learned=score(learned, windows, from_us),
+    )
+
+
+def _episodes(steps: Iterable[tuple[Limits, int, float]]) -> list[Episode]:
+    state = JudgeState()
+    done: list[Episode] = []
+    standing: Episode | None = None
+    for limits, t, value in steps:
+        state, transition = judge(limits, state, t, value)
+        if transition is not None and transition.state == "raised":
+            standing = Episode(start_us=t, end_us=None, kind=transition.kind, peak=value)
+        elif transition is not None and standing is not None:
+            done.append(replace(standing, end_us=t))
+            standing = None
+        elif standing is not None:
+            worst = max if standing.kind == "high" else min
+            standing = replace(standing, peak=worst(standing.peak, value))
+    return done if standing is None else [*done, standing]

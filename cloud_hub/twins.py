@@ -1,0 +1,126 @@
+"""Twin documents in the database: the rules of `shared.twin` inside a transaction. The version is compared in SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlmodel import Session, select
+
+from cloud_hub import audit
+from cloud_hub.errors import HubError
+from cloud_hub.tables import AppliedRow, Device, TwinRow
+from shared import topics, twin
+from shared.codec import encode
+from shared.ids import SHADOW_NAME
+from shared.messages import Applied
+
+Publish = Callable[[str, bytes, str], Any]
+"""Publishes (topic, payload, traceparent); what it cannot deliver the device fetches when it returns."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outgoing:
+    """A message to publish once the transaction is committed."""
+
+    topic: str
+    payload: bytes
+    trace: str = ""
+
+
+def load(session: Session, device: str, name: str) -> twin.Document:
+    """The stored document, or an empty one that has never existed. Locks its row where the database can."""
+    row = session.get(TwinRow, (device, name), with_for_update=True)
+    if row is None:
+        return twin.Document()
+    return twin.Document(
+        version=row.version, deleted=row.deleted, state=row.state, metadata=row.marks, timestamp=row.timestamp
+    )
+
+
+def _store(session: Session, device: str, name: str, document: twin.Document) -> None:
+    session.merge(
+        TwinRow(device=device, name=name, version=document.version, deleted=document.deleted,
+                state=document.state, marks=document.metadata, timestamp=document.timestamp)
+    )  # fmt: skip
+
+
+def request(
+    session: Session, device: str, name: str, verb: str, payload: bytes, now_us: int, *, max_bytes: int, trace: str = ""
+) -> list[twin.Reply]:
+    """Carry out a get, update or delete as received on MQTT or REST; returns the replies to publish."""
+    now_s = now_us // 1_000_000
+    if name and not SHADOW_NAME.match(name):
+        body = {"code": 400, "message": f"Invalid shadow name: '{name[:80]}'", "timestamp": now_s}
+        return [twin.Reply(verb=f"{verb}/rejected", body=body)]
+    document = load(session, device, name)
+    if verb == "get":
+        return twin.get(document, name, payload, now_s)
+    if verb == "update":
+        new, replies = twin.update(document, payload, now_s, max_bytes)
+    else:
+        new, replies = twin.delete(document, name, payload, now_s)
+    if new is not document:
+        _store(session, device, name, new)
+    return replies
+
+
+def outgoing(device: str, name: str, replies: list[twin.Reply], trace: str) -> list[Outgoing]:
+    """Replies as messages to publish."""
+    return [
+        Outgoing(topic=topics.shadow(device, name, reply.verb), payload=encode(reply.body), trace=trace)
+        for reply in replies
+    ]
+
+
+def desire(
+    session: Session, device: str, name: str, wanted: twin.State, now_us: int, *,
+    who: str, max_bytes: int, trace: str = "", version: int | None = None,
+) -> list[Outgoing]:  # fmt: skip
+    """Change desired state on the hub's or a person's behalf, with a row in the audit trail.
+
+    Raises HubError with the twin's own code when the rules refuse it.
+    """
+    body: dict[str, Any] = {"state": {"desired": wanted}}
+    if version is not None:
+        body["version"] = version
+    replies = request(session, device, name, "update", encode(body), now_us, max_bytes=max_bytes)
+    first = replies[0]
+    if first.verb.endswith("rejected"):
+        raise HubError(first.body["code"], "The twin refused the change", first.body["message"])
+    subject = f"twin '{name}'" if name else "twin"
+    audit.add(session, now_us, who, "twin.desired", subject, device=device, trace=trace, version=first.body["version"])
+    return outgoing(device, name, replies, trace)
+
+
+def documents(session: Session, device: str) -> dict[str, twin.Document]:
+    """All living documents of a device by name."""
+    rows = session.exec(select(TwinRow).where(TwinRow.device == device, TwinRow.deleted == False))  # noqa: E712
+    return {row.name: load(session, device, row.name) for row in rows}
+
+
+def reported(session: Session, device: str, name: str = "") -> twin.State:
+    """The reported part of a document."""
+    return dict(load(session, device, name).state.get("reported", {}))
+
+
+def applied(session: Session, device: str, word: Applied, now_us: int) -> None:
+    """Keep a device's word on one path; an older version's word does not replace a newer one's."""
+    old = session.get(AppliedRow, (device, word.shadow, word.path))
+    if old is not None and old.version > word.version:
+        return
+    session.merge(
+        AppliedRow(device=device, shadow=word.shadow, path=word.path, version=word.version, state=word.state,
+                   reason=word.reason, t_us=now_us)
+    )  # fmt: skip
+
+
+def progress(session: Session, device: str) -> list[AppliedRow]:
+    """The device's last word on each path of desired state."""
+    return list(session.exec(select(AppliedRow).where(AppliedRow.device == device)))
+
+
+def exists(session: Session, device: str) -> bool:
+    """Whether this device is known; twins are made for known devices only."""
+    return session.get(Device, device) is not None

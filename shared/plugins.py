@@ -1,0 +1,29 @@
+"""Looks up the four doors by entry point. Built-ins enter like strangers.
+
+Only kinds that the configuration names are imported; a failing import stops the start with a cure.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from typing import Any
+
+from shared.errors import ConfigError
+
+COLLECTORS = "tidegate.collectors"
+RUNNERS = "tidegate.runners"
+ENGINES = "tidegate.engines"
+SCALERS = "tidegate.scalers"
+
+
+def load(group: str, kind: str, place: str) -> Any:
+    """The object behind entry point `kind` of `group`; `place` is where the configuration named it."""
+    found = {point.name: point for point in entry_points(group=group)}
+    if kind not in found:
+        known = ", ".join(sorted(found)) or "none: is tidegate installed?"
+        raise ConfigError(place, f"there is no {group.rpartition('.')[2][:-1]} '{kind}'", f"Installed kinds: {known}")
+    try:
+        return found[kind].load()
+    except ImportError as error:
+        cure = f"Install what it needs, for example: pip install 'tidegate[{kind}]'"
+        raise ConfigError(place, f"plugin '{kind}' cannot be imported ({error})", cure) from error

@@ -1,0 +1,218 @@
+"""The codec: every message comes back as it went, and foreign bytes end in WireError, never in anything else."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shared import messages as m
+from shared.codec import ITEM_TYPE, MAX_PAYLOAD, decode, encode, from_plain, items_of, plain
+from shared.errors import WireError
+from shared.gate import Gate, Watch
+from shared.thresholds import Limits
+
+FIXED = settings(max_examples=150, deadline=None, derandomize=True, database=None)
+TOPIC = "tidegate/v1/things/press-3/telemetry"
+
+TEXT = st.text(max_size=12)
+NUMBER = st.floats(allow_nan=False, allow_infinity=False)
+TIME = st.integers(0, 1 << 52)
+COUNT = st.integers(1, 1 << 52)
+NAME = st.from_regex(r"[a-z0-9_-]{1,8}([./][a-z0-9_-]{1,8}){0,2}", fullmatch=True)
+DEVICE = st.from_regex(r"[a-z0-9][a-z0-9_-]{0,20}", fullmatch=True)
+FIELDS = st.dictionaries(TEXT, TEXT | NUMBER, max_size=3)
+FEATURES = st.dictionaries(TEXT, NUMBER, max_size=3)
+UPTO = st.dictionaries(st.sampled_from(m.STREAMS), st.integers(0, 1 << 52), max_size=4)
+
+
+def one_of(kind: Any) -> st.SearchStrategy[Any]:
+    return st.sampled_from(get_args(kind))
+
+
+@st.composite
+def escalations(draw: st.DrawFn) -> m.Escalation:
+    height, width = draw(st.integers(1, 4)), draw(st.integers(1, 4))
+    return m.Escalation(
+        id=draw(TEXT), t_us=draw(TIME), model=draw(TEXT), digest=draw(TEXT), number=draw(COUNT),
+        reason=draw(one_of(m.EscalationReason)), label=draw(TEXT), margin=draw(st.floats(0, 1)), shape=(height, width),
+        frame=draw(st.binary(min_size=height * width, max_size=height * width)), features=draw(FEATURES),
+    )  # fmt: skip
+
+
+METRICS = st.builds(
+    m.Metric, name=NAME, unit=TEXT, kind=one_of(m.MetricKind), low=st.none() | NUMBER, high=st.none() | NUMBER,
+    period_s=st.none() | st.floats(0.1, 1e6), description=TEXT,
+)  # fmt: skip
+ITEMS: dict[m.Stream, st.SearchStrategy[Any]] = {
+    "telemetry": st.builds(m.Sample, metric=NAME, t_us=TIME, value=NUMBER | TEXT, quality=one_of(m.Quality))
+    | st.builds(m.Sample, metric=NAME, t_us=TIME, value=st.none(), quality=st.just("bad")),
+    "alarm": st.builds(
+        m.Alarm, id=TEXT, metric=NAME, kind=one_of(m.AlarmKind), state=st.sampled_from(["raised", "cleared"]),
+        priority=one_of(m.Priority), t_us=TIME, value=NUMBER, limit=NUMBER,
+    ),
+    "event": st.builds(m.Event, t_us=TIME, source=TEXT, text=TEXT, level=one_of(m.Level), fields=FIELDS),
+    "escalation": escalations(),
+}  # fmt: skip
+LOST = st.builds(m.Lost, last=st.integers(1 << 52, 1 << 53), reason=st.sampled_from(["evicted", "expired", "damaged"]))
+MESSAGES: dict[type[Any], st.SearchStrategy[Any]] = {
+    m.Metric: METRICS,
+    m.Sample: ITEMS["telemetry"],
+    m.Alarm: ITEMS["alarm"],
+    m.Event: ITEMS["event"],
+    m.Escalation: ITEMS["escalation"],
+    m.EscalationAnswer: st.builds(
+        m.EscalationAnswer, id=TEXT, label=TEXT, confidence=st.floats(0, 1), expert=TEXT
+    ),
+    m.Lost: LOST,
+    m.Batch: st.builds(
+        m.Batch, epoch=st.text(min_size=1, max_size=32), first=COUNT, clock=one_of(m.ClockQuality), lost=LOST
+    ),
+    m.Ack: st.builds(m.Ack, epoch=TEXT, stream=st.sampled_from(m.STREAMS), upto=COUNT),
+    m.Birth: st.builds(
+        m.Birth, device=DEVICE, session=TEXT, state=st.sampled_from(["online", "offline"]), t_us=TIME, epoch=TEXT,
+        profile=TEXT, version=TEXT, asset_path=TEXT, clock=one_of(m.ClockQuality), metrics=st.lists(METRICS, max_size=2),
+    ),
+    m.Session: st.builds(
+        m.Session, hub_epoch=TEXT, protocol=st.integers(1, 9), session=TEXT, epoch=TEXT, upto=UPTO, refused=TEXT
+    ),
+    m.Applied: st.builds(
+        m.Applied, shadow=TEXT, version=COUNT, path=TEXT, state=one_of(m.AppliedState), reason=TEXT
+    ),
+    m.CommandRequest: st.builds(
+        m.CommandRequest, id=TEXT, verb=TEXT, target=TEXT, expires_us=TIME, args=FIELDS
+    ),
+    m.CommandResult: st.builds(
+        m.CommandResult, id=TEXT, state=one_of(m.CommandState), t_us=TIME, text=TEXT, output=FIELDS
+    ),
+}  # fmt: skip
+
+
+def test_every_message_is_tried() -> None:
+    nouns = {thing for thing in vars(m).values() if isinstance(thing, type) and thing.__module__ == m.__name__}
+    assert nouns <= set(MESSAGES)
+
+
+@pytest.mark.parametrize("kind", MESSAGES, ids=lambda kind: kind.__name__)
+def test_roundtrip_and_unknown_fields(kind: type[Any]) -> None:
+    @FIXED
+    @given(MESSAGES[kind])
+    def run(message: Any) -> None:
+        payload = encode(message)
+        assert decode(kind, payload, TOPIC) == message
+        grown = json.loads(payload) | {"of a later version": {"deep": [1, None]}}
+        assert decode(kind, json.dumps(grown).encode(), TOPIC) == message
+
+    run()
+
+
+@pytest.mark.parametrize("stream", m.STREAMS)
+def test_items_of_a_batch_come_back_by_their_stream(stream: m.Stream) -> None:
+    @FIXED
+    @given(st.lists(ITEMS[stream], min_size=1, max_size=4), COUNT)
+    def run(items: list[Any], first: int) -> None:
+        batch = decode(m.Batch, encode(m.Batch(epoch="e", first=first, items=items)), TOPIC)
+        assert items_of(stream, batch.items, TOPIC) == items
+        assert batch.last == first + len(items) - 1
+
+    run()
+
+
+HOSTILE: dict[str, bytes] = {
+    "nothing": b"",
+    "no JSON": b"hello",
+    "half": b'{"metric":"a"',
+    "two values": b"{} {}",
+    "a list": b"[]",
+    "null": b"null",
+    "a number": b"1",
+    "bad UTF-8": b'{"id":"\xff","metric":"\xff","device":"\xff","epoch":"\xff","name":"\xff"}',
+    "UTF-16": "{}".encode("utf-16"),
+    "NaN": b'{"value":NaN}',
+    "Infinity": b"-Infinity",
+    "1e999": b'{"value":1e999}',
+    "open arrays": b"[" * 200_000,
+    "open objects": b'{"a":' * 200_000,
+    "deep in an unknown field": b'{"unknown":' + b"[" * 5000 + b"]" * 5000 + b"}",
+    "deep in the items": b'{"epoch":"e","first":1,"items":' + b"[" * 5000 + b"]" * 5000 + b"}",
+    "too many bytes": b" " * (MAX_PAYLOAD + 1),
+    "half a surrogate pair": b'{"id":"\\ud800","device":"\\ud800"}',
+    "5,000 digits": b'{"first":' + b"9" * 5000 + b',"t_us":' + b"9" * 5000 + b"}",
+}
+
+
+@pytest.mark.parametrize("kind", MESSAGES, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_bytes_end_in_wire_error(kind: type[Any], name: str) -> None:
+    with pytest.raises(WireError, match=TOPIC) as error:
+        decode(kind, HOSTILE[name], TOPIC)
+    assert error.value.topic == TOPIC
+    assert len(error.value.reason) < 500
+
+
+WRONG: list[tuple[type[Any], dict[str, Any], str]] = [
+    (m.Sample, {"metric": "no name", "t_us": 1, "value": 1}, "is no metric name"),
+    (m.Sample, {"metric": "a", "t_us": 1, "value": None}, "must have quality 'bad'"),
+    (m.Sample, {"metric": "a", "t_us": 1.5, "value": 1}, r"\$\.t_us"),
+    (m.Sample, {"metric": "a", "t_us": 1, "value": True}, r"\$\.value"),
+    (m.Sample, {"metric": "a", "t_us": 1, "value": 1, "quality": "so-so"}, r"\$\.quality"),
+    (m.Sample, {"t_us": 1, "value": 1}, "metric"),
+    (m.Alarm, {"id": "1", "metric": "a", "kind": "odd"}, r"\$\.kind"),
+    (m.Batch, {"epoch": "e", "first": 0, "items": [1]}, "at least 1"),
+    (m.Batch, {"epoch": "", "first": 1, "items": [1]}, "epoch"),
+    (m.Batch, {"epoch": "e" * 33, "first": 1, "items": [1]}, "epoch"),
+    (m.Batch, {"epoch": "e", "first": 1}, "just one"),
+    (m.Batch, {"epoch": "e", "first": 1, "items": [1], "lost": {"last": 1, "reason": "expired"}}, "just one"),
+    (m.Batch, {"epoch": "e", "first": 5, "lost": {"last": 4, "reason": "expired"}}, "before it begins"),
+    (m.Birth, {"device": "NOT/ONE", "session": "s"}, "is no device id"),
+    (m.Ack, {"epoch": "e", "stream": "other", "upto": 1}, r"\$\.stream"),
+    (m.Escalation, {"id": "1", "t_us": 1, "model": "m", "digest": "d", "number": 1, "reason": "audit", "label": "x",
+                    "margin": 0.5, "shape": [2, 2], "frame": "AAAA"}, "its shape says"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "body", "reason"), WRONG)
+def test_what_breaks_a_message_is_told(kind: type[Any], body: dict[str, Any], reason: str) -> None:
+    with pytest.raises(WireError, match=reason) as error:
+        decode(kind, json.dumps(body).encode(), TOPIC)
+    assert str(error.value).startswith(TOPIC)
+
+
+@pytest.mark.parametrize("stream", ITEM_TYPE)
+@pytest.mark.parametrize("item", [None, 1, "x", [], {}, {"metric": "NO"}, [[[]]]], ids=str)
+def test_a_bad_item_is_told_with_its_topic(stream: m.Stream, item: Any) -> None:
+    with pytest.raises(WireError, match=f"{TOPIC}: not a valid {stream} item"):
+        items_of(stream, [item], TOPIC)
+
+
+@FIXED
+@given(st.binary(max_size=60))
+def test_any_bytes_are_a_message_or_a_wire_error(payload: bytes) -> None:
+    for kind in MESSAGES:
+        try:
+            decode(kind, payload, TOPIC)
+        except WireError as error:
+            assert error.topic == TOPIC
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Limits(metric="cpu.load", high=80.0, deadband=2.0),
+        Limits(metric="cpu.load", lows=(1.0, 2.0), highs=(5.0, 6.0), source="learned", fitted_us=7),
+        Gate(digest="d", alpha=0.01, delta=0.1, n=300, k=2, margin=0.25, panel=(Watch(feature="mean", at=1.0, p=0.5),)),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_settings_travel_as_twin_state_without_nulls(value: Any) -> None:
+    state = plain(value)
+    assert "null" not in json.dumps(state)
+    assert from_plain(type(value), json.loads(json.dumps(state))) == value
+
+
+def test_wrong_twin_state_is_a_value_error() -> None:
+    with pytest.raises(ValueError, match="not below its high"):
+        from_plain(Limits, {"metric": "m", "low": 5, "high": 4})
