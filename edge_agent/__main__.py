@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
 import signal
-import sqlite3
 import sys
 from pathlib import Path
 
@@ -43,24 +43,25 @@ def _check(path: Path) -> int:
     return EXIT_CONFIG if found else 0
 
 
-def _status(path: Path) -> int:
+def _status(path: Path, as_json: bool) -> int:
     from edge_agent.config import read  # noqa: PLC0415
+    from edge_agent.outbox import status  # noqa: PLC0415
 
     config, _ = read(path)
     file = Path(config.device.state_dir) / "outbox.sqlite"
     if not file.exists():
-        print(f"{config.device.id}: has not run yet ({file} is not there)")
+        print(f"{config.device.id}: has not run yet ({file} is not there)", file=sys.stderr)
         return 1
-    with sqlite3.connect(f"file:{file}?mode=ro", uri=True) as db:
-        (epoch,) = db.execute("SELECT epoch FROM meta").fetchone()
-        print(f"{config.device.id}: epoch {epoch}")
-        for stream, following, acked in db.execute("SELECT stream, next, acked FROM streams ORDER BY stream"):
-            print(
-                f"  {stream:<11} accepted {following - 1:>9}  at the hub {acked:>9}  waiting {following - 1 - acked:>7}"
-            )
-        for stream, first, last, reason in db.execute("SELECT stream, first, last, reason FROM lost"):
-            print(f"  {stream:<11} {reason}: {first}..{last}")
-    db.close()
+    found = status(file)
+    if as_json:
+        print(json.dumps({"device": config.device.id} | found))
+        return 0
+    print(f"{config.device.id}: epoch {found['epoch']}")
+    for stream, row in found["streams"].items():
+        waiting = row["accepted"] - row["at_hub"]
+        print(f"  {stream:<11} accepted {row['accepted']:>9}  at the hub {row['at_hub']:>9}  waiting {waiting:>7}")
+    for stream, first, last, reason in found["lost"]:
+        print(f"  {stream:<11} {reason}: {first}..{last}")
     return 0
 
 
@@ -74,16 +75,20 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"tidegate {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    actions = {"run": (_run, "work until stopped"), "check": (_check, "validate configuration and installation"),
-               "status": (_status, "what the outbox holds")}  # fmt: skip
-    for name, (_, text) in actions.items():
+    texts = {"run": "work until stopped", "check": "validate configuration and installation",
+             "status": "what the outbox holds"}  # fmt: skip
+    for name, text in texts.items():
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument(
             "--config", type=Path, default=DEFAULT_CONFIG, help=f"TOML file (default {DEFAULT_CONFIG})"
         )
+        if name == "status":
+            command.add_argument("--json", action="store_true", help="print it as JSON")
     arguments = parser.parse_args(argv)
     try:
-        return actions[arguments.command][0](arguments.config)
+        if arguments.command == "status":
+            return _status(arguments.config, arguments.json)
+        return {"run": _run, "check": _check}[arguments.command](arguments.config)
     except ConfigError as error:
         print(f"tidegate-edge: {error}", file=sys.stderr)
         return EXIT_CONFIG

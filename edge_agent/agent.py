@@ -124,7 +124,10 @@ class Agent:
 
     def _use_twin(self, rules: Rules) -> None:
         """Say who acts on which desired state; what was kept from before is put in force here, network or not."""
-        rules.use(self._config.limits)
+        reason = rules.use(self._config.limits)
+        if reason:
+            raise ConfigError("limits", reason, "Keep [[limits]] within [[hard_limits]]")
+        self._twin.report("thresholds", {"limits": [plain(one) for one in rules.limits()]})
         self._twin.handle("", "settings", self._use_settings)
         self._twin.handle("thresholds", "limits", partial(_use_limits, rules))
         for name, model in self._models.items():
@@ -140,6 +143,7 @@ class Agent:
 
     def _fetch(self, restart: bool) -> None:
         self._keep.put("hub_epoch", self._uplink.session.hub_epoch)
+        self._report_device()
         self._twin.fetch(restart)
 
     def _received(self, rest: str, inbound: Inbound) -> None:
@@ -172,7 +176,7 @@ class Agent:
             device=self._config.device.id, session=session, t_us=clock.now_us(), protocol=PROTOCOL,
             epoch=self._outbox.epoch, profile=self._profile.name, version=VERSION,
             asset_path=self._config.device.asset_path, clock=health.clock_quality(), metrics=metrics,
-            acked={**self._outbox.acked},
+            acked=dict(self._outbox.acked),
         )  # fmt: skip
 
     def _report_device(self) -> None:

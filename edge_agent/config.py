@@ -43,10 +43,14 @@ class LinkTls(_Table, frozen=True):
 
 
 class Link(_Table, frozen=True):
-    """Where the broker is: found by zeroconf when `discover`, else (or failing that) at `address`."""
+    """Where the broker is: found by zeroconf when `discover`, else (or failing that) at `address`.
+
+    `hub` names the one hub whose announcement is believed; any when it is empty.
+    """
 
     discover: bool = True
     interfaces: list[str] = []
+    hub: str = ""
     address: str = ""
     tls: LinkTls | None = None
     resend_s: float = 5.0

@@ -170,3 +170,16 @@ class Outbox:
     def waiting(self) -> int:
         """Items accepted and not yet acknowledged by the hub, over all streams."""
         return sum(self.last[stream] - self.acked[stream] for stream in STREAMS)
+
+
+def status(path: Path) -> dict[str, Any]:
+    """What a store on disk holds, read beside a running agent: epoch, counts by stream, lost ranges."""
+    db = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    try:
+        (epoch,) = db.execute("SELECT epoch FROM meta").fetchone()
+        rows = db.execute("SELECT stream, next, acked FROM streams ORDER BY stream").fetchall()
+        lost = db.execute("SELECT stream, first, last, reason FROM lost ORDER BY stream, first").fetchall()
+    finally:
+        db.close()
+    streams = {stream: {"accepted": following - 1, "at_hub": acked} for stream, following, acked in rows}
+    return {"epoch": epoch, "streams": streams, "lost": lost}

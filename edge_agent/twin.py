@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shared.messages import Applied
-from shared.twin import State, difference, merge, same
+from shared.twin import State, difference, merge
 
 Handler = Callable[[Any], Any]
 """Takes a wanted value, puts it in force and returns the value that is now in force; raises ValueError to refuse."""
@@ -132,7 +132,8 @@ class Twin:
         except ValueError as error:
             return self._progress(name, document, key, "refused", str(error))
         document.reported = merge(document.reported, {key: in_force})
-        return self._progress(name, document, key, "verified" if same(in_force, value) else "applied")
+        lacking = difference({key: value}, {key: in_force})
+        return self._progress(name, document, key, "applied" if lacking else "verified")
 
     @staticmethod
     def _progress(name: str, document: LocalDocument, key: str, state: Any, reason: str = "") -> Applied:

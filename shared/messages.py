@@ -212,7 +212,7 @@ class Birth:
     asset_path: str = ""
     clock: ClockQuality = "synced"
     metrics: list[Metric] = field(default_factory=list)
-    acked: dict[str, int] = field(default_factory=dict)
+    acked: dict[Stream, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         device_id(self.device)

@@ -38,10 +38,11 @@ class Autoscaler:
             max_step=settings.max_step, cooldown_s=settings.cooldown_s, per_hour=settings.per_hour,
         )  # fmt: skip
         self._state = policy.State()
+        self._refused_until = 0
 
     def step(self) -> None:
         """One round; raises NotReady while the platform cannot be reached."""
-        if self._finish():
+        if now_us() < self._refused_until or self._finish():
             return
         current, now = self._scaler.current(), now_us()
         with self._db.read() as session:
@@ -68,6 +69,8 @@ class Autoscaler:
         try:
             state, outcome = "done", f"{self._scaler.scale(row.to, row.id)} replicas asked for"
         except ScaleRefused as error:
+            # A limit of the platform will not move by asking again at once.
+            self._refused_until = now_us() + int(self._settings.cooldown_s * 1e6)
             state, outcome = "refused", error.reason
         except NotReady as error:
             log.warning("scale.not_ready", extra={"fields": {"reason": error.reason}})

@@ -87,14 +87,8 @@ class ExpertDesk:
             messages = twins.desire(
                 session, device, GATES, {model: plain(gate)}, now, who="hub", max_bytes=self._max_bytes
             )
-            detail: dict[str, Any] = {
-                "n": gate.n,
-                "k": gate.k,
-                "margin": gate.margin,
-                "alpha": gate.alpha,
-                "digest": gate.digest,
-            }
-            audit.add(session, now, "hub", "gate.calibrated", model, device=device, **detail)
+            audit.add(session, now, "hub", "gate.calibrated", model, device=device, n=gate.n, k=gate.k,
+                      margin=gate.margin, alpha=gate.alpha, digest=gate.digest)  # fmt: skip
         self._since[key] = now
         log.info("gate.calibrated", extra={"fields": {"device": device, "model": model, "margin": gate.margin}})
         return messages

@@ -66,7 +66,7 @@ def step(session: Session, now_us: int, max_bytes: int) -> list[Outgoing]:
             messages += _take_back(session, rollout, reason, now_us, max_bytes)
         elif now_us - rollout.started_us > rollout.watch_s * 1e6:
             rollout.state, rollout.ended_us = "confirmed", now_us
-            rollout.reason = f"at most {rollout.max_alarms} alarms in {rollout.watch_s:g} s"
+            rollout.reason = f"not more than {rollout.max_alarms} alarms in {rollout.watch_s:g} s"
             audit.add(session, now_us, "hub", "rollout.confirmed", rollout.id, trace=rollout.traceparent)
     return messages
 
@@ -83,7 +83,7 @@ def _bad(session: Session, rollout: Rollout) -> str:
         col(AlarmRow.received_us) >= rollout.started_us,
     )
     raised = len(session.exec(query).all())
-    return f"{raised} alarms where {rollout.max_alarms} were allowed" if raised > rollout.max_alarms else ""
+    return f"alarms raised: {raised}, allowed: {rollout.max_alarms}" if raised > rollout.max_alarms else ""
 
 
 def _take_back(session: Session, rollout: Rollout, reason: str, now_us: int, max_bytes: int) -> list[Outgoing]:

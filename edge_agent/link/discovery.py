@@ -27,8 +27,8 @@ def parse_address(text: str) -> Address:
     return host.strip("[]"), int(port)
 
 
-def browse(interfaces: list[str], wait_s: float = BROWSE_S) -> Address | None:
-    """The first Tidegate broker that answers within `wait_s` seconds, or None."""
+def browse(interfaces: list[str], wait_s: float = BROWSE_S, hub: str = "") -> Address | None:
+    """The first broker announced (by `hub`, where it is named) within `wait_s` seconds, or None."""
     from zeroconf import InterfaceChoice, ServiceBrowser, ServiceListener, Zeroconf  # noqa: PLC0415 - 6 MB, seldom
 
     found: list[Address] = []
@@ -39,6 +39,8 @@ def browse(interfaces: list[str], wait_s: float = BROWSE_S) -> Address | None:
 
         def add_service(self, zc: Any, type_: str, name: str) -> None:
             """A service was announced."""
+            if hub and name != f"{hub}.{SERVICE}":
+                return
             info = zc.get_service_info(type_, name, timeout=1000)
             if info is not None and info.port and info.parsed_addresses():
                 found.append((info.parsed_addresses()[0], info.port))
@@ -72,7 +74,7 @@ class Finder:
 
     def locate(self) -> Address:
         """The broker's address; raises NotReady when nobody answers and none is configured."""
-        address = browse(self._link.interfaces) if self._link.discover else None
+        address = browse(self._link.interfaces, hub=self._link.hub) if self._link.discover else None
         if address is not None:
             self.found_by = "zeroconf"
             return address

@@ -161,7 +161,7 @@ WRONG: list[tuple[type[Any], dict[str, Any], str]] = [
     (m.Sample, {"metric": "a", "t_us": 1, "value": 1, "quality": "so-so"}, r"\$\.quality"),
     (m.Sample, {"t_us": 1, "value": 1}, "metric"),
     (m.Alarm, {"id": "1", "metric": "a", "kind": "odd"}, r"\$\.kind"),
-    (m.Batch, {"epoch": "e", "first": 0, "items": [1]}, "at least 1"),
+    (m.Batch, {"epoch": "e", "first": 0, "items": [1]}, "first must be"),
     (m.Batch, {"epoch": "", "first": 1, "items": [1]}, "epoch"),
     (m.Batch, {"epoch": "e" * 33, "first": 1, "items": [1]}, "epoch"),
     (m.Batch, {"epoch": "e", "first": 1}, "just one"),

@@ -1,0 +1,131 @@
+"""Acts about alarms: d. Thresholds, e. Desk and f. Undo."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Sequence
+from typing import Any
+
+from cloud_hub.demo import weeks
+from cloud_hub.demo.client import ActFailed, until
+from cloud_hub.demo.world import MODEL, World, burn, now_us
+
+BURN_S = 8.0
+
+
+def _alarm(world: World, device: str, metric: str, since_us: int, state: str = "") -> dict[str, Any] | None:
+    rows = world.client.get("/alarms", device=device, state=state)
+    found = [row for row in rows if row["metric"] == metric and row["received_us"] >= since_us]
+    return found[0] if found else None
+
+
+def replay(rows: Sequence[weeks.Row]) -> list[str]:
+    """What the recorded weeks gave, summed over the series."""
+    lines = []
+    for method in dict.fromkeys(row.method for row in rows):
+        chosen = [row for row in rows if row.method == method]
+        alarms, false = sum(r.alarms for r in chosen), sum(r.false_alarms for r in chosen)
+        hit, windows = sum(r.hit for r in chosen), sum(r.windows for r in chosen)
+        lines.append(f"{method}: {alarms} alarms, {false} false, {hit} of {windows} known anomalies found")
+    return lines
+
+
+def thresholds(world: World) -> list[str]:
+    """A replay of recorded weeks, then a live alarm on a device, which clears."""
+    lines = [f"replay of recorded server weeks: {line}" for line in replay(weeks.compare(weeks.load()))]
+    device, start = world.worker, now_us()
+    burners = burn(BURN_S)
+    try:
+        alarm = until("the live alarm is raised", lambda: _alarm(world, device, "cpu.load", start), BURN_S + 8)
+        until("the live alarm clears", lambda: _alarm(world, device, "cpu.load", start, "cleared"), 40)
+    finally:
+        for burner in burners:
+            burner.kill()
+            burner.wait()
+    incident = world.client.get(f"/incidents/{alarm['incident']}")["incident"]
+    latency = (alarm["received_us"] - alarm["raised_us"]) / 1000
+    said = incident["diagnosis"] or {"explanation": "not diagnosed before it cleared"}
+    return [
+        *lines,
+        f"live: cpu.load {alarm['value']:.0f} % > {alarm['limit']:.0f} % raised on {device}, at the hub in "
+        f"{latency:.0f} ms, cleared by itself",
+        f"diagnosis: {said['explanation'][:110]}",
+    ]
+
+
+EXPECTED = (
+    "alarm.raised", "incident.opened", "incident.diagnosed", "action.approved", "action.executing", "command.sent",
+    "command.succeeded", "action.executed", "action.verified", "incident.resolved",
+)  # fmt: skip
+
+
+def desk(world: World) -> list[str]:
+    """A model hangs: alarm, incident, diagnosis, action, policy, command, verified in the twin, resolved."""
+    device, start = world.camera, now_us()
+    before = world.client.reported(device)["models"][MODEL]
+    os.kill(int(before["pid"]), signal.SIGSTOP)
+    metric = f"{MODEL}/age_s"
+    alarm = until("the stalled model raises an alarm", lambda: _alarm(world, device, metric, start), 20)
+
+    def resolved() -> dict[str, Any] | None:
+        found: dict[str, Any] = world.client.get(f"/incidents/{alarm['incident']}")
+        return found if found["incident"]["state"] == "resolved" else None
+
+    view = until("the incident is resolved", resolved, 40)
+    after = world.client.reported(device)["models"][MODEL]
+    if after["starts"] <= before["starts"] or after["state"] != "running":
+        raise ActFailed(f"the twin shows {after}")
+    trail = world.client.get("/audit", trace=alarm["trace_id"])
+    kinds = [row["kind"] for row in reversed(trail["rows"])]
+    missing = [kind for kind in EXPECTED if kind not in kinds]
+    if missing or trail["broken_at"] is not None:
+        raise ActFailed(f"the audit trail lacks {missing}, broken at {trail['broken_at']}")
+    incident, action = view["incident"], view["actions"][-1]
+    took = (incident["resolved_us"] - alarm["raised_us"]) / 1e6
+    author = incident["diagnosis"]["author"]
+    return [
+        f"inference process stopped with SIGSTOP; alarm {alarm['metric']} {alarm['value']:.1f} s",
+        f"diagnosis by {author}: {incident['diagnosis']['cause']} ({incident['diagnosis']['confidence']:.0%})",
+        f"{action['verb']} {action['target']}: policy '{action['policy']}'; twin: starts {before['starts']} -> "
+        f"{after['starts']}",
+        f"resolved {took:.1f} s after the alarm; {len(kinds)} audit rows under one trace {alarm['trace_id'][:8]}..., "
+        "chain holds",
+    ]
+
+
+def _limits(world: World, device: str) -> list[dict[str, Any]]:
+    limits: list[dict[str, Any]] = world.client.reported(device, "thresholds").get("limits", [])
+    return limits
+
+
+def undo(world: World) -> list[str]:
+    """A bad threshold goes to one canary and is taken back by itself."""
+    device = world.canary
+    before = _limits(world, device)
+    bad = {"metric": "memory.used", "high": 0.5}
+    rollout = world.client.call(
+        "POST", "/thresholds/rollouts", {"devices": [device], "limits": [bad], "watch_s": 60, "max_alarms": 0}
+    )
+
+    def ended() -> dict[str, Any] | None:
+        found: dict[str, Any] = world.client.get(f"/thresholds/rollouts/{rollout['id']}")
+        return found if found["state"] != "watching" else None
+
+    end = until("the rollout ends", ended, 30)
+    if end["state"] != "rolled-back":
+        raise ActFailed(f"the rollout was {end['state']}")
+    until(
+        "the old limits are back", lambda: world.client.reported(device, "thresholds").get("limits", []) == before, 20
+    )
+    until(
+        "the alarm of the bad limit clears",
+        lambda: _alarm(world, device, "memory.used", rollout["started_us"], "cleared"), 20,
+    )  # fmt: skip
+    took = (end["ended_us"] - end["started_us"]) / 1e6
+    others = [d for d in world.devices if d != device]
+    return [
+        f"memory.used > 0.5 % pushed to {device} only ({', '.join(others) or 'no other'} untouched)",
+        f"taken back by itself after {took:.1f} s: {end['reason']}",
+        "the device reports its old limits again and the alarm cleared",
+    ]

@@ -1,0 +1,130 @@
+"""Acts about the link: a. Twins, g. Outage and h. Scale."""
+
+from __future__ import annotations
+
+import signal
+import time
+from typing import Any
+
+import httpx
+
+from cloud_hub.demo.client import ActFailed, until
+from cloud_hub.demo.world import DEPLOYMENT, MODEL, NAMESPACE, QUOTA, World
+
+BROKER_AWAY_S = 10.0
+
+
+def twins(world: World) -> list[str]:
+    """Each device reports itself; a desired change is applied and reported."""
+    lines = []
+    for device in world.devices:
+        reported = world.client.reported(device)
+        profile, models = reported["profile"], reported.get("models", {})
+        model = models.get(MODEL, {})
+        says = f", {MODEL} {model['version']} on {model['provider']}" if model else ""
+        missing = ", ".join(profile["missing"]) or "nothing"
+        found_by = reported["link"]["found_by"]
+        lines.append(f"{device}: {profile['name']}{says}; broker by {found_by}; missing: {missing}")
+    device = world.devices[-1]
+    began = time.monotonic()
+    world.client.call(
+        "PATCH", f"/devices/{device}/twin", {"desired": {"settings": {"period_s": 0.5, "log_level": "info"}}}
+    )
+    until("the change is reported", lambda: world.client.reported(device)["settings"]["period_s"] == 0.5, 10, 0.01)
+    took = (time.monotonic() - began) * 1000
+    progress = until("the progress is told", lambda: _verified(world, device), 10)
+    world.client.call("PATCH", f"/devices/{device}/twin", {"desired": {"settings": {"period_s": 1.0}}})
+    until("the change back is reported", lambda: world.client.reported(device)["settings"]["period_s"] == 1.0, 10)
+    return [
+        *lines,
+        f"{device}: desired period_s 0.5 -> {progress['state']} and reported in {took:.0f} ms, and back again",
+    ]
+
+
+def _verified(world: World, device: str) -> dict[str, Any] | None:
+    rows = world.client.get(f"/devices/{device}/twin/progress")
+    return next((row for row in rows if row["path"] == "settings" and row["state"] == "verified"), None)
+
+
+def _accepted(world: World) -> dict[str, int]:
+    """Items accepted by each device so far, over all streams."""
+    return {
+        device: sum(row["accepted"] for row in world.outbox(device)["streams"].values()) for device in world.devices
+    }
+
+
+def outage(world: World) -> list[str]:
+    """Broker away for ten seconds, hub and an agent killed with -9: nothing accepted is lost or doubled."""
+    before = _accepted(world)
+    world.end("broker")
+    time.sleep(BROKER_AWAY_S)
+    during = _accepted(world)
+    idle = [device for device in world.devices if during[device] <= before[device]]
+    if idle:
+        raise ActFailed(f"{', '.join(idle)} stored nothing while the broker was away")
+    world.start_broker()
+    world.end("hub", signal.SIGKILL)
+    world.start_hub()
+    world.end(world.camera, signal.SIGKILL)
+    world.start_device(world.camera)
+    until("all devices are back", world.all_online, 60, 0.5)
+    target = {device: world.outbox(device) for device in world.devices}
+    until("everything accepted is at the hub", lambda: all(_arrived(world, target[d]) for d in world.devices), 60, 0.5)
+    total = rows = 0
+    for device in world.devices:
+        counted, stored = _count(world, device, target[device]["epoch"])
+        total, rows = total + counted, rows + stored
+    stored_meanwhile = sum(during[d] - before[d] for d in world.devices)
+    return [
+        f"broker away {BROKER_AWAY_S:.0f} s: {stored_meanwhile} items accepted meanwhile",
+        f"then kill -9 of the hub, then of {world.camera}; all came back by themselves",
+        f"{total} items accepted, {total} at the hub; {rows} telemetry rows = distinct sequence numbers = highest",
+    ]
+
+
+def _streams(world: World, device: str, epoch: str) -> dict[str, dict[str, Any]]:
+    rows = world.client.get(f"/devices/{device}/streams")
+    return {row["stream"]: row for row in rows if row["epoch"] == epoch}
+
+
+def _arrived(world: World, status: dict[str, Any]) -> bool:
+    at_hub = _streams(world, status["device"], status["epoch"])
+    return all(at_hub[stream]["upto"] >= row["accepted"] for stream, row in status["streams"].items())
+
+
+def _count(world: World, device: str, epoch: str) -> tuple[int, int]:
+    """(items at the hub, telemetry rows) of a device; raises ActFailed when any is lost or doubled."""
+    at_hub = _streams(world, device, epoch)
+    telemetry = at_hub["telemetry"]
+    if not telemetry["upto"] == telemetry["rows"] == telemetry["distinct"]:
+        raise ActFailed(
+            f"{device}: {telemetry['rows']} rows, {telemetry['distinct']} distinct, up to {telemetry['upto']}"
+        )
+    lost = [row["lost"] for row in at_hub.values() if row["lost"]]
+    if lost:
+        raise ActFailed(f"{device}: lost {lost}")
+    return sum(row["upto"] for row in at_hub.values()), telemetry["rows"]
+
+
+def scale(world: World) -> list[str]:
+    """Demand on the expert made the autoscaler ask a simulated cloud, whose quota it could not pass."""
+    done = until("a scaling step was carried out", lambda: _steps(world, "done"), 30)
+    refused = until("the cloud's quota refused a step", lambda: _steps(world, "refused"), 60)
+    base = f"http://127.0.0.1:{world.cloud_port}"
+    calls = httpx.get(f"{base}/log", timeout=5).json()["calls"]
+    changes = [call for call in calls if call["method"] == "PATCH"]
+    first, no = done[-1], refused[-1]
+    token = (world.folder / "cloud.token").read_text("ascii")
+    path = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/{DEPLOYMENT}/scale"
+    asked = httpx.get(base + path, headers={"Authorization": f"Bearer {token}"}, timeout=5).json()["spec"]["replicas"]
+    if asked > QUOTA or not changes:
+        raise ActFailed(f"the cloud has {asked} replicas after {len(changes)} changes; its quota is {QUOTA}")
+    return [
+        f"{first['demand']:.1f} escalations/s: {first['before']} -> {first['to']} replicas ({first['reason']})",
+        f"then {no['before']} -> {no['to']}: refused by the simulated Kubernetes API: {no['outcome'][:90]}",
+        f"{len(changes)} PATCH calls in the cloud's own log; it has {asked} replicas, quota {QUOTA}",
+    ]
+
+
+def _steps(world: World, state: str) -> list[dict[str, Any]]:
+    return [row for row in world.client.get("/scaling/steps") if row["state"] == state]

@@ -1,0 +1,100 @@
+"""Plays the acts in order, checks each, and says at the end what was shown. The map of the demo."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+
+from cloud_hub.broker import WARNING
+from cloud_hub.demo import acts_alarms, acts_frames, acts_link
+from cloud_hub.demo.client import ActFailed
+from cloud_hub.demo.view import Entry, View, summary
+from cloud_hub.demo.world import World
+from shared.errors import ConfigError
+
+Act = Callable[[World], list[str]]
+
+ACTS: tuple[tuple[str, Act], ...] = (
+    ("a. Twins", acts_link.twins),
+    ("b. Split", acts_frames.split),
+    ("c. Drift", acts_frames.drift),
+    ("d. Thresholds", acts_alarms.thresholds),
+    ("e. Desk", acts_alarms.desk),
+    ("f. Undo", acts_alarms.undo),
+    ("g. Outage", acts_link.outage),
+    ("h. Scale", acts_link.scale),
+)
+
+
+def play(devices: int = 3, seed: int = 7, keep: bool = False, json_file: Path | None = None) -> int:
+    """Play everything; 0 when every act was shown, 1 with the failed act named. Ctrl-C leaves no process behind."""
+    if not 1 <= devices <= 50:
+        raise ConfigError("--devices", f"{devices} devices do not fit one machine", "Give 1 to 50")
+    console = Console()
+    console.print(WARNING, style="bold yellow")
+    folder = Path(tempfile.mkdtemp(prefix="tidegate-demo-"))
+    world = World(folder, devices, seed)
+    entries = [Entry("start"), *(Entry(title) for title, _ in ACTS)]
+    signal.signal(signal.SIGTERM, _interrupt)
+    kept = False
+    try:
+        failed = _play(world, console, entries)
+        summary(console, entries)
+        kept = keep and not failed
+        _say(console, world, failed, kept, json_file)
+    finally:
+        if not kept:
+            world.stop()
+    if not failed and not kept:
+        shutil.rmtree(folder, ignore_errors=True)
+    return 1 if failed else 0
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _play(world: World, console: Console, entries: list[Entry]) -> str:
+    """The title of the act that failed, or ''."""
+
+    def start(world: World) -> list[str]:
+        world.start()
+        return [f"broker, hub, simulated cloud and {len(world.devices)} agents run as processes of their own"]
+
+    with View(console, entries) as view:
+        for entry, (_, act) in zip(entries, (("start", start), *ACTS), strict=True):
+            began = time.monotonic()
+            entry.state = "running"
+            view.told(entry)
+            try:
+                entry.lines = act(world)
+                world.check_alive()
+            except ActFailed as error:
+                entry.state, entry.lines = "failed", [str(error)]
+            else:
+                entry.state = "shown"
+            entry.took_s = time.monotonic() - began
+            view.told(entry)
+            view.watch(world)
+            if entry.state == "failed":
+                return entry.title
+    return ""
+
+
+def _say(console: Console, world: World, failed: str, kept: bool, json_file: Path | None) -> None:
+    if failed:
+        console.print(f"FAILED: {failed}. Logs of every process: {world.folder}", style="bold red")
+    if json_file is not None:
+        json_file.write_text(json.dumps(world.addresses(), indent=1), "utf-8")
+        json_file.chmod(0o600)
+    if kept:
+        pids = " ".join(str(process.pid) for process in world.processes.values())
+        console.print(f"Everything goes on running. REST: {world.client.base}/docs  token: {world.client.token}")
+        console.print(f"End it with: kill {pids}", highlight=False, soft_wrap=True)

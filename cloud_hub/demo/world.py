@@ -1,0 +1,316 @@
+"""The demo's processes and files: a broker, a hub, agents and a simulated cloud, each as a user would start it."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cloud_hub.demo import digits
+from cloud_hub.demo.client import ActFailed, Client, until
+
+PROFILES = ("jetson-orin-nano", "raspberry-pi-5", "x86-64")
+ASSETS = Path(__file__).parent / "assets"
+FRAMES = 6000
+CALIBRATION_FRAMES = 200
+MODEL = "line-camera"
+QUOTA = 3
+NAMESPACE, DEPLOYMENT = "tidegate", "expert"
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 that nobody listens on now."""
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [int(one.getsockname()[1]) for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def _program(name: str) -> str:
+    return str(Path(sys.executable).parent / name)
+
+
+class World:
+    """Everything that runs. `folder` holds state, configuration and logs of each process."""
+
+    def __init__(self, folder: Path, devices: int, seed: int) -> None:
+        self.folder, self.seed = folder, seed
+        self.devices = [f"line-{number + 1}" for number in range(devices)]
+        self.rest_port, self.mqtt3, self.mqtt5, self.cloud_port = free_ports(4)
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        images, labels = digits.held_out()
+        order = np.random.default_rng(seed).integers(0, len(images), FRAMES)
+        self.images, self.labels = images[order], labels[order]
+        self.frames_file = folder / "frames.npy"
+        self.line_log = folder / "line.log"
+        self.client = Client("", "")
+
+    # -- roles: with fewer devices one plays several ------------------------------------------------
+
+    @property
+    def camera(self) -> str:
+        """The device whose camera sees the labels."""
+        return self.devices[0]
+
+    @property
+    def canary(self) -> str:
+        """The device on which limits are tried."""
+        return self.devices[1 % len(self.devices)]
+
+    @property
+    def worker(self) -> str:
+        """The device whose processor is loaded."""
+        return self.devices[2 % len(self.devices)]
+
+    # -- start and stop ----------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start everything and wait until each device has been born and its model runs."""
+        self.show_frames(1.0)
+        self.line_log.write_text("", "utf-8")
+        self._write_hub()
+        self.start_cloud()
+        self.start_broker()
+        token = self._token()
+        self.start_hub()
+        self.client = Client(f"http://127.0.0.1:{self.rest_port}", token)
+        for index, device in enumerate(self.devices):
+            self._write_device(device, PROFILES[index % len(PROFILES)])
+            self.start_device(device)
+        until("all devices are online", self.all_online, 30)
+        until("the camera's model runs", lambda: self.model_state() == "running", 30)
+
+    def start_broker(self) -> None:
+        """The embedded broker, and wait until it listens."""
+        self._spawn(
+            "broker", [_program("tidegate-hub"), "broker", "--mqtt3", str(self.mqtt3), "--mqtt5", str(self.mqtt5)]
+        )
+        until("the broker listens", lambda: _listens(self.mqtt5), 20)
+
+    def start_hub(self) -> None:
+        """The hub, and wait until its REST answers."""
+        self._spawn("hub", [_program("tidegate-hub"), "serve", "--config", str(self.folder / "hub.toml")])
+        until("the hub answers", lambda: _listens(self.rest_port), 30)
+
+    def start_cloud(self) -> None:
+        """The simulated Kubernetes API, which enforces its quota."""
+        command = [sys.executable, "-P", "-m", "cloud_hub.demo.cloud", "--port", str(self.cloud_port)]
+        command += ["--token-file", str(self.folder / "cloud.token"), "--namespace", NAMESPACE]
+        self._spawn("cloud", [*command, "--deployment", DEPLOYMENT, "--replicas", "1", "--maximum", str(QUOTA)])
+        until("the simulated cloud answers", lambda: _listens(self.cloud_port), 20)
+
+    def start_device(self, device: str) -> None:
+        """An agent as a device runs it."""
+        self._spawn(device, [_program("tidegate-edge"), "run", "--config", str(self.folder / f"{device}.toml")])
+
+    def end(self, name: str, number: signal.Signals = signal.SIGTERM) -> None:
+        """Send one process a signal and wait until it is gone."""
+        process = self.processes.pop(name)
+        process.send_signal(number)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(10)
+
+    def stop(self) -> None:
+        """End every process: agents first, so that they say goodbye."""
+        for name in sorted(self.processes, key=lambda n: (n in {"broker", "cloud"}, n == "hub")):
+            self.end(name)
+        self.client.close()
+
+    def _spawn(self, name: str, command: list[str]) -> None:
+        with (self.folder / f"{name}.log").open("ab") as log:
+            # A session of its own: Ctrl-C reaches the demo alone, which ends the others in order.
+            self.processes[name] = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=self.folder
+            )
+
+    def check_alive(self) -> None:
+        """Raise ActFailed when a process has ended that should run."""
+        for name, process in self.processes.items():
+            if process.poll() is not None:
+                raise ActFailed(f"'{name}' ended with code {process.returncode}; see {self.folder / name}.log")
+
+    # -- files -------------------------------------------------------------------------------------
+
+    def show_frames(self, brightness: float) -> None:
+        """What the camera sees from now on: the same frames at another brightness."""
+        fresh = self.frames_file.with_suffix(".new")
+        with fresh.open("wb") as file:
+            np.save(file, digits.with_brightness(self.images, brightness))
+        fresh.replace(self.frames_file)
+
+    def _write_hub(self) -> None:
+        (self.folder / "cloud.token").write_text(secrets.token_urlsafe(24), "ascii")
+        (self.folder / "cloud.token").chmod(0o600)
+        (self.folder / "hub.toml").write_text(
+            HUB.format(
+                name=f"demo-{self.mqtt5}", state=self.folder / "hub", rest=self.rest_port, mqtt=self.mqtt5,
+                frames=CALIBRATION_FRAMES, model=MODEL, expert=ASSETS / "digits-expert", cloud=self.cloud_port,
+                namespace=NAMESPACE, deployment=DEPLOYMENT, token=self.folder / "cloud.token",
+            ),
+            "utf-8",
+        )  # fmt: skip
+
+    def _write_device(self, device: str, profile: str) -> None:
+        text = DEVICE.format(
+            device=device, profile=profile, state=self.folder / device, hub=f"demo-{self.mqtt5}", mqtt=self.mqtt5
+        )
+        if device == self.camera:
+            text += CAMERA.format(frames=self.frames_file, model=MODEL, bundle=ASSETS / "digits-edge")
+        if device == self.canary:
+            text += LINE_LOG.format(path=self.line_log)
+        if device == self.worker:
+            text += LOAD
+        (self.folder / f"{device}.toml").write_text(text, "utf-8")
+
+    def _token(self) -> str:
+        command = [_program("tidegate-hub"), "token", "create", "--config", str(self.folder / "hub.toml")]
+        made = subprocess.run([*command, "--name", "demo", "--role", "admin"], capture_output=True, check=False)
+        if made.returncode:
+            raise ActFailed(f"no token: {made.stderr.decode()[-300:]}")
+        return made.stdout.decode().strip()
+
+    # -- looks -------------------------------------------------------------------------------------
+
+    def all_online(self) -> bool:
+        """Whether every device is connected."""
+        self.check_alive()
+        states = {row["id"]: row["state"] for row in self.client.get("/devices")}
+        return all(states.get(device) == "online" for device in self.devices)
+
+    def model_state(self) -> str:
+        """State of the camera's model, as the twin reports it."""
+        return str(self.client.reported(self.camera).get("models", {}).get(MODEL, {}).get("state", ""))
+
+    def outbox(self, device: str) -> dict[str, Any]:
+        """`tidegate-edge status --json`: what the device has accepted, and what the hub has acknowledged."""
+        command = [_program("tidegate-edge"), "status", "--json", "--config", str(self.folder / f"{device}.toml")]
+        made = subprocess.run(command, capture_output=True, check=False)
+        if made.returncode:
+            raise ActFailed(f"status of {device}: {made.stderr.decode()[-300:]}")
+        found: dict[str, Any] = json.loads(made.stdout)
+        return found
+
+    def addresses(self) -> dict[str, Any]:
+        """What a machine needs to try the running demo."""
+        return {
+            "rest": self.client.base, "mqtt3": f"127.0.0.1:{self.mqtt3}", "mqtt5": f"127.0.0.1:{self.mqtt5}",
+            "token": self.client.token, "devices": self.devices,
+            "pids": {name: process.pid for name, process in self.processes.items()},
+        }  # fmt: skip
+
+
+def _listens(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), 0.5):
+            return True
+    except OSError:
+        return False
+
+
+def burn(seconds: float) -> list[subprocess.Popen[bytes]]:
+    """Keep every core busy for `seconds`, then end by itself."""
+    code = "import sys, time\nend = time.monotonic() + float(sys.argv[1])\nwhile time.monotonic() < end: pass"
+    command = [sys.executable, "-I", "-c", code, str(seconds)]
+    return [subprocess.Popen(command, start_new_session=True) for _ in range(os.cpu_count() or 1)]
+
+
+def now_us() -> int:
+    """UTC now in microseconds."""
+    return time.time_ns() // 1000
+
+
+HUB = """
+name = "{name}"
+state_dir = "{state}"
+[rest]
+port = {rest}
+[mqtt]
+address = "127.0.0.1:{mqtt}"
+[discovery]
+interfaces = ["127.0.0.1"]
+[experts]
+frames = {frames}
+alpha = 0.02
+[experts.bundles]
+{model} = "{expert}"
+[actions]
+cooldown_s = 60
+[autoscale]
+kind = "kubernetes"
+minimum = 1
+maximum = 4
+per_replica = 5.0
+max_step = 2
+cooldown_s = 20
+window_s = 5
+[autoscale.options]
+url = "http://127.0.0.1:{cloud}"
+namespace = "{namespace}"
+deployment = "{deployment}"
+token_file = "{token}"
+"""
+
+DEVICE = """
+[device]
+id = "{device}"
+profile = "{profile}"
+state_dir = "{state}"
+asset_path = "demo/plant-1/packing/{device}/cell-1"
+[link]
+discover = true
+interfaces = ["127.0.0.1"]
+hub = "{hub}"
+address = "127.0.0.1:{mqtt}"
+[[collectors]]
+kind = "host"
+"""
+
+CAMERA = """
+[[collectors]]
+kind = "images"
+name = "camera"
+path = "{frames}"
+period_s = 0.05
+[[models]]
+name = "{model}"
+bundle = "{bundle}"
+frames = "camera"
+[[limits]]
+metric = "{model}/age_s"
+high = 2.0
+on_delay_s = 1.0
+priority = "high"
+"""
+
+LINE_LOG = """
+[[collectors]]
+kind = "log"
+name = "line"
+path = "{path}"
+pattern = "lamp|error"
+level = "warning"
+"""
+
+LOAD = """
+[[limits]]
+metric = "cpu.load"
+high = 95.0
+deadband = 5.0
+on_delay_s = 3.0
+off_delay_s = 1.0
+"""
