@@ -8,10 +8,13 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cloud_hub import settings as hub_settings
 from shared import VERSION, logs
 from shared.errors import EXIT_CONFIG, ConfigError, TidegateError
+
+if TYPE_CHECKING:
+    from cloud_hub.settings import Settings
 
 EXAMPLES = """examples:
   tidegate-hub demo                                     a hub, a broker and three devices on this machine
@@ -22,12 +25,18 @@ EXAMPLES = """examples:
 """
 
 
+def _settings(path: Path | None) -> Settings:
+    from cloud_hub import settings  # noqa: PLC0415 - `--help` must work where the extra is missing
+
+    return settings.read(path)
+
+
 def _serve(arguments: argparse.Namespace) -> int:
     import uvicorn  # noqa: PLC0415 - a second of imports that `check` and `--help` do without
 
     from cloud_hub.app import HubApp  # noqa: PLC0415
 
-    settings = hub_settings.read(arguments.config)
+    settings = _settings(arguments.config)
     logs.setup(settings.name, settings.log_level, sys.stderr)
     app = HubApp(settings)
     config = uvicorn.Config(
@@ -65,7 +74,7 @@ def _check(arguments: argparse.Namespace) -> int:
 def _migrate(arguments: argparse.Namespace) -> int:
     from cloud_hub.db import Database  # noqa: PLC0415
 
-    settings = hub_settings.read(arguments.config)
+    settings = _settings(arguments.config)
     Database(settings.database_url).close()
     print(f"{settings.database_url}: schema is up to date")
     return 0
@@ -76,7 +85,7 @@ def _token(arguments: argparse.Namespace) -> int:
     from cloud_hub.clock import now_us  # noqa: PLC0415
     from cloud_hub.db import Database  # noqa: PLC0415
 
-    db = Database(hub_settings.read(arguments.config).database_url)
+    db = Database(_settings(arguments.config).database_url)
     with db.write() as session:
         if arguments.what == "create":
             print(tokens.create(session, arguments.name, arguments.role, now_us(), "command line"))
@@ -151,9 +160,13 @@ def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     arguments = _parser().parse_args(argv)
     try:
-        code: int = arguments.action(arguments)
+        code = int(arguments.action(arguments))
     except ConfigError as error:
         print(f"tidegate-hub: {error}", file=sys.stderr)
+        return EXIT_CONFIG
+    except ModuleNotFoundError as error:
+        extra = "demo" if arguments.command in {"demo", "broker"} else "hub"
+        print(f"tidegate-hub: {error}. Install what it needs: pip install 'tidegate[{extra}]'", file=sys.stderr)
         return EXIT_CONFIG
     except TidegateError as error:
         print(f"tidegate-hub: {error}", file=sys.stderr)

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from edge_agent import clock, health, plugins
+from edge_agent import clock, health
 from edge_agent.collectors import Collector, Frame
 from edge_agent.commands import Commands, Verb, top_processes
 from edge_agent.config import Config, Settings
@@ -28,7 +28,7 @@ from edge_agent.models.slot import ModelSlot
 from edge_agent.outbox import Outbox
 from edge_agent.rules import Rules
 from edge_agent.twinlink import TwinLink
-from shared import PROTOCOL, VERSION
+from shared import PROTOCOL, VERSION, plugins
 from shared.codec import decode, from_plain, plain
 from shared.errors import ConfigError, NotReady
 from shared.gate import Gate

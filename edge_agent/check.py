@@ -7,9 +7,9 @@ from base64 import urlsafe_b64encode
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
-from edge_agent import plugins
 from edge_agent.config import Config, read
 from edge_agent.link.discovery import parse_address
+from shared import plugins
 from shared.bundle import load
 from shared.errors import ConfigError, ModelError
 

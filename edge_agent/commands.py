@@ -80,3 +80,6 @@ class Commands:
             return CommandResult(id=request.id, state="succeeded", t_us=now_us, output=verb(request))
         except ValueError as error:
             return CommandResult(id=request.id, state="refused", t_us=now_us, text=str(error))
+        except Exception as error:  # the hub must hear of it now, not after the command's expiry
+            log.exception("command.failed")
+            return CommandResult(id=request.id, state="failed", t_us=now_us, text=f"{type(error).__name__}: {error}")

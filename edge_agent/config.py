@@ -13,7 +13,7 @@ import msgspec
 
 from shared import profile as profiles
 from shared.errors import ConfigError
-from shared.ids import device_id
+from shared.ids import device_id, metric_name
 from shared.profile import DeviceProfile
 from shared.thresholds import Limits
 
@@ -55,6 +55,10 @@ class Link(_Table, frozen=True):
     tls: LinkTls | None = None
     resend_s: float = 5.0
 
+    def __post_init__(self) -> None:
+        if not 0.1 <= self.resend_s <= 3600:
+            raise ValueError("resend_s must be within 0.1..3600")
+
 
 class OutboxLimits(_Table, frozen=True):
     """The store on disk: never above `max_mb`; what is collected waits at most `commit_s` for its commit."""
@@ -63,8 +67,8 @@ class OutboxLimits(_Table, frozen=True):
     commit_s: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.max_mb < 1 or not 0.01 <= self.commit_s <= 60:
-            raise ValueError("max_mb must be at least 1 and commit_s within 0.01..60")
+        if not 1 <= self.max_mb <= 1e6 or not 0.01 <= self.commit_s <= 60:
+            raise ValueError("max_mb must be within 1..1000000 and commit_s within 0.01..60")
 
 
 class Settings(_Table, frozen=True):
@@ -97,6 +101,11 @@ class ModelTable(_Table, frozen=True):
     frames: str
     watchdog_s: float = 30.0
 
+    def __post_init__(self) -> None:
+        metric_name(self.name)  # its samples are <name>/score and so on
+        if not 0.1 <= self.watchdog_s <= 3600:
+            raise ValueError("watchdog_s must be within 0.1..3600")
+
 
 class Config(_Table, frozen=True):
     """The whole file. `limits` hold until the hub says more; `hard_limits` bound what the hub may say."""
@@ -111,6 +120,10 @@ class Config(_Table, frozen=True):
     hard_limits: list[Limits] = []
 
 
+class _Head(msgspec.Struct, frozen=True):
+    device: Device
+
+
 class _Raw(Config, frozen=True):
     collectors: list[dict[str, Any]] = []  # type: ignore[assignment]
 
@@ -121,7 +134,8 @@ def _collector(table: dict[str, Any], place: str) -> CollectorTable:
     name = options.pop("name", kind)
     if not isinstance(kind, str) or not isinstance(name, str):
         raise ConfigError(place, "a collector needs a text `kind`", 'Write for example: kind = "host"')
-    if period is not None and (not isinstance(period, (int, float)) or not 0.01 <= period <= 86400):
+    number = isinstance(period, (int, float)) and not isinstance(period, bool)
+    if period is not None and not (number and 0.01 <= period <= 86400):
         raise ConfigError(f"{place}.period_s", "must be a number within 0.01..86400", "It is in seconds")
     return CollectorTable(kind=kind, name=name, period_s=period, options=options)
 
@@ -145,8 +159,7 @@ def parse(text: str, place: str = "configuration") -> tuple[Config, DeviceProfil
     """Read a configuration and its device profile; raises ConfigError that names the place and the cure."""
     try:
         table = msgspec.toml.decode(text.encode())
-        device = msgspec.convert(table.get("device", {}), Device)
-        chosen = profiles.load(device.profile)
+        chosen = profiles.load(msgspec.convert(table, _Head).device.profile)
         raw = msgspec.convert(_below(chosen.settings, table), _Raw)
     except msgspec.MsgspecError as error:
         cure = "Every key is listed in docs/configuration.md"

@@ -4,6 +4,7 @@ of commands. A small key -> JSON store on SQLite, durable before `put` returns.
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import msgspec
 
 from shared.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
 
@@ -22,6 +25,7 @@ def open_database(path: Path, version: int, schema: str) -> sqlite3.Connection:
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.OperationalError) and "malformed" not in str(error):
             raise ConfigError(str(path), f"cannot be opened ({error})", "Check owner, mode and disk") from error
+        log.error("store.damaged", extra={"fields": {"path": f"{path}.damaged", "reason": str(error)}})
         for suffix in ("", "-wal", "-shm"):
             file = Path(f"{path}{suffix}")
             if file.exists():
@@ -31,13 +35,21 @@ def open_database(path: Path, version: int, schema: str) -> sqlite3.Connection:
 
 def _open(path: Path, version: int, schema: str) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None)
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=FULL")
-    found = connection.execute("PRAGMA user_version").fetchone()[0]
-    if found > version:
-        raise ConfigError(str(path), f"was written by a newer agent (schema {found})", "Install that version again")
-    connection.executescript(schema)
-    connection.execute(f"PRAGMA user_version={version}")
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        found = connection.execute("PRAGMA user_version").fetchone()[0]
+        if found > version:
+            raise ConfigError(str(path), f"was written by a newer agent (schema {found})", "Install that version again")
+        # A damaged page inside would else be met by every later read, at every start anew.
+        state = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if state != "ok":
+            raise sqlite3.DatabaseError(state)
+        connection.executescript(schema)
+        connection.execute(f"PRAGMA user_version={version}")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 

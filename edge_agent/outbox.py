@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import sqlite3
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,13 @@ CREATE TABLE IF NOT EXISTS lost (
   PRIMARY KEY (stream, first)) WITHOUT ROWID;
 """
 ITEMS_PER_ROW = 200
+ROW_BYTES = 256 << 10
+"""Payloads above this are split, unless it is one item: a hub refuses what is larger than codec.MAX_PAYLOAD."""
 EVICTION_ORDER: tuple[Stream, ...] = ("telemetry", "event", "escalation")
 PAYLOAD_SHARE = 0.75
 """Part of the file's bound that payloads may fill; the rest is for keys, the log and deleting when full."""
+SPARE_PAGES = 16
+"""Pages of the file that stay free, for what a row takes beside its payload and for keeping lost ranges."""
 
 
 class OutboxFull(TidegateError):
@@ -67,7 +72,9 @@ class Outbox:
     def __init__(self, path: Path, max_bytes: int, new_epoch: str) -> None:
         self._db = open_database(path, SCHEMA_VERSION, SCHEMA)
         page = self._db.execute("PRAGMA page_size").fetchone()[0]
-        self._db.execute(f"PRAGMA max_page_count={max(64, max_bytes // page)}")
+        self._page: int = page
+        self._max_pages: int = max(64, max_bytes // page)
+        self._db.execute(f"PRAGMA max_page_count={self._max_pages}")
         self._cap = int(max_bytes * PAYLOAD_SHARE)
         if self._db.execute("SELECT epoch FROM meta").fetchone() is None:
             self._db.execute("INSERT INTO meta VALUES (?)", (new_epoch,))
@@ -87,21 +94,34 @@ class Outbox:
         """Take everything or nothing; durable when this returns. Raises OutboxFull."""
         before, size = dict(self.last), self.bytes
         try:
-            self._db.execute("BEGIN IMMEDIATE")
-            for lot in lots:
-                for start in range(0, len(lot.items), ITEMS_PER_ROW):
-                    self._insert(lot, lot.items[start : start + ITEMS_PER_ROW], clock)
-            self._db.execute("COMMIT")
+            with self._transaction():
+                for lot in lots:
+                    for start in range(0, len(lot.items), ITEMS_PER_ROW):
+                        self._insert(lot, lot.items[start : start + ITEMS_PER_ROW], clock)
         except (sqlite3.Error, OutboxFull) as error:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
             self.last, self.bytes = before, size
             raise OutboxFull(f"nothing was stored: {error}") from error
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All of it on disk, or nothing."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
 
     def _insert(self, lot: Lot, items: Sequence[Any], clock: ClockQuality) -> None:
         first = self.last[lot.stream] + 1
         last = first + len(items) - 1
         payload = encode(Batch(epoch=self.epoch, first=first, clock=clock, items=list(items)))
+        if len(payload) > ROW_BYTES and len(items) > 1:
+            for half in (items[: len(items) // 2], items[len(items) // 2 :]):
+                self._insert(lot, half, clock)
+            return
         self._make_room(len(payload))
         row = (lot.stream, first, last, payload, zlib.crc32(payload), lot.trace)
         self._db.execute("INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?)", row)
@@ -110,13 +130,19 @@ class Outbox:
         self.bytes += len(payload)
 
     def _make_room(self, size: int) -> None:
-        while self.bytes + size > self._cap:
+        while self.bytes + size > self._cap or self._free_pages() < size // self._page + SPARE_PAGES:
             victim = next(filter(None, map(self._oldest, EVICTION_ORDER)), None)
             if victim is None:
                 raise OutboxFull("the outbox holds alarms only and is full")
             stream, first, last, length = victim
             self._lose(stream, first, last, "evicted")
             self.bytes -= length
+
+    def _free_pages(self) -> int:
+        """Pages that may still be filled: a payload of 1 kB may take a page of 4 kB, so bytes alone do not tell."""
+        (used,) = self._db.execute("PRAGMA page_count").fetchone()
+        (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
+        return self._max_pages - int(used) + int(free)
 
     def _oldest(self, stream: Stream) -> tuple[Stream, int, int, int] | None:
         query = "SELECT stream, first, last, length(payload) FROM rows WHERE stream=? ORDER BY first LIMIT 1"
@@ -150,21 +176,23 @@ class Outbox:
             return None
         first, last, payload, crc, trace = row
         if zlib.crc32(payload) != crc:
-            self._lose(stream, first, last, "damaged")
+            with self._transaction():
+                self._lose(stream, first, last, "damaged")
             self.bytes -= len(payload)
             return self.after(stream, seq)
         return Row(stream=stream, last=last, payload=payload, trace=trace)
 
     def forget(self, stream: Stream, upto: int) -> None:
         """The hub holds `stream` up to `upto`: delete it here."""
-        self._db.execute("BEGIN IMMEDIATE")
         where = (stream, upto)
-        size = self._db.execute("SELECT coalesce(sum(length(payload)), 0) FROM rows WHERE stream=? AND last<=?", where)
-        self.bytes -= size.fetchone()[0]
-        self._db.execute("DELETE FROM rows WHERE stream=? AND last<=?", where)
-        self._db.execute("DELETE FROM lost WHERE stream=? AND last<=?", where)
-        self._db.execute("UPDATE streams SET acked=max(acked, ?) WHERE stream=?", (upto, stream))
-        self._db.execute("COMMIT")
+        with self._transaction():
+            (size,) = self._db.execute(
+                "SELECT coalesce(sum(length(payload)), 0) FROM rows WHERE stream=? AND last<=?", where
+            ).fetchone()
+            self._db.execute("DELETE FROM rows WHERE stream=? AND last<=?", where)
+            self._db.execute("DELETE FROM lost WHERE stream=? AND last<=?", where)
+            self._db.execute("UPDATE streams SET acked=max(acked, ?) WHERE stream=?", (upto, stream))
+        self.bytes -= size
         self.acked[stream] = max(self.acked[stream], upto)
 
     def waiting(self) -> int:

@@ -22,11 +22,13 @@ class Rules:
 
     def use(self, limits: Iterable[Limits]) -> str:
         """Put a whole set of limits in force, or none of it: returns why it is refused, or ''."""
-        chosen = {one.metric: one for one in limits}
-        for one in chosen.values():
-            reason = refusal(one, self._site.get(one.metric))
+        chosen: dict[str, Limits] = {}
+        for one in limits:
+            twice = f"limits of {one.metric} are there twice" if one.metric in chosen else ""
+            reason = twice or refusal(one, self._site.get(one.metric))
             if reason:
                 return reason
+            chosen[one.metric] = one
         self._limits = chosen
         return ""
 

@@ -37,7 +37,7 @@ def read_manifest(folder: Path) -> Manifest:
         return msgspec.json.decode((folder / "manifest.json").read_bytes(), type=Manifest)
     except OSError as error:
         raise ModelError(f"{folder}: manifest.json cannot be read ({error})") from error
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ModelError(f"{folder}/manifest.json: {error}") from error
 
 
@@ -47,10 +47,13 @@ def load(folder: Path) -> Bundle:
     root = folder.resolve()
     contents: dict[str, bytes] = {}
     for name in manifest.files:
-        path = (folder / name).resolve()
-        if not path.is_relative_to(root):
-            raise ModelError(f"{manifest.name}: file '{name}' leads out of the bundle")
-        if path.is_file() and path.stat().st_size <= MAX_FILE:
-            contents[name] = path.read_bytes()
+        try:
+            path = (folder / name).resolve()
+            if not path.is_relative_to(root):
+                raise ModelError(f"{manifest.name}: file '{name}' leads out of the bundle")
+            if path.is_file() and path.stat().st_size <= MAX_FILE:
+                contents[name] = path.read_bytes()
+        except (OSError, ValueError, RuntimeError) as error:  # unreadable, no file name, links in a circle
+            raise ModelError(f"{manifest.name}: file '{name}' cannot be read ({error})") from error
     verify(manifest, contents)
     return Bundle(manifest=manifest, files=contents)

@@ -125,7 +125,7 @@ def panel(features: Sequence[dict[str, float]]) -> tuple[Watch, ...]:
     """Watches at fixed quantiles of each feature, with the frequency that calibration really showed."""
     n = len(features)
     watches = []
-    for name in sorted(features[0]) if features else ():
+    for name in sorted(set.intersection(*map(set, features))) if features else ():
         values = sorted(frame[name] for frame in features)
         for at in sorted({values[min(int(q * n), n - 1)] for q in QUANTILES}):
             share = sum(value <= at for value in values) / n

@@ -134,7 +134,7 @@ class Escalation:
     def __post_init__(self) -> None:
         instant(self.t_us, self.number)
         finite("margin/features", self.margin, *self.features.values())
-        if self.shape[0] * self.shape[1] != len(self.frame):
+        if min(self.shape) < 1 or self.shape[0] * self.shape[1] != len(self.frame):
             raise ValueError(f"frame holds {len(self.frame)} bytes, its shape says {self.shape}")
 
 

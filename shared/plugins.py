@@ -24,6 +24,8 @@ def load(group: str, kind: str, place: str) -> Any:
         raise ConfigError(place, f"there is no {group.rpartition('.')[2][:-1]} '{kind}'", f"Installed kinds: {known}")
     try:
         return found[kind].load()
-    except ImportError as error:
-        cure = f"Install what it needs, for example: pip install 'tidegate[{kind}]'"
+    except (ImportError, AttributeError) as error:
+        home = found[kind].dist
+        missing = getattr(error, "name", None) or found[kind].value
+        cure = f"Install '{missing}', or the extra of '{home.name if home else kind}' that brings it"
         raise ConfigError(place, f"plugin '{kind}' cannot be imported ({error})", cure) from error

@@ -207,7 +207,7 @@ class Frames(CalibrationDataReader):  # type: ignore[misc, unused-ignore]
         """`images`: uint8 [N, 8, 8]."""
         self._batches = iter([{"image": digits.to_input(images)}])
 
-    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+    def get_next(self) -> dict[str, NDArray[np.float32]] | None:  # type: ignore[override]
         """The next batch, or None at the end."""
         return next(self._batches, None)
 

@@ -27,6 +27,10 @@ class Frame:
     shape: tuple[int, int]
     data: bytes
 
+    def __post_init__(self) -> None:
+        if self.shape[0] * self.shape[1] != len(self.data):
+            raise ValueError(f"frame of {self.source} holds {len(self.data)} bytes, its shape says {self.shape}")
+
 
 Reading = Sample | Event | Frame
 

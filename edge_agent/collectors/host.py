@@ -10,6 +10,7 @@ import msgspec
 import psutil
 
 from edge_agent.config import CollectorTable, options
+from shared.errors import NotReady
 from shared.messages import Metric, Sample
 
 
@@ -61,9 +62,12 @@ class HostCollector:
         psutil.cpu_percent()
 
     def collect(self, now_us: int) -> Iterator[Sample]:
-        """One sample of each metric."""
-        for metric, value in self._values():
-            yield Sample(metric=metric, t_us=now_us, value=float(value))
+        """One sample of each metric; raises NotReady after those that could be read."""
+        try:
+            for metric, value in self._values():
+                yield Sample(metric=metric, t_us=now_us, value=float(value))
+        except OSError as error:
+            raise NotReady(f"the machine cannot be read: {error}", 1.0) from error
 
     def _values(self) -> Iterator[tuple[str, float]]:
         yield "cpu.load", psutil.cpu_percent()

@@ -29,13 +29,17 @@ def read_header(head: bytes) -> tuple[tuple[int, int, int], int]:
     """((frames, height, width), offset of the data) from the start of a `.npy` file; raises ValueError."""
     if head[:6] != b"\x93NUMPY":
         raise ValueError("is no NumPy file")
-    wide = head[6] >= 2
-    (length,) = struct.unpack_from("<I" if wide else "<H", head, 8)
-    start = 12 if wide else 10
-    fields = ast.literal_eval(head[start : start + length].decode("latin1"))
-    shape = fields["shape"]
-    if fields["descr"] != "|u1" or fields["fortran_order"] or len(shape) != 3 or min(shape) < 1:
-        raise ValueError(f"holds {fields['descr']} {shape}, wanted uint8 [frames, height, width]")
+    try:
+        wide = head[6] >= 2
+        (length,) = struct.unpack_from("<I" if wide else "<H", head, 8)
+        start = 12 if wide else 10
+        fields = ast.literal_eval(head[start : start + length].decode("latin1"))
+        kind, order, shape = fields["descr"], fields["fortran_order"], fields["shape"]
+        sound = len(shape) == 3 and all(type(side) is int and side > 0 for side in shape)
+    except (struct.error, IndexError, KeyError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
+        raise ValueError(f"has a broken NumPy header ({error})") from error
+    if kind != "|u1" or order or not sound:
+        raise ValueError(f"holds {kind} {shape}, wanted uint8 [frames, height, width]")
     return shape, start + length
 
 
@@ -67,7 +71,7 @@ class ImagesCollector:
         """The next frame; raises NotReady while the file cannot be read."""
         try:
             self._reload()
-        except (OSError, ValueError, SyntaxError, struct.error) as error:
+        except (OSError, ValueError) as error:
             raise NotReady(f"{self._path}: {error}", 1.0) from error
         size = self._shape[0] * self._shape[1]
         start = self._number % self._count * size
@@ -84,7 +88,7 @@ def open_collector(table: CollectorTable) -> ImagesCollector:
     chosen = options(Options, table)
     try:
         return ImagesCollector(table.name, table.period_s, chosen)
-    except (OSError, ValueError, SyntaxError, struct.error) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(
             f"collector '{table.name}'", f"{chosen.path}: {error}", "Set `path` to a .npy file"
         ) from error

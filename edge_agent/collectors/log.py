@@ -5,13 +5,14 @@ What matches beyond the limit is counted and told once a reading, never silently
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 import msgspec
 
@@ -34,32 +35,56 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class FileTail:
-    """New whole lines of a file; begins at its end, survives rotation and truncation."""
+    """New whole lines of a file; begins at its end, survives rotation and truncation.
+
+    The file is held open, so that what was written before a rotation is still read after it.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._path, self._inode, self._rest = path, -1, b""
-        status = path.stat() if path.exists() else None
-        self._position = status.st_size if status else 0
-        self._inode = status.st_ino if status else -1
+        self._path, self._rest = path, b""
+        self._file: IO[bytes] | None = None
+        with contextlib.suppress(FileNotFoundError):
+            self._file = path.open("rb")
+            self._file.seek(0, os.SEEK_END)
 
     def lines(self) -> list[str]:
         """Lines that were completed since the last call."""
         try:
-            with self._path.open("rb") as file:
-                status = os.fstat(file.fileno())
-                if status.st_ino != self._inode or status.st_size < self._position:
-                    self._inode, self._position, self._rest = status.st_ino, 0, b""
-                file.seek(self._position)
-                fresh = file.read(READ_BYTES)
-                self._position = file.tell()
+            fresh = self._read()
+            if not fresh and self._moved():
+                fresh = self._change_over()
         except OSError:
             return []
         *whole, self._rest = (self._rest + fresh).split(b"\n")
-        self._rest = self._rest[-READ_BYTES:]
+        self._rest = self._rest[:READ_BYTES]  # the beginning of an endless line says what it is
         return [line.decode("utf-8", "replace") for line in whole]
 
+    def _read(self) -> bytes:
+        if self._file is None:
+            return b""
+        if os.fstat(self._file.fileno()).st_size < self._file.tell():
+            self._file.seek(0)
+            self._rest = b""
+        return self._file.read(READ_BYTES)
+
+    def _moved(self) -> bool:
+        """Another file has the name now, and ours is read to its end."""
+        if self._file is None:
+            return True
+        ours, named = os.fstat(self._file.fileno()), self._path.stat()
+        return not os.path.samestat(ours, named)
+
+    def _change_over(self) -> bytes:
+        following = self._path.open("rb")
+        self.close()
+        self._file = following
+        return (b"\n" if self._rest else b"") + self._read()
+
     def close(self) -> None:
-        """Nothing is held between readings."""
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+        self._file = None
 
 
 class JournalTail:
@@ -127,7 +152,7 @@ def open_collector(table: CollectorTable) -> LogCollector:
     try:
         re.compile(chosen.pattern)
         tail = FileTail(Path(chosen.path)) if chosen.path else JournalTail(chosen.unit)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise ConfigError(f"{place}.pattern", f"is no regular expression ({error})", "Mend it") from error
     except OSError as error:
         raise ConfigError(place, f"cannot be followed ({error})", "Check that it exists and may be read") from error

@@ -22,9 +22,10 @@ BROWSE_S = 3.0
 def parse_address(text: str) -> Address:
     """`host:port` as a pair; raises ConfigError."""
     host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+    host = host.strip("[] ")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise ConfigError("link.address", f"'{text}' is no address", 'Write for example: address = "10.0.0.5:8883"')
-    return host.strip("[]"), int(port)
+    return host, int(port)
 
 
 def browse(interfaces: list[str], wait_s: float = BROWSE_S, hub: str = "") -> Address | None:

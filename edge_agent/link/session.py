@@ -101,13 +101,14 @@ class LinkSession:
         effects: list[Effect] = []
         for stream, lane in self._lanes.items():
             upto = word.upto.get(stream, 0) if word.epoch == self._epoch else 0
-            if upto > lane.acked:
+            if lane.acked < upto <= lane.last:
                 lane.acked = upto
                 effects.append(Forget(stream=stream, upto=upto))
             lane.rewind()
         restart = bool(self.hub_epoch) and word.hub_epoch != self.hub_epoch
-        self.hub_epoch, self.welcome = word.hub_epoch, True
-        self._resend_s, self._progress_at = self._first_resend, now
+        if effects or not self.welcome:  # a hub that answers and stores nothing must not be hurried
+            self._resend_s = self._first_resend
+        self.hub_epoch, self.welcome, self._progress_at = word.hub_epoch, True, now
         return [*effects, Fetch(restart=restart)]
 
     def appended(self, last: dict[Stream, int]) -> None:

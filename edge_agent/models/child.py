@@ -45,6 +45,7 @@ class InferenceChild:
             while (body := read(stream)) is not None:
                 self._on_word(decoder.decode(body))
         self._process.wait()
+        self._asks.put(None)  # or the writer would wait for ever, with its pipe
         self._on_end()
 
     def _speak(self) -> None:

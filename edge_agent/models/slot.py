@@ -60,10 +60,11 @@ class ModelSlot:
         self._report(state="starting", starts=self._starts, pid=child.pid)
 
     def stop(self) -> None:
-        """End the child."""
+        """End the child; what it had not answered goes up."""
         child, self._child = self._child, None
         if child is not None:
             child.end()
+            self._give_up(child)
 
     def restart(self) -> None:
         """End the child, whatever it does, and start another."""
@@ -76,8 +77,11 @@ class ModelSlot:
         child = self._child
         if self.state["state"] == "failed" or child is None:
             self._judge(frame, None)
-        elif not child.ask(frame):
-            self.gatekeeper.skipped += 1
+        else:
+            if not child.flying:
+                self._answered_at = clock.monotonic_s()  # nothing was asked until now: it owes no answer
+            if not child.ask(frame):
+                self.gatekeeper.skipped += 1
 
     def tick(self, now_us: int) -> None:
         """Once a second: counters, watchdog, another try."""
@@ -101,12 +105,12 @@ class ModelSlot:
             return
         self._answered_at = clock.monotonic_s()
         if isinstance(word, Ready):
-            self._backoff.reset()
             self._report(state="running", digest=word.digest, provider=word.provider, version=word.version, reason="")
         elif isinstance(word, Failed):
             self._report(state="failed", reason=word.reason[:500])
             self._happened("error", word.reason)
         elif isinstance(word, Answer):
+            self._backoff.reset()  # not when it is ready: a model that dies of its first frame must be slowed too
             frame = child.flying.pop(word.number, None)
             if frame is not None:
                 self._judge(frame, word.result)
@@ -120,6 +124,9 @@ class ModelSlot:
         if self.state["state"] != "failed":
             self._report(state="failed", reason="the inference process ended")
             self._happened("error", f"the inference process ended; another try in {wait:.0f} s")
+        self._give_up(child)
+
+    def _give_up(self, child: InferenceChild) -> None:
         for frame in child.flying.values():
             self._judge(frame, None)
 

@@ -14,7 +14,7 @@ from typing import IO
 
 import msgspec
 
-from edge_agent import plugins
+from shared import plugins
 from shared.bundle import load
 from shared.errors import ConfigError, ModelError
 from shared.gate import Result

@@ -140,7 +140,8 @@ def test_nothing_differs_from_itself_and_all_from_nothing(state: State) -> None:
 
 @pytest.mark.parametrize(
     ("left", "right", "equal"),
-    [(1, 1.0, True), (True, 1, False), (0, False, False), ([1], [1.0], True), ([True], [1], False), ([1, 2], [2, 1], False),
+    [(1, 1.0, True), (True, 1, False), (0, False, False), ([1], [1.0], True), ([True], [1], False),
+     ([1, 2], [2, 1], False),
      ({"a": 1}, {"a": 1.0}, True), ({"a": 1}, {"b": 1}, False), ({}, [], False), ("1", 1, False), (-0.0, 0, True)],
 )  # fmt: skip
 def test_same(left: Any, right: Any, equal: bool) -> None:

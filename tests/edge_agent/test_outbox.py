@@ -1,0 +1,498 @@
+"""The outbox on a real SQLite file: what it promises one by one, and as a property that catches seeded bugs (O1-O7)."""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from edge_agent import outbox as module
+from edge_agent.outbox import ROW_BYTES, Lot, Outbox, OutboxFull, Row, status
+from shared.codec import MAX_PAYLOAD, decode, encode
+from shared.errors import ConfigError
+from shared.messages import STREAMS, Alarm, Batch, Event, Stream
+
+FIXED = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+ROOMY = 4_000_000
+TIGHT = 20_000
+"""Room for about ten rows of 1,000 characters."""
+
+
+def event(text: str = "hello") -> Event:
+    return Event(t_us=1, source="test", text=text)
+
+
+def lot(stream: Stream, *texts: str) -> Lot:
+    return Lot(stream=stream, items=[event(text) for text in texts])
+
+
+def batch(row: Row | None) -> Batch:
+    assert row is not None
+    return decode(Batch, row.payload)
+
+
+def texts(row: Row | None) -> list[str]:
+    return [item["text"] for item in batch(row).items]
+
+
+def waiting(outbox: Outbox, stream: Stream) -> Iterator[Batch]:
+    """Everything that would be sent, in order."""
+    seq = outbox.acked[stream]
+    while (row := outbox.after(stream, seq)) is not None:
+        yield batch(row)
+        seq = row.last
+
+
+def spoil(path: Path, statement: str, *arguments: Any) -> None:
+    db = sqlite3.connect(path)
+    with db:
+        assert db.execute(statement, arguments).rowcount == 1
+    db.close()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "outbox.sqlite"
+
+
+@pytest.fixture
+def outbox(path: Path) -> Iterator[Outbox]:
+    opened = Outbox(path, ROOMY, "e1")
+    yield opened
+    opened.close()
+
+
+# -- one by one ----------------------------------------------------------------------------------------
+
+
+def test_rows_come_out_as_they_went_in_until_the_hub_has_them(outbox: Outbox) -> None:
+    outbox.accept([lot("event", "a", "b"), Lot(stream="alarm", items=[event("c")], trace="t")], "holdover")
+    outbox.accept([lot("event", "d")], "synced")
+    first = outbox.after("event", 0)
+    assert texts(first) == ["a", "b"]
+    assert (batch(first).epoch, batch(first).first, batch(first).last, batch(first).clock) == ("e1", 1, 2, "holdover")
+    assert outbox.after("event", 0) == first
+    assert texts(outbox.after("event", 2)) == ["d"]
+    assert outbox.after("event", 3) is None
+    alarm = outbox.after("alarm", 0)
+    assert (texts(alarm), alarm and alarm.trace) == (["c"], "t")
+    assert outbox.waiting() == 4
+    outbox.forget("event", 2)
+    assert texts(outbox.after("event", 0)) == ["d"]
+    assert (outbox.waiting(), outbox.acked["event"], outbox.last["event"]) == (2, 2, 3)
+    outbox.forget("event", 3)
+    outbox.forget("event", 1)
+    assert (outbox.after("event", 0), outbox.acked["event"], outbox.waiting()) == (None, 3, 1)
+
+
+def test_a_row_that_the_hub_holds_in_part_is_sent_again_whole(outbox: Outbox) -> None:
+    outbox.accept([lot("event", "a", "b", "c")], "synced")
+    outbox.forget("event", 2)
+    assert texts(outbox.after("event", 2)) == ["a", "b", "c"]
+
+
+def test_a_restart_changes_nothing(outbox: Outbox, path: Path) -> None:
+    outbox.accept([lot("telemetry", "a"), lot("event", "b")], "synced")
+    outbox.accept([lot("telemetry", "c")], "synced")
+    outbox.forget("telemetry", 1)
+    before = (outbox.epoch, outbox.bytes, outbox.last, outbox.acked, outbox.after("telemetry", 1))
+    outbox.close()
+    again = Outbox(path, ROOMY, "e2")
+    assert (again.epoch, again.bytes, again.last, again.acked, again.after("telemetry", 1)) == before
+    again.accept([lot("telemetry", "d")], "synced")
+    assert [b.first for b in waiting(again, "telemetry")] == [2, 3]
+    again.close()
+
+
+def test_numbers_go_on_after_everything_was_acknowledged_and_the_agent_restarted(outbox: Outbox, path: Path) -> None:
+    outbox.accept([lot("event", "a", "b")], "synced")
+    outbox.forget("event", 2)
+    outbox.close()
+    again = Outbox(path, ROOMY, "e2")
+    again.accept([lot("event", "c")], "synced")
+    assert batch(again.after("event", 2)).first == 3
+    again.close()
+
+
+def test_what_was_accepted_is_on_disk_when_accept_returns(outbox: Outbox, path: Path) -> None:
+    outbox.accept([lot("alarm", "a")], "synced")
+    assert status(path)["streams"]["alarm"] == {"accepted": 1, "at_hub": 0}
+    (mode,) = outbox._db.execute("PRAGMA synchronous").fetchone()
+    assert mode == 2, "FULL"
+
+
+def test_a_damaged_row_is_told_as_lost(outbox: Outbox, path: Path) -> None:
+    for text in "abc":
+        outbox.accept([lot("event", text)], "synced")
+    (payload,) = outbox._db.execute("SELECT payload FROM rows WHERE first=2").fetchone()
+    spoilt = payload.replace(b'"b"', b'"x"')
+    assert spoilt != payload
+    spoil(path, "UPDATE rows SET payload=? WHERE stream='event' AND first=2", spoilt)
+    told = list(waiting(outbox, "event"))
+    assert [(b.first, b.last, b.lost.reason if b.lost else "") for b in told] == [
+        (1, 1, ""), (2, 2, "damaged"), (3, 3, ""),
+    ]  # fmt: skip
+    assert outbox.bytes == sum(len(outbox.after("event", seq).payload) for seq in (0, 2))  # type: ignore[union-attr]
+    assert status(path)["lost"] == [("event", 2, 2, "damaged")]
+
+
+def test_a_crash_while_a_damaged_row_is_given_up_leaves_no_gap(outbox: Outbox, path: Path) -> None:
+    outbox.accept([lot("event", "a")], "synced")
+    outbox.accept([lot("event", "b")], "synced")
+    spoil(path, "UPDATE rows SET crc=crc+1 WHERE first=1")
+    outbox._db.execute("CREATE TRIGGER crash BEFORE INSERT ON lost BEGIN SELECT RAISE(ABORT, 'power cut'); END")
+    with pytest.raises(sqlite3.Error, match="power cut"):
+        outbox.after("event", 0)
+    outbox._db.execute("DROP TRIGGER crash")
+    assert [b.first for b in waiting(outbox, "event")] == [1, 2]
+
+
+def test_a_failed_forget_leaves_the_store_usable(outbox: Outbox) -> None:
+    outbox.accept([lot("event", "a")], "synced")
+    size = outbox.bytes
+    outbox._db.execute("CREATE TRIGGER fails BEFORE UPDATE ON streams BEGIN SELECT RAISE(ABORT, 'no'); END")
+    with pytest.raises(sqlite3.Error, match="no"):
+        outbox.forget("event", 1)
+    assert (outbox.bytes, outbox.acked["event"]) == (size, 0)
+    outbox._db.execute("DROP TRIGGER fails")
+    outbox.accept([lot("event", "b")], "synced")
+    assert [b.first for b in waiting(outbox, "event")] == [1, 2]
+
+
+# -- when it is full -----------------------------------------------------------------------------------
+
+
+def test_a_full_store_gives_up_telemetry_then_events_then_escalations(path: Path) -> None:
+    outbox = Outbox(path, TIGHT, "e1")
+    for stream in STREAMS:
+        for _ in range(3):
+            outbox.accept([lot(stream, "x" * 1000)], "synced")
+    gone: list[Stream] = []
+    before = status(path)["lost"]
+    for _ in range(10):
+        outbox.accept([lot("alarm", "y" * 1000)], "synced")
+        after = status(path)["lost"]
+        if after != before:
+            gone.extend(row[0] for row in after if row not in before)
+        before = after
+    order = list(dict.fromkeys(gone))
+    assert order == ["telemetry", "event", "escalation"]
+    assert {row[0] for row in before} == set(order), "an alarm was given up"
+    assert [(b.first, b.last) for b in waiting(outbox, "telemetry")] == [(1, 3)], "joined ranges, in their place"
+    assert [b.first for b in waiting(outbox, "alarm")] == list(range(1, 14))
+    outbox.close()
+
+
+def test_a_store_full_of_alarms_refuses_and_changes_nothing(path: Path) -> None:
+    outbox = Outbox(path, TIGHT, "e1")
+    for _ in range(12):
+        outbox.accept([lot("alarm", "x" * 1000)], "synced")
+    with pytest.raises(OutboxFull, match="alarms only"):
+        outbox.accept([lot("alarm", "x" * 3000)], "synced")
+    outbox.forget("alarm", 1)
+    outbox.accept([lot("event", "small")], "synced")
+    before = (dict(outbox.last), outbox.bytes, [b.first for b in waiting(outbox, "alarm")], outbox.after("event", 0))
+    with pytest.raises(OutboxFull, match="nothing was stored"):
+        outbox.accept([lot("event", "z"), lot("alarm", "x" * 3000)], "synced")
+    after = (dict(outbox.last), outbox.bytes, [b.first for b in waiting(outbox, "alarm")], outbox.after("event", 0))
+    assert after == before
+    assert not status(path)["lost"], "the eviction was undone too"
+    outbox.forget("alarm", outbox.last["alarm"])
+    outbox.accept([lot("alarm", "x" * 3000)], "synced")
+    outbox.close()
+
+
+@pytest.mark.parametrize("length", [20, 1000, 5000, 30_000])
+def test_the_file_keeps_its_bound_and_telemetry_always_finds_room(path: Path, length: int) -> None:
+    bound = 1_000_000
+    outbox = Outbox(path, bound, "e1")
+    rows = min(2000, 3 * bound // (length + 200))
+    with outbox._db:  # one commit for all: only the sizes matter here
+        outbox._db.execute("PRAGMA synchronous=OFF")
+    for _ in range(rows):
+        outbox.accept([lot("event", "x" * length)], "synced")
+    outbox.accept([Lot(stream="alarm", items=[event("fire")])], "synced")
+    assert outbox.bytes <= bound
+    outbox._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    assert path.stat().st_size <= bound
+    assert texts(outbox.after("alarm", 0)) == ["fire"]
+    outbox.close()
+
+
+def test_a_smaller_bound_is_kept_from_the_next_commit_on(path: Path) -> None:
+    outbox = Outbox(path, ROOMY, "e1")
+    for _ in range(30):
+        outbox.accept([lot("telemetry", "x" * 1000)], "synced")
+    outbox.close()
+    smaller = Outbox(path, TIGHT, "e2")
+    smaller.accept([lot("event", "y")], "synced")
+    assert smaller.bytes <= TIGHT
+    told = list(waiting(smaller, "telemetry"))
+    assert told[0].lost is not None
+    assert told[-1].last == 30
+    smaller.close()
+
+
+def test_large_items_are_spread_over_rows_that_a_hub_can_take(outbox: Outbox) -> None:
+    outbox.accept([Lot(stream="event", items=[event("\x01" * 2000) for _ in range(300)])], "synced")
+    rows = list(waiting(outbox, "event"))
+    sizes = [len(outbox.after("event", b.first - 1).payload) for b in rows]  # type: ignore[union-attr]
+    assert max(sizes) <= ROW_BYTES < MAX_PAYLOAD
+    assert [n for b in rows for n in range(b.first, b.last + 1)] == list(range(1, 301))
+
+
+# -- broken files --------------------------------------------------------------------------------------
+
+
+def rubbish(path: Path) -> None:
+    path.write_bytes(b"this is no database at all " * 500)
+
+
+def broken_page(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(4096 * 6)
+        file.write(b"\xff" * 4096)
+
+
+@pytest.mark.parametrize("harm", [rubbish, broken_page])
+def test_a_corrupted_file_is_moved_aside_and_a_new_epoch_begins(
+    path: Path, harm: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    outbox = Outbox(path, ROOMY, "e1")
+    for _ in range(50):
+        outbox.accept([lot("event", "x" * 3000)], "synced")
+    outbox.close()
+    harm(path)
+    again = Outbox(path, ROOMY, "e2")
+    assert again.epoch == "e2"
+    assert again.waiting() == 0
+    again.accept([lot("event", "new")], "synced")
+    assert (batch(again.after("event", 0)).epoch, batch(again.after("event", 0)).first) == ("e2", 1)
+    again.close()
+    assert Path(f"{path}.damaged").exists()
+    assert "store.damaged" in [record.message for record in caplog.records]
+
+
+def test_a_newer_schema_is_refused_and_left_as_it_is(path: Path) -> None:
+    Outbox(path, ROOMY, "e1").close()
+    db = sqlite3.connect(path)
+    db.execute(f"PRAGMA user_version={module.SCHEMA_VERSION + 1}")
+    db.close()
+    before = path.read_bytes()
+    with pytest.raises(ConfigError, match="newer agent") as caught:
+        Outbox(path, ROOMY, "e2")
+    assert caught.value.cure
+    assert path.read_bytes() == before
+    assert not Path(f"{path}.damaged").exists()
+
+
+def test_a_place_that_cannot_hold_a_file_is_told_with_its_cure(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be opened"):
+        Outbox(tmp_path / "not-there" / "outbox.sqlite", ROOMY, "e1")
+
+
+# -- the property --------------------------------------------------------------------------------------
+
+Step = tuple[str, Stream, int]
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("accept"), st.sampled_from(STREAMS), st.integers(1, 3)),
+        st.tuples(st.just("accept"), st.sampled_from(STREAMS), st.integers(1, 3)),
+        st.tuples(st.just("accept"), st.just("telemetry"), st.integers(1, 3)),
+        st.tuples(st.just("accept"), st.just("alarm"), st.just(15)),  # most of the room
+        st.tuples(st.just("send"), st.sampled_from(STREAMS), st.integers(1, 4)),
+        st.tuples(st.just("reopen"), st.just("alarm"), st.just(0)),
+    ),
+    min_size=8,
+    max_size=30,
+)
+
+
+class Checker:
+    """Plays the hub and remembers what was accepted; asserts what must hold of any outbox."""
+
+    def __init__(self, folder: Path, kind: type[Outbox]) -> None:
+        self.path, self.kind, self.made = folder / "o.sqlite", kind, 0
+        self.outbox = kind(self.path, TIGHT, "e1")
+        self.accepted: dict[Stream, list[str]] = {stream: [] for stream in STREAMS}
+        self.held: dict[Stream, list[str | None]] = {stream: [] for stream in STREAMS}
+
+    def accept(self, stream: Stream, count: int) -> None:
+        names = []
+        for _ in range(count):
+            self.made += 1
+            names.append(f"{self.made} {'x' * 700}")
+        before = self.seen()
+        try:
+            self.outbox.accept([lot(stream, *names)], "synced")
+        except OutboxFull:
+            assert self.seen() == before, "a refusal changed something"
+            items = [event(name) for name in names]
+            size = len(encode(Batch(epoch="e1", first=len(self.accepted[stream]) + 1, items=items)))
+            alarms = sum(len(row[3]) for row in before[3] if row[0] == "alarm")
+            assert alarms + size > TIGHT * module.PAYLOAD_SHARE, "refused while others could be given up (O5)"
+            return
+        self.accepted[stream] += names
+        assert self.outbox.last[stream] == len(self.accepted[stream]), "numbers have a gap or come twice (O3)"
+
+    def send(self, stream: Stream, rows: int) -> None:
+        """The hub takes up to `rows` rows, commits and acknowledges."""
+        held = self.held[stream]
+        for _ in range(rows):
+            row = self.outbox.after(stream, len(held))
+            assert row == self.outbox.after(stream, len(held)), "reading changed something"
+            if row is None:
+                assert len(held) == len(self.accepted[stream]), "something accepted is nowhere (O1)"
+                break
+            got = batch(row)
+            assert got.epoch == "e1"
+            assert got.first <= len(held) + 1 <= got.last == row.last, "a gap or an old row (O3)"
+            assert stream != "alarm" or got.lost is None, "an alarm was given up (O5)"
+            items = [None] * (got.last - got.first + 1) if got.lost else [item["text"] for item in got.items]
+            held += items[len(held) + 1 - got.first :]
+        # A crash before the acknowledgement: the same set must be there (O6).
+        self.reopen("alarm", 0)
+        if held:
+            self.outbox.forget(stream, len(held))
+
+    def reopen(self, _stream: Stream, _count: int) -> None:
+        before = self.seen()
+        self.outbox.close()
+        self.outbox = self.kind(self.path, TIGHT, "e2")
+        assert self.seen() == before, "a restart changed something (O6)"
+
+    def seen(self) -> Any:
+        out = self.outbox
+        rows = out._db.execute("SELECT stream, first, last, payload FROM rows ORDER BY stream, first").fetchall()
+        lost = out._db.execute("SELECT * FROM lost ORDER BY stream, first").fetchall()
+        assert out.bytes == sum(len(row[3]) for row in rows), "the count of bytes is wrong"
+        assert out.bytes <= TIGHT, "more than the bound (O2)"
+        return out.epoch, dict(out.last), dict(out.acked), rows, lost
+
+    def finish(self) -> None:
+        for stream in STREAMS:
+            while len(self.held[stream]) < len(self.accepted[stream]):
+                self.send(stream, 5)
+            wrong = [
+                number
+                for number, (got, want) in enumerate(zip(self.held[stream], self.accepted[stream], strict=True), 1)
+                if got not in {None, want}
+            ]
+            assert not wrong, f"{stream} {wrong} arrived as something else"
+        assert self.outbox.waiting() == 0
+
+
+def check_outbox(kind: type[Outbox], steps: list[Step]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        checker = Checker(Path(folder), kind)
+        try:
+            for name, stream, count in steps:
+                getattr(checker, name)(stream, count)
+                checker.seen()
+            checker.finish()
+        finally:
+            checker.outbox.close()
+
+
+@FIXED
+@given(STEPS)
+def test_all_that_was_accepted_is_at_the_hub_or_told_as_lost(steps: list[Step]) -> None:
+    check_outbox(Outbox, steps)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(3600)
+@settings(FIXED, max_examples=2000)
+@given(STEPS)
+def test_all_that_was_accepted_is_at_the_hub_or_told_as_lost_in_many_runs(steps: list[Step]) -> None:
+    check_outbox(Outbox, steps)
+
+
+# -- seeded bugs ---------------------------------------------------------------------------------------
+
+
+class LosesSilently(Outbox):
+    def _lose(self, stream: Stream, first: int, last: int, reason: str) -> None:
+        self._db.execute("DELETE FROM rows WHERE stream=? AND first=?", (stream, first))
+
+
+class UsesNumbersAgain(Outbox):
+    def __init__(self, path: Path, max_bytes: int, new_epoch: str) -> None:
+        super().__init__(path, max_bytes, new_epoch)
+        found = dict(self._db.execute("SELECT stream, max(last) FROM rows GROUP BY stream").fetchall())
+        self.last = {stream: found.get(stream, 0) for stream in STREAMS}
+
+
+class DeletesWhatItReads(Outbox):
+    def after(self, stream: Stream, seq: int) -> Row | None:
+        row = super().after(stream, seq)
+        if row is not None:
+            self._db.execute("DELETE FROM rows WHERE stream=? AND last=?", (stream, row.last))
+        return row
+
+
+class GivesUpAlarms(Outbox):
+    def _make_room(self, size: int) -> None:
+        while self.bytes + size > self._cap:
+            victim = next(filter(None, map(self._oldest, STREAMS)))
+            self._lose(victim[0], victim[1], victim[2], "evicted")
+            self.bytes -= victim[3]
+
+
+class GivesUpNewest(Outbox):
+    def _oldest(self, stream: Stream) -> tuple[Stream, int, int, int] | None:
+        query = "SELECT stream, first, last, length(payload) FROM rows WHERE stream=? ORDER BY first DESC LIMIT 1"
+        found: tuple[Stream, int, int, int] | None = self._db.execute(query, (stream,)).fetchone()
+        if found is not None:
+            self.last[stream] = found[1] - 1
+        return found
+
+
+class ForgetsTooMuch(Outbox):
+    def forget(self, stream: Stream, upto: int) -> None:
+        super().forget(stream, upto + 1)
+
+
+class NoBound(Outbox):
+    def _make_room(self, size: int) -> None:
+        pass
+
+
+class KeepsHalf(Outbox):
+    """Stores what it took although it says that it refused."""
+
+    def accept(self, lots: Any, clock: Any) -> None:
+        try:
+            super().accept(lots, clock)
+        except OutboxFull:
+            self.last[lots[0].stream] += 1
+            raise
+
+
+@pytest.mark.parametrize(
+    "bug",
+    [
+        LosesSilently, UsesNumbersAgain, DeletesWhatItReads, GivesUpAlarms, GivesUpNewest, ForgetsTooMuch, NoBound,
+        KeepsHalf,
+    ],
+)  # fmt: skip
+def test_the_checker_catches_a_seeded_bug(bug: type[Outbox]) -> None:
+    @settings(FIXED, max_examples=300, phases=[Phase.generate], report_multiple_bugs=False)
+    @given(STEPS)
+    def run(steps: list[Step]) -> None:
+        check_outbox(bug, steps)
+
+    with pytest.raises((AssertionError, sqlite3.IntegrityError)):
+        run()
+
+
+def test_an_alarm_round_trips_as_it_is(outbox: Outbox) -> None:
+    alarm = Alarm(id="a", metric="cpu.load", kind="high", state="raised", priority="high", t_us=1, value=1.0, limit=0.5)
+    outbox.accept([Lot(stream="alarm", items=[alarm])], "synced")
+    assert batch(outbox.after("alarm", 0)).items[0]["metric"] == "cpu.load"

@@ -1,0 +1,304 @@
+"""The link's session in a simulated world (invariants O1, O3, O4, O7, O9); the same world catches seeded bugs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from simulators.link import Device, MemoryOutbox, World, device_with, play
+
+from edge_agent.link.session import (
+    GREET_S,
+    LONGEST_RESEND_S,
+    WINDOW_ROWS,
+    Effect,
+    Fetch,
+    Forget,
+    Greet,
+    LinkSession,
+    Send,
+)
+from shared.messages import STREAMS, Ack, Session, Stream
+
+EMPTY: dict[Stream, int] = dict.fromkeys(STREAMS, 0)
+SEEDS = 200
+
+
+def welcome(**changes: object) -> Session:
+    word = Session(hub_epoch="h1", protocol=1, session="c1", epoch="e1", upto={})
+    return replace(word, **changes)  # type: ignore[arg-type]
+
+
+def joined(last: dict[Stream, int] | None = None, acked: dict[Stream, int] | None = None) -> LinkSession:
+    """A session that the hub has welcomed."""
+    session = LinkSession("e1", EMPTY | (acked or {}), "h1")
+    session.appended(EMPTY | (last or {}))
+    assert session.up("c1", 0.0) == [Greet()]
+    assert session.welcomed(welcome(), 0.0) == [Fetch(restart=False)]
+    return session
+
+
+def send_all(session: LinkSession, now: float = 0.0) -> list[tuple[Stream, int]]:
+    """Rows of one item each, sent until the session has no more to send."""
+    done: list[tuple[Stream, int]] = []
+    while (send := session.next()) is not None:
+        session.sent(send.stream, send.after + 1, now)
+        done.append((send.stream, send.after + 1))
+    return done
+
+
+# -- the world -----------------------------------------------------------------------------------------
+
+
+def test_after_healing_all_is_at_the_hub_once_and_in_order() -> None:
+    worlds = [play(seed) for seed in range(SEEDS)]
+    assert sum(len(items) for world in worlds for items in world.hub.stored.values()) > 50 * SEEDS
+    assert any(world.hub.lost for world in worlds)
+    assert any(world.abandoned for world in worlds)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(3600)
+def test_after_healing_all_is_at_the_hub_in_ten_thousand_worlds() -> None:
+    for seed in range(10_000):
+        play(seed)
+
+
+# -- seeded bugs ---------------------------------------------------------------------------------------
+
+
+class ForgetsWhenSent(Device):
+    """Takes the broker's PUBACK for the hub's word."""
+
+    def send(self, send: Send) -> bool:
+        done = super().send(send)
+        if done:
+            self.forget(send.stream, self.session._lanes[send.stream].sent)
+        return done
+
+
+class AnyEpoch(LinkSession):
+    def acknowledged(self, ack: Ack, now: float) -> list[Effect]:
+        return super().acknowledged(replace(ack, epoch=self._epoch), now)
+
+
+class AnyFuture(LinkSession):
+    def acknowledged(self, ack: Ack, now: float) -> list[Effect]:
+        return super().acknowledged(replace(ack, upto=ack.upto + 1), now)
+
+
+class NeverRewinds(LinkSession):
+    def down(self) -> list[Effect]:
+        self.connected = self.welcome = False
+        return []
+
+    def welcomed(self, word: Session, now: float) -> list[Effect]:
+        places = {stream: (lane.sent, lane.flying.copy()) for stream, lane in self._lanes.items()}
+        effects = super().welcomed(word, now)
+        for stream, (sent, flying) in places.items():
+            self._lanes[stream].sent, self._lanes[stream].flying = sent, flying
+        return effects
+
+    def tick(self, now: float) -> list[Effect]:
+        return super().tick(now) if not self.welcome else []
+
+
+class SendsBeforeWelcome(LinkSession):
+    def next(self) -> Send | None:
+        welcome, self.welcome = self.welcome, self.connected
+        send = super().next()
+        self.welcome = welcome
+        return send
+
+
+class NeverResends(LinkSession):
+    def tick(self, now: float) -> list[Effect]:
+        return super().tick(now) if not self.welcome else []
+
+
+@pytest.mark.parametrize(
+    ("bug", "shows"),
+    [
+        (ForgetsWhenSent, "was forgotten up to"),
+        (device_with(AnyEpoch), "was forgotten up to"),
+        (device_with(AnyFuture), "was forgotten up to"),
+        (device_with(NeverRewinds), "did not all arrive"),
+        (device_with(SendsBeforeWelcome), "before the hub had answered"),
+        (device_with(NeverResends), "did not all arrive"),
+    ],
+    ids=["forgets-when-sent", "any-epoch", "any-future", "never-rewinds", "sends-before-welcome", "never-resends"],
+)
+def test_the_world_catches_a_seeded_bug(bug: type[Device], shows: str) -> None:
+    def run() -> None:
+        for seed in range(SEEDS):
+            play(seed, bug)
+
+    with pytest.raises(AssertionError, match=shows):
+        run()
+
+
+# -- one by one ----------------------------------------------------------------------------------------
+
+
+def test_an_alarm_passes_a_backlog() -> None:
+    world = World(1)
+    for _ in range(500):
+        world.outbox.accept("telemetry", 1)
+    sent: list[Stream] = []
+
+    class Watching(Device):
+        def send(self, send: Send) -> bool:
+            sent.append(send.stream)
+            if len(sent) == 100:  # in the middle of a pump
+                self.outbox.accept("alarm", 1)
+                self.session.appended(self.outbox.last)
+            return super().send(send)
+
+    world.device = Watching(world, world.outbox)
+    world.heal(60.0)
+    world.settled()
+    assert "alarm" not in sent[:100]
+    assert "alarm" in sent[100 : 100 + WINDOW_ROWS + 1]
+    assert sent.count("telemetry") == 500
+
+
+def test_a_window_bounds_what_flies_and_each_stream_has_its_own() -> None:
+    session = joined({"telemetry": 100, "event": 100})
+    assert send_all(session) == [("event", n) for n in range(1, WINDOW_ROWS + 1)] + [
+        ("telemetry", n) for n in range(1, WINDOW_ROWS + 1)
+    ]
+    session.acknowledged(Ack(epoch="e1", stream="event", upto=1), 0.1)
+    assert send_all(session) == [("event", WINDOW_ROWS + 1)]
+
+
+@pytest.mark.parametrize(
+    "ack",
+    [
+        Ack(epoch="e0", stream="telemetry", upto=7),
+        Ack(epoch="e1", stream="telemetry", upto=11),
+        Ack(epoch="e1", stream="telemetry", upto=5),
+        Ack(epoch="e1", stream="telemetry", upto=-1),
+        Ack(epoch="e1", stream="alarm", upto=1),
+    ],
+    ids=["another-epoch", "future", "same", "past", "future-of-an-empty-stream"],
+)
+def test_an_acknowledgement_that_cannot_be_changes_nothing(ack: Ack) -> None:
+    session = joined({"telemetry": 10}, {"telemetry": 5})
+    sent = send_all(session)
+    assert session.acknowledged(ack, 1.0) == []
+    assert session.next() is None
+    session.down()
+    session.up("c1", 2.0)
+    session.welcomed(welcome(), 2.0)
+    assert send_all(session) == sent
+
+
+def test_a_hub_that_claims_more_than_was_ever_accepted_makes_nothing_forgotten() -> None:
+    session = joined({"telemetry": 3})
+    effects = session.welcomed(welcome(upto={"telemetry": 900}), 0.0)
+    assert not [effect for effect in effects if isinstance(effect, Forget)]
+    session.appended(EMPTY | {"telemetry": 4})
+    assert [seq for _, seq in send_all(session)] == [1, 2, 3, 4]
+
+
+def test_the_answer_to_a_birth_says_what_need_not_be_sent() -> None:
+    session = LinkSession("e1", EMPTY)
+    session.appended(EMPTY | {"telemetry": 10, "alarm": 2})
+    session.up("c1", 0.0)
+    effects = session.welcomed(welcome(upto={"telemetry": 8, "alarm": 2}), 0.0)
+    assert Forget(stream="telemetry", upto=8) in effects
+    assert Forget(stream="alarm", upto=2) in effects
+    assert send_all(session) == [("telemetry", 9), ("telemetry", 10)]
+
+
+def test_the_answer_of_another_epoch_tells_nothing_about_this_one() -> None:
+    session = LinkSession("e1", EMPTY)
+    session.appended(EMPTY | {"telemetry": 10})
+    session.up("c1", 0.0)
+    assert session.welcomed(welcome(epoch="e0", upto={"telemetry": 8}), 0.0) == [Fetch(restart=False)]
+    assert len(send_all(session)) == 10
+
+
+def test_the_answer_to_another_connection_is_no_welcome() -> None:
+    session = LinkSession("e1", EMPTY)
+    session.appended(EMPTY | {"alarm": 1})
+    session.up("c2", 0.0)
+    assert session.welcomed(welcome(), 0.0) == []
+    assert session.next() is None
+
+
+def test_another_life_of_the_hub_restarts_the_twin() -> None:
+    session = joined()
+    assert session.welcomed(welcome(hub_epoch="h2"), 1.0) == [Fetch(restart=True)]
+    assert session.hub_epoch == "h2"
+    assert session.welcomed(welcome(hub_epoch="h2"), 2.0) == [Fetch(restart=False)]
+
+
+def refuse(session: LinkSession) -> None:
+    session.welcomed(welcome(refused="protocol 1 is not served"), 1.0)
+
+
+def cut(session: LinkSession) -> None:
+    session.down()
+
+
+@pytest.mark.parametrize("end", [refuse, cut])
+def test_a_refused_or_broken_session_sends_nothing(end: Callable[[LinkSession], None]) -> None:
+    session = joined({"alarm": 3, "telemetry": 50})
+    end(session)
+    assert session.next() is None
+    assert [e for e in session.tick(100.0) if not isinstance(e, Greet)] == []
+    assert session.next() is None
+
+
+def test_a_refused_session_asks_again_and_goes_on_when_it_is_let_in() -> None:
+    session = joined({"alarm": 1})
+    refuse(session)
+    assert session.refused
+    assert session.tick(GREET_S) == [Greet()]
+    session.welcomed(welcome(), GREET_S + 1)
+    assert not session.refused
+    assert send_all(session) == [("alarm", 1)]
+
+
+def resends(session: LinkSession, seconds: int, answered: bool) -> list[int]:
+    """Times at which the session sent its row again; `answered`: the hub answers births, and never acknowledges."""
+    times = []
+    for now in range(1, seconds):
+        greeted = session.tick(float(now))
+        if greeted and answered:
+            session.welcomed(welcome(), float(now))
+        if send_all(session, float(now)):
+            times.append(now)
+    return times
+
+
+@pytest.mark.parametrize("answered", [False, True], ids=["hub-silent", "hub-answers-births-only"])
+def test_resending_backs_off_until_something_is_acknowledged(answered: bool) -> None:
+    session = joined({"telemetry": 3})
+    send_all(session)
+    times = [0, *resends(session, 400, answered)]
+    waits = [after - before for before, after in itertools.pairwise(times)]
+    assert waits[:4] == [5, 10, 20, 40]
+    assert set(waits[4:]) == {int(LONGEST_RESEND_S)}
+    session.acknowledged(Ack(epoch="e1", stream="telemetry", upto=1), 400.0)
+    assert session.tick(404.0) == []
+    assert session.tick(405.0) == [Greet()]
+
+
+def test_an_unanswered_birth_is_repeated() -> None:
+    session = LinkSession("e1", EMPTY)
+    session.up("c1", 10.0)
+    assert session.tick(10.0 + GREET_S - 0.1) == []
+    assert session.tick(10.0 + GREET_S) == [Greet()]
+    assert session.tick(10.0 + GREET_S + 1) == []
+
+
+def test_nothing_happens_without_a_connection() -> None:
+    session = LinkSession("e1", EMPTY)
+    session.appended(EMPTY | {"alarm": 9})
+    assert session.tick(1e6) == []
+    assert session.next() is None
+    assert MemoryOutbox("e1").after("alarm", 0) is None
