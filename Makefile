@@ -33,6 +33,7 @@ check: .venv/.dev ## lint, format, types, floors, docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --python-version 3.10 -p shared -p edge_agent
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/test_docs.py tests/test_floors.py
 

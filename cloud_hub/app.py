@@ -115,7 +115,7 @@ class HubApp:
 
 def web(lifespan: Any = None) -> FastAPI:
     """The routes alone; `openapi.json` is made from this without a database."""
-    app = FastAPI(title="Tidegate hub", version=VERSION, lifespan=lifespan, docs_url="/docs", redoc_url=None)
+    app = FastAPI(title="Tidegate hub", version=VERSION, lifespan=lifespan, docs_url=None, redoc_url=None)
     problems.install(app)
     for router in (devices.router, devices.commands_router, twins.router, incidents.router, models.router):
         app.include_router(router)

@@ -41,6 +41,9 @@ def result(session: Session, device: str, word: CommandResult, now_us: int) -> N
     row = session.get(Command, word.id)
     if row is None or row.device != device or row.done_us is not None:
         return
+    if word.state == "accepted":  # it was heard; how it ended is told by another word
+        row.state = word.state
+        return
     row.state, row.text, row.output, row.done_us = word.state, word.text, dict(word.output), now_us
     audit.add(session, now_us, device, f"command.{word.state}", f"{row.verb} {row.target}", device=device,
               trace=row.traceparent, command=row.id, text=word.text)  # fmt: skip

@@ -19,7 +19,7 @@ from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError
 from sqlmodel import Session
 
 from cloud_hub.tables import Meta
@@ -33,7 +33,11 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.engine = _engine(url)
-        migrate(self.engine, url)
+        try:
+            migrate(self.engine, url)
+        except ConfigError:
+            self.engine.dispose()
+            raise
         self.hub_epoch = self._hub_epoch()
 
     @contextmanager
@@ -116,5 +120,5 @@ def migrate(engine: Engine, url: str) -> None:
     except CommandError as error:
         reason = f"the schema is newer than this hub ({error})"
         raise ConfigError("database", reason, "Install the newer version again, or restore a backup") from error
-    except OperationalError as error:
+    except DatabaseError as error:  # no such folder, no right to write, or a file that is no database
         raise ConfigError("database", f"cannot be opened ({error.orig})", "Check path, owner and disk") from error

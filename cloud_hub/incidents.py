@@ -25,6 +25,8 @@ def subject_of(metric: str) -> str:
 def alarm_changed(session: Session, device: str, alarm: Alarm, now_us: int, trace: str) -> None:
     """Take an alarm raised or cleared by a device: keep it, and open or settle its incident."""
     row = session.get(AlarmRow, alarm.id)
+    if row is not None and row.device != device:  # an id is its device's own: no other clears it
+        return
     if alarm.state == "cleared":
         if row is not None and row.cleared_us is None:
             row.state, row.cleared_us = "cleared", alarm.t_us

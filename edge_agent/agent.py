@@ -142,9 +142,10 @@ class Agent:
         return msgspec.structs.asdict(settings)
 
     def _fetch(self, restart: bool) -> None:
-        self._keep.put("hub_epoch", self._uplink.session.hub_epoch)
         self._report_device()
         self._twin.fetch(restart)
+        # Last: after a crash before this line, the hub's other life is noticed again.
+        self._keep.put("hub_epoch", self._uplink.session.hub_epoch)
 
     def _received(self, rest: str, inbound: Inbound) -> None:
         if rest.startswith("commands/"):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shared.messages import Applied
-from shared.twin import State, difference, merge
+from shared.twin import State, difference, merge, same
 
 Handler = Callable[[Any], Any]
 """Takes a wanted value, puts it in force and returns the value that is now in force; raises ValueError to refuse."""
@@ -44,27 +44,45 @@ class LocalDocument:
 Effect = Report | Remember | Applied
 
 
+def _patch(old: State, new: State) -> State:
+    """What makes `new` of `old` when it is merged over it: null for each field that is gone."""
+    result: State = {key: None for key in old if key not in new}
+    for key, value in new.items():
+        have = old.get(key)
+        if isinstance(value, dict) and isinstance(have, dict):
+            if inner := _patch(have, value):
+                result[key] = inner
+        elif key not in old or not same(value, have):
+            result[key] = value
+    return result
+
+
 class Twin:
     """All documents of this device. Names: '' classic, 'thresholds', 'gates'."""
 
     def __init__(self, documents: dict[str, LocalDocument]) -> None:
         self.documents = documents
         self._handlers: dict[tuple[str, str], Handler] = {}
+        self._said: set[tuple[str, str]] = set()
 
     def handle(self, name: str, key: str, handler: Handler) -> None:
         """Let `handler` act on desired `key` of document `name`; a kept desired value is put in force at once.
 
-        So a device that boots without network works with the last state it was asked for.
+        So a device that boots without network works with the last state it was asked for. What was in force
+        before the boot and is not now is no longer reported, unless `report` has just said so.
         """
         self._handlers[name, key] = handler
         document = self.documents.setdefault(name, LocalDocument())
-        if key in document.desired:
-            self._act(name, document, key, document.desired[key])
+        if key in document.desired and self._act(name, document, key, document.desired[key]).state != "refused":
+            return
+        if (name, key) not in self._said:
+            document.reported = {other: value for other, value in document.reported.items() if other != key}
 
-    def hub_changed(self) -> None:
-        """Another life of the hub (restored backup): its versions begin anew."""
+    def hub_changed(self) -> list[Effect]:
+        """Another life of the hub (restored backup): its versions begin anew, also after a crash just now."""
         for document in self.documents.values():
             document.version = 0
+        return [Remember(name=name) for name in self.documents]
 
     def fetched(self, name: str, body: State) -> list[Effect]:
         """The hub's answer to a get: the whole document."""
@@ -75,7 +93,7 @@ class Twin:
         document.desired = state.get("desired") or {}
         wanted = difference(document.desired, document.reported)
         effects = self._apply(name, document, wanted)
-        stale = difference(document.reported, state.get("reported") or {})
+        stale = _patch(state.get("reported") or {}, document.reported)
         return effects + ([Report(name=name, reported=stale)] if stale else [])
 
     def missing(self, name: str) -> list[Effect]:
@@ -93,12 +111,14 @@ class Twin:
         return self._apply(name, document, wanted)
 
     def report(self, name: str, reported: State) -> list[Effect]:
-        """Something about the device changed by itself; only what really differs is published."""
+        """Something about the device changed by itself; each value is whole, only what differs is published."""
         document = self.documents.setdefault(name, LocalDocument())
-        changed = difference(reported, document.reported)
+        whole = {**document.reported, **reported}
+        self._said |= {(name, key) for key in reported}
+        changed = _patch(document.reported, whole)
         if not changed:
             return []
-        document.reported = merge(document.reported, changed)
+        document.reported = whole
         return [Remember(name=name), Report(name=name, reported=changed)]
 
     # -- inside ------------------------------------------------------------------------------------
@@ -119,7 +139,7 @@ class Twin:
         for key in wanted:
             progress.append(self._progress(name, document, key, "received"))
             progress.append(self._act(name, document, key, document.desired.get(key)))
-        changed = difference(document.reported, before)
+        changed = _patch(before, document.reported)
         report: list[Effect] = [Report(name=name, reported=changed)] if changed else []
         return [Remember(name=name), *report, *progress]
 
@@ -131,7 +151,7 @@ class Twin:
             in_force = handler(value)
         except ValueError as error:
             return self._progress(name, document, key, "refused", str(error))
-        document.reported = merge(document.reported, {key: in_force})
+        document.reported = {**document.reported, key: in_force}
         lacking = difference({key: value}, {key: in_force})
         return self._progress(name, document, key, "applied" if lacking else "verified")
 

@@ -36,7 +36,7 @@ class TwinLink:
     def fetch(self, restart: bool) -> None:
         """The hub is there: get every document; after another life of the hub, as if for the first time."""
         if restart:
-            self._twin.hub_changed()
+            self._carry_out(self._twin.hub_changed(), "")
         for name in NAMES:
             self._publish(_rest(name, "get"), {})
 

@@ -133,14 +133,20 @@ def _verify(session: Session, action: Action, now_us: int, settings: Actions) ->
         _end(session, action, "failed", f"the twin did not show it within {settings.verify_s:g} s", now_us)
 
 
+def _looks(session: Session, incident_id: str) -> int:
+    """How many looks the incident has had."""
+    return sum(a.verb == "diagnose" and a.state == "verified" for a in incidents.actions(session, incident_id))
+
+
 def _end(session: Session, action: Action, state: str, outcome: str, now_us: int) -> None:
     action.state, action.outcome = state, outcome
     _told(session, action, "hub", f"action.{state}", now_us, outcome=outcome)
     log.info(
         f"action.{state}", extra={"fields": {"action": action.id, "verb": action.verb}, "trace": action.traceparent}
     )
-    if state == "verified" and action.verb == "diagnose":
-        # What the look brought is new evidence: the incident goes back to the desk.
+    if state == "verified" and action.verb == "diagnose" and _looks(session, action.incident) == 1:
+        # What the first look brought is new evidence: the incident goes back to the desk. Not after every look,
+        # or a desk that always wants another would never end.
         incident = session.get_one(Incident, action.incident)
         if incident.state != "resolved":
             incident.diagnosed_us = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
@@ -128,7 +128,7 @@ commands_router = APIRouter(prefix="/api/v1/commands", tags=["devices"])
 
 
 @commands_router.get("/{command_id}")
-def command_state(command_id: str, hub: TheHub, _caller: Reader) -> dict[str, Any]:
+def command_state(command_id: str, hub: TheHub, _caller: Reader) -> Command:
     """What became of a command."""
     with hub.db.read() as session:
-        return commands.get(session, command_id).model_dump()
+        return commands.get(session, command_id)

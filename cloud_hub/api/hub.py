@@ -36,15 +36,15 @@ class Caller:
     trace: str
 
 
-def hub_of(request: Request) -> Hub:
-    """The running hub."""
+async def hub_of(request: Request) -> Hub:
+    """The running hub. A coroutine, so that FastAPI needs no thread for it."""
     hub: Hub = request.app.state.hub
     return hub
 
 
 def _caller(power: str) -> Callable[[Request], Caller]:
     def check(request: Request) -> Caller:
-        hub = hub_of(request)
+        hub: Hub = request.app.state.hub
         scheme, _, text = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not text:
             raise HubError(401, "Not signed in", "send a token as 'Authorization: Bearer tg_...'")

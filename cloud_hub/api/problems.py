@@ -32,7 +32,7 @@ async def _invalid(_request: Request, error: Any) -> JSONResponse:
 
 
 async def _http(_request: Request, error: Any) -> JSONResponse:
-    return _problem(error.status_code, str(error.detail), "see /docs for what there is")
+    return _problem(error.status_code, str(error.detail), "see /openapi.json for what there is")
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:

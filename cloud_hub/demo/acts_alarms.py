@@ -76,7 +76,7 @@ def desk(world: World) -> list[str]:
     after = world.client.reported(device)["models"][MODEL]
     if after["starts"] <= before["starts"] or after["state"] != "running":
         raise ActFailed(f"the twin shows {after}")
-    trail = world.client.get("/audit", trace=alarm["trace_id"])
+    trail = world.client.get("/audit", trace=alarm["trace_id"], verify=True)
     kinds = [row["kind"] for row in reversed(trail["rows"])]
     missing = [kind for kind in EXPECTED if kind not in kinds]
     if missing or trail["broken_at"] is not None:

@@ -8,10 +8,11 @@ camera would deliver them. The models take `to_input(images)`, that is uint8/255
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import comb
 
 import numpy as np
 from numpy.typing import NDArray
+
+from shared.gate import calibrate
 
 Images = NDArray[np.uint8]  # [N, 8, 8], values 0..255
 Labels = NDArray[np.int64]  # [N], values 0..9
@@ -84,28 +85,11 @@ def accuracies(reader: Reader, images: Images, labels: Labels) -> list[float]:
     return [100.0 * float((read(reader, with_brightness(images, factor))[0] == labels).mean()) for factor in BRIGHTNESS]
 
 
-def allowed_errors(frames: int) -> int:
-    """Largest k with BinomCDF(k; frames, GATE_ALPHA) <= GATE_DELTA; -1 if there is none."""
-    k, below = -1, 0.0
-    while k < frames:
-        below += comb(frames, k + 1) * GATE_ALPHA ** (k + 1) * (1 - GATE_ALPHA) ** (frames - k - 1)
-        if below > GATE_DELTA:
-            break
-        k += 1
-    return k
-
-
-def gate_threshold(edge: Reader, expert: Reader, images: Images) -> float:
-    """The margin that an answer must exceed to be kept, in 0..1, set on uint8 images [N, 8, 8].
-
-    It is the (k+1)-th largest margin among the images on which edge and expert disagree.
-    """
+def gate(edge: Reader, expert: Reader, images: Images) -> tuple[int, float]:
+    """(k, margin) of the gate that the hub would calibrate on these uint8 images [N, 8, 8]."""
     answers, margins = read(edge, images)
-    disputed = np.sort(margins[answers != read(expert, images)[0]])[::-1]
-    k = allowed_errors(len(images))
-    if k < 0:
-        return 1.0
-    return float(disputed[k]) if len(disputed) > k else 0.0
+    agrees = answers == read(expert, images)[0]
+    return calibrate([float(m) for m in margins], [bool(a) for a in agrees], GATE_ALPHA, GATE_DELTA)
 
 
 def gate_rates(edge: Reader, limit: float, images: Images, labels: Labels) -> tuple[list[float], list[float]]:

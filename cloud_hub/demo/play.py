@@ -96,5 +96,6 @@ def _say(console: Console, world: World, failed: str, kept: bool, json_file: Pat
         json_file.chmod(0o600)
     if kept:
         pids = " ".join(str(process.pid) for process in world.processes.values())
-        console.print(f"Everything goes on running. REST: {world.client.base}/docs  token: {world.client.token}")
+        console.print(f"Everything goes on running. REST: {world.client.base}/api/v1/devices")
+        console.print(f"token: {world.client.token}", highlight=False)
         console.print(f"End it with: kill {pids}", highlight=False, soft_wrap=True)

@@ -278,9 +278,8 @@ def table(head: list[str], columns: list[list[float]]) -> str:
 def gate_report(edge: digits.Reader, expert: digits.Reader, images: digits.Images, labels: digits.Labels) -> str:
     """Markdown: a margin gate set on the first clean frames, then measured on all the other frames."""
     first = digits.GATE_FRAMES
-    limit = digits.gate_threshold(edge, expert, images[:first])
+    k, limit = digits.gate(edge, expert, images[:first])
     escalated, wrong = digits.gate_rates(edge, limit, images[first:], labels[first:])
-    k = digits.allowed_errors(first)
     return (
         f"Margin threshold {limit:.4f} (k = {k}), set on {first} clean frames; measured on the other "
         f"{len(images) - first}.\n\n" + table(["escalated", "kept but wrong"], [escalated, wrong])
@@ -338,7 +337,7 @@ def inner_report(seed: int) -> str:
     expert = reader(train(EXPERT, images[rest], labels[rest], seed))
     columns = [digits.accuracies(model, images[part], labels[part]) for model in (edge, expert)]
     # The gate is set and measured on the same images here: there are too few for two sets.
-    limit = digits.gate_threshold(edge, expert, images[part])
+    _, limit = digits.gate(edge, expert, images[part])
     rates = digits.gate_rates(edge, limit, images[part], labels[part])
     return table(["edge", "expert", "escalated", "kept but wrong"], [*columns, *rates])
 

@@ -78,3 +78,14 @@ def test_a_changed_file_is_found_by_check(venv: Path, tmp_path: Path) -> None:
 def test_the_hub_says_what_it_lacks(venv: Path) -> None:
     said = run(str(venv / "bin" / "tidegate-hub"), "check", code=78)
     assert "tidegate[hub]" in said
+
+
+def test_wheels_for_jetpacks_python_exist(venv: Path, tmp_path: Path) -> None:
+    """Python 3.10 on aarch64 (JetPack 6): every pinned wheel is there, though no such machine is at hand."""
+    (wheel,) = venv.parent.glob("tidegate-*.whl")
+    run(
+        sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--target", str(tmp_path / "none"),
+        "--python-version", "3.10", "--implementation", "cp", "--only-binary=:all:",
+        "--platform", "manylinux_2_28_aarch64", "--platform", "manylinux_2_17_aarch64", "--platform", "manylinux2014_aarch64",
+        "-c", str(ROOT / "constraints.txt"), f"tidegate[edge,onnx] @ file://{wheel}",
+    )  # fmt: skip

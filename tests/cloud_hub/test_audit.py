@@ -1,0 +1,88 @@
+"""The audit trail: a chain of hashes that shows what was altered, removed or slipped in; its end it cannot see."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import text
+from sqlmodel import Session
+
+from cloud_hub import audit
+from cloud_hub.db import Database
+from shared.ids import traceparent
+
+NOW = 1_800_000_000_000_000
+
+
+@pytest.fixture(autouse=True)
+def six_rows(db: Database) -> None:
+    with db.write() as session:
+        for n in range(1, 7):
+            audit.add(
+                session, NOW + n, "anna", f"kind.{n % 2}", f"subject {n}", device=f"press-{n % 3}",
+                trace=traceparent(n, n), number=n, text="Größe 尺寸",
+            )  # fmt: skip
+
+
+def verify(db: Database, *statements: str) -> int | None:
+    with db.write() as session:
+        for statement in statements:
+            session.connection().execute(text(statement))
+    with db.read() as session:
+        return audit.verify(session)
+
+
+def test_an_untouched_chain_holds(db: Database) -> None:
+    assert verify(db) is None
+
+
+@pytest.mark.parametrize("change", [
+    "who = 'bob'", "t_us = t_us + 1", "kind = 'kind.9'", "subject = ''", "device = 'press-9'", "trace_id = ''",
+    "detail = '{}'", "hash = 'ff'",
+])  # fmt: skip
+def test_an_altered_row_is_named(db: Database, change: str) -> None:
+    assert verify(db, f"UPDATE audit SET {change} WHERE seq = 3") == 3
+
+
+def test_a_deleted_row_is_shown_by_the_one_after_it(db: Database) -> None:
+    assert verify(db, "DELETE FROM audit WHERE seq = 3") == 4
+    assert verify(db, "DELETE FROM audit WHERE seq = 1") == 2
+
+
+def test_a_row_slipped_in_is_named(db: Database) -> None:
+    columns = "t_us, who, kind, subject, device, trace_id, detail, hash"
+    assert verify(
+        db, "UPDATE audit SET seq = seq + 100 WHERE seq > 3",
+        f"INSERT INTO audit (seq, {columns}) SELECT 4, {columns} FROM audit WHERE seq = 3",
+    ) == 4  # fmt: skip
+
+
+def test_swapped_rows_are_named(db: Database) -> None:
+    assert verify(db, "UPDATE audit SET seq = 99 WHERE seq = 2", "UPDATE audit SET seq = 2 WHERE seq = 3",
+                  "UPDATE audit SET seq = 3 WHERE seq = 99") == 2  # fmt: skip
+
+
+def test_a_cut_tail_is_not_found(db: Database) -> None:
+    """The documented limit: nothing after the end says that there was more."""
+    assert verify(db, "DELETE FROM audit WHERE seq > 4") is None
+
+
+def test_a_cut_tail_shows_once_its_numbers_were_written_down(db: Database) -> None:
+    with db.read() as session:
+        before = audit.rows(session, limit=1)[0]
+    assert verify(db, "DELETE FROM audit WHERE seq > 4") is None
+    with db.read() as session:
+        assert audit.rows(session, limit=1)[0].hash != before.hash
+
+
+def _numbers(session: Session, **query: str) -> list[int | None]:
+    return [row.seq for row in audit.rows(session, **query)]  # type: ignore[arg-type]
+
+
+def test_rows_by_device_kind_and_trace(db: Database) -> None:
+    with db.read() as session:
+        assert _numbers(session) == [6, 5, 4, 3, 2, 1]
+        assert _numbers(session, device="press-0") == [6, 3]
+        assert _numbers(session, kind="kind.1") == [5, 3, 1]
+        assert _numbers(session, kind="kind") == [6, 5, 4, 3, 2, 1]
+        assert _numbers(session, trace=f"{5:032x}") == [5]
+        assert [row.seq for row in audit.rows(session, limit=2)] == [6, 5]

@@ -1,0 +1,164 @@
+"""Every topic and payload a device may send, and every way in which it may be wrong: WireError, and nothing else."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cloud_hub.ingest.router import Data, ShadowRequest, Word, route, typed
+from shared.codec import MAX_PAYLOAD, encode
+from shared.errors import WireError
+from shared.messages import STREAMS, Applied, Batch, Birth, CommandResult, Sample
+from shared.topics import PREFIX, STREAM_TOPIC, TABLE, thing
+
+BATCH = encode(Batch(epoch="e", first=1, items=[{"metric": "cpu.load", "t_us": 1, "value": 2.0}]))
+BIRTH = encode(Birth(device="press-3", session="s"))
+APPLIED = encode(Applied(shadow="", version=1, path="settings", state="verified"))
+RESULT = encode(CommandResult(id="c1", state="succeeded", t_us=1))
+DEEP = b"[" * 100_000 + b"]" * 100_000
+
+
+def topic(rest: str) -> str:
+    return thing("press-3", rest)
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+def test_a_batch_of_each_stream(stream: str) -> None:
+    said = route(topic(STREAM_TOPIC[stream]), BATCH)  # type: ignore[index]
+    assert isinstance(said, Data)
+    assert (said.device, said.stream, said.batch.first, said.size) == ("press-3", stream, 1, len(BATCH))
+
+
+@pytest.mark.parametrize(("rest", "payload"), [
+    ("birth", BIRTH), ("applied", APPLIED), ("commands/c1/response", RESULT),
+])  # fmt: skip
+def test_words(rest: str, payload: bytes) -> None:
+    said = route(topic(rest), payload)
+    assert isinstance(said, Word)
+    assert said.device == "press-3"
+
+
+@pytest.mark.parametrize("verb", ["get", "update", "delete"])
+@pytest.mark.parametrize(("rest", "name"), [("shadow", ""), ("shadow/name/gates", "gates")])
+def test_shadow_requests_keep_their_bytes(rest: str, name: str, verb: str) -> None:
+    said = route(topic(f"{rest}/{verb}"), b"\xff not judged here")
+    assert said == ShadowRequest(device="press-3", name=name, verb=verb, payload=b"\xff not judged here")
+
+
+def test_every_topic_of_the_table_is_taken_or_refused_by_its_sender() -> None:
+    payload = {"Batch": BATCH, "Birth": BIRTH, "Applied": APPLIED, "CommandResult": RESULT}
+    for row in TABLE:
+        full = topic(row.rest.replace("<cid>", "c1").replace("<name>", "gates"))
+        if row.sender == "device":
+            assert route(full, payload.get(row.payload, b"{}")).device == "press-3"
+        else:
+            with pytest.raises(WireError):
+                route(full, b"{}")
+
+
+@pytest.mark.parametrize("rest", ["telemetry", "alarms", "events", "escalations", "birth", "applied",
+                                  "commands/c1/response"])  # fmt: skip
+@pytest.mark.parametrize("payload", [
+    b"", b"null", b"[]", b"7", b"{", b"\xff\xfe", b'{"device": "\xc3\x28"}', DEEP, b'{"epoch":' + DEEP + b"}",
+    b'{"epoch": NaN}', b'{"first": 1e999}', b'{"epoch": "e", "first": 1, "items": [NaN]}', b" " * (MAX_PAYLOAD + 1),
+    b'{"epoch": "e", "first": ' + b"9" * 5000 + b', "items": [1]}', b'{"epoch": "\\ud800"}', b"\x00" * 64,
+])  # fmt: skip
+def test_hostile_payloads(rest: str, payload: bytes) -> None:
+    with pytest.raises(WireError) as refused:
+        route(topic(rest), payload)
+    assert refused.value.topic == topic(rest)
+    assert topic(rest) in str(refused.value)
+
+
+@pytest.mark.parametrize("change", [
+    {"first": 0}, {"first": -1}, {"first": 1 << 62}, {"first": 1.5}, {"first": "1"}, {"epoch": ""}, {"epoch": "e" * 33},
+    {"items": []}, {"items": [1], "lost": {"last": 3, "reason": "evicted"}}, {"items": {}}, {"clock": "sundial"},
+    {"items": [], "lost": {"last": 0, "reason": "evicted"}},
+    {"items": [], "lost": {"last": 1 << 62, "reason": "evicted"}},
+    {"items": [], "lost": {"last": 3, "reason": "bored"}}, {"items": [], "lost": {"last": 10**30, "reason": "evicted"}},
+])  # fmt: skip
+def test_batches_outside_the_rules(change: dict[str, object]) -> None:
+    body = {"epoch": "e", "first": 1, "items": [1]} | change
+    with pytest.raises(WireError, match="not a valid Batch"):
+        route(topic("telemetry"), msgspec.json.encode(body))
+
+
+@pytest.mark.parametrize(("rest", "payload", "reason"), [
+    ("birth", encode(Birth(device="press-4", session="s")), "is of 'press-4'"),
+    ("birth", b'{"device": "Press 4", "session": "s"}', "is no device id"),
+    ("commands/c2/response", RESULT, "another command"),
+    ("commands//response", RESULT, "another command"),
+    ("commands/c1/request", RESULT, "no topic that a device sends"),
+    ("session", b"{}", "no topic that a device sends"),
+    ("acks", b"{}", "no topic that a device sends"),
+    ("shadow/update/accepted", b"{}", "no say in"),
+    ("shadow/name/gates/update/delta", b"{}", "no say in"),
+    ("shadow/name/gates", b"{}", "no say in"),
+    ("shadow/get", b" " * (MAX_PAYLOAD + 1), "more than"),
+    ("shadow", b"{}", "no say in"),
+    ("telemetry/more", BATCH, "no topic that a device sends"),
+])  # fmt: skip
+def test_refused_by_name(rest: str, payload: bytes, reason: str) -> None:
+    with pytest.raises(WireError, match=reason) as refused:
+        route(topic(rest), payload)
+    assert refused.value.topic == topic(rest)
+
+
+@pytest.mark.parametrize("full", [
+    "", "tidegate", f"{PREFIX}/things/", f"{PREFIX}/things/press-3", f"{PREFIX}/things/Press/birth",
+    f"{PREFIX}/things/../birth", f"{PREFIX}/things/{'x' * 61}/birth", "tidegate/v2/things/press-3/birth",
+    f"{PREFIX}/things/press-3\n/birth", f"x{PREFIX}/things/press-3/birth",
+])  # fmt: skip
+def test_topics_of_no_device(full: str) -> None:
+    with pytest.raises(WireError, match="no topic of a device"):
+        route(full, BIRTH)
+
+
+RESTS = st.one_of(
+    st.text(max_size=40),
+    st.builds("/".join, st.lists(st.sampled_from(
+        ["shadow", "name", "get", "update", "telemetry", "alarms", "birth", "commands", "c1", "response", "applied", ""]
+    ), max_size=6)),
+)  # fmt: skip
+PAYLOADS = st.one_of(
+    st.binary(max_size=200),
+    st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+                 lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
+                     st.sampled_from(["epoch", "first", "items", "lost", "device", "session", "id", "state", "t_us"]),
+                     inner, max_size=6), max_leaves=10).map(lambda value: _encoded(value))  # noqa: PLW0108 - defined below,
+)  # fmt: skip
+
+
+def _encoded(value: object) -> bytes:
+    try:
+        return msgspec.json.encode(value)
+    except (OverflowError, UnicodeEncodeError):
+        return b"{}"
+
+
+@given(st.sampled_from(["press-3", "", "x/y", "A", "é"]), RESTS, PAYLOADS)
+def test_whatever_comes_is_understood_or_a_wire_error(device: str, rest: str, payload: bytes) -> None:
+    full = f"{PREFIX}/things/{device}/{rest}"
+    try:
+        said = route(full, payload)
+    except WireError as error:
+        assert error.topic == full  # noqa: PT017 - both ends are fine
+    else:
+        assert said.device == "press-3"
+
+
+ITEMS = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**40), 10**40) | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["metric", "t_us", "value", "quality"]), inner)
+    ),
+    max_leaves=6,
+)
+
+
+@given(st.lists(ITEMS, max_size=6))
+def test_items_are_judged_one_by_one(items: list[object]) -> None:
+    good, bad = typed(Sample, list(enumerate(items, 1)))
+    assert sorted([seq for seq, _ in good] + [seq for seq, _ in bad]) == list(range(1, len(items) + 1))

@@ -1,0 +1,157 @@
+"""The twin service: the rules of `shared.twin` in the database, progress beside it, and an audit row a change."""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import Any
+
+import pytest
+
+from cloud_hub import audit, twins
+from cloud_hub.db import Database
+from cloud_hub.errors import HubError
+from cloud_hub.tables import Device
+from shared.messages import Applied, AppliedState
+
+NOW = 1_800_000_000_000_000
+DEVICE = "press-3"
+LIMIT = 2048
+
+
+@pytest.fixture(autouse=True)
+def a_device(db: Database) -> None:
+    with db.write() as session:
+        session.add(Device(id=DEVICE))
+
+
+def desire(db: Database, wanted: dict[str, Any], name: str = "", version: int | None = None, who: str = "anna") -> Any:
+    with db.write() as session:
+        return twins.desire(
+            session, DEVICE, name, wanted, NOW, who=who, max_bytes=LIMIT, trace="", version=version
+        )  # fmt: skip
+
+
+def ask(db: Database, verb: str, payload: Any = b"", name: str = "") -> list[Any]:
+    body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+    with db.write() as session:
+        return twins.request(session, DEVICE, name, verb, body, NOW, max_bytes=LIMIT)
+
+
+def version(db: Database, name: str = "") -> int:
+    with db.read() as session:
+        return twins.load(session, DEVICE, name).version
+
+
+def test_versions_count_every_change_and_survive_deletion(db: Database) -> None:
+    desire(db, {"settings": {"period_s": 1}})
+    ask(db, "update", {"state": {"reported": {"settings": {"period_s": 1}}}})
+    assert version(db) == 2
+    (gone,) = ask(db, "delete")
+    assert gone.verb == "delete/accepted"
+    assert ask(db, "get")[0].body["code"] == 404
+    desire(db, {"settings": {"period_s": 2}})
+    assert version(db) == 4
+
+
+def test_documents_are_separate(db: Database) -> None:
+    desire(db, {"a": 1})
+    desire(db, {"limits": []}, "thresholds")
+    desire(db, {"limits": [1]}, "thresholds")
+    with db.read() as session:
+        found = twins.documents(session, DEVICE)
+    assert {name: document.version for name, document in found.items()} == {"": 1, "thresholds": 2}
+
+
+def test_a_stale_version_changes_nothing_and_is_409(db: Database) -> None:
+    desire(db, {"a": 1})
+    desire(db, {"a": 2}, version=1)
+    with pytest.raises(HubError) as no:
+        desire(db, {"a": 3}, version=1)
+    assert no.value.status == 409
+    with db.read() as session:
+        assert twins.load(session, DEVICE, "").state["desired"] == {"a": 2}
+
+
+def test_too_large_is_413_and_changes_nothing(db: Database) -> None:
+    desire(db, {"a": "x" * (LIMIT - 100)})
+    with pytest.raises(HubError) as no:
+        desire(db, {"b": "x" * 200})
+    assert no.value.status == 413
+    assert version(db) == 1
+
+
+@pytest.mark.parametrize("name", ["a/b", "x" * 65, "läng", " ", "a\n"])
+def test_a_bad_document_name_is_400(db: Database, name: str) -> None:
+    with pytest.raises(HubError) as no:
+        desire(db, {"a": 1}, name)
+    assert no.value.status == 400
+    assert ask(db, "get", name=name)[0].verb == "get/rejected"
+
+
+@pytest.mark.parametrize("payload", [b"", b"\xff", b"[" * 100_000, b'{"state": {"desired": {"a": NaN}}}', b"7"])
+@pytest.mark.parametrize("verb", ["get", "update", "delete"])
+def test_hostile_requests_are_answered(db: Database, verb: str, payload: bytes) -> None:
+    desire(db, {"a": 1})
+    (reply, *_) = ask(db, verb, payload)
+    assert reply.verb in {f"{verb}/accepted", f"{verb}/rejected"}
+
+
+def test_a_desired_change_is_published_as_a_delta(db: Database) -> None:
+    messages = desire(db, {"settings": {"period_s": 2}})
+    assert [m.topic.partition("/shadow/")[2] for m in messages] == [
+        "update/accepted", "update/delta", "update/documents",
+    ]  # fmt: skip
+    assert json.loads(messages[1].payload)["state"] == {"settings": {"period_s": 2}}
+
+
+def test_each_desired_change_has_its_row_in_the_audit_trail(db: Database) -> None:
+    desire(db, {"a": 1})
+    desire(db, {"limits": []}, "thresholds", who="hub")
+    with pytest.raises(HubError):
+        desire(db, {"a": 1}, version=9)
+    with db.read() as session:
+        rows = audit.rows(session, device=DEVICE, kind="twin.desired")
+    assert [(row.who, row.subject, row.detail) for row in rows] == [
+        ("hub", "twin 'thresholds'", {"version": 1}), ("anna", "twin", {"version": 1}),
+    ]  # fmt: skip
+
+
+def test_two_writers_lose_no_change(db: Database) -> None:
+    def change(key: str) -> None:
+        for value in range(10):
+            desire(db, {key: value})
+
+    threads = [threading.Thread(target=change, args=(key,)) for key in "abc"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert version(db) == 30
+    with db.read() as session:
+        assert twins.load(session, DEVICE, "").state["desired"] == {"a": 9, "b": 9, "c": 9}
+
+
+def applied(db: Database, number: int, state: AppliedState, reason: str = "") -> None:
+    with db.write() as session:
+        word = Applied(shadow="", version=number, path="settings", state=state, reason=reason)
+        twins.applied(session, DEVICE, word, NOW)
+
+
+def test_progress_keeps_the_last_word_of_the_newest_version(db: Database) -> None:
+    applied(db, 3, "received")
+    applied(db, 3, "refused", "period_s is out of range")
+    applied(db, 2, "verified")
+    with db.read() as session:
+        (row,) = twins.progress(session, DEVICE)
+    assert (row.version, row.state, row.reason) == (3, "refused", "period_s is out of range")
+    applied(db, 4, "verified")
+    with db.read() as session:
+        (row,) = twins.progress(session, DEVICE)
+    assert (row.version, row.state, row.reason) == (4, "verified", "")
+
+
+def test_only_known_devices_have_twins(db: Database) -> None:
+    with db.read() as session:
+        assert twins.exists(session, DEVICE)
+        assert not twins.exists(session, "press-4")

@@ -1,0 +1,345 @@
+"""Ingest's writer: once each, in order, nothing beyond a gap, and no word of thanks for what is not committed."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import func
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import col, select
+
+from cloud_hub import fleet, telemetry
+from cloud_hub.db import Database
+from cloud_hub.ingest.router import Data, Said, ShadowRequest, Word, route
+from cloud_hub.ingest.writer import Results, Writer
+from cloud_hub.tables import AlarmRow, EscalationRow, EventRow, HighWater, LostRange, TelemetrySample, TwinRow
+from shared import topics
+from shared.codec import decode, encode
+from shared.messages import (
+    Ack,
+    Alarm,
+    Batch,
+    Birth,
+    Escalation,
+    Event,
+    Lost,
+    Metric,
+    Sample,
+    Stream,
+)
+from shared.messages import Session as SessionWord
+
+NOW = 1_800_000_000_000_000
+DEVICE = "press-3"
+
+
+def sample(seq: int) -> dict[str, Any]:
+    return {"metric": "cpu.load", "t_us": NOW + seq, "value": float(seq)}
+
+
+def batch(first: int, items: list[Any] | None = None, *, epoch: str = "e1", lost: Lost | None = None) -> Batch:
+    return Batch(epoch=epoch, first=first, items=items or [], lost=lost)
+
+
+def samples(first: int, last: int, epoch: str = "e1") -> Batch:
+    return batch(first, [sample(seq) for seq in range(first, last + 1)], epoch=epoch)
+
+
+def data(one: Batch, stream: Stream = "telemetry", device: str = DEVICE) -> Data:
+    return Data(device=device, stream=stream, batch=one, size=1000)
+
+
+def write(db: Database, *said: Said, writer: Writer | None = None, trace: str = "") -> Results:
+    results = Results()
+    with db.write() as session:
+        for one in said:
+            (writer or Writer(db.hub_epoch, 32768)).write(session, one, trace, NOW, results)
+    return results
+
+
+def stored(db: Database, epoch: str = "e1", stream: str = "telemetry") -> tuple[list[int], int]:
+    """(sequence numbers as stored, high-water mark) of one stream."""
+    with db.read() as session:
+        mark = session.exec(select(HighWater).where(HighWater.epoch == epoch, HighWater.stream == stream)).first()
+        if mark is None:
+            return [], 0
+        query = select(TelemetrySample.seq).where(TelemetrySample.source == mark.id).order_by(col(TelemetrySample.seq))
+        return list(session.exec(query)), mark.upto
+
+
+def acked(results: Results, stream: str = "telemetry", epoch: str = "e1") -> int:
+    return results.acks[DEVICE, epoch, stream]
+
+
+# -- streams ---------------------------------------------------------------------------------------
+
+
+def test_a_batch_is_stored_and_acknowledged(db: Database) -> None:
+    results = write(db, data(samples(1, 3)))
+    assert stored(db) == ([1, 2, 3], 3)
+    (message,) = results.outgoing()
+    assert message.topic == topics.thing(DEVICE, "acks")
+    assert decode(Ack, message.payload) == Ack(epoch="e1", stream="telemetry", upto=3)
+
+
+def test_a_duplicate_is_acknowledged_again_and_stored_once(db: Database) -> None:
+    for _ in range(3):
+        assert acked(write(db, data(samples(1, 3)))) == 3
+    assert stored(db) == ([1, 2, 3], 3)
+
+
+def test_an_overlap_adds_only_what_is_new(db: Database) -> None:
+    write(db, data(samples(1, 3)))
+    assert acked(write(db, data(samples(2, 5)))) == 5
+    assert stored(db) == ([1, 2, 3, 4, 5], 5)
+
+
+def test_beyond_a_gap_nothing_is_stored_and_the_mark_stays(db: Database) -> None:
+    write(db, data(samples(1, 3)))
+    assert acked(write(db, data(samples(5, 9)))) == 3
+    assert stored(db) == ([1, 2, 3], 3)
+    assert acked(write(db, data(samples(4, 4)), data(samples(5, 9)))) == 9
+
+
+def test_the_first_batch_of_all_may_not_begin_beyond_1(db: Database) -> None:
+    assert acked(write(db, data(samples(2, 4)))) == 0
+    assert stored(db) == ([], 0)
+
+
+def test_a_lost_range_advances_the_mark_and_is_kept_with_its_reason(db: Database) -> None:
+    write(db, data(samples(1, 2)))
+    results = write(db, data(batch(2, lost=Lost(last=7, reason="evicted"))), data(samples(8, 9)))
+    assert acked(results) == 9
+    assert stored(db) == ([1, 2, 8, 9], 9)
+    with db.read() as session:
+        (row,) = session.exec(select(LostRange)).all()
+    assert (row.first, row.last, row.reason) == (3, 7, "evicted")  # 2 is here: it was not lost
+
+
+def test_a_lost_range_beyond_a_gap_waits_too(db: Database) -> None:
+    assert acked(write(db, data(batch(5, lost=Lost(last=7, reason="damaged"))))) == 0
+    with db.read() as session:
+        assert session.exec(select(LostRange)).all() == []
+
+
+@pytest.mark.parametrize("bad", [
+    None, 7, "x", [], {}, {"metric": "Bad Name", "t_us": 1, "value": 1.0}, {"metric": "a", "t_us": -1, "value": 1.0},
+    {"metric": "a", "t_us": 10**30, "value": 1.0}, {"metric": "a", "t_us": 1, "value": None},
+    {"metric": "a", "t_us": 1, "value": 10**400}, {"metric": "a", "t_us": 1, "value": {"b": 1}},
+])  # fmt: skip
+def test_one_bad_item_costs_no_other(db: Database, bad: Any) -> None:
+    assert acked(write(db, data(batch(1, [sample(1), bad, sample(3)])))) == 3
+    assert stored(db) == ([1, 3], 3)
+    with db.read() as session:
+        (row,) = session.exec(select(LostRange)).all()
+    assert (row.first, row.last, row.reason) == (2, 2, "invalid")
+
+
+ESCALATION = {"id": "x", "t_us": 1, "model": "digits", "digest": "d", "number": 1, "reason": "unsure", "label": "7",
+              "margin": 0.1, "shape": [1, 2], "frame": "AAA="}  # fmt: skip
+ALARM = {"id": "x", "metric": "cpu.load", "kind": "high", "state": "raised", "priority": "low", "t_us": 1,
+         "value": 2.0, "limit": 1.0}  # fmt: skip
+
+
+@pytest.mark.parametrize(("stream", "bad"), [
+    ("escalation", ESCALATION | {"shape": [10**30, 0], "frame": ""}),
+    ("escalation", ESCALATION | {"shape": [-1, -2]}),
+    ("escalation", ESCALATION | {"number": 10**30}),
+    ("escalation", ESCALATION | {"features": {"a": 10**400}}),
+    ("alarm", ALARM | {"value": 10**400}),
+    ("alarm", ALARM | {"t_us": 1 << 62}),
+    ("event", {"t_us": 1, "source": "s", "text": "t", "fields": {"a": 10**400}}),
+    ("event", {"t_us": 1, "source": "s", "text": "t", "level": "shouting"}),
+])  # fmt: skip
+def test_an_item_that_no_database_can_hold_blocks_no_stream(db: Database, stream: Stream, bad: Any) -> None:
+    assert acked(write(db, data(batch(1, [bad]), stream)), stream) == 1
+
+
+def test_a_new_epoch_is_counted_anew(db: Database) -> None:
+    write(db, data(samples(1, 5)))
+    assert acked(write(db, data(samples(1, 2, "e2"))), epoch="e2") == 2
+    assert stored(db, "e1") == ([1, 2, 3, 4, 5], 5)
+    assert stored(db, "e2") == ([1, 2], 2)
+
+
+def test_streams_and_devices_do_not_mix(db: Database) -> None:
+    event = {"t_us": NOW, "source": "line", "text": "lamp broke", "level": "warning", "fields": {"n": 1}}
+    write(db, data(samples(1, 3)), data(batch(1, [event, event]), "event"), data(samples(1, 1), device="press-4"))
+    with db.read() as session:
+        marks = {(m.device, m.stream): m.upto for m in session.exec(select(HighWater))}
+        assert marks == {(DEVICE, "telemetry"): 3, (DEVICE, "event"): 2, ("press-4", "telemetry"): 1}
+        rows = session.exec(select(EventRow)).all()
+    assert [(row.seq, row.text, row.level, row.origin) for row in rows] == [
+        (1, "lamp broke", "warning", "line"), (2, "lamp broke", "warning", "line"),
+    ]  # fmt: skip
+
+
+def test_values_of_every_kind(db: Database) -> None:
+    items = [
+        Sample(metric="a", t_us=1, value=1.5), Sample(metric="a", t_us=1, value="open"),
+        Sample(metric="a", t_us=2, value=None, quality="bad"), Sample(metric="a", t_us=3, value=7),
+    ]  # fmt: skip
+    said = route(topics.thing(DEVICE, "telemetry"), encode(batch(1, list(items))))
+    write(db, said)
+    with db.read() as session:
+        rows = telemetry.series(session, DEVICE, "a")
+    assert [(row.value, row.text, row.quality) for row in rows] == [
+        (1.5, None, "good"), (None, "open", "good"), (None, None, "bad"), (7.0, None, "good"),
+    ]  # fmt: skip
+
+
+def test_alarms_and_escalations_reach_their_tables_and_ring_their_loops(db: Database) -> None:
+    alarm = Alarm(id="a1", metric="cpu.load", kind="high", state="raised", priority="high", t_us=NOW, value=9, limit=5)
+    asked = Escalation(id="x1", t_us=NOW, model="digits", digest="d", number=4, reason="unsure", label="7", margin=0.1,
+                       shape=(2, 2), frame=bytes(4))  # fmt: skip
+    trace = "00-" + "ab" * 16 + "-" + "cd" * 8 + "-01"
+    said = [
+        route(topics.thing(DEVICE, "alarms"), encode(batch(1, [alarm]))),
+        route(topics.thing(DEVICE, "escalations"), encode(batch(1, [asked]))),
+    ]
+    results = write(db, *said, trace=trace)
+    assert results.rang == {"desk", "rollouts", "experts"}
+    with db.read() as session:
+        assert session.get_one(AlarmRow, "a1").trace_id == "ab" * 16
+        row = session.get_one(EscalationRow, "x1")
+    assert (row.frame, row.height, row.width, row.answer, row.trace_id) == (bytes(4), 2, 2, None, "ab" * 16)
+
+
+def test_an_escalation_that_comes_in_a_new_epoch_again_is_one(db: Database) -> None:
+    asked = Escalation(id="x1", t_us=NOW, model="digits", digest="d", number=4, reason="unsure", label="7", margin=0.1,
+                       shape=(2, 2), frame=bytes(4))  # fmt: skip
+    for epoch in ("e1", "e2"):
+        write(db, route(topics.thing(DEVICE, "escalations"), encode(batch(1, [asked], epoch=epoch))))
+    with db.read() as session:
+        assert len(session.exec(select(EscalationRow)).all()) == 1
+
+
+def test_nothing_is_acknowledged_of_a_transaction_that_failed(db: Database) -> None:
+    results = Results()
+
+    def fail() -> None:
+        with db.write() as session:
+            Writer(db.hub_epoch, 32768).write(session, data(samples(1, 3)), "", NOW, results)
+            raise RuntimeError("the disk is gone")
+
+    with pytest.raises(RuntimeError, match="the disk is gone"):
+        fail()
+    assert stored(db) == ([], 0)
+    assert acked(write(db, data(samples(2, 3)))) == 0  # and the next word says so
+
+
+def test_acknowledgements_of_one_transaction_are_joined(db: Database) -> None:
+    results = write(db, data(samples(1, 2)), data(samples(3, 4)), data(samples(5, 6)))
+    assert [decode(Ack, m.payload).upto for m in results.outgoing()] == [6]
+
+
+# -- words -----------------------------------------------------------------------------------------
+
+
+def test_a_birth_is_answered_with_what_the_hub_holds(db: Database) -> None:
+    write(db, data(samples(1, 4)))
+    birth = Birth(device=DEVICE, session="s1", epoch="e1", metrics=[Metric(name="cpu.load", unit="%")])
+    (message,) = write(db, Word(device=DEVICE, message=birth)).outgoing()
+    word = decode(SessionWord, message.payload)
+    assert (word.session, word.hub_epoch, word.epoch, word.refused) == ("s1", db.hub_epoch, "e1", "")
+    assert word.upto == {"alarm": 0, "escalation": 0, "event": 0, "telemetry": 4}
+
+
+def test_a_twin_of_an_unknown_device_is_not_made(db: Database) -> None:
+    asked = ShadowRequest(device=DEVICE, name="", verb="update", payload=b'{"state": {"reported": {"a": 1}}}')
+    assert write(db, asked).outgoing() == []
+    write(db, Word(device=DEVICE, message=Birth(device=DEVICE, session="s1", epoch="e1")))
+    replies = write(db, asked).outgoing()
+    assert [m.topic.rpartition("/")[2] for m in replies] == ["accepted", "documents"]
+    with db.read() as session:
+        assert session.get_one(TwinRow, (DEVICE, "")).version == 1
+
+
+# -- any order, any overlap ------------------------------------------------------------------------
+
+
+class IgnoresTheMark(Writer):
+    """A seeded bug: stores whatever comes."""
+
+    def _data(self, session: Any, said: Data, trace: str, now_us: int, results: Results) -> None:
+        mark = fleet.high_water(session, said.device, said.batch.epoch, said.stream)
+        self._items(session, said, mark, list(enumerate(said.batch.items, said.batch.first)), trace, now_us, results)
+        mark.upto = max(mark.upto, said.batch.last)
+        results.acks[said.device, said.batch.epoch, said.stream] = mark.upto
+
+
+class PassesOverGaps(Writer):
+    """A seeded bug: drops what is here, yet takes what lies beyond a gap."""
+
+    def _data(self, session: Any, said: Data, trace: str, now_us: int, results: Results) -> None:
+        mark = fleet.high_water(session, said.device, said.batch.epoch, said.stream)
+        fresh = [(seq, item) for seq, item in enumerate(said.batch.items, said.batch.first) if seq > mark.upto]
+        self._items(session, said, mark, fresh, trace, now_us, results)
+        mark.upto = max(mark.upto, said.batch.last)
+        results.acks[said.device, said.batch.epoch, said.stream] = mark.upto
+
+
+EPOCHS = itertools.count()
+Ranges = list[tuple[int, int]]
+LAST = 12
+RANGES = st.lists(
+    st.tuples(st.integers(1, LAST), st.integers(0, 4)).map(lambda r: (r[0], min(r[0] + r[1], LAST))), max_size=8
+)
+
+
+def hold(db: Database, writer: Writer, ranges: Ranges) -> None:
+    """Send the ranges in this order, each alone; then what the acknowledgements leave open, as a device does."""
+    epoch = f"h{next(EPOCHS)}"
+    top = 0
+    for first, last in ranges:
+        upto = acked(write(db, data(samples(first, last, epoch)), writer=writer), epoch=epoch)
+        assert upto >= top, "an acknowledgement went back"
+        top = upto
+        assert stored(db, epoch) == (list(range(1, top + 1)), top), "acknowledged is what is stored, without a gap"
+    if top < LAST:
+        write(db, data(samples(top + 1, LAST, epoch)), writer=writer)
+    assert stored(db, epoch) == (list(range(1, LAST + 1)), LAST)
+
+
+SHARED_DATABASE = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@SHARED_DATABASE
+@given(ranges=RANGES)
+def test_any_interleaving_ends_with_each_item_once(db: Database, ranges: Ranges) -> None:
+    hold(db, Writer(db.hub_epoch, 32768), ranges)
+
+
+@pytest.mark.parametrize("broken", [IgnoresTheMark, PassesOverGaps])
+def test_the_property_catches_seeded_bugs(db: Database, broken: type[Writer]) -> None:
+    @SHARED_DATABASE
+    @given(ranges=RANGES)
+    def attempt(ranges: Ranges) -> None:
+        hold(db, broken(db.hub_epoch, 32768), ranges)
+
+    with pytest.raises((AssertionError, IntegrityError)):  # or the database's own key
+        attempt()
+
+
+def test_the_mark_survives_a_restart(url: str) -> None:
+    for first in (1, 4, 7):
+        hub = Database(url)
+        write(hub, data(samples(max(1, first - 2), first + 2)))
+        hub.close()
+    hub = Database(url)
+    assert stored(hub) == (list(range(1, 10)), 9)
+    with hub.read() as session:
+        assert session.exec(select(func.count()).select_from(HighWater)).one() == 1
+    hub.close()
+
+
+def test_events_are_what_was_said(db: Database) -> None:
+    event = Event(t_us=NOW, source="agent", text="started", fields={"boot": 3.0})
+    write(db, route(topics.thing(DEVICE, "events"), encode(batch(1, [event]))))
+    with db.read() as session:
+        (row,) = telemetry.events(session, DEVICE)
+    assert (row.origin, row.text, row.fields) == ("agent", "started", {"boot": 3.0})

@@ -1,0 +1,299 @@
+"""The documentation against the code: what the code knows is on its page, and what a page names is there."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import tomllib
+from pydantic import BaseModel
+
+import shared.errors
+from cloud_hub import __main__ as hub_main
+from cloud_hub import settings as hub_settings
+from cloud_hub.app import web
+from edge_agent import __main__ as edge_main
+from edge_agent import config as edge_config
+from shared.thresholds import Limits
+from shared.topics import TABLE
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+INDEX_HOSTS = ["pypi" + ".org", "files.python" + "hosted", "pypi.python" + ".org", "/simple" + "/"]
+MIRROR = re.compile("(?:index|find)-" + r"(?:url|links)|mirrors?\.[a-z0-9-]+\.[a-z]+|https?://[a-z0-9.:-]*pypi")
+FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.M | re.S)
+ROW_KEY = re.compile(r"^\| ((?:`[a-z0-9_.]+`(?:, )?)+) \|", re.M)
+
+
+def page(name: str) -> str:
+    return (DOCS / name).read_text("utf-8")
+
+
+def ours(*endings: str) -> list[Path]:
+    """Every file of the repository that is not ignored, committed or not yet."""
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("no git checkout")
+    command = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(command, capture_output=True, check=True).stdout.decode().split("\0")
+    files = [ROOT / name for name in names if name and name.endswith(endings or ("",))]
+    return [file for file in files if file.is_file()]
+
+
+def section(text: str, title: str) -> str:
+    """The text below a heading, up to the next one."""
+    found = re.search(rf"^#+ {re.escape(title)}\n(.*?)(?=^#|\Z)", text, re.M | re.S)
+    assert found, f"no heading '{title}'"
+    return found[1]
+
+
+def keys_in(text: str) -> set[str]:
+    """What stands in backticks in the first column of tables."""
+    return {key for cell in ROW_KEY.findall(text) for key in re.findall(r"`([^`]+)`", cell)}
+
+
+def fences(mark: str) -> Iterator[tuple[str, str]]:
+    for file in ours(".md"):
+        for info, body in FENCE.findall(file.read_text("utf-8")):
+            if info.strip() == mark:
+                yield file.name, body
+
+
+# -- configuration -----------------------------------------------------------------------------------
+
+
+def fields(kind: Any) -> list[str]:
+    return [field.encode_name for field in msgspec.structs.fields(kind)]
+
+
+def edge_keys() -> set[str]:
+    tables = {
+        "device": edge_config.Device, "link": edge_config.Link, "link.tls": edge_config.LinkTls,
+        "outbox": edge_config.OutboxLimits, "settings": edge_config.Settings,
+        "collectors": edge_config.CollectorTable, "models": edge_config.ModelTable,
+    }  # fmt: skip
+    keys = {f"{name}.{key}" for name, kind in tables.items() for key in fields(kind)}
+    keys |= {f"limits.{key}" for key in Limits.__dataclass_fields__} | {"hard_limits.metric"}
+    assert set(fields(edge_config.Config)) == {name for name in tables if "." not in name} | {"limits", "hard_limits"}
+    return keys - {"link.tls", "collectors.options"}
+
+
+def hub_keys(kind: type[BaseModel] = hub_settings.Settings, head: str = "") -> set[str]:
+    keys: set[str] = set()
+    for name, field in kind.model_fields.items():
+        types = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        inner = next((t for t in types if isinstance(t, type) and issubclass(t, BaseModel)), None)
+        keys |= hub_keys(inner, f"{head}{name}.") if inner else {head + name}
+    return keys
+
+
+def options() -> dict[str, set[str]]:
+    """Option keys of each built-in collector, engine and scaler by kind."""
+    points = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["entry-points"]
+    found = {}
+    for group in ("tidegate.collectors", "tidegate.engines", "tidegate.scalers"):
+        for kind, place in points[group].items():
+            found[kind] = set(fields(importlib.import_module(place.partition(":")[0]).Options))
+    return found
+
+
+def test_every_key_of_the_agent_is_on_the_page_and_no_other() -> None:
+    text = page("configuration.md").partition("\n## Hub\n")[0]
+    sections = "".join(section(text, kind) for kind in options() if f"### {kind}\n" in text)
+    assert keys_in(text) - keys_in(sections) == edge_keys()
+
+
+def test_every_key_of_the_hub_is_on_the_page_and_no_other() -> None:
+    assert keys_in(section(page("configuration.md"), "Hub")) == hub_keys()
+
+
+@pytest.mark.parametrize("kind", sorted(options()))
+def test_every_option_of_a_plug_in_is_under_its_heading(kind: str) -> None:
+    assert keys_in(section(page("configuration.md"), kind)) == options()[kind]
+
+
+def test_every_profile_is_named() -> None:
+    for profile in sorted(path.stem for path in (ROOT / "device_profiles").glob("*.toml")):
+        assert f"`{profile}`" in page("configuration.md")
+
+
+def test_marked_toml_parses() -> None:
+    seen = 0
+    for place, body in fences("toml edge"):
+        edge_config.parse(body, place)
+        seen += 1
+    for place, body in fences("toml hub"):
+        hub_settings.Settings.model_validate(tomllib.loads(body), strict=False)
+        seen += 1
+        assert place
+    assert seen >= 5
+
+
+def test_examples_parse(tmp_path: Path) -> None:
+    config, _ = edge_config.read(ROOT / "deploy/edge.example.toml")
+    assert config.device.state_dir == "/var/lib/tidegate-edge"
+    assert hub_settings.read(ROOT / "deploy/hub.example.toml").name == "plant-1"
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text((ROOT / "deploy/hub.example.toml").read_text("utf-8") + "\n[nonsense]\n", "utf-8")
+    with pytest.raises(shared.errors.ConfigError):
+        hub_settings.read(wrong)
+
+
+def test_the_example_collector_works(tmp_path: Path) -> None:
+    ((_, source),) = fences("python collector")
+    (tmp_path / "tidegate_tank.py").write_text(source, "utf-8")
+    spec = importlib.util.spec_from_file_location("tidegate_tank", tmp_path / "tidegate_tank.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["tidegate_tank"] = module
+    try:
+        spec.loader.exec_module(module)
+        level = tmp_path / "level"
+        table = edge_config.CollectorTable(
+            kind="tank", name="tank-1", period_s=None, options={"path": str(level), "height_mm": 1800}
+        )
+        collector = module.open_collector(table)
+        with pytest.raises(shared.errors.NotReady):
+            list(collector.collect(1))
+        level.write_text("900")
+        assert [(s.metric, s.value) for s in collector.collect(1)] == [("tank-1.level", 50.0)]
+        with pytest.raises(shared.errors.ConfigError):
+            module.open_collector(msgspec.structs.replace(table, options={"path": "x", "height_mm": 1, "oops": 1}))
+    finally:
+        del sys.modules["tidegate_tank"]
+
+
+# -- wire, REST, errors, commands --------------------------------------------------------------------
+
+
+def test_every_topic_is_on_the_page_and_no_other() -> None:
+    rows = [line for line in page("topics.md").splitlines() if re.match(r"\| `", line)]
+    named = {topic: line for line in rows for topic in re.findall(r"`([^`]+)`", line.split("|")[1])}
+    assert set(named) == {topic.rest for topic in TABLE}
+    for topic in TABLE:
+        _, _, sender, payload, note, _ = named[topic.rest].split("|")
+        assert sender.strip() == topic.sender
+        assert "shadow" in topic.rest or payload.strip().startswith(topic.payload)
+        assert not topic.retained or "retained" in note
+
+
+def test_every_route_is_on_the_page_and_no_other() -> None:
+    named = set(re.findall(r"^\| `([A-Z]+ /[^`]*)` \|", page("rest.md"), re.M))
+    paths = web().openapi()["paths"]
+    assert named == {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
+
+
+def test_every_error_class_is_on_the_page() -> None:
+    errors = [name for name, thing in vars(shared.errors).items() if isinstance(thing, type)]
+    assert len(errors) >= 5
+    for name in errors:
+        assert f"| `{name}` |" in page("operations.md"), name
+    assert str(shared.errors.EXIT_CONFIG) in page("operations.md")
+
+
+@pytest.mark.parametrize(("main", "name"), [(edge_main.main, "tidegate-edge"), (hub_main.main, "tidegate-hub")])
+def test_every_subcommand_is_on_the_page(main: Any, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    commands = re.findall(r"^    ([a-z]+) ", capsys.readouterr().out, re.M)
+    assert len(commands) >= 3
+    for command in commands:
+        assert f"`{name} {command}" in page("operations.md"), command
+
+
+# -- the files themselves ----------------------------------------------------------------------------
+
+
+def anchors(text: str) -> set[str]:
+    """Anchors of headings, as repository hosts make them."""
+    titles = re.findall(r"^#+ (.+)$", FENCE.sub("", text), re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def broken_links(file: Path) -> list[str]:
+    text = file.read_text("utf-8")
+    broken = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", FENCE.sub("", text)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        there = (file.parent / path).resolve() if path else file
+        if not there.exists() or (anchor and anchor not in anchors(there.read_text("utf-8"))):
+            broken.append(target)
+    return broken
+
+
+def test_every_link_leads_somewhere(tmp_path: Path) -> None:
+    files = ours(".md")
+    assert len(files) > 20
+    assert {str(file.relative_to(ROOT)): broken_links(file) for file in files if broken_links(file)} == {}
+    seeded = tmp_path / "a.md"
+    seeded.write_text("# One\n[a](a.md#one) [b](b.md) [c](#two) [d](https://example.org)")
+    assert broken_links(seeded) == ["b.md", "#two"]
+
+
+def test_decisions_are_numbered_without_gaps_and_indexed() -> None:
+    files = sorted(file.name for file in (DOCS / "adr").glob("[0-9]*.md"))
+    assert [int(name[:4]) for name in files] == list(range(1, len(files) + 1))
+    index = page("adr/README.md")
+    for name in files:
+        text = page(f"adr/{name}")
+        assert f"[{name[:4]}]({name})" in index
+        assert text.startswith(f"# {name[:4]}: ")
+        assert "\nStatus: " in text
+        for heading in ("Why", "Decision", "What follows"):
+            section(text, heading)
+
+
+def test_no_file_names_a_package_index() -> None:
+    """Where packages come from is the machine's own business."""
+    for file in ours():
+        text = file.read_bytes().decode("utf-8", "ignore")
+        assert not [host for host in INDEX_HOSTS if host in text], file
+        assert not MIRROR.search(text), file
+
+
+def test_no_page_shows_a_path_of_somebodys_machine() -> None:
+    for file in ours(".md", ".service", ".toml"):
+        assert not re.search(r"/(?:work|home|root|Users)/", file.read_text("utf-8")), file
+
+
+UNITS = sorted((ROOT / "deploy/systemd").glob("*.service"))
+
+
+def unit_here(unit: Path, folder: Path) -> Path:
+    """The unit with an interpreter that is there: /opt/tidegate is not, on this machine."""
+    copy = folder / unit.name
+    copy.write_text(unit.read_text("utf-8").replace("/opt/tidegate/venv/bin/python", sys.executable), "utf-8")
+    return copy
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_units_hold(unit: Path, tmp_path: Path) -> None:
+    text = unit.read_text("utf-8")
+    assert f"RestartPreventExitStatus={shared.errors.EXIT_CONFIG}\n" in text
+    program = shutil.which("systemd-analyze")
+    if program is None:
+        pytest.skip("systemd-analyze is not installed: the unit is not verified")
+    copy = unit_here(unit, tmp_path)
+    verified = subprocess.run([program, "verify", "--man=no", copy], capture_output=True, text=True, check=False)
+    assert (verified.returncode, verified.stderr) == (0, "")
+    score = [program, "security", "--offline=true", "--threshold=20", "--no-pager"]
+    assert subprocess.run([*score, copy], capture_output=True, check=False).returncode == 0
+    copy.write_text(re.sub(r"^(?:Protect|Private|Restrict|SystemCall|Capab).*\n", "", text, flags=re.M), "utf-8")
+    assert subprocess.run([*score, copy], capture_output=True, check=False).returncode != 0, "the score sees nothing"
+
+
+def test_there_are_two_units() -> None:
+    assert [unit.name for unit in UNITS] == ["tidegate-edge.service", "tidegate-hub.service"]
+    assert "Type=notify\n" in UNITS[0].read_text("utf-8")
+    assert "WatchdogSec=" in UNITS[0].read_text("utf-8")
