@@ -144,10 +144,8 @@ def _engine(settings: Settings) -> Engine | None:
     glm = settings.glm
     if not glm.url:
         return None
-    options = {"url": glm.url, "model": glm.model, "timeout_s": glm.timeout_s}
-    engine: Engine = plugins.load(plugins.ENGINES, glm.kind, "glm.kind")(
-        options | ({"key_file": glm.key_file} if glm.key_file else {})
-    )
+    options = glm.model_dump(exclude={"kind"}, exclude_defaults=True)
+    engine: Engine = plugins.load(plugins.ENGINES, glm.kind, "glm.kind")(options)
     return engine
 
 

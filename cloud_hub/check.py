@@ -19,7 +19,7 @@ def problems(path: Path | None) -> list[str]:
         settings = hub_settings.read(path)
     except ConfigError as error:
         return [str(error)]
-    return [*_broker(settings), *_rest(settings), *_experts(settings), *_plugins(settings)]
+    return [*_broker(settings), *_tls(settings), *_rest(settings), *_experts(settings), *_plugins(settings)]
 
 
 def _broker(settings: Settings) -> list[str]:
@@ -35,6 +35,12 @@ def _broker(settings: Settings) -> list[str]:
     if settings.mqtt.tls is None and host not in {"localhost", "127.0.0.1", "::1"}:
         return [f"mqtt: {host} is reached without TLS. Set [mqtt.tls] (docs/configuration.md)"]
     return []
+
+
+def _tls(settings: Settings) -> list[str]:
+    tls = settings.mqtt.tls
+    paths = {"ca": tls.ca, "certificate": tls.certificate, "key": tls.key} if tls else {}
+    return [f"mqtt.tls.{n}: {p} is not there. Correct the path" for n, p in paths.items() if not Path(p).is_file()]
 
 
 def _rest(settings: Settings) -> list[str]:

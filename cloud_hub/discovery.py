@@ -35,15 +35,22 @@ class Announcer:
     def _announce(self) -> None:
         host, port = parse_address(self._settings.mqtt.address)
         try:
+            address = socket.gethostbyname(host)
             info = ServiceInfo(
                 SERVICE, f"{self._settings.name}.{SERVICE}", port=port,
-                addresses=[socket.inet_aton(socket.gethostbyname(host))], server=f"{self._settings.name}.local.",
+                addresses=[socket.inet_aton(address)], server=f"{self._settings.name}.local.",
             )  # fmt: skip
-            self._zeroconf = Zeroconf(interfaces=self._settings.discovery.interfaces or InterfaceChoice.All)
+            self._zeroconf = Zeroconf(interfaces=self._interfaces(address))
             self._zeroconf.register_service(info, allow_name_change=True)
             log.info("discovery.announced", extra={"fields": {"service": info.name, "port": port}})
         except (OSError, ValueError) as error:
             log.warning("discovery.unavailable", extra={"fields": {"reason": str(error)}})
+
+    def _interfaces(self, address: str) -> list[str] | InterfaceChoice:
+        """Those configured; else only loopback for a broker that only loopback reaches, all for any other."""
+        if self._settings.discovery.interfaces:
+            return list(self._settings.discovery.interfaces)
+        return ["127.0.0.1"] if address.startswith("127.") else InterfaceChoice.All
 
     def stop(self) -> None:
         """Take the announcement back."""

@@ -6,7 +6,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
 
 from shared.errors import ConfigError
 
@@ -73,6 +79,8 @@ class Glm(_Table):
     model: str = ""
     key_file: str = ""
     timeout_s: float = Field(default=60.0, gt=0)
+    max_tokens: int = Field(default=1500, ge=1)
+    extra_body: dict[str, Any] = {}
 
 
 class Actions(_Table):
@@ -87,6 +95,7 @@ class Autoscale(_Table):
     """A scaler (entry point `kind`) for the expert's replicas; off while `kind` is empty.
 
     Demand is escalations a second over the last `window_s` seconds; `per_replica` is what one replica carries.
+    Replicas are taken in only after `watch_s` seconds of known demand, and never below what its peak needs.
     """
 
     kind: str = ""
@@ -98,6 +107,7 @@ class Autoscale(_Table):
     cooldown_s: float = Field(default=60.0, ge=0)
     per_hour: int = Field(default=12, ge=1)
     window_s: float = Field(default=10.0, gt=0)
+    watch_s: float = Field(default=300.0, ge=0)
 
 
 class Settings(BaseSettings):
@@ -152,5 +162,7 @@ def read(path: Path | None) -> Settings:
     except ValidationError as error:
         key, reason = _place(error)
         raise ConfigError(f"{path or 'environment'}: {key}", reason, "Every key is in docs/configuration.md") from error
+    except SettingsError as error:  # an environment variable that stands for a table or a list
+        raise ConfigError("environment", str(error), "Write tables and lists as JSON") from error
     except ValueError as error:
         raise ConfigError(str(path), str(error), "Mend the TOML") from error

@@ -1,8 +1,8 @@
 """The wire: what edge and hub say to each other, and the judgements both sides must make alike.
 
-Nothing in this package opens a socket, reads a clock or draws a random number, with three
-exceptions that say so: `mqtt` (the one file that knows the MQTT client), `profile` (looks up the
-shipped device profiles) and `bundle` (reads model bundles, alike on both sides).
+Nothing in this package opens a socket, reads a clock or draws a random number, with a few
+exceptions that say so: `mqtt` (the one file that knows the MQTT client), `profile` and `plugins` (look
+up what is installed) and `bundle` (reads model bundles, alike on both sides).
 """
 
 PROTOCOL = 1

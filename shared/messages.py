@@ -23,7 +23,7 @@ MetricKind = Literal["gauge", "counter", "state", "score"]
 Priority = Literal["low", "medium", "high", "critical"]
 AlarmKind = Literal["high", "low"]
 Level = Literal["debug", "info", "warning", "error"]
-EscalationReason = Literal["unsure", "audit", "calibrating", "drift", "invalid", "no-gate", "no-model", "wrong-model"]
+EscalationReason = Literal["unsure", "audit", "captured", "drift", "invalid", "no-gate", "no-model", "wrong-model"]
 CommandState = Literal["accepted", "succeeded", "failed", "refused", "expired"]
 AppliedState = Literal["received", "applied", "verified", "refused"]
 

@@ -73,16 +73,17 @@ def samples(
     """Samples of one metric in order of time: the newest `limit` (at most 100,000) of start_us..end_us."""
     with hub.db.read() as session:
         fleet.device(session, device)
-        rows = telemetry.series(session, device, metric, _bounded(start_us), end_us, min(max(limit, 1), 100_000))
+        start_us, end_us = _instant("start_us", start_us), None if end_us is None else _instant("end_us", end_us)
+        rows = telemetry.series(session, device, metric, start_us, end_us, min(max(limit, 1), 100_000))
     return [
         Point(t_us=r.t_us, value=r.text if r.text is not None else r.value, quality=r.quality, seq=r.seq) for r in rows
     ]
 
 
-def _bounded(value: int) -> int:
-    if not 0 <= value < 1 << 62:
-        raise HubError(422, "Invalid request", "start_us: is no time in microseconds")
-    return value
+def _instant(name: str, t_us: int) -> int:
+    if not 0 <= t_us < 1 << 62:
+        raise HubError(422, "Invalid request", f"query.{name}: is no time in microseconds")
+    return t_us
 
 
 @router.get("/{device}/events")
@@ -90,7 +91,7 @@ def events(device: str, hub: TheHub, _caller: Reader, since_us: int = 0, limit: 
     """The newest events first."""
     with hub.db.read() as session:
         fleet.device(session, device)
-        return telemetry.events(session, device, _bounded(since_us), min(max(limit, 1), 1000))
+        return telemetry.events(session, device, _instant("since_us", since_us), min(max(limit, 1), 1000))
 
 
 @router.get("/{device}/streams")

@@ -43,7 +43,7 @@ class RolloutBody(BaseModel):
     devices: list[str] = Field(min_length=1, max_length=1000)
     limits: list[Limits] = Field(min_length=1, max_length=1000)
     watch_s: float = Field(default=600.0, gt=0, le=7 * 86400)
-    max_alarms: int = Field(default=3, ge=0)
+    max_alarms: int = Field(default=3, ge=0, le=1_000_000)
 
 
 class FitBody(BaseModel):

@@ -31,6 +31,10 @@ async def _invalid(_request: Request, error: Any) -> JSONResponse:
     return _problem(422, "Invalid request", f"{place}: {first['msg']}"[:1000])
 
 
+async def _no_text(_request: Request, _error: Any) -> JSONResponse:
+    return _problem(422, "Invalid request", "a text holds half of a surrogate pair, which no UTF-8 can carry")
+
+
 async def _http(_request: Request, error: Any) -> JSONResponse:
     return _problem(error.status_code, str(error.detail), "see /openapi.json for what there is")
 
@@ -44,5 +48,6 @@ def install(app: FastAPI) -> None:
     """Answer every kind of error in the one form."""
     app.add_exception_handler(HubError, _hub_error)
     app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(UnicodeEncodeError, _no_text)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _unexpected)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from cloud_hub import fleet, twins
 from cloud_hub.api.hub import Operator, Reader, TheHub
@@ -31,6 +32,22 @@ class DesiredChange(BaseModel):
     model_config = ConfigDict(extra="forbid")
     desired: dict[str, Any]
     version: int | None = None
+
+    @field_validator("desired")
+    @classmethod
+    def _finite(cls, desired: dict[str, Any]) -> dict[str, Any]:
+        """NaN would be written as null, and null deletes."""
+        layer: list[Any] = [desired]
+        while layer:  # a loop: the nesting is not judged yet
+            if any(isinstance(value, float) and not math.isfinite(value) for value in layer):
+                raise ValueError("numbers must be finite")
+            layer = [
+                inner
+                for value in layer
+                if isinstance(value, (dict, list))
+                for inner in (value.values() if isinstance(value, dict) else value)
+            ]
+        return desired
 
 
 def _view(hub: TheHub, device: str, name: str) -> TwinView:

@@ -36,6 +36,7 @@ class Autoscaler:
         self._bounds = policy.Bounds(
             minimum=settings.minimum, maximum=settings.maximum, per_replica=settings.per_replica,
             max_step=settings.max_step, cooldown_s=settings.cooldown_s, per_hour=settings.per_hour,
+            window_s=settings.watch_s,
         )  # fmt: skip
         self._state = policy.State()
         self._refused_until = 0

@@ -1,6 +1,6 @@
 """Gates from the expert's answers: the expert's label is the truth that a device's gate is calibrated against.
 
-Only frames that went up unasked count (calibrating, drift, no gate): answers that a gate chose would be biased.
+Only frames that no gate chose count (no gate yet, another model file, drift): any other choice would be biased.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from cloud_hub.settings import Experts
 from cloud_hub.tables import EscalationRow
 from shared.gate import Gate, calibrate, panel
 
-UNCHOSEN = ("no-gate", "wrong-model", "drift", "calibrating")
+UNCHOSEN = ("no-gate", "wrong-model", "drift")
 
 
 def gate_due(session: Session, device: str, model: str, since_us: int, settings: Experts) -> Gate | None:

@@ -38,7 +38,7 @@ METRICS = [
 
 def _sensor_name(chip: str, label: str, index: int) -> str:
     words = re.sub(r"[^a-z0-9]+", "-", f"{chip} {label or index}".lower()).strip("-")
-    return f"temp.{words}"
+    return f"temp.{words[:100] or index}"
 
 
 def _temperatures() -> dict[str, float]:

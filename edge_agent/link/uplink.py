@@ -26,6 +26,9 @@ from shared.topics import STREAM_TOPIC
 
 log = logging.getLogger(__name__)
 
+UNANSWERED = 3
+"""Births without an answer after which the log says so: a broker drops what its access list forbids without a word."""
+
 Post = Callable[[Callable[[], None]], None]
 
 
@@ -52,6 +55,7 @@ class Uplink:
         self.session.appended(outbox.last)
         self.finder = Finder(config.link)
         self._connection_id = ""
+        self._greeted = 0
         tls = Tls(**msgspec.structs.asdict(config.link.tls)) if config.link.tls else None
         self._connection = Connection(
             Options(client_id=self._id, filters=topics.device_filters(self._id), tls=tls),
@@ -122,6 +126,7 @@ class Uplink:
 
     def _welcomed(self, word: Session) -> None:
         effects = self.session.welcomed(word, monotonic_s())
+        self._greeted = 0
         if word.refused:
             log.error("link.refused", extra={"fields": {"reason": word.refused}})
         self._carry_out(effects)
@@ -131,13 +136,20 @@ class Uplink:
     def _carry_out(self, effects: list[Effect]) -> None:
         for effect in effects:
             if isinstance(effect, Greet):
-                self.publish("birth", self._birth(self._connection_id), retain=True)
+                self._greet()
             elif isinstance(effect, Forget):
                 self._outbox.forget(effect.stream, effect.upto)
             elif isinstance(effect, Fetch):
                 self._on_fetch(effect.restart)
             elif isinstance(effect, Send):
                 self._send(effect)
+
+    def _greet(self) -> None:
+        self._greeted = 0 if self.session.welcome else self._greeted + 1
+        if self._greeted == UNANSWERED:
+            cure = "is the hub running, and may this identity publish on its own topics?"
+            log.warning("hub.silent", extra={"fields": {"births": UNANSWERED, "cure": cure}})
+        self.publish("birth", self._birth(self._connection_id), retain=True)
 
     def _send(self, send: Send) -> bool:
         row = self._outbox.after(send.stream, send.after)

@@ -16,7 +16,8 @@ class Gatekeeper:
         self._model = model
         self.gate: Gate | None = None
         self._drift = Drift(())
-        self.kept = self.escalated = self.skipped = 0
+        self.kept = self.escalated = self.skipped = self.answered = 0
+        self._captures = 0
 
     @property
     def metrics(self) -> list[Metric]:
@@ -25,6 +26,7 @@ class Gatekeeper:
             ("label", "state", "1", "kept answer"), ("score", "score", "1", "margin of the kept answer"),
             ("frame", "counter", "1", "number of the frame answered"), ("kept", "counter", "1", "answers kept"),
             ("escalated", "counter", "1", "frames sent up"), ("skipped", "counter", "1", "frames it was too slow for"),
+            ("answered", "counter", "1", "answers that came back from the hub"),
             ("drift", "score", "1", "1 when the frames no longer look as in calibration"),
             ("age_s", "gauge", "s", "time since the model's last answer"),
         )  # fmt: skip
@@ -40,6 +42,10 @@ class Gatekeeper:
         if gate != self.gate:
             self.gate, self._drift = gate, Drift(gate.panel if gate else ())
 
+    def capture(self) -> None:
+        """Send up the next frame that would be kept, whatever the gate says."""
+        self._captures += 1
+
     def judge(
         self, frame: Frame, result: Result | None, draw: float, new_id: Callable[[], str]
     ) -> tuple[list[Sample], Escalation | None]:
@@ -47,7 +53,10 @@ class Gatekeeper:
         if result is not None and self.gate is not None and result.digest == self.gate.digest:
             self._drift.update(result.features)
         verdict = decide(self.gate, result, self.drifted, draw)
-        samples = self._samples(frame, result) if result is not None and verdict in {"keep", "audit"} else []
+        if self._captures and verdict in {"keep", "audit"}:
+            self._captures, verdict = self._captures - 1, "captured"
+        sure = {"keep", "audit", "captured"}
+        samples = self._samples(frame, result) if result is not None and verdict in sure else []
         self.kept += bool(samples)
         if verdict == "keep":
             return samples, None
@@ -81,7 +90,7 @@ class Gatekeeper:
     def counts(self, now_us: int, age_s: float) -> list[Sample]:
         """The counters, for telemetry once a second. `age_s` is the time since the model's last answer."""
         values = {
-            "kept": self.kept, "escalated": self.escalated, "skipped": self.skipped,
+            "kept": self.kept, "escalated": self.escalated, "skipped": self.skipped, "answered": self.answered,
             "drift": float(self.drifted), "age_s": round(age_s, 3),
         }  # fmt: skip
         return [Sample(metric=f"{self._model}/{n}", t_us=now_us, value=float(v)) for n, v in values.items()]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -19,9 +20,12 @@ from edge_agent.models.gatekeeper import Gatekeeper
 from edge_agent.models.worker import Answer, Failed, Ready, Word
 from shared.backoff import Backoff
 from shared.gate import Result
-from shared.messages import Escalation, Event, Sample
+from shared.messages import Escalation, EscalationAnswer, Event, Sample
 
 log = logging.getLogger(__name__)
+
+ASKED = 256
+"""Escalations whose answers are waited for; older ones are not counted any more."""
 
 Deliver = Callable[[list[Sample | Escalation | Event]], None]
 
@@ -46,6 +50,7 @@ class ModelSlot:
         self._child: InferenceChild | None = None
         self._answered_at = self._retry_at = clock.monotonic_s()
         self._starts = 0
+        self._asked: deque[str] = deque(maxlen=ASKED)
         self.state: dict[str, Any] = {"state": "starting"}
 
     def start(self) -> None:
@@ -82,6 +87,12 @@ class ModelSlot:
                 self._answered_at = clock.monotonic_s()  # nothing was asked until now: it owes no answer
             if not child.ask(frame):
                 self.gatekeeper.skipped += 1
+
+    def answered(self, answer: EscalationAnswer) -> None:
+        """The hub's answer to a frame that went up from here."""
+        if answer.id in self._asked:
+            self._asked.remove(answer.id)
+            self.gatekeeper.answered += 1
 
     def tick(self, now_us: int) -> None:
         """Once a second: counters, watchdog, another try."""
@@ -132,6 +143,8 @@ class ModelSlot:
 
     def _judge(self, frame: Frame, result: Result | None) -> None:
         samples, escalation = self.gatekeeper.judge(frame, result, random.random(), clock.new_id)  # noqa: S311 - an audit draw
+        if escalation is not None:
+            self._asked.append(escalation.id)
         self._deliver([*samples, *([escalation] if escalation else [])])
 
     def _report(self, **changes: Any) -> None:

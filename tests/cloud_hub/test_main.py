@@ -1,0 +1,265 @@
+"""Both programs at the command line, as real processes: exit codes, and words that help."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import subprocess
+import sysconfig
+from pathlib import Path
+
+import numpy as np
+import pytest
+from simulators.brokers import embedded_broker, free_port, listens, until
+
+from cloud_hub import __main__ as hub_main
+from cloud_hub import audit
+from cloud_hub.db import Database
+from cloud_hub.tokens import find
+from edge_agent import __main__ as edge_main
+from edge_agent.outbox import Lot, Outbox
+from shared.errors import EXIT_CONFIG
+from shared.messages import Event
+
+SCRIPTS = sysconfig.get_path("scripts")
+
+
+def hub_toml(folder: Path, more: str = "", *, mqtt: int = 1, rest: int = 0) -> Path:
+    file = folder / "hub.toml"
+    file.write_text(
+        f'state_dir = "{folder / "hub"}"\n{more}\n[mqtt]\naddress = "127.0.0.1:{mqtt}"\n'
+        f"[rest]\nport = {rest}\n[discovery]\nannounce = false\n",
+        "utf-8",
+    )
+    return file
+
+
+def edge_toml(folder: Path, more: str = "", head: str = 'id = "press-3"\nprofile = "x86-64"') -> Path:
+    file = folder / "edge.toml"
+    file.write_text(
+        f'[device]\n{head}\nstate_dir = "{folder / "edge"}"\n[link]\ndiscover = false\naddress = "127.0.0.1:1883"\n{more}',
+        "utf-8",
+    )
+    return file
+
+
+def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    found = shutil.which(program, path=SCRIPTS)
+    assert found, "tidegate is not installed in this environment"
+    return subprocess.run([found, *arguments], capture_output=True, text=True, timeout=50, check=False)
+
+
+# -- help ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["", "serve", "check", "migrate", "token", "broker", "demo"])
+def test_every_command_of_the_hub_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        hub_main.main([*([command] if command else []), "--help"])
+    assert ended.value.code == 0
+    assert f"usage: tidegate-hub {command}".strip() in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["", "run", "check", "status"])
+def test_every_command_of_the_edge_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        edge_main.main([*([command] if command else []), "--help"])
+    assert ended.value.code == 0
+    assert f"usage: tidegate-edge {command}".strip() in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("program", ["tidegate-hub", "tidegate-edge"])
+def test_the_installed_programs_tell_their_version(program: str) -> None:
+    made = run(program, "--version")
+    assert (made.returncode, made.stdout.startswith("tidegate ")) == (0, True)
+
+
+@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["token", "create"], ["token", "create", "--name", "x", "--role", "king"]])  # fmt: skip  # noqa: E501
+def test_wrong_use_is_told(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        hub_main.main(arguments)
+    assert ended.value.code == 2
+
+
+# -- the hub ---------------------------------------------------------------------------------------
+
+
+def test_check_without_a_broker(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    port = free_port()
+    assert hub_main.main(["check", "--config", str(hub_toml(tmp_path, mqtt=port))]) == EXIT_CONFIG
+    said = capsys.readouterr().err
+    assert f"problem: mqtt.address: no broker answers on 127.0.0.1:{port}" in said
+    assert "tidegate-hub broker" in said
+
+
+def test_check_when_all_is_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with embedded_broker(tmp_path) as (_, port):
+        file = hub_toml(tmp_path, mqtt=port, rest=free_port())
+        assert hub_main.main(["check", "--config", str(file)]) == 0
+    assert f"well. Start it with: tidegate-hub serve --config {file}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("more", "says"), [
+    ("[experts.bundles]\ndigits = '/nowhere'", "problem: experts.bundles.digits"),
+    ("[autoscale]\nkind = 'abacus'", "there is no scaler 'abacus'"),
+    ("[glm]\nkind = 'oracle'\nurl = 'http://127.0.0.1:1'\nmodel = 'm'", "there is no engine 'oracle'"),
+    ("nonsense = 1", "nonsense"),
+    ("[twins", "Mend the TOML"),
+])  # fmt: skip
+def test_check_names_each_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str], more: str, says: str) -> None:
+    assert hub_main.main(["check", "--config", str(hub_toml(tmp_path, more))]) == EXIT_CONFIG
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["serve"], ["check"], ["migrate"], ["token", "create", "--name", "x"]])
+def test_a_configuration_that_is_not_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    assert hub_main.main([*command, "--config", str(tmp_path / "nowhere.toml")]) == EXIT_CONFIG
+    assert "nowhere.toml: is not there" in capsys.readouterr().err
+
+
+def test_serve_on_a_busy_port(tmp_path: Path) -> None:
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        port = busy.getsockname()[1]
+        made = run("tidegate-hub", "serve", "--config", str(hub_toml(tmp_path, rest=port)))
+    assert made.returncode == EXIT_CONFIG
+    assert f"cannot listen on 127.0.0.1:{port}" in made.stderr
+    assert "Traceback" not in made.stderr
+
+
+def test_migrate_makes_the_database_and_may_be_repeated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = hub_toml(tmp_path)
+    for _ in range(2):
+        assert hub_main.main(["migrate", "--config", str(file)]) == 0
+    assert capsys.readouterr().out.count("schema is up to date") == 2
+    assert (tmp_path / "hub" / "hub.sqlite").is_file()
+
+
+def test_a_token_is_made_shown_once_and_ended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = str(hub_toml(tmp_path))
+    assert hub_main.main(["token", "create", "--config", file, "--name", "anna", "--role", "operator"]) == 0
+    text = capsys.readouterr().out.strip()
+    db = Database(f"sqlite:///{tmp_path / 'hub' / 'hub.sqlite'}")
+    with db.read() as session:
+        token = find(session, text)
+        assert (token.name, token.role) == ("anna", "operator")
+    assert hub_main.main(["token", "revoke", "--config", file, "--name", "anna"]) == 0
+    assert "1 tokens of 'anna' ended" in capsys.readouterr().out
+    with db.read() as session:
+        kinds = [row.kind for row in audit.rows(session)]
+    db.close()
+    assert kinds == ["token.revoked", "token.created"]
+
+
+def test_serve_starts_without_a_broker_and_ends_on_sigterm(tmp_path: Path) -> None:
+    port = free_port()
+    program = shutil.which("tidegate-hub", path=SCRIPTS)
+    assert program
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [program, "serve", "--config", str(hub_toml(tmp_path, rest=port, mqtt=free_port()))], stderr=log
+        )
+        until("the hub answers", lambda: listens(port))
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
+    assert "broker.down" in (tmp_path / "log").read_text("utf-8")
+    assert "Traceback" not in (tmp_path / "log").read_text("utf-8")
+
+
+def test_the_broker_command(tmp_path: Path) -> None:
+    mqtt3, mqtt5 = free_port(), free_port()
+    program = shutil.which("tidegate-hub", path=SCRIPTS)
+    assert program
+    process = subprocess.Popen(
+        [program, "broker", "--mqtt3", str(mqtt3), "--mqtt5", str(mqtt5)], stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        assert process.stdout
+        assert "EMBEDDED BROKER: for trying out" in process.stdout.readline()
+        until("both ports listen", lambda: listens(mqtt3) and listens(mqtt5))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+
+
+# -- the edge --------------------------------------------------------------------------------------
+
+
+def test_edge_check_when_all_is_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save(tmp_path / "frames.npy", np.zeros((2, 8, 8), np.uint8))
+    more = f'[[collectors]]\nkind = "host"\n[[collectors]]\nkind = "images"\npath = "{tmp_path / "frames.npy"}"\n'
+    edge_main.main(["check", "--config", str(edge_toml(tmp_path, more))])
+    said = capsys.readouterr()
+    problems = [line for line in said.err.splitlines() if "is not the file that was installed" not in line]
+    assert problems == []
+
+
+@pytest.mark.parametrize(("more", "says"), [
+    ("[nonsense", "docs/configuration.md"),
+    ("nonsense = 1", "unknown field"),
+    ("[outbox]\nmax_mb = 'much'", "max_mb"),
+    ("[settings]\nperiod_s = 0", "period_s must be within"),
+    ("[[collectors]]\nname = 'x'", "kind"),
+    ("[[collectors]]\nkind = 'thermometer'", "there is no collector 'thermometer'"),
+    ("[[collectors]]\nkind = 'images'\npath = '/nowhere.npy'", "Set `path` to a .npy file"),
+    ("[[collectors]]\nkind = 'host'\n[[collectors]]\nkind = 'host'", "is there twice"),
+    ("[[models]]\nname = 'digits'\nbundle = '/nowhere'\nframes = 'camera'", "no collector is named 'camera'"),
+    ("[[limits]]\nmetric = 'cpu.load'", "neither a low nor a high"),
+])  # fmt: skip
+def test_edge_check_names_each_problem(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], more: str, says: str
+) -> None:
+    assert edge_main.main(["check", "--config", str(edge_toml(tmp_path, more))]) == EXIT_CONFIG
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("head", "says"), [
+    ('id = "Press 3"\nprofile = "x86-64"', "is no device id"),
+    ('id = "press-3"\nprofile = "abacus"', "there is no profile 'abacus'"),
+    ('profile = "x86-64"', "id"),
+])  # fmt: skip
+def test_a_device_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str], head: str, says: str) -> None:
+    file = str(edge_toml(tmp_path, head=head))
+    for command in ("check", "run", "status"):
+        assert edge_main.main([command, "--config", file]) == EXIT_CONFIG
+        assert says in capsys.readouterr().err
+
+
+def test_edge_files_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
+    for name in ("nowhere.toml", "binary.toml"):
+        for command in ("check", "run", "status"):
+            assert edge_main.main([command, "--config", str(tmp_path / name)]) == EXIT_CONFIG
+            assert "cannot be read" in capsys.readouterr().err
+
+
+def test_a_run_with_a_bad_configuration_ends_with_78() -> None:
+    made = run("tidegate-edge", "run", "--config", "nowhere.toml")
+    assert made.returncode == EXIT_CONFIG
+    assert "Traceback" not in made.stderr
+
+
+def test_status_before_the_first_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert edge_main.main(["status", "--config", str(edge_toml(tmp_path))]) == 1
+    assert "has not run yet" in capsys.readouterr().err
+
+
+def test_status_tells_what_the_outbox_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import json
+
+    file = str(edge_toml(tmp_path))
+    (tmp_path / "edge").mkdir()
+    outbox = Outbox(tmp_path / "edge" / "outbox.sqlite", 10_000_000, "e1")
+    outbox.accept([Lot(stream="event", items=[Event(t_us=1, source="s", text=str(n)) for n in range(5)])], "synced")
+    outbox.forget("event", 2)
+    assert edge_main.main(["status", "--config", file]) == 0
+    assert "accepted         5  at the hub         2  waiting       3" in capsys.readouterr().out
+    assert edge_main.main(["status", "--json", "--config", file]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["device"], found["epoch"], found["streams"]["event"]) == (
+        "press-3", "e1", {"accepted": 5, "at_hub": 2},
+    )  # fmt: skip
+    outbox.close()

@@ -1,0 +1,80 @@
+"""What every collector must keep, a third party's too: run yours through `examine_collector`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from edge_agent.collectors import Collector, Frame, Reading
+from edge_agent.config import CollectorTable
+from shared.codec import encode
+from shared.errors import ConfigError
+from shared.messages import Event, Metric, Sample
+
+NOW_US = 1_700_000_000_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """A collector under test. `happens` lets the world do something worth a reading."""
+
+    open_collector: Callable[[CollectorTable], Collector]
+    table: CollectorTable
+    happens: Callable[[], None] = lambda: None
+    kinds: tuple[type[Reading], ...] = (Sample, Event, Frame)
+    undeclared: frozenset[str] = frozenset()
+    """Metrics that the site may show without having been declared: a sensor that came later."""
+
+
+def examine_collector(site: Site) -> None:
+    """Declared metrics, times passed through, sound values, collecting and closing again, refused options."""
+    collector = site.open_collector(site.table)
+    assert collector.name == site.table.name
+    assert collector.period_s is None or 0.01 <= collector.period_s <= 86400
+    names = [metric.name for metric in collector.metrics]
+    assert all(isinstance(metric, Metric) for metric in collector.metrics)
+    assert len(set(names)) == len(names), "a metric is declared twice"
+    readings = []
+    for turn in range(3):
+        site.happens()
+        now = NOW_US + turn * 1_000_000
+        fresh = list(collector.collect(now))
+        assert {reading.t_us for reading in fresh} <= {now}, "the time is the reading's, not the collector's"
+        readings += fresh
+    assert readings, "nothing was read in three turns"
+    for reading in readings:
+        assert isinstance(reading, site.kinds)
+        _sound(reading, set(names) | site.undeclared, collector.name)
+    collector.close()
+    collector.close()
+    _options(site)
+
+
+def _sound(reading: Reading, names: set[str], name: str) -> None:
+    if isinstance(reading, Sample):
+        assert reading.metric in names, f"{reading.metric} was never declared"
+        assert not isinstance(reading.value, float) or math.isfinite(reading.value)
+        assert encode(reading)
+    elif isinstance(reading, Event):
+        assert reading.source == name
+        assert reading.text
+        assert encode(reading)
+    else:
+        assert reading.source == name, "models are fed by the collector's name"
+        assert reading.shape[0] * reading.shape[1] == len(reading.data)
+
+
+def _options(site: Site) -> None:
+    """An option that is not there is the operator's business, told with its name."""
+    table = site.table
+    wrong = CollectorTable(
+        kind=table.kind, name=table.name, period_s=table.period_s, options=table.options | {"no_such_option": 1}
+    )
+    with pytest.raises(ConfigError) as caught:
+        site.open_collector(wrong)
+    assert "no_such_option" in str(caught.value)
+    assert table.name in caught.value.place
+    assert caught.value.cure
