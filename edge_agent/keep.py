@@ -18,6 +18,17 @@ log = logging.getLogger(__name__)
 SCHEMA_VERSION = 1
 
 
+def state_dir(name: str) -> Path:
+    """The device's folder, made with mode 0700 when it is not there; raises ConfigError when it cannot be written."""
+    folder = Path(name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (folder / "writable").write_bytes(b"")
+    except OSError as error:
+        raise ConfigError("device.state_dir", f"cannot be written ({error})", "Give a folder of this user") from error
+    return folder
+
+
 def open_database(path: Path, version: int, schema: str) -> sqlite3.Connection:
     """Open or make a SQLite file with WAL and FULL; a damaged one is moved aside, a newer one is refused."""
     try:

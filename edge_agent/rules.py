@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Any
 
+from shared.codec import from_plain
 from shared.messages import Alarm, Sample
 from shared.thresholds import JudgeState, Limits, judge, refusal
 
@@ -31,6 +33,16 @@ class Rules:
             chosen[one.metric] = one
         self._limits = chosen
         return ""
+
+    def desired(self, wanted: Any) -> Any:
+        """Desired set of limits, whole or not at all (invariant P2); raises ValueError.
+
+        Returned as asked: a twin compares arrays whole, so defaults filled in would never settle.
+        """
+        reason = self.use(from_plain(list[Limits], wanted))
+        if reason:
+            raise ValueError(reason)
+        return wanted
 
     def limits(self) -> list[Limits]:
         """The limits in force."""

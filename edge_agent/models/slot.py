@@ -19,8 +19,9 @@ from edge_agent.models.child import InferenceChild
 from edge_agent.models.gatekeeper import Gatekeeper
 from edge_agent.models.worker import Answer, Failed, Ready, Word
 from shared.backoff import Backoff
-from shared.gate import Result
-from shared.messages import Escalation, EscalationAnswer, Event, Sample
+from shared.codec import from_plain, plain
+from shared.gate import Gate, Result
+from shared.messages import CommandRequest, Escalation, EscalationAnswer, Event, Sample
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class ModelSlot:
         deliver: Deliver,
         changed: Callable[[], None],
     ) -> None:
-        self.name, self._table = table.name, table
+        self.name, self.frames, self._table = table.name, table.frames, table
         self._post, self._deliver, self._changed = post, deliver, changed
         self.gatekeeper = Gatekeeper(table.name)
         self._backoff = Backoff(1.0, 60.0, random.random)
@@ -76,6 +77,25 @@ class ModelSlot:
         self.stop()
         self._backoff.reset()
         self.start()
+
+    def restarted(self, _request: CommandRequest) -> dict[str, str | float]:
+        """Command `restart`."""
+        self.restart()
+        return {"restarted": self.name}
+
+    def capture(self, _request: CommandRequest) -> dict[str, str | float]:
+        """Command `capture`."""
+        self.gatekeeper.capture()
+        return {"captured": f"the next frame of {self.name} that would be kept goes up"}
+
+    def use_gate(self, wanted: Any) -> Any:
+        """Desired gate: in force only for the very model file that it was calibrated on; raises ValueError."""
+        gate = from_plain(Gate, wanted)
+        digest = self.state.get("digest", gate.digest)
+        if gate.digest != digest:
+            raise ValueError(f"the gate is for model {gate.digest[:19]}, this device runs {digest[:19]}")
+        self.gatekeeper.use(gate)
+        return plain(gate)
 
     def frame(self, frame: Frame) -> None:
         """Ask the model about a frame; without one that answers, the frame goes up as it is."""

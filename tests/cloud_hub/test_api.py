@@ -260,8 +260,11 @@ def test_a_rollout_is_started_and_shown(world: World) -> None:
     assert (shown["state"], shown["devices"]) == ("watching", ["press-3"])
 
 
-def test_the_audit_trail_tells_where_it_is_broken(world: World) -> None:
-    assert world.ask("GET", "/api/v1/audit").json()["broken_at"] is None
+def test_the_audit_trail_is_verified_when_asked(world: World) -> None:
+    unasked = world.ask("GET", "/api/v1/audit").json()
+    assert (unasked["verified"], unasked["broken_at"]) == (False, None)
+    asked = world.ask("GET", "/api/v1/audit", params={"verify": True}).json()
+    assert (asked["verified"], asked["broken_at"]) == (True, None)
     with world.db.read() as session:
         assert audit.verify(session) is None
 

@@ -38,7 +38,8 @@ def hub_toml(folder: Path, more: str = "", *, mqtt: int = 1, rest: int = 0) -> P
 def edge_toml(folder: Path, more: str = "", head: str = 'id = "press-3"\nprofile = "x86-64"') -> Path:
     file = folder / "edge.toml"
     file.write_text(
-        f'[device]\n{head}\nstate_dir = "{folder / "edge"}"\n[link]\ndiscover = false\naddress = "127.0.0.1:1883"\n{more}',
+        f'[device]\n{head}\nstate_dir = "{folder / "edge"}"\n'
+        f'[link]\ndiscover = false\naddress = "127.0.0.1:1883"\n{more}',
         "utf-8",
     )
     return file

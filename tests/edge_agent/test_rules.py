@@ -126,3 +126,14 @@ def test_an_on_delay_is_remembered_between_samples() -> None:
 
 def test_a_metric_without_limits_is_left_alone() -> None:
     assert rules(LOAD).judge(sample(1e9, metric="net.sent"), ids()) == []
+
+
+def test_a_desired_set_is_answered_as_it_was_asked_or_refused_whole() -> None:
+    judged = rules(LOAD, site=(Limits(metric="temp.cpu", high=90.0),))
+    wanted = [{"metric": "temp.cpu", "high": 80}]
+    assert judged.desired(wanted) == wanted
+    assert [limits.metric for limits in judged.limits()] == ["temp.cpu"]
+    for bad in ([{"metric": "temp.cpu", "high": 95}], [{"metric": "x"}], [{"metric": "x", "high": "hot"}], None, {}):
+        with pytest.raises(ValueError, match=r"."):
+            judged.desired(bad)
+        assert [limits.high for limits in judged.limits()] == [80]
