@@ -18,7 +18,7 @@ from shared.codec import MAX_PAYLOAD, decode, encode
 from shared.errors import ConfigError
 from shared.messages import STREAMS, Alarm, Batch, Event, Stream
 
-FIXED = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+FIXED = settings(max_examples=40, deadline=None, derandomize=True, database=None)
 ROOMY = 4_000_000
 TIGHT = 20_000
 """Room for about ten rows of 1,000 characters."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import socket
 import subprocess
+import sysconfig
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,7 +27,7 @@ KINDS: tuple[Kind, ...] = ("embedded", "mosquitto")
 MOSQUITTO = """
 listener {port} 127.0.0.1
 allow_anonymous true
-set_tcp_nodelay true
+{user}set_tcp_nodelay true
 persistence true
 persistence_location {folder}/
 autosave_interval 1
@@ -113,13 +115,10 @@ def mosquitto(folder: Path) -> BrokerProcess:
     if binary is None:
         pytest.skip("mosquitto is not installed: apt-get install mosquitto")
     folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o777)  # mosquitto started by root drops to a user of its own
-    for parent in folder.parents[:3]:
-        if parent.owner() == folder.owner() and parent.name:
-            parent.chmod(parent.stat().st_mode | 0o011)
     port = free_port()
+    user = "user root\n" if os.geteuid() == 0 else ""  # else it drops to one that may not write here
     file = folder / "mosquitto.conf"
-    file.write_text(MOSQUITTO.format(port=port, folder=folder, payload=MAX_PAYLOAD + 4096), "utf-8")
+    file.write_text(MOSQUITTO.format(port=port, folder=folder, payload=MAX_PAYLOAD + 4096, user=user), "utf-8")
     return BrokerProcess(command=[binary, "-c", str(file)], port=port, folder=folder)
 
 
@@ -127,15 +126,9 @@ def broker_process(kind: Kind, folder: Path) -> BrokerProcess:
     """A broker of this kind in a process of its own, not started yet."""
     if kind == "mosquitto":
         return mosquitto(folder)
-    program = shutil.which("tidegate-hub", path=_scripts())
+    program = shutil.which("tidegate-hub", path=sysconfig.get_path("scripts"))
     assert program, "tidegate is not installed in this environment"
     folder.mkdir(parents=True, exist_ok=True)
     mqtt5 = free_port()
     command = [program, "broker", "--mqtt3", str(free_port()), "--mqtt5", str(mqtt5)]
     return BrokerProcess(command=command, port=mqtt5, folder=folder)
-
-
-def _scripts() -> str:
-    import sysconfig
-
-    return sysconfig.get_path("scripts")

@@ -18,10 +18,12 @@ import httpx
 import numpy as np
 import pytest
 from simulators.brokers import BrokerProcess, Kind, broker_process, free_port, listens, until
+from sqlmodel import select
 
 from cloud_hub import tokens
 from cloud_hub.db import Database
 from cloud_hub.demo import digits
+from cloud_hub.tables import EscalationRow, EventRow, HighWater, TelemetrySample
 
 ASSETS = Path(str(resources.files("cloud_hub.demo"))) / "assets"
 
@@ -93,6 +95,7 @@ class World:
 
     folder: Path
     broker: BrokerProcess
+    assets: Path = ASSETS
     rest: int = field(default_factory=free_port)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     http: httpx.Client = field(init=False)
@@ -165,6 +168,10 @@ class World:
         self.broker.stop()
         self.http.close()
 
+    def stored(self, device: str, epoch: str) -> dict[str, tuple[int, int, int]]:
+        """(rows, distinct, upto) of each stream, once the hub has ended."""
+        return stored(f"sqlite:///{self.folder / 'hub' / 'hub.sqlite'}", device, epoch)
+
     # -- what can be seen --------------------------------------------------------------------------
 
     def get(self, path: str, **query: Any) -> Any:
@@ -230,6 +237,25 @@ class World:
         assert telemetry["rows"] == telemetry["distinct"] == telemetry["upto"]
         assert not any(row["lost"] for row in held.values())
         return held
+
+
+def stored(url: str, device: str, epoch: str) -> dict[str, tuple[int, int, int]]:
+    """(rows, distinct, upto) of each stream, from the database of a hub that has ended. Two alarms are one row."""
+    db = Database(url)
+    with db.read() as session:
+        marks = session.exec(select(HighWater).where(HighWater.device == device, HighWater.epoch == epoch)).all()
+        found = {}
+        for mark in marks:
+            seqs: list[Any] = []
+            if mark.stream == "telemetry":
+                seqs = list(session.exec(select(TelemetrySample.seq).where(TelemetrySample.source == mark.id)))
+            elif mark.stream == "event":
+                seqs = list(session.exec(select(EventRow.seq).where(EventRow.source == mark.id)))
+            elif mark.stream == "escalation":
+                seqs = list(session.exec(select(EscalationRow.id).where(EscalationRow.device == device)))
+            found[mark.stream] = (len(seqs), len(set(seqs)), mark.upto)
+    db.close()
+    return found
 
 
 Build = Callable[[Kind], World]
