@@ -15,8 +15,12 @@ import msgspec
 
 from edge_agent.collectors import Frame
 from edge_agent.config import CollectorTable, options
+from shared.codec import MAX_PAYLOAD
 from shared.errors import ConfigError, NotReady
 from shared.messages import Metric
+
+MAX_FRAME = MAX_PAYLOAD // 2
+"""Bytes of one frame: as evidence it travels in base64, four bytes for three, inside one message."""
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -40,6 +44,10 @@ def read_header(head: bytes) -> tuple[tuple[int, int, int], int]:
         raise ValueError(f"has a broken NumPy header ({error})") from error
     if kind != "|u1" or order or not sound:
         raise ValueError(f"holds {kind} {shape}, wanted uint8 [frames, height, width]")
+    if shape[1] * shape[2] > MAX_FRAME:
+        raise ValueError(
+            f"has frames of {shape[1] * shape[2]} bytes, more than the {MAX_FRAME} that one message can carry"
+        )
     return shape, start + length
 
 

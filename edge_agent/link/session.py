@@ -154,10 +154,9 @@ class LinkSession:
             self._greeted_at = now
             return [Greet()]
         if any(lane.flying for lane in self._lanes.values()) and now - self._progress_at >= self._resend_s:
-            for lane in self._lanes.values():
-                lane.rewind()
             self._progress_at = now
             self._resend_s = min(self._resend_s * 2, LONGEST_RESEND_S)
-            # Asking the hub what it holds costs one small message and may save the whole resend.
+            # The hub's answer says what it holds, and only the rest is sent again: a lost
+            # acknowledgement costs one small message, and a hub that is away is not flooded.
             return [Greet()]
         return []

@@ -263,15 +263,16 @@ def test_a_refused_session_asks_again_and_goes_on_when_it_is_let_in() -> None:
     assert send_all(session) == [("alarm", 1)]
 
 
-def resends(session: LinkSession, seconds: int, answered: bool) -> list[int]:
-    """Times at which the session sent its row again; `answered`: the hub answers births, and never acknowledges."""
+def tries(session: LinkSession, seconds: int, answered: bool) -> list[int]:
+    """Times at which the session asked the hub; its row is sent again just when the hub has `answered`."""
     times = []
     for now in range(1, seconds):
         greeted = session.tick(float(now))
-        if greeted and answered:
-            session.welcomed(welcome(), float(now))
-        if send_all(session, float(now)):
+        if greeted:
             times.append(now)
+            if answered:
+                session.welcomed(welcome(), float(now))
+        assert bool(send_all(session, float(now))) == (bool(greeted) and answered)
     return times
 
 
@@ -279,7 +280,7 @@ def resends(session: LinkSession, seconds: int, answered: bool) -> list[int]:
 def test_resending_backs_off_until_something_is_acknowledged(answered: bool) -> None:
     session = joined({"telemetry": 3})
     send_all(session)
-    times = [0, *resends(session, 400, answered)]
+    times = [0, *tries(session, 400, answered)]
     waits = [after - before for before, after in itertools.pairwise(times)]
     assert waits[:4] == [5, 10, 20, 40]
     assert set(waits[4:]) == {int(LONGEST_RESEND_S)}

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import random
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 from simulators.brokers import KINDS, Kind, until
+
+from shared import topics
+from shared.codec import MAX_PAYLOAD, encode
+from shared.messages import Batch, Birth
+from shared.mqtt import Connection, Options
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
 
@@ -48,6 +54,64 @@ def test_killed_at_random_moments_nothing_accepted_is_lost_or_doubled(build: Any
     held = world.all_arrived(DEVICE)
     assert {stream: row["upto"] >= promised[stream] for stream, row in held.items()} == dict.fromkeys(promised, True)
     assert world.reported(DEVICE)["agent"]["boot"] == 1 + ROUNDS
+    assert world.get("/audit", verify=True)["broken_at"] is None
+    assert not world.logged("hub", "loop.failed")
+    assert not world.logged("hub", "ingest.refused")
+    epoch = world.accepted(DEVICE)["epoch"]
+    world.end(DEVICE)
+    world.end("hub")
+    for stream, (rows, distinct, upto) in world.stored(DEVICE, epoch).items():
+        if stream != "alarm":  # two alarms, raised and cleared, are one row; there are none here
+            assert rows == distinct == upto >= promised[stream], stream
+
+
+HOSTILE: list[tuple[str, bytes]] = [
+    ("telemetry", b"\xff\xfe\x00"),
+    ("telemetry", b"[" * 200_000),
+    ("telemetry", b" " * (MAX_PAYLOAD + 1)),
+    ("telemetry", b'{"epoch": "x", "first": 1, "items": [{"metric": "a", "t_us": 1, "value": NaN}]}'),
+    ("telemetry", b'{"epoch": "x", "first": 1, "items": [null, {"metric": "a", "t_us": 1, "value": 1}]}'),
+    ("escalations", b'{"epoch": "x", "first": 1, "items": [{"shape": [99999999999999999999999, 0]}]}'),
+    ("alarms", b'{"epoch": "x", "first": 99999999999999999999999999, "items": [1]}'),
+    ("birth", b""),
+    ("birth", b'{"device": "another", "session": "s"}'),
+    ("birth", b'{"device": "intruder", "session": "s", "acked": {"telemetry": 999999999999999999999999999999}}'),
+    ("birth", b'{"device": "intruder", "session": "s", "protocol": 99999999999999999999999999999999}'),
+    ("applied", b'{"shadow": "", "version": 99999999999999999999999, "path": "a", "state": "verified"}'),
+    ("commands/x/response", b'{"id": "y", "state": "succeeded", "t_us": 1}'),
+    ("shadow/update", b'{"state": {"desired": ' + b'{"a":' * 5000),
+    ("shadow/update", b'{"state": {"reported": {"a": "\\ud800"}}}'),
+    ("shadow/name/ä/get", b"{}"),
+    ("shadow/get", b"\x00"),
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_hostile_client_leaves_the_hub_working(build: Any, kind: Kind) -> None:
+    world = build(kind)
+    world.broker.start()
+    world.start_hub()
+    world.start_edge(DEVICE)
+    until("the device is online", lambda: world.online(DEVICE))
+    up = threading.Event()
+    intruder = Connection(
+        Options(client_id="intruder", filters=["intruder"]), lambda: ("127.0.0.1", world.broker.port),
+        on_message=lambda _: None, on_up=up.set, on_down=lambda _: None,
+    )  # fmt: skip
+    intruder.start()
+    try:
+        assert up.wait(20)
+        for _ in range(2):
+            for rest, payload in HOSTILE:
+                assert intruder.publish(topics.thing("intruder", rest), payload)
+            assert intruder.publish(topics.thing("intruder", "birth"), encode(Birth(device="intruder", session="s")))
+        good = encode(Batch(epoch="y", first=1, items=[{"metric": "a", "t_us": 1, "value": 1}]))
+        assert intruder.publish(topics.thing("intruder", "telemetry"), good)
+        until("even the intruder's good message is stored", lambda: world.streams("intruder", "y").get("telemetry"))
+    finally:
+        intruder.stop()
+    half_good = world.streams("intruder", "x")["telemetry"]
+    assert (half_good["lost"], half_good["upto"], half_good["rows"]) == ([[1, 1, "invalid"]], 2, 1)
     assert len(world.logged("hub", "wire.refused")) >= 10
     flows(world)
     world.all_arrived(DEVICE)
