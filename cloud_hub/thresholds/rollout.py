@@ -41,6 +41,10 @@ def start(
     for device in devices:
         if not twins.exists(session, device):
             raise HubError(404, "No such device", f"'{device}' has never been born here")
+    for other in session.exec(select(Rollout).where(Rollout.state == "watching")):
+        if shared := sorted(set(other.devices) & set(devices)):
+            detail = f"rollout {other.id} is still watched on {', '.join(shared)}; wait until it has ended"
+            raise HubError(409, "Another rollout is under watch", detail)
     wanted = [plain(one) for one in limits]
     previous = {device: _desired(session, device) for device in devices}
     rollout = Rollout(

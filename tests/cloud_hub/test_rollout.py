@@ -173,3 +173,15 @@ def test_it_goes_on_after_a_restart(db: Database, url: str) -> None:
     with db.read() as session:
         kinds = [r.kind for r in audit.rows(session, kind="rollout")]
     assert kinds == ["rollout.rolled-back", "rollout.started"]
+
+
+def test_a_second_rollout_waits_for_the_first_on_the_same_device(db: Database) -> None:
+    """Taking the first back would also take the second one's limits."""
+    first, _ = start(db, devices=["press-1"])
+    with pytest.raises(HubError, match=first.id) as error:
+        start(db, devices=CANARIES)
+    assert error.value.status == 409
+    start(db, devices=["press-2"])
+    step(db, 61)
+    assert state(db, first).state == "confirmed"
+    start(db, devices=["press-1"])
