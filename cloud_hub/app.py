@@ -85,11 +85,17 @@ class HubApp:
             self.ring("actions")
 
     def _actions(self) -> None:
+        with self.db.read() as session:
+            if not actions.due(session, now_us()):
+                return
         with self.db.write() as session:
             messages = actions.step(session, now_us(), self.settings.actions)
         self.publish(messages)
 
     def _rollouts(self) -> None:
+        with self.db.read() as session:
+            if not rollout.due(session):
+                return
         with self.db.write() as session:
             messages = rollout.step(session, now_us(), self.settings.twins.max_bytes)
         self.publish(messages)

@@ -57,6 +57,12 @@ def waiting(session: Session, device: str, now_us: int) -> list[Outgoing]:
     return [_message(row) for row in session.exec(query.order_by(Command.id))]
 
 
+def expired(session: Session, now_us: int) -> bool:
+    """Whether some command waits to be ended."""
+    query = select(Command.id).where(col(Command.done_us).is_(None), col(Command.expires_us) <= now_us)
+    return session.exec(query.limit(1)).first() is not None
+
+
 def expire(session: Session, now_us: int) -> None:
     """End what nobody answered in time."""
     for row in session.exec(select(Command).where(col(Command.done_us).is_(None), col(Command.expires_us) <= now_us)):

@@ -7,8 +7,9 @@ instead of failing half-way. Opening brings the schema up to date; a newer schem
 from __future__ import annotations
 
 import secrets
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.engine = _engine(url)
+        self._writing = threading.Lock() if _is_sqlite(url) else nullcontext()
         try:
             migrate(self.engine, url)
         except ConfigError:
@@ -49,7 +51,9 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Session]:
         """A session for one transaction; committed at the end, rolled back on any exception."""
-        with Session(self.engine.execution_options(writes=True), expire_on_commit=False) as session, session.begin():
+        engine = self.engine.execution_options(writes=True)
+        # SQLite has one writer; who waits for this lock goes on at once, who waits for the file's sleeps.
+        with self._writing, Session(engine, expire_on_commit=False) as session, session.begin():
             yield session
 
     def close(self) -> None:

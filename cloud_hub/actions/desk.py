@@ -87,6 +87,12 @@ def decide(session: Session, action_id: str, approved: bool, who: str, now_us: i
     return action
 
 
+def due(session: Session, now_us: int) -> bool:
+    """Whether `step` has anything to look at: asked first, because only writing makes others wait."""
+    under_way = session.exec(select(Action.id).where(col(Action.state).in_(UNDER_WAY)).limit(1)).first()
+    return under_way is not None or commands.expired(session, now_us)
+
+
 def step(session: Session, now_us: int, settings: Actions) -> list[Outgoing]:
     """Move every action under way by what is known now; returns what must be published."""
     commands.expire(session, now_us)

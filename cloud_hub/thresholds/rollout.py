@@ -61,6 +61,11 @@ def start(
     return rollout, messages
 
 
+def due(session: Session) -> bool:
+    """Whether `step` has anything to look at: asked first, because only writing makes others wait."""
+    return session.exec(select(Rollout.id).where(Rollout.state == "watching").limit(1)).first() is not None
+
+
 def step(session: Session, now_us: int, max_bytes: int) -> list[Outgoing]:
     """Look at every rollout under watch; returns what must be published."""
     messages: list[Outgoing] = []
