@@ -42,34 +42,31 @@ class Intake:
                 self._pending["event" if isinstance(item, Event) else "escalation"].append(item)
         if alarms:
             self._pending["alarm"] += alarms
-            self.commit()
-            self._keep.put("alarms", self._rules.standing())
+            if self.commit():  # else the store refused them: after a restart they are raised anew
+                self._keep.put("alarms", self._rules.standing())
 
     def commit_urgent(self) -> None:
         """Commit when an escalation or an event waits."""
         if self._pending["escalation"] or self._pending["event"]:
             self.commit()
 
-    def commit(self) -> None:
-        """Everything pending into the outbox, durable when this returns; then let the link send it."""
-        lots = [
-            Lot(stream=stream, items=items, trace=trace)
-            for trace in (clock.new_trace(),)
-            for stream, items in self._pending.items()
-            if items
-        ]
+    def commit(self) -> bool:
+        """Everything pending into the outbox, durable when this returns True; then let the link send it."""
+        trace = clock.new_trace()
+        lots = [Lot(stream=stream, items=items, trace=trace) for stream, items in self._pending.items() if items]
         if not lots:
-            return
+            return True
         try:
             self._outbox.accept(lots, clock_quality())
         except OutboxFull as error:
             self._overflow(str(error))
-            return
+            return False
         for lot in lots:
             if lot.stream == "alarm":
                 self._tell(lot)
             self._pending[lot.stream] = []
         self._pump()
+        return True
 
     def _tell(self, lot: Lot) -> None:
         for alarm in lot.items:

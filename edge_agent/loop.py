@@ -12,7 +12,7 @@ from edge_agent.clock import monotonic_s
 
 log = logging.getLogger(__name__)
 
-Task = Callable[[], None]
+Task = Callable[[], object]
 
 
 class Timer:

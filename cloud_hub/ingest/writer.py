@@ -18,7 +18,7 @@ from cloud_hub.twins import Outgoing
 from shared import topics
 from shared.codec import ITEM_TYPE, encode
 from shared.ids import trace_id
-from shared.messages import Ack, Alarm, Applied, Birth, CommandResult, Escalation, Event
+from shared.messages import Ack, Alarm, Applied, Birth, CommandResult, Escalation
 
 log = logging.getLogger(__name__)
 
@@ -123,8 +123,7 @@ class Writer:
         if row is None:
             return
         if row.conflict:
-            text = Event(t_us=now_us, source="hub", text=row.conflict, level="error")
-            log.error("device.conflict", extra={"fields": {"device": row.id, "reason": text.text}})
+            log.error("device.conflict", extra={"fields": {"device": row.id, "reason": row.conflict}})
         word = fleet.answer(session, row, birth, self._hub_epoch)
         results.messages.append(Outgoing(topic=topics.thing(birth.device, "session"), payload=encode(word)))
         if not word.refused:

@@ -129,6 +129,10 @@ class Uplink:
         self._greeted = 0
         if word.refused:
             log.error("link.refused", extra={"fields": {"reason": word.refused}})
+        beyond = [s for s, last in self._outbox.last.items() if word.upto.get(s, 0) > last]
+        if beyond and word.epoch == self._outbox.epoch:
+            cure = "the store was restored from an older copy: stop the agent, move outbox.sqlite away, start it again"
+            log.error("outbox.older_than_hub", extra={"fields": {"streams": beyond, "cure": cure}})
         self._carry_out(effects)
 
     # -- effects -----------------------------------------------------------------------------------
