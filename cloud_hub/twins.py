@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +14,6 @@ from shared import topics, twin
 from shared.codec import encode
 from shared.ids import SHADOW_NAME
 from shared.messages import Applied
-
-Publish = Callable[[str, bytes, str], Any]
-"""Publishes (topic, payload, traceparent); what it cannot deliver the device fetches when it returns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

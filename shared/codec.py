@@ -47,14 +47,6 @@ def decode(kind: type[T], payload: bytes, topic: str = "") -> T:
     return result
 
 
-def items_of(stream: Stream, items: list[Any], topic: str = "") -> list[Any]:
-    """Give the raw items of a batch the type of their stream; raises WireError naming the first bad one."""
-    try:
-        return [msgspec.convert(item, ITEM_TYPE[stream]) for item in items]
-    except msgspec.ValidationError as error:
-        raise WireError(f"not a valid {stream} item: {error}", topic) from error
-
-
 def plain(message: Any) -> Any:
     """A message as twin state: builtins only, without absent (None) fields, which a twin reads as deletions."""
     return _without_none(msgspec.to_builtins(message))

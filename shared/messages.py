@@ -160,7 +160,7 @@ class Lost:
 class Batch:
     """What the four data topics carry: consecutive items of one stream, numbered from `first`.
 
-    Items are raw here; `items_of` in `codec` gives them their type by stream. A batch holds
+    Items are raw here; whoever stores them gives them their type by stream (`codec.ITEM_TYPE`). A batch holds
     either items or a `lost` range, never both.
     """
 

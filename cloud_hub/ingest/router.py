@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
 from shared import topics
-from shared.codec import MAX_PAYLOAD, decode
+from shared.codec import MAX_PAYLOAD, decode, from_plain
 from shared.errors import WireError
 from shared.messages import Applied, Batch, Birth, CommandResult, Stream
 from shared.topics import TOPIC_STREAM
@@ -93,7 +91,7 @@ def typed(kind: type[Any], items: list[tuple[int, Any]]) -> tuple[list[tuple[int
     bad: list[tuple[int, str]] = []
     for seq, item in items:
         try:
-            good.append((seq, msgspec.convert(item, kind)))
-        except msgspec.ValidationError as error:
+            good.append((seq, from_plain(kind, item)))
+        except ValueError as error:
             bad.append((seq, str(error)))
     return good, bad
