@@ -8,6 +8,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 setup: .venv/.dev ## everything a developer needs
 
 .venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "The hub needs Python 3.11 or newer, this is "\
+	  + sys.version.split()[0] + ". Give another: make PYTHON=python3.12 ... (the agent alone runs on 3.10)")'
 	$(PYTHON) -m venv .venv
 
 .venv/.demo: .venv/bin/python pyproject.toml constraints.txt

@@ -27,7 +27,7 @@ class Point(BaseModel):
 
 
 class StreamCount(BaseModel):
-    """One stream of one epoch: durable up to `upto`; for telemetry, rows and distinct sequence numbers as stored."""
+    """One stream of one epoch: durable up to `upto`; telemetry that was counted also tells its rows."""
 
     epoch: str
     stream: str
@@ -95,19 +95,19 @@ def events(device: str, hub: TheHub, _caller: Reader, since_us: int = 0, limit: 
 
 
 @router.get("/{device}/streams")
-def streams(device: str, hub: TheHub, _caller: Reader) -> list[StreamCount]:
-    """Up to where each stream is durable, what was lost and why, and a count of what is really stored."""
+def streams(device: str, hub: TheHub, _caller: Reader, count: bool = False) -> list[StreamCount]:
+    """Up to where each stream is durable, what was lost and why; with `count` also what is really stored."""
     with hub.db.read() as session:
         fleet.device(session, device)
         found = []
         for mark in session.exec(select(HighWater).where(HighWater.device == device)):
             lost = session.exec(select(LostRange).where(LostRange.source == mark.id))
-            count = StreamCount(
+            row = StreamCount(
                 epoch=mark.epoch, stream=mark.stream, upto=mark.upto, lost=[(r.first, r.last, r.reason) for r in lost]
             )
-            if mark.stream == "telemetry":
-                count.rows, count.distinct, _ = telemetry.counted(session, mark.id or 0)
-            found.append(count)
+            if count and mark.stream == "telemetry":
+                row.rows, row.distinct, _ = telemetry.counted(session, mark.id or 0)
+            found.append(row)
     return found
 
 

@@ -16,29 +16,36 @@ BROKER_AWAY_S = 10.0
 
 def twins(world: World) -> list[str]:
     """Each device reports itself; a desired change is applied and reported."""
-    lines = []
-    for device in world.devices:
-        reported = world.client.reported(device)
-        profile, models = reported["profile"], reported.get("models", {})
-        model = models.get(MODEL, {})
-        says = f", {MODEL} {model['version']} on {model['provider']}" if model else ""
-        missing = ", ".join(profile["missing"]) or "nothing"
-        found_by = reported["link"]["found_by"]
-        lines.append(f"{device}: {profile['name']}{says}; broker by {found_by}; missing: {missing}")
+    lines = [_introduction(world, device) for device in world.devices]
     device = world.devices[-1]
     began = time.monotonic()
-    world.client.call(
-        "PATCH", f"/devices/{device}/twin", {"desired": {"settings": {"period_s": 0.5, "log_level": "info"}}}
-    )
-    until("the change is reported", lambda: world.client.reported(device)["settings"]["period_s"] == 0.5, 10, 0.01)
+    _desire_period(world, device, 0.5)
     took = (time.monotonic() - began) * 1000
     progress = until("the progress is told", lambda: _verified(world, device), 10)
-    world.client.call("PATCH", f"/devices/{device}/twin", {"desired": {"settings": {"period_s": 1.0}}})
-    until("the change back is reported", lambda: world.client.reported(device)["settings"]["period_s"] == 1.0, 10)
-    return [
-        *lines,
-        f"{device}: desired period_s 0.5 -> {progress['state']} and reported in {took:.0f} ms, and back again",
-    ]
+    _desire_period(world, device, 1.0)
+    return [*lines, f"{device}: desired period_s 0.5 -> {progress['state']}, reported in {took:.0f} ms, and back again"]
+
+
+def _introduction(world: World, device: str) -> str:
+    def known() -> dict[str, Any] | None:
+        found = world.client.reported(device)
+        return found if found.get("link", {}).get("found_by") else None
+
+    reported = until(f"{device} has reported itself", known, 15)
+    profile, model = reported["profile"], reported.get("models", {}).get(MODEL, {})
+    says = f", {MODEL} {model['version']} on {model['provider']}" if model else ""
+    missing = ", ".join(profile["missing"]) or "nothing"
+    return f"{device}: {profile['name']}{says}; broker by {reported['link']['found_by']}; missing: {missing}"
+
+
+def _desire_period(world: World, device: str, period_s: float) -> None:
+    world.client.call("PATCH", f"/devices/{device}/twin", {"desired": {"settings": {"period_s": period_s}}})
+
+    def reported() -> bool:
+        settings = world.client.reported(device).get("settings", {})
+        return bool(settings.get("period_s") == period_s)
+
+    until(f"period_s {period_s} is reported", reported, 10, 0.01)
 
 
 def _verified(world: World, device: str) -> dict[str, Any] | None:
@@ -83,7 +90,7 @@ def outage(world: World) -> list[str]:
 
 
 def _streams(world: World, device: str, epoch: str) -> dict[str, dict[str, Any]]:
-    rows = world.client.get(f"/devices/{device}/streams")
+    rows = world.client.get(f"/devices/{device}/streams", count=True)
     return {row["stream"]: row for row in rows if row["epoch"] == epoch}
 
 

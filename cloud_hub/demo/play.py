@@ -78,6 +78,8 @@ def _play(world: World, console: Console, entries: list[Entry]) -> str:
                 world.check_alive()
             except ActFailed as error:
                 entry.state, entry.lines = "failed", [str(error)]
+            except Exception as error:  # noqa: BLE001 - named like any other failure; the processes must be ended all the same
+                entry.state, entry.lines = "failed", [f"{type(error).__name__}: {error}"]
             else:
                 entry.state = "shown"
             entry.took_s = time.monotonic() - began

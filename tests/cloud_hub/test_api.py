@@ -197,7 +197,7 @@ def test_devices_and_samples(world: World) -> None:
     points = world.ask("GET", "/api/v1/devices/press-3/telemetry/cpu.load", params=part).json()
     assert [point["seq"] for point in points] == [2, 3]
     (telemetry_row,) = [
-        r for r in world.ask("GET", "/api/v1/devices/press-3/streams").json() if r["stream"] == "telemetry"
+        r for r in world.ask("GET", "/api/v1/devices/press-3/streams?count=true").json() if r["stream"] == "telemetry"
     ]
     assert (telemetry_row["upto"], telemetry_row["rows"], telemetry_row["distinct"]) == (10, 10, 10)
 

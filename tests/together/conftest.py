@@ -220,7 +220,7 @@ class World:
 
     def streams(self, device: str, epoch: str) -> Streams:
         """What the hub holds of one epoch of a device."""
-        rows = self.get(f"/devices/{device}/streams") or []
+        rows = self.get(f"/devices/{device}/streams", count=True) or []
         return {row["stream"]: row for row in rows if row["epoch"] == epoch}
 
     def all_arrived(self, device: str, name: str = "") -> Streams:

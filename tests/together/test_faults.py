@@ -23,7 +23,7 @@ ROUNDS = 2
 
 def telemetry(world: Any) -> int:
     """Up to where the hub holds the device's telemetry, over all epochs."""
-    rows = world.get(f"/devices/{DEVICE}/streams") or []
+    rows = world.get(f"/devices/{DEVICE}/streams", count=True) or []
     return max((row["upto"] for row in rows if row["stream"] == "telemetry"), default=0)
 
 
