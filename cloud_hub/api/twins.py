@@ -7,9 +7,10 @@ from typing import Any
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, field_validator
+from sqlmodel import Session
 
 from cloud_hub import fleet, twins
-from cloud_hub.api.hub import Operator, Reader, TheHub
+from cloud_hub.api.hub import Hub, Operator, Reader, TheHub
 from cloud_hub.clock import now_us
 from cloud_hub.errors import HubError
 from cloud_hub.tables import AppliedRow
@@ -50,30 +51,35 @@ class DesiredChange(BaseModel):
         return desired
 
 
-def _view(hub: TheHub, device: str, name: str) -> TwinView:
-    with hub.db.read() as session:
-        fleet.device(session, device)
-        (reply,) = twins.request(session, device, name, "get", b"", now_us(), max_bytes=hub.settings.twins.max_bytes)
+def _view(session: Session, hub: Hub, device: str, name: str) -> TwinView:
+    fleet.device(session, device)
+    (reply,) = twins.request(session, device, name, "get", b"", now_us(), max_bytes=hub.settings.twins.max_bytes)
     if reply.verb == "get/rejected":
         raise HubError(reply.body["code"], "No such twin document", reply.body["message"])
     return TwinView(**reply.body)
 
 
-def _change(hub: TheHub, device: str, name: str, change: DesiredChange, caller: Operator) -> TwinView:
+def _read(hub: Hub, device: str, name: str) -> TwinView:
+    with hub.db.read() as session:
+        return _view(session, hub, device, name)
+
+
+def _change(hub: Hub, device: str, name: str, change: DesiredChange, caller: Operator) -> TwinView:
     with hub.db.write() as session:
         fleet.device(session, device)
         messages = twins.desire(
             session, device, name, change.desired, now_us(), who=caller.who,
             max_bytes=hub.settings.twins.max_bytes, trace=caller.trace, version=change.version,
         )  # fmt: skip
+        view = _view(session, hub, device, name)
     hub.publish(messages)
-    return _view(hub, device, name)
+    return view
 
 
 @router.get("")
 def classic(device: str, hub: TheHub, _caller: Reader) -> TwinView:
     """The classic document: the device itself and its settings."""
-    return _view(hub, device, "")
+    return _read(hub, device, "")
 
 
 @router.patch("")
@@ -101,7 +107,7 @@ def progress(device: str, hub: TheHub, _caller: Reader) -> list[AppliedRow]:
 @router.get("/name/{name}")
 def named(device: str, name: str, hub: TheHub, _caller: Reader) -> TwinView:
     """A named document, such as 'thresholds' or 'gates'."""
-    return _view(hub, device, name)
+    return _read(hub, device, name)
 
 
 @router.patch("/name/{name}")
