@@ -13,12 +13,12 @@ import sqlite3
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from edge_agent.keep import open_database
-from shared.codec import encode
+from shared.codec import decode, encode
 from shared.errors import TidegateError
 from shared.messages import STREAMS, Batch, ClockQuality, Lost, Stream
 
@@ -194,6 +194,48 @@ class Outbox:
             self._db.execute("UPDATE streams SET acked=max(acked, ?) WHERE stream=?", (upto, stream))
         self.bytes -= size
         self.acked[stream] = max(self.acked[stream], upto)
+
+    def renew(self, epoch: str) -> None:
+        """Begin another epoch: all that is stored is numbered anew from 1, in its order, and waits again.
+
+        Row by row, because the store may be larger than the memory. A new number is never above the old one, so no
+        row meets one that is still to come.
+        """
+        with self._transaction():
+            last = {stream: self._renumber(stream, epoch) for stream in STREAMS}
+            self._db.executemany(
+                "UPDATE streams SET next=?, acked=0 WHERE stream=?", [(n + 1, s) for s, n in last.items()]
+            )
+            self._db.execute("UPDATE meta SET epoch=?", (epoch,))
+            (size,) = self._db.execute("SELECT coalesce(sum(length(payload)), 0) FROM rows").fetchone()
+        self.epoch, self.last, self.bytes = epoch, last, size
+        self.acked = dict.fromkeys(STREAMS, 0)
+
+    def _renumber(self, stream: Stream, epoch: str) -> int:
+        """One stream in another epoch; returns its last number."""
+        lost = self._db.execute("SELECT first, last, reason FROM lost WHERE stream=?", (stream,)).fetchall()
+        stored = self._db.execute("SELECT first, last, NULL FROM rows WHERE stream=?", (stream,)).fetchall()
+        self._db.execute("DELETE FROM lost WHERE stream=?", (stream,))
+        before = 0
+        for first, last, reason in sorted(lost + stored, key=lambda entry: int(entry[0])):
+            start, before = before + 1, before + last - first + 1
+            if reason is not None:
+                self._db.execute("INSERT INTO lost VALUES (?, ?, ?, ?)", (stream, start, before, reason))
+                continue
+            where = (stream, first)
+            payload, crc = self._db.execute(
+                "SELECT payload, crc FROM rows WHERE stream=? AND first=?", where
+            ).fetchone()
+            if zlib.crc32(payload) != crc:
+                self._db.execute("DELETE FROM rows WHERE stream=? AND first=?", where)
+                self._db.execute("INSERT INTO lost VALUES (?, ?, ?, 'damaged')", (stream, start, before))
+                continue
+            fresh = encode(replace(decode(Batch, payload), epoch=epoch, first=start))
+            self._db.execute(
+                "UPDATE rows SET first=?, last=?, payload=?, crc=? WHERE stream=? AND first=?",
+                (start, before, fresh, zlib.crc32(fresh), *where),
+            )
+        return before
 
     def waiting(self) -> int:
         """Items accepted and not yet acknowledged by the hub, over all streams."""

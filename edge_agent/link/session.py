@@ -47,7 +47,14 @@ class Fetch:
     restart: bool
 
 
-Effect = Greet | Send | Forget | Fetch
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renew:
+    """The hub holds more of our epoch than was ever accepted here: this store is an older copy of itself (a restored
+    disk image). Begin another epoch, so that nothing new is taken for what the hub already has; then say `renewed`.
+    """
+
+
+Effect = Greet | Send | Forget | Fetch | Renew
 
 
 @dataclass(slots=True)
@@ -98,10 +105,13 @@ class LinkSession:
         if word.refused:
             self.welcome = False
             return []
+        if word.epoch == self._epoch and any(word.upto.get(s, 0) > lane.last for s, lane in self._lanes.items()):
+            self.welcome = False
+            return [Renew()]
         effects: list[Effect] = []
         for stream, lane in self._lanes.items():
             upto = word.upto.get(stream, 0) if word.epoch == self._epoch else 0
-            if lane.acked < upto <= lane.last:
+            if upto > lane.acked:
                 lane.acked = upto
                 effects.append(Forget(stream=stream, upto=upto))
             lane.rewind()
@@ -110,6 +120,12 @@ class LinkSession:
             self._resend_s = self._first_resend
         self.hub_epoch, self.welcome, self._progress_at = word.hub_epoch, True, now
         return [*effects, Fetch(restart=restart)]
+
+    def renewed(self, epoch: str, last: dict[Stream, int], now: float) -> list[Effect]:
+        """The store has begun another epoch; `last` is the highest sequence number of each stream in it."""
+        self._epoch, self._greeted_at = epoch, now
+        self._lanes = {stream: _Lane(last=last[stream]) for stream in STREAMS}
+        return [Greet()]
 
     def appended(self, last: dict[Stream, int]) -> None:
         """The outbox accepted rows; `last` is the highest sequence number of each stream."""

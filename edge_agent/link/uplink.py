@@ -15,7 +15,7 @@ import msgspec
 from edge_agent.clock import monotonic_s
 from edge_agent.config import Config
 from edge_agent.link.discovery import Finder
-from edge_agent.link.session import Effect, Fetch, Forget, Greet, LinkSession, Send
+from edge_agent.link.session import Effect, Fetch, Forget, Greet, LinkSession, Renew, Send
 from edge_agent.outbox import Outbox
 from shared import topics
 from shared.codec import decode, encode
@@ -129,10 +129,6 @@ class Uplink:
         self._greeted = 0
         if word.refused:
             log.error("link.refused", extra={"fields": {"reason": word.refused}})
-        beyond = [s for s, last in self._outbox.last.items() if word.upto.get(s, 0) > last]
-        if beyond and word.epoch == self._outbox.epoch:
-            cure = "the store was restored from an older copy: stop the agent, move outbox.sqlite away, start it again"
-            log.error("outbox.older_than_hub", extra={"fields": {"streams": beyond, "cure": cure}})
         self._carry_out(effects)
 
     # -- effects -----------------------------------------------------------------------------------
@@ -147,6 +143,8 @@ class Uplink:
                 self._on_fetch(effect.restart)
             elif isinstance(effect, Send):
                 self._send(effect)
+            elif isinstance(effect, Renew):
+                self._renew()
 
     def _greet(self) -> None:
         self._greeted = 0 if self.session.welcome else self._greeted + 1
@@ -154,6 +152,13 @@ class Uplink:
             cure = "is the hub running, and may this identity publish on its own topics?"
             log.warning("hub.silent", extra={"fields": {"births": UNANSWERED, "cure": cure}})
         self.publish("birth", self._birth(self._connection_id), retain=True)
+
+    def _renew(self) -> None:
+        old, new = self._outbox.epoch, f"{secrets.randbits(64):016x}"
+        self._outbox.renew(new)
+        reason = "this store is an older copy of itself; what it holds is sent again, some of it for the second time"
+        log.error("outbox.renewed", extra={"fields": {"epoch": new, "before": old, "reason": reason}})
+        self._carry_out(self.session.renewed(new, self._outbox.last, monotonic_s()))
 
     def _send(self, send: Send) -> bool:
         row = self._outbox.after(send.stream, send.after)

@@ -142,6 +142,38 @@ def test_a_damaged_row_is_told_as_lost(outbox: Outbox, path: Path) -> None:
     assert status(path)["lost"] == [("event", 2, 2, "damaged")]
 
 
+def test_another_epoch_numbers_all_that_is_stored_anew_and_in_order(outbox: Outbox, path: Path) -> None:
+    for text in "abcdef":
+        outbox.accept([lot("event", text, text.upper()), lot("alarm", text)], "synced")
+    outbox.forget("event", 4)
+    spoil(path, "UPDATE rows SET payload=x'00' WHERE stream='event' AND first=7")
+    outbox.renew("e2")
+    told = [(b.epoch, b.first, b.last, [i["text"] for i in b.items]) for b in waiting(outbox, "event")]
+    assert told == [("e2", 1, 2, ["c", "C"]), ("e2", 3, 4, []), ("e2", 5, 6, ["e", "E"]), ("e2", 7, 8, ["f", "F"])]
+    assert [b.items[0]["text"] for b in waiting(outbox, "alarm")] == list("abcdef")
+    assert status(path) == {
+        "epoch": "e2", "lost": [("event", 3, 4, "damaged")],
+        "streams": {s: {"accepted": n, "at_hub": 0} for s, n in sorted({**outbox.last}.items())},
+    }  # fmt: skip
+    assert outbox.last == {"alarm": 6, "escalation": 0, "event": 8, "telemetry": 0}
+    outbox.accept([lot("event", "g")], "synced")
+    assert batch(outbox.after("event", 8)).first == 9
+    assert outbox.bytes == sum(len(row[0]) for row in outbox._db.execute("SELECT payload FROM rows"))
+
+
+def test_another_epoch_keeps_what_was_evicted_as_a_range(path: Path) -> None:
+    outbox = Outbox(path, TIGHT, "e1")
+    for number in range(40):
+        outbox.accept([lot("telemetry", f"{number}" + "x" * 1000)], "synced")
+    before = [(b.last - b.first + 1, b.lost is not None) for b in waiting(outbox, "telemetry")]
+    outbox.renew("e2")
+    after = list(waiting(outbox, "telemetry"))
+    assert before == [(b.last - b.first + 1, b.lost is not None) for b in after]
+    assert before[0][1], "something was evicted"
+    assert [b.first for b in after][1:] == [b.last + 1 for b in after][:-1]
+    outbox.close()
+
+
 def test_a_crash_while_a_damaged_row_is_given_up_leaves_no_gap(outbox: Outbox, path: Path) -> None:
     outbox.accept([lot("event", "a")], "synced")
     outbox.accept([lot("event", "b")], "synced")

@@ -18,6 +18,7 @@ from edge_agent.link.session import (
     Forget,
     Greet,
     LinkSession,
+    Renew,
     Send,
 )
 from shared.messages import STREAMS, Ack, Session, Stream
@@ -195,12 +196,24 @@ def test_an_acknowledgement_that_cannot_be_changes_nothing(ack: Ack) -> None:
     assert send_all(session) == sent
 
 
-def test_a_hub_that_claims_more_than_was_ever_accepted_makes_nothing_forgotten() -> None:
+def test_a_hub_that_holds_more_than_was_ever_accepted_makes_the_store_begin_another_epoch() -> None:
+    """The store is an older copy of itself: its new items would be taken for those that the hub has."""
     session = joined({"telemetry": 3})
-    effects = session.welcomed(welcome(upto={"telemetry": 900}), 0.0)
-    assert not [effect for effect in effects if isinstance(effect, Forget)]
+    assert session.welcomed(welcome(upto={"telemetry": 900}), 0.0) == [Renew()]
+    assert session.next() is None, "nothing leaves under the old epoch"
+    assert session.renewed("e2", EMPTY | {"telemetry": 3}, 0.0) == [Greet()]
+    session.welcomed(welcome(epoch="e2"), 0.0)
     session.appended(EMPTY | {"telemetry": 4})
     assert [seq for _, seq in send_all(session)] == [1, 2, 3, 4]
+    assert session.acknowledged(Ack(epoch="e1", stream="telemetry", upto=2), 1.0) == []
+    assert session.acknowledged(Ack(epoch="e2", stream="telemetry", upto=2), 1.0) == [
+        Forget(stream="telemetry", upto=2)
+    ]
+
+
+def test_what_a_hub_holds_of_another_epoch_renews_nothing() -> None:
+    session = joined({"telemetry": 3})
+    assert Renew() not in session.welcomed(welcome(epoch="other", upto={"telemetry": 900}), 0.0)
 
 
 def test_the_answer_to_a_birth_says_what_need_not_be_sent() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -180,3 +181,26 @@ def test_a_broker_that_comes_late(build: Any, kind: Kind) -> None:
 def _stored(world: Any) -> int:
     number: int = world.accepted(DEVICE)["streams"].get("telemetry", {"accepted": 0})["accepted"]
     return number
+
+
+def test_a_restored_disk_image_begins_another_epoch_and_nothing_new_is_lost(build: Any) -> None:
+    """Its store reuses numbers that the hub has already seen: what it accepts now must not be taken for old."""
+    world = build("embedded")
+    world.broker.start()
+    world.start_hub()
+    world.start_edge(DEVICE)
+    flows(world, 5)
+    world.end(DEVICE)
+    state, image = world.folder / DEVICE, world.folder / "image"
+    shutil.copytree(state, image)
+    world.resume_edge(DEVICE)
+    flows(world, 40)
+    world.all_arrived(DEVICE)
+    old = world.accepted(DEVICE)["epoch"]
+    world.end(DEVICE)
+    shutil.rmtree(state)
+    shutil.copytree(image, state)
+    world.resume_edge(DEVICE)
+    until("the store is renewed", lambda: world.logged(DEVICE, "outbox.renewed"), 30)
+    assert world.accepted(DEVICE)["epoch"] != old
+    until("it flows under the new epoch", lambda: world.all_arrived(DEVICE)["telemetry"]["upto"] > 20, 30)
