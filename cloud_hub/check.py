@@ -6,11 +6,11 @@ import socket
 from pathlib import Path
 
 from cloud_hub import settings as hub_settings
-from cloud_hub.ingest.listener import parse_address
 from cloud_hub.settings import Settings
 from shared import plugins
 from shared.bundle import load
 from shared.errors import ConfigError, ModelError
+from shared.mqtt import parse_address
 
 
 def problems(path: Path | None) -> list[str]:
@@ -24,7 +24,7 @@ def problems(path: Path | None) -> list[str]:
 
 def _broker(settings: Settings) -> list[str]:
     try:
-        host, port = parse_address(settings.mqtt.address)
+        host, port = parse_address(settings.mqtt.address, "mqtt.address")
         with socket.create_connection((host, port), 2):
             pass
     except ConfigError as error:

@@ -11,8 +11,8 @@ import threading
 
 from zeroconf import InterfaceChoice, ServiceInfo, Zeroconf
 
-from cloud_hub.ingest.listener import parse_address
 from cloud_hub.settings import Settings
+from shared.mqtt import parse_address
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class Announcer:
             self._thread.start()
 
     def _announce(self) -> None:
-        host, port = parse_address(self._settings.mqtt.address)
+        host, port = parse_address(self._settings.mqtt.address, "mqtt.address")
         try:
             address = socket.gethostbyname(host)
             info = ServiceInfo(

@@ -8,10 +8,10 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from edge_agent.config import Config, read
-from edge_agent.link.discovery import parse_address
 from shared import plugins
 from shared.bundle import load
 from shared.errors import ConfigError, ModelError
+from shared.mqtt import parse_address
 
 
 def problems(path: Path) -> list[str]:
@@ -50,7 +50,7 @@ def _link(config: Config) -> list[str]:
         found.append('link: discover is off and no address is set. Write for example: address = "10.0.0.5:8883"')
     if config.link.address:
         try:
-            host, _ = parse_address(config.link.address)
+            host, _ = parse_address(config.link.address, "link.address")
             if config.link.tls is None and host not in {"localhost", "127.0.0.1", "::1"}:
                 found.append(f"link: {host} is reached without TLS. Set [link.tls] (docs/configuration.md)")
         except ConfigError as error:

@@ -25,11 +25,21 @@ from paho.mqtt.properties import Properties
 
 from shared.backoff import Backoff
 from shared.codec import MAX_PAYLOAD
-from shared.errors import NotReady
+from shared.errors import ConfigError, NotReady
 
 log = logging.getLogger(__name__)
 
 Address = tuple[str, int]
+
+
+def parse_address(text: str, place: str) -> Address:
+    """`host:port` as a pair; raises ConfigError naming `place`."""
+    host, _, port = text.rpartition(":")
+    host = host.strip("[] ")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ConfigError(place, f"'{text}' is no address", 'Write for example: address = "10.0.0.5:8883"')
+    return host, int(port)
+
 
 STEADY_S = 10.0
 """A connection that lived this long was a good one: after it the waits begin anew. One that is evicted at once

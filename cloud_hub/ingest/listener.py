@@ -20,22 +20,14 @@ from cloud_hub.ingest.writer import Results, Writer
 from cloud_hub.settings import Mqtt
 from cloud_hub.twins import Outgoing
 from shared import topics
-from shared.errors import ConfigError, WireError
-from shared.mqtt import Address, Connection, Inbound, Options, Tls
+from shared.errors import WireError
+from shared.mqtt import Connection, Inbound, Options, Tls, parse_address
 
 log = logging.getLogger(__name__)
 
 QUEUE = 1000
 COMMIT_TOGETHER = 200
 SESSION_S = 24 * 3600
-
-
-def parse_address(text: str) -> Address:
-    """`host:port` of the broker; raises ConfigError."""
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise ConfigError("mqtt.address", f"'{text}' is no address", 'Write for example: address = "127.0.0.1:1883"')
-    return host.strip("[]"), int(port)
 
 
 class Listener:
@@ -45,7 +37,7 @@ class Listener:
         self._db, self._ring = db, ring
         self._writer = Writer(db.hub_epoch, max_bytes)
         self._queue: queue.Queue[Inbound | None] = queue.Queue(QUEUE)
-        self._address = parse_address(settings.address)
+        self._address = parse_address(settings.address, "mqtt.address")
         tls = (
             Tls(ca=settings.tls.ca, certificate=settings.tls.certificate, key=settings.tls.key)
             if settings.tls

@@ -10,22 +10,14 @@ import threading
 from typing import Any
 
 from edge_agent.config import Link
-from shared.errors import ConfigError, NotReady
-from shared.mqtt import Address
+from shared.errors import NotReady
+from shared.mqtt import Address, parse_address
 
 log = logging.getLogger(__name__)
 
 SERVICE = "_tidegate._tcp.local."
 BROWSE_S = 3.0
-
-
-def parse_address(text: str) -> Address:
-    """`host:port` as a pair; raises ConfigError."""
-    host, _, port = text.rpartition(":")
-    host = host.strip("[] ")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ConfigError("link.address", f"'{text}' is no address", 'Write for example: address = "10.0.0.5:8883"')
-    return host, int(port)
+PLACE = "link.address"
 
 
 def browse(interfaces: list[str], wait_s: float = BROWSE_S, hub: str = "") -> Address | None:
@@ -70,7 +62,7 @@ class Finder:
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._configured = parse_address(link.address) if link.address else None
+        self._configured = parse_address(link.address, PLACE) if link.address else None
         self.found_by = ""
 
     def locate(self) -> Address:

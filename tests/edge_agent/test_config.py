@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from edge_agent.config import Config, options, parse, read
-from edge_agent.link.discovery import parse_address
 from shared import profile
 from shared.errors import ConfigError
+from shared.mqtt import parse_address
 
 DEVICE = """
 [device]
@@ -129,4 +129,8 @@ def test_wrong_options_name_the_collector_and_the_key() -> None:
 
 
 def test_an_address_in_the_file_is_read_by_discovery() -> None:
-    assert parse_address(config(DEVICE + "[link]\naddress = '10.0.0.5:8883'").link.address) == ("10.0.0.5", 8883)
+    link = config(DEVICE + "[link]\naddress = '10.0.0.5:8883'").link
+    assert parse_address(link.address, "link") == ("10.0.0.5", 8883)
+        "10.0.0.5",
+        8883,
+    )

@@ -11,8 +11,9 @@ from zeroconf import ServiceInfo, Zeroconf
 
 from edge_agent.config import Link
 from edge_agent.link import discovery
-from edge_agent.link.discovery import Finder, browse, parse_address
+from edge_agent.link.discovery import Finder, browse
 from shared.errors import ConfigError, NotReady
+from shared.mqtt import parse_address
 
 LOOPBACK = ["127.0.0.1"]
 NOWHERE = ["192.0.2.1"]
@@ -31,7 +32,7 @@ unclosed = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionW
     ],
 )
 def test_an_address_is_read(text: str, address: tuple[str, int]) -> None:
-    assert parse_address(text) == address
+    assert parse_address(text, "link.address") == address
 
 
 @pytest.mark.parametrize(
@@ -41,7 +42,7 @@ def test_an_address_is_read(text: str, address: tuple[str, int]) -> None:
 )  # fmt: skip
 def test_what_is_no_address_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(ConfigError, match=r"link\.address") as caught:
-        parse_address(text)
+        parse_address(text, "link.address")
     assert "10.0.0.5:8883" in caught.value.cure
 
 
