@@ -131,6 +131,3 @@ def test_wrong_options_name_the_collector_and_the_key() -> None:
 def test_an_address_in_the_file_is_read_by_discovery() -> None:
     link = config(DEVICE + "[link]\naddress = '10.0.0.5:8883'").link
     assert parse_address(link.address, "link") == ("10.0.0.5", 8883)
-        "10.0.0.5",
-        8883,
-    )
