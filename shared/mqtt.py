@@ -31,6 +31,10 @@ log = logging.getLogger(__name__)
 
 Address = tuple[str, int]
 
+STEADY_S = 10.0
+"""A connection that lived this long was a good one: after it the waits begin anew. One that is evicted at once
+(two devices with one id) is not, so that they do not chase each other at full speed."""
+
 
 def parse_address(text: str, place: str) -> Address:
     """`host:port` as a pair; raises ConfigError naming `place`."""
@@ -39,11 +43,6 @@ def parse_address(text: str, place: str) -> Address:
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise ConfigError(place, f"'{text}' is no address", 'Write for example: address = "10.0.0.5:8883"')
     return host, int(port)
-
-
-STEADY_S = 10.0
-"""A connection that lived this long was a good one: after it the waits begin anew. One that is evicted at once
-(two devices with one id) is not, so that they do not chase each other at full speed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

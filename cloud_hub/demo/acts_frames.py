@@ -11,7 +11,7 @@ from cloud_hub.demo.stream import Seen
 from cloud_hub.demo.world import ASSETS, MODEL, World, now_us
 from cloud_hub.experts.onnx import open_expert
 from shared.codec import from_plain
-from shared.gate import Gate, decide
+from shared.gate import Gate, Result, decide
 
 MEASURE_FRAMES = 200
 DARK = 0.3
@@ -65,8 +65,6 @@ def split(world: World) -> list[str]:
 
 
 def _fixed_keeps(gate: Gate, frame: Seen) -> bool:
-    from shared.gate import Result  # noqa: PLC0415 - the one place that builds one by hand
-
     result = Result(label=frame.edge, margin=frame.margin, digest=gate.digest)
     return decide(gate, result, drifted=False, draw=1.0) == "keep"
 

@@ -6,6 +6,7 @@ Only frames that no gate chose count (no gate yet, another model file, drift): a
 from __future__ import annotations
 
 from sqlmodel import Session, col, select
+from sqlmodel.sql.expression import SelectOfScalar
 
 from cloud_hub.settings import Experts
 from cloud_hub.tables import EscalationRow
@@ -38,7 +39,7 @@ def gate_due(session: Session, device: str, model: str, since_us: int, settings:
     )  # fmt: skip
 
 
-def _unchosen(device: str, model: str, since_us: int):  # type: ignore[no-untyped-def]
+def _unchosen(device: str, model: str, since_us: int) -> SelectOfScalar[EscalationRow]:
     return select(EscalationRow).where(
         EscalationRow.device == device,
         EscalationRow.model == model,

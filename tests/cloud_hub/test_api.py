@@ -289,8 +289,8 @@ def test_unknown_ids_are_404(world: World, method: str, path: str) -> None:
 
 
 def test_unknown_paths_and_methods_are_problems_too(world: World) -> None:
-    problem(world.ask("GET", "/api/v1/nothing"), 404)
-    problem(world.ask("DELETE", "/api/v1/devices"), 405)
+    assert problem(world.ask("GET", "/api/v1/nothing"), 404)
+    assert problem(world.ask("DELETE", "/api/v1/devices"), 405)
 
 
 # -- bad bodies ------------------------------------------------------------------------------------
