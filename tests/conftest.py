@@ -1,4 +1,8 @@
-"""Skips are honest: in CI a test that wants a server and does not find it fails instead of skipping."""
+"""What holds for every test.
+
+Skips are honest: in CI a test that wants a server and does not find it fails instead of skipping. Properties draw the
+same examples in each run and stop at the first way to fail, so that a seeded bug is caught in the same way every time.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,10 @@ import os
 from collections.abc import Generator
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("tidegate", derandomize=True, database=None, deadline=None, report_multiple_bugs=False)
+settings.load_profile("tidegate")
 
 
 @pytest.hookimpl(wrapper=True)
