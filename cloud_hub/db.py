@@ -13,6 +13,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
@@ -24,6 +25,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError
 from sqlmodel import Session
 
 from cloud_hub.tables import Meta
+from shared.codec import encode
 from shared.errors import ConfigError
 
 BUSY_S = 30
@@ -75,7 +77,10 @@ def _engine(url: str) -> Engine:
         parsed = make_url(url)
         if parsed.get_backend_name() == "sqlite":
             Path(parsed.database or "hub.sqlite").parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        engine = create_engine(parsed, connect_args={"timeout": BUSY_S} if _is_sqlite(url) else {})
+        engine = create_engine(
+            parsed, connect_args={"timeout": BUSY_S} if _is_sqlite(url) else {},
+            json_serializer=lambda value: encode(value).decode(), json_deserializer=msgspec.json.decode,
+        )  # fmt: skip
     except (ArgumentError, ImportError, OSError) as error:
         raise ConfigError(
             "database", str(error), "Set `state_dir` or `database` to what this user may write"

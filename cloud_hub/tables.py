@@ -5,11 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import JSON, BigInteger, Column, Index, LargeBinary, UniqueConstraint
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
+
+_JSON = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 
 
 def _big(**options: Any) -> Any:
     return Field(sa_type=BigInteger, **options)
+
+
+def _object() -> Any:
+    return Field(default_factory=dict, sa_column=Column(_JSON, nullable=False))
+
+
+def _list() -> Any:
+    return Field(default_factory=list, sa_column=Column(_JSON, nullable=False))
 
 
 class Meta(SQLModel, table=True):
@@ -21,7 +32,7 @@ class Meta(SQLModel, table=True):
 
 
 class Device(SQLModel, table=True):
-    """A device as its last birth told."""
+    """A device as its last birth told. `tags` are the hub's own words about it: no device ever sees them."""
 
     __tablename__ = "devices"
     id: str = Field(primary_key=True)
@@ -33,8 +44,10 @@ class Device(SQLModel, table=True):
     session: str = ""
     epoch: str = ""
     clock: str = ""
-    metrics: list[dict[str, Any]] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
+    metrics: list[dict[str, Any]] = _list()
     conflict: str = ""
+    tags: dict[str, Any] = _object()
+    tags_version: int = 0
     born_us: int = _big(default=0)
     seen_us: int = _big(default=0)
 
@@ -88,7 +101,7 @@ class EventRow(SQLModel, table=True):
     origin: str
     level: str
     text: str
-    fields: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+    fields: dict[str, Any] = _object()
     trace_id: str = ""
 
 
@@ -128,7 +141,7 @@ class EscalationRow(SQLModel, table=True):
     height: int
     width: int
     frame: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
-    features: dict[str, float] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+    features: dict[str, float] = _object()
     t_us: int = _big()
     received_us: int = _big()
     wire_bytes: int = 0
@@ -140,16 +153,36 @@ class EscalationRow(SQLModel, table=True):
 
 
 class TwinRow(SQLModel, table=True):
-    """One twin document; `name` '' is the classic one."""
+    """One twin document; `name` '' is the classic one. `owners` has the shape of desired, with who set each leaf."""
 
     __tablename__ = "twins"
     device: str = Field(primary_key=True)
     name: str = Field(primary_key=True)
     version: int = _big(default=0)
     deleted: bool = True
-    state: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
-    marks: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+    state: dict[str, Any] = _object()
+    marks: dict[str, Any] = _object()
+    owners: dict[str, Any] = _object()
     timestamp: int = _big(default=0)
+
+
+class TwinChange(SQLModel, table=True):
+    """One version of a twin document: who made it, when, and the change as it was sent.
+
+    `state` is the whole document after the change; it stands in every so many rows, the others follow by merging.
+    """
+
+    __tablename__ = "twin_changes"
+    __table_args__ = {"sqlite_with_rowid": False}
+    device: str = Field(primary_key=True)
+    name: str = Field(primary_key=True)
+    version: int = _big(primary_key=True)
+    t_us: int = _big()
+    who: str
+    trace_id: str = ""
+    verb: str
+    patch: dict[str, Any] | None = Field(default=None, sa_column=Column(_JSON))
+    state: dict[str, Any] | None = Field(default=None, sa_column=Column(_JSON))
 
 
 class AppliedRow(SQLModel, table=True):
@@ -173,13 +206,79 @@ class Command(SQLModel, table=True):
     device: str = Field(index=True)
     verb: str
     target: str
+    args: dict[str, Any] = _object()
+    mode: str = "direct"
+    who: str = ""
     state: str = "sent"
+    progress: float | None = None
     text: str = ""
-    output: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+    output: dict[str, Any] = _object()
     created_us: int = _big()
     expires_us: int = _big()
+    cancelled_us: int | None = _big(default=None)
     done_us: int | None = _big(default=None)
     traceparent: str = ""
+
+
+class Job(SQLModel, table=True):
+    """One change or command for every device that a query finds. `content` is the patch, or the command."""
+
+    __tablename__ = "jobs"
+    id: str = Field(primary_key=True)
+    kind: str
+    query: str
+    document: str = ""
+    content: dict[str, Any] = _object()
+    who: str
+    state: str = "scheduled"
+    reason: str = ""
+    created_us: int = _big()
+    start_us: int = _big()
+    deadline_us: int = _big()
+    ended_us: int | None = _big(default=None)
+    traceparent: str = ""
+
+
+class JobDevice(SQLModel, table=True):
+    """What a job did to one device."""
+
+    __tablename__ = "job_devices"
+    __table_args__ = (Index("job_devices_by_state", "job", "state"), {"sqlite_with_rowid": False})
+    job: str = Field(primary_key=True)
+    device: str = Field(primary_key=True)
+    state: str = "pending"
+    reason: str = ""
+    version: int | None = _big(default=None)
+    command: str = ""
+    t_us: int = _big()
+
+
+class Configuration(SQLModel, table=True):
+    """Desired state for every device that a query finds; the highest priority wins each path, then the newest."""
+
+    __tablename__ = "configurations"
+    id: str = Field(primary_key=True)
+    priority: int = 0
+    target: str
+    content: dict[str, Any] = _object()
+    metrics: dict[str, Any] = _object()
+    labels: dict[str, Any] = _object()
+    who: str
+    created_us: int = _big()
+
+
+class ConfigurationDevice(SQLModel, table=True):
+    """How one configuration stands on one of its devices: applied, overridden or in conflict, and where."""
+
+    __tablename__ = "configuration_devices"
+    __table_args__ = (
+        Index("configuration_devices_by_device", "device"), {"sqlite_with_rowid": False},
+    )  # fmt: skip
+    configuration: str = Field(primary_key=True)
+    device: str = Field(primary_key=True)
+    state: str
+    conflicts: list[dict[str, Any]] = _list()
+    t_us: int = _big()
 
 
 class Incident(SQLModel, table=True):
@@ -192,7 +291,7 @@ class Incident(SQLModel, table=True):
     state: str = "open"
     opened_us: int = _big()
     resolved_us: int | None = _big(default=None)
-    diagnosis: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON))
+    diagnosis: dict[str, Any] | None = Field(default=None, sa_column=Column(_JSON))
     diagnosed_us: int | None = _big(default=None)
     traceparent: str = ""
 
@@ -209,7 +308,7 @@ class Action(SQLModel, table=True):
     reason: str
     state: str = "proposed"
     policy: str = ""
-    before: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+    before: dict[str, Any] = _object()
     command: str = ""
     outcome: str = ""
     changed_us: int = _big()
@@ -221,9 +320,9 @@ class Rollout(SQLModel, table=True):
 
     __tablename__ = "rollouts"
     id: str = Field(primary_key=True)
-    devices: list[str] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
-    wanted: list[dict[str, Any]] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
-    previous: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+    devices: list[str] = _list()
+    wanted: list[dict[str, Any]] = _list()
+    previous: dict[str, Any] = _object()
     started_us: int = _big()
     watch_s: float
     max_alarms: int
@@ -258,7 +357,7 @@ class AuditRow(SQLModel, table=True):
     subject: str
     device: str = ""
     trace_id: str = ""
-    detail: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+    detail: dict[str, Any] = _object()
     hash: str
 
 

@@ -53,7 +53,8 @@ class DesiredChange(BaseModel):
 
 def _view(session: Session, hub: Hub, device: str, name: str) -> TwinView:
     fleet.device(session, device)
-    (reply,) = twins.request(session, device, name, "get", b"", now_us(), max_bytes=hub.settings.twins.max_bytes)
+    limit = hub.settings.twins.max_bytes
+    (reply,) = twins.request(session, device, name, "get", b"", now_us(), who="", max_bytes=limit)
     if reply.verb == "get/rejected":
         raise HubError(reply.body["code"], "No such twin document", reply.body["message"])
     return TwinView(**reply.body)

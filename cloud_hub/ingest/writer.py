@@ -101,8 +101,9 @@ class Writer:
             log.warning("twin.unknown_device", extra={"fields": {"device": said.device}, "trace": trace})
             return
         replies = twins.request(
-            session, said.device, said.name, said.verb, said.payload, now_us, max_bytes=self._max_bytes
-        )
+            session, said.device, said.name, said.verb, said.payload, now_us,
+            who=said.device, max_bytes=self._max_bytes, trace=trace,
+        )  # fmt: skip
         results.messages += twins.outgoing(said.device, said.name, replies, trace)
         results.rang.add("actions")
 

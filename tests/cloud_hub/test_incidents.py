@@ -68,7 +68,7 @@ class Story:
         state = {"models": {"digits": {"state": "running", "starts": self.starts}}}
         with self.db.write() as session:
             body = encode({"state": {"reported": state}})
-            twins.request(session, DEVICE, "", "update", body, self.now, max_bytes=32768)
+            twins.request(session, DEVICE, "", "update", body, self.now, who=DEVICE, max_bytes=32768)
 
     def hear(self, *alarms: Alarm) -> None:
         for one in alarms:

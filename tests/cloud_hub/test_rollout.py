@@ -58,7 +58,7 @@ def desired(db: Database, device: str = "press-1") -> Any:
 def report(db: Database, device: str, section: str, limits: list[Any]) -> None:
     with db.write() as session:
         body = encode({"state": {section: {"limits": limits}}})
-        twins.request(session, device, "thresholds", "update", body, NOW, max_bytes=32768)
+        twins.request(session, device, "thresholds", "update", body, NOW, who=device, max_bytes=32768)
 
 
 def raise_alarms(db: Database, count: int, metric: str = "cpu.load", device: str = "press-1", at_s: float = 5) -> None:

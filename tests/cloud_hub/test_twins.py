@@ -35,7 +35,7 @@ def desire(db: Database, wanted: dict[str, Any], name: str = "", version: int | 
 def ask(db: Database, verb: str, payload: Any = b"", name: str = "") -> list[Any]:
     body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
     with db.write() as session:
-        return twins.request(session, DEVICE, name, verb, body, NOW, max_bytes=LIMIT)
+        return twins.request(session, DEVICE, name, verb, body, NOW, who="test", max_bytes=LIMIT)
 
 
 def version(db: Database, name: str = "") -> int:

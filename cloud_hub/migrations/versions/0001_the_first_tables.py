@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects.postgresql import JSONB
+
+JSON = sa.JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 
 revision = "0001"
 down_revision = None
@@ -22,7 +25,7 @@ def upgrade() -> None:
         sa.Column("reason", sa.String(), nullable=False),
         sa.Column("state", sa.String(), nullable=False),
         sa.Column("policy", sa.String(), nullable=False),
-        sa.Column("before", sa.JSON(), nullable=False),
+        sa.Column("before", JSON, nullable=False),
         sa.Column("command", sa.String(), nullable=False),
         sa.Column("outcome", sa.String(), nullable=False),
         sa.Column("changed_us", sa.BigInteger(), nullable=False),
@@ -73,7 +76,7 @@ def upgrade() -> None:
         sa.Column("subject", sa.String(), nullable=False),
         sa.Column("device", sa.String(), nullable=False),
         sa.Column("trace_id", sa.String(), nullable=False),
-        sa.Column("detail", sa.JSON(), nullable=False),
+        sa.Column("detail", JSON, nullable=False),
         sa.Column("hash", sa.String(), nullable=False),
         sa.PrimaryKeyConstraint("seq"),
     )
@@ -85,7 +88,7 @@ def upgrade() -> None:
         sa.Column("target", sa.String(), nullable=False),
         sa.Column("state", sa.String(), nullable=False),
         sa.Column("text", sa.String(), nullable=False),
-        sa.Column("output", sa.JSON(), nullable=False),
+        sa.Column("output", JSON, nullable=False),
         sa.Column("created_us", sa.BigInteger(), nullable=False),
         sa.Column("expires_us", sa.BigInteger(), nullable=False),
         sa.Column("done_us", sa.BigInteger(), nullable=True),
@@ -106,7 +109,7 @@ def upgrade() -> None:
         sa.Column("session", sa.String(), nullable=False),
         sa.Column("epoch", sa.String(), nullable=False),
         sa.Column("clock", sa.String(), nullable=False),
-        sa.Column("metrics", sa.JSON(), nullable=False),
+        sa.Column("metrics", JSON, nullable=False),
         sa.Column("conflict", sa.String(), nullable=False),
         sa.Column("born_us", sa.BigInteger(), nullable=False),
         sa.Column("seen_us", sa.BigInteger(), nullable=False),
@@ -125,7 +128,7 @@ def upgrade() -> None:
         sa.Column("height", sa.Integer(), nullable=False),
         sa.Column("width", sa.Integer(), nullable=False),
         sa.Column("frame", sa.LargeBinary(), nullable=False),
-        sa.Column("features", sa.JSON(), nullable=False),
+        sa.Column("features", JSON, nullable=False),
         sa.Column("t_us", sa.BigInteger(), nullable=False),
         sa.Column("received_us", sa.BigInteger(), nullable=False),
         sa.Column("wire_bytes", sa.Integer(), nullable=False),
@@ -149,7 +152,7 @@ def upgrade() -> None:
         sa.Column("origin", sa.String(), nullable=False),
         sa.Column("level", sa.String(), nullable=False),
         sa.Column("text", sa.String(), nullable=False),
-        sa.Column("fields", sa.JSON(), nullable=False),
+        sa.Column("fields", JSON, nullable=False),
         sa.Column("trace_id", sa.String(), nullable=False),
         sa.PrimaryKeyConstraint("source", "seq"),
     )
@@ -174,7 +177,7 @@ def upgrade() -> None:
         sa.Column("state", sa.String(), nullable=False),
         sa.Column("opened_us", sa.BigInteger(), nullable=False),
         sa.Column("resolved_us", sa.BigInteger(), nullable=True),
-        sa.Column("diagnosis", sa.JSON(), nullable=True),
+        sa.Column("diagnosis", JSON, nullable=True),
         sa.Column("diagnosed_us", sa.BigInteger(), nullable=True),
         sa.Column("traceparent", sa.String(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
@@ -191,9 +194,9 @@ def upgrade() -> None:
     op.create_table(
         "rollouts",
         sa.Column("id", sa.String(), nullable=False),
-        sa.Column("devices", sa.JSON(), nullable=False),
-        sa.Column("wanted", sa.JSON(), nullable=False),
-        sa.Column("previous", sa.JSON(), nullable=False),
+        sa.Column("devices", JSON, nullable=False),
+        sa.Column("wanted", JSON, nullable=False),
+        sa.Column("previous", JSON, nullable=False),
         sa.Column("started_us", sa.BigInteger(), nullable=False),
         sa.Column("watch_s", sa.Float(), nullable=False),
         sa.Column("max_alarms", sa.Integer(), nullable=False),
@@ -245,8 +248,8 @@ def upgrade() -> None:
         sa.Column("name", sa.String(), nullable=False),
         sa.Column("version", sa.BigInteger(), nullable=False),
         sa.Column("deleted", sa.Boolean(), nullable=False),
-        sa.Column("state", sa.JSON(), nullable=False),
-        sa.Column("marks", sa.JSON(), nullable=False),
+        sa.Column("state", JSON, nullable=False),
+        sa.Column("marks", JSON, nullable=False),
         sa.Column("timestamp", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("device", "name"),
     )

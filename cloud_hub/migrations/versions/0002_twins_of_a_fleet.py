@@ -1,0 +1,157 @@
+"""twins of a fleet"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects.postgresql import JSONB
+
+JSON = sa.JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "configuration_devices",
+        sa.Column("configuration", sa.String(), nullable=False),
+        sa.Column("device", sa.String(), nullable=False),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column(
+            "conflicts",
+            JSON,
+            nullable=False,
+        ),
+        sa.Column("t_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("configuration", "device"),
+        sqlite_with_rowid=False,
+    )
+    with op.batch_alter_table("configuration_devices", schema=None) as batch_op:
+        batch_op.create_index("configuration_devices_by_device", ["device"], unique=False)
+
+    op.create_table(
+        "configurations",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("priority", sa.Integer(), nullable=False),
+        sa.Column("target", sa.String(), nullable=False),
+        sa.Column(
+            "content",
+            JSON,
+            nullable=False,
+        ),
+        sa.Column(
+            "metrics",
+            JSON,
+            nullable=False,
+        ),
+        sa.Column(
+            "labels",
+            JSON,
+            nullable=False,
+        ),
+        sa.Column("who", sa.String(), nullable=False),
+        sa.Column("created_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_table(
+        "job_devices",
+        sa.Column("job", sa.String(), nullable=False),
+        sa.Column("device", sa.String(), nullable=False),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("reason", sa.String(), nullable=False),
+        sa.Column("version", sa.BigInteger(), nullable=True),
+        sa.Column("command", sa.String(), nullable=False),
+        sa.Column("t_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("job", "device"),
+        sqlite_with_rowid=False,
+    )
+    with op.batch_alter_table("job_devices", schema=None) as batch_op:
+        batch_op.create_index("job_devices_by_state", ["job", "state"], unique=False)
+
+    op.create_table(
+        "jobs",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("kind", sa.String(), nullable=False),
+        sa.Column("query", sa.String(), nullable=False),
+        sa.Column("document", sa.String(), nullable=False),
+        sa.Column(
+            "content",
+            JSON,
+            nullable=False,
+        ),
+        sa.Column("who", sa.String(), nullable=False),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("reason", sa.String(), nullable=False),
+        sa.Column("created_us", sa.BigInteger(), nullable=False),
+        sa.Column("start_us", sa.BigInteger(), nullable=False),
+        sa.Column("deadline_us", sa.BigInteger(), nullable=False),
+        sa.Column("ended_us", sa.BigInteger(), nullable=True),
+        sa.Column("traceparent", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_table(
+        "twin_changes",
+        sa.Column("device", sa.String(), nullable=False),
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("version", sa.BigInteger(), nullable=False),
+        sa.Column("t_us", sa.BigInteger(), nullable=False),
+        sa.Column("who", sa.String(), nullable=False),
+        sa.Column("trace_id", sa.String(), nullable=False),
+        sa.Column("verb", sa.String(), nullable=False),
+        sa.Column(
+            "patch",
+            JSON,
+            nullable=True,
+        ),
+        sa.Column(
+            "state",
+            JSON,
+            nullable=True,
+        ),
+        sa.PrimaryKeyConstraint("device", "name", "version"),
+        sqlite_with_rowid=False,
+    )
+    with op.batch_alter_table("commands", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("args", JSON, nullable=False, server_default="{}"))
+        batch_op.add_column(sa.Column("mode", sa.String(), nullable=False, server_default="direct"))
+        batch_op.add_column(sa.Column("who", sa.String(), nullable=False, server_default=""))
+        batch_op.add_column(sa.Column("progress", sa.Float(), nullable=True))
+        batch_op.add_column(sa.Column("cancelled_us", sa.BigInteger(), nullable=True))
+
+    with op.batch_alter_table("devices", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("tags", JSON, nullable=False, server_default="{}"))
+        batch_op.add_column(sa.Column("tags_version", sa.Integer(), nullable=False, server_default="0"))
+
+    with op.batch_alter_table("twins", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("owners", JSON, nullable=False, server_default="{}"))
+
+
+def downgrade() -> None:
+    with op.batch_alter_table("twins", schema=None) as batch_op:
+        batch_op.drop_column("owners")
+
+    with op.batch_alter_table("devices", schema=None) as batch_op:
+        batch_op.drop_column("tags_version")
+        batch_op.drop_column("tags")
+
+    with op.batch_alter_table("commands", schema=None) as batch_op:
+        batch_op.drop_column("cancelled_us")
+        batch_op.drop_column("progress")
+        batch_op.drop_column("who")
+        batch_op.drop_column("mode")
+        batch_op.drop_column("args")
+
+    op.drop_table("twin_changes")
+    op.drop_table("jobs")
+    with op.batch_alter_table("job_devices", schema=None) as batch_op:
+        batch_op.drop_index("job_devices_by_state")
+
+    op.drop_table("job_devices")
+    op.drop_table("configurations")
+    with op.batch_alter_table("configuration_devices", schema=None) as batch_op:
+        batch_op.drop_index("configuration_devices_by_device")
+
+    op.drop_table("configuration_devices")

@@ -1,0 +1,48 @@
+"""Who set which leaf of desired state. A core: the tree of owners has desired's shape, with a name at each leaf.
+
+An owner is a token's name, a device's id, `hub` for what the hub learned, `job:<id>` or `configuration:<id>`.
+Kubernetes' server-side apply keeps field managers for the same reason: nobody's change is undone unseen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from shared.twin import State
+
+Path = tuple[str, ...]
+CONFIGURATION = "configuration:"
+JOB = "job:"
+
+
+def owned(owners: State, desired: State, patch: State, who: str) -> State:
+    """The owners of `desired` after `patch` by `who`: touched leaves are now `who`'s, the others keep theirs."""
+    result: State = {}
+    for key, value in desired.items():
+        old = owners.get(key)
+        if key not in patch:
+            result[key] = old if old is not None else _all(value, "")  # set before owners were kept
+        elif isinstance(value, dict) and isinstance(patch[key], dict) and value:
+            result[key] = owned(old if isinstance(old, dict) else {}, value, patch[key], who)
+        else:
+            result[key] = _all(value, who)
+    return result
+
+
+def _all(value: Any, who: str) -> Any:
+    return {key: _all(inner, who) for key, inner in value.items()} if isinstance(value, dict) and value else who
+
+
+def leaves(tree: State, above: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """Every leaf with its path. Arrays and empty objects are leaves, as in the twin's rules."""
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, (*above, key))
+        else:
+            yield (*above, key), value
+
+
+def written(path: Path) -> str:
+    """A path as people and progress messages write it: `settings.period_s`."""
+    return ".".join(path)
