@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlmodel import select
 
-from cloud_hub import commands, fleet, telemetry
-from cloud_hub.api.hub import Operator, Reader, TheHub
+from cloud_hub import commands, fleet, telemetry, twins
+from cloud_hub.api.hub import Administrator, Operator, Reader, TheHub
 from cloud_hub.clock import now_us
 from cloud_hub.errors import HubError
 from cloud_hub.tables import Command, Device, EventRow, HighWater, LostRange
+from cloud_hub.twins import Outgoing
 
 router = APIRouter(prefix="/api/v1/devices", tags=["devices"])
 
@@ -58,6 +59,26 @@ def device(device: str, hub: TheHub, _caller: Reader) -> Device:
     """One device as its last birth told."""
     with hub.db.read() as session:
         return fleet.device(session, device)
+
+
+@router.put("/{device}", status_code=201, responses={200: {"description": "It was known already"}})
+def register(device: str, hub: TheHub, caller: Operator, response: Response) -> Device:
+    """Make a device known before its first birth, or for a client that speaks the twin alone."""
+    with hub.db.write() as session:
+        if not fleet.register(session, device, now_us(), who=caller.who, trace=caller.trace):
+            response.status_code = 200
+        return fleet.device(session, device)
+
+
+@router.delete("/{device}", status_code=204)
+def remove(device: str, hub: TheHub, caller: Administrator) -> None:
+    """Forget a device and delete its twin documents. One that still runs comes back with its next birth."""
+    messages: list[Outgoing] = []
+    with hub.db.write() as session:
+        for name in twins.versions(session, device):
+            messages += twins.remove(session, device, name, now_us(), who=caller.who, trace=caller.trace)
+        fleet.remove(session, device, now_us(), who=caller.who, trace=caller.trace)
+    hub.publish(messages)
 
 
 @router.get("/{device}/telemetry/{metric:path}")
