@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from cloud_hub.cli import local, remote, trying
+from cloud_hub.cli import command, local, remote, trying
 from shared import VERSION
 from shared.errors import EXIT_CONFIG, ConfigError, TidegateError
 
@@ -15,6 +15,7 @@ EXAMPLES = """examples:
   tidegate-hub check --config hub.toml                  what is wrong, and what to do about it
   tidegate-hub serve --config hub.toml                  work until stopped
   tidegate-hub token create --name anna --role operator
+  tidegate-hub command send press-3 diagnose processes  ask a device, over the REST of a running hub
 """
 
 
@@ -25,7 +26,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"tidegate {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for group in (local, trying):
+    for group in (local, command, trying):
         group.add(commands)
     return parser
 

@@ -61,7 +61,8 @@ def test_queries_body_and_headers_reach_the_hub(url: str) -> None:
 
 @pytest.mark.parametrize(
     ("status", "code"),
-    [(400, 2), (401, 3), (403, 3), (404, 4), (409, 6), (412, 6), (413, 2), (422, 2), (428, 6), (500, 1), (503, 1), (504, 5)],
+    [(400, 2), (401, 3), (403, 3), (404, 4), (409, 6), (412, 6), (413, 2), (422, 2), (428, 6), (500, 1), (503, 1),
+     (504, 5)],
 )  # fmt: skip
 def test_a_problem_is_told_kindly_and_has_its_exit_code(url: str, status: int, code: int) -> None:
     with Remote(url, "tg_x") as hub, pytest.raises(RemoteError, match=r"^Not so: because$") as refused:
