@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Request
 from fastapi.concurrency import run_in_threadpool
 
 from cloud_hub import tokens
+from cloud_hub.api.bells import Bells
 from cloud_hub.clock import new_trace
 from cloud_hub.db import Database
 from cloud_hub.errors import HubError
@@ -28,6 +29,7 @@ class Hub:
     publish: Callable[[Iterable[Outgoing]], None]
     ring: Callable[[str], None]
     connected: Callable[[], bool]
+    bells: Bells = field(default_factory=Bells)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
