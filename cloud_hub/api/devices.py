@@ -6,9 +6,9 @@ from typing import Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
-from sqlmodel import select
+from sqlmodel import col, select
 
-from cloud_hub import commands, fleet, telemetry
+from cloud_hub import commands, fleet, query, telemetry
 from cloud_hub.api.hub import Operator, Reader, TheHub
 from cloud_hub.clock import now_us
 from cloud_hub.errors import HubError
@@ -47,10 +47,13 @@ class CommandBody(BaseModel):
 
 
 @router.get("")
-def devices(hub: TheHub, _caller: Reader) -> list[Device]:
-    """All devices."""
+def devices(hub: TheHub, _caller: Reader, where: str | None = None) -> list[Device]:
+    """All devices, or those that meet a condition such as `tags.site = 'a'`."""
     with hub.db.read() as session:
-        return fleet.devices(session)
+        if where is None:
+            return fleet.devices(session)
+        chosen = col(Device.id).in_(query.matching(session, where))
+        return list(session.exec(select(Device).where(chosen).order_by(Device.id)))
 
 
 @router.get("/{device}")
