@@ -11,7 +11,7 @@ from fastapi import FastAPI
 
 from cloud_hub import diagnosis
 from cloud_hub.actions import desk as actions
-from cloud_hub.api import commands, devices, incidents, models, problems, twins
+from cloud_hub.api import commands, devices, incidents, models, problems, query, tags, twins
 from cloud_hub.api.bells import Bells
 from cloud_hub.api.hub import Hub
 from cloud_hub.autoscale import Scaler
@@ -127,8 +127,8 @@ def web(lifespan: Any = None) -> FastAPI:
     """The routes alone; `openapi.json` is made from this without a database."""
     app = FastAPI(title="Tidegate hub", version=VERSION, lifespan=lifespan, docs_url=None, redoc_url=None)
     problems.install(app)
-    for router in (devices.router, commands.router, twins.router, incidents.router, models.router):
-        app.include_router(router)
+    for room in (devices, tags, query, twins, commands, incidents, models):
+        app.include_router(room.router)
 
     @app.get("/healthz", tags=["health"])
     def healthz() -> dict[str, Any]:

@@ -41,6 +41,10 @@ ROUTES: dict[tuple[str, str], str] = {
     ("GET", DEVICE): "read",
     ("PUT", DEVICE): "operate",
     ("DELETE", DEVICE): "administer",
+    ("POST", "/api/v1/query"): "read",
+    ("GET", f"{DEVICE}/tags"): "read",
+    ("PATCH", f"{DEVICE}/tags"): "operate",
+    ("PUT", f"{DEVICE}/tags"): "operate",
     ("GET", f"{DEVICE}/telemetry/{{metric}}"): "read",
     ("GET", f"{DEVICE}/events"): "read",
     ("GET", f"{DEVICE}/streams"): "read",
@@ -286,6 +290,7 @@ def test_the_audit_trail_is_verified_when_asked(world: World) -> None:
 
 GOOD_BODY: dict[str, Any] = {
     f"{DEVICE}/commands": {"verb": "restart", "target": "x"},
+    f"{DEVICE}/tags": {"a": 1},
     f"{DEVICE}/twin": {"desired": {"a": 1}},
     f"{DEVICE}/twin/name/{{name}}": {"desired": {"a": 1}},
     "/api/v1/actions/{action_id}/decision": {"approve": True},
@@ -335,6 +340,12 @@ BAD: list[tuple[str, str, Any, str]] = [
     ("PATCH", f"{DEVICE}/twin", {"desired": {}, "version": "x"}, "body.version"),
     ("PATCH", f"{DEVICE}/twin", {"desired": {"a": float("nan")}}, "body.desired"),
     ("PATCH", f"{DEVICE}/twin", {"desired": {"a": [{"b": float("-inf")}]}}, "body.desired"),
+    ("PATCH", f"{DEVICE}/tags", [], "body"),
+    ("PATCH", f"{DEVICE}/tags", {"a": [float("nan")]}, "tags.a"),
+    ("PUT", f"{DEVICE}/tags", {"a.b": 1}, "tags"),
+    ("PUT", f"{DEVICE}/tags", {"a": HUGE}, "tags.a"),
+    ("POST", "/api/v1/query", {"query": "*", "limit": 0}, "body.limit"),
+    ("POST", "/api/v1/query", {"query": "*", "after": "a'b"}, "body.after"),
     ("POST", "/api/v1/actions/{action_id}/decision", {"approve": "perhaps"}, "body.approve"),
     ("POST", "/api/v1/thresholds/rollouts", {"devices": [], "limits": [{"metric": "a", "high": 1}]}, "body.devices"),
     ("POST", "/api/v1/thresholds/rollouts", {"devices": ["press-3"], "limits": []}, "body.limits"),
@@ -416,7 +427,7 @@ def _bytes(text: str) -> bytes:
 @FUZZ
 @given(data=st.data())
 def test_whatever_stands_in_path_and_query_never_gives_500(world: World, data: st.DataObject) -> None:
-    method, path = data.draw(st.sampled_from(sorted(ROUTES)))
+    method, path = data.draw(st.sampled_from(sorted(ROUTES.keys() - {("DELETE", DEVICE)})))  # the others need theirs
     parts = {key: quote(_bytes(data.draw(TEXTS | st.just(known))), safe="") for key, known in world.ids.items()}
     query = data.draw(st.dictionaries(
         st.sampled_from(["limit", "device", "kind", "trace", "state", "model", "since_us", "start_us", "end_us"]),
