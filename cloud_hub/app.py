@@ -11,7 +11,8 @@ from fastapi import FastAPI
 
 from cloud_hub import diagnosis
 from cloud_hub.actions import desk as actions
-from cloud_hub.api import devices, incidents, models, problems, query, tags, twins
+from cloud_hub.api import commands, devices, incidents, models, problems, query, tags, twins
+from cloud_hub.api.bells import Bells
 from cloud_hub.api.hub import Hub
 from cloud_hub.autoscale import Scaler
 from cloud_hub.autoscale.steps import Autoscaler
@@ -41,6 +42,7 @@ class HubApp:
         self.db = Database(settings.database_url)
         self._listener = Listener(settings.mqtt, self.db, settings.twins.max_bytes, self.ring)
         self._announcer = Announcer(settings)
+        self._bells = Bells()
         engine = _engine(settings)
         experts = ExpertDesk(self.db, _experts(settings), settings.experts, settings.twins.max_bytes)
         self._loops = {
@@ -70,9 +72,11 @@ class HubApp:
         self.db.close()
 
     def ring(self, name: str) -> None:
-        """Wake the loop `name`."""
+        """Wake the loop `name`, or the requests that wait for the command `name`."""
         if name in self._loops:
             self._loops[name].ring()
+        else:
+            self._bells.ring(name)
 
     def publish(self, messages: Iterable[Outgoing]) -> None:
         """Publish what is already committed."""
@@ -114,7 +118,7 @@ class HubApp:
         app = web(lifespan)
         app.state.hub = Hub(
             settings=self.settings, db=self.db, publish=self.publish, ring=self.ring,
-            connected=lambda: self._listener.connected,
+            connected=lambda: self._listener.connected, bells=self._bells,
         )  # fmt: skip
         return app
 
@@ -123,9 +127,8 @@ def web(lifespan: Any = None) -> FastAPI:
     """The routes alone; `openapi.json` is made from this without a database."""
     app = FastAPI(title="Tidegate hub", version=VERSION, lifespan=lifespan, docs_url=None, redoc_url=None)
     problems.install(app)
-    for room in (devices, tags, query, twins, incidents, models):
+    for room in (devices, tags, query, commands, twins, incidents, models):
         app.include_router(room.router)
-    app.include_router(devices.commands_router)
 
     @app.get("/healthz", tags=["health"])
     def healthz() -> dict[str, Any]:

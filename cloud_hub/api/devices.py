@@ -1,18 +1,17 @@
-"""/api/v1/devices: the fleet, telemetry, events, commands and what became of every accepted item."""
+"""/api/v1/devices: the fleet, telemetry, events and what became of every accepted item."""
 
 from __future__ import annotations
 
-from typing import Literal
-
-from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Response
+from pydantic import BaseModel
 from sqlmodel import col, select
 
-from cloud_hub import commands, fleet, query, telemetry
-from cloud_hub.api.hub import Operator, Reader, TheHub
+from cloud_hub import fleet, query, telemetry, twins
+from cloud_hub.api.hub import Administrator, Operator, Reader, TheHub
 from cloud_hub.clock import now_us
 from cloud_hub.errors import HubError
-from cloud_hub.tables import Command, Device, EventRow, HighWater, LostRange
+from cloud_hub.tables import Device, EventRow, HighWater, LostRange
+from cloud_hub.twins import Outgoing
 
 router = APIRouter(prefix="/api/v1/devices", tags=["devices"])
 
@@ -37,15 +36,6 @@ class StreamCount(BaseModel):
     lost: list[tuple[int, int, str]] = []
 
 
-class CommandBody(BaseModel):
-    """A command: `restart` or `diagnose` a target of the device."""
-
-    model_config = ConfigDict(extra="forbid")
-    verb: Literal["restart", "diagnose", "capture"]
-    target: str = Field(min_length=1, max_length=128)
-    life_s: float = Field(default=30.0, gt=0, le=86400)
-
-
 @router.get("")
 def devices(hub: TheHub, _caller: Reader, where: str | None = None) -> list[Device]:
     """All devices, or those that meet a condition such as `tags.site = 'a'`."""
@@ -61,6 +51,26 @@ def device(device: str, hub: TheHub, _caller: Reader) -> Device:
     """One device as its last birth told."""
     with hub.db.read() as session:
         return fleet.device(session, device)
+
+
+@router.put("/{device}", status_code=201, responses={200: {"description": "It was known already"}})
+def register(device: str, hub: TheHub, caller: Operator, response: Response) -> Device:
+    """Make a device known before its first birth, or for a client that speaks the twin alone."""
+    with hub.db.write() as session:
+        if not fleet.register(session, device, now_us(), who=caller.who, trace=caller.trace):
+            response.status_code = 200
+        return fleet.device(session, device)
+
+
+@router.delete("/{device}", status_code=204)
+def remove(device: str, hub: TheHub, caller: Administrator) -> None:
+    """Forget a device and delete its twin documents. One that still runs comes back with its next birth."""
+    messages: list[Outgoing] = []
+    with hub.db.write() as session:
+        for name in twins.versions(session, device):
+            messages += twins.remove(session, device, name, now_us(), who=caller.who, trace=caller.trace)
+        fleet.remove(session, device, now_us(), who=caller.who, trace=caller.trace)
+    hub.publish(messages)
 
 
 @router.get("/{device}/telemetry/{metric:path}")
@@ -112,27 +122,3 @@ def streams(device: str, hub: TheHub, _caller: Reader, count: bool = False) -> l
                 row.rows, row.distinct, _ = telemetry.counted(session, mark.id or 0)
             found.append(row)
     return found
-
-
-@router.post("/{device}/commands", status_code=202)
-def command(device: str, body: CommandBody, hub: TheHub, caller: Operator) -> Command:
-    """Send a command; ask /api/v1/commands/{id} what became of it."""
-    with hub.db.write() as session:
-        row = fleet.device(session, device)
-        if row.state != "online":
-            raise HubError(404, "Device is offline", f"'{device}' is not connected; try again when it is")
-        stored, message = commands.create(
-            session, device, body.verb, body.target, now_us(), who=caller.who, life_s=body.life_s, trace=caller.trace
-        )
-    hub.publish([message])
-    return stored
-
-
-commands_router = APIRouter(prefix="/api/v1/commands", tags=["devices"])
-
-
-@commands_router.get("/{command_id}")
-def command_state(command_id: str, hub: TheHub, _caller: Reader) -> Command:
-    """What became of a command."""
-    with hub.db.read() as session:
-        return commands.get(session, command_id)

@@ -25,7 +25,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Results:
-    """What a transaction leaves to do after its commit. `rang` names the loops that have new work."""
+    """What a transaction leaves to do after its commit. `rang` names the loops that have new work,
+    and the commands that have ended.
+    """
 
     acks: dict[tuple[str, str, str], int] = field(default_factory=dict)
     messages: list[Outgoing] = field(default_factory=list)
@@ -97,7 +99,7 @@ class Writer:
     # -- words -------------------------------------------------------------------------------------
 
     def _shadow(self, session: Session, said: ShadowRequest, trace: str, now_us: int, results: Results) -> None:
-        if not twins.exists(session, said.device):
+        if not fleet.exists(session, said.device):
             log.warning("twin.unknown_device", extra={"fields": {"device": said.device}, "trace": trace})
             return
         replies = twins.request(
@@ -114,9 +116,8 @@ class Writer:
         elif isinstance(message, Applied):
             twins.applied(session, said.device, message, now_us)
             results.rang.add("rollouts")
-        elif isinstance(message, CommandResult):
-            commands.result(session, said.device, message, now_us)
-            results.rang |= {"actions", "desk"}
+        elif isinstance(message, CommandResult) and commands.result(session, said.device, message, now_us):
+            results.rang |= {"actions", "desk", message.id}
 
     def _birth(self, session: Session, birth: Birth, now_us: int, results: Results) -> None:
         row = fleet.born(session, birth, now_us)
