@@ -9,9 +9,9 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from cloud_hub import diagnosis
+from cloud_hub import aws_key, diagnosis
 from cloud_hub.actions import desk as actions
-from cloud_hub.api import devices, incidents, models, problems, twins
+from cloud_hub.api import aws, devices, incidents, models, problems, twins
 from cloud_hub.api.hub import Hub
 from cloud_hub.autoscale import Scaler
 from cloud_hub.autoscale.steps import Autoscaler
@@ -38,8 +38,9 @@ class HubApp:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        aws_key.read(settings.aws_key_path)
         self.db = Database(settings.database_url)
-        self._listener = Listener(settings.mqtt, self.db, settings.twins.max_bytes, self.ring)
+        self._listener = Listener(settings.mqtt, self.db, settings.twins, self.ring)
         self._announcer = Announcer(settings)
         engine = _engine(settings)
         experts = ExpertDesk(self.db, _experts(settings), settings.experts, settings.twins.max_bytes)
@@ -125,6 +126,7 @@ def web(lifespan: Any = None) -> FastAPI:
     problems.install(app)
     for router in (devices.router, devices.commands_router, twins.router, incidents.router, models.router):
         app.include_router(router)
+    aws.install(app)
 
     @app.get("/healthz", tags=["health"])
     def healthz() -> dict[str, Any]:
