@@ -75,9 +75,13 @@ def verify(request: Request, now_s: float, secret_of: Callable[[str], str | None
 
 def canonical_request(request: Request, signed: Sequence[str], digest: str) -> str:
     """The request in the one form that both sides hash; `digest` is the body's SHA-256 in hex."""
-    headers = [f"{name}:{','.join(' '.join(value.split()) for value in request.values(name))}\n" for name in signed]
+    headers = [f"{name}:{','.join(map(_trimmed, request.values(name)))}\n" for name in signed]
     lines = [request.method.upper(), _path(request.path), _query(request.query), "".join(headers), ";".join(signed)]
     return "\n".join([*lines, digest])
+
+
+def _trimmed(value: str) -> str:
+    return re.sub("[ \t]+", " ", value).strip(" ")
 
 
 def _path(raw: str) -> str:

@@ -19,7 +19,7 @@ from cloud_hub.clock import new_trace, now_us
 from cloud_hub.errors import HubError
 from cloud_hub.tables import Token
 from shared.codec import MAX_PAYLOAD, encode
-from shared.ids import SHADOW_NAME, TRACEPARENT
+from shared.ids import DEVICE_ID, SHADOW_NAME, TRACEPARENT
 
 router = APIRouter(tags=["aws"])
 
@@ -102,7 +102,7 @@ Operator = Annotated[Caller, Depends(_signed("operate"))]
 
 
 def _known(session: Session, thing: str) -> None:
-    if not twins.exists(session, thing):
+    if not DEVICE_ID.match(thing) or not twins.exists(session, thing):
         raise AwsError(404, "Thing not found")
 
 

@@ -302,6 +302,31 @@ def test_a_tidegate_device_and_an_aws_client_see_each_others_changes(plant: Any)
         native.stop()
 
 
+def test_a_device_reads_and_writes_its_own_shadow_only(plant: Any, boto: Any) -> None:
+    """The access list of docs/broker.md, with press-3's certificate and native-1's topics."""
+    folder, heard = plant.folder, queue.Queue[Any]()
+    up: queue.Queue[None] = queue.Queue()
+    tls = Tls(ca=f"{folder}/ca.pem", certificate=f"{folder}/press-3.pem", key=f"{folder}/press-3.key")
+    curious = Connection(
+        Options(client_id="press-3", filters=["$aws/things/+/shadow/#", "$aws/#"], tls=tls),
+        lambda: ("127.0.0.1", plant.broker.port),
+        on_message=heard.put, on_up=lambda: up.put(None), on_down=lambda _: None,
+    )  # fmt: skip
+    curious.start()
+    try:
+        took(up)
+        curious.publish(topics.shadow("native-1", "mine", "update", topics.AWS), state(desired={"a": "taken"}))
+        boto.update_thing_shadow(thingName="native-1", shadowName="other", payload=state(desired={"a": 1}))
+        curious.publish(topics.shadow("press-3", "", "get", topics.AWS), b"")
+        while not (message := took(heard)).topic.startswith("$aws/things/press-3/shadow/get/"):
+            assert message.topic == "$aws/things/press-3/shadow/get"
+        with pytest.raises(boto.exceptions.ResourceNotFoundException):
+            boto.get_thing_shadow(thingName="native-1", shadowName="mine")
+    finally:
+        curious.stop()
+    boto.delete_thing_shadow(thingName="native-1", shadowName="other")
+
+
 # -- REST ------------------------------------------------------------------------------------------
 
 
