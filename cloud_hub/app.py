@@ -127,7 +127,7 @@ def web(lifespan: Any = None) -> FastAPI:
     """The routes alone; `openapi.json` is made from this without a database."""
     app = FastAPI(title="Tidegate hub", version=VERSION, lifespan=lifespan, docs_url=None, redoc_url=None)
     problems.install(app)
-    for room in (devices, tags, query, commands, twins, incidents, models):
+    for room in (devices, tags, query, twins, commands, incidents, models):
         app.include_router(room.router)
 
     @app.get("/healthz", tags=["health"])
