@@ -40,8 +40,9 @@ class Reply:
     body: State
 
 
-class _Refused(Exception):
+class _Refused(ValueError):
     def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
         self.code, self.message = code, message
 
 
@@ -155,7 +156,7 @@ def _finite_float(text: str) -> float:
 
 
 def parse(payload: bytes) -> Json:
-    """JSON that holds no NaN, no infinity and no name twice; raises the reply AWS would give."""
+    """JSON that holds no NaN, no infinity and no name twice; raises the reply AWS would give (a ValueError)."""
     try:
         text = payload.decode("utf-8")
     except UnicodeDecodeError:
@@ -179,7 +180,8 @@ def _holds_null(value: Json) -> bool:
     return isinstance(value, dict) and any(_holds_null(item) for item in value.values())
 
 
-def _check_state(state: Json) -> None:
+def check_state(state: Json) -> None:
+    """Raise the reply AWS would give (a ValueError) unless this can be the `state` of a document or a request."""
     if state is None:
         return
     if not isinstance(state, dict):
@@ -208,7 +210,7 @@ def _check(request: Json, document: Document) -> None:
         raise _Refused(400, "Invalid clientToken")
     if "state" not in request:
         raise _Refused(400, "Missing required node: state")
-    _check_state(request["state"])
+    check_state(request["state"])
     version = request.get("version")
     if version is not None:
         if not isinstance(version, int) or isinstance(version, bool) or version < 0:
