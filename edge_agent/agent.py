@@ -126,8 +126,8 @@ class Agent:
         return msgspec.structs.asdict(self._settings)
 
     def _fetch(self, restart: bool) -> None:
-        self._report_device()
         self._twin.fetch(restart)
+        self._report_device()
         # Last: after a crash before this line, the hub's other life is noticed again.
         self._keep.put("hub_epoch", self._uplink.session.hub_epoch)
 

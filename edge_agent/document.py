@@ -104,14 +104,15 @@ class Document:
         """A person on the device wants something; null for no longer. What is refused is not desired."""
         before, pairs = self.desired, list(leaves(wanted))
         acts, unknown = self._parts_of(pairs)
-        self.desired = merge(before, tree(pair for pair in pairs if pair not in unknown))
+        taken = [pair for pair in pairs if pair not in unknown]
         words = refusals(self.name, self.version, unknown, self.known())
         for path, where in acts.items():
+            self.desired = merge(before, tree(taken))
             said = self._act(path, where)
             if any(word.state == "refused" for word in said):
-                for leaf in where:
-                    self.desired = put(self.desired, leaf, at(before, leaf))
+                taken = [(leaf, value) for leaf, value in taken if leaf not in where]
             words += said
+        self.desired = merge(before, tree(taken))
         gone = [leaf for leaf, value in pairs if value is None]
         return words + [self._word(leaf, "applied", "nothing is desired here any more") for leaf in gone]
 

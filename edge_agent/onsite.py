@@ -39,6 +39,9 @@ def wanted(assignments: Iterable[str]) -> State:
 
 
 def _value(text: str) -> Any:
+    """JSON as the twin reads it; anything else is text, but for what only looks like a number."""
+    if text in {"NaN", "Infinity", "-Infinity"}:
+        raise ValueError(f"{text} is no JSON: give PATH=JSON")
     try:
         return json.loads(text)
     except ValueError:

@@ -64,7 +64,7 @@ class TwinLink:
     def received(self, rest: str, inbound: Inbound) -> None:
         """A message below `shadow/`; raises WireError."""
         name, verb = split_shadow(rest) or ("", "")
-        if name and not SHADOW_NAME.match(name):
+        if rest.startswith("shadow/name/") and not SHADOW_NAME.match(name):
             raise WireError("is no name of a document", inbound.topic)
         try:
             effects = self._effects(name, verb, _body(inbound.payload))

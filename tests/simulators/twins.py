@@ -76,6 +76,7 @@ class Disk:
     def answer(self, number: int, answer: Any) -> None:
         """As Keep."""
         self.answers[number] = answer
+        self.world.remember_base(number)
 
 
 class Thing:
@@ -158,6 +159,7 @@ class World:
         self.link: TwinLink | None = None
         self.floor: dict[str, int] = {}
         self.too_large = set[str]()
+        self.bases: dict[tuple[str, Path], Any] = {}
         self.life_told = 0
         self.at_device = 0
         self.boot()
@@ -228,14 +230,28 @@ class World:
         name, patch = self.wish("local")
         self.disk.asked[len(self.disk.asked)] = (name, patch)
 
+    def remember_base(self, number: int) -> None:
+        """What the device believed to be desired when a person wanted something else."""
+        name, patch = self.disk.asked[number]
+        for leaf, _ in leaves(patch):
+            for n in range(1, len(leaf) + 1):  # what stood above, if it was no object, is replaced as well
+                self.bases[name, leaf[:n]] = at(self.twin.documents[name].base, leaf[:n])
+
+    def believed(self, name: str, path: Path, value: Any) -> bool:
+        """Whether the device believed `value` to be desired when a person wanted something else there."""
+        above = [
+            (self.bases[name, path[:n]], path[n:]) for n in range(1, len(path) + 1) if (name, path[:n]) in self.bases
+        ]
+        return any(rules.same(at({"": base}, ("", *rest)), value) for base, rest in above)
+
     # -- the network -------------------------------------------------------------------------------
 
     def connect(self) -> None:
         """A new connection, and the hub's answer to the birth."""
         if self.link is not None and not self.connected:
             self.up, self.down, self.connected = [], [], True
-            self.report()
             self.session()
+            self.report()
 
     def session(self) -> None:
         """The hub tells its epoch; the agent fetches, and then remembers the epoch."""
@@ -444,6 +460,11 @@ class World:
             assert at(had, path) == at(has, path), "the field of another client was destroyed"
         for _, value in leaves(request["state"].get("desired") or {}):
             assert value is None or repr(value) in self.local, "the device desires what nobody on it asked for (T5)"
+        for leaf in changed:
+            now = at(old.state.get("desired", {}), leaf)
+            for path, value in leaves(put({}, leaf, now)) if now is not GONE else ():
+                fair = value == {} or repr(value) in self.local or self.believed(name, path, value)
+                assert fair, f"both had changed {written(path)}, and the hub did not win"
         if changed and not old.deleted:
             assert request.get("version") == old.version, "a wish of the hub was overridden unseen"
 
@@ -508,8 +529,8 @@ def play(
     seed: int, make_twin: Callable[[dict[str, State]], Twin] = Twin, hub_kind: type[Hub] = Hub, steps: int = 80
 ) -> World:
     """One whole run; an assertion that fails names the seed."""
-    world = World(seed, make_twin, hub_kind)
     try:
+        world = World(seed, make_twin, hub_kind)
         world.storm(steps)
         world.heal()
         world.settled()
