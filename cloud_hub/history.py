@@ -13,8 +13,8 @@ from typing import Any
 from sqlmodel import Session, col, select
 
 from cloud_hub.errors import HubError
-from cloud_hub.owners import leaves, written
 from cloud_hub.tables import TwinChange
+from shared.merge import leaves, written
 from shared.twin import State, after
 
 

@@ -6,12 +6,13 @@ Kubernetes' server-side apply keeps field managers for the same reason: nobody's
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
+from shared.merge import Path, leaves, written
 from shared.twin import State
 
-Path = tuple[str, ...]
+__all__ = ["CONFIGURATION", "JOB", "Path", "leaves", "owned", "written"]
+
 CONFIGURATION = "configuration:"
 JOB = "job:"
 
@@ -32,17 +33,3 @@ def owned(owners: State, desired: State, patch: State, who: str) -> State:
 
 def _all(value: Any, who: str) -> Any:
     return {key: _all(inner, who) for key, inner in value.items()} if isinstance(value, dict) and value else who
-
-
-def leaves(tree: State, above: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """Every leaf with its path. Arrays and empty objects are leaves, as in the twin's rules."""
-    for key, value in tree.items():
-        if isinstance(value, dict) and value:
-            yield from leaves(value, (*above, key))
-        else:
-            yield (*above, key), value
-
-
-def written(path: Path) -> str:
-    """A path as people and progress messages write it: `settings.period_s`."""
-    return ".".join(path)

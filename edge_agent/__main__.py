@@ -1,4 +1,7 @@
-"""tidegate-edge: run, check, status. Exit codes: 0 well, 1 something failed, 78 the configuration is wrong."""
+"""tidegate-edge: run, check, status, twin.
+
+Exit codes: 0 well, 1 something failed, 75 a request waits for the agent, 78 the configuration is wrong.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,8 @@ EXAMPLES = """examples:
   tidegate-edge check --config edge.toml      what is wrong, and what to do about it
   tidegate-edge run --config edge.toml        work until stopped (what systemd runs)
   tidegate-edge status --config edge.toml     what waits in the outbox
+  tidegate-edge twin get --config edge.toml   what is desired and what is reported, as this device knows it
+  tidegate-edge twin set settings.period_s=0.5 --config edge.toml
 """
 
 
@@ -65,6 +70,49 @@ def _status(path: Path, as_json: bool) -> int:
     return 0
 
 
+def _twin(arguments: argparse.Namespace) -> int:
+    from edge_agent import onsite  # noqa: PLC0415
+    from edge_agent.config import read  # noqa: PLC0415
+
+    config, _ = read(arguments.config)
+    file = Path(config.device.state_dir) / "kept.sqlite"
+    if arguments.act == "get":
+        found = onsite.twins(file)
+        if arguments.name is not None and arguments.name not in found:
+            print(f"no document '{arguments.name}' here; there are {', '.join(map(repr, found))}", file=sys.stderr)
+            return 1
+        print(json.dumps(found if arguments.name is None else found[arguments.name], indent=2, ensure_ascii=False))
+        return 0
+    try:
+        wanted = onsite.wanted(arguments.wanted)
+    except ValueError as error:
+        print(f"tidegate-edge: {error}", file=sys.stderr)
+        return 2
+    words = onsite.answered(file, onsite.ask(file, arguments.name, wanted), arguments.wait)
+    if words is None:
+        print("kept, and nobody has acted on it yet: is the agent running? It acts when it starts", file=sys.stderr)
+        return onsite.EXIT_WAITS
+    for word in words:
+        print(": ".join(part for part in (word["path"], word["state"], word["reason"]) if part))
+    return 1 if any(word["state"] == "refused" for word in words) else 0
+
+
+def _twin_arguments(command: argparse.ArgumentParser) -> None:
+    acts = command.add_subparsers(dest="act", required=True, metavar="ACT")
+    get = acts.add_parser("get", help="what is desired and reported", description="Print documents as JSON.")
+    get.add_argument("name", nargs="?", metavar="NAME", help='one document; "" is the classic one (default: all)')
+    put = acts.add_parser("set", help="desire something", description="Change desired state here, hub or no hub.")
+    put.add_argument("wanted", nargs="+", metavar="PATH=JSON", help="such as settings.period_s=0.5; null: no longer")
+    put.add_argument("--name", default="", help="document (default: the classic one)")
+    put.add_argument("--wait", type=float, default=5.0, metavar="S", help="seconds to wait for the agent (default 5)")
+    for act in (get, put):
+        _config_argument(act)
+
+
+def _config_argument(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help=f"TOML file (default {DEFAULT_CONFIG})")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     parser = argparse.ArgumentParser(
@@ -76,16 +124,19 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"tidegate {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     texts = {"run": "work until stopped", "check": "validate configuration and installation",
-             "status": "what the outbox holds"}  # fmt: skip
+             "status": "what the outbox holds", "twin": "the twin, seen and changed on site"}  # fmt: skip
     for name, text in texts.items():
         command = commands.add_parser(name, help=text, description=text)
-        command.add_argument(
-            "--config", type=Path, default=DEFAULT_CONFIG, help=f"TOML file (default {DEFAULT_CONFIG})"
-        )
+        if name == "twin":
+            _twin_arguments(command)
+            continue
+        _config_argument(command)
         if name == "status":
             command.add_argument("--json", action="store_true", help="print it as JSON")
     arguments = parser.parse_args(argv)
     try:
+        if arguments.command == "twin":
+            return _twin(arguments)
         if arguments.command == "status":
             return _status(arguments.config, arguments.json)
         return {"run": _run, "check": _check}[arguments.command](arguments.config)

@@ -88,6 +88,7 @@ class Agent:
         for model in self._models:
             model.tick(clock.now_us())
         self._uplink.tick()
+        self._twin.tick()
 
     def _close(self) -> None:
         health.notify("STOPPING=1")
@@ -104,24 +105,32 @@ class Agent:
 
     def _use_twin(self, rules: Rules) -> None:
         """Say who acts on which desired state; what was kept from before is put in force here, network or not."""
-        reason = rules.use(self._config.limits)
-        if reason:
+        own = self._config
+        if reason := rules.use(own.limits):
             raise ConfigError("limits", reason, "Keep [[limits]] within [[hard_limits]]")
-        self._twin.report("thresholds", {"limits": [plain(one) for one in rules.limits()]})
-        self._twin.handle("", "settings", self._use_settings)
-        self._twin.handle("thresholds", "limits", rules.desired)
+        if reason := own.hard_settings.refusal(own.settings):
+            raise ConfigError("settings", reason, "Keep [settings] within [hard_settings]")
+        self._twin.handle("", "settings", self._use_settings, own=msgspec.structs.asdict(own.settings))
+        self._twin.handle("thresholds", "limits", rules.desired, own=[plain(one) for one in own.limits])
         for model in self._models:
             self._twin.handle("gates", model.name, model.use_gate)
+        self._twin.begin()
 
     def _use_settings(self, wanted: Any) -> Any:
-        self._settings = from_plain(Settings, wanted)
+        """What is desired, over this device's own; whole or not at all."""
+        if not isinstance(wanted, dict):
+            raise ValueError("settings are an object")
+        chosen = from_plain(Settings, msgspec.structs.asdict(self._config.settings) | wanted)
+        if reason := self._config.hard_settings.refusal(chosen):
+            raise ValueError(reason)
+        self._settings = chosen
         logging.getLogger().setLevel(self._settings.log_level.upper())
         self._sampling.follow(self._settings.period_s)
         return msgspec.structs.asdict(self._settings)
 
     def _fetch(self, restart: bool) -> None:
-        self._report_device()
         self._twin.fetch(restart)
+        self._report_device()
         # Last: after a crash before this line, the hub's other life is noticed again.
         self._keep.put("hub_epoch", self._uplink.session.hub_epoch)
 
@@ -160,7 +169,6 @@ class Agent:
                       "python": platform.python_version()},
             "profile": {"name": self._profile.name, "missing": self._missing},
             "link": {"found_by": self._uplink.finder.found_by, "epoch": self._outbox.epoch},
-            "settings": msgspec.structs.asdict(self._settings),
             "commands": self._commands.commands.names,
             "models": {model.name: model.state for model in self._models},
         }  # fmt: skip

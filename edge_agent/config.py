@@ -84,6 +84,24 @@ class Settings(_Table, frozen=True):
             raise ValueError("log_level must be one of debug, info, warning, error")
 
 
+class HardSettings(_Table, frozen=True):
+    """The site's bounds of `settings`: neither the hub nor a person with `twin set` gets beyond them."""
+
+    period_s_min: float = 0.1
+    period_s_max: float = 3600.0
+
+    def __post_init__(self) -> None:
+        if not 0.1 <= self.period_s_min <= self.period_s_max <= 3600:
+            raise ValueError("period_s_min and period_s_max must be in this order within 0.1..3600")
+
+    def refusal(self, wanted: Settings) -> str:
+        """Why these settings are beyond the site's bounds, or ''."""
+        if self.period_s_min <= wanted.period_s <= self.period_s_max:
+            return ""
+        allowed = f"{self.period_s_min:g}..{self.period_s_max:g}"
+        return f"period_s {wanted.period_s:g} is beyond the site's hard bounds {allowed}"
+
+
 class CollectorTable(_Table, frozen=True):
     """A `[[collectors]]` table: `kind` finds the plugin, which reads `options` with its own Config."""
 
@@ -108,12 +126,13 @@ class ModelTable(_Table, frozen=True):
 
 
 class Config(_Table, frozen=True):
-    """The whole file. `limits` hold until the hub says more; `hard_limits` bound what the hub may say."""
+    """The whole file. `limits` and `settings` hold until the hub says more; the hard ones bound what it may say."""
 
     device: Device
     link: Link = Link()
     outbox: OutboxLimits = OutboxLimits()
     settings: Settings = Settings()
+    hard_settings: HardSettings = HardSettings()
     collectors: list[CollectorTable] = []
     models: list[ModelTable] = []
     limits: list[Limits] = []

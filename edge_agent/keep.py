@@ -1,5 +1,6 @@
 """What the agent must remember across a crash, apart from the outbox: twin documents, standing alarms, results
-of commands. A small key -> JSON store on SQLite, durable before `put` returns.
+of commands. A small key -> JSON store on SQLite, durable before `put` returns. Beside it the requests of a person
+on site, which another process writes (`edge_agent.onsite`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,14 @@ from shared.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS kept (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS requests (id INTEGER PRIMARY KEY AUTOINCREMENT, document TEXT NOT NULL, wanted BLOB NOT NULL,
+                                     answer BLOB);
+"""
+ANSWERS = 100
+"""So many answered requests are kept."""
 
 
 def state_dir(name: str) -> Path:
@@ -65,16 +73,21 @@ def _open(path: Path, version: int, schema: str) -> sqlite3.Connection:
 
 
 class Keep:
-    """Durable small values by key."""
+    """Durable small values by key, and requests by number."""
 
     def __init__(self, path: Path) -> None:
-        schema = "CREATE TABLE IF NOT EXISTS kept (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID"
-        self._db = open_database(path, SCHEMA_VERSION, schema)
+        self._db = open_database(path, SCHEMA_VERSION, SCHEMA)
+        self._seen = self._data_version()
 
     def get(self, key: str, default: Any = None, kind: Any = Any) -> Any:
         """The value under `key`, read as `kind`, or `default`."""
         row = self._db.execute("SELECT value FROM kept WHERE key=?", (key,)).fetchone()
         return default if row is None else msgspec.json.decode(row[0], type=kind)
+
+    def below(self, prefix: str) -> dict[str, Any]:
+        """All values whose keys begin with `prefix`, by the rest of the key."""
+        rows = self._db.execute("SELECT key, value FROM kept WHERE substr(key, 1, ?) = ?", (len(prefix), prefix))
+        return {key[len(prefix) :]: msgspec.json.decode(value) for key, value in rows}
 
     def put(self, key: str, value: Any) -> None:
         """Store `value` under `key`; it is on disk when this returns."""
@@ -83,3 +96,24 @@ class Keep:
     def close(self) -> None:
         """Close the file."""
         self._db.close()
+
+    # -- requests ----------------------------------------------------------------------------------
+
+    def changed(self) -> bool:
+        """Whether another process has written since this was asked last."""
+        before, self._seen = self._seen, self._data_version()
+        return self._seen != before
+
+    def requests(self) -> list[tuple[int, str, Any]]:
+        """(number, document, wanted) of each request without an answer, in order."""
+        rows = self._db.execute("SELECT id, document, wanted FROM requests WHERE answer IS NULL ORDER BY id").fetchall()
+        return [(number, document, msgspec.json.decode(wanted)) for number, document, wanted in rows]
+
+    def answer(self, number: int, answer: Any) -> None:
+        """What became of a request."""
+        self._db.execute("UPDATE requests SET answer=? WHERE id=?", (msgspec.json.encode(answer), number))
+        self._db.execute("DELETE FROM requests WHERE answer IS NOT NULL AND id <= ?", (number - ANSWERS,))
+
+    def _data_version(self) -> int:
+        found: int = self._db.execute("PRAGMA data_version").fetchone()[0]
+        return found

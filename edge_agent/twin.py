@@ -1,28 +1,51 @@
-"""The device's side of its twin: desired differences come in, handlers act, reported state goes out.
+"""The device's side of its twin: desired state comes in, handlers act, reported state goes out.
 
-A core: the agent carries out the effects. A message older than one already seen is ignored; deltas hold every
-difference, so a gap heals itself. After a changed hub epoch the versions are forgotten (invariants T2, T6).
+A core: the agent carries out the effects. What is heard (invariants T1 to T8):
+
+- A message older than one already seen is ignored; after a changed hub epoch all versions are forgotten.
+- `get/accepted` tells everything. From there on each `update/accepted` carries the next version, so nothing is
+  missed, not even what is wished no more; a hole in the numbers is answered with another get.
+- A delta holds every difference. It is acted upon where no accepted message was heard; else it is old news.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
+from edge_agent.document import Document, Handler, refusals
+from shared.merge import Path, leaves, patch
 from shared.messages import Applied
-from shared.twin import State, difference, merge, same
+from shared.twin import MAX_LEVELS, State, levels, merge, same, size
 
-Handler = Callable[[Any], Any]
-"""Takes a wanted value, puts it in force and returns the value that is now in force; raises ValueError to refuse."""
+FETCH_AT_ONCE = 10
+"""AWS answers no more requests of one connection at the same time."""
+
+MAX_BYTES = 32_768
+"""Desired and reported of one document as JSON, the hub's own default: more is not even tried."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """Publish `reported` of document `name`."""
+    """Publish `reported` of document `name`: null for what is no longer so."""
 
     name: str
     reported: State
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desire:
+    """Ask the hub to desire what was changed on the device, if its document still is at `version` (None: at all)."""
+
+    name: str
+    desired: State
+    version: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetch:
+    """Get document `name` from the hub."""
+
+    name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,51 +55,34 @@ class Remember:
     name: str
 
 
-@dataclass(slots=True)
-class LocalDocument:
-    """What this device knows of one document; `version` is the hub's, as last seen."""
-
-    version: int = 0
-    desired: State = field(default_factory=dict)
-    reported: State = field(default_factory=dict)
-
-
-Effect = Report | Remember | Applied
-
-
-def _patch(old: State, new: State) -> State:
-    """What makes `new` of `old` when it is merged over it: null for each field that is gone."""
-    result: State = {key: None for key in old if key not in new}
-    for key, value in new.items():
-        have = old.get(key)
-        if isinstance(value, dict) and isinstance(have, dict):
-            if inner := _patch(have, value):
-                result[key] = inner
-        elif key not in old or not same(value, have):
-            result[key] = value
-    return result
+Effect = Report | Desire | Fetch | Remember | Applied
 
 
 class Twin:
-    """All documents of this device. Names: '' classic, 'thresholds', 'gates'."""
+    """All documents of this device; `kept` is what `Document.plain` gave. Names: '' classic, 'thresholds', ..."""
 
-    def __init__(self, documents: dict[str, LocalDocument]) -> None:
-        self.documents = documents
-        self._handlers: dict[tuple[str, str], Handler] = {}
-        self._said: set[tuple[str, str]] = set()
+    def __init__(self, kept: dict[str, State]) -> None:
+        self.documents = {name: Document(name, value) for name, value in kept.items()}
+        self._following: set[str] = set()
+        self._asked: set[str] = set()
+        self._throttled: set[str] = set()
+        self._gone: set[str] = set()
+        self._deleted: set[str] = set()
 
-    def handle(self, name: str, key: str, handler: Handler) -> None:
-        """Let `handler` act on desired `key` of document `name`; a kept desired value is put in force at once.
+    def handle(self, name: str, path: str | Path, handler: Handler, own: object = None) -> None:
+        """Let `handler` act on what is desired at `path` of document `name`: one key, or several keys deep.
 
-        So a device that boots without network works with the last state it was asked for. What was in force
-        before the boot and is not now is no longer reported, unless `report` has just said so.
+        Of handlers below one another the deepest gets its subtree, the upper one the rest. `own` is this device's
+        own value, in force while nothing is desired there; without it the last value stays until the next boot.
         """
-        self._handlers[name, key] = handler
-        document = self.documents.setdefault(name, LocalDocument())
-        if key in document.desired and self._act(name, document, key, document.desired[key]).state != "refused":
-            return
-        if (name, key) not in self._said:
-            document.reported = {other: value for other, value in document.reported.items() if other != key}
+        self._document(name).handle(_path(path), handler, own)
+
+    def begin(self) -> None:
+        """All handlers are there: put in force what was desired last, network or not."""
+        for document in self.documents.values():
+            document.begin()
+
+    # -- the connection ------------------------------------------------------------------------------
 
     def hub_changed(self) -> list[Effect]:
         """Another life of the hub (restored backup): its versions begin anew, also after a crash just now."""
@@ -84,77 +90,175 @@ class Twin:
             document.version = 0
         return [Remember(name=name) for name in self.documents]
 
-    def fetched(self, name: str, body: State) -> list[Effect]:
+    def connected(self) -> list[Effect]:
+        """The hub is there: get every document, once."""
+        for memory in (self._following, self._asked, self._throttled, self._gone):
+            memory.clear()
+        return [effect for name in self.documents for effect in self._fetch(name)]
+
+    def tick(self) -> list[Effect]:
+        """Once a second: ask again, a few at a time, for what the hub had no time for."""
+        names = sorted(self._throttled)[:FETCH_AT_ONCE]
+        self._throttled.difference_update(names)
+        return [effect for name in names for effect in self._fetch(name)]
+
+    # -- the hub's words -----------------------------------------------------------------------------
+
+    def fetched(self, name: str, version: int, desired: State, reported: State) -> list[Effect]:
         """The hub's answer to a get: the whole document."""
-        state = body.get("state") or {}
-        document = self.documents.setdefault(name, LocalDocument())
-        if not self._newer(document, body):
+        document = self._heard(name, version)
+        self._asked.discard(name)
+        if document is None:
             return []
-        document.desired = state.get("desired") or {}
-        wanted = difference(document.desired, document.reported)
-        effects = self._apply(name, document, wanted)
-        stale = _patch(state.get("reported") or {}, document.reported)
-        return effects + ([Report(name=name, reported=stale)] if stale else [])
+        self._following.add(name)
+        self._deleted.discard(name)
+        words: list[Effect] = [*document.hub_wants(desired, version)]
+        stale = document.stale(reported)
+        document.sent = []
+        return self._effects(document, stale, self._pending(document), words)
 
     def missing(self, name: str) -> list[Effect]:
-        """The hub has no such document yet: report all we have."""
-        document = self.documents.setdefault(name, LocalDocument())
-        return [Report(name=name, reported=document.reported)] if document.reported else []
-
-    def delta(self, name: str, body: State) -> list[Effect]:
-        """The hub's word of what is desired and not yet reported."""
-        document = self.documents.setdefault(name, LocalDocument())
-        if not self._newer(document, body):
+        """The hub has no such document: nothing is desired. Report all we have."""
+        document = self.documents.get(name)
+        self._asked.discard(name)
+        if document is None:
             return []
-        wanted = body.get("state") or {}
-        document.desired = merge(document.desired, wanted)
-        return self._apply(name, document, wanted)
+        self._gone.add(name)
+        words: list[Effect] = [*document.hub_wants({}, document.version)]
+        pending, document.sent = document.pending(), []
+        if pending and document.reported:  # the report makes the document, whose version the wish then needs
+            return self._effects(document, document.reported, [], words) + self._fetch(name)
+        desire: list[Effect] = [Desire(name=name, desired=pending, version=None)] if pending else []
+        return self._effects(document, document.reported, desire, words)
+
+    def unanswered(self, name: str) -> list[Effect]:
+        """The hub did not answer a get: throttled (429) or broken (500)."""
+        self._asked.discard(name)
+        self._throttled |= {name} & self.documents.keys()
+        return []
+
+    def accepted(self, name: str, version: int, state: State | None) -> list[Effect]:
+        """A change that the hub has accepted, anybody's; None: the document is empty now."""
+        document = self._heard(name, version)
+        if document is None or name not in self._following:
+            return []
+        if version > document.version + 1:
+            return self._missed(name)
+        if state is not None and "desired" not in state:
+            document.version = version
+            return []
+        change = (state or {}).get("desired")
+        return self._settle(document, merge(document.base, change) if change is not None else {}, version)
+
+    def delta(self, name: str, version: int, state: State) -> list[Effect]:
+        """Everything that the hub desires and was not told to be so."""
+        if name not in self.documents:
+            known = [part for document in self.documents.values() for part in document.known()]
+            return [*refusals(name, version, list(leaves(state)), known)]
+        document = self._heard(name, version)
+        if document is None or (name in self._following and version == document.version):
+            return []
+        effects = self._settle(document, merge(document.base, state), version)
+        return effects + (self._missed(name) if name in self._following else [])
+
+    def deleted(self, name: str, version: int) -> list[Effect]:
+        """The hub has deleted the document that stood at `version`; the next report makes it anew."""
+        document = self._heard(name, version)
+        if document is None:
+            return []
+        words: list[Effect] = [*document.hub_wants({}, version + 1)]
+        self._deleted.add(name)
+        return [Remember(name=name), *words]
+
+    def refused(self, name: str, code: int, *, desire: bool) -> list[Effect]:
+        """The hub has refused an update; `desire`: one of desired state.
+
+        409: the document has moved on, so merge with what it is now. Any other no of the hub counts.
+        """
+        document = self.documents.get(name)
+        if document is None or not desire or code in {429, 500}:
+            return []
+        if code == 409:
+            return self._missed(name)
+        wanted, document.base = document.base, document.desired
+        return self._settle(document, wanted, document.version)
+
+    # -- the device's words --------------------------------------------------------------------------
 
     def report(self, name: str, reported: State) -> list[Effect]:
         """Something about the device changed by itself; each value is whole, only what differs is published."""
-        document = self.documents.setdefault(name, LocalDocument())
-        whole = {**document.reported, **reported}
-        self._said |= {(name, key) for key in reported}
-        changed = _patch(document.reported, whole)
-        if not changed:
+        document = self._document(name)
+        before, document.reported = document.reported, {**document.reported, **reported}
+        if same(before, document.reported):
             return []
-        document.reported = whole
-        return [Remember(name=name), Report(name=name, reported=changed)]
+        if name in self._asked:  # the hub's answer shows what it must be told, this too
+            return [Remember(name=name)]
+        return self._said(document, before, [], [])
+
+    def want(self, name: str, wanted: State) -> list[Effect]:
+        """A person on the device wants something: in force at once, then told to the hub. Raises ValueError."""
+        document = self.documents.get(name)
+        if document is None:
+            return self.delta(name, 0, wanted)
+        if levels(wanted) > MAX_LEVELS:
+            raise ValueError(f"more than {MAX_LEVELS} levels of nesting")
+        if size({"desired": merge(document.desired, wanted), "reported": document.reported}) > MAX_BYTES:
+            raise ValueError(f"the document would be larger than {MAX_BYTES} bytes")
+        before = document.reported
+        words: list[Effect] = [*document.want(wanted)]
+        return self._said(document, before, self._pending(document) if name in self._following else [], words)
+
+    def again(self, name: str, path: str | Path) -> list[Effect]:
+        """Ask a handler once more: what it said Later about is ready, or a refusal has lost its reason."""
+        document = self.documents[name]
+        before = document.reported
+        return self._said(document, before, [], [*document.again(_path(path))])
 
     # -- inside ------------------------------------------------------------------------------------
 
-    @staticmethod
-    def _newer(document: LocalDocument, body: State) -> bool:
-        version = body.get("version")
-        if not isinstance(version, int) or version < document.version:
-            return False
-        document.version = version
-        return True
+    def _document(self, name: str) -> Document:
+        return self.documents.setdefault(name, Document(name, {}))
 
-    def _apply(self, name: str, document: LocalDocument, wanted: State) -> list[Effect]:
-        if not wanted:
-            return [Remember(name=name)]
+    def _heard(self, name: str, version: int) -> Document | None:
+        """The document, unless the message is older than one already seen, or than the document's deletion."""
+        document = self.documents.get(name)
+        if document is None or version < document.version + (name in self._gone):
+            return None
+        self._gone.discard(name)
+        return document
+
+    def _missed(self, name: str) -> list[Effect]:
+        self._following.discard(name)
+        return self._fetch(name)
+
+    def _fetch(self, name: str) -> list[Effect]:
+        if name in self._asked:
+            return []
+        self._asked.add(name)
+        return [Fetch(name=name)]
+
+    @staticmethod
+    def _pending(document: Document) -> list[Effect]:
+        changed = document.pending()
+        return [Desire(name=document.name, desired=changed, version=document.version)] if changed else []
+
+    def _settle(self, document: Document, desired: State, version: int) -> list[Effect]:
         before = document.reported
-        progress: list[Effect] = []
-        for key in wanted:
-            progress.append(self._progress(name, document, key, "received"))
-            progress.append(self._act(name, document, key, document.desired.get(key)))
-        changed = _patch(before, document.reported)
-        report: list[Effect] = [Report(name=name, reported=changed)] if changed else []
-        return [Remember(name=name), *report, *progress]
+        words: list[Effect] = [*document.hub_wants(desired, version)]
+        return self._said(document, before, [], words)
 
-    def _act(self, name: str, document: LocalDocument, key: str, value: Any) -> Applied:
-        handler = self._handlers.get((name, key))
-        if handler is None:
-            return self._progress(name, document, key, "refused", "this device has nothing that handles it")
-        try:
-            in_force = handler(value)
-        except ValueError as error:
-            return self._progress(name, document, key, "refused", str(error))
-        document.reported = {**document.reported, key: in_force}
-        lacking = difference({key: value}, {key: in_force})
-        return self._progress(name, document, key, "applied" if lacking else "verified")
+    def _said(self, document: Document, before: State, desire: list[Effect], words: list[Effect]) -> list[Effect]:
+        whole = document.name in self._deleted
+        return self._effects(document, document.reported if whole else patch(before, document.reported), desire, words)
 
-    @staticmethod
-    def _progress(name: str, document: LocalDocument, key: str, state: Any, reason: str = "") -> Applied:
-        return Applied(shadow=name, version=document.version, path=key, state=state, reason=reason)
+    def _effects(self, document: Document, reported: State, desire: list[Effect], words: list[Effect]) -> list[Effect]:
+        """In the order that counts: on disk first; then the documents, which others wait for; then progress."""
+        document.tells()
+        document.sent = document.sent + [one.desired for one in desire if isinstance(one, Desire)]
+        self._deleted.discard(document.name)
+        report: list[Effect] = [Report(name=document.name, reported=reported)] if reported else []
+        return [Remember(name=document.name), *desire, *report, *words]
+
+
+def _path(path: str | Path) -> Path:
+    return (path,) if isinstance(path, str) else path

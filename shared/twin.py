@@ -41,8 +41,9 @@ class Reply:
     body: State
 
 
-class _Refused(Exception):
+class _Refused(ValueError):
     def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
         self.code, self.message = code, message
 
 
@@ -92,19 +93,6 @@ def difference(desired: State, reported: State) -> State:
                 result[key] = inner
         elif key not in reported or not same(want, have):
             result[key] = want
-    return result
-
-
-def patch(old: State, new: State) -> State:
-    """What makes `new` of `old` when it is merged over it: null for each field that is gone."""
-    result: State = {key: None for key in old if key not in new}
-    for key, value in new.items():
-        have = old.get(key)
-        if isinstance(value, dict) and isinstance(have, dict):
-            if inner := patch(have, value):
-                result[key] = inner
-        elif key not in old or not same(value, have):
-            result[key] = value
     return result
 
 
@@ -197,7 +185,7 @@ def _check_escapes(text: str, value: Json) -> None:
 
 
 def parse(payload: bytes) -> Json:
-    """JSON without NaN, infinity, integers beyond 64 bits or a name twice; raises the reply AWS would give."""
+    """JSON without NaN, infinity, wide integers or a name twice; raises a ValueError with the reply AWS would give."""
     try:
         text = payload.decode("utf-8")
     except UnicodeDecodeError:
@@ -224,7 +212,8 @@ def _null_in_array(value: Json, inside: bool = False) -> bool:
     return inside and value is None
 
 
-def _check_state(state: Json) -> None:
+def check_state(state: Json) -> None:
+    """Raise the reply AWS would give (a ValueError) unless this can be the `state` of a document or a request."""
     if state is None:
         return
     if not isinstance(state, dict):
@@ -253,7 +242,7 @@ def _check(request: Json, document: Document) -> None:
         raise _Refused(400, "Invalid clientToken")
     if "state" not in request:
         raise _Refused(400, "Missing required node: state")
-    _check_state(request["state"])
+    check_state(request["state"])
     version = request.get("version")
     if version is not None:
         if not isinstance(version, int) or isinstance(version, bool) or version < 0:

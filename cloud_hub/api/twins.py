@@ -16,7 +16,8 @@ from cloud_hub.clock import now_us
 from cloud_hub.errors import HubError
 from cloud_hub.tables import AppliedRow, TwinChange
 from shared.codec import encode
-from shared.twin import State, patch
+from shared.merge import patch
+from shared.twin import State
 
 Number = Annotated[int | None, Query(ge=0, lt=1 << 62)]
 

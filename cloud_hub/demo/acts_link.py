@@ -50,7 +50,7 @@ def _desire_period(world: World, device: str, period_s: float) -> None:
 
 def _verified(world: World, device: str) -> dict[str, Any] | None:
     rows = world.client.get(f"/devices/{device}/twin/progress")
-    return next((row for row in rows if row["path"] == "settings" and row["state"] == "verified"), None)
+    return next((row for row in rows if row["path"] == "settings.period_s" and row["state"] == "verified"), None)
 
 
 def _accepted(world: World) -> dict[str, int]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 from cloud_hub import history, twins
@@ -77,7 +77,8 @@ def test_a_history_that_forgets_an_emptying_is_caught(tmp_path: Path, monkeypatc
     db = Database(f"sqlite:///{tmp_path / 'h.sqlite'}")
     count = iter(range(1000))
 
-    @settings(max_examples=200)
+    @settings(phases=[Phase.explicit])
+    @example([{"desired": {"a": 1}}, None, {"desired": {"b": 1}}])
     @given(steps)
     def run(walk: list[Any]) -> None:
         assert recalled(db, next(count), walk)

@@ -53,11 +53,11 @@ def _desired_settings(world: Any) -> None:
     answer = world.http.patch(f"/devices/{DEVICE}/twin", json={"desired": {"settings": {"period_s": 0.3}}})
     assert answer.status_code == 200
     version = answer.json()["version"]
-    word = until("verified", lambda: _state(world.progress(DEVICE, "settings"), "verified"))
+    word = until("verified", lambda: _state(world.progress(DEVICE, "settings.period_s"), "verified"))
     assert word["version"] >= version
     until("it is reported", lambda: world.reported(DEVICE)["settings"]["period_s"] == 0.3)
     world.http.patch(f"/devices/{DEVICE}/twin", json={"desired": {"settings": {"period_s": -1}}})
-    word = until("refused", lambda: _state(world.progress(DEVICE, "settings"), "refused"))
+    word = until("refused", lambda: _state(world.progress(DEVICE, "settings.period_s"), "refused"))
     assert "period_s must be within" in word["reason"]
     assert world.reported(DEVICE)["settings"]["period_s"] == 0.3
     world.http.patch(f"/devices/{DEVICE}/twin", json={"desired": {"settings": {"period_s": 0.2}}})
@@ -81,7 +81,7 @@ def _expert_and_gate(world: Any) -> None:
     gate = until("the gate is calibrated and in force", lambda: world.reported(DEVICE, "gates").get("digits"), 60)
     assert (gate["n"], gate["alpha"]) == (120, 0.1)
     assert gate["digest"] == world.reported(DEVICE)["models"]["digits"]["digest"]
-    assert _state(world.progress(DEVICE, "digits", "gates"), "verified")
+    assert _state(world.progress(DEVICE, "digits.alpha", "gates"), "verified")
     rows = world.get("/escalations", device=DEVICE)
     answered = [row for row in rows if row["answer"] is not None]
     assert len(answered) >= 120
