@@ -85,16 +85,25 @@ def request(
     return replies
 
 
+def columns(new: twin.Document, owners: twin.State) -> dict[str, Any]:
+    """A document as its row holds it, without the key."""
+    return {"version": new.version, "deleted": new.deleted, "state": new.state, "marks": new.metadata,
+            "owners": owners, "timestamp": new.timestamp}  # fmt: skip
+
+
+def snapshot(old: twin.Document, new: twin.Document) -> twin.State | None:
+    """The whole state where history must keep it: at a beginning, and every so many versions."""
+    return new.state if old.deleted or new.version % SNAPSHOT_EVERY == 0 else None
+
+
 def _store(session: Session, old: twin.Document, new: twin.Document, owners: twin.State, change: twin.State) -> None:
-    values = {"version": new.version, "deleted": new.deleted, "state": new.state, "marks": new.metadata,
-              "owners": owners, "timestamp": new.timestamp}  # fmt: skip
+    values = columns(new, owners)
     connection = session.connection()
     if old.version == 0:
         connection.execute(_INSERT, {"device": change["device"], "name": change["name"]} | values)
     else:
         connection.execute(_UPDATE, {"b_device": change["device"], "b_name": change["name"]} | values)
-    snapshot = new.state if old.deleted or new.version % SNAPSHOT_EVERY == 0 else None
-    connection.execute(_INSERT_CHANGE, change | {"state": snapshot})
+    connection.execute(_INSERT_CHANGE, change | {"state": snapshot(old, new)})
 
 
 def outgoing(device: str, name: str, replies: list[twin.Reply], trace: str) -> list[Outgoing]:
