@@ -125,7 +125,7 @@ def _pending(session: Session, number: str) -> list[str]:
 
 def _begin(session: Session, job: Job, now_us: int) -> None:
     """Freeze the set of devices."""
-    found = query.ids(session, job.query).subquery()
+    found = query.matching(session, job.query).subquery()
     values = {"job": literal(job.id), "device": found.c.id, "state": literal("pending"), "reason": literal(""),
               "command": literal(""), "t_us": literal(now_us)}  # fmt: skip
     rows = select(*(value.label(name) for name, value in values.items()))
