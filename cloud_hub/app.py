@@ -9,13 +9,15 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from cloud_hub import diagnosis
+from cloud_hub import diagnosis, jobs
 from cloud_hub.actions import desk as actions
-from cloud_hub.api import devices, incidents, models, problems, twins
+from cloud_hub.api import configurations, devices, incidents, models, problems, twins
+from cloud_hub.api import jobs as job_routes
 from cloud_hub.api.hub import Hub
 from cloud_hub.autoscale import Scaler
 from cloud_hub.autoscale.steps import Autoscaler
 from cloud_hub.clock import now_us
+from cloud_hub.configurator import Configurator
 from cloud_hub.db import Database
 from cloud_hub.discovery import Announcer
 from cloud_hub.experts import Expert
@@ -39,15 +41,20 @@ class HubApp:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.db = Database(settings.database_url)
-        self._listener = Listener(settings.mqtt, self.db, settings.twins.max_bytes, self.ring)
+        self._listener = Listener(settings.mqtt, self.db, settings.twins.max_bytes, self.ring, self.changed)
         self._announcer = Announcer(settings)
         engine = _engine(settings)
         experts = ExpertDesk(self.db, _experts(settings), settings.experts, settings.twins.max_bytes)
+        self._configurator = Configurator(
+            self.db, self.publish, settings.twins.max_bytes, settings.configurations.period_s
+        )
         self._loops = {
             "experts": Loop("experts", lambda: self.publish(experts.step()), 1.0),
             "desk": Loop("desk", lambda: self._desk(engine), 1.0),
             "actions": Loop("actions", self._actions, 0.5),
             "rollouts": Loop("rollouts", self._rollouts, 1.0),
+            "jobs": Loop("jobs", self._jobs, 1.0),
+            "configurations": Loop("configurations", self._configurations, 1.0),
         }
         scaler = _scaler(settings)
         if scaler is not None:
@@ -70,9 +77,16 @@ class HubApp:
         self.db.close()
 
     def ring(self, name: str) -> None:
-        """Wake the loop `name`."""
+        """Wake the loop `name`; configurations are then held against every device."""
+        if name == "configurations":
+            self._configurator.all_changed()
         if name in self._loops:
             self._loops[name].ring()
+
+    def changed(self, devices: Iterable[str]) -> None:
+        """Hold the configurations against these devices."""
+        self._configurator.changed(devices)
+        self._loops["configurations"].ring()
 
     def publish(self, messages: Iterable[Outgoing]) -> None:
         """Publish what is already committed."""
@@ -100,6 +114,17 @@ class HubApp:
             messages = rollout.step(session, now_us(), self.settings.twins.max_bytes)
         self.publish(messages)
 
+    def _jobs(self) -> None:
+        done = jobs.step(self.db, now_us(), self.settings.twins.max_bytes)
+        if done is not None:  # one piece at a time, so that others get the database in between
+            self.publish(done.messages)
+            self.changed(done.outcomes)
+            self.ring("jobs")
+
+    def _configurations(self) -> None:
+        if self._configurator.step():
+            self._loops["configurations"].ring()
+
     # -- REST --------------------------------------------------------------------------------------
 
     def rest(self) -> FastAPI:
@@ -114,7 +139,7 @@ class HubApp:
         app = web(lifespan)
         app.state.hub = Hub(
             settings=self.settings, db=self.db, publish=self.publish, ring=self.ring,
-            connected=lambda: self._listener.connected,
+            connected=lambda: self._listener.connected, changed=self.changed,
         )  # fmt: skip
         return app
 
@@ -123,7 +148,8 @@ def web(lifespan: Any = None) -> FastAPI:
     """The routes alone; `openapi.json` is made from this without a database."""
     app = FastAPI(title="Tidegate hub", version=VERSION, lifespan=lifespan, docs_url=None, redoc_url=None)
     problems.install(app)
-    for router in (devices.router, devices.commands_router, twins.router, incidents.router, models.router):
+    for router in (devices.router, devices.commands_router, twins.router, incidents.router, models.router,
+                   job_routes.router, configurations.router, configurations.owners_router):  # fmt: skip
         app.include_router(router)
 
     @app.get("/healthz", tags=["health"])

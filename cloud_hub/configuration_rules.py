@@ -61,7 +61,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settled:
-    """A document after its plan. `document` is the old one when nothing was to change; `refused` gives reasons by id."""
+    """A document after its plan: the old one when nothing was to change. `refused` gives reasons by configuration."""
 
     plan: Plan
     document: twin.Document

@@ -11,8 +11,10 @@ from typing import Any
 from sqlalchemy import func
 from sqlmodel import Session, col, select
 
-from cloud_hub import audit, configuration_rules, query
+from cloud_hub import audit, configuration_rules, query, twin_batch
+from cloud_hub.configuration_rules import ours
 from cloud_hub.errors import HubError
+from cloud_hub.owners import RELEASED, REMOVED, Path, leaves, tree, written
 from cloud_hub.tables import Configuration, ConfigurationDevice, TwinRow
 from shared import twin
 
@@ -68,6 +70,35 @@ def remove(session: Session, number: str, now: int, who: str, trace: str) -> Non
     audit.add(session, now, who, "configuration.deleted", number, trace=trace)
 
 
+def release(
+    session: Session, device: str, document: str, paths: Sequence[str], now: int, who: str, trace: str
+) -> list[str]:  # fmt: skip
+    """Give paths, with all below them, back to the configurations: (the leaves). Raises HubError 404 for a path.
+
+    No value changes here, and the document keeps its version.
+    """
+    stored = twin_batch.read(session, [device], [document], lock=True)
+    old, owners = stored.get((device, document), (twin.Document(), {}))
+    names = dict(leaves(owners))
+    chosen: set[Path] = set()
+    for path in paths:
+        found = {leaf for leaf in names if written(leaf) == path or written(leaf).startswith(f"{path}.")}
+        if not found:
+            raise HubError(404, "Nothing to release", f"nobody has set '{path[:200]}' in document '{document}'")
+        chosen |= {leaf for leaf in found if not ours(names[leaf])}
+    after = {
+        leaf: RELEASED if leaf in chosen else name
+        for leaf, name in names.items() if not (leaf in chosen and name.startswith(REMOVED))
+    }  # fmt: skip
+    if chosen:
+        batch = twin_batch.Batch(stored, now, 0)
+        batch.own(device, document, old, tree(after))
+        batch.write(session)
+        audit.add(session, now, who, "twin.released", f"twin '{document}'" if document else "twin", device=device,
+                  trace=trace, paths=sorted(map(written, chosen)))  # fmt: skip
+    return sorted(map(written, chosen))
+
+
 def _check(row: Configuration, max_bytes: int) -> None:
     try:
         configuration_rules.check(row.content, max_bytes)
@@ -111,9 +142,7 @@ def devices(
 def metrics(session: Session, row: Configuration) -> dict[str, int]:
     """Devices that it targets, on which it is applied, in conflict and in force; then its own conditions' counts."""
     stands = counts(session).get(row.id, {})
-    targeted = list(
-        session.exec(select(ConfigurationDevice.device).where(ConfigurationDevice.configuration == row.id))
-    )
+    targeted = list(session.exec(select(ConfigurationDevice.device).where(ConfigurationDevice.configuration == row.id)))
     found = {
         "targeted": len(targeted), "applied": stands.get("applied", 0), "conflicts": stands.get("conflict", 0),
         "overridden": stands.get("overridden", 0), "refused": stands.get("refused", 0),

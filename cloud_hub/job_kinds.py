@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import bindparam, select, update
 from sqlmodel import Session
 
-from cloud_hub import commands, tags, twin_batch
+from cloud_hub import commands, twin_batch
 from cloud_hub.errors import HubError
 from cloud_hub.owners import JOB, leaves, written
 from cloud_hub.tables import Device, Job
@@ -70,7 +70,12 @@ def check(job: Job, max_bytes: int) -> None:
     if job.kind == "twin":
         _check_twin(job, max_bytes)
     elif job.kind == "tags":
-        tags.check(twin.merge({}, job.content))
+        _tags_check(twin.merge({}, job.content))
+
+
+def _tags_check(after: twin.State) -> None:
+    if twin.size({"desired": after}) > 8192:
+        raise HubError(413, "Tags too large", "tags may have 8192 bytes")
 
 
 def _check_twin(job: Job, max_bytes: int) -> None:
@@ -138,7 +143,7 @@ def _tagged(session: Session, devices: Sequence[str], *, lock: bool = False) -> 
 def _retagged(before: twin.State, patch: twin.State) -> tuple[twin.State, str]:
     after = twin.merge(before, patch)
     try:
-        tags.check(after)
+        _tags_check(after)
     except HubError as error:
         return before, error.detail
     return after, ""
@@ -160,6 +165,16 @@ def _command(session: Session, job: Job, devices: Sequence[str], now_us: int, _m
 _KINDS: dict[str, Callable[[Session, Job, Sequence[str], int, int], Done]] = {
     "twin": _twin, "tags": _tags, "command": _command,
 }  # fmt: skip
+
+
+def in_force(session: Session, job: Job, devices: Sequence[str]) -> set[str]:
+    """Of these devices those that report what the job desired. What it removed is the device's own business."""
+    wanted = twin.merge({}, job.content)
+    return {
+        device
+        for (device, _), (document, _) in twin_batch.read(session, devices, [job.document]).items()
+        if not twin.difference(wanted, document.state.get("reported", {}))
+    }
 
 
 # -- foreseen --------------------------------------------------------------------------------------

@@ -57,6 +57,12 @@ class Twins(_Table):
     max_bytes: int = Field(default=32768, ge=1024)
 
 
+class Configurations(_Table):
+    """Every `period_s` seconds all devices are held against the configurations; one that changed is at once."""
+
+    period_s: float = Field(default=300.0, gt=0)
+
+
 class Experts(_Table):
     """`bundles` maps a device's model name to the folder of the expert's bundle that answers for it.
 
@@ -123,6 +129,7 @@ class Settings(BaseSettings):
     mqtt: Mqtt = Mqtt()
     discovery: Discovery = Discovery()
     twins: Twins = Twins()
+    configurations: Configurations = Configurations()
     experts: Experts = Experts()
     glm: Glm = Glm()
     actions: Actions = Actions()

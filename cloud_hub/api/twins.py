@@ -74,6 +74,7 @@ def _change(hub: Hub, device: str, name: str, change: DesiredChange, caller: Ope
         )  # fmt: skip
         view = _view(session, hub, device, name)
     hub.publish(messages)
+    hub.changed([device])
     return view
 
 

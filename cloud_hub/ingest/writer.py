@@ -25,11 +25,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Results:
-    """What a transaction leaves to do after its commit. `rang` names the loops that have new work."""
+    """What a transaction leaves to do after its commit. `rang` names the loops that have new work,
+    `changed` the devices whose birth or twin may make configurations apply otherwise."""
 
     acks: dict[tuple[str, str, str], int] = field(default_factory=dict)
     messages: list[Outgoing] = field(default_factory=list)
     rang: set[str] = field(default_factory=set)
+    changed: set[str] = field(default_factory=set)
 
     def outgoing(self) -> list[Outgoing]:
         """Everything to publish: replies first, then one acknowledgement for each stream that moved."""
@@ -106,6 +108,8 @@ class Writer:
         )  # fmt: skip
         results.messages += twins.outgoing(said.device, said.name, replies, trace)
         results.rang.add("actions")
+        if said.verb != "get":
+            results.changed.add(said.device)
 
     def _word(self, session: Session, said: Word, now_us: int, results: Results) -> None:
         message = said.message
@@ -120,6 +124,7 @@ class Writer:
 
     def _birth(self, session: Session, birth: Birth, now_us: int, results: Results) -> None:
         row = fleet.born(session, birth, now_us)
+        results.changed.add(birth.device)
         log.info("device.birth", extra={"fields": {"device": birth.device, "state": birth.state}})
         if row is None:
             return
