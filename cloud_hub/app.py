@@ -11,8 +11,9 @@ from fastapi import FastAPI
 
 from cloud_hub import diagnosis, jobs
 from cloud_hub.actions import desk as actions
-from cloud_hub.api import configurations, devices, incidents, models, problems, twins
+from cloud_hub.api import commands, configurations, devices, incidents, models, problems, twins
 from cloud_hub.api import jobs as job_routes
+from cloud_hub.api.bells import Bells
 from cloud_hub.api.hub import Hub
 from cloud_hub.autoscale import Scaler
 from cloud_hub.autoscale.steps import Autoscaler
@@ -43,6 +44,7 @@ class HubApp:
         self.db = Database(settings.database_url)
         self._listener = Listener(settings.mqtt, self.db, settings.twins.max_bytes, self.ring, self.changed)
         self._announcer = Announcer(settings)
+        self._bells = Bells()
         engine = _engine(settings)
         experts = ExpertDesk(self.db, _experts(settings), settings.experts, settings.twins.max_bytes)
         self._configurator = Configurator(
@@ -77,11 +79,16 @@ class HubApp:
         self.db.close()
 
     def ring(self, name: str) -> None:
-        """Wake the loop `name`; configurations are then held against every device."""
+        """Wake the loop `name`, or the requests that wait for the command `name`.
+
+        Configurations are then held against every device.
+        """
         if name == "configurations":
             self._configurator.all_changed()
         if name in self._loops:
             self._loops[name].ring()
+        else:
+            self._bells.ring(name)
 
     def changed(self, devices: Iterable[str]) -> None:
         """Hold the configurations against these devices."""
@@ -139,7 +146,7 @@ class HubApp:
         app = web(lifespan)
         app.state.hub = Hub(
             settings=self.settings, db=self.db, publish=self.publish, ring=self.ring,
-            connected=lambda: self._listener.connected, changed=self.changed,
+            connected=lambda: self._listener.connected, changed=self.changed, bells=self._bells,
         )  # fmt: skip
         return app
 
@@ -148,8 +155,8 @@ def web(lifespan: Any = None) -> FastAPI:
     """The routes alone; `openapi.json` is made from this without a database."""
     app = FastAPI(title="Tidegate hub", version=VERSION, lifespan=lifespan, docs_url=None, redoc_url=None)
     problems.install(app)
-    for router in (devices.router, devices.commands_router, twins.router, incidents.router, models.router,
-                   job_routes.router, configurations.router, configurations.owners_router):  # fmt: skip
+    rooms = (devices, commands, twins, incidents, models, job_routes, configurations)
+    for router in (*(room.router for room in rooms), configurations.owners_router):
         app.include_router(router)
 
     @app.get("/healthz", tags=["health"])

@@ -6,8 +6,11 @@ from shared.errors import TidegateError
 
 
 class HubError(TidegateError):
-    """A request that cannot be served: `status` is the HTTP status, `detail` names the place and the cure."""
+    """A request that cannot be served: `status` is the HTTP status, `detail` names the place and the cure.
 
-    def __init__(self, status: int, title: str, detail: str) -> None:
+    `more` are extension members of the problem (RFC 9457 section 3.2).
+    """
+
+    def __init__(self, status: int, title: str, detail: str, **more: str) -> None:
         super().__init__(f"{title}: {detail}")
-        self.status, self.title, self.detail = status, title, detail
+        self.status, self.title, self.detail, self.more = status, title, detail, more

@@ -199,9 +199,13 @@ class AppliedRow(SQLModel, table=True):
 
 
 class Command(SQLModel, table=True):
-    """One command and what became of it."""
+    """One command and what became of it.
+
+    `heard_us` is the device's last word on it, `cancelled_us` when the hub gave it up, `done_us` when it ended.
+    """
 
     __tablename__ = "commands"
+    __table_args__ = (Index("commands_open", "done_us", "expires_us"),)
     id: str = Field(primary_key=True)
     device: str = Field(index=True)
     verb: str
@@ -215,6 +219,7 @@ class Command(SQLModel, table=True):
     output: dict[str, Any] = _object()
     created_us: int = _big()
     expires_us: int = _big()
+    heard_us: int | None = _big(default=None)
     cancelled_us: int | None = _big(default=None)
     done_us: int | None = _big(default=None)
     traceparent: str = ""

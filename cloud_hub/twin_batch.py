@@ -56,7 +56,7 @@ class Batch:
         self.messages: list[Outgoing] = []
 
     def desire(self, device: str, name: str, patch: twin.State, payload: bytes, who: str) -> tuple[str, str, int]:
-        """Lay `patch` over desired state; `payload` is its request. (written, unchanged or refused; reason; version)."""
+        """Lay `patch` over desired state; `payload` is its request. (written, unchanged or refused; why; version)."""
         old, owners = self._stored.get((device, name), (twin.Document(), {}))
         before = old.state.get("desired", {})
         if twin.same(twin.merge(before, patch), before):

@@ -23,11 +23,13 @@ SNAPSHOT_EVERY = 50
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outgoing:
-    """A message to publish once the transaction is committed."""
+    """A message to publish once the transaction is committed; the last two make it an MQTT 5 request."""
 
     topic: str
     payload: bytes
     trace: str = ""
+    response_topic: str = ""
+    correlation: bytes = b""
 
 
 def load(session: Session, device: str, name: str) -> twin.Document:

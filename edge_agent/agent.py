@@ -14,8 +14,9 @@ from typing import Any
 
 import msgspec
 
-from edge_agent import clock, health
-from edge_agent.commands import Commands, Verb, top_processes
+from edge_agent import clock, health, processes
+from edge_agent.commandlink import STEP_S, CommandLink
+from edge_agent.commands import Commands, Verb
 from edge_agent.config import Config, Settings
 from edge_agent.intake import Intake
 from edge_agent.keep import Keep, state_dir
@@ -29,7 +30,7 @@ from edge_agent.twinlink import TwinLink
 from shared import PROTOCOL, VERSION
 from shared.codec import decode, from_plain, plain
 from shared.errors import ConfigError
-from shared.messages import Birth, CommandRequest, EscalationAnswer, Event
+from shared.messages import Birth, EscalationAnswer, Event
 from shared.mqtt import Inbound
 from shared.profile import DeviceProfile
 from shared.thresholds import JudgeState
@@ -55,12 +56,12 @@ class Agent:
         self._models = [ModelSlot(m, self.loop.post, self._intake.take, self._report_device) for m in config.models]
         feeds = {m.frames: [s.frame for s in self._models if s.frames == m.frames] for m in config.models}
         self._sampling = Sampling(self.loop, config.collectors, self._intake.take, feeds)
-        self._commands = Commands(self._keep, self._verbs())
         self._uplink = Uplink(
             config, self._outbox, self._keep.get("hub_epoch", ""), self.loop.post,
             birth=self._birth, on_fetch=self._fetch, on_message=self._received,
         )  # fmt: skip
         self._twin = TwinLink(self._keep, self._uplink.publish)
+        self._commands = CommandLink(Commands(self._keep, self._verbs()), self._uplink.publish)
         self._use_twin(rules)
 
     def run(self) -> None:
@@ -70,6 +71,7 @@ class Agent:
         self._sampling.start(self._settings.period_s)
         self.loop.every(self._config.outbox.commit_s, self._intake.commit)
         self.loop.every(0.1, self._intake.commit_urgent)
+        self.loop.every(STEP_S, self._commands.step)
         self.loop.every(1.0, self._tick)
         self.loop.every(5.0, lambda: self._intake.take(list(self._health.samples(clock.now_us()))))
         if (period := health.watchdog_period_s()) is not None:
@@ -92,6 +94,7 @@ class Agent:
         for model in self._models:
             model.stop()
         self._intake.commit()
+        self._commands.close()
         self._uplink.stop()
         self._sampling.close()
         self._outbox.close()
@@ -124,7 +127,7 @@ class Agent:
 
     def _received(self, rest: str, inbound: Inbound) -> None:
         if rest.startswith("commands/"):
-            self._command(decode(CommandRequest, inbound.payload, inbound.topic), inbound.traceparent)
+            self._commands.received(rest, inbound)
         elif rest.startswith("shadow"):
             self._twin.received(rest, inbound)
         elif rest == "escalations/answers":
@@ -134,15 +137,8 @@ class Agent:
         else:
             log.warning("wire.unknown_topic", extra={"fields": {"topic": inbound.topic}})
 
-    def _command(self, request: CommandRequest, trace: str) -> None:
-        fields = {"id": request.id, "verb": request.verb, "target": request.target}
-        log.info("command.received", extra={"fields": fields, "trace": trace})
-        result = self._commands.run(request, clock.now_us(), health.clock_quality())
-        self._uplink.publish(f"commands/{request.id}/response", result, trace=trace)
-        log.info("command.done", extra={"fields": fields | {"state": result.state}, "trace": trace})
-
     def _verbs(self) -> dict[tuple[str, str], Verb]:
-        verbs: dict[tuple[str, str], Verb] = {("diagnose", "processes"): top_processes}
+        verbs: dict[tuple[str, str], Verb] = {("diagnose", "processes"): processes.diagnose}
         for model in self._models:
             verbs |= {("capture", model.name): model.capture, ("restart", model.name): model.restarted}
         return verbs
@@ -165,6 +161,7 @@ class Agent:
             "profile": {"name": self._profile.name, "missing": self._missing},
             "link": {"found_by": self._uplink.finder.found_by, "epoch": self._outbox.epoch},
             "settings": msgspec.structs.asdict(self._settings),
+            "commands": self._commands.commands.names,
             "models": {model.name: model.state for model in self._models},
         }  # fmt: skip
         self._twin.report("", state)

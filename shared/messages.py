@@ -24,7 +24,10 @@ Priority = Literal["low", "medium", "high", "critical"]
 AlarmKind = Literal["high", "low"]
 Level = Literal["debug", "info", "warning", "error"]
 EscalationReason = Literal["unsure", "audit", "captured", "drift", "invalid", "no-gate", "no-model", "wrong-model"]
-CommandState = Literal["accepted", "succeeded", "failed", "refused", "expired"]
+CommandState = Literal["accepted", "running", "succeeded", "failed", "refused", "expired", "cancelled"]
+ENDED: frozenset[CommandState] = frozenset({"succeeded", "failed", "refused", "expired", "cancelled"})
+"""States of a command after which no other comes."""
+
 AppliedState = Literal["received", "applied", "verified", "refused"]
 
 
@@ -256,11 +259,31 @@ class CommandRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CommandCancel:
+    """The hub gives a command up. The device ends it, if it still runs, and says in any case how it ended;
+    one that it never heard of is 'cancelled', and a request of that id that comes later is not carried out.
+    """
+
+    id: str
+    expires_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CommandResult:
-    """The device's word on one command; repeated requests of one id get the first result again."""
+    """The device's word on one command; repeated requests of one id get the first result again.
+
+    While it runs: how far it is (`progress`, 0..1, None when the verb does not tell) and, in `text`, what it does.
+    """
 
     id: str
     state: CommandState
     t_us: int
     text: str = ""
     output: dict[str, str | float] = field(default_factory=dict)
+    progress: float | None = None
+
+    def __post_init__(self) -> None:
+        instant(self.t_us)
+        finite("progress", self.progress)
+        if self.progress is not None and not 0 <= self.progress <= 1:
+            raise ValueError(f"progress must be within 0..1, not {self.progress}")

@@ -56,12 +56,17 @@ class Tls:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inbound:
-    """A message as received. `acknowledge` tells the broker that it is safe here; needed where `manual_ack` is set."""
+    """A message as received. `acknowledge` tells the broker that it is safe here; needed where `manual_ack` is set.
+
+    `response_topic` and `correlation` are MQTT 5's request and response (MQTT 5.0 section 4.10), empty when absent.
+    """
 
     topic: str
     payload: bytes
     traceparent: str
     acknowledge: Callable[[], None]
+    response_topic: str = ""
+    correlation: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +127,10 @@ class Connection:
             client.disconnect()
         self._thread.join(timeout_s)
 
-    def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False, traceparent: str = "") -> bool:
+    def publish(
+        self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False, traceparent: str = "",
+        response_topic: str = "", correlation: bytes = b"",
+    ) -> bool:  # fmt: skip
         """Hand a message to the client; False while there is no connection. True is no receipt of any kind."""
         client = self._client
         if client is None or not client.is_connected():
@@ -131,6 +139,10 @@ class Connection:
         properties.ContentType = "application/json"
         if traceparent:
             properties.UserProperty = ("traceparent", traceparent)
+        if response_topic:
+            properties.ResponseTopic = response_topic
+        if correlation:
+            properties.CorrelationData = correlation
         return client.publish(topic, payload, qos, retain, properties).rc == paho.MQTT_ERR_SUCCESS
 
     # -- the thread --------------------------------------------------------------------------------
@@ -208,6 +220,8 @@ class Connection:
                 payload=bytes(message.payload),
                 traceparent=next((value for name, value in pairs if name == "traceparent"), ""),
                 acknowledge=lambda: _acknowledge(client, message),
+                response_topic=getattr(message.properties, "ResponseTopic", ""),
+                correlation=getattr(message.properties, "CorrelationData", b""),
             )
         )
 

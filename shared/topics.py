@@ -47,6 +47,7 @@ TABLE: tuple[Topic, ...] = (
     Topic(rest="acks", sender="hub", payload="Ack", note="after the hub's commit"),
     Topic(rest="applied", sender="device", payload="Applied", note="progress of desired state"),
     Topic(rest="commands/<cid>/request", sender="hub", payload="CommandRequest"),
+    Topic(rest="commands/<cid>/cancel", sender="hub", payload="CommandCancel"),
     Topic(rest="commands/<cid>/response", sender="device", payload="CommandResult"),
     *(
         Topic(rest=f"shadow{named}/{verb}", sender=sender, payload="AWS device shadow document")

@@ -95,11 +95,10 @@ def due(session: Session, now_us: int) -> bool:
 
 def step(session: Session, now_us: int, settings: Actions) -> list[Outgoing]:
     """Move every action under way by what is known now; returns what must be published."""
-    commands.expire(session, now_us)
-    messages: list[Outgoing] = []
+    messages = commands.expire(session, now_us)
     for action in session.exec(select(Action).where(col(Action.state).in_(UNDER_WAY)).order_by(Action.id)).all():
         if action.state == "approved":
-            messages.append(_execute(session, action, now_us, settings))
+            messages += _execute(session, action, now_us, settings)
         elif action.state == "executing":
             _executed(session, action, now_us)
         if action.state == "executed":
@@ -107,15 +106,15 @@ def step(session: Session, now_us: int, settings: Actions) -> list[Outgoing]:
     return messages
 
 
-def _execute(session: Session, action: Action, now_us: int, settings: Actions) -> Outgoing:
+def _execute(session: Session, action: Action, now_us: int, settings: Actions) -> list[Outgoing]:
     action.before = dict(twins.reported(session, action.device).get("models", {}).get(action.target, {}))
-    command, message = commands.create(
+    command, messages = commands.create(
         session, action.device, action.verb, action.target, now_us,
         who="hub", life_s=settings.verify_s, trace=action.traceparent,
     )  # fmt: skip
     action.command, action.state = command.id, "executing"
     _told(session, action, "hub", "action.executing", now_us, command=command.id)
-    return message
+    return messages
 
 
 def _executed(session: Session, action: Action, now_us: int) -> None:

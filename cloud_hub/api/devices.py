@@ -1,18 +1,15 @@
-"""/api/v1/devices: the fleet, telemetry, events, commands and what became of every accepted item."""
+"""/api/v1/devices: the fleet, telemetry, events and what became of every accepted item."""
 
 from __future__ import annotations
 
-from typing import Literal
-
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 from sqlmodel import select
 
-from cloud_hub import commands, fleet, telemetry
-from cloud_hub.api.hub import Operator, Reader, TheHub
-from cloud_hub.clock import now_us
+from cloud_hub import fleet, telemetry
+from cloud_hub.api.hub import Reader, TheHub
 from cloud_hub.errors import HubError
-from cloud_hub.tables import Command, Device, EventRow, HighWater, LostRange
+from cloud_hub.tables import Device, EventRow, HighWater, LostRange
 
 router = APIRouter(prefix="/api/v1/devices", tags=["devices"])
 
@@ -35,15 +32,6 @@ class StreamCount(BaseModel):
     rows: int | None = None
     distinct: int | None = None
     lost: list[tuple[int, int, str]] = []
-
-
-class CommandBody(BaseModel):
-    """A command: `restart` or `diagnose` a target of the device."""
-
-    model_config = ConfigDict(extra="forbid")
-    verb: Literal["restart", "diagnose", "capture"]
-    target: str = Field(min_length=1, max_length=128)
-    life_s: float = Field(default=30.0, gt=0, le=86400)
 
 
 @router.get("")
@@ -109,27 +97,3 @@ def streams(device: str, hub: TheHub, _caller: Reader, count: bool = False) -> l
                 row.rows, row.distinct, _ = telemetry.counted(session, mark.id or 0)
             found.append(row)
     return found
-
-
-@router.post("/{device}/commands", status_code=202)
-def command(device: str, body: CommandBody, hub: TheHub, caller: Operator) -> Command:
-    """Send a command; ask /api/v1/commands/{id} what became of it."""
-    with hub.db.write() as session:
-        row = fleet.device(session, device)
-        if row.state != "online":
-            raise HubError(404, "Device is offline", f"'{device}' is not connected; try again when it is")
-        stored, message = commands.create(
-            session, device, body.verb, body.target, now_us(), who=caller.who, life_s=body.life_s, trace=caller.trace
-        )
-    hub.publish([message])
-    return stored
-
-
-commands_router = APIRouter(prefix="/api/v1/commands", tags=["devices"])
-
-
-@commands_router.get("/{command_id}")
-def command_state(command_id: str, hub: TheHub, _caller: Reader) -> Command:
-    """What became of a command."""
-    with hub.db.read() as session:
-        return commands.get(session, command_id)

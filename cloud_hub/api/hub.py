@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Request
 
 from cloud_hub import tokens
+from cloud_hub.api.bells import Bells
 from cloud_hub.clock import new_trace
 from cloud_hub.db import Database
 from cloud_hub.errors import HubError
@@ -30,6 +31,7 @@ class Hub:
     ring: Callable[[str], None]
     connected: Callable[[], bool]
     changed: Callable[[Iterable[str]], None] = lambda devices: None
+    bells: Bells = field(default_factory=Bells)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""/api/v1/jobs: one change or command for every device that a condition finds, foreseen, started, watched, cancelled."""
+"""/api/v1/jobs: one change or command for every device that a condition finds: foreseen, started, watched, ended."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from sqlmodel import Session
 
 from cloud_hub import job_kinds, jobs, query
-from cloud_hub.api.devices import CommandBody
+from cloud_hub.api.commands import CommandBody
 from cloud_hub.api.hub import Caller, Operator, Reader, TheHub
 from cloud_hub.clock import now_us
 from cloud_hub.job_kinds import Foreseen
@@ -49,6 +49,8 @@ class Work(BaseModel):
         if self.kind != "twin" and self.document:
             raise ValueError("only a twin job has a document")
         if self.kind == "command":
+            if more := self.content.keys() - {"verb", "target", "args"}:
+                raise ValueError(f"content.{min(more)}: a command job has verb, target and args")
             command = CommandBody.model_validate(self.content)
             self.content = {"verb": command.verb, "target": command.target, "args": command.args}
         return self

@@ -15,14 +15,14 @@ from cloud_hub.errors import HubError
 log = logging.getLogger(__name__)
 
 
-def _problem(status: int, title: str, detail: str) -> JSONResponse:
-    body = {"type": "about:blank", "title": title, "status": status, "detail": detail}
+def _problem(status: int, title: str, detail: str, **more: str) -> JSONResponse:
+    body = {**more, "type": "about:blank", "title": title, "status": status, "detail": detail}
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
     return JSONResponse(body, status, headers, media_type="application/problem+json")
 
 
 async def _hub_error(_request: Request, error: Any) -> JSONResponse:
-    return _problem(error.status, error.title, error.detail)
+    return _problem(error.status, error.title, error.detail, **error.more)
 
 
 async def _invalid(_request: Request, error: Any) -> JSONResponse:

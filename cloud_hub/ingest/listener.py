@@ -82,7 +82,10 @@ class Listener:
     def publish(self, messages: Iterable[Outgoing]) -> None:
         """Publish what is already committed; what cannot be delivered now is fetched by the device later."""
         for message in messages:
-            self._connection.publish(message.topic, message.payload, traceparent=message.trace)
+            self._connection.publish(
+                message.topic, message.payload, traceparent=message.trace,
+                response_topic=message.response_topic, correlation=message.correlation,
+            )  # fmt: skip
 
     def _up(self) -> None:
         self.connected = True

@@ -26,7 +26,8 @@ log = logging.getLogger(__name__)
 @dataclass(slots=True)
 class Results:
     """What a transaction leaves to do after its commit. `rang` names the loops that have new work,
-    `changed` the devices whose birth or twin may make configurations apply otherwise."""
+    and the commands that have ended; `changed` the devices whose birth or twin may make configurations apply otherwise.
+    """
 
     acks: dict[tuple[str, str, str], int] = field(default_factory=dict)
     messages: list[Outgoing] = field(default_factory=list)
@@ -118,9 +119,8 @@ class Writer:
         elif isinstance(message, Applied):
             twins.applied(session, said.device, message, now_us)
             results.rang.add("rollouts")
-        elif isinstance(message, CommandResult):
-            commands.result(session, said.device, message, now_us)
-            results.rang |= {"actions", "desk"}
+        elif isinstance(message, CommandResult) and commands.result(session, said.device, message, now_us):
+            results.rang |= {"actions", "desk", message.id}
 
     def _birth(self, session: Session, birth: Birth, now_us: int, results: Results) -> None:
         row = fleet.born(session, birth, now_us)

@@ -75,10 +75,14 @@ class Uplink:
         self.publish("birth", self._offline(), retain=True)
         self._connection.stop()
 
-    def publish(self, rest: str, message: Any, *, retain: bool = False, trace: str = "") -> bool:
+    def publish(
+        self, rest: str, message: Any, *, retain: bool = False, trace: str = "", correlation: bytes = b""
+    ) -> bool:
         """Publish one message that does not need the outbox; False while there is no connection."""
         topic = topics.thing(self._id, rest)
-        return self._connection.publish(topic, encode(message), retain=retain, traceparent=trace)
+        return self._connection.publish(
+            topic, encode(message), retain=retain, traceparent=trace, correlation=correlation
+        )
 
     def pump(self) -> None:
         """Send all that may be sent now."""

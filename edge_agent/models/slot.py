@@ -14,6 +14,7 @@ from typing import Any
 
 from edge_agent import clock
 from edge_agent.collectors import Frame
+from edge_agent.commands import take_args
 from edge_agent.config import ModelTable
 from edge_agent.models.child import InferenceChild
 from edge_agent.models.gatekeeper import Gatekeeper
@@ -78,13 +79,15 @@ class ModelSlot:
         self._backoff.reset()
         self.start()
 
-    def restarted(self, _request: CommandRequest) -> dict[str, str | float]:
+    def restarted(self, request: CommandRequest) -> dict[str, str | float]:
         """Command `restart`."""
+        take_args(request)
         self.restart()
         return {"restarted": self.name}
 
-    def capture(self, _request: CommandRequest) -> dict[str, str | float]:
+    def capture(self, request: CommandRequest) -> dict[str, str | float]:
         """Command `capture`."""
+        take_args(request)
         self.gatekeeper.capture()
         return {"captured": f"the next frame of {self.name} that would be kept goes up"}
 

@@ -83,7 +83,7 @@ class Story:
         self.now += int(after_s * SECOND)
         with self.db.write() as session:
             messages = desk.step(session, self.now, SETTINGS)
-        return [decode(CommandRequest, m.payload) for m in messages] if publish else []
+        return [decode(CommandRequest, m.payload) for m in messages if m.topic.endswith("/request")] if publish else []
 
     def carry_out(self, request: CommandRequest, state: str = "succeeded") -> None:
         """The device: one effect an id, and the same answer again."""
@@ -99,7 +99,8 @@ class Story:
     def resend(self) -> list[CommandRequest]:
         """What a birth brings: commands that still wait."""
         with self.db.write() as session:
-            return [decode(CommandRequest, m.payload) for m in commands.waiting(session, DEVICE, self.now)]
+            messages = commands.waiting(session, DEVICE, self.now)
+        return [decode(CommandRequest, m.payload) for m in messages if m.topic.endswith("/request")]
 
     def actions(self) -> list[Action]:
         with self.db.read() as session:

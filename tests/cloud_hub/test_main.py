@@ -54,10 +54,26 @@ def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 # -- help ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["", "serve", "check", "migrate", "token", "broker", "demo"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "",
+        "serve",
+        "check",
+        "migrate",
+        "token",
+        "command",
+        "command send",
+        "command show",
+        "command list",
+        "command cancel",
+        "broker",
+        "demo",
+    ],
+)
 def test_every_command_of_the_hub_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        hub_main.main([*([command] if command else []), "--help"])
+        hub_main.main([*command.split(), "--help"])
     assert ended.value.code == 0
     assert f"usage: tidegate-hub {command}".strip() in capsys.readouterr().out
 

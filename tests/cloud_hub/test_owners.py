@@ -1,4 +1,4 @@
-"""Owners of desired leaves: who touched a leaf last has it, and a configuration's leaf that somebody took away is told."""
+"""Owners of desired leaves: who touched a leaf last has it; taking away a configuration's leaf is remembered."""
 
 from __future__ import annotations
 

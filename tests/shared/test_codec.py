@@ -87,8 +87,10 @@ MESSAGES: dict[type[Any], st.SearchStrategy[Any]] = {
     m.CommandRequest: st.builds(
         m.CommandRequest, id=TEXT, verb=TEXT, target=TEXT, expires_us=TIME, args=FIELDS
     ),
+    m.CommandCancel: st.builds(m.CommandCancel, id=TEXT, expires_us=TIME),
     m.CommandResult: st.builds(
-        m.CommandResult, id=TEXT, state=one_of(m.CommandState), t_us=TIME, text=TEXT, output=FIELDS
+        m.CommandResult, id=TEXT, state=one_of(m.CommandState), t_us=TIME, text=TEXT, output=FIELDS,
+        progress=st.none() | st.floats(0, 1),
     ),
 }  # fmt: skip
 

@@ -119,7 +119,9 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column("mode", sa.String(), nullable=False, server_default="direct"))
         batch_op.add_column(sa.Column("who", sa.String(), nullable=False, server_default=""))
         batch_op.add_column(sa.Column("progress", sa.Float(), nullable=True))
+        batch_op.add_column(sa.Column("heard_us", sa.BigInteger(), nullable=True))
         batch_op.add_column(sa.Column("cancelled_us", sa.BigInteger(), nullable=True))
+        batch_op.create_index("commands_open", ["done_us", "expires_us"], unique=False)
 
     with op.batch_alter_table("devices", schema=None) as batch_op:
         batch_op.add_column(sa.Column("tags", JSON, nullable=False, server_default="{}"))
@@ -138,7 +140,9 @@ def downgrade() -> None:
         batch_op.drop_column("tags")
 
     with op.batch_alter_table("commands", schema=None) as batch_op:
+        batch_op.drop_index("commands_open")
         batch_op.drop_column("cancelled_us")
+        batch_op.drop_column("heard_us")
         batch_op.drop_column("progress")
         batch_op.drop_column("who")
         batch_op.drop_column("mode")

@@ -1,0 +1,122 @@
+"""/api/v1/devices/{device}/commands and /api/v1/commands: send, wait, look, cancel."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Response
+from fastapi.concurrency import run_in_threadpool
+from pydantic import BaseModel, ConfigDict, Field
+
+from cloud_hub import commands, fleet
+from cloud_hub.api.hub import Caller, Hub, Operator, Reader, TheHub
+from cloud_hub.clock import now_us
+from cloud_hub.errors import HubError
+from cloud_hub.tables import Command
+from shared.messages import CommandState
+
+router = APIRouter(prefix="/api/v1", tags=["commands"])
+
+QUEUED_LIFE_S = 86400.0
+LOOK_S = 1.0
+"""A result that another hub process took in rings no bell here: so often the database is asked anyway."""
+
+Name = Annotated[str, Field(min_length=1, max_length=64)]
+Value = Annotated[float, Field(allow_inf_nan=False)] | Annotated[str, Field(max_length=1000)]
+
+
+class CommandBody(BaseModel):
+    """A command. `direct` wants the device online now; `queued` waits for it, at most `life_s` seconds.
+
+    `life_s` is how long the device may be silent: 30 s for a direct command, a day for a queued one. With `wait` the
+    answer comes when the command has ended, at most `timeout_s` seconds later.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    verb: Literal["restart", "diagnose", "capture"]
+    target: str = Field(min_length=1, max_length=128)
+    args: dict[Name, Value] = Field(default={}, max_length=32)
+    mode: commands.Mode = "direct"
+    life_s: float | None = Field(default=None, gt=0, le=30 * 86400)
+    wait: bool = False
+    timeout_s: float = Field(default=30.0, gt=0, le=300)
+
+
+@router.post("/devices/{device}/commands", status_code=202, responses={200: {"model": Command, "description": "Ended"}})
+async def send(device: str, body: CommandBody, response: Response, hub: TheHub, caller: Operator) -> Command:
+    """Send a command: 202 and its beginning, or with `wait` 200 and its end; 504 when it has not ended in time."""
+    row = await run_in_threadpool(_create, hub, caller, device, body)
+    if not body.wait:
+        return row
+    row = await _ended(hub, row.id, body.timeout_s)
+    if row.done_us is None:
+        detail = f"command {row.id} is {row.state} after {body.timeout_s:g} s; look later, or cancel it"
+        raise HubError(504, "The device has not answered in time", detail, command=row.id)
+    response.status_code = 200
+    return row
+
+
+def _create(hub: Hub, caller: Caller, device: str, body: CommandBody) -> Command:
+    life_s = body.life_s or (commands.DEFAULT_LIFE_S if body.mode == "direct" else QUEUED_LIFE_S)
+    with hub.db.write() as session:
+        if fleet.device(session, device).state != "online" and body.mode == "direct":
+            cure = "try again when it is, or send it queued (mode 'queued')"
+            raise HubError(404, "Device is offline", f"'{device}' is not connected; {cure}")
+        row, messages = commands.create(
+            session, device, body.verb, body.target, now_us(), who=caller.who, args=dict(body.args), mode=body.mode,
+            life_s=life_s, trace=caller.trace,
+        )  # fmt: skip
+    hub.publish(messages)
+    return row
+
+
+async def _ended(hub: Hub, command_id: str, timeout_s: float) -> Command:
+    """The command when it has ended, or as it stands after `timeout_s`. Holds neither thread nor session meanwhile."""
+    deadline = time.monotonic() + timeout_s
+    with hub.bells.expect(command_id) as bell:
+        while True:
+            bell.clear()
+            row = await run_in_threadpool(_look, hub, command_id)
+            left = deadline - time.monotonic()
+            if row.done_us is not None or left <= 0:
+                return row
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(bell.wait(), min(left, LOOK_S))
+
+
+def _look(hub: Hub, command_id: str) -> Command:
+    with hub.db.read() as session:
+        return commands.get(session, command_id)
+
+
+@router.get("/devices/{device}/commands")
+def of_device(
+    device: str,
+    hub: TheHub,
+    _caller: Reader,
+    state: Literal["queued", "sent"] | CommandState | None = None,
+    limit: int = 100,
+) -> list[Command]:
+    """The device's commands, the newest first."""
+    with hub.db.read() as session:
+        fleet.device(session, device)
+        return commands.of_device(session, device, state or "", min(max(limit, 1), 1000))
+
+
+@router.get("/commands/{command_id}")
+def look(command_id: str, hub: TheHub, _caller: Reader) -> Command:
+    """What became of a command."""
+    return _look(hub, command_id)
+
+
+@router.post("/commands/{command_id}/cancel", status_code=202)
+def cancel(command_id: str, hub: TheHub, caller: Operator) -> Command:
+    """Cancel: at once when no device can have it, else the device is told and says how it ended; 409 when it ended."""
+    with hub.db.write() as session:
+        row, messages = commands.cancel(session, command_id, caller.who, now_us())
+    hub.publish(messages)
+    hub.ring(command_id)
+    return row

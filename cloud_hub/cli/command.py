@@ -1,0 +1,150 @@
+"""command send, show, list, cancel: verbs for a device, over the REST of a running hub."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import time
+from typing import Any
+from urllib.parse import quote
+
+from cloud_hub.cli import Commands
+from cloud_hub.cli.remote import EXIT_CONFLICT, EXIT_FAILED, EXIT_NO_ANSWER, Remote, RemoteError, connect, options
+
+LOOK_S = 0.3
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+EXAMPLES = """examples:
+  tidegate-hub command send press-3 diagnose processes
+  tidegate-hub command send press-3 diagnose processes --arg seconds=5
+  tidegate-hub command send press-3 restart line-camera --queued --life 2h --no-wait
+  tidegate-hub command list press-3 --state queued
+  tidegate-hub command cancel 01a1fc6b-a98f-7b80-b3e0-d90b220720c5
+
+exit codes: 0 it succeeded (or, without waiting, was sent); 1 it failed, was refused, was cancelled; 2 wrong use;
+3 the token may not; 4 not known, or the device is offline; 5 no answer in time; 6 it has ended already
+"""
+
+
+def add(commands: Commands) -> None:
+    """Add the parsers of this group."""
+    group = commands.add_parser(
+        "command", help="send a verb to a device, watch it, cancel it", epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    whats = group.add_subparsers(dest="what", required=True, metavar="WHAT")
+    shown = options()
+    shown.add_argument("--json", action="store_true", help="print the hub's answer as JSON")
+    send = whats.add_parser("send", help="send one and wait for its end", parents=[shown])
+    send.set_defaults(action=_send)
+    send.add_argument("device")
+    send.add_argument("verb", help="restart, diagnose or capture; a device's twin reports what it has")
+    send.add_argument("target", help="a model's name, or processes")
+    send.add_argument("--arg", action="append", default=[], type=_pair, metavar="KEY=VALUE", help="may be repeated")
+    send.add_argument("--queued", action="store_true", help="wait for a device that is offline")
+    send.add_argument("--life", type=_seconds, metavar="TIME", help="how long it may be silent, such as 90s, 2h, 3d")
+    send.add_argument("--no-wait", action="store_true", help="do not wait for the end")
+    show = whats.add_parser("show", help="what became of one", parents=[shown])
+    show.set_defaults(action=_show)
+    show.add_argument("id")
+    listed = whats.add_parser("list", help="a device's commands, the newest first", parents=[shown])
+    listed.set_defaults(action=_list)
+    listed.add_argument("device")
+    listed.add_argument("--state", help="only those, such as queued or running")
+    listed.add_argument("--limit", type=int, default=20, help="how many (default 20)")
+    cancel = whats.add_parser("cancel", help="cancel one", parents=[shown])
+    cancel.set_defaults(action=_cancel)
+    cancel.add_argument("id")
+
+
+def _pair(text: str) -> tuple[str, str | float]:
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise argparse.ArgumentTypeError(f"'{text}' is no KEY=VALUE")
+    return key, float(value) if re.fullmatch(r"-?\d+(\.\d+)?", value) else value
+
+
+def _seconds(text: str) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"'{text}' is no time: write 90s, 15m, 2h or 3d")
+    return float(found[1]) * _UNITS[found[2] or "s"]
+
+
+def _send(arguments: argparse.Namespace) -> int:
+    body: dict[str, Any] = {
+        "verb": arguments.verb, "target": arguments.target, "args": dict(arguments.arg),
+        "mode": "queued" if arguments.queued else "direct", "life_s": arguments.life,
+    }  # fmt: skip
+    with connect(arguments) as hub:
+        row = hub.call("POST", f"/devices/{quote(arguments.device, '')}/commands", body)
+        if not arguments.no_wait:
+            if row["state"] == "queued":
+                print(f"{row['id']} is queued; Ctrl-C ends the waiting, not the command", file=sys.stderr)
+            row = _watch(hub, row)
+    _print(row, arguments.json)
+    return 0 if arguments.no_wait else _code(row)
+
+
+def _watch(hub: Remote, row: dict[str, Any]) -> dict[str, Any]:
+    """Until it has ended; the hub ends each one in time. Progress is drawn on a terminal."""
+    line = ""
+    while row["done_us"] is None:
+        if sys.stderr.isatty() and (now := _line(row)) != line:
+            line = now
+            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+        time.sleep(LOOK_S)
+        row = hub.get(f"/commands/{row['id']}")
+    if line:
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    return row
+
+
+def _line(row: dict[str, Any]) -> str:
+    part = "" if row["progress"] is None else f" {row['progress']:4.0%} {'#' * round(row['progress'] * 20):20}"
+    return _clean(f"{row['state']:9}{part} {row['text']}")[:110]
+
+
+def _clean(text: str) -> str:
+    """A device's text is data: nothing in it may steer the terminal."""
+    return "".join(sign if sign.isprintable() else " " for sign in text)
+
+
+def _print(row: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(row))
+        return
+    print(f"{row['id']}  {_clean(row['device'])}  {_clean(row['verb'])} {_clean(row['target'])}  {_line(row).rstrip()}")
+    for key, value in row["output"].items():
+        print(f"  {_clean(key)}: {_clean(str(value))}")
+
+
+def _code(row: dict[str, Any]) -> int:
+    return {"succeeded": 0, "expired": EXIT_NO_ANSWER}.get(row["state"], EXIT_FAILED)
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    with connect(arguments) as hub:
+        _print(hub.get(f"/commands/{quote(arguments.id, '')}"), arguments.json)
+    return 0
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    with connect(arguments) as hub:
+        path = f"/devices/{quote(arguments.device, '')}/commands"
+        rows = hub.get(path, state=arguments.state, limit=arguments.limit)
+    for row in rows:
+        _print(row if arguments.json else row | {"output": {}}, arguments.json)
+    return 0
+
+
+def _cancel(arguments: argparse.Namespace) -> int:
+    """Cancelled is what was asked for; another end came first, and is a conflict."""
+    with connect(arguments) as hub:
+        row = _watch(hub, hub.call("POST", f"/commands/{quote(arguments.id, '')}/cancel"))
+    if row["state"] == "cancelled":
+        _print(row, arguments.json)
+        return 0
+    raise RemoteError(f"it has ended before: {_line(row).rstrip()}", EXIT_CONFLICT)

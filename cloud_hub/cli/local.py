@@ -1,0 +1,103 @@
+"""serve, check, migrate, token: the hub on this machine, by its own configuration."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cloud_hub.cli import Commands
+from shared import logs
+from shared.errors import EXIT_CONFIG, ConfigError
+
+if TYPE_CHECKING:
+    from cloud_hub.settings import Settings
+
+
+def add(commands: Commands) -> None:
+    """Add the parsers of this group."""
+    with_config = argparse.ArgumentParser(add_help=False)
+    with_config.add_argument("--config", type=Path, help="TOML file; without it defaults and TIDEGATE_... count")
+    for name, action, text in (
+        ("serve", _serve, "work until stopped"),
+        ("check", _check, "validate configuration and installation"),
+        ("migrate", _migrate, "bring the database's schema up to date"),
+    ):
+        commands.add_parser(name, help=text, description=text, parents=[with_config]).set_defaults(action=action)
+    token = commands.add_parser("token", help="make or end a REST token", parents=[with_config])
+    token.set_defaults(action=_token)
+    token.add_argument("what", choices=["create", "revoke"])
+    token.add_argument("--name", required=True, help="who it is for; stands in the audit trail")
+    token.add_argument("--role", choices=["viewer", "operator", "auditor", "admin"], default="viewer")
+
+
+def _settings(path: Path | None) -> Settings:
+    from cloud_hub import settings  # noqa: PLC0415
+
+    return settings.read(path)
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    import uvicorn  # noqa: PLC0415
+
+    from cloud_hub.app import HubApp  # noqa: PLC0415
+
+    settings = _settings(arguments.config)
+    logs.setup(settings.name, settings.log_level, sys.stderr)
+    app = HubApp(settings)
+    config = uvicorn.Config(
+        app.rest(), host=settings.rest.host, port=settings.rest.port, log_config=None, access_log=False,
+        timeout_graceful_shutdown=5,
+    )  # fmt: skip
+    _port_free(settings.rest.host, settings.rest.port)
+    uvicorn.Server(config).run()
+    return 0
+
+
+def _port_free(host: str, port: int) -> None:
+    import socket  # noqa: PLC0415
+
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            cure = "Stop what listens there, or set rest.port to another"
+            raise ConfigError("rest", f"cannot listen on {host}:{port} ({error.strerror})", cure) from error
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from cloud_hub.check import problems  # noqa: PLC0415
+
+    found = problems(arguments.config)
+    for line in found:
+        print(f"problem: {line}", file=sys.stderr)
+    if not found:
+        print("well. Start it with: tidegate-hub serve" + (f" --config {arguments.config}" if arguments.config else ""))
+    return EXIT_CONFIG if found else 0
+
+
+def _migrate(arguments: argparse.Namespace) -> int:
+    from cloud_hub.db import Database  # noqa: PLC0415
+
+    settings = _settings(arguments.config)
+    Database(settings.database_url).close()
+    print(f"{settings.database_url}: schema is up to date")
+    return 0
+
+
+def _token(arguments: argparse.Namespace) -> int:
+    from cloud_hub import tokens  # noqa: PLC0415
+    from cloud_hub.clock import now_us  # noqa: PLC0415
+    from cloud_hub.db import Database  # noqa: PLC0415
+
+    db = Database(_settings(arguments.config).database_url)
+    with db.write() as session:
+        if arguments.what == "create":
+            print(tokens.create(session, arguments.name, arguments.role, now_us(), "command line"))
+        else:
+            ended = tokens.revoke(session, arguments.name, now_us(), "command line")
+            print(f"{ended} tokens of '{arguments.name}' ended")
+    db.close()
+    return 0

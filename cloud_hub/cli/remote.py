@@ -1,0 +1,126 @@
+"""REST of a running hub, for subcommands that work from any machine: the client, its options and its exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shared.errors import ConfigError, TidegateError
+
+if TYPE_CHECKING:
+    import httpx
+
+URL = "http://127.0.0.1:8080"
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_FORBIDDEN = 3
+EXIT_NOT_FOUND = 4
+EXIT_NO_ANSWER = 5
+EXIT_CONFLICT = 6
+
+_EXIT = {
+    400: EXIT_USAGE, 413: EXIT_USAGE, 422: EXIT_USAGE, 401: EXIT_FORBIDDEN, 403: EXIT_FORBIDDEN, 404: EXIT_NOT_FOUND,
+    504: EXIT_NO_ANSWER, 409: EXIT_CONFLICT, 412: EXIT_CONFLICT, 428: EXIT_CONFLICT,
+}  # fmt: skip
+
+_ADDRESS = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]+)?(/|\Z)|https?://\[[0-9a-fA-F:.]+\](:[0-9]+)?(/|\Z)")
+_TOKEN = re.compile(r"[!-~]+\Z")
+
+
+class RemoteError(TidegateError):
+    """The hub said no, or nothing. `exit_code` is the program's; `problem` the RFC 9457 body, {} when there is none."""
+
+    def __init__(self, text: str, exit_code: int, problem: dict[str, Any] | None = None) -> None:
+        super().__init__(text)
+        self.exit_code, self.problem = exit_code, problem or {}
+
+
+def options() -> argparse.ArgumentParser:
+    """Parent parser with what every remote subcommand takes: --url and --token-file."""
+    parent = argparse.ArgumentParser(add_help=False)
+    group = parent.add_argument_group("the hub")
+    group.add_argument("--url", help=f"where it is (default: TIDEGATE_URL, or {URL})")
+    group.add_argument("--token-file", type=Path, help="file with the REST token (default: TIDEGATE_TOKEN holds it)")
+    return parent
+
+
+class Remote:
+    """A client of one hub; a context manager. What the hub refuses is raised as RemoteError."""
+
+    def __init__(self, url: str, token: str) -> None:
+        import httpx  # noqa: PLC0415
+
+        if not _ADDRESS.match(url):
+            raise ConfigError("--url", f"'{url}' is no address", "Write for example: --url http://10.0.0.5:8080")
+        if not _TOKEN.match(token):
+            raise ConfigError("token", "is none of a hub's", "They begin with tg_ and are one word")
+        self.url = url
+        self._http = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"})
+
+    def __enter__(self) -> Remote:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def request(
+        self, method: str, path: str, body: Any = None, *, headers: dict[str, str] | None = None,
+        timeout_s: float = 30.0, **query: Any,
+    ) -> httpx.Response:  # fmt: skip
+        """One request below /api/v1; queries that are None are left out. Returns the answer when it is a 2xx."""
+        import httpx  # noqa: PLC0415
+
+        asked = {key: value for key, value in query.items() if value is not None}
+        try:
+            answer = self._http.request(
+                method, f"/api/v1{path}", json=body, params=asked, headers=headers, timeout=timeout_s
+            )
+        except httpx.TimeoutException as error:
+            raise RemoteError(f"{self.url} did not answer within {timeout_s:g} s", EXIT_NO_ANSWER) from error
+        except httpx.TransportError as error:
+            text = f"no hub at {self.url} ({error}). Is it running? Give its address with --url or TIDEGATE_URL"
+            raise RemoteError(text, EXIT_NO_ANSWER) from error
+        if not answer.is_success:
+            raise _refused(answer)
+        return answer
+
+    def call(self, method: str, path: str, body: Any = None, **more: Any) -> Any:
+        """As `request`; returns the decoded JSON."""
+        return self.request(method, path, body, **more).json()
+
+    def get(self, path: str, **query: Any) -> Any:
+        """GET; returns the decoded JSON."""
+        return self.call("GET", path, None, **query)
+
+
+def _refused(answer: httpx.Response) -> RemoteError:
+    """A problem+json, told as a person reads it."""
+    try:
+        problem = answer.json()
+        text = f"{problem['title']}: {problem['detail']}"
+    except (ValueError, KeyError, TypeError):
+        return RemoteError(f"HTTP {answer.status_code}: this is no Tidegate hub's answer", EXIT_FAILED)
+    return RemoteError(text, _EXIT.get(answer.status_code, EXIT_FAILED), problem)
+
+
+def connect(arguments: argparse.Namespace) -> Remote:
+    """The hub that `options` name; raises ConfigError when there is no token."""
+    return Remote(arguments.url or os.environ.get("TIDEGATE_URL") or URL, _token(arguments.token_file))
+
+
+def _token(file: Path | None) -> str:
+    if file is None:
+        token = os.environ.get("TIDEGATE_TOKEN", "")
+    else:
+        try:
+            token = file.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError("--token-file", f"cannot be read ({error})", "Check path and owner") from error
+    if not token.strip():
+        cure = "Make one with `tidegate-hub token create` and give it with --token-file FILE or TIDEGATE_TOKEN"
+        raise ConfigError("token", "there is none", cure)
+    return token.strip()

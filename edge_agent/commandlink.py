@@ -1,0 +1,60 @@
+"""Joins the commands to the link: reads the hub's messages and says the device's words, in the same trace."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from edge_agent import clock, health
+from edge_agent.commands import Commands
+from shared.codec import decode
+from shared.messages import ENDED, CommandCancel, CommandRequest, CommandResult
+from shared.mqtt import Inbound
+
+log = logging.getLogger(__name__)
+
+STEP_S = 0.1
+
+
+class CommandLink:
+    """`publish(rest, message)` sends below the device's own topic; False while there is no connection.
+
+    A word that does not arrive is not kept here: the hub asks again with the next birth.
+    """
+
+    def __init__(self, commands: Commands, publish: Callable[..., bool]) -> None:
+        self.commands, self._publish = commands, publish
+        self._asked: dict[str, tuple[str, bytes]] = {}
+
+    def received(self, rest: str, inbound: Inbound) -> None:
+        """A message below `commands/`; raises WireError."""
+        now_us = clock.now_us()
+        if rest.endswith("/cancel"):
+            cancel = decode(CommandCancel, inbound.payload, inbound.topic)
+            self._asked[cancel.id] = (inbound.traceparent, inbound.correlation)
+            self._say(self.commands.given_up(cancel, now_us))
+        else:
+            request = decode(CommandRequest, inbound.payload, inbound.topic)
+            fields = {"id": request.id, "verb": request.verb, "target": request.target}
+            log.info("command.received", extra={"fields": fields, "trace": inbound.traceparent})
+            self._asked[request.id] = (inbound.traceparent, inbound.correlation)
+            self._say(self.commands.asked(request, now_us, health.clock_quality()))
+            self.step()
+
+    def step(self) -> None:
+        """Called every STEP_S seconds: commands go on."""
+        for word in self.commands.step(clock.now_us(), clock.monotonic_s()):
+            self._say(word)
+
+    def close(self) -> None:
+        """The agent ends: say how commands under way have ended."""
+        for word in self.commands.stopped():
+            self._say(word)
+
+    def _say(self, word: CommandResult) -> None:
+        trace, correlation = self._asked.get(word.id, ("", b""))
+        # Always below the device's own topic, whatever response topic a request names.
+        self._publish(f"commands/{word.id}/response", word, trace=trace, correlation=correlation)
+        if word.state in ENDED:
+            self._asked.pop(word.id, None)
+            log.info("command.done", extra={"fields": {"id": word.id, "state": word.state}, "trace": trace})
