@@ -11,7 +11,7 @@ from fastapi import FastAPI
 
 from cloud_hub import diagnosis, jobs
 from cloud_hub.actions import desk as actions
-from cloud_hub.api import commands, configurations, devices, incidents, models, problems, twins
+from cloud_hub.api import commands, configurations, devices, incidents, models, problems, query, tags, twins
 from cloud_hub.api import jobs as job_routes
 from cloud_hub.api.bells import Bells
 from cloud_hub.api.hub import Hub
@@ -155,7 +155,7 @@ def web(lifespan: Any = None) -> FastAPI:
     """The routes alone; `openapi.json` is made from this without a database."""
     app = FastAPI(title="Tidegate hub", version=VERSION, lifespan=lifespan, docs_url=None, redoc_url=None)
     problems.install(app)
-    rooms = (devices, commands, twins, incidents, models, job_routes, configurations)
+    rooms = (devices, commands, tags, query, twins, incidents, models, job_routes, configurations)
     for router in (*(room.router for room in rooms), configurations.owners_router):
         app.include_router(router)
 

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import bindparam, select, update
 from sqlmodel import Session
 
-from cloud_hub import commands, twin_batch
+from cloud_hub import commands, tags, twin_batch
 from cloud_hub.errors import HubError
 from cloud_hub.owners import JOB, leaves, written
 from cloud_hub.tables import Device, Job
@@ -70,12 +70,7 @@ def check(job: Job, max_bytes: int) -> None:
     if job.kind == "twin":
         _check_twin(job, max_bytes)
     elif job.kind == "tags":
-        _tags_check(twin.merge({}, job.content))
-
-
-def _tags_check(after: twin.State) -> None:
-    if twin.size({"desired": after}) > 8192:
-        raise HubError(413, "Tags too large", "tags may have 8192 bytes")
+        tags.check(job.content)
 
 
 def _check_twin(job: Job, max_bytes: int) -> None:
@@ -143,7 +138,7 @@ def _tagged(session: Session, devices: Sequence[str], *, lock: bool = False) -> 
 def _retagged(before: twin.State, patch: twin.State) -> tuple[twin.State, str]:
     after = twin.merge(before, patch)
     try:
-        _tags_check(after)
+        tags.check(after)
     except HubError as error:
         return before, error.detail
     return after, ""

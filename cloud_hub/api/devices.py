@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 from pydantic import BaseModel
-from sqlmodel import select
+from sqlmodel import col, select
 
-from cloud_hub import fleet, telemetry
+from cloud_hub import fleet, query, telemetry
 from cloud_hub.api.hub import Reader, TheHub
 from cloud_hub.errors import HubError
 from cloud_hub.tables import Device, EventRow, HighWater, LostRange
@@ -35,10 +35,13 @@ class StreamCount(BaseModel):
 
 
 @router.get("")
-def devices(hub: TheHub, _caller: Reader) -> list[Device]:
-    """All devices."""
+def devices(hub: TheHub, _caller: Reader, where: str | None = None) -> list[Device]:
+    """All devices, or those that meet a condition such as `tags.site = 'a'`."""
     with hub.db.read() as session:
-        return fleet.devices(session)
+        if where is None:
+            return fleet.devices(session)
+        chosen = col(Device.id).in_(query.matching(session, where))
+        return list(session.exec(select(Device).where(chosen).order_by(Device.id)))
 
 
 @router.get("/{device}")

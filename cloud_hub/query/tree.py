@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 MAX_BYTES = 8192
 MAX_NESTING = 32
-MAX_TERMS = 256
+MAX_TERMS = 64
 """Fields in one query."""
 MAX_VALUES = 1000
 """Values of one IN list."""

@@ -38,6 +38,10 @@ DEVICE = "/api/v1/devices/{device}"
 ROUTES: dict[tuple[str, str], str] = {
     ("GET", "/api/v1/devices"): "read",
     ("GET", DEVICE): "read",
+    ("POST", "/api/v1/query"): "read",
+    ("GET", f"{DEVICE}/tags"): "read",
+    ("PATCH", f"{DEVICE}/tags"): "operate",
+    ("PUT", f"{DEVICE}/tags"): "operate",
     ("GET", f"{DEVICE}/telemetry/{{metric}}"): "read",
     ("GET", f"{DEVICE}/events"): "read",
     ("GET", f"{DEVICE}/streams"): "read",
@@ -275,6 +279,7 @@ def test_the_audit_trail_is_verified_when_asked(world: World) -> None:
 
 GOOD_BODY: dict[str, Any] = {
     f"{DEVICE}/commands": {"verb": "restart", "target": "x"},
+    f"{DEVICE}/tags": {"a": 1},
     f"{DEVICE}/twin": {"desired": {"a": 1}},
     f"{DEVICE}/twin/name/{{name}}": {"desired": {"a": 1}},
     "/api/v1/actions/{action_id}/decision": {"approve": True},
@@ -322,6 +327,12 @@ BAD: list[tuple[str, str, Any, str]] = [
     ("PATCH", f"{DEVICE}/twin", {"desired": {}, "version": "x"}, "body.version"),
     ("PATCH", f"{DEVICE}/twin", {"desired": {"a": float("nan")}}, "body.desired"),
     ("PATCH", f"{DEVICE}/twin", {"desired": {"a": [{"b": float("-inf")}]}}, "body.desired"),
+    ("PATCH", f"{DEVICE}/tags", [], "body"),
+    ("PATCH", f"{DEVICE}/tags", {"a": [float("nan")]}, "tags.a"),
+    ("PUT", f"{DEVICE}/tags", {"a.b": 1}, "tags"),
+    ("PUT", f"{DEVICE}/tags", {"a": HUGE}, "tags.a"),
+    ("POST", "/api/v1/query", {"query": "*", "limit": 0}, "body.limit"),
+    ("POST", "/api/v1/query", {"query": "*", "after": "a'b"}, "body.after"),
     ("POST", "/api/v1/actions/{action_id}/decision", {"approve": "perhaps"}, "body.approve"),
     ("POST", "/api/v1/thresholds/rollouts", {"devices": [], "limits": [{"metric": "a", "high": 1}]}, "body.devices"),
     ("POST", "/api/v1/thresholds/rollouts", {"devices": ["press-3"], "limits": []}, "body.limits"),

@@ -1,0 +1,53 @@
+"""/api/v1/devices/{id}/tags: the hub's own words about a device. The entity tag is their version."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+
+from cloud_hub import fleet, tags
+from cloud_hub.api.etag import IfMatch, etag, matched
+from cloud_hub.api.hub import Hub, Operator, Reader, TheHub
+from cloud_hub.clock import now_us
+
+router = APIRouter(prefix="/api/v1/devices/{device}/tags", tags=["tags"])
+
+
+@router.get("")
+def read(device: str, hub: TheHub, _caller: Reader, response: Response) -> dict[str, Any]:
+    """The tags of a device."""
+    with hub.db.read() as session:
+        row = fleet.device(session, device)
+    response.headers["ETag"] = etag(row.tags_version)
+    return row.tags
+
+
+@router.patch("")
+def change(
+    device: str, patch: dict[str, Any], hub: TheHub, caller: Operator, response: Response, if_match: IfMatch = None
+) -> dict[str, Any]:
+    """Lay a merge patch over the tags: null deletes."""
+    return _change(hub, device, patch, caller, response, if_match, whole=False)
+
+
+@router.put("")
+def replace(
+    device: str, whole: dict[str, Any], hub: TheHub, caller: Operator, response: Response, if_match: IfMatch = None
+) -> dict[str, Any]:
+    """Replace all tags."""
+    return _change(hub, device, whole, caller, response, if_match, whole=True)
+
+
+def _change(
+    hub: Hub, device: str, patch: tags.Tags, caller: Operator, response: Response, condition: str | None, *, whole: bool
+) -> tags.Tags:
+    with hub.db.write() as session:
+        row = fleet.device(session, device)
+        if condition is None or condition.strip() != "*":  # the tags of a known device are always there
+            matched(condition, row.tags_version)
+        changed = tags.change(session, row, patch, now_us(), who=caller.who, trace=caller.trace, whole=whole)
+    if changed:
+        hub.ring("configurations")
+    response.headers["ETag"] = etag(row.tags_version)
+    return row.tags
