@@ -14,15 +14,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import insert, update
+from sqlalchemy import bindparam, insert, update
 from sqlmodel import Session, select
 
-from benchmarks.report import Row, parser, publish
+from benchmarks.report import Row, arguments, publish
 from cloud_hub import configurations, jobs
 from cloud_hub.clock import now_us
 from cloud_hub.configurator import Configurator
 from cloud_hub.db import Database
 from cloud_hub.tables import Configuration, Device, Job, TwinChange, TwinRow
+from cloud_hub.twins import columns
+from shared import twin
+from shared.codec import encode
 
 LIMIT = 32768
 REPORTED = {"settings": {"period_s": 1.0}, "models": {"digits": {"digest": "sha256:" + "a" * 64, "starts": 1}},
@@ -41,21 +44,19 @@ class Watched(Database):
         with super().write() as session:
             began = time.perf_counter()
             yield session
-            session.flush()
-            session.commit()  # the commit belongs to the time that others wait
-            self.held.append(time.perf_counter() - began)
-            session.begin()
+        self.held.append(time.perf_counter() - began)  # with the commit, for which others wait too
 
 
 def fill(db: Database, count: int) -> list[str]:
     """Devices with tags and a classic document each."""
     names = [f"device-{number:06}" for number in range(count)]
-    twin = {"version": 1, "deleted": False, "state": {"reported": REPORTED}, "marks": {}, "owners": {}, "timestamp": 1}
+    document, _ = twin.update(twin.Document(), encode({"state": {"reported": REPORTED}}), now_us() // 1_000_000)
+    values = columns(document, {})
     with db.write() as session:
         connection = session.connection()
         device = Device(id="", tags={"site": "north"}).model_dump()
         connection.execute(insert(Device), [device | {"id": name} for name in names])
-        connection.execute(insert(TwinRow), [twin | {"device": name, "name": ""} for name in names])
+        connection.execute(insert(TwinRow), [values | {"device": name, "name": ""} for name in names])
     return names
 
 
@@ -73,8 +74,6 @@ def floor(db: Watched) -> float:
 
 
 def _again(connection: Any, table: Any, rows: list[dict[str, Any]]) -> None:
-    from sqlalchemy import bindparam  # noqa: PLC0415
-
     columns = table.__table__.c
     if table is TwinChange:
         connection.execute(insert(table), [row | {"version": row["version"] + 1_000_000} for row in rows])
@@ -128,6 +127,8 @@ def measure(db: Watched, count: int) -> list[Row]:
     told("the same rows, bare", bare, bare)
     took, _, held = job(db, "tags", {"line": 3})
     told("job: tags", took, held)
+    took, _, held = job(db, "command", {"verb": "diagnose", "target": "processes", "args": {}})
+    told("job: commands, queued", took, held)
     with db.write() as session:
         configurations.put(session, configuration(), LIMIT, "")
     for method in ("full pass, all to change", "full pass, nothing to change"):
@@ -143,9 +144,7 @@ def configuration() -> Configuration:
 
 def main() -> None:
     """Run it."""
-    options = parser(__doc__ or "", devices=10_000)
-    options.add_argument("--database", default="", help="SQLAlchemy URL of an empty database")
-    given = options.parse_args()
+    given = arguments(__doc__ or "", devices=10_000, database="")
     with tempfile.TemporaryDirectory() as folder:
         db = Watched(given.database or f"sqlite:///{folder}/hub.sqlite")
         rows = measure(db, given.devices)

@@ -124,7 +124,7 @@ def plan(wanted: Wanted, desired: twin.State, owners: twin.State) -> Plan:
 
 def ours(owner: str) -> bool:
     """Whether configurations may change this owner's leaf."""
-    return owner == RELEASED or owner.startswith(CONFIGURATION)
+    return owner.startswith((CONFIGURATION, RELEASED))
 
 
 def settle(

@@ -87,7 +87,7 @@ def release(
             raise HubError(404, "Nothing to release", f"nobody has set '{path[:200]}' in document '{document}'")
         chosen |= {leaf for leaf in found if not ours(names[leaf])}
     after = {
-        leaf: RELEASED if leaf in chosen else name
+        leaf: RELEASED + who if leaf in chosen else name
         for leaf, name in names.items() if not (leaf in chosen and name.startswith(REMOVED))
     }  # fmt: skip
     if chosen:

@@ -1,8 +1,8 @@
 """Who set which leaf of desired state. A core: the tree of owners has desired's shape, with a name at each leaf.
 
 An owner is a token's name, a device's id, `hub` for what the hub learned, `job:<id>` or `configuration:<id>`;
-`released` was given back to the configurations. Beside desired's own leaves stands `removed:<name>` where somebody
-took away what a configuration had set: a removal is a change like any other.
+`released:<name>` was given back to the configurations. Beside desired's own leaves stands `removed:<name>` where
+somebody took away what a configuration had set: a removal is a change like any other.
 Kubernetes' server-side apply keeps field managers for the same reason: nobody's change is undone unseen.
 """
 
@@ -16,8 +16,10 @@ from shared.twin import State
 Path = tuple[str, ...]
 CONFIGURATION = "configuration:"
 JOB = "job:"
-RELEASED = "released"
+RELEASED = "released:"
 REMOVED = "removed:"
+RESERVED = (CONFIGURATION, JOB, RELEASED, REMOVED)
+"""No name of a person begins so. Device ids hold no colon."""
 
 
 def owned(owners: State, desired: State, patch: State, who: str) -> State:

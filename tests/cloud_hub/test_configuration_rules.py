@@ -203,8 +203,8 @@ def test_removal_and_fallback_are_one_change() -> None:
 
 
 def test_a_released_leaf_is_taken_again_and_one_that_nobody_wants_stays() -> None:
-    assert applied([layer("x", {"a": 1})], {"a": 9}, {"a": RELEASED}) == ({"a": 1}, {"a": "configuration:x"})
-    assert applied([], {"a": 9}, {"a": RELEASED}) == ({"a": 9}, {"a": RELEASED})
+    assert applied([layer("x", {"a": 1})], {"a": 9}, {"a": RELEASED + "anna"}) == ({"a": 1}, {"a": "configuration:x"})
+    assert applied([], {"a": 9}, {"a": RELEASED + "anna"}) == ({"a": 9}, {"a": RELEASED + "anna"})
 
 
 def test_what_a_hand_took_away_is_not_set_again() -> None:

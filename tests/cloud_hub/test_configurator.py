@@ -409,7 +409,7 @@ class Life(RuleBasedStateMachine):
                 for path, owner in leaves(owners) if owner.startswith("configuration:")
             }  # fmt: skip
             values = dict(leaves(document.state.get("desired", {})))
-            assert set(dict(leaves(owners)).values()) <= {"anna", RELEASED, REMOVED + "anna", *(
+            assert set(dict(leaves(owners)).values()) <= {"anna", RELEASED + "anna", REMOVED + "anna", *(
                 f"configuration:{row.id}" for row in rows)}  # fmt: skip
             targeting = {
                 row.id: row for row in rows
