@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from sqlalchemy import insert
 from sqlmodel import Session, col, select
 
 from cloud_hub.tables import AuditRow
@@ -18,13 +19,14 @@ from shared.ids import trace_id
 GENESIS = "0" * 64
 
 
-def _digest(before: str, row: AuditRow) -> str:
-    content = [before, row.t_us, row.who, row.kind, row.subject, row.device, row.trace_id, row.detail]
-    return hashlib.sha256(encode(content)).hexdigest()
+_AUDIT: Any = AuditRow.__table__  # type: ignore[attr-defined]
+_LAST = select(_AUDIT.c.hash).order_by(_AUDIT.c.seq.desc()).limit(1)
+_INSERT = insert(_AUDIT)
+_COVERED = ("t_us", "who", "kind", "subject", "device", "trace_id", "detail")
 
 
-def _last(session: Session) -> AuditRow | None:
-    return session.exec(select(AuditRow).order_by(col(AuditRow.seq).desc()).limit(1)).first()
+def _digest(before: str, row: dict[str, Any]) -> str:
+    return hashlib.sha256(encode([before, *(row[name] for name in _COVERED)])).hexdigest()
 
 
 def add(
@@ -39,28 +41,18 @@ def add(
     **detail: Any,
 ) -> None:
     """Add one row. `who` is a token's name, a device or a part of the hub; `kind` such as `action.approved`."""
-    session.flush()
-    last = _last(session)
-    row = AuditRow(
-        t_us=now_us,
-        who=who,
-        kind=kind,
-        subject=subject,
-        device=device,
-        trace_id=trace_id(trace),
-        detail=detail,
-        hash="",
-    )
-    row.hash = _digest(last.hash if last else GENESIS, row)
-    session.add(row)
-    session.flush()
+    connection = session.connection()
+    row = {"t_us": now_us, "who": who, "kind": kind, "subject": subject, "device": device,
+           "trace_id": trace_id(trace), "detail": detail}  # fmt: skip
+    last = connection.execute(_LAST).scalar()
+    connection.execute(_INSERT, row | {"hash": _digest(last or GENESIS, row)})
 
 
 def verify(session: Session) -> int | None:
     """Number of the first row whose hash does not fit, or None when the whole chain holds."""
     before = GENESIS
     for row in session.exec(select(AuditRow).order_by(col(AuditRow.seq))):
-        if _digest(before, row) != row.hash:
+        if _digest(before, row.model_dump()) != row.hash:
             return row.seq
         before = row.hash
     return None

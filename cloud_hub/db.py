@@ -36,7 +36,8 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.engine = _engine(url)
-        self._writing = threading.Lock() if _is_sqlite(url) else nullcontext()
+        self.is_file = _is_sqlite(url)
+        self._writing = threading.Lock() if self.is_file else nullcontext()
         try:
             migrate(self.engine, url)
         except ConfigError:

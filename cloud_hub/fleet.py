@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import msgspec
+from sqlalchemy import bindparam
 from sqlmodel import Session, select
 
+from cloud_hub import audit
 from cloud_hub.errors import HubError
 from cloud_hub.tables import Device, HighWater, LostRange
 from shared import PROTOCOL
+from shared.ids import DEVICE_ID
 from shared.messages import STREAMS, Birth
 from shared.messages import Session as SessionWord
 
@@ -19,8 +22,44 @@ def device(session: Session, device_id: str) -> Device:
     """The device, or HubError 404."""
     row = session.get(Device, device_id)
     if row is None:
-        raise HubError(404, "No such device", f"'{device_id}' has never been born here")
+        raise _unknown(device_id)
     return row
+
+
+_KNOWN = select(Device.id).where(Device.id == bindparam("b_id"))
+
+
+def exists(session: Session, device_id: str) -> bool:
+    """Whether this device is known; twins are made for known devices only."""
+    return session.connection().execute(_KNOWN, {"b_id": device_id}).scalar() is not None
+
+
+def known(session: Session, device_id: str) -> None:
+    """HubError 404 unless the device is known."""
+    if not exists(session, device_id):
+        raise _unknown(device_id)
+
+
+def register(session: Session, device_id: str, now_us: int, *, who: str, trace: str = "") -> bool:
+    """Make a device known before its first birth (a client of the twin alone never has one); False when it was."""
+    if not DEVICE_ID.match(device_id):
+        rule = "use 1 to 60 of a-z 0-9 _ - and begin with a letter or digit"
+        raise HubError(422, "Invalid request", f"'{device_id[:80]}' is no device id: {rule}")
+    if exists(session, device_id):
+        return False
+    session.add(Device(id=device_id))
+    audit.add(session, now_us, who, "device.registered", device_id, device=device_id, trace=trace)
+    return True
+
+
+def remove(session: Session, device_id: str, now_us: int, *, who: str, trace: str = "") -> None:
+    """Forget a device. Its telemetry, its audit rows and the marks of what was delivered stay."""
+    session.delete(device(session, device_id))
+    audit.add(session, now_us, who, "device.removed", device_id, device=device_id, trace=trace)
+
+
+def _unknown(device_id: str) -> HubError:
+    return HubError(404, "No such device", f"'{device_id[:80]}' is not known here: register it, or let it be born")
 
 
 def devices(session: Session) -> list[Device]:

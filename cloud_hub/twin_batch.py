@@ -13,7 +13,7 @@ from sqlmodel import Session
 
 from cloud_hub.owners import owned
 from cloud_hub.tables import TwinChange, TwinRow
-from cloud_hub.twins import Outgoing, columns, outgoing, snapshot
+from cloud_hub.twins import FORGET, Outgoing, columns, outgoing, outlived, snapshot
 from shared import twin
 from shared.ids import trace_id
 
@@ -53,6 +53,7 @@ class Batch:
         self._inserts: list[dict[str, Any]] = []
         self._updates: list[dict[str, Any]] = []
         self._changes: list[dict[str, Any]] = []
+        self._outlived: list[dict[str, Any]] = []
         self.messages: list[Outgoing] = []
 
     def desire(self, device: str, name: str, patch: twin.State, payload: bytes, who: str) -> tuple[str, str, int]:
@@ -82,6 +83,8 @@ class Batch:
             "trace_id": trace_id(self._trace), "verb": "update", "patch": {"desired": patch},
             "state": snapshot(old, new),
         })  # fmt: skip
+        if old_versions := outlived(device, name, new):
+            self._outlived.append(old_versions)
         self.messages += outgoing(device, name, list(replies), self._trace)
 
     def own(self, device: str, name: str, document: twin.Document, owners: twin.State) -> None:
@@ -98,6 +101,7 @@ class Batch:
     def write(self, session: Session) -> None:
         """Write everything into the session's transaction."""
         connection = session.connection()
-        for statement, rows in ((_INSERT, self._inserts), (_UPDATE, self._updates), (_INSERT_CHANGE, self._changes)):
+        for statement, rows in ((_INSERT, self._inserts), (_UPDATE, self._updates),
+                                (_INSERT_CHANGE, self._changes), (FORGET, self._outlived)):  # fmt: skip
             if rows:
                 connection.execute(statement, rows)

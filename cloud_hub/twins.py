@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import bindparam, insert, update
-from sqlmodel import Session, select
+from sqlalchemy import bindparam, delete, insert, update
+from sqlmodel import Session, col, select
 
 from cloud_hub import audit
 from cloud_hub.errors import HubError
 from cloud_hub.owners import owned
-from cloud_hub.tables import AppliedRow, Device, TwinChange, TwinRow
+from cloud_hub.tables import AppliedRow, TwinChange, TwinRow
 from shared import topics, twin
 from shared.codec import encode
 from shared.ids import SHADOW_NAME, trace_id
@@ -19,6 +19,9 @@ from shared.messages import Applied
 
 SNAPSHOT_EVERY = 50
 """History keeps each change as sent, and every so many versions the whole document to begin from."""
+
+KEPT_VERSIONS = 20 * SNAPSHOT_EVERY
+"""Versions of one document that stay in its history; a multiple of the above, so that the oldest is whole."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +47,15 @@ _KEY = (_TWINS.c.device == bindparam("b_device"), _TWINS.c.name == bindparam("b_
 _SELECT = select(_TWINS).where(*_KEY).with_for_update()
 _INSERT, _UPDATE = insert(_TWINS), update(_TWINS).where(*_KEY)
 _INSERT_CHANGE = insert(_CHANGES)
+FORGET = delete(_CHANGES).where(
+    _CHANGES.c.device == bindparam("b_device"), _CHANGES.c.name == bindparam("b_name"),
+    _CHANGES.c.version < bindparam("b_oldest"),
+)  # fmt: skip
+_WORDS: Any = AppliedRow.__table__  # type: ignore[attr-defined]
+_ITS = (_WORDS.c.device == bindparam("b_device"), _WORDS.c.shadow == bindparam("b_shadow"),
+        _WORDS.c.path == bindparam("b_path"))  # fmt: skip
+_SELECT_WORD = select(_WORDS.c.version).where(*_ITS)
+_INSERT_WORD, _UPDATE_WORD = insert(_WORDS), update(_WORDS).where(*_ITS)
 
 
 def _load(session: Session, device: str, name: str) -> tuple[twin.Document, twin.State]:
@@ -78,7 +90,9 @@ def request(
         new, replies = twin.delete(old, name, payload, now_s)
     if new is not old:
         patch = replies[0].body.get("state")
-        if verb == "delete" or patch is None or "desired" in patch:
+        if verb == "delete":
+            owners = {}  # a fresh start: what comes next in this document is nobody's yet
+        elif patch is None or "desired" in patch:
             desired = new.state.get("desired", {})
             owners = owned(owners, desired, (patch or {}).get("desired") or {}, who)
         change = {"device": device, "name": name, "version": new.version, "t_us": now_us, "who": who,
@@ -98,6 +112,13 @@ def snapshot(old: twin.Document, new: twin.Document) -> twin.State | None:
     return new.state if old.deleted or new.version % SNAPSHOT_EVERY == 0 else None
 
 
+def outlived(device: str, name: str, new: twin.Document) -> dict[str, Any] | None:
+    """What `FORGET` is to be given now and then, so that history does not grow for ever."""
+    if new.version % SNAPSHOT_EVERY:
+        return None
+    return {"b_device": device, "b_name": name, "b_oldest": new.version - KEPT_VERSIONS}
+
+
 def _store(session: Session, old: twin.Document, new: twin.Document, owners: twin.State, change: twin.State) -> None:
     values = columns(new, owners)
     connection = session.connection()
@@ -106,6 +127,8 @@ def _store(session: Session, old: twin.Document, new: twin.Document, owners: twi
     else:
         connection.execute(_UPDATE, {"b_device": change["device"], "b_name": change["name"]} | values)
     connection.execute(_INSERT_CHANGE, change | {"state": snapshot(old, new)})
+    if old_versions := outlived(change["device"], change["name"], new):
+        connection.execute(FORGET, old_versions)
 
 
 def outgoing(device: str, name: str, replies: list[twin.Reply], trace: str) -> list[Outgoing]:
@@ -130,18 +153,30 @@ def desire(
     replies = request(
         session, device, name, "update", encode(body), now_us, who=who, max_bytes=max_bytes, trace=trace
     )  # fmt: skip
-    first = replies[0]
-    if first.verb.endswith("rejected"):
-        raise HubError(first.body["code"], "The twin refused the change", first.body["message"])
-    subject = f"twin '{name}'" if name else "twin"
-    audit.add(session, now_us, who, "twin.desired", subject, device=device, trace=trace, version=first.body["version"])
+    _audited(session, replies[0], device, name, now_us, who, "twin.desired", trace)
     return outgoing(device, name, replies, trace)
 
 
-def documents(session: Session, device: str) -> dict[str, twin.Document]:
-    """All living documents of a device by name."""
-    rows = session.exec(select(TwinRow).where(TwinRow.device == device, TwinRow.deleted == False))  # noqa: E712
-    return {row.name: load(session, device, row.name) for row in rows}
+def remove(session: Session, device: str, name: str, now_us: int, *, who: str, trace: str = "") -> list[Outgoing]:
+    """Delete a document; its version counts on. HubError 404 when it is not there."""
+    replies = request(session, device, name, "delete", b"", now_us, who=who, max_bytes=0, trace=trace)
+    _audited(session, replies[0], device, name, now_us, who, "twin.deleted", trace)
+    return outgoing(device, name, replies, trace)
+
+
+def _audited(
+    session: Session, reply: twin.Reply, device: str, name: str, now_us: int, who: str, kind: str, trace: str
+) -> None:
+    if reply.verb.endswith("rejected"):
+        raise HubError(reply.body["code"], "The twin refused the change", reply.body["message"])
+    subject = f"twin '{name}'" if name else "twin"
+    audit.add(session, now_us, who, kind, subject, device=device, trace=trace, version=reply.body["version"])
+
+
+def versions(session: Session, device: str) -> dict[str, int]:
+    """Names and versions of all living documents of a device."""
+    query = select(TwinRow.name, TwinRow.version).where(TwinRow.device == device, col(TwinRow.deleted).is_(False))
+    return {row[0]: row[1] for row in session.exec(query.order_by(TwinRow.name))}
 
 
 def reported(session: Session, device: str, name: str = "") -> twin.State:
@@ -151,20 +186,28 @@ def reported(session: Session, device: str, name: str = "") -> twin.State:
 
 def applied(session: Session, device: str, word: Applied, now_us: int) -> None:
     """Keep a device's word on one path; an older version's word does not replace a newer one's."""
-    old = session.get(AppliedRow, (device, word.shadow, word.path))
-    if old is not None and old.version > word.version:
-        return
-    session.merge(
-        AppliedRow(device=device, shadow=word.shadow, path=word.path, version=word.version, state=word.state,
-                   reason=word.reason, t_us=now_us)
-    )  # fmt: skip
+    connection, key = session.connection(), {"b_device": device, "b_shadow": word.shadow, "b_path": word.path}
+    values = {"version": word.version, "state": word.state, "reason": word.reason, "t_us": now_us}
+    old = connection.execute(_SELECT_WORD, key).scalar()
+    if old is None:
+        connection.execute(_INSERT_WORD, values | {"device": device, "shadow": word.shadow, "path": word.path})
+    elif old <= word.version:
+        connection.execute(_UPDATE_WORD, values | key)
 
 
 def progress(session: Session, device: str) -> list[AppliedRow]:
-    """The device's last word on each path of desired state."""
-    return list(session.exec(select(AppliedRow).where(AppliedRow.device == device)))
+    """The device's last word on each path that is desired now; what is no longer desired has no progress."""
+    query = select(TwinRow.name, TwinRow.state).where(TwinRow.device == device)
+    desired = {name: state.get("desired", {}) for name, state in session.exec(query)}
+    words = session.exec(select(AppliedRow).where(AppliedRow.device == device).order_by(AppliedRow.shadow))
+    return [word for word in words if _holds(desired.get(word.shadow, {}), word.path.split("."))]
 
 
-def exists(session: Session, device: str) -> bool:
-    """Whether this device is known; twins are made for known devices only."""
-    return session.get(Device, device) is not None
+def _holds(tree: Any, path: list[str]) -> bool:
+    """Whether `tree` has the dotted path; a name may hold dots itself."""
+    if not path:
+        return True
+    if not isinstance(tree, dict):
+        return False
+    cuts = range(1, len(path) + 1)
+    return any(_holds(tree[head], path[cut:]) for cut in cuts if (head := ".".join(path[:cut])) in tree)

@@ -94,6 +94,29 @@ def difference(desired: State, reported: State) -> State:
     return result
 
 
+def patch(old: State, new: State) -> State:
+    """What makes `new` of `old` when it is merged over it: null for each field that is gone."""
+    result: State = {key: None for key in old if key not in new}
+    for key, value in new.items():
+        have = old.get(key)
+        if isinstance(value, dict) and isinstance(have, dict):
+            if inner := patch(have, value):
+                result[key] = inner
+        elif key not in old or not same(value, have):
+            result[key] = value
+    return result
+
+
+def after(state: State, sent: State | None) -> State:
+    """Desired and reported once the `state` node of an update has been laid over them; null empties the document."""
+    result: State = {}
+    for section in SECTIONS if sent is not None else ():
+        part = (sent or {}).get(section, {})
+        if part is not None and (new := merge(state.get(section, {}), part)):
+            result[section] = new
+    return result
+
+
 def stamp(value: Json, now_s: int) -> Json:
     """The metadata of a value: the same shape with a timestamp in place of each leaf."""
     if isinstance(value, dict):
@@ -223,18 +246,13 @@ def size(state: State) -> int:
                for s in SECTIONS if s in state)  # fmt: skip
 
 
-def _apply(document: Document, patch: State | None, now_s: int) -> Document:
-    state: State = {}
-    metadata: State = {}
-    for section in SECTIONS if patch is not None else ():
-        old = {} if document.deleted else document.state.get(section, {})
-        old_meta = {} if document.deleted else document.metadata.get(section, {})
-        part = (patch or {}).get(section, {})
-        if part is None:
-            continue
-        new = merge(old, part)
-        if new:
-            state[section], metadata[section] = new, _restamp(old_meta, new, part, now_s)
+def _apply(document: Document, sent: State | None, now_s: int) -> Document:
+    state = after({} if document.deleted else document.state, sent)
+    old = {} if document.deleted else document.metadata
+    metadata = {
+        section: _restamp(old.get(section, {}), part, (sent or {}).get(section) or {}, now_s)
+        for section, part in state.items()
+    }
     return Document(version=document.version + 1, deleted=False, state=state, metadata=metadata, timestamp=now_s)
 
 

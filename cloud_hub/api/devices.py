@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from pydantic import BaseModel
 from sqlmodel import col, select
 
-from cloud_hub import fleet, query, telemetry
-from cloud_hub.api.hub import Reader, TheHub
+from cloud_hub import fleet, query, telemetry, twins
+from cloud_hub.api.hub import Administrator, Operator, Reader, TheHub
+from cloud_hub.clock import now_us
 from cloud_hub.errors import HubError
 from cloud_hub.tables import Device, EventRow, HighWater, LostRange
+from cloud_hub.twins import Outgoing
 
 router = APIRouter(prefix="/api/v1/devices", tags=["devices"])
 
@@ -49,6 +51,29 @@ def device(device: str, hub: TheHub, _caller: Reader) -> Device:
     """One device as its last birth told."""
     with hub.db.read() as session:
         return fleet.device(session, device)
+
+
+@router.put("/{device}", status_code=201, responses={200: {"description": "It was known already"}})
+def register(device: str, hub: TheHub, caller: Operator, response: Response) -> Device:
+    """Make a device known before its first birth, or for a client that speaks the twin alone."""
+    with hub.db.write() as session:
+        if not fleet.register(session, device, now_us(), who=caller.who, trace=caller.trace):
+            response.status_code = 200
+        row = fleet.device(session, device)
+    hub.changed([device])
+    return row
+
+
+@router.delete("/{device}", status_code=204)
+def remove(device: str, hub: TheHub, caller: Administrator) -> None:
+    """Forget a device and delete its twin documents. One that still runs comes back with its next birth."""
+    messages: list[Outgoing] = []
+    with hub.db.write() as session:
+        for name in twins.versions(session, device):
+            messages += twins.remove(session, device, name, now_us(), who=caller.who, trace=caller.trace)
+        fleet.remove(session, device, now_us(), who=caller.who, trace=caller.trace)
+    hub.publish(messages)
+    hub.changed([device])
 
 
 @router.get("/{device}/telemetry/{metric:path}")

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, field_validator
 from sqlmodel import Session
 
-from cloud_hub import fleet, twins
+from cloud_hub import fleet, history, twins
+from cloud_hub.api.etag import IfMatch, etag, matched
 from cloud_hub.api.hub import Hub, Operator, Reader, TheHub
 from cloud_hub.clock import now_us
 from cloud_hub.errors import HubError
-from cloud_hub.tables import AppliedRow
+from cloud_hub.tables import AppliedRow, TwinChange
+from shared.codec import encode
+from shared.twin import State, patch
+
+Number = Annotated[int | None, Query(ge=0, lt=1 << 62)]
 
 router = APIRouter(prefix="/api/v1/devices/{device}/twin", tags=["twins"])
 
@@ -28,7 +33,9 @@ class TwinView(BaseModel):
 
 
 class DesiredChange(BaseModel):
-    """A merge patch of desired state: null deletes. `version` makes it conditional."""
+    """Desired state: a merge patch where null deletes (PATCH), or the whole of it (PUT). `version` makes it
+    conditional, as does If-Match.
+    """
 
     model_config = ConfigDict(extra="forbid")
     desired: dict[str, Any]
@@ -51,68 +58,155 @@ class DesiredChange(BaseModel):
         return desired
 
 
-def _view(session: Session, hub: Hub, device: str, name: str) -> TwinView:
-    fleet.device(session, device)
-    limit = hub.settings.twins.max_bytes
-    (reply,) = twins.request(session, device, name, "get", b"", now_us(), who="", max_bytes=limit)
+def _get(session: Session, hub: Hub, device: str, name: str) -> State:
+    fleet.known(session, device)
+    (reply,) = twins.request(
+        session, device, name, "get", b"", now_us(), who="", max_bytes=hub.settings.twins.max_bytes
+    )  # fmt: skip
     if reply.verb == "get/rejected":
         raise HubError(reply.body["code"], "No such twin document", reply.body["message"])
-    return TwinView(**reply.body)
+    return reply.body
 
 
-def _read(hub: Hub, device: str, name: str) -> TwinView:
+def _answer(body: State) -> Response:
+    return Response(encode(body), media_type="application/json", headers={"ETag": etag(body["version"])})
+
+
+def _read(hub: Hub, device: str, name: str, request: Request) -> Response:
     with hub.db.read() as session:
-        return _view(session, hub, device, name)
+        body = _get(session, hub, device, name)
+    if request.headers.get("if-none-match") == etag(body["version"]):
+        return Response(status_code=304, headers={"ETag": etag(body["version"])})
+    return _answer(body)
 
 
-def _change(hub: Hub, device: str, name: str, change: DesiredChange, caller: Operator) -> TwinView:
+def _change(
+    hub: Hub, device: str, name: str, change: DesiredChange, caller: Operator, condition: str | None, *, whole: bool
+) -> Response:
+    limit, now = hub.settings.twins.max_bytes, now_us()
     with hub.db.write() as session:
-        fleet.device(session, device)
+        fleet.known(session, device)
+        wanted = change.desired
+        if whole or condition is not None:
+            document = twins.load(session, device, name)
+            matched(condition, 0 if document.deleted else document.version)
+            wanted = patch(document.state.get("desired", {}), wanted) if whole else wanted
         messages = twins.desire(
-            session, device, name, change.desired, now_us(), who=caller.who,
-            max_bytes=hub.settings.twins.max_bytes, trace=caller.trace, version=change.version,
+            session, device, name, wanted, now, who=caller.who, max_bytes=limit, trace=caller.trace,
+            version=change.version,
         )  # fmt: skip
-        view = _view(session, hub, device, name)
+        body = _get(session, hub, device, name)
     hub.publish(messages)
     hub.changed([device])
-    return view
+    return _answer(body)
 
 
-@router.get("")
-def classic(device: str, hub: TheHub, _caller: Reader) -> TwinView:
-    """The classic document: the device itself and its settings."""
-    return _read(hub, device, "")
+def _delete(hub: Hub, device: str, name: str, caller: Operator, condition: str | None) -> None:
+    with hub.db.write() as session:
+        fleet.known(session, device)
+        document = twins.load(session, device, name)
+        matched(condition, 0 if document.deleted else document.version)
+        messages = twins.remove(session, device, name, now_us(), who=caller.who, trace=caller.trace)
+    hub.publish(messages)
+    hub.changed([device])
 
 
-@router.patch("")
-def change_classic(device: str, change: DesiredChange, hub: TheHub, caller: Operator) -> TwinView:
+@router.get("", response_model=TwinView)
+def classic(device: str, hub: TheHub, _caller: Reader, request: Request) -> Response:
+    """The classic document: the device itself and its settings. The ETag is its version."""
+    return _read(hub, device, "", request)
+
+
+@router.patch("", response_model=TwinView)
+def change_classic(
+    device: str, change: DesiredChange, hub: TheHub, caller: Operator, if_match: IfMatch = None
+) -> Response:
     """Change desired state of the classic document."""
-    return _change(hub, device, "", change, caller)
+    return _change(hub, device, "", change, caller, if_match, whole=False)
+
+
+@router.put("", response_model=TwinView)
+def replace_classic(
+    device: str, change: DesiredChange, hub: TheHub, caller: Operator, if_match: IfMatch = None
+) -> Response:
+    """Replace all of desired state of the classic document."""
+    return _change(hub, device, "", change, caller, if_match, whole=True)
 
 
 @router.get("/documents")
 def documents(device: str, hub: TheHub, _caller: Reader) -> dict[str, int]:
     """Names and versions of the device's documents; '' is the classic one."""
     with hub.db.read() as session:
-        fleet.device(session, device)
-        return {name: document.version for name, document in twins.documents(session, device).items()}
+        fleet.known(session, device)
+        return twins.versions(session, device)
 
 
 @router.get("/progress")
 def progress(device: str, hub: TheHub, _caller: Reader) -> list[AppliedRow]:
-    """The device's last word on each path of desired state: received, applied, verified or refused."""
+    """The device's last word on each path that is desired now: received, applied, verified or refused."""
     with hub.db.read() as session:
-        fleet.device(session, device)
+        fleet.known(session, device)
         return twins.progress(session, device)
 
 
-@router.get("/name/{name}")
-def named(device: str, name: str, hub: TheHub, _caller: Reader) -> TwinView:
-    """A named document, such as 'thresholds' or 'gates'."""
-    return _read(hub, device, name)
+@router.get("/history")
+def changes(
+    device: str, hub: TheHub, _caller: Reader, name: str = "", before: Number = None, limit: int = 50
+) -> list[TwinChange]:
+    """Who changed a document, when and how: the newest versions first, below `before` when it is given."""
+    with hub.db.read() as session:
+        return list(history.changes(session, device, name, before=before, limit=min(max(limit, 1), 1000)))
 
 
-@router.patch("/name/{name}")
-def change_named(device: str, name: str, change: DesiredChange, hub: TheHub, caller: Operator) -> TwinView:
+@router.get("/at")
+def at(
+    device: str, hub: TheHub, _caller: Reader, name: str = "", version: Number = None, t_us: Number = None
+) -> history.Past:
+    """A document at one of its versions, or as it stood at a time; the newest version without either."""
+    with hub.db.read() as session:
+        return history.at(session, device, name, version=version, t_us=t_us)
+
+
+@router.get("/diff")
+def diff(
+    device: str, hub: TheHub, _caller: Reader, name: str = "", old: Number = None, new: Number = None
+) -> list[history.Difference]:
+    """Every leaf that differs between two versions: `new` is the newest and `old` the one before unless given."""
+    with hub.db.read() as session:
+        now = history.at(session, device, name, version=new)
+        before = history.at(session, device, name, version=now.version - 1 if old is None else old)
+        return history.difference(before, now)
+
+
+@router.get("/name/{name}", response_model=TwinView)
+def named(device: str, name: str, hub: TheHub, _caller: Reader, request: Request) -> Response:
+    """A named document, such as 'thresholds' or 'gates'. The ETag is its version."""
+    return _read(hub, device, name, request)
+
+
+@router.patch("/name/{name}", response_model=TwinView)
+def change_named(
+    device: str, name: str, change: DesiredChange, hub: TheHub, caller: Operator, if_match: IfMatch = None
+) -> Response:
     """Change desired state of a named document."""
-    return _change(hub, device, name, change, caller)
+    return _change(hub, device, name, change, caller, if_match, whole=False)
+
+
+@router.put("/name/{name}", response_model=TwinView)
+def replace_named(
+    device: str, name: str, change: DesiredChange, hub: TheHub, caller: Operator, if_match: IfMatch = None
+) -> Response:
+    """Replace all of desired state of a named document."""
+    return _change(hub, device, name, change, caller, if_match, whole=True)
+
+
+@router.delete("", status_code=204)
+def delete_classic(device: str, hub: TheHub, caller: Operator, if_match: IfMatch = None) -> None:
+    """Delete the classic document; its version counts on when it is made again."""
+    _delete(hub, device, "", caller, if_match)
+
+
+@router.delete("/name/{name}", status_code=204)
+def delete_named(device: str, name: str, hub: TheHub, caller: Operator, if_match: IfMatch = None) -> None:
+    """Delete a named document; its version counts on when it is made again."""
+    _delete(hub, device, name, caller, if_match)

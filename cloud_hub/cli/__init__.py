@@ -10,3 +10,8 @@ from typing import TypeAlias
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """What `add_subparsers` returns."""
+
+
+def clean(text: str) -> str:
+    """A device's text is data: nothing in it may steer the terminal."""
+    return "".join(sign if sign.isprintable() else " " for sign in text)

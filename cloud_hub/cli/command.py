@@ -10,7 +10,7 @@ import time
 from typing import Any
 from urllib.parse import quote
 
-from cloud_hub.cli import Commands
+from cloud_hub.cli import Commands, clean
 from cloud_hub.cli.remote import EXIT_CONFLICT, EXIT_FAILED, EXIT_NO_ANSWER, Remote, RemoteError, connect, options
 
 LOOK_S = 0.3
@@ -104,21 +104,16 @@ def _watch(hub: Remote, row: dict[str, Any]) -> dict[str, Any]:
 
 def _line(row: dict[str, Any]) -> str:
     part = "" if row["progress"] is None else f" {row['progress']:4.0%} {'#' * round(row['progress'] * 20):20}"
-    return _clean(f"{row['state']:9}{part} {row['text']}")[:110]
-
-
-def _clean(text: str) -> str:
-    """A device's text is data: nothing in it may steer the terminal."""
-    return "".join(sign if sign.isprintable() else " " for sign in text)
+    return clean(f"{row['state']:9}{part} {row['text']}")[:110]
 
 
 def _print(row: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print(json.dumps(row))
         return
-    print(f"{row['id']}  {_clean(row['device'])}  {_clean(row['verb'])} {_clean(row['target'])}  {_line(row).rstrip()}")
+    print(f"{row['id']}  {clean(row['device'])}  {clean(row['verb'])} {clean(row['target'])}  {_line(row).rstrip()}")
     for key, value in row["output"].items():
-        print(f"  {_clean(key)}: {_clean(str(value))}")
+        print(f"  {clean(key)}: {clean(str(value))}")
 
 
 def _code(row: dict[str, Any]) -> int:

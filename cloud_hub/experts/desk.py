@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from sqlmodel import Session, col, select
 
-from cloud_hub import audit, twins
+from cloud_hub import audit, fleet, twins
 from cloud_hub.clock import now_us
 from cloud_hub.db import Database
 from cloud_hub.experts import Expert, Opinion
@@ -82,7 +82,7 @@ class ExpertDesk:
             return []
         now = now_us()
         with self._db.write() as session:
-            if not twins.exists(session, device):
+            if not fleet.exists(session, device):
                 return []
             messages = twins.desire(
                 session, device, GATES, {model: plain(gate)}, now, who="hub", max_bytes=self._max_bytes

@@ -100,7 +100,7 @@ class Writer:
     # -- words -------------------------------------------------------------------------------------
 
     def _shadow(self, session: Session, said: ShadowRequest, trace: str, now_us: int, results: Results) -> None:
-        if not twins.exists(session, said.device):
+        if not fleet.exists(session, said.device):
             log.warning("twin.unknown_device", extra={"fields": {"device": said.device}, "trace": trace})
             return
         replies = twins.request(

@@ -46,8 +46,9 @@ def _views(session: Session, ids: list[str]) -> dict[str, dict[str, Any]]:
     connection = session.connection()
     fields = select(*[DEVICES.c[name] for name in (*FIELDS, "tags")]).where(DEVICES.c.id.in_(ids))
     views = {row.id: dict(row._mapping) | {"shadow": {}} for row in connection.execute(fields)}
-    living = TWINS.c.deleted.is_(False)
-    documents = select(TWINS.c.device, TWINS.c.name, TWINS.c.state).where(TWINS.c.device.in_(ids), living)
+    documents = select(TWINS.c.device, TWINS.c.name, TWINS.c.state).where(
+        TWINS.c.device.in_(ids), Statement.living(TWINS)
+    )
     for device, name, state in connection.execute(documents):
         if name:
             views[device]["shadow"][name] = state

@@ -38,11 +38,17 @@ class Statement:
         wanted = self.condition(where)
         return select(*columns).select_from(self._rows()).where(wanted)
 
+    @staticmethod
+    def living(twin: Any) -> Expr:
+        """Whether a row of twins is no tombstone."""
+        result: Expr = twin.c.deleted.is_(False)
+        return result
+
     def _rows(self) -> FromClause:
         """Devices with the documents that were named so far."""
         rows: FromClause = DEVICES
         for document, twin in self._twins.items():
-            is_it = and_(twin.c.device == DEVICES.c.id, twin.c.name == document, twin.c.deleted.is_(False))
+            is_it = and_(twin.c.device == DEVICES.c.id, twin.c.name == document, self.living(twin))
             rows = rows.outerjoin(twin, is_it)
         return rows
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlmodel import Session, col, select
 
-from cloud_hub import audit, twins
+from cloud_hub import audit, fleet, twins
 from cloud_hub.clock import new_id
 from cloud_hub.errors import HubError
 from cloud_hub.tables import AlarmRow, AppliedRow, Rollout
@@ -39,8 +39,7 @@ def start(
 ) -> tuple[Rollout, list[Outgoing]]:  # fmt: skip
     """Push `limits` to the canary devices and begin to watch; what was desired before is kept for the way back."""
     for device in devices:
-        if not twins.exists(session, device):
-            raise HubError(404, "No such device", f"'{device}' has never been born here")
+        fleet.known(session, device)
     for other in session.exec(select(Rollout).where(Rollout.state == "watching")):
         if shared := sorted(set(other.devices) & set(devices)):
             detail = f"rollout {other.id} is still watched on {', '.join(shared)}; wait until it has ended"

@@ -174,6 +174,19 @@ def test_what_a_hand_removed_stays_removed_until_it_is_released(world: World) ->
     assert world.desired("a") == {"settings": {"period_s": 60}}
 
 
+def test_a_document_that_was_deleted_is_a_fresh_start(world: World) -> None:
+    """So a device that was forgotten and comes back gets its configuration."""
+    world.device("a")
+    world.configure("all", {"a": 1})
+    world.settle()
+    with world.db.write() as session:
+        twins.remove(session, "a", "", world.now, who="anna")
+    world.loop.changed(["a"])
+    world.settle()
+    assert world.desired("a") == {"a": 1}
+    assert world.stands("all") == {"a": "applied"}
+
+
 def test_nothing_is_written_when_nothing_changes(world: World) -> None:
     for number in range(5):
         world.device(f"d{number}", odd=bool(number % 2))

@@ -177,19 +177,19 @@ def test_cancelled_between_two_batches(db: Database) -> None:
     assert no.value.status == 409
 
 
-def test_cancelled_while_a_batch_waits_for_the_write_lock(db: Database) -> None:
+def test_cancelled_while_a_batch_waits_for_the_write_lock(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     job = start(db)
     run(db, steps=1)
     real = jobs._pending
 
-    def cancel_then(session: Any, number: str) -> list[str]:
-        found = real(session, number)
+    def cancel_then(session: Any, row: Job) -> list[str]:
+        found = real(session, row)
         with db.write() as other:
             jobs.cancel(other, job.id, NOW, "bob")
-        jobs._pending = real
+        monkeypatch.setattr(jobs, "_pending", real)
         return found
 
-    jobs._pending = cancel_then
+    monkeypatch.setattr(jobs, "_pending", cancel_then)
     assert run(db) == [Done()]
     assert set(outcomes(db, job).values()) == {"cancelled"}
 

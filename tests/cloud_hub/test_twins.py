@@ -11,7 +11,7 @@ import pytest
 from cloud_hub import audit, twins
 from cloud_hub.db import Database
 from cloud_hub.errors import HubError
-from cloud_hub.tables import Device
+from cloud_hub.tables import Device, TwinRow
 from shared.messages import Applied, AppliedState
 
 NOW = 1_800_000_000_000_000
@@ -59,8 +59,7 @@ def test_documents_are_separate(db: Database) -> None:
     desire(db, {"limits": []}, "thresholds")
     desire(db, {"limits": [1]}, "thresholds")
     with db.read() as session:
-        found = twins.documents(session, DEVICE)
-    assert {name: document.version for name, document in found.items()} == {"": 1, "thresholds": 2}
+        assert twins.versions(session, DEVICE) == {"": 1, "thresholds": 2}
 
 
 def test_a_stale_version_changes_nothing_and_is_409(db: Database) -> None:
@@ -139,6 +138,7 @@ def applied(db: Database, number: int, state: AppliedState, reason: str = "") ->
 
 
 def test_progress_keeps_the_last_word_of_the_newest_version(db: Database) -> None:
+    desire(db, {"settings": {"period_s": 1}})
     applied(db, 3, "received")
     applied(db, 3, "refused", "period_s is out of range")
     applied(db, 2, "verified")
@@ -151,7 +151,31 @@ def test_progress_keeps_the_last_word_of_the_newest_version(db: Database) -> Non
     assert (row.version, row.state, row.reason) == (4, "verified", "")
 
 
-def test_only_known_devices_have_twins(db: Database) -> None:
+def test_what_is_no_longer_desired_has_no_progress(db: Database) -> None:
+    desire(db, {"settings": {"period_s": 1}})
+    applied(db, 1, "verified")
+    desire(db, {"settings": None})
     with db.read() as session:
-        assert twins.exists(session, DEVICE)
-        assert not twins.exists(session, "press-4")
+        assert twins.progress(session, DEVICE) == []
+
+
+def owners(db: Database) -> Any:
+    with db.read() as session:
+        row = session.get(TwinRow, (DEVICE, ""))
+        return row.owners if row else None
+
+
+def test_each_leaf_of_desired_names_who_set_it_last(db: Database) -> None:
+    desire(db, {"a": {"b": 1, "c": [1, 2]}, "d": {}}, who="anna")
+    assert owners(db) == {"a": {"b": "anna", "c": "anna"}, "d": "anna"}
+    desire(db, {"a": {"b": 2}, "e": {"f": {"g": 1}}}, who="hub")
+    assert owners(db) == {"a": {"b": "hub", "c": "anna"}, "d": "anna", "e": {"f": {"g": "hub"}}}
+    ask(db, "update", {"state": {"reported": {"a": {"b": 2}}}})
+    assert owners(db) == {"a": {"b": "hub", "c": "anna"}, "d": "anna", "e": {"f": {"g": "hub"}}}
+    desire(db, {"a": None, "e": {"f": 3}}, who="bob")
+    assert owners(db) == {"d": "anna", "e": {"f": "bob"}}
+    ask(db, "update", {"state": None})
+    assert owners(db) == {}
+    desire(db, {"a": 1}, who="anna")
+    ask(db, "delete")
+    assert owners(db) == {}

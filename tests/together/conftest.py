@@ -112,6 +112,11 @@ class World:
         headers = {"Authorization": f"Bearer {token}"}
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.rest}/api/v1", headers=headers, timeout=20)
 
+    @staticmethod
+    def program(name: str) -> str:
+        """Path of an installed console script."""
+        return _program(name)
+
     # -- processes ---------------------------------------------------------------------------------
 
     def start_hub(self) -> None:
