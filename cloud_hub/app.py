@@ -9,9 +9,9 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from cloud_hub import diagnosis, jobs
+from cloud_hub import aws_key, diagnosis, jobs
 from cloud_hub.actions import desk as actions
-from cloud_hub.api import commands, configurations, devices, incidents, models, problems, query, tags, twins
+from cloud_hub.api import aws, commands, configurations, devices, incidents, models, problems, query, tags, twins
 from cloud_hub.api import jobs as job_routes
 from cloud_hub.api.bells import Bells
 from cloud_hub.api.hub import Hub
@@ -41,8 +41,9 @@ class HubApp:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        aws_key.read(settings.aws_key_path)
         self.db = Database(settings.database_url)
-        self._listener = Listener(settings.mqtt, self.db, settings.twins.max_bytes, self.ring, self.changed)
+        self._listener = Listener(settings.mqtt, self.db, settings.twins, self.ring, self.changed)
         self._announcer = Announcer(settings)
         self._bells = Bells()
         engine = _engine(settings)
@@ -158,6 +159,7 @@ def web(lifespan: Any = None) -> FastAPI:
     rooms = (devices, commands, tags, query, twins, incidents, models, job_routes, configurations)
     for router in (*(room.router for room in rooms), configurations.owners_router):
         app.include_router(router)
+    aws.install(app)
 
     @app.get("/healthz", tags=["health"])
     def healthz() -> dict[str, Any]:

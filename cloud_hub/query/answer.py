@@ -80,12 +80,12 @@ def groups(session: Session, query: Query, limit: int, after: str) -> Page:
     if not after.isascii() or not (after or "0").isdecimal() or len(after) > 9:
         raise HubError(400, "No such page", "give as `after` what the page before gave as `next`")
     start = int(after or 0)
-    found = session.connection().execute(_grouped(session, query).offset(start).limit(limit + 1)).all()
+    found = session.connection().execute(grouped(session, query).offset(start).limit(limit + 1)).all()
     rows = [_counted(query, dict(row._mapping)) for row in found[:limit]]
     return Page(rows=rows, next=str(start + limit) if len(found) > limit else "")
 
 
-def _grouped(session: Session, query: Query) -> Select[Any]:
+def grouped(session: Session, query: Query) -> Select[Any]:
     """Groups by type and value; the inner select makes the columns, so that the outer one repeats no parameter."""
     statement = Statement(session)
     keys: list[Any] = []

@@ -26,7 +26,7 @@ class Word:
 CONSTANTS: dict[str, Scalar] = {"TRUE": True, "FALSE": False, "NULL": None}
 _WORD = re.compile(
     r"""\s+
-    | (?P<quoted> \[\[ (?:(?!\]\]).)+ \]\] )
+    | (?P<quoted> \[\[ .+? \]\] (?!\]) )
     | (?P<string> '(?:[^'\\]|\\.|'')*' | "(?:[^"\\]|\\.|"")*" )
     | (?P<number> -?[0-9]+ (?:\.[0-9]+)? (?:[eE][+-]?[0-9]+)? )
     | (?P<name> [^\W\d][\w-]* )

@@ -104,10 +104,10 @@ NAMES = ["a", "b", "a b", "x.y", "it's", "é", "%", "0", "in", "--"]
 TEXTS = ["", "a", "A", "b", "ab", "a%", "%", "_", "1", "true", "null", "é", "𝄞", "z", "it's", '"', "\\", "');--", "{}"]
 NUMBERS = [0, 1, -1, 2, 10, 1.0, 0.1, 0.5, -2.5, 1e300, 1e-300, 1e16, 2**53, 2**53 + 1, 0.1 + 0.2, 123456789.123456789]
 scalars: st.SearchStrategy[Scalar] = st.one_of(
-    st.sampled_from(TEXTS), st.sampled_from(TEXTS), st.sampled_from(NUMBERS), st.booleans(), st.none(),
+    st.sampled_from(TEXTS), st.sampled_from(TEXTS), st.sampled_from(NUMBERS), st.booleans(), st.booleans(), st.none(),
     st.integers(-(10**15), 10**15), st.floats(allow_nan=False, allow_infinity=False), st.text("ab%_é", max_size=3),
 )  # fmt: skip
-names = st.sampled_from(["a"] * 8 + ["b"] * 4 + NAMES)  # few, so that conditions often find something
+names = st.sampled_from(["a"] * 16 + ["b"] * 4 + NAMES)  # few, so that conditions often find something
 values = st.recursive(
     scalars,
     lambda inner: st.one_of(st.dictionaries(names, inner, max_size=3), st.lists(inner, max_size=2)),
@@ -120,7 +120,7 @@ fleets = st.lists(
         "state": st.sampled_from(["online", "offline"]), "version": st.sampled_from(["", "1.2", "1.10"]),
         "seen_us": st.integers(0, 3), "tags": objects, "classic": st.none() | documents, "gates": st.none() | documents,
         "deleted": documents,
-    }), min_size=1, max_size=5,
+    }), min_size=2, max_size=6,
 )  # fmt: skip
 
 
