@@ -89,11 +89,10 @@ def request(
         new, replies = twin.delete(old, name or device, payload, now_s)
     if new is not old:
         patch = replies[0].body.get("state")
-        if verb == "delete":
-            owners = {}  # a fresh start: what comes next in this document is nobody's yet
-        elif patch is None or "desired" in patch:
+        if verb == "delete" or patch is None or "desired" in patch:
             desired = new.state.get("desired", {})
-            owners = owned(owners, desired, (patch or {}).get("desired") or {}, who)
+            # A deleted document is a fresh start; an emptied one remembers who took away what.
+            owners = {} if verb == "delete" else owned(owners, desired, (patch or {}).get("desired") or {}, who)
             _audited(session, device, name, verb, new.version, now_us, who, trace)
         change = {"device": device, "name": name, "version": new.version, "t_us": now_us, "who": who,
                   "trace_id": trace_id(trace), "verb": verb, "patch": patch}  # fmt: skip

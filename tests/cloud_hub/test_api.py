@@ -323,7 +323,7 @@ def test_a_twin_changes_under_a_version(world: World) -> None:
 def test_tags_change_under_their_entity_tag_and_never_reach_the_device(world: World) -> None:
     path, before = "/api/v1/devices/press-3/tags", len(world.published)
     world.ask("PUT", path, json={})
-    rang = len(world.rang)
+    changed = len(world.changed)
     first = world.ask("PATCH", path, json={"site": "a", "line": {"no": 3}})
     assert (first.status_code, first.json()) == (200, {"site": "a", "line": {"no": 3}})
     tag = first.headers["etag"]
@@ -333,7 +333,7 @@ def test_tags_change_under_their_entity_tag_and_never_reach_the_device(world: Wo
     assert tag in problem(world.ask("PUT", path, json={"site": "b"}, headers={"If-Match": tag}), 412)
     assert world.ask("PUT", path, json={"site": "b"}, headers={"If-Match": "*"}).json() == {"site": "b"}
     assert world.ask("PATCH", path, json={"site": "b"}).headers["etag"] == world.ask("GET", path).headers["etag"]
-    assert world.rang[rang:] == ["configurations"] * 3, "nothing changed, nothing rings"
+    assert world.changed[changed:] == ["press-3"] * 3, "nothing changed, nothing is looked at"
     assert "8192" in problem(world.ask("PATCH", path, json={f"a{n}": "x" * 4000 for n in range(3)}), 413)
     assert world.ask("PUT", "/api/v1/devices/gone/tags", json={"a": 1}, headers={"If-Match": "*"}).status_code == 200
     kinds = [row["kind"] for row in world.ask("GET", "/api/v1/audit", params={"kind": "tags."}).json()["rows"]]
