@@ -44,6 +44,7 @@ bench: .venv/.dev ## all benchmarks; one: .venv/bin/python -m benchmarks.twin
 	$(BIN)/python -m benchmarks.frames
 	$(BIN)/python -m benchmarks.twin
 	$(BIN)/python -m benchmarks.query
+	$(BIN)/python -m benchmarks.jobs
 
 reference: .venv/.dev ## write openapi.json, asyncapi.yaml and the configurations' schemas anew
 	$(BIN)/python docs/reference/generate.py

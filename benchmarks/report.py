@@ -23,8 +23,8 @@ class Row:
     unit: str
 
 
-def arguments(description: str, **defaults: float) -> argparse.Namespace:
-    """The options that all benchmarks have: --json, --seed, and numbers of their own."""
+def arguments(description: str, **defaults: float | str) -> argparse.Namespace:
+    """The options that all benchmarks have: --json, --seed, and values of their own."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", type=Path, help="write the figures there")
     parser.add_argument("--seed", type=int, default=7)

@@ -9,14 +9,16 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from cloud_hub import aws_key, diagnosis
+from cloud_hub import aws_key, diagnosis, jobs
 from cloud_hub.actions import desk as actions
-from cloud_hub.api import aws, commands, devices, incidents, models, problems, query, tags, twins
+from cloud_hub.api import aws, commands, configurations, devices, incidents, models, problems, query, tags, twins
+from cloud_hub.api import jobs as job_routes
 from cloud_hub.api.bells import Bells
 from cloud_hub.api.hub import Hub
 from cloud_hub.autoscale import Scaler
 from cloud_hub.autoscale.steps import Autoscaler
 from cloud_hub.clock import now_us
+from cloud_hub.configurator import Configurator
 from cloud_hub.db import Database
 from cloud_hub.discovery import Announcer
 from cloud_hub.experts import Expert
@@ -41,16 +43,21 @@ class HubApp:
         self.settings = settings
         aws_key.read(settings.aws_key_path)
         self.db = Database(settings.database_url)
-        self._listener = Listener(settings.mqtt, self.db, settings.twins, self.ring)
+        self._listener = Listener(settings.mqtt, self.db, settings.twins, self.ring, self.changed)
         self._announcer = Announcer(settings)
         self._bells = Bells()
         engine = _engine(settings)
         experts = ExpertDesk(self.db, _experts(settings), settings.experts, settings.twins.max_bytes)
+        self._configurator = Configurator(
+            self.db, self.publish, settings.twins.max_bytes, settings.configurations.period_s
+        )
         self._loops = {
             "experts": Loop("experts", lambda: self.publish(experts.step()), 1.0),
             "desk": Loop("desk", lambda: self._desk(engine), 1.0),
             "actions": Loop("actions", self._actions, 0.5),
             "rollouts": Loop("rollouts", self._rollouts, 1.0),
+            "jobs": Loop("jobs", self._jobs, 1.0),
+            "configurations": Loop("configurations", self._configurations, 1.0),
         }
         scaler = _scaler(settings)
         if scaler is not None:
@@ -73,11 +80,21 @@ class HubApp:
         self.db.close()
 
     def ring(self, name: str) -> None:
-        """Wake the loop `name`, or the requests that wait for the command `name`."""
+        """Wake the loop `name`, or the requests that wait for the command `name`.
+
+        Configurations are then held against every device.
+        """
+        if name == "configurations":
+            self._configurator.all_changed()
         if name in self._loops:
             self._loops[name].ring()
         else:
             self._bells.ring(name)
+
+    def changed(self, devices: Iterable[str]) -> None:
+        """Hold the configurations against these devices."""
+        self._configurator.changed(devices)
+        self._loops["configurations"].ring()
 
     def publish(self, messages: Iterable[Outgoing]) -> None:
         """Publish what is already committed."""
@@ -105,6 +122,17 @@ class HubApp:
             messages = rollout.step(session, now_us(), self.settings.twins.max_bytes)
         self.publish(messages)
 
+    def _jobs(self) -> None:
+        done = jobs.step(self.db, now_us(), self.settings.twins.max_bytes)
+        if done is not None:  # one piece at a time, so that others get the database in between
+            self.publish(done.messages)
+            self.changed(done.outcomes)
+            self.ring("jobs")
+
+    def _configurations(self) -> None:
+        if self._configurator.step():
+            self._loops["configurations"].ring()
+
     # -- REST --------------------------------------------------------------------------------------
 
     def rest(self) -> FastAPI:
@@ -119,7 +147,7 @@ class HubApp:
         app = web(lifespan)
         app.state.hub = Hub(
             settings=self.settings, db=self.db, publish=self.publish, ring=self.ring,
-            connected=lambda: self._listener.connected, bells=self._bells,
+            connected=lambda: self._listener.connected, changed=self.changed, bells=self._bells,
         )  # fmt: skip
         return app
 
@@ -128,8 +156,9 @@ def web(lifespan: Any = None) -> FastAPI:
     """The routes alone; `openapi.json` is made from this without a database."""
     app = FastAPI(title="Tidegate hub", version=VERSION, lifespan=lifespan, docs_url=None, redoc_url=None)
     problems.install(app)
-    for room in (devices, tags, query, twins, commands, incidents, models):
-        app.include_router(room.router)
+    rooms = (devices, commands, tags, query, twins, incidents, models, job_routes, configurations)
+    for router in (*(room.router for room in rooms), configurations.owners_router):
+        app.include_router(router)
     aws.install(app)
 
     @app.get("/healthz", tags=["health"])

@@ -1,6 +1,8 @@
 """Who set which leaf of desired state. A core: the tree of owners has desired's shape, with a name at each leaf.
 
-An owner is a token's name, a device's id, `hub` for what the hub learned, `job:<id>` or `configuration:<id>`.
+An owner is a token's name, a device's id, `hub` for what the hub learned, `job:<id>` or `configuration:<id>`;
+`released:<name>` was given back to the configurations. Beside desired's own leaves stands `removed:<name>` where
+somebody took away what a configuration had set: a removal is a change like any other.
 Kubernetes' server-side apply keeps field managers for the same reason: nobody's change is undone unseen.
 """
 
@@ -8,13 +10,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from shared.merge import Path, leaves, written
 from shared.twin import State
-
-__all__ = ["CONFIGURATION", "JOB", "Path", "leaves", "owned", "written"]
 
 CONFIGURATION = "configuration:"
 JOB = "job:"
+RELEASED = "released:"
+REMOVED = "removed:"
+RESERVED = (CONFIGURATION, JOB, RELEASED, REMOVED)
+"""No name of a person begins so. Device ids hold no colon."""
 
 
 def owned(owners: State, desired: State, patch: State, who: str) -> State:
@@ -28,7 +31,20 @@ def owned(owners: State, desired: State, patch: State, who: str) -> State:
             result[key] = owned(old if isinstance(old, dict) else {}, value, patch[key], who)
         else:
             result[key] = _all(value, who)
+    for key in owners.keys() - desired.keys():
+        left = _removed(owners[key], who)
+        if left:
+            result[key] = left
     return result
+
+
+def _removed(owner: Any, who: str) -> Any:
+    """What is kept of the owners of what is gone: who took away a configuration's leaf. None when nothing is."""
+    if isinstance(owner, dict):
+        return {key: left for key, inner in owner.items() if (left := _removed(inner, who))}
+    if owner.startswith(CONFIGURATION) and not who.startswith(CONFIGURATION):
+        return REMOVED + who
+    return owner if owner.startswith(REMOVED) else None
 
 
 def _all(value: Any, who: str) -> Any:

@@ -60,6 +60,12 @@ class Twins(_Table):
     aws_key_file: str = ""
 
 
+class Configurations(_Table):
+    """Every `period_s` seconds all devices are held against the configurations; one that changed is at once."""
+
+    period_s: float = Field(default=300.0, gt=0)
+
+
 class Experts(_Table):
     """`bundles` maps a device's model name to the folder of the expert's bundle that answers for it.
 
@@ -126,6 +132,7 @@ class Settings(BaseSettings):
     mqtt: Mqtt = Mqtt()
     discovery: Discovery = Discovery()
     twins: Twins = Twins()
+    configurations: Configurations = Configurations()
     experts: Experts = Experts()
     glm: Glm = Glm()
     actions: Actions = Actions()

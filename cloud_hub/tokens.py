@@ -11,7 +11,9 @@ from sqlmodel import Session, select
 from cloud_hub import audit
 from cloud_hub.clock import new_id
 from cloud_hub.errors import HubError
+from cloud_hub.owners import RESERVED
 from cloud_hub.tables import Token
+from shared.errors import ConfigError
 
 Role = Literal["viewer", "operator", "auditor", "admin"]
 
@@ -29,7 +31,10 @@ def _digest(text: str) -> str:
 
 
 def create(session: Session, name: str, role: Role, now_us: int, who: str) -> str:
-    """Make a token and return its text, which nobody can read again."""
+    """Make a token and return its text, which nobody can read again. Its name owns what is changed with it."""
+    if name.startswith(RESERVED):
+        cure = f"begin with anything but {', '.join(RESERVED)}"
+        raise ConfigError("token name", f"'{name}' would pass for the hub's own", cure)
     text = f"tg_{secrets.token_urlsafe(32)}"
     session.add(Token(id=new_id(), name=name, role=role, digest=_digest(text), created_us=now_us))
     audit.add(session, now_us, who, "token.created", name, role=role)

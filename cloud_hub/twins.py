@@ -47,7 +47,7 @@ _KEY = (_TWINS.c.device == bindparam("b_device"), _TWINS.c.name == bindparam("b_
 _SELECT = select(_TWINS).where(*_KEY).with_for_update()
 _INSERT, _UPDATE = insert(_TWINS), update(_TWINS).where(*_KEY)
 _INSERT_CHANGE = insert(_CHANGES)
-_FORGET = delete(_CHANGES).where(
+FORGET = delete(_CHANGES).where(
     _CHANGES.c.device == bindparam("b_device"), _CHANGES.c.name == bindparam("b_name"),
     _CHANGES.c.version < bindparam("b_oldest"),
 )  # fmt: skip
@@ -91,7 +91,8 @@ def request(
         patch = replies[0].body.get("state")
         if verb == "delete" or patch is None or "desired" in patch:
             desired = new.state.get("desired", {})
-            owners = owned(owners, desired, (patch or {}).get("desired") or {}, who)
+            # A deleted document is a fresh start; an emptied one remembers who took away what.
+            owners = {} if verb == "delete" else owned(owners, desired, (patch or {}).get("desired") or {}, who)
             _audited(session, device, name, verb, new.version, now_us, who, trace)
         change = {"device": device, "name": name, "version": new.version, "t_us": now_us, "who": who,
                   "trace_id": trace_id(trace), "verb": verb, "patch": patch}  # fmt: skip
@@ -99,19 +100,34 @@ def request(
     return replies
 
 
+def columns(new: twin.Document, owners: twin.State) -> dict[str, Any]:
+    """A document as its row holds it, without the key."""
+    return {"version": new.version, "deleted": new.deleted, "state": new.state, "marks": new.metadata,
+            "owners": owners, "timestamp": new.timestamp}  # fmt: skip
+
+
+def snapshot(old: twin.Document, new: twin.Document) -> twin.State | None:
+    """The whole state where history must keep it: at a beginning, and every so many versions."""
+    return new.state if old.deleted or new.version % SNAPSHOT_EVERY == 0 else None
+
+
+def outlived(device: str, name: str, new: twin.Document) -> dict[str, Any] | None:
+    """What `FORGET` is to be given now and then, so that history does not grow for ever."""
+    if new.version % SNAPSHOT_EVERY:
+        return None
+    return {"b_device": device, "b_name": name, "b_oldest": new.version - KEPT_VERSIONS}
+
+
 def _store(session: Session, old: twin.Document, new: twin.Document, owners: twin.State, change: twin.State) -> None:
-    values = {"version": new.version, "deleted": new.deleted, "state": new.state, "marks": new.metadata,
-              "owners": owners, "timestamp": new.timestamp}  # fmt: skip
+    values = columns(new, owners)
     connection = session.connection()
     if old.version == 0:
         connection.execute(_INSERT, {"device": change["device"], "name": change["name"]} | values)
     else:
         connection.execute(_UPDATE, {"b_device": change["device"], "b_name": change["name"]} | values)
-    whole = old.deleted or new.version % SNAPSHOT_EVERY == 0
-    connection.execute(_INSERT_CHANGE, change | {"state": new.state if whole else None})
-    if new.version % SNAPSHOT_EVERY == 0:
-        oldest = new.version - KEPT_VERSIONS
-        connection.execute(_FORGET, {"b_device": change["device"], "b_name": change["name"], "b_oldest": oldest})
+    connection.execute(_INSERT_CHANGE, change | {"state": snapshot(old, new)})
+    if old_versions := outlived(change["device"], change["name"], new):
+        connection.execute(FORGET, old_versions)
 
 
 def _audited(

@@ -126,6 +126,7 @@ def _change(hub: Hub, thing: str, name: str | None, verb: str, body: bytes, call
         accepted, messages = _ask(session, hub, thing, name, verb, body, caller)
     hub.publish(messages)
     hub.ring("actions")
+    hub.changed([thing])
     return _json(accepted)
 
 

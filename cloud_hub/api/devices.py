@@ -59,7 +59,9 @@ def register(device: str, hub: TheHub, caller: Operator, response: Response) -> 
     with hub.db.write() as session:
         if not fleet.register(session, device, now_us(), who=caller.who, trace=caller.trace):
             response.status_code = 200
-        return fleet.device(session, device)
+        row = fleet.device(session, device)
+    hub.changed([device])
+    return row
 
 
 @router.delete("/{device}", status_code=204)
@@ -71,6 +73,7 @@ def remove(device: str, hub: TheHub, caller: Administrator) -> None:
             messages += twins.remove(session, device, name, now_us(), who=caller.who, trace=caller.trace)
         fleet.remove(session, device, now_us(), who=caller.who, trace=caller.trace)
     hub.publish(messages)
+    hub.changed([device])
 
 
 @router.get("/{device}/telemetry/{metric:path}")

@@ -22,13 +22,17 @@ from shared.ids import TRACEPARENT
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hub:
-    """The parts that routes need; `connected` tells whether the broker is there."""
+    """The parts that routes need; `connected` tells whether the broker is there.
+
+    `changed` is told devices whose tags or twins changed, so that configurations follow at once.
+    """
 
     settings: Settings
     db: Database
     publish: Callable[[Iterable[Outgoing]], None]
     ring: Callable[[str], None]
     connected: Callable[[], bool]
+    changed: Callable[[Iterable[str]], None] = lambda devices: None
     bells: Bells = field(default_factory=Bells)
 
 

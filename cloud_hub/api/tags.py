@@ -48,6 +48,6 @@ def _change(
             matched(condition, row.tags_version)
         changed = tags.change(session, row, patch, now_us(), who=caller.who, trace=caller.trace, whole=whole)
     if changed:
-        hub.ring("configurations")
+        hub.changed([device])
     response.headers["ETag"] = etag(row.tags_version)
     return row.tags

@@ -98,6 +98,7 @@ def _change(
         )  # fmt: skip
         body = _get(session, hub, device, name)
     hub.publish(messages)
+    hub.changed([device])
     return _answer(body)
 
 
@@ -108,6 +109,7 @@ def _delete(hub: Hub, device: str, name: str, caller: Operator, condition: str |
         matched(condition, 0 if document.deleted else document.version)
         messages = twins.remove(session, device, name, now_us(), who=caller.who, trace=caller.trace)
     hub.publish(messages)
+    hub.changed([device])
 
 
 @router.get("", response_model=TwinView)

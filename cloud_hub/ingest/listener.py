@@ -32,10 +32,16 @@ NO_ALIAS = "this broker ends connections that ask for $aws topics: use mosquitto
 
 
 class Listener:
-    """The hub's connection to the broker. `ring(name)` wakes the loop that has new work."""
+    """The hub's connection to the broker. `ring(name)` wakes the loop that has new work.
 
-    def __init__(self, settings: Mqtt, db: Database, twins: Twins, ring: Callable[[str], None]) -> None:
-        self._db, self._ring = db, ring
+    `changed` is told devices whose birth or twin was stored.
+    """
+
+    def __init__(
+        self, settings: Mqtt, db: Database, twins: Twins, ring: Callable[[str], None],
+        changed: Callable[[Iterable[str]], None] = lambda devices: None,
+    ) -> None:  # fmt: skip
+        self._db, self._ring, self._changed = db, ring, changed
         self._alias = twins.aws_alias
         self._writer = Writer(db.hub_epoch, twins.max_bytes, twins.aws_max_bytes)
         self._queue: queue.Queue[Inbound | None] = queue.Queue(QUEUE)
@@ -122,6 +128,8 @@ class Listener:
             inbound.acknowledge()
         for name in results.rang:
             self._ring(name)
+        if results.changed:
+            self._changed(results.changed)
 
     def _commit(self, said: list[tuple[Inbound, Said]]) -> Results:
         """Commit all of it, however often the database must be asked; a message that cannot be stored is refused."""
@@ -164,4 +172,5 @@ def _joined(parts: list[Results]) -> Results:
         whole.acks |= part.acks
         whole.messages += part.messages
         whole.rang |= part.rang
+        whole.changed |= part.changed
     return whole

@@ -27,12 +27,13 @@ log = logging.getLogger(__name__)
 @dataclass(slots=True)
 class Results:
     """What a transaction leaves to do after its commit. `rang` names the loops that have new work,
-    and the commands that have ended.
+    and the commands that have ended; `changed` the devices whose birth or twin may make configurations apply otherwise.
     """
 
     acks: dict[tuple[str, str, str], int] = field(default_factory=dict)
     messages: list[Outgoing] = field(default_factory=list)
     rang: set[str] = field(default_factory=set)
+    changed: set[str] = field(default_factory=set)
 
     def outgoing(self) -> list[Outgoing]:
         """Everything to publish: replies first, then one acknowledgement for each stream that moved."""
@@ -107,6 +108,8 @@ class Writer:
                 who=said.device, max_bytes=self._max_bytes[said.prefix], trace=trace,
             )  # fmt: skip
             results.rang.add("actions")
+            if said.verb != "get":
+                results.changed.add(said.device)
         else:
             log.warning("twin.unknown_device", extra={"fields": {"device": said.device}, "trace": trace})
             replies = [twins.unknown(said.verb, said.payload, now_us)]
@@ -124,6 +127,7 @@ class Writer:
 
     def _birth(self, session: Session, birth: Birth, now_us: int, results: Results) -> None:
         row = fleet.born(session, birth, now_us)
+        results.changed.add(birth.device)
         log.info("device.birth", extra={"fields": {"device": birth.device, "state": birth.state}})
         if row is None:
             return

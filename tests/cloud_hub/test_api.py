@@ -18,10 +18,12 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from cloud_hub import audit, commands, fleet, incidents, telemetry, tokens, twins
+from cloud_hub import audit, commands, fleet, incidents, jobs, telemetry, tokens, twins
 from cloud_hub.actions import desk
 from cloud_hub.api.hub import Hub
 from cloud_hub.app import web
+from cloud_hub.clock import now_us
+from cloud_hub.configurator import Configurator
 from cloud_hub.db import Database
 from cloud_hub.settings import Settings
 from cloud_hub.twins import Outgoing
@@ -78,6 +80,20 @@ ROUTES: dict[tuple[str, str], str] = {
     ("POST", "/api/v1/thresholds/rollouts"): "operate",
     ("GET", "/api/v1/thresholds/rollouts/{rollout_id}"): "read",
     ("GET", "/api/v1/scaling/steps"): "read",
+    ("POST", "/api/v1/jobs/preview"): "operate",
+    ("POST", "/api/v1/jobs"): "operate",
+    ("GET", "/api/v1/jobs"): "read",
+    ("GET", "/api/v1/jobs/{job_id}"): "read",
+    ("GET", "/api/v1/jobs/{job_id}/devices"): "read",
+    ("POST", "/api/v1/jobs/{job_id}/cancel"): "operate",
+    ("GET", "/api/v1/configurations"): "read",
+    ("GET", "/api/v1/configurations/{configuration_id}"): "read",
+    ("GET", "/api/v1/configurations/{configuration_id}/devices"): "read",
+    ("PUT", "/api/v1/configurations/{configuration_id}"): "operate",
+    ("PATCH", "/api/v1/configurations/{configuration_id}"): "operate",
+    ("DELETE", "/api/v1/configurations/{configuration_id}"): "operate",
+    ("GET", f"{DEVICE}/twin/owners"): "read",
+    ("POST", f"{DEVICE}/twin/release"): "operate",
 }
 """Every route and the power it needs: a route that is missing here fails the test below."""
 
@@ -94,10 +110,11 @@ class World:
         self.db = Database(f"sqlite:///{folder / 'hub.sqlite'}")
         self.published: list[Outgoing] = []
         self.rang: list[str] = []
+        self.changed: list[str] = []
         self.app: FastAPI = web()
         self.app.state.hub = Hub(
             settings=Settings(state_dir=str(folder)), db=self.db, publish=self.published.extend, ring=self.rang.append,
-            connected=lambda: True,
+            connected=lambda: True, changed=self.changed.extend,
         )  # fmt: skip
         self.client = TestClient(self.app, raise_server_exceptions=False)
         with self.db.write() as session:
@@ -121,7 +138,7 @@ class World:
             "device": "press-3", "metric": "cpu.load", "name": "gates", "incident_id": incident.id,
             "action_id": desk.propose(session, incident, "capture", "digits", "why", NOW, settings).id,
             "command_id": commands.create(session, "press-3", "restart", "digits", NOW, who="test")[0].id,
-            "rollout_id": "none",
+            "rollout_id": "none", "job_id": "none", "configuration_id": "none",
         }  # fmt: skip
         for name in ("", "gates"):
             twins.desire(session, "press-3", name, {"a": 1}, NOW, who="test", max_bytes=32768)
@@ -306,7 +323,7 @@ def test_a_twin_changes_under_a_version(world: World) -> None:
 def test_tags_change_under_their_entity_tag_and_never_reach_the_device(world: World) -> None:
     path, before = "/api/v1/devices/press-3/tags", len(world.published)
     world.ask("PUT", path, json={})
-    rang = len(world.rang)
+    changed = len(world.changed)
     first = world.ask("PATCH", path, json={"site": "a", "line": {"no": 3}})
     assert (first.status_code, first.json()) == (200, {"site": "a", "line": {"no": 3}})
     tag = first.headers["etag"]
@@ -316,7 +333,7 @@ def test_tags_change_under_their_entity_tag_and_never_reach_the_device(world: Wo
     assert tag in problem(world.ask("PUT", path, json={"site": "b"}, headers={"If-Match": tag}), 412)
     assert world.ask("PUT", path, json={"site": "b"}, headers={"If-Match": "*"}).json() == {"site": "b"}
     assert world.ask("PATCH", path, json={"site": "b"}).headers["etag"] == world.ask("GET", path).headers["etag"]
-    assert world.rang[rang:] == ["configurations"] * 3, "nothing changed, nothing rings"
+    assert world.changed[changed:] == ["press-3"] * 3, "nothing changed, nothing is looked at"
     assert "8192" in problem(world.ask("PATCH", path, json={f"a{n}": "x" * 4000 for n in range(3)}), 413)
     assert world.ask("PUT", "/api/v1/devices/gone/tags", json={"a": 1}, headers={"If-Match": "*"}).status_code == 200
     kinds = [row["kind"] for row in world.ask("GET", "/api/v1/audit", params={"kind": "tags."}).json()["rows"]]
@@ -374,21 +391,104 @@ def test_the_audit_trail_is_verified_when_asked(world: World) -> None:
         assert audit.verify(session) is None
 
 
+def test_a_job_from_preview_to_end(world: World) -> None:
+    work = {"kind": "twin", "query": "id = 'press-3'", "document": "bulk", "content": {"period_s": 5}}
+    seen = world.ask("POST", "/api/v1/jobs/preview", json=work | {"limit": 5}).json()
+    assert seen["found"] == 1
+    assert seen["devices"] == [
+        {"device": "press-3", "state": "written", "reason": "", "changes": [{"path": "period_s", "after": 5}]}
+    ]
+    answer = world.ask("POST", "/api/v1/jobs", json=work)
+    assert answer.status_code == 202
+    assert "jobs" in world.rang
+    path = f"/api/v1/jobs/{answer.json()['id']}"
+    while jobs.step(world.db, now_us(), 32768) is not None:
+        pass
+    shown = world.ask("GET", path).json()
+    assert (shown["job"]["state"], shown["devices"]) == ("completed", {"written": 1})
+    (device,) = world.ask("GET", f"{path}/devices", params={"state": "written"}).json()
+    assert (device["device"], device["version"], device["in_force"]) == ("press-3", 1, False)
+    assert world.ask("GET", f"{path}/devices", params={"after": "press-3"}).json() == []
+    assert world.ask("GET", "/api/v1/jobs", params={"state": "completed"}).json()[0] == shown
+    assert "already completed" in problem(world.ask("POST", f"{path}/cancel"), 409)
+    problem(world.ask("POST", "/api/v1/jobs", json=work | {"query": "tags.x ="}), 400)
+
+
+def test_a_job_of_commands_shows_how_each_stands(world: World) -> None:
+    content = {"verb": "diagnose", "target": "processes"}
+    work = {"kind": "command", "query": "id IN ['press-3', 'gone']", "content": content}
+    number = world.ask("POST", "/api/v1/jobs", json=work | {"max_s": 60}).json()["id"]
+    while jobs.step(world.db, now_us(), 32768) is not None:
+        pass
+    rows = world.ask("GET", f"/api/v1/jobs/{number}/devices").json()
+    assert [(row["device"], row["command"]["state"], row["in_force"]) for row in rows] == [
+        ("gone", "queued", None), ("press-3", "sent", None),
+    ]  # fmt: skip
+
+
+def test_a_configuration_from_its_creation_to_its_end(world: World) -> None:
+    path, content = "/api/v1/configurations/slow", {"conf": {"period_s": 60, "x": 1}}
+    body = {"target": "id = 'press-3'", "content": content, "metrics": {"all": "*"}, "labels": {"by": "test"}}
+    loop = Configurator(world.db, world.published.extend, 32768, 300)
+    assert world.ask("PUT", path, json=body).status_code == 201
+    assert world.ask("PUT", path, json=body | {"priority": 3}).status_code == 200
+    assert "other content" in problem(world.ask("PUT", path, json=body | {"content": {"conf": {"x": 2}}}), 409)
+    assert world.ask("PATCH", path, json={"priority": 4}).json()["priority"] == 4
+    problem(world.ask("PATCH", path, json={"target": "tags.x ="}), 400)
+    assert "configurations" in world.rang
+    loop.step()
+    world.ask("PATCH", "/api/v1/devices/press-3/twin/name/conf", json={"desired": {"period_s": 7}})
+    assert "press-3" in world.changed
+    loop.changed(["press-3"])
+    loop.step()
+    shown = world.ask("GET", path).json()
+    assert shown["metrics"] == {
+        "targeted": 1, "applied": 0, "conflicts": 1, "overridden": 0, "refused": 0, "in_force": 0, "all": 1,
+    }  # fmt: skip
+    (row,) = world.ask("GET", f"{path}/devices", params={"state": "conflict"}).json()
+    assert row["conflicts"][0]["at"] == "period_s"
+    owners = world.ask("GET", "/api/v1/devices/press-3/twin/owners", params={"name": "conf"}).json()
+    assert {(one["path"], one["owner"], one["value"]) for one in owners["owners"]} == {
+        ("period_s", "the admin", 7), ("x", "configuration:slow", 1),
+    }  # fmt: skip
+    assert owners["conflicts"] == row["conflicts"]
+    release = "/api/v1/devices/press-3/twin/release"
+    given = world.ask("POST", release, json={"document": "conf", "paths": ["period_s"]})
+    assert given.json() == ["period_s"]
+    assert "nobody has set 'y'" in problem(world.ask("POST", release, json={"document": "conf", "paths": ["y"]}), 404)
+    loop.changed(["press-3"])
+    loop.step()
+    listed = world.ask("GET", "/api/v1/configurations").json()
+    assert [(one["configuration"]["id"], one["devices"]) for one in listed] == [("slow", {"applied": 1})]
+    assert world.ask("DELETE", path).status_code == 204
+    problem(world.ask("GET", path), 404)
+    loop.all_changed()
+    loop.step()
+    state = world.ask("GET", "/api/v1/devices/press-3/twin/name/conf").json()["state"]
+    assert state == {}
+    kinds = {row["kind"] for row in world.ask("GET", "/api/v1/audit").json()["rows"]}
+    assert kinds >= {"configuration.created", "configuration.changed", "configuration.deleted", "twin.released"}
+
+
 # -- what is not there -----------------------------------------------------------------------------
 
+PUTS_ANEW = {("PUT", DEVICE), ("PUT", "/api/v1/configurations/{configuration_id}")}
 GOOD_BODY: dict[str, Any] = {
     f"{DEVICE}/commands": {"verb": "restart", "target": "x"},
     f"{DEVICE}/tags": {"a": 1},
     f"{DEVICE}/twin": {"desired": {"a": 1}},
     f"{DEVICE}/twin/name/{{name}}": {"desired": {"a": 1}},
     "/api/v1/actions/{action_id}/decision": {"approve": True},
+    f"{DEVICE}/twin/release": {"paths": ["a"]},
+    "/api/v1/configurations/{configuration_id}": {},
     "/api/v1/thresholds/fit": {"device": "nobody", "metric": "cpu.load"},
     "/api/v1/thresholds/rollouts": {"devices": ["nobody"], "limits": [{"metric": "cpu.load", "high": 1}]},
 }
 
 
 @pytest.mark.parametrize(
-    ("method", "path"), [key for key in ROUTES if ("{" in key[1] or key[1] in GOOD_BODY) and key != ("PUT", DEVICE)]
+    ("method", "path"),
+    [key for key in ROUTES if key not in PUTS_ANEW and ("{" in key[1] or key[1] in GOOD_BODY)],
 )
 def test_unknown_ids_are_404(world: World, method: str, path: str) -> None:
     unknown = {"metric": "cpu.load", "name": "gates"}
@@ -447,6 +547,27 @@ BAD: list[tuple[str, str, Any, str]] = [
     ("POST", "/api/v1/thresholds/rollouts",
      {"devices": ["press-3"], "limits": [{"metric": "a", "high": 1}], "max_alarms": HUGE}, "body.max_alarms"),
     ("POST", "/api/v1/thresholds/fit", {"device": "press-3"}, "body.metric"),
+    ("POST", "/api/v1/jobs", {"kind": "wish", "query": "*", "content": {"a": 1}}, "body.kind"),
+    ("POST", "/api/v1/jobs", {"kind": "twin", "query": "", "content": {"a": 1}}, "body.query"),
+    ("POST", "/api/v1/jobs", {"kind": "twin", "query": "*", "content": {"a": float("nan")}}, "body.content"),
+    ("POST", "/api/v1/jobs", {"kind": "tags", "query": "*", "document": "x", "content": {"a": 1}}, "body"),
+    ("POST", "/api/v1/jobs", {"kind": "command", "query": "*", "content": {"verb": "erase", "target": "x"}}, "body"),
+    ("POST", "/api/v1/jobs",
+     {"kind": "command", "query": "*", "content": {"verb": "restart", "target": "x", "life_s": 1}}, "body"),
+    ("POST", "/api/v1/jobs", {"kind": "twin", "query": "*", "content": {"a": 1}, "start_us": HUGE}, "body.start_us"),
+    ("POST", "/api/v1/jobs", {"kind": "twin", "query": "*", "content": {"a": 1}, "max_s": 0}, "body.max_s"),
+    ("POST", "/api/v1/jobs/preview", {"kind": "twin", "query": "*", "content": {"a": 1}, "limit": 201}, "body.limit"),
+    ("GET", "/api/v1/jobs/{job_id}/devices?state=happy", None, "query.state"),
+    ("PUT", "/api/v1/configurations/one", {"target": "*", "content": {}}, "body.content"),
+    ("PUT", "/api/v1/configurations/one", {"target": "*", "content": {"": {"a": None}}}, "body.content"),
+    ("PUT", "/api/v1/configurations/one", {"target": "*", "content": {"no/name": {"a": 1}}}, "body.content"),
+    ("PUT", "/api/v1/configurations/one",
+     {"target": "*", "content": {"": {"a": 1}}, "metrics": {f"m{n}": "*" for n in range(6)}}, "body.metrics"),
+    ("PUT", "/api/v1/configurations/one",
+     {"target": "*", "content": {"": {"a": 1}}, "metrics": {"applied": "*"}}, "body.metrics"),
+    ("PUT", "/api/v1/configurations/a:b", {"target": "*", "content": {"": {"a": 1}}}, "path.configuration_id"),
+    ("PATCH", "/api/v1/configurations/one", {"content": {"": {"a": 1}}}, "body.content"),
+    ("POST", f"{DEVICE}/twin/release", {"paths": []}, "body.paths"),
     ("POST", "/api/v1/thresholds/fit", {"device": "press-3", "metric": "cpu.load", "days": 0}, "body.days"),
     ("GET", f"{DEVICE}/telemetry/{{metric}}?limit=x", None, "query.limit"),
     ("GET", f"{DEVICE}/telemetry/{{metric}}?start_us=-1", None, "query.start_us"),

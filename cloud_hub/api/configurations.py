@@ -1,0 +1,194 @@
+"""/api/v1/configurations: desired state for all devices that a condition finds; and who owns what of a twin."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Response
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from sqlmodel import col, select
+
+from cloud_hub import configurations, fleet, twin_batch
+from cloud_hub.api.hub import Operator, Reader, TheHub
+from cloud_hub.api.jobs import finite
+from cloud_hub.clock import now_us
+from cloud_hub.errors import HubError
+from cloud_hub.owners import REMOVED
+from cloud_hub.tables import Configuration, ConfigurationDevice
+from shared.ids import SHADOW_NAME
+from shared.merge import leaves, written
+
+router = APIRouter(prefix="/api/v1/configurations", tags=["configurations"])
+owners_router = APIRouter(prefix="/api/v1/devices/{device}/twin", tags=["configurations"])
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+Text = Annotated[str, StringConstraints(max_length=256)]
+Condition = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+SYSTEM_METRICS = ("targeted", "applied", "conflicts", "overridden", "refused", "in_force")
+
+
+def _documents(content: dict[str, Any]) -> dict[str, Any]:
+    for name in content:
+        if name and not SHADOW_NAME.match(name):
+            raise ValueError(f"'{name[:80]}' is no name of a twin document")
+    return finite(content)
+
+
+def _metrics(metrics: dict[str, str]) -> dict[str, str]:
+    for name in metrics:
+        if name in SYSTEM_METRICS:
+            raise ValueError(f"'{name}' is a metric that every configuration has")
+    return metrics
+
+
+Metrics = Annotated[dict[Name, Condition], Field(max_length=5), AfterValidator(_metrics)]
+Labels = Annotated[dict[Name, Text], Field(max_length=20)]
+Priority = Annotated[int, Field(ge=-1_000_000, le=1_000_000)]
+
+
+class ConfigurationBody(BaseModel):
+    """A configuration. `content` maps document names ('' is the classic one) to desired state without nulls."""
+
+    model_config = ConfigDict(extra="forbid")
+    target: Condition
+    content: Annotated[dict[str, dict[str, Any]], Field(min_length=1, max_length=8), AfterValidator(_documents)]
+    priority: Priority = 0
+    metrics: Metrics = {}
+    labels: Labels = {}
+
+
+class ConfigurationChange(BaseModel):
+    """What may change later: all but the content."""
+
+    model_config = ConfigDict(extra="forbid")
+    target: Condition | None = None
+    priority: Priority | None = None
+    metrics: Metrics | None = None
+    labels: Labels | None = None
+
+
+class ConfigurationView(BaseModel):
+    """A configuration with its devices counted by state: applied, conflict, overridden, refused."""
+
+    configuration: Configuration
+    devices: dict[str, int]
+    metrics: dict[str, int] | None = None
+
+
+class ReleaseBody(BaseModel):
+    """Paths such as `settings.period_s`, each with all below it, to be given back to the configurations."""
+
+    model_config = ConfigDict(extra="forbid")
+    document: str = Field(default="", max_length=64)
+    paths: list[Annotated[str, StringConstraints(min_length=1, max_length=1024)]] = Field(min_length=1, max_length=100)
+
+
+class Owned(BaseModel):
+    """A leaf of desired state and its owner; without a value somebody removed what a configuration had set."""
+
+    path: str
+    owner: str
+    value: Any = None
+    removed: bool = False
+
+
+class OwnersView(BaseModel):
+    """Who owns each leaf of a document, and what configurations want of it and may not have."""
+
+    owners: list[Owned]
+    conflicts: list[dict[str, Any]]
+
+
+@router.get("")
+def all_configurations(hub: TheHub, _caller: Reader) -> list[ConfigurationView]:
+    """All, the strongest first."""
+    order = (col(Configuration.priority).desc(), col(Configuration.created_us).desc(), Configuration.id)
+    with hub.db.read() as session:
+        counts = configurations.counts(session)
+        rows = session.exec(select(Configuration).order_by(*order)).all()
+    return [ConfigurationView(configuration=row, devices=counts.get(row.id, {})) for row in rows]
+
+
+@router.get("/{configuration_id}")
+def configuration(configuration_id: str, hub: TheHub, _caller: Reader) -> ConfigurationView:
+    """One with its metrics, counted now."""
+    with hub.db.read() as session:
+        row = configurations.get(session, configuration_id)
+        return ConfigurationView(
+            configuration=row, devices=configurations.counts(session).get(row.id, {}),
+            metrics=configurations.metrics(session, row),
+        )  # fmt: skip
+
+
+@router.get("/{configuration_id}/devices")
+def devices(
+    configuration_id: str, hub: TheHub, _caller: Reader,
+    state: Literal["", "applied", "conflict", "overridden", "refused"] = "", after: str = "", limit: int = 100,
+) -> list[ConfigurationDevice]:  # fmt: skip
+    """How it stands on its devices, by id; give the last one as `after` for the next page."""
+    with hub.db.read() as session:
+        configurations.get(session, configuration_id)
+        return configurations.devices(
+            session, configuration_id, state=state, after=after, limit=min(max(limit, 1), 1000)
+        )
+
+
+@router.put("/{configuration_id}")
+def put(
+    configuration_id: str, body: ConfigurationBody, hub: TheHub, caller: Operator, answer: Response
+) -> Configuration:  # fmt: skip
+    """Create it: 201. When it is there with the same content, change the rest; 409 for other content."""
+    if not SHADOW_NAME.match(configuration_id) or ":" in configuration_id:
+        raise HubError(422, "Invalid request", "path.configuration_id: use 1 to 64 of a-z A-Z 0-9 _ -")
+    row = Configuration(id=configuration_id, who=caller.who, created_us=now_us(), **body.model_dump())
+    with hub.db.write() as session:
+        stored, new = configurations.put(session, row, hub.settings.twins.max_bytes, caller.trace)
+    hub.ring("configurations")
+    answer.status_code = 201 if new else 200
+    return stored
+
+
+@router.patch("/{configuration_id}")
+def change(configuration_id: str, body: ConfigurationChange, hub: TheHub, caller: Operator) -> Configuration:
+    """Change target, priority, metrics or labels."""
+    with hub.db.write() as session:
+        changes = body.model_dump(exclude_none=True)
+        row = configurations.change(session, configuration_id, changes, now_us(), caller.who, caller.trace)
+    hub.ring("configurations")
+    return row
+
+
+@router.delete("/{configuration_id}", status_code=204)
+def remove(configuration_id: str, hub: TheHub, caller: Operator) -> None:
+    """End it; what it set is taken away or falls to the next."""
+    with hub.db.write() as session:
+        configurations.remove(session, configuration_id, now_us(), caller.who, caller.trace)
+    hub.ring("configurations")
+
+
+@owners_router.get("/owners")
+def owners(device: str, hub: TheHub, _caller: Reader, name: str = "") -> OwnersView:
+    """Who set each leaf of desired state of document `name`, and the conflicts there."""
+    with hub.db.read() as session:
+        fleet.device(session, device)
+        stored = twin_batch.read(session, [device], [name])
+        conflicts = configurations.conflicts(session, device, name)
+    found = [(dict(leaves(document.state.get("desired", {}))), names) for document, names in stored.values()]
+    rows = [
+        Owned(path=written(path), owner=owner.removeprefix(REMOVED), value=values.get(path), removed=path not in values)
+        for values, names in found
+        for path, owner in leaves(names)
+    ]
+    return OwnersView(owners=rows, conflicts=conflicts)
+
+
+@owners_router.post("/release")
+def release(device: str, body: ReleaseBody, hub: TheHub, caller: Operator) -> list[str]:
+    """Give paths back to the configurations, which then apply again; returns the leaves that somebody else owned."""
+    with hub.db.write() as session:
+        fleet.device(session, device)
+        found = configurations.release(
+            session, device, body.document, body.paths, now_us(), caller.who, caller.trace
+        )  # fmt: skip
+    hub.changed([device])
+    return found

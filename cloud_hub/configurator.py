@@ -1,0 +1,222 @@
+"""Keeps configurations in force: devices that changed are looked at at once, all of them now and then.
+
+It reads first; only devices for which something is to be written take the write lock, and are read again there.
+Nothing is kept in memory that the next full pass would not find again, so that a restart loses nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from sqlalchemy import and_, bindparam, delete, insert
+from sqlalchemy.exc import OperationalError
+from sqlmodel import Session, col, select
+
+from cloud_hub import configuration_rules, query, twin_batch
+from cloud_hub.clock import now_us
+from cloud_hub.configuration_rules import Layer, Settled
+from cloud_hub.db import Database
+from cloud_hub.owners import CONFIGURATION
+from cloud_hub.tables import Configuration, ConfigurationDevice
+from cloud_hub.twin_batch import Batch, Key, Stored
+from cloud_hub.twins import Outgoing
+from shared import twin
+from shared.merge import leaves
+
+log = logging.getLogger(__name__)
+
+TOGETHER = 200
+"""Devices that are looked at, and written, in one transaction."""
+
+State = tuple[str, list[dict[str, Any]]]
+"""How a configuration stands on a device, and why: ('conflict', [{document, path, ...}])."""
+
+_ROWS: Any = ConfigurationDevice.__table__  # type: ignore[attr-defined]
+_DELETE = delete(_ROWS).where(
+    and_(_ROWS.c.configuration == bindparam("b_configuration"), _ROWS.c.device == bindparam("b_device"))
+)
+_INSERT = insert(_ROWS)
+
+
+class Configurator:
+    """The loop's state: devices that wait for a look, and when all of them are due. Other threads add to it."""
+
+    def __init__(
+        self, db: Database, publish: Callable[[Iterable[Outgoing]], None], max_bytes: int, period_s: float,
+        clock: Callable[[], int] = now_us,
+    ) -> None:  # fmt: skip
+        self._db, self._publish, self._max_bytes, self._clock = db, publish, max_bytes, clock
+        self._period_us, self._due_us = int(period_s * 1e6), 0
+        self._waiting: dict[str, None] = {}
+        self._idle = False
+        self._lock = threading.Lock()
+
+    def changed(self, devices: Iterable[str]) -> None:
+        """Something about these devices changed: tags, a birth, a twin."""
+        if not self._idle:
+            with self._lock:
+                self._waiting.update(dict.fromkeys(devices))
+
+    def all_changed(self) -> None:
+        """A configuration changed: look at every device."""
+        self._due_us = 0
+
+    def step(self) -> bool:
+        """Look at some of the devices that wait; returns whether more do."""
+        now = self._clock()
+        if now >= self._due_us:
+            self._due_us = now + self._period_us
+            self._add_all()
+        with self._lock:
+            some = list(islice(self._waiting, TOGETHER))
+            for device in some:
+                del self._waiting[device]
+        if some:
+            self._take(some, now)
+        return bool(self._waiting)
+
+    def _add_all(self) -> None:
+        with self._db.read() as session:
+            devices = affected(session)
+            self._idle = not devices and session.exec(select(Configuration.id).limit(1)).first() is None
+        self.changed(devices)
+
+    def _take(self, some: list[str], now: int) -> None:
+        try:
+            messages = settle(self._db, some, now, self._max_bytes)
+        except OperationalError:
+            self.changed(some)
+            raise
+        except Exception:
+            if len(some) == 1:  # the next full pass tries again; the others are not held up
+                log.exception("configuration.device_failed", extra={"fields": {"device": some[0]}})
+                return
+            for device in some:
+                self._take([device], now)
+            return
+        self._publish(messages)
+
+
+def affected(session: Session) -> list[str]:
+    """Every device that a configuration targets now, or did at the last look."""
+    found = set(session.exec(select(ConfigurationDevice.device).distinct()))
+    for target in session.exec(select(Configuration.target).distinct()):
+        found.update(query.devices(session, target))
+    return sorted(found)
+
+
+def settle(db: Database, devices: Collection[str], now: int, max_bytes: int) -> list[Outgoing]:
+    """Bring these devices to what the configurations want; returns what must be published."""
+    with db.read() as session:
+        changed = look(session, devices, now, max_bytes).changed()
+    if not changed:
+        return []
+    with db.write() as session:
+        return _write(session, look(session, sorted(changed), now, max_bytes, lock=True), now, max_bytes)
+
+
+def _write(session: Session, found: Look, now: int, max_bytes: int) -> list[Outgoing]:
+    batch = Batch(found.stored, now, max_bytes)
+    for (device, name), one in found.settled.items():
+        document, owners = found.stored.get((device, name), (twin.Document(), {}))
+        if one.plan.patch:
+            who = CONFIGURATION + ",".join(sorted(one.plan.touched))
+            batch.change(device, name, document, one.document, one.plan.owners, one.plan.patch, one.replies, who)
+        elif one.plan.owners != owners:
+            batch.own(device, name, document, one.plan.owners)
+    batch.write(session)
+    moved = [key for key in found.old.keys() | found.new.keys() if found.old.get(key) != found.new.get(key)]
+    deletes = [{"b_device": device, "b_configuration": number} for device, number in moved]
+    inserts = [
+        {"device": device, "configuration": number, "state": state, "conflicts": conflicts, "t_us": now}
+        for device, number in moved if (device, number) in found.new
+        for state, conflicts in [found.new[device, number]]
+    ]  # fmt: skip
+    for statement, rows in ((_DELETE, deletes), (_INSERT, inserts)):
+        if rows:
+            session.connection().execute(statement, rows)
+    return batch.messages
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What some devices have and what configurations make of it; nothing is written yet."""
+
+    stored: dict[Key, Stored]
+    settled: dict[Key, Settled]
+    old: dict[tuple[str, str], State]
+    new: dict[tuple[str, str], State]
+
+    def changed(self) -> set[str]:
+        """Devices for which something is to be written."""
+        documents = {
+            device
+            for (device, name), found in self.settled.items()
+            if found.plan.patch or found.plan.owners != self.stored.get((device, name), (None, {}))[1]
+        }
+        stands = {key for key in self.old.keys() | self.new.keys() if self.old.get(key) != self.new.get(key)}
+        return documents | {device for device, _ in stands}
+
+
+def look(session: Session, names: Collection[str], now: int, max_bytes: int, *, lock: bool = False) -> Look:
+    """Settle every document of these devices, and say how each configuration then stands."""
+    stored = twin_batch.read(session, names, lock=lock)
+    targeted = _layers(session, names)
+    settled: dict[Key, Settled] = {}
+    for device in names:
+        layers = targeted.get(device, [])
+        wanted = {name for layer in layers for name in layer.content}
+        for name in sorted(wanted | _held(stored, device)):
+            document, owners = stored.get((device, name), (twin.Document(), {}))
+            settled[device, name] = configuration_rules.settle(
+                layers, name, document, owners, now // 1_000_000, max_bytes
+            )
+    chosen = select(ConfigurationDevice).where(col(ConfigurationDevice.device).in_(names))
+    old = {(row.device, row.configuration): (row.state, row.conflicts) for row in session.exec(chosen)}
+    new = {
+        (device, layer.id): _stands(layer, {name: settled[device, name] for name in layer.content})
+        for device, layers in targeted.items()
+        for layer in layers
+    }
+    return Look(stored=stored, settled=settled, old=old, new=new)
+
+
+def _layers(session: Session, names: Collection[str]) -> dict[str, list[Layer]]:
+    """The configurations that target each of these devices, as long as it is there."""
+    found: dict[str, list[Layer]] = {}
+    for row in session.exec(select(Configuration)):
+        layer = Layer(id=row.id, priority=row.priority, created_us=row.created_us, content=row.content)
+        for device in query.devices(session, row.target, only=names):
+            found.setdefault(device, []).append(layer)
+    return found
+
+
+def _held(stored: dict[Key, Stored], device: str) -> set[str]:
+    """Documents of the device in which a configuration owns something."""
+    return {
+        name
+        for (of, name), (_, owners) in stored.items()
+        if of == device and any(owner.startswith(CONFIGURATION) for _, owner in leaves(owners))
+    }
+
+
+def _stands(layer: Layer, settled: dict[str, Settled]) -> State:
+    told = [
+        one.told(name) for name, found in settled.items() for one in found.plan.conflicts
+        if one.configuration == layer.id
+    ]  # fmt: skip
+    refused = [
+        {"document": name, "configuration": layer.id, "reason": found.refused[layer.id]}
+        for name, found in settled.items() if layer.id in found.refused
+    ]  # fmt: skip
+    if refused:
+        return "refused", refused + told
+    if told:
+        return "conflict", told
+    won = any(layer.id in found.plan.winners for found in settled.values())
+    return ("applied" if won else "overridden"), []
