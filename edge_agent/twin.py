@@ -123,6 +123,7 @@ class Twin:
         self._asked.discard(name)
         if document is None:
             return []
+        self._following.add(name)
         self._gone.add(name)
         words: list[Effect] = [*document.hub_wants({}, document.version)]
         pending, document.sent = document.pending(), []

@@ -351,6 +351,16 @@ def test_the_echo_of_a_report_asks_nothing_of_anybody() -> None:
     assert thing.calls == []
 
 
+def test_a_document_that_the_device_made_itself_is_followed_from_its_first_version() -> None:
+    twin, _ = attached()
+    twin.connected()
+    twin.report("", {"temp": 1})
+    assert reports(twin.missing("")) == [{"temp": 1}]
+    assert twin.accepted("", 1, {"reported": {"temp": 1}}) == []
+    twin.accepted("", 2, {"desired": {"speed": 2}})
+    assert desires(twin.want("", {"speed": 3})) == [({"speed": 3}, 2)]
+
+
 def test_a_hole_in_the_numbers_is_asked_about_once() -> None:
     twin, _ = followed()
     assert twin.accepted("", 6, {"reported": {}}) == [Fetch(name="")]
