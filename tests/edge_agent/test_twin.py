@@ -459,3 +459,13 @@ def test_a_wish_that_came_too_late_is_merged_and_one_that_the_hub_refuses_is_dro
     assert twin.documents[""].desired == {"speed": 1, "list": [1]}
     assert reports(effects) == [{"speed": 1}]
     assert twin.refused("", 413, desire=False) == []
+
+
+def test_an_object_that_a_restored_hub_lacks_is_not_taken_for_one_removed_on_site() -> None:
+    twin, _ = followed({"nest": {"a": 1, "b": 1}})
+    twin.want("", {"nest": None})
+    twin.accepted("", 4, {"desired": {"nest": {"a": 1, "b": 1}}})  # as the hub has it, before it hears of the wish
+    twin.want("", {"nest": {"a": None}})
+    twin.connected()
+    assert desires(twin.fetched("", 5, {}, {})) == []
+    assert twin.documents[""].desired == {}
