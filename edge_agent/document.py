@@ -130,10 +130,10 @@ class Document:
     def _agreed(self, desired: State) -> State:
         """The base of a merge: what was agreed; of what was changed here since, what the hub took over as asked."""
         base = self.base
-        for leaf, value in [pair for asked in self.sent for pair in leaves(asked)]:
-            changed_here = not same(at(self.desired, leaf), at(self.base, leaf))
-            if changed_here and same(at(desired, leaf), GONE if value is None else value):
-                base = put(base, leaf, at(desired, leaf))
+        for leaf, _ in leaves(self.pending()):
+            now = at(desired, leaf)
+            if any(same(at(asked, leaf), None if now is GONE else now) for asked in self.sent):
+                base = put(base, leaf, now)
         return base
 
     def _parts_of(self, pairs: Pairs) -> tuple[dict[Path, list[Path]], Pairs]:

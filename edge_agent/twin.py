@@ -87,7 +87,7 @@ class Twin:
     def hub_changed(self) -> list[Effect]:
         """Another life of the hub (restored backup): its versions begin anew, also after a crash just now."""
         for document in self.documents.values():
-            document.version = 0
+            document.version, document.sent = 0, []
         return [Remember(name=name) for name in self.documents]
 
     def connected(self) -> list[Effect]:
@@ -123,6 +123,7 @@ class Twin:
         self._asked.discard(name)
         if document is None:
             return []
+        self._following.add(name)
         self._gone.add(name)
         words: list[Effect] = [*document.hub_wants({}, document.version)]
         pending, document.sent = document.pending(), []

@@ -351,6 +351,16 @@ def test_the_echo_of_a_report_asks_nothing_of_anybody() -> None:
     assert thing.calls == []
 
 
+def test_a_document_that_the_device_made_itself_is_followed_from_its_first_version() -> None:
+    twin, _ = attached()
+    twin.connected()
+    twin.report("", {"temp": 1})
+    assert reports(twin.missing("")) == [{"temp": 1}]
+    assert twin.accepted("", 1, {"reported": {"temp": 1}}) == []
+    twin.accepted("", 2, {"desired": {"speed": 2}})
+    assert desires(twin.want("", {"speed": 3})) == [({"speed": 3}, 2)]
+
+
 def test_a_hole_in_the_numbers_is_asked_about_once() -> None:
     twin, _ = followed()
     assert twin.accepted("", 6, {"reported": {}}) == [Fetch(name="")]
@@ -449,3 +459,12 @@ def test_a_wish_that_came_too_late_is_merged_and_one_that_the_hub_refuses_is_dro
     assert twin.documents[""].desired == {"speed": 1, "list": [1]}
     assert reports(effects) == [{"speed": 1}]
     assert twin.refused("", 413, desire=False) == []
+
+
+def test_an_object_that_the_hub_lacks_is_not_taken_for_one_that_was_once_removed_on_site() -> None:
+    both = {"a": 1, "b": 1}
+    kept = {"version": 3, "base": {"nest": both}, "desired": {"nest": {"a": 1}}, "sent": [{"nest": None}]}
+    twin, _ = attached(kept=kept)
+    twin.connected()
+    assert desires(twin.fetched("", 5, {}, {})) == []
+    assert twin.documents[""].desired == {}

@@ -224,6 +224,12 @@ class World:
         found: dict[str, Any] = json.loads(made.stdout)
         return found
 
+    def on_site(self, name: str, *arguments: str) -> tuple[int, str]:
+        """`tidegate-edge twin ...`: exit code and what it printed."""
+        command = [_program("tidegate-edge"), "twin", *arguments, "--config", str(self.folder / f"{name}.toml")]
+        made = subprocess.run(command, capture_output=True, timeout=30, check=False)
+        return made.returncode, made.stdout.decode()
+
     def streams(self, device: str, epoch: str) -> Streams:
         """What the hub holds of one epoch of a device."""
         rows = self.get(f"/devices/{device}/streams", count=True) or []
