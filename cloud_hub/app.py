@@ -9,9 +9,9 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from cloud_hub import diagnosis
+from cloud_hub import aws_key, diagnosis
 from cloud_hub.actions import desk as actions
-from cloud_hub.api import commands, devices, incidents, models, problems, query, tags, twins
+from cloud_hub.api import aws, commands, devices, incidents, models, problems, query, tags, twins
 from cloud_hub.api.bells import Bells
 from cloud_hub.api.hub import Hub
 from cloud_hub.autoscale import Scaler
@@ -39,8 +39,9 @@ class HubApp:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        aws_key.read(settings.aws_key_path)
         self.db = Database(settings.database_url)
-        self._listener = Listener(settings.mqtt, self.db, settings.twins.max_bytes, self.ring)
+        self._listener = Listener(settings.mqtt, self.db, settings.twins, self.ring)
         self._announcer = Announcer(settings)
         self._bells = Bells()
         engine = _engine(settings)
@@ -129,6 +130,7 @@ def web(lifespan: Any = None) -> FastAPI:
     problems.install(app)
     for room in (devices, tags, query, twins, commands, incidents, models):
         app.include_router(room.router)
+    aws.install(app)
 
     @app.get("/healthz", tags=["health"])
     def healthz() -> dict[str, Any]:

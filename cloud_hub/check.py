@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import queue
 import socket
 from pathlib import Path
 
+from cloud_hub import aws_key
 from cloud_hub import settings as hub_settings
 from cloud_hub.settings import Settings
-from shared import plugins
+from shared import plugins, topics
 from shared.bundle import load
 from shared.errors import ConfigError, ModelError
-from shared.mqtt import parse_address
+from shared.mqtt import Connection, Options, parse_address
 
 
 def problems(path: Path | None) -> list[str]:
@@ -19,7 +21,8 @@ def problems(path: Path | None) -> list[str]:
         settings = hub_settings.read(path)
     except ConfigError as error:
         return [str(error)]
-    return [*_broker(settings), *_tls(settings), *_rest(settings), *_experts(settings), *_plugins(settings)]
+    found = [*_broker(settings), *_tls(settings), *_rest(settings), *_experts(settings), *_plugins(settings)]
+    return found + _aws(settings) + (_alias(settings) if settings.twins.aws_alias and not found else [])
 
 
 def _broker(settings: Settings) -> list[str]:
@@ -47,6 +50,41 @@ def _rest(settings: Settings) -> list[str]:
     if settings.rest.host not in {"localhost", "127.0.0.1", "::1"}:
         return [f"rest.host: {settings.rest.host} is served without TLS. Listen on 127.0.0.1 behind a TLS proxy"]
     return []
+
+
+def _aws(settings: Settings) -> list[str]:
+    path = settings.aws_key_path
+    try:
+        if aws_key.read(path) is None:
+            cure = "Make it: tidegate-hub token create --aws"
+            return [f"twins.aws_key_file: {path} is not there. {cure}"] if settings.twins.aws_key_file else []
+    except ConfigError as error:
+        return [f"twins.aws_key_file: {error}"]
+    return [f"{path}: others may read it. Run: chmod 600 {path}"] if path.stat().st_mode & 0o007 else []
+
+
+def _alias(settings: Settings) -> list[str]:
+    """Say `$aws` to the broker and hear it. Not with TLS: there one certificate may be one session, the hub's."""
+    if settings.mqtt.tls is not None:
+        return []
+    heard: queue.Queue[str] = queue.Queue()
+    topic = topics.shadow("tidegate-check", "", "get", topics.AWS)
+
+    def say() -> None:
+        connection.publish(topic, b"")
+
+    connection = Connection(
+        Options(client_id=f"{settings.mqtt.client_id}-check", filters=[topic]),
+        locate=lambda: parse_address(settings.mqtt.address, "mqtt.address"),
+        on_message=lambda _: heard.put(""), on_up=say, on_down=heard.put,
+    )  # fmt: skip
+    connection.start()
+    try:
+        reason = heard.get(timeout=5)
+    except queue.Empty:
+        reason = "the broker delivers none: its access list must let the hub read and write $aws/#"
+    connection.stop()
+    return [f"twins.aws_alias: no $aws topics here ({reason}). Use mosquitto (docs/broker.md)"] if reason else []
 
 
 def _experts(settings: Settings) -> list[str]:

@@ -52,9 +52,12 @@ class Discovery(_Table):
 
 
 class Twins(_Table):
-    """Limit of one twin document in bytes of JSON, metadata not counted."""
+    """Limit of one twin document in bytes of JSON, metadata not counted; and what AWS's own clients are offered."""
 
     max_bytes: int = Field(default=32768, ge=1024)
+    aws_alias: bool = False
+    aws_max_bytes: int = Field(default=8192, ge=1024)
+    aws_key_file: str = ""
 
 
 class Experts(_Table):
@@ -132,6 +135,11 @@ class Settings(BaseSettings):
     def database_url(self) -> str:
         """SQLAlchemy address of the database."""
         return self.database or f"sqlite:///{Path(self.state_dir) / 'hub.sqlite'}"
+
+    @property
+    def aws_key_path(self) -> Path:
+        """The file that the AWS secrets of tokens are derived from."""
+        return Path(self.twins.aws_key_file or Path(self.state_dir) / "aws.key")
 
 
 def _place(error: ValidationError) -> tuple[str, str]:

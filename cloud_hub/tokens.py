@@ -44,6 +44,12 @@ def find(session: Session, text: str) -> Token:
     return row
 
 
+def living(session: Session, token_id: str) -> bool:
+    """Whether this token is there and not revoked."""
+    row = session.get(Token, token_id)
+    return row is not None and row.revoked_us is None
+
+
 def require(token: Token, power: str) -> None:
     """Raise HubError 403 unless the token's role has `power`."""
     if power not in MAY[token.role]:

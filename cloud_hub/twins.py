@@ -79,20 +79,20 @@ def request(
     """
     now_s = now_us // 1_000_000
     if name and not SHADOW_NAME.match(name):
-        body = {"code": 400, "message": f"Invalid shadow name: '{name[:80]}'", "timestamp": now_s}
-        return [twin.Reply(verb=f"{verb}/rejected", body=body)]
+        return [twin.rejected(verb, 400, f"Invalid shadow name: '{name[:80]}'", payload, now_s)]
     old, owners = _load(session, device, name)
     if verb == "get":
-        return twin.get(old, name, payload, now_s)
+        return twin.get(old, name or device, payload, now_s)
     if verb == "update":
         new, replies = twin.update(old, payload, now_s, max_bytes)
     else:
-        new, replies = twin.delete(old, name, payload, now_s)
+        new, replies = twin.delete(old, name or device, payload, now_s)
     if new is not old:
         patch = replies[0].body.get("state")
         if verb == "delete" or patch is None or "desired" in patch:
             desired = new.state.get("desired", {})
             owners = owned(owners, desired, (patch or {}).get("desired") or {}, who)
+            _audited(session, device, name, verb, new.version, now_us, who, trace)
         change = {"device": device, "name": name, "version": new.version, "t_us": now_us, "who": who,
                   "trace_id": trace_id(trace), "verb": verb, "patch": patch}  # fmt: skip
         _store(session, old, new, owners, change)
@@ -114,10 +114,26 @@ def _store(session: Session, old: twin.Document, new: twin.Document, owners: twi
         connection.execute(_FORGET, {"b_device": change["device"], "b_name": change["name"], "b_oldest": oldest})
 
 
-def outgoing(device: str, name: str, replies: list[twin.Reply], trace: str) -> list[Outgoing]:
-    """Replies as messages to publish."""
+def _audited(
+    session: Session, device: str, name: str, verb: str, version: int, now_us: int, who: str, trace: str
+) -> None:
+    """The audit row of whatever touched desired state, by whichever door it came."""
+    subject = f"twin '{name}'" if name else "twin"
+    kind = "twin.deleted" if verb == "delete" else "twin.desired"
+    audit.add(session, now_us, who, kind, subject, device=device, trace=trace, version=version)
+
+
+def unknown(verb: str, payload: bytes, now_us: int) -> twin.Reply:
+    """The answer to a request for a thing that is not known here."""
+    return twin.rejected(verb, 404, "Thing not found", payload, now_us // 1_000_000)
+
+
+def outgoing(
+    device: str, name: str, replies: list[twin.Reply], trace: str, prefix: str = topics.PREFIX
+) -> list[Outgoing]:
+    """Replies as messages to publish, below the prefix that asked."""
     return [
-        Outgoing(topic=topics.shadow(device, name, reply.verb), payload=encode(reply.body), trace=trace)
+        Outgoing(topic=topics.shadow(device, name, reply.verb, prefix), payload=encode(reply.body), trace=trace)
         for reply in replies
     ]
 
@@ -126,7 +142,7 @@ def desire(
     session: Session, device: str, name: str, wanted: twin.State, now_us: int, *,
     who: str, max_bytes: int, trace: str = "", version: int | None = None,
 ) -> list[Outgoing]:  # fmt: skip
-    """Change desired state on the hub's or a person's behalf, with a row in the audit trail.
+    """Change desired state on the hub's or a person's behalf.
 
     Raises HubError with the twin's own code when the rules refuse it.
     """
@@ -136,30 +152,32 @@ def desire(
     replies = request(
         session, device, name, "update", encode(body), now_us, who=who, max_bytes=max_bytes, trace=trace
     )  # fmt: skip
-    _audited(session, replies[0], device, name, now_us, who, "twin.desired", trace)
+    _insist(replies[0])
     return outgoing(device, name, replies, trace)
 
 
 def remove(session: Session, device: str, name: str, now_us: int, *, who: str, trace: str = "") -> list[Outgoing]:
     """Delete a document; its version counts on. HubError 404 when it is not there."""
     replies = request(session, device, name, "delete", b"", now_us, who=who, max_bytes=0, trace=trace)
-    _audited(session, replies[0], device, name, now_us, who, "twin.deleted", trace)
+    _insist(replies[0])
     return outgoing(device, name, replies, trace)
 
 
-def _audited(
-    session: Session, reply: twin.Reply, device: str, name: str, now_us: int, who: str, kind: str, trace: str
-) -> None:
+def _insist(reply: twin.Reply) -> None:
     if reply.verb.endswith("rejected"):
         raise HubError(reply.body["code"], "The twin refused the change", reply.body["message"])
-    subject = f"twin '{name}'" if name else "twin"
-    audit.add(session, now_us, who, kind, subject, device=device, trace=trace, version=reply.body["version"])
 
 
 def versions(session: Session, device: str) -> dict[str, int]:
     """Names and versions of all living documents of a device."""
     query = select(TwinRow.name, TwinRow.version).where(TwinRow.device == device, col(TwinRow.deleted).is_(False))
     return {row[0]: row[1] for row in session.exec(query.order_by(TwinRow.name))}
+
+
+def names(session: Session, device: str, after: str, limit: int) -> list[str]:
+    """Names of the device's living named documents beyond `after`, in order, at most `limit`."""
+    living = select(TwinRow.name).where(TwinRow.device == device, TwinRow.deleted == False)  # noqa: E712
+    return list(session.exec(living.where(TwinRow.name > after).order_by(TwinRow.name).limit(limit)))
 
 
 def reported(session: Session, device: str, name: str = "") -> twin.State:

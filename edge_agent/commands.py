@@ -38,8 +38,11 @@ class Progress:
 
 Work = Generator[Progress, None, Output]
 Verb = Callable[[CommandRequest], "Output | Work"]
-"""Carries out a command and returns its output; raises ValueError to refuse it. A long one is a generator: it yields
-its Progress often, returns its output, and is closed at a yield when the command is cancelled (its `finally` runs)."""
+"""Carries out a command and returns its output; raises ValueError to refuse it, before anything is done.
+
+A long one is a generator: it yields its Progress often and returns its output. When the command is cancelled it is
+closed at a yield: its `finally` runs.
+"""
 
 
 def take_args(request: CommandRequest, *known: str) -> dict[str, str | float]:
@@ -88,6 +91,7 @@ class Commands:
         if (request.verb, request.target) not in self._verbs:
             text = f"this device has no '{request.verb} {request.target}'; it has: {', '.join(self.names) or 'none'}"
             return self._end(request, _word(request.id, "refused", now_us, text), now_us)
+        self._forget(now_us)
         if len(self._done) >= MOST:
             text = f"this device remembers {MOST} commands that still hold, and no more"
             return _word(request.id, "refused", now_us, text)
@@ -122,11 +126,10 @@ class Commands:
     def stopped(self) -> list[CommandResult]:
         """The agent ends: so do the commands under way, with the word that a crash would have left."""
         words = []
-        for cid, run in self._running.items():
-            if run.work is not None:
-                run.work.close()
-            words.append(from_plain(CommandResult, self._done[cid]))
-        self._running.clear()
+        for run in list(self._running.values()):
+            interrupted = from_plain(CommandResult, self._done[run.request.id])
+            word = self._close(run, interrupted.t_us)
+            words.append(word if word.state == "failed" else self._end(run.request, interrupted, word.t_us))
         return words
 
     # -- inside ------------------------------------------------------------------------------------
@@ -141,11 +144,12 @@ class Commands:
                 run.word = CommandResult(id=cid, state="running", t_us=now_us, text=done.text, progress=fraction)
                 return
             run.word = CommandResult(id=cid, state="succeeded", t_us=now_us, output=done)
-        except ValueError as error:
-            run.word = _word(cid, "refused", now_us, str(error))
         except Exception as error:  # the hub must hear of it now, not after the command's expiry
-            log.exception("command.failed")
-            run.word = _word(cid, "failed", now_us, f"{type(error).__name__}: {error}")
+            if isinstance(error, ValueError) and run.word.state == "accepted":
+                run.word = _word(cid, "refused", now_us, str(error))
+            else:
+                log.exception("command.failed")
+                run.word = _word(cid, "failed", now_us, f"{type(error).__name__}: {error}")
         self._end(run.request, run.word, now_us)
 
     def _close(self, run: _Run, now_us: int) -> CommandResult:
@@ -165,11 +169,14 @@ class Commands:
 
     def _remember(self, asked: CommandRequest | CommandCancel, word: CommandResult, now_us: int) -> None:
         self._done[word.id] = {**msgspec.to_builtins(word), "expires_us": asked.expires_us}
+        self._forget(now_us)
+        self._keep.put("commands", self._done)
+
+    def _forget(self, now_us: int) -> None:
         for cid, old in list(self._done.items())[:-REMEMBERED]:
             # One that still holds may come again: forgotten, it would be done again.
             if old.get("expires_us", 0) < now_us and cid not in self._running:
                 del self._done[cid]
-        self._keep.put("commands", self._done)
 
 
 def _word(cid: str, state: Any, now_us: int, text: str = "") -> CommandResult:

@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 Address = tuple[str, int]
 
+UNANSWERED = "broker ended the connection in place of answering the subscription"
+
 STEADY_S = 10.0
 """A connection that lived this long was a good one: after it the waits begin anew. One that is evicted at once
 (two devices with one id) is not, so that they do not chase each other at full speed."""
@@ -112,6 +114,7 @@ class Connection:
         self._stopping = threading.Event()
         self._client: paho.Client | None = None
         self._reason = ""
+        self._asking = False
         self._up_at = 0.0
         self._thread = threading.Thread(target=self._run, name=f"mqtt-{options.client_id}", daemon=True)
 
@@ -149,7 +152,7 @@ class Connection:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            self._reason, self._up_at = "", 0.0
+            self._reason, self._asking, self._up_at = "", False, 0.0
             try:
                 self._connect_once()
             except NotReady as error:
@@ -201,9 +204,11 @@ class Connection:
             self._reason = f"broker refused the connection: {reason}"
             client.disconnect()
             return
+        self._asking = True
         client.subscribe([(topic, 1) for topic in self._options.filters])
 
     def _subscribed(self, client: paho.Client, _data: Any, _mid: int, reasons: Any, _properties: Any) -> None:
+        self._asking = False
         refused = [topic for topic, reason in zip(self._options.filters, reasons, strict=False) if reason.is_failure]
         if refused:
             self._reason = f"broker refused the subscription to {', '.join(refused)}"
@@ -226,7 +231,7 @@ class Connection:
         )
 
     def _disconnected(self, _client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
-        self._reason = self._reason or str(reason)
+        self._reason = self._reason or (UNANSWERED if self._asking else str(reason))
 
 
 def _acknowledge(client: paho.Client, message: paho.MQTTMessage) -> None:

@@ -13,6 +13,8 @@ from shared.ids import DEVICE_ID
 from shared.messages import Stream
 
 PREFIX = "tidegate/v1"
+AWS = "$aws"
+"""Prefix of the alias: `$aws/things/<id>/shadow/...` is what AWS's own clients say."""
 
 Sender = Literal["device", "hub"]
 
@@ -98,6 +100,14 @@ def device_filters(device: str, prefix: str = PREFIX) -> list[str]:
 
 
 def hub_filters(prefix: str = PREFIX) -> list[str]:
-    """What the hub subscribes to: each topic that devices send."""
+    """What the hub subscribes to: each topic that devices send; below `$aws` the shadow requests alone."""
     rows = {t.rest.replace("<cid>", "+").replace("<name>", "+") for t in TABLE if t.sender == "device"}
-    return [thing("+", rest, prefix) for rest in sorted(rows)]
+    return [thing("+", rest, prefix) for rest in sorted(rows) if prefix != AWS or rest.startswith("shadow/")]
+
+
+def twin_topic(topic: str) -> str | None:
+    """The same topic below the other prefix, where everybody's changes belong on both; None for replies to one."""
+    if not topic.endswith(("/update/delta", "/update/documents")):
+        return None
+    here, there = (AWS, PREFIX) if topic.startswith(AWS) else (PREFIX, AWS)
+    return there + topic[len(here) :]

@@ -9,6 +9,7 @@ tests use the same parts (`merge`, `difference`). Sources: AWS IoT "Device Shado
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -177,18 +178,37 @@ def _finite_float(text: str) -> float:
     return value
 
 
+def _integer(text: str) -> int:
+    """Of 64 bits: a device that can hold no more would report another number, and the delta would never end."""
+    value = int(text)
+    if not -(1 << 63) <= value < 1 << 64:
+        raise ValueError("an integer is beyond 64 bits")
+    return value
+
+
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+
+
+def _check_escapes(text: str, value: Json) -> None:
+    """Half of a surrogate pair could be stored but never sent again; U+0000 fits no PostgreSQL."""
+    if _NUL.search(text):
+        raise ValueError("a text holds U+0000")
+    json.dumps(value, ensure_ascii=False).encode("utf-8")
+
+
 def parse(payload: bytes) -> Json:
-    """JSON that holds no NaN, no infinity and no name twice; raises the reply AWS would give."""
+    """JSON without NaN, infinity, integers beyond 64 bits or a name twice; raises the reply AWS would give."""
     try:
         text = payload.decode("utf-8")
     except UnicodeDecodeError:
         raise _Refused(415, "Unsupported documented encoding; supported encoding is UTF-8") from None
     try:
         value = json.loads(
-            text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_float=_finite_float
-        )
-        if "\\u" in text:  # half of a surrogate pair could be stored but never sent again
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
+            text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant,
+            parse_float=_finite_float, parse_int=_integer,
+        )  # fmt: skip
+        if "\\u" in text:
+            _check_escapes(text, value)
         return value
     except RecursionError:
         raise _Refused(400, f"JSON contains too many levels of nesting; maximum is {MAX_LEVELS}") from None
@@ -196,10 +216,12 @@ def parse(payload: bytes) -> Json:
         raise _Refused(400, "Invalid JSON") from None
 
 
-def _holds_null(value: Json) -> bool:
-    if isinstance(value, list):
-        return any(item is None or _holds_null(item) for item in value)
-    return isinstance(value, dict) and any(_holds_null(item) for item in value.values())
+def _null_in_array(value: Json, inside: bool = False) -> bool:
+    """A null anywhere in an array: arrays are stored whole, so it would delete nothing and stay."""
+    if isinstance(value, (dict, list)):
+        inner = value.values() if isinstance(value, dict) else value
+        return any(_null_in_array(item, inside or isinstance(value, list)) for item in inner)
+    return inside and value is None
 
 
 def _check_state(state: Json) -> None:
@@ -215,7 +237,7 @@ def _check_state(state: Json) -> None:
             raise _Refused(400, f"{section.capitalize()} node must be an object")
         if levels(value) > MAX_LEVELS:
             raise _Refused(400, f"JSON contains too many levels of nesting; maximum is {MAX_LEVELS}")
-        if _holds_null(value):
+        if _null_in_array(value):
             raise _Refused(400, "State contains an invalid node")
 
 
@@ -266,9 +288,18 @@ def delta(document: Document) -> tuple[State, State]:
     return left, _pick(document.metadata.get("desired", {}), left)
 
 
+def _with(token: str | None) -> State:
+    return {} if token is None else {"clientToken": token}
+
+
 def _rejected(verb: str, error: _Refused, token: str | None, now_s: int) -> Reply:
     body: State = {"code": error.code, "message": error.message, "timestamp": now_s}
-    return Reply(verb=f"{verb}/rejected", body=body | ({"clientToken": token} if token else {}))
+    return Reply(verb=f"{verb}/rejected", body=body | _with(token))
+
+
+def rejected(verb: str, code: int, message: str, payload: bytes, now_s: int) -> Reply:
+    """The answer to a request that never reaches a document, with its client token where it can be read."""
+    return _rejected(verb, _Refused(code, message), _optional_token(payload), now_s)
 
 
 def update(document: Document, payload: bytes, now_s: int, max_bytes: int = MAX_BYTES) -> tuple[Document, list[Reply]]:
@@ -287,7 +318,7 @@ def update(document: Document, payload: bytes, now_s: int, max_bytes: int = MAX_
             raise _Refused(413, "The payload exceeds the maximum size allowed")
     except _Refused as error:
         return document, [_rejected("update", error, token, now_s)]
-    echo: State = {"timestamp": now_s} | ({"clientToken": token} if token else {})
+    echo: State = {"timestamp": now_s} | _with(token)
     versioned = {"version": new.version} | echo
     sent = None if patch is None else {key: patch[key] for key in SECTIONS if key in patch}
     marks = {"timestamp": now_s} if sent is None else stamp(sent, now_s)
@@ -309,21 +340,22 @@ def _optional_token(payload: bytes) -> str | None:
 
 
 def _missing(verb: str, name: str, payload: bytes, now_s: int) -> Reply:
-    error = _Refused(404, f"No shadow exists with name: '{name or 'Unnamed Shadow'}'")
-    return _rejected(verb, error, _optional_token(payload), now_s)
+    return rejected(verb, 404, f"No shadow exists with name: '{name or 'Unnamed Shadow'}'", payload, now_s)
 
 
 def get(document: Document, name: str, payload: bytes, now_s: int) -> list[Reply]:
-    """Answer a get: the whole document with the delta beside it, or 404."""
+    """Answer a get: the whole document with the delta beside it, or 404 with `name` (AWS: a classic one's thing).
+
+    The body may be anything, as in `delete`; only its client token is looked for.
+    """
     if document.deleted:
         return [_missing("get", name, payload, now_s)]
     state, metadata = dict(document.state), dict(document.metadata)
     left, left_marks = delta(document)
     if left:
         state["delta"], metadata["delta"] = left, left_marks
-    token = _optional_token(payload)
     body: State = {"state": state, "metadata": metadata, "version": document.version, "timestamp": now_s}
-    return [Reply(verb="get/accepted", body=body | ({"clientToken": token} if token else {}))]
+    return [Reply(verb="get/accepted", body=body | _with(_optional_token(payload)))]
 
 
 def delete(document: Document, name: str, payload: bytes, now_s: int) -> tuple[Document, list[Reply]]:
@@ -331,6 +363,5 @@ def delete(document: Document, name: str, payload: bytes, now_s: int) -> tuple[D
     if document.deleted:
         return document, [_missing("delete", name, payload, now_s)]
     gone = Document(version=document.version + 1, timestamp=now_s)
-    token = _optional_token(payload)
     body: State = {"version": document.version, "timestamp": now_s}
-    return gone, [Reply(verb="delete/accepted", body=body | ({"clientToken": token} if token else {}))]
+    return gone, [Reply(verb="delete/accepted", body=body | _with(_optional_token(payload)))]

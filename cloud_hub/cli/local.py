@@ -30,6 +30,7 @@ def add(commands: Commands) -> None:
     token.add_argument("what", choices=["create", "revoke"])
     token.add_argument("--name", required=True, help="who it is for; stands in the audit trail")
     token.add_argument("--role", choices=["viewer", "operator", "auditor", "admin"], default="viewer")
+    token.add_argument("--aws", action="store_true", help="create: print also a key pair for AWS's own clients")
 
 
 def _settings(path: Path | None) -> Settings:
@@ -88,14 +89,20 @@ def _migrate(arguments: argparse.Namespace) -> int:
 
 
 def _token(arguments: argparse.Namespace) -> int:
-    from cloud_hub import tokens  # noqa: PLC0415
+    from cloud_hub import aws_key, tokens  # noqa: PLC0415
     from cloud_hub.clock import now_us  # noqa: PLC0415
     from cloud_hub.db import Database  # noqa: PLC0415
 
-    db = Database(_settings(arguments.config).database_url)
+    settings = _settings(arguments.config)
+    key = aws_key.make(settings.aws_key_path) if arguments.what == "create" and arguments.aws else None
+    db = Database(settings.database_url)
     with db.write() as session:
         if arguments.what == "create":
-            print(tokens.create(session, arguments.name, arguments.role, now_us(), "command line"))
+            text = tokens.create(session, arguments.name, arguments.role, now_us(), "command line")
+            print(text)
+            if key is not None:
+                key_id = tokens.find(session, text).id
+                print(f"aws_access_key_id = {key_id}\naws_secret_access_key = {aws_key.secret(key, key_id)}")
         else:
             ended = tokens.revoke(session, arguments.name, now_us(), "command line")
             print(f"{ended} tokens of '{arguments.name}' ended")

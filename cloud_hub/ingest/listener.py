@@ -16,26 +16,28 @@ from sqlalchemy.exc import OperationalError
 from cloud_hub.clock import now_us
 from cloud_hub.db import Database
 from cloud_hub.ingest.router import Said, route
-from cloud_hub.ingest.writer import Results, Writer
-from cloud_hub.settings import Mqtt
+from cloud_hub.ingest.writer import Results, Writer, failed
+from cloud_hub.settings import Mqtt, Twins
 from cloud_hub.twins import Outgoing
 from shared import topics
 from shared.errors import WireError
-from shared.mqtt import Connection, Inbound, Options, Tls, parse_address
+from shared.mqtt import UNANSWERED, Connection, Inbound, Options, Tls, parse_address
 
 log = logging.getLogger(__name__)
 
 QUEUE = 1000
 COMMIT_TOGETHER = 200
 SESSION_S = 24 * 3600
+NO_ALIAS = "this broker ends connections that ask for $aws topics: use mosquitto, or set twins.aws_alias = false"
 
 
 class Listener:
     """The hub's connection to the broker. `ring(name)` wakes the loop that has new work."""
 
-    def __init__(self, settings: Mqtt, db: Database, max_bytes: int, ring: Callable[[str], None]) -> None:
+    def __init__(self, settings: Mqtt, db: Database, twins: Twins, ring: Callable[[str], None]) -> None:
         self._db, self._ring = db, ring
-        self._writer = Writer(db.hub_epoch, max_bytes)
+        self._alias = twins.aws_alias
+        self._writer = Writer(db.hub_epoch, twins.max_bytes, twins.aws_max_bytes)
         self._queue: queue.Queue[Inbound | None] = queue.Queue(QUEUE)
         self._address = parse_address(settings.address, "mqtt.address")
         tls = (
@@ -46,7 +48,7 @@ class Listener:
         self._connection = Connection(
             Options(
                 client_id=settings.client_id,
-                filters=topics.hub_filters(),
+                filters=topics.hub_filters() + (topics.hub_filters(topics.AWS) if self._alias else []),
                 manual_ack=True,
                 session_s=SESSION_S,
                 tls=tls,
@@ -76,10 +78,15 @@ class Listener:
     def publish(self, messages: Iterable[Outgoing]) -> None:
         """Publish what is already committed; what cannot be delivered now is fetched by the device later."""
         for message in messages:
-            self._connection.publish(
-                message.topic, message.payload, traceparent=message.trace,
-                response_topic=message.response_topic, correlation=message.correlation,
-            )  # fmt: skip
+            self._send(message, message.topic)
+            if self._alias and (other := topics.twin_topic(message.topic)):
+                self._send(message, other)
+
+    def _send(self, message: Outgoing, topic: str) -> None:
+        self._connection.publish(
+            topic, message.payload, traceparent=message.trace,
+            response_topic=message.response_topic, correlation=message.correlation,
+        )  # fmt: skip
 
     def _up(self) -> None:
         self.connected = True
@@ -88,6 +95,8 @@ class Listener:
     def _down(self, reason: str) -> None:
         self.connected = False
         log.warning("broker.down", extra={"fields": {"reason": reason}})
+        if self._alias and reason == UNANSWERED:
+            log.error("broker.no_alias", extra={"fields": {"reason": NO_ALIAS}})
 
     # -- the writer's thread -----------------------------------------------------------------------
 
@@ -130,7 +139,7 @@ class Listener:
                 self.refused += 1
                 fields = {"topic": said[0][0].topic, "reason": f"{type(error).__name__}: {error}"[:500]}
                 log.exception("ingest.refused", extra={"fields": fields})
-                return Results()
+                return failed(said[0][1], said[0][0].traceparent, now_us())
 
     def _commit_once(self, said: list[tuple[Inbound, Said]]) -> Results:
         results = Results()
@@ -142,7 +151,7 @@ class Listener:
 
     def _read(self, inbound: Inbound) -> Said | None:
         try:
-            return route(inbound.topic, inbound.payload)
+            return route(inbound.topic, inbound.payload, self._alias)
         except WireError as error:
             self.refused += 1
             log.warning("wire.refused", extra={"fields": {"reason": str(error)[:500]}, "trace": inbound.traceparent})

@@ -26,12 +26,13 @@ class Data:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShadowRequest:
-    """A get, update or delete of a twin document, payload as received."""
+    """A get, update or delete of a twin document, payload as received; `prefix` is where the answer belongs."""
 
     device: str
     name: str
     verb: str
     payload: bytes
+    prefix: str = topics.PREFIX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,28 +46,33 @@ class Word:
 Said = Data | ShadowRequest | Word
 
 
-def route(topic: str, payload: bytes) -> Said:
-    """What a device said; raises WireError when topic or payload breaks the rules."""
-    found = topics.split(topic)
+def route(topic: str, payload: bytes, alias: bool = False) -> Said:
+    """What a device said; raises WireError when topic or payload breaks the rules. `alias`: `$aws/...` is served."""
+    aws = topic.startswith(f"{topics.AWS}/")
+    if aws and not alias:  # a subscription of old that the broker still keeps
+        raise WireError("the alias is off. To serve it, set twins.aws_alias", topic)
+    found = topics.split(topic, topics.AWS) if aws else topics.split(topic)
     if found is None:
         raise WireError("is no topic of a device", topic)
     device, rest = found
+    if aws:
+        return _shadow(device, topics.split_shadow(rest) or ("", rest), payload, topic, topics.AWS)
     if rest in TOPIC_STREAM:
         batch = decode(Batch, payload, topic)
         return Data(device=device, stream=TOPIC_STREAM[rest], batch=batch, size=len(payload))
     shadow = topics.split_shadow(rest)
     if shadow is not None:
-        return _shadow(device, shadow, payload, topic)
+        return _shadow(device, shadow, payload, topic, topics.PREFIX)
     return Word(device=device, message=_word(device, rest, payload, topic))
 
 
-def _shadow(device: str, shadow: tuple[str, str], payload: bytes, topic: str) -> ShadowRequest:
+def _shadow(device: str, shadow: tuple[str, str], payload: bytes, topic: str, prefix: str) -> ShadowRequest:
     name, verb = shadow
     if verb not in SHADOW_VERBS:
         raise WireError(f"a device has no say in '{verb}'", topic)
     if len(payload) > MAX_PAYLOAD:
         raise WireError(f"{len(payload)} bytes are more than the {MAX_PAYLOAD} allowed", topic)
-    return ShadowRequest(device=device, name=name, verb=verb, payload=payload)
+    return ShadowRequest(device=device, name=name, verb=verb, payload=payload, prefix=prefix)
 
 
 def _word(device: str, rest: str, payload: bytes, topic: str) -> Birth | Applied | CommandResult:

@@ -19,6 +19,7 @@ from shared import topics
 from shared.codec import ITEM_TYPE, encode
 from shared.ids import trace_id
 from shared.messages import Ack, Alarm, Applied, Birth, CommandResult, Escalation
+from shared.twin import MAX_BYTES, rejected
 
 log = logging.getLogger(__name__)
 
@@ -46,10 +47,11 @@ class Results:
 
 
 class Writer:
-    """Writes into one session at a time. `max_bytes` bounds a twin document."""
+    """Writes into one session at a time. `max_bytes` bounds a twin document, `aws_max_bytes` one on the alias."""
 
-    def __init__(self, hub_epoch: str, max_bytes: int) -> None:
-        self._hub_epoch, self._max_bytes = hub_epoch, max_bytes
+    def __init__(self, hub_epoch: str, max_bytes: int, aws_max_bytes: int = MAX_BYTES) -> None:
+        self._hub_epoch = hub_epoch
+        self._max_bytes = {topics.PREFIX: max_bytes, topics.AWS: aws_max_bytes}
 
     def write(self, session: Session, said: Said, trace: str, now_us: int, results: Results) -> None:
         """Store one thing that a device said."""
@@ -99,15 +101,16 @@ class Writer:
     # -- words -------------------------------------------------------------------------------------
 
     def _shadow(self, session: Session, said: ShadowRequest, trace: str, now_us: int, results: Results) -> None:
-        if not fleet.exists(session, said.device):
+        if fleet.exists(session, said.device):
+            replies = twins.request(
+                session, said.device, said.name, said.verb, said.payload, now_us,
+                who=said.device, max_bytes=self._max_bytes[said.prefix], trace=trace,
+            )  # fmt: skip
+            results.rang.add("actions")
+        else:
             log.warning("twin.unknown_device", extra={"fields": {"device": said.device}, "trace": trace})
-            return
-        replies = twins.request(
-            session, said.device, said.name, said.verb, said.payload, now_us,
-            who=said.device, max_bytes=self._max_bytes, trace=trace,
-        )  # fmt: skip
-        results.messages += twins.outgoing(said.device, said.name, replies, trace)
-        results.rang.add("actions")
+            replies = [twins.unknown(said.verb, said.payload, now_us)]
+        results.messages += twins.outgoing(said.device, said.name, replies, trace, said.prefix)
 
     def _word(self, session: Session, said: Word, now_us: int, results: Results) -> None:
         message = said.message
@@ -130,6 +133,14 @@ class Writer:
         results.messages.append(Outgoing(topic=topics.thing(birth.device, "session"), payload=encode(word)))
         if not word.refused:
             results.messages += commands.waiting(session, birth.device, now_us)
+
+
+def failed(said: Said, trace: str, now_us: int) -> Results:
+    """What is left to publish when `said` could not be stored and it is our fault: a twin request is told."""
+    if not isinstance(said, ShadowRequest):
+        return Results()
+    reply = rejected(said.verb, 500, "Internal service failure", said.payload, now_us // 1_000_000)
+    return Results(messages=twins.outgoing(said.device, said.name, [reply], trace, said.prefix))
 
 
 def _escalation(session: Session, said: Data, item: Escalation, trace: str, now_us: int) -> None:

@@ -154,9 +154,11 @@ def problem(answer: Any, status: int) -> str:
 
 
 def test_the_table_of_routes_is_exhaustive() -> None:
+    """The routes of AWS's data plane are signed in another way: test_aws.py."""
     described = {
         (method.upper(), path) for path, methods in web().openapi()["paths"].items() for method in methods
-    } - {("GET", "/healthz")}  # fmt: skip
+        if path.startswith("/api/v1/")
+    }  # fmt: skip
     assert described == set(ROUTES)
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from simulators.brokers import embedded_broker, free_port, listens, until
+from simulators.brokers import KINDS, Kind, broker_process, embedded_broker, free_port, listens, until
 
 from cloud_hub import __main__ as hub_main
-from cloud_hub import audit
+from cloud_hub import audit, aws_key
 from cloud_hub.db import Database
 from cloud_hub.tokens import find
 from edge_agent import __main__ as edge_main
@@ -121,6 +121,8 @@ def test_check_when_all_is_well(tmp_path: Path, capsys: pytest.CaptureFixture[st
     ("[experts.bundles]\ndigits = '/nowhere'", "problem: experts.bundles.digits"),
     ("[autoscale]\nkind = 'abacus'", "there is no scaler 'abacus'"),
     ("[glm]\nkind = 'oracle'\nurl = 'http://127.0.0.1:1'\nmodel = 'm'", "there is no engine 'oracle'"),
+    ("[twins]\naws_key_file = '/nowhere'", "Make it: tidegate-hub token create --aws"),
+    ("[twins]\naws_key_file = '/'", "problem: twins.aws_key_file: /: cannot be read"),
     ("nonsense = 1", "nonsense"),
     ("[twins", "Mend the TOML"),
 ])  # fmt: skip
@@ -154,6 +156,42 @@ def test_migrate_makes_the_database_and_may_be_repeated(tmp_path: Path, capsys: 
         assert hub_main.main(["migrate", "--config", str(file)]) == 0
     assert capsys.readouterr().out.count("schema is up to date") == 2
     assert (tmp_path / "hub" / "hub.sqlite").is_file()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_check_says_aws_to_the_broker(tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: Kind) -> None:
+    broker = broker_process(kind, tmp_path / "broker")
+    broker.start()
+    try:
+        file = hub_toml(tmp_path, "[twins]\naws_alias = true", mqtt=broker.port, rest=free_port())
+        assert hub_main.main(["check", "--config", str(file)]) == (0 if kind == "mosquitto" else EXIT_CONFIG)
+    finally:
+        broker.stop()
+    said = capsys.readouterr().err
+    assert ("problem: twins.aws_alias: no $aws topics here" in said) == (kind == "embedded")
+    assert ("Use mosquitto" in said) == (kind == "embedded")
+
+
+def test_check_finds_an_aws_key_that_others_may_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = str(hub_toml(tmp_path))
+    assert hub_main.main(["token", "create", "--config", file, "--name", "boto", "--aws"]) == 0
+    key = tmp_path / "hub" / "aws.key"
+    for mode, found in ((0o600, False), (0o604, True)):
+        key.chmod(mode)
+        hub_main.main(["check", "--config", file])
+        assert (f"Run: chmod 600 {key}" in capsys.readouterr().err) is found
+
+
+def test_a_token_for_aws_clients_comes_with_its_key_pair(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = str(hub_toml(tmp_path, f"[twins]\naws_key_file = '{tmp_path / 'shared.key'}'"))
+    assert hub_main.main(["token", "create", "--config", file, "--name", "boto", "--aws"]) == 0
+    text, key_id, secret = capsys.readouterr().out.splitlines()
+    db = Database(f"sqlite:///{tmp_path / 'hub' / 'hub.sqlite'}")
+    with db.read() as session:
+        token = find(session, text)
+    db.close()
+    assert key_id == f"aws_access_key_id = {token.id}"
+    assert secret == f"aws_secret_access_key = {aws_key.secret((tmp_path / 'shared.key').read_bytes(), token.id)}"
 
 
 def test_a_token_is_made_shown_once_and_ended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

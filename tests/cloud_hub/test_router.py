@@ -11,7 +11,7 @@ from cloud_hub.ingest.router import Data, ShadowRequest, Word, route, typed
 from shared.codec import MAX_PAYLOAD, encode
 from shared.errors import WireError
 from shared.messages import STREAMS, Applied, Batch, Birth, CommandResult, Sample
-from shared.topics import PREFIX, STREAM_TOPIC, TABLE, thing
+from shared.topics import AWS, PREFIX, STREAM_TOPIC, TABLE, thing
 
 BATCH = encode(Batch(epoch="e", first=1, items=[{"metric": "cpu.load", "t_us": 1, "value": 2.0}]))
 BIRTH = encode(Birth(device="press-3", session="s"))
@@ -45,6 +45,30 @@ def test_words(rest: str, payload: bytes) -> None:
 def test_shadow_requests_keep_their_bytes(rest: str, name: str, verb: str) -> None:
     said = route(topic(f"{rest}/{verb}"), b"\xff not judged here")
     assert said == ShadowRequest(device="press-3", name=name, verb=verb, payload=b"\xff not judged here")
+
+
+@pytest.mark.parametrize("verb", ["get", "update", "delete"])
+@pytest.mark.parametrize(("rest", "name"), [("shadow", ""), ("shadow/name/gates", "gates")])
+def test_the_alias_carries_shadow_requests(rest: str, name: str, verb: str) -> None:
+    full = thing("press-3", f"{rest}/{verb}", AWS)
+    said = route(full, b"{}", alias=True)
+    assert said == ShadowRequest(device="press-3", name=name, verb=verb, payload=b"{}", prefix=AWS)
+    with pytest.raises(WireError, match="the alias is off"):
+        route(full, b"{}")
+
+
+@pytest.mark.parametrize(
+    "rest", ["birth", "telemetry", "shadow/get/accepted", "shadow", "commands/c1/response", "jobs"]
+)
+def test_the_alias_carries_nothing_else(rest: str) -> None:
+    with pytest.raises(WireError):
+        route(thing("press-3", rest, AWS), BIRTH, alias=True)
+
+
+@pytest.mark.parametrize("full", ["$aws/things/Press-3/shadow/get", "$aws/things//shadow/get", "$aws/shadow/get"])
+def test_a_thing_whose_name_is_no_device_id_is_nobody(full: str) -> None:
+    with pytest.raises(WireError, match="no topic of a device"):
+        route(full, b"", alias=True)
 
 
 def test_every_topic_of_the_table_is_taken_or_refused_by_its_sender() -> None:

@@ -116,6 +116,37 @@ def test_each_desired_change_has_its_row_in_the_audit_trail(db: Database) -> Non
     ]  # fmt: skip
 
 
+def test_whoever_touches_desired_state_is_in_the_audit_trail_and_who_reports_is_not(db: Database) -> None:
+    """By the one function below every door: REST, the native prefix, the alias and AWS's REST."""
+    for wanted in ({"desired": {"a": 1}}, {"reported": {"a": 1}}, {"desired": None}, {"delta": {}}, {}, None):
+        ask(db, "update", {"state": wanted})
+    ask(db, "update", {"state": {"desired": {"a": 1}}, "version": 1})
+    ask(db, "get")
+    ask(db, "delete")
+    ask(db, "delete")
+    with db.read() as session:
+        rows = audit.rows(session, device=DEVICE)
+    assert [(row.who, row.kind, row.detail["version"]) for row in rows] == [
+        ("test", "twin.deleted", 7), ("test", "twin.desired", 6), ("test", "twin.desired", 3),
+        ("test", "twin.desired", 1),
+    ]  # fmt: skip
+
+
+def test_what_is_not_there_is_named_as_aws_names_it(db: Database) -> None:
+    assert ask(db, "get")[0].body["message"] == f"No shadow exists with name: '{DEVICE}'"
+    assert ask(db, "delete", name="gates")[0].body["message"] == "No shadow exists with name: 'gates'"
+
+
+def test_names_by_pages(db: Database) -> None:
+    for name in ("", "c", "a", "b", "d"):
+        desire(db, {"a": 1}, name)
+    ask(db, "delete", name="b")
+    with db.read() as session:
+        assert twins.names(session, DEVICE, "", 2) == ["a", "c"]
+        assert twins.names(session, DEVICE, "c", 2) == ["d"]
+        assert twins.names(session, "press-4", "", 2) == []
+
+
 def test_two_writers_lose_no_change(db: Database) -> None:
     def change(key: str) -> None:
         for value in range(10):

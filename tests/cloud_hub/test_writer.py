@@ -249,9 +249,30 @@ def test_a_birth_is_answered_with_what_the_hub_holds(db: Database) -> None:
     assert word.upto == {"alarm": 0, "escalation": 0, "event": 0, "telemetry": 4}
 
 
+@pytest.mark.parametrize("prefix", [topics.PREFIX, topics.AWS])
+@pytest.mark.parametrize("verb", ["get", "update", "delete"])
+def test_an_unknown_thing_is_answered_404(db: Database, prefix: str, verb: str) -> None:
+    asked = ShadowRequest(device=DEVICE, name="n", verb=verb, payload=b'{"clientToken": "t"}', prefix=prefix)
+    (message,) = write(db, asked).outgoing()
+    assert message.topic == topics.shadow(DEVICE, "n", f"{verb}/rejected", prefix)
+    body = decode(dict[str, Any], message.payload)
+    assert body == {"code": 404, "message": "Thing not found", "timestamp": NOW // 1_000_000, "clientToken": "t"}
+
+
+def test_the_answer_goes_to_the_prefix_that_asked_and_has_its_limit(db: Database) -> None:
+    write(db, Word(device=DEVICE, message=Birth(device=DEVICE, session="s1", epoch="e1")))
+    payload = encode({"state": {"reported": {"a": "x" * 9000}}})
+    for prefix, verb in ((topics.AWS, "update/rejected"), (topics.PREFIX, "update/accepted")):
+        asked = ShadowRequest(device=DEVICE, name="", verb="update", payload=payload, prefix=prefix)
+        first, *_ = write(db, asked).outgoing()
+        assert first.topic == topics.shadow(DEVICE, "", verb, prefix)
+
+
 def test_a_twin_of_an_unknown_device_is_not_made(db: Database) -> None:
     asked = ShadowRequest(device=DEVICE, name="", verb="update", payload=b'{"state": {"reported": {"a": 1}}}')
-    assert write(db, asked).outgoing() == []
+    write(db, asked)
+    with db.read() as session:
+        assert session.get(TwinRow, (DEVICE, "")) is None
     write(db, Word(device=DEVICE, message=Birth(device=DEVICE, session="s1", epoch="e1")))
     replies = write(db, asked).outgoing()
     assert [m.topic.rpartition("/")[2] for m in replies] == ["accepted", "documents"]

@@ -174,9 +174,10 @@ def test_what_may_still_come_again_is_not_forgotten(press: Press) -> None:
     assert press.run("first").output["strokes"] == 1.0
     full = press.ask("one more")
     assert (full.state, "that still hold" in full.text) == ("refused", True)
-    press.run("later", now=LATER + 1)  # now that they hold no more, they go
-    assert len(press.keep.get("commands")) == REMEMBERED
     assert press.strokes == 1
+    request = CommandRequest(id="later", verb="press", target="once", expires_us=LATER * 3)
+    assert press.commands.asked(request, LATER * 2, "synced").state == "accepted"  # what holds no more makes room
+    assert len(press.keep.get("commands")) == REMEMBERED
 
 
 # -- long verbs ------------------------------------------------------------------------------------
@@ -283,9 +284,27 @@ def test_an_agent_that_ends_closes_its_verbs_and_says_so(press: Press) -> None:
     assert press.ask() == word
 
 
-def test_a_fault_on_the_way_is_told(press: Press) -> None:
+def test_an_agent_that_ends_is_not_kept_from_it_by_a_verb(press: Press) -> None:
+    def stubborn(_request: CommandRequest) -> Work:
+        try:
+            yield Progress(fraction=0.5)
+        finally:
+            raise OSError("the valve is stuck")
+
+    press.commands = Commands(press.keep, {("press", "long"): stubborn, ("press", "once"): lambda _: {}})
+    press.ask()
+    press.step()
+    press.ask("c2", target="once")
+    assert [(word.state, word.text[:11]) for word in press.commands.stopped()] == [
+        ("failed", "when cancel"), ("failed", "interrupted"),
+    ]  # fmt: skip
+    assert press.commands.stopped() == []
+
+
+@pytest.mark.parametrize("error", [OSError, ValueError])
+def test_a_fault_on_the_way_is_told(press: Press, error: type[Exception]) -> None:
     def broken() -> None:
-        raise OSError("no such valve")
+        raise error("no such valve")
 
     press.fault = broken
     press.ask()

@@ -173,7 +173,9 @@ PATCH = st.one_of(
     st.none(),
     st.integers(1, 9).map(nested),
     st.integers(1, 60).map(lambda n: {"desired": {"a": "水" * n}}),
-    st.sampled_from([{"reported": {"a": [None]}}, {"reported": {"a": [[None]]}}, {"other": {}}]),
+    st.sampled_from(
+        [{"reported": {"a": [None]}}, {"reported": {"a": [[None]]}}, {"reported": {"a": [{"b": None}]}}, {"other": {}}]
+    ),
 )
 VERSIONS = st.sampled_from(["none", "none", "right", "stale", "ahead"])
 STEPS = st.lists(st.builds(Step, patch=PATCH, version=VERSIONS) | st.just(Step(verb="delete")), min_size=1, max_size=8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -109,16 +110,36 @@ def embedded_broker(folder: Path) -> Iterator[tuple[int, int]]:
         broker.stop()
 
 
-def mosquitto(folder: Path) -> BrokerProcess:
-    """A mosquitto, not started yet; skips the test where it is not installed."""
+def _mosquitto() -> tuple[str, str]:
+    """(program, line of its configuration that lets it write here); skips the test where it is not installed."""
     binary = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
     if binary is None:
         pytest.skip("mosquitto is not installed: apt-get install mosquitto")
+    return binary, "user root\n" if os.geteuid() == 0 else ""  # else it drops to one that may not write here
+
+
+def mosquitto(folder: Path) -> BrokerProcess:
+    """A mosquitto, not started yet; skips the test where it is not installed."""
+    binary, user = _mosquitto()
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
-    user = "user root\n" if os.geteuid() == 0 else ""  # else it drops to one that may not write here
     file = folder / "mosquitto.conf"
     file.write_text(MOSQUITTO.format(port=port, folder=folder, payload=MAX_PAYLOAD + 4096, user=user), "utf-8")
+    return BrokerProcess(command=[binary, "-c", str(file)], port=port, folder=folder)
+
+
+def documented_mosquitto(folder: Path) -> BrokerProcess:
+    """A mosquitto with mutual TLS just as docs/broker.md has it; its certificates are expected in `folder`."""
+    binary, user = _mosquitto()
+    page = (Path(__file__).parents[2] / "docs" / "broker.md").read_text("utf-8")
+    conf, acl = re.findall(r"^```conf\n(.*?)^```$", page, re.M | re.S)
+    port = free_port()
+    conf = conf.replace("listener 8883", f"listener {port} 127.0.0.1").replace("/etc/mosquitto/certs", str(folder))
+    conf = conf.replace("/etc/mosquitto/tidegate.acl", str(folder / "tidegate.acl"))
+    (folder / "tidegate.acl").write_text(acl, "utf-8")
+    (folder / "tidegate.acl").chmod(0o600)
+    file = folder / "mosquitto.conf"
+    file.write_text(f"{user}persistence_location {folder}/\n{conf}", "utf-8")
     return BrokerProcess(command=[binary, "-c", str(file)], port=port, folder=folder)
 
 

@@ -96,6 +96,7 @@ class World:
     folder: Path
     broker: BrokerProcess
     assets: Path = ASSETS
+    settings: str = ""
     rest: int = field(default_factory=free_port)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     http: httpx.Client = field(init=False)
@@ -104,7 +105,7 @@ class World:
         text = HUB.format(
             state=self.folder / "hub", rest=self.rest, mqtt=self.broker.port, expert=ASSETS / "digits-expert"
         )
-        (self.folder / "hub.toml").write_text(text, "utf-8")
+        (self.folder / "hub.toml").write_text(text + self.settings, "utf-8")
         db = Database(f"sqlite:///{self.folder / 'hub' / 'hub.sqlite'}")
         with db.write() as session:
             token = tokens.create(session, "tester", "admin", 1, "test")
@@ -273,6 +274,20 @@ def build(tmp_path: Path) -> Iterator[Build]:
 
     def make(kind: Kind) -> World:
         made.append(World(tmp_path, broker_process(kind, tmp_path / "broker")))
+        return made[-1]
+
+    yield make
+    for world in made:
+        world.close()
+
+
+@pytest.fixture(scope="module")
+def around() -> Iterator[Callable[[BrokerProcess, str], World]]:
+    """Makes a world around a broker in its folder, with more of the hub's settings; ends it with the module."""
+    made: list[World] = []
+
+    def make(broker: BrokerProcess, settings: str) -> World:
+        made.append(World(broker.folder, broker, settings=settings))
         return made[-1]
 
     yield make

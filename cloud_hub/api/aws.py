@@ -1,0 +1,170 @@
+"""AWS's data plane for device shadows: `boto3.client("iot-data", endpoint_url=...)` works as it is.
+
+Every request is signed (SigV4) with a token's AWS key pair. Answers have AWS's shapes, errors too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, FastAPI, Query, Request
+from fastapi.responses import JSONResponse, Response
+from sqlmodel import Session
+
+from cloud_hub import aws_key, fleet, sigv4, tokens, twins
+from cloud_hub.api.hub import Caller, Hub, TheHub
+from cloud_hub.clock import new_trace, now_us
+from cloud_hub.errors import HubError
+from cloud_hub.tables import Token
+from shared.codec import MAX_PAYLOAD, encode
+from shared.ids import DEVICE_ID, SHADOW_NAME, TRACEPARENT
+
+router = APIRouter(tags=["aws"])
+
+MODELLED = {
+    400: "InvalidRequestException", 403: "ForbiddenException", 404: "ResourceNotFoundException",
+    409: "ConflictException", 413: "RequestEntityTooLargeException", 415: "UnsupportedDocumentEncodingException",
+}  # fmt: skip
+"""The names that AWS's model of this service gives to the twin's codes."""
+
+MAX_PAGE = 100
+
+
+class AwsError(HubError):
+    """An answer that AWS's clients turn into their own exception: `kind` is its name."""
+
+    def __init__(self, status: int, message: str, kind: str = "") -> None:
+        super().__init__(status, kind or MODELLED[status], message)
+
+
+async def _answer_error(_request: Request, error: Any) -> JSONResponse:
+    return JSONResponse({"message": error.detail}, error.status, {"x-amzn-errortype": error.title})
+
+
+def install(app: FastAPI) -> None:
+    """Serve the mirror, with errors in AWS's form."""
+    app.add_exception_handler(AwsError, _answer_error)
+    app.include_router(router)
+
+
+# -- who asks --------------------------------------------------------------------------------------
+
+
+async def _body(request: Request) -> bytes:
+    """The body, read no further than any message may be long."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_PAYLOAD:
+            raise AwsError(413, "The payload exceeds the maximum size allowed")
+    return body
+
+
+Body = Annotated[bytes, Depends(_body)]
+
+
+def _signer(request: Request, body: bytes, hub: Hub) -> Token:
+    key = aws_key.read(hub.settings.aws_key_path)
+    signed = sigv4.Request(
+        method=request.method, path=request.scope["raw_path"].decode("latin-1"),
+        query=request.scope["query_string"].decode("latin-1"), headers=request.headers.items(), body=body,
+    )  # fmt: skip
+    with hub.db.read() as session:
+
+        def secret_of(key_id: str) -> str | None:
+            return aws_key.secret(key, key_id) if key and tokens.living(session, key_id) else None
+
+        return session.get_one(Token, sigv4.verify(signed, now_us() / 1e6, secret_of))
+
+
+def _signed(power: str) -> Callable[[Request, Body], Caller]:
+    def check(request: Request, body: Body) -> Caller:
+        try:
+            token = _signer(request, body, request.app.state.hub)
+            tokens.require(token, power)
+        except sigv4.Refused as no:
+            raise AwsError(403, str(no), no.code) from None
+        except HubError as no:
+            raise AwsError(no.status, no.detail) from None
+        sent = request.headers.get("traceparent", "")
+        return Caller(who=token.name, trace=sent if TRACEPARENT.match(sent) else new_trace())
+
+    return check
+
+
+Reader = Annotated[Caller, Depends(_signed("read"))]
+Operator = Annotated[Caller, Depends(_signed("operate"))]
+
+
+# -- documents -------------------------------------------------------------------------------------
+
+
+def _known(session: Session, thing: str) -> None:
+    if not DEVICE_ID.match(thing) or not fleet.exists(session, thing):
+        raise AwsError(404, "Thing not found")
+
+
+def _ask(session: Session, hub: Hub, thing: str, name: str | None, verb: str, body: bytes, caller: Caller) -> Any:
+    """(accepted body, messages to publish) of one request; raises AwsError where it is rejected."""
+    _known(session, thing)
+    if name == "":
+        raise AwsError(400, "Invalid shadow name: ''")
+    replies = twins.request(
+        session, thing, name or "", verb, body, now_us(), who=caller.who, max_bytes=hub.settings.twins.aws_max_bytes,
+        trace=caller.trace,
+    )  # fmt: skip
+    first = replies[0].body
+    if replies[0].verb.endswith("rejected"):
+        raise AwsError(first["code"], first["message"])
+    return first, twins.outgoing(thing, name or "", replies, caller.trace)
+
+
+def _change(hub: Hub, thing: str, name: str | None, verb: str, body: bytes, caller: Caller) -> Response:
+    with hub.db.write() as session:
+        accepted, messages = _ask(session, hub, thing, name, verb, body, caller)
+    hub.publish(messages)
+    hub.ring("actions")
+    return _json(accepted)
+
+
+def _json(content: Any) -> Response:
+    return Response(encode(content), media_type="application/json")
+
+
+@router.get("/things/{thing}/shadow")
+def get_thing_shadow(thing: str, hub: TheHub, caller: Reader, name: str | None = None) -> Response:
+    """GetThingShadow."""
+    with hub.db.read() as session:
+        return _json(_ask(session, hub, thing, name, "get", b"", caller)[0])
+
+
+@router.post("/things/{thing}/shadow")
+def update_thing_shadow(thing: str, hub: TheHub, caller: Operator, body: Body, name: str | None = None) -> Response:
+    """UpdateThingShadow."""
+    return _change(hub, thing, name, "update", body, caller)
+
+
+@router.delete("/things/{thing}/shadow")
+def delete_thing_shadow(thing: str, hub: TheHub, caller: Operator, name: str | None = None) -> Response:
+    """DeleteThingShadow."""
+    return _change(hub, thing, name, "delete", b"", caller)
+
+
+@router.get("/api/things/shadow/ListNamedShadowsForThing/{thing}")
+def list_named_shadows_for_thing(
+    thing: str, hub: TheHub, _caller: Reader, page_size: Annotated[str, Query(alias="pageSize")] = str(MAX_PAGE),
+    after: Annotated[str, Query(alias="nextToken")] = "",
+) -> Response:  # fmt: skip
+    """ListNamedShadowsForThing. The token of the next page is the last name of this one."""
+    size = int(page_size) if re.fullmatch("[0-9]{1,3}", page_size) else 0
+    if not 1 <= size <= MAX_PAGE:
+        raise AwsError(400, f"pageSize must be 1 to {MAX_PAGE}")
+    if after and not SHADOW_NAME.match(after):
+        raise AwsError(400, "Invalid nextToken")
+    with hub.db.read() as session:
+        _known(session, thing)
+        found = twins.names(session, thing, after, size + 1)
+    page = {"results": found[:size], "timestamp": now_us() // 1_000_000}
+    return _json(page | ({"nextToken": found[size - 1]} if len(found) > size else {}))

@@ -1,0 +1,60 @@
+"""The listener's own promises: our fault is told to who asked, and a broker without `$aws` is named."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from simulators.brokers import embedded_broker, until
+
+from cloud_hub.db import Database
+from cloud_hub.ingest.listener import NO_ALIAS, Listener
+from cloud_hub.settings import Mqtt, Twins
+from cloud_hub.twins import Outgoing
+from shared import topics
+from shared.codec import decode
+from shared.mqtt import Inbound
+
+
+class Caught(Listener):
+    """Keeps what it would publish."""
+
+    def publish(self, messages: Any) -> None:
+        self.published: list[Outgoing] = list(messages)
+
+
+@pytest.mark.parametrize("prefix", [topics.PREFIX, topics.AWS])
+def test_a_request_that_we_fail_at_is_answered_500(db: Database, prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("a fault of ours")
+
+    listener, acknowledged = Caught(Mqtt(), db, Twins(aws_alias=True), lambda _: None), []
+    monkeypatch.setattr(listener._writer, "write", fail)
+    topic = topics.shadow("press-3", "", "update", prefix)
+    ack = lambda: acknowledged.append(True)  # noqa: E731
+    listener._take([Inbound(topic=topic, payload=b'{"clientToken": "t"}', traceparent="", acknowledge=ack)])
+    (message,) = listener.published
+    body = decode(dict[str, Any], message.payload)
+    assert message.topic == f"{topic}/rejected"
+    assert (body["code"], body["message"], body["clientToken"]) == (500, "Internal service failure", "t")
+    assert (acknowledged, listener.refused) == ([True], 1)
+
+
+def test_a_broker_that_knows_no_aws_topics_is_named_with_the_cure(
+    db: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def said(event: str) -> list[Any]:
+        return [record for record in caplog.records if record.message == event]
+
+    with embedded_broker(tmp_path) as (_, mqtt5), caplog.at_level(logging.INFO):
+        for alias in (True, False):
+            listener = Listener(Mqtt(address=f"127.0.0.1:{mqtt5}"), db, Twins(aws_alias=alias), lambda _: None)
+            listener.start()
+            try:
+                until("the broker's answer", lambda: said("broker.no_alias" if alias else "broker.up"), 10)  # noqa: B023
+                assert listener.connected is not alias
+            finally:
+                listener.stop()
+    assert said("broker.no_alias")[0].fields == {"reason": NO_ALIAS}

@@ -1,0 +1,36 @@
+"""The alias below `$aws`: the shadow's requests and nothing else, and what is said on both prefixes."""
+
+from __future__ import annotations
+
+import pytest
+
+from shared import topics
+
+
+def test_below_aws_the_hub_asks_for_shadow_requests_only() -> None:
+    assert topics.hub_filters(topics.AWS) == [
+        f"$aws/things/+/shadow/{rest}"
+        for rest in ("delete", "get", "name/+/delete", "name/+/get", "name/+/update", "update")
+    ]
+    assert set(topics.hub_filters()) > {topics.thing("+", "birth"), topics.thing("+", "shadow/update")}
+
+
+@pytest.mark.parametrize("name", ["", "gates"])
+@pytest.mark.parametrize("verb", ["update/delta", "update/documents"])
+def test_everybodys_changes_belong_on_both_prefixes(name: str, verb: str) -> None:
+    here, there = topics.shadow("press-3", name, verb), topics.shadow("press-3", name, verb, topics.AWS)
+    assert (topics.twin_topic(here), topics.twin_topic(there)) == (there, here)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    ["shadow/get/accepted", "shadow/update/accepted", "shadow/update/rejected", "shadow/delete/accepted", "acks"],
+)
+def test_answers_belong_to_who_asked(rest: str) -> None:
+    assert topics.twin_topic(topics.thing("press-3", rest)) is None
+    assert topics.twin_topic(topics.thing("press-3", rest, topics.AWS)) is None
+
+
+@pytest.mark.parametrize("thing", ["Press-3", "a:b", "x" * 61, "", "+", "-a"])
+def test_an_id_that_breaks_the_rule_is_no_topic_of_ours(thing: str) -> None:
+    assert topics.split(f"$aws/things/{thing}/shadow/get", topics.AWS) is None
