@@ -113,15 +113,19 @@ values = st.recursive(
     lambda inner: st.one_of(st.dictionaries(names, inner, max_size=3), st.lists(inner, max_size=2)),
     max_leaves=4,
 )
-objects = st.dictionaries(names, values, min_size=1, max_size=4)
-documents = st.fixed_dictionaries({}, optional={"desired": objects, "reported": objects})
-fleets = st.lists(
-    st.fixed_dictionaries({
+OBJECTS = st.dictionaries(names, values, min_size=1, max_size=4)
+SMALL = st.fixed_dictionaries({"a": scalars})
+"""Objects with one value, which `small_conditions` are about: each of them finds something in many devices."""
+
+
+def fleets(objects: st.SearchStrategy[Any] = OBJECTS) -> st.SearchStrategy[list[dict[str, Any]]]:
+    documents = st.fixed_dictionaries({}, optional={"desired": objects, "reported": objects})
+    one = st.fixed_dictionaries({
         "state": st.sampled_from(["online", "offline"]), "version": st.sampled_from(["", "1.2", "1.10"]),
         "seen_us": st.integers(0, 3), "tags": objects, "classic": st.none() | documents, "gates": st.none() | documents,
         "deleted": documents,
-    }), min_size=2, max_size=6,
-)  # fmt: skip
+    })  # fmt: skip
+    return st.lists(one, min_size=2, max_size=6)
 
 
 def paths() -> st.SearchStrategy[Path]:
@@ -135,21 +139,29 @@ def paths() -> st.SearchStrategy[Path]:
     return st.one_of(tags, tags, twin, twin, device)
 
 
-def conditions() -> st.SearchStrategy[Condition]:
+def leaves(paths: st.SearchStrategy[Path]) -> st.SearchStrategy[Condition]:
     tests = st.sampled_from(["defined", "null", "bool", "number", "string", "object", "array"])
     literals = scalars.map(Literal)
     ops = st.sampled_from(list(COMPARE))
-    leaf: st.SearchStrategy[Condition] = st.one_of(
-        st.builds(Compare, ops, paths(), literals),
-        st.builds(Compare, ops, literals, paths()),
-        st.builds(Compare, ops, paths(), paths()),
-        st.builds(In, paths(), st.lists(scalars, min_size=1, max_size=4).map(tuple)),
-        st.builds(Is, tests, paths()),
-        st.builds(TextTest, st.sampled_from(["startswith", "endswith", "contains"]), paths(), st.sampled_from(TEXTS)),
-        st.builds(TextTest, st.just("contains"), paths(), st.sampled_from(["a", "%", "_"])),
+    return st.one_of(
+        st.builds(Compare, ops, paths, literals),
+        st.builds(Compare, ops, literals, paths),
+        st.builds(Compare, ops, paths, paths),
+        st.builds(In, paths, st.lists(scalars, min_size=1, max_size=4).map(tuple)),
+        st.builds(Is, tests, paths),
+        st.builds(TextTest, st.sampled_from(["startswith", "endswith", "contains"]), paths, st.sampled_from(TEXTS)),
+        st.builds(TextTest, st.just("contains"), paths, st.sampled_from(["a", "%", "_"])),
     )
+
+
+def small_conditions() -> st.SearchStrategy[Condition]:
+    small_paths = st.sampled_from([Path("tags", ("a",)), Path("tags", ("a",)), Path("twin", ("desired", "a"), "gone")])
+    return st.one_of(leaves(small_paths), leaves(small_paths).map(Not))
+
+
+def conditions() -> st.SearchStrategy[Condition]:
     return st.recursive(
-        leaf,
+        leaves(paths()),
         lambda inner: st.one_of(
             inner.map(Not),
             st.lists(inner, min_size=2, max_size=3).map(lambda parts: And(tuple(parts))),
