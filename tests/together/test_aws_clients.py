@@ -324,7 +324,7 @@ def test_a_device_reads_and_writes_its_own_shadow_only(plant: Any, boto: Any) ->
             boto.get_thing_shadow(thingName="native-1", shadowName="mine")
     finally:
         curious.stop()
-    boto.delete_thing_shadow(thingName="native-1", shadowName="other")
+        boto.delete_thing_shadow(thingName="native-1", shadowName="other")
 
 
 # -- REST ------------------------------------------------------------------------------------------

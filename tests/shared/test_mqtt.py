@@ -1,0 +1,72 @@
+"""The MQTT connection: one thread alone touches its socket, whoever publishes; TLS breaks otherwise."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from pathlib import Path
+from typing import Any
+
+import paho.mqtt.client as paho
+import pytest
+from simulators.brokers import documented_mosquitto, embedded_broker
+from simulators.certificates import certificates
+
+import shared.mqtt
+from shared import topics
+from shared.mqtt import Connection, Options, Tls
+
+TOPIC = topics.thing("press-3", "acks")
+BURST = 30
+
+
+def round_trip(port: int, tls: Tls | None = None) -> list[str]:
+    """Publish a burst from this thread the moment the connection is up; returns why it went down before the end."""
+    heard: queue.Queue[Any] = queue.Queue()
+    up: queue.Queue[None] = queue.Queue()
+    down: list[str] = []
+    connection = Connection(
+        Options(client_id="press-3", filters=[TOPIC], tls=tls), lambda: ("127.0.0.1", port),
+        on_message=heard.put, on_up=lambda: up.put(None), on_down=down.append,
+    )  # fmt: skip
+    connection.start()
+    try:
+        up.get(timeout=20)
+        for number in range(BURST):
+            assert connection.publish(TOPIC, b"%d" % number)
+        assert [int(heard.get(timeout=10).payload) for _ in range(BURST)] == list(range(BURST))
+        return list(down)
+    finally:
+        connection.stop()
+
+
+def writers(monkeypatch: pytest.MonkeyPatch, port: int) -> set[str]:
+    """Names of the threads that write to the socket in one round trip."""
+    names: set[str] = set()
+    send = paho.Client._sock_send
+
+    def noted(client: Any, data: Any) -> int:
+        names.add(threading.current_thread().name)
+        return send(client, data)
+
+    monkeypatch.setattr(paho.Client, "_sock_send", noted)
+    round_trip(port)
+    return names
+
+
+def test_one_thread_alone_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with embedded_broker(tmp_path) as (_, mqtt5):
+        assert writers(monkeypatch, mqtt5) == {"mqtt-press-3"}
+        monkeypatch.setattr(shared.mqtt, "_woken", None)
+        assert writers(monkeypatch, mqtt5) > {"mqtt-press-3"}, "the test sees no second thread where there is one"
+
+
+def test_a_burst_over_tls_breaks_nothing(tmp_path: Path) -> None:
+    certificates(tmp_path, "broker", "press-3")
+    broker = documented_mosquitto(tmp_path)
+    broker.start()
+    try:
+        tls = Tls(ca=f"{tmp_path}/ca.pem", certificate=f"{tmp_path}/press-3.pem", key=f"{tmp_path}/press-3.key")
+        assert [round_trip(broker.port, tls) for _ in range(5)] == [[]] * 5
+    finally:
+        broker.stop()
