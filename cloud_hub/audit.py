@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from sqlalchemy import func
 from sqlmodel import Session, col, select
 
+from cloud_hub import db
 from cloud_hub.tables import AuditRow
 from shared.codec import encode
 from shared.ids import trace_id
@@ -40,6 +42,7 @@ def add(
 ) -> None:
     """Add one row. `who` is a token's name, a device or a part of the hub; `kind` such as `action.approved`."""
     session.flush()
+    db.lock_trail(session)
     last = _last(session)
     row = AuditRow(
         t_us=now_us,
@@ -72,7 +75,7 @@ def rows(session: Session, *, device: str = "", kind: str = "", trace: str = "",
     if device:
         query = query.where(AuditRow.device == device)
     if kind:
-        query = query.where(col(AuditRow.kind).startswith(kind))
+        query = query.where(func.substr(AuditRow.kind, 1, len(kind)) == kind)  # LIKE differs between databases
     if trace:
         query = query.where(AuditRow.trace_id == trace)
     return list(session.exec(query))

@@ -1,4 +1,8 @@
-"""Twin documents in the database: the rules of `shared.twin` inside a transaction. The version is compared in SQL."""
+"""Twin documents in the database: the rules of `shared.twin` inside a transaction.
+
+Whoever changes a document holds its device (`db.write`), so the version that was read is the one that is replaced;
+were it not, the key of `twin_changes` would refuse the second change of one version.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import bindparam, insert, update
-from sqlmodel import Session, select
+from sqlmodel import Session, col, select
 
-from cloud_hub import audit
+from cloud_hub import audit, db
 from cloud_hub.errors import HubError
 from cloud_hub.owners import owned
 from cloud_hub.tables import AppliedRow, Device, TwinChange, TwinRow
@@ -31,7 +35,7 @@ class Outgoing:
 
 
 def load(session: Session, device: str, name: str) -> twin.Document:
-    """The stored document, or an empty one that has never existed. Locks its row where the database can."""
+    """The stored document, or an empty one that has never existed."""
     return _load(session, device, name)[0]
 
 
@@ -39,7 +43,7 @@ _TWINS: Any = TwinRow.__table__  # type: ignore[attr-defined]
 _CHANGES: Any = TwinChange.__table__  # type: ignore[attr-defined]
 _KEY = (_TWINS.c.device == bindparam("b_device"), _TWINS.c.name == bindparam("b_name"))
 # The row by row path of every message: Core statements, made once (the ORM's cost three times as much).
-_SELECT = select(_TWINS).where(*_KEY).with_for_update()
+_SELECT = select(_TWINS).where(*_KEY)
 _INSERT, _UPDATE = insert(_TWINS), update(_TWINS).where(*_KEY)
 _INSERT_CHANGE = insert(_CHANGES)
 
@@ -88,6 +92,7 @@ def request(
 def _store(session: Session, old: twin.Document, new: twin.Document, owners: twin.State, change: twin.State) -> None:
     values = {"version": new.version, "deleted": new.deleted, "state": new.state, "marks": new.metadata,
               "owners": owners, "timestamp": new.timestamp}  # fmt: skip
+    db.owns(session, change["device"])
     connection = session.connection()
     if old.version == 0:
         connection.execute(_INSERT, {"device": change["device"], "name": change["name"]} | values)
@@ -129,7 +134,9 @@ def desire(
 
 def documents(session: Session, device: str) -> dict[str, twin.Document]:
     """All living documents of a device by name."""
-    rows = session.exec(select(TwinRow).where(TwinRow.device == device, TwinRow.deleted == False))  # noqa: E712
+    rows = session.exec(
+        select(TwinRow).where(TwinRow.device == device, col(TwinRow.deleted).is_(False)).order_by(TwinRow.name)
+    )
     return {row.name: load(session, device, row.name) for row in rows}
 
 
@@ -151,7 +158,9 @@ def applied(session: Session, device: str, word: Applied, now_us: int) -> None:
 
 def progress(session: Session, device: str) -> list[AppliedRow]:
     """The device's last word on each path of desired state."""
-    return list(session.exec(select(AppliedRow).where(AppliedRow.device == device)))
+    return list(
+        session.exec(select(AppliedRow).where(AppliedRow.device == device).order_by(AppliedRow.shadow, AppliedRow.path))
+    )
 
 
 def exists(session: Session, device: str) -> bool:

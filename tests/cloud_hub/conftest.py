@@ -1,4 +1,4 @@
-"""A real database in a folder of the test, and a virtual clock's first instant."""
+"""A real database for each test, SQLite and PostgreSQL in turn, and a virtual clock's first instant."""
 
 from __future__ import annotations
 
@@ -7,13 +7,26 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from simulators.postgres import Server, postgres
 
 from cloud_hub.db import Database
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'hub.sqlite'}"
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """One PostgreSQL server for all tests of this process."""
+    with postgres() as running:
+        yield running
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The address of a fresh database of either kind."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'hub.sqlite'}"
+        return
+    with request.getfixturevalue("server").database() as address:
+        yield address
 
 
 @pytest.fixture

@@ -50,10 +50,12 @@ def test_two_hubs_have_two_epochs(db: Database, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("pragma", "value"), [("journal_mode", "wal"), ("synchronous", 2), ("foreign_keys", 1)])
-def test_each_connection_is_durable(db: Database, pragma: str, value: object) -> None:
+def test_each_connection_is_durable(tmp_path: Path, pragma: str, value: object) -> None:
+    db = Database(f"sqlite:///{tmp_path / 'hub.sqlite'}")
     with db.engine.connect() as one, db.engine.connect() as two:
         for connection in (one, two):
             assert connection.execute(text(f"PRAGMA {pragma}")).scalar() == value
+    db.close()
 
 
 def test_two_writers_wait_for_each_other(db: Database) -> None:
