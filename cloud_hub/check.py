@@ -9,7 +9,7 @@ from cloud_hub import settings as hub_settings
 from cloud_hub.settings import Settings
 from shared import plugins
 from shared.bundle import load
-from shared.errors import ConfigError, ModelError
+from shared.errors import ConfigError, ModelError, NotReady
 from shared.mqtt import parse_address
 
 
@@ -19,7 +19,26 @@ def problems(path: Path | None) -> list[str]:
         settings = hub_settings.read(path)
     except ConfigError as error:
         return [str(error)]
-    return [*_broker(settings), *_tls(settings), *_rest(settings), *_experts(settings), *_plugins(settings)]
+    return [
+        *_database(settings),
+        *_broker(settings),
+        *_tls(settings),
+        *_rest(settings),
+        *_experts(settings),
+        *_plugins(settings),
+    ]
+
+
+def _database(settings: Settings) -> list[str]:
+    if settings.database_url.startswith("sqlite"):
+        return []  # a file, made at the first start
+    from cloud_hub import db  # noqa: PLC0415 - half a second of imports
+
+    try:
+        db.fits(db.open_engine(settings.database_url))
+    except (ConfigError, NotReady) as error:
+        return [str(error)]
+    return []
 
 
 def _broker(settings: Settings) -> list[str]:

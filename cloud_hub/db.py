@@ -50,7 +50,7 @@ IDLE_S = 120
 
 _HUB, _DEVICES = 0x7467, 0x7468
 """Spaces of PostgreSQL's advisory locks. In the first: 0 the database, 1 the end of the audit trail."""
-_LONG = re.compile(rb"\d{20}")
+_LONG = re.compile(rb"[1-9]\d{19}")
 _POOL = {"pool_size": 10, "max_overflow": 20, "pool_timeout": WAIT_S, "pool_pre_ping": True}
 _CONNECT = {"connect_timeout": "10", "tcp_user_timeout": "30000", "application_name": "tidegate-hub"}
 
@@ -238,10 +238,13 @@ def _postgres_connect(connection: Any, _record: Any) -> None:
 
 def _postgres_json(data: Any) -> Any:
     """JSONB writes 1e300 as 301 digits: what is too long for 64 bits was a float."""
-    raw = bytes(data) if not isinstance(data, str) else data.encode()
-    if _LONG.search(raw):
-        return json.loads(raw, parse_int=lambda digits: int(digits) if len(digits) < 20 else float(digits))
-    return msgspec.json.decode(raw)
+    raw = data.encode() if isinstance(data, str) else bytes(data)
+    return json.loads(raw, parse_int=_narrow) if _LONG.search(raw) else msgspec.json.decode(raw)
+
+
+def _narrow(digits: str) -> int | float:
+    value = int(digits)
+    return value if -1 << 63 <= value < 1 << 64 else float(value)
 
 
 def fits(engine: Engine) -> None:

@@ -12,6 +12,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
+from shared.texts import holds_nul
+
 Json = Any
 State = dict[str, Json]
 
@@ -154,16 +156,29 @@ def _finite_float(text: str) -> float:
     return value
 
 
+def _int64(digits: str) -> int:
+    value = int(digits)
+    if not -1 << 63 <= value < 1 << 64:
+        raise ValueError(f"{digits[:40]} is out of range")
+    return value
+
+
 def parse(payload: bytes) -> Json:
-    """JSON that holds no NaN, no infinity and no name twice; raises the reply AWS would give."""
+    """JSON that holds no NaN, no infinity, no integer beyond 64 bits, no NUL and no name twice.
+
+    Raises the reply AWS would give. What passes can be stored by either database and sent again.
+    """
     try:
         text = payload.decode("utf-8")
     except UnicodeDecodeError:
         raise _Refused(415, "Unsupported documented encoding; supported encoding is UTF-8") from None
     try:
         value = json.loads(
-            text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_float=_finite_float
-        )
+            text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_float=_finite_float,
+            parse_int=_int64,
+        )  # fmt: skip
+        if holds_nul(payload):
+            raise ValueError("a text holds NUL")
         if "\\u" in text:  # half of a surrogate pair could be stored but never sent again
             json.dumps(value, ensure_ascii=False).encode("utf-8")
         return value

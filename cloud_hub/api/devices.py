@@ -6,7 +6,7 @@ from typing import Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
-from sqlmodel import select
+from sqlmodel import col, select
 
 from cloud_hub import commands, fleet, telemetry
 from cloud_hub.api.hub import Operator, Reader, TheHub
@@ -100,8 +100,8 @@ def streams(device: str, hub: TheHub, _caller: Reader, count: bool = False) -> l
     with hub.db.read() as session:
         fleet.device(session, device)
         found = []
-        for mark in session.exec(select(HighWater).where(HighWater.device == device)):
-            lost = session.exec(select(LostRange).where(LostRange.source == mark.id))
+        for mark in session.exec(select(HighWater).where(HighWater.device == device).order_by(col(HighWater.id))):
+            lost = session.exec(select(LostRange).where(LostRange.source == mark.id).order_by(col(LostRange.first)))
             row = StreamCount(
                 epoch=mark.epoch, stream=mark.stream, upto=mark.upto, lost=[(r.first, r.last, r.reason) for r in lost]
             )
@@ -114,7 +114,7 @@ def streams(device: str, hub: TheHub, _caller: Reader, count: bool = False) -> l
 @router.post("/{device}/commands", status_code=202)
 def command(device: str, body: CommandBody, hub: TheHub, caller: Operator) -> Command:
     """Send a command; ask /api/v1/commands/{id} what became of it."""
-    with hub.db.write() as session:
+    with hub.db.write(device) as session:
         row = fleet.device(session, device)
         if row.state != "online":
             raise HubError(404, "Device is offline", f"'{device}' is not connected; try again when it is")

@@ -66,7 +66,7 @@ def _read(hub: Hub, device: str, name: str) -> TwinView:
 
 
 def _change(hub: Hub, device: str, name: str, change: DesiredChange, caller: Operator) -> TwinView:
-    with hub.db.write() as session:
+    with hub.db.write(device) as session:
         fleet.device(session, device)
         messages = twins.desire(
             session, device, name, change.desired, now_us(), who=caller.who,
