@@ -52,7 +52,12 @@ _HUB, _DEVICES = 0x7467, 0x7468
 """Spaces of PostgreSQL's advisory locks. In the first: 0 the database, 1 the end of the audit trail."""
 _LONG = re.compile(rb"[1-9]\d{19}")
 _POOL = {"pool_size": 10, "max_overflow": 20, "pool_timeout": WAIT_S, "pool_pre_ping": True}
-_CONNECT = {"connect_timeout": "10", "tcp_user_timeout": "30000", "application_name": "tidegate-hub"}
+_CONNECT = {
+    "client_encoding": "utf8",
+    "connect_timeout": "10",
+    "tcp_user_timeout": "30000",
+    "application_name": "tidegate-hub",
+}
 
 
 class Database:
