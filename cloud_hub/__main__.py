@@ -72,7 +72,8 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _migrate(arguments: argparse.Namespace) -> int:
-    from cloud_hub.db import Database, shown  # noqa: PLC0415
+    from cloud_hub.db import Database  # noqa: PLC0415
+    from cloud_hub.engine import shown  # noqa: PLC0415
 
     settings = _settings(arguments.config)
     Database(settings.database_url).close()

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import func
 from sqlmodel import Session, col, select
 
-from cloud_hub import db
+from cloud_hub import locks
 from cloud_hub.tables import AuditRow
 from shared.codec import encode
 from shared.ids import trace_id
@@ -42,7 +42,7 @@ def add(
 ) -> None:
     """Add one row. `who` is a token's name, a device or a part of the hub; `kind` such as `action.approved`."""
     session.flush()
-    db.lock_trail(session)
+    locks.lock_trail(session)
     last = _last(session)
     row = AuditRow(
         t_us=now_us,

@@ -32,12 +32,14 @@ def problems(path: Path | None) -> list[str]:
 def _database(settings: Settings) -> list[str]:
     if settings.database_url.startswith("sqlite"):
         return []  # a file, made at the first start
-    from cloud_hub import db  # noqa: PLC0415 - half a second of imports
+    from cloud_hub import engine  # noqa: PLC0415 - half a second of imports
 
     try:
-        db.fits(db.open_engine(settings.database_url))
+        opened = engine.open_engine(settings.database_url)
+        engine.fits(opened)
     except (ConfigError, NotReady) as error:
         return [str(error)]
+    opened.dispose()
     return []
 
 

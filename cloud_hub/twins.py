@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import bindparam, insert, update
 from sqlmodel import Session, col, select
 
-from cloud_hub import audit, db
+from cloud_hub import audit, locks
 from cloud_hub.errors import HubError
 from cloud_hub.owners import owned
 from cloud_hub.tables import AppliedRow, Device, TwinChange, TwinRow
@@ -92,7 +92,7 @@ def request(
 def _store(session: Session, old: twin.Document, new: twin.Document, owners: twin.State, change: twin.State) -> None:
     values = {"version": new.version, "deleted": new.deleted, "state": new.state, "marks": new.metadata,
               "owners": owners, "timestamp": new.timestamp}  # fmt: skip
-    db.owns(session, change["device"])
+    locks.owns(session, change["device"])
     connection = session.connection()
     if old.version == 0:
         connection.execute(_INSERT, {"device": change["device"], "name": change["name"]} | values)

@@ -20,7 +20,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlmodel import SQLModel
 
 from cloud_hub import telemetry, twins
-from cloud_hub.db import Database, alembic_config, open_engine
+from cloud_hub.db import Database
+from cloud_hub.engine import open_engine
+from cloud_hub.schema import alembic_config
 from cloud_hub.tables import AuditRow, Command, Device, LostRange, Meta, TwinRow
 from shared.errors import ConfigError, NotReady
 

@@ -158,7 +158,7 @@ def test_without_the_locks_the_history_refuses_the_second_change(
         hub, other = Database(url), Database(url)
         with hub.write() as session:
             session.add(Device(id=DEVICE))
-        monkeypatch.setattr("cloud_hub.db._take_locks", lambda *_: None)
+        monkeypatch.setattr("cloud_hub.locks.take", lambda *_: None)
         assert any(isinstance(error, IntegrityError) for error in change_together([hub, other, hub, other]))
         hub.close()
         other.close()

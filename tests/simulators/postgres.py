@@ -24,7 +24,8 @@ import pytest
 from psycopg import sql
 from simulators.brokers import until
 
-from cloud_hub.db import migrate, open_engine
+from cloud_hub.engine import open_engine
+from cloud_hub.schema import migrate
 
 TEMPLATE = "tidegate_template"
 # What a crash of the machine would cost does not matter here; `durable=True` leaves fsync as it is delivered.
@@ -62,7 +63,7 @@ class Server:
 
     def initialise(self) -> None:
         """Make the cluster's files."""
-        options = ["--auth=trust", "--username=tidegate", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]
+        options = ["--auth=trust", "--username=tidegate", "--encoding=UTF8", "--locale=C", "--no-sync"]
         command = [_binary("initdb"), f"--pgdata={self.folder / 'data'}", *options]
         made = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False, **_owner())
         assert made.returncode == 0, made.stderr
