@@ -1,4 +1,4 @@
-"""A throwaway PostgreSQL: one cluster for a test process, on a unix socket in a folder of its own.
+"""A throwaway PostgreSQL (15 or newer): one cluster for a test process, on a unix socket in a folder of its own.
 
 Each test gets a fresh database, copied from a template that already holds the hub's schema. The server ends with the
 test process, however that ends: the kernel tells it when its parent died.
@@ -29,7 +29,7 @@ from cloud_hub.schema import migrate
 
 TEMPLATE = "tidegate_template"
 # What a crash of the machine would cost does not matter here; `durable=True` leaves fsync as it is delivered.
-FAST = ("-c", "fsync=off", "-c", "full_page_writes=off")
+FAST = ("-c", "fsync=off", "-c", "full_page_writes=off", "-c", "autovacuum=off", "-c", "shared_buffers=16MB")
 
 
 def _binary(name: str) -> str:
@@ -116,7 +116,7 @@ class Server:
     def database(self, template: str = TEMPLATE) -> Iterator[str]:
         """The address of a fresh database, gone at the end."""
         name = f"hub_{next(self._numbers)}"
-        self.run(f"CREATE DATABASE {name} TEMPLATE {template}")
+        self.run(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")  # the quicker one for small ones
         try:
             yield self.url(name)
         finally:
