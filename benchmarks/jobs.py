@@ -40,8 +40,8 @@ class Watched(Database):
         super().__init__(url)
 
     @contextmanager
-    def write(self) -> Iterator[Session]:
-        with super().write() as session:
+    def write(self, *devices: str) -> Iterator[Session]:
+        with super().write(*devices) as session:
             began = time.perf_counter()
             yield session
         self.held.append(time.perf_counter() - began)  # with the commit, for which others wait too

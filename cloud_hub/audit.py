@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from sqlalchemy import insert
+from sqlalchemy import func, insert
 from sqlmodel import Session, col, select
 
+from cloud_hub import locks
 from cloud_hub.tables import AuditRow
 from shared.codec import encode
 from shared.ids import trace_id
@@ -41,6 +42,7 @@ def add(
     **detail: Any,
 ) -> None:
     """Add one row. `who` is a token's name, a device or a part of the hub; `kind` such as `action.approved`."""
+    locks.lock_trail(session)
     connection = session.connection()
     row = {"t_us": now_us, "who": who, "kind": kind, "subject": subject, "device": device,
            "trace_id": trace_id(trace), "detail": detail}  # fmt: skip
@@ -64,7 +66,7 @@ def rows(session: Session, *, device: str = "", kind: str = "", trace: str = "",
     if device:
         query = query.where(AuditRow.device == device)
     if kind:
-        query = query.where(col(AuditRow.kind).startswith(kind))
+        query = query.where(func.substr(AuditRow.kind, 1, len(kind)) == kind)  # LIKE differs between databases
     if trace:
         query = query.where(AuditRow.trace_id == trace)
     return list(session.exec(query))

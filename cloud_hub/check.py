@@ -11,7 +11,7 @@ from cloud_hub import settings as hub_settings
 from cloud_hub.settings import Settings
 from shared import plugins, topics
 from shared.bundle import load
-from shared.errors import ConfigError, ModelError
+from shared.errors import ConfigError, ModelError, NotReady
 from shared.mqtt import Connection, Options, parse_address
 
 
@@ -21,8 +21,29 @@ def problems(path: Path | None) -> list[str]:
         settings = hub_settings.read(path)
     except ConfigError as error:
         return [str(error)]
-    found = [*_broker(settings), *_tls(settings), *_rest(settings), *_experts(settings), *_plugins(settings)]
+    found = [
+        *_database(settings),
+        *_broker(settings),
+        *_tls(settings),
+        *_rest(settings),
+        *_experts(settings),
+        *_plugins(settings),
+    ]
     return found + _aws(settings) + (_alias(settings) if settings.twins.aws_alias and not found else [])
+
+
+def _database(settings: Settings) -> list[str]:
+    if settings.database_url.startswith("sqlite"):
+        return []  # a file, made at the first start
+    from cloud_hub import engine  # noqa: PLC0415 - half a second of imports
+
+    try:
+        opened = engine.open_engine(settings.database_url)
+        engine.fits(opened)
+    except (ConfigError, NotReady) as error:
+        return [str(error)]
+    opened.dispose()
+    return []
 
 
 def _broker(settings: Settings) -> list[str]:

@@ -76,6 +76,8 @@ def _file(db: Database, incident_id: str, found: Diagnosis, settings: Actions) -
     now = now_us()
     plain = msgspec.to_builtins(replace(found, proposals=[]))
     with db.write() as session:
+        if incidents.get(session, incident_id).diagnosed_us is not None:  # by another hub, meanwhile
+            return
         incident = incidents.diagnosed(session, incident_id, plain, now)
         for proposal in found.proposals:
             actions.propose(session, incident, proposal.verb, proposal.target, proposal.reason, now, settings)

@@ -103,7 +103,9 @@ def get(session: Session, incident_id: str) -> Incident:
 def alarms(session: Session, incident_id: str) -> list[AlarmRow]:
     """The incident's alarms, oldest first."""
     return list(
-        session.exec(select(AlarmRow).where(AlarmRow.incident == incident_id).order_by(col(AlarmRow.raised_us)))
+        session.exec(
+            select(AlarmRow).where(AlarmRow.incident == incident_id).order_by(col(AlarmRow.raised_us), AlarmRow.id)
+        )
     )
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Column, Index, LargeBinary, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, Column, Index, Integer, LargeBinary, UniqueConstraint
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
 _JSON = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+_TEXT_JSON = JSON(none_as_null=True)
+"""Kept as written on PostgreSQL too: JSONB would sort the names, and a hash over the text would no longer fit."""
+_SERIAL = BigInteger().with_variant(Integer, "sqlite")
+"""A number that the database gives; SQLite counts INTEGER keys only."""
 
 
 def _big(**options: Any) -> Any:
@@ -38,7 +42,7 @@ class Device(SQLModel, table=True):
     id: str = Field(primary_key=True)
     profile: str = ""
     version: str = ""
-    protocol: int = 1
+    protocol: int = _big(default=1)
     asset_path: str = ""
     state: str = "offline"
     session: str = ""
@@ -47,7 +51,7 @@ class Device(SQLModel, table=True):
     metrics: list[dict[str, Any]] = _list()
     conflict: str = ""
     tags: dict[str, Any] = _object()
-    tags_version: int = 0
+    tags_version: int = _big(default=0)
     born_us: int = _big(default=0)
     seen_us: int = _big(default=0)
 
@@ -263,7 +267,7 @@ class Configuration(SQLModel, table=True):
 
     __tablename__ = "configurations"
     id: str = Field(primary_key=True)
-    priority: int = 0
+    priority: int = _big(default=0)
     target: str
     content: dict[str, Any] = _object()
     metrics: dict[str, Any] = _object()
@@ -355,14 +359,14 @@ class AuditRow(SQLModel, table=True):
     """Who did what, when, with which result; each row's hash covers the one before."""
 
     __tablename__ = "audit"
-    seq: int | None = Field(default=None, primary_key=True)
+    seq: int | None = Field(default=None, sa_column=Column(_SERIAL, primary_key=True))
     t_us: int = _big()
     who: str
     kind: str
     subject: str
     device: str = ""
     trace_id: str = ""
-    detail: dict[str, Any] = _object()
+    detail: dict[str, Any] = Field(default_factory=dict, sa_column=Column(_TEXT_JSON, nullable=False))
     hash: str
 
 

@@ -47,7 +47,8 @@ def series(
     )
     if end_us is not None:
         query = query.where(col(TelemetrySample.t_us) < end_us)
-    return list(session.exec(query.order_by(col(TelemetrySample.t_us).desc()).limit(limit)))[::-1]
+    key = (TelemetrySample.t_us, TelemetrySample.source, TelemetrySample.seq)
+    return list(session.exec(query.order_by(*(col(one).desc() for one in key)).limit(limit)))[::-1]
 
 
 def counted(session: Session, source: int) -> tuple[int, int, int]:
@@ -62,4 +63,5 @@ def counted(session: Session, source: int) -> tuple[int, int, int]:
 def events(session: Session, device: str, since_us: int = 0, limit: int = 100) -> list[EventRow]:
     """The newest events of a device first."""
     query = select(EventRow).where(EventRow.device == device, col(EventRow.t_us) >= since_us)
-    return list(session.exec(query.order_by(col(EventRow.t_us).desc()).limit(limit)))
+    key = (EventRow.t_us, EventRow.source, EventRow.seq)
+    return list(session.exec(query.order_by(*(col(one).desc() for one in key)).limit(limit)))

@@ -1,4 +1,8 @@
-"""Twin documents in the database: the rules of `shared.twin` inside a transaction. The version is compared in SQL."""
+"""Twin documents in the database: the rules of `shared.twin` inside a transaction.
+
+Whoever changes a document holds its device (`db.write`), so the version that was read is the one that is replaced;
+were it not, the key of `twin_changes` would refuse the second change of one version.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from typing import Any
 from sqlalchemy import bindparam, delete, insert, update
 from sqlmodel import Session, col, select
 
-from cloud_hub import audit
+from cloud_hub import audit, locks
 from cloud_hub.errors import HubError
 from cloud_hub.owners import owned
 from cloud_hub.tables import AppliedRow, TwinChange, TwinRow
@@ -36,7 +40,7 @@ class Outgoing:
 
 
 def load(session: Session, device: str, name: str) -> twin.Document:
-    """The stored document, or an empty one that has never existed. Locks its row where the database can."""
+    """The stored document, or an empty one that has never existed."""
     return _load(session, device, name)[0]
 
 
@@ -44,7 +48,7 @@ _TWINS: Any = TwinRow.__table__  # type: ignore[attr-defined]
 _CHANGES: Any = TwinChange.__table__  # type: ignore[attr-defined]
 _KEY = (_TWINS.c.device == bindparam("b_device"), _TWINS.c.name == bindparam("b_name"))
 # The row by row path of every message: Core statements, made once (the ORM's cost three times as much).
-_SELECT = select(_TWINS).where(*_KEY).with_for_update()
+_SELECT = select(_TWINS).where(*_KEY)
 _INSERT, _UPDATE = insert(_TWINS), update(_TWINS).where(*_KEY)
 _INSERT_CHANGE = insert(_CHANGES)
 FORGET = delete(_CHANGES).where(
@@ -88,6 +92,7 @@ def request(
     else:
         new, replies = twin.delete(old, name or device, payload, now_s)
     if new is not old:
+        locks.owns(session, device)
         patch = replies[0].body.get("state")
         if verb == "delete" or patch is None or "desired" in patch:
             desired = new.state.get("desired", {})
@@ -216,8 +221,8 @@ def progress(session: Session, device: str) -> list[AppliedRow]:
     """The device's last word on each path that is desired now; what is no longer desired has no progress."""
     query = select(TwinRow.name, TwinRow.state).where(TwinRow.device == device)
     desired = {name: state.get("desired", {}) for name, state in session.exec(query)}
-    words = session.exec(select(AppliedRow).where(AppliedRow.device == device).order_by(AppliedRow.shadow))
-    return [word for word in words if _holds(desired.get(word.shadow, {}), word.path.split("."))]
+    mine = select(AppliedRow).where(AppliedRow.device == device).order_by(AppliedRow.shadow, AppliedRow.path)
+    return [word for word in session.exec(mine) if _holds(desired.get(word.shadow, {}), word.path.split("."))]
 
 
 def _holds(tree: Any, path: list[str]) -> bool:

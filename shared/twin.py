@@ -9,9 +9,10 @@ tests use the same parts (`merge`, `difference`). Sources: AWS IoT "Device Shado
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
+
+from shared.texts import holds_nul
 
 Json = Any
 State = dict[str, Json]
@@ -166,37 +167,32 @@ def _finite_float(text: str) -> float:
     return value
 
 
-def _integer(text: str) -> int:
+def _integer(digits: str) -> int:
     """Of 64 bits: a device that can hold no more would report another number, and the delta would never end."""
-    value = int(text)
-    if not -(1 << 63) <= value < 1 << 64:
-        raise ValueError("an integer is beyond 64 bits")
+    value = int(digits)
+    if not -1 << 63 <= value < 1 << 64:
+        raise ValueError(f"{digits[:40]} is out of range")
     return value
 
 
-_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
-
-
-def _check_escapes(text: str, value: Json) -> None:
-    """Half of a surrogate pair could be stored but never sent again; U+0000 fits no PostgreSQL."""
-    if _NUL.search(text):
-        raise ValueError("a text holds U+0000")
-    json.dumps(value, ensure_ascii=False).encode("utf-8")
-
-
 def parse(payload: bytes) -> Json:
-    """JSON without NaN, infinity, wide integers or a name twice; raises a ValueError with the reply AWS would give."""
+    """JSON that holds no NaN, no infinity, no integer beyond 64 bits, no NUL and no name twice.
+
+    Raises a ValueError with the reply AWS would give. What passes can be stored by either database and sent again.
+    """
     try:
         text = payload.decode("utf-8")
     except UnicodeDecodeError:
         raise _Refused(415, "Unsupported documented encoding; supported encoding is UTF-8") from None
     try:
         value = json.loads(
-            text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant,
-            parse_float=_finite_float, parse_int=_integer,
+            text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_float=_finite_float,
+            parse_int=_integer,
         )  # fmt: skip
-        if "\\u" in text:
-            _check_escapes(text, value)
+        if holds_nul(payload):
+            raise ValueError("a text holds NUL")
+        if "\\u" in text:  # half of a surrogate pair could be stored but never sent again
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
         return value
     except RecursionError:
         raise _Refused(400, f"JSON contains too many levels of nesting; maximum is {MAX_LEVELS}") from None

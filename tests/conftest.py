@@ -7,13 +7,23 @@ same examples in each run and stop at the first way to fail, so that a seeded bu
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
 settings.register_profile("tidegate", derandomize=True, database=None, deadline=None, report_multiple_bugs=False)
 settings.load_profile("tidegate")
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Any]:
+    """One PostgreSQL server for all tests of this process; `with postgres_server.database() as url` is a fresh one."""
+    from simulators.postgres import postgres
+
+    with postgres() as running:
+        yield running
 
 
 @pytest.hookimpl(wrapper=True)

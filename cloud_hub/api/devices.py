@@ -116,8 +116,8 @@ def streams(device: str, hub: TheHub, _caller: Reader, count: bool = False) -> l
     with hub.db.read() as session:
         fleet.device(session, device)
         found = []
-        for mark in session.exec(select(HighWater).where(HighWater.device == device)):
-            lost = session.exec(select(LostRange).where(LostRange.source == mark.id))
+        for mark in session.exec(select(HighWater).where(HighWater.device == device).order_by(col(HighWater.id))):
+            lost = session.exec(select(LostRange).where(LostRange.source == mark.id).order_by(col(LostRange.first)))
             row = StreamCount(
                 epoch=mark.epoch, stream=mark.stream, upto=mark.upto, lost=[(r.first, r.last, r.reason) for r in lost]
             )

@@ -47,7 +47,11 @@ def alarms(
     hub: TheHub, _caller: Reader, device: str = "", state: Literal["", "raised", "cleared"] = "", limit: int = 200
 ) -> list[AlarmRow]:
     """The newest alarms first."""
-    query = select(AlarmRow).order_by(col(AlarmRow.received_us).desc()).limit(min(max(limit, 1), 1000))
+    query = (
+        select(AlarmRow)
+        .order_by(col(AlarmRow.received_us).desc(), col(AlarmRow.id).desc())
+        .limit(min(max(limit, 1), 1000))
+    )
     if device:
         query = query.where(AlarmRow.device == device)
     if state:

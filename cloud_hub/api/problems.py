@@ -8,16 +8,18 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from sqlalchemy.exc import DataError
 from starlette.exceptions import HTTPException
 
 from cloud_hub.errors import HubError
+from shared.errors import NotReady
 
 log = logging.getLogger(__name__)
 
 
 def _problem(status: int, title: str, detail: str, **more: str) -> JSONResponse:
     body = {**more, "type": "about:blank", "title": title, "status": status, "detail": detail}
-    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
+    headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "1"}}.get(status)
     return JSONResponse(body, status, headers, media_type="application/problem+json")
 
 
@@ -35,6 +37,17 @@ async def _no_text(_request: Request, _error: Any) -> JSONResponse:
     return _problem(422, "Invalid request", "a text holds half of a surrogate pair, which no UTF-8 can carry")
 
 
+async def _unstorable(_request: Request, _error: Any) -> JSONResponse:
+    return _problem(
+        422, "Invalid request", "the database cannot hold it: a text with NUL, or a number beyond its range"
+    )
+
+
+async def _not_ready(_request: Request, error: Any) -> JSONResponse:
+    log.error("database.not_ready", extra={"fields": {"reason": error.reason}})
+    return _problem(503, "Not ready", "the hub's database does not answer; try again, and see the hub's log")
+
+
 async def _http(_request: Request, error: Any) -> JSONResponse:
     return _problem(error.status_code, str(error.detail), "see /openapi.json for what there is")
 
@@ -49,5 +62,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HubError, _hub_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(UnicodeEncodeError, _no_text)
+    app.add_exception_handler(DataError, _unstorable)
+    app.add_exception_handler(NotReady, _not_ready)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _unexpected)

@@ -85,7 +85,7 @@ def _change(
     hub: Hub, device: str, name: str, change: DesiredChange, caller: Operator, condition: str | None, *, whole: bool
 ) -> Response:
     limit, now = hub.settings.twins.max_bytes, now_us()
-    with hub.db.write() as session:
+    with hub.db.write(device) as session:
         fleet.known(session, device)
         wanted = change.desired
         if whole or condition is not None:
@@ -103,7 +103,7 @@ def _change(
 
 
 def _delete(hub: Hub, device: str, name: str, caller: Operator, condition: str | None) -> None:
-    with hub.db.write() as session:
+    with hub.db.write(device) as session:
         fleet.known(session, device)
         document = twins.load(session, device, name)
         matched(condition, 0 if document.deleted else document.version)

@@ -81,10 +81,11 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _migrate(arguments: argparse.Namespace) -> int:
     from cloud_hub.db import Database  # noqa: PLC0415
+    from cloud_hub.engine import shown  # noqa: PLC0415
 
     settings = _settings(arguments.config)
     Database(settings.database_url).close()
-    print(f"{settings.database_url}: schema is up to date")
+    print(f"{shown(settings.database_url)}: schema is up to date")
     return 0
 
 

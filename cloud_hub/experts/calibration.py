@@ -20,7 +20,9 @@ def gate_due(session: Session, device: str, model: str, since_us: int, settings:
 
     None while there are not enough; they must all be of one model file, the newest.
     """
-    newest = session.exec(_unchosen(device, model, since_us).order_by(col(EscalationRow.received_us).desc())).first()
+    newest = session.exec(
+        _unchosen(device, model, since_us).order_by(col(EscalationRow.received_us).desc(), col(EscalationRow.id).desc())
+    ).first()
     if newest is None:
         return None
     rows = session.exec(

@@ -38,9 +38,10 @@ class ExpertDesk:
         messages: list[Outgoing] = []
         touched: set[tuple[str, str]] = set()
         while rows := self._unanswered():
+            answers = list(self._answers(rows))  # before the transaction: nobody waits for a model
             with self._db.write() as session:
-                for row, opinion in self._answers(rows):
-                    messages.append(self._store(session, row, opinion))
+                for row, opinion in answers:
+                    messages += self._store(session, row, opinion)
                     touched.add((row.device, row.model))
         for device, model in touched:
             messages += self._calibrate(device, model)
@@ -65,13 +66,15 @@ class ExpertDesk:
                 opinions = [Opinion(label="", confidence=0.0)] * len(group)
             yield from zip(group, opinions, strict=True)
 
-    def _store(self, session: Session, row: EscalationRow, opinion: Opinion) -> Outgoing:
+    def _store(self, session: Session, row: EscalationRow, opinion: Opinion) -> list[Outgoing]:
         expert = self._experts[row.model].name
         stored = session.get_one(EscalationRow, row.id)
+        if stored.answer is not None:  # by another hub, meanwhile
+            return []
         stored.answer, stored.confidence, stored.expert = opinion.label, opinion.confidence, expert
         stored.answered_us = now_us()
         answer = EscalationAnswer(id=row.id, label=opinion.label, confidence=opinion.confidence, expert=expert)
-        return Outgoing(topic=topics.thing(row.device, "escalations/answers"), payload=encode(answer))
+        return [Outgoing(topic=topics.thing(row.device, "escalations/answers"), payload=encode(answer))]
 
     def _calibrate(self, device: str, model: str) -> list[Outgoing]:
         key = (device, model)

@@ -11,8 +11,6 @@ import queue
 import threading
 from collections.abc import Callable, Iterable
 
-from sqlalchemy.exc import OperationalError
-
 from cloud_hub.clock import now_us
 from cloud_hub.db import Database
 from cloud_hub.ingest.router import Said, route
@@ -20,7 +18,7 @@ from cloud_hub.ingest.writer import Results, Writer, failed
 from cloud_hub.settings import Mqtt, Twins
 from cloud_hub.twins import Outgoing
 from shared import topics
-from shared.errors import WireError
+from shared.errors import NotReady, WireError
 from shared.mqtt import UNANSWERED, Connection, Inbound, Options, Tls, parse_address
 
 log = logging.getLogger(__name__)
@@ -136,10 +134,10 @@ class Listener:
         while True:
             try:
                 return self._commit_once(said)
-            except OperationalError as error:
+            except NotReady as error:
                 # Nothing is acknowledged meanwhile: the queue fills and the broker holds the rest.
-                log.error("database.not_ready", extra={"fields": {"reason": str(error.orig)}})
-                if self._stopping.wait(1.0):
+                log.error("database.not_ready", extra={"fields": {"reason": error.reason}})
+                if self._stopping.wait(error.wait_s):
                     return Results()
             except Exception as error:
                 if len(said) > 1:
@@ -152,7 +150,7 @@ class Listener:
     def _commit_once(self, said: list[tuple[Inbound, Said]]) -> Results:
         results = Results()
         if said:
-            with self._db.write() as session:
+            with self._db.write(*{thing.device for _, thing in said}) as session:
                 for inbound, thing in said:
                     self._writer.write(session, thing, inbound.traceparent, now_us(), results)
         return results

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from shared import topics
-from shared.codec import MAX_PAYLOAD, decode, from_plain
+from shared.codec import MAX_PAYLOAD, decode, encode, from_plain
 from shared.errors import WireError
 from shared.messages import Applied, Batch, Birth, CommandResult, Stream
+from shared.texts import holds_nul
 from shared.topics import TOPIC_STREAM
 
 SHADOW_VERBS = frozenset({"get", "update", "delete"})
@@ -16,12 +17,13 @@ SHADOW_VERBS = frozenset({"get", "update", "delete"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Data:
-    """A batch of one stream. `items` are (seq, raw item): each is given its type when it is stored."""
+    """A batch of one stream; its raw items are given their type when they are stored. `nul`: some text holds NUL."""
 
     device: str
     stream: Stream
     batch: Batch
     size: int
+    nul: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,10 +61,15 @@ def route(topic: str, payload: bytes, alias: bool = False) -> Said:
         return _shadow(device, topics.split_shadow(rest) or ("", rest), payload, topic, topics.AWS)
     if rest in TOPIC_STREAM:
         batch = decode(Batch, payload, topic)
-        return Data(device=device, stream=TOPIC_STREAM[rest], batch=batch, size=len(payload))
+        nul = holds_nul(payload)
+        if nul and "\0" in batch.epoch:
+            raise WireError("the epoch holds NUL", topic)
+        return Data(device=device, stream=TOPIC_STREAM[rest], batch=batch, size=len(payload), nul=nul)
     shadow = topics.split_shadow(rest)
     if shadow is not None:
         return _shadow(device, shadow, payload, topic, topics.PREFIX)
+    if holds_nul(payload):  # no database but SQLite keeps it
+        raise WireError("a text holds NUL", topic)
     return Word(device=device, message=_word(device, rest, payload, topic))
 
 
@@ -91,12 +98,16 @@ def _word(device: str, rest: str, payload: bytes, topic: str) -> Birth | Applied
     raise WireError("is no topic that a device sends on", topic)
 
 
-def typed(kind: type[Any], items: list[tuple[int, Any]]) -> tuple[list[tuple[int, Any]], list[tuple[int, str]]]:
+def typed(
+    kind: type[Any], items: list[tuple[int, Any]], nul: bool = False
+) -> tuple[list[tuple[int, Any]], list[tuple[int, str]]]:
     """Numbered raw items as (good ones of `kind`, bad ones with the reason): one bad item costs no other."""
     good: list[tuple[int, Any]] = []
     bad: list[tuple[int, str]] = []
     for seq, item in items:
         try:
+            if nul and holds_nul(encode(item)):
+                raise ValueError("a text holds NUL")
             good.append((seq, from_plain(kind, item)))
         except ValueError as error:
             bad.append((seq, str(error)))

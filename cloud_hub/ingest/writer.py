@@ -81,7 +81,7 @@ class Writer:
         self, session: Session, said: Data, mark: HighWater, numbered: list[tuple[int, object]],
         trace: str, now_us: int, results: Results,
     ) -> None:  # fmt: skip
-        good, bad = typed(ITEM_TYPE[said.stream], numbered)
+        good, bad = typed(ITEM_TYPE[said.stream], numbered, said.nul)
         for seq, reason in bad:
             fleet.lose(session, mark, seq, seq, "invalid")
             fields = {"device": said.device, "stream": said.stream, "seq": seq, "reason": reason}

@@ -1,4 +1,4 @@
-"""Alembic's entry: runs the revisions on the connection that `db.migrate` hands over."""
+"""Alembic's entry: runs the revisions on the connection that `schema.migrate` hands over."""
 
 from __future__ import annotations
 

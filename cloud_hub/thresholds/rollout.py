@@ -68,7 +68,7 @@ def due(session: Session) -> bool:
 def step(session: Session, now_us: int, max_bytes: int) -> list[Outgoing]:
     """Look at every rollout under watch; returns what must be published."""
     messages: list[Outgoing] = []
-    for rollout in session.exec(select(Rollout).where(Rollout.state == "watching")).all():
+    for rollout in session.exec(select(Rollout).where(Rollout.state == "watching").order_by(Rollout.id)).all():
         reason = _bad(session, rollout)
         if reason:
             messages += _take_back(session, rollout, reason, now_us, max_bytes)

@@ -133,7 +133,12 @@ class LogCollector:
                 dropped += 1
                 continue
             self._room -= 1
-            yield Event(t_us=now_us, source=self.name, text=line[:LONGEST_LINE], level=self._level)
+            yield Event(
+                t_us=now_us,
+                source=self.name,
+                text=line[:LONGEST_LINE].replace("\0", "\N{REPLACEMENT CHARACTER}"),
+                level=self._level,
+            )
         if dropped:
             text = f"{dropped} more matching lines were over the rate of {self._rate} a minute"
             yield Event(t_us=now_us, source=self.name, text=text, level="warning", fields={"dropped": float(dropped)})

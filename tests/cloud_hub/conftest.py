@@ -1,4 +1,4 @@
-"""A real database in a folder of the test, and a virtual clock's first instant."""
+"""A real database for each test, SQLite and PostgreSQL in turn, and a virtual clock's first instant."""
 
 from __future__ import annotations
 
@@ -11,9 +11,14 @@ import pytest
 from cloud_hub.db import Database
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'hub.sqlite'}"
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The address of a fresh database of either kind."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'hub.sqlite'}"
+        return
+    with request.getfixturevalue("postgres_server").database() as address:
+        yield address
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
@@ -17,6 +18,7 @@ from fastapi import FastAPI
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from simulators.postgres import postgres
 
 from cloud_hub import audit, commands, fleet, incidents, jobs, telemetry, tokens, twins
 from cloud_hub.actions import desk
@@ -106,8 +108,8 @@ MAY: dict[Role, set[str]] = {
 class World:
     """REST over a real database; what it would publish is kept in `published`."""
 
-    def __init__(self, folder: Path) -> None:
-        self.db = Database(f"sqlite:///{folder / 'hub.sqlite'}")
+    def __init__(self, folder: Path, url: str) -> None:
+        self.db = Database(url)
         self.published: list[Outgoing] = []
         self.rang: list[str] = []
         self.changed: list[str] = []
@@ -148,12 +150,23 @@ class World:
         return self.client.request(method, path, headers=headers | more.pop("headers", {}), **more)
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    one = World(tmp_path_factory.mktemp("rest"))
+@contextmanager
+def open_world(folder: Path, url: str) -> Iterator[World]:
+    one = World(folder, url)
     yield one
     one.client.close()
     one.db.close()
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("rest")
+    if request.param == "sqlite":
+        with open_world(folder, f"sqlite:///{folder / 'hub.sqlite'}") as one:
+            yield one
+        return
+    with request.getfixturevalue("postgres_server").database() as url, open_world(folder, url) as one:
+        yield one
 
 
 def problem(answer: Any, status: int) -> str:
@@ -211,9 +224,11 @@ def test_a_revoked_token_is_dead(world: World) -> None:
     problem(world.ask("GET", "/api/v1/devices", None, headers=headers), 401)
 
 
-def test_no_token_is_stored_readably(world: World) -> None:
-    content = b"".join(file.read_bytes() for file in Path(world.db.engine.url.database or "").parent.iterdir())
-    assert all(text.encode() not in content for text in world.tokens.values())
+def test_no_token_is_stored_readably(tmp_path: Path) -> None:
+    with open_world(tmp_path, f"sqlite:///{tmp_path / 'hub.sqlite'}") as world:
+        content = b"".join(file.read_bytes() for file in tmp_path.iterdir())
+        assert b"the admin" in content
+        assert all(text.encode() not in content for text in world.tokens.values())
 
 
 def test_health_needs_no_token(world: World) -> None:
@@ -590,6 +605,8 @@ NASTY = [
     b'{"desired": {"\\udfff": 1}}', b'{"desired": {"a": ' + b"[" * 400 + b"]" * 400 + b"}}",
     b'{"desired": {"a": ' + b'{"b":' * 900 + b"1" + b"}" * 900 + b"}}", b'{"desired": {"a": 1e999}}',
     b'{"desired": {"a": ' + b"9" * 400 + b"}}", b'{"desired": {}, "version": ' + b"9" * 400 + b"}",
+    b'{"desired": {"a": 99999999999999999999999}}', b'{"desired": {"a": [-9223372036854775809]}}',
+    b'{"desired": {"a": "\\u0000"}}', b'{"desired": {"\\u0000": 1}}',
     b'{"desired": {"a": NaN}}', b'{"desired": {}, "version": -1}', b'{"desired": {}, "version": 1e400}',
     b'{"verb": "restart", "target": "\\ud800"}', b'{"verb": "restart", "target": "\\u0000"}',
     b'{"devices": ["\\ud800"], "limits": [{"metric": "a", "high": 1}]}',
@@ -662,6 +679,7 @@ def test_a_body_of_state_is_kept_as_it_was(world: World) -> None:
     """What goes in comes out: big numbers, unicode, empty objects."""
     path = "/api/v1/devices/press-3/twin/name/kept"
     wanted = {"a": 2**53, "b": "尺寸", "c": {}, "d": [1, {"e": 2.5}], "f": False}
+    wanted |= {"g": 1e300, "h": 2**64 - 1, "i": 5e-324, "j": "\\u0000"}
     assert world.ask("PATCH", path, json={"desired": wanted}).status_code == 200
     assert world.ask("GET", path).json()["state"]["desired"] == wanted
     assert encode(wanted)
@@ -752,3 +770,18 @@ def test_history_tells_who_and_when(world: World, lathe: str) -> None:
 @pytest.mark.parametrize("query", ["at?version=9", "at?t_us=1", "at?name=none", "diff?old=9", "diff?old=1&new=77"])
 def test_what_history_does_not_hold_is_404(world: World, lathe: str, query: str) -> None:
     assert "does not hold" in problem(world.ask("GET", f"{lathe}/{query}"), 404)
+
+
+# -- a database that is away -----------------------------------------------------------------------
+
+
+def test_while_postgresql_is_away_every_answer_is_503_and_then_all_is_well(tmp_path: Path) -> None:
+    with postgres() as server, server.database() as url, open_world(tmp_path, url) as world:
+        assert world.ask("GET", "/api/v1/devices").status_code == 200
+        server.stop()
+        answer = world.ask("GET", "/api/v1/devices")
+        assert "does not answer" in problem(answer, 503)
+        assert answer.headers["retry-after"] == "1"
+        server.start()
+        path = "/api/v1/devices/press-3/twin"
+        assert world.ask("PATCH", path, json={"desired": {"b": 1}}).json()["version"] == 2

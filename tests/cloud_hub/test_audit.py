@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from sqlalchemy import text
 from sqlmodel import Session
@@ -41,6 +43,31 @@ def test_an_untouched_chain_holds(db: Database) -> None:
 ])  # fmt: skip
 def test_an_altered_row_is_named(db: Database, change: str) -> None:
     assert verify(db, f"UPDATE audit SET {change} WHERE seq = 3") == 3
+
+
+def test_the_chain_holds_when_two_hubs_add_to_it_at_once(db: Database, url: str) -> None:
+    other = Database(url)
+
+    def add(hub: Database, device: str) -> None:
+        for n in range(15):
+            with hub.write(device) as session:
+                audit.add(session, NOW, "anna", "kind.3", "s", device=device, number=n, far=1e300, z=1, a=2)
+
+    threads = [threading.Thread(target=add, args=(hub, f"press-{n}")) for n, hub in enumerate([db, other, db, other])]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    other.close()
+    assert verify(db) is None
+    with db.read() as session:
+        assert len(audit.rows(session, kind="kind.3")) == 60
+
+
+@pytest.mark.parametrize("kind", ["kind.%", "kind_1", "KIND", "kind.1%"])
+def test_a_kind_is_a_prefix_and_no_pattern(db: Database, kind: str) -> None:
+    with db.read() as session:
+        assert audit.rows(session, kind=kind) == []
 
 
 def test_a_deleted_row_is_shown_by_the_one_after_it(db: Database) -> None:

@@ -111,7 +111,7 @@ def test_every_escalation_is_answered_once(born: Database, expert: OnnxExpert) -
     assert {m.topic for m in messages} == {"tidegate/v1/things/press-1/escalations/answers"}
     assert desk(born, expert).step() == []
     with born.read() as session:
-        rows = session.exec(select(EscalationRow)).all()
+        rows = session.exec(select(EscalationRow).order_by(EscalationRow.id)).all()
     assert all(row.answer == word for row, word in zip(rows, [w.label for w in words], strict=True))
     assert {row.expert for row in rows} == {expert.name}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -258,9 +259,9 @@ def test_a_look_brings_evidence_and_the_desk_looks_again_once(story: Story) -> N
     assert len(story.actions()) == 1
 
 
-def test_an_engine_that_always_wants_a_look_gets_no_endless_loop(story: Story) -> None:
+def test_an_engine_that_always_wants_a_look_gets_no_endless_loop(story: Story, tmp_path: Path) -> None:
     with GlmSimulator() as server:
-        engine = open_engine({"url": server.url, "model": server.model, "key_file": _key(story, server.key)})
+        engine = open_engine({"url": server.url, "model": server.model, "key_file": _key(tmp_path, server.key)})
         story.hear(alarm(metric="cpu.load", value=99))
         for _ in range(8):
             story.diagnose(engine)
@@ -271,10 +272,8 @@ def test_an_engine_that_always_wants_a_look_gets_no_endless_loop(story: Story) -
         assert len(story.effects) <= 2
 
 
-def _key(story: Story, key: str) -> str:
-    from pathlib import Path
-
-    file = Path(story.url.removeprefix("sqlite:///")).with_name("key")
+def _key(folder: Path, key: str) -> str:
+    file = folder / "key"
     file.write_text(key, "ascii")
     return str(file)
 

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sysconfig
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -108,6 +109,28 @@ def test_check_without_a_broker(tmp_path: Path, capsys: pytest.CaptureFixture[st
     said = capsys.readouterr().err
     assert f"problem: mqtt.address: no broker answers on 127.0.0.1:{port}" in said
     assert "tidegate-hub broker" in said
+
+
+def test_check_and_serve_without_their_postgresql(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = hub_toml(tmp_path, 'database = "postgresql://anna:secret@127.0.0.1:1/hub"')
+    assert hub_main.main(["check", "--config", str(file)]) == EXIT_CONFIG
+    said = capsys.readouterr().err
+    assert "problem: database: postgresql+psycopg://anna:***@127.0.0.1:1/hub does not let the hub in" in said
+    assert "Is PostgreSQL running" in said
+    assert hub_main.main(["migrate", "--config", str(file)]) == 1  # not 78: systemd tries again
+    assert "secret" not in said + capsys.readouterr().err
+
+
+def test_migrate_on_postgresql_tells_no_password(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], postgres_server: Any
+) -> None:
+    with postgres_server.database("template1") as url:
+        file = hub_toml(tmp_path, f'database = "{url.replace("tidegate@", "tidegate:secret@")}"')
+        for _ in range(2):
+            assert hub_main.main(["migrate", "--config", str(file)]) == 0
+            said = capsys.readouterr()
+            assert "schema is up to date" in said.out
+            assert "secret" not in said.out + said.err
 
 
 def test_check_when_all_is_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -40,6 +40,18 @@ def test_words(rest: str, payload: bytes) -> None:
     assert said.device == "press-3"
 
 
+@pytest.mark.parametrize(("rest", "payload"), [
+    ("birth", encode(Birth(device="press-3", session="s\0"))),
+    ("applied", encode(Applied(shadow="", version=1, path="a\0", state="refused"))),
+    ("commands/c1/response", encode(CommandResult(id="c1", state="failed", t_us=1, output={"\0": 1.0}))),
+    ("telemetry", BATCH.replace(b'"e"', b'"e\\u0000"')),
+])  # fmt: skip
+def test_a_word_with_nul_is_refused(rest: str, payload: bytes) -> None:
+    with pytest.raises(WireError, match="NUL"):
+        route(topic(rest), payload)
+    route(topic(rest), payload.replace(b"\\u0000", b"\\\\u0000"))  # a backslash and letters are none
+
+
 @pytest.mark.parametrize("verb", ["get", "update", "delete"])
 @pytest.mark.parametrize(("rest", "name"), [("shadow", ""), ("shadow/name/gates", "gates")])
 def test_shadow_requests_keep_their_bytes(rest: str, name: str, verb: str) -> None:

@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import IntegrityError
 
 from cloud_hub import audit, twins
 from cloud_hub.db import Database
@@ -147,19 +148,80 @@ def test_names_by_pages(db: Database) -> None:
         assert twins.names(session, "press-4", "", 2) == []
 
 
-def test_two_writers_lose_no_change(db: Database) -> None:
-    def change(key: str) -> None:
-        for value in range(10):
-            desire(db, {key: value})
+def change_together(hubs: list[Database], devices: tuple[str, ...] = (DEVICE,)) -> list[Exception]:
+    """Each hub changes a key of its own ten times, all at once, the very first time included; what went wrong."""
+    errors: list[Exception] = []
 
-    threads = [threading.Thread(target=change, args=(key,)) for key in "abc"]
+    def change(hub: Database, key: str) -> None:
+        try:
+            for value in range(10):
+                with hub.write(*devices) as session:
+                    twins.desire(session, DEVICE, "", {key: value}, NOW, who=key, max_bytes=LIMIT)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the test must show it
+            errors.append(error)
+
+    threads = [threading.Thread(target=change, args=(hub, key)) for hub, key in zip(hubs, "abcd", strict=False)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(30)
-    assert version(db) == 30
+    return errors
+
+
+@pytest.mark.parametrize("devices", [(), (DEVICE,)])
+def test_two_hubs_lose_no_change(db: Database, url: str, devices: tuple[str, ...]) -> None:
+    other = Database(url)
+    assert change_together([db, other, db, other], devices) == []
+    other.close()
+    assert version(db) == 40
     with db.read() as session:
-        assert twins.load(session, DEVICE, "").state["desired"] == {"a": 9, "b": 9, "c": 9}
+        assert twins.load(session, DEVICE, "").state["desired"] == {"a": 9, "b": 9, "c": 9, "d": 9}
+        assert audit.verify(session) is None
+        assert len(audit.rows(session, kind="twin.desired")) == 40
+
+
+def test_without_the_locks_the_history_refuses_the_second_change(
+    postgres_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The seeded bug: that nothing is lost in the test above is the locks' doing, and even without them it shows."""
+    with postgres_server.database() as url:
+        hub, other = Database(url), Database(url)
+        with hub.write() as session:
+            session.add(Device(id=DEVICE))
+        monkeypatch.setattr("cloud_hub.locks.take", lambda *_: None)
+        assert any(isinstance(error, IntegrityError) for error in change_together([hub, other, hub, other]))
+        hub.close()
+        other.close()
+
+
+def test_a_twin_is_changed_only_by_who_holds_its_device(db: Database) -> None:
+    with db.write("press-4") as session, pytest.raises(RuntimeError, match=r"write\('press-3'\)"):
+        twins.desire(session, DEVICE, "", {"a": 1}, NOW, who="anna", max_bytes=LIMIT)
+    with db.read() as session, pytest.raises(RuntimeError, match="outside"):
+        twins.desire(session, DEVICE, "", {"a": 1}, NOW, who="anna", max_bytes=LIMIT)
+
+
+@pytest.mark.parametrize("value", [
+    b'"a\\u0000b"', b'{"\\u0000": 1}', b'["\\\\\\u0000"]', str(1 << 64).encode(), b"-9223372036854775809",
+    b"9" * 400,
+])  # fmt: skip
+def test_what_one_database_could_not_hold_neither_is_given(db: Database, value: bytes) -> None:
+    (reply,) = ask(db, "update", b'{"state": {"reported": {"a": %s}}}' % value)
+    assert (reply.verb, reply.body["code"]) == ("update/rejected", 400)
+    assert version(db) == 0
+
+
+@pytest.mark.parametrize("value", [
+    1 << 63, (1 << 64) - 1, -(1 << 63), 1e16, 1e300, 1.7976931348623157e308, 5e-324, 1e-7, 0.1, -0.0, 1e19, 0.125,
+    "\\u0000", "尺寸 \U0001f600", "", "'; --", {}, [], [[]], True, False,
+])  # fmt: skip
+def test_what_is_stored_comes_back(db: Database, value: Any) -> None:
+    desire(db, {"a": value, "b": [value]})
+    with db.read() as session:
+        found = twins.load(session, DEVICE, "").state["desired"]
+    assert found == {"a": value, "b": [value]}
+    assert (isinstance(found["a"], bool), len(str(found["a"])) < 30) == (isinstance(value, bool), True)
+    assert ask(db, "get")[0].body["state"]["desired"] == found
 
 
 def applied(db: Database, number: int, state: AppliedState, reason: str = "") -> None:

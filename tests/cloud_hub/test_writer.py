@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from typing import Any
 
 import pytest
@@ -157,6 +158,54 @@ ALARM = {"id": "x", "metric": "cpu.load", "kind": "high", "state": "raised", "pr
 ])  # fmt: skip
 def test_an_item_that_no_database_can_hold_blocks_no_stream(db: Database, stream: Stream, bad: Any) -> None:
     assert acked(write(db, data(batch(1, [bad]), stream)), stream) == 1
+
+
+NUL = "a\0b"
+
+
+@pytest.mark.parametrize(("stream", "bad"), [
+    ("telemetry", {"metric": "door", "t_us": 1, "value": NUL}),
+    ("event", {"t_us": 1, "source": "s", "text": NUL}),
+    ("event", {"t_us": 1, "source": NUL, "text": "t"}),
+    ("event", {"t_us": 1, "source": "s", "text": "t", "fields": {NUL: 1}}),
+    ("event", {"t_us": 1, "source": "s", "text": "t", "fields": {"a": NUL}}),
+    ("alarm", ALARM | {"id": NUL}),
+    ("escalation", ESCALATION | {"label": NUL}),
+])  # fmt: skip
+def test_an_item_with_nul_is_invalid_on_both_databases_and_costs_no_other(
+    db: Database, stream: Stream, bad: Any
+) -> None:
+    good = {"t_us": NOW, "source": "line", "text": "a\\u0000b"} if stream == "event" else bad | {"t_us": 1}
+    good = {key: "kept" if value == NUL else value for key, value in good.items()}
+    said = route(topics.thing(DEVICE, topics.STREAM_TOPIC[stream]), encode(batch(1, [bad, good])))
+    assert acked(write(db, said), stream) == 2
+    with db.read() as session:
+        (row,) = session.exec(select(LostRange)).all()
+    assert (row.first, row.last, row.reason) == (1, 1, "invalid")
+
+
+def test_two_hubs_that_hear_one_device_store_each_item_once(db: Database, url: str) -> None:
+    """A resend may reach another hub than the first sending, at the same time."""
+    other = Database(url)
+    errors: list[Exception] = []
+
+    def hear(hub: Database) -> None:
+        try:
+            for first in range(1, 60, 3):
+                with hub.write(DEVICE) as session:
+                    writer = Writer(hub.hub_epoch, 32768)
+                    writer.write(session, data(samples(first, first + 4)), "", NOW, Results())
+        except Exception as error:  # noqa: BLE001 - whatever it is, the test must show it
+            errors.append(error)
+
+    threads = [threading.Thread(target=hear, args=(hub,)) for hub in (db, other, db)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    other.close()
+    assert errors == []
+    assert stored(db) == (list(range(1, 63)), 62)
 
 
 def test_a_new_epoch_is_counted_anew(db: Database) -> None:

@@ -318,8 +318,8 @@ def test_lines_that_do_not_match_do_not_use_up_the_rate(file: Path) -> None:
 
 def test_what_is_no_utf8_is_told_with_marks_in_its_place(file: Path) -> None:
     collector = follow(file)
-    write(file, b"temp \xff\xfe high\n\xc3\n")
-    assert lines(collector) == ["temp \ufffd\ufffd high", "\ufffd"]
+    write(file, b"temp \xff\xfe high\n\xc3\n\0\0begun anew\n")  # a file emptied under its writer begins with NULs
+    assert lines(collector) == ["temp \ufffd\ufffd high", "\ufffd", "\ufffd\ufffdbegun anew"]
     collector.close()
 
 

@@ -30,6 +30,7 @@ ASSETS = Path(str(resources.files("cloud_hub.demo"))) / "assets"
 HUB = """
 name = "together"
 state_dir = "{state}"
+database = "{database}"
 [rest]
 port = {rest}
 [mqtt]
@@ -95,6 +96,7 @@ class World:
 
     folder: Path
     broker: BrokerProcess
+    database: str = ""
     assets: Path = ASSETS
     settings: str = ""
     rest: int = field(default_factory=free_port)
@@ -103,10 +105,11 @@ class World:
 
     def __post_init__(self) -> None:
         text = HUB.format(
-            state=self.folder / "hub", rest=self.rest, mqtt=self.broker.port, expert=ASSETS / "digits-expert"
-        )
+            state=self.folder / "hub", database=self.database, rest=self.rest, mqtt=self.broker.port,
+            expert=ASSETS / "digits-expert",
+        )  # fmt: skip
         (self.folder / "hub.toml").write_text(text + self.settings, "utf-8")
-        db = Database(f"sqlite:///{self.folder / 'hub' / 'hub.sqlite'}")
+        db = Database(self.database or f"sqlite:///{self.folder / 'hub' / 'hub.sqlite'}")
         with db.write() as session:
             token = tokens.create(session, "tester", "admin", 1, "test")
         db.close()
@@ -270,16 +273,16 @@ def stored(url: str, device: str, epoch: str) -> dict[str, tuple[int, int, int]]
     return found
 
 
-Build = Callable[[Kind], World]
+Build = Callable[..., World]
 
 
 @pytest.fixture
 def build(tmp_path: Path) -> Iterator[Build]:
-    """Makes the world over one kind of broker; ends it with the test."""
+    """Makes the world over one kind of broker, on SQLite unless a database is named; ends it with the test."""
     made: list[World] = []
 
-    def make(kind: Kind) -> World:
-        made.append(World(tmp_path, broker_process(kind, tmp_path / "broker")))
+    def make(kind: Kind, database: str = "") -> World:
+        made.append(World(tmp_path, broker_process(kind, tmp_path / "broker"), database))
         return made[-1]
 
     yield make

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from simulators.brokers import KINDS, Kind, until
+from simulators.postgres import Server, postgres
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -16,7 +18,24 @@ DEVICE = "press-3"
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_whole_way_up_and_down(build: Any, kind: Kind) -> None:
-    world = build(kind)
+    _whole_way(build(kind), lambda _world: None)
+
+
+def test_the_whole_way_on_postgresql_which_ends_and_comes_back(build: Any) -> None:
+    with postgres() as server, server.database() as url:
+        _whole_way(build("mosquitto", url), lambda world: _outage(world, server))
+
+
+def _outage(world: Any, server: Server) -> None:
+    """Nothing is acknowledged while the database is away, and nothing is missing afterwards."""
+    server.stop()
+    until("the hub tells it", lambda: world.logged("hub", "database.not_ready"))
+    assert world.http.get("/devices").status_code == 503
+    server.start()
+    until("REST is back", lambda: world.online(DEVICE))
+
+
+def _whole_way(world: Any, between: Callable[[Any], None]) -> None:
     world.broker.start()
     world.start_hub()
     limit = '[[limits]]\nmetric = "memory.used"\nhigh = 0.0\npriority = "high"\n'
@@ -36,6 +55,7 @@ def test_the_whole_way_up_and_down(build: Any, kind: Kind) -> None:
     _command(world)
     _trace(world)
 
+    between(world)
     held = world.all_arrived(DEVICE)
     assert held["telemetry"]["upto"] > 0
     assert world.end(DEVICE, signal.SIGTERM) == 0

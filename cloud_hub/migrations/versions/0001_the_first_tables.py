@@ -7,6 +7,7 @@ from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
 
 JSON = sa.JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+SERIAL = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 revision = "0001"
 down_revision = None
@@ -69,14 +70,14 @@ def upgrade() -> None:
     )
     op.create_table(
         "audit",
-        sa.Column("seq", sa.Integer(), nullable=False),
+        sa.Column("seq", SERIAL, nullable=False),
         sa.Column("t_us", sa.BigInteger(), nullable=False),
         sa.Column("who", sa.String(), nullable=False),
         sa.Column("kind", sa.String(), nullable=False),
         sa.Column("subject", sa.String(), nullable=False),
         sa.Column("device", sa.String(), nullable=False),
         sa.Column("trace_id", sa.String(), nullable=False),
-        sa.Column("detail", JSON, nullable=False),
+        sa.Column("detail", sa.JSON(none_as_null=True), nullable=False),
         sa.Column("hash", sa.String(), nullable=False),
         sa.PrimaryKeyConstraint("seq"),
     )
@@ -103,7 +104,7 @@ def upgrade() -> None:
         sa.Column("id", sa.String(), nullable=False),
         sa.Column("profile", sa.String(), nullable=False),
         sa.Column("version", sa.String(), nullable=False),
-        sa.Column("protocol", sa.Integer(), nullable=False),
+        sa.Column("protocol", sa.BigInteger(), nullable=False),
         sa.Column("asset_path", sa.String(), nullable=False),
         sa.Column("state", sa.String(), nullable=False),
         sa.Column("session", sa.String(), nullable=False),

@@ -35,7 +35,7 @@ def upgrade() -> None:
     op.create_table(
         "configurations",
         sa.Column("id", sa.String(), nullable=False),
-        sa.Column("priority", sa.Integer(), nullable=False),
+        sa.Column("priority", sa.BigInteger(), nullable=False),
         sa.Column("target", sa.String(), nullable=False),
         sa.Column(
             "content",
@@ -125,7 +125,7 @@ def upgrade() -> None:
 
     with op.batch_alter_table("devices", schema=None) as batch_op:
         batch_op.add_column(sa.Column("tags", JSON, nullable=False, server_default="{}"))
-        batch_op.add_column(sa.Column("tags_version", sa.Integer(), nullable=False, server_default="0"))
+        batch_op.add_column(sa.Column("tags_version", sa.BigInteger(), nullable=False, server_default="0"))
 
     with op.batch_alter_table("twins", schema=None) as batch_op:
         batch_op.add_column(sa.Column("owners", JSON, nullable=False, server_default="{}"))

@@ -1,0 +1,141 @@
+"""A throwaway PostgreSQL (15 or newer): one cluster for a test process, on a unix socket in a folder of its own.
+
+Each test gets a fresh database, copied from a template that already holds the hub's schema. The server ends with the
+test process, however that ends: the kernel tells it when its parent died.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+from simulators.brokers import until
+
+from cloud_hub.engine import open_engine
+from cloud_hub.schema import migrate
+
+TEMPLATE = "tidegate_template"
+# What a crash of the machine would cost does not matter here; `durable=True` leaves fsync as it is delivered.
+FAST = ("-c", "fsync=off", "-c", "full_page_writes=off", "-c", "autovacuum=off", "-c", "shared_buffers=16MB")
+
+
+def _binary(name: str) -> str:
+    folders = sorted(
+        Path("/usr/lib/postgresql").glob("*/bin"), key=lambda folder: int(folder.parent.name.split(".")[0])
+    )
+    path = os.pathsep.join(map(str, [*reversed(folders), "/usr/local/bin", "/usr/bin"]))
+    found = shutil.which(name) or shutil.which(name, path=path)
+    if found is None:
+        pytest.skip(f"PostgreSQL is not installed ({name} is missing): apt-get install postgresql")
+    return found
+
+
+def _owner() -> dict[str, Any]:
+    """Whom the server runs as: initdb and postgres refuse root."""
+    if os.geteuid() != 0:
+        return {}
+    known = {entry.pw_name: entry for entry in pwd.getpwall()}
+    found = known.get("postgres") or known["nobody"]
+    return {"user": found.pw_uid, "group": found.pw_gid, "extra_groups": []}
+
+
+@dataclass
+class Server:
+    """A PostgreSQL server, reached by its socket in `folder`. It may be killed and started again."""
+
+    folder: Path
+    durable: bool = False
+    process: subprocess.Popen[bytes] | None = None
+    _numbers: Iterator[int] = field(default_factory=lambda: count(1))
+
+    def initialise(self) -> None:
+        """Make the cluster's files."""
+        options = ["--auth=trust", "--username=tidegate", "--encoding=UTF8", "--locale=C", "--no-sync"]
+        command = [_binary("initdb"), f"--pgdata={self.folder / 'data'}", *options]
+        made = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False, **_owner())
+        assert made.returncode == 0, made.stderr
+
+    def start(self) -> None:
+        """Start, and wait until it answers."""
+        dies_with_its_parent = ["setpriv", "--pdeathsig=QUIT", "--"]
+        command = [*dies_with_its_parent, _binary("postgres"), "-D", str(self.folder / "data"), "-k", str(self.folder),
+                   "-c", "listen_addresses=", *(() if self.durable else FAST)]  # fmt: skip
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                **_owner(),
+            )  # fmt: skip
+        until("PostgreSQL answers", self._answers, 30)
+
+    def _answers(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, (self.folder / "log").read_text("utf-8")
+        try:
+            self.run("SELECT 1")
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def stop(self) -> None:
+        """End at once, if it runs: connections are cut, nothing committed is lost (SIGQUIT, then recovery)."""
+        process, self.process = self.process, None
+        if process is not None:
+            process.send_signal(signal.SIGQUIT)
+            process.wait(20)
+
+    def run(self, statement: str | sql.Composed, database: str = "postgres") -> None:
+        """One statement as the cluster's owner, outside any transaction."""
+        with psycopg.connect(host=str(self.folder), user="tidegate", dbname=database, autocommit=True) as connection:
+            connection.execute(statement)  # type: ignore[arg-type]
+
+    def url(self, name: str) -> str:
+        """Address of one database."""
+        return f"postgresql://tidegate@/{name}?host={self.folder}"
+
+    def template(self) -> None:
+        """A database with the schema and no rows: copying it is faster than migrating anew."""
+        self.run(f"CREATE DATABASE {TEMPLATE}")
+        engine = open_engine(self.url(TEMPLATE))
+        migrate(engine, self.url(TEMPLATE))
+        engine.dispose()
+
+    @contextmanager
+    def database(self, template: str = TEMPLATE) -> Iterator[str]:
+        """The address of a fresh database, gone at the end."""
+        name = f"hub_{next(self._numbers)}"
+        self.run(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")  # the quicker one for small ones
+        try:
+            yield self.url(name)
+        finally:
+            self.run(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@contextmanager
+def postgres(*, durable: bool = False) -> Iterator[Server]:
+    """A running server with its template; skips the test where PostgreSQL is not installed."""
+    _binary("initdb")
+    folder = Path(tempfile.mkdtemp(prefix="tidegate-pg-", dir="/tmp"))  # a socket's path has room for 107 letters
+    if owner := _owner():
+        shutil.chown(folder, owner["user"], owner["group"])
+    server = Server(folder, durable)
+    try:
+        server.initialise()
+        server.start()
+        server.template()
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
