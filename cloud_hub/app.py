@@ -54,10 +54,10 @@ class HubApp:
         self._loops = {
             "experts": Loop("experts", lambda: self.publish(experts.step()), 1.0),
             "desk": Loop("desk", lambda: self._desk(engine), 1.0),
-            "actions": Loop("actions", self._actions, 0.5),
-            "rollouts": Loop("rollouts", self._rollouts, 1.0),
+            "actions": Loop("actions", self._actions, 0.5, linger_s=0.05),
+            "rollouts": Loop("rollouts", self._rollouts, 1.0, linger_s=0.05),
             "jobs": Loop("jobs", self._jobs, 1.0),
-            "configurations": Loop("configurations", self._configurations, 1.0),
+            "configurations": Loop("configurations", self._configurations, 1.0, linger_s=0.05),
         }
         scaler = _scaler(settings)
         if scaler is not None:

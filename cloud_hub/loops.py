@@ -12,10 +12,13 @@ log = logging.getLogger(__name__)
 
 
 class Loop:
-    """Calls `step` when rung, and at least every `period_s` seconds. A failing step is logged and tried again."""
+    """Calls `step` when rung, and at least every `period_s` seconds. A failing step is logged and tried again.
 
-    def __init__(self, name: str, step: Callable[[], None], period_s: float) -> None:
-        self.name, self._step, self._period_s = name, step, period_s
+    It waits `linger_s` after a ring, so that a burst of rings is one step and the ringer is not held up by it.
+    """
+
+    def __init__(self, name: str, step: Callable[[], None], period_s: float, linger_s: float = 0.0) -> None:
+        self.name, self._step, self._period_s, self._linger_s = name, step, period_s, linger_s
         self._bell, self._stopping = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"loop-{name}", daemon=True)
 
@@ -36,6 +39,7 @@ class Loop:
     def _run(self) -> None:
         while not self._stopping.is_set():
             self._bell.wait(self._period_s)
+            self._stopping.wait(self._linger_s)
             self._bell.clear()
             if self._stopping.is_set():
                 return

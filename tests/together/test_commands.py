@@ -200,7 +200,7 @@ def test_the_command_line(build: Any) -> None:
     assert "succeeded" in seen
     assert "it takes: seconds" in line("send", DEVICE, "diagnose", "processes", "--arg", "hours=3", code=1)
     assert "'restart nothing'" in line("send", DEVICE, "restart", "nothing", code=1)
-    assert "has never been born here" in line("send", "press-4", "restart", "x", code=4)
+    assert "is not known here" in line("send", "press-4", "restart", "x", code=4)
     assert "Invalid request: body.verb" in line("send", DEVICE, "erase", "x", code=2)
 
     row = json.loads(line("send", DEVICE, "diagnose", "processes", "--arg", "seconds=600", "--no-wait", "--json"))
