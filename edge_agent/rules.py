@@ -53,7 +53,8 @@ class Rules:
         state = self.states.get(sample.metric, JudgeState())
         if isinstance(sample.value, str) or sample.value is None:
             return []
-        limits = self._limits.get(sample.metric)
+        # The site's own limit stands where nobody asks for another: taking limits away must not silence it.
+        limits = self._limits.get(sample.metric) or self._site.get(sample.metric)
         if limits is None:
             return self._orphan(sample, float(sample.value), state)
         state, change = judge(limits, state, sample.t_us, float(sample.value))

@@ -73,6 +73,14 @@ def test_a_set_with_one_limit_beyond_the_site_is_refused_whole(bad: Limits) -> N
     assert judged.use([TEMP]) == "", "tighter than the site's is welcome"
 
 
+def test_no_desired_set_silences_what_the_site_limits() -> None:
+    judged = rules(TEMP, site=(Limits(metric="temp.cpu", high=90.0),))
+    assert judged.use([]) == ""
+    hot = Sample(metric="temp.cpu", t_us=1, value=95.0)
+    (alarm,) = judged.judge(hot, lambda: "a")
+    assert (alarm.state, alarm.limit) == ("raised", 90.0)
+
+
 def test_a_set_that_names_a_metric_twice_is_refused_and_not_half_used() -> None:
     judged = rules(LOAD)
     assert "twice" in judged.use([TEMP, Limits(metric="temp.cpu", high=70.0)])
