@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ import pytest
 from simulators.brokers import documented_mosquitto, embedded_broker
 from simulators.certificates import certificates
 
-import shared.mqtt
 from shared import topics
 from shared.mqtt import Connection, Options, Tls
 
@@ -40,7 +40,7 @@ def round_trip(port: int, tls: Tls | None = None) -> list[str]:
         connection.stop()
 
 
-def writers(monkeypatch: pytest.MonkeyPatch, port: int) -> set[str]:
+def writers(monkeypatch: pytest.MonkeyPatch, port: int, tls: Tls | None) -> set[str]:
     """Names of the threads that write to the socket in one round trip."""
     names: set[str] = set()
     send = paho.Client._sock_send
@@ -50,23 +50,28 @@ def writers(monkeypatch: pytest.MonkeyPatch, port: int) -> set[str]:
         return send(client, data)
 
     monkeypatch.setattr(paho.Client, "_sock_send", noted)
-    round_trip(port)
+    round_trip(port, tls)
     return names
 
 
-def test_one_thread_alone_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with embedded_broker(tmp_path) as (_, mqtt5):
-        assert writers(monkeypatch, mqtt5) == {"mqtt-press-3"}
-        monkeypatch.setattr(shared.mqtt, "_woken", None)
-        assert writers(monkeypatch, mqtt5) > {"mqtt-press-3"}, "the test sees no second thread where there is one"
-
-
-def test_a_burst_over_tls_breaks_nothing(tmp_path: Path) -> None:
+@pytest.fixture
+def secured(tmp_path: Path) -> Iterator[tuple[int, Tls]]:
+    """A broker as the documentation sets it up: its port, and a device's certificate."""
     certificates(tmp_path, "broker", "press-3")
     broker = documented_mosquitto(tmp_path)
     broker.start()
-    try:
-        tls = Tls(ca=f"{tmp_path}/ca.pem", certificate=f"{tmp_path}/press-3.pem", key=f"{tmp_path}/press-3.key")
-        assert [round_trip(broker.port, tls) for _ in range(5)] == [[]] * 5
-    finally:
-        broker.stop()
+    tls = Tls(ca=f"{tmp_path}/ca.pem", certificate=f"{tmp_path}/press-3.pem", key=f"{tmp_path}/press-3.key")
+    yield broker.port, tls
+    broker.stop()
+
+
+def test_over_tls_one_thread_alone_writes(
+    tmp_path: Path, secured: tuple[int, Tls], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert writers(monkeypatch, *secured) == {"mqtt-press-3"}
+    with embedded_broker(tmp_path) as (_, mqtt5):
+        assert writers(monkeypatch, mqtt5, None) > {"mqtt-press-3"}, "a second thread would be seen"
+
+
+def test_a_burst_over_tls_breaks_nothing(secured: tuple[int, Tls]) -> None:
+    assert [round_trip(*secured) for _ in range(5)] == [[]] * 5

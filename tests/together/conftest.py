@@ -66,7 +66,7 @@ period_s = 0.2
 kind = "host"
 [[hard_limits]]
 metric = "cpu.load"
-high = 99.0
+high = 101.0
 """
 
 CAMERA = """
