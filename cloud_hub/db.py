@@ -66,7 +66,7 @@ class Database:
         self.engine.dispose()
 
     def _hub_epoch(self) -> str:
-        """This hub's life; `restore` will begin another."""
+        """This hub's life; `restore` begins another."""
         with self.write() as session:
             row = session.get(Meta, "hub_epoch")
             if row is None:

@@ -14,3 +14,7 @@ class HubError(TidegateError):
     def __init__(self, status: int, title: str, detail: str, **more: str) -> None:
         super().__init__(f"{title}: {detail}")
         self.status, self.title, self.detail, self.more = status, title, detail, more
+
+
+class BackupError(TidegateError):
+    """A backup cannot be made, or is not what it should be; nothing was changed."""

@@ -9,7 +9,7 @@ from sqlmodel import Session, select
 from cloud_hub import audit
 from cloud_hub.errors import HubError
 from cloud_hub.tables import Device, HighWater, LostRange
-from shared import PROTOCOL
+from shared import PROTOCOL, protocol
 from shared.ids import DEVICE_ID
 from shared.messages import STREAMS, Birth
 from shared.messages import Session as SessionWord
@@ -127,9 +127,12 @@ def answer(session: Session, row: Device, birth: Birth, hub_epoch: str) -> Sessi
             lose(session, mark, mark.upto + 1, deleted, "hub-restored")
             mark.upto = deleted
         upto[stream] = mark.upto
-    refused = row.conflict
-    if birth.protocol > PROTOCOL:
-        refused = f"protocol {birth.protocol} is newer than this hub's {PROTOCOL}: update the hub first"
+    refused = row.conflict or protocol.refusal(birth.protocol)
     return SessionWord(
-        hub_epoch=hub_epoch, protocol=PROTOCOL, session=birth.session, epoch=birth.epoch, upto=upto, refused=refused
+        hub_epoch=hub_epoch,
+        protocol=protocol.agreed(birth.protocol, PROTOCOL) or PROTOCOL,
+        session=birth.session,
+        epoch=birth.epoch,
+        upto=upto,
+        refused=refused,
     )

@@ -202,6 +202,7 @@ class Birth:
 
     `session` is new for each connection, so that a late Will cannot end a newer connection. `acked` is up to
     where the device has deleted each stream, on a hub's word: a hub that forgot cannot wait for those again.
+    `protocol` is the newest version that it speaks; a hub passes over streams that it does not know.
     """
 
     device: str
@@ -215,7 +216,7 @@ class Birth:
     asset_path: str = ""
     clock: ClockQuality = "synced"
     metrics: list[Metric] = field(default_factory=list)
-    acked: dict[Stream, int] = field(default_factory=dict)
+    acked: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         device_id(self.device)
@@ -225,7 +226,8 @@ class Birth:
 class Session:
     """The hub's answer to a birth: its own epoch, and up to where it holds each stream of the device's epoch.
 
-    A changed hub epoch tells the device to forget twin versions and to fetch its documents.
+    A changed hub epoch tells the device to forget twin versions and to fetch its documents. `protocol` is the version
+    that both speak, where they are not `refused`.
     """
 
     hub_epoch: str

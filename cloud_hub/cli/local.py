@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cloud_hub.cli import Commands
 from shared import logs
 from shared.errors import EXIT_CONFIG, ConfigError
 
 if TYPE_CHECKING:
+    from cloud_hub.app import HubApp
     from cloud_hub.settings import Settings
 
 
@@ -43,10 +44,15 @@ def _serve(arguments: argparse.Namespace) -> int:
     import uvicorn  # noqa: PLC0415
 
     from cloud_hub.app import HubApp  # noqa: PLC0415
+    from cloud_hub.running import working  # noqa: PLC0415
 
     settings = _settings(arguments.config)
     logs.setup(settings.name, settings.log_level, sys.stderr)
-    app = HubApp(settings)
+    with working(Path(settings.state_dir)):
+        return _served(uvicorn, HubApp(settings), settings)
+
+
+def _served(uvicorn: Any, app: HubApp, settings: Settings) -> int:
     config = uvicorn.Config(
         app.rest(), host=settings.rest.host, port=settings.rest.port, log_config=None, access_log=False,
         timeout_graceful_shutdown=5,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
+from shared import PROTOCOL, protocol
 from shared.messages import STREAMS, Ack, Session, Stream
 
 WINDOW_ROWS = 16
@@ -101,8 +102,8 @@ class LinkSession:
         """The hub answered a birth: it says what it holds. Also comes unasked when a hub has started anew."""
         if not self.connected or word.session != self._session:
             return []
-        self.refused = word.refused
-        if word.refused:
+        self.refused = word.refused or protocol.refusal(PROTOCOL, hub=word.protocol)
+        if self.refused:
             self.welcome = False
             return []
         if word.epoch == self._epoch and any(word.upto.get(s, 0) > lane.last for s, lane in self._lanes.items()):

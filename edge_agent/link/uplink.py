@@ -131,8 +131,8 @@ class Uplink:
     def _welcomed(self, word: Session) -> None:
         effects = self.session.welcomed(word, monotonic_s())
         self._greeted = 0
-        if word.refused:
-            log.error("link.refused", extra={"fields": {"reason": word.refused}})
+        if self.session.refused:
+            log.error("link.refused", extra={"fields": {"reason": self.session.refused}})
         self._carry_out(effects)
 
     # -- effects -----------------------------------------------------------------------------------

@@ -99,10 +99,13 @@ def test_an_acked_below_the_mark_changes_nothing(db: Database) -> None:
     assert lost(db) == [(1, 50, "hub-restored")]
 
 
-def test_a_newer_protocol_is_refused_with_the_cure(db: Database) -> None:
+def test_the_next_protocol_is_served_in_ours_and_the_one_after_is_refused_with_the_cure(db: Database) -> None:
     word = say(db, birth(protocol=PROTOCOL + 1))
     assert word is not None
-    assert word.refused == f"protocol {PROTOCOL + 1} is newer than this hub's {PROTOCOL}: update the hub first"
+    assert (word.protocol, word.refused) == (PROTOCOL, "")
+    word = say(db, birth(protocol=PROTOCOL + 2))
+    assert word is not None
+    assert "update the hub first" in word.refused
 
 
 def test_two_agents_with_one_id_are_told(db: Database) -> None:
