@@ -148,6 +148,7 @@ class HubApp:
         app.state.hub = Hub(
             settings=self.settings, db=self.db, publish=self.publish, ring=self.ring,
             connected=lambda: self._listener.connected, changed=self.changed, bells=self._bells,
+            heard_us=self._listener.heard_us,
         )  # fmt: skip
         return app
 

@@ -117,22 +117,23 @@ def lose(session: Session, mark: HighWater, first: int, last: int, reason: str) 
     session.merge(LostRange(source=mark.id or 0, first=first, last=last, reason=reason))
 
 
-def answer(session: Session, row: Device, birth: Birth, hub_epoch: str) -> SessionWord:
+def answer(session: Session, row: Device, birth: Birth, hub_epoch: str, hub_link: str = "") -> SessionWord:
     """The hub's word on a birth. What the device deleted on an earlier hub's word and this one lacks is lost."""
+    query = select(HighWater).where(HighWater.device == row.id, HighWater.epoch == birth.epoch)
+    marks = {mark.stream: mark for mark in session.exec(query)}
+    new = [HighWater(device=row.id, epoch=birth.epoch, stream=stream) for stream in STREAMS if stream not in marks]
+    if new:  # an epoch that was seen is known by its marks
+        session.add_all(new)
+        session.flush()
     upto: dict[str, int] = {}
-    for stream in STREAMS:
-        mark = high_water(session, row.id, birth.epoch, stream)
-        deleted = birth.acked.get(stream, 0)
+    for mark in sorted((*marks.values(), *new), key=lambda mark: mark.stream):
+        deleted = birth.acked.get(mark.stream, 0)
         if deleted > mark.upto:
             lose(session, mark, mark.upto + 1, deleted, "hub-restored")
             mark.upto = deleted
-        upto[stream] = mark.upto
-    refused = row.conflict or protocol.refusal(birth.protocol)
+        upto[mark.stream] = mark.upto
     return SessionWord(
-        hub_epoch=hub_epoch,
-        protocol=protocol.agreed(birth.protocol, PROTOCOL) or PROTOCOL,
-        session=birth.session,
-        epoch=birth.epoch,
-        upto=upto,
-        refused=refused,
-    )
+        hub_epoch=hub_epoch, protocol=protocol.agreed(birth.protocol, PROTOCOL) or PROTOCOL, session=birth.session,
+        epoch=birth.epoch, upto=upto, refused=row.conflict or protocol.refusal(birth.protocol), heartbeat=True,
+        hub_link=hub_link,
+    )  # fmt: skip

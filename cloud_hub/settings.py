@@ -37,11 +37,16 @@ class MqttTls(_Table):
 
 
 class Mqtt(_Table):
-    """The broker; `client_id` names the hub's session there."""
+    """The broker; `client_id` names the hub's session there. `fallback` are tried in order when it is away.
+
+    Each device may bring `device_rate` messages a second (0: any number); what is beyond is refused and counted.
+    """
 
     address: str = "127.0.0.1:1883"
     client_id: str = "tidegate-hub"
     tls: MqttTls | None = None
+    fallback: list[str] = []
+    device_rate: float = Field(default=1000.0, ge=0)
 
 
 class Discovery(_Table):

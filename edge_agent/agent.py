@@ -160,7 +160,7 @@ class Agent:
             device=self._config.device.id, session=session, t_us=clock.now_us(), protocol=PROTOCOL,
             epoch=self._outbox.epoch, profile=self._profile.name, version=VERSION,
             asset_path=self._config.device.asset_path, clock=health.clock_quality(),
-            metrics=self._sampling.metrics + models + health.METRICS, acked={**self._outbox.acked},
+            metrics=self._sampling.metrics + models + health.METRICS, acked=dict(self._outbox.acked.items()),
         )  # fmt: skip
 
     def _report_device(self) -> None:

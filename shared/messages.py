@@ -227,7 +227,9 @@ class Session:
     """The hub's answer to a birth: its own epoch, and up to where it holds each stream of the device's epoch.
 
     A changed hub epoch tells the device to forget twin versions and to fetch its documents. `protocol` is the version
-    that both speak, where they are not `refused`.
+    that both speak, where they are not `refused`. `heartbeat`: this hub answers heartbeats. `hub_link` names the hub's
+    own connection to the broker: what it said on another one may not have arrived, so documents are fetched again; ''
+    (a hub of old) is always another one.
     """
 
     hub_epoch: str
@@ -236,6 +238,8 @@ class Session:
     epoch: str
     upto: dict[str, int]
     refused: str = ""
+    heartbeat: bool = False
+    hub_link: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -289,3 +293,17 @@ class CommandResult:
         finite("progress", self.progress)
         if self.progress is not None and not 0 <= self.progress <= 1:
             raise ValueError(f"progress must be within 0..1, not {self.progress}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heartbeat:
+    """A device whose link was silent asks whether anybody hears it; the hub's answer is the same message.
+
+    `session` is the connection's, as in its birth: an answer to an older connection proves nothing.
+    """
+
+    session: str
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.session) <= 64:
+            raise ValueError("session must be 1 to 64 characters")

@@ -8,6 +8,7 @@ Nagle's algorithm is off (78 ms a round trip with it, about 1 ms without).
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import socket
@@ -96,7 +97,8 @@ class Connection:
     """One self-healing MQTT 5 connection.
 
     `locate` returns the broker's address or raises NotReady. `on_message(inbound)`, `on_up()` and
-    `on_down(reason)` are called from the connection's thread. `will()` is asked anew for each attempt.
+    `on_down(reason)` are called from the connection's thread. `will()` is asked anew for each attempt. `more()`:
+    after a try that failed there is another address, which need not wait.
     """
 
     def __init__(
@@ -107,8 +109,9 @@ class Connection:
         on_up: Callable[[], None],
         on_down: Callable[[str], None],
         will: Callable[[], Will] | None = None,
+        more: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._options, self._locate, self._will = options, locate, will
+        self._options, self._locate, self._will, self._more = options, locate, will, more
         self._on_message, self._on_up, self._on_down = on_message, on_up, on_down
         self._backoff = Backoff(0.5, 30.0, random.random)
         self._stopping = threading.Event()
@@ -129,6 +132,15 @@ class Connection:
         if client is not None:
             client.disconnect()
         self._thread.join(timeout_s)
+
+    def drop(self, reason: str) -> None:
+        """Give this connection up without a goodbye, and make another one. May be called from any thread."""
+        client = self._client
+        sock = client.socket() if client is not None else None
+        if isinstance(sock, socket.socket):
+            self._reason = reason
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
 
     def publish(
         self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False, traceparent: str = "",
@@ -163,7 +175,8 @@ class Connection:
             if self._up_at and time.monotonic() - self._up_at > STEADY_S:
                 self._backoff.reset()
             self._on_down(self._reason or "connection closed")
-            self._stopping.wait(self._backoff.wait())
+            if self._up_at or not self._more():
+                self._stopping.wait(self._backoff.wait())
 
     def _connect_once(self) -> None:
         host, port = self._locate()

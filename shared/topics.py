@@ -56,6 +56,8 @@ TABLE: tuple[Topic, ...] = (
         for named in ("", "/name/<name>")
         for verb, sender in _SHADOW_VERBS
     ),
+    Topic(rest="heartbeat", sender="device", payload="Heartbeat", qos=0, note="of a link that was silent"),
+    Topic(rest="heartbeat/answer", sender="hub", payload="Heartbeat", qos=0, note="the same, at once"),
 )  # fmt: skip
 
 STREAM_TOPIC: dict[Stream, str] = {

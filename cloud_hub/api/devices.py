@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from sqlmodel import col, select
 
 from cloud_hub import fleet, query, telemetry, twins
-from cloud_hub.api.hub import Administrator, Operator, Reader, TheHub
+from cloud_hub.api.hub import Administrator, Hub, Operator, Reader, TheHub
 from cloud_hub.clock import now_us
 from cloud_hub.errors import HubError
 from cloud_hub.tables import Device, EventRow, HighWater, LostRange
@@ -41,16 +41,23 @@ def devices(hub: TheHub, _caller: Reader, where: str | None = None) -> list[Devi
     """All devices, or those that meet a condition such as `tags.site = 'a'`."""
     with hub.db.read() as session:
         if where is None:
-            return fleet.devices(session)
-        chosen = col(Device.id).in_(query.matching(session, where))
-        return list(session.exec(select(Device).where(chosen).order_by(Device.id)))
+            rows = fleet.devices(session)
+        else:
+            chosen = col(Device.id).in_(query.matching(session, where))
+            rows = list(session.exec(select(Device).where(chosen).order_by(Device.id)))
+    return [_seen(row, hub) for row in rows]
 
 
 @router.get("/{device}")
 def device(device: str, hub: TheHub, _caller: Reader) -> Device:
-    """One device as its last birth told."""
+    """One device as its last birth told; `seen_us` moves with whatever it says."""
     with hub.db.read() as session:
-        return fleet.device(session, device)
+        return _seen(fleet.device(session, device), hub)
+
+
+def _seen(row: Device, hub: Hub) -> Device:
+    row.seen_us = max(row.seen_us, hub.heard_us(row.id))
+    return row
 
 
 @router.put("/{device}", status_code=201, responses={200: {"description": "It was known already"}})

@@ -22,7 +22,7 @@ from shared.ids import TRACEPARENT
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hub:
-    """The parts that routes need; `connected` tells whether the broker is there.
+    """The parts that routes need; `connected` tells whether the broker is there, `heard_us` when a device last spoke.
 
     `changed` is told devices whose tags or twins changed, so that configurations follow at once.
     """
@@ -34,6 +34,7 @@ class Hub:
     connected: Callable[[], bool]
     changed: Callable[[Iterable[str]], None] = lambda devices: None
     bells: Bells = field(default_factory=Bells)
+    heard_us: Callable[[str], int] = lambda device: 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,24 +2,32 @@
 
 Only after the commit are the hub's acknowledgements published and the broker's PUBACKs given, so that a
 hub killed at any moment loses nothing. A full queue holds back the client's thread, and with it the broker.
+
+Heartbeats are answered before that queue, at once and without the database: they ask whether this hub hears and is
+heard. They travel at QoS 0, so that they pass messages which wait for a commit, and none is kept for a hub that is
+away.
 """
 
 from __future__ import annotations
 
 import logging
 import queue
+import secrets
 import threading
+import time
 from collections.abc import Callable, Iterable
 
 from cloud_hub.clock import now_us
 from cloud_hub.db import Database
-from cloud_hub.ingest.router import Said, route
+from cloud_hub.ingest.door import Door
+from cloud_hub.ingest.router import Said, heartbeat, route
 from cloud_hub.ingest.writer import Results, Writer, failed
 from cloud_hub.settings import Mqtt, Twins
 from cloud_hub.twins import Outgoing
 from shared import topics
+from shared.codec import encode
 from shared.errors import NotReady, WireError
-from shared.mqtt import UNANSWERED, Connection, Inbound, Options, Tls, parse_address
+from shared.mqtt import UNANSWERED, Address, Connection, Inbound, Options, Tls, parse_address
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +35,9 @@ QUEUE = 1000
 COMMIT_TOGETHER = 200
 SESSION_S = 24 * 3600
 NO_ALIAS = "this broker ends connections that ask for $aws topics: use mosquitto, or set twins.aws_alias = false"
+
+TAKEN_OVER = "session taken over"
+TWO_HUBS = "another hub is connected under this client id, and the two evict each other: stop one of them"
 
 
 class Listener:
@@ -43,7 +54,11 @@ class Listener:
         self._alias = twins.aws_alias
         self._writer = Writer(db.hub_epoch, twins.max_bytes, twins.aws_max_bytes)
         self._queue: queue.Queue[Inbound | None] = queue.Queue(QUEUE)
-        self._address = parse_address(settings.address, "mqtt.address")
+        self._settings = settings
+        self._door = Door(settings.device_rate)
+        self._heard: dict[str, int] = {}
+        self._addresses = [parse_address(text, "mqtt.address") for text in (settings.address, *settings.fallback)]
+        self._address, self._tried = self._addresses[0], 0
         tls = (
             Tls(ca=settings.tls.ca, certificate=settings.tls.certificate, key=settings.tls.key)
             if settings.tls
@@ -57,10 +72,11 @@ class Listener:
                 session_s=SESSION_S,
                 tls=tls,
             ),
-            locate=lambda: self._address,
-            on_message=self._queue.put,
+            locate=self._locate,
+            on_message=self._arrived,
             on_up=self._up,
             on_down=self._down,
+            more=lambda: self._tried % len(self._addresses) != 0,
         )
         self.connected = False
         self.refused = 0
@@ -92,13 +108,57 @@ class Listener:
             response_topic=message.response_topic, correlation=message.correlation,
         )  # fmt: skip
 
+    def heard_us(self, device: str) -> int:
+        """When this hub last heard the device, microseconds of UTC; 0: not since it was started."""
+        return self._heard.get(device, 0)
+
+    # -- the connection's thread -------------------------------------------------------------------
+
+    def _locate(self) -> Address:
+        """The next broker in order; after a connection that stood, the first one again."""
+        self._address = self._addresses[self._tried % len(self._addresses)]
+        self._tried += 1
+        return self._address
+
+    def _arrived(self, inbound: Inbound) -> None:
+        device, rest = topics.split(inbound.topic) or topics.split(inbound.topic, topics.AWS) or ("", "")
+        if not self._door.enters(device, time.monotonic()):
+            inbound.acknowledge()
+            self._tell_refused()
+            return
+        self._heard[device] = now_us()
+        if rest == "heartbeat":
+            self._answer(device, inbound)
+        else:
+            self._queue.put(inbound)
+
+    def _answer(self, device: str, inbound: Inbound) -> None:
+        try:
+            answer = encode(heartbeat(inbound.topic, inbound.payload))
+        except WireError as error:
+            self.refused += 1
+            log.warning("wire.refused", extra={"fields": {"reason": str(error)[:500]}})
+        else:
+            self._connection.publish(topics.thing(device, "heartbeat/answer"), answer, qos=0)
+        inbound.acknowledge()
+
+    def _tell_refused(self) -> None:
+        for device, count in self._door.told(time.monotonic()).items():
+            fields = {"device": device, "refused": count, "reason": "more messages than mqtt.device_rate allows"}
+            log.error("device.flooding", extra={"fields": fields})
+
     def _up(self) -> None:
-        self.connected = True
+        self.connected, self._tried = True, 0
+        # Births that are answered from now on: their devices fetch what an older connection may have swallowed.
+        self._writer.hub_link = secrets.token_hex(8)
         log.info("broker.up", extra={"fields": {"address": self._address}})
 
     def _down(self, reason: str) -> None:
         self.connected = False
         log.warning("broker.down", extra={"fields": {"reason": reason}})
+        if TAKEN_OVER in reason.lower():
+            fields = {"client_id": self._settings.client_id, "reason": TWO_HUBS}
+            log.error("broker.taken_over", extra={"fields": fields})
         if self._alias and reason == UNANSWERED:
             log.error("broker.no_alias", extra={"fields": {"reason": NO_ALIAS}})
 

@@ -8,7 +8,7 @@ from typing import Any
 from shared import topics
 from shared.codec import MAX_PAYLOAD, decode, encode, from_plain
 from shared.errors import WireError
-from shared.messages import Applied, Batch, Birth, CommandResult, Stream
+from shared.messages import Applied, Batch, Birth, CommandResult, Heartbeat, Stream
 from shared.texts import holds_nul
 from shared.topics import TOPIC_STREAM
 
@@ -71,6 +71,11 @@ def route(topic: str, payload: bytes, alias: bool = False) -> Said:
     if holds_nul(payload):  # no database but SQLite keeps it
         raise WireError("a text holds NUL", topic)
     return Word(device=device, message=_word(device, rest, payload, topic))
+
+
+def heartbeat(topic: str, payload: bytes) -> Heartbeat:
+    """A heartbeat, which is answered and not stored; raises WireError."""
+    return decode(Heartbeat, payload, topic)
 
 
 def _shadow(device: str, shadow: tuple[str, str], payload: bytes, topic: str, prefix: str) -> ShadowRequest:

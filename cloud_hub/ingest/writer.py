@@ -52,6 +52,7 @@ class Writer:
 
     def __init__(self, hub_epoch: str, max_bytes: int, aws_max_bytes: int = MAX_BYTES) -> None:
         self._hub_epoch = hub_epoch
+        self.hub_link = ""
         self._max_bytes = {topics.PREFIX: max_bytes, topics.AWS: aws_max_bytes}
 
     def write(self, session: Session, said: Said, trace: str, now_us: int, results: Results) -> None:
@@ -133,7 +134,7 @@ class Writer:
             return
         if row.conflict:
             log.error("device.conflict", extra={"fields": {"device": row.id, "reason": row.conflict}})
-        word = fleet.answer(session, row, birth, self._hub_epoch)
+        word = fleet.answer(session, row, birth, self._hub_epoch, self.hub_link)
         results.messages.append(Outgoing(topic=topics.thing(birth.device, "session"), payload=encode(word)))
         if not word.refused:
             results.messages += commands.waiting(session, birth.device, now_us)

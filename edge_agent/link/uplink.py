@@ -6,6 +6,7 @@ MQTT events are posted to that thread; nothing here is called from two threads.
 from __future__ import annotations
 
 import logging
+import random
 import secrets
 from collections.abc import Callable
 from typing import Any
@@ -15,12 +16,12 @@ import msgspec
 from edge_agent.clock import monotonic_s
 from edge_agent.config import Config
 from edge_agent.link.discovery import Finder
-from edge_agent.link.session import Effect, Fetch, Forget, Greet, LinkSession, Renew, Send
+from edge_agent.link.session import Beat, Effect, Fetch, Forget, Greet, LinkSession, Reconnect, Renew, Send
 from edge_agent.outbox import Outbox
 from shared import topics
 from shared.codec import decode, encode
 from shared.errors import WireError
-from shared.messages import Ack, Birth, Session
+from shared.messages import Ack, Birth, Heartbeat, Session
 from shared.mqtt import Connection, Inbound, Options, Tls, Will
 from shared.topics import STREAM_TOPIC
 
@@ -51,10 +52,13 @@ class Uplink:
     ) -> None:
         self._id, self._outbox, self._post = config.device.id, outbox, post
         self._birth, self._on_fetch, self._on_message = birth, on_fetch, on_message
-        self.session = LinkSession(outbox.epoch, outbox.acked, hub_epoch, config.link.resend_s)
+        self.session = LinkSession(
+            outbox.epoch, outbox.acked, hub_epoch, config.link.resend_s, config.link.heartbeat_s, random.random
+        )
         self.session.appended(outbox.last)
         self.finder = Finder(config.link)
         self._connection_id = ""
+        self._heartbeat = topics.thing(self._id, "heartbeat")
         self._greeted = 0
         tls = Tls(**msgspec.structs.asdict(config.link.tls)) if config.link.tls else None
         self._connection = Connection(
@@ -64,6 +68,7 @@ class Uplink:
             on_up=lambda: post(self._up),
             on_down=lambda reason: post(lambda: self._down(reason)),
             will=self._will,
+            more=self.finder.more,
         )
 
     def start(self) -> None:
@@ -107,7 +112,7 @@ class Uplink:
         return Birth(device=self._id, session=self._connection_id, state="offline", epoch=self._outbox.epoch)
 
     def _up(self) -> None:
-        log.info("link.up", extra={"fields": {"found_by": self.finder.found_by}})
+        log.info("link.up", extra={"fields": {"address": self.finder.address, "found_by": self.finder.found_by}})
         self._carry_out(self.session.up(self._connection_id, monotonic_s()))
 
     def _down(self, reason: str) -> None:
@@ -120,6 +125,9 @@ class Uplink:
             if rest == "acks":
                 ack = decode(Ack, inbound.payload, inbound.topic)
                 self._carry_out(self.session.acknowledged(ack, monotonic_s()))
+            elif rest == "heartbeat/answer":
+                answer = decode(Heartbeat, inbound.payload, inbound.topic)
+                self._carry_out(self.session.beaten(answer, monotonic_s()))
             elif rest == "session":
                 self._welcomed(decode(Session, inbound.payload, inbound.topic))
             else:
@@ -131,6 +139,8 @@ class Uplink:
     def _welcomed(self, word: Session) -> None:
         effects = self.session.welcomed(word, monotonic_s())
         self._greeted = 0
+        if self.session.welcome:
+            self.finder.worked()
         if self.session.refused:
             log.error("link.refused", extra={"fields": {"reason": self.session.refused}})
         self._carry_out(effects)
@@ -149,6 +159,10 @@ class Uplink:
                 self._send(effect)
             elif isinstance(effect, Renew):
                 self._renew()
+            elif isinstance(effect, Beat):
+                self._connection.publish(self._heartbeat, encode(Heartbeat(session=self._connection_id)), qos=0)
+            elif isinstance(effect, Reconnect):
+                self._connection.drop(f"half-dead: no word of the hub for {effect.silent_s:.0f} s")
 
     def _greet(self) -> None:
         self._greeted = 0 if self.session.welcome else self._greeted + 1

@@ -79,8 +79,10 @@ MESSAGES: dict[type[Any], st.SearchStrategy[Any]] = {
         metrics=st.lists(METRICS, max_size=2), acked=UPTO,
     ),
     m.Session: st.builds(
-        m.Session, hub_epoch=TEXT, protocol=st.integers(1, 9), session=TEXT, epoch=TEXT, upto=UPTO, refused=TEXT
+        m.Session, hub_epoch=TEXT, protocol=st.integers(1, 9), session=TEXT, epoch=TEXT, upto=UPTO, refused=TEXT,
+        heartbeat=st.booleans(), hub_link=TEXT,
     ),
+    m.Heartbeat: st.builds(m.Heartbeat, session=st.text(min_size=1, max_size=64)),
     m.Applied: st.builds(
         m.Applied, shadow=TEXT, version=COUNT, path=TEXT, state=one_of(m.AppliedState), reason=TEXT
     ),

@@ -58,6 +58,7 @@ asset_path = "tests/together"
 discover = false
 address = "127.0.0.1:{mqtt}"
 resend_s = 1.0
+{more}
 [outbox]
 commit_s = 0.1
 [settings]
@@ -128,10 +129,10 @@ class World:
         self._spawn("hub", [_program("tidegate-hub"), "serve", "--config", str(self.folder / "hub.toml")])
         until("the hub answers", lambda: listens(self.rest))
 
-    def start_edge(self, device: str, more: str = "", *, state: str = "") -> None:
-        """An agent; `state` names it and its folder where two share one id."""
+    def start_edge(self, device: str, more: str = "", *, state: str = "", port: int = 0, link: str = "") -> None:
+        """An agent; `state` names it and its folder where two share one id. `port` in place of the broker's own."""
         name = state or device
-        text = EDGE.format(device=device, state=self.folder / name, mqtt=self.broker.port) + more
+        text = EDGE.format(device=device, state=self.folder / name, mqtt=port or self.broker.port, more=link) + more
         (self.folder / f"{name}.toml").write_text(text, "utf-8")
         self.resume_edge(name)
 
