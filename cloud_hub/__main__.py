@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from cloud_hub.cli import backup, command, local, remote, trying, twin
+from cloud_hub.cli import backup, ca, command, local, remote, trying, twin
 from shared import VERSION
 from shared.errors import EXIT_CONFIG, ConfigError, TidegateError
 
@@ -16,6 +16,7 @@ EXAMPLES = """examples:
   tidegate-hub serve --config hub.toml                  work until stopped
   tidegate-hub backup --out hub-1.tar                   the whole state into one file, while it runs
   tidegate-hub token create --name anna --role operator
+  tidegate-hub ca claim press-3                         a one-time claim with which a device enrols
   tidegate-hub twin set press-3 settings.period_s=2     change desired state, over the REST of a running hub
   tidegate-hub command send press-3 diagnose processes  ask a device, over the REST of a running hub
 """
@@ -28,7 +29,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"tidegate {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for group in (local, backup, twin, command, trying):
+    for group in (local, ca, backup, twin, command, trying):
         group.add(commands)
     return parser
 

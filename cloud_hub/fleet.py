@@ -137,3 +137,10 @@ def answer(session: Session, row: Device, birth: Birth, hub_epoch: str, hub_link
         epoch=birth.epoch, upto=upto, refused=row.conflict or protocol.refusal(birth.protocol), heartbeat=True,
         hub_link=hub_link,
     )  # fmt: skip
+
+
+def refusal(birth: Birth, reason: str, hub_epoch: str) -> SessionWord:
+    """The hub's word on a birth of a device that it does not listen to."""
+    return SessionWord(
+        hub_epoch=hub_epoch, protocol=PROTOCOL, session=birth.session, epoch=birth.epoch, upto={}, refused=reason
+    )
