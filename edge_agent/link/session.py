@@ -24,7 +24,8 @@ WINDOW_ROWS = 16
 GREET_S = 5.0
 LONGEST_RESEND_S = 60.0
 LONGEST_SILENCE_S = 600.0
-"""A hub that stays away is looked for on a new connection ever more seldom, at last every ten minutes."""
+"""A hub that stays away is greeted, and looked for on a new connection, ever more seldom: at last every ten minutes.
+When it comes back it reads every retained birth, so nobody waits for this; and its broker kept each of them for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +123,7 @@ class LinkSession:
         """A connection stands; `session` names it."""
         self.connected, self.welcome, self._session = True, False, session
         self._greeted_at = self._heard_at = self._asked_at = self._beat_at = now
-        self._greet_s, self._share = GREET_S, 0.5 + self._random() / 2
+        self._share = 0.5 + self._random() / 2
         return [Greet()]
 
     def down(self) -> list[Effect]:
@@ -251,7 +252,7 @@ class LinkSession:
         if not self.welcome:
             if now - self._greeted_at < self._greet_s:
                 return []
-            self._greeted_at, self._greet_s = now, min(self._greet_s * 2, LONGEST_RESEND_S)
+            self._greeted_at, self._greet_s = now, min(self._greet_s * 2, LONGEST_SILENCE_S)
             return self._ask(now)
         if any(lane.flying for lane in self._lanes.values()) and now - self._progress_at >= self._resend_s:
             self._progress_at = now
