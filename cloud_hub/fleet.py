@@ -123,22 +123,24 @@ def lose(session: Session, mark: HighWater, first: int, last: int, reason: str) 
     session.merge(LostRange(source=mark.id or 0, first=first, last=last, reason=reason))
 
 
-Marks = dict[tuple[str, str], dict[str, HighWater]]
-"""Marks by (device, epoch), then by stream."""
+Marks = dict[tuple[str, str], dict[str, int]]
+"""High-water marks by (device, epoch), then by stream."""
 
 
 def gather(session: Session, births: Iterable[Birth]) -> Marks:
     """What many births ask of the database, in two questions: their devices, which `born` finds in the session, and
     the marks of their epochs.
     """
-    epochs = {(birth.device, birth.epoch) for birth in births}
-    devices = {device for device, _ in epochs}
-    marks: Marks = {key: {} for key in epochs}
-    held = list(session.exec(select(Device).where(col(Device.id).in_(devices))))
-    for mark in session.exec(select(HighWater).where(col(HighWater.device).in_(devices))):
-        if (mark.device, mark.epoch) in marks:
-            marks[mark.device, mark.epoch][mark.stream] = mark
-    session.info["born"] = held  # the session alone would forget them
+    births = list(births)
+    devices = {birth.device for birth in births}
+    session.info["born"] = list(session.exec(select(Device).where(col(Device.id).in_(devices))))  # else forgotten
+    marks: Marks = {(birth.device, birth.epoch): {} for birth in births if birth.state == "online"}
+    query = select(HighWater.device, HighWater.epoch, HighWater.stream, HighWater.upto).where(
+        col(HighWater.device).in_({device for device, _ in marks})
+    )
+    for device_id, epoch, stream, upto in session.exec(query) if marks else ():
+        if (device_id, epoch) in marks:
+            marks[device_id, epoch][stream] = upto
     return marks
 
 
@@ -146,23 +148,21 @@ def answer(
     session: Session, row: Device, birth: Birth, hub_epoch: str, hub_link: str = "", marks: Marks | None = None
 ) -> SessionWord:
     """The hub's word on a birth. What the device deleted on an earlier hub's word and this one lacks is lost."""
-    streams = (gather(session, [birth]) if marks is None else marks)[row.id, birth.epoch]
-    missing = [stream for stream in STREAMS if stream not in streams]
+    upto = (gather(session, [birth]) if marks is None else marks)[row.id, birth.epoch]
+    missing = [stream for stream in STREAMS if stream not in upto]
     if missing:  # an epoch that was seen is known by its marks
-        streams |= {stream: HighWater(device=row.id, epoch=birth.epoch, stream=stream) for stream in missing}
-        session.add_all(streams[stream] for stream in missing)
+        session.add_all([HighWater(device=row.id, epoch=birth.epoch, stream=stream) for stream in missing])
         session.flush()
-    upto: dict[str, int] = {}
-    for stream in STREAMS:
-        mark, deleted = streams[stream], birth.acked.get(stream, 0)
-        if deleted > mark.upto:
+        upto |= dict.fromkeys(missing, 0)
+    for stream, deleted in birth.acked.items():
+        if deleted > upto[stream]:
+            mark = high_water(session, row.id, birth.epoch, stream)
             lose(session, mark, mark.upto + 1, deleted, "hub-restored")
-            mark.upto = deleted
-        upto[stream] = mark.upto
+            upto[stream] = mark.upto = deleted
     refused = row.conflict
     if birth.protocol > PROTOCOL:
         refused = f"protocol {birth.protocol} is newer than this hub's {PROTOCOL}: update the hub first"
     return SessionWord(
-        hub_epoch=hub_epoch, protocol=PROTOCOL, session=birth.session, epoch=birth.epoch, upto=upto,
+        hub_epoch=hub_epoch, protocol=PROTOCOL, session=birth.session, epoch=birth.epoch, upto=dict(upto),
         refused=refused, heartbeat=True, hub_link=hub_link,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Clocks that jump by a day, on the device and on the hub, while both are connected: nothing is lost, doubled or made anew.
+"""Clocks that jump by a day, on the device and on the hub, while both are connected: nothing is lost or doubled.
 
 Real processes, whose wall clock is moved under them; the monotonic clock goes on, as on a machine whose clock is set.
 """
