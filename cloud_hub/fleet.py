@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 from sqlalchemy import bindparam
-from sqlmodel import Session, select
+from sqlmodel import Session, col, select
 
 from cloud_hub import audit
 from cloud_hub.errors import HubError
@@ -72,7 +74,11 @@ def born(session: Session, birth: Birth, now_us: int) -> Device | None:
 
     A death of an older connection is ignored: the newer one has already spoken.
     """
-    row = session.get(Device, birth.device) or Device(id=birth.device)
+    row = session.get(Device, birth.device)
+    if row is None:
+        row = Device(id=birth.device)
+        session.add(row)
+        session.flush()  # from here on the session knows it, should it be born twice in one transaction
     if birth.state == "offline":
         if row.session in ("", birth.session):
             row.state, row.seen_us = "offline", now_us
@@ -117,24 +123,46 @@ def lose(session: Session, mark: HighWater, first: int, last: int, reason: str) 
     session.merge(LostRange(source=mark.id or 0, first=first, last=last, reason=reason))
 
 
-def answer(session: Session, row: Device, birth: Birth, hub_epoch: str, hub_link: str = "") -> SessionWord:
+Marks = dict[tuple[str, str], dict[str, int]]
+"""High-water marks by (device, epoch), then by stream."""
+
+
+def gather(session: Session, births: Iterable[Birth]) -> Marks:
+    """What many births ask of the database, in two questions: their devices, which `born` finds in the session, and
+    the marks of their epochs.
+    """
+    births = list(births)
+    devices = {birth.device for birth in births}
+    session.info["born"] = list(session.exec(select(Device).where(col(Device.id).in_(devices))))  # else forgotten
+    marks: Marks = {(birth.device, birth.epoch): {} for birth in births if birth.state == "online"}
+    query = select(HighWater.device, HighWater.epoch, HighWater.stream, HighWater.upto).where(
+        col(HighWater.device).in_({device for device, _ in marks})
+    )
+    for device_id, epoch, stream, upto in session.exec(query) if marks else ():
+        if (device_id, epoch) in marks:
+            marks[device_id, epoch][stream] = upto
+    return marks
+
+
+def answer(
+    session: Session, row: Device, birth: Birth, hub_epoch: str, hub_link: str = "", marks: Marks | None = None
+) -> SessionWord:
     """The hub's word on a birth. What the device deleted on an earlier hub's word and this one lacks is lost."""
-    query = select(HighWater).where(HighWater.device == row.id, HighWater.epoch == birth.epoch)
-    marks = {mark.stream: mark for mark in session.exec(query)}
-    new = [HighWater(device=row.id, epoch=birth.epoch, stream=stream) for stream in STREAMS if stream not in marks]
-    if new:  # an epoch that was seen is known by its marks
-        session.add_all(new)
+    upto = (gather(session, [birth]) if marks is None else marks)[row.id, birth.epoch]
+    missing = [stream for stream in STREAMS if stream not in upto]
+    if missing:  # an epoch that was seen is known by its marks
+        session.add_all([HighWater(device=row.id, epoch=birth.epoch, stream=stream) for stream in missing])
         session.flush()
-    upto: dict[str, int] = {}
-    for mark in sorted((*marks.values(), *new), key=lambda mark: mark.stream):
-        deleted = birth.acked.get(mark.stream, 0)
-        if deleted > mark.upto:
+        upto |= dict.fromkeys(missing, 0)
+    for stream in STREAMS:
+        deleted = birth.acked.get(stream, 0)
+        if deleted > upto[stream]:
+            mark = high_water(session, row.id, birth.epoch, stream)
             lose(session, mark, mark.upto + 1, deleted, "hub-restored")
-            mark.upto = deleted
-        upto[mark.stream] = mark.upto
+            upto[stream] = mark.upto = deleted
     return SessionWord(
         hub_epoch=hub_epoch, protocol=protocol.agreed(birth.protocol, PROTOCOL) or PROTOCOL, session=birth.session,
-        epoch=birth.epoch, upto=upto, refused=row.conflict or protocol.refusal(birth.protocol), heartbeat=True,
+        epoch=birth.epoch, upto=dict(upto), refused=row.conflict or protocol.refusal(birth.protocol), heartbeat=True,
         hub_link=hub_link,
     )  # fmt: skip
 

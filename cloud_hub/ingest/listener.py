@@ -10,6 +10,7 @@ away.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import queue
 import secrets
@@ -17,16 +18,19 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
+from sqlmodel import Session
+
 from cloud_hub.clock import now_us
 from cloud_hub.db import Database
 from cloud_hub.ingest.door import Door
-from cloud_hub.ingest.router import Said, heartbeat, route
+from cloud_hub.ingest.router import Said, Word, heartbeat, route
 from cloud_hub.ingest.writer import Results, Writer, failed
 from cloud_hub.settings import Mqtt, Twins
 from cloud_hub.twins import Outgoing
 from shared import topics
 from shared.codec import encode
 from shared.errors import NotReady, WireError
+from shared.messages import Birth
 from shared.mqtt import UNANSWERED, Address, Connection, Inbound, Options, Tls, parse_address
 
 log = logging.getLogger(__name__)
@@ -211,9 +215,17 @@ class Listener:
         results = Results()
         if said:
             with self._db.write(*{thing.device for _, thing in said}) as session:
-                for inbound, thing in said:
-                    self._writer.write(session, thing, inbound.traceparent, now_us(), results)
+                for born, group in itertools.groupby(said, key=_is_birth):
+                    self._write(session, list(group), born, results)
         return results
+
+    def _write(self, session: Session, group: list[tuple[Inbound, Said]], born: bool, results: Results) -> None:
+        if born:
+            births = [thing.message for _, thing in group if isinstance(thing, Word)]
+            self._writer.births(session, [one for one in births if isinstance(one, Birth)], now_us(), results)
+            return
+        for inbound, thing in group:
+            self._writer.write(session, thing, inbound.traceparent, now_us(), results)
 
     def _read(self, inbound: Inbound) -> Said | None:
         try:
@@ -222,6 +234,10 @@ class Listener:
             self.refused += 1
             log.warning("wire.refused", extra={"fields": {"reason": str(error)[:500]}, "trace": inbound.traceparent})
             return None
+
+
+def _is_birth(one: tuple[Inbound, Said]) -> bool:
+    return isinstance(one[1], Word) and isinstance(one[1].message, Birth)
 
 
 def _joined(parts: list[Results]) -> Results:

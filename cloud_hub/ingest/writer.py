@@ -7,6 +7,7 @@ beyond a gap waits for the gap to be filled by a resend.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from sqlmodel import Session
@@ -67,6 +68,14 @@ class Writer:
         else:
             self._word(session, said, now_us, results)
 
+    def births(self, session: Session, births: Sequence[Birth], now_us: int, results: Results) -> None:
+        """Take births that came one after another: a fleet that returns asks the database three times, not each."""
+        marks = fleet.gather(session, births)
+        awaited = commands.awaited(session, {birth.device for birth in births}, now_us)
+        with session.no_autoflush:
+            for birth in births:
+                self._birth(session, birth, now_us, results, marks, awaited)
+
     # -- streams -----------------------------------------------------------------------------------
 
     def _data(self, session: Session, said: Data, trace: str, now_us: int, results: Results) -> None:
@@ -122,14 +131,16 @@ class Writer:
     def _word(self, session: Session, said: Word, now_us: int, results: Results) -> None:
         message = said.message
         if isinstance(message, Birth):
-            self._birth(session, message, now_us, results)
+            self.births(session, [message], now_us, results)
         elif isinstance(message, Applied):
             twins.applied(session, said.device, message, now_us)
             results.rang.add("rollouts")
         elif isinstance(message, CommandResult) and commands.result(session, said.device, message, now_us):
             results.rang |= {"actions", "desk", message.id}
 
-    def _birth(self, session: Session, birth: Birth, now_us: int, results: Results) -> None:
+    def _birth(
+        self, session: Session, birth: Birth, now_us: int, results: Results, marks: fleet.Marks, awaited: set[str]
+    ) -> None:
         row = fleet.born(session, birth, now_us)
         results.changed.add(birth.device)
         log.info("device.birth", extra={"fields": {"device": birth.device, "state": birth.state}})
@@ -137,9 +148,9 @@ class Writer:
             return
         if row.conflict:
             log.error("device.conflict", extra={"fields": {"device": row.id, "reason": row.conflict}})
-        word = fleet.answer(session, row, birth, self._hub_epoch, self.hub_link)
+        word = fleet.answer(session, row, birth, self._hub_epoch, self.hub_link, marks)
         results.messages.append(Outgoing(topic=topics.thing(birth.device, "session"), payload=encode(word)))
-        if not word.refused:
+        if not word.refused and birth.device in awaited:
             results.messages += commands.waiting(session, birth.device, now_us)
 
 

