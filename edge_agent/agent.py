@@ -18,6 +18,7 @@ from edge_agent import clock, health, processes
 from edge_agent.commandlink import STEP_S, CommandLink
 from edge_agent.commands import Commands, Verb
 from edge_agent.config import Config, Settings
+from edge_agent.disk import Disk
 from edge_agent.intake import Intake
 from edge_agent.keep import Keep, state_dir
 from edge_agent.link.uplink import Uplink
@@ -30,7 +31,7 @@ from edge_agent.twinlink import TwinLink
 from shared import PROTOCOL, VERSION
 from shared.codec import decode, from_plain, plain
 from shared.errors import ConfigError
-from shared.messages import Birth, EscalationAnswer, Event
+from shared.messages import Birth, EscalationAnswer, Event, Level
 from shared.mqtt import Inbound
 from shared.profile import DeviceProfile
 from shared.thresholds import JudgeState
@@ -46,10 +47,13 @@ class Agent:
         self._started_us, self._missing = clock.now_us(), health.missing(profile)
         folder = state_dir(config.device.state_dir)
         self.loop = Loop()
-        self._keep = Keep(folder / "kept.sqlite")
+        self._disk = Disk(folder)
+        self._told: dict[str, str] = {}
+        self._keep = Keep(folder / "kept.sqlite", self._disk)
         self._boot: int = self._keep.get("boot", 0) + 1
         self._keep.put("boot", self._boot)
-        self._outbox = Outbox(folder / "outbox.sqlite", int(config.outbox.max_mb * 1e6), f"{secrets.randbits(64):016x}")
+        new_epoch = f"{secrets.randbits(64):016x}"
+        self._outbox = Outbox(folder / "outbox.sqlite", int(config.outbox.max_mb * 1e6), new_epoch, self._disk)
         rules = Rules(config.hard_limits, self._keep.get("alarms", {}, dict[str, JudgeState]))
         self._intake = Intake(rules, self._outbox, self._keep, pump=lambda: self._uplink.pump())  # noqa: PLW0108
         self._health = health.Health(self._outbox)
@@ -89,6 +93,22 @@ class Agent:
             model.tick(clock.now_us())
         self._uplink.tick()
         self._twin.tick()
+        self._look_after_disk()
+
+    def _look_after_disk(self) -> None:
+        """Take the reserve back when there is room, and tell what became of the stores: log, event and twin."""
+        if self._disk.recovered():
+            self._outbox.relax()
+        state = {"disk": "full" if self._disk.full else "", **self._disk.damaged}
+        changed = {name: reason for name, reason in state.items() if self._told.get(name, "") != reason}
+        if not changed:
+            return
+        self._told = state
+        for name, reason in changed.items():
+            level: Level = "error" if reason else "info"
+            text = f"{name}: {reason or 'well again'}"
+            self._intake.take([Event(t_us=clock.now_us(), source="stores", text=text, level=level)])
+        self._report_device()
 
     def _close(self) -> None:
         health.notify("STOPPING=1")
@@ -169,6 +189,7 @@ class Agent:
                       "python": platform.python_version()},
             "profile": {"name": self._profile.name, "missing": self._missing},
             "link": {"found_by": self._uplink.finder.found_by, "epoch": self._outbox.epoch},
+            "stores": {"disk": "", "outbox.sqlite": "", "kept.sqlite": ""} | self._told,
             "commands": self._commands.commands.names,
             "models": {model.name: model.state for model in self._models},
         }  # fmt: skip

@@ -57,7 +57,7 @@ class Uplink:
         )
         self.session.appended(outbox.last)
         self.finder = Finder(config.link)
-        self._connection_id = ""
+        self._connection_id, self._epoch = "", outbox.epoch
         self._heartbeat = topics.thing(self._id, "heartbeat")
         self._greeted = 0
         tls = Tls(**msgspec.structs.asdict(config.link.tls)) if config.link.tls else None
@@ -91,6 +91,9 @@ class Uplink:
 
     def pump(self) -> None:
         """Send all that may be sent now."""
+        if self._outbox.epoch != self._epoch:  # the store was given up, or renewed
+            self._epoch = self._outbox.epoch
+            self._carry_out(self.session.renewed(self._epoch, self._outbox.last, monotonic_s()))
         self.session.appended(self._outbox.last)
         while (send := self.session.next()) is not None:
             if not self._send(send):
@@ -176,7 +179,7 @@ class Uplink:
         self._outbox.renew(new)
         reason = "this store is an older copy of itself; what it holds is sent again, some of it for the second time"
         log.error("outbox.renewed", extra={"fields": {"epoch": new, "before": old, "reason": reason}})
-        self._carry_out(self.session.renewed(new, self._outbox.last, monotonic_s()))
+        self.pump()
 
     def _send(self, send: Send) -> bool:
         row = self._outbox.after(send.stream, send.after)

@@ -13,6 +13,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from edge_agent import outbox as module
+from edge_agent.keep import schema_mark
 from edge_agent.outbox import ROW_BYTES, Lot, Outbox, OutboxFull, Row, status
 from shared.codec import MAX_PAYLOAD, decode, encode
 from shared.errors import ConfigError
@@ -315,6 +316,7 @@ def test_a_newer_schema_is_refused_and_left_as_it_is(path: Path) -> None:
     Outbox(path, ROOMY, "e1").close()
     db = sqlite3.connect(path)
     db.execute(f"PRAGMA user_version={module.SCHEMA_VERSION + 1}")
+    db.execute(f"PRAGMA application_id={schema_mark(path, module.SCHEMA_VERSION + 1)}")
     db.close()
     before = path.read_bytes()
     with pytest.raises(ConfigError, match="newer agent") as caught:

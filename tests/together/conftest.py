@@ -101,6 +101,8 @@ class World:
     assets: Path = ASSETS
     settings: str = ""
     rest: int = field(default_factory=free_port)
+    inside: dict[str, list[str]] = field(default_factory=dict)
+    """Words before the command of a process, by its name: what it runs in."""
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     http: httpx.Client = field(init=False)
 
@@ -150,7 +152,8 @@ class World:
     def _spawn(self, name: str, command: list[str]) -> None:
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                [*self.inside.get(name, []), *command],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                 env={key: value for key, value in os.environ.items() if not key.startswith("TIDEGATE_")},
             )  # fmt: skip
 

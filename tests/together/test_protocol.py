@@ -88,6 +88,7 @@ def test_an_agent_of_another_version_is_served(build: Any, change: Change) -> No
         answer("shadow/name/thresholds/update/accepted")
         say("shadow-delete")
         assert answer("shadow/name/old/delete/rejected")["code"] == 404
+        world.http.patch(f"/devices/{DEVICE}/twin", json={"desired": {"settings": {"period_s": -1}}})
         say("applied")
         until("progress", lambda: world.progress(DEVICE, "settings.period_s").get("state") == "refused")
         row = world.get(f"/devices/{DEVICE}")
