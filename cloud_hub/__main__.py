@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from cloud_hub.cli import command, local, remote, trying, twin
+from cloud_hub.cli import broker, command, local, remote, trying, twin
 from shared import VERSION
 from shared.errors import EXIT_CONFIG, ConfigError, TidegateError
 
@@ -27,7 +27,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"tidegate {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for group in (local, twin, command, trying):
+    for group in (local, twin, command, broker, trying):
         group.add(commands)
     return parser
 

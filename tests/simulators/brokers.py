@@ -110,12 +110,17 @@ def embedded_broker(folder: Path) -> Iterator[tuple[int, int]]:
         broker.stop()
 
 
-def _mosquitto() -> tuple[str, str]:
-    """(program, line of its configuration that lets it write here); skips the test where it is not installed."""
+def mosquitto_program() -> str:
+    """Path of mosquitto; skips the test where it is not installed."""
     binary = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
     if binary is None:
         pytest.skip("mosquitto is not installed: apt-get install mosquitto")
-    return binary, "user root\n" if os.geteuid() == 0 else ""  # else it drops to one that may not write here
+    return binary
+
+
+def _mosquitto() -> tuple[str, str]:
+    """(program, line of its configuration that lets it write here); skips the test where it is not installed."""
+    return mosquitto_program(), "user root\n" if os.geteuid() == 0 else ""  # else it drops to one that may not
 
 
 def mosquitto(folder: Path) -> BrokerProcess:
