@@ -11,7 +11,7 @@ from fastapi import FastAPI
 
 from cloud_hub import aws_key, diagnosis, jobs
 from cloud_hub.actions import desk as actions
-from cloud_hub.api import aws, commands, configurations, devices, incidents, models, problems, query, tags, twins
+from cloud_hub.api import aws, commands, configurations, devices, est, incidents, models, problems, query, tags, twins
 from cloud_hub.api import jobs as job_routes
 from cloud_hub.api.bells import Bells
 from cloud_hub.api.hub import Hub
@@ -159,6 +159,7 @@ def web(lifespan: Any = None) -> FastAPI:
     rooms = (devices, commands, tags, query, twins, incidents, models, job_routes, configurations)
     for router in (*(room.router for room in rooms), configurations.owners_router):
         app.include_router(router)
+    app.include_router(est.router)
     aws.install(app)
 
     @app.get("/healthz", tags=["health"])

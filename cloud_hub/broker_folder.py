@@ -40,6 +40,18 @@ def setup(plan: Plan, ca: CaFolder, issued: Issued) -> None:
             _give(folder / name, plan.user)
 
 
+def of_the_hub(ca: CaFolder, issued: Issued) -> dict[str, Path]:
+    """Write the hub's own certificate beside its CA; returns what [mqtt.tls] must name."""
+    paths = {"ca": ca.certificate, "certificate": ca.path / "mqtt.pem", "key": ca.path / "mqtt.key"}
+    owner = ca.path.stat()
+    with _told(ca.path):
+        for path, content in ((paths["certificate"], issued.certificate), (paths["key"], issued.key)):
+            write(path, content, secret=True)
+            if os.geteuid() == 0:
+                os.chown(path, owner.st_uid, owner.st_gid)
+    return paths
+
+
 def amend(folder: Path, paragraph: str, *, there: bool = True) -> bool:
     """Have a `grant` or `denial` in the access list, or have it not; False where that was so already."""
     with _told(folder):

@@ -68,8 +68,13 @@ def _tls(settings: Settings) -> list[str]:
 
 
 def _rest(settings: Settings) -> list[str]:
+    if (tls := settings.rest.tls) is not None:
+        paths = {"certificate": tls.certificate, "key": tls.key}
+        cure = "Make it: tidegate-hub ca issue-server --name ..."
+        return [f"rest.tls.{n}: {p} is not there. {cure}" for n, p in paths.items() if not Path(p).is_file()]
     if settings.rest.host not in {"localhost", "127.0.0.1", "::1"}:
-        return [f"rest.host: {settings.rest.host} is served without TLS. Listen on 127.0.0.1 behind a TLS proxy"]
+        cure = "Set [rest.tls], or listen on 127.0.0.1 behind a TLS proxy"
+        return [f"rest.host: {settings.rest.host} is served without TLS. {cure}"]
     return []
 
 

@@ -133,3 +133,10 @@ def answer(session: Session, row: Device, birth: Birth, hub_epoch: str) -> Sessi
     return SessionWord(
         hub_epoch=hub_epoch, protocol=PROTOCOL, session=birth.session, epoch=birth.epoch, upto=upto, refused=refused
     )
+
+
+def refusal(birth: Birth, reason: str, hub_epoch: str) -> SessionWord:
+    """The hub's word on a birth of a device that it does not listen to."""
+    return SessionWord(
+        hub_epoch=hub_epoch, protocol=PROTOCOL, session=birth.session, epoch=birth.epoch, upto={}, refused=reason
+    )

@@ -18,7 +18,7 @@ SPARKPLUG = ":spb"
 """What a Sparkplug connection's identity has behind the device's."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,59}\Z")
-_MARK = "# -- Below: one paragraph a grant or denial, by `tidegate-hub broker grant` and `deny`; `broker setup` keeps them. --\n"
+_MARK = "# -- Below: paragraphs of `tidegate-hub broker grant` and `deny`; `broker setup` keeps them. --\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,7 @@ class Plan:
 def configuration(plan: Plan) -> str:
     """mosquitto.conf; raises ValueError for what mosquitto would read as something else."""
     for what, text in (("folder", plan.folder), ("address", plan.bind), ("user", plan.user)):
-        if not text.isprintable() or (what != "folder" and " " in text):
+        if not text.isprintable() or (what != "folder" and " " in text) or (what == "user" and not text):
             raise ValueError(f"the {what} '{text[:80]!r}' cannot stand in a configuration of mosquitto")
     return _CONFIGURATION.format(
         folder=plan.folder, user=plan.user, listener=f"{plan.port} {plan.bind}".rstrip(),

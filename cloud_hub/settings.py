@@ -21,11 +21,19 @@ class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class RestTls(_Table):
+    """PEM files with which REST is served over TLS."""
+
+    certificate: str
+    key: str
+
+
 class Rest(_Table):
-    """Where REST listens."""
+    """Where REST listens; over TLS when `tls` is set."""
 
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65535)
+    tls: RestTls | None = None
 
 
 class MqttTls(_Table):
@@ -58,6 +66,12 @@ class Twins(_Table):
     aws_alias: bool = False
     aws_max_bytes: int = Field(default=8192, ge=1024)
     aws_key_file: str = ""
+
+
+class Ca(_Table):
+    """Certificates of devices are good for `device_days` days; devices renew them at two thirds of that."""
+
+    device_days: float = Field(default=30.0, gt=0, le=825)
 
 
 class Configurations(_Table):
@@ -137,6 +151,7 @@ class Settings(BaseSettings):
     glm: Glm = Glm()
     actions: Actions = Actions()
     autoscale: Autoscale = Autoscale()
+    ca: Ca = Ca()
 
     @property
     def database_url(self) -> str:

@@ -380,3 +380,43 @@ class Token(SQLModel, table=True):
     digest: str = Field(unique=True)
     created_us: int = _big()
     revoked_us: int | None = _big(default=None)
+
+
+class Identity(SQLModel, table=True):
+    """How this hub stands to a device's identity. `proof_us` is the time in its newest proof: none counts twice."""
+
+    __tablename__ = "identities"
+    device: str = Field(primary_key=True)
+    revoked_us: int | None = _big(default=None)
+    reason: str = ""
+    proof_us: int = _big(default=0)
+
+
+class Claim(SQLModel, table=True):
+    """A one-time claim by which a device enrols; only its SHA-256 is stored.
+
+    `key_digest` is the key that used it: a device whose answer got lost may ask again, another one may not.
+    `wrong_us` are the times of the latest wrong tries.
+    """
+
+    __tablename__ = "claims"
+    device: str = Field(primary_key=True)
+    digest: str
+    who: str
+    created_us: int = _big()
+    expires_us: int = _big()
+    used_us: int | None = _big(default=None)
+    key_digest: str = ""
+    wrong_us: list[int] = _list()
+
+
+class CertificateRow(SQLModel, table=True):
+    """A client certificate that this hub's CA issued; `serial` is hexadecimal."""
+
+    __tablename__ = "certificates"
+    serial: str = Field(primary_key=True)
+    device: str = Field(index=True)
+    cn: str
+    issued_us: int = _big()
+    expires_us: int = _big()
+    revoked_us: int | None = _big(default=None)

@@ -30,7 +30,7 @@ EXAMPLES = """examples:
 def add(commands: Commands) -> None:
     """Add the parsers of this group."""
     group = commands.add_parser(
-        "broker", help="one for trying out; setup, check, grant, deny, reload: mosquitto with mutual TLS", epilog=EXAMPLES,
+        "broker", help="one for trying out; setup, check, grant, deny, reload: mosquitto", epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     group.set_defaults(action=_embedded)
@@ -71,22 +71,30 @@ def _settings(path: Path | None) -> Settings:
 
 def _setup(arguments: argparse.Namespace) -> int:
     from cloud_hub import broker_folder  # noqa: PLC0415
+    from cloud_hub.ca.enrolment import RESERVED  # noqa: PLC0415
     from cloud_hub.ca.folder import CaFolder  # noqa: PLC0415
     from cloud_hub.clock import now_us  # noqa: PLC0415
     from cloud_hub.mosquitto import Plan  # noqa: PLC0415
 
     settings = _settings(arguments.config)
-    folder = arguments.folder.absolute()
+    hub = settings.mqtt.client_id
+    if not hub.startswith(RESERVED):
+        text = f"'{hub}' could be a device's id, and that device would be given the hub's rights"
+        raise ConfigError("mqtt.client_id", text, f"Let it begin with {RESERVED}")
     names = arguments.name or [socket.gethostname(), "localhost"]
     ca = CaFolder(settings.state_dir)
     plan = Plan(
-        folder=str(folder), port=arguments.port, bind=arguments.bind, user=arguments.user,
-        hubs=(settings.mqtt.client_id,), aws_alias=arguments.aws_alias or settings.twins.aws_alias,
+        folder=str(arguments.folder.absolute()), port=arguments.port, bind=arguments.bind, user=arguments.user,
+        hubs=(hub,), aws_alias=arguments.aws_alias or settings.twins.aws_alias,
     )  # fmt: skip
     broker_folder.setup(plan, ca, ca.issue_server(names, now_us()))
-    print(f"{folder}: written, for {', '.join(names)}")
-    print(f"start it:  mosquitto -c '{folder}/mosquitto.conf'  (as a service: docs/broker.md)")
+    own = broker_folder.of_the_hub(ca, ca.issue_client(hub, now_us()))
+    print(f"{plan.folder}: written, for {', '.join(names)}")
+    print(f"start it:  mosquitto -c '{plan.folder}/mosquitto.conf'  (as a service: docs/broker.md)")
     print(f"try it:    tidegate-hub broker check --address {names[0]}:{plan.port}")
+    print(f'the hub:   [mqtt]\n           address = "{names[0]}:{plan.port}"\n           [mqtt.tls]')
+    for key, path in own.items():
+        print(f'           {key} = "{path}"')
     return 0
 
 

@@ -50,6 +50,8 @@ def _serve(arguments: argparse.Namespace) -> int:
     config = uvicorn.Config(
         app.rest(), host=settings.rest.host, port=settings.rest.port, log_config=None, access_log=False,
         timeout_graceful_shutdown=5,
+        ssl_certfile=settings.rest.tls.certificate if settings.rest.tls else None,
+        ssl_keyfile=settings.rest.tls.key if settings.rest.tls else None,
     )  # fmt: skip
     _port_free(settings.rest.host, settings.rest.port)
     uvicorn.Server(config).run()

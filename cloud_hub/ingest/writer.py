@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from sqlmodel import Session
 
 from cloud_hub import commands, fleet, incidents, telemetry, twins
+from cloud_hub.ca import register
 from cloud_hub.ingest.router import Data, Said, ShadowRequest, Word, typed
 from cloud_hub.tables import EscalationRow, HighWater
 from cloud_hub.twins import Outgoing
@@ -55,8 +56,10 @@ class Writer:
         self._max_bytes = {topics.PREFIX: max_bytes, topics.AWS: aws_max_bytes}
 
     def write(self, session: Session, said: Said, trace: str, now_us: int, results: Results) -> None:
-        """Store one thing that a device said."""
-        if isinstance(said, Data):
+        """Store one thing that a device said; of a revoked one only that it went."""
+        if (why := register.revoked(session, said.device)) and not _goodbye(said):
+            _refuse(said, why, self._hub_epoch, results)
+        elif isinstance(said, Data):
             self._data(session, said, trace, now_us, results)
         elif isinstance(said, ShadowRequest):
             self._shadow(session, said, trace, now_us, results)
@@ -145,6 +148,18 @@ def failed(said: Said, trace: str, now_us: int) -> Results:
         return Results()
     reply = rejected(said.verb, 500, "Internal service failure", said.payload, now_us // 1_000_000)
     return Results(messages=twins.outgoing(said.device, said.name, [reply], trace, said.prefix))
+
+
+def _goodbye(said: Said) -> bool:
+    return isinstance(said, Word) and isinstance(said.message, Birth) and said.message.state == "offline"
+
+
+def _refuse(said: Said, why: str, hub_epoch: str, results: Results) -> None:
+    """A revoked device is told so when it is born; nothing else that it says is heard."""
+    log.warning("device.revoked", extra={"fields": {"device": said.device, "reason": why}})
+    if isinstance(said, Word) and isinstance(said.message, Birth):
+        word = fleet.refusal(said.message, f"'{said.device}' was revoked", hub_epoch)
+        results.messages.append(Outgoing(topic=topics.thing(said.device, "session"), payload=encode(word)))
 
 
 def _escalation(session: Session, said: Data, item: Escalation, trace: str, now_us: int) -> None:

@@ -14,6 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import col, select
 
 from cloud_hub import fleet, telemetry
+from cloud_hub.ca import register
 from cloud_hub.db import Database
 from cloud_hub.ingest.router import Data, Said, ShadowRequest, Word, route
 from cloud_hub.ingest.writer import Results, Writer
@@ -413,3 +414,18 @@ def test_events_are_what_was_said(db: Database) -> None:
     with db.read() as session:
         (row,) = telemetry.events(session, DEVICE)
     assert (row.origin, row.text, row.fields) == ("agent", "started", {"boot": 3.0})
+
+
+def test_a_revoked_device_is_told_so_and_not_heard(db: Database) -> None:
+    with db.write() as session:
+        register.revoke(session, DEVICE, NOW, who="test", reason="stolen")
+    birth = Birth(device=DEVICE, session="s1", epoch="e1")
+    desire = ShadowRequest(device=DEVICE, name="", verb="update", payload=b'{"state": {"desired": {"a": 1}}}')
+    results = write(db, Word(device=DEVICE, message=birth), data(samples(1, 3)), desire)
+    (message,) = results.outgoing()
+    word = decode(SessionWord, message.payload)
+    assert (message.topic, word.session) == (topics.thing(DEVICE, "session"), "s1")
+    assert "was revoked" in word.refused
+    assert stored(db) == ([], 0)
+    other = data(samples(1, 2), device="press-4")
+    assert write(db, other).acks == {("press-4", "e1", "telemetry"): 2}

@@ -1,4 +1,4 @@
-"""What `tidegate-hub broker setup` writes, on a live mosquitto: who gets in, by which name, over what (controls 1, 2, 7)."""
+"""What `tidegate-hub broker setup` writes, on a live mosquitto: who gets in, as whom, over what (controls 1, 2, 7)."""
 
 from __future__ import annotations
 
@@ -290,7 +290,8 @@ def test_the_check_finds_a_mistake_in_the_configuration(tmp_path: Path, mistake:
          "pattern readwrite tidegate/v1/things/%u/#\npattern read tidegate/v1/things/#"),
         ("speak in another's name", "pattern readwrite tidegate/v1/things/%u/#",
          "pattern readwrite tidegate/v1/things/%u/#\npattern write tidegate/v1/things/#"),
-        ("hears others' messages by '$SYS/#'", "pattern readwrite tidegate", "pattern read $SYS/#\npattern readwrite tidegate"),
+        ("hears others' messages by '$SYS/#'", "pattern readwrite tidegate/v1/things/%u/#",
+         "pattern readwrite tidegate/v1/things/%u/#\npattern read $SYS/#"),
         ("cannot use its own topics", "pattern readwrite tidegate/v1/things/%u/#", ""),
         ("$aws is missing", "pattern readwrite $aws/things/%u/shadow/#", ""),
     ],

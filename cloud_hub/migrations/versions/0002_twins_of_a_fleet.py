@@ -130,8 +130,44 @@ def upgrade() -> None:
     with op.batch_alter_table("twins", schema=None) as batch_op:
         batch_op.add_column(sa.Column("owners", JSON, nullable=False, server_default="{}"))
 
+    op.create_table(
+        "identities",
+        sa.Column("device", sa.String(), nullable=False),
+        sa.Column("revoked_us", sa.BigInteger(), nullable=True),
+        sa.Column("reason", sa.String(), nullable=False),
+        sa.Column("proof_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("device"),
+    )
+    op.create_table(
+        "claims",
+        sa.Column("device", sa.String(), nullable=False),
+        sa.Column("digest", sa.String(), nullable=False),
+        sa.Column("who", sa.String(), nullable=False),
+        sa.Column("created_us", sa.BigInteger(), nullable=False),
+        sa.Column("expires_us", sa.BigInteger(), nullable=False),
+        sa.Column("used_us", sa.BigInteger(), nullable=True),
+        sa.Column("key_digest", sa.String(), nullable=False),
+        sa.Column("wrong_us", JSON, nullable=False),
+        sa.PrimaryKeyConstraint("device"),
+    )
+    op.create_table(
+        "certificates",
+        sa.Column("serial", sa.String(), nullable=False),
+        sa.Column("device", sa.String(), nullable=False),
+        sa.Column("cn", sa.String(), nullable=False),
+        sa.Column("issued_us", sa.BigInteger(), nullable=False),
+        sa.Column("expires_us", sa.BigInteger(), nullable=False),
+        sa.Column("revoked_us", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("serial"),
+    )
+    op.create_index("ix_certificates_device", "certificates", ["device"], unique=False)
+
 
 def downgrade() -> None:
+    op.drop_index("ix_certificates_device", table_name="certificates")
+    for table in ("certificates", "claims", "identities"):
+        op.drop_table(table)
+
     with op.batch_alter_table("twins", schema=None) as batch_op:
         batch_op.drop_column("owners")
 
