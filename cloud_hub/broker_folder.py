@@ -6,7 +6,7 @@ Root may write it for the user that mosquitto becomes; else whoever runs mosquit
 from __future__ import annotations
 
 import os
-import shutil
+import pwd
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,14 +25,15 @@ def setup(plan: Plan, ca: CaFolder, issued: Issued) -> None:
     """Write everything; an older access list's grants are kept, everything else is as new."""
     folder = Path(plan.folder)
     with _told(folder):
-        (folder / "data").mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)
+        (folder / "data").mkdir(mode=0o700, exist_ok=True)
         old = folder / RULES
         texts = {
             "mosquitto.conf": configuration(plan),
             RULES: access_list(plan, grants_of(old.read_text("utf-8")) if old.exists() else ""),
         }
         for path in (folder, folder / "data"):
-            path.chmod(0o700)
             _give(path, plan.user)
         files = {"broker.pem": issued.certificate, "broker.key": issued.key, **_of(ca)}
         for name, content in (files | {name: text.encode() for name, text in texts.items()}).items():
@@ -48,7 +49,7 @@ def of_the_hub(ca: CaFolder, issued: Issued) -> dict[str, Path]:
         for path, content in ((paths["certificate"], issued.certificate), (paths["key"], issued.key)):
             write(path, content, secret=True)
             if os.geteuid() == 0:
-                os.chown(path, owner.st_uid, owner.st_gid)
+                os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
     return paths
 
 
@@ -87,12 +88,14 @@ def _replace(path: Path, content: bytes) -> None:
     owner = path.stat()
     write(path, content, secret=True)
     if os.geteuid() == 0:
-        os.chown(path, owner.st_uid, owner.st_gid)
+        os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
 def _give(path: Path, user: str) -> None:
+    """Root's chown follows no link: whoever has mosquitto's rights must not be given a file elsewhere."""
     if os.geteuid() == 0:
-        shutil.chown(path, user, None if user == "root" else user)
+        entry = pwd.getpwnam(user)
+        os.chown(path, entry.pw_uid, entry.pw_gid, follow_symlinks=False)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import queue
 import socket
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from paho.mqtt.properties import Properties
 from simulators.brokers import BrokerProcess, free_port, mosquitto_program
 
 from cloud_hub.__main__ import main
-from cloud_hub.ca.authority import Authority, Revoked
+from cloud_hub.ca.authority import Authority
 from cloud_hub.ca.folder import CaFolder
 from cloud_hub.clock import now_us
 from shared.mqtt import Tls
@@ -35,13 +35,11 @@ class Plant:
     broker: BrokerProcess
     ca: CaFolder
     authority: Authority
-    revoked: list[Revoked] = field(default_factory=list)
 
     @classmethod
     def make(cls, folder: Path, *options: str) -> Plant:
         """`options` are more of those of `broker setup`. Skips the test without mosquitto."""
         program = mosquitto_program()
-        (folder / "hub.toml").touch()
         port, ca = free_port(), CaFolder(folder / "hub")
         (folder / "hub.toml").write_text(f'state_dir = "{folder}/hub"\n', "utf-8")
         plant = cls(
@@ -52,6 +50,11 @@ class Plant:
         plant.command("setup", "--name", "127.0.0.1", "--name", "localhost", "--port", str(port), "--bind", "127.0.0.1",
                       *user, *options)  # fmt: skip
         return plant
+
+    @property
+    def hub(self) -> Tls:
+        """The hub's own certificate, made by the setup."""
+        return Tls(ca=str(self.ca.certificate), certificate=f"{self.ca.path}/mqtt.pem", key=f"{self.ca.path}/mqtt.key")
 
     def command(self, what: str, *arguments: str) -> None:
         """A subcommand of `tidegate-hub broker` on this folder."""
