@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -17,6 +17,7 @@ from cloud_hub.api.bells import Bells
 from cloud_hub.api.hub import Hub
 from cloud_hub.autoscale import Scaler
 from cloud_hub.autoscale.steps import Autoscaler
+from cloud_hub.ca.folder import CaFolder
 from cloud_hub.clock import now_us
 from cloud_hub.configurator import Configurator
 from cloud_hub.db import Database
@@ -43,7 +44,8 @@ class HubApp:
         self.settings = settings
         aws_key.read(settings.aws_key_path)
         self.db = Database(settings.database_url)
-        self._listener = Listener(settings.mqtt, self.db, settings.twins, self.ring, self.changed)
+        sign = _signing(settings)
+        self._listener = Listener(settings.mqtt, self.db, settings.twins, self.ring, self.changed, sign)
         self._announcer = Announcer(settings)
         self._bells = Bells()
         engine = _engine(settings)
@@ -170,6 +172,12 @@ def web(lifespan: Any = None) -> FastAPI:
         return {"version": VERSION, "broker": hub.connected(), "hub_epoch": hub.db.hub_epoch}
 
     return app
+
+
+def _signing(settings: Settings) -> Callable[[bytes], bytes] | None:
+    """With a CA, the hub signs its commands."""
+    folder = CaFolder(settings.state_dir)
+    return folder.open_signing().sign if folder.exists else None
 
 
 def _experts(settings: Settings) -> dict[str, Expert]:

@@ -85,9 +85,9 @@ def born(session: Session, birth: Birth, now_us: int) -> Device | None:
             session.add(row)
         return None
     row.conflict = _conflict(session, row, birth, now_us)
-    if not row.conflict:
-        row.epoch = birth.epoch
-    row.session, row.state, row.born_us, row.seen_us = birth.session, "online", now_us, now_us
+    if not row.conflict:  # one that is refused asks again and again: that must not keep the other one alive
+        row.epoch, row.seen_us = birth.epoch, now_us
+    row.session, row.state, row.born_us = birth.session, "online", now_us
     row.profile, row.version, row.protocol = birth.profile, birth.version, birth.protocol
     row.asset_path, row.clock = birth.asset_path, birth.clock
     row.metrics = [msgspec.to_builtins(metric) for metric in birth.metrics]

@@ -21,6 +21,7 @@ from edge_agent.config import Config, Settings
 from edge_agent.disk import Disk
 from edge_agent.intake import Intake
 from edge_agent.keep import Keep, state_dir
+from edge_agent.link.trust import Trust
 from edge_agent.link.uplink import Uplink
 from edge_agent.loop import Loop
 from edge_agent.models.slot import ModelSlot
@@ -60,12 +61,14 @@ class Agent:
         self._models = [ModelSlot(m, self.loop.post, self._intake.take, self._report_device) for m in config.models]
         feeds = {m.frames: [s.frame for s in self._models if s.frames == m.frames] for m in config.models}
         self._sampling = Sampling(self.loop, config.collectors, self._intake.take, feeds)
+        self._trust = Trust(config.device.id, config.device.state_dir, health.clock_quality)
         self._uplink = Uplink(
             config, self._outbox, self._keep.get("hub_epoch", ""), self.loop.post,
-            birth=self._birth, on_fetch=self._fetch, on_message=self._received,
+            birth=self._birth, on_fetch=self._fetch, on_message=self._received, enrolled=self._trust.tls(),
         )  # fmt: skip
         self._twin = TwinLink(self._keep, self._uplink.publish)
-        self._commands = CommandLink(Commands(self._keep, self._verbs()), self._uplink.publish)
+        commands = Commands(self._keep, self._verbs())
+        self._commands = CommandLink(commands, self._uplink.publish, self._trust.refusal, self._trust.clock)
         self._use_twin(rules)
 
     def run(self) -> None:
@@ -81,6 +84,7 @@ class Agent:
         if (period := health.watchdog_period_s()) is not None:
             self.loop.every(period, lambda: health.notify("WATCHDOG=1"))
         self._uplink.start()
+        self._trust.start(on_renewed=self._uplink.renew)
         self._intake.take([Event(t_us=clock.now_us(), source="agent", text="started", fields={"boot": self._boot})])
         self._report_device()
         health.notify("READY=1")
@@ -116,6 +120,7 @@ class Agent:
             model.stop()
         self._intake.commit()
         self._commands.close()
+        self._trust.stop()
         self._uplink.stop()
         self._sampling.close()
         self._outbox.close()

@@ -12,7 +12,6 @@ import contextlib
 import logging
 import random
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -27,6 +26,7 @@ from paho.mqtt.properties import Properties
 from shared.backoff import Backoff
 from shared.codec import MAX_PAYLOAD
 from shared.errors import ConfigError, NotReady
+from shared.tls import check_dates, client_context
 
 log = logging.getLogger(__name__)
 
@@ -50,11 +50,15 @@ def parse_address(text: str, place: str) -> Address:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tls:
-    """Paths of PEM files for mutual TLS 1.3."""
+    """Paths of PEM files for mutual TLS 1.3, read anew for each attempt to connect.
+
+    With `now_us` the broker's certificate is judged by that time in place of this machine's clock.
+    """
 
     ca: str
     certificate: str
     key: str
+    now_us: Callable[[], int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +66,7 @@ class Inbound:
     """A message as received. `acknowledge` tells the broker that it is safe here; needed where `manual_ack` is set.
 
     `response_topic` and `correlation` are MQTT 5's request and response (MQTT 5.0 section 4.10), empty when absent.
+    `signature` is the hub's over topic and payload (shared/signed.py), not verified here.
     """
 
     topic: str
@@ -70,6 +75,7 @@ class Inbound:
     acknowledge: Callable[[], None]
     response_topic: str = ""
     correlation: bytes = b""
+    signature: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +150,7 @@ class Connection:
 
     def publish(
         self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False, traceparent: str = "",
-        response_topic: str = "", correlation: bytes = b"",
+        response_topic: str = "", correlation: bytes = b"", signature: str = "",
     ) -> bool:  # fmt: skip
         """Hand a message to the client; False while there is no connection. True is no receipt of any kind."""
         client = self._client
@@ -154,11 +160,19 @@ class Connection:
         properties.ContentType = "application/json"
         if traceparent:
             properties.UserProperty = ("traceparent", traceparent)
+        if signature:
+            properties.UserProperty = ("signature", signature)
         if response_topic:
             properties.ResponseTopic = response_topic
         if correlation:
             properties.CorrelationData = correlation
         return client.publish(topic, payload, qos, retain, properties).rc == paho.MQTT_ERR_SUCCESS
+
+    def renew(self) -> None:
+        """Connect anew, with the certificate that lies there now. The Will is not sent; a birth follows at once."""
+        client = self._client
+        if client is not None:
+            client.disconnect()
 
     # -- the thread --------------------------------------------------------------------------------
 
@@ -202,17 +216,31 @@ class Connection:
             reconnect_on_failure=False,
         )
         if self._options.tls is not None:
-            client.tls_set_context(_tls_context(self._options.tls))
+            tls = self._options.tls
+            context = client_context(tls.ca, tls.certificate, tls.key, own_clock=tls.now_us is None)
+            client.tls_set_context(context)
             client.on_socket_register_write = _woken
         if self._will is not None:
             will = self._will()
             client.will_set(will.topic, will.payload, 1, True)
-        client.on_socket_open = _no_delay
+        client.on_socket_open = self._opened
         client.on_connect = self._connected
         client.on_subscribe = self._subscribed
         client.on_message = self._message
         client.on_disconnect = self._disconnected
         return client
+
+    def _opened(self, _client: paho.Client, _data: Any, sock: Any) -> None:
+        """The TLS handshake is done, nothing was said yet; an error ends this attempt."""
+        if isinstance(sock, socket.socket):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        tls = self._options.tls
+        if tls is not None and tls.now_us is not None:
+            try:
+                check_dates(sock, tls.now_us())
+            except OSError:
+                sock.close()
+                raise
 
     def _connected(self, client: paho.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         if reason.is_failure:
@@ -239,6 +267,7 @@ class Connection:
                 topic=message.topic,
                 payload=bytes(message.payload),
                 traceparent=next((value for name, value in pairs if name == "traceparent"), ""),
+                signature=next((value for name, value in pairs if name == "signature"), ""),
                 acknowledge=lambda: _acknowledge(client, message),
                 response_topic=getattr(message.properties, "ResponseTopic", ""),
                 correlation=getattr(message.properties, "CorrelationData", b""),
@@ -254,21 +283,9 @@ def _acknowledge(client: paho.Client, message: paho.MQTTMessage) -> None:
     client.ack(message.mid, message.qos)
 
 
-def _no_delay(_client: paho.Client, _data: Any, sock: Any) -> None:
-    if isinstance(sock, socket.socket):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
 def _woken(_client: paho.Client, _data: Any, _sock: Any) -> None:
     """With this hook set, `publish` and `ack` only queue and wake the loop: one thread alone touches the socket.
 
     Without it paho writes from the caller's thread as well, which is quicker, but two threads in one TLS connection
     break it ("decryption failed or bad record mac": 17 of 60 connections on a busy machine, with the hook 0 of 120).
     """
-
-
-def _tls_context(tls: Tls) -> ssl.SSLContext:
-    context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=tls.ca)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.load_cert_chain(tls.certificate, tls.key)
-    return context

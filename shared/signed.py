@@ -35,8 +35,8 @@ def proof(method: str, path: str, t_us: int, body: bytes) -> bytes:
 
 
 def is_signed(rest: str) -> bool:
-    """Whether a message below a device's topic makes it do something at once: commands, and the hub's greeting."""
-    return rest == "session" or (rest.startswith("commands/") and rest.endswith(("/request", "/cancel")))
+    """Whether the hub signs what it sends on this topic below a device's own: commands, and their end."""
+    return rest.startswith("commands/") and rest.endswith(("/request", "/cancel"))
 
 
 def pack(data: bytes) -> str:

@@ -15,6 +15,8 @@ from shared.messages import Stream
 PREFIX = "tidegate/v1"
 AWS = "$aws"
 """Prefix of the alias: `$aws/things/<id>/shadow/...` is what AWS's own clients say."""
+SPARKPLUG = "spBv1.0"
+"""First level of every topic of Sparkplug B (Sparkplug 3.0, section 4.1)."""
 
 Sender = Literal["device", "hub"]
 

@@ -27,7 +27,7 @@ from cloud_hub.ingest.router import Said, Word, heartbeat, route
 from cloud_hub.ingest.writer import Results, Writer, failed
 from cloud_hub.settings import Mqtt, Twins
 from cloud_hub.twins import Outgoing
-from shared import topics
+from shared import signed, topics
 from shared.codec import encode
 from shared.errors import NotReady, WireError
 from shared.messages import Birth
@@ -47,13 +47,15 @@ TWO_HUBS = "another hub is connected under this client id, and the two evict eac
 class Listener:
     """The hub's connection to the broker. `ring(name)` wakes the loop that has new work.
 
-    `changed` is told devices whose birth or twin was stored.
+    `changed` is told devices whose birth or twin was stored; `sign` signs commands, where the hub has a key.
     """
 
     def __init__(
         self, settings: Mqtt, db: Database, twins: Twins, ring: Callable[[str], None],
         changed: Callable[[Iterable[str]], None] = lambda devices: None,
+        sign: Callable[[bytes], bytes] | None = None,
     ) -> None:  # fmt: skip
+        self._sign = sign
         self._db, self._ring, self._changed = db, ring, changed
         self._alias = twins.aws_alias
         self._writer = Writer(db.hub_epoch, twins.max_bytes, twins.aws_max_bytes)
@@ -110,6 +112,7 @@ class Listener:
         self._connection.publish(
             topic, message.payload, traceparent=message.trace,
             response_topic=message.response_topic, correlation=message.correlation,
+            signature=self._signature(topic, message.payload),
         )  # fmt: skip
 
     def heard_us(self, device: str) -> int:
@@ -150,6 +153,13 @@ class Listener:
         for device, count in self._door.told(time.monotonic()).items():
             fields = {"device": device, "refused": count, "reason": "more messages than mqtt.device_rate allows"}
             log.error("device.flooding", extra={"fields": fields})
+
+    def _signature(self, topic: str, payload: bytes) -> str:
+        """The hub's own signature over the bytes that leave: a broker in between can make none."""
+        found = topics.split(topic)
+        if self._sign is None or found is None or not signed.is_signed(found[1]):
+            return ""
+        return signed.pack(self._sign(signed.message(topic, payload)))
 
     def _up(self) -> None:
         self.connected, self._tried = True, 0

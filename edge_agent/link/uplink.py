@@ -37,7 +37,8 @@ class Uplink:
     """The device's connection to its hub.
 
     `birth(session)` gives the birth message; `on_fetch(restart)` is told when the hub has answered;
-    `on_message(rest, inbound)` gets what is neither an acknowledgement nor a session.
+    `on_message(rest, inbound)` gets what is neither an acknowledgement nor a session. `enrolled` is what enrolment
+    gave; `[link.tls]` goes before it.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Uplink:
         birth: Callable[[str], Birth],
         on_fetch: Callable[[bool], None],
         on_message: Callable[[str, Inbound], None],
+        enrolled: Tls | None = None,
     ) -> None:
         self._id, self._outbox, self._post = config.device.id, outbox, post
         self._birth, self._on_fetch, self._on_message = birth, on_fetch, on_message
@@ -60,7 +62,7 @@ class Uplink:
         self._connection_id, self._epoch = "", outbox.epoch
         self._heartbeat = topics.thing(self._id, "heartbeat")
         self._greeted = 0
-        tls = Tls(**msgspec.structs.asdict(config.link.tls)) if config.link.tls else None
+        tls = Tls(**msgspec.structs.asdict(config.link.tls)) if config.link.tls else enrolled
         self._connection = Connection(
             Options(client_id=self._id, filters=topics.device_filters(self._id), tls=tls),
             self.finder.locate,
@@ -79,6 +81,10 @@ class Uplink:
         """Say goodbye and close: a clean stop is told as such, not left to the Will."""
         self.publish("birth", self._offline(), retain=True)
         self._connection.stop()
+
+    def renew(self) -> None:
+        """Connect anew with the certificate that has just come. May be called from any thread."""
+        self._connection.renew()
 
     def publish(
         self, rest: str, message: Any, *, retain: bool = False, trace: str = "", correlation: bytes = b""

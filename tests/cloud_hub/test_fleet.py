@@ -121,6 +121,18 @@ def test_two_agents_with_one_id_are_told(db: Database) -> None:
     assert word.refused == ""
 
 
+def test_a_refused_agent_that_keeps_asking_is_let_in_once_the_other_is_gone(db: Database) -> None:
+    """It asks every five seconds; that is no sign of life of the other."""
+    for number, epoch in enumerate("ab"):
+        say(db, birth(f"{epoch}1", epoch=epoch), NOW + number * SECOND)
+    refused = []
+    for number in range(2, 90, 5):
+        say(db, birth("a2", epoch="a"), NOW + number * SECOND)
+        refused.append(bool(press(db).conflict))
+    assert refused[0]
+    assert not refused[-1]
+
+
 def test_an_old_epoch_that_returns_much_later_is_no_conflict(db: Database) -> None:
     say(db, birth("a1", epoch="a"))
     say(db, birth("b1", epoch="b"), NOW + SECOND)

@@ -10,9 +10,11 @@ from typing import Any
 
 import paho.mqtt.client as paho
 import pytest
-from simulators.brokers import documented_mosquitto, embedded_broker
+from simulators.brokers import documented_mosquitto, embedded_broker, mutual_mosquitto
 from simulators.certificates import certificates
 
+from cloud_hub.ca.folder import CaFolder
+from cloud_hub.clock import now_us
 from shared import topics
 from shared.mqtt import Connection, Options, Tls
 
@@ -75,3 +77,38 @@ def test_over_tls_one_thread_alone_writes(
 
 def test_a_burst_over_tls_breaks_nothing(secured: tuple[int, Tls]) -> None:
     assert [round_trip(*secured) for _ in range(5)] == [[]] * 5
+
+
+@pytest.mark.parametrize(("days", "heard"), [(0, ""), (2, "has expired"), (-2, "good from")])
+def test_with_a_time_of_its_own_the_brokers_certificate_is_judged_by_that(
+    tmp_path: Path, days: int, heard: str
+) -> None:
+    """So a machine whose clock stands in 1970 connects, once it knows better; `renew` makes a second connection."""
+    ca, now = CaFolder(tmp_path), now_us()
+    ca.make("plant-1", now)
+    for name, made in (
+        ("broker", ca.issue_server(["127.0.0.1"], now, 1)),
+        ("press-3", ca.issue_client("press-3", now)),
+    ):
+        (tmp_path / f"{name}.pem").write_bytes(made.certificate)
+        (tmp_path / f"{name}.key").write_bytes(made.key)
+    broker = mutual_mosquitto(tmp_path, ca.certificate)
+    broker.start()
+    tls = Tls(ca=str(ca.certificate), certificate=f"{tmp_path}/press-3.pem", key=f"{tmp_path}/press-3.key",
+              now_us=lambda: now + days * 86_400_000_000)  # fmt: skip
+    said: queue.Queue[str] = queue.Queue()
+    connection = Connection(
+        Options(client_id="press-3", filters=[TOPIC], tls=tls), lambda: ("127.0.0.1", broker.port),
+        on_message=lambda _: None, on_up=lambda: said.put(""), on_down=said.put,
+    )  # fmt: skip
+    connection.start()
+    try:
+        first = said.get(timeout=20)
+        assert heard in first if heard else first == ""
+        if not heard:
+            connection.renew()
+            assert said.get(timeout=20) != "", "the old connection ended"
+            assert said.get(timeout=20) == ""
+    finally:
+        connection.stop()
+        broker.stop()

@@ -18,6 +18,7 @@ import httpx
 import numpy as np
 import pytest
 from simulators.brokers import BrokerProcess, Kind, broker_process, free_port, listens, until
+from simulators.plants import Plant
 from sqlmodel import select
 
 from cloud_hub import tokens
@@ -82,6 +83,13 @@ bundle = "{bundle}"
 frames = "camera"
 """
 
+TLS = """
+[{table}.tls]
+ca = "{tls.ca}"
+certificate = "{tls.certificate}"
+key = "{tls.key}"
+"""
+
 Streams = dict[str, dict[str, Any]]
 
 
@@ -100,6 +108,8 @@ class World:
     database: str = ""
     assets: Path = ASSETS
     settings: str = ""
+    plant: Plant | None = None
+    """Where there is one, its broker's door is mutual TLS, and each agent gets a certificate of its CA."""
     rest: int = field(default_factory=free_port)
     inside: dict[str, list[str]] = field(default_factory=dict)
     """Words before the command of a process, by its name: what it runs in."""
@@ -135,6 +145,8 @@ class World:
         """An agent; `state` names it and its folder where two share one id. `port` in place of the broker's own."""
         name = state or device
         text = EDGE.format(device=device, state=self.folder / name, mqtt=port or self.broker.port, more=link) + more
+        if self.plant is not None:
+            text += TLS.format(table="link", tls=self.plant.identity(device))
         (self.folder / f"{name}.toml").write_text(text, "utf-8")
         self.resume_edge(name)
 
@@ -306,3 +318,15 @@ def around() -> Iterator[Callable[[BrokerProcess, str], World]]:
     yield make
     for world in made:
         world.close()
+
+
+@pytest.fixture
+def secured(tmp_path: Path) -> Iterator[World]:
+    """A world whose broker was set up by `tidegate-hub broker setup`, the hub with its certificate from there.
+
+    `start_edge` gives each agent a certificate; `secured.plant` has the CA, for more identities and for revocation.
+    """
+    plant = Plant.make(tmp_path)
+    world = World(tmp_path, plant.broker, settings=TLS.format(table="mqtt", tls=plant.hub), plant=plant)
+    yield world
+    world.close()
