@@ -9,9 +9,23 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from cloud_hub import aws_key, diagnosis, jobs
+from cloud_hub import aws_key, diagnosis, jobs, lockout
 from cloud_hub.actions import desk as actions
-from cloud_hub.api import aws, commands, configurations, devices, est, incidents, models, problems, query, tags, twins
+from cloud_hub.api import (
+    audit,
+    aws,
+    commands,
+    configurations,
+    devices,
+    est,
+    incidents,
+    models,
+    problems,
+    query,
+    tags,
+    tokens,
+    twins,
+)
 from cloud_hub.api import jobs as job_routes
 from cloud_hub.api.bells import Bells
 from cloud_hub.api.hub import Hub
@@ -27,7 +41,9 @@ from cloud_hub.experts.desk import ExpertDesk
 from cloud_hub.experts.onnx import open_expert
 from cloud_hub.glm.engines import Engine
 from cloud_hub.ingest.listener import Listener
+from cloud_hub.lockout import Lockout
 from cloud_hub.loops import Loop
+from cloud_hub.oidc import Oidc
 from cloud_hub.settings import Settings
 from cloud_hub.thresholds import rollout
 from cloud_hub.twins import Outgoing
@@ -43,6 +59,7 @@ class HubApp:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         aws_key.read(settings.aws_key_path)
+        self._oidc = Oidc(settings.oidc) if settings.oidc else None
         self.db = Database(settings.database_url)
         sign = _signing(settings)
         self._listener = Listener(settings.mqtt, self.db, settings.twins, self.ring, self.changed, sign)
@@ -147,10 +164,12 @@ class HubApp:
             self.stop()
 
         app = web(lifespan)
+        with self.db.read() as session:
+            locked = Lockout(lockout.kept(session, now_us()))
         app.state.hub = Hub(
             settings=self.settings, db=self.db, publish=self.publish, ring=self.ring,
             connected=lambda: self._listener.connected, changed=self.changed, bells=self._bells,
-            heard_us=self._listener.heard_us,
+            heard_us=self._listener.heard_us, lockout=locked, oidc=self._oidc,
         )  # fmt: skip
         return app
 
@@ -159,7 +178,7 @@ def web(lifespan: Any = None) -> FastAPI:
     """The routes alone; `openapi.json` is made from this without a database."""
     app = FastAPI(title="Tidegate hub", version=VERSION, lifespan=lifespan, docs_url=None, redoc_url=None)
     problems.install(app)
-    rooms = (devices, commands, tags, query, twins, incidents, models, job_routes, configurations)
+    rooms = (devices, commands, tags, query, twins, incidents, models, job_routes, configurations, tokens, audit)
     for router in (*(room.router for room in rooms), configurations.owners_router):
         app.include_router(router)
     app.include_router(est.router)

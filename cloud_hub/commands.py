@@ -14,7 +14,7 @@ from typing import Any, Literal
 from sqlalchemy import ColumnElement, and_, func, or_
 from sqlmodel import Session, col, select
 
-from cloud_hub import audit
+from cloud_hub import audit, scopes
 from cloud_hub.clock import new_id
 from cloud_hub.errors import HubError
 from cloud_hub.tables import Command, Device
@@ -192,7 +192,7 @@ def expire(session: Session, now_us: int) -> list[Outgoing]:
 def get(session: Session, command_id: str) -> Command:
     """The command, or HubError 404."""
     row = session.get(Command, command_id)
-    if row is None:
+    if row is None or not scopes.sees(session, [row.device]):
         raise HubError(404, "No such command", f"'{command_id}' is not known")
     return row
 

@@ -18,3 +18,10 @@ class HubError(TidegateError):
 
 class BackupError(TidegateError):
     """A backup cannot be made, or is not what it should be; nothing was changed."""
+
+
+class WrongToken(HubError):
+    """What was sent as a token never was one: a guess, and counted as such."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(401, "Not signed in", detail)

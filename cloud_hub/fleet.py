@@ -8,8 +8,9 @@ import msgspec
 from sqlalchemy import bindparam
 from sqlmodel import Session, col, select
 
-from cloud_hub import audit
+from cloud_hub import audit, scopes
 from cloud_hub.errors import HubError
+from cloud_hub.roles import Scope
 from cloud_hub.tables import Device, HighWater, LostRange
 from shared import PROTOCOL, protocol
 from shared.ids import DEVICE_ID
@@ -23,7 +24,7 @@ CONFLICT_US = 60_000_000
 def device(session: Session, device_id: str) -> Device:
     """The device, or HubError 404."""
     row = session.get(Device, device_id)
-    if row is None:
+    if row is None or not scopes.sees(session, [device_id]):
         raise _unknown(device_id)
     return row
 
@@ -32,8 +33,9 @@ _KNOWN = select(Device.id).where(Device.id == bindparam("b_id"))
 
 
 def exists(session: Session, device_id: str) -> bool:
-    """Whether this device is known; twins are made for known devices only."""
-    return session.connection().execute(_KNOWN, {"b_id": device_id}).scalar() is not None
+    """Whether this device is known, and within the session's scope; twins are made for known devices only."""
+    known = session.connection().execute(_KNOWN, {"b_id": device_id}).scalar() is not None
+    return known and scopes.sees(session, [device_id])
 
 
 def known(session: Session, device_id: str) -> None:
@@ -64,9 +66,31 @@ def _unknown(device_id: str) -> HubError:
     return HubError(404, "No such device", f"'{device_id[:80]}' is not known here: register it, or let it be born")
 
 
+def assign(
+    session: Session, device_id: str, path: str, now_us: int, *, within: Scope, who: str, trace: str = ""
+) -> Device:  # fmt: skip
+    """Say where a device stands; that alone decides which scopes see it. '' takes it back.
+
+    Raises HubError: 404 for a device, 422 for what is no path, 403 for a path beyond the scope of who asks.
+    """
+    row = device(session, device_id)
+    try:
+        path = path and scopes.path(path)
+    except ValueError as error:
+        raise HubError(422, "Invalid request", f"body.asset_path: {error}") from error
+    if not scopes.covers(within, (path,)):
+        raise HubError(403, "Not allowed", f"this token reaches only {', '.join(within or ())}")
+    if path != row.assigned_path:
+        audit.add(session, now_us, who, "device.assigned", device_id, device=device_id, trace=trace,
+                  before=row.assigned_path, path=path)  # fmt: skip
+        row.assigned_path = path
+        session.add(row)
+    return row
+
+
 def devices(session: Session) -> list[Device]:
     """All devices by id."""
-    return list(session.exec(select(Device).order_by(Device.id)))
+    return list(session.exec(scopes.only(session, select(Device), col(Device.id)).order_by(Device.id)))
 
 
 def born(session: Session, birth: Birth, now_us: int) -> Device | None:

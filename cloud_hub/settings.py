@@ -29,11 +29,14 @@ class RestTls(_Table):
 
 
 class Rest(_Table):
-    """Where REST listens; over TLS when `tls` is set."""
+    """Where REST listens; over TLS when `tls` is set. `proxies`: whose word on the client's address (X-Forwarded-For)
+    is believed.
+    """
 
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65535)
     tls: RestTls | None = None
+    proxies: list[str] = ["127.0.0.1"]
 
 
 class MqttTls(_Table):
@@ -138,6 +141,26 @@ class Autoscale(_Table):
     watch_s: float = Field(default=300.0, ge=0)
 
 
+class Oidc(_Table):
+    """People by OpenID Connect: bearer tokens of `issuer` for `audience`, signed by a key of its JWKS (file or URL).
+
+    `roles` maps a value of the claim `roles_claim` to roles of the hub, with spaces between. `scope_claim` names a
+    claim with asset paths; without the setting everybody sees the whole hub. `mfa` are values of acr, amr or acrs of
+    which one must be there for administrative changes.
+    """
+
+    issuer: str = Field(min_length=1)
+    audience: str = Field(min_length=1)
+    jwks_file: str = ""
+    jwks_url: str = ""
+    who_claim: str = Field(default="sub", min_length=1)
+    roles_claim: str = Field(default="roles", min_length=1)
+    roles: dict[str, str] = {}
+    scope_claim: str = ""
+    mfa: list[str] = Field(default=["mfa"], min_length=1)
+    leeway_s: float = Field(default=30.0, ge=0, le=300)
+
+
 class Settings(BaseSettings):
     """The whole hub. `state_dir` holds the database unless `database` names another."""
 
@@ -157,6 +180,7 @@ class Settings(BaseSettings):
     actions: Actions = Actions()
     autoscale: Autoscale = Autoscale()
     ca: Ca = Ca()
+    oidc: Oidc | None = None
 
     @property
     def database_url(self) -> str:

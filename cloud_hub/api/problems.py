@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 def _problem(status: int, title: str, detail: str, **more: str) -> JSONResponse:
     body = {**more, "type": "about:blank", "title": title, "status": status, "detail": detail}
     headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "1"}}.get(status)
+    if wait := more.get("retry_after_s"):
+        headers = {"Retry-After": wait}
     return JSONResponse(body, status, headers, media_type="application/problem+json")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,8 +31,29 @@ def add(commands: Commands) -> None:
     token.set_defaults(action=_token)
     token.add_argument("what", choices=["create", "revoke"])
     token.add_argument("--name", required=True, help="who it is for; stands in the audit trail")
-    token.add_argument("--role", choices=["viewer", "operator", "auditor", "admin"], default="viewer")
+    token.add_argument(
+        "--role", action="append", choices=["viewer", "operator", "auditor", "admin"],
+        help="create: what it may do (default viewer); may be repeated",
+    )  # fmt: skip
+    token.add_argument(
+        "--scope",
+        action="append",
+        metavar="PATH",
+        help="create: see only devices below this asset path; may be repeated",
+    )
+    token.add_argument(
+        "--life", type=_days, default=90.0, metavar="TIME", help="create: such as 12h, 90d (default), never"
+    )
     token.add_argument("--aws", action="store_true", help="create: print also a key pair for AWS's own clients")
+
+
+def _days(text: str) -> float | None:
+    found = re.fullmatch(r"(\d{1,5}(?:\.\d+)?)([hd])", text)
+    if text == "never":
+        return None
+    if not found or float(found[1]) == 0:
+        raise argparse.ArgumentTypeError(f"'{text}' is no life: write 12h, 90d or never")
+    return float(found[1]) / {"h": 24, "d": 1}[found[2]]
 
 
 def _settings(path: Path | None) -> Settings:
@@ -55,7 +77,7 @@ def _serve(arguments: argparse.Namespace) -> int:
 def _served(uvicorn: Any, app: HubApp, settings: Settings) -> int:
     config = uvicorn.Config(
         app.rest(), host=settings.rest.host, port=settings.rest.port, log_config=None, access_log=False,
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=5, forwarded_allow_ips=settings.rest.proxies,
         ssl_certfile=settings.rest.tls.certificate if settings.rest.tls else None,
         ssl_keyfile=settings.rest.tls.key if settings.rest.tls else None,
     )  # fmt: skip
@@ -107,10 +129,15 @@ def _token(arguments: argparse.Namespace) -> int:
     db = Database(settings.database_url)
     with db.write() as session:
         if arguments.what == "create":
-            text = tokens.create(session, arguments.name, arguments.role, now_us(), "command line")
+            now, life, scope = now_us(), arguments.life, arguments.scope
+            text = tokens.create(
+                session, arguments.name, " ".join(arguments.role or ["viewer"]), now, "command line",
+                scope=tuple(scope) if scope else None,
+                expires_us=None if life is None else now + int(life * tokens.DAY_US),
+            )  # fmt: skip
             print(text)
             if key is not None:
-                key_id = tokens.find(session, text).id
+                key_id = tokens.find(session, text, now).id
                 print(f"aws_access_key_id = {key_id}\naws_secret_access_key = {aws_key.secret(key, key_id)}")
         else:
             ended = tokens.revoke(session, arguments.name, now_us(), "command line")

@@ -53,11 +53,11 @@ class World:
         with self.db.write() as session:
             session.add(Device(id="press-3"))
             self.ids = {
-                role: tokens.find(session, tokens.create(session, f"the {role}", role, NOW, "test")).id
+                role: tokens.find(session, tokens.create(session, f"the {role}", role, NOW, "test"), NOW).id
                 for role in tokens.MAY
             }  # type: ignore[misc]
 
-    def ask(self, method: str, path: str, role: str = "admin", body: bytes = b"", key: bytes | None = None) -> Any:
+    def ask(self, method: str, path: str, role: str = "operator", body: bytes = b"", key: bytes | None = None) -> Any:
         """A signed request, sent just as it was signed."""
         key_id = self.ids[role]
         pair = Credentials(key_id, aws_key.secret(key or aws_key.make(self.path), key_id))

@@ -16,6 +16,7 @@ from simulators.brokers import KINDS, Kind, broker_process, embedded_broker, fre
 
 from cloud_hub import __main__ as hub_main
 from cloud_hub import audit, aws_key
+from cloud_hub.clock import now_us
 from cloud_hub.db import Database
 from cloud_hub.tokens import find
 from edge_agent import __main__ as edge_main
@@ -219,7 +220,7 @@ def test_a_token_for_aws_clients_comes_with_its_key_pair(tmp_path: Path, capsys:
     text, key_id, secret = capsys.readouterr().out.splitlines()
     db = Database(f"sqlite:///{tmp_path / 'hub' / 'hub.sqlite'}")
     with db.read() as session:
-        token = find(session, text)
+        token = find(session, text, now_us())
     db.close()
     assert key_id == f"aws_access_key_id = {token.id}"
     assert secret == f"aws_secret_access_key = {aws_key.secret((tmp_path / 'shared.key').read_bytes(), token.id)}"
@@ -231,7 +232,7 @@ def test_a_token_is_made_shown_once_and_ended(tmp_path: Path, capsys: pytest.Cap
     text = capsys.readouterr().out.strip()
     db = Database(f"sqlite:///{tmp_path / 'hub' / 'hub.sqlite'}")
     with db.read() as session:
-        token = find(session, text)
+        token = find(session, text, now_us())
         assert (token.name, token.role) == ("anna", "operator")
     assert hub_main.main(["token", "revoke", "--config", file, "--name", "anna"]) == 0
     assert "1 tokens of 'anna' ended" in capsys.readouterr().out

@@ -124,7 +124,7 @@ class World:
         (self.folder / "hub.toml").write_text(text + self.settings, "utf-8")
         db = Database(self.database or f"sqlite:///{self.folder / 'hub' / 'hub.sqlite'}")
         with db.write() as session:
-            token = tokens.create(session, "tester", "admin", 1, "test")
+            token = tokens.create(session, "tester", "operator auditor admin", 1, "test")
         db.close()
         headers = {"Authorization": f"Bearer {token}"}
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.rest}/api/v1", headers=headers, timeout=20)
