@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import queue
+import socket
 import ssl
 import subprocess
 from pathlib import Path
@@ -113,6 +114,16 @@ def enrolled(world: World, capsys: pytest.CaptureFixture[str]) -> str:
     )  # fmt: skip
     assert (made.returncode, made.stderr) == (0, "")
     return claim
+
+
+def test_rest_speaks_tls_1_3_and_nothing_older(world: World) -> None:
+    context = ssl.create_default_context(cafile=str(world.folder / "hub" / "ca" / "ca.pem"))
+    with socket.create_connection(("127.0.0.1", world.rest), 20) as plain:
+        with context.wrap_socket(plain, server_hostname="localhost") as wrapped:
+            assert wrapped.version() == "TLSv1.3"
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    with socket.create_connection(("127.0.0.1", world.rest), 20) as plain, pytest.raises(ssl.SSLError):
+        context.wrap_socket(plain, server_hostname="localhost")  # its end tells us
 
 
 def test_from_nothing_to_signed_commands_renewal_and_revocation(
