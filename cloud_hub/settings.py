@@ -119,6 +119,16 @@ class Autoscale(_Table):
     watch_s: float = Field(default=300.0, ge=0)
 
 
+class Retention(_Table):
+    """Days that rows are kept; 0: for ever."""
+
+    telemetry_days: float = Field(default=0.0, ge=0)
+    events_days: float = Field(default=0.0, ge=0)
+    escalations_days: float = Field(default=0.0, ge=0)
+    history_days: float = Field(default=0.0, ge=0)
+    jobs_days: float = Field(default=0.0, ge=0)
+
+
 class Settings(BaseSettings):
     """The whole hub. `state_dir` holds the database unless `database` names another."""
 
@@ -137,6 +147,7 @@ class Settings(BaseSettings):
     glm: Glm = Glm()
     actions: Actions = Actions()
     autoscale: Autoscale = Autoscale()
+    retention: Retention = Retention()
 
     @property
     def database_url(self) -> str:
