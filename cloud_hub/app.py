@@ -44,6 +44,7 @@ from cloud_hub.ingest.listener import Listener
 from cloud_hub.lockout import Lockout
 from cloud_hub.loops import Loop
 from cloud_hub.oidc import Oidc
+from cloud_hub.retention import Sweep
 from cloud_hub.settings import Settings
 from cloud_hub.thresholds import rollout
 from cloud_hub.twins import Outgoing
@@ -51,6 +52,9 @@ from shared import VERSION, plugins
 from shared.errors import ConfigError, ModelError
 
 log = logging.getLogger(__name__)
+
+RETENTION_S = 600.0
+"""Between two looks for rows that have become old."""
 
 
 class HubApp:
@@ -78,6 +82,9 @@ class HubApp:
             "jobs": Loop("jobs", self._jobs, 1.0),
             "configurations": Loop("configurations", self._configurations, 1.0, linger_s=0.05),
         }
+        if any(settings.retention.model_dump().values()):
+            sweep = Sweep(self.db, settings.retention)
+            self._loops["retention"] = Loop("retention", lambda: self._sweep(sweep), RETENTION_S, linger_s=0.05)
         scaler = _scaler(settings)
         if scaler is not None:
             self._loops["autoscale"] = Loop("autoscale", Autoscaler(self.db, scaler, settings.autoscale).step, 2.0)
@@ -151,6 +158,10 @@ class HubApp:
     def _configurations(self) -> None:
         if self._configurator.step():
             self._loops["configurations"].ring()
+
+    def _sweep(self, sweep: Sweep) -> None:
+        if sweep.step(now_us()) is not None:  # one batch at a time, so that others get the database in between
+            self.ring("retention")
 
     # -- REST --------------------------------------------------------------------------------------
 

@@ -161,6 +161,16 @@ class Oidc(_Table):
     leeway_s: float = Field(default=30.0, ge=0, le=300)
 
 
+class Retention(_Table):
+    """Days that rows are kept; 0: for ever."""
+
+    telemetry_days: float = Field(default=0.0, ge=0)
+    events_days: float = Field(default=0.0, ge=0)
+    escalations_days: float = Field(default=0.0, ge=0)
+    history_days: float = Field(default=0.0, ge=0)
+    jobs_days: float = Field(default=0.0, ge=0)
+
+
 class Settings(BaseSettings):
     """The whole hub. `state_dir` holds the database unless `database` names another."""
 
@@ -181,6 +191,7 @@ class Settings(BaseSettings):
     autoscale: Autoscale = Autoscale()
     ca: Ca = Ca()
     oidc: Oidc | None = None
+    retention: Retention = Retention()
 
     @property
     def database_url(self) -> str:

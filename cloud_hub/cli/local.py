@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import ssl
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,8 +64,6 @@ def _settings(path: Path | None) -> Settings:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    import ssl  # noqa: PLC0415
-
     import uvicorn  # noqa: PLC0415
 
     from cloud_hub.app import HubApp  # noqa: PLC0415

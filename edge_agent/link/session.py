@@ -164,7 +164,7 @@ class LinkSession:
 
     def renewed(self, epoch: str, last: dict[Stream, int], now: float) -> list[Effect]:
         """The store has begun another epoch; `last` is the highest sequence number of each stream in it."""
-        self._epoch, self._greeted_at = epoch, now
+        self._epoch, self._greeted_at, self.welcome = epoch, now, False  # rows only after the hub knows of it
         self._lanes = {stream: _Lane(last=last[stream]) for stream in STREAMS}
         return [Greet()]
 

@@ -11,7 +11,11 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = 'mount -t tmpfs -o size="$1" tmpfs "$2" && shift 2 && exec "$@"'
+SCRIPT = (
+    'kept=$(mktemp -d) && cp -a "$2/." "$kept" && mount -t tmpfs -o size="$1" tmpfs "$2" && cp -a "$kept/." "$2"'
+    ' && rm -r "$kept" && shift 2 && exec "$@"'
+)
+"""What the folder holds goes onto the small disk."""
 
 
 def on_small_disk(folder: Path, size: str) -> list[str]:
@@ -27,6 +31,12 @@ def on_small_disk(folder: Path, size: str) -> list[str]:
 def seen_by(pid: int, folder: Path) -> Path:
     """The folder as a process in another namespace sees it."""
     return Path(f"/proc/{pid}/root{folder}")
+
+
+def beside(pid: int) -> list[str]:
+    """Words before a command that is to see the disks of that process. (SQLite does not open files below /proc.)"""
+    as_root = [] if os.geteuid() == 0 else ["--user"]
+    return ["nsenter", f"--target={pid}", "--mount", *as_root]
 
 
 def fill(folder: Path) -> Path:
