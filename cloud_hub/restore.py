@@ -125,6 +125,7 @@ def _set_aside(settings: Settings, now_us: int, tables: bool, tell: Tell) -> Non
         with engine.begin() as connection:
             SQLModel.metadata.drop_all(connection)
             connection.execute(text("DROP TABLE alembic_version"))
+            connection.execute(text("DROP FUNCTION IF EXISTS audit_refuse()"))  # of the audit trail's trigger
         engine.dispose()
     state_files.set_aside(settings, aside)
     tell(f"the old state is kept in {aside}")

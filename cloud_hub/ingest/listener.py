@@ -31,7 +31,7 @@ from shared import signed, topics
 from shared.codec import encode
 from shared.errors import NotReady, WireError
 from shared.messages import Birth
-from shared.mqtt import UNANSWERED, Address, Connection, Inbound, Options, Tls, parse_address
+from shared.mqtt import STEADY_S, UNANSWERED, Address, Connection, Inbound, Options, Tls, parse_address
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,9 @@ SESSION_S = 24 * 3600
 NO_ALIAS = "this broker ends connections that ask for $aws topics: use mosquitto, or set twins.aws_alias = false"
 
 TAKEN_OVER = "session taken over"
-TWO_HUBS = "another hub is connected under this client id, and the two evict each other: stop one of them"
+EVICTIONS = 3
+"""Connections in a row that end soon after they stood. mosquitto 2.0.11 evicts without saying why."""
+TWO_HUBS = "the broker ends each connection soon: is another hub connected under this client id? Stop one of them"
 
 
 class Listener:
@@ -85,6 +87,7 @@ class Listener:
             more=lambda: self._tried % len(self._addresses) != 0,
         )
         self.connected = False
+        self._up_at, self._evictions = -STEADY_S, 0
         self.refused = 0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ingest", daemon=True)
@@ -162,7 +165,7 @@ class Listener:
         return signed.pack(self._sign(signed.message(topic, payload)))
 
     def _up(self) -> None:
-        self.connected, self._tried = True, 0
+        self.connected, self._tried, self._up_at = True, 0, time.monotonic()
         # Births that are answered from now on: their devices fetch what an older connection may have swallowed.
         self._writer.hub_link = secrets.token_hex(8)
         log.info("broker.up", extra={"fields": {"address": self._address}})
@@ -170,7 +173,9 @@ class Listener:
     def _down(self, reason: str) -> None:
         self.connected = False
         log.warning("broker.down", extra={"fields": {"reason": reason}})
-        if TAKEN_OVER in reason.lower():
+        self._evictions = self._evictions + 1 if time.monotonic() - self._up_at < STEADY_S else 0
+        self._up_at = -STEADY_S
+        if self._evictions == EVICTIONS or TAKEN_OVER in reason.lower():
             fields = {"client_id": self._settings.client_id, "reason": TWO_HUBS}
             log.error("broker.taken_over", extra={"fields": fields})
         if self._alias and reason == UNANSWERED:

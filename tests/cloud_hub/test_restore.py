@@ -295,5 +295,5 @@ def test_tokens_work_on(lone: Settings, tmp_path: Path) -> None:
     restore.restore(lone, tmp_path / "hub.tar", NOW, hush, force=True)
     db = Database(lone.database_url)
     with db.read() as session:
-        assert tokens.find(session, token).name == "anna"
+        assert tokens.find(session, token, NOW).name == "anna"
     db.close()

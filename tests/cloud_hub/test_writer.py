@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from cloud_hub.ca import register
 from cloud_hub.db import Database
 from cloud_hub.ingest.router import Data, Said, ShadowRequest, Word, route
 from cloud_hub.ingest.writer import Results, Writer
-from cloud_hub.tables import AlarmRow, EscalationRow, EventRow, HighWater, LostRange, TelemetrySample, TwinRow
+from cloud_hub.tables import AlarmRow, Device, EscalationRow, EventRow, HighWater, LostRange, TelemetrySample, TwinRow
 from shared import topics
 from shared.codec import decode, encode
 from shared.messages import (
@@ -429,3 +430,43 @@ def test_a_revoked_device_is_told_so_and_not_heard(db: Database) -> None:
     assert stored(db) == ([], 0)
     other = data(samples(1, 2), device="press-4")
     assert write(db, other).acks == {("press-4", "e1", "telemetry"): 2}
+
+
+# -- births together -------------------------------------------------------------------------------
+
+
+BIRTHS = st.lists(
+    st.builds(
+        Birth, device=st.sampled_from(["a", "b", "c"]), session=st.sampled_from(["s1", "s2"]),
+        epoch=st.sampled_from(["e1", "e2"]), state=st.sampled_from(["online", "online", "offline"]),
+        acked=st.dictionaries(st.sampled_from(["telemetry", "alarm"]), st.integers(0, 5), max_size=2),
+    ),
+    max_size=8,
+)  # fmt: skip
+
+
+def _taken(db: Database, births: list[Birth], together: bool, name: str) -> tuple[list[Any], list[Any], list[Any]]:
+    """Answers, devices and marks after `births`; devices are told apart by `name`, so that one database serves both."""
+    mine = [replace(one, device=f"{name}-{one.device}") for one in births]
+    writer, results = Writer(db.hub_epoch, 32768), Results()
+    with db.write() as session:
+        for some in [mine] if together else [[one] for one in mine]:
+            writer.births(session, some, NOW, results)
+    words = [decode(SessionWord, message.payload) for message in results.messages]
+    with db.read() as session:
+        rows = session.exec(select(Device).where(col(Device.id).startswith(f"{name}-")).order_by(Device.id))
+        devices = [(row.id.removeprefix(name), row.state, row.session, row.epoch, row.conflict) for row in rows]
+        query = select(HighWater).where(col(HighWater.device).startswith(f"{name}-"))
+        marks = sorted((m.device.removeprefix(name), m.epoch, m.stream, m.upto) for m in session.exec(query))
+    return words, [(*one[:4], bool(one[4])) for one in devices], marks
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(births=BIRTHS, seeded=st.uuids())
+def test_births_together_are_births_one_by_one(db: Database, births: list[Birth], seeded: Any) -> None:
+    one, other = f"o{seeded.hex[:12]}", f"t{seeded.hex[:12]}"
+    words, devices, marks = _taken(db, births, together=False, name=one)
+    assert _taken(db, births, together=True, name=other)[1:] == (devices, marks)
+    together = _taken(db, births, together=True, name=f"u{seeded.hex[:12]}")[0]
+    strip = [(word.session, word.epoch, word.upto, bool(word.refused)) for word in words]
+    assert [(word.session, word.epoch, word.upto, bool(word.refused)) for word in together] == strip
