@@ -256,6 +256,12 @@ def test_the_check_finds_a_set_up_broker_well(plant: Plant, capsys: pytest.Captu
     assert capsys.readouterr().out.startswith("well: ")
 
 
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Less patient: what does not come here never comes."""
+    monkeypatch.setattr(broker_check, "WAIT_S", 2.5)
+
+
 MISTAKES: dict[str, tuple[str, ...]] = {
     "no certificate": (
         "require_certificate true\n",
@@ -269,7 +275,7 @@ MISTAKES: dict[str, tuple[str, ...]] = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_the_check_finds_a_mistake_in_the_configuration(tmp_path: Path, mistake: str) -> None:
+def test_the_check_finds_a_mistake_in_the_configuration(tmp_path: Path, mistake: str, hasty: None) -> None:
     plant, (right, wrong, *gone) = Plant.make(tmp_path, "--aws-alias"), MISTAKES[mistake]
     file = tmp_path / "broker/mosquitto.conf"
     text = file.read_text("utf-8")
@@ -296,7 +302,9 @@ def test_the_check_finds_a_mistake_in_the_configuration(tmp_path: Path, mistake:
         ("$aws is missing", "pattern readwrite $aws/things/%u/shadow/#", ""),
     ],
 )  # fmt: skip
-def test_the_check_finds_a_mistake_in_the_access_list(tmp_path: Path, told: str, right: str, wrong: str) -> None:
+def test_the_check_finds_a_mistake_in_the_access_list(
+    tmp_path: Path, told: str, right: str, wrong: str, hasty: None
+) -> None:
     plant = Plant.make(tmp_path, "--aws-alias")
     plant.rules(right, wrong)
     plant.broker.start()
