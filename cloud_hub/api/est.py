@@ -95,6 +95,8 @@ def signing(ca: TheCa) -> Response:
 
 def _enrol(hub: Hub, ca: CaFolder, authorization: str, content: bytes) -> Response:
     device, text = _basic(authorization)
+    with hub.db.read() as session:
+        enrolment.expected(session, device)
     with hub.db.write(device) as session:
         found = enrolment.enrol(session, ca.open(), device, text, content, now_us(), hub.settings.ca.device_days)
     if isinstance(found, HubError):
@@ -103,8 +105,10 @@ def _enrol(hub: Hub, ca: CaFolder, authorization: str, content: bytes) -> Respon
 
 
 def _reenrol(hub: Hub, ca: CaFolder, header: str, content: bytes) -> Response:
-    with hub.db.write(enrolment.device_of(header)) as session:
-        made = enrolment.reenrol(session, ca.open(), header, REENROLL, content, now_us(), hub.settings.ca.device_days)
+    authority = ca.open()
+    who = enrolment.proven(authority, header, REENROLL, content)
+    with hub.db.write(who.device) as session:
+        made = enrolment.reenrol(session, authority, who, content, now_us(), hub.settings.ca.device_days)
     return _certs_only([made])
 
 

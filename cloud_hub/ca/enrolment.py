@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import secrets
 from base64 import b64decode
+from dataclasses import dataclass
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -38,11 +39,15 @@ RESERVED = "tidegate-hub"
 
 
 def claim(
-    session: Session, device: str, now_us: int, *, who: str, life_s: float = CLAIM_LIFE_S, readmit: bool = False
-) -> str:
-    """A new claim for `device`, which ends any older one; returns its text, which nobody can read again."""
-    if not DEVICE_ID.match(device) or device.startswith(RESERVED):
-        rule = f"use 1 to 60 of a-z 0-9 _ -, begin with a letter or digit, and not with '{RESERVED}'"
+    session: Session, device: str, now_us: int, *, who: str, life_s: float = CLAIM_LIFE_S, readmit: bool = False,
+    hub: str = RESERVED,
+) -> str:  # fmt: skip
+    """A new claim for `device`, which ends any older one; returns its text, which nobody can read again.
+
+    `hub` is the hub's own identity at the broker.
+    """
+    if not DEVICE_ID.match(device) or device.startswith(RESERVED) or device == hub:
+        rule = f"1 to 60 of a-z 0-9 _ -, first a letter or digit; the hub's own and '{RESERVED}...' are taken"
         raise HubError(422, "Invalid request", f"'{device[:80]}' is no device id: {rule}")
     if readmit:
         register.readmit(session, device, now_us, who=who)
@@ -52,6 +57,12 @@ def claim(
                         expires_us=now_us + int(life_s * 1e6), wrong_us=[]))  # fmt: skip
     audit.add(session, now_us, who, "claim.created", device, device=device, life_s=life_s)
     return text
+
+
+def expected(session: Session, device: str) -> None:
+    """HubError 401 unless there is some claim for this device: asked before a transaction is begun for a stranger."""
+    if session.get(Claim, device) is None:
+        raise _no_claim()
 
 
 def enrol(
@@ -75,10 +86,20 @@ def enrol(
     return _issue(session, authority, request, device, cn, now_us, days, "enrolled")
 
 
-def reenrol(
-    session: Session, authority: Authority, header: str, path: str, body: bytes, now_us: int, days: float
-) -> x509.Certificate:
-    """The next certificate of a device that proves to hold its key; the certificate that it shows may be expired."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proven:
+    """A device that holds the key of this certificate of ours; `t_us` is the time in its proof."""
+
+    device: str
+    serial: int
+    t_us: int
+
+
+def proven(authority: Authority, header: str, path: str, body: bytes) -> Proven:
+    """Who proves by `header` to have made this request; the certificate shown may be expired. HubError 401.
+
+    Needs no database: whoever holds no key of ours holds up nobody.
+    """
     proof, current = _shown(authority, header)
     device = cn_of(current.subject)
     key = current.public_key()
@@ -88,22 +109,21 @@ def reenrol(
         key.verify(proof.signature, signed.proof("POST", path, proof.t_us, body), ec.ECDSA(hashes.SHA256()))
     except InvalidSignature:
         raise _unproven("the signature is not over this request") from None
-    register.refuse_revoked(session, device, current.serial_number)
-    row = register.identity(session, device)
-    if not row.proof_us < proof.t_us or abs(now_us - proof.t_us) > FRESH_US:
+    return Proven(device=device, serial=current.serial_number, t_us=proof.t_us)
+
+
+def reenrol(
+    session: Session, authority: Authority, who: Proven, body: bytes, now_us: int, days: float
+) -> x509.Certificate:
+    """The next certificate of a device that has proven itself, in `write(who.device)`. HubError."""
+    register.refuse_revoked(session, who.device, who.serial)
+    row = register.identity(session, who.device)
+    if not row.proof_us < who.t_us or abs(now_us - who.t_us) > FRESH_US:
         raise _unproven("its time is not the hub's, or was used before: ask /.well-known/tidegate/time again")
-    row.proof_us = proof.t_us
+    row.proof_us = who.t_us
     session.add(row)
     request = read_request(body)
-    return _issue(session, authority, request, device, _cn(request, device), now_us, days, "renewed")
-
-
-def device_of(header: str) -> str:
-    """Who a proof says it is of, before anything is believed: names the transaction. HubError 401."""
-    try:
-        return cn_of(x509.load_der_x509_certificate(signed.Proof.read(header).certificate).subject)
-    except ValueError as error:
-        raise _unproven(f"{signed.PROOF_HEADER} {error}") from error
+    return _issue(session, authority, request, who.device, _cn(request, who.device), now_us, days, "renewed")
 
 
 def read_request(body: bytes) -> x509.CertificateSigningRequest:
@@ -141,7 +161,7 @@ def _shown(authority: Authority, header: str) -> tuple[signed.Proof, x509.Certif
 def _claimed(session: Session, device: str, text: str, now_us: int) -> HubError | None:
     row = session.get(Claim, device)
     if row is None:
-        return HubError(401, "No such claim", "ask for one: tidegate-hub ca claim DEVICE")
+        return _no_claim()
     row.wrong_us = [t_us for t_us in row.wrong_us if now_us - TRIES_US < t_us <= now_us]
     if len(row.wrong_us) >= TRIES:
         return HubError(429, "Locked", f"{TRIES} wrong claims within a minute: wait a minute")
@@ -157,7 +177,12 @@ def _wrong(session: Session, row: Claim, now_us: int, why: str) -> HubError:
     session.add(row)
     audit.add(session, now_us, row.device, "claim.refused", row.device, device=row.device, why=why,
               locked=len(row.wrong_us) >= TRIES)  # fmt: skip
-    return HubError(401, "No such claim", "ask for one: tidegate-hub ca claim DEVICE")  # one answer, whatever is wrong
+    return _no_claim()
+
+
+def _no_claim() -> HubError:
+    """One answer, whatever is wrong with it."""
+    return HubError(401, "No such claim", "ask for one: tidegate-hub ca claim DEVICE")
 
 
 def _cn(request: x509.CertificateSigningRequest, device: str) -> str:

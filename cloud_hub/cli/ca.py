@@ -132,13 +132,9 @@ def _claim(arguments: argparse.Namespace) -> int:
     try:
         with db.write() as session:
             text = enrolment.claim(
-                session,
-                arguments.device,
-                _now_us(),
-                who="command line",
-                life_s=arguments.life,
-                readmit=arguments.readmit,
-            )
+                session, arguments.device, _now_us(), who="command line", life_s=arguments.life,
+                readmit=arguments.readmit, hub=settings.mqtt.client_id,
+            )  # fmt: skip
     finally:
         db.close()
     print(text)

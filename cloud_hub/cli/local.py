@@ -40,6 +40,8 @@ def _settings(path: Path | None) -> Settings:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
+    import ssl  # noqa: PLC0415
+
     import uvicorn  # noqa: PLC0415
 
     from cloud_hub.app import HubApp  # noqa: PLC0415
@@ -54,6 +56,9 @@ def _serve(arguments: argparse.Namespace) -> int:
         ssl_keyfile=settings.rest.tls.key if settings.rest.tls else None,
     )  # fmt: skip
     _port_free(settings.rest.host, settings.rest.port)
+    config.load()
+    if config.ssl is not None:
+        config.ssl.minimum_version = ssl.TLSVersion.TLSv1_3
     uvicorn.Server(config).run()
     return 0
 

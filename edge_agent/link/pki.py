@@ -56,7 +56,10 @@ class Pki:
 
     def certificate(self) -> x509.Certificate:
         """This device's certificate."""
-        return x509.load_pem_x509_certificate(self._read(self.device))
+        try:
+            return x509.load_pem_x509_certificate(self._read(self.device))
+        except ValueError as error:
+            raise ConfigError(str(self.device), "holds no certificate", "Enrol the device again") from error
 
     def key(self) -> ec.EllipticCurvePrivateKey:
         """The key of the certificate."""
@@ -66,10 +69,10 @@ class Pki:
         """The key that the hub signs with, pinned at enrolment; None for a device that is not enrolled."""
         if not self.signing.exists():
             return None
-        key = x509.load_pem_x509_certificate(self._read(self.signing)).public_key()
-        if not isinstance(key, ed25519.Ed25519PublicKey):
-            raise ConfigError(str(self.signing), "holds no Ed25519 key", "Enrol the device again")
-        return key
+        try:
+            return signing_key_of(self._read(self.signing), self._read(self.ca))
+        except WireError as error:
+            raise ConfigError(str(self.signing), "is not what enrolment put there", "Enrol the device again") from error
 
     def begin(self, device: str) -> tuple[ec.EllipticCurvePrivateKey, bytes]:
         """The next key, and a request (PKCS#10, DER) for it. The same key until its certificate has come."""

@@ -75,6 +75,13 @@ def test_what_is_revoked_stands_in_the_list_and_on_the_crl(toml: Path, capsys: p
     db.close()
 
 
+def test_the_hubs_own_name_at_the_broker_is_no_devices(toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    toml.write_text(toml.read_text() + '[mqtt]\nclient_id = "plant-hub"\n', "utf-8")
+    assert ca(toml, "init") == 0
+    assert ca(toml, "claim", "plant-hub") == 1
+    assert "are taken" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["a b", "a/b", "", "a\nb"])
 def test_a_name_that_is_none_is_refused(toml: Path, name: str) -> None:
     assert ca(toml, "init") == 0

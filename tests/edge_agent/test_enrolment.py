@@ -178,6 +178,13 @@ def test_an_address_that_protects_nothing_is_refused(tmp_path: Path, hub: Enrolm
         enrol("press-3", str(tmp_path / "edge"), url, "tgc_x", str(hub.ca))
 
 
+@pytest.mark.parametrize("file", ["device.pem", "signing.pem"])
+def test_a_damaged_identity_is_named_at_the_start(folder: Path, file: str) -> None:
+    (folder / "pki" / file).write_bytes(b"damaged")
+    with pytest.raises(ConfigError, match="Enrol the device again"):
+        device(folder)
+
+
 def test_nobody_there_is_no_reason_to_end(folder: Path, hub: EnrolmentHub) -> None:
     Pki(folder)._hub.write_text("https://127.0.0.1:9")
     with pytest.raises(NotReady, match=r"127\.0\.0\.1:9"):

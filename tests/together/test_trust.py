@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import queue
+import signal
+import socket
 import ssl
 import subprocess
 from pathlib import Path
@@ -11,11 +13,13 @@ from typing import Any
 
 import httpx
 import pytest
+from cryptography import x509
 from simulators.brokers import mutual_mosquitto, until
 from simulators.enrolment import enrolment_hub
 
 from cloud_hub import __main__ as hub_main
 from cloud_hub import audit
+from cloud_hub.ca.authority import Revoked
 from cloud_hub.ca.folder import CaFolder
 from cloud_hub.db import Database
 from edge_agent import clock
@@ -115,6 +119,19 @@ def enrolled(world: World, capsys: pytest.CaptureFixture[str]) -> str:
     return claim
 
 
+def test_rest_speaks_tls_1_3_and_nothing_older(world: World) -> None:
+    context = ssl.create_default_context(cafile=str(world.folder / "hub" / "ca" / "ca.pem"))
+    address = ("127.0.0.1", world.rest)
+    with (
+        socket.create_connection(address, 20) as plain,
+        context.wrap_socket(plain, server_hostname="localhost") as wrapped,
+    ):
+        assert wrapped.version() == "TLSv1.3"
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    with socket.create_connection(address, 20) as plain, pytest.raises(ssl.SSLError):
+        context.wrap_socket(plain, server_hostname="localhost")  # its end tells us
+
+
 def test_from_nothing_to_signed_commands_renewal_and_revocation(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -200,3 +217,26 @@ def test_after_ninety_days_away_with_a_clock_of_1970_it_is_back_on_mutual_tls_wi
             assert attempt(tls, broker.port) == ""
         finally:
             broker.stop()
+
+
+def test_mosquitto_refuses_what_is_on_the_list_once_it_is_told_to_read_it_again(tmp_path: Path) -> None:
+    folder, now = CaFolder(tmp_path), clock.now_us()
+    folder.make("plant-1", now)
+    made = folder.issue_server(["127.0.0.1"], now)
+    (tmp_path / "broker.pem").write_bytes(made.certificate)
+    (tmp_path / "broker.key").write_bytes(made.key)
+    tls = client_files(tmp_path, folder, "press-3")
+    serial = x509.load_pem_x509_certificate(Path(tls.certificate).read_bytes()).serial_number
+    broker = mutual_mosquitto(tmp_path, folder.certificate)
+    with (tmp_path / "mosquitto.conf").open("a") as conf:
+        conf.write(f"crlfile {folder.crl}\n")
+    broker.start()
+    try:
+        assert attempt(tls, broker.port) == ""
+        folder.write_crl([Revoked(serial=serial, t_us=now)], now)
+        assert attempt(tls, broker.port) == "", "until it is told, mosquitto goes by the list that it has read"
+        assert broker.process
+        broker.process.send_signal(signal.SIGHUP)
+        until("the certificate is refused", lambda: attempt(tls, broker.port))
+    finally:
+        broker.stop()
