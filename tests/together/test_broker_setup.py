@@ -224,6 +224,7 @@ def test_a_thief_in_a_shared_subscription_takes_nothing_from_an_ordinary_one(pla
 # -- the suites ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.timeout(120)
 def test_testssl_finds_nothing_below_tls_1_3(plant: Plant, tmp_path: Path) -> None:
     """Control 2, by a program that nobody here wrote."""
     program = shutil.which("testssl") or shutil.which("testssl.sh")
@@ -232,7 +233,7 @@ def test_testssl_finds_nothing_below_tls_1_3(plant: Plant, tmp_path: Path) -> No
     file = tmp_path / "found.json"
     command = [program, "--quiet", "--color", "0", "--warnings", "off", "-p", "-f", "--nodns", "none",
                "--jsonfile", str(file), f"127.0.0.1:{plant.broker.port}"]  # fmt: skip
-    subprocess.run(command, capture_output=True, timeout=55, check=False, stdin=subprocess.DEVNULL)
+    subprocess.run(command, capture_output=True, timeout=100, check=False, stdin=subprocess.DEVNULL)
     found = {row["id"]: row["finding"] for row in json.loads(file.read_text("utf-8"))}
     assert found["TLS1_3"].startswith("offered"), "the positive control"
     for old in ("SSLv2", "SSLv3", "TLS1", "TLS1_1", "TLS1_2"):
@@ -256,6 +257,12 @@ def test_the_check_finds_a_set_up_broker_well(plant: Plant, capsys: pytest.Captu
     assert capsys.readouterr().out.startswith("well: ")
 
 
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Less patient: what does not come here never comes."""
+    monkeypatch.setattr(broker_check, "WAIT_S", 2.5)
+
+
 MISTAKES: dict[str, tuple[str, ...]] = {
     "no certificate": (
         "require_certificate true\n",
@@ -269,7 +276,7 @@ MISTAKES: dict[str, tuple[str, ...]] = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_the_check_finds_a_mistake_in_the_configuration(tmp_path: Path, mistake: str) -> None:
+def test_the_check_finds_a_mistake_in_the_configuration(tmp_path: Path, mistake: str, hasty: None) -> None:
     plant, (right, wrong, *gone) = Plant.make(tmp_path, "--aws-alias"), MISTAKES[mistake]
     file = tmp_path / "broker/mosquitto.conf"
     text = file.read_text("utf-8")
@@ -296,7 +303,9 @@ def test_the_check_finds_a_mistake_in_the_configuration(tmp_path: Path, mistake:
         ("$aws is missing", "pattern readwrite $aws/things/%u/shadow/#", ""),
     ],
 )  # fmt: skip
-def test_the_check_finds_a_mistake_in_the_access_list(tmp_path: Path, told: str, right: str, wrong: str) -> None:
+def test_the_check_finds_a_mistake_in_the_access_list(
+    tmp_path: Path, told: str, right: str, wrong: str, hasty: None
+) -> None:
     plant = Plant.make(tmp_path, "--aws-alias")
     plant.rules(right, wrong)
     plant.broker.start()

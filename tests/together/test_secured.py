@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import re
+import ssl
+import subprocess
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from simulators.brokers import until
+from simulators.plants import Plant
+
+from cloud_hub.__main__ import main
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
 
@@ -94,3 +100,69 @@ def test_keys_are_readable_by_their_owner_alone(secured: Any) -> None:
     for path in (*(secured.folder / "broker").iterdir(), *(secured.folder / "hub/ca").glob("*.key")):
         assert path.stat().st_mode & 0o077 == 0, path
     assert len(list(Path(secured.folder / "broker").iterdir())) == 7
+
+
+REST = """
+[rest.tls]
+certificate = "{folder}/rest.pem"
+key = "{folder}/rest.key"
+"""
+
+
+def said(*arguments: str) -> None:
+    assert main(list(arguments)) == 0
+
+
+@pytest.fixture
+def page(tmp_path: Path, around: Any) -> Any:
+    """Steps 1 to 3 of docs/broker.md: CA, broker, hub."""
+    plant = Plant.make(tmp_path)
+    config = ("--config", str(tmp_path / "hub.toml"))
+    said("ca", "issue-server", "--name", "127.0.0.1", "--out", str(tmp_path / "rest"), *config)
+    tls = "\n".join(f'{key} = "{getattr(plant.hub, key)}"' for key in ("ca", "certificate", "key"))
+    world = around(plant.broker, f"[mqtt.tls]\n{tls}\n{REST.format(folder=tmp_path)}")
+    headers = world.http.headers
+    world.http.close()
+    context = ssl.create_default_context(cafile=plant.hub.ca)
+    world.http = httpx.Client(
+        base_url=f"https://127.0.0.1:{world.rest}/api/v1", headers=headers, timeout=20, verify=context
+    )
+    said("broker", "check", "--address", _start(plant), *config)
+    world.start_hub()
+    return world
+
+
+def _start(plant: Plant) -> str:
+    plant.broker.start()
+    return f"127.0.0.1:{plant.broker.port}"
+
+
+def test_the_page_leads_from_nothing_to_an_enrolled_device_and_out_again(
+    page: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world, config = page, ("--config", str(page.folder / "hub.toml"))
+    capsys.readouterr()
+    said("ca", "claim", "press-3", *config)
+    (world.folder / "claim").write_text(capsys.readouterr().out, "utf-8")
+    world.start_edge("press-3")
+    until("nobody lets it in", lambda: world.logged("press-3", "link.down"))
+    world.end("press-3")
+    assert not world.logged("press-3", "link.up")
+    enrol = [world.program("tidegate-edge"), "enrol", "--url", f"https://127.0.0.1:{world.rest}", "--ca",
+             str(world.folder / "hub/ca/ca.pem"), "--claim-file", str(world.folder / "claim"), "--config",
+             str(world.folder / "press-3.toml")]  # fmt: skip
+    made = subprocess.run(enrol, capture_output=True, text=True, check=False, timeout=50)
+    assert made.returncode == 0, made.stderr
+    world.resume_edge("press-3")
+    until("it is online", lambda: world.online("press-3"))
+    assert world.all_arrived("press-3")["telemetry"]["upto"] > 0
+    folder = ("--folder", str(world.folder / "broker"))
+    said("ca", "revoke", "press-3", "--reason", "stolen", *config)
+    said("broker", "deny", "press-3", *folder)
+    said("broker", "reload", *folder, *config)
+    world.end("press-3")
+    ups = len(world.logged("press-3", "link.up"))
+    downs = len(world.logged("press-3", "link.down"))
+    world.resume_edge("press-3")
+    until("nobody lets it in any more", lambda: len(world.logged("press-3", "link.down")) > downs + 1)
+    assert len(world.logged("press-3", "link.up")) == ups
