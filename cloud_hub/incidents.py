@@ -30,6 +30,8 @@ def alarm_changed(session: Session, device: str, alarm: Alarm, now_us: int, trac
     if alarm.state == "cleared":
         if row is not None and row.cleared_us is None:
             row.state, row.cleared_us = "cleared", alarm.t_us
+            audit.add(session, now_us, device, "alarm.cleared", alarm.metric, device=device, trace=trace,
+                      incident=row.incident)  # fmt: skip
             settle(session, row.incident, now_us)
         return
     if row is not None:

@@ -145,8 +145,8 @@ class Oidc(_Table):
     """People by OpenID Connect: bearer tokens of `issuer` for `audience`, signed by a key of its JWKS (file or URL).
 
     `roles` maps a value of the claim `roles_claim` to roles of the hub, with spaces between. `scope_claim` names a
-    claim with asset paths; without the setting everybody sees the whole hub. `mfa` are values of acr, amr or acrs of
-    which one must be there for administrative changes.
+    claim with asset paths; without the setting everybody sees the whole hub. `mfa` are values of acr, amr or acrs:
+    one must be there for administrative changes.
     """
 
     issuer: str = Field(min_length=1)

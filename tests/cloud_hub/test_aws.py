@@ -159,6 +159,35 @@ def test_a_revoked_token_signs_nothing(world: World) -> None:
     refused(world.ask("GET", LIST, "viewer"), 403, "UnrecognizedClientException")
 
 
+def test_an_expired_token_signs_nothing(world: World) -> None:
+    with world.db.write() as session:
+        text = tokens.create(session, "late", "viewer", NOW, "test", expires_us=NOW + 1)
+        world.ids["late"] = tokens.find(session, text, NOW).id
+    refused(world.ask("GET", LIST, "late"), 403, "UnrecognizedClientException")
+
+
+def test_a_scope_holds_here_too(world: World) -> None:
+    with world.db.write() as session:
+        session.add(Device(id="lathe-7", assigned_path="acme/b"))
+        session.get_one(Device, "press-3").assigned_path = "acme/a/hall-2"
+        text = tokens.create(session, "of b", "operator", NOW, "test", scope=("acme/b",))
+        world.ids["of b"] = tokens.find(session, text, NOW).id
+    for method, path in ROUTES:
+        body = state() if method == "POST" else b""
+        there, none = (world.ask(method, path.replace("press-3", id_), "of b", body) for id_ in ("press-3", "none"))
+        assert refused(there, 404, "ResourceNotFoundException") == refused(
+            none, 404, "ResourceNotFoundException"
+        ).replace("none", "press-3")
+    assert world.ask("POST", "/things/lathe-7/shadow", "of b", state()).status_code == 200
+
+
+def test_guessing_a_secret_is_locked_out(world: World) -> None:
+    assert world.ask("GET", LIST).status_code == 200
+    for _ in range(5):
+        refused(world.ask("GET", LIST, key=b"\0" * 32), 403, "SignatureDoesNotMatch")
+    refused(world.ask("GET", LIST), 429, "ThrottlingException")
+
+
 def test_unsigned_and_bearer_requests_are_refused(world: World) -> None:
     for method, path in ROUTES:
         refused(world.client.request(method, path), 403, "MissingAuthenticationTokenException")

@@ -155,6 +155,7 @@ def test_check_when_all_is_well(tmp_path: Path, capsys: pytest.CaptureFixture[st
     ("[glm]\nkind = 'oracle'\nurl = 'http://127.0.0.1:1'\nmodel = 'm'", "there is no engine 'oracle'"),
     ("[twins]\naws_key_file = '/nowhere'", "Make it: tidegate-hub token create --aws"),
     ("[twins]\naws_key_file = '/'", "problem: twins.aws_key_file: /: cannot be read"),
+    ("[oidc]\nissuer = 'https://x'\naudience = 'a'\njwks_url = 'http://x'", "oidc.jwks_url: 'http://x' is not https"),
     ("nonsense = 1", "nonsense"),
     ("[twins", "Mend the TOML"),
 ])  # fmt: skip
