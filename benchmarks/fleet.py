@@ -257,7 +257,7 @@ async def hostile(fleet: Fleet, options: Any, tell: Callable[[str, str, float, s
             slice_began = time.monotonic()
             for number, device in enumerate(others):
                 device.accept(1, now_us())
-                if number % max(1, len(others) // int(times * 10)) == 0:
+                if number * times // len(others) < (number + 1) * times // len(others):
                     bad.accept(1, now_us())
                 ahead = number / len(others) * period_s - (time.monotonic() - slice_began)
                 await asyncio.sleep(max(0.0, ahead))
