@@ -19,7 +19,7 @@ ROW: dict[str, Any] = {
     ("text", "seconds"), [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200), ("3d", 259200)]
 )  # fmt: skip
 def test_times_are_written_as_people_do(text: str, seconds: float) -> None:
-    assert command._seconds(text) == seconds
+    assert command.seconds(text) == seconds
 
 
 @pytest.mark.parametrize(
