@@ -24,7 +24,7 @@ def on_small_disk(folder: Path, size: str) -> list[str]:
     as_root = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
     words = ["unshare", "--mount", *as_root, "sh", "-c", SCRIPT, "sh", size, str(folder)]
     if shutil.which("unshare") is None or subprocess.run([*words, "true"], check=False, capture_output=True).returncode:
-        pytest.skip("no mount namespaces here: apt-get install util-linux, and allow unprivileged ones or be root")
+        pytest.skip("not allowed here: a mount namespace of one's own (be root, or allow unprivileged ones)")
     return words
 
 

@@ -93,7 +93,7 @@ def mounted(image: Path, folder: Path) -> Iterator[Path]:
 def device(folder: Path) -> Iterator[tuple[Path, Path]]:
     """(image, mounted folder) of a new ext4 file system; skips where loop devices cannot be had."""
     if os.geteuid() != 0 or shutil.which("mkfs.ext4") is None:
-        pytest.skip("a power cut needs root, loop devices and mkfs.ext4: apt-get install e2fsprogs")
+        pytest.skip("not allowed here: a power cut needs root, loop devices and mkfs.ext4")
     image = folder / "disk.img"
     with image.open("wb") as file:
         file.truncate(64 << 20)
@@ -102,4 +102,4 @@ def device(folder: Path) -> Iterator[tuple[Path, Path]]:
         with mounted(image, folder / "disk") as place:
             yield image, place
     except subprocess.CalledProcessError as error:
-        pytest.skip(f"no loop devices here: {error}")
+        pytest.skip(f"not allowed here: loop devices ({error})")
