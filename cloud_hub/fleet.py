@@ -8,6 +8,7 @@ from sqlmodel import Session, select
 
 from cloud_hub import audit
 from cloud_hub.errors import HubError
+from cloud_hub.marks import Marks
 from cloud_hub.tables import Device, HighWater, LostRange
 from shared import PROTOCOL
 from shared.ids import DEVICE_ID
@@ -101,30 +102,19 @@ def _conflict(session: Session, row: Device, birth: Birth, now_us: int) -> str:
     return f"device id '{birth.device}' is in use by another agent: give each its own device.id"
 
 
-def high_water(session: Session, device_id: str, epoch: str, stream: str) -> HighWater:
-    """The high-water mark of one stream, made at 0 when it is new."""
-    query = select(HighWater).where(HighWater.device == device_id, HighWater.epoch == epoch, HighWater.stream == stream)
-    mark = session.exec(query).first()
-    if mark is None:
-        mark = HighWater(device=device_id, epoch=epoch, stream=stream)
-        session.add(mark)
-        session.flush()
-    return mark
+def lose(session: Session, source: int, first: int, last: int, reason: str) -> None:
+    """Items first..last of a stream will never come: kept as a range. `source` is the number of its mark."""
+    session.merge(LostRange(source=source, first=first, last=last, reason=reason))
 
 
-def lose(session: Session, mark: HighWater, first: int, last: int, reason: str) -> None:
-    """Items first..last of a stream will never come: kept as a range."""
-    session.merge(LostRange(source=mark.id or 0, first=first, last=last, reason=reason))
-
-
-def answer(session: Session, row: Device, birth: Birth, hub_epoch: str) -> SessionWord:
+def answer(session: Session, marks: Marks, row: Device, birth: Birth, hub_epoch: str) -> SessionWord:
     """The hub's word on a birth. What the device deleted on an earlier hub's word and this one lacks is lost."""
     upto: dict[str, int] = {}
     for stream in STREAMS:
-        mark = high_water(session, row.id, birth.epoch, stream)
+        mark = marks.get((row.id, birth.epoch, stream))
         deleted = birth.acked.get(stream, 0)
         if deleted > mark.upto:
-            lose(session, mark, mark.upto + 1, deleted, "hub-restored")
+            lose(session, mark.source, mark.upto + 1, deleted, "hub-restored")
             mark.upto = deleted
         upto[stream] = mark.upto
     refused = row.conflict

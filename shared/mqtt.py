@@ -12,9 +12,10 @@ import logging
 import random
 import socket
 import ssl
+import struct
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,7 +59,8 @@ class Tls:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inbound:
-    """A message as received. `acknowledge` tells the broker that it is safe here; needed where `manual_ack` is set.
+    """A message as received. `acknowledge` tells the broker that it is safe here; needed where `manual_ack` is set
+    (`acknowledge_all` for many).
 
     `response_topic` and `correlation` are MQTT 5's request and response (MQTT 5.0 section 4.10), empty when absent.
     """
@@ -138,14 +140,9 @@ class Connection:
         client = self._client
         if client is None or not client.is_connected():
             return False
-        properties = Properties(PacketTypes.PUBLISH)
-        properties.ContentType = "application/json"
-        if traceparent:
-            properties.UserProperty = ("traceparent", traceparent)
-        if response_topic:
-            properties.ResponseTopic = response_topic
-        if correlation:
-            properties.CorrelationData = correlation
+        properties = _PLAIN
+        if traceparent or response_topic or correlation:
+            properties = _properties(traceparent, response_topic, correlation)
         return client.publish(topic, payload, qos, retain, properties).rc == paho.MQTT_ERR_SUCCESS
 
     # -- the thread --------------------------------------------------------------------------------
@@ -226,7 +223,7 @@ class Connection:
                 topic=message.topic,
                 payload=bytes(message.payload),
                 traceparent=next((value for name, value in pairs if name == "traceparent"), ""),
-                acknowledge=lambda: _acknowledge(client, message),
+                acknowledge=_Receipt(client, message.mid),
                 response_topic=getattr(message.properties, "ResponseTopic", ""),
                 correlation=getattr(message.properties, "CorrelationData", b""),
             )
@@ -236,9 +233,48 @@ class Connection:
         self._reason = self._reason or (UNANSWERED if self._asking else str(reason))
 
 
-def _acknowledge(client: paho.Client, message: paho.MQTTMessage) -> None:
-    """Acknowledge on the connection it came by; after a reconnect the broker sends it again anyway."""
-    client.ack(message.mid, message.qos)
+@dataclass(slots=True)
+class _Receipt:
+    """Acknowledges on the connection the message came by; after a reconnect the broker sends it again anyway."""
+
+    client: paho.Client
+    mid: int
+
+    def __call__(self) -> None:
+        self.client.ack(self.mid, 1)
+
+
+def acknowledge_all(batch: Iterable[Inbound]) -> None:
+    """Acknowledge many messages; those of one connection in one packet to the socket, a tenth of the cost."""
+    together: dict[paho.Client, bytearray] = {}
+    for inbound in batch:
+        receipt = inbound.acknowledge
+        if isinstance(receipt, _Receipt):
+            together.setdefault(receipt.client, bytearray()).extend(_PUBACK.pack(paho.PUBACK, 2, receipt.mid))
+        else:
+            receipt()
+    for client, packets in together.items():
+        client._packet_queue(paho.PUBACK, packets, 0, 1)
+
+
+_PUBACK = struct.Struct("!BBH")
+"""Fixed header and packet identifier (MQTT 5.0 section 3.4); the reason is left out: success."""
+
+
+def _properties(traceparent: str = "", response_topic: str = "", correlation: bytes = b"") -> Properties:
+    properties = Properties(PacketTypes.PUBLISH)
+    properties.ContentType = "application/json"
+    if traceparent:
+        properties.UserProperty = ("traceparent", traceparent)
+    if response_topic:
+        properties.ResponseTopic = response_topic
+    if correlation:
+        properties.CorrelationData = correlation
+    return properties
+
+
+_PLAIN = _properties()
+"""What most messages carry, made once: nobody changes it."""
 
 
 def _no_delay(_client: paho.Client, _data: Any, sock: Any) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable
 
 from cloud_hub.clock import now_us
@@ -19,12 +20,16 @@ from cloud_hub.settings import Mqtt, Twins
 from cloud_hub.twins import Outgoing
 from shared import topics
 from shared.errors import NotReady, WireError
-from shared.mqtt import UNANSWERED, Connection, Inbound, Options, Tls, parse_address
+from shared.mqtt import UNANSWERED, Connection, Inbound, Options, Tls, acknowledge_all, parse_address
 
 log = logging.getLogger(__name__)
 
-QUEUE = 1000
-COMMIT_TOGETHER = 200
+TOGETHER = 500
+"""Messages of one commit at most, and that the broker gives before the first of them is acknowledged: a commit, and the
+word to each device, are shared by all of them."""
+BUSY = 20
+"""After so many messages in one commit more are waited for, while they come."""
+GATHER_S = 0.001
 SESSION_S = 24 * 3600
 NO_ALIAS = "this broker ends connections that ask for $aws topics: use mosquitto, or set twins.aws_alias = false"
 
@@ -42,7 +47,7 @@ class Listener:
         self._db, self._ring, self._changed = db, ring, changed
         self._alias = twins.aws_alias
         self._writer = Writer(db.hub_epoch, twins.max_bytes, twins.aws_max_bytes)
-        self._queue: queue.Queue[Inbound | None] = queue.Queue(QUEUE)
+        self._queue: queue.Queue[Inbound | None] = queue.Queue(2 * TOGETHER)
         self._address = parse_address(settings.address, "mqtt.address")
         tls = (
             Tls(ca=settings.tls.ca, certificate=settings.tls.certificate, key=settings.tls.key)
@@ -55,6 +60,7 @@ class Listener:
                 filters=topics.hub_filters() + (topics.hub_filters(topics.AWS) if self._alias else []),
                 manual_ack=True,
                 session_s=SESSION_S,
+                receive_maximum=TOGETHER,
                 tls=tls,
             ),
             locate=lambda: self._address,
@@ -105,9 +111,12 @@ class Listener:
     # -- the writer's thread -----------------------------------------------------------------------
 
     def _run(self) -> None:
+        busy = False
         while (first := self._queue.get()) is not None:
+            if busy:
+                self._gather()
             batch = [first]
-            while len(batch) < COMMIT_TOGETHER:
+            while len(batch) < TOGETHER:
                 try:
                     following = self._queue.get_nowait()
                 except queue.Empty:
@@ -117,13 +126,21 @@ class Listener:
                     break
                 batch.append(following)
             self._take(batch)
+            busy = len(batch) >= BUSY
+
+    def _gather(self) -> None:
+        """Leave the processor to the client's thread while it brings more: two threads of Python that take turns at
+        every message are slower than one after the other."""
+        before = -1
+        while before < (found := self._queue.qsize()) < TOGETHER and not self._stopping.is_set():
+            before = found
+            time.sleep(GATHER_S)
 
     def _take(self, batch: list[Inbound]) -> None:
         said = [(inbound, thing) for inbound in batch if (thing := self._read(inbound)) is not None]
         results = self._commit(said)
         self.publish(results.outgoing())
-        for inbound in batch:
-            inbound.acknowledge()
+        acknowledge_all(batch)
         for name in results.rang:
             self._ring(name)
         if results.changed:
@@ -151,8 +168,7 @@ class Listener:
         results = Results()
         if said:
             with self._db.write(*{thing.device for _, thing in said}) as session:
-                for inbound, thing in said:
-                    self._writer.write(session, thing, inbound.traceparent, now_us(), results)
+                self._writer.write(session, [(thing, one.traceparent) for one, thing in said], now_us(), results)
         return results
 
     def _read(self, inbound: Inbound) -> Said | None:

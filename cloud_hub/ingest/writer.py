@@ -7,13 +7,15 @@ beyond a gap waits for the gap to be filled by a resend.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from sqlmodel import Session
 
 from cloud_hub import commands, fleet, incidents, telemetry, twins
 from cloud_hub.ingest.router import Data, Said, ShadowRequest, Word, typed
-from cloud_hub.tables import EscalationRow, HighWater
+from cloud_hub.marks import Marks
+from cloud_hub.tables import EscalationRow
 from cloud_hub.twins import Outgoing
 from shared import topics
 from shared.codec import ITEM_TYPE, encode
@@ -47,6 +49,23 @@ class Results:
         return self.messages + acks
 
 
+@dataclass(slots=True)
+class _Work:
+    """What one transaction gathers."""
+
+    session: Session
+    marks: Marks
+    now_us: int
+    results: Results
+    samples: list[telemetry.SampleRow] = field(default_factory=list)
+
+    def flush(self) -> None:
+        """Everything gathered into the database."""
+        telemetry.store_samples(self.session, self.samples)
+        self.marks.save()
+        self.samples = []
+
+
 class Writer:
     """Writes into one session at a time. `max_bytes` bounds a twin document, `aws_max_bytes` one on the alias."""
 
@@ -54,50 +73,55 @@ class Writer:
         self._hub_epoch = hub_epoch
         self._max_bytes = {topics.PREFIX: max_bytes, topics.AWS: aws_max_bytes}
 
-    def write(self, session: Session, said: Said, trace: str, now_us: int, results: Results) -> None:
-        """Store one thing that a device said."""
-        if isinstance(said, Data):
-            self._data(session, said, trace, now_us, results)
-        elif isinstance(said, ShadowRequest):
-            self._shadow(session, said, trace, now_us, results)
-        else:
-            self._word(session, said, now_us, results)
+    def write(self, session: Session, said: Sequence[tuple[Said, str]], now_us: int, results: Results) -> None:
+        """Store what devices said, each with its traceparent, in this order; all of it or, on an exception, nothing.
+
+        Marks are read and written once for all of it, and samples inserted together.
+        """
+        work = _Work(session, Marks(session), now_us, results)
+        work.marks.load((one.device, one.batch.epoch, one.stream) for one, _ in said if isinstance(one, Data))
+        for one, trace in said:
+            if isinstance(one, Data):
+                self._data(work, one, trace)
+            elif isinstance(one, ShadowRequest):
+                self._shadow(session, one, trace, now_us, results)
+            else:
+                self._word(work, one)
+        work.flush()
 
     # -- streams -----------------------------------------------------------------------------------
 
-    def _data(self, session: Session, said: Data, trace: str, now_us: int, results: Results) -> None:
+    def _data(self, work: _Work, said: Data, trace: str) -> None:
         batch = said.batch
-        mark = fleet.high_water(session, said.device, batch.epoch, said.stream)
+        key = (said.device, batch.epoch, said.stream)
+        mark = work.marks.get(key)
         if batch.first <= mark.upto + 1 <= batch.last:
             if batch.lost is not None:
-                fleet.lose(session, mark, mark.upto + 1, batch.last, batch.lost.reason)
+                fleet.lose(work.session, mark.source, mark.upto + 1, batch.last, batch.lost.reason)
             else:
                 numbered = list(enumerate(batch.items, batch.first))[mark.upto + 1 - batch.first :]
-                self._items(session, said, mark, numbered, trace, now_us, results)
+                self._items(work, said, mark.source, numbered, trace)
             mark.upto = batch.last
-        results.acks[said.device, batch.epoch, said.stream] = mark.upto
+        work.results.acks[key] = mark.upto
 
-    def _items(
-        self, session: Session, said: Data, mark: HighWater, numbered: list[tuple[int, object]],
-        trace: str, now_us: int, results: Results,
-    ) -> None:  # fmt: skip
+    def _items(self, work: _Work, said: Data, source: int, numbered: list[tuple[int, object]], trace: str) -> None:
+        session = work.session
         good, bad = typed(ITEM_TYPE[said.stream], numbered, said.nul)
         for seq, reason in bad:
-            fleet.lose(session, mark, seq, seq, "invalid")
+            fleet.lose(session, source, seq, seq, "invalid")
             fields = {"device": said.device, "stream": said.stream, "seq": seq, "reason": reason}
             log.warning("wire.item_refused", extra={"fields": fields, "trace": trace})
-        source = mark.id or 0
-        if said.stream == "telemetry" and good:
-            telemetry.store_samples(session, said.device, source, good)
+        if said.stream == "telemetry":
+            work.samples += telemetry.sample_rows(said.device, source, good)
         elif said.stream == "event" and good:
             telemetry.store_events(session, said.device, source, good, trace)
-        for _, item in good:
+        for _, item in good if said.stream in {"alarm", "escalation"} else ():
             if isinstance(item, Alarm):
-                incidents.alarm_changed(session, said.device, item, now_us, trace)
-                results.rang |= {"desk", "rollouts"}
+                incidents.alarm_changed(session, said.device, item, work.now_us, trace)
+                work.results.rang |= {"desk", "rollouts"}
             elif isinstance(item, Escalation):
-                _escalation(session, said, item, trace, now_us)
-                results.rang.add("experts")
+                _escalation(session, said, item, trace, work.now_us)
+                work.results.rang.add("experts")
 
     # -- words -------------------------------------------------------------------------------------
 
@@ -115,17 +139,18 @@ class Writer:
             replies = [twins.unknown(said.verb, said.payload, now_us)]
         results.messages += twins.outgoing(said.device, said.name, replies, trace, said.prefix)
 
-    def _word(self, session: Session, said: Word, now_us: int, results: Results) -> None:
-        message = said.message
+    def _word(self, work: _Work, said: Word) -> None:
+        session, now_us, results, message = work.session, work.now_us, work.results, said.message
         if isinstance(message, Birth):
-            self._birth(session, message, now_us, results)
+            self._birth(work, message)
         elif isinstance(message, Applied):
             twins.applied(session, said.device, message, now_us)
             results.rang.add("rollouts")
         elif isinstance(message, CommandResult) and commands.result(session, said.device, message, now_us):
             results.rang |= {"actions", "desk", message.id}
 
-    def _birth(self, session: Session, birth: Birth, now_us: int, results: Results) -> None:
+    def _birth(self, work: _Work, birth: Birth) -> None:
+        session, now_us, results = work.session, work.now_us, work.results
         row = fleet.born(session, birth, now_us)
         results.changed.add(birth.device)
         log.info("device.birth", extra={"fields": {"device": birth.device, "state": birth.state}})
@@ -133,7 +158,7 @@ class Writer:
             return
         if row.conflict:
             log.error("device.conflict", extra={"fields": {"device": row.id, "reason": row.conflict}})
-        word = fleet.answer(session, row, birth, self._hub_epoch)
+        word = fleet.answer(session, work.marks, row, birth, self._hub_epoch)
         results.messages.append(Outgoing(topic=topics.thing(birth.device, "session"), payload=encode(word)))
         if not word.refused:
             results.messages += commands.waiting(session, birth.device, now_us)

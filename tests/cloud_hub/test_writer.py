@@ -13,7 +13,7 @@ from sqlalchemy import func
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import col, select
 
-from cloud_hub import fleet, telemetry
+from cloud_hub import telemetry
 from cloud_hub.db import Database
 from cloud_hub.ingest.router import Data, Said, ShadowRequest, Word, route
 from cloud_hub.ingest.writer import Results, Writer
@@ -57,8 +57,7 @@ def data(one: Batch, stream: Stream = "telemetry", device: str = DEVICE) -> Data
 def write(db: Database, *said: Said, writer: Writer | None = None, trace: str = "") -> Results:
     results = Results()
     with db.write() as session:
-        for one in said:
-            (writer or Writer(db.hub_epoch, 32768)).write(session, one, trace, NOW, results)
+        (writer or Writer(db.hub_epoch, 32768)).write(session, [(one, trace) for one in said], NOW, results)
     return results
 
 
@@ -194,7 +193,7 @@ def test_two_hubs_that_hear_one_device_store_each_item_once(db: Database, url: s
             for first in range(1, 60, 3):
                 with hub.write(DEVICE) as session:
                     writer = Writer(hub.hub_epoch, 32768)
-                    writer.write(session, data(samples(first, first + 4)), "", NOW, Results())
+                    writer.write(session, [(data(samples(first, first + 4)), "")], NOW, Results())
         except Exception as error:  # noqa: BLE001 - whatever it is, the test must show it
             errors.append(error)
 
@@ -272,7 +271,7 @@ def test_nothing_is_acknowledged_of_a_transaction_that_failed(db: Database) -> N
 
     def fail() -> None:
         with db.write() as session:
-            Writer(db.hub_epoch, 32768).write(session, data(samples(1, 3)), "", NOW, results)
+            Writer(db.hub_epoch, 32768).write(session, [(data(samples(1, 3)), "")], NOW, results)
             raise RuntimeError("the disk is gone")
 
     with pytest.raises(RuntimeError, match="the disk is gone"):
@@ -335,22 +334,24 @@ def test_a_twin_of_an_unknown_device_is_not_made(db: Database) -> None:
 class IgnoresTheMark(Writer):
     """A seeded bug: stores whatever comes."""
 
-    def _data(self, session: Any, said: Data, trace: str, now_us: int, results: Results) -> None:
-        mark = fleet.high_water(session, said.device, said.batch.epoch, said.stream)
-        self._items(session, said, mark, list(enumerate(said.batch.items, said.batch.first)), trace, now_us, results)
+    def _data(self, work: Any, said: Data, trace: str) -> None:
+        key = (said.device, said.batch.epoch, said.stream)
+        mark = work.marks.get(key)
+        self._items(work, said, mark.source, list(enumerate(said.batch.items, said.batch.first)), trace)
         mark.upto = max(mark.upto, said.batch.last)
-        results.acks[said.device, said.batch.epoch, said.stream] = mark.upto
+        work.results.acks[key] = mark.upto
 
 
 class PassesOverGaps(Writer):
     """A seeded bug: drops what is here, yet takes what lies beyond a gap."""
 
-    def _data(self, session: Any, said: Data, trace: str, now_us: int, results: Results) -> None:
-        mark = fleet.high_water(session, said.device, said.batch.epoch, said.stream)
+    def _data(self, work: Any, said: Data, trace: str) -> None:
+        key = (said.device, said.batch.epoch, said.stream)
+        mark = work.marks.get(key)
         fresh = [(seq, item) for seq, item in enumerate(said.batch.items, said.batch.first) if seq > mark.upto]
-        self._items(session, said, mark, fresh, trace, now_us, results)
+        self._items(work, said, mark.source, fresh, trace)
         mark.upto = max(mark.upto, said.batch.last)
-        results.acks[said.device, said.batch.epoch, said.stream] = mark.upto
+        work.results.acks[key] = mark.upto
 
 
 EPOCHS = itertools.count()
