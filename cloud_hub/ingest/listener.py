@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 TOGETHER = 500
 """Messages of one commit at most, and that the broker gives before the first of them is acknowledged: a commit, and the
 word to each device, are shared by all of them."""
+COMMIT_BYTES = 4 << 20
+"""A commit ends with the message that passes this: larger ones gain nothing, and all of it is in memory."""
 BUSY = 20
 """After so many messages in one commit more are waited for, while they come."""
 GATHER_S = 0.001
@@ -115,8 +117,8 @@ class Listener:
         while (first := self._queue.get()) is not None:
             if busy:
                 self._gather()
-            batch = [first]
-            while len(batch) < TOGETHER:
+            batch, size = [first], len(first.payload)
+            while len(batch) < TOGETHER and size < COMMIT_BYTES:
                 try:
                     following = self._queue.get_nowait()
                 except queue.Empty:
@@ -125,6 +127,7 @@ class Listener:
                     self._queue.put(None)
                     break
                 batch.append(following)
+                size += len(following.payload)
             self._take(batch)
             busy = len(batch) >= BUSY
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +19,7 @@ SHADOW_VERBS = frozenset({"get", "update", "delete"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Data:
-    """A batch of one stream; items still raw are given their type when they are stored. `nul`: some text holds NUL."""
+    """A batch of one stream; raw items are given their type when they are stored. `nul`: some text holds NUL."""
 
     device: str
     stream: Stream
@@ -28,7 +29,7 @@ class Data:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Samples(Batch):
+class Samples(Batch):
     """A batch of telemetry without a fault: its items get their type as they are read, five times as fast."""
 
     items: list[Sample] = field(default_factory=list)
@@ -85,7 +86,7 @@ def _batch(rest: str, payload: bytes, topic: str, nul: bool) -> Batch:
     """Items of telemetry with their type if all are good, else raw ones, so that one bad item costs no other."""
     if rest == "telemetry" and not nul:
         with suppress(WireError):
-            return decode(_Samples, payload, topic)
+            return decode(Samples, payload, topic)
     return decode(Batch, payload, topic)
 
 
@@ -115,15 +116,12 @@ def _word(device: str, rest: str, payload: bytes, topic: str) -> Birth | Applied
 
 
 def typed(
-    kind: type[Any], items: list[tuple[int, Any]], nul: bool = False
+    kind: type[Any], items: Iterable[tuple[int, Any]], nul: bool = False
 ) -> tuple[list[tuple[int, Any]], list[tuple[int, str]]]:
-    """Numbered items, raw or read, as (good ones of `kind`, bad ones with the reason): one bad item costs no other."""
+    """Numbered raw items as (good ones of `kind`, bad ones with the reason): one bad item costs no other."""
     good: list[tuple[int, Any]] = []
     bad: list[tuple[int, str]] = []
     for seq, item in items:
-        if isinstance(item, kind):
-            good.append((seq, item))
-            continue
         try:
             if nul and holds_nul(encode(item)):
                 raise ValueError("a text holds NUL")

@@ -7,13 +7,14 @@ beyond a gap waits for the gap to be filled by a resend.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from sqlmodel import Session
 
 from cloud_hub import commands, fleet, incidents, telemetry, twins
-from cloud_hub.ingest.router import Data, Said, ShadowRequest, Word, typed
+from cloud_hub.ingest.router import Data, Said, Samples, ShadowRequest, Word, typed
 from cloud_hub.marks import Marks
 from cloud_hub.tables import EscalationRow
 from cloud_hub.twins import Outgoing
@@ -99,13 +100,16 @@ class Writer:
             if batch.lost is not None:
                 fleet.lose(work.session, mark.source, mark.upto + 1, batch.last, batch.lost.reason)
             else:
-                numbered = list(enumerate(batch.items, batch.first))[mark.upto + 1 - batch.first :]
+                numbered = enumerate(batch.items[mark.upto + 1 - batch.first :], mark.upto + 1)
                 self._items(work, said, mark.source, numbered, trace)
             mark.upto = batch.last
         work.results.acks[key] = mark.upto
 
-    def _items(self, work: _Work, said: Data, source: int, numbered: list[tuple[int, object]], trace: str) -> None:
+    def _items(self, work: _Work, said: Data, source: int, numbered: Iterable[tuple[int, Any]], trace: str) -> None:
         session = work.session
+        if isinstance(said.batch, Samples):
+            work.samples += telemetry.sample_rows(said.device, source, numbered)
+            return
         good, bad = typed(ITEM_TYPE[said.stream], numbered, said.nul)
         for seq, reason in bad:
             fleet.lose(session, source, seq, seq, "invalid")

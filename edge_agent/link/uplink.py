@@ -51,7 +51,9 @@ class Uplink:
     ) -> None:
         self._id, self._outbox, self._post = config.device.id, outbox, post
         self._birth, self._on_fetch, self._on_message = birth, on_fetch, on_message
-        self.session = LinkSession(outbox.epoch, outbox.acked, hub_epoch, config.link.resend_s)
+        self.session = LinkSession(
+            outbox.epoch, outbox.acked, hub_epoch, config.link.resend_s, config.link.replay_kb_s * 1000
+        )
         self.session.appended(outbox.last)
         self.finder = Finder(config.link)
         self._connection_id = ""
@@ -87,7 +89,7 @@ class Uplink:
     def pump(self) -> None:
         """Send all that may be sent now."""
         self.session.appended(self._outbox.last)
-        while (send := self.session.next()) is not None:
+        while (send := self.session.next(monotonic_s())) is not None:
             if not self._send(send):
                 return
 
@@ -171,5 +173,5 @@ class Uplink:
         topic = topics.thing(self._id, STREAM_TOPIC[row.stream])
         if not self._connection.publish(topic, row.payload, traceparent=row.trace):
             return False
-        self.session.sent(row.stream, row.last, monotonic_s())
+        self.session.sent(row.stream, row.last, monotonic_s(), len(row.payload))
         return True

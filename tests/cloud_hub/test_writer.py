@@ -17,6 +17,7 @@ from cloud_hub import telemetry
 from cloud_hub.db import Database
 from cloud_hub.ingest.router import Data, Said, ShadowRequest, Word, route
 from cloud_hub.ingest.writer import Results, Writer
+from cloud_hub.marks import Marks
 from cloud_hub.tables import AlarmRow, EscalationRow, EventRow, HighWater, LostRange, TelemetrySample, TwinRow
 from shared import topics
 from shared.codec import decode, encode
@@ -394,6 +395,127 @@ def test_the_property_catches_seeded_bugs(db: Database, broken: type[Writer]) ->
 
     with pytest.raises((AssertionError, IntegrityError)):  # or the database's own key
         attempt()
+
+
+# -- many in one transaction, or each alone ------------------------------------------------------------
+
+DEVICES = ("d1", "d2")
+Spoken = list[tuple[str, str, Stream, int, int, str]]
+SPOKEN = st.lists(
+    st.tuples(
+        st.sampled_from(DEVICES), st.sampled_from(["e1", "e2"]), st.sampled_from(["telemetry", "event", "alarm"]),
+        st.integers(1, 6), st.integers(1, 3), st.sampled_from(["good", "good", "good", "bad", "lost", "birth"]),
+    ), min_size=2, max_size=14,
+)  # fmt: skip
+GOOD: dict[str, dict[str, Any]] = {
+    "telemetry": {"metric": "a", "value": 1.0}, "event": {"source": "s", "text": "t"},
+    "alarm": ALARM,
+}  # fmt: skip
+
+
+def said_by(spoken: Spoken, run: str) -> list[Said]:
+    """The things that devices of this run say, through the router, as from the wire."""
+    said: list[Said] = []
+    for device, epoch, stream, first, count, what in spoken:
+        name = f"{run}-{device}"
+        if what == "birth":
+            message = encode(Birth(device=name, session="s", epoch=epoch, acked={"telemetry": first - 1}))
+            said.append(route(topics.thing(name, "birth"), message))
+            continue
+        items: list[Any] = [
+            GOOD[stream] | {"t_us": seq} | ({"id": f"{name}-{epoch}-{seq}"} if stream == "alarm" else {})
+            for seq in range(first, first + count)
+        ]
+        if what == "bad":
+            items[-1] = {"metric": "no name!"}
+        lost = Lost(last=first + count - 1, reason="expired") if what == "lost" else None
+        payload = encode(Batch(epoch=epoch, first=first, items=[] if lost else items, lost=lost))
+        said.append(route(topics.thing(name, topics.STREAM_TOPIC[stream]), payload))
+    return said
+
+
+def everything(db: Database, run: str) -> Any:
+    """What the database holds of a run's devices: marks, samples, events, alarms and lost ranges."""
+    with db.read() as session:
+        marks = session.exec(select(HighWater).where(col(HighWater.device).startswith(f"{run}-"))).all()
+        name = {m.id: (m.device.removeprefix(run), m.epoch, m.stream) for m in marks}
+        rows = [(name[r.source], r.seq, r.metric, r.t_us, r.value) for r in session.exec(
+            select(TelemetrySample).where(col(TelemetrySample.source).in_(name)))]  # fmt: skip
+        events = [
+            (name[r.source], r.seq, r.t_us)
+            for r in session.exec(select(EventRow).where(col(EventRow.source).in_(name)))
+        ]
+        lost = [
+            (name[r.source], r.first, r.last, r.reason) for r in session.exec(select(LostRange)) if r.source in name
+        ]
+        alarms = [
+            a.id.removeprefix(run)
+            for a in session.exec(select(AlarmRow).where(col(AlarmRow.device).startswith(f"{run}-")))
+        ]
+    return sorted((name[m.id], m.upto) for m in marks), sorted(rows), sorted(events), sorted(lost), sorted(alarms)
+
+
+def same(db: Database, spoken: Spoken, writer: Writer) -> None:
+    """All in one transaction leaves what each in its own leaves, and acknowledges the same."""
+    number = next(EPOCHS)
+    together, alone = f"t{number}", f"a{number}"
+    acks = {(d.removeprefix(together), e, s): n
+            for (d, e, s), n in write(db, *said_by(spoken, together), writer=writer).acks.items()}  # fmt: skip
+    words: dict[tuple[str, str, str], int] = {}
+    for one in said_by(spoken, alone):
+        done = write(db, one).acks
+        words |= {(d.removeprefix(alone), e, s): n for (d, e, s), n in done.items()}
+    assert acks == words
+    assert everything(db, together) == everything(db, alone)
+
+
+@settings(SHARED_DATABASE, max_examples=20)
+@given(spoken=SPOKEN)
+def test_many_messages_in_one_transaction_leave_what_each_alone_leaves(db: Database, spoken: Spoken) -> None:
+    same(db, spoken, Writer(db.hub_epoch, 32768))
+
+
+class ForgetsTheRest(Writer):
+    """A seeded bug: a birth throws away what was gathered before it."""
+
+    def _birth(self, work: Any, birth: Birth) -> None:
+        work.samples = []
+        super()._birth(work, birth)
+
+
+class ReadsTheTable(Writer):
+    """A seeded bug: a birth is answered from the table, past the marks that are in memory."""
+
+    def _birth(self, work: Any, birth: Birth) -> None:
+        kept, work.marks = work.marks, Marks(work.session)
+        super()._birth(work, birth)
+        work.marks.save()
+        work.marks = kept
+
+
+class SavesOnlyOnce(Marks):
+    def save(self) -> None:
+        self._marks = dict(list(self._marks.items())[:1])
+        super().save()
+
+
+TWO: Spoken = [
+    ("d1", "e1", "telemetry", 1, 2, "good"), ("d2", "e1", "telemetry", 1, 2, "good"),
+    ("d1", "e1", "telemetry", 6, 1, "birth"), ("d1", "e1", "telemetry", 6, 1, "good"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("broken", [ForgetsTheRest, ReadsTheTable])
+def test_the_comparison_catches_seeded_bugs(db: Database, broken: type[Writer]) -> None:
+    same(db, TWO, Writer(db.hub_epoch, 32768))
+    with pytest.raises((AssertionError, IntegrityError)):
+        same(db, TWO, broken(db.hub_epoch, 32768))
+
+
+def test_the_comparison_catches_marks_that_are_not_saved(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cloud_hub.ingest.writer.Marks", SavesOnlyOnce)
+    with pytest.raises(AssertionError):
+        same(db, TWO, Writer(db.hub_epoch, 32768))
 
 
 def test_the_mark_survives_a_restart(url: str) -> None:
