@@ -11,6 +11,7 @@ from cloud_hub.errors import HubError
 from cloud_hub.marks import Marks
 from cloud_hub.tables import Device, HighWater, LostRange
 from shared import PROTOCOL
+from shared.codec import DEFLATED
 from shared.ids import DEVICE_ID
 from shared.messages import STREAMS, Birth
 from shared.messages import Session as SessionWord
@@ -121,5 +122,11 @@ def answer(session: Session, marks: Marks, row: Device, birth: Birth, hub_epoch:
     if birth.protocol > PROTOCOL:
         refused = f"protocol {birth.protocol} is newer than this hub's {PROTOCOL}: update the hub first"
     return SessionWord(
-        hub_epoch=hub_epoch, protocol=PROTOCOL, session=birth.session, epoch=birth.epoch, upto=upto, refused=refused
+        hub_epoch=hub_epoch,
+        protocol=PROTOCOL,
+        session=birth.session,
+        epoch=birth.epoch,
+        upto=upto,
+        refused=refused,
+        reads=[DEFLATED],
     )

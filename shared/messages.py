@@ -228,7 +228,8 @@ class Birth:
 class Session:
     """The hub's answer to a birth: its own epoch, and up to where it holds each stream of the device's epoch.
 
-    A changed hub epoch tells the device to forget twin versions and to fetch its documents.
+    A changed hub epoch tells the device to forget twin versions and to fetch its documents. `reads` are the content
+    types that this hub reads beside plain JSON.
     """
 
     hub_epoch: str
@@ -237,6 +238,7 @@ class Session:
     epoch: str
     upto: dict[str, int]
     refused: str = ""
+    reads: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

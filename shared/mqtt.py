@@ -25,7 +25,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from shared.backoff import Backoff
-from shared.codec import MAX_PAYLOAD
+from shared.codec import JSON, MAX_PAYLOAD
 from shared.errors import ConfigError, NotReady
 
 log = logging.getLogger(__name__)
@@ -71,6 +71,7 @@ class Inbound:
     acknowledge: Callable[[], None]
     response_topic: str = ""
     correlation: bytes = b""
+    content_type: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,15 +135,15 @@ class Connection:
 
     def publish(
         self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False, traceparent: str = "",
-        response_topic: str = "", correlation: bytes = b"",
+        response_topic: str = "", correlation: bytes = b"", content_type: str = JSON,
     ) -> bool:  # fmt: skip
         """Hand a message to the client; False while there is no connection. True is no receipt of any kind."""
         client = self._client
         if client is None or not client.is_connected():
             return False
         properties = _PLAIN
-        if traceparent or response_topic or correlation:
-            properties = _properties(traceparent, response_topic, correlation)
+        if traceparent or response_topic or correlation or content_type != JSON:
+            properties = _properties(content_type, traceparent, response_topic, correlation)
         return client.publish(topic, payload, qos, retain, properties).rc == paho.MQTT_ERR_SUCCESS
 
     # -- the thread --------------------------------------------------------------------------------
@@ -226,6 +227,7 @@ class Connection:
                 acknowledge=_Receipt(client, message.mid),
                 response_topic=getattr(message.properties, "ResponseTopic", ""),
                 correlation=getattr(message.properties, "CorrelationData", b""),
+                content_type=getattr(message.properties, "ContentType", ""),
             )
         )
 
@@ -261,9 +263,11 @@ _PUBACK = struct.Struct("!BBH")
 """Fixed header and packet identifier (MQTT 5.0 section 3.4); the reason is left out: success."""
 
 
-def _properties(traceparent: str = "", response_topic: str = "", correlation: bytes = b"") -> Properties:
+def _properties(
+    content_type: str = JSON, traceparent: str = "", response_topic: str = "", correlation: bytes = b""
+) -> Properties:
     properties = Properties(PacketTypes.PUBLISH)
-    properties.ContentType = "application/json"
+    properties.ContentType = content_type
     if traceparent:
         properties.UserProperty = ("traceparent", traceparent)
     if response_topic:

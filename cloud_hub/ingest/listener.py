@@ -19,6 +19,7 @@ from cloud_hub.ingest.writer import Results, Writer, failed
 from cloud_hub.settings import Mqtt, Twins
 from cloud_hub.twins import Outgoing
 from shared import topics
+from shared.codec import inflate
 from shared.errors import NotReady, WireError
 from shared.mqtt import UNANSWERED, Connection, Inbound, Options, Tls, acknowledge_all, parse_address
 
@@ -176,7 +177,8 @@ class Listener:
 
     def _read(self, inbound: Inbound) -> Said | None:
         try:
-            return route(inbound.topic, inbound.payload, self._alias)
+            payload = inflate(inbound.payload, inbound.content_type, inbound.topic)
+            return route(inbound.topic, payload, self._alias)
         except WireError as error:
             self.refused += 1
             log.warning("wire.refused", extra={"fields": {"reason": str(error)[:500]}, "trace": inbound.traceparent})

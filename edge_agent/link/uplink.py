@@ -18,7 +18,7 @@ from edge_agent.link.discovery import Finder
 from edge_agent.link.session import Effect, Fetch, Forget, Greet, LinkSession, Renew, Send
 from edge_agent.outbox import Outbox
 from shared import topics
-from shared.codec import decode, encode
+from shared.codec import DEFLATED, JSON, decode, deflate, encode
 from shared.errors import WireError
 from shared.messages import Ack, Birth, Session
 from shared.mqtt import Connection, Inbound, Options, Tls, Will
@@ -58,6 +58,7 @@ class Uplink:
         self.finder = Finder(config.link)
         self._connection_id = ""
         self._greeted = 0
+        self._deflates = False
         tls = Tls(**msgspec.structs.asdict(config.link.tls)) if config.link.tls else None
         self._connection = Connection(
             Options(client_id=self._id, filters=topics.device_filters(self._id), tls=tls),
@@ -132,6 +133,7 @@ class Uplink:
 
     def _welcomed(self, word: Session) -> None:
         effects = self.session.welcomed(word, monotonic_s())
+        self._deflates = DEFLATED in word.reads
         self._greeted = 0
         if word.refused:
             log.error("link.refused", extra={"fields": {"reason": word.refused}})
@@ -171,7 +173,9 @@ class Uplink:
         if row is None:
             return False
         topic = topics.thing(self._id, STREAM_TOPIC[row.stream])
-        if not self._connection.publish(topic, row.payload, traceparent=row.trace):
+        telemetry = row.stream == "telemetry"
+        payload, content_type = deflate(row.payload) if self._deflates and telemetry else (row.payload, JSON)
+        if not self._connection.publish(topic, payload, traceparent=row.trace, content_type=content_type):
             return False
-        self.session.sent(row.stream, row.last, monotonic_s(), len(row.payload))
+        self.session.sent(row.stream, row.last, monotonic_s(), len(payload))
         return True

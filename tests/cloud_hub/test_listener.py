@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from cloud_hub.ingest.listener import NO_ALIAS, Listener
 from cloud_hub.settings import Mqtt, Twins
 from cloud_hub.twins import Outgoing
 from shared import topics
-from shared.codec import decode
+from shared.codec import DEFLATED, decode, deflate, encode
+from shared.messages import Ack, Batch, Sample
 from shared.mqtt import Inbound
 
 
@@ -58,3 +60,18 @@ def test_a_broker_that_knows_no_aws_topics_is_named_with_the_cure(
             finally:
                 listener.stop()
     assert said("broker.no_alias")[0].fields == {"reason": NO_ALIAS}
+
+
+def test_deflated_telemetry_is_stored_and_a_bomb_is_refused_alone(db: Database) -> None:
+    listener, acknowledged = Caught(Mqtt(), db, Twins(), lambda _: None), list[int]()
+    items = [Sample(metric="cpu.load", t_us=n + 1, value=float(n)) for n in range(50)]
+    payload, content_type = deflate(encode(Batch(epoch="e", first=1, items=items)))
+    assert content_type == DEFLATED
+    listener._take([
+        Inbound(topic=topics.thing("press-3", "telemetry"), payload=body, traceparent="", content_type=DEFLATED,
+                acknowledge=lambda: acknowledged.append(1))
+        for body in (zlib.compress(b" " * (9 << 20)), payload)
+    ])  # fmt: skip
+    (ack,) = listener.published
+    assert decode(Ack, ack.payload).upto == 50
+    assert (len(acknowledged), listener.refused) == (2, 1)
