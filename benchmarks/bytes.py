@@ -6,7 +6,7 @@ The metric set: 11 metrics of a machine, one sample of each a second, values tha
 samples a day. **Wire**: MQTT PUBLISH packets with topic, content type and packet identifier, without TCP, TLS and
 acknowledgements; one sample a message as plain JSON, and a batch for each commit as JSON, MessagePack, JSON under zlib
 and both under zstd (where `zstandard` is installed).
-**Flash**: a real outbox; each commit is accepted, read, and forgotten once the hub would have it. Bytes that the kernel
+**Flash**: a real outbox; each commit is accepted, and forgotten at once, as if the hub had it. Bytes that the kernel
 sent to the disk (`/proc/self/io`, write_bytes), checkpoints included. Limits: the file system's own journal and the
 flash's erase blocks come on top; a temporary folder in memory writes nothing and is left out.
 """

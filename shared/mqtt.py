@@ -247,7 +247,7 @@ class _Receipt:
 
 
 def acknowledge_all(batch: Iterable[Inbound]) -> None:
-    """Acknowledge many messages; those of one connection in one packet to the socket, a tenth of the cost."""
+    """Acknowledge many messages; those of one connection with one write to the socket."""
     together: dict[paho.Client, bytearray] = {}
     for inbound in batch:
         receipt = inbound.acknowledge
