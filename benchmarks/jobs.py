@@ -22,6 +22,7 @@ from cloud_hub import configurations, jobs
 from cloud_hub.clock import now_us
 from cloud_hub.configurator import Configurator
 from cloud_hub.db import Database
+from cloud_hub.roles import Scope
 from cloud_hub.tables import Configuration, Device, Job, TwinChange, TwinRow
 from cloud_hub.twins import columns
 from shared import twin
@@ -40,7 +41,7 @@ class Watched(Database):
         super().__init__(url)
 
     @contextmanager
-    def write(self, *devices: str) -> Iterator[Session]:
+    def write(self, *devices: str, scope: Scope = None) -> Iterator[Session]:
         with super().write(*devices) as session:
             began = time.perf_counter()
             yield session

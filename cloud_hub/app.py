@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
 
-from cloud_hub import aws_key, diagnosis, jobs
+from cloud_hub import aws_key, diagnosis, jobs, lockout
 from cloud_hub.actions import desk as actions
-from cloud_hub.api import aws, commands, configurations, devices, incidents, models, problems, query, tags, twins
+from cloud_hub.api import (
+    audit,
+    aws,
+    commands,
+    configurations,
+    devices,
+    est,
+    incidents,
+    models,
+    problems,
+    query,
+    tags,
+    tokens,
+    twins,
+)
 from cloud_hub.api import jobs as job_routes
 from cloud_hub.api.bells import Bells
 from cloud_hub.api.hub import Hub
 from cloud_hub.autoscale import Scaler
 from cloud_hub.autoscale.steps import Autoscaler
+from cloud_hub.ca.folder import CaFolder
 from cloud_hub.clock import now_us
 from cloud_hub.configurator import Configurator
 from cloud_hub.db import Database
@@ -26,7 +41,10 @@ from cloud_hub.experts.desk import ExpertDesk
 from cloud_hub.experts.onnx import open_expert
 from cloud_hub.glm.engines import Engine
 from cloud_hub.ingest.listener import Listener
+from cloud_hub.lockout import Lockout
 from cloud_hub.loops import Loop
+from cloud_hub.oidc import Oidc
+from cloud_hub.retention import Sweep
 from cloud_hub.settings import Settings
 from cloud_hub.thresholds import rollout
 from cloud_hub.twins import Outgoing
@@ -35,6 +53,9 @@ from shared.errors import ConfigError, ModelError
 
 log = logging.getLogger(__name__)
 
+RETENTION_S = 600.0
+"""Between two looks for rows that have become old."""
+
 
 class HubApp:
     """All parts of one hub. Opening it raises ConfigError; `start` and `stop` are called by the web server."""
@@ -42,8 +63,10 @@ class HubApp:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         aws_key.read(settings.aws_key_path)
+        self._oidc = Oidc(settings.oidc) if settings.oidc else None
         self.db = Database(settings.database_url)
-        self._listener = Listener(settings.mqtt, self.db, settings.twins, self.ring, self.changed)
+        sign = _signing(settings)
+        self._listener = Listener(settings.mqtt, self.db, settings.twins, self.ring, self.changed, sign)
         self._announcer = Announcer(settings)
         self._bells = Bells()
         engine = _engine(settings)
@@ -59,6 +82,9 @@ class HubApp:
             "jobs": Loop("jobs", self._jobs, 1.0),
             "configurations": Loop("configurations", self._configurations, 1.0, linger_s=0.05),
         }
+        if any(settings.retention.model_dump().values()):
+            sweep = Sweep(self.db, settings.retention)
+            self._loops["retention"] = Loop("retention", lambda: self._sweep(sweep), RETENTION_S, linger_s=0.05)
         scaler = _scaler(settings)
         if scaler is not None:
             self._loops["autoscale"] = Loop("autoscale", Autoscaler(self.db, scaler, settings.autoscale).step, 2.0)
@@ -133,6 +159,10 @@ class HubApp:
         if self._configurator.step():
             self._loops["configurations"].ring()
 
+    def _sweep(self, sweep: Sweep) -> None:
+        if sweep.step(now_us()) is not None:  # one batch at a time, so that others get the database in between
+            self.ring("retention")
+
     # -- REST --------------------------------------------------------------------------------------
 
     def rest(self) -> FastAPI:
@@ -145,9 +175,12 @@ class HubApp:
             self.stop()
 
         app = web(lifespan)
+        with self.db.read() as session:
+            locked = Lockout(lockout.kept(session, now_us()))
         app.state.hub = Hub(
             settings=self.settings, db=self.db, publish=self.publish, ring=self.ring,
             connected=lambda: self._listener.connected, changed=self.changed, bells=self._bells,
+            heard_us=self._listener.heard_us, lockout=locked, oidc=self._oidc,
         )  # fmt: skip
         return app
 
@@ -156,9 +189,10 @@ def web(lifespan: Any = None) -> FastAPI:
     """The routes alone; `openapi.json` is made from this without a database."""
     app = FastAPI(title="Tidegate hub", version=VERSION, lifespan=lifespan, docs_url=None, redoc_url=None)
     problems.install(app)
-    rooms = (devices, commands, tags, query, twins, incidents, models, job_routes, configurations)
+    rooms = (devices, commands, tags, query, twins, incidents, models, job_routes, configurations, tokens, audit)
     for router in (*(room.router for room in rooms), configurations.owners_router):
         app.include_router(router)
+    app.include_router(est.router)
     aws.install(app)
 
     @app.get("/healthz", tags=["health"])
@@ -168,6 +202,12 @@ def web(lifespan: Any = None) -> FastAPI:
         return {"version": VERSION, "broker": hub.connected(), "hub_epoch": hub.db.hub_epoch}
 
     return app
+
+
+def _signing(settings: Settings) -> Callable[[bytes], bytes] | None:
+    """With a CA, the hub signs its commands."""
+    folder = CaFolder(settings.state_dir)
+    return folder.open_signing().sign if folder.exists else None
 
 
 def _experts(settings: Settings) -> dict[str, Expert]:

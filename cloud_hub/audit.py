@@ -1,18 +1,21 @@
 """The audit trail: every change, who made it, with which result; each row's hash covers the row before.
 
-Rows are added in the transaction of the change itself. A changed, removed or inserted row is found by
-`verify`; a cut tail is not, unless the head is kept elsewhere.
+Rows are added in the transaction of the change itself, and the database refuses to change or delete any. Should that
+be got round, `verify` finds a changed, removed or inserted row; a cut tail only where the head is kept elsewhere.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import func, insert
-from sqlmodel import Session, col, select
+from sqlmodel import Session, select
 
-from cloud_hub import locks
+from cloud_hub import locks, scopes
 from cloud_hub.tables import AuditRow
 from shared.codec import encode
 from shared.ids import trace_id
@@ -50,23 +53,76 @@ def add(
     connection.execute(_INSERT, row | {"hash": _digest(last or GENESIS, row)})
 
 
-def verify(session: Session) -> int | None:
-    """Number of the first row whose hash does not fit, or None when the whole chain holds."""
-    before = GENESIS
-    for row in session.exec(select(AuditRow).order_by(col(AuditRow.seq))):
-        if _digest(before, row.model_dump()) != row.hash:
-            return row.seq
-        before = row.hash
-    return None
+def verify(session: Session, head: tuple[int, str] | None = None) -> int | None:
+    """Number of the first row whose hash does not fit, or None when the whole chain holds.
+
+    `head` is (number, hash) of a row that was written down elsewhere: where it is gone or another, its number.
+    """
+    before, found = GENESIS, head is None
+    with closing(_stream(session, select(_AUDIT).order_by(_AUDIT.c.seq))) as stream:
+        for row in stream:
+            if _digest(before, row) != row["hash"]:
+                return int(row["seq"])
+            before = row["hash"]
+            found = found or (row["seq"], before) == head
+    return None if found or head is None else head[0]
 
 
-def rows(session: Session, *, device: str = "", kind: str = "", trace: str = "", limit: int = 200) -> list[AuditRow]:
-    """The newest rows first, filtered by device, kind (a prefix) and trace id."""
-    query = select(AuditRow).order_by(col(AuditRow.seq).desc()).limit(limit)
-    if device:
-        query = query.where(AuditRow.device == device)
-    if kind:
-        query = query.where(func.substr(AuditRow.kind, 1, len(kind)) == kind)  # LIKE differs between databases
-    if trace:
-        query = query.where(AuditRow.trace_id == trace)
-    return list(session.exec(query))
+def head(session: Session) -> tuple[int, str]:
+    """(number, hash) of the newest row: kept elsewhere, it shows a cut tail. (0, GENESIS) while there is none."""
+    last = (
+        session.connection().execute(select(_AUDIT.c.seq, _AUDIT.c.hash).order_by(_AUDIT.c.seq.desc()).limit(1)).first()
+    )
+    return (0, GENESIS) if last is None else (last.seq, last.hash)
+
+
+def _stream(session: Session, query: Any) -> Generator[dict[str, Any], None, None]:
+    """Rows as they come, a thousand at a time in memory."""
+    with session.connection().execute(query, execution_options={"yield_per": 1000}) as found:
+        for row in found.mappings():
+            yield dict(row)
+
+
+# -- reading ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which rows: times since_us <= t < until_us, who, device, kind (a prefix) and trace id; '' and None are all."""
+
+    since_us: int | None = None
+    until_us: int | None = None
+    who: str = ""
+    device: str = ""
+    kind: str = ""
+    trace: str = ""
+
+    def within(self, query: Any) -> Any:
+        """The query, for these rows only."""
+        table = _AUDIT.c
+        if self.since_us is not None:
+            query = query.where(table.t_us >= self.since_us)
+        if self.until_us is not None:
+            query = query.where(table.t_us < self.until_us)
+        for column, value in ((table.who, self.who), (table.device, self.device), (table.trace_id, self.trace)):
+            query = query.where(column == value) if value else query
+        if self.kind:  # LIKE differs between databases
+            query = query.where(func.substr(table.kind, 1, len(self.kind)) == self.kind)
+        return query
+
+
+def rows(
+    session: Session, *, since_us: int | None = None, until_us: int | None = None, who: str = "", device: str = "",
+    kind: str = "", trace: str = "", after: int | None = None, limit: int = 200,
+) -> list[AuditRow]:  # fmt: skip
+    """The newest rows first as `Wanted` says, those below number `after`, of devices that the session sees."""
+    wanted = Wanted(since_us=since_us, until_us=until_us, who=who, device=device, kind=kind, trace=trace)
+    query = scopes.only(session, wanted.within(select(AuditRow)), _AUDIT.c.device)
+    if after is not None:
+        query = query.where(_AUDIT.c.seq < after)
+    return list(session.exec(query.order_by(_AUDIT.c.seq.desc()).limit(limit)))
+
+
+def export(session: Session, wanted: Wanted) -> Iterator[dict[str, Any]]:
+    """All wanted rows, the oldest first, as they are stored."""
+    return _stream(session, wanted.within(select(_AUDIT)).order_by(_AUDIT.c.seq))

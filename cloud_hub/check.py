@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cloud_hub import aws_key
 from cloud_hub import settings as hub_settings
+from cloud_hub.oidc import Oidc
 from cloud_hub.settings import Settings
 from shared import plugins, topics
 from shared.bundle import load
@@ -28,6 +29,7 @@ def problems(path: Path | None) -> list[str]:
         *_rest(settings),
         *_experts(settings),
         *_plugins(settings),
+        *_oidc(settings),
     ]
     return found + _aws(settings) + (_alias(settings) if settings.twins.aws_alias and not found else [])
 
@@ -68,8 +70,13 @@ def _tls(settings: Settings) -> list[str]:
 
 
 def _rest(settings: Settings) -> list[str]:
+    if (tls := settings.rest.tls) is not None:
+        paths = {"certificate": tls.certificate, "key": tls.key}
+        cure = "Make it: tidegate-hub ca issue-server --name ..."
+        return [f"rest.tls.{n}: {p} is not there. {cure}" for n, p in paths.items() if not Path(p).is_file()]
     if settings.rest.host not in {"localhost", "127.0.0.1", "::1"}:
-        return [f"rest.host: {settings.rest.host} is served without TLS. Listen on 127.0.0.1 behind a TLS proxy"]
+        cure = "Set [rest.tls], or listen on 127.0.0.1 behind a TLS proxy"
+        return [f"rest.host: {settings.rest.host} is served without TLS. {cure}"]
     return []
 
 
@@ -116,6 +123,16 @@ def _experts(settings: Settings) -> list[str]:
         except ModelError as error:
             found.append(f"experts.bundles.{model}: {error}. Give the folder of a model bundle")
     return found
+
+
+def _oidc(settings: Settings) -> list[str]:
+    """Its settings and the file of keys; an address is asked when somebody signs in."""
+    try:
+        if settings.oidc is not None:
+            Oidc(settings.oidc)
+    except ConfigError as error:
+        return [str(error)]
+    return []
 
 
 def _plugins(settings: Settings) -> list[str]:

@@ -8,12 +8,13 @@ heard of is not carried out later.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, and_, func, or_
 from sqlmodel import Session, col, select
 
-from cloud_hub import audit
+from cloud_hub import audit, scopes
 from cloud_hub.clock import new_id
 from cloud_hub.errors import HubError
 from cloud_hub.tables import Command, Device
@@ -135,14 +136,23 @@ def cancel(session: Session, command_id: str, who: str, now_us: int) -> tuple[Co
     return row, [_cancel(row)]
 
 
+def _unanswered(now_us: int) -> ColumnElement[bool]:
+    return or_(
+        col(Command.done_us).is_(None),
+        and_(col(Command.state) == "expired", col(Command.done_us) > now_us - int(ASKED_AFTER_S * 1e6)),
+    )
+
+
+def awaited(session: Session, devices: Collection[str], now_us: int) -> set[str]:
+    """Those devices for which something is `waiting`."""
+    query = select(Command.device).where(col(Command.device).in_(devices), _unanswered(now_us)).distinct()
+    return set(session.exec(query))
+
+
 def waiting(session: Session, device: str, now_us: int) -> list[Outgoing]:
     """Messages for a device that has just been born: what it has not answered, and what the hub gave up meanwhile."""
-    rows = session.exec(
-        select(Command).where(Command.device == device, or_(
-            col(Command.done_us).is_(None),
-            and_(col(Command.state) == "expired", col(Command.done_us) > now_us - int(ASKED_AFTER_S * 1e6)),
-        )).order_by(Command.id)
-    ).all()  # fmt: skip
+    query = select(Command).where(Command.device == device, _unanswered(now_us)).order_by(Command.id)
+    rows = session.exec(query).all()
     messages = []
     for row in rows:
         if _asked_after(row) or (row.done_us is None and row.cancelled_us is not None):
@@ -182,7 +192,7 @@ def expire(session: Session, now_us: int) -> list[Outgoing]:
 def get(session: Session, command_id: str) -> Command:
     """The command, or HubError 404."""
     row = session.get(Command, command_id)
-    if row is None:
+    if row is None or not scopes.sees(session, [row.device]):
         raise HubError(404, "No such command", f"'{command_id}' is not known")
     return row
 

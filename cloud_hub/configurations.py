@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import func
 from sqlmodel import Session, col, select
 
-from cloud_hub import audit, configuration_rules, query, twin_batch
+from cloud_hub import audit, configuration_rules, query, scopes, twin_batch
 from cloud_hub.configuration_rules import ours
 from cloud_hub.errors import HubError
 from cloud_hub.owners import RELEASED, REMOVED
@@ -29,7 +29,7 @@ TOGETHER = 500
 def get(session: Session, number: str) -> Configuration:
     """The configuration, or HubError 404."""
     row = session.get(Configuration, number)
-    if row is None:
+    if row is None or not scopes.covers(scopes.of(session), row.scope):
         raise HubError(404, "No such configuration", f"'{number}' is not known")
     return row
 
@@ -45,6 +45,8 @@ def put(session: Session, row: Configuration, max_bytes: int, trace: str) -> tup
         audit.add(session, row.created_us, row.who, "configuration.created", row.id, trace=trace, target=row.target,
                   priority=row.priority)  # fmt: skip
         return row, True
+    if not scopes.covers(scopes.of(session), old.scope):
+        raise HubError(409, "Name is taken", f"'{row.id}' is the name of a configuration beyond this token's scope")
     if not twin.same(old.content, row.content):
         cure = "make another configuration with a higher priority, or delete this one first"
         raise HubError(409, "Content cannot be changed", f"'{row.id}' was created with other content: {cure}")
@@ -135,6 +137,7 @@ def devices(
     chosen = select(ConfigurationDevice).where(
         ConfigurationDevice.configuration == number, ConfigurationDevice.device > after
     )
+    chosen = scopes.only(session, chosen, col(ConfigurationDevice.device))
     if state:
         chosen = chosen.where(ConfigurationDevice.state == state)
     return list(session.exec(chosen.order_by(ConfigurationDevice.device).limit(limit)))

@@ -105,8 +105,8 @@ class Configurator:
 def affected(session: Session) -> list[str]:
     """Every device that a configuration targets now, or did at the last look."""
     found = set(session.exec(select(ConfigurationDevice.device).distinct()))
-    for target in session.exec(select(Configuration.target).distinct()):
-        found.update(query.devices(session, target))
+    for row in session.exec(select(Configuration)):
+        found.update(query.devices(session, row.target, scope=row.scope))
     return sorted(found)
 
 
@@ -191,7 +191,7 @@ def _layers(session: Session, names: Collection[str]) -> dict[str, list[Layer]]:
     found: dict[str, list[Layer]] = {}
     for row in session.exec(select(Configuration)):
         layer = Layer(id=row.id, priority=row.priority, created_us=row.created_us, content=row.content)
-        for device in query.devices(session, row.target, only=names):
+        for device in query.devices(session, row.target, only=names, scope=row.scope):
             found.setdefault(device, []).append(layer)
     return found
 

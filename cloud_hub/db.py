@@ -18,6 +18,7 @@ from sqlmodel import Session
 
 from cloud_hub import locks
 from cloud_hub.engine import WAIT_S, fits, is_postgres, open_engine, said
+from cloud_hub.roles import Scope
 from cloud_hub.schema import migrate
 from cloud_hub.tables import Meta
 from shared.errors import NotReady
@@ -43,20 +44,21 @@ class Database:
             raise
 
     @contextmanager
-    def read(self) -> Iterator[Session]:
-        """A session for reading; everything it reads is of one moment."""
+    def read(self, *, scope: Scope = None) -> Iterator[Session]:
+        """A session for reading; everything it reads is of one moment, and within `scope` where one is given."""
         with _translated(), Session(self._reads, expire_on_commit=False) as session:
+            session.info["scope"] = scope
             yield session
 
     @contextmanager
-    def write(self, *devices: str) -> Iterator[Session]:
+    def write(self, *devices: str, scope: Scope = None) -> Iterator[Session]:
         """A session for one transaction; committed at the end, rolled back on any exception.
 
-        With `devices`, it may change their rows only, and add to the audit trail.
+        With `devices`, it may change their rows only, and add to the audit trail. `scope` is as in `read`.
         """
         # SQLite has one writer; who waits for this lock goes on at once, who waits for the file's sleeps.
         with _translated(), self._writing, Session(self._writes, expire_on_commit=False) as session, session.begin():
-            session.info["devices"] = frozenset(devices)
+            session.info["devices"], session.info["scope"] = frozenset(devices), scope
             if is_postgres(self.engine):
                 locks.take(session.connection(), devices)
             yield session
@@ -66,7 +68,7 @@ class Database:
         self.engine.dispose()
 
     def _hub_epoch(self) -> str:
-        """This hub's life; `restore` will begin another."""
+        """This hub's life; `restore` begins another."""
         with self.write() as session:
             row = session.get(Meta, "hub_epoch")
             if row is None:

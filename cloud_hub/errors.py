@@ -14,3 +14,14 @@ class HubError(TidegateError):
     def __init__(self, status: int, title: str, detail: str, **more: str) -> None:
         super().__init__(f"{title}: {detail}")
         self.status, self.title, self.detail, self.more = status, title, detail, more
+
+
+class BackupError(TidegateError):
+    """A backup cannot be made, or is not what it should be; nothing was changed."""
+
+
+class WrongToken(HubError):
+    """What was sent as a token never was one: a guess, and counted as such."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(401, "Not signed in", detail)

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlmodel import Session, col, select
 
-from cloud_hub import audit
+from cloud_hub import audit, scopes
 from cloud_hub.clock import new_id, new_trace
 from cloud_hub.errors import HubError
 from cloud_hub.tables import Action, AlarmRow, Incident
@@ -30,6 +30,8 @@ def alarm_changed(session: Session, device: str, alarm: Alarm, now_us: int, trac
     if alarm.state == "cleared":
         if row is not None and row.cleared_us is None:
             row.state, row.cleared_us = "cleared", alarm.t_us
+            audit.add(session, now_us, device, "alarm.cleared", alarm.metric, device=device, trace=trace,
+                      incident=row.incident)  # fmt: skip
             settle(session, row.incident, now_us)
         return
     if row is not None:
@@ -95,7 +97,7 @@ def diagnosed(session: Session, incident_id: str, diagnosis: dict[str, Any], now
 def get(session: Session, incident_id: str) -> Incident:
     """The incident, or HubError 404."""
     incident = session.get(Incident, incident_id)
-    if incident is None:
+    if incident is None or not scopes.sees(session, [incident.device]):
         raise HubError(404, "No such incident", f"'{incident_id}' is not known")
     return incident
 

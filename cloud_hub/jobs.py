@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import closing
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, bindparam, func, insert, literal, or_, select, update
@@ -16,7 +18,7 @@ from sqlalchemy.exc import OperationalError
 from sqlmodel import Session, col
 from sqlmodel import select as rows_of
 
-from cloud_hub import audit, job_kinds, query
+from cloud_hub import audit, job_kinds, query, scopes
 from cloud_hub.clock import new_id
 from cloud_hub.db import Database
 from cloud_hub.errors import HubError
@@ -63,15 +65,20 @@ def cancel(session: Session, number: str, now_us: int, who: str) -> Job:
 def get(session: Session, number: str, *, lock: bool = False) -> Job:
     """The job, or HubError 404."""
     row = session.get(Job, number, with_for_update=lock)
-    if row is None:
+    if row is None or not scopes.covers(scopes.of(session), row.scope):
         raise HubError(404, "No such job", f"'{number}' is not known")
     return row
 
 
 def newest(session: Session, state: str, limit: int) -> list[Job]:
-    """The newest jobs first."""
-    chosen = rows_of(Job).order_by(col(Job.id).desc()).limit(limit)
-    return list(session.exec(chosen.where(Job.state == state) if state else chosen))
+    """The newest jobs first: those that reach no further than the session's scope."""
+    chosen = rows_of(Job).order_by(col(Job.id).desc())
+    chosen = chosen.where(Job.state == state) if state else chosen
+    if (scope := scopes.of(session)) is None:
+        return list(session.exec(chosen.limit(limit)))
+    found = session.exec(chosen.where(col(Job.scope).is_not(None)).execution_options(yield_per=TOGETHER))
+    with closing(found):
+        return list(islice((job for job in found if scopes.covers(scope, job.scope)), limit))
 
 
 def counts(session: Session, numbers: Sequence[str]) -> dict[str, dict[str, int]]:
@@ -86,6 +93,7 @@ def counts(session: Session, numbers: Sequence[str]) -> dict[str, dict[str, int]
 def devices(session: Session, number: str, *, state: str, after: str, limit: int) -> list[JobDevice]:
     """What became of its devices, by id, a page at a time."""
     chosen = rows_of(JobDevice).where(JobDevice.job == number, JobDevice.device > after)
+    chosen = scopes.only(session, chosen, col(JobDevice.device))
     if state:
         chosen = chosen.where(JobDevice.state == state)
     return list(session.exec(chosen.order_by(JobDevice.device).limit(limit)))
@@ -126,7 +134,7 @@ def _pending(session: Session, job: Job) -> list[str]:
 
 def _begin(session: Session, job: Job, now_us: int) -> None:
     """Freeze the set of devices."""
-    found = query.matching(session, job.query).subquery()
+    found = query.matching(session, job.query, job.scope).subquery()
     values = {"job": literal(job.id), "device": found.c.id, "state": literal("pending"), "reason": literal(""),
               "command": literal(""), "t_us": literal(now_us)}  # fmt: skip
     rows = select(*(value.label(name) for name, value in values.items()))

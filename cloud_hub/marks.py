@@ -22,6 +22,8 @@ TOGETHER = 500
 
 _RAISE = update(HighWater).where(col(HighWater.id) == bindparam("b_id")).values(upto=bindparam("b_upto"))
 
+_MAKE = insert(HighWater).returning(col(HighWater.id), sort_by_parameter_order=True)
+
 
 @dataclass(slots=True)
 class Mark:
@@ -38,23 +40,30 @@ class Marks:
     def __init__(self, session: Session) -> None:
         self._connection = session.connection()
         self._marks: dict[Key, Mark] = {}
+        self._asked: set[Key] = set()
 
     def load(self, keys: Iterable[Key]) -> None:
         """Read those that are there; one that is not is made by its first `get`."""
-        missing = sorted(set(keys) - self._marks.keys())
+        missing = sorted(set(keys) - self._asked)
+        self._asked.update(missing)
         for start in range(0, len(missing), TOGETHER):
             self._read(missing[start : start + TOGETHER])
 
     def get(self, key: Key) -> Mark:
         """The mark of one stream, made at 0 when it is new."""
         if key not in self._marks:
-            self._read([key])
-        mark = self._marks.get(key)
-        if mark is None:
-            row = dict(zip(("device", "epoch", "stream"), key, strict=True))
-            made = self._connection.execute(insert(HighWater).returning(col(HighWater.id)), row | {"upto": 0})
-            mark = self._marks[key] = Mark(source=made.scalar_one() or 0, upto=0, saved=0)
-        return mark
+            self.make([key])
+        return self._marks[key]
+
+    def make(self, keys: Iterable[Key]) -> None:
+        """Make those at 0 that are new, by one statement."""
+        keys = list(keys)
+        self.load(keys)
+        new = [key for key in keys if key not in self._marks]
+        if new:
+            rows = [dict(zip(("device", "epoch", "stream"), key, strict=True)) | {"upto": 0} for key in new]
+            for key, source in zip(new, self._connection.execute(_MAKE, rows).scalars(), strict=True):
+                self._marks[key] = Mark(source=source or 0, upto=0, saved=0)
 
     def save(self) -> None:
         """Write those that were raised."""

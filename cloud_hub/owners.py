@@ -16,8 +16,10 @@ CONFIGURATION = "configuration:"
 JOB = "job:"
 RELEASED = "released:"
 REMOVED = "removed:"
-RESERVED = (CONFIGURATION, JOB, RELEASED, REMOVED)
-"""No name of a person begins so. Device ids hold no colon."""
+PERSON = "oidc:"
+"""Begins the name of whoever signed in by OIDC, so that no issuer can make one of the hub's own names."""
+RESERVED = (CONFIGURATION, JOB, RELEASED, REMOVED, PERSON)
+"""No token's name begins so. Device ids hold no colon."""
 
 
 def owned(owners: State, desired: State, patch: State, who: str) -> State:

@@ -21,11 +21,22 @@ class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class RestTls(_Table):
+    """PEM files with which REST is served over TLS."""
+
+    certificate: str
+    key: str
+
+
 class Rest(_Table):
-    """Where REST listens."""
+    """Where REST listens; over TLS when `tls` is set. `proxies`: whose word on the client's address (X-Forwarded-For)
+    is believed.
+    """
 
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65535)
+    tls: RestTls | None = None
+    proxies: list[str] = ["127.0.0.1"]
 
 
 class MqttTls(_Table):
@@ -37,11 +48,16 @@ class MqttTls(_Table):
 
 
 class Mqtt(_Table):
-    """The broker; `client_id` names the hub's session there."""
+    """The broker; `client_id` names the hub's session there. `fallback` are tried in order when it is away.
+
+    Each device may bring `device_rate` messages a second (0: any number); what is beyond is refused and counted.
+    """
 
     address: str = "127.0.0.1:1883"
     client_id: str = "tidegate-hub"
     tls: MqttTls | None = None
+    fallback: list[str] = []
+    device_rate: float = Field(default=1000.0, ge=0)
 
 
 class Discovery(_Table):
@@ -58,6 +74,12 @@ class Twins(_Table):
     aws_alias: bool = False
     aws_max_bytes: int = Field(default=8192, ge=1024)
     aws_key_file: str = ""
+
+
+class Ca(_Table):
+    """Certificates of devices are good for `device_days` days; devices renew them at two thirds of that."""
+
+    device_days: float = Field(default=30.0, gt=0, le=825)
 
 
 class Configurations(_Table):
@@ -119,6 +141,36 @@ class Autoscale(_Table):
     watch_s: float = Field(default=300.0, ge=0)
 
 
+class Oidc(_Table):
+    """People by OpenID Connect: bearer tokens of `issuer` for `audience`, signed by a key of its JWKS (file or URL).
+
+    `roles` maps a value of the claim `roles_claim` to roles of the hub, with spaces between. `scope_claim` names a
+    claim with asset paths; without the setting everybody sees the whole hub. `mfa` are values of acr, amr or acrs:
+    one must be there for administrative changes.
+    """
+
+    issuer: str = Field(min_length=1)
+    audience: str = Field(min_length=1)
+    jwks_file: str = ""
+    jwks_url: str = ""
+    who_claim: str = Field(default="sub", min_length=1)
+    roles_claim: str = Field(default="roles", min_length=1)
+    roles: dict[str, str] = {}
+    scope_claim: str = ""
+    mfa: list[str] = Field(default=["mfa"], min_length=1)
+    leeway_s: float = Field(default=30.0, ge=0, le=300)
+
+
+class Retention(_Table):
+    """Days that rows are kept; 0: for ever."""
+
+    telemetry_days: float = Field(default=0.0, ge=0)
+    events_days: float = Field(default=0.0, ge=0)
+    escalations_days: float = Field(default=0.0, ge=0)
+    history_days: float = Field(default=0.0, ge=0)
+    jobs_days: float = Field(default=0.0, ge=0)
+
+
 class Settings(BaseSettings):
     """The whole hub. `state_dir` holds the database unless `database` names another."""
 
@@ -137,6 +189,9 @@ class Settings(BaseSettings):
     glm: Glm = Glm()
     actions: Actions = Actions()
     autoscale: Autoscale = Autoscale()
+    ca: Ca = Ca()
+    oidc: Oidc | None = None
+    retention: Retention = Retention()
 
     @property
     def database_url(self) -> str:

@@ -33,6 +33,10 @@ class Refused(ValueError):
         self.code = code
 
 
+class WrongSignature(Refused):
+    """Signed with another secret: a guess."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """A request as it came over the wire: path and query undecoded, header values as latin-1 text."""
@@ -62,7 +66,7 @@ def verify(request: Request, now_s: float, secret_of: Callable[[str], str | None
     text = string_to_sign(stamp, scope, canonical_request(request, signed, digest))
     wanted = _hmac(signing_key(secret, found["date"], found["region"], found["service"]), text).hex()
     if not hmac.compare_digest(wanted, found["signature"]):
-        raise Refused(
+        raise WrongSignature(
             "SignatureDoesNotMatch",
             "The request signature we calculated does not match the signature you provided. Check your AWS Secret "
             "Access Key and signing method.",

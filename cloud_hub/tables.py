@@ -36,7 +36,10 @@ class Meta(SQLModel, table=True):
 
 
 class Device(SQLModel, table=True):
-    """A device as its last birth told. `tags` are the hub's own words about it: no device ever sees them."""
+    """A device as its last birth told. `tags` are the hub's own words about it: no device ever sees them.
+
+    `asset_path` is what the device claims, `assigned_path` what a person said: only that counts for scopes.
+    """
 
     __tablename__ = "devices"
     id: str = Field(primary_key=True)
@@ -54,6 +57,7 @@ class Device(SQLModel, table=True):
     tags_version: int = _big(default=0)
     born_us: int = _big(default=0)
     seen_us: int = _big(default=0)
+    assigned_path: str = ""
 
 
 class HighWater(SQLModel, table=True):
@@ -230,7 +234,10 @@ class Command(SQLModel, table=True):
 
 
 class Job(SQLModel, table=True):
-    """One change or command for every device that a query finds. `content` is the patch, or the command."""
+    """One change or command for every device that a query finds. `content` is the patch, or the command.
+
+    With `scope` only devices below these asset paths are found, whatever the query says.
+    """
 
     __tablename__ = "jobs"
     id: str = Field(primary_key=True)
@@ -246,6 +253,7 @@ class Job(SQLModel, table=True):
     deadline_us: int = _big()
     ended_us: int | None = _big(default=None)
     traceparent: str = ""
+    scope: list[str] | None = Field(default=None, sa_column=Column(_JSON))
 
 
 class JobDevice(SQLModel, table=True):
@@ -263,7 +271,10 @@ class JobDevice(SQLModel, table=True):
 
 
 class Configuration(SQLModel, table=True):
-    """Desired state for every device that a query finds; the highest priority wins each path, then the newest."""
+    """Desired state for every device that a query finds; the highest priority wins each path, then the newest.
+
+    With `scope` only devices below these asset paths are found, whatever the target says.
+    """
 
     __tablename__ = "configurations"
     id: str = Field(primary_key=True)
@@ -274,6 +285,7 @@ class Configuration(SQLModel, table=True):
     labels: dict[str, Any] = _object()
     who: str
     created_us: int = _big()
+    scope: list[str] | None = Field(default=None, sa_column=Column(_JSON))
 
 
 class ConfigurationDevice(SQLModel, table=True):
@@ -356,9 +368,10 @@ class ScaleStep(SQLModel, table=True):
 
 
 class AuditRow(SQLModel, table=True):
-    """Who did what, when, with which result; each row's hash covers the one before."""
+    """Who did what, when, with which result; each row's hash covers the one before. Triggers refuse to change it."""
 
     __tablename__ = "audit"
+    __table_args__ = (Index("audit_by_device", "device", "seq"), Index("audit_by_time", "t_us"))
     seq: int | None = Field(default=None, sa_column=Column(_SERIAL, primary_key=True))
     t_us: int = _big()
     who: str
@@ -371,7 +384,10 @@ class AuditRow(SQLModel, table=True):
 
 
 class Token(SQLModel, table=True):
-    """A REST token; only its SHA-256 is stored."""
+    """A REST token; only its SHA-256 is stored. `role` is one role or more, with spaces between.
+
+    `scope` None is the whole hub, else the asset paths below which it sees devices.
+    """
 
     __tablename__ = "tokens"
     id: str = Field(primary_key=True)
@@ -379,4 +395,55 @@ class Token(SQLModel, table=True):
     role: str
     digest: str = Field(unique=True)
     created_us: int = _big()
+    revoked_us: int | None = _big(default=None)
+    expires_us: int | None = _big(default=None)
+    scope: list[str] | None = Field(default=None, sa_column=Column(_JSON))
+
+
+class LockoutRow(SQLModel, table=True):
+    """An address that guessed tokens and is not listened to until then."""
+
+    __tablename__ = "lockouts"
+
+    address: str = Field(primary_key=True)
+    until_us: int = _big()
+
+
+class Identity(SQLModel, table=True):
+    """How this hub stands to a device's identity. `proof_us` is the time in its newest proof: none counts twice."""
+
+    __tablename__ = "identities"
+    device: str = Field(primary_key=True)
+    revoked_us: int | None = _big(default=None)
+    reason: str = ""
+    proof_us: int = _big(default=0)
+
+
+class Claim(SQLModel, table=True):
+    """A one-time claim by which a device enrols; only its SHA-256 is stored.
+
+    `key_digest` is the key that used it: a device whose answer got lost may ask again, another one may not.
+    `wrong_us` are the times of the latest wrong tries.
+    """
+
+    __tablename__ = "claims"
+    device: str = Field(primary_key=True)
+    digest: str
+    who: str
+    created_us: int = _big()
+    expires_us: int = _big()
+    used_us: int | None = _big(default=None)
+    key_digest: str = ""
+    wrong_us: list[int] = _list()
+
+
+class CertificateRow(SQLModel, table=True):
+    """A client certificate that this hub's CA issued; `serial` is hexadecimal."""
+
+    __tablename__ = "certificates"
+    serial: str = Field(primary_key=True)
+    device: str = Field(index=True)
+    cn: str
+    issued_us: int = _big()
+    expires_us: int = _big()
     revoked_us: int | None = _big(default=None)

@@ -1,4 +1,4 @@
-"""tidegate-edge: run, check, status, twin.
+"""tidegate-edge: run, check, status, enrol, twin.
 
 Exit codes: 0 well, 1 something failed, 75 a request waits for the agent, 78 the configuration is wrong.
 """
@@ -19,6 +19,7 @@ EXAMPLES = """examples:
   tidegate-edge check --config edge.toml      what is wrong, and what to do about it
   tidegate-edge run --config edge.toml        work until stopped (what systemd runs)
   tidegate-edge status --config edge.toml     what waits in the outbox
+  tidegate-edge enrol --url https://hub:8443 --ca ca.pem --claim-file claim --config edge.toml
   tidegate-edge twin get --config edge.toml   what is desired and what is reported, as this device knows it
   tidegate-edge twin set settings.period_s=0.5 --config edge.toml
 """
@@ -68,6 +69,30 @@ def _status(path: Path, as_json: bool) -> int:
     for stream, first, last, reason in found["lost"]:
         print(f"  {stream:<11} {reason}: {first}..{last}")
     return 0
+
+
+def _enrol(arguments: argparse.Namespace) -> int:
+    from edge_agent.config import read  # noqa: PLC0415
+    from edge_agent.keep import state_dir  # noqa: PLC0415
+    from edge_agent.link import trust  # noqa: PLC0415
+
+    device = read(arguments.config)[0].device
+    try:
+        claim = arguments.claim_file.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(str(arguments.claim_file), f"cannot be read ({error})", "Give the claim in a file") from error
+    folder = str(state_dir(device.state_dir))
+    until = trust.enrol(device.id, folder, arguments.url, claim, str(arguments.ca))
+    print(
+        f"{device.id} is enrolled until {until}; the agent renews by itself. Delete {arguments.claim_file}: it is used"
+    )
+    return 0
+
+
+def _enrol_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--url", required=True, help="the hub's REST, such as https://hub.plant.example:8443")
+    command.add_argument("--claim-file", required=True, type=Path, help="file with the claim (tidegate-hub ca claim)")
+    command.add_argument("--ca", required=True, type=Path, help="the hub's CA (tidegate-hub ca show)")
 
 
 def _twin(arguments: argparse.Namespace) -> int:
@@ -124,19 +149,25 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"tidegate {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     texts = {"run": "work until stopped", "check": "validate configuration and installation",
-             "status": "what the outbox holds", "twin": "the twin, seen and changed on site"}  # fmt: skip
+             "status": "what the outbox holds",
+             "enrol": "get a certificate of the hub, for a one-time claim",
+             "twin": "the twin, seen and changed on site"}  # fmt: skip
     for name, text in texts.items():
         command = commands.add_parser(name, help=text, description=text)
         if name == "twin":
             _twin_arguments(command)
             continue
         _config_argument(command)
+        if name == "enrol":
+            _enrol_arguments(command)
         if name == "status":
             command.add_argument("--json", action="store_true", help="print it as JSON")
     arguments = parser.parse_args(argv)
     try:
         if arguments.command == "twin":
             return _twin(arguments)
+        if arguments.command == "enrol":
+            return _enrol(arguments)
         if arguments.command == "status":
             return _status(arguments.config, arguments.json)
         return {"run": _run, "check": _check}[arguments.command](arguments.config)

@@ -18,8 +18,10 @@ from edge_agent import clock, health, processes
 from edge_agent.commandlink import STEP_S, CommandLink
 from edge_agent.commands import Commands, Verb
 from edge_agent.config import Config, Settings
+from edge_agent.disk import Disk
 from edge_agent.intake import Intake
 from edge_agent.keep import Keep, state_dir
+from edge_agent.link.trust import Trust
 from edge_agent.link.uplink import Uplink
 from edge_agent.loop import Loop
 from edge_agent.models.slot import ModelSlot
@@ -30,7 +32,7 @@ from edge_agent.twinlink import TwinLink
 from shared import PROTOCOL, VERSION
 from shared.codec import decode, from_plain, plain
 from shared.errors import ConfigError
-from shared.messages import Birth, EscalationAnswer, Event
+from shared.messages import Birth, EscalationAnswer, Event, Level
 from shared.mqtt import Inbound
 from shared.profile import DeviceProfile
 from shared.thresholds import JudgeState
@@ -46,11 +48,13 @@ class Agent:
         self._started_us, self._missing = clock.now_us(), health.missing(profile)
         folder = state_dir(config.device.state_dir)
         self.loop = Loop()
-        self._keep = Keep(folder / "kept.sqlite")
+        self._disk = Disk(folder)
+        self._told: dict[str, str] = {}
+        self._keep = Keep(folder / "kept.sqlite", self._disk)
         self._boot: int = self._keep.get("boot", 0) + 1
         self._keep.put("boot", self._boot)
         self._outbox = Outbox(
-            folder / "outbox.sqlite", int(config.outbox.max_mb * 1e6), f"{secrets.randbits(64):016x}",
+            folder / "outbox.sqlite", int(config.outbox.max_mb * 1e6), f"{secrets.randbits(64):016x}", self._disk,
             keep_s={"telemetry": config.outbox.telemetry_keep_s, "event": config.outbox.event_keep_s},
         )  # fmt: skip
         rules = Rules(config.hard_limits, self._keep.get("alarms", {}, dict[str, JudgeState]))
@@ -59,12 +63,14 @@ class Agent:
         self._models = [ModelSlot(m, self.loop.post, self._intake.take, self._report_device) for m in config.models]
         feeds = {m.frames: [s.frame for s in self._models if s.frames == m.frames] for m in config.models}
         self._sampling = Sampling(self.loop, config.collectors, self._intake.take, feeds)
+        self._trust = Trust(config.device.id, config.device.state_dir, health.clock_quality)
         self._uplink = Uplink(
             config, self._outbox, self._keep.get("hub_epoch", ""), self.loop.post,
-            birth=self._birth, on_fetch=self._fetch, on_message=self._received,
+            birth=self._birth, on_fetch=self._fetch, on_message=self._received, enrolled=self._trust.tls(),
         )  # fmt: skip
         self._twin = TwinLink(self._keep, self._uplink.publish)
-        self._commands = CommandLink(Commands(self._keep, self._verbs()), self._uplink.publish)
+        commands = Commands(self._keep, self._verbs())
+        self._commands = CommandLink(commands, self._uplink.publish, self._trust.refusal, self._trust.clock)
         self._use_twin(rules)
 
     def run(self) -> None:
@@ -81,6 +87,7 @@ class Agent:
         if (period := health.watchdog_period_s()) is not None:
             self.loop.every(period, lambda: health.notify("WATCHDOG=1"))
         self._uplink.start()
+        self._trust.start(on_renewed=self._uplink.renew)
         self._intake.take([Event(t_us=clock.now_us(), source="agent", text="started", fields={"boot": self._boot})])
         self._report_device()
         health.notify("READY=1")
@@ -94,6 +101,22 @@ class Agent:
         self._intake.expire()
         self._uplink.tick()
         self._twin.tick()
+        self._look_after_disk()
+
+    def _look_after_disk(self) -> None:
+        """Take the reserve back when there is room, and tell what became of the stores: log, event and twin."""
+        if self._disk.recovered():
+            self._outbox.relax()
+        state = {"disk": "full" if self._disk.full else "", **self._disk.damaged}
+        changed = {name: reason for name, reason in state.items() if self._told.get(name, "") != reason}
+        if not changed:
+            return
+        self._told = state
+        for name, reason in changed.items():
+            level: Level = "error" if reason else "info"
+            text = f"{name}: {reason or 'well again'}"
+            self._intake.take([Event(t_us=clock.now_us(), source="stores", text=text, level=level)])
+        self._report_device()
 
     def _close(self) -> None:
         health.notify("STOPPING=1")
@@ -101,6 +124,7 @@ class Agent:
             model.stop()
         self._intake.commit()
         self._commands.close()
+        self._trust.stop()
         self._uplink.stop()
         self._sampling.close()
         self._outbox.close()
@@ -165,7 +189,7 @@ class Agent:
             device=self._config.device.id, session=session, t_us=clock.now_us(), protocol=PROTOCOL,
             epoch=self._outbox.epoch, profile=self._profile.name, version=VERSION,
             asset_path=self._config.device.asset_path, clock=health.clock_quality(),
-            metrics=self._sampling.metrics + models + health.METRICS, acked=dict(self._outbox.acked),
+            metrics=self._sampling.metrics + models + health.METRICS, acked=dict(self._outbox.acked.items()),
         )  # fmt: skip
 
     def _report_device(self) -> None:
@@ -174,6 +198,7 @@ class Agent:
                       "python": platform.python_version()},
             "profile": {"name": self._profile.name, "missing": self._missing},
             "link": {"found_by": self._uplink.finder.found_by, "epoch": self._outbox.epoch},
+            "stores": {"disk": "", "outbox.sqlite": "", "kept.sqlite": ""} | self._told,
             "commands": self._commands.commands.names,
             "models": {model.name: model.state for model in self._models},
         }  # fmt: skip

@@ -51,8 +51,9 @@ def _link(config: Config) -> list[str]:
     if config.link.address:
         try:
             host, _ = parse_address(config.link.address, "link.address")
-            if config.link.tls is None and host not in {"localhost", "127.0.0.1", "::1"}:
-                found.append(f"link: {host} is reached without TLS. Set [link.tls] (docs/configuration.md)")
+            enrolled = (Path(config.device.state_dir) / "pki" / "device.pem").is_file()
+            if config.link.tls is None and not enrolled and host not in {"localhost", "127.0.0.1", "::1"}:
+                found.append(f"link: {host} is reached without TLS. Enrol the device, or set [link.tls]")
         except ConfigError as error:
             found.append(str(error))
     tls = config.link.tls

@@ -26,3 +26,8 @@ def new_trace() -> str:
 def monotonic_s() -> float:
     """Seconds on the monotonic clock, for intervals."""
     return time.monotonic()
+
+
+def boottime_s() -> float:
+    """Seconds on a clock that also counts while the machine sleeps, for intervals of hours and days."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

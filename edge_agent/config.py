@@ -43,7 +43,8 @@ class LinkTls(_Table, frozen=True):
 
 
 class Link(_Table, frozen=True):
-    """Where the broker is: found by zeroconf when `discover`, else (or failing that) at `address`.
+    """Where the broker is: at `address`, else at the first of `fallback` that leads to a hub, else, when `discover`,
+    where zeroconf announces one that TLS proves.
 
     `hub` names the one hub whose announcement is believed; any when it is empty.
     """
@@ -55,10 +56,14 @@ class Link(_Table, frozen=True):
     tls: LinkTls | None = None
     resend_s: float = 5.0
     replay_kb_s: float = 2000.0
+    heartbeat_s: float = 30.0
+    fallback: list[str] = []
 
     def __post_init__(self) -> None:
         if not 1 <= self.replay_kb_s <= 1e6:
             raise ValueError("replay_kb_s must be within 1..1000000")
+        if not 1 <= self.heartbeat_s <= 3600:
+            raise ValueError("heartbeat_s must be within 1..3600")
         if not 0.1 <= self.resend_s <= 3600:
             raise ValueError("resend_s must be within 0.1..3600")
 

@@ -54,8 +54,10 @@ class Intake:
         """Everything pending into the outbox, durable when this returns True; then let the link send it."""
         trace = clock.new_trace()
         lots = [Lot(stream=stream, items=items, trace=trace) for stream, items in self._pending.items() if items]
-        if not lots:
-            return True
+        # What cannot be stored must not hold back an alarm that can.
+        return not lots or self._accepted(lots) or self._accepted([lot for lot in lots if lot.stream == "alarm"])
+
+    def _accepted(self, lots: list[Lot]) -> bool:
         try:
             self._outbox.accept(lots, clock_quality(), clock.now_us())
         except OutboxFull as error:
@@ -66,7 +68,7 @@ class Intake:
                 self._tell(lot)
             self._pending[lot.stream] = []
         self._pump()
-        return True
+        return bool(lots)
 
     def expire(self) -> None:
         """Give up what is older than it may be; a clock that nobody set tells no age."""

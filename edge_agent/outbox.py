@@ -14,9 +14,11 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from edge_agent.disk import Disk, found_damage, found_full
 from edge_agent.keep import open_database
 from shared.codec import decode, encode
 from shared.errors import TidegateError
@@ -74,21 +76,31 @@ class Outbox:
     """The store at `path`. `new_epoch` names the epoch when the file is new or had to be given up.
 
     `keep_s` gives streams an age in seconds above which nobody wants their items; without one they are kept.
+    A file that is found damaged, at the start or in the midst of work, is moved aside, and another `epoch` begins.
     """
 
     def __init__(
-        self, path: Path, max_bytes: int, new_epoch: str, keep_s: Mapping[Stream, float] | None = None
-    ) -> None:
-        self._db = open_database(path, SCHEMA_VERSION, SCHEMA)
-        self._keep_s = dict(keep_s or {})
+        self, path: Path, max_bytes: int, new_epoch: str, disk: Disk | None = None,
+        keep_s: Mapping[Stream, float] | None = None,
+    ) -> None:  # fmt: skip
+        self._path, self._max_bytes, self._new_epoch = path, max_bytes, new_epoch
+        self._disk, self._keep_s = disk or Disk(path.parent, reserve=0), dict(keep_s or {})
+        self._begin()
+
+    def _begin(self) -> None:
+        self._db = open_database(self._path, SCHEMA_VERSION, SCHEMA, self._disk)
+        if reason := unsound(self._db):
+            self._db.close()
+            self._disk.set_aside(self._path, reason)
+            self._db = open_database(self._path, SCHEMA_VERSION, SCHEMA, self._disk)
         if "expires_us" not in {name for _, name, *_ in self._db.execute("PRAGMA table_info(rows)")}:
             self._db.execute("ALTER TABLE rows ADD COLUMN expires_us INTEGER NOT NULL DEFAULT 0")
         self._db.execute(EXPIRY)
         page = self._db.execute("PRAGMA page_size").fetchone()[0]
         self._page: int = page
-        self._max_pages: int = max(64, max_bytes // page)
-        self._db.execute(f"PRAGMA max_page_count={self._max_pages}")
-        self._cap = int(max_bytes * PAYLOAD_SHARE)
+        self._cap = int(self._max_bytes * PAYLOAD_SHARE)
+        self.relax()
+        new_epoch, self._new_epoch = self._new_epoch, sha256(self._new_epoch.encode()).hexdigest()[:16]
         if self._db.execute("SELECT epoch FROM meta").fetchone() is None:
             self._db.execute("INSERT INTO meta VALUES (?)", (new_epoch,))
         self._db.executemany("INSERT OR IGNORE INTO streams VALUES (?, 1, 0)", [(stream,) for stream in STREAMS])
@@ -101,6 +113,31 @@ class Outbox:
         """Close the file."""
         self._db.close()
 
+    def relax(self) -> None:
+        """The file may grow up to its own bound; on a full disk it was held where it stood."""
+        self._hold(self._max_bytes // self._page)
+
+    def _hold(self, pages: int) -> None:
+        self._max_pages = max(64, pages)
+        self._db.execute(f"PRAGMA max_page_count={self._max_pages}")
+
+    def _give_up(self, reason: str) -> None:
+        """The file cannot be right: begin another, in another epoch. What it held and the hub lacks cannot be known."""
+        self._db.close()
+        self._disk.set_aside(self._path, reason)
+        self._begin()
+
+    def _mended(self, error: BaseException | None) -> bool:
+        """What could be done about a failure: whether it is worth trying once more."""
+        if found_damage(error):
+            self._give_up(str(error))
+            return True
+        if found_full(error) and self._disk.relieve():
+            (pages,) = self._db.execute("PRAGMA page_count").fetchone()
+            self._hold(int(pages))  # from here on new rows take the place of old ones
+            return True
+        return False
+
     # -- in ----------------------------------------------------------------------------------------
 
     def accept(self, lots: Sequence[Lot], clock: ClockQuality, now_us: int = 0) -> None:
@@ -108,6 +145,14 @@ class Outbox:
 
         What is taken while the clock is `unsynced` never expires: nobody knows its age.
         """
+        try:
+            self._accept(lots, clock, now_us)
+        except OutboxFull as error:
+            if not self._mended(error.__cause__):
+                raise
+            self._accept(lots, clock, now_us)
+
+    def _accept(self, lots: Sequence[Lot], clock: ClockQuality, now_us: int) -> None:
         before, size = dict(self.last), self.bytes
         try:
             with self._transaction():
@@ -150,6 +195,14 @@ class Outbox:
     def expire(self, now_us: int) -> int:
         """Give up rows that are too old, to be told to the hub as `expired`; returns how many. Ask only while the clock
         is right."""
+        try:
+            return self._expire(now_us)
+        except sqlite3.DatabaseError as error:
+            if not self._mended(error):
+                raise
+            return 0
+
+    def _expire(self, now_us: int) -> int:
         query = "SELECT stream, first, last, length(payload) FROM rows WHERE expires_us BETWEEN 1 AND ? LIMIT ?"
         old = sorted(self._db.execute(query, (now_us, EXPIRE_TOGETHER)).fetchall())
         if old:
@@ -192,6 +245,14 @@ class Outbox:
 
     def after(self, stream: Stream, seq: int) -> Row | None:
         """The next thing to send of `stream` beyond `seq`: a stored payload, or the word that a range is lost."""
+        try:
+            return self._after(stream, seq)
+        except sqlite3.DatabaseError as error:
+            if not self._mended(error):
+                raise
+            return None
+
+    def _after(self, stream: Stream, seq: int) -> Row | None:
         row = self._db.execute(
             "SELECT first, last, payload, crc, trace FROM rows WHERE stream=? AND last>? ORDER BY first LIMIT 1",
             (stream, seq),
@@ -205,15 +266,24 @@ class Outbox:
         if row is None:
             return None
         first, last, payload, crc, trace = row
-        if zlib.crc32(payload) != crc:
+        if not isinstance(payload, bytes) or zlib.crc32(payload) != crc:
             with self._transaction():
                 self._lose(stream, first, last, "damaged")
-            self.bytes -= len(payload)
-            return self.after(stream, seq)
+            self.bytes -= len(payload or b"")
+            return self._after(stream, seq)
         return Row(stream=stream, last=last, payload=payload, trace=trace)
 
     def forget(self, stream: Stream, upto: int) -> None:
         """The hub holds `stream` up to `upto`: delete it here."""
+        try:
+            self._forget(stream, upto)
+        except sqlite3.DatabaseError as error:
+            if not self._mended(error):
+                raise
+            if not found_damage(error):
+                self._forget(stream, upto)
+
+    def _forget(self, stream: Stream, upto: int) -> None:
         where = (stream, upto)
         with self._transaction():
             (size,) = self._db.execute(
@@ -256,7 +326,7 @@ class Outbox:
             payload, crc = self._db.execute(
                 "SELECT payload, crc FROM rows WHERE stream=? AND first=?", where
             ).fetchone()
-            if zlib.crc32(payload) != crc:
+            if not isinstance(payload, bytes) or zlib.crc32(payload) != crc:
                 self._db.execute("DELETE FROM rows WHERE stream=? AND first=?", where)
                 self._db.execute("INSERT INTO lost VALUES (?, ?, ?, 'damaged')", (stream, start, before))
                 continue
@@ -270,6 +340,47 @@ class Outbox:
     def waiting(self) -> int:
         """Items accepted and not yet acknowledged by the hub, over all streams."""
         return sum(self.last[stream] - self.acked[stream] for stream in STREAMS)
+
+
+def unsound(db: sqlite3.Connection) -> str:
+    """Why rows and numbers do not fit together, though SQLite finds nothing wrong with its pages; or ''."""
+    try:
+        return _gap(db) or _stranger(db)
+    except sqlite3.DatabaseError as error:
+        if not found_damage(error):
+            raise
+        return str(error)
+
+
+def _gap(db: sqlite3.Connection) -> str:
+    """From the acknowledged number on, rows and lost ranges follow each other without a gap up to the next number."""
+    for stream, following, acked in db.execute("SELECT stream, next, acked FROM streams").fetchall():
+        query = "SELECT first, last FROM rows WHERE stream=? UNION ALL SELECT first, last FROM lost WHERE stream=?"
+        expected = None
+        if not all(isinstance(number, int) for number in (following, acked)):
+            return f"{stream}: its numbers are none"
+        for first, last in db.execute(f"{query} ORDER BY 1", (stream, stream)):
+            if not all(isinstance(number, int) for number in (first, last)) or last < first:
+                return f"{stream}: its numbers are none"
+            if (expected is None and not first <= acked + 1 <= last) or expected not in {None, first}:
+                return f"{stream}: {first}..{last} does not follow what is before it"
+            expected = last + 1
+        if following != (acked + 1 if expected is None else expected):
+            return f"{stream}: the next number would be {following}"
+    return ""
+
+
+def _stranger(db: sqlite3.Connection) -> str:
+    """Rows of an unknown stream, or of another epoch than the store's."""
+    if {stream for (stream,) in db.execute("SELECT DISTINCT stream FROM rows")} - set(STREAMS):
+        return "it has a stream of no known name"
+    epochs = db.execute("SELECT epoch FROM meta").fetchall()
+    if len(epochs) > 1 or not all(isinstance(epoch, str) and 0 < len(epoch) <= 32 for (epoch,) in epochs):
+        return "its epoch is none"
+    row = db.execute("SELECT payload, crc, (SELECT epoch FROM meta) FROM rows LIMIT 1").fetchone()
+    if row and isinstance(row[0], bytes) and zlib.crc32(row[0]) == row[1] and decode(Batch, row[0]).epoch != row[2]:
+        return "its rows are of another epoch"
+    return ""
 
 
 def status(path: Path) -> dict[str, Any]:

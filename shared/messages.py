@@ -205,6 +205,7 @@ class Birth:
 
     `session` is new for each connection, so that a late Will cannot end a newer connection. `acked` is up to
     where the device has deleted each stream, on a hub's word: a hub that forgot cannot wait for those again.
+    `protocol` is the newest version that it speaks; a hub passes over streams that it does not know.
     """
 
     device: str
@@ -218,7 +219,7 @@ class Birth:
     asset_path: str = ""
     clock: ClockQuality = "synced"
     metrics: list[Metric] = field(default_factory=list)
-    acked: dict[Stream, int] = field(default_factory=dict)
+    acked: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         device_id(self.device)
@@ -228,8 +229,10 @@ class Birth:
 class Session:
     """The hub's answer to a birth: its own epoch, and up to where it holds each stream of the device's epoch.
 
-    A changed hub epoch tells the device to forget twin versions and to fetch its documents. `reads` are the content
-    types that this hub reads beside plain JSON.
+    A changed hub epoch tells the device to forget twin versions and to fetch its documents. `protocol` is the version
+    that both speak, where they are not `refused`. `heartbeat`: this hub answers heartbeats. `hub_link` names the hub's
+    own connection to the broker: what it said on another one may not have arrived, so documents are fetched again; ''
+    (a hub of old) is always another one. `reads` are the content types that this hub reads beside plain JSON.
     """
 
     hub_epoch: str
@@ -238,6 +241,8 @@ class Session:
     epoch: str
     upto: dict[str, int]
     refused: str = ""
+    heartbeat: bool = False
+    hub_link: str = ""
     reads: list[str] = field(default_factory=list)
 
 
@@ -292,3 +297,17 @@ class CommandResult:
         finite("progress", self.progress)
         if self.progress is not None and not 0 <= self.progress <= 1:
             raise ValueError(f"progress must be within 0..1, not {self.progress}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heartbeat:
+    """A device whose link was silent asks whether anybody hears it; the hub's answer is the same message.
+
+    `session` is the connection's, as in its birth: an answer to an older connection proves nothing.
+    """
+
+    session: str
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.session) <= 64:
+            raise ValueError("session must be 1 to 64 characters")

@@ -8,10 +8,10 @@ Nagle's algorithm is off (78 ms a round trip with it, about 1 ms without).
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import socket
-import ssl
 import struct
 import threading
 import time
@@ -27,6 +27,7 @@ from paho.mqtt.properties import Properties
 from shared.backoff import Backoff
 from shared.codec import JSON, MAX_PAYLOAD
 from shared.errors import ConfigError, NotReady
+from shared.tls import check_dates, client_context
 
 log = logging.getLogger(__name__)
 
@@ -50,11 +51,15 @@ def parse_address(text: str, place: str) -> Address:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tls:
-    """Paths of PEM files for mutual TLS 1.3."""
+    """Paths of PEM files for mutual TLS 1.3, read anew for each attempt to connect.
+
+    With `now_us` the broker's certificate is judged by that time in place of this machine's clock.
+    """
 
     ca: str
     certificate: str
     key: str
+    now_us: Callable[[], int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +68,7 @@ class Inbound:
     (`acknowledge_all` for many).
 
     `response_topic` and `correlation` are MQTT 5's request and response (MQTT 5.0 section 4.10), empty when absent.
+    `signature` is the hub's over topic and payload (shared/signed.py), not verified here.
     """
 
     topic: str
@@ -72,6 +78,7 @@ class Inbound:
     response_topic: str = ""
     correlation: bytes = b""
     content_type: str = ""
+    signature: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +106,8 @@ class Connection:
     """One self-healing MQTT 5 connection.
 
     `locate` returns the broker's address or raises NotReady. `on_message(inbound)`, `on_up()` and
-    `on_down(reason)` are called from the connection's thread. `will()` is asked anew for each attempt.
+    `on_down(reason)` are called from the connection's thread. `will()` is asked anew for each attempt. `more()`:
+    after a try that failed there is another address, which need not wait.
     """
 
     def __init__(
@@ -110,8 +118,9 @@ class Connection:
         on_up: Callable[[], None],
         on_down: Callable[[str], None],
         will: Callable[[], Will] | None = None,
+        more: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._options, self._locate, self._will = options, locate, will
+        self._options, self._locate, self._will, self._more = options, locate, will, more
         self._on_message, self._on_up, self._on_down = on_message, on_up, on_down
         self._backoff = Backoff(0.5, 30.0, random.random)
         self._stopping = threading.Event()
@@ -133,18 +142,33 @@ class Connection:
             client.disconnect()
         self._thread.join(timeout_s)
 
+    def drop(self, reason: str) -> None:
+        """Give this connection up without a goodbye, and make another one. May be called from any thread."""
+        client = self._client
+        sock = client.socket() if client is not None else None
+        if isinstance(sock, socket.socket):
+            self._reason = reason
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
     def publish(
         self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False, traceparent: str = "",
-        response_topic: str = "", correlation: bytes = b"", content_type: str = JSON,
+        response_topic: str = "", correlation: bytes = b"", content_type: str = JSON, signature: str = "",
     ) -> bool:  # fmt: skip
         """Hand a message to the client; False while there is no connection. True is no receipt of any kind."""
         client = self._client
         if client is None or not client.is_connected():
             return False
         properties = _PLAIN
-        if traceparent or response_topic or correlation or content_type != JSON:
-            properties = _properties(content_type, traceparent, response_topic, correlation)
+        if traceparent or response_topic or correlation or signature or content_type != JSON:
+            properties = _properties(content_type, traceparent, response_topic, correlation, signature)
         return client.publish(topic, payload, qos, retain, properties).rc == paho.MQTT_ERR_SUCCESS
+
+    def renew(self) -> None:
+        """Connect anew, with the certificate that lies there now. The Will is not sent; a birth follows at once."""
+        client = self._client
+        if client is not None:
+            client.disconnect()
 
     # -- the thread --------------------------------------------------------------------------------
 
@@ -161,7 +185,8 @@ class Connection:
             if self._up_at and time.monotonic() - self._up_at > STEADY_S:
                 self._backoff.reset()
             self._on_down(self._reason or "connection closed")
-            self._stopping.wait(self._backoff.wait())
+            if self._up_at or not self._more():
+                self._stopping.wait(self._backoff.wait())
 
     def _connect_once(self) -> None:
         host, port = self._locate()
@@ -187,17 +212,31 @@ class Connection:
             reconnect_on_failure=False,
         )
         if self._options.tls is not None:
-            client.tls_set_context(_tls_context(self._options.tls))
+            tls = self._options.tls
+            context = client_context(tls.ca, tls.certificate, tls.key, own_clock=tls.now_us is None)
+            client.tls_set_context(context)
             client.on_socket_register_write = _woken
         if self._will is not None:
             will = self._will()
             client.will_set(will.topic, will.payload, 1, True)
-        client.on_socket_open = _no_delay
+        client.on_socket_open = self._opened
         client.on_connect = self._connected
         client.on_subscribe = self._subscribed
         client.on_message = self._message
         client.on_disconnect = self._disconnected
         return client
+
+    def _opened(self, _client: paho.Client, _data: Any, sock: Any) -> None:
+        """The TLS handshake is done, nothing was said yet; an error ends this attempt."""
+        if isinstance(sock, socket.socket):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        tls = self._options.tls
+        if tls is not None and tls.now_us is not None:
+            try:
+                check_dates(sock, tls.now_us())
+            except OSError:
+                sock.close()
+                raise
 
     def _connected(self, client: paho.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         if reason.is_failure:
@@ -224,7 +263,8 @@ class Connection:
                 topic=message.topic,
                 payload=bytes(message.payload),
                 traceparent=next((value for name, value in pairs if name == "traceparent"), ""),
-                acknowledge=_Receipt(client, message.mid),
+                signature=next((value for name, value in pairs if name == "signature"), ""),
+                acknowledge=_Receipt(client, message.mid, message.qos),
                 response_topic=getattr(message.properties, "ResponseTopic", ""),
                 correlation=getattr(message.properties, "CorrelationData", b""),
                 content_type=getattr(message.properties, "ContentType", ""),
@@ -241,9 +281,10 @@ class _Receipt:
 
     client: paho.Client
     mid: int
+    qos: int
 
     def __call__(self) -> None:
-        self.client.ack(self.mid, 1)
+        self.client.ack(self.mid, self.qos)
 
 
 def acknowledge_all(batch: Iterable[Inbound]) -> None:
@@ -251,7 +292,7 @@ def acknowledge_all(batch: Iterable[Inbound]) -> None:
     together: dict[paho.Client, bytearray] = {}
     for inbound in batch:
         receipt = inbound.acknowledge
-        if isinstance(receipt, _Receipt):
+        if isinstance(receipt, _Receipt) and receipt.qos == 1:
             together.setdefault(receipt.client, bytearray()).extend(_PUBACK.pack(paho.PUBACK, 2, receipt.mid))
         else:
             receipt()
@@ -264,12 +305,15 @@ _PUBACK = struct.Struct("!BBH")
 
 
 def _properties(
-    content_type: str = JSON, traceparent: str = "", response_topic: str = "", correlation: bytes = b""
-) -> Properties:
+    content_type: str = JSON, traceparent: str = "", response_topic: str = "", correlation: bytes = b"",
+    signature: str = "",
+) -> Properties:  # fmt: skip
     properties = Properties(PacketTypes.PUBLISH)
     properties.ContentType = content_type
     if traceparent:
         properties.UserProperty = ("traceparent", traceparent)
+    if signature:
+        properties.UserProperty = ("signature", signature)
     if response_topic:
         properties.ResponseTopic = response_topic
     if correlation:
@@ -281,21 +325,9 @@ _PLAIN = _properties()
 """What most messages carry, made once: nobody changes it."""
 
 
-def _no_delay(_client: paho.Client, _data: Any, sock: Any) -> None:
-    if isinstance(sock, socket.socket):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
 def _woken(_client: paho.Client, _data: Any, _sock: Any) -> None:
     """With this hook set, `publish` and `ack` only queue and wake the loop: one thread alone touches the socket.
 
     Without it paho writes from the caller's thread as well, which is quicker, but two threads in one TLS connection
     break it ("decryption failed or bad record mac": 17 of 60 connections on a busy machine, with the hook 0 of 120).
     """
-
-
-def _tls_context(tls: Tls) -> ssl.SSLContext:
-    context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=tls.ca)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.load_cert_chain(tls.certificate, tls.key)
-    return context

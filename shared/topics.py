@@ -15,6 +15,8 @@ from shared.messages import Stream
 PREFIX = "tidegate/v1"
 AWS = "$aws"
 """Prefix of the alias: `$aws/things/<id>/shadow/...` is what AWS's own clients say."""
+SPARKPLUG = "spBv1.0"
+"""First level of every topic of Sparkplug B (Sparkplug 3.0, section 4.1)."""
 
 Sender = Literal["device", "hub"]
 
@@ -56,6 +58,8 @@ TABLE: tuple[Topic, ...] = (
         for named in ("", "/name/<name>")
         for verb, sender in _SHADOW_VERBS
     ),
+    Topic(rest="heartbeat", sender="device", payload="Heartbeat", qos=0, note="of a link that was silent"),
+    Topic(rest="heartbeat/answer", sender="hub", payload="Heartbeat", qos=0, note="the same, at once"),
 )  # fmt: skip
 
 STREAM_TOPIC: dict[Stream, str] = {

@@ -298,3 +298,12 @@ def test_there_are_two_units() -> None:
     assert [unit.name for unit in UNITS] == ["tidegate-edge.service", "tidegate-hub.service"]
     assert "Type=notify\n" in UNITS[0].read_text("utf-8")
     assert "WatchdogSec=" in UNITS[0].read_text("utf-8")
+
+
+def test_commands_of_the_broker_page_are_understood() -> None:
+    lines = [line for info, body in FENCE.findall(page("broker.md")) if info == "sh" for line in body.splitlines()]
+    lines = [re.split("[#>&]", line)[0] for line in lines if line.startswith("tidegate-hub ")]
+    said = [line.split()[1:] for line in lines]
+    assert len(said) > 8
+    for arguments in said:
+        assert hub_main._parser().parse_args(arguments).command == arguments[0]

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlmodel import Session, col, select
 
-from cloud_hub import audit, commands, incidents, twins
+from cloud_hub import audit, commands, incidents, scopes, twins
 from cloud_hub.actions.policy import judge
 from cloud_hub.clock import new_id
 from cloud_hub.errors import HubError
@@ -70,7 +70,7 @@ def _told(session: Session, action: Action, who: str, kind: str, now_us: int, **
 def get(session: Session, action_id: str) -> Action:
     """The action, or HubError 404."""
     row = session.get(Action, action_id)
-    if row is None:
+    if row is None or not scopes.sees(session, [row.device]):
         raise HubError(404, "No such action", f"'{action_id}' is not known")
     return row
 

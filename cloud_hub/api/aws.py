@@ -14,18 +14,19 @@ from fastapi.responses import JSONResponse, Response
 from sqlmodel import Session
 
 from cloud_hub import aws_key, fleet, sigv4, tokens, twins
-from cloud_hub.api.hub import Caller, Hub, TheHub
-from cloud_hub.clock import new_trace, now_us
+from cloud_hub.api.hub import Caller, Hub, TheHub, admitted, guessed, listens
+from cloud_hub.clock import now_us
 from cloud_hub.errors import HubError
 from cloud_hub.tables import Token
 from shared.codec import MAX_PAYLOAD, encode
-from shared.ids import DEVICE_ID, SHADOW_NAME, TRACEPARENT
+from shared.ids import DEVICE_ID, SHADOW_NAME
 
 router = APIRouter(tags=["aws"])
 
 MODELLED = {
     400: "InvalidRequestException", 403: "ForbiddenException", 404: "ResourceNotFoundException",
     409: "ConflictException", 413: "RequestEntityTooLargeException", 415: "UnsupportedDocumentEncodingException",
+    429: "ThrottlingException",
 }  # fmt: skip
 """The names that AWS's model of this service gives to the twin's codes."""
 
@@ -74,22 +75,24 @@ def _signer(request: Request, body: bytes, hub: Hub) -> Token:
     with hub.db.read() as session:
 
         def secret_of(key_id: str) -> str | None:
-            return aws_key.secret(key, key_id) if key and tokens.living(session, key_id) else None
+            return aws_key.secret(key, key_id) if key and tokens.living(session, key_id, now_us()) else None
 
         return session.get_one(Token, sigv4.verify(signed, now_us() / 1e6, secret_of))
 
 
 def _signed(power: str) -> Callable[[Request, Body], Caller]:
     def check(request: Request, body: Body) -> Caller:
+        hub: Hub = request.app.state.hub
         try:
-            token = _signer(request, body, request.app.state.hub)
-            tokens.require(token, power)
+            listens(hub, request)
+            identity = tokens.identity(_signer(request, body, hub))
+            return admitted(hub, request, identity, power)
         except sigv4.Refused as no:
+            if isinstance(no, sigv4.WrongSignature):
+                guessed(hub, request)
             raise AwsError(403, str(no), no.code) from None
         except HubError as no:
             raise AwsError(no.status, no.detail) from None
-        sent = request.headers.get("traceparent", "")
-        return Caller(who=token.name, trace=sent if TRACEPARENT.match(sent) else new_trace())
 
     return check
 
@@ -122,7 +125,7 @@ def _ask(session: Session, hub: Hub, thing: str, name: str | None, verb: str, bo
 
 
 def _change(hub: Hub, thing: str, name: str | None, verb: str, body: bytes, caller: Caller) -> Response:
-    with hub.db.write() as session:
+    with hub.db.write(scope=caller.scope) as session:
         accepted, messages = _ask(session, hub, thing, name, verb, body, caller)
     hub.publish(messages)
     hub.ring("actions")
@@ -137,7 +140,7 @@ def _json(content: Any) -> Response:
 @router.get("/things/{thing}/shadow")
 def get_thing_shadow(thing: str, hub: TheHub, caller: Reader, name: str | None = None) -> Response:
     """GetThingShadow."""
-    with hub.db.read() as session:
+    with hub.db.read(scope=caller.scope) as session:
         return _json(_ask(session, hub, thing, name, "get", b"", caller)[0])
 
 
@@ -155,7 +158,7 @@ def delete_thing_shadow(thing: str, hub: TheHub, caller: Operator, name: str | N
 
 @router.get("/api/things/shadow/ListNamedShadowsForThing/{thing}")
 def list_named_shadows_for_thing(
-    thing: str, hub: TheHub, _caller: Reader, page_size: Annotated[str, Query(alias="pageSize")] = str(MAX_PAGE),
+    thing: str, hub: TheHub, caller: Reader, page_size: Annotated[str, Query(alias="pageSize")] = str(MAX_PAGE),
     after: Annotated[str, Query(alias="nextToken")] = "",
 ) -> Response:  # fmt: skip
     """ListNamedShadowsForThing. The token of the next page is the last name of this one."""
@@ -164,7 +167,7 @@ def list_named_shadows_for_thing(
         raise AwsError(400, f"pageSize must be 1 to {MAX_PAGE}")
     if after and not SHADOW_NAME.match(after):
         raise AwsError(400, "Invalid nextToken")
-    with hub.db.read() as session:
+    with hub.db.read(scope=caller.scope) as session:
         _known(session, thing)
         found = twins.names(session, thing, after, size + 1)
     page = {"results": found[:size], "timestamp": now_us() // 1_000_000}

@@ -51,7 +51,7 @@ async def send(device: str, body: CommandBody, response: Response, hub: TheHub, 
     row = await run_in_threadpool(_create, hub, caller, device, body)
     if not body.wait:
         return row
-    row = await _ended(hub, row.id, body.timeout_s)
+    row = await _ended(hub, caller, row.id, body.timeout_s)
     if row.done_us is None:
         detail = f"command {row.id} is {row.state} after {body.timeout_s:g} s; look later, or cancel it"
         raise HubError(504, "The device has not answered in time", detail, command=row.id)
@@ -61,7 +61,7 @@ async def send(device: str, body: CommandBody, response: Response, hub: TheHub, 
 
 def _create(hub: Hub, caller: Caller, device: str, body: CommandBody) -> Command:
     life_s = body.life_s or (commands.DEFAULT_LIFE_S if body.mode == "direct" else QUEUED_LIFE_S)
-    with hub.db.write() as session:
+    with hub.db.write(scope=caller.scope) as session:
         if fleet.device(session, device).state != "online" and body.mode == "direct":
             cure = "try again when it is, or send it queued (mode 'queued')"
             raise HubError(404, "Device is offline", f"'{device}' is not connected; {cure}")
@@ -73,13 +73,13 @@ def _create(hub: Hub, caller: Caller, device: str, body: CommandBody) -> Command
     return row
 
 
-async def _ended(hub: Hub, command_id: str, timeout_s: float) -> Command:
+async def _ended(hub: Hub, caller: Caller, command_id: str, timeout_s: float) -> Command:
     """The command when it has ended, or as it stands after `timeout_s`. Holds neither thread nor session meanwhile."""
     deadline = time.monotonic() + timeout_s
     with hub.bells.expect(command_id) as bell:
         while True:
             bell.clear()
-            row = await run_in_threadpool(_look, hub, command_id)
+            row = await run_in_threadpool(_look, hub, caller, command_id)
             left = deadline - time.monotonic()
             if row.done_us is not None or left <= 0:
                 return row
@@ -87,8 +87,8 @@ async def _ended(hub: Hub, command_id: str, timeout_s: float) -> Command:
                 await asyncio.wait_for(bell.wait(), min(left, LOOK_S))
 
 
-def _look(hub: Hub, command_id: str) -> Command:
-    with hub.db.read() as session:
+def _look(hub: Hub, caller: Caller, command_id: str) -> Command:
+    with hub.db.read(scope=caller.scope) as session:
         return commands.get(session, command_id)
 
 
@@ -96,26 +96,26 @@ def _look(hub: Hub, command_id: str) -> Command:
 def of_device(
     device: str,
     hub: TheHub,
-    _caller: Reader,
+    caller: Reader,
     state: Literal["queued", "sent"] | CommandState | None = None,
     limit: int = 100,
 ) -> list[Command]:
     """The device's commands, the newest first."""
-    with hub.db.read() as session:
+    with hub.db.read(scope=caller.scope) as session:
         fleet.device(session, device)
         return commands.of_device(session, device, state or "", min(max(limit, 1), 1000))
 
 
 @router.get("/commands/{command_id}")
-def look(command_id: str, hub: TheHub, _caller: Reader) -> Command:
+def look(command_id: str, hub: TheHub, caller: Reader) -> Command:
     """What became of a command."""
-    return _look(hub, command_id)
+    return _look(hub, caller, command_id)
 
 
 @router.post("/commands/{command_id}/cancel", status_code=202)
 def cancel(command_id: str, hub: TheHub, caller: Operator) -> Command:
     """Cancel: at once when no device can have it, else the device is told and says how it ended; 409 when it ended."""
-    with hub.db.write() as session:
+    with hub.db.write(scope=caller.scope) as session:
         row, messages = commands.cancel(session, command_id, caller.who, now_us())
     hub.publish(messages)
     hub.ring(command_id)

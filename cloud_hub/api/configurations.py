@@ -8,7 +8,7 @@ from fastapi import APIRouter, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 from sqlmodel import col, select
 
-from cloud_hub import configurations, fleet, twin_batch
+from cloud_hub import configurations, fleet, scopes, twin_batch
 from cloud_hub.api.hub import Operator, Reader, TheHub
 from cloud_hub.api.jobs import finite
 from cloud_hub.clock import now_us
@@ -100,19 +100,19 @@ class OwnersView(BaseModel):
 
 
 @router.get("")
-def all_configurations(hub: TheHub, _caller: Reader) -> list[ConfigurationView]:
+def all_configurations(hub: TheHub, caller: Reader) -> list[ConfigurationView]:
     """All, the strongest first."""
     order = (col(Configuration.priority).desc(), col(Configuration.created_us).desc(), Configuration.id)
-    with hub.db.read() as session:
+    with hub.db.read(scope=caller.scope) as session:
         counts = configurations.counts(session)
-        rows = session.exec(select(Configuration).order_by(*order)).all()
+        rows = [r for r in session.exec(select(Configuration).order_by(*order)) if scopes.covers(caller.scope, r.scope)]
     return [ConfigurationView(configuration=row, devices=counts.get(row.id, {})) for row in rows]
 
 
 @router.get("/{configuration_id}")
-def configuration(configuration_id: str, hub: TheHub, _caller: Reader) -> ConfigurationView:
+def configuration(configuration_id: str, hub: TheHub, caller: Reader) -> ConfigurationView:
     """One with its metrics, counted now."""
-    with hub.db.read() as session:
+    with hub.db.read(scope=caller.scope) as session:
         row = configurations.get(session, configuration_id)
         return ConfigurationView(
             configuration=row, devices=configurations.counts(session).get(row.id, {}),
@@ -122,11 +122,11 @@ def configuration(configuration_id: str, hub: TheHub, _caller: Reader) -> Config
 
 @router.get("/{configuration_id}/devices")
 def devices(
-    configuration_id: str, hub: TheHub, _caller: Reader,
+    configuration_id: str, hub: TheHub, caller: Reader,
     state: Literal["", "applied", "conflict", "overridden", "refused"] = "", after: str = "", limit: int = 100,
 ) -> list[ConfigurationDevice]:  # fmt: skip
     """How it stands on its devices, by id; give the last one as `after` for the next page."""
-    with hub.db.read() as session:
+    with hub.db.read(scope=caller.scope) as session:
         configurations.get(session, configuration_id)
         return configurations.devices(
             session, configuration_id, state=state, after=after, limit=min(max(limit, 1), 1000)
@@ -140,8 +140,9 @@ def put(
     """Create it: 201. When it is there with the same content, change the rest; 409 for other content."""
     if not SHADOW_NAME.match(configuration_id) or ":" in configuration_id:
         raise HubError(422, "Invalid request", "path.configuration_id: use 1 to 64 of a-z A-Z 0-9 _ -")
-    row = Configuration(id=configuration_id, who=caller.who, created_us=now_us(), **body.model_dump())
-    with hub.db.write() as session:
+    scope = None if caller.scope is None else list(caller.scope)
+    row = Configuration(id=configuration_id, who=caller.who, created_us=now_us(), scope=scope, **body.model_dump())
+    with hub.db.write(scope=caller.scope) as session:
         stored, new = configurations.put(session, row, hub.settings.twins.max_bytes, caller.trace)
     hub.ring("configurations")
     answer.status_code = 201 if new else 200
@@ -151,7 +152,7 @@ def put(
 @router.patch("/{configuration_id}")
 def change(configuration_id: str, body: ConfigurationChange, hub: TheHub, caller: Operator) -> Configuration:
     """Change target, priority, metrics or labels."""
-    with hub.db.write() as session:
+    with hub.db.write(scope=caller.scope) as session:
         changes = body.model_dump(exclude_none=True)
         row = configurations.change(session, configuration_id, changes, now_us(), caller.who, caller.trace)
     hub.ring("configurations")
@@ -161,15 +162,15 @@ def change(configuration_id: str, body: ConfigurationChange, hub: TheHub, caller
 @router.delete("/{configuration_id}", status_code=204)
 def remove(configuration_id: str, hub: TheHub, caller: Operator) -> None:
     """End it; what it set is taken away or falls to the next."""
-    with hub.db.write() as session:
+    with hub.db.write(scope=caller.scope) as session:
         configurations.remove(session, configuration_id, now_us(), caller.who, caller.trace)
     hub.ring("configurations")
 
 
 @owners_router.get("/owners")
-def owners(device: str, hub: TheHub, _caller: Reader, name: str = "") -> OwnersView:
+def owners(device: str, hub: TheHub, caller: Reader, name: str = "") -> OwnersView:
     """Who set each leaf of desired state of document `name`, and the conflicts there."""
-    with hub.db.read() as session:
+    with hub.db.read(scope=caller.scope) as session:
         fleet.device(session, device)
         stored = twin_batch.read(session, [device], [name])
         conflicts = configurations.conflicts(session, device, name)
@@ -185,7 +186,7 @@ def owners(device: str, hub: TheHub, _caller: Reader, name: str = "") -> OwnersV
 @owners_router.post("/release")
 def release(device: str, body: ReleaseBody, hub: TheHub, caller: Operator) -> list[str]:
     """Give paths back to the configurations, which then apply again; returns the leaves that somebody else owned."""
-    with hub.db.write() as session:
+    with hub.db.write(scope=caller.scope) as session:
         fleet.device(session, device)
         found = configurations.release(
             session, device, body.document, body.paths, now_us(), caller.who, caller.trace

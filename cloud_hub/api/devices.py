@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from sqlmodel import col, select
 
 from cloud_hub import fleet, query, telemetry, twins
-from cloud_hub.api.hub import Administrator, Operator, Reader, TheHub
+from cloud_hub.api.hub import Administrator, Hub, Operator, Reader, TheHub
 from cloud_hub.clock import now_us
 from cloud_hub.errors import HubError
 from cloud_hub.tables import Device, EventRow, HighWater, LostRange
@@ -37,26 +37,33 @@ class StreamCount(BaseModel):
 
 
 @router.get("")
-def devices(hub: TheHub, _caller: Reader, where: str | None = None) -> list[Device]:
+def devices(hub: TheHub, caller: Reader, where: str | None = None) -> list[Device]:
     """All devices, or those that meet a condition such as `tags.site = 'a'`."""
-    with hub.db.read() as session:
+    with hub.db.read(scope=caller.scope) as session:
         if where is None:
-            return fleet.devices(session)
-        chosen = col(Device.id).in_(query.matching(session, where))
-        return list(session.exec(select(Device).where(chosen).order_by(Device.id)))
+            rows = fleet.devices(session)
+        else:
+            chosen = col(Device.id).in_(query.matching(session, where))
+            rows = list(session.exec(select(Device).where(chosen).order_by(Device.id)))
+    return [_seen(row, hub) for row in rows]
 
 
 @router.get("/{device}")
-def device(device: str, hub: TheHub, _caller: Reader) -> Device:
-    """One device as its last birth told."""
-    with hub.db.read() as session:
-        return fleet.device(session, device)
+def device(device: str, hub: TheHub, caller: Reader) -> Device:
+    """One device as its last birth told; `seen_us` moves with whatever it says."""
+    with hub.db.read(scope=caller.scope) as session:
+        return _seen(fleet.device(session, device), hub)
+
+
+def _seen(row: Device, hub: Hub) -> Device:
+    row.seen_us = max(row.seen_us, hub.heard_us(row.id))
+    return row
 
 
 @router.put("/{device}", status_code=201, responses={200: {"description": "It was known already"}})
 def register(device: str, hub: TheHub, caller: Operator, response: Response) -> Device:
     """Make a device known before its first birth, or for a client that speaks the twin alone."""
-    with hub.db.write() as session:
+    with hub.db.write(scope=caller.scope) as session:
         if not fleet.register(session, device, now_us(), who=caller.who, trace=caller.trace):
             response.status_code = 200
         row = fleet.device(session, device)
@@ -64,11 +71,27 @@ def register(device: str, hub: TheHub, caller: Operator, response: Response) -> 
     return row
 
 
+class Place(BaseModel):
+    """Where a device stands: `enterprise/site/area/line/cell`, or the beginning of it; '' for nowhere."""
+
+    model_config = ConfigDict(extra="forbid")
+    asset_path: str
+
+
+@router.put("/{device}/asset-path")
+def assign(device: str, body: Place, hub: TheHub, caller: Administrator) -> Device:
+    """Say where a device stands: that decides which tokens see it, whatever the device claims."""
+    with hub.db.write(scope=caller.scope) as session:
+        return fleet.assign(
+            session, device, body.asset_path, now_us(), within=caller.scope, who=caller.who, trace=caller.trace
+        )
+
+
 @router.delete("/{device}", status_code=204)
 def remove(device: str, hub: TheHub, caller: Administrator) -> None:
     """Forget a device and delete its twin documents. One that still runs comes back with its next birth."""
     messages: list[Outgoing] = []
-    with hub.db.write() as session:
+    with hub.db.write(scope=caller.scope) as session:
         for name in twins.versions(session, device):
             messages += twins.remove(session, device, name, now_us(), who=caller.who, trace=caller.trace)
         fleet.remove(session, device, now_us(), who=caller.who, trace=caller.trace)
@@ -81,13 +104,13 @@ def samples(
     device: str,
     metric: str,
     hub: TheHub,
-    _caller: Reader,
+    caller: Reader,
     start_us: int = 0,
     end_us: int | None = None,
     limit: int = 1000,
 ) -> list[Point]:
     """Samples of one metric in order of time: the newest `limit` (at most 100,000) of start_us..end_us."""
-    with hub.db.read() as session:
+    with hub.db.read(scope=caller.scope) as session:
         fleet.device(session, device)
         start_us, end_us = _instant("start_us", start_us), None if end_us is None else _instant("end_us", end_us)
         rows = telemetry.series(session, device, metric, start_us, end_us, min(max(limit, 1), 100_000))
@@ -103,17 +126,17 @@ def _instant(name: str, t_us: int) -> int:
 
 
 @router.get("/{device}/events")
-def events(device: str, hub: TheHub, _caller: Reader, since_us: int = 0, limit: int = 100) -> list[EventRow]:
+def events(device: str, hub: TheHub, caller: Reader, since_us: int = 0, limit: int = 100) -> list[EventRow]:
     """The newest events first."""
-    with hub.db.read() as session:
+    with hub.db.read(scope=caller.scope) as session:
         fleet.device(session, device)
         return telemetry.events(session, device, _instant("since_us", since_us), min(max(limit, 1), 1000))
 
 
 @router.get("/{device}/streams")
-def streams(device: str, hub: TheHub, _caller: Reader, count: bool = False) -> list[StreamCount]:
+def streams(device: str, hub: TheHub, caller: Reader, count: bool = False) -> list[StreamCount]:
     """Up to where each stream is durable, what was lost and why; with `count` also what is really stored."""
-    with hub.db.read() as session:
+    with hub.db.read(scope=caller.scope) as session:
         fleet.device(session, device)
         found = []
         for mark in session.exec(select(HighWater).where(HighWater.device == device).order_by(col(HighWater.id))):

@@ -1,4 +1,8 @@
-"""What every route stands on: the database, the settings, the way to publish, and who asks."""
+"""What every route stands on: the database, the settings, the way to publish, and who asks.
+
+Who asks is decided here, once for all routes: the token or the OIDC bearer token, the power, the second factor, and
+whether the device in the path lies within the caller's scope. Sessions made with `scope=caller.scope` do the rest.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +13,22 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.concurrency import run_in_threadpool
 
-from cloud_hub import tokens
+from cloud_hub import fleet, lockout, roles, tokens
 from cloud_hub.api.bells import Bells
-from cloud_hub.clock import new_trace
+from cloud_hub.clock import new_trace, now_us
 from cloud_hub.db import Database
-from cloud_hub.errors import HubError
+from cloud_hub.errors import HubError, WrongToken
+from cloud_hub.lockout import Lockout
+from cloud_hub.oidc import Oidc
+from cloud_hub.roles import Identity, Scope
 from cloud_hub.settings import Settings
-from cloud_hub.tables import Token
 from cloud_hub.twins import Outgoing
 from shared.ids import TRACEPARENT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hub:
-    """The parts that routes need; `connected` tells whether the broker is there.
+    """The parts that routes need; `connected` tells whether the broker is there, `heard_us` when a device last spoke.
 
     `changed` is told devices whose tags or twins changed, so that configurations follow at once.
     """
@@ -34,14 +40,26 @@ class Hub:
     connected: Callable[[], bool]
     changed: Callable[[Iterable[str]], None] = lambda devices: None
     bells: Bells = field(default_factory=Bells)
+    heard_us: Callable[[str], int] = lambda device: 0
+    lockout: Lockout = field(default_factory=Lockout)
+    oidc: Oidc | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who asks: a token's name; `trace` continues the caller's traceparent, or begins one."""
+    """Who asks: a token's name or a person's; `trace` continues the caller's traceparent, or begins one.
+
+    `scope` are the asset paths below which the caller sees devices; None is the whole hub.
+    """
 
     who: str
     trace: str
+    scope: Scope = None
+
+    def needs_all(self) -> None:
+        """Raise HubError 403 unless the caller sees the whole hub."""
+        if self.scope is not None:
+            raise HubError(403, "Not allowed", "this is of the whole hub, and the token has a scope")
 
 
 async def hub_of(request: Request) -> Hub:
@@ -50,24 +68,71 @@ async def hub_of(request: Request) -> Hub:
     return hub
 
 
+# -- who asks --------------------------------------------------------------------------------------
+
+
+def _source(request: Request) -> str:
+    return lockout.source(request.client.host if request.client else None)
+
+
+def listens(hub: Hub, request: Request) -> None:
+    """Raise HubError 429 while the address that asks is locked out."""
+    hub.lockout.check(_source(request), now_us())
+
+
+def guessed(hub: Hub, request: Request) -> None:
+    """Count a wrong token; the lock that it may bring about outlives a restart."""
+    address, now = _source(request), now_us()
+    until_us = hub.lockout.wrong(address, now)
+    if until_us is not None:
+        with hub.db.write() as session:
+            lockout.keep(session, address, until_us, now)
+
+
+def admitted(hub: Hub, request: Request, identity: Identity, power: str) -> Caller:
+    """The caller, where roles, second factor and scope allow it. Raises HubError 403, or 404 beyond the scope."""
+    roles.require(identity.roles, power)
+    changes = power == "administer" and request.method not in {"GET", "HEAD"}
+    if changes and hub.oidc is not None and not identity.second_factor:
+        cure = f"sign in by OIDC with one of {', '.join(hub.oidc.settings.mfa)} in acr or amr"
+        raise HubError(403, "Second factor needed", f"administrative changes need a second factor: {cure}")
+    device = request.path_params.get("device", request.path_params.get("thing"))
+    if identity.scope is not None and device is not None:
+        with hub.db.read(scope=identity.scope) as session:
+            fleet.known(session, device)
+    sent = request.headers.get("traceparent", "")
+    trace = sent if TRACEPARENT.match(sent) else new_trace()
+    return Caller(who=identity.who, trace=trace, scope=identity.scope)
+
+
+def _identity(hub: Hub, text: str) -> Identity:
+    if hub.oidc is not None and "." in text:  # no token of ours holds a dot
+        return hub.oidc.identity(text, now_us())
+    with hub.db.read() as session:
+        return tokens.identity(tokens.find(session, text, now_us()))
+
+
 def _caller(power: str) -> Callable[[Request], Awaitable[Caller]]:
     async def check(request: Request) -> Caller:
         hub: Hub = request.app.state.hub
+        listens(hub, request)
         scheme, _, text = request.headers.get("authorization", "").partition(" ")
+        text = text.strip()
         if scheme.lower() != "bearer" or not text:
             raise HubError(401, "Not signed in", "send a token as 'Authorization: Bearer tg_...'")
+
+        def ask() -> Caller:
+            return admitted(hub, request, _identity(hub, text), power)
+
         # A file is read faster than a thread is found; a server over the network must not hold up the event loop.
-        token = _token(hub, text) if hub.db.is_file else await run_in_threadpool(_token, hub, text)
-        tokens.require(token, power)
-        sent = request.headers.get("traceparent", "")
-        return Caller(who=token.name, trace=sent if TRACEPARENT.match(sent) else new_trace())
+        here = hub.db.is_file and (hub.oidc is None or "." not in text)
+        try:
+            return ask() if here else await run_in_threadpool(ask)
+        except WrongToken:
+            await run_in_threadpool(guessed, hub, request)
+            raise
 
     return check
-
-
-def _token(hub: Hub, text: str) -> Token:
-    with hub.db.read() as session:
-        return tokens.find(session, text.strip())
 
 
 TheHub = Annotated[Hub, Depends(hub_of)]

@@ -62,6 +62,7 @@ class Work(BaseModel):
         return Job(
             id="", kind=self.kind, query=self.query, document=self.document, content=self.content, who=caller.who,
             created_us=now, start_us=start, deadline_us=start + int(max_s * 1e6), traceparent=caller.trace,
+            scope=None if caller.scope is None else list(caller.scope),
         )  # fmt: skip
 
 
@@ -109,7 +110,7 @@ def preview(body: PreviewBody, hub: TheHub, caller: Operator) -> Preview:
     """What a job would do now; nothing is written."""
     job = body.job(caller, 0, 1.0)
     limit = hub.settings.twins.max_bytes
-    with hub.db.read() as session:
+    with hub.db.read(scope=caller.scope) as session:
         found = query.count(session, body.query)
         job_kinds.check(job, limit)
         first = query.devices(session, body.query, limit=body.limit)
@@ -119,7 +120,7 @@ def preview(body: PreviewBody, hub: TheHub, caller: Operator) -> Preview:
 @router.post("", status_code=202)
 def start(body: JobBody, hub: TheHub, caller: Operator) -> Job:
     """Start a job; its devices are those that the condition finds at its start."""
-    with hub.db.write() as session:
+    with hub.db.write(scope=caller.scope) as session:
         job = jobs.create(session, body.job(caller, body.start_us, body.max_s), hub.settings.twins.max_bytes)
     hub.ring("jobs")
     return job
@@ -127,29 +128,29 @@ def start(body: JobBody, hub: TheHub, caller: Operator) -> Job:
 
 @router.get("")
 def newest(
-    hub: TheHub, _caller: Reader, state: Literal["", "scheduled", "running", "completed", "cancelled", "failed"] = "",
+    hub: TheHub, caller: Reader, state: Literal["", "scheduled", "running", "completed", "cancelled", "failed"] = "",
     limit: int = 100,
 ) -> list[JobView]:  # fmt: skip
     """The newest first."""
-    with hub.db.read() as session:
+    with hub.db.read(scope=caller.scope) as session:
         rows = jobs.newest(session, state, min(max(limit, 1), 1000))
         counts = jobs.counts(session, [row.id for row in rows])
     return [JobView(job=row, devices=counts[row.id]) for row in rows]
 
 
 @router.get("/{job_id}")
-def job(job_id: str, hub: TheHub, _caller: Reader) -> JobView:
+def job(job_id: str, hub: TheHub, caller: Reader) -> JobView:
     """One job."""
-    with hub.db.read() as session:
+    with hub.db.read(scope=caller.scope) as session:
         return JobView(job=jobs.get(session, job_id), devices=jobs.counts(session, [job_id])[job_id])
 
 
 @router.get("/{job_id}/devices")
 def devices(
-    job_id: str, hub: TheHub, _caller: Reader, state: State = "", after: str = "", limit: int = 100
+    job_id: str, hub: TheHub, caller: Reader, state: State = "", after: str = "", limit: int = 100
 ) -> list[JobDeviceView]:  # fmt: skip
     """What became of its devices, by id; give the last one as `after` for the next page."""
-    with hub.db.read() as session:
+    with hub.db.read(scope=caller.scope) as session:
         found = jobs.get(session, job_id)
         rows = jobs.devices(session, job_id, state=state, after=after, limit=min(max(limit, 1), 1000))
         return _views(session, found, rows)
@@ -171,5 +172,5 @@ def _views(session: Session, job: Job, rows: list[JobDevice]) -> list[JobDeviceV
 @router.post("/{job_id}/cancel")
 def cancel(job_id: str, hub: TheHub, caller: Operator) -> Job:
     """Change no further device; 409 when it has ended."""
-    with hub.db.write() as session:
+    with hub.db.write(scope=caller.scope) as session:
         return jobs.cancel(session, job_id, now_us(), caller.who)

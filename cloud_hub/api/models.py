@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 from sqlmodel import col, select
 
-from cloud_hub import fleet, telemetry
+from cloud_hub import fleet, scopes, telemetry
 from cloud_hub.api.hub import Operator, Reader, TheHub
 from cloud_hub.clock import now_us
 from cloud_hub.errors import HubError
@@ -57,7 +57,7 @@ class FitBody(BaseModel):
 
 @router.get("/escalations")
 def escalations(
-    hub: TheHub, _caller: Reader, device: str = "", model: str = "", since_us: int = 0, limit: int = 1000
+    hub: TheHub, caller: Reader, device: str = "", model: str = "", since_us: int = 0, limit: int = 1000
 ) -> list[EscalationView]:
     """Escalations in the order they were received: the oldest `limit` (at most 50,000) since `since_us`."""
     query = select(EscalationRow).where(col(EscalationRow.received_us) > min(max(since_us, 0), 1 << 62))
@@ -66,17 +66,18 @@ def escalations(
     if model:
         query = query.where(EscalationRow.model == model)
     query = query.order_by(col(EscalationRow.received_us), EscalationRow.id).limit(min(max(limit, 1), 50_000))
-    with hub.db.read() as session:
-        return [EscalationView(**row.model_dump(exclude={"frame", "features"})) for row in session.exec(query)]
+    with hub.db.read(scope=caller.scope) as session:
+        rows = session.exec(scopes.only(session, query, col(EscalationRow.device)))
+        return [EscalationView(**row.model_dump(exclude={"frame", "features"})) for row in rows]
 
 
 @router.post("/thresholds/fit")
-def learn(body: FitBody, hub: TheHub, _caller: Operator) -> Limits:
+def learn(body: FitBody, hub: TheHub, caller: Operator) -> Limits:
     """Learned limits; nothing is pushed. Start a rollout with them when they look right."""
     import numpy as np  # noqa: PLC0415 - only here, and fit needs it anyway
 
     now = now_us()
-    with hub.db.read() as session:
+    with hub.db.read(scope=caller.scope) as session:
         fleet.device(session, body.device)
         rows = telemetry.series(session, body.device, body.metric, now - int(body.days * 86400e6), limit=2_000_000)
     points = [(row.t_us, row.value) for row in rows if row.value is not None]
@@ -91,7 +92,7 @@ def learn(body: FitBody, hub: TheHub, _caller: Operator) -> Limits:
 @router.post("/thresholds/rollouts", status_code=201)
 def push(body: RolloutBody, hub: TheHub, caller: Operator) -> Rollout:
     """Push limits to canary devices and watch them."""
-    with hub.db.write() as session:
+    with hub.db.write(scope=caller.scope) as session:
         row, messages = rollout.start(
             session, body.devices, body.limits, now_us(), who=caller.who, watch_s=body.watch_s,
             max_alarms=body.max_alarms, max_bytes=hub.settings.twins.max_bytes, trace=caller.trace,
@@ -101,15 +102,16 @@ def push(body: RolloutBody, hub: TheHub, caller: Operator) -> Rollout:
 
 
 @router.get("/thresholds/rollouts/{rollout_id}")
-def rollout_state(rollout_id: str, hub: TheHub, _caller: Reader) -> Rollout:
+def rollout_state(rollout_id: str, hub: TheHub, caller: Reader) -> Rollout:
     """How a rollout stands: watching, confirmed or rolled-back."""
-    with hub.db.read() as session:
+    with hub.db.read(scope=caller.scope) as session:
         return rollout.get(session, rollout_id)
 
 
 @router.get("/scaling/steps")
-def scaling(hub: TheHub, _caller: Reader, limit: int = 100) -> list[ScaleStep]:
+def scaling(hub: TheHub, caller: Reader, limit: int = 100) -> list[ScaleStep]:
     """The autoscaler's decisions, the newest first."""
+    caller.needs_all()
     query = select(ScaleStep).order_by(col(ScaleStep.id).desc()).limit(min(max(limit, 1), 1000))
-    with hub.db.read() as session:
+    with hub.db.read(scope=caller.scope) as session:
         return list(session.exec(query))

@@ -20,11 +20,16 @@ log = logging.getLogger(__name__)
 def _problem(status: int, title: str, detail: str, **more: str) -> JSONResponse:
     body = {**more, "type": "about:blank", "title": title, "status": status, "detail": detail}
     headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "1"}}.get(status)
+    if wait := more.get("retry_after_s"):
+        headers = {"Retry-After": wait}
     return JSONResponse(body, status, headers, media_type="application/problem+json")
 
 
-async def _hub_error(_request: Request, error: Any) -> JSONResponse:
-    return _problem(error.status, error.title, error.detail, **error.more)
+async def _hub_error(request: Request, error: Any) -> JSONResponse:
+    answer = _problem(error.status, error.title, error.detail, **error.more)
+    if error.status == 401 and request.url.path.startswith("/.well-known/est/"):
+        answer.headers["WWW-Authenticate"] = 'Basic realm="enrolment"'
+    return answer
 
 
 async def _invalid(_request: Request, error: Any) -> JSONResponse:

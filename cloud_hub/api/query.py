@@ -30,8 +30,8 @@ class PageView(BaseModel):
 
 
 @router.post("")
-def ask(body: QueryBody, hub: TheHub, _caller: Reader) -> PageView:
+def ask(body: QueryBody, hub: TheHub, caller: Reader) -> PageView:
     """Ask about the fleet: `SELECT * FROM devices WHERE tags.site = 'a'`."""
-    with hub.db.read() as session:
+    with hub.db.read(scope=caller.scope) as session:
         page = query.run(session, body.query, limit=body.limit, after=body.after)
     return PageView(rows=page.rows, next=page.next)

@@ -15,9 +15,9 @@ router = APIRouter(prefix="/api/v1/devices/{device}/tags", tags=["tags"])
 
 
 @router.get("")
-def read(device: str, hub: TheHub, _caller: Reader, response: Response) -> dict[str, Any]:
+def read(device: str, hub: TheHub, caller: Reader, response: Response) -> dict[str, Any]:
     """The tags of a device."""
-    with hub.db.read() as session:
+    with hub.db.read(scope=caller.scope) as session:
         row = fleet.device(session, device)
     response.headers["ETag"] = etag(row.tags_version)
     return row.tags
@@ -42,7 +42,7 @@ def replace(
 def _change(
     hub: Hub, device: str, patch: tags.Tags, caller: Operator, response: Response, condition: str | None, *, whole: bool
 ) -> tags.Tags:
-    with hub.db.write() as session:
+    with hub.db.write(scope=caller.scope) as session:
         row = fleet.device(session, device)
         if condition is None or condition.strip() != "*":  # the tags of a known device are always there
             matched(condition, row.tags_version)

@@ -11,7 +11,7 @@ from sqlmodel import Session
 
 from cloud_hub import fleet, history, twins
 from cloud_hub.api.etag import IfMatch, etag, matched
-from cloud_hub.api.hub import Hub, Operator, Reader, TheHub
+from cloud_hub.api.hub import Caller, Hub, Operator, Reader, TheHub
 from cloud_hub.clock import now_us
 from cloud_hub.errors import HubError
 from cloud_hub.tables import AppliedRow, TwinChange
@@ -73,8 +73,8 @@ def _answer(body: State) -> Response:
     return Response(encode(body), media_type="application/json", headers={"ETag": etag(body["version"])})
 
 
-def _read(hub: Hub, device: str, name: str, request: Request) -> Response:
-    with hub.db.read() as session:
+def _read(hub: Hub, caller: Caller, device: str, name: str, request: Request) -> Response:
+    with hub.db.read(scope=caller.scope) as session:
         body = _get(session, hub, device, name)
     if request.headers.get("if-none-match") == etag(body["version"]):
         return Response(status_code=304, headers={"ETag": etag(body["version"])})
@@ -85,7 +85,7 @@ def _change(
     hub: Hub, device: str, name: str, change: DesiredChange, caller: Operator, condition: str | None, *, whole: bool
 ) -> Response:
     limit, now = hub.settings.twins.max_bytes, now_us()
-    with hub.db.write(device) as session:
+    with hub.db.write(device, scope=caller.scope) as session:
         fleet.known(session, device)
         wanted = change.desired
         if whole or condition is not None:
@@ -103,7 +103,7 @@ def _change(
 
 
 def _delete(hub: Hub, device: str, name: str, caller: Operator, condition: str | None) -> None:
-    with hub.db.write(device) as session:
+    with hub.db.write(device, scope=caller.scope) as session:
         fleet.known(session, device)
         document = twins.load(session, device, name)
         matched(condition, 0 if document.deleted else document.version)
@@ -113,9 +113,9 @@ def _delete(hub: Hub, device: str, name: str, caller: Operator, condition: str |
 
 
 @router.get("", response_model=TwinView)
-def classic(device: str, hub: TheHub, _caller: Reader, request: Request) -> Response:
+def classic(device: str, hub: TheHub, caller: Reader, request: Request) -> Response:
     """The classic document: the device itself and its settings. The ETag is its version."""
-    return _read(hub, device, "", request)
+    return _read(hub, caller, device, "", request)
 
 
 @router.patch("", response_model=TwinView)
@@ -135,54 +135,54 @@ def replace_classic(
 
 
 @router.get("/documents")
-def documents(device: str, hub: TheHub, _caller: Reader) -> dict[str, int]:
+def documents(device: str, hub: TheHub, caller: Reader) -> dict[str, int]:
     """Names and versions of the device's documents; '' is the classic one."""
-    with hub.db.read() as session:
+    with hub.db.read(scope=caller.scope) as session:
         fleet.known(session, device)
         return twins.versions(session, device)
 
 
 @router.get("/progress")
-def progress(device: str, hub: TheHub, _caller: Reader) -> list[AppliedRow]:
+def progress(device: str, hub: TheHub, caller: Reader) -> list[AppliedRow]:
     """The device's last word on each path that is desired now: received, applied, verified or refused."""
-    with hub.db.read() as session:
+    with hub.db.read(scope=caller.scope) as session:
         fleet.known(session, device)
         return twins.progress(session, device)
 
 
 @router.get("/history")
 def changes(
-    device: str, hub: TheHub, _caller: Reader, name: str = "", before: Number = None, limit: int = 50
+    device: str, hub: TheHub, caller: Reader, name: str = "", before: Number = None, limit: int = 50
 ) -> list[TwinChange]:
     """Who changed a document, when and how: the newest versions first, below `before` when it is given."""
-    with hub.db.read() as session:
+    with hub.db.read(scope=caller.scope) as session:
         return list(history.changes(session, device, name, before=before, limit=min(max(limit, 1), 1000)))
 
 
 @router.get("/at")
 def at(
-    device: str, hub: TheHub, _caller: Reader, name: str = "", version: Number = None, t_us: Number = None
+    device: str, hub: TheHub, caller: Reader, name: str = "", version: Number = None, t_us: Number = None
 ) -> history.Past:
     """A document at one of its versions, or as it stood at a time; the newest version without either."""
-    with hub.db.read() as session:
+    with hub.db.read(scope=caller.scope) as session:
         return history.at(session, device, name, version=version, t_us=t_us)
 
 
 @router.get("/diff")
 def diff(
-    device: str, hub: TheHub, _caller: Reader, name: str = "", old: Number = None, new: Number = None
+    device: str, hub: TheHub, caller: Reader, name: str = "", old: Number = None, new: Number = None
 ) -> list[history.Difference]:
     """Every leaf that differs between two versions: `new` is the newest and `old` the one before unless given."""
-    with hub.db.read() as session:
+    with hub.db.read(scope=caller.scope) as session:
         now = history.at(session, device, name, version=new)
         before = history.at(session, device, name, version=now.version - 1 if old is None else old)
         return history.difference(before, now)
 
 
 @router.get("/name/{name}", response_model=TwinView)
-def named(device: str, name: str, hub: TheHub, _caller: Reader, request: Request) -> Response:
+def named(device: str, name: str, hub: TheHub, caller: Reader, request: Request) -> Response:
     """A named document, such as 'thresholds' or 'gates'. The ETag is its version."""
-    return _read(hub, device, name, request)
+    return _read(hub, caller, device, name, request)
 
 
 @router.patch("/name/{name}", response_model=TwinView)

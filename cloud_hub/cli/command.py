@@ -44,7 +44,7 @@ def add(commands: Commands) -> None:
     send.add_argument("target", help="a model's name, or processes")
     send.add_argument("--arg", action="append", default=[], type=_pair, metavar="KEY=VALUE", help="may be repeated")
     send.add_argument("--queued", action="store_true", help="wait for a device that is offline")
-    send.add_argument("--life", type=_seconds, metavar="TIME", help="how long it may be silent, such as 90s, 2h, 3d")
+    send.add_argument("--life", type=seconds, metavar="TIME", help="how long it may be silent, such as 90s, 2h, 3d")
     send.add_argument("--no-wait", action="store_true", help="do not wait for the end")
     show = whats.add_parser("show", help="what became of one", parents=[shown])
     show.set_defaults(action=_show)
@@ -66,7 +66,8 @@ def _pair(text: str) -> tuple[str, str | float]:
     return key, float(value) if re.fullmatch(r"-?\d+(\.\d+)?", value) else value
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str) -> float:
+    """A time such as 90s, 2h or 3d."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text)
     if not found:
         raise argparse.ArgumentTypeError(f"'{text}' is no time: write 90s, 15m, 2h or 3d")

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import argparse
 import gc
+import re
+import ssl
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cloud_hub.cli import Commands
 from shared import logs
 from shared.errors import EXIT_CONFIG, ConfigError
 
 if TYPE_CHECKING:
+    from cloud_hub.app import HubApp
     from cloud_hub.settings import Settings
 
 
@@ -33,8 +36,29 @@ def add(commands: Commands) -> None:
     token.set_defaults(action=_token)
     token.add_argument("what", choices=["create", "revoke"])
     token.add_argument("--name", required=True, help="who it is for; stands in the audit trail")
-    token.add_argument("--role", choices=["viewer", "operator", "auditor", "admin"], default="viewer")
+    token.add_argument(
+        "--role", action="append", choices=["viewer", "operator", "auditor", "admin"],
+        help="create: what it may do (default viewer); may be repeated",
+    )  # fmt: skip
+    token.add_argument(
+        "--scope",
+        action="append",
+        metavar="PATH",
+        help="create: see only devices below this asset path; may be repeated",
+    )
+    token.add_argument(
+        "--life", type=_days, default=90.0, metavar="TIME", help="create: such as 12h, 90d (default), never"
+    )
     token.add_argument("--aws", action="store_true", help="create: print also a key pair for AWS's own clients")
+
+
+def _days(text: str) -> float | None:
+    found = re.fullmatch(r"(\d{1,5}(?:\.\d+)?)([hd])", text)
+    if text == "never":
+        return None
+    if not found or float(found[1]) == 0:
+        raise argparse.ArgumentTypeError(f"'{text}' is no life: write 12h, 90d or never")
+    return float(found[1]) / {"h": 24, "d": 1}[found[2]]
 
 
 def _settings(path: Path | None) -> Settings:
@@ -47,15 +71,25 @@ def _serve(arguments: argparse.Namespace) -> int:
     import uvicorn  # noqa: PLC0415
 
     from cloud_hub.app import HubApp  # noqa: PLC0415
+    from cloud_hub.running import working  # noqa: PLC0415
 
     settings = _settings(arguments.config)
     logs.setup(settings.name, settings.log_level, sys.stderr)
-    app = HubApp(settings)
+    with working(Path(settings.state_dir)):
+        return _served(uvicorn, HubApp(settings), settings)
+
+
+def _served(uvicorn: Any, app: HubApp, settings: Settings) -> int:
     config = uvicorn.Config(
         app.rest(), host=settings.rest.host, port=settings.rest.port, log_config=None, access_log=False,
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=5, forwarded_allow_ips=settings.rest.proxies,
+        ssl_certfile=settings.rest.tls.certificate if settings.rest.tls else None,
+        ssl_keyfile=settings.rest.tls.key if settings.rest.tls else None,
     )  # fmt: skip
     _port_free(settings.rest.host, settings.rest.port)
+    config.load()
+    if config.ssl is not None:
+        config.ssl.minimum_version = ssl.TLSVersion.TLSv1_3
     # Ingest makes a million short-lived objects a second: to look for cycles every 700 of them costs a fifth.
     gc.freeze()
     gc.set_threshold(GC_OBJECTS, 10, 10)
@@ -106,10 +140,15 @@ def _token(arguments: argparse.Namespace) -> int:
     db = Database(settings.database_url)
     with db.write() as session:
         if arguments.what == "create":
-            text = tokens.create(session, arguments.name, arguments.role, now_us(), "command line")
+            now, life, scope = now_us(), arguments.life, arguments.scope
+            text = tokens.create(
+                session, arguments.name, " ".join(arguments.role or ["viewer"]), now, "command line",
+                scope=tuple(scope) if scope else None,
+                expires_us=None if life is None else now + int(life * tokens.DAY_US),
+            )  # fmt: skip
             print(text)
             if key is not None:
-                key_id = tokens.find(session, text).id
+                key_id = tokens.find(session, text, now).id
                 print(f"aws_access_key_id = {key_id}\naws_secret_access_key = {aws_key.secret(key, key_id)}")
         else:
             ended = tokens.revoke(session, arguments.name, now_us(), "command line")

@@ -179,7 +179,11 @@ class World:
 
     def _token(self) -> str:
         command = [_program("tidegate-hub"), "token", "create", "--config", str(self.folder / "hub.toml")]
-        made = subprocess.run([*command, "--name", "demo", "--role", "admin"], capture_output=True, check=False)
+        made = subprocess.run(
+            [*command, "--name", "demo", "--role", "operator", "--role", "auditor", "--role", "admin"],
+            capture_output=True,
+            check=False,
+        )
         if made.returncode:
             raise ActFailed(f"no token: {made.stderr.decode()[-300:]}")
         return made.stdout.decode().strip()

@@ -2,26 +2,42 @@
 
 Only after the commit are the hub's acknowledgements published and the broker's PUBACKs given, so that a
 hub killed at any moment loses nothing. A full queue holds back the client's thread, and with it the broker.
+
+Heartbeats are answered before that queue, at once and without the database: they ask whether this hub hears and is
+heard. They travel at QoS 0, so that they pass messages which wait for a commit, and none is kept for a hub that is
+away.
 """
 
 from __future__ import annotations
 
 import logging
 import queue
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable
 
 from cloud_hub.clock import now_us
 from cloud_hub.db import Database
-from cloud_hub.ingest.router import Said, route
+from cloud_hub.ingest.door import Door
+from cloud_hub.ingest.router import Said, heartbeat, route
 from cloud_hub.ingest.writer import Results, Writer, failed
 from cloud_hub.settings import Mqtt, Twins
 from cloud_hub.twins import Outgoing
-from shared import topics
-from shared.codec import inflate
+from shared import signed, topics
+from shared.codec import encode, inflate
 from shared.errors import NotReady, WireError
-from shared.mqtt import UNANSWERED, Connection, Inbound, Options, Tls, acknowledge_all, parse_address
+from shared.mqtt import (
+    STEADY_S,
+    UNANSWERED,
+    Address,
+    Connection,
+    Inbound,
+    Options,
+    Tls,
+    acknowledge_all,
+    parse_address,
+)
 
 log = logging.getLogger(__name__)
 
@@ -36,22 +52,33 @@ GATHER_S = 0.001
 SESSION_S = 24 * 3600
 NO_ALIAS = "this broker ends connections that ask for $aws topics: use mosquitto, or set twins.aws_alias = false"
 
+TAKEN_OVER = "session taken over"
+EVICTIONS = 3
+"""Connections in a row that end soon after they stood. mosquitto 2.0.11 evicts without saying why."""
+TWO_HUBS = "the broker ends each connection soon: is another hub connected under this client id? Stop one of them"
+
 
 class Listener:
     """The hub's connection to the broker. `ring(name)` wakes the loop that has new work.
 
-    `changed` is told devices whose birth or twin was stored.
+    `changed` is told devices whose birth or twin was stored; `sign` signs commands, where the hub has a key.
     """
 
     def __init__(
         self, settings: Mqtt, db: Database, twins: Twins, ring: Callable[[str], None],
         changed: Callable[[Iterable[str]], None] = lambda devices: None,
+        sign: Callable[[bytes], bytes] | None = None,
     ) -> None:  # fmt: skip
+        self._sign = sign
         self._db, self._ring, self._changed = db, ring, changed
         self._alias = twins.aws_alias
         self._writer = Writer(db.hub_epoch, twins.max_bytes, twins.aws_max_bytes)
         self._queue: queue.Queue[Inbound | None] = queue.Queue(2 * TOGETHER)
-        self._address = parse_address(settings.address, "mqtt.address")
+        self._settings = settings
+        self._door = Door(settings.device_rate)
+        self._heard: dict[str, int] = {}
+        self._addresses = [parse_address(text, "mqtt.address") for text in (settings.address, *settings.fallback)]
+        self._address, self._tried = self._addresses[0], 0
         tls = (
             Tls(ca=settings.tls.ca, certificate=settings.tls.certificate, key=settings.tls.key)
             if settings.tls
@@ -66,12 +93,14 @@ class Listener:
                 receive_maximum=TOGETHER,
                 tls=tls,
             ),
-            locate=lambda: self._address,
-            on_message=self._queue.put,
+            locate=self._locate,
+            on_message=self._arrived,
             on_up=self._up,
             on_down=self._down,
+            more=lambda: self._tried % len(self._addresses) != 0,
         )
         self.connected = False
+        self._up_at, self._evictions = -STEADY_S, 0
         self.refused = 0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ingest", daemon=True)
@@ -99,15 +128,69 @@ class Listener:
         self._connection.publish(
             topic, message.payload, traceparent=message.trace,
             response_topic=message.response_topic, correlation=message.correlation,
+            signature=self._signature(topic, message.payload),
         )  # fmt: skip
 
+    def heard_us(self, device: str) -> int:
+        """When this hub last heard the device, microseconds of UTC; 0: not since it was started."""
+        return self._heard.get(device, 0)
+
+    # -- the connection's thread -------------------------------------------------------------------
+
+    def _locate(self) -> Address:
+        """The next broker in order; after a connection that stood, the first one again."""
+        self._address = self._addresses[self._tried % len(self._addresses)]
+        self._tried += 1
+        return self._address
+
+    def _arrived(self, inbound: Inbound) -> None:
+        device, rest = topics.split(inbound.topic) or topics.split(inbound.topic, topics.AWS) or ("", "")
+        if not self._door.enters(device, time.monotonic()):
+            inbound.acknowledge()
+            self._tell_refused()
+            return
+        self._heard[device] = now_us()
+        if rest == "heartbeat":
+            self._answer(device, inbound)
+        else:
+            self._queue.put(inbound)
+
+    def _answer(self, device: str, inbound: Inbound) -> None:
+        try:
+            answer = encode(heartbeat(inbound.topic, inbound.payload))
+        except WireError as error:
+            self.refused += 1
+            log.warning("wire.refused", extra={"fields": {"reason": str(error)[:500]}})
+        else:
+            self._connection.publish(topics.thing(device, "heartbeat/answer"), answer, qos=0)
+        inbound.acknowledge()
+
+    def _tell_refused(self) -> None:
+        for device, count in self._door.told(time.monotonic()).items():
+            fields = {"device": device, "refused": count, "reason": "more messages than mqtt.device_rate allows"}
+            log.error("device.flooding", extra={"fields": fields})
+
+    def _signature(self, topic: str, payload: bytes) -> str:
+        """The hub's own signature over the bytes that leave: a broker in between can make none."""
+        found = topics.split(topic)
+        if self._sign is None or found is None or not signed.is_signed(found[1]):
+            return ""
+        return signed.pack(self._sign(signed.message(topic, payload)))
+
     def _up(self) -> None:
-        self.connected = True
+        self.connected, self._tried, self._up_at = True, 0, time.monotonic()
+        # Births that are answered from now on: their devices fetch what an older connection may have swallowed.
+        self._writer.hub_link = secrets.token_hex(8)
         log.info("broker.up", extra={"fields": {"address": self._address}})
 
     def _down(self, reason: str) -> None:
         self.connected = False
         log.warning("broker.down", extra={"fields": {"reason": reason}})
+        self._evictions = self._evictions + 1 if time.monotonic() - self._up_at < STEADY_S else 0
+        self._up_at = -STEADY_S
+        if self._evictions == EVICTIONS or TAKEN_OVER in reason.lower():
+            fields = {"client_id": self._settings.client_id, "reason": TWO_HUBS}
+            log.error("broker.taken_over", extra={"fields": fields})
         if self._alias and reason == UNANSWERED:
             log.error("broker.no_alias", extra={"fields": {"reason": NO_ALIAS}})
 

@@ -10,7 +10,7 @@ from typing import Any
 from shared import topics
 from shared.codec import MAX_PAYLOAD, decode, encode, from_plain
 from shared.errors import WireError
-from shared.messages import Applied, Batch, Birth, CommandResult, Sample, Stream
+from shared.messages import Applied, Batch, Birth, CommandResult, Heartbeat, Sample, Stream
 from shared.texts import holds_nul
 from shared.topics import TOPIC_STREAM
 
@@ -88,6 +88,11 @@ def _batch(rest: str, payload: bytes, topic: str, nul: bool) -> Batch:
         with suppress(WireError):
             return decode(Samples, payload, topic)
     return decode(Batch, payload, topic)
+
+
+def heartbeat(topic: str, payload: bytes) -> Heartbeat:
+    """A heartbeat, which is answered and not stored; raises WireError."""
+    return decode(Heartbeat, payload, topic)
 
 
 def _shadow(device: str, shadow: tuple[str, str], payload: bytes, topic: str, prefix: str) -> ShadowRequest:

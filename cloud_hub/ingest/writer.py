@@ -14,6 +14,7 @@ from typing import Any
 from sqlmodel import Session
 
 from cloud_hub import commands, fleet, incidents, telemetry, twins
+from cloud_hub.ca import register
 from cloud_hub.ingest.router import Data, Said, Samples, ShadowRequest, Word, typed
 from cloud_hub.marks import Marks
 from cloud_hub.tables import EscalationRow
@@ -59,6 +60,18 @@ class _Work:
     now_us: int
     results: Results
     samples: list[telemetry.SampleRow] = field(default_factory=list)
+    awaited: set[str] = field(default_factory=set)
+
+    def gather(self, said: Sequence[Said]) -> None:
+        """Ask the database what all of it will ask, a few questions however many they are."""
+        births = [one.message for one in said if isinstance(one, Word) and isinstance(one.message, Birth)]
+        born = {birth.device for birth in births}
+        register.gather(self.session, {one.device for one in said})
+        self.marks.load((one.device, one.batch.epoch, one.stream) for one in said if isinstance(one, Data))
+        if born:
+            self.marks.load(key for birth in births if birth.state == "online" for key in fleet.streams_of(birth))
+            fleet.gather(self.session, born)
+            self.awaited = commands.awaited(self.session, born, self.now_us)
 
     def flush(self) -> None:
         """Everything gathered into the database."""
@@ -72,17 +85,22 @@ class Writer:
 
     def __init__(self, hub_epoch: str, max_bytes: int, aws_max_bytes: int = MAX_BYTES) -> None:
         self._hub_epoch = hub_epoch
+        self.hub_link = ""
         self._max_bytes = {topics.PREFIX: max_bytes, topics.AWS: aws_max_bytes}
 
     def write(self, session: Session, said: Sequence[tuple[Said, str]], now_us: int, results: Results) -> None:
         """Store what devices said, each with its traceparent, in this order; all of it or, on an exception, nothing.
+        Of a revoked device only that it went.
 
-        Marks are read and written once for all of it, and samples inserted together.
+        What many ask of the database is asked once for all of it (marks, who is revoked, and for a fleet that returns
+        its devices and which of them commands wait for); marks are written once, and samples inserted together.
         """
         work = _Work(session, Marks(session), now_us, results)
-        work.marks.load((one.device, one.batch.epoch, one.stream) for one, _ in said if isinstance(one, Data))
+        work.gather([one for one, _ in said])
         for one, trace in said:
-            if isinstance(one, Data):
+            if (why := register.revoked(session, one.device)) and not _goodbye(one):
+                _refuse(one, why, self._hub_epoch, results)
+            elif isinstance(one, Data):
                 self._data(work, one, trace)
             elif isinstance(one, ShadowRequest):
                 self._shadow(session, one, trace, now_us, results)
@@ -162,9 +180,9 @@ class Writer:
             return
         if row.conflict:
             log.error("device.conflict", extra={"fields": {"device": row.id, "reason": row.conflict}})
-        word = fleet.answer(session, work.marks, row, birth, self._hub_epoch)
+        word = fleet.answer(session, work.marks, row, birth, self._hub_epoch, self.hub_link)
         results.messages.append(Outgoing(topic=topics.thing(birth.device, "session"), payload=encode(word)))
-        if not word.refused:
+        if not word.refused and birth.device in work.awaited:
             results.messages += commands.waiting(session, birth.device, now_us)
 
 
@@ -174,6 +192,18 @@ def failed(said: Said, trace: str, now_us: int) -> Results:
         return Results()
     reply = rejected(said.verb, 500, "Internal service failure", said.payload, now_us // 1_000_000)
     return Results(messages=twins.outgoing(said.device, said.name, [reply], trace, said.prefix))
+
+
+def _goodbye(said: Said) -> bool:
+    return isinstance(said, Word) and isinstance(said.message, Birth) and said.message.state == "offline"
+
+
+def _refuse(said: Said, why: str, hub_epoch: str, results: Results) -> None:
+    """A revoked device is told so when it is born; nothing else that it says is heard."""
+    log.warning("device.revoked", extra={"fields": {"device": said.device, "reason": why}})
+    if isinstance(said, Word) and isinstance(said.message, Birth):
+        word = fleet.refusal(said.message, f"'{said.device}' was revoked", hub_epoch)
+        results.messages.append(Outgoing(topic=topics.thing(said.device, "session"), payload=encode(word)))
 
 
 def _escalation(session: Session, said: Data, item: Escalation, trace: str, now_us: int) -> None:

@@ -17,6 +17,7 @@ from cloud_hub.query.answer import Page
 from cloud_hub.query.sql import DEVICES, Statement
 from cloud_hub.query.tree import Condition, Query
 from cloud_hub.query.words import QueryError
+from cloud_hub.roles import Scope
 from shared.codec import encode
 
 __all__ = ["Condition", "Page", "Query", "condition", "count", "devices", "matching", "parse", "run"]
@@ -41,16 +42,20 @@ def _read(reader: Callable[[str], _T], text: str) -> _T:
         raise HubError(400, "The query cannot be read", str(error)) from error
 
 
-def matching(session: Session, text: str) -> Select[Any]:
-    """A select of the ids of the devices that meet the condition, to stand inside another statement."""
-    return Statement(session).select(condition(text), DEVICES.c.id)
+def matching(session: Session, text: str, scope: Scope | list[str] = None) -> Select[Any]:
+    """A select of the ids of the devices that meet the condition, to stand inside another statement.
+
+    They lie within `scope`, and within the session's own.
+    """
+    return Statement(session, scope).select(condition(text), DEVICES.c.id)
 
 
 def devices(
-    session: Session, text: str, *, only: Collection[str] | None = None, after: str = "", limit: int | None = None
-) -> list[str]:
+    session: Session, text: str, *, only: Collection[str] | None = None, after: str = "", limit: int | None = None,
+    scope: Scope | list[str] = None,
+) -> list[str]:  # fmt: skip
     """Ids of the devices that meet the condition, in order: those of `only`, above `after`, at most `limit`."""
-    chosen = matching(session, text).order_by(DEVICES.c.id).limit(limit)
+    chosen = matching(session, text, scope).order_by(DEVICES.c.id).limit(limit)
     if after:
         chosen = chosen.where(DEVICES.c.id > after)
     if only is not None:

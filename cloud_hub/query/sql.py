@@ -13,9 +13,11 @@ from typing import Any
 from sqlalchemy import Boolean, FromClause, Select, and_, case, cast, false, func, not_, null, or_, select, true
 from sqlmodel import Session
 
+from cloud_hub import scopes
 from cloud_hub.query import tree
 from cloud_hub.query.tree import FIELDS, Literal, Operand, Path, Scalar
 from cloud_hub.query.values import KINDS, Expr, Fixed, Postgres, Sqlite, Value, kind_of
+from cloud_hub.roles import Scope
 from cloud_hub.tables import Device, TwinRow
 
 DEVICES: Any = Device.__table__  # type: ignore[attr-defined]
@@ -27,16 +29,20 @@ _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
 
 
 class Statement:
-    """Compiles conditions and values, and joins the documents that they name to the devices."""
+    """Compiles conditions and values, and joins the documents that they name to the devices.
 
-    def __init__(self, session: Session) -> None:
+    What it selects lies within the session's scope, and within `scope` where one is given.
+    """
+
+    def __init__(self, session: Session, scope: Scope | list[str] = None) -> None:
+        self._scopes = [one for one in (scopes.of(session), scope) if one is not None]
         self.dialect = Postgres if session.get_bind().dialect.name == "postgresql" else Sqlite
         self._twins: dict[str, Any] = {}
 
     def select(self, where: tree.Condition, *columns: Any) -> Select[Any]:
         """These columns of each device that meets the condition."""
         wanted = self.condition(where)
-        return select(*columns).select_from(self._rows()).where(wanted)
+        return select(*columns).select_from(self._rows()).where(wanted, *map(scopes.inside, self._scopes))
 
     @staticmethod
     def living(twin: Any) -> Expr:

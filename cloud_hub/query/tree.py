@@ -19,7 +19,7 @@ Scalar = str | int | float | bool | None
 
 FIELDS = {
     "id": "string", "state": "string", "profile": "string", "version": "string", "asset_path": "string",
-    "born_us": "number", "seen_us": "number",
+    "assigned_path": "string", "born_us": "number", "seen_us": "number",
 }  # fmt: skip
 """A device's own fields, with the type that each always has."""
 TESTS = {f"is_{kind}": kind for kind in ("defined", "null", "bool", "number", "string", "object", "array")}

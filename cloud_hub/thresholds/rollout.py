@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlmodel import Session, col, select
 
-from cloud_hub import audit, fleet, twins
+from cloud_hub import audit, fleet, scopes, twins
 from cloud_hub.clock import new_id
 from cloud_hub.errors import HubError
 from cloud_hub.tables import AlarmRow, AppliedRow, Rollout
@@ -109,6 +109,6 @@ def _take_back(session: Session, rollout: Rollout, reason: str, now_us: int, max
 def get(session: Session, rollout_id: str) -> Rollout:
     """The rollout, or HubError 404."""
     row = session.get(Rollout, rollout_id)
-    if row is None:
+    if row is None or not scopes.sees(session, row.devices):
         raise HubError(404, "No such rollout", f"'{rollout_id}' is not known")
     return row

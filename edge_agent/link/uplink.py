@@ -6,6 +6,7 @@ MQTT events are posted to that thread; nothing here is called from two threads.
 from __future__ import annotations
 
 import logging
+import random
 import secrets
 from collections.abc import Callable
 from typing import Any
@@ -15,12 +16,12 @@ import msgspec
 from edge_agent.clock import monotonic_s
 from edge_agent.config import Config
 from edge_agent.link.discovery import Finder
-from edge_agent.link.session import Effect, Fetch, Forget, Greet, LinkSession, Renew, Send
+from edge_agent.link.session import Beat, Effect, Fetch, Forget, Greet, LinkSession, Reconnect, Renew, Send
 from edge_agent.outbox import Outbox
 from shared import topics
 from shared.codec import DEFLATED, JSON, decode, deflate, encode
 from shared.errors import WireError
-from shared.messages import Ack, Birth, Session
+from shared.messages import Ack, Birth, Heartbeat, Session
 from shared.mqtt import Connection, Inbound, Options, Tls, Will
 from shared.topics import STREAM_TOPIC
 
@@ -36,7 +37,8 @@ class Uplink:
     """The device's connection to its hub.
 
     `birth(session)` gives the birth message; `on_fetch(restart)` is told when the hub has answered;
-    `on_message(rest, inbound)` gets what is neither an acknowledgement nor a session.
+    `on_message(rest, inbound)` gets what is neither an acknowledgement nor a session. `enrolled` is what enrolment
+    gave; `[link.tls]` goes before it.
     """
 
     def __init__(
@@ -48,18 +50,21 @@ class Uplink:
         birth: Callable[[str], Birth],
         on_fetch: Callable[[bool], None],
         on_message: Callable[[str, Inbound], None],
+        enrolled: Tls | None = None,
     ) -> None:
         self._id, self._outbox, self._post = config.device.id, outbox, post
         self._birth, self._on_fetch, self._on_message = birth, on_fetch, on_message
         self.session = LinkSession(
-            outbox.epoch, outbox.acked, hub_epoch, config.link.resend_s, config.link.replay_kb_s * 1000
-        )
+            outbox.epoch, outbox.acked, hub_epoch, config.link.resend_s, config.link.heartbeat_s, random.random,
+            config.link.replay_kb_s * 1000,
+        )  # fmt: skip
         self.session.appended(outbox.last)
         self.finder = Finder(config.link)
-        self._connection_id = ""
+        self._connection_id, self._epoch = "", outbox.epoch
+        self._heartbeat = topics.thing(self._id, "heartbeat")
         self._greeted = 0
         self._deflates = False
-        tls = Tls(**msgspec.structs.asdict(config.link.tls)) if config.link.tls else None
+        tls = Tls(**msgspec.structs.asdict(config.link.tls)) if config.link.tls else enrolled
         self._connection = Connection(
             Options(client_id=self._id, filters=topics.device_filters(self._id), tls=tls),
             self.finder.locate,
@@ -67,6 +72,7 @@ class Uplink:
             on_up=lambda: post(self._up),
             on_down=lambda reason: post(lambda: self._down(reason)),
             will=self._will,
+            more=self.finder.more,
         )
 
     def start(self) -> None:
@@ -77,6 +83,10 @@ class Uplink:
         """Say goodbye and close: a clean stop is told as such, not left to the Will."""
         self.publish("birth", self._offline(), retain=True)
         self._connection.stop()
+
+    def renew(self) -> None:
+        """Connect anew with the certificate that has just come. May be called from any thread."""
+        self._connection.renew()
 
     def publish(
         self, rest: str, message: Any, *, retain: bool = False, trace: str = "", correlation: bytes = b""
@@ -89,6 +99,9 @@ class Uplink:
 
     def pump(self) -> None:
         """Send all that may be sent now."""
+        if self._outbox.epoch != self._epoch:  # the store was given up, or renewed
+            self._epoch = self._outbox.epoch
+            self._carry_out(self.session.renewed(self._epoch, self._outbox.last, monotonic_s()))
         self.session.appended(self._outbox.last)
         while (send := self.session.next(monotonic_s())) is not None:
             if not self._send(send):
@@ -110,7 +123,7 @@ class Uplink:
         return Birth(device=self._id, session=self._connection_id, state="offline", epoch=self._outbox.epoch)
 
     def _up(self) -> None:
-        log.info("link.up", extra={"fields": {"found_by": self.finder.found_by}})
+        log.info("link.up", extra={"fields": {"address": self.finder.address, "found_by": self.finder.found_by}})
         self._carry_out(self.session.up(self._connection_id, monotonic_s()))
 
     def _down(self, reason: str) -> None:
@@ -123,6 +136,9 @@ class Uplink:
             if rest == "acks":
                 ack = decode(Ack, inbound.payload, inbound.topic)
                 self._carry_out(self.session.acknowledged(ack, monotonic_s()))
+            elif rest == "heartbeat/answer":
+                answer = decode(Heartbeat, inbound.payload, inbound.topic)
+                self._carry_out(self.session.beaten(answer, monotonic_s()))
             elif rest == "session":
                 self._welcomed(decode(Session, inbound.payload, inbound.topic))
             else:
@@ -135,8 +151,10 @@ class Uplink:
         effects = self.session.welcomed(word, monotonic_s())
         self._deflates = DEFLATED in word.reads
         self._greeted = 0
-        if word.refused:
-            log.error("link.refused", extra={"fields": {"reason": word.refused}})
+        if self.session.welcome:
+            self.finder.worked()
+        if self.session.refused:
+            log.error("link.refused", extra={"fields": {"reason": self.session.refused}})
         self._carry_out(effects)
 
     # -- effects -----------------------------------------------------------------------------------
@@ -153,6 +171,10 @@ class Uplink:
                 self._send(effect)
             elif isinstance(effect, Renew):
                 self._renew()
+            elif isinstance(effect, Beat):
+                self._connection.publish(self._heartbeat, encode(Heartbeat(session=self._connection_id)), qos=0)
+            elif isinstance(effect, Reconnect):
+                self._connection.drop(f"half-dead: no word of the hub for {effect.silent_s:.0f} s")
 
     def _greet(self) -> None:
         self._greeted = 0 if self.session.welcome else self._greeted + 1
@@ -166,7 +188,7 @@ class Uplink:
         self._outbox.renew(new)
         reason = "this store is an older copy of itself; what it holds is sent again, some of it for the second time"
         log.error("outbox.renewed", extra={"fields": {"epoch": new, "before": old, "reason": reason}})
-        self._carry_out(self.session.renewed(new, self._outbox.last, monotonic_s()))
+        self.pump()
 
     def _send(self, send: Send) -> bool:
         row = self._outbox.after(send.stream, send.after)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import threading
+from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DatabaseError
 from sqlmodel import Session
 
 from cloud_hub import audit
 from cloud_hub.db import Database
+from shared.errors import NotReady
 from shared.ids import traceparent
 
 NOW = 1_800_000_000_000_000
@@ -25,12 +31,34 @@ def six_rows(db: Database) -> None:
             )  # fmt: skip
 
 
-def verify(db: Database, *statements: str) -> int | None:
+ARMS = {
+    "sqlite": ["DROP TRIGGER IF EXISTS audit_no_update", "DROP TRIGGER IF EXISTS audit_no_delete"],
+    "postgresql": ["DROP TRIGGER IF EXISTS audit_append_only ON audit"],
+}
+"""What somebody with the database's own rights does first."""
+
+
+@pytest.mark.parametrize("statement", ["UPDATE audit SET who = 'bob' WHERE seq = 3", "DELETE FROM audit"])
+def test_the_database_refuses_to_change_or_delete_a_row(db: Database, statement: str) -> None:
+    with pytest.raises((DatabaseError, NotReady), match="only added to"), db.write() as session:
+        session.connection().execute(text(statement))
+    with db.read() as session:
+        assert [row.seq for row in audit.rows(session)] == [6, 5, 4, 3, 2, 1]
+        assert audit.verify(session) is None
+
+
+def test_postgresql_refuses_to_empty_it(db: Database) -> None:
+    if not db.is_file:
+        with pytest.raises((DatabaseError, NotReady), match="only added to"), db.write() as session:
+            session.connection().execute(text("TRUNCATE audit"))
+
+
+def verify(db: Database, *statements: str, head: tuple[int, str] | None = None) -> int | None:
     with db.write() as session:
-        for statement in statements:
+        for statement in (*ARMS[db.engine.dialect.name], *statements):
             session.connection().execute(text(statement))
     with db.read() as session:
-        return audit.verify(session)
+        return audit.verify(session, head)
 
 
 def test_an_untouched_chain_holds(db: Database) -> None:
@@ -93,16 +121,70 @@ def test_a_cut_tail_is_not_found(db: Database) -> None:
     assert verify(db, "DELETE FROM audit WHERE seq > 4") is None
 
 
-def test_a_cut_tail_shows_once_its_numbers_were_written_down(db: Database) -> None:
+def test_a_cut_tail_shows_where_the_head_was_written_down(db: Database) -> None:
     with db.read() as session:
-        before = audit.rows(session, limit=1)[0]
-    assert verify(db, "DELETE FROM audit WHERE seq > 4") is None
-    with db.read() as session:
-        assert audit.rows(session, limit=1)[0].hash != before.hash
+        head = audit.head(session)
+    assert (head[0], verify(db, head=head)) == (6, None)
+    with db.write() as session:
+        audit.add(session, NOW, "anna", "kind.2", "later")
+    assert verify(db, head=head) is None
+    assert verify(db, "DELETE FROM audit WHERE seq > 4", head=head) == 6
 
 
-def _numbers(session: Session, **query: str) -> list[int | None]:
-    return [row.seq for row in audit.rows(session, **query)]  # type: ignore[arg-type]
+def test_a_chain_made_anew_shows_where_the_head_was_written_down(db: Database) -> None:
+    with db.read() as session:
+        head = audit.head(session)
+    assert verify(db, "DELETE FROM audit", head=head) == 6
+    with db.write() as session:
+        for n in range(9):
+            audit.add(session, NOW + n, "bob", "kind.1", "forged")
+    assert verify(db) is None
+    with db.read() as session:
+        assert audit.verify(session, (audit.rows(session)[3].seq or 0, head[1])) is not None
+
+
+def test_an_empty_trail_has_a_head(tmp_path: Path) -> None:
+    db = Database(f"sqlite:///{tmp_path / 'empty.sqlite'}")
+    with db.read() as session:
+        assert audit.head(session) == (0, audit.GENESIS)
+        assert audit.verify(session) is None
+    db.close()
+
+
+def _numbers(session: Session, **query: Any) -> list[int | None]:
+    return [row.seq for row in audit.rows(session, **query)]
+
+
+def test_rows_by_time_and_who(db: Database) -> None:
+    with db.read() as session:
+        assert _numbers(session, since_us=NOW + 3, until_us=NOW + 5) == [4, 3]
+        assert _numbers(session, who="anna", since_us=NOW + 6) == [6]
+        assert _numbers(session, who="ann") == []
+
+
+def test_pages_miss_no_row_and_tell_none_twice_while_others_come(db: Database) -> None:
+    found: list[int | None] = []
+    with db.read() as session:
+        page = audit.rows(session, limit=2)
+    while page:
+        found += [row.seq for row in page]
+        with db.write() as session:
+            audit.add(session, NOW, "anna", "kind.1", "in between")
+        with db.read() as session:
+            page = audit.rows(session, after=page[-1].seq, limit=2)
+    assert found == [6, 5, 4, 3, 2, 1]
+
+
+def test_an_export_is_in_order_and_can_be_verified_by_others(db: Database) -> None:
+    with db.read() as session:
+        wanted = audit.Wanted(since_us=NOW + 2, device="press-0")
+        assert [row["seq"] for row in audit.export(session, wanted)] == [3, 6]
+        before = audit.GENESIS
+        for row in audit.export(session, audit.Wanted()):  # the recipe of docs/security.md
+            covered = [row[name] for name in ("t_us", "who", "kind", "subject", "device", "trace_id", "detail")]
+            line = json.dumps([before, *covered], ensure_ascii=False, separators=(",", ":"))
+            assert hashlib.sha256(line.encode()).hexdigest() == row["hash"]
+            before = row["hash"]
 
 
 def test_rows_by_device_kind_and_trace(db: Database) -> None:

@@ -53,11 +53,11 @@ class World:
         with self.db.write() as session:
             session.add(Device(id="press-3"))
             self.ids = {
-                role: tokens.find(session, tokens.create(session, f"the {role}", role, NOW, "test")).id
+                role: tokens.find(session, tokens.create(session, f"the {role}", role, NOW, "test"), NOW).id
                 for role in tokens.MAY
             }  # type: ignore[misc]
 
-    def ask(self, method: str, path: str, role: str = "admin", body: bytes = b"", key: bytes | None = None) -> Any:
+    def ask(self, method: str, path: str, role: str = "operator", body: bytes = b"", key: bytes | None = None) -> Any:
         """A signed request, sent just as it was signed."""
         key_id = self.ids[role]
         pair = Credentials(key_id, aws_key.secret(key or aws_key.make(self.path), key_id))
@@ -157,6 +157,35 @@ def test_a_revoked_token_signs_nothing(world: World) -> None:
     with world.db.write() as session:
         tokens.revoke(session, "the viewer", NOW, "test")
     refused(world.ask("GET", LIST, "viewer"), 403, "UnrecognizedClientException")
+
+
+def test_an_expired_token_signs_nothing(world: World) -> None:
+    with world.db.write() as session:
+        text = tokens.create(session, "late", "viewer", NOW, "test", expires_us=NOW + 1)
+        world.ids["late"] = tokens.find(session, text, NOW).id
+    refused(world.ask("GET", LIST, "late"), 403, "UnrecognizedClientException")
+
+
+def test_a_scope_holds_here_too(world: World) -> None:
+    with world.db.write() as session:
+        session.add(Device(id="lathe-7", assigned_path="acme/b"))
+        session.get_one(Device, "press-3").assigned_path = "acme/a/hall-2"
+        text = tokens.create(session, "of b", "operator", NOW, "test", scope=("acme/b",))
+        world.ids["of b"] = tokens.find(session, text, NOW).id
+    for method, path in ROUTES:
+        body = state() if method == "POST" else b""
+        there, none = (world.ask(method, path.replace("press-3", id_), "of b", body) for id_ in ("press-3", "none"))
+        assert refused(there, 404, "ResourceNotFoundException") == refused(
+            none, 404, "ResourceNotFoundException"
+        ).replace("none", "press-3")
+    assert world.ask("POST", "/things/lathe-7/shadow", "of b", state()).status_code == 200
+
+
+def test_guessing_a_secret_is_locked_out(world: World) -> None:
+    assert world.ask("GET", LIST).status_code == 200
+    for _ in range(5):
+        refused(world.ask("GET", LIST, key=b"\0" * 32), 403, "SignatureDoesNotMatch")
+    refused(world.ask("GET", LIST), 429, "ThrottlingException")
 
 
 def test_unsigned_and_bearer_requests_are_refused(world: World) -> None:

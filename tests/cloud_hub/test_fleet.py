@@ -99,10 +99,13 @@ def test_an_acked_below_the_mark_changes_nothing(db: Database) -> None:
     assert lost(db) == [(1, 50, "hub-restored")]
 
 
-def test_a_newer_protocol_is_refused_with_the_cure(db: Database) -> None:
+def test_the_next_protocol_is_served_in_ours_and_the_one_after_is_refused_with_the_cure(db: Database) -> None:
     word = say(db, birth(protocol=PROTOCOL + 1))
     assert word is not None
-    assert word.refused == f"protocol {PROTOCOL + 1} is newer than this hub's {PROTOCOL}: update the hub first"
+    assert (word.protocol, word.refused) == (PROTOCOL, "")
+    word = say(db, birth(protocol=PROTOCOL + 2))
+    assert word is not None
+    assert "update the hub first" in word.refused
 
 
 def test_two_agents_with_one_id_are_told(db: Database) -> None:
@@ -116,6 +119,18 @@ def test_two_agents_with_one_id_are_told(db: Database) -> None:
     word = say(db, birth("b2", epoch="b"), NOW + 3 * SECOND)
     assert word is not None
     assert word.refused == ""
+
+
+def test_a_refused_agent_that_keeps_asking_is_let_in_once_the_other_is_gone(db: Database) -> None:
+    """It asks every five seconds; that is no sign of life of the other."""
+    for number, epoch in enumerate("ab"):
+        say(db, birth(f"{epoch}1", epoch=epoch), NOW + number * SECOND)
+    refused = []
+    for number in range(2, 90, 5):
+        say(db, birth("a2", epoch="a"), NOW + number * SECOND)
+        refused.append(bool(press(db).conflict))
+    assert refused[0]
+    assert not refused[-1]
 
 
 def test_an_old_epoch_that_returns_much_later_is_no_conflict(db: Database) -> None:

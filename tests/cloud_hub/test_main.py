@@ -16,6 +16,7 @@ from simulators.brokers import KINDS, Kind, broker_process, embedded_broker, fre
 
 from cloud_hub import __main__ as hub_main
 from cloud_hub import audit, aws_key
+from cloud_hub.clock import now_us
 from cloud_hub.db import Database
 from cloud_hub.tokens import find
 from edge_agent import __main__ as edge_main
@@ -63,6 +64,14 @@ def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         "check",
         "migrate",
         "token",
+        "ca",
+        "ca init",
+        "ca show",
+        "ca issue-server",
+        "ca claim",
+        "ca list",
+        "ca revoke",
+        "ca crl",
         "command",
         "command send",
         "command show",
@@ -146,6 +155,7 @@ def test_check_when_all_is_well(tmp_path: Path, capsys: pytest.CaptureFixture[st
     ("[glm]\nkind = 'oracle'\nurl = 'http://127.0.0.1:1'\nmodel = 'm'", "there is no engine 'oracle'"),
     ("[twins]\naws_key_file = '/nowhere'", "Make it: tidegate-hub token create --aws"),
     ("[twins]\naws_key_file = '/'", "problem: twins.aws_key_file: /: cannot be read"),
+    ("[oidc]\nissuer = 'https://x'\naudience = 'a'\njwks_url = 'http://x'", "oidc.jwks_url: 'http://x' is not https"),
     ("nonsense = 1", "nonsense"),
     ("[twins", "Mend the TOML"),
 ])  # fmt: skip
@@ -211,7 +221,7 @@ def test_a_token_for_aws_clients_comes_with_its_key_pair(tmp_path: Path, capsys:
     text, key_id, secret = capsys.readouterr().out.splitlines()
     db = Database(f"sqlite:///{tmp_path / 'hub' / 'hub.sqlite'}")
     with db.read() as session:
-        token = find(session, text)
+        token = find(session, text, now_us())
     db.close()
     assert key_id == f"aws_access_key_id = {token.id}"
     assert secret == f"aws_secret_access_key = {aws_key.secret((tmp_path / 'shared.key').read_bytes(), token.id)}"
@@ -223,7 +233,7 @@ def test_a_token_is_made_shown_once_and_ended(tmp_path: Path, capsys: pytest.Cap
     text = capsys.readouterr().out.strip()
     db = Database(f"sqlite:///{tmp_path / 'hub' / 'hub.sqlite'}")
     with db.read() as session:
-        token = find(session, text)
+        token = find(session, text, now_us())
         assert (token.name, token.role) == ("anna", "operator")
     assert hub_main.main(["token", "revoke", "--config", file, "--name", "anna"]) == 0
     assert "1 tokens of 'anna' ended" in capsys.readouterr().out

@@ -46,7 +46,14 @@ def filled(db: Database, views: list[View]) -> Iterator[Session]:
 
 def view_of(number: int, drawn: dict[str, Any]) -> View:
     view = {name: drawn[name] for name in ("state", "version", "seen_us", "tags")}
-    view |= {"id": f"d{number}", "profile": "", "asset_path": "", "born_us": 0, "deleted": drawn["deleted"]}
+    view |= {
+        "id": f"d{number}",
+        "profile": "",
+        "asset_path": "",
+        "assigned_path": "",
+        "born_us": 0,
+        "deleted": drawn["deleted"],
+    }
     view |= drawn["classic"] or {}
     return view | {"shadow": {} if drawn["gates"] is None else {"gates": drawn["gates"]}}
 
@@ -141,7 +148,8 @@ def rows(session: Session, asked: str, limit: int = 100) -> list[View]:
 def test_a_star_shows_the_device_by_the_names_that_queries_use(fleet: Session) -> None:
     first, *_, last = rows(fleet, "SELECT * FROM devices")
     assert first == {
-        "id": "press-1", "state": "online", "profile": "", "version": "", "asset_path": "", "born_us": 0, "seen_us": 0,
+        "id": "press-1", "state": "online", "profile": "", "version": "", "asset_path": "", "assigned_path": "",
+            "born_us": 0, "seen_us": 0,
         "tags": {"site": "a", "n": 1}, "desired": {"period_s": 5},
         "reported": {"agent": {"version": "1.2"}, "load": 0.5}, "shadow": {"gates": {"desired": {"x": [1]}}},
     }  # fmt: skip

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloud_hub.ingest.router import Data, ShadowRequest, Word, route, typed
+from cloud_hub.ingest.router import Data, ShadowRequest, Word, heartbeat, route, typed
 from shared.codec import MAX_PAYLOAD, encode
 from shared.errors import WireError
 from shared.messages import STREAMS, Applied, Batch, Birth, CommandResult, Sample
@@ -87,6 +87,8 @@ def test_every_topic_of_the_table_is_taken_or_refused_by_its_sender() -> None:
     payload = {"Batch": BATCH, "Birth": BIRTH, "Applied": APPLIED, "CommandResult": RESULT}
     for row in TABLE:
         full = topic(row.rest.replace("<cid>", "c1").replace("<name>", "gates"))
+        if row.payload == "Heartbeat":
+            continue  # answered at the door: below
         if row.sender == "device":
             assert route(full, payload.get(row.payload, b"{}")).device == "press-3"
         else:
@@ -106,6 +108,21 @@ def test_hostile_payloads(rest: str, payload: bytes) -> None:
         route(topic(rest), payload)
     assert refused.value.topic == topic(rest)
     assert topic(rest) in str(refused.value)
+
+
+@pytest.mark.parametrize("payload", [
+    b"", b"null", b"[]", b"7", b"{", b"{}", b"\xff\xfe", DEEP, b'{"session":' + DEEP + b"}", b'{"session": NaN}',
+    b'{"session": ""}', b'{"session": "' + b"s" * 65 + b'"}', b'{"session": 1}', b" " * (MAX_PAYLOAD + 1),
+    b'{"session": "\\ud800"}',
+])  # fmt: skip
+def test_hostile_heartbeats(payload: bytes) -> None:
+    with pytest.raises(WireError) as refused:
+        heartbeat(topic("heartbeat"), payload)
+    assert refused.value.topic == topic("heartbeat")
+
+
+def test_a_heartbeat() -> None:
+    assert heartbeat(topic("heartbeat"), b'{"session": "s"}').session == "s"
 
 
 @pytest.mark.parametrize("change", [

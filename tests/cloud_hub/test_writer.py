@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import itertools
 import threading
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import func
+from sqlalchemy import event, func
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import col, select
 
 from cloud_hub import telemetry
+from cloud_hub.ca import register
 from cloud_hub.db import Database
 from cloud_hub.ingest.router import Data, Said, ShadowRequest, Word, route
 from cloud_hub.ingest.writer import Results, Writer
 from cloud_hub.marks import Marks
-from cloud_hub.tables import AlarmRow, EscalationRow, EventRow, HighWater, LostRange, TelemetrySample, TwinRow
+from cloud_hub.tables import AlarmRow, Device, EscalationRow, EventRow, HighWater, LostRange, TelemetrySample, TwinRow
 from shared import topics
 from shared.codec import decode, encode
 from shared.messages import (
@@ -536,3 +539,98 @@ def test_events_are_what_was_said(db: Database) -> None:
     with db.read() as session:
         (row,) = telemetry.events(session, DEVICE)
     assert (row.origin, row.text, row.fields) == ("agent", "started", {"boot": 3.0})
+
+
+def test_a_revoked_device_is_told_so_and_not_heard(db: Database) -> None:
+    with db.write() as session:
+        register.revoke(session, DEVICE, NOW, who="test", reason="stolen")
+    birth = Birth(device=DEVICE, session="s1", epoch="e1")
+    desire = ShadowRequest(device=DEVICE, name="", verb="update", payload=b'{"state": {"desired": {"a": 1}}}')
+    results = write(db, Word(device=DEVICE, message=birth), data(samples(1, 3)), desire)
+    (message,) = results.outgoing()
+    word = decode(SessionWord, message.payload)
+    assert (message.topic, word.session) == (topics.thing(DEVICE, "session"), "s1")
+    assert "was revoked" in word.refused
+    assert stored(db) == ([], 0)
+    other = data(samples(1, 2), device="press-4")
+    assert write(db, other).acks == {("press-4", "e1", "telemetry"): 2}
+
+
+# -- births together -------------------------------------------------------------------------------
+
+
+BIRTHS = st.lists(
+    st.builds(
+        Birth, device=st.sampled_from(["a", "b", "c"]), session=st.sampled_from(["s1", "s2"]),
+        epoch=st.sampled_from(["e1", "e2"]), state=st.sampled_from(["online", "online", "offline"]),
+        acked=st.dictionaries(st.sampled_from(["telemetry", "alarm"]), st.integers(0, 5), max_size=2),
+    ),
+    max_size=8,
+)  # fmt: skip
+
+
+def _taken(db: Database, births: list[Birth], together: bool, name: str) -> tuple[list[Any], list[Any], list[Any]]:
+    """Answers, devices and marks after `births`; devices are told apart by `name`, so that one database serves both."""
+    mine = [replace(one, device=f"{name}-{one.device}") for one in births]
+    writer, results = Writer(db.hub_epoch, 32768), Results()
+    with db.write() as session:
+        for some in [mine] if together else [[one] for one in mine]:
+            said = [(Word(device=birth.device, message=birth), "") for birth in some]
+            writer.write(session, said, NOW, results)
+    words = [decode(SessionWord, message.payload) for message in results.messages]
+    with db.read() as session:
+        rows = session.exec(select(Device).where(col(Device.id).startswith(f"{name}-")).order_by(Device.id))
+        devices = [(row.id.removeprefix(name), row.state, row.session, row.epoch, row.conflict) for row in rows]
+        query = select(HighWater).where(col(HighWater.device).startswith(f"{name}-"))
+        marks = sorted((m.device.removeprefix(name), m.epoch, m.stream, m.upto) for m in session.exec(query))
+    return words, [(*one[:4], bool(one[4])) for one in devices], marks
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(births=BIRTHS, seeded=st.uuids())
+def test_births_together_are_births_one_by_one(db: Database, births: list[Birth], seeded: Any) -> None:
+    one, other = f"o{seeded.hex[:12]}", f"t{seeded.hex[:12]}"
+    words, devices, marks = _taken(db, births, together=False, name=one)
+    assert _taken(db, births, together=True, name=other)[1:] == (devices, marks)
+    together = _taken(db, births, together=True, name=f"u{seeded.hex[:12]}")[0]
+    strip = [(word.session, word.epoch, word.upto, bool(word.refused)) for word in words]
+    assert [(word.session, word.epoch, word.upto, bool(word.refused)) for word in together] == strip
+
+
+def test_the_property_of_births_catches_a_seeded_bug(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    load = Marks.load
+
+    def forgetful(self: Marks, keys: Any) -> None:
+        """Reads the marks once for each, and takes the one that was raised meanwhile back to what the table says."""
+        self._asked.clear()
+        load(self, keys)
+
+    monkeypatch.setattr(Marks, "load", forgetful)
+    births = [Birth(device="a", session="s", epoch="e", acked={"alarm": upto}) for upto in (5, 0)]
+    words, _, marks = _taken(db, births, together=False, name="o")
+    together, _, other = _taken(db, births, together=True, name="t")
+    assert ([word.upto for word in together], other) != ([word.upto for word in words], marks)
+
+
+def questions(db: Database, count: int) -> int:
+    """Statements for one batch of births of `count` devices, known and all on their old epochs."""
+    said = [(Word(device=f"q{n}", message=Birth(device=f"q{n}", session="s", epoch="e")), "") for n in range(count)]
+    counted: list[str] = []
+    for _ in range(2):
+        counted.clear()
+        with db.write() as session:
+            listen = partial(_counting, counted)
+            event.listen(session.connection().engine, "before_cursor_execute", listen)
+            Writer(db.hub_epoch, 32768).write(session, said, NOW, Results())
+            event.remove(session.connection().engine, "before_cursor_execute", listen)
+    return len(counted)
+
+
+def _counting(counted: list[str], _connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+    counted.append(statement)
+
+
+def test_a_fleet_that_returns_asks_the_database_as_often_as_a_few_devices(db: Database) -> None:
+    few = questions(db, 3)
+    assert few > 2
+    assert questions(db, 60) == few

@@ -14,6 +14,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from edge_agent import outbox as module
+from edge_agent.keep import schema_mark
 from edge_agent.outbox import ROW_BYTES, Lot, Outbox, OutboxFull, Row, status
 from shared.codec import MAX_PAYLOAD, decode, encode
 from shared.errors import ConfigError
@@ -287,7 +288,7 @@ MINUTE_US = 60_000_000
 
 
 def test_what_is_older_than_its_stream_may_be_is_told_as_expired(path: Path) -> None:
-    outbox = Outbox(path, ROOMY, "e1", KEEP)
+    outbox = Outbox(path, ROOMY, "e1", keep_s=KEEP)
     outbox.accept([lot("telemetry", "old"), lot("event", "kept")], "synced", 1000)
     outbox.accept([lot("telemetry", "young")], "synced", 2000)
     assert outbox.expire(1000 + MINUTE_US - 1) == 0
@@ -300,7 +301,7 @@ def test_what_is_older_than_its_stream_may_be_is_told_as_expired(path: Path) -> 
 
 
 def test_what_came_while_the_clock_was_not_set_never_expires(path: Path) -> None:
-    outbox = Outbox(path, ROOMY, "e1", KEEP)
+    outbox = Outbox(path, ROOMY, "e1", keep_s=KEEP)
     outbox.accept([lot("telemetry", "in 1970")], "unsynced", 5)
     assert outbox.expire(1_800_000_000_000_000) == 0
     assert texts(outbox.after("telemetry", 0)) == ["in 1970"]
@@ -308,7 +309,7 @@ def test_what_came_while_the_clock_was_not_set_never_expires(path: Path) -> None
 
 
 def test_a_crash_while_rows_expire_leaves_all_of_them(path: Path) -> None:
-    outbox = Outbox(path, ROOMY, "e1", KEEP)
+    outbox = Outbox(path, ROOMY, "e1", keep_s=KEEP)
     for text in "ab":
         outbox.accept([lot("telemetry", text)], "synced", 1000)
     outbox._db.execute("CREATE TRIGGER crash BEFORE UPDATE ON lost BEGIN SELECT RAISE(ABORT, 'power cut'); END")
@@ -327,7 +328,7 @@ def test_a_store_of_the_schema_before_is_taken_over(path: Path) -> None:
     db = sqlite3.connect(path)
     db.executescript("DROP INDEX rows_by_expiry; ALTER TABLE rows DROP COLUMN expires_us; PRAGMA user_version=1")
     db.close()
-    again = Outbox(path, ROOMY, "e2", KEEP)
+    again = Outbox(path, ROOMY, "e2", keep_s=KEEP)
     assert (again.epoch, texts(again.after("event", 0))) == ("e1", ["a"])
     again.accept([lot("telemetry", "b")], "synced", 1000)
     assert again.expire(1000 + MINUTE_US) == 1
@@ -370,6 +371,7 @@ def test_a_newer_schema_is_refused_and_left_as_it_is(path: Path) -> None:
     Outbox(path, ROOMY, "e1").close()
     db = sqlite3.connect(path)
     db.execute(f"PRAGMA user_version={module.SCHEMA_VERSION + 1}")
+    db.execute(f"PRAGMA application_id={schema_mark(path, module.SCHEMA_VERSION + 1)}")
     db.close()
     before = path.read_bytes()
     with pytest.raises(ConfigError, match="newer agent") as caught:
@@ -408,7 +410,7 @@ class Checker:
     def __init__(self, folder: Path, kind: type[Outbox]) -> None:
         self.path, self.kind, self.made = folder / "o.sqlite", kind, 0
         self.now_us = MINUTE_US
-        self.outbox = kind(self.path, TIGHT, "e1", KEEP)
+        self.outbox = kind(self.path, TIGHT, "e1", keep_s=KEEP)
         self.times: dict[str, int] = {}
         self.accepted: dict[Stream, list[str]] = {stream: [] for stream in STREAMS}
         self.held: dict[Stream, list[str | None]] = {stream: [] for stream in STREAMS}
@@ -468,7 +470,7 @@ class Checker:
     def reopen(self, _stream: Stream, _count: int) -> None:
         before = self.seen()
         self.outbox.close()
-        self.outbox = self.kind(self.path, TIGHT, "e2", KEEP)
+        self.outbox = self.kind(self.path, TIGHT, "e2", keep_s=KEEP)
         assert self.seen() == before, "a restart changed something (O6)"
 
     def seen(self) -> Any:
@@ -527,8 +529,8 @@ class LosesSilently(Outbox):
 
 
 class UsesNumbersAgain(Outbox):
-    def __init__(self, path: Path, max_bytes: int, new_epoch: str, keep_s: Any = None) -> None:
-        super().__init__(path, max_bytes, new_epoch, keep_s)
+    def __init__(self, path: Path, max_bytes: int, new_epoch: str, disk: Any = None, keep_s: Any = None) -> None:
+        super().__init__(path, max_bytes, new_epoch, disk, keep_s)
         found = dict(self._db.execute("SELECT stream, max(last) FROM rows GROUP BY stream").fetchall())
         self.last = {stream: found.get(stream, 0) for stream in STREAMS}
 

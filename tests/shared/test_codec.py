@@ -95,8 +95,9 @@ MESSAGES: dict[type[Any], st.SearchStrategy[Any]] = {
     ),
     m.Session: st.builds(
         m.Session, hub_epoch=TEXT, protocol=st.integers(1, 9), session=TEXT, epoch=TEXT, upto=UPTO, refused=TEXT,
-        reads=st.lists(TEXT, max_size=2),
+        reads=st.lists(TEXT, max_size=2), heartbeat=st.booleans(), hub_link=TEXT,
     ),
+    m.Heartbeat: st.builds(m.Heartbeat, session=st.text(min_size=1, max_size=64)),
     m.Applied: st.builds(
         m.Applied, shadow=TEXT, version=COUNT, path=TEXT, state=one_of(m.AppliedState), reason=TEXT
     ),

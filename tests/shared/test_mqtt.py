@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as paho
 import pytest
-from simulators.brokers import documented_mosquitto, embedded_broker
+from simulators.brokers import documented_mosquitto, embedded_broker, mutual_mosquitto
 from simulators.certificates import certificates
 
-import shared.mqtt
+from cloud_hub.ca.folder import CaFolder
+from cloud_hub.clock import now_us
 from shared import topics
-from shared.mqtt import Connection, Options, Tls
+from shared.mqtt import Connection, Inbound, Options, Tls, _Receipt, acknowledge_all
 
 TOPIC = topics.thing("press-3", "acks")
 BURST = 30
@@ -40,7 +42,7 @@ def round_trip(port: int, tls: Tls | None = None) -> list[str]:
         connection.stop()
 
 
-def writers(monkeypatch: pytest.MonkeyPatch, port: int) -> set[str]:
+def writers(monkeypatch: pytest.MonkeyPatch, port: int, tls: Tls | None) -> set[str]:
     """Names of the threads that write to the socket in one round trip."""
     names: set[str] = set()
     send = paho.Client._sock_send
@@ -50,23 +52,80 @@ def writers(monkeypatch: pytest.MonkeyPatch, port: int) -> set[str]:
         return send(client, data)
 
     monkeypatch.setattr(paho.Client, "_sock_send", noted)
-    round_trip(port)
+    round_trip(port, tls)
     return names
 
 
-def test_one_thread_alone_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with embedded_broker(tmp_path) as (_, mqtt5):
-        assert writers(monkeypatch, mqtt5) == {"mqtt-press-3"}
-        monkeypatch.setattr(shared.mqtt, "_woken", None)
-        assert writers(monkeypatch, mqtt5) > {"mqtt-press-3"}, "the test sees no second thread where there is one"
-
-
-def test_a_burst_over_tls_breaks_nothing(tmp_path: Path) -> None:
+@pytest.fixture
+def secured(tmp_path: Path) -> Iterator[tuple[int, Tls]]:
+    """A broker as the documentation sets it up: its port, and a device's certificate."""
     certificates(tmp_path, "broker", "press-3")
     broker = documented_mosquitto(tmp_path)
     broker.start()
+    tls = Tls(ca=f"{tmp_path}/ca.pem", certificate=f"{tmp_path}/press-3.pem", key=f"{tmp_path}/press-3.key")
+    yield broker.port, tls
+    broker.stop()
+
+
+def test_over_tls_one_thread_alone_writes(
+    tmp_path: Path, secured: tuple[int, Tls], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert writers(monkeypatch, *secured) == {"mqtt-press-3"}
+    with embedded_broker(tmp_path) as (_, mqtt5):
+        assert writers(monkeypatch, mqtt5, None) > {"mqtt-press-3"}, "a second thread would be seen"
+
+
+def test_a_burst_over_tls_breaks_nothing(secured: tuple[int, Tls]) -> None:
+    assert [round_trip(*secured) for _ in range(5)] == [[]] * 5
+
+
+@pytest.mark.parametrize(("days", "heard"), [(0, ""), (2, "has expired"), (-2, "good from")])
+def test_with_a_time_of_its_own_the_brokers_certificate_is_judged_by_that(
+    tmp_path: Path, days: int, heard: str
+) -> None:
+    """So a machine whose clock stands in 1970 connects, once it knows better; `renew` makes a second connection."""
+    ca, now = CaFolder(tmp_path), now_us()
+    ca.make("plant-1", now)
+    for name, made in (
+        ("broker", ca.issue_server(["127.0.0.1"], now, 1)),
+        ("press-3", ca.issue_client("press-3", now)),
+    ):
+        (tmp_path / f"{name}.pem").write_bytes(made.certificate)
+        (tmp_path / f"{name}.key").write_bytes(made.key)
+    broker = mutual_mosquitto(tmp_path, ca.certificate)
+    broker.start()
+    tls = Tls(ca=str(ca.certificate), certificate=f"{tmp_path}/press-3.pem", key=f"{tmp_path}/press-3.key",
+              now_us=lambda: now + days * 86_400_000_000)  # fmt: skip
+    said: queue.Queue[str] = queue.Queue()
+    connection = Connection(
+        Options(client_id="press-3", filters=[TOPIC], tls=tls), lambda: ("127.0.0.1", broker.port),
+        on_message=lambda _: None, on_up=lambda: said.put(""), on_down=said.put,
+    )  # fmt: skip
+    connection.start()
     try:
-        tls = Tls(ca=f"{tmp_path}/ca.pem", certificate=f"{tmp_path}/press-3.pem", key=f"{tmp_path}/press-3.key")
-        assert [round_trip(broker.port, tls) for _ in range(5)] == [[]] * 5
+        first = said.get(timeout=20)
+        assert heard in first if heard else first == ""
+        if not heard:
+            connection.renew()
+            assert said.get(timeout=20) != "", "the old connection ended"
+            assert said.get(timeout=20) == ""
     finally:
+        connection.stop()
         broker.stop()
+
+
+def test_only_what_asks_for_it_is_acknowledged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A PUBACK for a message at QoS 0, such as a heartbeat, would break the protocol (MQTT 5.0 section 3.4)."""
+    sent: list[bytes] = []
+    monkeypatch.setattr(paho.Client, "_packet_queue", lambda _self, _command, packet, *_: sent.append(bytes(packet)))
+    client = paho.Client(paho.CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5, manual_ack=True)
+    inbound = [
+        Inbound(topic=TOPIC, payload=b"", traceparent="", acknowledge=_Receipt(client, mid, qos))
+        for mid, qos in ((0, 0), (1, 1), (2, 1))
+    ]
+    acknowledge_all(inbound)
+    assert sent == [b"\x40\x02\x00\x01\x40\x02\x00\x02"]
+    sent.clear()
+    for one in inbound:
+        one.acknowledge()
+    assert sent == [b"\x40\x02\x00\x01", b"\x40\x02\x00\x02"]

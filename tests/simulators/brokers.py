@@ -110,12 +110,17 @@ def embedded_broker(folder: Path) -> Iterator[tuple[int, int]]:
         broker.stop()
 
 
-def _mosquitto() -> tuple[str, str]:
-    """(program, line of its configuration that lets it write here); skips the test where it is not installed."""
+def mosquitto_program() -> str:
+    """Path of mosquitto; skips the test where it is not installed."""
     binary = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
     if binary is None:
         pytest.skip("mosquitto is not installed: apt-get install mosquitto")
-    return binary, "user root\n" if os.geteuid() == 0 else ""  # else it drops to one that may not write here
+    return binary
+
+
+def _mosquitto() -> tuple[str, str]:
+    """(program, line of its configuration that lets it write here); skips the test where it is not installed."""
+    return mosquitto_program(), "user root\n" if os.geteuid() == 0 else ""  # else it drops to one that may not
 
 
 def mosquitto(folder: Path) -> BrokerProcess:
@@ -153,3 +158,39 @@ def broker_process(kind: Kind, folder: Path) -> BrokerProcess:
     mqtt5 = free_port()
     command = [program, "broker", "--mqtt3", str(free_port()), "--mqtt5", str(mqtt5)]
     return BrokerProcess(command=command, port=mqtt5, folder=folder)
+
+
+MUTUAL = """
+{user}per_listener_settings false
+allow_anonymous false
+acl_file {folder}/acl
+listener {port} 127.0.0.1
+cafile {ca}
+certfile {folder}/broker.pem
+keyfile {folder}/broker.key
+tls_version tlsv1.3
+require_certificate true
+use_identity_as_username true
+use_username_as_clientid true
+max_inflight_messages 0
+log_type error
+log_type warning
+log_type notice
+"""
+MUTUAL_ACL = """user tidegate-hub
+topic readwrite tidegate/v1/things/#
+user between
+topic readwrite tidegate/v1/things/#
+pattern readwrite tidegate/v1/things/%u/#
+"""
+
+
+def mutual_mosquitto(folder: Path, ca: Path) -> BrokerProcess:
+    """A mosquitto with mutual TLS; `broker.pem` and `broker.key` are expected in `folder`. `between` sees all."""
+    binary, user = _mosquitto()
+    folder.mkdir(parents=True, exist_ok=True)
+    port, file = free_port(), folder / "mosquitto.conf"
+    file.write_text(MUTUAL.format(user=user, folder=folder, port=port, ca=ca), "utf-8")
+    (folder / "acl").write_text(MUTUAL_ACL, "utf-8")
+    (folder / "acl").chmod(0o600)
+    return BrokerProcess(command=[binary, "-c", str(file)], port=port, folder=folder)

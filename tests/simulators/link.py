@@ -11,8 +11,8 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from edge_agent.link.session import Effect, Fetch, Forget, Greet, LinkSession, Send
-from shared.messages import STREAMS, Ack, Birth, Session, Stream
+from edge_agent.link.session import Beat, Effect, Fetch, Forget, Greet, LinkSession, Reconnect, Send
+from shared.messages import STREAMS, Ack, Birth, Heartbeat, Session, Stream
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Hub:
         self.lost: dict[tuple[str, Stream], set[int]] = {}
         self.mark: dict[tuple[str, Stream], int] = {}
         self.received: list[Parcel] = []
-        self.up = True
+        self.up = self.heartbeat = True
 
     def crash(self) -> None:
         """Everything in memory is gone."""
@@ -92,7 +92,10 @@ class Hub:
     def answer(self, birth: Birth) -> Session:
         """What it holds of the birth's epoch."""
         upto = {stream: self.mark.get((birth.epoch, stream), 0) for stream in STREAMS}
-        return Session(hub_epoch="h1", protocol=1, session=birth.session, epoch=birth.epoch, upto=dict(upto))
+        return Session(
+            hub_epoch="h1", protocol=1, session=birth.session, epoch=birth.epoch, upto=dict(upto),
+            heartbeat=self.heartbeat, hub_link="l1",
+        )  # fmt: skip
 
 
 class Device:
@@ -102,7 +105,7 @@ class Device:
 
     def __init__(self, world: World, outbox: MemoryOutbox) -> None:
         self.world, self.outbox = world, outbox
-        self.session = self.session_kind(outbox.epoch, dict(outbox.acked))
+        self.session = self.session_kind(outbox.epoch, dict(outbox.acked), random=world.random.random)
         self.session.appended(outbox.last)
         self.connection = ""
         self.welcomed_by_hub = False
@@ -117,9 +120,11 @@ class Device:
         self.connection = ""
         self.carry_out(self.session.down())
 
-    def received(self, word: Ack | Session) -> None:
+    def received(self, word: Ack | Session | Heartbeat) -> None:
         """A message from the hub."""
-        if isinstance(word, Ack):
+        if isinstance(word, Heartbeat):
+            self.carry_out(self.session.beaten(word, self.world.now))
+        elif isinstance(word, Ack):
             self.carry_out(self.session.acknowledged(word, self.world.now))
         else:
             self.welcomed_by_hub |= word.session == self.connection
@@ -154,6 +159,11 @@ class Device:
                 self.world.to_hub(Birth(device="d", session=self.connection, epoch=self.outbox.epoch))
             elif isinstance(effect, Forget):
                 self.forget(effect.stream, effect.upto)
+            elif isinstance(effect, Beat):
+                self.world.to_hub(Heartbeat(session=self.connection))
+            elif isinstance(effect, Reconnect):
+                self.world.reconnects.append(self.world.now)
+                self.world.cut()
             else:
                 assert isinstance(effect, (Fetch, Send))
 
@@ -175,6 +185,8 @@ class World:
         self.retained: Birth | None = None
         self.abandoned: list[MemoryOutbox] = []
         self.drop = self.twice = 0.0
+        self.deaf: set[str] = set()  # directions, `up` and `down`, in which this connection swallows everything
+        self.reconnects: list[float] = []
         self.slowest = 0.1
         self.outbox = self._new_outbox()
         self.device: Device = device_kind(self, self.outbox)
@@ -203,18 +215,26 @@ class World:
         for _ in range(copies):
             self.at(self.random.uniform(0.001, self.slowest), arrive)
 
-    def to_hub(self, message: Parcel | Birth) -> None:
+    def to_hub(self, message: Parcel | Birth | Heartbeat) -> None:
         """Published by the device; may arrive late, twice or never, also after the connection has gone."""
+        if "up" in self.deaf:
+            return
         if isinstance(message, Birth):
             self.retained = message
         self._carry(lambda: self._hub_gets(message))
 
-    def to_device(self, message: Ack | Session) -> None:
+    def to_device(self, message: Ack | Session | Heartbeat) -> None:
         """Published by the hub; arrives at whatever connection the device has by then."""
+        if "down" in self.deaf:
+            return
         self._carry(lambda: self.device.received(message) if self.device.connection else None)
 
-    def _hub_gets(self, message: Parcel | Birth) -> None:
+    def _hub_gets(self, message: Parcel | Birth | Heartbeat) -> None:
         if not self.hub.up:
+            return
+        if isinstance(message, Heartbeat):
+            if self.hub.heartbeat:
+                self.to_device(message)
             return
         if isinstance(message, Birth):
             self.to_device(self.hub.answer(message))
@@ -254,8 +274,13 @@ class World:
     def connect(self) -> None:
         """A new connection."""
         if not self.device.connection:
+            self.deaf = set()
             self._connections += 1
             self.device.up(f"c{self._connections}")
+
+    def half_dead(self) -> None:
+        """This connection stands and swallows everything, one way or both; only another one is better."""
+        self.deaf = set(self.random.choice([["up"], ["down"], ["up", "down"]]))
 
     def device_crash(self) -> None:
         """Only the outbox survives."""
@@ -292,7 +317,7 @@ class World:
         self.at(0.1, self.connect)
         chances: list[tuple[Callable[[], None], int]] = [
             (self.accept, 40), (self.burst, 1), (self.evict, 2), (self.cut, 4), (self.device_crash, 2),
-            (self.hub_crash, 2), (self.disk_loss, 1),
+            (self.hub_crash, 2), (self.disk_loss, 1), (self.half_dead, 1),
         ]  # fmt: skip
         things, weights = zip(*chances, strict=True)
         while self.now < seconds:
@@ -300,7 +325,7 @@ class World:
             self.run(self.now + self.random.expovariate(2.0))
 
     def heal(self, seconds: float = 400.0) -> None:
-        """Nothing goes wrong any more."""
+        """Nothing goes wrong any more; a half-dead connection stays so until the device makes another."""
         self.drop = self.twice = 0.0
         self.slowest = 0.001  # all take the same time: nothing overtakes
         self.hub_start()

@@ -18,6 +18,7 @@ import httpx
 import numpy as np
 import pytest
 from simulators.brokers import BrokerProcess, Kind, broker_process, free_port, listens, until
+from simulators.plants import Plant
 from sqlmodel import select
 
 from cloud_hub import tokens
@@ -58,6 +59,7 @@ asset_path = "tests/together"
 discover = false
 address = "127.0.0.1:{mqtt}"
 resend_s = 1.0
+{more}
 [outbox]
 commit_s = 0.1
 [settings]
@@ -66,7 +68,7 @@ period_s = 0.2
 kind = "host"
 [[hard_limits]]
 metric = "cpu.load"
-high = 99.0
+high = 101.0
 """
 
 CAMERA = """
@@ -79,6 +81,13 @@ period_s = 0.01
 name = "digits"
 bundle = "{bundle}"
 frames = "camera"
+"""
+
+TLS = """
+[{table}.tls]
+ca = "{tls.ca}"
+certificate = "{tls.certificate}"
+key = "{tls.key}"
 """
 
 Streams = dict[str, dict[str, Any]]
@@ -99,7 +108,11 @@ class World:
     database: str = ""
     assets: Path = ASSETS
     settings: str = ""
+    plant: Plant | None = None
+    """Where there is one, its broker's door is mutual TLS, and each agent gets a certificate of its CA."""
     rest: int = field(default_factory=free_port)
+    inside: dict[str, list[str]] = field(default_factory=dict)
+    """Words before the command of a process, by its name: what it runs in."""
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     http: httpx.Client = field(init=False)
 
@@ -111,7 +124,7 @@ class World:
         (self.folder / "hub.toml").write_text(text + self.settings, "utf-8")
         db = Database(self.database or f"sqlite:///{self.folder / 'hub' / 'hub.sqlite'}")
         with db.write() as session:
-            token = tokens.create(session, "tester", "admin", 1, "test")
+            token = tokens.create(session, "tester", "operator auditor admin", 1, "test")
         db.close()
         headers = {"Authorization": f"Bearer {token}"}
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.rest}/api/v1", headers=headers, timeout=20)
@@ -128,10 +141,12 @@ class World:
         self._spawn("hub", [_program("tidegate-hub"), "serve", "--config", str(self.folder / "hub.toml")])
         until("the hub answers", lambda: listens(self.rest))
 
-    def start_edge(self, device: str, more: str = "", *, state: str = "") -> None:
-        """An agent; `state` names it and its folder where two share one id."""
+    def start_edge(self, device: str, more: str = "", *, state: str = "", port: int = 0, link: str = "") -> None:
+        """An agent; `state` names it and its folder where two share one id. `port` in place of the broker's own."""
         name = state or device
-        text = EDGE.format(device=device, state=self.folder / name, mqtt=self.broker.port) + more
+        text = EDGE.format(device=device, state=self.folder / name, mqtt=port or self.broker.port, more=link) + more
+        if self.plant is not None:
+            text += TLS.format(table="link", tls=self.plant.identity(device))
         (self.folder / f"{name}.toml").write_text(text, "utf-8")
         self.resume_edge(name)
 
@@ -149,7 +164,8 @@ class World:
     def _spawn(self, name: str, command: list[str]) -> None:
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                [*self.inside.get(name, []), *command],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                 env={key: value for key, value in os.environ.items() if not key.startswith("TIDEGATE_")},
             )  # fmt: skip
 
@@ -302,3 +318,15 @@ def around() -> Iterator[Callable[[BrokerProcess, str], World]]:
     yield make
     for world in made:
         world.close()
+
+
+@pytest.fixture
+def secured(tmp_path: Path) -> Iterator[World]:
+    """A world whose broker was set up by `tidegate-hub broker setup`, the hub with its certificate from there.
+
+    `start_edge` gives each agent a certificate; `secured.plant` has the CA, for more identities and for revocation.
+    """
+    plant = Plant.make(tmp_path)
+    world = World(tmp_path, plant.broker, settings=TLS.format(table="mqtt", tls=plant.hub), plant=plant)
+    yield world
+    world.close()

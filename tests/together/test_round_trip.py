@@ -91,7 +91,7 @@ def _limits(world: Any) -> None:
     body = {"devices": [DEVICE], "limits": [{"metric": "cpu.load", "high": 120.0}], "watch_s": 60}
     number = world.http.post("/thresholds/rollouts", json=body).json()["id"]
     found = until("taken back", lambda: _state(world.get(f"/thresholds/rollouts/{number}") or {}, "rolled-back"))
-    assert "beyond the site's hard limit 99.0" in found["reason"]
+    assert "beyond the site's hard limit 101.0" in found["reason"]
     twin = world.get(f"/devices/{DEVICE}/twin/name/thresholds")["state"]
     assert "delta" not in twin  # desired is again what the device never stopped to use
     assert [one["metric"] for one in world.reported(DEVICE, "thresholds")["limits"]] == ["memory.used"]

@@ -54,6 +54,7 @@ def upgrade() -> None:
         ),
         sa.Column("who", sa.String(), nullable=False),
         sa.Column("created_us", sa.BigInteger(), nullable=False),
+        sa.Column("scope", JSON, nullable=True),
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_table(
@@ -90,6 +91,7 @@ def upgrade() -> None:
         sa.Column("deadline_us", sa.BigInteger(), nullable=False),
         sa.Column("ended_us", sa.BigInteger(), nullable=True),
         sa.Column("traceparent", sa.String(), nullable=False),
+        sa.Column("scope", JSON, nullable=True),
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_table(
@@ -130,8 +132,99 @@ def upgrade() -> None:
     with op.batch_alter_table("twins", schema=None) as batch_op:
         batch_op.add_column(sa.Column("owners", JSON, nullable=False, server_default="{}"))
 
+    op.create_table(
+        "identities",
+        sa.Column("device", sa.String(), nullable=False),
+        sa.Column("revoked_us", sa.BigInteger(), nullable=True),
+        sa.Column("reason", sa.String(), nullable=False),
+        sa.Column("proof_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("device"),
+    )
+    op.create_table(
+        "claims",
+        sa.Column("device", sa.String(), nullable=False),
+        sa.Column("digest", sa.String(), nullable=False),
+        sa.Column("who", sa.String(), nullable=False),
+        sa.Column("created_us", sa.BigInteger(), nullable=False),
+        sa.Column("expires_us", sa.BigInteger(), nullable=False),
+        sa.Column("used_us", sa.BigInteger(), nullable=True),
+        sa.Column("key_digest", sa.String(), nullable=False),
+        sa.Column("wrong_us", JSON, nullable=False),
+        sa.PrimaryKeyConstraint("device"),
+    )
+    op.create_table(
+        "certificates",
+        sa.Column("serial", sa.String(), nullable=False),
+        sa.Column("device", sa.String(), nullable=False),
+        sa.Column("cn", sa.String(), nullable=False),
+        sa.Column("issued_us", sa.BigInteger(), nullable=False),
+        sa.Column("expires_us", sa.BigInteger(), nullable=False),
+        sa.Column("revoked_us", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("serial"),
+    )
+    op.create_index("ix_certificates_device", "certificates", ["device"], unique=False)
+    _people()
+
+
+def _people() -> None:
+    """Scopes and lives of tokens, and the audit trail that is only added to."""
+    with op.batch_alter_table("devices", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("assigned_path", sa.String(), nullable=False, server_default=""))
+
+    with op.batch_alter_table("tokens", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("expires_us", sa.BigInteger(), nullable=True))
+        batch_op.add_column(sa.Column("scope", JSON, nullable=True))
+
+    op.create_table(
+        "lockouts",
+        sa.Column("address", sa.String(), nullable=False),
+        sa.Column("until_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("address"),
+    )
+    op.create_index("audit_by_device", "audit", ["device", "seq"], unique=False)
+    op.create_index("audit_by_time", "audit", ["t_us"], unique=False)
+    for statement in APPEND_ONLY[op.get_bind().dialect.name]:
+        op.execute(statement)
+
+
+REFUSED = "the audit trail is only added to"
+
+APPEND_ONLY = {
+    "sqlite": [
+        f"CREATE TRIGGER audit_no_{verb} BEFORE {verb} ON audit BEGIN SELECT RAISE(ABORT, '{REFUSED}'); END"
+        for verb in ("update", "delete")
+    ],
+    "postgresql": [
+        "CREATE FUNCTION audit_refuse() RETURNS trigger LANGUAGE plpgsql AS "
+        f"$$BEGIN RAISE EXCEPTION '{REFUSED}'; END$$",
+        "CREATE TRIGGER audit_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit "
+        "FOR EACH STATEMENT EXECUTE FUNCTION audit_refuse()",
+    ],
+}
+"""A later revision that alters `audit` in SQLite's batch mode makes the table anew and must make these again."""
+
+WRITABLE = {
+    "sqlite": ["DROP TRIGGER audit_no_update", "DROP TRIGGER audit_no_delete"],
+    "postgresql": ["DROP TRIGGER audit_append_only ON audit", "DROP FUNCTION audit_refuse()"],
+}
+
 
 def downgrade() -> None:
+    op.drop_index("ix_certificates_device", table_name="certificates")
+    for table in ("certificates", "claims", "identities"):
+        op.drop_table(table)
+    for statement in WRITABLE[op.get_bind().dialect.name]:
+        op.execute(statement)
+    op.drop_index("audit_by_time", "audit")
+    op.drop_index("audit_by_device", "audit")
+    op.drop_table("lockouts")
+    with op.batch_alter_table("tokens", schema=None) as batch_op:
+        batch_op.drop_column("scope")
+        batch_op.drop_column("expires_us")
+
+    with op.batch_alter_table("devices", schema=None) as batch_op:
+        batch_op.drop_column("assigned_path")
+
     with op.batch_alter_table("twins", schema=None) as batch_op:
         batch_op.drop_column("owners")
 

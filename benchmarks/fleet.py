@@ -1,0 +1,282 @@
+"""A whole fleet on one machine: a real hub, a real mosquitto, and devices that run the agent's own cores.
+
+    python -m benchmarks.fleet --devices 10000 [--json FILE] [--hostile]
+
+Each device has a connection of its own, a twin with desired settings, and telemetry (one row of `--samples` samples
+every `--period` seconds of its own clock). What is measured:
+
+- **first birth**: from the first connection until every device has been answered and its first row is durable;
+- **hub restart**: the hub is killed with -9 while rows flow and desired state changes; from the start command of the
+  next one until every device has nothing left to send and has reported what is desired now;
+- **one-hour outage**: the same after an hour without a hub on the devices' virtual clock: they collect 3600 s of rows,
+  send births and look for another connection as real ones would, while the machine's clock moves less;
+- **memory** of a device (client side: cores, outbox and connection, in CPython) and of a device at the hub;
+- **loss**: rows of the hub's database counted by (device, epoch, stream, seq) against what was accepted. Must be 0;
+- `--hostile`: one device sends at 100 times the others' rate; their time from sending to the hub's acknowledgement.
+
+Limits: devices, broker and hub share this machine's cores, so times are those of all three together. 10,000 devices
+need 10,000 file descriptors for the devices and as many for the broker (`ulimit -n`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import shutil
+import signal
+import sqlite3
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks.agent import HUB
+from benchmarks.fleet_devices import Device
+from benchmarks.report import Row, arguments, percentiles, publish
+from cloud_hub import twins
+from cloud_hub.clock import now_us
+from cloud_hub.db import Database
+from cloud_hub.demo.world import free_ports
+from shared.codec import encode
+
+MOSQUITTO = """
+listener {port} 127.0.0.1
+allow_anonymous true
+set_tcp_nodelay true
+max_queued_messages 100000
+max_inflight_messages 0
+"""
+STEP_S = 5.0
+AT_ONCE = 100
+HOUR_S = 3600.0
+PATIENCE_S = 600.0
+
+
+class Fleet:
+    """All devices in one loop. `ahead_s` is how far their clock is before the machine's."""
+
+    def __init__(self, count: int, port: int, seed: int) -> None:
+        rng = random.Random(seed)
+        self.ahead_s = 0.0
+        self.devices = [Device(f"d{number:05d}", port, self.clock, rng) for number in range(count)]
+
+    def clock(self) -> float:
+        return time.monotonic() + self.ahead_s
+
+    async def connect(self, devices: list[Device]) -> None:
+        """Connect them, some at a time: a listening socket has a short queue."""
+        for start in range(0, len(devices), AT_ONCE):
+            await asyncio.gather(*(device.connect() for device in devices[start : start + AT_ONCE]))
+
+    async def tick(self) -> None:
+        """One turn for everybody; who lost its connection makes another."""
+        wanted = []
+        for number, device in enumerate(self.devices):
+            if device.tick():
+                wanted.append(device)
+            if number % 200 == 0:
+                await asyncio.sleep(0)
+        await self.connect(wanted)
+
+    async def pings(self) -> None:
+        """Keep the broker content, whatever else goes on."""
+        while True:
+            for number, device in enumerate(self.devices):
+                device.ping()
+                if number % 200 == 0:
+                    await asyncio.sleep(0)
+            await asyncio.sleep(15)
+
+    async def until(self, what: str, done: Callable[[Device], bool]) -> float:
+        """Seconds until `done` holds for every device; ends the benchmark after PATIENCE_S."""
+        began = ticked = time.monotonic()
+        while left := sum(not done(device) for device in self.devices):
+            if time.monotonic() - began > PATIENCE_S:
+                sys.exit(f"{what}: {left} of {len(self.devices)} devices did not get there in {PATIENCE_S:.0f} s")
+            if time.monotonic() - ticked > 1:
+                ticked = time.monotonic()
+                await self.tick()
+            await asyncio.sleep(0.05)
+        return time.monotonic() - began
+
+    async def outage(self, seconds: float, period_s: float, samples: int) -> None:
+        """So much of the devices' time without a hub: they collect, tick and reconnect."""
+        until, due = self.clock() + seconds, self.clock() + period_s
+        while self.clock() < until:
+            self.ahead_s += STEP_S
+            if self.clock() >= due:
+                due += period_s
+                for device in self.devices:
+                    device.accept(samples, now_us())
+            await self.tick()
+
+
+class HubProcess:
+    """A real `tidegate-hub serve`, killed and started at will."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        (rest,) = free_ports(1)
+        self._file, self._log = folder / "hub.toml", folder / "hub.log"
+        self._file.write_text(HUB.format(state=folder / "hub", rest=rest, mqtt=port), "utf-8")
+        self.database = folder / "hub" / "hub.sqlite"
+
+    def start(self) -> None:
+        with self._log.open("ab") as log:
+            command = [str(Path(sys.executable).parent / "tidegate-hub"), "serve", "--config", str(self._file)]
+            self.process = psutil.Popen(command, stdout=log, stderr=log)
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(10)
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(60)
+
+    def rss(self) -> float:
+        found: float = self.process.memory_info().rss
+        return found
+
+    def desire(self, devices: list[Device], settings: dict[str, Any]) -> None:
+        """Desired state as a change by REST leaves it, while no hub is there to tell anybody."""
+        db = Database(f"sqlite:///{self.database}")
+        payload = encode({"state": {"desired": {"settings": settings}}})
+        for start in range(0, len(devices), 500):
+            with db.write() as session:
+                for device in devices[start : start + 500]:
+                    twins.request(session, device.id, "", "update", payload, now_us(), who="bench", max_bytes=32768)
+        db.close()
+
+
+def counted(file: Path) -> dict[tuple[str, str], tuple[int, int, int]]:
+    """(device, epoch) -> (rows, distinct sequence numbers, high-water mark) of telemetry in the hub's database."""
+    query = """SELECT h.device, h.epoch, count(t.seq), count(DISTINCT t.seq), h.upto FROM high_water h
+               LEFT JOIN telemetry t ON t.source = h.id WHERE h.stream = 'telemetry' GROUP BY h.id"""
+    with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as db:
+        return {(device, epoch): (rows, distinct, upto) for device, epoch, rows, distinct, upto in db.execute(query)}
+
+
+def lost(fleet: Fleet, file: Path) -> tuple[int, int]:
+    """(items that were accepted and are not there, items that are there twice)."""
+    held = counted(file)
+    missing = twice = 0
+    for device in fleet.devices:
+        rows, distinct, _ = held.get((device.id, device.epoch), (0, 0, 0))
+        missing, twice = missing + device.accepted - distinct, twice + rows - distinct
+    return missing, twice
+
+
+@contextmanager
+def mosquitto(folder: Path) -> Iterator[tuple[int, psutil.Process]]:
+    """A real broker; gives its port and its process."""
+    program = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
+    if program is None:
+        sys.exit("mosquitto is not installed: apt-get install mosquitto")
+    (port,) = free_ports(1)
+    file = folder / "mosquitto.conf"
+    file.write_text(MOSQUITTO.format(port=port), "utf-8")
+    process = psutil.Popen([program, "-c", str(file)], stdout=-3, stderr=-3)
+    time.sleep(0.5)
+    try:
+        yield port, process
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def whole(version: float) -> Callable[[Device], bool]:
+    """Nothing waits, and what is desired now is reported."""
+    return lambda device: not device.waiting and device.reported == {"period_s": version}
+
+
+async def run(options: Any, folder: Path) -> list[Row]:
+    """All phases."""
+    name, rows, me = f"{options.devices} devices", list[Row](), psutil.Process()
+
+    def tell(method: str, metric: str, value: float, unit: str) -> None:
+        rows.append(Row(name, method, metric, value, unit))
+        print(f"  {method}: {metric} {value:.4g} {unit}", flush=True)
+
+    with mosquitto(folder) as (port, broker):
+        hub = HubProcess(folder, port)
+        hub.start()
+        await asyncio.sleep(5)
+        before, hub_before, broker_before = me.memory_info().rss, hub.rss(), broker.memory_info().rss
+        fleet = Fleet(options.devices, port, options.seed)
+        pinging = asyncio.create_task(fleet.pings())
+        began = time.monotonic()
+        for device in fleet.devices:
+            device.accept(options.samples, now_us())
+        await fleet.connect(fleet.devices)
+        await fleet.until("first birth", lambda device: not device.waiting and device.session.welcome)
+        tell("first birth", "time until all are durable", time.monotonic() - began, "s")
+        tell("memory", "a device, client side", (me.memory_info().rss - before) / options.devices / 1024, "KiB")
+        tell("memory", "a device, hub", (hub.rss() - hub_before) / options.devices / 1024, "KiB")
+        tell("memory", "a device, broker", (broker.memory_info().rss - broker_before) / options.devices / 1024, "KiB")
+        if options.hostile:
+            await hostile(fleet, options, tell)
+        for method, away_s, version in (("hub restart", 0.0, 2.0), ("one-hour outage", options.outage, 3.0)):
+            for device in fleet.devices:
+                device.accept(options.samples, now_us())
+            hub.kill()
+            hub.desire(fleet.devices, {"period_s": version})
+            await fleet.outage(away_s, options.period, options.samples)
+            waiting = sum(device.waiting for device in fleet.devices)
+            began = time.monotonic()
+            hub.start()
+            await fleet.until(method, whole(version))
+            tell(method, "time to convergence", time.monotonic() - began, "s")
+            tell(method, "items that waited", waiting, "items")
+            tell(method, "connections made anew", sum(device.reconnects for device in fleet.devices), "in all")
+        pinging.cancel()
+        for device in fleet.devices:
+            device.close()
+        hub.stop()
+        missing, twice = lost(fleet, hub.database)
+        tell("loss", "accepted and not at the hub", missing, "items")
+        tell("loss", "at the hub twice", twice, "items")
+        tell("loss", "accepted in all", sum(device.accepted for device in fleet.devices), "items")
+    return rows
+
+
+async def hostile(fleet: Fleet, options: Any, tell: Callable[[str, str, float, str], None]) -> None:
+    """One device at 100 times the others' rate, and how long the others' rows take to the acknowledgement."""
+    for method, times in (("everybody alike", 1), ("one at 100 times its rate", 100)):
+        for device in fleet.devices:
+            device.late_us.clear()
+        period_s = len(fleet.devices) / options.rate
+        bad, others = fleet.devices[0], fleet.devices[1:]
+        began = time.monotonic()
+        while time.monotonic() - began < options.seconds:
+            slice_began = time.monotonic()
+            for number, device in enumerate(others):
+                device.accept(1, now_us())
+                if number % max(1, len(others) // int(times * 10)) == 0:
+                    bad.accept(1, now_us())
+                ahead = number / len(others) * period_s - (time.monotonic() - slice_began)
+                await asyncio.sleep(max(0.0, ahead))
+        await fleet.until(method, lambda device: not device.waiting)
+        late = [one / 1e3 for device in others for one in device.late_us]
+        median, p99 = percentiles(late)
+        tell(method, "row to acknowledgement, p50", median, "ms")
+        tell(method, "row to acknowledgement, p99", p99, "ms")
+
+
+def main() -> None:
+    """Run it."""
+    options = arguments(
+        __doc__ or "", devices=1000, samples=10, period=600.0, outage=HOUR_S, hostile=0, rate=500.0, seconds=20.0
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        rows = asyncio.run(run(options, Path(folder)))
+    publish("fleet", options.seed, rows, options.json)
+
+
+if __name__ == "__main__":
+    main()

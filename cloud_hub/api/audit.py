@@ -1,0 +1,46 @@
+"""/api/v1/audit: who did what, when, with which result. It is read here and nowhere changed."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel
+
+from cloud_hub import audit
+from cloud_hub.api.hub import Auditor, TheHub
+from cloud_hub.tables import AuditRow
+
+router = APIRouter(prefix="/api/v1", tags=["audit"])
+
+Number = Annotated[int | None, Query(ge=0, lt=1 << 62)]
+
+
+class AuditView(BaseModel):
+    """The newest rows first; with `next` there are more: send it as `after`.
+
+    `broken_at` is the first row whose hash does not fit, None when the chain holds; the chain is only walked when
+    `verify` is asked for.
+    """
+
+    verified: bool
+    broken_at: int | None
+    rows: list[AuditRow]
+    next: int | None = None
+
+
+@router.get("/audit")
+def trail(
+    hub: TheHub, caller: Auditor, since_us: Number = None, until_us: Number = None, who: str = "", device: str = "",
+    kind: str = "", trace: str = "", after: Number = None, limit: int = 200, verify: bool = False,
+) -> AuditView:  # fmt: skip
+    """The audit trail by time, who, device, kind (or its beginning) and trace; with `verify` whether it holds."""
+    size = min(max(limit, 1), 10_000)
+    with hub.db.read(scope=caller.scope) as session:
+        rows = audit.rows(
+            session, since_us=since_us, until_us=until_us, who=who, device=device, kind=kind, trace=trace, after=after,
+            limit=size + 1,
+        )  # fmt: skip
+        broken = audit.verify(session) if verify else None
+    more = rows[size - 1].seq if len(rows) > size else None
+    return AuditView(verified=verify, broken_at=broken, rows=rows[:size], next=more)

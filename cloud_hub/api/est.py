@@ -1,0 +1,130 @@
+"""/.well-known/est (RFC 7030): enrolment, renewal; /.well-known/tidegate: the hub's signed time and signing key.
+
+No token here: a claim, or the device's key, is the proof. Served over TLS only; loopback is let through.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from base64 import b64decode, b64encode
+from typing import Annotated
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.concurrency import run_in_threadpool
+
+from cloud_hub.api.hub import Hub, TheHub
+from cloud_hub.ca import enrolment
+from cloud_hub.ca.folder import CaFolder
+from cloud_hub.clock import now_us
+from cloud_hub.errors import HubError
+from shared import signed
+from shared.codec import encode
+from shared.ids import DEVICE_ID
+
+MAX_REQUEST = 16384
+REENROLL = "/.well-known/est/simplereenroll"
+
+
+async def _protected(request: Request) -> None:
+    host = request.client.host if request.client else ""
+    try:
+        loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if request.url.scheme != "https" and not loopback:
+        raise HubError(403, "TLS needed", "enrol over https: set [rest.tls], or put a TLS proxy before REST")
+
+
+async def _content(request: Request) -> bytes:
+    content = b""
+    async for part in request.stream():
+        content += part
+        if len(content) > MAX_REQUEST:
+            raise HubError(413, "Too large", f"a certificate request has at most {MAX_REQUEST} bytes")
+    return content
+
+
+def _folder(hub: TheHub) -> CaFolder:
+    folder = CaFolder(hub.settings.state_dir)
+    if not folder.exists:
+        raise HubError(404, "No CA", "this hub has none. Make it: tidegate-hub ca init")
+    return folder
+
+
+Content = Annotated[bytes, Depends(_content)]
+TheCa = Annotated[CaFolder, Depends(_folder)]
+
+router = APIRouter(prefix="/.well-known", tags=["enrolment"], dependencies=[Depends(_protected)])
+
+
+@router.get("/est/cacerts", response_class=Response)
+def cacerts(ca: TheCa) -> Response:
+    """The CA's certificate, PKCS#7. Who does not hold it yet must compare it with what `ca show` prints."""
+    return _certs_only([ca.open().certificate])
+
+
+@router.post("/est/simpleenroll", response_class=Response)
+async def simpleenroll(request: Request, content: Content, hub: TheHub, ca: TheCa) -> Response:
+    """A PKCS#10 request with HTTP Basic (device id, one-time claim) becomes the device's first certificate."""
+    return await run_in_threadpool(_enrol, hub, ca, request.headers.get("authorization", ""), content)
+
+
+@router.post("/est/simplereenroll", response_class=Response)
+async def simplereenroll(request: Request, content: Content, hub: TheHub, ca: TheCa) -> Response:
+    """The same with a `Tidegate-Proof` by the device's key in place of a claim; its certificate may be expired."""
+    return await run_in_threadpool(_reenrol, hub, ca, request.headers.get(signed.PROOF_HEADER, ""), content)
+
+
+@router.get("/tidegate/time", response_class=Response)
+def time(nonce: str, ca: TheCa) -> Response:
+    """`{t_us, nonce}`, signed by the hub: the header `Tidegate-Signature` covers the body's bytes."""
+    if not signed.NONCE.fullmatch(nonce):
+        raise HubError(422, "Invalid request", f"nonce: send {signed.NONCE.pattern}")
+    body = encode({"t_us": now_us(), "nonce": nonce})
+    signature = signed.pack(ca.open_signing().sign(signed.time_word(body)))
+    return Response(body, media_type="application/json", headers={signed.SIGNATURE_HEADER: signature})
+
+
+@router.get("/tidegate/signing", response_class=Response)
+def signing(ca: TheCa) -> Response:
+    """The certificate over the key that this hub signs commands and the time with, PEM."""
+    return Response(ca.signing_certificate.read_bytes(), media_type="application/pem-certificate-chain")
+
+
+def _enrol(hub: Hub, ca: CaFolder, authorization: str, content: bytes) -> Response:
+    device, text = _basic(authorization)
+    with hub.db.read() as session:
+        enrolment.expected(session, device)
+    with hub.db.write(device) as session:
+        found = enrolment.enrol(session, ca.open(), device, text, content, now_us(), hub.settings.ca.device_days)
+    if isinstance(found, HubError):
+        raise found
+    return _certs_only([found])
+
+
+def _reenrol(hub: Hub, ca: CaFolder, header: str, content: bytes) -> Response:
+    authority = ca.open()
+    who = enrolment.proven(authority, header, REENROLL, content)
+    with hub.db.write(who.device) as session:
+        made = enrolment.reenrol(session, authority, who, content, now_us(), hub.settings.ca.device_days)
+    return _certs_only([made])
+
+
+def _basic(authorization: str) -> tuple[str, str]:
+    scheme, _, rest = authorization.partition(" ")
+    try:
+        device, colon, text = b64decode(rest, validate=True).decode().partition(":")
+    except ValueError:
+        device = colon = text = ""
+    if scheme.lower() != "basic" or not colon or not DEVICE_ID.match(device):
+        raise HubError(401, "Not signed in", "send HTTP Basic: the device id as user, its claim as password")
+    return device, text
+
+
+def _certs_only(certificates: list[x509.Certificate]) -> Response:
+    """RFC 7030 section 4.1.3: degenerate PKCS#7, base64."""
+    content = b64encode(pkcs7.serialize_certificates(certificates, Encoding.DER))
+    media = "application/pkcs7-mime; smime-type=certs-only"
+    return Response(content, headers={"Content-Type": media, "Content-Transfer-Encoding": "base64"})

@@ -1,0 +1,77 @@
+"""/api/v1/tokens: who may use this REST without a person behind it. For administrators of the whole hub."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field
+
+from cloud_hub import tokens
+from cloud_hub.api.hub import Administrator, TheHub
+from cloud_hub.clock import now_us
+from cloud_hub.errors import HubError
+from shared.errors import ConfigError
+
+router = APIRouter(prefix="/api/v1/tokens", tags=["tokens"])
+
+
+class TokenBody(BaseModel):
+    """A token to make; `scope` are asset paths, without it the whole hub."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: str
+    roles: list[str] = Field(min_length=1, max_length=len(tokens.MAY))
+    scope: list[str] | None = Field(default=None, min_length=1, max_length=100)
+    life_days: float = Field(default=tokens.LIFE_DAYS, gt=0, le=366)
+
+
+class TokenView(BaseModel):
+    """A token without its text, which the hub does not know."""
+
+    id: str
+    name: str
+    role: str
+    scope: list[str] | None
+    created_us: int
+    expires_us: int | None
+    revoked_us: int | None
+
+
+class NewToken(TokenView):
+    """A token with its text, shown this once."""
+
+    token: str
+
+
+@router.get("")
+def newest(hub: TheHub, caller: Administrator, limit: int = 100) -> list[TokenView]:
+    """The newest first, ended ones too."""
+    caller.needs_all()
+    with hub.db.read() as session:
+        rows = tokens.newest(session, min(max(limit, 1), 1000))
+    return [TokenView(**row.model_dump(exclude={"digest"})) for row in rows]
+
+
+@router.post("", status_code=201)
+def create(body: TokenBody, hub: TheHub, caller: Administrator) -> NewToken:
+    """Make one; its text is in this answer and nowhere else."""
+    caller.needs_all()
+    now = now_us()
+    scope = None if body.scope is None else tuple(body.scope)
+    try:
+        with hub.db.write() as session:
+            text = tokens.create(
+                session, body.name, " ".join(body.roles), now, caller.who, scope=scope,
+                expires_us=now + int(body.life_days * tokens.DAY_US), trace=caller.trace,
+            )  # fmt: skip
+            row = tokens.find(session, text, now)
+    except ConfigError as error:
+        raise HubError(422, "Invalid request", str(error)) from error
+    return NewToken(**row.model_dump(exclude={"digest"}), token=text)
+
+
+@router.delete("/{token_id}", status_code=204)
+def revoke(token_id: str, hub: TheHub, caller: Administrator) -> None:
+    """End one at once."""
+    caller.needs_all()
+    with hub.db.write() as session:
+        tokens.revoke_one(session, token_id, now_us(), caller.who, caller.trace)

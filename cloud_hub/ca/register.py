@@ -1,0 +1,94 @@
+"""What the hub remembers of identities: who was given which certificate, and who is revoked."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from cryptography import x509
+from sqlmodel import Session, col, select
+
+from cloud_hub import audit
+from cloud_hub.ca.authority import Revoked, cn_of
+from cloud_hub.errors import HubError
+from cloud_hub.tables import CertificateRow, Identity
+
+SPARKPLUG = ":spb"
+"""A device's second identity, for its Sparkplug connection, is `<id>:spb`."""
+
+
+def identity(session: Session, device: str) -> Identity:
+    """How this hub stands to a device, known or not; not stored before it is added."""
+    return session.get(Identity, device) or Identity(device=device)
+
+
+def revoked(session: Session, device: str) -> str:
+    """Why a device is no longer let in, or ''. Asked once for each device and transaction."""
+    known: dict[str, str] = session.info.setdefault("revoked", {})
+    if device not in known:
+        row = session.get(Identity, device)
+        known[device] = "" if row is None or row.revoked_us is None else row.reason or "revoked"
+    return known[device]
+
+
+def gather(session: Session, devices: Collection[str]) -> None:
+    """Ask for many devices at once, so that `revoked` knows of each."""
+    known: dict[str, str] = session.info.setdefault("revoked", {})
+    unknown = [device for device in devices if device not in known]
+    known.update(dict.fromkeys(unknown, ""))
+    query = select(Identity).where(col(Identity.device).in_(unknown), col(Identity.revoked_us).is_not(None))
+    known.update((row.device, row.reason or "revoked") for row in session.exec(query))
+
+
+def record(session: Session, device: str, certificate: x509.Certificate) -> None:
+    """Remember a certificate, so that it can be revoked."""
+    row = CertificateRow(
+        serial=f"{certificate.serial_number:x}", device=device, cn=cn_of(certificate.subject),
+        issued_us=int(certificate.not_valid_before_utc.timestamp() * 1e6),
+        expires_us=int(certificate.not_valid_after_utc.timestamp() * 1e6),
+    )  # fmt: skip
+    session.add(row)
+
+
+def revoke(session: Session, device: str, now_us: int, *, who: str, reason: str = "") -> int:
+    """Let a device in no more: it, its certificates and its claim; returns how many certificates ended with it."""
+    row = identity(session, device)
+    row.revoked_us, row.reason = row.revoked_us or now_us, reason or row.reason or "revoked"
+    session.add(row)
+    ended = [one for one in certificates(session, device) if one.revoked_us is None]
+    for one in ended:
+        one.revoked_us = now_us
+        session.add(one)
+    session.info.pop("revoked", None)
+    audit.add(session, now_us, who, "device.revoked", device, device=device, reason=row.reason, certificates=len(ended))
+    return len(ended)
+
+
+def readmit(session: Session, device: str, now_us: int, *, who: str) -> None:
+    """Let a revoked device enrol again. Its old certificates stay revoked."""
+    row = identity(session, device)
+    if row.revoked_us is not None:
+        row.revoked_us, row.reason = None, ""
+        session.add(row)
+        session.info.pop("revoked", None)
+        audit.add(session, now_us, who, "device.readmitted", device, device=device)
+
+
+def refuse_revoked(session: Session, device: str, serial: int | None = None) -> None:
+    """HubError 403 when the device, or this certificate of it, was revoked."""
+    row = None if serial is None else session.get(CertificateRow, f"{serial:x}")
+    if (row is not None and row.revoked_us is not None) or revoked(session, device):
+        raise HubError(403, "Revoked", f"'{device}' was revoked: an administrator readmits it with a new claim")
+
+
+def certificates(session: Session, device: str = "") -> list[CertificateRow]:
+    """Certificates of one device, or of all, the oldest first."""
+    query = select(CertificateRow).order_by(col(CertificateRow.issued_us), col(CertificateRow.serial))
+    return list(session.exec(query.where(CertificateRow.device == device) if device else query))
+
+
+def revocations(session: Session, now_us: int) -> list[Revoked]:
+    """What belongs into the list of revoked certificates: those that time has not ended too."""
+    query = select(CertificateRow).where(
+        col(CertificateRow.revoked_us).is_not(None), CertificateRow.expires_us > now_us - 30 * 86_400_000_000
+    )
+    return [Revoked(serial=int(row.serial, 16), t_us=row.revoked_us or 0) for row in session.exec(query)]

@@ -1,0 +1,192 @@
+"""audit head, verify, search, export: the audit trail on the hub's machine, by its own configuration."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from cloud_hub.cli import Commands, clean
+from shared.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sqlmodel import Session
+
+    from cloud_hub.audit import Wanted
+
+COLUMNS = ("seq", "t_us", "who", "kind", "subject", "device", "trace_id", "detail", "hash")
+_AGO = {"h": 3600, "d": 86400}
+
+EXAMPLES = """examples:
+  tidegate-hub audit head                               write this line down elsewhere, each day
+  tidegate-hub audit verify --head 812:5e0c...          does all of it still hold, up to that line and beyond?
+  tidegate-hub audit search --who anna --since 7d
+  tidegate-hub audit export --since 2026-10-01 --until 2026-11-01 --format csv --out october.csv
+
+exit codes: 0 well; 1 the chain is broken; 2 wrong use; 78 the configuration is wrong
+"""
+
+
+def add(commands: Commands) -> None:
+    """Add the parsers of this group."""
+    group = commands.add_parser(
+        "audit", help="verify, search and export the audit trail", epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    whats = group.add_subparsers(dest="what", required=True, metavar="WHAT")
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--config", type=Path, help="TOML file; without it defaults and TIDEGATE_... count")
+    wanted = argparse.ArgumentParser(add_help=False)
+    wanted.add_argument("--since", type=instant, metavar="TIME", help="2026-11-01, 2026-11-01T08:00:00Z, 7d or 12h ago")
+    wanted.add_argument("--until", type=instant, metavar="TIME", help="before this time")
+    wanted.add_argument("--who", default="", help="a token's name, oidc:... for a person, a device, or hub")
+    wanted.add_argument("--device", default="")
+    wanted.add_argument("--kind", default="", help="such as command.sent, or its beginning: token.")
+    wanted.add_argument("--trace", default="", help="a trace id")
+    whats.add_parser("head", help="number and hash of the newest row", parents=[shared]).set_defaults(action=_head)
+    verify = whats.add_parser("verify", help="walk the whole chain", parents=[shared])
+    verify.set_defaults(action=_verify)
+    verify.add_argument(
+        "--head", type=_marked, metavar="SEQ:HASH", help="a line of `audit head`: it must still be there"
+    )
+    search = whats.add_parser("search", help="the newest rows first", parents=[shared, wanted])
+    search.set_defaults(action=_search)
+    search.add_argument("--limit", type=int, default=50, help="how many (default 50)")
+    search.add_argument("--json", action="store_true", help="JSON lines")
+    export = whats.add_parser("export", help="all rows, the oldest first", parents=[shared, wanted])
+    export.set_defaults(action=_export)
+    export.add_argument("--format", choices=["jsonl", "csv"], default="jsonl")
+    export.add_argument("--out", type=Path, metavar="FILE", help="a new file, mode 0600 (default: standard output)")
+
+
+def instant(text: str) -> int:
+    """Microseconds of a time as people write it: a date or time (UTC unless it says otherwise), or `7d` ago."""
+    if ago := re.fullmatch(r"(\d{1,5})([hd])", text):
+        return time.time_ns() // 1000 - int(ago[1]) * _AGO[ago[2]] * 1_000_000
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is no time: write 2026-11-01, 2026-11-01T08:00:00Z or 7d") from None
+    return int((found if found.tzinfo else found.replace(tzinfo=timezone.utc)).timestamp() * 1_000_000)
+
+
+def _marked(text: str) -> tuple[int, str]:
+    found = re.fullmatch(r"(\d{1,18}):([0-9a-f]{64})", text.strip())
+    if not found:
+        raise argparse.ArgumentTypeError("is no line of `audit head`: SEQ:HASH")
+    return int(found[1]), found[2]
+
+
+@contextmanager
+def _trail(arguments: argparse.Namespace) -> Iterator[Session]:
+    from cloud_hub import settings  # noqa: PLC0415
+    from cloud_hub.db import Database  # noqa: PLC0415
+
+    db = Database(settings.read(arguments.config).database_url)
+    try:
+        with db.read() as session:
+            yield session
+    finally:
+        db.close()
+
+
+def _wanted(arguments: argparse.Namespace) -> Wanted:
+    from cloud_hub.audit import Wanted  # noqa: PLC0415
+
+    return Wanted(since_us=arguments.since, until_us=arguments.until, who=arguments.who, device=arguments.device,
+                  kind=arguments.kind, trace=arguments.trace)  # fmt: skip
+
+
+def _head(arguments: argparse.Namespace) -> int:
+    from cloud_hub import audit  # noqa: PLC0415
+
+    with _trail(arguments) as session:
+        number, digest = audit.head(session)
+    print(f"{number}:{digest}")
+    return 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from cloud_hub import audit  # noqa: PLC0415
+
+    with _trail(arguments) as session:
+        if arguments.head and arguments.head[0] == 0:  # written down before the first row
+            arguments.head = None
+        broken = audit.verify(session, arguments.head)
+        number, digest = audit.head(session)
+    if broken is not None:
+        print(f"broken at row {broken}: it was changed, or something before it was removed or slipped in")
+        return 1
+    print(f"holds up to {number}:{digest}")
+    return 0
+
+
+def _search(arguments: argparse.Namespace) -> int:
+    from cloud_hub import audit  # noqa: PLC0415
+
+    with _trail(arguments) as session:
+        found = [
+            row.model_dump() for row in audit.rows(session, limit=max(arguments.limit, 1), **asdict(_wanted(arguments)))
+        ]
+    for row in found:
+        print(json.dumps(row, ensure_ascii=False) if arguments.json else _line(row))
+    return 0
+
+
+def _line(row: dict[str, Any]) -> str:
+    when = datetime.fromtimestamp(row["t_us"] / 1e6, timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ")
+    text = f"{row['seq']}  {when}  {row['who']}  {row['kind']}  {row['subject']}  {row['device']}"
+    return clean(f"{text}  {json.dumps(row['detail'], ensure_ascii=False)}")
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from cloud_hub import audit  # noqa: PLC0415
+
+    write: Callable[[TextIO, Iterable[dict[str, Any]]], None] = {"jsonl": _jsonl, "csv": _csv}[arguments.format]
+    with _trail(arguments) as session:
+        rows = audit.export(session, _wanted(arguments))
+        if arguments.out is None:
+            write(sys.stdout, rows)
+            return 0
+        with _new(arguments.out) as out:
+            write(out, rows)
+    return 0
+
+
+@contextmanager
+def _new(path: Path) -> Iterator[TextIO]:
+    """A file that was not there before, for its owner alone."""
+    try:
+        number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        raise ConfigError(str(path), f"cannot be made ({error.strerror})", "Give the name of a new file") from error
+    with os.fdopen(number, "w", encoding="utf-8", newline="") as file:
+        yield file
+
+
+def _jsonl(out: TextIO, rows: Iterable[dict[str, Any]]) -> None:
+    for row in rows:
+        out.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def _csv(out: TextIO, rows: Iterable[dict[str, Any]]) -> None:
+    writer = csv.writer(out)
+    writer.writerow(COLUMNS)
+    for row in rows:
+        row["detail"] = json.dumps(row["detail"], ensure_ascii=False)
+        writer.writerow([_cell(row[name]) for name in COLUMNS])
+
+
+def _cell(value: Any) -> Any:
+    """Spreadsheets take a text that begins so for a formula, and devices have a say in some texts."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in {"=", "+", "-", "@", "\t", "\r"} else value

@@ -1,0 +1,52 @@
+"""backup, restore: the hub's state into one file and back, on the hub's machine."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from cloud_hub.cli import Commands
+
+
+def add(commands: Commands) -> None:
+    """Add the parsers of this group."""
+    with_config = argparse.ArgumentParser(add_help=False)
+    with_config.add_argument("--config", type=Path, help="TOML file; without it defaults and TIDEGATE_... count")
+    text = "the hub's whole state into one file; it may run meanwhile"
+    save = commands.add_parser("backup", help=text, description=text, parents=[with_config])
+    save.add_argument("--out", type=Path, required=True, metavar="FILE", help="a new file; mode 0600, it holds keys")
+    save.set_defaults(action=_backup)
+    text = "a backup in place of the state; the hub must not run"
+    load = commands.add_parser("restore", help=text, description=text, parents=[with_config])
+    load.add_argument("file", type=Path, metavar="FILE")
+    load.add_argument("--force", action="store_true", help="keep the state that is there aside, and restore")
+    load.set_defaults(action=_restore)
+
+
+def _tell(words: str) -> None:
+    print(f"  {words}", file=sys.stderr, flush=True)
+
+
+def _backup(arguments: argparse.Namespace) -> int:
+    from cloud_hub import backup, settings  # noqa: PLC0415
+    from cloud_hub.clock import now_us  # noqa: PLC0415
+
+    chosen = settings.read(arguments.config)
+    manifest = backup.take(chosen, arguments.out, now_us(), _tell)
+    size = arguments.out.stat().st_size
+    print(f"{arguments.out}: {len(manifest.files)} files, {size / 1e6:.1f} MB, verified. Keep it as safe as the hub")
+    key = chosen.aws_key_path
+    if key.exists() and key.resolve().parent != Path(chosen.state_dir).resolve():
+        print(f"{key} lies outside state_dir and is not in it: back it up beside", file=sys.stderr)
+    return 0
+
+
+def _restore(arguments: argparse.Namespace) -> int:
+    from cloud_hub import restore, settings  # noqa: PLC0415
+    from cloud_hub.clock import now_us  # noqa: PLC0415
+
+    chosen = settings.read(arguments.config)
+    manifest, epoch = restore.restore(chosen, arguments.file, now_us(), _tell, force=arguments.force)
+    print(f"restored {len(manifest.files)} files; the hub begins another life: {epoch}, before {manifest.hub_epoch}")
+    return 0

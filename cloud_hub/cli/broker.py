@@ -1,0 +1,167 @@
+"""broker: one for trying out; and setup, check, grant, deny, reload for the real one, which is mosquitto."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import socket
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cloud_hub.cli import Commands
+from shared.errors import ConfigError
+
+if TYPE_CHECKING:
+    from cloud_hub.settings import Settings
+
+EXAMPLES = """examples:
+  tidegate-hub broker                                          for trying out, on loopback
+  tidegate-hub broker setup --folder /var/lib/tidegate-broker --name broker.plant.example --name 10.0.0.5
+  tidegate-hub broker check                                    is it as closed as it should be?
+  tidegate-hub broker grant press-3 --folder /var/lib/tidegate-broker --group line-1 --node press-3
+  tidegate-hub broker reload --folder /var/lib/tidegate-broker after a grant or a revocation
+"""
+
+
+def add(commands: Commands) -> None:
+    """Add the parsers of this group."""
+    group = commands.add_parser(
+        "broker", help="one for trying out; setup, check, grant, deny, reload: mosquitto", epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    group.set_defaults(action=_embedded)
+    group.add_argument("--mqtt3", type=int, default=1884, help="trying out: port for MQTT 3.1.1 (default 1884)")
+    group.add_argument("--mqtt5", type=int, default=1883, help="trying out: port for MQTT 5 (default 1883)")
+    whats = group.add_subparsers(dest="what", metavar="WHAT")
+    folder, config = argparse.ArgumentParser(add_help=False), argparse.ArgumentParser(add_help=False)
+    folder.add_argument("--folder", type=Path, required=True, help="the broker's folder")
+    config.add_argument("--config", type=Path, help="the hub's TOML file: it tells where its CA is")
+    setup = whats.add_parser("setup", help="write mosquitto's folder", parents=[folder, config])
+    setup.set_defaults(action=_setup)
+    setup.add_argument("--name", action="append", metavar="HOST|IP", help="how clients reach it; may be repeated")
+    setup.add_argument("--port", type=int, default=8883, help="where it listens (default 8883)")
+    setup.add_argument("--bind", default="", metavar="IP", help="listen on this address alone (default: on all)")
+    setup.add_argument("--user", default="mosquitto", help="whom it becomes when root starts it (default mosquitto)")
+    setup.add_argument("--aws-alias", action="store_true", help="allow $aws/..., as twins.aws_alias = true does")
+    check = whats.add_parser("check", help="try its doors, as two clients of the hub's CA", parents=[config])
+    check.set_defaults(action=_check)
+    check.add_argument("--address", metavar="HOST:PORT", help="where it is (default: mqtt.address)")
+    grant = whats.add_parser("grant", help="let a device be a Sparkplug edge node too", parents=[folder])
+    grant.set_defaults(action=_grant)
+    grant.add_argument("device")
+    grant.add_argument("--group", required=True, help="its Sparkplug group")
+    grant.add_argument("--node", required=True, help="its Sparkplug edge node")
+    deny = whats.add_parser("deny", help="make a revoked device mute, on open sessions too", parents=[folder])
+    deny.set_defaults(action=_deny)
+    deny.add_argument("device")
+    deny.add_argument("--lift", action="store_true", help="take it back, for a device that is enrolled anew")
+    reload = whats.add_parser("reload", help="hand over the list of revoked certificates", parents=[folder, config])
+    reload.set_defaults(action=_reload)
+
+
+def _settings(path: Path | None) -> Settings:
+    from cloud_hub import settings  # noqa: PLC0415
+
+    return settings.read(path)
+
+
+def _setup(arguments: argparse.Namespace) -> int:
+    from cloud_hub import broker_folder  # noqa: PLC0415
+    from cloud_hub.ca.enrolment import RESERVED  # noqa: PLC0415
+    from cloud_hub.ca.folder import CaFolder  # noqa: PLC0415
+    from cloud_hub.clock import now_us  # noqa: PLC0415
+    from cloud_hub.mosquitto import Plan  # noqa: PLC0415
+
+    settings = _settings(arguments.config)
+    hub = settings.mqtt.client_id
+    if not hub.startswith(RESERVED):
+        text = f"'{hub}' could be a device's id, and that device would be given the hub's rights"
+        raise ConfigError("mqtt.client_id", text, f"Let it begin with {RESERVED}")
+    names = arguments.name or [socket.gethostname(), "localhost"]
+    ca = CaFolder(settings.state_dir)
+    plan = Plan(
+        folder=str(arguments.folder.absolute()), port=arguments.port, bind=arguments.bind, user=arguments.user,
+        hubs=(hub,), aws_alias=arguments.aws_alias or settings.twins.aws_alias,
+    )  # fmt: skip
+    broker_folder.setup(plan, ca, ca.issue_server(names, now_us()))
+    own = broker_folder.of_the_hub(ca, ca.issue_client(hub, now_us()))
+    print(f"{plan.folder}: written, for {', '.join(names)}")
+    print(f"start it:  mosquitto -c '{plan.folder}/mosquitto.conf'  (as a service: docs/broker.md)")
+    print(f"try it:    tidegate-hub broker check --address {names[0]}:{plan.port}")
+    print(f'the hub:   [mqtt]\n           address = "{names[0]}:{plan.port}"\n           [mqtt.tls]')
+    for key, path in own.items():
+        print(f'           {key} = "{path}"')
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from cloud_hub.broker_check import problems  # noqa: PLC0415
+    from cloud_hub.ca.folder import CaFolder  # noqa: PLC0415
+    from shared.mqtt import parse_address  # noqa: PLC0415
+
+    settings = _settings(arguments.config)
+    address = parse_address(arguments.address or settings.mqtt.address, "--address")
+    found = problems(address, CaFolder(settings.state_dir), settings.twins.aws_alias)
+    for line in found:
+        print(f"problem: {line}", file=sys.stderr)
+    if not found:
+        print("well: certificates of this CA only, TLS 1.3 only, each identity its own topics only")
+    return 1 if found else 0
+
+
+def _grant(arguments: argparse.Namespace) -> int:
+    from cloud_hub.mosquitto import grant  # noqa: PLC0415
+
+    return _amend(arguments.folder, lambda: grant(arguments.device, arguments.group, arguments.node))
+
+
+def _deny(arguments: argparse.Namespace) -> int:
+    from cloud_hub.mosquitto import denial  # noqa: PLC0415
+
+    return _amend(arguments.folder, lambda: denial(arguments.device), there=not arguments.lift)
+
+
+def _amend(folder: Path, paragraph: Callable[[], str], *, there: bool = True) -> int:
+    from cloud_hub.broker_folder import amend  # noqa: PLC0415
+
+    try:
+        text = paragraph()
+    except ValueError as error:
+        raise ConfigError("broker", str(error), "Name another") from error
+    new = amend(folder, text, there=there)
+    print(f"written; now: tidegate-hub broker reload --folder {folder}" if new else "so it was already")
+    return 0
+
+
+def _reload(arguments: argparse.Namespace) -> int:
+    from cloud_hub.broker_folder import reload  # noqa: PLC0415
+    from cloud_hub.ca.folder import CaFolder  # noqa: PLC0415
+
+    reload(arguments.folder, CaFolder(_settings(arguments.config).state_dir))
+    print("read again: access list and revoked certificates. Sessions that are open stay open (docs/broker.md)")
+    return 0
+
+
+def _embedded(arguments: argparse.Namespace) -> int:
+    from cloud_hub.broker import WARNING, open_broker  # noqa: PLC0415
+
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
+    with tempfile.TemporaryDirectory(prefix="tidegate-broker-") as folder:
+        try:
+            broker = open_broker(Path(folder), arguments.mqtt3, arguments.mqtt5).start()
+        except OSError as error:
+            raise ConfigError("broker", str(error), "Give free ports with --mqtt3 and --mqtt5") from error
+        print(
+            f"{WARNING}\nMQTT 3.1.1 on 127.0.0.1:{arguments.mqtt3}, MQTT 5 on 127.0.0.1:{arguments.mqtt5}", flush=True
+        )
+        while broker.is_running and not stopped.wait(0.5):
+            pass
+        ended_by_itself = not broker.is_running
+        broker.stop()
+    return 1 if ended_by_itself else 0

@@ -1,0 +1,184 @@
+"""ca init, show, issue-server, claim, list, revoke, crl: the hub's small CA, on the machine with its state_dir."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cloud_hub.cli import Commands, clean
+from cloud_hub.cli.command import seconds
+from shared.errors import ConfigError
+
+if TYPE_CHECKING:
+    from cloud_hub.ca.folder import CaFolder
+    from cloud_hub.db import Database
+    from cloud_hub.settings import Settings
+
+EXAMPLES = """examples:
+  tidegate-hub ca init --config hub.toml                          make it; once, and keep state_dir/ca safe
+  tidegate-hub ca show --config hub.toml > ca.pem                 what every device must be given
+  tidegate-hub ca issue-server --name hub.plant.example --name 10.0.0.5 --out /etc/tidegate/rest --config hub.toml
+  tidegate-hub ca claim press-3 --life 24h --config hub.toml      a one-time claim; shown once
+  tidegate-hub ca list --config hub.toml                          certificates of devices
+  tidegate-hub ca revoke press-3 --reason stolen --config hub.toml
+
+exit codes: 0 well; 1 refused (revoked, or no device id); 2 wrong use; 78 no CA, or it cannot be used
+"""
+
+
+def add(commands: Commands) -> None:
+    """Add the parsers of this group."""
+    group = commands.add_parser(
+        "ca", help="certificates: make the CA, enrol and revoke devices", epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    whats = group.add_subparsers(dest="what", required=True, metavar="WHAT")
+
+    def what(name: str, text: str, action: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
+        made: argparse.ArgumentParser = whats.add_parser(name, help=text, description=text)
+        made.add_argument("--config", type=Path, help="the hub's TOML file; without it defaults and TIDEGATE_... count")
+        made.set_defaults(action=action)
+        return made
+
+    what("init", "make the CA, the hub's signing key and an empty list of revoked certificates", _init)
+    what("show", "print the CA's certificate (PEM); its fingerprint goes to stderr", _show)
+    server = what("issue-server", "key and certificate for a broker or for REST", _issue_server)
+    server.add_argument("--name", action="append", required=True, help="host name or address; may be repeated")
+    server.add_argument("--out", type=Path, required=True, metavar="STEM", help="writes STEM.pem and STEM.key (0600)")
+    server.add_argument("--days", type=float, default=825.0, help="life (default 825)")
+    claim = what("claim", "a one-time claim for a device; printed once", _claim)
+    claim.add_argument("device")
+    claim.add_argument(
+        "--life", type=seconds, default=86400.0, metavar="TIME", help="such as 90s, 2h, 3d (default 24h)"
+    )
+    claim.add_argument("--readmit", action="store_true", help="also when the device was revoked")
+    what("list", "certificates that were issued to devices", _list)
+    revoke = what("revoke", "let a device in no more, here and (after its list is read again) at the broker", _revoke)
+    revoke.add_argument("device")
+    revoke.add_argument("--reason", default="", help="stands in the audit trail")
+    what("crl", "write state_dir/ca/crl.pem anew from the database", _crl)
+
+
+def _settings(arguments: argparse.Namespace) -> Settings:
+    from cloud_hub import settings  # noqa: PLC0415
+
+    return settings.read(arguments.config)
+
+
+def _folder(settings: Settings) -> CaFolder:
+    from cloud_hub.ca.folder import CaFolder  # noqa: PLC0415
+
+    return CaFolder(settings.state_dir)
+
+
+def _now_us() -> int:
+    from cloud_hub.clock import now_us  # noqa: PLC0415
+
+    return now_us()
+
+
+def _open(settings: Settings) -> Database:
+    from cloud_hub.db import Database  # noqa: PLC0415
+
+    return Database(settings.database_url)
+
+
+def _init(arguments: argparse.Namespace) -> int:
+    settings = _settings(arguments)
+    folder = _folder(settings)
+    folder.make(settings.name, _now_us())
+    print(
+        f"{folder.path}: made. Its key {folder.key.name} is all that vouches for your devices: keep it, and tell nobody"
+    )
+    return 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    from cryptography.hazmat.primitives import hashes  # noqa: PLC0415
+
+    authority = _folder(_settings(arguments)).open()
+    print(f"SHA-256 {authority.certificate.fingerprint(hashes.SHA256()).hex(':')}", file=sys.stderr)
+    print(authority.pem.decode(), end="")
+    return 0
+
+
+def _issue_server(arguments: argparse.Namespace) -> int:
+    from cloud_hub.ca.folder import write  # noqa: PLC0415
+
+    stem: Path = arguments.out
+    wrong = [name for name in arguments.name if not re.fullmatch(r"[A-Za-z0-9_.:-]{1,253}", name)]
+    if wrong:
+        raise ConfigError("--name", f"'{clean(wrong[0])[:80]}' is no host name or address", "Give for example 10.0.0.5")
+    made = _folder(_settings(arguments)).issue_server(arguments.name, _now_us(), arguments.days)
+    try:
+        write(stem.with_name(f"{stem.name}.key"), made.key, secret=True)
+        write(stem.with_name(f"{stem.name}.pem"), made.certificate)
+    except OSError as error:
+        raise ConfigError(str(stem), f"cannot be written ({error.strerror})", "Give --out another place") from error
+    print(f"{stem}.pem and {stem}.key: for {', '.join(arguments.name)}, good for {arguments.days:g} days")
+    return 0
+
+
+def _claim(arguments: argparse.Namespace) -> int:
+    from cloud_hub.ca import enrolment  # noqa: PLC0415
+
+    settings = _settings(arguments)
+    _folder(settings).open()
+    db = _open(settings)
+    try:
+        with db.write() as session:
+            text = enrolment.claim(
+                session, arguments.device, _now_us(), who="command line", life_s=arguments.life,
+                readmit=arguments.readmit, hub=settings.mqtt.client_id,
+            )  # fmt: skip
+    finally:
+        db.close()
+    print(text)
+    return 0
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    from cloud_hub.ca import register  # noqa: PLC0415
+    from cloud_hub.ca.authority import when  # noqa: PLC0415
+
+    db = _open(_settings(arguments))
+    with db.read() as session:
+        rows = register.certificates(session)
+    db.close()
+    for row in rows:
+        state = "good" if row.expires_us > _now_us() else "expired"
+        state = state if row.revoked_us is None else f"revoked {when(row.revoked_us):%Y-%m-%d}"
+        print(
+            f"{row.cn:<24} {when(row.issued_us):%Y-%m-%d} to {when(row.expires_us):%Y-%m-%d}  {state:<18}  {row.serial}"
+        )
+    return 0
+
+
+def _revoke(arguments: argparse.Namespace) -> int:
+    from cloud_hub.ca import register  # noqa: PLC0415
+
+    db = _open(_settings(arguments))
+    with db.write() as session:
+        who = "command line"
+        ended = register.revoke(session, arguments.device, _now_us(), who=who, reason=arguments.reason)
+    db.close()
+    print(f"'{clean(arguments.device)}' is revoked at the hub, with {ended} certificates")
+    return _crl(arguments)
+
+
+def _crl(arguments: argparse.Namespace) -> int:
+    from cloud_hub.ca import register  # noqa: PLC0415
+
+    settings = _settings(arguments)
+    folder, now_us = _folder(settings), _now_us()
+    db = _open(settings)
+    with db.read() as session:
+        revoked = register.revocations(session, now_us)
+    db.close()
+    folder.write_crl(revoked, now_us)
+    print(f"{folder.crl}: {len(revoked)} revoked certificates. Make the broker read it again (docs/broker.md)")
+    return 0

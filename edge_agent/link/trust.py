@@ -1,0 +1,164 @@
+"""Whom this device trusts, and what time it is for that: its identity, the hub's time, the hub's signature.
+
+Renewal runs in a thread of its own, so that a hub that does not answer holds up nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from base64 import b64encode
+from collections.abc import Callable
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature
+
+from edge_agent import clock
+from edge_agent.link import est
+from edge_agent.link.hubtime import HubTime
+from edge_agent.link.pki import Pki
+from shared import signed
+from shared.backoff import Backoff
+from shared.errors import ConfigError, NotReady, TidegateError
+from shared.messages import ClockQuality
+from shared.mqtt import Inbound, Tls
+
+log = logging.getLogger(__name__)
+
+ASK_TIME_S = 86400.0
+RENEW_AT, JITTER = 2 / 3, 1 / 20
+"""Certificates are renewed at this share of their life, up to JITTER earlier: a fleet enrolled in one hour spreads."""
+
+
+def due_us(begin_us: int, end_us: int, chance: float) -> int:
+    """When a certificate that is good from `begin_us` to `end_us` is to be renewed; `chance` is in 0..1."""
+    return begin_us + int((end_us - begin_us) * (RENEW_AT - JITTER * chance))
+
+
+class Trust:
+    """The identity of the device `device`, as it was enrolled, or none. `on_renewed` is called from another thread."""
+
+    def __init__(self, device: str, state_dir: str, clock_quality: Callable[[], ClockQuality]) -> None:
+        self._id, self.pki, self._quality = device, Pki(state_dir), clock_quality
+        self._signing = self.pki.signing_key()
+        self._time, self._lock = HubTime(self.pki.floor_us), threading.Lock()
+        self._chance, self._backoff = random.random(), Backoff(5.0, 3600.0, random.random)  # noqa: S311
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="renewal", daemon=True)
+        self._on_renewed: Callable[[], None] = lambda: None
+        if self.pki.enrolled:
+            self._vouch()
+
+    def start(self, on_renewed: Callable[[], None]) -> None:
+        """Keep the certificate fresh; does nothing for a device that was not enrolled."""
+        self._on_renewed = on_renewed
+        if self.pki.enrolled and self.pki.url:
+            self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread, but never wait for a hub that does not answer."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(1.0)
+
+    def tls(self) -> Tls | None:
+        """What enrolment gave, for the link; None without it."""
+        if not self.pki.enrolled:
+            return None
+        device = str(self.pki.device)
+        return Tls(ca=str(self.pki.ca), certificate=device, key=device, now_us=self.now_us)
+
+    def now_us(self) -> int:
+        """The best time there is; may be called from any thread."""
+        with self._lock:
+            return self._time.now_us(clock.now_us(), clock.boottime_s())
+
+    def clock(self) -> tuple[int, ClockQuality]:
+        """The time by which commands expire, and what it is worth."""
+        if self._signing is None:
+            return clock.now_us(), self._quality()
+        return self.now_us(), "synced" if self._time.known else self._quality()
+
+    def refusal(self, inbound: Inbound) -> str:
+        """Why a command is not obeyed, or ''. A device without the hub's key has to believe its broker."""
+        if self._signing is None:
+            return ""
+        try:
+            self._signing.verify(signed.unpack(inbound.signature), signed.message(inbound.topic, inbound.payload))
+        except (InvalidSignature, ValueError):
+            return "it is not signed by this device's hub" if inbound.signature else "it is not signed"
+        if self.clock()[1] != "synced":
+            return "this device does not know the time yet, so it cannot tell whether the command is an old one"
+        return ""
+
+    # -- the thread --------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                wait_s = self.step()
+                self._backoff.reset()
+            except NotReady as error:
+                wait_s = max(error.wait_s, self._backoff.wait())
+                log.warning("enrolment.not_ready", extra={"fields": {"reason": error.reason}})
+            except (TidegateError, OSError) as error:
+                wait_s = 3600.0
+                log.error("enrolment.refused", extra={"fields": {"reason": str(error)}})
+            self._stopping.wait(wait_s)
+
+    def step(self) -> float:
+        """Ask the hub's time, renew what is due; returns the seconds until it is to be done again."""
+        with est.reach(self.pki.url, str(self.pki.ca), self._signing) as (hub, _):
+            with self._lock:
+                try:
+                    self._time.heard(hub.t_us, clock.boottime_s())
+                except ValueError as error:
+                    raise NotReady(str(error), 60.0) from error
+            self.pki.keep_floor(self._time.floor_us)
+            if (left_s := self._left_s()) <= 0:
+                self._renew(hub)
+                left_s = self._left_s()
+        return max(60.0, min(left_s, ASK_TIME_S))
+
+    def _left_s(self) -> float:
+        certificate = self.pki.certificate()
+        begin, end = certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp()
+        return (due_us(int(begin * 1e6), int(end * 1e6), self._chance) - self.now_us()) / 1e6
+
+    def _renew(self, hub: est.Hub) -> None:
+        key, request = self.pki.begin(self._id)
+        body = b64encode(request)
+        certificate = hub.renew(body, self.pki.proof(est.REENROLL, hub.t_us, body))
+        self.pki.finish(self._id, key, certificate, self.pki.ca.read_bytes())
+        self._vouch()
+        log.info("enrolment.renewed", extra={"fields": {"until": certificate.not_valid_after_utc.isoformat()}})
+        self._on_renewed()
+
+    def _vouch(self) -> None:
+        """The device's own certificate is proof that it is not earlier than its beginning."""
+        with self._lock:
+            self._time.vouched(int(self.pki.certificate().not_valid_before_utc.timestamp() * 1e6))
+        self.pki.keep_floor(self._time.floor_us)
+
+
+def enrol(device: str, state_dir: str, url: str, claim: str, ca_file: str) -> str:
+    """Enrol this device at the hub: from a claim to a certificate. Returns until when it is good (ISO 8601)."""
+    pki = Pki(state_dir)
+    try:
+        ca = Path(ca_file).read_bytes()
+    except OSError as error:
+        cure = "Give the hub's CA (tidegate-hub ca show)"
+        raise ConfigError("--ca", f"{ca_file} cannot be read ({error.strerror})", cure) from error
+    time = HubTime(pki.floor_us)
+    with est.reach(url, ca_file) as (hub, signing):
+        try:
+            time.heard(hub.t_us, clock.boottime_s())
+        except ValueError as error:
+            raise NotReady(str(error)) from error
+        key, request = pki.begin(device)
+        certificate = hub.enrol(device, claim, request)
+        pki.trust(ca, signing, url)
+        pki.finish(device, key, certificate, ca)
+    pki.keep_floor(time.floor_us)
+    return certificate.not_valid_after_utc.isoformat()

@@ -1,0 +1,141 @@
+"""REST over a real database with three sites: a token of one must see nothing of the others, which hold canaries."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from cloud_hub import commands, fleet, incidents, jobs, tags, telemetry, tokens, twins
+from cloud_hub.actions import desk
+from cloud_hub.api.hub import Hub
+from cloud_hub.app import web
+from cloud_hub.clock import now_us
+from cloud_hub.configurator import Configurator
+from cloud_hub.db import Database
+from cloud_hub.marks import Marks
+from cloud_hub.oidc import Oidc
+from cloud_hub.settings import Settings
+from cloud_hub.tables import Configuration, EscalationRow, Job
+from cloud_hub.thresholds import rollout
+from shared.messages import Alarm, Birth, Event, Sample
+from shared.thresholds import Limits
+
+with warnings.catch_warnings():  # newer Starlettes ask for a client that not every machine has
+    warnings.simplefilter("ignore")
+    from fastapi.testclient import TestClient
+
+ROLES = "operator auditor admin"
+MINE, THEIRS = "press-3", "lathe-7"
+PLACES = {MINE: "acme/a/hall-2", THEIRS: "acme/b", "beside": "acme/ab", "nowhere": ""}
+CANARY = "kestrel"
+"""Stands in everything of the other sites, and nowhere else."""
+
+BODIES: dict[str, dict[str, Any]] = {
+    "PUT /api/v1/devices/{device}/asset-path": {"asset_path": "acme/a/hall-9"},
+    "POST /api/v1/devices/{device}/commands": {"verb": "diagnose", "target": "processes", "mode": "queued"},
+    "PATCH /api/v1/devices/{device}/tags": {"x": 1},
+    "PUT /api/v1/devices/{device}/tags": {"x": 2},
+    "POST /api/v1/devices/{device}/twin/release": {"document": "", "paths": ["b"]},
+    "POST /api/v1/actions/{action_id}/decision": {"approve": True},
+    "POST /api/v1/query": {"query": "SELECT * FROM devices"},
+    "POST /api/v1/jobs": {"kind": "tags", "query": "*", "content": {"y": 1}},
+    "POST /api/v1/jobs/preview": {"kind": "tags", "query": "*", "content": {"y": 1}},
+    "PUT /api/v1/configurations/{configuration_id}": {"target": "*", "content": {"conf": {"x": 1}}},
+    "PATCH /api/v1/configurations/{configuration_id}": {"priority": 4},
+    "POST /api/v1/tokens": {"name": "robot", "roles": ["viewer"]},
+    "POST /things/{thing}/shadow": {"state": {"desired": {"z": 1}}},
+}
+"""A good body for each route that wants one; those of twins and of devices by name are made in `body`."""
+
+
+class Sites:
+    """A hub with devices of three sites. `ids` are the path parameters of everything that belongs to a device."""
+
+    def __init__(self, folder: Path, url: str, oidc: Oidc | None = None) -> None:
+        self.db = Database(url)
+        self.app = web()
+        self.app.state.hub = Hub(
+            settings=Settings(state_dir=str(folder)), db=self.db, publish=lambda messages: None,
+            ring=lambda name: None, connected=lambda: True, oidc=oidc,
+        )  # fmt: skip
+        self.client = TestClient(self.app, raise_server_exceptions=False)
+        self.ids: dict[str, dict[str, str]] = {}
+        now = now_us()
+        with self.db.write() as session:
+            self.whole = tokens.create(session, "anna", ROLES, now, "test")
+            self.of_a = tokens.create(session, "bob", ROLES, now, "test", scope=("acme/a",))
+            for device, place in PLACES.items():
+                word = "plain" if device == MINE else CANARY
+                self.ids[device] = self._fill(session, device, word, now)
+                fleet.assign(session, device, place, now, within=None, who="test")
+        for _ in range(20):
+            jobs.step(self.db, now_us(), 32768)
+        Configurator(self.db, lambda messages: None, 32768, 300).step()
+
+    def _fill(self, session: Any, device: str, word: str, now: int) -> dict[str, str]:
+        born = Birth(device=device, session="s", epoch="e", profile=word, asset_path="acme/a/hall-2")
+        row = fleet.born(session, born, now)
+        assert row is not None
+        session.flush()
+        tags.change(session, row, {"word": word}, now, who=word)
+        for name in ("", "gates"):
+            twins.desire(session, device, name, {"a": word}, now, who=word, max_bytes=32768)
+            twins.desire(session, device, name, {"b": word}, now, who=word, max_bytes=32768)
+        source = Marks(session).get((device, "e", "telemetry")).source
+        samples = telemetry.sample_rows(device, source, [(1, Sample(metric="m", t_us=now, value=word))])
+        telemetry.store_samples(session, samples)
+        fleet.lose(session, source, 2, 3, word)
+        telemetry.store_events(session, device, source, [(1, Event(t_us=now, source=word, text=word))], "")
+        alarm = Alarm(id=f"a-{device}", metric=f"{word}/age_s", kind="high", state="raised", priority="high", t_us=now,
+                      value=9, limit=2)  # fmt: skip
+        incidents.alarm_changed(session, device, alarm, now, "")
+        session.flush()
+        incident = next(one for one in incidents.undiagnosed(session) if one.device == device)
+        action = desk.propose(session, incident, "capture", word, word, now, Settings().actions)
+        command, _ = commands.create(session, device, "restart", word, now, who=word)
+        session.add(EscalationRow(id=f"e-{device}", device=device, model=word, digest="", number=1, reason=word,
+                                  label=word, margin=0.1, height=1, width=1, frame=b"x", t_us=now,
+                                  received_us=now))  # fmt: skip
+        watched, _ = rollout.start(
+            session, [device], [Limits(metric=f"{word}.x", high=1)], now, who=word, watch_s=60, max_alarms=1,
+            max_bytes=32768, trace="",
+        )  # fmt: skip
+        scope = ["acme/a"] if word == "plain" else ["acme/b"] if device == THEIRS else None
+        job = Job(id="", kind="tags", query=f"id = '{device}' OR tags.word = '{word}!'", content={"j": word}, who=word,
+                  created_us=now, start_us=now, deadline_us=now + 10**12, scope=scope)  # fmt: skip
+        made = jobs.create(session, job, 32768)
+        number = f"{word}-{device}"
+        session.add(Configuration(id=number, target=f"id = '{device}'", content={"conf": {"w": word}}, who=word,
+                                  created_us=now, labels={"l": word}, scope=scope))  # fmt: skip
+        return {
+            "device": device, "thing": device, "metric": "m", "name": "gates", "incident_id": incident.id,
+            "action_id": action.id, "command_id": command.id, "rollout_id": watched.id, "job_id": made.id,
+            "configuration_id": number, "token_id": "none",
+        }  # fmt: skip
+
+    def body(self, method: str, path: str, device: str) -> dict[str, Any] | None:
+        """A good body for a route, about `device`."""
+        if path.endswith("/thresholds/fit"):
+            return {"device": device, "metric": "m"}
+        if path.endswith("/thresholds/rollouts"):
+            return {"devices": [device], "limits": [{"metric": "z", "high": 1}]}
+        if method in {"PUT", "PATCH"} and "/twin" in path:
+            return {"desired": {"c": 1}}
+        return BODIES.get(f"{method} {path}")
+
+    def ask(self, method: str, path: str, device: str, token: str, **query: Any) -> Any:
+        """One request about `device` with a good body."""
+        headers = {"Authorization": f"Bearer {token}"}
+        full = path.format(**self.ids[device])
+        return self.client.request(method, full, headers=headers, json=self.body(method, path, device), params=query)
+
+    def close(self) -> None:
+        self.client.close()
+        self.db.close()
+
+
+def routes() -> list[tuple[str, str]]:
+    """Every route of the hub's own REST."""
+    paths = web().openapi()["paths"].items()
+    return [(m.upper(), p) for p, methods in paths for m in methods if p.startswith("/api/v1/")]
