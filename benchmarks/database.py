@@ -94,11 +94,12 @@ def telemetry_rows(db: Database, seconds: float, batch: int, together: int) -> f
     topic = topics.thing(device, "telemetry")
 
     def step(_thread: int) -> None:
+        said = []
         with db.write(device) as session:
             for first in itertools.islice(firsts, together):
                 items = [{"metric": "cpu.load", "t_us": NOW + n, "value": n * 0.5} for n in range(first, first + batch)]
-                said = route(topic, encode(Batch(epoch="e1", first=first, items=items)))
-                writer.write(session, said, "", NOW, Results())
+                said.append((route(topic, encode(Batch(epoch="e1", first=first, items=items))), ""))
+            writer.write(session, said, NOW, Results())
 
     return rate(seconds, step) * batch * together
 

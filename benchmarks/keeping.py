@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import Row, arguments, publish
-from cloud_hub import backup, fleet, restore, telemetry
+from cloud_hub import backup, restore, telemetry
 from cloud_hub.db import Database
+from cloud_hub.marks import Marks
 from cloud_hub.retention import DAY_US, ROWS, Sweep
 from cloud_hub.settings import Retention, Settings
 from cloud_hub.tables import Device
@@ -36,11 +37,11 @@ def fill(url: str, rows: int) -> None:
     for first in range(0, rows, TOGETHER):
         device = f"d{first // TOGETHER % 10}"
         with db.write(device) as session:
-            source = fleet.high_water(session, device, "e", "telemetry").id or 0
+            source = Marks(session).get((device, "e", "telemetry")).source
             step = 100 * DAY_US // rows
             samples = [(n, Sample(metric=f"m{n % 10}", t_us=NOW - (rows - n) * step, value=float(n)))
                        for n in range(first + 1, first + TOGETHER + 1)]  # fmt: skip
-            telemetry.store_samples(session, device, source, samples)
+            telemetry.store_samples(session, telemetry.sample_rows(device, source, samples))
     db.close()
 
 
@@ -50,9 +51,9 @@ def write(url: str, longest: Synchronized[float], stopped: Any) -> None:
     while not stopped.is_set():
         begun = time.perf_counter()
         with db.write("live") as session:
-            source = fleet.high_water(session, "live", "e", "telemetry").id or 0
+            source = Marks(session).get(("live", "e", "telemetry")).source
             samples = [(seq + n, Sample(metric="m", t_us=NOW + seq + n, value=1.0)) for n in range(20)]
-            telemetry.store_samples(session, "live", source, samples)
+            telemetry.store_samples(session, telemetry.sample_rows("live", source, samples))
         seq += 20
         longest.value = max(longest.value, time.perf_counter() - begun)
         time.sleep(0.005)

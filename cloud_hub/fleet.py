@@ -10,9 +10,11 @@ from sqlmodel import Session, col, select
 
 from cloud_hub import audit, scopes
 from cloud_hub.errors import HubError
+from cloud_hub.marks import Key, Marks
 from cloud_hub.roles import Scope
 from cloud_hub.tables import Device, HighWater, LostRange
 from shared import PROTOCOL, protocol
+from shared.codec import DEFLATED
 from shared.ids import DEVICE_ID
 from shared.messages import STREAMS, Birth
 from shared.messages import Session as SessionWord
@@ -131,64 +133,42 @@ def _conflict(session: Session, row: Device, birth: Birth, now_us: int) -> str:
     return f"device id '{birth.device}' is in use by another agent: give each its own device.id"
 
 
-def high_water(session: Session, device_id: str, epoch: str, stream: str) -> HighWater:
-    """The high-water mark of one stream, made at 0 when it is new."""
-    query = select(HighWater).where(HighWater.device == device_id, HighWater.epoch == epoch, HighWater.stream == stream)
-    mark = session.exec(query).first()
-    if mark is None:
-        mark = HighWater(device=device_id, epoch=epoch, stream=stream)
-        session.add(mark)
-        session.flush()
-    return mark
+def lose(session: Session, source: int, first: int, last: int, reason: str) -> None:
+    """Items first..last of a stream will never come: kept as a range. `source` is the number of its mark."""
+    session.merge(LostRange(source=source, first=first, last=last, reason=reason))
 
 
-def lose(session: Session, mark: HighWater, first: int, last: int, reason: str) -> None:
-    """Items first..last of a stream will never come: kept as a range."""
-    session.merge(LostRange(source=mark.id or 0, first=first, last=last, reason=reason))
-
-
-Marks = dict[tuple[str, str], dict[str, int]]
-"""High-water marks by (device, epoch), then by stream."""
-
-
-def gather(session: Session, births: Iterable[Birth]) -> Marks:
-    """What many births ask of the database, in two questions: their devices, which `born` finds in the session, and
-    the marks of their epochs.
-    """
-    births = list(births)
-    devices = {birth.device for birth in births}
-    session.info["born"] = list(session.exec(select(Device).where(col(Device.id).in_(devices))))  # else forgotten
-    marks: Marks = {(birth.device, birth.epoch): {} for birth in births if birth.state == "online"}
-    query = select(HighWater.device, HighWater.epoch, HighWater.stream, HighWater.upto).where(
-        col(HighWater.device).in_({device for device, _ in marks})
-    )
-    for device_id, epoch, stream, upto in session.exec(query) if marks else ():
-        if (device_id, epoch) in marks:
-            marks[device_id, epoch][stream] = upto
-    return marks
+def gather(session: Session, births: Iterable[str]) -> None:
+    """Read the devices of many births in one question, so that `born` finds them in the session."""
+    devices = set(births)
+    if devices:
+        rows = session.exec(select(Device).where(col(Device.id).in_(devices)))
+        session.info["born"] = list(rows)  # a session forgets what nobody holds
 
 
 def answer(
-    session: Session, row: Device, birth: Birth, hub_epoch: str, hub_link: str = "", marks: Marks | None = None
-) -> SessionWord:
+    session: Session, marks: Marks, row: Device, birth: Birth, hub_epoch: str, hub_link: str = ""
+) -> SessionWord:  # fmt: skip
     """The hub's word on a birth. What the device deleted on an earlier hub's word and this one lacks is lost."""
-    upto = (gather(session, [birth]) if marks is None else marks)[row.id, birth.epoch]
-    missing = [stream for stream in STREAMS if stream not in upto]
-    if missing:  # an epoch that was seen is known by its marks
-        session.add_all([HighWater(device=row.id, epoch=birth.epoch, stream=stream) for stream in missing])
-        session.flush()
-        upto |= dict.fromkeys(missing, 0)
+    upto: dict[str, int] = {}
+    marks.make(streams_of(birth))  # an epoch that was seen is known by its marks
     for stream in STREAMS:
+        mark = marks.get((row.id, birth.epoch, stream))
         deleted = birth.acked.get(stream, 0)
-        if deleted > upto[stream]:
-            mark = high_water(session, row.id, birth.epoch, stream)
-            lose(session, mark, mark.upto + 1, deleted, "hub-restored")
-            upto[stream] = mark.upto = deleted
+        if deleted > mark.upto:
+            lose(session, mark.source, mark.upto + 1, deleted, "hub-restored")
+            mark.upto = deleted
+        upto[stream] = mark.upto
     return SessionWord(
         hub_epoch=hub_epoch, protocol=protocol.agreed(birth.protocol, PROTOCOL) or PROTOCOL, session=birth.session,
-        epoch=birth.epoch, upto=dict(upto), refused=row.conflict or protocol.refusal(birth.protocol), heartbeat=True,
-        hub_link=hub_link,
+        epoch=birth.epoch, upto=upto, refused=row.conflict or protocol.refusal(birth.protocol), heartbeat=True,
+        hub_link=hub_link, reads=[DEFLATED],
     )  # fmt: skip
+
+
+def streams_of(birth: Birth) -> list[Key]:
+    """The marks that a birth asks for."""
+    return [(birth.device, birth.epoch, stream) for stream in STREAMS]
 
 
 def refusal(birth: Birth, reason: str, hub_epoch: str) -> SessionWord:

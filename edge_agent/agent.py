@@ -53,8 +53,10 @@ class Agent:
         self._keep = Keep(folder / "kept.sqlite", self._disk)
         self._boot: int = self._keep.get("boot", 0) + 1
         self._keep.put("boot", self._boot)
-        new_epoch = f"{secrets.randbits(64):016x}"
-        self._outbox = Outbox(folder / "outbox.sqlite", int(config.outbox.max_mb * 1e6), new_epoch, self._disk)
+        self._outbox = Outbox(
+            folder / "outbox.sqlite", int(config.outbox.max_mb * 1e6), f"{secrets.randbits(64):016x}", self._disk,
+            keep_s={"telemetry": config.outbox.telemetry_keep_s, "event": config.outbox.event_keep_s},
+        )  # fmt: skip
         rules = Rules(config.hard_limits, self._keep.get("alarms", {}, dict[str, JudgeState]))
         self._intake = Intake(rules, self._outbox, self._keep, pump=lambda: self._uplink.pump())  # noqa: PLW0108
         self._health = health.Health(self._outbox)
@@ -78,6 +80,7 @@ class Agent:
         self._sampling.start(self._settings.period_s)
         self.loop.every(self._config.outbox.commit_s, self._intake.commit)
         self.loop.every(0.1, self._intake.commit_urgent)
+        self.loop.every(0.1, self._uplink.pump)  # what the rate of replay held back
         self.loop.every(STEP_S, self._commands.step)
         self.loop.every(1.0, self._tick)
         self.loop.every(5.0, lambda: self._intake.take(list(self._health.samples(clock.now_us()))))
@@ -95,6 +98,7 @@ class Agent:
     def _tick(self) -> None:
         for model in self._models:
             model.tick(clock.now_us())
+        self._intake.expire()
         self._uplink.tick()
         self._twin.tick()
         self._look_after_disk()

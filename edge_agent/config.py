@@ -55,10 +55,13 @@ class Link(_Table, frozen=True):
     address: str = ""
     tls: LinkTls | None = None
     resend_s: float = 5.0
+    replay_kb_s: float = 2000.0
     heartbeat_s: float = 30.0
     fallback: list[str] = []
 
     def __post_init__(self) -> None:
+        if not 1 <= self.replay_kb_s <= 1e6:
+            raise ValueError("replay_kb_s must be within 1..1000000")
         if not 1 <= self.heartbeat_s <= 3600:
             raise ValueError("heartbeat_s must be within 1..3600")
         if not 0.1 <= self.resend_s <= 3600:
@@ -66,12 +69,19 @@ class Link(_Table, frozen=True):
 
 
 class OutboxLimits(_Table, frozen=True):
-    """The store on disk: never above `max_mb`; what is collected waits at most `commit_s` for its commit."""
+    """The store on disk: never above `max_mb`; what is collected waits at most `commit_s` for its commit.
+
+    Telemetry and events older than `telemetry_keep_s` and `event_keep_s` are given up unsent; 0 keeps them.
+    """
 
     max_mb: float = 256.0
     commit_s: float = 1.0
+    telemetry_keep_s: float = 0.0
+    event_keep_s: float = 0.0
 
     def __post_init__(self) -> None:
+        if not all(keep_s == 0 or 60 <= keep_s <= 1e9 for keep_s in (self.telemetry_keep_s, self.event_keep_s)):
+            raise ValueError("telemetry_keep_s and event_keep_s must be 0 or within 60..1000000000")
         if not 1 <= self.max_mb <= 1e6 or not 0.01 <= self.commit_s <= 60:
             raise ValueError("max_mb must be within 1..1000000 and commit_s within 0.01..60")
 

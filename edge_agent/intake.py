@@ -59,7 +59,7 @@ class Intake:
 
     def _accepted(self, lots: list[Lot]) -> bool:
         try:
-            self._outbox.accept(lots, clock_quality())
+            self._outbox.accept(lots, clock_quality(), clock.now_us())
         except OutboxFull as error:
             self._overflow(str(error))
             return False
@@ -69,6 +69,12 @@ class Intake:
             self._pending[lot.stream] = []
         self._pump()
         return bool(lots)
+
+    def expire(self) -> None:
+        """Give up what is older than it may be; a clock that nobody set tells no age."""
+        if clock_quality() != "unsynced" and (rows := self._outbox.expire(clock.now_us())):
+            log.warning("outbox.expired", extra={"fields": {"rows": rows}})
+            self._pump()
 
     def _tell(self, lot: Lot) -> None:
         for alarm in lot.items:

@@ -3,15 +3,15 @@
 A row is one ready-made payload with consecutive sequence numbers first..last of a stream. `accept`
 returns after a FULL commit. A row goes only when the hub itself acknowledged it (never on PUBACK), or is
 evicted when the store is full: telemetry first, then events, then escalations; alarms never while
-anything else is left. Evicted and damaged ranges are kept in `lost` and told to the hub in order.
-Invariants O1-O8.
+anything else is left. What is older than its stream's age limit goes too. Evicted, expired and damaged ranges are
+kept in `lost` and told to the hub in order. Invariants O1-O8.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -24,17 +24,21 @@ from shared.codec import decode, encode
 from shared.errors import TidegateError
 from shared.messages import STREAMS, Batch, ClockQuality, Lost, Stream
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (epoch TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS streams (stream TEXT PRIMARY KEY, next INTEGER NOT NULL, acked INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS rows (
   stream TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
-  payload BLOB NOT NULL, crc INTEGER NOT NULL, trace TEXT NOT NULL, PRIMARY KEY (stream, first)) WITHOUT ROWID;
+  payload BLOB NOT NULL, crc INTEGER NOT NULL, trace TEXT NOT NULL,
+  expires_us INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (stream, first)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS lost (
   stream TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, reason TEXT NOT NULL,
   PRIMARY KEY (stream, first)) WITHOUT ROWID;
 """
+EXPIRY = "CREATE INDEX IF NOT EXISTS rows_by_expiry ON rows (expires_us) WHERE expires_us > 0"
+EXPIRE_TOGETHER = 500
+"""Rows that one step gives up at most, so that it never keeps the agent from its work."""
 ITEMS_PER_ROW = 200
 ROW_BYTES = 256 << 10
 """Payloads above this are split, unless it is one item: a hub refuses what is larger than codec.MAX_PAYLOAD."""
@@ -71,12 +75,16 @@ class Lot:
 class Outbox:
     """The store at `path`. `new_epoch` names the epoch when the file is new or had to be given up.
 
+    `keep_s` gives streams an age in seconds above which nobody wants their items; without one they are kept.
     A file that is found damaged, at the start or in the midst of work, is moved aside, and another `epoch` begins.
     """
 
-    def __init__(self, path: Path, max_bytes: int, new_epoch: str, disk: Disk | None = None) -> None:
+    def __init__(
+        self, path: Path, max_bytes: int, new_epoch: str, disk: Disk | None = None,
+        keep_s: Mapping[Stream, float] | None = None,
+    ) -> None:  # fmt: skip
         self._path, self._max_bytes, self._new_epoch = path, max_bytes, new_epoch
-        self._disk = disk or Disk(path.parent, reserve=0)
+        self._disk, self._keep_s = disk or Disk(path.parent, reserve=0), dict(keep_s or {})
         self._begin()
 
     def _begin(self) -> None:
@@ -85,6 +93,9 @@ class Outbox:
             self._db.close()
             self._disk.set_aside(self._path, reason)
             self._db = open_database(self._path, SCHEMA_VERSION, SCHEMA, self._disk)
+        if "expires_us" not in {name for _, name, *_ in self._db.execute("PRAGMA table_info(rows)")}:
+            self._db.execute("ALTER TABLE rows ADD COLUMN expires_us INTEGER NOT NULL DEFAULT 0")
+        self._db.execute(EXPIRY)
         page = self._db.execute("PRAGMA page_size").fetchone()[0]
         self._page: int = page
         self._cap = int(self._max_bytes * PAYLOAD_SHARE)
@@ -129,22 +140,25 @@ class Outbox:
 
     # -- in ----------------------------------------------------------------------------------------
 
-    def accept(self, lots: Sequence[Lot], clock: ClockQuality) -> None:
-        """Take everything or nothing; durable when this returns. Raises OutboxFull."""
+    def accept(self, lots: Sequence[Lot], clock: ClockQuality, now_us: int = 0) -> None:
+        """Take everything or nothing; durable when this returns. Raises OutboxFull.
+
+        What is taken while the clock is `unsynced` never expires: nobody knows its age.
+        """
         try:
-            self._accept(lots, clock)
+            self._accept(lots, clock, now_us)
         except OutboxFull as error:
             if not self._mended(error.__cause__):
                 raise
-            self._accept(lots, clock)
+            self._accept(lots, clock, now_us)
 
-    def _accept(self, lots: Sequence[Lot], clock: ClockQuality) -> None:
+    def _accept(self, lots: Sequence[Lot], clock: ClockQuality, now_us: int) -> None:
         before, size = dict(self.last), self.bytes
         try:
             with self._transaction():
                 for lot in lots:
                     for start in range(0, len(lot.items), ITEMS_PER_ROW):
-                        self._insert(lot, lot.items[start : start + ITEMS_PER_ROW], clock)
+                        self._insert(lot, lot.items[start : start + ITEMS_PER_ROW], clock, now_us)
         except (sqlite3.Error, OutboxFull) as error:
             self.last, self.bytes = before, size
             raise OutboxFull(f"nothing was stored: {error}") from error
@@ -161,20 +175,42 @@ class Outbox:
                 self._db.execute("ROLLBACK")
             raise
 
-    def _insert(self, lot: Lot, items: Sequence[Any], clock: ClockQuality) -> None:
+    def _insert(self, lot: Lot, items: Sequence[Any], clock: ClockQuality, now_us: int) -> None:
         first = self.last[lot.stream] + 1
         last = first + len(items) - 1
         payload = encode(Batch(epoch=self.epoch, first=first, clock=clock, items=list(items)))
         if len(payload) > ROW_BYTES and len(items) > 1:
             for half in (items[: len(items) // 2], items[len(items) // 2 :]):
-                self._insert(lot, half, clock)
+                self._insert(lot, half, clock, now_us)
             return
         self._make_room(len(payload))
-        row = (lot.stream, first, last, payload, zlib.crc32(payload), lot.trace)
-        self._db.execute("INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?)", row)
+        keep_s = self._keep_s.get(lot.stream, 0) if clock != "unsynced" else 0
+        expires_us = now_us + int(keep_s * 1e6) if keep_s else 0
+        row = (lot.stream, first, last, payload, zlib.crc32(payload), lot.trace, expires_us)
+        self._db.execute("INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?)", row)
         self._db.execute("UPDATE streams SET next=? WHERE stream=?", (last + 1, lot.stream))
         self.last[lot.stream] = last
         self.bytes += len(payload)
+
+    def expire(self, now_us: int) -> int:
+        """Give up rows that are too old, to be told to the hub as `expired`; returns how many. Ask only while the clock
+        is right."""
+        try:
+            return self._expire(now_us)
+        except sqlite3.DatabaseError as error:
+            if not self._mended(error):
+                raise
+            return 0
+
+    def _expire(self, now_us: int) -> int:
+        query = "SELECT stream, first, last, length(payload) FROM rows WHERE expires_us BETWEEN 1 AND ? LIMIT ?"
+        old = sorted(self._db.execute(query, (now_us, EXPIRE_TOGETHER)).fetchall())
+        if old:
+            with self._transaction():
+                for stream, first, last, _ in old:
+                    self._lose(stream, first, last, "expired")
+            self.bytes -= sum(length for *_, length in old)
+        return len(old)
 
     def _make_room(self, size: int) -> None:
         while self.bytes + size > self._cap or self._free_pages() < size // self._page + SPARE_PAGES:

@@ -1,4 +1,5 @@
-"""Bytes to messages and back. JSON, so that a person can read it with mosquitto_sub.
+"""Bytes to messages and back. JSON, so that a person can read it with mosquitto_sub; telemetry is deflated as well
+where the hub has said that it reads it.
 
 Every way in which foreign bytes can be wrong ends in WireError: not UTF-8, not JSON, too deep,
 NaN, out of range, of the wrong type, or larger than the limit.
@@ -6,6 +7,7 @@ NaN, out of range, of the wrong type, or larger than the limit.
 
 from __future__ import annotations
 
+import zlib
 from functools import cache
 from typing import Any, TypeVar
 
@@ -21,12 +23,42 @@ MAX_PAYLOAD = 1 << 20
 
 ITEM_TYPE: dict[Stream, type[Any]] = {"alarm": Alarm, "escalation": Escalation, "event": Event, "telemetry": Sample}
 
+JSON = "application/json"
+DEFLATED = "application/json+zlib"
+"""Content types (MQTT 5.0 section 3.3.2.3.9); the second is JSON in zlib's form (RFC 1950)."""
+
+WORTHWHILE = 300
+"""Bytes below which deflating does not pay: a batch of two samples."""
+
 _encoder = msgspec.json.Encoder()
 
 
 def encode(message: Any) -> bytes:
     """JSON bytes of a wire message."""
     return _encoder.encode(message)
+
+
+def deflate(payload: bytes) -> tuple[bytes, str]:
+    """(bytes, content type) to send: deflated if that is shorter."""
+    if len(payload) >= WORTHWHILE and len(packed := zlib.compress(payload)) < len(payload):
+        return packed, DEFLATED
+    return payload, JSON
+
+
+def inflate(payload: bytes, content_type: str, topic: str = "") -> bytes:
+    """The bytes that `deflate` was given; never more than MAX_PAYLOAD of them come into memory. Raises WireError."""
+    if content_type != DEFLATED:
+        return payload
+    reader = zlib.decompressobj()
+    try:
+        found = reader.decompress(payload, MAX_PAYLOAD + 1)
+    except zlib.error as error:
+        raise WireError(f"cannot be inflated: {error}", topic) from None
+    if len(found) > MAX_PAYLOAD:
+        raise WireError(f"inflates to more than the {MAX_PAYLOAD} bytes allowed", topic)
+    if not reader.eof or reader.unused_data:
+        raise WireError("cannot be inflated: it ends too early, or something follows", topic)
+    return found
 
 
 @cache

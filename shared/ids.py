@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import uuid
+from functools import lru_cache
 
 DEVICE_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,59}\Z")
 METRIC_NAME = re.compile(r"[a-z0-9_-]+(?:[./][a-z0-9_-]+)*\Z")
@@ -24,6 +25,7 @@ def device_id(text: str) -> str:
     return text
 
 
+@lru_cache(4096)
 def metric_name(text: str) -> str:
     """Return `text` when it is a metric name such as `cpu.load` or `line-camera/score`, else raise ValueError."""
     if len(text) > 128 or not METRIC_NAME.match(text):

@@ -12,9 +12,10 @@ import contextlib
 import logging
 import random
 import socket
+import struct
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from shared.backoff import Backoff
-from shared.codec import MAX_PAYLOAD
+from shared.codec import JSON, MAX_PAYLOAD
 from shared.errors import ConfigError, NotReady
 from shared.tls import check_dates, client_context
 
@@ -63,7 +64,8 @@ class Tls:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inbound:
-    """A message as received. `acknowledge` tells the broker that it is safe here; needed where `manual_ack` is set.
+    """A message as received. `acknowledge` tells the broker that it is safe here; needed where `manual_ack` is set
+    (`acknowledge_all` for many).
 
     `response_topic` and `correlation` are MQTT 5's request and response (MQTT 5.0 section 4.10), empty when absent.
     `signature` is the hub's over topic and payload (shared/signed.py), not verified here.
@@ -75,6 +77,7 @@ class Inbound:
     acknowledge: Callable[[], None]
     response_topic: str = ""
     correlation: bytes = b""
+    content_type: str = ""
     signature: str = ""
 
 
@@ -150,22 +153,15 @@ class Connection:
 
     def publish(
         self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False, traceparent: str = "",
-        response_topic: str = "", correlation: bytes = b"", signature: str = "",
+        response_topic: str = "", correlation: bytes = b"", content_type: str = JSON, signature: str = "",
     ) -> bool:  # fmt: skip
         """Hand a message to the client; False while there is no connection. True is no receipt of any kind."""
         client = self._client
         if client is None or not client.is_connected():
             return False
-        properties = Properties(PacketTypes.PUBLISH)
-        properties.ContentType = "application/json"
-        if traceparent:
-            properties.UserProperty = ("traceparent", traceparent)
-        if signature:
-            properties.UserProperty = ("signature", signature)
-        if response_topic:
-            properties.ResponseTopic = response_topic
-        if correlation:
-            properties.CorrelationData = correlation
+        properties = _PLAIN
+        if traceparent or response_topic or correlation or signature or content_type != JSON:
+            properties = _properties(content_type, traceparent, response_topic, correlation, signature)
         return client.publish(topic, payload, qos, retain, properties).rc == paho.MQTT_ERR_SUCCESS
 
     def renew(self) -> None:
@@ -268,9 +264,10 @@ class Connection:
                 payload=bytes(message.payload),
                 traceparent=next((value for name, value in pairs if name == "traceparent"), ""),
                 signature=next((value for name, value in pairs if name == "signature"), ""),
-                acknowledge=lambda: _acknowledge(client, message),
+                acknowledge=_Receipt(client, message.mid, message.qos),
                 response_topic=getattr(message.properties, "ResponseTopic", ""),
                 correlation=getattr(message.properties, "CorrelationData", b""),
+                content_type=getattr(message.properties, "ContentType", ""),
             )
         )
 
@@ -278,9 +275,54 @@ class Connection:
         self._reason = self._reason or (UNANSWERED if self._asking else str(reason))
 
 
-def _acknowledge(client: paho.Client, message: paho.MQTTMessage) -> None:
-    """Acknowledge on the connection it came by; after a reconnect the broker sends it again anyway."""
-    client.ack(message.mid, message.qos)
+@dataclass(slots=True)
+class _Receipt:
+    """Acknowledges on the connection the message came by; after a reconnect the broker sends it again anyway."""
+
+    client: paho.Client
+    mid: int
+    qos: int
+
+    def __call__(self) -> None:
+        self.client.ack(self.mid, self.qos)
+
+
+def acknowledge_all(batch: Iterable[Inbound]) -> None:
+    """Acknowledge many messages; those of one connection with one write to the socket."""
+    together: dict[paho.Client, bytearray] = {}
+    for inbound in batch:
+        receipt = inbound.acknowledge
+        if isinstance(receipt, _Receipt) and receipt.qos == 1:
+            together.setdefault(receipt.client, bytearray()).extend(_PUBACK.pack(paho.PUBACK, 2, receipt.mid))
+        else:
+            receipt()
+    for client, packets in together.items():
+        client._packet_queue(paho.PUBACK, packets, 0, 1)
+
+
+_PUBACK = struct.Struct("!BBH")
+"""Fixed header and packet identifier (MQTT 5.0 section 3.4); the reason is left out: success."""
+
+
+def _properties(
+    content_type: str = JSON, traceparent: str = "", response_topic: str = "", correlation: bytes = b"",
+    signature: str = "",
+) -> Properties:  # fmt: skip
+    properties = Properties(PacketTypes.PUBLISH)
+    properties.ContentType = content_type
+    if traceparent:
+        properties.UserProperty = ("traceparent", traceparent)
+    if signature:
+        properties.UserProperty = ("signature", signature)
+    if response_topic:
+        properties.ResponseTopic = response_topic
+    if correlation:
+        properties.CorrelationData = correlation
+    return properties
+
+
+_PLAIN = _properties()
+"""What most messages carry, made once: nobody changes it."""
 
 
 def _woken(_client: paho.Client, _data: Any, _sock: Any) -> None:

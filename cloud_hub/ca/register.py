@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from cryptography import x509
 from sqlmodel import Session, col, select
 
@@ -26,6 +28,15 @@ def revoked(session: Session, device: str) -> str:
         row = session.get(Identity, device)
         known[device] = "" if row is None or row.revoked_us is None else row.reason or "revoked"
     return known[device]
+
+
+def gather(session: Session, devices: Collection[str]) -> None:
+    """Ask for many devices at once, so that `revoked` knows of each."""
+    known: dict[str, str] = session.info.setdefault("revoked", {})
+    unknown = [device for device in devices if device not in known]
+    known.update(dict.fromkeys(unknown, ""))
+    query = select(Identity).where(col(Identity.device).in_(unknown), col(Identity.revoked_us).is_not(None))
+    known.update((row.device, row.reason or "revoked") for row in session.exec(query))
 
 
 def record(session: Session, device: str, certificate: x509.Certificate) -> None:

@@ -10,7 +10,6 @@ away.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import queue
 import secrets
@@ -18,25 +17,38 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-from sqlmodel import Session
-
 from cloud_hub.clock import now_us
 from cloud_hub.db import Database
 from cloud_hub.ingest.door import Door
-from cloud_hub.ingest.router import Said, Word, heartbeat, route
+from cloud_hub.ingest.router import Said, heartbeat, route
 from cloud_hub.ingest.writer import Results, Writer, failed
 from cloud_hub.settings import Mqtt, Twins
 from cloud_hub.twins import Outgoing
 from shared import signed, topics
-from shared.codec import encode
+from shared.codec import encode, inflate
 from shared.errors import NotReady, WireError
-from shared.messages import Birth
-from shared.mqtt import STEADY_S, UNANSWERED, Address, Connection, Inbound, Options, Tls, parse_address
+from shared.mqtt import (
+    STEADY_S,
+    UNANSWERED,
+    Address,
+    Connection,
+    Inbound,
+    Options,
+    Tls,
+    acknowledge_all,
+    parse_address,
+)
 
 log = logging.getLogger(__name__)
 
-QUEUE = 1000
-COMMIT_TOGETHER = 200
+TOGETHER = 500
+"""Messages of one commit at most, and that the broker gives before the first of them is acknowledged: a commit, and the
+word to each device, are shared by all of them."""
+COMMIT_BYTES = 4 << 20
+"""A commit ends with the message that passes this: larger ones gain nothing, and all of it is in memory."""
+BUSY = 20
+"""After so many messages in one commit more are waited for, while they come."""
+GATHER_S = 0.001
 SESSION_S = 24 * 3600
 NO_ALIAS = "this broker ends connections that ask for $aws topics: use mosquitto, or set twins.aws_alias = false"
 
@@ -61,7 +73,7 @@ class Listener:
         self._db, self._ring, self._changed = db, ring, changed
         self._alias = twins.aws_alias
         self._writer = Writer(db.hub_epoch, twins.max_bytes, twins.aws_max_bytes)
-        self._queue: queue.Queue[Inbound | None] = queue.Queue(QUEUE)
+        self._queue: queue.Queue[Inbound | None] = queue.Queue(2 * TOGETHER)
         self._settings = settings
         self._door = Door(settings.device_rate)
         self._heard: dict[str, int] = {}
@@ -78,6 +90,7 @@ class Listener:
                 filters=topics.hub_filters() + (topics.hub_filters(topics.AWS) if self._alias else []),
                 manual_ack=True,
                 session_s=SESSION_S,
+                receive_maximum=TOGETHER,
                 tls=tls,
             ),
             locate=self._locate,
@@ -184,9 +197,12 @@ class Listener:
     # -- the writer's thread -----------------------------------------------------------------------
 
     def _run(self) -> None:
+        busy = False
         while (first := self._queue.get()) is not None:
-            batch = [first]
-            while len(batch) < COMMIT_TOGETHER:
+            if busy:
+                self._gather()
+            batch, size = [first], len(first.payload)
+            while len(batch) < TOGETHER and size < COMMIT_BYTES:
                 try:
                     following = self._queue.get_nowait()
                 except queue.Empty:
@@ -195,14 +211,23 @@ class Listener:
                     self._queue.put(None)
                     break
                 batch.append(following)
+                size += len(following.payload)
             self._take(batch)
+            busy = len(batch) >= BUSY
+
+    def _gather(self) -> None:
+        """Leave the processor to the client's thread while it brings more: two threads of Python that take turns at
+        every message are slower than one after the other."""
+        before = -1
+        while before < (found := self._queue.qsize()) < TOGETHER and not self._stopping.is_set():
+            before = found
+            time.sleep(GATHER_S)
 
     def _take(self, batch: list[Inbound]) -> None:
         said = [(inbound, thing) for inbound in batch if (thing := self._read(inbound)) is not None]
         results = self._commit(said)
         self.publish(results.outgoing())
-        for inbound in batch:
-            inbound.acknowledge()
+        acknowledge_all(batch)
         for name in results.rang:
             self._ring(name)
         if results.changed:
@@ -230,29 +255,17 @@ class Listener:
         results = Results()
         if said:
             with self._db.write(*{thing.device for _, thing in said}) as session:
-                for born, group in itertools.groupby(said, key=_is_birth):
-                    self._write(session, list(group), born, results)
+                self._writer.write(session, [(thing, one.traceparent) for one, thing in said], now_us(), results)
         return results
-
-    def _write(self, session: Session, group: list[tuple[Inbound, Said]], born: bool, results: Results) -> None:
-        if born:
-            births = [thing.message for _, thing in group if isinstance(thing, Word)]
-            self._writer.births(session, [one for one in births if isinstance(one, Birth)], now_us(), results)
-            return
-        for inbound, thing in group:
-            self._writer.write(session, thing, inbound.traceparent, now_us(), results)
 
     def _read(self, inbound: Inbound) -> Said | None:
         try:
-            return route(inbound.topic, inbound.payload, self._alias)
+            payload = inflate(inbound.payload, inbound.content_type, inbound.topic)
+            return route(inbound.topic, payload, self._alias)
         except WireError as error:
             self.refused += 1
             log.warning("wire.refused", extra={"fields": {"reason": str(error)[:500]}, "trace": inbound.traceparent})
             return None
-
-
-def _is_birth(one: tuple[Inbound, Said]) -> bool:
-    return isinstance(one[1], Word) and isinstance(one[1].message, Birth)
 
 
 def _joined(parts: list[Results]) -> Results:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 from shared import topics
 from shared.codec import MAX_PAYLOAD, decode, encode, from_plain
 from shared.errors import WireError
-from shared.messages import Applied, Batch, Birth, CommandResult, Heartbeat, Stream
+from shared.messages import Applied, Batch, Birth, CommandResult, Heartbeat, Sample, Stream
 from shared.texts import holds_nul
 from shared.topics import TOPIC_STREAM
 
@@ -17,13 +19,20 @@ SHADOW_VERBS = frozenset({"get", "update", "delete"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Data:
-    """A batch of one stream; its raw items are given their type when they are stored. `nul`: some text holds NUL."""
+    """A batch of one stream; raw items are given their type when they are stored. `nul`: some text holds NUL."""
 
     device: str
     stream: Stream
     batch: Batch
     size: int
     nul: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Samples(Batch):
+    """A batch of telemetry without a fault: its items get their type as they are read, which is cheaper."""
+
+    items: list[Sample] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +69,8 @@ def route(topic: str, payload: bytes, alias: bool = False) -> Said:
     if aws:
         return _shadow(device, topics.split_shadow(rest) or ("", rest), payload, topic, topics.AWS)
     if rest in TOPIC_STREAM:
-        batch = decode(Batch, payload, topic)
         nul = holds_nul(payload)
+        batch = _batch(rest, payload, topic, nul)
         if nul and "\0" in batch.epoch:
             raise WireError("the epoch holds NUL", topic)
         return Data(device=device, stream=TOPIC_STREAM[rest], batch=batch, size=len(payload), nul=nul)
@@ -71,6 +80,14 @@ def route(topic: str, payload: bytes, alias: bool = False) -> Said:
     if holds_nul(payload):  # no database but SQLite keeps it
         raise WireError("a text holds NUL", topic)
     return Word(device=device, message=_word(device, rest, payload, topic))
+
+
+def _batch(rest: str, payload: bytes, topic: str, nul: bool) -> Batch:
+    """Items of telemetry with their type if all are good, else raw ones, so that one bad item costs no other."""
+    if rest == "telemetry" and not nul:
+        with suppress(WireError):
+            return decode(Samples, payload, topic)
+    return decode(Batch, payload, topic)
 
 
 def heartbeat(topic: str, payload: bytes) -> Heartbeat:
@@ -104,7 +121,7 @@ def _word(device: str, rest: str, payload: bytes, topic: str) -> Birth | Applied
 
 
 def typed(
-    kind: type[Any], items: list[tuple[int, Any]], nul: bool = False
+    kind: type[Any], items: Iterable[tuple[int, Any]], nul: bool = False
 ) -> tuple[list[tuple[int, Any]], list[tuple[int, str]]]:
     """Numbered raw items as (good ones of `kind`, bad ones with the reason): one bad item costs no other."""
     good: list[tuple[int, Any]] = []

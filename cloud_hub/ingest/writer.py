@@ -7,15 +7,17 @@ beyond a gap waits for the gap to be filled by a resend.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from sqlmodel import Session
 
 from cloud_hub import commands, fleet, incidents, telemetry, twins
 from cloud_hub.ca import register
-from cloud_hub.ingest.router import Data, Said, ShadowRequest, Word, typed
-from cloud_hub.tables import EscalationRow, HighWater
+from cloud_hub.ingest.router import Data, Said, Samples, ShadowRequest, Word, typed
+from cloud_hub.marks import Marks
+from cloud_hub.tables import EscalationRow
 from cloud_hub.twins import Outgoing
 from shared import topics
 from shared.codec import ITEM_TYPE, encode
@@ -49,6 +51,35 @@ class Results:
         return self.messages + acks
 
 
+@dataclass(slots=True)
+class _Work:
+    """What one transaction gathers."""
+
+    session: Session
+    marks: Marks
+    now_us: int
+    results: Results
+    samples: list[telemetry.SampleRow] = field(default_factory=list)
+    awaited: set[str] = field(default_factory=set)
+
+    def gather(self, said: Sequence[Said]) -> None:
+        """Ask the database what all of it will ask, a few questions however many they are."""
+        births = [one.message for one in said if isinstance(one, Word) and isinstance(one.message, Birth)]
+        born = {birth.device for birth in births}
+        register.gather(self.session, {one.device for one in said})
+        self.marks.load((one.device, one.batch.epoch, one.stream) for one in said if isinstance(one, Data))
+        if born:
+            self.marks.load(key for birth in births if birth.state == "online" for key in fleet.streams_of(birth))
+            fleet.gather(self.session, born)
+            self.awaited = commands.awaited(self.session, born, self.now_us)
+
+    def flush(self) -> None:
+        """Everything gathered into the database."""
+        telemetry.store_samples(self.session, self.samples)
+        self.marks.save()
+        self.samples = []
+
+
 class Writer:
     """Writes into one session at a time. `max_bytes` bounds a twin document, `aws_max_bytes` one on the alias."""
 
@@ -57,60 +88,62 @@ class Writer:
         self.hub_link = ""
         self._max_bytes = {topics.PREFIX: max_bytes, topics.AWS: aws_max_bytes}
 
-    def write(self, session: Session, said: Said, trace: str, now_us: int, results: Results) -> None:
-        """Store one thing that a device said; of a revoked one only that it went."""
-        if (why := register.revoked(session, said.device)) and not _goodbye(said):
-            _refuse(said, why, self._hub_epoch, results)
-        elif isinstance(said, Data):
-            self._data(session, said, trace, now_us, results)
-        elif isinstance(said, ShadowRequest):
-            self._shadow(session, said, trace, now_us, results)
-        else:
-            self._word(session, said, now_us, results)
+    def write(self, session: Session, said: Sequence[tuple[Said, str]], now_us: int, results: Results) -> None:
+        """Store what devices said, each with its traceparent, in this order; all of it or, on an exception, nothing.
+        Of a revoked device only that it went.
 
-    def births(self, session: Session, births: Sequence[Birth], now_us: int, results: Results) -> None:
-        """Take births that came one after another: a fleet that returns asks the database three times, not each."""
-        marks = fleet.gather(session, births)
-        awaited = commands.awaited(session, {birth.device for birth in births}, now_us)
-        with session.no_autoflush:
-            for birth in births:
-                self._birth(session, birth, now_us, results, marks, awaited)
+        What many ask of the database is asked once for all of it (marks, who is revoked, and for a fleet that returns
+        its devices and which of them commands wait for); marks are written once, and samples inserted together.
+        """
+        work = _Work(session, Marks(session), now_us, results)
+        work.gather([one for one, _ in said])
+        for one, trace in said:
+            if (why := register.revoked(session, one.device)) and not _goodbye(one):
+                _refuse(one, why, self._hub_epoch, results)
+            elif isinstance(one, Data):
+                self._data(work, one, trace)
+            elif isinstance(one, ShadowRequest):
+                self._shadow(session, one, trace, now_us, results)
+            else:
+                self._word(work, one)
+        work.flush()
 
     # -- streams -----------------------------------------------------------------------------------
 
-    def _data(self, session: Session, said: Data, trace: str, now_us: int, results: Results) -> None:
+    def _data(self, work: _Work, said: Data, trace: str) -> None:
         batch = said.batch
-        mark = fleet.high_water(session, said.device, batch.epoch, said.stream)
+        key = (said.device, batch.epoch, said.stream)
+        mark = work.marks.get(key)
         if batch.first <= mark.upto + 1 <= batch.last:
             if batch.lost is not None:
-                fleet.lose(session, mark, mark.upto + 1, batch.last, batch.lost.reason)
+                fleet.lose(work.session, mark.source, mark.upto + 1, batch.last, batch.lost.reason)
             else:
-                numbered = list(enumerate(batch.items, batch.first))[mark.upto + 1 - batch.first :]
-                self._items(session, said, mark, numbered, trace, now_us, results)
+                numbered = enumerate(batch.items[mark.upto + 1 - batch.first :], mark.upto + 1)
+                self._items(work, said, mark.source, numbered, trace)
             mark.upto = batch.last
-        results.acks[said.device, batch.epoch, said.stream] = mark.upto
+        work.results.acks[key] = mark.upto
 
-    def _items(
-        self, session: Session, said: Data, mark: HighWater, numbered: list[tuple[int, object]],
-        trace: str, now_us: int, results: Results,
-    ) -> None:  # fmt: skip
+    def _items(self, work: _Work, said: Data, source: int, numbered: Iterable[tuple[int, Any]], trace: str) -> None:
+        session = work.session
+        if isinstance(said.batch, Samples):
+            work.samples += telemetry.sample_rows(said.device, source, numbered)
+            return
         good, bad = typed(ITEM_TYPE[said.stream], numbered, said.nul)
         for seq, reason in bad:
-            fleet.lose(session, mark, seq, seq, "invalid")
+            fleet.lose(session, source, seq, seq, "invalid")
             fields = {"device": said.device, "stream": said.stream, "seq": seq, "reason": reason}
             log.warning("wire.item_refused", extra={"fields": fields, "trace": trace})
-        source = mark.id or 0
-        if said.stream == "telemetry" and good:
-            telemetry.store_samples(session, said.device, source, good)
+        if said.stream == "telemetry":
+            work.samples += telemetry.sample_rows(said.device, source, good)
         elif said.stream == "event" and good:
             telemetry.store_events(session, said.device, source, good, trace)
-        for _, item in good:
+        for _, item in good if said.stream in {"alarm", "escalation"} else ():
             if isinstance(item, Alarm):
-                incidents.alarm_changed(session, said.device, item, now_us, trace)
-                results.rang |= {"desk", "rollouts"}
+                incidents.alarm_changed(session, said.device, item, work.now_us, trace)
+                work.results.rang |= {"desk", "rollouts"}
             elif isinstance(item, Escalation):
-                _escalation(session, said, item, trace, now_us)
-                results.rang.add("experts")
+                _escalation(session, said, item, trace, work.now_us)
+                work.results.rang.add("experts")
 
     # -- words -------------------------------------------------------------------------------------
 
@@ -128,19 +161,18 @@ class Writer:
             replies = [twins.unknown(said.verb, said.payload, now_us)]
         results.messages += twins.outgoing(said.device, said.name, replies, trace, said.prefix)
 
-    def _word(self, session: Session, said: Word, now_us: int, results: Results) -> None:
-        message = said.message
+    def _word(self, work: _Work, said: Word) -> None:
+        session, now_us, results, message = work.session, work.now_us, work.results, said.message
         if isinstance(message, Birth):
-            self.births(session, [message], now_us, results)
+            self._birth(work, message)
         elif isinstance(message, Applied):
             twins.applied(session, said.device, message, now_us)
             results.rang.add("rollouts")
         elif isinstance(message, CommandResult) and commands.result(session, said.device, message, now_us):
             results.rang |= {"actions", "desk", message.id}
 
-    def _birth(
-        self, session: Session, birth: Birth, now_us: int, results: Results, marks: fleet.Marks, awaited: set[str]
-    ) -> None:
+    def _birth(self, work: _Work, birth: Birth) -> None:
+        session, now_us, results = work.session, work.now_us, work.results
         row = fleet.born(session, birth, now_us)
         results.changed.add(birth.device)
         log.info("device.birth", extra={"fields": {"device": birth.device, "state": birth.state}})
@@ -148,9 +180,9 @@ class Writer:
             return
         if row.conflict:
             log.error("device.conflict", extra={"fields": {"device": row.id, "reason": row.conflict}})
-        word = fleet.answer(session, row, birth, self._hub_epoch, self.hub_link, marks)
+        word = fleet.answer(session, work.marks, row, birth, self._hub_epoch, self.hub_link)
         results.messages.append(Outgoing(topic=topics.thing(birth.device, "session"), payload=encode(word)))
-        if not word.refused and birth.device in awaited:
+        if not word.refused and birth.device in work.awaited:
             results.messages += commands.waiting(session, birth.device, now_us)
 
 

@@ -2,7 +2,8 @@
 
 Methods are named for what happened and return effects. Rows leave only after the hub has answered this
 connection's birth (nothing is poured into a broker behind which no hub stands); an urgent stream goes
-before a backlog; what is not acknowledged within `resend_s` is sent again, ever more slowly.
+before a backlog, and all but alarms leave at a bounded rate, so that a backlog never fills the line in front of them
+(invariant O9); what is not acknowledged within `resend_s` is sent again, ever more slowly.
 
 Only what the hub says in answer to us proves the link both ways: a session, an acknowledgement, a heartbeat's
 answer. A link without such a word for half of `heartbeat_s` asks for one, and is made anew when none comes: the
@@ -21,6 +22,9 @@ from shared.messages import STREAMS, Ack, Heartbeat, Session, Stream
 
 WINDOW_ROWS = 16
 """Rows of one stream that may be on their way without the hub's acknowledgement."""
+
+BURST_S = 0.25
+"""After a pause, so many seconds of the allowed rate may leave at once."""
 
 GREET_S = 5.0
 LONGEST_RESEND_S = 60.0
@@ -101,9 +105,10 @@ class LinkSession:
 
     def __init__(
         self, epoch: str, acked: dict[Stream, int], hub_epoch: str = "", resend_s: float = 5.0,
-        heartbeat_s: float = 30.0, random: Callable[[], float] = lambda: 1.0,
+        heartbeat_s: float = 30.0, random: Callable[[], float] = lambda: 1.0, replay_bytes_s: float = 1e12,
     ) -> None:  # fmt: skip
         self._epoch, self._first_resend = epoch, resend_s
+        self._rate, self._room, self._filled_at = replay_bytes_s, replay_bytes_s * BURST_S, 0.0
         self._lanes = {stream: _Lane(acked=acked.get(stream, 0), sent=acked.get(stream, 0)) for stream in STREAMS}
         self.hub_epoch = hub_epoch
         self.refused = ""
@@ -173,9 +178,10 @@ class LinkSession:
         for stream, seq in last.items():
             self._lanes[stream].last = seq
 
-    def sent(self, stream: Stream, last: int, now: float) -> None:
-        """A row ending at `last` was handed to the connection."""
+    def sent(self, stream: Stream, last: int, now: float, size: int = 0) -> None:
+        """A row of `size` bytes ending at `last` was handed to the connection."""
         lane = self._lanes[stream]
+        self._room -= size
         if not any(other.flying for other in self._lanes.values()):
             self._progress_at = now
         lane.sent = last
@@ -208,14 +214,22 @@ class LinkSession:
         self._heard(now)
         self._patience_s = self._heartbeat_s
 
-    def next(self) -> Send | None:
+    def next(self, now: float = 0.0) -> Send | None:
         """The most urgent thing that may be sent now."""
         if not self.welcome:
             return None
+        self._refill(now)
         for stream, lane in self._lanes.items():
+            if stream != "alarm" and self._room < 0:
+                return None
             if lane.sent < lane.last and len(lane.flying) < WINDOW_ROWS:
                 return Send(stream=stream, after=lane.sent)
         return None
+
+    def _refill(self, now: float) -> None:
+        """A row may be larger than the room that is left; the debt is waited for."""
+        self._room = min(self._room + (now - self._filled_at) * self._rate, self._rate * BURST_S)
+        self._filled_at = now
 
     def tick(self, now: float) -> list[Effect]:
         """Time passed: greet again while unanswered, send again what is not acknowledged."""

@@ -19,7 +19,7 @@ from edge_agent.link.discovery import Finder
 from edge_agent.link.session import Beat, Effect, Fetch, Forget, Greet, LinkSession, Reconnect, Renew, Send
 from edge_agent.outbox import Outbox
 from shared import topics
-from shared.codec import decode, encode
+from shared.codec import DEFLATED, JSON, decode, deflate, encode
 from shared.errors import WireError
 from shared.messages import Ack, Birth, Heartbeat, Session
 from shared.mqtt import Connection, Inbound, Options, Tls, Will
@@ -55,13 +55,15 @@ class Uplink:
         self._id, self._outbox, self._post = config.device.id, outbox, post
         self._birth, self._on_fetch, self._on_message = birth, on_fetch, on_message
         self.session = LinkSession(
-            outbox.epoch, outbox.acked, hub_epoch, config.link.resend_s, config.link.heartbeat_s, random.random
-        )
+            outbox.epoch, outbox.acked, hub_epoch, config.link.resend_s, config.link.heartbeat_s, random.random,
+            config.link.replay_kb_s * 1000,
+        )  # fmt: skip
         self.session.appended(outbox.last)
         self.finder = Finder(config.link)
         self._connection_id, self._epoch = "", outbox.epoch
         self._heartbeat = topics.thing(self._id, "heartbeat")
         self._greeted = 0
+        self._deflates = False
         tls = Tls(**msgspec.structs.asdict(config.link.tls)) if config.link.tls else enrolled
         self._connection = Connection(
             Options(client_id=self._id, filters=topics.device_filters(self._id), tls=tls),
@@ -101,7 +103,7 @@ class Uplink:
             self._epoch = self._outbox.epoch
             self._carry_out(self.session.renewed(self._epoch, self._outbox.last, monotonic_s()))
         self.session.appended(self._outbox.last)
-        while (send := self.session.next()) is not None:
+        while (send := self.session.next(monotonic_s())) is not None:
             if not self._send(send):
                 return
 
@@ -147,6 +149,7 @@ class Uplink:
 
     def _welcomed(self, word: Session) -> None:
         effects = self.session.welcomed(word, monotonic_s())
+        self._deflates = DEFLATED in word.reads
         self._greeted = 0
         if self.session.welcome:
             self.finder.worked()
@@ -192,7 +195,9 @@ class Uplink:
         if row is None:
             return False
         topic = topics.thing(self._id, STREAM_TOPIC[row.stream])
-        if not self._connection.publish(topic, row.payload, traceparent=row.trace):
+        telemetry = row.stream == "telemetry"
+        payload, content_type = deflate(row.payload) if self._deflates and telemetry else (row.payload, JSON)
+        if not self._connection.publish(topic, payload, traceparent=row.trace, content_type=content_type):
             return False
-        self.session.sent(row.stream, row.last, monotonic_s())
+        self.session.sent(row.stream, row.last, monotonic_s(), len(payload))
         return True

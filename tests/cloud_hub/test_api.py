@@ -27,6 +27,7 @@ from cloud_hub.app import web
 from cloud_hub.clock import now_us
 from cloud_hub.configurator import Configurator
 from cloud_hub.db import Database
+from cloud_hub.marks import Marks
 from cloud_hub.settings import Settings
 from cloud_hub.twins import Outgoing
 from shared.codec import encode
@@ -132,10 +133,12 @@ class World:
         fleet.born(session, Birth(device="press-3", session="s", epoch="e"), NOW)
         fleet.born(session, Birth(device="gone", session="s", epoch="e"), NOW)
         fleet.born(session, Birth(device="gone", session="s", epoch="e", state="offline"), NOW)
-        mark = fleet.high_water(session, "press-3", "e", "telemetry")
+        marks = Marks(session)
+        mark = marks.get(("press-3", "e", "telemetry"))
         samples = [(n, Sample(metric="cpu.load", t_us=NOW + n * SECOND, value=float(n))) for n in range(1, 11)]
-        telemetry.store_samples(session, "press-3", mark.id or 0, samples)
+        telemetry.store_samples(session, telemetry.sample_rows("press-3", mark.source, samples))
         mark.upto = 10
+        marks.save()
         alarm = Alarm(id="a1", metric="digits/age_s", kind="high", state="raised", priority="high", t_us=NOW, value=9,
                       limit=2)  # fmt: skip
         incidents.alarm_changed(session, "press-3", alarm, NOW, "")

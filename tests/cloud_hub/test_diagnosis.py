@@ -10,6 +10,7 @@ from sqlmodel import select
 from cloud_hub import diagnosis, fleet, incidents, telemetry
 from cloud_hub.app import _engine
 from cloud_hub.db import Database
+from cloud_hub.marks import Marks
 from cloud_hub.settings import Actions, Glm, Settings
 from cloud_hub.tables import Action, Incident
 from shared.messages import Alarm, Birth, Event
@@ -26,10 +27,8 @@ def alarmed(db: Database, text: str = "frame grabber timed out") -> str:
     )  # fmt: skip
     with db.write() as session:
         fleet.born(session, Birth(device="press-3", session="s", epoch="e", profile="x86-64"), NOW)
-        mark = fleet.high_water(session, "press-3", "e", "event")
-        telemetry.store_events(
-            session, "press-3", mark.id or 0, [(1, Event(t_us=NOW, source="line", text=text))], TRACE
-        )
+        mark = Marks(session).get(("press-3", "e", "event"))
+        telemetry.store_events(session, "press-3", mark.source, [(1, Event(t_us=NOW, source="line", text=text))], TRACE)
         incidents.alarm_changed(session, "press-3", alarm, NOW, TRACE)
         return session.exec(select(Incident.id)).one()
 

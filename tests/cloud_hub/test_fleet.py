@@ -32,7 +32,7 @@ def say(db: Database, word: Birth, now_us: int = NOW) -> SessionWord | None:
     """What the hub answers to this birth, or None."""
     results = Results()
     with db.write() as session:
-        Writer(db.hub_epoch, 32768).write(session, Word(device="press-3", message=word), "", now_us, results)
+        Writer(db.hub_epoch, 32768).write(session, [(Word(device="press-3", message=word), "")], now_us, results)
     words = [m for m in results.outgoing() if m.topic.endswith("/session")]
     return decode(SessionWord, words[0].payload) if words else None
 

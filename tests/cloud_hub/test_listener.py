@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from cloud_hub.ingest.listener import NO_ALIAS, TWO_HUBS, Listener
 from cloud_hub.settings import Mqtt, Twins
 from cloud_hub.twins import Outgoing
 from shared import topics
-from shared.codec import decode, encode
-from shared.messages import Heartbeat
+from shared.codec import DEFLATED, decode, deflate, encode
+from shared.messages import Ack, Batch, Heartbeat, Sample
 from shared.mqtt import Connection, Inbound, Options
 
 
@@ -113,3 +114,18 @@ def test_a_hub_goes_to_its_fallback_and_answers_heartbeats_there_without_the_dat
     assert hub.refused == 2
     assert hub.heard_us("press-3") > 0
     assert hub.heard_us("press-4") == 0
+
+
+def test_deflated_telemetry_is_stored_and_a_bomb_is_refused_alone(db: Database) -> None:
+    listener, acknowledged = Caught(Mqtt(), db, Twins(), lambda _: None), list[int]()
+    items = [Sample(metric="cpu.load", t_us=n + 1, value=float(n)) for n in range(50)]
+    payload, content_type = deflate(encode(Batch(epoch="e", first=1, items=items)))
+    assert content_type == DEFLATED
+    listener._take([
+        Inbound(topic=topics.thing("press-3", "telemetry"), payload=body, traceparent="", content_type=DEFLATED,
+                acknowledge=lambda: acknowledged.append(1))
+        for body in (zlib.compress(b" " * (9 << 20)), payload)
+    ])  # fmt: skip
+    (ack,) = listener.published
+    assert decode(Ack, ack.payload).upto == 50
+    assert (len(acknowledged), listener.refused) == (2, 1)

@@ -5,20 +5,22 @@ from __future__ import annotations
 import itertools
 import threading
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import func
+from sqlalchemy import event, func
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import col, select
 
-from cloud_hub import fleet, telemetry
+from cloud_hub import telemetry
 from cloud_hub.ca import register
 from cloud_hub.db import Database
 from cloud_hub.ingest.router import Data, Said, ShadowRequest, Word, route
 from cloud_hub.ingest.writer import Results, Writer
+from cloud_hub.marks import Marks
 from cloud_hub.tables import AlarmRow, Device, EscalationRow, EventRow, HighWater, LostRange, TelemetrySample, TwinRow
 from shared import topics
 from shared.codec import decode, encode
@@ -59,8 +61,7 @@ def data(one: Batch, stream: Stream = "telemetry", device: str = DEVICE) -> Data
 def write(db: Database, *said: Said, writer: Writer | None = None, trace: str = "") -> Results:
     results = Results()
     with db.write() as session:
-        for one in said:
-            (writer or Writer(db.hub_epoch, 32768)).write(session, one, trace, NOW, results)
+        (writer or Writer(db.hub_epoch, 32768)).write(session, [(one, trace) for one in said], NOW, results)
     return results
 
 
@@ -196,7 +197,7 @@ def test_two_hubs_that_hear_one_device_store_each_item_once(db: Database, url: s
             for first in range(1, 60, 3):
                 with hub.write(DEVICE) as session:
                     writer = Writer(hub.hub_epoch, 32768)
-                    writer.write(session, data(samples(first, first + 4)), "", NOW, Results())
+                    writer.write(session, [(data(samples(first, first + 4)), "")], NOW, Results())
         except Exception as error:  # noqa: BLE001 - whatever it is, the test must show it
             errors.append(error)
 
@@ -274,7 +275,7 @@ def test_nothing_is_acknowledged_of_a_transaction_that_failed(db: Database) -> N
 
     def fail() -> None:
         with db.write() as session:
-            Writer(db.hub_epoch, 32768).write(session, data(samples(1, 3)), "", NOW, results)
+            Writer(db.hub_epoch, 32768).write(session, [(data(samples(1, 3)), "")], NOW, results)
             raise RuntimeError("the disk is gone")
 
     with pytest.raises(RuntimeError, match="the disk is gone"):
@@ -337,22 +338,24 @@ def test_a_twin_of_an_unknown_device_is_not_made(db: Database) -> None:
 class IgnoresTheMark(Writer):
     """A seeded bug: stores whatever comes."""
 
-    def _data(self, session: Any, said: Data, trace: str, now_us: int, results: Results) -> None:
-        mark = fleet.high_water(session, said.device, said.batch.epoch, said.stream)
-        self._items(session, said, mark, list(enumerate(said.batch.items, said.batch.first)), trace, now_us, results)
+    def _data(self, work: Any, said: Data, trace: str) -> None:
+        key = (said.device, said.batch.epoch, said.stream)
+        mark = work.marks.get(key)
+        self._items(work, said, mark.source, list(enumerate(said.batch.items, said.batch.first)), trace)
         mark.upto = max(mark.upto, said.batch.last)
-        results.acks[said.device, said.batch.epoch, said.stream] = mark.upto
+        work.results.acks[key] = mark.upto
 
 
 class PassesOverGaps(Writer):
     """A seeded bug: drops what is here, yet takes what lies beyond a gap."""
 
-    def _data(self, session: Any, said: Data, trace: str, now_us: int, results: Results) -> None:
-        mark = fleet.high_water(session, said.device, said.batch.epoch, said.stream)
+    def _data(self, work: Any, said: Data, trace: str) -> None:
+        key = (said.device, said.batch.epoch, said.stream)
+        mark = work.marks.get(key)
         fresh = [(seq, item) for seq, item in enumerate(said.batch.items, said.batch.first) if seq > mark.upto]
-        self._items(session, said, mark, fresh, trace, now_us, results)
+        self._items(work, said, mark.source, fresh, trace)
         mark.upto = max(mark.upto, said.batch.last)
-        results.acks[said.device, said.batch.epoch, said.stream] = mark.upto
+        work.results.acks[key] = mark.upto
 
 
 EPOCHS = itertools.count()
@@ -395,6 +398,127 @@ def test_the_property_catches_seeded_bugs(db: Database, broken: type[Writer]) ->
 
     with pytest.raises((AssertionError, IntegrityError)):  # or the database's own key
         attempt()
+
+
+# -- many in one transaction, or each alone ------------------------------------------------------------
+
+DEVICES = ("d1", "d2")
+Spoken = list[tuple[str, str, Stream, int, int, str]]
+SPOKEN = st.lists(
+    st.tuples(
+        st.sampled_from(DEVICES), st.sampled_from(["e1", "e2"]), st.sampled_from(["telemetry", "event", "alarm"]),
+        st.integers(1, 6), st.integers(1, 3), st.sampled_from(["good", "good", "good", "bad", "lost", "birth"]),
+    ), min_size=2, max_size=14,
+)  # fmt: skip
+GOOD: dict[str, dict[str, Any]] = {
+    "telemetry": {"metric": "a", "value": 1.0}, "event": {"source": "s", "text": "t"},
+    "alarm": ALARM,
+}  # fmt: skip
+
+
+def said_by(spoken: Spoken, run: str) -> list[Said]:
+    """The things that devices of this run say, through the router, as from the wire."""
+    said: list[Said] = []
+    for device, epoch, stream, first, count, what in spoken:
+        name = f"{run}-{device}"
+        if what == "birth":
+            message = encode(Birth(device=name, session="s", epoch=epoch, acked={"telemetry": first - 1}))
+            said.append(route(topics.thing(name, "birth"), message))
+            continue
+        items: list[Any] = [
+            GOOD[stream] | {"t_us": seq} | ({"id": f"{name}-{epoch}-{seq}"} if stream == "alarm" else {})
+            for seq in range(first, first + count)
+        ]
+        if what == "bad":
+            items[-1] = {"metric": "no name!"}
+        lost = Lost(last=first + count - 1, reason="expired") if what == "lost" else None
+        payload = encode(Batch(epoch=epoch, first=first, items=[] if lost else items, lost=lost))
+        said.append(route(topics.thing(name, topics.STREAM_TOPIC[stream]), payload))
+    return said
+
+
+def everything(db: Database, run: str) -> Any:
+    """What the database holds of a run's devices: marks, samples, events, alarms and lost ranges."""
+    with db.read() as session:
+        marks = session.exec(select(HighWater).where(col(HighWater.device).startswith(f"{run}-"))).all()
+        name = {m.id: (m.device.removeprefix(run), m.epoch, m.stream) for m in marks}
+        rows = [(name[r.source], r.seq, r.metric, r.t_us, r.value) for r in session.exec(
+            select(TelemetrySample).where(col(TelemetrySample.source).in_(name)))]  # fmt: skip
+        events = [
+            (name[r.source], r.seq, r.t_us)
+            for r in session.exec(select(EventRow).where(col(EventRow.source).in_(name)))
+        ]
+        lost = [
+            (name[r.source], r.first, r.last, r.reason) for r in session.exec(select(LostRange)) if r.source in name
+        ]
+        alarms = [
+            a.id.removeprefix(run)
+            for a in session.exec(select(AlarmRow).where(col(AlarmRow.device).startswith(f"{run}-")))
+        ]
+    return sorted((name[m.id], m.upto) for m in marks), sorted(rows), sorted(events), sorted(lost), sorted(alarms)
+
+
+def same(db: Database, spoken: Spoken, writer: Writer) -> None:
+    """All in one transaction leaves what each in its own leaves, and acknowledges the same."""
+    number = next(EPOCHS)
+    together, alone = f"t{number}", f"a{number}"
+    acks = {(d.removeprefix(together), e, s): n
+            for (d, e, s), n in write(db, *said_by(spoken, together), writer=writer).acks.items()}  # fmt: skip
+    words: dict[tuple[str, str, str], int] = {}
+    for one in said_by(spoken, alone):
+        done = write(db, one).acks
+        words |= {(d.removeprefix(alone), e, s): n for (d, e, s), n in done.items()}
+    assert acks == words
+    assert everything(db, together) == everything(db, alone)
+
+
+@settings(SHARED_DATABASE, max_examples=20)
+@given(spoken=SPOKEN)
+def test_many_messages_in_one_transaction_leave_what_each_alone_leaves(db: Database, spoken: Spoken) -> None:
+    same(db, spoken, Writer(db.hub_epoch, 32768))
+
+
+class ForgetsTheRest(Writer):
+    """A seeded bug: a birth throws away what was gathered before it."""
+
+    def _birth(self, work: Any, birth: Birth) -> None:
+        work.samples = []
+        super()._birth(work, birth)
+
+
+class ReadsTheTable(Writer):
+    """A seeded bug: a birth is answered from the table, past the marks that are in memory."""
+
+    def _birth(self, work: Any, birth: Birth) -> None:
+        kept, work.marks = work.marks, Marks(work.session)
+        super()._birth(work, birth)
+        work.marks.save()
+        work.marks = kept
+
+
+class SavesOnlyOnce(Marks):
+    def save(self) -> None:
+        self._marks = dict(list(self._marks.items())[:1])
+        super().save()
+
+
+TWO: Spoken = [
+    ("d1", "e1", "telemetry", 1, 2, "good"), ("d2", "e1", "telemetry", 1, 2, "good"),
+    ("d1", "e1", "telemetry", 6, 1, "birth"), ("d1", "e1", "telemetry", 6, 1, "good"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("broken", [ForgetsTheRest, ReadsTheTable])
+def test_the_comparison_catches_seeded_bugs(db: Database, broken: type[Writer]) -> None:
+    same(db, TWO, Writer(db.hub_epoch, 32768))
+    with pytest.raises((AssertionError, IntegrityError)):
+        same(db, TWO, broken(db.hub_epoch, 32768))
+
+
+def test_the_comparison_catches_marks_that_are_not_saved(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cloud_hub.ingest.writer.Marks", SavesOnlyOnce)
+    with pytest.raises(AssertionError):
+        same(db, TWO, Writer(db.hub_epoch, 32768))
 
 
 def test_the_mark_survives_a_restart(url: str) -> None:
@@ -451,7 +575,8 @@ def _taken(db: Database, births: list[Birth], together: bool, name: str) -> tupl
     writer, results = Writer(db.hub_epoch, 32768), Results()
     with db.write() as session:
         for some in [mine] if together else [[one] for one in mine]:
-            writer.births(session, some, NOW, results)
+            said = [(Word(device=birth.device, message=birth), "") for birth in some]
+            writer.write(session, said, NOW, results)
     words = [decode(SessionWord, message.payload) for message in results.messages]
     with db.read() as session:
         rows = session.exec(select(Device).where(col(Device.id).startswith(f"{name}-")).order_by(Device.id))
@@ -470,3 +595,42 @@ def test_births_together_are_births_one_by_one(db: Database, births: list[Birth]
     together = _taken(db, births, together=True, name=f"u{seeded.hex[:12]}")[0]
     strip = [(word.session, word.epoch, word.upto, bool(word.refused)) for word in words]
     assert [(word.session, word.epoch, word.upto, bool(word.refused)) for word in together] == strip
+
+
+def test_the_property_of_births_catches_a_seeded_bug(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    load = Marks.load
+
+    def forgetful(self: Marks, keys: Any) -> None:
+        """Reads the marks once for each, and takes the one that was raised meanwhile back to what the table says."""
+        self._asked.clear()
+        load(self, keys)
+
+    monkeypatch.setattr(Marks, "load", forgetful)
+    births = [Birth(device="a", session="s", epoch="e", acked={"alarm": upto}) for upto in (5, 0)]
+    words, _, marks = _taken(db, births, together=False, name="o")
+    together, _, other = _taken(db, births, together=True, name="t")
+    assert ([word.upto for word in together], other) != ([word.upto for word in words], marks)
+
+
+def questions(db: Database, count: int) -> int:
+    """Statements for one batch of births of `count` devices, known and all on their old epochs."""
+    said = [(Word(device=f"q{n}", message=Birth(device=f"q{n}", session="s", epoch="e")), "") for n in range(count)]
+    counted: list[str] = []
+    for _ in range(2):
+        counted.clear()
+        with db.write() as session:
+            listen = partial(_counting, counted)
+            event.listen(session.connection().engine, "before_cursor_execute", listen)
+            Writer(db.hub_epoch, 32768).write(session, said, NOW, Results())
+            event.remove(session.connection().engine, "before_cursor_execute", listen)
+    return len(counted)
+
+
+def _counting(counted: list[str], _connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+    counted.append(statement)
+
+
+def test_a_fleet_that_returns_asks_the_database_as_often_as_a_few_devices(db: Database) -> None:
+    few = questions(db, 3)
+    assert few > 2
+    assert questions(db, 60) == few

@@ -1,4 +1,5 @@
-"""The outbox on a real SQLite file: what it promises one by one, and as a property that catches seeded bugs (O1-O7)."""
+"""The outbox on a real SQLite file: what it promises one by one, and as a property that catches seeded bugs (O1-O6, O8;
+O7 and O9 are the link's: test_session.py)."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from shared.codec import MAX_PAYLOAD, decode, encode
 from shared.errors import ConfigError
 from shared.messages import STREAMS, Alarm, Batch, Event, Stream
 
-FIXED = settings(max_examples=40, deadline=None, derandomize=True, database=None)
+FIXED = settings(max_examples=120, deadline=None, derandomize=True, database=None)
 ROOMY = 4_000_000
 TIGHT = 20_000
 """Room for about ten rows of 1,000 characters."""
@@ -280,6 +281,60 @@ def test_large_items_are_spread_over_rows_that_a_hub_can_take(outbox: Outbox) ->
     assert [n for b in rows for n in range(b.first, b.last + 1)] == list(range(1, 301))
 
 
+# -- too old -------------------------------------------------------------------------------------------
+
+KEEP: dict[Stream, float] = {"telemetry": 60.0}
+MINUTE_US = 60_000_000
+
+
+def test_what_is_older_than_its_stream_may_be_is_told_as_expired(path: Path) -> None:
+    outbox = Outbox(path, ROOMY, "e1", keep_s=KEEP)
+    outbox.accept([lot("telemetry", "old"), lot("event", "kept")], "synced", 1000)
+    outbox.accept([lot("telemetry", "young")], "synced", 2000)
+    assert outbox.expire(1000 + MINUTE_US - 1) == 0
+    assert outbox.expire(1000 + MINUTE_US) == 1
+    told = list(waiting(outbox, "telemetry"))
+    assert [(b.first, b.last, b.lost.reason if b.lost else "") for b in told] == [(1, 1, "expired"), (2, 2, "")]
+    assert texts(outbox.after("event", 0)) == ["kept"], "a stream without a limit is kept for ever"
+    assert outbox.bytes == sum(len(row[0]) for row in outbox._db.execute("SELECT payload FROM rows"))
+    outbox.close()
+
+
+def test_what_came_while_the_clock_was_not_set_never_expires(path: Path) -> None:
+    outbox = Outbox(path, ROOMY, "e1", keep_s=KEEP)
+    outbox.accept([lot("telemetry", "in 1970")], "unsynced", 5)
+    assert outbox.expire(1_800_000_000_000_000) == 0
+    assert texts(outbox.after("telemetry", 0)) == ["in 1970"]
+    outbox.close()
+
+
+def test_a_crash_while_rows_expire_leaves_all_of_them(path: Path) -> None:
+    outbox = Outbox(path, ROOMY, "e1", keep_s=KEEP)
+    for text in "ab":
+        outbox.accept([lot("telemetry", text)], "synced", 1000)
+    outbox._db.execute("CREATE TRIGGER crash BEFORE UPDATE ON lost BEGIN SELECT RAISE(ABORT, 'power cut'); END")
+    with pytest.raises(sqlite3.Error, match="power cut"):
+        outbox.expire(1000 + MINUTE_US)
+    outbox._db.execute("DROP TRIGGER crash")
+    assert [texts(outbox.after("telemetry", seq)) for seq in (0, 1)] == [["a"], ["b"]]
+    assert outbox.bytes == sum(len(row[0]) for row in outbox._db.execute("SELECT payload FROM rows"))
+    outbox.close()
+
+
+def test_a_store_of_the_schema_before_is_taken_over(path: Path) -> None:
+    outbox = Outbox(path, ROOMY, "e1")
+    outbox.accept([lot("event", "a")], "synced")
+    outbox.close()
+    db = sqlite3.connect(path)
+    db.executescript("DROP INDEX rows_by_expiry; ALTER TABLE rows DROP COLUMN expires_us; PRAGMA user_version=1")
+    db.close()
+    again = Outbox(path, ROOMY, "e2", keep_s=KEEP)
+    assert (again.epoch, texts(again.after("event", 0))) == ("e1", ["a"])
+    again.accept([lot("telemetry", "b")], "synced", 1000)
+    assert again.expire(1000 + MINUTE_US) == 1
+    again.close()
+
+
 # -- broken files --------------------------------------------------------------------------------------
 
 
@@ -342,6 +397,7 @@ STEPS = st.lists(
         st.tuples(st.just("accept"), st.just("alarm"), st.just(15)),  # most of the room
         st.tuples(st.just("send"), st.sampled_from(STREAMS), st.integers(1, 4)),
         st.tuples(st.just("reopen"), st.just("alarm"), st.just(0)),
+        st.tuples(st.just("wait"), st.just("alarm"), st.sampled_from([20, 70])),  # seconds
     ),
     min_size=8,
     max_size=30,
@@ -353,7 +409,9 @@ class Checker:
 
     def __init__(self, folder: Path, kind: type[Outbox]) -> None:
         self.path, self.kind, self.made = folder / "o.sqlite", kind, 0
-        self.outbox = kind(self.path, TIGHT, "e1")
+        self.now_us = MINUTE_US
+        self.outbox = kind(self.path, TIGHT, "e1", keep_s=KEEP)
+        self.times: dict[str, int] = {}
         self.accepted: dict[Stream, list[str]] = {stream: [] for stream in STREAMS}
         self.held: dict[Stream, list[str | None]] = {stream: [] for stream in STREAMS}
 
@@ -364,7 +422,7 @@ class Checker:
             names.append(f"{self.made} {'x' * 700}")
         before = self.seen()
         try:
-            self.outbox.accept([lot(stream, *names)], "synced")
+            self.outbox.accept([lot(stream, *names)], "synced", self.now_us)
         except OutboxFull:
             assert self.seen() == before, "a refusal changed something"
             items = [event(name) for name in names]
@@ -373,6 +431,7 @@ class Checker:
             assert alarms + size > TIGHT * module.PAYLOAD_SHARE, "refused while others could be given up (O5)"
             return
         self.accepted[stream] += names
+        self.times |= dict.fromkeys(names, self.now_us)
         assert self.outbox.last[stream] == len(self.accepted[stream]), "numbers have a gap or come twice (O3)"
 
     def send(self, stream: Stream, rows: int) -> None:
@@ -395,10 +454,23 @@ class Checker:
         if held:
             self.outbox.forget(stream, len(held))
 
+    def wait(self, _stream: Stream, seconds: int) -> None:
+        """Time passes; the outbox gives up what is too old, and nothing else (O8)."""
+        self.now_us += seconds * 1_000_000
+        rows = {row[:2]: row for row in self.seen()[3]}
+        self.outbox.expire(self.now_us)
+        for row in rows.keys() - {row[:2] for row in self.seen()[3]}:
+            oldest = self.times[decode(Batch, rows[row][3]).items[0]["text"]]
+            assert row[0] == "telemetry", "a stream without a limit expired (O8)"
+            assert self.now_us - oldest >= MINUTE_US, "something young expired (O8)"
+        for _, _, _, payload in (row for row in self.seen()[3] if row[0] == "telemetry"):
+            oldest = self.times[decode(Batch, payload).items[0]["text"]]
+            assert self.now_us - oldest < MINUTE_US, "something old was kept (O8)"
+
     def reopen(self, _stream: Stream, _count: int) -> None:
         before = self.seen()
         self.outbox.close()
-        self.outbox = self.kind(self.path, TIGHT, "e2")
+        self.outbox = self.kind(self.path, TIGHT, "e2", keep_s=KEEP)
         assert self.seen() == before, "a restart changed something (O6)"
 
     def seen(self) -> Any:
@@ -442,7 +514,7 @@ def test_all_that_was_accepted_is_at_the_hub_or_told_as_lost(steps: list[Step]) 
 
 @pytest.mark.nightly
 @pytest.mark.timeout(3600)
-@settings(FIXED, max_examples=2000)
+@settings(FIXED, max_examples=10_000)
 @given(STEPS)
 def test_all_that_was_accepted_is_at_the_hub_or_told_as_lost_in_many_runs(steps: list[Step]) -> None:
     check_outbox(Outbox, steps)
@@ -457,8 +529,8 @@ class LosesSilently(Outbox):
 
 
 class UsesNumbersAgain(Outbox):
-    def __init__(self, path: Path, max_bytes: int, new_epoch: str) -> None:
-        super().__init__(path, max_bytes, new_epoch)
+    def __init__(self, path: Path, max_bytes: int, new_epoch: str, disk: Any = None, keep_s: Any = None) -> None:
+        super().__init__(path, max_bytes, new_epoch, disk, keep_s)
         found = dict(self._db.execute("SELECT stream, max(last) FROM rows GROUP BY stream").fetchall())
         self.last = {stream: found.get(stream, 0) for stream in STREAMS}
 
@@ -501,17 +573,36 @@ class NoBound(Outbox):
 class KeepsHalf(Outbox):
     """Stores what it took although it says that it refused."""
 
-    def accept(self, lots: Any, clock: Any) -> None:
+    def accept(self, lots: Any, clock: Any, now_us: int = 0) -> None:
         try:
-            super().accept(lots, clock)
+            super().accept(lots, clock, now_us)
         except OutboxFull:
             self.last[lots[0].stream] += 1
             raise
 
 
+class ExpiresSilently(Outbox):
+    def expire(self, now_us: int) -> int:
+        where = "expires_us BETWEEN 1 AND ?"
+        (size,) = self._db.execute(f"SELECT total(length(payload)) FROM rows WHERE {where}", (now_us,)).fetchone()
+        self.bytes -= int(size)
+        return self._db.execute(f"DELETE FROM rows WHERE {where}", (now_us,)).rowcount
+
+
+class ExpiresTooEarly(Outbox):
+    def expire(self, now_us: int) -> int:
+        return super().expire(now_us + MINUTE_US // 2)
+
+
+class NeverExpires(Outbox):
+    def expire(self, now_us: int) -> int:
+        return 0
+
+
 @pytest.mark.parametrize(
     "bug",
     [
+        ExpiresSilently, ExpiresTooEarly, NeverExpires,
         LosesSilently, UsesNumbersAgain, DeletesWhatItReads, GivesUpAlarms, GivesUpNewest, ForgetsTooMuch, NoBound,
         KeepsHalf,
     ],

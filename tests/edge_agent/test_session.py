@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import random
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -10,6 +12,7 @@ import pytest
 from simulators.link import Device, MemoryOutbox, World, device_with, play
 
 from edge_agent.link.session import (
+    BURST_S,
     GREET_S,
     LONGEST_RESEND_S,
     LONGEST_SILENCE_S,
@@ -333,6 +336,60 @@ def test_nothing_happens_without_a_connection() -> None:
     assert session.tick(1e6) == []
     assert session.next() is None
     assert MemoryOutbox("e1").after("alarm", 0) is None
+
+
+# -- a backlog on a narrow line (O9) -----------------------------------------------------------------------
+
+LINE_BYTES_S = 100_000
+REPLAY_BYTES_S = 50_000
+ROW = 8000
+
+
+def alarm_latencies(seed: int, replay_bytes_s: float) -> tuple[list[float], float]:
+    """Seconds from each alarm until the hub has it while a backlog drains over a line of LINE_BYTES_S, and the
+    backlog's own rate in bytes a second. Virtual time in steps of 10 ms; the hub acknowledges what it has."""
+    dice = random.Random(seed)
+    session = LinkSession("e1", EMPTY, replay_bytes_s=replay_bytes_s)
+    last = dict(EMPTY) | {"telemetry": 10_000}
+    session.appended(last)
+    session.up("c1", 0.0)
+    session.welcomed(welcome(), 0.0)
+    free_at, line, raised, latencies = 0.0, deque[tuple[float, Stream, int]](), dict[int, float](), list[float]()
+    for step in range(6000):
+        now = step / 100
+        while line and line[0][0] <= now:
+            _, stream, seq = line.popleft()
+            session.acknowledged(Ack(epoch="e1", stream=stream, upto=seq), now)
+            if stream == "alarm":
+                latencies.append(now - raised[seq])
+        if dice.random() < 0.01:
+            last["alarm"] += 1
+            raised[last["alarm"]] = now
+        session.appended(last)
+        while (send := session.next(now)) is not None:
+            size = 300 if send.stream == "alarm" else dice.randint(ROW // 2, ROW)
+            free_at = max(free_at, now) + size / LINE_BYTES_S
+            line.append((free_at, send.stream, send.after + 1))
+            session.sent(send.stream, send.after + 1, now, size)
+    drained = session._lanes["telemetry"].acked * ROW * 0.75 / 60
+    return latencies, drained
+
+
+WITHIN_S = (REPLAY_BYTES_S * BURST_S + ROW) / LINE_BYTES_S + 0.05
+"""What may stand in front of an alarm: one burst, the row that passes it, and two steps of this clock."""
+
+
+def test_a_backlog_that_drains_keeps_no_alarm_waiting() -> None:
+    for seed in range(20):
+        latencies, drained = alarm_latencies(seed, REPLAY_BYTES_S)
+        assert len(latencies) > 20
+        assert max(latencies) <= WITHIN_S, f"seed {seed}"
+        assert 0.9 <= drained / REPLAY_BYTES_S <= 1.1, "and the backlog leaves at the rate that was set"
+
+
+def test_without_the_rate_an_alarm_waits_behind_the_window() -> None:
+    latencies, _ = alarm_latencies(1, 1e12)
+    assert max(latencies) > 3 * WITHIN_S
 
 
 # -- silence -------------------------------------------------------------------------------------------

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
+import zlib
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, get_args
 
@@ -11,7 +14,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared import messages as m
-from shared.codec import ITEM_TYPE, MAX_PAYLOAD, decode, encode, from_plain, plain
+from shared.codec import (
+    DEFLATED,
+    ITEM_TYPE,
+    JSON,
+    MAX_PAYLOAD,
+    WORTHWHILE,
+    decode,
+    deflate,
+    encode,
+    from_plain,
+    inflate,
+    plain,
+)
 from shared.errors import WireError
 from shared.gate import Gate, Watch
 from shared.thresholds import Limits
@@ -80,7 +95,7 @@ MESSAGES: dict[type[Any], st.SearchStrategy[Any]] = {
     ),
     m.Session: st.builds(
         m.Session, hub_epoch=TEXT, protocol=st.integers(1, 9), session=TEXT, epoch=TEXT, upto=UPTO, refused=TEXT,
-        heartbeat=st.booleans(), hub_link=TEXT,
+        reads=st.lists(TEXT, max_size=2), heartbeat=st.booleans(), hub_link=TEXT,
     ),
     m.Heartbeat: st.builds(m.Heartbeat, session=st.text(min_size=1, max_size=64)),
     m.Applied: st.builds(
@@ -220,3 +235,40 @@ def test_settings_travel_as_twin_state_without_nulls(value: Any) -> None:
 def test_wrong_twin_state_is_a_value_error() -> None:
     with pytest.raises(ValueError, match="not below its high"):
         from_plain(Limits, {"metric": "m", "low": 5, "high": 4})
+
+
+# -- deflated --------------------------------------------------------------------------------------------
+
+
+@given(payload=st.binary(max_size=2000))
+def test_what_is_deflated_comes_back(payload: bytes) -> None:
+    sent, content_type = deflate(payload)
+    assert inflate(sent, content_type) == payload
+    assert len(sent) <= len(payload)
+
+
+def test_small_and_random_payloads_stay_as_they_are() -> None:
+    assert deflate(b"a" * (WORTHWHILE - 1)) == (b"a" * (WORTHWHILE - 1), JSON)
+    assert deflate(b"a" * 1000)[1] == DEFLATED
+
+
+@pytest.mark.parametrize("spoil", [
+    lambda sent: zlib.compress(b" " * (MAX_PAYLOAD + 1)), lambda sent: zlib.compress(b" " * (100 * MAX_PAYLOAD)),
+    lambda sent: sent[:-1], lambda sent: sent + b"x", lambda sent: b"", lambda sent: b"{}",
+    lambda sent: bytes([sent[0], *(byte ^ 255 for byte in sent[1:])]),
+], ids=["just too large", "bomb", "cut", "longer", "empty", "plain", "garbage"])  # fmt: skip
+def test_what_cannot_be_inflated_is_refused(spoil: Callable[[bytes], bytes]) -> None:
+    with pytest.raises(WireError, match="inflate"):
+        inflate(spoil(deflate(b"a" * 1000)[0]), DEFLATED, "t")
+    assert len(inflate(zlib.compress(b" " * MAX_PAYLOAD), DEFLATED)) == MAX_PAYLOAD
+
+
+def test_a_bomb_stays_small_in_memory() -> None:
+    bomb = zlib.compress(b" " * (200 * MAX_PAYLOAD))
+    tracemalloc.start()
+    try:
+        with pytest.raises(WireError):
+            inflate(bomb, DEFLATED)
+        assert tracemalloc.get_traced_memory()[1] < 8 * MAX_PAYLOAD
+    finally:
+        tracemalloc.stop()

@@ -16,7 +16,7 @@ from simulators.certificates import certificates
 from cloud_hub.ca.folder import CaFolder
 from cloud_hub.clock import now_us
 from shared import topics
-from shared.mqtt import Connection, Options, Tls
+from shared.mqtt import Connection, Inbound, Options, Tls, _Receipt, acknowledge_all
 
 TOPIC = topics.thing("press-3", "acks")
 BURST = 30
@@ -112,3 +112,20 @@ def test_with_a_time_of_its_own_the_brokers_certificate_is_judged_by_that(
     finally:
         connection.stop()
         broker.stop()
+
+
+def test_only_what_asks_for_it_is_acknowledged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A PUBACK for a message at QoS 0, such as a heartbeat, would break the protocol (MQTT 5.0 section 3.4)."""
+    sent: list[bytes] = []
+    monkeypatch.setattr(paho.Client, "_packet_queue", lambda _self, _command, packet, *_: sent.append(bytes(packet)))
+    client = paho.Client(paho.CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5, manual_ack=True)
+    inbound = [
+        Inbound(topic=TOPIC, payload=b"", traceparent="", acknowledge=_Receipt(client, mid, qos))
+        for mid, qos in ((0, 0), (1, 1), (2, 1))
+    ]
+    acknowledge_all(inbound)
+    assert sent == [b"\x40\x02\x00\x01\x40\x02\x00\x02"]
+    sent.clear()
+    for one in inbound:
+        one.acknowledge()
+    assert sent == [b"\x40\x02\x00\x01", b"\x40\x02\x00\x02"]

@@ -13,6 +13,7 @@ from cloud_hub.app import web
 from cloud_hub.clock import now_us
 from cloud_hub.configurator import Configurator
 from cloud_hub.db import Database
+from cloud_hub.marks import Marks
 from cloud_hub.oidc import Oidc
 from cloud_hub.settings import Settings
 from cloud_hub.tables import Configuration, EscalationRow, Job
@@ -81,10 +82,11 @@ class Sites:
         for name in ("", "gates"):
             twins.desire(session, device, name, {"a": word}, now, who=word, max_bytes=32768)
             twins.desire(session, device, name, {"b": word}, now, who=word, max_bytes=32768)
-        mark = fleet.high_water(session, device, "e", "telemetry")
-        telemetry.store_samples(session, device, mark.id or 0, [(1, Sample(metric="m", t_us=now, value=word))])
-        fleet.lose(session, mark, 2, 3, word)
-        telemetry.store_events(session, device, mark.id or 0, [(1, Event(t_us=now, source=word, text=word))], "")
+        source = Marks(session).get((device, "e", "telemetry")).source
+        samples = telemetry.sample_rows(device, source, [(1, Sample(metric="m", t_us=now, value=word))])
+        telemetry.store_samples(session, samples)
+        fleet.lose(session, source, 2, 3, word)
+        telemetry.store_events(session, device, source, [(1, Event(t_us=now, source=word, text=word))], "")
         alarm = Alarm(id=f"a-{device}", metric=f"{word}/age_s", kind="high", state="raised", priority="high", t_us=now,
                       value=9, limit=2)  # fmt: skip
         incidents.alarm_changed(session, device, alarm, now, "")
