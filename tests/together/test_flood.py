@@ -49,9 +49,10 @@ def test_a_flood_is_refused_and_counted_and_the_others_lose_nothing(
             assert hostile.publish(topics.thing("hostile", "telemetry"), batch)
         (told, *_) = until("the hub tells", lambda: world.logged("hub", "device.flooding"))
         assert told["device"] == "hostile"
-        before = world.streams(DEVICE, world.accepted(DEVICE)["epoch"])["telemetry"]["upto"]
-        held = world.all_arrived(DEVICE)
-        assert held["telemetry"]["upto"] > before
+        epoch = world.accepted(DEVICE)["epoch"]
+        before = world.streams(DEVICE, epoch)["telemetry"]["upto"]
+        until("the others are heard on", lambda: world.streams(DEVICE, epoch)["telemetry"]["upto"] > before)
+        world.all_arrived(DEVICE)
         upto = world.streams("hostile", "x").get("telemetry", {"upto": 0})["upto"]
         assert upto < FLOOD / 2, "the flood came in"
         beat = encode(Heartbeat(session="s"))
