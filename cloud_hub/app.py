@@ -65,7 +65,7 @@ class HubApp:
         aws_key.read(settings.aws_key_path)
         self._oidc = Oidc(settings.oidc) if settings.oidc else None
         self.db = Database(settings.database_url)
-        sign = _signing(settings)
+        sign = signing(settings)
         self._listener = Listener(settings.mqtt, self.db, settings.twins, self.ring, self.changed, sign)
         self._announcer = Announcer(settings)
         self._bells = Bells()
@@ -204,10 +204,17 @@ def web(lifespan: Any = None) -> FastAPI:
     return app
 
 
-def _signing(settings: Settings) -> Callable[[bytes], bytes] | None:
-    """With a CA, the hub signs its commands."""
+def signing(settings: Settings) -> Callable[[bytes], bytes | None]:
+    """With a CA, the hub signs its commands: from the start, or from the moment on that the CA is made."""
     folder = CaFolder(settings.state_dir)
-    return folder.open_signing().sign if folder.exists else None
+    keys = [folder.open_signing()] if folder.exists else []
+
+    def sign(message: bytes) -> bytes | None:
+        if not keys and folder.exists:
+            keys.append(folder.open_signing())
+        return keys[0].sign(message) if keys else None
+
+    return sign
 
 
 def _experts(settings: Settings) -> dict[str, Expert]:
