@@ -15,7 +15,7 @@ from simulators.plants import Plant
 
 from cloud_hub.__main__ import main
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 def test_hub_and_agents_work_over_mutual_tls_and_a_broker_that_lost_its_queue(secured: Any) -> None:
