@@ -80,7 +80,7 @@ class Rules:
         return list(self._limits.values())
 
     def _arrange(self) -> None:
-        """A watcher for each rule; what is remembered stays with rules that stay, and standing alarms with their key."""
+        """A watcher for each rule. What is remembered stays with rules that stay, a standing alarm with its key."""
         before, self._watchers, self._by_metric = self._watchers, {}, {}
         rules: list[tuple[str, Rule]] = [("", rule) for rule in (*self._limits.values(), *self._watches)]
         rules += [(SITE, rule) for rule in self._hard]
@@ -145,9 +145,9 @@ class Rules:
     def _raised(self, one: Watcher[Any], change: Change, new_id: NewId) -> list[Alarm]:
         """Not told while the partner's alarm of the same kind is, with at least this priority."""
         other = self._partners.get(id(one))
-        if other is not None and other.state.id and other.state.active == one.state.active:
-            if RANK[other.priority] >= RANK[one.priority]:
-                return []
+        told = other is not None and other.state.id and other.state.active == one.state.active
+        if other is not None and told and RANK[other.priority] >= RANK[one.priority]:
+            return []
         one.state = replace(one.state, id=new_id())
         return [_alarm(one, one.state.id, change)]
 

@@ -168,6 +168,7 @@ class _Reader:
             self.next()
             return inner
         if word == "-":
+            place = self.place
             term, is_truth = self._factor(depth + 1)
             self._demand(is_truth, False, place)
             return lambda values: -term(values), False

@@ -38,7 +38,8 @@ class Watcher(Generic[R]):
     about: About = ""
 
     def __init__(self, rule: R, state: JudgeState) -> None:
-        self.rule, self.state = rule, state
+        self.rule: R = rule
+        self.state = state
         self.metric: str = rule.metric
         self.priority: Priority = rule.priority
         self.heard: frozenset[str] = frozenset({rule.metric})

@@ -120,4 +120,7 @@ class Watches:
                     raise ValueError(f"{name} is watched twice in the same way")
 
     def __iter__(self) -> Iterator[Rate | NoData | Flat | Expression]:
-        yield from (*self.rates, *self.no_data, *self.flat, *self.expressions)
+        yield from self.rates
+        yield from self.no_data
+        yield from self.flat
+        yield from self.expressions
