@@ -52,7 +52,7 @@ set_tcp_nodelay true
 max_queued_messages 100000
 max_inflight_messages 0
 """
-STEP_S = 5.0
+STEP_S = 10.0
 AT_ONCE = 100
 HOUR_S = 3600.0
 
@@ -228,6 +228,12 @@ class Figures:
         return not left
 
 
+def memory(hub: HubProcess, broker: psutil.Process) -> dict[str, float]:
+    """Resident bytes of the three processes."""
+    mine: float = psutil.Process().memory_info().rss
+    return {"client side": mine, "hub": hub.rss(), "broker": broker.memory_info().rss}
+
+
 async def run(options: Any, folder: Path) -> list[Row]:
     """All phases; after one that does not converge in `--patience` seconds only the loss is counted."""
     figures = Figures(f"{options.devices} devices")
@@ -235,9 +241,10 @@ async def run(options: Any, folder: Path) -> list[Row]:
         hub = HubProcess(folder, port)
         hub.start()
         await asyncio.sleep(5)
+        before = memory(hub, broker)
         fleet = Fleet(options.devices, port, options.seed)
         pinging = asyncio.create_task(fleet.pings())
-        await phases(options, figures, fleet, hub, broker)
+        await phases(options, figures, fleet, hub, broker, before)
         pinging.cancel()
         for device in fleet.devices:
             device.close()
@@ -251,16 +258,16 @@ async def run(options: Any, folder: Path) -> list[Row]:
     return figures.rows
 
 
-async def phases(options: Any, figures: Figures, fleet: Fleet, hub: HubProcess, broker: psutil.Process) -> None:
+async def phases(
+    options: Any, figures: Figures, fleet: Fleet, hub: HubProcess, broker: psutil.Process, before: dict[str, float]
+) -> None:
     """First births, memory, and both returns of a hub."""
-    tell, me, kib = figures.tell, psutil.Process(), options.devices * 1024
-    before = {"client side": me.memory_info().rss, "hub": hub.rss(), "broker": broker.memory_info().rss}
+    tell, kib = figures.tell, options.devices * 1024
     connecting = asyncio.create_task(fleet.begin(options.samples))
     if not await figures.converged(fleet, "first birth", born, options.patience):
         return
     await connecting
-    after = {"client side": me.memory_info().rss, "hub": hub.rss(), "broker": broker.memory_info().rss}
-    for who, rss in after.items():
+    for who, rss in memory(hub, broker).items():
         tell("memory", f"a device, {who}", (rss - before[who]) / kib, "KiB")
     if options.hostile:
         await hostile(fleet, options, tell)
