@@ -88,6 +88,7 @@ class Listener:
             Options(
                 client_id=settings.client_id,
                 filters=topics.hub_filters() + (topics.hub_filters(topics.AWS) if self._alias else []),
+                newest=topics.newest_filters(),
                 manual_ack=True,
                 session_s=SESSION_S,
                 receive_maximum=TOGETHER,

@@ -6,6 +6,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from simulators.births import born
+
 from cloud_hub import commands, fleet, incidents, jobs, tags, telemetry, tokens, twins
 from cloud_hub.actions import desk
 from cloud_hub.api.hub import Hub
@@ -74,11 +76,8 @@ class Sites:
         Configurator(self.db, lambda messages: None, 32768, 300).step()
 
     def _fill(self, session: Any, device: str, word: str, now: int) -> dict[str, str]:
-        born = Birth(device=device, session="s", epoch="e", profile=word, asset_path="acme/a/hall-2")
-        row = fleet.born(session, born, now)
-        assert row is not None
-        session.flush()
-        tags.change(session, row, {"word": word}, now, who=word)
+        born(session, Birth(device=device, session="s", epoch="e", profile=word, asset_path="acme/a/hall-2"), now)
+        tags.change(session, fleet.device(session, device), {"word": word}, now, who=word)
         for name in ("", "gates"):
             twins.desire(session, device, name, {"a": word}, now, who=word, max_bytes=32768)
             twins.desire(session, device, name, {"b": word}, now, who=word, max_bytes=32768)
