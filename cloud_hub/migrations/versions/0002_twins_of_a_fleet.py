@@ -164,6 +164,7 @@ def upgrade() -> None:
     )
     op.create_index("ix_certificates_device", "certificates", ["device"], unique=False)
     _people()
+    _rollups()
 
 
 def _people() -> None:
@@ -185,6 +186,43 @@ def _people() -> None:
     op.create_index("audit_by_time", "audit", ["t_us"], unique=False)
     for statement in APPEND_ONLY[op.get_bind().dialect.name]:
         op.execute(statement)
+
+
+def _rollups() -> None:
+    """What is made of telemetry; all hours that have samples already are due."""
+    op.create_table(
+        "rollup_due",
+        sa.Column("device", sa.String(), nullable=False),
+        sa.Column("t_us", sa.BigInteger(), nullable=False),
+        sa.Column("changes", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("device", "t_us"),
+        sqlite_with_rowid=False,
+    )
+    for table, content in (("rollups", "buckets"), ("sketches", "sketch")):
+        op.create_table(
+            table,
+            sa.Column("step_s", sa.Integer(), nullable=False),
+            sa.Column("device", sa.String(), nullable=False),
+            sa.Column("metric", sa.String(), nullable=False),
+            sa.Column("t_us", sa.BigInteger(), nullable=False),
+            sa.Column(content, sa.LargeBinary(), nullable=False),
+            sa.PrimaryKeyConstraint("step_s", "device", "metric", "t_us"),
+            sqlite_with_rowid=False,
+        )
+    op.create_table(
+        "kept_from",
+        sa.Column("device", sa.String(), nullable=False),
+        sa.Column("metric", sa.String(), nullable=False),
+        sa.Column("raw_us", sa.BigInteger(), nullable=False),
+        sa.Column("minute_us", sa.BigInteger(), nullable=False),
+        sa.Column("hour_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("device", "metric"),
+        sqlite_with_rowid=False,
+    )
+    op.execute(
+        "INSERT INTO rollup_due (device, t_us, changes) "
+        "SELECT DISTINCT device, t_us - t_us % 3600000000, 1 FROM telemetry"
+    )
 
 
 REFUSED = "the audit trail is only added to"
@@ -210,6 +248,8 @@ WRITABLE = {
 
 
 def downgrade() -> None:
+    for table in ("kept_from", "sketches", "rollups", "rollup_due"):
+        op.drop_table(table)
     op.drop_index("ix_certificates_device", table_name="certificates")
     for table in ("certificates", "claims", "identities"):
         op.drop_table(table)
