@@ -45,6 +45,7 @@ from cloud_hub.lockout import Lockout
 from cloud_hub.loops import Loop
 from cloud_hub.oidc import Oidc
 from cloud_hub.retention import Sweep
+from cloud_hub.rollups.roller import Roller
 from cloud_hub.settings import Settings
 from cloud_hub.thresholds import rollout
 from cloud_hub.twins import Outgoing
@@ -53,6 +54,8 @@ from shared.errors import ConfigError, ModelError
 
 log = logging.getLogger(__name__)
 
+ROLLUPS_S = 60.0
+"""Between two looks for hours that are over and must be rolled up."""
 RETENTION_S = 600.0
 """Between two looks for rows that have become old."""
 
@@ -82,6 +85,8 @@ class HubApp:
             "jobs": Loop("jobs", self._jobs, 1.0),
             "configurations": Loop("configurations", self._configurations, 1.0, linger_s=0.05),
         }
+        roller = Roller(self.db)
+        self._loops["rollups"] = Loop("rollups", lambda: self._roll(roller), ROLLUPS_S, linger_s=0.05)
         if any(settings.retention.model_dump().values()):
             sweep = Sweep(self.db, settings.retention)
             self._loops["retention"] = Loop("retention", lambda: self._sweep(sweep), RETENTION_S, linger_s=0.05)
@@ -162,6 +167,10 @@ class HubApp:
     def _sweep(self, sweep: Sweep) -> None:
         if sweep.step(now_us()) is not None:  # one batch at a time, so that others get the database in between
             self.ring("retention")
+
+    def _roll(self, roller: Roller) -> None:
+        if roller.step(now_us()):
+            self.ring("rollups")
 
     # -- REST --------------------------------------------------------------------------------------
 

@@ -165,6 +165,7 @@ def upgrade() -> None:
     op.create_index("ix_certificates_device", "certificates", ["device"], unique=False)
     _people()
     _alarms()
+    _rollups()
 
 
 def _alarms() -> None:
@@ -217,6 +218,43 @@ def _people() -> None:
         op.execute(statement)
 
 
+def _rollups() -> None:
+    """What is made of telemetry; all hours that have samples already are due."""
+    op.create_table(
+        "rollup_due",
+        sa.Column("device", sa.String(), nullable=False),
+        sa.Column("t_us", sa.BigInteger(), nullable=False),
+        sa.Column("changes", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("device", "t_us"),
+        sqlite_with_rowid=False,
+    )
+    for table, content in (("rollups", "buckets"), ("sketches", "sketch")):
+        op.create_table(
+            table,
+            sa.Column("step_s", sa.Integer(), nullable=False),
+            sa.Column("device", sa.String(), nullable=False),
+            sa.Column("metric", sa.String(), nullable=False),
+            sa.Column("t_us", sa.BigInteger(), nullable=False),
+            sa.Column(content, sa.LargeBinary(), nullable=False),
+            sa.PrimaryKeyConstraint("step_s", "device", "metric", "t_us"),
+            sqlite_with_rowid=False,
+        )
+    op.create_table(
+        "kept_from",
+        sa.Column("device", sa.String(), nullable=False),
+        sa.Column("metric", sa.String(), nullable=False),
+        sa.Column("raw_us", sa.BigInteger(), nullable=False),
+        sa.Column("minute_us", sa.BigInteger(), nullable=False),
+        sa.Column("hour_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("device", "metric"),
+        sqlite_with_rowid=False,
+    )
+    op.execute(
+        "INSERT INTO rollup_due (device, t_us, changes) "
+        "SELECT DISTINCT device, t_us - t_us % 3600000000, 1 FROM telemetry"
+    )
+
+
 REFUSED = "the audit trail is only added to"
 
 APPEND_ONLY = {
@@ -251,6 +289,8 @@ def downgrade() -> None:
         for name in ("verdict_us", "acked_us", "suppressed", "verdict_by", "verdict", "comment", "acked_by", "about"):
             batch_op.drop_column(name)
 
+    for table in ("kept_from", "sketches", "rollups", "rollup_due"):
+        op.drop_table(table)
     op.drop_index("ix_certificates_device", table_name="certificates")
     for table in ("certificates", "claims", "identities"):
         op.drop_table(table)
