@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from cloud_hub import secret_files
 from shared.errors import ConfigError
 
 LOCAL = ("127.0.0.1", "::1", "localhost")
@@ -40,9 +41,13 @@ class Access:
 
     def open(self) -> httpx.Client:
         """A client that signs in; raises ConfigError for a file that cannot be read."""
-        headers = {"Authorization": f"Bearer {_secret('--token-file', self.token_file)}"} if self.token_file else {}
+        headers = (
+            {"Authorization": f"Bearer {secret_files.read('--token-file', self.token_file)}"} if self.token_file else {}
+        )
         auth = (
-            httpx.BasicAuth(self.user, _secret("--password-file", self.password_file)) if self.password_file else None
+            httpx.BasicAuth(self.user, secret_files.read("--password-file", self.password_file))
+            if self.password_file
+            else None
         )
         return httpx.Client(
             verify=self._trust(), headers=headers, auth=auth, timeout=self.timeout_s + 5, trust_env=False
@@ -53,14 +58,3 @@ class Access:
             return ssl.create_default_context(cafile=self.ca_file)
         except OSError as error:  # ssl.SSLError is one
             raise ConfigError("--ca-file", f"cannot be used ({error})", "Name a readable PEM file") from error
-
-
-def _secret(place: str, path: Path | None) -> str:
-    try:
-        text = path.read_text("utf-8").strip() if path else ""
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "is no text"
-        raise ConfigError(place, f"'{path}' cannot be read ({why})", "Check path and owner") from None
-    if not text or not text.isprintable():
-        raise ConfigError(place, f"'{path}' holds no secret", "Put nothing but the secret there")
-    return text
