@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -20,6 +21,7 @@ from cloud_hub.api import (
     est,
     incidents,
     models,
+    notifications,
     problems,
     query,
     tags,
@@ -43,6 +45,8 @@ from cloud_hub.glm.engines import Engine
 from cloud_hub.ingest.listener import Listener
 from cloud_hub.lockout import Lockout
 from cloud_hub.loops import Loop
+from cloud_hub.notify.kinds import open_sender
+from cloud_hub.notify.outgoing import Channel
 from cloud_hub.oidc import Oidc
 from cloud_hub.retention import Sweep
 from cloud_hub.rollups.roller import Roller
@@ -90,6 +94,10 @@ class HubApp:
         if any(settings.retention.model_dump().values()):
             sweep = Sweep(self.db, settings.retention)
             self._loops["retention"] = Loop("retention", lambda: self._sweep(sweep), RETENTION_S, linger_s=0.05)
+        for name, channel in settings.notify.items():
+            sender = open_sender(name, channel, settings.name)
+            told = Channel(self.db, name, channel, sender, random.SystemRandom().random)
+            self._loops[f"notify-{name}"] = Loop(f"notify-{name}", told.step, 1.0)
         scaler = _scaler(settings)
         if scaler is not None:
             self._loops["autoscale"] = Loop("autoscale", Autoscaler(self.db, scaler, settings.autoscale).step, 2.0)
@@ -198,7 +206,10 @@ def web(lifespan: Any = None) -> FastAPI:
     """The routes alone; `openapi.json` is made from this without a database."""
     app = FastAPI(title="Tidegate hub", version=VERSION, lifespan=lifespan, docs_url=None, redoc_url=None)
     problems.install(app)
-    rooms = (devices, commands, tags, query, twins, incidents, models, job_routes, configurations, tokens, audit)
+    rooms = (
+        devices, commands, tags, query, twins, incidents, notifications, models, job_routes, configurations, tokens,
+        audit,
+    )  # fmt: skip
     for router in (*(room.router for room in rooms), configurations.owners_router):
         app.include_router(router)
     app.include_router(est.router)

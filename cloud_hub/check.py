@@ -9,6 +9,7 @@ from pathlib import Path
 from cloud_hub import aws_key
 from cloud_hub import settings as hub_settings
 from cloud_hub.clock import now_us
+from cloud_hub.notify.kinds import open_sender
 from cloud_hub.oidc import Oidc
 from cloud_hub.settings import Settings
 from shared import plugins, topics
@@ -34,6 +35,7 @@ def problems(path: Path | None) -> list[str]:
         *_experts(settings),
         *_plugins(settings),
         *_oidc(settings),
+        *_channels(settings),
     ]
     return found + _aws(settings) + (_alias(settings) if settings.twins.aws_alias and not found else [])
 
@@ -160,6 +162,17 @@ def _oidc(settings: Settings) -> list[str]:
     except ConfigError as error:
         return [str(error)]
     return []
+
+
+def _channels(settings: Settings) -> list[str]:
+    """Files and addresses of channels; `tidegate-hub notify test` sends over one."""
+    found = []
+    for name, channel in settings.notify.items():
+        try:
+            open_sender(name, channel, settings.name)
+        except ConfigError as error:
+            found.append(str(error))
+    return found
 
 
 def _plugins(settings: Settings) -> list[str]:

@@ -14,6 +14,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from cloud_hub.channels import AnyChannel
 from shared.errors import ConfigError
 
 
@@ -194,6 +195,7 @@ class Settings(BaseSettings):
     ca: Ca = Ca()
     oidc: Oidc | None = None
     retention: Retention = Retention()
+    notify: dict[str, AnyChannel] = {}
 
     @property
     def database_url(self) -> str:

@@ -537,3 +537,27 @@ class KeptFrom(SQLModel, table=True):
     raw_us: int = _big(default=0)
     minute_us: int = _big(default=0)
     hour_us: int = _big(default=0)
+
+
+class Notification(SQLModel, table=True):
+    """What one channel was told, or is still to be told, about one page (the id of its first incident).
+
+    `wanted` and `told` are open, resolved or ''; `due_us` is when to try next, None when nothing is to be done;
+    `since_us` when the wish arose that waits; `state` is waiting, told, closed or given-up.
+    """
+
+    __tablename__ = "notifications"
+    __table_args__ = (UniqueConstraint("channel", "page"), Index("notifications_due", "channel", "due_us"))
+    id: str = Field(primary_key=True)
+    channel: str
+    page: str = Field(index=True)
+    device: str
+    state: str = "waiting"
+    wanted: str = "open"
+    told: str = ""
+    told_priority: str = ""
+    due_us: int | None = _big(default=None)
+    since_us: int = _big()
+    told_us: int | None = _big(default=None)
+    tries: int = 0
+    error: str = ""

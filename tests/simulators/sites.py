@@ -18,7 +18,7 @@ from cloud_hub.db import Database
 from cloud_hub.marks import Marks
 from cloud_hub.oidc import Oidc
 from cloud_hub.settings import Settings
-from cloud_hub.tables import Configuration, EscalationRow, Job
+from cloud_hub.tables import Configuration, EscalationRow, Job, Notification
 from cloud_hub.thresholds import rollout
 from shared.messages import Alarm, Birth, Event, Sample
 from shared.thresholds import Limits
@@ -96,6 +96,8 @@ class Sites:
         session.add(EscalationRow(id=f"e-{device}", device=device, model=word, digest="", number=1, reason=word,
                                   label=word, margin=0.1, height=1, width=1, frame=b"x", t_us=now,
                                   received_us=now))  # fmt: skip
+        session.add(Notification(id=f"n-{device}", channel="ops", page=incident.id, device=device, since_us=now,
+                                 error=word))  # fmt: skip
         watched, _ = rollout.start(
             session, [device], [Limits(metric=f"{word}.x", high=1)], now, who=word, watch_s=60, max_alarms=1,
             max_bytes=32768, trace="",

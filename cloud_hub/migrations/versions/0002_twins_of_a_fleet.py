@@ -166,6 +166,30 @@ def upgrade() -> None:
     _people()
     _alarms()
     _rollups()
+    _notifications()
+
+
+def _notifications() -> None:
+    op.create_table(
+        "notifications",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("channel", sa.String(), nullable=False),
+        sa.Column("page", sa.String(), nullable=False),
+        sa.Column("device", sa.String(), nullable=False),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("wanted", sa.String(), nullable=False),
+        sa.Column("told", sa.String(), nullable=False),
+        sa.Column("told_priority", sa.String(), nullable=False),
+        sa.Column("due_us", sa.BigInteger(), nullable=True),
+        sa.Column("since_us", sa.BigInteger(), nullable=False),
+        sa.Column("told_us", sa.BigInteger(), nullable=True),
+        sa.Column("tries", sa.Integer(), nullable=False),
+        sa.Column("error", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("channel", "page"),
+    )
+    op.create_index("notifications_due", "notifications", ["channel", "due_us"], unique=False)
+    op.create_index("ix_notifications_page", "notifications", ["page"], unique=False)
 
 
 def _alarms() -> None:
@@ -278,6 +302,9 @@ WRITABLE = {
 
 
 def downgrade() -> None:
+    op.drop_index("ix_notifications_page", table_name="notifications")
+    op.drop_index("notifications_due", table_name="notifications")
+    op.drop_table("notifications")
     op.drop_index("suppressions_by_end", "suppressions")
     op.drop_table("suppressions")
     with op.batch_alter_table("incidents", schema=None) as batch_op:
