@@ -114,10 +114,16 @@ class EventRow(SQLModel, table=True):
 
 
 class AlarmRow(SQLModel, table=True):
-    """One alarm through its life."""
+    """One alarm through its life (ISA-18.2); `alarms.life` tells its state from these columns.
+
+    `about` is what was judged, '' the value itself. `suppressed` says why nobody is paged for it: shelved, suppressed
+    (by design) or out-of-service. `verdict` is the operator's: real, false-alarm or ''.
+    """
 
     __tablename__ = "alarms"
-    __table_args__ = (Index("alarms_by_device", "device", "raised_us"),)
+    __table_args__ = (
+        Index("alarms_by_device", "device", "raised_us"), Index("alarms_by_time", "received_us"),
+    )  # fmt: skip
     id: str = Field(primary_key=True)
     device: str
     metric: str
@@ -131,6 +137,37 @@ class AlarmRow(SQLModel, table=True):
     received_us: int = _big()
     incident: str = Field(default="", index=True)
     trace_id: str = ""
+    about: str = ""
+    acked_us: int | None = _big(default=None)
+    acked_by: str = ""
+    comment: str = ""
+    verdict: str = ""
+    verdict_us: int | None = _big(default=None)
+    verdict_by: str = ""
+    suppressed: str = ""
+
+
+class Suppression(SQLModel, table=True):
+    """Alarms for which nobody is paged, from a time until a time: of a device, or of all below an asset path.
+
+    `how` is shelved, suppressed (by design: a maintenance window) or out-of-service; `metric` '' is all of them.
+    Only what is out of service may have no end; `ended_us` is when a person ended it before its time.
+    """
+
+    __tablename__ = "suppressions"
+    __table_args__ = (Index("suppressions_by_end", "until_us"),)
+    id: str = Field(primary_key=True)
+    how: str
+    device: str = ""
+    path: str = ""
+    metric: str = ""
+    reason: str = ""
+    who: str
+    created_us: int = _big()
+    from_us: int = _big()
+    until_us: int | None = _big(default=None)
+    ended_us: int | None = _big(default=None)
+    ended_by: str = ""
 
 
 class EscalationRow(SQLModel, table=True):
@@ -303,7 +340,10 @@ class ConfigurationDevice(SQLModel, table=True):
 
 
 class Incident(SQLModel, table=True):
-    """Alarms that belong together, their diagnosis, and how it ended."""
+    """Alarms that belong together, their diagnosis, and how it ended.
+
+    `page` is the incident that a person was called for: itself, or an earlier one that this one belongs to.
+    """
 
     __tablename__ = "incidents"
     id: str = Field(primary_key=True)
@@ -315,6 +355,7 @@ class Incident(SQLModel, table=True):
     diagnosis: dict[str, Any] | None = Field(default=None, sa_column=Column(_JSON))
     diagnosed_us: int | None = _big(default=None)
     traceparent: str = ""
+    page: str = Field(default="", index=True)
 
 
 class Action(SQLModel, table=True):

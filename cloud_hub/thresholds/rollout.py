@@ -153,8 +153,10 @@ def _heard(session: Session, rollout: Rollout, now_us: int) -> None:
 def look(session: Session, rollout: Rollout) -> Seen:
     """The counts that `rollout_rules.decide` goes by."""
     grouped = select(_ROWS.c.stage, _ROWS.c.state, func.count()).where(_ROWS.c.rollout == rollout.id)
-    found = {(stage, state): count
-             for stage, state, count in session.connection().execute(grouped.group_by(_ROWS.c.stage, _ROWS.c.state))}
+    found = {
+        (stage, state): count
+        for stage, state, count in session.connection().execute(grouped.group_by(_ROWS.c.stage, _ROWS.c.state))
+    }
     touched = sum(count for (_, state), count in found.items() if state in HOLDING)
     refused = select(_ROWS.c.device, _ROWS.c.reason).where(_ROWS.c.rollout == rollout.id, _ROWS.c.state == "refused")
     no = session.connection().execute(refused.order_by(_ROWS.c.device).limit(1)).first()

@@ -164,6 +164,36 @@ def upgrade() -> None:
     )
     op.create_index("ix_certificates_device", "certificates", ["device"], unique=False)
     _people()
+    _alarms()
+
+
+def _alarms() -> None:
+    """Acknowledgement, verdict and suppression of alarms; what incidents were one page."""
+    with op.batch_alter_table("alarms", schema=None) as batch_op:
+        for name in ("about", "acked_by", "comment", "verdict", "verdict_by", "suppressed"):
+            batch_op.add_column(sa.Column(name, sa.String(), nullable=False, server_default=""))
+        batch_op.add_column(sa.Column("acked_us", sa.BigInteger(), nullable=True))
+        batch_op.add_column(sa.Column("verdict_us", sa.BigInteger(), nullable=True))
+        batch_op.create_index("alarms_by_time", ["received_us"], unique=False)
+
+    with op.batch_alter_table("incidents", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("page", sa.String(), nullable=False, server_default=""))
+        batch_op.create_index("ix_incidents_page", ["page"], unique=False)
+
+    op.create_table(
+        "suppressions",
+        sa.Column("id", sa.String(), nullable=False),
+        *(
+            sa.Column(name, sa.String(), nullable=False)
+            for name in ("how", "device", "path", "metric", "reason", "who", "ended_by")
+        ),
+        sa.Column("created_us", sa.BigInteger(), nullable=False),
+        sa.Column("from_us", sa.BigInteger(), nullable=False),
+        sa.Column("until_us", sa.BigInteger(), nullable=True),
+        sa.Column("ended_us", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("suppressions_by_end", "suppressions", ["until_us"], unique=False)
 
 
 def _people() -> None:
@@ -313,6 +343,17 @@ def downgrade() -> None:
                        "learning"):  # fmt: skip
             batch_op.drop_column(column)
         batch_op.add_column(sa.Column("previous", JSON, nullable=False, server_default="{}"))
+    op.drop_index("suppressions_by_end", "suppressions")
+    op.drop_table("suppressions")
+    with op.batch_alter_table("incidents", schema=None) as batch_op:
+        batch_op.drop_index("ix_incidents_page")
+        batch_op.drop_column("page")
+
+    with op.batch_alter_table("alarms", schema=None) as batch_op:
+        batch_op.drop_index("alarms_by_time")
+        for name in ("verdict_us", "acked_us", "suppressed", "verdict_by", "verdict", "comment", "acked_by", "about"):
+            batch_op.drop_column(name)
+
     op.drop_index("ix_certificates_device", table_name="certificates")
     for table in ("certificates", "claims", "identities"):
         op.drop_table(table)
