@@ -544,7 +544,8 @@ class Learning(SQLModel, table=True):
 class LearnedSeries(SQLModel, table=True):
     """One series of a learning: `limits` as fitted last, `pushed` as put into the twin, `before` that.
 
-    `factor` widens (above 1) or tightens what was fitted, by operators' verdicts. `trial` is its backtest.
+    `factor` widens (above 1) or tightens what was fitted, by operators' verdicts. `trial` is its backtest. A learned
+    limit stands on the device since `pushed_us`.
     """
 
     __tablename__ = "learned_series"

@@ -21,7 +21,8 @@ class Limits:
     """What a metric may do. All of `low`, `high`, `lows`, `highs` are in the metric's unit.
 
     `lows`/`highs` hold one value for each equal slot of a UTC day (24 entries: hours) and, where
-    present, take the place of `low`/`high`. `source` says who set them; `fitted_us` when they were learned.
+    present, take the place of `low`/`high`. `source` says who set them; `fitted_us` when they were learned: after
+    `stale_s` from then they are flagged as stale, and stay in force (P6). 0: never.
     """
 
     metric: str
@@ -35,12 +36,13 @@ class Limits:
     priority: Priority = "medium"
     source: Literal["fixed", "learned"] = "fixed"
     fitted_us: int = 0
+    stale_s: float = 0.0
 
     def __post_init__(self) -> None:
         metric_name(self.metric)
         finite(f"limits of {self.metric}", self.low, self.high, self.deadband, *self.lows, *self.highs)
-        finite(f"delays of {self.metric}", self.on_delay_s, self.off_delay_s)
-        if min(self.deadband, self.on_delay_s, self.off_delay_s) < 0:
+        finite(f"delays of {self.metric}", self.on_delay_s, self.off_delay_s, self.stale_s)
+        if min(self.deadband, self.on_delay_s, self.off_delay_s, self.stale_s) < 0:
             raise ValueError(f"deadband and delays of {self.metric} must not be negative")
         if self.lows and self.highs and len(self.lows) != len(self.highs):
             raise ValueError(f"{self.metric} has {len(self.lows)} lows and {len(self.highs)} highs")
@@ -63,6 +65,10 @@ class Limits:
         """The times of day, in microseconds, at which the slots begin; 0 is the first."""
         slots = max(len(self.lows), len(self.highs), 1)
         return [-(-index * DAY_US // slots) for index in range(slots)]
+
+    def stale(self, now_us: int) -> bool:
+        """Whether they were learned so long ago that somebody should be told."""
+        return self.stale_s > 0 and now_us - self.fitted_us > self.stale_s * 1e6
 
     def at(self, t_us: int) -> tuple[float | None, float | None]:
         """(low, high) in force at a UTC time."""

@@ -77,11 +77,11 @@ def begin(session: Session, rollout: Rollout, stages: dict[str, int], who: str) 
     ]  # fmt: skip
     session.flush()
     session.connection().execute(insert(_ROWS), values)
-    detail: dict[str, Any] = {"devices": rollout.devices[:100], "of": len(stages), "canaries": rollout.canaries}
-    detail |= {"metrics": [row["metric"] for row in rollout.wanted], "backtest": rollout.backtest}
-    if rollout.override:
-        detail["override"] = rollout.override
-    audit.add(session, rollout.started_us, who, "rollout.started", rollout.id, trace=rollout.traceparent, **detail)
+    audit.add(
+        session, rollout.started_us, who, "rollout.started", rollout.id, trace=rollout.traceparent,
+        devices=rollout.devices[:100], of=len(stages), canaries=rollout.canaries,
+        metrics=[row["metric"] for row in rollout.wanted], backtest=rollout.backtest, override=rollout.override,
+    )  # fmt: skip
 
 
 # -- the loop --------------------------------------------------------------------------------------
@@ -139,7 +139,8 @@ def _heard(session: Session, rollout: Rollout, now_us: int) -> None:
     """Take up the devices' words on what they were sent; a word on an older version is not about it."""
     path = _WORDS.c.path
     about = (_WORDS.c.shadow == DOCUMENT, or_(path == "limits", path.like("limits.%")),
-             _WORDS.c.version >= _ROWS.c.version, _WORDS.c.device == _ROWS.c.device)  # fmt: skip
+             _WORDS.c.version >= _ROWS.c.version, _WORDS.c.device == _ROWS.c.device,
+             _WORDS.c.t_us >= rollout.started_us)  # fmt: skip
     mine = (_ROWS.c.rollout == rollout.id, _ROWS.c.state == "pushed")
     query = select(_ROWS.c.device, _WORDS.c.state, _WORDS.c.reason).where(*mine, *about)
     said: dict[str, tuple[str, str]] = {}
@@ -173,7 +174,7 @@ def _alarms(session: Session, rollout: Rollout) -> tuple[int, int]:
     """(alarms, those judged false) on what was pushed, where and since it was."""
     mine = (
         _ALARMS.c.device == _ROWS.c.device, _ROWS.c.rollout == rollout.id, _ROWS.c.state.in_(HOLDING),
-        _ALARMS.c.received_us >= rollout.started_us,
+        _ALARMS.c.received_us >= rollout.started_us, _ALARMS.c.kind != "anomaly",
     )  # fmt: skip
     query = select(_ALARMS.c.id, _ALARMS.c.metric, _ALARMS.c.verdict).where(*mine)
     if rollout.learning:
@@ -221,7 +222,8 @@ def _push(session: Session, rollout: Rollout, now_us: int, max_bytes: int) -> li
         if state == "written":
             for metric, row in mine.items():
                 if row.limits is not None and metric not in held:
-                    row.before, row.pushed, row.pushed_us = row.pushed, row.limits, now_us
+                    row.pushed_us = row.pushed_us if row.pushed is not None else now_us
+                    row.before, row.pushed = row.pushed, row.limits
                     session.add(row)
     batch.write(session)
     rollout.stage_us = now_us
@@ -244,9 +246,8 @@ def _restore(session: Session, rollout: Rollout, now_us: int, max_bytes: int) ->
             _desire(batch, rollout, member.device, member.previous)
             member.state = "restored"
             for row in learned.get(member.device, {}).values():
-                if row.pushed_us is not None and row.pushed_us >= rollout.started_us:
-                    row.pushed, row.pushed_us = row.before, None if row.before is None else row.pushed_us
-                    session.add(row)
+                row.pushed, row.pushed_us = row.before, None if row.before is None else row.pushed_us
+                session.add(row)
         member.t_us = now_us
         session.add(member)
     batch.write(session)
