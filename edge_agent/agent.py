@@ -57,7 +57,8 @@ class Agent:
             folder / "outbox.sqlite", int(config.outbox.max_mb * 1e6), f"{secrets.randbits(64):016x}", self._disk,
             keep_s={"telemetry": config.outbox.telemetry_keep_s, "event": config.outbox.event_keep_s},
         )  # fmt: skip
-        rules = Rules(config.hard_limits, self._keep.get("alarms", {}, dict[str, JudgeState]))
+        standing = self._keep.get("alarms", {}, dict[str, JudgeState])
+        rules = Rules(config.hard_limits, standing, config.hard_watches)
         self._intake = Intake(rules, self._outbox, self._keep, pump=lambda: self._uplink.pump())  # noqa: PLW0108
         self._health = health.Health(self._outbox)
         self._models = [ModelSlot(m, self.loop.post, self._intake.take, self._report_device) for m in config.models]
@@ -98,6 +99,7 @@ class Agent:
     def _tick(self) -> None:
         for model in self._models:
             model.tick(clock.now_us())
+        self._intake.tick()
         self._intake.expire()
         self._uplink.tick()
         self._twin.tick()
@@ -141,6 +143,7 @@ class Agent:
             raise ConfigError("settings", reason, "Keep [settings] within [hard_settings]")
         self._twin.handle("", "settings", self._use_settings, own=msgspec.structs.asdict(own.settings))
         self._twin.handle("thresholds", "limits", rules.desired, own=[plain(one) for one in own.limits])
+        self._twin.handle("thresholds", "watches", rules.desired_watches, own=plain(own.watches))
         for model in self._models:
             self._twin.handle("gates", model.name, model.use_gate)
         self._twin.begin()

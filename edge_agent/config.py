@@ -15,7 +15,7 @@ from shared import profile as profiles
 from shared.errors import ConfigError
 from shared.ids import device_id, metric_name
 from shared.profile import DeviceProfile
-from shared.thresholds import Limits
+from shared.thresholds import Limits, Watches
 
 
 class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -141,7 +141,10 @@ class ModelTable(_Table, frozen=True):
 
 
 class Config(_Table, frozen=True):
-    """The whole file. `limits` and `settings` hold until the hub says more; the hard ones bound what it may say."""
+    """The whole file. `limits`, `watches` and `settings` hold until the hub says more.
+
+    The hard ones bound what it may say, and `hard_limits` and `hard_watches` are judged themselves, whatever it says.
+    """
 
     device: Device
     link: Link = Link()
@@ -152,6 +155,8 @@ class Config(_Table, frozen=True):
     models: list[ModelTable] = []
     limits: list[Limits] = []
     hard_limits: list[Limits] = []
+    watches: Watches = Watches()
+    hard_watches: Watches = Watches()
 
 
 class _Head(msgspec.Struct, frozen=True):

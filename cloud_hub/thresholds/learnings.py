@@ -25,8 +25,6 @@ LIMIT = 100
 _SERIES: Any = LearnedSeries.__table__  # type: ignore[attr-defined]
 _ALARMS: Any = AlarmRow.__table__  # type: ignore[attr-defined]
 _TROUBLES: Any = Trouble.__table__  # type: ignore[attr-defined]
-JUDGED = ("high", "low")
-"""Kinds of alarms that a device raises by learned limits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,8 +132,8 @@ def counts(session: Session, name: str, series: stored.Series | None = None) -> 
     if series is not None:
         mine += [_SERIES.c.device == series[0], _SERIES.c.metric == series[1]]
     met = and_(_ALARMS.c.device == _SERIES.c.device, _ALARMS.c.metric == _SERIES.c.metric)
-    judged = _ALARMS.c.kind.in_(JUDGED) & (_ALARMS.c.received_us >= _SERIES.c.pushed_us)
-    strange = _ALARMS.c.kind == "anomaly"
+    judged = (_ALARMS.c.about == "") & (_ALARMS.c.received_us >= _SERIES.c.pushed_us)
+    strange = _ALARMS.c.about == "anomaly"
 
     def many(condition: Any) -> Any:
         return func.coalesce(func.sum(cast(condition, Integer)), 0)

@@ -174,7 +174,7 @@ def _alarms(session: Session, rollout: Rollout) -> tuple[int, int]:
     """(alarms, those judged false) on what was pushed, where and since it was."""
     mine = (
         _ALARMS.c.device == _ROWS.c.device, _ROWS.c.rollout == rollout.id, _ROWS.c.state.in_(HOLDING),
-        _ALARMS.c.received_us >= rollout.started_us, _ALARMS.c.kind != "anomaly",
+        _ALARMS.c.received_us >= rollout.started_us, _ALARMS.c.about == "",
     )  # fmt: skip
     query = select(_ALARMS.c.id, _ALARMS.c.metric, _ALARMS.c.verdict).where(*mine)
     if rollout.learning:
