@@ -20,6 +20,7 @@ from cloud_hub.api import (
     devices,
     est,
     incidents,
+    learnings,
     models,
     notifications,
     problems,
@@ -51,7 +52,7 @@ from cloud_hub.oidc import Oidc
 from cloud_hub.retention import Sweep
 from cloud_hub.rollups.roller import Roller
 from cloud_hub.settings import Settings
-from cloud_hub.thresholds import rollout
+from cloud_hub.thresholds import refit, rollout
 from cloud_hub.twins import Outgoing
 from shared import VERSION, plugins
 from shared.errors import ConfigError, ModelError
@@ -86,6 +87,7 @@ class HubApp:
             "desk": Loop("desk", lambda: self._desk(engine), 1.0),
             "actions": Loop("actions", self._actions, 0.5, linger_s=0.05),
             "rollouts": Loop("rollouts", self._rollouts, 1.0, linger_s=0.05),
+            "refit": Loop("refit", self._refit, 5.0),
             "jobs": Loop("jobs", self._jobs, 1.0),
             "configurations": Loop("configurations", self._configurations, 1.0, linger_s=0.05),
         }
@@ -161,6 +163,11 @@ class HubApp:
             messages = rollout.step(session, now_us(), self.settings.twins.max_bytes)
         self.publish(messages)
 
+    def _refit(self) -> None:
+        if refit.step(self.db, now_us()):  # one page at a time, so that others get the database in between
+            self._loops["refit"].ring()
+            self.ring("rollouts")
+
     def _jobs(self) -> None:
         done = jobs.step(self.db, now_us(), self.settings.twins.max_bytes)
         if done is not None:  # one piece at a time, so that others get the database in between
@@ -207,8 +214,8 @@ def web(lifespan: Any = None) -> FastAPI:
     app = FastAPI(title="Tidegate hub", version=VERSION, lifespan=lifespan, docs_url=None, redoc_url=None)
     problems.install(app)
     rooms = (
-        devices, commands, tags, query, twins, incidents, notifications, models, job_routes, configurations, tokens,
-        audit,
+        devices, commands, tags, query, twins, incidents, notifications, models, learnings, job_routes, configurations,
+        tokens, audit,
     )  # fmt: skip
     for router in (*(room.router for room in rooms), configurations.owners_router):
         app.include_router(router)

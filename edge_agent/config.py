@@ -46,7 +46,8 @@ class Link(_Table, frozen=True):
     """Where the broker is: at `address`, else at the first of `fallback` that leads to a hub, else, when `discover`,
     where zeroconf announces one that TLS proves.
 
-    `hub` names the one hub whose announcement is believed; any when it is empty.
+    `hub` names the one hub whose announcement is believed; any when it is empty. `rest` is the URL of the hub's REST,
+    for what is too large for a twin; a device that was enrolled knows it.
     """
 
     discover: bool = True
@@ -58,6 +59,7 @@ class Link(_Table, frozen=True):
     replay_kb_s: float = 2000.0
     heartbeat_s: float = 30.0
     fallback: list[str] = []
+    rest: str = ""
 
     def __post_init__(self) -> None:
         if not 1 <= self.replay_kb_s <= 1e6:

@@ -22,8 +22,9 @@ ClockQuality = Literal["synced", "holdover", "unsynced"]
 MetricKind = Literal["gauge", "counter", "state", "score"]
 Priority = Literal["low", "medium", "high", "critical"]
 AlarmKind = Literal["high", "low"]
-About = Literal["", "rate", "no-data", "flat", "expression"]
-"""What of a metric an alarm is about: '' its value, or its change per second, its silence, its standing still."""
+About = Literal["", "rate", "no-data", "flat", "expression", "anomaly"]
+"""What of a metric an alarm is about: '' its value, or its change per second, its silence, its standing still; at the
+hub also its whole course (`anomaly`)."""
 
 Level = Literal["debug", "info", "warning", "error"]
 EscalationReason = Literal["unsure", "audit", "captured", "drift", "invalid", "no-gate", "no-model", "wrong-model"]

@@ -19,7 +19,8 @@ class Limits:
     `lows`/`highs` hold one value for each equal slot of a `cycle`, the UTC day (24 entries: hours) or the week from
     Monday on (168: its hours), and where present take the place of `low`/`high`. Outside of `schedule` (windows of
     the week, see `schedule.stretches`) nothing is judged and a standing alarm ends. `source` says who set them;
-    `fitted_us` when they were learned.
+    `fitted_us` when they were learned: `stale_s` after that they are flagged as stale, and stay in force (P6); 0 is
+    never.
     """
 
     metric: str
@@ -35,12 +36,13 @@ class Limits:
     fitted_us: int = 0
     cycle: Literal["day", "week"] = "day"
     schedule: tuple[str, ...] = ()
+    stale_s: float = 0.0
 
     def __post_init__(self) -> None:
         metric_name(self.metric)
         finite(f"limits of {self.metric}", self.low, self.high, self.deadband, *self.lows, *self.highs)
-        finite(f"delays of {self.metric}", self.on_delay_s, self.off_delay_s)
-        if min(self.deadband, self.on_delay_s, self.off_delay_s) < 0:
+        finite(f"delays of {self.metric}", self.on_delay_s, self.off_delay_s, self.stale_s)
+        if min(self.deadband, self.on_delay_s, self.off_delay_s, self.stale_s) < 0:
             raise ValueError(f"deadband and delays of {self.metric} must not be negative")
         if self.lows and self.highs and len(self.lows) != len(self.highs):
             raise ValueError(f"{self.metric} has {len(self.lows)} lows and {len(self.highs)} highs")
@@ -61,6 +63,10 @@ class Limits:
     def cycle_us(self) -> int:
         """Length of the cycle."""
         return DAY_US if self.cycle == "day" else WEEK_US
+
+    def stale(self, now_us: int) -> bool:
+        """Whether they were learned so long ago that somebody should be told."""
+        return self.stale_s > 0 and now_us - self.fitted_us > self.stale_s * 1e6
 
     def slot(self, index: int) -> Pair:
         """(low, high) of one slot, whatever the schedule says."""
