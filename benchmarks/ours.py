@@ -5,24 +5,29 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import Any
+from functools import partial
 
 import numpy as np
 
 from benchmarks.detectors import Detector
 from benchmarks.series import DAY_US, Floats, Ints, Series, probation
+from cloud_hub.thresholds import budget, scores
 from cloud_hub.thresholds.fit import NotEnough, clean, fit
 from shared.thresholds import Limits
 
 BUDGET = 0.05
 """False alarms a series-day that the default threshold is made for."""
-USUAL = float(np.log10(288 / BUDGET))
+USUAL = budget.threshold(BUDGET / 2, 1, 288.0)
 """One threshold for a whole corpus must name one period: 5 minutes, 288 samples a day."""
 
 
 def ours() -> list[Detector]:
     """What of ours is here."""
-    found = [Detector("limits of the daily fit (device)", 1.0, fitted)]
+    found = [
+        Detector("Tidegate score, DEFAULTS", USUAL, alone, fleet=partial(together, settings=scores.DEFAULTS)),
+        Detector("Tidegate score, TUNED", USUAL, alone, fleet=partial(together, settings=scores.TUNED)),
+        Detector("limits of the daily fit (device)", 1.0, fitted),
+    ]
     if importlib.util.find_spec("cloud_hub.thresholds.bands"):
         found.append(Detector("Tidegate band, z", 4.0, lambda t, v: band(t, v)[2], lambda t, v: band(t, v)[:2]))
     return found
@@ -37,11 +42,14 @@ def columns(series: Sequence[Series]) -> Iterator[tuple[Ints, Floats]]:
         yield t_us[:, n].copy(), values[:, n].copy()
 
 
-def scored(series: Sequence[Series], settings: Any) -> list[Floats]:
-    """`Scores` over all series at once; float[T] for each."""
-    from cloud_hub.thresholds.scores import Scores
+def alone(t_us: Ints, values: Floats) -> Floats:
+    """`Scores` of one series."""
+    return together([Series("alone", t_us, values)], scores.DEFAULTS)[0]
 
-    model = Scores(len(series), settings)
+
+def together(series: Sequence[Series], settings: scores.ScoreSettings) -> list[Floats]:
+    """`Scores` over all series at once; float[T] for each."""
+    model = scores.Scores(len(series), settings)
     found = np.stack([model.step(t_us, values) for t_us, values in columns(series)], axis=1)
     return [found[n, : len(one.values)] for n, one in enumerate(series)]
 

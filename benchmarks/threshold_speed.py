@@ -12,6 +12,7 @@ import numpy as np
 
 from benchmarks.report import Row
 from benchmarks.series import Floats, Ints
+from cloud_hub.thresholds import scores
 from shared.thresholds import JudgeState, Limits, judge
 
 PERIOD_US = 300_000_000
@@ -47,11 +48,7 @@ def models(n: int) -> dict[str, Any]:
         from cloud_hub.thresholds.bands import Bands, BandSettings
 
         found["Tidegate band"] = Bands(n, BandSettings())
-    if importlib.util.find_spec("cloud_hub.thresholds.scores"):
-        from cloud_hub.thresholds import scores
-
-        found["Tidegate score"] = scores.Scores(n, scores.DEFAULTS)
-    return found
+    return found | {"Tidegate score": scores.Scores(n, scores.DEFAULTS)}
 
 
 def rows(n: int, seed: int, steps: int = 60, warm: int = 20) -> list[Row]:
