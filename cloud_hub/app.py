@@ -9,16 +9,18 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from cloud_hub import aws_key, diagnosis, jobs, lockout
+from cloud_hub import aws_key, diagnosis, incidents, jobs, lockout
 from cloud_hub.actions import desk as actions
+from cloud_hub.alarms import desk as alarm_desk
+from cloud_hub.alarms import suppression
 from cloud_hub.api import (
+    alarms,
     audit,
     aws,
     commands,
     configurations,
     devices,
     est,
-    incidents,
     models,
     problems,
     query,
@@ -26,6 +28,7 @@ from cloud_hub.api import (
     tokens,
     twins,
 )
+from cloud_hub.api import incidents as incident_routes
 from cloud_hub.api import jobs as job_routes
 from cloud_hub.api.bells import Bells
 from cloud_hub.api.hub import Hub
@@ -78,6 +81,7 @@ class HubApp:
             "experts": Loop("experts", lambda: self.publish(experts.step()), 1.0),
             "desk": Loop("desk", lambda: self._desk(engine), 1.0),
             "actions": Loop("actions", self._actions, 0.5, linger_s=0.05),
+            "alarms": Loop("alarms", self._alarms, 1.0, linger_s=0.05),
             "rollouts": Loop("rollouts", self._rollouts, 1.0, linger_s=0.05),
             "jobs": Loop("jobs", self._jobs, 1.0),
             "configurations": Loop("configurations", self._configurations, 1.0, linger_s=0.05),
@@ -140,6 +144,17 @@ class HubApp:
             messages = actions.step(session, now_us(), self.settings.actions)
         self.publish(messages)
 
+    def _alarms(self) -> None:
+        """What time has changed: alarms that are suppressed no more come back, and somebody is called."""
+        with self.db.read() as session:
+            if not suppression.changes(session, now_us()):
+                return
+        with self.db.write() as session:
+            rows = incidents.resume(session, now_us())
+            words = [alarm_desk.word(row, now_us(), who="hub") for row in rows]
+        self.publish(words)
+        self.ring("desk")
+
     def _rollouts(self) -> None:
         with self.db.read() as session:
             if not rollout.due(session):
@@ -189,7 +204,20 @@ def web(lifespan: Any = None) -> FastAPI:
     """The routes alone; `openapi.json` is made from this without a database."""
     app = FastAPI(title="Tidegate hub", version=VERSION, lifespan=lifespan, docs_url=None, redoc_url=None)
     problems.install(app)
-    rooms = (devices, commands, tags, query, twins, incidents, models, job_routes, configurations, tokens, audit)
+    rooms = (
+        devices,
+        commands,
+        tags,
+        query,
+        twins,
+        alarms,
+        incident_routes,
+        models,
+        job_routes,
+        configurations,
+        tokens,
+        audit,
+    )
     for router in (*(room.router for room in rooms), configurations.owners_router):
         app.include_router(router)
     app.include_router(est.router)
