@@ -93,7 +93,7 @@ def _print(rows: list[dict[str, Any]], as_json: bool) -> int:
 def _line(row: dict[str, Any]) -> str:
     about = f" {row['about']}" if row["about"] else ""
     what = f"{row['metric']}{about} {row['kind']} {row['value']:g} (limit {row['limit']:g})"
-    who = f"  by {row['acked_by']}" if row["acked_by"] else ""
+    who = f" by {row['acked_by']}" if row["acked_by"] else ""
     more = "".join(f"  {text}" for text in (row["verdict"], row["comment"]) if text)
     when = f"{row['id']}  {shown(row['raised_us'])}  {row['priority']:8}"
     return clean(f"{when}  {row['device']}  {what}  {row['life']}{who}{more}")
