@@ -10,16 +10,18 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from cloud_hub import aws_key, diagnosis, jobs, lockout
+from cloud_hub import aws_key, diagnosis, incidents, jobs, lockout
 from cloud_hub.actions import desk as actions
+from cloud_hub.alarms import desk as alarm_desk
+from cloud_hub.alarms import suppression
 from cloud_hub.api import (
+    alarms,
     audit,
     aws,
     commands,
     configurations,
     devices,
     est,
-    incidents,
     learnings,
     models,
     notifications,
@@ -29,6 +31,7 @@ from cloud_hub.api import (
     tokens,
     twins,
 )
+from cloud_hub.api import incidents as incident_routes
 from cloud_hub.api import jobs as job_routes
 from cloud_hub.api.bells import Bells
 from cloud_hub.api.hub import Hub
@@ -86,6 +89,7 @@ class HubApp:
             "experts": Loop("experts", lambda: self.publish(experts.step()), 1.0),
             "desk": Loop("desk", lambda: self._desk(engine), 1.0),
             "actions": Loop("actions", self._actions, 0.5, linger_s=0.05),
+            "alarms": Loop("alarms", self._alarms, 1.0, linger_s=0.05),
             "rollouts": Loop("rollouts", self._rollouts, 1.0, linger_s=0.05),
             "refit": Loop("refit", self._refit, 5.0),
             "jobs": Loop("jobs", self._jobs, 1.0),
@@ -155,6 +159,17 @@ class HubApp:
             messages = actions.step(session, now_us(), self.settings.actions)
         self.publish(messages)
 
+    def _alarms(self) -> None:
+        """What time has changed: alarms that are suppressed no more come back, and somebody is called."""
+        with self.db.read() as session:
+            if not suppression.changes(session, now_us()):
+                return
+        with self.db.write() as session:
+            rows = incidents.resume(session, now_us())
+            words = [alarm_desk.word(row, now_us(), who="hub") for row in rows]
+        self.publish(words)
+        self.ring("desk")
+
     def _rollouts(self) -> None:
         with self.db.read() as session:
             if not rollout.due(session):
@@ -214,8 +229,8 @@ def web(lifespan: Any = None) -> FastAPI:
     app = FastAPI(title="Tidegate hub", version=VERSION, lifespan=lifespan, docs_url=None, redoc_url=None)
     problems.install(app)
     rooms = (
-        devices, commands, tags, query, twins, incidents, notifications, models, learnings, job_routes, configurations,
-        tokens, audit,
+        devices, commands, tags, query, twins, alarms, incident_routes, notifications, models, learnings, job_routes,
+        configurations, tokens, audit,
     )  # fmt: skip
     for router in (*(room.router for room in rooms), configurations.owners_router):
         app.include_router(router)

@@ -123,6 +123,7 @@ class AlarmRow(SQLModel, table=True):
     __tablename__ = "alarms"
     __table_args__ = (
         Index("alarms_by_device", "device", "raised_us"), Index("alarms_by_time", "received_us"),
+        Index("alarms_suppressed", "suppressed", "state"),
     )  # fmt: skip
     id: str = Field(primary_key=True)
     device: str
@@ -346,6 +347,7 @@ class Incident(SQLModel, table=True):
     """
 
     __tablename__ = "incidents"
+    __table_args__ = (Index("incidents_by_time", "opened_us"),)
     id: str = Field(primary_key=True)
     device: str = Field(index=True)
     subject: str

@@ -35,7 +35,7 @@ from edge_agent.twinlink import TwinLink
 from shared import PROTOCOL, VERSION
 from shared.codec import decode, from_plain, plain
 from shared.errors import ConfigError
-from shared.messages import Birth, EscalationAnswer, Event, Level
+from shared.messages import AlarmLife, Birth, EscalationAnswer, Event, Level
 from shared.mqtt import Inbound
 from shared.profile import DeviceProfile
 from shared.thresholds import JudgeState
@@ -200,6 +200,9 @@ class Agent:
             answer = decode(EscalationAnswer, inbound.payload, inbound.topic)
             for model in self._models:
                 model.answered(answer)
+        elif rest == "alarms/life":  # for who reads the log on site
+            word = decode(AlarmLife, inbound.payload, inbound.topic)
+            log.info(f"alarm.{word.life}", extra={"fields": {"alarm": word.id, "metric": word.metric, "who": word.who}})
         else:
             log.warning("wire.unknown_topic", extra={"fields": {"topic": inbound.topic}})
 

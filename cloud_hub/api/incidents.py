@@ -1,8 +1,6 @@
-"""/api/v1/alarms, /incidents and /actions: from what crossed a limit to what was done about it."""
+"""/api/v1/incidents and /actions: from what crossed a limit to what was done about it."""
 
 from __future__ import annotations
-
-from typing import Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict
@@ -30,24 +28,6 @@ class DecisionBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     approve: bool
-
-
-@router.get("/alarms")
-def alarms(
-    hub: TheHub, caller: Reader, device: str = "", state: Literal["", "raised", "cleared"] = "", limit: int = 200
-) -> list[AlarmRow]:
-    """The newest alarms first."""
-    query = (
-        select(AlarmRow)
-        .order_by(col(AlarmRow.received_us).desc(), col(AlarmRow.id).desc())
-        .limit(min(max(limit, 1), 1000))
-    )
-    if device:
-        query = query.where(AlarmRow.device == device)
-    if state:
-        query = query.where(AlarmRow.state == state)
-    with hub.db.read(scope=caller.scope) as session:
-        return list(session.exec(scopes.only(session, query, col(AlarmRow.device))))
 
 
 @router.get("/incidents")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloud_hub.cli import Commands, clean
-from cloud_hub.cli.command import seconds
+from cloud_hub.cli.times import seconds
 from cloud_hub.cli.remote import EXIT_FAILED, EXIT_NO_ANSWER, EXIT_USAGE, RemoteError
 
 if TYPE_CHECKING:

@@ -200,10 +200,12 @@ def _alarms() -> None:
         batch_op.add_column(sa.Column("acked_us", sa.BigInteger(), nullable=True))
         batch_op.add_column(sa.Column("verdict_us", sa.BigInteger(), nullable=True))
         batch_op.create_index("alarms_by_time", ["received_us"], unique=False)
+        batch_op.create_index("alarms_suppressed", ["suppressed", "state"], unique=False)
 
     with op.batch_alter_table("incidents", schema=None) as batch_op:
         batch_op.add_column(sa.Column("page", sa.String(), nullable=False, server_default=""))
         batch_op.create_index("ix_incidents_page", ["page"], unique=False)
+        batch_op.create_index("incidents_by_time", ["opened_us"], unique=False)
 
     op.create_table(
         "suppressions",
@@ -411,10 +413,12 @@ def downgrade() -> None:
     op.drop_index("suppressions_by_end", "suppressions")
     op.drop_table("suppressions")
     with op.batch_alter_table("incidents", schema=None) as batch_op:
+        batch_op.drop_index("incidents_by_time")
         batch_op.drop_index("ix_incidents_page")
         batch_op.drop_column("page")
 
     with op.batch_alter_table("alarms", schema=None) as batch_op:
+        batch_op.drop_index("alarms_suppressed")
         batch_op.drop_index("alarms_by_time")
         for name in ("verdict_us", "acked_us", "suppressed", "verdict_by", "verdict", "comment", "acked_by", "about"):
             batch_op.drop_column(name)
