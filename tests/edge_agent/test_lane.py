@@ -53,7 +53,7 @@ def test_it_shrinks_to_one_row_while_acknowledgements_take_ever_longer_and_grows
 
 @pytest.mark.parametrize("devices", [100, 1000])
 def test_a_fleet_that_returns_does_not_fill_the_brokers_queue(devices: int) -> None:
-    """All pour a backlog into one hub that takes 100 rows a second; what waits in between stays far from all windows."""
+    """All pour a backlog into one hub that takes 100 rows a second; what waits stays far from all windows."""
     lanes = [Lane(5.0, last=40) for _ in range(devices)]
     queue: list[tuple[int, int]] = []
     longest, now = 0, 0.0
