@@ -223,7 +223,9 @@ class Figures:
         """Wait for every device and tell how long it took, or how many did not get there."""
         began = time.monotonic()
         left = await fleet.until(done, patience_s)
-        self.tell(method, "devices that did not get there", left, f"in {patience_s:.0f} s") if left else None
+        if left:
+            self.tell(method, "devices that did not get there", left, f"in {patience_s:.0f} s")
+            self.tell(method, "of them with rows that wait", sum(bool(one.waiting) for one in fleet.devices), "devices")
         self.tell(method, "gave up after" if left else "time to convergence", time.monotonic() - began, "s")
         return not left
 

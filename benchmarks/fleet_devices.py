@@ -211,7 +211,7 @@ class Device:
             self.session.beaten(decode(Heartbeat, payload, topic), now)
         elif rest.startswith("shadow"):
             self._twin.received(rest, Inbound(topic=topic, payload=payload, traceparent="", acknowledge=lambda: None))
-            if rest == "shadow/update/accepted":
+            if rest in {"shadow/update/accepted", "shadow/get/accepted"}:
                 body = decode(dict[str, Any], payload, topic)
                 self.reported = (body["state"].get("reported") or {}).get("settings", self.reported)
         self.pump()
