@@ -23,6 +23,7 @@ from cloud_hub.api import (
     models,
     notifications,
     problems,
+    prometheus,
     query,
     tags,
     tokens,
@@ -204,6 +205,7 @@ def web(lifespan: Any = None) -> FastAPI:
     for router in (*(room.router for room in rooms), configurations.owners_router):
         app.include_router(router)
     app.include_router(est.router)
+    app.include_router(prometheus.router)
     aws.install(app)
 
     @app.get("/healthz", tags=["health"])

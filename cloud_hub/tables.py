@@ -490,6 +490,23 @@ class CertificateRow(SQLModel, table=True):
     revoked_us: int | None = _big(default=None)
 
 
+class PrometheusSeries(SQLModel, table=True):
+    """A series that came by remote write, and the device and metric that it was given.
+
+    `digest` is of sender and labels; `host` is where it comes from, by its labels.
+    """
+
+    __tablename__ = "prometheus_series"
+    __table_args__ = (UniqueConstraint("device", "metric"), Index("prometheus_series_by_host", "sender", "host"))
+    digest: str = Field(primary_key=True)
+    sender: str
+    host: str
+    device: str
+    metric: str
+    labels: dict[str, Any] = _object()
+    first_us: int = _big()
+
+
 class Notification(SQLModel, table=True):
     """What one channel was told, or is still to be told, about one page (the id of its first incident).
 

@@ -189,6 +189,19 @@ def _notifications() -> None:
     )
     op.create_index("notifications_due", "notifications", ["channel", "due_us"], unique=False)
     op.create_index("ix_notifications_page", "notifications", ["page"], unique=False)
+    op.create_table(
+        "prometheus_series",
+        sa.Column("digest", sa.String(), nullable=False),
+        sa.Column("sender", sa.String(), nullable=False),
+        sa.Column("host", sa.String(), nullable=False),
+        sa.Column("device", sa.String(), nullable=False),
+        sa.Column("metric", sa.String(), nullable=False),
+        sa.Column("labels", JSON, nullable=False),
+        sa.Column("first_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("digest"),
+        sa.UniqueConstraint("device", "metric"),
+    )
+    op.create_index("prometheus_series_by_host", "prometheus_series", ["sender", "host"], unique=False)
 
 
 def _alarms() -> None:
@@ -264,6 +277,8 @@ WRITABLE = {
 
 
 def downgrade() -> None:
+    op.drop_index("prometheus_series_by_host", table_name="prometheus_series")
+    op.drop_table("prometheus_series")
     op.drop_index("ix_notifications_page", table_name="notifications")
     op.drop_index("notifications_due", table_name="notifications")
     op.drop_table("notifications")
