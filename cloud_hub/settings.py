@@ -163,9 +163,11 @@ class Oidc(_Table):
 
 
 class Retention(_Table):
-    """Days that rows are kept; 0: for ever."""
+    """Days that rows are kept; 0: for ever. Samples, then their minutes, then their hours; days are kept for ever."""
 
-    telemetry_days: float = Field(default=0.0, ge=0)
+    telemetry_days: float = Field(default=7.0, ge=0)
+    minutes_days: float = Field(default=30.0, ge=0)
+    hours_days: float = Field(default=365.0, ge=0)
     events_days: float = Field(default=0.0, ge=0)
     escalations_days: float = Field(default=0.0, ge=0)
     history_days: float = Field(default=0.0, ge=0)

@@ -378,20 +378,31 @@ class Action(SQLModel, table=True):
 
 
 class Rollout(SQLModel, table=True):
-    """A set of limits pushed to canary devices, with what was desired before, until it is confirmed or taken back."""
+    """Limits pushed to canary devices, then to the rest, until it is confirmed or taken back.
+
+    By hand: `wanted` for all `devices` in one stage. Of a `learning`: each device its own, in two stages.
+    `stage_us` is the latest push of the stage, `watch_us` since when enough of its devices have it in force.
+    """
 
     __tablename__ = "rollouts"
     id: str = Field(primary_key=True)
     devices: list[str] = _list()
     wanted: list[dict[str, Any]] = _list()
-    previous: dict[str, Any] = _object()
     started_us: int = _big()
     watch_s: float
     max_alarms: int
-    state: str = "watching"
+    state: str = Field(default="watching", index=True)
     reason: str = ""
     ended_us: int | None = _big(default=None)
     traceparent: str = ""
+    learning: str = ""
+    canaries: int = 0
+    max_false: int | None = None
+    stage: int = 0
+    stage_us: int = _big(default=0)
+    watch_us: int | None = _big(default=None)
+    backtest: dict[str, Any] = _object()
+    override: str = ""
 
 
 class ScaleStep(SQLModel, table=True):
@@ -507,6 +518,55 @@ class PrometheusSeries(SQLModel, table=True):
     first_us: int = _big()
 
 
+class RollupDue(SQLModel, table=True):
+    """An hour of a device whose samples changed since its rollups were made; `changes` counts how often."""
+
+    __tablename__ = "rollup_due"
+    __table_args__ = {"sqlite_with_rowid": False}
+    device: str = Field(primary_key=True)
+    t_us: int = _big(primary_key=True)
+    changes: int = _big(default=1)
+
+
+class Rollup(SQLModel, table=True):
+    """Count, lowest, highest and mean of each bucket of `step_s` seconds, packed (rollups/buckets.py).
+
+    A row holds the minutes of an hour, the hours of a day, or one day, from `t_us` on.
+    """
+
+    __tablename__ = "rollups"
+    __table_args__ = {"sqlite_with_rowid": False}
+    step_s: int = Field(primary_key=True)
+    device: str = Field(primary_key=True)
+    metric: str = Field(primary_key=True)
+    t_us: int = _big(primary_key=True)
+    buckets: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+
+
+class SketchRow(SQLModel, table=True):
+    """The distribution of one hour or day of a series (rollups/sketches.py)."""
+
+    __tablename__ = "sketches"
+    __table_args__ = {"sqlite_with_rowid": False}
+    step_s: int = Field(primary_key=True)
+    device: str = Field(primary_key=True)
+    metric: str = Field(primary_key=True)
+    t_us: int = _big(primary_key=True)
+    sketch: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+
+
+class KeptFrom(SQLModel, table=True):
+    """From when on all samples, minutes and hours of a series are kept: what is older went, and came into the next."""
+
+    __tablename__ = "kept_from"
+    __table_args__ = {"sqlite_with_rowid": False}
+    device: str = Field(primary_key=True)
+    metric: str = Field(primary_key=True)
+    raw_us: int = _big(default=0)
+    minute_us: int = _big(default=0)
+    hour_us: int = _big(default=0)
+
+
 class Notification(SQLModel, table=True):
     """What one channel was told, or is still to be told, about one page (the id of its first incident).
 
@@ -529,3 +589,107 @@ class Notification(SQLModel, table=True):
     told_us: int | None = _big(default=None)
     tries: int = 0
     error: str = ""
+
+
+class RolloutDevice(SQLModel, table=True):
+    """What a rollout did to one device: waiting, pushed, verified, refused, left (alone), restored or kept.
+
+    `previous` is desired `limits` as it was, None for none; `pushed` is what took its place, in `version`.
+    """
+
+    __tablename__ = "rollout_devices"
+    __table_args__ = (
+        Index("rollout_devices_by_state", "rollout", "state"), Index("rollout_devices_by_device", "device"),
+        {"sqlite_with_rowid": False},
+    )  # fmt: skip
+    rollout: str = Field(primary_key=True)
+    device: str = Field(primary_key=True)
+    stage: int = 0
+    state: str = "waiting"
+    reason: str = ""
+    version: int = _big(default=0)
+    previous: list[Any] | dict[str, Any] | None = Field(default=None, sa_column=Column(_JSON))
+    pushed: list[Any] | dict[str, Any] | None = Field(default=None, sa_column=Column(_JSON))
+    t_us: int = _big(default=0)
+
+
+class Learning(SQLModel, table=True):
+    """Series whose limits this hub learns. `target` finds the devices, `terms` say how.
+
+    `due_us` is when the next refit begins; `refit` is how far the one under way is: its time and its last device.
+    """
+
+    __tablename__ = "learnings"
+    id: str = Field(primary_key=True)
+    target: str
+    terms: dict[str, Any] = _object()
+    who: str
+    created_us: int = _big()
+    scope: list[str] | None = Field(default=None, sa_column=Column(_JSON))
+    due_us: int = _big(default=0)
+    refit: dict[str, Any] | None = Field(default=None, sa_column=Column(_JSON))
+    reason: str = ""
+
+
+class LearnedSeries(SQLModel, table=True):
+    """One series of a learning: `limits` as fitted last, `pushed` as put into the twin, `before` that.
+
+    `factor` widens (above 1) or tightens what was fitted, by operators' verdicts. `trial` is its backtest. A learned
+    limit stands on the device since `pushed_us`.
+    """
+
+    __tablename__ = "learned_series"
+    __table_args__ = (Index("learned_series_by_device", "device", "metric"), {"sqlite_with_rowid": False})
+    learning: str = Field(primary_key=True)
+    device: str = Field(primary_key=True)
+    metric: str = Field(primary_key=True)
+    limits: dict[str, Any] | None = Field(default=None, sa_column=Column(_JSON))
+    pushed: dict[str, Any] | None = Field(default=None, sa_column=Column(_JSON))
+    before: dict[str, Any] | None = Field(default=None, sa_column=Column(_JSON))
+    trial: dict[str, Any] | None = Field(default=None, sa_column=Column(_JSON))
+    factor: float = 1.0
+    reason: str = ""
+    fitted_us: int = _big(default=0)
+    pushed_us: int | None = _big(default=None)
+
+
+class LearnedState(SQLModel, table=True):
+    """The live model of a group of a learning's series: packed, with the version of its form.
+
+    `series` are [device, metric, up to which time it was judged, id of the alarm that stands].
+    """
+
+    __tablename__ = "learned_states"
+    learning: str = Field(primary_key=True)
+    number: int = Field(primary_key=True)
+    form: str
+    series: list[Any] = _list()
+    state: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    t_us: int = _big()
+
+
+class Trouble(SQLModel, table=True):
+    """What a person says was trouble on a series, both ends included; an alarm should have told."""
+
+    __tablename__ = "troubles"
+    __table_args__ = (Index("troubles_by_series", "device", "metric", "start_us"),)
+    id: str = Field(primary_key=True)
+    device: str
+    metric: str
+    start_us: int = _big()
+    end_us: int = _big()
+    note: str = ""
+    who: str
+    t_us: int = _big()
+
+
+class LimitFile(SQLModel, table=True):
+    """A device's set of limits that is too large for its twin. `name` is not to be guessed: who knows it may read."""
+
+    __tablename__ = "limit_files"
+    __table_args__ = (Index("limit_files_by_device", "device", "t_us"),)
+    name: str = Field(primary_key=True)
+    device: str
+    digest: str
+    body: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    t_us: int = _big()

@@ -24,7 +24,7 @@ from cloud_hub import settings as hub_settings
 from cloud_hub.app import web
 from edge_agent import __main__ as edge_main
 from edge_agent import config as edge_config
-from shared.thresholds import Limits
+from shared.thresholds import Expression, Flat, Limits, NoData, Rate
 from shared.topics import TABLE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -84,7 +84,10 @@ def edge_keys() -> set[str]:
     }  # fmt: skip
     keys = {f"{name}.{key}" for name, kind in tables.items() for key in fields(kind)}
     keys |= {f"limits.{key}" for key in Limits.__dataclass_fields__} | {"hard_limits.metric"}
-    assert set(fields(edge_config.Config)) == {name for name in tables if "." not in name} | {"limits", "hard_limits"}
+    for name, kind in {"rates": Rate, "no_data": NoData, "flat": Flat, "expressions": Expression}.items():
+        keys |= {f"watches.{name}.{key}" for key in kind.__dataclass_fields__}
+    rules = {"limits", "hard_limits", "watches", "hard_watches"}
+    assert set(fields(edge_config.Config)) == {name for name in tables if "." not in name} | rules
     return keys - {"link.tls", "collectors.options"}
 
 
