@@ -1,17 +1,18 @@
-"""What would these limits have done? Replays history through the very judge that devices run. Pure."""
+"""What would these limits have done? Replays history through the judge that devices run (see `batch`). Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy.typing as npt
 
-from cloud_hub.thresholds.fit import STANDARD, FitSettings, NotEnough, clean, fit
+from cloud_hub.thresholds.batch import Step, history
+from cloud_hub.thresholds.fit import STANDARD, FitSettings, Floats, Ints, NotEnough, clean, fit
 from shared.messages import AlarmKind
-from shared.thresholds import DAY_US, JudgeState, Limits, judge
+from shared.thresholds import DAY_US, JudgeState, Limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +56,7 @@ class Comparison:
 def replay(limits: Limits, t_us: npt.NDArray[Any], values: npt.NDArray[Any]) -> list[Episode]:
     """Episodes that `limits` would have made of `values` at `t_us` (any order; see `fit.clean`)."""
     times, points = clean(t_us, values)
-    return _episodes((limits, t, v) for t, v in zip(times.tolist(), points.tolist(), strict=True))
+    return _episodes(history(limits, times, points)[1], times, points)
 
 
 def rolling(
@@ -80,21 +81,20 @@ def rolling(
     if not times.size:
         return []
 
-    def judged() -> Iterator[tuple[Limits, int, float]]:
-        limits: Limits | None = None
-        start = int(times[0]) + int(train_days * DAY_US)
-        while start <= times[-1]:
-            end = start + int(refit_days * DAY_US)
-            past = slice(times.searchsorted(start - int(keep_days * DAY_US)), times.searchsorted(start))
-            with suppress(NotEnough):
-                limits = fit(metric, times[past], points[past], now_us=start, settings=settings)
-            ahead = slice(times.searchsorted(start), times.searchsorted(end))
-            if limits is not None:
-                for t, v in zip(times[ahead].tolist(), points[ahead].tolist(), strict=True):
-                    yield limits, t, v
-            start = end
-
-    return _episodes(judged())
+    limits: Limits | None = None
+    state, steps = JudgeState(), list[Step]()
+    start = int(times[0]) + int(train_days * DAY_US)
+    while start <= times[-1]:
+        end = start + int(refit_days * DAY_US)
+        first, last = (int(times.searchsorted(t)) for t in (start, end))
+        past = slice(times.searchsorted(start - int(keep_days * DAY_US)), first)
+        with suppress(NotEnough):
+            limits = fit(metric, times[past], points[past], now_us=start, settings=settings)
+        if limits is not None:
+            state, found = history(limits, times[first:last], points[first:last], state)
+            steps += [(first + index, transition) for index, transition in found]
+        start = end
+    return _episodes(steps, times, points)
 
 
 def score(episodes: Sequence[Episode], windows: Sequence[Window], from_us: int) -> Score:
@@ -138,18 +138,23 @@ def compare(
     )
 
 
-def _episodes(steps: Iterable[tuple[Limits, int, float]]) -> list[Episode]:
-    state = JudgeState()
+def _episodes(steps: Iterable[Step], times: Ints, points: Floats) -> list[Episode]:
+    """Raised and cleared come in turn; the last may stand."""
     done: list[Episode] = []
-    standing: Episode | None = None
-    for limits, t, value in steps:
-        state, transition = judge(limits, state, t, value)
-        if transition is not None and transition.state == "raised":
-            standing = Episode(start_us=t, end_us=None, kind=transition.kind, peak=value)
-        elif transition is not None and standing is not None:
-            done.append(replace(standing, end_us=t))
-            standing = None
-        elif standing is not None:
-            worst = max if standing.kind == "high" else min
-            standing = replace(standing, peak=worst(standing.peak, value))
-    return done if standing is None else [*done, standing]
+    begun: Step | None = None
+    for step in steps:
+        if begun is not None:
+            done.append(_episode(begun, step[0], times, points))
+        begun = step if begun is None else None
+    return done if begun is None else [*done, _episode(begun, None, times, points)]
+
+
+def _episode(begun: Step, end: int | None, times: Ints, points: Floats) -> Episode:
+    start, transition = begun
+    standing = points[start:end]
+    return Episode(
+        start_us=int(times[start]),
+        end_us=None if end is None else int(times[end]),
+        kind=transition.kind,
+        peak=float(standing.max() if transition.kind == "high" else standing.min()),
+    )
