@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -22,6 +23,7 @@ from cloud_hub.api import (
     incidents,
     learnings,
     models,
+    notifications,
     problems,
     query,
     tags,
@@ -45,8 +47,11 @@ from cloud_hub.glm.engines import Engine
 from cloud_hub.ingest.listener import Listener
 from cloud_hub.lockout import Lockout
 from cloud_hub.loops import Loop
+from cloud_hub.notify.kinds import open_sender
+from cloud_hub.notify.outgoing import Channel
 from cloud_hub.oidc import Oidc
 from cloud_hub.retention import Sweep
+from cloud_hub.rollups.roller import Roller
 from cloud_hub.settings import Settings
 from cloud_hub.thresholds import refit, rollout
 from cloud_hub.thresholds.watch import Watch
@@ -58,7 +63,8 @@ log = logging.getLogger(__name__)
 
 WATCH_S = 10.0
 """Between two looks at new telemetry of the series that are watched."""
-
+ROLLUPS_S = 60.0
+"""Between two looks for hours that are over and must be rolled up."""
 RETENTION_S = 600.0
 """Between two looks for rows that have become old."""
 
@@ -71,7 +77,7 @@ class HubApp:
         aws_key.read(settings.aws_key_path)
         self._oidc = Oidc(settings.oidc) if settings.oidc else None
         self.db = Database(settings.database_url)
-        sign = _signing(settings)
+        sign = signing(settings)
         self._listener = Listener(settings.mqtt, self.db, settings.twins, self.ring, self.changed, sign)
         self._announcer = Announcer(settings)
         self._bells = Bells()
@@ -91,9 +97,15 @@ class HubApp:
             "jobs": Loop("jobs", self._jobs, 1.0),
             "configurations": Loop("configurations", self._configurations, 1.0, linger_s=0.05),
         }
+        roller = Roller(self.db)
+        self._loops["rollups"] = Loop("rollups", lambda: self._roll(roller), ROLLUPS_S, linger_s=0.05)
         if any(settings.retention.model_dump().values()):
             sweep = Sweep(self.db, settings.retention)
             self._loops["retention"] = Loop("retention", lambda: self._sweep(sweep), RETENTION_S, linger_s=0.05)
+        for name, channel in settings.notify.items():
+            sender = open_sender(name, channel, settings.name)
+            told = Channel(self.db, name, channel, sender, random.SystemRandom().random)
+            self._loops[f"notify-{name}"] = Loop(f"notify-{name}", told.step, 1.0)
         scaler = _scaler(settings)
         if scaler is not None:
             self._loops["autoscale"] = Loop("autoscale", Autoscaler(self.db, scaler, settings.autoscale).step, 2.0)
@@ -184,6 +196,10 @@ class HubApp:
         if sweep.step(now_us()) is not None:  # one batch at a time, so that others get the database in between
             self.ring("retention")
 
+    def _roll(self, roller: Roller) -> None:
+        if roller.step(now_us()):
+            self.ring("rollups")
+
     # -- REST --------------------------------------------------------------------------------------
 
     def rest(self) -> FastAPI:
@@ -211,19 +227,9 @@ def web(lifespan: Any = None) -> FastAPI:
     app = FastAPI(title="Tidegate hub", version=VERSION, lifespan=lifespan, docs_url=None, redoc_url=None)
     problems.install(app)
     rooms = (
-        devices,
-        commands,
-        tags,
-        query,
-        twins,
-        incidents,
-        models,
-        learnings,
-        job_routes,
-        configurations,
-        tokens,
-        audit,
-    )
+        devices, commands, tags, query, twins, incidents, notifications, models, learnings, job_routes, configurations,
+        tokens, audit,
+    )  # fmt: skip
     for router in (*(room.router for room in rooms), configurations.owners_router):
         app.include_router(router)
     app.include_router(est.router)
@@ -238,10 +244,17 @@ def web(lifespan: Any = None) -> FastAPI:
     return app
 
 
-def _signing(settings: Settings) -> Callable[[bytes], bytes] | None:
-    """With a CA, the hub signs its commands."""
+def signing(settings: Settings) -> Callable[[bytes], bytes | None]:
+    """With a CA, the hub signs its commands: from the start, or from the moment on that the CA is made."""
     folder = CaFolder(settings.state_dir)
-    return folder.open_signing().sign if folder.exists else None
+    keys = [folder.open_signing()] if folder.exists else []
+
+    def sign(message: bytes) -> bytes | None:
+        if not keys and folder.exists:
+            keys.append(folder.open_signing())
+        return keys[0].sign(message) if keys else None
+
+    return sign
 
 
 def _experts(settings: Settings) -> dict[str, Expert]:

@@ -501,6 +501,79 @@ class CertificateRow(SQLModel, table=True):
     revoked_us: int | None = _big(default=None)
 
 
+class RollupDue(SQLModel, table=True):
+    """An hour of a device whose samples changed since its rollups were made; `changes` counts how often."""
+
+    __tablename__ = "rollup_due"
+    __table_args__ = {"sqlite_with_rowid": False}
+    device: str = Field(primary_key=True)
+    t_us: int = _big(primary_key=True)
+    changes: int = _big(default=1)
+
+
+class Rollup(SQLModel, table=True):
+    """Count, lowest, highest and mean of each bucket of `step_s` seconds, packed (rollups/buckets.py).
+
+    A row holds the minutes of an hour, the hours of a day, or one day, from `t_us` on.
+    """
+
+    __tablename__ = "rollups"
+    __table_args__ = {"sqlite_with_rowid": False}
+    step_s: int = Field(primary_key=True)
+    device: str = Field(primary_key=True)
+    metric: str = Field(primary_key=True)
+    t_us: int = _big(primary_key=True)
+    buckets: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+
+
+class SketchRow(SQLModel, table=True):
+    """The distribution of one hour or day of a series (rollups/sketches.py)."""
+
+    __tablename__ = "sketches"
+    __table_args__ = {"sqlite_with_rowid": False}
+    step_s: int = Field(primary_key=True)
+    device: str = Field(primary_key=True)
+    metric: str = Field(primary_key=True)
+    t_us: int = _big(primary_key=True)
+    sketch: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+
+
+class KeptFrom(SQLModel, table=True):
+    """From when on all samples, minutes and hours of a series are kept: what is older went, and came into the next."""
+
+    __tablename__ = "kept_from"
+    __table_args__ = {"sqlite_with_rowid": False}
+    device: str = Field(primary_key=True)
+    metric: str = Field(primary_key=True)
+    raw_us: int = _big(default=0)
+    minute_us: int = _big(default=0)
+    hour_us: int = _big(default=0)
+
+
+class Notification(SQLModel, table=True):
+    """What one channel was told, or is still to be told, about one page (the id of its first incident).
+
+    `wanted` and `told` are open, resolved or ''; `due_us` is when to try next, None when nothing is to be done;
+    `since_us` when the wish arose that waits; `state` is waiting, told, closed or given-up.
+    """
+
+    __tablename__ = "notifications"
+    __table_args__ = (UniqueConstraint("channel", "page"), Index("notifications_due", "channel", "due_us"))
+    id: str = Field(primary_key=True)
+    channel: str
+    page: str = Field(index=True)
+    device: str
+    state: str = "waiting"
+    wanted: str = "open"
+    told: str = ""
+    told_priority: str = ""
+    due_us: int | None = _big(default=None)
+    since_us: int = _big()
+    told_us: int | None = _big(default=None)
+    tries: int = 0
+    error: str = ""
+
+
 class RolloutDevice(SQLModel, table=True):
     """What a rollout did to one device: waiting, pushed, verified, refused, left (alone), restored or kept.
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 import shared.errors
 from cloud_hub import __main__ as hub_main
+from cloud_hub import channels
 from cloud_hub import settings as hub_settings
 from cloud_hub.app import web
 from edge_agent import __main__ as edge_main
@@ -122,6 +123,17 @@ def test_every_key_of_the_hub_is_on_the_page_and_no_other() -> None:
 @pytest.mark.parametrize("kind", sorted(options()))
 def test_every_option_of_a_plug_in_is_under_its_heading(kind: str) -> None:
     assert keys_in(section(page("configuration.md"), kind)) == options()[kind]
+
+
+def channel_keys(kind: type[channels.Common]) -> set[str]:
+    return set(kind.model_fields) - set(channels.Common.model_fields)
+
+
+@pytest.mark.parametrize("kind", get_args(channels.Channel), ids=lambda kind: kind.__name__)
+def test_every_key_of_a_channel_is_under_its_heading(kind: type[channels.Common]) -> None:
+    (name,) = get_args(kind.model_fields["kind"].annotation)
+    assert keys_in(section(page("configuration.md"), name)) == channel_keys(kind)
+    assert keys_in(section(page("configuration.md"), "Channels")) == set(channels.Common.model_fields)
 
 
 def test_every_profile_is_named() -> None:

@@ -18,9 +18,10 @@ from fastapi import FastAPI
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from simulators.births import born
 from simulators.postgres import postgres
 
-from cloud_hub import audit, commands, fleet, incidents, jobs, telemetry, tokens, twins
+from cloud_hub import audit, commands, incidents, jobs, telemetry, tokens, twins
 from cloud_hub.actions import desk
 from cloud_hub.api.hub import Hub
 from cloud_hub.app import web
@@ -144,9 +145,9 @@ class World:
             self._fill(session)
 
     def _fill(self, session: Any) -> None:
-        fleet.born(session, Birth(device="press-3", session="s", epoch="e"), NOW)
-        fleet.born(session, Birth(device="gone", session="s", epoch="e"), NOW)
-        fleet.born(session, Birth(device="gone", session="s", epoch="e", state="offline"), NOW)
+        born(session, Birth(device="press-3", session="s", epoch="e"), NOW)
+        born(session, Birth(device="gone", session="s", epoch="e"), NOW)
+        born(session, Birth(device="gone", session="s", epoch="e", state="offline"), NOW)
         marks = Marks(session)
         mark = marks.get(("press-3", "e", "telemetry"))
         samples = [(n, Sample(metric="cpu.load", t_us=NOW + n * SECOND, value=float(n))) for n in range(1, 11)]

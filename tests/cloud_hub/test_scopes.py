@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from simulators.births import born
 from simulators.sites import CANARY, MINE, PLACES, THEIRS, Sites, routes
 from sqlmodel import select
 
@@ -143,7 +144,7 @@ def test_jobs_and_configurations_reach_no_further_than_their_maker(sites: Sites)
 
 def test_what_a_device_claims_changes_no_scope(sites: Sites) -> None:
     with sites.db.write() as session:
-        fleet.born(session, Birth(device=THEIRS, session="t", epoch="e", asset_path="acme/a/hall-2"), now_us())
+        born(session, Birth(device=THEIRS, session="t", epoch="e", asset_path="acme/a/hall-2"), now_us())
     shown = sites.ask("GET", "/api/v1/devices/{device}", THEIRS, sites.whole).json()
     assert (shown["asset_path"], shown["assigned_path"]) == ("acme/a/hall-2", "acme/b")
     assert sites.ask("GET", "/api/v1/devices/{device}", THEIRS, sites.of_a).status_code == 404

@@ -6,6 +6,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from simulators.births import born
+
 from cloud_hub import commands, fleet, incidents, jobs, tags, telemetry, tokens, twins
 from cloud_hub.actions import desk
 from cloud_hub.api.hub import Hub
@@ -16,7 +18,7 @@ from cloud_hub.db import Database
 from cloud_hub.marks import Marks
 from cloud_hub.oidc import Oidc
 from cloud_hub.settings import Settings
-from cloud_hub.tables import Configuration, EscalationRow, Job, LearnedSeries, Learning, Trouble
+from cloud_hub.tables import Configuration, EscalationRow, Job, LearnedSeries, Learning, Notification, Trouble
 from cloud_hub.thresholds import rollout
 from cloud_hub.thresholds.terms import Terms
 from shared.codec import plain
@@ -78,11 +80,8 @@ class Sites:
         Configurator(self.db, lambda messages: None, 32768, 300).step()
 
     def _fill(self, session: Any, device: str, word: str, now: int) -> dict[str, str]:
-        born = Birth(device=device, session="s", epoch="e", profile=word, asset_path="acme/a/hall-2")
-        row = fleet.born(session, born, now)
-        assert row is not None
-        session.flush()
-        tags.change(session, row, {"word": word}, now, who=word)
+        born(session, Birth(device=device, session="s", epoch="e", profile=word, asset_path="acme/a/hall-2"), now)
+        tags.change(session, fleet.device(session, device), {"word": word}, now, who=word)
         for name in ("", "gates"):
             twins.desire(session, device, name, {"a": word}, now, who=word, max_bytes=32768)
             twins.desire(session, device, name, {"b": word}, now, who=word, max_bytes=32768)
@@ -101,6 +100,8 @@ class Sites:
         session.add(EscalationRow(id=f"e-{device}", device=device, model=word, digest="", number=1, reason=word,
                                   label=word, margin=0.1, height=1, width=1, frame=b"x", t_us=now,
                                   received_us=now))  # fmt: skip
+        session.add(Notification(id=f"n-{device}", channel="ops", page=incident.id, device=device, since_us=now,
+                                 error=word))  # fmt: skip
         watched, _ = rollout.start(
             session, [device], [Limits(metric=f"{word}.x", high=1)], now, who=word, watch_s=60, max_alarms=1,
             max_bytes=32768, trace="",

@@ -165,6 +165,31 @@ def upgrade() -> None:
     op.create_index("ix_certificates_device", "certificates", ["device"], unique=False)
     _people()
     _alarms()
+    _rollups()
+    _notifications()
+
+
+def _notifications() -> None:
+    op.create_table(
+        "notifications",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("channel", sa.String(), nullable=False),
+        sa.Column("page", sa.String(), nullable=False),
+        sa.Column("device", sa.String(), nullable=False),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("wanted", sa.String(), nullable=False),
+        sa.Column("told", sa.String(), nullable=False),
+        sa.Column("told_priority", sa.String(), nullable=False),
+        sa.Column("due_us", sa.BigInteger(), nullable=True),
+        sa.Column("since_us", sa.BigInteger(), nullable=False),
+        sa.Column("told_us", sa.BigInteger(), nullable=True),
+        sa.Column("tries", sa.Integer(), nullable=False),
+        sa.Column("error", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("channel", "page"),
+    )
+    op.create_index("notifications_due", "notifications", ["channel", "due_us"], unique=False)
+    op.create_index("ix_notifications_page", "notifications", ["page"], unique=False)
 
 
 def _alarms() -> None:
@@ -312,6 +337,43 @@ def _thresholds_that_learn() -> None:
     op.create_index("limit_files_by_device", "limit_files", ["device", "t_us"], unique=False)
 
 
+def _rollups() -> None:
+    """What is made of telemetry; all hours that have samples already are due."""
+    op.create_table(
+        "rollup_due",
+        sa.Column("device", sa.String(), nullable=False),
+        sa.Column("t_us", sa.BigInteger(), nullable=False),
+        sa.Column("changes", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("device", "t_us"),
+        sqlite_with_rowid=False,
+    )
+    for table, content in (("rollups", "buckets"), ("sketches", "sketch")):
+        op.create_table(
+            table,
+            sa.Column("step_s", sa.Integer(), nullable=False),
+            sa.Column("device", sa.String(), nullable=False),
+            sa.Column("metric", sa.String(), nullable=False),
+            sa.Column("t_us", sa.BigInteger(), nullable=False),
+            sa.Column(content, sa.LargeBinary(), nullable=False),
+            sa.PrimaryKeyConstraint("step_s", "device", "metric", "t_us"),
+            sqlite_with_rowid=False,
+        )
+    op.create_table(
+        "kept_from",
+        sa.Column("device", sa.String(), nullable=False),
+        sa.Column("metric", sa.String(), nullable=False),
+        sa.Column("raw_us", sa.BigInteger(), nullable=False),
+        sa.Column("minute_us", sa.BigInteger(), nullable=False),
+        sa.Column("hour_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("device", "metric"),
+        sqlite_with_rowid=False,
+    )
+    op.execute(
+        "INSERT INTO rollup_due (device, t_us, changes) "
+        "SELECT DISTINCT device, t_us - t_us % 3600000000, 1 FROM telemetry"
+    )
+
+
 REFUSED = "the audit trail is only added to"
 
 APPEND_ONLY = {
@@ -335,6 +397,9 @@ WRITABLE = {
 
 
 def downgrade() -> None:
+    op.drop_index("ix_notifications_page", table_name="notifications")
+    op.drop_index("notifications_due", table_name="notifications")
+    op.drop_table("notifications")
     for table in ("limit_files", "troubles", "learned_states", "learned_series", "learnings", "rollout_devices"):
         op.drop_table(table)
     with op.batch_alter_table("rollouts", schema=None) as batch_op:
@@ -354,6 +419,8 @@ def downgrade() -> None:
         for name in ("verdict_us", "acked_us", "suppressed", "verdict_by", "verdict", "comment", "acked_by", "about"):
             batch_op.drop_column(name)
 
+    for table in ("kept_from", "sketches", "rollups", "rollup_due"):
+        op.drop_table(table)
     op.drop_index("ix_certificates_device", table_name="certificates")
     for table in ("certificates", "claims", "identities"):
         op.drop_table(table)
