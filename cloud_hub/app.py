@@ -168,6 +168,8 @@ class HubApp:
         with self.db.write() as session:
             messages = rollout.step(session, now_us(), self.settings.twins.max_bytes)
         self.publish(messages)
+        if messages:  # some devices at a time, so that others get the database in between
+            self.ring("rollouts")
 
     def _refit(self) -> None:
         if refit.step(self.db, now_us()):  # one page at a time, so that others get the database in between
