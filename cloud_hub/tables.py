@@ -656,16 +656,17 @@ class LearnedSeries(SQLModel, table=True):
 class LearnedState(SQLModel, table=True):
     """The live model of a group of a learning's series: packed, with the version of its form.
 
-    `series` are [device, metric, up to which time it was judged, id of the alarm that stands].
+    `series` are what is remembered of each beside the model; `per_day` is how many samples they bring together.
+    Nothing before `live_us` raises an alarm: it is only learned from.
     """
 
     __tablename__ = "learned_states"
     learning: str = Field(primary_key=True)
     number: int = Field(primary_key=True)
-    form: str
     series: list[Any] = _list()
     state: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
-    t_us: int = _big()
+    per_day: float = 0.0
+    live_us: int = _big()
 
 
 class Trouble(SQLModel, table=True):

@@ -319,10 +319,10 @@ def _thresholds_that_learn() -> None:
         "learned_states",
         sa.Column("learning", sa.String(), nullable=False),
         sa.Column("number", sa.Integer(), nullable=False),
-        sa.Column("form", sa.String(), nullable=False),
         sa.Column("series", JSON, nullable=False),
         sa.Column("state", sa.LargeBinary(), nullable=False),
-        sa.Column("t_us", sa.BigInteger(), nullable=False),
+        sa.Column("per_day", sa.Float(), nullable=False),
+        sa.Column("live_us", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("learning", "number"),
     )
     op.create_table(
