@@ -5,7 +5,22 @@ from __future__ import annotations
 import argparse
 import sys
 
-from cloud_hub.cli import alarm, audit, backtest, backup, broker, ca, command, local, notify, remote, trying, twin
+from cloud_hub.cli import (
+    alarm,
+    audit,
+    backtest,
+    backup,
+    broker,
+    ca,
+    command,
+    learning,
+    limits,
+    local,
+    notify,
+    remote,
+    trying,
+    twin,
+)
 from shared import VERSION
 from shared.errors import EXIT_CONFIG, ConfigError, TidegateError
 
@@ -20,6 +35,7 @@ EXAMPLES = """examples:
   tidegate-hub twin set press-3 settings.period_s=2     change desired state, over the REST of a running hub
   tidegate-hub alarm list --life unacknowledged         what waits for somebody, over the REST of a running hub
   tidegate-hub command send press-3 diagnose processes  ask a device, over the REST of a running hub
+  tidegate-hub learning put all --target "*" --metrics cpu.load    learn limits, push them, take bad ones back
   tidegate-hub backtest --prometheus http://10.0.0.5:9090   what our alarms would have been, no hub needed
 """
 
@@ -31,7 +47,9 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"tidegate {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for group in (local, ca, broker, backup, twin, command, alarm, audit, backtest, notify, trying):
+    for group in (
+        local, ca, broker, backup, twin, command, alarm, learning, limits, audit, backtest, notify, trying,
+    ):  # fmt: skip
         group.add(commands)
     return parser
 

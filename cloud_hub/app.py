@@ -26,6 +26,7 @@ from cloud_hub.api import (
     models,
     notifications,
     problems,
+    prometheus,
     query,
     tags,
     tokens,
@@ -56,12 +57,15 @@ from cloud_hub.retention import Sweep
 from cloud_hub.rollups.roller import Roller
 from cloud_hub.settings import Settings
 from cloud_hub.thresholds import refit, rollout
+from cloud_hub.thresholds.watch import Watch
 from cloud_hub.twins import Outgoing
 from shared import VERSION, plugins
 from shared.errors import ConfigError, ModelError
 
 log = logging.getLogger(__name__)
 
+WATCH_S = 10.0
+"""Between two looks at new telemetry of the series that are watched."""
 ROLLUPS_S = 60.0
 """Between two looks for hours that are over and must be rolled up."""
 RETENTION_S = 600.0
@@ -85,6 +89,7 @@ class HubApp:
         self._configurator = Configurator(
             self.db, self.publish, settings.twins.max_bytes, settings.configurations.period_s
         )
+        self._watcher = Watch(self.db, incidents.alarm_changed)
         self._loops = {
             "experts": Loop("experts", lambda: self.publish(experts.step()), 1.0),
             "desk": Loop("desk", lambda: self._desk(engine), 1.0),
@@ -92,6 +97,7 @@ class HubApp:
             "alarms": Loop("alarms", self._alarms, 1.0, linger_s=0.05),
             "rollouts": Loop("rollouts", self._rollouts, 1.0, linger_s=0.05),
             "refit": Loop("refit", self._refit, 5.0),
+            "watch": Loop("watch", self._watch, WATCH_S),
             "jobs": Loop("jobs", self._jobs, 1.0),
             "configurations": Loop("configurations", self._configurations, 1.0, linger_s=0.05),
         }
@@ -177,11 +183,20 @@ class HubApp:
         with self.db.write() as session:
             messages = rollout.step(session, now_us(), self.settings.twins.max_bytes)
         self.publish(messages)
+        if messages:  # some devices at a time, so that others get the database in between
+            self.ring("rollouts")
 
     def _refit(self) -> None:
         if refit.step(self.db, now_us()):  # one page at a time, so that others get the database in between
             self._loops["refit"].ring()
             self.ring("rollouts")
+
+    def _watch(self) -> None:
+        more, changed = self._watcher.step(now_us())
+        if more:  # one group at a time, as above
+            self._loops["watch"].ring()
+        if changed:
+            self.ring("desk")
 
     def _jobs(self) -> None:
         done = jobs.step(self.db, now_us(), self.settings.twins.max_bytes)
@@ -235,6 +250,7 @@ def web(lifespan: Any = None) -> FastAPI:
     for router in (*(room.router for room in rooms), configurations.owners_router):
         app.include_router(router)
     app.include_router(est.router)
+    app.include_router(prometheus.router)
     aws.install(app)
 
     @app.get("/healthz", tags=["health"])

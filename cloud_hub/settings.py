@@ -174,6 +174,12 @@ class Retention(_Table):
     jobs_days: float = Field(default=0.0, ge=0)
 
 
+class Prometheus(_Table):
+    """Remote write: at most `max_series` series are given a device and a metric here."""
+
+    max_series: int = Field(default=100_000, ge=1)
+
+
 class Settings(BaseSettings):
     """The whole hub. `state_dir` holds the database unless `database` names another."""
 
@@ -195,6 +201,7 @@ class Settings(BaseSettings):
     ca: Ca = Ca()
     oidc: Oidc | None = None
     retention: Retention = Retention()
+    prometheus: Prometheus = Prometheus()
     notify: dict[str, AnyChannel] = {}
 
     @property

@@ -503,6 +503,23 @@ class CertificateRow(SQLModel, table=True):
     revoked_us: int | None = _big(default=None)
 
 
+class PrometheusSeries(SQLModel, table=True):
+    """A series that came by remote write, and the device and metric that it was given.
+
+    `digest` is of sender and labels; `host` is where it comes from, by its labels.
+    """
+
+    __tablename__ = "prometheus_series"
+    __table_args__ = (UniqueConstraint("device", "metric"), Index("prometheus_series_by_host", "sender", "host"))
+    digest: str = Field(primary_key=True)
+    sender: str
+    host: str
+    device: str
+    metric: str
+    labels: dict[str, Any] = _object()
+    first_us: int = _big()
+
+
 class RollupDue(SQLModel, table=True):
     """An hour of a device whose samples changed since its rollups were made; `changes` counts how often."""
 
@@ -641,16 +658,17 @@ class LearnedSeries(SQLModel, table=True):
 class LearnedState(SQLModel, table=True):
     """The live model of a group of a learning's series: packed, with the version of its form.
 
-    `series` are [device, metric, up to which time it was judged, id of the alarm that stands].
+    `series` are what is remembered of each beside the model; `per_day` is how many samples they bring together.
+    Nothing before `live_us` raises an alarm: it is only learned from.
     """
 
     __tablename__ = "learned_states"
     learning: str = Field(primary_key=True)
     number: int = Field(primary_key=True)
-    form: str
     series: list[Any] = _list()
     state: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
-    t_us: int = _big()
+    per_day: float = 0.0
+    live_us: int = _big()
 
 
 class Trouble(SQLModel, table=True):

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloud_hub.cli import Commands, clean
-from cloud_hub.cli.times import seconds
 from cloud_hub.cli.remote import EXIT_FAILED, EXIT_NO_ANSWER, EXIT_USAGE, RemoteError
+from cloud_hub.cli.times import seconds
 
 if TYPE_CHECKING:
     from cloud_hub.prometheus.backtest import FixedLimit, Report, Wanted

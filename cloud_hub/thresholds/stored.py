@@ -19,7 +19,7 @@ from cloud_hub.thresholds.trial import Said
 from shared.codec import from_plain
 from shared.thresholds import Limits
 
-MOST_POINTS = 50_000
+MOST_POINTS = 20_000
 """Points of one series that a fit reads: of more, one in each stretch of equal length, as it was measured."""
 
 AFTER_US = 3_600_000_000

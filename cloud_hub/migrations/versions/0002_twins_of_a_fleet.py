@@ -190,6 +190,19 @@ def _notifications() -> None:
     )
     op.create_index("notifications_due", "notifications", ["channel", "due_us"], unique=False)
     op.create_index("ix_notifications_page", "notifications", ["page"], unique=False)
+    op.create_table(
+        "prometheus_series",
+        sa.Column("digest", sa.String(), nullable=False),
+        sa.Column("sender", sa.String(), nullable=False),
+        sa.Column("host", sa.String(), nullable=False),
+        sa.Column("device", sa.String(), nullable=False),
+        sa.Column("metric", sa.String(), nullable=False),
+        sa.Column("labels", JSON, nullable=False),
+        sa.Column("first_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("digest"),
+        sa.UniqueConstraint("device", "metric"),
+    )
+    op.create_index("prometheus_series_by_host", "prometheus_series", ["sender", "host"], unique=False)
 
 
 def _alarms() -> None:
@@ -308,10 +321,10 @@ def _thresholds_that_learn() -> None:
         "learned_states",
         sa.Column("learning", sa.String(), nullable=False),
         sa.Column("number", sa.Integer(), nullable=False),
-        sa.Column("form", sa.String(), nullable=False),
         sa.Column("series", JSON, nullable=False),
         sa.Column("state", sa.LargeBinary(), nullable=False),
-        sa.Column("t_us", sa.BigInteger(), nullable=False),
+        sa.Column("per_day", sa.Float(), nullable=False),
+        sa.Column("live_us", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("learning", "number"),
     )
     op.create_table(
@@ -399,9 +412,8 @@ WRITABLE = {
 
 
 def downgrade() -> None:
-    op.drop_index("ix_notifications_page", table_name="notifications")
-    op.drop_index("notifications_due", table_name="notifications")
-    op.drop_table("notifications")
+    for table in ("prometheus_series", "notifications"):
+        op.drop_table(table)
     for table in ("limit_files", "troubles", "learned_states", "learned_series", "learnings", "rollout_devices"):
         op.drop_table(table)
     with op.batch_alter_table("rollouts", schema=None) as batch_op:
