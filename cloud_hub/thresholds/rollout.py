@@ -22,6 +22,7 @@ from cloud_hub.tables import AlarmRow, AppliedRow, LearnedSeries, Rollout, Rollo
 from cloud_hub.thresholds import limit_files, rollout_rules
 from cloud_hub.thresholds.rollout_rules import Bounds, Seen, Stage
 from cloud_hub.twin_batch import Batch
+from cloud_hub.twin_rows import Key, Stored
 from cloud_hub.twins import Outgoing
 from shared import twin
 from shared.codec import encode, plain
@@ -259,7 +260,7 @@ def _restore(session: Session, rollout: Rollout, now_us: int, max_bytes: int) ->
 
 def _some(
     session: Session, rollout: Rollout, states: Sequence[str], now_us: int, max_bytes: int, stage: int | None = None
-) -> tuple[Batch, dict[twin_batch.Key, twin_batch.Stored], list[str]]:
+) -> tuple[Batch, dict[Key, Stored], list[str]]:
     """The next devices in these states, with their documents."""
     query = select(_ROWS.c.device).where(_ROWS.c.rollout == rollout.id, _ROWS.c.state.in_(states))
     if stage is not None:
