@@ -114,9 +114,11 @@ def listed(session: Session, now_us: int, *, active: bool, limit: int) -> list[S
 
 
 def _living(t_us: int) -> Any:
-    return and_(
-        col(Suppression.ended_us).is_(None), or_(col(Suppression.until_us).is_(None), col(Suppression.until_us) > t_us)
-    )
+    return and_(col(Suppression.ended_us).is_(None), _lasts(t_us))
+
+
+def _lasts(t_us: int) -> Any:
+    return or_(col(Suppression.until_us).is_(None), col(Suppression.until_us) > t_us)
 
 
 # -- which alarms ----------------------------------------------------------------------------------
@@ -124,7 +126,7 @@ def _living(t_us: int) -> Any:
 
 def covering(session: Session, device: str, metric: str, times_us: Sequence[int]) -> How | None:
     """How alarms of a metric are suppressed at one of these times; of several by the one that lasts longest."""
-    begun = col(Suppression.from_us) <= max(times_us)
+    begun = and_(col(Suppression.from_us) <= max(times_us), _lasts(min(times_us)))
     about = col(Suppression.metric).in_(["", metric])
     here = or_(col(Suppression.device) == device, col(Suppression.path) != "")
     rows = session.exec(select(Suppression).where(begun, about, here))
