@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from cloud_hub.cli import audit, backup, broker, ca, command, local, remote, trying, twin
+from cloud_hub.cli import audit, backup, broker, ca, command, local, remote, telemetry, trying, twin
 from shared import VERSION
 from shared.errors import EXIT_CONFIG, ConfigError, TidegateError
 
@@ -29,7 +29,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"tidegate {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for group in (local, ca, broker, backup, twin, command, audit, trying):
+    for group in (local, ca, broker, backup, twin, command, telemetry, audit, trying):
         group.add(commands)
     return parser
 

@@ -23,6 +23,7 @@ from cloud_hub.api import (
     problems,
     query,
     tags,
+    telemetry,
     tokens,
     twins,
 )
@@ -198,7 +199,20 @@ def web(lifespan: Any = None) -> FastAPI:
     """The routes alone; `openapi.json` is made from this without a database."""
     app = FastAPI(title="Tidegate hub", version=VERSION, lifespan=lifespan, docs_url=None, redoc_url=None)
     problems.install(app)
-    rooms = (devices, commands, tags, query, twins, incidents, models, job_routes, configurations, tokens, audit)
+    rooms = (
+        devices,
+        commands,
+        tags,
+        telemetry,
+        query,
+        twins,
+        incidents,
+        models,
+        job_routes,
+        configurations,
+        tokens,
+        audit,
+    )
     for router in (*(room.router for room in rooms), configurations.owners_router):
         app.include_router(router)
     app.include_router(est.router)
