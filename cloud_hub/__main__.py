@@ -18,6 +18,7 @@ from cloud_hub.cli import (
     local,
     notify,
     remote,
+    telemetry,
     trying,
     twin,
 )
@@ -48,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"tidegate {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for group in (
-        local, ca, broker, backup, twin, command, alarm, learning, limits, audit, backtest, notify, trying,
+        local, ca, broker, backup, twin, command, telemetry, alarm, learning, limits, audit, backtest, notify, trying,
     ):  # fmt: skip
         group.add(commands)
     return parser

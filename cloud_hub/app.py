@@ -29,6 +29,7 @@ from cloud_hub.api import (
     prometheus,
     query,
     tags,
+    telemetry,
     tokens,
     twins,
 )
@@ -244,8 +245,8 @@ def web(lifespan: Any = None) -> FastAPI:
     app = FastAPI(title="Tidegate hub", version=VERSION, lifespan=lifespan, docs_url=None, redoc_url=None)
     problems.install(app)
     rooms = (
-        devices, commands, tags, query, twins, alarms, incident_routes, notifications, models, learnings, job_routes,
-        configurations, tokens, audit,
+        devices, commands, tags, telemetry, query, twins, alarms, incident_routes, notifications, models, learnings,
+        job_routes, configurations, tokens, audit,
     )  # fmt: skip
     for router in (*(room.router for room in rooms), configurations.owners_router):
         app.include_router(router)

@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import func, insert
+from sqlalchemy import func, insert, text
 from sqlmodel import Session, col, select
 
 from cloud_hub.tables import EventRow, TelemetrySample
 from shared.ids import trace_id
 from shared.messages import Event, Sample
+
+PAGE = 50_000
+"""Samples in memory at a time, however fast a device sends."""
+
+
+def _paged(columns: str, condition: str = "") -> tuple[Any, Any]:
+    """(a page, the key of its last row); the key is asked for only where a page is full."""
+    span = (
+        "FROM telemetry WHERE device = :device AND metric = :metric AND t_us < :end AND (t_us, source, seq) > "
+        f"(:t_us, :source, :seq) {condition} ORDER BY t_us, source, seq"
+    )
+    return text(f"SELECT {columns} {span} LIMIT :page"), text(
+        f"SELECT t_us, source, seq {span} LIMIT 1 OFFSET :page - 1"
+    )
+
+
+_SAMPLES = _paged("t_us, value, text, quality")
+_NUMBERS = _paged("t_us, value", "AND value IS NOT NULL AND quality <> 'bad'")
 
 SampleRow = tuple[str, str, int, int, int, float | None, str | None, str]
 """A row of the table: device, metric, t_us, source, seq, value, text, quality."""
@@ -29,8 +47,8 @@ def sample_rows(device: str, source: int, numbered: Iterable[tuple[int, Sample]]
     """Samples under their delivery identity, as rows."""
     rows: list[SampleRow] = []
     for seq, one in numbered:
-        value, text = (None, one.value) if isinstance(one.value, str) else (one.value, None)
-        rows.append((device, one.metric, one.t_us, source, seq, value, text, one.quality))
+        value, words = (None, one.value) if isinstance(one.value, str) else (one.value, None)
+        rows.append((device, one.metric, one.t_us, source, seq, value, words, one.quality))
     return rows
 
 
@@ -85,6 +103,23 @@ def series(
         query = query.where(col(TelemetrySample.t_us) < end_us)
     key = (TelemetrySample.t_us, TelemetrySample.source, TelemetrySample.seq)
     return list(session.exec(query.order_by(*(col(one).desc() for one in key)).limit(limit)))[::-1]
+
+
+def pages(
+    session: Session, device: str, metric: str, start_us: int, end_us: int, *, numbers: bool = False
+) -> Iterator[Sequence[Any]]:
+    """Samples of one metric of start_us..end_us in order of time, `PAGE` at a time: (t_us, value, text, quality).
+
+    With `numbers` (t_us, value) alone, of those that are numbers and not of quality bad.
+    """
+    connection = session.connection()
+    page, last = _NUMBERS if numbers else _SAMPLES
+    asked = {"device": device, "metric": metric, "end": end_us, "page": PAGE, "t_us": start_us, "source": -1, "seq": -1}
+    while rows := connection.execute(page, asked).all():
+        yield rows
+        if len(rows) < PAGE:
+            return
+        asked |= connection.execute(last, asked).mappings().one()
 
 
 def counted(session: Session, source: int) -> tuple[int, int, int]:

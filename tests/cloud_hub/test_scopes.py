@@ -125,7 +125,7 @@ def test_within_its_scope_a_token_works(sites: Sites) -> None:
         if method == "GET" and (method, path) not in WHOLE_HUB:
             answer = sites.ask(method, path, MINE, sites.of_a)
             assert answer.status_code == 200, path
-            assert answer.json() not in ([], {}) or path.endswith("/progress"), path
+            assert answer.content not in {b"[]", b"{}"} or path.endswith("/progress"), path
     assert sites.ask("PATCH", "/api/v1/devices/{device}/twin", MINE, sites.of_a).status_code == 200
     assert sites.ask("POST", "/api/v1/devices/{device}/commands", MINE, sites.of_a).status_code == 202
     assert sites.ask("POST", "/api/v1/jobs/preview", MINE, sites.of_a).json()["found"] == 1

@@ -99,8 +99,8 @@ class Sites:
             twins.desire(session, device, name, {"a": word}, now, who=word, max_bytes=32768)
             twins.desire(session, device, name, {"b": word}, now, who=word, max_bytes=32768)
         source = Marks(session).get((device, "e", "telemetry")).source
-        samples = telemetry.sample_rows(device, source, [(1, Sample(metric="m", t_us=now, value=word))])
-        telemetry.store_samples(session, samples)
+        said = [Sample(metric="m", t_us=now, value=word), Sample(metric="n", t_us=now - 1_000_000, value=1.0)]
+        telemetry.store_samples(session, telemetry.sample_rows(device, source, enumerate(said, 1)))
         fleet.lose(session, source, 2, 3, word)
         telemetry.store_events(session, device, source, [(1, Event(t_us=now, source=word, text=word))], "")
         alarm = Alarm(id=f"a-{device}", metric=f"{word}/age_s", kind="high", state="raised", priority="high", t_us=now,
@@ -164,6 +164,8 @@ class Sites:
         """One request about `device` with a good body."""
         headers = {"Authorization": f"Bearer {token}"}
         full = path.format(**self.ids[device])
+        if path.endswith("/telemetry/top"):
+            query = {"metric": "n", "start_us": now_us() - 3_600_000_000} | query
         return self.client.request(method, full, headers=headers, json=self.body(method, path, device), params=query)
 
     def close(self) -> None:
