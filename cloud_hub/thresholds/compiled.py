@@ -350,8 +350,9 @@ def _advance(state: Any, t: Any, values: Any, lo: Any, p: Any, x: Any, doubles: 
         s = _upper(slims, NEWS, NEWS_EXCESS, i, s, p.news_share, p.news_body, p.news_least, quick, calm)
         passed = min(max(t[j] - times[LAST, i], 0), YEAR_US)
         root, usual = np.float32(np.sqrt(np.float64(passed))), slims[USUAL_GAP, i]
+        usual += (ONE if count == 1 else np.float32(gain[j])) * (root - usual)
+        slims[USUAL_GAP, i] = usual
         many = min(max(root / (usual + TINY), ONE), FAR)
-        slims[USUAL_GAP, i] = usual + np.float32(gain[j]) * (root - usual)
         logs[0, j] = many * many
         many = (np.float32(logs.view(np.int32)[0, j]) * BITS - BIAS) * LN2
         quick, calm = _pace(count, 0.001), _settle(count, 0.001, p.gap_rare)

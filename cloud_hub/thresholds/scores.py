@@ -242,8 +242,9 @@ def _news(state: Columns, y: Singles, each: Singles, count: Longs, settings: Sco
 def _gap(gap: Singles, passed: Longs, gain: Singles, count: Longs) -> Singles:
     """Surprise float32[n] of the time since the last sample; the rows usual root, quantile and excess move on."""
     root = np.sqrt(np.minimum(passed, 366 * DAY_US).astype(np.float64)).astype(np.float32)
+    first = np.where(count == 1, channels.ONE, gain)  # the first interval is the usual one until there are more
+    gap[0] += first * (root - gap[0])
     times = np.clip(root / (gap[0] + channels.TINY), channels.ONE, channels.FAR)
-    gap[0] += gain * (root - gap[0])
     pace, settle = tails.paces(count, 0.001, GAP_RARE)
     return tails.upper(gap[1], gap[2], channels.ln(times * times), GAP_RARE, GAP_LEAST, pace, settle)
 
