@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from sqlalchemy import func
+from sqlalchemy import func, or_
 from sqlmodel import Session, col, select
 
 from cloud_hub import audit, scopes
@@ -17,6 +17,10 @@ from cloud_hub.tables import Action, AlarmRow, Device, Incident
 from shared.ids import trace_id
 from shared.messages import Alarm
 
+NEARBY = 20
+"""Of earlier incidents so many are looked at: in a flood the newest of them has the page."""
+_INCIDENTS: Any = Incident.__table__  # type: ignore[attr-defined]
+_DEVICES: Any = Device.__table__  # type: ignore[attr-defined]
 UNDER_WAY = ("proposed", "approved", "executing", "executed")
 
 
@@ -87,28 +91,34 @@ def _open_for(session: Session, device: str, metric: str, now_us: int, trace: st
 
 def _page(session: Session, device: str, now_us: int) -> str | None:
     """The page of an earlier incident that an incident of this device, opened now, belongs to."""
+    session.flush()
     path = session.exec(select(Device.assigned_path).where(Device.id == device)).first() or ""
     site, grouping = floods.site_of(path), floods.STANDARD
-    since_us = now_us - int(grouping.page_s * 1e6)
-    query = select(Incident, Device.assigned_path).join(Device, col(Device.id) == Incident.device, isouter=True)
-    first = select(Incident.page).where(col(Incident.opened_us) >= since_us)
-    rows = session.exec(query.where(col(Incident.page).in_(first)).order_by(Incident.id)).all()
-    opened = [
-        Opened(id=row.id, page=row.page, device=row.device, site=floods.site_of(path or ""), t_us=row.opened_us)
-        for row, path in rows
-    ]
-    return floods.page_of(device, site, now_us, opened, _recent(session, site, now_us), grouping)
+    alarms = _recent(session, site, now_us - int(grouping.flood_s * 1e6), grouping.flood_alarms + 1)
+    mine, first = _INCIDENTS.c, _INCIDENTS.alias()
+    nearby = or_(mine.device == device, _of_site(site))
+    columns = [mine.page, mine.device, _DEVICES.c.assigned_path, mine.opened_us, first.c.opened_us]
+    query: Any = select(*columns).join(first, first.c.id == mine.page)
+    query = query.join(_DEVICES, _DEVICES.c.id == mine.device, isouter=True)
+    query = query.where(nearby, mine.opened_us >= now_us - int(grouping.page_s * 1e6))
+    newest = query.order_by(mine.opened_us.desc(), mine.id.desc()).limit(NEARBY)
+    opened = (
+        Opened(page=page, device=one, site=floods.site_of(path or ""), t_us=t_us, page_us=page_us)
+        for page, one, path, t_us, page_us in session.connection().execute(newest)
+    )
+    return floods.page_of(device, site, now_us, opened, alarms, grouping)
 
 
-def _recent(session: Session, site: str, now_us: int) -> int:
-    """Alarms of a site within the time of a flood, as far as somebody could be called for them."""
-    session.flush()
-    since_us = now_us - int(floods.STANDARD.flood_s * 1e6)
-    query = select(Device.assigned_path, func.count()).select_from(AlarmRow)
-    query = query.join(Device, col(Device.id) == AlarmRow.device, isouter=True)
-    query = query.where(col(AlarmRow.received_us) > since_us, AlarmRow.suppressed == "")
-    rows = session.exec(query.group_by(col(Device.assigned_path))).all()
-    return sum(count for path, count in rows if floods.site_of(path or "") == site)
+def _recent(session: Session, site: str, since_us: int, enough: int) -> int:
+    """Alarms of a site since a time, as far as somebody could be called for them; at most `enough`."""
+    query = select(AlarmRow.id).join(Device, col(Device.id) == AlarmRow.device, isouter=True)
+    query = query.where(col(AlarmRow.received_us) > since_us, AlarmRow.suppressed == "", _of_site(site))
+    return len(session.exec(query.order_by(col(AlarmRow.received_us).desc()).limit(enough)).all())
+
+
+def _of_site(site: str) -> Any:
+    """The condition on devices: theirs is this site (`floods.site_of`)."""
+    return scopes.inside([site]) if "/" in site else func.coalesce(col(Device.assigned_path), "") == site
 
 
 def settle(session: Session, incident_id: str, now_us: int) -> None:

@@ -2,9 +2,10 @@
 
 A person who is called twice for one trouble learns to ignore calls. So an incident joins the page of an earlier one
 
-- of the same device, while that page is still fresh: one machine's trouble shows in many metrics;
-- of the same site, in a flood: more than ten alarms in ten minutes are more than an operator can take in
-  (ISA-18.2 clause 16.5, EEMUA 191), and what comes then together mostly comes from one cause.
+- of the same device, within ten minutes: one machine's trouble shows in many metrics;
+- of the same site, within two minutes: a switch, a power line or a hot aisle is the trouble of many machines;
+- of the same site, within ten minutes, in a flood: more than ten alarms in ten minutes are more than an operator can
+  take in (ISA-18.2 clause 16.5, EEMUA 191).
 
 A page takes in no more after `page_s`: what still comes then is worth another call.
 """
@@ -12,7 +13,7 @@ A page takes in no more after `page_s`: what still comes then is worth another c
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 SECOND_US = 1_000_000
@@ -20,9 +21,12 @@ SECOND_US = 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grouping:
-    """`group_s` since a page's last incident, `flood_alarms` within `flood_s`, and `page_s` a page's longest life."""
+    """`device_s` and `site_s` since a page's last incident, `flood_alarms` within `flood_s`; `page_s` is a page's
+    longest life.
+    """
 
-    group_s: float = 600.0
+    device_s: float = 600.0
+    site_s: float = 120.0
     flood_alarms: int = 10
     flood_s: float = 600.0
     page_s: float = 3600.0
@@ -33,13 +37,13 @@ STANDARD = Grouping()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
-    """An incident as it was opened; `page` is the one it belongs to, its own id for the first of a page."""
+    """An incident as it was opened; `page` is the one that it belongs to, which began at `page_us`."""
 
-    id: str
     page: str
     device: str
     site: str
     t_us: int
+    page_us: int
 
 
 def site_of(path: str) -> str:
@@ -48,21 +52,19 @@ def site_of(path: str) -> str:
 
 
 def page_of(
-    device: str, site: str, now_us: int, opened: Sequence[Opened], alarms: int, grouping: Grouping = STANDARD
+    device: str, site: str, now_us: int, opened: Iterable[Opened], alarms: int, grouping: Grouping = STANDARD
 ) -> str | None:
     """The page that an incident of `device` belongs to, or None when it is one of its own.
 
-    `opened` are incidents since `page_s` in order of time, `alarms` those of the site within the last `flood_s`, the
+    `opened` are earlier incidents, the newest first; `alarms` the number of the site's within the last `flood_s`, the
     one at hand included.
     """
-    first = {one.page: one.t_us for one in reversed(opened)}
-    fresh = [one for one in opened if 0 <= now_us - first[one.page] <= grouping.page_s * SECOND_US]
-    flood = alarms > grouping.flood_alarms
-    for one in reversed(fresh):
+    site_s = grouping.flood_s if alarms > grouping.flood_alarms else grouping.site_s
+    for one in opened:
         age_us = now_us - one.t_us
-        if one.device == device and age_us <= grouping.group_s * SECOND_US:
-            return one.page
-        if flood and one.site == site and age_us <= grouping.flood_s * SECOND_US:
+        mine = one.device == device and age_us <= grouping.device_s * SECOND_US
+        near = one.site == site and age_us <= site_s * SECOND_US
+        if (mine or near) and now_us - one.page_us <= grouping.page_s * SECOND_US:
             return one.page
     return None
 
@@ -84,9 +86,10 @@ class Pager:
 
     def incident(self, incident: str, device: str, site: str, now_us: int) -> str:
         """An incident was opened: its page; its own id when a person must be called."""
-        while self._opened and self._opened[0].t_us < now_us - 2 * self._grouping.page_s * SECOND_US:
-            self._opened.popleft()
+        while self._opened and self._opened[-1].t_us < now_us - self._grouping.page_s * SECOND_US:
+            self._opened.pop()
         alarms = len(self._alarms.get(site, ()))
         page = page_of(device, site, now_us, self._opened, alarms, self._grouping) or incident
-        self._opened.append(Opened(id=incident, page=page, device=device, site=site, t_us=now_us))
+        page_us = next((one.page_us for one in self._opened if one.page == page), now_us)
+        self._opened.appendleft(Opened(page=page, device=device, site=site, t_us=now_us, page_us=page_us))
         return page

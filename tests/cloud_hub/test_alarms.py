@@ -255,18 +255,45 @@ def test_one_machines_trouble_is_one_page_for_a_while(hall: Hall) -> None:
     assert pages(hall) == [("cpu", "0"), ("disk", "0"), ("net", "2")]
 
 
-def test_a_flood_of_a_site_is_one_page(hall: Hall) -> None:
-    """Twelve machines of one site within a minute; one of another site is called for by itself."""
+def site(hall: Hall, number: int, path: str) -> str:
     with hall.db.write() as session:
-        for n in range(13):
-            fleet.born(session, Birth(device=f"d{n}", session="s", epoch="e"), NOW)
-            session.flush()
-            fleet.assign(session, f"d{n}", f"acme/{'b' if n == 12 else 'a'}/hall-{n}", NOW, within=None, who="test")
-        for n in range(13):
-            alarm = Alarm(
-                id=f"a{n}", metric="power.volts", kind="low", state="raised", priority="high", t_us=NOW + n * S,
-                value=1, limit=2,
-            )  # fmt: skip
-            incidents.alarm_changed(session, f"d{n}", alarm, NOW + n * S, "")
-    found = [page for _, page in pages(hall)]
-    assert found == [*(str(n) for n in range(10)), "9", "9", "12"]
+        fleet.born(session, Birth(device=f"d{number}", session="s", epoch="e"), NOW)
+        session.flush()
+        fleet.assign(session, f"d{number}", path, NOW, within=None, who="test")
+    return f"d{number}"
+
+
+def raised(hall: Hall, device: str, at_s: int, number: int = 0) -> None:
+    alarm = Alarm(
+        id=f"{device}-{number}", metric="power.volts", kind="low", state="raised", priority="high",
+        t_us=NOW + at_s * S, value=1, limit=2,
+    )  # fmt: skip
+    with hall.db.write() as session:
+        incidents.alarm_changed(session, device, alarm, NOW + at_s * S, "")
+
+
+def test_what_a_site_raises_within_two_minutes_is_one_page(hall: Hall) -> None:
+    """A switch that fails takes twelve machines along; one of another site is called for by itself."""
+    for n in range(12):
+        raised(hall, site(hall, n, f"acme/a/hall-{n}"), 10 * n)
+    raised(hall, site(hall, 12, "acme/b"), 111)
+    raised(hall, site(hall, 13, "acme"), 112)
+    raised(hall, site(hall, 14, "acme/a/hall-9"), 900)
+    assert [page for _, page in pages(hall)] == ["0"] * 12 + ["12", "13", "14"]
+
+
+def test_in_a_flood_a_page_of_the_site_stays_open_for_longer(hall: Hall) -> None:
+    first = site(hall, 1, "acme/a/x")
+    for n in range(11):
+        raised(hall, first, n, n)
+    raised(hall, site(hall, 2, "acme/a/y"), 400)
+    assert [page for _, page in pages(hall)] == ["0", "0"]
+    raised(hall, site(hall, 3, "acme/a/z"), 1005)
+    assert [page for _, page in pages(hall)] == ["0", "0", "2"], "the flood is over"
+
+
+def test_a_page_takes_in_nothing_after_an_hour(hall: Hall) -> None:
+    for n in range(9):
+        raised(hall, DEVICE, 500 * n, n)
+        hall.say(f"{DEVICE}-{n}", "cleared", at_us=NOW + (500 * n + 1) * S, metric="power.volts")
+    assert [page for _, page in pages(hall)] == ["0"] * 8 + ["8"]
