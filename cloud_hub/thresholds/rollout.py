@@ -30,7 +30,7 @@ from shared.thresholds import Limits
 
 DOCUMENT = "thresholds"
 ACTIVE = ("watching", "taking-back")
-TOGETHER = 100
+TOGETHER = 10
 """Devices that are pushed to, or taken back, in one transaction."""
 
 _ROWS: Any = RolloutDevice.__table__  # type: ignore[attr-defined]

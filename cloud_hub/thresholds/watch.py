@@ -61,11 +61,10 @@ class Watch:
         """All groups, after new series have got theirs."""
         with self._db.read() as session:
             watched = [row for row in session.exec(rows_of(Learning).order_by(Learning.id)) if row.terms.get("watch")]
-            new = {row.id: found for row in watched if (found := _new(session, row.id))}
-        if new:
+            new = [(row.id, group) for row in watched for group in _new(session, row.id, now_us)]
+        for name, group in new:
             with self._db.write() as session:
-                for name, series in new.items():
-                    _gather(session, name, series, now_us)
+                _gather(session, name, group, now_us)
         with self._db.read() as session:
             query = rows_of(LearnedState.learning, LearnedState.number).where(
                 col(LearnedState.learning).in_([row.id for row in watched])
@@ -73,26 +72,26 @@ class Watch:
             return [(name, number) for name, number in session.exec(query.order_by(LearnedState.learning))]
 
 
-def _new(session: Session, name: str) -> list[tuple[str, str]]:
-    """Series of the learning that no group has yet."""
+def _new(session: Session, name: str, now_us: int) -> list[list[One]]:
+    """Groups of the learning's series that have none yet."""
     groups = session.exec(rows_of(LearnedState.series).where(LearnedState.learning == name))
     known = {(one["device"], one["metric"]) for group in groups for one in group}
     query = select(_SERIES.c.device, _SERIES.c.metric).where(_SERIES.c.learning == name)
-    found = session.connection().execute(query.order_by(_SERIES.c.device, _SERIES.c.metric))
-    return [(device, metric) for device, metric in found if (device, metric) not in known]
+    found = session.connection().execute(query.order_by(_SERIES.c.device, _SERIES.c.metric)).all()
+    ones = [
+        One(device=device, metric=metric, upto_us=_warm(session, device, metric, now_us))
+        for device, metric in found
+        if (device, metric) not in known
+    ]
+    return [ones[first : first + GROUP] for first in range(0, len(ones), GROUP)]
 
 
-def _gather(session: Session, name: str, series: list[tuple[str, str]], now_us: int) -> None:
+def _gather(session: Session, name: str, ones: list[One], now_us: int) -> None:
     last = select(func.coalesce(func.max(LearnedState.number), -1)).where(col(LearnedState.learning) == name)
-    number = session.connection().execute(last).scalar_one()
-    for first in range(0, len(series), GROUP):
-        number += 1
-        ones = [One(device=device, metric=metric, upto_us=_warm(session, device, metric, now_us))
-                for device, metric in series[first : first + GROUP]]  # fmt: skip
-        session.add(LearnedState(
-            learning=name, number=number, series=[asdict(one) for one in ones], state=Scores(len(ones)).pack(),
-            live_us=now_us,
-        ))  # fmt: skip
+    number = session.connection().execute(last).scalar_one() + 1
+    state = Scores(len(ones)).pack()
+    row = LearnedState(learning=name, number=number, series=[asdict(one) for one in ones], state=state, live_us=now_us)
+    session.add(row)
 
 
 def _warm(session: Session, device: str, metric: str, now_us: int) -> int:
