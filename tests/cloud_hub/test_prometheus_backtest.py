@@ -63,7 +63,7 @@ class World:
             yield Past("ALERTS", labels, fired)
             served, counted = 0.0, []
             for t, value in points:
-                served = 0.0 if t == self.start + 86400 * 10 else served + max(value, 0) * STEP
+                served = (0.0 if t == self.start + 86400 * 10 else served) + max(value, 0) * STEP
                 counted.append((t, served))
             yield Past("served_total", {"instance": host, "job": "node"}, counted, "counter")
 
