@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cloud_hub.thresholds import channels, columns, memory, tails
+from cloud_hub.thresholds import channels, columns, compiled, memory, tails
 from cloud_hub.thresholds.columns import COUNT, FIRST, LAST, Columns, Doubles, ForeignState, Longs, Singles
 
 __all__ = ["DEFAULTS", "TUNED", "ForeignState", "ScoreSettings", "Scores", "alarms", "surprise"]
@@ -23,11 +23,12 @@ __all__ = ["DEFAULTS", "TUNED", "ForeignState", "ScoreSettings", "Scores", "alar
 HOUR_US = 3_600_000_000
 DAY_US = 24 * HOUR_US
 LARGEST = 1e100  # values beyond are as good as this one; their squares still fit
-BLOCK = 512  # series at a time: their working set stays in the cache
+BLOCK = 512  # series at a time, so that their working set stays in the cache
 
 # Seventeen surprises of ordinary data together: their median, and how much more is a decade rarer (measured).
 USUAL_SUM, DECADE = np.float32(12.8), np.float32(4.8)
-NEWS_RARE, NEWS_WORTH, GAP_RARE = 0.002, 10_000, 0.01
+NEWS_RARE, NEWS_WORTH, NEWS_LEAST = 0.002, 10_000, (columns.NEWS_START, 0.2)
+GAP_RARE, GAP_LEAST = 0.01, (columns.GAP_START, 0.5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,9 +73,11 @@ TUNED = ScoreSettings()
 class Scores:
     """The surprise of n series, sample by sample. The same data give the same numbers bit for bit."""
 
-    def __init__(self, n: int, settings: ScoreSettings = DEFAULTS) -> None:
+    def __init__(self, n: int, settings: ScoreSettings = DEFAULTS, *, fast: bool = compiled.AVAILABLE) -> None:
+        """`fast` asks for the machine code of numba where that is installed; the numbers are the same."""
         self.settings = settings
         self._columns = columns.fresh(n)
+        self._plan = _plan(settings) if fast and compiled.AVAILABLE else None
 
     def __len__(self) -> int:
         return int(self._columns.times.shape[1])
@@ -88,16 +91,38 @@ class Scores:
         here = np.isfinite(x)
         out = np.full(x.size, np.nan)
         if here.all():
-            for start in range(0, x.size, BLOCK):
-                cut = slice(start, start + BLOCK)
-                out[cut] = _step(self._columns.take(cut), times[cut], x[cut], self.settings)
-            return out
+            return self._all(self._columns, times, x, out)
         chosen = np.flatnonzero(here)
-        for start in range(0, chosen.size, BLOCK):
-            some = chosen[start : start + BLOCK]
-            part = self._columns.take(some)
-            out[some] = _step(part, times[some], x[some], self.settings)
-            self._columns.put(some, part)
+        part = self._columns.take(chosen)
+        out[chosen] = self._all(part, times[chosen], x[chosen], np.empty(chosen.size))
+        self._columns.put(chosen, part)
+        return out
+
+    def _all(self, state: Columns, times: Longs, x: Doubles, out: Doubles) -> Doubles:
+        """One sample of each series of `state` into `out`."""
+        if self._plan is not None and x.size:
+            compiled.step(state, times, x, self._plan, out)
+            return out
+        for start in range(0, x.size, BLOCK):
+            cut = slice(start, start + BLOCK)
+            with np.errstate(over="ignore"):  # what overflows is cut off
+                out[cut] = _step(state.take(cut), times[cut], x[cut], self.settings)
+        return out
+
+    def follow(self, t_us: npt.NDArray[Any], values: npt.NDArray[Any]) -> Doubles:
+        """Surprise float64[T] of values[T] at t_us[T] of a single series: `step` for each, but quicker.
+
+        Raises ValueError unless there is one series, and for arrays that do not fit together.
+        """
+        times, x = _pair(t_us, values)
+        if len(self) != 1 or x.ndim != 1:
+            raise ValueError(f"{len(self)} series cannot follow values of shape {x.shape}: one series, one dimension")
+        out = np.full(x.size, np.nan)
+        if self._plan is not None:
+            compiled.run(self._columns, times, x, self._plan, out)
+        else:
+            for at in range(x.size):
+                out[at] = self.step(times[at : at + 1], x[at : at + 1])[0]
         return out
 
     def silence(self, t_us: npt.NDArray[Any]) -> Doubles:
@@ -110,9 +135,9 @@ class Scores:
         return np.where(state[COUNT] < max(self.settings.warmup, 1), 0.0, out).astype(np.float64)
 
     def _arrays(self, t_us: npt.NDArray[Any], values: npt.NDArray[Any]) -> tuple[Longs, Doubles]:
-        times, x = np.asarray(t_us, dtype=np.int64), np.asarray(values, dtype=np.float64)
-        if x.shape != (len(self),) or times.shape != x.shape:
-            raise ValueError(f"times {times.shape} and values {x.shape} must both be of length {len(self)}")
+        times, x = _pair(t_us, values)
+        if x.shape != (len(self),):
+            raise ValueError(f"times and values of shape {x.shape} for {len(self)} series")
         return times, x
 
     def pack(self) -> bytes:
@@ -130,6 +155,44 @@ class Scores:
     def nbytes(self) -> int:
         """Bytes of state of all series together."""
         return self._columns.nbytes
+
+
+def _pair(t_us: npt.NDArray[Any], values: npt.NDArray[Any]) -> tuple[Longs, Doubles]:
+    times = np.ascontiguousarray(t_us, dtype=np.int64)
+    x = np.ascontiguousarray(values, dtype=np.float64)
+    if x.shape != times.shape:
+        raise ValueError(f"times {times.shape} and values {x.shape} must be of one shape")
+    return times, x
+
+
+def _plan(settings: ScoreSettings) -> compiled.Plan:
+    single = np.float32
+    return compiled.Plan(
+        largest=LARGEST,
+        memory_samples=settings.memory_samples,
+        memory_days=settings.memory_days,
+        visits=settings.visits,
+        forget=settings.forget,
+        tail=settings.tail,
+        share=single(settings.tail),
+        body=single(-np.log10(settings.tail)),
+        narrow=single(settings.narrow),
+        warmup=settings.warmup,
+        usual_sum=USUAL_SUM,
+        decade=DECADE,
+        fade=single(1.0 - 1.0 / settings.echo),
+        reach=memory.reach(settings.near, columns.CHANNELS),
+        quiet=settings.quiet,
+        news_worth=NEWS_WORTH,
+        news_rare=NEWS_RARE,
+        news_share=single(NEWS_RARE),
+        news_body=single(-np.log10(NEWS_RARE)),
+        news_least=(single(NEWS_LEAST[0]), single(NEWS_LEAST[1])),
+        gap_rare=GAP_RARE,
+        gap_share=single(GAP_RARE),
+        gap_body=single(-np.log10(GAP_RARE)),
+        gap_least=(single(GAP_LEAST[0]), single(GAP_LEAST[1])),
+    )
 
 
 def _step(state: Columns, t_us: Longs, x: Doubles, settings: ScoreSettings) -> Doubles:
@@ -173,25 +236,22 @@ def _news(state: Columns, y: Singles, each: Singles, count: Longs, settings: Sco
     memory.repeated(state, y, s, count, settings.near, settings.quiet)
     quantile, excess = state.slim[columns.NEWS], state.slim[columns.NEWS_EXCESS]
     pace, settle = tails.paces(10 * (count + NEWS_WORTH), settings.forget, NEWS_RARE)
-    return tails.upper(quantile, excess, s, NEWS_RARE, (columns.NEWS_START, 0.2), 10 * pace, settle)
+    return tails.upper(quantile, excess, s, NEWS_RARE, NEWS_LEAST, tails.TEN * pace, settle)
 
 
 def _gap(gap: Singles, passed: Longs, gain: Singles, count: Longs) -> Singles:
     """Surprise float32[n] of the time since the last sample; the rows usual root, quantile and excess move on."""
     root = np.sqrt(np.minimum(passed, 366 * DAY_US).astype(np.float64)).astype(np.float32)
-    periods = np.clip((root / (gap[0] + channels.TINY)) ** 2, 1.0, 1e6).astype(np.float32)
-    gap[0] += gain * (root - gap[0])
+    first = np.where(count == 1, channels.ONE, gain)  # the first interval is the usual one until there are more
+    gap[0] += first * (root - gap[0])
+    times = np.clip(root / (gap[0] + channels.TINY), channels.ONE, channels.FAR)
     pace, settle = tails.paces(count, 0.001, GAP_RARE)
-    return tails.upper(gap[1], gap[2], channels.ln(periods), GAP_RARE, (columns.GAP_START, 0.5), pace, settle)
+    return tails.upper(gap[1], gap[2], channels.ln(times * times), GAP_RARE, GAP_LEAST, pace, settle)
 
 
 def surprise(t_us: npt.NDArray[Any], values: npt.NDArray[Any], settings: ScoreSettings = DEFAULTS) -> Doubles:
-    """Surprise float64[T] of one series values[T] at t_us[T], in order of arrival: `Scores(1)` sample by sample."""
-    scores = Scores(1, settings)
-    times, x = np.asarray(t_us, dtype=np.int64), np.asarray(values, dtype=np.float64)
-    if times.shape != x.shape or x.ndim != 1:
-        raise ValueError(f"times {times.shape} and values {x.shape} must be one-dimensional and of one length")
-    return np.array([scores.step(times[i : i + 1], x[i : i + 1])[0] for i in range(x.size)], dtype=np.float64)
+    """Surprise float64[T] of one series values[T] at t_us[T], in order of arrival; NaN where there is no sample."""
+    return Scores(1, settings).follow(t_us, values)
 
 
 def alarms(

@@ -17,7 +17,9 @@ HALF = np.float32(0.30103)  # the surprise of the median: -log10 1/2
 LN10 = np.float32(2.3025851)
 ONE, TEN, MIDWAY, THIRD = np.float32(1.0), np.float32(10.0), np.float32(0.5), np.float32(0.3)
 LEAST, INSIDE = np.float32(1e-3), np.float32(1e-4)
-KNEES, HEIGHTS = (0.0, 0.5, 0.75, 1.0), (0.0, 0.22, 0.67, 1.0)
+KNEE, BEND = np.float32(0.75), np.float32(0.5)
+SLOPES = tuple(np.float32(slope) for slope in (0.44, 1.8, 1.32))
+RISES = tuple(np.float32(height) for height in (0.22, 0.67))
 
 
 def paces(count: Longs, forget: float, rare: float) -> tuple[Singles, Singles]:
@@ -72,8 +74,9 @@ def upper(
     body, over = np.float32(-np.log10(rare)), y - quantile
     high = over > 0
     part = np.minimum(y / quantile, ONE)
-    bend = np.interp(part, KNEES, HEIGHTS).astype(np.float32)
-    out: Singles = np.where(high, body + over / (excess * LN10), body * bend)
+    rest = np.where(part < KNEE, RISES[0] + SLOPES[1] * (part - BEND), RISES[1] + SLOPES[2] * (part - KNEE))
+    inner = np.where(part < BEND, SLOPES[0] * part, rest)
+    out: Singles = np.where(high, body + over / (excess * LN10), body * inner)
     move = pace * excess * (high - np.float32(rare))
     excess += high * (settle * (np.minimum(over, TEN * excess) - excess))
     np.maximum(excess, np.float32(least[1]), out=excess)
