@@ -30,7 +30,8 @@ EXAMPLES = """examples:
 Without --limit the server's own alerting rules are the fixed limits: the alerts it recorded, or where it recorded
 none, their expressions worked out anew. Without --query the series are those which limits and rules compare with a
 number. The first days are only learned from, and counted on neither side. A page is what one device's alarms make
-that overlap or follow each other within --group.
+that overlap or follow each other within --group. The number behind one of our alarms is its surprise s: ordinary
+samples reach it about once in 10**s.
 
 exit codes: 0 compared; 1 the server refused, or there is nothing to compare; 2 wrong use; 5 no answer; 78 configuration
 """
@@ -51,10 +52,13 @@ def add(commands: Commands) -> None:
     where.add_argument("--ca-file", type=Path, help="PEM of the CA that signed its certificate")
     where.add_argument("--timeout", type=seconds, default=60.0, metavar="TIME", help="of one question (default 60s)")
     what = parser.add_argument_group("what is compared")
-    what.add_argument("--days", type=_days, default=30.0, help="how far back (default 30)")
-    what.add_argument("--train-days", type=_days, help="of these, only to learn (default 7, at most a third)")
+    what.add_argument("--days", type=_above, default=30.0, help="how far back (default 30)")
+    what.add_argument("--train-days", type=_above, help="of these, only to learn (default 7, at most a third)")
     what.add_argument(
-        "--step", type=seconds, metavar="TIME", help="between points (default: as it scrapes, at least 60s)"
+        "--step",
+        type=seconds,
+        metavar="TIME",
+        help="between points that ours judge (default: as it scrapes, at least 5m)",
     )
     what.add_argument("--query", action="append", default=[], metavar="PROMQL", help="series to judge; may be repeated")
     what.add_argument(
@@ -62,6 +66,10 @@ def add(commands: Commands) -> None:
         help="a fixed limit, such as 'node_load1 > 8 for 5m'; may be repeated",
     )  # fmt: skip
     what.add_argument("--rules", action="store_true", help="the server's rules too, beside --limit")
+    what.add_argument(
+        "--pages-per-shift", type=_above, default=2.0, metavar="N",
+        help="how many of our alarms all series together may raise in 12 hours (default 2)",
+    )  # fmt: skip
     what.add_argument("--replay", action="store_true", help="work rules out anew even where alerts were recorded")
     what.add_argument("--group", type=seconds, default=600.0, metavar="TIME", help="of pages (default 10m)")
     what.add_argument("--max-series", type=int, default=500, metavar="N", help="stop beyond so many (default 500)")
@@ -70,10 +78,10 @@ def add(commands: Commands) -> None:
     shown.add_argument("--rows", type=int, default=ROWS, metavar="N", help=f"episodes in the table (default {ROWS})")
 
 
-def _days(text: str) -> float:
+def _above(text: str) -> float:
     value = float(text) if re.fullmatch(r"\d{1,4}(\.\d+)?", text) else 0.0
     if not value:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number of days above 0")
+        raise argparse.ArgumentTypeError(f"'{text}' is no number above 0")
     return value
 
 
@@ -93,10 +101,11 @@ def _wanted(arguments: argparse.Namespace, now_s: int, interval_s: float) -> Wan
     """A step below the scrape interval would show each sample several times, and one spike as a lasting one."""
     from cloud_hub.prometheus.backtest import Wanted  # noqa: PLC0415
 
-    step = int(arguments.step or max(60, interval_s))
+    step = int(arguments.step or max(300, interval_s))
     end = now_s // step * step
     return Wanted(
         start_us=(end - int(arguments.days * DAY_S) // step * step) * 1_000_000, end_us=end * 1_000_000, step_s=step,
+        fixed_step_s=min(step, int(max(60, interval_s))), pages_per_shift=arguments.pages_per_shift,
         train_days=arguments.train_days or min(7.0, arguments.days / 3),
         gap_s=arguments.group, queries=tuple(arguments.query), limits=tuple(arguments.limit),
         rules=arguments.rules or not arguments.limit, replay=arguments.replay, max_series=arguments.max_series,
@@ -144,7 +153,8 @@ def document(report: Report, wanted: Wanted) -> dict[str, Any]:
     found = report.comparison
     return {
         "from_us": wanted.start_us + int(wanted.train_days * DAY_S * 1e6), "to_us": wanted.end_us,
-        "step_s": wanted.step_s, "train_days": wanted.train_days, "group_s": wanted.gap_s,
+        "step_s": wanted.step_s, "fixed_step_s": wanted.fixed_step_s, "pages_per_shift": wanted.pages_per_shift,
+        "train_days": wanted.train_days, "group_s": wanted.gap_s,
         "series": report.series, "points": report.points, "devices": report.devices, "queries": report.queries,
         "alarms": found.alarms, "pages": found.pages,
         "episodes": {"both": found.both, "fixed_only": found.only["fixed"], "ours_only": found.only["ours"]},
