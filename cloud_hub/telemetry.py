@@ -3,36 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from itertools import chain
+from typing import Any, Protocol
 
 from sqlalchemy import func, insert
 from sqlmodel import Session, col, select
 
 from cloud_hub.tables import EventRow, TelemetrySample
 from shared.ids import trace_id
-from shared.messages import Event, Sample
+from shared.messages import Event
 
 SampleRow = tuple[str, str, int, int, int, float | None, str | None, str]
 """A row of the table: device, metric, t_us, source, seq, value, text, quality."""
 
+TOGETHER = 100
+"""Rows of one statement; a database allows some ten thousand parameters."""
+
 _INSERT = "INSERT INTO telemetry (device, metric, t_us, source, seq, value, text, quality) VALUES "
 
 
-def sample_rows(device: str, source: int, numbered: Iterable[tuple[int, Sample]]) -> list[SampleRow]:
+class Read(Protocol):
+    """A sample, of whatever class it was read into."""
+
+    @property
+    def metric(self) -> str: ...
+    @property
+    def t_us(self) -> int: ...
+    @property
+    def value(self) -> float | str | None: ...
+    @property
+    def quality(self) -> str: ...
+
+
+def sample_rows(device: str, source: int, numbered: Iterable[tuple[int, Read]]) -> list[SampleRow]:
     """Samples under their delivery identity, as rows."""
-    rows: list[SampleRow] = []
-    for seq, one in numbered:
-        value, text = (None, one.value) if isinstance(one.value, str) else (one.value, None)
-        rows.append((device, one.metric, one.t_us, source, seq, value, text, one.quality))
-    return rows
+    return [
+        (device, one.metric, one.t_us, source, seq, None, value, one.quality)
+        if isinstance(value := one.value, str)
+        else (device, one.metric, one.t_us, source, seq, value, None, one.quality)
+        for seq, one in numbered
+    ]
 
 
-def store_samples(session: Session, rows: Sequence[SampleRow]) -> None:
-    """Write rows, however many, by one statement of the driver: a dict for each row costs more than SQLite does."""
-    if rows:
-        connection = session.connection()
-        mark = "%s" if connection.dialect.name == "postgresql" else "?"
-        connection.exec_driver_sql(f"{_INSERT}({', '.join([mark] * 8)})", list(rows))
+def store_samples(session: Session, rows: Iterable[SampleRow]) -> None:
+    """Write rows, however many, in the order of their key, many in a statement of the driver: one by one costs a fifth
+    more, and a dict for each row more than SQLite does."""
+    ordered = sorted(rows)
+    connection = session.connection()
+    mark = "%s" if connection.dialect.name == "postgresql" else "?"
+    row = f"({', '.join([mark] * 8)})"
+    whole = len(ordered) // TOGETHER * TOGETHER
+    for start in range(0, whole, TOGETHER):
+        values = tuple(chain.from_iterable(ordered[start : start + TOGETHER]))
+        connection.exec_driver_sql(_INSERT + ", ".join([row] * TOGETHER), values)
+    if rest := ordered[whole:]:
+        connection.exec_driver_sql(_INSERT + row, rest)
 
 
 def store_events(session: Session, device: str, source: int, numbered: Sequence[tuple[int, Event]], trace: str) -> None:
