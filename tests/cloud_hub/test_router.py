@@ -224,8 +224,8 @@ def test_items_are_judged_one_by_one(items: list[object]) -> None:
 # -- the quick way ---------------------------------------------------------------------------------
 
 PARTS = [
-    '"metric":"cpu.load"', '"t_us":1', '"value":2.5', '"quality":"good"', '"metric":"A b"', '"value":null', '"value":"x"',
-    '"quality":"bad"', '"t_us":-1', '"value":1e999', '"more":1', '"value": "\\":"', '"quality" :"good"',
+    '"metric":"cpu.load"', '"t_us":1', '"value":2.5', '"quality":"good"', '"metric":"A b"', '"value":null',
+    '"value":"x"', '"quality":"bad"', '"t_us":-1', '"value":1e999', '"more":1', '"value": "\\":"', '"quality" :"good"',
 ]  # fmt: skip
 
 
