@@ -16,7 +16,7 @@ from sqlmodel import Session
 from cloud_hub import commands, fleet, incidents, telemetry, twins
 from cloud_hub.births import Births, answer, refusal, streams_of
 from cloud_hub.ca import register
-from cloud_hub.ingest.router import Data, Said, Samples, ShadowRequest, Word, typed
+from cloud_hub.ingest.router import Data, Readings, Said, ShadowRequest, Word, typed
 from cloud_hub.marks import Marks
 from cloud_hub.tables import EscalationRow
 from cloud_hub.twin_rows import TwinRows
@@ -136,7 +136,7 @@ class Writer:
 
     def _items(self, work: _Work, said: Data, source: int, numbered: Iterable[tuple[int, Any]], trace: str) -> None:
         session = work.session
-        if isinstance(said.batch, Samples):
+        if isinstance(said.batch, Readings):
             work.samples += telemetry.sample_rows(said.device, source, numbered)
             return
         good, bad = typed(ITEM_TYPE[said.stream], numbered, said.nul)
