@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 import pytest
+from simulators.births import born
 from sqlmodel import select
 
 from cloud_hub import audit, fleet, incidents
@@ -32,7 +33,7 @@ class Hall:
 
     def __post_init__(self) -> None:
         with self.db.write() as session:
-            fleet.born(session, Birth(device=DEVICE, session="s", epoch="e"), NOW)
+            born(session, Birth(device=DEVICE, session="s", epoch="e"), NOW)
             session.flush()
             fleet.assign(session, DEVICE, "acme/a/hall-2", NOW, within=None, who="test")
 
@@ -257,7 +258,7 @@ def test_one_machines_trouble_is_one_page_for_a_while(hall: Hall) -> None:
 
 def site(hall: Hall, number: int, path: str) -> str:
     with hall.db.write() as session:
-        fleet.born(session, Birth(device=f"d{number}", session="s", epoch="e"), NOW)
+        born(session, Birth(device=f"d{number}", session="s", epoch="e"), NOW)
         session.flush()
         fleet.assign(session, f"d{number}", path, NOW, within=None, who="test")
     return f"d{number}"

@@ -42,8 +42,8 @@ with warnings.catch_warnings():  # newer Starlettes ask for a client that not ev
 
 NOW = 1_700_000_000_000_000
 SECOND = 1_000_000
-Role = Literal["viewer", "operator", "auditor", "admin", "everything"]
-ROLES: tuple[Role, ...] = ("viewer", "operator", "auditor", "admin")
+Role = Literal["viewer", "operator", "auditor", "admin", "writer", "everything"]
+ROLES: tuple[Role, ...] = ("viewer", "operator", "auditor", "admin", "writer")
 
 DEVICE = "/api/v1/devices/{device}"
 ROUTES: dict[tuple[str, str], str] = {
@@ -85,6 +85,16 @@ ROUTES: dict[tuple[str, str], str] = {
     ("PUT", f"{DEVICE}/twin/name/{{name}}"): "operate",
     ("DELETE", f"{DEVICE}/twin/name/{{name}}"): "operate",
     ("GET", "/api/v1/alarms"): "read",
+    ("GET", "/api/v1/alarms/report"): "read",
+    ("GET", "/api/v1/alarms/suppressions"): "read",
+    ("POST", "/api/v1/alarms/suppressions"): "operate",
+    ("DELETE", "/api/v1/alarms/suppressions/{suppression_id}"): "operate",
+    ("GET", "/api/v1/alarms/{alarm_id}"): "read",
+    ("POST", "/api/v1/alarms/{alarm_id}/acknowledge"): "operate",
+    ("POST", "/api/v1/alarms/{alarm_id}/verdict"): "operate",
+    ("POST", "/api/v1/alarms/{alarm_id}/shelve"): "operate",
+    ("POST", "/api/v1/alarms/{alarm_id}/unshelve"): "operate",
+    ("GET", "/api/v1/notifications"): "read",
     ("GET", "/api/v1/incidents"): "read",
     ("GET", "/api/v1/incidents/{incident_id}"): "read",
     ("POST", "/api/v1/incidents/{incident_id}/acknowledge"): "operate",
@@ -128,7 +138,7 @@ ROUTES: dict[tuple[str, str], str] = {
 
 MAY: dict[Role, set[str]] = {
     "viewer": {"read"}, "operator": {"read", "operate"}, "auditor": {"read", "audit"},
-    "admin": {"read", "administer"},
+    "admin": {"read", "administer"}, "writer": {"write"},
 }  # fmt: skip
 
 
@@ -171,7 +181,7 @@ class World:
             "action_id": desk.propose(session, incident, "capture", "digits", "why", NOW, settings).id,
             "command_id": commands.create(session, "press-3", "restart", "digits", NOW, who="test")[0].id,
             "rollout_id": "none", "job_id": "none", "configuration_id": "none", "token_id": "none",
-            "learning_id": "none",
+            "learning_id": "none", "alarm_id": "a1", "suppression_id": "none",
         }  # fmt: skip
         for name in ("", "gates"):
             twins.desire(session, "press-3", name, {"a": 1}, NOW, who="test", max_bytes=32768)
