@@ -102,9 +102,9 @@ def _compiler() -> Callable[[Any], Any] | None:
 
     def compile_(function: Any) -> Any:
         try:
-            return numba.njit(cache=True)(function)
+            return numba.njit(cache=True, error_model="numpy")(function)
         except RuntimeError:  # no folder to keep the machine code in
-            return numba.njit(function)
+            return numba.njit(error_model="numpy")(function)
 
     return compile_
 
@@ -220,13 +220,13 @@ def _forecast(wide: Any, slims: Any, x: Any, fresh: Any, lo: Any, y: Any, error:
 
 
 @_compiled
-def _spreads(
-    wide: Any, slims: Any, x: Any, gain: Any, fresh: Any, young: Any, lo: Any, y: Any, bits: Any
-) -> None:
+def _spreads(wide: Any, slims: Any, x: Any, gain: Any, fresh: Any, young: Any, lo: Any, y: Any, bits: Any) -> None:
     for j in range(x.size):
         change = _slim(abs(x[j] - wide[PREVIOUS, lo + j]))
         usual = slims[CHANGE, lo + j]
-        slims[CHANGE, lo + j] = usual + np.float32(gain[j]) * (min(change, young[j] if young[j] > 0 else FAR * usual + TINY) - usual)
+        slims[CHANGE, lo + j] = usual + np.float32(gain[j]) * (
+            min(change, young[j] if young[j] > 0 else FAR * usual + TINY) - usual
+        )
     for k in range(3):
         for j in range(x.size):
             change = _slim(abs(x[j] - wide[PREVIOUS, lo + j]))
@@ -309,12 +309,10 @@ def _repeated(
 
 
 @_compiled
-def _advance(state: Any, t: Any, values: Any, lo: Any, p: Any, x: Any, doubles: Any, singles: Any, out: Any) -> None:
-    """One sample of series lo..lo+len(t); `x`, `doubles` and `singles` are room to work in."""
-    times, wide, slims, tails, shapes, seen, when = state
-    gain, learn, fresh, error, energy = doubles[0], doubles[1], doubles[2], doubles[3], doubles[4]
-    y, each, logs = singles[0], singles[1], singles[2]
-    pace, settle, young = singles[3, 0], singles[3, 1], singles[3, 2]
+def _begin(
+    times: Any, wide: Any, slims: Any, t: Any, values: Any, lo: Any, p: Any, x: Any, doubles: Any, rows: Any
+) -> None:
+    gain, learn, fresh, pace, settle, young = doubles[0], doubles[1], doubles[2], rows[0], rows[1], rows[2]
     for j in range(t.size):
         i = lo + j
         count = times[COUNT, i]
@@ -333,6 +331,16 @@ def _advance(state: Any, t: Any, values: Any, lo: Any, p: Any, x: Any, doubles: 
         gain[j] = max(fresh[j], lasting)
         learn[j] = min(max(passed / (min(p.visits, 1.0 + days) * HOUR_US), 1e-4), 0.5)
         pace[j], settle[j] = _pace(count, p.forget), _settle(count, p.forget, p.tail)
+
+
+@_compiled
+def _advance(state: Any, t: Any, values: Any, lo: Any, p: Any, x: Any, doubles: Any, singles: Any, out: Any) -> None:
+    """One sample of series lo..lo+len(t); `x`, `doubles` and `singles` are room to work in."""
+    times, wide, slims, tails, shapes, seen, when = state
+    gain, learn, fresh, error, energy = doubles[0], doubles[1], doubles[2], doubles[3], doubles[4]
+    y, each, logs = singles[0], singles[1], singles[2]
+    pace, settle, young = singles[3, 0], singles[3, 1], singles[3, 2]
+    _begin(times, wide, slims, t, values, lo, p, x, doubles, singles[3])
     _levels(wide, x, fresh, lo, y)
     _seasons(wide, slims, t, x, learn, lo, y)
     _forecast(wide, slims, x, fresh, lo, y, error, energy)

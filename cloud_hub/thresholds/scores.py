@@ -125,6 +125,13 @@ class Scores:
                 out[at] = self.step(times[at : at + 1], x[at : at + 1])[0]
         return out
 
+    def restart(self, chosen: npt.NDArray[np.intp]) -> None:
+        """Forget all of the chosen series, for example when somebody says that its sensor or unit was changed.
+
+        A unit a thousand times as small is else below notice until the old one has faded, some 10,000 samples.
+        """
+        self._columns.put(chosen, columns.fresh(len(chosen)))
+
     def silence(self, t_us: npt.NDArray[Any]) -> Doubles:
         """Surprise float64[n] of having heard nothing since the last sample until t_us[n]; changes nothing."""
         times, _ = self._arrays(t_us, np.zeros(len(self)))
@@ -158,10 +165,10 @@ class Scores:
 
 
 def _pair(t_us: npt.NDArray[Any], values: npt.NDArray[Any]) -> tuple[Longs, Doubles]:
-    times = np.ascontiguousarray(t_us, dtype=np.int64)
-    x = np.ascontiguousarray(values, dtype=np.float64)
+    times = np.asarray(t_us, dtype=np.int64, order="C")
+    x = np.asarray(values, dtype=np.float64, order="C")
     if x.shape != times.shape:
-        raise ValueError(f"times {times.shape} and values {x.shape} must be of one shape")
+        raise ValueError(f"times of shape {times.shape} and values of shape {x.shape} do not fit together")
     return times, x
 
 
