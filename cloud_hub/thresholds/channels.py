@@ -19,6 +19,7 @@ from cloud_hub.thresholds.columns import (
     CHANGE,
     CHANGES,
     CHANNELS,
+    COUNT,
     DAY,
     DAY_REST,
     LAGS,
@@ -42,7 +43,8 @@ CENTRE_SHARE, RATE = 0.003, 0.02
 NEXT, SPREAD = 13, 14
 
 ONE = np.float32(1.0)
-HUGE = 1e30
+HUGE, DOOR = np.float32(1e30), 1e6
+YOUNG = 100  # samples in which a series may still be anything
 TINY = np.float32(1e-30)
 NOTHING = 1e-200
 FAR = np.float32(1000.0)  # beyond a thousand times the usual residual all is equally strange
@@ -63,6 +65,17 @@ def slim(x: Doubles) -> Singles:
     return np.clip(x, -HUGE, HUGE).astype(np.float32)
 
 
+def door(columns: Columns, x: Doubles) -> Doubles:
+    """x[n], cut to a million times the usual distance from the slow level.
+
+    A single absurd value must not deafen a series until it has decayed; a new unit takes some sixty samples to enter.
+    """
+    usual = columns.slim[SCALES.start].astype(np.float64)
+    bound = np.where((usual > 0) & (columns.times[COUNT] >= YOUNG), DOOR * usual * usual, HUGE)
+    slow = columns.wide[SLOW]
+    return np.minimum(np.maximum(x, slow - bound), slow + bound)
+
+
 def views(columns: Columns, x: Doubles, hour: Longs, gain: Doubles, learn: Doubles, count: Longs) -> Singles:
     """Standardised residuals float32[CHANNELS, n] of values x[n]; the state moves on.
 
@@ -78,8 +91,9 @@ def views(columns: Columns, x: Doubles, hour: Longs, gain: Doubles, learn: Doubl
     out[1:5] = slim(level - slow)
     _seasons(columns, x, hour, learn, out)
     out[NEXT] = _forecast(columns, x, fresh)
-    _spreads(columns, x, gain, fresh, out)
-    wide[SLOW] += gain * (x - slow)
+    _spreads(columns, x, gain, fresh, count, out)
+    limit = np.where(count < YOUNG, HUGE, FAR * columns.slim[SCALES.start] ** 2)
+    wide[SLOW] += gain * np.minimum(np.maximum(x - slow, -limit), limit)
     wide[PREVIOUS] = x
     _standardise(columns.slim[SCALES], out[:SPREAD], gain.astype(np.float32))
     return out
@@ -115,10 +129,10 @@ def _forecast(columns: Columns, x: Doubles, fresh: Doubles) -> Singles:
     return slim(error)
 
 
-def _spreads(columns: Columns, x: Doubles, gain: Doubles, fresh: Doubles, out: Singles) -> None:
+def _spreads(columns: Columns, x: Doubles, gain: Doubles, fresh: Doubles, count: Longs, out: Singles) -> None:
     change = slim(np.abs(x - columns.wide[PREVIOUS]))
     usual, recent = columns.slim[CHANGE], columns.slim[CHANGES]
-    usual += gain.astype(np.float32) * (change - usual)
+    usual += gain.astype(np.float32) * (np.minimum(change, np.where(count < YOUNG, HUGE, FAR * usual + TINY)) - usual)
     recent += np.maximum(SPREADS[:, None], fresh.astype(np.float32)) * (change - recent)
     floor = usual + TINY
     out[SPREAD:] = ln(np.minimum((recent + STILL * floor) / floor, FAR))

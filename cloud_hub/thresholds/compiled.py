@@ -17,6 +17,7 @@ from cloud_hub.thresholds.channels import (
     BIAS,
     BITS,
     CENTRE_SHARE,
+    DOOR,
     FAR,
     FASTS,
     HUGE,
@@ -30,6 +31,7 @@ from cloud_hub.thresholds.channels import (
     SPREADS,
     STILL,
     TINY,
+    YOUNG,
 )
 from cloud_hub.thresholds.columns import (
     ANCHOR,
@@ -67,7 +69,6 @@ HALFWAY = (RISES[0], RISES[1], SLOPES[0], SLOPES[1], SLOPES[2])
 class Plan(NamedTuple):
     """The settings and constants of a step, each in the width in which NumPy would reckon with it."""
 
-    largest: float
     memory_samples: int
     memory_days: float
     visits: float
@@ -101,9 +102,9 @@ def _compiler() -> Callable[[Any], Any] | None:
 
     def compile_(function: Any) -> Any:
         try:
-            return numba.njit(cache=True)(function)
+            return numba.njit(cache=True, error_model="numpy")(function)
         except RuntimeError:  # no folder to keep the machine code in
-            return numba.njit(function)
+            return numba.njit(error_model="numpy")(function)
 
     return compile_
 
@@ -219,11 +220,13 @@ def _forecast(wide: Any, slims: Any, x: Any, fresh: Any, lo: Any, y: Any, error:
 
 
 @_compiled
-def _spreads(wide: Any, slims: Any, x: Any, gain: Any, fresh: Any, lo: Any, y: Any, bits: Any) -> None:
+def _spreads(wide: Any, slims: Any, x: Any, gain: Any, fresh: Any, young: Any, lo: Any, y: Any, bits: Any) -> None:
     for j in range(x.size):
         change = _slim(abs(x[j] - wide[PREVIOUS, lo + j]))
         usual = slims[CHANGE, lo + j]
-        slims[CHANGE, lo + j] = usual + np.float32(gain[j]) * (change - usual)
+        slims[CHANGE, lo + j] = usual + np.float32(gain[j]) * (
+            min(change, young[j] if young[j] > 0 else FAR * usual + TINY) - usual
+        )
     for k in range(3):
         for j in range(x.size):
             change = _slim(abs(x[j] - wide[PREVIOUS, lo + j]))
@@ -235,7 +238,8 @@ def _spreads(wide: Any, slims: Any, x: Any, gain: Any, fresh: Any, lo: Any, y: A
             y[SPREAD + k, j] = (np.float32(bits[SPREAD + k, j]) * BITS - BIAS) * LN2
     for j in range(x.size):
         i = lo + j
-        wide[SLOW, i] += gain[j] * (x[j] - wide[SLOW, i])
+        limit = np.float64(young[j] if young[j] > 0 else FAR * (slims[SCALE, i] * slims[SCALE, i]))
+        wide[SLOW, i] += gain[j] * min(max(x[j] - wide[SLOW, i], -limit), limit)
         wide[PREVIOUS, i] = x[j]
 
 
@@ -305,31 +309,42 @@ def _repeated(
 
 
 @_compiled
-def _advance(state: Any, t: Any, values: Any, lo: Any, p: Any, x: Any, doubles: Any, singles: Any, out: Any) -> None:
-    """One sample of series lo..lo+len(t); `x`, `doubles` and `singles` are room to work in."""
-    times, wide, slims, tails, shapes, seen, when = state
-    gain, learn, fresh, error, energy = doubles[0], doubles[1], doubles[2], doubles[3], doubles[4]
-    y, each, logs = singles[0], singles[1], singles[2]
-    pace, settle = singles[3, 0], singles[3, 1]
+def _begin(
+    times: Any, wide: Any, slims: Any, t: Any, values: Any, lo: Any, p: Any, x: Any, doubles: Any, rows: Any
+) -> None:
+    gain, learn, fresh, pace, settle, young = doubles[0], doubles[1], doubles[2], rows[0], rows[1], rows[2]
     for j in range(t.size):
         i = lo + j
-        x[j] = min(max(values[j], -p.largest), p.largest)
         count = times[COUNT, i]
         if count == 0:
             for k in range(WIDE):
-                wide[k, i] = x[j]
+                wide[k, i] = values[j]
             times[FIRST, i] = times[LAST, i] = t[j]
+        scale, slow = np.float64(slims[SCALE, i]), wide[SLOW, i]
+        bound = DOOR * scale * scale if scale > 0 and count >= YOUNG else np.float64(HUGE)
+        x[j] = min(max(values[j], slow - bound), slow + bound)
         passed = max(t[j] - times[LAST, i], 0)
         fresh[j] = 1.0 / (count + 1.0)
+        young[j] = HUGE if count < YOUNG else NONE
         lasting = min(1.0 / p.memory_samples, passed / (p.memory_days * DAY_US))
         days = max(times[LAST, i] - times[FIRST, i], 0) / DAY_US
         gain[j] = max(fresh[j], lasting)
         learn[j] = min(max(passed / (min(p.visits, 1.0 + days) * HOUR_US), 1e-4), 0.5)
         pace[j], settle[j] = _pace(count, p.forget), _settle(count, p.forget, p.tail)
+
+
+@_compiled
+def _advance(state: Any, t: Any, values: Any, lo: Any, p: Any, x: Any, doubles: Any, singles: Any, out: Any) -> None:
+    """One sample of series lo..lo+len(t); `x`, `doubles` and `singles` are room to work in."""
+    times, wide, slims, tails, shapes, seen, when = state
+    gain, learn, fresh, error, energy = doubles[0], doubles[1], doubles[2], doubles[3], doubles[4]
+    y, each, logs = singles[0], singles[1], singles[2]
+    pace, settle, young = singles[3, 0], singles[3, 1], singles[3, 2]
+    _begin(times, wide, slims, t, values, lo, p, x, doubles, singles[3])
     _levels(wide, x, fresh, lo, y)
     _seasons(wide, slims, t, x, learn, lo, y)
     _forecast(wide, slims, x, fresh, lo, y, error, energy)
-    _spreads(wide, slims, x, gain, fresh, lo, y, y.view(np.int32))
+    _spreads(wide, slims, x, gain, fresh, young, lo, y, y.view(np.int32))
     _standardise(slims, gain, lo, y, logs, logs.view(np.int32))
     _tails(tails, y, p.share, p.body, p.narrow, pace, settle, lo, each)
     for j in range(t.size):
@@ -379,9 +394,9 @@ def step(state: Any, t: Any, values: Any, p: Any, out: Any) -> None:
 
 
 @_compiled
-def run(state: Any, t: Any, values: Any, p: Any, out: Any) -> None:
-    """All samples of one series into `out`; those that are not finite are skipped."""
+def run(state: Any, t: Any, values: Any, largest: Any, p: Any, out: Any) -> None:
+    """All samples of one series into `out`; those that are no samples are skipped."""
     x, doubles, singles = np.empty(1), np.empty((5, 1)), np.empty((4, CHANNELS, 1), dtype=np.float32)
     for i in range(values.size):
-        if np.isfinite(values[i]):
+        if abs(values[i]) <= largest:
             _advance(state, t[i : i + 1], values[i : i + 1], 0, p, x, doubles, singles, out[i : i + 1])

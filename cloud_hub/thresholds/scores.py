@@ -22,7 +22,7 @@ __all__ = ["DEFAULTS", "TUNED", "ForeignState", "ScoreSettings", "Scores", "alar
 
 HOUR_US = 3_600_000_000
 DAY_US = 24 * HOUR_US
-LARGEST = 1e100  # values beyond are as good as this one; their squares still fit
+LARGEST = 1e30  # no measurement is larger: what is counts as no sample
 BLOCK = 512  # series at a time, so that their working set stays in the cache
 
 # Seventeen surprises of ordinary data together: their median, and how much more is a decade rarer (measured).
@@ -85,10 +85,10 @@ class Scores:
     def step(self, t_us: npt.NDArray[Any], values: npt.NDArray[Any]) -> Doubles:
         """Surprise float64[n] of values[n] at t_us[n] (UTC microseconds). NaN in, NaN out: no sample of that series.
 
-        An infinite value counts as no sample. Raises ValueError for arrays of another length.
+        An infinite value, or one beyond 1e30, counts as no sample. Raises ValueError for arrays of another length.
         """
         times, x = self._arrays(t_us, values)
-        here = np.isfinite(x)
+        here = np.abs(x) <= LARGEST  # NaN is not
         out = np.full(x.size, np.nan)
         if here.all():
             return self._all(self._columns, times, x, out)
@@ -119,11 +119,18 @@ class Scores:
             raise ValueError(f"{len(self)} series cannot follow values of shape {x.shape}: one series, one dimension")
         out = np.full(x.size, np.nan)
         if self._plan is not None:
-            compiled.run(self._columns, times, x, self._plan, out)
+            compiled.run(self._columns, times, x, LARGEST, self._plan, out)
         else:
             for at in range(x.size):
                 out[at] = self.step(times[at : at + 1], x[at : at + 1])[0]
         return out
+
+    def restart(self, chosen: npt.NDArray[np.intp]) -> None:
+        """Forget all of the chosen series, for example when somebody says that its sensor or unit was changed.
+
+        A unit a thousand times as small is else below notice until the old one has faded, some 10,000 samples.
+        """
+        self._columns.put(chosen, columns.fresh(len(chosen)))
 
     def silence(self, t_us: npt.NDArray[Any]) -> Doubles:
         """Surprise float64[n] of having heard nothing since the last sample until t_us[n]; changes nothing."""
@@ -158,17 +165,16 @@ class Scores:
 
 
 def _pair(t_us: npt.NDArray[Any], values: npt.NDArray[Any]) -> tuple[Longs, Doubles]:
-    times = np.ascontiguousarray(t_us, dtype=np.int64)
-    x = np.ascontiguousarray(values, dtype=np.float64)
+    times = np.asarray(t_us, dtype=np.int64, order="C")
+    x = np.asarray(values, dtype=np.float64, order="C")
     if x.shape != times.shape:
-        raise ValueError(f"times {times.shape} and values {x.shape} must be of one shape")
+        raise ValueError(f"times of shape {times.shape} and values of shape {x.shape} do not fit together")
     return times, x
 
 
 def _plan(settings: ScoreSettings) -> compiled.Plan:
     single = np.float32
     return compiled.Plan(
-        largest=LARGEST,
         memory_samples=settings.memory_samples,
         memory_days=settings.memory_days,
         visits=settings.visits,
@@ -197,7 +203,7 @@ def _plan(settings: ScoreSettings) -> compiled.Plan:
 
 def _step(state: Columns, t_us: Longs, x: Doubles, settings: ScoreSettings) -> Doubles:
     """One sample of each series; `state` moves on."""
-    times, x = state.times, np.clip(x, -LARGEST, LARGEST)
+    times = state.times
     count = times[COUNT].copy()
     new = count == 0
     if new.any():
@@ -205,6 +211,7 @@ def _step(state: Columns, t_us: Longs, x: Doubles, settings: ScoreSettings) -> D
         times[FIRST, new] = times[LAST, new] = t_us[new]
     passed = np.maximum(t_us - times[LAST], 0)  # a clock that stepped back: no time has passed
     gain, learn = _gains(times, passed, count, settings)
+    x = channels.door(state, x)
     y = channels.views(state, x, t_us // HOUR_US, gain, learn, count)
     pace, settle = tails.paces(count, settings.forget, settings.tail)
     each = tails.surprise(state.tails, y, settings.tail, settings.narrow, pace, settle)
