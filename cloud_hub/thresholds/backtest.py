@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy.typing as npt
 
-from cloud_hub.thresholds.fit import STANDARD, FitSettings, NotEnough, clean, fit
+from cloud_hub.thresholds.bands import Bands
+from cloud_hub.thresholds.fit import STANDARD, BandSettings, NotEnough, clean
 from shared.messages import AlarmKind
 from shared.thresholds import DAY_US, JudgeState, Limits, judge
 
@@ -65,36 +66,42 @@ def rolling(
     train_days: float,
     refit_days: float,
     *,
-    keep_days: float = 28.0,
-    settings: FitSettings = STANDARD,
+    settings: BandSettings = STANDARD,
 ) -> list[Episode]:
-    """Episodes of a band that is fitted on the past alone, as a hub would have pushed it.
+    """Episodes of limits that are learned from the past alone, as a hub would have pushed them; see `pushed`."""
+    return _episodes(pushed(metric, t_us, values, train_days, refit_days, settings=settings))
 
-    The first fit comes `train_days` after the first point, then one each `refit_days`, on at most `keep_days` of
-    past. The judge's state goes on over a refit, as on the device. Before the first fit nothing is judged, and a
-    refit without enough points keeps the last good band. Raises ValueError unless the days are above 0.
+
+def pushed(
+    metric: str,
+    t_us: npt.NDArray[Any],
+    values: npt.NDArray[Any],
+    train_days: float,
+    refit_days: float,
+    *,
+    settings: BandSettings = STANDARD,
+) -> Iterator[tuple[Limits, int, float]]:
+    """Each usable point, as (limits, t_us, value), with the limits that a device would have judged it by.
+
+    The first limits come `train_days` after the first point, then new ones each `refit_days`. Before the first
+    nothing is judged, and a refit without enough points keeps the last good ones. Raises ValueError unless the days
+    are above 0.
     """
-    if min(train_days, refit_days, keep_days) <= 0:
-        raise ValueError("train_days, refit_days and keep_days must be above 0")
+    if min(train_days, refit_days) <= 0:
+        raise ValueError("train_days and refit_days must be above 0")
     times, points = clean(t_us, values)
-    if not times.size:
-        return []
-
-    def judged() -> Iterator[tuple[Limits, int, float]]:
-        limits: Limits | None = None
-        start = int(times[0]) + int(train_days * DAY_US)
-        while start <= times[-1]:
-            end = start + int(refit_days * DAY_US)
-            past = slice(times.searchsorted(start - int(keep_days * DAY_US)), times.searchsorted(start))
+    bands, limits = Bands(1, settings), None
+    refit_us = max(int(refit_days * DAY_US), 1)
+    due = int(times[0]) + int(train_days * DAY_US) if times.size else 0
+    for index, (t, value) in enumerate(zip(times.tolist(), points.tolist(), strict=True)):
+        if t >= due:
+            due += (t - due) // refit_us * refit_us  # the latest refit of a gap is the one that counts
             with suppress(NotEnough):
-                limits = fit(metric, times[past], points[past], now_us=start, settings=settings)
-            ahead = slice(times.searchsorted(start), times.searchsorted(end))
-            if limits is not None:
-                for t, v in zip(times[ahead].tolist(), points[ahead].tolist(), strict=True):
-                    yield limits, t, v
-            start = end
-
-    return _episodes(judged())
+                limits = bands.limits(0, metric, due)
+            due += refit_us
+        if limits is not None:
+            yield limits, t, value
+        bands.step(times[index : index + 1], points[index : index + 1])
 
 
 def score(episodes: Sequence[Episode], windows: Sequence[Window], from_us: int) -> Score:
