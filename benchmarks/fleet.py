@@ -52,10 +52,9 @@ set_tcp_nodelay true
 max_queued_messages 100000
 max_inflight_messages 0
 """
-STEP_S = 5.0
+STEP_S = 10.0
 AT_ONCE = 100
 HOUR_S = 3600.0
-PATIENCE_S = 600.0
 
 
 class Fleet:
@@ -73,6 +72,17 @@ class Fleet:
         """Connect them, some at a time: a listening socket has a short queue."""
         for start in range(0, len(devices), AT_ONCE):
             await asyncio.gather(*(device.connect() for device in devices[start : start + AT_ONCE]))
+
+    async def begin(self, samples: int) -> None:
+        """Everybody has a first row, and connects."""
+        for device in self.devices:
+            device.accept(samples, now_us())
+        await self.connect(self.devices)
+
+    @property
+    def reconnects(self) -> int:
+        """Connections that devices gave up for another, since the beginning."""
+        return sum(device.reconnects for device in self.devices)
 
     async def tick(self) -> None:
         """One turn for everybody; who lost its connection makes another."""
@@ -93,17 +103,15 @@ class Fleet:
                     await asyncio.sleep(0)
             await asyncio.sleep(15)
 
-    async def until(self, what: str, done: Callable[[Device], bool]) -> float:
-        """Seconds until `done` holds for every device; ends the benchmark after PATIENCE_S."""
+    async def until(self, done: Callable[[Device], bool], patience_s: float) -> int:
+        """Wait until `done` holds for every device; returns for how many it does not after `patience_s`."""
         began = ticked = time.monotonic()
-        while left := sum(not done(device) for device in self.devices):
-            if time.monotonic() - began > PATIENCE_S:
-                sys.exit(f"{what}: {left} of {len(self.devices)} devices did not get there in {PATIENCE_S:.0f} s")
+        while (left := sum(not done(device) for device in self.devices)) and time.monotonic() - began < patience_s:
             if time.monotonic() - ticked > 1:
                 ticked = time.monotonic()
                 await self.tick()
             await asyncio.sleep(0.05)
-        return time.monotonic() - began
+        return left
 
     async def outage(self, seconds: float, period_s: float, samples: int) -> None:
         """So much of the devices' time without a hub: they collect, tick and reconnect."""
@@ -190,59 +198,93 @@ def mosquitto(folder: Path) -> Iterator[tuple[int, psutil.Process]]:
         process.wait(20)
 
 
+def born(device: Device) -> bool:
+    """Its birth is answered and its first row durable."""
+    return not device.waiting and device.session.welcome
+
+
 def whole(version: float) -> Callable[[Device], bool]:
     """Nothing waits, and what is desired now is reported."""
     return lambda device: not device.waiting and device.reported == {"period_s": version}
 
 
-async def run(options: Any, folder: Path) -> list[Row]:
-    """All phases."""
-    name, rows, me = f"{options.devices} devices", list[Row](), psutil.Process()
+class Figures:
+    """What was found so far; each figure is printed at once, so that a run that is ended shows what it had."""
 
-    def tell(method: str, metric: str, value: float, unit: str) -> None:
-        rows.append(Row(name, method, metric, value, unit))
+    def __init__(self, dataset: str) -> None:
+        self._dataset, self.rows = dataset, list[Row]()
+
+    def tell(self, method: str, metric: str, value: float, unit: str) -> None:
+        """One figure."""
+        self.rows.append(Row(self._dataset, method, metric, value, unit))
         print(f"  {method}: {metric} {value:.4g} {unit}", flush=True)
 
+    async def converged(self, fleet: Fleet, method: str, done: Callable[[Device], bool], patience_s: float) -> bool:
+        """Wait for every device and tell how long it took, or how many did not get there."""
+        began = time.monotonic()
+        left = await fleet.until(done, patience_s)
+        self.tell(method, "devices that did not get there", left, f"in {patience_s:.0f} s") if left else None
+        self.tell(method, "gave up after" if left else "time to convergence", time.monotonic() - began, "s")
+        return not left
+
+
+def memory(hub: HubProcess, broker: psutil.Process) -> dict[str, float]:
+    """Resident bytes of the three processes."""
+    mine: float = psutil.Process().memory_info().rss
+    return {"client side": mine, "hub": hub.rss(), "broker": broker.memory_info().rss}
+
+
+async def run(options: Any, folder: Path) -> list[Row]:
+    """All phases; after one that does not converge in `--patience` seconds only the loss is counted."""
+    figures = Figures(f"{options.devices} devices")
     with mosquitto(folder) as (port, broker):
         hub = HubProcess(folder, port)
         hub.start()
         await asyncio.sleep(5)
-        before, hub_before, broker_before = me.memory_info().rss, hub.rss(), broker.memory_info().rss
+        before = memory(hub, broker)
         fleet = Fleet(options.devices, port, options.seed)
         pinging = asyncio.create_task(fleet.pings())
-        began = time.monotonic()
-        for device in fleet.devices:
-            device.accept(options.samples, now_us())
-        await fleet.connect(fleet.devices)
-        await fleet.until("first birth", lambda device: not device.waiting and device.session.welcome)
-        tell("first birth", "time until all are durable", time.monotonic() - began, "s")
-        tell("memory", "a device, client side", (me.memory_info().rss - before) / options.devices / 1024, "KiB")
-        tell("memory", "a device, hub", (hub.rss() - hub_before) / options.devices / 1024, "KiB")
-        tell("memory", "a device, broker", (broker.memory_info().rss - broker_before) / options.devices / 1024, "KiB")
-        if options.hostile:
-            await hostile(fleet, options, tell)
-        for method, away_s, version in (("hub restart", 0.0, 2.0), ("one-hour outage", options.outage, 3.0)):
-            for device in fleet.devices:
-                device.accept(options.samples, now_us())
-            hub.kill()
-            hub.desire(fleet.devices, {"period_s": version})
-            await fleet.outage(away_s, options.period, options.samples)
-            waiting = sum(device.waiting for device in fleet.devices)
-            began = time.monotonic()
-            hub.start()
-            await fleet.until(method, whole(version))
-            tell(method, "time to convergence", time.monotonic() - began, "s")
-            tell(method, "items that waited", waiting, "items")
-            tell(method, "connections made anew", sum(device.reconnects for device in fleet.devices), "in all")
+        await phases(options, figures, fleet, hub, broker, before)
         pinging.cancel()
         for device in fleet.devices:
             device.close()
         hub.stop()
         missing, twice = lost(fleet, hub.database)
-        tell("loss", "accepted and not at the hub", missing, "items")
-        tell("loss", "at the hub twice", twice, "items")
-        tell("loss", "accepted in all", sum(device.accepted for device in fleet.devices), "items")
-    return rows
+        accepted, waiting = (sum(getattr(one, name) for one in fleet.devices) for name in ("accepted", "waiting"))
+        figures.tell("loss", "accepted in all", accepted, "items")
+        figures.tell("loss", "still at the devices", waiting, "items")
+        figures.tell("loss", "accepted and not at the hub", missing, "items")
+        figures.tell("loss", "at the hub twice", twice, "items")
+    return figures.rows
+
+
+async def phases(
+    options: Any, figures: Figures, fleet: Fleet, hub: HubProcess, broker: psutil.Process, before: dict[str, float]
+) -> None:
+    """First births, memory, and both returns of a hub."""
+    tell, kib = figures.tell, options.devices * 1024
+    connecting = asyncio.create_task(fleet.begin(options.samples))
+    if not await figures.converged(fleet, "first birth", born, options.patience):
+        return
+    await connecting
+    for who, rss in memory(hub, broker).items():
+        tell("memory", f"a device, {who}", (rss - before[who]) / kib, "KiB")
+    if options.hostile:
+        await hostile(fleet, options, tell)
+    for method, away_s, version in (("hub restart", 0.0, 2.0), ("one-hour outage", options.outage, 3.0)):
+        for device in fleet.devices:
+            device.accept(options.samples, now_us())
+        hub.kill()
+        hub.desire(fleet.devices, {"period_s": version})
+        anew = fleet.reconnects
+        await fleet.outage(away_s, options.period, options.samples)
+        tell(method, "items that waited", sum(device.waiting for device in fleet.devices), "items")
+        tell(method, "connections made anew meanwhile", (fleet.reconnects - anew) / options.devices, "a device")
+        hub.start()
+        if not await figures.converged(fleet, method, whole(version), options.patience):
+            return
+        tell("memory", f"a device, hub after {method}", hub.rss() / kib, "KiB")
+    tell("memory", "a device, broker at the end", broker.memory_info().rss / kib, "KiB")
 
 
 async def hostile(fleet: Fleet, options: Any, tell: Callable[[str, str, float, str], None]) -> None:
@@ -261,7 +303,7 @@ async def hostile(fleet: Fleet, options: Any, tell: Callable[[str, str, float, s
                     bad.accept(1, now_us())
                 ahead = number / len(others) * period_s - (time.monotonic() - slice_began)
                 await asyncio.sleep(max(0.0, ahead))
-        await fleet.until(method, lambda device: not device.waiting)
+        await fleet.until(lambda device: not device.waiting, options.patience)
         late = [one / 1e3 for device in others for one in device.late_us]
         median, p99 = percentiles(late)
         tell(method, "row to acknowledgement, p50", median, "ms")
@@ -271,7 +313,15 @@ async def hostile(fleet: Fleet, options: Any, tell: Callable[[str, str, float, s
 def main() -> None:
     """Run it."""
     options = arguments(
-        __doc__ or "", devices=1000, samples=10, period=600.0, outage=HOUR_S, hostile=0, rate=500.0, seconds=20.0
+        __doc__ or "",
+        devices=1000,
+        samples=10,
+        period=600.0,
+        outage=HOUR_S,
+        hostile=0,
+        rate=500.0,
+        seconds=20.0,
+        patience=300.0,
     )
     with tempfile.TemporaryDirectory() as folder:
         rows = asyncio.run(run(options, Path(folder)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -19,7 +20,9 @@ from cloud_hub.api import (
     devices,
     est,
     incidents,
+    learnings,
     models,
+    notifications,
     problems,
     query,
     tags,
@@ -43,16 +46,21 @@ from cloud_hub.glm.engines import Engine
 from cloud_hub.ingest.listener import Listener
 from cloud_hub.lockout import Lockout
 from cloud_hub.loops import Loop
+from cloud_hub.notify.kinds import open_sender
+from cloud_hub.notify.outgoing import Channel
 from cloud_hub.oidc import Oidc
 from cloud_hub.retention import Sweep
+from cloud_hub.rollups.roller import Roller
 from cloud_hub.settings import Settings
-from cloud_hub.thresholds import rollout
+from cloud_hub.thresholds import refit, rollout
 from cloud_hub.twins import Outgoing
 from shared import VERSION, plugins
 from shared.errors import ConfigError, ModelError
 
 log = logging.getLogger(__name__)
 
+ROLLUPS_S = 60.0
+"""Between two looks for hours that are over and must be rolled up."""
 RETENTION_S = 600.0
 """Between two looks for rows that have become old."""
 
@@ -65,7 +73,7 @@ class HubApp:
         aws_key.read(settings.aws_key_path)
         self._oidc = Oidc(settings.oidc) if settings.oidc else None
         self.db = Database(settings.database_url)
-        sign = _signing(settings)
+        sign = signing(settings)
         self._listener = Listener(settings.mqtt, self.db, settings.twins, self.ring, self.changed, sign)
         self._announcer = Announcer(settings)
         self._bells = Bells()
@@ -79,12 +87,19 @@ class HubApp:
             "desk": Loop("desk", lambda: self._desk(engine), 1.0),
             "actions": Loop("actions", self._actions, 0.5, linger_s=0.05),
             "rollouts": Loop("rollouts", self._rollouts, 1.0, linger_s=0.05),
+            "refit": Loop("refit", self._refit, 5.0),
             "jobs": Loop("jobs", self._jobs, 1.0),
             "configurations": Loop("configurations", self._configurations, 1.0, linger_s=0.05),
         }
+        roller = Roller(self.db)
+        self._loops["rollups"] = Loop("rollups", lambda: self._roll(roller), ROLLUPS_S, linger_s=0.05)
         if any(settings.retention.model_dump().values()):
             sweep = Sweep(self.db, settings.retention)
             self._loops["retention"] = Loop("retention", lambda: self._sweep(sweep), RETENTION_S, linger_s=0.05)
+        for name, channel in settings.notify.items():
+            sender = open_sender(name, channel, settings.name)
+            told = Channel(self.db, name, channel, sender, random.SystemRandom().random)
+            self._loops[f"notify-{name}"] = Loop(f"notify-{name}", told.step, 1.0)
         scaler = _scaler(settings)
         if scaler is not None:
             self._loops["autoscale"] = Loop("autoscale", Autoscaler(self.db, scaler, settings.autoscale).step, 2.0)
@@ -148,6 +163,11 @@ class HubApp:
             messages = rollout.step(session, now_us(), self.settings.twins.max_bytes)
         self.publish(messages)
 
+    def _refit(self) -> None:
+        if refit.step(self.db, now_us()):  # one page at a time, so that others get the database in between
+            self._loops["refit"].ring()
+            self.ring("rollouts")
+
     def _jobs(self) -> None:
         done = jobs.step(self.db, now_us(), self.settings.twins.max_bytes)
         if done is not None:  # one piece at a time, so that others get the database in between
@@ -162,6 +182,10 @@ class HubApp:
     def _sweep(self, sweep: Sweep) -> None:
         if sweep.step(now_us()) is not None:  # one batch at a time, so that others get the database in between
             self.ring("retention")
+
+    def _roll(self, roller: Roller) -> None:
+        if roller.step(now_us()):
+            self.ring("rollups")
 
     # -- REST --------------------------------------------------------------------------------------
 
@@ -189,7 +213,10 @@ def web(lifespan: Any = None) -> FastAPI:
     """The routes alone; `openapi.json` is made from this without a database."""
     app = FastAPI(title="Tidegate hub", version=VERSION, lifespan=lifespan, docs_url=None, redoc_url=None)
     problems.install(app)
-    rooms = (devices, commands, tags, query, twins, incidents, models, job_routes, configurations, tokens, audit)
+    rooms = (
+        devices, commands, tags, query, twins, incidents, notifications, models, learnings, job_routes, configurations,
+        tokens, audit,
+    )  # fmt: skip
     for router in (*(room.router for room in rooms), configurations.owners_router):
         app.include_router(router)
     app.include_router(est.router)
@@ -204,10 +231,17 @@ def web(lifespan: Any = None) -> FastAPI:
     return app
 
 
-def _signing(settings: Settings) -> Callable[[bytes], bytes] | None:
-    """With a CA, the hub signs its commands."""
+def signing(settings: Settings) -> Callable[[bytes], bytes | None]:
+    """With a CA, the hub signs its commands: from the start, or from the moment on that the CA is made."""
     folder = CaFolder(settings.state_dir)
-    return folder.open_signing().sign if folder.exists else None
+    keys = [folder.open_signing()] if folder.exists else []
+
+    def sign(message: bytes) -> bytes | None:
+        if not keys and folder.exists:
+            keys.append(folder.open_signing())
+        return keys[0].sign(message) if keys else None
+
+    return sign
 
 
 def _experts(settings: Settings) -> dict[str, Expert]:

@@ -8,12 +8,17 @@ from pathlib import Path
 
 from cloud_hub import aws_key
 from cloud_hub import settings as hub_settings
+from cloud_hub.clock import now_us
+from cloud_hub.notify.kinds import open_sender
 from cloud_hub.oidc import Oidc
 from cloud_hub.settings import Settings
 from shared import plugins, topics
 from shared.bundle import load
 from shared.errors import ConfigError, ModelError, NotReady
 from shared.mqtt import Connection, Options, parse_address
+
+ENDING_S = 30 * 86_400.0
+"""A server's certificate that ends sooner than this is a problem already."""
 
 
 def problems(path: Path | None) -> list[str]:
@@ -30,6 +35,7 @@ def problems(path: Path | None) -> list[str]:
         *_experts(settings),
         *_plugins(settings),
         *_oidc(settings),
+        *_channels(settings),
     ]
     return found + _aws(settings) + (_alias(settings) if settings.twins.aws_alias and not found else [])
 
@@ -65,15 +71,38 @@ def _broker(settings: Settings) -> list[str]:
 
 def _tls(settings: Settings) -> list[str]:
     tls = settings.mqtt.tls
-    paths = {"ca": tls.ca, "certificate": tls.certificate, "key": tls.key} if tls else {}
-    return [f"mqtt.tls.{n}: {p} is not there. Correct the path" for n, p in paths.items() if not Path(p).is_file()]
+    if tls is None:
+        return []
+    cure = "Make it anew: tidegate-hub broker setup (docs/broker.md)"
+    paths = {"mqtt.tls.ca": tls.ca, "mqtt.tls.certificate": tls.certificate, "mqtt.tls.key": tls.key}
+    return _files(paths, "Correct the path") + _ending("mqtt.tls.certificate", tls.certificate, cure)
+
+
+def _files(paths: dict[str, str], cure: str) -> list[str]:
+    return [f"{name}: {path} is not there. {cure}" for name, path in paths.items() if not Path(path).is_file()]
+
+
+def _ending(name: str, path: str, cure: str) -> list[str]:
+    """Server certificates do not renew themselves: that one ends must be known before it has ended."""
+    from cryptography import x509  # noqa: PLC0415 - only with TLS
+
+    if not Path(path).is_file():
+        return []
+    try:
+        end = x509.load_pem_x509_certificate(Path(path).read_bytes()).not_valid_after_utc
+    except (OSError, ValueError) as error:
+        return [f"{name}: {path} is no certificate that can be read ({error}). {cure}"]
+    left = end.timestamp() - now_us() / 1e6
+    if left > ENDING_S:
+        return []
+    return [f"{name}: {path} {'ends' if left > 0 else 'ended'} on {end:%Y-%m-%d}. {cure}"]
 
 
 def _rest(settings: Settings) -> list[str]:
     if (tls := settings.rest.tls) is not None:
-        paths = {"certificate": tls.certificate, "key": tls.key}
         cure = "Make it: tidegate-hub ca issue-server --name ..."
-        return [f"rest.tls.{n}: {p} is not there. {cure}" for n, p in paths.items() if not Path(p).is_file()]
+        paths = {"rest.tls.certificate": tls.certificate, "rest.tls.key": tls.key}
+        return _files(paths, cure) + _ending("rest.tls.certificate", tls.certificate, cure)
     if settings.rest.host not in {"localhost", "127.0.0.1", "::1"}:
         cure = "Set [rest.tls], or listen on 127.0.0.1 behind a TLS proxy"
         return [f"rest.host: {settings.rest.host} is served without TLS. {cure}"]
@@ -133,6 +162,17 @@ def _oidc(settings: Settings) -> list[str]:
     except ConfigError as error:
         return [str(error)]
     return []
+
+
+def _channels(settings: Settings) -> list[str]:
+    """Files and addresses of channels; `tidegate-hub notify test` sends over one."""
+    found = []
+    for name, channel in settings.notify.items():
+        try:
+            open_sender(name, channel, settings.name)
+        except ConfigError as error:
+            found.append(str(error))
+    return found
 
 
 def _plugins(settings: Settings) -> list[str]:

@@ -55,6 +55,12 @@ class Marks:
             self.make([key])
         return self._marks[key]
 
+    def any(self, keys: Iterable[Key]) -> bool:
+        """Whether one of them is there."""
+        keys = list(keys)
+        self.load(keys)
+        return any(key in self._marks for key in keys)
+
     def make(self, keys: Iterable[Key]) -> None:
         """Make those at 0 that are new, by one statement."""
         keys = list(keys)

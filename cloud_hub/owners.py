@@ -1,8 +1,8 @@
 """Who set which leaf of desired state. A core: the tree of owners has desired's shape, with a name at each leaf.
 
-An owner is a token's name, a device's id, `hub` for what the hub learned, `job:<id>` or `configuration:<id>`;
-`released:<name>` was given back to the configurations. Beside desired's own leaves stands `removed:<name>` where
-somebody took away what a configuration had set: a removal is a change like any other.
+An owner is a token's name, a device's id, `hub` or `learning:<name>` for what the hub pushed by itself, `job:<id>` or
+`configuration:<id>`; `released:<name>` was given back to the hub's own rules. Beside desired's own leaves stands
+`removed:<name>` where somebody took away what a configuration had set: a removal is a change like any other.
 Kubernetes' server-side apply keeps field managers for the same reason: nobody's change is undone unseen.
 """
 
@@ -14,11 +14,12 @@ from shared.twin import State
 
 CONFIGURATION = "configuration:"
 JOB = "job:"
+LEARNING = "learning:"
 RELEASED = "released:"
 REMOVED = "removed:"
 PERSON = "oidc:"
 """Begins the name of whoever signed in by OIDC, so that no issuer can make one of the hub's own names."""
-RESERVED = (CONFIGURATION, JOB, RELEASED, REMOVED, PERSON)
+RESERVED = (CONFIGURATION, JOB, LEARNING, RELEASED, REMOVED, PERSON)
 """No token's name begins so. Device ids hold no colon."""
 
 

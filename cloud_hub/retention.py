@@ -5,7 +5,8 @@ Marks of delivery, lost ranges, alarms, incidents and the audit trail stay for e
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from sqlalchemy import and_, delete, func, select, tuple_
@@ -13,7 +14,20 @@ from sqlmodel import Session
 
 from cloud_hub.db import Database
 from cloud_hub.settings import Retention
-from cloud_hub.tables import Command, EscalationRow, EventRow, Job, JobDevice, TelemetrySample, TwinChange
+from cloud_hub.tables import (
+    Command,
+    EscalationRow,
+    EventRow,
+    Job,
+    JobDevice,
+    KeptFrom,
+    Rollup,
+    RollupDue,
+    SketchRow,
+    TelemetrySample,
+    TwinChange,
+)
+from cloud_hub.telemetry import HOUR_US
 
 ROWS = 1000
 """Rows of one transaction."""
@@ -40,17 +54,39 @@ class Sweep:
 
     def _pass(self, now_us: int) -> Iterator[int]:
         series = (
-            (_table(TelemetrySample), ("device", "metric"), "t_us", self._days.telemetry_days),
             (_table(EventRow), ("device",), "t_us", self._days.events_days),
             (_table(EscalationRow), ("device", "model"), "received_us", self._days.escalations_days),
         )
         for table, keys, time, days in series:
             if days:
                 yield from self._old(table, keys, time, now_us - int(days * DAY_US))
+        yield from self._telemetry(now_us)
         if self._days.history_days:
             yield from self._history(now_us - int(self._days.history_days * DAY_US))
         if self._days.jobs_days:
             yield from self._jobs(now_us - int(self._days.jobs_days * DAY_US))
+
+    # -- telemetry ---------------------------------------------------------------------------------
+
+    def _telemetry(self, now_us: int) -> Iterator[int]:
+        """Samples, minutes and hours of each series; `kept_from` says from when on all are there."""
+        if self._days.telemetry_days:
+            before_us = now_us - int(self._days.telemetry_days * DAY_US)
+            for device, metric in self._series(_table(TelemetrySample), ("device", "metric")):
+                yield from self._bites(partial(_samples, device=device, metric=metric, before_us=before_us), device)
+        for days, bite in ((self._days.minutes_days, _minutes), (self._days.hours_days, _hours)):
+            if days:
+                before_us = now_us - int(days * DAY_US)
+                for device, metric in self._series(_table(KeptFrom), ("device", "metric")):
+                    yield from self._bites(partial(bite, device=device, metric=metric, before_us=before_us), device)
+
+    def _bites(self, bite: Callable[[Session], int], device: str) -> Iterator[int]:
+        """Transactions of a device, as long as there is something to delete."""
+        deleted = 1
+        while deleted:
+            with self._db.write(device) as session:
+                deleted = bite(session)
+            yield deleted
 
     def _old(self, table: Any, keys: tuple[str, ...], time: str, before_us: int) -> Iterator[int]:
         """Rows of each series up to a time, found by their index."""
@@ -112,6 +148,63 @@ class Sweep:
                 some = select(commands.c.id).where(commands.c.done_us < before_us).limit(ROWS)
                 deleted = _gone(session, delete(commands).where(commands.c.id.in_(some)))
             yield deleted
+
+
+def _samples(session: Session, *, device: str, metric: str, before_us: int) -> int:
+    """A series' oldest whole hours whose rollups are made. The newest stays, however old: it tells the last value."""
+    table = _table(TelemetrySample)
+    mine = and_(table.c.device == device, table.c.metric == metric)
+    newest = session.connection().execute(select(func.max(table.c.t_us)).where(mine)).scalar()
+    before_us = _rolled(session, device, min(before_us, newest or 0)) // HOUR_US * HOUR_US
+    last = select(table.c.t_us).where(mine, table.c.t_us < before_us).order_by(table.c.t_us).offset(ROWS - 1).limit(1)
+    end = session.connection().execute(last).scalar()
+    if end is not None:
+        before_us = min(before_us, (end // HOUR_US + 1) * HOUR_US)
+    deleted = _gone(session, delete(table).where(mine, table.c.t_us < before_us))
+    if deleted:
+        _keeps(session, device, metric, "raw_us", before_us)
+    return deleted
+
+
+def _minutes(session: Session, *, device: str, metric: str, before_us: int) -> int:
+    """Rows of minutes, each of an hour."""
+    deleted = _bite(session, Rollup, 60, device, metric, before_us // HOUR_US * HOUR_US)
+    if deleted:
+        _keeps(session, device, metric, "minute_us", before_us // HOUR_US * HOUR_US)
+    return deleted
+
+
+def _hours(session: Session, *, device: str, metric: str, before_us: int) -> int:
+    """Hours of whole days whose samples went and whose day is made; with their sketches."""
+    kept = session.get(KeptFrom, (device, metric))
+    before_us = _rolled(session, device, min(before_us, kept.raw_us if kept else 0)) // DAY_US * DAY_US
+    deleted = _bite(session, Rollup, 3600, device, metric, before_us)
+    deleted += _bite(session, SketchRow, 3600, device, metric, before_us)
+    if deleted:
+        _keeps(session, device, metric, "hour_us", before_us)
+    return deleted
+
+
+def _rolled(session: Session, device: str, before_us: int) -> int:
+    """Up to `before_us`, or to the first hour of the device that is not rolled up yet."""
+    due = _table(RollupDue)
+    first = session.connection().execute(select(func.min(due.c.t_us)).where(due.c.device == device)).scalar()
+    return before_us if first is None else min(before_us, first)
+
+
+def _bite(session: Session, kind: Any, step_s: int, device: str, metric: str, before_us: int) -> int:
+    """The oldest rows of rollups or sketches of a series before a time, `ROWS` at most."""
+    table = _table(kind)
+    mine = and_(table.c.step_s == step_s, table.c.device == device, table.c.metric == metric)
+    old = select(table.c.t_us).where(mine, table.c.t_us < before_us).order_by(table.c.t_us).limit(ROWS)
+    return _gone(session, delete(table).where(mine, table.c.t_us.in_(old)))
+
+
+def _keeps(session: Session, device: str, metric: str, column: str, since_us: int) -> None:
+    """Note from when on everything of a series is there."""
+    row = session.get(KeptFrom, (device, metric)) or KeptFrom(device=device, metric=metric)
+    setattr(row, column, max(getattr(row, column), since_us))
+    session.add(row)
 
 
 def _gone(session: Session, statement: Any) -> int:

@@ -14,6 +14,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from cloud_hub.channels import AnyChannel
 from shared.errors import ConfigError
 
 
@@ -162,9 +163,11 @@ class Oidc(_Table):
 
 
 class Retention(_Table):
-    """Days that rows are kept; 0: for ever."""
+    """Days that rows are kept; 0: for ever. Samples, then their minutes, then their hours; days are kept for ever."""
 
-    telemetry_days: float = Field(default=0.0, ge=0)
+    telemetry_days: float = Field(default=7.0, ge=0)
+    minutes_days: float = Field(default=30.0, ge=0)
+    hours_days: float = Field(default=365.0, ge=0)
     events_days: float = Field(default=0.0, ge=0)
     escalations_days: float = Field(default=0.0, ge=0)
     history_days: float = Field(default=0.0, ge=0)
@@ -192,6 +195,7 @@ class Settings(BaseSettings):
     ca: Ca = Ca()
     oidc: Oidc | None = None
     retention: Retention = Retention()
+    notify: dict[str, AnyChannel] = {}
 
     @property
     def database_url(self) -> str:

@@ -114,10 +114,16 @@ class EventRow(SQLModel, table=True):
 
 
 class AlarmRow(SQLModel, table=True):
-    """One alarm through its life."""
+    """One alarm through its life (ISA-18.2); `alarms.life` tells its state from these columns.
+
+    `about` is what was judged, '' the value itself. `suppressed` says why nobody is paged for it: shelved, suppressed
+    (by design) or out-of-service. `verdict` is the operator's: real, false-alarm or ''.
+    """
 
     __tablename__ = "alarms"
-    __table_args__ = (Index("alarms_by_device", "device", "raised_us"),)
+    __table_args__ = (
+        Index("alarms_by_device", "device", "raised_us"), Index("alarms_by_time", "received_us"),
+    )  # fmt: skip
     id: str = Field(primary_key=True)
     device: str
     metric: str
@@ -131,6 +137,37 @@ class AlarmRow(SQLModel, table=True):
     received_us: int = _big()
     incident: str = Field(default="", index=True)
     trace_id: str = ""
+    about: str = ""
+    acked_us: int | None = _big(default=None)
+    acked_by: str = ""
+    comment: str = ""
+    verdict: str = ""
+    verdict_us: int | None = _big(default=None)
+    verdict_by: str = ""
+    suppressed: str = ""
+
+
+class Suppression(SQLModel, table=True):
+    """Alarms for which nobody is paged, from a time until a time: of a device, or of all below an asset path.
+
+    `how` is shelved, suppressed (by design: a maintenance window) or out-of-service; `metric` '' is all of them.
+    Only what is out of service may have no end; `ended_us` is when a person ended it before its time.
+    """
+
+    __tablename__ = "suppressions"
+    __table_args__ = (Index("suppressions_by_end", "until_us"),)
+    id: str = Field(primary_key=True)
+    how: str
+    device: str = ""
+    path: str = ""
+    metric: str = ""
+    reason: str = ""
+    who: str
+    created_us: int = _big()
+    from_us: int = _big()
+    until_us: int | None = _big(default=None)
+    ended_us: int | None = _big(default=None)
+    ended_by: str = ""
 
 
 class EscalationRow(SQLModel, table=True):
@@ -303,7 +340,10 @@ class ConfigurationDevice(SQLModel, table=True):
 
 
 class Incident(SQLModel, table=True):
-    """Alarms that belong together, their diagnosis, and how it ended."""
+    """Alarms that belong together, their diagnosis, and how it ended.
+
+    `page` is the incident that a person was called for: itself, or an earlier one that this one belongs to.
+    """
 
     __tablename__ = "incidents"
     id: str = Field(primary_key=True)
@@ -315,6 +355,7 @@ class Incident(SQLModel, table=True):
     diagnosis: dict[str, Any] | None = Field(default=None, sa_column=Column(_JSON))
     diagnosed_us: int | None = _big(default=None)
     traceparent: str = ""
+    page: str = Field(default="", index=True)
 
 
 class Action(SQLModel, table=True):
@@ -337,20 +378,31 @@ class Action(SQLModel, table=True):
 
 
 class Rollout(SQLModel, table=True):
-    """A set of limits pushed to canary devices, with what was desired before, until it is confirmed or taken back."""
+    """Limits pushed to canary devices, then to the rest, until it is confirmed or taken back.
+
+    By hand: `wanted` for all `devices` in one stage. Of a `learning`: each device its own, in two stages.
+    `stage_us` is the latest push of the stage, `watch_us` since when enough of its devices have it in force.
+    """
 
     __tablename__ = "rollouts"
     id: str = Field(primary_key=True)
     devices: list[str] = _list()
     wanted: list[dict[str, Any]] = _list()
-    previous: dict[str, Any] = _object()
     started_us: int = _big()
     watch_s: float
     max_alarms: int
-    state: str = "watching"
+    state: str = Field(default="watching", index=True)
     reason: str = ""
     ended_us: int | None = _big(default=None)
     traceparent: str = ""
+    learning: str = ""
+    canaries: int = 0
+    max_false: int | None = None
+    stage: int = 0
+    stage_us: int = _big(default=0)
+    watch_us: int | None = _big(default=None)
+    backtest: dict[str, Any] = _object()
+    override: str = ""
 
 
 class ScaleStep(SQLModel, table=True):
@@ -447,3 +499,180 @@ class CertificateRow(SQLModel, table=True):
     issued_us: int = _big()
     expires_us: int = _big()
     revoked_us: int | None = _big(default=None)
+
+
+class RollupDue(SQLModel, table=True):
+    """An hour of a device whose samples changed since its rollups were made; `changes` counts how often."""
+
+    __tablename__ = "rollup_due"
+    __table_args__ = {"sqlite_with_rowid": False}
+    device: str = Field(primary_key=True)
+    t_us: int = _big(primary_key=True)
+    changes: int = _big(default=1)
+
+
+class Rollup(SQLModel, table=True):
+    """Count, lowest, highest and mean of each bucket of `step_s` seconds, packed (rollups/buckets.py).
+
+    A row holds the minutes of an hour, the hours of a day, or one day, from `t_us` on.
+    """
+
+    __tablename__ = "rollups"
+    __table_args__ = {"sqlite_with_rowid": False}
+    step_s: int = Field(primary_key=True)
+    device: str = Field(primary_key=True)
+    metric: str = Field(primary_key=True)
+    t_us: int = _big(primary_key=True)
+    buckets: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+
+
+class SketchRow(SQLModel, table=True):
+    """The distribution of one hour or day of a series (rollups/sketches.py)."""
+
+    __tablename__ = "sketches"
+    __table_args__ = {"sqlite_with_rowid": False}
+    step_s: int = Field(primary_key=True)
+    device: str = Field(primary_key=True)
+    metric: str = Field(primary_key=True)
+    t_us: int = _big(primary_key=True)
+    sketch: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+
+
+class KeptFrom(SQLModel, table=True):
+    """From when on all samples, minutes and hours of a series are kept: what is older went, and came into the next."""
+
+    __tablename__ = "kept_from"
+    __table_args__ = {"sqlite_with_rowid": False}
+    device: str = Field(primary_key=True)
+    metric: str = Field(primary_key=True)
+    raw_us: int = _big(default=0)
+    minute_us: int = _big(default=0)
+    hour_us: int = _big(default=0)
+
+
+class Notification(SQLModel, table=True):
+    """What one channel was told, or is still to be told, about one page (the id of its first incident).
+
+    `wanted` and `told` are open, resolved or ''; `due_us` is when to try next, None when nothing is to be done;
+    `since_us` when the wish arose that waits; `state` is waiting, told, closed or given-up.
+    """
+
+    __tablename__ = "notifications"
+    __table_args__ = (UniqueConstraint("channel", "page"), Index("notifications_due", "channel", "due_us"))
+    id: str = Field(primary_key=True)
+    channel: str
+    page: str = Field(index=True)
+    device: str
+    state: str = "waiting"
+    wanted: str = "open"
+    told: str = ""
+    told_priority: str = ""
+    due_us: int | None = _big(default=None)
+    since_us: int = _big()
+    told_us: int | None = _big(default=None)
+    tries: int = 0
+    error: str = ""
+
+
+class RolloutDevice(SQLModel, table=True):
+    """What a rollout did to one device: waiting, pushed, verified, refused, left (alone), restored or kept.
+
+    `previous` is desired `limits` as it was, None for none; `pushed` is what took its place, in `version`.
+    """
+
+    __tablename__ = "rollout_devices"
+    __table_args__ = (
+        Index("rollout_devices_by_state", "rollout", "state"), Index("rollout_devices_by_device", "device"),
+        {"sqlite_with_rowid": False},
+    )  # fmt: skip
+    rollout: str = Field(primary_key=True)
+    device: str = Field(primary_key=True)
+    stage: int = 0
+    state: str = "waiting"
+    reason: str = ""
+    version: int = _big(default=0)
+    previous: list[Any] | dict[str, Any] | None = Field(default=None, sa_column=Column(_JSON))
+    pushed: list[Any] | dict[str, Any] | None = Field(default=None, sa_column=Column(_JSON))
+    t_us: int = _big(default=0)
+
+
+class Learning(SQLModel, table=True):
+    """Series whose limits this hub learns. `target` finds the devices, `terms` say how.
+
+    `due_us` is when the next refit begins; `refit` is how far the one under way is: its time and its last device.
+    """
+
+    __tablename__ = "learnings"
+    id: str = Field(primary_key=True)
+    target: str
+    terms: dict[str, Any] = _object()
+    who: str
+    created_us: int = _big()
+    scope: list[str] | None = Field(default=None, sa_column=Column(_JSON))
+    due_us: int = _big(default=0)
+    refit: dict[str, Any] | None = Field(default=None, sa_column=Column(_JSON))
+    reason: str = ""
+
+
+class LearnedSeries(SQLModel, table=True):
+    """One series of a learning: `limits` as fitted last, `pushed` as put into the twin, `before` that.
+
+    `factor` widens (above 1) or tightens what was fitted, by operators' verdicts. `trial` is its backtest. A learned
+    limit stands on the device since `pushed_us`.
+    """
+
+    __tablename__ = "learned_series"
+    __table_args__ = (Index("learned_series_by_device", "device", "metric"), {"sqlite_with_rowid": False})
+    learning: str = Field(primary_key=True)
+    device: str = Field(primary_key=True)
+    metric: str = Field(primary_key=True)
+    limits: dict[str, Any] | None = Field(default=None, sa_column=Column(_JSON))
+    pushed: dict[str, Any] | None = Field(default=None, sa_column=Column(_JSON))
+    before: dict[str, Any] | None = Field(default=None, sa_column=Column(_JSON))
+    trial: dict[str, Any] | None = Field(default=None, sa_column=Column(_JSON))
+    factor: float = 1.0
+    reason: str = ""
+    fitted_us: int = _big(default=0)
+    pushed_us: int | None = _big(default=None)
+
+
+class LearnedState(SQLModel, table=True):
+    """The live model of a group of a learning's series: packed, with the version of its form.
+
+    `series` are [device, metric, up to which time it was judged, id of the alarm that stands].
+    """
+
+    __tablename__ = "learned_states"
+    learning: str = Field(primary_key=True)
+    number: int = Field(primary_key=True)
+    form: str
+    series: list[Any] = _list()
+    state: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    t_us: int = _big()
+
+
+class Trouble(SQLModel, table=True):
+    """What a person says was trouble on a series, both ends included; an alarm should have told."""
+
+    __tablename__ = "troubles"
+    __table_args__ = (Index("troubles_by_series", "device", "metric", "start_us"),)
+    id: str = Field(primary_key=True)
+    device: str
+    metric: str
+    start_us: int = _big()
+    end_us: int = _big()
+    note: str = ""
+    who: str
+    t_us: int = _big()
+
+
+class LimitFile(SQLModel, table=True):
+    """A device's set of limits that is too large for its twin. `name` is not to be guessed: who knows it may read."""
+
+    __tablename__ = "limit_files"
+    __table_args__ = (Index("limit_files_by_device", "device", "t_us"),)
+    name: str = Field(primary_key=True)
+    device: str
+    digest: str
+    body: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    t_us: int = _big()

@@ -15,6 +15,13 @@ from shared.messages import Event, Sample
 SampleRow = tuple[str, str, int, int, int, float | None, str | None, str]
 """A row of the table: device, metric, t_us, source, seq, value, text, quality."""
 
+HOUR_US = 3_600_000_000
+"""The hour of a device is what rollups are made of at a time."""
+
+_DUE = (
+    "INSERT INTO rollup_due (device, t_us, changes) VALUES (?, ?, 1) "
+    "ON CONFLICT (device, t_us) DO UPDATE SET changes = rollup_due.changes + 1"
+)
 _INSERT = "INSERT INTO telemetry (device, metric, t_us, source, seq, value, text, quality) VALUES "
 
 
@@ -28,11 +35,31 @@ def sample_rows(device: str, source: int, numbered: Iterable[tuple[int, Sample]]
 
 
 def store_samples(session: Session, rows: Sequence[SampleRow]) -> None:
-    """Write rows, however many, by one statement of the driver: a dict for each row costs more than SQLite does."""
+    """Write rows, however many, by one statement of the driver: a dict for each row costs more than SQLite does.
+
+    The hours that they fall into are due to be rolled up, in the same transaction: none can be forgotten.
+    """
     if rows:
         connection = session.connection()
         mark = "%s" if connection.dialect.name == "postgresql" else "?"
         connection.exec_driver_sql(f"{_INSERT}({', '.join([mark] * 8)})", list(rows))
+        mark_due(session, hours_of(rows))
+
+
+def mark_due(session: Session, hours: Sequence[tuple[str, int]]) -> None:
+    """Have hours of devices rolled up (again) by the loop of rollups."""
+    connection = session.connection()
+    mark = "%s" if connection.dialect.name == "postgresql" else "?"
+    connection.exec_driver_sql(_DUE.replace("?", mark), list(hours))
+
+
+def hours_of(rows: Sequence[SampleRow]) -> list[tuple[str, int]]:
+    """(device, beginning of the hour) of each hour that any row falls into, in order."""
+    times = [row[2] for row in rows]
+    first, last = min(times) // HOUR_US, max(times) // HOUR_US
+    if first == last:  # nearly always: and then no row needs a division of its own
+        return [(device, first * HOUR_US) for device in sorted({row[0] for row in rows})]
+    return sorted({(row[0], row[2] // HOUR_US * HOUR_US) for row in rows})
 
 
 def store_events(session: Session, device: str, source: int, numbered: Sequence[tuple[int, Event]], trace: str) -> None:

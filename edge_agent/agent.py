@@ -10,6 +10,7 @@ import logging
 import os
 import platform
 import secrets
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -21,6 +22,8 @@ from edge_agent.config import Config, Settings
 from edge_agent.disk import Disk
 from edge_agent.intake import Intake
 from edge_agent.keep import Keep, state_dir
+from edge_agent.limitset import LimitSet
+from edge_agent.link.content import Fetcher
 from edge_agent.link.trust import Trust
 from edge_agent.link.uplink import Uplink
 from edge_agent.loop import Loop
@@ -57,7 +60,8 @@ class Agent:
             folder / "outbox.sqlite", int(config.outbox.max_mb * 1e6), f"{secrets.randbits(64):016x}", self._disk,
             keep_s={"telemetry": config.outbox.telemetry_keep_s, "event": config.outbox.event_keep_s},
         )  # fmt: skip
-        rules = Rules(config.hard_limits, self._keep.get("alarms", {}, dict[str, JudgeState]))
+        standing = self._keep.get("alarms", {}, dict[str, JudgeState])
+        rules = Rules(config.hard_limits, standing, config.hard_watches)
         self._intake = Intake(rules, self._outbox, self._keep, pump=lambda: self._uplink.pump())  # noqa: PLW0108
         self._health = health.Health(self._outbox)
         self._models = [ModelSlot(m, self.loop.post, self._intake.take, self._report_device) for m in config.models]
@@ -71,7 +75,9 @@ class Agent:
         self._twin = TwinLink(self._keep, self._uplink.publish)
         commands = Commands(self._keep, self._verbs())
         self._commands = CommandLink(commands, self._uplink.publish, self._trust.refusal, self._trust.clock)
-        self._use_twin(rules)
+        self._rules, self._stale = rules, list[str]()
+        self._fetcher = Fetcher(self._rest, self._trust.pki.signing_key(), self.loop.post)
+        self._use_twin(rules, folder)
 
     def run(self) -> None:
         """Work until the loop is stopped; then store what was collected and close everything."""
@@ -98,10 +104,20 @@ class Agent:
     def _tick(self) -> None:
         for model in self._models:
             model.tick(clock.now_us())
+        self._intake.tick()
         self._intake.expire()
         self._uplink.tick()
         self._twin.tick()
         self._look_after_disk()
+        self._look_after_limits()
+
+    def _look_after_limits(self) -> None:
+        """Tell which learned limits nobody has refreshed for long; they stay in force (P6)."""
+        now = clock.now_us()
+        stale = sorted(limits.metric for limits in self._rules.limits() if limits.stale(now))
+        if stale != self._stale:
+            self._stale = stale
+            self._twin.report("thresholds", {"stale": stale})
 
     def _look_after_disk(self) -> None:
         """Take the reserve back when there is room, and tell what became of the stores: log, event and twin."""
@@ -125,6 +141,7 @@ class Agent:
         self._intake.commit()
         self._commands.close()
         self._trust.stop()
+        self._fetcher.stop()
         self._uplink.stop()
         self._sampling.close()
         self._outbox.close()
@@ -132,7 +149,7 @@ class Agent:
 
     # -- the way down ------------------------------------------------------------------------------
 
-    def _use_twin(self, rules: Rules) -> None:
+    def _use_twin(self, rules: Rules, folder: Path) -> None:
         """Say who acts on which desired state; what was kept from before is put in force here, network or not."""
         own = self._config
         if reason := rules.use(own.limits):
@@ -140,10 +157,21 @@ class Agent:
         if reason := own.hard_settings.refusal(own.settings):
             raise ConfigError("settings", reason, "Keep [settings] within [hard_settings]")
         self._twin.handle("", "settings", self._use_settings, own=msgspec.structs.asdict(own.settings))
-        self._twin.handle("thresholds", "limits", rules.desired, own=[plain(one) for one in own.limits])
+        limits = LimitSet(
+            rules, folder / "limits.json", self._fetcher.fetch, lambda: self._twin.again("thresholds", "limits")
+        )
+        self._twin.handle("thresholds", "limits", limits.desired, own=[plain(one) for one in own.limits])
+        self._twin.handle("thresholds", "watches", rules.desired_watches, own=plain(own.watches))
         for model in self._models:
             self._twin.handle("gates", model.name, model.use_gate)
         self._twin.begin()
+
+    def _rest(self) -> tuple[str, str]:
+        """Where the hub's REST is, and the CA that proves it."""
+        tls = self._config.link.tls
+        if self._config.link.rest or not self._trust.pki.enrolled:
+            return self._config.link.rest, tls.ca if tls else str(self._trust.pki.ca)
+        return self._trust.pki.url, str(self._trust.pki.ca)
 
     def _use_settings(self, wanted: Any) -> Any:
         """What is desired, over this device's own; whole or not at all."""

@@ -15,7 +15,7 @@ from shared import profile as profiles
 from shared.errors import ConfigError
 from shared.ids import device_id, metric_name
 from shared.profile import DeviceProfile
-from shared.thresholds import Limits
+from shared.thresholds import Limits, Watches
 
 
 class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -46,7 +46,8 @@ class Link(_Table, frozen=True):
     """Where the broker is: at `address`, else at the first of `fallback` that leads to a hub, else, when `discover`,
     where zeroconf announces one that TLS proves.
 
-    `hub` names the one hub whose announcement is believed; any when it is empty.
+    `hub` names the one hub whose announcement is believed; any when it is empty. `rest` is the URL of the hub's REST,
+    for what is too large for a twin; a device that was enrolled knows it.
     """
 
     discover: bool = True
@@ -58,6 +59,7 @@ class Link(_Table, frozen=True):
     replay_kb_s: float = 2000.0
     heartbeat_s: float = 30.0
     fallback: list[str] = []
+    rest: str = ""
 
     def __post_init__(self) -> None:
         if not 1 <= self.replay_kb_s <= 1e6:
@@ -141,7 +143,10 @@ class ModelTable(_Table, frozen=True):
 
 
 class Config(_Table, frozen=True):
-    """The whole file. `limits` and `settings` hold until the hub says more; the hard ones bound what it may say."""
+    """The whole file. `limits`, `watches` and `settings` hold until the hub says more.
+
+    The hard ones bound what it may say, and `hard_limits` and `hard_watches` are judged themselves, whatever it says.
+    """
 
     device: Device
     link: Link = Link()
@@ -152,6 +157,8 @@ class Config(_Table, frozen=True):
     models: list[ModelTable] = []
     limits: list[Limits] = []
     hard_limits: list[Limits] = []
+    watches: Watches = Watches()
+    hard_watches: Watches = Watches()
 
 
 class _Head(msgspec.Struct, frozen=True):

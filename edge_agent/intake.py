@@ -30,6 +30,7 @@ class Intake:
         self._rules, self._outbox, self._keep, self._pump = rules, outbox, keep, pump
         self._pending: dict[Stream, list[Alarm | Item]] = {"alarm": [], "escalation": [], "event": [], "telemetry": []}
         self._refused = 0
+        self._kept: dict[str, str] = {}
 
     def take(self, items: Sequence[Item]) -> None:
         """Accept what a collector, a model or the agent itself has to say."""
@@ -40,10 +41,26 @@ class Intake:
                 alarms += self._rules.judge(item, clock.new_id)
             else:
                 self._pending["event" if isinstance(item, Event) else "escalation"].append(item)
-        if alarms:
-            self._pending["alarm"] += alarms
-            if self.commit():  # else the store refused them: after a restart they are raised anew
-                self._keep.put("alarms", self._rules.standing())
+        self._raise(alarms)
+
+    def tick(self) -> None:
+        """About once a second: what only time can tell."""
+        self._raise(self._rules.tick(clock.now_us(), clock.new_id))
+        self._keep_standing()
+
+    def _raise(self, alarms: Sequence[Alarm]) -> None:
+        if not alarms:
+            return
+        self._pending["alarm"] += alarms
+        if self.commit():  # else the store refused them: after a restart they are raised anew
+            self._keep_standing()
+
+    def _keep_standing(self) -> None:
+        standing = self._rules.standing()
+        ids = {key: state.id for key, state in standing.items()}
+        if ids != self._kept:  # an alarm may go on under another rule, and nobody is told
+            self._keep.put("alarms", standing)
+            self._kept = ids
 
     def commit_urgent(self) -> None:
         """Commit when an escalation or an event waits."""

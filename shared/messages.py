@@ -22,6 +22,10 @@ ClockQuality = Literal["synced", "holdover", "unsynced"]
 MetricKind = Literal["gauge", "counter", "state", "score"]
 Priority = Literal["low", "medium", "high", "critical"]
 AlarmKind = Literal["high", "low"]
+About = Literal["", "rate", "no-data", "flat", "expression", "anomaly"]
+"""What of a metric an alarm is about: '' its value, or its change per second, its silence, its standing still; at the
+hub also its whole course (`anomaly`)."""
+
 Level = Literal["debug", "info", "warning", "error"]
 EscalationReason = Literal["unsure", "audit", "captured", "drift", "invalid", "no-gate", "no-model", "wrong-model"]
 CommandState = Literal["accepted", "running", "succeeded", "failed", "refused", "expired", "cancelled"]
@@ -85,7 +89,10 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alarm:
-    """A limit crossed (`raised`) or left again (`cleared`); both carry the id given when it was raised."""
+    """A limit crossed (`raised`) or left again (`cleared`); both carry the id given when it was raised.
+
+    `value` and `limit` are of what it is `about`: of a rate per second, of silence and standing still in seconds.
+    """
 
     id: str
     metric: str
@@ -95,6 +102,7 @@ class Alarm:
     t_us: int
     value: float
     limit: float
+    about: About = ""
 
     def __post_init__(self) -> None:
         metric_name(self.metric)

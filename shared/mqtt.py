@@ -15,7 +15,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,10 +83,15 @@ class Inbound:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """Who connects, and how. `session_s` above 0 keeps the broker's queue for that long while we are away."""
+    """Who connects, and how. `session_s` above 0 keeps the broker's queue for that long while we are away.
+
+    `newest` are those of the filters whose messages are retained and of which only the last one counts: asked for at
+    QoS 0, so that the broker keeps no other for us.
+    """
 
     client_id: str
     filters: Sequence[str]
+    newest: Collection[str] = ()
     manual_ack: bool = False
     session_s: int = 0
     receive_maximum: int = 200
@@ -244,7 +249,7 @@ class Connection:
             client.disconnect()
             return
         self._asking = True
-        client.subscribe([(topic, 1) for topic in self._options.filters])
+        client.subscribe([(topic, int(topic not in self._options.newest)) for topic in self._options.filters])
 
     def _subscribed(self, client: paho.Client, _data: Any, _mid: int, reasons: Any, _properties: Any) -> None:
         self._asking = False

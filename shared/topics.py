@@ -109,6 +109,11 @@ def hub_filters(prefix: str = PREFIX) -> list[str]:
     return [thing("+", rest, prefix) for rest in sorted(rows) if prefix != AWS or rest.startswith("shadow/")]
 
 
+def newest_filters(prefix: str = PREFIX) -> list[str]:
+    """Those of the hub's filters whose topics are retained: of what came while it was away only the last one counts."""
+    return [thing("+", row.rest, prefix) for row in TABLE if row.sender == "device" and row.retained]
+
+
 def twin_topic(topic: str) -> str | None:
     """The same topic below the other prefix, where everybody's changes belong on both; None for replies to one."""
     if not topic.endswith(("/update/delta", "/update/documents")):

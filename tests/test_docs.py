@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -19,11 +19,12 @@ from pydantic import BaseModel
 
 import shared.errors
 from cloud_hub import __main__ as hub_main
+from cloud_hub import channels
 from cloud_hub import settings as hub_settings
 from cloud_hub.app import web
 from edge_agent import __main__ as edge_main
 from edge_agent import config as edge_config
-from shared.thresholds import Limits
+from shared.thresholds import Expression, Flat, Limits, NoData, Rate
 from shared.topics import TABLE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -83,7 +84,10 @@ def edge_keys() -> set[str]:
     }  # fmt: skip
     keys = {f"{name}.{key}" for name, kind in tables.items() for key in fields(kind)}
     keys |= {f"limits.{key}" for key in Limits.__dataclass_fields__} | {"hard_limits.metric"}
-    assert set(fields(edge_config.Config)) == {name for name in tables if "." not in name} | {"limits", "hard_limits"}
+    for name, kind in {"rates": Rate, "no_data": NoData, "flat": Flat, "expressions": Expression}.items():
+        keys |= {f"watches.{name}.{key}" for key in kind.__dataclass_fields__}
+    rules = {"limits", "hard_limits", "watches", "hard_watches"}
+    assert set(fields(edge_config.Config)) == {name for name in tables if "." not in name} | rules
     return keys - {"link.tls", "collectors.options"}
 
 
@@ -119,6 +123,17 @@ def test_every_key_of_the_hub_is_on_the_page_and_no_other() -> None:
 @pytest.mark.parametrize("kind", sorted(options()))
 def test_every_option_of_a_plug_in_is_under_its_heading(kind: str) -> None:
     assert keys_in(section(page("configuration.md"), kind)) == options()[kind]
+
+
+def channel_keys(kind: type[channels.Common]) -> set[str]:
+    return set(kind.model_fields) - set(channels.Common.model_fields)
+
+
+@pytest.mark.parametrize("kind", get_args(channels.Channel), ids=lambda kind: kind.__name__)
+def test_every_key_of_a_channel_is_under_its_heading(kind: type[channels.Common]) -> None:
+    (name,) = get_args(kind.model_fields["kind"].annotation)
+    assert keys_in(section(page("configuration.md"), name)) == channel_keys(kind)
+    assert keys_in(section(page("configuration.md"), "Channels")) == set(channels.Common.model_fields)
 
 
 def test_every_profile_is_named() -> None:

@@ -19,6 +19,7 @@ from cloud_hub.ca import enrolment
 from cloud_hub.ca.folder import CaFolder
 from cloud_hub.clock import now_us
 from cloud_hub.errors import HubError
+from cloud_hub.thresholds import limit_files
 from shared import signed
 from shared.codec import encode
 from shared.ids import DEVICE_ID
@@ -128,3 +129,10 @@ def _certs_only(certificates: list[x509.Certificate]) -> Response:
     content = b64encode(pkcs7.serialize_certificates(certificates, Encoding.DER))
     media = "application/pkcs7-mime; smime-type=certs-only"
     return Response(content, headers={"Content-Type": media, "Content-Transfer-Encoding": "base64"})
+
+
+@router.get("/tidegate/files/{name}")
+def file(name: str, hub: TheHub) -> Response:
+    """Desired content too large for a twin. The name is not to be guessed: only its device's twin tells it."""
+    with hub.db.read() as session:
+        return Response(limit_files.body(session, name), media_type="application/json")

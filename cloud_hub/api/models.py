@@ -11,7 +11,7 @@ from cloud_hub.api.hub import Operator, Reader, TheHub
 from cloud_hub.clock import now_us
 from cloud_hub.errors import HubError
 from cloud_hub.tables import EscalationRow, Rollout, ScaleStep
-from cloud_hub.thresholds import fit, rollout
+from cloud_hub.thresholds import fit, rollout, trials
 from shared.thresholds import Limits
 
 router = APIRouter(prefix="/api/v1", tags=["models"])
@@ -37,13 +37,19 @@ class EscalationView(BaseModel):
 
 
 class RolloutBody(BaseModel):
-    """Limits for canary devices: taken back when they raise more than `max_alarms` alarms within `watch_s` seconds."""
+    """Limits for canary devices: taken back when they raise more than `max_alarms` alarms within `watch_s` seconds.
+
+    Refused when a replay of the last 7 days gives more than `max_backtest` alarms a device and week, unless
+    `override` says why it is done all the same.
+    """
 
     model_config = ConfigDict(extra="forbid")
     devices: list[str] = Field(min_length=1, max_length=1000)
     limits: list[Limits] = Field(min_length=1, max_length=1000)
     watch_s: float = Field(default=600.0, gt=0, le=7 * 86400)
     max_alarms: int = Field(default=3, ge=0, le=1_000_000)
+    max_backtest: float = Field(default=7.0, ge=0, le=1e6)
+    override: str = Field(default="", max_length=500)
 
 
 class FitBody(BaseModel):
@@ -91,11 +97,21 @@ def learn(body: FitBody, hub: TheHub, caller: Operator) -> Limits:
 
 @router.post("/thresholds/rollouts", status_code=201)
 def push(body: RolloutBody, hub: TheHub, caller: Operator) -> Rollout:
-    """Push limits to canary devices and watch them."""
+    """Try limits on stored history, then push them to canary devices and watch them."""
+    now = now_us()
+    with hub.db.read(scope=caller.scope) as session:
+        for device in body.devices:
+            fleet.known(session, device)
+        backtest = trials.of_hand(session, body.devices, body.limits, now)
+    if (found := backtest["per_device_week"]) > body.max_backtest and not body.override:
+        cure = "mend the limits, raise max_backtest, or say in override why it is to be done all the same"
+        detail = f"these limits would have raised {found:.1f} alarms a device and week, allowed: {body.max_backtest:g}"
+        raise HubError(409, "The backtest speaks against it", f"{detail}; {cure}")
     with hub.db.write(scope=caller.scope) as session:
         row, messages = rollout.start(
-            session, body.devices, body.limits, now_us(), who=caller.who, watch_s=body.watch_s,
+            session, body.devices, body.limits, now, who=caller.who, watch_s=body.watch_s,
             max_alarms=body.max_alarms, max_bytes=hub.settings.twins.max_bytes, trace=caller.trace,
+            backtest=backtest, override=body.override,
         )  # fmt: skip
     hub.publish(messages)
     return row
@@ -103,7 +119,7 @@ def push(body: RolloutBody, hub: TheHub, caller: Operator) -> Rollout:
 
 @router.get("/thresholds/rollouts/{rollout_id}")
 def rollout_state(rollout_id: str, hub: TheHub, caller: Reader) -> Rollout:
-    """How a rollout stands: watching, confirmed or rolled-back."""
+    """How a rollout stands: watching, taking-back, confirmed or rolled-back."""
     with hub.db.read(scope=caller.scope) as session:
         return rollout.get(session, rollout_id)
 

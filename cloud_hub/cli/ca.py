@@ -24,7 +24,7 @@ EXAMPLES = """examples:
   tidegate-hub ca issue-server --name hub.plant.example --name 10.0.0.5 --out /etc/tidegate/rest --config hub.toml
   tidegate-hub ca claim press-3 --life 24h --config hub.toml      a one-time claim; shown once
   tidegate-hub ca list --config hub.toml                          certificates of devices
-  tidegate-hub ca revoke press-3 --reason stolen --config hub.toml
+  tidegate-hub ca revoke press-3 --reason stolen --broker /var/lib/tidegate-broker --config hub.toml
 
 exit codes: 0 well; 1 refused (revoked, or no device id); 2 wrong use; 78 no CA, or it cannot be used
 """
@@ -60,6 +60,8 @@ def add(commands: Commands) -> None:
     revoke = what("revoke", "let a device in no more, here and (after its list is read again) at the broker", _revoke)
     revoke.add_argument("device")
     revoke.add_argument("--reason", default="", help="stands in the audit trail")
+    text = "the broker's folder, where it is on this machine: it refuses the device from now on, its open session too"
+    revoke.add_argument("--broker", type=Path, metavar="FOLDER", help=text)
     what("crl", "write state_dir/ca/crl.pem anew from the database", _crl)
 
 
@@ -167,7 +169,17 @@ def _revoke(arguments: argparse.Namespace) -> int:
         ended = register.revoke(session, arguments.device, _now_us(), who=who, reason=arguments.reason)
     db.close()
     print(f"'{clean(arguments.device)}' is revoked at the hub, with {ended} certificates")
-    return _crl(arguments)
+    return _crl(arguments) or (_deny(arguments) if arguments.broker else 0)
+
+
+def _deny(arguments: argparse.Namespace) -> int:
+    from cloud_hub.broker_folder import amend, reload  # noqa: PLC0415
+    from cloud_hub.mosquitto import denial  # noqa: PLC0415
+
+    amend(arguments.broker, denial(arguments.device))
+    reload(arguments.broker, _folder(_settings(arguments)))
+    print(f"{arguments.broker}: its certificates are refused, and an open session says and hears nothing any more")
+    return 0
 
 
 def _crl(arguments: argparse.Namespace) -> int:
@@ -180,5 +192,6 @@ def _crl(arguments: argparse.Namespace) -> int:
         revoked = register.revocations(session, now_us)
     db.close()
     folder.write_crl(revoked, now_us)
-    print(f"{folder.crl}: {len(revoked)} revoked certificates. Make the broker read it again (docs/broker.md)")
+    told = "" if getattr(arguments, "broker", None) else ". Make the broker read it again (docs/broker.md)"
+    print(f"{folder.crl}: {len(revoked)} revoked certificates{told}")
     return 0

@@ -61,13 +61,13 @@ TWO_HUBS = "the broker ends each connection soon: is another hub connected under
 class Listener:
     """The hub's connection to the broker. `ring(name)` wakes the loop that has new work.
 
-    `changed` is told devices whose birth or twin was stored; `sign` signs commands, where the hub has a key.
+    `changed` is told devices whose birth or twin was stored; `sign` signs commands: None where the hub has no key.
     """
 
     def __init__(
         self, settings: Mqtt, db: Database, twins: Twins, ring: Callable[[str], None],
         changed: Callable[[Iterable[str]], None] = lambda devices: None,
-        sign: Callable[[bytes], bytes] | None = None,
+        sign: Callable[[bytes], bytes | None] = lambda message: None,
     ) -> None:  # fmt: skip
         self._sign = sign
         self._db, self._ring, self._changed = db, ring, changed
@@ -88,6 +88,7 @@ class Listener:
             Options(
                 client_id=settings.client_id,
                 filters=topics.hub_filters() + (topics.hub_filters(topics.AWS) if self._alias else []),
+                newest=topics.newest_filters(),
                 manual_ack=True,
                 session_s=SESSION_S,
                 receive_maximum=TOGETHER,
@@ -173,9 +174,10 @@ class Listener:
     def _signature(self, topic: str, payload: bytes) -> str:
         """The hub's own signature over the bytes that leave: a broker in between can make none."""
         found = topics.split(topic)
-        if self._sign is None or found is None or not signed.is_signed(found[1]):
+        if found is None or not signed.is_signed(found[1]):
             return ""
-        return signed.pack(self._sign(signed.message(topic, payload)))
+        signature = self._sign(signed.message(topic, payload))
+        return "" if signature is None else signed.pack(signature)
 
     def _up(self) -> None:
         self.connected, self._tried, self._up_at = True, 0, time.monotonic()

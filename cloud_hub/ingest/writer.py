@@ -14,6 +14,7 @@ from typing import Any
 from sqlmodel import Session
 
 from cloud_hub import commands, fleet, incidents, telemetry, twins
+from cloud_hub.births import Births, answer, refusal, streams_of
 from cloud_hub.ca import register
 from cloud_hub.ingest.router import Data, Said, Samples, ShadowRequest, Word, typed
 from cloud_hub.marks import Marks
@@ -61,6 +62,10 @@ class _Work:
     results: Results
     samples: list[telemetry.SampleRow] = field(default_factory=list)
     awaited: set[str] = field(default_factory=set)
+    births: Births = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.births = Births(self.session, self.marks)
 
     def gather(self, said: Sequence[Said]) -> None:
         """Ask the database what all of it will ask, a few questions however many they are."""
@@ -68,14 +73,15 @@ class _Work:
         born = {birth.device for birth in births}
         register.gather(self.session, {one.device for one in said})
         self.marks.load((one.device, one.batch.epoch, one.stream) for one in said if isinstance(one, Data))
+        self.births.load(born | {one.device for one in said if isinstance(one, ShadowRequest)})
         if born:
-            self.marks.load(key for birth in births if birth.state == "online" for key in fleet.streams_of(birth))
-            fleet.gather(self.session, born)
+            self.marks.load(key for birth in births if birth.state == "online" for key in streams_of(birth))
             self.awaited = commands.awaited(self.session, born, self.now_us)
 
     def flush(self) -> None:
         """Everything gathered into the database."""
         telemetry.store_samples(self.session, self.samples)
+        self.births.save()
         self.marks.save()
         self.samples = []
 
@@ -103,7 +109,7 @@ class Writer:
             elif isinstance(one, Data):
                 self._data(work, one, trace)
             elif isinstance(one, ShadowRequest):
-                self._shadow(session, one, trace, now_us, results)
+                self._shadow(work, one, trace)
             else:
                 self._word(work, one)
         work.flush()
@@ -147,8 +153,9 @@ class Writer:
 
     # -- words -------------------------------------------------------------------------------------
 
-    def _shadow(self, session: Session, said: ShadowRequest, trace: str, now_us: int, results: Results) -> None:
-        if fleet.exists(session, said.device):
+    def _shadow(self, work: _Work, said: ShadowRequest, trace: str) -> None:
+        session, now_us, results = work.session, work.now_us, work.results
+        if work.births.knows(said.device):
             replies = twins.request(
                 session, said.device, said.name, said.verb, said.payload, now_us,
                 who=said.device, max_bytes=self._max_bytes[said.prefix], trace=trace,
@@ -173,14 +180,14 @@ class Writer:
 
     def _birth(self, work: _Work, birth: Birth) -> None:
         session, now_us, results = work.session, work.now_us, work.results
-        row = fleet.born(session, birth, now_us)
         results.changed.add(birth.device)
         log.info("device.birth", extra={"fields": {"device": birth.device, "state": birth.state}})
-        if row is None:
+        if birth.state == "offline":
+            work.births.gone(birth, now_us)
             return
-        if row.conflict:
-            log.error("device.conflict", extra={"fields": {"device": row.id, "reason": row.conflict}})
-        word = fleet.answer(session, work.marks, row, birth, self._hub_epoch, self.hub_link)
+        if conflict := work.births.born(birth, now_us):
+            log.error("device.conflict", extra={"fields": {"device": birth.device, "reason": conflict}})
+        word = answer(session, work.marks, birth, self._hub_epoch, self.hub_link, conflict)
         results.messages.append(Outgoing(topic=topics.thing(birth.device, "session"), payload=encode(word)))
         if not word.refused and birth.device in work.awaited:
             results.messages += commands.waiting(session, birth.device, now_us)
@@ -202,7 +209,7 @@ def _refuse(said: Said, why: str, hub_epoch: str, results: Results) -> None:
     """A revoked device is told so when it is born; nothing else that it says is heard."""
     log.warning("device.revoked", extra={"fields": {"device": said.device, "reason": why}})
     if isinstance(said, Word) and isinstance(said.message, Birth):
-        word = fleet.refusal(said.message, f"'{said.device}' was revoked", hub_epoch)
+        word = refusal(said.message, f"'{said.device}' was revoked", hub_epoch)
         results.messages.append(Outgoing(topic=topics.thing(said.device, "session"), payload=encode(word)))
 
 

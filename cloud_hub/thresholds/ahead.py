@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cloud_hub.thresholds import tails
-from cloud_hub.thresholds.columns import DAY_SLOTS, HOURS, Columns, Floats, Tables
+from cloud_hub.thresholds import edges
+from cloud_hub.thresholds.columns import DAY_SLOTS, HOURS, WEEK_SLOTS, Columns, Floats, Tables
 from cloud_hub.thresholds.profile import COARSE_S
 from cloud_hub.thresholds.settings import BandSettings
 from shared.thresholds import DAY_US, Limits
@@ -21,6 +21,7 @@ from shared.thresholds import DAY_US, Limits
 DAYS_AHEAD, MOST_DAYS = 1.0, 7.0
 WORTH = 0.9
 """A shape that does not take a tenth off the error of the plainer one is not worth its numbers."""
+WEEKS_DAYS = 14
 
 
 class NotEnough(ValueError):
@@ -43,10 +44,10 @@ def limits(
     `period_s` is the time between samples where the series was thinned out before it was learned. Raises NotEnough
     before a day or 1,000 samples, ValueError for numbers that overflow.
     """
-    if tails.progress(one)[0] < 1:
+    if edges.progress(one)[0] < 1:
         raise NotEnough(f"{metric} has {int(one.seen[0])} usable points; limits need 1,000, or 30 over a day")
-    if not one.ahead_scale[0] < tails.HUGE:
-        raise ValueError(f"{metric} swings by more than {tails.HUGE:g}; no limits can be learned from that")
+    if not one.ahead_scale[0] < edges.HUGE:
+        raise ValueError(f"{metric} swings by more than {edges.HUGE:g}; no limits can be learned from that")
     level, period_s = float(one.level[0]), period_s or float(one.period[0])
     week = _week(one, tables, index, level)
     low, high = _edges(one, week, settings, period_s, now_us, settings.least_width * max(abs(level), 1e-6))
@@ -58,6 +59,7 @@ def limits(
         high=max(highs),
         lows=tuple(lows) if slots > 1 else (),
         highs=tuple(highs) if slots > 1 else (),
+        cycle="week" if slots == WEEK_SLOTS else "day",
         deadband=min(settings.deadband * float(week.size.min()), min(np.subtract(highs, lows).tolist()) / 4),
         on_delay_s=settings.on_periods * period_s,
         off_delay_s=settings.off_periods * period_s,
@@ -90,9 +92,9 @@ def _edges(
     one: Columns, week: _Week, settings: BandSettings, period_s: float, now_us: int, least: float
 ) -> tuple[Floats, Floats]:
     """Low and high beyond the level, float64 [7, 24, 4]."""
-    outside = min(settings.outside, tails.TAIL, max(period_s, 1e-3) / 86400 / settings.return_days)
-    folds = float(np.log(tails.TAIL / outside))
-    caution = float(tails.caution(one)[0])
+    outside = min(settings.outside, edges.TAIL, max(period_s, 1e-3) / 86400 / settings.return_days)
+    folds = float(np.log(edges.TAIL / outside))
+    caution = float(edges.caution(one)[0])
     down = (float(one.ahead_low[0]) + folds * float(one.low_excess[0])) * caution
     up = (float(one.ahead_high[0]) + folds * float(one.high_excess[0])) * caution
     trend, old = float(one.trend[0]), (now_us - int(one.last[0])) / DAY_US
@@ -105,12 +107,15 @@ def _edges(
 
 
 def _worth(one: Columns) -> int:
-    """How many slots the limits deserve: 1 or 24."""
+    """How many slots the limits deserve: 1, the 24 hours of a day or the 168 of a week."""
     flat, daily, weekly = one.ahead_error[:, 0].tolist()
+    if one.days[0] >= WEEKS_DAYS and weekly < WORTH * min(daily, flat):
+        return WEEK_SLOTS
     return HOURS if min(daily, weekly) < WORTH * flat else 1
 
 
 def _slots(edge: Floats, slots: int, worst: Callable[..., Floats]) -> list[float]:
-    axes = {1: (0, 1, 2), HOURS: (0, 2)}[slots]
+    """The worst of what each slot holds of a week [7, 24, 4]."""
+    axes = {1: (0, 1, 2), HOURS: (0, 2), WEEK_SLOTS: (2,)}[slots]
     found: list[float] = np.atleast_1d(worst(edge, axis=axes)).ravel().tolist()
     return found

@@ -1,18 +1,20 @@
-"""What would these limits have done? Replays history through the very judge that devices run. Pure."""
+"""What would these limits have done? Replays history through the judge that devices run (see `batch`). Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy.typing as npt
 
 from cloud_hub.thresholds.bands import Bands
+from cloud_hub.thresholds.batch import Step, history
+from cloud_hub.thresholds.columns import Floats, Ints
 from cloud_hub.thresholds.fit import STANDARD, BandSettings, NotEnough, clean
 from shared.messages import AlarmKind
-from shared.thresholds import DAY_US, JudgeState, Limits, judge
+from shared.thresholds import DAY_US, JudgeState, Limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +58,7 @@ class Comparison:
 def replay(limits: Limits, t_us: npt.NDArray[Any], values: npt.NDArray[Any]) -> list[Episode]:
     """Episodes that `limits` would have made of `values` at `t_us` (any order; see `fit.clean`)."""
     times, points = clean(t_us, values)
-    return _episodes((limits, t, v) for t, v in zip(times.tolist(), points.tolist(), strict=True))
+    return _episodes(history(limits, times, points)[1], times, points)
 
 
 def rolling(
@@ -68,40 +70,44 @@ def rolling(
     *,
     settings: BandSettings = STANDARD,
 ) -> list[Episode]:
-    """Episodes of limits that are learned from the past alone, as a hub would have pushed them; see `pushed`."""
-    return _episodes(pushed(metric, t_us, values, train_days, refit_days, settings=settings))
+    """Episodes of limits that are learned from the past alone, as a hub would have pushed them; see `pushed`.
+
+    The judge's state goes on over a refit, as on the device.
+    """
+    times, points = clean(t_us, values)
+    state, steps = JudgeState(), list[Step]()
+    for limits, some in pushed(metric, times, points, train_days, refit_days, settings=settings):
+        state, found = history(limits, times[some], points[some], state)
+        steps += [(some.start + index, transition) for index, transition in found]
+    return _episodes(steps, times, points)
 
 
 def pushed(
-    metric: str,
-    t_us: npt.NDArray[Any],
-    values: npt.NDArray[Any],
-    train_days: float,
-    refit_days: float,
-    *,
-    settings: BandSettings = STANDARD,
-) -> Iterator[tuple[Limits, int, float]]:
-    """Each usable point, as (limits, t_us, value), with the limits that a device would have judged it by.
+    metric: str, times: Ints, points: Floats, train_days: float, refit_days: float, *, settings: BandSettings = STANDARD
+) -> Iterator[tuple[Limits, slice]]:
+    """Limits as a device would have had them, each with the points (of a series made `clean`) that it judges by them.
 
-    The first limits come `train_days` after the first point, then new ones each `refit_days`. Before the first
-    nothing is judged, and a refit without enough points keeps the last good ones. Raises ValueError unless the days
-    are above 0.
+    The first come `train_days` after the first point, then new ones each `refit_days`. Before the first nothing is
+    judged, and a refit without enough points keeps the last good ones. Raises ValueError unless the days are above 0.
     """
     if min(train_days, refit_days) <= 0:
         raise ValueError("train_days and refit_days must be above 0")
-    times, points = clean(t_us, values)
+    if not times.size:
+        return
+    refit_us, start_us = max(int(refit_days * DAY_US), 1), int(times[0]) + int(train_days * DAY_US)
     bands, limits = Bands(1, settings), None
-    refit_us = max(int(refit_days * DAY_US), 1)
-    due = int(times[0]) + int(train_days * DAY_US) if times.size else 0
-    for index, (t, value) in enumerate(zip(times.tolist(), points.tolist(), strict=True)):
-        if t >= due:
-            due += (t - due) // refit_us * refit_us  # the latest refit of a gap is the one that counts
-            with suppress(NotEnough):
-                limits = bands.limits(0, metric, due)
-            due += refit_us
+    first = int(times.searchsorted(start_us))
+    bands.learn(times[:first], points[:first, None])
+    while first < times.size:
+        start_us += (int(times[first]) - start_us) // refit_us * refit_us  # of a gap's refits the last one counts
+        with suppress(NotEnough):
+            limits = bands.limits(0, metric, start_us)
+        start_us += refit_us
+        some = slice(first, int(times.searchsorted(start_us)))
         if limits is not None:
-            yield limits, t, value
-        bands.step(times[index : index + 1], points[index : index + 1])
+            yield limits, some
+        bands.learn(times[some], points[some, None])
+        first = some.stop
 
 
 def score(episodes: Sequence[Episode], windows: Sequence[Window], from_us: int) -> Score:
@@ -145,18 +151,23 @@ def compare(
     )
 
 
-def _episodes(steps: Iterable[tuple[Limits, int, float]]) -> list[Episode]:
-    state = JudgeState()
+def _episodes(steps: Iterable[Step], times: Ints, points: Floats) -> list[Episode]:
+    """Raised and cleared come in turn; the last may stand."""
     done: list[Episode] = []
-    standing: Episode | None = None
-    for limits, t, value in steps:
-        state, transition = judge(limits, state, t, value)
-        if transition is not None and transition.state == "raised":
-            standing = Episode(start_us=t, end_us=None, kind=transition.kind, peak=value)
-        elif transition is not None and standing is not None:
-            done.append(replace(standing, end_us=t))
-            standing = None
-        elif standing is not None:
-            worst = max if standing.kind == "high" else min
-            standing = replace(standing, peak=worst(standing.peak, value))
-    return done if standing is None else [*done, standing]
+    begun: Step | None = None
+    for step in steps:
+        if begun is not None:
+            done.append(_episode(begun, step[0], times, points))
+        begun = step if begun is None else None
+    return done if begun is None else [*done, _episode(begun, None, times, points)]
+
+
+def _episode(begun: Step, end: int | None, times: Ints, points: Floats) -> Episode:
+    start, transition = begun
+    standing = points[start:end]
+    return Episode(
+        start_us=int(times[start]),
+        end_us=None if end is None else int(times[end]),
+        kind=transition.kind,
+        peak=float(standing.max() if transition.kind == "high" else standing.min()),
+    )

@@ -8,7 +8,7 @@ best leads, and a series without weekdays pays nothing for having them tried (co
 Bates & Granger 1969; discounting as in Stock & Watson 2004). Scale is the mean absolute error, times the hour's own
 share of it.
 
-How wide the band is in scales, the misses say (`tails`): coverage is held by feedback and not by a distribution that
+How wide the band is in scales, the misses say (`edges`): coverage is held by feedback and not by a distribution that
 was assumed. On a short history it is wider, and `sure` tells how much has been seen.
 
 A value far outside is learned from as if it lay twice as far as the edge: an anomaly does not become the norm at once.
@@ -32,12 +32,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cloud_hub.thresholds import profile, tails
+from cloud_hub.thresholds import edges, profile
 from cloud_hub.thresholds.ahead import limits
 from cloud_hub.thresholds.columns import Columns, Flags, Floats, Ints, Small, Tables, pack, unpack
+from cloud_hub.thresholds.edges import HUGE, MOST, TINY, Band
 from cloud_hub.thresholds.profile import Shape
 from cloud_hub.thresholds.settings import STANDARD, BandSettings
-from cloud_hub.thresholds.tails import HUGE, MOST, TINY, Band
 from shared.thresholds import Limits
 
 ERROR_RATE, AHEAD_RATE = np.float32(1 / 100), np.float32(1 / 1000)
@@ -133,10 +133,10 @@ def _step(columns: Columns, tables: Tables, who: Ints, times: Ints, points: Floa
     profile.turn(columns, tables, who, times)
     shape = profile.shape_at(columns, tables, who, times)
     forecasts = np.concatenate((shape.bases + columns.slow, shape.bases + columns.fast))
-    edges = columns.low, columns.high
-    near = tails.band(columns, forecasts, columns.error, columns.scale, edges, shape.spread)
-    edges = columns.ahead_low, columns.ahead_high
-    ahead = tails.band(columns, shape.bases, columns.ahead_error, columns.ahead_scale, edges, shape.spread)
+    reach = columns.low, columns.high
+    near = edges.band(columns, forecasts, columns.error, columns.scale, reach, shape.spread)
+    reach = columns.ahead_low, columns.ahead_high
+    ahead = edges.band(columns, shape.bases, columns.ahead_error, columns.ahead_scale, reach, shape.spread)
     value = np.clip(points - columns.level, -MOST, MOST).astype(np.float32)
     judged = _judged(columns, near, value)
     _learn(columns, shape, near, ahead, value, 1 - settings.coverage)
@@ -149,17 +149,17 @@ def _judged(columns: Columns, near: Band, value: Small) -> Floats:
     judged[1] = np.where(known, level + (near.expected - near.down), -np.inf)
     judged[2] = np.where(known, level + (near.expected + near.up), np.inf)
     judged[3] = np.where(known, np.clip((value - near.expected) / near.size, -MOST, MOST), 0)
-    judged[4] = tails.progress(columns) / columns.lift
+    judged[4] = edges.progress(columns) / columns.lift
     return judged
 
 
 def _learn(columns: Columns, shape: Shape, near: Band, ahead: Band, value: Small, outside: float) -> None:
-    once = tails.ONE / (columns.seen + 1)  # the first samples count alike, later ones as the rate says
+    once = edges.ONE / (columns.seen + 1)  # the first samples count alike, later ones as the rate says
     known = columns.seen >= KNOWN
     below, above = near.beyond(value, known)
     kept = np.where(known, near.clipped(value, columns.lift), value)
-    tails.raise_lift(columns.lift, below | above)
-    tails.follow(columns, below, above, once, outside)
+    edges.raise_lift(columns.lift, below | above)
+    edges.follow(columns, below, above, once, outside)
     error = _learn_errors(columns, shape, near, kept, np.maximum(once, ERROR_RATE))
     _learn_ahead(columns, shape, ahead, kept, known, np.maximum(once, AHEAD_RATE))
     beyond = kept - shape.bases
@@ -183,7 +183,7 @@ def _learn_errors(columns: Columns, shape: Shape, near: Band, kept: Small, rate:
 
 def _learn_ahead(columns: Columns, shape: Shape, ahead: Band, kept: Small, known: Flags, rate: Small) -> None:
     below, above = ahead.beyond(kept, known)
-    tails.follow_ahead(columns, ahead, kept, below, above)
+    edges.follow_ahead(columns, ahead, kept, below, above)
     kept = np.where(known, ahead.clipped(kept), kept)
     off = kept - ahead.expected
     columns.ahead_error += rate * (np.abs(kept - shape.bases) - columns.ahead_error)

@@ -1,109 +1,303 @@
-"""A set of limits pushed to canary devices and watched; a bad one is taken back by itself.
+"""Limits pushed to canaries, watched, widened to the rest and confirmed; or taken back by themselves.
 
-Bad is: a device refuses it, or the canaries raise more alarms on its metrics within the watch than were allowed.
+`rollout_rules` decides, this carries it out on the twins, some devices in each transaction. A bad push is undone as
+desired state, so a device that is away never sees it, or takes it back when it is there again. What a person changed
+since is left alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlmodel import Session, col, select
+from sqlalchemy import func, insert, or_, select, update
+from sqlmodel import Session, col
+from sqlmodel import select as rows_of
 
-from cloud_hub import audit, fleet, scopes, twins
+from cloud_hub import audit, fleet, scopes, twin_batch
 from cloud_hub.clock import new_id
 from cloud_hub.errors import HubError
-from cloud_hub.tables import AlarmRow, AppliedRow, Rollout
+from cloud_hub.owners import LEARNING
+from cloud_hub.tables import AlarmRow, AppliedRow, LearnedSeries, Rollout, RolloutDevice
+from cloud_hub.thresholds import limit_files, rollout_rules
+from cloud_hub.thresholds.rollout_rules import Bounds, Seen, Stage
+from cloud_hub.twin_batch import Batch
 from cloud_hub.twins import Outgoing
-from shared.codec import plain
+from shared import twin
+from shared.codec import encode, plain
 from shared.thresholds import Limits
 
 DOCUMENT = "thresholds"
+ACTIVE = ("watching", "taking-back")
+TOGETHER = 100
+"""Devices that are pushed to, or taken back, in one transaction."""
+
+_ROWS: Any = RolloutDevice.__table__  # type: ignore[attr-defined]
+_WORDS: Any = AppliedRow.__table__  # type: ignore[attr-defined]
+_ALARMS: Any = AlarmRow.__table__  # type: ignore[attr-defined]
+HOLDING = ("pushed", "verified", "refused")
+"""States of a device whose desired limits are the rollout's."""
 
 
-def _desired(session: Session, device: str) -> list[dict[str, Any]] | None:
-    state = twins.load(session, device, DOCUMENT).state
-    limits = state.get("desired", {}).get("limits", state.get("reported", {}).get("limits"))
-    return limits if isinstance(limits, list) else None
-
-
-def _merged(current: list[dict[str, Any]] | None, wanted: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The device's set with the wanted limits in the place of those on the same metrics."""
-    changed = {row["metric"] for row in wanted}
-    return [row for row in current or [] if row["metric"] not in changed] + wanted
+# -- beginning -------------------------------------------------------------------------------------
 
 
 def start(
     session: Session, devices: Sequence[str], limits: Sequence[Limits], now_us: int, *,
     who: str, watch_s: float, max_alarms: int, max_bytes: int, trace: str,
+    backtest: dict[str, Any] | None = None, override: str = "",
 ) -> tuple[Rollout, list[Outgoing]]:  # fmt: skip
-    """Push `limits` to the canary devices and begin to watch; what was desired before is kept for the way back."""
+    """Push `limits` to these devices, one set for all, and begin to watch."""
     for device in devices:
         fleet.known(session, device)
-    for other in session.exec(select(Rollout).where(Rollout.state == "watching")):
-        if shared := sorted(set(other.devices) & set(devices)):
-            detail = f"rollout {other.id} is still watched on {', '.join(shared)}; wait until it has ended"
-            raise HubError(409, "Another rollout is under watch", detail)
-    wanted = [plain(one) for one in limits]
-    previous = {device: _desired(session, device) for device in devices}
+    devices = list(dict.fromkeys(devices))
     rollout = Rollout(
-        id=new_id(), devices=list(devices), wanted=wanted, previous=previous, started_us=now_us, watch_s=watch_s,
-        max_alarms=max_alarms, traceparent=trace,
+        id=new_id(), devices=devices, wanted=[plain(one) for one in limits], started_us=now_us, watch_s=watch_s,
+        max_alarms=max_alarms, traceparent=trace, canaries=len(devices), stage_us=now_us, backtest=backtest or {},
+        override=override,
     )  # fmt: skip
+    begin(session, rollout, dict.fromkeys(devices, 0), who)
+    return rollout, _push(session, rollout, now_us, max_bytes)
+
+
+def begin(session: Session, rollout: Rollout, stages: dict[str, int], who: str) -> None:
+    """Store a rollout with the stage of each of its devices; `step` pushes. HubError 409 while another holds one."""
+    busy = select(_ROWS.c.rollout, _ROWS.c.device).where(
+        _ROWS.c.rollout.in_(select(col(Rollout.id)).where(col(Rollout.state).in_(ACTIVE))),
+    )  # fmt: skip
+    for other, device in session.connection().execute(busy):
+        if device in stages:
+            detail = f"rollout {other} is still watched on {device}; wait until it has ended"
+            raise HubError(409, "Another rollout is under watch", detail)
     session.add(rollout)
-    audit.add(session, now_us, who, "rollout.started", rollout.id, trace=trace, devices=list(devices),
-              metrics=[row["metric"] for row in wanted])  # fmt: skip
-    messages: list[Outgoing] = []
-    for device in devices:
-        state = {"limits": _merged(previous[device], wanted)}
-        messages += twins.desire(session, device, DOCUMENT, state, now_us, who=who, max_bytes=max_bytes, trace=trace)
-    return rollout, messages
+    values = [
+        {"rollout": rollout.id, "device": device, "stage": stage, "state": "waiting", "reason": "", "version": 0,
+         "t_us": rollout.started_us}
+        for device, stage in stages.items()
+    ]  # fmt: skip
+    session.flush()
+    session.connection().execute(insert(_ROWS), values)
+    audit.add(
+        session, rollout.started_us, who, "rollout.started", rollout.id, trace=rollout.traceparent,
+        devices=rollout.devices[:100], of=len(stages), canaries=rollout.canaries,
+        metrics=[row["metric"] for row in rollout.wanted], backtest=rollout.backtest, override=rollout.override,
+    )  # fmt: skip
+
+
+# -- the loop --------------------------------------------------------------------------------------
 
 
 def due(session: Session) -> bool:
     """Whether `step` has anything to look at: asked first, because only writing makes others wait."""
-    return session.exec(select(Rollout.id).where(Rollout.state == "watching").limit(1)).first() is not None
+    return session.exec(rows_of(Rollout.id).where(col(Rollout.state).in_(ACTIVE)).limit(1)).first() is not None
 
 
 def step(session: Session, now_us: int, max_bytes: int) -> list[Outgoing]:
-    """Look at every rollout under watch; returns what must be published."""
+    """Look at every rollout that has not ended, and make one move in each; returns what must be published."""
     messages: list[Outgoing] = []
-    for rollout in session.exec(select(Rollout).where(Rollout.state == "watching").order_by(Rollout.id)).all():
-        reason = _bad(session, rollout)
-        if reason:
-            messages += _take_back(session, rollout, reason, now_us, max_bytes)
-        elif now_us - rollout.started_us > rollout.watch_s * 1e6:
-            rollout.state, rollout.ended_us = "confirmed", now_us
-            rollout.reason = f"not more than {rollout.max_alarms} alarms in {rollout.watch_s:g} s"
-            audit.add(session, now_us, "hub", "rollout.confirmed", rollout.id, trace=rollout.traceparent)
+    for rollout in session.exec(rows_of(Rollout).where(col(Rollout.state).in_(ACTIVE)).order_by(Rollout.id)).all():
+        _heard(session, rollout, now_us)
+        messages += _move(session, rollout, now_us, max_bytes)
     return messages
 
 
-def _bad(session: Session, rollout: Rollout) -> str:
-    for device in rollout.devices:
-        word = session.get(AppliedRow, (device, DOCUMENT, "limits"))
-        if word is not None and word.state == "refused" and word.t_us >= rollout.started_us:
-            return f"{device} refused it: {word.reason}"
-    metrics = [row["metric"] for row in rollout.wanted]
-    query = select(AlarmRow).where(
-        col(AlarmRow.device).in_(rollout.devices),
-        col(AlarmRow.metric).in_(metrics),
-        col(AlarmRow.received_us) >= rollout.started_us,
-    )
-    raised = len(session.exec(query).all())
-    return f"alarms raised: {raised}, allowed: {rollout.max_alarms}" if raised > rollout.max_alarms else ""
+def _move(session: Session, rollout: Rollout, now_us: int, max_bytes: int) -> list[Outgoing]:
+    bounds = Bounds(watch_s=rollout.watch_s, max_alarms=rollout.max_alarms, max_false=rollout.max_false,
+                    canaries=rollout.canaries)  # fmt: skip
+    stage = Stage(number=rollout.stage, pushed_us=rollout.stage_us, watch_us=rollout.watch_us,
+                  taking_back=rollout.state == "taking-back")  # fmt: skip
+    move, reason = rollout_rules.decide(bounds, stage, look(session, rollout), now_us)
+    session.add(rollout)
+    if move == "push":
+        return _push(session, rollout, now_us, max_bytes)
+    if move == "watch":
+        rollout.watch_us = now_us
+    elif move == "widen":
+        rollout.stage, rollout.stage_us, rollout.watch_us = rollout.stage + 1, now_us, None
+        _tell(session, rollout, "widened", reason, now_us)
+        return _push(session, rollout, now_us, max_bytes)
+    elif move == "confirm":
+        _end(session, rollout, "confirmed", reason, now_us)
+    elif move == "take back":
+        rollout.state, rollout.reason = "taking-back", reason
+        return _restore(session, rollout, now_us, max_bytes)
+    elif move in {"restore", "end"}:
+        return _restore(session, rollout, now_us, max_bytes)
+    return []
 
 
-def _take_back(session: Session, rollout: Rollout, reason: str, now_us: int, max_bytes: int) -> list[Outgoing]:
-    rollout.state, rollout.reason, rollout.ended_us = "rolled-back", reason, now_us
-    audit.add(session, now_us, "hub", "rollout.rolled-back", rollout.id, trace=rollout.traceparent, reason=reason)
-    messages: list[Outgoing] = []
-    for device, before in rollout.previous.items():
-        state = {"limits": before if before is not None else []}
-        messages += twins.desire(
-            session, device, DOCUMENT, state, now_us, who="hub", max_bytes=max_bytes, trace=rollout.traceparent
-        )
-    return messages
+def _tell(session: Session, rollout: Rollout, what: str, reason: str, now_us: int) -> None:
+    audit.add(session, now_us, "hub", f"rollout.{what}", rollout.id, trace=rollout.traceparent, reason=reason)
+
+
+def _end(session: Session, rollout: Rollout, state: str, reason: str, now_us: int) -> None:
+    rollout.state, rollout.reason, rollout.ended_us = state, reason, now_us
+    _tell(session, rollout, state, reason, now_us)
+
+
+def _heard(session: Session, rollout: Rollout, now_us: int) -> None:
+    """Take up the devices' words on what they were sent; a word on an older version is not about it."""
+    path = _WORDS.c.path
+    about = (_WORDS.c.shadow == DOCUMENT, or_(path == "limits", path.like("limits.%")),
+             _WORDS.c.version >= _ROWS.c.version, _WORDS.c.device == _ROWS.c.device,
+             _WORDS.c.t_us >= rollout.started_us)  # fmt: skip
+    mine = (_ROWS.c.rollout == rollout.id, _ROWS.c.state == "pushed")
+    query = select(_ROWS.c.device, _WORDS.c.state, _WORDS.c.reason).where(*mine, *about)
+    said: dict[str, tuple[str, str]] = {}
+    for device, state, reason in session.connection().execute(query):
+        if state == "refused" or (state == "verified" and said.get(device, ("",))[0] != "refused"):
+            said[device] = (state, reason)
+    for device, (state, reason) in said.items():
+        _member(session, rollout.id, device, state=state, reason=reason, t_us=now_us)
+
+
+def look(session: Session, rollout: Rollout) -> Seen:
+    """The counts that `rollout_rules.decide` goes by."""
+    grouped = select(_ROWS.c.stage, _ROWS.c.state, func.count()).where(_ROWS.c.rollout == rollout.id)
+    found = {
+        (stage, state): count
+        for stage, state, count in session.connection().execute(grouped.group_by(_ROWS.c.stage, _ROWS.c.state))
+    }
+    touched = sum(count for (_, state), count in found.items() if state in HOLDING)
+    refused = select(_ROWS.c.device, _ROWS.c.reason).where(_ROWS.c.rollout == rollout.id, _ROWS.c.state == "refused")
+    no = session.connection().execute(refused.order_by(_ROWS.c.device).limit(1)).first()
+    alarms, false = _alarms(session, rollout)
+    return Seen(
+        waiting=found.get((rollout.stage, "waiting"), 0), asked=found.get((rollout.stage, "pushed"), 0),
+        verified=found.get((rollout.stage, "verified"), 0), touched=touched, left=touched,
+        later=sum(count for (stage, _), count in found.items() if stage > rollout.stage),
+        alarms=alarms, false=false, refused="" if no is None else f"{no.device} refused it: {no.reason}",
+    )  # fmt: skip
+
+
+def _alarms(session: Session, rollout: Rollout) -> tuple[int, int]:
+    """(alarms, those judged false) on what was pushed, where and since it was."""
+    mine = (
+        _ALARMS.c.device == _ROWS.c.device, _ROWS.c.rollout == rollout.id, _ROWS.c.state.in_(HOLDING),
+        _ALARMS.c.received_us >= rollout.started_us, _ALARMS.c.about == "",
+    )  # fmt: skip
+    query = select(_ALARMS.c.id, _ALARMS.c.metric, _ALARMS.c.verdict).where(*mine)
+    if rollout.learning:
+        series: Any = LearnedSeries.__table__  # type: ignore[attr-defined]
+        query = query.where(
+            series.c.learning == rollout.learning, series.c.device == _ALARMS.c.device,
+            series.c.metric == _ALARMS.c.metric,
+        )  # fmt: skip
+    else:
+        query = query.where(_ALARMS.c.metric.in_([row["metric"] for row in rollout.wanted]))
+    found = session.connection().execute(query).all()
+    return len(found), sum(row.verdict == "false-alarm" for row in found)
+
+
+# -- the twins -------------------------------------------------------------------------------------
+
+
+def _push(session: Session, rollout: Rollout, now_us: int, max_bytes: int) -> list[Outgoing]:
+    """The stage's next devices get their limits; what was desired before is kept for the way back."""
+    batch, stored, devices = _some(session, rollout, ("waiting",), now_us, max_bytes, rollout.stage)
+    learned = _learned(session, rollout, devices)
+    for device in devices:
+        document, owners = stored.get((device, DOCUMENT), (twin.Document(), {}))
+        desired, reported = (document.state.get(section, {}).get("limits") for section in ("desired", "reported"))
+        entries, own = (limit_files.entries(session, one) for one in (desired, reported))
+        mine = learned.get(device, {})
+        if rollout.learning:
+            wanted = [row.limits for row in mine.values() if row.limits is not None]
+            owner = _owner(owners)
+            before = {metric: row.pushed for metric, row in mine.items()}
+            limits, held = rollout_rules.place(entries, own or [], wanted, before, owner)
+        else:
+            limits, held = rollout_rules.merged(entries if entries is not None else own or [], rollout.wanted), {}
+        why = "; ".join(f"{metric}: {reason}" for metric, reason in sorted(held.items()))[:1000]
+        if limits is None:
+            _member(session, rollout.id, device, state="left", reason=why, t_us=now_us)
+            continue
+        value = limit_files.value(session, device, limits, now_us)
+        state, reason, version = _desire(batch, rollout, device, value)
+        if state == "refused" and not rollout.learning:
+            raise HubError(413, "The twin refused the limits", f"{device}: {reason}")
+        told = {"refused": "left", "unchanged": "verified", "written": "pushed"}[state]
+        changes = {"state": told, "reason": reason or why, "version": version}
+        _member(session, rollout.id, device, **changes, previous=desired, pushed=value, t_us=now_us)
+        if state == "written":
+            for metric, row in mine.items():
+                if row.limits is not None and metric not in held:
+                    row.pushed_us = row.pushed_us if row.pushed is not None else now_us
+                    row.before, row.pushed = row.pushed, row.limits
+                    session.add(row)
+    batch.write(session)
+    rollout.stage_us = now_us
+    return batch.messages
+
+
+def _restore(session: Session, rollout: Rollout, now_us: int, max_bytes: int) -> list[Outgoing]:
+    """What was desired before is desired again, unless somebody has set something else meanwhile."""
+    batch, stored, devices = _some(session, rollout, HOLDING, now_us, max_bytes)
+    learned = _learned(session, rollout, devices)
+    members = rows_of(RolloutDevice).where(
+        RolloutDevice.rollout == rollout.id, col(RolloutDevice.device).in_(devices)
+    )  # fmt: skip
+    for member in session.exec(members).all():
+        document, owners = stored.get((member.device, DOCUMENT), (twin.Document(), {}))
+        desired = document.state.get("desired", {}).get("limits")
+        if not twin.same(desired, member.pushed):
+            member.state, member.reason = "kept", f"{_owner(owners) or 'somebody'} has set other limits since"
+        else:
+            _desire(batch, rollout, member.device, member.previous)
+            member.state = "restored"
+            for row in learned.get(member.device, {}).values():
+                row.pushed, row.pushed_us = row.before, None if row.before is None else row.pushed_us
+                session.add(row)
+        member.t_us = now_us
+        session.add(member)
+    batch.write(session)
+    session.flush()
+    if not look(session, rollout).left:
+        _end(session, rollout, "rolled-back", rollout.reason, now_us)
+    return batch.messages
+
+
+def _some(
+    session: Session, rollout: Rollout, states: Sequence[str], now_us: int, max_bytes: int, stage: int | None = None
+) -> tuple[Batch, dict[twin_batch.Key, twin_batch.Stored], list[str]]:
+    """The next devices in these states, with their documents."""
+    query = select(_ROWS.c.device).where(_ROWS.c.rollout == rollout.id, _ROWS.c.state.in_(states))
+    if stage is not None:
+        query = query.where(_ROWS.c.stage == stage)
+    devices = list(session.connection().execute(query.order_by(_ROWS.c.device).limit(TOGETHER)).scalars())
+    stored = twin_batch.read(session, devices, [DOCUMENT], lock=True)
+    return Batch(stored, now_us, max_bytes, rollout.traceparent), stored, devices
+
+
+def _learned(session: Session, rollout: Rollout, devices: Iterable[str]) -> dict[str, dict[str, LearnedSeries]]:
+    found: dict[str, dict[str, LearnedSeries]] = {}
+    if rollout.learning:
+        mine = rows_of(LearnedSeries).where(
+            LearnedSeries.learning == rollout.learning, col(LearnedSeries.device).in_(devices)
+        )  # fmt: skip
+        for row in session.exec(mine.order_by(LearnedSeries.device, LearnedSeries.metric)):
+            found.setdefault(row.device, {})[row.metric] = row
+    return found
+
+
+def _desire(batch: Batch, rollout: Rollout, device: str, value: Any) -> tuple[str, str, int]:
+    patch = {"limits": value}
+    who = LEARNING + rollout.learning if rollout.learning else "hub"
+    return batch.desire(device, DOCUMENT, patch, encode({"state": {"desired": patch}}), who)
+
+
+def _owner(owners: twin.State) -> str:
+    """Who set `limits` last; of a reference, who set its digest."""
+    found = owners.get("limits", "")
+    return str(found.get("digest", "")) if isinstance(found, dict) else str(found)
+
+
+def _member(session: Session, rollout: str, device: str, **changes: Any) -> None:
+    mine = (_ROWS.c.rollout == rollout) & (_ROWS.c.device == device)
+    session.connection().execute(update(_ROWS).where(mine).values(**changes))
+
+
+# -- reading ---------------------------------------------------------------------------------------
 
 
 def get(session: Session, rollout_id: str) -> Rollout:
@@ -112,3 +306,19 @@ def get(session: Session, rollout_id: str) -> Rollout:
     if row is None or not scopes.sees(session, row.devices):
         raise HubError(404, "No such rollout", f"'{rollout_id}' is not known")
     return row
+
+
+def newest(session: Session, learning: str, limit: int) -> list[Rollout]:
+    """The newest rollouts first, of one learning or all."""
+    query = rows_of(Rollout).order_by(col(Rollout.id).desc()).limit(limit)
+    found = session.exec(query.where(Rollout.learning == learning) if learning else query)
+    return [row for row in found if scopes.sees(session, row.devices)]
+
+
+def devices(session: Session, rollout_id: str, state: str, after: str, limit: int) -> list[RolloutDevice]:
+    """What became of its devices, by id, a page at a time."""
+    get(session, rollout_id)
+    mine = rows_of(RolloutDevice).where(RolloutDevice.rollout == rollout_id, RolloutDevice.device > after)
+    if state:
+        mine = mine.where(RolloutDevice.state == state)
+    return list(session.exec(mine.order_by(RolloutDevice.device).limit(limit)))

@@ -16,8 +16,8 @@ class BandSettings:
     """
 
     coverage: float = 0.99
-    outside: float = 4e-3
-    return_days: float = 3.0
+    outside: float = 1e-3
+    return_days: float = 30.0
     least_width: float = 0.01
     deadband: float = 1.0
     on_periods: float = 2.0

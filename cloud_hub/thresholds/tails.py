@@ -1,133 +1,73 @@
-"""How far out the edges of a band lie, and what may be learned from a value beyond them.
+"""How rare a number is, told by those before it: streaming tails beyond a quantile (POT). No clock, no I/O.
 
-An edge is a multiple of the scale. Each sample beyond it moves it out by a step, each one inside moves it in by the
-step's share, so that in the long run as many are beyond as are meant to be, whatever the series does: the online
-gradient step on the pinball loss (Gibbs & Candès, "Adaptive conformal inference under distribution shift", 2021;
-Angelopoulos, Candès & Tibshirani, "Conformal PID control", 2023), taken on the logarithm. Farther out than samples
-can be counted, the excess over an edge counts as exponential (peaks over threshold; Siffer et al., "Anomaly detection
-in streams with extreme value theory", 2017; a rarer share than the edge's own only, as the facts demand).
-Only + - * / and comparisons are used: these give the same bits on every machine, exp and log need not.
+Peaks over threshold (Pickands 1975; Siffer et al., "Anomaly Detection in Streams with Extreme Value Theory", 2017):
+beyond the quantile q the excess is taken as exponential, so a number v above the quantile u has the tail probability
+(1 - q) exp(-(v - u) / m) with m the mean excess, and surprise -log10 of that. Quantile and mean excess are followed
+by stochastic approximation: a few numbers a tail, whatever the length of history. The inputs are logarithms of sizes,
+so an exponential tail here is a power law in the unit of the series.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
+import numpy.typing as npt
 
-from cloud_hub.thresholds.columns import Columns, Flags, Small
+Singles = npt.NDArray[np.float32]
 
-STEP, AHEAD_STEP = np.float32(0.1), np.float32(0.03)
-"""An edge grows by a tenth with a sample beyond it. The day-ahead one is calmer from 1,000 samples on."""
-SETTLED = np.float32(100)
-TAIL = 0.01
-"""Share of samples beyond each day-ahead edge; rarer ones are extrapolated."""
-EXCESS_RATE = np.float32(0.02)
-RATE_MEMORY = np.float32(1 / 1000)
-LEARN_WITHIN, LEAST_WITHIN = np.float32(2), np.float32(6)
-"""A value is learned from as far as twice the edge, at least six scales: a near edge must not hide a change."""
-LIFT, ONE = np.float32(1.2), np.float32(1)
-ENOUGH_SEEN, LEAST_SEEN, DAY_S = 1000, 30, np.float32(86400)
-MOST, HUGE, LEAST, TINY = np.float32(1e30), np.float32(1e29), np.float32(1e-3), np.float32(1e-30)
+UPPER, LOWER, ABOVE, BELOW, MIDDLE = range(5)
+HALF = np.float32(0.30103)  # the surprise of the median: -log10 1/2
+LN10 = np.float32(2.3025851)
+ONE = np.float32(1.0)
+LEAST = np.float32(1e-3)
+TEN = np.float32(10.0)
 
 
-@dataclass(slots=True, eq=False)
-class Band:
-    """A forecast of n series beyond their levels, float32 [n]: `expected`, `down` and `up` from it, one scale `size`.
+def fresh(channels: int, n: int) -> Singles:
+    """Tails before the first number, float32[5, channels, n]: those of a number twice the usual size."""
+    state = np.empty((5, channels, n), dtype=np.float32)
+    state[UPPER], state[LOWER], state[ABOVE], state[BELOW], state[MIDDLE] = 2.0, -2.0, 1.0, 1.0, 0.0
+    return state
 
-    `forecasts` [k, n] are those that `expected` is mixed of.
+
+def surprise(state: Singles, y: Singles, q: float, narrow: float, pace: Singles, settle: Singles) -> Singles:
+    """Two-sided surprise float32[channels, n] of y given the numbers before; the state moves on.
+
+    `pace`[n] is how far one number moves the quantiles, `settle`[n] the share of one excess in its mean. `narrow` is
+    the least mean excess in half-widths of the body: a tail that has shown nothing yet is not taken for a wall.
     """
+    upper, lower, above, below, middle = state
+    rare, body = np.float32(1.0 - q), np.float32(-np.log10(1.0 - q))
+    half = np.float32(0.5) * (upper - lower)
+    floor = np.float32(narrow) * half
+    up, down = np.maximum(above, floor), np.maximum(below, floor)
+    over, under = y - upper, lower - y
+    high, low, side = over > 0, under > 0, y > middle
+    inner = np.abs(y - middle) / np.where(side, upper - middle, middle - lower)
+    excess = np.where(high, over / up, under / down)
+    out: Singles = np.where(high | low, body + excess / LN10, HALF + (body - HALF) * inner)
+    above += high * settle * (np.minimum(over, TEN * up) - above)
+    below += low * settle * (np.minimum(under, TEN * down) - below)
+    upper += pace * up * (high - rare)
+    lower -= pace * down * (low - rare)
+    centre = np.float32(0.5) * (upper + lower)
+    np.maximum(upper, centre + LEAST, out=upper)
+    np.minimum(lower, centre - LEAST, out=lower)
+    middle += np.float32(0.3) * pace * half * np.where(side, ONE, -ONE)
+    np.clip(middle, lower + np.float32(0.1) * LEAST, upper - np.float32(0.1) * LEAST, out=middle)
+    return out
 
-    forecasts: Small
-    expected: Small
-    size: Small
-    down: Small
-    up: Small
 
-    def beyond(self, value: Small, known: Flags) -> tuple[Flags, Flags]:
-        """Whether `value` lies below or above."""
-        off = value - self.expected
-        return (off < -self.down) & known, (off > self.up) & known
+def once(quantile: Singles, excess: Singles, y: Singles, rare: float, pace: Singles, settle: Singles) -> Singles:
+    """Surprise float32[n] of y[n] > 0 on its upper side alone; quantile and mean excess move on.
 
-    def clipped(self, value: Small, lift: Small | np.float32 = ONE) -> Small:
-        """What is learned of `value`: an outlier counts as one that lies `lift` times the usual reach away."""
-        least = LEAST_WITHIN * self.size
-        down, up = np.maximum(LEARN_WITHIN * self.down, least), np.maximum(LEARN_WITHIN * self.up, least)
-        kept: Small = self.expected + np.clip(value - self.expected, -down * lift, up * lift)
-        return kept
-
-
-def band(
-    columns: Columns, forecasts: Small, error: Small, scale: Small, edges: tuple[Small, Small], spread: Small
-) -> Band:
-    """The band about the mixture of `forecasts` [k, n], whose mean absolute errors were `error` [k, n].
-
-    `scale` times `spread` is its scale at this time, `edges` how many scales it reaches down and up once settled.
+    Below the quantile the surprise follows the shape that a sum of sixteen ordinary surprises has.
     """
-    least = scale * np.float32(1e-3) + TINY
-    weights = (error.min(axis=0) + least) / (error + least)
-    weights *= weights
-    weights *= weights
-    expected: Small = (weights * forecasts).sum(axis=0) / weights.sum(axis=0)
-    rounding = np.minimum(np.abs(columns.level) * 1e-6, MOST).astype(np.float32) + TINY
-    size = np.maximum(scale * spread, rounding)
-    wide = size * caution(columns)
-    return Band(forecasts, expected, size, edges[0] * wide, edges[1] * wide)
-
-
-def progress(columns: Columns) -> Small:
-    """How far each series is, 0..1, on the way to ENOUGH samples or a day of at least LEAST_SEEN of them."""
-    seen = columns.seen
-    done = np.maximum(seen / ENOUGH_SEEN, seen * columns.period / DAY_S)
-    least: Small = np.minimum(np.minimum(done, seen / LEAST_SEEN), ONE)
-    return least
-
-
-def caution(columns: Columns) -> Small:
-    """How many times wider a band must be for what has not been seen yet; 1 in the end."""
-    factor: Small = 20 / (columns.seen + 1) + np.float32(1.5) - np.float32(0.5) * progress(columns)
-    return factor
-
-
-def raise_lift(lift: Small, out: Flags) -> None:
-    """Each sample outside opens the reach by LIFT, each inside halves it: a shift by any factor is soon taken over."""
-    lift[:] = np.where(out, np.minimum(lift * LIFT, MOST), np.maximum(lift * np.float32(0.5), 1))
-
-
-def follow(columns: Columns, below: Flags, above: Flags, once: Small, outside: float) -> None:
-    """Move both edges so that a share `outside` of samples lies beyond them together.
-
-    Each side has half of it; where the other side cannot be crossed (a count of 0 is its own floor), more.
-    """
-    whole, half = np.float32(outside), np.float32(outside / 2)
-    low = np.clip(whole - columns.high_rate, half, whole)
-    high = np.clip(whole - columns.low_rate, half, whole)
-    _move(columns.low, STEP * (below - low))
-    _move(columns.high, STEP * (above - high))
-    rate = np.maximum(once, RATE_MEMORY)
-    for share, missed in ((columns.low_rate, below), (columns.high_rate, above)):
-        np.maximum(share + rate * (missed - share), TINY, out=share)
-
-
-def follow_ahead(columns: Columns, ahead: Band, value: Small, below: Flags, above: Flags) -> None:
-    """Move the day-ahead edges to a share TAIL beyond each, and learn how far beyond ordinary samples go.
-
-    The k-th sample of a run beyond counts 1/k: a long run is one event, and an anomaly must not open the limits.
-    """
-    run = columns.ahead_run
-    np.multiply(run + 1, below | above, out=run)
-    counts = 1 / np.maximum(run, 1)
-    step = np.maximum(np.minimum(SETTLED / (columns.seen + 1), STEP), AHEAD_STEP)
-    off = value - ahead.expected
-    for edge, excess, missed, over in (
-        (columns.ahead_low, columns.low_excess, below * counts, -off - ahead.down),
-        (columns.ahead_high, columns.high_excess, above * counts, off - ahead.up),
-    ):
-        # An excess larger than the edge itself is an anomaly, no tail.
-        ordinary = np.clip(over / ahead.size, 0, edge)
-        np.add(excess, EXCESS_RATE * missed * (ordinary - excess), out=excess)
-        _move(edge, step * (missed - np.float32(TAIL)))
-
-
-def _move(edge: Small, step: Small) -> None:
-    np.clip(edge * (1 + step), LEAST, MOST, out=edge)
+    over = y - quantile
+    high = over > 0
+    body = np.float32(-np.log10(rare))
+    inner = np.interp(y / quantile, (0.0, 0.55, 0.78, 1.0), (0.0, 0.3, 1.0, float(body))).astype(np.float32)
+    out = np.where(high, body + over / (excess * LN10), inner)
+    step = pace * excess
+    excess += high * settle * (np.minimum(over, TEN * excess) - excess)
+    quantile += step * (high - np.float32(rare))
+    return out

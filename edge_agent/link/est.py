@@ -42,18 +42,18 @@ class Refused(TidegateError):
 
 
 class Hub:
-    """One connection to a hub whose time is known. Made by `reach`."""
+    """One connection to a hub whose time is known. Made by `reach`. Of an answer `most` bytes are read."""
 
     def __init__(self, connection: http.client.HTTPConnection) -> None:
         self._connection = connection
-        self.t_us = 0
+        self.t_us, self.most = 0, MAX_ANSWER
 
     def ask(self, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[bytes, str]:
         """(body, signature) of the hub's answer; raises Refused, or NotReady for what passes."""
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         self._connection.request(method, path, body or None, sent)
         answer = self._connection.getresponse()
-        content = answer.read(MAX_ANSWER)
+        content = answer.read(self.most)
         if answer.status == 200:
             return content, answer.headers.get(signed.SIGNATURE_HEADER, "")
         reason = f"the hub answered {answer.status}: {_detail(content)}"
@@ -80,7 +80,7 @@ def reach(url: str, ca: str, signing: ed25519.Ed25519PublicKey | None = None) ->
 
     Raises ConfigError (URL), NotReady (not there, or not proven), WireError, Refused.
     """
-    connection = _connection(url, ca)
+    connection = connection_to(url, ca)
     try:
         connection.connect()
         hub, pem = Hub(connection), b""
@@ -99,12 +99,13 @@ def reach(url: str, ca: str, signing: ed25519.Ed25519PublicKey | None = None) ->
         connection.close()
 
 
-def _connection(url: str, ca: str) -> http.client.HTTPConnection:
+def connection_to(url: str, ca: str, *, own_clock: bool = False) -> http.client.HTTPConnection:
+    """Not connected yet. Without `own_clock` the caller must check the certificate's dates. Raises ConfigError."""
     parts = urlsplit(url)
     if not parts.hostname or parts.scheme not in {"https", "http"}:
         raise ConfigError("--url", f"'{url}' is no address", "Write for example: https://hub.plant.example:8443")
     if parts.scheme == "https":
-        context = client_context(ca, own_clock=False)
+        context = client_context(ca, own_clock=own_clock)
         return http.client.HTTPSConnection(parts.hostname, parts.port, timeout=TIMEOUT_S, context=context)
     if parts.hostname not in LOOPBACK:
         raise ConfigError("--url", f"'{url}' is not protected", "Write https://; the hub needs [rest.tls]")

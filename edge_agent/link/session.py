@@ -13,21 +13,17 @@ says nothing of them) is only held to what every hub answers, births.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from edge_agent.link.lane import Lane
 from shared import PROTOCOL, protocol
 from shared.messages import STREAMS, Ack, Heartbeat, Session, Stream
-
-WINDOW_ROWS = 16
-"""Rows of one stream that may be on their way without the hub's acknowledgement."""
 
 BURST_S = 0.25
 """After a pause, so many seconds of the allowed rate may leave at once."""
 
 GREET_S = 5.0
-LONGEST_RESEND_S = 60.0
 LONGEST_SILENCE_S = 600.0
 """A hub that stays away is greeted, and looked for on a new connection, ever more seldom: at last every ten minutes.
 When it comes back it reads every retained birth, so nobody waits for this; and its broker kept each of them for it."""
@@ -83,20 +79,6 @@ class Reconnect:
 Effect = Greet | Send | Forget | Fetch | Renew | Beat | Reconnect
 
 
-@dataclass(slots=True)
-class _Lane:
-    """One stream: accepted up to `last`, sent up to `sent`, durable at the hub up to `acked`."""
-
-    last: int = 0
-    sent: int = 0
-    acked: int = 0
-    flying: deque[int] = field(default_factory=deque)
-
-    def rewind(self) -> None:
-        self.sent = self.acked
-        self.flying.clear()
-
-
 class LinkSession:
     """State of the link of one device. `now` is monotonic seconds.
 
@@ -107,15 +89,14 @@ class LinkSession:
         self, epoch: str, acked: dict[Stream, int], hub_epoch: str = "", resend_s: float = 5.0,
         heartbeat_s: float = 30.0, random: Callable[[], float] = lambda: 1.0, replay_bytes_s: float = 1e12,
     ) -> None:  # fmt: skip
-        self._epoch, self._first_resend = epoch, resend_s
+        self._epoch, self._resend_s = epoch, resend_s
         self._rate, self._room, self._filled_at = replay_bytes_s, replay_bytes_s * BURST_S, 0.0
-        self._lanes = {stream: _Lane(acked=acked.get(stream, 0), sent=acked.get(stream, 0)) for stream in STREAMS}
+        self._lanes = {stream: Lane(resend_s, acked=acked.get(stream, 0)) for stream in STREAMS}
         self.hub_epoch = hub_epoch
         self.refused = ""
         self.connected = self.welcome = False
         self._session = ""
-        self._resend_s = resend_s
-        self._progress_at = self._greeted_at = 0.0
+        self._greeted_at = 0.0
         self._heartbeat_s, self._random = heartbeat_s, random
         self._beats: bool | None = None  # whether the hub answers heartbeats; None before its first word
         self._patience_s = heartbeat_s
@@ -152,25 +133,32 @@ class LinkSession:
         if word.epoch == self._epoch and any(word.upto.get(s, 0) > lane.last for s, lane in self._lanes.items()):
             self.welcome = False
             return [Renew()]
+        restart = bool(self.hub_epoch) and word.hub_epoch != self.hub_epoch
+        effects = self._holds(word, now)
+        for lane in self._lanes.values():
+            if restart or not self.welcome:
+                lane.begin()
+            elif lane.lost:  # a hub that answers and stores nothing must not be hurried
+                lane.rewind()
+        if restart or not (self.welcome and word.hub_link and word.hub_link == self._hub_link):
+            effects.append(Fetch(restart=restart))
+        self.hub_epoch, self._hub_link, self.welcome = word.hub_epoch, word.hub_link, True
+        return effects
+
+    def _holds(self, word: Session, now: float) -> list[Effect]:
+        """What the hub holds of this epoch and was not known to be there."""
         effects: list[Effect] = []
         for stream, lane in self._lanes.items():
             upto = word.upto.get(stream, 0) if word.epoch == self._epoch else 0
             if upto > lane.acked:
-                lane.acked = upto
+                lane.land(upto, now)
                 effects.append(Forget(stream=stream, upto=upto))
-            lane.rewind()
-        restart = bool(self.hub_epoch) and word.hub_epoch != self.hub_epoch
-        if effects or not self.welcome:  # a hub that answers and stores nothing must not be hurried
-            self._resend_s = self._first_resend
-        if restart or not (self.welcome and word.hub_link and word.hub_link == self._hub_link):
-            effects.append(Fetch(restart=restart))
-        self.hub_epoch, self._hub_link, self.welcome, self._progress_at = word.hub_epoch, word.hub_link, True, now
         return effects
 
     def renewed(self, epoch: str, last: dict[Stream, int], now: float) -> list[Effect]:
         """The store has begun another epoch; `last` is the highest sequence number of each stream in it."""
         self._epoch, self._greeted_at, self.welcome = epoch, now, False  # rows only after the hub knows of it
-        self._lanes = {stream: _Lane(last=last[stream]) for stream in STREAMS}
+        self._lanes = {stream: Lane(self._resend_s, last=last[stream]) for stream in STREAMS}
         return [Greet()]
 
     def appended(self, last: dict[Stream, int]) -> None:
@@ -182,10 +170,7 @@ class LinkSession:
         """A row of `size` bytes ending at `last` was handed to the connection."""
         lane = self._lanes[stream]
         self._room -= size
-        if not any(other.flying for other in self._lanes.values()):
-            self._progress_at = now
-        lane.sent = last
-        lane.flying.append(last)
+        lane.fly(last, now)
 
     def acknowledged(self, ack: Ack, now: float) -> list[Effect]:
         """The hub's commit reached us; an acknowledgement of another epoch or of the past changes nothing."""
@@ -194,10 +179,7 @@ class LinkSession:
             self._proven(now)
         if ack.epoch != self._epoch or ack.upto <= lane.acked or ack.upto > lane.last:
             return []
-        lane.acked, lane.sent = ack.upto, max(lane.sent, ack.upto)
-        while lane.flying and lane.flying[0] <= ack.upto:
-            lane.flying.popleft()
-        self._progress_at, self._resend_s = now, self._first_resend
+        lane.land(ack.upto, now)
         return [Forget(stream=ack.stream, upto=ack.upto)]
 
     def beaten(self, answer: Heartbeat, now: float) -> list[Effect]:
@@ -222,7 +204,7 @@ class LinkSession:
         for stream, lane in self._lanes.items():
             if stream != "alarm" and self._room < 0:
                 return None
-            if lane.sent < lane.last and len(lane.flying) < WINDOW_ROWS:
+            if lane.ready:
                 return Send(stream=stream, after=lane.sent)
         return None
 
@@ -271,10 +253,6 @@ class LinkSession:
                 return []
             self._greeted_at, self._greet_s = now, min(self._greet_s * 2, LONGEST_SILENCE_S)
             return self._ask(now)
-        if any(lane.flying for lane in self._lanes.values()) and now - self._progress_at >= self._resend_s:
-            self._progress_at = now
-            self._resend_s = min(self._resend_s * 2, LONGEST_RESEND_S)
-            # The hub's answer says what it holds, and only the rest is sent again: a lost
-            # acknowledgement costs one small message, and a hub that is away is not flooded.
-            return self._ask(now)
-        return []
+        # The hub's answer says what it holds, and only the rest is sent again: a lost
+        # acknowledgement costs one small message, and a hub that is away is not flooded.
+        return self._ask(now) if [lane for lane in self._lanes.values() if lane.doubts(now)] else []

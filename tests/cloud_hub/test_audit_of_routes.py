@@ -13,7 +13,10 @@ from cloud_hub import audit
 from cloud_hub.clock import now_us
 from cloud_hub.tables import Rollout
 
-READING = {("POST", "/api/v1/query"), ("POST", "/api/v1/jobs/preview"), ("POST", "/api/v1/thresholds/fit")}
+READING = {
+    ("POST", "/api/v1/query"), ("POST", "/api/v1/jobs/preview"), ("POST", "/api/v1/thresholds/fit"),
+    ("POST", "/api/v1/thresholds/backtest"),
+}  # fmt: skip
 """Asked with POST, and nothing changes."""
 CHANGING = [route for route in routes() if route[0] != "GET" and route not in READING]
 

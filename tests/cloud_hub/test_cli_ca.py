@@ -9,6 +9,8 @@ from cryptography import x509
 from simulators.enrolment import new_key
 
 from cloud_hub import __main__ as hub_main
+from cloud_hub import settings
+from cloud_hub.app import signing
 from cloud_hub.ca import register
 from cloud_hub.ca.folder import CaFolder
 from cloud_hub.clock import now_us
@@ -86,3 +88,29 @@ def test_the_hubs_own_name_at_the_broker_is_no_devices(toml: Path, capsys: pytes
 def test_a_name_that_is_none_is_refused(toml: Path, name: str) -> None:
     assert ca(toml, "init") == 0
     assert ca(toml, "issue-server", "--name", name, "--out", str(toml.parent / "x")) == EXIT_CONFIG
+
+
+def test_a_server_certificate_that_ends_soon_is_a_problem_before_it_has_ended(
+    toml: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ca(toml, "init") == 0
+    stem = toml.parent / "rest"
+    toml.write_text(f'{toml.read_text()}[rest.tls]\ncertificate = "{stem}.pem"\nkey = "{stem}.key"\n', "utf-8")
+    for days, told in (("10", "ends on"), ("825", "")):
+        assert ca(toml, "issue-server", "--name", "hub.example", "--out", str(stem), "--days", days) == 0
+        hub_main.main(["check", "--config", str(toml)])
+        said = capsys.readouterr().err
+        assert ("rest.tls.certificate" in said) == bool(told)
+        assert told in said
+    stem.with_name("rest.pem").write_text("nothing of the kind", "utf-8")
+    assert hub_main.main(["check", "--config", str(toml)]) == EXIT_CONFIG
+    assert "no certificate that can be read" in capsys.readouterr().err
+
+
+def test_a_hub_that_runs_already_signs_from_the_moment_on_that_the_ca_is_made(toml: Path) -> None:
+    sign = signing(settings.read(toml))
+    assert sign(b"a command") is None
+    assert ca(toml, "init") == 0
+    made = sign(b"a command")
+    assert made is not None
+    CaFolder(toml.parent / "hub").open_signing().public_key().verify(made, b"a command")

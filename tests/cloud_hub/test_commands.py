@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from simulators.births import born
 
-from cloud_hub import audit, commands, fleet
+from cloud_hub import audit, commands
 from cloud_hub.actions import desk
 from cloud_hub.commands import Mode
 from cloud_hub.db import Database
@@ -31,7 +32,7 @@ class Hub:
 
     def birth(self, state: Any = "online") -> list[Outgoing]:
         with self.db.write() as session:
-            fleet.born(session, Birth(device=DEVICE, session="s", epoch="e", state=state), self.now)
+            born(session, Birth(device=DEVICE, session="s", epoch="e", state=state), self.now)
             return commands.waiting(session, DEVICE, self.now) if state == "online" else []
 
     def send(self, mode: Mode = "direct", life_s: float = 30.0) -> tuple[str, list[Outgoing]]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from simulators.births import born
 from simulators.glm import GlmSimulator
 from sqlmodel import select
 
-from cloud_hub import diagnosis, fleet, incidents, telemetry
+from cloud_hub import diagnosis, incidents, telemetry
 from cloud_hub.app import _engine
 from cloud_hub.db import Database
 from cloud_hub.marks import Marks
@@ -26,7 +27,7 @@ def alarmed(db: Database, text: str = "frame grabber timed out") -> str:
         limit=2.0,
     )  # fmt: skip
     with db.write() as session:
-        fleet.born(session, Birth(device="press-3", session="s", epoch="e", profile="x86-64"), NOW)
+        born(session, Birth(device="press-3", session="s", epoch="e", profile="x86-64"), NOW)
         mark = Marks(session).get(("press-3", "e", "event"))
         telemetry.store_events(session, "press-3", mark.source, [(1, Event(t_us=NOW, source="line", text=text))], TRACE)
         incidents.alarm_changed(session, "press-3", alarm, NOW, TRACE)

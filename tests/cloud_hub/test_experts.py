@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from simulators import births
 from sqlmodel import select
 
-from cloud_hub import audit, fleet, twins
+from cloud_hub import audit, twins
 from cloud_hub.db import Database
 from cloud_hub.demo import digits
 from cloud_hub.experts import Expert
@@ -41,7 +42,7 @@ def expert() -> OnnxExpert:
 def born(db: Database) -> Database:
     with db.write() as session:
         for name in ("press-1", "press-2"):
-            fleet.born(session, Birth(device=name, session="s", epoch="e"), NOW)
+            births.born(session, Birth(device=name, session="s", epoch="e"), NOW)
     return db
 
 

@@ -6,6 +6,7 @@ import pytest
 from sqlmodel import select
 
 from cloud_hub import fleet
+from cloud_hub.births import CONFLICT_US
 from cloud_hub.db import Database
 from cloud_hub.errors import HubError
 from cloud_hub.ingest.router import Word
@@ -136,7 +137,7 @@ def test_a_refused_agent_that_keeps_asking_is_let_in_once_the_other_is_gone(db: 
 def test_an_old_epoch_that_returns_much_later_is_no_conflict(db: Database) -> None:
     say(db, birth("a1", epoch="a"))
     say(db, birth("b1", epoch="b"), NOW + SECOND)
-    word = say(db, birth("a2", epoch="a"), NOW + 2 * SECOND + fleet.CONFLICT_US)
+    word = say(db, birth("a2", epoch="a"), NOW + 2 * SECOND + CONFLICT_US)
     assert word is not None
     assert word.refused == ""
     assert press(db).epoch == "a"

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from simulators.births import born
 from simulators.glm import GlmSimulator
 from sqlmodel import select
 
-from cloud_hub import audit, commands, diagnosis, fleet, incidents, twins
+from cloud_hub import audit, commands, diagnosis, incidents, twins
 from cloud_hub.actions import desk
 from cloud_hub.db import Database
 from cloud_hub.errors import HubError
@@ -62,7 +63,7 @@ class Story:
 
     def begin(self) -> None:
         with self.db.write() as session:
-            fleet.born(session, Birth(device=DEVICE, session="s1", epoch="e1"), self.now)
+            born(session, Birth(device=DEVICE, session="s1", epoch="e1"), self.now)
         self.report()
 
     def report(self) -> None:

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from sqlmodel import SQLModel, func, select
 
-from cloud_hub import audit, history, retention, twins
+from cloud_hub import audit, history, retention, telemetry, twins
 from cloud_hub.db import Database
 from cloud_hub.retention import DAY_US, Sweep
+from cloud_hub.rollups.roller import Roller
 from cloud_hub.settings import Retention
 from cloud_hub.tables import (
     AuditRow,
@@ -25,7 +26,15 @@ from cloud_hub.tables import (
 )  # fmt: skip
 
 NOW = 1_795_000_000_000_000
-ALL = Retention(telemetry_days=30, events_days=30, escalations_days=30, history_days=30, jobs_days=30)
+ALL = Retention(
+    telemetry_days=30,
+    minutes_days=30,
+    hours_days=30,
+    events_days=30,
+    escalations_days=30,
+    history_days=30,
+    jobs_days=30,
+)
 
 
 def swept(db: Database, days: Retention = ALL) -> list[int]:
@@ -82,16 +91,33 @@ def test_what_is_older_goes_and_what_was_promised_stays(db: Database) -> None:
 
 def test_nothing_goes_unless_it_is_asked_for(db: Database) -> None:
     fill(db, [100_00])
-    assert swept(db, Retention()) == []
+    assert swept(db, Retention(telemetry_days=0, minutes_days=0, hours_days=0)) == []
     assert count(db, TelemetrySample) == 4
 
 
-def test_the_batches_are_small_and_all_of_it_goes(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_batches_are_small_and_all_of_it_goes_but_last_values(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(retention, "ROWS", 7)
     fill(db, [100.0 + n / 10 for n in range(30)])
     batches = swept(db)
     assert max(batches) <= 8, "a job's own row goes with its last devices"
-    assert (count(db, TelemetrySample), count(db, EventRow), count(db, Command), count(db, Job)) == (0, 0, 0, 0)
+    assert (count(db, EventRow), count(db, Command), count(db, Job)) == (0, 0, 0)
+    assert count(db, TelemetrySample) == 4, "the newest of each series tells its last value"
+
+
+def test_samples_stay_until_they_are_rolled_up(db: Database) -> None:
+    hour = NOW // telemetry.HOUR_US * telemetry.HOUR_US
+    with db.write() as session:
+        rows = [("press-1", "cpu.load", hour - age * DAY_US, 1, age, 1.0, None, "good") for age in range(60, 0, -1)]
+        telemetry.store_samples(session, rows)
+    swept(db)
+    assert count(db, TelemetrySample) == 60
+    roller = Roller(db)
+    while roller.step(NOW):
+        pass
+    swept(db)
+    assert count(db, TelemetrySample) == 30
 
 
 def test_every_version_since_then_can_still_be_recalled(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,10 +12,11 @@ from cloud_hub import audit, incidents, twins
 from cloud_hub.db import Database
 from cloud_hub.errors import HubError
 from cloud_hub.tables import Device, Rollout
-from cloud_hub.thresholds import rollout
+from cloud_hub.thresholds import limit_files, rollout
 from cloud_hub.twins import Outgoing
 from shared.codec import encode
 from shared.messages import Alarm, Applied
+from shared.reference import FILES, Reference
 from shared.thresholds import Limits
 
 NOW = 1_800_000_000_000_000
@@ -61,6 +62,16 @@ def report(db: Database, device: str, section: str, limits: list[Any]) -> None:
         twins.request(session, device, "thresholds", "update", body, NOW, who=device, max_bytes=32768)
 
 
+def verify(db: Database, *devices: str, at_s: float = 1) -> None:
+    """The devices say that they have it in force."""
+    with db.write() as session:
+        for device in devices or CANARIES:
+            version = twins.load(session, device, "thresholds").version
+            word = Applied(shadow="thresholds", version=version, path="limits", state="verified", reason="")
+            twins.applied(session, device, word, NOW + int(at_s * SECOND))
+    step(db, at_s)
+
+
 def raise_alarms(db: Database, count: int, metric: str = "cpu.load", device: str = "press-1", at_s: float = 5) -> None:
     at = NOW + int(at_s * SECOND)
     with db.write() as session:
@@ -82,18 +93,20 @@ def test_a_start_pushes_the_limits_beside_the_others(db: Database) -> None:
 
 def test_confirmed_after_a_quiet_watch(db: Database) -> None:
     row, _ = start(db)
+    verify(db)
     raise_alarms(db, 1)
     assert step(db, 30) == []
     assert state(db, row).state == "watching"
-    assert step(db, 61) == []
+    assert step(db, 62) == []
     assert (state(db, row).state, state(db, row).reason) == ("confirmed", "not more than 1 alarms in 60 s")
     raise_alarms(db, 9, at_s=70)
     assert step(db, 80) == []
     assert state(db, row).state == "confirmed"
 
 
-@pytest.mark.parametrize("section", ["desired", "reported"])
-def test_taken_back_when_the_canaries_alarm(db: Database, section: str) -> None:
+@pytest.mark.parametrize(("section", "after"), [("desired", [OTHER, BEFORE]), ("reported", None)])
+def test_taken_back_when_the_canaries_alarm(db: Database, section: str, after: Any) -> None:
+    """Where nothing was desired before, nothing is desired again, and the device falls back to its own."""
     for device in CANARIES:
         report(db, device, section, [OTHER, BEFORE])
     row, _ = start(db)
@@ -102,7 +115,7 @@ def test_taken_back_when_the_canaries_alarm(db: Database, section: str) -> None:
     messages = step(db, 10)
     found = state(db, row)
     assert (found.state, found.reason) == ("rolled-back", "alarms raised: 2, allowed: 1")
-    assert desired(db) == desired(db, "press-2") == [OTHER, BEFORE]
+    assert desired(db) == desired(db, "press-2") == after
     assert {m.topic.split("/")[3] for m in messages} == set(CANARIES)
     assert step(db, 11) == []
 
@@ -111,7 +124,7 @@ def test_a_device_that_had_no_limits_has_none_again(db: Database) -> None:
     start(db)
     raise_alarms(db, 2)
     step(db, 10)
-    assert desired(db) == []
+    assert desired(db) is None
 
 
 @pytest.mark.parametrize(("metric", "device", "at_s"), [
@@ -182,6 +195,64 @@ def test_a_second_rollout_waits_for_the_first_on_the_same_device(db: Database) -
         start(db, devices=CANARIES)
     assert error.value.status == 409
     start(db, devices=["press-2"])
-    step(db, 61)
+    verify(db)
+    step(db, 62)
     assert state(db, first).state == "confirmed"
     start(db, devices=["press-1"])
+
+
+def test_the_watch_begins_when_half_of_them_have_it_in_force(db: Database) -> None:
+    row, _ = start(db)
+    step(db, 300)
+    assert state(db, row).state == "watching"
+    verify(db, "press-2", at_s=400)
+    step(db, 459)
+    assert state(db, row).state == "watching"
+    step(db, 461)
+    assert state(db, row).state == "confirmed"
+
+
+def test_canaries_that_never_answer_prove_nothing(db: Database) -> None:
+    row, _ = start(db)
+    step(db, 601)
+    found = state(db, row)
+    assert (found.state, found.reason) == ("rolled-back", "none of 2 canaries has put it in force in 600 s")
+
+
+def test_what_a_person_set_since_is_not_reverted(db: Database) -> None:
+    report(db, "press-1", "desired", [BEFORE])
+    row, _ = start(db)
+    with db.write() as session:
+        body = encode({"state": {"desired": {"limits": [OTHER]}}})
+        twins.request(session, "press-1", "thresholds", "update", body, NOW, who="anna", max_bytes=32768)
+    raise_alarms(db, 2)
+    step(db, 10)
+    assert (desired(db), desired(db, "press-2")) == ([OTHER], None)
+    with db.read() as session:
+        told = {one.device: (one.state, one.reason) for one in rollout.devices(session, row.id, "", "", 10)}
+    assert told == {"press-1": ("kept", "anna has set other limits since"), "press-2": ("restored", "")}
+
+
+def test_a_large_set_goes_by_reference_and_comes_back_as_it_was(db: Database) -> None:
+    slots = {"lows": [n / 7 for n in range(168)], "highs": [90 + n / 7 for n in range(168)]}
+    with db.write() as session:
+        first, _ = rollout.start(
+            session, ["press-1"], [Limits(metric="cpu.load", **{k: tuple(v) for k, v in slots.items()})], NOW,
+            who="anna", watch_s=60, max_alarms=1, max_bytes=32768, trace="",
+        )  # fmt: skip
+    wish = desired(db)
+    assert set(wish) == {"digest", "size", "path"}
+    reference = Reference(**wish)
+    with db.read() as session:
+        body = limit_files.body(session, wish["path"].removeprefix(FILES))
+        assert [row["metric"] for row in limit_files.entries(session, wish) or []] == ["cpu.load"]
+    assert reference.names(body)
+    verify(db, "press-1")
+    step(db, 62)
+    assert state(db, first).state == "confirmed"
+    second, _ = start(db, devices=["press-1"])
+    assert desired(db)[0]["high"] == 80.0
+    raise_alarms(db, 2, at_s=65)
+    step(db, 70)
+    assert state(db, second).state == "rolled-back"
+    assert desired(db) == wish

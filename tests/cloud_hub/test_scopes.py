@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from simulators.births import born
 from simulators.sites import CANARY, MINE, PLACES, THEIRS, Sites, routes
 from sqlmodel import select
 
@@ -27,9 +28,14 @@ NO_TEXT = {
     ("GET", "/api/v1/devices/{device}/twin/documents"), ("GET", "/api/v1/devices/{device}/twin/progress"),
     ("POST", "/api/v1/jobs/preview"), ("POST", "/api/v1/thresholds/fit"), ("DELETE", "/api/v1/tokens/{token_id}"),
     ("GET", "/api/v1/scaling/steps"), ("GET", "/api/v1/tokens"), ("POST", "/api/v1/tokens"), ("POST", "/api/v1/jobs"),
-    ("POST", "/api/v1/thresholds/rollouts"),
+    ("POST", "/api/v1/thresholds/rollouts"), ("POST", "/api/v1/thresholds/backtest"), ("POST", "/api/v1/limits"),
 }  # fmt: skip
 """Routes whose answer holds no text that anybody planted."""
+OF_A_DEVICE = {
+    ("POST", f"/api/v1/{path}")
+    for path in ("thresholds/fit", "thresholds/rollouts", "thresholds/backtest", "troubles", "limits")
+}
+"""Routes that name a device in their body."""
 OTHERS = [device for device in PLACES if device != MINE]
 
 
@@ -53,13 +59,14 @@ def leaks(sites: Sites, device: str) -> list[str]:
         answer = sites.ask(method, path, device, sites.of_a)
         if (method, path) in WHOLE_HUB:
             wanted = {403}
-        elif path.startswith("/api/v1/configurations/") and method == "PUT":
+        elif path.startswith(("/api/v1/configurations/", "/api/v1/learnings/")) and method == "PUT":
             wanted = {409}
-        elif "{" in path or "/thresholds/" in path:
+        elif "{" in path or (method, path) in OF_A_DEVICE:
             wanted = {404}
         else:
             wanted = {200, 201, 202}
-        asked = sites.ids[device]["configuration_id" if "/configurations/" in path else "device"]
+        name = next((name for name in ("configuration", "learning") if f"/{name}s/" in path), "")
+        asked = sites.ids[device][f"{name}_id" if name else "device"]
         if answer.status_code not in wanted or seen(answer, asked):
             found.append(f"{method} {path}: {answer.status_code} {answer.text[:200]}")
     return found
@@ -137,7 +144,7 @@ def test_jobs_and_configurations_reach_no_further_than_their_maker(sites: Sites)
 
 def test_what_a_device_claims_changes_no_scope(sites: Sites) -> None:
     with sites.db.write() as session:
-        fleet.born(session, Birth(device=THEIRS, session="t", epoch="e", asset_path="acme/a/hall-2"), now_us())
+        born(session, Birth(device=THEIRS, session="t", epoch="e", asset_path="acme/a/hall-2"), now_us())
     shown = sites.ask("GET", "/api/v1/devices/{device}", THEIRS, sites.whole).json()
     assert (shown["asset_path"], shown["assigned_path"]) == ("acme/a/hall-2", "acme/b")
     assert sites.ask("GET", "/api/v1/devices/{device}", THEIRS, sites.of_a).status_code == 404

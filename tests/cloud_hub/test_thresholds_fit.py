@@ -113,8 +113,8 @@ def test_anomalies_in_the_history_do_not_open_the_band() -> None:
     plain = fit("cpu.load", t_us, values, now_us=NOW)
     values[500:520] = 500.0
     spoilt = fit("cpu.load", t_us, values, now_us=NOW)
-    # 450 beyond for 100 minutes; eight days later the band is a few of its scales wider, no more.
-    assert max(spoilt.highs) < max(plain.highs) + 20
+    # 450 beyond for 100 minutes on the second day, when little else is known: eight days later 7% of it are left.
+    assert max(spoilt.highs) < max(plain.highs) + 0.07 * 450
 
 
 def test_noise_without_hours_gets_one_band() -> None:

@@ -1,16 +1,22 @@
-"""Rules on the device: whole sets or nothing (P2), the site's hard limits (P3), alarms that outlive a restart."""
+"""Rules on the device: the newest good version (P1), whole sets or nothing (P2, P4), the site's hard limits (P3), the
+last good for ever (P6), alarms that outlive a restart. Each property is shown to catch a seeded bug.
+"""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 
 from edge_agent.keep import Keep
 from edge_agent.rules import Rules
-from shared.messages import Alarm, Sample
+from edge_agent.twin import Twin
+from shared.messages import Alarm, Priority, Sample
 from shared.thresholds import JudgeState, Limits
 
 LOAD, TEMP = Limits(metric="cpu.load", high=90.0, priority="high"), Limits(metric="temp.cpu", low=5.0, high=80.0)
@@ -145,3 +151,286 @@ def test_a_desired_set_is_answered_as_it_was_asked_or_refused_whole() -> None:
         with pytest.raises(ValueError, match=r"."):
             judged.desired(bad)
         assert [limits.high for limits in judged.limits()] == [80]
+
+
+# -- P3: the site's own limits are judged themselves -------------------------------------------------
+
+PRIORITIES: tuple[Priority, ...] = get_args(Priority)
+DELAYS = st.sampled_from([0.0, 2.0, 5.0])
+STEPS = st.lists(st.tuples(st.sampled_from([1, 1, 2]), st.integers(0, 12).map(float)), min_size=5, max_size=60)
+World = tuple[Limits, Limits, list[tuple[int, float]]]
+
+
+@st.composite
+def worlds(draw: st.DrawFn, priorities: tuple[Priority, ...] = PRIORITIES) -> World:
+    """The site's limits, the hub's within them, and samples."""
+    fields = {"deadband": st.sampled_from([0.0, 1.0]), "on_delay_s": DELAYS, "off_delay_s": DELAYS,
+              "priority": st.sampled_from(priorities)}  # fmt: skip
+    drawn = [{name: draw(value) for name, value in fields.items()} for _ in range(2)]
+    site = Limits(metric="m", low=2.0, high=9.0, **drawn[0])
+    hub = Limits(metric="m", low=draw(st.sampled_from([2.0, 3.0])), high=draw(st.sampled_from([7.0, 9.0])), **drawn[1])
+    return site, hub, draw(STEPS)
+
+
+class Board:
+    """What is told, as the hub keeps it."""
+
+    def __init__(self) -> None:
+        self.up: dict[str, Alarm] = {}
+        self.raised = 0
+
+    def hear(self, alarms: list[Alarm]) -> None:
+        for alarm in alarms:
+            if alarm.state == "raised":
+                assert alarm.id not in self.up, "raised twice"
+                self.up[alarm.id] = alarm
+                self.raised += 1
+            else:
+                was = self.up.pop(alarm.id)
+                assert (was.metric, was.kind, was.about) == (alarm.metric, alarm.kind, alarm.about)
+
+
+def check_site(make: Callable[[Limits, Limits], Rules], world: World) -> None:
+    """At every moment an alarm stands at the hub that is as strong as the one of the site's rule alone."""
+    site, hub, steps = world
+    both, alone, new = make(site, hub), Rules((site,)), ids()
+    board, wanted, now = Board(), Board(), 1_000_000_000
+    for step, value in steps:
+        now += step * 1_000_000
+        board.hear(both.judge(sample(value, now, "m"), new))
+        wanted.hear(alone.judge(sample(value, now, "m"), new))
+        for must in wanted.up.values():
+            found = [up for up in board.up.values() if up.kind == must.kind]
+            rank = max((PRIORITIES.index(up.priority) for up in found), default=-1)
+            assert rank >= PRIORITIES.index(must.priority), "the hub's rule made the site's later, weaker or silent"
+        told = [(up.kind, up.priority) for up in board.up.values()]
+        assert len(set(told)) == len(told), "one thing, told by two alarms"
+
+
+def together(site: Limits, hub: Limits) -> Rules:
+    return rules(hub, site=(site,))
+
+
+RULES_FIXED = settings(max_examples=400, deadline=None, derandomize=True, database=None)
+
+
+@RULES_FIXED
+@given(worlds())
+def test_no_rule_of_the_hub_makes_the_sites_own_later_weaker_or_silent(world: World) -> None:
+    check_site(together, world)
+
+
+def in_its_place(site: Limits, hub: Limits) -> Rules:
+    """As it was before: the site's own is judged only where the hub has none."""
+    return rules(hub)
+
+
+class TwoVoices(Rules):
+    """Tells both."""
+
+    def _pairs(self) -> dict[int, Any]:
+        return {}
+
+
+def two_voices(site: Limits, hub: Limits) -> Rules:
+    made = TwoVoices((site,))
+    made.use([hub])
+    return made
+
+
+def caught(strategy: st.SearchStrategy[Any], check: Callable[[Any], None]) -> None:
+    @settings(RULES_FIXED, max_examples=3000, phases=[Phase.generate], report_multiple_bugs=False)
+    @given(strategy)
+    def run(example: Any) -> None:
+        check(example)
+
+    with pytest.raises(AssertionError):
+        run()
+
+
+@pytest.mark.parametrize("bug", [in_its_place, two_voices])
+def test_the_site_checker_catches(bug: Callable[[Limits, Limits], Rules]) -> None:
+    caught(worlds(), lambda world: check_site(bug, world))
+
+
+def check_no_doubling(make: Callable[[Limits, Limits], Rules], world: World) -> None:
+    """With one priority, two rules tell no more alarms than the busier one alone, and in no more than its time."""
+    site, hub, steps = world
+    apart = [make(site, hub), rules(hub), Rules((site,))]
+    boards, now, new = [Board() for _ in apart], 1_000_000_000, ids()
+    for step, value in steps:
+        now += step * 1_000_000
+        for judged, board in zip(apart, boards, strict=True):
+            board.hear(judged.judge(sample(value, now, "m"), new))
+        assert bool(boards[0].up) == bool(boards[1].up or boards[2].up)
+    assert boards[0].raised <= boards[1].raised + boards[2].raised
+    quick = hub.on_delay_s <= site.on_delay_s and hub.off_delay_s >= site.off_delay_s and hub.deadband >= site.deadband
+    one_sided = (
+        min(value for _, value in steps) >= 3
+    )  # from high straight to low the site's is told while the hub waits
+    if quick and one_sided:
+        assert boards[0].raised == boards[1].raised, "the ordinary case"
+
+
+@RULES_FIXED
+@given(worlds(("medium",)))
+def test_two_rules_about_the_same_are_one_alarm(world: World) -> None:
+    check_no_doubling(together, world)
+
+
+@pytest.mark.parametrize("bug", [in_its_place, two_voices])
+def test_the_doubling_checker_catches(bug: Callable[[Limits, Limits], Rules]) -> None:
+    caught(worlds(("medium",)), lambda world: check_no_doubling(bug, world))
+
+
+def test_a_later_limit_of_the_hub_does_not_delay_the_sites() -> None:
+    """The case of issue 4: the same values, a minute later."""
+    site = Limits(metric="m", high=9.0, on_delay_s=2, priority="high")
+    judged, new = rules(Limits(metric="m", high=9.0, on_delay_s=60), site=(site,)), ids()
+    told = [alarm for n in range(90) for alarm in judged.judge(sample(10.0, n * 1_000_000 + 1, "m"), new)]
+    assert [(a.id, a.state, a.priority, a.t_us) for a in told] == [("a1", "raised", "high", 2_000_001)]
+
+
+def test_an_alarm_goes_on_under_its_id_when_the_rule_that_told_it_goes() -> None:
+    judged, new = rules(Limits(metric="m", high=8.0), site=(Limits(metric="m", high=9.0),)), ids()
+    assert told(judged.judge(sample(10.0, 1, "m"), new)) == [("a1", "raised", "high", 8.0)]
+    judged.use([])
+    assert judged.judge(sample(10.0, 2, "m"), new) == []
+    assert told(judged.judge(sample(1.0, 3, "m"), new)) == [("a1", "cleared", "high", 9.0)]
+
+
+# -- P2, P4, P6: whole sets, refused ones, and the last good for ever ----------------------------------
+
+ONE = st.fixed_dictionaries(
+    {"metric": st.sampled_from(["m", "n", "o"])},
+    optional={"high": st.sampled_from([1.0, 5.0, 9.0, 11.0, "x", float("nan")]), "low": st.sampled_from([0.0, 6.0]),
+              "priority": st.sampled_from(["high", "urgent"])},
+)  # fmt: skip
+SETS = st.lists(st.lists(ONE, max_size=3) | st.none() | st.just({"metric": "m"}), max_size=12)
+
+
+def good(wanted: Any) -> bool:
+    """Written anew: each metric once, a known priority, finite numbers in order, and m not above 10."""
+    if not isinstance(wanted, list) or len({one["metric"] for one in wanted}) < len(wanted):
+        return False
+    for one in wanted:
+        high, low = one.get("high"), one.get("low")
+        if high == "x" or (high is not None and high != high) or one.get("priority") == "urgent":
+            return False
+        if (high is None and low is None) or (high is not None and low is not None and low >= high):
+            return False
+        if one["metric"] == "m" and (high is None or high > 10):
+            return False
+    return True
+
+
+def check_sets(make: Callable[[], Rules], sets: list[Any]) -> None:
+    """What is in force is the last good set, whole, whatever was wished since (P2, P4, P6)."""
+    judged, last = make(), []
+    for wanted in sets:
+        try:
+            judged.desired(wanted)
+            refused = False
+        except ValueError:
+            refused = True
+        assert refused != good(wanted)
+        last = last if refused else wanted
+        found = [(one.metric, one.low, one.high) for one in judged.limits()]
+        assert found == [(one["metric"], one.get("low"), one.get("high")) for one in last]
+
+
+def bounded() -> Rules:
+    return Rules((Limits(metric="m", high=10.0),))
+
+
+@RULES_FIXED
+@given(SETS)
+def test_the_last_good_set_stays_in_force_whole(sets: list[Any]) -> None:
+    check_sets(bounded, sets)
+
+
+class OneByOne(Rules):
+    """Takes what is good of a set."""
+
+    def use(self, limits: Iterable[Limits]) -> str:
+        for one in limits:
+            if reason := super().use([*(own for own in self.limits() if own.metric != one.metric), one]):
+                return reason
+        return ""
+
+
+class Forgets(Rules):
+    """A bad wish leaves nothing in force."""
+
+    def desired(self, wanted: Any) -> Any:
+        try:
+            return super().desired(wanted)
+        except ValueError:
+            self.use([])
+            raise
+
+
+@pytest.mark.parametrize("bug", [OneByOne, Forgets, lambda site: Rules()])
+def test_the_set_checker_catches(bug: Any) -> None:
+    caught(SETS, lambda sets: check_sets(lambda: bug((Limits(metric="m", high=10.0),)), sets))
+
+
+def test_a_set_of_watches_is_whole_or_refused() -> None:
+    judged = Rules()
+    judged.desired_watches({"no_data": [{"metric": "m", "after_s": 10}]})
+    for bad in ({"no_data": [{"metric": "m", "after_s": 0}]}, {"flat": [{"metric": "m"}]}, [], 3):
+        with pytest.raises(ValueError, match=r"after_s|Expected"):
+            judged.desired_watches(bad)
+    assert list(judged.standing()) == []
+    told = [alarm for n in range(12) for alarm in judged.tick(n * 1_000_000, ids())]
+    assert [(a.about, a.kind, a.metric, a.value, a.limit) for a in told] == [("no-data", "high", "m", 10.0, 10.0)]
+
+
+# -- P1: the newest version that is good ---------------------------------------------------------------
+
+VERSIONS = st.lists(st.tuples(st.integers(1, 8), st.sampled_from(["delta", "get"])), max_size=20)
+"""Messages of the hub's versions, in any order, some lost, some twice."""
+
+
+def check_versions(make: Callable[[Rules], Twin], course: tuple[list[bool], list[tuple[int, str]]]) -> None:
+    """The limit in force is the newest good version of those heard up to the newest (P1)."""
+    goods, heard = course
+    judged = Rules()
+    twin, newest, in_force = make(judged), 0, None
+    for version, how in heard:
+        wanted = {"limits": [{"metric": "m", "high": float(version) if goods[version - 1] else "broken"}]}
+        if how == "get":
+            twin.fetched("thresholds", version, wanted, {})
+        else:
+            twin.delta("thresholds", version, wanted)
+        if version >= newest:
+            newest = version
+            in_force = float(version) if goods[version - 1] else in_force
+        assert [one.high for one in judged.limits()] == ([] if in_force is None else [in_force])
+
+
+def following(judged: Rules, kind: type[Twin] = Twin) -> Twin:
+    twin = kind({})
+    twin.handle("thresholds", "limits", judged.desired, own=[])
+    twin.begin()
+    return twin
+
+
+COURSES = st.tuples(st.lists(st.booleans(), min_size=8, max_size=8), VERSIONS)
+
+
+@RULES_FIXED
+@given(COURSES)
+def test_the_newest_good_version_is_in_force(course: tuple[list[bool], list[tuple[int, str]]]) -> None:
+    check_versions(following, course)
+
+
+class AnyOrder(Twin):
+    """What comes late counts as new."""
+
+    def _heard(self, name: str, version: int) -> Any:
+        return self.documents[name]
+
+
+def test_the_version_checker_catches_one_that_follows_the_order_of_arrival() -> None:
+    caught(COURSES, lambda course: check_versions(lambda judged: following(judged, AnyOrder), course))

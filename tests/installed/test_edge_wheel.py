@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
 HUB_ONLY = {"fastapi", "sqlmodel", "sqlalchemy", "pydantic", "uvicorn", "alembic", "httpx", "numpy", "onnxruntime"}
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def run(*command: str, code: int = 0) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as paho
 import pytest
-from simulators.brokers import documented_mosquitto, embedded_broker, mutual_mosquitto
+from simulators.brokers import documented_mosquitto, embedded_broker, mosquitto, mutual_mosquitto, until
 from simulators.certificates import certificates
 
 from cloud_hub.ca.folder import CaFolder
@@ -112,6 +113,51 @@ def test_with_a_time_of_its_own_the_brokers_certificate_is_judged_by_that(
     finally:
         connection.stop()
         broker.stop()
+
+
+@pytest.mark.parametrize(("newest", "births"), [(True, [5]), (False, [1, 2, 3, 4, 5, 5])])
+def test_of_what_only_the_newest_counts_the_broker_keeps_no_other(
+    tmp_path: Path, newest: bool, births: list[int]
+) -> None:
+    """A hub that was away reads each device's last birth once, and every row; asked for otherwise it reads them all."""
+    broker = mosquitto(tmp_path)
+    broker.start()
+    birth, rows = topics.thing("press-3", "birth"), topics.thing("press-3", "telemetry")
+    try:
+        with listening(broker.port, "hub", [birth, rows], newest=[birth] if newest else []):
+            pass
+        with listening(broker.port, "press-3", ["said"]) as (device, heard):
+            for number in range(1, 6):
+                assert device.publish(birth, b"%d" % number, retain=True)
+                assert device.publish(rows, b"%d" % number)
+            assert device.publish("said", b"")
+            until("the broker has it all", lambda: heard)
+        with listening(broker.port, "hub", [birth, rows], newest=[birth] if newest else []) as (hub, heard):
+            assert hub.publish(rows, b"end")
+            until("the end is heard", lambda: (rows, b"end") in heard)
+            until("all births are heard", lambda: sum(topic == birth for topic, _ in heard) >= len(births))
+        assert sorted(int(payload) for topic, payload in heard if topic == birth) == births
+        assert [payload for topic, payload in heard if topic == rows] == [b"1", b"2", b"3", b"4", b"5", b"end"]
+    finally:
+        broker.stop()
+
+
+@contextmanager
+def listening(
+    port: int, name: str, filters: list[str], newest: Sequence[str] = ()
+) -> Iterator[tuple[Connection, list[tuple[str, bytes]]]]:
+    """A client whose session outlives its connection; gives it and what it hears."""
+    heard: list[tuple[str, bytes]] = []
+    up = threading.Event()
+    connection = Connection(
+        Options(client_id=name, filters=filters, newest=newest, session_s=600), lambda: ("127.0.0.1", port),
+        on_message=lambda inbound: heard.append((inbound.topic, inbound.payload)), on_up=up.set,
+        on_down=lambda _: None,
+    )  # fmt: skip
+    connection.start()
+    assert up.wait(20)
+    yield connection, heard
+    connection.stop()
 
 
 def test_only_what_asks_for_it_is_acknowledged(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,10 @@ def test_below_aws_the_hub_asks_for_shadow_requests_only() -> None:
     assert set(topics.hub_filters()) > {topics.thing("+", "birth"), topics.thing("+", "shadow/update")}
 
 
+def test_of_births_alone_only_the_newest_counts() -> None:
+    assert topics.newest_filters() == [topics.thing("+", "birth")]
+
+
 @pytest.mark.parametrize("name", ["", "gates"])
 @pytest.mark.parametrize("verb", ["update/delta", "update/documents"])
 def test_everybodys_changes_belong_on_both_prefixes(name: str, verb: str) -> None:

@@ -40,15 +40,19 @@ log_type error
 """
 
 
+PATIENCE = 3
+"""A busy machine may take this many times as long: a test that waits for what comes anyway costs nothing by it."""
+
+
 def until(what: str, seen: Callable[[], T | None], wait_s: float = 30.0) -> T:
-    """Ask `seen` until it gives something true; fails the test naming `what` after `wait_s` seconds."""
-    deadline = time.monotonic() + wait_s
+    """Ask `seen` until it gives something true; fails the test naming `what` after `wait_s` patient seconds."""
+    deadline = time.monotonic() + wait_s * PATIENCE
     while time.monotonic() < deadline:
         found = seen()
         if found:
             return found
         time.sleep(0.03)
-    pytest.fail(f"{what}: not within {wait_s:g} s")
+    pytest.fail(f"{what}: not within {wait_s * PATIENCE:g} s")
 
 
 def free_port() -> int:

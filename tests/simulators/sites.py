@@ -6,6 +6,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from simulators.births import born
+
 from cloud_hub import commands, fleet, incidents, jobs, tags, telemetry, tokens, twins
 from cloud_hub.actions import desk
 from cloud_hub.api.hub import Hub
@@ -16,8 +18,10 @@ from cloud_hub.db import Database
 from cloud_hub.marks import Marks
 from cloud_hub.oidc import Oidc
 from cloud_hub.settings import Settings
-from cloud_hub.tables import Configuration, EscalationRow, Job
+from cloud_hub.tables import Configuration, EscalationRow, Job, LearnedSeries, Learning, Notification, Trouble
 from cloud_hub.thresholds import rollout
+from cloud_hub.thresholds.terms import Terms
+from shared.codec import plain
 from shared.messages import Alarm, Birth, Event, Sample
 from shared.thresholds import Limits
 
@@ -31,6 +35,7 @@ PLACES = {MINE: "acme/a/hall-2", THEIRS: "acme/b", "beside": "acme/ab", "nowhere
 CANARY = "kestrel"
 """Stands in everything of the other sites, and nowhere else."""
 
+TERMS = Terms(metrics=("m",))
 BODIES: dict[str, dict[str, Any]] = {
     "PUT /api/v1/devices/{device}/asset-path": {"asset_path": "acme/a/hall-9"},
     "POST /api/v1/devices/{device}/commands": {"verb": "diagnose", "target": "processes", "mode": "queued"},
@@ -43,6 +48,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /api/v1/jobs/preview": {"kind": "tags", "query": "*", "content": {"y": 1}},
     "PUT /api/v1/configurations/{configuration_id}": {"target": "*", "content": {"conf": {"x": 1}}},
     "PATCH /api/v1/configurations/{configuration_id}": {"priority": 4},
+    "PUT /api/v1/learnings/{learning_id}": {"target": "*", "terms": {"metrics": ["m"]}},
     "POST /api/v1/tokens": {"name": "robot", "roles": ["viewer"]},
     "POST /things/{thing}/shadow": {"state": {"desired": {"z": 1}}},
 }
@@ -74,11 +80,8 @@ class Sites:
         Configurator(self.db, lambda messages: None, 32768, 300).step()
 
     def _fill(self, session: Any, device: str, word: str, now: int) -> dict[str, str]:
-        born = Birth(device=device, session="s", epoch="e", profile=word, asset_path="acme/a/hall-2")
-        row = fleet.born(session, born, now)
-        assert row is not None
-        session.flush()
-        tags.change(session, row, {"word": word}, now, who=word)
+        born(session, Birth(device=device, session="s", epoch="e", profile=word, asset_path="acme/a/hall-2"), now)
+        tags.change(session, fleet.device(session, device), {"word": word}, now, who=word)
         for name in ("", "gates"):
             twins.desire(session, device, name, {"a": word}, now, who=word, max_bytes=32768)
             twins.desire(session, device, name, {"b": word}, now, who=word, max_bytes=32768)
@@ -97,6 +100,8 @@ class Sites:
         session.add(EscalationRow(id=f"e-{device}", device=device, model=word, digest="", number=1, reason=word,
                                   label=word, margin=0.1, height=1, width=1, frame=b"x", t_us=now,
                                   received_us=now))  # fmt: skip
+        session.add(Notification(id=f"n-{device}", channel="ops", page=incident.id, device=device, since_us=now,
+                                 error=word))  # fmt: skip
         watched, _ = rollout.start(
             session, [device], [Limits(metric=f"{word}.x", high=1)], now, who=word, watch_s=60, max_alarms=1,
             max_bytes=32768, trace="",
@@ -108,7 +113,12 @@ class Sites:
         number = f"{word}-{device}"
         session.add(Configuration(id=number, target=f"id = '{device}'", content={"conf": {"w": word}}, who=word,
                                   created_us=now, labels={"l": word}, scope=scope))  # fmt: skip
+        session.add(Learning(id=number, target=f"id = '{device}'", terms=plain(TERMS), who=word, created_us=now,
+                             scope=scope, due_us=1 << 61))  # fmt: skip
+        session.add(LearnedSeries(learning=number, device=device, metric="m", reason=word))
+        session.add(Trouble(id=number, device=device, metric="m", start_us=1, end_us=2, note=word, who=word, t_us=now))
         return {
+            "learning_id": number,
             "device": device, "thing": device, "metric": "m", "name": "gates", "incident_id": incident.id,
             "action_id": action.id, "command_id": command.id, "rollout_id": watched.id, "job_id": made.id,
             "configuration_id": number, "token_id": "none",
@@ -118,6 +128,14 @@ class Sites:
         """A good body for a route, about `device`."""
         if path.endswith("/thresholds/fit"):
             return {"device": device, "metric": "m"}
+        if path.endswith("/thresholds/backtest"):
+            return {"series": [{"device": device, "metric": "m"}]}
+        if path.endswith("/release") and "/learnings/" in path:
+            return {"device": device}
+        if path.endswith("/troubles"):
+            return {"device": device, "metric": "m", "start_us": 1, "end_us": 2}
+        if path.endswith("/limits"):
+            return {"devices": {device: [{"metric": "z", "high": 1}]}}
         if path.endswith("/thresholds/rollouts"):
             return {"devices": [device], "limits": [{"metric": "z", "high": 1}]}
         if method in {"PUT", "PATCH"} and "/twin" in path:

@@ -13,7 +13,7 @@ import pytest
 from simulators import wall_clock
 from simulators.brokers import until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 DEVICE = "press-3"
 DAY_S = 86_400

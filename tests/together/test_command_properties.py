@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
+from simulators.births import born
 from sqlalchemy import event
 from sqlmodel import select
 
@@ -141,7 +142,7 @@ class World:
     def birth(self) -> None:
         self.online = True
         with self.db.write() as session:
-            fleet.born(session, Birth(device=self.device, session="s", epoch="e"), self.now)
+            born(session, Birth(device=self.device, session="s", epoch="e"), self.now)
             messages = commands.waiting(session, self.device, self.now)
         self.publish(messages)
 
@@ -149,7 +150,7 @@ class World:
         self.online = False
         self.down.clear()
         with self.db.write() as session:
-            fleet.born(session, Birth(device=self.device, session="s", epoch="e", state="offline"), self.now)
+            born(session, Birth(device=self.device, session="s", epoch="e", state="offline"), self.now)
 
     def expire(self) -> None:
         with self.db.write() as session:

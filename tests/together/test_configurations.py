@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from simulators.brokers import Kind, until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 DEVICE = "press-3"
 SLOW = "/configurations/slow"

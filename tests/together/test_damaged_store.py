@@ -9,7 +9,7 @@ import pytest
 from simulators.brokers import until
 from simulators.disks import noise
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 DEVICE = "press-3"
 

@@ -16,7 +16,7 @@ from shared.codec import MAX_PAYLOAD, encode
 from shared.messages import Batch, Birth
 from shared.mqtt import Connection, Options
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 DEVICE = "press-3"
 ROUNDS = 2

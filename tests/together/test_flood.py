@@ -15,7 +15,7 @@ from shared.codec import encode
 from shared.messages import Batch, Heartbeat
 from shared.mqtt import Connection, Inbound, Options
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 DEVICE = "press-3"
 RATE = 20

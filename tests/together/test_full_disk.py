@@ -11,7 +11,7 @@ import pytest
 from simulators.brokers import until
 from simulators.disks import beside, fill, on_small_disk, seen_by
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 DEVICE = "press-3"
 LIMIT = """

@@ -15,7 +15,7 @@ import pytest
 from simulators.brokers import until
 from simulators.relay import FAULTS, Relay, storm
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 DEVICE = "press-3"
 QUICK = "heartbeat_s = 4.0"
@@ -119,7 +119,7 @@ def test_long_storms_lose_and_double_nothing(build: Any, relay: Any, seed: int) 
 
 
 @pytest.mark.nightly
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("fault", sorted(FAULTS))
 def test_each_fault_for_a_long_time(build: Any, relay: Any, fault: str) -> None:
     world, network = begin(build, relay)
@@ -135,7 +135,7 @@ MOMENTS = ("at-birth", "flowing", "during-a-stall", "while-another-restarts")
 
 
 @pytest.mark.nightly
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("victim", VICTIMS)
 def test_who_is_killed_when(build: Any, relay: Any, victim: str, moment: str) -> None:

@@ -11,7 +11,7 @@ from simulators.brokers import until
 
 from edge_agent.onsite import EXIT_WAITS
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 DEVICE = "press-3"
 

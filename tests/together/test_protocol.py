@@ -18,7 +18,7 @@ from shared.codec import decode, encode
 from shared.messages import Birth, Session
 from shared.mqtt import Connection, Inbound, Options
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 DEVICE = "press-3"
 GOLD = recorded()

@@ -11,7 +11,7 @@ import pytest
 from simulators.brokers import KINDS, Kind, until
 from simulators.postgres import Server, postgres
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 DEVICE = "press-3"
 

@@ -164,6 +164,61 @@ def upgrade() -> None:
     )
     op.create_index("ix_certificates_device", "certificates", ["device"], unique=False)
     _people()
+    _alarms()
+    _rollups()
+    _notifications()
+
+
+def _notifications() -> None:
+    op.create_table(
+        "notifications",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("channel", sa.String(), nullable=False),
+        sa.Column("page", sa.String(), nullable=False),
+        sa.Column("device", sa.String(), nullable=False),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("wanted", sa.String(), nullable=False),
+        sa.Column("told", sa.String(), nullable=False),
+        sa.Column("told_priority", sa.String(), nullable=False),
+        sa.Column("due_us", sa.BigInteger(), nullable=True),
+        sa.Column("since_us", sa.BigInteger(), nullable=False),
+        sa.Column("told_us", sa.BigInteger(), nullable=True),
+        sa.Column("tries", sa.Integer(), nullable=False),
+        sa.Column("error", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("channel", "page"),
+    )
+    op.create_index("notifications_due", "notifications", ["channel", "due_us"], unique=False)
+    op.create_index("ix_notifications_page", "notifications", ["page"], unique=False)
+
+
+def _alarms() -> None:
+    """Acknowledgement, verdict and suppression of alarms; what incidents were one page."""
+    with op.batch_alter_table("alarms", schema=None) as batch_op:
+        for name in ("about", "acked_by", "comment", "verdict", "verdict_by", "suppressed"):
+            batch_op.add_column(sa.Column(name, sa.String(), nullable=False, server_default=""))
+        batch_op.add_column(sa.Column("acked_us", sa.BigInteger(), nullable=True))
+        batch_op.add_column(sa.Column("verdict_us", sa.BigInteger(), nullable=True))
+        batch_op.create_index("alarms_by_time", ["received_us"], unique=False)
+
+    with op.batch_alter_table("incidents", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("page", sa.String(), nullable=False, server_default=""))
+        batch_op.create_index("ix_incidents_page", ["page"], unique=False)
+
+    op.create_table(
+        "suppressions",
+        sa.Column("id", sa.String(), nullable=False),
+        *(
+            sa.Column(name, sa.String(), nullable=False)
+            for name in ("how", "device", "path", "metric", "reason", "who", "ended_by")
+        ),
+        sa.Column("created_us", sa.BigInteger(), nullable=False),
+        sa.Column("from_us", sa.BigInteger(), nullable=False),
+        sa.Column("until_us", sa.BigInteger(), nullable=True),
+        sa.Column("ended_us", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("suppressions_by_end", "suppressions", ["until_us"], unique=False)
 
 
 def _people() -> None:
@@ -185,6 +240,138 @@ def _people() -> None:
     op.create_index("audit_by_time", "audit", ["t_us"], unique=False)
     for statement in APPEND_ONLY[op.get_bind().dialect.name]:
         op.execute(statement)
+
+    with op.batch_alter_table("rollouts", schema=None) as batch_op:
+        batch_op.drop_column("previous")
+        batch_op.add_column(sa.Column("learning", sa.String(), nullable=False, server_default=""))
+        batch_op.add_column(sa.Column("canaries", sa.Integer(), nullable=False, server_default="0"))
+        batch_op.add_column(sa.Column("max_false", sa.Integer(), nullable=True))
+        batch_op.add_column(sa.Column("stage", sa.Integer(), nullable=False, server_default="0"))
+        batch_op.add_column(sa.Column("stage_us", sa.BigInteger(), nullable=False, server_default="0"))
+        batch_op.add_column(sa.Column("watch_us", sa.BigInteger(), nullable=True))
+        batch_op.add_column(sa.Column("backtest", JSON, nullable=False, server_default="{}"))
+        batch_op.add_column(sa.Column("override", sa.String(), nullable=False, server_default=""))
+        batch_op.create_index("ix_rollouts_state", ["state"], unique=False)
+    _thresholds_that_learn()
+
+
+def _thresholds_that_learn() -> None:
+    op.create_table(
+        "rollout_devices",
+        sa.Column("rollout", sa.String(), nullable=False),
+        sa.Column("device", sa.String(), nullable=False),
+        sa.Column("stage", sa.Integer(), nullable=False),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("reason", sa.String(), nullable=False),
+        sa.Column("version", sa.BigInteger(), nullable=False),
+        sa.Column("previous", JSON, nullable=True),
+        sa.Column("pushed", JSON, nullable=True),
+        sa.Column("t_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("rollout", "device"),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("rollout_devices_by_state", "rollout_devices", ["rollout", "state"], unique=False)
+    op.create_index("rollout_devices_by_device", "rollout_devices", ["device"], unique=False)
+    op.create_table(
+        "learnings",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("target", sa.String(), nullable=False),
+        sa.Column("terms", JSON, nullable=False),
+        sa.Column("who", sa.String(), nullable=False),
+        sa.Column("created_us", sa.BigInteger(), nullable=False),
+        sa.Column("scope", JSON, nullable=True),
+        sa.Column("due_us", sa.BigInteger(), nullable=False),
+        sa.Column("refit", JSON, nullable=True),
+        sa.Column("reason", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_table(
+        "learned_series",
+        sa.Column("learning", sa.String(), nullable=False),
+        sa.Column("device", sa.String(), nullable=False),
+        sa.Column("metric", sa.String(), nullable=False),
+        sa.Column("limits", JSON, nullable=True),
+        sa.Column("pushed", JSON, nullable=True),
+        sa.Column("before", JSON, nullable=True),
+        sa.Column("trial", JSON, nullable=True),
+        sa.Column("factor", sa.Float(), nullable=False),
+        sa.Column("reason", sa.String(), nullable=False),
+        sa.Column("fitted_us", sa.BigInteger(), nullable=False),
+        sa.Column("pushed_us", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("learning", "device", "metric"),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("learned_series_by_device", "learned_series", ["device", "metric"], unique=False)
+    op.create_table(
+        "learned_states",
+        sa.Column("learning", sa.String(), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("form", sa.String(), nullable=False),
+        sa.Column("series", JSON, nullable=False),
+        sa.Column("state", sa.LargeBinary(), nullable=False),
+        sa.Column("t_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("learning", "number"),
+    )
+    op.create_table(
+        "troubles",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("device", sa.String(), nullable=False),
+        sa.Column("metric", sa.String(), nullable=False),
+        sa.Column("start_us", sa.BigInteger(), nullable=False),
+        sa.Column("end_us", sa.BigInteger(), nullable=False),
+        sa.Column("note", sa.String(), nullable=False),
+        sa.Column("who", sa.String(), nullable=False),
+        sa.Column("t_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("troubles_by_series", "troubles", ["device", "metric", "start_us"], unique=False)
+    op.create_table(
+        "limit_files",
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("device", sa.String(), nullable=False),
+        sa.Column("digest", sa.String(), nullable=False),
+        sa.Column("body", sa.LargeBinary(), nullable=False),
+        sa.Column("t_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("name"),
+    )
+    op.create_index("limit_files_by_device", "limit_files", ["device", "t_us"], unique=False)
+
+
+def _rollups() -> None:
+    """What is made of telemetry; all hours that have samples already are due."""
+    op.create_table(
+        "rollup_due",
+        sa.Column("device", sa.String(), nullable=False),
+        sa.Column("t_us", sa.BigInteger(), nullable=False),
+        sa.Column("changes", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("device", "t_us"),
+        sqlite_with_rowid=False,
+    )
+    for table, content in (("rollups", "buckets"), ("sketches", "sketch")):
+        op.create_table(
+            table,
+            sa.Column("step_s", sa.Integer(), nullable=False),
+            sa.Column("device", sa.String(), nullable=False),
+            sa.Column("metric", sa.String(), nullable=False),
+            sa.Column("t_us", sa.BigInteger(), nullable=False),
+            sa.Column(content, sa.LargeBinary(), nullable=False),
+            sa.PrimaryKeyConstraint("step_s", "device", "metric", "t_us"),
+            sqlite_with_rowid=False,
+        )
+    op.create_table(
+        "kept_from",
+        sa.Column("device", sa.String(), nullable=False),
+        sa.Column("metric", sa.String(), nullable=False),
+        sa.Column("raw_us", sa.BigInteger(), nullable=False),
+        sa.Column("minute_us", sa.BigInteger(), nullable=False),
+        sa.Column("hour_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("device", "metric"),
+        sqlite_with_rowid=False,
+    )
+    op.execute(
+        "INSERT INTO rollup_due (device, t_us, changes) "
+        "SELECT DISTINCT device, t_us - t_us % 3600000000, 1 FROM telemetry"
+    )
 
 
 REFUSED = "the audit trail is only added to"
@@ -210,6 +397,30 @@ WRITABLE = {
 
 
 def downgrade() -> None:
+    op.drop_index("ix_notifications_page", table_name="notifications")
+    op.drop_index("notifications_due", table_name="notifications")
+    op.drop_table("notifications")
+    for table in ("limit_files", "troubles", "learned_states", "learned_series", "learnings", "rollout_devices"):
+        op.drop_table(table)
+    with op.batch_alter_table("rollouts", schema=None) as batch_op:
+        batch_op.drop_index("ix_rollouts_state")
+        for column in ("override", "backtest", "watch_us", "stage_us", "stage", "max_false", "canaries",
+                       "learning"):  # fmt: skip
+            batch_op.drop_column(column)
+        batch_op.add_column(sa.Column("previous", JSON, nullable=False, server_default="{}"))
+    op.drop_index("suppressions_by_end", "suppressions")
+    op.drop_table("suppressions")
+    with op.batch_alter_table("incidents", schema=None) as batch_op:
+        batch_op.drop_index("ix_incidents_page")
+        batch_op.drop_column("page")
+
+    with op.batch_alter_table("alarms", schema=None) as batch_op:
+        batch_op.drop_index("alarms_by_time")
+        for name in ("verdict_us", "acked_us", "suppressed", "verdict_by", "verdict", "comment", "acked_by", "about"):
+            batch_op.drop_column(name)
+
+    for table in ("kept_from", "sketches", "rollups", "rollup_due"):
+        op.drop_table(table)
     op.drop_index("ix_certificates_device", table_name="certificates")
     for table in ("certificates", "claims", "identities"):
         op.drop_table(table)

@@ -1,0 +1,212 @@
+"""backtest: what fixed limits gave on a Prometheus's history and what ours would have given; needs no running hub."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cloud_hub.cli import Commands, clean
+from cloud_hub.cli.command import seconds
+from cloud_hub.cli.remote import EXIT_FAILED, EXIT_NO_ANSWER, EXIT_USAGE, RemoteError
+
+if TYPE_CHECKING:
+    from cloud_hub.prometheus.backtest import FixedLimit, Report, Wanted
+    from cloud_hub.prometheus.comparison import Together
+
+DAY_S = 86400
+ROWS = 40
+
+EXAMPLES = """examples:
+  tidegate-hub backtest --prometheus http://10.0.0.5:9090 --days 30
+  tidegate-hub backtest --prometheus https://prom.example --token-file t --limit 'node_load1 > 8 for 5m'
+  tidegate-hub backtest --prometheus http://10.0.0.5:9090 --query 'rate(http_requests_total[5m])' --json
+
+Without --limit the server's own alerting rules are the fixed limits: the alerts it recorded, or where it recorded
+none, their expressions worked out anew. Without --query the series are those which limits and rules compare with a
+number. The first days are only learned from, and counted on neither side. A page is what one device's alarms make
+that overlap or follow each other within --group.
+
+exit codes: 0 compared; 1 the server refused, or there is nothing to compare; 2 wrong use; 5 no answer; 78 configuration
+"""
+
+
+def add(commands: Commands) -> None:
+    """Add the parser of this group."""
+    parser = commands.add_parser(
+        "backtest", help="alarms of fixed limits beside ours, over the past of a Prometheus", epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.set_defaults(action=_backtest)
+    where = parser.add_argument_group("the Prometheus")
+    where.add_argument("--prometheus", required=True, metavar="URL", help="address below which /api/v1 is")
+    where.add_argument("--token-file", type=Path, help="file with a bearer token")
+    where.add_argument("--user", default="", help="for basic authentication, with --password-file")
+    where.add_argument("--password-file", type=Path)
+    where.add_argument("--ca-file", type=Path, help="PEM of the CA that signed its certificate")
+    where.add_argument("--timeout", type=seconds, default=60.0, metavar="TIME", help="of one question (default 60s)")
+    what = parser.add_argument_group("what is compared")
+    what.add_argument("--days", type=_days, default=30.0, help="how far back (default 30)")
+    what.add_argument("--train-days", type=_days, help="of these, only to learn (default 7, at most a third)")
+    what.add_argument(
+        "--step", type=seconds, metavar="TIME", help="between points (default: as it scrapes, at least 60s)"
+    )
+    what.add_argument("--query", action="append", default=[], metavar="PROMQL", help="series to judge; may be repeated")
+    what.add_argument(
+        "--limit", action="append", default=[], type=limit, metavar="LIMIT",
+        help="a fixed limit, such as 'node_load1 > 8 for 5m'; may be repeated",
+    )  # fmt: skip
+    what.add_argument("--rules", action="store_true", help="the server's rules too, beside --limit")
+    what.add_argument("--replay", action="store_true", help="work rules out anew even where alerts were recorded")
+    what.add_argument("--group", type=seconds, default=600.0, metavar="TIME", help="of pages (default 10m)")
+    what.add_argument("--max-series", type=int, default=500, metavar="N", help="stop beyond so many (default 500)")
+    shown = parser.add_argument_group("what is shown")
+    shown.add_argument("--json", action="store_true", help="print everything as JSON")
+    shown.add_argument("--rows", type=int, default=ROWS, metavar="N", help=f"episodes in the table (default {ROWS})")
+
+
+def _days(text: str) -> float:
+    value = float(text) if re.fullmatch(r"\d{1,4}(\.\d+)?", text) else 0.0
+    if not value:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of days above 0")
+    return value
+
+
+def limit(text: str) -> FixedLimit:
+    """A limit such as `node_load1 > 8 for 5m`."""
+    from cloud_hub.prometheus.backtest import FixedLimit  # noqa: PLC0415
+    from cloud_hub.prometheus.promql import compared  # noqa: PLC0415
+
+    found = re.fullmatch(r"(.*?)(?:\s+for\s+(\S+))?\s*", text, re.DOTALL)
+    parts = compared(found[1]) if found else []
+    if not found or len(parts) != 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no limit: write a series, a sign and a number: 'node_load1 > 8'")
+    return FixedLimit(compared=parts[0], for_s=seconds(found[2]) if found[2] else 0.0)
+
+
+def _wanted(arguments: argparse.Namespace, now_s: int, interval_s: float) -> Wanted:
+    """A step below the scrape interval would show each sample several times, and one spike as a lasting one."""
+    from cloud_hub.prometheus.backtest import Wanted  # noqa: PLC0415
+
+    step = int(arguments.step or max(60, interval_s))
+    end = now_s // step * step
+    return Wanted(
+        start_us=(end - int(arguments.days * DAY_S) // step * step) * 1_000_000, end_us=end * 1_000_000, step_s=step,
+        train_days=arguments.train_days or min(7.0, arguments.days / 3),
+        gap_s=arguments.group, queries=tuple(arguments.query), limits=tuple(arguments.limit),
+        rules=arguments.rules or not arguments.limit, replay=arguments.replay, max_series=arguments.max_series,
+    )  # fmt: skip
+
+
+def _backtest(arguments: argparse.Namespace) -> int:
+    from cloud_hub.prometheus import backtest  # noqa: PLC0415
+    from cloud_hub.prometheus.access import Access  # noqa: PLC0415
+    from cloud_hub.prometheus.client import Client, PrometheusError  # noqa: PLC0415
+
+    access = Access(
+        url=arguments.prometheus, token_file=arguments.token_file, user=arguments.user,
+        password_file=arguments.password_file, ca_file=arguments.ca_file, timeout_s=arguments.timeout,
+    )  # fmt: skip
+    if arguments.step is not None and arguments.step < 1:
+        raise RemoteError("--step must be at least 1s", EXIT_USAGE)
+    if (arguments.train_days or 0) >= arguments.days:
+        raise RemoteError("--train-days must be fewer than --days: nothing would be left to compare", EXIT_USAGE)
+    try:
+        with Client(access, _warn) as client:
+            wanted = _wanted(arguments, int(time.time()), client.interval_s())
+            report = backtest.run(client, wanted, _progress)
+    except PrometheusError as error:
+        raise RemoteError(clean(str(error)), EXIT_NO_ANSWER if error.absent else EXIT_FAILED) from error
+    _progress("")
+    print(json.dumps(document(report, wanted)) if arguments.json else "\n".join(lines(report, wanted, arguments.rows)))
+    return 0
+
+
+def _warn(text: str) -> None:
+    print(f"tidegate-hub: the server warns: {clean(text)}", file=sys.stderr)
+
+
+def _progress(text: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{clean(text)[:100]}", end="", file=sys.stderr, flush=True)
+
+
+# -- what is shown ---------------------------------------------------------------------------------------
+
+
+def document(report: Report, wanted: Wanted) -> dict[str, Any]:
+    """Everything, for machines. Times are UTC microseconds."""
+    found = report.comparison
+    return {
+        "from_us": wanted.start_us + int(wanted.train_days * DAY_S * 1e6), "to_us": wanted.end_us,
+        "step_s": wanted.step_s, "train_days": wanted.train_days, "group_s": wanted.gap_s,
+        "series": report.series, "points": report.points, "devices": report.devices, "queries": report.queries,
+        "alarms": found.alarms, "pages": found.pages,
+        "episodes": {"both": found.both, "fixed_only": found.only["fixed"], "ours_only": found.only["ours"]},
+        "list": [
+            {
+                "device": one.device, "start_us": one.start_us, "end_us": one.end_us,
+                "fixed": [alarm.what for alarm in one.fixed], "ours": [alarm.what for alarm in one.ours],
+            }
+            for one in found.episodes
+        ],
+        "notes": report.notes,
+    }  # fmt: skip
+
+
+def lines(report: Report, wanted: Wanted, rows: int) -> list[str]:
+    """The same for a person."""
+    found, days = report.comparison, (wanted.end_us - wanted.start_us) / 1e6 / DAY_S - wanted.train_days
+    shown = found.episodes[-rows:] if rows > 0 else []
+    head = [
+        f"{report.series} series of {report.devices} devices, {report.points} points at {wanted.step_s} s;"
+        f" {wanted.train_days:g} days only learned from, {days:.1f} days compared",
+        "",
+        f"{'':8}{'alarms':>8}{'pages':>8}{'pages a day':>14}",
+        *(
+            f"{side:8}{found.alarms[side]:>8}{found.pages[side]:>8}{found.pages[side] / days:>14.2f}"
+            for side in ("fixed", "ours")
+        ),
+        "",
+        f"episodes: {found.both} in both, {found.only['fixed']} fixed alone, {found.only['ours']} ours alone",
+        *([""] if shown else []),
+    ]
+    cut = len(found.episodes) - len(shown)
+    tail = [f"({cut} earlier ones; --rows shows more)"] if cut else []
+    return (
+        head + table(shown) + tail + ["", *(clean(f"note: {text}") for text in report.notes)][: len(report.notes) + 1]
+    )
+
+
+def table(episodes: list[Together]) -> list[str]:
+    """A row an episode: when, how long, where, and what each side said."""
+    if not episodes:
+        return []
+    body = [("start (UTC)", "lasted", "device", "fixed", "ours")]
+    body += [
+        (
+            datetime.fromtimestamp(one.start_us / 1e6, timezone.utc).strftime("%Y-%m-%d %H:%M"),
+            _lasted(one.end_us - one.start_us), clean(one.device)[:28],
+            _whats([alarm.what for alarm in one.fixed]), _whats([alarm.what for alarm in one.ours]),
+        )
+        for one in episodes
+    ]  # fmt: skip
+    widths = [max(len(row[column]) for row in body) for column in range(5)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in body]
+
+
+def _whats(names: list[str]) -> str:
+    if not names:
+        return "-"
+    first = clean(names[0])
+    return (first if len(first) <= 44 else f"{first[:43]}…") + (f" +{len(names) - 1}" if len(names) > 1 else "")
+
+
+def _lasted(us: int) -> str:
+    minutes = round(us / 60e6)
+    return f"{minutes}m" if minutes < 120 else f"{minutes / 60:.1f}h"

@@ -1,0 +1,84 @@
+"""notify test, list: whether a channel takes a message, by this machine's configuration; what a running hub told."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from cloud_hub.cli import Commands, clean
+from cloud_hub.cli.remote import connect, options
+from shared.errors import ConfigError, NotReady
+
+EXAMPLES = """examples:
+  tidegate-hub notify test ops --config hub.toml     send a test over [notify.ops], now, no hub needed
+  tidegate-hub notify test ops --resolved            and what its end looks like
+  tidegate-hub notify list --state given-up          what a running hub could not tell
+
+exit codes: 0 taken by the channel's server; 1 not reached, or overloaded; 2 wrong use; 78 refused, or not configured
+"""
+
+
+def add(commands: Commands) -> None:
+    """Add the parsers of this group."""
+    group = commands.add_parser(
+        "notify", help="try a channel over which alarms leave; see what left", epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    whats = group.add_subparsers(dest="what", required=True, metavar="WHAT")
+    test = whats.add_parser("test", help="send a test message over a channel")
+    test.set_defaults(action=_test)
+    test.add_argument("name", help="as in [notify.NAME]")
+    test.add_argument("--config", type=Path, help="TOML file; without it TIDEGATE_NOTIFY counts")
+    test.add_argument("--resolved", action="store_true", help="as of an incident that is over")
+    listed = whats.add_parser("list", help="what was told and what waits, the newest first", parents=[options()])
+    listed.set_defaults(action=_list)
+    listed.add_argument("--channel", help="only this one")
+    listed.add_argument("--state", choices=["waiting", "told", "closed", "given-up"])
+    listed.add_argument("--limit", type=int, default=20, help="how many (default 20)")
+    listed.add_argument("--json", action="store_true", help="print the hub's answer as JSON")
+
+
+def _test(arguments: argparse.Namespace) -> int:
+    from cloud_hub import settings  # noqa: PLC0415
+    from cloud_hub.clock import new_id, now_us  # noqa: PLC0415
+    from cloud_hub.notify import Page, PageAlarm, words  # noqa: PLC0415
+    from cloud_hub.notify.kinds import open_sender  # noqa: PLC0415
+
+    known = settings.read(arguments.config)
+    channel = known.notify.get(arguments.name)
+    if channel is None:
+        there = ", ".join(sorted(known.notify)) or "none"
+        raise ConfigError(f"notify.{arguments.name}", f"is not there (there are: {there})", "Name one of them")
+    now = now_us()
+    ended = now if arguments.resolved else None
+    alarm = PageAlarm(
+        metric="tidegate.test", kind="high", priority="low", value=1.0, limit=0.0, raised_us=now, cleared_us=ended
+    )
+    page = Page(
+        id=new_id(), device="tidegate-test", subject="tidegate", path="", priority="low", opened_us=now,
+        resolved_us=ended, acknowledged=False, devices=("tidegate-test",), alarms=(alarm,),
+        diagnosis=words.said(channel.language, "test"),
+    )  # fmt: skip
+    try:
+        open_sender(arguments.name, channel, known.name).send([page], now)
+    except NotReady as error:
+        print(f"tidegate-hub: notify.{arguments.name}: {clean(error.reason)}", file=sys.stderr)
+        return 1
+    print(f"notify.{arguments.name}: taken")
+    return 0
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    with connect(arguments) as hub:
+        rows = hub.get("/notifications", channel=arguments.channel, state=arguments.state, limit=arguments.limit)
+    for row in rows:
+        print(json.dumps(row) if arguments.json else _line(row))
+    return 0
+
+
+def _line(row: dict[str, Any]) -> str:
+    text = f"{row['channel']:12} {row['state']:9} {row['wanted']:9} {row['device']} {row['page']} tries={row['tries']}"
+    return clean(f"{text} {row['error']}".rstrip())

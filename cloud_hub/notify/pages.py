@@ -1,0 +1,83 @@
+"""Pages out of the database: incidents that belong together, with the alarms for which somebody may be called."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from sqlalchemy import or_
+from sqlmodel import Session, col, select
+
+from cloud_hub.notify import Page, PageAlarm
+from cloud_hub.notify.plan import RANK
+from cloud_hub.tables import AlarmRow, Device, Incident
+
+TOGETHER = 500
+"""Ids of one query: a database allows some ten thousand parameters."""
+_T = TypeVar("_T")
+
+
+def standing(session: Session, since_id: str) -> set[str]:
+    """Pages that have an unresolved incident, or one whose id is `since_id` or later (ids sort by time)."""
+    query = select(Incident.id, Incident.page).where(
+        or_(col(Incident.state) != "resolved", col(Incident.id) >= since_id)
+    )
+    return {page or one for one, page in session.exec(query)}
+
+
+def load(session: Session, ids: Iterable[str]) -> dict[str, Page]:
+    """These pages as they stand, by id. One without any alarm that may call somebody is not there."""
+    wanted = sorted(set(ids))
+    incidents = [
+        row
+        for some in _chunks(wanted)
+        for row in session.exec(select(Incident).where(or_(col(Incident.id).in_(some), col(Incident.page).in_(some))))
+    ]
+    alarms: dict[str, list[AlarmRow]] = {}
+    for some in _chunks([row.id for row in incidents]):
+        query = select(AlarmRow).where(col(AlarmRow.incident).in_(some), AlarmRow.suppressed == "")
+        for alarm in session.exec(query.order_by(col(AlarmRow.raised_us), AlarmRow.id)):
+            alarms.setdefault(alarm.incident, []).append(alarm)
+    members: dict[str, list[Incident]] = {}
+    for row in sorted(incidents, key=lambda one: one.id):
+        members.setdefault(row.page or row.id, []).append(row)
+    paths = _paths(session, {row.device for row in incidents})
+    found = {page: _page(page, rows, alarms, paths) for page, rows in members.items() if page in set(wanted)}
+    return {page: one for page, one in found.items() if one is not None}
+
+
+def _page(page: str, rows: list[Incident], alarms: dict[str, list[AlarmRow]], paths: dict[str, str]) -> Page | None:
+    mine = [_alarm(alarm) for row in rows for alarm in alarms.get(row.id, ())]
+    if not mine:
+        return None
+    first = next((row for row in rows if row.id == page), rows[0])
+    still = [row for row in rows if row.state != "resolved"]
+    diagnosis: dict[str, Any] = first.diagnosis or {}
+    return Page(
+        id=page, device=first.device, subject=first.subject, path=paths.get(first.device, ""),
+        priority=max((one.priority for one in mine), key=RANK.__getitem__),
+        opened_us=first.opened_us,
+        resolved_us=None if still else max(row.resolved_us or row.opened_us for row in rows),
+        acknowledged=bool(still) and all(row.state == "acknowledged" for row in still),
+        devices=tuple(dict.fromkeys(row.device for row in rows)),
+        alarms=tuple(mine),
+        diagnosis=str(diagnosis.get("summary") or diagnosis.get("cause") or ""),
+    )  # fmt: skip
+
+
+def _alarm(row: AlarmRow) -> PageAlarm:
+    return PageAlarm(
+        metric=row.metric, kind=row.kind, priority=row.priority, value=row.value, limit=row.limit,  # type: ignore[arg-type]
+        raised_us=row.raised_us, cleared_us=row.cleared_us,
+    )  # fmt: skip
+
+
+def _paths(session: Session, devices: set[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for some in _chunks(sorted(devices)):
+        found |= dict(session.exec(select(Device.id, Device.assigned_path).where(col(Device.id).in_(some))).all())
+    return found
+
+
+def _chunks(items: list[_T]) -> Iterable[list[_T]]:
+    return (items[start : start + TOGETHER] for start in range(0, len(items), TOGETHER))

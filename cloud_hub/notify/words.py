@@ -1,0 +1,92 @@
+"""A page in words, English and Chinese. Pure; nothing is escaped here: each channel does that in its own way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import Literal
+
+from cloud_hub.notify import Page, PageAlarm
+
+Language = Literal["en", "zh"]
+ALARMS = 10
+"""Alarms that a message names."""
+PAGES = 20
+"""Pages that a message of several names."""
+
+_CATALOGUE: dict[str, dict[str, str]] = {
+    "en": {
+        "critical": "critical", "high": "high", "medium": "medium", "low": "low", "resolved": "resolved",
+        "site": "Site", "since": "Since", "until": "Until", "alarm": "Alarm", "diagnosis": "Diagnosis",
+        "incident": "Incident", "devices": "Devices", "more": "and {0} more", "limit": "limit {0}",
+        "several": "{0} incidents: {1} open, {2} resolved", "cleared": "cleared", "test": "A test: nothing happened",
+    },
+    "zh": {
+        "critical": "紧急", "high": "高", "medium": "中", "low": "低", "resolved": "已恢复",
+        "site": "位置", "since": "开始", "until": "结束", "alarm": "告警", "diagnosis": "诊断",
+        "incident": "事件", "devices": "设备", "more": "另有 {0} 项", "limit": "限值 {0}",
+        "several": "{0} 个事件:{1} 个未恢复,{2} 个已恢复", "cleared": "已清除", "test": "测试消息:没有异常",
+    },
+}  # fmt: skip
+
+
+def said(language: Language, key: str, *values: object) -> str:
+    """One phrase."""
+    return _CATALOGUE[language][key].format(*values)
+
+
+def title(pages: Sequence[Page], language: Language) -> str:
+    """One line: of one page which and how bad, of several how many."""
+    if len(pages) > 1:
+        still = sum(page.open for page in pages)
+        return said(language, "several", len(pages), still, len(pages) - still)
+    (page,) = pages
+    state = said(language, page.priority if page.open else "resolved")
+    more = f" (+{len(page.devices) - 1})" if len(page.devices) > 1 else ""
+    return f"[{state}] {page.device}{more} {page.subject}"
+
+
+def lines(pages: Sequence[Page], language: Language) -> list[tuple[str, str]]:
+    """(word, text) of each line below the title."""
+    if len(pages) == 1:
+        return _one(pages[0], language)
+    shown = [(when(page.opened_us), title([page], language)) for page in pages[:PAGES]]
+    left = len(pages) - len(shown)
+    return [*shown, *([("", said(language, "more", left))] if left else [])]
+
+
+def _one(page: Page, language: Language) -> list[tuple[str, str]]:
+    rows = [("site", page.path), ("since", when(page.opened_us))]
+    if page.resolved_us is not None:
+        rows.append(("until", f"{when(page.resolved_us)} ({lasted(page.resolved_us - page.opened_us)})"))
+    if len(page.devices) > 1:
+        rows.append(("devices", ", ".join(page.devices[:ALARMS]) + _left(len(page.devices), language)))
+    rows += [("alarm", alarm(one, language)) for one in page.alarms[:ALARMS]]
+    if len(page.alarms) > ALARMS:
+        rows.append(("alarm", said(language, "more", len(page.alarms) - ALARMS)))
+    rows += [("diagnosis", page.diagnosis), ("incident", page.id)]
+    return [(said(language, key), text) for key, text in rows if text]
+
+
+def _left(count: int, language: Language) -> str:
+    return f", {said(language, 'more', count - ALARMS)}" if count > ALARMS else ""
+
+
+def alarm(one: PageAlarm, language: Language) -> str:
+    """One alarm: what, how far beyond which limit, and whether it is over."""
+    text = f"{one.metric} {one.kind} {one.value:.6g} ({said(language, 'limit', f'{one.limit:.6g}')})"
+    return f"{text}, {said(language, 'cleared')}" if one.cleared_us is not None else text
+
+
+def when(t_us: int) -> str:
+    """A UTC time to the second."""
+    return datetime.fromtimestamp(t_us / 1e6, timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def lasted(us: int) -> str:
+    """A time span in its two largest units."""
+    seconds = max(us, 0) // 1_000_000
+    days, hours, minutes = seconds // 86400, seconds % 86400 // 3600, seconds % 3600 // 60
+    if days:
+        return f"{days}d {hours}h"
+    return f"{hours}h {minutes}m" if hours else f"{minutes}m {seconds % 60}s"

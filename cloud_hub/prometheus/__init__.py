@@ -1,0 +1,1 @@
+"""An existing Prometheus: its range queries are read (`client`), its remote write is received (`receiver`)."""

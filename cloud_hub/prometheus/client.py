@@ -1,0 +1,171 @@
+"""Read a Prometheus, or what speaks its HTTP API: range queries in chunks, alerting rules, types of metrics.
+
+Source: https://prometheus.io/docs/prometheus/latest/querying/api/. A server answers at most 11,000 points a series, so
+a long range is asked in pieces, each beginning one step after the last one ended: no point comes twice.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import httpx
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from cloud_hub.prometheus.access import Access
+from cloud_hub.prometheus.series import Rule, Series
+from shared.errors import TidegateError
+
+MAX_POINTS = 10_000
+"""Of one series in one answer; the server's own limit is 11,000."""
+MAX_BYTES = 1 << 28
+"""Of one answer."""
+
+
+class PrometheusError(TidegateError):
+    """The server said no, or nothing. `absent` tells that nobody answered; the text names the cure."""
+
+    def __init__(self, text: str, *, absent: bool = False) -> None:
+        super().__init__(text)
+        self.absent = absent
+
+
+class Client:
+    """Asks one server; a context manager. Raises PrometheusError. `warn` is told the server's own warnings."""
+
+    def __init__(self, access: Access, warn: Callable[[str], None] = lambda text: None) -> None:
+        self.url = access.url.rstrip("/")
+        self._warn, self._http, self._timeout_s = warn, access.open(), access.timeout_s
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def query_range(self, query: str, start_us: int, end_us: int, step_s: int) -> list[Series]:
+        """Every series of `query` at start_us, start_us + step_s, ... up to end_us, both ends in UTC microseconds."""
+        parts: dict[tuple[tuple[str, str], ...], list[tuple[Any, Any]]] = {}
+        for start, end in pieces(start_us // 1_000_000, end_us // 1_000_000, step_s):
+            asked = {"query": query, "start": start, "end": end, "step": step_s, "timeout": f"{self._timeout_s:g}s"}
+            data = self._ask("query_range", asked)
+            if data.get("resultType") != "matrix":
+                raise PrometheusError(f"'{query}' gives no series over time but a {data.get('resultType')}")
+            for one in data["result"]:
+                if one.get("values"):  # a native histogram has none
+                    parts.setdefault(tuple(sorted(one["metric"].items())), []).append(_columns(one["values"]))
+        return [
+            Series(
+                labels=dict(key), t_us=np.concatenate([t for t, _ in some]), values=np.concatenate([v for _, v in some])
+            )
+            for key, some in sorted(parts.items())
+        ]
+
+    def rules(self) -> list[Rule]:
+        """The alerting rules, as the server holds them."""
+        groups = self._ask("rules", {"type": "alert"})["groups"]
+        return [
+            Rule(
+                name=one["name"],
+                query=one["query"],
+                for_s=float(one.get("duration", 0)),
+                labels=one.get("labels") or {},
+            )
+            for group in groups
+            for one in group["rules"]
+            if one.get("type") == "alerting"
+        ]
+
+    def interval_s(self) -> float:
+        """The longest interval at which it scrapes a target; 0 where it has none, or does not tell."""
+        try:
+            targets = self._ask("targets", {"state": "active"})["activeTargets"]
+        except PrometheusError as error:
+            if error.absent:
+                raise
+            return 0.0
+        return max((_seconds(str(one.get("scrapeInterval", ""))) for one in targets), default=0.0)
+
+    def kind(self, metric: str) -> str:
+        """counter, gauge, histogram, summary, or '' where the server does not know (it forgets with its targets)."""
+        told = self._ask("metadata", {"metric": metric, "limit_per_metric": 1}).get(metric) or [{}]
+        return str(told[0].get("type", ""))
+
+    def _ask(self, what: str, asked: Mapping[str, Any]) -> Any:
+        """GET for what is short, POST for queries, which may be longer than an address."""
+        path = f"{self.url}/api/v1/{what}"
+        sent = {"data": asked} if what.startswith("query") else {"params": asked}
+        try:
+            with self._http.stream("POST" if "data" in sent else "GET", path, **sent) as answer:  # type: ignore[arg-type]
+                content = self._whole(answer)
+        except httpx.TimeoutException as error:
+            cure = "Ask for less (--days, --step, a narrower --query) or wait longer (--timeout)"
+            raise PrometheusError(
+                f"{self.url} did not answer within {self._timeout_s:g} s. {cure}", absent=True
+            ) from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            cure = "Is it running, and is this its address?"
+            raise PrometheusError(f"no Prometheus at {self.url} ({error}). {cure}", absent=True) from error
+        return self._said(answer.status_code, content)
+
+    def _whole(self, answer: httpx.Response) -> bytes:
+        content = bytearray()
+        for part in answer.iter_bytes():
+            content += part
+            if len(content) > MAX_BYTES:
+                cure = "Ask for less: --days, --step or a narrower --query"
+                raise PrometheusError(f"the answer is larger than {MAX_BYTES >> 20} MiB. {cure}")
+        return bytes(content)
+
+    def _said(self, status: int, content: bytes) -> Any:
+        if status in (401, 403):
+            raise PrometheusError(f"{self.url} does not let us in (HTTP {status}). {CREDENTIALS}")
+        try:
+            told = msgspec.json.decode(content)
+            good = told["status"] == "success"
+        except (msgspec.MsgspecError, UnicodeDecodeError, KeyError, TypeError):
+            cure = "Give the address below which /api/v1 is, with its path prefix if it has one"
+            raise PrometheusError(f"HTTP {status} of {self.url} is no Prometheus's answer. {cure}") from None
+        if not good:
+            kind, text = told.get("errorType", ""), str(told.get("error", ""))[:500]
+            raise PrometheusError(
+                f"{self.url} refuses ({kind or status}): {text}. {CURES.get(kind, '')}".rstrip(". ") + "."
+            )
+        for text in told.get("warnings") or ():
+            self._warn(str(text)[:500])
+        return told["data"]
+
+
+CREDENTIALS = "Give --token-file, or --user with --password-file"
+CURES = {
+    "bad_data": "Try the query on the server's own page first",
+    "execution": "Ask for less: --days, --step or a narrower --query",
+    "timeout": "Ask for less: --days, --step or a narrower --query",
+    "canceled": "Ask for less: --days, --step or a narrower --query",
+    "unavailable": "The server is starting or overloaded: try again later",
+}
+
+
+def pieces(start: int, end: int, step: int) -> Iterator[tuple[int, int]]:
+    """start..end (seconds) in stretches of at most MAX_POINTS steps; together they hold each step once."""
+    if step < 1 or end < start:
+        raise ValueError("a range needs an end at or after its start, and a step of at least 1 second")
+    while start <= end:
+        last = min(start + (MAX_POINTS - 1) * step, start + (end - start) // step * step)
+        yield start, last
+        start = last + step
+
+
+def _columns(values: list[list[Any]]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Times in seconds and values as text ('NaN', '+Inf', '1e3') as columns."""
+    t_us = np.array([round(one[0] * 1000) * 1000 for one in values], dtype=np.int64)
+    return t_us, np.array([one[1] for one in values], dtype=np.float64)
+
+
+def _seconds(text: str) -> float:
+    """A duration as Go writes it, such as 1m30s."""
+    units = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+    return sum(float(number) * units[unit] for number, unit in re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h)", text))

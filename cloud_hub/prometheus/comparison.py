@@ -1,0 +1,137 @@
+"""Alarms of fixed limits beside ours: runs of a condition, pages, and which episodes are in both. A core.
+
+Both sides are counted alike: alarms of one device that overlap, or follow each other within the grouping time, are one
+page. An episode is such a group of both sides' alarms together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from cloud_hub.prometheus.promql import Sign
+from cloud_hub.prometheus.series import Labels, Rule, Series
+
+Side = Literal["fixed", "ours"]
+_HOLDS: dict[str, Callable[[Any, float], Any]] = {
+    ">": np.greater, "<": np.less, ">=": np.greater_equal, "<=": np.less_equal, "==": np.equal, "!=": np.not_equal,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Raised:
+    """One alarm of one side: where, by what, from when to when (UTC microseconds)."""
+
+    side: Side
+    device: str
+    what: str
+    start_us: int
+    end_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Together:
+    """Alarms of one device that belong together, of either side or both."""
+
+    device: str
+    start_us: int
+    end_us: int
+    fixed: list[Raised]
+    ours: list[Raised]
+
+
+def device_of(labels: Labels) -> str:
+    """Where a series belongs: its instance, or all that its labels say besides the metric's name."""
+    if "instance" in labels:
+        return labels["instance"]
+    left = {key: value for key, value in labels.items() if key not in {"__name__", "alertname", "alertstate"}}
+    return ",".join(f"{key}={value}" for key, value in sorted(left.items())) or "(all)"
+
+
+def alert_device(labels: Labels, rule: Rule) -> str:
+    """The same of an alert: what the rule itself added says nothing about where."""
+    return device_of({key: value for key, value in labels.items() if rule.labels.get(key) != value})
+
+
+def runs(t_us: npt.NDArray[np.int64], held: npt.NDArray[np.bool_], step_s: int, for_s: float) -> list[tuple[int, int]]:
+    """(start, end) of each time that `held` lasted at least `for_s`; a missing step ends it, as in Prometheus.
+
+    `t_us` are the steps that are there, rising. The start is when the alarm is raised: `for_s` after it began to hold.
+    """
+    times = t_us[held]
+    if not times.size:
+        return []
+    step_us = step_s * 1_000_000
+    breaks = np.flatnonzero(np.diff(times) > step_us * 3 // 2)
+    firsts = times[np.concatenate([[0], breaks + 1])]
+    lasts = times[np.concatenate([breaks, [times.size - 1]])]
+    wait_us = int(for_s * 1_000_000)
+    return [
+        (int(first) + wait_us, int(last) + step_us)
+        for first, last in zip(firsts, lasts, strict=True)
+        if last - first >= wait_us
+    ]
+
+
+def crossings(series: Series, sign: Sign, number: float, step_s: int, for_s: float) -> list[tuple[int, int]]:
+    """When a series crossed a fixed limit for long enough; NaN crosses nothing."""
+    with np.errstate(invalid="ignore"):
+        held = _HOLDS[sign](series.values, number) & ~np.isnan(series.values)
+    return runs(series.t_us, held, step_s, for_s)
+
+
+def grouped(alarms: Iterable[Raised], gap_us: int) -> list[Together]:
+    """Alarms by device, those together that overlap or begin within `gap_us` of the end of the others; by time."""
+    groups: list[list[Raised]] = []
+    ends: dict[str, tuple[int, list[Raised]]] = {}
+    for alarm in sorted(alarms, key=lambda one: (one.start_us, one.end_us, one.side, one.what)):
+        until, group = ends.get(alarm.device, (-1, []))
+        if not group or alarm.start_us > until + gap_us:
+            until, group = alarm.end_us, []
+            groups.append(group)
+        group.append(alarm)
+        ends[alarm.device] = max(until, alarm.end_us), group
+    return [_together(group) for group in groups]
+
+
+def _together(group: Sequence[Raised]) -> Together:
+    return Together(
+        device=group[0].device,
+        start_us=group[0].start_us,
+        end_us=max(one.end_us for one in group),
+        fixed=[one for one in group if one.side == "fixed"],
+        ours=[one for one in group if one.side == "ours"],
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Both sides over one stretch of time: counts, and every episode with who saw it."""
+
+    alarms: dict[Side, int]
+    pages: dict[Side, int]
+    both: int
+    only: dict[Side, int]
+    episodes: list[Together]
+
+
+def compare(alarms: Iterable[Raised], from_us: int, gap_us: int) -> Comparison:
+    """Count what was raised from `from_us` on: before that ours only learned, so neither side is judged there."""
+    judged = [one for one in alarms if one.start_us >= from_us]
+    sides: tuple[Side, Side] = ("fixed", "ours")
+    mine = {side: [one for one in judged if one.side == side] for side in sides}
+    episodes = grouped(judged, gap_us)
+    return Comparison(
+        alarms={side: len(mine[side]) for side in sides},
+        pages={side: len(grouped(mine[side], gap_us)) for side in sides},
+        both=sum(bool(one.fixed and one.ours) for one in episodes),
+        only={
+            "fixed": sum(not one.ours for one in episodes),
+            "ours": sum(not one.fixed for one in episodes),
+        },
+        episodes=episodes,
+    )

@@ -1,0 +1,170 @@
+"""Makes rollups of the hours that ingest left due, each in one transaction with the note that it is done.
+
+An hour whose samples are all kept is made anew from them: late, repeated and backfilled samples correct it, and doing
+it twice changes nothing. An hour whose samples went by retention is added to, and what is added goes at once, so that
+it is not added again. A day is made from its hours once it is over. A hub that is killed in between has done nothing.
+
+Samples are read before the transaction, holding nobody up. `changes` tells whether the hour changed meanwhile: then it
+stays due.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from sqlalchemy import delete, tuple_
+from sqlmodel import Session, col, select
+
+from cloud_hub.db import Database
+from cloud_hub.rollups.buckets import Buckets, empty, joined, pack
+from cloud_hub.rollups.making import DAY_US, MINUTE_US, Hour, hour
+from cloud_hub.rollups.sketches import Sketch, merged
+from cloud_hub.rollups.stored import DAY, HOUR, MINUTE, Rows
+from cloud_hub.tables import KeptFrom, RollupDue, TelemetrySample
+from cloud_hub.telemetry import HOUR_US, mark_due
+
+GRACE_US = 2 * MINUTE_US
+"""Samples of the last minutes of an hour are still on their way when it is over."""
+SAMPLES, HOURS = 20_000, 100
+"""About so many samples and hours are one step."""
+
+Made = dict[str, Hour]
+"""An hour of a device: of each metric."""
+
+
+class Roller:
+    """Goes round all hours that are due, so that no device, however much it sends, keeps others waiting."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._after = ("", -1)
+
+    def step(self, now_us: int) -> int:
+        """Roll up some hours; how many were looked at. After 0 the next step begins from the front."""
+        work = self._read(now_us)
+        if work:
+            with self._db.write(*{due.device for due, _ in work}) as session:
+                for (device, day_us), hours in groupby(work, lambda one: (one[0].device, _day(one[0].t_us))):
+                    made = {due.t_us: made for due, made in hours if _take(session, due)}
+                    if made:
+                        roll(session, device, day_us, made, now_us)
+        return len(work)
+
+    def _read(self, now_us: int) -> list[tuple[RollupDue, Made]]:
+        work: list[tuple[RollupDue, Made]] = []
+        read = 0
+        with self._db.read() as session:
+            for due in self._due(session, now_us):
+                self._after = (due.device, due.t_us)  # first of all: an hour that cannot be read holds up no other
+                made, size = hour(session, due.device, due.t_us)
+                work.append((due, made))
+                read += size
+                if read >= SAMPLES:
+                    break
+        if not work:
+            self._after = ("", -1)
+        return work
+
+    def _due(self, session: Session, now_us: int) -> list[RollupDue]:
+        key = (col(RollupDue.device), col(RollupDue.t_us))
+        over = select(RollupDue).where(col(RollupDue.t_us) <= now_us - HOUR_US - GRACE_US)
+        return list(session.exec(over.where(tuple_(*key) > tuple_(*self._after)).order_by(*key).limit(HOURS)))
+
+
+def _day(t_us: int) -> int:
+    return t_us // DAY_US * DAY_US
+
+
+def _take(session: Session, due: RollupDue) -> bool:
+    """Note that the hour is done; False when it changed since its samples were read, or another hub has done it."""
+    same = (
+        col(RollupDue.device) == due.device, col(RollupDue.t_us) == due.t_us, col(RollupDue.changes) == due.changes,
+    )  # fmt: skip
+    return session.connection().execute(delete(RollupDue).where(*same)).rowcount == 1
+
+
+def roll(session: Session, device: str, day_us: int, hours: dict[int, Made], now_us: int) -> None:
+    """Write what hours of one day of a device came to."""
+    rows = Rows(session, device)
+    kept = _kept(session, rows, device, sorted({metric for made in hours.values() for metric in made}))
+    whole = [metric for metric, line in kept.items() if line.hour_us <= day_us]
+    standing = rows.buckets(HOUR, whole, day_us, day_us + DAY_US)
+    for metric, line in kept.items():
+        mine = {hour_us: made[metric] for hour_us, made in sorted(hours.items()) if metric in made}
+        if metric in whole:
+            _hours(session, rows, line, standing.get((metric, day_us), empty()), day_us, mine)
+        else:
+            _onto_day(session, rows, line, day_us, mine)
+    rows.save()
+    last_us = day_us + DAY_US - HOUR_US
+    if now_us < day_us + DAY_US + GRACE_US:
+        mark_due(session, [(device, last_us)])  # it makes the day, whether it has samples or none
+        return
+    if last_us in hours:
+        whole = [metric for metric, line in rows.kept().items() if line.hour_us <= day_us]
+    _make_day(rows, whole, day_us)
+    rows.save()
+
+
+def _kept(session: Session, rows: Rows, device: str, metrics: Sequence[str]) -> dict[str, KeptFrom]:
+    """From when on each of these is kept: of a new one, everything."""
+    kept = rows.kept(metrics)
+    new = {metric: KeptFrom(device=device, metric=metric) for metric in metrics if metric not in kept}
+    session.add_all(new.values())
+    session.flush()
+    return kept | new
+
+
+def _hours(
+    session: Session, rows: Rows, line: KeptFrom, standing: Buckets, day_us: int, hours: dict[int, Hour]
+) -> None:  # fmt: skip
+    """Minutes and sketches of these hours, and the row of the day's hours with them in it."""
+    for hour_us, made in hours.items():
+        slot = (hour_us - day_us) // HOUR_US
+        minutes, sketch = made.minutes, made.sketch
+        if hour_us >= line.raw_us:
+            standing = standing.part(standing.slot != slot)
+        else:
+            minutes, sketch = _added(rows, line.metric, hour_us, made)
+            _forget(session, line, hour_us)
+        standing = joined([standing, made.whole.moved(slot)])
+        if hour_us >= min(line.raw_us, line.minute_us):
+            rows.put("rollups", MINUTE, line.metric, hour_us, pack(minutes))
+        rows.put("sketches", HOUR, line.metric, hour_us, sketch.pack())
+    rows.put("rollups", HOUR, line.metric, day_us, pack(standing))
+
+
+def _added(rows: Rows, metric: str, hour_us: int, made: Hour) -> tuple[Buckets, Sketch]:
+    """What stands of an hour whose samples went, and what came late."""
+    minutes = [*rows.buckets(MINUTE, [metric], hour_us, hour_us + 1).values(), made.minutes]
+    sketches = [*rows.sketches(HOUR, [metric], hour_us, hour_us + 1).values(), made.sketch.pack()]
+    return joined(minutes), merged(sketches)
+
+
+def _onto_day(session: Session, rows: Rows, line: KeptFrom, day_us: int, hours: dict[int, Hour]) -> None:
+    """Add to a day whose hours went."""
+    days = [*rows.buckets(DAY, [line.metric], day_us, day_us + 1).values(), *(made.whole for made in hours.values())]
+    sketches = [*rows.sketches(DAY, [line.metric], day_us, day_us + 1).values()]
+    sketches += [made.sketch.pack() for made in hours.values()]
+    for hour_us in hours:
+        _forget(session, line, hour_us)
+    rows.put("rollups", DAY, line.metric, day_us, pack(joined(days)))
+    rows.put("sketches", DAY, line.metric, day_us, merged(sketches).pack())
+
+
+def _forget(session: Session, line: KeptFrom, hour_us: int) -> None:
+    """Samples older than what is kept: they were added, and must not be again."""
+    sample = TelemetrySample
+    mine = (col(sample.device) == line.device, col(sample.metric) == line.metric)
+    span = (col(sample.t_us) >= hour_us, col(sample.t_us) < hour_us + HOUR_US)
+    session.connection().execute(delete(sample).where(*mine, *span))
+
+
+def _make_day(rows: Rows, metrics: Sequence[str], day_us: int) -> None:
+    """Days from their hours."""
+    for (metric, _), hours in rows.buckets(HOUR, metrics, day_us, day_us + DAY_US).items():
+        rows.put("rollups", DAY, metric, day_us, pack(hours.into(24)))
+    sketches = rows.sketches(HOUR, metrics, day_us, day_us + DAY_US)
+    for metric, some in groupby(sketches, lambda place: place[0]):
+        rows.put("sketches", DAY, metric, day_us, merged(sketches[place] for place in some).pack())

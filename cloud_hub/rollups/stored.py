@@ -1,0 +1,83 @@
+"""Rows of rollups and sketches: read by series and time, written many at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from sqlalchemy import select, text
+from sqlmodel import Session
+
+from cloud_hub.rollups.buckets import Buckets, unpack
+from cloud_hub.tables import KeptFrom, Rollup, SketchRow
+
+MINUTE, HOUR, DAY = 60, 3600, 86400
+"""Steps in seconds. A row holds the minutes of an hour, the hours of a day, or one day."""
+TOGETHER = 500
+"""Metrics of one query: a database allows some ten thousand parameters."""
+
+_PUT = {
+    table: text(
+        f"INSERT INTO {table} (step_s, device, metric, t_us, {column}) "  # noqa: S608 - names of ours
+        f"VALUES (:step_s, :device, :metric, :t_us, :packed) "
+        f"ON CONFLICT (step_s, device, metric, t_us) DO UPDATE SET {column} = excluded.{column}"
+    )
+    for table, column in (("rollups", "buckets"), ("sketches", "sketch"))
+}
+
+Place = tuple[str, int]
+"""(metric, t_us) of a row of one device."""
+
+
+class Rows:
+    """One device's rows, as they stand and as they become; `save` writes them at once."""
+
+    def __init__(self, session: Session, device: str) -> None:
+        self._session, self._device = session, device
+        self._puts: dict[str, list[dict[str, Any]]] = {table: [] for table in _PUT}
+
+    def buckets(self, step_s: int, metrics: Sequence[str], start_us: int, end_us: int) -> dict[Place, Buckets]:
+        """Rollups of start_us..end_us."""
+        return {place: unpack(row) for place, row in self._read(Rollup, "buckets", step_s, metrics, start_us, end_us)}
+
+    def sketches(self, step_s: int, metrics: Sequence[str], start_us: int, end_us: int) -> dict[Place, bytes]:
+        """Sketches of start_us..end_us, packed, in order of time."""
+        return dict(self._read(SketchRow, "sketch", step_s, metrics, start_us, end_us))
+
+    def kept(self, metrics: Sequence[str] | None = None) -> dict[str, KeptFrom]:
+        """From when on each series is kept; of all metrics of the device, or of those of these that were rolled up."""
+        found: dict[str, KeptFrom] = {}
+        query = select(KeptFrom).where(KeptFrom.device == self._device)  # type: ignore[arg-type]
+        for some in [None] if metrics is None else _some(metrics):
+            asked = query if some is None else query.where(KeptFrom.metric.in_(some))  # type: ignore[attr-defined]
+            found |= {row.metric: row for row in self._session.execute(asked).scalars()}
+        return found
+
+    def put(self, table: str, step_s: int, metric: str, t_us: int, packed: bytes) -> None:
+        """A row of `rollups` or `sketches`, new or instead of the one that is there."""
+        key = {"step_s": step_s, "device": self._device, "metric": metric, "t_us": t_us}
+        self._puts[table].append(key | {"packed": packed})
+
+    def save(self) -> None:
+        """Write what was put."""
+        for table, puts in self._puts.items():
+            if puts:
+                self._session.connection().execute(_PUT[table], puts)
+                puts.clear()
+
+    def _read(
+        self, kind: Any, column: str, step_s: int, metrics: Sequence[str], start_us: int, end_us: int
+    ) -> Iterator[tuple[Place, bytes]]:
+        c = kind.__table__.c
+        query = select(c.metric, c.t_us, c[column]).where(
+            c.step_s == step_s, c.device == self._device, c.t_us >= start_us, c.t_us < end_us
+        )
+        for some in _some(metrics):
+            rows = self._session.connection().execute(query.where(c.metric.in_(some)).order_by(c.metric, c.t_us))
+            for metric, t_us, packed in rows:
+                yield (metric, t_us), bytes(packed)
+
+
+def _some(metrics: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(metrics), TOGETHER):
+        yield metrics[start : start + TOGETHER]

@@ -1,0 +1,19 @@
+"""Secrets stand in files of their own, never in settings: read when they are needed, shown in no error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from shared.errors import ConfigError
+
+
+def read(place: str, path: str | Path) -> str:
+    """The one secret in the file that `place` names; raises ConfigError, which does not show it."""
+    try:
+        text = Path(path).read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "is no text"  # its own words could show the secret
+        raise ConfigError(place, f"'{path}' cannot be read ({why})", "Check path and owner") from None
+    if not text or not text.isprintable():
+        raise ConfigError(place, f"'{path}' holds no secret", "Put nothing but the secret there, on one line")
+    return text

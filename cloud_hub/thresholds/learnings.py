@@ -1,0 +1,189 @@
+"""The register of what this hub learns: which series of which devices, how, and how well it did.
+
+Hits, misses and false alarms are counted here, from alarms and what people said of them: alarms arrive just once,
+verdicts are the hub's alone, and a device that lost its disk loses no count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Integer, and_, cast, delete, exists, func, select
+from sqlmodel import Session, col
+from sqlmodel import select as rows_of
+
+from cloud_hub import audit, query, scopes
+from cloud_hub.errors import HubError
+from cloud_hub.tables import AlarmRow, LearnedSeries, LearnedState, Learning, Rollout, Trouble
+from cloud_hub.thresholds import rollout, stored
+from cloud_hub.thresholds.terms import Terms
+from shared.codec import from_plain
+
+LIMIT = 100
+_SERIES: Any = LearnedSeries.__table__  # type: ignore[attr-defined]
+_ALARMS: Any = AlarmRow.__table__  # type: ignore[attr-defined]
+_TROUBLES: Any = Trouble.__table__  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """`alarms` by learned limits, of which people judged `hits` and `false`; troubles told, of which it `missed` some.
+
+    `anomalies` are what the live watch raised, `false_anomalies` those judged false.
+    """
+
+    alarms: int = 0
+    hits: int = 0
+    false: int = 0
+    troubles: int = 0
+    missed: int = 0
+    anomalies: int = 0
+    false_anomalies: int = 0
+
+
+def terms(row: Learning) -> Terms:
+    """The terms as an object."""
+    return from_plain(Terms, row.terms)
+
+
+def get(session: Session, name: str, *, lock: bool = False) -> Learning:
+    """The learning, or HubError 404."""
+    row = session.get(Learning, name, with_for_update=lock)
+    if row is None or not scopes.covers(scopes.of(session), row.scope):
+        raise HubError(404, "No such learning", f"'{name}' is not known")
+    return row
+
+
+def everyone(session: Session) -> list[Learning]:
+    """All that the session sees, by name."""
+    scope = scopes.of(session)
+    return [row for row in session.exec(rows_of(Learning).order_by(Learning.id)) if scopes.covers(scope, row.scope)]
+
+
+def put(session: Session, row: Learning, trace: str) -> tuple[Learning, bool]:
+    """Create it, or change target and terms; a refit begins at once. (as stored, whether it is new)."""
+    query.condition(row.target)
+    old = session.get(Learning, row.id, with_for_update=True)
+    if old is not None and not scopes.covers(scopes.of(session), old.scope):
+        raise HubError(409, "Name is taken", f"'{row.id}' is the name of a learning beyond this token's scope")
+    if old is None and session.exec(rows_of(func.count()).select_from(Learning)).one() >= LIMIT:
+        raise HubError(409, "Too many learnings", f"there may be {LIMIT}: delete one that is not needed")
+    audit.add(session, row.created_us, row.who, "learning.changed" if old else "learning.created", row.id, trace=trace,
+              target=row.target, terms=row.terms)  # fmt: skip
+    if old is None:
+        session.add(row)
+        return row, True
+    old.target, old.terms, old.due_us, old.refit = row.target, row.terms, row.created_us, None
+    session.add(old)
+    session.connection().execute(delete(LearnedState).where(col(LearnedState.learning) == row.id))
+    return old, False
+
+
+def remove(session: Session, name: str, now_us: int, who: str, trace: str) -> None:
+    """Learn no more. Limits that were pushed stay in force on their devices, until somebody sets others."""
+    row = get(session, name, lock=True)
+    active = rows_of(Rollout.id).where(Rollout.learning == name, col(Rollout.state).in_(rollout.ACTIVE))
+    if (found := session.exec(active).first()) is not None:
+        raise HubError(409, "A rollout is under watch", f"rollout {found} of '{name}' has not ended; wait until it has")
+    for table in (LearnedSeries, LearnedState):
+        session.connection().execute(delete(table).where(col(table.learning) == name))
+    session.delete(row)
+    audit.add(session, now_us, who, "learning.deleted", name, trace=trace)
+
+
+def refit_now(session: Session, name: str, now_us: int, who: str, trace: str) -> Learning:
+    """Begin a refit at once; one that is under way goes on."""
+    row = get(session, name, lock=True)
+    row.due_us = now_us
+    session.add(row)
+    audit.add(session, now_us, who, "learning.refit", name, trace=trace)
+    return row
+
+
+def release(
+    session: Session, name: str, device: str, metrics: Collection[str], now_us: int, who: str, trace: str
+) -> list[str]:
+    """Let the learning replace limits that somebody set by hand on this device; returns the metrics.
+
+    What stands there counts from now on as if the learning had put it there.
+    """
+    get(session, name)
+    there = {one["metric"]: one for one in stored.desired(session, device)}
+    mine = rows_of(LearnedSeries).where(LearnedSeries.learning == name, LearnedSeries.device == device)
+    rows = [row for row in session.exec(mine) if not metrics or row.metric in metrics]
+    if not rows:
+        raise HubError(404, "Nothing to release", f"'{name}' learns none of these on '{device}'")
+    for row in rows:
+        row.pushed = there.get(row.metric)
+        session.add(row)
+    found = sorted(row.metric for row in rows)
+    audit.add(session, now_us, who, "learning.released", name, device=device, trace=trace, metrics=found)
+    return found
+
+
+# -- how well it does ------------------------------------------------------------------------------
+
+
+def counts(session: Session, name: str, series: stored.Series | None = None) -> Counts:
+    """Since its limits stand on the devices: of the whole learning, or of one series."""
+    mine = [_SERIES.c.learning == name]
+    if series is not None:
+        mine += [_SERIES.c.device == series[0], _SERIES.c.metric == series[1]]
+    met = and_(_ALARMS.c.device == _SERIES.c.device, _ALARMS.c.metric == _SERIES.c.metric)
+    judged = (_ALARMS.c.about == "") & (_ALARMS.c.received_us >= _SERIES.c.pushed_us)
+    strange = _ALARMS.c.about == "anomaly"
+
+    def many(condition: Any) -> Any:
+        return func.coalesce(func.sum(cast(condition, Integer)), 0)
+
+    false, real = _ALARMS.c.verdict == "false-alarm", _ALARMS.c.verdict == "real"
+    row = session.connection().execute(
+        select(many(judged), many(judged & real), many(judged & false), many(strange), many(strange & false))
+        .where(met, *mine)
+    ).one()  # fmt: skip
+    told = and_(
+        _TROUBLES.c.device == _SERIES.c.device, _TROUBLES.c.metric == _SERIES.c.metric,
+        _TROUBLES.c.start_us >= _SERIES.c.pushed_us,
+    )  # fmt: skip
+    alarm = _ALARMS.alias()
+    heard = exists().where(
+        alarm.c.device == _TROUBLES.c.device, alarm.c.metric == _TROUBLES.c.metric,
+        alarm.c.raised_us <= _TROUBLES.c.end_us,
+        func.coalesce(alarm.c.cleared_us, _TROUBLES.c.start_us) >= _TROUBLES.c.start_us,
+    )  # fmt: skip
+    troubles, missed = session.connection().execute(
+        select(func.count(), many(~heard)).select_from(_TROUBLES.join(_SERIES, told)).where(*mine)
+    ).one()  # fmt: skip
+    return Counts(alarms=row[0], hits=row[1], false=row[2], troubles=troubles, missed=missed, anomalies=row[3],
+                  false_anomalies=row[4])  # fmt: skip
+
+
+def series(session: Session, name: str, device: str, after: str, limit: int) -> list[LearnedSeries]:
+    """Its series by device and metric; `after` is `device/metric` of the last one seen."""
+    mine = rows_of(LearnedSeries).where(LearnedSeries.learning == name)
+    mine = scopes.only(session, mine, col(LearnedSeries.device))
+    if device:
+        mine = mine.where(LearnedSeries.device == device)
+    if after:
+        first, _, last = after.partition("/")
+        beyond = (_SERIES.c.device > first) | ((_SERIES.c.device == first) & (_SERIES.c.metric > last))
+        mine = mine.where(beyond)
+    return list(session.exec(mine.order_by(LearnedSeries.device, LearnedSeries.metric).limit(limit)))
+
+
+def standing(session: Session, name: str, now_us: int, stale_s: float) -> dict[str, int]:
+    """How many series it has, how many are fitted, in force on their devices, and stale there."""
+    table = _SERIES.c
+    old = now_us - int(stale_s * 1e6)
+
+    def many(condition: Any) -> Any:
+        return func.coalesce(func.sum(cast(condition, Integer)), 0)
+
+    pushed = table.pushed_us.is_not(None)
+    row = session.connection().execute(
+        select(func.count(), many(table.limits.is_not(None)), many(pushed), many(pushed & (table.fitted_us < old)))
+        .where(table.learning == name)
+    ).one()  # fmt: skip
+    return dict(zip(("series", "fitted", "pushed", "stale"), row, strict=True))

@@ -1,0 +1,232 @@
+"""Refits on schedule: a learning's series are fitted and tried on history some devices at a time, then rolled out.
+
+Each step reads one page of devices, fits outside of any transaction, and writes the page with the place to go on
+from: a restart loses a page at most. All pages see history up to the refit's beginning, so that the same data give
+the same limits however often it was interrupted (P7).
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import bindparam, insert, select, update
+from sqlmodel import Session, col
+from sqlmodel import select as rows_of
+
+from cloud_hub import audit, query
+from cloud_hub.clock import new_id, new_trace
+from cloud_hub.db import Database
+from cloud_hub.errors import HubError
+from cloud_hub.tables import Device, LearnedSeries, Learning, Rollout, RolloutDevice
+from cloud_hub.thresholds import learnings, rollout, rollout_rules, stored, trials
+from cloud_hub.thresholds import terms as rules
+from cloud_hub.thresholds.learner import History, learn
+from cloud_hub.thresholds.stored import Series
+from cloud_hub.thresholds.terms import Terms
+from cloud_hub.thresholds.trial import tried
+from shared.codec import plain
+from shared.thresholds import DAY_US
+
+log = logging.getLogger(__name__)
+
+PAGE = 10
+"""Devices of one step."""
+
+_ROWS: Any = LearnedSeries.__table__  # type: ignore[attr-defined]
+_KEY = ("learning", "device", "metric")
+_UPDATE = update(_ROWS).where(*(_ROWS.c[name] == bindparam(f"b_{name}") for name in _KEY))
+
+
+def step(db: Database, now_us: int) -> bool:
+    """Do the next piece of the refit that is due; False when there is nothing to do."""
+    with db.read() as session:
+        row = session.exec(_due(now_us)).first()
+        if row is None:
+            return False
+        try:
+            page = None if row.refit is None else _page(session, row, row.refit["now_us"], row.refit["after"])
+        except HubError as error:  # its target cannot be read any more, say: the others go on
+            _give_up(db, row, now_us, str(error))
+            return True
+    if page is None:
+        _begin(db, row.id, now_us)
+    elif page.devices:
+        _write(db, row.id, page, [_fitted(page, one) for one in page.series])
+    else:
+        _finish(db, row.id, now_us)
+    return True
+
+
+def _due(now_us: int) -> Any:
+    """Due, and nothing of it is on trial: limits that are being pushed must not change meanwhile."""
+    busy = select(col(Rollout.learning)).where(col(Rollout.state).in_(rollout.ACTIVE))
+    due = rows_of(Learning).where(Learning.due_us <= now_us, col(Learning.id).not_in(busy))
+    return due.order_by(col(Learning.due_us), Learning.id).limit(1)
+
+
+def _begin(db: Database, name: str, now_us: int) -> None:
+    with db.write() as session:
+        row = learnings.get(session, name, lock=True)
+        row.refit = {"now_us": now_us, "after": ""}
+        session.add(row)
+
+
+def _give_up(db: Database, seen: Learning, now_us: int, reason: str) -> None:
+    """Until the next refit is due."""
+    with db.write() as session:
+        row = learnings.get(session, seen.id, lock=True)
+        row.refit, row.reason = None, reason[:500]
+        row.due_us = now_us + int(learnings.terms(row).refit_days * DAY_US)
+        session.add(row)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Some devices of a refit with all that fitting needs: no session, no clock."""
+
+    terms: Terms
+    now_us: int
+    devices: list[str]
+    series: list[Work]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """One series to fit."""
+
+    history: History
+    present: Any
+    said: Any
+    factor: float
+
+
+def _page(session: Session, row: Learning, now_us: int, after: str) -> Page:
+    terms = learnings.terms(row)
+    devices = query.devices(session, row.target, after=after, limit=PAGE, scope=row.scope)
+    series = wanted(session, devices, terms)
+    from_us = now_us - int((terms.train_days + terms.backtest_days) * DAY_US)
+    standing = stored.present(session, devices)
+    said = stored.said(session, series, now_us - int(terms.backtest_days * DAY_US), now_us)
+    factors = _factors(session, row.id, devices)
+    work = [
+        Work(history=stored.history(session, one, from_us, now_us), present=standing.get(one), said=said[one],
+             factor=factors.get(one, 1.0))
+        for one in series
+    ]  # fmt: skip
+    return Page(terms=terms, now_us=now_us, devices=devices, series=work)
+
+
+def wanted(session: Session, devices: list[str], terms: Terms) -> list[Series]:
+    """The series of these devices that the terms name, by the devices' births."""
+    rows = session.exec(rows_of(Device.id, Device.metrics).where(col(Device.id).in_(devices)).order_by(Device.id))
+    return [
+        (device, str(metric["name"]))
+        for device, metrics in rows
+        for metric in sorted(metrics, key=lambda one: str(one["name"]))
+        if terms.wants(str(metric["name"]), str(metric.get("kind", "gauge")))
+    ]
+
+
+def first_series(session: Session, row: Learning, terms: Terms, devices: int) -> list[Series]:
+    """Series of the first so many devices, by id."""
+    return wanted(session, query.devices(session, row.target, limit=devices, scope=row.scope), terms)
+
+
+def _factors(session: Session, name: str, devices: list[str]) -> dict[Series, float]:
+    """What people's verdicts make of each series, where they said anything."""
+    pushed = select(_ROWS.c.device, _ROWS.c.metric).where(
+        _ROWS.c.learning == name, _ROWS.c.device.in_(devices), _ROWS.c.pushed_us.is_not(None)
+    )  # fmt: skip
+    found: dict[Series, float] = {}
+    for device, metric in session.connection().execute(pushed):
+        seen = learnings.counts(session, name, (device, metric))
+        found[device, metric] = rules.factor(seen.false, seen.missed)
+    return found
+
+
+def _fitted(page: Page, work: Work) -> dict[str, Any]:
+    """One series' row; a series that cannot be fitted keeps its last limits, which become stale."""
+    history, terms, now_us = work.history, page.terms, page.now_us
+    begin = now_us - int(terms.backtest_days * DAY_US)
+    trial = tried(history, terms, work.present, work.said, begin, now_us, work.factor)
+    row: dict[str, Any] = {"device": history.device, "metric": history.metric, "factor": work.factor,
+                           "trial": trials.short(trial), "reason": ""}  # fmt: skip
+    try:
+        some = history.between(now_us - int(terms.train_days * DAY_US), now_us)
+        return row | {"limits": plain(learn(some, terms, now_us, work.factor)), "fitted_us": now_us}
+    except ValueError as error:
+        return row | {"reason": str(error)[:500]}
+
+
+def _write(db: Database, name: str, page: Page, rows: list[dict[str, Any]]) -> None:
+    with db.write() as session:
+        row = learnings.get(session, name, lock=True)
+        if row.refit is None or row.refit["now_us"] != page.now_us:  # its terms were changed meanwhile
+            return
+        known = select(_ROWS.c.device, _ROWS.c.metric, _ROWS.c.factor).where(
+            _ROWS.c.learning == name, _ROWS.c.device.in_(page.devices)
+        )
+        there = {(one.device, one.metric): one.factor for one in session.connection().execute(known)}
+        for one in rows:
+            key = (one["device"], one["metric"])
+            if key in there:
+                keys = {"b_learning": name, "b_device": key[0], "b_metric": key[1]}
+                values = {field: value for field, value in one.items() if field not in {"device", "metric"}}
+                session.connection().execute(_UPDATE.values({field: bindparam(field) for field in values}),
+                                             keys | values)  # fmt: skip
+            else:
+                session.connection().execute(insert(_ROWS), {"learning": name, "fitted_us": 0} | one)
+            if one["factor"] != there.get(key, 1.0):
+                audit.add(session, page.now_us, "hub", "learning.corrected", name, device=key[0], metric=key[1],
+                          factor=one["factor"], before=there.get(key, 1.0))  # fmt: skip
+        row.refit = row.refit | {"after": page.devices[-1]}
+        session.add(row)
+
+
+def _finish(db: Database, name: str, now_us: int) -> None:
+    """All pages are there: hold it back, or begin the rollout with the canaries."""
+    with db.write() as session:
+        row = learnings.get(session, name, lock=True)
+        if row.refit is None:
+            return
+        terms, began = learnings.terms(row), row.refit["now_us"]
+        row.refit, row.due_us = None, began + int(terms.refit_days * DAY_US)
+        session.add(row)
+        devices = _ready(session, name, began)
+        backtest = trials.of_learning(session, name)
+        trace = new_trace()
+        row.reason = _held(devices, backtest, terms)
+        if row.reason:
+            audit.add(session, now_us, "hub", "learning.held", name, trace=trace, reason=row.reason, backtest=backtest)
+            return
+        first = rollout_rules.canaries(devices, terms.canary, str(began))
+        trial = Rollout(
+            id=new_id(), devices=devices, learning=name, started_us=now_us, watch_s=terms.watch_s,
+            max_alarms=terms.max_alarms, max_false=terms.max_false, canaries=len(first), stage_us=now_us,
+            backtest=backtest, traceparent=trace,
+        )  # fmt: skip
+        rollout.begin(session, trial, {device: int(device not in first) for device in devices}, f"learning:{name}")
+        row.reason = f"rollout {trial.id}"
+
+
+def _held(devices: list[str], backtest: dict[str, Any], terms: Terms) -> str:
+    if not devices:
+        return "no series could be learned: see the reasons of its series"
+    if backtest["per_device_week"] > terms.max_backtest:
+        return (f"held back: the backtest gave {backtest['per_device_week']:.2f} alarms a device and week, "
+                f"max_backtest is {terms.max_backtest:g}")  # fmt: skip
+    return ""
+
+
+def _ready(session: Session, name: str, began_us: int) -> list[str]:
+    """Devices with limits of this refit that no other rollout holds."""
+    members: Any = RolloutDevice.__table__  # type: ignore[attr-defined]
+    busy = select(members.c.device).where(
+        members.c.rollout.in_(select(col(Rollout.id)).where(col(Rollout.state).in_(rollout.ACTIVE)))
+    )  # fmt: skip
+    found = select(_ROWS.c.device).distinct().where(
+        _ROWS.c.learning == name, _ROWS.c.fitted_us == began_us, _ROWS.c.device.not_in(busy)
+    )  # fmt: skip
+    return list(session.connection().execute(found.order_by(_ROWS.c.device)).scalars())

@@ -1,0 +1,92 @@
+"""What the database knows of a series for learning: its history, the limits that stand, and what people said of it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+from sqlalchemy import func, select
+from sqlmodel import Session
+
+from cloud_hub import twin_batch
+from cloud_hub.tables import AlarmRow, TelemetrySample, Trouble
+from cloud_hub.thresholds import limit_files
+from cloud_hub.thresholds.backtest import Window
+from cloud_hub.thresholds.learner import History
+from cloud_hub.thresholds.trial import Said
+from shared.codec import from_plain
+from shared.thresholds import Limits
+
+MOST_POINTS = 50_000
+"""Points of one series that a fit reads: of more, one in each stretch of equal length, as it was measured."""
+
+AFTER_US = 3_600_000_000
+"""An alarm that people judged counts until it cleared, or this long."""
+
+Series = tuple[str, str]
+"""Device and metric."""
+
+_SAMPLES: Any = TelemetrySample.__table__  # type: ignore[attr-defined]
+_ALARMS: Any = AlarmRow.__table__  # type: ignore[attr-defined]
+_TROUBLES: Any = Trouble.__table__  # type: ignore[attr-defined]
+
+
+def history(session: Session, series: Series, from_us: int, to_us: int, most: int = MOST_POINTS) -> History:
+    """What was measured in from_us <= t < to_us, at most about `most` points."""
+    table = _SAMPLES.c
+    mine = (table.device == series[0], table.metric == series[1], table.t_us >= from_us, table.t_us < to_us,
+            table.value.is_not(None))  # fmt: skip
+    query = select(table.t_us, table.value).where(*mine)
+    if session.connection().execute(select(func.count()).where(*mine)).scalar_one() > most:
+        first = select(func.min(table.t_us)).where(*mine).group_by(table.t_us // max(1, (to_us - from_us) // most))
+        query = query.where(table.t_us.in_(first))
+    rows = session.connection().execute(query.order_by(table.t_us)).all()
+    times = np.fromiter((row[0] for row in rows), np.int64, len(rows))
+    return History(
+        device=series[0], metric=series[1], t_us=times,
+        values=np.fromiter((row[1] for row in rows), np.float64, len(rows)),
+    )  # fmt: skip
+
+
+def present(session: Session, devices: Collection[str]) -> dict[Series, Limits]:
+    """The limits that stand on these devices: desired ones, else what the device reports."""
+    found: dict[Series, Limits] = {}
+    for (device, _), (document, _) in twin_batch.read(session, devices, ["thresholds"]).items():
+        sections = (document.state.get(name, {}).get("limits") for name in ("desired", "reported"))
+        sets = [entries for one in sections if (entries := limit_files.entries(session, one)) is not None]
+        for entry in sets[0] if sets else []:
+            try:
+                found[device, str(entry["metric"])] = from_plain(Limits, entry)
+            except ValueError:  # somebody desired what no device takes
+                continue
+    return found
+
+
+def desired(session: Session, device: str) -> limit_files.Entries:
+    """The limits that the hub desires of a device, just as they stand there."""
+    for document, _ in twin_batch.read(session, [device], ["thresholds"]).values():
+        return limit_files.entries(session, document.state.get("desired", {}).get("limits")) or []
+    return []
+
+
+def said(session: Session, series: Sequence[Series], from_us: int, to_us: int) -> dict[Series, Said]:
+    """What people said of these series: verdicts on alarms, and troubles that they told."""
+    trouble: dict[Series, list[Window]] = defaultdict(list)
+    nothing: dict[Series, list[Window]] = defaultdict(list)
+    devices = sorted({device for device, _ in series})
+    alarms = select(_ALARMS).where(
+        _ALARMS.c.device.in_(devices), _ALARMS.c.verdict != "", _ALARMS.c.raised_us >= from_us,
+        _ALARMS.c.raised_us < to_us,
+    )  # fmt: skip
+    for row in session.connection().execute(alarms):
+        begin = int(row.raised_us)
+        window = Window(start_us=begin, end_us=max(begin, row.cleared_us or begin + AFTER_US))
+        (trouble if row.verdict == "real" else nothing)[row.device, row.metric].append(window)
+    told = select(_TROUBLES).where(
+        _TROUBLES.c.device.in_(devices), _TROUBLES.c.end_us >= from_us, _TROUBLES.c.start_us < to_us
+    )  # fmt: skip
+    for row in session.connection().execute(told):
+        trouble[row.device, row.metric].append(Window(start_us=row.start_us, end_us=row.end_us))
+    return {one: Said(trouble=tuple(trouble[one]), nothing=tuple(nothing[one])) for one in series}

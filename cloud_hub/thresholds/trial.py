@@ -1,0 +1,98 @@
+"""What present limits and proposed ones would have done on stored history, and what people had said of it. Pure.
+
+The proposed limits are learned from what lies before the time that they are tried on. Where there is too little
+before, they are tried on what they learned from, which flatters them: `in_sample` says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cloud_hub.thresholds.backtest import Episode, Window, replay
+from cloud_hub.thresholds.learner import History, NotEnough, learn
+from cloud_hub.thresholds.terms import Terms
+from shared.thresholds import DAY_US, Limits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """What people said of a series: stretches of `trouble` (alarms judged real, troubles told) and of `nothing`."""
+
+    trouble: tuple[Window, ...] = ()
+    nothing: tuple[Window, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """What limits would have raised: of the troubles told `hit` and `missed`, alarms where people said `false`."""
+
+    alarms: int
+    per_week: float
+    hit: int
+    missed: int
+    false: int
+    episodes: tuple[Episode, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One series, judged in from_us <= t < to_us. `present` None: no limits stand there. `reason`: why no proposal."""
+
+    device: str
+    metric: str
+    from_us: int
+    to_us: int
+    points: int
+    present: Tally | None = None
+    proposed: Tally | None = None
+    in_sample: bool = False
+    reason: str = ""
+
+
+def tried(
+    history: History, terms: Terms, present: Limits | None, said: Said, from_us: int, to_us: int, factor: float = 1.0,
+    proposed: Limits | None = None,
+) -> Trial:  # fmt: skip
+    """Replay from_us..to_us by `present` and by `proposed`, or by what the history before would have taught."""
+    late = history.between(from_us, to_us)
+    reason, in_sample = "", False
+    if proposed is None:
+        proposed, in_sample, reason = _proposal(history, terms, from_us, to_us, factor)
+    begin = int(late.t_us[0]) if late.t_us.size else from_us
+    weeks = max((to_us - max(from_us, begin)) / (7 * DAY_US), 1 / 168)
+    return Trial(
+        device=history.device, metric=history.metric, from_us=from_us, to_us=to_us, points=int(late.t_us.size),
+        present=None if present is None else tally(replay(present, late.t_us, late.values), said, weeks),
+        proposed=None if proposed is None else tally(replay(proposed, late.t_us, late.values), said, weeks),
+        in_sample=in_sample, reason=reason,
+    )  # fmt: skip
+
+
+def _proposal(
+    history: History, terms: Terms, from_us: int, to_us: int, factor: float
+) -> tuple[Limits | None, bool, str]:
+    train_us = int(terms.train_days * DAY_US)
+    try:
+        return learn(history.between(from_us - train_us, from_us), terms, from_us, factor), False, ""
+    except ValueError:
+        pass
+    try:
+        return learn(history.between(to_us - train_us, to_us), terms, to_us, factor), True, ""
+    except (NotEnough, ValueError) as error:
+        return None, False, str(error)
+
+
+def tally(episodes: Sequence[Episode], said: Said, weeks: float) -> Tally:
+    """Count what the episodes are worth; `weeks` is how long was judged."""
+    hit = sum(any(_meets(one, window) for one in episodes) for window in said.trouble)
+    false = sum(any(_meets(one, window) for window in said.nothing) for one in episodes)
+    return Tally(
+        alarms=len(episodes), per_week=len(episodes) / weeks, hit=hit, missed=len(said.trouble) - hit, false=false,
+        episodes=tuple(episodes),
+    )  # fmt: skip
+
+
+def _meets(episode: Episode, window: Window) -> bool:
+    """Whether they share a moment: an alarm that stands when a trouble begins tells of it too."""
+    return episode.start_us <= window.end_us and (episode.end_us is None or episode.end_us >= window.start_us)

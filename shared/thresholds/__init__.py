@@ -1,0 +1,15 @@
+"""What metrics may do, and the one judge of it: the device runs it live, the hub backtests with it.
+
+Words of ISA-18.2: deadband, on-delay, off-delay, priority. Time is the sample's own (`t_us`), so a replay judges as the
+device did. Fitting limits is the hub's alone.
+"""
+
+from shared.thresholds.judge import JudgeState, Transition, judge, settle
+from shared.thresholds.limits import Limits, refusal
+from shared.thresholds.schedule import DAY_US, WEEK_US, in_force
+from shared.thresholds.watches import Expression, Flat, NoData, Rate, Watches
+
+__all__ = [
+    "DAY_US", "WEEK_US", "Expression", "Flat", "JudgeState", "Limits", "NoData", "Rate", "Transition", "Watches",
+    "in_force", "judge", "refusal", "settle",
+]  # fmt: skip

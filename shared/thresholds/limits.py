@@ -1,0 +1,112 @@
+"""Limits on a metric's value, and whether one set of them stays within another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from shared.ids import metric_name
+from shared.messages import Priority, finite
+from shared.thresholds.schedule import DAY_US, MONDAY_US, WEEK_US, in_force, stretches
+
+Pair = tuple[float | None, float | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a metric may do. All of `low`, `high`, `lows`, `highs` are in the metric's unit.
+
+    `lows`/`highs` hold one value for each equal slot of a `cycle`, the UTC day (24 entries: hours) or the week from
+    Monday on (168: its hours), and where present take the place of `low`/`high`. Outside of `schedule` (windows of
+    the week, see `schedule.stretches`) nothing is judged and a standing alarm ends. `source` says who set them;
+    `fitted_us` when they were learned: `stale_s` after that they are flagged as stale, and stay in force (P6); 0 is
+    never.
+    """
+
+    metric: str
+    low: float | None = None
+    high: float | None = None
+    lows: tuple[float, ...] = ()
+    highs: tuple[float, ...] = ()
+    deadband: float = 0.0
+    on_delay_s: float = 0.0
+    off_delay_s: float = 0.0
+    priority: Priority = "medium"
+    source: Literal["fixed", "learned"] = "fixed"
+    fitted_us: int = 0
+    cycle: Literal["day", "week"] = "day"
+    schedule: tuple[str, ...] = ()
+    stale_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        metric_name(self.metric)
+        finite(f"limits of {self.metric}", self.low, self.high, self.deadband, *self.lows, *self.highs)
+        finite(f"delays of {self.metric}", self.on_delay_s, self.off_delay_s, self.stale_s)
+        if min(self.deadband, self.on_delay_s, self.off_delay_s, self.stale_s) < 0:
+            raise ValueError(f"deadband and delays of {self.metric} must not be negative")
+        if self.lows and self.highs and len(self.lows) != len(self.highs):
+            raise ValueError(f"{self.metric} has {len(self.lows)} lows and {len(self.highs)} highs")
+        stretches(self.schedule)
+        pairs = [self.slot(index) for index in range(self.slots)]
+        for low, high in pairs:
+            if low is not None and high is not None and low >= high:
+                raise ValueError(f"low {low} of {self.metric} is not below its high {high}")
+        if all(low is None and high is None for low, high in pairs):
+            raise ValueError(f"limits of {self.metric} hold neither a low nor a high")
+
+    @property
+    def slots(self) -> int:
+        """Into how many slots the cycle is cut; 1 where the limits are the same at all times."""
+        return max(len(self.lows), len(self.highs), 1)
+
+    @property
+    def cycle_us(self) -> int:
+        """Length of the cycle."""
+        return DAY_US if self.cycle == "day" else WEEK_US
+
+    def stale(self, now_us: int) -> bool:
+        """Whether they were learned so long ago that somebody should be told."""
+        return self.stale_s > 0 and now_us - self.fitted_us > self.stale_s * 1e6
+
+    def slot(self, index: int) -> Pair:
+        """(low, high) of one slot, whatever the schedule says."""
+        return (self.lows[index] if self.lows else self.low), (self.highs[index] if self.highs else self.high)
+
+    def starts(self) -> list[int]:
+        """Where in the cycle, in microseconds, the slots begin; 0 is the first."""
+        return [-(-index * self.cycle_us // self.slots) for index in range(self.slots)]
+
+    def written(self, t_us: int) -> Pair:
+        """(low, high) of a UTC time, whether in force or not."""
+        if not self.lows and not self.highs:
+            return self.low, self.high
+        cycle_us = self.cycle_us
+        return self.slot((t_us - MONDAY_US) % cycle_us * self.slots // cycle_us)
+
+    def at(self, t_us: int) -> Pair:
+        """(low, high) in force at a UTC time."""
+        if self.schedule and not in_force(self.schedule, t_us):
+            return None, None
+        return self.written(t_us)
+
+    def edges(self) -> set[int]:
+        """Microseconds of the week at which (low, high) in force may change."""
+        cycles = range(0, WEEK_US, self.cycle_us)
+        starts = {begin + start for begin in cycles for start in self.starts()}
+        return starts | {edge % WEEK_US for pair in stretches(self.schedule) for edge in pair}
+
+
+def refusal(limits: Limits, site: Limits | None) -> str:
+    """Why `limits` may not be used under the site's own hard limits, or '' when they may.
+
+    The hub may tighten what the site allows, never widen it (invariant P3).
+    """
+    if site is None:
+        return ""
+    for edge in sorted(limits.edges() | site.edges()):  # between two of these times neither changes
+        (low, high), (least, most) = limits.at(MONDAY_US + edge), site.at(MONDAY_US + edge)
+        if most is not None and (high is None or high > most):
+            return f"high {high} of {limits.metric} is beyond the site's hard limit {most}"
+        if least is not None and (low is None or low < least):
+            return f"low {low} of {limits.metric} is beyond the site's hard limit {least}"
+    return ""

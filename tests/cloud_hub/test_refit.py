@@ -1,0 +1,313 @@
+"""From stored history to limits on devices, and back from what people say of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from simulators import histories
+from sqlmodel import select
+
+from cloud_hub import audit, incidents, twins
+from cloud_hub.db import Database
+from cloud_hub.errors import HubError
+from cloud_hub.tables import AlarmRow, LearnedSeries, Learning, Rollout, Trouble
+from cloud_hub.thresholds import learnings, refit, rollout, trials
+from cloud_hub.thresholds.terms import Terms
+from shared.codec import encode, plain
+from shared.messages import Alarm, Applied
+from shared.thresholds import DAY_US
+
+NOW = 1_800_000_000_000_000
+SECOND = 1_000_000
+FLEET = [f"press-{n}" for n in range(1, 5)]
+TERMS = Terms(metrics=("cpu.load",), train_days=4, backtest_days=2, canary=0.3, watch_s=60, max_alarms=1, max_false=0)
+
+
+@pytest.fixture
+def plant(db: Database) -> Database:
+    """Four devices with six days of history."""
+    histories.devices(db, FLEET, "cpu.load", "disk.used")
+    for n, device in enumerate(FLEET):
+        histories.store(db, device, "cpu.load", *histories.course(6, 300, n, NOW))
+    return db
+
+
+def learn(db: Database, terms: Terms = TERMS, target: str = "*") -> None:
+    with db.write() as session:
+        row = Learning(id="all", target=target, terms=plain(terms), who="anna", created_us=NOW, due_us=NOW)
+        learnings.put(session, row, "")
+
+
+def fitted(db: Database, at_us: int = NOW) -> Learning:
+    for _ in range(50):
+        if not refit.step(db, at_us):
+            break
+    with db.read() as session:
+        return learnings.get(session, "all")
+
+
+def trial(db: Database) -> Rollout:
+    with db.read() as session:
+        return rollout.newest(session, "all", 1)[0]
+
+
+def step(db: Database, after_s: float) -> None:
+    with db.write() as session:
+        rollout.step(session, NOW + int(after_s * SECOND), 32768)
+
+
+def desired(db: Database, device: str) -> Any:
+    with db.read() as session:
+        return twins.load(session, device, "thresholds").state.get("desired", {}).get("limits")
+
+
+def touched(db: Database) -> set[str]:
+    return {device for device in FLEET if desired(db, device)}
+
+
+def verify(db: Database, at_s: float) -> None:
+    with db.write() as session:
+        for device in FLEET:
+            if (version := twins.load(session, device, "thresholds").version) > 0:
+                word = Applied(shadow="thresholds", version=version, path="limits", state="verified")
+                twins.applied(session, device, word, NOW + int(at_s * SECOND))
+
+
+def confirm(db: Database) -> None:
+    """Canaries and then the rest put it in force, and nothing happens."""
+    for at_s in (1, 2, 63, 64, 65, 66, 127):
+        step(db, at_s)
+        verify(db, at_s)
+    assert trial(db).state == "confirmed"
+
+
+def series(db: Database, device: str = "press-1") -> LearnedSeries:
+    with db.read() as session:
+        return learnings.series(session, "all", device, "", 1)[0]
+
+
+def alarm(db: Database, name: str, device: str, at_s: float, verdict: str = "") -> None:
+    at = NOW + int(at_s * SECOND)
+    one = Alarm(id=name, metric="cpu.load", kind="high", state="raised", priority="low", t_us=at, value=90, limit=80)
+    with db.write() as session:
+        incidents.alarm_changed(session, device, one, at, "")
+        session.flush()
+        session.get_one(AlarmRow, name).verdict = verdict
+
+
+def test_a_learning_goes_from_history_to_canaries_to_the_rest(plant: Database) -> None:
+    learn(plant)
+    row = fitted(plant)
+    assert row.reason == f"rollout {trial(plant).id}"
+    assert (touched(plant), trial(plant).canaries) == (set(), 1)
+    step(plant, 1)
+    (canary,) = touched(plant)
+    verify(plant, 2)
+    step(plant, 2)
+    step(plant, 61)
+    assert touched(plant) == {canary}
+    step(plant, 63)
+    assert touched(plant) == set(FLEET)
+    verify(plant, 64)
+    step(plant, 64)
+    step(plant, 125)
+    assert trial(plant).state == "confirmed"
+    (limits,) = desired(plant, canary)
+    assert (limits["source"], limits["fitted_us"], len(limits["highs"])) == ("learned", NOW, 24)
+    assert limits["stale_s"] == TERMS.stale_s
+    with plant.read() as session:
+        assert learnings.standing(session, "all", NOW, TERMS.stale_s) == {
+            "series": 4, "fitted": 4, "pushed": 4, "stale": 0}  # fmt: skip
+        assert learnings.standing(session, "all", NOW + 4 * DAY_US, TERMS.stale_s)["stale"] == 4
+
+
+def test_the_backtest_stands_beside_present_limits_before_anything_is_pushed(plant: Database) -> None:
+    for device in FLEET:
+        with plant.write() as session:
+            body = encode({"state": {"reported": {"limits": [{"metric": "cpu.load", "high": 60.0}]}}})
+            twins.request(session, device, "thresholds", "update", body, NOW, who=device, max_bytes=32768)
+    learn(plant)
+    fitted(plant)
+    backtest = trial(plant).backtest
+    assert backtest["devices"] == 4
+    assert backtest["in_sample"] == 0
+    assert backtest["per_device_week"] < 4 < backtest["present_per_device_week"]
+
+
+def test_what_would_alarm_too_much_is_held_back(db: Database) -> None:
+    histories.devices(db, FLEET, "cpu.load")
+    for n, device in enumerate(FLEET):  # since two days it does every hour what it never did before
+        times, values = histories.course(6, 300, n, NOW)
+        values[times > NOW - 2 * DAY_US] += (times[times > NOW - 2 * DAY_US] // 3_600_000_000 % 2) * 300
+        histories.store(db, device, "cpu.load", times, values)
+    learn(db, Terms(metrics=("cpu.load",), train_days=4, backtest_days=2, max_backtest=0.5))
+    assert fitted(db).reason.startswith("held back: the backtest gave")
+    assert touched(db) == set()
+    with db.read() as session:
+        assert rollout.newest(session, "all", 1) == []
+        assert [one.kind for one in audit.rows(session, kind="learning.held")] == ["learning.held"]
+
+
+def test_no_history_is_told_and_nothing_is_pushed(db: Database) -> None:
+    histories.devices(db, FLEET, "cpu.load")
+    learn(db)
+    assert "no series could be learned" in fitted(db).reason
+    assert "0 usable points" in series(db).reason
+
+
+def test_a_refit_that_was_interrupted_gives_the_same_limits(plant: Database, url: str) -> None:
+    """P7: the same data, the same limits, with a restart and new data in between."""
+    learn(plant)
+    fitted(plant)
+    whole = {device: series(plant, device).limits for device in FLEET}
+    with plant.write() as session:
+        for one in session.exec(select(Rollout)):
+            one.state = "confirmed"
+        row = learnings.get(session, "all", lock=True)
+        row.due_us = NOW
+        session.add(row)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(refit, "PAGE", 1)
+        refit.step(plant, NOW)
+        refit.step(plant, NOW + SECOND)
+        later, _ = histories.course(0.1, 300, 9, NOW + DAY_US)
+        histories.store(plant, "press-4", "cpu.load", later, np.full(len(later), 1e6))
+        again = Database(url)
+        while refit.step(again, NOW + 2 * SECOND):
+            pass
+        again.close()
+    assert {device: series(plant, device).limits for device in FLEET} == whole
+
+
+def test_nothing_is_refitted_while_it_is_on_trial(plant: Database) -> None:
+    learn(plant)
+    fitted(plant)
+    before = series(plant).limits
+    assert not refit.step(plant, NOW + 9 * DAY_US)
+    assert series(plant).limits == before
+
+
+def test_too_many_alarms_take_it_back_from_all(plant: Database) -> None:
+    learn(plant)
+    fitted(plant)
+    step(plant, 1)
+    (canary,) = touched(plant)
+    for n in range(2):
+        alarm(plant, f"a{n}", canary, 5 + n)
+    step(plant, 10)
+    assert (trial(plant).state, trial(plant).reason) == ("rolled-back", "alarms raised: 2, allowed: 1")
+    assert touched(plant) == set()
+    assert series(plant, canary).pushed is None
+
+
+def test_one_false_verdict_takes_it_back_where_none_is_allowed(plant: Database) -> None:
+    learn(plant)
+    fitted(plant)
+    step(plant, 1)
+    (canary,) = touched(plant)
+    alarm(plant, "a", canary, 5, verdict="false-alarm")
+    step(plant, 10)
+    assert trial(plant).reason == "alarms judged false: 1, allowed: 0"
+
+
+def test_a_limit_by_hand_is_left_alone_until_it_is_released(plant: Database) -> None:
+    hand = [{"metric": "cpu.load", "high": 99.0}]
+    with plant.write() as session:
+        twins.desire(session, "press-1", "thresholds", {"limits": hand}, NOW, who="anna", max_bytes=32768)
+    learn(plant, Terms(metrics=("cpu.load",), train_days=4, backtest_days=2, canary=1.0, watch_s=60, max_alarms=1))
+    fitted(plant)
+    confirm_all(plant)
+    assert desired(plant, "press-1") == hand
+    with plant.read() as session:
+        (left,) = rollout.devices(session, trial(plant).id, "left", "", 10)
+    assert (left.device, left.reason) == ("press-1", "cpu.load: anna changed this limit")
+    with plant.write() as session:
+        assert learnings.release(session, "all", "press-1", (), NOW, "anna", "") == ["cpu.load"]
+        learnings.refit_now(session, "all", NOW + 200 * SECOND, "anna", "")
+    fitted(plant, NOW + 200 * SECOND)
+    step(plant, 201)
+    assert desired(plant, "press-1")[0]["source"] == "learned"
+
+
+def confirm_all(plant: Database) -> None:
+    step(plant, 1)
+    verify(plant, 2)
+    step(plant, 2)
+    step(plant, 63)
+    assert trial(plant).state == "confirmed"
+
+
+def test_verdicts_are_counted_and_widen_the_next_fit(plant: Database) -> None:
+    learn(plant)
+    fitted(plant)
+    confirm(plant)
+    narrow = series(plant).limits
+    for n, verdict in enumerate(["false-alarm", "false-alarm", "real", ""]):
+        alarm(plant, f"a{n}", "press-1", 200 + n, verdict)
+    alarm(plant, "old", "press-1", -5, "false-alarm")
+    with plant.write() as session:
+        for n, at in enumerate((NOW + 300 * SECOND, NOW + 10**10)):
+            session.add(Trouble(id=str(n), device="press-2", metric="cpu.load", start_us=at, end_us=at, who="anna",
+                                t_us=at))  # fmt: skip
+    with plant.read() as session:
+        found = learnings.counts(session, "all")
+    assert (found.alarms, found.hits, found.false, found.troubles, found.missed) == (4, 1, 2, 2, 2)
+    with plant.write() as session:
+        learnings.refit_now(session, "all", NOW, "anna", "")
+    fitted(plant, NOW)
+    wide = series(plant)
+    assert wide.factor == pytest.approx(1.25**2)
+    assert narrow is not None
+    assert wide.limits is not None
+    assert wide.limits["high"] - wide.limits["low"] == pytest.approx(
+        (narrow["high"] - narrow["low"]) * wide.factor, rel=0.2
+    )
+    assert series(plant, "press-2").factor == pytest.approx(0.9**2)
+    with plant.read() as session:
+        told = {row.device: row.detail["factor"] for row in audit.rows(session, kind="learning.corrected")}
+    assert told == {"press-1": wide.factor, "press-2": series(plant, "press-2").factor}
+
+
+def test_a_target_that_finds_nobody_is_no_error_and_others_go_on(plant: Database) -> None:
+    learn(plant, target="id = 'nobody'")
+    assert "no series could be learned" in fitted(plant).reason
+
+
+def test_a_learning_on_trial_is_not_removed(plant: Database) -> None:
+    learn(plant)
+    fitted(plant)
+    with plant.write() as session, pytest.raises(HubError, match="has not ended"):
+        learnings.remove(session, "all", NOW, "anna", "")
+    step(plant, 1)
+    step(plant, 999)
+    assert trial(plant).state == "rolled-back"
+    with plant.write() as session:
+        learnings.remove(session, "all", NOW, "anna", "")
+        assert session.exec(select(LearnedSeries)).all() == []
+
+
+def test_of_a_long_history_so_many_points_are_read_as_they_were_measured(plant: Database) -> None:
+    from cloud_hub.thresholds import stored
+
+    with plant.read() as session:
+        whole = stored.history(session, ("press-1", "cpu.load"), NOW - 2 * DAY_US, NOW)
+        thin = stored.history(session, ("press-1", "cpu.load"), NOW - 2 * DAY_US, NOW, most=100)
+    assert whole.t_us.size == 576
+    assert 95 <= thin.t_us.size <= 101
+    assert set(zip(thin.t_us.tolist(), thin.values.tolist(), strict=True)) <= set(
+        zip(whole.t_us.tolist(), whole.values.tolist(), strict=True)
+    )
+
+
+def test_limits_by_hand_are_tried_first(plant: Database) -> None:
+    from shared.thresholds import Limits
+
+    with plant.read() as session:
+        tight = trials.of_hand(session, FLEET, [Limits(metric="cpu.load", high=50.0)], NOW)
+        loose = trials.of_hand(session, FLEET, [Limits(metric="cpu.load", high=500.0)], NOW)
+        never = trials.of_hand(session, FLEET, [Limits(metric="a.b", high=1.0)], NOW)
+    assert tight["per_device_week"] > 7
+    assert (loose["per_device_week"], loose["points"] > 0) == (0, True)
+    assert (never["per_device_week"], never["points"]) == (0, 0)

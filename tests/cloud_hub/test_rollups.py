@@ -1,0 +1,224 @@
+"""Rollups are what all samples that ever came say: late, replayed, killed in between, and after the samples went."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import delete
+
+from cloud_hub import retention, telemetry
+from cloud_hub.db import Database
+from cloud_hub.retention import Sweep
+from cloud_hub.rollups import reading, roller
+from cloud_hub.rollups.making import DAY_US, MINUTE_US
+from cloud_hub.rollups.roller import Roller
+from cloud_hub.rollups.stored import DAY, HOUR, MINUTE
+from cloud_hub.settings import Retention
+from cloud_hub.tables import KeptFrom, Rollup, RollupDue, SketchRow, TelemetrySample
+from cloud_hub.telemetry import HOUR_US, SampleRow
+
+NOW = 1_800_000_000_000_000 // DAY_US * DAY_US
+KEEP = Retention(telemetry_days=2, minutes_days=4, hours_days=6)
+Point = tuple[str, str, int, float]
+"""device, metric, t_us, value"""
+
+
+class Killed(BaseException):
+    """kill -9."""
+
+
+class World:
+    """A hub's store with what it was told beside it."""
+
+    def __init__(self, db: Database, name: str) -> None:
+        self.db, self.name = db, name
+        self.now_us = NOW
+        self.seq = itertools.count(1)
+        self.told: dict[tuple[str, str], list[tuple[int, float]]] = defaultdict(list)
+        self.roller = Roller(db)
+
+    def tell(self, points: list[Point]) -> None:
+        rows: list[SampleRow] = [
+            (f"{self.name}-{device}", metric, t_us, 1, next(self.seq), value, None, "good")
+            for device, metric, t_us, value in points
+        ]
+        with self.db.write(*{row[0] for row in rows}) as session:
+            telemetry.store_samples(session, rows)
+        for row in rows:
+            self.told[row[0], row[1]].append((row[2], row[5] or 0.0))
+
+    def roll(self) -> None:
+        while self.roller.step(self.now_us):
+            pass
+
+    def sweep(self, days: Retention = KEEP) -> None:
+        sweep = Sweep(self.db, days)
+        sweep.step(self.now_us)
+        while sweep.step(self.now_us) is not None:
+            pass
+
+    def end(self) -> None:
+        """Long enough for every hour to be over."""
+        self.now_us += 2 * DAY_US
+        self.roll()
+        self.roll()
+
+    def wrong(self) -> str:
+        """What is not as told, in words; '' when all is."""
+        with self.db.read() as session:
+            for (device, metric), points in self.told.items():
+                row = session.get(KeptFrom, (device, metric)) or KeptFrom(device=device, metric=metric)
+                for step, since_us in ((DAY, 0), (HOUR, row.hour_us), (MINUTE, max(row.minute_us, NOW - 5 * DAY_US))):
+                    wanted = _wanted(points, step, since_us)
+                    found = _found(session, device, metric, step, since_us)
+                    if set(wanted) != set(found) or not all(_near(found[t], wanted[t]) for t in wanted):
+                        return f"{device} {metric} by {step} s from {since_us}: {found} is not {wanted}"
+        return ""
+
+
+def _wanted(points: list[tuple[int, float]], step: int, since_us: int) -> dict[int, tuple[float, ...]]:
+    buckets: dict[int, list[float]] = defaultdict(list)
+    for t_us, value in points:
+        if t_us >= since_us:
+            buckets[t_us // (step * 1_000_000) * step * 1_000_000].append(value)
+    return {t: (len(v), min(v), max(v), math.fsum(v) / len(v)) for t, v in buckets.items()}
+
+
+def _found(session: Any, device: str, metric: str, step: int, since_us: int) -> dict[int, tuple[float, ...]]:
+    start_us = max(since_us, NOW - 20 * DAY_US)
+    (page,) = reading.columns(session, [(device, metric)], start_us, NOW + 3 * DAY_US, step)
+    columns = zip(
+        page.t_us.tolist(), *(m[0].tolist() for m in (page.count, page.low, page.high, page.mean)), strict=True
+    )
+    return {t: rest for t, *rest in columns if rest[0]}  # type: ignore[misc]
+
+
+def _near(found: Any, wanted: tuple[float, ...]) -> bool:
+    return list(found[:3]) == list(wanted[:3]) and math.isclose(found[3], wanted[3], rel_tol=1e-12, abs_tol=1e-12)
+
+
+# -- worlds ----------------------------------------------------------------------------------------
+
+ages = st.one_of(st.integers(0, 3 * 60), st.integers(0, 3 * 24 * 60), st.integers(0, 10 * 24 * 60))
+points = st.tuples(st.sampled_from("ab"), st.sampled_from(["x", "y"]), ages, st.integers(-9, 9))
+steps = st.one_of(
+    st.tuples(st.just("tell"), st.lists(points, min_size=1, max_size=6)),
+    st.tuples(st.sampled_from(["roll", "sweep", "killed", "raced"]), points),
+    st.tuples(st.just("later"), st.integers(1, 30)),
+)
+walks = st.lists(steps, min_size=1, max_size=12)
+
+
+def play(world: World, walk: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """`killed` dies inside the transaction of the roller, after all was written; in `raced` a sample comes between what
+    the roller reads and what it writes."""
+    for verb, what in walk:
+        if verb == "tell":
+            world.tell([(d, m, world.now_us - age * MINUTE_US, float(v)) for d, m, age, v in what])
+        elif verb == "later":
+            world.now_us += what * HOUR_US
+        elif verb == "killed":
+            _killed(world, monkeypatch)
+        elif verb == "raced":
+            _raced(world, what, monkeypatch)
+        else:
+            getattr(world, verb)()
+    world.end()
+
+
+def _killed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = roller.roll
+
+    def dies(*given: Any) -> None:
+        real(*given)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(roller, "roll", dies)
+        try:
+            world.roller.step(world.now_us)
+        except Killed:
+            world.roller = Roller(world.db)
+
+
+def _raced(world: World, what: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    device, metric, age, value = what
+    real, left = roller.hour, [1]
+
+    def hour(*given: Any) -> Any:
+        found = real(*given)
+        if left:
+            left.pop()
+            world.tell([(device, metric, world.now_us - age * MINUTE_US, float(value))])
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(roller, "hour", hour)
+        world.roller.step(world.now_us)
+
+
+names = itertools.count()
+
+
+def check(db: Database, monkeypatch: pytest.MonkeyPatch, examples: int = 60) -> None:
+    monkeypatch.setattr(retention, "ROWS", 3)
+
+    @settings(max_examples=examples, suppress_health_check=[HealthCheck.too_slow], phases=[Phase.generate])
+    @given(walks)
+    def run(walk: list[Any]) -> None:
+        world = World(db, f"w{next(names)}")
+        play(world, walk, monkeypatch)
+        assert world.wrong() == ""
+        with db.write() as session:  # each world has the hub to itself
+            for table in (TelemetrySample, RollupDue, Rollup, SketchRow, KeptFrom):
+                session.execute(delete(table))
+
+    run()
+
+
+def test_rollups_are_what_all_samples_say(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    check(db, monkeypatch)
+
+
+def _marks_nothing_old(rows: Any) -> list[tuple[str, int]]:
+    newest = max(row[2] for row in rows) // HOUR_US * HOUR_US
+    return sorted({(row[0], newest) for row in rows})
+
+
+def _takes_whatever_changed(session: Any, due: RollupDue) -> bool:
+    session.execute(delete(RollupDue).where(RollupDue.device == due.device, RollupDue.t_us == due.t_us))
+    return True
+
+
+def _waits_for_nobody(_session: Any, _device: str, before_us: int) -> int:
+    return before_us
+
+
+@pytest.mark.parametrize(
+    ("room", "name", "bug"),
+    [
+        (telemetry, "hours_of", _marks_nothing_old),
+        (roller, "_take", _takes_whatever_changed),
+        (roller, "_forget", lambda *_: None),
+        (roller, "_added", lambda _rows, _metric, _hour_us, made: (made.minutes, made.sketch)),
+        (retention, "_rolled", _waits_for_nobody),
+        (retention, "_keeps", lambda *_: None),
+    ],
+    ids=["late hours are not due", "a change meanwhile is forgotten", "what was added stays", "late minutes replace",
+         "the sweep does not wait", "the sweep keeps no note"],
+)  # fmt: skip
+def test_the_worlds_catch_seeded_bugs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: Any, name: str, bug: Any
+) -> None:
+    db = Database(f"sqlite:///{tmp_path / 'hub.sqlite'}")
+    monkeypatch.setattr(room, name, bug)
+    with pytest.raises(AssertionError):
+        check(db, monkeypatch, 300)
+    db.close()
