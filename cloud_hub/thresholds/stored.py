@@ -19,7 +19,7 @@ from cloud_hub.thresholds.trial import Said
 from shared.codec import from_plain
 from shared.thresholds import Limits
 
-MOST_POINTS = 20_000
+MOST_POINTS = 10_000
 """Points of one series that a fit reads: of more, one in each stretch of equal length, as it was measured."""
 
 AFTER_US = 3_600_000_000
@@ -34,19 +34,25 @@ _TROUBLES: Any = Trouble.__table__  # type: ignore[attr-defined]
 
 
 def history(session: Session, series: Series, from_us: int, to_us: int, most: int = MOST_POINTS) -> History:
-    """What was measured in from_us <= t < to_us, at most about `most` points."""
+    """What was measured in from_us <= t < to_us, at most about `most` points, one a time."""
     table = _SAMPLES.c
     mine = (table.device == series[0], table.metric == series[1], table.t_us >= from_us, table.t_us < to_us,
             table.value.is_not(None))  # fmt: skip
     query = select(table.t_us, table.value).where(*mine)
-    if session.connection().execute(select(func.count()).where(*mine)).scalar_one() > most:
-        first = select(func.min(table.t_us)).where(*mine).group_by(table.t_us // max(1, (to_us - from_us) // most))
+    connection = session.connection()
+    count, start, end = connection.execute(
+        select(func.count(), func.min(table.t_us), func.max(table.t_us)).where(*mine)
+    ).one()  # fmt: skip
+    if count > most:
+        first = select(func.min(table.t_us)).where(*mine).group_by(table.t_us // max(1, (end - start) // most))
         query = query.where(table.t_us.in_(first))
-    rows = session.connection().execute(query.order_by(table.t_us)).all()
-    times = np.fromiter((row[0] for row in rows), np.int64, len(rows))
+    rows: dict[int, float] = dict(connection.execute(query.order_by(table.t_us, table.source, table.seq)).all())
+    newest = connection.execute(select(table.t_us).where(*mine).order_by(table.t_us.desc()).limit(200)).scalars().all()
+    gaps = np.diff(np.unique(newest))
     return History(
-        device=series[0], metric=series[1], t_us=times,
-        values=np.fromiter((row[1] for row in rows), np.float64, len(rows)),
+        device=series[0], metric=series[1], t_us=np.fromiter(rows.keys(), np.int64, len(rows)),
+        values=np.fromiter(rows.values(), np.float64, len(rows)),
+        period_s=float(np.median(gaps)) / 1e6 if gaps.size else None,
     )  # fmt: skip
 
 
