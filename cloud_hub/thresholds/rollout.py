@@ -175,6 +175,7 @@ def _alarms(session: Session, rollout: Rollout) -> tuple[int, int]:
     mine = (
         _ALARMS.c.device == _ROWS.c.device, _ROWS.c.rollout == rollout.id, _ROWS.c.state.in_(HOLDING),
         _ALARMS.c.received_us >= rollout.started_us, _ALARMS.c.about == "",
+        _ALARMS.c.suppressed.in_(("", "shelved")),
     )  # fmt: skip
     query = select(_ALARMS.c.id, _ALARMS.c.metric, _ALARMS.c.verdict).where(*mine)
     if rollout.learning:
