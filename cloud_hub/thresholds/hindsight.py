@@ -7,7 +7,6 @@ budget of pages that all series share; the band is what would have been pushed, 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from cloud_hub.thresholds import surprise
+from cloud_hub.thresholds.backtest import pushed
+from cloud_hub.thresholds.band_columns import Floats, Ints
 from cloud_hub.thresholds.batch import bounds
-from cloud_hub.thresholds.fit import Floats, Ints, NotEnough, clean, fit
+from cloud_hub.thresholds.fit import clean
 from cloud_hub.thresholds.scores import Scores
 from cloud_hub.thresholds.surprise import Change, One, Samples
-from shared.thresholds import DAY_US, Limits
 
 CELLS = 4_000_000
 """Series x samples that are judged side by side."""
@@ -79,21 +79,11 @@ class Band:
 
 
 def band(
-    metric: str, t_us: npt.NDArray[Any], values: npt.NDArray[Any], *, train_days: float = 3.0, refit_days: float = 1.0,
-    keep_days: float = 28.0,
-) -> Band:  # fmt: skip
-    """Fitted first after `train_days`, then each `refit_days`, on at most `keep_days` before. Raises ValueError."""
-    if min(train_days, refit_days, keep_days) <= 0:
-        raise ValueError("train_days, refit_days and keep_days must be above 0")
+    metric: str, t_us: npt.NDArray[Any], values: npt.NDArray[Any], *, train_days: float = 3.0, refit_days: float = 1.0
+) -> Band:
+    """Learned for `train_days` first, then from day to day, and pushed each `refit_days`. Raises ValueError."""
     times, points = clean(t_us, values)
     low, high = np.full(times.size, np.nan), np.full(times.size, np.nan)
-    first = int(times[0]) + int(train_days * DAY_US) if times.size else 0
-    limits: Limits | None = None
-    for start in range(first, int(times[-1]) + 1 if times.size else 0, int(refit_days * DAY_US)):
-        past = slice(*times.searchsorted([start - int(keep_days * DAY_US), start]).tolist())
-        with suppress(NotEnough):
-            limits = fit(metric, times[past], points[past], now_us=start)
-        if limits is not None:
-            ahead = slice(*times.searchsorted([start, start + int(refit_days * DAY_US)]).tolist())
-            low[ahead], high[ahead] = bounds(limits, times[ahead])
+    for limits, some in pushed(metric, times, points, train_days, refit_days):
+        low[some], high[some] = bounds(limits, times[some])
     return Band(t_us=times, values=points, low=low, high=high)

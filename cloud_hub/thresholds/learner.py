@@ -8,19 +8,24 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from cloud_hub.thresholds.fit import STANDARD, fit
+from cloud_hub.thresholds.bands import Bands
+from cloud_hub.thresholds.settings import STANDARD
 from cloud_hub.thresholds.terms import Terms, widened
-from shared.thresholds import DAY_US, Limits
+from shared.thresholds import Limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """One series: `t_us` int64[n] in UTC microseconds, ascending, and `values` float64[n]."""
+    """One series: `t_us` int64[n] in UTC microseconds, ascending, and `values` float64[n].
+
+    `period_s` is the usual time between its samples, also where it was thinned out; None for too few.
+    """
 
     device: str
     metric: str
     t_us: npt.NDArray[np.int64]
     values: npt.NDArray[np.float64]
+    period_s: float | None = None
 
     def between(self, from_us: int, to_us: int) -> History:
         """What lies in from_us <= t < to_us."""
@@ -28,22 +33,39 @@ class History:
         return replace(self, t_us=self.t_us[some], values=self.values[some])
 
 
-def learn(histories: Sequence[History], terms: Terms, now_us: int, factors: Sequence[float]) -> list[Limits | str]:
-    """Limits of each series from the last `train_days` before `now_us`, `factor` times as wide as fitted; or why not.
+def learn(
+    histories: Sequence[History], terms: Terms, factors: Sequence[float], times_us: Sequence[int]
+) -> list[list[Limits | str]]:
+    """At each of the times, in order: limits of each series from what lies before, or why there are none.
 
-    The same data give the same limits (P7).
+    They are `factors` times as wide as fitted. The same data give the same limits (P7); series do not know each other.
     """
-    from_us = now_us - int(terms.train_days * DAY_US)
-    return [
-        _learned(history.between(from_us, now_us), terms, now_us, factor)
-        for history, factor in zip(histories, factors, strict=True)
-    ]
+    bands = Bands(len(histories), replace(STANDARD, outside=(1.0 - terms.coverage) / 2))
+    found: list[list[Limits | str]] = []
+    begin = 0
+    for end in times_us:
+        bands.learn(*_rows([one.between(begin, end) for one in histories]))
+        found.append([
+            _limits(bands, index, one, terms, end, factor)
+            for index, (one, factor) in enumerate(zip(histories, factors, strict=True))
+        ])  # fmt: skip
+        begin = end
+    return found
 
 
-def _learned(history: History, terms: Terms, now_us: int, factor: float) -> Limits | str:
-    settings = replace(STANDARD, outside=(1.0 - terms.coverage) / 2)
+def _rows(histories: Sequence[History]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """(t_us [T, n], values [T, n]): each series' samples from above, NaN below its last."""
+    longest = max((one.t_us.size for one in histories), default=0)
+    times = np.zeros((longest, len(histories)), np.int64)
+    values = np.full((longest, len(histories)), np.nan)
+    for index, one in enumerate(histories):
+        times[: one.t_us.size, index], values[: one.t_us.size, index] = one.t_us, one.values
+    return times, values
+
+
+def _limits(bands: Bands, index: int, history: History, terms: Terms, now_us: int, factor: float) -> Limits | str:
     try:
-        found = fit(history.metric, history.t_us, history.values, now_us=now_us, settings=settings)
+        found = bands.limits(index, history.metric, now_us, period_s=history.period_s)
         return widened(replace(found, stale_s=terms.stale_s), factor)
     except ValueError as error:  # too few points, or numbers that overflow
         return str(error)[:500]

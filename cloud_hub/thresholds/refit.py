@@ -31,7 +31,7 @@ from shared.thresholds import DAY_US, Limits
 
 log = logging.getLogger(__name__)
 
-PAGE = 10
+PAGE = 20
 """Devices of one step."""
 
 _ROWS: Any = LearnedSeries.__table__  # type: ignore[attr-defined]
@@ -101,7 +101,7 @@ def _page(session: Session, row: Learning, now_us: int, after: str) -> Page:
     terms = learnings.terms(row)
     devices = query.devices(session, row.target, after=after, limit=PAGE, scope=row.scope)
     series = wanted(session, devices, terms)
-    from_us = now_us - int((terms.train_days + terms.backtest_days) * DAY_US)
+    from_us = now_us - int(terms.train_days * DAY_US)
     return Page(
         terms=terms, now_us=now_us, devices=devices, present=stored.present(session, devices),
         said=stored.said(session, series, now_us - int(terms.backtest_days * DAY_US), now_us),
@@ -144,8 +144,8 @@ def _fitted(page: Page) -> list[dict[str, Any]]:
     begin = now_us - int(terms.backtest_days * DAY_US)
     keys = [(history.device, history.metric) for history in page.histories]
     factors = [page.factors.get(key, 1.0) for key in keys]
-    found = learn(page.histories, terms, now_us, factors)
-    tries = proposals(page.histories, terms, begin, now_us, factors)
+    before, found = learn(page.histories, terms, factors, [begin, now_us])
+    tries = proposals(before, found)
     rows = []
     for key, history, factor, limits, proposal in zip(keys, page.histories, factors, found, tries, strict=True):
         trial = tried(history, page.present.get(key), proposal, page.said[key], begin, now_us)

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cloud_hub.thresholds.backtest import Episode, Window, replay
-from cloud_hub.thresholds.learner import History, learn
-from cloud_hub.thresholds.terms import Terms
+from cloud_hub.thresholds.learner import History
 from shared.thresholds import DAY_US, Limits
 
 
@@ -59,22 +58,14 @@ class Proposal:
     reason: str = ""
 
 
-def proposals(
-    histories: Sequence[History], terms: Terms, from_us: int, to_us: int, factors: Sequence[float]
-) -> list[Proposal]:
-    """What the history before `from_us` would have taught; where that is too little, what it teaches until `to_us`."""
-    before = learn(histories, terms, from_us, factors)
-    poor = [index for index, found in enumerate(before) if isinstance(found, str)]
-    whole = learn([histories[index] for index in poor], terms, to_us, [factors[index] for index in poor])
-    late = dict(zip(poor, whole, strict=True))
+def proposals(before: Sequence[Limits | str], whole: Sequence[Limits | str]) -> list[Proposal]:
+    """What the history before the trial taught; where that was too little, what it taught until the trial's end."""
     return [
-        _proposal(late[index], True) if index in late else _proposal(found, False)
-        for index, found in enumerate(before)
+        Proposal(limits=early) if not isinstance(early, str)
+        else Proposal(reason=late) if isinstance(late, str)
+        else Proposal(limits=late, in_sample=True)
+        for early, late in zip(before, whole, strict=True)
     ]  # fmt: skip
-
-
-def _proposal(found: Limits | str, in_sample: bool) -> Proposal:
-    return Proposal(reason=found) if isinstance(found, str) else Proposal(limits=found, in_sample=in_sample)
 
 
 def tried(history: History, present: Limits | None, proposal: Proposal, said: Said, from_us: int, to_us: int) -> Trial:

@@ -11,6 +11,7 @@ from sqlmodel import Session
 
 from cloud_hub.tables import LearnedSeries
 from cloud_hub.thresholds import stored
+from cloud_hub.thresholds.learner import learn
 from cloud_hub.thresholds.stored import Series
 from cloud_hub.thresholds.terms import Terms
 from cloud_hub.thresholds.trial import Proposal, Trial, proposals, tried
@@ -34,7 +35,7 @@ def of_series(
     before_us = from_us if proposed is not None else from_us - int(terms.train_days * DAY_US)
     histories = [stored.history(session, one, before_us, to_us) for one in series]
     if proposed is None:
-        wanted = proposals(histories, terms, from_us, to_us, [1.0] * len(series))
+        wanted = proposals(*learn(histories, terms, [1.0] * len(series), [from_us, to_us]))
     else:
         wanted = [Proposal(limits=proposed.get(metric)) for _, metric in series]
     return [

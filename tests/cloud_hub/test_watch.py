@@ -73,7 +73,7 @@ def test_history_is_learned_from_and_alarms_of_nothing(plant: Database) -> None:
 def test_what_never_was_raises_one_alarm_and_calm_clears_it(plant: Database) -> None:
     run(plant, NOW)
     at = live(plant, "press-1", calm(30, NOW), NOW)
-    at = live(plant, "press-1", [400.0] * 40, at)
+    at = live(plant, "press-1", [400.0] * 10, at)
     run(plant, at)
     assert alarms(plant) == [("press-1", "anomaly", "raised")]
     at = live(plant, "press-1", calm(2 * CALM, at), at)

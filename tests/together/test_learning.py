@@ -81,6 +81,16 @@ def test_from_history_to_every_device_and_a_bad_push_undone_by_itself(build: Any
     until("its alarm is cleared", lambda: all(row["state"] == "cleared" for row in world.get("/alarms")))
     world.http.delete("/learnings/bad").raise_for_status()
 
+    # Learned so long ago that nobody should trust it: told as stale, and kept in force.
+    old = {"metric": "disk.used", "high": 1e9, "source": "learned", "fitted_us": 1, "stale_s": 60.0}
+    imported = world.http.post("/limits", json={"devices": {canary: [old]}})
+    assert imported.status_code == 200, imported.text
+    until("it is told", lambda: world.reported(canary, "thresholds").get("stale") == ["disk.used"])
+    assert [row["metric"] for row in world.reported(canary, "thresholds")["limits"]] == ["disk.used"]
+    patch = world.http.patch(f"/devices/{canary}/twin/name/thresholds", json={"desired": {"limits": None}})
+    assert patch.status_code == 200, patch.text
+    until("no longer", lambda: world.reported(canary, "thresholds").get("stale") == [])
+
     # Wide enough for what is: it goes to the canary, then to the rest, by itself, above 4 KB and so by reference.
     metrics = [f"agent/{name}" for name in ("a", "b", "c", "d", "e", "f", "g", "h")]
     for device in DEVICES:
