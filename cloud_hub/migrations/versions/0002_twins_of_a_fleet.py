@@ -242,19 +242,7 @@ WRITABLE = {
 
 
 def downgrade() -> None:
-    op.drop_index("suppressions_by_end", "suppressions")
-    op.drop_table("suppressions")
-    with op.batch_alter_table("incidents", schema=None) as batch_op:
-        batch_op.drop_index("incidents_by_time")
-        batch_op.drop_index("ix_incidents_page")
-        batch_op.drop_column("page")
-
-    with op.batch_alter_table("alarms", schema=None) as batch_op:
-        batch_op.drop_index("alarms_suppressed")
-        batch_op.drop_index("alarms_by_time")
-        for name in ("verdict_us", "acked_us", "suppressed", "verdict_by", "verdict", "comment", "acked_by", "about"):
-            batch_op.drop_column(name)
-
+    _without_alarms()
     op.drop_index("ix_certificates_device", table_name="certificates")
     for table in ("certificates", "claims", "identities"):
         op.drop_table(table)
@@ -297,3 +285,18 @@ def downgrade() -> None:
         batch_op.drop_index("configuration_devices_by_device")
 
     op.drop_table("configuration_devices")
+
+
+def _without_alarms() -> None:
+    op.drop_index("suppressions_by_end", "suppressions")
+    op.drop_table("suppressions")
+    with op.batch_alter_table("incidents", schema=None) as batch_op:
+        batch_op.drop_index("incidents_by_time")
+        batch_op.drop_index("ix_incidents_page")
+        batch_op.drop_column("page")
+
+    with op.batch_alter_table("alarms", schema=None) as batch_op:
+        batch_op.drop_index("alarms_suppressed")
+        batch_op.drop_index("alarms_by_time")
+        for name in ("verdict_us", "acked_us", "suppressed", "verdict_by", "verdict", "comment", "acked_by", "about"):
+            batch_op.drop_column(name)
