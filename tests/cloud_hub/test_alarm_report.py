@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from simulators.births import born
-
-from cloud_hub import incidents
+from cloud_hub import fleet, incidents
 from cloud_hub.alarms import desk
 from cloud_hub.alarms.report import DAY_US, SECOND_US, Seen, report
 from cloud_hub.db import Database
-from shared.messages import Alarm, Birth
+from shared.messages import Alarm
 
 START = 1_800_000_000 * SECOND_US
 WEEK = 7 * DAY_US
@@ -48,7 +46,7 @@ def test_of_nothing_everything_is_nothing() -> None:
 def test_the_report_reads_what_was_received_in_its_time(db: Database) -> None:
     with db.write() as session:
         for device in ("d1", "d2"):
-            born(session, Birth(device=device, session="s", epoch="e"), START)
+            fleet.register(session, device, START, who="test")
         for n, (device, after_s) in enumerate([("d1", 1), ("d1", 4000), ("d2", 8000), ("d1", 90_000)]):
             now = START + after_s * SECOND_US
             alarm = Alarm(

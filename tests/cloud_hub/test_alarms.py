@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import get_args
 
 import pytest
-from simulators.births import born
 from sqlmodel import select
 
 from cloud_hub import audit, fleet, incidents
@@ -17,7 +16,7 @@ from cloud_hub.db import Database
 from cloud_hub.errors import HubError
 from cloud_hub.tables import AlarmRow, Incident, Suppression
 from shared.codec import decode
-from shared.messages import Alarm, AlarmLife, Birth, Life
+from shared.messages import Alarm, AlarmLife, Life
 
 NOW = 1_800_000_000_000_000
 S = 1_000_000
@@ -33,7 +32,7 @@ class Hall:
 
     def __post_init__(self) -> None:
         with self.db.write() as session:
-            born(session, Birth(device=DEVICE, session="s", epoch="e"), NOW)
+            fleet.register(session, DEVICE, NOW, who="test")
             session.flush()
             fleet.assign(session, DEVICE, "acme/a/hall-2", NOW, within=None, who="test")
 
@@ -258,7 +257,7 @@ def test_one_machines_trouble_is_one_page_for_a_while(hall: Hall) -> None:
 
 def site(hall: Hall, number: int, path: str) -> str:
     with hall.db.write() as session:
-        born(session, Birth(device=f"d{number}", session="s", epoch="e"), NOW)
+        fleet.register(session, f"d{number}", NOW, who="test")
         session.flush()
         fleet.assign(session, f"d{number}", path, NOW, within=None, who="test")
     return f"d{number}"

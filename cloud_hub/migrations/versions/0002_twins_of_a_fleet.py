@@ -422,19 +422,7 @@ def downgrade() -> None:
                        "learning"):  # fmt: skip
             batch_op.drop_column(column)
         batch_op.add_column(sa.Column("previous", JSON, nullable=False, server_default="{}"))
-    op.drop_index("suppressions_by_end", "suppressions")
-    op.drop_table("suppressions")
-    with op.batch_alter_table("incidents", schema=None) as batch_op:
-        batch_op.drop_index("incidents_by_time")
-        batch_op.drop_index("ix_incidents_page")
-        batch_op.drop_column("page")
-
-    with op.batch_alter_table("alarms", schema=None) as batch_op:
-        batch_op.drop_index("alarms_suppressed")
-        batch_op.drop_index("alarms_by_time")
-        for name in ("verdict_us", "acked_us", "suppressed", "verdict_by", "verdict", "comment", "acked_by", "about"):
-            batch_op.drop_column(name)
-
+    _without_alarms()
     for table in ("kept_from", "sketches", "rollups", "rollup_due"):
         op.drop_table(table)
     op.drop_index("ix_certificates_device", table_name="certificates")
@@ -479,3 +467,18 @@ def downgrade() -> None:
         batch_op.drop_index("configuration_devices_by_device")
 
     op.drop_table("configuration_devices")
+
+
+def _without_alarms() -> None:
+    op.drop_index("suppressions_by_end", "suppressions")
+    op.drop_table("suppressions")
+    with op.batch_alter_table("incidents", schema=None) as batch_op:
+        batch_op.drop_index("incidents_by_time")
+        batch_op.drop_index("ix_incidents_page")
+        batch_op.drop_column("page")
+
+    with op.batch_alter_table("alarms", schema=None) as batch_op:
+        batch_op.drop_index("alarms_suppressed")
+        batch_op.drop_index("alarms_by_time")
+        for name in ("verdict_us", "acked_us", "suppressed", "verdict_by", "verdict", "comment", "acked_by", "about"):
+            batch_op.drop_column(name)
