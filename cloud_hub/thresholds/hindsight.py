@@ -16,10 +16,13 @@ import numpy.typing as npt
 
 from cloud_hub.thresholds import surprise
 from cloud_hub.thresholds.batch import bounds
-from cloud_hub.thresholds.fit import Floats, Ints, NotEnough, clean, fit
+from cloud_hub.thresholds.fit import NotEnough, clean, fit
 from cloud_hub.thresholds.scores import Scores
 from cloud_hub.thresholds.surprise import Change, One, Samples
 from shared.thresholds import DAY_US, Limits
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 CELLS = 4_000_000
 """Series x samples that are judged side by side."""
