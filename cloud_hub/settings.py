@@ -163,7 +163,7 @@ class Oidc(_Table):
 
 
 class Retention(_Table):
-    """Days that rows are kept; 0: for ever. Samples, then their minutes, then their hours; days are kept for ever."""
+    """Days that rows are kept; 0: for ever. Rollups of days are kept for ever."""
 
     telemetry_days: float = Field(default=7.0, ge=0)
     minutes_days: float = Field(default=30.0, ge=0)

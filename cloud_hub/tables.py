@@ -533,11 +533,11 @@ class RollupDue(SQLModel, table=True):
 class Rollup(SQLModel, table=True):
     """Count, lowest, highest and mean of each bucket of `step_s` seconds, packed (rollups/buckets.py).
 
-    A row holds the minutes of an hour, the hours of a day, or one day, from `t_us` on.
+    A row holds the minutes of an hour, the hours of a day, or one day, from `t_us` on. With a rowid: without one
+    SQLite gives each row of more than 1,000 bytes a page of its own.
     """
 
     __tablename__ = "rollups"
-    __table_args__ = {"sqlite_with_rowid": False}
     step_s: int = Field(primary_key=True)
     device: str = Field(primary_key=True)
     metric: str = Field(primary_key=True)
@@ -549,7 +549,6 @@ class SketchRow(SQLModel, table=True):
     """The distribution of one hour or day of a series (rollups/sketches.py)."""
 
     __tablename__ = "sketches"
-    __table_args__ = {"sqlite_with_rowid": False}
     step_s: int = Field(primary_key=True)
     device: str = Field(primary_key=True)
     metric: str = Field(primary_key=True)
@@ -558,7 +557,10 @@ class SketchRow(SQLModel, table=True):
 
 
 class KeptFrom(SQLModel, table=True):
-    """From when on all samples, minutes and hours of a series are kept: what is older went, and came into the next."""
+    """From when on all samples, minutes, hours and sketches of hours of a series are kept.
+
+    What is older went, and came into the next coarser.
+    """
 
     __tablename__ = "kept_from"
     __table_args__ = {"sqlite_with_rowid": False}
@@ -567,6 +569,7 @@ class KeptFrom(SQLModel, table=True):
     raw_us: int = _big(default=0)
     minute_us: int = _big(default=0)
     hour_us: int = _big(default=0)
+    sketch_us: int = _big(default=0)
 
 
 class Notification(SQLModel, table=True):

@@ -6,7 +6,7 @@ Rollups as they stand: an hour comes into them some minutes after it is over, a 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from sqlmodel import Session
@@ -91,8 +91,10 @@ def _filled(
     for number, found in _rows(session, series, stored, start * fold * stored, end * fold * stored):
         slot = found.slot // fold - start
         inside = (slot >= 0) & (slot < width)
-        part = found.part(inside)
-        whole = gather((number * width + slot)[inside], part.count, part.low, part.high, part.mean)
+        part, cell = found, number * width + slot
+        if not inside.all():
+            part, cell = found.part(inside), cell[inside]
+        whole = gather(cell, part.count, part.low, part.high, part.mean) if fold > 1 else replace(part, slot=cell)
         count.ravel()[whole.slot] = whole.count
         for matrix, column in ((low, whole.low), (high, whole.high), (mean, whole.mean)):
             matrix.ravel()[whole.slot] = column

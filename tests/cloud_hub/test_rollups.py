@@ -18,8 +18,9 @@ from cloud_hub.retention import Sweep
 from cloud_hub.rollups import reading, roller
 from cloud_hub.rollups.making import DAY_US, MINUTE_US
 from cloud_hub.rollups.roller import Roller
+from cloud_hub.rollups.sketches import Sketch
 from cloud_hub.rollups.spans import RESOLUTIONS, span
-from cloud_hub.rollups.stored import DAY, HOUR, MINUTE
+from cloud_hub.rollups.stored import DAY, HOUR, MINUTE, Rows
 from cloud_hub.settings import Retention
 from cloud_hub.tables import KeptFrom, Rollup, RollupDue, SketchRow, TelemetrySample
 from cloud_hub.telemetry import HOUR_US, SampleRow
@@ -103,6 +104,11 @@ class World:
                     found = _found(session, device, metric, step, since_us)
                     if set(wanted) != set(found) or not all(_near(found[t], wanted[t]) for t in wanted):
                         return f"{device} {metric} by {step} s from {since_us}: {found} is not {wanted}"
+                for step, since_us in ((DAY, 0), (HOUR, max(row.sketch_us, row.hour_us))):
+                    packed = Rows(session, device).sketches(step, [metric], since_us, NOW + 20 * DAY_US)
+                    counts = {t_us: Sketch(one).count for (_, t_us), one in packed.items()}
+                    if counts != {t: want[0] for t, want in _wanted(points, step, since_us).items()}:
+                        return f"{device} {metric}: sketches by {step} s from {since_us} are of {counts}"
         return ""
 
 
@@ -195,6 +201,11 @@ LATE_TWICE = [
     ("tell", [("a", "x", AGO + 179, 3)]), ("roll", NO), ("tell", [("a", "x", AGO + 178, 4)]), ("roll", NO),
 ]  # fmt: skip
 """Samples for an hour whose samples went."""
+LATER_STILL = [
+    ("tell", [("a", "x", 0, 1), ("a", "x", 5 * 24 * 60, 2)]), ("later", 3), ("roll", NO), ("sweep", NO),
+    ("tell", [("a", "x", 5 * 24 * 60 + 179, 3)]), ("roll", NO), ("tell", [("a", "x", 5 * 24 * 60 + 178, 4)]),
+]  # fmt: skip
+"""For a day whose minutes and sketches of hours went too."""
 RACED = [OLD_AND_NEW, ("later", 3), ("raced", ("a", "x", 7, 5))]
 UNROLLED = [OLD_AND_NEW, ("sweep", NO)]
 
@@ -225,7 +236,7 @@ def test_rollups_are_what_all_samples_say(db: Database, monkeypatch: pytest.Monk
     check(db, monkeypatch, Phase.explicit, Phase.generate)
 
 
-@pytest.mark.parametrize("walk", [LATE_TWICE, RACED, UNROLLED], ids=["late", "raced", "unrolled"])
+@pytest.mark.parametrize("walk", [LATE_TWICE, LATER_STILL, RACED, UNROLLED])
 def test_walks_that_seeded_bugs_do_not_survive(db: Database, monkeypatch: pytest.MonkeyPatch, walk: list[Any]) -> None:
     check(db, monkeypatch, Phase.explicit, walk=walk)
 
@@ -251,10 +262,12 @@ def _waits_for_nobody(_session: Any, _device: str, before_us: int) -> int:
         (roller, "_take", _takes_whatever_changed, RACED),
         (roller, "_forget", lambda *_: None, LATE_TWICE),
         (roller, "_added", lambda _rows, _metric, _hour_us, made: (made.minutes, made.sketch), LATE_TWICE),
+        (roller, "_onto_sketch", lambda *_: None, LATER_STILL),
         (retention, "_rolled", _waits_for_nobody, UNROLLED),
         (retention, "_keeps", lambda *_: None, LATE_TWICE),
     ],
     ids=["late hours are not due", "a change meanwhile is forgotten", "what was added stays", "late minutes replace",
+             "sketches forget what comes late",
          "the sweep does not wait", "the sweep keeps no note"],
 )  # fmt: skip
 def test_the_worlds_catch_seeded_bugs(

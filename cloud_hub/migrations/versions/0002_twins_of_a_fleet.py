@@ -371,7 +371,6 @@ def _rollups() -> None:
             sa.Column("t_us", sa.BigInteger(), nullable=False),
             sa.Column(content, sa.LargeBinary(), nullable=False),
             sa.PrimaryKeyConstraint("step_s", "device", "metric", "t_us"),
-            sqlite_with_rowid=False,
         )
     op.create_table(
         "kept_from",
@@ -380,6 +379,7 @@ def _rollups() -> None:
         sa.Column("raw_us", sa.BigInteger(), nullable=False),
         sa.Column("minute_us", sa.BigInteger(), nullable=False),
         sa.Column("hour_us", sa.BigInteger(), nullable=False),
+        sa.Column("sketch_us", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("device", "metric"),
         sqlite_with_rowid=False,
     )
