@@ -73,7 +73,8 @@ def door(columns: Columns, x: Doubles) -> Doubles:
     usual = columns.slim[SCALES.start].astype(np.float64)
     bound = np.where((usual > 0) & (columns.times[COUNT] >= YOUNG), DOOR * usual * usual, HUGE)
     slow = columns.wide[SLOW]
-    return np.minimum(np.maximum(x, slow - bound), slow + bound)
+    inside: Doubles = np.minimum(np.maximum(x, slow - bound), slow + bound)
+    return inside
 
 
 def views(columns: Columns, x: Doubles, hour: Longs, gain: Doubles, learn: Doubles, count: Longs) -> Singles:
