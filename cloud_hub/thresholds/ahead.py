@@ -77,7 +77,7 @@ def _week(one: Columns, tables: Tables, index: int, level: float) -> _Week:
     _, daily, weekly = _weights(one)
     expected = (daily + weekly) * day.reshape(1, HOURS, DAY_SLOTS // HOURS) + weekly * week
     size = float(one.ahead_scale[0]) * tables.spread[:, index].astype(np.float64).reshape(1, HOURS, 1)
-    return _Week(expected, np.maximum(size, abs(level) * 1e-6 + 1e-30) * np.ones_like(expected))
+    return _Week(expected, np.maximum(size, abs(level) * edges.ROUNDING + 1e-30) * np.ones_like(expected))
 
 
 def _weights(one: Columns) -> list[float]:
@@ -94,7 +94,7 @@ def _edges(
     """Low and high beyond the level, float64 [7, 24, 4]."""
     outside = min(settings.outside, edges.TAIL, max(period_s, 1e-3) / 86400 / settings.return_days)
     folds = float(np.log(edges.TAIL / outside))
-    caution = float(edges.caution(one)[0])
+    caution = float(edges.caution(one, edges.progress(one))[0])
     down = (float(one.ahead_low[0]) + folds * float(one.low_excess[0])) * caution
     up = (float(one.ahead_high[0]) + folds * float(one.high_excess[0])) * caution
     trend, old = float(one.trend[0]), (now_us - int(one.last[0])) / DAY_US

@@ -92,7 +92,7 @@ class Columns:
 
     def take(self, who: Ints) -> Columns:
         """A copy of some series."""
-        return Columns(self.last[who], self.level[who], self.rows[:, who])
+        return Columns(self.last[who], self.level[who], self.rows.take(who, axis=1))  # rows that lie one after another
 
     def put(self, who: Ints, part: Columns) -> None:
         """Write a copy back to where `take` had it from."""

@@ -16,11 +16,13 @@ With each further sample outside the reach grows by a fifth, so a level that sta
 1.2**n is about its distance in widths: 13 for ten widths, 38 for a thousand. Meanwhile `sure` falls.
 
 What a device judges by for the coming days is another band, the day-ahead one: bases only, with no sight of the last
-hours, its level moved at midnight UTC alone. It is tracked in the same way beside the other, on what it would have
-missed: so its width knows how far a day ahead can be seen.
+hours. Its level moves at midnight UTC, and after three days of misses at once: no weekend lasts that long. It is
+tracked beside the other on what it would have missed, so its width knows how far a day ahead can be seen.
 
 What it loses: days are UTC, so a day shape that follows summer time is wrong for a week or so. Holidays are weekdays.
-Two regimes that take turns get a band over both. Values beyond 1e30 from the level count as 1e30.
+Two regimes that take turns get a band over both.
+A scale comes in by 1% a sample, so after a unit of thousandths it takes two days until the band is as narrow again, and
+after a first value of 1e30 weeks. Values beyond 1e30 from the level count as 1e30.
 Parameters were chosen on 29 series of the Numenta Anomaly Benchmark, 3 of KPI, and are the same for all.
 """
 
@@ -48,6 +50,10 @@ WIDTH = 6.0
 """Scales to each side at first: 99% of samples of all but the heaviest tails."""
 NORMAL = np.float32(1.25)
 """Standard deviation of a normal variable by its mean absolute value."""
+FEW = 8
+"""Of eight series one at most may be absent for all to be stepped together."""
+STANDS_S, STANDS = np.float32(3 * 86400), np.float32(12)
+"""Outside of the day-ahead band for three days, and twelve samples: no weekend, but a new level."""
 KNOWN = 2
 """Samples before there is a band at all."""
 
@@ -89,16 +95,34 @@ class Bands:
         times, points = np.asarray(t_us, np.int64), np.asarray(values, np.float64)
         if times.shape != (self.n,) or points.shape != (self.n,):
             raise ValueError(f"times {times.shape} and values {points.shape} must both be ({self.n},)")
-        there = np.isfinite(points)
+        absent = np.flatnonzero(~np.isfinite(points))
         with np.errstate(over="ignore", under="ignore"):  # infinite edges are meant: no limit
-            if there.all():
+            if not absent.size:
                 return Judged(*_step(self._columns, self._tables, self._all, times, points, self.settings))
-            who, judged = np.flatnonzero(there), np.full((5, self.n), np.nan)
-            if who.size:
-                part = self._columns.take(who)
-                judged[:, who] = _step(part, self._tables, who, times[who], points[who], self.settings)
-                self._columns.put(who, part)
-        return Judged(*judged)
+            most = absent.size * FEW < self.n
+            return Judged(*(self._step_most if most else self._step_some)(times, points, absent))
+
+    def _step_most(self, times: Ints, points: Floats, absent: Ints) -> Floats:
+        """All series; the few absent ones are put back as they were, which is cheaper than to copy all others.
+
+        Their clock stands still, so that no slot of theirs is closed: the tables stay as they are.
+        """
+        columns = self._columns.take(absent)
+        times, points = times.copy(), points.copy()
+        times[absent], points[absent] = columns.last, columns.level
+        judged = _step(self._columns, self._tables, self._all, times, points, self.settings)
+        self._columns.put(absent, columns)
+        judged[:, absent] = np.nan
+        return judged
+
+    def _step_some(self, times: Ints, points: Floats, absent: Ints) -> Floats:
+        """Those series that have a sample, in a copy."""
+        who, judged = np.delete(self._all, absent), np.full((5, self.n), np.nan)
+        if who.size:
+            part = self._columns.take(who)
+            judged[:, who] = _step(part, self._tables, who, times[who], points[who], self.settings)
+            self._columns.put(who, part)
+        return judged
 
     def learn(self, t_us: npt.NDArray[Any], values: npt.NDArray[Any]) -> None:
         """Replay history: `values` float [T, n] at `t_us` int64 [T] or [T, n], as T steps."""
@@ -133,23 +157,23 @@ def _step(columns: Columns, tables: Tables, who: Ints, times: Ints, points: Floa
     profile.turn(columns, tables, who, times)
     shape = profile.shape_at(columns, tables, who, times)
     forecasts = np.concatenate((shape.bases + columns.slow, shape.bases + columns.fast))
-    reach = columns.low, columns.high
-    near = edges.band(columns, forecasts, columns.error, columns.scale, reach, shape.spread)
+    now = edges.moment(columns, shape.spread)
+    near = edges.band(forecasts, columns.error, columns.scale, (columns.low, columns.high), now)
     reach = columns.ahead_low, columns.ahead_high
-    ahead = edges.band(columns, shape.bases, columns.ahead_error, columns.ahead_scale, reach, shape.spread)
+    ahead = edges.band(shape.bases, columns.ahead_error, columns.ahead_scale, reach, now)
     value = np.clip(points - columns.level, -MOST, MOST).astype(np.float32)
-    judged = _judged(columns, near, value)
+    judged = _judged(columns, near, value, now.sure)
     _learn(columns, shape, near, ahead, value, 1 - settings.coverage)
     return judged
 
 
-def _judged(columns: Columns, near: Band, value: Small) -> Floats:
+def _judged(columns: Columns, near: Band, value: Small, sure: Small) -> Floats:
     judged, level, known = np.empty((5, value.size)), columns.level, (columns.seen >= KNOWN) & (near.size < HUGE)
     judged[0] = level + near.expected
     judged[1] = np.where(known, level + (near.expected - near.down), -np.inf)
     judged[2] = np.where(known, level + (near.expected + near.up), np.inf)
     judged[3] = np.where(known, np.clip((value - near.expected) / near.size, -MOST, MOST), 0)
-    judged[4] = edges.progress(columns) / columns.lift
+    judged[4] = sure / columns.lift
     return judged
 
 
@@ -160,25 +184,40 @@ def _learn(columns: Columns, shape: Shape, near: Band, ahead: Band, value: Small
     kept = np.where(known, near.clipped(value, columns.lift), value)
     edges.raise_lift(columns.lift, below | above)
     edges.follow(columns, below, above, once, outside)
-    error = _learn_errors(columns, shape, near, kept, np.maximum(once, ERROR_RATE))
+    _learn_near(columns, shape, near, kept, once)
     _learn_ahead(columns, shape, ahead, kept, known, np.maximum(once, AHEAD_RATE))
-    beyond = kept - shape.bases
-    slow = np.maximum(np.minimum(columns.period / SLOW_S, SLOW_MOST), once)
-    columns.slow += slow * (beyond - columns.slow)
-    columns.fast += np.maximum(once, FAST) * (beyond - columns.fast)
-    columns.hour_size += error
     for count in (columns.slot_count, columns.hour_count, columns.day_count, columns.seen):
         np.add(count, 1, out=count)
+    stood = np.flatnonzero(columns.ahead_run > np.maximum(STANDS_S / np.maximum(columns.period, TINY), STANDS))
+    if stood.size:
+        shift = near.expected - ahead.expected
+        most = edges.LEAST_WITHIN * ahead.size
+        columns.trend[stood] += np.float32(profile.TREND_RATE) * np.clip(shift, -most, most)[stood]
+        _move_level(columns, stood, shift[stood])
 
 
-def _learn_errors(columns: Columns, shape: Shape, near: Band, kept: Small, rate: Small) -> Small:
-    """Move scale and the forecasts' errors; returns this sample's error, scaled like `scale`."""
-    error: Small = np.abs(kept - near.expected) * NORMAL
+def _learn_near(columns: Columns, shape: Shape, near: Band, kept: Small, once: Small) -> None:
+    rate = np.maximum(once, ERROR_RATE)
+    error = np.abs(kept - near.expected) * NORMAL
+    columns.hour_size += error
     columns.error += rate * (np.abs(kept - near.forecasts) - columns.error)
     columns.scale += rate * (error / shape.spread - columns.scale)
     for decaying in (columns.error, columns.scale):  # denormal numbers would cost a hundred times as much
         np.maximum(decaying, TINY, out=decaying)
-    return error
+    beyond = kept - shape.bases
+    slow = np.maximum(np.minimum(columns.period / SLOW_S, SLOW_MOST), once)
+    columns.slow += slow * (beyond - columns.slow)
+    columns.fast += np.maximum(once, FAST) * (beyond - columns.fast)
+
+
+def _move_level(columns: Columns, some: Ints, shift: Small) -> None:
+    """Values have stood outside of the day-ahead band for three days: that is the level now."""
+    columns.level[some] += shift.astype(np.float64)
+    columns.slow[:, some] -= shift
+    columns.fast[:, some] -= shift
+    columns.ahead_run[some] = 0
+    columns.day_sum[some] = columns.slot_sum[some] = columns.hour_sum[some] = 0
+    columns.day_count[some] = columns.slot_count[some] = 0
 
 
 def _learn_ahead(columns: Columns, shape: Shape, ahead: Band, kept: Small, known: Flags, rate: Small) -> None:

@@ -27,6 +27,8 @@ RATE_MEMORY = np.float32(1 / 1000)
 LEARN_WITHIN, LEAST_WITHIN = np.float32(2), np.float32(6)
 """A value is learned from as far as twice the edge, at least six scales: a near edge must not hide a change."""
 LIFT, ONE = np.float32(1.2), np.float32(1)
+ROUNDING = 1e-13
+"""No scale is below this share of the level: there float64 itself is rough."""
 ENOUGH_SEEN, LEAST_SEEN, DAY_S = 1000, 30, np.float32(86400)
 MOST, HUGE, LEAST, TINY = np.float32(1e30), np.float32(1e29), np.float32(1e-3), np.float32(1e-30)
 
@@ -57,35 +59,49 @@ class Band:
         return kept
 
 
-def band(
-    columns: Columns, forecasts: Small, error: Small, scale: Small, reach: tuple[Small, Small], spread: Small
-) -> Band:
+@dataclass(slots=True, eq=False)
+class Moment:
+    """What both bands of a sample share, float32 [n]: `spread` and `rounding` of the scale, caution, `sure` 0..1."""
+
+    spread: Small
+    rounding: Small
+    caution: Small
+    sure: Small
+
+
+def moment(columns: Columns, spread: Small) -> Moment:
+    """The moment of a sample at whose time the scale is `spread` times the usual one."""
+    rounding = np.minimum(np.abs(columns.level) * ROUNDING, MOST).astype(np.float32) + TINY
+    sure = progress(columns)
+    return Moment(spread, rounding, caution(columns, sure), sure)
+
+
+def band(forecasts: Small, error: Small, scale: Small, reach: tuple[Small, Small], now: Moment) -> Band:
     """The band about the mixture of `forecasts` [k, n], whose mean absolute errors were `error` [k, n].
 
-    `scale` times `spread` is its scale at this time, `reach` how many scales it goes down and up once settled.
+    `reach` is how many times `scale` it goes down and up once settled.
     """
     least = scale * np.float32(1e-3) + TINY
     weights = (error.min(axis=0) + least) / (error + least)
     weights *= weights
     weights *= weights
     expected: Small = (weights * forecasts).sum(axis=0) / weights.sum(axis=0)
-    rounding = np.minimum(np.abs(columns.level) * 1e-6, MOST).astype(np.float32) + TINY
-    size = np.maximum(scale * spread, rounding)
-    wide = size * caution(columns)
+    size = np.maximum(scale * now.spread, now.rounding)
+    wide = size * now.caution
     return Band(forecasts, expected, size, reach[0] * wide, reach[1] * wide)
 
 
 def progress(columns: Columns) -> Small:
-    """How far each series is, 0..1, on the way to ENOUGH samples or a day of at least LEAST_SEEN of them."""
+    """How far each series is, 0..1, on the way to ENOUGH_SEEN samples or a day of at least LEAST_SEEN of them."""
     seen = columns.seen
     done = np.maximum(seen / ENOUGH_SEEN, seen * columns.period / DAY_S)
     least: Small = np.minimum(np.minimum(done, seen / LEAST_SEEN), ONE)
     return least
 
 
-def caution(columns: Columns) -> Small:
+def caution(columns: Columns, sure: Small) -> Small:
     """How many times wider a band must be for what has not been seen yet; 1 in the end."""
-    factor: Small = 20 / (columns.seen + 1) + np.float32(1.5) - np.float32(0.5) * progress(columns)
+    factor: Small = 20 / (columns.seen + 1) + np.float32(1.5) - np.float32(0.5) * sure
     return factor
 
 

@@ -18,7 +18,7 @@ QUARTER_US = 900_000_000
 COARSE_S = 1000.0
 """Series slower than this have one slot an hour: a quarter of an hour would stay empty when their minute drifts."""
 DAY_RATE, WEEK_RATE, SPREAD_RATE = 0.15, 0.2, 0.15
-LEVEL_RATE, TREND_RATE, DAMPING = 0.5, 0.1, 0.9
+LEVEL_RATE, TREND_RATE, DAMPING = 0.25, 0.1, 0.95
 LATE_SAMPLES = 3
 TINY = np.float32(1e-30)
 
@@ -81,8 +81,7 @@ def _close_slots(columns: Columns, tables: Tables, who: Ints, some: Ints, slots:
 
 def _close_hours(columns: Columns, tables: Tables, who: Ints, some: Ints, hours: Ints) -> None:
     count, days = columns.hour_count[some], columns.days[some]
-    # The first week's correction counts half: the day's shape is not known well yet.
-    rate = np.where(days < 1, 0, np.maximum(1 / (days / 7 + 2), np.float32(WEEK_RATE)))
+    rate = np.where(days < 1, 0, np.maximum(1 / (days / 7 + 1), np.float32(WEEK_RATE)))
     tables.week[hours % WEEK_SLOTS, who[some]] += rate * columns.hour_sum[some] / count
     share = np.clip(columns.hour_size[some] / count / np.maximum(columns.scale[some], TINY), 0.2, 5)
     spread = tables.spread[hours % HOURS, who[some]]
