@@ -215,7 +215,7 @@ names = itertools.count()
 def check(db: Database, monkeypatch: pytest.MonkeyPatch, *phases: Phase, walk: list[Any] = UNROLLED) -> None:
     monkeypatch.setattr(retention, "ROWS", 3)
 
-    @settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow], phases=phases)
+    @settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow], phases=phases)
     @example(walk)
     @given(walks)
     def run(walk: list[Any]) -> None:
