@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cloud_hub.thresholds.columns import (
+from cloud_hub.thresholds.score_columns import (
     ANCHOR,
     CENTRE,
     CHANGE,

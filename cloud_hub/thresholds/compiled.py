@@ -33,7 +33,8 @@ from cloud_hub.thresholds.channels import (
     TINY,
     YOUNG,
 )
-from cloud_hub.thresholds.columns import (
+from cloud_hub.thresholds.memory import GRAIN, ORDINARY, STRANGE, TIMES
+from cloud_hub.thresholds.score_columns import (
     ANCHOR,
     CENTRE,
     CHANGE,
@@ -54,7 +55,6 @@ from cloud_hub.thresholds.columns import (
     WEEK,
     WIDE,
 )
-from cloud_hub.thresholds.memory import GRAIN, ORDINARY, STRANGE, TIMES
 from cloud_hub.thresholds.tails import BEND, HALF, INSIDE, KNEE, LEAST, LN10, MIDWAY, RISES, SLOPES, TEN, THIRD
 
 HOUR_US = 3_600_000_000

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cloud_hub.thresholds.columns import PEAK, Columns, Longs, Singles
+from cloud_hub.thresholds.score_columns import PEAK, Columns, Longs, Singles
 
 ORDINARY = np.float32(0.30103)
 STRANGE = np.float32(1.7)  # once in fifty samples: below it nothing is looked up

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cloud_hub.thresholds import channels, columns, compiled, memory, tails
-from cloud_hub.thresholds.columns import COUNT, FIRST, LAST, Columns, Doubles, ForeignState, Longs, Singles
+from cloud_hub.thresholds import channels, compiled, memory, score_columns, tails
+from cloud_hub.thresholds.score_columns import COUNT, FIRST, LAST, Columns, Doubles, ForeignState, Longs, Singles
 
 __all__ = ["DEFAULTS", "TUNED", "ForeignState", "ScoreSettings", "Scores", "alarms", "surprise"]
 
@@ -27,8 +27,8 @@ BLOCK = 512  # series at a time, so that their working set stays in the cache
 
 # Seventeen surprises of ordinary data together: their median, and how much more is a decade rarer (measured).
 USUAL_SUM, DECADE = np.float32(12.8), np.float32(4.8)
-NEWS_RARE, NEWS_WORTH, NEWS_LEAST = 0.002, 10_000, (columns.NEWS_START, 0.2)
-GAP_RARE, GAP_LEAST = 0.01, (columns.GAP_START, 0.5)
+NEWS_RARE, NEWS_WORTH, NEWS_LEAST = 0.002, 10_000, (score_columns.NEWS_START, 0.2)
+GAP_RARE, GAP_LEAST = 0.01, (score_columns.GAP_START, 0.5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +80,7 @@ class Scores:
     def __init__(self, n: int, settings: ScoreSettings = DEFAULTS, *, fast: bool = compiled.AVAILABLE) -> None:
         """`fast` asks for the machine code of numba where that is installed; the numbers are the same."""
         self.settings = settings
-        self._columns = columns.fresh(n)
+        self._columns = score_columns.fresh(n)
         self._plan = _plan(settings) if fast and compiled.AVAILABLE else None
 
     def __len__(self) -> int:
@@ -134,13 +134,13 @@ class Scores:
 
         A unit a thousand times as small is else below notice until the old one has faded, some 10,000 samples.
         """
-        self._columns.put(chosen, columns.fresh(len(chosen)))
+        self._columns.put(chosen, score_columns.fresh(len(chosen)))
 
     def silence(self, t_us: npt.NDArray[Any]) -> Doubles:
         """Surprise float64[n] of having heard nothing since the last sample until t_us[n]; changes nothing."""
         times, _ = self._arrays(t_us, np.zeros(len(self)))
         state = self._columns.times
-        gap = self._columns.slim[[columns.USUAL_GAP, columns.GAP, columns.GAP_EXCESS]].copy()
+        gap = self._columns.slim[[score_columns.USUAL_GAP, score_columns.GAP, score_columns.GAP_EXCESS]].copy()
         passed = np.maximum(times - state[LAST], 0)
         out = _gap(gap, passed, np.zeros(len(self), dtype=np.float32), state[COUNT])
         return np.where(state[COUNT] < max(self.settings.warmup, 1), 0.0, out).astype(np.float64)
@@ -153,13 +153,13 @@ class Scores:
 
     def pack(self) -> bytes:
         """The state as bytes, to be read by `unpack`: versioned, with a checksum."""
-        return columns.pack(self._columns)
+        return score_columns.pack(self._columns)
 
     @classmethod
     def unpack(cls, packed: bytes, settings: ScoreSettings = DEFAULTS) -> Scores:
         """Scores as they were packed. Raises ForeignState for bytes that are not one whole state of this version."""
         scores = cls(0, settings)
-        scores._columns = columns.unpack(packed)
+        scores._columns = score_columns.unpack(packed)
         return scores
 
     @property
@@ -191,7 +191,7 @@ def _plan(settings: ScoreSettings) -> compiled.Plan:
         usual_sum=USUAL_SUM,
         decade=DECADE,
         fade=single(1.0 - 1.0 / settings.echo),
-        reach=memory.reach(settings.near, columns.CHANNELS),
+        reach=memory.reach(settings.near, score_columns.CHANNELS),
         quiet=settings.quiet,
         news_worth=NEWS_WORTH,
         news_rare=NEWS_RARE,
@@ -220,7 +220,7 @@ def _step(state: Columns, t_us: Longs, x: Doubles, settings: ScoreSettings) -> D
     pace, settle = tails.paces(count, settings.forget, settings.tail)
     each = tails.surprise(state.tails, y, settings.tail, settings.narrow, pace, settle)
     s = _news(state, y, each, count, settings)
-    gap = state.slim[columns.USUAL_GAP : columns.GAP_EXCESS + 1]
+    gap = state.slim[score_columns.USUAL_GAP : score_columns.GAP_EXCESS + 1]
     s = np.maximum(s, _gap(gap, passed, gain.astype(np.float32), count))
     times[LAST] = t_us
     times[COUNT] += 1
@@ -245,7 +245,7 @@ def _news(state: Columns, y: Singles, each: Singles, count: Longs, settings: Sco
     alone = np.where(awake, each[channels.NEXT], np.float32(0.0))
     s = np.maximum(memory.news(state, together, 1.0 / settings.echo), alone)
     memory.repeated(state, y, s, count, settings.near, settings.quiet)
-    quantile, excess = state.slim[columns.NEWS], state.slim[columns.NEWS_EXCESS]
+    quantile, excess = state.slim[score_columns.NEWS], state.slim[score_columns.NEWS_EXCESS]
     pace, settle = tails.paces(10 * (count + NEWS_WORTH), settings.forget, NEWS_RARE)
     return tails.upper(quantile, excess, s, NEWS_RARE, NEWS_LEAST, tails.TEN * pace, settle)
 

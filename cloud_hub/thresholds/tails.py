@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cloud_hub.thresholds.columns import Longs, Singles
+from cloud_hub.thresholds.score_columns import Longs, Singles
 
 HALF = np.float32(0.30103)  # the surprise of the median: -log10 1/2
 LN10 = np.float32(2.3025851)

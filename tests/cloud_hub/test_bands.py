@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from cloud_hub.thresholds import bands as module
 from cloud_hub.thresholds import edges, profile
 from cloud_hub.thresholds.ahead import NotEnough
-from cloud_hub.thresholds.bands import Bands, Judged
 from cloud_hub.thresholds.band_columns import Columns
+from cloud_hub.thresholds.bands import Bands, Judged
 from cloud_hub.thresholds.settings import BandSettings
 from shared.thresholds import DAY_US, Limits
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloud_hub.thresholds import columns, compiled, memory, scores, tails
+from cloud_hub.thresholds import compiled, memory, score_columns, scores, tails
 from cloud_hub.thresholds.scores import DEFAULTS, ForeignState, Scores, ScoreSettings, alarms, surprise
 
 PERIOD_US = 300_000_000
@@ -186,7 +186,7 @@ def test_tails_that_learn_nothing_would_go_on_calling_it_news(monkeypatch: pytes
 
 def met(shapes: list[np.ndarray], near: float) -> list[float]:
     """What is left of a surprise of 4 at each of `shapes`, met a day after one another."""
-    state, left = columns.fresh(1), []
+    state, left = score_columns.fresh(1), []
     for i, shape in enumerate(shapes):
         s = np.array([4.0], dtype=np.float32)
         memory.repeated(state, shape[:, None], s, np.array([i * 288]), near, 100)
@@ -195,7 +195,7 @@ def met(shapes: list[np.ndarray], near: float) -> list[float]:
 
 
 def shape(seed: int) -> np.ndarray:
-    return 2 * np.random.RandomState(seed).normal(size=columns.CHANNELS).astype(np.float32)
+    return 2 * np.random.RandomState(seed).normal(size=score_columns.CHANNELS).astype(np.float32)
 
 
 def test_a_shape_met_before_surprises_less_each_time_and_another_does_not() -> None:
@@ -207,7 +207,7 @@ def test_shapes_never_near_enough_would_be_caught() -> None:
 
 
 def test_the_shape_not_met_for_longest_makes_room() -> None:
-    seventeen = [shape(seed) for seed in range(columns.SHAPES + 1)]
+    seventeen = [shape(seed) for seed in range(score_columns.SHAPES + 1)]
     assert met([*seventeen, seventeen[0], seventeen[2]], 0.5)[-2:] == [4, 3.7]
 
 
@@ -366,7 +366,7 @@ def test_a_series_is_scored_alike_alone_and_among_others(fast: bool, seed: int) 
 def test_a_state_not_written_back_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """The seeded bug: what a part of the series learned is lost when others had no sample."""
     many = [world(["ordinary", "holes", "jump"], i) for i in range(3)]
-    monkeypatch.setattr(columns.Columns, "put", lambda *given: None)
+    monkeypatch.setattr(score_columns.Columns, "put", lambda *given: None)
     assert together(many, True) != [state_after(series, fast=True)[0] for series in many]
 
 
