@@ -14,6 +14,7 @@ import numpy as np
 
 from benchmarks.series import Floats, Ints, Series
 
+
 @dataclass(frozen=True)
 class Profile:
     """What a hit window earns, and a false detection and a missed window cost."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.server_shapes import CPU, DISK, ERRORS, LATENCY, MEMORY, REQUESTS, Plan, Rng, Values
 from benchmarks.series import Ints
+from benchmarks.server_shapes import CPU, DISK, ERRORS, LATENCY, MEMORY, REQUESTS, Plan, Rng, Values
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

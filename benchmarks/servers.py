@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from benchmarks.series import Ints
 from benchmarks.server_faults import Fault, strike
 from benchmarks.server_shapes import KINDS, Plan, Values, groups, lose, ordinary
-from benchmarks.series import Ints
 
 BEGAN_US = 1_795_392_000_000_000  # a Monday, 00:00 UTC
 

@@ -29,7 +29,7 @@ class EwmaColumns:
 
     def step(self, t_us: Ints, values: Floats) -> tuple[Floats, Floats]:
         """Low and high before these values, which are then learned from."""
-        reach = np.float32(2.5758) * np.sqrt(self.variance)
+        reach: Floats = np.float32(2.5758) * np.sqrt(self.variance)
         low, high = self.mean - reach, self.mean + reach
         off = np.nan_to_num(values.astype(np.float32) - self.mean)
         self.mean += self.weight * off
@@ -89,4 +89,7 @@ def _device(seed: int, metrics: int = 100, seconds: int = 600) -> list[Row]:
         taken.append((time.perf_counter() - began) / metrics * 1e6)
     cost = median(taken)
     name = "judge, 100 metrics at 1 s"
-    return [Row("device", name, "a sample", cost, "us"), Row("device", name, "share of a core", cost * metrics / 1e4, "%")]
+    return [
+        Row("device", name, "a sample", cost, "us"),
+        Row("device", name, "share of a core", cost * metrics / 1e4, "%"),
+    ]

@@ -2,8 +2,8 @@
 
     python -m benchmarks.thresholds --nab FILE --kpi FILE [--json FILE] [--plot FOLDER]
 
-A file is Parquet with the columns series, timestamp, value, label and window (`benchmarks/series.py`). Each method turns
-a series into scores without looking ahead; alarms are crossings of one threshold for all series under one refractory
+A file is Parquet with the columns series, timestamp, value, label and window (`benchmarks/series.py`). Each method
+turns a series into scores without looking ahead; alarms are crossings of one threshold for all series under one refractory
 filter (100 samples). Printed for each method:
 
 - **NAB** (standard, low FP, low FN) by NAB's protocol (`benchmarks/nab_score.py`): at the usual threshold that was
@@ -103,9 +103,7 @@ def scored(method: Detector, series: Sequence[Series], most_s: float) -> list[Fl
     return found
 
 
-def figures(
-    kind: str, method: Detector, series: Sequence[Series], scores: Sequence[Floats], seed: int
-) -> list[Row]:
+def figures(kind: str, method: Detector, series: Sequence[Series], scores: Sequence[Floats], seed: int) -> list[Row]:
     """What one method is worth on one file."""
     rows = nab(kind, method, series, scores, seed) if kind == "nab" else f1(kind, method, series, scores)
     if method.band is not None:

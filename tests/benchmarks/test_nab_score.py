@@ -26,7 +26,7 @@ def score(one: Series, at: list[int], profile: Profile = STANDARD) -> float:
 
 def test_the_sigmoid_is_nabs() -> None:
     # The values of Lavin and Ahmad's formula; NAB's own tests name 0.98661 as the best of a window.
-    assert BEST == pytest.approx(0.98661429815143)
+    assert pytest.approx(0.98661429815143) == BEST
     assert sigmoid(np.array([0.0])) == pytest.approx([0.0])
     assert sigmoid(np.array([1.0])) == pytest.approx([-0.98661429815143])
     assert sigmoid(np.array([3.0001, 50.0, 1e6])).tolist() == [-1.0, -1.0, -1.0]
