@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.detectors import Bander
 from benchmarks.nab_score import PROFILES, alarms, normalised, raw, worth
 from benchmarks.series import Bools, Floats, Series
 
@@ -133,11 +132,10 @@ def _best_f1(pairs: Floats) -> float:
     return float((2 * true / (true + false + positive.sum()))[last].max())
 
 
-def coverage(series: Sequence[Series], band: Bander) -> float:
+def coverage(series: Sequence[Series], bands: Sequence[tuple[Floats, Floats]]) -> float:
     """The percentage of samples in the band, probation, windows and missing values left out."""
     inside = total = 0
-    for one in series:
-        low, high = band(one.t_us, one.values)
+    for one, (low, high) in zip(series, bands, strict=True):
         ordinary = np.isfinite(one.values) & ~one.inside
         ordinary[: one.learn] = False
         inside += int(((one.values >= low) & (one.values <= high) & ordinary).sum())

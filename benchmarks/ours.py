@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -12,6 +11,7 @@ import numpy as np
 from benchmarks.detectors import Detector
 from benchmarks.series import DAY_US, Floats, Ints, Series, probation
 from cloud_hub.thresholds import budget, scores
+from cloud_hub.thresholds.bands import Bands
 from cloud_hub.thresholds.fit import NotEnough, clean, fit
 from shared.thresholds import Limits
 
@@ -23,14 +23,12 @@ USUAL = budget.threshold(BUDGET / 2, 1, 288.0)
 
 def ours() -> list[Detector]:
     """What of ours is here."""
-    found = [
+    return [
         Detector("Tidegate score, DEFAULTS", USUAL, alone, fleet=partial(together, settings=scores.DEFAULTS)),
         Detector("Tidegate score, TUNED", USUAL, alone, fleet=partial(together, settings=scores.TUNED)),
+        Detector("Tidegate band, z", 4.0, lambda t, v: far([Series("alone", t, v)])[0], fleet=far, fleet_band=bands),
         Detector("limits of the daily fit (device)", 1.0, fitted),
     ]
-    if importlib.util.find_spec("cloud_hub.thresholds.bands"):
-        found.append(Detector("Tidegate band, z", 4.0, lambda t, v: band(t, v)[2], lambda t, v: band(t, v)[:2]))
-    return found
 
 
 def columns(series: Sequence[Series]) -> Iterator[tuple[Ints, Floats]]:
@@ -54,15 +52,26 @@ def together(series: Sequence[Series], settings: scores.ScoreSettings) -> list[F
     return [found[n, : len(one.values)] for n, one in enumerate(series)]
 
 
-def band(t_us: Ints, values: Floats) -> tuple[Floats, Floats, Floats]:
-    """(low, high, |z|) of `Bands` at each sample, said before it is learned from."""
-    from cloud_hub.thresholds.bands import Bands, BandSettings
+def judged(series: Sequence[Series]) -> tuple[Floats, Floats, Floats]:
+    """(low, high, |z|) of `Bands` for all series at each sample, [N, T] each, said before it is learned from."""
+    model, found = Bands(len(series)), []
+    for t_us, values in columns(series):
+        one = model.step(t_us, values)
+        found.append((one.low, one.high, np.abs(one.z)))
+    low, high, z = (np.stack([part[n] for part in found], axis=1) for n in range(3))
+    return low, high, z
 
-    model, found = Bands(1, BandSettings()), np.full((3, len(values)), np.nan)
-    for n in range(len(values)):
-        judged = model.step(t_us[n : n + 1], values[n : n + 1])
-        found[:, n] = judged.low[0], judged.high[0], abs(judged.z[0])
-    return found[0], found[1], found[2]
+
+def far(series: Sequence[Series]) -> list[Floats]:
+    """Distance from what the band expects, in its scales."""
+    z = judged(series)[2]
+    return [np.nan_to_num(z[n, : len(one.values)]) for n, one in enumerate(series)]
+
+
+def bands(series: Sequence[Series]) -> list[tuple[Floats, Floats]]:
+    """(low, high) of each series."""
+    low, high, _ = judged(series)
+    return [(low[n, : len(one.values)], high[n, : len(one.values)]) for n, one in enumerate(series)]
 
 
 def fitted(t_us: Ints, values: Floats) -> Floats:

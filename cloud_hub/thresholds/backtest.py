@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy.typing as npt
 
+from cloud_hub.thresholds.bands import Bands
 from cloud_hub.thresholds.batch import Step, history
-from cloud_hub.thresholds.fit import STANDARD, FitSettings, Floats, Ints, NotEnough, clean, fit
+from cloud_hub.thresholds.columns import Floats, Ints
+from cloud_hub.thresholds.fit import STANDARD, BandSettings, NotEnough, clean
 from shared.messages import AlarmKind
 from shared.thresholds import DAY_US, JudgeState, Limits
 
@@ -66,35 +68,46 @@ def rolling(
     train_days: float,
     refit_days: float,
     *,
-    keep_days: float = 28.0,
-    settings: FitSettings = STANDARD,
+    settings: BandSettings = STANDARD,
 ) -> list[Episode]:
-    """Episodes of a band that is fitted on the past alone, as a hub would have pushed it.
+    """Episodes of limits that are learned from the past alone, as a hub would have pushed them; see `pushed`.
 
-    The first fit comes `train_days` after the first point, then one each `refit_days`, on at most `keep_days` of
-    past. The judge's state goes on over a refit, as on the device. Before the first fit nothing is judged, and a
-    refit without enough points keeps the last good band. Raises ValueError unless the days are above 0.
+    The judge's state goes on over a refit, as on the device.
     """
-    if min(train_days, refit_days, keep_days) <= 0:
-        raise ValueError("train_days, refit_days and keep_days must be above 0")
     times, points = clean(t_us, values)
-    if not times.size:
-        return []
-
-    limits: Limits | None = None
     state, steps = JudgeState(), list[Step]()
-    start = int(times[0]) + int(train_days * DAY_US)
-    while start <= times[-1]:
-        end = start + int(refit_days * DAY_US)
-        first, last = (int(times.searchsorted(t)) for t in (start, end))
-        past = slice(times.searchsorted(start - int(keep_days * DAY_US)), first)
-        with suppress(NotEnough):
-            limits = fit(metric, times[past], points[past], now_us=start, settings=settings)
-        if limits is not None:
-            state, found = history(limits, times[first:last], points[first:last], state)
-            steps += [(first + index, transition) for index, transition in found]
-        start = end
+    for limits, some in pushed(metric, times, points, train_days, refit_days, settings=settings):
+        state, found = history(limits, times[some], points[some], state)
+        steps += [(some.start + index, transition) for index, transition in found]
     return _episodes(steps, times, points)
+
+
+def pushed(
+    metric: str, times: Ints, points: Floats, train_days: float, refit_days: float, *, settings: BandSettings = STANDARD
+) -> Iterator[tuple[Limits, slice]]:
+    """Limits as a device would have had them, each with the points (of a series made `clean`) that it judges by them.
+
+    The first come `train_days` after the first point, then new ones each `refit_days`. Before the first nothing is
+    judged, and a refit without enough points keeps the last good ones. Raises ValueError unless the days are above 0.
+    """
+    if min(train_days, refit_days) <= 0:
+        raise ValueError("train_days and refit_days must be above 0")
+    if not times.size:
+        return
+    refit_us, start_us = max(int(refit_days * DAY_US), 1), int(times[0]) + int(train_days * DAY_US)
+    bands, limits = Bands(1, settings), None
+    first = int(times.searchsorted(start_us))
+    bands.learn(times[:first], points[:first, None])
+    while first < times.size:
+        start_us += (int(times[first]) - start_us) // refit_us * refit_us  # of a gap's refits the last one counts
+        with suppress(NotEnough):
+            limits = bands.limits(0, metric, start_us)
+        start_us += refit_us
+        some = slice(first, int(times.searchsorted(start_us)))
+        if limits is not None:
+            yield limits, some
+        bands.learn(times[some], points[some, None])
+        first = some.stop
 
 
 def score(episodes: Sequence[Episode], windows: Sequence[Window], from_us: int) -> Score:

@@ -1,7 +1,7 @@
 """How much what is seen lasts and stands out: evidence from residuals of many like things, calibrated on all of them.
 
 Each of K things has M metrics, each metric some views: means of its residual over half an hour, two hours and half a
-day, upward and downward, and what else the caller watches. A blip is nothing: means are of the median of five residuals.
+day, upward and downward, and what else the caller watches. A blip is nothing: the means are of medians of five.
 
 - **Against its own record**: a view counts in units of the largest that it reached on past days (records fade by 3 %
   a day), but of no less than its own usual residual and the middle record of all K. What comes every night is no news.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from cloud_hub.thresholds.fit import STANDARD, FitSettings, NotEnough, fit
+from cloud_hub.thresholds.fit import STANDARD, BandSettings, NotEnough, fit
 from cloud_hub.thresholds.terms import Terms, widened
 from shared.thresholds import Limits
 
@@ -38,5 +38,5 @@ def learn(history: History, terms: Terms, now_us: int, factor: float = 1.0) -> L
     return widened(replace(found, stale_s=terms.stale_s), factor)
 
 
-def _settings(terms: Terms) -> FitSettings:
+def _settings(terms: Terms) -> BandSettings:
     return replace(STANDARD, outside=(1.0 - terms.coverage) / 2)

@@ -82,5 +82,5 @@ def test_coverage_leaves_out_probation_windows_and_missing_values() -> None:
     values = np.zeros(100)
     values[:15], values[20:30], values[40], values[50:52] = 99.0, 99.0, np.nan, 99.0
     one = Series("a", np.arange(100, dtype=np.int64), values, ((20, 29),))
-    covered = detection.coverage([one], lambda t, v: (np.full(len(v), -1.0), np.full(len(v), 1.0)))
+    covered = detection.coverage([one], [(np.full(100, -1.0), np.full(100, 1.0))])
     assert covered == pytest.approx(100 * 72 / 74)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from cloud_hub.demo import weeks
-from cloud_hub.thresholds import backtest, batch
-from cloud_hub.thresholds.backtest import Episode, Window, compare, replay, rolling, score
+from cloud_hub.thresholds import batch
+from cloud_hub.thresholds.backtest import Episode, Window, compare, pushed, replay, rolling, score
 from cloud_hub.thresholds.fit import NotEnough, fit
 from shared.thresholds import DAY_US, JudgeState, Limits, judge
 
@@ -65,25 +65,22 @@ def test_rolling_never_looks_ahead() -> None:
     assert [e.start_us for e in part] == [t_us[8 * DAYS + 2]]
 
 
-def test_rolling_fits_on_the_past_only_and_begins_after_training(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limits_are_learned_again_each_refit_and_stamped_with_it() -> None:
     t_us, values = noise(9)
-    fits: list[tuple[int, int, int]] = []
-
-    def spy(metric: str, times: np.ndarray, points: np.ndarray, *, now_us: int, settings: object) -> Limits:
-        fits.append((int(times[0]), int(times[-1]), now_us))
-        return fit(metric, times, points, now_us=now_us)
-
-    monkeypatch.setattr(backtest, "fit", spy)
-    rolling("cpu.load", t_us, values, 4, 2, keep_days=5)
-    assert [now for _, _, now in fits] == [4 * DAY_US, 6 * DAY_US, 8 * DAY_US]
-    assert all(last < now and now - first <= 5 * DAY_US for first, last, now in fits)
+    seen = list(pushed("cpu.load", t_us, values, 4, 2))
+    assert [limits.fitted_us for limits, _ in seen] == [4 * DAY_US, 6 * DAY_US, 8 * DAY_US]
+    assert [some for _, some in seen] == [
+        slice(4 * DAYS, 6 * DAYS),
+        slice(6 * DAYS, 8 * DAYS),
+        slice(8 * DAYS, 9 * DAYS),
+    ]
 
 
-def test_rolling_keeps_the_last_good_band_over_a_gap_and_judges_nothing_without_one() -> None:
+def test_rolling_keeps_the_last_good_limits_over_a_gap_and_judges_nothing_without_any() -> None:
     t_us, values = noise(14)
     keep = (t_us < 5 * DAY_US) | (t_us >= 12 * DAY_US)
     values[13 * DAYS : 13 * DAYS + 30] += 40
-    assert len(rolling("cpu.load", t_us[keep], values[keep], 4, 1, keep_days=3)) == 1
+    assert len(rolling("cpu.load", t_us[keep], values[keep], 4, 1)) == 1
     assert rolling("cpu.load", t_us[:150], values[:150], 0.1, 1) == []
     assert rolling("cpu.load", at(), np.array([]), 4, 1) == []
 

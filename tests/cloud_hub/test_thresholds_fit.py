@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cloud_hub.thresholds.fit import FitSettings, NotEnough, clean, fit
+from cloud_hub.thresholds.fit import BandSettings, NotEnough, clean, fit
 from shared.thresholds import DAY_US, Limits
 
-STEP_US = 300_000_000
+S, HOUR = 1_000_000, 3_600_000_000
+STEP_US = 300 * S
 NOW = 1_700_000_000_000_000
 DAYS = DAY_US // STEP_US
 
@@ -22,6 +23,12 @@ def seasonal(days: int, seed: int = 1, noise: float = 2.0) -> tuple[np.ndarray, 
     return t_us, day + np.random.RandomState(seed).normal(0, noise, t_us.size)
 
 
+def mean_width(limits: Limits) -> float:
+    assert limits.low is not None
+    assert limits.high is not None
+    return float(np.mean(np.subtract(limits.highs or (limits.high,), limits.lows or (limits.low,))))
+
+
 def inside(limits: Limits, t_us: np.ndarray, values: np.ndarray) -> float:
     band = [limits.at(t) for t in t_us.tolist()]
     return float(np.mean([low <= v <= high for (low, high), v in zip(band, values, strict=True)]))  # type: ignore[operator]
@@ -29,13 +36,14 @@ def inside(limits: Limits, t_us: np.ndarray, values: np.ndarray) -> float:
 
 BAD: list[tuple[str, Any, Any]] = [
     ("nothing", [], []),
-    ("too few", range(199), range(199)),
-    ("too few that are finite", range(400), [np.nan, 1.0] * 199 + [np.inf, -np.inf]),
-    ("too few different times", [5] * 300, range(300)),
+    ("too few", range(29), range(29)),
+    ("too short for a day", np.arange(999) * S, range(999)),
+    ("too few that are finite", np.arange(58) * HOUR, [np.nan, 1.0] * 14 + [np.inf, -np.inf] * 15),
+    ("too few different times", [5] * 3000, range(3000)),
     ("lengths differ", range(300), range(299)),
     ("two dimensions", np.zeros((20, 20), np.int64), np.zeros((20, 20))),
     ("times are floats", np.arange(300.0), range(300)),
-    ("numbers that overflow", range(300), [1.7e308, -1.7e308] * 150),
+    ("numbers that overflow", np.arange(300) * HOUR, [1.7e308, -1.7e308] * 150),
 ]
 
 
@@ -46,28 +54,28 @@ def test_bad_input_is_refused(t_us: Any, values: Any) -> None:
 
 
 def test_too_few_points_have_a_name_of_their_own() -> None:
-    with pytest.raises(NotEnough, match=r"cpu\.load has 3 usable points; a band needs 200"):
+    with pytest.raises(NotEnough, match=r"cpu\.load has 3 usable points; limits need 1,000, or 30 over a day"):
         fit("cpu.load", np.arange(4), np.array([1.0, 2.0, 3.0, np.nan]), now_us=NOW)
 
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"outside": 0.0}, {"outside": 0.1}, {"tail": 0.5}, {"slots": 0}, {"min_points": 0}, {"on_periods": -1},
-     {"least_width": 0.0}, {"deadband": -1.0}],
+    [{"coverage": 1.0}, {"coverage": np.nan}, {"outside": 0.0}, {"outside": 0.5}, {"return_days": 0.0},
+     {"on_periods": -1}, {"least_width": 0.0}, {"deadband": -1.0}, {"off_periods": np.nan}],
     ids=str,
 )  # fmt: skip
 def test_bad_settings_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"must"):
-        FitSettings(**wrong)
+        BandSettings(**wrong)
 
 
 def test_same_data_same_limits_bit_for_bit_in_any_order() -> None:
-    t_us, values = seasonal(6)
+    t_us, values = seasonal(3)
     values[::50] = np.nan
     t_us[1::97] = t_us[::97][: t_us[1::97].size]
     first = fit("cpu.load", t_us, values, now_us=NOW)
     assert fit("cpu.load", t_us.copy(), values.copy(), now_us=NOW) == first
-    for seed in range(5):
+    for seed in range(2):
         order = np.random.RandomState(seed).permutation(t_us.size)
         assert fit("cpu.load", t_us[order], values[order], now_us=NOW) == first
 
@@ -105,7 +113,8 @@ def test_anomalies_in_the_history_do_not_open_the_band() -> None:
     plain = fit("cpu.load", t_us, values, now_us=NOW)
     values[500:520] = 500.0
     spoilt = fit("cpu.load", t_us, values, now_us=NOW)
-    assert max(spoilt.highs) < max(plain.highs) + 5
+    # 450 beyond for 100 minutes on the second day, when little else is known: eight days later 7% of it are left.
+    assert max(spoilt.highs) < max(plain.highs) + 0.07 * 450
 
 
 def test_noise_without_hours_gets_one_band() -> None:
@@ -118,12 +127,20 @@ def test_noise_without_hours_gets_one_band() -> None:
     assert limits.high < 80
 
 
-@pytest.mark.parametrize("points", [200, 2 * DAYS])
-def test_short_history_gets_one_band(points: int) -> None:
-    t_us, values = seasonal(3)
-    limits = fit("cpu.load", t_us[:points], values[:points], now_us=NOW)
-    assert limits.lows == limits.highs == ()
-    assert inside(limits, t_us[:points], values[:points]) > 0.99
+def test_a_day_is_enough_and_a_short_history_gets_the_wider_limits() -> None:
+    t_us, values = seasonal(12)
+    short = fit("cpu.load", t_us[: DAYS + 1], values[: DAYS + 1], now_us=NOW)
+    assert inside(short, t_us[DAYS:], values[DAYS:]) > 0.99
+    long = fit("cpu.load", t_us, values, now_us=NOW)
+    assert mean_width(long) < mean_width(short) / 2
+
+
+def test_a_long_history_is_thinned_and_keeps_its_own_delays() -> None:
+    t_us = np.arange(3 * 86_400, dtype=np.int64) * S
+    values = np.random.RandomState(2).normal(50, 2, t_us.size)
+    limits = fit("cpu.load", t_us, values, now_us=NOW)
+    assert (limits.on_delay_s, limits.off_delay_s) == (2.0, 5.0)
+    assert inside(limits, t_us[::60], values[::60]) > 0.999
 
 
 @pytest.mark.parametrize("value", [0.0, 1e-9, 5.0, -5.0, 1e6, 1e300])

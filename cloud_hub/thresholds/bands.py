@@ -1,0 +1,195 @@
+"""The band of a metric: what its next value should be, and between which limits it should lie. Online, pure.
+
+The model, for n series side by side as NumPy columns; work and memory a sample are constant. Each series has a level
+and a shape of day and week (`profile`). From these come three bases: level, level and day, level and day and week. To
+each base is added what the values have lately been beyond it, once over half a day, once over the last few samples:
+six forecasts. They are mixed by the fourth power of their mean absolute error over the last hundred samples, so the
+best leads, and a series without weekdays pays nothing for having them tried (combination of forecasts by past error:
+Bates & Granger 1969; discounting as in Stock & Watson 2004). Scale is the mean absolute error, times the hour's own
+share of it.
+
+How wide the band is in scales, the misses say (`edges`): coverage is held by feedback and not by a distribution that
+was assumed. On a short history it is wider, and `sure` tells how much has been seen.
+
+A value far outside is learned from as if it lay twice as far as the edge: an anomaly does not become the norm at once.
+With each further sample outside the reach grows by a fifth, so a level that stays is followed after n samples, where
+1.2**n is about its distance in widths: 13 for ten widths, 38 for a thousand. Meanwhile `sure` falls.
+
+What a device judges by for the coming days is another band, the day-ahead one: bases only, with no sight of the last
+hours, its level moved at midnight UTC alone. It is tracked in the same way beside the other, on what it would have
+missed: so its width knows how far a day ahead can be seen.
+
+What it loses: days are UTC, so a day shape that follows summer time is wrong for a week or so. Holidays are weekdays.
+Two regimes that take turns get a band over both. Values beyond 1e30 from the level count as 1e30.
+Parameters were chosen on 29 series of the Numenta Anomaly Benchmark, 3 of KPI, and are the same for all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cloud_hub.thresholds import edges, profile
+from cloud_hub.thresholds.ahead import limits
+from cloud_hub.thresholds.columns import Columns, Flags, Floats, Ints, Small, Tables, pack, unpack
+from cloud_hub.thresholds.edges import HUGE, MOST, TINY, Band
+from cloud_hub.thresholds.profile import Shape
+from cloud_hub.thresholds.settings import STANDARD, BandSettings
+from shared.thresholds import Limits
+
+ERROR_RATE, AHEAD_RATE = np.float32(1 / 100), np.float32(1 / 1000)
+SLOW_S, SLOW_MOST = np.float32(43_200), np.float32(0.2)
+"""Half a day: what is beyond the shape for longer is the level's."""
+FAST = np.float32(0.3)
+WIDTH = 6.0
+"""Scales to each side at first: 99% of samples of all but the heaviest tails."""
+NORMAL = np.float32(1.25)
+"""Standard deviation of a normal variable by its mean absolute value."""
+KNOWN = 2
+"""Samples before there is a band at all."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judged:
+    """One sample of each series beside what was expected before it was seen. All float64 [n], in the metric's unit.
+
+    NaN where a series had no sample. `low` and `high` are infinite before the third
+    sample, and where values swing by more than 1e29. `z` is the residual in
+    scales (about standard deviations). `sure` is 0..1: how much of the needed history has been seen, lower while
+    values are outside.
+    """
+
+    expected: Floats
+    low: Floats
+    high: Floats
+    z: Floats
+    sure: Floats
+
+
+class Bands:
+    """Bands of `n` series. Series do not know each other: each alone would get the same bits."""
+
+    def __init__(self, n: int, settings: BandSettings = STANDARD) -> None:
+        self.settings = settings
+        self._adopt(Columns.new(n, WIDTH), Tables.new(n))
+
+    def _adopt(self, columns: Columns, tables: Tables) -> None:
+        self.n, self._columns, self._tables = columns.last.size, columns, tables
+        self._all = np.arange(self.n)
+
+    def step(self, t_us: npt.NDArray[Any], values: npt.NDArray[Any]) -> Judged:
+        """Judge one sample of each series by its past, then learn from it.
+
+        `t_us` int64 [n] is UTC microseconds, `values` float [n]; NaN or infinite is no sample of that series. Raises
+        ValueError for other shapes.
+        """
+        times, points = np.asarray(t_us, np.int64), np.asarray(values, np.float64)
+        if times.shape != (self.n,) or points.shape != (self.n,):
+            raise ValueError(f"times {times.shape} and values {points.shape} must both be ({self.n},)")
+        there = np.isfinite(points)
+        with np.errstate(over="ignore", under="ignore"):  # infinite edges are meant: no limit
+            if there.all():
+                return Judged(*_step(self._columns, self._tables, self._all, times, points, self.settings))
+            who, judged = np.flatnonzero(there), np.full((5, self.n), np.nan)
+            if who.size:
+                part = self._columns.take(who)
+                judged[:, who] = _step(part, self._tables, who, times[who], points[who], self.settings)
+                self._columns.put(who, part)
+        return Judged(*judged)
+
+    def learn(self, t_us: npt.NDArray[Any], values: npt.NDArray[Any]) -> None:
+        """Replay history: `values` float [T, n] at `t_us` int64 [T] or [T, n], as T steps."""
+        times, points = np.asarray(t_us, np.int64), np.asarray(values, np.float64)
+        for t, value in zip(
+            times if times.ndim == 2 else np.repeat(times, self.n).reshape(-1, self.n), points, strict=True
+        ):
+            self.step(t, value)
+
+    def limits(self, index: int, metric: str, now_us: int, *, period_s: float | None = None) -> Limits:
+        """What a device shall judge series `index` by in the coming days; see `ahead.limits`."""
+        one = np.array([index])
+        return limits(self._columns.take(one), self._tables, index, metric, now_us, self.settings, period_s)
+
+    def pack(self) -> bytes:
+        """The whole state, settings too. Stepping on after `unpack` gives the same bits as without."""
+        return pack(self._columns, self._tables, self.settings.numbers())
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Bands:
+        """What `pack` made. Raises ValueError for another version or damaged bytes."""
+        columns, tables, numbers = unpack(data)
+        bands = cls(0, BandSettings.of(numbers))
+        bands._adopt(columns, tables)
+        return bands
+
+
+def _step(columns: Columns, tables: Tables, who: Ints, times: Ints, points: Floats, settings: BandSettings) -> Floats:
+    new = columns.seen == 0
+    if new.any():
+        columns.level[new] = points[new]
+    profile.turn(columns, tables, who, times)
+    shape = profile.shape_at(columns, tables, who, times)
+    forecasts = np.concatenate((shape.bases + columns.slow, shape.bases + columns.fast))
+    reach = columns.low, columns.high
+    near = edges.band(columns, forecasts, columns.error, columns.scale, reach, shape.spread)
+    reach = columns.ahead_low, columns.ahead_high
+    ahead = edges.band(columns, shape.bases, columns.ahead_error, columns.ahead_scale, reach, shape.spread)
+    value = np.clip(points - columns.level, -MOST, MOST).astype(np.float32)
+    judged = _judged(columns, near, value)
+    _learn(columns, shape, near, ahead, value, 1 - settings.coverage)
+    return judged
+
+
+def _judged(columns: Columns, near: Band, value: Small) -> Floats:
+    judged, level, known = np.empty((5, value.size)), columns.level, (columns.seen >= KNOWN) & (near.size < HUGE)
+    judged[0] = level + near.expected
+    judged[1] = np.where(known, level + (near.expected - near.down), -np.inf)
+    judged[2] = np.where(known, level + (near.expected + near.up), np.inf)
+    judged[3] = np.where(known, np.clip((value - near.expected) / near.size, -MOST, MOST), 0)
+    judged[4] = edges.progress(columns) / columns.lift
+    return judged
+
+
+def _learn(columns: Columns, shape: Shape, near: Band, ahead: Band, value: Small, outside: float) -> None:
+    once = edges.ONE / (columns.seen + 1)  # the first samples count alike, later ones as the rate says
+    known = columns.seen >= KNOWN
+    below, above = near.beyond(value, known)
+    kept = np.where(known, near.clipped(value, columns.lift), value)
+    edges.raise_lift(columns.lift, below | above)
+    edges.follow(columns, below, above, once, outside)
+    error = _learn_errors(columns, shape, near, kept, np.maximum(once, ERROR_RATE))
+    _learn_ahead(columns, shape, ahead, kept, known, np.maximum(once, AHEAD_RATE))
+    beyond = kept - shape.bases
+    slow = np.maximum(np.minimum(columns.period / SLOW_S, SLOW_MOST), once)
+    columns.slow += slow * (beyond - columns.slow)
+    columns.fast += np.maximum(once, FAST) * (beyond - columns.fast)
+    columns.hour_size += error
+    for count in (columns.slot_count, columns.hour_count, columns.day_count, columns.seen):
+        np.add(count, 1, out=count)
+
+
+def _learn_errors(columns: Columns, shape: Shape, near: Band, kept: Small, rate: Small) -> Small:
+    """Move scale and the forecasts' errors; returns this sample's error, scaled like `scale`."""
+    error: Small = np.abs(kept - near.expected) * NORMAL
+    columns.error += rate * (np.abs(kept - near.forecasts) - columns.error)
+    columns.scale += rate * (error / shape.spread - columns.scale)
+    for decaying in (columns.error, columns.scale):  # denormal numbers would cost a hundred times as much
+        np.maximum(decaying, TINY, out=decaying)
+    return error
+
+
+def _learn_ahead(columns: Columns, shape: Shape, ahead: Band, kept: Small, known: Flags, rate: Small) -> None:
+    below, above = ahead.beyond(kept, known)
+    edges.follow_ahead(columns, ahead, kept, below, above)
+    kept = np.where(known, ahead.clipped(kept), kept)
+    off = kept - ahead.expected
+    columns.ahead_error += rate * (np.abs(kept - shape.bases) - columns.ahead_error)
+    columns.ahead_scale += rate * (np.abs(off) * NORMAL / shape.spread - columns.ahead_scale)
+    for decaying in (columns.ahead_error, columns.ahead_scale):
+        np.maximum(decaying, TINY, out=decaying)
+    columns.slot_sum += kept - shape.bases[1]
+    columns.hour_sum += kept - shape.bases[2]
+    columns.day_sum += off
