@@ -5,7 +5,7 @@
 The fleet (`benchmarks/servers.py`): six metrics of each server every five minutes, some days to learn without faults,
 then weeks that count, with eight kinds of fault, six of each. Every method sees each sample once, as it comes, and
 alarms where its score crosses one threshold, each series under one refractory filter of 200 samples. Alarms of a
-service within two hours of each other are one page, for all methods alike.
+service within two hours of each other are one page, for a shift at most, for all methods alike.
 
 A fault is **found** when an alarm is raised on one of its servers (or, for those that strike a whole service, on the
 service) while it lasts. A page is **real** when one of its alarms is of a fault, or comes within an hour after it on
@@ -154,13 +154,13 @@ def place(fleet: Fleet, series: int) -> Place:
 
 
 def paged(fleet: Fleet, told: Sequence[tuple[int, int]]) -> list[list[tuple[int, Place]]]:
-    """The alarms of each page: what comes of a service within two hours of its last alarm is the same call."""
-    pages: list[list[tuple[int, Place]]] = []
+    """The alarms of each page: within two hours of a service's last alarm, and a shift of its first, it is one call."""
+    period_s, pages = fleet.plan.period_s, list[list[tuple[int, Place]]]()
     latest: dict[int, list[tuple[int, Place]]] = {}
     for step, series in told:
         where = place(fleet, series)
         page = latest.get(where.service)
-        if page is None or (step - page[-1][0]) * fleet.plan.period_s > JOIN_S:
+        if page is None or step - page[-1][0] > JOIN_S / period_s or step - page[0][0] > SHIFT_S / period_s:
             page = latest[where.service] = []
             pages.append(page)
         page.append((step, where))

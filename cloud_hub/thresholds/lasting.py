@@ -6,7 +6,8 @@ day, upward and downward, and what else the caller watches. A blip is nothing: t
 - **Against its own record**: a view counts in units of the largest that it reached on past days (records fade by 3 %
   a day), but of no less than its own usual residual and the middle record of all K. What comes every night is no news.
 - **Calibrated**: the daily peaks of all K in a view make one tail, taken as a power law through its 10 % and its 1 %
-  quantile (after Hill 1975). Evidence e is reached by one metric of one thing on about one day in 10**e. As in SPOT
+  quantile (after Hill 1975). Evidence e is reached in one view on about one day in 10**e of one metric of one thing;
+  over all views, which depend on one another, two to four times as often (measured). As in SPOT
   (Siffer et al. 2017) what is stranger than `strange` is no part of the tail, so a fault does not hide the next one.
 
 Constant work and memory per sample; the same data give the same evidence bit for bit. Pure.

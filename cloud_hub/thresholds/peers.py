@@ -32,6 +32,10 @@ SERVICES_SHARE = 0.15
 """Of the budget. Services are far fewer than servers: with a small share of it each may still speak sooner."""
 
 
+VIEWS = 2
+"""Evidence is calibrated in each view; the eight of a metric depend on one another and count as about so many."""
+
+
 def thresholds(false_a_day: float, servers: int, services: int) -> tuple[float, float]:
     """Evidence at which metrics of servers and of services alarm: together falsely `false_a_day` times a day.
 
@@ -39,7 +43,7 @@ def thresholds(false_a_day: float, servers: int, services: int) -> tuple[float, 
     """
     if not (math.isfinite(false_a_day) and min(false_a_day, servers, services) > 0):
         raise ValueError("false alarms a day, servers and services must be finite and above 0")
-    shares = (servers / (1 - SERVICES_SHARE), services / SERVICES_SHARE)
+    shares = (VIEWS * servers / (1 - SERVICES_SHARE), VIEWS * services / SERVICES_SHARE)
     return max(math.log10(shares[0] / false_a_day), 0.0), max(math.log10(shares[1] / false_a_day), 0.0)
 
 
