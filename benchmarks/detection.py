@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks.nab_score import PROFILES, alarms, normalised, raw, worth
 from benchmarks.series import Bools, Floats, Series
 
-REFRACTORY = 200
+REFRACTORY = 100
 """Samples after an alarm in which a method cannot alarm again. The score's own default; 50 to 200 give
 much the same order of all methods."""
 DELAY = 7

@@ -9,10 +9,9 @@ from functools import partial
 import numpy as np
 
 from benchmarks.detectors import Detector
-from benchmarks.series import DAY_US, Floats, Ints, Series, probation
+from benchmarks.series import DAY_US, Floats, Ints, Series
 from cloud_hub.thresholds import budget, scores
 from cloud_hub.thresholds.bands import Bands
-from cloud_hub.thresholds.fit import NotEnough, clean, fit
 from shared.thresholds import Limits
 
 BUDGET = 0.05
@@ -27,7 +26,7 @@ def ours() -> list[Detector]:
         Detector("Tidegate score, DEFAULTS", USUAL, alone, fleet=partial(together, settings=scores.DEFAULTS)),
         Detector("Tidegate score, TUNED", USUAL, alone, fleet=partial(together, settings=scores.TUNED)),
         Detector("Tidegate band, z", 4.0, lambda t, v: far([Series("alone", t, v)])[0], fleet=far, fleet_band=bands),
-        Detector("limits of the daily fit (device)", 1.0, fitted),
+        Detector("limits pushed daily (device)", 1.0, lambda t, v: pushed([Series("alone", t, v)])[0], fleet=pushed),
     ]
 
 
@@ -74,23 +73,29 @@ def bands(series: Sequence[Series]) -> list[tuple[Floats, Floats]]:
     return [(low[n, : len(one.values)], high[n, : len(one.values)]) for n, one in enumerate(series)]
 
 
-def fitted(t_us: Ints, values: Floats) -> Floats:
-    """What a device judges between two refits: distance from the middle of limits fitted each day, 1 at the limit."""
-    times, points = clean(t_us, values)
-    found, limits = np.zeros(len(values)), None
-    start = int(t_us[min(probation(len(values)), len(t_us) - 1)])
-    while start <= t_us[-1]:
-        past = slice(int(times.searchsorted(start - 28 * DAY_US)), int(times.searchsorted(start)))
-        with suppress(NotEnough):
-            limits = fit("value", times[past], points[past], now_us=start)
-        here = slice(int(t_us.searchsorted(start)), int(t_us.searchsorted(start + DAY_US)))
-        if limits is not None:
-            found[here] = _beyond(limits, t_us[here], values[here])
-        start += DAY_US
+def pushed(series: Sequence[Series]) -> list[Floats]:
+    """What a device judges by: limits made at each midnight, UTC, for the day to come; 1 at the limit, 0 without one.
+
+    The score is the distance from their middle in half-widths. No limits before a series has enough history.
+    """
+    model, found = Bands(len(series)), [np.zeros(len(one.values)) for one in series]
+    standing: list[tuple[int, Limits | None]] = [(0, None)] * len(series)
+    for n, (t_us, values) in enumerate(columns(series)):
+        model.step(t_us, values)
+        for i, one in enumerate(series):
+            last = n == len(one.values) - 1
+            if n < len(one.values) and (last or one.t_us[n] // DAY_US != one.t_us[n + 1] // DAY_US):
+                since, limits = standing[i]
+                day = slice(since, n + 1)
+                if limits is not None:
+                    found[i][day] = _beyond(limits, one.t_us[day], one.values[day])
+                with suppress(ValueError):
+                    limits = model.limits(i, "value", int(one.t_us[n]))
+                standing[i] = (n + 1, limits)
     return found
 
 
 def _beyond(limits: Limits, t_us: Ints, values: Floats) -> Floats:
     pairs = np.array([limits.at(t) for t in t_us.tolist()], dtype=float).reshape(-1, 2)
     middle, reach = pairs.mean(axis=1), (pairs[:, 1] - pairs[:, 0]) / 2
-    return np.asarray(np.abs(values - middle) / reach)
+    return np.nan_to_num(np.abs(values - middle) / reach)

@@ -4,7 +4,7 @@
 
 A file is Parquet with the columns series, timestamp, value, label and window (`benchmarks/series.py`). Each method
 turns a series into scores without looking ahead; alarms are crossings of one threshold for all series under one
-refractory filter (200 samples). Printed for each method:
+refractory filter (100 samples). Printed for each method:
 
 - **NAB** (standard, low FP, low FN) by NAB's protocol (`benchmarks/nab_score.py`): at the usual threshold that was
   fixed beforehand; at the best one (tuned on all); two-fold: each half of the series at the threshold that is best on
