@@ -98,4 +98,4 @@ def pushed(series: Sequence[Series]) -> list[Floats]:
 def _beyond(limits: Limits, t_us: Ints, values: Floats) -> Floats:
     pairs = np.array([limits.at(t) for t in t_us.tolist()], dtype=float).reshape(-1, 2)
     middle, reach = pairs.mean(axis=1), (pairs[:, 1] - pairs[:, 0]) / 2
-    return np.nan_to_num(np.abs(values - middle) / reach)
+    return np.asarray(np.nan_to_num(np.abs(values - middle) / reach))

@@ -1,6 +1,6 @@
 """End to end: a simulated fleet of servers with faults, and how often a person is called.
 
-    python -m benchmarks.pages [--servers 1000] [--weeks 4] [--seed 7] [--json FILE]
+    python -m benchmarks.pages [--servers 1000] [--weeks 4] [--seed 7] [--score] [--json FILE]
 
 The fleet (`benchmarks/servers.py`): six metrics of each server every five minutes, some days to learn without faults,
 then weeks that count, with eight kinds of fault, six of each. Every method sees each sample once, as it comes, and
@@ -232,22 +232,22 @@ def best(fleet: Fleet, crossings: Crossings, least: float) -> Worth:
     return max(allowed, key=lambda one: (len(one.found), -one.pages))
 
 
-def methods(fleet: Fleet) -> dict[str, tuple[Method, float, tuple[float, ...]]]:
+def methods(fleet: Fleet, score: bool) -> dict[str, tuple[Method, float, tuple[float, ...]]]:
     """Each method with the least score that is kept, and its own thresholds."""
     metrics, _, servers = fleet.values.shape
     n = metrics * servers
     usual = budget.threshold(GOAL / 2, n, 86_400 / fleet.plan.period_s)
     static = Static(np.repeat(np.arange(metrics), servers))
-    return {
+    each = {"Tidegate: score of each series": (scores.Scores(n), 2.0, (usual,))} if score else {}
+    return each | {
         "Tidegate: evidence beside peers": (Together(fleet), -1.5, (0.0,)),
-        "Tidegate: score of each series": (scores.Scores(n), 2.0, (usual,)),
         "EWMA band": (Ewma(n), 3.0, (3.0,)),
         "static limits": (static, 80.0, (80.0, 90.0)),
     }
 
 
-def run(plan: Plan) -> list[Row]:
-    """All methods on the fleet of a plan."""
+def run(plan: Plan, score: bool = False) -> list[Row]:
+    """All methods on the fleet of a plan; that of each series' `score` on demand, for it takes longest."""
     fleet = build(plan)
     say(
         f"{plan.servers} servers, {fleet.group.max() + 1} services, {len(fleet.t_us)} steps, {len(fleet.faults)} faults"
@@ -255,7 +255,7 @@ def run(plan: Plan) -> list[Row]:
     dataset, rows = f"{plan.servers} servers", []
     shifts = (len(fleet.t_us) - fleet.judged_from) * plan.period_s / SHIFT_S
     rows.append(Row(dataset, "(the fleet)", "faults", len(fleet.faults) / shifts, "a shift"))
-    for name, (method, least, own) in methods(fleet).items():
+    for name, (method, least, own) in methods(fleet, score).items():
         began = time.perf_counter()
         crossings = watch(method, fleet, least)
         for threshold in own:
@@ -283,11 +283,12 @@ def main() -> None:
     parser.add_argument("--learn-days", type=float, default=7.0, help="before them, without faults")
     parser.add_argument("--faults", type=int, default=6, help="of each of the eight kinds")
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--score", action="store_true", help="the score of each series too, which takes longest")
     parser.add_argument("--json", type=Path, help="write the figures there")
     options = parser.parse_args()
     plan = Plan(servers=options.servers, weeks=options.weeks, learn_days=options.learn_days, each=options.faults,
                 seed=options.seed)  # fmt: skip
-    publish("pages", options.seed, run(plan), options.json)
+    publish("pages", options.seed, run(plan, options.score), options.json)
 
 
 if __name__ == "__main__":
