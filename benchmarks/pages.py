@@ -10,8 +10,9 @@ service within two hours of each other are one page, for a shift at most, for al
 A fault is **found** when an alarm is raised on one of its servers (or, for those that strike a whole service, on the
 service) while it lasts. A page is **real** when one of its alarms is of a fault, or comes within an hour after it on
 its servers; else it is **false**. Each method is shown at its own threshold: ours by arithmetic from a budget of one
-false page a shift, the others' usual one. "Best within two pages" is the threshold of a grid that finds most faults
-with at most two pages a shift: it wants the answers known, so no user could choose it.
+false page a shift, the others' usual one. "Best within two pages" is the lowest
+threshold with at most two pages a shift, or the highest there is: it wants the future known, so no user could choose
+it.
 """
 
 from __future__ import annotations
@@ -221,15 +222,19 @@ def kinds_of(fleet: Fleet, name: str, at: Worth) -> list[Row]:
     ]
 
 
-def best(fleet: Fleet, crossings: Crossings, least: float) -> Worth:
-    """The threshold of a grid that finds most faults with at most GOAL pages a shift; of equals the fewest pages."""
-    shifts = (len(fleet.t_us) - fleet.judged_from) * fleet.plan.period_s / SHIFT_S
-    scores = crossings.score
-    # Far more crossings than pages allowed are hopeless; what is left is tried from the highest down.
-    grid = np.unique(np.quantile(scores, 1 - np.geomspace(1e-6, 1, 60))) if scores.size else np.array([least])
-    tried = [worth(fleet, crossings, float(one)) for one in grid[::-1] if (scores >= one).sum() < 200_000]
-    allowed = [one for one in tried if one.pages <= GOAL * shifts] or tried[:1]
-    return max(allowed, key=lambda one: (len(one.found), -one.pages))
+def best(fleet: Fleet, crossings: Crossings) -> Worth:
+    """The lowest threshold with at most GOAL pages a shift, by bisection of the ranks; the highest where none has."""
+    most = GOAL * (len(fleet.t_us) - fleet.judged_from) * fleet.plan.period_s / SHIFT_S
+    ranked = np.unique(crossings.score)[::-1] if crossings.score.size else np.array([np.inf])
+    kept, low, high = worth(fleet, crossings, float(ranked[0])), 0, len(ranked) - 1
+    while low < high:
+        at = (low + high + 1) // 2 if high - low < 8 else max(low + 1, int(np.sqrt((low + 1) * high)))
+        tried = worth(fleet, crossings, float(ranked[at]))
+        if tried.pages <= most:
+            kept, low = tried, at
+        else:
+            high = at - 1
+    return kept
 
 
 def methods(fleet: Fleet, score: bool) -> dict[str, tuple[Method, float, tuple[float, ...]]]:
@@ -265,7 +270,7 @@ def run(plan: Plan, score: bool = False) -> list[Row]:
             if name.startswith("Tidegate: ev"):
                 rows += kinds_of(fleet, label, at)
             say(f"  {label}: {len(at.found)} found, {at.pages / shifts:.2f} pages a shift, false: {dict(at.false)}")
-        rows += rows_of(fleet, f"{name}, best within two pages", best(fleet, crossings, least))
+        rows += rows_of(fleet, f"{name}, best within two pages", best(fleet, crossings))
         say(f"  {name}: {time.perf_counter() - began:.0f} s")
     return rows
 

@@ -15,9 +15,9 @@ import numpy as np
 
 from benchmarks import detection
 from benchmarks.nab_score import alarms
-from benchmarks.ours import USUAL, bands, together
-from benchmarks.series import Series
-from cloud_hub.thresholds import scores
+from benchmarks.ours import BUDGET, bands, together
+from benchmarks.series import DAY_US, Series
+from cloud_hub.thresholds import budget, scores
 
 SHOWN = "realKnownCause/nyc_taxi.csv"
 BLUE, GREY, RED = "#1f5fa8", "#9aa5b1", "#c0392b"
@@ -47,25 +47,28 @@ def _save(figure: Any, file: Path) -> None:
 def _series(one: Series, file: Path, days: float = 35.0) -> None:
     """The stretch round the second window: values in their band above, the surprise below."""
     (low, high), surprise = bands([one])[0], together([one], scores.DEFAULTS)[0]
+    threshold = budget.threshold(BUDGET / 2, 1, DAY_US / one.period_us)
     judged = surprise.copy()
     judged[: one.learn] = -np.inf
     when = one.t_us.astype("datetime64[us]")
     middle = one.windows[min(1, len(one.windows) - 1)][0] if one.windows else len(when) // 2
-    reach = int(days / 2 * 86_400_000_000 / one.period_us)
+    reach = int(days / 2 * DAY_US / one.period_us)
     cut = slice(max(one.learn, middle - reach), middle + reach)
     figure, (top, bottom) = _figure(2, 3.6)
     top.fill_between(when[cut], low[cut], high[cut], color=BLUE, alpha=0.2, lw=0, label="band, 99 %")
     top.plot(when[cut], one.values[cut], color="black", lw=0.6, label=one.name)
     bottom.plot(when[cut], np.nan_to_num(surprise[cut]), color=BLUE, lw=0.6, label="surprise")
-    bottom.axhline(USUAL, color=GREY, lw=0.8, ls="--", label=f"threshold {USUAL:.2f}")
+    bottom.axhline(threshold, color=GREY, lw=0.8, ls="--", label=f"threshold {threshold:.2f}")
     for axis in (top, bottom):
         for n, (first, last) in enumerate(one.windows):
             if first < cut.stop and last > cut.start:
                 axis.axvspan(when[first], when[last], color=RED, alpha=0.12, lw=0, label=None if n else "labelled")
-        for at in alarms(judged, USUAL, detection.REFRACTORY):
+        for at in alarms(judged, threshold, detection.REFRACTORY):
             if cut.start <= at < cut.stop:
                 axis.axvline(when[at], color=RED, lw=1)
-        axis.legend(loc="upper right", frameon=False)
+        axis.legend(loc="upper left", frameon=True, fontsize=6)
+    dates = import_module("matplotlib.dates")
+    bottom.xaxis.set_major_formatter(dates.ConciseDateFormatter(bottom.xaxis.get_major_locator()))
     _save(figure, file)
 
 
