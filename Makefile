@@ -51,6 +51,8 @@ bench: .venv/.dev ## all benchmarks; one: .venv/bin/python -m benchmarks.twin
 	$(BIN)/python -m benchmarks.bytes
 	$(BIN)/python -m benchmarks.fleet
 	$(BIN)/python -m benchmarks.keeping
+	$(BIN)/python -m benchmarks.thresholds
+	$(BIN)/python -m benchmarks.pages --servers 300 --weeks 2 --faults 2
 
 reference: .venv/.dev ## write openapi.json, asyncapi.yaml and the configurations' schemas anew
 	$(BIN)/python docs/reference/generate.py

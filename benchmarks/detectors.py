@@ -26,7 +26,7 @@ Z99 = 2.5758
 class Detector:
     """A method: `scores(t_us, values) -> float[T]`; `band` gives (low, high) of its 99 % band where it has one.
 
-    `fleet` takes the place of `scores` where a method is made to step over many series at once.
+    `fleet` and `fleet_band` take their place where a method is made to step over many series at once.
     """
 
     name: str
@@ -34,6 +34,7 @@ class Detector:
     scores: Scorer
     band: Bander | None = None
     fleet: Callable[[Sequence[Series]], list[Floats]] | None = None
+    fleet_band: Callable[[Sequence[Series]], list[tuple[Floats, Floats]]] | None = None
 
 
 def on_finite(scores: Scorer) -> Scorer:

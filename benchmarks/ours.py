@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -10,9 +9,9 @@ from functools import partial
 import numpy as np
 
 from benchmarks.detectors import Detector
-from benchmarks.series import DAY_US, Floats, Ints, Series, probation
+from benchmarks.series import DAY_US, Floats, Ints, Series
 from cloud_hub.thresholds import budget, scores
-from cloud_hub.thresholds.fit import NotEnough, clean, fit
+from cloud_hub.thresholds.bands import Bands
 from shared.thresholds import Limits
 
 BUDGET = 0.05
@@ -23,14 +22,12 @@ USUAL = budget.threshold(BUDGET / 2, 1, 288.0)
 
 def ours() -> list[Detector]:
     """What of ours is here."""
-    found = [
+    return [
         Detector("Tidegate score, DEFAULTS", USUAL, alone, fleet=partial(together, settings=scores.DEFAULTS)),
         Detector("Tidegate score, TUNED", USUAL, alone, fleet=partial(together, settings=scores.TUNED)),
-        Detector("limits of the daily fit (device)", 1.0, fitted),
+        Detector("Tidegate band, z", 4.0, lambda t, v: far([Series("alone", t, v)])[0], fleet=far, fleet_band=bands),
+        Detector("limits pushed daily (device)", 1.0, lambda t, v: pushed([Series("alone", t, v)])[0], fleet=pushed),
     ]
-    if importlib.util.find_spec("cloud_hub.thresholds.bands"):
-        found.append(Detector("Tidegate band, z", 4.0, lambda t, v: band(t, v)[2], lambda t, v: band(t, v)[:2]))
-    return found
 
 
 def columns(series: Sequence[Series]) -> Iterator[tuple[Ints, Floats]]:
@@ -54,34 +51,51 @@ def together(series: Sequence[Series], settings: scores.ScoreSettings) -> list[F
     return [found[n, : len(one.values)] for n, one in enumerate(series)]
 
 
-def band(t_us: Ints, values: Floats) -> tuple[Floats, Floats, Floats]:
-    """(low, high, |z|) of `Bands` at each sample, said before it is learned from."""
-    from cloud_hub.thresholds.bands import Bands, BandSettings
+def judged(series: Sequence[Series]) -> tuple[Floats, Floats, Floats]:
+    """(low, high, |z|) of `Bands` for all series at each sample, [N, T] each, said before it is learned from."""
+    model, found = Bands(len(series)), []
+    for t_us, values in columns(series):
+        one = model.step(t_us, values)
+        found.append((one.low, one.high, np.abs(one.z)))
+    low, high, z = (np.stack([part[n] for part in found], axis=1) for n in range(3))
+    return low, high, z
 
-    model, found = Bands(1, BandSettings()), np.full((3, len(values)), np.nan)
-    for n in range(len(values)):
-        judged = model.step(t_us[n : n + 1], values[n : n + 1])
-        found[:, n] = judged.low[0], judged.high[0], abs(judged.z[0])
-    return found[0], found[1], found[2]
+
+def far(series: Sequence[Series]) -> list[Floats]:
+    """Distance from what the band expects, in its scales."""
+    z = judged(series)[2]
+    return [np.nan_to_num(z[n, : len(one.values)]) for n, one in enumerate(series)]
 
 
-def fitted(t_us: Ints, values: Floats) -> Floats:
-    """What a device judges between two refits: distance from the middle of limits fitted each day, 1 at the limit."""
-    times, points = clean(t_us, values)
-    found, limits = np.zeros(len(values)), None
-    start = int(t_us[min(probation(len(values)), len(t_us) - 1)])
-    while start <= t_us[-1]:
-        past = slice(int(times.searchsorted(start - 28 * DAY_US)), int(times.searchsorted(start)))
-        with suppress(NotEnough):
-            limits = fit("value", times[past], points[past], now_us=start)
-        here = slice(int(t_us.searchsorted(start)), int(t_us.searchsorted(start + DAY_US)))
-        if limits is not None:
-            found[here] = _beyond(limits, t_us[here], values[here])
-        start += DAY_US
+def bands(series: Sequence[Series]) -> list[tuple[Floats, Floats]]:
+    """(low, high) of each series."""
+    low, high, _ = judged(series)
+    return [(low[n, : len(one.values)], high[n, : len(one.values)]) for n, one in enumerate(series)]
+
+
+def pushed(series: Sequence[Series]) -> list[Floats]:
+    """What a device judges by: limits made at each midnight, UTC, for the day to come; 1 at the limit, 0 without one.
+
+    The score is the distance from their middle in half-widths. No limits before a series has enough history.
+    """
+    model, found = Bands(len(series)), [np.zeros(len(one.values)) for one in series]
+    standing: list[tuple[int, Limits | None]] = [(0, None)] * len(series)
+    for n, (t_us, values) in enumerate(columns(series)):
+        model.step(t_us, values)
+        for i, one in enumerate(series):
+            last = n == len(one.values) - 1
+            if n < len(one.values) and (last or one.t_us[n] // DAY_US != one.t_us[n + 1] // DAY_US):
+                since, limits = standing[i]
+                day = slice(since, n + 1)
+                if limits is not None:
+                    found[i][day] = _beyond(limits, one.t_us[day], one.values[day])
+                with suppress(ValueError):
+                    limits = model.limits(i, "value", int(one.t_us[n]))
+                standing[i] = (n + 1, limits)
     return found
 
 
 def _beyond(limits: Limits, t_us: Ints, values: Floats) -> Floats:
     pairs = np.array([limits.at(t) for t in t_us.tolist()], dtype=float).reshape(-1, 2)
     middle, reach = pairs.mean(axis=1), (pairs[:, 1] - pairs[:, 0]) / 2
-    return np.asarray(np.abs(values - middle) / reach)
+    return np.asarray(np.nan_to_num(np.abs(values - middle) / reach))

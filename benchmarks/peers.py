@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
-from typing import Any
+from importlib import import_module
 
 import numpy as np
 
@@ -28,9 +28,7 @@ def peers() -> list[Detector]:
 
 def river_gaussian(t_us: Ints, values: Floats) -> Floats:
     """`river.anomaly.GaussianScorer`: distance from the median in the Gaussian of all before."""
-    from river import anomaly
-
-    scorer, found = anomaly.GaussianScorer(grace_period=100), np.zeros(len(values))
+    scorer, found = import_module("river.anomaly").GaussianScorer(grace_period=100), np.zeros(len(values))
     for i, value in enumerate(values.tolist()):
         found[i] = scorer.score_one(None, value)
         scorer.learn_one(None, value)
@@ -38,10 +36,10 @@ def river_gaussian(t_us: Ints, values: Floats) -> Floats:
 
 
 def river_trees(t_us: Ints, values: Floats) -> Floats:
-    """`river.anomaly.HalfSpaceTrees` with its defaults, over the value and its last change, each scaled by min and max."""
-    from river import anomaly, compose, preprocessing
-
-    model: Any = compose.Pipeline(preprocessing.MinMaxScaler(), anomaly.HalfSpaceTrees(seed=7))
+    """`river.anomaly.HalfSpaceTrees` with its defaults, over value and last change, each scaled by min and max."""
+    scaler = import_module("river.preprocessing").MinMaxScaler()
+    trees = import_module("river.anomaly").HalfSpaceTrees(seed=7)
+    model = import_module("river.compose").Pipeline(scaler, trees)
     found, before = np.zeros(len(values)), float(values[0])
     for i, value in enumerate(values.tolist()):
         sample = {"value": value, "change": value - before}
@@ -57,8 +55,7 @@ def mstl(t_us: Ints, values: Floats) -> tuple[Floats, Floats]:
     Day and, where the past holds two, week are its seasons; its smoothers jump over a tenth of a day, as statsmodels
     advises for speed (a hundred times as fast). Deviation is that of the fit's own residuals.
     """
-    from statsforecast.models import MSTL, Naive
-
+    models = import_module("statsforecast.models")
     period_us = max(1, int(np.median(np.diff(t_us)))) if len(t_us) > 1 else 1
     day = max(2, round(DAY_US / period_us))
     jumps = dict.fromkeys(("seasonal_jump", "trend_jump", "low_pass_jump"), max(1, day // 10))
@@ -68,7 +65,7 @@ def mstl(t_us: Ints, values: Floats) -> tuple[Floats, Floats]:
         seasons = [day, 7 * day] if len(past) >= 14 * day else [day]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            fitted = MSTL(season_length=seasons, trend_forecaster=Naive(), stl_kwargs=jumps).fit(past)
+            fitted = models.MSTL(season_length=seasons, trend_forecaster=models.Naive(), stl_kwargs=jumps).fit(past)
             ahead = fitted.predict(min(day, len(values) - start))["mean"]
         expected[start : start + day] = ahead
         deviation[start : start + day] = max(float(np.nanstd(fitted.model_["remainder"])), 1e-6)

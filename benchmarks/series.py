@@ -13,6 +13,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -65,10 +68,6 @@ def probation(samples: int) -> int:
 
 def read(file: Path) -> list[Series]:
     """The series of a file; raises ValueError that names the file and what is wrong with it."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
     try:
         table = pq.read_table(file)
     except (OSError, pa.ArrowInvalid) as wrong:

@@ -171,8 +171,8 @@ def _deploys(plan: Plan, group: Ints, t_us: Ints, dice: Rng) -> _Deploys:
                 cost[at:, server] *= size if shift == 0 else 1
                 slowness[at:, server] *= size if shift == 1 else 1
                 base[at:, server] += 40 * (size - 1) if shift == 2 else 0
-    for server in range(n):
-        restarts[_times(dice, plan, 0.1), server] = True
+    for one in range(n):
+        restarts[_times(dice, plan, 0.1), one] = True
     age = dice.uniform(0, 20 * 24 * hour, n) * np.ones(shape)
     for k in range(1, plan.steps):
         age[k] = np.where(restarts[k], 0, age[k - 1] + 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import time
 from collections.abc import Callable
 from statistics import median
@@ -13,6 +12,7 @@ import numpy as np
 from benchmarks.report import Row
 from benchmarks.series import Floats, Ints
 from cloud_hub.thresholds import scores
+from cloud_hub.thresholds.bands import Bands
 from shared.thresholds import JudgeState, Limits, judge
 
 PERIOD_US = 300_000_000
@@ -29,7 +29,7 @@ class EwmaColumns:
 
     def step(self, t_us: Ints, values: Floats) -> tuple[Floats, Floats]:
         """Low and high before these values, which are then learned from."""
-        reach = np.float32(2.5758) * np.sqrt(self.variance)
+        reach: Floats = np.float32(2.5758) * np.sqrt(self.variance)
         low, high = self.mean - reach, self.mean + reach
         off = np.nan_to_num(values.astype(np.float32) - self.mean)
         self.mean += self.weight * off
@@ -42,13 +42,8 @@ class EwmaColumns:
 
 
 def models(n: int) -> dict[str, Any]:
-    """Everything with `step` and `pack` that is here; the EWMA band first."""
-    found: dict[str, Any] = {"EWMA band": EwmaColumns(n)}
-    if importlib.util.find_spec("cloud_hub.thresholds.bands"):
-        from cloud_hub.thresholds.bands import Bands, BandSettings
-
-        found["Tidegate band"] = Bands(n, BandSettings())
-    return found | {"Tidegate score": scores.Scores(n, scores.DEFAULTS)}
+    """What has `step` and `pack`; the EWMA band first."""
+    return {"EWMA band": EwmaColumns(n), "Tidegate band": Bands(n), "Tidegate score": scores.Scores(n)}
 
 
 def rows(n: int, seed: int, steps: int = 60, warm: int = 20) -> list[Row]:
@@ -89,4 +84,7 @@ def _device(seed: int, metrics: int = 100, seconds: int = 600) -> list[Row]:
         taken.append((time.perf_counter() - began) / metrics * 1e6)
     cost = median(taken)
     name = "judge, 100 metrics at 1 s"
-    return [Row("device", name, "a sample", cost, "us"), Row("device", name, "share of a core", cost * metrics / 1e4, "%")]
+    return [
+        Row("device", name, "a sample", cost, "us"),
+        Row("device", name, "share of a core", cost * metrics / 1e4, "%"),
+    ]

@@ -1,10 +1,10 @@
 """Bands and scores on labelled series: ours beside classic methods and the peers that are installed, in one run.
 
-    python -m benchmarks.thresholds --nab FILE --kpi FILE [--json FILE] [--plot FOLDER]
+    python -m benchmarks.thresholds --nab FILE --kpi FILE [--json FILE] [--plots FOLDER]
 
-A file is Parquet with the columns series, timestamp, value, label and window (`benchmarks/series.py`). Each method turns
-a series into scores without looking ahead; alarms are crossings of one threshold for all series under one refractory
-filter (100 samples). Printed for each method:
+A file is Parquet with the columns series, timestamp, value, label and window (`benchmarks/series.py`). Each method
+turns a series into scores without looking ahead; alarms are crossings of one threshold for all series under one
+refractory filter (100 samples). Printed for each method:
 
 - **NAB** (standard, low FP, low FN) by NAB's protocol (`benchmarks/nab_score.py`): at the usual threshold that was
   fixed beforehand; at the best one (tuned on all); two-fold: each half of the series at the threshold that is best on
@@ -28,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import detection, threshold_speed
+from benchmarks import detection, threshold_plots, threshold_speed
 from benchmarks.detectors import CLASSIC, Detector
 from benchmarks.nab_score import PROFILES
 from benchmarks.ours import ours
@@ -41,12 +41,15 @@ def main() -> None:
     """Command line."""
     options = arguments()
     rows: list[Row] = []
+    outcomes: dict[str, detection.Outcome] = {}
     for kind in ("nab", "kpi"):
         file = getattr(options, kind)
         if file is not None:
-            rows += on_file(kind, file, options)
+            rows += on_file(kind, file, options, outcomes)
     if not options.no_speed:
         rows += threshold_speed.rows(options.speed_series, options.seed)
+    if options.plots is not None and options.nab is not None:
+        threshold_plots.draw(usable(options.nab), outcomes, options.plots)
     publish("thresholds", options.seed, rows, options.json)
 
 
@@ -57,6 +60,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--kpi", type=Path, help="labelled series for F1")
     parser.add_argument("--json", type=Path, help="write the figures there")
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--plots", type=Path, help="draw the method and the curve there, as SVG")
     parser.add_argument("--peer-seconds", type=float, default=240.0, help="what a peer may take for each file")
     parser.add_argument("--speed-series", type=int, default=10_000)
     parser.add_argument("--no-speed", action="store_true", help="leave out the figures of cost")
@@ -68,12 +72,17 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def on_file(kind: str, file: Path, options: argparse.Namespace) -> list[Row]:
-    """All methods on one file; a file that cannot be used ends the program and says why."""
+def usable(file: Path) -> list[Series]:
+    """The series of a file; one that cannot be used ends the program and says why."""
     try:
-        series = read(file)
+        return read(file)
     except ValueError as wrong:
         raise SystemExit(str(wrong)) from None
+
+
+def on_file(kind: str, file: Path, options: argparse.Namespace, outcomes: dict[str, detection.Outcome]) -> list[Row]:
+    """All methods on one file; `outcomes` of the NAB file are kept for the plots."""
+    series = usable(file)
     windows = sum(len(one.judged) for one in series)
     say(f"{file.name}: {len(series)} series, {sum(len(one.values) for one in series)} samples, {windows} windows")
     rows = [Row(kind, "(the file)", "series", len(series), ""), Row(kind, "(the file)", "windows", windows, "")]
@@ -86,7 +95,12 @@ def on_file(kind: str, file: Path, options: argparse.Namespace) -> list[Row]:
             say(f"  {method.name}: cut after {most:.0f} s")
             rows.append(Row(kind, method.name, "cut after", most, "s"))
             continue
-        rows += figures(kind, method, series, scores, options.seed)
+        if kind == "nab":
+            outcomes[method.name] = detection.outcome(series, scores, method.usual)
+            rows += nab(kind, method, outcomes[method.name], options.seed)
+        else:
+            rows += f1(kind, method, series, scores)
+        rows += coverage(kind, method, series)
         say(f"  {method.name}: {time.perf_counter() - began:.1f} s")
     return rows
 
@@ -103,19 +117,24 @@ def scored(method: Detector, series: Sequence[Series], most_s: float) -> list[Fl
     return found
 
 
-def figures(
-    kind: str, method: Detector, series: Sequence[Series], scores: Sequence[Floats], seed: int
-) -> list[Row]:
-    """What one method is worth on one file."""
-    rows = nab(kind, method, series, scores, seed) if kind == "nab" else f1(kind, method, series, scores)
-    if method.band is not None:
-        rows.append(Row(kind, method.name, "coverage of the 99 % band", detection.coverage(series, method.band), "%"))
-    return rows
+def banded(method: Detector, series: Sequence[Series]) -> list[tuple[Floats, Floats]]:
+    """The 99 % band of each series."""
+    if method.fleet_band is not None:
+        return method.fleet_band(series)
+    return [method.band(one.t_us, one.values) for one in series] if method.band is not None else []
 
 
-def nab(kind: str, method: Detector, series: Sequence[Series], scores: Sequence[Floats], seed: int) -> list[Row]:
+def coverage(kind: str, method: Detector, series: Sequence[Series]) -> list[Row]:
+    """How many samples lie in the method's band, where it has one."""
+    if method.band is None and method.fleet_band is None:
+        return []
+    covered = detection.coverage(series, banded(method, series))
+    return [Row(kind, method.name, "coverage of the 99 % band", covered, "%")]
+
+
+def nab(kind: str, method: Detector, found: detection.Outcome, seed: int) -> list[Row]:
     """NAB scores, windows hit and the curve."""
-    found = detection.outcome(series, scores, method.usual)
+    series = found.series
     half, halvings = detection.halves(len(series)), detection.random_halves(len(series), seed)
     row: Callable[[str, float, str], Row] = lambda metric, value, unit: Row(kind, method.name, metric, value, unit)  # noqa: E731
     rows = []

@@ -66,7 +66,7 @@ def test_a_corpus_without_windows_has_false_alarms_but_no_share_of_hits() -> Non
 
 
 def test_two_fold_takes_the_threshold_of_the_other_half() -> None:
-    """Each series is perfect at a threshold of its own scale, and noisy at the other's: transfer must not see its own."""
+    """Each series is perfect at a threshold of its own and noisy at the other's: transfer must not see its own."""
     loud = scores(1000, i500=10.0, **{f"i{n}": 5.0 for n in range(200, 480, 10)})
     quiet = scores(1000, i500=5.0, **{f"i{n}": 2.0 for n in range(200, 480, 10)})
     many = [series("a", 1000, (500, 549)), series("b", 1000, (500, 549))]
@@ -82,5 +82,5 @@ def test_coverage_leaves_out_probation_windows_and_missing_values() -> None:
     values = np.zeros(100)
     values[:15], values[20:30], values[40], values[50:52] = 99.0, 99.0, np.nan, 99.0
     one = Series("a", np.arange(100, dtype=np.int64), values, ((20, 29),))
-    covered = detection.coverage([one], lambda t, v: (np.full(len(v), -1.0), np.full(len(v), 1.0)))
+    covered = detection.coverage([one], [(np.full(100, -1.0), np.full(100, 1.0))])
     assert covered == pytest.approx(100 * 72 / 74)

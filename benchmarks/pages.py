@@ -1,0 +1,300 @@
+"""End to end: a simulated fleet of servers with faults, and how often a person is called.
+
+    python -m benchmarks.pages [--servers 1000] [--weeks 4] [--seed 7] [--score] [--json FILE]
+
+The fleet (`benchmarks/servers.py`): six metrics of each server every five minutes, some days to learn without faults,
+then weeks that count, with eight kinds of fault, six of each. Every method sees each sample once, as it comes, and
+alarms where its score crosses one threshold, each series under one refractory filter of 200 samples. Alarms of a
+service within two hours of each other are one page, for a shift at most, for all methods alike.
+
+A fault is **found** when an alarm is raised on one of its servers (or, for those that strike a whole service, on the
+service) while it lasts. A page is **real** when one of its alarms is of a fault, or comes within an hour after it on
+its servers; else it is **false**. Each method is shown at its own threshold: ours by arithmetic from a budget of one
+false page a shift, the others' usual one. "Best within two pages" is the lowest
+threshold with at most two pages a shift, or the highest there is: it wants the future known, so no user could choose
+it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from benchmarks.report import Row, publish
+from benchmarks.series import Floats, Ints
+from benchmarks.server_faults import Fault
+from benchmarks.server_shapes import CPU, DISK, MEMORY, METRICS, Plan
+from benchmarks.servers import Fleet, build
+from benchmarks.threshold_speed import EwmaColumns
+from cloud_hub.thresholds import budget, scores
+from cloud_hub.thresholds.peers import Peers, Side, thresholds
+
+REFRACTORY = 200
+JOIN_S = 7200
+TOLERANCE_S = 3600
+SHIFT_S = 43_200
+GOAL = 2.0
+"""Pages a shift. Half of them may be false, for faults want pages too."""
+SIDES: tuple[Side, ...] = ("both", "high", "high", "both", "high", "high")
+"""On which side a person wants to hear of cpu, memory, disk, requests, latency, errors: a fast answer is no trouble."""
+
+
+class Method(Protocol):
+    """Scores n series sample by sample; higher is stranger, NaN is no sample."""
+
+    def step(self, t_us: Ints, values: Floats) -> Floats: ...
+
+
+class Static:
+    """Fixed limits on the percentages: the value itself is the score of cpu, memory and disk."""
+
+    def __init__(self, metric: Ints) -> None:
+        self.judged = np.isin(metric, (CPU, MEMORY, DISK))
+
+    def step(self, t_us: Ints, values: Floats) -> Floats:
+        return np.where(self.judged, values, -np.inf)
+
+
+class Ewma:
+    """Distance from the EWMA band's middle in deviations."""
+
+    def __init__(self, n: int) -> None:
+        self.columns = EwmaColumns(n)
+
+    def step(self, t_us: Ints, values: Floats) -> Floats:
+        low, high = self.columns.step(t_us, values)
+        return np.asarray(np.abs(values - (low + high) / 2) / np.maximum((high - low) / 2, 1e-6) * 2.5758)
+
+
+class Together:
+    """Evidence of `Peers`: of all servers' metrics, then of all services', both as parts of their thresholds."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.metrics, _, servers = fleet.values.shape
+        self.peers = Peers(self.metrics, fleet.group, sides=SIDES)
+        pages_a_day = GOAL / 2 * 86_400 / SHIFT_S
+        self.parts = thresholds(pages_a_day, self.metrics * servers, self.metrics * int(fleet.group.max() + 1))
+
+    def step(self, t_us: Ints, values: Floats) -> Floats:
+        servers, services = self.peers.step(int(t_us[0]), values.reshape(self.metrics, -1))
+        return np.concatenate([servers.ravel() - self.parts[0], services.ravel() - self.parts[1]])
+
+
+@dataclass(frozen=True, slots=True)
+class Crossings:
+    """What came near an alarm, in order of time: `score` of `series` at `step`."""
+
+    step: Ints
+    series: Ints
+    score: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Worth:
+    """What a threshold gave; `false` pages by the metric of their first alarm, faults `found` with the delay in s."""
+
+    threshold: float
+    alarms: int
+    pages: int
+    false: Counter[str]
+    found: dict[int, float]
+
+
+def watch(method: Method, fleet: Fleet, least: float) -> Crossings:
+    """Every sample of the fleet through a method, in order of time; kept is what scores `least` or more."""
+    many = fleet.values.shape[0] * fleet.plan.servers
+    parts = []
+    for step, t_us in enumerate(fleet.t_us.tolist()):
+        values = fleet.values[:, step].reshape(many).astype(np.float64)
+        score = method.step(np.full(many, t_us, dtype=np.int64), values)
+        if step >= fleet.judged_from:
+            with np.errstate(invalid="ignore"):
+                here = np.flatnonzero(score >= least)
+            parts.append(np.stack([np.full(here.size, step), here, score[here]]))
+    joined = np.concatenate(parts, axis=1)
+    return Crossings(joined[0].astype(np.int64), joined[1].astype(np.int64), joined[2])
+
+
+def raised(crossings: Crossings, threshold: float) -> list[tuple[int, int]]:
+    """Alarms as (step, series) in order of time, each series under the refractory filter."""
+    keep = crossings.score >= threshold
+    free: dict[int, int] = {}
+    found = []
+    for step, series in zip(crossings.step[keep].tolist(), crossings.series[keep].tolist(), strict=True):
+        if step >= free.get(series, 0):
+            found.append((step, series))
+            free[series] = step + REFRACTORY
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an alarm is: its metric, its service, and the server, or None for the service as a whole."""
+
+    metric: str
+    service: int
+    server: int | None
+
+
+def place(fleet: Fleet, series: int) -> Place:
+    """Series are metric by metric, first those of servers, then those of services."""
+    servers, services = fleet.plan.servers, int(fleet.group.max()) + 1
+    if series < len(METRICS) * servers:
+        server = series % servers
+        return Place(METRICS[series // servers], int(fleet.group[server]), server)
+    rest = series - len(METRICS) * servers
+    return Place(METRICS[rest // services], rest % services, None)
+
+
+def paged(fleet: Fleet, told: Sequence[tuple[int, int]]) -> list[list[tuple[int, Place]]]:
+    """The alarms of each page: within two hours of a service's last alarm, and a shift of its first, it is one call."""
+    period_s, pages = fleet.plan.period_s, list[list[tuple[int, Place]]]()
+    latest: dict[int, list[tuple[int, Place]]] = {}
+    for step, series in told:
+        where = place(fleet, series)
+        page = latest.get(where.service)
+        if page is None or step - page[-1][0] > JOIN_S / period_s or step - page[0][0] > SHIFT_S / period_s:
+            page = latest[where.service] = []
+            pages.append(page)
+        page.append((step, where))
+    return pages
+
+
+def worth(fleet: Fleet, crossings: Crossings, threshold: float) -> Worth:
+    """Alarms, pages and faults found at a threshold."""
+    told = raised(crossings, threshold)
+    pages = paged(fleet, told)
+    found: dict[int, float] = {}
+    false: Counter[str] = Counter()
+    for page in pages:
+        hits = [
+            (n, step) for step, where in page for n, fault in enumerate(fleet.faults) if _of(fleet, fault, step, where)
+        ]
+        for n, step in hits:
+            if step <= fleet.faults[n].end:
+                found.setdefault(n, (step - fleet.faults[n].start) * float(fleet.plan.period_s))
+        if not hits:
+            false[page[0][1].metric] += 1
+    return Worth(threshold, len(told), len(pages), false, found)
+
+
+def _of(fleet: Fleet, fault: Fault, step: int, where: Place) -> bool:
+    """Whether an alarm is of a fault, or of its aftermath."""
+    if not fault.start <= step <= fault.end + TOLERANCE_S // fleet.plan.period_s:
+        return False
+    if where.server is not None:
+        return where.server in fault.servers
+    return len(fault.servers) > 1 and int(fleet.group[fault.servers[0]]) == where.service
+
+
+def rows_of(fleet: Fleet, name: str, at: Worth) -> list[Row]:
+    """The figures of a method at a threshold."""
+    shifts = (len(fleet.t_us) - fleet.judged_from) * fleet.plan.period_s / SHIFT_S
+    weeks = shifts / 14 * fleet.plan.servers
+    dataset = f"{fleet.plan.servers} servers"
+    delays = sorted(at.found.values())
+    found = [
+        Row(dataset, name, "faults found", 100 * len(at.found) / max(len(fleet.faults), 1), "%"),
+        Row(dataset, name, "pages", at.pages / shifts, "a shift"),
+        Row(dataset, name, "false pages", at.false.total() / shifts, "a shift"),
+        Row(dataset, name, "alarms", at.alarms / weeks, "a device-week"),
+        Row(dataset, name, "threshold", at.threshold, ""),
+    ]
+    if delays:
+        found.append(Row(dataset, name, "median delay", delays[len(delays) // 2] / 60, "min"))
+    return found
+
+
+def kinds_of(fleet: Fleet, name: str, at: Worth) -> list[Row]:
+    """Found faults of each kind."""
+    total = Counter(fault.kind for fault in fleet.faults)
+    hit = Counter(fleet.faults[n].kind for n in at.found)
+    return [
+        Row(f"{fleet.plan.servers} servers", name, f"found: {kind}", hit[kind], f"of {total[kind]}") for kind in total
+    ]
+
+
+def best(fleet: Fleet, crossings: Crossings) -> Worth:
+    """The lowest threshold with at most GOAL pages a shift, by bisection of the ranks; the highest where none has."""
+    most = GOAL * (len(fleet.t_us) - fleet.judged_from) * fleet.plan.period_s / SHIFT_S
+    ranked = np.unique(crossings.score)[::-1] if crossings.score.size else np.array([np.inf])
+    kept, low, high = worth(fleet, crossings, float(ranked[0])), 0, len(ranked) - 1
+    while low < high:
+        at = (low + high + 1) // 2 if high - low < 8 else max(low + 1, int(np.sqrt((low + 1) * high)))
+        tried = worth(fleet, crossings, float(ranked[at]))
+        if tried.pages <= most:
+            kept, low = tried, at
+        else:
+            high = at - 1
+    return kept
+
+
+def methods(fleet: Fleet, score: bool) -> dict[str, tuple[Method, float, tuple[float, ...]]]:
+    """Each method with the least score that is kept, and its own thresholds."""
+    metrics, _, servers = fleet.values.shape
+    n = metrics * servers
+    usual = budget.threshold(GOAL / 2, n, 86_400 / fleet.plan.period_s)
+    static = Static(np.repeat(np.arange(metrics), servers))
+    each = {"Tidegate: score of each series": (scores.Scores(n), 2.0, (usual,))} if score else {}
+    return each | {
+        "Tidegate: evidence beside peers": (Together(fleet), -1.5, (0.0,)),
+        "EWMA band": (Ewma(n), 3.0, (3.0,)),
+        "static limits": (static, 80.0, (80.0, 90.0)),
+    }
+
+
+def run(plan: Plan, score: bool = False) -> list[Row]:
+    """All methods on the fleet of a plan; that of each series' `score` on demand, for it takes longest."""
+    fleet = build(plan)
+    say(
+        f"{plan.servers} servers, {fleet.group.max() + 1} services, {len(fleet.t_us)} steps, {len(fleet.faults)} faults"
+    )
+    dataset, rows = f"{plan.servers} servers", []
+    shifts = (len(fleet.t_us) - fleet.judged_from) * plan.period_s / SHIFT_S
+    rows.append(Row(dataset, "(the fleet)", "faults", len(fleet.faults) / shifts, "a shift"))
+    for name, (method, least, own) in methods(fleet, score).items():
+        began = time.perf_counter()
+        crossings = watch(method, fleet, least)
+        for threshold in own:
+            at = worth(fleet, crossings, threshold)
+            label = f"{name} {threshold:g}" if name == "static limits" else name
+            rows += rows_of(fleet, label, at)
+            if name.startswith("Tidegate: ev"):
+                rows += kinds_of(fleet, label, at)
+            say(f"  {label}: {len(at.found)} found, {at.pages / shifts:.2f} pages a shift, false: {dict(at.false)}")
+        rows += rows_of(fleet, f"{name}, best within two pages", best(fleet, crossings))
+        say(f"  {name}: {time.perf_counter() - began:.0f} s")
+    return rows
+
+
+def say(text: str) -> None:
+    """A line of progress."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--servers", type=int, default=1000)
+    parser.add_argument("--weeks", type=float, default=4.0, help="that count")
+    parser.add_argument("--learn-days", type=float, default=7.0, help="before them, without faults")
+    parser.add_argument("--faults", type=int, default=6, help="of each of the eight kinds")
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--score", action="store_true", help="the score of each series too, which takes longest")
+    parser.add_argument("--json", type=Path, help="write the figures there")
+    options = parser.parse_args()
+    plan = Plan(servers=options.servers, weeks=options.weeks, learn_days=options.learn_days, each=options.faults,
+                seed=options.seed)  # fmt: skip
+    publish("pages", options.seed, run(plan, options.score), options.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""Which of many servers differs from its peers, lastingly: evidence for calling a person.
+
+The surprise of one series (`scores`) is about one sample. In a fleet of six thousand series something rare happens
+every minute, and nobody should be called for it. What a person wants to hear of lasts, and shows on one server while
+the others of its service go on, or on a whole service at once. So each value is taken in units of its series' own long
+mean, and
+
+- **a server** is seen beside the median of its service: daily and weekly course, bursts and lasting changes of the
+  load, which all its servers share, are gone from the difference;
+- **a service**, as that median, is seen beside its usual value at this hour of working days or weekends.
+
+Besides the lasting means of these residuals (`lasting`) two things of a server's metric are watched that a mean does
+not see: how long the very same value has been repeated (a stuck sensor), and how much it jumps from sample to sample.
+Pure: no clock, no I/O. Constant work and memory per sample.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from cloud_hub.thresholds.lasting import DAY_US, STANDARD, Doubles, Flags, Lasting, PeerSettings
+
+Longs = npt.NDArray[np.int64]
+Side = Literal["high", "low", "both"]
+HOUR_US = DAY_US // 24
+SERVICES_SHARE = 0.15
+"""Of the budget. Services are far fewer than servers: with a small share of it each may still speak sooner."""
+
+
+VIEWS = 2
+"""Evidence is calibrated in each view; the eight of a metric depend on one another and count as about so many."""
+
+
+def thresholds(false_a_day: float, servers: int, services: int) -> tuple[float, float]:
+    """Evidence at which metrics of servers and of services alarm: together falsely `false_a_day` times a day.
+
+    `servers` and `services` count series, so metrics times things. Raises ValueError for numbers not above 0.
+    """
+    if not (math.isfinite(false_a_day) and min(false_a_day, servers, services) > 0):
+        raise ValueError("false alarms a day, servers and services must be finite and above 0")
+    shares = (VIEWS * servers / (1 - SERVICES_SHARE), VIEWS * services / SERVICES_SHARE)
+    return max(math.log10(shares[0] / false_a_day), 0.0), max(math.log10(shares[1] / false_a_day), 0.0)
+
+
+class Peers:
+    """M metrics of N servers; `service[N]` counts from 0, `sides[M]` say what is of concern ("both" if left out)."""
+
+    def __init__(
+        self, metrics: int, service: npt.NDArray[Any], settings: PeerSettings = STANDARD, sides: Sequence[Side] = ()
+    ) -> None:
+        self.settings = settings
+        self._service = np.asarray(service, dtype=np.int64)
+        n, services = len(self._service), int(self._service.max()) + 1
+        self._members = _members(self._service, services)
+        self._level, self._offset, self._seen, self._run = (np.zeros((metrics, n)) for _ in range(4))
+        self._before, self._jump, self._unrest = (np.zeros((metrics, n)) for _ in range(3))
+        self._last = np.full((metrics, n), np.nan)
+        self._usual = np.full((2, 24, metrics, services), np.nan)
+        means = _concern(metrics, len(settings.hours), sides)
+        both = np.concatenate([means, np.ones((2, metrics, 1), dtype=bool)])
+        # A value repeated for less than the shortest mean is nothing, whatever the record.
+        self._servers = Lasting(metrics, n, settings, both, (settings.hours[0] * 3600 / settings.period_s, 1e-9))
+        self._services = Lasting(metrics, services, settings, means)
+
+    def step(self, t_us: int, values: npt.NDArray[Any]) -> tuple[Doubles, Doubles]:
+        """(evidence[M, N] of servers, evidence[M, S] of services) after `values[M, N]` at one time.
+
+        NaN and infinite is no sample. Evidence e: on about one day in 10**e of one metric of one server.
+        """
+        given = np.asarray(values, dtype=np.float64)
+        here = np.isfinite(given)
+        x = np.where(here, given, 0.0)
+        gain = np.where(here, self.settings.gain(self._seen), 0.0)
+        self._level += gain * (np.abs(x) - self._level)
+        relative = np.where(here, x / np.maximum(self._level, 1e-9), np.nan)
+        middle = _medians(relative, self._members)
+        residual = np.where(here, relative - middle[:, self._service], 0.0)
+        self._offset += gain * (residual - self._offset)
+        self._watch(x, residual, here, gain)
+        self._seen += here
+        extra = np.stack([self._run, self._unrest])
+        servers = self._servers.step(t_us, np.where(here, residual - self._offset, 0.0), here, extra)
+        known = np.isfinite(middle)
+        services = self._services.step(t_us, self._unusual(t_us, middle, known), known, np.empty((0, *middle.shape)))
+        return servers, services
+
+    def _watch(self, x: Doubles, residual: Doubles, here: Flags, gain: Doubles) -> None:
+        """How long the same value, and the mean of two hours of jumps, each at most ten times the usual one."""
+        self._run = np.where(here, np.where(x == self._last, self._run + 1, 0.0), self._run)
+        self._last = np.where(here, x, self._last)
+        jump = np.abs(residual - self._before)
+        jump = np.where(here & (self._seen > 50), np.minimum(jump, 10 * self._jump), jump)
+        self._jump += gain * (jump - self._jump)
+        self._unrest += np.where(here, (jump - self._unrest) * self.settings.period_s / 7200, 0.0)
+        self._before = np.where(here, residual, self._before)
+
+    def _unusual(self, t_us: int, middle: Doubles, known: Flags) -> Doubles:
+        """Distance from the usual value of this hour; where that is not known yet, from the other kind of day's."""
+        weekend, hour = int((t_us // DAY_US + 3) % 7 >= 5), t_us % DAY_US // HOUR_US  # 1970 began on a Thursday
+        own, other = self._usual[weekend, hour], self._usual[1 - weekend, hour]
+        expected = np.where(np.isfinite(own), own, np.where(np.isfinite(other), other, middle))
+        share = self.settings.period_s / 3600 / 3  # a mean over about three visits of the hour
+        learned = np.where(np.isfinite(own), own + share * (middle - own), middle)
+        self._usual[weekend, hour] = np.where(known, learned, own)
+        return np.where(known, middle - expected, 0.0)
+
+
+def _concern(metrics: int, hours: int, sides: Sequence[Side]) -> Flags:
+    """Which means count, [2 * hours, metrics, 1]: upward, then downward."""
+    told = list(sides) or ["both"] * metrics
+    if len(told) != metrics:
+        raise ValueError(f"{len(told)} sides for {metrics} metrics")
+    up, down = ([side in ("both", name) for side in told] for name in ("high", "low"))
+    return np.array([up] * hours + [down] * hours, dtype=bool)[..., None]
+
+
+def _members(service: Longs, count: int) -> Longs:
+    """Servers of each service, [S, widest]; -1 where there are no more."""
+    sizes = np.bincount(service, minlength=count)
+    found = np.full((count, int(sizes.max())), -1)
+    for name in range(count):
+        found[name, : sizes[name]] = np.flatnonzero(service == name)
+    return found
+
+
+def _medians(values: Doubles, members: Longs) -> Doubles:
+    """Median [M, S] of the finite values of each service (the lower of two); NaN where there is none."""
+    grouped = np.where(members >= 0, values[:, members], np.nan)
+    grouped.sort(axis=2)  # NaN to the end
+    middle = np.maximum((np.isfinite(grouped).sum(axis=2) - 1) // 2, 0)
+    return np.asarray(np.take_along_axis(grouped, middle[..., None], axis=2)[..., 0])
