@@ -4,7 +4,7 @@ The model, for n series side by side as NumPy columns; work and memory a sample 
 and a shape of day and week (`profile`). From these come three bases: level, level and day, level and day and week. To
 each base is added what the values have lately been beyond it, once over half a day, once over the last few samples:
 six forecasts. They are mixed by the fourth power of their mean absolute error over the last hundred samples, so the
-best leads, and a series without weekdays pays nothing for having them tried (combination of forecasts by past error:
+best leads, and a series without weekdays pays little for having them tried (combination of forecasts by past error:
 Bates & Granger 1969; discounting as in Stock & Watson 2004). Scale is the mean absolute error, times the hour's own
 share of it.
 
