@@ -24,7 +24,7 @@ from cloud_hub.configurator import Configurator
 from cloud_hub.db import Database
 from cloud_hub.roles import Scope
 from cloud_hub.tables import Configuration, Device, Job, TwinChange, TwinRow
-from cloud_hub.twins import columns
+from cloud_hub.twin_rows import columns
 from shared import twin
 from shared.codec import encode
 

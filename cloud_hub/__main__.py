@@ -5,7 +5,23 @@ from __future__ import annotations
 import argparse
 import sys
 
-from cloud_hub.cli import audit, backtest, backup, broker, ca, command, local, notify, remote, trying, twin
+from cloud_hub.cli import (
+    alarm,
+    audit,
+    backtest,
+    backup,
+    broker,
+    ca,
+    command,
+    learning,
+    limits,
+    local,
+    notify,
+    remote,
+    telemetry,
+    trying,
+    twin,
+)
 from shared import VERSION
 from shared.errors import EXIT_CONFIG, ConfigError, TidegateError
 
@@ -18,7 +34,9 @@ EXAMPLES = """examples:
   tidegate-hub token create --name anna --role operator --scope acme/site-a --life 30d
   tidegate-hub ca claim press-3                         a one-time claim with which a device enrols
   tidegate-hub twin set press-3 settings.period_s=2     change desired state, over the REST of a running hub
+  tidegate-hub alarm list --life unacknowledged         what waits for somebody, over the REST of a running hub
   tidegate-hub command send press-3 diagnose processes  ask a device, over the REST of a running hub
+  tidegate-hub learning put all --target "*" --metrics cpu.load    learn limits, push them, take bad ones back
   tidegate-hub backtest --prometheus http://10.0.0.5:9090   what our alarms would have been, no hub needed
 """
 
@@ -30,7 +48,9 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"tidegate {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for group in (local, ca, broker, backup, twin, command, audit, backtest, notify, trying):
+    for group in (
+        local, ca, broker, backup, twin, command, telemetry, alarm, learning, limits, audit, backtest, notify, trying,
+    ):  # fmt: skip
         group.add(commands)
     return parser
 

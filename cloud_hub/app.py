@@ -10,25 +10,30 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from cloud_hub import aws_key, diagnosis, jobs, lockout
+from cloud_hub import aws_key, diagnosis, incidents, jobs, lockout
 from cloud_hub.actions import desk as actions
+from cloud_hub.alarms import desk as alarm_desk
+from cloud_hub.alarms import suppression
 from cloud_hub.api import (
+    alarms,
     audit,
     aws,
     commands,
     configurations,
     devices,
     est,
-    incidents,
     learnings,
     models,
     notifications,
     problems,
+    prometheus,
     query,
     tags,
+    telemetry,
     tokens,
     twins,
 )
+from cloud_hub.api import incidents as incident_routes
 from cloud_hub.api import jobs as job_routes
 from cloud_hub.api.bells import Bells
 from cloud_hub.api.hub import Hub
@@ -53,12 +58,15 @@ from cloud_hub.retention import Sweep
 from cloud_hub.rollups.roller import Roller
 from cloud_hub.settings import Settings
 from cloud_hub.thresholds import refit, rollout
+from cloud_hub.thresholds.watch import Watch
 from cloud_hub.twins import Outgoing
 from shared import VERSION, plugins
 from shared.errors import ConfigError, ModelError
 
 log = logging.getLogger(__name__)
 
+WATCH_S = 10.0
+"""Between two looks at new telemetry of the series that are watched."""
 ROLLUPS_S = 60.0
 """Between two looks for hours that are over and must be rolled up."""
 RETENTION_S = 600.0
@@ -82,12 +90,15 @@ class HubApp:
         self._configurator = Configurator(
             self.db, self.publish, settings.twins.max_bytes, settings.configurations.period_s
         )
+        self._watcher = Watch(self.db, incidents.alarm_changed)
         self._loops = {
             "experts": Loop("experts", lambda: self.publish(experts.step()), 1.0),
             "desk": Loop("desk", lambda: self._desk(engine), 1.0),
             "actions": Loop("actions", self._actions, 0.5, linger_s=0.05),
+            "alarms": Loop("alarms", self._alarms, 1.0, linger_s=0.05),
             "rollouts": Loop("rollouts", self._rollouts, 1.0, linger_s=0.05),
             "refit": Loop("refit", self._refit, 5.0),
+            "watch": Loop("watch", self._watch, WATCH_S),
             "jobs": Loop("jobs", self._jobs, 1.0),
             "configurations": Loop("configurations", self._configurations, 1.0, linger_s=0.05),
         }
@@ -155,6 +166,17 @@ class HubApp:
             messages = actions.step(session, now_us(), self.settings.actions)
         self.publish(messages)
 
+    def _alarms(self) -> None:
+        """What time has changed: alarms that are suppressed no more come back, and somebody is called."""
+        with self.db.read() as session:
+            if not suppression.changes(session, now_us()):
+                return
+        with self.db.write() as session:
+            rows = incidents.resume(session, now_us())
+            words = [alarm_desk.word(row, now_us(), who="hub") for row in rows]
+        self.publish(words)
+        self.ring("desk")
+
     def _rollouts(self) -> None:
         with self.db.read() as session:
             if not rollout.due(session):
@@ -162,11 +184,20 @@ class HubApp:
         with self.db.write() as session:
             messages = rollout.step(session, now_us(), self.settings.twins.max_bytes)
         self.publish(messages)
+        if messages:  # some devices at a time, so that others get the database in between
+            self.ring("rollouts")
 
     def _refit(self) -> None:
         if refit.step(self.db, now_us()):  # one page at a time, so that others get the database in between
             self._loops["refit"].ring()
             self.ring("rollouts")
+
+    def _watch(self) -> None:
+        more, changed = self._watcher.step(now_us())
+        if more:  # one group at a time, as above
+            self._loops["watch"].ring()
+        if changed:
+            self.ring("desk")
 
     def _jobs(self) -> None:
         done = jobs.step(self.db, now_us(), self.settings.twins.max_bytes)
@@ -214,12 +245,13 @@ def web(lifespan: Any = None) -> FastAPI:
     app = FastAPI(title="Tidegate hub", version=VERSION, lifespan=lifespan, docs_url=None, redoc_url=None)
     problems.install(app)
     rooms = (
-        devices, commands, tags, query, twins, incidents, notifications, models, learnings, job_routes, configurations,
-        tokens, audit,
+        devices, commands, tags, telemetry, query, twins, alarms, incident_routes, notifications, models, learnings,
+        job_routes, configurations, tokens, audit,
     )  # fmt: skip
     for router in (*(room.router for room in rooms), configurations.owners_router):
         app.include_router(router)
     app.include_router(est.router)
+    app.include_router(prometheus.router)
     aws.install(app)
 
     @app.get("/healthz", tags=["health"])

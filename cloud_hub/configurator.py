@@ -23,7 +23,8 @@ from cloud_hub.configuration_rules import Layer, Settled
 from cloud_hub.db import Database
 from cloud_hub.owners import CONFIGURATION
 from cloud_hub.tables import Configuration, ConfigurationDevice
-from cloud_hub.twin_batch import Batch, Key, Stored
+from cloud_hub.twin_batch import Batch
+from cloud_hub.twin_rows import Key, Stored
 from cloud_hub.twins import Outgoing
 from shared import twin
 from shared.merge import leaves

@@ -41,7 +41,7 @@ def evidence(session: Session, incident: Incident) -> Evidence:
         alarms=[
             AlarmFact(
                 metric=a.metric, kind=a.kind, priority=a.priority, value=a.value, limit=a.limit,  # type: ignore[arg-type]
-                state=a.state, t_us=a.raised_us,  # type: ignore[arg-type]
+                state=a.state, t_us=a.raised_us, about=a.about,  # type: ignore[arg-type]
             )
             for a in alarms
         ],

@@ -47,6 +47,15 @@ def register(session: Session, device_id: str, now_us: int, *, who: str, trace: 
     return True
 
 
+def registered(session: Session, device_id: str, path: str, now_us: int, *, who: str, trace: str = "") -> None:
+    """Tell of a device that came into being by what was sent about it, and stands at `path`."""
+    row = session.get(Device, device_id)
+    if row is not None and path:
+        row.assigned_path = path
+        session.add(row)
+    audit.add(session, now_us, who, "device.registered", device_id, device=device_id, trace=trace, path=path)
+
+
 def remove(session: Session, device_id: str, now_us: int, *, who: str, trace: str = "") -> None:
     """Forget a device. Its telemetry, its audit rows and the marks of what was delivered stay."""
     session.delete(device(session, device_id))

@@ -5,15 +5,22 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from sqlalchemy import func, or_
 from sqlmodel import Session, col, select
 
 from cloud_hub import audit, scopes
+from cloud_hub.alarms import desk, floods, suppression
+from cloud_hub.alarms.floods import Opened
 from cloud_hub.clock import new_id, new_trace
 from cloud_hub.errors import HubError
-from cloud_hub.tables import Action, AlarmRow, Incident
+from cloud_hub.tables import Action, AlarmRow, Device, Incident
 from shared.ids import trace_id
 from shared.messages import Alarm
 
+NEARBY = 20
+"""Of earlier incidents so many are looked at: in a flood the newest of them has the page."""
+_INCIDENTS: Any = Incident.__table__  # type: ignore[attr-defined]
+_DEVICES: Any = Device.__table__  # type: ignore[attr-defined]
 UNDER_WAY = ("proposed", "approved", "executing", "executed")
 
 
@@ -23,7 +30,10 @@ def subject_of(metric: str) -> str:
 
 
 def alarm_changed(session: Session, device: str, alarm: Alarm, now_us: int, trace: str) -> None:
-    """Take an alarm raised or cleared by a device: keep it, and open or settle its incident."""
+    """Take an alarm raised or cleared by a device: keep it, and open or settle its incident.
+
+    One that is suppressed is kept as any other, but nobody is called: it belongs to no incident.
+    """
     row = session.get(AlarmRow, alarm.id)
     if row is not None and row.device != device:  # an id is its device's own: no other clears it
         return
@@ -36,34 +46,85 @@ def alarm_changed(session: Session, device: str, alarm: Alarm, now_us: int, trac
         return
     if row is not None:
         return
-    incident = _open_for(session, device, alarm, now_us, trace or new_trace())
-    session.add(
-        AlarmRow(
-            id=alarm.id, device=device, metric=alarm.metric, kind=alarm.kind, priority=alarm.priority, state="raised",
-            value=alarm.value, limit=alarm.limit, raised_us=alarm.t_us, received_us=now_us, incident=incident.id,
-            trace_id=trace_id(trace),
-        )
+    # Late news count as of then, too: what a maintenance window covered calls nobody when it arrives after it.
+    how = suppression.covering(session, device, alarm.metric, [min(alarm.t_us, now_us), now_us])
+    row = AlarmRow(
+        id=alarm.id, device=device, metric=alarm.metric, kind=alarm.kind, priority=alarm.priority, state="raised",
+        value=alarm.value, limit=alarm.limit, raised_us=alarm.t_us, received_us=now_us, about=alarm.about,
+        trace_id=trace_id(trace), suppressed=how or "",
     )  # fmt: skip
+    session.add(row)
+    if how is None:
+        row.incident = _open_for(session, device, alarm.metric, now_us, trace or new_trace()).id
     audit.add(session, now_us, device, "alarm.raised", alarm.metric, device=device, trace=trace, value=alarm.value,
-              limit=alarm.limit, incident=incident.id)  # fmt: skip
+              limit=alarm.limit, incident=row.incident, suppressed=row.suppressed)  # fmt: skip
 
 
-def _open_for(session: Session, device: str, alarm: Alarm, now_us: int, trace: str) -> Incident:
-    subject = subject_of(alarm.metric)
+def resume(session: Session, now_us: int) -> list[AlarmRow]:
+    """Carry out what time has changed: alarms that stand and are suppressed no more are called for, others no more.
+
+    Returns the alarms that changed.
+    """
+    changed = suppression.changes(session, now_us)
+    for row, how in changed:
+        row.suppressed = how
+        if not how and not row.incident:
+            row.incident = _open_for(session, row.device, row.metric, now_us, new_trace()).id
+        session.add(row)
+        audit.add(session, now_us, "hub", "alarm.suppressed" if how else "alarm.resumed", row.metric,
+                  device=row.device, alarm=row.id, how=how, incident=row.incident)  # fmt: skip
+    return [row for row, _ in changed]
+
+
+def _open_for(session: Session, device: str, metric: str, now_us: int, trace: str) -> Incident:
+    subject = subject_of(metric)
     query = select(Incident).where(Incident.device == device, Incident.subject == subject, Incident.state != "resolved")
     found = session.exec(query).first()
     if found is not None:
         return found
     incident = Incident(id=new_id(), device=device, subject=subject, opened_us=now_us, traceparent=trace)
+    incident.page = _page(session, device, now_us) or incident.id
     session.add(incident)
     audit.add(session, now_us, "hub", "incident.opened", incident.id, device=device, trace=trace, about=subject)
     return incident
 
 
+def _page(session: Session, device: str, now_us: int) -> str | None:
+    """The page of an earlier incident that an incident of this device, opened now, belongs to."""
+    session.flush()
+    path = session.exec(select(Device.assigned_path).where(Device.id == device)).first() or ""
+    site, grouping = floods.site_of(path), floods.STANDARD
+    alarms = _recent(session, site, now_us - int(grouping.flood_s * 1e6), grouping.flood_alarms + 1)
+    mine, first = _INCIDENTS.c, _INCIDENTS.alias()
+    nearby = or_(mine.device == device, _of_site(site))
+    columns = [mine.page, mine.device, _DEVICES.c.assigned_path, mine.opened_us, first.c.opened_us]
+    query: Any = select(*columns).join(first, first.c.id == mine.page)
+    query = query.join(_DEVICES, _DEVICES.c.id == mine.device, isouter=True)
+    query = query.where(nearby, mine.opened_us >= now_us - int(grouping.page_s * 1e6))
+    newest = query.order_by(mine.opened_us.desc(), mine.id.desc()).limit(NEARBY)
+    opened = (
+        Opened(page=page, device=one, site=floods.site_of(path or ""), t_us=t_us, page_us=page_us)
+        for page, one, path, t_us, page_us in session.connection().execute(newest)
+    )
+    return floods.page_of(device, site, now_us, opened, alarms, grouping)
+
+
+def _recent(session: Session, site: str, since_us: int, enough: int) -> int:
+    """Alarms of a site since a time, as far as somebody could be called for them; at most `enough`."""
+    query = select(AlarmRow.id).join(Device, col(Device.id) == AlarmRow.device, isouter=True)
+    query = query.where(col(AlarmRow.received_us) > since_us, AlarmRow.suppressed == "", _of_site(site))
+    return len(session.exec(query.order_by(col(AlarmRow.received_us).desc()).limit(enough)).all())
+
+
+def _of_site(site: str) -> Any:
+    """The condition on devices: theirs is this site (`floods.site_of`)."""
+    return scopes.inside([site]) if "/" in site else func.coalesce(col(Device.assigned_path), "") == site
+
+
 def settle(session: Session, incident_id: str, now_us: int) -> None:
     """Resolve the incident when all its alarms are cleared and no action is under way."""
     session.flush()
-    incident = session.get(Incident, incident_id)
+    incident = session.get(Incident, incident_id) if incident_id else None
     if incident is None or incident.state == "resolved":
         return
     if any(alarm.state == "raised" for alarm in alarms(session, incident_id)):
@@ -76,8 +137,11 @@ def settle(session: Session, incident_id: str, now_us: int) -> None:
 
 
 def acknowledge(session: Session, incident_id: str, now_us: int, who: str) -> Incident:
-    """A person has seen it."""
+    """A person has seen it, and with it its alarms."""
     incident = get(session, incident_id)
+    for alarm in alarms(session, incident_id):
+        if alarm.acked_us is None:
+            desk.acknowledge(session, alarm, now_us, who=who, trace=incident.traceparent)
     if incident.state == "open":
         incident.state = "acknowledged"
         audit.add(session, now_us, who, "incident.acknowledged", incident.id, device=incident.device,

@@ -16,6 +16,7 @@ from cloud_hub import commands, tags, twin_batch
 from cloud_hub.errors import HubError
 from cloud_hub.owners import JOB
 from cloud_hub.tables import Device, Job
+from cloud_hub.twin_rows import Key, Stored
 from cloud_hub.twins import Outgoing
 from shared import twin
 from shared.codec import encode
@@ -193,7 +194,7 @@ def foresee(session: Session, job: Job, devices: Sequence[str], now_us: int, max
 
 
 def _foresee_twin(
-    job: Job, device: str, stored: dict[twin_batch.Key, twin_batch.Stored], batch: twin_batch.Batch
+    job: Job, device: str, stored: dict[Key, Stored], batch: twin_batch.Batch
 ) -> Foreseen:  # fmt: skip
     document, owners = stored.get((device, job.document), (twin.Document(), {}))
     state, reason, _ = batch.desire(device, job.document, job.content, _request(job), JOB + job.id)

@@ -167,21 +167,27 @@ def _samples(session: Session, *, device: str, metric: str, before_us: int) -> i
 
 
 def _minutes(session: Session, *, device: str, metric: str, before_us: int) -> int:
-    """Rows of minutes, each of an hour."""
-    deleted = _bite(session, Rollup, 60, device, metric, before_us // HOUR_US * HOUR_US)
+    """Rows of minutes, each of an hour; and sketches of hours, which are as large, of whole days as `_hours` does."""
+    hour_us = before_us // HOUR_US * HOUR_US
+    deleted = _bite(session, Rollup, 60, device, metric, hour_us)
     if deleted:
-        _keeps(session, device, metric, "minute_us", before_us // HOUR_US * HOUR_US)
-    return deleted
+        _keeps(session, device, metric, "minute_us", hour_us)
+    return deleted + _days_of(session, SketchRow, "sketch_us", device, metric, before_us)
 
 
 def _hours(session: Session, *, device: str, metric: str, before_us: int) -> int:
-    """Hours of whole days whose samples went and whose day is made; with their sketches."""
+    """Rows of hours, each of a day, and what sketches of them there still are."""
+    deleted = _days_of(session, SketchRow, "sketch_us", device, metric, before_us)
+    return deleted + _days_of(session, Rollup, "hour_us", device, metric, before_us)
+
+
+def _days_of(session: Session, kind: Any, column: str, device: str, metric: str, before_us: int) -> int:
+    """Hours of whole days, of those whose samples went and whose day is made: the day cannot be made of them again."""
     kept = session.get(KeptFrom, (device, metric))
     before_us = _rolled(session, device, min(before_us, kept.raw_us if kept else 0)) // DAY_US * DAY_US
-    deleted = _bite(session, Rollup, 3600, device, metric, before_us)
-    deleted += _bite(session, SketchRow, 3600, device, metric, before_us)
+    deleted = _bite(session, kind, 3600, device, metric, before_us)
     if deleted:
-        _keeps(session, device, metric, "hour_us", before_us)
+        _keeps(session, device, metric, column, before_us)
     return deleted
 
 

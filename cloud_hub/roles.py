@@ -15,8 +15,11 @@ MAY: dict[str, frozenset[str]] = {
     "operator": frozenset({"read", "operate"}),
     "auditor": frozenset({"read", "audit"}),
     "admin": frozenset({"read", "administer"}),
+    "writer": frozenset({"write"}),
 }
-"""What each role may do; the table is exhaustive and tested. `admin` is the security administrator."""
+"""What each role may do; the table is exhaustive and tested. `admin` is the security administrator, `writer` a program
+that sends telemetry and sees nothing.
+"""
 
 Scope = tuple[str, ...] | None
 """Asset paths below which devices are seen; None is the whole hub, and () is nothing at all."""

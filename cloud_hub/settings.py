@@ -163,7 +163,7 @@ class Oidc(_Table):
 
 
 class Retention(_Table):
-    """Days that rows are kept; 0: for ever. Samples, then their minutes, then their hours; days are kept for ever."""
+    """Days that rows are kept; 0: for ever. Rollups of days are kept for ever."""
 
     telemetry_days: float = Field(default=7.0, ge=0)
     minutes_days: float = Field(default=30.0, ge=0)
@@ -172,6 +172,12 @@ class Retention(_Table):
     escalations_days: float = Field(default=0.0, ge=0)
     history_days: float = Field(default=0.0, ge=0)
     jobs_days: float = Field(default=0.0, ge=0)
+
+
+class Prometheus(_Table):
+    """Remote write: at most `max_series` series are given a device and a metric here."""
+
+    max_series: int = Field(default=100_000, ge=1)
 
 
 class Settings(BaseSettings):
@@ -195,6 +201,7 @@ class Settings(BaseSettings):
     ca: Ca = Ca()
     oidc: Oidc | None = None
     retention: Retention = Retention()
+    prometheus: Prometheus = Prometheus()
     notify: dict[str, AnyChannel] = {}
 
     @property

@@ -123,6 +123,7 @@ class AlarmRow(SQLModel, table=True):
     __tablename__ = "alarms"
     __table_args__ = (
         Index("alarms_by_device", "device", "raised_us"), Index("alarms_by_time", "received_us"),
+        Index("alarms_suppressed", "suppressed", "state"),
     )  # fmt: skip
     id: str = Field(primary_key=True)
     device: str
@@ -346,6 +347,7 @@ class Incident(SQLModel, table=True):
     """
 
     __tablename__ = "incidents"
+    __table_args__ = (Index("incidents_by_time", "opened_us"),)
     id: str = Field(primary_key=True)
     device: str = Field(index=True)
     subject: str
@@ -501,6 +503,23 @@ class CertificateRow(SQLModel, table=True):
     revoked_us: int | None = _big(default=None)
 
 
+class PrometheusSeries(SQLModel, table=True):
+    """A series that came by remote write, and the device and metric that it was given.
+
+    `digest` is of sender and labels; `host` is where it comes from, by its labels.
+    """
+
+    __tablename__ = "prometheus_series"
+    __table_args__ = (UniqueConstraint("device", "metric"), Index("prometheus_series_by_host", "sender", "host"))
+    digest: str = Field(primary_key=True)
+    sender: str
+    host: str
+    device: str
+    metric: str
+    labels: dict[str, Any] = _object()
+    first_us: int = _big()
+
+
 class RollupDue(SQLModel, table=True):
     """An hour of a device whose samples changed since its rollups were made; `changes` counts how often."""
 
@@ -514,11 +533,11 @@ class RollupDue(SQLModel, table=True):
 class Rollup(SQLModel, table=True):
     """Count, lowest, highest and mean of each bucket of `step_s` seconds, packed (rollups/buckets.py).
 
-    A row holds the minutes of an hour, the hours of a day, or one day, from `t_us` on.
+    A row holds the minutes of an hour, the hours of a day, or one day, from `t_us` on. With a rowid: without one
+    SQLite gives each row of more than 1,000 bytes a page of its own.
     """
 
     __tablename__ = "rollups"
-    __table_args__ = {"sqlite_with_rowid": False}
     step_s: int = Field(primary_key=True)
     device: str = Field(primary_key=True)
     metric: str = Field(primary_key=True)
@@ -530,7 +549,6 @@ class SketchRow(SQLModel, table=True):
     """The distribution of one hour or day of a series (rollups/sketches.py)."""
 
     __tablename__ = "sketches"
-    __table_args__ = {"sqlite_with_rowid": False}
     step_s: int = Field(primary_key=True)
     device: str = Field(primary_key=True)
     metric: str = Field(primary_key=True)
@@ -539,7 +557,10 @@ class SketchRow(SQLModel, table=True):
 
 
 class KeptFrom(SQLModel, table=True):
-    """From when on all samples, minutes and hours of a series are kept: what is older went, and came into the next."""
+    """From when on all samples, minutes, hours and sketches of hours of a series are kept.
+
+    What is older went, and came into the next coarser.
+    """
 
     __tablename__ = "kept_from"
     __table_args__ = {"sqlite_with_rowid": False}
@@ -548,6 +569,7 @@ class KeptFrom(SQLModel, table=True):
     raw_us: int = _big(default=0)
     minute_us: int = _big(default=0)
     hour_us: int = _big(default=0)
+    sketch_us: int = _big(default=0)
 
 
 class Notification(SQLModel, table=True):
@@ -639,16 +661,17 @@ class LearnedSeries(SQLModel, table=True):
 class LearnedState(SQLModel, table=True):
     """The live model of a group of a learning's series: packed, with the version of its form.
 
-    `series` are [device, metric, up to which time it was judged, id of the alarm that stands].
+    `series` are what is remembered of each beside the model; `per_day` is how many samples they bring together.
+    Nothing before `live_us` raises an alarm: it is only learned from.
     """
 
     __tablename__ = "learned_states"
     learning: str = Field(primary_key=True)
     number: int = Field(primary_key=True)
-    form: str
     series: list[Any] = _list()
     state: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
-    t_us: int = _big()
+    per_day: float = 0.0
+    live_us: int = _big()
 
 
 class Trouble(SQLModel, table=True):

@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Any, Protocol
 
-from sqlalchemy import func, insert
+from sqlalchemy import func, insert, text
 from sqlmodel import Session, col, select
 
 from cloud_hub.tables import EventRow, TelemetrySample
 from shared.ids import trace_id
-from shared.messages import Event, Sample
+from shared.messages import Event
+
+PAGE = 50_000
+"""Samples in memory at a time, however fast a device sends."""
+
+
+def _paged(columns: str, condition: str = "") -> tuple[Any, Any]:
+    """(a page, the key of its last row); the key is asked for only where a page is full."""
+    span = (
+        "FROM telemetry WHERE device = :device AND metric = :metric AND t_us < :end AND (t_us, source, seq) > "
+        f"(:t_us, :source, :seq) {condition} ORDER BY t_us, source, seq"
+    )
+    return text(f"SELECT {columns} {span} LIMIT :page"), text(
+        f"SELECT t_us, source, seq {span} LIMIT 1 OFFSET :page - 1"
+    )
+
+
+_SAMPLES = _paged("t_us, value, text, quality")
+_NUMBERS = _paged("t_us, value", "AND value IS NOT NULL AND quality <> 'bad'")
 
 SampleRow = tuple[str, str, int, int, int, float | None, str | None, str]
 """A row of the table: device, metric, t_us, source, seq, value, text, quality."""
@@ -22,28 +41,54 @@ _DUE = (
     "INSERT INTO rollup_due (device, t_us, changes) VALUES (?, ?, 1) "
     "ON CONFLICT (device, t_us) DO UPDATE SET changes = rollup_due.changes + 1"
 )
+TOGETHER = 100
+"""Rows of one statement; a database allows some ten thousand parameters."""
+
 _INSERT = "INSERT INTO telemetry (device, metric, t_us, source, seq, value, text, quality) VALUES "
 
 
-def sample_rows(device: str, source: int, numbered: Iterable[tuple[int, Sample]]) -> list[SampleRow]:
+class Read(Protocol):
+    """A sample, of whatever class it was read into."""
+
+    @property
+    def metric(self) -> str: ...
+    @property
+    def t_us(self) -> int: ...
+    @property
+    def value(self) -> float | str | None: ...
+    @property
+    def quality(self) -> str: ...
+
+
+def sample_rows(device: str, source: int, numbered: Iterable[tuple[int, Read]]) -> list[SampleRow]:
     """Samples under their delivery identity, as rows."""
-    rows: list[SampleRow] = []
-    for seq, one in numbered:
-        value, text = (None, one.value) if isinstance(one.value, str) else (one.value, None)
-        rows.append((device, one.metric, one.t_us, source, seq, value, text, one.quality))
-    return rows
+    return [
+        (device, one.metric, one.t_us, source, seq, None, value, one.quality)
+        if isinstance(value := one.value, str)
+        else (device, one.metric, one.t_us, source, seq, value, None, one.quality)
+        for seq, one in numbered
+    ]
 
 
-def store_samples(session: Session, rows: Sequence[SampleRow]) -> None:
-    """Write rows, however many, by one statement of the driver: a dict for each row costs more than SQLite does.
+def store_samples(session: Session, rows: Iterable[SampleRow]) -> None:
+    """Write rows, however many, in the order of their key, many in a statement of the driver: one by one costs a fifth
+    more, and a dict for each row more than SQLite does.
 
     The hours that they fall into are due to be rolled up, in the same transaction: none can be forgotten.
     """
-    if rows:
-        connection = session.connection()
-        mark = "%s" if connection.dialect.name == "postgresql" else "?"
-        connection.exec_driver_sql(f"{_INSERT}({', '.join([mark] * 8)})", list(rows))
-        mark_due(session, hours_of(rows))
+    ordered = sorted(rows)
+    if not ordered:
+        return
+    connection = session.connection()
+    mark = "%s" if connection.dialect.name == "postgresql" else "?"
+    row = f"({', '.join([mark] * 8)})"
+    whole = len(ordered) // TOGETHER * TOGETHER
+    for start in range(0, whole, TOGETHER):
+        values = tuple(chain.from_iterable(ordered[start : start + TOGETHER]))
+        connection.exec_driver_sql(_INSERT + ", ".join([row] * TOGETHER), values)
+    if rest := ordered[whole:]:
+        connection.exec_driver_sql(_INSERT + row, rest)
+    mark_due(session, hours_of(ordered))
 
 
 def mark_due(session: Session, hours: Sequence[tuple[str, int]]) -> None:
@@ -85,6 +130,23 @@ def series(
         query = query.where(col(TelemetrySample.t_us) < end_us)
     key = (TelemetrySample.t_us, TelemetrySample.source, TelemetrySample.seq)
     return list(session.exec(query.order_by(*(col(one).desc() for one in key)).limit(limit)))[::-1]
+
+
+def pages(
+    session: Session, device: str, metric: str, start_us: int, end_us: int, *, numbers: bool = False
+) -> Iterator[Sequence[Any]]:
+    """Samples of one metric of start_us..end_us in order of time, `PAGE` at a time: (t_us, value, text, quality).
+
+    With `numbers` (t_us, value) alone, of those that are numbers and not of quality bad.
+    """
+    connection = session.connection()
+    page, last = _NUMBERS if numbers else _SAMPLES
+    asked = {"device": device, "metric": metric, "end": end_us, "page": PAGE, "t_us": start_us, "source": -1, "seq": -1}
+    while rows := connection.execute(page, asked).all():
+        yield rows
+        if len(rows) < PAGE:
+            return
+        asked |= connection.execute(last, asked).mappings().one()
 
 
 def counted(session: Session, source: int) -> tuple[int, int, int]:

@@ -13,7 +13,8 @@ from sqlmodel import Session
 
 from cloud_hub.owners import owned
 from cloud_hub.tables import TwinChange, TwinRow
-from cloud_hub.twins import FORGET, Outgoing, columns, outgoing, outlived, snapshot
+from cloud_hub.twin_rows import FORGET, Key, Stored, columns, outlived, snapshot, stored
+from cloud_hub.twins import Outgoing, outgoing
 from shared import twin
 from shared.ids import trace_id
 
@@ -21,9 +22,6 @@ _TWINS: Any = TwinRow.__table__  # type: ignore[attr-defined]
 _CHANGES: Any = TwinChange.__table__  # type: ignore[attr-defined]
 _UPDATE = update(_TWINS).where(_TWINS.c.device == bindparam("b_device"), _TWINS.c.name == bindparam("b_name"))
 _INSERT, _INSERT_CHANGE = insert(_TWINS), insert(_CHANGES)
-
-Key = tuple[str, str]
-Stored = tuple[twin.Document, twin.State]
 
 
 def read(
@@ -35,14 +33,7 @@ def read(
         query = query.where(_TWINS.c.name.in_(names))
     if lock:
         query = query.with_for_update()
-    return {
-        (row.device, row.name): (
-            twin.Document(version=row.version, deleted=row.deleted, state=row.state, metadata=row.marks,
-                          timestamp=row.timestamp),
-            row.owners,
-        )
-        for row in session.connection().execute(query)
-    }  # fmt: skip
+    return {(row.device, row.name): stored(row) for row in session.connection().execute(query)}
 
 
 class Batch:

@@ -9,23 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import bindparam, delete, insert, update
+from sqlalchemy import bindparam, insert, update
 from sqlmodel import Session, col, select
 
 from cloud_hub import audit, locks
 from cloud_hub.errors import HubError
 from cloud_hub.owners import owned
-from cloud_hub.tables import AppliedRow, TwinChange, TwinRow
+from cloud_hub.tables import AppliedRow, TwinRow
+from cloud_hub.twin_rows import TwinRows
 from shared import topics, twin
 from shared.codec import encode
 from shared.ids import SHADOW_NAME, trace_id
 from shared.messages import Applied
-
-SNAPSHOT_EVERY = 50
-"""History keeps each change as sent, and every so many versions the whole document to begin from."""
-
-KEPT_VERSIONS = 20 * SNAPSHOT_EVERY
-"""Versions of one document that stay in its history; a multiple of the above, so that the oldest is whole."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,20 +36,9 @@ class Outgoing:
 
 def load(session: Session, device: str, name: str) -> twin.Document:
     """The stored document, or an empty one that has never existed."""
-    return _load(session, device, name)[0]
+    return TwinRows(session).get(device, name)[0]
 
 
-_TWINS: Any = TwinRow.__table__  # type: ignore[attr-defined]
-_CHANGES: Any = TwinChange.__table__  # type: ignore[attr-defined]
-_KEY = (_TWINS.c.device == bindparam("b_device"), _TWINS.c.name == bindparam("b_name"))
-# The row by row path of every message: Core statements, made once (the ORM's cost three times as much).
-_SELECT = select(_TWINS).where(*_KEY)
-_INSERT, _UPDATE = insert(_TWINS), update(_TWINS).where(*_KEY)
-_INSERT_CHANGE = insert(_CHANGES)
-FORGET = delete(_CHANGES).where(
-    _CHANGES.c.device == bindparam("b_device"), _CHANGES.c.name == bindparam("b_name"),
-    _CHANGES.c.version < bindparam("b_oldest"),
-)  # fmt: skip
 _WORDS: Any = AppliedRow.__table__  # type: ignore[attr-defined]
 _ITS = (_WORDS.c.device == bindparam("b_device"), _WORDS.c.shadow == bindparam("b_shadow"),
         _WORDS.c.path == bindparam("b_path"))  # fmt: skip
@@ -62,29 +46,19 @@ _SELECT_WORD = select(_WORDS.c.version).where(*_ITS)
 _INSERT_WORD, _UPDATE_WORD = insert(_WORDS), update(_WORDS).where(*_ITS)
 
 
-def _load(session: Session, device: str, name: str) -> tuple[twin.Document, twin.State]:
-    found = session.connection().execute(_SELECT, {"b_device": device, "b_name": name}).one_or_none()
-    if found is None:
-        return twin.Document(), {}
-    document = twin.Document(
-        version=found.version, deleted=found.deleted, state=found.state, metadata=found.marks,
-        timestamp=found.timestamp,
-    )  # fmt: skip
-    return document, found.owners
-
-
 def request(
     session: Session, device: str, name: str, verb: str, payload: bytes, now_us: int, *,
-    who: str, max_bytes: int, trace: str = "",
+    who: str, max_bytes: int, trace: str = "", rows: TwinRows | None = None,
 ) -> list[twin.Reply]:  # fmt: skip
     """Carry out a get, update or delete as received on MQTT or REST; returns the replies to publish.
 
-    `who` made the change; history and the owners of desired state name it.
+    `who` made the change; history and the owners of desired state name it. With `rows` it is written when those are.
     """
     now_s = now_us // 1_000_000
     if name and not SHADOW_NAME.match(name):
         return [twin.rejected(verb, 400, f"Invalid shadow name: '{name[:80]}'", payload, now_s)]
-    old, owners = _load(session, device, name)
+    kept = rows or TwinRows(session)
+    old, owners = kept.get(device, name)
     if verb == "get":
         return twin.get(old, name or device, payload, now_s)
     if verb == "update":
@@ -101,38 +75,10 @@ def request(
             _audited(session, device, name, verb, new.version, now_us, who, trace)
         change = {"device": device, "name": name, "version": new.version, "t_us": now_us, "who": who,
                   "trace_id": trace_id(trace), "verb": verb, "patch": patch}  # fmt: skip
-        _store(session, old, new, owners, change)
+        kept.put(old, new, owners, change)
+        if rows is None:
+            kept.save()
     return replies
-
-
-def columns(new: twin.Document, owners: twin.State) -> dict[str, Any]:
-    """A document as its row holds it, without the key."""
-    return {"version": new.version, "deleted": new.deleted, "state": new.state, "marks": new.metadata,
-            "owners": owners, "timestamp": new.timestamp}  # fmt: skip
-
-
-def snapshot(old: twin.Document, new: twin.Document) -> twin.State | None:
-    """The whole state where history must keep it: at a beginning, and every so many versions."""
-    return new.state if old.deleted or new.version % SNAPSHOT_EVERY == 0 else None
-
-
-def outlived(device: str, name: str, new: twin.Document) -> dict[str, Any] | None:
-    """What `FORGET` is to be given now and then, so that history does not grow for ever."""
-    if new.version % SNAPSHOT_EVERY:
-        return None
-    return {"b_device": device, "b_name": name, "b_oldest": new.version - KEPT_VERSIONS}
-
-
-def _store(session: Session, old: twin.Document, new: twin.Document, owners: twin.State, change: twin.State) -> None:
-    values = columns(new, owners)
-    connection = session.connection()
-    if old.version == 0:
-        connection.execute(_INSERT, {"device": change["device"], "name": change["name"]} | values)
-    else:
-        connection.execute(_UPDATE, {"b_device": change["device"], "b_name": change["name"]} | values)
-    connection.execute(_INSERT_CHANGE, change | {"state": snapshot(old, new)})
-    if old_versions := outlived(change["device"], change["name"], new):
-        connection.execute(FORGET, old_versions)
 
 
 def _audited(

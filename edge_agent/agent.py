@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from edge_agent import clock, health, processes
+from edge_agent.clockwatch import ClockWatch
 from edge_agent.commandlink import STEP_S, CommandLink
 from edge_agent.commands import Commands, Verb
 from edge_agent.config import Config, Settings
@@ -35,7 +36,7 @@ from edge_agent.twinlink import TwinLink
 from shared import PROTOCOL, VERSION
 from shared.codec import decode, from_plain, plain
 from shared.errors import ConfigError
-from shared.messages import Birth, EscalationAnswer, Event, Level
+from shared.messages import AlarmLife, Birth, EscalationAnswer, Event, Level
 from shared.mqtt import Inbound
 from shared.profile import DeviceProfile
 from shared.thresholds import JudgeState
@@ -53,6 +54,7 @@ class Agent:
         self.loop = Loop()
         self._disk = Disk(folder)
         self._told: dict[str, str] = {}
+        self._clock = ClockWatch(health.clock_quality())
         self._keep = Keep(folder / "kept.sqlite", self._disk)
         self._boot: int = self._keep.get("boot", 0) + 1
         self._keep.put("boot", self._boot)
@@ -108,6 +110,7 @@ class Agent:
         self._intake.expire()
         self._uplink.tick()
         self._twin.tick()
+        self._look_at_clock()
         self._look_after_disk()
         self._look_after_limits()
 
@@ -118,6 +121,19 @@ class Agent:
         if stale != self._stale:
             self._stale = stale
             self._twin.report("thresholds", {"stale": stale})
+
+    def _look_at_clock(self) -> None:
+        """A clock that was moved is an event; its quality is in the twin."""
+        told = self._clock.look(clock.now_us(), clock.boottime_s(), health.clock_quality())
+        if told is None:
+            return
+        if told.jump_s:
+            fields: dict[str, str | float] = {"jump_s": round(told.jump_s, 3), "quality": told.quality}
+            log.warning("clock.jumped", extra={"fields": fields})
+            text = f"the clock was moved by {told.jump_s:+.0f} s"
+            event = Event(t_us=clock.now_us(), source="clock", text=text, level="warning", fields=fields)
+            self._intake.take([event])
+        self._report_device()
 
     def _look_after_disk(self) -> None:
         """Take the reserve back when there is room, and tell what became of the stores: log, event and twin."""
@@ -200,6 +216,9 @@ class Agent:
             answer = decode(EscalationAnswer, inbound.payload, inbound.topic)
             for model in self._models:
                 model.answered(answer)
+        elif rest == "alarms/life":  # for who reads the log on site
+            word = decode(AlarmLife, inbound.payload, inbound.topic)
+            log.info(f"alarm.{word.life}", extra={"fields": {"alarm": word.id, "metric": word.metric, "who": word.who}})
         else:
             log.warning("wire.unknown_topic", extra={"fields": {"topic": inbound.topic}})
 
@@ -227,6 +246,7 @@ class Agent:
             "profile": {"name": self._profile.name, "missing": self._missing},
             "link": {"found_by": self._uplink.finder.found_by, "epoch": self._outbox.epoch},
             "stores": {"disk": "", "outbox.sqlite": "", "kept.sqlite": ""} | self._told,
+            "clock": {"quality": self._clock.quality},
             "commands": self._commands.commands.names,
             "models": {model.name: model.state for model in self._models},
         }  # fmt: skip

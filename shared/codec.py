@@ -2,11 +2,12 @@
 where the hub has said that it reads it.
 
 Every way in which foreign bytes can be wrong ends in WireError: not UTF-8, not JSON, too deep,
-NaN, out of range, of the wrong type, or larger than the limit.
+NaN, out of range, of the wrong type, a name twice in one object, or larger than the limit.
 """
 
 from __future__ import annotations
 
+import json
 import zlib
 from functools import cache
 from typing import Any, TypeVar
@@ -72,11 +73,19 @@ def decode(kind: type[T], payload: bytes, topic: str = "") -> T:
         raise WireError(f"{len(payload)} bytes are more than the {MAX_PAYLOAD} allowed", topic)
     try:
         result: T = _decoder(kind).decode(payload)  # type: ignore[arg-type]
+        json.loads(payload.decode(), object_pairs_hook=_once)  # msgspec takes the last of two; another reader the first
     except RecursionError:
         raise WireError("JSON is nested too deeply", topic) from None
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, ValueError) as error:
         raise WireError(f"not a valid {kind.__name__}: {error}", topic) from error
     return result
+
+
+def _once(pairs: list[tuple[str, Any]]) -> None:
+    names = [name for name, _ in pairs]
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the name '{twice[:60]}' is there twice")
 
 
 def plain(message: Any) -> Any:

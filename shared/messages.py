@@ -26,6 +26,11 @@ About = Literal["", "rate", "no-data", "flat", "expression", "anomaly"]
 """What of a metric an alarm is about: '' its value, or its change per second, its silence, its standing still; at the
 hub also its whole course (`anomaly`)."""
 
+Life = Literal[
+    "normal", "unacknowledged", "acknowledged", "returned-unacknowledged", "shelved", "suppressed", "out-of-service"
+]
+"""States of an alarm by ISA-18.2: NORM, UNACK, ACKED, RTNUN, SHLVD, DSUPR and OOSRV of the standard."""
+
 Level = Literal["debug", "info", "warning", "error"]
 EscalationReason = Literal["unsure", "audit", "captured", "drift", "invalid", "no-gate", "no-model", "wrong-model"]
 CommandState = Literal["accepted", "running", "succeeded", "failed", "refused", "expired", "cancelled"]
@@ -108,6 +113,23 @@ class Alarm:
         metric_name(self.metric)
         instant(self.t_us)
         finite("value/limit", self.value, self.limit)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlarmLife:
+    """What people have made of an alarm, told by the hub: `who` did it, `comment` is the last one given."""
+
+    id: str
+    metric: str
+    life: Life
+    t_us: int
+    who: str = ""
+    comment: str = ""
+    verdict: str = ""
+
+    def __post_init__(self) -> None:
+        metric_name(self.metric)
+        instant(self.t_us)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

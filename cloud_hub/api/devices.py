@@ -10,7 +10,7 @@ from cloud_hub import fleet, query, telemetry, twins
 from cloud_hub.api.hub import Administrator, Hub, Operator, Reader, TheHub
 from cloud_hub.clock import now_us
 from cloud_hub.errors import HubError
-from cloud_hub.tables import Device, EventRow, HighWater, LostRange
+from cloud_hub.tables import Device, EventRow, HighWater, LostRange, TelemetrySample
 from cloud_hub.twins import Outgoing
 
 router = APIRouter(prefix="/api/v1/devices", tags=["devices"])
@@ -23,6 +23,12 @@ class Point(BaseModel):
     value: float | str | None
     quality: str
     seq: int
+
+    @classmethod
+    def of(cls, row: TelemetrySample) -> Point:
+        """A row of the table."""
+        value = row.text if row.text is not None else row.value
+        return cls(t_us=row.t_us, value=value, quality=row.quality, seq=row.seq)
 
 
 class StreamCount(BaseModel):
@@ -112,14 +118,13 @@ def samples(
     """Samples of one metric in order of time: the newest `limit` (at most 100,000) of start_us..end_us."""
     with hub.db.read(scope=caller.scope) as session:
         fleet.device(session, device)
-        start_us, end_us = _instant("start_us", start_us), None if end_us is None else _instant("end_us", end_us)
+        start_us, end_us = instant("start_us", start_us), None if end_us is None else instant("end_us", end_us)
         rows = telemetry.series(session, device, metric, start_us, end_us, min(max(limit, 1), 100_000))
-    return [
-        Point(t_us=r.t_us, value=r.text if r.text is not None else r.value, quality=r.quality, seq=r.seq) for r in rows
-    ]
+    return [Point.of(row) for row in rows]
 
 
-def _instant(name: str, t_us: int) -> int:
+def instant(name: str, t_us: int) -> int:
+    """A time as a query gives it; HubError 422 when it is none."""
     if not 0 <= t_us < 1 << 62:
         raise HubError(422, "Invalid request", f"query.{name}: is no time in microseconds")
     return t_us
@@ -130,7 +135,7 @@ def events(device: str, hub: TheHub, caller: Reader, since_us: int = 0, limit: i
     """The newest events first."""
     with hub.db.read(scope=caller.scope) as session:
         fleet.device(session, device)
-        return telemetry.events(session, device, _instant("since_us", since_us), min(max(limit, 1), 1000))
+        return telemetry.events(session, device, instant("since_us", since_us), min(max(limit, 1), 1000))
 
 
 @router.get("/{device}/streams")

@@ -1,8 +1,6 @@
-"""/api/v1/alarms, /incidents and /actions: from what crossed a limit to what was done about it."""
+"""/api/v1/incidents and /actions: from what crossed a limit to what was done about it."""
 
 from __future__ import annotations
-
-from typing import Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict
@@ -10,6 +8,7 @@ from sqlmodel import col, select
 
 from cloud_hub import incidents, scopes
 from cloud_hub.actions import desk
+from cloud_hub.alarms import desk as alarms
 from cloud_hub.api.hub import Operator, Reader, TheHub
 from cloud_hub.clock import now_us
 from cloud_hub.tables import Action, AlarmRow, Incident
@@ -32,30 +31,16 @@ class DecisionBody(BaseModel):
     approve: bool
 
 
-@router.get("/alarms")
-def alarms(
-    hub: TheHub, caller: Reader, device: str = "", state: Literal["", "raised", "cleared"] = "", limit: int = 200
-) -> list[AlarmRow]:
-    """The newest alarms first."""
-    query = (
-        select(AlarmRow)
-        .order_by(col(AlarmRow.received_us).desc(), col(AlarmRow.id).desc())
-        .limit(min(max(limit, 1), 1000))
-    )
-    if device:
-        query = query.where(AlarmRow.device == device)
-    if state:
-        query = query.where(AlarmRow.state == state)
-    with hub.db.read(scope=caller.scope) as session:
-        return list(session.exec(scopes.only(session, query, col(AlarmRow.device))))
-
-
 @router.get("/incidents")
-def all_incidents(hub: TheHub, caller: Reader, device: str = "", limit: int = 100) -> list[Incident]:
-    """The newest incidents first."""
+def all_incidents(
+    hub: TheHub, caller: Reader, device: str = "", page: str = "", limit: int = 100
+) -> list[Incident]:  # fmt: skip
+    """The newest incidents first; `page`: those that were one call to a person."""
     query = select(Incident).order_by(col(Incident.id).desc()).limit(min(max(limit, 1), 1000))
     if device:
         query = query.where(Incident.device == device)
+    if page:
+        query = query.where(Incident.page == page)
     with hub.db.read(scope=caller.scope) as session:
         return list(session.exec(scopes.only(session, query, col(Incident.device))))
 
@@ -73,9 +58,13 @@ def incident(incident_id: str, hub: TheHub, caller: Reader) -> IncidentView:
 
 @router.post("/incidents/{incident_id}/acknowledge")
 def acknowledge(incident_id: str, hub: TheHub, caller: Operator) -> Incident:
-    """A person has seen it."""
+    """A person has seen it, and with it its alarms."""
+    now = now_us()
     with hub.db.write(scope=caller.scope) as session:
-        return incidents.acknowledge(session, incident_id, now_us(), caller.who)
+        row = incidents.acknowledge(session, incident_id, now, caller.who)
+        seen = [alarm for alarm in incidents.alarms(session, incident_id) if alarm.acked_us == now]
+    hub.publish([alarms.word(alarm, now, who=caller.who) for alarm in seen])
+    return row
 
 
 @router.post("/actions/{action_id}/decision")

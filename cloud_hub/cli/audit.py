@@ -8,15 +8,14 @@ import json
 import os
 import re
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from cloud_hub.cli import Commands, clean
+from cloud_hub.cli.times import instant, shown
 from shared.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from cloud_hub.audit import Wanted
 
 COLUMNS = ("seq", "t_us", "who", "kind", "subject", "device", "trace_id", "detail", "hash")
-_AGO = {"h": 3600, "d": 86400}
 
 EXAMPLES = """examples:
   tidegate-hub audit head                               write this line down elsewhere, each day
@@ -67,17 +65,6 @@ def add(commands: Commands) -> None:
     export.set_defaults(action=_export)
     export.add_argument("--format", choices=["jsonl", "csv"], default="jsonl")
     export.add_argument("--out", type=Path, metavar="FILE", help="a new file, mode 0600 (default: standard output)")
-
-
-def instant(text: str) -> int:
-    """Microseconds of a time as people write it: a date or time (UTC unless it says otherwise), or `7d` ago."""
-    if ago := re.fullmatch(r"(\d{1,5})([hd])", text):
-        return time.time_ns() // 1000 - int(ago[1]) * _AGO[ago[2]] * 1_000_000
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is no time: write 2026-11-01, 2026-11-01T08:00:00Z or 7d") from None
-    return int((found if found.tzinfo else found.replace(tzinfo=timezone.utc)).timestamp() * 1_000_000)
 
 
 def _marked(text: str) -> tuple[int, str]:
@@ -144,8 +131,7 @@ def _search(arguments: argparse.Namespace) -> int:
 
 
 def _line(row: dict[str, Any]) -> str:
-    when = datetime.fromtimestamp(row["t_us"] / 1e6, timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ")
-    text = f"{row['seq']}  {when}  {row['who']}  {row['kind']}  {row['subject']}  {row['device']}"
+    text = f"{row['seq']}  {shown(row['t_us'])}  {row['who']}  {row['kind']}  {row['subject']}  {row['device']}"
     return clean(f"{text}  {json.dumps(row['detail'], ensure_ascii=False)}")
 
 

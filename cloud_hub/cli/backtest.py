@@ -1,4 +1,4 @@
-"""backtest: what fixed limits gave on a Prometheus's history and what ours would have given; needs no running hub."""
+"""backtest: what fixed limits gave on the past and what ours would have given: of a Prometheus, or of one series."""
 
 from __future__ import annotations
 
@@ -12,25 +12,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloud_hub.cli import Commands, clean
-from cloud_hub.cli.command import seconds
-from cloud_hub.cli.remote import EXIT_FAILED, EXIT_NO_ANSWER, EXIT_USAGE, RemoteError
+from cloud_hub.cli.remote import EXIT_FAILED, EXIT_NO_ANSWER, EXIT_USAGE, RemoteError, options
+from cloud_hub.cli.times import seconds
 
 if TYPE_CHECKING:
+    from cloud_hub.cli.series import Stored
     from cloud_hub.prometheus.backtest import FixedLimit, Report, Wanted
-    from cloud_hub.prometheus.comparison import Together
+    from cloud_hub.prometheus.comparison import Raised, Together
+    from cloud_hub.thresholds.plot import Picture
 
 DAY_S = 86400
 ROWS = 40
+FEWEST = 3
+USUAL = 3.0
+"""The surprise that pages where one series stands alone: an ordinary sample in 1,000."""
 
 EXAMPLES = """examples:
   tidegate-hub backtest --prometheus http://10.0.0.5:9090 --days 30
   tidegate-hub backtest --prometheus https://prom.example --token-file t --limit 'node_load1 > 8 for 5m'
   tidegate-hub backtest --prometheus http://10.0.0.5:9090 --query 'rate(http_requests_total[5m])' --json
+  tidegate-hub backtest press-3/cpu.load --limit 'cpu > 90 for 5m' --plot cpu.png
+  tidegate-hub backtest week.csv --plot week.png
 
 Without --limit the server's own alerting rules are the fixed limits: the alerts it recorded, or where it recorded
 none, their expressions worked out anew. Without --query the series are those which limits and rules compare with a
 number. The first days are only learned from, and counted on neither side. A page is what one device's alarms make
-that overlap or follow each other within --group.
+that overlap or follow each other within --group. The number behind one of our alarms is its surprise s: ordinary
+samples reach it about once in 10**s.
+
+A series is DEVICE/METRIC of a running hub, or a CSV or Parquet file with columns timestamp, value and, if known, label
+(1 in trouble). --plot draws it with the band, the alarms of both sides and the labels.
 
 exit codes: 0 compared; 1 the server refused, or there is nothing to compare; 2 wrong use; 5 no answer; 78 configuration
 """
@@ -39,22 +50,30 @@ exit codes: 0 compared; 1 the server refused, or there is nothing to compare; 2 
 def add(commands: Commands) -> None:
     """Add the parser of this group."""
     parser = commands.add_parser(
-        "backtest", help="alarms of fixed limits beside ours, over the past of a Prometheus", epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "backtest", help="alarms of fixed limits beside ours, over the past of a Prometheus or a series",
+        epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, parents=[options()],
     )  # fmt: skip
     parser.set_defaults(action=_backtest)
+    parser.add_argument(
+        "series", nargs="?", metavar="SERIES", help="DEVICE/METRIC of a hub, or a .csv or .parquet file"
+    )
+    parser.add_argument("--name", help="which series of a file that holds several")
     where = parser.add_argument_group("the Prometheus")
-    where.add_argument("--prometheus", required=True, metavar="URL", help="address below which /api/v1 is")
-    where.add_argument("--token-file", type=Path, help="file with a bearer token")
+    where.add_argument(
+        "--prometheus", metavar="URL", help="address below which /api/v1 is; --token-file is its token's"
+    )
     where.add_argument("--user", default="", help="for basic authentication, with --password-file")
     where.add_argument("--password-file", type=Path)
     where.add_argument("--ca-file", type=Path, help="PEM of the CA that signed its certificate")
     where.add_argument("--timeout", type=seconds, default=60.0, metavar="TIME", help="of one question (default 60s)")
     what = parser.add_argument_group("what is compared")
-    what.add_argument("--days", type=_days, default=30.0, help="how far back (default 30)")
-    what.add_argument("--train-days", type=_days, help="of these, only to learn (default 7, at most a third)")
+    what.add_argument("--days", type=_above, default=30.0, help="how far back (default 30)")
+    what.add_argument("--train-days", type=_above, help="of these, only to learn (default 7, at most a third)")
     what.add_argument(
-        "--step", type=seconds, metavar="TIME", help="between points (default: as it scrapes, at least 60s)"
+        "--step",
+        type=seconds,
+        metavar="TIME",
+        help="between points that ours judge (default: as it scrapes, at least 5m)",
     )
     what.add_argument("--query", action="append", default=[], metavar="PROMQL", help="series to judge; may be repeated")
     what.add_argument(
@@ -62,18 +81,24 @@ def add(commands: Commands) -> None:
         help="a fixed limit, such as 'node_load1 > 8 for 5m'; may be repeated",
     )  # fmt: skip
     what.add_argument("--rules", action="store_true", help="the server's rules too, beside --limit")
+    what.add_argument(
+        "--pages-per-shift", type=_above, metavar="N",
+        help="our alarms that all series together may raise in 12 hours (default 2; of one SERIES: as many as one"
+        " ordinary sample in 1,000 makes)",
+    )  # fmt: skip
     what.add_argument("--replay", action="store_true", help="work rules out anew even where alerts were recorded")
     what.add_argument("--group", type=seconds, default=600.0, metavar="TIME", help="of pages (default 10m)")
     what.add_argument("--max-series", type=int, default=500, metavar="N", help="stop beyond so many (default 500)")
     shown = parser.add_argument_group("what is shown")
     shown.add_argument("--json", action="store_true", help="print everything as JSON")
+    shown.add_argument("--plot", type=Path, metavar="FILE", help="of a series: draw it into this PNG")
     shown.add_argument("--rows", type=int, default=ROWS, metavar="N", help=f"episodes in the table (default {ROWS})")
 
 
-def _days(text: str) -> float:
+def _above(text: str) -> float:
     value = float(text) if re.fullmatch(r"\d{1,4}(\.\d+)?", text) else 0.0
     if not value:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number of days above 0")
+        raise argparse.ArgumentTypeError(f"'{text}' is no number above 0")
     return value
 
 
@@ -93,10 +118,11 @@ def _wanted(arguments: argparse.Namespace, now_s: int, interval_s: float) -> Wan
     """A step below the scrape interval would show each sample several times, and one spike as a lasting one."""
     from cloud_hub.prometheus.backtest import Wanted  # noqa: PLC0415
 
-    step = int(arguments.step or max(60, interval_s))
+    step = int(arguments.step or max(300, interval_s))
     end = now_s // step * step
     return Wanted(
         start_us=(end - int(arguments.days * DAY_S) // step * step) * 1_000_000, end_us=end * 1_000_000, step_s=step,
+        fixed_step_s=min(step, int(max(60, interval_s))), pages_per_shift=arguments.pages_per_shift or 2.0,
         train_days=arguments.train_days or min(7.0, arguments.days / 3),
         gap_s=arguments.group, queries=tuple(arguments.query), limits=tuple(arguments.limit),
         rules=arguments.rules or not arguments.limit, replay=arguments.replay, max_series=arguments.max_series,
@@ -104,6 +130,18 @@ def _wanted(arguments: argparse.Namespace, now_s: int, interval_s: float) -> Wan
 
 
 def _backtest(arguments: argparse.Namespace) -> int:
+    if bool(arguments.series) == bool(arguments.prometheus):
+        raise RemoteError("give a SERIES, or --prometheus URL, and just one of them", EXIT_USAGE)
+    if arguments.prometheus and arguments.plot:
+        raise RemoteError("--plot draws one series: give a SERIES in place of --prometheus", EXIT_USAGE)
+    if arguments.step is not None and arguments.step < 1:
+        raise RemoteError("--step must be at least 1s", EXIT_USAGE)
+    if (arguments.train_days or 0) >= arguments.days:
+        raise RemoteError("--train-days must be fewer than --days: nothing would be left to compare", EXIT_USAGE)
+    return _of_series(arguments) if arguments.series else _of_prometheus(arguments)
+
+
+def _of_prometheus(arguments: argparse.Namespace) -> int:
     from cloud_hub.prometheus import backtest  # noqa: PLC0415
     from cloud_hub.prometheus.access import Access  # noqa: PLC0415
     from cloud_hub.prometheus.client import Client, PrometheusError  # noqa: PLC0415
@@ -112,10 +150,6 @@ def _backtest(arguments: argparse.Namespace) -> int:
         url=arguments.prometheus, token_file=arguments.token_file, user=arguments.user,
         password_file=arguments.password_file, ca_file=arguments.ca_file, timeout_s=arguments.timeout,
     )  # fmt: skip
-    if arguments.step is not None and arguments.step < 1:
-        raise RemoteError("--step must be at least 1s", EXIT_USAGE)
-    if (arguments.train_days or 0) >= arguments.days:
-        raise RemoteError("--train-days must be fewer than --days: nothing would be left to compare", EXIT_USAGE)
     try:
         with Client(access, _warn) as client:
             wanted = _wanted(arguments, int(time.time()), client.interval_s())
@@ -123,8 +157,93 @@ def _backtest(arguments: argparse.Namespace) -> int:
     except PrometheusError as error:
         raise RemoteError(clean(str(error)), EXIT_NO_ANSWER if error.absent else EXIT_FAILED) from error
     _progress("")
-    print(json.dumps(document(report, wanted)) if arguments.json else "\n".join(lines(report, wanted, arguments.rows)))
+    _show(report, wanted, arguments)
     return 0
+
+
+def _of_series(arguments: argparse.Namespace) -> int:
+    from cloud_hub.cli import series  # noqa: PLC0415
+    from cloud_hub.thresholds import plot  # noqa: PLC0415
+
+    stored = series.read(arguments, int((time.time() - arguments.days * DAY_S) * 1e6))
+    report, wanted, picture = _judged(stored, arguments)
+    if arguments.plot:
+        plot.save(picture, arguments.plot)
+    _show(report, wanted, arguments)
+    return 0
+
+
+def _judged(stored: Stored, arguments: argparse.Namespace) -> tuple[Report, Wanted, Picture]:
+    """Both sides on one series, beside what is labelled in it."""
+    import numpy as np  # noqa: PLC0415
+
+    from cloud_hub.prometheus import comparison  # noqa: PLC0415
+    from cloud_hub.prometheus.backtest import Report, Wanted  # noqa: PLC0415
+    from cloud_hub.prometheus.comparison import Raised  # noqa: PLC0415
+    from cloud_hub.prometheus.series import Series  # noqa: PLC0415
+    from cloud_hub.thresholds import hindsight, rates, surprise  # noqa: PLC0415
+    from cloud_hub.thresholds.fit import clean  # noqa: PLC0415
+    from cloud_hub.thresholds.plot import Picture  # noqa: PLC0415
+
+    times, values = (rates.rates if stored.counter else clean)(stored.t_us, stored.values)
+    if times.size < FEWEST:
+        raise RemoteError(f"{stored.name} has {times.size} values in this time; {FEWEST} are needed", EXIT_FAILED)
+    days = float(times[-1] - times[0]) / 1e6 / DAY_S
+    train_days = min(arguments.train_days or 7.0, days / 3 if arguments.train_days is None else days)
+    from_us, end_us = int(times[0] + train_days * DAY_S * 1e6), int(times[-1])
+    step_s = max(1, round(float(np.median(np.diff(times))) / 1e6))
+    pages = arguments.pages_per_shift or surprise.per_day([(times, values)], 1.0) / 2 / 10**USUAL
+    found = hindsight.alarms([(times, values)], from_us, pages)[0]
+    ours = [
+        Raised(side="ours", device=stored.name, what=f"surprise {one.surprise:.1f}", start_us=one.start_us,
+               end_us=one.end_us or end_us)
+        for one in found
+    ]  # fmt: skip
+    whole = Series(labels={}, t_us=times, values=values)
+    fixed = [
+        Raised(side="fixed", device=stored.name, what=limit.name, start_us=start, end_us=end)
+        for limit in arguments.limit
+        for start, end in comparison.crossings(
+            whole, limit.compared.sign, limit.compared.number, step_s, limit.for_s
+        )
+    ]  # fmt: skip
+    wanted = Wanted(
+        start_us=int(times[0]), end_us=end_us, step_s=step_s, fixed_step_s=step_s, train_days=train_days,
+        pages_per_shift=pages, gap_s=arguments.group, limits=tuple(arguments.limit),
+    )  # fmt: skip
+    notes = ["a counter, judged by its rate"] if stored.counter else []
+    notes += _hits(stored, {"fixed": fixed, "ours": ours} if arguments.limit else {"ours": ours}, from_us)
+    report = Report(
+        comparison=comparison.compare([*fixed, *ours], from_us, int(arguments.group * 1e6)), series=1,
+        points=int(times.size), devices=1, queries=[stored.name], notes=notes,
+    )  # fmt: skip
+    spans = {"labels": stored.labels} if stored.labelled else {}
+    spans |= {"fixed": [(one.start_us, one.end_us) for one in fixed]} if arguments.limit else {}
+    spans["ours"] = [(one.start_us, one.end_us) for one in ours]
+    band = hindsight.band("series", times, values, train_days=max(min(train_days, 3.0), 1e-6))
+    limits = [limit.compared.number for limit in arguments.limit]
+    return report, wanted, Picture(title=stored.name, band=band, from_us=from_us, spans=spans, limits=limits)
+
+
+def _hits(stored: Stored, sides: dict[str, list[Raised]], from_us: int) -> list[str]:
+    """How many labelled stretches each side raised an alarm in, of those that were not learned from."""
+    judged = [(start, end) for start, end in stored.labels if start >= from_us]
+    return [
+        f"labels: {sum(any(start <= one.start_us <= end for one in alarms) for start, end in judged)} of {len(judged)}"
+        f" stretches seen by {side}, {sum(_outside(one.start_us, stored) for one in alarms if one.start_us >= from_us)}"
+        " alarms outside"
+        for side, alarms in sides.items()
+        if stored.labelled
+    ]
+
+
+def _outside(t_us: int, stored: Stored) -> bool:
+    return not any(start <= t_us <= end for start, end in stored.labels)
+
+
+def _show(report: Report, wanted: Wanted, arguments: argparse.Namespace) -> None:
+    shown = document(report, wanted)
+    print(json.dumps(shown) if arguments.json else "\n".join(lines(report, wanted, arguments.rows)))
 
 
 def _warn(text: str) -> None:
@@ -144,7 +263,8 @@ def document(report: Report, wanted: Wanted) -> dict[str, Any]:
     found = report.comparison
     return {
         "from_us": wanted.start_us + int(wanted.train_days * DAY_S * 1e6), "to_us": wanted.end_us,
-        "step_s": wanted.step_s, "train_days": wanted.train_days, "group_s": wanted.gap_s,
+        "step_s": wanted.step_s, "fixed_step_s": wanted.fixed_step_s, "pages_per_shift": wanted.pages_per_shift,
+        "train_days": wanted.train_days, "group_s": wanted.gap_s,
         "series": report.series, "points": report.points, "devices": report.devices, "queries": report.queries,
         "alarms": found.alarms, "pages": found.pages,
         "episodes": {"both": found.both, "fixed_only": found.only["fixed"], "ours_only": found.only["ours"]},
@@ -165,7 +285,7 @@ def lines(report: Report, wanted: Wanted, rows: int) -> list[str]:
     shown = found.episodes[-rows:] if rows > 0 else []
     head = [
         f"{report.series} series of {report.devices} devices, {report.points} points at {wanted.step_s} s;"
-        f" {wanted.train_days:g} days only learned from, {days:.1f} days compared",
+        f" {wanted.train_days:.3g} days only learned from, {days:.1f} days compared",
         "",
         f"{'':8}{'alarms':>8}{'pages':>8}{'pages a day':>14}",
         *(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloud_hub.cli import Commands, clean
-from cloud_hub.cli.command import seconds
+from cloud_hub.cli.times import seconds
 from shared.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from urllib.parse import quote
 
 from cloud_hub.cli import Commands, clean
 from cloud_hub.cli.remote import EXIT_CONFLICT, EXIT_FAILED, EXIT_NO_ANSWER, Remote, RemoteError, connect, options
+from cloud_hub.cli.times import seconds
 
 LOOK_S = 0.3
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 EXAMPLES = """examples:
   tidegate-hub command send press-3 diagnose processes
@@ -64,14 +64,6 @@ def _pair(text: str) -> tuple[str, str | float]:
     if not key or not equals:
         raise argparse.ArgumentTypeError(f"'{text}' is no KEY=VALUE")
     return key, float(value) if re.fullmatch(r"-?\d+(\.\d+)?", value) else value
-
-
-def seconds(text: str) -> float:
-    """A time such as 90s, 2h or 3d."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text)
-    if not found:
-        raise argparse.ArgumentTypeError(f"'{text}' is no time: write 90s, 15m, 2h or 3d")
-    return float(found[1]) * _UNITS[found[2] or "s"]
 
 
 def _send(arguments: argparse.Namespace) -> int:

@@ -37,7 +37,7 @@ def add(commands: Commands) -> None:
     token.add_argument("what", choices=["create", "revoke"])
     token.add_argument("--name", required=True, help="who it is for; stands in the audit trail")
     token.add_argument(
-        "--role", action="append", choices=["viewer", "operator", "auditor", "admin"],
+        "--role", action="append", choices=["viewer", "operator", "auditor", "admin", "writer"],
         help="create: what it may do (default viewer); may be repeated",
     )  # fmt: skip
     token.add_argument(

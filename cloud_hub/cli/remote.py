@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +88,21 @@ class Remote:
         if not answer.is_success:
             raise _refused(answer)
         return answer
+
+    def download(self, path: str, take: Callable[[bytes], object], timeout_s: float = 300.0, **query: Any) -> None:
+        """GET something large: `take` is given its pieces; `timeout_s` bounds the wait for each."""
+        import httpx  # noqa: PLC0415
+
+        asked = {key: value for key, value in query.items() if value is not None}
+        try:
+            with self._http.stream("GET", f"/api/v1{path}", params=asked, timeout=timeout_s) as answer:
+                if not answer.is_success:
+                    answer.read()
+                    raise _refused(answer)
+                for piece in answer.iter_bytes():
+                    take(piece)
+        except httpx.TransportError as error:
+            raise RemoteError(f"{self.url} did not send all of it ({error})", EXIT_NO_ANSWER) from error
 
     def call(self, method: str, path: str, body: Any = None, **more: Any) -> Any:
         """As `request`; returns the decoded JSON."""

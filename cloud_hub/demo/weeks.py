@@ -15,7 +15,7 @@ import numpy as np
 
 from cloud_hub.thresholds.backtest import Score, Window
 from cloud_hub.thresholds.backtest import compare as backtest
-from cloud_hub.thresholds.columns import Floats, Ints
+from cloud_hub.thresholds.band_columns import Floats, Ints
 from shared.thresholds import Limits
 
 TRAIN_DAYS, REFIT_DAYS = 4.0, 1.0

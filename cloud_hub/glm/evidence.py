@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from shared.messages import AlarmKind, Priority
+from shared.messages import About, AlarmKind, Priority
 
 Verb = Literal["restart", "diagnose", "capture"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlarmFact:
-    """One alarm of the incident; `value` and `limit` in the metric's unit."""
+    """One alarm of the incident; `value` and `limit` in the metric's unit, or of what it is `about`."""
 
     metric: str
     kind: AlarmKind
@@ -21,6 +21,7 @@ class AlarmFact:
     limit: float
     state: Literal["raised", "cleared"]
     t_us: int
+    about: About = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -42,7 +42,7 @@ def clean(text: str, limit: int = TEXT) -> str:
 
 
 def _alarms(evidence: Evidence) -> list[dict[str, Any]]:
-    names = ("metric", "kind", "priority", "value", "limit", "state", "t_us")
+    names = ("metric", "kind", "priority", "value", "limit", "state", "t_us", "about")
     facts = ({name: getattr(alarm, name) for name in names} for alarm in evidence.alarms[:ALARMS])
     return [{k: clean(v, NAME) if isinstance(v, str) else v for k, v in fact.items()} for fact in facts]
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cloud_hub.glm.evidence import AlarmFact, Diagnosis, Evidence, Proposal, Verb
-from shared.messages import AlarmKind
+from shared.messages import About, AlarmKind
 
 ENGINE = "rules, no language model"
 URGENCY = ("critical", "high", "medium", "low")
@@ -24,7 +24,9 @@ Allowed = tuple[Verb, str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """A metric's alarm of `kind` means `cause`. `says` and `target` may use {metric}, {name}, {value}, {limit}.
+    """A metric's alarm of `kind`, about its value or as `about` says, means `cause`.
+
+    `says` and `target` may use {metric}, {name}, {value}, {limit}.
 
     A rule with the verb 'diagnose' looks first; once there is output it names the top process instead.
     """
@@ -36,10 +38,11 @@ class Rule:
     says: str
     verb: Verb = LOOK[0]
     target: str = LOOK[1]
+    about: About = ""
 
 
-def _rule(metric: str, kind: AlarmKind, cause: str, confidence: float, says: str) -> Rule:
-    return Rule(metric=re.compile(metric), kind=kind, cause=cause, confidence=confidence, says=says)
+def _rule(metric: str, kind: AlarmKind, cause: str, confidence: float, says: str, about: About = "") -> Rule:
+    return Rule(metric=re.compile(metric), kind=kind, cause=cause, confidence=confidence, says=says, about=about)
 
 
 RULES: tuple[Rule, ...] = (
@@ -58,6 +61,8 @@ RULES: tuple[Rule, ...] = (
     _rule(r"(?:memory|swap)\.used", "high", "memory-pressure", 0.8, "{metric} is {value:.6g}, above {limit:.6g}"),
     _rule(r"memory\.available", "low", "memory-pressure", 0.8, "{metric} is {value:.6g}, below {limit:.6g}"),
     _rule(r"cpu\.load1?", "high", "cpu-saturated", 0.8, "{metric} is {value:.6g}, above {limit:.6g}"),
+    _rule(r".+", "high", "no-data", 0.8, "nothing was heard of {metric} for {value:.6g} s", "no-data"),
+    _rule(r".+", "high", "sensor-stuck", 0.6, "{metric} has not moved for {value:.6g} s", "flat"),
 )
 """In order: of several causes the one that explains the others stands first."""
 
@@ -69,7 +74,7 @@ def diagnose(evidence: Evidence) -> Diagnosis:
         for rule in RULES:
             for alarm in alarms:
                 match = rule.metric.fullmatch(alarm.metric) if alarm.state == state else None
-                if match and alarm.kind == rule.kind:
+                if match and (alarm.kind, alarm.about) == (rule.kind, rule.about):
                     return _diagnosis(evidence, rule, alarm, match.groupdict())
     proposals = [] if evidence.command_output else [_look(evidence, "no rule knows these alarms: look first")]
     return _said("unknown", 0.2, f"no rule matches{_top(evidence.command_output)}", proposals)

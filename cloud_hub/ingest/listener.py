@@ -11,16 +11,16 @@ away.
 from __future__ import annotations
 
 import logging
-import queue
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from cloud_hub.clock import now_us
 from cloud_hub.db import Database
 from cloud_hub.ingest.door import Door
-from cloud_hub.ingest.router import Said, heartbeat, route
+from cloud_hub.ingest.inbox import Inbox
+from cloud_hub.ingest.router import Data, Said, heartbeat, route
 from cloud_hub.ingest.writer import Results, Writer, failed
 from cloud_hub.settings import Mqtt, Twins
 from cloud_hub.twins import Outgoing
@@ -45,7 +45,9 @@ TOGETHER = 500
 """Messages of one commit at most, and that the broker gives before the first of them is acknowledged: a commit, and the
 word to each device, are shared by all of them."""
 COMMIT_BYTES = 4 << 20
-"""A commit ends with the message that passes this: larger ones gain nothing, and all of it is in memory."""
+"""A commit ends with the message that passes this, inflated: larger ones gain nothing, and all of it is in memory."""
+HELD_BYTES = 32 << 20
+"""What waits for the writer at most: a thousand rows of ordinary size, and of the largest messages a few."""
 BUSY = 20
 """After so many messages in one commit more are waited for, while they come."""
 GATHER_S = 0.001
@@ -73,7 +75,7 @@ class Listener:
         self._db, self._ring, self._changed = db, ring, changed
         self._alias = twins.aws_alias
         self._writer = Writer(db.hub_epoch, twins.max_bytes, twins.aws_max_bytes)
-        self._queue: queue.Queue[Inbound | None] = queue.Queue(2 * TOGETHER)
+        self._inbox: Inbox[Inbound] = Inbox(2 * TOGETHER, HELD_BYTES)
         self._settings = settings
         self._door = Door(settings.device_rate)
         self._heard: dict[str, int] = {}
@@ -115,7 +117,7 @@ class Listener:
         """Stop listening; what was committed is acknowledged, the rest will come again."""
         self._stopping.set()
         self._connection.stop()
-        self._queue.put(None)
+        self._inbox.close()
         self._thread.join(10)
 
     def publish(self, messages: Iterable[Outgoing]) -> None:
@@ -154,7 +156,7 @@ class Listener:
         if rest == "heartbeat":
             self._answer(device, inbound)
         else:
-            self._queue.put(inbound)
+            self._inbox.put(inbound)
 
     def _answer(self, device: str, inbound: Inbound) -> None:
         try:
@@ -200,36 +202,42 @@ class Listener:
 
     def _run(self) -> None:
         busy = False
-        while (first := self._queue.get()) is not None:
-            if busy:
-                self._gather()
-            batch, size = [first], len(first.payload)
-            while len(batch) < TOGETHER and size < COMMIT_BYTES:
-                try:
-                    following = self._queue.get_nowait()
-                except queue.Empty:
-                    break
-                if following is None:
-                    self._queue.put(None)
-                    break
-                batch.append(following)
-                size += len(following.payload)
+        while batch := self._inbox.take(TOGETHER, COMMIT_BYTES):
             self._take(batch)
             busy = len(batch) >= BUSY
+            if busy:
+                self._gather()
 
     def _gather(self) -> None:
         """Leave the processor to the client's thread while it brings more: two threads of Python that take turns at
         every message are slower than one after the other."""
         before = -1
-        while before < (found := self._queue.qsize()) < TOGETHER and not self._stopping.is_set():
+        while before < (found := len(self._inbox)) < TOGETHER and not self._stopping.is_set():
             before = found
             time.sleep(GATHER_S)
 
     def _take(self, batch: list[Inbound]) -> None:
-        said = [(inbound, thing) for inbound in batch if (thing := self._read(inbound)) is not None]
-        results = self._commit(said)
+        for part in self._read_all(batch):
+            self._store(part)
+
+    def _read_all(self, batch: list[Inbound]) -> Iterator[list[tuple[Inbound, Said | None]]]:
+        """The batch, read, in parts that are no larger once inflated: a small message may become a large one."""
+        part: list[tuple[Inbound, Said | None]] = []
+        size = 0
+        for inbound in batch:
+            thing = self._read(inbound)
+            part.append((inbound, thing))
+            size += thing.size if isinstance(thing, Data) else len(inbound.payload)
+            if size >= COMMIT_BYTES:
+                yield part
+                part, size = [], 0
+        if part:
+            yield part
+
+    def _store(self, part: list[tuple[Inbound, Said | None]]) -> None:
+        results = self._commit([(inbound, thing) for inbound, thing in part if thing is not None])
         self.publish(results.outgoing())
-        acknowledge_all(batch)
+        acknowledge_all(inbound for inbound, _ in part)
         for name in results.rang:
             self._ring(name)
         if results.changed:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import msgspec
 
 from shared import topics
 from shared.codec import MAX_PAYLOAD, decode, encode, from_plain
 from shared.errors import WireError
-from shared.messages import Applied, Batch, Birth, CommandResult, Heartbeat, Sample, Stream
+from shared.ids import metric_name
+from shared.messages import Applied, Batch, Birth, ClockQuality, CommandResult, Heartbeat, Quality, Stream
 from shared.texts import holds_nul
 from shared.topics import TOPIC_STREAM
 
@@ -23,16 +26,33 @@ class Data:
 
     device: str
     stream: Stream
-    batch: Batch
+    batch: Batch | Readings
     size: int
     nul: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Samples(Batch):
-    """A batch of telemetry without a fault: its items get their type as they are read, which is cheaper."""
+class Reading(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """A sample without a fault that says everything, as agents write it: read in a third of the time of a Sample."""
 
-    items: list[Sample] = field(default_factory=list)
+    metric: str
+    t_us: Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
+    value: float | str | None
+    quality: Quality
+
+
+class Readings(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """A batch of such samples, which says everything too."""
+
+    epoch: Annotated[str, msgspec.Meta(min_length=1, max_length=32)]
+    first: Annotated[int, msgspec.Meta(ge=1, lt=1 << 62)]
+    clock: ClockQuality
+    items: Annotated[list[Reading], msgspec.Meta(min_length=1)]
+    lost: None
+
+    @property
+    def last(self) -> int:
+        """As of a Batch."""
+        return self.first + len(self.items) - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,12 +102,29 @@ def route(topic: str, payload: bytes, alias: bool = False) -> Said:
     return Word(device=device, message=_word(device, rest, payload, topic))
 
 
-def _batch(rest: str, payload: bytes, topic: str, nul: bool) -> Batch:
-    """Items of telemetry with their type if all are good, else raw ones, so that one bad item costs no other."""
-    if rest == "telemetry" and not nul:
-        with suppress(WireError):
-            return decode(Samples, payload, topic)
+def _batch(rest: str, payload: bytes, topic: str, nul: bool) -> Batch | Readings:
+    """Telemetry without a fault in the quick way, else raw items, so that one bad item costs no other."""
+    if rest == "telemetry" and not nul and len(payload) <= MAX_PAYLOAD:
+        with suppress(ValueError, RecursionError):
+            return _readings(payload)
     return decode(Batch, payload, topic)
+
+
+_READINGS = msgspec.json.Decoder(Readings)
+_NAMES, _NAMES_OF_ITEM = len(Readings.__struct_fields__), len(Reading.__struct_fields__)
+
+
+def _readings(payload: bytes) -> Readings:
+    """Raises ValueError for all that is not quite ordinary; it is then read, and judged, in the slow way."""
+    batch = _READINGS.decode(payload)
+    # Each name is there at least once: if they are no more than that, none is there twice.
+    if payload.count(b'":') != _NAMES + _NAMES_OF_ITEM * len(batch.items):
+        raise ValueError("a name too many")
+    for metric in {item.metric for item in batch.items}:
+        metric_name(metric)
+    if any(item.value is None and item.quality != "bad" for item in batch.items):
+        raise ValueError("a sample without a value")
+    return batch
 
 
 def heartbeat(topic: str, payload: bytes) -> Heartbeat:

@@ -16,9 +16,10 @@ from sqlmodel import Session
 from cloud_hub import commands, fleet, incidents, telemetry, twins
 from cloud_hub.births import Births, answer, refusal, streams_of
 from cloud_hub.ca import register
-from cloud_hub.ingest.router import Data, Said, Samples, ShadowRequest, Word, typed
+from cloud_hub.ingest.router import Data, Readings, Said, ShadowRequest, Word, typed
 from cloud_hub.marks import Marks
 from cloud_hub.tables import EscalationRow
+from cloud_hub.twin_rows import TwinRows
 from cloud_hub.twins import Outgoing
 from shared import topics
 from shared.codec import ITEM_TYPE, encode
@@ -63,9 +64,10 @@ class _Work:
     samples: list[telemetry.SampleRow] = field(default_factory=list)
     awaited: set[str] = field(default_factory=set)
     births: Births = field(init=False)
+    twins: TwinRows = field(init=False)
 
     def __post_init__(self) -> None:
-        self.births = Births(self.session, self.marks)
+        self.births, self.twins = Births(self.session, self.marks), TwinRows(self.session)
 
     def gather(self, said: Sequence[Said]) -> None:
         """Ask the database what all of it will ask, a few questions however many they are."""
@@ -73,7 +75,9 @@ class _Work:
         born = {birth.device for birth in births}
         register.gather(self.session, {one.device for one in said})
         self.marks.load((one.device, one.batch.epoch, one.stream) for one in said if isinstance(one, Data))
-        self.births.load(born | {one.device for one in said if isinstance(one, ShadowRequest)})
+        asked = {(one.device, one.name) for one in said if isinstance(one, ShadowRequest)}
+        self.births.load(born | {device for device, _ in asked})
+        self.twins.load(asked)
         if born:
             self.marks.load(key for birth in births if birth.state == "online" for key in streams_of(birth))
             self.awaited = commands.awaited(self.session, born, self.now_us)
@@ -82,6 +86,7 @@ class _Work:
         """Everything gathered into the database."""
         telemetry.store_samples(self.session, self.samples)
         self.births.save()
+        self.twins.save()
         self.marks.save()
         self.samples = []
 
@@ -131,7 +136,7 @@ class Writer:
 
     def _items(self, work: _Work, said: Data, source: int, numbered: Iterable[tuple[int, Any]], trace: str) -> None:
         session = work.session
-        if isinstance(said.batch, Samples):
+        if isinstance(said.batch, Readings):
             work.samples += telemetry.sample_rows(said.device, source, numbered)
             return
         good, bad = typed(ITEM_TYPE[said.stream], numbered, said.nul)
@@ -159,6 +164,7 @@ class Writer:
             replies = twins.request(
                 session, said.device, said.name, said.verb, said.payload, now_us,
                 who=said.device, max_bytes=self._max_bytes[said.prefix], trace=trace,
+                rows=work.twins,
             )  # fmt: skip
             results.rang.add("actions")
             if said.verb != "get":

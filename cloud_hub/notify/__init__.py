@@ -15,7 +15,7 @@ from shared.messages import Priority
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageAlarm:
-    """One alarm of a page. Times are UTC microseconds."""
+    """One alarm of a page. Times are UTC microseconds; `value` and `limit` are of what it is `about`, '' the value."""
 
     metric: str
     kind: str
@@ -24,6 +24,7 @@ class PageAlarm:
     limit: float
     raised_us: int
     cleared_us: int | None
+    about: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -114,8 +114,8 @@ class Channel:
         with self._db.write() as session:
             rows = {row.page: row for row in session.exec(query)}
             found = pages.load(session, rows)
-            for page in rows.keys() - found.keys():
-                _set(rows[page], {"state": "closed", "due_us": None})
+            for page in rows.keys() - found.keys():  # shelved just now
+                _set(rows[page], plan.change(self._settings, None, rows[page], now))
             chosen = plan.most_urgent(found, self._sender.most)
             for page in chosen:
                 rows[page].due_us = now + int(CLAIM_S * 1e6)

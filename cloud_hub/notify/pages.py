@@ -68,7 +68,7 @@ def _page(page: str, rows: list[Incident], alarms: dict[str, list[AlarmRow]], pa
 def _alarm(row: AlarmRow) -> PageAlarm:
     return PageAlarm(
         metric=row.metric, kind=row.kind, priority=row.priority, value=row.value, limit=row.limit,  # type: ignore[arg-type]
-        raised_us=row.raised_us, cleared_us=row.cleared_us,
+        raised_us=row.raised_us, cleared_us=row.cleared_us, about=row.about,
     )  # fmt: skip
 
 

@@ -21,6 +21,8 @@ FIRST_S, LIMIT_S = 5.0, 300.0
 REFUSED_S = 120.0
 """Before the next try where somebody must act first."""
 
+SHELVED = "nobody is called for it: shelved, or suppressed"
+
 Fields = dict[str, Any]
 
 
@@ -34,6 +36,7 @@ class Row(Protocol):
     due_us: int | None
     since_us: int
     tries: int
+    error: str
 
 
 def wants(settings: Common, page: Page) -> bool:
@@ -59,8 +62,8 @@ def first(settings: Common, page: Page, now_us: int) -> Fields | None:
 
 def change(settings: Common, page: Page | None, row: Row, now_us: int) -> Fields:
     """What changes in the row of a page; {} when nothing does."""
-    if page is None:  # shelved since, or forgotten: nobody is called for it any more
-        return _closed("") if row.state == "waiting" and not row.told else {}
+    if page is None:  # forgotten, as if it had never been told: should its shelf end, it is told anew
+        return {} if row.error == SHELVED else _closed(SHELVED) | {"told": "", "wanted": "open"}
     new: Fields = {"state": "waiting", "due_us": due_us(settings, now_us), "since_us": now_us, "tries": 0, "error": ""}
     if not row.told:
         return _untold(settings, page, row, now_us)
@@ -72,6 +75,11 @@ def change(settings: Common, page: Page | None, row: Row, now_us: int) -> Fields
 
 
 def _untold(settings: Common, page: Page, row: Row, now_us: int) -> Fields:
+    if row.error == SHELVED:
+        again = page.open and not page.acknowledged
+        return (
+            {"state": "waiting", "due_us": due_us(settings, now_us), "since_us": now_us, "error": ""} if again else {}
+        )
     if row.state != "waiting":
         return {}
     if page.acknowledged:

@@ -12,6 +12,7 @@ from cloud_hub.prometheus.series import Labels, Rule, Series
 from cloud_hub.thresholds import hindsight
 
 FIRING = 'ALERTS{alertstate="firing"}'
+DAY_US = 86_400_000_000
 COUNTERS = {"counter", "histogram", "summary"}
 
 
@@ -30,16 +31,20 @@ class FixedLimit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What to compare: start_us..end_us at `step_s`, the first `train_days` of it for learning alone.
+    """What to compare: start_us..end_us, the first `train_days` of it for learning alone.
 
-    Without `queries` the series are those that limits and rules compare with a number. `replay` works rules'
-    expressions out anew where it would read the recorded history of their alerts.
+    Ours judge a point each `step_s`, fixed limits one each `fixed_step_s` seconds, as a server would evaluate them;
+    all series together are allowed `pages_per_shift` of our alarms in 12 hours. Without `queries` the series are those
+    that limits and rules compare with a number. `replay` works rules' expressions out anew where it would read the
+    recorded history of their alerts.
     """
 
     start_us: int
     end_us: int
     step_s: int
+    fixed_step_s: int
     train_days: float
+    pages_per_shift: float = 2.0
     gap_s: float = 600.0
     queries: tuple[str, ...] = ()
     limits: tuple[FixedLimit, ...] = ()
@@ -65,42 +70,46 @@ class _Study:
     client: Client
     wanted: Wanted
     tell: Callable[[str], None]
+    judged: list[tuple[str, Series]] = field(default_factory=list)
     alarms: list[Raised] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     devices: set[str] = field(default_factory=set)
-    series: int = 0
-    points: int = 0
 
-    def fetch(self, query: str) -> list[Series]:
-        want = self.wanted
-        return self.client.query_range(query, want.start_us, want.end_us, want.step_s)
+    @property
+    def from_us(self) -> int:
+        """From when on both sides count."""
+        return self.wanted.start_us + int(self.wanted.train_days * DAY_US)
+
+    def fetch(self, query: str, step_s: int) -> list[Series]:
+        """The series of a query over the whole time."""
+        self.tell(f"asking: {query[:80]}")
+        return self.client.query_range(query, self.wanted.start_us, self.wanted.end_us, step_s)
 
     # -- ours ------------------------------------------------------------------------------------------
 
-    def judge(self, query: str) -> None:
-        """Ours on every series of a query; a counter is judged by its rate."""
-        asked = self._as_rate(query)
-        found = self.fetch(asked)
+    def gather(self, query: str) -> None:
+        """The series of a query, to be judged by ours; a counter by its rate."""
+        found = self.fetch(self._as_rate(query), self.wanted.step_s)
         if not found:
             self.notes.append(f"no series: {query}")
-        if self.series + len(found) > self.wanted.max_series:
+        self.judged += [(query, one) for one in found]
+        if len(self.judged) > self.wanted.max_series:
             cure = "Ask for less with --query, or allow more with --max-series"
-            raise PrometheusError(f"{self.series + len(found)} series and more are too many. {cure}")
-        for one in found:
-            self.tell(f"judging {self.series + 1}: {asked[:60]}")
-            self._judge(query, one)
+            raise PrometheusError(f"{len(self.judged)} series and more are too many. {cure}")
 
-    def _judge(self, query: str, one: Series) -> None:
-        seen = hindsight.look("prometheus", one.t_us, one.values, train_days=self.wanted.train_days)
-        self.series, self.points = self.series + 1, self.points + len(one.t_us)
-        device = comparison.device_of(one.labels)
-        self.devices.add(device)
-        end_us = int(one.t_us[-1]) + self.wanted.step_s * 1_000_000
-        self.alarms += [
-            Raised(side="ours", device=device, what=f"{name_of(query, one.labels)} {episode.kind}",
-                   start_us=episode.start_us, end_us=episode.end_us or end_us)
-            for episode in seen.episodes
-        ]  # fmt: skip
+    def judge(self) -> None:
+        """Ours on all that was gathered: together, because they share one budget of pages."""
+        self.tell(f"judging {len(self.judged)} series")
+        samples = [(one.t_us, one.values) for _, one in self.judged]
+        found = hindsight.alarms(samples, self.from_us, self.wanted.pages_per_shift)
+        for (query, one), mine in zip(self.judged, found, strict=True):
+            device, name = comparison.device_of(one.labels), name_of(query, one.labels)
+            self.devices.add(device)
+            self.alarms += [
+                Raised(side="ours", device=device, what=f"{name} ({alarm.surprise:.1f})", start_us=alarm.start_us,
+                       end_us=alarm.end_us or self.wanted.end_us)
+                for alarm in mine
+            ]  # fmt: skip
 
     def _as_rate(self, query: str) -> str:
         name = promql.selected(query)
@@ -113,28 +122,30 @@ class _Study:
 
     def limit(self, limit: FixedLimit) -> None:
         """A fixed limit of the command line on each series of its query."""
-        for one in self.fetch(limit.compared.query):
-            spans = comparison.crossings(
-                one, limit.compared.sign, limit.compared.number, self.wanted.step_s, limit.for_s
-            )
+        step_s = self.wanted.fixed_step_s
+        for one in self.fetch(limit.compared.query, step_s):
+            spans = comparison.crossings(one, limit.compared.sign, limit.compared.number, step_s, limit.for_s)
             self._fixed(comparison.device_of(one.labels), limit.name, spans)
 
     def recorded(self, rules: Iterable[Rule]) -> set[str]:
         """Alerts that Prometheus recorded as firing; returns the names of rules that have any history."""
         known = list(rules)
         found: set[str] = set()
-        for one in self.fetch(f"max_over_time({FIRING}[{self.wanted.step_s}s])"):
+        step_s = self.wanted.fixed_step_s
+        # A rule speaks once in its interval: between its words the alert still stands.
+        window_s = max([step_s, *(round(rule.interval_s) for rule in known)])
+        for one in self.fetch(f"max_over_time({FIRING}[{window_s}s])", step_s):
             rule = next((rule for rule in known if rule.made(one.labels)), None)
             if rule is not None:
                 found.add(rule.name)
-                spans = comparison.runs(one.t_us, one.values > 0, self.wanted.step_s, 0.0)
+                spans = comparison.runs(one.t_us, one.values > 0, step_s, 0.0)
                 self._fixed(comparison.alert_device(one.labels, rule), rule.name, spans)
         return found
 
     def replayed(self, rule: Rule) -> None:
         """A rule's expression, worked out by the server at each step: it has a value where it holds."""
-        for one in self.fetch(rule.query):
-            spans = comparison.runs(one.t_us, one.t_us > 0, self.wanted.step_s, rule.for_s)
+        for one in self.fetch(rule.query, self.wanted.fixed_step_s):
+            spans = comparison.runs(one.t_us, one.t_us > 0, self.wanted.fixed_step_s, rule.for_s)
             self._fixed(comparison.device_of(one.labels), rule.name, spans)
 
     def _fixed(self, device: str, what: str, spans: Iterable[tuple[int, int]]) -> None:
@@ -151,18 +162,19 @@ def run(client: Client, wanted: Wanted, tell: Callable[[str], None] = lambda tex
     if not queries:
         raise PrometheusError("no rule compares a series with a number. Name series with --query or --limit")
     for query in queries:
-        study.judge(query)
-    if not study.series:
+        study.gather(query)
+    if not study.judged:
         raise PrometheusError(f"none of {len(queries)} queries gives a series in this time. Check --query and --days")
+    study.judge()
     for limit in wanted.limits:
         study.limit(limit)
     _rules(study, rules)
     if wanted.queries:  # rules on what was not asked for would only stand on one side
         study.alarms = [one for one in study.alarms if one.device in study.devices]
-    from_us = wanted.start_us + int(wanted.train_days * 86_400_000_000)
     return Report(
-        comparison=comparison.compare(study.alarms, from_us, int(wanted.gap_s * 1e6)),
-        series=study.series, points=study.points, devices=len(study.devices), queries=queries, notes=study.notes,
+        comparison=comparison.compare(study.alarms, study.from_us, int(wanted.gap_s * 1e6)),
+        series=len(study.judged), points=sum(len(one.t_us) for _, one in study.judged), devices=len(study.devices),
+        queries=queries, notes=study.notes,
     )  # fmt: skip
 
 

@@ -72,6 +72,7 @@ class Client:
                 name=one["name"],
                 query=one["query"],
                 for_s=float(one.get("duration", 0)),
+                interval_s=float(group.get("interval", 0)),
                 labels=one.get("labels") or {},
             )
             for group in groups

@@ -22,11 +22,15 @@ class Series:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """An alerting rule: its expression must hold for `for_s` seconds. `labels` are added to its alerts."""
+    """An alerting rule: its expression, worked out each `interval_s`, must hold for `for_s` seconds.
+
+    `labels` are added to its alerts.
+    """
 
     name: str
     query: str
     for_s: float = 0.0
+    interval_s: float = 0.0
     labels: Labels = field(default_factory=dict)
 
     def made(self, labels: Labels) -> bool:

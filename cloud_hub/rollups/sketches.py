@@ -14,7 +14,7 @@ from datasketches import tdigest_float
 
 from cloud_hub.rollups.buckets import Floats
 
-K = 100
+K = 200
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -33,6 +33,11 @@ class Sketch:
     def merge(self, other: Sketch) -> None:
         """All that another one was given."""
         self._digest.merge(other._digest)
+
+    @property
+    def count(self) -> int:
+        """How many values it was given."""
+        return int(self._digest.get_total_weight())
 
     def quantile(self, share: float) -> float:
         """The value that `share` (0 to 1) of all values lie below; ValueError when there are none."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import select, text
+from sqlalchemy import CursorResult, func, select, text
 from sqlmodel import Session
 
 from cloud_hub.rollups.buckets import Buckets, unpack
@@ -13,6 +13,8 @@ from cloud_hub.tables import KeptFrom, Rollup, SketchRow
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
 """Steps in seconds. A row holds the minutes of an hour, the hours of a day, or one day."""
+SPAN_US = {MINUTE: HOUR * 1_000_000, HOUR: DAY * 1_000_000, DAY: DAY * 1_000_000}
+"""Time that one row is of."""
 TOGETHER = 500
 """Metrics of one query: a database allows some ten thousand parameters."""
 
@@ -76,6 +78,32 @@ class Rows:
             rows = self._session.connection().execute(query.where(c.metric.in_(some)).order_by(c.metric, c.t_us))
             for metric, t_us, packed in rows:
                 yield (metric, t_us), bytes(packed)
+
+
+def of_series(
+    session: Session, kind: Any, column: str, series: Sequence[tuple[str, str]], step_s: int, start_us: int, end_us: int
+) -> CursorResult[Any]:
+    """(number of the series, t_us, packed) of rows of start_us..end_us, in this order; of some thousand series."""
+    connection = session.connection()
+    marks = ", ".join(["(?, ?, ?)"] * len(series))
+    # A join, because SQLite reads the whole table for (a, b) IN (VALUES ...).
+    query = (
+        f"WITH wanted (number, device, metric) AS (VALUES {marks}) "  # noqa: S608 - placeholders, and names of ours
+        f"SELECT w.number, r.t_us, r.{column} FROM wanted w CROSS JOIN {kind.__tablename__} r WHERE r.step_s = ? "
+        "AND r.device = w.device AND r.metric = w.metric AND r.t_us >= ? AND r.t_us < ? ORDER BY w.number, r.t_us"
+    )
+    if connection.dialect.name == "postgresql":
+        query = query.replace("(?, ?, ?)", "(%s::int, %s, %s)").replace("?", "%s")
+    wanted = [part for number, (device, metric) in enumerate(series) for part in (number, device, metric)]
+    return connection.exec_driver_sql(query, (*wanted, step_s, start_us, end_us))
+
+
+def extent(session: Session, series: tuple[str, str], step_s: int) -> tuple[int, int]:
+    """(start, end) of the time that a series has rollups of; (0, 0) when there are none."""
+    row: Any = Rollup
+    mine = (row.step_s == step_s, row.device == series[0], row.metric == series[1])
+    first, last = session.connection().execute(select(func.min(row.t_us), func.max(row.t_us)).where(*mine)).one()
+    return (0, 0) if first is None else (int(first), int(last) + SPAN_US[step_s])
 
 
 def _some(metrics: Sequence[str]) -> Iterator[Sequence[str]]:

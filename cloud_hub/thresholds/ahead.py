@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cloud_hub.thresholds import edges
-from cloud_hub.thresholds.columns import DAY_SLOTS, HOURS, WEEK_SLOTS, Columns, Floats, Tables
+from cloud_hub.thresholds.band_columns import DAY_SLOTS, HOURS, WEEK_SLOTS, Columns, Floats, Tables
 from cloud_hub.thresholds.profile import COARSE_S
 from cloud_hub.thresholds.settings import BandSettings
 from shared.thresholds import DAY_US, Limits

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy.typing as npt
 
+from cloud_hub.thresholds.band_columns import Floats, Ints
 from cloud_hub.thresholds.bands import Bands
 from cloud_hub.thresholds.batch import Step, history
-from cloud_hub.thresholds.columns import Floats, Ints
 from cloud_hub.thresholds.fit import STANDARD, BandSettings, NotEnough, clean
 from shared.messages import AlarmKind
 from shared.thresholds import DAY_US, JudgeState, Limits

@@ -34,7 +34,7 @@ import numpy.typing as npt
 
 from cloud_hub.thresholds import edges, profile
 from cloud_hub.thresholds.ahead import limits
-from cloud_hub.thresholds.columns import Columns, Flags, Floats, Ints, Small, Tables, pack, unpack
+from cloud_hub.thresholds.band_columns import Columns, Flags, Floats, Ints, Small, Tables, pack, unpack
 from cloud_hub.thresholds.edges import HUGE, MOST, TINY, Band
 from cloud_hub.thresholds.profile import Shape
 from cloud_hub.thresholds.settings import STANDARD, BandSettings

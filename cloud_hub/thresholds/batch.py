@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cloud_hub.thresholds.columns import Floats, Ints
+from cloud_hub.thresholds.band_columns import Floats, Ints
 from shared.thresholds import JudgeState, Limits, Transition, in_force, judge
 from shared.thresholds.schedule import MONDAY_US, WEEK_US, stretches
 

@@ -1,144 +1,108 @@
-"""What the bands remember of their series: NumPy columns, and their packed form.
-
-A series takes 8 + 8 bytes for its clock and level, 4 for each row of LAYOUT and of its three tables: about 1.3 KB.
-"""
+"""What the anomaly score remembers: n series as columns of a few arrays, and as bytes. No clock, no I/O."""
 
 from __future__ import annotations
 
-import math
 import struct
 import zlib
-from typing import Final
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
-Small = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
-Flags = npt.NDArray[np.bool_]
+Singles = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+Longs = npt.NDArray[np.int64]
 
-DAY_SLOTS, WEEK_SLOTS, HOURS = 96, 168, 24
-NEVER: Final = int(np.iinfo(np.int64).min)
-"""The clock of a series that has not been seen yet."""
-VERSION: Final = 1
-_HEAD = struct.Struct("<4sHHQ7dI")
-_MAGIC = b"TGBD"
+CHANNELS = 17
+SHAPES = 16
+MAGIC, VERSION = b"TGSC", 1
+HEADER = struct.Struct("<4sHxxqI")
 
-LAYOUT: Final[dict[str, int]] = {
-    "seen": 1, "period": 1, "late": 1, "days": 1,
-    "scale": 1, "lift": 1, "low": 1, "high": 1, "low_rate": 1, "high_rate": 1,
-    "slow": 3, "fast": 3, "error": 6,
-    "trend": 1, "ahead_error": 3, "ahead_scale": 1, "ahead_run": 1,
-    "ahead_low": 1, "ahead_high": 1, "low_excess": 1, "high_excess": 1,
-    "slot_sum": 1, "slot_count": 1, "hour_sum": 1, "hour_count": 1, "hour_size": 1, "day_sum": 1, "day_count": 1,
-}  # fmt: skip
-"""The float32 rows of each name, in the order in which they are packed."""
-ROWS: Final = sum(LAYOUT.values())
+# Rows of `times`, `wide` (in the unit of the series) and `slim` (what is left of it, and all that has no unit).
+FIRST, LAST, COUNT = range(3)
+ANCHOR, SLOW, PREVIOUS, CENTRE = range(4)
+LEVELS, LAGS, WIDE = slice(4, 8), slice(8, 16), 16
+CHANGE, CHANGES = 0, slice(1, 4)
+DAY_REST, WEEK_REST = slice(4, 8), slice(8, 12)
+WEIGHTS, SCALES = slice(12, 20), slice(20, 34)
+PEAK, USUAL_GAP = 34, 35
+GAP, GAP_EXCESS, NEWS, NEWS_EXCESS = 36, 37, 38, 39
+DAY, WEEK, SLIM = 40, 64, 232
 
-
-class Columns:
-    """Series as columns: `last` int64 [n] (UTC microseconds), `level` float64 [n], `rows` float32 [ROWS, n].
-
-    Each name of LAYOUT is a view into `rows`: [n], or [k, n] where it has k rows.
-    """
-
-    seen: Small
-    period: Small
-    late: Small
-    days: Small
-    scale: Small
-    lift: Small
-    low: Small
-    high: Small
-    low_rate: Small
-    high_rate: Small
-    slow: Small
-    fast: Small
-    error: Small
-    trend: Small
-    ahead_error: Small
-    ahead_scale: Small
-    ahead_run: Small
-    ahead_low: Small
-    ahead_high: Small
-    low_excess: Small
-    high_excess: Small
-    slot_sum: Small
-    slot_count: Small
-    hour_sum: Small
-    hour_count: Small
-    hour_size: Small
-    day_sum: Small
-    day_count: Small
-
-    def __init__(self, last: Ints, level: Floats, rows: Small) -> None:
-        self.last, self.level, self.rows = last, level, rows
-        start = 0
-        for name, count in LAYOUT.items():
-            setattr(self, name, rows[start] if count == 1 else rows[start : start + count])
-            start += count
-
-    @classmethod
-    def new(cls, n: int, width: float) -> Columns:
-        """Columns of n series that have not been seen; bands begin `width` scales wide."""
-        made = cls(np.full(n, NEVER), np.zeros(n), np.zeros((ROWS, n), np.float32))
-        made.lift[:] = made.low_excess[:] = made.high_excess[:] = 1
-        for edge in (made.low, made.high):
-            edge[:] = width
-        for edge in (made.ahead_low, made.ahead_high):
-            edge[:] = width / 2
-        return made
-
-    def take(self, who: Ints) -> Columns:
-        """A copy of some series."""
-        return Columns(self.last[who], self.level[who], self.rows[:, who])
-
-    def put(self, who: Ints, part: Columns) -> None:
-        """Write a copy back to where `take` had it from."""
-        self.last[who], self.level[who], self.rows[:, who] = part.last, part.level, part.rows
+# Where tails begin before a series has shown its own. A logarithm of sizes: twice the usual size. A gap: ten periods.
+# News: a surprise that is what it says, with the exponential's mean excess.
+TAIL, GAP_START, NEWS_START, NEWS_EXCESS_START = 2.0, 2.3025851, 2.0, 0.43429448
 
 
-class Tables:
-    """The shape of each series: `day` [96, n], `week` [168, n] and `spread` [24, n], all float32.
-
-    `day` holds deviations from the level by quarter of an hour, NaN where not seen yet; `week` corrections to it by
-    hour of the week (from Thursday 00:00 UTC, as the epoch began); `spread` the scale of each hour of the day
-    relative to the overall one.
-    """
-
-    def __init__(self, day: Small, week: Small, spread: Small) -> None:
-        self.day, self.week, self.spread = day, week, spread
-
-    @classmethod
-    def new(cls, n: int) -> Tables:
-        """Tables of n series that have no shape yet."""
-        day, week = np.full((DAY_SLOTS, n), np.nan, np.float32), np.zeros((WEEK_SLOTS, n), np.float32)
-        return cls(day, week, np.ones((HOURS, n), np.float32))
+class ForeignState(ValueError):
+    """The bytes are no state of scores, or one of another version, or damaged."""
 
 
-def pack(columns: Columns, tables: Tables, settings: tuple[float, ...]) -> bytes:
-    """All series as bytes, little-endian, with version and checksum: about 1.3 KB a series."""
-    parts = (columns.last, columns.level, columns.rows, tables.day, tables.week, tables.spread)
-    body = b"".join(part.astype(part.dtype.newbyteorder("<"), copy=False).tobytes() for part in parts)
-    head = _HEAD.pack(_MAGIC, VERSION, ROWS, columns.last.size, *settings, 0)
-    return head[:-4] + struct.pack("<I", zlib.crc32(body, zlib.crc32(head))) + body
+class Columns(NamedTuple):
+    """The state of n series. `tails` are upper and lower quantile, mean excess above and below, and the middle."""
+
+    times: Longs  # [3, n]: microseconds of the first and the last sample, count of samples
+    wide: Doubles  # [WIDE, n]
+    slim: Singles  # [SLIM, n]
+    tails: Singles  # [5, CHANNELS, n]
+    shapes: npt.NDArray[np.int8]  # [SHAPES, CHANNELS, n], sixteenths
+    seen: npt.NDArray[np.uint8]  # [SHAPES, n]: in how many episodes the shape came back
+    when: npt.NDArray[np.int32]  # [SHAPES, n]: count at which it was last met, -1: no shape here
+
+    def take(self, chosen: slice | npt.NDArray[np.intp]) -> Columns:
+        """Some of the series: views for a slice, copies for indices."""
+        parts: tuple[npt.NDArray[Any], ...] = self
+        return Columns._make(part[..., chosen] for part in parts)
+
+    def put(self, chosen: npt.NDArray[np.intp], some: Columns) -> None:
+        """Write back what `take` copied."""
+        parts: tuple[npt.NDArray[Any], ...] = self
+        for part, new in zip(parts, some, strict=True):
+            part[..., chosen] = new
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all series together."""
+        return sum(part.nbytes for part in self)
 
 
-def unpack(data: bytes) -> tuple[Columns, Tables, tuple[float, ...]]:
-    """What `pack` was given. Raises ValueError for another version or damaged bytes."""
-    if len(data) < _HEAD.size or data[:4] != _MAGIC:
-        raise ValueError("these bytes are not a packed band; fit it again from history")
-    _, version, rows, n, *settings, checksum = _HEAD.unpack_from(data)
-    if (version, rows) != (VERSION, ROWS):
-        raise ValueError(f"the band is packed as {version}.{rows}, this hub reads {VERSION}.{ROWS}; fit it again")
-    head, body = data[: _HEAD.size - 4] + bytes(4), data[_HEAD.size :]
-    shapes = [((n,), "<i8"), ((n,), "<f8"), *(((k, n), "<f4") for k in (ROWS, DAY_SLOTS, WEEK_SLOTS, HOURS))]
-    sizes = [math.prod(shape) * int(kind[2]) for shape, kind in shapes]
-    if len(body) != sum(sizes) or zlib.crc32(body, zlib.crc32(head)) != checksum:
-        raise ValueError("the packed band is damaged (length or checksum is wrong); fit it again from history")
-    parts: list[npt.NDArray[np.generic]] = []
-    for (shape, kind), size in zip(shapes, sizes, strict=True):
-        part, body = np.frombuffer(body[:size], kind).reshape(shape), body[size:]
-        parts.append(part.astype(part.dtype.newbyteorder("=")))
-    return Columns(*parts[:3]), Tables(*parts[3:]), tuple(settings)  # type: ignore[arg-type]
+def fresh(n: int) -> Columns:
+    """The state of n series without a sample."""
+    slim = np.zeros((SLIM, n), dtype=np.float32)
+    slim[DAY:] = np.nan
+    slim[GAP], slim[GAP_EXCESS], slim[NEWS], slim[NEWS_EXCESS] = GAP_START, 1.0, NEWS_START, NEWS_EXCESS_START
+    slim[WEIGHTS.start] = 1.0  # the first forecast: the next value is like the last
+    tails = np.zeros((5, CHANNELS, n), dtype=np.float32)
+    tails[0], tails[1], tails[2:4] = TAIL, -TAIL, 1.0
+    return Columns(
+        np.zeros((3, n), dtype=np.int64),
+        np.zeros((WIDE, n)),
+        slim,
+        tails,
+        np.zeros((SHAPES, CHANNELS, n), dtype=np.int8),
+        np.zeros((SHAPES, n), dtype=np.uint8),
+        np.full((SHAPES, n), -1, dtype=np.int32),
+    )
+
+
+def pack(columns: Columns) -> bytes:
+    """The state as bytes: versioned, with a checksum, little-endian."""
+    body = b"".join(np.ascontiguousarray(part, dtype=part.dtype.newbyteorder("<")).tobytes() for part in columns)
+    return HEADER.pack(MAGIC, VERSION, columns.times.shape[1], zlib.crc32(body)) + body
+
+
+def unpack(packed: bytes) -> Columns:
+    """The state as it was packed. Raises ForeignState for bytes that are not one whole state of this version."""
+    if len(packed) < HEADER.size:
+        raise ForeignState("too short for a state of scores")
+    magic, version, n, check = HEADER.unpack_from(packed)
+    if magic != MAGIC or version != VERSION:
+        raise ForeignState(f"not a state of scores of version {VERSION}")
+    if n < 0 or len(packed) - HEADER.size != n * fresh(1).nbytes or zlib.crc32(packed[HEADER.size :]) != check:
+        raise ForeignState("the state of scores is damaged")
+    columns, at = fresh(n), HEADER.size
+    for part in columns:
+        stored: Any = np.frombuffer(packed, part.dtype.newbyteorder("<"), part.size, at)
+        part[:] = stored.reshape(part.shape)
+        at += part.nbytes
+    return columns

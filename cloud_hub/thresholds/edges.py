@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cloud_hub.thresholds.columns import Columns, Flags, Small
+from cloud_hub.thresholds.band_columns import Columns, Flags, Small
 
 STEP, AHEAD_STEP = np.float32(0.1), np.float32(0.03)
 """An edge grows by a tenth with a sample beyond it. The day-ahead one is calmer from 1,000 samples on."""

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cloud_hub.thresholds.ahead import NotEnough
+from cloud_hub.thresholds.band_columns import Floats, Ints
 from cloud_hub.thresholds.bands import Bands
-from cloud_hub.thresholds.columns import Floats, Ints
 from cloud_hub.thresholds.settings import STANDARD, BandSettings
 from shared.thresholds import Limits
 

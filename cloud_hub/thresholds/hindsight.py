@@ -1,56 +1,89 @@
-"""What ours would have done with a series: band and alarms over its past, learned from the past alone. Pure.
+"""What ours would have done with series: alarms and band over their past, each learned from the past alone. Pure.
 
-The one place that knows which model stands behind a backtest: comparisons and plots take `Seen` and ask no further.
+The one place that knows which models stand behind a backtest: alarms are those of the live watch (`surprise`), for a
+budget of pages that all series share; the band is what would have been pushed, for the eye.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from cloud_hub.thresholds.backtest import Episode, pushed, rolling
+from cloud_hub.thresholds import surprise
+from cloud_hub.thresholds.backtest import pushed
+from cloud_hub.thresholds.band_columns import Floats, Ints
 from cloud_hub.thresholds.batch import bounds
-from cloud_hub.thresholds.columns import Floats
 from cloud_hub.thresholds.fit import clean
-from shared.thresholds import DAY_US, Limits
+from cloud_hub.thresholds.scores import Scores
+from cloud_hub.thresholds.surprise import Change, One, Samples
+
+CELLS = 4_000_000
+"""Series x samples that are judged side by side."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
-    """One series in hindsight: all arrays are of one length; `low` and `high` are NaN where no band was there yet.
+class Anomaly:
+    """One alarm, UTC microseconds; `end_us` None while it stands. `surprise` s of its first sample: once in 10**s."""
 
-    Before `from_us` the series is only learned from. `episodes` are alarms in order of time.
+    start_us: int
+    end_us: int | None
+    surprise: float
+
+
+def alarms(samples: Sequence[Samples], from_us: int, pages_per_shift: float) -> list[list[Anomaly]]:
+    """Alarms of each series (times in UTC microseconds, any order; NaN is no value), raised from `from_us` on.
+
+    All series together share `pages_per_shift` pages in 12 hours; before `from_us` they are only learned from.
     """
+    series = [clean(t_us, values) for t_us, values in samples]
+    limit = surprise.limit(pages_per_shift, surprise.per_day(series, 0.0), 0)
+    return [found for some in _side_by_side(series) for found in _judged(some, from_us, limit)]
 
-    metric: str
-    from_us: int
-    t_us: npt.NDArray[np.int64]
+
+def _side_by_side(series: list[Samples]) -> Iterator[list[Samples]]:
+    longest = max((t_us.size for t_us, _ in series), default=0)
+    count = max(1, CELLS // max(longest, 1))
+    return (series[first : first + count] for first in range(0, len(series), count))
+
+
+def _judged(series: list[Samples], from_us: int, limit: float) -> list[list[Anomaly]]:
+    ones = [One(device="", metric="", upto_us=0) for _ in series]
+    with np.errstate(over="ignore"):  # of values far apart; what overflows is cut
+        _, changes = surprise.step(Scores(len(series)), ones, series, [limit] * len(series), from_us)
+    found: list[list[Anomaly]] = [[] for _ in series]
+    for change in changes:
+        _add(found[change.index], change)
+    return found
+
+
+def _add(mine: list[Anomaly], change: Change) -> None:
+    if change.state == "raised":
+        mine.append(Anomaly(start_us=change.t_us, end_us=None, surprise=change.surprise))
+    elif mine:
+        mine[-1] = Anomaly(start_us=mine[-1].start_us, end_us=change.t_us, surprise=mine[-1].surprise)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Band:
+    """The limits that would have been in force: float64[n] at `t_us` int64[n]; NaN where there were none yet,
+    infinite where there is none on that side."""
+
+    t_us: Ints
     values: Floats
     low: Floats
     high: Floats
-    episodes: list[Episode]
 
 
-def look(
-    metric: str, t_us: npt.NDArray[Any], values: npt.NDArray[Any], *, train_days: float, refit_days: float = 1.0
-) -> Seen:  # fmt: skip
-    """Judge a series (UTC microseconds, any order; NaN is no value) as the hub would have, day by day.
-
-    The first `train_days` are for learning. Raises ValueError unless the days are above 0.
-    """
+def band(
+    metric: str, t_us: npt.NDArray[Any], values: npt.NDArray[Any], *, train_days: float = 3.0, refit_days: float = 1.0
+) -> Band:
+    """Learned for `train_days` first, then from day to day, and pushed each `refit_days`. Raises ValueError."""
     times, points = clean(t_us, values)
     low, high = np.full(times.size, np.nan), np.full(times.size, np.nan)
     for limits, some in pushed(metric, times, points, train_days, refit_days):
-        low[some], high[some] = band(limits, times[some])
-    first = int(times[0]) + int(train_days * DAY_US) if times.size else 0
-    episodes = rolling(metric, times, points, train_days, refit_days)
-    return Seen(metric=metric, from_us=first, t_us=times, values=points, low=low, high=high, episodes=episodes)
-
-
-def band(limits: Limits, t_us: npt.NDArray[np.int64]) -> tuple[Floats, Floats]:
-    """`limits.at` of many times at once: (low, high), NaN for a side that has no limit."""
-    low, high = bounds(limits, t_us)
-    return np.where(np.isinf(low), np.nan, low), np.where(np.isinf(high), np.nan, high)
+        low[some], high[some] = bounds(limits, times[some])
+    return Band(t_us=times, values=points, low=low, high=high)

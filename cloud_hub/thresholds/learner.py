@@ -1,27 +1,31 @@
-"""From a series' history to the limits that a device gets. The one place that knows which model learns. Pure."""
+"""From histories to the limits that devices get. The one place that knows which model learns. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from cloud_hub.thresholds.fit import STANDARD, BandSettings, NotEnough, fit
+from cloud_hub.thresholds.bands import Bands
+from cloud_hub.thresholds.settings import STANDARD
 from cloud_hub.thresholds.terms import Terms, widened
 from shared.thresholds import Limits
-
-__all__ = ["History", "NotEnough", "learn"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """One series: `t_us` int64[n] in UTC microseconds, ascending, and `values` float64[n]."""
+    """One series: `t_us` int64[n] in UTC microseconds, ascending, and `values` float64[n].
+
+    `period_s` is the usual time between its samples, also where it was thinned out; None for too few.
+    """
 
     device: str
     metric: str
     t_us: npt.NDArray[np.int64]
     values: npt.NDArray[np.float64]
+    period_s: float | None = None
 
     def between(self, from_us: int, to_us: int) -> History:
         """What lies in from_us <= t < to_us."""
@@ -29,14 +33,39 @@ class History:
         return replace(self, t_us=self.t_us[some], values=self.values[some])
 
 
-def learn(history: History, terms: Terms, now_us: int, factor: float = 1.0) -> Limits:
-    """Limits from `history`, `factor` times as wide as fitted. The same data give the same limits (P7).
+def learn(
+    histories: Sequence[History], terms: Terms, factors: Sequence[float], times_us: Sequence[int]
+) -> list[list[Limits | str]]:
+    """At each of the times, in order: limits of each series from what lies before, or why there are none.
 
-    Raises NotEnough, or ValueError for numbers that overflow.
+    They are `factors` times as wide as fitted. The same data give the same limits (P7); series do not know each other.
     """
-    found = fit(history.metric, history.t_us, history.values, now_us=now_us, settings=_settings(terms))
-    return widened(replace(found, stale_s=terms.stale_s), factor)
+    bands = Bands(len(histories), replace(STANDARD, outside=(1.0 - terms.coverage) / 2))
+    found: list[list[Limits | str]] = []
+    begin = 0
+    for end in times_us:
+        bands.learn(*_rows([one.between(begin, end) for one in histories]))
+        found.append([
+            _limits(bands, index, one, terms, end, factor)
+            for index, (one, factor) in enumerate(zip(histories, factors, strict=True))
+        ])  # fmt: skip
+        begin = end
+    return found
 
 
-def _settings(terms: Terms) -> BandSettings:
-    return replace(STANDARD, outside=(1.0 - terms.coverage) / 2)
+def _rows(histories: Sequence[History]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """(t_us [T, n], values [T, n]): each series' samples from above, NaN below its last."""
+    longest = max((one.t_us.size for one in histories), default=0)
+    times = np.zeros((longest, len(histories)), np.int64)
+    values = np.full((longest, len(histories)), np.nan)
+    for index, one in enumerate(histories):
+        times[: one.t_us.size, index], values[: one.t_us.size, index] = one.t_us, one.values
+    return times, values
+
+
+def _limits(bands: Bands, index: int, history: History, terms: Terms, now_us: int, factor: float) -> Limits | str:
+    try:
+        found = bands.limits(index, history.metric, now_us, period_s=history.period_s)
+        return widened(replace(found, stale_s=terms.stale_s), factor)
+    except ValueError as error:  # too few points, or numbers that overflow
+        return str(error)[:500]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cloud_hub.thresholds.columns import DAY_SLOTS, HOURS, NEVER, WEEK_SLOTS, Columns, Flags, Ints, Small, Tables
+from cloud_hub.thresholds.band_columns import DAY_SLOTS, HOURS, NEVER, WEEK_SLOTS, Columns, Flags, Ints, Small, Tables
 
 QUARTER_US = 900_000_000
 COARSE_S = 1000.0

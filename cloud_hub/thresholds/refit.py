@@ -25,13 +25,13 @@ from cloud_hub.thresholds import terms as rules
 from cloud_hub.thresholds.learner import History, learn
 from cloud_hub.thresholds.stored import Series
 from cloud_hub.thresholds.terms import Terms
-from cloud_hub.thresholds.trial import tried
+from cloud_hub.thresholds.trial import Said, proposals, tried
 from shared.codec import plain
-from shared.thresholds import DAY_US
+from shared.thresholds import DAY_US, Limits
 
 log = logging.getLogger(__name__)
 
-PAGE = 10
+PAGE = 20
 """Devices of one step."""
 
 _ROWS: Any = LearnedSeries.__table__  # type: ignore[attr-defined]
@@ -53,7 +53,7 @@ def step(db: Database, now_us: int) -> bool:
     if page is None:
         _begin(db, row.id, now_us)
     elif page.devices:
-        _write(db, row.id, page, [_fitted(page, one) for one in page.series])
+        _write(db, row.id, page, _fitted(page))
     else:
         _finish(db, row.id, now_us)
     return True
@@ -84,38 +84,30 @@ def _give_up(db: Database, seen: Learning, now_us: int, reason: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """Some devices of a refit with all that fitting needs: no session, no clock."""
+    """Some devices of a refit with all that fitting needs, no session and no clock: histories of their series, and
+    for each the limits that stand, what people said, and its factor.
+    """
 
     terms: Terms
     now_us: int
     devices: list[str]
-    series: list[Work]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
-    """One series to fit."""
-
-    history: History
-    present: Any
-    said: Any
-    factor: float
+    histories: list[History]
+    present: dict[Series, Limits]
+    said: dict[Series, Said]
+    factors: dict[Series, float]
 
 
 def _page(session: Session, row: Learning, now_us: int, after: str) -> Page:
     terms = learnings.terms(row)
     devices = query.devices(session, row.target, after=after, limit=PAGE, scope=row.scope)
     series = wanted(session, devices, terms)
-    from_us = now_us - int((terms.train_days + terms.backtest_days) * DAY_US)
-    standing = stored.present(session, devices)
-    said = stored.said(session, series, now_us - int(terms.backtest_days * DAY_US), now_us)
-    factors = _factors(session, row.id, devices)
-    work = [
-        Work(history=stored.history(session, one, from_us, now_us), present=standing.get(one), said=said[one],
-             factor=factors.get(one, 1.0))
-        for one in series
-    ]  # fmt: skip
-    return Page(terms=terms, now_us=now_us, devices=devices, series=work)
+    from_us = now_us - int(terms.train_days * DAY_US)
+    return Page(
+        terms=terms, now_us=now_us, devices=devices, present=stored.present(session, devices),
+        said=stored.said(session, series, now_us - int(terms.backtest_days * DAY_US), now_us),
+        histories=[stored.history(session, one, from_us, now_us) for one in series],
+        factors=_factors(session, row.id, devices),
+    )  # fmt: skip
 
 
 def wanted(session: Session, devices: list[str], terms: Terms) -> list[Series]:
@@ -146,18 +138,21 @@ def _factors(session: Session, name: str, devices: list[str]) -> dict[Series, fl
     return found
 
 
-def _fitted(page: Page, work: Work) -> dict[str, Any]:
-    """One series' row; a series that cannot be fitted keeps its last limits, which become stale."""
-    history, terms, now_us = work.history, page.terms, page.now_us
+def _fitted(page: Page) -> list[dict[str, Any]]:
+    """A row of each series; one that cannot be fitted keeps its last limits, which become stale."""
+    terms, now_us = page.terms, page.now_us
     begin = now_us - int(terms.backtest_days * DAY_US)
-    trial = tried(history, terms, work.present, work.said, begin, now_us, work.factor)
-    row: dict[str, Any] = {"device": history.device, "metric": history.metric, "factor": work.factor,
-                           "trial": trials.short(trial), "reason": ""}  # fmt: skip
-    try:
-        some = history.between(now_us - int(terms.train_days * DAY_US), now_us)
-        return row | {"limits": plain(learn(some, terms, now_us, work.factor)), "fitted_us": now_us}
-    except ValueError as error:
-        return row | {"reason": str(error)[:500]}
+    keys = [(history.device, history.metric) for history in page.histories]
+    factors = [page.factors.get(key, 1.0) for key in keys]
+    before, found = learn(page.histories, terms, factors, [begin, now_us])
+    tries = proposals(before, found)
+    rows = []
+    for key, history, factor, limits, proposal in zip(keys, page.histories, factors, found, tries, strict=True):
+        trial = tried(history, page.present.get(key), proposal, page.said[key], begin, now_us)
+        row = {"device": key[0], "metric": key[1], "factor": factor, "trial": trials.short(trial)}
+        fitted = {"reason": limits} if isinstance(limits, str) else {"limits": plain(limits), "fitted_us": now_us}
+        rows.append({"reason": ""} | row | fitted)
+    return rows
 
 
 def _write(db: Database, name: str, page: Page, rows: list[dict[str, Any]]) -> None:

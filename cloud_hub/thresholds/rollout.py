@@ -1,42 +1,34 @@
 """Limits pushed to canaries, watched, widened to the rest and confirmed; or taken back by themselves.
 
-`rollout_rules` decides, this carries it out on the twins, some devices in each transaction. A bad push is undone as
-desired state, so a device that is away never sees it, or takes it back when it is there again. What a person changed
-since is left alone.
+`rollout_rules` decides, `rollout_twins` carries it out; here is what the database knows of it. A bad push is undone as
+desired state, so a device that is away never sees it, or takes it back when it is there again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import func, insert, or_, select, update
+from sqlalchemy import func, insert, or_, select
 from sqlmodel import Session, col
 from sqlmodel import select as rows_of
 
-from cloud_hub import audit, fleet, scopes, twin_batch
+from cloud_hub import audit, fleet, scopes
 from cloud_hub.clock import new_id
 from cloud_hub.errors import HubError
-from cloud_hub.owners import LEARNING
 from cloud_hub.tables import AlarmRow, AppliedRow, LearnedSeries, Rollout, RolloutDevice
-from cloud_hub.thresholds import limit_files, rollout_rules
+from cloud_hub.thresholds import rollout_rules, rollout_twins
 from cloud_hub.thresholds.rollout_rules import Bounds, Seen, Stage
-from cloud_hub.twin_batch import Batch
+from cloud_hub.thresholds.rollout_twins import DOCUMENT, HOLDING
 from cloud_hub.twins import Outgoing
-from shared import twin
-from shared.codec import encode, plain
+from shared.codec import plain
 from shared.thresholds import Limits
 
-DOCUMENT = "thresholds"
 ACTIVE = ("watching", "taking-back")
-TOGETHER = 100
-"""Devices that are pushed to, or taken back, in one transaction."""
 
 _ROWS: Any = RolloutDevice.__table__  # type: ignore[attr-defined]
 _WORDS: Any = AppliedRow.__table__  # type: ignore[attr-defined]
 _ALARMS: Any = AlarmRow.__table__  # type: ignore[attr-defined]
-HOLDING = ("pushed", "verified", "refused")
-"""States of a device whose desired limits are the rollout's."""
 
 
 # -- beginning -------------------------------------------------------------------------------------
@@ -57,7 +49,7 @@ def start(
         override=override,
     )  # fmt: skip
     begin(session, rollout, dict.fromkeys(devices, 0), who)
-    return rollout, _push(session, rollout, now_us, max_bytes)
+    return rollout, rollout_twins.push(session, rollout, now_us, max_bytes)
 
 
 def begin(session: Session, rollout: Rollout, stages: dict[str, int], who: str) -> None:
@@ -109,20 +101,20 @@ def _move(session: Session, rollout: Rollout, now_us: int, max_bytes: int) -> li
     move, reason = rollout_rules.decide(bounds, stage, look(session, rollout), now_us)
     session.add(rollout)
     if move == "push":
-        return _push(session, rollout, now_us, max_bytes)
+        return rollout_twins.push(session, rollout, now_us, max_bytes)
     if move == "watch":
         rollout.watch_us = now_us
     elif move == "widen":
         rollout.stage, rollout.stage_us, rollout.watch_us = rollout.stage + 1, now_us, None
         _tell(session, rollout, "widened", reason, now_us)
-        return _push(session, rollout, now_us, max_bytes)
+        return rollout_twins.push(session, rollout, now_us, max_bytes)
     elif move == "confirm":
         _end(session, rollout, "confirmed", reason, now_us)
     elif move == "take back":
         rollout.state, rollout.reason = "taking-back", reason
-        return _restore(session, rollout, now_us, max_bytes)
+        return _take_back(session, rollout, now_us, max_bytes)
     elif move in {"restore", "end"}:
-        return _restore(session, rollout, now_us, max_bytes)
+        return _take_back(session, rollout, now_us, max_bytes)
     return []
 
 
@@ -133,6 +125,13 @@ def _tell(session: Session, rollout: Rollout, what: str, reason: str, now_us: in
 def _end(session: Session, rollout: Rollout, state: str, reason: str, now_us: int) -> None:
     rollout.state, rollout.reason, rollout.ended_us = state, reason, now_us
     _tell(session, rollout, state, reason, now_us)
+
+
+def _take_back(session: Session, rollout: Rollout, now_us: int, max_bytes: int) -> list[Outgoing]:
+    messages = rollout_twins.restore(session, rollout, now_us, max_bytes)
+    if not look(session, rollout).left:
+        _end(session, rollout, "rolled-back", rollout.reason, now_us)
+    return messages
 
 
 def _heard(session: Session, rollout: Rollout, now_us: int) -> None:
@@ -148,7 +147,7 @@ def _heard(session: Session, rollout: Rollout, now_us: int) -> None:
         if state == "refused" or (state == "verified" and said.get(device, ("",))[0] != "refused"):
             said[device] = (state, reason)
     for device, (state, reason) in said.items():
-        _member(session, rollout.id, device, state=state, reason=reason, t_us=now_us)
+        rollout_twins.note(session, rollout.id, device, state=state, reason=reason, t_us=now_us)
 
 
 def look(session: Session, rollout: Rollout) -> Seen:
@@ -175,6 +174,7 @@ def _alarms(session: Session, rollout: Rollout) -> tuple[int, int]:
     mine = (
         _ALARMS.c.device == _ROWS.c.device, _ROWS.c.rollout == rollout.id, _ROWS.c.state.in_(HOLDING),
         _ALARMS.c.received_us >= rollout.started_us, _ALARMS.c.about == "",
+        _ALARMS.c.suppressed.in_(("", "shelved")),
     )  # fmt: skip
     query = select(_ALARMS.c.id, _ALARMS.c.metric, _ALARMS.c.verdict).where(*mine)
     if rollout.learning:
@@ -187,114 +187,6 @@ def _alarms(session: Session, rollout: Rollout) -> tuple[int, int]:
         query = query.where(_ALARMS.c.metric.in_([row["metric"] for row in rollout.wanted]))
     found = session.connection().execute(query).all()
     return len(found), sum(row.verdict == "false-alarm" for row in found)
-
-
-# -- the twins -------------------------------------------------------------------------------------
-
-
-def _push(session: Session, rollout: Rollout, now_us: int, max_bytes: int) -> list[Outgoing]:
-    """The stage's next devices get their limits; what was desired before is kept for the way back."""
-    batch, stored, devices = _some(session, rollout, ("waiting",), now_us, max_bytes, rollout.stage)
-    learned = _learned(session, rollout, devices)
-    for device in devices:
-        document, owners = stored.get((device, DOCUMENT), (twin.Document(), {}))
-        desired, reported = (document.state.get(section, {}).get("limits") for section in ("desired", "reported"))
-        entries, own = (limit_files.entries(session, one) for one in (desired, reported))
-        mine = learned.get(device, {})
-        if rollout.learning:
-            wanted = [row.limits for row in mine.values() if row.limits is not None]
-            owner = _owner(owners)
-            before = {metric: row.pushed for metric, row in mine.items()}
-            limits, held = rollout_rules.place(entries, own or [], wanted, before, owner)
-        else:
-            limits, held = rollout_rules.merged(entries if entries is not None else own or [], rollout.wanted), {}
-        why = "; ".join(f"{metric}: {reason}" for metric, reason in sorted(held.items()))[:1000]
-        if limits is None:
-            _member(session, rollout.id, device, state="left", reason=why, t_us=now_us)
-            continue
-        value = limit_files.value(session, device, limits, now_us)
-        state, reason, version = _desire(batch, rollout, device, value)
-        if state == "refused" and not rollout.learning:
-            raise HubError(413, "The twin refused the limits", f"{device}: {reason}")
-        told = {"refused": "left", "unchanged": "verified", "written": "pushed"}[state]
-        changes = {"state": told, "reason": reason or why, "version": version}
-        _member(session, rollout.id, device, **changes, previous=desired, pushed=value, t_us=now_us)
-        if state == "written":
-            for metric, row in mine.items():
-                if row.limits is not None and metric not in held:
-                    row.pushed_us = row.pushed_us if row.pushed is not None else now_us
-                    row.before, row.pushed = row.pushed, row.limits
-                    session.add(row)
-    batch.write(session)
-    rollout.stage_us = now_us
-    return batch.messages
-
-
-def _restore(session: Session, rollout: Rollout, now_us: int, max_bytes: int) -> list[Outgoing]:
-    """What was desired before is desired again, unless somebody has set something else meanwhile."""
-    batch, stored, devices = _some(session, rollout, HOLDING, now_us, max_bytes)
-    learned = _learned(session, rollout, devices)
-    members = rows_of(RolloutDevice).where(
-        RolloutDevice.rollout == rollout.id, col(RolloutDevice.device).in_(devices)
-    )  # fmt: skip
-    for member in session.exec(members).all():
-        document, owners = stored.get((member.device, DOCUMENT), (twin.Document(), {}))
-        desired = document.state.get("desired", {}).get("limits")
-        if not twin.same(desired, member.pushed):
-            member.state, member.reason = "kept", f"{_owner(owners) or 'somebody'} has set other limits since"
-        else:
-            _desire(batch, rollout, member.device, member.previous)
-            member.state = "restored"
-            for row in learned.get(member.device, {}).values():
-                row.pushed, row.pushed_us = row.before, None if row.before is None else row.pushed_us
-                session.add(row)
-        member.t_us = now_us
-        session.add(member)
-    batch.write(session)
-    session.flush()
-    if not look(session, rollout).left:
-        _end(session, rollout, "rolled-back", rollout.reason, now_us)
-    return batch.messages
-
-
-def _some(
-    session: Session, rollout: Rollout, states: Sequence[str], now_us: int, max_bytes: int, stage: int | None = None
-) -> tuple[Batch, dict[twin_batch.Key, twin_batch.Stored], list[str]]:
-    """The next devices in these states, with their documents."""
-    query = select(_ROWS.c.device).where(_ROWS.c.rollout == rollout.id, _ROWS.c.state.in_(states))
-    if stage is not None:
-        query = query.where(_ROWS.c.stage == stage)
-    devices = list(session.connection().execute(query.order_by(_ROWS.c.device).limit(TOGETHER)).scalars())
-    stored = twin_batch.read(session, devices, [DOCUMENT], lock=True)
-    return Batch(stored, now_us, max_bytes, rollout.traceparent), stored, devices
-
-
-def _learned(session: Session, rollout: Rollout, devices: Iterable[str]) -> dict[str, dict[str, LearnedSeries]]:
-    found: dict[str, dict[str, LearnedSeries]] = {}
-    if rollout.learning:
-        mine = rows_of(LearnedSeries).where(
-            LearnedSeries.learning == rollout.learning, col(LearnedSeries.device).in_(devices)
-        )  # fmt: skip
-        for row in session.exec(mine.order_by(LearnedSeries.device, LearnedSeries.metric)):
-            found.setdefault(row.device, {})[row.metric] = row
-    return found
-
-
-def _desire(batch: Batch, rollout: Rollout, device: str, value: Any) -> tuple[str, str, int]:
-    patch = {"limits": value}
-    who = LEARNING + rollout.learning if rollout.learning else "hub"
-    return batch.desire(device, DOCUMENT, patch, encode({"state": {"desired": patch}}), who)
-
-
-def _owner(owners: twin.State) -> str:
-    """Who set `limits` last; of a reference, who set its digest."""
-    found = owners.get("limits", "")
-    return str(found.get("digest", "")) if isinstance(found, dict) else str(found)
-
-
-def _member(session: Session, rollout: str, device: str, **changes: Any) -> None:
-    mine = (_ROWS.c.rollout == rollout) & (_ROWS.c.device == device)
-    session.connection().execute(update(_ROWS).where(mine).values(**changes))
 
 
 # -- reading ---------------------------------------------------------------------------------------

@@ -11,16 +11,21 @@ from sqlalchemy import func, select
 from sqlmodel import Session
 
 from cloud_hub import twin_batch
+from cloud_hub.rollups.reading import columns
 from cloud_hub.tables import AlarmRow, TelemetrySample, Trouble
 from cloud_hub.thresholds import limit_files
 from cloud_hub.thresholds.backtest import Window
+from cloud_hub.thresholds.band_columns import Floats, Ints
 from cloud_hub.thresholds.learner import History
 from cloud_hub.thresholds.trial import Said
 from shared.codec import from_plain
 from shared.thresholds import Limits
 
-MOST_POINTS = 50_000
+MOST_POINTS = 10_000
 """Points of one series that a fit reads: of more, one in each stretch of equal length, as it was measured."""
+
+ROLLED_S = 600
+"""Means of so many seconds stand for samples that are kept no more."""
 
 AFTER_US = 3_600_000_000
 """An alarm that people judged counts until it cleared, or this long."""
@@ -34,20 +39,42 @@ _TROUBLES: Any = Trouble.__table__  # type: ignore[attr-defined]
 
 
 def history(session: Session, series: Series, from_us: int, to_us: int, most: int = MOST_POINTS) -> History:
-    """What was measured in from_us <= t < to_us, at most about `most` points."""
+    """What was measured in from_us <= t < to_us, at most about `most` points, one a time.
+
+    Before the oldest sample that is still kept, the means of rollups take their place: they spread less.
+    """
     table = _SAMPLES.c
     mine = (table.device == series[0], table.metric == series[1], table.t_us >= from_us, table.t_us < to_us,
             table.value.is_not(None))  # fmt: skip
     query = select(table.t_us, table.value).where(*mine)
-    if session.connection().execute(select(func.count()).where(*mine)).scalar_one() > most:
-        first = select(func.min(table.t_us)).where(*mine).group_by(table.t_us // max(1, (to_us - from_us) // most))
+    connection = session.connection()
+    count, start, end = connection.execute(
+        select(func.count(), func.min(table.t_us), func.max(table.t_us)).where(*mine)
+    ).one()  # fmt: skip
+    if count > most:
+        first = select(func.min(table.t_us)).where(*mine).group_by(table.t_us // max(1, (end - start) // most))
         query = query.where(table.t_us.in_(first))
-    rows = session.connection().execute(query.order_by(table.t_us)).all()
-    times = np.fromiter((row[0] for row in rows), np.int64, len(rows))
+    rows: dict[int, float] = dict(connection.execute(query.order_by(table.t_us, table.source, table.seq)).all())
+    newest = connection.execute(select(table.t_us).where(*mine).order_by(table.t_us.desc()).limit(200)).scalars().all()
+    gaps = np.diff(np.unique(newest))
+    early, means = _rolled(session, series, from_us, to_us if start is None else start)
     return History(
-        device=series[0], metric=series[1], t_us=times,
-        values=np.fromiter((row[1] for row in rows), np.float64, len(rows)),
+        device=series[0], metric=series[1],
+        t_us=np.concatenate((early, np.fromiter(rows.keys(), np.int64, len(rows)))),
+        values=np.concatenate((means, np.fromiter(rows.values(), np.float64, len(rows)))),
+        period_s=float(np.median(gaps)) / 1e6 if gaps.size else None,
     )  # fmt: skip
+
+
+def _rolled(session: Session, series: Series, from_us: int, to_us: int) -> tuple[Ints, Floats]:
+    """Means of whole buckets in from_us <= t < to_us, at their middle."""
+    step_us = ROLLED_S * 1_000_000
+    first, last = -(-from_us // step_us) * step_us, to_us // step_us * step_us
+    if last <= first:
+        return np.zeros(0, np.int64), np.zeros(0)
+    (page,) = columns(session, [series], first, last, ROLLED_S)
+    there = np.isfinite(page.mean[0])
+    return page.t_us[there] + step_us // 2, page.mean[0][there]
 
 
 def present(session: Session, devices: Collection[str]) -> dict[Series, Limits]:

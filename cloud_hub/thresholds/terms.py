@@ -19,10 +19,10 @@ class Terms:
     """Days and seconds as named. `metrics` are names, or patterns with `*` for gauges and scores.
 
     A refit comes every `refit_days`, from the last `train_days`; `coverage` is the share of ordinary samples inside.
-    It is pushed when its backtest on the last `backtest_days` gives at most `max_backtest` alarms a device and week;
-    to the share `canary` of the devices first, watched for `watch_s`, with at most `max_alarms` alarms and
-    `max_false` judged false on all canaries. Limits older than `stale_refits` refits are flagged. `watch` judges live
-    telemetry too, with `pages_per_shift` anomalies in 12 hours on all its series together.
+    It is pushed when what was learned before the last `backtest_days` gives at most `max_backtest` alarms a device and
+    week on them; to the share `canary` of the devices first, watched for `watch_s`, with at most `max_alarms` alarms
+    and `max_false` judged false on all canaries. Limits older than `stale_refits` refits are flagged. `watch` judges
+    live telemetry too, with `pages_per_shift` anomalies in 12 hours on all its series together.
     """
 
     metrics: tuple[str, ...]
@@ -46,6 +46,8 @@ class Terms:
             value = getattr(self, name)
             if not math.isfinite(value) or not least <= value <= most:
                 raise ValueError(f"{name} must be within {least:g}..{most:g}, not {value:g}")
+        if self.backtest_days >= self.train_days:
+            raise ValueError("backtest_days must be below train_days: limits are tried on what they did not see")
 
     @property
     def stale_s(self) -> float:

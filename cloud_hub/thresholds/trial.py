@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cloud_hub.thresholds.backtest import Episode, Window, replay
-from cloud_hub.thresholds.learner import History, NotEnough, learn
-from cloud_hub.thresholds.terms import Terms
+from cloud_hub.thresholds.learner import History
 from shared.thresholds import DAY_US, Limits
 
 
@@ -50,37 +49,39 @@ class Trial:
     reason: str = ""
 
 
-def tried(
-    history: History, terms: Terms, present: Limits | None, said: Said, from_us: int, to_us: int, factor: float = 1.0,
-    proposed: Limits | None = None,
-) -> Trial:  # fmt: skip
-    """Replay from_us..to_us by `present` and by `proposed`, or by what the history before would have taught."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """Limits to try, or why there are none; `in_sample` when they were learned from what they are tried on."""
+
+    limits: Limits | None = None
+    in_sample: bool = False
+    reason: str = ""
+
+
+def proposals(before: Sequence[Limits | str], whole: Sequence[Limits | str]) -> list[Proposal]:
+    """What the history before the trial taught; where that was too little, what it taught until the trial's end."""
+    return [
+        Proposal(limits=early) if not isinstance(early, str)
+        else Proposal(reason=late) if isinstance(late, str)
+        else Proposal(limits=late, in_sample=True)
+        for early, late in zip(before, whole, strict=True)
+    ]  # fmt: skip
+
+
+def tried(history: History, present: Limits | None, proposal: Proposal, said: Said, from_us: int, to_us: int) -> Trial:
+    """Replay from_us..to_us by both."""
     late = history.between(from_us, to_us)
-    reason, in_sample = "", False
-    if proposed is None:
-        proposed, in_sample, reason = _proposal(history, terms, from_us, to_us, factor)
     begin = int(late.t_us[0]) if late.t_us.size else from_us
     weeks = max((to_us - max(from_us, begin)) / (7 * DAY_US), 1 / 168)
+
+    def judged(limits: Limits | None) -> Tally | None:
+        return None if limits is None else tally(replay(limits, late.t_us, late.values), said, weeks)
+
     return Trial(
         device=history.device, metric=history.metric, from_us=from_us, to_us=to_us, points=int(late.t_us.size),
-        present=None if present is None else tally(replay(present, late.t_us, late.values), said, weeks),
-        proposed=None if proposed is None else tally(replay(proposed, late.t_us, late.values), said, weeks),
-        in_sample=in_sample, reason=reason,
+        present=judged(present), proposed=judged(proposal.limits), in_sample=proposal.in_sample,
+        reason=proposal.reason,
     )  # fmt: skip
-
-
-def _proposal(
-    history: History, terms: Terms, from_us: int, to_us: int, factor: float
-) -> tuple[Limits | None, bool, str]:
-    train_us = int(terms.train_days * DAY_US)
-    try:
-        return learn(history.between(from_us - train_us, from_us), terms, from_us, factor), False, ""
-    except ValueError:
-        pass
-    try:
-        return learn(history.between(to_us - train_us, to_us), terms, to_us, factor), True, ""
-    except (NotEnough, ValueError) as error:
-        return None, False, str(error)
 
 
 def tally(episodes: Sequence[Episode], said: Said, weeks: float) -> Tally:

@@ -11,9 +11,10 @@ from sqlmodel import Session
 
 from cloud_hub.tables import LearnedSeries
 from cloud_hub.thresholds import stored
+from cloud_hub.thresholds.learner import learn
 from cloud_hub.thresholds.stored import Series
 from cloud_hub.thresholds.terms import Terms
-from cloud_hub.thresholds.trial import Trial, tried
+from cloud_hub.thresholds.trial import Proposal, Trial, proposals, tried
 from shared.thresholds import DAY_US, Limits
 
 DAYS = 7.0
@@ -32,11 +33,15 @@ def of_series(
     present = stored.present(session, sorted({device for device, _ in series}))
     said = stored.said(session, series, from_us, to_us)
     before_us = from_us if proposed is not None else from_us - int(terms.train_days * DAY_US)
+    histories = [stored.history(session, one, before_us, to_us) for one in series]
+    if proposed is None:
+        wanted = proposals(*learn(histories, terms, [1.0] * len(series), [from_us, to_us]))
+    else:
+        wanted = [Proposal(limits=proposed.get(metric)) for _, metric in series]
     return [
-        tried(stored.history(session, one, before_us, to_us), terms, present.get(one), said[one], from_us, to_us,
-              proposed=None if proposed is None else proposed.get(one[1]))
-        for one in series
-    ]  # fmt: skip
+        tried(history, present.get(one), proposal, said[one], from_us, to_us)
+        for one, history, proposal in zip(series, histories, wanted, strict=True)
+    ]
 
 
 def of_hand(session: Session, devices: Sequence[str], limits: Sequence[Limits], now_us: int) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
@@ -18,6 +19,7 @@ from fastapi import FastAPI
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 from simulators.births import born
 from simulators.postgres import postgres
 
@@ -40,8 +42,8 @@ with warnings.catch_warnings():  # newer Starlettes ask for a client that not ev
 
 NOW = 1_700_000_000_000_000
 SECOND = 1_000_000
-Role = Literal["viewer", "operator", "auditor", "admin", "everything"]
-ROLES: tuple[Role, ...] = ("viewer", "operator", "auditor", "admin")
+Role = Literal["viewer", "operator", "auditor", "admin", "writer", "everything"]
+ROLES: tuple[Role, ...] = ("viewer", "operator", "auditor", "admin", "writer")
 
 DEVICE = "/api/v1/devices/{device}"
 ROUTES: dict[tuple[str, str], str] = {
@@ -58,6 +60,11 @@ ROUTES: dict[tuple[str, str], str] = {
     ("PATCH", f"{DEVICE}/tags"): "operate",
     ("PUT", f"{DEVICE}/tags"): "operate",
     ("GET", f"{DEVICE}/telemetry/{{metric}}"): "read",
+    ("GET", f"{DEVICE}/telemetry"): "read",
+    ("GET", f"{DEVICE}/range/{{metric}}"): "read",
+    ("GET", "/api/v1/telemetry/last"): "read",
+    ("GET", "/api/v1/telemetry/top"): "read",
+    ("GET", "/api/v1/telemetry/export"): "read",
     ("GET", f"{DEVICE}/events"): "read",
     ("GET", f"{DEVICE}/streams"): "read",
     ("POST", f"{DEVICE}/commands"): "operate",
@@ -78,6 +85,16 @@ ROUTES: dict[tuple[str, str], str] = {
     ("PUT", f"{DEVICE}/twin/name/{{name}}"): "operate",
     ("DELETE", f"{DEVICE}/twin/name/{{name}}"): "operate",
     ("GET", "/api/v1/alarms"): "read",
+    ("GET", "/api/v1/alarms/report"): "read",
+    ("GET", "/api/v1/alarms/suppressions"): "read",
+    ("POST", "/api/v1/alarms/suppressions"): "operate",
+    ("DELETE", "/api/v1/alarms/suppressions/{suppression_id}"): "operate",
+    ("GET", "/api/v1/alarms/{alarm_id}"): "read",
+    ("POST", "/api/v1/alarms/{alarm_id}/acknowledge"): "operate",
+    ("POST", "/api/v1/alarms/{alarm_id}/verdict"): "operate",
+    ("POST", "/api/v1/alarms/{alarm_id}/shelve"): "operate",
+    ("POST", "/api/v1/alarms/{alarm_id}/unshelve"): "operate",
+    ("GET", "/api/v1/notifications"): "read",
     ("GET", "/api/v1/incidents"): "read",
     ("GET", "/api/v1/incidents/{incident_id}"): "read",
     ("POST", "/api/v1/incidents/{incident_id}/acknowledge"): "operate",
@@ -121,7 +138,7 @@ ROUTES: dict[tuple[str, str], str] = {
 
 MAY: dict[Role, set[str]] = {
     "viewer": {"read"}, "operator": {"read", "operate"}, "auditor": {"read", "audit"},
-    "admin": {"read", "administer"},
+    "admin": {"read", "administer"}, "writer": {"write"},
 }  # fmt: skip
 
 
@@ -164,7 +181,7 @@ class World:
             "action_id": desk.propose(session, incident, "capture", "digits", "why", NOW, settings).id,
             "command_id": commands.create(session, "press-3", "restart", "digits", NOW, who="test")[0].id,
             "rollout_id": "none", "job_id": "none", "configuration_id": "none", "token_id": "none",
-            "learning_id": "none",
+            "learning_id": "none", "alarm_id": "a1", "suppression_id": "none",
         }  # fmt: skip
         for name in ("", "gates"):
             twins.desire(session, "press-3", name, {"a": 1}, NOW, who="test", max_bytes=32768)
@@ -278,6 +295,29 @@ def test_devices_and_samples(world: World) -> None:
         r for r in world.ask("GET", "/api/v1/devices/press-3/streams?count=true").json() if r["stream"] == "telemetry"
     ]
     assert (telemetry_row["upto"], telemetry_row["rows"], telemetry_row["distinct"]) == (10, 10, 10)
+
+
+def test_telemetry_is_asked_for_in_four_ways(world: World) -> None:
+    span = {"start_us": NOW, "end_us": NOW + 60 * SECOND}
+    (newest,) = world.ask("GET", "/api/v1/devices/press-3/telemetry", "viewer").json()
+    assert (newest["metric"], newest["value"], newest["t_us"]) == ("cpu.load", 10.0, NOW + 10 * SECOND)
+    page = world.ask("GET", "/api/v1/telemetry/last", params={"where": "id = 'press-3'"}).json()
+    assert page == {"rows": [newest], "next": ""}
+    found = world.ask("GET", "/api/v1/devices/press-3/range/cpu.load", params=span).json()
+    assert (found["resolution"], [one["value"] for one in found["samples"]]) == (
+        "raw",
+        [float(n) for n in range(1, 11)],
+    )
+    found = world.ask("GET", "/api/v1/devices/press-3/range/cpu.load", params=span | {"points": 5}).json()
+    assert (found["resolution"], found["samples"], found["waiting"]) == ("1m", [], 0)
+    assert sum(one["count"] for one in found["buckets"]) == 10
+    top = world.ask("GET", "/api/v1/telemetry/top", params=span | {"metric": "cpu.load", "quantile": 0.5}).json()
+    assert (top["exact"], top["rows"]) == (True, [{"device": "press-3", "value": 5.5, "count": 10}])
+    answer = world.ask("GET", "/api/v1/telemetry/export", params=span | {"device": ["press-3"]})
+    assert answer.headers["content-type"] == "application/vnd.apache.parquet"
+    assert parquet.read_table(BytesIO(answer.content))["value"].to_pylist() == [float(n) for n in range(1, 11)]
+    assert "'nobody'" in problem(world.ask("GET", "/api/v1/telemetry/export", params={"device": "nobody"}), 404)
+    assert "expected a condition" in problem(world.ask("GET", "/api/v1/telemetry/last", params={"where": ""}), 400)
 
 
 def test_a_command_is_stored_then_published(world: World) -> None:
@@ -618,6 +658,18 @@ BAD: list[tuple[str, str, Any, str]] = [
     ("GET", f"{DEVICE}/telemetry/{{metric}}?start_us=-1", None, "query.start_us"),
     ("GET", f"{DEVICE}/telemetry/{{metric}}?end_us={HUGE}", None, "query.end_us"),
     ("GET", f"{DEVICE}/events?since_us={HUGE}", None, "query.since_us"),
+    ("GET", f"{DEVICE}/range/{{metric}}?points=0", None, "query.points"),
+    ("GET", f"{DEVICE}/range/{{metric}}?resolution=2m", None, "query.resolution"),
+    ("GET", f"{DEVICE}/range/{{metric}}?start_us=7&end_us=7", None, "query.end_us"),
+    ("GET", f"{DEVICE}/range/{{metric}}?start_us={HUGE}", None, "query.start_us"),
+    ("GET", f"{DEVICE}/range/{{metric}}?start_us=0&resolution=1h", None, "query: more than 10000 points"),
+    ("GET", "/api/v1/telemetry/last?limit=0", None, "query.limit"),
+    ("GET", "/api/v1/telemetry/top", None, "query.metric"),
+    ("GET", "/api/v1/telemetry/top?metric=a&quantile=1.5", None, "query.quantile"),
+    ("GET", "/api/v1/telemetry/top?metric=a&quantile=nan", None, "query.quantile"),
+    ("GET", "/api/v1/telemetry/top?metric=a&k=0", None, "query.k"),
+    ("GET", "/api/v1/telemetry/top?metric=a&start_us=8&end_us=7", None, "query.end_us"),
+    ("GET", "/api/v1/telemetry/export?resolution=2m", None, "query.resolution"),
     ("GET", "/api/v1/alarms?state=loud", None, "query.state"),
 ]  # fmt: skip
 

@@ -15,7 +15,7 @@ from sqlalchemy import text
 
 from cloud_hub import __main__ as hub_main
 from cloud_hub import audit, tokens
-from cloud_hub.cli.audit import instant
+from cloud_hub.cli.times import instant
 from cloud_hub.clock import now_us
 from cloud_hub.db import Database
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cloud_hub import __main__ as hub_main
-from cloud_hub.cli import command
+from cloud_hub.cli import command, times
 
 ROW: dict[str, Any] = {
     "id": "c1", "device": "press-3", "verb": "diagnose", "target": "processes", "state": "running", "progress": 0.25,
@@ -19,7 +19,7 @@ ROW: dict[str, Any] = {
     ("text", "seconds"), [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200), ("3d", 259200)]
 )  # fmt: skip
 def test_times_are_written_as_people_do(text: str, seconds: float) -> None:
-    assert command.seconds(text) == seconds
+    assert times.seconds(text) == seconds
 
 
 @pytest.mark.parametrize(

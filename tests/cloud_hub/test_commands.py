@@ -158,6 +158,22 @@ def test_what_expired_while_the_hub_was_down_ends_with_its_first_step(hub: Hub) 
     assert hub.after(1) == []
 
 
+@pytest.mark.parametrize("days", [1, -1])
+def test_a_jump_of_the_hubs_clock_ends_a_command_once_and_only_ever_once(hub: Hub, days: int) -> None:
+    """A day ahead gives up what is open, and the device is told; a day back keeps it open. No word is doubled."""
+    cid, _ = hub.send()
+    told = hub.after(days * 86400)
+    assert [message.topic.rsplit("/", 1)[1] for message in told] == (["cancel"] if days > 0 else [])
+    assert hub.after(1) == [], "no storm"
+    ended = hub.say(cid, "succeeded")
+    assert ended == (days < 0)
+    assert hub.row(cid).state == ("expired" if days > 0 else "succeeded")
+    assert hub.after(-days * 86400) == []
+    assert hub.after(60) == []
+    ends = [kind for _, kind in hub.trail(cid) if kind in {"command.expired", "command.succeeded"}]
+    assert ends == ["command.expired" if days > 0 else "command.succeeded"]
+
+
 def test_a_device_is_asked_what_became_of_what_was_given_up_until_it_has_said(hub: Hub) -> None:
     cid, _ = hub.send()
     hub.say(cid, "running", progress=0.1)

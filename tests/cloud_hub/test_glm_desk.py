@@ -70,6 +70,15 @@ def test_the_table(metric: str, kind: str, cause: str, verb: str, target: str) -
     assert "rules, no language model" in said.explanation
 
 
+@pytest.mark.parametrize(
+    ("about", "cause"),
+    [("", "cpu-saturated"), ("no-data", "no-data"), ("flat", "sensor-stuck"), ("rate", "unknown"),
+     ("expression", "unknown")],
+)  # fmt: skip
+def test_a_silent_metric_is_not_a_high_one(about: str, cause: str) -> None:
+    assert diagnose(of(alarm("cpu.load", about=about))).cause == cause
+
+
 def test_what_was_seen_is_named_and_nothing_more_proposed() -> None:
     said = diagnose(of(alarm("cpu.load"), command_output={"python3 (pid 7)": 93.5, "sshd (pid 2)": 1.0}))
     assert "python3 (pid 7)" in said.explanation

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
-from cloud_hub import history, twins
+from cloud_hub import history, twin_rows, twins
 from cloud_hub.db import Database
 from cloud_hub.errors import HubError
 from cloud_hub.tables import Device
@@ -57,7 +57,7 @@ def recalled(db: Database, number: int, walk: list[Any]) -> bool:
 
 
 def test_every_version_is_recalled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(twins, "SNAPSHOT_EVERY", 4)
+    monkeypatch.setattr(twin_rows, "SNAPSHOT_EVERY", 4)
     db = Database(f"sqlite:///{tmp_path / 'h.sqlite'}")
     count = iter(range(1000))
 
@@ -72,7 +72,7 @@ def test_every_version_is_recalled(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_history_that_forgets_an_emptying_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The seeded bug: a null state, which empties the document, is taken for an empty change."""
-    monkeypatch.setattr(twins, "SNAPSHOT_EVERY", 4)
+    monkeypatch.setattr(twin_rows, "SNAPSHOT_EVERY", 4)
     monkeypatch.setattr(history, "after", lambda state, sent: twin.after(state, sent or {}))
     db = Database(f"sqlite:///{tmp_path / 'h.sqlite'}")
     count = iter(range(1000))
@@ -91,8 +91,8 @@ def test_a_history_that_forgets_an_emptying_is_caught(tmp_path: Path, monkeypatc
 def test_a_long_history_keeps_the_newest_and_can_still_recall_its_oldest(
     db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(twins, "SNAPSHOT_EVERY", 10)
-    monkeypatch.setattr(twins, "KEPT_VERSIONS", 20)
+    monkeypatch.setattr(twin_rows, "SNAPSHOT_EVERY", 10)
+    monkeypatch.setattr(twin_rows, "KEPT_VERSIONS", 20)
     with db.write() as session:
         session.add(Device(id=DEVICE))
         for number in range(1, 56):

@@ -7,17 +7,19 @@ from typing import Any
 import numpy as np
 import pytest
 from simulators import histories
-from sqlmodel import select
+from sqlalchemy import delete
+from sqlmodel import col, select
 
 from cloud_hub import audit, incidents, twins
 from cloud_hub.db import Database
 from cloud_hub.errors import HubError
-from cloud_hub.tables import AlarmRow, LearnedSeries, Learning, Rollout, Trouble
-from cloud_hub.thresholds import learnings, refit, rollout, trials
+from cloud_hub.rollups.roller import Roller
+from cloud_hub.tables import AlarmRow, LearnedSeries, Learning, Rollout, TelemetrySample, Trouble
+from cloud_hub.thresholds import learnings, refit, rollout, stored, trials
 from cloud_hub.thresholds.terms import Terms
 from shared.codec import encode, plain
 from shared.messages import Alarm, Applied
-from shared.thresholds import DAY_US
+from shared.thresholds import DAY_US, Limits
 
 NOW = 1_800_000_000_000_000
 SECOND = 1_000_000
@@ -289,8 +291,6 @@ def test_a_learning_on_trial_is_not_removed(plant: Database) -> None:
 
 
 def test_of_a_long_history_so_many_points_are_read_as_they_were_measured(plant: Database) -> None:
-    from cloud_hub.thresholds import stored
-
     with plant.read() as session:
         whole = stored.history(session, ("press-1", "cpu.load"), NOW - 2 * DAY_US, NOW)
         thin = stored.history(session, ("press-1", "cpu.load"), NOW - 2 * DAY_US, NOW, most=100)
@@ -302,8 +302,6 @@ def test_of_a_long_history_so_many_points_are_read_as_they_were_measured(plant: 
 
 
 def test_limits_by_hand_are_tried_first(plant: Database) -> None:
-    from shared.thresholds import Limits
-
     with plant.read() as session:
         tight = trials.of_hand(session, FLEET, [Limits(metric="cpu.load", high=50.0)], NOW)
         loose = trials.of_hand(session, FLEET, [Limits(metric="cpu.load", high=500.0)], NOW)
@@ -311,3 +309,22 @@ def test_limits_by_hand_are_tried_first(plant: Database) -> None:
     assert tight["per_device_week"] > 7
     assert (loose["per_device_week"], loose["points"] > 0) == (0, True)
     assert (never["per_device_week"], never["points"]) == (0, 0)
+
+
+def test_what_is_kept_as_rollups_alone_is_learned_from_too(plant: Database) -> None:
+    roller = Roller(plant)
+    while roller.step(NOW):
+        pass
+    with plant.write() as session:
+        old = delete(TelemetrySample).where(col(TelemetrySample.t_us) < NOW - DAY_US)
+        session.connection().execute(old)
+    with plant.read() as session:
+        found = stored.history(session, ("press-1", "cpu.load"), NOW - 4 * DAY_US, NOW)
+    assert found.period_s == 300
+    assert found.t_us.size == pytest.approx(3 * 144 + 288, abs=12)
+    assert (np.diff(found.t_us) > 0).all()
+    _, values = histories.course(4, 300, 0, NOW)
+    assert found.values[:100].mean() == pytest.approx(values[:200].mean(), abs=0.5)
+    learn(plant)
+    assert fitted(plant).reason == f"rollout {trial(plant).id}"
+    assert series(plant).reason == ""

@@ -77,7 +77,7 @@ def test_pages_are_all_of_it_whatever_their_size(full: Database, monkeypatch: py
 
 
 def test_samples_themselves(full: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cloud_hub.rollups.making.PAGE", 7)
+    monkeypatch.setattr("cloud_hub.telemetry.PAGE", 7)
     with full.read() as session:
         t_us, values = reading.raw(session, "a", "y", START + HOUR_US, START + 2 * HOUR_US)
         none = reading.raw(session, "a", "z", START, START + DAY_US)

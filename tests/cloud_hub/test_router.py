@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cloud_hub import telemetry
+from cloud_hub.ingest import router
 from cloud_hub.ingest.router import Data, ShadowRequest, Word, heartbeat, route, typed
-from shared.codec import MAX_PAYLOAD, encode
+from shared.codec import MAX_PAYLOAD, decode, encode
 from shared.errors import WireError
 from shared.messages import STREAMS, Applied, Batch, Birth, CommandResult, Sample
 from shared.topics import AWS, PREFIX, STREAM_TOPIC, TABLE, thing
@@ -215,3 +219,58 @@ ITEMS = st.recursive(
 def test_items_are_judged_one_by_one(items: list[object]) -> None:
     good, bad = typed(Sample, list(enumerate(items, 1)))
     assert sorted([seq for seq, _ in good] + [seq for seq, _ in bad]) == list(range(1, len(items) + 1))
+
+
+# -- the quick way ---------------------------------------------------------------------------------
+
+PARTS = [
+    '"metric":"cpu.load"', '"t_us":1', '"value":2.5', '"quality":"good"', '"metric":"A b"', '"value":null',
+    '"value":"x"', '"quality":"bad"', '"t_us":-1', '"value":1e999', '"more":1', '"value": "\\":"', '"quality" :"good"',
+]  # fmt: skip
+
+
+def framed(items: list[list[str]]) -> bytes:
+    """A batch of items, each of these parts."""
+    whole = ",".join("{" + ",".join(parts) + "}" for parts in items)
+    return f'{{"epoch":"e","first":7,"clock":"synced","items":[{whole}],"lost":null}}'.encode()
+
+
+ITEM = st.permutations(PARTS).flatmap(lambda parts: st.integers(3, 5).map(lambda count: parts[:count]))
+ITEMS = st.lists(st.one_of(ITEM, st.just(PARTS[:4])), min_size=1, max_size=3).map(framed)
+"""Batches that come near to good ones, and some that are."""
+
+
+def both_ways(payload: bytes, quick: Any) -> bool:
+    """Whether the quick way took it; the slow one must then say the same."""
+    try:
+        batch = quick(payload)
+    except (ValueError, RecursionError):
+        return False
+    slow = decode(Batch, payload)
+    good, bad = typed(Sample, enumerate(slow.items, slow.first))
+    assert not bad
+    assert (batch.epoch, batch.first, batch.last) == (slow.epoch, slow.first, slow.last)
+    assert telemetry.sample_rows("d", 1, enumerate(batch.items, batch.first)) == telemetry.sample_rows("d", 1, good)
+    return True
+
+
+@settings(max_examples=500, deadline=None)
+@given(payload=ITEMS)
+def test_what_the_quick_way_takes_is_what_the_slow_one_reads(payload: bytes) -> None:
+    both_ways(payload, router._readings)
+
+
+def test_that_property_catches_a_quick_way_that_does_not_count_names() -> None:
+    @settings(max_examples=2000, deadline=None, database=None)
+    @given(payload=ITEMS)
+    def careless(payload: bytes) -> None:
+        both_ways(payload, router._READINGS.decode)
+
+    with pytest.raises((AssertionError, WireError)):
+        careless()
+
+
+def test_what_agents_write_goes_the_quick_way() -> None:
+    items = [Sample(metric="cpu.load", t_us=1, value=2.0), Sample(metric="state", t_us=2, value="on"),
+             Sample(metric="door", t_us=3, value=None, quality="bad")]  # fmt: skip
+    assert both_ways(encode(Batch(epoch="e", first=1, items=items)), router._readings)

@@ -29,11 +29,19 @@ NO_TEXT = {
     ("POST", "/api/v1/jobs/preview"), ("POST", "/api/v1/thresholds/fit"), ("DELETE", "/api/v1/tokens/{token_id}"),
     ("GET", "/api/v1/scaling/steps"), ("GET", "/api/v1/tokens"), ("POST", "/api/v1/tokens"), ("POST", "/api/v1/jobs"),
     ("POST", "/api/v1/thresholds/rollouts"), ("POST", "/api/v1/thresholds/backtest"), ("POST", "/api/v1/limits"),
+    ("POST", "/api/v1/alarms/suppressions"),
 }  # fmt: skip
 """Routes whose answer holds no text that anybody planted."""
 OF_A_DEVICE = {
     ("POST", f"/api/v1/{path}")
-    for path in ("thresholds/fit", "thresholds/rollouts", "thresholds/backtest", "troubles", "limits")
+    for path in (
+        "thresholds/fit",
+        "thresholds/rollouts",
+        "thresholds/backtest",
+        "troubles",
+        "limits",
+        "alarms/suppressions",
+    )
 }
 """Routes that name a device in their body."""
 OTHERS = [device for device in PLACES if device != MINE]
@@ -117,7 +125,7 @@ def test_within_its_scope_a_token_works(sites: Sites) -> None:
         if method == "GET" and (method, path) not in WHOLE_HUB:
             answer = sites.ask(method, path, MINE, sites.of_a)
             assert answer.status_code == 200, path
-            assert answer.json() not in ([], {}) or path.endswith("/progress"), path
+            assert answer.content not in {b"[]", b"{}"} or path.endswith("/progress"), path
     assert sites.ask("PATCH", "/api/v1/devices/{device}/twin", MINE, sites.of_a).status_code == 200
     assert sites.ask("POST", "/api/v1/devices/{device}/commands", MINE, sites.of_a).status_code == 202
     assert sites.ask("POST", "/api/v1/jobs/preview", MINE, sites.of_a).json()["found"] == 1

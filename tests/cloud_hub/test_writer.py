@@ -21,7 +21,18 @@ from cloud_hub.db import Database
 from cloud_hub.ingest.router import Data, Said, ShadowRequest, Word, route
 from cloud_hub.ingest.writer import Results, Writer
 from cloud_hub.marks import Marks
-from cloud_hub.tables import AlarmRow, Device, EscalationRow, EventRow, HighWater, LostRange, TelemetrySample, TwinRow
+from cloud_hub.tables import (
+    AlarmRow,
+    Device,
+    EscalationRow,
+    EventRow,
+    HighWater,
+    LostRange,
+    TelemetrySample,
+    TwinChange,
+    TwinRow,
+)
+from cloud_hub.twin_rows import TwinRows
 from shared import topics
 from shared.codec import decode, encode
 from shared.messages import (
@@ -610,6 +621,65 @@ def test_the_property_of_births_catches_a_seeded_bug(db: Database, monkeypatch: 
     words, _, marks = _taken(db, births, together=False, name="o")
     together, _, other = _taken(db, births, together=True, name="t")
     assert ([word.upto for word in together], other) != ([word.upto for word in words], marks)
+
+
+# -- twin requests together ------------------------------------------------------------------------
+
+
+REQUESTS = st.lists(
+    st.tuples(
+        st.sampled_from("ab"), st.sampled_from(["", "gates"]), st.sampled_from(["update", "update", "get", "delete"]),
+        st.dictionaries(st.sampled_from("xy"), st.one_of(st.none(), st.integers(0, 2)), max_size=2),
+        st.sampled_from(["desired", "reported"]), st.one_of(st.none(), st.integers(1, 3)),
+    ),
+    max_size=8,
+)  # fmt: skip
+
+
+_FRESH = itertools.count()
+
+
+def _asked(db: Database, requests: list[Any], together: bool) -> tuple[list[Any], list[Any], list[Any]]:
+    """Replies, documents and history after `requests`, of devices that one database has not seen before."""
+    prefix = f"fresh{next(_FRESH):06}"
+    said: list[Said] = []
+    for device, name, verb, patch, section, version in requests:
+        body = {"state": {section: patch}} | ({"version": version} if version else {})
+        payload = encode(body) if verb == "update" else b"{}"
+        said.append(ShadowRequest(device=f"{prefix}-{device}", name=name, verb=verb, payload=payload))
+    writer, results = Writer(db.hub_epoch, 32768), Results()
+    with db.write() as session:
+        session.add_all([Device(id=f"{prefix}-{device}") for device in "ab"])
+        session.flush()
+        for some in [said] if together else [[one] for one in said]:
+            writer.write(session, [(one, "") for one in some], NOW, results)
+    replies = [(one.topic.replace(prefix, ""), one.payload.replace(prefix.encode(), b"")) for one in results.messages]
+    with db.read() as session:
+        mine = session.exec(select(TwinRow).where(col(TwinRow.device).startswith(f"{prefix}-")))
+        rows = sorted((row.device[len(prefix) :], row.name, row.version, row.deleted, row.state) for row in mine)
+        past = session.exec(select(TwinChange).where(col(TwinChange.device).startswith(f"{prefix}-")))
+        changes = sorted((one.device[len(prefix) :], one.name, one.version, one.verb, str(one.state)) for one in past)
+    return replies, rows, changes
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(requests=REQUESTS)
+def test_twin_requests_together_are_twin_requests_one_by_one(db: Database, requests: list[Any]) -> None:
+    assert _asked(db, requests, together=True) == _asked(db, requests, together=False)
+
+
+def test_the_property_of_twin_requests_catches_a_seeded_bug(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    get = TwinRows.get
+
+    def forgetful(self: TwinRows, device: str, name: str) -> Any:
+        """Reads the row anew, which does not hold yet what the transaction has changed."""
+        self._kept.clear()
+        return get(self, device, name)
+
+    monkeypatch.setattr(TwinRows, "get", forgetful)
+    requests = [("a", "", "update", {"x": number}, "reported", None) for number in range(2)]
+    with pytest.raises((AssertionError, IntegrityError)):
+        assert _asked(db, requests, together=True) == _asked(db, requests, together=False)
 
 
 def questions(db: Database, count: int) -> int:

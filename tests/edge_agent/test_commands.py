@@ -10,6 +10,7 @@ import pytest
 
 from edge_agent.commands import MOST, REMEMBERED, Commands, Output, Progress, Work, take_args
 from edge_agent.keep import Keep
+from edge_agent.link.hubtime import BUILD_US, HubTime
 from shared.messages import ENDED, CommandCancel, CommandRequest, CommandResult
 
 LATER = 1_000
@@ -114,6 +115,19 @@ def test_an_expired_command_is_told_so_and_not_done(press: Press) -> None:
     assert press.run(now=1).state == "expired", "the first result again"
     assert press.run("c2", now=LATER).state == "succeeded"
     assert press.strokes == 1
+
+
+@pytest.mark.parametrize("jump_s", [86_400, -86_400, 0])
+@pytest.mark.parametrize(("late_s", "state"), [(-10, "accepted"), (10, "expired")])
+def test_expiry_is_judged_by_the_hubs_time_wherever_the_devices_clock_jumps(
+    tmp_path: Path, jump_s: int, late_s: int, state: str
+) -> None:
+    hub_us, heard_s = BUILD_US + 86_400_000_000, 500.0
+    time = HubTime()
+    time.heard(hub_us, heard_s)
+    now_us = time.now_us(hub_us + jump_s * 1_000_000, heard_s + 60)  # a minute later
+    request = CommandRequest(id="c1", verb="press", target="once", expires_us=hub_us + (60 - late_s) * 1_000_000)
+    assert Press(tmp_path).commands.asked(request, now_us, "synced").state == state
 
 
 def test_a_device_whose_clock_was_never_set_cannot_call_a_command_expired(press: Press) -> None:

@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 from edge_agent.keep import Keep
 from edge_agent.rules import Rules
 from edge_agent.twin import Twin
+from shared.codec import plain
 from shared.messages import Alarm, Priority, Sample
-from shared.thresholds import JudgeState, Limits
+from shared.thresholds import Expression, Flat, JudgeState, Limits, NoData, Rate, Watches
+from shared.twin import MAX_LEVELS, levels
 
 LOAD, TEMP = Limits(metric="cpu.load", high=90.0, priority="high"), Limits(metric="temp.cpu", low=5.0, high=80.0)
 
@@ -384,6 +386,21 @@ def test_a_set_of_watches_is_whole_or_refused() -> None:
     assert list(judged.standing()) == []
     told = [alarm for n in range(12) for alarm in judged.tick(n * 1_000_000, ids())]
     assert [(a.about, a.kind, a.metric, a.value, a.limit) for a in told] == [("no-data", "high", "m", 10.0, 10.0)]
+
+
+def test_every_rule_fits_into_a_twin_document() -> None:
+    """AWS allows six levels of nesting; a rate's limits with a schedule are the deepest."""
+    limits = Limits(metric="m", highs=(1.0, 2.0), schedule=("mon",))
+    watches = Watches(
+        rates=(Rate(limits=limits),), no_data=(NoData(metric="m", after_s=5, schedule=("mon",)),),
+        flat=(Flat(metric="m", after_s=5),), expressions=(Expression(metric="x", when="m > 1", schedule=("sun",)),),
+    )  # fmt: skip
+    wanted = {"limits": [plain(limits)], "watches": plain(watches)}
+    assert levels(wanted) <= MAX_LEVELS
+    judged = Rules()
+    judged.desired(wanted["limits"])
+    judged.desired_watches(wanted["watches"])
+    assert judged.limits() == [limits]
 
 
 # -- P1: the newest version that is good ---------------------------------------------------------------

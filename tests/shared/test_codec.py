@@ -272,3 +272,19 @@ def test_a_bomb_stays_small_in_memory() -> None:
         assert tracemalloc.get_traced_memory()[1] < 8 * MAX_PAYLOAD
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload"),
+    [
+        (m.Heartbeat, b'{"session": "a", "session": "b"}'),
+        (m.Birth, b'{"device": "press-3", "session": "s", "state": "offline", "state": "online"}'),
+        (m.Birth, b'{"device": "press-3", "session": "s", "acked": {"alarm": 1, "\\u0061larm": 2}}'),
+        (m.Ack, b'{"epoch": "e", "stream": "alarm", "upto": 1, "other": {"a": 1, "a": 1}, "upto": 2}'),
+        (m.Batch, b'{"epoch": "e", "first": 1, "items": [{"metric": "a", "t_us": 1, "value": 1, "value": 2}]}'),
+    ],
+)
+def test_a_name_twice_in_one_object_is_refused(kind: type, payload: bytes) -> None:
+    """Of two values one reader takes the first and another the last: what was checked is not what is done."""
+    with pytest.raises(WireError, match="there twice"):
+        decode(kind, payload)

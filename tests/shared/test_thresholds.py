@@ -11,7 +11,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from shared.thresholds import DAY_US, JudgeState, Limits, Transition, judge, refusal
+from shared.thresholds import DAY_US, WEEK_US, JudgeState, Limits, Transition, judge, refusal
 
 S = 1_000_000
 Judged: TypeAlias = tuple[JudgeState, Transition | None]
@@ -195,8 +195,14 @@ def test_wrong_limits_are_refused(wrong: dict[str, Any]) -> None:
 @st.composite
 def bounds(draw: st.DrawFn) -> Limits:
     low, high = st.integers(0, 4).map(float), st.integers(5, 9).map(float)
-    slots = draw(st.sampled_from([1, 2, 3, 24]))
-    fields: dict[str, Any] = {"low": draw(st.none() | low), "high": draw(st.none() | high)}
+    cycle, slots = draw(st.sampled_from([("day", 1), ("day", 2), ("day", 3), ("day", 24), ("week", 7), ("week", 168)]))
+    schedule = draw(st.sampled_from([(), (), ("mon-fri 06:00-22:00",), ("sat,sun",)]))
+    fields: dict[str, Any] = {
+        "cycle": cycle,
+        "schedule": schedule,
+        "low": draw(st.none() | low),
+        "high": draw(st.none() | high),
+    }
     if draw(st.booleans()):
         fields["highs"] = tuple(draw(st.lists(high, min_size=slots, max_size=slots)))
     if draw(st.booleans()):
@@ -206,14 +212,14 @@ def bounds(draw: st.DrawFn) -> Limits:
     return Limits(metric="m", **fields)
 
 
-PAIRS = st.tuples(bounds(), bounds(), st.lists(st.integers(0, DAY_US - 1), min_size=20, max_size=20))
+PAIRS = st.tuples(bounds(), bounds(), st.lists(st.integers(0, WEEK_US - 1), min_size=20, max_size=20))
 
 
 def check_refusal(refusal: Callable[[Limits, Limits], str], pair: tuple[Limits, Limits, list[int]]) -> None:
     """Let in exactly those limits that are nowhere wider than the site's."""
     limits, site, times = pair
     wider = False
-    for t in [hour * DAY_US // 24 for hour in range(24)] + times:
+    for t in [hour * DAY_US // 24 for hour in range(168)] + times:
         (low, high), (least, most) = limits.at(t), site.at(t)
         wider |= most is not None and (high is None or high > most)
         wider |= least is not None and (low is None or low < least)
@@ -235,14 +241,28 @@ def absent_is_fine(limits: Limits, site: Limits) -> str:
     return refusal(limits, site) if limits.high is not None or limits.highs else ""
 
 
-@pytest.mark.parametrize("bug", [lambda limits, site: "", lambda limits, site: "no", deaf_to_slots, absent_is_fine])
+def deaf_to_the_week(limits: Limits, site: Limits) -> str:
+    return refusal(replace(limits, cycle="day"), replace(site, cycle="day"))
+
+
+def deaf_to_schedules(limits: Limits, site: Limits) -> str:
+    return refusal(replace(limits, schedule=()), site)
+
+
+@pytest.mark.parametrize(
+    "bug",
+    [
+        lambda limits, site: "", lambda limits, site: "no", deaf_to_slots, absent_is_fine, deaf_to_the_week,
+        deaf_to_schedules,
+    ],
+)  # fmt: skip
 def test_the_refusal_checker_catches(bug: Callable[[Limits, Limits], str]) -> None:
     caught(PAIRS, lambda pair: check_refusal(bug, pair))
 
 
-@given(st.integers(0, 10**18), st.sampled_from([1, 3, 7, 24]))
+@given(st.integers(0, 10**18), st.sampled_from([1, 3, 7, 24, 168]), st.sampled_from(["day", "week"]))
 @FIXED
-def test_a_slot_begins_where_starts_says(t_us: int, slots: int) -> None:
-    limits = Limits(metric="m", highs=tuple(float(i) for i in range(slots)))
-    index = sum(start <= t_us % DAY_US for start in limits.starts()) - 1
+def test_a_slot_begins_where_starts_says(t_us: int, slots: int, cycle: Any) -> None:
+    limits = Limits(metric="m", highs=tuple(float(i) for i in range(slots)), cycle=cycle)
+    index = sum(start <= (t_us - 4 * DAY_US) % limits.cycle_us for start in limits.starts()) - 1
     assert limits.at(t_us) == (None, float(index))

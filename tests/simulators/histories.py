@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from simulators.births import born
 
-from cloud_hub import fleet, telemetry
+from cloud_hub import telemetry
 from cloud_hub.db import Database
 from cloud_hub.marks import Marks
 from shared.messages import Birth, Metric
@@ -18,7 +19,7 @@ def devices(db: Database, names: list[str], *metrics: str) -> None:
     with db.write() as session:
         for name in names:
             told = [Metric(name=metric) for metric in metrics]
-            fleet.born(session, Birth(device=name, session="s", epoch="e", metrics=told), 1)
+            born(session, Birth(device=name, session="s", epoch="e", metrics=told), 1)
 
 
 def course(days: float, period_s: float, seed: int, end_us: int) -> tuple[Any, Any]:

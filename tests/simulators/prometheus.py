@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,8 +59,13 @@ def openmetrics(series: Iterable[Past]) -> str:
 
 
 @contextmanager
-def prometheus(folder: Path, past: Iterable[Past] = (), config: str = "", **files: str) -> Iterator[str]:
-    """A running server; gives its address. `files` (`rules="..."` is rules.yml) lie beside its configuration."""
+def prometheus(
+    folder: Path, past: Iterable[Past] = (), config: str | Callable[[int], str] = "", **files: str
+) -> Iterator[str]:  # fmt: skip
+    """A running server; gives its address. `config` may be made from its port.
+
+    `files` (`rules="..."` is rules.yml) lie beside its configuration.
+    """
     program, tool = _program("prometheus"), _program("promtool")
     folder.mkdir(parents=True, exist_ok=True)
     series = list(past)
@@ -71,8 +76,9 @@ def prometheus(folder: Path, past: Iterable[Past] = (), config: str = "", **file
         assert made.returncode == 0, made.stdout + made.stderr
     for name, text in files.items():
         (folder / f"{name}.yml").write_text(text, "utf-8")
-    (folder / "prometheus.yml").write_text(config or "global: {scrape_interval: 1s}\n", "utf-8")
     port = free_port()
+    text = config if isinstance(config, str) else config(port)
+    (folder / "prometheus.yml").write_text(text or "global: {scrape_interval: 1s}\n", "utf-8")
     command = [
         program, "--config.file=prometheus.yml", "--storage.tsdb.path=data", "--storage.tsdb.retention.time=400d",
         f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn",

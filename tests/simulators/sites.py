@@ -10,6 +10,7 @@ from simulators.births import born
 
 from cloud_hub import commands, fleet, incidents, jobs, tags, telemetry, tokens, twins
 from cloud_hub.actions import desk
+from cloud_hub.alarms import suppression
 from cloud_hub.api.hub import Hub
 from cloud_hub.app import web
 from cloud_hub.clock import now_us
@@ -18,7 +19,16 @@ from cloud_hub.db import Database
 from cloud_hub.marks import Marks
 from cloud_hub.oidc import Oidc
 from cloud_hub.settings import Settings
-from cloud_hub.tables import Configuration, EscalationRow, Job, LearnedSeries, Learning, Notification, Trouble
+from cloud_hub.tables import (
+    Configuration,
+    EscalationRow,
+    Job,
+    LearnedSeries,
+    Learning,
+    Notification,
+    Suppression,
+    Trouble,
+)
 from cloud_hub.thresholds import rollout
 from cloud_hub.thresholds.terms import Terms
 from shared.codec import plain
@@ -43,6 +53,9 @@ BODIES: dict[str, dict[str, Any]] = {
     "PUT /api/v1/devices/{device}/tags": {"x": 2},
     "POST /api/v1/devices/{device}/twin/release": {"document": "", "paths": ["b"]},
     "POST /api/v1/actions/{action_id}/decision": {"approve": True},
+    "POST /api/v1/alarms/{alarm_id}/acknowledge": {"comment": "seen"},
+    "POST /api/v1/alarms/{alarm_id}/verdict": {"verdict": "real"},
+    "POST /api/v1/alarms/{alarm_id}/shelve": {"for_s": 3600, "reason": "sensor ordered"},
     "POST /api/v1/query": {"query": "SELECT * FROM devices"},
     "POST /api/v1/jobs": {"kind": "tags", "query": "*", "content": {"y": 1}},
     "POST /api/v1/jobs/preview": {"kind": "tags", "query": "*", "content": {"y": 1}},
@@ -86,13 +99,16 @@ class Sites:
             twins.desire(session, device, name, {"a": word}, now, who=word, max_bytes=32768)
             twins.desire(session, device, name, {"b": word}, now, who=word, max_bytes=32768)
         source = Marks(session).get((device, "e", "telemetry")).source
-        samples = telemetry.sample_rows(device, source, [(1, Sample(metric="m", t_us=now, value=word))])
-        telemetry.store_samples(session, samples)
+        said = [Sample(metric="m", t_us=now, value=word), Sample(metric="n", t_us=now - 1_000_000, value=1.0)]
+        telemetry.store_samples(session, telemetry.sample_rows(device, source, enumerate(said, 1)))
         fleet.lose(session, source, 2, 3, word)
         telemetry.store_events(session, device, source, [(1, Event(t_us=now, source=word, text=word))], "")
         alarm = Alarm(id=f"a-{device}", metric=f"{word}/age_s", kind="high", state="raised", priority="high", t_us=now,
                       value=9, limit=2)  # fmt: skip
         incidents.alarm_changed(session, device, alarm, now, "")
+        quiet = Suppression(id="", how="shelved", device=device, metric=f"{word}.quiet", reason=word, who=word,
+                            created_us=0, from_us=0, until_us=now + 10**10)  # fmt: skip
+        suppression.create(session, quiet, now)
         session.flush()
         incident = next(one for one in incidents.undiagnosed(session) if one.device == device)
         action = desk.propose(session, incident, "capture", word, word, now, Settings().actions)
@@ -121,11 +137,13 @@ class Sites:
             "learning_id": number,
             "device": device, "thing": device, "metric": "m", "name": "gates", "incident_id": incident.id,
             "action_id": action.id, "command_id": command.id, "rollout_id": watched.id, "job_id": made.id,
-            "configuration_id": number, "token_id": "none",
+            "configuration_id": number, "token_id": "none", "alarm_id": alarm.id, "suppression_id": quiet.id,
         }  # fmt: skip
 
     def body(self, method: str, path: str, device: str) -> dict[str, Any] | None:
         """A good body for a route, about `device`."""
+        if path.endswith("/alarms/suppressions"):
+            return {"device": device, "reason": "cleaning", "until_us": now_us() + 10**9}
         if path.endswith("/thresholds/fit"):
             return {"device": device, "metric": "m"}
         if path.endswith("/thresholds/backtest"):
@@ -146,6 +164,8 @@ class Sites:
         """One request about `device` with a good body."""
         headers = {"Authorization": f"Bearer {token}"}
         full = path.format(**self.ids[device])
+        if path.endswith("/telemetry/top"):
+            query = {"metric": "n", "start_us": now_us() - 3_600_000_000} | query
         return self.client.request(method, full, headers=headers, json=self.body(method, path, device), params=query)
 
     def close(self) -> None:

@@ -24,6 +24,12 @@ def samples(world: Any) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: row["seq"])
 
 
+def events(world: Any) -> list[dict[str, Any]]:
+    """The device's events in the order of their numbers, whatever time they carry."""
+    rows: list[dict[str, Any]] = world.get(f"/devices/{DEVICE}/events", limit=1000) or []
+    return sorted(rows, key=lambda row: row["seq"])
+
+
 def flows(world: Any, more: int = 10) -> None:
     before = len(samples(world))
     until("samples come", lambda: len(samples(world)) >= before + more, 40)
@@ -63,3 +69,6 @@ def test_a_jump_of_a_day_changes_no_order_and_makes_no_storm(
     assert len(world.logged("hub", "device.birth")) <= 3, "no storm of births"
     assert not world.logged("hub", "loop.failed")
     world.all_arrived(DEVICE)
+    told = [row["fields"]["jump_s"] for row in events(world) if row["origin"] == "clock"]
+    assert [round(one / DAY_S) for one in told] == ([jump_s / DAY_S, -jump_s / DAY_S] if who == DEVICE else [])
+    assert world.reported(DEVICE)["clock"]["quality"] in {"synced", "unsynced"}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import time
 from typing import Any
 
@@ -79,6 +81,16 @@ def test_from_history_to_every_device_and_a_bad_push_undone_by_itself(build: Any
     until("its alarm is cleared", lambda: all(row["state"] == "cleared" for row in world.get("/alarms")))
     world.http.delete("/learnings/bad").raise_for_status()
 
+    # Learned so long ago that nobody should trust it: told as stale, and kept in force.
+    old = {"metric": "disk.used", "high": 1e9, "source": "learned", "fitted_us": 1, "stale_s": 60.0}
+    imported = world.http.post("/limits", json={"devices": {canary: [old]}})
+    assert imported.status_code == 200, imported.text
+    until("it is told", lambda: world.reported(canary, "thresholds").get("stale") == ["disk.used"])
+    assert [row["metric"] for row in world.reported(canary, "thresholds")["limits"]] == ["disk.used"]
+    patch = world.http.patch(f"/devices/{canary}/twin/name/thresholds", json={"desired": {"limits": None}})
+    assert patch.status_code == 200, patch.text
+    until("no longer", lambda: world.reported(canary, "thresholds").get("stale") == [])
+
     # Wide enough for what is: it goes to the canary, then to the rest, by itself, above 4 KB and so by reference.
     metrics = [f"agent/{name}" for name in ("a", "b", "c", "d", "e", "f", "g", "h")]
     for device in DEVICES:
@@ -112,8 +124,31 @@ def test_from_history_to_every_device_and_a_bad_push_undone_by_itself(build: Any
     until("it is online again", lambda: world.online(device))
     until("it is in force again", lambda: in_force(world, device) == wish)
 
-    exported = world.get("/limits", source="learned")
-    assert {device: len(rows) for device, rows in exported["devices"].items()} == dict.fromkeys(DEVICES, 8)
+    # Out into a file and in again: the learning goes on to own what is just as it put it there.
+    shown = hub(world, "learning", "show", "good")
+    assert "series: 24, fitted 24, in force 24, stale 0" in shown
+    file = world.folder / "limits.toml"
+    assert "3 devices, 24 limits" in hub(world, "limits", "export", str(file), "--source", "learned")
+    assert "24 limits of 3 devices would be desired" in hub(world, "limits", "import", str(file), "--dry-run")
+    assert "24 limits of 3 devices are desired" in hub(world, "limits", "import", str(file))
+    until("all are online again", lambda: all(map(world.online, DEVICES)))
+    tell(world, metrics)
+    world.http.post("/learnings/good/refit").raise_for_status()
+    again = until("another rollout begins", lambda: rollout(world, "good", good["id"]))
+    assert until("it ends", lambda: ended(world, again["id"]), 60)["state"] == "confirmed"
+    states = {row["state"] for row in world.get(f"/thresholds/rollouts/{again['id']}/devices")}
+    assert states == {"verified"}
+
+
+def hub(world: Any, *arguments: str) -> str:
+    """`tidegate-hub ...` as a person calls it."""
+    token = world.http.headers["authorization"].removeprefix("Bearer ")
+    made = subprocess.run(
+        [world.program("tidegate-hub"), *arguments, "--url", f"http://127.0.0.1:{world.rest}"],
+        capture_output=True, timeout=60, check=False, env=os.environ | {"TIDEGATE_TOKEN": token},
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr.decode()
+    return made.stdout.decode()
 
 
 def tell(world: Any, metrics: list[str]) -> None:

@@ -190,6 +190,19 @@ def _notifications() -> None:
     )
     op.create_index("notifications_due", "notifications", ["channel", "due_us"], unique=False)
     op.create_index("ix_notifications_page", "notifications", ["page"], unique=False)
+    op.create_table(
+        "prometheus_series",
+        sa.Column("digest", sa.String(), nullable=False),
+        sa.Column("sender", sa.String(), nullable=False),
+        sa.Column("host", sa.String(), nullable=False),
+        sa.Column("device", sa.String(), nullable=False),
+        sa.Column("metric", sa.String(), nullable=False),
+        sa.Column("labels", JSON, nullable=False),
+        sa.Column("first_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("digest"),
+        sa.UniqueConstraint("device", "metric"),
+    )
+    op.create_index("prometheus_series_by_host", "prometheus_series", ["sender", "host"], unique=False)
 
 
 def _alarms() -> None:
@@ -200,10 +213,12 @@ def _alarms() -> None:
         batch_op.add_column(sa.Column("acked_us", sa.BigInteger(), nullable=True))
         batch_op.add_column(sa.Column("verdict_us", sa.BigInteger(), nullable=True))
         batch_op.create_index("alarms_by_time", ["received_us"], unique=False)
+        batch_op.create_index("alarms_suppressed", ["suppressed", "state"], unique=False)
 
     with op.batch_alter_table("incidents", schema=None) as batch_op:
         batch_op.add_column(sa.Column("page", sa.String(), nullable=False, server_default=""))
         batch_op.create_index("ix_incidents_page", ["page"], unique=False)
+        batch_op.create_index("incidents_by_time", ["opened_us"], unique=False)
 
     op.create_table(
         "suppressions",
@@ -306,10 +321,10 @@ def _thresholds_that_learn() -> None:
         "learned_states",
         sa.Column("learning", sa.String(), nullable=False),
         sa.Column("number", sa.Integer(), nullable=False),
-        sa.Column("form", sa.String(), nullable=False),
         sa.Column("series", JSON, nullable=False),
         sa.Column("state", sa.LargeBinary(), nullable=False),
-        sa.Column("t_us", sa.BigInteger(), nullable=False),
+        sa.Column("per_day", sa.Float(), nullable=False),
+        sa.Column("live_us", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("learning", "number"),
     )
     op.create_table(
@@ -356,7 +371,6 @@ def _rollups() -> None:
             sa.Column("t_us", sa.BigInteger(), nullable=False),
             sa.Column(content, sa.LargeBinary(), nullable=False),
             sa.PrimaryKeyConstraint("step_s", "device", "metric", "t_us"),
-            sqlite_with_rowid=False,
         )
     op.create_table(
         "kept_from",
@@ -365,6 +379,7 @@ def _rollups() -> None:
         sa.Column("raw_us", sa.BigInteger(), nullable=False),
         sa.Column("minute_us", sa.BigInteger(), nullable=False),
         sa.Column("hour_us", sa.BigInteger(), nullable=False),
+        sa.Column("sketch_us", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("device", "metric"),
         sqlite_with_rowid=False,
     )
@@ -397,9 +412,8 @@ WRITABLE = {
 
 
 def downgrade() -> None:
-    op.drop_index("ix_notifications_page", table_name="notifications")
-    op.drop_index("notifications_due", table_name="notifications")
-    op.drop_table("notifications")
+    for table in ("prometheus_series", "notifications"):
+        op.drop_table(table)
     for table in ("limit_files", "troubles", "learned_states", "learned_series", "learnings", "rollout_devices"):
         op.drop_table(table)
     with op.batch_alter_table("rollouts", schema=None) as batch_op:
@@ -408,17 +422,7 @@ def downgrade() -> None:
                        "learning"):  # fmt: skip
             batch_op.drop_column(column)
         batch_op.add_column(sa.Column("previous", JSON, nullable=False, server_default="{}"))
-    op.drop_index("suppressions_by_end", "suppressions")
-    op.drop_table("suppressions")
-    with op.batch_alter_table("incidents", schema=None) as batch_op:
-        batch_op.drop_index("ix_incidents_page")
-        batch_op.drop_column("page")
-
-    with op.batch_alter_table("alarms", schema=None) as batch_op:
-        batch_op.drop_index("alarms_by_time")
-        for name in ("verdict_us", "acked_us", "suppressed", "verdict_by", "verdict", "comment", "acked_by", "about"):
-            batch_op.drop_column(name)
-
+    _without_alarms()
     for table in ("kept_from", "sketches", "rollups", "rollup_due"):
         op.drop_table(table)
     op.drop_index("ix_certificates_device", table_name="certificates")
@@ -463,3 +467,18 @@ def downgrade() -> None:
         batch_op.drop_index("configuration_devices_by_device")
 
     op.drop_table("configuration_devices")
+
+
+def _without_alarms() -> None:
+    op.drop_index("suppressions_by_end", "suppressions")
+    op.drop_table("suppressions")
+    with op.batch_alter_table("incidents", schema=None) as batch_op:
+        batch_op.drop_index("incidents_by_time")
+        batch_op.drop_index("ix_incidents_page")
+        batch_op.drop_column("page")
+
+    with op.batch_alter_table("alarms", schema=None) as batch_op:
+        batch_op.drop_index("alarms_suppressed")
+        batch_op.drop_index("alarms_by_time")
+        for name in ("verdict_us", "acked_us", "suppressed", "verdict_by", "verdict", "comment", "acked_by", "about"):
+            batch_op.drop_column(name)

@@ -1,0 +1,176 @@
+"""For which alarms nobody is called, why and until when.
+
+Judged here and not on the device: the alarm is raised and recorded all the same, only the call is held back, and calls
+are the hub's. So it also counts for a device that is offline, needs no trust in a device's clock, and ends by itself
+though nobody asks. What still stands then comes back and is called for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import and_, or_
+from sqlmodel import Session, col, select
+
+from cloud_hub import audit, fleet, scopes
+from cloud_hub.alarms.life import How
+from cloud_hub.clock import new_id
+from cloud_hub.errors import HubError
+from cloud_hub.tables import AlarmRow, Device, Suppression
+from shared.ids import metric_name
+
+DAY_US = 86_400_000_000
+SHELVED_S = 7 * 86_400.0
+LONGEST_US: dict[How, int | None] = {"shelved": 7 * DAY_US, "suppressed": 90 * DAY_US, "out-of-service": None}
+"""Shelving is for a few shifts; what needs more is out of service, by a word that says so."""
+
+
+def create(session: Session, wanted: Suppression, now_us: int, trace: str = "") -> Suppression:
+    """Begin it; standing alarms that it covers are suppressed too. Raises HubError 404, 403 or 422.
+
+    Of `wanted` count how, device or path, metric, reason, who, from_us and until_us.
+    """
+    _refuse(session, wanted, now_us)
+    wanted.id, wanted.created_us, wanted.from_us = new_id(), now_us, max(wanted.from_us, now_us)
+    session.add(wanted)
+    audit.add(session, now_us, wanted.who, "alarms.suppressed", wanted.metric or wanted.path or "all",
+              device=wanted.device, trace=trace, suppression=wanted.id, how=wanted.how, path=wanted.path,
+              reason=wanted.reason, from_us=wanted.from_us, until_us=wanted.until_us)  # fmt: skip
+    session.flush()
+    if wanted.from_us <= now_us:
+        for row in session.exec(_standing_under(wanted)).all():
+            row.suppressed = wanted.how
+            session.add(row)
+    return wanted
+
+
+def _refuse(session: Session, wanted: Suppression, now_us: int) -> None:
+    how: How = wanted.how  # type: ignore[assignment]
+    try:
+        if bool(wanted.device) == bool(wanted.path):
+            raise ValueError("give a device or an asset path, and just one of them")
+        if wanted.metric:
+            metric_name(wanted.metric)
+        if wanted.path:
+            scopes.path(wanted.path)
+        if not wanted.reason.strip():
+            raise ValueError("give a reason: who finds it suppressed wants to know why")
+        longest = LONGEST_US[how]
+        if longest is not None and wanted.until_us is None:
+            raise ValueError(f"what is {how} must end: give until_us")
+        start = max(wanted.from_us, now_us)
+        if wanted.until_us is not None and wanted.until_us <= start:
+            raise ValueError("until_us must be later than now and than from_us")
+        if longest is not None and wanted.until_us is not None and wanted.until_us - start > longest:
+            raise ValueError(
+                f"{how} lasts at most {longest // DAY_US} days; take it out of service if it must be longer"
+            )
+    except ValueError as error:
+        raise HubError(422, "Invalid request", f"body: {error}") from error
+    if wanted.device:
+        fleet.known(session, wanted.device)
+    elif not scopes.covers(scopes.of(session), [wanted.path]):
+        raise HubError(403, "Not allowed", f"this token reaches only {', '.join(scopes.of(session) or ())}")
+
+
+def end(session: Session, row: Suppression, now_us: int, *, who: str, trace: str = "") -> None:
+    """End it before its time; what stands under it comes back by `changes`."""
+    if row.ended_us is None and (row.until_us is None or row.until_us > now_us):
+        row.ended_us, row.ended_by = now_us, who
+        session.add(row)
+        audit.add(session, now_us, who, "alarms.unsuppressed", row.metric or row.path or "all", device=row.device,
+                  trace=trace, suppression=row.id, how=row.how)  # fmt: skip
+
+
+def unshelve(session: Session, alarm: AlarmRow, now_us: int, *, who: str, trace: str = "") -> bool:
+    """End the shelving of an alarm's metric; False when it is not shelved."""
+    mine = and_(col(Suppression.device) == alarm.device, col(Suppression.metric) == alarm.metric, _living(now_us))
+    rows = session.exec(select(Suppression).where(mine, Suppression.how == "shelved")).all()
+    for row in rows:
+        end(session, row, now_us, who=who, trace=trace)
+    return bool(rows)
+
+
+def get(session: Session, number: str) -> Suppression:
+    """The one, or HubError 404."""
+    row = session.get(Suppression, number)
+    if row is None or not _seen(session, row):
+        raise HubError(404, "No such suppression", f"'{number[:80]}' is not known")
+    return row
+
+
+def _seen(session: Session, row: Suppression) -> bool:
+    return scopes.sees(session, [row.device]) if row.device else scopes.covers(scopes.of(session), [row.path])
+
+
+def listed(session: Session, now_us: int, *, active: bool, limit: int) -> list[Suppression]:
+    """The newest first; `active`: only those that are not over yet."""
+    query = select(Suppression).order_by(col(Suppression.id).desc())
+    if active:
+        query = query.where(_living(now_us))
+    seen = (row for row in session.exec(query) if _seen(session, row))
+    return [row for row, _ in zip(seen, range(limit), strict=False)]
+
+
+def _living(t_us: int) -> Any:
+    return and_(col(Suppression.ended_us).is_(None), _lasts(t_us))
+
+
+def _lasts(t_us: int) -> Any:
+    return or_(col(Suppression.until_us).is_(None), col(Suppression.until_us) > t_us)
+
+
+# -- which alarms ----------------------------------------------------------------------------------
+
+
+def covering(session: Session, device: str, metric: str, times_us: Sequence[int]) -> How | None:
+    """How alarms of a metric are suppressed at one of these times; of several by the one that lasts longest."""
+    begun = and_(col(Suppression.from_us) <= max(times_us), _lasts(min(times_us)))
+    about = col(Suppression.metric).in_(["", metric])
+    here = or_(col(Suppression.device) == device, col(Suppression.path) != "")
+    rows = session.exec(select(Suppression).where(begun, about, here))
+    living = [row for row in rows.all() if any(_alive(row, t_us) for t_us in times_us)]
+    return _strongest(living, device, metric, _path(session, device) if living else "")
+
+
+def _alive(row: Suppression, t_us: int) -> bool:
+    until_us = min(end for end in (row.until_us, row.ended_us, 1 << 62) if end is not None)
+    return row.from_us <= t_us < until_us
+
+
+def _strongest(living: Sequence[Suppression], device: str, metric: str, path: str) -> How | None:
+    mine = [
+        row
+        for row in living
+        if row.metric in {"", metric}
+        and (row.device == device if row.device else bool(path) and scopes.below(path, row.path))
+    ]
+    longest = max(mine, key=lambda row: row.until_us or 1 << 62, default=None)
+    return longest and longest.how  # type: ignore[return-value]
+
+
+def _path(session: Session, device: str) -> str:
+    return session.exec(select(Device.assigned_path).where(Device.id == device)).first() or ""
+
+
+def changes(session: Session, now_us: int) -> list[tuple[AlarmRow, str]]:
+    """Standing alarms that time has changed, each with how it is suppressed now: '' for one that comes back."""
+    living = session.exec(select(Suppression).where(col(Suppression.from_us) <= now_us, _living(now_us))).all()
+    query = select(AlarmRow, Device.assigned_path).join(Device, col(Device.id) == AlarmRow.device, isouter=True)
+    suppressed = query.where(col(AlarmRow.suppressed).in_(list(LONGEST_US)), AlarmRow.state == "raised")
+    found = [
+        (row, _strongest(living, row.device, row.metric, path or "") or "") for row, path in session.exec(suppressed)
+    ]
+    found = [(row, how) for row, how in found if row.suppressed != how]
+    return found + [(row, one.how) for one in living for row in session.exec(_standing_under(one))]
+
+
+def _standing_under(one: Suppression) -> Any:
+    query = select(AlarmRow).where(AlarmRow.suppressed == "", AlarmRow.state == "raised")
+    if one.metric:
+        query = query.where(AlarmRow.metric == one.metric)
+    if one.device:
+        return query.where(AlarmRow.device == one.device)
+    below: Any = select(Device.id).where(scopes.inside([one.path]))
+    return query.where(col(AlarmRow.device).in_(below))

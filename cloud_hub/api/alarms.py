@@ -1,0 +1,195 @@
+"""/api/v1/alarms: an alarm's life (ISA-18.2), for which alarms nobody is called, and how the whole performs."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field
+
+from cloud_hub.alarms import desk, suppression
+from cloud_hub.alarms.life import How, Verdict, life
+from cloud_hub.alarms.report import Report
+from cloud_hub.api.hub import Caller, Hub, Operator, Reader, TheHub
+from cloud_hub.clock import now_us
+from cloud_hub.errors import HubError
+from cloud_hub.tables import AlarmRow, Suppression
+from shared.messages import Life, Priority
+
+router = APIRouter(prefix="/api/v1/alarms", tags=["alarms"])
+
+MAX_US = 1 << 62
+
+
+class AlarmView(BaseModel):
+    """An alarm and the state it is in; see `AlarmRow`."""
+
+    model_config = ConfigDict(from_attributes=True)
+    id: str
+    device: str
+    metric: str
+    about: str
+    kind: str
+    priority: str
+    state: str
+    life: Life
+    value: float
+    limit: float
+    raised_us: int
+    cleared_us: int | None
+    received_us: int
+    incident: str
+    trace_id: str
+    acked_us: int | None
+    acked_by: str
+    comment: str
+    verdict: str
+    verdict_us: int | None
+    verdict_by: str
+    suppressed: str
+
+
+class AcknowledgeBody(BaseModel):
+    """A person has seen it."""
+
+    model_config = ConfigDict(extra="forbid")
+    comment: str = Field(default="", max_length=1000)
+
+
+class VerdictBody(AcknowledgeBody):
+    """Whether it was worth a call: thresholds learn from it."""
+
+    verdict: Verdict
+
+
+class ShelveBody(BaseModel):
+    """Call nobody for this device's metric for so long, and say why."""
+
+    model_config = ConfigDict(extra="forbid")
+    for_s: float = Field(ge=60, le=suppression.SHELVED_S)
+    reason: str = Field(min_length=1, max_length=1000)
+
+
+class SuppressionBody(BaseModel):
+    """Call nobody, for one device or all below an asset path, and for one metric or all of them."""
+
+    model_config = ConfigDict(extra="forbid")
+    how: How = "suppressed"
+    device: str = ""
+    path: str = ""
+    metric: str = ""
+    reason: str = Field(min_length=1, max_length=1000)
+    from_us: int = Field(default=0, ge=0, lt=MAX_US)
+    until_us: int | None = Field(default=None, ge=0, lt=MAX_US)
+
+
+def _view(row: AlarmRow) -> AlarmView:
+    return AlarmView(**row.model_dump(), life=life(row))
+
+
+@router.get("")
+def alarms(
+    hub: TheHub, caller: Reader, device: str = "", metric: str = "", state: Literal["", "raised", "cleared"] = "",
+    life: Life | None = None, priority: Priority | None = None, verdict: Literal["", "real", "false-alarm"] = "",
+    since_us: int | None = None, limit: int = 200,
+) -> list[AlarmView]:  # fmt: skip
+    """The newest alarms first; `life` is the state by ISA-18.2, `state` the device's word."""
+    with hub.db.read(scope=caller.scope) as session:
+        rows = desk.listed(
+            session, device=device, metric=metric, state=state, life=life, priority=priority or "", verdict=verdict,
+            since_us=None if since_us is None else min(max(since_us, 0), MAX_US), limit=min(max(limit, 1), 1000),
+        )  # fmt: skip
+        return [_view(row) for row in rows]
+
+
+@router.get("/report")
+def report(hub: TheHub, caller: Reader, days: float = 7.0, device: str = "") -> Report:
+    """How the alarm system performed over the last `days` (at most 92), by the measures of ISA-18.2."""
+    if not 0 < days <= 92:
+        raise HubError(422, "Invalid request", "query.days: give more than 0 and at most 92")
+    with hub.db.read(scope=caller.scope) as session:
+        now = now_us()
+        return desk.performance(session, now - int(days * 86_400e6), now, device=device)
+
+
+@router.get("/suppressions")
+def suppressions(hub: TheHub, caller: Reader, active: bool = True, limit: int = 200) -> list[Suppression]:
+    """For what nobody is called: the newest first, with `active=false` those that are over, too."""
+    with hub.db.read(scope=caller.scope) as session:
+        return suppression.listed(session, now_us(), active=active, limit=min(max(limit, 1), 1000))
+
+
+@router.post("/suppressions", status_code=201)
+def suppress(body: SuppressionBody, hub: TheHub, caller: Operator) -> Suppression:
+    """Shelve, suppress by design (a maintenance window) or take out of service."""
+    return _suppress(hub, caller, Suppression(id="", who=caller.who, created_us=0, **body.model_dump()))
+
+
+@router.delete("/suppressions/{suppression_id}", status_code=204)
+def unsuppress(suppression_id: str, hub: TheHub, caller: Operator) -> None:
+    """End it before its time: what still stands is called for."""
+    with hub.db.write(scope=caller.scope) as session:
+        suppression.end(session, suppression.get(session, suppression_id), now_us(), who=caller.who, trace=caller.trace)
+    hub.ring("alarms")
+
+
+@router.get("/{alarm_id}")
+def alarm(alarm_id: str, hub: TheHub, caller: Reader) -> AlarmView:
+    """One alarm."""
+    with hub.db.read(scope=caller.scope) as session:
+        return _view(desk.get(session, alarm_id))
+
+
+@router.post("/{alarm_id}/acknowledge")
+def acknowledge(alarm_id: str, body: AcknowledgeBody, hub: TheHub, caller: Operator) -> AlarmView:
+    """Say that it was seen. The first who says so stands; another comment takes the place of the one before."""
+    with hub.db.write(scope=caller.scope) as session:
+        row = desk.get(session, alarm_id)
+        desk.acknowledge(session, row, now_us(), who=caller.who, comment=body.comment, trace=caller.trace)
+    return _told(hub, row, caller)
+
+
+@router.post("/{alarm_id}/verdict")
+def verdict(alarm_id: str, body: VerdictBody, hub: TheHub, caller: Operator) -> AlarmView:
+    """Say whether it was real or a false alarm; the last word counts. It is acknowledged by that, too."""
+    with hub.db.write(scope=caller.scope) as session:
+        row = desk.get(session, alarm_id)
+        desk.judged(session, row, body.verdict, now_us(), who=caller.who, comment=body.comment, trace=caller.trace)
+    return _told(hub, row, caller)
+
+
+@router.post("/{alarm_id}/shelve")
+def shelve(alarm_id: str, body: ShelveBody, hub: TheHub, caller: Operator) -> AlarmView:
+    """Call nobody for this alarm, and others of the same device's metric, for a while; it ends by itself."""
+    with hub.db.read(scope=caller.scope) as session:
+        row = desk.get(session, alarm_id)
+    wanted = Suppression(
+        id="", how="shelved", device=row.device, metric=row.metric, reason=body.reason, who=caller.who, created_us=0,
+        from_us=0, until_us=now_us() + int(body.for_s * 1e6),
+    )  # fmt: skip
+    _suppress(hub, caller, wanted)
+    with hub.db.read(scope=caller.scope) as session:
+        row = desk.get(session, alarm_id)
+    return _told(hub, row, caller)
+
+
+@router.post("/{alarm_id}/unshelve")
+def unshelve(alarm_id: str, hub: TheHub, caller: Operator) -> AlarmView:
+    """End the shelving of its device's metric; if it still stands, somebody is called."""
+    with hub.db.write(scope=caller.scope) as session:
+        row = desk.get(session, alarm_id)
+        if not suppression.unshelve(session, row, now_us(), who=caller.who, trace=caller.trace):
+            raise HubError(409, "Not shelved", f"{row.metric} of {row.device} is not shelved")
+    hub.ring("alarms")
+    return _view(row)
+
+
+def _suppress(hub: Hub, caller: Caller, wanted: Suppression) -> Suppression:
+    with hub.db.write(scope=caller.scope) as session:
+        return suppression.create(session, wanted, now_us(), caller.trace)
+
+
+def _told(hub: Hub, row: AlarmRow, caller: Caller) -> AlarmView:
+    """Answer, and let others know: who is on site, and third parties."""
+    hub.publish([desk.word(row, now_us(), who=caller.who)])
+    return _view(row)

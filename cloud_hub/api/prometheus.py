@@ -1,0 +1,56 @@
+"""/v1/prometheus/write: a receiver of Prometheus remote write 1.0.
+
+Answers as the specification wants them: 204 stored; 400 something in it can never be stored (the rest is); 413 and 415
+all of it is refused; 429 and 5xx try again. Of these a sender repeats the last two alone.
+Source: https://prometheus.io/docs/specs/prw/remote_write_spec/.
+"""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
+
+from cloud_hub.api.hub import TheHub, Writer
+from cloud_hub.clock import now_us
+from cloud_hub.errors import HubError
+from cloud_hub.prometheus.receiver import MAX_COMPRESSED, Receiver
+
+router = APIRouter(prefix="/v1/prometheus", tags=["prometheus"])
+PROTO = ("", "prometheus.WriteRequest")
+
+
+@router.post("/write", status_code=204, response_class=Response)
+async def write(request: Request, hub: TheHub, caller: Writer) -> Response:
+    """Samples of series, snappy-compressed protobuf `prometheus.WriteRequest`."""
+    _understood(request)
+    content = await _content(request)
+
+    receiver = Receiver(hub.db, hub.settings.prometheus.max_series)
+    outcome = await run_in_threadpool(receiver.write, content, caller.who, caller.scope, now_us(), caller.trace)
+    if outcome.invalid:
+        counts = f"{outcome.invalid} samples refused, {outcome.stored} stored"
+        raise HubError(400, "Invalid samples", f"{outcome.reason} ({counts})")
+    return Response(status_code=204)
+
+
+def _understood(request: Request) -> None:
+    """Raise HubError 415 for remote write 2.0 and for anything else: the sender then offers 1.0."""
+    kind, *parameters = [part.strip() for part in request.headers.get("content-type", "").split(";")]
+    proto = next((part[6:] for part in parameters if part.startswith("proto=")), "")
+    if kind != "application/x-protobuf" or proto not in PROTO:
+        raise HubError(
+            415, "Not understood", "send application/x-protobuf of prometheus.WriteRequest (remote write 1.0)"
+        )
+    if request.headers.get("content-encoding", "") != "snappy":
+        raise HubError(415, "Not understood", "send Content-Encoding: snappy (block format)")
+
+
+async def _content(request: Request) -> bytes:
+    content = bytearray()
+    async for part in request.stream():
+        content += part
+        if len(content) > MAX_COMPRESSED:
+            raise HubError(
+                413, "Too large", f"a request has at most {MAX_COMPRESSED} bytes: lower max_samples_per_send"
+            )
+    return bytes(content)

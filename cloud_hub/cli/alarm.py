@@ -1,0 +1,198 @@
+"""alarm list, show, ack, verdict, shelve, unshelve, suppress, unsuppress, report: over the REST of a running hub."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from typing import Any
+from urllib.parse import quote
+
+from cloud_hub.cli import Commands, clean
+from cloud_hub.cli.remote import connect, options
+from cloud_hub.cli.times import instant, seconds, shown
+
+EXAMPLES = """examples:
+  tidegate-hub alarm list --life unacknowledged
+  tidegate-hub alarm ack 01a1fc6b-9efb-7fe8-bebf-9ef1d6d45891 --comment "fan replaced"
+  tidegate-hub alarm verdict 01a1fc6b-9efb-7fe8-bebf-9ef1d6d45891 false-alarm
+  tidegate-hub alarm shelve 01a1fc6b-9efb-7fe8-bebf-9ef1d6d45891 --for 8h --reason "sensor ordered"
+  tidegate-hub alarm suppress --path acme/site-a/hall-2 --for 4h --reason "line cleaning"
+  tidegate-hub alarm suppressions
+  tidegate-hub alarm report --days 30
+
+exit codes: 0 well; 2 wrong use; 3 the token may not; 4 not known; 5 no answer; 6 it is not shelved
+"""
+
+
+def add(commands: Commands) -> None:
+    """Add the parsers of this group."""
+    group = commands.add_parser(
+        "alarm", help="see, acknowledge, shelve and judge alarms; how they perform", epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    whats = group.add_subparsers(dest="what", required=True, metavar="WHAT")
+    hub = options()
+    hub.add_argument("--json", action="store_true", help="print the hub's answer as JSON")
+
+    def what(name: str, text: str, action: Any, *, of_one: bool = False) -> argparse.ArgumentParser:
+        parser = whats.add_parser(name, help=text, parents=[hub])
+        parser.set_defaults(action=action)
+        if of_one:
+            parser.add_argument("id")
+        return parser
+
+    listed = what("list", "the newest first", _list)
+    listed.add_argument("--device", default="")
+    listed.add_argument("--metric", default="")
+    listed.add_argument("--life", help="unacknowledged, acknowledged, returned-unacknowledged, shelved, ...")
+    listed.add_argument("--priority", help="low, medium, high or critical")
+    listed.add_argument("--verdict", default="", help="real or false-alarm")
+    listed.add_argument("--limit", type=int, default=20, help="how many (default 20)")
+    what("show", "one alarm", _show, of_one=True)
+    what("ack", "say that it was seen", _ack, of_one=True).add_argument("--comment", default="")
+    verdict = what("verdict", "say whether it was real: thresholds learn from it", _verdict, of_one=True)
+    verdict.add_argument("verdict", choices=["real", "false-alarm"])
+    verdict.add_argument("--comment", default="")
+    shelve = what("shelve", "call nobody for it for a while", _shelve, of_one=True)
+    shelve.add_argument("--for", dest="for_s", type=seconds, required=True, metavar="TIME", help="90m, 8h, at most 7d")
+    shelve.add_argument("--reason", required=True)
+    what("unshelve", "end that", _unshelve, of_one=True)
+    _add_suppressions(what)
+    report = what("report", "how the alarm system performs (ISA-18.2)", _report)
+    report.add_argument("--days", type=float, default=7.0, help="over so many (default 7)")
+    report.add_argument("--device", default="")
+
+
+def _add_suppressions(what: Any) -> None:
+    what("suppressions", "for what nobody is called now", _suppressions)
+    suppress = what("suppress", "a maintenance window: call nobody", _suppress)
+    where = suppress.add_mutually_exclusive_group(required=True)
+    where.add_argument("--device", default="")
+    where.add_argument("--path", default="", help="all devices below an asset path")
+    suppress.add_argument("--metric", default="", help="only this one (default: all)")
+    suppress.add_argument("--from", dest="from_us", type=instant, default=0, metavar="TIME", help="default: now")
+    suppress.add_argument("--for", dest="for_s", type=seconds, metavar="TIME", help="90m, 4h, at most 90d")
+    suppress.add_argument("--out-of-service", action="store_true", help="until further notice is allowed then")
+    suppress.add_argument("--reason", required=True)
+    what("unsuppress", "end one before its time", _unsuppress, of_one=True)
+
+
+def _one(arguments: argparse.Namespace, verb: str, body: dict[str, Any] | None) -> int:
+    with connect(arguments) as hub:
+        row = hub.call("POST" if verb else "GET", f"/alarms/{quote(arguments.id, '')}{verb}", body)
+    return _print([row], arguments.json)
+
+
+def _print(rows: list[dict[str, Any]], as_json: bool) -> int:
+    for row in rows:
+        print(json.dumps(row) if as_json else _line(row))
+    return 0
+
+
+def _line(row: dict[str, Any]) -> str:
+    about = f" {row['about']}" if row["about"] else ""
+    what = f"{row['metric']}{about} {row['kind']} {row['value']:g} (limit {row['limit']:g})"
+    who = f" by {row['acked_by']}" if row["acked_by"] else ""
+    more = "".join(f"  {text}" for text in (row["verdict"], row["comment"]) if text)
+    when = f"{row['id']}  {shown(row['raised_us'])}  {row['priority']:8}"
+    return clean(f"{when}  {row['device']}  {what}  {row['life']}{who}{more}")
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    with connect(arguments) as hub:
+        rows = hub.get(
+            "/alarms", device=arguments.device, metric=arguments.metric, life=arguments.life,
+            priority=arguments.priority, verdict=arguments.verdict, limit=arguments.limit,
+        )  # fmt: skip
+    return _print(rows, arguments.json)
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    return _one(arguments, "", None)
+
+
+def _ack(arguments: argparse.Namespace) -> int:
+    return _one(arguments, "/acknowledge", {"comment": arguments.comment})
+
+
+def _verdict(arguments: argparse.Namespace) -> int:
+    return _one(arguments, "/verdict", {"verdict": arguments.verdict, "comment": arguments.comment})
+
+
+def _shelve(arguments: argparse.Namespace) -> int:
+    return _one(arguments, "/shelve", {"for_s": arguments.for_s, "reason": arguments.reason})
+
+
+def _unshelve(arguments: argparse.Namespace) -> int:
+    return _one(arguments, "/unshelve", None)
+
+
+# -- suppression and report ------------------------------------------------------------------------
+
+
+def _suppressions(arguments: argparse.Namespace) -> int:
+    with connect(arguments) as hub:
+        rows = hub.get("/alarms/suppressions")
+    for row in rows:
+        print(json.dumps(row) if arguments.json else _suppression(row))
+    return 0
+
+
+def _suppression(row: dict[str, Any]) -> str:
+    until = "further notice" if row["until_us"] is None else shown(row["until_us"])
+    where = f"{row['device'] or row['path']} {row['metric'] or 'all'}"
+    text = (
+        f"{row['id']}  {row['how']}  {where}  {shown(row['from_us'])} until {until}  by {row['who']}: {row['reason']}"
+    )
+    return clean(text)
+
+
+def _suppress(arguments: argparse.Namespace) -> int:
+    start_us = arguments.from_us or time.time_ns() // 1000
+    body = {
+        "how": "out-of-service" if arguments.out_of_service else "suppressed", "device": arguments.device,
+        "path": arguments.path, "metric": arguments.metric, "reason": arguments.reason, "from_us": arguments.from_us,
+        "until_us": None if arguments.for_s is None else start_us + int(arguments.for_s * 1e6),
+    }  # fmt: skip
+    with connect(arguments) as hub:
+        row = hub.call("POST", "/alarms/suppressions", body)
+    print(json.dumps(row) if arguments.json else _suppression(row))
+    return 0
+
+
+def _unsuppress(arguments: argparse.Namespace) -> int:
+    with connect(arguments) as hub:
+        hub.request("DELETE", f"/alarms/suppressions/{quote(arguments.id, '')}")
+    return 0
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    with connect(arguments) as hub:
+        found = hub.get("/alarms/report", days=arguments.days, device=arguments.device)
+    print(json.dumps(found) if arguments.json else _told(found))
+    return 0
+
+
+def _told(found: dict[str, Any]) -> str:
+    ack = (
+        "nothing acknowledged"
+        if found["ack_median_s"] is None
+        else f"half of them within {found['ack_median_s']:.0f} s"
+    )
+    lines = [
+        f"{shown(found['since_us'])} to {shown(found['until_us'])}",
+        f"alarms: {found['alarms']}, {found['per_day']:.1f} a day (ISA-18.2: about 150 can be handled); {ack}",
+        f"pages: {found['pages']}; suppressed on top: {found['suppressed']}",
+        f"most in ten minutes: {found['peak']}; in flood (more than 10): {found['in_flood']:.1%} of the time",
+        f"standing: {found['standing']}, unacknowledged {found['unacknowledged']}, stale (over a day) {found['stale']}",
+        f"chattering: {found['chattering']}; fleeting: {found['fleeting']}",
+        f"verdicts: {found['real']} real, {found['false_alarms']} false",
+        f"most often ({found['top_share']:.0%} of all):",
+        *(
+            f"  {one['alarms']:6}  {one['share']:4.0%}  {one['device']}  {one['metric']}"
+            + ("  chattering" if one["chattering"] else "")
+            for one in found["top"]
+        ),
+    ]
+    return "\n".join(clean(line) for line in lines)

@@ -1,0 +1,188 @@
+"""learning put, show, list, series, refit, release, remove, backtest: limits that the hub learns, over its REST."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from datetime import datetime, timezone
+from typing import Any
+from urllib.parse import quote
+
+from cloud_hub.cli import Commands, clean
+from cloud_hub.cli.remote import connect, options
+
+EXAMPLES = """examples:
+  tidegate-hub learning put servers --target "tags.kind = 'server'" --metrics cpu.load,disk.*
+  tidegate-hub learning put servers --target "*" --metrics cpu.load --set canary=0.1 --set watch_s=7200
+  tidegate-hub learning backtest servers --days 30       what it would have alarmed on; pushes nothing
+  tidegate-hub learning show servers                     how its limits stand, and what their alarms were worth
+  tidegate-hub learning release servers press-3 cpu.load let it replace a limit that was set by hand
+  tidegate-hub learning trouble press-3 cpu.load --since 2026-11-20T08:00:00Z --until 2026-11-20T09:00:00Z
+
+exit codes: 0 well; 1 failed; 2 wrong use; 3 the token may not; 4 not known; 5 no answer; 6 conflict
+"""
+
+
+def add(commands: Commands) -> None:
+    """Add the parsers of this group."""
+    group = commands.add_parser(
+        "learning", help="limits learned from history, pushed and taken back by themselves", epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    whats = group.add_subparsers(dest="what", required=True, metavar="WHAT")
+    shown = options()
+    shown.add_argument("--json", action="store_true", help="print the hub's answer as JSON")
+
+    def command(name: str, text: str, action: Any, *, named: bool = True) -> argparse.ArgumentParser:
+        parser = whats.add_parser(name, help=text, description=text, parents=[shown])
+        parser.set_defaults(action=action)
+        if named:
+            parser.add_argument("name")
+        return parser
+
+    put = command("put", "create or change one", _put)
+    put.add_argument("--target", required=True, help="which devices: a condition of the query language, * for all")
+    put.add_argument("--metrics", required=True, help="names or patterns, with commas between")
+    put.add_argument("--set", action="append", default=[], type=_term, metavar="TERM=VALUE", help="may be repeated")
+    command("list", "all, by name", _list, named=False)
+    command("show", "one, with hits, false alarms, misses and its newest rollout", _show)
+    series = command("series", "its series", _series)
+    series.add_argument("--device", default="")
+    command("refit", "do not wait for the schedule", _refit)
+    release = command("release", "let it replace limits that were set by hand", _release)
+    release.add_argument("device")
+    release.add_argument("metrics", nargs="*", help="all that it learns there without any")
+    command("remove", "learn no more; limits stay in force", _remove)
+    backtest = command("backtest", "replay history by present limits and by learned ones", _backtest)
+    backtest.add_argument("--days", type=float, default=7.0)
+    backtest.add_argument("--devices", type=int, default=10, help="on the first so many (default 10)")
+    trouble = command("trouble", "tell of trouble that no alarm told of", _trouble, named=False)
+    trouble.add_argument("device")
+    trouble.add_argument("metric")
+    trouble.add_argument("--since", type=_instant, required=True, metavar="TIME", help="2026-11-20T08:00:00Z")
+    trouble.add_argument("--until", type=_instant, required=True, metavar="TIME")
+    trouble.add_argument("--note", default="")
+
+
+def _term(text: str) -> tuple[str, Any]:
+    key, _, value = text.partition("=")
+    try:
+        return key, json.loads(value)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"'{text}' is no TERM=NUMBER, or watch=true") from error
+
+
+def _instant(text: str) -> int:
+    try:
+        found = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"'{text}' is no time: write 2026-11-20T08:00:00Z") from error
+    return int((found if found.tzinfo else found.replace(tzinfo=timezone.utc)).timestamp() * 1e6)
+
+
+def _path(name: str, rest: str = "") -> str:
+    return f"/learnings/{quote(name, '')}{rest}"
+
+
+def _put(arguments: argparse.Namespace) -> int:
+    terms = {"metrics": [one.strip() for one in arguments.metrics.split(",") if one.strip()]} | dict(arguments.set)
+    with connect(arguments) as hub:
+        row = hub.call("PUT", _path(arguments.name), {"target": arguments.target, "terms": terms})
+    print(json.dumps(row) if arguments.json else f"{arguments.name}: a refit begins; see: learning show {row['id']}")
+    return 0
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    with connect(arguments) as hub:
+        rows = hub.get("/learnings")
+    for row in rows:
+        line = f"{row['id']}  {', '.join(row['terms']['metrics'])}  where {row['target']}  {row['reason']}"
+        print(json.dumps(row) if arguments.json else clean(line))
+    return 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    with connect(arguments) as hub:
+        view = hub.get(_path(arguments.name))
+    if arguments.json:
+        print(json.dumps(view))
+        return 0
+    standing, counts, backtest, rollout = view["standing"], view["counts"], view["backtest"], view["rollout"]
+    print(clean(f"{arguments.name}: {view['learning']['reason'] or 'not fitted yet'}"))
+    print("  series: {series}, fitted {fitted}, in force {pushed}, stale {stale}".format(**standing))
+    print("  alarms: {alarms}, judged real {hits}, judged false {false}; troubles told {troubles}, missed {missed}"
+          .format(**counts))  # fmt: skip
+    print("  anomalies of the live watch: {anomalies}, judged false {false_anomalies}".format(**counts))
+    print(f"  backtest: {_weekly(backtest)}")
+    if rollout is not None:
+        print(clean(f"  newest rollout: {rollout['state']} {rollout['reason']}"))
+    return 0
+
+
+def _weekly(total: dict[str, Any]) -> str:
+    flattered = f"; {total['in_sample']} series tried on what they learned from" if total["in_sample"] else ""
+    return (f"{total['per_device_week']:.2f} alarms a device and week, by present limits "
+            f"{total['present_per_device_week']:.2f}; troubles hit {total['hit']}, missed {total['missed']}{flattered}"
+            )  # fmt: skip
+
+
+def _series(arguments: argparse.Namespace) -> int:
+    after = ""
+    with connect(arguments) as hub:
+        while True:
+            rows = hub.get(_path(arguments.name, "/series"), device=arguments.device, after=after or None, limit=500)
+            for row in rows:
+                state = row["reason"] or ("in force" if row["pushed"] else "fitted")
+                line = f"{row['device']}  {row['metric']}  factor {row['factor']:.2f}  {state}"
+                print(json.dumps(row) if arguments.json else clean(line))
+            if len(rows) < 500:
+                return 0
+            after = f"{rows[-1]['device']}/{rows[-1]['metric']}"
+
+
+def _refit(arguments: argparse.Namespace) -> int:
+    with connect(arguments) as hub:
+        row = hub.call("POST", _path(arguments.name, "/refit"))
+    print(json.dumps(row) if arguments.json else f"{row['id']}: a refit begins, unless its limits are on trial")
+    return 0
+
+
+def _release(arguments: argparse.Namespace) -> int:
+    body = {"device": arguments.device, "metrics": arguments.metrics}
+    with connect(arguments) as hub:
+        metrics = hub.call("POST", _path(arguments.name, "/release"), body)
+    print(json.dumps(metrics) if arguments.json else f"released: {', '.join(metrics)}")
+    return 0
+
+
+def _remove(arguments: argparse.Namespace) -> int:
+    with connect(arguments) as hub:
+        hub.request("DELETE", _path(arguments.name))
+    print(json.dumps({"removed": arguments.name}) if arguments.json else f"{arguments.name} learns no more")
+    return 0
+
+
+def _backtest(arguments: argparse.Namespace) -> int:
+    to_us = int(datetime.now(timezone.utc).timestamp() * 1e6)
+    body = {"learning": arguments.name, "devices": arguments.devices, "to_us": to_us,
+            "from_us": to_us - int(arguments.days * 86_400e6)}  # fmt: skip
+    with connect(arguments) as hub:
+        found = hub.call("POST", "/thresholds/backtest", body, timeout_s=300.0)
+    if arguments.json:
+        print(json.dumps(found))
+        return 0
+    for row in found["series"]:
+        sides = [f"{side} {row[side]['alarms']}" if row[side] else f"{side} none" for side in ("present", "proposed")]
+        print(clean(f"{row['device']}  {row['metric']}  {row['points']} points; alarms: {', '.join(sides)}  "
+                    f"{row['reason']}".rstrip()))  # fmt: skip
+    print(_weekly(found["total"]))
+    return 0
+
+
+def _trouble(arguments: argparse.Namespace) -> int:
+    body = {"device": arguments.device, "metric": arguments.metric, "start_us": arguments.since,
+            "end_us": arguments.until, "note": arguments.note}  # fmt: skip
+    with connect(arguments) as hub:
+        row = hub.call("POST", "/troubles", body)
+    print(json.dumps(row) if arguments.json else f"{row['id']} is told; the next fit of {row['metric']} is tighter")
+    return 0

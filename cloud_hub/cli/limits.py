@@ -1,0 +1,111 @@
+"""limits export, limits import: the limits of many devices as a file, out of one hub and into another, over REST."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import tomllib
+
+from cloud_hub.cli import Commands
+from cloud_hub.cli.remote import EXIT_USAGE, RemoteError, connect, options
+
+TOGETHER = 200
+"""Devices of one request."""
+
+EXAMPLES = """examples:
+  tidegate-hub limits export limits.toml --target "tags.site = 'a'" --source learned
+  tidegate-hub limits export -                              JSON on the standard output
+  tidegate-hub limits import limits.toml --dry-run          checks all of it, changes nothing
+  tidegate-hub limits import limits.json --replace          other metrics' limits of these devices go
+
+The file says `form = "tidegate-limits/1"` and holds the limits of each device; JSON or TOML by its name.
+exit codes: 0 well; 1 failed; 2 wrong use, or a file that is none; 3 the token may not; 4 not known; 5 no answer
+"""
+
+
+def add(commands: Commands) -> None:
+    """Add the parsers of this group."""
+    group = commands.add_parser(
+        "limits", help="limits of many devices as a file", epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    whats = group.add_subparsers(dest="what", required=True, metavar="WHAT")
+    out = whats.add_parser("export", help="into a file", parents=[options()])
+    out.set_defaults(action=_export)
+    out.add_argument("file", help="name.toml, name.json, or - for JSON on the standard output")
+    out.add_argument("--target", default="*", help="which devices: a condition of the query language (default all)")
+    out.add_argument("--source", choices=["learned", "fixed"], default="", help="only these limits")
+    into = whats.add_parser("import", help="out of a file", parents=[options()])
+    into.set_defaults(action=_import)
+    into.add_argument("file", help="name.toml or name.json")
+    into.add_argument("--replace", action="store_true", help="limits of other metrics on these devices go")
+    into.add_argument("--dry-run", action="store_true", help="check it all, change nothing")
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    with connect(arguments) as hub:
+        found = hub.get("/limits", target=arguments.target, source=arguments.source, limit=TOGETHER)
+        while found["next"]:
+            more = hub.get("/limits", target=arguments.target, source=arguments.source, limit=TOGETHER,
+                           after=found["next"])  # fmt: skip
+            found["devices"] |= more["devices"]
+            found["next"] = more["next"]
+    del found["next"]
+    text = toml(found) if arguments.file.endswith(".toml") else json.dumps(found, indent=1) + "\n"
+    if arguments.file == "-":
+        sys.stdout.write(text)
+        return 0
+    Path(arguments.file).write_text(text, "utf-8")
+    print(f"{len(found['devices'])} devices, {sum(map(len, found['devices'].values()))} limits: {arguments.file}")
+    return 0
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    found = _read(Path(arguments.file))
+    devices = sorted(found["devices"].items())
+    pages = [dict(devices[first : first + TOGETHER]) for first in range(0, len(devices), TOGETHER)]
+    done = 0
+    with connect(arguments) as hub:
+        # All pages are checked before the first is taken: a wrong file changes nothing.
+        for dry_run in (True,) if arguments.dry_run else (True, False):
+            for page in pages:
+                answer = hub.call("POST", "/limits", found | {"devices": page}, dry_run=dry_run,
+                                  replace=arguments.replace)  # fmt: skip
+                done += 0 if dry_run and not arguments.dry_run else answer["limits"]
+    print(f"{done} limits of {len(devices)} devices {'would be' if arguments.dry_run else 'are'} desired")
+    return 0
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        text = file.read_text("utf-8")
+        found = tomllib.loads(text) if file.suffix == ".toml" else json.loads(text)
+    except (OSError, ValueError) as error:
+        raise RemoteError(f"{file} cannot be read: {error}", EXIT_USAGE) from error
+    if not isinstance(found, dict) or not isinstance(found.get("devices"), dict):
+        raise RemoteError(f"{file} holds no limits: it needs form and devices, as `limits export` writes", EXIT_USAGE)
+    return found
+
+
+def toml(found: dict[str, Any]) -> str:
+    """An export as TOML: a `[[devices."press-3"]]` table for each limit."""
+    lines = [f"form = {json.dumps(found['form'])}", f"exported_us = {found['exported_us']}"]
+    for device, limits in found["devices"].items():
+        for one in limits:
+            lines += ["", f"[[devices.{json.dumps(device)}]]"]
+            lines += [f"{key} = {_value(value)}" for key, value in one.items() if value is not None]
+    return "\n".join(lines) + "\n"
+
+
+def _value(value: Any) -> str:
+    """TOML's form of a JSON value; both write texts, whole numbers and lists alike."""
+    if isinstance(value, float) and math.isfinite(value):
+        return repr(value)
+    if isinstance(value, list):
+        return f"[{', '.join(map(_value, value))}]"
+    return json.dumps(value, ensure_ascii=False)

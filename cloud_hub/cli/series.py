@@ -1,0 +1,130 @@
+"""One series for the subcommands that judge the past: from a CSV or Parquet file, or from a running hub by its REST."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from cloud_hub.cli.remote import Remote, RemoteError, connect
+from shared.errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+PAGE = 50_000
+FILES = (".csv", ".parquet")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """A series: `t_us` int64[n] UTC microseconds, `values` float64[n]; `labels` are stretches of trouble, if known."""
+
+    name: str
+    t_us: npt.NDArray[np.int64]
+    values: npt.NDArray[np.float64]
+    labels: list[tuple[int, int]] = field(default_factory=list)
+    labelled: bool = False
+    counter: bool = False
+
+
+def read(arguments: argparse.Namespace, since_us: int) -> Stored:
+    """The series that `arguments.series` names; of a hub's what came since then. Raises ConfigError or RemoteError."""
+    name = str(arguments.series)
+    if name.endswith(FILES):
+        return _file(Path(name), arguments.name)
+    device, slash, metric = name.partition("/")
+    if not device or not slash or not metric:
+        raise RemoteError(f"'{name}' is no series: write device/metric, or a file ending in .csv or .parquet", 2)
+    with connect(arguments) as hub:
+        return _of_hub(hub, device, metric, since_us)
+
+
+def _of_hub(hub: Remote, device: str, metric: str, since_us: int) -> Stored:
+    known = hub.get(f"/devices/{quote(device, '')}").get("metrics") or []
+    rows: list[dict[str, Any]] = []
+    end_us = None
+    while True:  # from the newest back
+        path = f"/devices/{quote(device, '')}/telemetry/{quote(metric)}"
+        page = hub.get(path, start_us=since_us, end_us=end_us, limit=PAGE)
+        rows = page + rows
+        if len(page) < PAGE or page[0]["t_us"] == end_us:
+            break
+        end_us = page[0]["t_us"]
+    good = [row for row in rows if isinstance(row["value"], (int, float)) and row["quality"] != "bad"]
+    counter = any(one.get("name") == metric and one.get("kind") == "counter" for one in known)
+    return _stored(f"{device}/{metric}", [(row["t_us"], row["value"], "") for row in good], counter=counter)
+
+
+def _file(path: Path, wanted: str | None) -> Stored:
+    rows = _parquet(path) if path.suffix == ".parquet" else _csv(path)
+    names = sorted({str(row.get("series", "")) for row in rows})
+    if wanted is None and len(names) > 1:
+        raise ConfigError(str(path), f"holds {len(names)} series", f"Name one with --name, such as {names[0]}")
+    if wanted is not None and wanted not in names:
+        raise ConfigError(str(path), f"holds no series '{wanted}'", f"There are {len(names)}, such as {names[:1]}")
+    mine = [row for row in rows if wanted is None or str(row.get("series", "")) == wanted]
+    try:
+        points = [(_time(row["timestamp"]), float(row["value"]), row.get("label", "")) for row in mine]
+    except (KeyError, TypeError, ValueError) as error:
+        cure = "Give columns timestamp and value (and label, if known)"
+        raise ConfigError(str(path), f"a row cannot be read ({error})", cure) from error
+    labelled = bool(mine) and "label" in mine[0]
+    return _stored(wanted or names[0] if names and names[0] else path.stem, points, labelled=labelled)
+
+
+def _csv(path: Path) -> list[dict[str, Any]]:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(str(path), f"cannot be read ({error})", "Name a CSV file with a line of headings") from error
+
+
+def _parquet(path: Path) -> list[dict[str, Any]]:
+    try:
+        arrow: Any = import_module("pyarrow")
+        parquet: Any = import_module("pyarrow.parquet")
+    except ModuleNotFoundError:
+        raise ConfigError(str(path), "needs pyarrow", "Install it: pip install 'tidegate[parquet]'") from None
+    try:
+        rows: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
+    except (OSError, arrow.ArrowException) as error:
+        raise ConfigError(str(path), f"cannot be read ({error})", "Name a Parquet file") from error
+    return rows
+
+
+def _time(value: Any) -> int:
+    """UTC microseconds of a date, a text such as 2014-02-14 14:27:00, or a number of s, ms, us or ns since 1970."""
+    if isinstance(value, str) and not value.lstrip("-").replace(".", "", 1).isdigit():
+        value = datetime.fromisoformat(value)
+    if isinstance(value, datetime):
+        return round((value if value.tzinfo else value.replace(tzinfo=timezone.utc)).timestamp() * 1e6)
+    number = float(value)
+    scale = next(scale for most, scale in ((1e11, 1e6), (1e14, 1e3), (1e17, 1.0), (1e300, 1e-3)) if abs(number) < most)
+    return round(number * scale)
+
+
+def _stored(
+    name: str, points: list[tuple[int, float, Any]], *, labelled: bool = False, counter: bool = False
+) -> Stored:
+    import numpy as np  # noqa: PLC0415
+
+    points.sort(key=lambda one: one[0])
+    labels: list[tuple[int, int]] = []
+    before = False
+    for t_us, _, label in points:
+        now = str(label) in {"1", "1.0", "True", "true"}
+        if now:
+            labels[-1:] = [(labels[-1][0], t_us)] if before else [*labels[-1:], (t_us, t_us)]
+        before = now
+    return Stored(
+        name=name, t_us=np.array([one[0] for one in points], np.int64),
+        values=np.array([one[1] for one in points], np.float64), labels=labels, labelled=labelled, counter=counter,
+    )  # fmt: skip

@@ -1,0 +1,150 @@
+"""What a rollout does to the twins: limits in the place of those before, and back, some devices in each transaction.
+
+What was desired before is kept by device; what a person changed since is left alone, on the way forth and back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlmodel import Session, col
+from sqlmodel import select as rows_of
+
+from cloud_hub import twin_batch
+from cloud_hub.errors import HubError
+from cloud_hub.owners import LEARNING
+from cloud_hub.tables import LearnedSeries, Rollout, RolloutDevice
+from cloud_hub.thresholds import limit_files, rollout_rules
+from cloud_hub.twin_batch import Batch
+from cloud_hub.twin_rows import Key, Stored
+from cloud_hub.twins import Outgoing
+from shared import twin
+from shared.codec import encode
+
+DOCUMENT = "thresholds"
+TOGETHER = 10
+"""Devices that are pushed to, or taken back, in one transaction."""
+HOLDING = ("pushed", "verified", "refused")
+"""States of a device whose desired limits are the rollout's."""
+
+_ROWS: Any = RolloutDevice.__table__  # type: ignore[attr-defined]
+Learned = dict[str, LearnedSeries]
+"""A device's rows in the learning, by metric."""
+
+
+def push(session: Session, rollout: Rollout, now_us: int, max_bytes: int) -> list[Outgoing]:
+    """The stage's next devices get their limits; what was desired before is kept for the way back."""
+    batch, stored, devices = _some(session, rollout, ("waiting",), now_us, max_bytes, rollout.stage)
+    learned = _learned(session, rollout, devices)
+    for device in devices:
+        document, owners = stored.get((device, DOCUMENT), (twin.Document(), {}))
+        mine = learned.get(device, {})
+        limits, held = _placed(session, rollout, document, _owner(owners), mine)
+        why = "; ".join(f"{metric}: {reason}" for metric, reason in sorted(held.items()))[:1000]
+        if limits is None:
+            note(session, rollout.id, device, state="left", reason=why, t_us=now_us)
+            continue
+        value = limit_files.value(session, device, limits, now_us)
+        state, reason, version = _desire(batch, rollout, device, value)
+        if state == "refused" and not rollout.learning:
+            raise HubError(413, "The twin refused the limits", f"{device}: {reason}")
+        told = {"refused": "left", "unchanged": "verified", "written": "pushed"}[state]
+        previous = document.state.get("desired", {}).get("limits")
+        note(session, rollout.id, device, state=told, reason=reason or why, version=version, previous=previous,
+             pushed=value, t_us=now_us)  # fmt: skip
+        if state == "written":
+            _remember(session, [row for metric, row in mine.items() if metric not in held], now_us)
+    batch.write(session)
+    rollout.stage_us = now_us
+    return batch.messages
+
+
+def _placed(
+    session: Session, rollout: Rollout, document: twin.Document, owner: str, mine: Learned
+) -> tuple[list[dict[str, Any]] | None, dict[str, str]]:
+    """A device's set with the rollout's limits, None when none may stand there; and why not, by metric."""
+    desired, own = (
+        limit_files.entries(session, document.state.get(section, {}).get("limits"))
+        for section in ("desired", "reported")
+    )
+    if not rollout.learning:
+        return rollout_rules.merged(desired if desired is not None else own or [], rollout.wanted), {}
+    wanted = [row.limits for row in mine.values() if row.limits is not None]
+    return rollout_rules.place(desired, own or [], wanted, {name: row.pushed for name, row in mine.items()}, owner)
+
+
+def _remember(session: Session, rows: Iterable[LearnedSeries], now_us: int) -> None:
+    """Their limits stand on the device from now on."""
+    for row in rows:
+        if row.limits is not None:
+            row.pushed_us = row.pushed_us if row.pushed is not None else now_us
+            row.before, row.pushed = row.pushed, row.limits
+            session.add(row)
+
+
+def restore(session: Session, rollout: Rollout, now_us: int, max_bytes: int) -> list[Outgoing]:
+    """What was desired before is desired again, unless somebody has set something else meanwhile."""
+    batch, stored, devices = _some(session, rollout, HOLDING, now_us, max_bytes)
+    learned = _learned(session, rollout, devices)
+    members = rows_of(RolloutDevice).where(
+        RolloutDevice.rollout == rollout.id, col(RolloutDevice.device).in_(devices)
+    )  # fmt: skip
+    for member in session.exec(members).all():
+        document, owners = stored.get((member.device, DOCUMENT), (twin.Document(), {}))
+        desired = document.state.get("desired", {}).get("limits")
+        if not twin.same(desired, member.pushed):
+            member.state, member.reason = "kept", f"{_owner(owners) or 'somebody'} has set other limits since"
+        else:
+            _desire(batch, rollout, member.device, member.previous)
+            member.state = "restored"
+            for row in learned.get(member.device, {}).values():
+                row.pushed, row.pushed_us = row.before, None if row.before is None else row.pushed_us
+                session.add(row)
+        member.t_us = now_us
+        session.add(member)
+    batch.write(session)
+    session.flush()
+    return batch.messages
+
+
+def _some(
+    session: Session, rollout: Rollout, states: Sequence[str], now_us: int, max_bytes: int, stage: int | None = None
+) -> tuple[Batch, dict[Key, Stored], list[str]]:
+    """The next devices in these states, with their documents."""
+    query = select(_ROWS.c.device).where(_ROWS.c.rollout == rollout.id, _ROWS.c.state.in_(states))
+    if stage is not None:
+        query = query.where(_ROWS.c.stage == stage)
+    devices = list(session.connection().execute(query.order_by(_ROWS.c.device).limit(TOGETHER)).scalars())
+    stored = twin_batch.read(session, devices, [DOCUMENT], lock=True)
+    return Batch(stored, now_us, max_bytes, rollout.traceparent), stored, devices
+
+
+def _learned(session: Session, rollout: Rollout, devices: Iterable[str]) -> dict[str, dict[str, LearnedSeries]]:
+    found: dict[str, dict[str, LearnedSeries]] = {}
+    if rollout.learning:
+        mine = rows_of(LearnedSeries).where(
+            LearnedSeries.learning == rollout.learning, col(LearnedSeries.device).in_(devices)
+        )  # fmt: skip
+        for row in session.exec(mine.order_by(LearnedSeries.device, LearnedSeries.metric)):
+            found.setdefault(row.device, {})[row.metric] = row
+    return found
+
+
+def _desire(batch: Batch, rollout: Rollout, device: str, value: Any) -> tuple[str, str, int]:
+    patch = {"limits": value}
+    who = LEARNING + rollout.learning if rollout.learning else "hub"
+    return batch.desire(device, DOCUMENT, patch, encode({"state": {"desired": patch}}), who)
+
+
+def _owner(owners: twin.State) -> str:
+    """Who set `limits` last; of a reference, who set its digest."""
+    found = owners.get("limits", "")
+    return str(found.get("digest", "")) if isinstance(found, dict) else str(found)
+
+
+def note(session: Session, rollout: str, device: str, **changes: Any) -> None:
+    """Keep how it stands on one device."""
+    mine = (_ROWS.c.rollout == rollout) & (_ROWS.c.device == device)
+    session.connection().execute(update(_ROWS).where(mine).values(**changes))

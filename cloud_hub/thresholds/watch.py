@@ -1,0 +1,174 @@
+"""The live watch: new telemetry of learned series steps their score model; what surprises raises an alarm of the hub.
+
+One group of series a step: read, judged outside of any transaction, and written with its alarms in one. A restart
+goes on behind the last sample that was judged. A series that has a standing alarm already gets no second one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+from sqlalchemy import func, select
+from sqlmodel import Session, col
+from sqlmodel import select as rows_of
+
+from cloud_hub.clock import new_id, new_trace
+from cloud_hub.db import Database
+from cloud_hub.tables import AlarmRow, LearnedSeries, LearnedState, Learning, TelemetrySample
+from cloud_hub.thresholds import learnings, surprise
+from cloud_hub.thresholds.scores import Scores
+from cloud_hub.thresholds.surprise import Change, One, Samples
+from shared.messages import Alarm
+
+GROUP = 200
+"""Series of one group."""
+SOME = 1000
+"""Samples of one series in one step."""
+WARM = 5000
+"""A new series first learns from so many stored samples."""
+
+_SAMPLES: Any = TelemetrySample.__table__  # type: ignore[attr-defined]
+_ALARMS: Any = AlarmRow.__table__  # type: ignore[attr-defined]
+_SERIES: Any = LearnedSeries.__table__  # type: ignore[attr-defined]
+
+
+Tell = Callable[[Session, str, Alarm, int, str], None]
+"""Takes an alarm, as `incidents.alarm_changed` does."""
+
+
+class Watch:
+    """The loop's state: the groups that are still to be looked at in this round."""
+
+    def __init__(self, db: Database, tell: Tell) -> None:
+        self._db, self._tell = db, tell
+        self._left: list[tuple[str, int]] = []
+
+    def step(self, now_us: int) -> tuple[bool, bool]:
+        """Look at one group: (whether more of this round wait, whether alarms changed)."""
+        if not self._left:
+            self._left = self._round(now_us)
+        if not self._left:
+            return False, False
+        behind, changed = look(self._db, *self._left[0], now_us, self._tell)
+        if not behind:
+            del self._left[0]
+        return bool(self._left), changed
+
+    def _round(self, now_us: int) -> list[tuple[str, int]]:
+        """All groups, after new series have got theirs."""
+        with self._db.read() as session:
+            watched = [row for row in session.exec(rows_of(Learning).order_by(Learning.id)) if row.terms.get("watch")]
+            new = [(row.id, group) for row in watched for group in _new(session, row.id, now_us)]
+        for name, group in new:
+            with self._db.write() as session:
+                _gather(session, name, group, now_us)
+        with self._db.read() as session:
+            query = rows_of(LearnedState.learning, LearnedState.number).where(
+                col(LearnedState.learning).in_([row.id for row in watched])
+            )
+            return [(name, number) for name, number in session.exec(query.order_by(LearnedState.learning))]
+
+
+def _new(session: Session, name: str, now_us: int) -> list[list[One]]:
+    """Groups of the learning's series that have none yet."""
+    groups = session.exec(rows_of(LearnedState.series).where(LearnedState.learning == name))
+    known = {(one["device"], one["metric"]) for group in groups for one in group}
+    query = select(_SERIES.c.device, _SERIES.c.metric).where(_SERIES.c.learning == name)
+    found = session.connection().execute(query.order_by(_SERIES.c.device, _SERIES.c.metric)).all()
+    ones = [
+        One(device=device, metric=metric, upto_us=_warm(session, device, metric, now_us))
+        for device, metric in found
+        if (device, metric) not in known
+    ]
+    return [ones[first : first + GROUP] for first in range(0, len(ones), GROUP)]
+
+
+def _gather(session: Session, name: str, ones: list[One], now_us: int) -> None:
+    last = select(func.coalesce(func.max(LearnedState.number), -1)).where(col(LearnedState.learning) == name)
+    number = session.connection().execute(last).scalar_one() + 1
+    state = Scores(len(ones)).pack()
+    row = LearnedState(learning=name, number=number, series=[asdict(one) for one in ones], state=state, live_us=now_us)
+    session.add(row)
+
+
+def _warm(session: Session, device: str, metric: str, now_us: int) -> int:
+    """Behind which stored sample a new series begins to learn."""
+    table = _SAMPLES.c
+    mine = select(table.t_us).where(table.device == device, table.metric == metric, table.t_us < now_us)
+    found = session.connection().execute(mine.order_by(table.t_us.desc()).offset(WARM).limit(1)).scalar()
+    return int(found or 0)
+
+
+def look(db: Database, name: str, number: int, now_us: int, tell: Tell) -> tuple[bool, bool]:
+    """Judge what is new of one group: (whether there is more, whether alarms changed)."""
+    with db.read() as session:
+        row, learning = session.get(LearnedState, (name, number)), session.get(Learning, name)
+        if row is None or learning is None:
+            return False, False
+        series = [One(**one) for one in row.series]
+        samples = [_samples(session, one) for one in series]
+        if not any(t_us.size for t_us, _ in samples):
+            return False, False
+        fleet = session.exec(rows_of(func.sum(LearnedState.per_day)).where(LearnedState.learning == name)).one() or 0.0
+        false = _false(session, name, {one.device for one in series})
+    per_day = surprise.per_day(samples, row.per_day)
+    pages = learnings.terms(learning).pages_per_shift
+    limits = [surprise.limit(pages, fleet - row.per_day + per_day, false.get((one.device, one.metric), 0))
+              for one in series]  # fmt: skip
+    scores = surprise.unpacked(row.state, len(series))
+    series, changes = surprise.step(scores, series, samples, limits, row.live_us)
+    with db.write() as session:
+        kept = session.get(LearnedState, (name, number), with_for_update=True)
+        if kept is None or kept.live_us != row.live_us:  # its learning was changed meanwhile
+            return False, False
+        for change in changes:
+            one = series[change.index]
+            if alarm := _alarm(session, one, change, limits[change.index]):
+                tell(session, one.device, alarm, now_us, new_trace())
+                session.flush()
+                session.get_one(AlarmRow, alarm.id).about = "anomaly"
+                series[change.index] = replace(one, alarm=alarm.id if alarm.state == "raised" else "")
+        kept.series, kept.state, kept.per_day = [asdict(one) for one in series], scores.pack(), per_day
+        session.add(kept)
+    return any(t_us.size >= SOME for t_us, _ in samples), bool(changes)
+
+
+def _samples(session: Session, one: One) -> Samples:
+    """What is new of a series, in order of time; of samples with one time the last one stored."""
+    table = _SAMPLES.c
+    query = select(table.t_us, table.value).where(
+        table.device == one.device, table.metric == one.metric, table.t_us > one.upto_us, table.value.is_not(None)
+    )  # fmt: skip
+    rows: dict[int, float] = dict(
+        session.connection().execute(query.order_by(table.t_us, table.source, table.seq).limit(SOME)).all()
+    )
+    return np.fromiter(rows.keys(), np.int64, len(rows)), np.fromiter(rows.values(), np.float64, len(rows))
+
+
+def _false(session: Session, name: str, devices: set[str]) -> dict[tuple[str, str], int]:
+    """Anomalies that people judged false, by series."""
+    query = select(_ALARMS.c.device, _ALARMS.c.metric, func.count()).where(
+        _ALARMS.c.device.in_(devices), _ALARMS.c.about == "anomaly", _ALARMS.c.verdict == "false-alarm"
+    )  # fmt: skip
+    found = session.connection().execute(query.group_by(_ALARMS.c.device, _ALARMS.c.metric))
+    return {(device, metric): count for device, metric, count in found}
+
+
+def _alarm(session: Session, one: One, change: Change, limit: float) -> Alarm | None:
+    """What to tell; nothing where the series has an alarm of its device's own already."""
+    if _stands(session, one) if change.state == "raised" else not one.alarm:
+        return None
+    return Alarm(
+        id=new_id() if change.state == "raised" else one.alarm, metric=one.metric, kind="high", state=change.state,
+        priority="medium", t_us=change.t_us, value=change.surprise, limit=limit, about="anomaly",
+    )  # fmt: skip
+
+
+def _stands(session: Session, one: One) -> bool:
+    query = select(_ALARMS.c.id).where(
+        _ALARMS.c.device == one.device, _ALARMS.c.metric == one.metric, _ALARMS.c.state == "raised"
+    )  # fmt: skip
+    return session.connection().execute(query.limit(1)).first() is not None

@@ -1,0 +1,109 @@
+"""Learnings over REST: made, shown, tried on history; and what a rollout by hand must pass before it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from simulators import histories
+from simulators.sites import MINE, Sites
+
+from cloud_hub import audit
+from cloud_hub.clock import now_us
+from shared.thresholds import DAY_US
+
+
+@pytest.fixture
+def sites(tmp_path: Path) -> Iterator[Sites]:
+    one = Sites(tmp_path, f"sqlite:///{tmp_path / 'hub.sqlite'}")
+    histories.devices(one.db, ["server-1"], "cpu.load")
+    histories.store(one.db, "server-1", "cpu.load", *histories.course(8, 300, 1, now_us()))
+    yield one
+    one.close()
+
+
+def ask(sites: Sites, method: str, path: str, body: Any = None, **query: Any) -> Any:
+    headers = {"Authorization": f"Bearer {sites.whole}"}
+    return sites.client.request(method, f"/api/v1{path}", headers=headers, json=body, params=query)
+
+
+PUSH = {"devices": ["server-1"], "limits": [{"metric": "cpu.load", "high": 45.0}]}
+
+
+def test_limits_that_would_have_alarmed_too_much_are_not_pushed(sites: Sites) -> None:
+    refused = ask(sites, "POST", "/thresholds/rollouts", PUSH)
+    assert (refused.status_code, refused.json()["title"]) == (409, "The backtest speaks against it")
+    assert "override" in refused.json()["detail"]
+    assert ask(sites, "GET", "/devices/server-1/twin/name/thresholds").status_code == 404
+    started = ask(sites, "POST", "/thresholds/rollouts", PUSH | {"override": "a drill, see ticket 7"})
+    assert started.status_code == 201
+    assert started.json()["backtest"]["per_device_week"] > 7
+    with sites.db.read() as session:
+        (row,) = [row for row in audit.rows(session, kind="rollout.started") if row.detail["override"]]
+    assert (row.who, row.detail["override"]) == ("anna", "a drill, see ticket 7")
+
+
+def test_quiet_limits_go_and_their_backtest_is_kept(sites: Sites) -> None:
+    body = PUSH | {"limits": [{"metric": "cpu.load", "high": 200.0}]}
+    started = ask(sites, "POST", "/thresholds/rollouts", body).json()
+    assert (started["backtest"]["per_device_week"], started["backtest"]["points"] > 1000) == (0, True)
+
+
+def test_a_backtest_shows_episodes_of_present_and_learned_limits(sites: Sites) -> None:
+    ask(sites, "POST", "/thresholds/rollouts", PUSH | {"override": "x"})
+    body = {"series": [{"device": "server-1", "metric": "cpu.load"}], "from_us": now_us() - 2 * DAY_US}
+    found = ask(sites, "POST", "/thresholds/backtest", body).json()
+    (one,) = found["series"]
+    assert (one["in_sample"], one["reason"]) == (False, "")
+    assert one["present"]["alarms"] > one["proposed"]["alarms"]
+    first = one["present"]["episodes"][0]
+    assert (first["kind"], first["peak"] > 45) == ("high", True)
+    assert found["total"]["present_per_device_week"] > 7
+    given = ask(sites, "POST", "/thresholds/backtest", body | {"limits": PUSH["limits"]}).json()["series"][0]
+    assert given["proposed"]["alarms"] == one["present"]["alarms"]
+
+
+@pytest.mark.parametrize(("body", "place"), [
+    ({}, "body.series"), ({"series": [], "from_us": 5, "to_us": 5}, "body.from_us"),
+    ({"series": [], "from_us": 5, "to_us": 4}, "body.from_us"), ({"series": [{"device": "a"}]}, "body.series"),
+])  # fmt: skip
+def test_a_backtest_of_nothing_is_told(sites: Sites, body: Any, place: str) -> None:
+    answer = ask(sites, "POST", "/thresholds/backtest", body)
+    assert answer.status_code == 422
+    assert place in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("terms", [
+    {"metrics": []}, {"metrics": ["A B"]}, {"metrics": ["a"], "canary": 2}, {"metrics": ["a"], "coverage": 0.5},
+    {"metrics": ["a"], "train_days": 3, "backtest_days": 3}, {"metrics": ["a"], "watch_s": -1},
+])  # fmt: skip
+def test_terms_that_make_no_sense_are_told(sites: Sites, terms: Any) -> None:
+    answer = ask(sites, "PUT", "/learnings/x", {"target": "*", "terms": terms})
+    assert answer.status_code == 422, answer.text
+    assert "terms" in answer.json()["detail"]
+
+
+def test_a_target_that_cannot_be_read_points_at_the_place(sites: Sites) -> None:
+    answer = ask(sites, "PUT", "/learnings/x", {"target": "tags.a = = 1", "terms": {"metrics": ["a"]}})
+    assert answer.status_code == 400
+
+
+def test_a_trouble_is_told_and_counts_as_missed(sites: Sites) -> None:
+    body = {"device": MINE, "metric": "m", "start_us": now_us(), "end_us": now_us() + 1, "note": "bearing"}
+    assert ask(sites, "POST", "/troubles", body).status_code == 201
+    assert ask(sites, "POST", "/troubles", body | {"end_us": 1}).status_code == 422
+    rows = ask(sites, "GET", "/troubles", device=MINE, metric="m").json()
+    assert "bearing" in {row["note"] for row in rows}
+
+
+def test_a_large_set_becomes_a_file_which_only_tls_gives(sites: Sites) -> None:
+    slots = {"metric": "cpu.load", "highs": [100.0 + n for n in range(168)]}
+    body = {"devices": {"server-1": [slots | {"metric": f"m{n}"} for n in range(5)]}}
+    assert ask(sites, "POST", "/limits", body, dry_run=True).json() == {"devices": 1, "limits": 5, "dry_run": True}
+    assert ask(sites, "GET", "/devices/server-1/twin/name/thresholds").status_code == 404
+    assert ask(sites, "POST", "/limits", body).status_code == 200
+    wish = ask(sites, "GET", "/devices/server-1/twin/name/thresholds").json()["state"]["desired"]["limits"]
+    assert wish["size"] > 4096
+    assert sites.client.get(wish["path"]).status_code == 403

@@ -1,0 +1,85 @@
+"""Which incidents are one page: properties over any course of incidents, each shown to catch a seeded bug."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from cloud_hub.alarms.floods import Grouping, Pager, site_of
+
+S = 1_000_000
+FIXED = settings(max_examples=300, deadline=None, derandomize=True, database=None)
+RULE = Grouping(device_s=60, site_s=20, flood_alarms=3, flood_s=60, page_s=180)
+COURSE = st.lists(
+    st.tuples(st.sampled_from([1, 5, 21, 30, 61, 200]), st.sampled_from(["a", "b", "c", "d"]), st.integers(1, 3)),
+    max_size=40,
+)
+"""Seconds since the one before, device, and how many alarms it brings. a, b and c are of one site."""
+SITE = {"a": "x/1", "b": "x/1", "c": "x/1", "d": "x/2"}
+Make = Callable[[Grouping], Pager]
+
+
+def check(make: Make, course: list[tuple[int, str, int]]) -> None:
+    pager, now = make(RULE), 1_000 * S
+    known: list[tuple[str, str, str, int]] = []
+    alarms: list[tuple[int, str]] = []
+    for n, (step, device, count) in enumerate(course):
+        now, site = now + step * S, SITE[device]
+        for _ in range(count):
+            pager.alarm(site, now)
+            alarms.append((now, site))
+        page = pager.incident(f"i{n}", device, site, now)
+        recent = sum(t > now - 60 * S and where == site for t, where in alarms)
+        first = {one[1]: one[3] for one in reversed(known)}
+        may = [one for one in known if now - first[one[1]] <= 180 * S and now - one[3] <= 60 * S]
+        own = [one for one in may if one[2] == device]
+        flood = [one for one in may if SITE[one[2]] == site and (recent > 3 or now - one[3] <= 20 * S)]
+        assert page in ({one[1] for one in own + flood} or {f"i{n}"})
+        known.append((f"i{n}", page, device, now))
+
+
+@FIXED
+@given(COURSE)
+def test_an_incident_joins_a_page_of_its_device_or_of_its_sites_flood_and_no_other(course: Any) -> None:
+    check(Pager, course)
+
+
+class Forever(Pager):
+    """A page takes in whatever comes."""
+
+    def __init__(self, grouping: Grouping) -> None:
+        super().__init__(Grouping(device_s=60, site_s=20, flood_alarms=3, flood_s=60, page_s=10_000))
+
+
+class EachAlone(Pager):
+    def incident(self, incident: str, device: str, site: str, now_us: int) -> str:
+        return incident
+
+
+class OneHub(Pager):
+    """Sites are all the same to it."""
+
+    def incident(self, incident: str, device: str, site: str, now_us: int) -> str:
+        return super().incident(incident, device, "", now_us)
+
+    def alarm(self, site: str, now_us: int) -> None:
+        super().alarm("", now_us)
+
+
+@pytest.mark.parametrize("bug", [Forever, EachAlone, OneHub])
+def test_the_checker_catches(bug: Make) -> None:
+    @settings(FIXED, max_examples=3000, phases=[Phase.generate], report_multiple_bugs=False)
+    @given(COURSE)
+    def run(course: Any) -> None:
+        check(bug, course)
+
+    with pytest.raises(AssertionError):
+        run()
+
+
+def test_a_site_is_the_first_two_names_of_a_path() -> None:
+    assert [site_of(path) for path in ("acme/a/hall-2/line", "acme/a", "acme", "")] == ["acme/a", "acme/a", "acme", ""]
