@@ -16,7 +16,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
 
 def test_a_small_fleet_converges_and_loses_nothing(tmp_path: Path) -> None:
     _mosquitto()  # skips where it is not installed
-    options = Namespace(devices=50, samples=10, period=30.0, outage=120.0, hostile=0, rate=100.0, seconds=5.0, seed=7)
+    options = Namespace(
+        devices=50, samples=10, period=30.0, outage=120.0, hostile=0, rate=100.0, seconds=5.0, seed=7, patience=100.0
+    )
     rows = {(row.method, row.metric): row.value for row in asyncio.run(fleet.run(options, tmp_path))}
     assert rows["loss", "accepted and not at the hub"] == 0
     assert rows["loss", "at the hub twice"] == 0
