@@ -10,21 +10,15 @@ import numpy as np
 
 from benchmarks.detectors import Detector
 from benchmarks.series import DAY_US, Floats, Ints, Series
-from cloud_hub.thresholds import budget, scores
+from cloud_hub.thresholds import scores
 from cloud_hub.thresholds.bands import Bands
 from shared.thresholds import Limits
-
-BUDGET = 0.05
-"""False alarms a series-day that the default threshold is made for."""
-USUAL = budget.threshold(BUDGET / 2, 1, 288.0)
-"""One threshold for a whole corpus must name one period: 5 minutes, 288 samples a day."""
-
 
 def ours() -> list[Detector]:
     """What of ours is here."""
     return [
-        Detector("Tidegate score, DEFAULTS", USUAL, alone, fleet=partial(together, settings=scores.DEFAULTS)),
-        Detector("Tidegate score, TUNED", USUAL, alone, fleet=partial(together, settings=scores.TUNED)),
+        Detector("Tidegate score, DEFAULTS", scores.DEFAULTS.threshold, alone, fleet=partial(together, settings=scores.DEFAULTS)),
+        Detector("Tidegate score, TUNED", scores.TUNED.threshold, alone, fleet=partial(together, settings=scores.TUNED)),
         Detector("Tidegate band, z", 4.0, lambda t, v: far([Series("alone", t, v)])[0], fleet=far, fleet_band=bands),
         Detector("limits pushed daily (device)", 1.0, lambda t, v: pushed([Series("alone", t, v)])[0], fleet=pushed),
     ]
