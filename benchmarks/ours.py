@@ -14,11 +14,14 @@ from cloud_hub.thresholds import scores
 from cloud_hub.thresholds.bands import Bands
 from shared.thresholds import Limits
 
+
 def ours() -> list[Detector]:
     """What of ours is here."""
     return [
-        Detector("Tidegate score, DEFAULTS", scores.DEFAULTS.threshold, alone, fleet=partial(together, settings=scores.DEFAULTS)),
-        Detector("Tidegate score, TUNED", scores.TUNED.threshold, alone, fleet=partial(together, settings=scores.TUNED)),
+        *(
+            Detector(f"Tidegate score, {name}", one.threshold, alone, fleet=partial(together, settings=one))
+            for name, one in (("DEFAULTS", scores.DEFAULTS), ("TUNED", scores.TUNED))
+        ),
         Detector("Tidegate band, z", 4.0, lambda t, v: far([Series("alone", t, v)])[0], fleet=far, fleet_band=bands),
         Detector("limits pushed daily (device)", 1.0, lambda t, v: pushed([Series("alone", t, v)])[0], fleet=pushed),
     ]

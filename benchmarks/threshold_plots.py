@@ -15,12 +15,15 @@ import numpy as np
 
 from benchmarks import detection
 from benchmarks.nab_score import alarms
-from benchmarks.ours import BUDGET, bands, together
+from benchmarks.ours import bands, together
 from benchmarks.series import DAY_US, Series
 from cloud_hub.thresholds import budget, scores
 
 SHOWN = "realKnownCause/nyc_taxi.csv"
 BLUE, GREY, RED = "#1f5fa8", "#9aa5b1", "#c0392b"
+
+BUDGET = 0.05
+"""False alarms a series-day that the drawn threshold is made for."""
 
 
 def draw(series: Sequence[Series], outcomes: Mapping[str, detection.Outcome], folder: Path) -> list[Path]:
