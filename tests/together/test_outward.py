@@ -95,7 +95,7 @@ def raw(url: str) -> list[tuple[int, float]]:
 
 def test_limits_are_learned_from_what_was_written_without_an_agent(world: Any) -> None:
     now = clock.now_us() // 1000
-    points = [(now - n * 60_000, 50 + 10 * math.sin(n / 7)) for n in range(600)]
+    points = [(now - n * 60_000, 50 + 10 * math.sin(n / 7)) for n in range(1500)]  # over a day
     labels = {"__name__": "node_load1", "instance": "web-1:9100", "job": "node"}
     sent = httpx.post(
         f"http://127.0.0.1:{world.rest}/v1/prometheus/write", content=request((labels, points)),
