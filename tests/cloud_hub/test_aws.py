@@ -90,9 +90,11 @@ def test_the_table_of_routes_is_exhaustive() -> None:
         (method.upper(), path.replace("{thing}", "press-3"))
         for path, methods in web().openapi()["paths"].items() for method in methods
     }  # fmt: skip
-    assert {route for route in found if not route[1].startswith(("/api/v1/", "/v1/prometheus/", "/healthz", "/.well-known/"))} == set(
-        ROUTES
-    )
+    assert {
+        route
+        for route in found
+        if not route[1].startswith(("/api/v1/", "/v1/prometheus/", "/healthz", "/.well-known/"))
+    } == set(ROUTES)
 
 
 def test_each_role_may_what_its_token_may(world: World) -> None:

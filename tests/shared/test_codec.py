@@ -79,7 +79,7 @@ MESSAGES: dict[type[Any], st.SearchStrategy[Any]] = {
     m.Sample: ITEMS["telemetry"],
     m.Alarm: ITEMS["alarm"],
     m.AlarmLife: st.builds(
-        m.AlarmLife, id=TEXT, metric=METRIC, life=one_of(m.Life), t_us=TIME, who=TEXT, comment=TEXT, verdict=TEXT
+        m.AlarmLife, id=TEXT, metric=NAME, life=one_of(m.Life), t_us=TIME, who=TEXT, comment=TEXT, verdict=TEXT
     ),
     m.Event: ITEMS["event"],
     m.Escalation: ITEMS["escalation"],
