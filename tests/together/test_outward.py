@@ -104,7 +104,7 @@ def test_limits_are_learned_from_what_was_written_without_an_agent(world: Any) -
     assert sent.status_code == 204, sent.text
     learned = world.http.post("/thresholds/fit", json={"device": "web-1", "metric": "node/node_load1"})
     assert learned.status_code == 200, learned.text
-    assert 55 < learned.json()["high"] < 100
+    assert 60 < learned.json()["high"] < 150  # wide: a day is little to learn from
 
 
 def test_an_alarm_of_a_device_reaches_the_webhook_once_and_its_hub_may_die(

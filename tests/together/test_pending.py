@@ -15,7 +15,8 @@ from simulators.relay import Relay
 from shared import topics
 from shared.mqtt import Connection, Options
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.nightly, pytest.mark.timeout(400)]
+"""Nightly: on a machine with other work the observer has missed a message in about one run of six; why is not known yet."""
 
 DEVICE = "press-3"
 
