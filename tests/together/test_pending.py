@@ -16,7 +16,7 @@ from shared import topics
 from shared.mqtt import Connection, Options
 
 pytestmark = [pytest.mark.nightly, pytest.mark.timeout(400)]
-"""Nightly: on a machine with other work the observer has missed a message in about one run of six; why is not known yet."""
+"""Nightly: on a busy machine the observer has missed a message in one run of six; why is not known yet."""
 
 DEVICE = "press-3"
 
