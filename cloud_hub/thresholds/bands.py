@@ -21,8 +21,8 @@ tracked beside the other on what it would have missed, so its width knows how fa
 
 What it loses: days are UTC, so a day shape that follows summer time is wrong for a week or so. Holidays are weekdays.
 Two regimes that take turns get a band over both.
-A scale comes in by 1% a sample, so after a unit of thousandths it takes two days until the band is as narrow again, and
-after a first value of 1e30 weeks. Values beyond 1e30 from the level count as 1e30.
+A scale comes in by 1% a sample, so after a unit of thousandths the band is too wide for more than ten days, and after a
+first value of 1e30 for weeks. Values beyond 1e30 from the level count as 1e30.
 Parameters were chosen on 29 series of the Numenta Anomaly Benchmark, 3 of KPI, and are the same for all.
 """
 
