@@ -13,10 +13,9 @@ from simulators.brokers import until
 from simulators.relay import Relay
 
 from shared import topics
-from shared.mqtt import Connection, Options
+from shared.mqtt import Connection, Inbound, Options
 
-pytestmark = [pytest.mark.nightly, pytest.mark.timeout(400)]
-"""Nightly: on a busy machine the observer has missed a message in one run of six; why is not known yet."""
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 DEVICE = "press-3"
 
@@ -28,15 +27,19 @@ def counting(port: int) -> Iterator[list[tuple[str, Any]]]:
     up: list[bool] = []
     observer = Connection(
         Options(client_id="observer", filters=[topics.thing(DEVICE, "#")]), lambda: ("127.0.0.1", port),
-        on_message=lambda inbound: heard.append(
-            ((topics.split(inbound.topic) or ("", ""))[1], json.loads(inbound.payload or b"{}"))
-        ),
+        on_message=lambda inbound: heard.append(_read(inbound)),
         on_up=lambda: up.append(True), on_down=lambda _: None,
     )  # fmt: skip
     observer.start()
     until("the observer listens", lambda: up)
     yield heard
     observer.stop()
+
+
+def _read(inbound: Inbound) -> tuple[str, Any]:
+    """Words and births are JSON; telemetry may be deflated, and is nothing that is counted here."""
+    _, rest = topics.split(inbound.topic) or ("", "")
+    return rest, json.loads(inbound.payload) if rest in {"applied", "birth"} and inbound.payload else {}
 
 
 @pytest.mark.parametrize("times", [1, 3])
