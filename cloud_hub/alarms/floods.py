@@ -12,7 +12,6 @@ A page takes in no more after `page_s`: what still comes then is worth another c
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -67,29 +66,3 @@ def page_of(
         if (mine or near) and now_us - one.page_us <= grouping.page_s * SECOND_US:
             return one.page
     return None
-
-
-class Pager:
-    """The same in memory, for replays of a fleet: alarms and incidents in order of time."""
-
-    def __init__(self, grouping: Grouping = STANDARD) -> None:
-        self._grouping = grouping
-        self._alarms: dict[str, deque[int]] = {}
-        self._opened: deque[Opened] = deque()
-
-    def alarm(self, site: str, now_us: int) -> None:
-        """An alarm was raised; told before its incident."""
-        recent = self._alarms.setdefault(site, deque())
-        recent.append(now_us)
-        while recent[0] <= now_us - self._grouping.flood_s * SECOND_US:
-            recent.popleft()
-
-    def incident(self, incident: str, device: str, site: str, now_us: int) -> str:
-        """An incident was opened: its page; its own id when a person must be called."""
-        while self._opened and self._opened[-1].t_us < now_us - self._grouping.page_s * SECOND_US:
-            self._opened.pop()
-        alarms = len(self._alarms.get(site, ()))
-        page = page_of(device, site, now_us, self._opened, alarms, self._grouping) or incident
-        page_us = next((one.page_us for one in self._opened if one.page == page), now_us)
-        self._opened.appendleft(Opened(page=page, device=device, site=site, t_us=now_us, page_us=page_us))
-        return page

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from cloud_hub.alarms.floods import Grouping, Pager, site_of
+from cloud_hub.alarms.floods import SECOND_US, Grouping, Opened, page_of, site_of
 
 S = 1_000_000
 FIXED = settings(max_examples=300, deadline=None, derandomize=True, database=None)
@@ -20,6 +21,34 @@ COURSE = st.lists(
 )
 """Seconds since the one before, device, and how many alarms it brings. a, b and c are of one site."""
 SITE = {"a": "x/1", "b": "x/1", "c": "x/1", "d": "x/2"}
+
+
+class Pager:
+    """Incidents and pages in memory, as the hub keeps them in its database: alarms and incidents in order of time."""
+
+    def __init__(self, grouping: Grouping) -> None:
+        self._grouping = grouping
+        self._alarms: dict[str, deque[int]] = {}
+        self._opened: deque[Opened] = deque()
+
+    def alarm(self, site: str, now_us: int) -> None:
+        """An alarm was raised; told before its incident."""
+        recent = self._alarms.setdefault(site, deque())
+        recent.append(now_us)
+        while recent[0] <= now_us - self._grouping.flood_s * SECOND_US:
+            recent.popleft()
+
+    def incident(self, incident: str, device: str, site: str, now_us: int) -> str:
+        """An incident was opened: its page; its own id when a person must be called."""
+        while self._opened and self._opened[-1].t_us < now_us - self._grouping.page_s * SECOND_US:
+            self._opened.pop()
+        alarms = len(self._alarms.get(site, ()))
+        page = page_of(device, site, now_us, self._opened, alarms, self._grouping) or incident
+        page_us = next((one.page_us for one in self._opened if one.page == page), now_us)
+        self._opened.appendleft(Opened(page=page, device=device, site=site, t_us=now_us, page_us=page_us))
+        return page
+
+
 Make = Callable[[Grouping], Pager]
 
 

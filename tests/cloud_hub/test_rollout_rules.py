@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -117,15 +118,21 @@ def befall(fleet: Fleet, what: str, device: Device) -> None:
     fleet.now_us += {"pass": 61, "long": 61 * PATIENCE}.get(what, 1) * SECOND
 
 
-def check(run: tuple[Fleet, list[tuple[str, int]]]) -> str:
-    """Play it to its end; what is wrong, or ''."""
-    fleet, events = run
+def play(fleet: Fleet, events: list[tuple[str, int]]) -> Iterator[None]:
+    """What happens, one after another; the hub moves after each."""
     for what, number in events:
         befall(fleet, what, fleet.devices[number])
         for one in fleet.devices:
             one.sync()
         if fleet.state not in {"confirmed", "rolled-back"}:
             fleet.move()
+        yield
+
+
+def check(run: tuple[Fleet, list[tuple[str, int]]]) -> str:
+    """Play it to its end; what is wrong, or ''."""
+    fleet, events = run
+    for _ in play(fleet, events):
         beyond = [one.name for one in fleet.devices if one.stage == 1 and NEW in {one.desired, one.in_force}]
         if beyond and "widen" not in fleet.log:
             return f"{beyond} were touched before the canaries had done well"
@@ -181,12 +188,7 @@ def test_the_worlds_would_find_a_bug(bug: Any, monkeypatch: pytest.MonkeyPatch) 
 def check_early(run: tuple[Fleet, list[tuple[str, int]]]) -> bool:
     """Whether the rest was touched although no canary ever had the new set in force."""
     fleet, events = run
-    for what, number in events:
-        befall(fleet, what, fleet.devices[number])
-        for one in fleet.devices:
-            one.sync()
-        if fleet.state not in {"confirmed", "rolled-back"}:
-            fleet.move()
+    for _ in play(fleet, events):
         if fleet.log[-1:] == ["widen"] and not any(one.told == "verified" for one in fleet.devices if one.stage == 0):
             return True
     return False

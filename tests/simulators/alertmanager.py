@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import pytest
-from simulators.brokers import free_port, until
+from simulators.brokers import free_port
+from simulators.servers import serving
 
 CONFIG = "route: {receiver: nobody}\nreceivers: [{name: nobody}]\n"
 
@@ -28,20 +27,5 @@ def alertmanager(folder: Path) -> Iterator[str]:
         program, "--config.file=alertmanager.yml", f"--storage.path={folder}", "--cluster.listen-address=",
         f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn",
     ]  # fmt: skip
-    with (folder / "log").open("ab") as log:
-        process = subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        until("the Alertmanager is ready", lambda: process.poll() is not None or _ready(url), 60)
-        assert process.poll() is None, (folder / "log").read_text("utf-8")
+    with serving(command, folder, port) as url:
         yield url
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def _ready(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/-/ready", timeout=2).status_code == 200
-    except httpx.HTTPError:
-        return False

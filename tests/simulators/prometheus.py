@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import pytest
-from simulators.brokers import free_port, until
+from simulators.brokers import free_port
+from simulators.servers import serving
 
 Point = tuple[float, float]
 """(seconds, value)"""
@@ -83,20 +83,5 @@ def prometheus(
         program, "--config.file=prometheus.yml", "--storage.tsdb.path=data", "--storage.tsdb.retention.time=400d",
         f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn",
     ]  # fmt: skip
-    with (folder / "log").open("ab") as log:
-        process = subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        until("prometheus is ready", lambda: process.poll() is not None or _ready(url), 60)
-        assert process.poll() is None, (folder / "log").read_text("utf-8")
+    with serving(command, folder, port) as url:
         yield url
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def _ready(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/-/ready", timeout=2).status_code == 200
-    except httpx.HTTPError:
-        return False
