@@ -63,6 +63,9 @@ STANDARD = PeerSettings()
 class Lasting:
     """Evidence of residuals [M, K]. `concern[V, M, 1]` says which of the views count; V is 2 * hours + `extra`."""
 
+    STATE = ("_five", "_mean", "_noise", "_seen", "_record", "_ratio", "_peak", "_reference", "_peaks", "_start",
+             "_slope", "_days")  # fmt: skip
+
     def __init__(
         self, metrics: int, count: int, settings: PeerSettings, concern: Flags, least: tuple[float, ...] = ()
     ) -> None:
@@ -76,14 +79,14 @@ class Lasting:
         self._noise, self._seen = np.zeros((metrics, count)), np.zeros((metrics, count))
         views = (len(self._least), metrics, count)
         self._record, self._ratio, self._peak = np.zeros(views), np.zeros(views), np.zeros(views)
-        self._reference: Doubles | None = None
-        self._peaks: list[Doubles] = []
+        self._reference = np.ones(views)
+        self._peaks = np.full((settings.tail_days, *views), np.nan, dtype=np.float32)
         self._start, self._slope = np.full((*views[:2], 1), np.inf), np.ones((*views[:2], 1))
-        self._day, self._days = -1, 0
+        self._days = np.array([-1, 0])  # the day, and how many there were before it
 
     def step(self, t_us: int, residual: Doubles, here: Flags, extra: Doubles) -> Doubles:
         """Evidence [M, K] after `residual[M, K]` and `extra[E, M, K]`; 0 while learning, and where not `here`."""
-        if t_us // DAY_US != self._day:
+        if t_us // DAY_US != self._days[0]:
             self._turn(t_us // DAY_US)
         self._five = np.concatenate([residual[None], self._five[:4]])
         calm = np.median(self._five, axis=0)
@@ -92,7 +95,7 @@ class Lasting:
         self._mean = np.where(here, self._keep * self._mean + (1 - self._keep) * calm, self._mean)
         views = np.concatenate([self._mean, -self._mean, extra])
         self._peak = np.maximum(self._peak, views)
-        if self._reference is None:
+        if self._days[1] <= self.settings.learn_days:
             return np.zeros(residual.shape)
         ratio = views / self._reference
         self._ratio = np.maximum(self._ratio, ratio)
@@ -105,22 +108,23 @@ class Lasting:
 
     def _turn(self, day: int) -> None:
         """A new day: yesterday's peaks become records, and part of the tails. The first day only finds levels."""
-        if self._days >= 2:
+        days = int(self._days[1])
+        if days >= 2:
             self._record = np.maximum(self._record * (1 - self.settings.fade), self._peak)
-        if self._reference is not None:
+        if days > self.settings.learn_days:
             ordinary = np.where(self._evidence(self._ratio) >= self.settings.strange, np.nan, self._ratio)
-            self._peaks = [*self._peaks, ordinary][-self.settings.tail_days :]
+            self._peaks[days % self.settings.tail_days] = ordinary
             self._tails()
-        if self._days >= self.settings.learn_days:
+        if days >= self.settings.learn_days:
             middle = np.median(self._record, axis=2, keepdims=True)
             self._reference = np.maximum(np.maximum(self._record, middle), self._least)
             means = slice(0, 2 * len(self._keep))
             self._reference[means] = np.maximum(self._reference[means], self._noise)
         self._peak, self._ratio = np.zeros_like(self._peak), np.zeros_like(self._ratio)
-        self._day, self._days = day, self._days + 1
+        self._days = np.array([day, days + 1])
 
     def _tails(self) -> None:
-        pooled = np.concatenate(self._peaks, axis=2)
+        pooled = np.moveaxis(self._peaks, 0, 2).reshape(*self._record.shape[:2], -1)
         shares = [1 - self.settings.near, 1 - self.settings.far]
         near, far = np.nanquantile(pooled, shares, axis=2)
         far = np.maximum(far, 1.0)  # what is no record is no evidence

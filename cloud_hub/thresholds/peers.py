@@ -18,12 +18,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from cloud_hub.thresholds import peer_state
 from cloud_hub.thresholds.lasting import DAY_US, STANDARD, Doubles, Flags, Lasting, PeerSettings
+from cloud_hub.thresholds.score_columns import ForeignState
 
 Longs = npt.NDArray[np.int64]
 Side = Literal["high", "low", "both"]
@@ -50,10 +53,12 @@ def thresholds(false_a_day: float, servers: int, services: int) -> tuple[float, 
 class Peers:
     """M metrics of N servers; `service[N]` counts from 0, `sides[M]` say what is of concern ("both" if left out)."""
 
+    STATE = ("_level", "_offset", "_seen", "_run", "_before", "_jump", "_unrest", "_last", "_usual")
+
     def __init__(
         self, metrics: int, service: npt.NDArray[Any], settings: PeerSettings = STANDARD, sides: Sequence[Side] = ()
     ) -> None:
-        self.settings = settings
+        self.settings, self.metrics, self.sides = settings, metrics, tuple(sides)
         self._service = np.asarray(service, dtype=np.int64)
         n, services = len(self._service), int(self._service.max()) + 1
         self._members = _members(self._service, services)
@@ -88,6 +93,26 @@ class Peers:
         known = np.isfinite(middle)
         services = self._services.step(t_us, self._unusual(t_us, middle, known), known, np.empty((0, *middle.shape)))
         return servers, services
+
+    def pack(self) -> bytes:
+        """The whole state, settings, sides and services too. Stepping on after `unpack` gives the same bits."""
+        parts = ((self, ""), (self._servers, "servers"), (self._services, "services"))
+        arrays = {place + name: getattr(thing, name) for thing, place in parts for name in thing.STATE}
+        about = {"metrics": self.metrics, "sides": self.sides, "settings": asdict(self.settings)}
+        return peer_state.pack(about, {"service": self._service, **arrays})
+
+    @classmethod
+    def unpack(cls, packed: bytes) -> Peers:
+        """What `pack` made. Raises ForeignState for bytes that are not one whole state of this version."""
+        about, arrays = peer_state.unpack(packed)
+        try:
+            settings = about["settings"] | {"hours": tuple(about["settings"]["hours"])}
+            peers = cls(about["metrics"], arrays["service"], PeerSettings(**settings), about["sides"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ForeignState(f"the state of peers cannot be read: {error}") from None
+        for thing, place in ((peers, ""), (peers._servers, "servers"), (peers._services, "services")):
+            peer_state.fill(thing, thing.STATE, arrays, place)
+        return peers
 
     def _watch(self, x: Doubles, residual: Doubles, here: Flags, gain: Doubles) -> None:
         """How long the same value, and the mean of two hours of jumps, each at most ten times the usual one."""
