@@ -58,6 +58,7 @@ from cloud_hub.retention import Sweep
 from cloud_hub.rollups.roller import Roller
 from cloud_hub.settings import Settings
 from cloud_hub.thresholds import refit, rollout
+from cloud_hub.thresholds.fleet_watch import FleetWatch
 from cloud_hub.thresholds.watch import Watch
 from cloud_hub.twins import Outgoing
 from shared import VERSION, plugins
@@ -91,6 +92,7 @@ class HubApp:
             self.db, self.publish, settings.twins.max_bytes, settings.configurations.period_s
         )
         self._watcher = Watch(self.db, incidents.alarm_changed)
+        self._fleet = FleetWatch(self.db, incidents.alarm_changed)
         self._loops = {
             "experts": Loop("experts", lambda: self.publish(experts.step()), 1.0),
             "desk": Loop("desk", lambda: self._desk(engine), 1.0),
@@ -99,6 +101,7 @@ class HubApp:
             "rollouts": Loop("rollouts", self._rollouts, 1.0, linger_s=0.05),
             "refit": Loop("refit", self._refit, 5.0),
             "watch": Loop("watch", self._watch, WATCH_S),
+            "peers": Loop("peers", self._peers, WATCH_S, linger_s=0.05),
             "jobs": Loop("jobs", self._jobs, 1.0),
             "configurations": Loop("configurations", self._configurations, 1.0, linger_s=0.05),
         }
@@ -196,6 +199,13 @@ class HubApp:
         more, changed = self._watcher.step(now_us())
         if more:  # one group at a time, as above
             self._loops["watch"].ring()
+        if changed:
+            self.ring("desk")
+
+    def _peers(self) -> None:
+        more, changed = self._fleet.step(now_us())
+        if more:  # one metric at a time, as above
+            self._loops["peers"].ring()
         if changed:
             self.ring("desk")
 

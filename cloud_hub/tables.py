@@ -674,6 +674,26 @@ class LearnedState(SQLModel, table=True):
     live_us: int = _big()
 
 
+class PeerState(SQLModel, table=True):
+    """Evidence beside peers of one metric of a learning: `state` packed, of these `devices` in these `services`.
+
+    It has learned all before `upto_us`; nothing before `live_us` raises an alarm. `form` is what else it was made for.
+    `standing` are its alarms: thing, alarm, device, service, calm. `left_out` says why of other devices.
+    """
+
+    __tablename__ = "peer_states"
+    learning: str = Field(primary_key=True)
+    metric: str = Field(primary_key=True)
+    form: str
+    devices: list[Any] = _list()
+    services: list[Any] = _list()
+    left_out: dict[str, Any] = _object()
+    standing: list[Any] = _list()
+    state: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    upto_us: int = _big()
+    live_us: int = _big()
+
+
 class Trouble(SQLModel, table=True):
     """What a person says was trouble on a series, both ends included; an alarm should have told."""
 

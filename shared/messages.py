@@ -22,7 +22,7 @@ ClockQuality = Literal["synced", "holdover", "unsynced"]
 MetricKind = Literal["gauge", "counter", "state", "score"]
 Priority = Literal["low", "medium", "high", "critical"]
 AlarmKind = Literal["high", "low"]
-About = Literal["", "rate", "no-data", "flat", "expression", "anomaly"]
+About = Literal["", "rate", "no-data", "flat", "expression", "anomaly", "peers", "service"]
 """What of a metric an alarm is about: '' its value, or its change per second, its silence, its standing still; at the
 hub also its whole course (`anomaly`)."""
 

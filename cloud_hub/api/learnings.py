@@ -14,7 +14,7 @@ from cloud_hub.clock import new_id, now_us
 from cloud_hub.errors import HubError
 from cloud_hub.tables import LearnedSeries, Learning, Rollout, RolloutDevice, Trouble
 from cloud_hub.thresholds import learnings, limit_sets, refit, rollout, trials
-from cloud_hub.thresholds.learnings import Counts
+from cloud_hub.thresholds.learnings import Beside, Counts
 from cloud_hub.thresholds.terms import Terms
 from cloud_hub.thresholds.trial import Trial
 from shared.codec import plain
@@ -38,13 +38,14 @@ class LearningBody(_Body):
 
 
 class LearningView(BaseModel):
-    """A learning, how many of its series stand where, what it was worth, and its newest rollout."""
+    """A learning, how many of its series stand where, what it was worth, its newest rollout, and its live watch."""
 
     learning: Learning
     standing: dict[str, int]
     counts: Counts
     backtest: dict[str, Any]
     rollout: Rollout | None
+    peers: list[Beside]
 
 
 class ReleaseLimits(_Body):
@@ -127,7 +128,7 @@ def learning(learning_id: str, hub: TheHub, caller: Reader) -> LearningView:
         return LearningView(
             learning=row, standing=learnings.standing(session, row.id, now_us(), learnings.terms(row).stale_s),
             counts=learnings.counts(session, row.id), backtest=trials.of_learning(session, row.id),
-            rollout=next(iter(rollout.newest(session, row.id, 1)), None),
+            rollout=next(iter(rollout.newest(session, row.id, 1)), None), peers=learnings.peers(session, row.id),
         )  # fmt: skip
 
 

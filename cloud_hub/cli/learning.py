@@ -14,6 +14,7 @@ from cloud_hub.cli.remote import connect, options
 EXAMPLES = """examples:
   tidegate-hub learning put servers --target "tags.kind = 'server'" --metrics cpu.load,disk.*
   tidegate-hub learning put servers --target "*" --metrics cpu.load --set canary=0.1 --set watch_s=7200
+  tidegate-hub learning put servers --target "*" --metrics cpu.* --set peers=tags.service --set 'peers_high=["cpu.*"]'
   tidegate-hub learning backtest servers --days 30       what it would have alarmed on; pushes nothing
   tidegate-hub learning show servers                     how its limits stand, and what their alarms were worth
   tidegate-hub learning release servers press-3 cpu.load let it replace a limit that was set by hand
@@ -66,10 +67,12 @@ def add(commands: Commands) -> None:
 
 def _term(text: str) -> tuple[str, Any]:
     key, _, value = text.partition("=")
+    if key == "peers":
+        return key, value
     try:
         return key, json.loads(value)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"'{text}' is no TERM=NUMBER, or watch=true") from error
+        raise argparse.ArgumentTypeError(f"'{text}' is no TERM=NUMBER, watch=true or peers=tags.service") from error
 
 
 def _instant(text: str) -> int:
@@ -113,6 +116,14 @@ def _show(arguments: argparse.Namespace) -> int:
     print("  alarms: {alarms}, judged real {hits}, judged false {false}; troubles told {troubles}, missed {missed}"
           .format(**counts))  # fmt: skip
     print("  anomalies of the live watch: {anomalies}, judged false {false_anomalies}".format(**counts))
+    for one in view["peers"]:
+        print(
+            clean(
+                "  {metric} beside peers: {servers} servers of {services} services, {left_out} left out".format(**one)
+            )
+        )
+        for device, reason in one["reasons"].items():
+            print(clean(f"    {device} {reason}"))
     print(f"  backtest: {_weekly(backtest)}")
     if rollout is not None:
         print(clean(f"  newest rollout: {rollout['state']} {rollout['reason']}"))

@@ -16,12 +16,15 @@ from sqlmodel import select as rows_of
 
 from cloud_hub import audit, query, scopes
 from cloud_hub.errors import HubError
-from cloud_hub.tables import AlarmRow, LearnedSeries, LearnedState, Learning, Rollout, Trouble
+from cloud_hub.tables import AlarmRow, LearnedSeries, LearnedState, Learning, PeerState, Rollout, Trouble
 from cloud_hub.thresholds import rollout, stored
 from cloud_hub.thresholds.terms import Terms
 from shared.codec import from_plain
 
 LIMIT = 100
+REASONS = 20
+"""Devices that are left out beside peers, of so many it is said why."""
+_PEERS: Any = PeerState.__table__  # type: ignore[attr-defined]
 _SERIES: Any = LearnedSeries.__table__  # type: ignore[attr-defined]
 _ALARMS: Any = AlarmRow.__table__  # type: ignore[attr-defined]
 _TROUBLES: Any = Trouble.__table__  # type: ignore[attr-defined]
@@ -31,7 +34,7 @@ _TROUBLES: Any = Trouble.__table__  # type: ignore[attr-defined]
 class Counts:
     """`alarms` by learned limits, of which people judged `hits` and `false`; troubles told, of which it `missed` some.
 
-    `anomalies` are what the live watch raised, `false_anomalies` those judged false.
+    `anomalies` are what the live watch raised, beside peers too, `false_anomalies` those judged false.
     """
 
     alarms: int = 0
@@ -123,6 +126,33 @@ def release(
     return found
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """A metric of the live watch beside peers: judged up to `upto_us` on so many servers of so many services.
+
+    `left_out` devices have it and are not judged; `reasons` are those of the first few. `standing` are its alarms.
+    """
+
+    metric: str
+    servers: int
+    services: int
+    left_out: int
+    reasons: dict[str, str]
+    standing: list[dict[str, Any]]
+    upto_us: int
+
+
+def peers(session: Session, name: str) -> list[Beside]:
+    """What the learning judges beside peers, by metric."""
+    columns = [_PEERS.c[one] for one in ("metric", "devices", "services", "left_out", "standing", "upto_us")]
+    found = session.connection().execute(select(*columns).where(_PEERS.c.learning == name).order_by(_PEERS.c.metric))
+    return [
+        Beside(metric=metric, servers=len(devices), services=len(set(services)), left_out=len(left_out),
+               reasons=dict(sorted(left_out.items())[:REASONS]), standing=standing, upto_us=upto_us)
+        for metric, devices, services, left_out, standing, upto_us in found
+    ]  # fmt: skip
+
+
 # -- how well it does ------------------------------------------------------------------------------
 
 
@@ -133,7 +163,7 @@ def counts(session: Session, name: str, series: stored.Series | None = None) -> 
         mine += [_SERIES.c.device == series[0], _SERIES.c.metric == series[1]]
     met = and_(_ALARMS.c.device == _SERIES.c.device, _ALARMS.c.metric == _SERIES.c.metric)
     judged = (_ALARMS.c.about == "") & (_ALARMS.c.received_us >= _SERIES.c.pushed_us)
-    strange = _ALARMS.c.about == "anomaly"
+    strange = _ALARMS.c.about.in_(["anomaly", "peers", "service"])
 
     def many(condition: Any) -> Any:
         return func.coalesce(func.sum(cast(condition, Integer)), 0)

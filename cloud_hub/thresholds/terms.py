@@ -6,10 +6,12 @@ import math
 import re
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from typing import Literal
 
 from shared.thresholds import Limits
 
 _PATTERN = re.compile(r"[a-z0-9_./*-]{1,100}\Z")
+_TAG = re.compile(r"tags(\.[^.$ \"\\\x00-\x1f\x7f-\x9f]{1,200}){1,10}\Z")
 FITTED = {"gauge", "score"}
 """Kinds of metrics that a pattern finds; a counter's level means nothing, a state has none."""
 
@@ -22,7 +24,9 @@ class Terms:
     It is pushed when what was learned before the last `backtest_days` gives at most `max_backtest` alarms a device and
     week on them; to the share `canary` of the devices first, watched for `watch_s`, with at most `max_alarms` alarms
     and `max_false` judged false on all canaries. Limits older than `stale_refits` refits are flagged. `watch` judges
-    live telemetry too, with `pages_per_shift` anomalies in 12 hours on all its series together.
+    live telemetry too, with `pages_per_shift` anomalies in 12 hours on all its series together. `peers` is the tag by
+    which devices form services ("tags.service"): each is judged beside the others, with as many pages again; of
+    metrics that meet `peers_high` only what is higher is of concern.
     """
 
     metrics: tuple[str, ...]
@@ -38,8 +42,14 @@ class Terms:
     stale_refits: int = 3
     watch: bool = False
     pages_per_shift: float = 2.0
+    peers: str = ""
+    peers_high: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.peers and not _TAG.match(self.peers):
+            raise ValueError("peers: the tag that names a device's service, such as tags.service; nothing turns it off")
+        if len(self.peers_high) > 100 or not all(_PATTERN.match(name) for name in self.peers_high):
+            raise ValueError("peers_high: at most 100 names of metrics, or patterns with *")
         if not 1 <= len(self.metrics) <= 100 or not all(_PATTERN.match(name) for name in self.metrics):
             raise ValueError("metrics: 1 to 100 names of metrics, or patterns with *")
         for name, least, most in _RANGES:
@@ -53,6 +63,10 @@ class Terms:
     def stale_s(self) -> float:
         """When limits are stale, in seconds after their fit."""
         return self.stale_refits * self.refit_days * 86_400.0
+
+    def side(self, metric: str) -> Literal["high", "both"]:
+        """On which side of its peers a metric is of concern."""
+        return "high" if any(fnmatchcase(metric, one) for one in self.peers_high) else "both"
 
     def wants(self, metric: str, kind: str) -> bool:
         """Whether a metric of this kind is learned."""

@@ -328,6 +328,20 @@ def _thresholds_that_learn() -> None:
         sa.PrimaryKeyConstraint("learning", "number"),
     )
     op.create_table(
+        "peer_states",
+        sa.Column("learning", sa.String(), nullable=False),
+        sa.Column("metric", sa.String(), nullable=False),
+        sa.Column("form", sa.String(), nullable=False),
+        sa.Column("devices", JSON, nullable=False),
+        sa.Column("services", JSON, nullable=False),
+        sa.Column("left_out", JSON, nullable=False),
+        sa.Column("standing", JSON, nullable=False),
+        sa.Column("state", sa.LargeBinary(), nullable=False),
+        sa.Column("upto_us", sa.BigInteger(), nullable=False),
+        sa.Column("live_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("learning", "metric"),
+    )
+    op.create_table(
         "troubles",
         sa.Column("id", sa.String(), nullable=False),
         sa.Column("device", sa.String(), nullable=False),
@@ -414,7 +428,8 @@ WRITABLE = {
 def downgrade() -> None:
     for table in ("prometheus_series", "notifications"):
         op.drop_table(table)
-    for table in ("limit_files", "troubles", "learned_states", "learned_series", "learnings", "rollout_devices"):
+    for table in ("limit_files", "troubles", "peer_states", "learned_states", "learned_series", "learnings",
+                  "rollout_devices"):  # fmt: skip
         op.drop_table(table)
     with op.batch_alter_table("rollouts", schema=None) as batch_op:
         batch_op.drop_index("ix_rollouts_state")

@@ -1,0 +1,78 @@
+"""Alarms of evidence beside peers: of a server, or of a service on one of its servers. None where one stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import or_, select
+from sqlmodel import Session
+
+from cloud_hub import audit
+from cloud_hub.clock import new_id, new_trace
+from cloud_hub.tables import AlarmRow
+from cloud_hub.thresholds.beside import Change, Task
+from shared.messages import Alarm
+
+_ALARMS: Any = AlarmRow.__table__  # type: ignore[attr-defined]
+
+Tell = Callable[[Session, str, Alarm, int, str], None]
+"""Takes an alarm, as `incidents.alarm_changed` does."""
+
+
+def told(
+    session: Session, task: Task, things: list[tuple[str, str]], changes: list[Change], calm: dict[int, int],
+    kept: dict[tuple[str, str], dict[str, Any]], now_us: int, tell: Tell,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Tell of what begins and ends; the alarms that stand then. Who is no longer in the fleet has none."""
+    left = dict(kept)
+    for thing in [thing for thing in kept if thing not in things]:
+        gone = left.pop(thing)
+        tell(session, gone["on"], cleared(task.metric, gone, now_us, 0.0, 0.0), now_us, new_trace())
+    for change in changes:
+        thing, limit = things[change.thing], task.limits[change.thing >= len(task.fleet.devices)]
+        if change.state == "cleared":
+            if (one := left.pop(thing, None)) is not None:
+                alarm = cleared(task.metric, one, change.t_us, change.evidence, limit)
+                tell(session, one["on"], alarm, now_us, new_trace())
+        elif not _stands(session, task, change, thing[1]):
+            left[thing] = _begin(session, task, change, thing, limit, now_us, tell)
+        session.flush()
+    return [one | {"calm": calm[n]} for n, thing in enumerate(things) if n in calm and (one := left.get(thing))]
+
+
+def _begin(
+    session: Session, task: Task, change: Change, thing: tuple[str, str], limit: float, now_us: int, tell: Tell
+) -> dict[str, Any]:
+    device, trace = task.fleet.devices[change.server], new_trace()
+    alarm = Alarm(
+        id=new_id(), metric=task.metric, kind="high", state="raised", priority="medium", t_us=change.t_us,
+        value=change.evidence, limit=limit, about="service" if thing[1] else "peers",
+    )  # fmt: skip
+    tell(session, device, alarm, now_us, trace)
+    if thing[1]:
+        audit.add(session, now_us, "hub", "alarm.of-service", thing[1], device=device, trace=trace, alarm=alarm.id,
+                  metric=task.metric, learning=task.learning)  # fmt: skip
+    return {"device": thing[0], "service": thing[1], "on": device, "alarm": alarm.id, "calm": 0}
+
+
+def cleared(metric: str, one: dict[str, Any], t_us: int, evidence: float, limit: float) -> Alarm:
+    """The end of one that stood."""
+    return Alarm(
+        id=one["alarm"], metric=metric, kind="high", state="cleared", priority="medium", t_us=t_us, value=evidence,
+        limit=limit, about="service" if one["service"] else "peers",
+    )  # fmt: skip
+
+
+def _stands(session: Session, task: Task, change: Change, service: str) -> bool:
+    """Whether people know: of the server by any metric beside its peers, of the service, or of this very series."""
+    fleet, device = task.fleet, task.fleet.devices[change.server]
+    same = (_ALARMS.c.device == device) & (_ALARMS.c.metric == task.metric)
+    if service:
+        number = fleet.names.index(service)
+        members = [one for one, of in zip(fleet.devices, fleet.service, strict=True) if of == number]
+        known = _ALARMS.c.device.in_(members) & (_ALARMS.c.about == "service")
+    else:
+        known = (_ALARMS.c.device == device) & (_ALARMS.c.about == "peers")
+    found = select(_ALARMS.c.id).where(_ALARMS.c.state == "raised", or_(same, known))
+    return session.connection().execute(found.limit(1)).first() is not None

@@ -1,0 +1,257 @@
+"""Beside peers on the hub's schedule: stored telemetry in, one page for one fault out, whatever is restarted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from simulators import histories
+from sqlalchemy import event
+from sqlmodel import Session, select
+
+from cloud_hub import incidents, telemetry
+from cloud_hub.db import Database
+from cloud_hub.marks import Marks
+from cloud_hub.rollups.roller import Roller
+from cloud_hub.tables import AlarmRow, AuditRow, Device, LearnedSeries, Learning, PeerState
+from cloud_hub.thresholds import learnings
+from cloud_hub.thresholds.fleet_watch import DAY_US, GRACE_US, FleetWatch
+from cloud_hub.thresholds.slots import SLOT_US
+from cloud_hub.thresholds.terms import Terms
+from shared.codec import plain
+from shared.messages import Alarm
+
+NOW = 1_800_000_000_000_000 // DAY_US * DAY_US + 8 * 3_600_000_000
+DAYS = 10
+METRICS = ("cpu.load", "latency.p95")
+FLEET = [f"web-{n}" for n in range(6)] + [f"db-{n}" for n in range(6)]
+START = NOW - DAYS * DAY_US
+HOUR = 12
+
+
+def ordinary(until_us: int = NOW) -> Any:
+    """[M, T, N] every five minutes since START: what services share, and noise of each server's own."""
+    slots = (until_us - START) // SLOT_US
+    dice = np.random.default_rng(3)
+    t_us = START + np.arange(slots) * SLOT_US
+    course = 50 + 20 * np.sin(2 * np.pi * (t_us % DAY_US) / DAY_US)
+    noise = 1 + 0.03 * dice.normal(size=(len(METRICS), slots + 2000, len(FLEET)))[:, :slots]
+    return course[:, None] * noise
+
+
+def store(db: Database, values: Any, first_us: int = START) -> None:
+    """Values [M, T, N] as ingest would have written them; NaN is none."""
+    with db.write() as session:
+        marks = Marks(session)
+        for n, device in enumerate(FLEET):
+            source = marks.get((device, "e", "telemetry")).source
+            seq = first_us // SLOT_US * 10
+            rows = [
+                (device, metric, first_us + k * SLOT_US, source, seq + k * 10 + m, float(v), None, "good")
+                for m, metric in enumerate(METRICS) for k, v in enumerate(values[m, :, n]) if np.isfinite(v)
+            ]  # fmt: skip
+            telemetry.store_samples(session, rows)
+
+
+def tagged(session: Session, device: str, tags: dict[str, Any]) -> None:
+    row = session.get_one(Device, device)
+    row.tags = tags
+    session.add(row)
+
+
+@pytest.fixture
+def plant(db: Database) -> Database:
+    """Twelve servers of two services with ten days of history, rolled up where their hours are over."""
+    histories.devices(db, FLEET, *METRICS)
+    terms = Terms(metrics=METRICS, peers="tags.service", pages_per_shift=0.001)
+    with db.write() as session:
+        session.add(Learning(id="all", target="*", terms=plain(terms), who="anna", created_us=NOW, due_us=1 << 61))
+        for device in FLEET:
+            tagged(session, device, {"service": device.split("-")[0]})
+            session.add_all(LearnedSeries(learning="all", device=device, metric=metric) for metric in METRICS)
+    store(db, ordinary())
+    roll(db, NOW)
+    return db
+
+
+def roll(db: Database, now_us: int) -> None:
+    roller = Roller(db)
+    while roller.step(now_us):
+        pass
+
+
+def run(db: Database, now_us: int, watcher: FleetWatch | None = None) -> None:
+    watcher = watcher or FleetWatch(db, incidents.alarm_changed)
+    while watcher.step(now_us + GRACE_US)[0]:
+        pass
+
+
+def alarms(db: Database) -> list[tuple[str, str, str, str]]:
+    with db.read() as session:
+        rows = session.exec(select(AlarmRow).order_by(AlarmRow.raised_us, AlarmRow.id))
+        return [(row.device, row.metric, row.about, row.state) for row in rows]
+
+
+def states(db: Database) -> list[PeerState]:
+    with db.read() as session:
+        return list(session.exec(select(PeerState).order_by(PeerState.metric)))
+
+
+def fault(hours: float, servers: Any = 2, metrics: Any = 0, by: float = 1.6) -> tuple[Any, int]:
+    """(`hours` of values after NOW with a fault in them, their end)."""
+    end_us = NOW + int(hours * HOUR) * SLOT_US
+    values = ordinary(end_us)[:, (NOW - START) // SLOT_US :]
+    changed = values.copy()
+    changed[metrics, :, servers] *= by
+    return changed, end_us
+
+
+def test_history_is_learned_from_and_alarms_of_nothing(plant: Database) -> None:
+    run(plant, NOW)
+    assert alarms(plant) == []
+    first, second = states(plant)
+    assert (first.metric, first.upto_us, first.live_us) == ("cpu.load", NOW, NOW)
+    assert len(first.devices) == 12
+    assert second.upto_us == NOW
+
+
+def test_a_fault_is_one_page_for_its_server_and_is_over_when_it_is_ordinary(plant: Database) -> None:
+    run(plant, NOW)
+    values, end_us = fault(12, metrics=[[0], [1]])  # on both metrics: one page
+    store(plant, values, NOW)
+    run(plant, end_us)
+    ((device, _, about, state),) = alarms(plant)
+    assert (device, about, state) == ("web-2", "peers", "raised")
+    with plant.read() as session:
+        (row,) = session.exec(select(AlarmRow)).all()
+        assert row.value >= row.limit > 3
+        assert row.incident
+    calm, later_us = fault(60, by=1.0)
+    store(plant, calm[:, values.shape[1] :], end_us)
+    roll(plant, later_us)
+    run(plant, later_us)
+    assert {state for _, _, _, state in alarms(plant)} == {"cleared"}
+    with plant.read() as session:
+        assert incidents.get(session, row.incident).state == "resolved"
+
+
+def test_what_all_servers_of_a_service_do_is_one_page_that_names_it(plant: Database) -> None:
+    run(plant, NOW)
+    values, end_us = fault(12, servers=slice(6, 12), by=4.0)
+    store(plant, values, NOW)
+    run(plant, end_us)
+    ((device, metric, about, _),) = alarms(plant)
+    assert (device.split("-")[0], metric, about) == ("db", "cpu.load", "service")
+    with plant.read() as session:
+        (entry,) = session.exec(select(AuditRow).where(AuditRow.kind == "alarm.of-service")).all()
+    assert (entry.subject, entry.device) == ("db", device)
+
+
+def test_a_restart_between_slots_gives_the_same_alarms(plant: Database, url: str) -> None:
+    values, end_us = fault(12)
+    for k in range(0, values.shape[1], 9):
+        again = Database(url)
+        run(again, NOW + k * SLOT_US)
+        again.close()
+        store(plant, values[:, k : k + 9], NOW + k * SLOT_US)
+    run(plant, end_us)
+    assert alarms(plant) == [("web-2", "cpu.load", "peers", "raised")]
+    again = Database(url)
+    run(again, end_us)
+    again.close()
+    assert len(alarms(plant)) == 1
+
+
+def test_where_the_devices_own_alarm_stands_there_is_no_second(plant: Database) -> None:
+    run(plant, NOW)
+    own = Alarm(id="own", metric="cpu.load", kind="high", state="raised", priority="low", t_us=NOW, value=99, limit=80)
+    with plant.write() as session:
+        incidents.alarm_changed(session, "web-2", own, NOW, "")
+    values, end_us = fault(12)
+    store(plant, values, NOW)
+    run(plant, end_us)
+    assert [about for _, _, about, _ in alarms(plant)] == [""]
+
+
+def test_a_device_without_the_tag_is_left_out_and_that_is_said(plant: Database) -> None:
+    with plant.write() as session:
+        tagged(session, "web-5", {})
+        tagged(session, "db-5", {"service": "lonely"})
+    run(plant, NOW)
+    with plant.read() as session:
+        first, _ = learnings.peers(session, "all")
+    assert (first.servers, first.services, first.left_out) == (10, 2, 2)
+    assert first.reasons == {
+        "db-5": "only 1 of service 'lonely': 3 are the least", "web-5": "has no tags.service",
+    }  # fmt: skip
+
+
+def test_a_fleet_without_services_learns_nothing_and_says_so(plant: Database) -> None:
+    with plant.write() as session:
+        for device in FLEET:
+            tagged(session, device, {})
+    run(plant, NOW)
+    assert [(row.state, len(row.left_out)) for row in states(plant)] == [(b"", 12)] * 2
+
+
+def test_when_a_device_leaves_the_state_is_made_anew_and_a_standing_alarm_stays(plant: Database) -> None:
+    run(plant, NOW)
+    values, end_us = fault(12)
+    store(plant, values, NOW)
+    run(plant, end_us)
+    before = states(plant)[0]
+    with plant.write() as session:
+        tagged(session, "web-0", {})
+    roll(plant, end_us + SLOT_US)
+    run(plant, end_us + SLOT_US)
+    after = states(plant)[0]
+    assert (len(before.devices), len(after.devices)) == (12, 11)
+    assert after.live_us == before.upto_us
+    assert [one["alarm"] for one in after.standing] == [one["alarm"] for one in before.standing]
+    with plant.write() as session:
+        tagged(session, "web-2", {})
+    run(plant, end_us + 2 * SLOT_US)
+    assert alarms(plant) == [("web-2", "cpu.load", "peers", "cleared")]
+
+
+def test_a_learning_that_is_deleted_takes_state_and_alarms_along(plant: Database) -> None:
+    run(plant, NOW)
+    values, end_us = fault(12)
+    store(plant, values, NOW)
+    run(plant, end_us)
+    with plant.write() as session:
+        learnings.remove(session, "all", end_us, "anna", "")
+    run(plant, end_us + SLOT_US)
+    assert states(plant) == []
+    assert [state for _, _, _, state in alarms(plant)] == ["cleared"]
+
+
+def test_gaps_and_a_state_of_another_version_stop_nothing(plant: Database) -> None:
+    run(plant, NOW)
+    with plant.write() as session:
+        row = session.get_one(PeerState, ("all", "cpu.load"))
+        row.state = b"of another version"
+        session.add(row)
+    values, end_us = fault(3, by=np.nan)
+    values[:, 12:24] = np.nan
+    store(plant, values, NOW)
+    run(plant, end_us)
+    assert [row.upto_us for row in states(plant)] == [end_us] * 2
+    assert states(plant)[0].state not in (b"", b"of another version")
+    assert alarms(plant) == []
+
+
+def test_a_round_comes_with_each_slot_and_asks_a_constant_number_of_queries(plant: Database) -> None:
+    watcher = FleetWatch(plant, incidents.alarm_changed)
+    run(plant, NOW, watcher)
+    asked: list[str] = []
+    event.listen(plant.engine, "before_cursor_execute", lambda *given: asked.append(given[2]))
+    assert watcher.step(NOW + GRACE_US + 1) == (False, False)
+    assert asked == []
+    values, end_us = fault(1, by=1.0)
+    store(plant, values, NOW)
+    asked.clear()
+    run(plant, end_us, watcher)
+    of_state = [one for one in asked if "peer_states" in one or "telemetry" in one]
+    assert len(of_state) <= 1 + len(METRICS) * 5
