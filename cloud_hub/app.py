@@ -196,7 +196,7 @@ class HubApp:
             self.ring("rollouts")
 
     def _watch(self) -> None:
-        more, changed = self._watcher.step(now_us())
+        more, changed = self._watcher.step(now_us(), self._listener.connected)
         if more:  # one group at a time, as above
             self._loops["watch"].ring()
         if changed:

@@ -21,7 +21,8 @@ Quality = Literal["good", "uncertain", "bad"]
 ClockQuality = Literal["synced", "holdover", "unsynced"]
 MetricKind = Literal["gauge", "counter", "state", "score"]
 Priority = Literal["low", "medium", "high", "critical"]
-AlarmKind = Literal["high", "low"]
+AlarmKind = Literal["high", "low", "no-data"]
+"""`no-data` is of anomalies alone, where the hub hears nothing of a series; a device's own is `about` it."""
 About = Literal["", "rate", "no-data", "flat", "expression", "anomaly", "peers", "service"]
 """What of a metric an alarm is about: '' its value, or its change per second, its silence, its standing still; at the
 hub also its whole course (`anomaly`)."""

@@ -62,6 +62,7 @@ RULES: tuple[Rule, ...] = (
     _rule(r"memory\.available", "low", "memory-pressure", 0.8, "{metric} is {value:.6g}, below {limit:.6g}"),
     _rule(r"cpu\.load1?", "high", "cpu-saturated", 0.8, "{metric} is {value:.6g}, above {limit:.6g}"),
     _rule(r".+", "high", "no-data", 0.8, "nothing was heard of {metric} for {value:.6g} s", "no-data"),
+    _rule(r".+", "no-data", "no-data", 0.7, "nothing came of {metric} for longer than is usual", "anomaly"),
     _rule(r".+", "high", "sensor-stuck", 0.6, "{metric} has not moved for {value:.6g} s", "flat"),
 )
 """In order: of several causes the one that explains the others stands first."""

@@ -74,7 +74,7 @@ def _left(count: int, language: Language) -> str:
 
 def alarm(one: PageAlarm, language: Language) -> str:
     """One alarm: what, how far beyond which limit, and whether it is over."""
-    what = one.about or one.kind
+    what = one.kind if one.kind == "no-data" else one.about or one.kind
     text = f"{one.metric} {what} {one.value:.6g} ({said(language, 'limit', f'{one.limit:.6g}')})"
     return f"{text}, {said(language, 'cleared')}" if one.cleared_us is not None else text
 

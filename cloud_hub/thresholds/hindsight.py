@@ -53,7 +53,7 @@ def _side_by_side(series: list[Samples]) -> Iterator[list[Samples]]:
 def _judged(series: list[Samples], from_us: int, limit: float) -> list[list[Anomaly]]:
     ones = [One(device="", metric="", upto_us=0) for _ in series]
     with np.errstate(over="ignore"):  # of values far apart; what overflows is cut
-        _, changes = surprise.step(Scores(len(series)), ones, series, [limit] * len(series), from_us)
+        _, changes = surprise.step(Scores(len(series)), ones, series, [limit] * len(series), from_us, from_us)
     found: list[list[Anomaly]] = [[] for _ in series]
     for change in changes:
         _add(found[change.index], change)

@@ -1,12 +1,13 @@
 """When a series' surprise is an alarm, and when that is over. A core: the score model's numbers in, changes out.
 
 One episode is one alarm: raised by the first sample beyond the threshold, cleared after CALM ordinary ones, and none
-is raised within `quiet` samples of the last (the score model's refractory filter).
+is raised within `quiet` samples of the last (the score model's refractory filter). A silence that is longer than
+ordinary ones is an episode, too: its alarm is cleared by the next sample, whatever that says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -15,10 +16,17 @@ import numpy.typing as npt
 
 from cloud_hub.thresholds.budget import threshold
 from cloud_hub.thresholds.scores import DEFAULTS, ForeignState, Scores
+from shared.messages import AlarmKind
 
 CALM = 20
 HIGHER, MOST_HIGHER = 0.3, 1.5
 """Each anomaly that people judged false asks for twice the rarity of this series (10**0.3), within some 30 times."""
+
+GRACE_US = 600_000_000
+"""So long a sample may be on its way before a silence begins to count: a device's backoff, its backlog, our own."""
+
+LONGEST = 3
+"""A silence is told before its surprise reaches the limit of samples where it is so many times the longest gap."""
 
 DAY_US = 86_400_000_000
 
@@ -27,7 +35,9 @@ DAY_US = 86_400_000_000
 class One:
     """What is remembered of a series beside its model: up to where it was judged, the alarm that stands.
 
-    `page` samples ago the last alarm was raised, `calm` samples ago the last surprise was beyond the threshold.
+    `page` samples ago the last alarm was raised, `calm` samples ago the last surprise was beyond the threshold. By the
+    hub's clock, live samples last came at `heard_us`, and at `silent_us` it was told as silent: 0 while it is not.
+    `gap_us` is the longest time between two samples that was never told as silence.
     """
 
     device: str
@@ -36,16 +46,20 @@ class One:
     alarm: str = ""
     page: int = 1 << 30
     calm: int = 0
+    heard_us: int = 0
+    silent_us: int = 0
+    gap_us: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """An alarm begins or ends with a sample of series number `index`."""
+    """An alarm begins or ends with a sample of series number `index`, or, of kind no-data, for the want of one."""
 
     index: int
     state: Literal["raised", "cleared"]
     t_us: int
     surprise: float
+    kind: AlarmKind = "high"
 
 
 Samples = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]
@@ -66,6 +80,15 @@ def limit(pages_per_shift: float, per_day: float, false: int) -> float:
     return threshold(pages_per_shift, 1, max(per_day, 1.0)) + min(MOST_HIGHER, false * HIGHER)
 
 
+def silence_limit(limit: float, false: int) -> float:
+    """The surprise of a silence that is worth a look: far below what the budget asks of samples.
+
+    Where a series never paused, the tail of its gaps is a guess (`Scores.silence`: one decade for each decade of
+    periods), and the budget of a large fleet would wait for years. What then guards is the longest gap.
+    """
+    return min(limit, DEFAULTS.threshold + min(MOST_HIGHER, false * HIGHER))
+
+
 def per_day(samples: Sequence[Samples], before: float) -> float:
     """Samples a day of all these series together, by their usual distance; `before` where there are too few."""
     gaps = [float(np.median(np.diff(t_us))) for t_us, _ in samples if t_us.size > 2]
@@ -74,7 +97,12 @@ def per_day(samples: Sequence[Samples], before: float) -> float:
 
 
 def step(
-    scores: Scores, series: Sequence[One], samples: Sequence[Samples], limits: Sequence[float], live_us: int
+    scores: Scores,
+    series: Sequence[One],
+    samples: Sequence[Samples],
+    limits: Sequence[float],
+    live_us: int,
+    now_us: int,
 ) -> tuple[list[One], list[Change]]:
     """Judge the new samples of each series: what is remembered then, and the alarms that begin or end, in order.
 
@@ -92,6 +120,11 @@ def step(
         t_us, _ = samples[index]
         surprises = found[: t_us.size, index] if t_us.size else np.zeros(0)
         remembered, new = _judged(one, index, t_us, surprises, limits[index], live_us)
+        if t_us.size and t_us[-1] >= live_us:
+            remembered = replace(remembered, heard_us=now_us)
+        if t_us.size and not one.silent_us and one.upto_us:
+            gap_us = int(np.diff(t_us, prepend=one.upto_us).max())
+            remembered = replace(remembered, gap_us=max(one.gap_us, gap_us))
         after.append(remembered)
         changes += new
     return after, changes
@@ -103,10 +136,14 @@ def _judged(
     if not t_us.size:
         return one, []
     beyond = surprises >= limit
-    if not one.alarm and not beyond.any():  # the usual case, without a loop
+    if not one.alarm and not one.silent_us and not beyond.any():  # the usual case, without a loop
         return replace(one, upto_us=int(t_us[-1]), page=one.page + t_us.size, calm=one.calm + t_us.size), []
     changes: list[Change] = []
-    standing, page, calm = bool(one.alarm), one.page, one.calm
+    standing, page, calm = bool(one.alarm) and not one.silent_us, one.page, one.calm
+    if one.silent_us:
+        changes.append(
+            Change(index=index, state="cleared", t_us=int(t_us[0]), surprise=float(surprises[0]), kind="no-data")
+        )
     for t, surprise, far in zip(t_us.tolist(), surprises.tolist(), beyond.tolist(), strict=True):
         page, calm = page + 1, 0 if far else calm + 1
         if far and not standing and page > DEFAULTS.quiet and t >= live_us:
@@ -115,4 +152,44 @@ def _judged(
         elif standing and calm >= CALM:
             standing = False
             changes.append(Change(index=index, state="cleared", t_us=t, surprise=surprise))
-    return replace(one, upto_us=int(t_us[-1]), page=page, calm=calm), changes
+    return replace(one, upto_us=int(t_us[-1]), page=page, calm=calm, silent_us=0), changes
+
+
+# -- silence ---------------------------------------------------------------------------------------
+
+
+def quiet_us(one: One, since_us: int, now_us: int) -> int:
+    """How long nothing was heard of a series, where all could be heard since `since_us`, beyond what may be on its way.
+
+    0 for one that was never heard live, that was told as silent, or that has an alarm already.
+    """
+    if not one.heard_us or one.silent_us or one.alarm:
+        return 0
+    return max(0, now_us - max(one.upto_us, one.heard_us, since_us) - GRACE_US)
+
+
+def silent(
+    scores: Scores,
+    series: Sequence[One],
+    limits: Sequence[tuple[float, float]],
+    since_us: Mapping[int, int],
+    now_us: int,
+) -> tuple[list[One], list[Change]]:
+    """Which series have said nothing for a surprisingly long time, of those that `since_us` names by number.
+
+    Each could have been heard since its `since_us` (by the hub's clock: `now_us`); `limits` are of its samples and of
+    its silence. While a whole device says nothing, its first alarm stands for all. Constant work; the model stays.
+    """
+    quiet = [quiet_us(one, since_us[index], now_us) if index in since_us else 0 for index, one in enumerate(series)]
+    found = scores.silence(np.array([one.upto_us for one in series], np.int64) + np.array(quiet, np.int64))
+    after, changes = list(series), []
+    longer = np.array([quiet[index] >= LONGEST * one.gap_us for index, one in enumerate(series)])
+    samples, silence = np.asarray(limits).reshape(-1, 2).T
+    told = (np.array(quiet) > 0) & ((found >= samples) | ((found >= silence) & longer))
+    for index in np.flatnonzero(told).tolist():
+        mine = [one for one in after if one.device == after[index].device]
+        if max(one.silent_us for one in mine) >= max(one.heard_us for one in mine):
+            continue
+        after[index] = replace(after[index], silent_us=now_us, page=0, calm=0)
+        changes.append(Change(index=index, state="raised", t_us=now_us, surprise=float(found[index]), kind="no-data"))
+    return after, changes

@@ -2,6 +2,9 @@
 
 One group of series a step: read, judged outside of any transaction, and written with its alarms in one. A restart
 goes on behind the last sample that was judged. A series that has a standing alarm already gets no second one.
+
+Silence is judged too, by how long the hub heard nothing while it could: not of devices known to be offline, whose
+presence says it all, and anew from when the hub was away, as then samples come late.
 """
 
 from __future__ import annotations
@@ -11,13 +14,13 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 from sqlmodel import Session, col
 from sqlmodel import select as rows_of
 
 from cloud_hub.clock import new_id, new_trace
 from cloud_hub.db import Database
-from cloud_hub.tables import AlarmRow, LearnedSeries, LearnedState, Learning, TelemetrySample
+from cloud_hub.tables import AlarmRow, Device, LearnedSeries, LearnedState, Learning, TelemetrySample
 from cloud_hub.thresholds import learnings, surprise
 from cloud_hub.thresholds.scores import Scores
 from cloud_hub.thresholds.surprise import Change, One, Samples
@@ -29,9 +32,12 @@ SOME = 1000
 """Samples of one series in one step."""
 WARM = 5000
 """A new series first learns from so many stored samples."""
+HOLE_US = surprise.GRACE_US // 2
+"""Looks further apart than this: the hub was away."""
 
 _SAMPLES: Any = TelemetrySample.__table__  # type: ignore[attr-defined]
 _ALARMS: Any = AlarmRow.__table__  # type: ignore[attr-defined]
+_DEVICES: Any = Device.__table__  # type: ignore[attr-defined]
 _SERIES: Any = LearnedSeries.__table__  # type: ignore[attr-defined]
 
 
@@ -45,14 +51,21 @@ class Watch:
     def __init__(self, db: Database, tell: Tell) -> None:
         self._db, self._tell = db, tell
         self._left: list[tuple[str, int]] = []
+        self._awake_us = self._last_us = 0
 
-    def step(self, now_us: int) -> tuple[bool, bool]:
-        """Look at one group: (whether more of this round wait, whether alarms changed)."""
+    def step(self, now_us: int, hears: bool = True) -> tuple[bool, bool]:
+        """Look at one group: (whether more of this round wait, whether alarms changed).
+
+        `hears`: whether the hub hears its devices at all.
+        """
+        if not hears or not 0 <= now_us - self._last_us <= HOLE_US:
+            self._awake_us = now_us
+        self._last_us = now_us
         if not self._left:
             self._left = self._round(now_us)
         if not self._left:
             return False, False
-        behind, changed = look(self._db, *self._left[0], now_us, self._tell)
+        behind, changed = look(self._db, *self._left[0], now_us, self._tell, self._awake_us)
         if not behind:
             del self._left[0]
         return bool(self._left), changed
@@ -102,38 +115,73 @@ def _warm(session: Session, device: str, metric: str, now_us: int) -> int:
     return int(found or 0)
 
 
-def look(db: Database, name: str, number: int, now_us: int, tell: Tell) -> tuple[bool, bool]:
-    """Judge what is new of one group: (whether there is more, whether alarms changed)."""
+def look(db: Database, name: str, number: int, now_us: int, tell: Tell, awake_us: int) -> tuple[bool, bool]:
+    """Judge what is new of one group, and what is missing: (whether there is more, whether alarms changed).
+
+    The hub hears its devices since `awake_us`.
+    """
     with db.read() as session:
         row, learning = session.get(LearnedState, (name, number)), session.get(Learning, name)
         if row is None or learning is None:
             return False, False
         series = [One(**one) for one in row.series]
         samples = [_samples(session, one) for one in series]
-        if not any(t_us.size for t_us, _ in samples):
+        behind = any(t_us.size >= SOME for t_us, _ in samples)
+        since_us = {} if behind else _since(session, series, awake_us, now_us)
+        if not since_us and not any(t_us.size for t_us, _ in samples):
             return False, False
         fleet = session.exec(rows_of(func.sum(LearnedState.per_day)).where(LearnedState.learning == name)).one() or 0.0
         false = _false(session, name, {one.device for one in series})
     per_day = surprise.per_day(samples, row.per_day)
     pages = learnings.terms(learning).pages_per_shift
-    limits = [surprise.limit(pages, fleet - row.per_day + per_day, false.get((one.device, one.metric), 0))
-              for one in series]  # fmt: skip
+    wrong = [false.get((one.device, one.metric), 0) for one in series]
+    limits = [surprise.limit(pages, fleet - row.per_day + per_day, count) for count in wrong]
+    silence = [surprise.silence_limit(limit, count) for limit, count in zip(limits, wrong, strict=True)]
     scores = surprise.unpacked(row.state, len(series))
-    series, changes = surprise.step(scores, series, samples, limits, row.live_us)
+    series, changes = surprise.step(scores, series, samples, limits, row.live_us, now_us)
+    series, silences = surprise.silent(scores, series, list(zip(limits, silence, strict=True)), since_us, now_us)
+    changes += silences
+    if not changes and not any(t_us.size for t_us, _ in samples):
+        return False, False
     with db.write() as session:
         kept = session.get(LearnedState, (name, number), with_for_update=True)
         if kept is None or kept.live_us != row.live_us:  # its learning was changed meanwhile
             return False, False
         for change in changes:
             one = series[change.index]
-            if alarm := _alarm(session, one, change, limits[change.index]):
+            if alarm := _alarm(session, one, change, (silence if change.kind == "no-data" else limits)[change.index]):
                 tell(session, one.device, alarm, now_us, new_trace())
                 session.flush()
                 session.get_one(AlarmRow, alarm.id).about = "anomaly"
                 series[change.index] = replace(one, alarm=alarm.id if alarm.state == "raised" else "")
         kept.series, kept.state, kept.per_day = [asdict(one) for one in series], scores.pack(), per_day
         session.add(kept)
-    return any(t_us.size >= SOME for t_us, _ in samples), bool(changes)
+    return behind, bool(changes)
+
+
+def _since(session: Session, series: list[One], awake_us: int, now_us: int) -> dict[int, int]:
+    """Series that may have fallen silent, by number: from when on all that they said would have been heard.
+
+    Devices that never tell their presence (Prometheus writes for them) are there as long as nobody says otherwise.
+    """
+    quiet = [index for index, one in enumerate(series) if surprise.quiet_us(one, awake_us, now_us)]
+    devices = sorted({series[index].device for index in quiet})
+    if not devices:
+        return {}
+    connection, table = session.connection(), _DEVICES.c
+    there = or_(table.state != "offline", table.born_us == 0)
+    born: dict[str, int] = dict(
+        connection.execute(select(table.id, table.born_us).where(table.id.in_(devices), there)).all()
+    )
+    raised = select(_ALARMS.c.device, _ALARMS.c.metric).where(
+        _ALARMS.c.device.in_(devices), _ALARMS.c.state == "raised"
+    )
+    standing = {(device, metric) for device, metric in connection.execute(raised)}
+    return {
+        index: max(awake_us, born[one.device])
+        for index in quiet
+        if (one := series[index]).device in born and (one.device, one.metric) not in standing
+    }
 
 
 def _samples(session: Session, one: One) -> Samples:
@@ -162,7 +210,7 @@ def _alarm(session: Session, one: One, change: Change, limit: float) -> Alarm | 
     if _stands(session, one) if change.state == "raised" else not one.alarm:
         return None
     return Alarm(
-        id=new_id() if change.state == "raised" else one.alarm, metric=one.metric, kind="high", state=change.state,
+        id=new_id() if change.state == "raised" else one.alarm, metric=one.metric, kind=change.kind, state=change.state,
         priority="medium", t_us=change.t_us, value=change.surprise, limit=limit, about="anomaly",
     )  # fmt: skip
 
