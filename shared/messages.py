@@ -22,9 +22,9 @@ ClockQuality = Literal["synced", "holdover", "unsynced"]
 MetricKind = Literal["gauge", "counter", "state", "score"]
 Priority = Literal["low", "medium", "high", "critical"]
 AlarmKind = Literal["high", "low"]
-About = Literal["", "rate", "no-data", "flat", "expression", "anomaly"]
+About = Literal["", "rate", "no-data", "flat", "expression", "anomaly", "forecast"]
 """What of a metric an alarm is about: '' its value, or its change per second, its silence, its standing still; at the
-hub also its whole course (`anomaly`)."""
+hub also its whole course (`anomaly`), and a limit that it will probably cross (`forecast`)."""
 
 Life = Literal[
     "normal", "unacknowledged", "acknowledged", "returned-unacknowledged", "shelved", "suppressed", "out-of-service"

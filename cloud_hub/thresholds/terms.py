@@ -22,7 +22,8 @@ class Terms:
     It is pushed when what was learned before the last `backtest_days` gives at most `max_backtest` alarms a device and
     week on them; to the share `canary` of the devices first, watched for `watch_s`, with at most `max_alarms` alarms
     and `max_false` judged false on all canaries. Limits older than `stale_refits` refits are flagged. `watch` judges
-    live telemetry too, with `pages_per_shift` anomalies in 12 hours on all its series together.
+    live telemetry too, with `pages_per_shift` anomalies in 12 hours on all its series together. `foresee` is the
+    probability of crossing a limit within 15 minutes that warns; 0 is never.
     """
 
     metrics: tuple[str, ...]
@@ -38,6 +39,7 @@ class Terms:
     stale_refits: int = 3
     watch: bool = False
     pages_per_shift: float = 2.0
+    foresee: float = 0.0
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.metrics) <= 100 or not all(_PATTERN.match(name) for name in self.metrics):
@@ -63,7 +65,7 @@ _RANGES = (
     ("train_days", 0.01, 400.0), ("refit_days", 0.0001, 60.0), ("coverage", 0.96, 0.999999),
     ("backtest_days", 0.001, 100.0), ("max_backtest", 0.0, 1e6), ("canary", 0.0, 1.0), ("watch_s", 0.1, 30 * 86400.0),
     ("max_alarms", 0, 1_000_000), ("max_false", 0, 1_000_000), ("stale_refits", 1, 1000),
-    ("pages_per_shift", 0.001, 1e6),
+    ("pages_per_shift", 0.001, 1e6), ("foresee", 0.0, 1.0),
 )  # fmt: skip
 
 # -- what verdicts change --------------------------------------------------------------------------
