@@ -59,6 +59,7 @@ from cloud_hub.rollups.roller import Roller
 from cloud_hub.settings import Settings
 from cloud_hub.thresholds import refit, rollout
 from cloud_hub.thresholds.fleet_watch import FleetWatch
+from cloud_hub.thresholds.foreseeing import Forecasters, Foreseeing
 from cloud_hub.thresholds.watch import Watch
 from cloud_hub.twins import Outgoing
 from shared import VERSION, plugins
@@ -68,6 +69,8 @@ log = logging.getLogger(__name__)
 
 WATCH_S = 10.0
 """Between two looks at new telemetry of the series that are watched."""
+FORESEE_S = 60.0
+"""Between two looks minutes ahead."""
 ROLLUPS_S = 60.0
 """Between two looks for hours that are over and must be rolled up."""
 RETENTION_S = 600.0
@@ -106,6 +109,9 @@ class HubApp:
             "configurations": Loop("configurations", self._configurations, 1.0, linger_s=0.05),
         }
         roller = Roller(self.db)
+        self._forecasters = Forecasters()
+        foreseeing = Foreseeing(self.db, self._forecasters, incidents.alarm_changed)
+        self._loops["foresee"] = Loop("foresee", lambda: self._foresee(foreseeing), FORESEE_S)
         self._loops["rollups"] = Loop("rollups", lambda: self._roll(roller), ROLLUPS_S, linger_s=0.05)
         if any(settings.retention.model_dump().values()):
             sweep = Sweep(self.db, settings.retention)
@@ -209,6 +215,13 @@ class HubApp:
         if changed:
             self.ring("desk")
 
+    def _foresee(self, foreseeing: Foreseeing) -> None:
+        more, changed = foreseeing.step(now_us())
+        if more:
+            self._loops["foresee"].ring()
+        if changed:
+            self.ring("desk")
+
     def _jobs(self) -> None:
         done = jobs.step(self.db, now_us(), self.settings.twins.max_bytes)
         if done is not None:  # one piece at a time, so that others get the database in between
@@ -246,6 +259,7 @@ class HubApp:
             settings=self.settings, db=self.db, publish=self.publish, ring=self.ring,
             connected=lambda: self._listener.connected, changed=self.changed, bells=self._bells,
             heard_us=self._listener.heard_us, lockout=locked, oidc=self._oidc,
+            forecasters=self._forecasters,
         )  # fmt: skip
         return app
 

@@ -23,9 +23,9 @@ MetricKind = Literal["gauge", "counter", "state", "score"]
 Priority = Literal["low", "medium", "high", "critical"]
 AlarmKind = Literal["high", "low", "no-data"]
 """`no-data` is of anomalies alone, where the hub hears nothing of a series; a device's own is `about` it."""
-About = Literal["", "rate", "no-data", "flat", "expression", "anomaly", "peers", "service"]
+About = Literal["", "rate", "no-data", "flat", "expression", "anomaly", "peers", "service", "forecast"]
 """What of a metric an alarm is about: '' its value, or its change per second, its silence, its standing still; at the
-hub also its whole course (`anomaly`)."""
+hub also its whole course (`anomaly`), and a limit that it will probably cross (`forecast`)."""
 
 Life = Literal[
     "normal", "unacknowledged", "acknowledged", "returned-unacknowledged", "shelved", "suppressed", "out-of-service"

@@ -22,6 +22,7 @@ from cloud_hub.lockout import Lockout
 from cloud_hub.oidc import Oidc
 from cloud_hub.roles import Identity, Scope
 from cloud_hub.settings import Settings
+from cloud_hub.thresholds.foreseeing import Forecasters
 from cloud_hub.twins import Outgoing
 from shared.ids import TRACEPARENT
 
@@ -43,6 +44,7 @@ class Hub:
     heard_us: Callable[[str], int] = lambda device: 0
     lockout: Lockout = field(default_factory=Lockout)
     oidc: Oidc | None = None
+    forecasters: Forecasters = field(default_factory=Forecasters)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,10 +1,12 @@
-"""/api/v1/learnings, /troubles, /thresholds/backtest and /limits: what is learned, how well it does, and its files."""
+"""/api/v1/learnings, /troubles, /thresholds/backtest, /thresholds/forecast and /limits: what is learned, how well it
+does, and its files.
+"""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlmodel import col, select
 
@@ -13,7 +15,8 @@ from cloud_hub.api.hub import Operator, Reader, TheHub
 from cloud_hub.clock import new_id, now_us
 from cloud_hub.errors import HubError
 from cloud_hub.tables import LearnedSeries, Learning, Rollout, RolloutDevice, Trouble
-from cloud_hub.thresholds import learnings, limit_sets, refit, rollout, trials
+from cloud_hub.thresholds import foreseeing, learnings, limit_sets, refit, rollout, trials
+from cloud_hub.thresholds.crossing_features import AHEAD_US
 from cloud_hub.thresholds.learnings import Beside, Counts
 from cloud_hub.thresholds.terms import Terms
 from cloud_hub.thresholds.trial import Trial
@@ -91,6 +94,24 @@ class Backtest(BaseModel):
 
     total: dict[str, Any]
     series: list[Trial]
+
+
+class ForecastView(BaseModel):
+    """The probability that a series is beyond `limit` within `within_s` seconds after its sample of `at_us`.
+
+    null with a `reason` where it is not judged. `base_rate`: how often that came on the samples learned from.
+    """
+
+    device: str
+    metric: str
+    probability: float | None
+    limit: float | None
+    side: Literal["high", "low"]
+    at_us: int | None
+    within_s: int = int(AHEAD_US // 1_000_000)
+    base_rate: float | None = None
+    trained_us: int | None = None
+    reason: str = ""
 
 
 class LimitSets(_Body):
@@ -247,6 +268,30 @@ def backtest(body: BacktestBody, hub: TheHub, caller: Operator) -> Backtest:
         proposed = {one.metric: one for one in body.limits} or None
         found = trials.of_series(session, chosen[:100], terms, from_us, to_us, proposed)
     return Backtest(total=trials.total((one.device, trials.short(one)) for one in found), series=found)
+
+
+@router.get("/thresholds/forecast")
+def forecast(
+    device: str, metric: str, hub: TheHub, caller: Reader,
+    limit: Annotated[float | None, Query(allow_inf_nan=False)] = None,
+) -> ForecastView:  # fmt: skip
+    """Whether it will be beyond its limit, or above `limit`, in 15 minutes; of series of a learning that foresees."""
+    with hub.db.read(scope=caller.scope) as session:
+        fleet.device(session, device)
+        wanted = None if limit is None else _upper(metric, limit)
+        found, held = foreseeing.asked(session, hub.forecasters, (device, metric), wanted, now_us())
+    return ForecastView(
+        device=device, metric=metric, probability=found.probability, limit=found.limit, side=found.side,
+        at_us=found.at_us, reason=found.reason, base_rate=None if held is None else held.base_rate,
+        trained_us=None if held is None else held.trained_us,
+    )  # fmt: skip
+
+
+def _upper(metric: str, limit: float) -> Limits:
+    try:
+        return Limits(metric=metric, high=limit)
+    except ValueError as error:
+        raise HubError(422, "Invalid request", f"query.metric: {error}") from error
 
 
 # -- limits as files -------------------------------------------------------------------------------

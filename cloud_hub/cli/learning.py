@@ -1,4 +1,4 @@
-"""learning put, show, list, series, refit, release, remove, backtest: limits that the hub learns, over its REST."""
+"""learning put, show, list, series, refit, release, remove, backtest, trouble, forecast: limits learned, over REST."""
 
 from __future__ import annotations
 
@@ -63,6 +63,10 @@ def add(commands: Commands) -> None:
     trouble.add_argument("--since", type=_instant, required=True, metavar="TIME", help="2026-11-20T08:00:00Z")
     trouble.add_argument("--until", type=_instant, required=True, metavar="TIME")
     trouble.add_argument("--note", default="")
+    forecast = command("forecast", "the probability of crossing a limit within 15 minutes", _forecast, named=False)
+    forecast.add_argument("device")
+    forecast.add_argument("metric")
+    forecast.add_argument("--limit", type=float, help="of being above this, in place of the limit in force")
 
 
 def _term(text: str) -> tuple[str, Any]:
@@ -197,3 +201,19 @@ def _trouble(arguments: argparse.Namespace) -> int:
         row = hub.call("POST", "/troubles", body)
     print(json.dumps(row) if arguments.json else f"{row['id']} is told; the next fit of {row['metric']} is tighter")
     return 0
+
+
+def _forecast(arguments: argparse.Namespace) -> int:
+    with connect(arguments) as hub:
+        found = hub.get("/thresholds/forecast", device=arguments.device, metric=arguments.metric, limit=arguments.limit)
+    print(json.dumps(found) if arguments.json else clean(_foretold(found)))
+    return 0
+
+
+def _foretold(found: dict[str, Any]) -> str:
+    series = f"{found['device']}  {found['metric']}"
+    if found["probability"] is None:
+        return f"{series}: not judged: {found['reason']}"
+    beyond = "above" if found["side"] == "high" else "below"
+    return (f"{series}: {found['probability']:.2f} to be {beyond} {found['limit']:g} within {found['within_s'] // 60} "
+            f"minutes; base rate {found['base_rate']:.3f}")  # fmt: skip

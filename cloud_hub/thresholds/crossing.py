@@ -73,6 +73,13 @@ class Forecaster:
             found[where[rows]] = self.of(features(times, points, limit)[rows])
         return found
 
+    def newest(self, t_us: Ints, values: Floats, limit: float) -> float | None:
+        """The probability after the last sample alone; None where it is not judged. As `probability`, in less time."""
+        times, points, _ = _cleaned(t_us, values, limit)
+        if not times.size or not _judged(times, points, limit)[-1]:
+            return None
+        return float(self.of(features(times, points, limit)[-1:])[0])
+
     def of(self, rows: Features) -> Floats:
         """The probability of each row of features; float64[M]."""
         odds = self.slope * self.trees.decision_function(rows) + self.shift
@@ -95,7 +102,9 @@ def train(given: Sequence[Samples], seed: int = 7) -> Forecaster:
         learning_rate=0.05, max_iter=200, max_leaf_nodes=15, min_samples_leaf=100, l2_regularization=10.0,
         max_features=0.3, early_stopping=False, random_state=seed,
     )  # fmt: skip
-    trees.fit(*_together(early))
+    rows, labels = _together(early)
+    rows[:, np.isnan(rows).all(axis=0)] = 0  # of a short history no sample has a week before it; trees refuse that
+    trees.fit(rows, labels)
     rows, labels = _together(late)
     sigmoid = LogisticRegression(C=1e6).fit(trees.decision_function(rows)[:, None], labels)
     return Forecaster(trees, float(sigmoid.coef_[0, 0]), float(sigmoid.intercept_[0]))

@@ -27,6 +27,7 @@ class Terms:
     live telemetry too, with `pages_per_shift` anomalies in 12 hours on all its series together. `peers` is the tag by
     which devices form services ("tags.service"): each is judged beside the others, with as many pages again; of
     metrics that meet `peers_high` only what is higher is of concern.
+    `foresee` is the probability of crossing a limit within 15 minutes that warns; 0 is never.
     """
 
     metrics: tuple[str, ...]
@@ -44,6 +45,7 @@ class Terms:
     pages_per_shift: float = 2.0
     peers: str = ""
     peers_high: tuple[str, ...] = ()
+    foresee: float = 0.0
 
     def __post_init__(self) -> None:
         if self.peers and not _TAG.match(self.peers):
@@ -77,7 +79,7 @@ _RANGES = (
     ("train_days", 0.01, 400.0), ("refit_days", 0.0001, 60.0), ("coverage", 0.96, 0.999999),
     ("backtest_days", 0.001, 100.0), ("max_backtest", 0.0, 1e6), ("canary", 0.0, 1.0), ("watch_s", 0.1, 30 * 86400.0),
     ("max_alarms", 0, 1_000_000), ("max_false", 0, 1_000_000), ("stale_refits", 1, 1000),
-    ("pages_per_shift", 0.001, 1e6),
+    ("pages_per_shift", 0.001, 1e6), ("foresee", 0.0, 1.0),
 )  # fmt: skip
 
 # -- what verdicts change --------------------------------------------------------------------------

@@ -107,6 +107,7 @@ ROUTES: dict[tuple[str, str], str] = {
     ("GET", "/api/v1/thresholds/rollouts"): "read",
     ("GET", "/api/v1/thresholds/rollouts/{rollout_id}/devices"): "read",
     ("POST", "/api/v1/thresholds/backtest"): "operate",
+    ("GET", "/api/v1/thresholds/forecast"): "read",
     ("GET", "/api/v1/learnings"): "read",
     ("GET", "/api/v1/learnings/{learning_id}"): "read",
     ("GET", "/api/v1/learnings/{learning_id}/series"): "read",

@@ -10,9 +10,13 @@ import pytest
 from simulators import histories
 from simulators.sites import MINE, Sites
 
-from cloud_hub import audit
+from cloud_hub import audit, incidents, twins
 from cloud_hub.clock import now_us
-from shared.thresholds import DAY_US
+from cloud_hub.tables import LearnedSeries, Learning
+from cloud_hub.thresholds.foreseeing import Foreseeing
+from cloud_hub.thresholds.terms import Terms
+from shared.codec import plain
+from shared.thresholds import DAY_US, Limits
 
 
 @pytest.fixture
@@ -107,3 +111,35 @@ def test_a_large_set_becomes_a_file_which_only_tls_gives(sites: Sites) -> None:
     wish = ask(sites, "GET", "/devices/server-1/twin/name/thresholds").json()["state"]["desired"]["limits"]
     assert wish["size"] > 4096
     assert sites.client.get(wish["path"]).status_code == 403
+
+
+# -- minutes ahead ---------------------------------------------------------------------------------
+
+
+def forecast(sites: Sites, **more: Any) -> Any:
+    return ask(sites, "GET", "/thresholds/forecast", **({"device": "server-1", "metric": "cpu.load"} | more))
+
+
+def test_a_forecast_tells_its_limit_and_what_it_was_learned_from_or_a_reason(sites: Sites) -> None:
+    assert forecast(sites).json()["reason"] == "no learning with the term foresee has this series"
+    assert forecast(sites, device="nobody").status_code == 404
+    assert forecast(sites, limit="nan").status_code == 422
+    assert forecast(sites, limit=1.0, metric="no metric").status_code == 422
+    with sites.db.write() as session:
+        terms = plain(Terms(metrics=("cpu.load",), foresee=0.9))
+        session.add(Learning(id="f", target="*", terms=terms, who="anna", created_us=1, due_us=1 << 61))
+        session.add(LearnedSeries(learning="f", device="server-1", metric="cpu.load"))
+        told = [plain(Limits(metric="cpu.load", high=72.0))]
+        twins.desire(session, "server-1", "thresholds", {"limits": told}, 1, who="anna", max_bytes=32768)
+    assert forecast(sites).json()["reason"] == "the forecaster is not trained yet"
+    loop = Foreseeing(sites.db, sites.app.state.hub.forecasters, incidents.alarm_changed)
+    while loop.step(now_us())[0]:
+        pass
+    far = forecast(sites, limit=500.0).json()
+    assert (far["limit"], far["side"], far["within_s"], far["reason"]) == (500.0, "high", 900, "")
+    assert 0 <= far["probability"] < 0.5
+    assert 0 < far["base_rate"] < 1
+    assert far["trained_us"] > far["at_us"]
+    below = forecast(sites, limit=-500.0).json()
+    assert (below["probability"], below["reason"]) == (None, "already beyond the limit")
+    assert forecast(sites).json()["limit"] == 72.0

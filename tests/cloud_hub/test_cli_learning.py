@@ -80,3 +80,11 @@ def test_a_flattering_backtest_says_so() -> None:
     total = {"per_device_week": 0.5, "present_per_device_week": 9, "hit": 1, "missed": 0, "in_sample": 2}
     assert learning._weekly(total).endswith("2 series tried on what they learned from")
     assert json.dumps(total)
+
+
+def test_a_forecast_is_a_number_or_a_reason() -> None:
+    found = {"device": "d", "metric": "m", "probability": 0.62, "limit": 60.0, "side": "low", "within_s": 900,
+             "base_rate": 0.03, "reason": ""}  # fmt: skip
+    assert learning._foretold(found) == "d  m: 0.62 to be below 60 within 15 minutes; base rate 0.030"
+    quiet = found | {"probability": None, "base_rate": None, "reason": "no samples"}
+    assert learning._foretold(quiet) == "d  m: not judged: no samples"

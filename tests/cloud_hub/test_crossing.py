@@ -212,5 +212,12 @@ def test_too_few_crossings_are_refused_by_name() -> None:
         train([samples(*jobs(1, 3), 1e9)])
 
 
+def test_five_days_teach_though_nothing_is_known_of_a_week_ago() -> None:
+    short = train([samples(*jobs(seed, 5), 60.0) for seed in range(8)])
+    found = short.probability(*jobs(9), 60.0)
+    assert np.nanmin(found) >= 0
+    assert np.nanmax(found) <= 1
+
+
 def test_scikit_learn_is_not_loaded_before_it_is_needed() -> None:
     assert "sklearn" not in vars(crossing)

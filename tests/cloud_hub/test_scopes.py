@@ -42,8 +42,8 @@ OF_A_DEVICE = {
         "limits",
         "alarms/suppressions",
     )
-}
-"""Routes that name a device in their body."""
+} | {("GET", "/api/v1/thresholds/forecast")}
+"""Routes that name a device in their body, or beside their path."""
 OTHERS = [device for device in PLACES if device != MINE]
 
 

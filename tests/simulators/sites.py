@@ -166,6 +166,8 @@ class Sites:
         full = path.format(**self.ids[device])
         if path.endswith("/telemetry/top"):
             query = {"metric": "n", "start_us": now_us() - 3_600_000_000} | query
+        if path.endswith("/thresholds/forecast"):
+            query = {"device": device, "metric": "m"} | query
         return self.client.request(method, full, headers=headers, json=self.body(method, path, device), params=query)
 
     def close(self) -> None:

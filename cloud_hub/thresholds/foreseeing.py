@@ -1,0 +1,326 @@
+"""Minutes ahead, at work: learnings with the term `foresee` get a forecaster, and what it says becomes warnings.
+
+A forecaster is trained from stored history in the thread of its own loop, once a refit and once after a restart
+(nothing is pickled), and judges the newest sample of each series in each round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sqlalchemy import select
+from sqlmodel import Session
+from sqlmodel import select as rows_of
+
+from cloud_hub.clock import new_id, new_trace
+from cloud_hub.db import Database
+from cloud_hub.tables import AlarmRow, LearnedSeries, Learning, TelemetrySample
+from cloud_hub.thresholds import learnings, stored
+from cloud_hub.thresholds.ahead import NotEnough
+from cloud_hub.thresholds.band_columns import Floats, Ints
+from cloud_hub.thresholds.crossing import Forecaster, Samples, train
+from cloud_hub.thresholds.crossing_features import AHEAD_US
+from cloud_hub.thresholds.foresight import (
+    EVERY_US,
+    SIDES,
+    Forecast,
+    Side,
+    Standing,
+    decide,
+    foretold,
+    lessons,
+    likeliest,
+)
+from cloud_hub.thresholds.stored import Series
+from shared.messages import Alarm
+from shared.thresholds import DAY_US, Limits
+
+GROUP = 20
+"""Series of one step."""
+MOST_SERIES = 200
+"""Series of a learning that are judged; the first ones, by device and metric."""
+TAUGHT = 20
+"""Series of a learning that are learned from, evenly spread over its series."""
+POINTS = 5000
+"""Points of one series that are looked at; of more, one in four minutes."""
+RETRY_US = 3_600_000_000
+"""What could not be learned is tried again after an hour: limits may have come into force."""
+DAYS = 14.5
+"""So much history a judgement looks back on."""
+STRETCH_US = int(DAYS * DAY_US) // POINTS
+
+Course = tuple[Ints, Floats]
+
+_SAMPLES: Any = TelemetrySample.__table__  # type: ignore[attr-defined]
+_ALARMS: Any = AlarmRow.__table__  # type: ignore[attr-defined]
+_SERIES: Any = LearnedSeries.__table__  # type: ignore[attr-defined]
+
+Tell = Callable[[Session, str, Alarm, int, str], None]
+"""Takes an alarm, as `incidents.alarm_changed` does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """A learning's forecaster, or why it has none. `base_rate`: the share of its samples that a crossing followed."""
+
+    due_us: int
+    trained_us: int
+    forecaster: Forecaster | None = None
+    base_rate: float | None = None
+    reason: str = ""
+
+
+class Forecasters:
+    """The forecasters that this hub holds, by learning: in memory only."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, Trained] = {}
+
+    def get(self, name: str) -> Trained | None:
+        """That of a learning; None before it was first trained."""
+        return self._held.get(name)
+
+    def put(self, name: str, one: Trained) -> None:
+        """Hold it, in place of the former."""
+        self._held[name] = one
+
+    def keep(self, names: set[str]) -> None:
+        """Forget all others."""
+        for name in self._held.keys() - names:
+            del self._held[name]
+
+
+class Foreseeing:
+    """The loop's state: the groups of series that are still to be judged in this round."""
+
+    def __init__(self, db: Database, forecasters: Forecasters, tell: Tell) -> None:
+        self._db, self._forecasters, self._tell = db, forecasters, tell
+        self._courses = Courses()
+        self._left: list[tuple[str, list[Series]]] = []
+
+    def step(self, now_us: int) -> tuple[bool, bool]:
+        """Train what is due and judge one group: (whether more of this round wait, whether alarms changed)."""
+        ended = False
+        if not self._left:
+            self._left, ended = self._round(now_us), expire(self._db, now_us, self._tell)
+        if not self._left:
+            return False, ended
+        name, group = self._left.pop(0)
+        return bool(self._left), self._look(name, group, now_us) or ended
+
+    def _round(self, now_us: int) -> list[tuple[str, list[Series]]]:
+        with self._db.read() as session:
+            rows = [row for row in session.exec(rows_of(Learning).order_by(Learning.id)) if row.terms.get("foresee")]
+        self._forecasters.keep({row.id for row in rows})
+        found = []
+        for row in rows:
+            if _due(row, self._forecasters.get(row.id), now_us):
+                self._courses.clear()
+                self._forecasters.put(row.id, trained(self._db, row, now_us))
+            with self._db.read() as session:
+                ones = _series(session, row.id)[:MOST_SERIES]
+            found += [(row.id, ones[first : first + GROUP]) for first in range(0, len(ones), GROUP)]
+        return found
+
+    def _look(self, name: str, group: list[Series], now_us: int) -> bool:
+        """Judge the newest sample of each series of a group; whether alarms changed."""
+        held = self._forecasters.get(name)
+        with self._db.read() as session:
+            learning = session.get(Learning, name)
+            if learning is None:
+                return False
+            bar = learnings.terms(learning).foresee
+            limits = stored.present(session, {device for device, _ in group})
+            standing = _standing(session, group, now_us)
+            found = []
+            for one in group:
+                sides = judged(session, self._courses, one, limits.get(one), held, now_us)
+                found.append((one, _of_side(sides, standing.get(one))))
+        if not any(decide(forecast, standing.get(one, Standing()), bar, now_us) for one, forecast in found):
+            return False
+        with self._db.write() as session:
+            standing = _standing(session, group, now_us)  # a device may have raised its own meanwhile
+            for one, forecast in found:
+                was = standing.get(one, Standing())
+                if decide(forecast, was, bar, now_us):
+                    self._tell(session, one[0], _changed(one[1], forecast, was, now_us), now_us, new_trace())
+        return True
+
+
+def _due(row: Learning, held: Trained | None, now_us: int) -> bool:
+    """Once for each refit that has ended; at once where there is none yet."""
+    if held is None:
+        return True
+    ended = row.refit is None and row.due_us > now_us
+    late = held.forecaster is None and now_us - held.trained_us >= RETRY_US
+    return (ended and row.due_us != held.due_us) or late
+
+
+def _series(session: Session, name: str) -> list[Series]:
+    query = select(_SERIES.c.device, _SERIES.c.metric).where(_SERIES.c.learning == name)
+    found = session.connection().execute(query.order_by(_SERIES.c.device, _SERIES.c.metric))
+    return [(device, metric) for device, metric in found]
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread of OpenMP: the other cores belong to ingest and REST, and threads wait long for each other there."""
+    import sklearn.ensemble  # noqa: F401, PLC0415 - a second of import; what is not loaded yet cannot be limited
+    from threadpoolctl import threadpool_limits  # noqa: PLC0415
+
+    with threadpool_limits(1):
+        yield
+
+
+# -- learning --------------------------------------------------------------------------------------
+
+
+def trained(db: Database, row: Learning, now_us: int) -> Trained:
+    """Learn from the stored history of a learning's series and the limits that stand on their devices."""
+    with db.read() as session:
+        ones = _series(session, row.id)
+        ones = ones[:: -(-len(ones) // TAUGHT) or 1]
+        limits = stored.present(session, {device for device, _ in ones})
+        taught: list[Samples] = []
+        for one in ones:
+            if one in limits:
+                taught += lessons(*Courses().of(session, one, now_us), limits[one])
+    labels = [label for _, label, _ in taught]
+    count = sum(label.size for label in labels)
+    base = sum(int(label.sum()) for label in labels) / count if count else None
+    try:
+        with _one_thread():
+            forecaster = train(taught)
+    except NotEnough as error:
+        reason = str(error) if taught else "no series has history and a limit in force"
+        return Trained(due_us=row.due_us, trained_us=now_us, base_rate=base, reason=reason)
+    return Trained(due_us=row.due_us, trained_us=now_us, base_rate=base, forecaster=forecaster)
+
+
+class Courses:
+    """The last two weeks of series, thinned, with their newest sample. Once read, only what is new is read again."""
+
+    def __init__(self) -> None:
+        self._held: dict[Series, Course] = {}
+
+    def of(self, session: Session, one: Series, now_us: int) -> Course:
+        """(t_us int64[n], values float64[n]) of one series before `now_us`."""
+        from_us = now_us - int(DAYS * DAY_US)
+        t_us, values = self._held.get(one) or _read(session, one, from_us, now_us)
+        new_us, new = _new(session, one, int(t_us[-1]) if t_us.size else from_us, now_us)
+        first = np.diff(new_us // STRETCH_US, prepend=t_us[-1] // STRETCH_US if t_us.size else -1) > 0
+        kept = t_us >= from_us
+        t_us, values = np.append(t_us[kept], new_us[first]), np.append(values[kept], new[first])
+        self._held[one] = t_us, values
+        if first.size and not first[-1]:
+            return np.append(t_us, new_us[-1]), np.append(values, new[-1])
+        return t_us, values
+
+    def clear(self) -> None:
+        """Read all anew: samples may have come late."""
+        self._held.clear()
+
+
+def _read(session: Session, one: Series, from_us: int, now_us: int) -> Course:
+    past = stored.history(session, one, from_us, now_us, POINTS)
+    return past.t_us, past.values
+
+
+def _new(session: Session, one: Series, after_us: int, now_us: int) -> Course:
+    table = _SAMPLES.c
+    query = select(table.t_us, table.value).where(
+        table.device == one[0], table.metric == one[1], table.t_us > after_us, table.t_us < now_us,
+        table.value.is_not(None),
+    )  # fmt: skip
+    rows: dict[int, float] = dict(
+        session.connection().execute(query.order_by(table.t_us, table.source, table.seq)).all()
+    )
+    return np.fromiter(rows.keys(), np.int64, len(rows)), np.fromiter(rows.values(), np.float64, len(rows))
+
+
+# -- judging ---------------------------------------------------------------------------------------
+
+
+def judged(
+    session: Session, courses: Courses, one: Series, limits: Limits | None, held: Trained | None, now_us: int
+) -> list[Forecast]:
+    """A forecast for each side of the limits."""
+    reason = "the forecaster is not trained yet" if held is None else held.reason
+    if limits is None:
+        reason = "no limit is in force"
+    if limits is None or held is None or held.forecaster is None:
+        return [Forecast(probability=None, limit=None, side="high", at_us=None, reason=reason)]
+    samples = courses.of(session, one, now_us)
+    with _one_thread():
+        return [foretold(held.forecaster, *samples, limits, side, now_us) for side in SIDES]
+
+
+def asked(
+    session: Session, forecasters: Forecasters, one: Series, limits: Limits | None, now_us: int
+) -> tuple[Forecast, Trained | None]:
+    """The forecast of one series, by `limits` or those that stand, and what foretells it."""
+    query = rows_of(Learning).join(LearnedSeries, _SERIES.c.learning == Learning.id)
+    found = session.exec(query.where(_SERIES.c.device == one[0], _SERIES.c.metric == one[1]).order_by(Learning.id))
+    names = [row.id for row in found if row.terms.get("foresee")]
+    if not names:
+        reason = "no learning with the term foresee has this series"
+        return Forecast(probability=None, limit=None, side="high", at_us=None, reason=reason), None
+    held = next((trained for name in names if (trained := forecasters.get(name))), None)
+    limits = limits or stored.present(session, [one[0]]).get(one)
+    return likeliest(judged(session, Courses(), one, limits, held, now_us)), held
+
+
+def expire(db: Database, now_us: int, tell: Tell) -> bool:
+    """Clear warnings older than 15 minutes, also of series that nobody judges any more; whether there were any."""
+    old = (_ALARMS.c.about == "forecast") & (_ALARMS.c.state == "raised") & (_ALARMS.c.raised_us <= now_us - AHEAD_US)
+    with db.read() as session:
+        if session.exec(rows_of(AlarmRow.id).where(old).limit(1)).first() is None:
+            return False
+    with db.write() as session:
+        for row in session.exec(rows_of(AlarmRow).where(old)).all():
+            tell(session, row.device, _cleared(row.metric, row.id, row.kind, now_us), now_us, new_trace())
+    return True
+
+
+def _of_side(found: list[Forecast], standing: Standing | None) -> Forecast:
+    """Of the side that a warning is about already, else of the more probable one."""
+    same = [one for one in found if standing is not None and standing.warning and one.side == standing.side]
+    return same[0] if same else likeliest(found)
+
+
+def _standing(session: Session, group: list[Series], now_us: int) -> dict[Series, Standing]:
+    """What the alarms of these series are, where any stands or warned lately."""
+    table = _ALARMS.c
+    query = select(table.id, table.device, table.metric, table.about, table.kind, table.state, table.raised_us).where(
+        table.device.in_({device for device, _ in group}),
+        (table.state == "raised") | ((table.about == "forecast") & (table.raised_us > now_us - EVERY_US)),
+    )  # fmt: skip
+    found: dict[Series, Standing] = {}
+    for row in session.connection().execute(query.order_by(table.raised_us, table.id)):
+        was = found.get((row.device, row.metric), Standing())
+        mine, raised = row.about == "forecast", row.state == "raised"
+        side: Side = "low" if row.kind == "low" else "high"
+        found[row.device, row.metric] = Standing(
+            warning=row.id if mine and raised else was.warning, warned_us=row.raised_us if mine else was.warned_us,
+            side=side if mine else was.side, other=was.other or (raised and not mine),
+        )  # fmt: skip
+    return found
+
+
+def _changed(metric: str, found: Forecast, was: Standing, now_us: int) -> Alarm:
+    """The warning that begins, or that which stands, cleared."""
+    if was.warning:
+        return _cleared(metric, was.warning, was.side, now_us)
+    return Alarm(
+        id=new_id(), metric=metric, kind=found.side, state="raised", priority="low", t_us=now_us,
+        value=found.probability or 0.0, limit=found.limit or 0.0, about="forecast",
+    )  # fmt: skip
+
+
+def _cleared(metric: str, warning: str, kind: Any, now_us: int) -> Alarm:
+    return Alarm(id=warning, metric=metric, kind=kind, state="cleared", priority="low", t_us=now_us, value=0.0,
+                 limit=0.0, about="forecast")  # fmt: skip

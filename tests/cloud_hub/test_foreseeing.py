@@ -1,0 +1,205 @@
+"""Minutes ahead on a real database: trained from stored history, a warning before a daily crossing, none at night."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from simulators import histories
+from sqlmodel import select
+
+from cloud_hub import incidents, twins
+from cloud_hub.db import Database
+from cloud_hub.tables import AlarmRow, LearnedSeries, Learning
+from cloud_hub.thresholds import foreseeing
+from cloud_hub.thresholds.foreseeing import Forecasters, Foreseeing, asked
+from cloud_hub.thresholds.foresight import Forecast
+from cloud_hub.thresholds.terms import Terms
+from shared.codec import plain
+from shared.messages import Alarm
+from shared.thresholds import DAY_US, Limits
+
+MINUTE = 60_000_000
+STEP = 5 * MINUTE
+TODAY = 1_800_000_000_000_000 // DAY_US * DAY_US
+FLEET = ["press-1", "press-2", "press-3"]
+JOB = 13 * 60 * MINUTE
+"""The daily job begins at one o'clock and takes a quarter of an hour; it is above the limit."""
+
+
+def values(t_us: Any, seed: int) -> Any:
+    noise = np.random.default_rng(seed).normal(0, 1, t_us.size)
+    busy = (t_us % DAY_US >= JOB) & (t_us % DAY_US < JOB + 3 * STEP)
+    return 40 + noise + 40 * busy
+
+
+def store(db: Database, device: str, from_us: int, to_us: int, seed: int) -> None:
+    t_us = np.arange(from_us, to_us, STEP, dtype=np.int64)
+    histories.store(db, device, "cpu.load", t_us, values(t_us, seed))
+
+
+@pytest.fixture
+def plant(db: Database) -> Database:
+    """Three devices with 14 days at five minutes, a limit of 60 in force, and a learning that foresees."""
+    histories.devices(db, FLEET, "cpu.load")
+    terms = Terms(metrics=("cpu.load",), foresee=0.5)
+    with db.write() as session:
+        session.add(Learning(id="all", target="*", terms=plain(terms), who="anna", created_us=1, due_us=1 << 61))
+        session.add_all(LearnedSeries(learning="all", device=device, metric="cpu.load") for device in FLEET)
+    for n, device in enumerate(FLEET):
+        store(db, device, TODAY - 14 * DAY_US, TODAY, n)
+        limit(db, device, Limits(metric="cpu.load", high=60.0))
+    return db
+
+
+def limit(db: Database, device: str, limits: Limits) -> None:
+    with db.write() as session:
+        twins.desire(session, device, "thresholds", {"limits": [plain(limits)]}, 1, who="anna", max_bytes=32768)
+
+
+def run(loop: Foreseeing, now_us: int) -> None:
+    while loop.step(now_us)[0]:
+        pass
+
+
+def loop_of(db: Database, held: Forecasters | None = None) -> Foreseeing:
+    return Foreseeing(db, held or Forecasters(), incidents.alarm_changed)
+
+
+def alarms(db: Database) -> list[AlarmRow]:
+    with db.read() as session:
+        return list(session.exec(select(AlarmRow).order_by(AlarmRow.raised_us, AlarmRow.id)))
+
+
+def live(db: Database, loop: Foreseeing, from_us: int, to_us: int, every_us: int = STEP) -> None:
+    """The devices' samples come, and every so often there is a round."""
+    for at in range(from_us, to_us, every_us):
+        for n, device in enumerate(FLEET):
+            store(db, device, at, at + every_us, at % 1_000_003 + n)
+        run(loop, at + every_us - STEP + MINUTE)
+
+
+def test_a_daily_crossing_is_foretold_within_a_quarter_of_an_hour_and_nothing_at_night(plant: Database) -> None:
+    loop = loop_of(plant)
+    live(plant, loop, TODAY, TODAY + JOB - 6 * STEP, 6 * STEP)
+    assert alarms(plant) == []
+    live(plant, loop, TODAY + JOB - 6 * STEP, TODAY + JOB + 6 * STEP)
+    found = alarms(plant)
+    assert sorted(row.device for row in found) == FLEET
+    for row in found:
+        assert (row.about, row.priority, row.kind, row.state, row.limit) == ("forecast", "low", "high", "cleared", 60)
+        assert row.value >= 0.5
+        assert 0 < TODAY + JOB - row.raised_us <= 15 * MINUTE
+        assert row.cleared_us is not None
+        assert row.cleared_us - row.raised_us <= 16 * MINUTE
+    live(plant, loop, TODAY + JOB + 6 * STEP, TODAY + DAY_US, 12 * STEP)
+    assert len(alarms(plant)) == len(FLEET)
+
+
+def test_a_restart_trains_anew_and_warns_no_second_time(plant: Database) -> None:
+    live(plant, loop_of(plant), TODAY, TODAY + JOB - STEP, JOB - STEP)
+    assert len(alarms(plant)) == len(FLEET)
+    run(loop_of(plant), TODAY + JOB - STEP)
+    assert len(alarms(plant)) == len(FLEET)
+
+
+def test_where_an_alarm_stands_there_is_no_warning(plant: Database) -> None:
+    own = Alarm(
+        id="own", metric="cpu.load", kind="high", state="raised", priority="low", t_us=TODAY, value=99, limit=80
+    )
+    with plant.write() as session:
+        incidents.alarm_changed(session, "press-1", own, TODAY, "")
+    live(plant, loop_of(plant), TODAY, TODAY + JOB - STEP, JOB - STEP)
+    assert sorted(row.device for row in alarms(plant) if row.about == "forecast") == FLEET[1:]
+
+
+def test_a_warning_of_a_learning_that_is_gone_is_cleared(plant: Database) -> None:
+    loop = loop_of(plant)
+    live(plant, loop, TODAY, TODAY + JOB - STEP, JOB - STEP)
+    with plant.write() as session:
+        session.delete(session.get_one(Learning, "all"))
+    run(loop, TODAY + JOB + 4 * STEP)
+    assert {row.state for row in alarms(plant)} == {"cleared"}
+
+
+def test_a_lower_limit_is_foretold_as_one(plant: Database) -> None:
+    for n, device in enumerate(FLEET):
+        with plant.write() as session:
+            other = Limits(metric="low.load", low=-60.0)
+            told = [plain(Limits(metric="cpu.load", high=60.0)), plain(other)]
+            twins.desire(session, device, "thresholds", {"limits": told}, 2, who="anna", max_bytes=32768)
+            session.add(LearnedSeries(learning="all", device=device, metric="low.load"))
+        t_us = np.arange(TODAY - 14 * DAY_US, TODAY + JOB, STEP, dtype=np.int64)
+        histories.store(plant, device, "low.load", t_us, -values(t_us, n))
+    run(loop_of(plant), TODAY + JOB - STEP + MINUTE)
+    assert {(row.metric, row.kind, row.limit) for row in alarms(plant)} == {("low.load", "low", -60.0)}
+
+
+# -- training --------------------------------------------------------------------------------------
+
+
+def ask(db: Database, held: Forecasters, now_us: int, limits: Limits | None = None) -> Forecast:
+    with db.read() as session:
+        return asked(session, held, ("press-1", "cpu.load"), limits, now_us)[0]
+
+
+def test_a_series_is_asked_for_by_its_own_limit_and_by_another(plant: Database) -> None:
+    held = Forecasters()
+    assert ask(plant, held, TODAY).reason == "the forecaster is not trained yet"
+    run(loop_of(plant, held), TODAY)
+    night = ask(plant, held, TODAY)
+    assert (night.limit, night.side, night.at_us, night.reason) == (60.0, "high", TODAY - STEP, "")
+    assert night.probability is not None
+    assert night.probability < 0.1
+    assert ask(plant, held, TODAY, Limits(metric="cpu.load", high=0.0)).reason == "already beyond the limit"
+    one = held.get("all")
+    assert one is not None
+    assert one.base_rate == pytest.approx(3 / 288, rel=0.1)
+
+
+def test_without_a_learning_that_foresees_the_reason_says_so(plant: Database) -> None:
+    with plant.write() as session:
+        row = session.get_one(Learning, "all")
+        row.terms = plain(Terms(metrics=("cpu.load",)))
+        session.add(row)
+    held = Forecasters()
+    run(loop_of(plant, held), TODAY)
+    assert held.get("all") is None
+    assert ask(plant, held, TODAY).reason == "no learning with the term foresee has this series"
+
+
+def test_too_few_crossings_are_a_reason_and_are_tried_again_after_an_hour(plant: Database) -> None:
+    for device in FLEET:
+        limit(plant, device, Limits(metric="cpu.load", high=1000.0))
+    held = Forecasters()
+    loop = loop_of(plant, held)
+    run(loop, TODAY)
+    assert "with 0 crossings" in ask(plant, held, TODAY).reason
+    for device in FLEET:
+        limit(plant, device, Limits(metric="cpu.load", high=60.0))
+    run(loop, TODAY + foreseeing.RETRY_US - 1)
+    assert ask(plant, held, TODAY).probability is None
+    run(loop, TODAY + foreseeing.RETRY_US)
+    assert ask(plant, held, TODAY).probability is not None
+
+
+def test_a_forecaster_is_trained_once_for_each_refit_that_has_ended(
+    plant: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times: list[int] = []
+
+    def training(db: Database, row: Learning, now_us: int) -> foreseeing.Trained:
+        times.append(now_us)
+        return foreseeing.Trained(due_us=row.due_us, trained_us=now_us, reason="not in this test")
+
+    monkeypatch.setattr(foreseeing, "trained", training)
+    loop = loop_of(plant)
+    rounds = [(1, None, 1 << 61), (2, None, 1 << 61), (3, {"now_us": 3}, 3), (4, None, 100), (5, None, 100)]
+    for now, refit, due in rounds:
+        with plant.write() as session:
+            row = session.get_one(Learning, "all")
+            row.refit, row.due_us = refit, due
+            session.add(row)
+        run(loop, now)
+    assert times == [1, 4]
