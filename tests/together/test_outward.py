@@ -147,7 +147,7 @@ def test_what_was_written_is_watched_and_its_anomaly_reaches_the_webhook(
     write(world, token, [(n * 60_000, 400.0) for n in range(now + 5, now + 15)])
     until("an alarm is raised", lambda: alarms(world, "raised"), 60)
     until("the webhook hears of it", lambda: heard[0], 60)
-    write(world, token, [(n * 60_000, ordinary(n)) for n in range(now + 15, now + 50)])
+    write(world, token, [(n * 60_000, ordinary(n)) for n in range(now + 15, now + 58)])
     until("what is ordinary again clears it", lambda: alarms(world, "cleared"), 60)
     (alarm,) = world.get("/alarms")
     assert (alarm["device"], alarm["metric"], alarm["kind"]) == ("web-1", "node/node_load1", "high")
