@@ -17,8 +17,6 @@ from cloud_hub.tables import Action, AlarmRow, Device, Incident
 from shared.ids import trace_id
 from shared.messages import Alarm
 
-NEARBY = 20
-"""Of earlier incidents so many are looked at: in a flood the newest of them has the page."""
 _INCIDENTS: Any = Incident.__table__  # type: ignore[attr-defined]
 _DEVICES: Any = Device.__table__  # type: ignore[attr-defined]
 UNDER_WAY = ("proposed", "approved", "executing", "executed")
@@ -101,7 +99,7 @@ def _page(session: Session, device: str, now_us: int) -> str | None:
     query: Any = select(*columns).join(first, first.c.id == mine.page)
     query = query.join(_DEVICES, _DEVICES.c.id == mine.device, isouter=True)
     query = query.where(nearby, mine.opened_us >= now_us - int(grouping.page_s * 1e6))
-    newest = query.order_by(mine.opened_us.desc(), mine.id.desc()).limit(NEARBY)
+    newest = query.order_by(mine.opened_us.desc(), mine.id.desc()).limit(floods.NEARBY)
     opened = (
         Opened(page=page, device=one, site=floods.site_of(path or ""), t_us=t_us, page_us=page_us)
         for page, one, path, t_us, page_us in session.connection().execute(newest)

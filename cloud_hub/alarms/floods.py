@@ -12,10 +12,14 @@ A page takes in no more after `page_s`: what still comes then is worth another c
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 SECOND_US = 1_000_000
+NEARBY = 20
+"""Of earlier incidents so many are looked at: in a flood the newest of them has the page."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,3 +70,44 @@ def page_of(
         if (mine or near) and now_us - one.page_us <= grouping.page_s * SECOND_US:
             return one.page
     return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stood:
+    """An alarm that stood from start_us to end_us. Those of one device `about` one subject are one incident, while any
+    of them stands.
+    """
+
+    device: str
+    site: str
+    about: str
+    start_us: int
+    end_us: int
+
+
+def pages(alarms: Iterable[Stood], grouping: Grouping = STANDARD) -> int:
+    """How many calls to a person these alarms would have been, had each come to the hub when it was raised."""
+    count = 0
+    opened: deque[Opened] = deque()
+    recent: deque[Stood] = deque()
+    ends: dict[tuple[str, str], int] = {}
+    for alarm in sorted(alarms, key=lambda one: (one.start_us, one.end_us, one.device, one.about)):
+        now_us, subject = alarm.start_us, (alarm.device, alarm.about)
+        recent.append(alarm)
+        while recent[0].start_us <= now_us - grouping.flood_s * SECOND_US:
+            recent.popleft()
+        stands = ends.get(subject, -1) >= now_us
+        ends[subject] = max(alarm.end_us, ends.get(subject, -1))
+        if stands:
+            continue
+        while opened and opened[-1].t_us < now_us - grouping.page_s * SECOND_US:
+            opened.pop()
+        near = (one for one in opened if alarm.device == one.device or alarm.site == one.site)
+        crowd = sum(one.site == alarm.site for one in recent)
+        page = page_of(alarm.device, alarm.site, now_us, islice(near, NEARBY), crowd, grouping)
+        if page is None:
+            count += 1
+            page = str(count)
+        begun_us = next((one.page_us for one in opened if one.page == page), now_us)
+        opened.appendleft(Opened(page=page, device=alarm.device, site=alarm.site, t_us=now_us, page_us=begun_us))
+    return count

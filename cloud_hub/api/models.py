@@ -6,12 +6,12 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 from sqlmodel import col, select
 
-from cloud_hub import fleet, scopes, telemetry
+from cloud_hub import fleet, scopes
 from cloud_hub.api.hub import Operator, Reader, TheHub
 from cloud_hub.clock import now_us
 from cloud_hub.errors import HubError
 from cloud_hub.tables import EscalationRow, Rollout, ScaleStep
-from cloud_hub.thresholds import fit, rollout, trials
+from cloud_hub.thresholds import fit, rollout, stored, trials
 from shared.thresholds import Limits
 
 router = APIRouter(prefix="/api/v1", tags=["models"])
@@ -79,18 +79,16 @@ def escalations(
 
 @router.post("/thresholds/fit")
 def learn(body: FitBody, hub: TheHub, caller: Operator) -> Limits:
-    """Learned limits; nothing is pushed. Start a rollout with them when they look right."""
-    import numpy as np  # noqa: PLC0415 - only here, and fit needs it anyway
+    """Learned limits; nothing is pushed. Start a rollout with them when they look right.
 
+    They are learned from what a refit reads: samples, and before those the means of rollups.
+    """
     now = now_us()
     with hub.db.read(scope=caller.scope) as session:
         fleet.device(session, body.device)
-        rows = telemetry.series(session, body.device, body.metric, now - int(body.days * 86400e6), limit=2_000_000)
-    points = [(row.t_us, row.value) for row in rows if row.value is not None]
+        past = stored.history(session, (body.device, body.metric), now - int(body.days * 86400e6), now)
     try:
-        return fit.fit(
-            body.metric, np.array([p[0] for p in points], np.int64), np.array([p[1] for p in points], float), now_us=now
-        )
+        return fit.fit(body.metric, past.t_us, past.values, now_us=now, period_s=past.period_s)
     except ValueError as error:
         raise HubError(422, "Not enough to learn from", str(error)) from error
 

@@ -87,7 +87,7 @@ def add(commands: Commands) -> None:
         " ordinary sample in 1,000 makes)",
     )  # fmt: skip
     what.add_argument("--replay", action="store_true", help="work rules out anew even where alerts were recorded")
-    what.add_argument("--group", type=seconds, default=600.0, metavar="TIME", help="of pages (default 10m)")
+    what.add_argument("--group", type=seconds, default=600.0, metavar="TIME", help="of episodes (default 10m)")
     what.add_argument("--max-series", type=int, default=500, metavar="N", help="stop beyond so many (default 500)")
     shown = parser.add_argument_group("what is shown")
     shown.add_argument("--json", action="store_true", help="print everything as JSON")

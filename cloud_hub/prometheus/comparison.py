@@ -1,7 +1,7 @@
 """Alarms of fixed limits beside ours: runs of a condition, pages, and which episodes are in both. A core.
 
-Both sides are counted alike: alarms of one device that overlap, or follow each other within the grouping time, are one
-page. An episode is such a group of both sides' alarms together.
+Both sides are counted alike. Pages are the calls that the hub would have made of a side's alarms (`alarms.floods`). An
+episode is what one device's alarms of both sides make that overlap, or follow each other within the grouping time.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from cloud_hub.alarms import floods
+from cloud_hub.alarms.floods import Stood
+from cloud_hub.prometheus import naming
 from cloud_hub.prometheus.promql import Sign
 from cloud_hub.prometheus.series import Labels, Rule, Series
 
@@ -127,7 +130,7 @@ def compare(alarms: Iterable[Raised], from_us: int, gap_us: int) -> Comparison:
     episodes = grouped(judged, gap_us)
     return Comparison(
         alarms={side: len(mine[side]) for side in sides},
-        pages={side: len(grouped(mine[side], gap_us)) for side in sides},
+        pages={side: floods.pages(map(_stood, mine[side])) for side in sides},
         both=sum(bool(one.fixed and one.ours) for one in episodes),
         only={
             "fixed": sum(not one.ours for one in episodes),
@@ -135,3 +138,9 @@ def compare(alarms: Iterable[Raised], from_us: int, gap_us: int) -> Comparison:
         },
         episodes=episodes,
     )
+
+
+def _stood(alarm: Raised) -> Stood:
+    """As the hub would have it of a Prometheus that writes into it: hosts are devices, all of them of one site."""
+    host = naming.host({"instance": alarm.device})
+    return Stood(device=host, site="", about=alarm.device, start_us=alarm.start_us, end_us=alarm.end_us)

@@ -40,16 +40,24 @@ def clean(t_us: npt.NDArray[Any], values: npt.NDArray[Any]) -> tuple[Ints, Float
 
 
 def fit(
-    metric: str, t_us: npt.NDArray[Any], values: npt.NDArray[Any], *, now_us: int, settings: BandSettings = STANDARD
+    metric: str,
+    t_us: npt.NDArray[Any],
+    values: npt.NDArray[Any],
+    *,
+    now_us: int,
+    settings: BandSettings = STANDARD,
+    period_s: float | None = None,
 ) -> Limits:
     """Learn the limits of `metric` from `values` at `t_us` (UTC microseconds; any order); `now_us` stamps them.
 
-    The same data give the same limits bit for bit, in whatever order they come. Raises NotEnough before a day or
-    1,000 usable points, ValueError for arrays that do not fit together or numbers that overflow.
+    `period_s` is the usual time between samples, where these were thinned before. The same data give the same limits
+    bit for bit, in whatever order they come. Raises NotEnough before a day or 1,000 usable points, ValueError for
+    arrays that do not fit together or numbers that overflow.
     """
     times, points = clean(t_us, values)
     every = -(-times.size // MOST_POINTS) or 1
     bands = Bands(1, settings)
     bands.learn(times[::every], points[::every, None])
-    period_s = float(np.median(np.diff(times))) / 1e6 if times.size > 1 else None
+    if period_s is None and times.size > 1:
+        period_s = float(np.median(np.diff(times))) / 1e6
     return bands.limits(0, metric, now_us, period_s=period_s)

@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 from simulators import histories
 from simulators.sites import MINE, Sites
+from sqlalchemy import delete
+from sqlmodel import col
 
 from cloud_hub import audit, incidents, twins
 from cloud_hub.clock import now_us
-from cloud_hub.tables import LearnedSeries, Learning
+from cloud_hub.rollups.roller import Roller
+from cloud_hub.tables import LearnedSeries, Learning, Rollup, TelemetrySample
 from cloud_hub.thresholds.foreseeing import Foreseeing
 from cloud_hub.thresholds.terms import Terms
 from shared.codec import plain
@@ -111,6 +114,28 @@ def test_a_large_set_becomes_a_file_which_only_tls_gives(sites: Sites) -> None:
     wish = ask(sites, "GET", "/devices/server-1/twin/name/thresholds").json()["state"]["desired"]["limits"]
     assert wish["size"] > 4096
     assert sites.client.get(wish["path"]).status_code == 403
+
+
+def test_a_fit_by_hand_learns_from_rollups_where_samples_are_kept_no_more(sites: Sites) -> None:
+    body = {"device": "server-1", "metric": "cpu.load", "days": 8}
+    whole = ask(sites, "POST", "/thresholds/fit", body).json()
+    now, roller = now_us(), Roller(sites.db)
+    while roller.step(now):
+        pass
+    keep(sites, now - DAY_US // 2)
+    half = ask(sites, "POST", "/thresholds/fit", body).json()
+    assert (len(half["highs"]), len(half["lows"])) == (24, 24)
+    assert all(50 < max(one["highs"]) < 200 for one in (whole, half))
+    with sites.db.write() as session:  # the control: without rollups half a day is too little
+        session.connection().execute(delete(Rollup))
+    refused = ask(sites, "POST", "/thresholds/fit", body)
+    assert (refused.status_code, refused.json()["title"]) == (422, "Not enough to learn from")
+
+
+def keep(sites: Sites, since_us: int) -> None:
+    """As retention does it."""
+    with sites.db.write() as session:
+        session.connection().execute(delete(TelemetrySample).where(col(TelemetrySample.t_us) < since_us))
 
 
 # -- minutes ahead ---------------------------------------------------------------------------------

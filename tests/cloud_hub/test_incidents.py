@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ from sqlmodel import select
 
 from cloud_hub import audit, commands, diagnosis, incidents, twins
 from cloud_hub.actions import desk
+from cloud_hub.alarms import floods
+from cloud_hub.alarms.floods import Stood
 from cloud_hub.db import Database
 from cloud_hub.errors import HubError
 from cloud_hub.glm.engines import open_engine
 from cloud_hub.settings import Actions
-from cloud_hub.tables import Action, AlarmRow, Command, Incident
+from cloud_hub.tables import Action, AlarmRow, Command, Device, Incident
 from shared.codec import decode, encode
 from shared.messages import Alarm, Birth, CommandRequest, CommandResult
 
@@ -344,3 +347,45 @@ def test_a_restart_that_the_twin_never_shows_fails(story: Story) -> None:
     assert (action.state, action.outcome) == ("failed", "the twin did not show it within 30 s")
     story.hear(alarm(state="cleared"))
     assert story.incident().state == "resolved"
+
+
+# -- the same alarms, counted without a hub --------------------------------------------------------
+
+
+def course(seed: int) -> list[Stood]:
+    """Alarms of four devices on two sites, some close together and some alone, and one flood."""
+    chance, found, t_us = random.Random(seed), [], NOW
+    for n in range(120):
+        t_us += chance.choice([1, 20, 90, 200, 700, 4000]) * SECOND if n % 60 > 15 else SECOND
+        device = chance.randrange(4)
+        lasts = chance.choice([5, 400, 3000]) * SECOND
+        about = f"metric{chance.randrange(3)}"
+        found.append(
+            Stood(device=f"d{device}", site=f"acme/{device % 2}", about=about, start_us=t_us, end_us=t_us + lasts)
+        )
+    return found
+
+
+def called(db: Database, course: list[Stood]) -> int:
+    """How many pages the hub makes of them, each told when it is raised and when it is cleared."""
+    told = [(one.start_us, 0, "raised", n) for n, one in enumerate(course)]
+    told += [(one.end_us, 1, "cleared", n) for n, one in enumerate(course)]
+    with db.write() as session:
+        for one in {one.device: one for one in course}.values():
+            session.add(Device(id=one.device, assigned_path=f"{one.site}/line"))
+        session.flush()
+        for t_us, _, state, n in sorted(told):
+            words = alarm(f"a{n}", course[n].about, state, t_us)
+            incidents.alarm_changed(session, course[n].device, words, t_us, TRACE)
+            session.flush()
+        return len({one.page for one in session.exec(select(Incident))})
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_pages_counted_over_a_past_are_those_that_the_hub_would_have_made(db: Database, seed: int) -> None:
+    assert floods.pages(course(seed)) == called(db, course(seed))
+
+
+def test_seeded_bug_a_count_that_knows_no_sites_is_another(db: Database) -> None:
+    alone = [replace(one, site=one.device) for one in course(0)]
+    assert floods.pages(alone) > called(db, course(0))

@@ -14,9 +14,11 @@ from simulators.brokers import broker_process, until
 from simulators.prometheus import prometheus
 from simulators.receivers import Answer, Asked, receiver
 from simulators.remote_write import HEADERS, request
+from sqlmodel import select
 
 from cloud_hub import clock, tokens
 from cloud_hub.db import Database
+from cloud_hub.tables import LearnedState
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -93,15 +95,25 @@ def raw(url: str) -> list[tuple[int, float]]:
     return [(round(t * 1000) * 1000, float(value)) for one in data for t, value in one["values"]]
 
 
-def test_limits_are_learned_from_what_was_written_without_an_agent(world: Any) -> None:
-    now = clock.now_us() // 1000
-    points = [(now - n * 60_000, 50 + 10 * math.sin(n / 7)) for n in range(3 * 1440)]
+def write(world: Any, token: str, points: list[tuple[int, float]]) -> None:
+    """The load of web-1, sent as Prometheus sends it."""
     labels = {"__name__": "node_load1", "instance": "web-1:9100", "job": "node"}
     sent = httpx.post(
         f"http://127.0.0.1:{world.rest}/v1/prometheus/write", content=request((labels, points)),
-        headers=HEADERS | {"Authorization": f"Bearer {writer(world)}"}, timeout=20,
+        headers=HEADERS | {"Authorization": f"Bearer {token}"}, timeout=20,
     )  # fmt: skip
     assert sent.status_code == 204, sent.text
+
+
+def ordinary(n: int) -> float:
+    """The load of minute n: a wave, and what looks like chance."""
+    return 50 + 10 * math.sin(n / 7) + math.sin(n * n)
+
+
+def test_limits_are_learned_from_what_was_written_without_an_agent(world: Any) -> None:
+    now = clock.now_us() // 1000
+    points = [(now - n * 60_000, 50 + 10 * math.sin(n / 7)) for n in range(3 * 1440)]
+    write(world, writer(world), points)
     learned = world.http.post("/thresholds/fit", json={"device": "web-1", "metric": "node/node_load1"})
     assert learned.status_code == 200, learned.text
     assert 55 < learned.json()["high"] < 100
@@ -120,3 +132,38 @@ def test_an_alarm_of_a_device_reaches_the_webhook_once_and_its_hub_may_die(
     told = [(one["id"], one["state"], one["priority"]) for body in bodies for one in body["incidents"]]
     assert set(told) == {(row["page"], "open", "high")}
     assert world.get("/notifications", state="given-up") == []
+
+
+def test_what_was_written_is_watched_and_its_anomaly_reaches_the_webhook(
+    world: Any, heard: tuple[list[Any], str]
+) -> None:
+    """Samples of the coming hour are taken in, so nothing here waits for minutes to pass."""
+    token, now = writer(world), clock.now_us() // 60_000_000
+    write(world, token, [(n * 60_000, ordinary(n)) for n in range(now - 3 * 1440, now)])
+    terms = {"metrics": ["node/node_load1"], "train_days": 3, "backtest_days": 1, "watch": True}
+    made = world.http.put("/learnings/load", json={"target": "deviceId = 'web-1'", "terms": terms})
+    assert made.status_code == 201, made.text
+    until("the watch has learned what was", lambda: watched(world) >= (now - 1) * 60_000_000, 120)
+    write(world, token, [(n * 60_000, 400.0) for n in range(now + 5, now + 15)])
+    until("an alarm is raised", lambda: alarms(world, "raised"), 60)
+    until("the webhook hears of it", lambda: heard[0], 60)
+    write(world, token, [(n * 60_000, ordinary(n)) for n in range(now + 15, now + 58)])
+    until("what is ordinary again clears it", lambda: alarms(world, "cleared"), 60)
+    (alarm,) = world.get("/alarms")
+    assert (alarm["device"], alarm["metric"], alarm["kind"]) == ("web-1", "node/node_load1", "high")
+    assert now + 5 <= alarm["raised_us"] // 60_000_000 < now + 15
+    devices = {(one["device"], one["subject"]) for body in heard[0] for one in body["incidents"]}
+    assert devices == {("web-1", "node")}
+
+
+def watched(world: Any) -> int:
+    """Up to where the live watch has read the series, in microseconds."""
+    db = Database(f"sqlite:///{world.folder / 'hub' / 'hub.sqlite'}")
+    with db.read() as session:
+        found = [one["upto_us"] for row in session.exec(select(LearnedState)) for one in row.series]
+    db.close()
+    return max(found, default=0)
+
+
+def alarms(world: Any, state: str) -> list[Any]:
+    return [one for one in world.get("/alarms") or [] if (one["about"], one["state"]) == ("anomaly", state)]
