@@ -16,6 +16,7 @@ from cloud_hub import audit, incidents, twins
 from cloud_hub.clock import now_us
 from cloud_hub.rollups.roller import Roller
 from cloud_hub.tables import LearnedSeries, Learning, Rollup, TelemetrySample
+from cloud_hub.thresholds.fleet_watch import FleetWatch
 from cloud_hub.thresholds.foreseeing import Foreseeing
 from cloud_hub.thresholds.terms import Terms
 from shared.codec import plain
@@ -85,11 +86,28 @@ def test_a_backtest_of_nothing_is_told(sites: Sites, body: Any, place: str) -> N
 @pytest.mark.parametrize("terms", [
     {"metrics": []}, {"metrics": ["A B"]}, {"metrics": ["a"], "canary": 2}, {"metrics": ["a"], "coverage": 0.5},
     {"metrics": ["a"], "train_days": 3, "backtest_days": 3}, {"metrics": ["a"], "watch_s": -1},
+    {"metrics": ["a"], "peers": "service"}, {"metrics": ["a"], "peers": "tags."},
+    {"metrics": ["a"], "peers": "tags.a b"},
+    {"metrics": ["a"], "peers_high": ["A"]},
 ])  # fmt: skip
 def test_terms_that_make_no_sense_are_told(sites: Sites, terms: Any) -> None:
     answer = ask(sites, "PUT", "/learnings/x", {"target": "*", "terms": terms})
     assert answer.status_code == 422, answer.text
     assert "terms" in answer.json()["detail"]
+
+
+def test_who_is_judged_beside_peers_and_who_is_left_out_is_shown(sites: Sites) -> None:
+    terms = {"metrics": ["cpu.load"], "peers": "tags.service", "peers_high": ["cpu.*"]}
+    assert ask(sites, "PUT", "/learnings/x", {"target": "*", "terms": terms}).status_code == 201
+    assert ask(sites, "GET", "/learnings/x").json()["peers"] == []
+    with sites.db.write() as session:
+        session.add(LearnedSeries(learning="x", device="server-1", metric="cpu.load"))
+    watcher = FleetWatch(sites.db, incidents.alarm_changed)
+    while watcher.step(now_us())[0]:
+        pass
+    (one,) = ask(sites, "GET", "/learnings/x").json()["peers"]
+    assert (one["metric"], one["servers"], one["left_out"]) == ("cpu.load", 0, 1)
+    assert one["reasons"] == {"server-1": "has no tags.service"}
 
 
 def test_a_target_that_cannot_be_read_points_at_the_place(sites: Sites) -> None:

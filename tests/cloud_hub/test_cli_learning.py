@@ -67,6 +67,8 @@ def test_times_are_utc_unless_they_say_otherwise() -> None:
 
 def test_terms_are_numbers_and_truths() -> None:
     assert [learning._term(text) for text in ("canary=0.1", "watch=true")] == [("canary", 0.1), ("watch", True)]
+    assert learning._term("peers=tags.service") == ("peers", "tags.service")
+    assert learning._term('peers_high=["cpu.*"]') == ("peers_high", ["cpu.*"])
 
 
 def test_examples_stand_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:

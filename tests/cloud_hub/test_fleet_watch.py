@@ -15,7 +15,7 @@ from cloud_hub.db import Database
 from cloud_hub.marks import Marks
 from cloud_hub.rollups.roller import Roller
 from cloud_hub.tables import AlarmRow, AuditRow, Device, LearnedSeries, Learning, PeerState
-from cloud_hub.thresholds import learnings
+from cloud_hub.thresholds import learnings, peer_alarms
 from cloud_hub.thresholds.fleet_watch import DAY_US, GRACE_US, FleetWatch
 from cloud_hub.thresholds.slots import SLOT_US
 from cloud_hub.thresholds.terms import Terms
@@ -134,6 +134,15 @@ def test_a_fault_is_one_page_for_its_server_and_is_over_when_it_is_ordinary(plan
     assert {state for _, _, _, state in alarms(plant)} == {"cleared"}
     with plant.read() as session:
         assert incidents.get(session, row.incident).state == "resolved"
+
+
+def test_without_a_look_at_what_stands_each_metric_would_page(plant: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer_alarms, "_stands", lambda *_: False)
+    run(plant, NOW)
+    values, end_us = fault(12, metrics=[[0], [1]])
+    store(plant, values, NOW)
+    run(plant, end_us)
+    assert len(alarms(plant)) == 2
 
 
 def test_what_all_servers_of_a_service_do_is_one_page_that_names_it(plant: Database) -> None:
