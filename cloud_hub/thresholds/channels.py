@@ -24,6 +24,7 @@ from cloud_hub.thresholds.score_columns import (
     DAY_REST,
     LAGS,
     LEVELS,
+    PREVIOUS,
     SCALES,
     SLOW,
     WEEK,
@@ -91,11 +92,13 @@ def views(columns: Columns, x: Doubles, hour: Longs, gain: Doubles, learn: Doubl
     level += np.maximum(FASTS[:, None], fresh) * (out[0] - level)
     out[1:5] = level
     _seasons(columns, x, hour, learn, out)
-    _spreads(slims, out, gain.astype(np.float32), fresh, count)
+    change = slim(np.abs(x - wide[PREVIOUS]))  # exact: a flat line is flat
+    _spreads(slims, change, out, gain.astype(np.float32), fresh, count)
     out[NEXT] = _forecast(slims, out[0], fresh)
     limit = np.where(count < YOUNG, HUGE, FAR * (slims[SCALES.start] * slims[SCALES.start]))
     move = gain * np.minimum(np.maximum(off, -limit), limit)
     wide[SLOW] += move
+    wide[PREVIOUS] = x
     slims[LEVELS.start : CENTRE + 1] -= slim(move)  # they are told from the slow level, so they need not be wide
     _standardise(slims[SCALES], out[:SPREAD], gain.astype(np.float32))
     return out
@@ -143,8 +146,7 @@ def _forecast(slims: Singles, off: Singles, fresh: Singles) -> Singles:
     return slim(error)
 
 
-def _spreads(slims: Singles, out: Singles, gain: Singles, fresh: Singles, count: Longs) -> None:
-    change = np.abs(out[0] - slims[LAGS.start])
+def _spreads(slims: Singles, change: Singles, out: Singles, gain: Singles, fresh: Singles, count: Longs) -> None:
     usual, recent = slims[CHANGE], slims[CHANGES]
     usual += gain * (np.minimum(change, np.where(count < YOUNG, HUGE, FAR * usual + TINY)) - usual)
     recent += np.maximum(SPREADS[:, None], fresh) * (change - recent)

@@ -50,6 +50,7 @@ from cloud_hub.thresholds.score_columns import (
     NEWS,
     NEWS_EXCESS,
     PEAK,
+    PREVIOUS,
     SHAPES,
     SLIM,
     SLOW,
@@ -183,7 +184,7 @@ def _begin(state: Any, t: Any, values: Any, lo: int, m: int, p: Any, f: Any, d: 
         f[HERE * ROOM + j] = ONE if here else NONE
         d[X + j] = values[lo + j] if here else d[SLOW_ROW + j]  # what is reckoned without a sample is not kept
         if here and times[COUNT, lo + j] == 0:
-            d[SLOW_ROW + j] = wide[ANCHOR, lo + j] = values[lo + j]
+            d[SLOW_ROW + j] = wide[ANCHOR, lo + j] = wide[PREVIOUS, lo + j] = values[lo + j]
             times[FIRST, lo + j] = times[LAST, lo + j] = t[lo + j]
     for j in range(m):
         i = lo + j
@@ -270,12 +271,20 @@ def _seasons(m: int, f: Any) -> None:
 
 
 @_compiled
+def _changes(state: Any, lo: int, m: int, f: Any, d: Any) -> None:
+    wide = state[1]
+    for j in range(m):
+        previous = wide[PREVIOUS, lo + j]
+        f[VALUE * ROOM + j] = _slim(abs(d[X + j] - previous))
+        wide[PREVIOUS, lo + j] = d[X + j] if f[HERE * ROOM + j] > 0 else previous
+
+
+@_compiled
 def _spreads(m: int, f: Any, bits: Any) -> None:
     for j in range(m):
-        change, usual = abs(f[Y * ROOM + j] - f[LAG * ROOM + j]), f[CHANGE * ROOM + j]
+        change, usual = f[VALUE * ROOM + j], f[CHANGE * ROOM + j]
         most = HUGE if f[LIMIT * ROOM + j] > 0 else (FAR * usual + TINY)
         f[CHANGE * ROOM + j] = usual + f[SHARE * ROOM + j] * (min(change, most) - usual)
-        f[VALUE * ROOM + j] = change
     for k in range(3):
         for j in range(m):
             recent, floor = f[(CHANGED + k) * ROOM + j], f[CHANGE * ROOM + j] + TINY
@@ -459,6 +468,7 @@ def _advance(state: Any, t: Any, values: Any, lo: int, m: int, p: Any, f: Any, d
     _levels(m, f, d)
     _hours(state, t, lo, m, f, d, bits)
     _seasons(m, f)
+    _changes(state, lo, m, f, d)
     _spreads(m, f, bits)
     _forecast(m, f, d)
     _move(m, f, d)

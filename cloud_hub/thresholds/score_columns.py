@@ -20,14 +20,14 @@ HEADER = struct.Struct("<4sHxxqI")
 
 # Rows of `times`, `wide` (in the unit of the series) and `slim` (told from the slow level, and all without a unit).
 FIRST, LAST, COUNT = range(3)
-ANCHOR, SLOW, WIDE = range(3)
+ANCHOR, SLOW, PREVIOUS, WIDE = range(4)
 CHANGE, CHANGES = 0, slice(1, 4)
 DAY_REST, WEEK_REST = slice(4, 8), slice(8, 12)
 WEIGHTS, SCALES = slice(12, 20), slice(20, 34)
 LEVELS, LAGS, CENTRE = slice(34, 38), slice(38, 46), 46
 PEAK, USUAL_GAP = 47, 48
 GAP, GAP_EXCESS, NEWS, NEWS_EXCESS = 49, 50, 51, 52
-AWAY, SLIM = 53, 54
+SLIM = 53
 DAY, WEEK, HOURS = 0, 24, 192  # rows of `hours` and `rests`
 UNKNOWN, EMPTY = 0x7FC0, 255  # an hour without a value (NaN), a place without a shape
 TICK = 3  # `when` counts in steps of 2**3 samples

@@ -396,7 +396,7 @@ def test_a_packed_state_goes_on_as_if_it_had_not_been() -> None:
 
 
 def test_a_state_is_small() -> None:
-    assert Scores(100).nbytes <= 1500 * 100
+    assert Scores(100).nbytes <= 1496 * 100
     assert len(Scores(100).pack()) <= 1500 * 100 + 64
 
 
