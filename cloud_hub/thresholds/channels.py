@@ -36,10 +36,10 @@ from cloud_hub.thresholds.score_columns import (
     Singles,
 )
 
-FASTS = np.array([0.3, 0.1, 0.03, 0.01])
-SPREADS = FASTS[1:].astype(np.float32)
+FASTS = np.array([0.3, 0.1, 0.03, 0.01], dtype=np.float32)
+SPREADS = FASTS[1:]
 SEASONS = np.array([1.0, 0.3, 0.1, 0.03], dtype=np.float32)
-CENTRE_SHARE, RATE = 0.003, 0.02
+CENTRE_SHARE, RATE = np.float32(0.003), 0.02
 NEXT, SPREAD = 13, 14
 
 ONE = np.float32(1.0)
@@ -83,58 +83,73 @@ def views(columns: Columns, x: Doubles, hour: Longs, gain: Doubles, learn: Doubl
     `hour` counts from 1970, `gain` is the slow memory's share of this sample, `learn` that of an hour's usual value,
     `count` the samples before this one.
     """
-    wide = columns.wide
-    fresh: Doubles = np.reciprocal(count + 1.0)
+    wide, slims = columns.wide, columns.slim
+    fresh = np.reciprocal(count + 1.0).astype(np.float32)
     out = np.empty((CHANNELS, x.size), dtype=np.float32)
-    level, slow = wide[LEVELS], wide[SLOW]
-    level += np.maximum(FASTS[:, None], fresh) * (x - level)
-    out[0] = slim(x - slow)
-    out[1:5] = slim(level - slow)
+    off = x - wide[SLOW]
+    out[0] = slim(off)
+    level = slims[LEVELS]
+    level += np.maximum(FASTS[:, None], fresh) * (out[0] - level)
+    out[1:5] = level
     _seasons(columns, x, hour, learn, out)
-    out[NEXT] = _forecast(columns, x, fresh)
-    _spreads(columns, x, gain, fresh, count, out)
-    limit = np.where(count < YOUNG, HUGE, FAR * columns.slim[SCALES.start] ** 2)
-    wide[SLOW] += gain * np.minimum(np.maximum(x - slow, -limit), limit)
+    change = slim(np.abs(x - wide[PREVIOUS]))  # exact: a flat line is flat
+    _spreads(slims, change, out, gain.astype(np.float32), fresh, count)
+    out[NEXT] = _forecast(slims, out[0], fresh)
+    limit = np.where(count < YOUNG, HUGE, FAR * (slims[SCALES.start] * slims[SCALES.start]))
+    move = gain * np.minimum(np.maximum(off, -limit), limit)
+    wide[SLOW] += move
     wide[PREVIOUS] = x
-    _standardise(columns.slim[SCALES], out[:SPREAD], gain.astype(np.float32))
+    slims[LEVELS.start : CENTRE + 1] -= slim(move)  # they are told from the slow level, so they need not be wide
+    _standardise(slims[SCALES], out[:SPREAD], gain.astype(np.float32))
     return out
 
 
+def usual(columns: Columns, row: Longs) -> Singles:
+    """The usual values of hours row[n], from the anchor; NaN where there is none yet. They are kept in 24 bits."""
+    series = np.arange(row.size)
+    bits = (columns.hours[row, series].astype(np.uint32) << 16) | (columns.rests[row, series].astype(np.uint32) << 8)
+    return bits.view(np.float32)
+
+
+def remember(columns: Columns, row: Longs, value: Singles) -> None:
+    """Write what `usual` reads, rounded."""
+    bits, series = (value.view(np.uint32) + np.uint32(128)) >> 8, np.arange(row.size)
+    columns.hours[row, series], columns.rests[row, series] = bits >> 8, bits & 255
+
+
 def _seasons(columns: Columns, x: Doubles, hour: Longs, learn: Doubles, out: Singles) -> None:
-    slims, series = columns.slim, np.arange(x.size)
     day, week = DAY + hour % 24, WEEK + hour % 168
     value, level = slim(x - columns.wide[ANCHOR]), slim(columns.wide[SLOW] - columns.wide[ANCHOR])
-    daily, weekly = slims[day, series], slims[week, series]
-    usual = np.where(np.isnan(daily), level, daily)
-    weekly_or = np.where(np.isnan(weekly), usual, weekly)
+    daily, weekly = usual(columns, day), usual(columns, week)
+    daily_or = np.where(np.isnan(daily), level, daily)
+    weekly_or = np.where(np.isnan(weekly), daily_or, weekly)
     share = learn.astype(np.float32)
-    slims[day, series] = np.where(np.isnan(daily), value, daily + share * (value - daily))
-    slims[week, series] = np.where(np.isnan(weekly), value, weekly + share * (value - weekly))
-    for rows, base, first in ((DAY_REST, usual, 5), (WEEK_REST, weekly_or, 9)):
-        rest = slims[rows]
+    remember(columns, day, np.where(np.isnan(daily), value, daily + share * (value - daily)))
+    remember(columns, week, np.where(np.isnan(weekly), value, weekly + share * (value - weekly)))
+    for rows, base, first in ((DAY_REST, daily_or, 5), (WEEK_REST, weekly_or, 9)):
+        rest = columns.slim[rows]
         rest += SEASONS[:, None] * (value - base - rest)
         out[first : first + 4] = rest
 
 
-def _forecast(columns: Columns, x: Doubles, fresh: Doubles) -> Singles:
-    """The error of the forecast of x from the last eight values; its weights learn from it."""
-    wide, weights = columns.wide, columns.slim[WEIGHTS]
-    wide[CENTRE] += np.maximum(CENTRE_SHARE, fresh) * (x - wide[CENTRE])
-    lags = wide[LAGS] - wide[CENTRE]
-    error, energy = x - wide[CENTRE], np.full(x.size, NOTHING)
+def _forecast(slims: Singles, off: Singles, fresh: Singles) -> Singles:
+    """The error of the forecast of this value from the last eight, told from the slow level; its weights learn."""
+    weights, centre = slims[WEIGHTS], slims[CENTRE]
+    centre += np.maximum(CENTRE_SHARE, fresh) * (off - centre)
+    lags = (slims[LAGS] - centre).astype(np.float64)
+    error, energy = (off - centre).astype(np.float64), np.full(off.size, NOTHING)
     for lag, weight in zip(lags, weights, strict=True):  # one after another: another order has other bits
         error -= weight * lag
         energy += lag * lag
-    weights[:] = weights + (RATE * error / energy) * lags
-    wide[LAGS] = np.concatenate((x[None], wide[LAGS][:-1]))
+    weights[:] = slim(weights + (RATE * error / energy) * lags)
+    slims[LAGS] = np.concatenate((off[None], slims[LAGS][:-1]))
     return slim(error)
 
 
-def _spreads(columns: Columns, x: Doubles, gain: Doubles, fresh: Doubles, count: Longs, out: Singles) -> None:
-    change = slim(np.abs(x - columns.wide[PREVIOUS]))
-    usual, recent = columns.slim[CHANGE], columns.slim[CHANGES]
-    usual += gain.astype(np.float32) * (np.minimum(change, np.where(count < YOUNG, HUGE, FAR * usual + TINY)) - usual)
-    recent += np.maximum(SPREADS[:, None], fresh.astype(np.float32)) * (change - recent)
+def _spreads(slims: Singles, change: Singles, out: Singles, gain: Singles, fresh: Singles, count: Longs) -> None:
+    usual, recent = slims[CHANGE], slims[CHANGES]
+    usual += gain * (np.minimum(change, np.where(count < YOUNG, HUGE, FAR * usual + TINY)) - usual)
+    recent += np.maximum(SPREADS[:, None], fresh) * (change - recent)
     floor = usual + TINY
     out[SPREAD:] = ln(np.minimum((recent + STILL * floor) / floor, FAR))
 
@@ -143,6 +158,7 @@ def _standardise(scales: Singles, out: Singles, gain: Singles) -> None:
     """Residuals to signed logarithms of one and how many times the usual size they are, in place."""
     size = np.abs(out)
     times = np.minimum(size / (scales * scales + TINY), FAR)
-    out[:] = np.copysign(ln(ONE + times), out)
+    far = ln(ONE + times)
+    out[:] = np.where(out < 0, -far, far)
     # The mean of square roots, squared: one spike of a million does not blind the scale for a fortnight.
     scales += gain * (np.sqrt(size) - scales)

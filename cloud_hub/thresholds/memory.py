@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cloud_hub.thresholds.score_columns import PEAK, Columns, Longs, Singles
+from cloud_hub.thresholds.score_columns import EMPTY, PEAK, TICK, Columns, Longs, Singles
 
 ORDINARY = np.float32(0.30103)
 STRANGE = np.float32(1.7)  # once in fifty samples: below it nothing is looked up
@@ -37,18 +37,19 @@ def repeated(columns: Columns, y: Singles, s: Singles, count: Longs, near: float
         return
     shapes, seen, when = columns.shapes, columns.seen, columns.when
     shape = np.clip(np.rint(y[:, chosen] * GRAIN), -127, 127).astype(np.int32)
-    met = when[:, chosen]
+    empty, now = seen[:, chosen] == EMPTY, count[chosen] >> TICK
+    age = (now - when[:, chosen]) & 0xFFFF
     distance = ((shapes[:, :, chosen].astype(np.int32) - shape) ** 2).sum(axis=1)
-    distance[met < 0] = np.iinfo(np.int32).max
+    distance[empty] = np.iinfo(np.int32).max
     best = distance.argmin(axis=0)
-    each, now = np.arange(chosen.size), count[chosen].astype(np.int32)
+    each = np.arange(chosen.size)
     known = distance[best, each] < reach(near, len(y))
-    slot = np.where(known, best, met.argmin(axis=0))
-    again = known & (now - met[slot, each] > apart)
-    episodes = np.where(known, np.minimum(seen[slot, chosen].astype(np.int32) + again, 255), 0)
+    slot = np.where(known, best, np.where(empty, 0x10000, age).argmax(axis=0))
+    again = known & (age[slot, each] > apart >> TICK)
+    episodes = np.where(known, np.minimum(seen[slot, chosen].astype(np.int32) + again, EMPTY - 1), 0)
     shapes[slot, :, chosen] = np.where(known[:, None], shapes[slot, :, chosen], shape.T)
     seen[slot, chosen] = episodes
-    when[slot, chosen] = now
+    when[slot, chosen] = now & 0xFFFF
     s[chosen] -= TIMES[episodes]
 
 

@@ -15,19 +15,22 @@ Longs = npt.NDArray[np.int64]
 
 CHANNELS = 17
 SHAPES = 16
-MAGIC, VERSION = b"TGSC", 1
+MAGIC, VERSION = b"TGSC", 2
 HEADER = struct.Struct("<4sHxxqI")
 
-# Rows of `times`, `wide` (in the unit of the series) and `slim` (what is left of it, and all that has no unit).
+# Rows of `times`, `wide` (in the unit of the series) and `slim` (told from the slow level, and all without a unit).
 FIRST, LAST, COUNT = range(3)
-ANCHOR, SLOW, PREVIOUS, CENTRE = range(4)
-LEVELS, LAGS, WIDE = slice(4, 8), slice(8, 16), 16
+ANCHOR, SLOW, PREVIOUS, WIDE = range(4)
 CHANGE, CHANGES = 0, slice(1, 4)
 DAY_REST, WEEK_REST = slice(4, 8), slice(8, 12)
 WEIGHTS, SCALES = slice(12, 20), slice(20, 34)
-PEAK, USUAL_GAP = 34, 35
-GAP, GAP_EXCESS, NEWS, NEWS_EXCESS = 36, 37, 38, 39
-DAY, WEEK, SLIM = 40, 64, 232
+LEVELS, LAGS, CENTRE = slice(34, 38), slice(38, 46), 46
+PEAK, USUAL_GAP = 47, 48
+GAP, GAP_EXCESS, NEWS, NEWS_EXCESS = 49, 50, 51, 52
+SLIM = 53
+DAY, WEEK, HOURS = 0, 24, 192  # rows of `hours` and `rests`
+UNKNOWN, EMPTY = 0x7FC0, 255  # an hour without a value (NaN), a place without a shape
+TICK = 3  # `when` counts in steps of 2**3 samples
 
 # Where tails begin before a series has shown its own. A logarithm of sizes: twice the usual size. A gap: ten periods.
 # News: a surprise that is what it says, with the exponential's mean excess.
@@ -44,10 +47,12 @@ class Columns(NamedTuple):
     times: Longs  # [3, n]: microseconds of the first and the last sample, count of samples
     wide: Doubles  # [WIDE, n]
     slim: Singles  # [SLIM, n]
+    hours: npt.NDArray[np.uint16]  # [HOURS, n]: usual values from the anchor, the upper half of a 32-bit number
+    rests: npt.NDArray[np.uint8]  # [HOURS, n]: eight bits more
     tails: Singles  # [5, CHANNELS, n]
     shapes: npt.NDArray[np.int8]  # [SHAPES, CHANNELS, n], sixteenths
-    seen: npt.NDArray[np.uint8]  # [SHAPES, n]: in how many episodes the shape came back
-    when: npt.NDArray[np.int32]  # [SHAPES, n]: count at which it was last met, -1: no shape here
+    seen: npt.NDArray[np.uint8]  # [SHAPES, n]: in how many episodes the shape came back, EMPTY: no shape here
+    when: npt.NDArray[np.uint16]  # [SHAPES, n]: tick at which it was last met, modulo 65,536
 
     def take(self, chosen: slice | npt.NDArray[np.intp]) -> Columns:
         """Some of the series: views for a slice, copies for indices."""
@@ -69,7 +74,6 @@ class Columns(NamedTuple):
 def fresh(n: int) -> Columns:
     """The state of n series without a sample."""
     slim = np.zeros((SLIM, n), dtype=np.float32)
-    slim[DAY:] = np.nan
     slim[GAP], slim[GAP_EXCESS], slim[NEWS], slim[NEWS_EXCESS] = GAP_START, 1.0, NEWS_START, NEWS_EXCESS_START
     slim[WEIGHTS.start] = 1.0  # the first forecast: the next value is like the last
     tails = np.zeros((5, CHANNELS, n), dtype=np.float32)
@@ -78,10 +82,12 @@ def fresh(n: int) -> Columns:
         np.zeros((3, n), dtype=np.int64),
         np.zeros((WIDE, n)),
         slim,
+        np.full((HOURS, n), UNKNOWN, dtype=np.uint16),
+        np.zeros((HOURS, n), dtype=np.uint8),
         tails,
         np.zeros((SHAPES, CHANNELS, n), dtype=np.int8),
-        np.zeros((SHAPES, n), dtype=np.uint8),
-        np.full((SHAPES, n), -1, dtype=np.int32),
+        np.full((SHAPES, n), EMPTY, dtype=np.uint8),
+        np.zeros((SHAPES, n), dtype=np.uint16),
     )
 
 

@@ -92,8 +92,11 @@ class Scores:
         An infinite value, or one beyond 1e30, counts as no sample. Raises ValueError for arrays of another length.
         """
         times, x = self._arrays(t_us, values)
-        here = np.abs(x) <= LARGEST  # NaN is not
         out = np.full(x.size, np.nan)
+        if self._plan is not None and x.size:
+            compiled.step(self._columns, times, x, self._plan, out)
+            return out
+        here = np.abs(x) <= LARGEST  # NaN is not
         if here.all():
             return self._all(self._columns, times, x, out)
         chosen = np.flatnonzero(here)
@@ -104,9 +107,6 @@ class Scores:
 
     def _all(self, state: Columns, times: Longs, x: Doubles, out: Doubles) -> Doubles:
         """One sample of each series of `state` into `out`."""
-        if self._plan is not None and x.size:
-            compiled.step(state, times, x, self._plan, out)
-            return out
         for start in range(0, x.size, BLOCK):
             cut = slice(start, start + BLOCK)
             with np.errstate(over="ignore"):  # what overflows is cut off
@@ -123,7 +123,7 @@ class Scores:
             raise ValueError(f"{len(self)} series cannot follow values of shape {x.shape}: one series, one dimension")
         out = np.full(x.size, np.nan)
         if self._plan is not None:
-            compiled.run(self._columns, times, x, LARGEST, self._plan, out)
+            compiled.run(self._columns, times, x, self._plan, out)
         else:
             for at in range(x.size):
                 out[at] = self.step(times[at : at + 1], x[at : at + 1])[0]
@@ -179,6 +179,7 @@ def _pair(t_us: npt.NDArray[Any], values: npt.NDArray[Any]) -> tuple[Longs, Doub
 def _plan(settings: ScoreSettings) -> compiled.Plan:
     single = np.float32
     return compiled.Plan(
+        largest=LARGEST,
         memory_samples=settings.memory_samples,
         memory_days=settings.memory_days,
         visits=settings.visits,
