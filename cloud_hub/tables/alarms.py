@@ -1,0 +1,112 @@
+"""Alarms, incidents, and whom they are told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Column, Index, UniqueConstraint
+from sqlmodel import Field, SQLModel
+
+from cloud_hub.tables.columns import JSONS, big
+
+
+class AlarmRow(SQLModel, table=True):
+    """One alarm through its life (ISA-18.2); `alarms.life` tells its state from these columns.
+
+    `about` is what was judged, '' the value itself. `suppressed` says why nobody is paged for it: shelved, suppressed
+    (by design) or out-of-service. `verdict` is the operator's: real, false-alarm or ''.
+    """
+
+    __tablename__ = "alarms"
+    __table_args__ = (
+        Index("alarms_by_device", "device", "raised_us"), Index("alarms_by_time", "received_us"),
+        Index("alarms_suppressed", "suppressed", "state"),
+    )  # fmt: skip
+    id: str = Field(primary_key=True)
+    device: str
+    metric: str
+    kind: str
+    priority: str
+    state: str
+    value: float
+    limit: float
+    raised_us: int = big()
+    cleared_us: int | None = big(default=None)
+    received_us: int = big()
+    incident: str = Field(default="", index=True)
+    trace_id: str = ""
+    about: str = ""
+    acked_us: int | None = big(default=None)
+    acked_by: str = ""
+    comment: str = ""
+    verdict: str = ""
+    verdict_us: int | None = big(default=None)
+    verdict_by: str = ""
+    suppressed: str = ""
+
+
+class Suppression(SQLModel, table=True):
+    """Alarms for which nobody is paged, from a time until a time: of a device, or of all below an asset path.
+
+    `how` is shelved, suppressed (by design: a maintenance window) or out-of-service; `metric` '' is all of them.
+    Only what is out of service may have no end; `ended_us` is when a person ended it before its time.
+    """
+
+    __tablename__ = "suppressions"
+    __table_args__ = (Index("suppressions_by_end", "until_us"),)
+    id: str = Field(primary_key=True)
+    how: str
+    device: str = ""
+    path: str = ""
+    metric: str = ""
+    reason: str = ""
+    who: str
+    created_us: int = big()
+    from_us: int = big()
+    until_us: int | None = big(default=None)
+    ended_us: int | None = big(default=None)
+    ended_by: str = ""
+
+
+class Incident(SQLModel, table=True):
+    """Alarms that belong together, their diagnosis, and how it ended.
+
+    `page` is the incident that a person was called for: itself, or an earlier one that this one belongs to.
+    """
+
+    __tablename__ = "incidents"
+    __table_args__ = (Index("incidents_by_time", "opened_us"),)
+    id: str = Field(primary_key=True)
+    device: str = Field(index=True)
+    subject: str
+    state: str = "open"
+    opened_us: int = big()
+    resolved_us: int | None = big(default=None)
+    diagnosis: dict[str, Any] | None = Field(default=None, sa_column=Column(JSONS))
+    diagnosed_us: int | None = big(default=None)
+    traceparent: str = ""
+    page: str = Field(default="", index=True)
+
+
+class Notification(SQLModel, table=True):
+    """What one channel was told, or is still to be told, about one page (the id of its first incident).
+
+    `wanted` and `told` are open, resolved or ''; `due_us` is when to try next, None when nothing is to be done;
+    `since_us` when the wish arose that waits; `state` is waiting, told, closed or given-up.
+    """
+
+    __tablename__ = "notifications"
+    __table_args__ = (UniqueConstraint("channel", "page"), Index("notifications_due", "channel", "due_us"))
+    id: str = Field(primary_key=True)
+    channel: str
+    page: str = Field(index=True)
+    device: str
+    state: str = "waiting"
+    wanted: str = "open"
+    told: str = ""
+    told_priority: str = ""
+    due_us: int | None = big(default=None)
+    since_us: int = big()
+    told_us: int | None = big(default=None)
+    tries: int = 0
+    error: str = ""

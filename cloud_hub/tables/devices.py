@@ -1,0 +1,111 @@
+"""Devices and their twins."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Column, UniqueConstraint
+from sqlmodel import Field, SQLModel
+
+from cloud_hub.tables.columns import JSONS, big, json_list, json_object
+
+
+class Meta(SQLModel, table=True):
+    """The hub's own small facts: `hub_epoch`."""
+
+    __tablename__ = "meta"
+    key: str = Field(primary_key=True)
+    value: str
+
+
+class Device(SQLModel, table=True):
+    """A device as its last birth told. `tags` are the hub's own words about it: no device ever sees them.
+
+    `asset_path` is what the device claims, `assigned_path` what a person said: only that counts for scopes.
+    """
+
+    __tablename__ = "devices"
+    id: str = Field(primary_key=True)
+    profile: str = ""
+    version: str = ""
+    protocol: int = big(default=1)
+    asset_path: str = ""
+    state: str = "offline"
+    session: str = ""
+    epoch: str = ""
+    clock: str = ""
+    metrics: list[dict[str, Any]] = json_list()
+    conflict: str = ""
+    tags: dict[str, Any] = json_object()
+    tags_version: int = big(default=0)
+    born_us: int = big(default=0)
+    seen_us: int = big(default=0)
+    assigned_path: str = ""
+
+
+class TwinRow(SQLModel, table=True):
+    """One twin document; `name` '' is the classic one. `owners` has the shape of desired, with who set each leaf."""
+
+    __tablename__ = "twins"
+    device: str = Field(primary_key=True)
+    name: str = Field(primary_key=True)
+    version: int = big(default=0)
+    deleted: bool = True
+    state: dict[str, Any] = json_object()
+    marks: dict[str, Any] = json_object()
+    owners: dict[str, Any] = json_object()
+    timestamp: int = big(default=0)
+
+
+class TwinChange(SQLModel, table=True):
+    """One version of a twin document: who made it, when, and the change as it was sent.
+
+    `state` is the whole document after the change; it stands in every so many rows, the others follow by merging.
+    """
+
+    __tablename__ = "twin_changes"
+    __table_args__ = {"sqlite_with_rowid": False}
+    device: str = Field(primary_key=True)
+    name: str = Field(primary_key=True)
+    version: int = big(primary_key=True)
+    t_us: int = big()
+    who: str
+    trace_id: str = ""
+    verb: str
+    patch: dict[str, Any] | None = Field(default=None, sa_column=Column(JSONS))
+    state: dict[str, Any] | None = Field(default=None, sa_column=Column(JSONS))
+
+
+class AppliedRow(SQLModel, table=True):
+    """The last word of a device on one path of desired state."""
+
+    __tablename__ = "applied"
+    device: str = Field(primary_key=True)
+    shadow: str = Field(primary_key=True)
+    path: str = Field(primary_key=True)
+    version: int = big()
+    state: str
+    reason: str = ""
+    t_us: int = big()
+
+
+class HighWater(SQLModel, table=True):
+    """Up to where a stream of one epoch of a device is durable here. Kept for ever."""
+
+    __tablename__ = "high_water"
+    __table_args__ = (UniqueConstraint("device", "epoch", "stream"),)
+    id: int | None = Field(default=None, primary_key=True)
+    device: str
+    epoch: str
+    stream: str
+    upto: int = big(default=0)
+
+
+class LostRange(SQLModel, table=True):
+    """Items that a device accepted and will never send, with the stated reason."""
+
+    __tablename__ = "lost"
+    source: int = Field(primary_key=True, foreign_key="high_water.id")
+    first: int = big(primary_key=True)
+    last: int = big()
+    reason: str

@@ -1,0 +1,139 @@
+"""What the hub does to devices: commands, jobs, configurations, actions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Column, Index
+from sqlmodel import Field, SQLModel
+
+from cloud_hub.tables.columns import JSONS, big, json_list, json_object
+
+
+class Command(SQLModel, table=True):
+    """One command and what became of it.
+
+    `heard_us` is the device's last word on it, `cancelled_us` when the hub gave it up, `done_us` when it ended.
+    """
+
+    __tablename__ = "commands"
+    __table_args__ = (Index("commands_open", "done_us", "expires_us"),)
+    id: str = Field(primary_key=True)
+    device: str = Field(index=True)
+    verb: str
+    target: str
+    args: dict[str, Any] = json_object()
+    mode: str = "direct"
+    who: str = ""
+    state: str = "sent"
+    progress: float | None = None
+    text: str = ""
+    output: dict[str, Any] = json_object()
+    created_us: int = big()
+    expires_us: int = big()
+    heard_us: int | None = big(default=None)
+    cancelled_us: int | None = big(default=None)
+    done_us: int | None = big(default=None)
+    traceparent: str = ""
+
+
+class Job(SQLModel, table=True):
+    """One change or command for every device that a query finds. `content` is the patch, or the command.
+
+    With `scope` only devices below these asset paths are found, whatever the query says.
+    """
+
+    __tablename__ = "jobs"
+    id: str = Field(primary_key=True)
+    kind: str
+    query: str
+    document: str = ""
+    content: dict[str, Any] = json_object()
+    who: str
+    state: str = "scheduled"
+    reason: str = ""
+    created_us: int = big()
+    start_us: int = big()
+    deadline_us: int = big()
+    ended_us: int | None = big(default=None)
+    traceparent: str = ""
+    scope: list[str] | None = Field(default=None, sa_column=Column(JSONS))
+
+
+class JobDevice(SQLModel, table=True):
+    """What a job did to one device."""
+
+    __tablename__ = "job_devices"
+    __table_args__ = (Index("job_devices_by_state", "job", "state"), {"sqlite_with_rowid": False})
+    job: str = Field(primary_key=True)
+    device: str = Field(primary_key=True)
+    state: str = "pending"
+    reason: str = ""
+    version: int | None = big(default=None)
+    command: str = ""
+    t_us: int = big()
+
+
+class Configuration(SQLModel, table=True):
+    """Desired state for every device that a query finds; the highest priority wins each path, then the newest.
+
+    With `scope` only devices below these asset paths are found, whatever the target says.
+    """
+
+    __tablename__ = "configurations"
+    id: str = Field(primary_key=True)
+    priority: int = big(default=0)
+    target: str
+    content: dict[str, Any] = json_object()
+    metrics: dict[str, Any] = json_object()
+    labels: dict[str, Any] = json_object()
+    who: str
+    created_us: int = big()
+    scope: list[str] | None = Field(default=None, sa_column=Column(JSONS))
+
+
+class ConfigurationDevice(SQLModel, table=True):
+    """How one configuration stands on one of its devices: applied, overridden or in conflict, and where."""
+
+    __tablename__ = "configuration_devices"
+    __table_args__ = (
+        Index("configuration_devices_by_device", "device"), {"sqlite_with_rowid": False},
+    )  # fmt: skip
+    configuration: str = Field(primary_key=True)
+    device: str = Field(primary_key=True)
+    state: str
+    conflicts: list[dict[str, Any]] = json_list()
+    t_us: int = big()
+
+
+class Action(SQLModel, table=True):
+    """A proposed action on its way: proposed, waiting, approved, executing, executed, verified, failed, refused."""
+
+    __tablename__ = "actions"
+    id: str = Field(primary_key=True)
+    incident: str = Field(index=True)
+    device: str
+    verb: str
+    target: str
+    reason: str
+    state: str = "proposed"
+    policy: str = ""
+    before: dict[str, Any] = json_object()
+    command: str = ""
+    outcome: str = ""
+    changed_us: int = big()
+    traceparent: str = ""
+
+
+class ScaleStep(SQLModel, table=True):
+    """One decision of the autoscaler that asked for a change; `id` is its idempotency key."""
+
+    __tablename__ = "scale_steps"
+    id: str = Field(primary_key=True)
+    t_us: int = big()
+    demand: float
+    before: int
+    to: int
+    reason: str
+    state: str = "decided"
+    outcome: str = ""
