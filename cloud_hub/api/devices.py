@@ -10,7 +10,7 @@ from cloud_hub import fleet, query, telemetry, twins
 from cloud_hub.api.hub import Administrator, Hub, Operator, Reader, TheHub
 from cloud_hub.clock import now_us
 from cloud_hub.errors import HubError
-from cloud_hub.tables import Device, EventRow, HighWater, LostRange, TelemetrySample
+from cloud_hub.tables import Device, EventRow, HighWater, LostRange
 from cloud_hub.twins import Outgoing
 
 router = APIRouter(prefix="/api/v1/devices", tags=["devices"])
@@ -25,7 +25,7 @@ class Point(BaseModel):
     seq: int
 
     @classmethod
-    def of(cls, row: TelemetrySample) -> Point:
+    def of(cls, row: telemetry.Stored) -> Point:
         """A row of the table."""
         value = row.text if row.text is not None else row.value
         return cls(t_us=row.t_us, value=value, quality=row.quality, seq=row.seq)

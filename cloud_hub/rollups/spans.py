@@ -16,8 +16,8 @@ from cloud_hub.rollups.buckets import Buckets, empty, joined
 from cloud_hub.rollups.making import DAY_US, Hour, hour
 from cloud_hub.rollups.reading import source_of
 from cloud_hub.rollups.stored import DAY, HOUR, MINUTE, SPAN_US, Rows
-from cloud_hub.tables import KeptFrom, RollupDue, TelemetrySample
-from cloud_hub.telemetry import HOUR_US, series
+from cloud_hub.tables import KeptFrom, RollupDue
+from cloud_hub.telemetry import HOUR_US, Stored, series
 
 RESOLUTIONS = {"raw": 0, "1m": 60, "5m": 300, "15m": 900, "1h": 3600, "6h": 21600, "1d": 86400}
 """Seconds of a bucket by its name; 0 are the samples themselves."""
@@ -37,7 +37,7 @@ class Span:
     resolution: str
     start_us: int
     end_us: int
-    samples: list[TelemetrySample]
+    samples: list[Stored]
     buckets: Buckets
     waiting: int = 0
 
