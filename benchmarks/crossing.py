@@ -1,11 +1,11 @@
 """A crossing within 15 minutes, foretold: the pooled forecaster beside simple ways, in one run.
 
-    python -m benchmarks.crossing --nab FILE --kpi FILE [--json FILE]
+    python -m benchmarks.crossing --nab FILE --kpi FILE [--quantile 0.95] [--json FILE]
 
-Files as in `benchmarks.thresholds`. A series' limit is the 95 % quantile of its first half. A moment counts if the
-series is not above the limit then, has a day of history, and a sample in the 15 minutes before and after. Learned from
-the first 70 % of time (the earlier 70 % of that fits, the rest calibrates), judged on the last 30 %, in two splits with
-the same judged moments:
+Files as in `benchmarks.thresholds`. A series' limit is the 95 % quantile of its first half, or another. A moment
+counts if the series is not above the limit then, has a day of history, and a sample in the 15 minutes before and after.
+Learned from the first 70 % of time (the earlier 70 % of that fits, the rest calibrates), judged on the last 30 %, in
+two splits with the same judged moments:
 
 - **series and time**: each half of the series (every second name) is judged by what was learned from the other half;
 - **time alone**: what was learned from all series judges all series.
@@ -34,8 +34,7 @@ from sklearn.preprocessing import StandardScaler
 
 from benchmarks.report import Row, publish
 from benchmarks.series import Floats, Series, read
-from cloud_hub.thresholds.crossing import Samples, samples, train
-from cloud_hub.thresholds.crossing_features import NAMES
+from cloud_hub.thresholds.crossing import NAMES, Samples, samples, train
 
 LEARNED, LIMIT_FROM, QUANTILE = 0.7, 0.5, 0.95
 OURS, LOGISTIC = "Tidegate", "logistic regression"
@@ -61,20 +60,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nab", type=Path, help="labelled series; the labels are not used")
     parser.add_argument("--kpi", type=Path, help="more of them")
+    parser.add_argument("--quantile", type=float, default=QUANTILE, help="of its first half, a series' limit")
     parser.add_argument("--json", type=Path, help="write the figures there")
     parser.add_argument("--seed", type=int, default=7)
     options = parser.parse_args()
-    cases = [case(kind, one) for kind in ("nab", "kpi") if (file := getattr(options, kind)) for one in read(file)]
+    files = [(kind, file) for kind in ("nab", "kpi") if (file := getattr(options, kind))]
+    cases = [case(kind, one, options.quantile) for kind, file in files for one in read(file)]
     cases = [one for one in cases if one.judged[1].size]
     if not cases:
         raise SystemExit("no series that can be judged: name a file with --nab or --kpi")
     publish("crossing", options.seed, rows(cases, options.seed), options.json)
 
 
-def case(corpus: str, one: Series) -> Case:
+def case(corpus: str, one: Series, quantile: float = QUANTILE) -> Case:
     """A series with its limit, cut in time; labels of the learned part end with it."""
     cut, half = int(LEARNED * one.values.size), int(LIMIT_FROM * one.values.size)
-    limit = float(np.quantile(one.values[:half], QUANTILE))
+    limit = float(np.quantile(one.values[:half], quantile))
     found, labels, index = samples(one.t_us, one.values, limit)
     later = index >= cut
     judged = found[later], labels[later], index[later]

@@ -18,19 +18,33 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cloud_hub.thresholds import crossing_features, crossing_rises
 from cloud_hub.thresholds.ahead import NotEnough
 from cloud_hub.thresholds.band_columns import Floats, Ints
-from cloud_hub.thresholds.crossing_features import AHEAD_US, Bools, features
+from cloud_hub.thresholds.crossing_features import AHEAD_US, Bools, Past
 from cloud_hub.thresholds.fit import clean
 from shared.thresholds import DAY_US
 
 Features = npt.NDArray[np.float32]
 Samples = tuple[Features, npt.NDArray[np.int8], Ints]
 
+NAMES = (*crossing_features.NAMES, *crossing_rises.NAMES)
+"""What the columns of `features` are, in order."""
+RISING = (*NAMES[:3], *crossing_rises.NAMES)
+"""The more of these, the more probable: the trees are held to that, which noise of a few series then cannot turn."""
+
 FITTED = 0.7
 """This share of each series' samples, the earlier ones, is for fitting; the later rest is for calibrating."""
 LEAST = 20
 """Fewer crossings than this, in either part, teach nothing."""
+
+
+def features(t_us: Ints, values: Floats, limit: float) -> Features:
+    """Features of every moment, float32[T, F]; `t_us` increasing, values finite. Row i knows samples 0 to i only."""
+    past = Past(t_us, values, limit)
+    day = past.spread(DAY_US)
+    columns = [*crossing_features.of_past(past, day), *crossing_rises.of_rises(past, day)]
+    return np.clip(np.stack(columns, axis=1), -1e6, 1e6).astype(np.float32)
 
 
 def samples(t_us: npt.NDArray[Any], values: npt.NDArray[Any], limit: float) -> Samples:
@@ -101,6 +115,7 @@ def train(given: Sequence[Samples], seed: int = 7) -> Forecaster:
     trees = HistGradientBoostingClassifier(
         learning_rate=0.05, max_iter=200, max_leaf_nodes=15, min_samples_leaf=100, l2_regularization=10.0,
         max_features=0.3, early_stopping=False, random_state=seed,
+        monotonic_cst=[int(name in RISING) for name in NAMES],
     )  # fmt: skip
     rows, labels = _together(early)
     rows[:, np.isnan(rows).all(axis=0)] = 0  # of a short history no sample has a week before it; trees refuse that

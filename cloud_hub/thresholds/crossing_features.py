@@ -33,7 +33,7 @@ NAMES = (
     "above in 1 h", "above in 6 h", "above in 24 h", "above in a week", "crossings in 24 h", "crossings in a week",
     "crossings ever", "time since above", "pauses that end now", "pause beside the usual", "pause beside the last",
 )  # fmt: skip
-"""What the columns of `features` are, in order; "ahead" is the coming 15 minutes as they were on past days."""
+"""What the columns of `of_past` are, in order; "ahead" is the coming 15 minutes as they were on past days."""
 
 
 class Past:
@@ -84,12 +84,9 @@ def _running(column: npt.NDArray[np.generic]) -> Floats:
     return np.concatenate(([0.0], np.cumsum(column, dtype=np.float64)))
 
 
-def features(t_us: Ints, values: Floats, limit: float) -> npt.NDArray[np.float32]:
-    """Features of every moment, float32[T, F]; `t_us` increasing, values finite. Row i knows samples 0 to i only."""
-    past = Past(t_us, values, limit)
-    day = past.spread(DAY_US)
-    columns = [*_lately(past, day), *_same_time(past, day), *_crossings(past)]
-    return np.clip(np.stack(columns, axis=1), -1e6, 1e6).astype(np.float32)
+def of_past(past: Past, day: Floats) -> list[Floats]:
+    """The columns, float64[T] each; `day` is the spread of the last day."""
+    return [*_lately(past, day), *_same_time(past, day), *_crossings(past)]
 
 
 def _lately(past: Past, day: Floats) -> list[Floats]:
@@ -114,14 +111,14 @@ def _same_time(past: Past, day: Floats) -> list[Floats]:
         shares.append(_any(past.mean("over", ago, ago - AHEAD_US)))
         begun.append(_any(past.mean("starts", ago, ago - AHEAD_US)))
         wide.append(past.mean("over", ago + 2 * AHEAD_US, ago - 3 * AHEAD_US))
-    rise = _average(rises[:7])
-    found = [levels[0] / day, levels[6] / day, _average(levels[:7]) / day, _average(levels) / day, rise / day]
+    rise = average(rises[:7])
+    found = [levels[0] / day, levels[6] / day, average(levels[:7]) / day, average(levels) / day, rise / day]
     found += [(past.y + rise) / day, (past.y + rises[0]) / day, (past.y + rises[6]) / day]
-    found += [_average(shares[:7]), _average(shares), _average(begun), _average([shares[6], shares[13]])]
-    found += [_average(wide), _average([wide[6], wide[13]])]
+    found += [average(shares[:7]), average(shares), average(begun), average([shares[6], shares[13]])]
+    found += [average(wide), average([wide[6], wide[13]])]
     hours = [_any(past.mean("starts", k * HOUR_US, k * HOUR_US - AHEAD_US)) for k in range(1, 25)]
     angle = 2 * np.pi * (past.t_us % DAY_US) / DAY_US
-    return [*found, _average(hours), _average(hours[:6]), np.sin(angle), np.cos(angle)]
+    return [*found, average(hours), average(hours[:6]), np.sin(angle), np.cos(angle)]
 
 
 def _crossings(past: Past) -> list[Floats]:
@@ -147,7 +144,7 @@ def _crossings(past: Past) -> list[Floats]:
         longer += length > since
         ended += (length > since) & (length <= since + AHEAD_US)
         lengths.append(np.where(which >= 0, length, np.nan))
-    usual = _average(lengths)
+    usual = average(lengths)
     return [*found, (ended + 0.1) / (longer + 1), np.where(count > 0, since / usual, np.nan), since / lengths[0]]
 
 
@@ -156,7 +153,7 @@ def _any(mean: Floats) -> Floats:
     return np.where(np.isnan(mean), np.nan, mean > 0)
 
 
-def _average(columns: list[Floats]) -> Floats:
+def average(columns: list[Floats]) -> Floats:
     """Mean of those columns that are known; NaN where none is."""
     total, known = np.zeros(columns[0].size), np.zeros(columns[0].size)
     for column in columns:

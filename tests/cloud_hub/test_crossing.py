@@ -12,8 +12,8 @@ from threadpoolctl import threadpool_limits
 
 from cloud_hub.thresholds import crossing
 from cloud_hub.thresholds.ahead import NotEnough
-from cloud_hub.thresholds.crossing import Forecaster, samples, train
-from cloud_hub.thresholds.crossing_features import AHEAD_US, NAMES, Past, features
+from cloud_hub.thresholds.crossing import NAMES, Forecaster, features, samples, train
+from cloud_hub.thresholds.crossing_features import AHEAD_US, Past
 from shared.thresholds import DAY_US
 
 STEP_US = 300_000_000

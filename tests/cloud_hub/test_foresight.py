@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloud_hub.thresholds import foresight
-from cloud_hub.thresholds.crossing import Forecaster
-from cloud_hub.thresholds.crossing_features import AHEAD_US, features
+from cloud_hub.thresholds.crossing import Forecaster, features
+from cloud_hub.thresholds.crossing_features import AHEAD_US
 from cloud_hub.thresholds.foresight import EVERY_US, Forecast, Standing, decide, excess, foretold, likeliest
 from shared.thresholds import DAY_US, Limits
 
