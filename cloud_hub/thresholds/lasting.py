@@ -1,10 +1,12 @@
 """How much what is seen lasts and stands out: evidence from residuals of many like things, calibrated on all of them.
 
-Each of K things has M metrics, each metric some views: means of its residual over half an hour, two hours and half a
-day, upward and downward, and what else the caller watches. A blip is nothing: the means are of medians of five.
+Each of K things has M metrics, each metric some views: means of its residual over half an hour, two hours, half a
+day and a day and a half, upward and downward, and what else the caller watches. A blip is nothing: the means are of
+medians of five.
 
-- **Against its own record**: a view counts in units of the largest that it reached on past days (records fade by 3 %
-  a day), but of no less than its own usual residual and the middle record of all K. What comes every night is no news.
+- **Against its own record**: a view counts in units of the largest that it reached on past days (records fade by 1 %
+  a day), but of no less than its own usual residual, the middle record of all K, and `least`. What comes
+  every night is no news.
 - **Calibrated**: the daily peaks of all K in a view make one tail, taken as a power law through its 10 % and its 1 %
   quantile (after Hill 1975). Evidence e is reached in one view on about one day in 10**e of one metric of one thing;
   over all views, which depend on one another, two to four times as often (measured). As in SPOT
@@ -30,14 +32,15 @@ class PeerSettings:
     """`period_s` of the samples; `hours` of the lasting means; `memory_days` of levels; `fade` of records by day.
 
     `near` and `far` are the shares of daily peaks between which the slope of a tail is read; peaks of `tail_days`
-    count, unless their evidence is `strange`. Records begin after the first day; there is no evidence before
-    `learn_days`.
+    count, unless their evidence is `strange`. A record below `least` (of the usual size) counts as
+    `least`. Records begin after the first day; there is no evidence before `learn_days`.
     """
 
     period_s: float = 300.0
-    hours: tuple[float, ...] = (0.5, 2.0, 12.0)
+    hours: tuple[float, ...] = (0.5, 2.0, 12.0, 36.0)
     memory_days: float = 14.0
-    fade: float = 0.03
+    fade: float = 0.01
+    least: float = 0.02
     near: float = 0.1
     far: float = 0.01
     strange: float = 3.0
@@ -73,7 +76,7 @@ class Lasting:
         hours = len(settings.hours)
         steps = np.array(settings.hours) * 3600 / settings.period_s
         self._keep = np.exp(-1 / steps)[:, None, None]
-        self._least = np.array([1e-9] * 2 * hours + list(least))[:, None, None]
+        self._least = np.array([settings.least] * 2 * hours + list(least))[:, None, None]
         self._five = np.zeros((5, metrics, count))
         self._mean = np.zeros((hours, metrics, count))
         self._noise, self._seen = np.zeros((metrics, count)), np.zeros((metrics, count))

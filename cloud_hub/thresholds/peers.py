@@ -2,8 +2,8 @@
 
 The surprise of one series (`scores`) is about one sample. In a fleet of six thousand series something rare happens
 every minute, and nobody should be called for it. What a person wants to hear of lasts, and shows on one server while
-the others of its service go on, or on a whole service at once. So each value is taken in units of its series' own long
-mean, and
+the others of its service go on, or on a whole service at once. So each value is taken in units of its series' own usual
+size (the root of its mean square), and
 
 - **a server** is seen beside the median of its service: daily and weekly course, bursts and lasting changes of the
   load, which all its servers share, are gone from the difference;
@@ -35,8 +35,11 @@ SERVICES_SHARE = 0.15
 """Of the budget. Services are far fewer than servers: with a small share of it each may still speak sooner."""
 
 
+MOVING = 6.0
+"""How much less differences of servers count while their service is where it usually is not."""
+
 VIEWS = 2
-"""Evidence is calibrated in each view; the eight of a metric depend on one another and count as about so many."""
+"""Evidence is calibrated in each view; the ten of a metric depend on one another and count as about so many."""
 
 
 def thresholds(false_a_day: float, servers: int, services: int) -> tuple[float, float]:
@@ -62,6 +65,7 @@ class Peers:
         self._service = np.asarray(service, dtype=np.int64)
         n, services = len(self._service), int(self._service.max()) + 1
         self._members = _members(self._service, services)
+        self._high = np.array([side == "high" for side in sides or ["both"] * metrics])[:, None]
         self._level, self._offset, self._seen, self._run = (np.zeros((metrics, n)) for _ in range(4))
         self._before, self._jump, self._unrest = (np.zeros((metrics, n)) for _ in range(3))
         self._last = np.full((metrics, n), np.nan)
@@ -81,18 +85,28 @@ class Peers:
         here = np.isfinite(given)
         x = np.where(here, given, 0.0)
         gain = np.where(here, self.settings.gain(self._seen), 0.0)
-        self._level += gain * (np.abs(x) - self._level)
-        relative = np.where(here, x / np.maximum(self._level, 1e-9), np.nan)
+        relative = np.where(here, x / self._unit(np.abs(x), gain), np.nan)
         middle = _medians(relative, self._members)
         residual = np.where(here, relative - middle[:, self._service], 0.0)
         self._offset += gain * (residual - self._offset)
         self._watch(x, residual, here, gain)
         self._seen += here
-        extra = np.stack([self._run, self._unrest])
-        servers = self._servers.step(t_us, np.where(here, residual - self._offset, 0.0), here, extra)
         known = np.isfinite(middle)
-        services = self._services.step(t_us, self._unusual(t_us, middle, known), known, np.empty((0, *middle.shape)))
+        unusual = self._unusual(t_us, middle, known)
+        alone = _alone(np.where(here, residual - self._offset, 0.0), unusual[:, self._service])
+        servers = self._servers.step(t_us, alone, here, np.stack([self._run, self._unrest]))
+        services = self._services.step(t_us, unusual, known, np.empty((0, *middle.shape)))
         return servers, services
+
+    def _unit(self, size: Doubles, gain: Doubles) -> Doubles:
+        """The usual size of each series: the root of its mean square, so that a lone error is not a hundred times it.
+
+        A sample moves it by no more than ten times the usual size.
+        """
+        usual = np.sqrt(self._level)
+        size = np.where((self._seen > 50) & (usual > 0), np.minimum(size, 10 * usual), size)
+        self._level += gain * (size**2 - self._level)
+        return np.maximum(np.sqrt(self._level), 1e-9)
 
     def pack(self) -> bytes:
         """The whole state, settings, sides and services too. Stepping on after `unpack` gives the same bits."""
@@ -132,7 +146,18 @@ class Peers:
         share = self.settings.period_s / 3600 / 3  # a mean over about three visits of the hour
         learned = np.where(np.isfinite(own), own + share * (middle - own), middle)
         self._usual[weekend, hour] = np.where(known, learned, own)
+        # Where only much is trouble, coming back from little (memory after a restart) is none.
+        expected = np.where(self._high, np.maximum(expected, 1.0), expected)
         return np.where(known, middle - expected, 0.0)
+
+
+def _alone(residual: Doubles, unusual: Doubles) -> Doubles:
+    """What stands out beside the peers now and beside what is usual at this hour, whichever is less.
+
+    Who is merely left behind by peers that move is no trouble; and while they move, differences mean less.
+    """
+    up, down = np.maximum(residual + np.minimum(unusual, 0), 0), np.minimum(residual + np.maximum(unusual, 0), 0)
+    return np.where(residual > 0, up, down) / (1 + MOVING * np.abs(unusual))
 
 
 def _concern(metrics: int, hours: int, sides: Sequence[Side]) -> Flags:

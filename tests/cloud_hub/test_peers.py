@@ -214,3 +214,12 @@ def test_a_state_that_does_not_fit_together_is_refused() -> None:
     ):
         with pytest.raises(ForeignState, match=r"fit|read"):
             Peers.unpack(wrong)
+
+
+def test_a_server_whose_first_error_comes_late_learns_their_size() -> None:
+    values = ordinary()[: 6 * DAY]
+    values[: 3 * DAY, 1, 3] = 0.0
+    those = fresh()
+    for k, row in enumerate(values):
+        those.step(int(k * PERIOD_S * 1e6), row)
+    assert np.sqrt(those._level[1, 3]) > 10
