@@ -4,6 +4,9 @@ Optional (extra `fast`): where numba is not installed `scores` goes the way of N
 Every expression here stands there too, in the same order and the same width, for that is what makes the bits equal;
 a test compares them. A block of series is copied into one flat array, whose rows lie at distances that the compiler
 knows, so it needs no checks whether rows overlap and does eight series at a time.
+
+The machine code is kept beside this file and made anew when this file changes, not when a constant changes that it
+takes from another: whoever changes one there clears `__pycache__`.
 """
 
 from __future__ import annotations

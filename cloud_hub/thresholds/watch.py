@@ -63,8 +63,9 @@ class Watch:
         self._last_us = now_us
         if not self._left:
             self._left = self._round(now_us)
-        if not self._left:
-            return False, False
+            ended = end_forgotten(self._db, now_us, self._tell)
+            if ended or not self._left:
+                return bool(self._left), ended
         behind, changed = look(self._db, *self._left[0], now_us, self._tell, self._awake_us)
         if not behind:
             del self._left[0]
@@ -83,6 +84,28 @@ class Watch:
                 col(LearnedState.learning).in_([row.id for row in watched])
             )
             return [(name, number) for name, number in session.exec(query.order_by(LearnedState.learning))]
+
+
+def end_forgotten(db: Database, now_us: int, tell: Tell) -> bool:
+    """Clear alarms whose learning was changed or removed: nobody watches for their end any more. Whether there were."""
+    with db.read() as session:
+        mine = (col(AlarmRow.about) == "anomaly") & (col(AlarmRow.state) == "raised")
+        standing = session.exec(rows_of(AlarmRow).where(mine)).all()
+        groups = session.exec(rows_of(LearnedState.series)) if standing else ()
+        known = {one["alarm"] for group in groups for one in group}
+        ends = [(row.device, _end(row, now_us)) for row in standing if row.id not in known]
+    if ends:
+        with db.write() as session:
+            for device, alarm in ends:
+                tell(session, device, alarm, now_us, new_trace())
+    return bool(ends)
+
+
+def _end(row: AlarmRow, now_us: int) -> Alarm:
+    return Alarm(
+        id=row.id, metric=row.metric, kind=row.kind, state="cleared", priority="medium",  # type: ignore[arg-type]
+        t_us=now_us, value=row.value, limit=row.limit, about="anomaly",
+    )  # fmt: skip
 
 
 def _new(session: Session, name: str, now_us: int) -> list[list[One]]:

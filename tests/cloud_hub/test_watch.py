@@ -12,7 +12,7 @@ from sqlmodel import select
 from cloud_hub import incidents
 from cloud_hub.db import Database
 from cloud_hub.tables import AlarmRow, Device, LearnedSeries, LearnedState, Learning
-from cloud_hub.thresholds import surprise, watch
+from cloud_hub.thresholds import learnings, surprise, watch
 from cloud_hub.thresholds.scores import Scores
 from cloud_hub.thresholds.surprise import CALM, One
 from cloud_hub.thresholds.terms import Terms
@@ -83,6 +83,24 @@ def test_what_never_was_raises_one_alarm_and_calm_clears_it(plant: Database) -> 
         (alarm,) = session.exec(select(AlarmRow)).all()
         assert incidents.get(session, alarm.incident).state == "resolved"
     assert alarm.value >= alarm.limit
+
+
+@pytest.mark.parametrize("gone", [True, False], ids=["removed", "changed"])
+def test_an_alarm_whose_learning_is_gone_or_changed_is_cleared_with_the_next_round(plant: Database, gone: bool) -> None:
+    run(plant, NOW)
+    at = live(plant, "press-1", [400.0] * 10, NOW)
+    run(plant, at)
+    run(plant, at)
+    assert alarms(plant) == [("press-1", "anomaly", "raised")]
+    with plant.write() as session:
+        if gone:
+            learnings.remove(session, "all", at, "anna", "")
+        else:
+            terms = plain(Terms(metrics=("cpu.load",), watch=True, pages_per_shift=2))
+            row = Learning(id="all", target="*", terms=terms, who="anna", created_us=at, due_us=1 << 61)
+            learnings.put(session, row, "")
+    run(plant, at)
+    assert alarms(plant) == [("press-1", "anomaly", "cleared")]
 
 
 def test_a_restart_between_any_two_samples_changes_no_alarm(plant: Database, url: str) -> None:
