@@ -30,6 +30,11 @@ LONGEST = 3
 
 DAY_US = 86_400_000_000
 
+UNIT, UNIT_US = 20.0, 3 * DAY_US
+"""Values so many times smaller or larger than usual, for so long without one between, are in another unit."""
+MEMORY = 5000
+"""Samples over which the usual size is a mean."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class One:
@@ -37,7 +42,8 @@ class One:
 
     `page` samples ago the last alarm was raised, `calm` samples ago the last surprise was beyond the threshold. By the
     hub's clock, live samples last came at `heard_us`, and at `silent_us` it was told as silent: 0 while it is not.
-    `gap_us` is the longest time between two samples that was never told as silence.
+    `gap_us` is the longest time between two samples that was never told as silence. `size` is
+    how large values usually are, without sign; since `other_us` all are of another order, 0 while they are not.
     """
 
     device: str
@@ -49,6 +55,8 @@ class One:
     heard_us: int = 0
     silent_us: int = 0
     gap_us: int = 0
+    size: float = 0.0
+    other_us: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +128,9 @@ def step(
         t_us, _ = samples[index]
         surprises = found[: t_us.size, index] if t_us.size else np.zeros(0)
         remembered, new = _judged(one, index, t_us, surprises, limits[index], live_us)
+        remembered = sized(remembered, samples[index])
+        if remembered.size == 0 < one.size:  # nearly deaf in its new unit, else
+            scores.restart(np.array([index]))
         if t_us.size and t_us[-1] >= live_us:
             remembered = replace(remembered, heard_us=now_us)
         if t_us.size and not one.silent_us and one.upto_us:
@@ -153,6 +164,29 @@ def _judged(
             standing = False
             changes.append(Change(index=index, state="cleared", t_us=t, surprise=surprise))
     return replace(one, upto_us=int(t_us[-1]), page=page, calm=calm, silent_us=0), changes
+
+
+def sized(one: One, samples: Samples) -> One:
+    """How large its values usually are; size 0, to begin anew, where they have lastingly become of another unit.
+
+    A series that is much smaller at night or over a weekend comes back before that. Zeros say nothing of the unit.
+    """
+    t_us, values = samples
+    told = np.isfinite(values) & (values != 0)
+    times, sizes = t_us[told], np.minimum(np.abs(values[told]), 1e300)
+    if not sizes.size:
+        return one
+    if one.size == 0:
+        return replace(one, size=float(np.median(sizes)), other_us=0)
+    usual = (sizes >= one.size / UNIT) & (sizes / UNIT <= one.size)
+    if usual.any():
+        gain = min(1.0, usual.sum() / MEMORY)
+        begun = times[np.flatnonzero(usual)[-1] + 1 :]
+        size = one.size + gain * (float(sizes[usual].mean()) - one.size)
+        return replace(one, size=size, other_us=int(begun[0]) if begun.size else 0)
+    since_us = one.other_us or int(times[0])
+    lasting = times[-1] - since_us >= UNIT_US
+    return replace(one, size=0.0 if lasting else one.size, other_us=0 if lasting else since_us)
 
 
 # -- silence ---------------------------------------------------------------------------------------

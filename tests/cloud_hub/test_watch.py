@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -321,3 +322,51 @@ def test_one_episode_is_one_alarm() -> None:
 
 def test_what_lies_before_the_watch_began_is_only_learned_from() -> None:
     assert changes([5.0, 5.0, 5.0], live_us=3) == [("raised", 3)]
+
+
+# -- another unit ----------------------------------------------------------------------------------
+
+
+def in_another_unit(factor: float, spike: float = 8.0) -> list[tuple[int, str]]:
+    """Changes of a series of five minutes that becomes `factor` times as large after a week, by day of the change.
+
+    On day 20, a spike `spike` times its level in the new unit.
+    """
+    count = 21 * 288
+    values = 60 + 5 * np.random.default_rng(7).standard_normal(count)
+    values[7 * 288 :] *= factor
+    values[20 * 288 : 20 * 288 + 5] *= spike
+    times = NOW + 5 * MINUTE * np.arange(count)
+    scores, ones, found = Scores(1), [One(device="press-1", metric="volt", upto_us=0)], []
+    for first in range(0, count, 144):
+        piece = slice(first, first + 144)
+        ones, new = surprise.step(scores, ones, [(times[piece], values[piece])], [4.0], NOW, NOW)
+        for change in new:
+            ones = [replace(ones[0], alarm="standing" if change.state == "raised" else "")]
+            found.append(((change.t_us - NOW) // surprise.DAY_US, change.state))
+    return found
+
+
+@pytest.mark.parametrize("factor", [0.001, 1000.0])
+def test_a_series_in_another_unit_is_told_once_and_then_judged_in_its_new_unit(factor: float) -> None:
+    found = in_another_unit(factor)
+    raised = [day for day, state in found if state == "raised"]
+    assert raised == [7, 20]
+    assert [state for _, state in found] == ["raised", "cleared"] * 2
+
+
+def test_seeded_bug_who_never_begins_anew_is_deaf_in_the_smaller_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(surprise, "UNIT_US", 1 << 60)
+    assert [day for day, state in in_another_unit(0.001) if state == "raised"] == [7]
+
+
+def test_a_quiet_night_a_weekend_and_zeros_are_no_other_unit() -> None:
+    one = One(device="press-1", metric="volt", upto_us=0)
+    times = NOW + 5 * MINUTE * np.arange(288)
+    for day in range(28):
+        level = 0.5 if day % 7 >= 5 else 60.0
+        values = np.full(288, level)
+        values[:96] = 0.0 if day % 2 else 0.5
+        one = surprise.sized(one, (times + day * surprise.DAY_US, values))
+        assert one.size > 0
+    assert surprise.sized(one, (times, np.full(288, np.nan))) == one
