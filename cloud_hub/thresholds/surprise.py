@@ -180,7 +180,7 @@ def sized(one: One, samples: Samples) -> One:
         return replace(one, size=float(np.median(sizes)), other_us=0)
     usual = (sizes >= one.size / UNIT) & (sizes / UNIT <= one.size)
     if usual.any():
-        gain = min(1.0, usual.sum() / MEMORY)
+        gain = min(1.0, int(usual.sum()) / MEMORY)
         begun = times[np.flatnonzero(usual)[-1] + 1 :]
         size = one.size + gain * (float(sizes[usual].mean()) - one.size)
         return replace(one, size=size, other_us=int(begun[0]) if begun.size else 0)
