@@ -59,7 +59,8 @@ from cloud_hub.rollups.roller import Roller
 from cloud_hub.settings import Settings
 from cloud_hub.thresholds import refit, rollout
 from cloud_hub.thresholds.fleet_watch import FleetWatch
-from cloud_hub.thresholds.foreseeing import Forecasters, Foreseeing
+from cloud_hub.thresholds.forecasters import Forecasters
+from cloud_hub.thresholds.foreseeing import Foreseeing
 from cloud_hub.thresholds.watch import Watch
 from cloud_hub.twins import Outgoing
 from shared import VERSION, plugins

@@ -22,7 +22,7 @@ from cloud_hub.lockout import Lockout
 from cloud_hub.oidc import Oidc
 from cloud_hub.roles import Identity, Scope
 from cloud_hub.settings import Settings
-from cloud_hub.thresholds.foreseeing import Forecasters
+from cloud_hub.thresholds.forecasters import Forecasters
 from cloud_hub.twins import Outgoing
 from shared.ids import TRACEPARENT
 

@@ -23,10 +23,10 @@ from cloud_hub.errors import HubError
 from cloud_hub.tables import Device, LearnedSeries, Learning, PeerState
 from cloud_hub.thresholds import beside, learnings, peer_alarms, slots
 from cloud_hub.thresholds.beside import Change, Task
-from cloud_hub.thresholds.peer_alarms import Tell
 from cloud_hub.thresholds.peers import Peers, thresholds
 from cloud_hub.thresholds.scores import ForeignState
 from cloud_hub.thresholds.slots import SLOT_US
+from cloud_hub.thresholds.telling import Tell
 
 log = logging.getLogger(__name__)
 

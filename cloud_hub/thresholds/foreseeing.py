@@ -6,24 +6,18 @@ A forecaster is trained from stored history in the thread of its own loop, once 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from sqlalchemy import select
 from sqlmodel import Session
 from sqlmodel import select as rows_of
 
 from cloud_hub.clock import new_id, new_trace
 from cloud_hub.db import Database
-from cloud_hub.tables import AlarmRow, LearnedSeries, Learning, TelemetrySample
+from cloud_hub.tables import AlarmRow, LearnedSeries, Learning
 from cloud_hub.thresholds import learnings, stored
-from cloud_hub.thresholds.ahead import NotEnough
-from cloud_hub.thresholds.band_columns import Floats, Ints
-from cloud_hub.thresholds.crossing import Forecaster, Samples, train
 from cloud_hub.thresholds.crossing_features import AHEAD_US
+from cloud_hub.thresholds.forecasters import Courses, Forecasters, Trained, one_thread, series_of, trained
 from cloud_hub.thresholds.foresight import (
     EVERY_US,
     SIDES,
@@ -32,66 +26,22 @@ from cloud_hub.thresholds.foresight import (
     Standing,
     decide,
     foretold,
-    lessons,
     likeliest,
 )
 from cloud_hub.thresholds.stored import Series
+from cloud_hub.thresholds.telling import Tell
 from shared.messages import Alarm
-from shared.thresholds import DAY_US, Limits
+from shared.thresholds import Limits
 
 GROUP = 20
 """Series of one step."""
 MOST_SERIES = 200
 """Series of a learning that are judged; the first ones, by device and metric."""
-TAUGHT = 20
-"""Series of a learning that are learned from, evenly spread over its series."""
-POINTS = 5000
-"""Points of one series that are looked at; of more, one in four minutes."""
 RETRY_US = 3_600_000_000
 """What could not be learned is tried again after an hour: limits may have come into force."""
-DAYS = 14.5
-"""So much history a judgement looks back on."""
-STRETCH_US = int(DAYS * DAY_US) // POINTS
 
-Course = tuple[Ints, Floats]
-
-_SAMPLES: Any = TelemetrySample.__table__  # type: ignore[attr-defined]
 _ALARMS: Any = AlarmRow.__table__  # type: ignore[attr-defined]
 _SERIES: Any = LearnedSeries.__table__  # type: ignore[attr-defined]
-
-Tell = Callable[[Session, str, Alarm, int, str], None]
-"""Takes an alarm, as `incidents.alarm_changed` does."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trained:
-    """A learning's forecaster, or why it has none. `base_rate`: the share of its samples that a crossing followed."""
-
-    due_us: int
-    trained_us: int
-    forecaster: Forecaster | None = None
-    base_rate: float | None = None
-    reason: str = ""
-
-
-class Forecasters:
-    """The forecasters that this hub holds, by learning: in memory only."""
-
-    def __init__(self) -> None:
-        self._held: dict[str, Trained] = {}
-
-    def get(self, name: str) -> Trained | None:
-        """That of a learning; None before it was first trained."""
-        return self._held.get(name)
-
-    def put(self, name: str, one: Trained) -> None:
-        """Hold it, in place of the former."""
-        self._held[name] = one
-
-    def keep(self, names: set[str]) -> None:
-        """Forget all others."""
-        for name in self._held.keys() - names:
-            del self._held[name]
 
 
 class Foreseeing:
@@ -122,7 +72,7 @@ class Foreseeing:
                 self._courses.clear()
                 self._forecasters.put(row.id, trained(self._db, row, now_us))
             with self._db.read() as session:
-                ones = _series(session, row.id)[:MOST_SERIES]
+                ones = series_of(session, row.id)[:MOST_SERIES]
             found += [(row.id, ones[first : first + GROUP]) for first in range(0, len(ones), GROUP)]
         return found
 
@@ -160,88 +110,6 @@ def _due(row: Learning, held: Trained | None, now_us: int) -> bool:
     return (ended and row.due_us != held.due_us) or late
 
 
-def _series(session: Session, name: str) -> list[Series]:
-    query = select(_SERIES.c.device, _SERIES.c.metric).where(_SERIES.c.learning == name)
-    found = session.connection().execute(query.order_by(_SERIES.c.device, _SERIES.c.metric))
-    return [(device, metric) for device, metric in found]
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """One thread of OpenMP: the other cores belong to ingest and REST, and threads wait long for each other there."""
-    import sklearn.ensemble  # noqa: F401, PLC0415 - a second of import; what is not loaded yet cannot be limited
-    from threadpoolctl import threadpool_limits  # noqa: PLC0415
-
-    with threadpool_limits(1):
-        yield
-
-
-# -- learning --------------------------------------------------------------------------------------
-
-
-def trained(db: Database, row: Learning, now_us: int) -> Trained:
-    """Learn from the stored history of a learning's series and the limits that stand on their devices."""
-    with db.read() as session:
-        ones = _series(session, row.id)
-        ones = ones[:: -(-len(ones) // TAUGHT) or 1]
-        limits = stored.present(session, {device for device, _ in ones})
-        taught: list[Samples] = []
-        for one in ones:
-            if one in limits:
-                taught += lessons(*Courses().of(session, one, now_us), limits[one])
-    labels = [label for _, label, _ in taught]
-    count = sum(label.size for label in labels)
-    base = sum(int(label.sum()) for label in labels) / count if count else None
-    try:
-        with _one_thread():
-            forecaster = train(taught)
-    except NotEnough as error:
-        reason = str(error) if taught else "no series has history and a limit in force"
-        return Trained(due_us=row.due_us, trained_us=now_us, base_rate=base, reason=reason)
-    return Trained(due_us=row.due_us, trained_us=now_us, base_rate=base, forecaster=forecaster)
-
-
-class Courses:
-    """The last two weeks of series, thinned, with their newest sample. Once read, only what is new is read again."""
-
-    def __init__(self) -> None:
-        self._held: dict[Series, Course] = {}
-
-    def of(self, session: Session, one: Series, now_us: int) -> Course:
-        """(t_us int64[n], values float64[n]) of one series before `now_us`."""
-        from_us = now_us - int(DAYS * DAY_US)
-        t_us, values = self._held.get(one) or _read(session, one, from_us, now_us)
-        new_us, new = _new(session, one, int(t_us[-1]) if t_us.size else from_us, now_us)
-        first = np.diff(new_us // STRETCH_US, prepend=t_us[-1] // STRETCH_US if t_us.size else -1) > 0
-        kept = t_us >= from_us
-        t_us, values = np.append(t_us[kept], new_us[first]), np.append(values[kept], new[first])
-        self._held[one] = t_us, values
-        if first.size and not first[-1]:
-            return np.append(t_us, new_us[-1]), np.append(values, new[-1])
-        return t_us, values
-
-    def clear(self) -> None:
-        """Read all anew: samples may have come late."""
-        self._held.clear()
-
-
-def _read(session: Session, one: Series, from_us: int, now_us: int) -> Course:
-    past = stored.history(session, one, from_us, now_us, POINTS)
-    return past.t_us, past.values
-
-
-def _new(session: Session, one: Series, after_us: int, now_us: int) -> Course:
-    table = _SAMPLES.c
-    query = select(table.t_us, table.value).where(
-        table.device == one[0], table.metric == one[1], table.t_us > after_us, table.t_us < now_us,
-        table.value.is_not(None),
-    )  # fmt: skip
-    rows: dict[int, float] = dict(
-        session.connection().execute(query.order_by(table.t_us, table.source, table.seq)).all()
-    )
-    return np.fromiter(rows.keys(), np.int64, len(rows)), np.fromiter(rows.values(), np.float64, len(rows))
-
-
 # -- judging ---------------------------------------------------------------------------------------
 
 
@@ -255,7 +123,7 @@ def judged(
     if limits is None or held is None or held.forecaster is None:
         return [Forecast(probability=None, limit=None, side="high", at_us=None, reason=reason)]
     samples = courses.of(session, one, now_us)
-    with _one_thread():
+    with one_thread():
         return [foretold(held.forecaster, *samples, limits, side, now_us) for side in SIDES]
 
 

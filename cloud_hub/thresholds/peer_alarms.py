@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import or_, select
@@ -12,12 +11,10 @@ from cloud_hub import audit
 from cloud_hub.clock import new_id, new_trace
 from cloud_hub.tables import AlarmRow
 from cloud_hub.thresholds.beside import Change, Task
+from cloud_hub.thresholds.telling import Tell
 from shared.messages import Alarm
 
 _ALARMS: Any = AlarmRow.__table__  # type: ignore[attr-defined]
-
-Tell = Callable[[Session, str, Alarm, int, str], None]
-"""Takes an alarm, as `incidents.alarm_changed` does."""
 
 
 def told(

@@ -66,6 +66,21 @@ def history(session: Session, series: Series, from_us: int, to_us: int, most: in
     )  # fmt: skip
 
 
+def newer(
+    session: Session, series: Series, after_us: int, before_us: int | None = None, most: int | None = None
+) -> tuple[Ints, Floats]:
+    """(t_us, values) after `after_us` in order of time, `most` of them; of one time the last one stored."""
+    table = _SAMPLES.c
+    query = select(table.t_us, table.value).where(
+        table.device == series[0], table.metric == series[1], table.t_us > after_us, table.value.is_not(None)
+    )  # fmt: skip
+    if before_us is not None:
+        query = query.where(table.t_us < before_us)
+    in_order = query.order_by(table.t_us, table.source, table.seq).limit(most)
+    rows: dict[int, float] = dict(session.connection().execute(in_order).all())
+    return np.fromiter(rows.keys(), np.int64, len(rows)), np.fromiter(rows.values(), np.float64, len(rows))
+
+
 def _rolled(session: Session, series: Series, from_us: int, to_us: int) -> tuple[Ints, Floats]:
     """Means of whole buckets in from_us <= t < to_us, at their middle."""
     step_us = ROLLED_S * 1_000_000

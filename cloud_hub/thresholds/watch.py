@@ -9,11 +9,9 @@ presence says it all, and anew from when the hub was away, as then samples come 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
-import numpy as np
 from sqlalchemy import func, or_, select
 from sqlmodel import Session, col
 from sqlmodel import select as rows_of
@@ -21,9 +19,10 @@ from sqlmodel import select as rows_of
 from cloud_hub.clock import new_id, new_trace
 from cloud_hub.db import Database
 from cloud_hub.tables import AlarmRow, Device, LearnedSeries, LearnedState, Learning, TelemetrySample
-from cloud_hub.thresholds import learnings, surprise
+from cloud_hub.thresholds import learnings, stored, surprise
 from cloud_hub.thresholds.scores import Scores
-from cloud_hub.thresholds.surprise import Change, One, Samples
+from cloud_hub.thresholds.surprise import Change, One
+from cloud_hub.thresholds.telling import Tell
 from shared.messages import Alarm
 
 GROUP = 200
@@ -39,10 +38,6 @@ _SAMPLES: Any = TelemetrySample.__table__  # type: ignore[attr-defined]
 _ALARMS: Any = AlarmRow.__table__  # type: ignore[attr-defined]
 _DEVICES: Any = Device.__table__  # type: ignore[attr-defined]
 _SERIES: Any = LearnedSeries.__table__  # type: ignore[attr-defined]
-
-
-Tell = Callable[[Session, str, Alarm, int, str], None]
-"""Takes an alarm, as `incidents.alarm_changed` does."""
 
 
 class Watch:
@@ -148,7 +143,7 @@ def look(db: Database, name: str, number: int, now_us: int, tell: Tell, awake_us
         if row is None or learning is None:
             return False, False
         series = [One(**one) for one in row.series]
-        samples = [_samples(session, one) for one in series]
+        samples = [stored.newer(session, (one.device, one.metric), one.upto_us, most=SOME) for one in series]
         behind = any(t_us.size >= SOME for t_us, _ in samples)
         since_us = {} if behind else _since(session, series, awake_us, now_us)
         if not since_us and not any(t_us.size for t_us, _ in samples):
@@ -205,18 +200,6 @@ def _since(session: Session, series: list[One], awake_us: int, now_us: int) -> d
         for index in quiet
         if (one := series[index]).device in born and (one.device, one.metric) not in standing
     }
-
-
-def _samples(session: Session, one: One) -> Samples:
-    """What is new of a series, in order of time; of samples with one time the last one stored."""
-    table = _SAMPLES.c
-    query = select(table.t_us, table.value).where(
-        table.device == one.device, table.metric == one.metric, table.t_us > one.upto_us, table.value.is_not(None)
-    )  # fmt: skip
-    rows: dict[int, float] = dict(
-        session.connection().execute(query.order_by(table.t_us, table.source, table.seq).limit(SOME)).all()
-    )
-    return np.fromiter(rows.keys(), np.int64, len(rows)), np.fromiter(rows.values(), np.float64, len(rows))
 
 
 def _false(session: Session, name: str, devices: set[str]) -> dict[tuple[str, str], int]:

@@ -13,7 +13,8 @@ from cloud_hub import incidents, twins
 from cloud_hub.db import Database
 from cloud_hub.tables import AlarmRow, LearnedSeries, Learning
 from cloud_hub.thresholds import foreseeing
-from cloud_hub.thresholds.foreseeing import Forecasters, Foreseeing, asked
+from cloud_hub.thresholds.forecasters import Forecasters, Trained
+from cloud_hub.thresholds.foreseeing import Foreseeing, asked
 from cloud_hub.thresholds.foresight import Forecast
 from cloud_hub.thresholds.terms import Terms
 from shared.codec import plain
@@ -189,9 +190,9 @@ def test_a_forecaster_is_trained_once_for_each_refit_that_has_ended(
 ) -> None:
     times: list[int] = []
 
-    def training(db: Database, row: Learning, now_us: int) -> foreseeing.Trained:
+    def training(db: Database, row: Learning, now_us: int) -> Trained:
         times.append(now_us)
-        return foreseeing.Trained(due_us=row.due_us, trained_us=now_us, reason="not in this test")
+        return Trained(due_us=row.due_us, trained_us=now_us, reason="not in this test")
 
     monkeypatch.setattr(foreseeing, "trained", training)
     loop = loop_of(plant)

@@ -1,0 +1,136 @@
+"""What foretells crossings: one forecaster for each learning with the term `foresee`, and the courses it looks at.
+
+Trained from stored history and the limits that stand; held in memory only, for nothing is pickled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sqlalchemy import select
+from sqlmodel import Session
+
+from cloud_hub.db import Database
+from cloud_hub.tables import LearnedSeries, Learning
+from cloud_hub.thresholds import stored
+from cloud_hub.thresholds.ahead import NotEnough
+from cloud_hub.thresholds.band_columns import Floats, Ints
+from cloud_hub.thresholds.crossing import Forecaster, Samples, train
+from cloud_hub.thresholds.foresight import lessons
+from cloud_hub.thresholds.stored import Series
+from shared.thresholds import DAY_US
+
+TAUGHT = 20
+"""Series of a learning that are learned from, evenly spread over its series."""
+POINTS = 5000
+"""Points of one series that are looked at; of more, one in four minutes."""
+DAYS = 14.5
+"""So much history a judgement looks back on."""
+STRETCH_US = int(DAYS * DAY_US) // POINTS
+
+Course = tuple[Ints, Floats]
+
+_SERIES: Any = LearnedSeries.__table__  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """A learning's forecaster, or why it has none. `base_rate`: the share of its samples that a crossing followed."""
+
+    due_us: int
+    trained_us: int
+    forecaster: Forecaster | None = None
+    base_rate: float | None = None
+    reason: str = ""
+
+
+class Forecasters:
+    """The forecasters that this hub holds, by learning: in memory only."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, Trained] = {}
+
+    def get(self, name: str) -> Trained | None:
+        """That of a learning; None before it was first trained."""
+        return self._held.get(name)
+
+    def put(self, name: str, one: Trained) -> None:
+        """Hold it, in place of the former."""
+        self._held[name] = one
+
+    def keep(self, names: set[str]) -> None:
+        """Forget all others."""
+        for name in self._held.keys() - names:
+            del self._held[name]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread of OpenMP: the other cores belong to ingest and REST, and threads wait long for each other there."""
+    import sklearn.ensemble  # noqa: F401, PLC0415 - a second of import; what is not loaded yet cannot be limited
+    from threadpoolctl import threadpool_limits  # noqa: PLC0415
+
+    with threadpool_limits(1):
+        yield
+
+
+def trained(db: Database, row: Learning, now_us: int) -> Trained:
+    """Learn from the stored history of a learning's series and the limits that stand on their devices."""
+    with db.read() as session:
+        ones = series_of(session, row.id)
+        ones = ones[:: -(-len(ones) // TAUGHT) or 1]
+        limits = stored.present(session, {device for device, _ in ones})
+        taught: list[Samples] = []
+        for one in ones:
+            if one in limits:
+                taught += lessons(*Courses().of(session, one, now_us), limits[one])
+    labels = [label for _, label, _ in taught]
+    count = sum(label.size for label in labels)
+    base = sum(int(label.sum()) for label in labels) / count if count else None
+    try:
+        with one_thread():
+            forecaster = train(taught)
+    except NotEnough as error:
+        reason = str(error) if taught else "no series has history and a limit in force"
+        return Trained(due_us=row.due_us, trained_us=now_us, base_rate=base, reason=reason)
+    return Trained(due_us=row.due_us, trained_us=now_us, base_rate=base, forecaster=forecaster)
+
+
+class Courses:
+    """The last two weeks of series, thinned, with their newest sample. Once read, only what is new is read again."""
+
+    def __init__(self) -> None:
+        self._held: dict[Series, Course] = {}
+
+    def of(self, session: Session, one: Series, now_us: int) -> Course:
+        """(t_us int64[n], values float64[n]) of one series before `now_us`."""
+        from_us = now_us - int(DAYS * DAY_US)
+        t_us, values = self._held.get(one) or _read(session, one, from_us, now_us)
+        new_us, new = stored.newer(session, one, int(t_us[-1]) if t_us.size else from_us, before_us=now_us)
+        first = np.diff(new_us // STRETCH_US, prepend=t_us[-1] // STRETCH_US if t_us.size else -1) > 0
+        kept = t_us >= from_us
+        t_us, values = np.append(t_us[kept], new_us[first]), np.append(values[kept], new[first])
+        self._held[one] = t_us, values
+        if first.size and not first[-1]:
+            return np.append(t_us, new_us[-1]), np.append(values, new[-1])
+        return t_us, values
+
+    def clear(self) -> None:
+        """Read all anew: samples may have come late."""
+        self._held.clear()
+
+
+def _read(session: Session, one: Series, from_us: int, now_us: int) -> Course:
+    past = stored.history(session, one, from_us, now_us, POINTS)
+    return past.t_us, past.values
+
+
+def series_of(session: Session, name: str) -> list[Series]:
+    """The learning's series, by device and metric."""
+    query = select(_SERIES.c.device, _SERIES.c.metric).where(_SERIES.c.learning == name)
+    found = session.connection().execute(query.order_by(_SERIES.c.device, _SERIES.c.metric))
+    return [(device, metric) for device, metric in found]
