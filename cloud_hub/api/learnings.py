@@ -41,7 +41,10 @@ class LearningBody(_Body):
 
 
 class LearningView(BaseModel):
-    """A learning, how many of its series stand where, what it was worth, its newest rollout, and its live watch."""
+    """A learning, how many of its series stand where, what it was worth, its newest rollout, and its live watch.
+
+    `raised`: by so many decades that watch asks for more than its budget's arithmetic, in the group where it is most.
+    """
 
     learning: Learning
     standing: dict[str, int]
@@ -49,6 +52,7 @@ class LearningView(BaseModel):
     backtest: dict[str, Any]
     rollout: Rollout | None
     peers: list[Beside]
+    raised: float
 
 
 class ReleaseLimits(_Body):
@@ -150,6 +154,7 @@ def learning(learning_id: str, hub: TheHub, caller: Reader) -> LearningView:
             learning=row, standing=learnings.standing(session, row.id, now_us(), learnings.terms(row).stale_s),
             counts=learnings.counts(session, row.id), backtest=trials.of_learning(session, row.id),
             rollout=next(iter(rollout.newest(session, row.id, 1)), None), peers=learnings.peers(session, row.id),
+            raised=learnings.raised(session, row.id),
         )  # fmt: skip
 
 

@@ -120,6 +120,8 @@ def _show(arguments: argparse.Namespace) -> int:
     print("  alarms: {alarms}, judged real {hits}, judged false {false}; troubles told {troubles}, missed {missed}"
           .format(**counts))  # fmt: skip
     print("  anomalies of the live watch: {anomalies}, judged false {false_anomalies}".format(**counts))
+    if view["raised"]:
+        print(f"  more came than the budget allows: its threshold is raised by up to {view['raised']:.1f} decades")
     for one in view["peers"]:
         print(
             clean(

@@ -104,7 +104,8 @@ class LearnedState(SQLModel, table=True):
     """The live model of a group of a learning's series: packed, with the version of its form.
 
     `series` are what is remembered of each beside the model; `per_day` is how many samples they bring together.
-    Nothing before `live_us` raises an alarm: it is only learned from.
+    Nothing before `live_us` raises an alarm: it is only learned from. Its threshold is `raised` by so many decades
+    above the budget's arithmetic, by what came of it, lastly at `paged_us`.
     """
 
     __tablename__ = "learned_states"
@@ -114,6 +115,8 @@ class LearnedState(SQLModel, table=True):
     state: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     per_day: float = 0.0
     live_us: int = big()
+    raised: float = 0.0
+    paged_us: int = big(default=0)
 
 
 class PeerState(SQLModel, table=True):

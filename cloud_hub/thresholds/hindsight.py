@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cloud_hub.thresholds import surprise
+from cloud_hub.thresholds import budget, surprise
 from cloud_hub.thresholds.backtest import pushed
 from cloud_hub.thresholds.band_columns import Floats, Ints
 from cloud_hub.thresholds.batch import bounds
@@ -37,11 +37,12 @@ class Anomaly:
 def alarms(samples: Sequence[Samples], from_us: int, pages_per_shift: float) -> list[list[Anomaly]]:
     """Alarms of each series (times in UTC microseconds, any order; NaN is no value), raised from `from_us` on.
 
-    All series together share `pages_per_shift` pages in 12 hours; before `from_us` they are only learned from.
+    All series together share `pages_per_shift` pages in 12 hours. What lies before `from_us` is learned from, and
+    raises the threshold where it brought more than the budget; the live watch goes on with that.
     """
     series = [clean(t_us, values) for t_us, values in samples]
-    limit = surprise.limit(pages_per_shift, surprise.per_day(series, 0.0), 0)
-    return [found for some in _side_by_side(series) for found in _judged(some, from_us, limit)]
+    usual = surprise.usual(pages_per_shift, surprise.per_day(series, 0.0))
+    return [found for some in _side_by_side(series) for found in _judged(some, from_us, usual)]
 
 
 def _side_by_side(series: list[Samples]) -> Iterator[list[Samples]]:
@@ -50,14 +51,25 @@ def _side_by_side(series: list[Samples]) -> Iterator[list[Samples]]:
     return (series[first : first + count] for first in range(0, len(series), count))
 
 
-def _judged(series: list[Samples], from_us: int, limit: float) -> list[list[Anomaly]]:
-    ones = [One(device="", metric="", upto_us=0) for _ in series]
+def _judged(series: list[Samples], from_us: int, usual: float) -> list[list[Anomaly]]:
+    scores, ones = Scores(len(series)), [One(device="", metric="", upto_us=0) for _ in series]
+    before = [_cut(one, before_us=from_us) for one in series]
+    rest = [_cut(one, from_us=from_us) for one in series]
     with np.errstate(over="ignore"):  # of values far apart; what overflows is cut
-        _, changes = surprise.step(Scores(len(series)), ones, series, [limit] * len(series), from_us, from_us)
+        ones, _, begun = surprise.step(scores, ones, before, [usual] * len(series), usual, from_us, from_us)
+        came, _ = budget.troubles(begun, 0)
+        limit = usual + budget.raised(0.0, sum(t_us.size for t_us, _ in before) / 10**usual, came)
+        _, changes, _ = surprise.step(scores, ones, rest, [limit] * len(series), limit, from_us, from_us)
     found: list[list[Anomaly]] = [[] for _ in series]
     for change in changes:
         _add(found[change.index], change)
     return found
+
+
+def _cut(one: Samples, from_us: int = -(1 << 62), before_us: int = 1 << 62) -> Samples:
+    t_us, values = one
+    some = slice(*np.searchsorted(t_us, [from_us, before_us]).tolist())
+    return t_us[some], values[some]
 
 
 def _add(mine: list[Anomaly], change: Change) -> None:

@@ -153,6 +153,12 @@ def peers(session: Session, name: str) -> list[Beside]:
     ]  # fmt: skip
 
 
+def raised(session: Session, name: str) -> float:
+    """By how many decades the live watch asks for more than its budget's arithmetic, in the group where it is most."""
+    most = select(func.coalesce(func.max(LearnedState.raised), 0.0)).where(col(LearnedState.learning) == name)
+    return float(session.connection().execute(most).scalar_one())
+
+
 # -- how well it does ------------------------------------------------------------------------------
 
 

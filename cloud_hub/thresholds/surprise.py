@@ -44,6 +44,7 @@ class One:
     hub's clock, live samples last came at `heard_us`, and at `silent_us` it was told as silent: 0 while it is not.
     `gap_us` is the longest time between two samples that was never told as silence. `size` is
     how large values usually are, without sign; since `other_us` all are of another order, 0 while they are not.
+    `rare` samples ago an episode was counted against the budget.
     """
 
     device: str
@@ -51,6 +52,7 @@ class One:
     upto_us: int
     alarm: str = ""
     page: int = 1 << 30
+    rare: int = 1 << 30
     calm: int = 0
     heard_us: int = 0
     silent_us: int = 0
@@ -83,9 +85,14 @@ def unpacked(state: bytes, count: int) -> Scores:
     return found if len(found) == count else Scores(count)
 
 
-def limit(pages_per_shift: float, per_day: float, false: int) -> float:
-    """The surprise that pages, for samples of the whole learning a day; higher where people said false."""
-    return threshold(pages_per_shift, 1, max(per_day, 1.0)) + min(MOST_HIGHER, false * HIGHER)
+def usual(pages_per_shift: float, per_day: float) -> float:
+    """The surprise that pages by arithmetic alone, for samples of the whole learning a day."""
+    return threshold(pages_per_shift, 1, max(per_day, 1.0))
+
+
+def higher(false: int) -> float:
+    """By how much more a series must surprise of which people said false so many times."""
+    return min(MOST_HIGHER, false * HIGHER)
 
 
 def silence_limit(limit: float, false: int) -> float:
@@ -94,7 +101,7 @@ def silence_limit(limit: float, false: int) -> float:
     Where a series never paused, the tail of its gaps is a guess (`Scores.silence`: one decade for each decade of
     periods), and the budget of a large fleet would wait for years. What then guards is the longest gap.
     """
-    return min(limit, DEFAULTS.threshold + min(MOST_HIGHER, false * HIGHER))
+    return min(limit, DEFAULTS.threshold + higher(false))
 
 
 def per_day(samples: Sequence[Samples], before: float) -> float:
@@ -109,12 +116,14 @@ def step(
     series: Sequence[One],
     samples: Sequence[Samples],
     limits: Sequence[float],
+    paging: float,
     live_us: int,
     now_us: int,
-) -> tuple[list[One], list[Change]]:
+) -> tuple[list[One], list[Change], list[int]]:
     """Judge the new samples of each series: what is remembered then, and the alarms that begin or end, in order.
 
-    The model is stepped on; samples before `live_us` are only learned from.
+    The model is stepped on; samples before `live_us` are only learned from. The last are the times, live or not, at
+    which an episode began that is beyond `paging`: the limit where nobody said false, by which the budget is counted.
     """
     longest = max((t_us.size for t_us, _ in samples), default=0)
     times = np.zeros((longest, len(series)), np.int64)
@@ -124,10 +133,13 @@ def step(
     found = np.array([scores.step(t_us, row) for t_us, row in zip(times, values, strict=True)])
     after: list[One] = []
     changes: list[Change] = []
+    begun: list[int] = []
     for index, one in enumerate(series):
         t_us, _ = samples[index]
         surprises = found[: t_us.size, index] if t_us.size else np.zeros(0)
-        remembered, new = _judged(one, index, t_us, surprises, limits[index], live_us)
+        counted, times_us = _counted(one, t_us, surprises, paging)
+        begun += times_us
+        remembered, new = _judged(counted, index, t_us, surprises, limits[index], live_us)
         remembered = sized(remembered, samples[index])
         if remembered.size == 0 < one.size:  # nearly deaf in its new unit, else
             scores.restart(np.array([index]))
@@ -138,7 +150,18 @@ def step(
             remembered = replace(remembered, gap_us=max(one.gap_us, gap_us))
         after.append(remembered)
         changes += new
-    return after, changes
+    return after, changes, begun
+
+
+def _counted(
+    one: One, t_us: npt.NDArray[np.int64], surprises: npt.NDArray[Any], paging: float
+) -> tuple[One, list[int]]:
+    last, begun = -one.rare, []
+    for index in np.flatnonzero(surprises >= paging).tolist():
+        if index - last > DEFAULTS.quiet:
+            last = index
+            begun.append(int(t_us[index]))
+    return replace(one, rare=t_us.size - last), begun
 
 
 def _judged(

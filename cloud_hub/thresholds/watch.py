@@ -19,7 +19,7 @@ from sqlmodel import select as rows_of
 from cloud_hub.clock import new_id, new_trace
 from cloud_hub.db import Database
 from cloud_hub.tables import AlarmRow, Device, LearnedSeries, LearnedState, Learning, TelemetrySample
-from cloud_hub.thresholds import learnings, stored, surprise
+from cloud_hub.thresholds import budget, learnings, stored, surprise
 from cloud_hub.thresholds.scores import Scores
 from cloud_hub.thresholds.surprise import Change, One
 from cloud_hub.thresholds.telling import Tell
@@ -153,10 +153,14 @@ def look(db: Database, name: str, number: int, now_us: int, tell: Tell, awake_us
     per_day = surprise.per_day(samples, row.per_day)
     pages = learnings.terms(learning).pages_per_shift
     wrong = [false.get((one.device, one.metric), 0) for one in series]
-    limits = [surprise.limit(pages, fleet - row.per_day + per_day, count) for count in wrong]
+    usual = surprise.usual(pages, fleet - row.per_day + per_day)
+    paging = usual + row.raised
+    limits = [paging + surprise.higher(count) for count in wrong]
     silence = [surprise.silence_limit(limit, count) for limit, count in zip(limits, wrong, strict=True)]
     scores = surprise.unpacked(row.state, len(series))
-    series, changes = surprise.step(scores, series, samples, limits, row.live_us, now_us)
+    series, changes, begun = surprise.step(scores, series, samples, limits, paging, row.live_us, now_us)
+    came, paged_us = budget.troubles(begun, row.paged_us)
+    raised = budget.raised(row.raised, sum(t_us.size for t_us, _ in samples) / 10**usual, came)
     series, silences = surprise.silent(scores, series, list(zip(limits, silence, strict=True)), since_us, now_us)
     changes += silences
     if not changes and not any(t_us.size for t_us, _ in samples):
@@ -173,6 +177,7 @@ def look(db: Database, name: str, number: int, now_us: int, tell: Tell, awake_us
                 session.get_one(AlarmRow, alarm.id).about = "anomaly"
                 series[change.index] = replace(one, alarm=alarm.id if alarm.state == "raised" else "")
         kept.series, kept.state, kept.per_day = [asdict(one) for one in series], scores.pack(), per_day
+        kept.raised, kept.paged_us = raised, paged_us
         session.add(kept)
     return behind, bool(changes)
 

@@ -15,7 +15,7 @@ from sqlmodel import col
 from cloud_hub import audit, incidents, twins
 from cloud_hub.clock import now_us
 from cloud_hub.rollups.roller import Roller
-from cloud_hub.tables import LearnedSeries, Learning, Rollup, TelemetrySample
+from cloud_hub.tables import LearnedSeries, LearnedState, Learning, Rollup, TelemetrySample
 from cloud_hub.thresholds.fleet_watch import FleetWatch
 from cloud_hub.thresholds.foreseeing import Foreseeing
 from cloud_hub.thresholds.terms import Terms
@@ -94,6 +94,15 @@ def test_terms_that_make_no_sense_are_told(sites: Sites, terms: Any) -> None:
     answer = ask(sites, "PUT", "/learnings/x", {"target": "*", "terms": terms})
     assert answer.status_code == 422, answer.text
     assert "terms" in answer.json()["detail"]
+
+
+def test_how_far_the_watch_was_raised_above_its_budget_is_shown(sites: Sites) -> None:
+    terms = {"metrics": ["cpu.load"], "watch": True}
+    assert ask(sites, "PUT", "/learnings/x", {"target": "*", "terms": terms}).json()["id"] == "x"
+    assert ask(sites, "GET", "/learnings/x").json()["raised"] == 0
+    with sites.db.write() as session:
+        session.add_all(LearnedState(learning="x", number=n, state=b"", live_us=0, raised=n / 10) for n in (0, 3, 1))
+    assert ask(sites, "GET", "/learnings/x").json()["raised"] == 0.3
 
 
 def test_who_is_judged_beside_peers_and_who_is_left_out_is_shown(sites: Sites) -> None:

@@ -86,6 +86,25 @@ def test_what_never_was_raises_one_alarm_and_calm_clears_it(plant: Database) -> 
     assert alarm.value >= alarm.limit
 
 
+def test_what_came_beyond_the_budget_raises_the_limit_of_what_comes_next(plant: Database) -> None:
+    run(plant, NOW)
+    with plant.read() as session:
+        (before,) = session.exec(select(LearnedState)).all()
+    at = live(plant, "press-1", [400.0] * 10, live(plant, "press-1", calm(30, NOW), NOW))
+    run(plant, at)
+    with plant.write() as session:
+        (row,) = session.exec(select(LearnedState)).all()
+        assert row.raised > before.raised == 0
+        assert row.paged_us > NOW
+        row.raised = 1.0
+        session.add(row)
+    at = live(plant, "press-2", [400.0] * 10, at)
+    run(plant, at)
+    with plant.read() as session:
+        first, second = session.exec(select(AlarmRow).order_by(AlarmRow.raised_us)).all()
+    assert second.limit == pytest.approx(first.limit + 1.0, abs=0.05)
+
+
 @pytest.mark.parametrize("gone", [True, False], ids=["removed", "changed"])
 def test_an_alarm_whose_learning_is_gone_or_changed_is_cleared_with_the_next_round(plant: Database, gone: bool) -> None:
     run(plant, NOW)
@@ -250,7 +269,7 @@ def pausing(pause: int) -> tuple[Scores, One]:
     times = NOW + np.arange(5000) * MINUTE
     times[3000:] += pause * MINUTE
     one, scores = One(device="d", metric="m", upto_us=NOW - MINUTE), Scores(1)
-    (one,), _ = surprise.step(scores, [one], [(times, np.zeros(5000))], [9.0], NOW, int(times[-1]))
+    (one,), *_ = surprise.step(scores, [one], [(times, np.zeros(5000))], [9.0], 9.0, NOW, int(times[-1]))
     return scores, one
 
 
@@ -282,11 +301,12 @@ def course(count: int, period_us: int) -> surprise.Samples:
 
 
 def test_the_limit_follows_the_budget_and_the_verdicts() -> None:
-    base = surprise.limit(2, 14_400, 0)
-    assert base == pytest.approx(np.log10(3600))
-    assert surprise.limit(0.2, 14_400, 0) == pytest.approx(base + 1)
-    assert surprise.limit(2, 14_400, 2) == pytest.approx(base + 0.6)
-    assert surprise.limit(2, 14_400, 99) == pytest.approx(base + surprise.MOST_HIGHER)
+    usual = surprise.usual(2, 14_400)
+    assert usual == pytest.approx(np.log10(3600))
+    assert surprise.usual(0.2, 14_400) == pytest.approx(usual + 1)
+    assert surprise.higher(0) == 0
+    assert surprise.higher(2) == pytest.approx(0.6)
+    assert surprise.higher(99) == surprise.MOST_HIGHER
 
 
 def test_samples_a_day_by_their_usual_distance() -> None:
@@ -308,7 +328,7 @@ class Fixed(Scores):
 
 def changes(surprises: list[float], one: One | None = None, live_us: int = 0) -> list[tuple[str, int]]:
     one = one or One(device="d", metric="m", upto_us=0)
-    _, found = surprise.step(Fixed(surprises), [one], [course(len(surprises), 1)], [3.0], live_us, NOW)
+    _, found, _ = surprise.step(Fixed(surprises), [one], [course(len(surprises), 1)], [3.0], 3.0, live_us, NOW)
     return [(change.state, change.t_us) for change in found]
 
 
@@ -340,7 +360,7 @@ def in_another_unit(factor: float, spike: float = 8.0) -> list[tuple[int, str]]:
     scores, ones, found = Scores(1), [One(device="press-1", metric="volt", upto_us=0)], []
     for first in range(0, count, 144):
         piece = slice(first, first + 144)
-        ones, new = surprise.step(scores, ones, [(times[piece], values[piece])], [4.0], NOW, NOW)
+        ones, new, _ = surprise.step(scores, ones, [(times[piece], values[piece])], [4.0], 4.0, NOW, NOW)
         for change in new:
             ones = [replace(ones[0], alarm="standing" if change.state == "raised" else "")]
             found.append(((change.t_us - NOW) // surprise.DAY_US, change.state))

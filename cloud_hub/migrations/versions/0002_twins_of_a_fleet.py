@@ -325,6 +325,8 @@ def _thresholds_that_learn() -> None:
         sa.Column("state", sa.LargeBinary(), nullable=False),
         sa.Column("per_day", sa.Float(), nullable=False),
         sa.Column("live_us", sa.BigInteger(), nullable=False),
+        sa.Column("raised", sa.Float(), nullable=False),
+        sa.Column("paged_us", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("learning", "number"),
     )
     op.create_table(
