@@ -25,7 +25,8 @@ AlarmKind = Literal["high", "low", "no-data"]
 """`no-data` is of anomalies alone, where the hub hears nothing of a series; a device's own is `about` it."""
 About = Literal["", "rate", "no-data", "flat", "expression", "anomaly", "peers", "service", "forecast"]
 """What of a metric an alarm is about: '' its value, or its change per second, its silence, its standing still; at the
-hub also its whole course (`anomaly`), and a limit that it will probably cross (`forecast`)."""
+hub also its whole course (`anomaly`), that course beside other devices (`peers`, `service`), and a limit that it will
+probably cross (`forecast`)."""
 
 Life = Literal[
     "normal", "unacknowledged", "acknowledged", "returned-unacknowledged", "shelved", "suppressed", "out-of-service"

@@ -45,6 +45,8 @@ def _rule(metric: str, kind: AlarmKind, cause: str, confidence: float, says: str
     return Rule(metric=re.compile(metric), kind=kind, cause=cause, confidence=confidence, says=says, about=about)
 
 
+AHEAD = "{limit:.6g} within a quarter of an hour (probability {value:.2f})"
+
 RULES: tuple[Rule, ...] = (
     Rule(
         metric=re.compile(r"(?P<name>.+)/age_s"),
@@ -64,6 +66,11 @@ RULES: tuple[Rule, ...] = (
     _rule(r".+", "high", "no-data", 0.8, "nothing was heard of {metric} for {value:.6g} s", "no-data"),
     _rule(r".+", "no-data", "no-data", 0.7, "nothing came of {metric} for longer than is usual", "anomaly"),
     _rule(r".+", "high", "sensor-stuck", 0.6, "{metric} has not moved for {value:.6g} s", "flat"),
+    _rule(r".+", "high", "service-unusual", 0.5, "{metric} of a whole service is not as usual at this hour", "service"),
+    _rule(r".+", "high", "unlike-peers", 0.5, "{metric} differs lastingly from other devices of its service", "peers"),
+    _rule(r".+", "high", "unusual-course", 0.4, "the course of {metric} is not as it ever was", "anomaly"),
+    _rule(r".+", "high", "limit-ahead", 0.4, f"{{metric}} will probably be above {AHEAD}", "forecast"),
+    _rule(r".+", "low", "limit-ahead", 0.4, f"{{metric}} will probably be below {AHEAD}", "forecast"),
 )
 """In order: of several causes the one that explains the others stands first."""
 

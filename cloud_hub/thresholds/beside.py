@@ -59,14 +59,17 @@ class Fleet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """A metric of a learning: whom it is judged on, by which evidence; `form` is what the state is made for."""
+    """A metric of a learning: whom it is judged on, by which evidence; `form` is what the state is made for.
+
+    Each thing alarms at its one of `limits`.
+    """
 
     learning: str
     metric: str
     fleet: Fleet
     side: Side
     form: str
-    limits: tuple[float, float] = (0.0, 0.0)
+    limits: tuple[float, ...] = ()
 
 
 def fleet_of(tags: Mapping[str, Any], path: str) -> Fleet:
@@ -101,16 +104,16 @@ def begin(values: Doubles) -> int:
 
 
 def step(
-    peers: Evidence, service: Sequence[int], t_us: Ints, values: Doubles, limits: tuple[float, float],
+    peers: Evidence, service: Sequence[int], t_us: Ints, values: Doubles, limits: Sequence[float],
     standing: Mapping[int, int], live_us: int,
 ) -> tuple[dict[int, int], list[Change]]:  # fmt: skip
     """Judge `values[T, N]` of one metric at `t_us[T]`: (calm slots of each thing whose alarm stands, changes in order).
 
-    `peers` is stepped on; a slot without any sample is none. `limits` are those of servers and of services.
+    `peers` is stepped on; a slot without any sample is none. Each thing alarms at its one of `limits`.
     """
     of = np.asarray(service, dtype=np.int64)
     count = int(of.max()) + 1
-    limit = np.repeat(limits, [len(of), count])
+    asked = np.asarray(limits, dtype=np.float64)
     left, changes = dict(standing), list[Change]()
     for time, row in zip(t_us.tolist(), values, strict=True):
         here = np.isfinite(row)
@@ -121,8 +124,8 @@ def step(
         if time < live_us:
             continue
         heard = np.concatenate([here, np.bincount(of[here], minlength=count) > 0])
-        changes += _ended(left, time, evidence, heard, limit, of)
-        for thing in np.flatnonzero((evidence >= limit) & (evidence > 0)).tolist():
+        changes += _ended(left, time, evidence, heard, asked, of)
+        for thing in np.flatnonzero((evidence >= asked) & (evidence > 0)).tolist():
             if thing not in left:
                 left[thing] = 0
                 changes.append(_change(thing, "raised", time, evidence, of, here))
@@ -130,12 +133,12 @@ def step(
 
 
 def _ended(
-    left: dict[int, int], t_us: int, evidence: Doubles, heard: npt.NDArray[np.bool_], limit: Doubles, of: Ints
+    left: dict[int, int], t_us: int, evidence: Doubles, heard: npt.NDArray[np.bool_], asked: Doubles, of: Ints
 ) -> list[Change]:
     """Count calm slots of what stands; what has been calm for long is over."""
     changes = []
     for thing in [thing for thing in left if heard[thing]]:
-        left[thing] = left[thing] + 1 if evidence[thing] < max(limit[thing] - MARGIN, 1e-9) else 0
+        left[thing] = left[thing] + 1 if evidence[thing] < max(asked[thing] - MARGIN, 1e-9) else 0
         if left[thing] >= CALM:
             del left[thing]
             changes.append(_change(thing, "cleared", t_us, evidence, of, np.ones(len(of), dtype=bool)))

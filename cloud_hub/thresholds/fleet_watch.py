@@ -8,6 +8,7 @@ made anew from stored history, a day a step; alarms that stand are kept, and wha
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -71,14 +72,15 @@ def _round(db: Database, now_us: int, tell: Tell) -> tuple[list[Task], bool]:
     """(What there is to look at, whether alarms changed); states that nobody asks for any more are gone then."""
     with db.read() as session:
         asked = [row for row in session.exec(rows_of(Learning).order_by(Learning.id)) if row.terms.get("peers")]
-        tasks = [task for row in asked for task in _tasks(session, row)]
+        false = peer_alarms.judged_false(session) if asked else {}
+        tasks = [task for row in asked for task in _tasks(session, row, false)]
         known = set(session.exec(rows_of(PeerState.learning, PeerState.metric)))
     gone = sorted(known - {(task.learning, task.metric) for task in tasks})
     ended = [_remove(db, key, now_us, tell) for key in gone]
     return tasks, any(ended)
 
 
-def _tasks(session: Session, row: Learning) -> list[Task]:
+def _tasks(session: Session, row: Learning, false: Mapping[tuple[str, str, str], int]) -> list[Task]:
     """The learning's metrics with the devices that have them. Two queries, however many there are."""
     terms = learnings.terms(row)
     try:
@@ -101,8 +103,8 @@ def _tasks(session: Session, row: Learning) -> list[Task]:
     servers = sum(len(task.fleet.devices) for task in tasks)
     if not servers:
         return tasks
-    limits = thresholds(2 * terms.pages_per_shift, servers, sum(len(task.fleet.names) for task in tasks))
-    return [replace(task, limits=limits) for task in tasks]
+    asked = thresholds(2 * terms.pages_per_shift, servers, sum(len(task.fleet.names) for task in tasks))
+    return [replace(one, limits=peer_alarms.limits(one.metric, one.fleet, asked, false)) for one in tasks]
 
 
 def _remove(db: Database, key: tuple[str, str], now_us: int, tell: Tell) -> bool:

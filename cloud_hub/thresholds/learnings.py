@@ -32,9 +32,10 @@ _TROUBLES: Any = Trouble.__table__  # type: ignore[attr-defined]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """`alarms` by learned limits, of which people judged `hits` and `false`; troubles told, of which it `missed` some.
+    """`alarms` by learned limits, of which people judged `hits` and `false`; troubles told, some `missed`.
 
-    `anomalies` are what the live watch raised, beside peers too, `false_anomalies` those judged false.
+    Alarms about anything else move none of these. `anomalies` are what the live watch raised, beside peers too,
+    `false_anomalies` those judged false.
     """
 
     alarms: int = 0
@@ -185,7 +186,7 @@ def counts(session: Session, name: str, series: stored.Series | None = None) -> 
     )  # fmt: skip
     alarm = _ALARMS.alias()
     heard = exists().where(
-        alarm.c.device == _TROUBLES.c.device, alarm.c.metric == _TROUBLES.c.metric,
+        alarm.c.device == _TROUBLES.c.device, alarm.c.metric == _TROUBLES.c.metric, alarm.c.about == "",
         alarm.c.raised_us <= _TROUBLES.c.end_us,
         func.coalesce(alarm.c.cleared_us, _TROUBLES.c.start_us) >= _TROUBLES.c.start_us,
     )  # fmt: skip

@@ -2,19 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import or_, select
+from sqlalchemy import func, or_, select
 from sqlmodel import Session
 
 from cloud_hub import audit
 from cloud_hub.clock import new_id, new_trace
 from cloud_hub.tables import AlarmRow
-from cloud_hub.thresholds.beside import Change, Task
+from cloud_hub.thresholds.beside import Change, Fleet, Task
+from cloud_hub.thresholds.surprise import HIGHER, MOST_HIGHER
 from cloud_hub.thresholds.telling import Tell
 from shared.messages import Alarm
 
 _ALARMS: Any = AlarmRow.__table__  # type: ignore[attr-defined]
+
+
+def judged_false(session: Session) -> dict[tuple[str, str, str], int]:
+    """How many alarms of a metric, a device and about peers or its service people judged false."""
+    table = _ALARMS.c
+    query = select(table.metric, table.device, table.about, func.count()).where(
+        table.about.in_(("peers", "service")), table.verdict == "false-alarm"
+    )  # fmt: skip
+    found = session.connection().execute(query.group_by(table.metric, table.device, table.about))
+    return {(metric, device, about): count for metric, device, about, count in found}
+
+
+def limits(
+    metric: str, fleet: Fleet, asked: tuple[float, float], false: Mapping[tuple[str, str, str], int]
+) -> tuple[float, ...]:
+    """Evidence at which each thing alarms: what the budget asks of servers and of services, and with each alarm of it
+    that was judged false twice the rarity, as of anomalies.
+
+    Those of a service count where the device that they stood on is now.
+    """
+    wrong = [false.get((metric, device, "peers"), 0) for device in fleet.devices] + [0] * len(fleet.names)
+    for device, service in zip(fleet.devices, fleet.service, strict=True):
+        wrong[len(fleet.devices) + service] += false.get((metric, device, "service"), 0)
+    budget = [asked[0]] * len(fleet.devices) + [asked[1]] * len(fleet.names)
+    return tuple(one + min(MOST_HIGHER, HIGHER * count) for one, count in zip(budget, wrong, strict=True))
 
 
 def told(
@@ -27,7 +54,7 @@ def told(
         gone = left.pop(thing)
         tell(session, gone["on"], cleared(task.metric, gone, now_us, 0.0, 0.0), now_us, new_trace())
     for change in changes:
-        thing, limit = things[change.thing], task.limits[change.thing >= len(task.fleet.devices)]
+        thing, limit = things[change.thing], task.limits[change.thing]
         if change.state == "cleared":
             if (one := left.pop(thing, None)) is not None:
                 alarm = cleared(task.metric, one, change.t_us, change.evidence, limit)

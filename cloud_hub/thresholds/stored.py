@@ -114,13 +114,16 @@ def desired(session: Session, device: str) -> limit_files.Entries:
 
 
 def said(session: Session, series: Sequence[Series], from_us: int, to_us: int) -> dict[Series, Said]:
-    """What people said of these series: verdicts on alarms, and troubles that they told."""
+    """What people said of these series: verdicts on alarms of their limits, and troubles that they told.
+
+    A verdict on an alarm about anything else (an anomaly, a forecast) says nothing of what limits should have raised.
+    """
     trouble: dict[Series, list[Window]] = defaultdict(list)
     nothing: dict[Series, list[Window]] = defaultdict(list)
     devices = sorted({device for device, _ in series})
     alarms = select(_ALARMS).where(
-        _ALARMS.c.device.in_(devices), _ALARMS.c.verdict != "", _ALARMS.c.raised_us >= from_us,
-        _ALARMS.c.raised_us < to_us,
+        _ALARMS.c.device.in_(devices), _ALARMS.c.about == "", _ALARMS.c.verdict != "",
+        _ALARMS.c.raised_us >= from_us, _ALARMS.c.raised_us < to_us,
     )  # fmt: skip
     for row in session.connection().execute(alarms):
         begin = int(row.raised_us)

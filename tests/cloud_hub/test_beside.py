@@ -11,12 +11,12 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from cloud_hub.thresholds import beside
-from cloud_hub.thresholds.beside import CALM, MARGIN, Change, begin, fleet_of
+from cloud_hub.thresholds import beside, peer_alarms
+from cloud_hub.thresholds.beside import CALM, MARGIN, Change, Fleet, begin, fleet_of
 
 SERVICE = (0, 0, 0, 1, 1, 1)
 THINGS = len(SERVICE) + 2
-LIMITS = (4.0, 3.0)
+LIMITS = (4.0,) * 6 + (3.0,) * 2
 LIVE = 5
 
 
@@ -31,7 +31,7 @@ class Told:
         return row[None, : len(SERVICE)], row[None, len(SERVICE) :]
 
 
-def run(evidence: Any, here: Any, parts: tuple[int, ...] = (), live: int = LIVE) -> list[Change]:
+def run(evidence: Any, here: Any, parts: tuple[int, ...] = (), limits: tuple[float, ...] = LIMITS) -> list[Change]:
     """All changes, with a restart before each slot of `parts`."""
     values = np.where(here, 1.0, np.nan)
     standing: dict[int, int] = {}
@@ -40,7 +40,7 @@ def run(evidence: Any, here: Any, parts: tuple[int, ...] = (), live: int = LIVE)
     for first, last in pairwise(bounds):
         told = Told(evidence[first:last][here[first:last].any(axis=1)])
         t_us = np.arange(first, last, dtype=np.int64)
-        standing, changes = beside.step(told, SERVICE, t_us, values[first:last], LIMITS, standing, live)
+        standing, changes = beside.step(told, SERVICE, t_us, values[first:last], limits, standing, LIVE)
         found += changes
     return found
 
@@ -49,7 +49,7 @@ def faults(evidence: Any, here: Any, changes: list[Change]) -> list[str]:
     """What is wrong with these changes, told from the evidence alone, a thing at a time."""
     wrong = []
     for thing in range(THINGS):
-        limit = LIMITS[thing >= len(SERVICE)]
+        limit = LIMITS[thing]
         mine = {change.t_us: change.state for change in changes if change.thing == thing}
         stands, below = False, 0
         for t in range(len(evidence)):
@@ -119,7 +119,7 @@ def forgetful(step: Callable[..., Any]) -> Callable[..., Any]:
 
 def generous(step: Callable[..., Any]) -> Callable[..., Any]:
     """Takes the threshold of services for servers."""
-    return lambda *given: step(*given[:4], (LIMITS[1], LIMITS[1]), *given[5:])
+    return lambda *given: step(*given[:4], (LIMITS[-1],) * THINGS, *given[5:])
 
 
 @pytest.mark.parametrize("bug", [deaf, forgetful, generous])
@@ -138,6 +138,57 @@ def test_silence_taken_for_calm_is_caught(monkeypatch: pytest.MonkeyPatch) -> No
         check()
 
 
+# -- verdicts --------------------------------------------------------------------------------------
+
+FLEET = Fleet(("a", "b", "c", "d", "e", "f"), SERVICE, ("web", "db"), {})
+FALSE = st.dictionaries(
+    st.tuples(st.just("m"), st.sampled_from(FLEET.devices), st.sampled_from(["peers", "service"])), st.integers(0, 7)
+)  # fmt: skip
+
+
+def stood(changes: list[Change]) -> set[tuple[int, int]]:
+    """(slot, thing) wherever an alarm stands; slots as of `courses`, which have no more than 200."""
+    found, since = set(), dict[int, int]()
+    for change in changes:
+        if change.state == "raised":
+            since[change.thing] = change.t_us
+        else:
+            found |= {(t, change.thing) for t in range(since.pop(change.thing), change.t_us)}
+    return found | {(t, thing) for thing, begin in since.items() for t in range(begin, 200)}
+
+
+def check_verdicts() -> None:
+    @settings(max_examples=100, deadline=None, derandomize=True, database=None, phases=[Phase.generate])
+    @given(courses(), FALSE, FALSE)
+    def holds(course: tuple[Any, Any, tuple[int, ...]], false: Any, more: Any) -> None:
+        evidence, here, _ = course
+        later = {key: false.get(key, 0) + more.get(key, 0) for key in false.keys() | more.keys()}
+        few, many = (peer_alarms.limits("m", FLEET, (3.5, 2.5), counts) for counts in (false, later))
+        assert stood(run(evidence, here, limits=many)) <= stood(run(evidence, here, limits=few))
+
+    holds()
+
+
+def test_more_alarms_judged_false_never_make_one_sooner() -> None:
+    check_verdicts()
+
+
+def test_a_verdict_that_lowers_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer_alarms, "HIGHER", -0.3)
+    with pytest.raises(AssertionError):
+        check_verdicts()
+
+
+def test_an_alarm_judged_false_asks_for_twice_the_rarity_of_its_own_thing_alone() -> None:
+    false = {("m", "b", "peers"): 2, ("m", "d", "service"): 1, ("m", "f", "service"): 2, ("other", "a", "peers"): 3,
+             ("m", "gone", "peers"): 1, ("m", "c", "peers"): 99}  # fmt: skip
+    found = peer_alarms.limits("m", FLEET, (4.0, 3.0), false)
+    assert found == pytest.approx((4.0, 4.6, 5.5, 4.0, 4.0, 4.0, 3.0, 3.9))
+
+
+# -- telling ---------------------------------------------------------------------------------------
+
+
 def test_a_service_is_told_on_its_strangest_server() -> None:
     evidence = np.zeros((10, THINGS))
     evidence[7:, 7], evidence[7:, 4] = 6.0, 2.0
@@ -147,7 +198,7 @@ def test_a_service_is_told_on_its_strangest_server() -> None:
 
 def test_without_evidence_no_budget_raises() -> None:
     standing, changes = beside.step(
-        Told(np.zeros((3, THINGS))), SERVICE, np.arange(3), np.ones((3, 6)), (0.0, 0.0), {}, 0
+        Told(np.zeros((3, THINGS))), SERVICE, np.arange(3), np.ones((3, 6)), (0.0,) * THINGS, {}, 0
     )  # fmt: skip
     assert (standing, changes) == ({}, [])
 

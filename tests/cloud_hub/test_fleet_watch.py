@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from simulators import histories
 from sqlalchemy import event
-from sqlmodel import Session, select
+from sqlmodel import Session, col, select
 
 from cloud_hub import incidents, telemetry
 from cloud_hub.db import Database
@@ -20,7 +21,7 @@ from cloud_hub.thresholds.fleet_watch import DAY_US, GRACE_US, FleetWatch
 from cloud_hub.thresholds.slots import SLOT_US
 from cloud_hub.thresholds.terms import Terms
 from shared.codec import plain
-from shared.messages import Alarm
+from shared.messages import About, Alarm
 
 NOW = 1_800_000_000_000_000 // DAY_US * DAY_US + 8 * 3_600_000_000
 DAYS = 10
@@ -181,6 +182,41 @@ def test_where_the_devices_own_alarm_stands_there_is_no_second(plant: Database) 
     store(plant, values, NOW)
     run(plant, end_us)
     assert [about for _, _, about, _ in alarms(plant)] == [""]
+
+
+def told_with(db: Database, base: list[dict[str, Any]], false: int, about: About, end_us: int) -> list[AlarmRow]:
+    """The alarms of the same course after so many about this, of web-2's cpu.load, were judged false before."""
+    with db.write() as session:
+        for row in [*session.exec(select(AlarmRow)), *session.exec(select(PeerState))]:
+            session.delete(row)
+        session.flush()
+        session.add_all(PeerState(**one) for one in base)
+        for n in range(false):
+            old = Alarm(id=f"old{n}", metric="cpu.load", kind="high", state="raised", priority="medium", t_us=START,
+                        value=4, limit=4, about=about)  # fmt: skip
+            incidents.alarm_changed(session, "web-2", old, START, "")
+            session.flush()
+            incidents.alarm_changed(session, "web-2", replace(old, state="cleared"), START, "")
+            session.get_one(AlarmRow, old.id).verdict = "false-alarm"
+    run(db, end_us)
+    with db.read() as session:
+        return list(session.exec(select(AlarmRow).where(col(AlarmRow.raised_us) >= NOW)))
+
+
+@pytest.mark.parametrize(("about", "servers"), [("peers", 2), ("service", slice(0, 6))])
+def test_alarms_judged_false_ask_for_more_evidence_of_the_same(plant: Database, about: About, servers: Any) -> None:
+    run(plant, NOW)
+    base = [row.model_dump() for row in states(plant)]
+    values, end_us = fault(12, servers=servers, by=4.0)
+    store(plant, values, NOW)
+    (first,), (second,), (other,) = (
+        told_with(plant, base, false, one, end_us) for false, one in ((0, about), (3, about), (3, "anomaly"))
+    )
+    assert (first.about, second.about) == (about, about)
+    assert second.limit == pytest.approx(first.limit + 0.9)
+    assert second.value >= second.limit
+    assert second.raised_us >= first.raised_us
+    assert (other.limit, other.raised_us) == (first.limit, first.raised_us)
 
 
 def test_a_device_without_the_tag_is_left_out_and_that_is_said(plant: Database) -> None:

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from examiners.engines import Bench, evidence, examine_engine
@@ -19,6 +19,7 @@ from cloud_hub.glm.desk import diagnose
 from cloud_hub.glm.engines import Engine, open_engine
 from cloud_hub.glm.evidence import AlarmFact, Evidence
 from shared.errors import ConfigError
+from shared.messages import About
 
 KEY = "secret-key-4711"
 
@@ -73,10 +74,23 @@ def test_the_table(metric: str, kind: str, cause: str, verb: str, target: str) -
 @pytest.mark.parametrize(
     ("about", "cause"),
     [("", "cpu-saturated"), ("no-data", "no-data"), ("flat", "sensor-stuck"), ("rate", "unknown"),
-     ("expression", "unknown")],
+     ("expression", "unknown"), ("anomaly", "unusual-course"), ("peers", "unlike-peers"),
+     ("service", "service-unusual"), ("forecast", "limit-ahead")],
 )  # fmt: skip
 def test_a_silent_metric_is_not_a_high_one(about: str, cause: str) -> None:
     assert diagnose(of(alarm("cpu.load", about=about))).cause == cause
+
+
+def test_only_what_people_write_themselves_has_no_rule_by_what_it_is_about() -> None:
+    assert set(get_args(About)) - {rule.about for rule in rules.RULES} == {"rate", "expression"}
+
+
+@pytest.mark.parametrize(("kind", "side"), [("high", "above"), ("low", "below")])
+def test_a_warning_says_how_probable_what_will_be(kind: str, side: str) -> None:
+    said = diagnose(of(alarm("cpu.load", kind, about="forecast", value=0.625, limit=80.0)))
+    assert said.explanation.startswith(
+        f"cpu.load will probably be {side} 80 within a quarter of an hour (probability 0.62)"
+    )
 
 
 def test_what_was_seen_is_named_and_nothing_more_proposed() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from cloud_hub.tables import AlarmRow, LearnedSeries, Learning, Rollout, Telemet
 from cloud_hub.thresholds import learnings, refit, rollout, stored, trials
 from cloud_hub.thresholds.terms import Terms
 from shared.codec import encode, plain
-from shared.messages import Alarm, Applied
+from shared.messages import About, Alarm, Applied
 from shared.thresholds import DAY_US, Limits
 
 NOW = 1_800_000_000_000_000
@@ -90,9 +90,10 @@ def series(db: Database, device: str = "press-1") -> LearnedSeries:
         return learnings.series(session, "all", device, "", 1)[0]
 
 
-def alarm(db: Database, name: str, device: str, at_s: float, verdict: str = "") -> None:
+def alarm(db: Database, name: str, device: str, at_s: float, verdict: str = "", about: About = "") -> None:
     at = NOW + int(at_s * SECOND)
-    one = Alarm(id=name, metric="cpu.load", kind="high", state="raised", priority="low", t_us=at, value=90, limit=80)
+    one = Alarm(id=name, metric="cpu.load", kind="high", state="raised", priority="low", t_us=at, value=90, limit=80,
+                about=about)  # fmt: skip
     with db.write() as session:
         incidents.alarm_changed(session, device, one, at, "")
         session.flush()
@@ -270,6 +271,40 @@ def test_verdicts_are_counted_and_widen_the_next_fit(plant: Database) -> None:
     with plant.read() as session:
         told = {row.device: row.detail["factor"] for row in audit.rows(session, kind="learning.corrected")}
     assert told == {"press-1": wide.factor, "press-2": series(plant, "press-2").factor}
+
+
+def judged_by(db: Database, *abouts: About) -> tuple[learnings.Counts, float, Any]:
+    """What verdicts on alarms about these, one of which stands over a trouble that was told, make of the limits."""
+    learn(db)
+    fitted(db)
+    confirm(db)
+    for about in abouts:
+        for n, verdict in enumerate(["false-alarm", "false-alarm", "real", ""]):
+            alarm(db, f"{about}{n}", "press-1", 200 + n, verdict, about)
+    at = NOW + 300 * SECOND
+    with db.write() as session:
+        session.add(Trouble(id="t", device="press-1", metric="cpu.load", start_us=at, end_us=at, who="anna", t_us=at))
+    with db.read() as session:
+        counts = learnings.counts(session, "all")
+        said = stored.said(session, [("press-1", "cpu.load")], NOW, NOW + DAY_US)["press-1", "cpu.load"]
+    with db.write() as session:
+        learnings.refit_now(session, "all", NOW, "anna", "")
+    fitted(db, NOW)
+    return counts, series(db).factor, said
+
+
+def test_verdicts_on_alarms_about_anything_else_move_no_limits(plant: Database) -> None:
+    counts, factor, said = judged_by(plant, *(one for one in get_args(About) if one))
+    assert (counts.alarms, counts.hits, counts.false, counts.troubles, counts.missed) == (0, 0, 0, 1, 1)
+    assert factor == pytest.approx(0.9)
+    assert (len(said.trouble), said.nothing) == (1, ())
+
+
+def test_control_the_same_verdicts_on_the_limits_own_alarms_move_them(plant: Database) -> None:
+    counts, factor, said = judged_by(plant, "")
+    assert (counts.alarms, counts.hits, counts.false, counts.troubles, counts.missed) == (4, 1, 2, 1, 0)
+    assert factor == pytest.approx(1.25**2)
+    assert (len(said.trouble), len(said.nothing)) == (2, 2)
 
 
 def test_a_target_that_finds_nobody_is_no_error_and_others_go_on(plant: Database) -> None:
