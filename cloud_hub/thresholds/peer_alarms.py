@@ -12,7 +12,7 @@ from cloud_hub import audit
 from cloud_hub.clock import new_id, new_trace
 from cloud_hub.tables import AlarmRow
 from cloud_hub.thresholds.beside import Change, Fleet, Task
-from cloud_hub.thresholds.surprise import HIGHER, MOST_HIGHER
+from cloud_hub.thresholds.surprise import higher
 from cloud_hub.thresholds.telling import Tell
 from shared.messages import Alarm
 
@@ -41,7 +41,7 @@ def limits(
     for device, service in zip(fleet.devices, fleet.service, strict=True):
         wrong[len(fleet.devices) + service] += false.get((metric, device, "service"), 0)
     budget = [asked[0]] * len(fleet.devices) + [asked[1]] * len(fleet.names)
-    return tuple(one + min(MOST_HIGHER, HIGHER * count) for one, count in zip(budget, wrong, strict=True))
+    return tuple(one + higher(count) for one, count in zip(budget, wrong, strict=True))
 
 
 def told(

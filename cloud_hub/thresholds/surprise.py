@@ -1,13 +1,13 @@
 """When a series' surprise is an alarm, and when that is over. A core: the score model's numbers in, changes out.
 
 One episode is one alarm: raised by the first sample beyond the threshold, cleared after CALM ordinary ones, and none
-is raised within `quiet` samples of the last (the score model's refractory filter). A silence that is longer than
-ordinary ones is an episode, too: its alarm is cleared by the next sample, whatever that says.
+is raised within `quiet` samples of the last (the score model's refractory filter). A silence (`silence`) is an episode,
+too: its alarm is cleared by the next sample, whatever that says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -21,12 +21,6 @@ from shared.messages import AlarmKind
 CALM = 20
 HIGHER, MOST_HIGHER = 0.3, 1.5
 """Each anomaly that people judged false asks for twice the rarity of this series (10**0.3), within some 30 times."""
-
-GRACE_US = 600_000_000
-"""So long a sample may be on its way before a silence begins to count: a device's backoff, its backlog, our own."""
-
-LONGEST = 3
-"""A silence is told before its surprise reaches the limit of samples where it is so many times the longest gap."""
 
 DAY_US = 86_400_000_000
 
@@ -93,15 +87,6 @@ def usual(pages_per_shift: float, per_day: float) -> float:
 def higher(false: int) -> float:
     """By how much more a series must surprise of which people said false so many times."""
     return min(MOST_HIGHER, false * HIGHER)
-
-
-def silence_limit(limit: float, false: int) -> float:
-    """The surprise of a silence that is worth a look: far below what the budget asks of samples.
-
-    Where a series never paused, the tail of its gaps is a guess (`Scores.silence`: one decade for each decade of
-    periods), and the budget of a large fleet would wait for years. What then guards is the longest gap.
-    """
-    return min(limit, DEFAULTS.threshold + higher(false))
 
 
 def per_day(samples: Sequence[Samples], before: float) -> float:
@@ -210,43 +195,3 @@ def sized(one: One, samples: Samples) -> One:
     since_us = one.other_us or int(times[0])
     lasting = times[-1] - since_us >= UNIT_US
     return replace(one, size=0.0 if lasting else one.size, other_us=0 if lasting else since_us)
-
-
-# -- silence ---------------------------------------------------------------------------------------
-
-
-def quiet_us(one: One, since_us: int, now_us: int) -> int:
-    """How long nothing was heard of a series, where all could be heard since `since_us`, beyond what may be on its way.
-
-    0 for one that was never heard live, that was told as silent, or that has an alarm already.
-    """
-    if not one.heard_us or one.silent_us or one.alarm:
-        return 0
-    return max(0, now_us - max(one.upto_us, one.heard_us, since_us) - GRACE_US)
-
-
-def silent(
-    scores: Scores,
-    series: Sequence[One],
-    limits: Sequence[tuple[float, float]],
-    since_us: Mapping[int, int],
-    now_us: int,
-) -> tuple[list[One], list[Change]]:
-    """Which series have said nothing for a surprisingly long time, of those that `since_us` names by number.
-
-    Each could have been heard since its `since_us` (by the hub's clock: `now_us`); `limits` are of its samples and of
-    its silence. While a whole device says nothing, its first alarm stands for all. Constant work; the model stays.
-    """
-    quiet = [quiet_us(one, since_us[index], now_us) if index in since_us else 0 for index, one in enumerate(series)]
-    found = scores.silence(np.array([one.upto_us for one in series], np.int64) + np.array(quiet, np.int64))
-    after, changes = list(series), []
-    longer = np.array([quiet[index] >= LONGEST * one.gap_us for index, one in enumerate(series)])
-    samples, silence = np.asarray(limits).reshape(-1, 2).T
-    told = (np.array(quiet) > 0) & ((found >= samples) | ((found >= silence) & longer))
-    for index in np.flatnonzero(told).tolist():
-        mine = [one for one in after if one.device == after[index].device]
-        if max(one.silent_us for one in mine) >= max(one.heard_us for one in mine):
-            continue
-        after[index] = replace(after[index], silent_us=now_us, page=0, calm=0)
-        changes.append(Change(index=index, state="raised", t_us=now_us, surprise=float(found[index]), kind="no-data"))
-    return after, changes

@@ -13,7 +13,7 @@ from sqlmodel import select
 from cloud_hub import incidents
 from cloud_hub.db import Database
 from cloud_hub.tables import AlarmRow, Device, LearnedSeries, LearnedState, Learning
-from cloud_hub.thresholds import learnings, surprise, watch
+from cloud_hub.thresholds import learnings, silence, surprise, watch, watch_groups
 from cloud_hub.thresholds.scores import Scores
 from cloud_hub.thresholds.surprise import CALM, One
 from cloud_hub.thresholds.terms import Terms
@@ -160,7 +160,7 @@ def test_a_state_of_another_version_begins_anew_and_nothing_stops(plant: Databas
 
 def test_new_series_get_a_group_of_their_own(plant: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     run(plant, NOW)
-    monkeypatch.setattr(watch, "GROUP", 2)
+    monkeypatch.setattr(watch_groups, "GROUP", 2)
     with plant.write() as session:
         session.add_all(LearnedSeries(learning="all", device=f"press-{n}", metric="cpu.load") for n in range(3, 6))
     run(plant, NOW)
@@ -192,7 +192,7 @@ def test_who_falls_silent_is_told_once_and_cleared_by_the_next_sample(plant: Dat
         (alarm,) = session.exec(select(AlarmRow)).all()
     assert alarm.kind == "no-data"
     assert alarm.value >= alarm.limit
-    assert surprise.GRACE_US < alarm.raised_us - (NOW + 5 * MINUTE) < 120 * MINUTE
+    assert silence.GRACE_US < alarm.raised_us - (NOW + 5 * MINUTE) < 120 * MINUTE
     live_on(plant, watcher, FLEET, at, 30)
     assert alarms(plant) == [("press-1", "anomaly", "cleared")]
 
@@ -278,7 +278,7 @@ def told_after(pause: int, limit: float = 9.0) -> int:
     scores, one = pausing(pause)
     for minutes in range(10, 10_000, 10):
         now_us = one.heard_us + minutes * MINUTE
-        if surprise.silent(scores, [one], [(limit, surprise.silence_limit(limit, 0))], {0: 0}, now_us)[1]:
+        if silence.silent(scores, [one], [(limit, silence.limit(limit, 0))], {0: 0}, now_us)[1]:
             return minutes
     return 0
 
@@ -289,7 +289,7 @@ def test_who_paused_before_may_pause_again_three_times_as_long() -> None:
 
 
 def test_seeded_bug_without_the_longest_gap_a_usual_pause_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(surprise, "LONGEST", 0)
+    monkeypatch.setattr(silence, "LONGEST", 0)
     assert told_after(240) < 240
 
 

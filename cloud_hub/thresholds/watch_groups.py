@@ -1,0 +1,149 @@
+"""The groups of learned series that the live watch looks at, one model each, and what there is new of a group.
+
+New series come into groups of their own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sqlalchemy import func, or_, select
+from sqlmodel import Session, col
+from sqlmodel import select as rows_of
+
+from cloud_hub.db import Database
+from cloud_hub.tables import AlarmRow, Device, LearnedSeries, LearnedState, Learning, TelemetrySample
+from cloud_hub.thresholds import learnings, silence, stored
+from cloud_hub.thresholds.scores import Scores
+from cloud_hub.thresholds.surprise import One, Samples
+
+GROUP = 200
+"""Series of one group."""
+WARM = 5000
+"""A new series first learns from so many stored samples."""
+
+SOME = 1000
+"""Samples of one series in one step."""
+
+_SAMPLES: Any = TelemetrySample.__table__  # type: ignore[attr-defined]
+_ALARMS: Any = AlarmRow.__table__  # type: ignore[attr-defined]
+_DEVICES: Any = Device.__table__  # type: ignore[attr-defined]
+_SERIES: Any = LearnedSeries.__table__  # type: ignore[attr-defined]
+
+
+def all_of(db: Database, now_us: int) -> list[tuple[str, int]]:
+    """(learning, number) of all groups that are watched, after new series have got theirs."""
+    with db.read() as session:
+        watched = [row for row in session.exec(rows_of(Learning).order_by(Learning.id)) if row.terms.get("watch")]
+        new = [(row.id, group) for row in watched for group in _new(session, row.id, now_us)]
+    for name, group in new:
+        with db.write() as session:
+            _gather(session, name, group, now_us)
+    with db.read() as session:
+        query = rows_of(LearnedState.learning, LearnedState.number).where(
+            col(LearnedState.learning).in_([row.id for row in watched])
+        )
+        return [(name, number) for name, number in session.exec(query.order_by(LearnedState.learning))]
+
+
+def _new(session: Session, name: str, now_us: int) -> list[list[One]]:
+    """Groups of the learning's series that have none yet."""
+    groups = session.exec(rows_of(LearnedState.series).where(LearnedState.learning == name))
+    known = {(one["device"], one["metric"]) for group in groups for one in group}
+    query = select(_SERIES.c.device, _SERIES.c.metric).where(_SERIES.c.learning == name)
+    found = session.connection().execute(query.order_by(_SERIES.c.device, _SERIES.c.metric)).all()
+    ones = [
+        One(device=device, metric=metric, upto_us=_warm(session, device, metric, now_us))
+        for device, metric in found
+        if (device, metric) not in known
+    ]
+    return [ones[first : first + GROUP] for first in range(0, len(ones), GROUP)]
+
+
+def _gather(session: Session, name: str, ones: list[One], now_us: int) -> None:
+    last = select(func.coalesce(func.max(LearnedState.number), -1)).where(col(LearnedState.learning) == name)
+    number = session.connection().execute(last).scalar_one() + 1
+    state = Scores(len(ones)).pack()
+    row = LearnedState(learning=name, number=number, series=[asdict(one) for one in ones], state=state, live_us=now_us)
+    session.add(row)
+
+
+def _warm(session: Session, device: str, metric: str, now_us: int) -> int:
+    """Behind which stored sample a new series begins to learn."""
+    table = _SAMPLES.c
+    mine = select(table.t_us).where(table.device == device, table.metric == metric, table.t_us < now_us)
+    found = session.connection().execute(mine.order_by(table.t_us.desc()).offset(WARM).limit(1)).scalar()
+    return int(found or 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """A group as it was read: what is new of each series, and whose silence may be judged, since when.
+
+    `behind`: more is stored. Its learning allows `pages` a shift; its other groups bring `others` samples a day.
+    `false` counts the anomalies of each series that people judged so.
+    """
+
+    row: LearnedState
+    series: list[One]
+    samples: list[Samples]
+    since_us: dict[int, int]
+    behind: bool
+    pages: float
+    others: float
+    false: list[int]
+
+
+def seen(session: Session, name: str, number: int, awake_us: int, now_us: int) -> Seen | None:
+    """None where there is nothing to judge."""
+    row, learning = session.get(LearnedState, (name, number)), session.get(Learning, name)
+    if row is None or learning is None:
+        return None
+    series = [One(**one) for one in row.series]
+    samples = [stored.newer(session, (one.device, one.metric), one.upto_us, most=SOME) for one in series]
+    behind = any(t_us.size >= SOME for t_us, _ in samples)
+    since_us = {} if behind else _since(session, series, awake_us, now_us)
+    if not since_us and not any(t_us.size for t_us, _ in samples):
+        return None
+    fleet = session.exec(rows_of(func.sum(LearnedState.per_day)).where(LearnedState.learning == name)).one() or 0.0
+    false = _false(session, {one.device for one in series})
+    return Seen(
+        row=row, series=series, samples=samples, since_us=since_us, behind=behind, others=fleet - row.per_day,
+        pages=learnings.terms(learning).pages_per_shift,
+        false=[false.get((one.device, one.metric), 0) for one in series],
+    )  # fmt: skip
+
+
+def _since(session: Session, series: list[One], awake_us: int, now_us: int) -> dict[int, int]:
+    """Series that may have fallen silent, by number: from when on all that they said would have been heard.
+
+    Devices that never tell their presence (Prometheus writes for them) are there as long as nobody says otherwise.
+    """
+    quiet = [index for index, one in enumerate(series) if silence.quiet_us(one, awake_us, now_us)]
+    devices = sorted({series[index].device for index in quiet})
+    if not devices:
+        return {}
+    connection, table = session.connection(), _DEVICES.c
+    there = or_(table.state != "offline", table.born_us == 0)
+    born: dict[str, int] = dict(
+        connection.execute(select(table.id, table.born_us).where(table.id.in_(devices), there)).all()
+    )
+    raised = select(_ALARMS.c.device, _ALARMS.c.metric).where(
+        _ALARMS.c.device.in_(devices), _ALARMS.c.state == "raised"
+    )
+    standing = {(device, metric) for device, metric in connection.execute(raised)}
+    return {
+        index: max(awake_us, born[one.device])
+        for index in quiet
+        if (one := series[index]).device in born and (one.device, one.metric) not in standing
+    }
+
+
+def _false(session: Session, devices: set[str]) -> dict[tuple[str, str], int]:
+    """Anomalies that people judged false, by series."""
+    query = select(_ALARMS.c.device, _ALARMS.c.metric, func.count()).where(
+        _ALARMS.c.device.in_(devices), _ALARMS.c.about == "anomaly", _ALARMS.c.verdict == "false-alarm"
+    )  # fmt: skip
+    found = session.connection().execute(query.group_by(_ALARMS.c.device, _ALARMS.c.metric))
+    return {(device, metric): count for device, metric, count in found}
