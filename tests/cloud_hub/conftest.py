@@ -5,20 +5,25 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from simulators import databases
 
 from cloud_hub.db import Database
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+@pytest.fixture(scope="module", params=databases.KINDS)
+def server(request: pytest.FixtureRequest) -> Any:
+    """The PostgreSQL server, or None for SQLite: all tests of a module with one kind, then with the other."""
+    return None if request.param == "sqlite" else request.getfixturevalue("postgres_server")
+
+
+@pytest.fixture
+def url(server: Any, tmp_path: Path) -> Iterator[str]:
     """The address of a fresh database of either kind."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'hub.sqlite'}"
-        return
-    with request.getfixturevalue("postgres_server").database() as address:
-        yield address
+    with databases.empty(tmp_path, server) as one:
+        yield one
 
 
 @pytest.fixture

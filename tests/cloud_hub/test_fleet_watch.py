@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from simulators import histories
+from simulators import databases, histories
 from sqlalchemy import event
 from sqlmodel import Session, col, select
 
@@ -61,8 +63,7 @@ def tagged(session: Session, device: str, tags: dict[str, Any]) -> None:
     session.add(row)
 
 
-@pytest.fixture
-def plant(db: Database) -> Database:
+def twelve(db: Database) -> None:
     """Twelve servers of two services with ten days of history, rolled up where their hours are over."""
     histories.devices(db, FLEET, *METRICS)
     terms = Terms(metrics=METRICS, peers="tags.service", pages_per_shift=0.001)
@@ -73,7 +74,36 @@ def plant(db: Database) -> Database:
             session.add_all(LearnedSeries(learning="all", device=device, metric=metric) for metric in METRICS)
     store(db, ordinary())
     roll(db, NOW)
-    return db
+
+
+@pytest.fixture(scope="module")
+def history(server: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with databases.empty(tmp_path_factory.mktemp("history"), server) as url:
+        yield databases.filled(url, twelve)
+
+
+@pytest.fixture(scope="module")
+def judged(server: Any, history: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with databases.copied(history, tmp_path_factory.mktemp("judged"), server) as url:
+        yield databases.filled(url, lambda db: run(db, NOW))
+
+
+@pytest.fixture
+def new(server: Any, history: str, tmp_path: Path) -> Iterator[Database]:
+    """The twelve, before the hub looks at them for the first time."""
+    with databases.copied(history, tmp_path, server) as url:
+        db = Database(url)
+        yield db
+        db.close()
+
+
+@pytest.fixture
+def plant(server: Any, judged: str, tmp_path: Path) -> Iterator[Database]:
+    """The twelve, judged until now."""
+    with databases.copied(judged, tmp_path, server) as url:
+        db = Database(url)
+        yield db
+        db.close()
 
 
 def roll(db: Database, now_us: int) -> None:
@@ -109,7 +139,6 @@ def fault(hours: float, servers: Any = 2, metrics: Any = 0, by: float = 1.6) -> 
 
 
 def test_history_is_learned_from_and_alarms_of_nothing(plant: Database) -> None:
-    run(plant, NOW)
     assert alarms(plant) == []
     first, second = states(plant)
     assert (first.metric, first.upto_us, first.live_us) == ("cpu.load", NOW, NOW)
@@ -118,7 +147,6 @@ def test_history_is_learned_from_and_alarms_of_nothing(plant: Database) -> None:
 
 
 def test_a_fault_is_one_page_for_its_server_and_is_over_when_it_is_ordinary(plant: Database) -> None:
-    run(plant, NOW)
     values, end_us = fault(12, metrics=[[0], [1]])  # on both metrics: one page
     store(plant, values, NOW)
     run(plant, end_us)
@@ -139,7 +167,6 @@ def test_a_fault_is_one_page_for_its_server_and_is_over_when_it_is_ordinary(plan
 
 def test_without_a_look_at_what_stands_each_metric_would_page(plant: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peer_alarms, "_stands", lambda *_: False)
-    run(plant, NOW)
     values, end_us = fault(12, metrics=[[0], [1]])
     store(plant, values, NOW)
     run(plant, end_us)
@@ -147,7 +174,6 @@ def test_without_a_look_at_what_stands_each_metric_would_page(plant: Database, m
 
 
 def test_what_all_servers_of_a_service_do_is_one_page_that_names_it(plant: Database) -> None:
-    run(plant, NOW)
     values, end_us = fault(12, servers=slice(6, 12), by=4.0)
     store(plant, values, NOW)
     run(plant, end_us)
@@ -158,23 +184,22 @@ def test_what_all_servers_of_a_service_do_is_one_page_that_names_it(plant: Datab
     assert (entry.subject, entry.device) == ("db", device)
 
 
-def test_a_restart_between_slots_gives_the_same_alarms(plant: Database, url: str) -> None:
+def test_a_restart_between_slots_gives_the_same_alarms(new: Database) -> None:
     values, end_us = fault(12)
     for k in range(0, values.shape[1], 9):
-        again = Database(url)
+        again = Database(databases.address(new))
         run(again, NOW + k * SLOT_US)
         again.close()
-        store(plant, values[:, k : k + 9], NOW + k * SLOT_US)
-    run(plant, end_us)
-    assert alarms(plant) == [("web-2", "cpu.load", "peers", "raised")]
-    again = Database(url)
+        store(new, values[:, k : k + 9], NOW + k * SLOT_US)
+    run(new, end_us)
+    assert alarms(new) == [("web-2", "cpu.load", "peers", "raised")]
+    again = Database(databases.address(new))
     run(again, end_us)
     again.close()
-    assert len(alarms(plant)) == 1
+    assert len(alarms(new)) == 1
 
 
 def test_where_the_devices_own_alarm_stands_there_is_no_second(plant: Database) -> None:
-    run(plant, NOW)
     own = Alarm(id="own", metric="cpu.load", kind="high", state="raised", priority="low", t_us=NOW, value=99, limit=80)
     with plant.write() as session:
         incidents.alarm_changed(session, "web-2", own, NOW, "")
@@ -205,7 +230,6 @@ def told_with(db: Database, base: list[dict[str, Any]], false: int, about: About
 
 @pytest.mark.parametrize(("about", "servers"), [("peers", 2), ("service", slice(0, 6))])
 def test_alarms_judged_false_ask_for_more_evidence_of_the_same(plant: Database, about: About, servers: Any) -> None:
-    run(plant, NOW)
     base = [row.model_dump() for row in states(plant)]
     values, end_us = fault(12, servers=servers, by=4.0)
     store(plant, values, NOW)
@@ -219,12 +243,12 @@ def test_alarms_judged_false_ask_for_more_evidence_of_the_same(plant: Database, 
     assert (other.limit, other.raised_us) == (first.limit, first.raised_us)
 
 
-def test_a_device_without_the_tag_is_left_out_and_that_is_said(plant: Database) -> None:
-    with plant.write() as session:
+def test_a_device_without_the_tag_is_left_out_and_that_is_said(new: Database) -> None:
+    with new.write() as session:
         tagged(session, "web-5", {})
         tagged(session, "db-5", {"service": "lonely"})
-    run(plant, NOW)
-    with plant.read() as session:
+    run(new, NOW)
+    with new.read() as session:
         first, _ = learnings.peers(session, "all")
     assert (first.servers, first.services, first.left_out) == (10, 2, 2)
     assert first.reasons == {
@@ -232,16 +256,15 @@ def test_a_device_without_the_tag_is_left_out_and_that_is_said(plant: Database) 
     }  # fmt: skip
 
 
-def test_a_fleet_without_services_learns_nothing_and_says_so(plant: Database) -> None:
-    with plant.write() as session:
+def test_a_fleet_without_services_learns_nothing_and_says_so(new: Database) -> None:
+    with new.write() as session:
         for device in FLEET:
             tagged(session, device, {})
-    run(plant, NOW)
-    assert [(row.state, len(row.left_out)) for row in states(plant)] == [(b"", 12)] * 2
+    run(new, NOW)
+    assert [(row.state, len(row.left_out)) for row in states(new)] == [(b"", 12)] * 2
 
 
 def test_when_a_device_leaves_the_state_is_made_anew_and_a_standing_alarm_stays(plant: Database) -> None:
-    run(plant, NOW)
     values, end_us = fault(12)
     store(plant, values, NOW)
     run(plant, end_us)
@@ -261,7 +284,6 @@ def test_when_a_device_leaves_the_state_is_made_anew_and_a_standing_alarm_stays(
 
 
 def test_a_learning_that_is_deleted_takes_state_and_alarms_along(plant: Database) -> None:
-    run(plant, NOW)
     values, end_us = fault(12)
     store(plant, values, NOW)
     run(plant, end_us)
@@ -273,7 +295,6 @@ def test_a_learning_that_is_deleted_takes_state_and_alarms_along(plant: Database
 
 
 def test_gaps_and_a_state_of_another_version_stop_nothing(plant: Database) -> None:
-    run(plant, NOW)
     with plant.write() as session:
         row = session.get_one(PeerState, ("all", "cpu.load"))
         row.state = b"of another version"
