@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloud_hub.thresholds import compiled, memory, score_columns, scores, tails
+from cloud_hub.thresholds import machine, memory, score_columns, scores, tails
 from cloud_hub.thresholds.scores import DEFAULTS, ForeignState, Scores, ScoreSettings, alarms, surprise
 
 PERIOD_US = 300_000_000
@@ -22,7 +22,7 @@ LENGTH, CHANGE = 6000, 4000
 
 Series = tuple[np.ndarray, np.ndarray]
 pytestmark = pytest.mark.timeout(300)  # the first to ask for machine code waits until it is made
-needs_numba = pytest.mark.skipif(not compiled.AVAILABLE, reason="numba is not installed")
+needs_numba = pytest.mark.skipif(not machine.AVAILABLE, reason="numba is not installed")
 
 
 def times(n: int = LENGTH) -> np.ndarray:
