@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import zlib
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,7 @@ def _look(function: Any, seen: dict[str, bytes]) -> None:
     seen[name] = code.co_code + repr((code.co_consts, code.co_names)).encode()
     for used in code.co_names:
         value = function.__globals__.get(used)
-        if hasattr(value, "py_func"):
+        if isinstance(value, FunctionType) or hasattr(value, "py_func"):
             _look(value, seen)
         elif isinstance(value, (int, float, tuple, np.generic, np.ndarray)):
             seen[name] += str(np.asarray(value).dtype).encode() + np.asarray(value).tobytes()
