@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.report import Row
 from benchmarks.series import Floats, Ints
-from cloud_hub.thresholds import scores
+from cloud_hub.thresholds import score_columns, scores
 from cloud_hub.thresholds.bands import Bands
 from shared.thresholds import JudgeState, Limits, judge
 
@@ -43,7 +43,12 @@ class EwmaColumns:
 
 def models(n: int) -> dict[str, Any]:
     """What has `step` and `pack`; the EWMA band first."""
-    return {"EWMA band": EwmaColumns(n), "Tidegate band": Bands(n), "Tidegate score": scores.Scores(n)}
+    return {
+        "EWMA band": EwmaColumns(n),
+        "Tidegate band": Bands(n),
+        "Tidegate score": scores.Scores(n),
+        "Tidegate score without numba": scores.Scores(n, fast=False),
+    }
 
 
 def rows(n: int, seed: int, steps: int = 60, warm: int = 20) -> list[Row]:
@@ -55,7 +60,23 @@ def rows(n: int, seed: int, steps: int = 60, warm: int = 20) -> list[Row]:
         found.append(Row(dataset, name, "a sample", cost, "us"))
         found.append(Row(dataset, name, "against the EWMA band", cost / base, "times"))
         found.append(Row(dataset, name, "state", len(model.pack()) / n, "bytes a series"))
+    found.append(
+        Row(dataset, "bare limit of the score: its bytes read and written back", "a sample", _bytes(n, steps), "us")
+    )
     return [*found, *_device(seed)]
+
+
+def _bytes(n: int, steps: int) -> float:
+    """Median microseconds a series of what no step can be without: all that it reads and writes, once through NumPy."""
+    one, taken = score_columns.fresh(1), []
+    hours = 2 * (one.hours.itemsize + one.rests.itemsize)  # the usual values of two hours of all
+    touched = one.times.nbytes + one.wide.nbytes + one.slim.nbytes + one.tails.nbytes + hours
+    rows = np.ones(n * touched // 4, dtype=np.float32)
+    for _ in range(steps):
+        began = time.perf_counter()
+        np.negative(rows, out=rows)
+        taken.append((time.perf_counter() - began) / n * 1e6)
+    return median(taken)
 
 
 def _cost(step: Step, n: int, seed: int, steps: int, warm: int) -> float:

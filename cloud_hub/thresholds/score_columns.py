@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,6 +31,7 @@ GAP, GAP_EXCESS, NEWS, NEWS_EXCESS = 49, 50, 51, 52
 SLIM = 53
 DAY, WEEK, HOURS = 0, 24, 192  # rows of `hours` and `rests`
 UNKNOWN, EMPTY = 0x7FC0, 255  # an hour without a value (NaN), a place without a shape
+WIDTH = 256  # series of a block: what is reckoned with at a time stays in the cache
 TICK = 3  # `when` counts in steps of 2**3 samples
 
 # Where tails begin before a series has shown its own. A logarithm of sizes: twice the usual size. A gap: ten periods.
@@ -59,7 +61,7 @@ class Columns(NamedTuple):
         parts: tuple[npt.NDArray[Any], ...] = self
         return Columns._make(part[..., chosen] for part in parts)
 
-    def put(self, chosen: npt.NDArray[np.intp], some: Columns) -> None:
+    def put(self, chosen: slice | npt.NDArray[np.intp], some: Columns) -> None:
         """Write back what `take` copied."""
         parts: tuple[npt.NDArray[Any], ...] = self
         for part, new in zip(parts, some, strict=True):
@@ -91,24 +93,74 @@ def fresh(n: int) -> Columns:
     )
 
 
-def pack(columns: Columns) -> bytes:
-    """The state as bytes: versioned, with a checksum, little-endian."""
-    body = b"".join(np.ascontiguousarray(part, dtype=part.dtype.newbyteorder("<")).tobytes() for part in columns)
-    return HEADER.pack(MAGIC, VERSION, columns.times.shape[1], zlib.crc32(body)) + body
+class Blocks:
+    """The state of n series in blocks of WIDTH, the last of what is left: what a step reads and writes lies together.
+
+    `flat` has the numbers of each part in one dimension, block after block; `each` shows the blocks.
+    """
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+        self.flat = Columns._make(np.empty(one.size * n, one.dtype) for one in fresh(1))
+        self.each = [self._block(lo, min(lo + WIDTH, n)) for lo in range(0, n, WIDTH)]
+        for block in self.each:
+            parts: tuple[npt.NDArray[Any], ...] = block
+            for part, one in zip(parts, fresh(1), strict=True):
+                part[...] = one
+
+    def _block(self, lo: int, hi: int) -> Columns:
+        parts: zip[tuple[npt.NDArray[Any], npt.NDArray[Any]]] = zip(self.flat, fresh(1), strict=True)
+        return Columns._make(
+            part[lo * one.size : hi * one.size].reshape(*one.shape[:-1], hi - lo) for part, one in parts
+        )
+
+    def cut(self) -> Iterator[tuple[slice, Columns]]:
+        """Which series, and their block."""
+        for number, block in enumerate(self.each):
+            yield slice(number * WIDTH, number * WIDTH + WIDTH), block
+
+    def joined(self, name: str) -> npt.NDArray[Any]:
+        """A copy of one part of all series, as it stands in columns."""
+        return np.concatenate([getattr(block, name) for block in (fresh(0), *self.each)], axis=-1)
+
+    def restart(self, chosen: npt.NDArray[np.intp]) -> None:
+        """The chosen series are as without a sample."""
+        for number, block in enumerate(self.each):
+            here = chosen[chosen // WIDTH == number] % WIDTH
+            block.put(here, fresh(here.size))
 
 
-def unpack(packed: bytes) -> Columns:
+def pack(blocks: Blocks) -> bytes:
+    """The state as bytes: versioned, with a checksum, little-endian, one part after another whatever the blocks."""
+    body = bytearray(blocks.flat.nbytes)
+    whole = _columns(body, blocks.n)
+    for cut, block in blocks.cut():
+        whole.take(cut).put(slice(None), block)
+    return HEADER.pack(MAGIC, VERSION, blocks.n, zlib.crc32(body)) + body
+
+
+def unpack(packed: bytes) -> Blocks:
     """The state as it was packed. Raises ForeignState for bytes that are not one whole state of this version."""
     if len(packed) < HEADER.size:
         raise ForeignState("too short for a state of scores")
     magic, version, n, check = HEADER.unpack_from(packed)
+    body = memoryview(packed)[HEADER.size :]
     if magic != MAGIC or version != VERSION:
         raise ForeignState(f"not a state of scores of version {VERSION}")
-    if n < 0 or len(packed) - HEADER.size != n * fresh(1).nbytes or zlib.crc32(packed[HEADER.size :]) != check:
+    if n < 0 or len(body) != n * fresh(1).nbytes or zlib.crc32(body) != check:
         raise ForeignState("the state of scores is damaged")
-    columns, at = fresh(n), HEADER.size
-    for part in columns:
-        stored: Any = np.frombuffer(packed, part.dtype.newbyteorder("<"), part.size, at)
-        part[:] = stored.reshape(part.shape)
+    blocks, whole = Blocks(n), _columns(body, n)
+    for cut, block in blocks.cut():
+        block.put(slice(None), whole.take(cut))
+    return blocks
+
+
+def _columns(body: bytearray | memoryview, n: int) -> Columns:
+    """What is written in `body`: views of it."""
+    parts: list[npt.NDArray[Any]] = []
+    at = 0
+    for one in fresh(1):
+        part: npt.NDArray[Any] = np.frombuffer(body, one.dtype.newbyteorder("<"), one.size * n, at)
+        parts.append(part.reshape(*one.shape[:-1], n))
         at += part.nbytes
-    return columns
+    return Columns._make(parts)

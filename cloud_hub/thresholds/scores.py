@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cloud_hub.thresholds import channels, compiled, memory, score_columns, tails
+from cloud_hub.thresholds import channels, compiled, machine, memory, score_columns, tails
 from cloud_hub.thresholds.score_columns import COUNT, FIRST, LAST, Columns, Doubles, ForeignState, Longs, Singles
 
 __all__ = ["DEFAULTS", "TUNED", "ForeignState", "ScoreSettings", "Scores", "alarms", "surprise"]
@@ -23,7 +23,6 @@ __all__ = ["DEFAULTS", "TUNED", "ForeignState", "ScoreSettings", "Scores", "alar
 HOUR_US = 3_600_000_000
 DAY_US = 24 * HOUR_US
 LARGEST = 1e30  # no measurement is larger: what is counts as no sample
-BLOCK = 512  # series at a time, so that their working set stays in the cache
 
 # Seventeen surprises of ordinary data together: their median, and how much more is a decade rarer (measured).
 USUAL_SUM, DECADE = np.float32(12.8), np.float32(4.8)
@@ -77,14 +76,14 @@ TUNED = ScoreSettings(visits=2.0, quiet=50)  # the best of 72 on 29 of NAB's 58 
 class Scores:
     """The surprise of n series, sample by sample. The same data give the same numbers bit for bit."""
 
-    def __init__(self, n: int, settings: ScoreSettings = DEFAULTS, *, fast: bool = compiled.AVAILABLE) -> None:
+    def __init__(self, n: int, settings: ScoreSettings = DEFAULTS, *, fast: bool = machine.AVAILABLE) -> None:
         """`fast` asks for the machine code of numba where that is installed; the numbers are the same."""
         self.settings = settings
-        self._columns = score_columns.fresh(n)
-        self._plan = _plan(settings) if fast and compiled.AVAILABLE else None
+        self._state = score_columns.Blocks(n)
+        self._plan = _plan(settings) if fast and machine.AVAILABLE else None
 
     def __len__(self) -> int:
-        return int(self._columns.times.shape[1])
+        return self._state.n
 
     def step(self, t_us: npt.NDArray[Any], values: npt.NDArray[Any]) -> Doubles:
         """Surprise float64[n] of values[n] at t_us[n] (UTC microseconds). NaN in, NaN out: no sample of that series.
@@ -93,25 +92,21 @@ class Scores:
         """
         times, x = self._arrays(t_us, values)
         out = np.full(x.size, np.nan)
-        if self._plan is not None and x.size:
-            compiled.step(self._columns, times, x, self._plan, out)
+        if self._plan is not None:
+            compiled.step(self._state.flat, times, x, self._plan, out)
             return out
-        here = np.abs(x) <= LARGEST  # NaN is not
-        if here.all():
-            return self._all(self._columns, times, x, out)
-        chosen = np.flatnonzero(here)
-        part = self._columns.take(chosen)
-        out[chosen] = self._all(part, times[chosen], x[chosen], np.empty(chosen.size))
-        self._columns.put(chosen, part)
+        for cut, block in self._state.cut():
+            self._block(block, times[cut], x[cut], out[cut])
         return out
 
-    def _all(self, state: Columns, times: Longs, x: Doubles, out: Doubles) -> Doubles:
-        """One sample of each series of `state` into `out`."""
-        for start in range(0, x.size, BLOCK):
-            cut = slice(start, start + BLOCK)
-            with np.errstate(over="ignore"):  # what overflows is cut off
-                out[cut] = _step(state.take(cut), times[cut], x[cut], self.settings)
-        return out
+    def _block(self, block: Columns, times: Longs, x: Doubles, out: Doubles) -> None:
+        """One sample of each series of a block into `out`."""
+        here = np.abs(x) <= LARGEST  # NaN is not
+        chosen = slice(None) if here.all() else np.flatnonzero(here)
+        part = block.take(chosen)
+        with np.errstate(over="ignore"):  # what overflows is cut off
+            out[chosen] = _step(part, times[chosen], x[chosen], self.settings)
+        block.put(chosen, part)
 
     def follow(self, t_us: npt.NDArray[Any], values: npt.NDArray[Any]) -> Doubles:
         """Surprise float64[T] of values[T] at t_us[T] of a single series: `step` for each, but quicker.
@@ -123,7 +118,7 @@ class Scores:
             raise ValueError(f"{len(self)} series cannot follow values of shape {x.shape}: one series, one dimension")
         out = np.full(x.size, np.nan)
         if self._plan is not None:
-            compiled.run(self._columns, times, x, self._plan, out)
+            compiled.run(self._state.flat, times, x, self._plan, out)
         else:
             for at in range(x.size):
                 out[at] = self.step(times[at : at + 1], x[at : at + 1])[0]
@@ -134,13 +129,13 @@ class Scores:
 
         A unit a thousand times as small is else below notice until the old one has faded, some 10,000 samples.
         """
-        self._columns.put(chosen, score_columns.fresh(len(chosen)))
+        self._state.restart(chosen)
 
     def silence(self, t_us: npt.NDArray[Any]) -> Doubles:
         """Surprise float64[n] of having heard nothing since the last sample until t_us[n]; changes nothing."""
         times, _ = self._arrays(t_us, np.zeros(len(self)))
-        state = self._columns.times
-        gap = self._columns.slim[[score_columns.USUAL_GAP, score_columns.GAP, score_columns.GAP_EXCESS]].copy()
+        state = self._state.joined("times")
+        gap = self._state.joined("slim")[score_columns.USUAL_GAP : score_columns.GAP_EXCESS + 1]
         passed = np.maximum(times - state[LAST], 0)
         out = _gap(gap, passed, np.zeros(len(self), dtype=np.float32), state[COUNT])
         return np.where(state[COUNT] < max(self.settings.warmup, 1), 0.0, out).astype(np.float64)
@@ -153,19 +148,19 @@ class Scores:
 
     def pack(self) -> bytes:
         """The state as bytes, to be read by `unpack`: versioned, with a checksum."""
-        return score_columns.pack(self._columns)
+        return score_columns.pack(self._state)
 
     @classmethod
     def unpack(cls, packed: bytes, settings: ScoreSettings = DEFAULTS) -> Scores:
         """Scores as they were packed. Raises ForeignState for bytes that are not one whole state of this version."""
         scores = cls(0, settings)
-        scores._columns = score_columns.unpack(packed)
+        scores._state = score_columns.unpack(packed)
         return scores
 
     @property
     def nbytes(self) -> int:
         """Bytes of state of all series together."""
-        return self._columns.nbytes
+        return self._state.flat.nbytes
 
 
 def _pair(t_us: npt.NDArray[Any], values: npt.NDArray[Any]) -> tuple[Longs, Doubles]:

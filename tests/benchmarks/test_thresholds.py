@@ -72,6 +72,7 @@ def test_a_file_that_cannot_be_used_ends_the_program_with_its_reason(
 def test_cost_is_told_for_every_model_and_the_device() -> None:
     rows = threshold_speed.rows(50, seed=1, steps=4, warm=2)
     assert {row.method for row in rows} == {
-        "EWMA band", "Tidegate band", "Tidegate score", "judge, 100 metrics at 1 s",
+        "EWMA band", "Tidegate band", "Tidegate score", "Tidegate score without numba",
+        "bare limit of the score: its bytes read and written back", "judge, 100 metrics at 1 s",
     }  # fmt: skip
     assert all(row.value > 0 for row in rows)

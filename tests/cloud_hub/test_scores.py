@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloud_hub.thresholds import compiled, memory, score_columns, scores, tails
+from cloud_hub.thresholds import machine, memory, score_columns, scores, tails
 from cloud_hub.thresholds.scores import DEFAULTS, ForeignState, Scores, ScoreSettings, alarms, surprise
 
 PERIOD_US = 300_000_000
@@ -22,7 +22,7 @@ LENGTH, CHANGE = 6000, 4000
 
 Series = tuple[np.ndarray, np.ndarray]
 pytestmark = pytest.mark.timeout(300)  # the first to ask for machine code waits until it is made
-needs_numba = pytest.mark.skipif(not compiled.AVAILABLE, reason="numba is not installed")
+needs_numba = pytest.mark.skipif(not machine.AVAILABLE, reason="numba is not installed")
 
 
 def times(n: int = LENGTH) -> np.ndarray:
@@ -379,6 +379,31 @@ def test_many_series_go_in_blocks_without_a_seam() -> None:
         for i, row in enumerate(values):
             all_of_them = wide.step(np.full(n, times()[i]), row)
             assert all_of_them[some].tobytes() == narrow.step(np.full(3, times()[i]), row[some]).tobytes()
+
+
+def among_holes(n: int, fast: bool) -> tuple[bytes, bytes]:
+    """Rows of n series, of which some, none or nearly all have a sample."""
+    rng, scored, said = np.random.RandomState(3), Scores(n, ScoreSettings(warmup=5), fast=fast), []
+    for i, missing in enumerate([0.0, 0.01, 0.99, 0.5, 1.0, 0.0, 0.01, 0.01] * 5):
+        values = rng.normal(size=n) * np.where(rng.rand(n) < 0.05, 30, 1)
+        values[rng.rand(n) < missing] = np.nan
+        said.append(scored.step(np.full(n, times()[i]), values).tobytes())
+    return b"".join(said), scored.pack()
+
+
+@needs_numba
+@pytest.mark.parametrize("rest", [-1, 0, 3])
+def test_machine_code_gives_the_bits_of_numpy_in_whole_blocks_with_holes(rest: int) -> None:
+    n = score_columns.WIDTH + rest
+    assert among_holes(n, True) == among_holes(n, False)
+
+
+@needs_numba
+def test_a_block_not_written_back_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The seeded bug: where one series has no sample, the others learn nothing."""
+    compiled_says = among_holes(score_columns.WIDTH, True)
+    monkeypatch.setattr(score_columns.Columns, "put", lambda *given: None)
+    assert among_holes(score_columns.WIDTH, False)[0] != compiled_says[0]
 
 
 # Packed and unpacked.
