@@ -11,7 +11,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from cloud_hub.thresholds import beside, peer_alarms
+from cloud_hub.thresholds import beside, peer_alarms, surprise
 from cloud_hub.thresholds.beside import CALM, MARGIN, Change, Fleet, begin, fleet_of
 
 SERVICE = (0, 0, 0, 1, 1, 1)
@@ -174,7 +174,7 @@ def test_more_alarms_judged_false_never_make_one_sooner() -> None:
 
 
 def test_a_verdict_that_lowers_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peer_alarms, "HIGHER", -0.3)
+    monkeypatch.setattr(surprise, "HIGHER", -0.3)
     with pytest.raises(AssertionError):
         check_verdicts()
 
