@@ -181,7 +181,7 @@ def test_a_forecast_tells_its_limit_and_what_it_was_learned_from_or_a_reason(sit
         terms = plain(Terms(metrics=("cpu.load",), foresee=0.9))
         session.add(Learning(id="f", target="*", terms=terms, who="anna", created_us=1, due_us=1 << 61))
         session.add(LearnedSeries(learning="f", device="server-1", metric="cpu.load"))
-        told = [plain(Limits(metric="cpu.load", high=72.0))]
+        told = [plain(Limits(metric="cpu.load", high=70.0))]  # crossed often enough, whatever hour it is now
         twins.desire(session, "server-1", "thresholds", {"limits": told}, 1, who="anna", max_bytes=32768)
     assert forecast(sites).json()["reason"] == "the forecaster is not trained yet"
     loop = Foreseeing(sites.db, sites.app.state.hub.forecasters, incidents.alarm_changed)
@@ -194,4 +194,4 @@ def test_a_forecast_tells_its_limit_and_what_it_was_learned_from_or_a_reason(sit
     assert far["trained_us"] > far["at_us"]
     below = forecast(sites, limit=-500.0).json()
     assert (below["probability"], below["reason"]) == (None, "already beyond the limit")
-    assert forecast(sites).json()["limit"] == 72.0
+    assert forecast(sites).json()["limit"] == 70.0
