@@ -111,50 +111,37 @@ def _copy(given: Any, apart: int, kept: Any, spread: int, m: int) -> None:
 
 
 @part
-def _aside(rows: Any, size: int, j: int, kept: Any, back: bool) -> None:
-    """The state of series j of a block, set aside or put `back`."""
-    for r in range(size):
-        if back:
-            rows[r * WIDTH + j] = kept[r]
-        else:
-            kept[r] = rows[r * WIDTH + j]
-
-
-@part
-def _missing(values: Any, largest: Any, which: Any) -> int:
-    """How many of the values are no samples, and which."""
-    count = 0
-    for j in range(values.size):
-        if not abs(values[j]) <= largest:
-            which[count] = j
-            count += 1
-    return count
+def _aside(rows: Any, kept: Any, which: Any, back: bool) -> None:
+    """The state of series `which` of a block, set aside or put `back`; row by row, as it lies in memory."""
+    for r in range(rows.size // WIDTH):
+        for i in range(which.size):
+            if back:
+                rows[r * WIDTH + which[i]] = kept[r, i]
+            else:
+                kept[r, i] = rows[r * WIDTH + which[i]]
 
 
 @part
 def _step(state: Any, t: Any, values: Any, p: Any, out: Any) -> None:
     """One sample of each series into `out`, block by block."""
     f, d = np.zeros(SINGLES * WIDTH, dtype=np.float32), np.zeros(DOUBLES)
-    which = np.zeros(WIDTH, dtype=np.int64)
     for lo in range(0, values.size, WIDTH):
         m = min(WIDTH, values.size - lo)
         hi, block = lo + m, _block(state, lo, m)
-        missing = _missing(values[lo:hi], p.largest, which)
-        if missing == m:
+        missing = np.flatnonzero(~(np.abs(values[lo:hi]) <= p.largest))  # NaN is
+        if missing.size == m:
             continue
         s, q = block[2], block[5]
         if m < WIDTH:
             s, q = np.zeros(SLIM * WIDTH, dtype=np.float32), np.zeros(TAILS * WIDTH, dtype=np.float32)
             _copy(block[2], m, s, WIDTH, m)
             _copy(block[5], m, q, WIDTH, m)
-        kept = np.empty((missing, SLIM + TAILS), dtype=np.float32)
-        for i in range(missing):
-            _aside(s, SLIM, which[i], kept[i], False)
-            _aside(q, TAILS, which[i], kept[i, SLIM:], False)
+        kept = np.empty((SLIM + TAILS, missing.size), dtype=np.float32)
+        _aside(s, kept, missing, False)
+        _aside(q, kept[SLIM:], missing, False)
         _advance(block, m, t[lo:hi], values[lo:hi], m, p, (s, q, f, d), out[lo:hi])
-        for i in range(missing):
-            _aside(s, SLIM, which[i], kept[i], True)
-            _aside(q, TAILS, which[i], kept[i, SLIM:], True)
+        _aside(s, kept, missing, True)
+        _aside(q, kept[SLIM:], missing, True)
         if m < WIDTH:
             _copy(s, WIDTH, block[2], m, m)
             _copy(q, WIDTH, block[5], m, m)

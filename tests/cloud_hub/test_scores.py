@@ -420,6 +420,25 @@ def test_a_packed_state_goes_on_as_if_it_had_not_been() -> None:
     assert second.pack() == whole.pack()
 
 
+def test_blocks_are_packed_as_one_and_unpacked_into_blocks() -> None:
+    n = 2 * score_columns.WIDTH + 3
+    scored = Scores(n)
+    for i in range(3):
+        scored.step(np.full(n, times()[i]), noise(n, i))
+    packed = scored.pack()
+    some = np.array([0, score_columns.WIDTH - 1, score_columns.WIDTH, n - 1])
+    firsts = np.frombuffer(packed, "<i8", n, score_columns.HEADER.size)
+    anchors = np.frombuffer(packed, "<f8", n, score_columns.HEADER.size + 3 * 8 * n)
+    assert firsts.tolist() == [times()[0]] * n
+    assert anchors.tobytes() == noise(n, 0).tobytes()
+    again = Scores.unpack(packed)
+    assert again.pack() == packed
+    again.restart(some)
+    assert (
+        np.flatnonzero(np.frombuffer(again.pack(), "<i8", n, score_columns.HEADER.size) == 0).tolist() == some.tolist()
+    )
+
+
 def test_a_state_is_small() -> None:
     assert Scores(100).nbytes <= 1496 * 100
     assert len(Scores(100).pack()) <= 1500 * 100 + 64
