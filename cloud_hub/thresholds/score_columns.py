@@ -125,9 +125,9 @@ class Blocks:
 
     def restart(self, chosen: npt.NDArray[np.intp]) -> None:
         """The chosen series are as without a sample."""
-        for number, block in enumerate(self.each):
+        for number in np.unique(chosen // WIDTH):
             here = chosen[chosen // WIDTH == number] % WIDTH
-            block.put(here, fresh(here.size))
+            self.each[number].put(here, fresh(here.size))
 
 
 def pack(blocks: Blocks) -> bytes:
