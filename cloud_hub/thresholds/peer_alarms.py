@@ -91,7 +91,7 @@ def cleared(metric: str, one: dict[str, Any], t_us: int, evidence: float, limit:
 def _stands(session: Session, task: Task, change: Change, service: str) -> bool:
     """Whether people know: of the server by any metric beside its peers, of the service, or of this very series."""
     fleet, device = task.fleet, task.fleet.devices[change.server]
-    same = (_ALARMS.c.device == device) & (_ALARMS.c.metric == task.metric)
+    same = (_ALARMS.c.device == device) & (_ALARMS.c.metric == task.metric) & (_ALARMS.c.about != "forecast")
     if service:
         number = fleet.names.index(service)
         members = [one for one, of in zip(fleet.devices, fleet.service, strict=True) if of == number]

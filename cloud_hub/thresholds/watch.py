@@ -149,7 +149,7 @@ def _told(session: Session, judged: Judged, tell: Tell, now_us: int) -> list[One
 
 
 def _alarm(session: Session, one: One, change: Change, limit: float) -> Alarm | None:
-    """What to tell; nothing where the series has an alarm of its device's own already."""
+    """What to tell; nothing where the series has another alarm already."""
     if _stands(session, one) if change.state == "raised" else not one.alarm:
         return None
     return Alarm(
@@ -159,7 +159,9 @@ def _alarm(session: Session, one: One, change: Change, limit: float) -> Alarm | 
 
 
 def _stands(session: Session, one: One) -> bool:
+    """Whether people know of this series. A warning of what may come does not say that it came."""
     query = select(_ALARMS.c.id).where(
-        _ALARMS.c.device == one.device, _ALARMS.c.metric == one.metric, _ALARMS.c.state == "raised"
+        _ALARMS.c.device == one.device, _ALARMS.c.metric == one.metric, _ALARMS.c.state == "raised",
+        _ALARMS.c.about != "forecast",
     )  # fmt: skip
     return session.connection().execute(query.limit(1)).first() is not None

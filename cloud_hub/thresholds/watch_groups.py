@@ -130,7 +130,7 @@ def _since(session: Session, series: list[One], awake_us: int, now_us: int) -> d
         connection.execute(select(table.id, table.born_us).where(table.id.in_(devices), there)).all()
     )
     raised = select(_ALARMS.c.device, _ALARMS.c.metric).where(
-        _ALARMS.c.device.in_(devices), _ALARMS.c.state == "raised"
+        _ALARMS.c.device.in_(devices), _ALARMS.c.state == "raised", _ALARMS.c.about != "forecast"
     )
     standing = {(device, metric) for device, metric in connection.execute(raised)}
     return {

@@ -144,6 +144,17 @@ def test_where_the_devices_own_alarm_stands_there_is_no_second(plant: Database) 
     assert [about for _, about, _ in alarms(plant)] == [""]
 
 
+def test_a_warning_of_what_may_come_holds_back_no_anomaly(plant: Database) -> None:
+    run(plant, NOW)
+    warning = Alarm(id="ahead", metric="cpu.load", kind="high", state="raised", priority="low", t_us=NOW, value=0.8,
+                    limit=80, about="forecast")  # fmt: skip
+    with plant.write() as session:
+        incidents.alarm_changed(session, "press-1", warning, NOW, "")
+    at = live(plant, "press-1", [400.0] * 40, NOW)
+    run(plant, at)
+    assert sorted(about for _, about, _ in alarms(plant)) == ["anomaly", "forecast"]
+
+
 def test_a_state_of_another_version_begins_anew_and_nothing_stops(plant: Database) -> None:
     run(plant, NOW)
     with plant.write() as session:
