@@ -8,7 +8,8 @@ medians of five.
   a day), but of no less than its own usual residual, the middle record of all K, and `least`. What comes
   every night is no news.
 - **Calibrated**: the daily peaks of all K in a view make one tail, taken as a power law through its 10 % and its 1 %
-  quantile (after Hill 1975). Evidence e is reached in one view on about one day in 10**e of one metric of one thing;
+  quantile (after Hill 1975), corrected for each group of like things by how many of its own peaks lie beyond and how
+  far (`tails`). Evidence e is reached in one view on about one day in 10**e of one metric of one thing;
   over all views, which depend on one another, two to four times as often (measured). As in SPOT
   (Siffer et al. 2017) what is stranger than `strange` is no part of the tail, so a fault does not hide the next one.
 
@@ -21,6 +22,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+from cloud_hub.thresholds.group_tails import tails
 
 Doubles = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
@@ -64,14 +67,18 @@ STANDARD = PeerSettings()
 
 
 class Lasting:
-    """Evidence of residuals [M, K]. `concern[V, M, 1]` says which of the views count; V is 2 * hours + `extra`."""
+    """Evidence of residuals [M, K]. `concern[V, M, 1]` says which of the views count; V is 2 * hours + `extra`.
 
-    STATE = ("_five", "_mean", "_noise", "_seen", "_record", "_ratio", "_peak", "_reference", "_peaks", "_start",
+    `group[K]` numbers the like things from 0; left out, all are alike.
+    """
+
+    STATE = ("_five", "_mean", "_noise", "_seen", "_record", "_ratio", "_peak", "_reference", "_peaks", "_base",
              "_slope", "_days")  # fmt: skip
 
     def __init__(
-        self, metrics: int, count: int, settings: PeerSettings, concern: Flags, least: tuple[float, ...] = ()
-    ) -> None:
+        self, metrics: int, count: int, settings: PeerSettings, concern: Flags, least: tuple[float, ...] = (),
+        group: npt.NDArray[np.int64] | None = None,
+    ) -> None:  # fmt: skip
         self.settings, self._concern = settings, concern
         hours = len(settings.hours)
         steps = np.array(settings.hours) * 3600 / settings.period_s
@@ -84,7 +91,9 @@ class Lasting:
         self._record, self._ratio, self._peak = np.zeros(views), np.zeros(views), np.zeros(views)
         self._reference = np.ones(views)
         self._peaks = np.full((settings.tail_days, *views), np.nan, dtype=np.float32)
-        self._start, self._slope = np.full((*views[:2], 1), np.inf), np.ones((*views[:2], 1))
+        self._group = np.zeros(count, dtype=np.int64) if group is None else group
+        groups = int(self._group.max()) + 1
+        self._base, self._slope = np.full((*views[:2], groups), -np.inf), np.ones((*views[:2], groups))
         self._days = np.array([-1, 0])  # the day, and how many there were before it
 
     def step(self, t_us: int, residual: Doubles, here: Flags, extra: Doubles) -> Doubles:
@@ -106,8 +115,8 @@ class Lasting:
         return np.where(here & (best > 0), best, 0.0)
 
     def _evidence(self, ratio: Doubles) -> Doubles:
-        beyond = np.log10(np.maximum(ratio, 1e-9)) - np.log10(self._start)
-        return np.asarray(-np.log10(self.settings.far) + self._slope * beyond)
+        base, slope = self._base[..., self._group], self._slope[..., self._group]
+        return np.asarray(base + slope * np.log10(np.maximum(ratio, 1e-9)))
 
     def _turn(self, day: int) -> None:
         """A new day: yesterday's peaks become records, and part of the tails. The first day only finds levels."""
@@ -117,7 +126,7 @@ class Lasting:
         if days > self.settings.learn_days:
             ordinary = np.where(self._evidence(self._ratio) >= self.settings.strange, np.nan, self._ratio)
             self._peaks[days % self.settings.tail_days] = ordinary
-            self._tails()
+            self._base, self._slope = tails(self._peaks, self._group, self.settings.near, self.settings.far)
         if days >= self.settings.learn_days:
             middle = np.median(self._record, axis=2, keepdims=True)
             self._reference = np.maximum(np.maximum(self._record, middle), self._least)
@@ -125,12 +134,3 @@ class Lasting:
             self._reference[means] = np.maximum(self._reference[means], self._noise)
         self._peak, self._ratio = np.zeros_like(self._peak), np.zeros_like(self._ratio)
         self._days = np.array([day, days + 1])
-
-    def _tails(self) -> None:
-        pooled = np.moveaxis(self._peaks, 0, 2).reshape(*self._record.shape[:2], -1)
-        shares = [1 - self.settings.near, 1 - self.settings.far]
-        near, far = np.nanquantile(pooled, shares, axis=2)
-        far = np.maximum(far, 1.0)  # what is no record is no evidence
-        steep = np.log10(self.settings.near / self.settings.far)
-        slope = steep / np.log10(np.maximum(far / np.maximum(near, 0.5), 1.0001))
-        self._slope, self._start = np.clip(slope, 1.0, 10.0)[..., None], far[..., None]

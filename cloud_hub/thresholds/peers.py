@@ -38,18 +38,16 @@ SERVICES_SHARE = 0.15
 MOVING = 6.0
 """How much less differences of servers count while their service is where it usually is not."""
 
-VIEWS = 2
-"""Evidence is calibrated in each view; the ten of a metric depend on one another and count as about so many."""
-
 
 def thresholds(false_a_day: float, servers: int, services: int) -> tuple[float, float]:
     """Evidence at which metrics of servers and of services alarm: together falsely `false_a_day` times a day.
 
-    `servers` and `services` count series, so metrics times things. Raises ValueError for numbers not above 0.
+    `servers` and `services` count series, so metrics times things. That a metric has several views costs about what
+    pages that group alarms save (measured: docs/benchmarks.md). Raises ValueError for numbers not above 0.
     """
     if not (math.isfinite(false_a_day) and min(false_a_day, servers, services) > 0):
         raise ValueError("false alarms a day, servers and services must be finite and above 0")
-    shares = (VIEWS * servers / (1 - SERVICES_SHARE), VIEWS * services / SERVICES_SHARE)
+    shares = (servers / (1 - SERVICES_SHARE), services / SERVICES_SHARE)
     return max(math.log10(shares[0] / false_a_day), 0.0), max(math.log10(shares[1] / false_a_day), 0.0)
 
 
@@ -73,7 +71,8 @@ class Peers:
         means = _concern(metrics, len(settings.hours), sides)
         both = np.concatenate([means, np.ones((2, metrics, 1), dtype=bool)])
         # A value repeated for less than the shortest mean is nothing, whatever the record.
-        self._servers = Lasting(metrics, n, settings, both, (settings.hours[0] * 3600 / settings.period_s, 1e-9))
+        shortest = settings.hours[0] * 3600 / settings.period_s
+        self._servers = Lasting(metrics, n, settings, both, (shortest, 1e-9), self._service)
         self._services = Lasting(metrics, services, settings, means)
 
     def step(self, t_us: int, values: npt.NDArray[Any]) -> tuple[Doubles, Doubles]:
