@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloud_hub.thresholds import peer_state, peers
+from cloud_hub.thresholds import group_tails, peer_state, peers
 from cloud_hub.thresholds.lasting import Lasting, PeerSettings
 from cloud_hub.thresholds.peers import Peers, thresholds
 from cloud_hub.thresholds.scores import ForeignState
@@ -96,6 +96,23 @@ def test_ordinary_days_keep_the_budget_within_a_factor_of_five() -> None:
     days = found.reshape(-1, DAY, 2, SERVERS).max(axis=1)
     share = float((days >= 2).mean())  # evidence 2: a day in a hundred
     assert 0.002 < share < 0.05
+
+
+def calls_of_servers_with_jobs() -> float:
+    """How often a server of the last service, whose jobs start apart each day, has evidence 1.5 in a day."""
+    dice, values = np.random.default_rng(9), ordinary(9)
+    for server in np.flatnonzero(SERVICE == 3):
+        for day in range(DAYS):
+            first = day * DAY + int(dice.integers(0, 12))
+            values[first : first + int(dice.integers(2, 6)), :, server] *= dice.uniform(1.2, 1.8)
+    found = evidence(values)[0][10 * DAY :, :, SERVICE == 3]
+    return float((found.reshape(6, DAY, 2, 10).max(axis=1) >= 1.5).mean())
+
+
+def test_a_service_whose_servers_scatter_has_a_tail_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = calls_of_servers_with_jobs()
+    monkeypatch.setattr(group_tails, "TRUST", 1e9)  # the seeded bug: all have the common one
+    assert own < 0.7 * calls_of_servers_with_jobs()
 
 
 def test_the_same_data_give_the_same_evidence_bit_for_bit() -> None:
