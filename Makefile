@@ -49,6 +49,7 @@ bench: .venv/.dev ## all benchmarks; one: .venv/bin/python -m benchmarks.twin
 	$(BIN)/python -m benchmarks.jobs
 	$(BIN)/python -m benchmarks.ingest
 	$(BIN)/python -m benchmarks.store
+	$(BIN)/python -m benchmarks.watch
 	$(BIN)/python -m benchmarks.bytes
 	$(BIN)/python -m benchmarks.fleet
 	$(BIN)/python -m benchmarks.keeping

@@ -9,7 +9,7 @@ presence says it all, and anew from when the hub was away, as then samples come 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import select
@@ -24,6 +24,7 @@ from cloud_hub.thresholds.scores import Scores
 from cloud_hub.thresholds.surprise import Change, One
 from cloud_hub.thresholds.telling import Tell
 from cloud_hub.thresholds.watch_groups import Seen
+from shared.codec import plain
 from shared.messages import Alarm
 
 HOLE_US = silence.GRACE_US // 2
@@ -110,7 +111,7 @@ def look(db: Database, name: str, number: int, now_us: int, tell: Tell, awake_us
         if kept is None or kept.live_us != seen.row.live_us:  # its learning was changed meanwhile
             return False, False
         series = _told(session, judged, tell, now_us)
-        kept.series, kept.state, kept.per_day = [asdict(one) for one in series], judged.scores.pack(), judged.per_day
+        kept.series, kept.state, kept.per_day = plain(series), judged.scores.pack(), judged.per_day
         kept.raised, kept.paged_us = judged.raised, judged.paged_us
         session.add(kept)
     return seen.behind, bool(judged.changes)

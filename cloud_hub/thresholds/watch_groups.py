@@ -5,7 +5,7 @@ New series come into groups of their own.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import func, or_, select
@@ -17,6 +17,7 @@ from cloud_hub.tables import AlarmRow, Device, LearnedSeries, LearnedState, Lear
 from cloud_hub.thresholds import learnings, silence, stored
 from cloud_hub.thresholds.scores import Scores
 from cloud_hub.thresholds.surprise import One, Samples
+from shared.codec import plain
 
 GROUP = 200
 """Series of one group."""
@@ -65,7 +66,7 @@ def _gather(session: Session, name: str, ones: list[One], now_us: int) -> None:
     last = select(func.coalesce(func.max(LearnedState.number), -1)).where(col(LearnedState.learning) == name)
     number = session.connection().execute(last).scalar_one() + 1
     state = Scores(len(ones)).pack()
-    row = LearnedState(learning=name, number=number, series=[asdict(one) for one in ones], state=state, live_us=now_us)
+    row = LearnedState(learning=name, number=number, series=plain(ones), state=state, live_us=now_us)
     session.add(row)
 
 
@@ -101,7 +102,7 @@ def seen(session: Session, name: str, number: int, awake_us: int, now_us: int) -
     if row is None or learning is None:
         return None
     series = [One(**one) for one in row.series]
-    samples = [stored.newer(session, (one.device, one.metric), one.upto_us, most=SOME) for one in series]
+    samples = stored.news(session, [(one.device, one.metric, one.upto_us) for one in series], SOME)
     behind = any(t_us.size >= SOME for t_us, _ in samples)
     since_us = {} if behind else _since(session, series, awake_us, now_us)
     if not since_us and not any(t_us.size for t_us, _ in samples):

@@ -1,0 +1,128 @@
+"""What the live watch costs a hub: a round over all watched series, and catching up with stored history.
+
+    python -m benchmarks.watch [--devices 1000] [--metrics 10] [--history 300] [--rounds 5] [--json FILE]
+
+A learning with `watch` over `devices` x `metrics` series of a sample a minute, SQLite with FULL commits, through the
+hub's own loop. Catching up: the first rounds, in which `history` stored samples of each series are learned from. A
+round: a sample of each has come, and every group is read, judged and written. Beside it, in the same run, what the
+model alone takes for the same samples in memory, and one bare SELECT of them. Processor time, median of `rounds`.
+Limits: warm caches, nothing else asks meanwhile, no alarms.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from benchmarks.report import Row, arguments, publish
+from cloud_hub import incidents, telemetry
+from cloud_hub.db import Database
+from cloud_hub.marks import Marks
+from cloud_hub.tables import LearnedSeries, Learning
+from cloud_hub.thresholds.scores import Scores
+from cloud_hub.thresholds.terms import Terms
+from cloud_hub.thresholds.watch import Watch
+from shared.codec import plain
+
+BEGAN_US = 1_795_132_800_000_000
+MINUTE_US = 60_000_000
+
+
+class Fleet:
+    """Series that are watched, and their samples as ingest would have stored them."""
+
+    def __init__(self, db: Database, devices: int, metrics: int, seed: int) -> None:
+        self.db, self.dice, self.at_us = db, np.random.default_rng(seed), BEGAN_US
+        self.devices = [f"server-{n}" for n in range(devices)]
+        self.metrics = [f"metric.{n}" for n in range(metrics)]
+        terms = plain(Terms(metrics=("metric.*",), watch=True))
+        with db.write() as session:
+            session.add(Learning(id="all", target="*", terms=terms, who="", created_us=0, due_us=1 << 61))
+            session.add_all(
+                LearnedSeries(learning="all", device=device, metric=metric)
+                for device in self.devices
+                for metric in self.metrics
+            )
+
+    def live(self, minutes: int) -> None:
+        """So many samples more of each series."""
+        for device in self.devices:
+            values = self.dice.normal(50, 2, (minutes, len(self.metrics)))
+            with self.db.write() as session:
+                source, first = (
+                    Marks(session).get((device, "e", "telemetry")).source,
+                    (self.at_us - BEGAN_US) // MINUTE_US,
+                )
+                telemetry.store_samples(session, [
+                    (device, metric, self.at_us + n * MINUTE_US, source, (first + n) * 1000 + m, value, None, "good")
+                    for n, row in enumerate(values.tolist())
+                    for m, (metric, value) in enumerate(zip(self.metrics, row, strict=True))
+                ])  # fmt: skip
+        self.at_us += minutes * MINUTE_US
+
+    def read(self) -> int:
+        """One bare SELECT of the last minute's samples."""
+        with self.db.read() as session:
+            query = "SELECT device, metric, t_us, value FROM telemetry WHERE t_us >= ?"
+            return len(session.connection().exec_driver_sql(query, (self.at_us - MINUTE_US,)).all())
+
+
+def taken(watcher: Watch, now_us: int) -> float:
+    """Processor seconds of a whole round."""
+    began = time.process_time()
+    while watcher.step(now_us)[0]:
+        pass
+    return time.process_time() - began
+
+
+def bare(count: int, rounds: int, seed: int) -> float:
+    """Processor seconds of the model alone, for a sample of each."""
+    scores, dice, found = Scores(count), np.random.default_rng(seed), []
+    for n in range(rounds + 1):
+        t_us = np.full(count, BEGAN_US + n * MINUTE_US)
+        values = dice.normal(50, 2, count)
+        began = time.process_time()
+        scores.step(t_us, values)
+        found.append(time.process_time() - began)
+    return median(found[1:])
+
+
+def rows(devices: int, metrics: int, history: int, rounds: int, seed: int) -> list[Row]:
+    """All figures."""
+    with tempfile.TemporaryDirectory() as folder:
+        db = Database(f"sqlite:///{Path(folder) / 'hub.sqlite'}")
+        fleet, count = Fleet(db, devices, metrics, seed), devices * metrics
+        fleet.live(history)
+        watcher = Watch(db, incidents.alarm_changed)
+        caught = taken(watcher, fleet.at_us)
+        each, reads = [], []
+        for _ in range(rounds):
+            fleet.live(1)
+            each.append(taken(watcher, fleet.at_us))
+            began = time.process_time()
+            fleet.read()
+            reads.append(time.process_time() - began)
+        db.close()
+    name = f"{count} series"
+    return [
+        Row(name, "catching up", "processor a sample", caught / (count * history) * 1e6, "us"),
+        Row(name, "a round, a sample of each", "processor", median(each), "s"),
+        Row(name, "a round, a sample of each", "processor a series", median(each) / count * 1e6, "us"),
+        Row(name, "the model alone, in memory", "processor a series", bare(count, rounds, seed) / count * 1e6, "us"),
+        Row(name, "a bare SELECT of the samples", "processor a series", median(reads) / count * 1e6, "us"),
+    ]
+
+
+def main() -> None:
+    """Run it."""
+    options = arguments(__doc__ or "", devices=1000, metrics=10, history=300, rounds=5)
+    found = rows(options.devices, options.metrics, options.history, options.rounds, options.seed)
+    publish("watch", options.seed, found, options.json)
+
+
+if __name__ == "__main__":
+    main()
