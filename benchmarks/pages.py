@@ -12,7 +12,8 @@ service) while it lasts. A page is **real** when one of its alarms is of a fault
 its servers; else it is **false**. Each method is shown at its own threshold: ours by arithmetic from a budget of one
 false page a shift, the others' usual one. "Best within two pages" is the lowest
 threshold with at most two pages a shift, or the highest there is: it wants the future known, so no user could choose
-it.
+it. "The hub's own alarms and calls" are of the same evidence at the same threshold, by the hub's rules in place of the
+common ones (`benchmarks/hub_pages.py`): one alarm of a server or service at a time, grouped as its calls are.
 """
 
 from __future__ import annotations
@@ -21,28 +22,21 @@ import argparse
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from benchmarks import hub_pages
+from benchmarks.page_worth import GOAL, SHIFT_S, Crossings, Worth, best, worth
 from benchmarks.report import Row, publish
 from benchmarks.series import Floats, Ints
-from benchmarks.server_faults import Fault
-from benchmarks.server_shapes import CPU, DISK, MEMORY, METRICS, Plan
+from benchmarks.server_shapes import CPU, DISK, MEMORY, Plan
 from benchmarks.servers import Fleet, build
 from benchmarks.threshold_speed import EwmaColumns
 from cloud_hub.thresholds import budget, scores
 from cloud_hub.thresholds.peers import Peers, Side, thresholds
 
-REFRACTORY = 200
-JOIN_S = 7200
-TOLERANCE_S = 3600
-SHIFT_S = 43_200
-GOAL = 2.0
-"""Pages a shift. Half of them may be false, for faults want pages too."""
 SIDES: tuple[Side, ...] = ("both", "high", "high", "both", "high", "high")
 """On which side a person wants to hear of cpu, memory, disk, requests, latency, errors: a fast answer is no trouble."""
 
@@ -88,26 +82,6 @@ class Together:
         return np.concatenate([servers.ravel() - self.parts[0], services.ravel() - self.parts[1]])
 
 
-@dataclass(frozen=True, slots=True)
-class Crossings:
-    """What came near an alarm, in order of time: `score` of `series` at `step`."""
-
-    step: Ints
-    series: Ints
-    score: Floats
-
-
-@dataclass(frozen=True, slots=True)
-class Worth:
-    """What a threshold gave; `false` pages by the metric of their first alarm, faults `found` with the delay in s."""
-
-    threshold: float
-    alarms: int
-    pages: int
-    false: Counter[str]
-    found: dict[int, float]
-
-
 def watch(method: Method, fleet: Fleet, least: float) -> Crossings:
     """Every sample of the fleet through a method, in order of time; kept is what scores `least` or more."""
     many = fleet.values.shape[0] * fleet.plan.servers
@@ -121,78 +95,6 @@ def watch(method: Method, fleet: Fleet, least: float) -> Crossings:
             parts.append(np.stack([np.full(here.size, step), here, score[here]]))
     joined = np.concatenate(parts, axis=1)
     return Crossings(joined[0].astype(np.int64), joined[1].astype(np.int64), joined[2])
-
-
-def raised(crossings: Crossings, threshold: float) -> list[tuple[int, int]]:
-    """Alarms as (step, series) in order of time, each series under the refractory filter."""
-    keep = crossings.score >= threshold
-    free: dict[int, int] = {}
-    found = []
-    for step, series in zip(crossings.step[keep].tolist(), crossings.series[keep].tolist(), strict=True):
-        if step >= free.get(series, 0):
-            found.append((step, series))
-            free[series] = step + REFRACTORY
-    return found
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where an alarm is: its metric, its service, and the server, or None for the service as a whole."""
-
-    metric: str
-    service: int
-    server: int | None
-
-
-def place(fleet: Fleet, series: int) -> Place:
-    """Series are metric by metric, first those of servers, then those of services."""
-    servers, services = fleet.plan.servers, int(fleet.group.max()) + 1
-    if series < len(METRICS) * servers:
-        server = series % servers
-        return Place(METRICS[series // servers], int(fleet.group[server]), server)
-    rest = series - len(METRICS) * servers
-    return Place(METRICS[rest // services], rest % services, None)
-
-
-def paged(fleet: Fleet, told: Sequence[tuple[int, int]]) -> list[list[tuple[int, Place]]]:
-    """The alarms of each page: within two hours of a service's last alarm, and a shift of its first, it is one call."""
-    period_s, pages = fleet.plan.period_s, list[list[tuple[int, Place]]]()
-    latest: dict[int, list[tuple[int, Place]]] = {}
-    for step, series in told:
-        where = place(fleet, series)
-        page = latest.get(where.service)
-        if page is None or step - page[-1][0] > JOIN_S / period_s or step - page[0][0] > SHIFT_S / period_s:
-            page = latest[where.service] = []
-            pages.append(page)
-        page.append((step, where))
-    return pages
-
-
-def worth(fleet: Fleet, crossings: Crossings, threshold: float) -> Worth:
-    """Alarms, pages and faults found at a threshold."""
-    told = raised(crossings, threshold)
-    pages = paged(fleet, told)
-    found: dict[int, float] = {}
-    false: Counter[str] = Counter()
-    for page in pages:
-        hits = [
-            (n, step) for step, where in page for n, fault in enumerate(fleet.faults) if _of(fleet, fault, step, where)
-        ]
-        for n, step in hits:
-            if step <= fleet.faults[n].end:
-                found.setdefault(n, (step - fleet.faults[n].start) * float(fleet.plan.period_s))
-        if not hits:
-            false[page[0][1].metric] += 1
-    return Worth(threshold, len(told), len(pages), false, found)
-
-
-def _of(fleet: Fleet, fault: Fault, step: int, where: Place) -> bool:
-    """Whether an alarm is of a fault, or of its aftermath."""
-    if not fault.start <= step <= fault.end + TOLERANCE_S // fleet.plan.period_s:
-        return False
-    if where.server is not None:
-        return where.server in fault.servers
-    return len(fault.servers) > 1 and int(fleet.group[fault.servers[0]]) == where.service
 
 
 def rows_of(fleet: Fleet, name: str, at: Worth) -> list[Row]:
@@ -220,21 +122,6 @@ def kinds_of(fleet: Fleet, name: str, at: Worth) -> list[Row]:
     return [
         Row(f"{fleet.plan.servers} servers", name, f"found: {kind}", hit[kind], f"of {total[kind]}") for kind in total
     ]
-
-
-def best(fleet: Fleet, crossings: Crossings) -> Worth:
-    """The lowest threshold with at most GOAL pages a shift, by bisection of the ranks; the highest where none has."""
-    most = GOAL * (len(fleet.t_us) - fleet.judged_from) * fleet.plan.period_s / SHIFT_S
-    ranked = np.unique(crossings.score)[::-1] if crossings.score.size else np.array([np.inf])
-    kept, low, high = worth(fleet, crossings, float(ranked[0])), 0, len(ranked) - 1
-    while low < high:
-        at = (low + high + 1) // 2 if high - low < 8 else max(low + 1, int(np.sqrt((low + 1) * high)))
-        tried = worth(fleet, crossings, float(ranked[at]))
-        if tried.pages <= most:
-            kept, low = tried, at
-        else:
-            high = at - 1
-    return kept
 
 
 def methods(fleet: Fleet, score: bool) -> dict[str, tuple[Method, float, tuple[float, ...]]]:
@@ -270,6 +157,10 @@ def run(plan: Plan, score: bool = False) -> list[Row]:
             if name.startswith("Tidegate: ev"):
                 rows += kinds_of(fleet, label, at)
             say(f"  {label}: {len(at.found)} found, {at.pages / shifts:.2f} pages a shift, false: {dict(at.false)}")
+        if isinstance(method, Together):
+            at = hub_pages.worth(fleet, crossings, method.parts)
+            rows += rows_of(fleet, "Tidegate: the hub's own alarms and calls", at)
+            say(f"  the hub's own: {len(at.found)} found, {at.pages / shifts:.2f} pages a shift")
         rows += rows_of(fleet, f"{name}, best within two pages", best(fleet, crossings))
         say(f"  {name}: {time.perf_counter() - began:.0f} s")
     return rows

@@ -27,10 +27,13 @@ def subject_of(metric: str) -> str:
     return re.split(r"[./]", metric, maxsplit=1)[0]
 
 
-def alarm_changed(session: Session, device: str, alarm: Alarm, now_us: int, trace: str) -> None:
+def alarm_changed(
+    session: Session, device: str, alarm: Alarm, now_us: int, trace: str, service: str = ""
+) -> None:  # fmt: skip
     """Take an alarm raised or cleared by a device: keep it, and open or settle its incident.
 
-    One that is suppressed is kept as any other, but nobody is called: it belongs to no incident.
+    One that is suppressed is kept as any other, but nobody is called: it belongs to no incident. `service` is the
+    device's, where the alarm came of evidence beside its peers.
     """
     row = session.get(AlarmRow, alarm.id)
     if row is not None and row.device != device:  # an id is its device's own: no other clears it
@@ -53,7 +56,7 @@ def alarm_changed(session: Session, device: str, alarm: Alarm, now_us: int, trac
     )  # fmt: skip
     session.add(row)
     if how is None:
-        row.incident = _open_for(session, device, alarm.metric, now_us, trace or new_trace()).id
+        row.incident = _open_for(session, device, alarm.metric, now_us, trace or new_trace(), service).id
     audit.add(session, now_us, device, "alarm.raised", alarm.metric, device=device, trace=trace, value=alarm.value,
               limit=alarm.limit, incident=row.incident, suppressed=row.suppressed)  # fmt: skip
 
@@ -74,37 +77,48 @@ def resume(session: Session, now_us: int) -> list[AlarmRow]:
     return [row for row, _ in changed]
 
 
-def _open_for(session: Session, device: str, metric: str, now_us: int, trace: str) -> Incident:
+def _open_for(
+    session: Session, device: str, metric: str, now_us: int, trace: str, service: str = ""
+) -> Incident:  # fmt: skip
     subject = subject_of(metric)
     query = select(Incident).where(Incident.device == device, Incident.subject == subject, Incident.state != "resolved")
     found = session.exec(query).first()
     if found is not None:
         return found
-    incident = Incident(id=new_id(), device=device, subject=subject, opened_us=now_us, traceparent=trace)
-    incident.page = _page(session, device, now_us) or incident.id
+    incident = Incident(
+        id=new_id(), device=device, subject=subject, opened_us=now_us, traceparent=trace, service=service
+    )  # fmt: skip
+    incident.page = _page(session, device, now_us, service) or incident.id
     session.add(incident)
     audit.add(session, now_us, "hub", "incident.opened", incident.id, device=device, trace=trace, about=subject)
     return incident
 
 
-def _page(session: Session, device: str, now_us: int) -> str | None:
+def _page(session: Session, device: str, now_us: int, service: str) -> str | None:
     """The page of an earlier incident that an incident of this device, opened now, belongs to."""
     session.flush()
     path = session.exec(select(Device.assigned_path).where(Device.id == device)).first() or ""
     site, grouping = floods.site_of(path), floods.STANDARD
     alarms = _recent(session, site, now_us - int(grouping.flood_s * 1e6), grouping.flood_alarms + 1)
+    mine = _INCIDENTS.c
+    opened = _opened(session, or_(mine.device == device, _of_site(site)), now_us - int(grouping.page_s * 1e6))
+    if service:
+        kin = (mine.service == service) & _of_site(site)
+        opened += _opened(session, kin, now_us - int(grouping.service_s * 1e6))
+    return floods.page_of(device, site, now_us, opened, alarms, grouping, service)
+
+
+def _opened(session: Session, which: Any, since_us: int) -> list[Opened]:
+    """The newest incidents that were opened since then."""
     mine, first = _INCIDENTS.c, _INCIDENTS.alias()
-    nearby = or_(mine.device == device, _of_site(site))
-    columns = [mine.page, mine.device, _DEVICES.c.assigned_path, mine.opened_us, first.c.opened_us]
+    columns = [mine.page, mine.device, _DEVICES.c.assigned_path, mine.opened_us, first.c.opened_us, mine.service]
     query: Any = select(*columns).join(first, first.c.id == mine.page)
     query = query.join(_DEVICES, _DEVICES.c.id == mine.device, isouter=True)
-    query = query.where(nearby, mine.opened_us >= now_us - int(grouping.page_s * 1e6))
-    newest = query.order_by(mine.opened_us.desc(), mine.id.desc()).limit(floods.NEARBY)
-    opened = (
-        Opened(page=page, device=one, site=floods.site_of(path or ""), t_us=t_us, page_us=page_us)
-        for page, one, path, t_us, page_us in session.connection().execute(newest)
-    )
-    return floods.page_of(device, site, now_us, opened, alarms, grouping)
+    newest = query.where(which, mine.opened_us >= since_us).order_by(mine.opened_us.desc(), mine.id.desc())
+    return [
+        Opened(page=page, device=one, site=floods.site_of(path or ""), t_us=t_us, page_us=page_us, service=service)
+        for page, one, path, t_us, page_us, service in session.connection().execute(newest.limit(floods.NEARBY))
+    ]
 
 
 def _recent(session: Session, site: str, since_us: int, enough: int) -> int:

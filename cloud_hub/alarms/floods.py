@@ -5,9 +5,12 @@ A person who is called twice for one trouble learns to ignore calls. So an incid
 - of the same device, within ten minutes: one machine's trouble shows in many metrics;
 - of the same site, within two minutes: a switch, a power line or a hot aisle is the trouble of many machines;
 - of the same site, within ten minutes, in a flood: more than ten alarms in ten minutes are more than an operator can
-  take in (ISA-18.2 clause 16.5, EEMUA 191).
+  take in (ISA-18.2 clause 16.5, EEMUA 191);
+- of the same service of the same site, within two hours: what lasts beside its peers is seen on one server after the
+  other.
 
-A page takes in no more after `page_s`: what still comes then is worth another call.
+A page takes in no more after `page_s`, of its service after `service_page_s`: what still comes then is worth another
+call.
 """
 
 from __future__ import annotations
@@ -15,7 +18,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import islice
 
 SECOND_US = 1_000_000
 NEARBY = 20
@@ -24,8 +26,8 @@ NEARBY = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grouping:
-    """`device_s` and `site_s` since a page's last incident, `flood_alarms` within `flood_s`; `page_s` is a page's
-    longest life.
+    """`device_s`, `site_s` and `service_s` since a page's last incident, `flood_alarms` within `flood_s`; `page_s` is a
+    page's longest life, `service_page_s` that for its service: a shift.
     """
 
     device_s: float = 600.0
@@ -33,6 +35,8 @@ class Grouping:
     flood_alarms: int = 10
     flood_s: float = 600.0
     page_s: float = 3600.0
+    service_s: float = 7200.0
+    service_page_s: float = 43_200.0
 
 
 STANDARD = Grouping()
@@ -40,13 +44,16 @@ STANDARD = Grouping()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
-    """An incident as it was opened; `page` is the one that it belongs to, which began at `page_us`."""
+    """An incident as it was opened; `page` is the one that it belongs to, which began at `page_us`. `service` is that
+    of evidence beside peers, else empty.
+    """
 
     page: str
     device: str
     site: str
     t_us: int
     page_us: int
+    service: str = ""
 
 
 def site_of(path: str) -> str:
@@ -55,8 +62,9 @@ def site_of(path: str) -> str:
 
 
 def page_of(
-    device: str, site: str, now_us: int, opened: Iterable[Opened], alarms: int, grouping: Grouping = STANDARD
-) -> str | None:
+    device: str, site: str, now_us: int, opened: Iterable[Opened], alarms: int, grouping: Grouping = STANDARD,
+    service: str = "",
+) -> str | None:  # fmt: skip
     """The page that an incident of `device` belongs to, or None when it is one of its own.
 
     `opened` are earlier incidents, the newest first; `alarms` the number of the site's within the last `flood_s`, the
@@ -68,6 +76,9 @@ def page_of(
         mine = one.device == device and age_us <= grouping.device_s * SECOND_US
         near = one.site == site and age_us <= site_s * SECOND_US
         if (mine or near) and now_us - one.page_us <= grouping.page_s * SECOND_US:
+            return one.page
+        kin = bool(service) and (one.service, one.site) == (service, site) and age_us <= grouping.service_s * SECOND_US
+        if kin and now_us - one.page_us <= grouping.service_page_s * SECOND_US:
             return one.page
     return None
 
@@ -83,31 +94,48 @@ class Stood:
     about: str
     start_us: int
     end_us: int
+    service: str = ""
 
 
 def pages(alarms: Iterable[Stood], grouping: Grouping = STANDARD) -> int:
     """How many calls to a person these alarms would have been, had each come to the hub when it was raised."""
-    count = 0
+    return len(paged(alarms, grouping))
+
+
+def paged(alarms: Iterable[Stood], grouping: Grouping = STANDARD) -> list[list[Stood]]:
+    """The alarms of each call to a person, had each come to the hub when it was raised."""
+    found: list[list[Stood]] = []
     opened: deque[Opened] = deque()
     recent: deque[Stood] = deque()
-    ends: dict[tuple[str, str], int] = {}
+    stand: dict[tuple[str, str], tuple[int, int]] = {}
     for alarm in sorted(alarms, key=lambda one: (one.start_us, one.end_us, one.device, one.about)):
         now_us, subject = alarm.start_us, (alarm.device, alarm.about)
         recent.append(alarm)
         while recent[0].start_us <= now_us - grouping.flood_s * SECOND_US:
             recent.popleft()
-        stands = ends.get(subject, -1) >= now_us
-        ends[subject] = max(alarm.end_us, ends.get(subject, -1))
-        if stands:
-            continue
-        while opened and opened[-1].t_us < now_us - grouping.page_s * SECOND_US:
-            opened.pop()
-        near = (one for one in opened if alarm.device == one.device or alarm.site == one.site)
-        crowd = sum(one.site == alarm.site for one in recent)
-        page = page_of(alarm.device, alarm.site, now_us, islice(near, NEARBY), crowd, grouping)
-        if page is None:
-            count += 1
-            page = str(count)
-        begun_us = next((one.page_us for one in opened if one.page == page), now_us)
-        opened.appendleft(Opened(page=page, device=alarm.device, site=alarm.site, t_us=now_us, page_us=begun_us))
-    return count
+        end_us, number = stand.get(subject, (-1, 0))
+        if end_us < now_us:
+            page = _page(alarm, opened, recent, grouping)
+            number = len(found) if page is None else int(page)
+            found += [[]] if page is None else []
+            begun_us = next((one.page_us for one in opened if one.page == page), now_us)
+            one = Opened(page=str(number), device=alarm.device, site=alarm.site, t_us=now_us, page_us=begun_us,
+                         service=alarm.service)  # fmt: skip
+            opened.appendleft(one)
+        stand[subject] = max(alarm.end_us, end_us), number
+        found[number].append(alarm)
+    return found
+
+
+def _page(alarm: Stood, opened: deque[Opened], recent: Iterable[Stood], grouping: Grouping) -> str | None:
+    now_us = alarm.start_us
+    while opened and opened[-1].t_us < now_us - max(grouping.page_s, grouping.service_s) * SECOND_US:
+        opened.pop()
+    near = [
+        one for one in opened
+        if alarm.device == one.device or alarm.site == one.site if one.t_us >= now_us - grouping.page_s * SECOND_US
+    ]  # fmt: skip
+    kin = [one for one in opened if alarm.service and (one.service, one.site) == (alarm.service, alarm.site)]
+    crowd = sum(one.site == alarm.site for one in recent)
+    seen = near[:NEARBY] + kin[:NEARBY]
+    return page_of(alarm.device, alarm.site, now_us, seen, crowd, grouping, alarm.service)

@@ -71,7 +71,8 @@ class Suppression(SQLModel, table=True):
 class Incident(SQLModel, table=True):
     """Alarms that belong together, their diagnosis, and how it ended.
 
-    `page` is the incident that a person was called for: itself, or an earlier one that this one belongs to.
+    `page` is the incident that a person was called for: itself, or an earlier one that this one belongs to. `service`
+    is the device's, where evidence beside peers opened it.
     """
 
     __tablename__ = "incidents"
@@ -86,6 +87,7 @@ class Incident(SQLModel, table=True):
     diagnosed_us: int | None = big(default=None)
     traceparent: str = ""
     page: str = Field(default="", index=True)
+    service: str = ""
 
 
 class Notification(SQLModel, table=True):

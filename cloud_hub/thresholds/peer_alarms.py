@@ -73,7 +73,7 @@ def _begin(
         id=new_id(), metric=task.metric, kind="high", state="raised", priority="medium", t_us=change.t_us,
         value=change.evidence, limit=limit, about="service" if thing[1] else "peers",
     )  # fmt: skip
-    tell(session, device, alarm, now_us, trace)
+    tell(session, device, alarm, now_us, trace, task.fleet.names[task.fleet.service[change.server]])
     if thing[1]:
         audit.add(session, now_us, "hub", "alarm.of-service", thing[1], device=device, trace=trace, alarm=alarm.id,
                   metric=task.metric, learning=task.learning)  # fmt: skip

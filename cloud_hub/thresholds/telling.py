@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 from sqlmodel import Session
 
 from shared.messages import Alarm
 
-Tell = Callable[[Session, str, Alarm, int, str], None]
-"""Takes (session, device, alarm, now_us, trace), as `incidents.alarm_changed` does."""
+
+class Tell(Protocol):
+    """What takes an alarm, as `incidents.alarm_changed` does; `service` is the device's, of evidence beside peers."""
+
+    def __call__(
+        self, session: Session, device: str, alarm: Alarm, now_us: int, trace: str, service: str = ""
+    ) -> None: ...

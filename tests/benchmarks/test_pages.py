@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import pages
+from benchmarks import page_worth, pages
 from benchmarks.server_faults import Fault
 from benchmarks.server_shapes import METRICS, Plan
 from benchmarks.servers import Fleet
@@ -22,25 +22,25 @@ def fleet(*faults: Fault) -> Fleet:
     return Fleet(plan=plan, t_us=t_us, values=values, group=np.array([0, 0, 0, 1, 1, 1]), faults=faults)
 
 
-def crossings(*points: tuple[int, int]) -> pages.Crossings:
+def crossings(*points: tuple[int, int]) -> page_worth.Crossings:
     step, series = np.array(sorted(points), dtype=np.int64).reshape(-1, 2).T
-    return pages.Crossings(step, series, np.ones(len(points)))
+    return page_worth.Crossings(step, series, np.ones(len(points)))
 
 
 def test_alarms_of_one_service_within_two_hours_are_one_page() -> None:
     # cpu of servers 0, 1 and 4; two hours are 24 steps
-    at = pages.worth(fleet(), crossings((10, 0), (34, 1), (36, 4), (59, 2)), 0.5)
+    at = page_worth.worth(fleet(), crossings((10, 0), (34, 1), (36, 4), (59, 2)), 0.5)
     assert (at.alarms, at.pages, at.false.total()) == (4, 3, 3)
 
 
 def test_a_page_takes_in_no_more_after_a_shift() -> None:
     servers = [0, 1, 2, 6, 7, 8, 12, 13, 14]  # of one service: cpu, memory, disk
     chain = crossings(*((20 * n, series) for n, series in enumerate(servers)))
-    assert pages.worth(fleet(), chain, 0.5).pages == 2
+    assert page_worth.worth(fleet(), chain, 0.5).pages == 2
 
 
 def test_a_series_is_silent_for_a_while_after_its_alarm() -> None:
-    assert pages.raised(crossings((5, 0), (6, 0), (204, 0), (205, 0), (6, 1)), 0.5) == [(5, 0), (6, 1), (205, 0)]
+    assert page_worth.raised(crossings((5, 0), (6, 0), (204, 0), (205, 0), (6, 1)), 0.5) == [(5, 0), (6, 1), (205, 0)]
 
 
 def test_a_fault_is_found_on_its_own_server_while_it_lasts() -> None:
@@ -52,18 +52,18 @@ def test_a_fault_is_found_on_its_own_server_while_it_lasts() -> None:
         ((99, 1), 0, 1),
         ((125, 1), 0, 0),
     ]:
-        at = pages.worth(fleet(one), crossings(point), 0.5)
+        at = page_worth.worth(fleet(one), crossings(point), 0.5)
         assert (len(at.found), at.false.total()) == (found, false), point
-    assert pages.worth(fleet(one), crossings((110, 1)), 0.5).found == {0: 10 * 300}
+    assert page_worth.worth(fleet(one), crossings((110, 1)), 0.5).found == {0: 10 * 300}
 
 
 def test_an_alarm_of_a_service_is_of_faults_that_strike_it_whole() -> None:
     service_of_cpu = len(METRICS) * 6
     whole = Fault(kind="group outage", servers=(0, 1, 2), start=100, end=120)
     alone = Fault(kind="memory leak", servers=(1,), start=100, end=120)
-    assert pages.worth(fleet(whole), crossings((110, service_of_cpu)), 0.5).found
-    assert not pages.worth(fleet(whole), crossings((110, service_of_cpu + 1)), 0.5).found
-    assert not pages.worth(fleet(alone), crossings((110, service_of_cpu)), 0.5).found
+    assert page_worth.worth(fleet(whole), crossings((110, service_of_cpu)), 0.5).found
+    assert not page_worth.worth(fleet(whole), crossings((110, service_of_cpu + 1)), 0.5).found
+    assert not page_worth.worth(fleet(alone), crossings((110, service_of_cpu)), 0.5).found
 
 
 @pytest.mark.slow

@@ -359,10 +359,13 @@ def course(seed: int) -> list[Stood]:
         t_us += chance.choice([1, 20, 90, 200, 700, 4000]) * SECOND if n % 60 > 15 else SECOND
         device = chance.randrange(4)
         lasts = chance.choice([5, 400, 3000]) * SECOND
-        about = f"metric{chance.randrange(3)}"
+        about, service = f"metric{chance.randrange(3)}", chance.choice(["", "", "web", "db"])
         found.append(
-            Stood(device=f"d{device}", site=f"acme/{device % 2}", about=about, start_us=t_us, end_us=t_us + lasts)
-        )
+            Stood(
+                device=f"d{device}", site=f"acme/{device % 2}", about=about, start_us=t_us, end_us=t_us + lasts,
+                service=service,
+            )
+        )  # fmt: skip
     return found
 
 
@@ -376,7 +379,7 @@ def called(db: Database, course: list[Stood]) -> int:
         session.flush()
         for t_us, _, state, n in sorted(told):
             words = alarm(f"a{n}", course[n].about, state, t_us)
-            incidents.alarm_changed(session, course[n].device, words, t_us, TRACE)
+            incidents.alarm_changed(session, course[n].device, words, t_us, TRACE, course[n].service)
             session.flush()
         return len({one.page for one in session.exec(select(Incident))})
 
@@ -388,4 +391,9 @@ def test_pages_counted_over_a_past_are_those_that_the_hub_would_have_made(db: Da
 
 def test_seeded_bug_a_count_that_knows_no_sites_is_another(db: Database) -> None:
     alone = [replace(one, site=one.device) for one in course(0)]
+    assert floods.pages(alone) > called(db, course(0))
+
+
+def test_seeded_bug_a_count_that_knows_no_services_is_another(db: Database) -> None:
+    alone = [replace(one, service="") for one in course(0)]
     assert floods.pages(alone) > called(db, course(0))

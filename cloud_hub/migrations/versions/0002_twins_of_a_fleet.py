@@ -217,6 +217,7 @@ def _alarms() -> None:
 
     with op.batch_alter_table("incidents", schema=None) as batch_op:
         batch_op.add_column(sa.Column("page", sa.String(), nullable=False, server_default=""))
+        batch_op.add_column(sa.Column("service", sa.String(), nullable=False, server_default=""))
         batch_op.create_index("ix_incidents_page", ["page"], unique=False)
         batch_op.create_index("incidents_by_time", ["opened_us"], unique=False)
 
@@ -492,6 +493,7 @@ def _without_alarms() -> None:
     with op.batch_alter_table("incidents", schema=None) as batch_op:
         batch_op.drop_index("incidents_by_time")
         batch_op.drop_index("ix_incidents_page")
+        batch_op.drop_column("service")
         batch_op.drop_column("page")
 
     with op.batch_alter_table("alarms", schema=None) as batch_op:

@@ -1,0 +1,126 @@
+"""What a hub would have made of a fleet's evidence beside peers: its own alarms, and its own calls to a person.
+
+The hub's cores as they are: when an alarm of a server or service begins and ends (`thresholds.beside`), that there is
+one at a time (as `thresholds.peer_alarms` asks the database), and which alarms are one call (`alarms.floods`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from benchmarks.page_worth import Crossings, Place, Worth, of_fault
+from benchmarks.series import Floats
+from benchmarks.server_shapes import METRICS
+from benchmarks.servers import Fleet
+from cloud_hub.alarms import floods
+from cloud_hub.alarms.floods import Stood
+from cloud_hub.thresholds import beside
+
+
+@dataclass
+class Standing:
+    """An alarm that began at `step`; `about` is peers or service, `server` the one that it is told on."""
+
+    where: Place
+    about: str
+    server: int
+    step: int
+    end: int = 1 << 40
+
+
+class Told:
+    """Evidence that is known already, as `beside.step` asks for it."""
+
+    def __init__(self, servers: int) -> None:
+        self.servers, self.now = servers, np.zeros(0)
+
+    def step(self, t_us: int, values: Any) -> tuple[Floats, Floats]:
+        return self.now[None, : self.servers], self.now[None, self.servers :]
+
+
+def alarms(fleet: Fleet, crossings: Crossings, parts: tuple[float, float]) -> list[Standing]:
+    """The alarms that the hub would have told, in order; `crossings` say how far beyond `parts` evidence was."""
+    servers, services = fleet.plan.servers, int(fleet.group.max()) + 1
+    limits, of = [parts[0]] * servers + [parts[1]] * services, fleet.group.tolist()
+    told, found = Told(servers), list[Standing]()
+    calm: list[dict[int, int]] = [{} for _ in METRICS]
+    stand: list[dict[int, Standing]] = [{} for _ in METRICS]
+    for step, evidence in _steps(fleet, crossings, parts):
+        for number, metric in enumerate(METRICS):
+            told.now, values = evidence[number], fleet.values[number, step][None].astype(np.float64)
+            left, changes = beside.step(told, of, np.array([step]), values, limits, calm[number], 0)
+            for change in changes:
+                if change.state == "cleared":
+                    stand[number].pop(change.thing).end = step
+                elif not _known(stand, number, change, fleet):
+                    service = change.thing >= servers
+                    where = Place(metric, int(fleet.group[change.server]), None if service else change.server)
+                    about = "service" if service else "peers"
+                    one = Standing(where=where, about=about, server=change.server, step=step)
+                    stand[number][change.thing] = one
+                    found.append(one)
+            calm[number] = {thing: slots for thing, slots in left.items() if thing in stand[number]}
+    return found
+
+
+def _steps(fleet: Fleet, crossings: Crossings, parts: tuple[float, float]) -> Iterator[tuple[int, Floats]]:
+    """(step, evidence [metric, server or service]); what was not kept is far below every threshold."""
+    servers, services = fleet.plan.servers, int(fleet.group.max()) + 1
+    shape = (len(METRICS) * servers, len(METRICS) * services)
+    part = np.repeat(parts, shape)
+    begins = np.searchsorted(crossings.step, np.arange(fleet.judged_from, len(fleet.t_us) + 1))
+    for n, (first, last) in enumerate(pairwise(begins)):
+        flat = np.zeros(sum(shape))
+        series = crossings.series[first:last]
+        flat[series] = crossings.score[first:last] + part[series]
+        yield (
+            fleet.judged_from + n,
+            np.concatenate([flat[: shape[0]].reshape(-1, servers), flat[shape[0] :].reshape(-1, services)], axis=1),
+        )
+
+
+def _known(stand: list[dict[int, Standing]], metric: int, change: beside.Change, fleet: Fleet) -> bool:
+    """Whether people know: of the server by any metric, of the service, or of this very series."""
+    service = change.thing >= fleet.plan.servers
+    mine = fleet.group[change.server]
+    for number, some in enumerate(stand):
+        for one in some.values():
+            same = number == metric and one.server == change.server
+            alike = one.about == "service" and fleet.group[one.server] == mine
+            if same or (alike if service else one.about == "peers" and one.server == change.server):
+                return True
+    return False
+
+
+def worth(fleet: Fleet, crossings: Crossings, parts: tuple[float, float]) -> Worth:
+    """Alarms, calls and faults found; devices without an asset path, so the fleet is one site."""
+    told = alarms(fleet, crossings, parts)
+    period_us = fleet.plan.period_s * 1_000_000
+    of = {
+        Stood(device=str(one.server), site="", about=one.where.metric, start_us=one.step * period_us,
+              end_us=one.end * period_us, service=str(one.where.service)): one
+        for one in told
+    }  # fmt: skip
+    pages = floods.paged(of)
+    found: dict[int, float] = {}
+    false: Counter[str] = Counter()
+    for page in pages:
+        ones = [of[stood] for stood in page]
+        hits = [
+            (n, one)
+            for one in ones
+            for n, fault in enumerate(fleet.faults)
+            if of_fault(fleet, fault, one.step, one.where)
+        ]
+        for n, one in hits:
+            if one.step <= fleet.faults[n].end:
+                found.setdefault(n, (one.step - fleet.faults[n].start) * float(fleet.plan.period_s))
+        if not hits:
+            false[ones[0].where.metric] += 1
+    return Worth(0.0, len(told), len(pages), false, found)
