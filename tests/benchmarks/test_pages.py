@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import page_worth, pages
+from benchmarks import hub_pages, page_worth, pages
 from benchmarks.server_faults import Fault
 from benchmarks.server_shapes import METRICS, Plan
 from benchmarks.servers import Fleet
@@ -73,6 +73,38 @@ def test_the_whole_benchmark_at_a_small_size(monkeypatch: Any, tmp_path: Any, ca
     monkeypatch.setattr(sys, "argv", [*given, "--json", str(file)])
     pages.main()
     out = capsys.readouterr().out
-    for name in ("Tidegate: evidence beside peers", "EWMA band", "static limits 80", "static limits 90"):
+    for name in (
+        "Tidegate: evidence beside peers",
+        "Tidegate: the hub's own alarms and calls",
+        "EWMA band",
+        "static limits 80",
+        "static limits 90",
+    ):
         assert f"{name} " in out
     assert '"faults found"' in file.read_text()
+
+
+# -- the hub's own alarms and calls ------------------------------------------------------------------
+
+
+def hub(*points: tuple[int, int], faults: tuple[Fault, ...] = ()) -> page_worth.Worth:
+    return hub_pages.worth(fleet(*faults), crossings(*points), (4.0, 3.0))
+
+
+def test_the_hub_has_one_alarm_of_a_server_whatever_the_metric_and_calls_once_for_a_service() -> None:
+    cpu_0, cpu_1, memory_0, cpu_4 = 0, 1, 6, 4
+    assert (hub((10, cpu_0), (12, memory_0)).alarms, hub((10, cpu_0), (12, cpu_1)).alarms) == (1, 2)
+    assert hub((10, cpu_0), (33, cpu_1)).pages == 1
+    assert hub((10, cpu_0), (40, cpu_1)).pages == 2
+    assert hub((10, cpu_0), (33, cpu_4)).pages == 2
+
+
+def test_the_hubs_alarm_stands_until_it_was_calm_and_its_metric_may_then_alarm_again() -> None:
+    assert hub((10, 0), (11, 0), (25, 0)).alarms == 1
+    assert hub((10, 0), (31, 0)).alarms == 2
+
+
+def test_a_call_of_the_hub_is_real_where_one_of_its_alarms_is_of_a_fault() -> None:
+    one = Fault(kind="memory leak", servers=(1,), start=100, end=120)
+    at = hub((105, 0), (110, 1), (150, 2), faults=(one,))
+    assert (at.pages, at.false.total(), at.found) == (2, 1, {0: 10 * 300})
