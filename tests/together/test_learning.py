@@ -106,7 +106,7 @@ def test_from_history_to_every_device_and_a_bad_push_undone_by_itself(build: Any
         wish = limits(world, device)
         assert set(wish) == {"digest", "size", "path"}
         until("it is in force", lambda device=device, wish=wish: in_force(world, device) == wish)
-        assert world.progress(device, "limits.digest", "thresholds")["state"] == "verified"
+        until("it is verified", lambda d=device: verified(world, d))
         owners = world.get(f"/devices/{device}/twin/owners", name="thresholds")["owners"]
         assert {row["owner"] for row in owners} == {f"{LEARNING}good"}
     shown = world.get("/learnings/good")
@@ -166,6 +166,10 @@ def on_device(world: Any, device: str) -> Any:
     """What the agent reports, as it stands in its own store."""
     code, text = world.on_site(device, "get", "thresholds")
     return json.loads(text).get("reported", {}) if code == 0 else {}
+
+
+def verified(world: Any, device: str) -> bool:
+    return bool(world.progress(device, "limits.digest", "thresholds").get("state") == "verified")
 
 
 def in_force(world: Any, device: str) -> Any:

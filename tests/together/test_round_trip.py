@@ -101,7 +101,7 @@ def _expert_and_gate(world: Any) -> None:
     gate = until("the gate is calibrated and in force", lambda: world.reported(DEVICE, "gates").get("digits"), 60)
     assert (gate["n"], gate["alpha"]) == (120, 0.1)
     assert gate["digest"] == world.reported(DEVICE)["models"]["digits"]["digest"]
-    assert _state(world.progress(DEVICE, "digits.alpha", "gates"), "verified")
+    until("the gate is verified", lambda: _state(world.progress(DEVICE, "digits.alpha", "gates"), "verified"))
     rows = world.get("/escalations", device=DEVICE)
     answered = [row for row in rows if row["answer"] is not None]
     assert len(answered) >= 120
