@@ -1,6 +1,6 @@
 """What the live watch costs a hub: a round over all watched series, and catching up with stored history.
 
-    python -m benchmarks.watch [--devices 1000] [--metrics 10] [--history 300] [--rounds 5] [--json FILE]
+    python -m benchmarks.watch [--devices 1000] [--metrics 10] [--history 60] [--rounds 5] [--json FILE]
 
 A learning with `watch` over `devices` x `metrics` series of a sample a minute, SQLite with FULL commits, through the
 hub's own loop. Catching up: the first rounds, in which `history` stored samples of each series are learned from. A
@@ -119,7 +119,7 @@ def rows(devices: int, metrics: int, history: int, rounds: int, seed: int) -> li
 
 def main() -> None:
     """Run it."""
-    options = arguments(__doc__ or "", devices=1000, metrics=10, history=300, rounds=5)
+    options = arguments(__doc__ or "", devices=1000, metrics=10, history=60, rounds=5)
     found = rows(options.devices, options.metrics, options.history, options.rounds, options.seed)
     publish("watch", options.seed, found, options.json)
 

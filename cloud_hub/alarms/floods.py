@@ -67,8 +67,8 @@ def page_of(
 ) -> str | None:  # fmt: skip
     """The page that an incident of `device` belongs to, or None when it is one of its own.
 
-    `opened` are earlier incidents, the newest first; `alarms` the number of the site's within the last `flood_s`, the
-    one at hand included.
+    `opened` are earlier incidents, those of the device and the site first, then those of its `service`, each the newest
+    first; `alarms` the number of the site's within the last `flood_s`, the one at hand included.
     """
     site_s = grouping.flood_s if alarms > grouping.flood_alarms else grouping.site_s
     for one in opened:
@@ -117,7 +117,8 @@ def paged(alarms: Iterable[Stood], grouping: Grouping = STANDARD) -> list[list[S
         if end_us < now_us:
             page = _page(alarm, opened, recent, grouping)
             number = len(found) if page is None else int(page)
-            found += [[]] if page is None else []
+            if page is None:
+                found.append([])
             begun_us = next((one.page_us for one in opened if one.page == page), now_us)
             one = Opened(page=str(number), device=alarm.device, site=alarm.site, t_us=now_us, page_us=begun_us,
                          service=alarm.service)  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -112,3 +113,37 @@ def test_the_checker_catches(bug: Make) -> None:
 
 def test_a_site_is_the_first_two_names_of_a_path() -> None:
     assert [site_of(path) for path in ("acme/a/hall-2/line", "acme/a", "acme", "")] == ["acme/a", "acme/a", "acme", ""]
+
+
+HOUR = 3600 * SECOND_US
+
+
+@pytest.mark.parametrize(
+    ("service", "site", "hours", "begun", "page"),
+    [
+        ("web", "acme/a", 2, 2, "p"),
+        ("web", "acme/a", 2.01, 2.01, None),
+        ("web", "acme/a", 1, 12, "p"),
+        ("web", "acme/a", 1, 12.01, None),
+        ("db", "acme/a", 1, 1, None),
+        ("", "acme/a", 1, 1, None),
+        ("web", "acme/b", 1, 1, None),
+    ],
+    ids=[
+        "within two hours",
+        "later",
+        "within a shift",
+        "after a shift",
+        "another service",
+        "no service",
+        "another site",
+    ],
+)
+def test_a_service_of_a_site_is_one_page_for_two_hours_from_its_last_incident_and_a_shift_at_most(
+    service: str, site: str, hours: float, begun: float, page: str | None
+) -> None:
+    now = 100 * HOUR
+    last = Opened(page="p", device="web-1", site="acme/a", t_us=now - int(hours * HOUR),
+                  page_us=now - int(begun * HOUR), service="web")  # fmt: skip
+    assert page_of("web-2", site, now, [last], 1, service=service) == page
+    assert page_of("web-2", "acme/a", now, [replace(last, service="")], 1, service="") is None
