@@ -56,6 +56,13 @@ def instant(*times_us: int) -> None:
             raise ValueError(f"{t_us} is no time in microseconds")
 
 
+def whole(name: str, *values: int) -> None:
+    """Raise ValueError unless every value is a whole number from 0 on that a 64-bit column of a database can hold."""
+    for value in values:
+        if not 0 <= value < 1 << 62:
+            raise ValueError(f"{name} must be within 0..2^62-1, not {str(value)[:40]}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
     """What a metric is; told once, in the birth. `unit` is a UCUM code ('1' without a unit)."""
@@ -193,6 +200,9 @@ class Lost:
     last: int
     reason: Literal["evicted", "expired", "damaged"]
 
+    def __post_init__(self) -> None:
+        whole("last", self.last)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
@@ -230,6 +240,9 @@ class Ack:
     stream: Stream
     upto: int
 
+    def __post_init__(self) -> None:
+        whole("upto", self.upto)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Birth:
@@ -255,6 +268,9 @@ class Birth:
 
     def __post_init__(self) -> None:
         device_id(self.device)
+        instant(self.t_us)
+        whole("protocol", self.protocol)
+        whole("acked", *self.acked.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,6 +293,10 @@ class Session:
     hub_link: str = ""
     reads: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        whole("protocol", self.protocol)
+        whole("upto", *self.upto.values())
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Applied:
@@ -287,6 +307,9 @@ class Applied:
     path: str
     state: AppliedState
     reason: str = ""
+
+    def __post_init__(self) -> None:
+        whole("version", self.version)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -299,6 +322,9 @@ class CommandRequest:
     expires_us: int
     args: dict[str, str | float] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        instant(self.expires_us)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommandCancel:
@@ -308,6 +334,9 @@ class CommandCancel:
 
     id: str
     expires_us: int
+
+    def __post_init__(self) -> None:
+        instant(self.expires_us)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ import tracemalloc
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
 import pytest
 from hypothesis import given, settings
@@ -291,3 +291,28 @@ def test_a_name_twice_in_one_object_is_refused(kind: type, payload: bytes) -> No
     """Of two values one reader takes the first and another the last: what was checked is not what is done."""
     with pytest.raises(WireError, match="there twice"):
         decode(kind, payload)
+
+
+def _integers(kind: type[Any]) -> list[str]:
+    return [name for name, hint in get_type_hints(kind).items() if hint in (int, dict[str, int], tuple[int, int])]
+
+
+@pytest.mark.parametrize("value", [10**30, 1 << 63, -1], ids=["10^30", "2^63", "-1"])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [pytest.param(kind, name, id=f"{kind.__name__}.{name}") for kind in MESSAGES for name in _integers(kind)],
+)
+def test_an_integer_that_no_database_can_hold_is_refused(kind: type[Any], name: str, value: int) -> None:
+    """Sixty-four bits are what a column holds: one more would undo the transaction in which it came."""
+
+    @settings(max_examples=5, deadline=None, derandomize=True, database=None)
+    @given(MESSAGES[kind])
+    def run(message: Any) -> None:
+        body = json.loads(encode(message))
+        body[name] = {"alarm": value} if isinstance(body[name], dict) else value
+        if isinstance(getattr(message, name), tuple):
+            body[name] = [value, value]
+        with pytest.raises(WireError):
+            decode(kind, json.dumps(body).encode())
+
+    run()
