@@ -10,6 +10,7 @@ import logging
 import os
 import platform
 import secrets
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +173,8 @@ class Agent:
             raise ConfigError("limits", reason, "Keep [[limits]] within [[hard_limits]]")
         if reason := own.hard_settings.refusal(own.settings):
             raise ConfigError("settings", reason, "Keep [settings] within [hard_settings]")
-        self._twin.handle("", "settings", self._use_settings, own=msgspec.structs.asdict(own.settings))
+        for key, value in msgspec.structs.asdict(own.settings).items():
+            self._twin.handle("", ("settings", key), partial(self._use_setting, key), own=value)
         limits = LimitSet(
             rules, folder / "limits.json", self._fetcher.fetch, lambda: self._twin.again("thresholds", "limits")
         )
@@ -189,17 +191,15 @@ class Agent:
             return self._config.link.rest, tls.ca if tls else str(self._trust.pki.ca)
         return self._trust.pki.url, str(self._trust.pki.ca)
 
-    def _use_settings(self, wanted: Any) -> Any:
-        """What is desired, over this device's own; whole or not at all."""
-        if not isinstance(wanted, dict):
-            raise ValueError("settings are an object")
-        chosen = from_plain(Settings, msgspec.structs.asdict(self._config.settings) | wanted)
+    def _use_setting(self, key: str, wanted: Any) -> Any:
+        """One setting as it is desired: a wrong one beside it is refused on its own and holds up no other."""
+        chosen = from_plain(Settings, msgspec.structs.asdict(self._settings) | {key: wanted})
         if reason := self._config.hard_settings.refusal(chosen):
             raise ValueError(reason)
         self._settings = chosen
         logging.getLogger().setLevel(self._settings.log_level.upper())
         self._sampling.follow(self._settings.period_s)
-        return msgspec.structs.asdict(self._settings)
+        return getattr(chosen, key)
 
     def _fetch(self, restart: bool) -> None:
         self._twin.fetch(restart)

@@ -145,7 +145,7 @@ class Document:
             below = [path for path in self.parts if path[: len(leaf)] == leaf]
             if above:
                 acts.setdefault(max(above, key=len), []).append(leaf)
-            elif value is not None:
+            elif value is not None and not (below and value == {}):  # an empty object above parts asks for nothing
                 unknown.append((leaf, value))
             for path in below:  # what stood there is gone
                 acts.setdefault(path, [])

@@ -132,7 +132,8 @@ class TwinLink:
                 self._publish("applied", effect, trace=trace)
                 fields = {"document": effect.shadow, "path": effect.path, "state": effect.state,
                           "reason": effect.reason}  # fmt: skip
-                log.info("twin.applied", extra={"fields": fields, "trace": trace})
+                level = logging.WARNING if effect.state == "refused" else logging.INFO
+                log.log(level, "twin.applied", extra={"fields": fields, "trace": trace})
 
 
 def _body(payload: bytes) -> State:

@@ -56,7 +56,7 @@ def browse(interfaces: list[str], wait_s: float = BROWSE_S, hub: str = "") -> li
     try:
         zeroconf = Zeroconf(interfaces=interfaces or InterfaceChoice.All)
     except OSError as error:
-        log.info("discovery.unavailable", extra={"fields": {"reason": str(error)}})
+        log.warning("discovery.unavailable", extra={"fields": {"reason": str(error)}})
         return []
     try:
         ServiceBrowser(zeroconf, SERVICE, Listener())

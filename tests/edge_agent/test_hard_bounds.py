@@ -111,6 +111,36 @@ def test_what_is_not_desired_is_as_the_file_says(agent: Agent) -> None:
     assert (agent._settings.log_level, agent._settings.period_s) == ("warning", 2.0)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [{"perod_s": 1}, {"log_level": "loud"}, {"log_level": 5}, {"log_level": {"a": 1}}],
+    ids=["unknown", "wrong", "wrong type", "nested"],
+)
+def test_one_wrong_setting_holds_up_no_other(
+    agent: Agent, wrong: State, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    sent: list[tuple[str, Any]] = []
+    monkeypatch.setattr(agent._twin, "_publish", lambda rest, message, **_: sent.append((rest, message)) or True)
+    desired(agent, "", {"settings": wrong})
+    desired(agent, "", {"settings": wrong | {"period_s": 3.0}})
+    desired(agent, "", {"settings": wrong | {"period_s": 4.0}})
+    assert (agent._settings.period_s, agent._settings.log_level) == (4.0, "info")
+    words = [message for rest, message in sent if rest == "applied"]
+    (key,) = wrong
+    assert [word.state for word in words if word.path == "settings.period_s"] == ["verified", "verified"]
+    assert {word.state for word in words if word.path.startswith(f"settings.{key}")} == {"refused"}
+    refused = [record for record in caplog.records if record.getMessage() == "twin.applied"]
+    assert refused and all(record.levelname == "WARNING" for record in refused if record.fields["state"] == "refused")  # type: ignore[attr-defined]
+
+
+def test_an_empty_object_of_settings_asks_for_nothing(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[str] = []
+    monkeypatch.setattr(agent._twin, "_publish", lambda rest, message, **_: sent.append(rest) or True)
+    desired(agent, "", {"settings": {}})
+    assert "applied" not in sent
+    assert agent._settings.period_s == 2.0
+
+
 def test_a_file_beyond_its_own_bounds_does_not_start(tmp_path: Path) -> None:
     text = CONFIG.format(folder=tmp_path)
     with pytest.raises(ConfigError, match=r"Keep \[settings\] within \[hard_settings\]"):
