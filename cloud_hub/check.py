@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import socket
 from pathlib import Path
 
-from cloud_hub import aws_key
+from cloud_hub import aws_key, environment
 from cloud_hub import settings as hub_settings
 from cloud_hub.clock import now_us
 from cloud_hub.notify.kinds import open_sender
@@ -28,6 +29,7 @@ def problems(path: Path | None) -> list[str]:
     except ConfigError as error:
         return [str(error)]
     found = [
+        *_environment(),
         *_database(settings),
         *_broker(settings),
         *_tls(settings),
@@ -38,6 +40,12 @@ def problems(path: Path | None) -> list[str]:
         *_channels(settings),
     ]
     return found + _aws(settings) + (_alias(settings) if settings.twins.aws_alias and not found else [])
+
+
+def _environment() -> list[str]:
+    """Variables that nobody reads; one that resembles a setting has stopped the reading of them already."""
+    strange = environment.unknown(os.environ, Settings)
+    return [f"environment variable {name}: there is no such setting. Unset it, or correct its name" for name in strange]
 
 
 def _database(settings: Settings) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +16,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from cloud_hub import environment
 from cloud_hub.channels import AnyChannel
 from shared.errors import ConfigError
 
@@ -215,9 +218,17 @@ class Settings(BaseSettings):
         return Path(self.twins.aws_key_file or Path(self.state_dir) / "aws.key")
 
 
-def _place(error: ValidationError) -> tuple[str, str]:
+def _wrong(error: ValidationError, path: Path | None) -> ConfigError:
+    """The first wrong value, blamed on the environment where it came from there."""
     first = error.errors()[0]
-    return ".".join(map(str, first["loc"])), str(first["msg"])
+    place, reason, cure = first["loc"], str(first["msg"]), "Every key is in docs/configuration.md"
+    if first["type"] == "extra_forbidden":
+        reason += environment.did_you_mean(Settings, place)
+    key = ".".join(map(str, place))
+    beside = environment.beside(os.environ, place) if first["type"] == "missing" else ""
+    if variable := environment.culprit(os.environ, place) or beside:
+        return ConfigError(f"environment variable {variable}: {key}", reason, f"Correct it or unset it. {cure}")
+    return ConfigError(f"{path or 'environment'}: {key}", reason, cure)
 
 
 def read(path: Path | None) -> Settings:
@@ -238,12 +249,17 @@ def read(path: Path | None) -> Settings:
             """The environment goes before the file."""
             return (env_settings, TomlConfigSettingsSource(settings_cls, path)) if path else (env_settings,)
 
+    for variable, near in environment.unknown(os.environ, Settings).items():
+        if near:
+            cure = "Correct its name or unset it. Every key is in docs/configuration.md"
+            raise ConfigError(f"environment variable {variable}", f"there is no such setting{near}", cure)
     try:
         return FromFile()
     except ValidationError as error:
-        key, reason = _place(error)
-        raise ConfigError(f"{path or 'environment'}: {key}", reason, "Every key is in docs/configuration.md") from error
+        raise _wrong(error, path) from error
     except SettingsError as error:  # an environment variable that stands for a table or a list
-        raise ConfigError("environment", str(error), "Write tables and lists as JSON") from error
+        found = re.search(r'field "(\w+)"', str(error))
+        place = f"environment variable {environment.unreadable(os.environ, found[1])}" if found else "environment"
+        raise ConfigError(place, str(error), "Write tables and lists as JSON") from error
     except ValueError as error:
         raise ConfigError(str(path), str(error), "Mend the TOML") from error

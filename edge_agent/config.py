@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from shared import profile as profiles
+from shared.choices import explained
 from shared.errors import ConfigError
 from shared.ids import device_id, metric_name
 from shared.profile import DeviceProfile
@@ -204,7 +205,7 @@ def parse(text: str, place: str = "configuration") -> tuple[Config, DeviceProfil
         raw = msgspec.convert(_below(chosen.settings, table), _Raw)
     except msgspec.MsgspecError as error:
         cure = "Every key is listed in docs/configuration.md"
-        raise ConfigError(place, str(error), cure) from error
+        raise ConfigError(place, explained(error, _Raw), cure) from error
     collectors = [_collector(row, f"{place}: collectors[{i}]") for i, row in enumerate(raw.collectors)]
     _no_twins([c.name for c in collectors], f"{place}: collectors")
     _no_twins([m.name for m in raw.models], f"{place}: models")
@@ -232,4 +233,4 @@ def options(kind: type[Any], table: CollectorTable) -> Any:
         return msgspec.convert(table.options, kind)
     except msgspec.ValidationError as error:
         place = f"collector '{table.name}' (kind {table.kind})"
-        raise ConfigError(place, str(error), f"Its options are listed in docs/configuration.md#{table.kind}") from error
+        raise ConfigError(place, explained(error, kind), f"Its options are listed in docs/configuration.md#{table.kind}") from error

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from shared.choices import explained
 from shared.errors import ModelError
 from shared.manifest import Manifest, verify
 
@@ -38,7 +39,7 @@ def read_manifest(folder: Path) -> Manifest:
     except OSError as error:
         raise ModelError(f"{folder}: manifest.json cannot be read ({error})") from error
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise ModelError(f"{folder}/manifest.json: {error}") from error
+        raise ModelError(f"{folder}/manifest.json: {explained(error, Manifest)}") from error
 
 
 def load(folder: Path) -> Bundle:

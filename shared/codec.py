@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from shared.choices import explained
 from shared.errors import WireError
 from shared.messages import Alarm, Escalation, Event, Sample, Stream
 
@@ -77,7 +78,7 @@ def decode(kind: type[T], payload: bytes, topic: str = "") -> T:
     except RecursionError:
         raise WireError("JSON is nested too deeply", topic) from None
     except (msgspec.MsgspecError, ValueError) as error:
-        raise WireError(f"not a valid {kind.__name__}: {error}", topic) from error
+        raise WireError(f"not a valid {kind.__name__}: {explained(error, kind)}", topic) from error
     return result
 
 
@@ -106,4 +107,4 @@ def from_plain(kind: type[T], value: Any) -> T:
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        raise ValueError(str(error)) from None
+        raise ValueError(explained(error, kind)) from None

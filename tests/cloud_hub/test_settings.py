@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from cloud_hub import settings
+from cloud_hub import environment, settings
 from shared.errors import ConfigError
 
 
@@ -95,12 +96,57 @@ def test_a_missing_file_or_a_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "value", "place"), [
     ("TIDEGATE_REST__PORT", "x", "rest.port"), ("TIDEGATE_REST__PROT", "1", "rest.prot"),
-    ("TIDEGATE_LOG_LEVEL", "loud", "log_level"), ("TIDEGATE_EXPERTS__BUNDLES", "{", "environment"),
-    ("TIDEGATE_REST", "not json", "environment"),
+    ("TIDEGATE_LOG_LEVEL", "loud", "log_level"), ("TIDEGATE_EXPERTS__BUNDLES", "{", "experts"),
+    ("TIDEGATE_REST", "not json", "rest"), ("TIDEGATE_REST", '{"port": "x"}', "rest.port"),
+    ("tidegate_rest__port", "x", "rest.port"), ("TIDEGATE_MQTT__TLS__CA", "x", "mqtt.tls.certificate"),
+    ("TIDEGATE_ACTIONS__AUTOMATIC", '["erase"]', "actions.automatic.0"),
 ])  # fmt: skip
-def test_a_bad_environment_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str, place: str) -> None:
+def test_a_bad_environment_is_blamed_on_its_variable_and_not_on_the_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, value: str, place: str
+) -> None:
+    file = write(tmp_path, 'name = "works"\n')
     monkeypatch.setenv(name, value)
+    for path in (None, file):
+        with pytest.raises(ConfigError) as refused:
+            settings.read(path)
+        assert refused.value.place.startswith(f"environment variable {name}")
+        assert place in str(refused.value)
+        assert str(file) not in str(refused.value)
+
+
+def test_the_file_is_blamed_for_what_stands_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIDEGATE_REST", '{"host": "127.0.0.1"}')
     with pytest.raises(ConfigError) as refused:
+        settings.read(write(tmp_path, "[mqtt]\nadress = '127.0.0.1:1883'"))
+    assert refused.value.place.endswith("hub.toml: mqtt.adress")
+    assert "did you mean 'address'?" in refused.value.reason
+
+
+@pytest.mark.parametrize(("name", "meant"), [
+    ("TIDEGATE_STATE_DIRR", "TIDEGATE_STATE_DIR"), ("TIDEGATE_STATEDIR", "TIDEGATE_STATE_DIR"),
+    ("TIDEGATE_REST_PORT", "TIDEGATE_REST__PORT"), ("TIDEGATE_LOGLEVEL", "TIDEGATE_LOG_LEVEL"),
+    ("TIDEGATE_RESTS__PORT", "TIDEGATE_REST__PORT"), ("TIDEGATE_DATABSE", "TIDEGATE_DATABASE"),
+])  # fmt: skip
+def test_a_typo_in_a_variable_is_reported_with_the_nearest_name(
+    monkeypatch: pytest.MonkeyPatch, name: str, meant: str
+) -> None:
+    monkeypatch.setenv(name, "x")
+    with pytest.raises(ConfigError, match=f"{name}: there is no such setting; did you mean '{meant}'"):
         settings.read(None)
-    assert refused.value.place.startswith("environment")
-    assert place in refused.value.place
+
+
+def test_what_kubernetes_and_the_subcommands_set_is_no_typo(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "TIDEGATE_URL": "http://h", "TIDEGATE_TOKEN": "tg_x", "TIDEGATE_SERVICE_HOST": "10.0.0.1",
+        "TIDEGATE_MQTT_SERVICE_PORT_TLS": "1", "TIDEGATE_MQTT_PORT": "tcp://10.0.0.1:8883",
+        "TIDEGATE_PORT_8080_TCP_ADDR": "10.0.0.1",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    assert settings.read(None).name == "hub"
+    assert environment.unknown(os.environ, settings.Settings) == {}
+
+
+def test_a_variable_like_no_setting_is_for_check_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIDEGATE_XYZZY", "1")
+    assert settings.read(None).name == "hub"
+    assert environment.unknown(os.environ, settings.Settings) == {"TIDEGATE_XYZZY": ""}
