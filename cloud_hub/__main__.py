@@ -24,6 +24,7 @@ from cloud_hub.cli import (
 )
 from shared import VERSION
 from shared.errors import EXIT_CONFIG, ConfigError, TidegateError
+from shared.terminal import printable_lines, until_the_reader_goes
 
 EXAMPLES = """examples:
   tidegate-hub demo                                     a hub, a broker and three devices on this machine
@@ -57,6 +58,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
+    return until_the_reader_goes(lambda: _main(argv))
+
+
+def _main(argv: list[str] | None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         return int(arguments.action(arguments))
@@ -71,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
         code, text = 1, str(error)
     except KeyboardInterrupt:
         return 130
-    print(f"tidegate-hub: {text}", file=sys.stderr)
+    print(f"tidegate-hub: {printable_lines(text)}", file=sys.stderr)
     return code
 
 

@@ -1,4 +1,4 @@
-"""The environment as a source of settings: which variables nobody reads, and which one is to blame for a wrong value."""
+"""The environment as a source of settings: variables that nobody reads, and the one that gave a wrong value."""
 
 from __future__ import annotations
 

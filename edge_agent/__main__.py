@@ -13,6 +13,7 @@ from pathlib import Path
 
 from shared import VERSION, logs
 from shared.errors import EXIT_CONFIG, ConfigError, TidegateError
+from shared.terminal import printable, printable_json, printable_lines, until_the_reader_goes
 
 DEFAULT_CONFIG = Path("/etc/tidegate/edge.toml")
 EXAMPLES = """examples:
@@ -43,7 +44,7 @@ def _check(path: Path) -> int:
 
     found = problems(path)
     for line in found:
-        print(f"problem: {line}", file=sys.stderr)
+        print(f"problem: {printable_lines(line)}", file=sys.stderr)
     if not found:
         print(f"{path}: well. Start it with: tidegate-edge run --config {path}")
     return EXIT_CONFIG if found else 0
@@ -106,7 +107,7 @@ def _twin(arguments: argparse.Namespace) -> int:
         if arguments.name is not None and arguments.name not in found:
             print(f"no document '{arguments.name}' here; there are {', '.join(map(repr, found))}", file=sys.stderr)
             return 1
-        print(json.dumps(found if arguments.name is None else found[arguments.name], indent=2, ensure_ascii=False))
+        print(printable_json(found if arguments.name is None else found[arguments.name], indent=2))
         return 0
     try:
         wanted = onsite.wanted(arguments.wanted)
@@ -118,7 +119,7 @@ def _twin(arguments: argparse.Namespace) -> int:
         print("kept, and nobody has acted on it yet: is the agent running? It acts when it starts", file=sys.stderr)
         return onsite.EXIT_WAITS
     for word in words:
-        print(": ".join(part for part in (word["path"], word["state"], word["reason"]) if part))
+        print(printable(": ".join(part for part in (word["path"], word["state"], word["reason"]) if part)))
     return 1 if any(word["state"] == "refused" for word in words) else 0
 
 
@@ -140,6 +141,10 @@ def _config_argument(command: argparse.ArgumentParser) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
+    return until_the_reader_goes(lambda: _main(argv))
+
+
+def _main(argv: list[str] | None) -> int:
     parser = argparse.ArgumentParser(
         prog="tidegate-edge",
         description="The Tidegate edge agent.",
@@ -172,10 +177,10 @@ def main(argv: list[str] | None = None) -> int:
             return _status(arguments.config, arguments.json)
         return {"run": _run, "check": _check}[arguments.command](arguments.config)
     except ConfigError as error:
-        print(f"tidegate-edge: {error}", file=sys.stderr)
+        print(f"tidegate-edge: {printable_lines(str(error))}", file=sys.stderr)
         return EXIT_CONFIG
     except TidegateError as error:
-        print(f"tidegate-edge: {error}", file=sys.stderr)
+        print(f"tidegate-edge: {printable_lines(str(error))}", file=sys.stderr)
         return 1
 
 

@@ -233,4 +233,6 @@ def options(kind: type[Any], table: CollectorTable) -> Any:
         return msgspec.convert(table.options, kind)
     except msgspec.ValidationError as error:
         place = f"collector '{table.name}' (kind {table.kind})"
-        raise ConfigError(place, explained(error, kind), f"Its options are listed in docs/configuration.md#{table.kind}") from error
+        raise ConfigError(
+            place, explained(error, kind), f"Its options are listed in docs/configuration.md#{table.kind}"
+        ) from error

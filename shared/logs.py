@@ -6,12 +6,12 @@ short dotted name, never a sentence with values in it, so that it can be searche
 
 from __future__ import annotations
 
-import json
 import logging
 from datetime import datetime, timezone
 from typing import IO, Any
 
 from shared.ids import trace_id
+from shared.terminal import printable, printable_json, printable_lines
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
@@ -35,17 +35,17 @@ class JsonFormatter(logging.Formatter):
         line |= _fields(record)
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str, ensure_ascii=False)
+        return printable_json(line, default=str)
 
 
 class TerminalFormatter(logging.Formatter):
-    """`12:03:44 INFO  event key=value` for a person."""
+    """`12:03:44 INFO  event key=value` for a person. What devices said is shown and never obeyed by the terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
         when = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
         pairs = " ".join(f"{key}={value}" for key, value in _fields(record).items())
-        line = f"{when} {record.levelname:<7} {record.getMessage()} {pairs}".rstrip()
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        line = printable(f"{when} {record.levelname:<7} {record.getMessage()} {pairs}".rstrip())
+        return f"{line}\n{printable_lines(self.formatException(record.exc_info))}" if record.exc_info else line
 
 
 def setup(device: str, level: str, stream: IO[str]) -> None:

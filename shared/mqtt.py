@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
+import re
 import socket
 import struct
 import threading
@@ -42,11 +43,24 @@ STEADY_S = 10.0
 
 def parse_address(text: str, place: str) -> Address:
     """`host:port` as a pair; raises ConfigError naming `place`."""
-    host, _, port = text.rpartition(":")
-    host = host.strip("[] ")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ConfigError(place, f"'{text}' is no address", 'Write for example: address = "10.0.0.5:8883"')
-    return host, int(port)
+    found = _ADDRESS.match(text.strip())
+    if found is None or not 0 < int(found["port"]) < 65536:
+        raise ConfigError(place, f"'{text}' is no address{_why(text)}", 'Write for example: address = "10.0.0.5:8883"')
+    return found["ip6"] or found["name"], int(found["port"])
+
+
+_ADDRESS = re.compile(r"(?:\[(?P<ip6>[0-9A-Fa-f:.]+(?:%\w+)?)\]|(?P<name>[\w.-]+)):(?P<port>[0-9]{1,5})\Z", re.ASCII)
+
+
+def _why(text: str) -> str:
+    """What keeps people from writing HOST:PORT."""
+    scheme, slashes, rest = text.partition("://")
+    if slashes:
+        tls = "TLS comes from [mqtt.tls] at the hub, from enrolment or [link.tls] on the device"
+        return f": leave '{scheme}://' away, HOST:PORT alone is wanted ({rest.partition('/')[0]}). {tls}"
+    if text.count(":") > 1 and "[" not in text:
+        return ": an IPv6 address stands in brackets, as in [fd00::5]:8883"
+    return ": the port is missing" if ":" not in text and text.strip() else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

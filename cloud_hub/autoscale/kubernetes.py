@@ -19,6 +19,7 @@ import httpx
 import msgspec
 
 from cloud_hub.autoscale import Scaler, ScaleRefused
+from shared.choices import explained
 from shared.errors import ConfigError, NotReady
 
 REMEMBERED = 64
@@ -68,7 +69,7 @@ def open_scaler(options: dict[str, object]) -> Scaler:
     try:
         read = msgspec.convert(options, Options)
     except msgspec.ValidationError as error:
-        raise ConfigError(PLACE, str(error), "Give url, namespace, deployment and token_file") from None
+        raise ConfigError(PLACE, explained(error, Options), "Give url, namespace, deployment and token_file") from None
     return DeploymentScaler(read)
 
 

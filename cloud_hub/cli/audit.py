@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from cloud_hub.cli import Commands, clean
 from cloud_hub.cli.times import instant, shown
 from shared.errors import ConfigError
+from shared.terminal import printable, printable_json
 
 if TYPE_CHECKING:
     from sqlmodel import Session
@@ -126,7 +127,7 @@ def _search(arguments: argparse.Namespace) -> int:
             row.model_dump() for row in audit.rows(session, limit=max(arguments.limit, 1), **asdict(_wanted(arguments)))
         ]
     for row in found:
-        print(json.dumps(row, ensure_ascii=False) if arguments.json else _line(row))
+        print(printable_json(row) if arguments.json else _line(row))
     return 0
 
 
@@ -162,15 +163,16 @@ def _new(path: Path) -> Iterator[TextIO]:
 
 def _jsonl(out: TextIO, rows: Iterable[dict[str, Any]]) -> None:
     for row in rows:
-        out.write(json.dumps(row, ensure_ascii=False) + "\n")
+        out.write(printable_json(row) + "\n")
 
 
 def _csv(out: TextIO, rows: Iterable[dict[str, Any]]) -> None:
     writer = csv.writer(out)
     writer.writerow(COLUMNS)
     for row in rows:
-        row["detail"] = json.dumps(row["detail"], ensure_ascii=False)
-        writer.writerow([_cell(row[name]) for name in COLUMNS])
+        row["detail"] = printable_json(row["detail"])
+        cells = [_cell(row[name]) for name in COLUMNS]
+        writer.writerow([printable(str(cell)) for cell in cells] if out.isatty() else cells)
 
 
 def _cell(value: Any) -> Any:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from cloud_hub.cli import Commands
 from shared.errors import ConfigError
+from shared.terminal import printable_lines
 
 if TYPE_CHECKING:
     from cloud_hub.settings import Settings
@@ -107,7 +108,7 @@ def _check(arguments: argparse.Namespace) -> int:
     address = parse_address(arguments.address or settings.mqtt.address, "--address")
     found = problems(address, CaFolder(settings.state_dir), settings.twins.aws_alias)
     for line in found:
-        print(f"problem: {line}", file=sys.stderr)
+        print(f"problem: {printable_lines(line)}", file=sys.stderr)
     if not found:
         print("well: certificates of this CA only, TLS 1.3 only, each identity its own topics only")
     return 1 if found else 0

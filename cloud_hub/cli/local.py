@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cloud_hub.cli import Commands
 from shared import logs
 from shared.errors import EXIT_CONFIG, ConfigError
+from shared.terminal import printable_lines
 
 if TYPE_CHECKING:
     from cloud_hub.app import HubApp
@@ -114,7 +115,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
     found = problems(arguments.config)
     for line in found:
-        print(f"problem: {line}", file=sys.stderr)
+        print(f"problem: {printable_lines(line)}", file=sys.stderr)
     if not found:
         print("well. Start it with: tidegate-hub serve" + (f" --config {arguments.config}" if arguments.config else ""))
     return EXIT_CONFIG if found else 0

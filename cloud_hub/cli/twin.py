@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from cloud_hub.cli import Commands, clean
 from cloud_hub.cli.remote import EXIT_FAILED, EXIT_NO_ANSWER, EXIT_USAGE, Remote, RemoteError, connect, options
+from shared.terminal import printable_json
 
 LOOK_S = 0.2
 
@@ -143,7 +144,7 @@ def _query(arguments: argparse.Namespace) -> int:
         while True:
             page = hub.call("POST", "/query", {"query": arguments.query, "limit": 1000, "after": after})
             for row in page["rows"]:
-                print(json.dumps(row, ensure_ascii=False))
+                print(printable_json(row))
             after = page["next"]
             if not after:
                 return 0
@@ -169,4 +170,4 @@ def _diff(arguments: argparse.Namespace) -> int:
 
 
 def _print(document: Any) -> None:
-    print(json.dumps(document, indent=1, ensure_ascii=False))
+    print(printable_json(document, indent=1))

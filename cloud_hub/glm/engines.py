@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import httpx
 import msgspec
 
+from shared.choices import explained
 from shared.errors import ConfigError, NotReady, WireError
 
 PLACE = "glm.options"
@@ -81,7 +82,7 @@ def open_engine(options: dict[str, object]) -> Engine:
     try:
         read = msgspec.convert(options, Options)
     except msgspec.ValidationError as error:
-        raise ConfigError(PLACE, str(error), "Give at least url and model") from None
+        raise ConfigError(PLACE, explained(error, Options), "Give at least url and model") from None
     return ChatEngine(read)
 
 

@@ -189,7 +189,7 @@ class Listener:
 
     def _down(self, reason: str) -> None:
         self.connected = False
-        log.warning("broker.down", extra={"fields": {"reason": reason}})
+        log.warning("broker.down", extra={"fields": {"address": self._address, "reason": reason}})
         self._evictions = self._evictions + 1 if time.monotonic() - self._up_at < STEADY_S else 0
         self._up_at = -STEADY_S
         if self._evictions == EVICTIONS or TAKEN_OVER in reason.lower():

@@ -94,6 +94,7 @@ class Finder:
         elif self._browsed and self._link.discover:
             found_by = "zeroconf"
         if not self._left:
+            self.address = ""
             where = "and none at the configured addresses" if self._configured else "and link.address is not set"
             raise NotReady(f"no broker answered by zeroconf {where}", 5.0)
         host, port = self._left.pop(0)

@@ -9,6 +9,7 @@ import logging
 import random
 import secrets
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -70,7 +71,7 @@ class Uplink:
             self.finder.locate,
             on_message=lambda inbound: post(lambda: self._received(inbound)),
             on_up=lambda: post(self._up),
-            on_down=lambda reason: post(lambda: self._down(reason)),
+            on_down=lambda reason: post(partial(self._down, reason, self.finder.address)),
             will=self._will,
             more=self.finder.more,
         )
@@ -126,8 +127,8 @@ class Uplink:
         log.info("link.up", extra={"fields": {"address": self.finder.address, "found_by": self.finder.found_by}})
         self._carry_out(self.session.up(self._connection_id, monotonic_s()))
 
-    def _down(self, reason: str) -> None:
-        log.warning("link.down", extra={"fields": {"reason": reason}})
+    def _down(self, reason: str, address: str) -> None:
+        log.warning("link.down", extra={"fields": {"address": address, "reason": reason}})
         self._carry_out(self.session.down())
 
     def _received(self, inbound: Inbound) -> None:

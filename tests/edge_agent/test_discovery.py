@@ -42,13 +42,29 @@ def test_an_address_is_read(text: str, address: tuple[str, int]) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", ":", "broker", "broker:", ":8883", "[]:8883", "broker:mqtt", "broker:0", "broker:65536", "broker:-1",
+    ["", ":", "a b:1", "a@b:1", "broker/x:1", "[broker]:1",
+     "broker", "broker:", ":8883", "[]:8883", "broker:mqtt", "broker:0", "broker:65536", "broker:-1",
      "broker:1.5", "broker:8883/x", "broker:²", " :8883"],
 )  # fmt: skip
 def test_what_is_no_address_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(ConfigError, match=r"link\.address") as caught:
         parse_address(text, "link.address")
     assert "10.0.0.5:8883" in caught.value.cure
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("mqtt://10.0.0.5:1883", r"leave 'mqtt://' away, HOST:PORT alone is wanted \(10\.0\.0\.5:1883\)"),
+        ("mqtts://broker.example:8883/", r"leave 'mqtts://' away.*\(broker\.example:8883\)"),
+        ("broker.example", "the port is missing"),
+        ("fd00::5:8883", "stands in brackets"),
+        ("::1", "stands in brackets"),
+    ],
+)
+def test_the_usual_mistakes_in_an_address_are_answered_with_their_cure(text: str, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        parse_address(text, "link.address")
 
 
 @pytest.fixture

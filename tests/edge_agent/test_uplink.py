@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 from pathlib import Path
 from typing import Any
 
@@ -71,3 +72,18 @@ def test_telemetry_is_deflated_only_for_a_hub_that_reads_it_and_where_it_pays(
     assert inflate(*sent("telemetry")) == stored("telemetry")
     assert sent("events") == (stored("event"), JSON)
     outbox.close()
+
+
+def test_a_link_that_is_down_names_where_it_was_tried(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config, _ = parse(CONFIG.replace('"127.0.0.1:1"', '"127.0.0.1:1"\nfallback = ["127.0.0.1:2"]'))
+    downs: queue.Queue[None] = queue.Queue()
+    uplink = Uplink(config, Outbox(tmp_path / "o.sqlite", 4_000_000, "e1"), "",
+                    lambda call: (call(), downs.put(None))[0], lambda session: Birth(device="press-3", session=session),
+                    lambda _restart: None, lambda _rest, _inbound: None)  # fmt: skip
+    uplink.start()
+    for _ in range(2):
+        downs.get(timeout=20)
+    uplink.stop()
+    fields = [record.fields for record in caplog.records if record.getMessage() == "link.down"]  # type: ignore[attr-defined]
+    assert [one["address"] for one in fields[:2]] == ["127.0.0.1:1", "127.0.0.1:2"]
+    assert all("refused" in one["reason"] for one in fields[:2])
