@@ -31,7 +31,7 @@ _READ = select(_DEVICES.c.id, _DEVICES.c.session, _DEVICES.c.epoch, _DEVICES.c.s
     _DEVICES.c.id.in_(bindparam("b_ids", expanding=True))
 )
 _TOLD = ("session", "epoch", "seen_us", "state", "conflict", "born_us", "profile", "version", "protocol", "asset_path",
-         "clock", "metrics")  # fmt: skip
+         "clock", "metrics", "limits_without_source")  # fmt: skip
 _BORN = update(_DEVICES).where(_ITS).values({name: bindparam(f"b_{name}") for name in _TOLD})
 _GONE = update(_DEVICES).where(_ITS).values(state=bindparam("b_state"), seen_us=bindparam("b_seen_us"))
 _NEW = insert(_DEVICES)
@@ -122,6 +122,7 @@ def _told(name: str, row: _Presence, birth: Birth) -> dict[str, Any]:
         "b_id": name, "b_session": row.session, "b_epoch": row.epoch, "b_seen_us": row.seen_us, "b_state": row.state,
         "b_conflict": row.conflict, "b_born_us": row.born_us, "b_profile": birth.profile, "b_version": birth.version,
         "b_protocol": birth.protocol, "b_asset_path": birth.asset_path, "b_clock": birth.clock, "b_metrics": metrics,
+        "b_limits_without_source": birth.limits_without_source,
     }  # fmt: skip
 
 

@@ -40,14 +40,15 @@ def _run(path: Path) -> int:
 
 
 def _check(path: Path) -> int:
-    from edge_agent.check import problems  # noqa: PLC0415
+    from edge_agent.check import examine  # noqa: PLC0415
 
-    found = problems(path)
-    for line in found:
-        print(f"problem: {printable_lines(line)}", file=sys.stderr)
-    if not found:
+    found = examine(path)
+    for kind, lines in (("problem", found.problems), ("warning", found.warnings)):
+        for line in lines:
+            print(f"{kind}: {printable_lines(line)}", file=sys.stderr)
+    if not found.problems:
         print(f"{path}: well. Start it with: tidegate-edge run --config {path}")
-    return EXIT_CONFIG if found else 0
+    return EXIT_CONFIG if found.problems else 0
 
 
 def _status(path: Path, as_json: bool) -> int:

@@ -37,7 +37,7 @@ from edge_agent.twinlink import TwinLink
 from shared import PROTOCOL, VERSION
 from shared.codec import decode, from_plain, plain
 from shared.errors import ConfigError
-from shared.messages import AlarmLife, Birth, EscalationAnswer, Event, Level
+from shared.messages import AlarmLife, Birth, EscalationAnswer, Event, Level, Metric
 from shared.mqtt import Inbound
 from shared.profile import DeviceProfile
 from shared.thresholds import JudgeState
@@ -78,7 +78,8 @@ class Agent:
         self._twin = TwinLink(self._keep, self._uplink.publish)
         commands = Commands(self._keep, self._verbs())
         self._commands = CommandLink(commands, self._uplink.publish, self._trust.refusal, self._trust.clock)
-        self._rules, self._stale = rules, list[str]()
+        self._rules, self._declared = rules, {metric.name for metric in self._metrics()}
+        self._limit_flags: dict[str, list[str]] = {"stale": [], "without_source": []}
         self._fetcher = Fetcher(self._rest, self._trust.pki.signing_key(), self.loop.post)
         self._use_twin(rules, folder)
 
@@ -116,12 +117,14 @@ class Agent:
         self._look_after_limits()
 
     def _look_after_limits(self) -> None:
-        """Tell which learned limits nobody has refreshed for long; they stay in force (P6)."""
+        """Report which limits nobody has refreshed for long (they stay in force, P6), and which wait for no metric."""
         now = clock.now_us()
         stale = sorted(limits.metric for limits in self._rules.limits() if limits.stale(now))
-        if stale != self._stale:
-            self._stale = stale
-            self._twin.report("thresholds", {"stale": stale})
+        found = {"stale": stale, "without_source": self._rules.without_source(self._declared)}
+        changed = {key: metrics for key, metrics in found.items() if metrics != self._limit_flags[key]}
+        if changed:
+            self._limit_flags |= changed
+            self._twin.report("thresholds", changed)
 
     def _look_at_clock(self) -> None:
         """A clock that was moved is an event; its quality is in the twin."""
@@ -230,13 +233,18 @@ class Agent:
 
     # -- what the device says of itself ------------------------------------------------------------
 
-    def _birth(self, session: str) -> Birth:
+    def _metrics(self) -> list[Metric]:
         models = [metric for model in self._models for metric in model.gatekeeper.metrics]
+        return self._sampling.metrics + models + health.METRICS
+
+    def _birth(self, session: str) -> Birth:
+        metrics = self._metrics()
         return Birth(
             device=self._config.device.id, session=session, t_us=clock.now_us(), protocol=PROTOCOL,
             epoch=self._outbox.epoch, profile=self._profile.name, version=VERSION,
             asset_path=self._config.device.asset_path, clock=health.clock_quality(),
-            metrics=self._sampling.metrics + models + health.METRICS, acked=dict(self._outbox.acked.items()),
+            metrics=metrics, acked=dict(self._outbox.acked.items()),
+            limits_without_source=self._rules.without_source(self._declared),
         )  # fmt: skip
 
     def _report_device(self) -> None:

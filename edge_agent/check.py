@@ -1,66 +1,196 @@
-"""`tidegate-edge check`: everything that can be known before the start, each problem with its cure."""
+"""`tidegate-edge check`: tries what `run` will need, in bounded time, and leaves nothing behind.
+
+A problem stops the start, or makes it pointless. A warning is told and no more: a device starts without its network.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import os
+import queue
+import tempfile
 from base64 import urlsafe_b64encode
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
-from edge_agent.config import Config, read
+from edge_agent import clock, health
+from edge_agent.check_link import link
+from edge_agent.collectors import Collector, Frame
+from edge_agent.config import Config, ModelTable, read
+from edge_agent.models.child import Answer, Failed, InferenceChild, Word
+from edge_agent.models.gatekeeper import Gatekeeper
+from edge_agent.rules import Rules
+from edge_agent.sampling import open_collector
 from shared import plugins
 from shared.bundle import load
-from shared.errors import ConfigError, ModelError
-from shared.mqtt import parse_address
+from shared.errors import ConfigError, ModelError, NotReady, TidegateError
+from shared.profile import DeviceProfile
+from shared.trying import within
+
+OPEN_S = 10.0
+"""So long a collector may take to open and to give its first frame."""
+MODEL_S = 60.0
 
 
-def problems(path: Path) -> list[str]:
-    """All problems found; empty when the agent can be started."""
+@dataclass(slots=True)
+class Findings:
+    """What was found, each with its cure."""
+
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def examine(path: Path) -> Findings:
+    """Everything that can be known before the start."""
+    found = Findings()
     try:
-        config, _ = read(path)
+        config, profile = read(path)
     except ConfigError as error:
-        return [str(error)]
-    return [*_plugins(config), *_models(config), *_link(config), *installation()]
-
-
-def _plugins(config: Config) -> list[str]:
-    found = []
-    for table in config.collectors:
-        try:
-            plugins.load(plugins.COLLECTORS, table.kind, f"collector '{table.name}'")(table).close()
-        except ConfigError as error:
-            found.append(str(error))
+        found.problems.append(str(error))
+        return found
+    found.problems += [*_state(Path(config.device.state_dir)), *_bounds(config)]
+    collectors = _collectors(config, found)
+    _models(config, collectors, found)
+    _sources(config, collectors, found)
+    for collector in collectors.values():
+        collector.close()
+    problems, warnings = link(config)
+    found.problems += problems
+    found.warnings += warnings
+    found.warnings += _hardware(profile)
+    found.problems += installation()
     return found
 
 
-def _models(config: Config) -> list[str]:
+# -- the device itself -------------------------------------------------------------------------------
+
+
+def _state(folder: Path) -> list[str]:
+    """Whether the state folder can be written, or made, by whoever runs this."""
+    cure = "Give a folder of the agent's user, and run `check` as that user"
+    there = next((path for path in (folder, *folder.parents) if path.exists()), Path("/"))
+    try:
+        if there != folder and not os.access(there, os.W_OK | os.X_OK):
+            raise PermissionError(f"{there} does not let this user make it")
+        if there == folder:
+            with tempfile.TemporaryFile(dir=folder) as file:
+                file.write(b"x")
+        elif not there.is_dir():
+            raise NotADirectoryError(f"{there} is no folder")
+    except OSError as error:
+        return [f"device.state_dir: {folder} cannot be written ({error.strerror or error}). {cure}"]
+    return []
+
+
+def _bounds(config: Config) -> list[str]:
+    """What the agent itself would refuse to start with."""
     found = []
+    if reason := Rules(config.hard_limits, {}, config.hard_watches).use(config.limits):
+        found.append(f"limits: {reason}. Keep [[limits]] within [[hard_limits]]")
+    if reason := config.hard_settings.refusal(config.settings):
+        found.append(f"settings: {reason}. Keep [settings] within [hard_settings]")
+    return found
+
+
+def _hardware(profile: DeviceProfile) -> list[str]:
+    return [
+        f"device.profile: {profile.name} has '{part}', which this machine lacks: {gives}. Choose another profile, "
+        "or see to the hardware"
+        for part, gives in health.missing(profile).items()
+    ]
+
+
+# -- what it reads -----------------------------------------------------------------------------------
+
+
+def _collectors(config: Config, found: Findings) -> dict[str, Collector]:
+    opened = {}
+    for table in config.collectors:
+        place = f"collector '{table.name}'"
+        try:
+            collector = within(OPEN_S, lambda table=table: open_collector(table))  # type: ignore[misc]
+        except TimeoutError:
+            found.problems.append(f"{place}: does not open within {OPEN_S:g} s. See what its `kind` waits for")
+        except ConfigError as error:
+            found.problems.append(str(error))
+        else:
+            opened[table.name] = collector
+            found.warnings += [f"{place}: {text}" for text in getattr(collector, "warnings", list)()]
+    return opened
+
+
+def _sources(config: Config, collectors: dict[str, Collector], found: Findings) -> None:
+    """Rules for metrics that nothing here gives; not told while a collector is missing that might give them."""
+    if len(collectors) < len(config.collectors):
+        return
+    declared = {metric.name for collector in collectors.values() for metric in collector.metrics}
+    declared |= {metric.name for model in config.models for metric in Gatekeeper(model.name).metrics}
+    rules = Rules(config.hard_limits, {}, config.hard_watches)
+    rules.use(config.limits)
+    rules.watch(config.watches)
+    for metric in rules.without_source(declared | {metric.name for metric in health.METRICS}):
+        cure = "Correct its name (the birth lists all metrics), or add the collector that gives it"
+        found.warnings.append(f"limits: no collector or model here declares '{metric}': never judged. {cure}")
+
+
+# -- its models --------------------------------------------------------------------------------------
+
+
+def _models(config: Config, collectors: dict[str, Collector], found: Findings) -> None:
     for table in config.models:
         try:
-            manifest = load(Path(table.bundle)).manifest
-            plugins.load(plugins.RUNNERS, manifest.runner, f"model '{table.name}'")
-        except (ModelError, ConfigError) as error:
-            found.append(f"model '{table.name}': {error}")
-    return found
+            runner = load(Path(table.bundle)).manifest.runner
+            plugins.load(plugins.RUNNERS, runner, f"model '{table.name}'")
+            frame = _frame(table, collectors)
+            reason = _tried(table, frame)
+        except NotReady as error:
+            found.warnings.append(f"model '{table.name}': not tried with a frame ({error})")
+        except TidegateError as error:
+            found.problems.append(f"model '{table.name}': {error}")
+        else:
+            if reason:
+                shown = f"a frame of {frame.shape} of '{table.frames}': " if frame else ""
+                cure = "Give it a bundle that takes the frames of this collector"
+                found.problems.append(f"model '{table.name}': {shown}{reason}. {cure}")
 
 
-def _link(config: Config) -> list[str]:
-    found = []
-    if not config.link.discover and not config.link.address:
-        found.append('link: discover is off and no address is set. Write for example: address = "10.0.0.5:8883"')
-    if config.link.address:
-        try:
-            host, _ = parse_address(config.link.address, "link.address")
-            enrolled = (Path(config.device.state_dir) / "pki" / "device.pem").is_file()
-            if config.link.tls is None and not enrolled and host not in {"localhost", "127.0.0.1", "::1"}:
-                found.append(f"link: {host} is reached without TLS. Enrol the device, or set [link.tls]")
-        except ConfigError as error:
-            found.append(str(error))
-    tls = config.link.tls
-    for name in ("ca", "certificate", "key") if tls is not None else ():
-        if not Path(getattr(tls, name)).is_file():
-            found.append(f"link.tls.{name}: {getattr(tls, name)} is not there. Enrol the device, or correct the path")
-    return found
+def _frame(table: ModelTable, collectors: dict[str, Collector]) -> Frame | None:
+    """One frame of the collector that feeds the model; None where that collector did not open, which is told."""
+    collector = collectors.get(table.frames)
+    if collector is None:
+        return None
+    try:
+        readings = within(OPEN_S, lambda: list(collector.collect(clock.now_us())))
+    except TimeoutError as error:
+        raise NotReady(f"collector '{table.frames}' gave nothing within {OPEN_S:g} s") from error
+    frame = next((one for one in readings if isinstance(one, Frame)), None)
+    if frame is None:
+        raise ModelError(f"collector '{table.frames}' gives no frames. Set `frames` to a collector of images")
+    return frame
+
+
+def _tried(table: ModelTable, frame: Frame | None) -> str:
+    """Why the model cannot answer this frame, or ''. It runs in a process of its own, as in the agent."""
+    words: queue.Queue[Word | None] = queue.Queue()
+    child = InferenceChild(table.bundle, on_word=words.put, on_end=lambda: words.put(None))
+    try:
+        first = words.get(timeout=MODEL_S)
+        if first is None:
+            return "its process ended at the start"
+        if isinstance(first, Failed):
+            return first.reason
+        if frame is None:
+            return ""
+        child.ask(frame)
+        answer = words.get(timeout=table.watchdog_s)
+        if isinstance(answer, Answer):
+            return "" if answer.result is not None else answer.reason
+        return "its process ended at the first frame"
+    except queue.Empty:
+        return "it did not answer in time"
+    finally:
+        child.end()
 
 
 def installation() -> list[str]:

@@ -8,7 +8,7 @@ The agent keeps `standing()` (plain data) so that a standing alarm survives a re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -37,6 +37,7 @@ class Rules:
         self._watches = Watches()
         self._watchers: dict[str, Watcher[Any]] = {}
         self._by_metric: dict[str, list[Watcher[Any]]] = {}
+        self._came: set[str] = set()
         self._hard = [*self._site.values(), *(watches or Watches())]
         self._arrange()
 
@@ -74,6 +75,10 @@ class Rules:
         """Desired set of watches, likewise."""
         self.watch(from_plain(Watches, wanted))
         return wanted
+
+    def without_source(self, declared: Collection[str]) -> list[str]:
+        """Metrics that a rule waits for, and that nobody has declared or sent."""
+        return sorted(self._by_metric.keys() - declared - self._came)
 
     def limits(self) -> list[Limits]:
         """The limits in force."""
@@ -124,7 +129,10 @@ class Rules:
             return []
         value = None if isinstance(sample.value, str) else float(sample.value)
         told = [] if value is None else self._orphan(sample.metric, sample.t_us, value)
-        for one in self._by_metric.get(sample.metric, ()):
+        watchers = self._by_metric.get(sample.metric, ())
+        if watchers:
+            self._came.add(sample.metric)
+        for one in watchers:
             told += self._judged(one, one.state, one.sample(sample.metric, sample.t_us, value), new_id)
         return told
 

@@ -11,15 +11,23 @@ from edge_agent.collectors import Collector, Frame
 from edge_agent.config import CollectorTable
 from edge_agent.loop import Loop, Timer
 from shared import plugins
-from shared.errors import NotReady
+from shared.errors import ConfigError, NotReady
 from shared.messages import Metric
 
 log = logging.getLogger(__name__)
 
 
 def open_collector(table: CollectorTable) -> Collector:
-    """The collector of one `[[collectors]]` table; raises ConfigError."""
-    collector: Collector = plugins.load(plugins.COLLECTORS, table.kind, f"collector '{table.name}'")(table)
+    """The collector of one `[[collectors]]` table; raises ConfigError, whatever the plug-in raises."""
+    place = f"collector '{table.name}'"
+    opened = plugins.load(plugins.COLLECTORS, table.kind, place)
+    try:
+        collector: Collector = opened(table)
+    except ConfigError:
+        raise
+    except Exception as error:
+        cure = f"Correct its options, or take it out; it is of kind '{table.kind}'"
+        raise ConfigError(place, f"cannot be opened ({type(error).__name__}: {error})", cure) from error
     return collector
 
 

@@ -251,6 +251,7 @@ class Birth:
     `session` is new for each connection, so that a late Will cannot end a newer connection. `acked` is up to
     where the device has deleted each stream, on a hub's word: a hub that forgot cannot wait for those again.
     `protocol` is the newest version that it speaks; a hub passes over streams that it does not know.
+    `limits_without_source` are metrics that a limit or watch waits for and that nothing on the device gives.
     """
 
     device: str
@@ -265,6 +266,7 @@ class Birth:
     clock: ClockQuality = "synced"
     metrics: list[Metric] = field(default_factory=list)
     acked: dict[str, int] = field(default_factory=dict)
+    limits_without_source: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         device_id(self.device)

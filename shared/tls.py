@@ -31,3 +31,18 @@ def check_dates(sock: Any, now_us: int) -> None:
         raise ssl.SSLCertVerificationError(f"the server's certificate is good from {certificate['notBefore']} only")
     if now_us > end * 1e6:
         raise ssl.SSLCertVerificationError(f"the server's certificate has expired on {certificate['notAfter']}")
+
+
+def pair_problem(ca: str, certificate: str, key: str) -> str:
+    """Why these PEM files cannot be used together, or ''. `ca` may be '': a server's own pair."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT if ca else ssl.PROTOCOL_TLS_SERVER)
+    step = ""
+    try:
+        if ca:
+            step = f"{ca} holds no CA that can be read"
+            context.load_verify_locations(ca)
+        step = f"{certificate} and {key} are no pair that can be used"
+        context.load_cert_chain(certificate, key, "")  # an encrypted key must not ask for its password here
+    except (OSError, ValueError) as error:  # an ssl.SSLError is an OSError
+        return f"{step} ({getattr(error, 'reason', None) or getattr(error, 'strerror', None) or error})"
+    return ""

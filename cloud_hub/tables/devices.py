@@ -22,6 +22,7 @@ class Device(SQLModel, table=True):
     """A device as its last birth told. `tags` are the hub's own words about it: no device ever sees them.
 
     `asset_path` is what the device claims, `assigned_path` what a person said: only that counts for scopes.
+    `limits_without_source` are metrics that a limit there waits for and that nothing on the device gives.
     """
 
     __tablename__ = "devices"
@@ -41,6 +42,7 @@ class Device(SQLModel, table=True):
     born_us: int = big(default=0)
     seen_us: int = big(default=0)
     assigned_path: str = ""
+    limits_without_source: list[str] = json_list()
 
 
 class TwinRow(SQLModel, table=True):

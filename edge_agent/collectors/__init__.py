@@ -2,7 +2,8 @@
 
 An entry point in group `tidegate.collectors` names a function `open_collector(table)` that reads its options
 with `edge_agent.config.options` and returns a Collector. It may raise ConfigError; `collect` may raise
-NotReady, and the agent will ask again later. A collector never retries, sleeps or starts threads.
+NotReady, and the agent will ask again later. A collector never retries, sleeps or starts threads. Where it opens and
+may still give nothing (a file that is not there yet), a method `warnings() -> list[str]` says so to `check`.
 """
 
 from __future__ import annotations

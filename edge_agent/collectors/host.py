@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -89,6 +90,11 @@ class HostCollector:
             yield "net.sent", network.bytes_sent
         if self._hot:
             yield from _temperatures().items()
+
+    def warnings(self) -> list[str]:
+        """For `check`."""
+        there = Path(self._options.disk).exists()
+        return [] if there else [f"disk '{self._options.disk}' is not there. Set `disk` to a path of its file system"]
 
     def close(self) -> None:
         """Nothing is held."""

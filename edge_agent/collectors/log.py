@@ -118,6 +118,7 @@ class LogCollector:
         self.name, self.period_s = name, period_s
         self.metrics: list[Metric] = []
         self._tail, self._pattern = tail, re.compile(chosen.pattern)
+        self._path = Path(chosen.path) if chosen.path else None
         self._level: Level = chosen.level
         self._rate, self._room, self._filled_us = chosen.per_minute, float(chosen.per_minute), 0
 
@@ -142,6 +143,16 @@ class LogCollector:
         if dropped:
             text = f"{dropped} more matching lines were over the rate of {self._rate} a minute"
             yield Event(t_us=now_us, source=self.name, text=text, level="warning", fields={"dropped": float(dropped)})
+
+    def warnings(self) -> list[str]:
+        """For `check`: a file that is not there is waited for, which may be a wrong path."""
+        return (
+            []
+            if self._path is None or os.access(self._path, os.R_OK)
+            else [
+                f"{self._path} is not there or cannot be read, and is waited for. Correct `path`, or its owner and mode"
+            ]
+        )
 
     def close(self) -> None:
         """End following."""

@@ -83,6 +83,9 @@ def serve(folder: Path, source: IO[bytes], sink: IO[bytes]) -> int:
     except (ModelError, ConfigError) as error:
         write(sink, Failed(reason=str(error)))
         return 1
+    except Exception as error:
+        write(sink, Failed(reason=f"{folder}: the runner cannot take it ({type(error).__name__}: {error})"))
+        raise
     ready = Ready(digest=manifest.digest, provider=runner.provider, name=manifest.name, version=manifest.version)
     write(sink, ready)
     decoder = msgspec.msgpack.Decoder(Ask)

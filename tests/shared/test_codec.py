@@ -94,7 +94,7 @@ MESSAGES: dict[type[Any], st.SearchStrategy[Any]] = {
     m.Birth: st.builds(
         m.Birth, device=DEVICE, session=TEXT, state=st.sampled_from(["online", "offline"]), t_us=TIME, epoch=TEXT,
         profile=TEXT, version=TEXT, asset_path=TEXT, clock=one_of(m.ClockQuality),
-        metrics=st.lists(METRICS, max_size=2), acked=UPTO,
+        metrics=st.lists(METRICS, max_size=2), acked=UPTO, limits_without_source=st.lists(NAME, max_size=2),
     ),
     m.Session: st.builds(
         m.Session, hub_epoch=TEXT, protocol=st.integers(1, 9), session=TEXT, epoch=TEXT, upto=UPTO, refused=TEXT,

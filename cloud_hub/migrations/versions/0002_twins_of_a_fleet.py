@@ -241,6 +241,7 @@ def _people() -> None:
     """Scopes and lives of tokens, and the audit trail that is only added to."""
     with op.batch_alter_table("devices", schema=None) as batch_op:
         batch_op.add_column(sa.Column("assigned_path", sa.String(), nullable=False, server_default=""))
+        batch_op.add_column(sa.Column("limits_without_source", JSON, nullable=False, server_default="[]"))
 
     with op.batch_alter_table("tokens", schema=None) as batch_op:
         batch_op.add_column(sa.Column("expires_us", sa.BigInteger(), nullable=True))
@@ -456,6 +457,7 @@ def downgrade() -> None:
         batch_op.drop_column("expires_us")
 
     with op.batch_alter_table("devices", schema=None) as batch_op:
+        batch_op.drop_column("limits_without_source")
         batch_op.drop_column("assigned_path")
 
     with op.batch_alter_table("twins", schema=None) as batch_op:
