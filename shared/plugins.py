@@ -24,7 +24,7 @@ def load(group: str, kind: str, place: str) -> Any:
         raise ConfigError(place, f"there is no {group.rpartition('.')[2][:-1]} '{kind}'", f"Installed kinds: {known}")
     try:
         return found[kind].load()
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # whatever a stranger's module does while it is imported
         home = found[kind].dist
         missing = getattr(error, "name", None) or found[kind].value
         cure = f"Install '{missing}', or the extra of '{home.name if home else kind}' that brings it"
