@@ -37,16 +37,14 @@ from cloud_hub.api import incidents as incident_routes
 from cloud_hub.api import jobs as job_routes
 from cloud_hub.api.bells import Bells
 from cloud_hub.api.hub import Hub
-from cloud_hub.autoscale import Scaler
 from cloud_hub.autoscale.steps import Autoscaler
 from cloud_hub.ca.folder import CaFolder
 from cloud_hub.clock import now_us
 from cloud_hub.configurator import Configurator
 from cloud_hub.db import Database
 from cloud_hub.discovery import Announcer
-from cloud_hub.experts import Expert
 from cloud_hub.experts.desk import ExpertDesk
-from cloud_hub.experts.onnx import open_expert
+from cloud_hub.extensions import open_engine, open_experts, open_scaler
 from cloud_hub.glm.engines import Engine
 from cloud_hub.ingest.listener import Listener
 from cloud_hub.lockout import Lockout
@@ -63,8 +61,7 @@ from cloud_hub.thresholds.forecasters import Forecasters
 from cloud_hub.thresholds.foreseeing import Foreseeing
 from cloud_hub.thresholds.watch import Watch
 from cloud_hub.twins import Outgoing
-from shared import VERSION, plugins
-from shared.errors import ConfigError, ModelError
+from shared import VERSION
 
 log = logging.getLogger(__name__)
 
@@ -90,8 +87,8 @@ class HubApp:
         self._listener = Listener(settings.mqtt, self.db, settings.twins, self.ring, self.changed, sign)
         self._announcer = Announcer(settings)
         self._bells = Bells()
-        engine = _engine(settings)
-        experts = ExpertDesk(self.db, _experts(settings), settings.experts, settings.twins.max_bytes)
+        engine = open_engine(settings)
+        experts = ExpertDesk(self.db, open_experts(settings), settings.experts, settings.twins.max_bytes)
         self._configurator = Configurator(
             self.db, self.publish, settings.twins.max_bytes, settings.configurations.period_s
         )
@@ -121,7 +118,7 @@ class HubApp:
             sender = open_sender(name, channel, settings.name)
             told = Channel(self.db, name, channel, sender, random.SystemRandom().random)
             self._loops[f"notify-{name}"] = Loop(f"notify-{name}", told.step, 1.0)
-        scaler = _scaler(settings)
+        scaler = open_scaler(settings)
         if scaler is not None:
             self._loops["autoscale"] = Loop("autoscale", Autoscaler(self.db, scaler, settings.autoscale).step, 2.0)
 
@@ -299,32 +296,3 @@ def signing(settings: Settings) -> Callable[[bytes], bytes | None]:
         return keys[0].sign(message) if keys else None
 
     return sign
-
-
-def _experts(settings: Settings) -> dict[str, Expert]:
-    experts: dict[str, Expert] = {}
-    for model, folder in settings.experts.bundles.items():
-        try:
-            experts[model] = open_expert(folder)
-        except ModelError as error:
-            cure = "Give the folder of a model bundle"
-            raise ConfigError(f"experts.bundles.{model}", str(error), cure) from error
-    return experts
-
-
-def _engine(settings: Settings) -> Engine | None:
-    glm = settings.glm
-    if not glm.url:
-        return None
-    options = glm.model_dump(exclude={"kind"}, exclude_defaults=True)
-    engine: Engine = plugins.load(plugins.ENGINES, glm.kind, "glm.kind")(options)
-    return engine
-
-
-def _scaler(settings: Settings) -> Scaler | None:
-    if not settings.autoscale.kind:
-        return None
-    scaler: Scaler = plugins.load(plugins.SCALERS, settings.autoscale.kind, "autoscale.kind")(
-        settings.autoscale.options
-    )
-    return scaler

@@ -1,10 +1,12 @@
-"""`tidegate-hub check`: everything that can be known before the start, each problem with its cure."""
+"""`tidegate-hub check`: tries what `serve` will need, in bounded time, each finding with its cure."""
 
 from __future__ import annotations
 
 import os
 import queue
 import socket
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from cloud_hub import aws_key, environment
@@ -13,33 +15,89 @@ from cloud_hub.clock import now_us
 from cloud_hub.notify.kinds import open_sender
 from cloud_hub.oidc import Oidc
 from cloud_hub.settings import Settings
-from shared import plugins, topics
-from shared.bundle import load
-from shared.errors import ConfigError, ModelError, NotReady
+from shared import topics
+from shared.checks import Findings, reach, unwritable, within
+from shared.errors import ConfigError, NotReady, TidegateError, WireError
 from shared.mqtt import Connection, Options, parse_address
+from shared.tls import pair_problem
 
+LOCAL = {"localhost", "127.0.0.1", "::1"}
+PLUGIN_S = 20.0
+"""So long an engine or a scaler may take to answer."""
+PROBE = 'Nothing happened.\n{"rules": {"cause": "none", "confidence": 1, "explanation": ""}, "allowed": []}'
+"""A question whose answer nobody needs."""
 ENDING_S = 30 * 86_400.0
 """A server's certificate that ends sooner than this is a problem already."""
 
 
-def problems(path: Path | None) -> list[str]:
-    """All problems found; empty when the hub can be started."""
+def examine(path: Path | None) -> Findings:
+    """Everything that can be known before the start. Nothing is left behind; an engine is asked one small question."""
+    found = Findings()
     try:
         settings = hub_settings.read(path)
     except ConfigError as error:
-        return [str(error)]
-    found = [
-        *_environment(),
-        *_database(settings),
-        *_broker(settings),
-        *_tls(settings),
-        *_rest(settings),
-        *_experts(settings),
-        *_plugins(settings),
-        *_oidc(settings),
-        *_channels(settings),
-    ]
-    return found + _aws(settings) + (_alias(settings) if settings.twins.aws_alias and not found else [])
+        found.problems.append(str(error))
+        return found
+    parts = (_state, _database, _rest, _experts, _oidc, _channels, _aws)
+    found.problems += [*_environment(), *(line for part in parts for line in part(settings))]
+    _broker(settings, found)
+    found.warnings += _port(settings)
+    for wanted in (_engine, _scaler):
+        _asked(wanted, settings, found)
+    if settings.twins.aws_alias and not found.problems:
+        found.problems += _alias(settings)
+    return found
+
+
+def _asked(ask: Callable[[Settings], None], settings: Settings, found: Findings) -> None:
+    """Ask a plug-in what it is needed for; one that is away for a while is a warning."""
+    try:
+        within(PLUGIN_S, lambda: _translated(ask, settings))
+    except (NotReady, TimeoutError) as error:
+        found.warnings.append(f"{ask.__name__[1:]}: {error}. The hub goes on without it, and tries again")
+    except TidegateError as error:
+        found.problems.append(str(error))
+
+
+def _translated(ask: Callable[[Settings], None], settings: Settings) -> None:
+    try:
+        ask(settings)
+    except TidegateError:
+        raise
+    except Exception as error:
+        reason, cure = f"the plug-in fails ({type(error).__name__}: {error})", "Correct its options, or report it"
+        raise ConfigError(ask.__name__[1:], reason, cure) from error
+
+
+def _engine(settings: Settings) -> None:
+    from cloud_hub.extensions import open_engine  # noqa: PLC0415 - with httpx, where it is wanted
+
+    if (engine := open_engine(settings)) is not None:
+        with suppress(WireError):  # it answered, if not well: one question is no proof of more
+            engine.ask("This is a test of the connection.", PROBE, {"type": "object"})
+
+
+def _scaler(settings: Settings) -> None:
+    from cloud_hub.extensions import open_scaler  # noqa: PLC0415
+
+    if (scaler := open_scaler(settings)) is not None:
+        scaler.current()
+
+
+def _state(settings: Settings) -> list[str]:
+    """Whether the state folder can be written, or made, by whoever runs this."""
+    if reason := unwritable(Path(settings.state_dir)):
+        cure = "Give a folder of the hub's user, and run `check` as that user"
+        return [f"state_dir: {settings.state_dir} cannot be written ({reason}). {cure}"]
+    return []
+
+
+def _port(settings: Settings) -> list[str]:
+    try:
+        port_free(settings.rest.host, settings.rest.port)
+    except ConfigError as error:
+        return [f"{error}. No matter, if it is this hub that runs already"]
+    return []
 
 
 def _environment() -> list[str]:
@@ -62,28 +120,39 @@ def _database(settings: Settings) -> list[str]:
     return []
 
 
-def _broker(settings: Settings) -> list[str]:
-    try:
-        host, port = parse_address(settings.mqtt.address, "mqtt.address")
-        with socket.create_connection((host, port), 2):
-            pass
-    except ConfigError as error:
-        return [str(error)]
-    except OSError as error:
-        cure = "Start it (mosquitto, or for a first look: tidegate-hub broker)"
-        return [f"mqtt.address: no broker answers on {settings.mqtt.address} ({error}). {cure}"]
-    if settings.mqtt.tls is None and host not in {"localhost", "127.0.0.1", "::1"}:
-        return [f"mqtt: {host} is reached without TLS. Set [mqtt.tls] (docs/configuration.md)"]
-    return []
+def _broker(settings: Settings, found: Findings) -> None:
+    """The broker must answer, where the certificates can be used to ask it; those to fall back on may be away."""
+    tls = settings.mqtt.tls
+    fits = tls is not None and not _pair(settings)
+    files = (tls.ca, tls.certificate, tls.key) if tls is not None and fits else None
+    found.problems += _pair(settings)
+    for number, text in enumerate((settings.mqtt.address, *settings.mqtt.fallback)):
+        place = "mqtt.fallback" if number else "mqtt.address"
+        try:
+            address = parse_address(text, place)
+        except ConfigError as error:
+            found.problems.append(str(error))
+            continue
+        if tls is None and address[0] not in LOCAL:
+            found.problems.append(
+                f"{place}: {address[0]} is reached without TLS. Set [mqtt.tls] (docs/configuration.md)"
+            )
+        if reason := reach(address, files):
+            cure = "Start it (mosquitto, or for a first look: tidegate-hub broker)"
+            (found.warnings if number else found.problems).append(f"{place}: {reason} {cure}")
 
 
-def _tls(settings: Settings) -> list[str]:
+def _pair(settings: Settings) -> list[str]:
+    """What is wrong with the files of [mqtt.tls]."""
     tls = settings.mqtt.tls
     if tls is None:
         return []
     cure = "Make it anew: tidegate-hub broker setup (docs/broker.md)"
     paths = {"mqtt.tls.ca": tls.ca, "mqtt.tls.certificate": tls.certificate, "mqtt.tls.key": tls.key}
-    return _files(paths, "Correct the path") + _ending("mqtt.tls.certificate", tls.certificate, cure)
+    if missing := _files(paths, "Correct the path"):
+        return missing
+    reason = pair_problem(tls.ca, tls.certificate, tls.key)
+    return [f"mqtt.tls: {reason}. {cure}"] if reason else _ending("mqtt.tls.certificate", tls.certificate, cure)
 
 
 def _files(paths: dict[str, str], cure: str) -> list[str]:
@@ -110,8 +179,11 @@ def _rest(settings: Settings) -> list[str]:
     if (tls := settings.rest.tls) is not None:
         cure = "Make it: tidegate-hub ca issue-server --name ..."
         paths = {"rest.tls.certificate": tls.certificate, "rest.tls.key": tls.key}
-        return _files(paths, cure) + _ending("rest.tls.certificate", tls.certificate, cure)
-    if settings.rest.host not in {"localhost", "127.0.0.1", "::1"}:
+        if missing := _files(paths, cure):
+            return missing
+        reason = pair_problem("", tls.certificate, tls.key)
+        return [f"rest.tls: {reason}. {cure}"] if reason else _ending("rest.tls.certificate", tls.certificate, cure)
+    if settings.rest.host not in LOCAL:
         cure = "Set [rest.tls], or listen on 127.0.0.1 behind a TLS proxy"
         return [f"rest.host: {settings.rest.host} is served without TLS. {cure}"]
     return []
@@ -153,13 +225,16 @@ def _alias(settings: Settings) -> list[str]:
 
 
 def _experts(settings: Settings) -> list[str]:
-    found = []
-    for model, folder in settings.experts.bundles.items():
-        try:
-            load(Path(folder))
-        except ModelError as error:
-            found.append(f"experts.bundles.{model}: {error}. Give the folder of a model bundle")
-    return found
+    """Each expert is opened, which has it answer one blank frame."""
+    from cloud_hub.extensions import open_experts  # noqa: PLC0415
+
+    try:
+        open_experts(settings)
+    except ConfigError as error:
+        return [str(error)]
+    except ModuleNotFoundError as error:
+        return [f"experts.bundles: {error}. Install what it needs: pip install 'tidegate[hub]'"]
+    return []
 
 
 def _oidc(settings: Settings) -> list[str]:
@@ -183,14 +258,12 @@ def _channels(settings: Settings) -> list[str]:
     return found
 
 
-def _plugins(settings: Settings) -> list[str]:
-    wanted = [(plugins.ENGINES, settings.glm.kind, "glm.kind", bool(settings.glm.url))]
-    wanted.append((plugins.SCALERS, settings.autoscale.kind, "autoscale.kind", bool(settings.autoscale.kind)))
-    found = []
-    for group, kind, place, used in wanted:
+def port_free(host: str, port: int) -> None:
+    """ConfigError unless REST can listen there."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            if used:
-                plugins.load(group, kind, place)
-        except ConfigError as error:
-            found.append(str(error))
-    return found
+            probe.bind((host, port))
+        except OSError as error:
+            cure = "Stop what listens there, or set rest.port to another"
+            raise ConfigError("rest", f"cannot listen on {host}:{port} ({error.strerror})", cure) from error

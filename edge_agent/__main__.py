@@ -43,9 +43,8 @@ def _check(path: Path) -> int:
     from edge_agent.check import examine  # noqa: PLC0415
 
     found = examine(path)
-    for kind, lines in (("problem", found.problems), ("warning", found.warnings)):
-        for line in lines:
-            print(f"{kind}: {printable_lines(line)}", file=sys.stderr)
+    for line in found.lines():
+        print(line, file=sys.stderr)
     if not found.problems:
         print(f"{path}: well. Start it with: tidegate-edge run --config {path}")
     return EXIT_CONFIG if found.problems else 0

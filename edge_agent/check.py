@@ -6,11 +6,8 @@ A problem stops the start, or makes it pointless. A warning is told and no more:
 from __future__ import annotations
 
 import hashlib
-import os
 import queue
-import tempfile
 from base64 import urlsafe_b64encode
-from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -24,21 +21,13 @@ from edge_agent.rules import Rules
 from edge_agent.sampling import open_collector
 from shared import plugins
 from shared.bundle import load
+from shared.checks import Findings, unwritable, within
 from shared.errors import ConfigError, ModelError, NotReady, TidegateError
 from shared.profile import DeviceProfile
-from shared.trying import within
 
 OPEN_S = 10.0
 """So long a collector may take to open and to give its first frame."""
 MODEL_S = 60.0
-
-
-@dataclass(slots=True)
-class Findings:
-    """What was found, each with its cure."""
-
-    problems: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
 
 
 def examine(path: Path) -> Findings:
@@ -68,18 +57,9 @@ def examine(path: Path) -> Findings:
 
 def _state(folder: Path) -> list[str]:
     """Whether the state folder can be written, or made, by whoever runs this."""
-    cure = "Give a folder of the agent's user, and run `check` as that user"
-    there = next((path for path in (folder, *folder.parents) if path.exists()), Path("/"))
-    try:
-        if there != folder and not os.access(there, os.W_OK | os.X_OK):
-            raise PermissionError(f"{there} does not let this user make it")
-        if there == folder:
-            with tempfile.TemporaryFile(dir=folder) as file:
-                file.write(b"x")
-        elif not there.is_dir():
-            raise NotADirectoryError(f"{there} is no folder")
-    except OSError as error:
-        return [f"device.state_dir: {folder} cannot be written ({error.strerror or error}). {cure}"]
+    if reason := unwritable(folder):
+        cure = "Give a folder of the agent's user, and run `check` as that user"
+        return [f"device.state_dir: {folder} cannot be written ({reason}). {cure}"]
     return []
 
 

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import socket
-import ssl
-from collections.abc import Iterator
-from contextlib import closing, suppress
 from pathlib import Path
 
 from edge_agent.config import Config
 from edge_agent.link.pki import Pki
+from shared.checks import reach
 from shared.errors import ConfigError
-from shared.mqtt import Address, parse_address
-from shared.tls import client_context, pair_problem
-from shared.trying import within
+from shared.mqtt import parse_address
+from shared.tls import pair_problem
 
-RESOLVE_S, CONNECT_S = 5.0, 3.0
 LOCAL = {"localhost", "127.0.0.1", "::1"}
 
 
@@ -37,7 +32,8 @@ def link(config: Config) -> tuple[list[str], list[str]]:
             continue
         if wanted.tls is None and not pki.enrolled and address[0] not in LOCAL:
             problems.append(f"{place}: {address[0]} is reached without TLS. Enrol the device, or set [link.tls]")
-        warnings += [f"{place}: {reason}" for reason in _reached(address, files)]
+        if reason := reach(address, files):
+            warnings.append(f"{place}: {reason}")
     return problems, warnings
 
 
@@ -73,31 +69,3 @@ def _enrolled(config: Config, pki: Pki, problems: list[str]) -> tuple[str, str, 
         cure = "Set device.id to what was enrolled, or enrol anew"
         problems.append(f"{pki.device}: is the certificate of {subject}, not of '{config.device.id}'. {cure}")
     return str(pki.ca), str(pki.device), str(pki.device)
-
-
-def _reached(address: Address, files: tuple[str, str, str] | None) -> Iterator[str]:
-    """What keeps this machine from the broker at this moment."""
-    host, port = address
-    try:
-        within(RESOLVE_S, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-    except (OSError, UnicodeError) as error:  # a TimeoutError is an OSError
-        yield f"'{host}' cannot be resolved ({error}). Correct the name, or see to this machine's DNS"
-        return
-    try:
-        with socket.create_connection(address, CONNECT_S) as plain:
-            if files is not None:
-                _shaken(plain, host, files)
-    except ssl.SSLError as error:
-        reason = getattr(error, "verify_message", "") or error.reason or error
-        cure = "Compare the CA and the names of both certificates"
-        yield f"{host}:{port} and this device do not trust each other ({reason}). {cure}"
-    except OSError as error:
-        yield f"no broker answers on {host}:{port} ({error}). The agent will go on trying"
-
-
-def _shaken(plain: socket.socket, host: str, files: tuple[str, str, str]) -> None:
-    """A TLS handshake; in TLS 1.3 the broker's word on our certificate comes after it. Raises ssl.SSLError."""
-    with closing(client_context(*files).wrap_socket(plain, server_hostname=host)) as secured:
-        secured.settimeout(0.5)
-        with suppress(TimeoutError):
-            secured.recv(1)

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloud_hub.cli import Commands
 from shared import logs
-from shared.errors import EXIT_CONFIG, ConfigError
-from shared.terminal import printable_lines
+from shared.errors import EXIT_CONFIG
 
 if TYPE_CHECKING:
     from cloud_hub.app import HubApp
@@ -81,13 +80,15 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 
 def _served(uvicorn: Any, app: HubApp, settings: Settings) -> int:
+    from cloud_hub.check import port_free  # noqa: PLC0415
+
     config = uvicorn.Config(
         app.rest(), host=settings.rest.host, port=settings.rest.port, log_config=None, access_log=False,
         timeout_graceful_shutdown=5, forwarded_allow_ips=settings.rest.proxies,
         ssl_certfile=settings.rest.tls.certificate if settings.rest.tls else None,
         ssl_keyfile=settings.rest.tls.key if settings.rest.tls else None,
     )  # fmt: skip
-    _port_free(settings.rest.host, settings.rest.port)
+    port_free(settings.rest.host, settings.rest.port)
     config.load()
     if config.ssl is not None:
         config.ssl.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -98,27 +99,15 @@ def _served(uvicorn: Any, app: HubApp, settings: Settings) -> int:
     return 0
 
 
-def _port_free(host: str, port: int) -> None:
-    import socket  # noqa: PLC0415
-
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            cure = "Stop what listens there, or set rest.port to another"
-            raise ConfigError("rest", f"cannot listen on {host}:{port} ({error.strerror})", cure) from error
-
-
 def _check(arguments: argparse.Namespace) -> int:
-    from cloud_hub.check import problems  # noqa: PLC0415
+    from cloud_hub.check import examine  # noqa: PLC0415
 
-    found = problems(arguments.config)
-    for line in found:
-        print(f"problem: {printable_lines(line)}", file=sys.stderr)
-    if not found:
+    found = examine(arguments.config)
+    for line in found.lines():
+        print(line, file=sys.stderr)
+    if not found.problems:
         print("well. Start it with: tidegate-hub serve" + (f" --config {arguments.config}" if arguments.config else ""))
-    return EXIT_CONFIG if found else 0
+    return EXIT_CONFIG if found.problems else 0
 
 
 def _migrate(arguments: argparse.Namespace) -> int:

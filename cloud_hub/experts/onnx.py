@@ -39,9 +39,11 @@ class OnnxExpert:
         if (1, *shape) != tuple(wanted.shape):
             raise ModelError(f"{self.name}: frames are {shape}, the model takes {tuple(wanted.shape[1:])}")
         pixels = np.frombuffer(b"".join(frames), np.uint8).reshape(len(frames), 1, *shape)
-        output: Any = self._session.run(
-            [self._manifest.output], {wanted.name: pixels.astype(np.float32) * np.float32(wanted.scale)}
-        )
+        scaled = pixels.astype(np.float32) * np.float32(wanted.scale)
+        try:
+            output: Any = self._session.run([self._manifest.output], {wanted.name: scaled})
+        except Exception as error:
+            raise ModelError(f"{self._manifest.name}: {str(error)[:300]}") from error
         scores = np.asarray(output[0])
         best = scores.argmax(axis=1)
         labels = self._manifest.labels

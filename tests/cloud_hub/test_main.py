@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import socket
@@ -13,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 from simulators.brokers import KINDS, Kind, broker_process, embedded_broker, free_port, listens, until
+from simulators.certificates import certificates
+from simulators.glm import GlmSimulator
 
 from cloud_hub import __main__ as hub_main
 from cloud_hub import audit, aws_key
@@ -24,6 +27,7 @@ from edge_agent.outbox import Lot, Outbox
 from shared.errors import EXIT_CONFIG
 from shared.messages import Event
 
+DIGITS = Path(__file__).parents[2] / "cloud_hub" / "demo" / "assets" / "digits-edge"
 SCRIPTS = sysconfig.get_path("scripts")
 
 
@@ -162,6 +166,93 @@ def test_check_when_all_is_well(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_check_names_each_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str], more: str, says: str) -> None:
     assert hub_main.main(["check", "--config", str(hub_toml(tmp_path, more))]) == EXIT_CONFIG
     assert says in capsys.readouterr().err
+
+
+def checked(folder: Path, capsys: pytest.CaptureFixture[str], more: str) -> tuple[list[str], list[str]]:
+    """(problems, warnings) of `check`, beside those of the broker that is not there."""
+    hub_main.main(["check", "--config", str(hub_toml(folder, more))])
+    lines = [line for line in capsys.readouterr().err.splitlines() if "mqtt.address" not in line]
+    found = [[line for line in lines if line.startswith(kind)] for kind in ("problem: ", "warning: ")]
+    assert sum(map(len, found)) == len(lines)
+    return found[0], found[1]
+
+
+def test_check_asks_the_engine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    key = tmp_path / "key"
+    key.write_text("secret-key-4711")
+    with GlmSimulator() as engine:
+        glm = f"[glm]\nurl = '{engine.url}'\nmodel = '{engine.model}'\n"
+        assert checked(tmp_path, capsys, f"{glm}key_file = '{key}'") == ([], [])
+        assert len(engine.requests) == 1
+        (line,), _ = checked(tmp_path, capsys, glm)
+        assert "the key is not accepted (HTTP 401)" in line
+        (line,), _ = checked(tmp_path, capsys, f"{glm}key_file = '/nowhere'")
+        assert "key_file: '/nowhere' No such file" in line
+        (line,), _ = checked(tmp_path, capsys, glm.replace(engine.model, "another") + f"key_file = '{key}'")
+        assert "no such address or model" in line
+    problems, (line,) = checked(tmp_path, capsys, f"{glm}key_file = '{key}'")
+    assert problems == []
+    assert "engine: " in line
+    assert "cannot be reached" in line
+
+
+def test_check_opens_the_experts_and_asks_the_scaler(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = shutil.copytree(DIGITS, tmp_path / "bundle")
+    assert checked(tmp_path, capsys, f"[experts.bundles]\ndigits = '{bundle}'") == ([], [])
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["input"]["shape"] = [1, 9, 9]
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    (line,), _ = checked(tmp_path, capsys, f"[experts.bundles]\ndigits = '{bundle}'")
+    assert "experts.bundles.digits" in line
+    token = tmp_path / "token"
+    token.write_text("t")
+    scaler = "kind = 'kubernetes'\n[autoscale.options]\nurl = 'http://127.0.0.1:1'\nnamespace = 'n'\n"
+    problems, warnings = checked(tmp_path, capsys, f"[autoscale]\n{scaler}deployment = 'd'\ntoken_file = '{token}'")
+    assert (len(problems), len(warnings)) in {(0, 1), (1, 0)}
+    assert "127.0.0.1" in "".join(problems + warnings) or "scaler" in "".join(problems + warnings)
+
+
+def test_check_finds_certificates_that_are_no_pair(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    certificates(tmp_path, "hub", "other")
+    for key, problems in (("hub", 1), ("other", 1)):  # made for a day: that one ends soon is told as well
+        tls = f"certificate = '{tmp_path / 'hub.pem'}'\nkey = '{tmp_path / key}.key'\n"
+        for table, ca in (("rest.tls", ""), ("mqtt.tls", f"ca = '{tmp_path / 'ca.pem'}'\n")):
+            found, _ = checked(tmp_path, capsys, f"[{table}]\n{ca}{tls}")
+            assert len(found) == problems
+            assert ("are no pair that can be used" in found[0]) == (key == "other")
+            assert ("ends on" in found[0]) == (key == "hub")
+
+
+def test_check_says_that_a_state_folder_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert checked(tmp_path, capsys, "") == ([], [])
+    assert not (tmp_path / "hub").exists()
+    (tmp_path / "hub").touch()
+    (line, *_), _ = checked(tmp_path, capsys, "")
+    assert f"state_dir: {tmp_path / 'hub'} cannot be written" in line
+
+
+def test_check_on_a_busy_port_and_an_address_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        file = hub_toml(tmp_path, rest=busy.getsockname()[1])
+        hub_main.main(["check", "--config", str(file)])
+    assert "warning: rest: cannot listen on 127.0.0.1" in capsys.readouterr().err
+    for address, says in (("mqtt://h:1883", "leave 'mqtt://' away"), ("broker.invalid:1883", "cannot be resolved")):
+        file.write_text(f'state_dir = "{tmp_path}"\n[mqtt]\naddress = "{address}"\n')
+        assert hub_main.main(["check", "--config", str(file)]) == EXIT_CONFIG
+        assert says in capsys.readouterr().err
+
+
+def test_a_variable_of_the_environment_that_nobody_reads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIDEGATE_XYZZY", "1")
+    (line,), _ = checked(tmp_path, capsys, "")
+    assert "environment variable TIDEGATE_XYZZY: there is no such setting" in line
+    monkeypatch.setenv("TIDEGATE_STATE_DIRR", str(tmp_path))
+    (line,), _ = checked(tmp_path, capsys, "")
+    assert "did you mean 'TIDEGATE_STATE_DIR'?" in line
 
 
 @pytest.mark.parametrize("command", [["serve"], ["check"], ["migrate"], ["token", "create", "--name", "x"]])

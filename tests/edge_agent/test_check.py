@@ -13,13 +13,12 @@ import numpy as np
 import pytest
 from simulators.certificates import certificates
 
-from edge_agent import check_link
 from edge_agent.agent import Agent
-from edge_agent.check import Findings, examine
+from edge_agent.check import examine
 from edge_agent.config import parse
 from edge_agent.link.pki import Pki
+from shared.checks import RESOLVE_S, Findings, within
 from shared.errors import ConfigError
-from shared.trying import within
 
 DIGITS = Path(__file__).parents[2] / "cloud_hub" / "demo" / "assets" / "digits-edge"
 HOST = "[[collectors]]\nkind = 'host'\ntemperatures = false\n"
@@ -253,7 +252,7 @@ def test_a_call_that_hangs_is_given_up() -> None:
     assert within(5, lambda: 7) == 7
     with pytest.raises(KeyError):
         within(5, lambda: {}["x"])
-    assert check_link.RESOLVE_S < 10
+    assert RESOLVE_S < 10
 
 
 # -- the birth -----------------------------------------------------------------------------------------

@@ -1,0 +1,96 @@
+"""What the `check` of both programs shares: findings, and calls that may never return."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import tempfile
+import threading
+from collections.abc import Callable
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from shared.terminal import printable_lines
+from shared.tls import client_context
+
+T = TypeVar("T")
+
+RESOLVE_S, CONNECT_S = 5.0, 3.0
+
+
+@dataclass(slots=True)
+class Findings:
+    """What was found, each with its cure. A problem keeps the program from its work; a warning is told and no more."""
+
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """As they are printed."""
+        kinds = (("problem", self.problems), ("warning", self.warnings))
+        return [f"{kind}: {printable_lines(line)}" for kind, lines in kinds for line in lines]
+
+
+def unwritable(folder: Path) -> str:
+    """Why whoever runs this can neither write nor make `folder`, or ''. Nothing is made that would stay."""
+    there = next((path for path in (folder, *folder.parents) if path.exists()), Path("/"))
+    if not there.is_dir():
+        return f"{there} is no folder"
+    if there != folder:
+        return "" if os.access(there, os.W_OK | os.X_OK) else f"{there} does not let this user make it"
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"x")
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
+
+
+def within(limit_s: float, call: Callable[[], T]) -> T:
+    """What `call` returns or raises; TimeoutError after `limit_s`. A thread that hangs is left behind as a daemon."""
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(call())
+        except BaseException as error:  # noqa: BLE001 - handed to the caller
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="trying", daemon=True)
+    thread.start()
+    thread.join(limit_s)
+    if errors:
+        raise errors[0]
+    if not results:
+        raise TimeoutError(f"no answer within {limit_s:g} s")
+    return results[0]
+
+
+def reach(address: tuple[str, int], tls: tuple[str, str, str] | None) -> str:
+    """What keeps this machine from a server at this moment, or ''. `tls` are the PEM files of CA, certificate, key.
+
+    In TLS 1.3 the server's word on our certificate comes after the handshake.
+    """
+    host, port = address
+    try:
+        within(RESOLVE_S, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    except (OSError, UnicodeError) as error:  # a TimeoutError is an OSError
+        return f"'{host}' cannot be resolved ({error}). Correct the name, or see to this machine's DNS"
+    try:
+        with socket.create_connection(address, CONNECT_S) as plain:
+            if tls is not None:
+                with closing(client_context(*tls).wrap_socket(plain, server_hostname=host)) as secured:
+                    secured.settimeout(0.5)
+                    with suppress(TimeoutError):
+                        secured.recv(1)
+    except ssl.SSLError as error:
+        reason = getattr(error, "verify_message", "") or error.reason or error
+        cure = "Compare the CA and the names of both certificates"
+        return f"{host}:{port} and this machine do not trust each other ({reason}). {cure}"
+    except OSError as error:
+        return f"no broker answers on {host}:{port} ({error}). Is it running, and is this its address?"
+    return ""
