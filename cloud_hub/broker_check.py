@@ -22,6 +22,7 @@ from cloud_hub.ca.authority import Authority
 from cloud_hub.ca.folder import CaFolder, write
 from cloud_hub.clock import now_us
 from shared import topics
+from shared.checks import reach
 from shared.codec import MAX_PAYLOAD
 from shared.mqtt import Address, Connection, Inbound, Options, Tls
 
@@ -42,6 +43,8 @@ _CONNECT = bytes.fromhex("1012 0004 4d515454 05 02 003c 00 0005 70726f6265")
 def problems(address: Address, ca: CaFolder, aws_alias: bool) -> list[str]:
     """What is wrong with the broker at `address`; empty when nothing was found. ConfigError without a CA."""
     authority = ca.open()
+    if reason := reach(address, None):
+        return [f"{reason} Where it does not start, give its folder: --folder"]
     with tempfile.TemporaryDirectory(prefix="tidegate-check-") as name:
         folder = Path(name)
         first, second = (_identity(folder, authority, f"tidegate-check-{secrets.token_hex(4)}") for _ in range(2))

@@ -14,11 +14,12 @@ from pathlib import Path
 
 from cloud_hub.ca.authority import Issued
 from cloud_hub.ca.folder import CaFolder, write
-from cloud_hub.mosquitto import Plan, access_list, configuration, grants_of
+from cloud_hub.mosquitto import Plan, access_list, configuration, grants_of, store_damage
 from shared.errors import ConfigError
 
 RULES = "access.acl"
 PID = "data/mosquitto.pid"
+STORE = "data/mosquitto.db"
 
 
 def setup(plan: Plan, ca: CaFolder, issued: Issued) -> None:
@@ -77,6 +78,17 @@ def reload(folder: Path, ca: CaFolder) -> None:
         if not pid or Path(f"/proc/{pid}/comm").read_text("utf-8").strip() != "mosquitto":
             raise LookupError("the lists are written, but no mosquitto runs here. Start it: it reads them")
         os.kill(pid, signal.SIGHUP)
+
+
+def damage(folder: Path) -> list[str]:
+    """What keeps mosquitto from starting with this folder's store, and how to go on."""
+    store = folder / STORE
+    with _told(folder):
+        reason = store_damage(store.read_bytes()) if store.exists() else ""
+    if not reason:
+        return []
+    lost = "Lost with it are queues and retained births: devices are born anew, and send again what no hub acknowledged"
+    return [f"{store} {reason}: mosquitto does not start with it. Run: mv {store} {store}.damaged; start it. {lost}"]
 
 
 def _of(ca: CaFolder) -> dict[str, bytes]:

@@ -89,6 +89,27 @@ def denial(device: str) -> str:
     return f"\n# revoked: says and hears nothing, a session that is still open included\n{users}"
 
 
+_MAGIC = b"\x00\xb5\x00mosquitto db"
+_HEAD_BYTES = len(_MAGIC) + 8
+"""Then a checksum that is always 0, and the version of the file's format."""
+
+
+def store_damage(content: bytes) -> str:
+    """Why mosquitto 2.0 ends at its start over this `mosquitto.db`, or ''. It takes an empty one for a first start.
+
+    The file is a row of chunks, each of 8 bytes (type and length) and its body; one that runs past the end stops it.
+    """
+    if not content or content[: len(_MAGIC)] != _MAGIC:
+        zeroed = "holds zeros alone, as after a power cut" if not content.strip(b"\0") else "is no store of mosquitto's"
+        return zeroed if content else ""
+    place = _HEAD_BYTES
+    while place < len(content):
+        if place + 8 > len(content):
+            return "is cut short"
+        place += 8 + int.from_bytes(content[place + 4 : place + 8], "big")
+    return "is cut short" if place > len(content) or len(content) < _HEAD_BYTES else ""
+
+
 def _hub(name: str, aws_alias: bool) -> str:
     alias = f"# `#` never covers topics that begin with $\ntopic readwrite {topics.AWS}/things/+/shadow/#\n"
     return (
@@ -139,7 +160,7 @@ persistent_client_expiration 7d
 max_queued_messages 100000
 max_queued_bytes 268435456
 
-# The client's own receive maximum (200 for the hub) bounds what is under way; mosquitto's 20 would bind it tighter.
+# The client's own receive maximum (500 for the hub) bounds what is under way; mosquitto's 20 would bind it tighter.
 max_inflight_messages 0
 
 # Tidegate reads messages up to 1 MiB; a larger packet ends the connection that sends it.

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from shared.terminal import printable_lines
+from shared.terminal import printable
 from shared.tls import client_context
 
 T = TypeVar("T")
@@ -29,9 +29,9 @@ class Findings:
     warnings: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
-        """As they are printed."""
+        """As they are printed, one line each."""
         kinds = (("problem", self.problems), ("warning", self.warnings))
-        return [f"{kind}: {printable_lines(line)}" for kind, lines in kinds for line in lines]
+        return [f"{kind}: {printable(' '.join(line.split()))}" for kind, lines in kinds for line in lines]
 
 
 def unwritable(folder: Path) -> str:

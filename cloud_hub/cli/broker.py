@@ -50,6 +50,7 @@ def add(commands: Commands) -> None:
     setup.add_argument("--aws-alias", action="store_true", help="allow $aws/..., as twins.aws_alias = true does")
     check = whats.add_parser("check", help="try its doors, as two clients of the hub's CA", parents=[config])
     check.set_defaults(action=_check)
+    check.add_argument("--folder", type=Path, help="its folder, if it is here: tells why it does not start")
     check.add_argument("--address", metavar="HOST:PORT", help="where it is (default: mqtt.address)")
     grant = whats.add_parser("grant", help="let a device be a Sparkplug edge node too", parents=[folder])
     grant.set_defaults(action=_grant)
@@ -101,12 +102,14 @@ def _setup(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     from cloud_hub.broker_check import problems  # noqa: PLC0415
+    from cloud_hub.broker_folder import damage  # noqa: PLC0415
     from cloud_hub.ca.folder import CaFolder  # noqa: PLC0415
     from shared.mqtt import parse_address  # noqa: PLC0415
 
     settings = _settings(arguments.config)
     address = parse_address(arguments.address or settings.mqtt.address, "--address")
-    found = problems(address, CaFolder(settings.state_dir), settings.twins.aws_alias)
+    found = damage(arguments.folder) if arguments.folder else []
+    found += problems(address, CaFolder(settings.state_dir), settings.twins.aws_alias)
     for line in found:
         print(f"problem: {printable_lines(line)}", file=sys.stderr)
     if not found:

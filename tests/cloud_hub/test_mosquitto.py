@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloud_hub.mosquitto import Plan, access_list, configuration, denial, grant, grants_of
+from cloud_hub.ingest.listener import TOGETHER
+from cloud_hub.mosquitto import Plan, access_list, configuration, denial, grant, grants_of, store_damage
 from shared.codec import MAX_PAYLOAD
 
 PLAN = Plan(folder="/var/lib/tidegate broker", bind="127.0.0.1", aws_alias=True)
@@ -94,3 +95,24 @@ def test_a_hub_is_named_as_a_client_is(hub: str) -> None:
 def test_only_a_device_is_denied(device: str) -> None:
     with pytest.raises(ValueError, match="is no device id"):
         denial(device)
+
+
+STORE = (
+    b"\x00\xb5\x00mosquitto db" + bytes(4) + (6).to_bytes(4, "big") + (1).to_bytes(4, "big") + (16).to_bytes(4, "big")
+)
+STORE += bytes(16)
+"""What mosquitto 2.0.11 writes when nothing waits: its head and one chunk."""
+
+
+@pytest.mark.parametrize(("content", "reason"), [
+    (STORE, ""), (b"", ""), (STORE + STORE[23:], ""),
+    (bytes(8192), "zeros"), (b"SQLite format 3\0" * 9, "no store"), (STORE[:-1], "cut short"), (STORE[:27], "cut short"),
+    (STORE[:20], "cut short"),
+])  # fmt: skip
+def test_a_store_that_mosquitto_does_not_start_with(content: bytes, reason: str) -> None:
+    assert reason in store_damage(content)
+    assert bool(reason) == bool(store_damage(content))
+
+
+def test_the_configuration_tells_the_receive_maximum_that_the_hub_has() -> None:
+    assert f"receive maximum ({TOGETHER} for the hub)" in configuration(Plan(folder="/x"))

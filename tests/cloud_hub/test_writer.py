@@ -15,7 +15,7 @@ from sqlalchemy import event, func
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import col, select
 
-from cloud_hub import telemetry
+from cloud_hub import fleet, telemetry
 from cloud_hub.ca import register
 from cloud_hub.db import Database
 from cloud_hub.ingest.router import Data, Said, ShadowRequest, Word, route
@@ -301,6 +301,15 @@ def test_acknowledgements_of_one_transaction_are_joined(db: Database) -> None:
 
 
 # -- words -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["new", "known"])
+def test_a_device_shows_the_limits_that_its_birth_says_have_no_source(db: Database, known: bool) -> None:
+    if known:
+        write(db, Word(device=DEVICE, message=Birth(device=DEVICE, session="s0", limits_without_source=["old"])))
+    write(db, Word(device=DEVICE, message=Birth(device=DEVICE, session="s1", limits_without_source=["oil.temp"])))
+    with db.read() as session:
+        assert fleet.device(session, DEVICE).model_dump()["limits_without_source"] == ["oil.temp"]
 
 
 def test_a_birth_is_answered_with_what_the_hub_holds(db: Database) -> None:

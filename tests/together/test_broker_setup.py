@@ -321,3 +321,26 @@ def test_the_check_tells_where_nothing_listens(tmp_path: Path) -> None:
     assert not listens(plant.broker.port)
     (line,) = check(plant)
     assert "refused" in line
+
+
+@pytest.mark.parametrize(
+    "damage", [bytes(4096), b"\x00\xb5\x00mosquitto db" + bytes(8) + b"\xff" * 8], ids=["zeros", "cut"]
+)
+def test_the_check_tells_how_to_go_on_with_a_damaged_store(
+    own_plant: Plant, damage: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own_plant.broker.stop()
+    store = own_plant.folder / "broker" / "data" / "mosquitto.db"
+    store.write_bytes(damage)
+    address = ["--address", f"127.0.0.1:{own_plant.broker.port}"]
+    command = [*own_plant.broker.command]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    assert "Couldn't open database" in ended.stderr, "the broker does stay down"
+    config = ["--config", str(own_plant.folder / "hub.toml"), "--folder", str(own_plant.folder / "broker")]
+    assert main(["broker", "check", *address, *config]) == 1
+    said = capsys.readouterr().err
+    (cure,) = [line for line in said.splitlines() if str(store) in line]
+    assert f"mv {store} {store}.damaged" in cure
+    shutil.move(store, f"{store}.damaged")
+    own_plant.broker.start()
+    assert main(["broker", "check", *address, *config]) == 0
