@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from cloud_hub import aws_key, environment
 from cloud_hub import settings as hub_settings
@@ -22,6 +23,8 @@ from shared.mqtt import Connection, Options, parse_address
 from shared.tls import pair_problem
 
 LOCAL = {"localhost", "127.0.0.1", "::1"}
+SECRETS = {"key", "key_file", "token_file", "secret_file", "password_file", "url_file"}
+"""Settings that name a file with a secret."""
 PLUGIN_S = 20.0
 """So long an engine or a scaler may take to answer."""
 PROBE = 'Nothing happened.\n{"rules": {"cause": "none", "confidence": 1, "explanation": ""}, "allowed": []}'
@@ -41,7 +44,7 @@ def examine(path: Path | None) -> Findings:
     parts = (_state, _database, _rest, _experts, _oidc, _channels, _aws)
     found.problems += [*_environment(), *(line for part in parts for line in part(settings))]
     _broker(settings, found)
-    found.warnings += _port(settings)
+    found.warnings += [*_port(settings), *_secrets(settings.model_dump())]
     for wanted in (_engine, _scaler):
         _asked(wanted, settings, found)
     if settings.twins.aws_alias and not found.problems:
@@ -90,6 +93,17 @@ def _state(settings: Settings) -> list[str]:
         cure = "Give a folder of the hub's user, and run `check` as that user"
         return [f"state_dir: {settings.state_dir} cannot be written ({reason}). {cure}"]
     return []
+
+
+def _secrets(table: Any, place: str = "") -> list[str]:
+    """Files with secrets that others may read."""
+    found = []
+    for key, value in table.items():
+        if isinstance(value, dict):
+            found += _secrets(value, f"{place}{key}.")
+        elif key in SECRETS and value and Path(value).is_file() and Path(value).stat().st_mode & 0o007:
+            found.append(f"{place}{key}: others may read {value}. Run: chmod 600 {value}")
+    return found
 
 
 def _port(settings: Settings) -> list[str]:

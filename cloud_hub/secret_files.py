@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from shared.errors import ConfigError
@@ -17,3 +18,14 @@ def read(place: str, path: str | Path) -> str:
     if not text or not text.isprintable():
         raise ConfigError(place, f"'{path}' holds no secret", "Put nothing but the secret there, on one line")
     return text
+
+
+def write(path: Path, secret: str, *, new: bool = True) -> None:
+    """Write the one secret, mode 0600 from its first byte on. `new`: a file that is there stays; raises ConfigError."""
+    fresh = os.O_EXCL if new else os.O_TRUNC
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | fresh, 0o600), "w", encoding="utf-8") as out:
+            os.fchmod(out.fileno(), 0o600)
+            out.write(f"{secret}\n")
+    except OSError as error:
+        raise ConfigError(str(path), f"cannot be written ({error.strerror})", "Give the name of a new file") from error

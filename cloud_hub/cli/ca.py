@@ -55,6 +55,7 @@ def add(commands: Commands) -> None:
     claim.add_argument(
         "--life", type=seconds, default=86400.0, metavar="TIME", help="such as 90s, 2h, 3d (default 24h)"
     )
+    claim.add_argument("--out", type=Path, metavar="FILE", help="write it there (a new file, 0600), print nothing")
     claim.add_argument("--readmit", action="store_true", help="also when the device was revoked")
     what("list", "certificates that were issued to devices", _list)
     revoke = what("revoke", "let a device in no more, here and (after its list is read again) at the broker", _revoke)
@@ -126,6 +127,7 @@ def _issue_server(arguments: argparse.Namespace) -> int:
 
 
 def _claim(arguments: argparse.Namespace) -> int:
+    from cloud_hub import secret_files  # noqa: PLC0415
     from cloud_hub.ca import enrolment  # noqa: PLC0415
 
     settings = _settings(arguments)
@@ -139,7 +141,10 @@ def _claim(arguments: argparse.Namespace) -> int:
             )  # fmt: skip
     finally:
         db.close()
-    print(text)
+    if arguments.out is None:
+        print(text)
+    else:
+        secret_files.write(arguments.out, text)
     return 0
 
 

@@ -49,6 +49,7 @@ def add(commands: Commands) -> None:
     token.add_argument(
         "--life", type=_days, default=90.0, metavar="TIME", help="create: such as 12h, 90d (default), never"
     )
+    token.add_argument("--out", type=Path, metavar="FILE", help="create: write it there (a new file, 0600), not here")
     token.add_argument("--aws", action="store_true", help="create: print also a key pair for AWS's own clients")
 
 
@@ -121,7 +122,7 @@ def _migrate(arguments: argparse.Namespace) -> int:
 
 
 def _token(arguments: argparse.Namespace) -> int:
-    from cloud_hub import aws_key, tokens  # noqa: PLC0415
+    from cloud_hub import aws_key, secret_files, tokens  # noqa: PLC0415
     from cloud_hub.clock import now_us  # noqa: PLC0415
     from cloud_hub.db import Database  # noqa: PLC0415
 
@@ -136,7 +137,10 @@ def _token(arguments: argparse.Namespace) -> int:
                 scope=tuple(scope) if scope else None,
                 expires_us=None if life is None else now + int(life * tokens.DAY_US),
             )  # fmt: skip
-            print(text)
+            if arguments.out is None:
+                print(text)
+            else:
+                secret_files.write(arguments.out, text)
             if key is not None:
                 key_id = tokens.find(session, text, now).id
                 print(f"aws_access_key_id = {key_id}\naws_secret_access_key = {aws_key.secret(key, key_id)}")

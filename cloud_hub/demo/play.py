@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from cloud_hub import secret_files
 from cloud_hub.broker import WARNING
 from cloud_hub.demo import acts_alarms, acts_frames, acts_link
 from cloud_hub.demo.client import ActFailed
@@ -94,8 +95,7 @@ def _say(console: Console, world: World, failed: str, kept: bool, json_file: Pat
     if failed:
         console.print(f"FAILED: {failed}. Logs of every process: {world.folder}", style="bold red")
     if json_file is not None:
-        json_file.write_text(json.dumps(world.addresses(), indent=1), "utf-8")
-        json_file.chmod(0o600)
+        secret_files.write(json_file, json.dumps(world.addresses(), indent=1), new=False)
     if kept:
         pids = " ".join(str(process.pid) for process in world.processes.values())
         console.print(f"Everything goes on running. REST: {world.client.base}/api/v1/devices")

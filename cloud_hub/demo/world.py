@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from cloud_hub import secret_files
 from cloud_hub.demo import digits
 from cloud_hub.demo.client import ActFailed, Client, until
 
@@ -154,8 +155,7 @@ class World:
         fresh.replace(self.frames_file)
 
     def _write_hub(self) -> None:
-        (self.folder / "cloud.token").write_text(secrets.token_urlsafe(24), "ascii")
-        (self.folder / "cloud.token").chmod(0o600)
+        secret_files.write(self.folder / "cloud.token", secrets.token_urlsafe(24), new=False)
         (self.folder / "hub.toml").write_text(
             HUB.format(
                 name=f"demo-{self.mqtt5}", state=self.folder / "hub", rest=self.rest_port, mqtt=self.mqtt5,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import socket
@@ -180,6 +181,7 @@ def checked(folder: Path, capsys: pytest.CaptureFixture[str], more: str) -> tupl
 def test_check_asks_the_engine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     key = tmp_path / "key"
     key.write_text("secret-key-4711")
+    key.chmod(0o600)
     with GlmSimulator() as engine:
         glm = f"[glm]\nurl = '{engine.url}'\nmodel = '{engine.model}'\n"
         assert checked(tmp_path, capsys, f"{glm}key_file = '{key}'") == ([], [])
@@ -206,6 +208,7 @@ def test_check_opens_the_experts_and_asks_the_scaler(tmp_path: Path, capsys: pyt
     assert "experts.bundles.digits" in line
     token = tmp_path / "token"
     token.write_text("t")
+    token.chmod(0o600)
     scaler = "kind = 'kubernetes'\n[autoscale.options]\nurl = 'http://127.0.0.1:1'\nnamespace = 'n'\n"
     problems, warnings = checked(tmp_path, capsys, f"[autoscale]\n{scaler}deployment = 'd'\ntoken_file = '{token}'")
     assert (len(problems), len(warnings)) in {(0, 1), (1, 0)}
@@ -214,6 +217,8 @@ def test_check_opens_the_experts_and_asks_the_scaler(tmp_path: Path, capsys: pyt
 
 def test_check_finds_certificates_that_are_no_pair(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     certificates(tmp_path, "hub", "other")
+    for file in tmp_path.glob("*.key"):
+        file.chmod(0o600)
     for key, problems in (("hub", 1), ("other", 1)):  # made for a day: that one ends soon is told as well
         tls = f"certificate = '{tmp_path / 'hub.pem'}'\nkey = '{tmp_path / key}.key'\n"
         for table, ca in (("rest.tls", ""), ("mqtt.tls", f"ca = '{tmp_path / 'ca.pem'}'\n")):
@@ -253,6 +258,38 @@ def test_a_variable_of_the_environment_that_nobody_reads(
     monkeypatch.setenv("TIDEGATE_STATE_DIRR", str(tmp_path))
     (line,), _ = checked(tmp_path, capsys, "")
     assert "did you mean 'TIDEGATE_STATE_DIR'?" in line
+
+
+@pytest.mark.parametrize("command", [["token", "create", "--name", "anna"], ["ca", "claim", "press-3"]])
+def test_a_secret_is_written_for_its_owner_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    config = ["--config", str(hub_toml(tmp_path))]
+    hub_main.main(["migrate", *config])
+    hub_main.main(["ca", "init", *config])
+    capsys.readouterr()
+    out = tmp_path / "secret"
+    before = os.umask(0)
+    try:
+        assert hub_main.main([*command, *config, "--out", str(out)]) == 0
+    finally:
+        os.umask(before)
+    assert out.stat().st_mode & 0o777 == 0o600
+    assert len(out.read_text().split()) == 1
+    assert out.read_text().strip() not in capsys.readouterr().out
+    assert hub_main.main([*command, *config, "--out", str(out)]) == EXIT_CONFIG
+    assert "Give the name of a new file" in capsys.readouterr().err
+
+
+def test_check_finds_secrets_that_others_may_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    key = tmp_path / "key"
+    key.write_text("secret")
+    more = f"[notify.ops]\nkind = 'webhook'\nurl = 'http://127.0.0.1:1'\nsecret_file = '{key}'"
+    key.chmod(0o600)
+    assert checked(tmp_path, capsys, more) == ([], [])
+    key.chmod(0o644)
+    _, (line,) = checked(tmp_path, capsys, more)
+    assert f"notify.ops.secret_file: others may read {key}. Run: chmod 600 {key}" in line
 
 
 @pytest.mark.parametrize("command", [["serve"], ["check"], ["migrate"], ["token", "create", "--name", "x"]])

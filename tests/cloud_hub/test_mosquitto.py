@@ -106,8 +106,8 @@ STORE += bytes(16)
 
 @pytest.mark.parametrize(("content", "reason"), [
     (STORE, ""), (b"", ""), (STORE + STORE[23:], ""),
-    (bytes(8192), "zeros"), (b"SQLite format 3\0" * 9, "no store"), (STORE[:-1], "cut short"), (STORE[:27], "cut short"),
-    (STORE[:20], "cut short"),
+    (bytes(8192), "zeros"), (b"SQLite format 3\0" * 9, "no store"), (STORE[:-1], "cut short"),
+    (STORE[:27], "cut short"), (STORE[:20], "cut short"),
 ])  # fmt: skip
 def test_a_store_that_mosquitto_does_not_start_with(content: bytes, reason: str) -> None:
     assert reason in store_damage(content)
