@@ -294,6 +294,32 @@ def unit_here(unit: Path, folder: Path) -> Path:
     return copy
 
 
+def test_the_example_of_a_device_works_with_an_enrolment_and_that_of_the_hub_with_the_setup() -> None:
+    config, _ = edge_config.read(ROOT / "deploy/edge.example.toml")
+    assert config.link.tls is None, "[link.tls] goes before what enrolment gave"
+    tls = hub_settings.read(ROOT / "deploy/hub.example.toml").mqtt.tls
+    assert tls is not None
+    assert {tls.ca, tls.certificate, tls.key} <= set(re.findall(r'"([^"]+)"', (DOCS / "broker.md").read_text("utf-8")))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_page_has_a_secret_written_for_everybody_to_read(page: Path) -> None:
+    redirected = re.findall(r"^.*(?:token create|ca claim).*[^0-9]>.*$", page.read_text("utf-8"), re.MULTILINE)
+    assert redirected == [], "give --out FILE: it makes the file with mode 0600"
+
+
+def test_remote_write_is_told_whose_certificate_to_trust() -> None:
+    (example,) = re.findall(r"```yaml\n(remote_write:.*?)```", (DOCS / "prometheus.md").read_text("utf-8"), re.DOTALL)
+    assert "tls_config: {ca_file: " in example
+
+
+def test_what_a_unit_names_as_its_documentation_is_installed() -> None:
+    for unit in UNITS:
+        (path,) = re.findall(r"^Documentation=file:///opt/tidegate/(\S+)$", unit.read_text("utf-8"), re.MULTILINE)
+        assert (ROOT / path).is_file()
+    assert "cp -r docs /opt/tidegate/" in (ROOT / "deploy/README.md").read_text("utf-8")
+
+
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
 def test_units_hold(unit: Path, tmp_path: Path) -> None:
     text = unit.read_text("utf-8")

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from cloud_hub.demo import stream
-from cloud_hub.demo.client import ActFailed, until
+from cloud_hub.demo.client import ActFailed, ActSkipped, until
 from cloud_hub.demo.stream import Seen
 from cloud_hub.demo.world import ASSETS, MODEL, World, now_us
 from cloud_hub.experts.onnx import open_expert
@@ -73,8 +73,15 @@ def drift(world: World) -> list[str]:
     """The light fails. A fixed gate goes on keeping wrong answers; ours notices and escalates."""
     gate = gate_in_force(world)
     if gate is None:
-        raise ActFailed("no gate is in force")
+        raise ActSkipped("no gate is in force: act b was not shown")
     world.show_frames(DARK)
+    try:
+        return _in_the_dark(world, gate)
+    finally:
+        world.show_frames(1.0)
+
+
+def _in_the_dark(world: World, gate: Gate) -> list[str]:
     start = now_us()
     _note(world, f"lamp 2 failed: brightness {DARK:.0%}")
     until("drift is noticed", lambda: _drift_noticed(world, start), 40, 0.25)
@@ -88,7 +95,6 @@ def drift(world: World) -> list[str]:
         raise ActFailed(f"ours kept {ours_wrong} wrong answers, the fixed gate {fixed_wrong}")
     fresh = until("the gate is calibrated anew in the dark", lambda: gate_in_force(world, but=gate), 40)
     event = until("the lamp's log line is an event", lambda: _events(world, "lamp 2"), 10)
-    world.show_frames(1.0)
     return [
         f"brightness {DARK:.0%} on {len(frames)} frames; drift noticed after {first} of them",
         f"wrong answers kept: fixed gate {fixed_wrong} of {len(fixed)}, ours {ours_wrong} of {len(ours)}",

@@ -121,7 +121,7 @@ def scale(world: World) -> list[str]:
     calls = httpx.get(f"{base}/log", timeout=5).json()["calls"]
     changes = [call for call in calls if call["method"] == "PATCH"]
     first, no = done[-1], refused[-1]
-    token = (world.folder / "cloud.token").read_text("ascii")
+    token = (world.folder / "cloud.token").read_text("ascii").strip()
     path = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/{DEPLOYMENT}/scale"
     asked = httpx.get(base + path, headers={"Authorization": f"Bearer {token}"}, timeout=5).json()["spec"]["replicas"]
     if asked > QUOTA or not changes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import httpx
@@ -15,6 +15,23 @@ T = TypeVar("T")
 
 class ActFailed(TidegateError):
     """An act could not be shown; the reason says what was seen instead."""
+
+
+class ActLate(ActFailed):
+    """Something did not come in time: on a busy machine that shows nothing, and the act is skipped."""
+
+
+class ActSkipped(TidegateError):
+    """An act cannot run here; the reason says why. `lines` are what could be shown."""
+
+    def __init__(self, reason: str, lines: Sequence[str] = ()) -> None:
+        super().__init__(reason)
+        self.lines = list(lines)
+
+
+def busy(load: float, processors: int) -> str:
+    """That this machine has more to do than it can (the load average of a minute), or ''."""
+    return f"load {load:.1f} on {processors} processors" if load > processors else ""
 
 
 class Client:
@@ -65,4 +82,4 @@ def until(what: str, seen: Callable[[], T | None], wait_s: float, every_s: float
             if found:
                 return found
         time.sleep(every_s)
-    raise ActFailed(f"{what}: not within {wait_s:g} s{last}")
+    raise ActLate(f"{what}: not within {wait_s:g} s{last}")

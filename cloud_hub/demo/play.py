@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import tempfile
@@ -15,7 +16,7 @@ from rich.console import Console
 from cloud_hub import secret_files
 from cloud_hub.broker import WARNING
 from cloud_hub.demo import acts_alarms, acts_frames, acts_link
-from cloud_hub.demo.client import ActFailed
+from cloud_hub.demo.client import ActFailed, ActLate, ActSkipped, busy
 from cloud_hub.demo.view import Entry, View, summary
 from cloud_hub.demo.world import World
 from shared.errors import ConfigError
@@ -35,7 +36,10 @@ ACTS: tuple[tuple[str, Act], ...] = (
 
 
 def play(devices: int = 3, seed: int = 7, keep: bool = False, json_file: Path | None = None) -> int:
-    """Play everything; 0 when every act was shown, 1 with the failed act named. Ctrl-C leaves no process behind."""
+    """Play everything; 0 when every act was shown, or skipped with its reason; 1 with the failed act named.
+
+    Ctrl-C leaves no process behind.
+    """
     if not 1 <= devices <= 50:
         raise ConfigError("--devices", f"{devices} devices do not fit one machine", "Give 1 to 50")
     console = Console()
@@ -48,6 +52,8 @@ def play(devices: int = 3, seed: int = 7, keep: bool = False, json_file: Path | 
     try:
         failed = _play(world, console, entries)
         summary(console, entries)
+        if skipped := [entry.title for entry in entries if entry.state == "skipped"]:
+            console.print(f"SKIPPED: {', '.join(skipped)}: not shown here, and not failed", style="bold yellow")
         kept = keep and not failed
         _say(console, world, failed, kept, json_file)
     finally:
@@ -75,8 +81,10 @@ def _play(world: World, console: Console, entries: list[Entry]) -> str:
             entry.state = "running"
             view.told(entry)
             try:
-                entry.lines = act(world)
+                entry.lines = _shown(act, world, needed=entry.title == "start")
                 world.check_alive()
+            except ActSkipped as error:
+                entry.state, entry.lines = "skipped", [*error.lines, f"cannot run here: {error}"]
             except ActFailed as error:
                 entry.state, entry.lines = "failed", [str(error)]
             except Exception as error:  # noqa: BLE001 - named like any other failure; the processes must be ended all the same
@@ -89,6 +97,17 @@ def _play(world: World, console: Console, entries: list[Entry]) -> str:
             if entry.state == "failed":
                 return entry.title
     return ""
+
+
+def _shown(act: Act, world: World, *, needed: bool) -> list[str]:
+    """What an act showed; ActSkipped where it was late because this machine is busy, and others can do without it."""
+    try:
+        return act(world)
+    except ActLate as error:
+        reason = "" if needed else busy(os.getloadavg()[0], os.cpu_count() or 1)
+        if not reason:
+            raise
+        raise ActSkipped(f"this machine is busy ({reason}): {error}") from error
 
 
 def _say(console: Console, world: World, failed: str, kept: bool, json_file: Path | None) -> None:

@@ -15,8 +15,8 @@ from rich.text import Text
 from cloud_hub.demo.client import ActFailed
 from cloud_hub.demo.world import World
 
-MARKS = {"waiting": "·", "running": "▶", "shown": "✓", "failed": "✗"}
-STYLES = {"waiting": "dim", "running": "bold yellow", "shown": "green", "failed": "bold red"}
+MARKS = {"waiting": "·", "running": "▶", "shown": "✓", "skipped": "-", "failed": "✗"}
+STYLES = {"waiting": "dim", "running": "bold yellow", "shown": "green", "skipped": "yellow", "failed": "bold red"}
 
 
 @dataclass(slots=True)
@@ -61,7 +61,7 @@ class View:
         """An act changed its state."""
         if self._console.is_terminal:
             return
-        took = f" ({entry.took_s:.1f} s)" if entry.state in {"shown", "failed"} else ""
+        took = f" ({entry.took_s:.1f} s)" if entry.state in {"shown", "skipped", "failed"} else ""
         self._console.print(f"{MARKS[entry.state]} {entry.title}: {entry.state}{took}", highlight=False, markup=False)
         for line in entry.lines:
             self._console.print(f"    {line}", highlight=False, markup=False, soft_wrap=True)
