@@ -114,15 +114,14 @@ def decide(session: Session, action_id: str, approved: bool, who: str, now_us: i
 
 def run_once(db: Database, now_us: int, settings: Actions) -> WorkResult:
     """Expire commands, and move every action that can move by what is known now."""
+    items, messages = Items(db, "actions", now_us), list[Outgoing]()
     with db.read() as session:
         expired = commands.expired(session, now_us)
-        found = _movable(session)
-    if not expired and not found:
-        return WorkResult()
-    items, messages = Items(db, "actions", now_us), list[Outgoing]()
     for first in range(0, len(expired), TOGETHER):
         some = items.batch("command", expired[first : first + TOGETHER], lambda ids: _expire(db, ids, now_us))
         messages += [message for part in some for message in part]
+    with db.read() as session:
+        found = _movable(session)
     for number in found:
         messages += items.run("action", number, partial(_advance, db, number, now_us, settings)) or []
     return items.result(messages=messages)

@@ -483,7 +483,7 @@ def test_a_job_from_preview_to_end(world: World) -> None:
     assert answer.status_code == 202
     assert "jobs" in world.rang
     path = f"/api/v1/jobs/{answer.json()['id']}"
-    while jobs.step(world.db, now_us(), 32768) is not None:
+    while jobs.run_once(world.db, now_us(), 32768).again:
         pass
     shown = world.ask("GET", path).json()
     assert (shown["job"]["state"], shown["devices"]) == ("completed", {"written": 1})
@@ -499,7 +499,7 @@ def test_a_job_of_commands_shows_how_each_stands(world: World) -> None:
     content = {"verb": "diagnose", "target": "processes"}
     work = {"kind": "command", "query": "id IN ['press-3', 'gone']", "content": content}
     number = world.ask("POST", "/api/v1/jobs", json=work | {"max_s": 60}).json()["id"]
-    while jobs.step(world.db, now_us(), 32768) is not None:
+    while jobs.run_once(world.db, now_us(), 32768).again:
         pass
     rows = world.ask("GET", f"/api/v1/jobs/{number}/devices").json()
     assert [(row["device"], row["command"]["state"], row["in_force"]) for row in rows] == [
@@ -510,18 +510,18 @@ def test_a_job_of_commands_shows_how_each_stands(world: World) -> None:
 def test_a_configuration_from_its_creation_to_its_end(world: World) -> None:
     path, content = "/api/v1/configurations/slow", {"conf": {"period_s": 60, "x": 1}}
     body = {"target": "id = 'press-3'", "content": content, "metrics": {"all": "*"}, "labels": {"by": "test"}}
-    loop = Configurator(world.db, world.published.extend, 32768, 300)
+    loop = Configurator(world.db, 32768, 300)
     assert world.ask("PUT", path, json=body).status_code == 201
     assert world.ask("PUT", path, json=body | {"priority": 3}).status_code == 200
     assert "other content" in problem(world.ask("PUT", path, json=body | {"content": {"conf": {"x": 2}}}), 409)
     assert world.ask("PATCH", path, json={"priority": 4}).json()["priority"] == 4
     problem(world.ask("PATCH", path, json={"target": "tags.x ="}), 400)
     assert "configurations" in world.rang
-    loop.step()
+    loop.run_once()
     world.ask("PATCH", "/api/v1/devices/press-3/twin/name/conf", json={"desired": {"period_s": 7}})
     assert "press-3" in world.changed
     loop.changed(["press-3"])
-    loop.step()
+    loop.run_once()
     shown = world.ask("GET", path).json()
     assert shown["metrics"] == {
         "targeted": 1, "applied": 0, "conflicts": 1, "overridden": 0, "refused": 0, "in_force": 0, "all": 1,
@@ -538,13 +538,13 @@ def test_a_configuration_from_its_creation_to_its_end(world: World) -> None:
     assert given.json() == ["period_s"]
     assert "nobody has set 'y'" in problem(world.ask("POST", release, json={"document": "conf", "paths": ["y"]}), 404)
     loop.changed(["press-3"])
-    loop.step()
+    loop.run_once()
     listed = world.ask("GET", "/api/v1/configurations").json()
     assert [(one["configuration"]["id"], one["devices"]) for one in listed] == [("slow", {"applied": 1})]
     assert world.ask("DELETE", path).status_code == 204
     problem(world.ask("GET", path), 404)
     loop.all_changed()
-    loop.step()
+    loop.run_once()
     state = world.ask("GET", "/api/v1/devices/press-3/twin/name/conf").json()["state"]
     assert state == {}
     kinds = {row["kind"] for row in world.ask("GET", "/api/v1/audit").json()["rows"]}

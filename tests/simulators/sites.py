@@ -89,8 +89,8 @@ class Sites:
                 self.ids[device] = self._fill(session, device, word, now)
                 fleet.assign(session, device, place, now, within=None, who="test")
         for _ in range(20):
-            jobs.step(self.db, now_us(), 32768)
-        Configurator(self.db, lambda messages: None, 32768, 300).step()
+            jobs.run_once(self.db, now_us(), 32768)
+        Configurator(self.db, 32768, 300).run_once()
 
     def _fill(self, session: Any, device: str, word: str, now: int) -> dict[str, str]:
         born(session, Birth(device=device, session="s", epoch="e", profile=word, asset_path="acme/a/hall-2"), now)
