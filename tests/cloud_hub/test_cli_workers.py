@@ -54,7 +54,7 @@ def test_items_are_listed_and_retried(sites: Sites, capsys: pytest.CaptureFixtur
     assert hub_main.main(["workers", "items", "--parked"]) == 0
     count = len(capsys.readouterr().out.splitlines())
     assert hub_main.main(["workers", "retry", sites.ids[MINE]["item_id"]]) == 0
-    assert "jobs job plain  parked" in capsys.readouterr().out
+    assert f"jobs job plain {MINE}  parked" in capsys.readouterr().out
     assert hub_main.main(["workers", "retry", "--all", "--json"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == count - 1
     assert hub_main.main(["workers", "items"]) == 0
