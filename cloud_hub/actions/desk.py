@@ -73,7 +73,7 @@ def _facts(session: Session, action: Action, now_us: int) -> Facts:
     return Facts(
         reported=action.target in reported.models(twins.reported(session, action.device)),
         stalled=_stalled(session, action.device, action.target), last_us=last,
-        today=session.exec(select(func.count()).where(*mine, *automatic)).one(),
+        within_day=session.exec(select(func.count()).where(*mine, *automatic)).one(),
     )  # fmt: skip
 
 

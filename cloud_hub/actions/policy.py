@@ -27,13 +27,13 @@ class Facts:
 
     `reported`: the twin reports a model of the target's name. `stalled`: an alarm stands that this model gives no
     answers. `last_us` is when the verb was last approved or carried out on the device, whatever its target, None when
-    never; `today` counts the device's automatic changing actions of the last day.
+    never; `within_day` counts the device's automatic changing actions of the last day.
     """
 
     reported: bool
     stalled: bool
     last_us: int | None
-    today: int
+    within_day: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +58,10 @@ def judge(verb: str, rules: Rules, facts: Facts, now_us: int) -> Verdict:
     reason = unfounded(verb, facts)
     if facts.last_us is not None and now_us - facts.last_us < rules.cooldown_s * 1e6:
         reason = reason or f"the device had a {verb} less than {rules.cooldown_s:g} s ago"
-    if facts.today >= rules.per_day:
-        reason = reason or f"the device had {facts.today} automatic actions within a day, {rules.per_day} are allowed"
+    if facts.within_day >= rules.per_day:
+        reason = (
+            reason or f"the device had {facts.within_day} automatic actions within a day, {rules.per_day} are allowed"
+        )
     return Verdict(word="ask" if reason else "allow", reason=reason or "allowed without a person")
 
 

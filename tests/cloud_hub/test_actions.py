@@ -23,7 +23,7 @@ SECOND = 1_000_000
 SETTINGS = Actions(automatic=["diagnose", "restart"], cooldown_s=600, verify_s=30)
 
 
-STALLED = Facts(reported=True, stalled=True, last_us=None, today=0)
+STALLED = Facts(reported=True, stalled=True, last_us=None, within_day=0)
 
 
 def after(last_s: int | None) -> Facts:
@@ -38,14 +38,14 @@ def after(last_s: int | None) -> Facts:
     ("restart", [], STALLED, "ask"),
     ("restart", ["restart"], replace(STALLED, stalled=False), "ask"),
     ("restart", ["restart"], replace(STALLED, reported=False), "ask"),
-    ("restart", ["restart"], replace(STALLED, today=5), "allow"),
-    ("restart", ["restart"], replace(STALLED, today=6), "ask"),
+    ("restart", ["restart"], replace(STALLED, within_day=5), "allow"),
+    ("restart", ["restart"], replace(STALLED, within_day=6), "ask"),
     ("capture", ["restart", "diagnose"], STALLED, "ask"),
     ("capture", ["capture"], after(1), "ask"),
     ("capture", ["capture"], replace(STALLED, stalled=False), "allow"),
     ("capture", ["capture"], replace(STALLED, reported=False), "ask"),
     ("diagnose", ["diagnose"], after(1), "allow"),
-    ("diagnose", ["diagnose"], replace(STALLED, reported=False, stalled=False, today=99), "allow"),
+    ("diagnose", ["diagnose"], replace(STALLED, reported=False, stalled=False, within_day=99), "allow"),
     ("diagnose", [], STALLED, "ask"),
     ("erase", ["erase"], STALLED, "refuse"),
     ("", [], STALLED, "refuse"),
