@@ -134,8 +134,8 @@ class Sites:
                                   created_us=now, labels={"l": word}, scope=scope))  # fmt: skip
         session.add(Learning(id=number, target=f"id = '{device}'", terms=plain(TERMS), who=word, created_us=now,
                              scope=scope, due_us=1 << 61))  # fmt: skip
-        session.add(FailedItem(id=number, worker="jobs", kind="job", item=f"{word} {device}", failures=5, error=word, first_us=now,
-                               next_us=now, parked_us=now))  # fmt: skip
+        session.add(FailedItem(id=number, worker="jobs", kind="job", item=f"{word} {device}", failures=5, error=word,
+                               first_us=now, next_us=now, parked_us=now))  # fmt: skip
         session.add(LearnedSeries(learning=number, device=device, metric="m", reason=word))
         session.add(Trouble(id=number, device=device, metric="m", start_us=1, end_us=2, note=word, who=word, t_us=now))
         return {
