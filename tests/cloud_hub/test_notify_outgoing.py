@@ -306,7 +306,7 @@ def test_two_hubs_tell_it_once(world: World) -> None:
     for _ in range(30):
         world.now += S
         world.channel.run_once()
-        other.step()
+        other.run_once()
     assert world.taker.heard() == [(one, "open")]
 
 
