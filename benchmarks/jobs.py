@@ -95,17 +95,17 @@ def job(db: Watched, kind: str, content: dict[str, Any]) -> tuple[float, int, fl
         jobs.create(session, row, LIMIT)
     db.held.clear()
     messages, began = 0, time.perf_counter()
-    while (done := jobs.step(db, now_us(), LIMIT)) is not None:
+    while (done := jobs.run_once(db, now_us(), LIMIT)).again:
         messages += len(done.messages)
     return time.perf_counter() - began, messages, max(db.held)
 
 
 def full_pass(db: Watched) -> tuple[float, float]:
     """(seconds, longest hold of the write lock) of one look of a fresh configurator at every device."""
-    loop = Configurator(db, lambda messages: None, LIMIT, 300)
+    loop = Configurator(db, LIMIT, 300)
     db.held.clear()
     began = time.perf_counter()
-    while loop.step():
+    while loop.run_once().again:
         pass
     return time.perf_counter() - began, max(db.held, default=0.0)
 

@@ -98,8 +98,8 @@ def main() -> None:
             db, batches = Database(hub.database_url), 0
             longest.value, begun = 0.0, time.perf_counter()
             sweep = Sweep(db, Retention(telemetry_days=50))
-            sweep.step(NOW)
-            while sweep.step(NOW) is not None:
+            sweep.run_once(NOW)
+            while sweep.run_once(NOW).again:
                 batches += 1
                 time.sleep(0.05)  # as the hub's loop lingers
             took = time.perf_counter() - begun

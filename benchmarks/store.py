@@ -85,7 +85,7 @@ def store(db: Database, rows: list[SampleRow]) -> None:
 def rolled(db: Database, days: float) -> tuple[float, float]:
     """(seconds, processor seconds) until all hours are rolled up."""
     roller, began, before = Roller(db), time.perf_counter(), time.process_time()
-    while roller.step(START + int((days + 2) * DAY_US)):
+    while roller.run_once(START + int((days + 2) * DAY_US)).again:
         pass
     return time.perf_counter() - began, time.process_time() - before
 

@@ -74,7 +74,7 @@ class Fleet:
 def taken(watcher: Watch, now_us: int) -> float:
     """Processor seconds of a whole round."""
     began = time.process_time()
-    while watcher.step(now_us)[0]:
+    while watcher.run_once(now_us).again:
         pass
     return time.process_time() - began
 

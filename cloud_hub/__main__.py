@@ -21,6 +21,7 @@ from cloud_hub.cli import (
     telemetry,
     trying,
     twin,
+    workers,
 )
 from shared import VERSION
 from shared.errors import EXIT_CONFIG, ConfigError, TidegateError
@@ -50,7 +51,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"tidegate {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for group in (
-        local, ca, broker, backup, twin, command, telemetry, alarm, learning, limits, audit, backtest, notify, trying,
+        local, ca, broker, backup, twin, command, telemetry, alarm, learning, limits, audit, workers, backtest, notify,
+        trying,
     ):  # fmt: skip
         group.add(commands)
     return parser

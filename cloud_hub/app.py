@@ -12,8 +12,6 @@ from fastapi import FastAPI
 
 from cloud_hub import aws_key, diagnosis, incidents, jobs, lockout
 from cloud_hub.actions import desk as actions
-from cloud_hub.alarms import desk as alarm_desk
-from cloud_hub.alarms import suppression
 from cloud_hub.api import (
     alarms,
     audit,
@@ -22,6 +20,7 @@ from cloud_hub.api import (
     configurations,
     devices,
     est,
+    health,
     learnings,
     models,
     notifications,
@@ -32,6 +31,7 @@ from cloud_hub.api import (
     telemetry,
     tokens,
     twins,
+    workers,
 )
 from cloud_hub.api import incidents as incident_routes
 from cloud_hub.api import jobs as job_routes
@@ -45,15 +45,14 @@ from cloud_hub.db import Database
 from cloud_hub.discovery import Announcer
 from cloud_hub.experts.desk import ExpertDesk
 from cloud_hub.extensions import open_engine, open_experts, open_scaler
-from cloud_hub.glm.engines import Engine
 from cloud_hub.ingest.listener import Listener
 from cloud_hub.lockout import Lockout
-from cloud_hub.loops import Loop
 from cloud_hub.notify.kinds import open_sender
 from cloud_hub.notify.outgoing import Channel
 from cloud_hub.oidc import Oidc
 from cloud_hub.retention import Sweep
 from cloud_hub.rollups.roller import Roller
+from cloud_hub.runtime.worker import BackgroundWorker, WorkerSpec, WorkerStatus, WorkResult
 from cloud_hub.settings import Settings
 from cloud_hub.thresholds import refit, rollout
 from cloud_hub.thresholds.fleet_watch import FleetWatch
@@ -65,6 +64,8 @@ from shared import VERSION
 
 log = logging.getLogger(__name__)
 
+BURST_S = 0.05
+"""A burst of notifications within this time is one run."""
 WATCH_S = 10.0
 """Between two looks at new telemetry of the series that are watched."""
 FORESEE_S = 60.0
@@ -87,157 +88,95 @@ class HubApp:
         self._listener = Listener(settings.mqtt, self.db, settings.twins, self.ring, self.changed, sign)
         self._announcer = Announcer(settings)
         self._bells = Bells()
-        engine = open_engine(settings)
-        experts = ExpertDesk(self.db, open_experts(settings), settings.experts, settings.twins.max_bytes)
-        self._configurator = Configurator(
-            self.db, self.publish, settings.twins.max_bytes, settings.configurations.period_s
-        )
-        self._watcher = Watch(self.db, incidents.alarm_changed)
-        self._fleet = FleetWatch(self.db, incidents.alarm_changed)
-        self._loops = {
-            "experts": Loop("experts", lambda: self.publish(experts.step()), 1.0),
-            "desk": Loop("desk", lambda: self._desk(engine), 1.0),
-            "actions": Loop("actions", self._actions, 0.5, linger_s=0.05),
-            "alarms": Loop("alarms", self._alarms, 1.0, linger_s=0.05),
-            "rollouts": Loop("rollouts", self._rollouts, 1.0, linger_s=0.05),
-            "refit": Loop("refit", self._refit, 5.0),
-            "watch": Loop("watch", self._watch, WATCH_S),
-            "peers": Loop("peers", self._peers, WATCH_S, linger_s=0.05),
-            "jobs": Loop("jobs", self._jobs, 1.0),
-            "configurations": Loop("configurations", self._configurations, 1.0, linger_s=0.05),
-        }
-        roller = Roller(self.db)
         self._forecasters = Forecasters()
-        foreseeing = Foreseeing(self.db, self._forecasters, incidents.alarm_changed)
-        self._loops["foresee"] = Loop("foresee", lambda: self._foresee(foreseeing), FORESEE_S)
-        self._loops["rollups"] = Loop("rollups", lambda: self._roll(roller), ROLLUPS_S, linger_s=0.05)
+        self._configurator = Configurator(self.db, settings.twins.max_bytes, settings.configurations.period_s)
+        self._workers = {spec.name: BackgroundWorker(spec, self._finish) for spec in self._specs()}
+
+    def _specs(self) -> list[WorkerSpec]:
+        """The table of background workers: a line for each."""
+        db, settings, max_bytes = self.db, self.settings, self.settings.twins.max_bytes
+        engine = open_engine(settings)
+        experts = ExpertDesk(db, open_experts(settings), settings.experts, max_bytes)
+        watch, fleet = Watch(db, incidents.alarm_changed), FleetWatch(db, incidents.alarm_changed)
+        foreseeing = Foreseeing(db, self._forecasters, incidents.alarm_changed)
+        roller, sweep = Roller(db), Sweep(db, settings.retention)
+
+        def spec(name: str, run: Callable[[], WorkResult], period_s: float, linger_s: float = 0.0) -> WorkerSpec:
+            return WorkerSpec(name=name, run_once=run, period_s=period_s, linger_s=linger_s)
+
+        specs = [
+            spec("experts", experts.run_once, 1.0),
+            spec("diagnosis", lambda: diagnosis.run_once(db, engine, settings.actions), 1.0),
+            spec("actions", lambda: actions.run_once(db, now_us(), settings.actions), 0.5, BURST_S),
+            spec("alarms", lambda: incidents.resume_all(db, now_us()), 1.0, BURST_S),
+            spec("rollouts", lambda: rollout.run_once(db, now_us(), max_bytes), 1.0, BURST_S),
+            spec("refit", lambda: refit.run_once(db, now_us()), 5.0),
+            spec("watch", lambda: watch.run_once(now_us(), self._listener.connected), WATCH_S),
+            spec("peers", lambda: fleet.run_once(now_us()), WATCH_S, BURST_S),
+            spec("foresee", lambda: foreseeing.run_once(now_us()), FORESEE_S),
+            spec("jobs", lambda: jobs.run_once(db, now_us(), max_bytes), 1.0),
+            spec("configurations", self._configurator.run_once, 1.0, BURST_S),
+            spec("rollups", lambda: roller.run_once(now_us()), ROLLUPS_S, BURST_S),
+        ]
         if any(settings.retention.model_dump().values()):
-            sweep = Sweep(self.db, settings.retention)
-            self._loops["retention"] = Loop("retention", lambda: self._sweep(sweep), RETENTION_S, linger_s=0.05)
+            specs.append(spec("retention", lambda: sweep.run_once(now_us()), RETENTION_S, BURST_S))
         for name, channel in settings.notify.items():
             sender = open_sender(name, channel, settings.name)
-            told = Channel(self.db, name, channel, sender, random.SystemRandom().random)
-            self._loops[f"notify-{name}"] = Loop(f"notify-{name}", told.step, 1.0)
+            told = Channel(db, name, channel, sender, random.SystemRandom().random)
+            specs.append(spec(f"notify-{name}", told.run_once, 1.0))
         scaler = open_scaler(settings)
         if scaler is not None:
-            self._loops["autoscale"] = Loop("autoscale", Autoscaler(self.db, scaler, settings.autoscale).step, 2.0)
+            specs.append(spec("autoscale", Autoscaler(db, scaler, settings.autoscale).run_once, 2.0))
+        return specs
 
     def start(self) -> None:
         """Begin to listen and to work."""
         self._listener.start()
-        for loop in self._loops.values():
-            loop.start()
+        for worker in self._workers.values():
+            worker.start()
         self._announcer.start()
-        log.info("hub.started", extra={"fields": {"epoch": self.db.hub_epoch, "loops": sorted(self._loops)}})
+        log.info("hub.started", extra={"fields": {"epoch": self.db.hub_epoch, "workers": sorted(self._workers)}})
 
     def stop(self) -> None:
         """End everything, in the opposite order."""
         self._announcer.stop()
         self._listener.stop()
-        for loop in self._loops.values():
-            loop.stop()
+        for worker in self._workers.values():
+            worker.stop()
         self.db.close()
 
     def ring(self, name: str) -> None:
-        """Wake the loop `name`, or the requests that wait for the command `name`.
+        """Wake the worker `name`, or the requests that wait for the command `name`.
 
         Configurations are then held against every device.
         """
         if name == "configurations":
             self._configurator.all_changed()
-        if name in self._loops:
-            self._loops[name].ring()
+        if name in self._workers:
+            self._workers[name].notify()
         else:
             self._bells.ring(name)
 
     def changed(self, devices: Iterable[str]) -> None:
         """Hold the configurations against these devices."""
         self._configurator.changed(devices)
-        self._loops["configurations"].ring()
+        self._workers["configurations"].notify()
 
     def publish(self, messages: Iterable[Outgoing]) -> None:
         """Publish what is already committed."""
         self._listener.publish(messages)
 
-    # -- steps of the loops ------------------------------------------------------------------------
+    def statuses(self) -> list[WorkerStatus]:
+        """How the background workers do."""
+        return [worker.status() for worker in self._workers.values()]
 
-    def _desk(self, engine: Engine | None) -> None:
-        if diagnosis.step(self.db, engine, self.settings.actions):
-            self.ring("actions")
-
-    def _actions(self) -> None:
-        with self.db.read() as session:
-            if not actions.due(session, now_us()):
-                return
-        with self.db.write() as session:
-            messages = actions.step(session, now_us(), self.settings.actions)
-        self.publish(messages)
-
-    def _alarms(self) -> None:
-        """What time has changed: alarms that are suppressed no more come back, and somebody is called."""
-        with self.db.read() as session:
-            if not suppression.changes(session, now_us()):
-                return
-        with self.db.write() as session:
-            rows = incidents.resume(session, now_us())
-            words = [alarm_desk.word(row, now_us(), who="hub") for row in rows]
-        self.publish(words)
-        self.ring("desk")
-
-    def _rollouts(self) -> None:
-        with self.db.read() as session:
-            if not rollout.due(session):
-                return
-        with self.db.write() as session:
-            messages = rollout.step(session, now_us(), self.settings.twins.max_bytes)
-        self.publish(messages)
-        if messages:  # some devices at a time, so that others get the database in between
-            self.ring("rollouts")
-
-    def _refit(self) -> None:
-        if refit.step(self.db, now_us()):  # one page at a time, so that others get the database in between
-            self._loops["refit"].ring()
-            self.ring("rollouts")
-
-    def _watch(self) -> None:
-        more, changed = self._watcher.step(now_us(), self._listener.connected)
-        if more:  # one group at a time, as above
-            self._loops["watch"].ring()
-        if changed:
-            self.ring("desk")
-
-    def _peers(self) -> None:
-        more, changed = self._fleet.step(now_us())
-        if more:  # one metric at a time, as above
-            self._loops["peers"].ring()
-        if changed:
-            self.ring("desk")
-
-    def _foresee(self, foreseeing: Foreseeing) -> None:
-        more, changed = foreseeing.step(now_us())
-        if more:
-            self._loops["foresee"].ring()
-        if changed:
-            self.ring("desk")
-
-    def _jobs(self) -> None:
-        done = jobs.step(self.db, now_us(), self.settings.twins.max_bytes)
-        if done is not None:  # one piece at a time, so that others get the database in between
-            self.publish(done.messages)
-            self.changed(done.outcomes)
-            self.ring("jobs")
-
-    def _configurations(self) -> None:
-        if self._configurator.step():
-            self._loops["configurations"].ring()
-
-    def _sweep(self, sweep: Sweep) -> None:
-        if sweep.step(now_us()) is not None:  # one batch at a time, so that others get the database in between
-            self.ring("retention")
-
-    def _roll(self, roller: Roller) -> None:
-        if roller.step(now_us()):
-            self.ring("rollups")
+    def _finish(self, result: WorkResult) -> None:
+        """What a run of a worker leaves to do."""
+        self.publish(result.messages)
+        if result.changed:
+            self.changed(result.changed)
+        for name in result.wake:
+            self.ring(name)
 
     # -- REST --------------------------------------------------------------------------------------
 
@@ -257,7 +196,7 @@ class HubApp:
             settings=self.settings, db=self.db, publish=self.publish, ring=self.ring,
             connected=lambda: self._listener.connected, changed=self.changed, bells=self._bells,
             heard_us=self._listener.heard_us, lockout=locked, oidc=self._oidc,
-            forecasters=self._forecasters,
+            forecasters=self._forecasters, workers=self.statuses,
         )  # fmt: skip
         return app
 
@@ -268,20 +207,14 @@ def web(lifespan: Any = None) -> FastAPI:
     problems.install(app)
     rooms = (
         devices, commands, tags, telemetry, query, twins, alarms, incident_routes, notifications, models, learnings,
-        job_routes, configurations, tokens, audit,
+        job_routes, configurations, tokens, audit, workers,
     )  # fmt: skip
     for router in (*(room.router for room in rooms), configurations.owners_router):
         app.include_router(router)
+    app.include_router(health.router)
     app.include_router(est.router)
     app.include_router(prometheus.router)
     aws.install(app)
-
-    @app.get("/healthz", tags=["health"])
-    def healthz() -> dict[str, Any]:
-        """Whether the hub lives and sees its broker; needs no token."""
-        hub: Hub = app.state.hub
-        return {"version": VERSION, "broker": hub.connected(), "hub_epoch": hub.db.hub_epoch}
-
     return app
 
 

@@ -173,15 +173,16 @@ def _overdue(now_us: int) -> ColumnElement[bool]:
     )  # fmt: skip
 
 
-def expired(session: Session, now_us: int) -> bool:
-    """Whether some command waits to be ended."""
-    return session.exec(select(Command.id).where(_overdue(now_us)).limit(1)).first() is not None
+def expired(session: Session, now_us: int) -> list[str]:
+    """Commands that wait to be ended."""
+    return list(session.exec(select(Command.id).where(_overdue(now_us)).order_by(Command.id)))
 
 
-def expire(session: Session, now_us: int) -> list[Outgoing]:
-    """End what nobody answered in time; the returned messages tell the devices that may have it."""
+def expire(session: Session, now_us: int, numbers: Collection[str] | None = None) -> list[Outgoing]:
+    """End what nobody answered in time, of these or of all; the returned messages tell the devices that may have it."""
     messages = []
-    for row in session.exec(select(Command).where(_overdue(now_us))).all():
+    query = select(Command).where(_overdue(now_us))
+    for row in session.exec(query if numbers is None else query.where(col(Command.id).in_(numbers))).all():
         if row.state != "queued":
             row.cancelled_us = row.cancelled_us or now_us
             messages.append(_cancel(row))

@@ -10,18 +10,21 @@ import logging
 import threading
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
 from sqlalchemy import and_, bindparam, delete, insert
-from sqlalchemy.exc import OperationalError
 from sqlmodel import Session, col, select
 
 from cloud_hub import configuration_rules, query, twin_batch
 from cloud_hub.clock import now_us
 from cloud_hub.configuration_rules import Layer, Settled
 from cloud_hub.db import Database
+from cloud_hub.errors import HubError
 from cloud_hub.owners import CONFIGURATION
+from cloud_hub.runtime.items import Items
+from cloud_hub.runtime.worker import WorkResult
 from cloud_hub.tables import Configuration, ConfigurationDevice
 from cloud_hub.twin_batch import Batch
 from cloud_hub.twin_rows import Key, Stored
@@ -48,10 +51,9 @@ class Configurator:
     """The loop's state: devices that wait for a look, and when all of them are due. Other threads add to it."""
 
     def __init__(
-        self, db: Database, publish: Callable[[Iterable[Outgoing]], None], max_bytes: int, period_s: float,
-        clock: Callable[[], int] = now_us,
+        self, db: Database, max_bytes: int, period_s: float, clock: Callable[[], int] = now_us
     ) -> None:  # fmt: skip
-        self._db, self._publish, self._max_bytes, self._clock = db, publish, max_bytes, clock
+        self._db, self._max_bytes, self._clock = db, max_bytes, clock
         self._period_us, self._due_us = int(period_s * 1e6), 0
         self._waiting: dict[str, None] = {}
         self._idle = False
@@ -67,48 +69,36 @@ class Configurator:
         """A configuration changed: look at every device."""
         self._due_us = 0
 
-    def step(self) -> bool:
-        """Look at some of the devices that wait; returns whether more do."""
+    def run_once(self) -> WorkResult:
+        """Look at some of the devices that wait."""
         now = self._clock()
+        items = Items(self._db, "configurations", now)
         if now >= self._due_us:
             self._due_us = now + self._period_us
-            self._add_all()
+            self._add_all(items)
         with self._lock:
             some = list(islice(self._waiting, TOGETHER))
             for device in some:
                 del self._waiting[device]
-        if some:
-            self._take(some, now)
-        return bool(self._waiting)
-
-    def _add_all(self) -> None:
-        with self._db.read() as session:
-            devices = affected(session)
-            self._idle = not devices and session.exec(select(Configuration.id).limit(1)).first() is None
-        self.changed(devices)
-
-    def _take(self, some: list[str], now: int) -> None:
-        try:
-            messages = settle(self._db, some, now, self._max_bytes)
-        except OperationalError:
+        done = items.batch("device", some, lambda devices: settle(self._db, devices, now, self._max_bytes))
+        if items.not_ready is not None:
             self.changed(some)
-            raise
-        except Exception:
-            if len(some) == 1:  # the next full pass tries again; the others are not held up
-                log.exception("configuration.device_failed", extra={"fields": {"device": some[0]}})
-                return
-            for device in some:
-                self._take([device], now)
-            return
-        self._publish(messages)
+        messages = [message for part in done for message in part]
+        return items.result(messages=messages, again=bool(self._waiting))
 
+    def _add_all(self, items: Items) -> None:
+        """Every device that a configuration targets now, or did at the last look."""
+        with self._db.read() as session:
+            devices = set(session.exec(select(ConfigurationDevice.device).distinct()))
+            rows = list(session.exec(select(Configuration)))
+        self._idle = not devices and not rows
+        for row in rows:
+            devices |= items.run("configuration", row.id, partial(self._targeted, row)) or set()
+        self.changed(sorted(devices))
 
-def affected(session: Session) -> list[str]:
-    """Every device that a configuration targets now, or did at the last look."""
-    found = set(session.exec(select(ConfigurationDevice.device).distinct()))
-    for row in session.exec(select(Configuration)):
-        found.update(query.devices(session, row.target, scope=row.scope))
-    return sorted(found)
+    def _targeted(self, row: Configuration) -> set[str]:
+        with self._db.read() as session:
+            return set(_targets(session, row))
 
 
 def settle(db: Database, devices: Collection[str], now: int, max_bytes: int) -> list[Outgoing]:
@@ -165,9 +155,15 @@ class Look:
 
 
 def look(session: Session, names: Collection[str], now: int, max_bytes: int, *, lock: bool = False) -> Look:
-    """Settle every document of these devices, and say how each configuration then stands."""
+    """Settle every document of these devices, and say how each configuration then stands.
+
+    A device that a configuration targeted which cannot be read now is left as it is: nothing is taken from it.
+    """
+    targeted, broken = _layers(session, names)
+    unsure = select(ConfigurationDevice.device).where(col(ConfigurationDevice.configuration).in_(broken))
+    names = sorted(set(names) - {str(one) for one in session.exec(unsure)}) if broken else names
+    targeted = {device: layers for device, layers in targeted.items() if device in names} if broken else targeted
     stored = twin_batch.read(session, names, lock=lock)
-    targeted = _layers(session, names)
     settled: dict[Key, Settled] = {}
     for device in names:
         layers = targeted.get(device, [])
@@ -187,14 +183,28 @@ def look(session: Session, names: Collection[str], now: int, max_bytes: int, *, 
     return Look(stored=stored, settled=settled, old=old, new=new)
 
 
-def _layers(session: Session, names: Collection[str]) -> dict[str, list[Layer]]:
-    """The configurations that target each of these devices, as long as it is there."""
+def _layers(session: Session, names: Collection[str]) -> tuple[dict[str, list[Layer]], list[str]]:
+    """The configurations that target each of these devices, as long as it is there; and those that cannot be read."""
     found: dict[str, list[Layer]] = {}
+    broken: list[str] = []
     for row in session.exec(select(Configuration)):
+        try:
+            devices = _targets(session, row, only=names)
+        except (HubError, TypeError, ValueError) as error:
+            log.warning("configuration.unreadable", extra={"fields": {"configuration": row.id, "reason": str(error)}})
+            broken.append(row.id)
+            continue
         layer = Layer(id=row.id, priority=row.priority, created_us=row.created_us, content=row.content)
-        for device in query.devices(session, row.target, only=names, scope=row.scope):
+        for device in devices:
             found.setdefault(device, []).append(layer)
-    return found
+    return found, broken
+
+
+def _targets(session: Session, row: Configuration, only: Collection[str] | None = None) -> list[str]:
+    """Devices that a configuration targets; raises ValueError where its content is none."""
+    if not isinstance(row.content, dict) or not all(isinstance(one, dict) for one in row.content.values()):
+        raise ValueError("its content is no object of documents")
+    return list(query.devices(session, row.target, only=only, scope=row.scope))
 
 
 def _held(stored: dict[Key, Stored], device: str) -> set[str]:

@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from functools import partial
 
 import msgspec
 from sqlmodel import Session, col, select
 
-from cloud_hub import fleet, incidents, telemetry, twins
+from cloud_hub import incidents, reported, telemetry, twins
 from cloud_hub.actions import desk as actions
 from cloud_hub.clock import now_us
 from cloud_hub.db import Database
 from cloud_hub.glm.desk import diagnose
 from cloud_hub.glm.engines import Engine
 from cloud_hub.glm.evidence import AlarmFact, Diagnosis, Evidence
+from cloud_hub.runtime.items import Items
+from cloud_hub.runtime.worker import WorkResult
 from cloud_hub.settings import Actions
-from cloud_hub.tables import Action, Command, Incident
+from cloud_hub.tables import Action, Command, Device, Incident
 
 log = logging.getLogger(__name__)
 
 RECENT = 60
+TOGETHER = 100
+"""Incidents of one run."""
 
 
 def evidence(session: Session, incident: Incident) -> Evidence:
     """All that the hub knows of one incident."""
     alarms = incidents.alarms(session, incident.id)
+    device = session.get(Device, incident.device)  # None: removed, or it raised an alarm before its first birth
     metrics = {
         alarm.metric: tuple(
             row.value for row in telemetry.series(session, incident.device, alarm.metric, limit=RECENT)
@@ -37,7 +43,7 @@ def evidence(session: Session, incident: Incident) -> Evidence:
     return Evidence(
         incident=incident.id,
         device=incident.device,
-        profile=fleet.device(session, incident.device).profile,
+        profile=device.profile if device is not None else "",
         alarms=[
             AlarmFact(
                 metric=a.metric, kind=a.kind, priority=a.priority, value=a.value, limit=a.limit,  # type: ignore[arg-type]
@@ -60,16 +66,28 @@ def _looked(session: Session, incident: Incident) -> dict[str, str | float]:
         .where(Action.incident == incident.id, Action.verb == "diagnose", Command.state == "succeeded")
     )
     row = session.exec(query.order_by(col(Command.id).desc())).first()
-    return dict(row.output) if row is not None else {}
+    return dict(reported.mapping(row.output)) if row is not None else {}
 
 
-def step(db: Database, engine: Engine | None, settings: Actions) -> bool:
-    """Diagnose every incident that waits; True when there was one. The engine is asked outside any transaction."""
+def run_once(db: Database, engine: Engine | None, settings: Actions) -> WorkResult:
+    """Diagnose incidents that wait, each for itself. The engine is asked outside any transaction."""
+    now = now_us()
+    items = Items(db, "diagnosis", now)
     with db.read() as session:
-        waiting = [(incident.id, evidence(session, incident)) for incident in incidents.undiagnosed(session)]
-    for incident_id, facts in waiting:
-        _file(db, incident_id, diagnose(facts, engine), settings)
-    return bool(waiting)
+        waiting = incidents.undiagnosed(session, items.ready("incident", Incident.id), TOGETHER)
+    done = [items.run("incident", one, partial(_diagnose, db, one, engine, settings)) for one in waiting]
+    return items.result(again=len(waiting) == TOGETHER, wake=["actions"] if any(done) else ())
+
+
+def _diagnose(db: Database, incident_id: str, engine: Engine | None, settings: Actions) -> bool:
+    """Diagnose one incident; False when it is gone."""
+    with db.read() as session:
+        incident = session.get(Incident, incident_id)
+        if incident is None:
+            return False
+        facts = evidence(session, incident)
+    _file(db, incident_id, diagnose(facts, engine), settings)
+    return True
 
 
 def _file(db: Database, incident_id: str, found: Diagnosis, settings: Actions) -> None:

@@ -9,7 +9,7 @@ import logging
 import socket
 import threading
 
-from zeroconf import InterfaceChoice, ServiceInfo, Zeroconf
+from zeroconf import Error, InterfaceChoice, ServiceInfo, Zeroconf
 
 from cloud_hub.settings import Settings
 from shared.mqtt import parse_address
@@ -43,7 +43,7 @@ class Announcer:
             self._zeroconf = Zeroconf(interfaces=self._interfaces(address))
             self._zeroconf.register_service(info, allow_name_change=True)
             log.info("discovery.announced", extra={"fields": {"service": info.name, "port": port}})
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, Error) as error:
             log.warning("discovery.unavailable", extra={"fields": {"reason": str(error)}})
 
     def _interfaces(self, address: str) -> list[str] | InterfaceChoice:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any
 
 from sqlalchemy import func, or_
@@ -12,8 +13,12 @@ from cloud_hub import audit, scopes
 from cloud_hub.alarms import desk, floods, suppression
 from cloud_hub.alarms.floods import Opened
 from cloud_hub.clock import new_id, new_trace
+from cloud_hub.db import Database
 from cloud_hub.errors import HubError
+from cloud_hub.runtime.items import Items
+from cloud_hub.runtime.worker import NOTHING, WorkResult
 from cloud_hub.tables import Action, AlarmRow, Device, Incident
+from cloud_hub.twins import Outgoing
 from shared.ids import trace_id
 from shared.messages import Alarm
 
@@ -61,20 +66,23 @@ def alarm_changed(
               limit=alarm.limit, incident=row.incident, suppressed=row.suppressed)  # fmt: skip
 
 
-def resume(session: Session, now_us: int) -> list[AlarmRow]:
-    """Carry out what time has changed: alarms that stand and are suppressed no more are called for, others no more.
-
-    Returns the alarms that changed.
+def resume(session: Session, alarm_id: str, now_us: int) -> AlarmRow | None:
+    """Carry out what time has changed for an alarm: one that stands and is suppressed no more is called for, another
+    no more. Returns the alarm if it changed.
     """
-    changed = suppression.changes(session, now_us)
-    for row, how in changed:
-        row.suppressed = how
-        if not how and not row.incident:
-            row.incident = _open_for(session, row.device, row.metric, now_us, new_trace()).id
-        session.add(row)
-        audit.add(session, now_us, "hub", "alarm.suppressed" if how else "alarm.resumed", row.metric,
-                  device=row.device, alarm=row.id, how=how, incident=row.incident)  # fmt: skip
-    return [row for row, _ in changed]
+    row = session.get(AlarmRow, alarm_id)
+    if row is None or row.state != "raised":
+        return None
+    how = suppression.covering(session, row.device, row.metric, [now_us]) or ""
+    if row.suppressed == how:
+        return None
+    row.suppressed = how
+    if not how and not row.incident:
+        row.incident = _open_for(session, row.device, row.metric, now_us, new_trace()).id
+    session.add(row)
+    audit.add(session, now_us, "hub", "alarm.suppressed" if how else "alarm.resumed", row.metric,
+              device=row.device, alarm=row.id, how=how, incident=row.incident)  # fmt: skip
+    return row
 
 
 def _open_for(
@@ -192,7 +200,27 @@ def actions(session: Session, incident_id: str) -> list[Action]:
     return list(session.exec(select(Action).where(Action.incident == incident_id).order_by(Action.id)))
 
 
-def undiagnosed(session: Session) -> list[Incident]:
-    """Unresolved incidents that wait for the desk."""
-    query = select(Incident).where(Incident.state != "resolved", col(Incident.diagnosed_us).is_(None))
-    return list(session.exec(query.order_by(Incident.id)))
+def undiagnosed(session: Session, where: Any, limit: int) -> list[str]:
+    """Unresolved incidents that wait for a diagnosis and meet a condition, the oldest first."""
+    query = select(Incident.id).where(Incident.state != "resolved", col(Incident.diagnosed_us).is_(None), where)
+    return list(session.exec(query.order_by(Incident.id).limit(limit)))
+
+
+# -- the worker --------------------------------------------------------------------------------------
+
+
+def resume_all(db: Database, now_us: int) -> WorkResult:
+    """`resume` for each alarm that time has changed; devices and third parties are told."""
+    with db.read() as session:
+        changed = [row.id for row, _ in suppression.changes(session, now_us)]
+    if not changed:
+        return NOTHING
+    items = Items(db, "alarms", now_us)
+    words = [items.run("alarm", one, partial(_resume, db, one, now_us)) for one in changed]
+    return items.result(messages=[word for word in words if word is not None], wake=["diagnosis"])
+
+
+def _resume(db: Database, alarm_id: str, now_us: int) -> Outgoing | None:
+    with db.write() as session:
+        row = resume(session, alarm_id, now_us)
+        return None if row is None else desk.word(row, now_us, who="hub")

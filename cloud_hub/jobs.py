@@ -10,11 +10,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from itertools import islice
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, bindparam, func, insert, literal, or_, select, update
-from sqlalchemy.exc import OperationalError
 from sqlmodel import Session, col
 from sqlmodel import select as rows_of
 
@@ -23,7 +23,10 @@ from cloud_hub.clock import new_id
 from cloud_hub.db import Database
 from cloud_hub.errors import HubError
 from cloud_hub.job_kinds import Done, Outcome
+from cloud_hub.runtime.items import Items
+from cloud_hub.runtime.worker import NOTHING, WorkResult
 from cloud_hub.tables import Job, JobDevice
+from shared.errors import NotReady
 
 log = logging.getLogger(__name__)
 
@@ -102,12 +105,24 @@ def devices(session: Session, number: str, *, state: str, after: str, limit: int
 # -- the loop --------------------------------------------------------------------------------------
 
 
-def step(db: Database, now_us: int, max_bytes: int) -> Done | None:
-    """Do the next piece of the job that has waited longest; None when there is nothing to do."""
+def run_once(db: Database, now_us: int, max_bytes: int) -> WorkResult:
+    """Do the next piece of the job that has waited longest. One piece at a time, so that others get the database."""
+    items = Items(db, "jobs", now_us)
     with db.read() as session:
-        job = session.exec(rows_of(Job).where(_due(now_us)).order_by(col(Job.start_us), Job.id).limit(1)).first()
-        if job is None:
-            return None
+        due = rows_of(Job.id).where(_due(now_us), items.ready("job", Job.id))
+        number = session.exec(due.order_by(col(Job.start_us), Job.id).limit(1)).first()
+    if number is None:
+        return NOTHING
+    done = items.run("job", number, partial(_piece, db, number, now_us, max_bytes)) or Done()
+    return items.result(again=True, messages=done.messages, changed=done.outcomes)
+
+
+def _piece(db: Database, number: str, now_us: int, max_bytes: int) -> Done:
+    """Do the next piece of one job."""
+    with db.read() as session:
+        job = session.get(Job, number)
+        if job is None or job.state not in LIVING:
+            return Done()
         some = _pending(session, job)
     if job.state == "running" and some and now_us < job.deadline_us:
         return _carry_out(db, job.id, some, now_us, max_bytes)
@@ -153,7 +168,7 @@ def _carry_out(db: Database, number: str, some: list[str], now_us: int, max_byte
             done = job_kinds.carry_out(session, job, some, now_us, max_bytes)
             _record(session, number, done.outcomes, now_us)
             return done
-    except OperationalError:
+    except NotReady:
         raise
     except Exception as error:
         if len(some) > 1:

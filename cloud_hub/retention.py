@@ -13,6 +13,8 @@ from sqlalchemy import and_, delete, func, select, tuple_
 from sqlmodel import Session
 
 from cloud_hub.db import Database
+from cloud_hub.runtime.items import Items
+from cloud_hub.runtime.worker import WorkResult
 from cloud_hub.settings import Retention
 from cloud_hub.tables import (
     Command,
@@ -29,6 +31,11 @@ from cloud_hub.tables import (
 )
 from cloud_hub.telemetry import HOUR_US
 
+Bite = Callable[[Session], int]
+"""Deletes one batch; the number of rows, 0 when there is nothing more."""
+Part = tuple[str, str, str, Bite]
+"""A kind and its item, the device whose rows these are ('' for several), and what deletes them."""
+
 ROWS = 1000
 """Rows of one transaction."""
 DAY_US = 86_400_000_000
@@ -39,67 +46,84 @@ def _table(kind: Any) -> Any:
 
 
 class Sweep:
-    """One pass over everything; `step` deletes one batch and says whether there may be more."""
+    """One pass over everything, a batch a run. A series, twin or job that cannot be swept holds up no other."""
 
     def __init__(self, db: Database, days: Retention) -> None:
         self._db, self._days = db, days
-        self._work: Iterator[int] = iter(())
+        self._work: Iterator[Part] = iter(())
+        self._part: Part | None = None
 
-    def step(self, now_us: int) -> int | None:
+    def run_once(self, now_us: int) -> WorkResult:
+        """Delete one batch; `again` until the pass is over. The next run begins another."""
+        items = Items(self._db, "retention", now_us)
+        return items.result(again=self.step(now_us, items) is not None)
+
+    def step(self, now_us: int, items: Items) -> int | None:
         """Delete one batch: the number of rows, or None at the end of a pass (the next call begins another)."""
-        done = next(self._work, None)
-        if done is None:
+        self._part = self._part or next(self._work, None)
+        if self._part is None:
             self._work = self._pass(now_us)
-        return done
+            return None
+        kind, item, device, bite = self._part
+        deleted = items.run(kind, item, partial(self._bite, device, bite)) or 0
+        if deleted == 0:
+            self._part = None
+        return deleted
 
-    def _pass(self, now_us: int) -> Iterator[int]:
+    def _bite(self, device: str, bite: Bite) -> int:
+        with self._db.write(*([device] if device else [])) as session:
+            return bite(session)
+
+    def _pass(self, now_us: int) -> Iterator[Part]:
         series = (
             (_table(EventRow), ("device",), "t_us", self._days.events_days),
             (_table(EscalationRow), ("device", "model"), "received_us", self._days.escalations_days),
         )
         for table, keys, time, days in series:
             if days:
-                yield from self._old(table, keys, time, now_us - int(days * DAY_US))
+                before_us = now_us - int(days * DAY_US)
+                for key in self._series(table, keys):
+                    mine = and_(*(table.c[name] == value for name, value in zip(keys, key, strict=True)))
+                    yield table.name, "/".join(key), key[0], partial(_old, table, mine, time, before_us)
         yield from self._telemetry(now_us)
         if self._days.history_days:
-            yield from self._history(now_us - int(self._days.history_days * DAY_US))
+            before_us = now_us - int(self._days.history_days * DAY_US)
+            for device, name in self._series(_table(TwinChange), ("device", "name")):
+                yield "twin_changes", f"{device}/{name}", device, partial(_history, device, name, before_us)
         if self._days.jobs_days:
-            yield from self._jobs(now_us - int(self._days.jobs_days * DAY_US))
+            before_us = now_us - int(self._days.jobs_days * DAY_US)
+            for job in self._ended(before_us):
+                yield "jobs", job, "", partial(_job, job)
+            yield "commands", "", "", partial(_commands, before_us)
 
-    # -- telemetry ---------------------------------------------------------------------------------
-
-    def _telemetry(self, now_us: int) -> Iterator[int]:
+    def _telemetry(self, now_us: int) -> Iterator[Part]:
         """Samples, minutes and hours of each series; `kept_from` says from when on all are there."""
         if self._days.telemetry_days:
             before_us = now_us - int(self._days.telemetry_days * DAY_US)
             for device, metric in self._series(_table(TelemetrySample), ("device", "metric")):
-                yield from self._bites(partial(_samples, device=device, metric=metric, before_us=before_us), device)
-        for days, bite in ((self._days.minutes_days, _minutes), (self._days.hours_days, _hours)):
+                bite = partial(_samples, device=device, metric=metric, before_us=before_us)
+                yield "telemetry", f"{device}/{metric}", device, bite
+        for days, kind, make in (
+            (self._days.minutes_days, "minutes", _minutes),
+            (self._days.hours_days, "hours", _hours),
+        ):
             if days:
                 before_us = now_us - int(days * DAY_US)
                 for device, metric in self._series(_table(KeptFrom), ("device", "metric")):
-                    yield from self._bites(partial(bite, device=device, metric=metric, before_us=before_us), device)
+                    bite = partial(make, device=device, metric=metric, before_us=before_us)
+                    yield kind, f"{device}/{metric}", device, bite
 
-    def _bites(self, bite: Callable[[Session], int], device: str) -> Iterator[int]:
-        """Transactions of a device, as long as there is something to delete."""
-        deleted = 1
-        while deleted:
-            with self._db.write(device) as session:
-                deleted = bite(session)
-            yield deleted
-
-    def _old(self, table: Any, keys: tuple[str, ...], time: str, before_us: int) -> Iterator[int]:
-        """Rows of each series up to a time, found by their index."""
-        for key in self._series(table, keys):
-            mine = and_(*(table.c[name] == value for name, value in zip(keys, key, strict=True)))
-            old = select(table.c[time]).where(mine, table.c[time] < before_us).order_by(table.c[time])
-            deleted = ROWS
-            while deleted >= ROWS:
-                with self._db.write(key[0]) as session:
-                    end = session.connection().execute(old.offset(ROWS - 1).limit(1)).scalar()
-                    until = table.c[time] < before_us if end is None else table.c[time] <= end
-                    deleted = _gone(session, delete(table).where(mine, until))
-                yield deleted
+    def _ended(self, before_us: int) -> Iterator[str]:
+        """Jobs that ended before a time, by id."""
+        jobs, after = _table(Job), ""
+        while True:
+            ended = select(jobs.c.id).where(jobs.c.ended_us < before_us, jobs.c.id > after).order_by(jobs.c.id).limit(1)
+            with self._db.read() as session:
+                found = session.connection().execute(ended).scalar()
+            if found is None:
+                return
+            after = str(found)
+            yield after
 
     def _series(self, table: Any, keys: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
         """Each combination of the keys, one look into the index for each: the table may be long."""
@@ -112,42 +136,43 @@ class Sweep:
             with self._db.read() as session:
                 found = session.connection().execute(query.where(tuple_(*columns) > tuple_(*found))).first()
 
-    def _history(self, before_us: int) -> Iterator[int]:
-        """Versions of twins, up to the newest old one that stands whole: the later ones are told from it."""
-        table = _table(TwinChange)
-        for device, name in self._series(table, ("device", "name")):
-            mine = and_(table.c.device == device, table.c.name == name)
-            whole = select(func.max(table.c.version)).where(mine, table.c.t_us < before_us, table.c.state.is_not(None))
-            deleted = ROWS
-            while deleted >= ROWS:
-                with self._db.write(device) as session:
-                    first = session.connection().execute(select(func.min(table.c.version)).where(mine)).scalar()
-                    last = session.connection().execute(whole).scalar()
-                    if first is None or last is None or first >= last:
-                        break
-                    deleted = _gone(session, delete(table).where(mine, table.c.version < min(last, first + ROWS)))
-                yield deleted
 
-    def _jobs(self, before_us: int) -> Iterator[int]:
-        """Ended jobs with their devices, and ended commands."""
-        jobs, rows, commands = _table(Job), _table(JobDevice), _table(Command)
-        while True:
-            with self._db.write() as session:
-                ended = select(jobs.c.id).where(jobs.c.ended_us < before_us).limit(1)
-                job = session.connection().execute(ended).scalar()
-                if job is None:
-                    break
-                some = select(rows.c.device).where(rows.c.job == job).limit(ROWS)
-                deleted = _gone(session, delete(rows).where(rows.c.job == job, rows.c.device.in_(some)))
-                if deleted < ROWS:
-                    deleted += _gone(session, delete(jobs).where(jobs.c.id == job))
-            yield deleted
-        deleted = ROWS
-        while deleted >= ROWS:
-            with self._db.write() as session:
-                some = select(commands.c.id).where(commands.c.done_us < before_us).limit(ROWS)
-                deleted = _gone(session, delete(commands).where(commands.c.id.in_(some)))
-            yield deleted
+# -- one batch ---------------------------------------------------------------------------------------
+
+
+def _old(table: Any, mine: Any, time: str, before_us: int, session: Session) -> int:
+    """Rows of a series up to a time, found by their index."""
+    old = select(table.c[time]).where(mine, table.c[time] < before_us).order_by(table.c[time])
+    end = session.connection().execute(old.offset(ROWS - 1).limit(1)).scalar()
+    until = table.c[time] < before_us if end is None else table.c[time] <= end
+    return _gone(session, delete(table).where(mine, until))
+
+
+def _history(device: str, name: str, before_us: int, session: Session) -> int:
+    """Versions of a twin, up to the newest old one that stands whole: the later ones are told from it."""
+    table = _table(TwinChange)
+    mine = and_(table.c.device == device, table.c.name == name)
+    whole = select(func.max(table.c.version)).where(mine, table.c.t_us < before_us, table.c.state.is_not(None))
+    first = session.connection().execute(select(func.min(table.c.version)).where(mine)).scalar()
+    last = session.connection().execute(whole).scalar()
+    if first is None or last is None or first >= last:
+        return 0
+    return _gone(session, delete(table).where(mine, table.c.version < min(last, first + ROWS)))
+
+
+def _job(job: str, session: Session) -> int:
+    """Devices of an ended job, then the job."""
+    jobs, rows = _table(Job), _table(JobDevice)
+    some = select(rows.c.device).where(rows.c.job == job).limit(ROWS)
+    deleted = _gone(session, delete(rows).where(rows.c.job == job, rows.c.device.in_(some)))
+    return deleted or _gone(session, delete(jobs).where(jobs.c.id == job))
+
+
+def _commands(before_us: int, session: Session) -> int:
+    """Commands that ended before a time."""
+    commands = _table(Command)
+    some = select(commands.c.id).where(commands.c.done_us < before_us).limit(ROWS)
+    return _gone(session, delete(commands).where(commands.c.id.in_(some)))
 
 
 def _samples(session: Session, *, device: str, metric: str, before_us: int) -> int:

@@ -119,10 +119,11 @@ class Glm(_Table):
 
 
 class Actions(_Table):
-    """Verbs that policy may let through without a person, and how long the same one must wait."""
+    """Verbs that policy may let through without a person, and how often on one device."""
 
     automatic: list[Literal["diagnose", "restart", "capture"]] = ["diagnose", "restart"]
     cooldown_s: float = Field(default=600.0, ge=0)
+    per_day: int = Field(default=6, ge=0)
     verify_s: float = Field(default=30.0, gt=0)
 
 

@@ -1,39 +1,49 @@
 """Carries actions through their life: proposed -> approved -> executing -> executed -> verified (or failed).
 
-Each step is a transaction on its own, taken from the database, so that a hub killed at any moment goes on
-where it was; a command has one effect however often it is sent.
+Each action moves in a transaction of its own, taken from the database, so that a hub killed at any moment goes on
+where it was, and one that cannot move holds up no other; a command has one effect however often it is sent.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
+import msgspec
+from sqlalchemy import func, or_
 from sqlmodel import Session, col, select
 
-from cloud_hub import audit, commands, incidents, scopes, twins
-from cloud_hub.actions.policy import judge
+from cloud_hub import audit, commands, incidents, reported, scopes, twins
+from cloud_hub.actions.policy import CHANGING, Facts, Rules, judge, unfounded
 from cloud_hub.clock import new_id
+from cloud_hub.db import Database
 from cloud_hub.errors import HubError
+from cloud_hub.reported import Model
+from cloud_hub.runtime.items import Items
+from cloud_hub.runtime.worker import WorkResult
 from cloud_hub.settings import Actions
-from cloud_hub.tables import Action, Command, Incident
+from cloud_hub.tables import Action, AlarmRow, Command, Incident
 from cloud_hub.twins import Outgoing
 
 log = logging.getLogger(__name__)
 
 UNDER_WAY = ("approved", "executing", "executed")
+CARRIED_OUT = ("approved", "executing", "executed", "verified", "failed")
+DAY_US = 86_400_000_000
+TOGETHER = 200
+"""Commands that expire in one transaction."""
 
 
-def _restarted(before: dict[str, Any], reported: dict[str, Any], target: str) -> bool:
+def _restarted(before: Model, now: Model) -> bool:
     """The twin shows one more start of the model since, and that it runs."""
-    model = reported.get("models", {}).get(target, {})
-    return bool(model.get("starts", 0) > before.get("starts", 0) and model.get("state") == "running")
+    return now.starts > before.starts and now.state == "running"
 
 
-VERIFIED: dict[str, Callable[[dict[str, Any], dict[str, Any], str], bool]] = {
+VERIFIED: dict[str, Callable[[Model, Model], bool]] = {
     "restart": _restarted,
-    "diagnose": lambda _before, _reported, _target: True,  # its output is the proof
+    "diagnose": lambda _before, _now: True,  # its output is the proof
 }
 
 
@@ -45,20 +55,35 @@ def propose(
         id=new_id(), incident=incident.id, device=incident.device, verb=verb, target=target, reason=reason,
         changed_us=now_us, traceparent=incident.traceparent,
     )  # fmt: skip
-    verdict = judge(verb, settings.automatic, _last(session, action), now_us, settings.cooldown_s)
-    action.policy = verdict.reason
+    rules = Rules(automatic=settings.automatic, cooldown_s=settings.cooldown_s, per_day=settings.per_day)
+    verdict = judge(verb, rules, _facts(session, action, now_us), now_us)
+    action.policy, action.automatic = verdict.reason, verdict.word == "allow"
     action.state = {"allow": "approved", "ask": "proposed", "refuse": "refused"}[verdict.word]
     session.add(action)
     _told(session, action, "hub", f"action.{'proposed' if verdict.word == 'ask' else action.state}", now_us)
     return action
 
 
-def _last(session: Session, action: Action) -> int | None:
-    query = select(Action.changed_us).where(
-        Action.device == action.device, Action.verb == action.verb, Action.target == action.target,
-        col(Action.state).in_(("executing", "executed", "verified", "failed")),
+def _facts(session: Session, action: Action, now_us: int) -> Facts:
+    """What policy goes by."""
+    session.flush()  # of several proposals each sees those before it
+    mine = (Action.device == action.device, Action.id != action.id, col(Action.state).in_(CARRIED_OUT))
+    last = session.exec(select(func.max(Action.changed_us)).where(*mine, Action.verb == action.verb)).one()
+    automatic = (col(Action.automatic).is_(True), col(Action.verb).in_(CHANGING), Action.changed_us > now_us - DAY_US)
+    return Facts(
+        reported=action.target in reported.models(twins.reported(session, action.device)),
+        stalled=_stalled(session, action.device, action.target), last_us=last,
+        within_day=session.exec(select(func.count()).where(*mine, *automatic)).one(),
     )  # fmt: skip
-    return max(session.exec(query).all(), default=None)
+
+
+def _stalled(session: Session, device: str, model: str) -> bool:
+    """Whether an alarm stands, and is not suppressed, that this very model gives no answers."""
+    alarm = select(AlarmRow.id).where(
+        AlarmRow.device == device, AlarmRow.metric == f"{model}/age_s", AlarmRow.kind == "high",
+        AlarmRow.about == "", AlarmRow.state == "raised", AlarmRow.suppressed == "",
+    )  # fmt: skip
+    return session.exec(alarm.limit(1)).first() is not None
 
 
 def _told(session: Session, action: Action, who: str, kind: str, now_us: int, **detail: Any) -> None:
@@ -87,27 +112,55 @@ def decide(session: Session, action_id: str, approved: bool, who: str, now_us: i
     return action
 
 
-def due(session: Session, now_us: int) -> bool:
-    """Whether `step` has anything to look at: asked first, because only writing makes others wait."""
-    under_way = session.exec(select(Action.id).where(col(Action.state).in_(UNDER_WAY)).limit(1)).first()
-    return under_way is not None or commands.expired(session, now_us)
+def run_once(db: Database, now_us: int, settings: Actions) -> WorkResult:
+    """Expire commands, and move every action that can move by what is known now."""
+    items, messages = Items(db, "actions", now_us), list[Outgoing]()
+    with db.read() as session:
+        expired = commands.expired(session, now_us)
+    for first in range(0, len(expired), TOGETHER):
+        some = items.batch("command", expired[first : first + TOGETHER], lambda ids: _expire(db, ids, now_us))
+        messages += [message for part in some for message in part]
+    with db.read() as session:
+        found = _movable(session)
+    for number in found:
+        messages += items.run("action", number, partial(_advance, db, number, now_us, settings)) or []
+    return items.result(messages=messages)
 
 
-def step(session: Session, now_us: int, settings: Actions) -> list[Outgoing]:
-    """Move every action under way by what is known now; returns what must be published."""
-    messages = commands.expire(session, now_us)
-    for action in session.exec(select(Action).where(col(Action.state).in_(UNDER_WAY)).order_by(Action.id)).all():
+def _movable(session: Session) -> list[str]:
+    """Actions under way, but for those whose command has not ended."""
+    query = select(Action.id).join(Command, col(Command.id) == Action.command, isouter=True)
+    ended = or_(col(Action.state) != "executing", col(Command.id).is_(None), col(Command.done_us).is_not(None))
+    return list(session.exec(query.where(col(Action.state).in_(UNDER_WAY), ended).order_by(Action.id)))
+
+
+def _expire(db: Database, numbers: Sequence[str], now_us: int) -> list[Outgoing]:
+    with db.write() as session:
+        return commands.expire(session, now_us, numbers)
+
+
+def _advance(db: Database, number: str, now_us: int, settings: Actions) -> list[Outgoing]:
+    """Move one action as far as it goes."""
+    messages: list[Outgoing] = []
+    with db.write() as session:
+        action = session.get(Action, number)
+        if action is None:
+            return []
         if action.state == "approved":
             messages += _execute(session, action, now_us, settings)
         elif action.state == "executing":
             _executed(session, action, now_us)
         if action.state == "executed":
             _verify(session, action, now_us, settings)
-    return messages
+        return messages
 
 
 def _execute(session: Session, action: Action, now_us: int, settings: Actions) -> list[Outgoing]:
-    action.before = dict(twins.reported(session, action.device).get("models", {}).get(action.target, {}))
+    checked = action.automatic and action.verb in CHANGING
+    if checked and (reason := unfounded(action.verb, _facts(session, action, now_us))):
+        _end(session, action, "refused", f"no longer called for: {reason}", now_us)
+        return []
+    action.before = msgspec.to_builtins(_model(session, action))
     command, messages = commands.create(
         session, action.device, action.verb, action.target, now_us,
         who="hub", life_s=settings.verify_s, trace=action.traceparent,
@@ -117,8 +170,16 @@ def _execute(session: Session, action: Action, now_us: int, settings: Actions) -
     return messages
 
 
+def _model(session: Session, action: Action) -> Model:
+    """The action's target as the twin reports it now."""
+    return reported.models(twins.reported(session, action.device)).get(action.target, Model())
+
+
 def _executed(session: Session, action: Action, now_us: int) -> None:
-    command = session.get_one(Command, action.command)
+    command = session.get(Command, action.command)
+    if command is None:
+        _end(session, action, "failed", "its command is not kept any more", now_us)
+        return
     if command.done_us is None:
         return
     if command.state != "succeeded":
@@ -132,7 +193,7 @@ def _verify(session: Session, action: Action, now_us: int, settings: Actions) ->
     check = VERIFIED.get(action.verb)
     if check is None:
         _end(session, action, "verified", "nothing in the twin shows this verb; the device's word stands", now_us)
-    elif check(action.before, twins.reported(session, action.device), action.target):
+    elif check(reported.model(action.before), _model(session, action)):
         _end(session, action, "verified", "the twin shows it", now_us)
     elif now_us - action.changed_us > settings.verify_s * 1e6:
         _end(session, action, "failed", f"the twin did not show it within {settings.verify_s:g} s", now_us)
@@ -152,7 +213,7 @@ def _end(session: Session, action: Action, state: str, outcome: str, now_us: int
     if state == "verified" and action.verb == "diagnose" and _looks(session, action.incident) == 1:
         # What the first look brought is new evidence: the incident goes back to the desk. Not after every look,
         # or a desk that always wants another would never end.
-        incident = session.get_one(Incident, action.incident)
-        if incident.state != "resolved":
+        incident = session.get(Incident, action.incident)
+        if incident is not None and incident.state != "resolved":
             incident.diagnosed_us = None
     incidents.settle(session, action.incident, now_us)

@@ -6,7 +6,7 @@ whether the device in the path lies within the caller's scope. Sessions made wit
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -21,6 +21,7 @@ from cloud_hub.errors import HubError, WrongToken
 from cloud_hub.lockout import Lockout
 from cloud_hub.oidc import Oidc
 from cloud_hub.roles import Identity, Scope
+from cloud_hub.runtime.worker import WorkerStatus
 from cloud_hub.settings import Settings
 from cloud_hub.thresholds.forecasters import Forecasters
 from cloud_hub.twins import Outgoing
@@ -31,7 +32,8 @@ from shared.ids import TRACEPARENT
 class Hub:
     """The parts that routes need; `connected` tells whether the broker is there, `heard_us` when a device last spoke.
 
-    `changed` is told devices whose tags or twins changed, so that configurations follow at once.
+    `changed` is told devices whose tags or twins changed, so that configurations follow at once. `workers` is how the
+    background workers do.
     """
 
     settings: Settings
@@ -45,6 +47,7 @@ class Hub:
     lockout: Lockout = field(default_factory=Lockout)
     oidc: Oidc | None = None
     forecasters: Forecasters = field(default_factory=Forecasters)
+    workers: Callable[[], Sequence[WorkerStatus]] = tuple
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

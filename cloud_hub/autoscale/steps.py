@@ -7,6 +7,7 @@ between asks again with the same key (invariant A5).
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 from sqlalchemy import func
 from sqlmodel import Session, col, select
@@ -15,6 +16,8 @@ from cloud_hub import audit
 from cloud_hub.autoscale import Scaler, ScaleRefused, policy
 from cloud_hub.clock import new_id, now_us
 from cloud_hub.db import Database
+from cloud_hub.runtime.items import Items
+from cloud_hub.runtime.worker import WorkResult
 from cloud_hub.settings import Autoscale
 from cloud_hub.tables import EscalationRow, ScaleStep
 from shared.errors import NotReady
@@ -41,29 +44,33 @@ class Autoscaler:
         self._state = policy.State()
         self._refused_until = 0
 
-    def step(self) -> None:
+    def run_once(self) -> WorkResult:
         """One round; raises NotReady while the platform cannot be reached."""
-        if now_us() < self._refused_until or self._finish():
-            return
+        now = now_us()
+        items = Items(self._db, "autoscale", now)
+        if now < self._refused_until or self._finish(items):
+            return items.result()
         current, now = self._scaler.current(), now_us()
         with self._db.read() as session:
             wanted = demand(session, self._settings.window_s, now)
         self._state = policy.observe(self._bounds, self._state, wanted, now)
         decision = policy.decide(self._bounds, self._state, wanted, current, now)
         if decision.action == "hold":
-            return
+            return items.result()
         row = ScaleStep(id=new_id(), t_us=now, demand=wanted, before=current, to=decision.to, reason=decision.reason)
         with self._db.write() as session:
             session.add(row)
         self._state = policy.acted(self._bounds, self._state, decision, now)
-        self._ask(row)
+        items.run("step", row.id, partial(self._ask, row))
+        return items.result()
 
-    def _finish(self) -> bool:
+    def _finish(self, items: Items) -> bool:
         """Ask again for a decision whose answer never came."""
+        decided = select(ScaleStep).where(ScaleStep.state == "decided", items.ready("step", ScaleStep.id))
         with self._db.read() as session:
-            row = session.exec(select(ScaleStep).where(ScaleStep.state == "decided")).first()
+            row = session.exec(decided).first()
         if row is not None:
-            self._ask(row)
+            items.run("step", row.id, partial(self._ask, row))
         return row is not None
 
     def _ask(self, row: ScaleStep) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Any
 
+from sqlalchemy.orm import defer
 from sqlmodel import Session, col, select
 
 from cloud_hub import audit, fleet, twins
@@ -12,6 +15,8 @@ from cloud_hub.clock import now_us
 from cloud_hub.db import Database
 from cloud_hub.experts import Expert, Opinion
 from cloud_hub.experts.calibration import gate_due
+from cloud_hub.runtime.items import Items
+from cloud_hub.runtime.worker import WorkResult
 from cloud_hub.settings import Experts
 from cloud_hub.tables import EscalationRow
 from cloud_hub.twins import Outgoing
@@ -24,6 +29,15 @@ log = logging.getLogger(__name__)
 
 TOGETHER = 64
 GATES = "gates"
+_ROWS: Any = EscalationRow
+
+
+def _groups(rows: Iterable[EscalationRow]) -> list[list[EscalationRow]]:
+    """Rows that one call can answer."""
+    groups: dict[tuple[str, int, int], list[EscalationRow]] = {}
+    for row in rows:
+        groups.setdefault((row.model, row.height, row.width), []).append(row)
+    return list(groups.values())
 
 
 class ExpertDesk:
@@ -33,38 +47,42 @@ class ExpertDesk:
         self._db, self._experts, self._settings, self._max_bytes = db, experts, settings, max_bytes
         self._since: dict[tuple[str, str], int] = {}
 
-    def step(self) -> list[Outgoing]:
-        """Answer what waits, then look whether a gate is due; returns what must be published."""
+    def run_once(self) -> WorkResult:
+        """Answer what waits, then look whether a gate is due."""
+        items = Items(self._db, "experts", now_us())
         messages: list[Outgoing] = []
         touched: set[tuple[str, str]] = set()
-        while rows := self._unanswered():
-            answers = list(self._answers(rows))  # before the transaction: nobody waits for a model
-            with self._db.write() as session:
-                for row, opinion in answers:
-                    messages += self._store(session, row, opinion)
-                    touched.add((row.device, row.model))
-        for device, model in touched:
-            messages += self._calibrate(device, model)
-        return messages
+        while items.not_ready is None and (rows := self._unanswered(items)):
+            for group in _groups(rows):
+                answered = items.batch("escalation", group, self._answer, key=lambda row: row.id)
+                messages += [message for part in answered for message in part]
+            touched |= {(row.device, row.model) for row in rows}
+        for device, model in sorted(touched):
+            messages += items.run("gate", f"{device}/{model}", partial(self._calibrate, device, model)) or []
+        return items.result(messages=messages)
 
-    def _unanswered(self) -> list[EscalationRow]:
+    def _unanswered(self, items: Items) -> list[EscalationRow]:
         query = select(EscalationRow).where(
-            col(EscalationRow.answer).is_(None), col(EscalationRow.model).in_(list(self._experts))
-        )
+            col(EscalationRow.answer).is_(None), col(EscalationRow.model).in_(list(self._experts)),
+            items.ready("escalation", EscalationRow.id),
+        )  # fmt: skip
+        wanted = query.order_by(EscalationRow.id).limit(TOGETHER).options(defer(_ROWS.features))
         with self._db.read() as session:
-            return list(session.exec(query.order_by(EscalationRow.id).limit(TOGETHER)))
+            return list(session.exec(wanted))
 
-    def _answers(self, rows: list[EscalationRow]) -> Iterable[tuple[EscalationRow, Opinion]]:
-        groups: dict[tuple[str, int, int], list[EscalationRow]] = {}
-        for row in rows:
-            groups.setdefault((row.model, row.height, row.width), []).append(row)
-        for (model, height, width), group in groups.items():
-            try:
-                opinions = self._experts[model].answer((height, width), [row.frame for row in group])
-            except ModelError as error:
-                log.warning("expert.refused", extra={"fields": {"model": model, "reason": str(error)}})
-                opinions = [Opinion(label="", confidence=0.0)] * len(group)
-            yield from zip(group, opinions, strict=True)
+    def _answer(self, rows: Sequence[EscalationRow]) -> list[Outgoing]:
+        """Answer frames of one model and shape."""
+        model, shape = rows[0].model, (rows[0].height, rows[0].width)
+        try:  # before the transaction: nobody waits for a model
+            opinions = self._experts[model].answer(shape, [row.frame for row in rows])
+        except ModelError as error:
+            log.warning("expert.refused", extra={"fields": {"model": model, "reason": str(error)}})
+            opinions = [Opinion(label="", confidence=0.0)] * len(rows)
+        messages: list[Outgoing] = []
+        with self._db.write() as session:
+            for row, opinion in zip(rows, opinions, strict=True):
+                messages += self._store(session, row, opinion)
+        return messages
 
     def _store(self, session: Session, row: EscalationRow, opinion: Opinion) -> list[Outgoing]:
         expert = self._experts[row.model].name

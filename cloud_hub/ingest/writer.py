@@ -151,7 +151,7 @@ class Writer:
         for _, item in good if said.stream in {"alarm", "escalation"} else ():
             if isinstance(item, Alarm):
                 incidents.alarm_changed(session, said.device, item, work.now_us, trace)
-                work.results.rang |= {"desk", "rollouts"}
+                work.results.rang |= {"diagnosis", "rollouts"}
             elif isinstance(item, Escalation):
                 _escalation(session, said, item, trace, work.now_us)
                 work.results.rang.add("experts")
@@ -182,7 +182,7 @@ class Writer:
             twins.applied(session, said.device, message, now_us)
             results.rang.add("rollouts")
         elif isinstance(message, CommandResult) and commands.result(session, said.device, message, now_us):
-            results.rang |= {"actions", "desk", message.id}
+            results.rang |= {"actions", "diagnosis", message.id}
 
     def _birth(self, work: _Work, birth: Birth) -> None:
         session, now_us, results = work.session, work.now_us, work.results

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from sqlmodel import Session, col, select
@@ -17,11 +18,16 @@ from cloud_hub import audit, clock
 from cloud_hub.channels import Common
 from cloud_hub.db import Database
 from cloud_hub.notify import Page, Sender, pages, plan
+from cloud_hub.runtime.items import Items
+from cloud_hub.runtime.worker import WorkResult
 from cloud_hub.tables import Meta, Notification
 from shared.errors import ConfigError, NotReady
 from shared.ids import uuid7
 
 log = logging.getLogger(__name__)
+
+Loaded = tuple[dict[str, Page], set[str]]
+"""Pages by id, and the ids of those that cannot be read."""
 
 CLAIM_S = 120.0
 """Longer than any one message takes."""
@@ -40,37 +46,61 @@ class Channel:
         self._db, self._settings, self._sender, self._draw, self._now = db, settings, sender, draw, now
         self._left: deque[int] = deque(maxlen=settings.per_minute)
 
-    def step(self) -> None:
+    def run_once(self) -> WorkResult:
         """Take up what is new, and send one message if anything is due and the rate allows it."""
-        self._look()
-        if not plan.free(self._left, self._settings.per_minute, self._now()):
-            return
-        batch = self._claim()
-        if batch:
-            self._left.append(self._now())
-            self._send(batch)
+        items = Items(self._db, f"notify-{self.name}", self._now())
+        self._look(items)
+        if plan.free(self._left, self._settings.per_minute, self._now()):
+            batch = self._claim(items)
+            if batch:
+                self._left.append(self._now())
+                self._send(batch)
+        return items.result()
 
     # -- what is to be told --------------------------------------------------------------------------
 
-    def _look(self) -> None:
+    def _look(self, items: Items) -> None:
         with self._db.read() as session:
             cursor = self._cursor(session)
-            if not self._changes(session, cursor):
+            if not self._changes(session, cursor, partial(self._load_each, session, items)):
                 return
         with self._db.write() as session:  # read again: what was seen above may have changed
             cursor = self._cursor(session)
-            for page, fields in self._changes(session, cursor).items():
+            for page, fields in self._changes(session, cursor, partial(self._load, session, items)).items():
                 self._keep(session, page, fields)
 
-    def _changes(self, session: Session, cursor: int | None) -> dict[str, plan.Fields]:
+    def _load_each(self, session: Session, items: Items, ids: Iterable[str]) -> Loaded:
+        """(Pages as they stand, those that cannot be read): what is wrong with one page holds up no other.
+
+        Not in a transaction that writes: what failed is noted in one of its own.
+        """
+        wanted = sorted(ids)
+        found: dict[str, Page] = {}
+        for some in items.batch("page", wanted, lambda part: pages.load(session, part)):
+            found |= some
+        return found, {page for page in wanted if not items.due("page", page)}
+
+    @staticmethod
+    def _load(session: Session, items: Items, ids: Iterable[str]) -> Loaded:
+        """The same of pages that `_load_each` could read a moment ago."""
+        wanted = set(ids)
+        unread = {page for page in wanted if not items.due("page", page)}
+        return pages.load(session, wanted - unread), unread
+
+    def _changes(
+        self, session: Session, cursor: int | None, load: Callable[[Iterable[str]], Loaded]
+    ) -> dict[str, plan.Fields]:  # fmt: skip
         """Fields to change by page; `device` is among them where a row is to be made. '' stands for the cursor."""
         now = self._now()
         if cursor is None:
             return {"": {"cursor": now}}
         ids = pages.standing(session, uuid7(max(cursor - BACK_US, 0), 0))
         rows = self._rows(session, ids)
-        found = pages.load(session, ids | set(rows))
-        changes = {page: plan.change(self._settings, found.get(page), row, now) for page, row in rows.items()}
+        found, unread = load(ids | set(rows))
+        changes = {
+            page: plan.change(self._settings, found.get(page), row, now)
+            for page, row in rows.items() if page not in unread
+        }  # fmt: skip
         for page, one in found.items():
             if page not in rows and (fields := plan.first(self._settings, one, now)):
                 changes[page] = fields | {"device": one.device}
@@ -104,17 +134,18 @@ class Channel:
 
     # -- telling -------------------------------------------------------------------------------------
 
-    def _claim(self) -> list[tuple[str, str, Page]]:
+    def _claim(self, items: Items) -> list[tuple[str, str, Page]]:
         """(row, what it wants, page) of the most urgent rows that are due; due again when the claim ends."""
         now = self._now()
         query = select(Notification).where(Notification.channel == self.name, col(Notification.due_us) <= now)
         with self._db.read() as session:
-            if session.exec(query.limit(1)).first() is None:
+            due = {row.page for row in session.exec(query)}
+            if not due - self._load_each(session, items, due)[1]:
                 return []
         with self._db.write() as session:
             rows = {row.page: row for row in session.exec(query)}
-            found = pages.load(session, rows)
-            for page in rows.keys() - found.keys():  # shelved just now
+            found, unread = self._load(session, items, rows)
+            for page in rows.keys() - found.keys() - unread:  # shelved just now
                 _set(rows[page], plan.change(self._settings, None, rows[page], now))
             chosen = plan.most_urgent(found, self._sender.most)
             for page in chosen:
@@ -129,6 +160,13 @@ class Channel:
             reason, wait_s = error.reason, error.wait_s
         except ConfigError as error:
             reason, wait_s = str(error), plan.REFUSED_S
+        except Exception as error:
+            log.exception("notify.page_failed", extra={"fields": {"channel": self.name, "pages": len(batch)}})
+            if len(batch) > 1:  # one of them: each alone, or it takes the others with it each time
+                for one in batch:
+                    self._send([one])
+                return
+            reason = f"the hub failed: {type(error).__name__}; see its log"
         fields: dict[str, Any] = {"channel": self.name, "pages": len(batch)}
         if reason:
             log.warning("notify.failed", extra={"fields": fields | {"reason": reason}})

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from sqlalchemy import or_
 from sqlmodel import Session, col, select
 
 from cloud_hub.notify import Page, PageAlarm
 from cloud_hub.notify.plan import RANK
+from cloud_hub.reported import mapping
 from cloud_hub.tables import AlarmRow, Device, Incident
 
 TOGETHER = 500
@@ -52,7 +53,7 @@ def _page(page: str, rows: list[Incident], alarms: dict[str, list[AlarmRow]], pa
         return None
     first = next((row for row in rows if row.id == page), rows[0])
     still = [row for row in rows if row.state != "resolved"]
-    diagnosis: dict[str, Any] = first.diagnosis or {}
+    diagnosis = mapping(first.diagnosis)
     return Page(
         id=page, device=first.device, subject=first.subject, path=paths.get(first.device, ""),
         priority=max((one.priority for one in mine), key=RANK.__getitem__),

@@ -11,6 +11,7 @@ stays due.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import groupby
 
 from sqlalchemy import delete, tuple_
@@ -21,6 +22,8 @@ from cloud_hub.rollups.buckets import Buckets, empty, joined, pack
 from cloud_hub.rollups.making import DAY_US, MINUTE_US, Hour, hour
 from cloud_hub.rollups.sketches import Sketch, merged
 from cloud_hub.rollups.stored import DAY, HOUR, MINUTE, Rows
+from cloud_hub.runtime.items import Items
+from cloud_hub.runtime.worker import WorkResult
 from cloud_hub.tables import KeptFrom, RollupDue, TelemetrySample
 from cloud_hub.telemetry import HOUR_US, mark_due
 
@@ -31,6 +34,8 @@ SAMPLES, HOURS = 20_000, 100
 
 Made = dict[str, Hour]
 """An hour of a device: of each metric."""
+Work = tuple[str, int, list[tuple[RollupDue, Made]]]
+"""A device, a day, and hours of it."""
 
 
 class Roller:
@@ -40,36 +45,55 @@ class Roller:
         self._db = db
         self._after = ("", -1)
 
-    def step(self, now_us: int) -> int:
-        """Roll up some hours; how many were looked at. After 0 the next step begins from the front."""
-        work = self._read(now_us)
-        if work:
-            with self._db.write(*{due.device for due, _ in work}) as session:
-                for (device, day_us), hours in groupby(work, lambda one: (one[0].device, _day(one[0].t_us))):
-                    made = {due.t_us: made for due, made in hours if _take(session, due)}
-                    if made:
-                        roll(session, device, day_us, made, now_us)
-        return len(work)
+    def run_once(self, now_us: int) -> WorkResult:
+        """Roll up some hours; `again` until all were looked at, then the next run begins from the front."""
+        items = Items(self._db, "rollups", now_us)
+        days, looked = self._read(now_us, items)
+        items.batch("day", days, lambda some: self._roll(some, now_us), key=_key)
+        return items.result(again=looked)
 
-    def _read(self, now_us: int) -> list[tuple[RollupDue, Made]]:
+    def _roll(self, days: Sequence[Work], now_us: int) -> bool:
+        """Write these days in one transaction."""
+        with self._db.write(*{device for device, _, _ in days}) as session:
+            for device, day_us, hours in days:
+                made = {due.t_us: made for due, made in hours if _take(session, due)}
+                if made:
+                    roll(session, device, day_us, made, now_us)
+        return True
+
+    def _read(self, now_us: int, items: Items) -> tuple[list[Work], bool]:
+        """(Some hours by device and day, whether any was looked at)."""
         work: list[tuple[RollupDue, Made]] = []
         read = 0
         with self._db.read() as session:
-            for due in self._due(session, now_us):
-                self._after = (due.device, due.t_us)  # first of all: an hour that cannot be read holds up no other
-                made, size = hour(session, due.device, due.t_us)
-                work.append((due, made))
-                read += size
-                if read >= SAMPLES:
-                    break
-        if not work:
+            found = self._due(session, now_us)
+        for due in found:
+            self._after = (due.device, due.t_us)
+            if not items.due("day", _key((due.device, _day(due.t_us), []))):
+                continue
+            one = items.run("hour", f"{due.device}/{due.t_us}", partial(self._hour, due))
+            if one is not None:
+                work.append((due, one[0]))
+                read += one[1]
+            if read >= SAMPLES:
+                break
+        if not found:
             self._after = ("", -1)
-        return work
+        days = groupby(work, lambda one: (one[0].device, _day(one[0].t_us)))
+        return [(device, day_us, list(hours)) for (device, day_us), hours in days], bool(found)
+
+    def _hour(self, due: RollupDue) -> tuple[Made, int]:
+        with self._db.read() as session:
+            return hour(session, due.device, due.t_us)
 
     def _due(self, session: Session, now_us: int) -> list[RollupDue]:
         key = (col(RollupDue.device), col(RollupDue.t_us))
         over = select(RollupDue).where(col(RollupDue.t_us) <= now_us - HOUR_US - GRACE_US)
         return list(session.exec(over.where(tuple_(*key) > tuple_(*self._after)).order_by(*key).limit(HOURS)))
+
+
+def _key(work: Work) -> str:
+    return f"{work[0]}/{work[1]}"
 
 
 def _day(t_us: int) -> int:

@@ -2,6 +2,7 @@
 
 from cloud_hub.tables.alarms import AlarmRow, Incident, Notification, Suppression
 from cloud_hub.tables.devices import AppliedRow, Device, HighWater, LostRange, Meta, TwinChange, TwinRow
+from cloud_hub.tables.runtime import FailedItem
 from cloud_hub.tables.telemetry import (
     EscalationRow,
     EventRow,
@@ -38,6 +39,7 @@ __all__ = [
     "Device",
     "EscalationRow",
     "EventRow",
+    "FailedItem",
     "HighWater",
     "Identity",
     "Incident",

@@ -107,9 +107,13 @@ class ConfigurationDevice(SQLModel, table=True):
 
 
 class Action(SQLModel, table=True):
-    """A proposed action on its way: proposed, waiting, approved, executing, executed, verified, failed, refused."""
+    """A proposed action on its way: proposed, approved, executing, executed, verified, failed or refused.
+
+    `automatic`: policy approved it, no person did.
+    """
 
     __tablename__ = "actions"
+    __table_args__ = (Index("actions_by_device", "device", "changed_us"),)
     id: str = Field(primary_key=True)
     incident: str = Field(index=True)
     device: str
@@ -118,6 +122,7 @@ class Action(SQLModel, table=True):
     reason: str
     state: str = "proposed"
     policy: str = ""
+    automatic: bool = False
     before: dict[str, Any] = json_object()
     command: str = ""
     outcome: str = ""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,9 @@ from cloud_hub import query
 from cloud_hub.clock import new_trace
 from cloud_hub.db import Database
 from cloud_hub.errors import HubError
+from cloud_hub.reported import mapping
+from cloud_hub.runtime.items import Items
+from cloud_hub.runtime.worker import NOTHING, WorkResult
 from cloud_hub.tables import Device, LearnedSeries, Learning, PeerState
 from cloud_hub.thresholds import beside, learnings, peer_alarms, slots
 from cloud_hub.thresholds.beside import Change, Task
@@ -50,34 +54,49 @@ class FleetWatch:
         self._left: list[Task] = []
         self._end_us = 0
 
-    def step(self, now_us: int) -> tuple[bool, bool]:
-        """Look at one metric: (whether more of this round wait, whether alarms changed)."""
+    def run_once(self, now_us: int) -> WorkResult:
+        """Look at one metric; `again` while more of this round wait."""
         end_us = (now_us - GRACE_US) // SLOT_US * SLOT_US
+        if not self._left and end_us == self._end_us:
+            return NOTHING
+        items = Items(self._db, "peers", now_us)
         if not self._left:
-            if end_us == self._end_us:
-                return False, False
-            self._left, changed = _round(self._db, now_us, self._tell)
+            self._left, changed = _round(self._db, now_us, self._tell, items)
             self._end_us = end_us
-            return bool(self._left), changed
-        behind, changed = look(self._db, self._left[0], end_us, now_us, self._tell)
-        if not behind:
-            del self._left[0]
-        return bool(self._left), changed
+        else:
+            task = self._left[0]
+            metric = partial(look, self._db, task, end_us, now_us, self._tell)
+            behind, changed = items.run("metric", f"{task.learning}/{task.metric}", metric) or (False, False)
+            if not behind and items.not_ready is None:
+                del self._left[0]
+        return items.result(again=bool(self._left), wake=["diagnosis"] if changed else ())
 
 
 # -- the round -------------------------------------------------------------------------------------
 
 
-def _round(db: Database, now_us: int, tell: Tell) -> tuple[list[Task], bool]:
+def _round(db: Database, now_us: int, tell: Tell, items: Items) -> tuple[list[Task], bool]:
     """(What there is to look at, whether alarms changed); states that nobody asks for any more are gone then."""
     with db.read() as session:
-        asked = [row for row in session.exec(rows_of(Learning).order_by(Learning.id)) if row.terms.get("peers")]
+        asked = [
+            row for row in session.exec(rows_of(Learning).order_by(Learning.id)) if mapping(row.terms).get("peers")
+        ]
         false = peer_alarms.judged_false(session) if asked else {}
-        tasks = [task for row in asked for task in _tasks(session, row, false)]
         known = set(session.exec(rows_of(PeerState.learning, PeerState.metric)))
-    gone = sorted(known - {(task.learning, task.metric) for task in tasks})
-    ended = [_remove(db, key, now_us, tell) for key in gone]
+    found = {row.id: items.run("learning", row.id, partial(_asked, db, row, false)) for row in asked}
+    tasks = [task for some in found.values() for task in some or ()]
+    wanted = {(task.learning, task.metric) for task in tasks}
+    unread = {name for name, some in found.items() if some is None}  # what stands of theirs is left as it is
+    ended = [
+        items.run("state", "/".join(key), partial(_remove, db, key, now_us, tell))
+        for key in sorted(known - wanted) if key[0] not in unread
+    ]  # fmt: skip
     return tasks, any(ended)
+
+
+def _asked(db: Database, row: Learning, false: Mapping[tuple[str, str, str], int]) -> list[Task]:
+    with db.read() as session:
+        return _tasks(session, row, false)
 
 
 def _tasks(session: Session, row: Learning, false: Mapping[tuple[str, str, str], int]) -> list[Task]:

@@ -6,6 +6,8 @@ A forecaster is trained from stored history in the thread of its own loop, once 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from sqlalchemy import select
@@ -14,6 +16,9 @@ from sqlmodel import select as rows_of
 
 from cloud_hub.clock import new_id, new_trace
 from cloud_hub.db import Database
+from cloud_hub.reported import mapping
+from cloud_hub.runtime.items import Items
+from cloud_hub.runtime.worker import WorkResult
 from cloud_hub.tables import AlarmRow, LearnedSeries, Learning
 from cloud_hub.thresholds import learnings, stored
 from cloud_hub.thresholds.crossing_features import AHEAD_US
@@ -52,31 +57,42 @@ class Foreseeing:
         self._courses = Courses()
         self._left: list[tuple[str, list[Series]]] = []
 
-    def step(self, now_us: int) -> tuple[bool, bool]:
-        """Train what is due and judge one group: (whether more of this round wait, whether alarms changed)."""
-        ended = False
+    def run_once(self, now_us: int) -> WorkResult:
+        """Train what is due and judge one group; `again` while more of this round wait."""
+        items = Items(self._db, "foresee", now_us)
+        changed = False
         if not self._left:
-            self._left, ended = self._round(now_us), expire(self._db, now_us, self._tell)
-        if not self._left:
-            return False, ended
-        name, group = self._left.pop(0)
-        return bool(self._left), self._look(name, group, now_us) or ended
+            self._left, changed = self._round(now_us, items), expire(self._db, now_us, self._tell, items)
+        if self._left:
+            name, group = self._left.pop(0)
+            found = items.batch(
+                "series", group, lambda some: self._look(name, some, now_us), key=lambda one: "/".join((name, *one))
+            )
+            changed = any(found) or changed
+        return items.result(again=bool(self._left), wake=["diagnosis"] if changed else ())
 
-    def _round(self, now_us: int) -> list[tuple[str, list[Series]]]:
+    def _round(self, now_us: int, items: Items) -> list[tuple[str, list[Series]]]:
         with self._db.read() as session:
-            rows = [row for row in session.exec(rows_of(Learning).order_by(Learning.id)) if row.terms.get("foresee")]
+            rows = [
+                row for row in session.exec(rows_of(Learning).order_by(Learning.id))
+                if mapping(row.terms).get("foresee")
+            ]  # fmt: skip
         self._forecasters.keep({row.id for row in rows})
         found = []
         for row in rows:
-            if _due(row, self._forecasters.get(row.id), now_us):
-                self._courses.clear()
-                self._forecasters.put(row.id, trained(self._db, row, now_us))
+            items.run("learning", row.id, partial(self._train, row, now_us))
             with self._db.read() as session:
                 ones = series_of(session, row.id)[:MOST_SERIES]
             found += [(row.id, ones[first : first + GROUP]) for first in range(0, len(ones), GROUP)]
         return found
 
-    def _look(self, name: str, group: list[Series], now_us: int) -> bool:
+    def _train(self, row: Learning, now_us: int) -> None:
+        """Train the forecaster of a learning if that is due."""
+        if _due(row, self._forecasters.get(row.id), now_us):
+            self._courses.clear()
+            self._forecasters.put(row.id, trained(self._db, row, now_us))
+
+    def _look(self, name: str, group: Sequence[Series], now_us: int) -> bool:
         """Judge the newest sample of each series of a group; whether alarms changed."""
         held = self._forecasters.get(name)
         with self._db.read() as session:
@@ -142,15 +158,18 @@ def asked(
     return likeliest(judged(session, Courses(), one, limits, held, now_us)), held
 
 
-def expire(db: Database, now_us: int, tell: Tell) -> bool:
+def expire(db: Database, now_us: int, tell: Tell, items: Items) -> bool:
     """Clear warnings older than 15 minutes, also of series that nobody judges any more; whether there were any."""
     old = (_ALARMS.c.about == "forecast") & (_ALARMS.c.state == "raised") & (_ALARMS.c.raised_us <= now_us - AHEAD_US)
     with db.read() as session:
-        if session.exec(rows_of(AlarmRow.id).where(old).limit(1)).first() is None:
-            return False
+        rows = session.exec(rows_of(AlarmRow).where(old)).all()
+    done = [items.run("alarm", row.id, partial(_expire, db, row, now_us, tell)) for row in rows]
+    return any(done)
+
+
+def _expire(db: Database, row: AlarmRow, now_us: int, tell: Tell) -> bool:
     with db.write() as session:
-        for row in session.exec(rows_of(AlarmRow).where(old)).all():
-            tell(session, row.device, _cleared(row.metric, row.id, row.kind, now_us), now_us, new_trace())
+        tell(session, row.device, _cleared(row.metric, row.id, row.kind, now_us), now_us, new_trace())
     return True
 
 
@@ -160,7 +179,7 @@ def _of_side(found: list[Forecast], standing: Standing | None) -> Forecast:
     return same[0] if same else likeliest(found)
 
 
-def _standing(session: Session, group: list[Series], now_us: int) -> dict[Series, Standing]:
+def _standing(session: Session, group: Sequence[Series], now_us: int) -> dict[Series, Standing]:
     """What the alarms of these series are, where any stands or warned lately."""
     table = _ALARMS.c
     query = select(table.id, table.device, table.metric, table.about, table.kind, table.state, table.raised_us).where(

@@ -14,6 +14,7 @@ from sqlalchemy import delete
 from sqlmodel import Session, col, select
 
 from cloud_hub.errors import HubError
+from cloud_hub.reported import mapping, text
 from cloud_hub.tables import LimitFile
 from shared.codec import decode, encode
 from shared.reference import FILES, INLINE_BYTES, digest
@@ -43,12 +44,14 @@ def value(session: Session, device: str, entries: Sequence[dict[str, Any]], now_
 
 
 def entries(session: Session, limits: Any) -> Entries | None:
-    """The entries of a twin's `limits`, inline or in a file; None where there are none, or the file is gone."""
+    """The entries of a twin's `limits`, inline or in a file; None where there are none, or the file is gone.
+
+    A device may report anything: what is no entry of a metric is left out.
+    """
     if isinstance(limits, dict):
-        name = str(limits.get("path", "")).removeprefix(FILES)
-        file = session.get(LimitFile, name)
-        return decode(Entries, file.body) if file is not None else None
-    return [row for row in limits if isinstance(row, dict) and "metric" in row] if isinstance(limits, list) else None
+        file = session.get(LimitFile, text(limits.get("path")).removeprefix(FILES))
+        limits = decode(Entries, file.body) if file is not None else None
+    return [row for row in limits if text(mapping(row).get("metric"))] if isinstance(limits, list) else None
 
 
 def body(session: Session, name: str) -> bytes:

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sqlalchemy import bindparam, insert, select, update
 from sqlmodel import Session, col
 from sqlmodel import select as rows_of
 
-from cloud_hub import audit, query
+from cloud_hub import audit, query, reported
 from cloud_hub.clock import new_id, new_trace
 from cloud_hub.db import Database
 from cloud_hub.errors import HubError
+from cloud_hub.runtime.items import Items
+from cloud_hub.runtime.worker import NOTHING, WorkResult
 from cloud_hub.tables import Device, LearnedSeries, Learning, Rollout, RolloutDevice
 from cloud_hub.thresholds import learnings, rollout, rollout_rules, stored, trials
 from cloud_hub.thresholds import terms as rules
@@ -39,30 +42,40 @@ _KEY = ("learning", "device", "metric")
 _UPDATE = update(_ROWS).where(*(_ROWS.c[name] == bindparam(f"b_{name}") for name in _KEY))
 
 
-def step(db: Database, now_us: int) -> bool:
-    """Do the next piece of the refit that is due; False when there is nothing to do."""
+def run_once(db: Database, now_us: int) -> WorkResult:
+    """Do the next piece of the refit that is due. One page at a time, so that others get the database in between."""
+    items = Items(db, "refit", now_us)
     with db.read() as session:
-        row = session.exec(_due(now_us)).first()
+        name = session.exec(_due(now_us, items.ready("learning", Learning.id))).first()
+    if name is None:
+        return NOTHING
+    items.run("learning", name, partial(_piece, db, name, now_us))
+    return items.result(again=True, wake=["rollouts"])
+
+
+def _piece(db: Database, name: str, now_us: int) -> None:
+    """Do the next piece of one refit."""
+    with db.read() as session:
+        row = session.get(Learning, name)
         if row is None:
-            return False
+            return
         try:
             page = None if row.refit is None else _page(session, row, row.refit["now_us"], row.refit["after"])
-        except HubError as error:  # its target cannot be read any more, say: the others go on
+        except HubError as error:  # its target cannot be read any more, say
             _give_up(db, row, now_us, str(error))
-            return True
+            return
     if page is None:
         _begin(db, row.id, now_us)
     elif page.devices:
         _write(db, row.id, page, _fitted(page))
     else:
         _finish(db, row.id, now_us)
-    return True
 
 
-def _due(now_us: int) -> Any:
+def _due(now_us: int, ready: Any) -> Any:
     """Due, and nothing of it is on trial: limits that are being pushed must not change meanwhile."""
     busy = select(col(Rollout.learning)).where(col(Rollout.state).in_(rollout.ACTIVE))
-    due = rows_of(Learning).where(Learning.due_us <= now_us, col(Learning.id).not_in(busy))
+    due = rows_of(Learning.id).where(Learning.due_us <= now_us, col(Learning.id).not_in(busy), ready)
     return due.order_by(col(Learning.due_us), Learning.id).limit(1)
 
 
@@ -114,10 +127,10 @@ def wanted(session: Session, devices: list[str], terms: Terms) -> list[Series]:
     """The series of these devices that the terms name, by the devices' births."""
     rows = session.exec(rows_of(Device.id, Device.metrics).where(col(Device.id).in_(devices)).order_by(Device.id))
     return [
-        (device, str(metric["name"]))
+        (device, name)
         for device, metrics in rows
-        for metric in sorted(metrics, key=lambda one: str(one["name"]))
-        if terms.wants(str(metric["name"]), str(metric.get("kind", "gauge")))
+        for name, kind in sorted(reported.metrics(metrics).items())
+        if terms.wants(name, kind)
     ]
 
 
@@ -140,14 +153,33 @@ def _factors(session: Session, name: str, devices: list[str]) -> dict[Series, fl
 
 def _fitted(page: Page) -> list[dict[str, Any]]:
     """A row of each series; one that cannot be fitted keeps its last limits, which become stale."""
+    try:
+        return _rows(page, page.histories)
+    except Exception:
+        log.exception("refit.page_failed", extra={"fields": {"devices": page.devices}})
+    return [row for history in page.histories for row in _alone(page, history)]
+
+
+def _alone(page: Page, history: History) -> list[dict[str, Any]]:
+    """The row of one series, whatever is wrong with it."""
+    try:
+        return _rows(page, [history])
+    except Exception as error:
+        log.exception("refit.series_failed", extra={"fields": {"device": history.device, "metric": history.metric}})
+        reason = f"the hub failed: {type(error).__name__}; see its log"
+        factor = page.factors.get((history.device, history.metric), 1.0)
+        return [{"device": history.device, "metric": history.metric, "factor": factor, "trial": None, "reason": reason}]
+
+
+def _rows(page: Page, histories: list[History]) -> list[dict[str, Any]]:
     terms, now_us = page.terms, page.now_us
     begin = now_us - int(terms.backtest_days * DAY_US)
-    keys = [(history.device, history.metric) for history in page.histories]
+    keys = [(history.device, history.metric) for history in histories]
     factors = [page.factors.get(key, 1.0) for key in keys]
-    before, found = learn(page.histories, terms, factors, [begin, now_us])
+    before, found = learn(histories, terms, factors, [begin, now_us])
     tries = proposals(before, found)
     rows = []
-    for key, history, factor, limits, proposal in zip(keys, page.histories, factors, found, tries, strict=True):
+    for key, history, factor, limits, proposal in zip(keys, histories, factors, found, tries, strict=True):
         trial = tried(history, page.present.get(key), proposal, page.said[key], begin, now_us)
         row = {"device": key[0], "metric": key[1], "factor": factor, "trial": trials.short(trial)}
         fitted = {"reason": limits} if isinstance(limits, str) else {"limits": plain(limits), "fitted_us": now_us}

@@ -7,6 +7,7 @@ desired state, so a device that is away never sees it, or takes it back when it 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from sqlalchemy import func, insert, or_, select
@@ -15,7 +16,10 @@ from sqlmodel import select as rows_of
 
 from cloud_hub import audit, fleet, scopes
 from cloud_hub.clock import new_id
+from cloud_hub.db import Database
 from cloud_hub.errors import HubError
+from cloud_hub.runtime.items import Items
+from cloud_hub.runtime.worker import NOTHING, WorkResult
 from cloud_hub.tables import AlarmRow, AppliedRow, LearnedSeries, Rollout, RolloutDevice
 from cloud_hub.thresholds import rollout_rules, rollout_twins
 from cloud_hub.thresholds.rollout_rules import Bounds, Seen, Stage
@@ -49,7 +53,7 @@ def start(
         override=override,
     )  # fmt: skip
     begin(session, rollout, dict.fromkeys(devices, 0), who)
-    return rollout, rollout_twins.push(session, rollout, now_us, max_bytes)
+    return rollout, rollout_twins.push(session, rollout, now_us, max_bytes, insist=True)
 
 
 def begin(session: Session, rollout: Rollout, stages: dict[str, int], who: str) -> None:
@@ -79,18 +83,26 @@ def begin(session: Session, rollout: Rollout, stages: dict[str, int], who: str) 
 # -- the loop --------------------------------------------------------------------------------------
 
 
-def due(session: Session) -> bool:
-    """Whether `step` has anything to look at: asked first, because only writing makes others wait."""
-    return session.exec(rows_of(Rollout.id).where(col(Rollout.state).in_(ACTIVE)).limit(1)).first() is not None
+def run_once(db: Database, now_us: int, max_bytes: int) -> WorkResult:
+    """Look at every rollout that has not ended, each for itself, and make one move in each."""
+    with db.read() as session:
+        active = list(session.exec(rows_of(Rollout.id).where(col(Rollout.state).in_(ACTIVE)).order_by(Rollout.id)))
+    if not active:
+        return NOTHING
+    items, messages = Items(db, "rollouts", now_us), list[Outgoing]()
+    for number in active:
+        messages += items.run("rollout", number, partial(_advance, db, number, now_us, max_bytes)) or []
+    return items.result(messages=messages, again=bool(messages))  # some devices at a time: others get the database
 
 
-def step(session: Session, now_us: int, max_bytes: int) -> list[Outgoing]:
-    """Look at every rollout that has not ended, and make one move in each; returns what must be published."""
-    messages: list[Outgoing] = []
-    for rollout in session.exec(rows_of(Rollout).where(col(Rollout.state).in_(ACTIVE)).order_by(Rollout.id)).all():
+def _advance(db: Database, number: str, now_us: int, max_bytes: int) -> list[Outgoing]:
+    """One move of a rollout."""
+    with db.write() as session:
+        rollout = session.get(Rollout, number)
+        if rollout is None or rollout.state not in ACTIVE:
+            return []
         _heard(session, rollout, now_us)
-        messages += _move(session, rollout, now_us, max_bytes)
-    return messages
+        return _move(session, rollout, now_us, max_bytes)
 
 
 def _move(session: Session, rollout: Rollout, now_us: int, max_bytes: int) -> list[Outgoing]:

@@ -5,6 +5,7 @@ What was desired before is kept by device; what a person changed since is left a
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -23,6 +24,8 @@ from cloud_hub.twins import Outgoing
 from shared import twin
 from shared.codec import encode
 
+log = logging.getLogger(__name__)
+
 DOCUMENT = "thresholds"
 TOGETHER = 10
 """Devices that are pushed to, or taken back, in one transaction."""
@@ -34,31 +37,49 @@ Learned = dict[str, LearnedSeries]
 """A device's rows in the learning, by metric."""
 
 
-def push(session: Session, rollout: Rollout, now_us: int, max_bytes: int) -> list[Outgoing]:
-    """The stage's next devices get their limits; what was desired before is kept for the way back."""
+def push(
+    session: Session, rollout: Rollout, now_us: int, max_bytes: int, *, insist: bool = False
+) -> list[Outgoing]:  # fmt: skip
+    """The stage's next devices get their limits; what was desired before is kept for the way back.
+
+    A device that cannot be given them is left alone, with the reason; with `insist` HubError 413 is raised where its
+    twin refuses them, so that whoever starts a rollout is told.
+    """
     batch, stored, devices = _some(session, rollout, ("waiting",), now_us, max_bytes, rollout.stage)
     learned = _learned(session, rollout, devices)
     for device in devices:
         document, owners = stored.get((device, DOCUMENT), (twin.Document(), {}))
-        mine = learned.get(device, {})
-        limits, held = _placed(session, rollout, document, _owner(owners), mine)
-        why = "; ".join(f"{metric}: {reason}" for metric, reason in sorted(held.items()))[:1000]
-        if limits is None:
-            note(session, rollout.id, device, state="left", reason=why, t_us=now_us)
-            continue
-        value = limit_files.value(session, device, limits, now_us)
-        state, reason, version = _desire(batch, rollout, device, value)
-        if state == "refused" and not rollout.learning:
-            raise HubError(413, "The twin refused the limits", f"{device}: {reason}")
-        told = {"refused": "left", "unchanged": "verified", "written": "pushed"}[state]
-        previous = document.state.get("desired", {}).get("limits")
-        note(session, rollout.id, device, state=told, reason=reason or why, version=version, previous=previous,
-             pushed=value, t_us=now_us)  # fmt: skip
-        if state == "written":
-            _remember(session, [row for metric, row in mine.items() if metric not in held], now_us)
+        try:
+            one = _pushed(session, batch, rollout, device, document, _owner(owners), learned.get(device, {}), now_us)
+        except (TypeError, ValueError, LookupError, AttributeError) as error:  # of what this device's twin holds
+            log.exception("rollout.device_failed", extra={"fields": {"rollout": rollout.id, "device": device}})
+            one = {"state": "left", "reason": f"the hub failed: {type(error).__name__}; see its log"}
+        if insist and not rollout.learning and one.get("refused"):
+            raise HubError(413, "The twin refused the limits", f"{device}: {one['reason']}")
+        one.pop("refused", None)
+        note(session, rollout.id, device, t_us=now_us, **one)
     batch.write(session)
     rollout.stage_us = now_us
     return batch.messages
+
+
+def _pushed(
+    session: Session, batch: Batch, rollout: Rollout, device: str, document: twin.Document, owner: str, mine: Learned,
+    now_us: int,
+) -> dict[str, Any]:  # fmt: skip
+    """Give one device its limits: what is to be noted of it."""
+    limits, held = _placed(session, rollout, document, owner, mine)
+    why = "; ".join(f"{metric}: {reason}" for metric, reason in sorted(held.items()))[:1000]
+    if limits is None:
+        return {"state": "left", "reason": why}
+    value = limit_files.value(session, device, limits, now_us)
+    state, reason, version = _desire(batch, rollout, device, value)
+    told = {"refused": "left", "unchanged": "verified", "written": "pushed"}[state]
+    if state == "written":
+        _remember(session, [row for metric, row in mine.items() if metric not in held], now_us)
+    previous = document.state.get("desired", {}).get("limits")
+    return {"state": told, "reason": reason or why, "version": version, "previous": previous, "pushed": value,
+            "refused": state == "refused"}  # fmt: skip
 
 
 def _placed(

@@ -10,6 +10,7 @@ presence says it all, and anew from when the hub was away, as then samples come 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from sqlalchemy import select
@@ -18,6 +19,9 @@ from sqlmodel import select as rows_of
 
 from cloud_hub.clock import new_id, new_trace
 from cloud_hub.db import Database
+from cloud_hub.reported import mapping
+from cloud_hub.runtime.items import Items
+from cloud_hub.runtime.worker import WorkResult
 from cloud_hub.tables import AlarmRow, LearnedState
 from cloud_hub.thresholds import budget, silence, surprise, watch_groups
 from cloud_hub.thresholds.scores import Scores
@@ -41,45 +45,48 @@ class Watch:
         self._left: list[tuple[str, int]] = []
         self._awake_us = self._last_us = 0
 
-    def step(self, now_us: int, hears: bool = True) -> tuple[bool, bool]:
-        """Look at one group: (whether more of this round wait, whether alarms changed).
+    def run_once(self, now_us: int, hears: bool = True) -> WorkResult:
+        """Look at one group; `again` while more of this round wait.
 
         `hears`: whether the hub hears its devices at all.
         """
         if not hears or not 0 <= now_us - self._last_us <= HOLE_US:
             self._awake_us = now_us
         self._last_us = now_us
+        items = Items(self._db, "watch", now_us)
         if not self._left:
-            self._left = watch_groups.all_of(self._db, now_us)
-            ended = end_forgotten(self._db, now_us, self._tell)
+            self._left = watch_groups.all_of(self._db, now_us, items)
+            ended = end_forgotten(self._db, now_us, self._tell, items)
             if ended or not self._left:
-                return bool(self._left), ended
-        behind, changed = look(self._db, *self._left[0], now_us, self._tell, self._awake_us)
-        if not behind:
+                return items.result(again=bool(self._left), wake=["diagnosis"] if ended else ())
+        name, number = self._left[0]
+        group = partial(look, self._db, name, number, now_us, self._tell, self._awake_us)
+        behind, changed = items.run("group", f"{name}/{number}", group) or (False, False)
+        if not behind and items.not_ready is None:
             del self._left[0]
-        return bool(self._left), changed
+        return items.result(again=bool(self._left), wake=["diagnosis"] if changed else ())
 
 
-def end_forgotten(db: Database, now_us: int, tell: Tell) -> bool:
+def end_forgotten(db: Database, now_us: int, tell: Tell, items: Items) -> bool:
     """Clear alarms whose learning was changed or removed: nobody watches for their end any more. Whether there were."""
     with db.read() as session:
         mine = (col(AlarmRow.about) == "anomaly") & (col(AlarmRow.state) == "raised")
         standing = session.exec(rows_of(AlarmRow).where(mine)).all()
         groups = session.exec(rows_of(LearnedState.series)) if standing else ()
-        known = {one["alarm"] for group in groups for one in group}
-        ends = [(row.device, _end(row, now_us)) for row in standing if row.id not in known]
-    if ends:
-        with db.write() as session:
-            for device, alarm in ends:
-                tell(session, device, alarm, now_us, new_trace())
-    return bool(ends)
+        known = {mapping(one).get("alarm") for group in groups for one in group}
+    ends = [row for row in standing if row.id not in known]
+    done = [items.run("alarm", row.id, partial(_end, db, row, now_us, tell)) for row in ends]
+    return any(done)
 
 
-def _end(row: AlarmRow, now_us: int) -> Alarm:
-    return Alarm(
+def _end(db: Database, row: AlarmRow, now_us: int, tell: Tell) -> bool:
+    alarm = Alarm(
         id=row.id, metric=row.metric, kind=row.kind, state="cleared", priority="medium",  # type: ignore[arg-type]
         t_us=now_us, value=row.value, limit=row.limit, about="anomaly",
     )  # fmt: skip
+    with db.write() as session:
+        tell(session, row.device, alarm, now_us, new_trace())
+    return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ New series come into groups of their own.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sqlalchemy import func, or_, select
@@ -13,6 +14,8 @@ from sqlmodel import Session, col
 from sqlmodel import select as rows_of
 
 from cloud_hub.db import Database
+from cloud_hub.reported import mapping
+from cloud_hub.runtime.items import Items
 from cloud_hub.tables import AlarmRow, Device, LearnedSeries, LearnedState, Learning, TelemetrySample
 from cloud_hub.thresholds import learnings, silence, stored
 from cloud_hub.thresholds.scores import Scores
@@ -33,25 +36,33 @@ _DEVICES: Any = Device.__table__  # type: ignore[attr-defined]
 _SERIES: Any = LearnedSeries.__table__  # type: ignore[attr-defined]
 
 
-def all_of(db: Database, now_us: int) -> list[tuple[str, int]]:
+def all_of(db: Database, now_us: int, items: Items) -> list[tuple[str, int]]:
     """(learning, number) of all groups that are watched, after new series have got theirs."""
     with db.read() as session:
-        watched = [row for row in session.exec(rows_of(Learning).order_by(Learning.id)) if row.terms.get("watch")]
-        new = [(row.id, group) for row in watched for group in _new(session, row.id, now_us)]
-    for name, group in new:
+        watched = [
+            row.id
+            for row in session.exec(rows_of(Learning).order_by(Learning.id))
+            if mapping(row.terms).get("watch")
+        ]  # fmt: skip
+    for name in watched:
+        items.run("learning", name, partial(_gather_new, db, name, now_us))
+    with db.read() as session:
+        query = rows_of(LearnedState.learning, LearnedState.number).where(col(LearnedState.learning).in_(watched))
+        return [(name, number) for name, number in session.exec(query.order_by(LearnedState.learning))]
+
+
+def _gather_new(db: Database, name: str, now_us: int) -> None:
+    with db.read() as session:
+        new = _new(session, name, now_us)
+    for group in new:
         with db.write() as session:
             _gather(session, name, group, now_us)
-    with db.read() as session:
-        query = rows_of(LearnedState.learning, LearnedState.number).where(
-            col(LearnedState.learning).in_([row.id for row in watched])
-        )
-        return [(name, number) for name, number in session.exec(query.order_by(LearnedState.learning))]
 
 
 def _new(session: Session, name: str, now_us: int) -> list[list[One]]:
     """Groups of the learning's series that have none yet."""
     groups = session.exec(rows_of(LearnedState.series).where(LearnedState.learning == name))
-    known = {(one["device"], one["metric"]) for group in groups for one in group}
+    known = {(one.get("device"), one.get("metric")) for group in groups for one in map(mapping, group)}
     query = select(_SERIES.c.device, _SERIES.c.metric).where(_SERIES.c.learning == name)
     found = session.connection().execute(query.order_by(_SERIES.c.device, _SERIES.c.metric)).all()
     ones = [

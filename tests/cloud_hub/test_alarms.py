@@ -50,8 +50,8 @@ class Hall:
             return suppression.create(session, row, at_us).id
 
     def pass_(self, at_us: int) -> list[str]:
-        with self.db.write() as session:
-            return [row.id for row in incidents.resume(session, at_us)]
+        messages = incidents.resume_all(self.db, at_us).messages
+        return [decode(AlarmLife, message.payload).id for message in messages]
 
     def life(self, number: str) -> Life:
         with self.db.read() as session:

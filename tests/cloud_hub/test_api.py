@@ -19,9 +19,11 @@ from fastapi import FastAPI
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
 from pyarrow import parquet
 from simulators.births import born
 from simulators.postgres import postgres
+from sqlmodel import select
 
 from cloud_hub import audit, commands, incidents, jobs, telemetry, tokens, twins
 from cloud_hub.actions import desk
@@ -31,7 +33,9 @@ from cloud_hub.clock import now_us
 from cloud_hub.configurator import Configurator
 from cloud_hub.db import Database
 from cloud_hub.marks import Marks
+from cloud_hub.runtime.worker import WorkerStatus
 from cloud_hub.settings import Settings
+from cloud_hub.tables import FailedItem, Incident
 from cloud_hub.twins import Outgoing
 from shared.codec import encode
 from shared.messages import Alarm, Birth, CommandResult, Sample
@@ -120,6 +124,9 @@ ROUTES: dict[tuple[str, str], str] = {
     ("GET", "/api/v1/limits"): "read",
     ("POST", "/api/v1/limits"): "operate",
     ("GET", "/api/v1/scaling/steps"): "read",
+    ("GET", "/api/v1/workers"): "read",
+    ("GET", "/api/v1/workers/items"): "read",
+    ("POST", "/api/v1/workers/items/{item_id}/retry"): "operate",
     ("POST", "/api/v1/jobs/preview"): "operate",
     ("POST", "/api/v1/jobs"): "operate",
     ("GET", "/api/v1/jobs"): "read",
@@ -151,10 +158,11 @@ class World:
         self.published: list[Outgoing] = []
         self.rang: list[str] = []
         self.changed: list[str] = []
+        self.workers: list[WorkerStatus] = []
         self.app: FastAPI = web()
         self.app.state.hub = Hub(
             settings=Settings(state_dir=str(folder)), db=self.db, publish=self.published.extend, ring=self.rang.append,
-            connected=lambda: True, changed=self.changed.extend,
+            connected=lambda: True, changed=self.changed.extend, workers=lambda: self.workers,
         )  # fmt: skip
         self.client = TestClient(self.app, raise_server_exceptions=False)
         with self.db.write() as session:
@@ -175,14 +183,14 @@ class World:
         alarm = Alarm(id="a1", metric="digits/age_s", kind="high", state="raised", priority="high", t_us=NOW, value=9,
                       limit=2)  # fmt: skip
         incidents.alarm_changed(session, "press-3", alarm, NOW, "")
-        (incident,) = incidents.undiagnosed(session)
+        incident = session.exec(select(Incident)).one()
         settings = Settings().actions
         self.ids = {
             "device": "press-3", "metric": "cpu.load", "name": "gates", "incident_id": incident.id,
             "action_id": desk.propose(session, incident, "capture", "digits", "why", NOW, settings).id,
             "command_id": commands.create(session, "press-3", "restart", "digits", NOW, who="test")[0].id,
             "rollout_id": "none", "job_id": "none", "configuration_id": "none", "token_id": "none",
-            "learning_id": "none", "alarm_id": "a1", "suppression_id": "none",
+            "learning_id": "none", "item_id": "none", "alarm_id": "a1", "suppression_id": "none",
         }  # fmt: skip
         for name in ("", "gates"):
             twins.desire(session, "press-3", name, {"a": 1}, NOW, who="test", max_bytes=32768)
@@ -483,7 +491,7 @@ def test_a_job_from_preview_to_end(world: World) -> None:
     assert answer.status_code == 202
     assert "jobs" in world.rang
     path = f"/api/v1/jobs/{answer.json()['id']}"
-    while jobs.step(world.db, now_us(), 32768) is not None:
+    while jobs.run_once(world.db, now_us(), 32768).again:
         pass
     shown = world.ask("GET", path).json()
     assert (shown["job"]["state"], shown["devices"]) == ("completed", {"written": 1})
@@ -499,7 +507,7 @@ def test_a_job_of_commands_shows_how_each_stands(world: World) -> None:
     content = {"verb": "diagnose", "target": "processes"}
     work = {"kind": "command", "query": "id IN ['press-3', 'gone']", "content": content}
     number = world.ask("POST", "/api/v1/jobs", json=work | {"max_s": 60}).json()["id"]
-    while jobs.step(world.db, now_us(), 32768) is not None:
+    while jobs.run_once(world.db, now_us(), 32768).again:
         pass
     rows = world.ask("GET", f"/api/v1/jobs/{number}/devices").json()
     assert [(row["device"], row["command"]["state"], row["in_force"]) for row in rows] == [
@@ -510,18 +518,18 @@ def test_a_job_of_commands_shows_how_each_stands(world: World) -> None:
 def test_a_configuration_from_its_creation_to_its_end(world: World) -> None:
     path, content = "/api/v1/configurations/slow", {"conf": {"period_s": 60, "x": 1}}
     body = {"target": "id = 'press-3'", "content": content, "metrics": {"all": "*"}, "labels": {"by": "test"}}
-    loop = Configurator(world.db, world.published.extend, 32768, 300)
+    loop = Configurator(world.db, 32768, 300)
     assert world.ask("PUT", path, json=body).status_code == 201
     assert world.ask("PUT", path, json=body | {"priority": 3}).status_code == 200
     assert "other content" in problem(world.ask("PUT", path, json=body | {"content": {"conf": {"x": 2}}}), 409)
     assert world.ask("PATCH", path, json={"priority": 4}).json()["priority"] == 4
     problem(world.ask("PATCH", path, json={"target": "tags.x ="}), 400)
     assert "configurations" in world.rang
-    loop.step()
+    loop.run_once()
     world.ask("PATCH", "/api/v1/devices/press-3/twin/name/conf", json={"desired": {"period_s": 7}})
     assert "press-3" in world.changed
     loop.changed(["press-3"])
-    loop.step()
+    loop.run_once()
     shown = world.ask("GET", path).json()
     assert shown["metrics"] == {
         "targeted": 1, "applied": 0, "conflicts": 1, "overridden": 0, "refused": 0, "in_force": 0, "all": 1,
@@ -538,13 +546,13 @@ def test_a_configuration_from_its_creation_to_its_end(world: World) -> None:
     assert given.json() == ["period_s"]
     assert "nobody has set 'y'" in problem(world.ask("POST", release, json={"document": "conf", "paths": ["y"]}), 404)
     loop.changed(["press-3"])
-    loop.step()
+    loop.run_once()
     listed = world.ask("GET", "/api/v1/configurations").json()
     assert [(one["configuration"]["id"], one["devices"]) for one in listed] == [("slow", {"applied": 1})]
     assert world.ask("DELETE", path).status_code == 204
     problem(world.ask("GET", path), 404)
     loop.all_changed()
-    loop.step()
+    loop.run_once()
     state = world.ask("GET", "/api/v1/devices/press-3/twin/name/conf").json()["state"]
     assert state == {}
     kinds = {row["kind"] for row in world.ask("GET", "/api/v1/audit").json()["rows"]}
@@ -871,3 +879,76 @@ def test_while_postgresql_is_away_every_answer_is_503_and_then_all_is_well(tmp_p
         server.start()
         path = "/api/v1/devices/press-3/twin"
         assert world.ask("PATCH", path, json={"desired": {"b": 1}}).json()["version"] == 2
+
+
+# -- background workers ------------------------------------------------------------------------------
+
+
+def test_health_names_the_workers_that_fail_and_since_when(world: World) -> None:
+    world.workers = [
+        WorkerStatus(name="jobs", succeeded_us=NOW), WorkerStatus(name="actions", state="failing", failures=3,
+                                                                  failing_since_us=NOW, error="secret"),
+        WorkerStatus(name="refit", state="stopped"),
+    ]  # fmt: skip
+    answer = world.ask("GET", "/healthz", None)
+    assert answer.status_code == 200
+    assert (answer.json()["status"], answer.json()["failing_workers"]) == (
+        "degraded", [{"name": "actions", "since_us": NOW}, {"name": "refit", "since_us": None}],
+    )  # fmt: skip
+    assert "secret" not in answer.text
+    world.workers = []
+    assert world.ask("GET", "/healthz", None).json()["status"] == "ok"
+
+
+def parked(world: World, number: str = "f1", **change: Any) -> None:
+    row: dict[str, Any] = {"id": number, "worker": "jobs", "kind": "job", "item": f"item {number}", "failures": 5,
+                           "error": "KeyError: 'x'", "first_us": NOW, "next_us": NOW, "parked_us": NOW}  # fmt: skip
+    with world.db.write() as session:
+        session.add(FailedItem(**(row | change)))
+
+
+def test_items_that_failed_are_listed_and_retried(world: World) -> None:
+    parked(world)
+    parked(world, "f2", parked_us=None)
+    parked(world, "f3", worker="actions")
+
+    def listed(**wanted: Any) -> set[str]:
+        return {row["id"] for row in world.ask("GET", "/api/v1/workers/items", params=wanted).json()}
+
+    assert (listed(), listed(parked=True), listed(worker="actions")) == ({"f1", "f2", "f3"}, {"f1", "f3"}, {"f3"})
+    world.workers = [WorkerStatus(name="jobs", runs=7)]
+    (row,) = world.ask("GET", "/api/v1/workers").json()
+    assert (row["name"], row["runs"], row["parked"], row["retrying"]) == ("jobs", 7, 1, 1)
+    assert world.ask("POST", "/api/v1/workers/items/f1/retry").json()["error"] == "KeyError: 'x'"
+    assert listed() == {"f2", "f3"}
+    assert world.rang[-1] == "jobs"
+    assert world.ask("GET", "/api/v1/audit").json()["rows"][0]["kind"] == "worker.item-retried"
+    problem(world.ask("POST", "/api/v1/workers/items/f1/retry"), 404)
+
+
+def test_metrics_are_in_the_text_format_of_prometheus(world: World) -> None:
+    parked(world)
+    world.workers = [
+        WorkerStatus(name="jobs", runs=7, succeeded_us=NOW),
+        WorkerStatus(name="actions", state="failing", runs=4, failed_runs=3, failing_since_us=NOW),
+    ]
+    answer = world.ask("GET", "/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    found = {
+        (one.name, one.labels.get("worker", "")): one.value
+        for family in text_string_to_metric_families(answer.text) for one in family.samples
+    }  # fmt: skip
+    assert found["tidegate_worker_runs_total", "actions"] == 4
+    assert found["tidegate_worker_failures_total", "actions"] == 3
+    assert (found["tidegate_worker_failing", "actions"], found["tidegate_worker_failing", "jobs"]) == (1, 0)
+    assert found["tidegate_worker_last_success_timestamp_seconds", "jobs"] == NOW / 1e6
+    assert found["tidegate_worker_parked_items", "jobs"] == 1
+    assert found["tidegate_broker_connected", ""] == 1
+
+
+def test_metrics_want_a_token_that_reads_the_whole_hub(world: World) -> None:
+    problem(world.ask("GET", "/metrics", None), 401)
+    problem(world.ask("GET", "/metrics", "writer"), 403)
+    with world.db.write() as session:
+        scoped = tokens.create(session, "bob", "viewer", NOW, "test", scope=("acme/a",))
+    problem(world.client.get("/metrics", headers={"Authorization": f"Bearer {scoped}"}), 403)

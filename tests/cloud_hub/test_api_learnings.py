@@ -112,7 +112,7 @@ def test_who_is_judged_beside_peers_and_who_is_left_out_is_shown(sites: Sites) -
     with sites.db.write() as session:
         session.add(LearnedSeries(learning="x", device="server-1", metric="cpu.load"))
     watcher = FleetWatch(sites.db, incidents.alarm_changed)
-    while watcher.step(now_us())[0]:
+    while watcher.run_once(now_us()).again:
         pass
     (one,) = ask(sites, "GET", "/learnings/x").json()["peers"]
     assert (one["metric"], one["servers"], one["left_out"]) == ("cpu.load", 0, 1)
@@ -147,7 +147,7 @@ def test_a_fit_by_hand_learns_from_rollups_where_samples_are_kept_no_more(sites:
     body = {"device": "server-1", "metric": "cpu.load", "days": 8}
     whole = ask(sites, "POST", "/thresholds/fit", body).json()
     now, roller = now_us(), Roller(sites.db)
-    while roller.step(now):
+    while roller.run_once(now).again:
         pass
     keep(sites, now - DAY_US // 2)
     half = ask(sites, "POST", "/thresholds/fit", body).json()
@@ -185,7 +185,7 @@ def test_a_forecast_tells_its_limit_and_what_it_was_learned_from_or_a_reason(sit
         twins.desire(session, "server-1", "thresholds", {"limits": told}, 1, who="anna", max_bytes=32768)
     assert forecast(sites).json()["reason"] == "the forecaster is not trained yet"
     loop = Foreseeing(sites.db, sites.app.state.hub.forecasters, incidents.alarm_changed)
-    while loop.step(now_us())[0]:
+    while loop.run_once(now_us()).again:
         pass
     far = forecast(sites, limit=500.0).json()
     assert (far["limit"], far["side"], far["within_s"], far["reason"]) == (500.0, "high", 900, "")

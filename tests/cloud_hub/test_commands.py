@@ -58,11 +58,7 @@ class Hub:
     def after(self, seconds: float) -> list[Outgoing]:
         """The actions' loop, as it runs when nothing but commands is due."""
         self.now += int(seconds * SECOND)
-        with self.db.read() as session:
-            if not desk.due(session, self.now):
-                return []
-        with self.db.write() as session:
-            return desk.step(session, self.now, Actions())
+        return list(desk.run_once(self.db, self.now, Actions()).messages)
 
     def trail(self, cid: str) -> list[tuple[str, str]]:
         with self.db.read() as session:

@@ -8,12 +8,13 @@ from simulators.births import born
 from simulators.glm import GlmSimulator
 from sqlmodel import select
 
-from cloud_hub import diagnosis, incidents, telemetry
+from cloud_hub import diagnosis, incidents, telemetry, twins
 from cloud_hub.app import _engine
 from cloud_hub.db import Database
 from cloud_hub.marks import Marks
 from cloud_hub.settings import Actions, Glm, Settings
 from cloud_hub.tables import Action, Incident
+from shared.codec import encode
 from shared.messages import Alarm, Birth, Event
 
 NOW = 1_800_000_000_000_000
@@ -30,6 +31,8 @@ def alarmed(db: Database, text: str = "frame grabber timed out") -> str:
         born(session, Birth(device="press-3", session="s", epoch="e", profile="x86-64"), NOW)
         mark = Marks(session).get(("press-3", "e", "event"))
         telemetry.store_events(session, "press-3", mark.source, [(1, Event(t_us=NOW, source="line", text=text))], TRACE)
+        body = encode({"state": {"reported": {"models": {"line-camera": {"state": "running", "starts": 1}}}}})
+        twins.request(session, "press-3", "", "update", body, NOW, who="press-3", max_bytes=32768)
         incidents.alarm_changed(session, "press-3", alarm, NOW, TRACE)
         return session.exec(select(Incident.id)).one()
 
@@ -41,13 +44,13 @@ def found(db: Database, incident: str) -> tuple[Incident, list[Action]]:
 
 def test_without_a_glm_the_rules_answer_and_say_so(db: Database) -> None:
     incident = alarmed(db)
-    assert diagnosis.step(db, None, Actions())
+    assert diagnosis.run_once(db, None, Actions()).wake
     row, actions = found(db, incident)
     assert row.diagnosis is not None
     assert (row.diagnosis["author"], row.diagnosis["cause"]) == ("rules", "model-stalled")
     assert "no language model" in row.diagnosis["explanation"]
     assert [(a.verb, a.target, a.state) for a in actions] == [("restart", "line-camera", "approved")]
-    assert not diagnosis.step(db, None, Actions()), "a diagnosed incident is not diagnosed again"
+    assert not diagnosis.run_once(db, None, Actions()).wake, "a diagnosed incident is not diagnosed again"
 
 
 def test_the_configured_glm_is_asked_with_the_evidence_as_data(db: Database, tmp_path: Path) -> None:
@@ -56,7 +59,7 @@ def test_the_configured_glm_is_asked_with_the_evidence_as_data(db: Database, tmp
         key = tmp_path / "glm.key"
         key.write_text(glm.key)
         settings = Settings(glm=Glm(url=glm.url, model=glm.model, key_file=str(key)))
-        diagnosis.step(db, _engine(settings), settings.actions)
+        diagnosis.run_once(db, _engine(settings), settings.actions)
     row, _ = found(db, incident)
     assert row.diagnosis is not None
     assert row.diagnosis["author"] == "glm"
@@ -67,7 +70,7 @@ def test_the_configured_glm_is_asked_with_the_evidence_as_data(db: Database, tmp
 def test_an_unreachable_glm_leaves_the_rules_diagnosis_with_a_note(db: Database) -> None:
     incident = alarmed(db)
     settings = Settings(glm=Glm(url="http://127.0.0.1:9/v1", model="glm"))
-    diagnosis.step(db, _engine(settings), settings.actions)
+    diagnosis.run_once(db, _engine(settings), settings.actions)
     row, _ = found(db, incident)
     assert row.diagnosis is not None
     assert row.diagnosis["author"] == "rules"
@@ -80,7 +83,7 @@ def test_a_glm_that_obeys_device_text_gets_nothing_past_the_allowed_list(db: Dat
         key = tmp_path / "glm.key"
         key.write_text(glm.key)
         settings = Settings(glm=Glm(url=glm.url, model=glm.model, key_file=str(key)))
-        diagnosis.step(db, _engine(settings), settings.actions)
+        diagnosis.run_once(db, _engine(settings), settings.actions)
     _, actions = found(db, incident)
     assert {a.device for a in actions} <= {"press-3"}
     assert {a.verb for a in actions} <= {"restart", "diagnose", "capture"}

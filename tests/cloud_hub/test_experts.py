@@ -106,11 +106,11 @@ def test_a_bundle_that_is_not_what_its_manifest_says(tmp_path: Path) -> None:
 
 def test_every_escalation_is_answered_once(born: Database, expert: OnnxExpert) -> None:
     ask(born, 70, reason="unsure")
-    messages = desk(born, expert).step()
+    messages = desk(born, expert).run_once().messages
     words = [decode(EscalationAnswer, m.payload) for m in messages]
     assert len({word.id for word in words}) == len(words) == 70
     assert {m.topic for m in messages} == {"tidegate/v1/things/press-1/escalations/answers"}
-    assert desk(born, expert).step() == []
+    assert desk(born, expert).run_once().messages == []
     with born.read() as session:
         rows = session.exec(select(EscalationRow).order_by(EscalationRow.id)).all()
     assert all(row.answer == word for row, word in zip(rows, [w.label for w in words], strict=True))
@@ -122,7 +122,7 @@ def test_a_frame_of_a_wrong_shape_is_answered_with_nothing_and_blocks_no_other(
 ) -> None:
     ask(born, 1, height=4, width=16)
     ask(born, 3, start=1)
-    words = [decode(EscalationAnswer, m.payload) for m in desk(born, expert).step()]
+    words = [decode(EscalationAnswer, m.payload) for m in desk(born, expert).run_once().messages]
     answers = {word.id: (word.label, word.confidence) for word in words}
     assert answers["press-1-00000"] == ("", 0.0)
     assert [answers[f"press-1-{n:05}"][0] for n in (1, 2, 3)] == [str(LABELS[n]) for n in (1, 2, 3)]
@@ -132,12 +132,12 @@ def test_a_frame_of_a_wrong_shape_is_answered_with_nothing_and_blocks_no_other(
 def test_a_model_that_no_expert_knows_waits_and_blocks_no_other(born: Database, expert: OnnxExpert) -> None:
     ask(born, 70, model="faces")
     ask(born, 2, start=70)
-    assert len(desk(born, expert).step()) == 2
+    assert len(desk(born, expert).run_once().messages) == 2
 
 
 def test_an_unborn_device_gets_answers_and_no_twin(db: Database, expert: OnnxExpert) -> None:
     ask(db, FRAMES)
-    assert len(desk(db, expert).step()) == FRAMES
+    assert len(desk(db, expert).run_once().messages) == FRAMES
     assert gates(db) == {}
 
 
@@ -146,10 +146,10 @@ def test_an_unborn_device_gets_answers_and_no_twin(db: Database, expert: OnnxExp
 
 def test_a_gate_is_due_at_just_so_many_frames(born: Database, expert: OnnxExpert) -> None:
     ask(born, FRAMES - 1)
-    desk(born, expert).step()
+    desk(born, expert).run_once()
     assert gates(born) == {}
     ask(born, 1, start=FRAMES - 1)
-    messages = desk(born, expert).step()
+    messages = desk(born, expert).run_once().messages
     gate = gates(born)["digits"]
     assert (gate["n"], gate["digest"], gate["alpha"], gate["delta"]) == (FRAMES, "d1", 0.1, 0.1)
     assert any(m.topic.endswith("shadow/name/gates/update/delta") for m in messages)
@@ -162,14 +162,14 @@ def test_a_gate_is_due_at_just_so_many_frames(born: Database, expert: OnnxExpert
 def test_frames_that_a_gate_chose_do_not_count(born: Database, expert: OnnxExpert, reason: str) -> None:
     ask(born, FRAMES - 1)
     ask(born, 100, start=FRAMES, reason=reason)
-    desk(born, expert).step()
+    desk(born, expert).run_once()
     assert gates(born) == {}
 
 
 @pytest.mark.parametrize("reason", UNCHOSEN)
 def test_frames_that_went_up_unasked_count(born: Database, expert: OnnxExpert, reason: str) -> None:
     ask(born, FRAMES, reason=reason)
-    desk(born, expert).step()
+    desk(born, expert).run_once()
     assert gates(born)["digits"]["n"] == FRAMES
 
 
@@ -179,29 +179,29 @@ def test_frames_of_another_device_model_or_file_do_not_count(
 ) -> None:
     ask(born, 5, **other)
     ask(born, FRAMES - 5, start=5)
-    desk(born, expert).step()
+    desk(born, expert).run_once()
     assert gates(born) == {}
 
 
 def test_each_calibration_takes_new_frames_only_over_a_restart_too(born: Database, expert: OnnxExpert) -> None:
     ask(born, FRAMES)
-    desk(born, expert).step()
+    desk(born, expert).run_once()
     with born.read() as session:
         calibrated = audit.rows(session, kind="gate.calibrated")[0].t_us
         assert gate_due(session, "press-1", "digits", calibrated, SETTINGS) is None
     ask(born, FRAMES - 1, start=FRAMES, at_us=calibrated + 1_000_000, reason="drift")
-    desk(born, expert).step()  # a new desk: the hub was restarted
+    desk(born, expert).run_once()  # a new desk: the hub was restarted
     with born.read() as session:
         assert len(audit.rows(session, kind="gate.calibrated")) == 1
     ask(born, 1, start=2 * FRAMES, at_us=calibrated + 2_000_000, reason="drift")
-    desk(born, expert).step()
+    desk(born, expert).run_once()
     with born.read() as session:
         assert len(audit.rows(session, kind="gate.calibrated")) == 2
 
 
 def test_an_edge_that_always_errs_keeps_nothing(born: Database, expert: OnnxExpert) -> None:
     ask(born, FRAMES, label="no digit", margin=1.0)
-    desk(born, expert).step()
+    desk(born, expert).run_once()
     assert gates(born)["digits"]["margin"] == 1.0
 
 
@@ -209,7 +209,7 @@ def test_a_device_whose_frames_differ_in_features_blocks_nobody(born: Database, 
     ask(born, 10, features={"mean": 1.0, "edges": 2.0})
     ask(born, FRAMES - 10, start=10)
     ask(born, FRAMES, device="press-2")
-    assert len([m for m in desk(born, expert).step() if m.topic.endswith("/answers")]) == 2 * FRAMES
+    assert len([m for m in desk(born, expert).run_once().messages if m.topic.endswith("/answers")]) == 2 * FRAMES
     gate = gates(born)["digits"]
     assert {watch["feature"] for watch in gate["panel"]} == {"mean"}
     with born.read() as session:
@@ -220,7 +220,7 @@ def test_a_calibrated_gate_is_a_gate(born: Database, expert: OnnxExpert) -> None
     import msgspec
 
     ask(born, FRAMES)
-    desk(born, expert).step()
+    desk(born, expert).run_once()
     gate = msgspec.convert(gates(born)["digits"], Gate)
     assert 0.0 <= gate.margin <= 1.0
     assert gate.panel

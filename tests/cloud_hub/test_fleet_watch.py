@@ -17,6 +17,7 @@ from cloud_hub import incidents, telemetry
 from cloud_hub.db import Database
 from cloud_hub.marks import Marks
 from cloud_hub.rollups.roller import Roller
+from cloud_hub.runtime.worker import NOTHING
 from cloud_hub.tables import AlarmRow, AuditRow, Device, LearnedSeries, Learning, PeerState
 from cloud_hub.thresholds import learnings, peer_alarms
 from cloud_hub.thresholds.fleet_watch import DAY_US, GRACE_US, FleetWatch
@@ -108,13 +109,13 @@ def plant(server: Any, judged: str, tmp_path: Path) -> Iterator[Database]:
 
 def roll(db: Database, now_us: int) -> None:
     roller = Roller(db)
-    while roller.step(now_us):
+    while roller.run_once(now_us).again:
         pass
 
 
 def run(db: Database, now_us: int, watcher: FleetWatch | None = None) -> None:
     watcher = watcher or FleetWatch(db, incidents.alarm_changed)
-    while watcher.step(now_us + GRACE_US)[0]:
+    while watcher.run_once(now_us + GRACE_US).again:
         pass
 
 
@@ -313,7 +314,7 @@ def test_a_round_comes_with_each_slot_and_asks_a_constant_number_of_queries(plan
     run(plant, NOW, watcher)
     asked: list[str] = []
     event.listen(plant.engine, "before_cursor_execute", lambda *given: asked.append(given[2]))
-    assert watcher.step(NOW + GRACE_US + 1) == (False, False)
+    assert watcher.run_once(NOW + GRACE_US + 1) == NOTHING
     assert asked == []
     values, end_us = fault(1, by=1.0)
     store(plant, values, NOW)

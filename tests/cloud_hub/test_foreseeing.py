@@ -60,7 +60,7 @@ def limit(db: Database, device: str, limits: Limits) -> None:
 
 
 def run(loop: Foreseeing, now_us: int) -> None:
-    while loop.step(now_us)[0]:
+    while loop.run_once(now_us).again:
         pass
 
 

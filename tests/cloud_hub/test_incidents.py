@@ -81,13 +81,12 @@ class Story:
                 incidents.alarm_changed(session, DEVICE, one, self.now, TRACE)
 
     def diagnose(self, engine: Any = None) -> bool:
-        return diagnosis.step(self.db, engine, SETTINGS)
+        return bool(diagnosis.run_once(self.db, engine, SETTINGS).wake)
 
     def step(self, after_s: float = 0.5, publish: bool = True) -> list[CommandRequest]:
         """One step of the actions' loop; what it publishes reaches the device, unless the hub died before."""
         self.now += int(after_s * SECOND)
-        with self.db.write() as session:
-            messages = desk.step(session, self.now, SETTINGS)
+        messages = desk.run_once(self.db, self.now, SETTINGS).messages
         return [decode(CommandRequest, m.payload) for m in messages if m.topic.endswith("/request")] if publish else []
 
     def carry_out(self, request: CommandRequest, state: str = "succeeded") -> None:

@@ -12,7 +12,7 @@ from sqlmodel import select
 from cloud_hub import audit, commands, job_kinds, jobs, twins
 from cloud_hub.db import Database
 from cloud_hub.errors import HubError
-from cloud_hub.job_kinds import Done
+from cloud_hub.runtime.worker import WorkResult
 from cloud_hub.tables import Command, Device, Job, JobDevice, TwinChange, TwinRow
 from shared.codec import encode
 from shared.messages import CommandResult
@@ -38,9 +38,9 @@ def start(db: Database, content: Any = None, kind: str = "twin", **more: Any) ->
         return jobs.create(session, row, LIMIT)
 
 
-def run(db: Database, at_s: float = 1, steps: int = 100) -> list[Done]:
+def run(db: Database, at_s: float = 1, steps: int = 100) -> list[WorkResult]:
     done = []
-    while len(done) < steps and (one := jobs.step(db, NOW + int(at_s * SECOND), LIMIT)) is not None:
+    while len(done) < steps and (one := jobs.run_once(db, NOW + int(at_s * SECOND), LIMIT)).again:
         done.append(one)
     return done
 
@@ -190,7 +190,7 @@ def test_cancelled_while_a_batch_waits_for_the_write_lock(db: Database, monkeypa
         return found
 
     monkeypatch.setattr(jobs, "_pending", cancel_then)
-    assert run(db) == [Done()]
+    assert [one.messages for one in run(db)] == [[]]
     assert set(outcomes(db, job).values()) == {"cancelled"}
 
 

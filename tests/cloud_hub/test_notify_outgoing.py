@@ -55,7 +55,7 @@ class World:
         self.settings: Any = TypeAdapter(channels.AnyChannel).validate_python(raw)
         self.db, self.taker, self.now, self.count = db, Taker(), clock.now_us(), 0
         self.restart()
-        self.channel.step()
+        self.channel.run_once()
 
     def restart(self) -> None:
         self.channel = Channel(self.db, "ops", self.settings, self.taker, lambda: 0.5, lambda: self.now)
@@ -64,7 +64,7 @@ class World:
         stride = 5 if seconds >= 300 else 1
         for _ in range(0, seconds, stride):
             self.now += stride * S
-            self.channel.step()
+            self.channel.run_once()
 
     def opens(self, priority: str = "high", page: str = "", device: str = "press-3", suppressed: str = "") -> str:
         self.count += 1
@@ -230,7 +230,7 @@ def test_outside_of_its_hours_a_channel_is_silent_and_then_tells_what_stands(db:
     world = World(db, hours=["mon-fri 08:00-18:00"], time_zone="UTC")
     saturday = 1_763_769_600  # 2025-11-22 00:00 UTC
     world.now = saturday * S
-    world.channel.step()
+    world.channel.run_once()
     stands, gone = world.opens(), world.opens(device="other")
     world.passes(60)
     world.becomes(gone, "resolved")
@@ -305,8 +305,8 @@ def test_two_hubs_tell_it_once(world: World) -> None:
     other = Channel(world.db, "ops", world.settings, world.taker, lambda: 0.5, lambda: world.now)
     for _ in range(30):
         world.now += S
-        world.channel.step()
-        other.step()
+        world.channel.run_once()
+        other.run_once()
     assert world.taker.heard() == [(one, "open")]
 
 

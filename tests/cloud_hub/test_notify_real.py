@@ -44,11 +44,11 @@ def test_the_alertmanager_shows_a_page_until_it_is_over(tmp_path: Path) -> None:
         channel = Channel(db, "am", channel_settings, sender, lambda: 0.5)
 
         def alerts() -> list[dict[str, Any]]:
-            channel.step()
+            channel.run_once()
             found: list[dict[str, Any]] = httpx.get(f"{url}/api/v2/alerts").json()
             return found
 
-        channel.step()
+        channel.run_once()
         now = clock.now_us()
         for number in ("a1", "a2", "a3"):
             with db.write() as session:

@@ -44,7 +44,7 @@ def learn(db: Database, terms: Terms = TERMS, target: str = "*") -> None:
 
 def fitted(db: Database, at_us: int = NOW) -> Learning:
     for _ in range(50):
-        if not refit.step(db, at_us):
+        if not refit.run_once(db, at_us).again:
             break
     with db.read() as session:
         return learnings.get(session, "all")
@@ -56,8 +56,7 @@ def trial(db: Database) -> Rollout:
 
 
 def step(db: Database, after_s: float) -> None:
-    with db.write() as session:
-        rollout.step(session, NOW + int(after_s * SECOND), 32768)
+    rollout.run_once(db, NOW + int(after_s * SECOND), 32768)
 
 
 def desired(db: Database, device: str) -> Any:
@@ -173,12 +172,12 @@ def test_a_refit_that_was_interrupted_gives_the_same_limits(plant: Database, url
         session.add(row)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(refit, "PAGE", 1)
-        refit.step(plant, NOW)
-        refit.step(plant, NOW + SECOND)
+        refit.run_once(plant, NOW)
+        refit.run_once(plant, NOW + SECOND)
         later, _ = histories.course(0.1, 300, 9, NOW + DAY_US)
         histories.store(plant, "press-4", "cpu.load", later, np.full(len(later), 1e6))
         again = Database(url)
-        while refit.step(again, NOW + 2 * SECOND):
+        while refit.run_once(again, NOW + 2 * SECOND).again:
             pass
         again.close()
     assert {device: series(plant, device).limits for device in FLEET} == whole
@@ -188,7 +187,7 @@ def test_nothing_is_refitted_while_it_is_on_trial(plant: Database) -> None:
     learn(plant)
     fitted(plant)
     before = series(plant).limits
-    assert not refit.step(plant, NOW + 9 * DAY_US)
+    assert not refit.run_once(plant, NOW + 9 * DAY_US).again
     assert series(plant).limits == before
 
 
@@ -348,7 +347,7 @@ def test_limits_by_hand_are_tried_first(plant: Database) -> None:
 
 def test_what_is_kept_as_rollups_alone_is_learned_from_too(plant: Database) -> None:
     roller = Roller(plant)
-    while roller.step(NOW):
+    while roller.run_once(NOW).again:
         pass
     with plant.write() as session:
         old = delete(TelemetrySample).where(col(TelemetrySample.t_us) < NOW - DAY_US)

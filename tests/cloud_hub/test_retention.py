@@ -11,6 +11,7 @@ from cloud_hub import audit, history, retention, telemetry, twins
 from cloud_hub.db import Database
 from cloud_hub.retention import DAY_US, Sweep
 from cloud_hub.rollups.roller import Roller
+from cloud_hub.runtime.items import Items
 from cloud_hub.settings import Retention
 from cloud_hub.tables import (
     AuditRow,
@@ -40,8 +41,8 @@ ALL = Retention(
 def swept(db: Database, days: Retention = ALL) -> list[int]:
     """Everything that is due, deleted; the batches."""
     sweep, batches = Sweep(db, days), []
-    assert sweep.step(NOW) is None, "the first call begins"
-    while (done := sweep.step(NOW)) is not None:
+    assert sweep.step(NOW, Items(db, "retention", NOW)) is None, "the first call begins"
+    while (done := sweep.step(NOW, Items(db, "retention", NOW))) is not None:
         batches.append(done)
     return batches
 
@@ -114,7 +115,7 @@ def test_samples_stay_until_they_are_rolled_up(db: Database) -> None:
     swept(db)
     assert count(db, TelemetrySample) == 60
     roller = Roller(db)
-    while roller.step(NOW):
+    while roller.run_once(NOW).again:
         pass
     swept(db)
     assert count(db, TelemetrySample) == 30

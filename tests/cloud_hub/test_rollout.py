@@ -42,8 +42,7 @@ def start(db: Database, *, max_alarms: int = 1, devices: list[str] | None = None
 
 
 def step(db: Database, after_s: float) -> list[Outgoing]:
-    with db.write() as session:
-        return rollout.step(session, NOW + int(after_s * SECOND), 32768)
+    return list(rollout.run_once(db, NOW + int(after_s * SECOND), 32768).messages)
 
 
 def state(db: Database, row: Rollout) -> Rollout:

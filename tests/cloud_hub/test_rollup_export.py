@@ -72,7 +72,7 @@ def test_only_the_metric_and_the_span_that_was_asked_for(full: tuple[Database, l
 def test_rollups_come_back_as_they_are(full: tuple[Database, list[tuple[Any, ...]]], step: int) -> None:
     db, rows = full
     roller = Roller(db)
-    while roller.step(END + DAY_US):
+    while roller.run_once(END + DAY_US).again:
         pass
     file, _ = read(export.parquet(db, ["a", "b"], None, 0, 1 << 61, step))
     found = file.read().to_pylist()

@@ -32,7 +32,7 @@ def store(db: Database, rows: list[SampleRow]) -> None:
 
 def roll(db: Database, now_us: int = NOW) -> None:
     roller = Roller(db)
-    while roller.step(now_us):
+    while roller.run_once(now_us).again:
         pass
 
 
@@ -87,8 +87,8 @@ def test_only_of_devices_that_meet_the_condition_and_lie_in_the_scope(fleet: Dat
 def test_the_last_value_outlives_retention(fleet: Database) -> None:
     roll(fleet, NOW + 90 * DAY_US)
     sweep = Sweep(fleet, Retention(telemetry_days=1))
-    sweep.step(NOW + 100 * DAY_US)
-    while sweep.step(NOW + 100 * DAY_US) is not None:
+    sweep.run_once(NOW + 100 * DAY_US)
+    while sweep.run_once(NOW + 100 * DAY_US).again:
         pass
     with fleet.read() as session:
         assert [(one.metric, one.value) for one in last(session, "d1", None, NOW + 100 * DAY_US)] == [
@@ -137,8 +137,8 @@ def test_where_samples_went_minutes_are_given_and_then_hours(db: Database) -> No
     store(db, minutes("a", np.arange(4320) / 7))
     roll(db, NOW + DAY_US)
     sweep = Sweep(db, Retention(telemetry_days=1, minutes_days=2))
-    sweep.step(NOW)
-    while sweep.step(NOW) is not None:
+    sweep.run_once(NOW)
+    while sweep.run_once(NOW).again:
         pass
     whole = [seen(db, NOW - age * DAY_US, NOW - age * DAY_US + HOUR_US).resolution for age in (1, 2, 3)]
     assert whole == ["raw", "1m", "1h"]

@@ -30,7 +30,7 @@ def full(db: Database) -> Database:
         with db.write(device) as session:
             telemetry.store_samples(session, rows)
     roller = Roller(db)
-    while roller.step(START + 5 * DAY_US):
+    while roller.run_once(START + 5 * DAY_US).again:
         pass
     return db
 
@@ -106,7 +106,7 @@ def test_texts_and_bad_samples_do_not_count(db: Database) -> None:
     with db.write("a") as session:
         telemetry.store_samples(session, rows)
     roller = Roller(db)
-    while roller.step(START + DAY_US):
+    while roller.run_once(START + DAY_US).again:
         pass
     found = page(db, [("a", "x")], START, START + HOUR_US, 3600)
     assert (found.count.tolist(), found.mean.tolist()) == ([[1]], [[5.0]])

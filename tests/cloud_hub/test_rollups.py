@@ -56,13 +56,13 @@ class World:
             self.told[row[0], row[1]].append((row[2], row[5] or 0.0))
 
     def roll(self) -> None:
-        while self.roller.step(self.now_us):
+        while self.roller.run_once(self.now_us).again:
             pass
 
     def sweep(self, days: Retention = KEEP) -> None:
         sweep = Sweep(self.db, days)
-        sweep.step(self.now_us)
-        while sweep.step(self.now_us) is not None:
+        sweep.run_once(self.now_us)
+        while sweep.run_once(self.now_us).again:
             pass
 
     def end(self) -> None:
@@ -171,7 +171,7 @@ def _killed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(roller, "roll", dies)
         try:
-            world.roller.step(world.now_us)
+            world.roller.run_once(world.now_us)
         except Killed:
             world.roller = Roller(world.db)
 
@@ -189,7 +189,7 @@ def _raced(world: World, what: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
     with monkeypatch.context() as patch:
         patch.setattr(roller, "hour", hour)
-        world.roller.step(world.now_us)
+        world.roller.run_once(world.now_us)
 
 
 AGO = 3 * 24 * 60

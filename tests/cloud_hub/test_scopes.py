@@ -15,16 +15,18 @@ from sqlmodel import select
 
 from cloud_hub import audit, configurations, fleet, jobs, query, scopes, tokens
 from cloud_hub.clock import now_us
-from cloud_hub.configurator import Configurator, affected
-from cloud_hub.tables import Configuration, Job
+from cloud_hub.configurator import Configurator
+from cloud_hub.tables import Configuration, ConfigurationDevice, Job
 from shared.messages import Birth
 
 WHOLE_HUB = {
     ("GET", "/api/v1/tokens"), ("POST", "/api/v1/tokens"), ("DELETE", "/api/v1/tokens/{token_id}"),
-    ("GET", "/api/v1/scaling/steps"),
+    ("GET", "/api/v1/scaling/steps"), ("GET", "/api/v1/workers"), ("GET", "/api/v1/workers/items"),
+    ("POST", "/api/v1/workers/items/{item_id}/retry"),
 }  # fmt: skip
 """What a token with a scope is told 403 for."""
 NO_TEXT = {
+    ("GET", "/api/v1/workers"),
     ("GET", "/api/v1/devices/{device}/twin/documents"), ("GET", "/api/v1/devices/{device}/twin/progress"),
     ("POST", "/api/v1/jobs/preview"), ("POST", "/api/v1/thresholds/fit"), ("DELETE", "/api/v1/tokens/{token_id}"),
     ("GET", "/api/v1/scaling/steps"), ("GET", "/api/v1/tokens"), ("POST", "/api/v1/tokens"), ("POST", "/api/v1/jobs"),
@@ -90,9 +92,9 @@ def trail(sites: Sites) -> list[int | None]:
 def test_no_route_shows_or_changes_anything_of_another_site(sites: Sites, device: str) -> None:
     before = trail(sites)
     assert leaks(sites, device) == []
-    while jobs.step(sites.db, now_us(), 32768):
+    while jobs.run_once(sites.db, now_us(), 32768).again:
         pass
-    Configurator(sites.db, lambda messages: None, 32768, 300).step()
+    Configurator(sites.db, 32768, 300).run_once()
     assert trail(sites) == before
     with sites.db.read() as session:
         assert [query.count(session, text) for text in ("is_defined(tags.y)", "is_defined(tags.x)")] == [1, 0]
@@ -140,14 +142,14 @@ def test_jobs_and_configurations_reach_no_further_than_their_maker(sites: Sites)
         json={"target": "*", "content": {"wide": {"x": 1}}},
     )  # fmt: skip
     assert (made.status_code, made.json()["scope"]) == (201, ["acme/a"])
-    while jobs.step(sites.db, now_us(), 32768):
+    while jobs.run_once(sites.db, now_us(), 32768).again:
         pass
-    Configurator(sites.db, lambda messages: None, 32768, 300).step()
+    Configurator(sites.db, 32768, 300).run_once()
     with sites.db.read() as session:
         assert [row.device for row in jobs.devices(session, number, state="", after="", limit=9)] == [MINE]
         assert [row.device for row in configurations.devices(session, "wide")] == [MINE]
         assert session.get_one(Job, number).scope == session.get_one(Configuration, "wide").scope == ["acme/a"]
-        assert set(affected(session)) == set(PLACES)  # by those of other sites
+        assert set(session.exec(select(ConfigurationDevice.device))) == set(PLACES)  # by those of other sites
 
 
 def test_what_a_device_claims_changes_no_scope(sites: Sites) -> None:

@@ -47,7 +47,7 @@ def live(db: Database, device: str, values: Any, at_us: int) -> int:
 
 def run(db: Database, now_us: int, watcher: Watch | None = None) -> None:
     watcher = watcher or Watch(db, incidents.alarm_changed)
-    while watcher.step(now_us)[0]:
+    while watcher.run_once(now_us).again:
         pass
 
 
@@ -248,7 +248,7 @@ def silence_of_the_hub(db: Database, away: str) -> list[tuple[str, str, str]]:
     run(db, NOW, watcher)
     at = live_on(db, watcher, FLEET, NOW, 5)
     if away == "deaf":
-        while watcher.step(at + 240 * MINUTE, hears=False)[0]:
+        while watcher.run_once(at + 240 * MINUTE, hears=False).again:
             pass
     at += 240 * MINUTE
     watcher = Watch(db, incidents.alarm_changed) if away == "stopped" else watcher

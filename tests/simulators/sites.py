@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from simulators.births import born
+from sqlmodel import select
 
 from cloud_hub import commands, fleet, incidents, jobs, tags, telemetry, tokens, twins
 from cloud_hub.actions import desk
@@ -22,6 +23,8 @@ from cloud_hub.settings import Settings
 from cloud_hub.tables import (
     Configuration,
     EscalationRow,
+    FailedItem,
+    Incident,
     Job,
     LearnedSeries,
     Learning,
@@ -89,8 +92,8 @@ class Sites:
                 self.ids[device] = self._fill(session, device, word, now)
                 fleet.assign(session, device, place, now, within=None, who="test")
         for _ in range(20):
-            jobs.step(self.db, now_us(), 32768)
-        Configurator(self.db, lambda messages: None, 32768, 300).step()
+            jobs.run_once(self.db, now_us(), 32768)
+        Configurator(self.db, 32768, 300).run_once()
 
     def _fill(self, session: Any, device: str, word: str, now: int) -> dict[str, str]:
         born(session, Birth(device=device, session="s", epoch="e", profile=word, asset_path="acme/a/hall-2"), now)
@@ -110,7 +113,7 @@ class Sites:
                             created_us=0, from_us=0, until_us=now + 10**10)  # fmt: skip
         suppression.create(session, quiet, now)
         session.flush()
-        incident = next(one for one in incidents.undiagnosed(session) if one.device == device)
+        incident = session.exec(select(Incident).where(Incident.device == device)).one()
         action = desk.propose(session, incident, "capture", word, word, now, Settings().actions)
         command, _ = commands.create(session, device, "restart", word, now, who=word)
         session.add(EscalationRow(id=f"e-{device}", device=device, model=word, digest="", number=1, reason=word,
@@ -131,10 +134,12 @@ class Sites:
                                   created_us=now, labels={"l": word}, scope=scope))  # fmt: skip
         session.add(Learning(id=number, target=f"id = '{device}'", terms=plain(TERMS), who=word, created_us=now,
                              scope=scope, due_us=1 << 61))  # fmt: skip
+        session.add(FailedItem(id=number, worker="jobs", kind="job", item=f"{word} {device}", failures=5, error=word,
+                               first_us=now, next_us=now, parked_us=now))  # fmt: skip
         session.add(LearnedSeries(learning=number, device=device, metric="m", reason=word))
         session.add(Trouble(id=number, device=device, metric="m", start_us=1, end_us=2, note=word, who=word, t_us=now))
         return {
-            "learning_id": number,
+            "learning_id": number, "item_id": number,
             "device": device, "thing": device, "metric": "m", "name": "gates", "incident_id": incident.id,
             "action_id": action.id, "command_id": command.id, "rollout_id": watched.id, "job_id": made.id,
             "configuration_id": number, "token_id": "none", "alarm_id": alarm.id, "suppression_id": quiet.id,

@@ -253,6 +253,24 @@ def _people() -> None:
         sa.Column("until_us", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("address"),
     )
+    op.create_table(
+        "failed_items",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("worker", sa.String(), nullable=False),
+        sa.Column("kind", sa.String(), nullable=False),
+        sa.Column("item", sa.String(), nullable=False),
+        sa.Column("failures", sa.Integer(), nullable=False),
+        sa.Column("error", sa.String(), nullable=False),
+        sa.Column("first_us", sa.BigInteger(), nullable=False),
+        sa.Column("next_us", sa.BigInteger(), nullable=False),
+        sa.Column("parked_us", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("worker", "kind", "item"),
+    )
+    with op.batch_alter_table("actions", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("automatic", sa.Boolean(), nullable=False, server_default=sa.false()))
+        batch_op.create_index("actions_by_device", ["device", "changed_us"], unique=False)
+
     op.create_index("audit_by_device", "audit", ["device", "seq"], unique=False)
     op.create_index("audit_by_time", "audit", ["t_us"], unique=False)
     for statement in APPEND_ONLY[op.get_bind().dialect.name]:
@@ -451,6 +469,11 @@ def downgrade() -> None:
         op.execute(statement)
     op.drop_index("audit_by_time", "audit")
     op.drop_index("audit_by_device", "audit")
+    with op.batch_alter_table("actions", schema=None) as batch_op:
+        batch_op.drop_index("actions_by_device")
+        batch_op.drop_column("automatic")
+
+    op.drop_table("failed_items")
     op.drop_table("lockouts")
     with op.batch_alter_table("tokens", schema=None) as batch_op:
         batch_op.drop_column("scope")

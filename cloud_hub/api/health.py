@@ -1,0 +1,100 @@
+"""/healthz for load balancers and supervisors, /metrics for Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from pydantic import BaseModel
+
+from cloud_hub.api.hub import Reader, TheHub
+from cloud_hub.runtime import items
+from cloud_hub.runtime.worker import WorkerStatus
+from shared import VERSION
+
+router = APIRouter(tags=["health"])
+
+
+class FailingWorker(BaseModel):
+    """A background worker whose last run failed, or whose thread ended, and since when."""
+
+    name: str
+    since_us: int | None
+
+
+class Health(BaseModel):
+    """`degraded`: the broker is not there, or a background worker fails. What works goes on."""
+
+    status: Literal["ok", "degraded"]
+    version: str
+    broker: bool
+    hub_epoch: str
+    failing_workers: list[FailingWorker]
+
+
+def failing(statuses: Sequence[WorkerStatus]) -> list[WorkerStatus]:
+    """Workers that fail as a whole, or that have ended."""
+    return [one for one in statuses if one.failing_since_us is not None or one.state == "stopped"]
+
+
+@router.get("/healthz")
+def healthz(hub: TheHub) -> Health:
+    """Whether the hub lives, sees its broker and does its background work. Needs no token; always 200."""
+    bad = [FailingWorker(name=one.name, since_us=one.failing_since_us) for one in failing(hub.workers())]
+    broker = hub.connected()
+    return Health(
+        status="ok" if broker and not bad else "degraded", version=VERSION, broker=broker, hub_epoch=hub.db.hub_epoch,
+        failing_workers=bad,
+    )  # fmt: skip
+
+
+@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+def metrics(hub: TheHub, caller: Reader) -> Response:
+    """The hub's own figures in Prometheus's text format; for a token that sees the whole hub."""
+    caller.needs_all()
+    with hub.db.read() as session:
+        failed = items.counts(session)
+    registry = CollectorRegistry()
+    registry.register(_Snapshot(hub.connected(), hub.workers(), failed))
+    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+
+class _Snapshot(Collector):
+    """Everything as it is at one scrape; nothing is counted here, so threads share nothing."""
+
+    def __init__(
+        self, broker: bool, workers: Sequence[WorkerStatus], failed: dict[str, tuple[int, int]]
+    ) -> None:  # fmt: skip
+        self._broker, self._workers, self._failed = broker, workers, failed
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics, by name."""
+        info = GaugeMetricFamily("tidegate_hub_info", "The hub's version.", labels=["version"])
+        info.add_metric([VERSION], 1)
+        yield info
+        yield GaugeMetricFamily("tidegate_broker_connected", "1 while the broker is there.", value=int(self._broker))
+        runs = CounterMetricFamily("tidegate_worker_runs", "Runs of a background worker.", labels=["worker"])
+        failures = CounterMetricFamily("tidegate_worker_failures", "Runs that failed as a whole.", labels=["worker"])
+        state = GaugeMetricFamily("tidegate_worker_failing", "1 while a worker fails or has ended.", labels=["worker"])
+        good = GaugeMetricFamily(
+            "tidegate_worker_last_success_timestamp_seconds", "When a run last succeeded.", labels=["worker"]
+        )
+        bad = {one.name for one in failing(self._workers)}
+        for one in self._workers:
+            runs.add_metric([one.name], one.runs)
+            failures.add_metric([one.name], one.failed_runs)
+            state.add_metric([one.name], int(one.name in bad))
+            if one.succeeded_us is not None:
+                good.add_metric([one.name], one.succeeded_us / 1e6)
+        yield from (runs, failures, state, good)
+        parked = GaugeMetricFamily("tidegate_worker_parked_items", "Items that wait for a person.", labels=["worker"])
+        waiting = GaugeMetricFamily("tidegate_worker_retrying_items", "Items tried again.", labels=["worker"])
+        for worker in sorted({one.name for one in self._workers} | self._failed.keys()):
+            counts = self._failed.get(worker, (0, 0))
+            parked.add_metric([worker], counts[0])
+            waiting.add_metric([worker], counts[1])
+        yield from (parked, waiting)
