@@ -17,7 +17,7 @@ from cloud_hub.tables import AlarmRow, Device, LearnedSeries, LearnedState, Lear
 from cloud_hub.thresholds import learnings, silence, stored
 from cloud_hub.thresholds.scores import Scores
 from cloud_hub.thresholds.surprise import One, Samples
-from shared.codec import plain
+from shared.codec import from_plain, plain
 
 GROUP = 200
 """Series of one group."""
@@ -101,7 +101,7 @@ def seen(session: Session, name: str, number: int, awake_us: int, now_us: int) -
     row, learning = session.get(LearnedState, (name, number)), session.get(Learning, name)
     if row is None or learning is None:
         return None
-    series = [One(**one) for one in row.series]
+    series = [from_plain(One, one) for one in row.series]
     samples = stored.news(session, [(one.device, one.metric, one.upto_us) for one in series], SOME)
     behind = any(t_us.size >= SOME for t_us, _ in samples)
     since_us = {} if behind else _since(session, series, awake_us, now_us)
