@@ -39,7 +39,7 @@ def peaks(series: Series, rarities: Floats) -> list[float]:
 
 
 def fitted(series: Sequence[Series], rarities: Sequence[Floats], limit: float) -> float:
-    """The shipped rarity at which these series reach `limit`: their own rate and mean excess put in (KNOWN, DECADES)."""
+    """The shipped rarity at which these series reach `limit`, by their own rate and mean excess."""
     found = [peak for one, some in zip(series, rarities, strict=True) for peak in peaks(one, some.copy())]
     samples = sum(int((~one.inside[one.learn :]).sum()) for one in series)
     known, decades = np.log10(samples / len(found)), 1 / (np.log(10) * float(np.mean(found)))
