@@ -46,7 +46,7 @@ def limits(
     """Limits of `metric` from columns of one series, which is `index` in `tables`; `now_us` stamps them.
 
     `period_s` is the time between samples where the series was thinned out before it was learned. Raises NotEnough
-    before a day or 1,000 samples, ValueError for numbers that overflow.
+    before 30 samples over a day, ValueError for numbers that overflow.
     """
     seen, days = int(one.seen[0]), float(one.seen[0] * one.period[0]) / 86400
     if seen < edges.LEAST_SEEN or days < LEAST_DAYS:
