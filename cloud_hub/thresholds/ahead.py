@@ -48,7 +48,8 @@ def limits(
     `period_s` is the time between samples where the series was thinned out before it was learned. Raises NotEnough
     before 30 samples over a day, ValueError for numbers that overflow.
     """
-    seen, days = int(one.seen[0]), float(one.seen[0] * one.period[0]) / 86400
+    # By the period, or by midnights passed, where samples have lately come faster than before.
+    seen, days = int(one.seen[0]), max(float(one.seen[0] * one.period[0]) / 86400, float(one.days[0]) - 1)
     if seen < edges.LEAST_SEEN or days < LEAST_DAYS:
         raise NotEnough(f"{metric} has {seen} usable points over {days:.2f} days; limits need 30 over a day")
     if not one.ahead_scale[0] < edges.HUGE:

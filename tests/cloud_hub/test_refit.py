@@ -526,3 +526,12 @@ def test_the_backtest_says_as_little_as_the_refit_of_what_lay_in_alarms(db: Data
         (one,) = trials.of_series(session, [("press-1", "cpu.load")], LONG, NOW - 2 * DAY_US, NOW)
     assert one.proposed is not None
     assert [(episode.end_us, episode.peak) for episode in one.proposed.episodes] == [(None, 300.0)]
+
+
+def test_a_series_that_is_sampled_faster_since_today_is_learned_from_its_days(db: Database) -> None:
+    histories.devices(db, ["press-1"], "cpu.load")
+    times, values = histories.course(6, 300, 1, NOW - 900 * SECOND)
+    histories.store(db, "press-1", "cpu.load", times, values)
+    histories.store(db, "press-1", "cpu.load", *histories.course(900 / 86_400, 1, 2, NOW))
+    learn(db)
+    assert fitted(db).reason.startswith("rollout ")
