@@ -42,6 +42,7 @@ check: .venv/.dev ## lint, format, types, floors, docs
 bench: .venv/.dev ## all benchmarks; one: .venv/bin/python -m benchmarks.twin
 	$(BIN)/python -m benchmarks.agent
 	$(BIN)/python -m benchmarks.budget
+	$(BIN)/python -m benchmarks.fleet_budget
 	$(BIN)/python -m benchmarks.database
 	$(BIN)/python -m benchmarks.frames
 	$(BIN)/python -m benchmarks.twin

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from functools import partial
 
 import numpy as np
 
@@ -18,10 +17,7 @@ from shared.thresholds import Limits
 def ours() -> list[Detector]:
     """What of ours is here."""
     return [
-        *(
-            Detector(f"Tidegate score, {name}", one.threshold, alone, fleet=partial(together, settings=one))
-            for name, one in (("DEFAULTS", scores.DEFAULTS), ("TUNED", scores.TUNED))
-        ),
+        Detector("Tidegate score", scores.DEFAULTS.threshold, alone, fleet=together),
         Detector("Tidegate band, z", 4.0, lambda t, v: far([Series("alone", t, v)])[0], fleet=far, fleet_band=bands),
         Detector("limits pushed daily (device)", 1.0, lambda t, v: pushed([Series("alone", t, v)])[0], fleet=pushed),
     ]
@@ -38,12 +34,12 @@ def columns(series: Sequence[Series]) -> Iterator[tuple[Ints, Floats]]:
 
 def alone(t_us: Ints, values: Floats) -> Floats:
     """`Scores` of one series."""
-    return together([Series("alone", t_us, values)], scores.DEFAULTS)[0]
+    return together([Series("alone", t_us, values)])[0]
 
 
-def together(series: Sequence[Series], settings: scores.ScoreSettings) -> list[Floats]:
+def together(series: Sequence[Series]) -> list[Floats]:
     """`Scores` over all series at once; float[T] for each."""
-    model = scores.Scores(len(series), settings)
+    model = scores.Scores(len(series))
     found = np.stack([model.step(t_us, values) for t_us, values in columns(series)], axis=1)
     return [found[n, : len(one.values)] for n, one in enumerate(series)]
 

@@ -11,7 +11,7 @@ from cloud_hub.api.hub import Operator, Reader, TheHub
 from cloud_hub.clock import now_us
 from cloud_hub.errors import HubError
 from cloud_hub.tables import EscalationRow, Rollout, ScaleStep
-from cloud_hub.thresholds import fit, rollout, stored, trials
+from cloud_hub.thresholds import fit, rollout, safeguards, stored, trials
 from shared.thresholds import Limits
 
 router = APIRouter(prefix="/api/v1", tags=["models"])
@@ -81,14 +81,21 @@ def escalations(
 def learn(body: FitBody, hub: TheHub, caller: Operator) -> Limits:
     """Learned limits; nothing is pushed. Start a rollout with them when they look right.
 
-    They are learned from what a refit reads: samples, and before those the means of rollups.
+    They are learned from what a refit reads: samples, and before those the means of rollups, without what lies in
+    alarms that nobody judged false.
     """
     now = now_us()
     with hub.db.read(scope=caller.scope) as session:
         fleet.device(session, body.device)
-        past = stored.history(session, (body.device, body.metric), now - int(body.days * 86400e6), now)
+        series, from_us = (body.device, body.metric), now - int(body.days * 86400e6)
+        past = stored.history(session, series, from_us, now)
+        present = stored.present(session, [body.device])
+        (known,) = stored.known(session, [series], from_us, now, present)
+    taught = past.without(known.alarms)
     try:
-        return fit.fit(body.metric, past.t_us, past.values, now_us=now, period_s=past.period_s)
+        safeguards.enough(body.metric, taught.t_us, past.t_us.size - taught.t_us.size)
+        found = fit.fit(body.metric, taught.t_us, taught.values, now_us=now, period_s=past.period_s)
+        return safeguards.bounded(found, taught.values, known)
     except ValueError as error:
         raise HubError(422, "Not enough to learn from", str(error)) from error
 

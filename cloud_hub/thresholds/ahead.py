@@ -22,6 +22,10 @@ DAYS_AHEAD, MOST_DAYS = 1.0, 7.0
 WORTH = 0.9
 """A shape that does not take a tenth off the error of the plainer one is not worth its numbers."""
 WEEKS_DAYS = 14
+LEAST_DAYS = 0.99
+"""A day, but for what a mean of periods in 32 bits may be off."""
+LEAST_DEADBAND = 0.1
+"""Of the least width: where values hardly move, what a scale says is rounding."""
 
 
 class NotEnough(ValueError):
@@ -42,15 +46,18 @@ def limits(
     """Limits of `metric` from columns of one series, which is `index` in `tables`; `now_us` stamps them.
 
     `period_s` is the time between samples where the series was thinned out before it was learned. Raises NotEnough
-    before a day or 1,000 samples, ValueError for numbers that overflow.
+    before 30 samples over a day, ValueError for numbers that overflow.
     """
-    if edges.progress(one)[0] < 1:
-        raise NotEnough(f"{metric} has {int(one.seen[0])} usable points; limits need 1,000, or 30 over a day")
+    # By the period, or by midnights passed, where samples have lately come faster than before.
+    seen, days = int(one.seen[0]), max(float(one.seen[0] * one.period[0]) / 86400, float(one.days[0]) - 1)
+    if seen < edges.LEAST_SEEN or days < LEAST_DAYS:
+        raise NotEnough(f"{metric} has {seen} usable points over {days:.2f} days; limits need 30 over a day")
     if not one.ahead_scale[0] < edges.HUGE:
         raise ValueError(f"{metric} swings by more than {edges.HUGE:g}; no limits can be learned from that")
     level, period_s = float(one.level[0]), period_s or float(one.period[0])
     week = _week(one, tables, index, level)
-    low, high = _edges(one, week, settings, period_s, now_us, settings.least_width * max(abs(level), 1e-6))
+    least = settings.least_width * max(abs(level), 1e-6)
+    low, high = _edges(one, week, settings, period_s, now_us, least)
     slots = _worth(one)
     lows, highs = _slots(level + low, slots, np.min), _slots(level + high, slots, np.max)
     return Limits(
@@ -60,7 +67,10 @@ def limits(
         lows=tuple(lows) if slots > 1 else (),
         highs=tuple(highs) if slots > 1 else (),
         cycle="week" if slots == WEEK_SLOTS else "day",
-        deadband=min(settings.deadband * float(week.size.min()), min(np.subtract(highs, lows).tolist()) / 4),
+        deadband=min(
+            max(settings.deadband * float(week.size.min()), LEAST_DEADBAND * least),
+            min(np.subtract(highs, lows).tolist()) / 4,
+        ),
         on_delay_s=settings.on_periods * period_s,
         off_delay_s=settings.off_periods * period_s,
         source="learned",

@@ -51,7 +51,7 @@ def fit(
     """Learn the limits of `metric` from `values` at `t_us` (UTC microseconds; any order); `now_us` stamps them.
 
     `period_s` is the usual time between samples, where these were thinned before. The same data give the same limits
-    bit for bit, in whatever order they come. Raises NotEnough before a day or 1,000 usable points, ValueError for
+    bit for bit, in whatever order they come. Raises NotEnough before 30 usable points over a day, ValueError for
     arrays that do not fit together or numbers that overflow.
     """
     times, points = clean(t_us, values)

@@ -26,7 +26,7 @@ from cloud_hub.reported import mapping
 from cloud_hub.runtime.items import Items
 from cloud_hub.runtime.worker import NOTHING, WorkResult
 from cloud_hub.tables import Device, LearnedSeries, Learning, PeerState
-from cloud_hub.thresholds import beside, learnings, peer_alarms, slots
+from cloud_hub.thresholds import beside, learnings, peer_alarms, safeguards, slots, stored
 from cloud_hub.thresholds.beside import Change, Task
 from cloud_hub.thresholds.peers import Peers, thresholds
 from cloud_hub.thresholds.scores import ForeignState
@@ -146,6 +146,7 @@ def look(db: Database, task: Task, end_us: int, now_us: int, tell: Tell) -> tupl
         old = session.get(PeerState, (task.learning, task.metric))
         row, peers = _opened(old, task, end_us)
         until_us, values = _values(session, task, row.upto_us, end_us)
+        _leave_out(session, task, row, values)
     t_us = np.arange(row.upto_us, until_us, SLOT_US)
     if peers is None:
         first = beside.begin(values) if task.fleet.devices else len(values)
@@ -167,6 +168,18 @@ def look(db: Database, task: Task, end_us: int, now_us: int, tell: Tell) -> tupl
         row.state, row.upto_us = b"" if peers is None else peers.pack(), max(until_us, row.upto_us)
         session.merge(row)
     return row.upto_us < end_us, bool(changes)
+
+
+def _leave_out(session: Session, task: Task, row: PeerState, values: slots.Doubles) -> None:
+    """Take out, in place, history in alarms that nobody judged false: a state that is made anew would learn a fault."""
+    end_us = min(row.upto_us + len(values) * SLOT_US, row.live_us)
+    if end_us <= row.upto_us:
+        return
+    t_us = np.arange(row.upto_us, end_us, SLOT_US)
+    alarms = stored.unjudged(session, task.fleet.devices, row.upto_us, end_us)
+    for number, device in enumerate(task.fleet.devices):
+        keep = safeguards.ordinary(t_us, alarms.get((device, task.metric), ()))
+        values[: t_us.size, number][~keep] = np.nan
 
 
 def _mark(row: PeerState | None) -> tuple[int, int, str] | None:

@@ -8,7 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from cloud_hub.thresholds import safeguards
+from cloud_hub.thresholds.backtest import Window
 from cloud_hub.thresholds.bands import Bands
+from cloud_hub.thresholds.safeguards import Known
 from cloud_hub.thresholds.settings import STANDARD
 from cloud_hub.thresholds.terms import Terms, widened
 from shared.thresholds import Limits
@@ -32,22 +35,37 @@ class History:
         some = slice(*np.searchsorted(self.t_us, [from_us, to_us]).tolist())
         return replace(self, t_us=self.t_us[some], values=self.values[some])
 
+    def before(self, to_us: int) -> History:
+        """What lies before `to_us`."""
+        return self.between(0, to_us)
+
+    def without(self, alarms: Sequence[Window]) -> History:
+        """What lies outside of these alarms."""
+        keep = safeguards.ordinary(self.t_us, alarms)
+        return replace(self, t_us=self.t_us[keep], values=self.values[keep])
+
 
 def learn(
-    histories: Sequence[History], terms: Terms, factors: Sequence[float], times_us: Sequence[int]
+    histories: Sequence[History],
+    terms: Terms,
+    factors: Sequence[float],
+    times_us: Sequence[int],
+    known: Sequence[Known],
 ) -> list[list[Limits | str]]:
     """At each of the times, in order: limits of each series from what lies before, or why there are none.
 
-    They are `factors` times as wide as fitted. The same data give the same limits (P7); series do not know each other.
+    Samples in alarms are left out (`safeguards`). Limits are `factors` times as wide as fitted. The same data give the
+    same limits (P7); series do not know each other.
     """
+    taught = [one.without(some.alarms) for one, some in zip(histories, known, strict=True)]
     bands = Bands(len(histories), replace(STANDARD, outside=(1.0 - terms.coverage) / 2))
     found: list[list[Limits | str]] = []
     begin = 0
     for end in times_us:
-        bands.learn(*_rows([one.between(begin, end) for one in histories]))
+        bands.learn(*_rows([one.between(begin, end) for one in taught]))
         found.append([
-            _limits(bands, index, one, terms, end, factor)
-            for index, (one, factor) in enumerate(zip(histories, factors, strict=True))
+            _limits(bands, index, one, terms, end, factors[index], known[index], histories[index])
+            for index, one in enumerate(taught)
         ])  # fmt: skip
         begin = end
     return found
@@ -63,9 +81,13 @@ def _rows(histories: Sequence[History]) -> tuple[npt.NDArray[np.int64], npt.NDAr
     return times, values
 
 
-def _limits(bands: Bands, index: int, history: History, terms: Terms, now_us: int, factor: float) -> Limits | str:
+def _limits(
+    bands: Bands, index: int, taught: History, terms: Terms, now_us: int, factor: float, known: Known, whole: History
+) -> Limits | str:
+    before = taught.before(now_us)
     try:
-        found = bands.limits(index, history.metric, now_us, period_s=history.period_s)
-        return widened(replace(found, stale_s=terms.stale_s), factor)
+        safeguards.enough(taught.metric, before.t_us, whole.before(now_us).t_us.size - before.t_us.size)
+        found = bands.limits(index, taught.metric, now_us, period_s=taught.period_s)
+        return safeguards.bounded(widened(replace(found, stale_s=terms.stale_s), factor), before.values, known)
     except ValueError as error:  # too few points, or numbers that overflow
         return str(error)[:500]

@@ -8,7 +8,7 @@ the same limits however often it was interrupted (P7).
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -23,12 +23,13 @@ from cloud_hub.errors import HubError
 from cloud_hub.runtime.items import Items
 from cloud_hub.runtime.worker import NOTHING, WorkResult
 from cloud_hub.tables import Device, LearnedSeries, Learning, Rollout, RolloutDevice
-from cloud_hub.thresholds import learnings, rollout, rollout_rules, stored, trials
+from cloud_hub.thresholds import learnings, rollout, rollout_rules, rollout_twins, stored, trials
 from cloud_hub.thresholds import terms as rules
 from cloud_hub.thresholds.learner import History, learn
+from cloud_hub.thresholds.safeguards import Known
 from cloud_hub.thresholds.stored import Series
 from cloud_hub.thresholds.terms import Terms
-from cloud_hub.thresholds.trial import Said, proposals, tried
+from cloud_hub.thresholds.trial import Said, Trial, proposals, tried
 from shared.codec import plain
 from shared.thresholds import DAY_US, Limits
 
@@ -98,7 +99,7 @@ def _give_up(db: Database, seen: Learning, now_us: int, reason: str) -> None:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
     """Some devices of a refit with all that fitting needs, no session and no clock: histories of their series, and
-    for each the limits that stand, what people said, and its factor.
+    for each the limits that stand, what people said, its factor, and its alarms and range.
     """
 
     terms: Terms
@@ -108,6 +109,7 @@ class Page:
     present: dict[Series, Limits]
     said: dict[Series, Said]
     factors: dict[Series, float]
+    known: dict[Series, Known]
 
 
 def _page(session: Session, row: Learning, now_us: int, after: str) -> Page:
@@ -115,8 +117,10 @@ def _page(session: Session, row: Learning, now_us: int, after: str) -> Page:
     devices = query.devices(session, row.target, after=after, limit=PAGE, scope=row.scope)
     series = wanted(session, devices, terms)
     from_us = now_us - int(terms.train_days * DAY_US)
+    present = stored.present(session, devices)
     return Page(
-        terms=terms, now_us=now_us, devices=devices, present=stored.present(session, devices),
+        terms=terms, now_us=now_us, devices=devices, present=present,
+        known=dict(zip(series, stored.known(session, series, from_us, now_us, present), strict=True)),
         said=stored.said(session, series, now_us - int(terms.backtest_days * DAY_US), now_us),
         histories=[stored.history(session, one, from_us, now_us) for one in series],
         factors=_factors(session, row.id, devices),
@@ -176,15 +180,32 @@ def _rows(page: Page, histories: list[History]) -> list[dict[str, Any]]:
     begin = now_us - int(terms.backtest_days * DAY_US)
     keys = [(history.device, history.metric) for history in histories]
     factors = [page.factors.get(key, 1.0) for key in keys]
-    before, found = learn(histories, terms, factors, [begin, now_us])
+    known = [page.known[key] for key in keys]
+    before, found = learn(histories, terms, factors, [begin, now_us], known)
     tries = proposals(before, found)
     rows = []
-    for key, history, factor, limits, proposal in zip(keys, histories, factors, found, tries, strict=True):
-        trial = tried(history, page.present.get(key), proposal, page.said[key], begin, now_us)
-        row = {"device": key[0], "metric": key[1], "factor": factor, "trial": trials.short(trial)}
-        fitted = {"reason": limits} if isinstance(limits, str) else {"limits": plain(limits), "fitted_us": now_us}
-        rows.append({"reason": ""} | row | fitted)
+    for index, key in enumerate(keys):
+        present, limits = page.present.get(key), found[index]
+        trial = tried(histories[index], present, tries[index], page.said[key], begin, now_us)
+        row = {"device": key[0], "metric": key[1], "factor": factors[index], "trial": trials.short(trial)}
+        reason = limits if isinstance(limits, str) else _withheld(known[index], trial, before[index], terms)
+        if reason or isinstance(limits, str):
+            rows.append(row | {"reason": reason})
+            continue
+        priority = present.priority if present is not None else limits.priority
+        rows.append(row | {"reason": "", "limits": plain(replace(limits, priority=priority)), "fitted_us": now_us})
     return rows
+
+
+def _withheld(known: Known, trial: Trial, before: Limits | str, terms: Terms) -> str:
+    """Why limits that were learned may not take the place of what stands, or ''."""
+    if known.standing_us:
+        return rollout_twins.KEPT
+    if isinstance(before, str):
+        return f"not tried on history that it had not seen: before the last {terms.backtest_days:g} days {before}"[:500]
+    if not trial.points:
+        return f"not tried on history that it had not seen: no samples in the last {terms.backtest_days:g} days"
+    return ""
 
 
 def _write(db: Database, name: str, page: Page, rows: list[dict[str, Any]]) -> None:
@@ -224,7 +245,7 @@ def _finish(db: Database, name: str, now_us: int) -> None:
         devices = _ready(session, name, began)
         backtest = trials.of_learning(session, name)
         trace = new_trace()
-        row.reason = _held(devices, backtest, terms)
+        row.reason = _held(session, name, devices, backtest, terms)
         if row.reason:
             audit.add(session, now_us, "hub", "learning.held", name, trace=trace, reason=row.reason, backtest=backtest)
             return
@@ -238,9 +259,14 @@ def _finish(db: Database, name: str, now_us: int) -> None:
         row.reason = f"rollout {trial.id}"
 
 
-def _held(devices: list[str], backtest: dict[str, Any], terms: Terms) -> str:
+def _held(session: Session, name: str, devices: list[str], backtest: dict[str, Any], terms: Terms) -> str:
     if not devices:
-        return "no series could be learned: see the reasons of its series"
+        first = select(_ROWS.c.device, _ROWS.c.metric, _ROWS.c.reason).where(
+            _ROWS.c.learning == name, _ROWS.c.reason != ""
+        )
+        one = session.connection().execute(first.order_by(_ROWS.c.device, _ROWS.c.metric).limit(1)).first()
+        told = "see the reasons of its series" if one is None else f"{one.metric} of {one.device}: {one.reason}"
+        return f"no series could be learned: {told}"[:500]
     if backtest["per_device_week"] > terms.max_backtest:
         return (f"held back: the backtest gave {backtest['per_device_week']:.2f} alarms a device and week, "
                 f"max_backtest is {terms.max_backtest:g}")  # fmt: skip

@@ -18,6 +18,7 @@ from cloud_hub.errors import HubError
 from cloud_hub.owners import LEARNING
 from cloud_hub.tables import LearnedSeries, Rollout, RolloutDevice
 from cloud_hub.thresholds import limit_files, rollout_rules
+from cloud_hub.thresholds.stored import standing
 from cloud_hub.twin_batch import Batch
 from cloud_hub.twin_rows import Key, Stored
 from cloud_hub.twins import Outgoing
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 DOCUMENT = "thresholds"
 TOGETHER = 10
 """Devices that are pushed to, or taken back, in one transaction."""
+KEPT = "an alarm of its limits stands: they are kept until it ends or is judged false"
 HOLDING = ("pushed", "verified", "refused")
 """States of a device whose desired limits are the rollout's."""
 
@@ -47,10 +49,13 @@ def push(
     """
     batch, stored, devices = _some(session, rollout, ("waiting",), now_us, max_bytes, rollout.stage)
     learned = _learned(session, rollout, devices)
+    alarmed = standing(session, devices) if rollout.learning else {}
     for device in devices:
         document, owners = stored.get((device, DOCUMENT), (twin.Document(), {}))
+        mine = learned.get(device, {})
+        keep = {metric: KEPT for metric in mine if (device, metric) in alarmed}
         try:
-            one = _pushed(session, batch, rollout, device, document, _owner(owners), learned.get(device, {}), now_us)
+            one = _pushed(session, batch, rollout, device, document, _owner(owners), mine, keep, now_us)
         except (TypeError, ValueError, LookupError, AttributeError) as error:  # of what this device's twin holds
             log.exception("rollout.device_failed", extra={"fields": {"rollout": rollout.id, "device": device}})
             one = {"state": "left", "reason": f"the hub failed: {type(error).__name__}; see its log"}
@@ -65,10 +70,10 @@ def push(
 
 def _pushed(
     session: Session, batch: Batch, rollout: Rollout, device: str, document: twin.Document, owner: str, mine: Learned,
-    now_us: int,
+    keep: dict[str, str], now_us: int,
 ) -> dict[str, Any]:  # fmt: skip
     """Give one device its limits: what is to be noted of it."""
-    limits, held = _placed(session, rollout, document, owner, mine)
+    limits, held = _placed(session, rollout, document, owner, mine, keep)
     why = "; ".join(f"{metric}: {reason}" for metric, reason in sorted(held.items()))[:1000]
     if limits is None:
         return {"state": "left", "reason": why}
@@ -83,17 +88,24 @@ def _pushed(
 
 
 def _placed(
-    session: Session, rollout: Rollout, document: twin.Document, owner: str, mine: Learned
+    session: Session, rollout: Rollout, document: twin.Document, owner: str, mine: Learned, keep: dict[str, str]
 ) -> tuple[list[dict[str, Any]] | None, dict[str, str]]:
-    """A device's set with the rollout's limits, None when none may stand there; and why not, by metric."""
+    """A device's set with the rollout's limits, None when none may stand there; and why not, by metric.
+
+    Limits of the metrics `keep` stay as they are.
+    """
     desired, own = (
         limit_files.entries(session, document.state.get(section, {}).get("limits"))
         for section in ("desired", "reported")
     )
     if not rollout.learning:
         return rollout_rules.merged(desired if desired is not None else own or [], rollout.wanted), {}
-    wanted = [row.limits for row in mine.values() if row.limits is not None]
-    return rollout_rules.place(desired, own or [], wanted, {name: row.pushed for name, row in mine.items()}, owner)
+    wanted = [row.limits for name, row in mine.items() if row.limits is not None and name not in keep]
+    if not wanted:
+        return None, keep
+    pushed = {name: row.pushed for name, row in mine.items()}
+    limits, held = rollout_rules.place(desired, own or [], wanted, pushed, owner)
+    return limits, held | keep
 
 
 def _remember(session: Session, rows: Iterable[LearnedSeries], now_us: int) -> None:

@@ -1,6 +1,7 @@
 """How surprising a sample is: one number for every series, so that one threshold serves a whole fleet.
 
-A surprise s is reached by ordinary samples of a series about once in 10**s. Constant work and memory a sample:
+A surprise s is reached by ordinary samples of a series about once in 10**s, up to about 4: beyond, long tails reach it
+more often, and `episodes` says how rare that is. Constant work and memory a sample:
 seventeen views of the series (`channels`), the rarity of each by its own tails (`tails`), their sum, as Fisher
 combined tests (1925), because what is wrong shows in many views a little before it shows in one a lot. Of that only
 the news counts (`memory`), and the rarity of news is followed once more, because the views depend on one another.
@@ -18,7 +19,7 @@ import numpy.typing as npt
 from cloud_hub.thresholds import channels, compiled, machine, memory, score_columns, tails
 from cloud_hub.thresholds.score_columns import COUNT, FIRST, LAST, Columns, Doubles, ForeignState, Longs, Singles
 
-__all__ = ["DEFAULTS", "TUNED", "ForeignState", "ScoreSettings", "Scores", "alarms", "surprise"]
+__all__ = ["DEFAULTS", "ForeignState", "ScoreSettings", "Scores", "alarms", "surprise"]
 
 HOUR_US = 3_600_000_000
 DAY_US = 24 * HOUR_US
@@ -70,7 +71,6 @@ class ScoreSettings:
 
 
 DEFAULTS = ScoreSettings()
-TUNED = ScoreSettings(visits=2.0, quiet=50)  # the best of 72 on 29 of NAB's 58 series: for comparison, not for use
 
 
 class Scores:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,12 @@ from sqlmodel import Session
 
 from cloud_hub import twin_batch
 from cloud_hub.rollups.reading import columns
-from cloud_hub.tables import AlarmRow, TelemetrySample, Trouble
+from cloud_hub.tables import AlarmRow, Device, TelemetrySample, Trouble
 from cloud_hub.thresholds import limit_files
 from cloud_hub.thresholds.backtest import Window
 from cloud_hub.thresholds.band_columns import Floats, Ints
 from cloud_hub.thresholds.learner import History
+from cloud_hub.thresholds.safeguards import Known
 from cloud_hub.thresholds.trial import Said
 from shared.codec import from_plain
 from shared.thresholds import Limits
@@ -57,6 +58,7 @@ _NEWS_POSTGRESQL = _NEWS.format(
 _SAMPLES: Any = TelemetrySample.__table__  # type: ignore[attr-defined]
 _ALARMS: Any = AlarmRow.__table__  # type: ignore[attr-defined]
 _TROUBLES: Any = Trouble.__table__  # type: ignore[attr-defined]
+_DEVICES: Any = Device.__table__  # type: ignore[attr-defined]
 
 
 def history(session: Session, series: Series, from_us: int, to_us: int, most: int = MOST_POINTS) -> History:
@@ -177,3 +179,58 @@ def said(session: Session, series: Sequence[Series], from_us: int, to_us: int) -
     for row in session.connection().execute(told):
         trouble[row.device, row.metric].append(Window(start_us=row.start_us, end_us=row.end_us))
     return {one: Said(trouble=tuple(trouble[one]), nothing=tuple(nothing[one])) for one in series}
+
+
+def known(
+    session: Session, series: Sequence[Series], from_us: int, to_us: int, present: Mapping[Series, Limits]
+) -> list[Known]:
+    """What is known of each series beside its samples in from_us..to_us; `present` are the limits that stand there."""
+    devices = sorted({device for device, _ in series})
+    alarms, ranges = unjudged(session, devices, from_us, to_us), _ranges(session, devices)
+    since = standing(session, devices)
+    found = []
+    for one in series:
+        early_us = int(present[one].on_delay_s * 1e6) if one in present else 0  # it was beyond its limit by then
+        windows = tuple(Window(start_us=w.start_us - early_us, end_us=w.end_us) for w in alarms.get(one, ()))
+        low, high = ranges.get(one, (None, None))
+        found.append(Known(alarms=windows, standing_us=since.get(one, 0), low=low, high=high))
+    return found
+
+
+def unjudged(session: Session, devices: Sequence[str], from_us: int, to_us: int) -> dict[Series, list[Window]]:
+    """Alarms that met from_us..to_us and were not judged false, and troubles that people told, by series.
+
+    What stands lasts until `to_us`. A warning of what may come does not say that it came.
+    """
+    found: dict[Series, list[Window]] = defaultdict(list)
+    alarms = select(_ALARMS.c.device, _ALARMS.c.metric, _ALARMS.c.raised_us, _ALARMS.c.cleared_us).where(
+        _ALARMS.c.device.in_(devices), _ALARMS.c.about != "forecast", _ALARMS.c.verdict != "false-alarm",
+        _ALARMS.c.raised_us < to_us, func.coalesce(_ALARMS.c.cleared_us, to_us) >= from_us,
+    )  # fmt: skip
+    told = select(_TROUBLES.c.device, _TROUBLES.c.metric, _TROUBLES.c.start_us, _TROUBLES.c.end_us).where(
+        _TROUBLES.c.device.in_(devices), _TROUBLES.c.end_us >= from_us, _TROUBLES.c.start_us < to_us
+    )  # fmt: skip
+    for query in (alarms, told):
+        for device, metric, start_us, end_us in session.connection().execute(query):
+            found[device, metric].append(Window(start_us=start_us, end_us=to_us if end_us is None else end_us))
+    return found
+
+
+def standing(session: Session, devices: Collection[str]) -> dict[Series, int]:
+    """Since when an alarm of the value itself stands that nobody judged false, by series."""
+    mine = select(_ALARMS.c.device, _ALARMS.c.metric, func.min(_ALARMS.c.raised_us)).where(
+        _ALARMS.c.device.in_(devices), _ALARMS.c.about == "", _ALARMS.c.state == "raised",
+        _ALARMS.c.kind != "no-data", _ALARMS.c.verdict != "false-alarm",
+    )  # fmt: skip
+    found = session.connection().execute(mine.group_by(_ALARMS.c.device, _ALARMS.c.metric))
+    return {(device, metric): raised_us for device, metric, raised_us in found}
+
+
+def _ranges(session: Session, devices: Sequence[str]) -> dict[Series, tuple[float | None, float | None]]:
+    """The range that each metric declares in its device's birth."""
+    rows = session.connection().execute(select(_DEVICES.c.id, _DEVICES.c.metrics).where(_DEVICES.c.id.in_(devices)))
+    return {
+        (device, str(metric["name"])): (metric.get("low"), metric.get("high"))
+        for device, metrics in rows
+        for metric in metrics
+    }

@@ -1,20 +1,22 @@
 """When a series' surprise is an alarm, and when that is over. A core: the score model's numbers in, changes out.
 
-One episode is one alarm: raised by the first sample beyond the threshold, cleared after CALM ordinary ones, and none
-is raised within `quiet` samples of the last (the score model's refractory filter). A silence (`silence`) is an episode,
-too: its alarm is cleared by the next sample, whatever that says.
+Surprises become rarities of episodes (`episodes`), which are compared with limits. One episode is one alarm: raised by
+the first sample beyond the threshold, cleared after CALM ordinary ones, and none is raised within `quiet` samples of
+the last (the score model's refractory filter). A silence (`silence`) is an episode, too: its alarm is cleared by the
+next sample, whatever that says.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from cloud_hub.thresholds.budget import threshold
+from cloud_hub.thresholds.episodes import Episodes, rarity
 from cloud_hub.thresholds.scores import DEFAULTS, ForeignState, Scores
 from shared.messages import AlarmKind
 
@@ -38,7 +40,7 @@ class One:
     hub's clock, live samples last came at `heard_us`, and at `silent_us` it was told as silent: 0 while it is not.
     `gap_us` is the longest time between two samples that was never told as silence. `size` is
     how large values usually are, without sign; since `other_us` all are of another order, 0 while they are not.
-    `rare` samples ago an episode was counted against the budget.
+    `rare` samples ago an episode was counted against the budget; `episodes` measure how rare the next one is.
     """
 
     device: str
@@ -53,6 +55,7 @@ class One:
     gap_us: int = 0
     size: float = 0.0
     other_us: int = 0
+    episodes: Episodes = field(default_factory=Episodes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,13 +124,16 @@ def step(
     begun: list[int] = []
     for index, one in enumerate(series):
         t_us, _ = samples[index]
-        surprises = found[: t_us.size, index] if t_us.size else np.zeros(0)
-        counted, times_us = _counted(one, t_us, surprises, paging)
+        episodes, surprises = rarity(
+            one.episodes, found[: t_us.size, index] if t_us.size else np.zeros(0), DEFAULTS.quiet
+        )
+        counted, times_us = _counted(replace(one, episodes=episodes), t_us, surprises, paging)
         begun += times_us
         remembered, new = _judged(counted, index, t_us, surprises, limits[index], live_us)
         remembered = sized(remembered, samples[index])
         if remembered.size == 0 < one.size:  # nearly deaf in its new unit, else
             scores.restart(np.array([index]))
+            remembered = replace(remembered, episodes=Episodes())
         if t_us.size and t_us[-1] >= live_us:
             remembered = replace(remembered, heard_us=now_us)
         if t_us.size and not one.silent_us and one.upto_us:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Literal
 
+from cloud_hub.thresholds.safeguards import CYCLES
 from shared.thresholds import Limits
 
 _PATTERN = re.compile(r"[a-z0-9_./*-]{1,100}\Z")
@@ -58,8 +59,11 @@ class Terms:
             value = getattr(self, name)
             if not math.isfinite(value) or not least <= value <= most:
                 raise ValueError(f"{name} must be within {least:g}..{most:g}, not {value:g}")
-        if self.backtest_days >= self.train_days:
-            raise ValueError("backtest_days must be below train_days: limits are tried on what they did not see")
+        if self.train_days - self.backtest_days < CYCLES:
+            raise ValueError(
+                f"train_days must be above backtest_days by {CYCLES} at least: limits are learned from {CYCLES} days "
+                "or more, and tried on what they did not see"
+            )
 
     @property
     def stale_s(self) -> float:

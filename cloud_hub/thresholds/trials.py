@@ -35,7 +35,8 @@ def of_series(
     before_us = from_us if proposed is not None else from_us - int(terms.train_days * DAY_US)
     histories = [stored.history(session, one, before_us, to_us) for one in series]
     if proposed is None:
-        wanted = proposals(*learn(histories, terms, [1.0] * len(series), [from_us, to_us]))
+        known = stored.known(session, series, before_us, to_us, present)
+        wanted = proposals(*learn(histories, terms, [1.0] * len(series), [from_us, to_us], known))
     else:
         wanted = [Proposal(limits=proposed.get(metric)) for _, metric in series]
     return [

@@ -17,10 +17,10 @@ from cloud_hub.db import Database
 from cloud_hub.reported import mapping
 from cloud_hub.runtime.items import Items
 from cloud_hub.tables import AlarmRow, Device, LearnedSeries, LearnedState, Learning, TelemetrySample
-from cloud_hub.thresholds import learnings, silence, stored
+from cloud_hub.thresholds import learnings, safeguards, silence, stored
 from cloud_hub.thresholds.scores import Scores
 from cloud_hub.thresholds.surprise import One, Samples
-from shared.codec import plain
+from shared.codec import from_plain, plain
 
 GROUP = 200
 """Series of one group."""
@@ -112,9 +112,10 @@ def seen(session: Session, name: str, number: int, awake_us: int, now_us: int) -
     row, learning = session.get(LearnedState, (name, number)), session.get(Learning, name)
     if row is None or learning is None:
         return None
-    series = [One(**one) for one in row.series]
+    series = [from_plain(One, one) for one in row.series]
     samples = stored.news(session, [(one.device, one.metric, one.upto_us) for one in series], SOME)
     behind = any(t_us.size >= SOME for t_us, _ in samples)
+    samples = _ordinary(session, series, samples, row.live_us)
     since_us = {} if behind else _since(session, series, awake_us, now_us)
     if not since_us and not any(t_us.size for t_us, _ in samples):
         return None
@@ -125,6 +126,24 @@ def seen(session: Session, name: str, number: int, awake_us: int, now_us: int) -
         pages=learnings.terms(learning).pages_per_shift,
         false=[false.get((one.device, one.metric), 0) for one in series],
     )  # fmt: skip
+
+
+def _ordinary(session: Session, series: list[One], samples: list[Samples], live_us: int) -> list[Samples]:
+    """The samples without stored history in alarms that nobody judged false: there the model would learn a fault.
+
+    The last sample of each stays, so that the series goes on behind it. What is live is judged, alarm or not.
+    """
+    early = [t_us[0] for t_us, _ in samples if t_us.size and t_us[0] < live_us]
+    if not early:
+        return samples
+    devices = sorted({one.device for one in series})
+    alarms = stored.unjudged(session, devices, int(min(early)), live_us)
+    found = []
+    for one, (t_us, values) in zip(series, samples, strict=True):
+        keep = safeguards.ordinary(t_us, alarms.get((one.device, one.metric), ())) | (t_us >= live_us)
+        keep[-1:] = True
+        found.append((t_us[keep], values[keep]))
+    return found
 
 
 def _since(session: Session, series: list[One], awake_us: int, now_us: int) -> dict[int, int]:

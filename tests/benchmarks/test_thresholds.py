@@ -49,7 +49,7 @@ def test_all_methods_give_all_figures_on_a_tiny_file(
         (row["dataset"], row["method"], row["metric"]): row["value"] for row in json.loads(told.read_text())["rows"]
     }
     methods = {method for _, method, _ in rows} - {"(the file)"}
-    assert {"Tidegate score, DEFAULTS", "Tidegate band, z", "static 3-sigma", "DSPOT"} <= methods
+    assert {"Tidegate score", "Tidegate band, z", "static 3-sigma", "DSPOT"} <= methods
     for method in methods:
         score = rows["nab", method, "standard: two-fold"]
         assert (score <= 100) if windows else np.isnan(score)

@@ -55,8 +55,8 @@ def test_noise_of_long_tails_stays_near_its_budget() -> None:
     assert over_budget(raised) < 1.25
 
 
-def test_seeded_bug_without_the_count_noise_of_long_tails_is_twice_beyond_its_budget() -> None:
-    assert over_budget(lambda before, promised, came: 0.0) > 2
+def test_seeded_bug_without_the_count_noise_of_long_tails_is_far_beyond_its_budget() -> None:
+    assert over_budget(lambda before, promised, came: 0.0) > 1.5
 
 
 def test_an_episode_is_counted_once_also_across_two_steps() -> None:

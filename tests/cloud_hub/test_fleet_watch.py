@@ -19,7 +19,8 @@ from cloud_hub.marks import Marks
 from cloud_hub.rollups.roller import Roller
 from cloud_hub.runtime.worker import NOTHING
 from cloud_hub.tables import AlarmRow, AuditRow, Device, LearnedSeries, Learning, PeerState
-from cloud_hub.thresholds import learnings, peer_alarms
+from cloud_hub.thresholds import beside, fleet_watch, learnings, peer_alarms
+from cloud_hub.thresholds.beside import Task
 from cloud_hub.thresholds.fleet_watch import DAY_US, GRACE_US, FleetWatch
 from cloud_hub.thresholds.slots import SLOT_US
 from cloud_hub.thresholds.terms import Terms
@@ -322,3 +323,22 @@ def test_a_round_comes_with_each_slot_and_asks_a_constant_number_of_queries(plan
     run(plant, end_us, watcher)
     of_state = [one for one in asked if "peer_states" in one or "telemetry" in one]
     assert len(of_state) <= 1 + len(METRICS) * 5
+
+
+@pytest.mark.parametrize(("verdict", "missing"), [("", 12), ("real", 12), ("false-alarm", 0)])
+def test_history_in_an_alarm_is_not_learned_from_unless_it_was_judged_false(
+    db: Database, verdict: str, missing: int
+) -> None:
+    first, live = NOW, NOW + 288 * SLOT_US
+    with db.write() as session:
+        session.add(AlarmRow(
+            id="fault", device="web-1", metric="cpu.load", kind="high", priority="high", value=99.0, limit=90.0,
+            state="raised", raised_us=live - 12 * SLOT_US, received_us=live, verdict=verdict))  # fmt: skip
+    fleet = beside.fleet_of({device: {"service": "web"} for device in FLEET[:6]}, "tags.service")
+    task = Task(learning="all", metric="cpu.load", fleet=fleet, side="both", form="")
+    row = PeerState(learning="all", metric="cpu.load", form="", state=b"", upto_us=first, live_us=live)
+    values = np.ones((300, 6))
+    with db.read() as session:
+        fleet_watch._leave_out(session, task, row, values)
+    assert np.isnan(values).sum(axis=0).tolist() == [0, missing, 0, 0, 0, 0]
+    assert np.isfinite(values[288:]).all()

@@ -54,7 +54,7 @@ def test_bad_input_is_refused(t_us: Any, values: Any) -> None:
 
 
 def test_too_few_points_have_a_name_of_their_own() -> None:
-    with pytest.raises(NotEnough, match=r"cpu\.load has 3 usable points; limits need 1,000, or 30 over a day"):
+    with pytest.raises(NotEnough, match=r"cpu\.load has 3 usable points over 0\.00 days; limits need 30 over a day"):
         fit("cpu.load", np.arange(4), np.array([1.0, 2.0, 3.0, np.nan]), now_us=NOW)
 
 

@@ -406,3 +406,38 @@ def test_a_quiet_night_a_weekend_and_zeros_are_no_other_unit() -> None:
         one = surprise.sized(one, (times + day * surprise.DAY_US, values))
         assert one.size > 0
     assert surprise.sized(one, (times, np.full(288, np.nan))) == one
+
+
+def peak_after_a_fault(db: Database, verdict: str) -> float:
+    """The rarity of 200, live, in a series whose stored history stood at 200 for two of its five days, in an alarm."""
+    histories.devices(db, ["press-1"], "cpu.load")
+    terms = Terms(metrics=("cpu.load",), watch=True, pages_per_shift=1)
+    times, values = histories.course(5, 60, 1, NOW)
+    fault = (times >= times[0] + 2 * 1440 * MINUTE) & (times < times[0] + 4 * 1440 * MINUTE)
+    values[fault] += 150
+    histories.store(db, "press-1", "cpu.load", times, values)
+    begin, end = int(times[fault][0]), int(times[fault][-1])
+    with db.write() as session:
+        session.add(Learning(id="all", target="*", terms=plain(terms), who="anna", created_us=NOW, due_us=1 << 61))
+        session.add(LearnedSeries(learning="all", device="press-1", metric="cpu.load"))
+        session.add(AlarmRow(
+            id="fault", device="press-1", metric="cpu.load", kind="high", priority="high", value=200.0, limit=90.0,
+            state="cleared", raised_us=begin, received_us=begin, cleared_us=end, verdict=verdict))  # fmt: skip
+    run(db, NOW)
+    at = live(db, "press-1", calm(30, NOW), NOW)
+    live(db, "press-1", [200.0] * 5, at)
+    with db.read() as session:
+        seen = watch_groups.seen(session, "all", 0, 0, at + 10 * MINUTE)
+        assert seen is not None
+        scores = surprise.unpacked(seen.row.state, 1)
+    ((t_us, some),) = seen.samples
+    found = [float(scores.step(t_us[n : n + 1], some[n : n + 1])[0]) for n in range(t_us.size)]
+    return max(found)
+
+
+def test_a_fault_in_stored_history_is_not_learned_by_the_watch(db: Database) -> None:
+    assert peak_after_a_fault(db, "") > 4
+
+
+def test_control_what_was_judged_false_is_learned_by_the_watch(db: Database) -> None:
+    assert peak_after_a_fault(db, "false-alarm") < 4

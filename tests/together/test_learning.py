@@ -8,6 +8,7 @@ import subprocess
 import time
 from typing import Any
 
+import numpy as np
 import pytest
 from simulators import histories
 from simulators.brokers import until
@@ -64,9 +65,10 @@ def test_from_history_to_every_device_and_a_bad_push_undone_by_itself(build: Any
         world.start_edge(device, link=rest)
     for device in DEVICES:
         until(f"{device} is online", lambda device=device: world.online(device))
-        history(world, device, ["memory.used"], 1e6, 0.2, 1)
+        history(world, device, ["memory.used"], 2.0, 5, 300)
+        history(world, device, ["memory.used"], 2.0, 0.003, 1)  # so its delays are a few seconds
 
-    # Learned from history in which memory.used was far above what it is: every device would alarm at once.
+    # Learned from history in which memory.used was far below what it is: every device would alarm at once.
     put(world, "bad", metrics=["memory.used"], max_alarms=0, max_backtest=1e6, watch_s=60)
     bad = until("the bad rollout begins", lambda: rollout(world, "bad"))
     assert bad["canaries"] == 1
@@ -174,3 +176,28 @@ def verified(world: Any, device: str) -> bool:
 
 def in_force(world: Any, device: str) -> Any:
     return world.reported(device, "thresholds").get("limits")
+
+
+def test_a_fault_that_lasts_seventeen_minutes_does_not_become_normal(build: Any) -> None:
+    """A learning of a metric that stands at one value in a high alarm: nothing is pushed, and the alarm stands."""
+    world = build("mosquitto")
+    world.broker.start()
+    world.start_hub()
+    world.start_edge("press-1", '\n[[limits]]\nmetric = "memory.used"\nhigh = 0.1\npriority = "high"\n')
+    (alarm,) = until("the alarm is raised", lambda: world.get("/alarms", device="press-1"))
+    db = Database(world.database or f"sqlite:///{world.folder / 'hub' / 'hub.sqlite'}")
+    times = time.time_ns() // 1000 - np.arange(1000, 0, -1) * 1_000_000
+    histories.store(db, "press-1", "memory.used", times, np.full(1000, 100.0))
+    db.close()
+
+    answer = world.http.put("/learnings/all", json={"target": "*", "terms": {"metrics": ["memory.used"]}})
+    assert answer.status_code == 201, answer.text
+    until("it was fitted", lambda: world.get("/learnings/all")["learning"]["reason"])
+    shown = hub(world, "learning", "show", "all")
+    assert "no series could be learned: memory.used of press-1: memory.used has " in shown
+    assert "limits need 3 days" in shown
+    assert "in alarms that nobody judged false are not learned from" in shown
+    assert rollout(world, "all") is None
+    assert limits(world, "press-1") is None
+    (after,) = world.get("/alarms", device="press-1")
+    assert (after["id"], after["state"], after["priority"]) == (alarm["id"], "raised", "high")
