@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlmodel import Session
+from sqlmodel import Session, col, select
 
 from cloud_hub import commands, fleet, incidents, telemetry, twins
 from cloud_hub.births import Births, answer, refusal, streams_of
@@ -24,7 +24,7 @@ from cloud_hub.twins import Outgoing
 from shared import topics
 from shared.codec import ITEM_TYPE, encode
 from shared.ids import trace_id
-from shared.messages import Ack, Alarm, Applied, Birth, CommandResult, Escalation
+from shared.messages import Ack, Applied, Birth, CommandResult, Escalation
 from shared.twin import MAX_BYTES, rejected
 
 log = logging.getLogger(__name__)
@@ -148,13 +148,12 @@ class Writer:
             work.samples += telemetry.sample_rows(said.device, source, good)
         elif said.stream == "event" and good:
             telemetry.store_events(session, said.device, source, good, trace)
-        for _, item in good if said.stream in {"alarm", "escalation"} else ():
-            if isinstance(item, Alarm):
-                incidents.alarm_changed(session, said.device, item, work.now_us, trace)
-                work.results.rang |= {"desk", "rollouts"}
-            elif isinstance(item, Escalation):
-                _escalation(session, said, item, trace, work.now_us)
-                work.results.rang.add("experts")
+        elif said.stream == "alarm" and good:
+            incidents.alarms_changed(session, said.device, [alarm for _, alarm in good], work.now_us, trace)
+            work.results.rang |= {"desk", "rollouts"}
+        elif said.stream == "escalation" and good:
+            _escalations(session, said, [item for _, item in good], trace, work.now_us)
+            work.results.rang.add("experts")
 
     # -- words -------------------------------------------------------------------------------------
 
@@ -219,15 +218,18 @@ def _refuse(said: Said, why: str, hub_epoch: str, results: Results) -> None:
         results.messages.append(Outgoing(topic=topics.thing(said.device, "session"), payload=encode(word)))
 
 
-def _escalation(session: Session, said: Data, item: Escalation, trace: str, now_us: int) -> None:
-    height, width = item.shape
-    if session.get(EscalationRow, item.id) is not None:
-        return
-    session.add(
-        EscalationRow(
-            id=item.id, device=said.device, model=item.model, digest=item.digest, number=item.number,
-            reason=item.reason, label=item.label, margin=item.margin, height=height, width=width, frame=item.frame,
-            features=item.features, t_us=item.t_us, received_us=now_us,
-            wire_bytes=said.size // max(1, len(said.batch.items)), trace_id=trace_id(trace),
-        )
-    )  # fmt: skip
+def _escalations(session: Session, said: Data, items: Sequence[Escalation], trace: str, now_us: int) -> None:
+    known = set(session.exec(select(EscalationRow.id).where(col(EscalationRow.id).in_({item.id for item in items}))))
+    for item in items:
+        if item.id in known:
+            continue
+        known.add(item.id)
+        height, width = item.shape
+        session.add(
+            EscalationRow(
+                id=item.id, device=said.device, model=item.model, digest=item.digest, number=item.number,
+                reason=item.reason, label=item.label, margin=item.margin, height=height, width=width, frame=item.frame,
+                features=item.features, t_us=item.t_us, received_us=now_us,
+                wire_bytes=said.size // max(1, len(said.batch.items)), trace_id=trace_id(trace),
+            )
+        )  # fmt: skip
