@@ -42,16 +42,21 @@ def alarm_changed(
 
 def alarms_changed(
     session: Session, device: str, changed: Sequence[Alarm], now_us: int, trace: str, service: str = ""
-) -> None:  # fmt: skip
-    """Take many alarms of a device in their order, as `alarm_changed` does: what is asked for each is asked once."""
+) -> int:  # fmt: skip
+    """Take many alarms of a device in their order, as `alarm_changed` does: what is asked for each is asked once.
+
+    Returns how many subjects were looked up for an incident.
+    """
     query = select(AlarmRow).where(col(AlarmRow.id).in_({alarm.id for alarm in changed}))
     rows: dict[str, AlarmRow] = {row.id: row for row in session.exec(query)}
     earliest_us = min([now_us, *(alarm.t_us for alarm in changed)])
     covers = suppression.of_device(session, device, earliest_us, now_us)
     unresolved: dict[str, Incident] = {}
+    cleared: set[str] = set()
     for alarm in changed:
         row = rows.get(alarm.id)
         if row is None and alarm.state == "raised":
+            cleared = _settle_all(session, cleared, now_us)  # what is over takes in no new alarm
             # Late news count as of then, too: what a maintenance window covered calls nobody when it arrives after it.
             how = covers(alarm.metric, [min(alarm.t_us, now_us), now_us])
             rows[alarm.id] = _raise(session, device, alarm, now_us, trace, service, how, unresolved)
@@ -59,7 +64,15 @@ def alarms_changed(
             row.state, row.cleared_us = "cleared", alarm.t_us  # only its own device clears an alarm
             audit.add(session, now_us, device, "alarm.cleared", alarm.metric, device=device, trace=trace,
                       incident=row.incident)  # fmt: skip
-            settle(session, row.incident, now_us)
+            cleared.add(row.incident)
+    _settle_all(session, cleared, now_us)
+    return len(unresolved)
+
+
+def _settle_all(session: Session, incident_ids: set[str], now_us: int) -> set[str]:
+    for incident_id in sorted(incident_ids):
+        settle(session, incident_id, now_us)
+    return set()
 
 
 def _raise(

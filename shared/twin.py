@@ -18,6 +18,10 @@ Json = Any
 State = dict[str, Json]
 
 MAX_BYTES = 8192
+PATCH_SHARE = 4
+"""A request is not read at all when it is so many times larger than the document may be: nulls and blanks included."""
+MAX_TOKEN_PAYLOAD = 4 * MAX_BYTES
+"""In more than this no client token is looked for, where the payload means nothing else."""
 MAX_LEVELS = 6
 MAX_TOKEN_BYTES = 64
 SECTIONS = ("desired", "reported")
@@ -294,6 +298,8 @@ def update(document: Document, payload: bytes, now_s: int, max_bytes: int = MAX_
     """
     token = None
     try:
+        if len(payload) > PATCH_SHARE * max_bytes:
+            raise _Refused(413, "The payload exceeds the maximum size allowed")
         request = parse(payload)
         token = _token(request)
         _check(request, document)
@@ -319,7 +325,7 @@ def update(document: Document, payload: bytes, now_s: int, max_bytes: int = MAX_
 def _optional_token(payload: bytes) -> str | None:
     """The client token of a get or delete, whose body may be empty or anything at all."""
     try:
-        return _token(parse(payload)) if payload else None
+        return _token(parse(payload)) if 0 < len(payload) <= MAX_TOKEN_PAYLOAD else None
     except _Refused:
         return None
 

@@ -124,15 +124,12 @@ def _lasts(t_us: int) -> Any:
 # -- which alarms ----------------------------------------------------------------------------------
 
 
-def covering(session: Session, device: str, metric: str, times_us: Sequence[int]) -> How | None:
-    """How alarms of a metric are suppressed at one of these times; of several by the one that lasts longest."""
-    return of_device(session, device, min(times_us), max(times_us))(metric, times_us)
-
-
 def of_device(
     session: Session, device: str, from_us: int, until_us: int
 ) -> Callable[[str, Sequence[int]], How | None]:  # fmt: skip
-    """`covering` for many alarms of a device within these times, as a function of (metric, times): asked once."""
+    """How alarms of a device are suppressed within these times, as a function of a metric and of times: at one of them,
+    of several suppressions by the one that lasts longest.
+    """
     begun = and_(col(Suppression.from_us) <= until_us, _lasts(from_us))
     here = or_(col(Suppression.device) == device, col(Suppression.path) != "")
     rows = session.exec(select(Suppression).where(begun, here)).all()

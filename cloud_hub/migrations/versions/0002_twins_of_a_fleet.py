@@ -165,6 +165,14 @@ def upgrade() -> None:
     op.create_index("ix_certificates_device", "certificates", ["device"], unique=False)
     _people()
     _alarms()
+    op.create_table(
+        "stalled_streams",
+        sa.Column("device", sa.String(), nullable=False),
+        sa.Column("stream", sa.String(), nullable=False),
+        sa.Column("since_us", sa.BigInteger(), nullable=False),
+        sa.Column("reason", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("device", "stream"),
+    )
     _rollups()
     _notifications()
 
@@ -444,6 +452,7 @@ def downgrade() -> None:
                        "learning"):  # fmt: skip
             batch_op.drop_column(column)
         batch_op.add_column(sa.Column("previous", JSON, nullable=False, server_default="{}"))
+    op.drop_table("stalled_streams")
     _without_alarms()
     for table in ("kept_from", "sketches", "rollups", "rollup_due"):
         op.drop_table(table)
