@@ -45,7 +45,9 @@ class Stalls:
         self._stalled.add((device, stream))
         row = {"device": device, "stream": stream, "since_us": self._now_us, "reason": reason[:500]}
         self._session.connection().execute(_INSERT, row)
-        event = Event(t_us=self._now_us, source="hub", level="error", text=f"stream {stream} stands still: {reason[:500]}")
+        event = Event(
+            t_us=self._now_us, source="hub", level="error", text=f"stream {stream} stands still: {reason[:500]}"
+        )
         mark = self._marks.get(("", f"hub:{device}", "event"))
         mark.upto += 1
         telemetry.store_events(self._session, device, mark.source, [(mark.upto, event)], "")

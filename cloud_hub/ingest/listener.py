@@ -177,7 +177,11 @@ class Listener:
         if limiter.allow(device, now):
             return True
         for flooding, count in limiter.report(now).items():
-            fields = {"device": flooding, "refused": count, "reason": "more, or dearer, messages than mqtt.device_rate allows"}
+            fields = {
+                "device": flooding,
+                "refused": count,
+                "reason": "more, or dearer, messages than mqtt.device_rate allows",
+            }
             log.error("device.flooding", extra={"fields": fields})
         return False
 

@@ -165,7 +165,9 @@ class Writer:
         """What is missing is sent again soon, by a device that can; one that cannot has stalled."""
         since_us = self._waiting.setdefault((said.device, said.stream), work.now_us)
         if work.now_us - since_us >= GAP_US:
-            reason = f"item {first} of epoch '{said.batch.epoch}' is waited for, but those from {said.batch.first} on came"
+            reason = (
+                f"item {first} of epoch '{said.batch.epoch}' is waited for, but those from {said.batch.first} on came"
+            )
             work.stalls.begin(said.device, said.stream, reason)
 
     def _invalid(
