@@ -257,8 +257,10 @@ def size(state: State) -> int:
                for s in SECTIONS if s in state)  # fmt: skip
 
 
-def _apply(document: Document, sent: State | None, now_s: int) -> Document:
+def _apply(document: Document, sent: State | None, now_s: int, max_bytes: int) -> Document:
     state = after({} if document.deleted else document.state, sent)
+    if size(state) > max_bytes:
+        raise _Refused(413, "The payload exceeds the maximum size allowed")
     old = {} if document.deleted else document.metadata
     metadata = {
         section: _restamp(old.get(section, {}), part, (sent or {}).get(section) or {}, now_s)
@@ -304,9 +306,7 @@ def update(document: Document, payload: bytes, now_s: int, max_bytes: int = MAX_
         token = _token(request)
         _check(request, document)
         patch = request["state"]
-        new = _apply(document, patch, now_s)
-        if size(new.state) > max_bytes:
-            raise _Refused(413, "The payload exceeds the maximum size allowed")
+        new = _apply(document, patch, now_s, max_bytes)
     except _Refused as error:
         return document, [_rejected("update", error, token, now_s)]
     echo: State = {"timestamp": now_s} | _with(token)

@@ -6,13 +6,15 @@ hostile input against honest input by them.
 
 from __future__ import annotations
 
-from cloud_hub.ingest.router import Data, Readings, Said
+from cloud_hub.ingest.router import Data, Readings, Said, ShadowRequest
 from shared.messages import Stream
 
 BYTES = 4096
 """Bytes, inflated or published, that cost as much as a message."""
 VALUES = 256
 """Values of JSON that cost as much as a message, where they are not read the quick way."""
+UPDATE = 4
+"""A value of a twin update costs so many: it is merged, dated, owned, compared and told."""
 ITEM: dict[Stream, float] = {"telemetry": 0.02, "event": 0.1, "alarm": 3.0, "escalation": 3.0}
 ALARM_ROWS = 50
 """Samples that are written in the time of an alarm or an escalation."""
@@ -27,7 +29,8 @@ def of_message(said: Said | None, payload: bytes) -> float:
     cost = len(payload) / BYTES
     quick = isinstance(said, Data) and isinstance(said.batch, Readings)
     if not quick:
-        cost += sum(map(payload.count, (b",", b"[", b"{"))) / VALUES
+        times = UPDATE if isinstance(said, ShadowRequest) and said.verb == "update" else 1
+        cost += sum(map(payload.count, (b",", b"[", b"{"))) * times / VALUES
     if isinstance(said, Data) and said.batch.lost is None and not said.invalid:
         cost += len(said.batch.items) * (ITEM[said.stream] + (0.0 if quick else SLOW_ITEM))
     return cost
