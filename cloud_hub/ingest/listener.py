@@ -49,7 +49,7 @@ word to each device, are shared by all of them."""
 COMMIT_BYTES = 4 << 20
 """A commit ends with the message that passes this, inflated: larger ones gain nothing, and all of it is in memory."""
 COMMIT_ROWS = 20_000
-"""And with the one that passes this many rows, of which an alarm counts for more: others wait while they are written."""
+"""And with the one that passes this many rows, of which an alarm counts for more: others wait meanwhile."""
 HELD_BYTES = 32 << 20
 """What waits for the writer at most: a thousand rows of ordinary size, and of the largest messages a few."""
 BUSY = 20
@@ -268,7 +268,7 @@ class Listener:
                 log.error("database.not_ready", extra={"fields": {"reason": error.reason}})
                 if self._stopping.wait(error.wait_s):
                     return Results()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, the other messages are stored
                 if len(said) > 1:  # halves, so that one that fails costs the others few commits
                     middle = len(said) // 2
                     return _joined([self._commit(said[:middle]), self._commit(said[middle:])])

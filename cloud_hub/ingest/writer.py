@@ -253,7 +253,7 @@ def failed(said: Said, trace: str, now_us: int) -> Results:
 
 
 def halves(said: Data, reason: str) -> list[Data]:
-    """A batch that could not be stored as two, to find the items that cannot; one item alone is invalid for `reason`."""
+    """A batch that could not be stored, as two, to find the items that cannot; one item alone is invalid."""
     batch, count = said.batch, len(said.batch.items)
     if count < 2 or said.invalid:
         return [replace(said, invalid=reason)]

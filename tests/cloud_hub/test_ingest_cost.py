@@ -251,8 +251,7 @@ def upto(db: Database, device: str) -> int:
 
 def test_a_device_that_sent_dear_messages_is_refused_and_the_others_are_not(db: Database) -> None:
     hub = Counted(db, rate=100)
-    many = [inbound("alarms", encode(Batch(epoch="q", first=1 + n * MAX_ITEMS, items=[
-        alarm(n * MAX_ITEMS + k) for k in range(MAX_ITEMS)])), "hostile", deflated=True) for n in range(10)]  # fmt: skip
+    many = batches("alarms", alarm, MAX_ITEMS, 10, "hostile")
     others = batches("telemetry", sample, 10, 10)
     hub.hear(*[message for pair in zip(many, others, strict=True) for message in pair])
     assert upto(db, "press-3") == 100

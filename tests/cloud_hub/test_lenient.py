@@ -22,7 +22,8 @@ UNREADABLE = [
     b'{"metric":"a","t_us":1,"value":NaN}', b'{"metric":"a","t_us":1,"value":1e999}', b"NaN", b"-Infinity",
     b'{"metric":"a","t_us":1,"value":"\\ud800"}', b'{"metric":"a","metric":"b","t_us":1,"value":1}',
     b'{"metric":"a","t_us":1,"value":2,}', b'{"metric":"a","t_us":1,"value":"\xfcber"}', b"{'metric':'a'}", b"",
-    b'{"metric":"a","t_us":01,"value":1}', b'{"metric":"a" "t_us":1}', b"{]", b"nil", b'{"a":' + b"[" * 99999 + b"]" * 99999 + b"}",
+    b'{"metric":"a","t_us":01,"value":1}', b'{"metric":"a" "t_us":1}', b"{]", b"nil",
+    b'{"a":' + b"[" * 99999 + b"]" * 99999 + b"}",
 ]  # fmt: skip
 
 
@@ -55,7 +56,8 @@ def test_what_surrounds_the_items_is_read_leniently_too(payload: bytes) -> None:
     framed([GOOD]).replace(b'"e"', b'"\xfc"'), framed([GOOD]).replace(b"7", b"NaN"), framed([GOOD])[:-1],
     framed([b'{"metric":"a,"t_us":1}']), framed([b'{"metric":"a"']), framed([b"]"]), framed([]),
     framed([GOOD]).replace(b'"first":7', b'"first":7,"first":8,"x":NaN'), framed([b"NaN"]) + b"{}",
-    framed([b"NaN"]).replace(b"null", b'{"last":9,"reason":"evicted"}'), b"[NaN]", framed([b"NaN"]).replace(b"[", b"{", 1),
+    framed([b"NaN"]).replace(b"null", b'{"last":9,"reason":"evicted"}'), b"[NaN]",
+    framed([b"NaN"]).replace(b"[", b"{", 1),
 ])  # fmt: skip
 def test_a_head_that_is_not_right_is_refused_and_its_stream_is_known(payload: bytes) -> None:
     with pytest.raises(WireError) as refused:
@@ -86,7 +88,8 @@ def test_a_batch_of_more_items_is_invalid_as_a_whole_and_none_is_read(items: lis
 
 
 @pytest.mark.parametrize("payload", [
-    b"{" * 200_000, b'{"' + b'\\"' * 200_000, b'{"items":[' + b'"' * 200_001, b"{" + b"," * 200_000, b'{"a":"' + b"\\" * 200_001,
+    b"{" * 200_000, b'{"' + b'\\"' * 200_000, b'{"items":[' + b'"' * 200_001, b"{" + b"," * 200_000,
+    b'{"a":"' + b"\\" * 200_001,
     b"{" + b"}" * 200_000,
 ])  # fmt: skip
 def test_each_byte_is_looked_at_a_bounded_number_of_times(payload: bytes, monkeypatch: pytest.MonkeyPatch) -> None:

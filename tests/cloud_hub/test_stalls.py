@@ -30,7 +30,10 @@ from shared.mqtt import Connection, Inbound, Options
 
 NOW = 1_800_000_000_000_000
 DEVICE = "press-3"
-RAISED = b'{"id":"a%d","metric":"cpu.load","kind":"high","state":"raised","priority":"critical","t_us":1,"value":%b,"limit":1}'
+RAISED = (
+    b'{"id":"a%d","metric":"cpu.load","kind":"high","state":"raised",'
+    b'"priority":"critical","t_us":1,"value":%b,"limit":1}'
+)
 
 
 class Hub(Listener):
@@ -271,10 +274,13 @@ def test_a_number_or_key_that_no_database_holds_is_refused_where_it_is_read(
     ("alarms", {"id": "x" * 9999}), ("escalations", {"id": "x" * 9999}), ("escalations", {"model": "x" * 9999}),
 ])  # fmt: skip
 def test_an_item_whose_key_is_too_long_is_invalid(db: Database, rest: str, change: dict[str, str]) -> None:
-    item: dict[str, Any] = {"id": "x", "t_us": 1, "model": "m", "digest": "d", "number": 1, "reason": "unsure", "label": "",
-                            "margin": 0, "shape": [1, 1], "frame": "AA=="} if rest == "escalations" else {
-                            "id": "x", "metric": "a", "kind": "high", "state": "raised", "priority": "low", "t_us": 1,
-                            "value": 2, "limit": 1}  # fmt: skip
+    items: dict[str, dict[str, Any]] = {
+        "escalations": {"id": "x", "t_us": 1, "model": "m", "digest": "d", "number": 1, "reason": "unsure",
+                        "label": "", "margin": 0, "shape": [1, 1], "frame": "AA=="},
+        "alarms": {"id": "x", "metric": "a", "kind": "high", "state": "raised", "priority": "low", "t_us": 1,
+                   "value": 2, "limit": 1},
+    }  # fmt: skip
+    item = items[rest]
     hub = Hub(db)
     hub.hear((rest, encode(Batch(epoch="e", first=1, items=[item | change, item]))))
     assert list(hub.acks.values()) == [2]
