@@ -49,8 +49,10 @@ def add(
     connection = session.connection()
     row = {"t_us": now_us, "who": who, "kind": kind, "subject": subject, "device": device,
            "trace_id": trace_id(trace), "detail": detail}  # fmt: skip
-    last = connection.execute(_LAST).scalar()
-    connection.execute(_INSERT, row | {"hash": _digest(last or GENESIS, row)})
+    # The trail is this transaction's alone until it ends: its end is asked for once.
+    before = session.info.get("audit_hash") or connection.execute(_LAST).scalar() or GENESIS
+    row["hash"] = session.info["audit_hash"] = _digest(before, row)
+    connection.execute(_INSERT, row)
 
 
 def verify(session: Session, head: tuple[int, str] | None = None) -> int | None:

@@ -146,7 +146,7 @@ def answer(
         mark = marks.get((birth.device, birth.epoch, stream))
         deleted = birth.acked.get(stream, 0)
         if deleted > mark.upto:
-            fleet.lose(session, mark.source, mark.upto + 1, deleted, "hub-restored")
+            fleet.lose(session, [(mark.source, mark.upto + 1, deleted, "hub-restored")])
             mark.upto = deleted
         upto[stream] = mark.upto
     return SessionWord(

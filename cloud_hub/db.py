@@ -89,8 +89,10 @@ def _translated() -> Iterator[None]:
         raise NotReady(f"no connection to the database was free within {WAIT_S} s") from error
 
 
-def blames_content(error: DBAPIError) -> bool:
-    """Whether the database refused what it was given; all else passes, or is mended by the operator."""
+def blames_content(error: Exception) -> bool:
+    """Whether the database, or its driver, refused what it was given; all else passes, or is mended by the operator."""
+    if not isinstance(error, DBAPIError):
+        return isinstance(error, (OverflowError, UnicodeError))
     state: str | None = getattr(error.orig, "sqlstate", None)
     if state:  # SQLSTATE classes: data, integrity, limits such as the largest row of an index
         return state[:2] in {"22", "23", "54"}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from sqlalchemy import bindparam
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import bindparam, delete, func, insert, update
 from sqlmodel import Session, col, select
 
 from cloud_hub import audit, scopes
 from cloud_hub.errors import HubError
 from cloud_hub.roles import Scope
-from cloud_hub.tables import Device, LostRange
+from cloud_hub.tables import Device, LostRange, StalledStream
 from shared.ids import DEVICE_ID
 
 
@@ -59,6 +62,7 @@ def registered(session: Session, device_id: str, path: str, now_us: int, *, who:
 def remove(session: Session, device_id: str, now_us: int, *, who: str, trace: str = "") -> None:
     """Forget a device. Its telemetry, its audit rows and the marks of what was delivered stay."""
     session.delete(device(session, device_id))
+    session.connection().execute(delete(_STALLED).where(_STALLED.c.device == device_id))
     audit.add(session, now_us, who, "device.removed", device_id, device=device_id, trace=trace)
 
 
@@ -93,6 +97,37 @@ def devices(session: Session) -> list[Device]:
     return list(session.exec(scopes.only(session, select(Device), col(Device.id)).order_by(Device.id)))
 
 
-def lose(session: Session, source: int, first: int, last: int, reason: str) -> None:
-    """Items first..last of a stream will never come: kept as a range. `source` is the number of its mark."""
-    session.merge(LostRange(source=source, first=first, last=last, reason=reason))
+Lost = tuple[int, int, int, str]
+"""A range that will never come: the number of the stream's mark, first, last, reason."""
+
+_STALLED: Any = StalledStream.__table__  # type: ignore[attr-defined]
+_LOST: Any = LostRange.__table__  # type: ignore[attr-defined]
+_NEWEST = select(func.max(_LOST.c.first)).where(_LOST.c.source == bindparam("b_source")).scalar_subquery()
+_EXTEND = update(_LOST).values(last=bindparam("b_last")).where(
+    _LOST.c.source == bindparam("b_source"), _LOST.c.first == _NEWEST, _LOST.c.last == bindparam("b_before"),
+    _LOST.c.reason == bindparam("b_reason"),
+)  # fmt: skip
+_ADD = insert(_LOST)
+
+
+def lose(session: Session, ranges: Sequence[Lost]) -> None:
+    """Keep the ranges of items that will never come; those of one stream in their order. Neighbours become one."""
+    connection = session.connection()
+    new: list[dict[str, Any]] = []
+    for source, first, last, reason in _joined(ranges):
+        key = {"b_source": source, "b_before": first - 1, "b_last": last, "b_reason": reason}
+        apart = any(row["source"] == source for row in new[-1:])  # it follows a range that is new itself
+        if apart or not connection.execute(_EXTEND, key).rowcount:
+            new.append({"source": source, "first": first, "last": last, "reason": reason})
+    if new:
+        connection.execute(_ADD, new)
+
+
+def _joined(ranges: Sequence[Lost]) -> list[Lost]:
+    found: list[Lost] = []
+    for source, first, last, reason in sorted(ranges):
+        if found and found[-1][0] == source and found[-1][2] == first - 1 and found[-1][3] == reason:
+            found[-1] = (source, found[-1][1], last, reason)
+        else:
+            found.append((source, first, last, reason))
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -24,6 +25,7 @@ from shared.messages import Alarm
 
 _INCIDENTS: Any = Incident.__table__  # type: ignore[attr-defined]
 _DEVICES: Any = Device.__table__  # type: ignore[attr-defined]
+UNRESOLVED = ("open", "acknowledged")
 UNDER_WAY = ("proposed", "approved", "executing", "executed")
 
 
@@ -40,20 +42,49 @@ def alarm_changed(
     One that is suppressed is kept as any other, but nobody is called: it belongs to no incident. `service` is the
     device's, where the alarm came of evidence beside its peers.
     """
-    row = session.get(AlarmRow, alarm.id)
-    if row is not None and row.device != device:  # an id is its device's own: no other clears it
-        return
-    if alarm.state == "cleared":
-        if row is not None and row.cleared_us is None:
-            row.state, row.cleared_us = "cleared", alarm.t_us
+    alarms_changed(session, device, [alarm], now_us, trace, service)
+
+
+def alarms_changed(
+    session: Session, device: str, changed: Sequence[Alarm], now_us: int, trace: str, service: str = ""
+) -> int:  # fmt: skip
+    """Take many alarms of a device in their order, as `alarm_changed` does: what is asked for each is asked once.
+
+    Returns how many subjects were looked up for an incident.
+    """
+    query = select(AlarmRow).where(col(AlarmRow.id).in_({alarm.id for alarm in changed}))
+    rows: dict[str, AlarmRow] = {row.id: row for row in session.exec(query)}
+    earliest_us = min([now_us, *(alarm.t_us for alarm in changed)])
+    covers = suppression.of_device(session, device, earliest_us, now_us)
+    unresolved: dict[str, Incident] = {}
+    cleared: set[str] = set()
+    for alarm in changed:
+        row = rows.get(alarm.id)
+        if row is None and alarm.state == "raised":
+            cleared = _settle_all(session, cleared, now_us)  # what is over takes in no new alarm
+            # Late news count as of then, too: what a maintenance window covered calls nobody when it arrives after it.
+            how = covers(alarm.metric, [min(alarm.t_us, now_us), now_us])
+            rows[alarm.id] = _raise(session, device, alarm, now_us, trace, service, how, unresolved)
+        elif row is not None and row.device == device and alarm.state == "cleared" and row.cleared_us is None:
+            row.state, row.cleared_us = "cleared", alarm.t_us  # only its own device clears an alarm
             audit.add(session, now_us, device, "alarm.cleared", alarm.metric, device=device, trace=trace,
                       incident=row.incident)  # fmt: skip
-            settle(session, row.incident, now_us)
-        return
-    if row is not None:
-        return
-    # Late news count as of then, too: what a maintenance window covered calls nobody when it arrives after it.
-    how = suppression.covering(session, device, alarm.metric, [min(alarm.t_us, now_us), now_us])
+            cleared.add(row.incident)
+    _settle_all(session, cleared, now_us)
+    return len(unresolved)
+
+
+def _settle_all(session: Session, incident_ids: set[str], now_us: int) -> set[str]:
+    for incident_id in sorted(incident_ids):
+        settle(session, incident_id, now_us)
+    return set()
+
+
+def _raise(
+    session: Session, device: str, alarm: Alarm, now_us: int, trace: str, service: str, how: str | None,
+    unresolved: dict[str, Incident],
+) -> AlarmRow:  # fmt: skip
+    """A new alarm; `unresolved` are the incidents of the device by subject, as far as they were looked up."""
     row = AlarmRow(
         id=alarm.id, device=device, metric=alarm.metric, kind=alarm.kind, priority=alarm.priority, state="raised",
         value=alarm.value, limit=alarm.limit, raised_us=alarm.t_us, received_us=now_us, about=alarm.about,
@@ -61,9 +92,15 @@ def alarm_changed(
     )  # fmt: skip
     session.add(row)
     if how is None:
-        row.incident = _open_for(session, device, alarm.metric, now_us, trace or new_trace(), service).id
+        subject = subject_of(alarm.metric)
+        found = unresolved.get(subject)
+        if found is None or found.state not in UNRESOLVED:
+            found = _open_for(session, device, alarm.metric, now_us, trace or new_trace(), service)
+            unresolved[subject] = found
+        row.incident = found.id
     audit.add(session, now_us, device, "alarm.raised", alarm.metric, device=device, trace=trace, value=alarm.value,
               limit=alarm.limit, incident=row.incident, suppressed=row.suppressed)  # fmt: skip
+    return row
 
 
 def resume(session: Session, alarm_id: str, now_us: int) -> AlarmRow | None:
@@ -73,7 +110,7 @@ def resume(session: Session, alarm_id: str, now_us: int) -> AlarmRow | None:
     row = session.get(AlarmRow, alarm_id)
     if row is None or row.state != "raised":
         return None
-    how = suppression.covering(session, row.device, row.metric, [now_us]) or ""
+    how = suppression.of_device(session, row.device, now_us, now_us)(row.metric, [now_us]) or ""
     if row.suppressed == how:
         return None
     row.suppressed = how
@@ -85,13 +122,16 @@ def resume(session: Session, alarm_id: str, now_us: int) -> AlarmRow | None:
     return row
 
 
+def _unresolved(session: Session, device: str, subject: str) -> Incident | None:
+    query = select(Incident).where(Incident.device == device, Incident.subject == subject)
+    return session.exec(query.where(col(Incident.state).in_(UNRESOLVED))).first()
+
+
 def _open_for(
     session: Session, device: str, metric: str, now_us: int, trace: str, service: str = ""
 ) -> Incident:  # fmt: skip
     subject = subject_of(metric)
-    query = select(Incident).where(Incident.device == device, Incident.subject == subject, Incident.state != "resolved")
-    found = session.exec(query).first()
-    if found is not None:
+    if (found := _unresolved(session, device, subject)) is not None:
         return found
     incident = Incident(
         id=new_id(), device=device, subject=subject, opened_us=now_us, traceparent=trace, service=service
@@ -147,9 +187,9 @@ def settle(session: Session, incident_id: str, now_us: int) -> None:
     incident = session.get(Incident, incident_id) if incident_id else None
     if incident is None or incident.state == "resolved":
         return
-    if any(alarm.state == "raised" for alarm in alarms(session, incident_id)):
-        return
-    if any(action.state in UNDER_WAY for action in actions(session, incident_id)):
+    standing = select(AlarmRow.id).where(AlarmRow.incident == incident_id, AlarmRow.state == "raised").limit(1)
+    under_way = select(Action.id).where(Action.incident == incident_id, col(Action.state).in_(UNDER_WAY)).limit(1)
+    if session.exec(standing).first() or session.exec(under_way).first():
         return
     incident.state, incident.resolved_us = "resolved", now_us
     audit.add(session, now_us, "hub", "incident.resolved", incident.id, device=incident.device,

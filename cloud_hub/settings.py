@@ -54,7 +54,8 @@ class MqttTls(_Table):
 class Mqtt(_Table):
     """The broker; `client_id` names the hub's session there. `fallback` are tried in order when it is away.
 
-    Each device may bring `device_rate` messages a second (0: any number); what is beyond is refused and counted.
+    Each device may bring `device_rate` messages a second (0: any number); what is beyond is refused and counted. A
+    message that costs the hub more than one of a single sample counts as several.
     """
 
     address: str = "127.0.0.1:1883"

@@ -20,7 +20,7 @@ from typing import Any
 
 from edge_agent.disk import Disk, found_damage, found_full
 from edge_agent.keep import open_database
-from shared.codec import decode, encode
+from shared.codec import MAX_ITEMS, decode, encode
 from shared.errors import TidegateError
 from shared.messages import STREAMS, Batch, ClockQuality, Lost, Stream
 
@@ -39,7 +39,7 @@ CREATE TABLE IF NOT EXISTS lost (
 EXPIRY = "CREATE INDEX IF NOT EXISTS rows_by_expiry ON rows (expires_us) WHERE expires_us > 0"
 EXPIRE_TOGETHER = 500
 """Rows that one step gives up at most, so that it never keeps the agent from its work."""
-ITEMS_PER_ROW = 200
+ITEMS_PER_ROW = MAX_ITEMS
 ROW_BYTES = 256 << 10
 """Payloads above this are split, unless it is one item: a hub refuses what is larger than codec.MAX_PAYLOAD."""
 EVICTION_ORDER: tuple[Stream, ...] = ("telemetry", "event", "escalation")

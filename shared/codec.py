@@ -23,6 +23,9 @@ T = TypeVar("T")
 MAX_PAYLOAD = 1 << 20
 """Bytes of one message that either side reads; mosquitto and the embedded broker are set to the same."""
 
+MAX_ITEMS = 200
+"""Items of one batch at most: an agent writes no more, a hub stores no more."""
+
 ITEM_TYPE: dict[Stream, type[Any]] = {"alarm": Alarm, "escalation": Escalation, "event": Event, "telemetry": Sample}
 
 JSON = "application/json"

@@ -63,6 +63,16 @@ def whole(name: str, *values: int) -> None:
             raise ValueError(f"{name} must be within 0..2^62-1, not {str(value)[:40]}")
 
 
+ID_LENGTH, PATH_LENGTH = 128, 1024
+"""Characters of what is a key at the hub, at most: a database's index takes no more."""
+
+
+def short(name: str, text: str, most: int = ID_LENGTH) -> None:
+    """Raise ValueError unless `text` can be a key."""
+    if len(text) > most:
+        raise ValueError(f"{name} has {len(text)} characters, at most {most} are allowed")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
     """What a metric is; told once, in the birth. `unit` is a UCUM code ('1' without a unit)."""
@@ -119,6 +129,7 @@ class Alarm:
     about: About = ""
 
     def __post_init__(self) -> None:
+        short("id", self.id)
         metric_name(self.metric)
         instant(self.t_us)
         finite("value/limit", self.value, self.limit)
@@ -178,6 +189,8 @@ class Escalation:
 
     def __post_init__(self) -> None:
         instant(self.t_us, self.number)
+        for name in ("id", "model", "digest"):
+            short(name, getattr(self, name))
         finite("margin/features", self.margin, *self.features.values())
         if min(self.shape) < 1 or self.shape[0] * self.shape[1] != len(self.frame):
             raise ValueError(f"frame holds {len(self.frame)} bytes, its shape says {self.shape}")
@@ -270,6 +283,7 @@ class Birth:
 
     def __post_init__(self) -> None:
         device_id(self.device)
+        short("epoch", self.epoch, 32)
         instant(self.t_us)
         whole("protocol", self.protocol)
         whole("acked", *self.acked.values())
@@ -312,6 +326,8 @@ class Applied:
 
     def __post_init__(self) -> None:
         whole("version", self.version)
+        short("shadow", self.shadow)
+        short("path", self.path, PATH_LENGTH)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

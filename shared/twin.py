@@ -18,6 +18,10 @@ Json = Any
 State = dict[str, Json]
 
 MAX_BYTES = 8192
+PATCH_SHARE = 4
+"""A request is not read at all when it is so many times larger than the document may be: nulls and blanks included."""
+MAX_TOKEN_PAYLOAD = 4 * MAX_BYTES
+"""In more than this no client token is looked for, where the payload means nothing else."""
 MAX_LEVELS = 6
 MAX_TOKEN_BYTES = 64
 SECTIONS = ("desired", "reported")
@@ -253,8 +257,10 @@ def size(state: State) -> int:
                for s in SECTIONS if s in state)  # fmt: skip
 
 
-def _apply(document: Document, sent: State | None, now_s: int) -> Document:
+def _apply(document: Document, sent: State | None, now_s: int, max_bytes: int) -> Document:
     state = after({} if document.deleted else document.state, sent)
+    if size(state) > max_bytes:
+        raise _Refused(413, "The payload exceeds the maximum size allowed")
     old = {} if document.deleted else document.metadata
     metadata = {
         section: _restamp(old.get(section, {}), part, (sent or {}).get(section) or {}, now_s)
@@ -294,13 +300,13 @@ def update(document: Document, payload: bytes, now_s: int, max_bytes: int = MAX_
     """
     token = None
     try:
+        if len(payload) > PATCH_SHARE * max_bytes:
+            raise _Refused(413, "The payload exceeds the maximum size allowed")
         request = parse(payload)
         token = _token(request)
         _check(request, document)
         patch = request["state"]
-        new = _apply(document, patch, now_s)
-        if size(new.state) > max_bytes:
-            raise _Refused(413, "The payload exceeds the maximum size allowed")
+        new = _apply(document, patch, now_s, max_bytes)
     except _Refused as error:
         return document, [_rejected("update", error, token, now_s)]
     echo: State = {"timestamp": now_s} | _with(token)
@@ -319,7 +325,7 @@ def update(document: Document, payload: bytes, now_s: int, max_bytes: int = MAX_
 def _optional_token(payload: bytes) -> str | None:
     """The client token of a get or delete, whose body may be empty or anything at all."""
     try:
-        return _token(parse(payload)) if payload else None
+        return _token(parse(payload)) if 0 < len(payload) <= MAX_TOKEN_PAYLOAD else None
     except _Refused:
         return None
 

@@ -7,7 +7,7 @@ though nobody asks. What still stands then comes back and is called for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy import and_, or_
@@ -124,14 +124,22 @@ def _lasts(t_us: int) -> Any:
 # -- which alarms ----------------------------------------------------------------------------------
 
 
-def covering(session: Session, device: str, metric: str, times_us: Sequence[int]) -> How | None:
-    """How alarms of a metric are suppressed at one of these times; of several by the one that lasts longest."""
-    begun = and_(col(Suppression.from_us) <= max(times_us), _lasts(min(times_us)))
-    about = col(Suppression.metric).in_(["", metric])
+def of_device(
+    session: Session, device: str, from_us: int, until_us: int
+) -> Callable[[str, Sequence[int]], How | None]:  # fmt: skip
+    """How alarms of a device are suppressed within these times, as a function of a metric and of times: at one of them,
+    of several suppressions by the one that lasts longest.
+    """
+    begun = and_(col(Suppression.from_us) <= until_us, _lasts(from_us))
     here = or_(col(Suppression.device) == device, col(Suppression.path) != "")
-    rows = session.exec(select(Suppression).where(begun, about, here))
-    living = [row for row in rows.all() if any(_alive(row, t_us) for t_us in times_us)]
-    return _strongest(living, device, metric, _path(session, device) if living else "")
+    rows = session.exec(select(Suppression).where(begun, here)).all()
+    path = _path(session, device) if rows else ""
+
+    def covers(metric: str, times_us: Sequence[int]) -> How | None:
+        living = [row for row in rows if any(_alive(row, t_us) for t_us in times_us)]
+        return _strongest(living, device, metric, path)
+
+    return covers
 
 
 def _alive(row: Suppression, t_us: int) -> bool:

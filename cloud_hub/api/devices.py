@@ -10,7 +10,7 @@ from cloud_hub import fleet, query, telemetry, twins
 from cloud_hub.api.hub import Administrator, Hub, Operator, Reader, TheHub
 from cloud_hub.clock import now_us
 from cloud_hub.errors import HubError
-from cloud_hub.tables import Device, EventRow, HighWater, LostRange
+from cloud_hub.tables import Device, EventRow, HighWater, LostRange, StalledStream
 from cloud_hub.twins import Outgoing
 
 router = APIRouter(prefix="/api/v1/devices", tags=["devices"])
@@ -31,8 +31,18 @@ class Point(BaseModel):
         return cls(t_us=row.t_us, value=value, quality=row.quality, seq=row.seq)
 
 
+class Stall(BaseModel):
+    """A stream of which nothing can be taken, since when and why."""
+
+    since_us: int
+    reason: str
+
+
 class StreamCount(BaseModel):
-    """One stream of one epoch: durable up to `upto`; telemetry that was counted also tells its rows."""
+    """One stream of one epoch: durable up to `upto`; telemetry that was counted also tells its rows.
+
+    `stalled` stands at the newest epoch of a stream; one that never began has epoch ''.
+    """
 
     epoch: str
     stream: str
@@ -40,6 +50,7 @@ class StreamCount(BaseModel):
     rows: int | None = None
     distinct: int | None = None
     lost: list[tuple[int, int, str]] = []
+    stalled: Stall | None = None
 
 
 @router.get("")
@@ -152,4 +163,10 @@ def streams(device: str, hub: TheHub, caller: Reader, count: bool = False) -> li
             if count and mark.stream == "telemetry":
                 row.rows, row.distinct, _ = telemetry.counted(session, mark.id or 0)
             found.append(row)
+        for stalled in session.exec(select(StalledStream).where(StalledStream.device == device)):
+            newest = next((row for row in reversed(found) if row.stream == stalled.stream), None)
+            if newest is None:
+                newest = StreamCount(epoch="", stream=stalled.stream, upto=0)
+                found.append(newest)
+            newest.stalled = Stall(since_us=stalled.since_us, reason=stalled.reason)
     return found

@@ -17,15 +17,16 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 
 from cloud_hub.clock import now_us
-from cloud_hub.db import Database
-from cloud_hub.ingest.door import Door
+from cloud_hub.db import Database, blames_content
+from cloud_hub.ingest import cost
 from cloud_hub.ingest.inbox import Inbox
-from cloud_hub.ingest.router import Data, Said, heartbeat, route
-from cloud_hub.ingest.writer import Results, Writer, failed
+from cloud_hub.ingest.rate_limit import RateLimiter
+from cloud_hub.ingest.router import Data, Said, UnreadableBatch, heartbeat, route, unreadable
+from cloud_hub.ingest.writer import Results, Writer, failed, halves
 from cloud_hub.settings import Mqtt, Twins
 from cloud_hub.twins import Outgoing
 from shared import signed, topics
-from shared.codec import encode, inflate
+from shared.codec import DEFLATED, encode, inflate
 from shared.errors import NotReady, WireError
 from shared.mqtt import (
     STEADY_S,
@@ -38,6 +39,7 @@ from shared.mqtt import (
     acknowledge_all,
     parse_address,
 )
+from shared.topics import TOPIC_STREAM
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +48,8 @@ TOGETHER = 500
 word to each device, are shared by all of them."""
 COMMIT_BYTES = 4 << 20
 """A commit ends with the message that passes this, inflated: larger ones gain nothing, and all of it is in memory."""
+COMMIT_ROWS = 20_000
+"""And with the one that passes this many rows, of which an alarm counts for more: others wait meanwhile."""
 HELD_BYTES = 32 << 20
 """What waits for the writer at most: a thousand rows of ordinary size, and of the largest messages a few."""
 BUSY = 20
@@ -77,7 +81,8 @@ class Listener:
         self._writer = Writer(db.hub_epoch, twins.max_bytes, twins.aws_max_bytes)
         self._inbox: Inbox[Inbound] = Inbox(2 * TOGETHER, HELD_BYTES)
         self._settings = settings
-        self._door = Door(settings.device_rate)
+        # One for each thread: messages as they arrive, and what they cost once they are read and stored.
+        self._arriving, self._working = RateLimiter(settings.device_rate), RateLimiter(settings.device_rate)
         self._heard: dict[str, int] = {}
         self._addresses = [parse_address(text, "mqtt.address") for text in (settings.address, *settings.fallback)]
         self._address, self._tried = self._addresses[0], 0
@@ -147,10 +152,9 @@ class Listener:
         return self._address
 
     def _arrived(self, inbound: Inbound) -> None:
-        device, rest = topics.split(inbound.topic) or topics.split(inbound.topic, topics.AWS) or ("", "")
-        if not self._door.enters(device, time.monotonic()):
+        device, rest = _device_of(inbound.topic)
+        if not self._allowed(self._arriving, device):
             inbound.acknowledge()
-            self._tell_refused()
             return
         self._heard[device] = now_us()
         if rest == "heartbeat":
@@ -168,10 +172,18 @@ class Listener:
             self._connection.publish(topics.thing(device, "heartbeat/answer"), answer, qos=0)
         inbound.acknowledge()
 
-    def _tell_refused(self) -> None:
-        for device, count in self._door.told(time.monotonic()).items():
-            fields = {"device": device, "refused": count, "reason": "more messages than mqtt.device_rate allows"}
+    def _allowed(self, limiter: RateLimiter, device: str) -> bool:
+        now = time.monotonic()
+        if limiter.allow(device, now):
+            return True
+        for flooding, count in limiter.report(now).items():
+            fields = {
+                "device": flooding,
+                "refused": count,
+                "reason": "more, or dearer, messages than mqtt.device_rate allows",
+            }
             log.error("device.flooding", extra={"fields": fields})
+        return False
 
     def _signature(self, topic: str, payload: bytes) -> str:
         """The hub's own signature over the bytes that leave: a broker in between can make none."""
@@ -221,16 +233,17 @@ class Listener:
             self._store(part)
 
     def _read_all(self, batch: list[Inbound]) -> Iterator[list[tuple[Inbound, Said | None]]]:
-        """The batch, read, in parts that are no larger once inflated: a small message may become a large one."""
+        """The batch, read, in parts that are bounded once inflated: a small message may become a large one."""
         part: list[tuple[Inbound, Said | None]] = []
-        size = 0
+        size = items = 0
         for inbound in batch:
             thing = self._read(inbound)
             part.append((inbound, thing))
             size += thing.size if isinstance(thing, Data) else len(inbound.payload)
-            if size >= COMMIT_BYTES:
+            items += cost.rows(thing)
+            if size >= COMMIT_BYTES or items >= COMMIT_ROWS:
                 yield part
-                part, size = [], 0
+                part, size, items = [], 0, 0
         if part:
             yield part
 
@@ -238,6 +251,8 @@ class Listener:
         results = self._commit([(inbound, thing) for inbound, thing in part if thing is not None])
         self.publish(results.outgoing())
         acknowledge_all(inbound for inbound, _ in part)
+        for device, extra in results.cost.items():
+            self._working.charge(device, extra, time.monotonic())
         for name in results.rang:
             self._ring(name)
         if results.changed:
@@ -253,13 +268,25 @@ class Listener:
                 log.error("database.not_ready", extra={"fields": {"reason": error.reason}})
                 if self._stopping.wait(error.wait_s):
                     return Results()
-            except Exception as error:
-                if len(said) > 1:
-                    return _joined([self._commit([one]) for one in said])
-                self.refused += 1
-                fields = {"topic": said[0][0].topic, "reason": f"{type(error).__name__}: {error}"[:500]}
-                log.exception("ingest.refused", extra={"fields": fields})
-                return failed(said[0][1], said[0][0].traceparent, now_us())
+            except Exception as error:  # noqa: BLE001 - whatever it is, the other messages are stored
+                if len(said) > 1:  # halves, so that one that fails costs the others few commits
+                    middle = len(said) // 2
+                    return _joined([self._commit(said[:middle]), self._commit(said[middle:])])
+                return self._failed(*said[0], error)
+
+    def _failed(self, inbound: Inbound, said: Said, error: Exception) -> Results:
+        """One message alone cannot be stored. Of a batch every item that can be is, where the content is to blame; what
+        we fail at by ourselves is not acknowledged, and stalls its stream until we are mended.
+        """
+        if isinstance(said, Data) and said.batch.lost is None and not said.invalid and blames_content(error):
+            return self._commit([(inbound, part) for part in halves(said, f"{type(error).__name__}: {error}"[:500])])
+        self.refused += 1
+        reason = f"{type(error).__name__}: {error}"[:500]
+        log.exception("ingest.refused", extra={"fields": {"topic": inbound.topic, "reason": reason}})
+        if isinstance(said, Data):
+            stalled = UnreadableBatch(device=said.device, stream=said.stream, reason=f"the hub fails: {reason}")
+            return self._commit([(inbound, stalled)])
+        return failed(said, inbound.traceparent, now_us())
 
     def _commit_once(self, said: list[tuple[Inbound, Said]]) -> Results:
         results = Results()
@@ -269,13 +296,27 @@ class Listener:
         return results
 
     def _read(self, inbound: Inbound) -> Said | None:
+        """The message as a thing to store; None for one that is refused."""
+        device, rest = _device_of(inbound.topic)
+        if not self._allowed(self._working, device):
+            return None
+        payload = inbound.payload
         try:
+            if inbound.content_type == DEFLATED and rest not in TOPIC_STREAM:
+                raise WireError("only batches may come deflated", inbound.topic)
             payload = inflate(inbound.payload, inbound.content_type, inbound.topic)
-            return route(inbound.topic, payload, self._alias)
+            said: Said | None = route(inbound.topic, payload, self._alias)
         except WireError as error:
             self.refused += 1
             log.warning("wire.refused", extra={"fields": {"reason": str(error)[:500]}, "trace": inbound.traceparent})
-            return None
+            said = unreadable(inbound.topic, error.reason)
+        self._working.charge(device, cost.of_message(said, payload), time.monotonic())
+        return said
+
+
+def _device_of(topic: str) -> tuple[str, str]:
+    """(device, the rest of its topic), by either prefix; empty for a topic of nobody."""
+    return topics.split(topic) or topics.split(topic, topics.AWS) or ("", "")
 
 
 def _joined(parts: list[Results]) -> Results:
@@ -285,4 +326,6 @@ def _joined(parts: list[Results]) -> Results:
         whole.messages += part.messages
         whole.rang |= part.rang
         whole.changed |= part.changed
+        for device, extra in part.cost.items():
+            whole.charge(device, extra)
     return whole

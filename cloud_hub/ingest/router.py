@@ -9,8 +9,9 @@ from typing import Annotated, Any
 
 import msgspec
 
+from cloud_hub.ingest import lenient
 from shared import topics
-from shared.codec import MAX_PAYLOAD, decode, encode, from_plain
+from shared.codec import MAX_ITEMS, MAX_PAYLOAD, decode, encode, from_plain
 from shared.errors import WireError
 from shared.ids import metric_name
 from shared.messages import Applied, Batch, Birth, ClockQuality, CommandResult, Heartbeat, Quality, Stream
@@ -22,13 +23,26 @@ SHADOW_VERBS = frozenset({"get", "update", "delete"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Data:
-    """A batch of one stream; raw items are given their type when they are stored. `nul`: some text holds NUL."""
+    """A batch of one stream; raw items are given their type when they are stored. `nul`: some text holds NUL.
+
+    `invalid` says why none of its items can be stored.
+    """
 
     device: str
     stream: Stream
     batch: Batch | Readings
     size: int
     nul: bool = False
+    invalid: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnreadableBatch:
+    """A batch whose head tells nothing: which items it holds is unknown, so its stream cannot go on."""
+
+    device: str
+    stream: Stream
+    reason: str
 
 
 class Reading(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -46,7 +60,7 @@ class Readings(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     epoch: Annotated[str, msgspec.Meta(min_length=1, max_length=32)]
     first: Annotated[int, msgspec.Meta(ge=1, lt=1 << 62)]
     clock: ClockQuality
-    items: Annotated[list[Reading], msgspec.Meta(min_length=1)]
+    items: Annotated[list[Reading], msgspec.Meta(min_length=1, max_length=MAX_ITEMS)]
     lost: None
 
     @property
@@ -74,7 +88,7 @@ class Word:
     message: Birth | Applied | CommandResult
 
 
-Said = Data | ShadowRequest | Word
+Said = Data | UnreadableBatch | ShadowRequest | Word
 
 
 def route(topic: str, payload: bytes, alias: bool = False) -> Said:
@@ -93,7 +107,9 @@ def route(topic: str, payload: bytes, alias: bool = False) -> Said:
         batch = _batch(rest, payload, topic, nul)
         if nul and "\0" in batch.epoch:
             raise WireError("the epoch holds NUL", topic)
-        return Data(device=device, stream=TOPIC_STREAM[rest], batch=batch, size=len(payload), nul=nul)
+        count = len(batch.items)
+        invalid = f"{count} items are more than the {MAX_ITEMS} of a batch" if count > MAX_ITEMS else ""
+        return Data(device=device, stream=TOPIC_STREAM[rest], batch=batch, size=len(payload), nul=nul, invalid=invalid)
     shadow = topics.split_shadow(rest)
     if shadow is not None:
         return _shadow(device, shadow, payload, topic, topics.PREFIX)
@@ -107,7 +123,20 @@ def _batch(rest: str, payload: bytes, topic: str, nul: bool) -> Batch | Readings
     if rest == "telemetry" and not nul and len(payload) <= MAX_PAYLOAD:
         with suppress(ValueError, RecursionError):
             return _readings(payload)
-    return decode(Batch, payload, topic)
+    try:
+        return decode(Batch, payload, topic)
+    except WireError as error:
+        try:
+            return lenient.read_batch(payload, topic)
+        except WireError:
+            raise error from None
+
+
+def unreadable(topic: str, reason: str) -> UnreadableBatch | None:
+    """What stands for a message that `route` refused on a stream's topic; None on another."""
+    device, rest = topics.split(topic) or ("", "")
+    stream = TOPIC_STREAM.get(rest)
+    return stream and UnreadableBatch(device=device, stream=stream, reason=reason)
 
 
 _READINGS = msgspec.json.Decoder(Readings)
@@ -165,6 +194,8 @@ def typed(
     bad: list[tuple[int, str]] = []
     for seq, item in items:
         try:
+            if isinstance(item, lenient.InvalidItem):
+                raise ValueError(item.reason)
             if nul and holds_nul(encode(item)):
                 raise ValueError("a text holds NUL")
             good.append((seq, from_plain(kind, item)))

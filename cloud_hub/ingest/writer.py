@@ -8,26 +8,32 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sqlmodel import Session
+import msgspec
+from sqlmodel import Session, col, select
 
 from cloud_hub import commands, fleet, incidents, telemetry, twins
 from cloud_hub.births import Births, answer, refusal, streams_of
 from cloud_hub.ca import register
-from cloud_hub.ingest.router import Data, Readings, Said, ShadowRequest, Word, typed
+from cloud_hub.ingest import cost
+from cloud_hub.ingest.router import Data, Readings, Said, ShadowRequest, UnreadableBatch, Word, typed
 from cloud_hub.marks import Marks
+from cloud_hub.stalls import Stalls
 from cloud_hub.tables import EscalationRow
 from cloud_hub.twin_rows import TwinRows
 from cloud_hub.twins import Outgoing
 from shared import topics
 from shared.codec import ITEM_TYPE, encode
 from shared.ids import trace_id
-from shared.messages import Ack, Alarm, Applied, Birth, CommandResult, Escalation
+from shared.messages import Ack, Applied, Batch, Birth, CommandResult, Escalation
 from shared.twin import MAX_BYTES, rejected
 
 log = logging.getLogger(__name__)
+
+GAP_US = 300_000_000
+"""So long may a stream wait for an item while later ones come."""
 
 
 @dataclass(slots=True)
@@ -40,6 +46,12 @@ class Results:
     messages: list[Outgoing] = field(default_factory=list)
     rang: set[str] = field(default_factory=set)
     changed: set[str] = field(default_factory=set)
+    cost: dict[str, float] = field(default_factory=dict)
+    """Beyond what reading told, by device (`ingest.cost`)."""
+
+    def charge(self, device: str, cost: float) -> None:
+        """Add to what a device has cost."""
+        self.cost[device] = self.cost.get(device, 0.0) + cost
 
     def outgoing(self) -> list[Outgoing]:
         """Everything to publish: replies first, then one acknowledgement for each stream that moved."""
@@ -62,18 +74,22 @@ class _Work:
     now_us: int
     results: Results
     samples: list[telemetry.SampleRow] = field(default_factory=list)
+    lost: list[fleet.Lost] = field(default_factory=list)
     awaited: set[str] = field(default_factory=set)
     births: Births = field(init=False)
     twins: TwinRows = field(init=False)
+    stalls: Stalls = field(init=False)
 
     def __post_init__(self) -> None:
         self.births, self.twins = Births(self.session, self.marks), TwinRows(self.session)
+        self.stalls = Stalls(self.session, self.marks, self.now_us)
 
     def gather(self, said: Sequence[Said]) -> None:
         """Ask the database what all of it will ask, a few questions however many they are."""
         births = [one.message for one in said if isinstance(one, Word) and isinstance(one.message, Birth)]
         born = {birth.device for birth in births}
         register.gather(self.session, {one.device for one in said})
+        self.stalls.load({one.device for one in said if isinstance(one, (Data, UnreadableBatch))})
         self.marks.load((one.device, one.batch.epoch, one.stream) for one in said if isinstance(one, Data))
         asked = {(one.device, one.name) for one in said if isinstance(one, ShadowRequest)}
         self.births.load(born | {device for device, _ in asked})
@@ -85,10 +101,11 @@ class _Work:
     def flush(self) -> None:
         """Everything gathered into the database."""
         telemetry.store_samples(self.session, self.samples)
+        fleet.lose(self.session, self.lost)
         self.births.save()
         self.twins.save()
         self.marks.save()
-        self.samples = []
+        self.samples, self.lost = [], []
 
 
 class Writer:
@@ -97,6 +114,7 @@ class Writer:
     def __init__(self, hub_epoch: str, max_bytes: int, aws_max_bytes: int = MAX_BYTES) -> None:
         self._hub_epoch = hub_epoch
         self.hub_link = ""
+        self._waiting: dict[tuple[str, str], int] = {}
         self._max_bytes = {topics.PREFIX: max_bytes, topics.AWS: aws_max_bytes}
 
     def write(self, session: Session, said: Sequence[tuple[Said, str]], now_us: int, results: Results) -> None:
@@ -113,6 +131,8 @@ class Writer:
                 _refuse(one, why, self._hub_epoch, results)
             elif isinstance(one, Data):
                 self._data(work, one, trace)
+            elif isinstance(one, UnreadableBatch):
+                work.stalls.begin(one.device, one.stream, one.reason)
             elif isinstance(one, ShadowRequest):
                 self._shadow(work, one, trace)
             else:
@@ -125,14 +145,39 @@ class Writer:
         batch = said.batch
         key = (said.device, batch.epoch, said.stream)
         mark = work.marks.get(key)
-        if batch.first <= mark.upto + 1 <= batch.last:
+        first = mark.upto + 1
+        if batch.first <= first <= batch.last:
             if batch.lost is not None:
-                fleet.lose(work.session, mark.source, mark.upto + 1, batch.last, batch.lost.reason)
+                work.lost.append((mark.source, first, batch.last, batch.lost.reason))
+            elif said.invalid:
+                self._invalid(work, said, mark.source, [(first, batch.last)], said.invalid, trace)
             else:
-                numbered = enumerate(batch.items[mark.upto + 1 - batch.first :], mark.upto + 1)
+                numbered = enumerate(batch.items[first - batch.first :], first)
                 self._items(work, said, mark.source, numbered, trace)
             mark.upto = batch.last
+            self._waiting.pop((said.device, said.stream), None)
+            work.stalls.end(said.device, said.stream)
+        elif batch.first > first:
+            self._gap(work, said, first)
         work.results.acks[key] = mark.upto
+
+    def _gap(self, work: _Work, said: Data, first: int) -> None:
+        """What is missing is sent again soon, by a device that can; one that cannot has stalled."""
+        since_us = self._waiting.setdefault((said.device, said.stream), work.now_us)
+        if work.now_us - since_us >= GAP_US:
+            reason = (
+                f"item {first} of epoch '{said.batch.epoch}' is waited for, but those from {said.batch.first} on came"
+            )
+            work.stalls.begin(said.device, said.stream, reason)
+
+    def _invalid(
+        self, work: _Work, said: Data, source: int, ranges: Sequence[tuple[int, int]], reason: str, trace: str
+    ) -> None:  # fmt: skip
+        """Keep ranges of items that cannot be stored; one log line, with the first reason."""
+        work.lost += [(source, first, last, "invalid") for first, last in ranges]
+        count = sum(last - first + 1 for first, last in ranges)
+        fields = {"device": said.device, "stream": said.stream, "seq": ranges[0][0], "items": count, "reason": reason}
+        log.warning("wire.item_refused", extra={"fields": fields, "trace": trace})
 
     def _items(self, work: _Work, said: Data, source: int, numbered: Iterable[tuple[int, Any]], trace: str) -> None:
         session = work.session
@@ -140,21 +185,19 @@ class Writer:
             work.samples += telemetry.sample_rows(said.device, source, numbered)
             return
         good, bad = typed(ITEM_TYPE[said.stream], numbered, said.nul)
-        for seq, reason in bad:
-            fleet.lose(session, source, seq, seq, "invalid")
-            fields = {"device": said.device, "stream": said.stream, "seq": seq, "reason": reason}
-            log.warning("wire.item_refused", extra={"fields": fields, "trace": trace})
+        if bad:
+            self._invalid(work, said, source, [(seq, seq) for seq, _ in bad], bad[0][1][:500], trace)
         if said.stream == "telemetry":
             work.samples += telemetry.sample_rows(said.device, source, good)
         elif said.stream == "event" and good:
             telemetry.store_events(session, said.device, source, good, trace)
-        for _, item in good if said.stream in {"alarm", "escalation"} else ():
-            if isinstance(item, Alarm):
-                incidents.alarm_changed(session, said.device, item, work.now_us, trace)
-                work.results.rang |= {"diagnosis", "rollouts"}
-            elif isinstance(item, Escalation):
-                _escalation(session, said, item, trace, work.now_us)
-                work.results.rang.add("experts")
+        elif said.stream == "alarm" and good:
+            opened = incidents.alarms_changed(session, said.device, [alarm for _, alarm in good], work.now_us, trace)
+            work.results.charge(said.device, opened * cost.INCIDENT)
+            work.results.rang |= {"diagnosis", "rollouts"}
+        elif said.stream == "escalation" and good:
+            _escalations(session, said, [item for _, item in good], trace, work.now_us)
+            work.results.rang.add("experts")
 
     # -- words -------------------------------------------------------------------------------------
 
@@ -172,7 +215,9 @@ class Writer:
         else:
             log.warning("twin.unknown_device", extra={"fields": {"device": said.device}, "trace": trace})
             replies = [twins.unknown(said.verb, said.payload, now_us)]
-        results.messages += twins.outgoing(said.device, said.name, replies, trace, said.prefix)
+        messages = twins.outgoing(said.device, said.name, replies, trace, said.prefix)
+        results.messages += messages
+        results.charge(said.device, sum(len(message.payload) for message in messages) / cost.BYTES)
 
     def _word(self, work: _Work, said: Word) -> None:
         session, now_us, results, message = work.session, work.now_us, work.results, said.message
@@ -207,6 +252,22 @@ def failed(said: Said, trace: str, now_us: int) -> Results:
     return Results(messages=twins.outgoing(said.device, said.name, [reply], trace, said.prefix))
 
 
+def halves(said: Data, reason: str) -> list[Data]:
+    """A batch that could not be stored, as two, to find the items that cannot; one item alone is invalid."""
+    batch, count = said.batch, len(said.batch.items)
+    if count < 2 or said.invalid:
+        return [replace(said, invalid=reason)]
+    middle = count // 2
+    return [replace(said, batch=_part(batch, 0, middle)), replace(said, batch=_part(batch, middle, count))]
+
+
+def _part(batch: Batch | Readings, start: int, end: int) -> Batch | Readings:
+    first = batch.first + start
+    if isinstance(batch, Batch):
+        return replace(batch, first=first, items=batch.items[start:end])
+    return msgspec.structs.replace(batch, first=first, items=batch.items[start:end])
+
+
 def _goodbye(said: Said) -> bool:
     return isinstance(said, Word) and isinstance(said.message, Birth) and said.message.state == "offline"
 
@@ -219,15 +280,18 @@ def _refuse(said: Said, why: str, hub_epoch: str, results: Results) -> None:
         results.messages.append(Outgoing(topic=topics.thing(said.device, "session"), payload=encode(word)))
 
 
-def _escalation(session: Session, said: Data, item: Escalation, trace: str, now_us: int) -> None:
-    height, width = item.shape
-    if session.get(EscalationRow, item.id) is not None:
-        return
-    session.add(
-        EscalationRow(
-            id=item.id, device=said.device, model=item.model, digest=item.digest, number=item.number,
-            reason=item.reason, label=item.label, margin=item.margin, height=height, width=width, frame=item.frame,
-            features=item.features, t_us=item.t_us, received_us=now_us,
-            wire_bytes=said.size // max(1, len(said.batch.items)), trace_id=trace_id(trace),
-        )
-    )  # fmt: skip
+def _escalations(session: Session, said: Data, items: Sequence[Escalation], trace: str, now_us: int) -> None:
+    known = set(session.exec(select(EscalationRow.id).where(col(EscalationRow.id).in_({item.id for item in items}))))
+    for item in items:
+        if item.id in known:
+            continue
+        known.add(item.id)
+        height, width = item.shape
+        session.add(
+            EscalationRow(
+                id=item.id, device=said.device, model=item.model, digest=item.digest, number=item.number,
+                reason=item.reason, label=item.label, margin=item.margin, height=height, width=width, frame=item.frame,
+                features=item.features, t_us=item.t_us, received_us=now_us,
+                wire_bytes=said.size // max(1, len(said.batch.items)), trace_id=trace_id(trace),
+            )
+        )  # fmt: skip

@@ -160,8 +160,11 @@ class _Register:
 
     def _mend(self, wanted: Sequence[_Known], outcome: Outcome) -> None:
         """Series that have a place: the device may have been removed since, or be elsewhere now."""
-        for device in sorted({one.device for one in wanted if one.device}):
-            mine = [one for one in wanted if one.device == device]
+        known: dict[str, list[_Known]] = {}
+        for one in wanted:
+            if one.device:
+                known.setdefault(one.device, []).append(one)
+        for device, mine in sorted(known.items()):
             if self.session.get(Device, device) is None:
                 self._make(device)
             elif not scopes.sees(self.session, [device]):

@@ -1,7 +1,7 @@
 """Every table. Times are UTC microseconds. Alembic revisions in `migrations/` make just these; a test compares them."""
 
 from cloud_hub.tables.alarms import AlarmRow, Incident, Notification, Suppression
-from cloud_hub.tables.devices import AppliedRow, Device, HighWater, LostRange, Meta, TwinChange, TwinRow
+from cloud_hub.tables.devices import AppliedRow, Device, HighWater, LostRange, Meta, StalledStream, TwinChange, TwinRow
 from cloud_hub.tables.runtime import FailedItem
 from cloud_hub.tables.telemetry import (
     EscalationRow,
@@ -62,6 +62,7 @@ __all__ = [
     "RollupDue",
     "ScaleStep",
     "SketchRow",
+    "StalledStream",
     "Suppression",
     "TelemetrySample",
     "Token",

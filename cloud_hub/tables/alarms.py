@@ -21,6 +21,7 @@ class AlarmRow(SQLModel, table=True):
     __table_args__ = (
         Index("alarms_by_device", "device", "raised_us"), Index("alarms_by_time", "received_us"),
         Index("alarms_suppressed", "suppressed", "state"),
+        Index("alarms_by_incident", "incident", "state"),
     )  # fmt: skip
     id: str = Field(primary_key=True)
     device: str
@@ -33,7 +34,7 @@ class AlarmRow(SQLModel, table=True):
     raised_us: int = big()
     cleared_us: int | None = big(default=None)
     received_us: int = big()
-    incident: str = Field(default="", index=True)
+    incident: str = ""
     trace_id: str = ""
     about: str = ""
     acked_us: int | None = big(default=None)
@@ -76,9 +77,11 @@ class Incident(SQLModel, table=True):
     """
 
     __tablename__ = "incidents"
-    __table_args__ = (Index("incidents_by_time", "opened_us"),)
+    __table_args__ = (
+        Index("incidents_by_time", "opened_us", "id"), Index("incidents_by_subject", "device", "subject", "state"),
+    )  # fmt: skip
     id: str = Field(primary_key=True)
-    device: str = Field(index=True)
+    device: str
     subject: str
     state: str = "open"
     opened_us: int = big()

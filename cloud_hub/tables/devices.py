@@ -103,6 +103,16 @@ class HighWater(SQLModel, table=True):
     upto: int = big(default=0)
 
 
+class StalledStream(SQLModel, table=True):
+    """A stream of a device of which nothing can be taken, since when and why."""
+
+    __tablename__ = "stalled_streams"
+    device: str = Field(primary_key=True)
+    stream: str = Field(primary_key=True)
+    since_us: int = big()
+    reason: str
+
+
 class LostRange(SQLModel, table=True):
     """Items that a device accepted and will never send, with the stated reason."""
 

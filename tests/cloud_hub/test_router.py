@@ -104,7 +104,7 @@ def test_every_topic_of_the_table_is_taken_or_refused_by_its_sender() -> None:
                                   "commands/c1/response"])  # fmt: skip
 @pytest.mark.parametrize("payload", [
     b"", b"null", b"[]", b"7", b"{", b"\xff\xfe", b'{"device": "\xc3\x28"}', DEEP, b'{"epoch":' + DEEP + b"}",
-    b'{"epoch": NaN}', b'{"first": 1e999}', b'{"epoch": "e", "first": 1, "items": [NaN]}', b" " * (MAX_PAYLOAD + 1),
+    b'{"epoch": NaN}', b'{"first": 1e999}', b'{"epoch": "e", "first": NaN, "items": [1]}', b" " * (MAX_PAYLOAD + 1),
     b'{"epoch": "e", "first": ' + b"9" * 5000 + b', "items": [1]}', b'{"epoch": "\\ud800"}', b"\x00" * 64,
 ])  # fmt: skip
 def test_hostile_payloads(rest: str, payload: bytes) -> None:

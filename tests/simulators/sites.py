@@ -104,7 +104,7 @@ class Sites:
         source = Marks(session).get((device, "e", "telemetry")).source
         said = [Sample(metric="m", t_us=now, value=word), Sample(metric="n", t_us=now - 1_000_000, value=1.0)]
         telemetry.store_samples(session, telemetry.sample_rows(device, source, enumerate(said, 1)))
-        fleet.lose(session, source, 2, 3, word)
+        fleet.lose(session, [(source, 2, 3, word)])
         telemetry.store_events(session, device, source, [(1, Event(t_us=now, source=word, text=word))], "")
         alarm = Alarm(id=f"a-{device}", metric=f"{word}/age_s", kind="high", state="raised", priority="high", t_us=now,
                       value=9, limit=2)  # fmt: skip

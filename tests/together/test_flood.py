@@ -1,4 +1,4 @@
-"""One device that floods: its messages are refused at the hub's door, counted and told; the others' all arrive."""
+"""One device that floods: its messages are refused, counted and reported; the others' all arrive."""
 
 from __future__ import annotations
 

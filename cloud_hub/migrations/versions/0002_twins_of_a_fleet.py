@@ -165,6 +165,14 @@ def upgrade() -> None:
     op.create_index("ix_certificates_device", "certificates", ["device"], unique=False)
     _people()
     _alarms()
+    op.create_table(
+        "stalled_streams",
+        sa.Column("device", sa.String(), nullable=False),
+        sa.Column("stream", sa.String(), nullable=False),
+        sa.Column("since_us", sa.BigInteger(), nullable=False),
+        sa.Column("reason", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("device", "stream"),
+    )
     _rollups()
     _notifications()
 
@@ -214,12 +222,16 @@ def _alarms() -> None:
         batch_op.add_column(sa.Column("verdict_us", sa.BigInteger(), nullable=True))
         batch_op.create_index("alarms_by_time", ["received_us"], unique=False)
         batch_op.create_index("alarms_suppressed", ["suppressed", "state"], unique=False)
+        batch_op.create_index("alarms_by_incident", ["incident", "state"], unique=False)
+        batch_op.drop_index("ix_alarms_incident")
 
     with op.batch_alter_table("incidents", schema=None) as batch_op:
         batch_op.add_column(sa.Column("page", sa.String(), nullable=False, server_default=""))
         batch_op.add_column(sa.Column("service", sa.String(), nullable=False, server_default=""))
         batch_op.create_index("ix_incidents_page", ["page"], unique=False)
-        batch_op.create_index("incidents_by_time", ["opened_us"], unique=False)
+        batch_op.create_index("incidents_by_time", ["opened_us", "id"], unique=False)
+        batch_op.create_index("incidents_by_subject", ["device", "subject", "state"], unique=False)
+        batch_op.drop_index("ix_incidents_device")
 
     op.create_table(
         "suppressions",
@@ -459,6 +471,7 @@ def downgrade() -> None:
                        "learning"):  # fmt: skip
             batch_op.drop_column(column)
         batch_op.add_column(sa.Column("previous", JSON, nullable=False, server_default="{}"))
+    op.drop_table("stalled_streams")
     _without_alarms()
     for table in ("kept_from", "sketches", "rollups", "rollup_due"):
         op.drop_table(table)
@@ -516,12 +529,16 @@ def _without_alarms() -> None:
     op.drop_index("suppressions_by_end", "suppressions")
     op.drop_table("suppressions")
     with op.batch_alter_table("incidents", schema=None) as batch_op:
+        batch_op.create_index("ix_incidents_device", ["device"], unique=False)
+        batch_op.drop_index("incidents_by_subject")
         batch_op.drop_index("incidents_by_time")
         batch_op.drop_index("ix_incidents_page")
         batch_op.drop_column("service")
         batch_op.drop_column("page")
 
     with op.batch_alter_table("alarms", schema=None) as batch_op:
+        batch_op.create_index("ix_alarms_incident", ["incident"], unique=False)
+        batch_op.drop_index("alarms_by_incident")
         batch_op.drop_index("alarms_suppressed")
         batch_op.drop_index("alarms_by_time")
         for name in ("verdict_us", "acked_us", "suppressed", "verdict_by", "verdict", "comment", "acked_by", "about"):

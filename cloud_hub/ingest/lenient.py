@@ -1,0 +1,86 @@
+"""Reads a batch that holds items which are no JSON: its head, and each item by itself. A core without I/O.
+
+Third-party devices write NaN, 1e999, half surrogate pairs, a name twice, trailing commas or Latin-1. Such an item costs
+no other one. What must be right is the head (`epoch`, `first`, `lost`) and that brackets and quotes match.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import Any
+
+from shared.codec import MAX_ITEMS, MAX_PAYLOAD, decode
+from shared.errors import WireError
+from shared.messages import Batch
+
+_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[\]{},]', re.DOTALL)
+"""A string, or a character that structures. A string may lack its end, so that no match is ever tried twice."""
+_MEMBER = re.compile(rb'\s*"(epoch|first|clock|items|lost)"\s*:\s*')
+_OPENING, _CLOSING, _COMMA = b"[{", b"]}", ord(",")
+
+
+@dataclass(frozen=True, slots=True)
+class InvalidItem:
+    """Stands in a batch for an item that cannot be read."""
+
+    reason: str
+
+
+def read_batch(payload: bytes, topic: str) -> Batch:
+    """The batch with `InvalidItem` for each item that is no JSON object; of more than MAX_ITEMS none is read.
+
+    Raises WireError when the head cannot be read.
+    """
+    payload = payload.strip()
+    if len(payload) > MAX_PAYLOAD or not payload.startswith(b"{"):
+        raise WireError("is no batch", topic)
+    members, end = _split(payload, 0, topic)
+    if end != len(payload):
+        raise WireError("something follows the batch", topic)
+    head: list[bytes] = []
+    items: list[Any] = []
+    for member in members:
+        if found := _MEMBER.match(member):
+            name, value = found[1], member[found.end() :]
+            if name == b"items" and value.startswith(b"["):
+                items = _items(value, topic)
+                value = b"[0]" if items else b"[]"
+            head.append(b'"%b":%b' % (name, value))
+    return replace(decode(Batch, b"{%b}" % b",".join(head), topic), items=items)
+
+
+def _items(array: bytes, topic: str) -> list[Any]:
+    spans, _ = _split(array, 0, topic)
+    if len(spans) > MAX_ITEMS:
+        return [InvalidItem("too many items")] * len(spans)
+    return [_item(span) for span in spans]
+
+
+def _item(span: bytes) -> Any:
+    try:
+        return decode(dict, span)
+    except WireError as error:
+        return InvalidItem(error.reason)
+
+
+def _split(payload: bytes, start: int, topic: str) -> tuple[list[bytes], int]:
+    """What stands between the commas of the array or object that opens at `start`, and where it ends.
+
+    A comma before the end adds nothing, as in JSON5.
+    """
+    parts: list[bytes] = []
+    depth, begin = 0, start + 1
+    for token in _TOKEN.finditer(payload, start):
+        at = token.start()
+        character = payload[at]
+        if character in _OPENING:
+            depth += 1
+        elif character in _CLOSING:
+            depth -= 1
+        if depth == 0 or (depth == 1 and character == _COMMA):
+            parts.append(payload[begin:at])
+            begin = at + 1
+        if depth == 0:
+            return (parts if parts[-1].strip() else parts[:-1]), begin
+    raise WireError("brackets or quotes do not match", topic)
