@@ -15,6 +15,7 @@ from cloud_hub.actions import desk as actions
 from cloud_hub.alarms import desk as alarm_desk
 from cloud_hub.alarms import suppression
 from cloud_hub.api import (
+    admission,
     alarms,
     audit,
     aws,
@@ -269,6 +270,7 @@ def web(lifespan: Any = None) -> FastAPI:
     """The routes alone; `openapi.json` is made from this without a database."""
     app = FastAPI(title="Tidegate hub", version=VERSION, lifespan=lifespan, docs_url=None, redoc_url=None)
     problems.install(app)
+    admission.install(app)
     rooms = (
         devices, commands, tags, telemetry, query, twins, alarms, incident_routes, notifications, models, learnings,
         job_routes, configurations, tokens, audit,

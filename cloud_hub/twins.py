@@ -163,12 +163,14 @@ def applied(session: Session, device: str, word: Applied, now_us: int) -> None:
         connection.execute(_UPDATE_WORD, values | key)
 
 
-def progress(session: Session, device: str) -> list[AppliedRow]:
-    """The device's last word on each path that is desired now; what is no longer desired has no progress."""
+def progress(session: Session, device: str, *, removed: bool = False) -> list[AppliedRow]:
+    """The device's last word on each path that is desired now; with `removed` also on those that are so no longer."""
     query = select(TwinRow.name, TwinRow.state).where(TwinRow.device == device)
     desired = {name: state.get("desired", {}) for name, state in session.exec(query)}
     mine = select(AppliedRow).where(AppliedRow.device == device).order_by(AppliedRow.shadow, AppliedRow.path)
-    return [word for word in session.exec(mine) if _holds(desired.get(word.shadow, {}), word.path.split("."))]
+    return [
+        word for word in session.exec(mine) if removed or _holds(desired.get(word.shadow, {}), word.path.split("."))
+    ]
 
 
 def _holds(tree: Any, path: list[str]) -> bool:

@@ -10,15 +10,17 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Query, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response
 from sqlmodel import Session
+from starlette.types import Scope
 
 from cloud_hub import aws_key, fleet, sigv4, tokens, twins
 from cloud_hub.api.hub import Caller, Hub, TheHub, admitted, guessed, listens
 from cloud_hub.clock import now_us
 from cloud_hub.errors import HubError
 from cloud_hub.tables import Token
-from shared.codec import MAX_PAYLOAD, encode
+from shared.codec import encode
 from shared.ids import DEVICE_ID, SHADOW_NAME
 
 router = APIRouter(tags=["aws"])
@@ -30,6 +32,7 @@ MODELLED = {
 }  # fmt: skip
 """The names that AWS's model of this service gives to the twin's codes."""
 
+TOO_LARGE = "The payload exceeds the maximum size allowed"
 MAX_PAGE = 100
 
 
@@ -40,8 +43,15 @@ class AwsError(HubError):
         super().__init__(status, kind or MODELLED[status], message)
 
 
+def refusal(error: HubError) -> JSONResponse:
+    """An error in AWS's form."""
+    kind = error.title if isinstance(error, AwsError) else MODELLED.get(error.status, "ServiceUnavailableException")
+    message = TOO_LARGE if error.status == 413 else error.detail
+    return JSONResponse({"message": message}, error.status, {"x-amzn-errortype": kind})
+
+
 async def _answer_error(_request: Request, error: Any) -> JSONResponse:
-    return JSONResponse({"message": error.detail}, error.status, {"x-amzn-errortype": error.title})
+    return refusal(error)
 
 
 def install(app: FastAPI) -> None:
@@ -54,24 +64,42 @@ def install(app: FastAPI) -> None:
 
 
 async def _body(request: Request) -> bytes:
-    """The body, read no further than any message may be long."""
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_PAYLOAD:
-            raise AwsError(413, "The payload exceeds the maximum size allowed")
-    return body
+    return await request.body()
 
 
 Body = Annotated[bytes, Depends(_body)]
 
 
-def _signer(request: Request, body: bytes, hub: Hub) -> Token:
-    key = aws_key.read(hub.settings.aws_key_path)
-    signed = sigv4.Request(
+def _signed_request(request: Request, body: bytes) -> sigv4.Request:
+    return sigv4.Request(
         method=request.method, path=request.scope["raw_path"].decode("latin-1"),
         query=request.scope["query_string"].decode("latin-1"), headers=request.headers.items(), body=body,
     )  # fmt: skip
+
+
+async def authenticate(scope: Scope) -> None:
+    """Judge all of a signed request but its body. Raises AwsError."""
+    request = Request(scope)
+    hub: Hub = request.app.state.hub
+    try:
+        listens(hub, request)
+        key = sigv4.key_id(_signed_request(request, b""), now_us() / 1e6)
+        if not (_living(hub, key) if hub.db.is_file else await run_in_threadpool(_living, hub, key)):
+            raise sigv4.UnknownKey
+    except sigv4.Refused as no:
+        raise AwsError(403, str(no), no.code) from None
+    except HubError as no:
+        raise AwsError(no.status, no.detail) from None
+
+
+def _living(hub: Hub, key: str) -> bool:
+    with hub.db.read() as session:
+        return tokens.living(session, key, now_us())
+
+
+def _signer(request: Request, body: bytes, hub: Hub) -> Token:
+    key = aws_key.read(hub.settings.aws_key_path)
+    signed = _signed_request(request, body)
     with hub.db.read() as session:
 
         def secret_of(key_id: str) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict
 from sqlmodel import col, select
@@ -10,7 +12,7 @@ from cloud_hub import fleet, query, telemetry, twins
 from cloud_hub.api.hub import Administrator, Hub, Operator, Reader, TheHub
 from cloud_hub.clock import now_us
 from cloud_hub.errors import HubError
-from cloud_hub.tables import Device, EventRow, HighWater, LostRange
+from cloud_hub.tables import Device, HighWater, LostRange
 from cloud_hub.twins import Outgoing
 
 router = APIRouter(prefix="/api/v1/devices", tags=["devices"])
@@ -42,6 +44,25 @@ class StreamCount(BaseModel):
     lost: list[tuple[int, int, str]] = []
 
 
+class EventView(BaseModel):
+    """An event of `device`; `source` is the part of it that tells, such as agent or clock."""
+
+    device: str
+    source: str
+    seq: int
+    t_us: int
+    level: str
+    text: str
+    fields: dict[str, Any]
+    trace_id: str
+
+
+class DeviceView(Device):
+    """A device as its last birth told. `reachable`: it is online, and the hub is connected to its broker."""
+
+    reachable: bool = False
+
+
 @router.get("")
 def devices(hub: TheHub, caller: Reader, where: str | None = None) -> list[Device]:
     """All devices, or those that meet a condition such as `tags.site = 'a'`."""
@@ -55,10 +76,11 @@ def devices(hub: TheHub, caller: Reader, where: str | None = None) -> list[Devic
 
 
 @router.get("/{device}")
-def device(device: str, hub: TheHub, caller: Reader) -> Device:
+def device(device: str, hub: TheHub, caller: Reader) -> DeviceView:
     """One device as its last birth told; `seen_us` moves with whatever it says."""
     with hub.db.read(scope=caller.scope) as session:
-        return _seen(fleet.device(session, device), hub)
+        row = _seen(fleet.device(session, device), hub)
+    return DeviceView(**row.model_dump(), reachable=row.state == "online" and hub.connected())
 
 
 def _seen(row: Device, hub: Hub) -> Device:
@@ -131,11 +153,12 @@ def instant(name: str, t_us: int) -> int:
 
 
 @router.get("/{device}/events")
-def events(device: str, hub: TheHub, caller: Reader, since_us: int = 0, limit: int = 100) -> list[EventRow]:
+def events(device: str, hub: TheHub, caller: Reader, since_us: int = 0, limit: int = 100) -> list[EventView]:
     """The newest events first."""
     with hub.db.read(scope=caller.scope) as session:
         fleet.device(session, device)
-        return telemetry.events(session, device, instant("since_us", since_us), min(max(limit, 1), 1000))
+        rows = telemetry.events(session, device, instant("since_us", since_us), min(max(limit, 1), 1000))
+    return [EventView(source=row.origin, **row.model_dump(exclude={"source", "origin"})) for row in rows]
 
 
 @router.get("/{device}/streams")

@@ -13,6 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from starlette.types import Scope
 
 from cloud_hub.api.hub import Hub, TheHub
 from cloud_hub.ca import enrolment
@@ -28,7 +29,8 @@ MAX_REQUEST = 16384
 REENROLL = "/.well-known/est/simplereenroll"
 
 
-async def _protected(request: Request) -> None:
+async def protected(request: Request) -> None:
+    """Raise HubError 403 unless the request came over TLS, or from this machine."""
     host = request.client.host if request.client else ""
     try:
         loopback = ipaddress.ip_address(host).is_loopback
@@ -38,13 +40,16 @@ async def _protected(request: Request) -> None:
         raise HubError(403, "TLS needed", "enrol over https: set [rest.tls], or put a TLS proxy before REST")
 
 
+async def authenticate(scope: Scope) -> None:
+    """Judge a request before its body is read: over TLS, and for a first certificate with something like a claim."""
+    request = Request(scope)
+    await protected(request)
+    if request.url.path.endswith("/simpleenroll"):
+        _basic(request.headers.get("authorization", ""))
+
+
 async def _content(request: Request) -> bytes:
-    content = b""
-    async for part in request.stream():
-        content += part
-        if len(content) > MAX_REQUEST:
-            raise HubError(413, "Too large", f"a certificate request has at most {MAX_REQUEST} bytes")
-    return content
+    return await request.body()
 
 
 def _folder(hub: TheHub) -> CaFolder:
@@ -57,7 +62,7 @@ def _folder(hub: TheHub) -> CaFolder:
 Content = Annotated[bytes, Depends(_content)]
 TheCa = Annotated[CaFolder, Depends(_folder)]
 
-router = APIRouter(prefix="/.well-known", tags=["enrolment"], dependencies=[Depends(_protected)])
+router = APIRouter(prefix="/.well-known", tags=["enrolment"], dependencies=[Depends(protected)])
 
 
 @router.get("/est/cacerts", response_class=Response)

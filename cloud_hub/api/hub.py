@@ -114,25 +114,37 @@ def _identity(hub: Hub, text: str) -> Identity:
         return tokens.identity(tokens.find(session, text, now_us()))
 
 
+async def authenticated(request: Request) -> Identity:
+    """Who asks, by bearer token; looked up once a request. Raises HubError 401, or 429 while locked out."""
+    known: Identity | None = request.scope.get("identity")
+    if known is None:
+        known = request.scope["identity"] = await _authenticate(request)
+    return known
+
+
+async def _authenticate(request: Request) -> Identity:
+    hub: Hub = request.app.state.hub
+    listens(hub, request)
+    scheme, _, text = request.headers.get("authorization", "").partition(" ")
+    text = text.strip()
+    if scheme.lower() != "bearer" or not text:
+        raise HubError(401, "Not signed in", "send a token as 'Authorization: Bearer tg_...'")
+    # A file is read faster than a thread is found; a server over the network must not hold up the event loop.
+    here = hub.db.is_file and (hub.oidc is None or "." not in text)
+    try:
+        return _identity(hub, text) if here else await run_in_threadpool(_identity, hub, text)
+    except WrongToken:
+        await run_in_threadpool(guessed, hub, request)
+        raise
+
+
 def _caller(power: str) -> Callable[[Request], Awaitable[Caller]]:
     async def check(request: Request) -> Caller:
         hub: Hub = request.app.state.hub
-        listens(hub, request)
-        scheme, _, text = request.headers.get("authorization", "").partition(" ")
-        text = text.strip()
-        if scheme.lower() != "bearer" or not text:
-            raise HubError(401, "Not signed in", "send a token as 'Authorization: Bearer tg_...'")
-
-        def ask() -> Caller:
-            return admitted(hub, request, _identity(hub, text), power)
-
-        # A file is read faster than a thread is found; a server over the network must not hold up the event loop.
-        here = hub.db.is_file and (hub.oidc is None or "." not in text)
-        try:
-            return ask() if here else await run_in_threadpool(ask)
-        except WrongToken:
-            await run_in_threadpool(guessed, hub, request)
-            raise
+        identity = await authenticated(request)
+        if hub.db.is_file or identity.scope is None:
+            return admitted(hub, request, identity, power)
+        return await run_in_threadpool(admitted, hub, request, identity, power)
 
     return check
 

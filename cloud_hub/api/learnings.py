@@ -12,6 +12,7 @@ from sqlmodel import col, select
 
 from cloud_hub import audit, fleet, scopes
 from cloud_hub.api.hub import Operator, Reader, TheHub
+from cloud_hub.api.request_guard import Limit, declare
 from cloud_hub.clock import new_id, now_us
 from cloud_hub.errors import HubError
 from cloud_hub.tables import LearnedSeries, Learning, Rollout, RolloutDevice, Trouble
@@ -310,6 +311,9 @@ def export(
     """Limits that stand on the devices that `target` finds, a page at a time: give `next` as `after`."""
     with hub.db.read(scope=caller.scope) as session:
         return LimitSets(**limit_sets.export(session, target, after, min(max(limit, 1), 1000), source, now_us()))
+
+
+declare("POST", "/api/v1/limits", Limit(size=8 << 20, values=1_000_000))
 
 
 @router.post("/limits")

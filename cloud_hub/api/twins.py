@@ -143,11 +143,14 @@ def documents(device: str, hub: TheHub, caller: Reader) -> dict[str, int]:
 
 
 @router.get("/progress")
-def progress(device: str, hub: TheHub, caller: Reader) -> list[AppliedRow]:
-    """The device's last word on each path that is desired now: received, applied, verified or refused."""
+def progress(device: str, hub: TheHub, caller: Reader, removed: bool = False) -> list[AppliedRow]:
+    """The device's last word on each path that is desired now: received, applied, verified or refused.
+
+    With `removed` also on paths that are desired no longer.
+    """
     with hub.db.read(scope=caller.scope) as session:
         fleet.known(session, device)
-        return twins.progress(session, device)
+        return twins.progress(session, device, removed=removed)
 
 
 @router.get("/history")
