@@ -57,10 +57,26 @@ class EventView(BaseModel):
     trace_id: str
 
 
-class DeviceView(Device):
+class DeviceView(BaseModel):
     """A device as its last birth told. `reachable`: it is online, and the hub is connected to its broker."""
 
-    reachable: bool = False
+    id: str
+    profile: str
+    version: str
+    protocol: int
+    asset_path: str
+    state: str
+    session: str
+    epoch: str
+    clock: str
+    metrics: list[dict[str, Any]]
+    conflict: str
+    tags: dict[str, Any]
+    tags_version: int
+    born_us: int
+    seen_us: int
+    assigned_path: str
+    reachable: bool
 
 
 @router.get("")

@@ -17,7 +17,15 @@ from sqlmodel import select as rows_of
 from cloud_hub import audit, query, scopes
 from cloud_hub.errors import HubError
 from cloud_hub.tables import (
-    AlarmRow, AppliedRow, LearnedSeries, LearnedState, Learning, PeerState, Rollout, RolloutDevice, Trouble,
+    AlarmRow,
+    AppliedRow,
+    LearnedSeries,
+    LearnedState,
+    Learning,
+    PeerState,
+    Rollout,
+    RolloutDevice,
+    Trouble,
 )  # fmt: skip
 from cloud_hub.thresholds import rollout, stored
 from cloud_hub.thresholds.rollout_twins import DOCUMENT, HOLDING

@@ -39,8 +39,8 @@ def flood(connection: socket.socket, size: int) -> int:
 
 
 PATHS = [
-    ("POST", "/api/v1/query", 401), ("PATCH", "/api/v1/devices/press-3/twin", 401),
-    ("POST", "/v1/prometheus/write", 401), ("POST", "/nowhere", 401), ("GET", "/healthz", 401), ("POST", "/things/press-3/shadow", 403),
+    ("POST", "/api/v1/query", 401), ("PATCH", "/api/v1/devices/press-3/twin", 401), ("GET", "/healthz", 401),
+    ("POST", "/v1/prometheus/write", 401), ("POST", "/nowhere", 401), ("POST", "/things/press-3/shadow", 403),
     ("POST", "/.well-known/est/simpleenroll", 401),
 ]  # fmt: skip
 

@@ -416,11 +416,11 @@ APPEND_ONLY = {
     # REPLACE deletes the row in its way without the trigger above. Of a number that SQLite chooses, a trigger before
     # the insert sees -1: so no row may keep that number, or there would be no other one after it.
     + [
-        "CREATE TRIGGER audit_no_replace BEFORE INSERT ON audit WHEN NEW.seq IN (SELECT seq FROM audit) "
-        f"BEGIN SELECT RAISE(ABORT, '{REFUSED}'); END",
-        "CREATE TRIGGER audit_at_the_end AFTER INSERT ON audit "
-        "WHEN NEW.seq < 1 OR NEW.seq < (SELECT max(seq) FROM audit) "
-        f"BEGIN SELECT RAISE(ABORT, '{REFUSED}'); END",
+        f"CREATE TRIGGER audit_{name} {when} BEGIN SELECT RAISE(ABORT, '{REFUSED}'); END"
+        for name, when in (
+            ("no_replace", "BEFORE INSERT ON audit WHEN NEW.seq IN (SELECT seq FROM audit)"),
+            ("at_the_end", "AFTER INSERT ON audit WHEN NEW.seq < 1 OR NEW.seq < (SELECT max(seq) FROM audit)"),
+        )
     ],
     "postgresql": [
         "CREATE FUNCTION audit_refuse() RETURNS trigger LANGUAGE plpgsql AS "
