@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import bindparam, insert, update
+from sqlalchemy import select as columns_of
 from sqlmodel import Session, col, select
 
 from cloud_hub import audit, locks
+from cloud_hub.db import Database
 from cloud_hub.errors import HubError
 from cloud_hub.owners import owned
-from cloud_hub.tables import AppliedRow, TwinRow
+from cloud_hub.quick_query import QuickQuery
+from cloud_hub.tables import AppliedRow, Device, TwinRow
 from cloud_hub.twin_rows import TwinRows
 from shared import topics, twin
 from shared.codec import encode
@@ -34,11 +37,29 @@ class Outgoing:
     correlation: bytes = b""
 
 
+def read(db: Database, device: str, name: str) -> twin.Document | None:
+    """The stored document in one statement; None where the device is not known. Who asks was judged before."""
+    row = db.first(_DOCUMENT, device=device, name=name)
+    if row is None:
+        return None
+    version, deleted, state, marks, timestamp = row
+    if version is None:
+        return twin.Document()
+    return twin.Document(version=version, deleted=bool(deleted), state=state, metadata=marks, timestamp=timestamp)
+
+
 def load(session: Session, device: str, name: str) -> twin.Document:
     """The stored document, or an empty one that has never existed."""
     return TwinRows(session).get(device, name)[0]
 
 
+_DEVICES: Any = Device.__table__  # type: ignore[attr-defined]
+_TWINS: Any = TwinRow.__table__  # type: ignore[attr-defined]
+_DOCUMENT = QuickQuery(
+    columns_of(*(_TWINS.c[name] for name in ("version", "deleted", "state", "marks", "timestamp")))
+    .select_from(_DEVICES.outerjoin(_TWINS, (_TWINS.c.device == _DEVICES.c.id) & (_TWINS.c.name == bindparam("name"))))
+    .where(_DEVICES.c.id == bindparam("device"))
+)
 _WORDS: Any = AppliedRow.__table__  # type: ignore[attr-defined]
 _ITS = (_WORDS.c.device == bindparam("b_device"), _WORDS.c.shadow == bindparam("b_shadow"),
         _WORDS.c.path == bindparam("b_path"))  # fmt: skip
@@ -107,9 +128,9 @@ def outgoing(
 
 def desire(
     session: Session, device: str, name: str, wanted: twin.State, now_us: int, *,
-    who: str, max_bytes: int, trace: str = "", version: int | None = None,
+    who: str, max_bytes: int, trace: str = "", version: int | None = None, rows: TwinRows | None = None,
 ) -> list[Outgoing]:  # fmt: skip
-    """Change desired state on the hub's or a person's behalf.
+    """Change desired state on the hub's or a person's behalf. With `rows` it is written when those are.
 
     Raises HubError with the twin's own code when the rules refuse it.
     """
@@ -117,7 +138,7 @@ def desire(
     if version is not None:
         body["version"] = version
     replies = request(
-        session, device, name, "update", encode(body), now_us, who=who, max_bytes=max_bytes, trace=trace
+        session, device, name, "update", encode(body), now_us, who=who, max_bytes=max_bytes, trace=trace, rows=rows,
     )  # fmt: skip
     _insist(replies[0])
     return outgoing(device, name, replies, trace)

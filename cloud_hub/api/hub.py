@@ -110,8 +110,7 @@ def admitted(hub: Hub, request: Request, identity: Identity, power: str) -> Call
 def _identity(hub: Hub, text: str) -> Identity:
     if hub.oidc is not None and "." in text:  # no token of ours holds a dot
         return hub.oidc.identity(text, now_us())
-    with hub.db.read() as session:
-        return tokens.identity(tokens.find(session, text, now_us()))
+    return tokens.whose(hub.db, text, now_us())
 
 
 async def authenticated(request: Request) -> Identity:

@@ -56,8 +56,9 @@ def test_a_removal_is_in_force_once_the_device_has_spoken_of_it(
 
 
 def test_nothing_is_in_force_on_a_device_that_cannot_be_reached(
-    hub: RestHub, set_and_wait: Callable[[str], int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+    hub: RestHub, set_and_wait: Callable[[str], int], capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     with hub.db.write("press-3") as session:
         body = b'{"state": {"reported": {"a": 1}}}'
         twins.request(session, "press-3", "", "update", body, now_us(), who="press-3", max_bytes=32768)
