@@ -22,7 +22,7 @@ from cloud_hub.tables import AppliedRow, Device, TwinRow
 from cloud_hub.twin_rows import TwinRows
 from shared import topics, twin
 from shared.codec import encode
-from shared.ids import SHADOW_NAME, trace_id
+from shared.ids import SHADOW_NAME, thing_of_device, trace_id
 from shared.messages import Applied
 
 
@@ -81,11 +81,11 @@ def request(
     kept = rows or TwinRows(session)
     old, owners = kept.get(device, name)
     if verb == "get":
-        return twin.get(old, name or device, payload, now_s)
+        return twin.get(old, name or thing_of_device(device), payload, now_s)
     if verb == "update":
         new, replies = twin.update(old, payload, now_s, max_bytes)
     else:
-        new, replies = twin.delete(old, name or device, payload, now_s)
+        new, replies = twin.delete(old, name or thing_of_device(device), payload, now_s)
     if new is not old:
         locks.owns(session, device)
         patch = replies[0].body.get("state")

@@ -21,7 +21,7 @@ from cloud_hub.clock import now_us
 from cloud_hub.errors import HubError
 from cloud_hub.tables import Token
 from shared.codec import encode
-from shared.ids import DEVICE_ID, SHADOW_NAME
+from shared.ids import SHADOW_NAME, device_of_thing
 
 router = APIRouter(tags=["aws"])
 
@@ -132,24 +132,26 @@ Operator = Annotated[Caller, Depends(_signed("operate"))]
 # -- documents -------------------------------------------------------------------------------------
 
 
-def _known(session: Session, thing: str) -> None:
-    if not DEVICE_ID.match(thing) or not fleet.exists(session, thing):
+def _device(session: Session, thing: str) -> str:
+    device = device_of_thing(thing)
+    if device is None or not fleet.exists(session, device):
         raise AwsError(404, "Thing not found")
+    return device
 
 
 def _ask(session: Session, hub: Hub, thing: str, name: str | None, verb: str, body: bytes, caller: Caller) -> Any:
     """(accepted body, messages to publish) of one request; raises AwsError where it is rejected."""
-    _known(session, thing)
+    device = _device(session, thing)
     if name == "":
         raise AwsError(400, "Invalid shadow name: ''")
     replies = twins.request(
-        session, thing, name or "", verb, body, now_us(), who=caller.who, max_bytes=hub.settings.twins.aws_max_bytes,
+        session, device, name or "", verb, body, now_us(), who=caller.who, max_bytes=hub.settings.twins.aws_max_bytes,
         trace=caller.trace,
     )  # fmt: skip
     first = replies[0].body
     if replies[0].verb.endswith("rejected"):
         raise AwsError(first["code"], first["message"])
-    return first, twins.outgoing(thing, name or "", replies, caller.trace)
+    return first, twins.outgoing(device, name or "", replies, caller.trace)
 
 
 def _change(hub: Hub, thing: str, name: str | None, verb: str, body: bytes, caller: Caller) -> Response:
@@ -157,7 +159,7 @@ def _change(hub: Hub, thing: str, name: str | None, verb: str, body: bytes, call
         accepted, messages = _ask(session, hub, thing, name, verb, body, caller)
     hub.publish(messages)
     hub.ring("actions")
-    hub.changed([thing])
+    hub.changed([device_of_thing(thing) or thing])
     return _json(accepted)
 
 
@@ -196,7 +198,7 @@ def list_named_shadows_for_thing(
     if after and not SHADOW_NAME.match(after):
         raise AwsError(400, "Invalid nextToken")
     with hub.db.read(scope=caller.scope) as session:
-        _known(session, thing)
-        found = twins.names(session, thing, after, size + 1)
+        device = _device(session, thing)
+        found = twins.names(session, device, after, size + 1)
     page = {"results": found[:size], "timestamp": now_us() // 1_000_000}
     return _json(page | ({"nextToken": found[size - 1]} if len(found) > size else {}))

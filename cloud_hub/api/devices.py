@@ -14,6 +14,7 @@ from cloud_hub.clock import now_us
 from cloud_hub.errors import HubError
 from cloud_hub.tables import Device, HighWater, LostRange
 from cloud_hub.twins import Outgoing
+from shared.ids import device_of_thing
 
 router = APIRouter(prefix="/api/v1/devices", tags=["devices"])
 
@@ -106,7 +107,11 @@ def _seen(row: Device, hub: Hub) -> Device:
 
 @router.put("/{device}", status_code=201, responses={200: {"description": "It was known already"}})
 def register(device: str, hub: TheHub, caller: Operator, response: Response) -> Device:
-    """Make a device known before its first birth, or for a client that speaks the twin alone."""
+    """Make a device known before its first birth, or for a client that speaks the twin alone.
+
+    The name of an AWS thing is taken too: the answer says the device's id.
+    """
+    device = device_of_thing(device) or device
     with hub.db.write(scope=caller.scope) as session:
         if not fleet.register(session, device, now_us(), who=caller.who, trace=caller.trace):
             response.status_code = 200

@@ -24,7 +24,7 @@ from cloud_hub.roles import Identity, Scope
 from cloud_hub.settings import Settings
 from cloud_hub.thresholds.forecasters import Forecasters
 from cloud_hub.twins import Outgoing
-from shared.ids import TRACEPARENT
+from shared.ids import TRACEPARENT, device_of_thing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +98,7 @@ def admitted(hub: Hub, request: Request, identity: Identity, power: str) -> Call
     if changes and hub.oidc is not None and not identity.second_factor:
         cure = f"sign in by OIDC with one of {', '.join(hub.oidc.settings.mfa)} in acr or amr"
         raise HubError(403, "Second factor needed", f"administrative changes need a second factor: {cure}")
-    device = request.path_params.get("device", request.path_params.get("thing"))
+    device = request.path_params.get("device") or device_of_thing(request.path_params.get("thing", ""))
     if identity.scope is not None and device is not None:
         with hub.db.read(scope=identity.scope) as session:
             fleet.known(session, device)
