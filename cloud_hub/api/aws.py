@@ -6,10 +6,10 @@ Every request is signed (SigV4) with a token's AWS key pair. Answers have AWS's 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, FastAPI, Query, Request
+from fastapi import APIRouter, Depends, FastAPI, Query, Request, params
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response
 from sqlmodel import Session
@@ -54,10 +54,10 @@ async def _answer_error(_request: Request, error: Any) -> JSONResponse:
     return refusal(error)
 
 
-def install(app: FastAPI) -> None:
+def install(app: FastAPI, dependencies: Sequence[params.Depends] = ()) -> None:
     """Serve the mirror, with errors in AWS's form."""
     app.add_exception_handler(AwsError, _answer_error)
-    app.include_router(router)
+    app.include_router(router, dependencies=dependencies)
 
 
 # -- who asks --------------------------------------------------------------------------------------
@@ -174,7 +174,10 @@ def get_thing_shadow(thing: str, hub: TheHub, caller: Reader, name: str | None =
         return _json(_ask(session, hub, thing, name, "get", b"", caller)[0])
 
 
-@router.post("/things/{thing}/shadow")
+_DOCUMENT = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}}
+
+
+@router.post("/things/{thing}/shadow", openapi_extra=_DOCUMENT)
 def update_thing_shadow(thing: str, hub: TheHub, caller: Operator, body: Body, name: str | None = None) -> Response:
     """UpdateThingShadow."""
     return _change(hub, thing, name, "update", body, caller)

@@ -26,6 +26,7 @@ from shared.codec import encode
 from shared.ids import DEVICE_ID
 
 MAX_REQUEST = 16384
+BINARY = {"type": "string", "format": "binary"}
 REENROLL = "/.well-known/est/simplereenroll"
 
 
@@ -62,6 +63,8 @@ def _folder(hub: TheHub) -> CaFolder:
 Content = Annotated[bytes, Depends(_content)]
 TheCa = Annotated[CaFolder, Depends(_folder)]
 
+_REQUEST = {"requestBody": {"required": True, "content": {"application/pkcs10": {"schema": BINARY}}}}
+
 router = APIRouter(prefix="/.well-known", tags=["enrolment"], dependencies=[Depends(protected)])
 
 
@@ -71,13 +74,13 @@ def cacerts(ca: TheCa) -> Response:
     return _certs_only([ca.open().certificate])
 
 
-@router.post("/est/simpleenroll", response_class=Response)
+@router.post("/est/simpleenroll", response_class=Response, openapi_extra=_REQUEST)
 async def simpleenroll(request: Request, content: Content, hub: TheHub, ca: TheCa) -> Response:
     """A PKCS#10 request with HTTP Basic (device id, one-time claim) becomes the device's first certificate."""
     return await run_in_threadpool(_enrol, hub, ca, request.headers.get("authorization", ""), content)
 
 
-@router.post("/est/simplereenroll", response_class=Response)
+@router.post("/est/simplereenroll", response_class=Response, openapi_extra=_REQUEST)
 async def simplereenroll(request: Request, content: Content, hub: TheHub, ca: TheCa) -> Response:
     """The same with a `Tidegate-Proof` by the device's key in place of a claim; its certificate may be expired."""
     return await run_in_threadpool(_reenrol, hub, ca, request.headers.get(signed.PROOF_HEADER, ""), content)

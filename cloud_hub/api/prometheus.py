@@ -21,7 +21,15 @@ request_guard.declare("POST", "/v1/prometheus/write", request_guard.Limit(size=M
 PROTO = ("", "prometheus.WriteRequest")
 
 
-@router.post("/write", status_code=204, response_class=Response)
+_SERIES = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/x-protobuf": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
+@router.post("/write", status_code=204, response_class=Response, openapi_extra=_SERIES)
 async def write(request: Request, hub: TheHub, caller: Writer) -> Response:
     """Samples of series, snappy-compressed protobuf `prometheus.WriteRequest`."""
     _understood(request)
