@@ -18,6 +18,8 @@ Json = Any
 State = dict[str, Json]
 
 MAX_BYTES = 8192
+LARGEST = 8
+"""Times the limit of a document, a request is not even read: no escapes and no spaces make one of a good size so long."""
 MAX_LEVELS = 6
 MAX_TOKEN_BYTES = 64
 SECTIONS = ("desired", "reported")
@@ -294,6 +296,8 @@ def update(document: Document, payload: bytes, now_s: int, max_bytes: int = MAX_
     """
     token = None
     try:
+        if len(payload) > LARGEST * max_bytes:
+            raise _Refused(413, "The payload exceeds the maximum size allowed")
         request = parse(payload)
         token = _token(request)
         _check(request, document)
