@@ -19,7 +19,7 @@ State = dict[str, Json]
 
 MAX_BYTES = 8192
 LARGEST = 8
-"""Times the limit of a document, a request is not even read: no escapes and no spaces make one of a good size so long."""
+"""A request of so many times the limit of a document is not read: escapes and spaces do not make one so long."""
 MAX_LEVELS = 6
 MAX_TOKEN_BYTES = 64
 SECTIONS = ("desired", "reported")

@@ -12,12 +12,13 @@ from pydantic import BaseModel, ConfigDict, field_validator
 from cloud_hub import fleet, history, twins
 from cloud_hub.api.etag import IfMatch, etag, matched
 from cloud_hub.api.hub import Hub, Operator, Reader, TheHub
+from cloud_hub.api.request_guard import Limit, declare
 from cloud_hub.clock import now_us
 from cloud_hub.errors import HubError
 from cloud_hub.tables import AppliedRow, TwinChange
 from cloud_hub.twin_rows import TwinRows
 from shared import twin
-from shared.codec import encode
+from shared.codec import MAX_PAYLOAD, encode
 from shared.ids import SHADOW_NAME
 from shared.merge import patch
 from shared.twin import Document, State
@@ -25,6 +26,11 @@ from shared.twin import Document, State
 Number = Annotated[int | None, Query(ge=0, lt=1 << 62)]
 
 router = APIRouter(prefix="/api/v1/devices/{device}/twin", tags=["twins"])
+
+_LIMIT = Limit(size=MAX_PAYLOAD, values=20_000)
+for _method in ("PATCH", "PUT"):
+    declare(_method, router.prefix, _LIMIT)
+    declare(_method, f"{router.prefix}/name/{{name}}", _LIMIT)
 
 
 class TwinView(BaseModel):
