@@ -8,11 +8,12 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from cloud_hub import aws_key, diagnosis, incidents, jobs, lockout
 from cloud_hub.actions import desk as actions
 from cloud_hub.api import (
+    admission,
     alarms,
     audit,
     aws,
@@ -24,6 +25,7 @@ from cloud_hub.api import (
     learnings,
     models,
     notifications,
+    openapi,
     problems,
     prometheus,
     query,
@@ -203,18 +205,24 @@ class HubApp:
 
 def web(lifespan: Any = None) -> FastAPI:
     """The routes alone; `openapi.json` is made from this without a database."""
-    app = FastAPI(title="Tidegate hub", version=VERSION, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="Tidegate hub", version=VERSION, lifespan=lifespan, docs_url=None, redoc_url=None,
+        generate_unique_id_function=openapi.operation_id,
+    )  # fmt: skip
+    openapi.install(app)
+    strict = [Depends(openapi.known_query)]
     problems.install(app)
+    admission.install(app)
     rooms = (
         devices, commands, tags, telemetry, query, twins, alarms, incident_routes, notifications, models, learnings,
         job_routes, configurations, tokens, audit, workers,
     )  # fmt: skip
     for router in (*(room.router for room in rooms), configurations.owners_router):
-        app.include_router(router)
+        app.include_router(router, dependencies=strict)
     app.include_router(health.router)
-    app.include_router(est.router)
-    app.include_router(prometheus.router)
-    aws.install(app)
+    app.include_router(est.router, dependencies=strict)
+    app.include_router(prometheus.router, dependencies=strict)
+    aws.install(app, strict)
     return app
 
 

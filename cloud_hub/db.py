@@ -8,9 +8,11 @@ Opening brings the schema up to date; a newer schema is refused.
 from __future__ import annotations
 
 import secrets
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -18,6 +20,7 @@ from sqlmodel import Session
 
 from cloud_hub import locks
 from cloud_hub.engine import WAIT_S, fits, is_postgres, open_engine, said
+from cloud_hub.quick_query import QuickQuery
 from cloud_hub.roles import Scope
 from cloud_hub.schema import migrate
 from cloud_hub.tables import Meta
@@ -49,6 +52,15 @@ class Database:
         with _translated(), Session(self._reads, expire_on_commit=False) as session:
             session.info["scope"] = scope
             yield session
+
+    def first(self, query: QuickQuery, **parameters: Any) -> tuple[Any, ...] | None:
+        """One row, read as fast as it can be. Everything in it is of one moment; scopes are the caller's to judge."""
+        with _translated():
+            if self.is_file:
+                return query.first(self.engine, parameters)
+            with self._reads.connect() as connection:
+                row = connection.execute(query.query, parameters).first()
+                return None if row is None else tuple(row)
 
     @contextmanager
     def write(self, *devices: str, scope: Scope = None) -> Iterator[Session]:
@@ -85,6 +97,8 @@ def _translated() -> Iterator[None]:
         if blames_content(error):
             raise
         raise NotReady(f"the database does not answer as it should ({said(error)})") from error
+    except sqlite3.Error as error:
+        raise NotReady(f"the database does not answer as it should ({error})") from error
     except PoolTimeoutError as error:
         raise NotReady(f"no connection to the database was free within {WAIT_S} s") from error
 

@@ -19,7 +19,7 @@ def device(session: Session, device_id: str) -> Device:
     """The device, or HubError 404."""
     row = session.get(Device, device_id)
     if row is None or not scopes.sees(session, [device_id]):
-        raise _unknown(device_id)
+        raise unknown(device_id)
     return row
 
 
@@ -35,7 +35,7 @@ def exists(session: Session, device_id: str) -> bool:
 def known(session: Session, device_id: str) -> None:
     """HubError 404 unless the device is known."""
     if not exists(session, device_id):
-        raise _unknown(device_id)
+        raise unknown(device_id)
 
 
 def register(session: Session, device_id: str, now_us: int, *, who: str, trace: str = "") -> bool:
@@ -66,7 +66,8 @@ def remove(session: Session, device_id: str, now_us: int, *, who: str, trace: st
     audit.add(session, now_us, who, "device.removed", device_id, device=device_id, trace=trace)
 
 
-def _unknown(device_id: str) -> HubError:
+def unknown(device_id: str) -> HubError:
+    """404 for a device that is not known."""
     return HubError(404, "No such device", f"'{device_id[:80]}' is not known here: register it, or let it be born")
 
 

@@ -34,13 +34,15 @@ class RestTls(_Table):
 
 class Rest(_Table):
     """Where REST listens; over TLS when `tls` is set. `proxies`: whose word on the client's address (X-Forwarded-For)
-    is believed.
+    is believed. Connections are bounded together and for each address; proxies are bounded together only.
     """
 
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65535)
     tls: RestTls | None = None
     proxies: list[str] = ["127.0.0.1"]
+    max_connections: int = Field(default=500, ge=1)
+    max_connections_per_address: int = Field(default=100, ge=1)
 
 
 class MqttTls(_Table):

@@ -37,6 +37,13 @@ class WrongSignature(Refused):
     """Signed with another secret: a guess."""
 
 
+class UnknownKey(Refused):
+    """No living token has this key id."""
+
+    def __init__(self) -> None:
+        super().__init__("UnrecognizedClientException", "The access key id is not known, or its token was revoked.")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """A request as it came over the wire: path and query undecoded, header values as latin-1 text."""
@@ -52,6 +59,14 @@ class Request:
         return [value for key, value in self.headers if key.lower() == name]
 
 
+def key_id(request: Request, now_s: float) -> str:
+    """The access key id that the headers name. Raises Refused for all that can be judged without the body."""
+    found = _authorization(request)
+    _check_signed(request, found["signed"].split(";"))
+    _stamp(request, found, now_s)
+    return found["key"]
+
+
 def verify(request: Request, now_s: float, secret_of: Callable[[str], str | None]) -> str:
     """The access key id that signed `request`; raises Refused. `secret_of(key id)` is None for an unknown one."""
     found = _authorization(request)
@@ -61,7 +76,7 @@ def verify(request: Request, now_s: float, secret_of: Callable[[str], str | None
     digest = _digest(request)
     secret = secret_of(found["key"])
     if secret is None:
-        raise Refused("UnrecognizedClientException", "The access key id is not known, or its token was revoked.")
+        raise UnknownKey
     scope = f"{found['date']}/{found['region']}/{found['service']}/aws4_request"
     text = string_to_sign(stamp, scope, canonical_request(request, signed, digest))
     wanted = _hmac(signing_key(secret, found["date"], found["region"], found["service"]), text).hex()

@@ -10,16 +10,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import bindparam, insert, update
+from sqlalchemy import select as columns_of
 from sqlmodel import Session, col, select
 
 from cloud_hub import audit, locks
+from cloud_hub.db import Database
 from cloud_hub.errors import HubError
 from cloud_hub.owners import owned
-from cloud_hub.tables import AppliedRow, TwinRow
+from cloud_hub.quick_query import QuickQuery
+from cloud_hub.tables import AppliedRow, Device, TwinRow
 from cloud_hub.twin_rows import TwinRows
 from shared import topics, twin
 from shared.codec import encode
-from shared.ids import SHADOW_NAME, trace_id
+from shared.ids import SHADOW_NAME, thing_of_device, trace_id
 from shared.messages import Applied
 
 
@@ -34,11 +37,29 @@ class Outgoing:
     correlation: bytes = b""
 
 
+def read(db: Database, device: str, name: str) -> twin.Document | None:
+    """The stored document in one statement; None where the device is not known. Who asks was judged before."""
+    row = db.first(_DOCUMENT, device=device, name=name)
+    if row is None:
+        return None
+    version, deleted, state, marks, timestamp = row
+    if version is None:
+        return twin.Document()
+    return twin.Document(version=version, deleted=bool(deleted), state=state, metadata=marks, timestamp=timestamp)
+
+
 def load(session: Session, device: str, name: str) -> twin.Document:
     """The stored document, or an empty one that has never existed."""
     return TwinRows(session).get(device, name)[0]
 
 
+_DEVICES: Any = Device.__table__  # type: ignore[attr-defined]
+_TWINS: Any = TwinRow.__table__  # type: ignore[attr-defined]
+_DOCUMENT = QuickQuery(
+    columns_of(*(_TWINS.c[name] for name in ("version", "deleted", "state", "marks", "timestamp")))
+    .select_from(_DEVICES.outerjoin(_TWINS, (_TWINS.c.device == _DEVICES.c.id) & (_TWINS.c.name == bindparam("name"))))
+    .where(_DEVICES.c.id == bindparam("device"))
+)
 _WORDS: Any = AppliedRow.__table__  # type: ignore[attr-defined]
 _ITS = (_WORDS.c.device == bindparam("b_device"), _WORDS.c.shadow == bindparam("b_shadow"),
         _WORDS.c.path == bindparam("b_path"))  # fmt: skip
@@ -60,11 +81,11 @@ def request(
     kept = rows or TwinRows(session)
     old, owners = kept.get(device, name)
     if verb == "get":
-        return twin.get(old, name or device, payload, now_s)
+        return twin.get(old, name or thing_of_device(device), payload, now_s)
     if verb == "update":
         new, replies = twin.update(old, payload, now_s, max_bytes)
     else:
-        new, replies = twin.delete(old, name or device, payload, now_s)
+        new, replies = twin.delete(old, name or thing_of_device(device), payload, now_s)
     if new is not old:
         locks.owns(session, device)
         patch = replies[0].body.get("state")
@@ -107,9 +128,9 @@ def outgoing(
 
 def desire(
     session: Session, device: str, name: str, wanted: twin.State, now_us: int, *,
-    who: str, max_bytes: int, trace: str = "", version: int | None = None,
+    who: str, max_bytes: int, trace: str = "", version: int | None = None, rows: TwinRows | None = None,
 ) -> list[Outgoing]:  # fmt: skip
-    """Change desired state on the hub's or a person's behalf.
+    """Change desired state on the hub's or a person's behalf. With `rows` it is written when those are.
 
     Raises HubError with the twin's own code when the rules refuse it.
     """
@@ -117,7 +138,7 @@ def desire(
     if version is not None:
         body["version"] = version
     replies = request(
-        session, device, name, "update", encode(body), now_us, who=who, max_bytes=max_bytes, trace=trace
+        session, device, name, "update", encode(body), now_us, who=who, max_bytes=max_bytes, trace=trace, rows=rows,
     )  # fmt: skip
     _insist(replies[0])
     return outgoing(device, name, replies, trace)
@@ -163,12 +184,14 @@ def applied(session: Session, device: str, word: Applied, now_us: int) -> None:
         connection.execute(_UPDATE_WORD, values | key)
 
 
-def progress(session: Session, device: str) -> list[AppliedRow]:
-    """The device's last word on each path that is desired now; what is no longer desired has no progress."""
+def progress(session: Session, device: str, *, removed: bool = False) -> list[AppliedRow]:
+    """The device's last word on each path that is desired now; with `removed` also on those that are so no longer."""
     query = select(TwinRow.name, TwinRow.state).where(TwinRow.device == device)
     desired = {name: state.get("desired", {}) for name, state in session.exec(query)}
     mine = select(AppliedRow).where(AppliedRow.device == device).order_by(AppliedRow.shadow, AppliedRow.path)
-    return [word for word in session.exec(mine) if _holds(desired.get(word.shadow, {}), word.path.split("."))]
+    return [
+        word for word in session.exec(mine) if removed or _holds(desired.get(word.shadow, {}), word.path.split("."))
+    ]
 
 
 def _holds(tree: Any, path: list[str]) -> bool:

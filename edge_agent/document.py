@@ -25,8 +25,10 @@ Pairs = list[tuple[Path, Any]]
 MAX_TOLD = 2000
 """So many paths of ours are remembered."""
 
+NOT_DESIRED = "nothing is desired here any more"
+
 MAX_REFUSALS = 64
-"""So many leaves that nobody handles are refused one by one."""
+"""So many leaves that nobody handles are refused one by one, and of so many that are gone it is said."""
 
 
 class Later(Exception):  # not an error: the answer comes later
@@ -97,6 +99,8 @@ class Document:
         acts, unknown = self._parts_of(list(touched.items()))
         words = [word for path, where in acts.items() for word in self._act(path, where)]
         words += refusals(self.name, version, unknown, self.known())
+        gone = [leaf for leaf, value in leaves(patch(mine, self.desired)) if value is None]
+        words += [self._word(leaf, "applied", NOT_DESIRED) for leaf in gone[:MAX_REFUSALS]]
         lost = [leaf for leaf, _ in leaves(patch(base, mine)) if not same(at(self.desired, leaf), at(mine, leaf))]
         return self._with_conflicts(words, [(leaf, at(mine, leaf)) for leaf in lost])
 
@@ -114,7 +118,7 @@ class Document:
             words += said
         self.desired = merge(before, tree(taken))
         gone = [leaf for leaf, value in pairs if value is None]
-        return words + [self._word(leaf, "applied", "nothing is desired here any more") for leaf in gone]
+        return words + [self._word(leaf, "applied", NOT_DESIRED) for leaf in gone]
 
     def again(self, path: Path) -> list[Applied]:
         """Ask one handler once more."""

@@ -11,7 +11,12 @@ from functools import lru_cache
 
 DEVICE_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,59}\Z")
 METRIC_NAME = re.compile(r"[a-z0-9_-]+(?:[./][a-z0-9_-]+)*\Z")
-SHADOW_NAME = re.compile(r"[a-zA-Z0-9:_-]{1,64}\Z")
+NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}\Z")
+"""Of what people name: configurations, learnings."""
+SHADOW_NAME = re.compile(r"[$a-zA-Z0-9:_-]{1,64}\Z")
+THING_NAME = re.compile(r"[a-zA-Z0-9:_-]{1,128}\Z")
+"""What AWS allows. Of device ids it is a superset; `device_of_thing` gives all others an id."""
+AWS_DEVICE = "aws--"
 TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}\Z")
 
 
@@ -23,6 +28,30 @@ def device_id(text: str) -> str:
     if not DEVICE_ID.match(text):
         raise ValueError(f"'{text[:80]}' is no device id: use 1 to 60 of a-z 0-9 _ - and begin with a letter or digit")
     return text
+
+
+@lru_cache(4096)
+def device_of_thing(thing: str) -> str | None:
+    """The device id of an AWS thing: its own name where that is one, else `aws--` and the name with `_a` for A, `_0`
+    for a colon and `__` for an underscore. None where that is no device id: with that, names end at 60 characters.
+    """
+    if not THING_NAME.match(thing):
+        return None
+    if DEVICE_ID.match(thing) and thing_of_device(thing) == thing:
+        return thing
+    escaped = re.sub("[A-Z:_]", lambda found: "_" + {":": "0"}.get(found[0], found[0].lower()), thing)
+    return f"{AWS_DEVICE}{escaped}" if DEVICE_ID.match(f"{AWS_DEVICE}{escaped}") else None
+
+
+@lru_cache(4096)
+def thing_of_device(device: str) -> str:
+    """The AWS thing of a device id; the other way round, for every id."""
+    rest = device.removeprefix(AWS_DEVICE)
+    if rest == device or not re.fullmatch("(?:[a-z0-9-]|_[a-z0_])+", rest):
+        return device
+    name = re.sub("_([a-z0_])", lambda found: {"0": ":", "_": "_"}.get(found[1], found[1].upper()), rest)
+    native = DEVICE_ID.match(name) and thing_of_device(name) == name
+    return device if native or not THING_NAME.match(name) else name
 
 
 @lru_cache(4096)

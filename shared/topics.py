@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from shared.ids import DEVICE_ID
+from shared.ids import DEVICE_ID, device_of_thing, thing_of_device
 from shared.messages import Stream
 
 PREFIX = "tidegate/v1"
@@ -70,8 +70,11 @@ TOPIC_STREAM: dict[str, Stream] = {topic: stream for stream, topic in STREAM_TOP
 
 
 def thing(device: str, rest: str, prefix: str = PREFIX) -> str:
-    """Full topic of a device: `thing('press-3', 'acks')` is `tidegate/v1/things/press-3/acks`."""
-    return f"{prefix}/things/{device}/{rest}"
+    """Full topic of a device: `thing('press-3', 'acks')` is `tidegate/v1/things/press-3/acks`.
+
+    Below `$aws` it is called as AWS's clients call it.
+    """
+    return f"{prefix}/things/{thing_of_device(device) if prefix == AWS else device}/{rest}"
 
 
 def shadow(device: str, name: str, verb: str, prefix: str = PREFIX) -> str:
@@ -85,6 +88,8 @@ def split(topic: str, prefix: str = PREFIX) -> tuple[str, str] | None:
     if not topic.startswith(head):
         return None
     device, _, rest = topic[len(head) :].partition("/")
+    if prefix == AWS:
+        device = device_of_thing(device) or ""
     return (device, rest) if rest and DEVICE_ID.match(device) else None
 
 
@@ -120,4 +125,5 @@ def twin_topic(topic: str) -> str | None:
     if not topic.endswith(("/update/delta", "/update/documents")):
         return None
     here, there = (AWS, PREFIX) if topic.startswith(AWS) else (PREFIX, AWS)
-    return there + topic[len(here) :]
+    found = split(topic, here)
+    return None if found is None else thing(*found, there)

@@ -19,11 +19,11 @@ Number = Annotated[int | None, Query(ge=0, lt=1 << 62)]
 class AuditView(BaseModel):
     """The newest rows first; with `next` there are more: send it as `after`.
 
-    `broken_at` is the first row whose hash does not fit, None when the chain holds; the chain is only walked when
-    `verify` is asked for.
+    `verified` says whether the chain of hashes holds, and `broken_at` the first row that does not fit. The chain is
+    walked only when `verify` is asked for; otherwise `verified` is null.
     """
 
-    verified: bool
+    verified: bool | None
     broken_at: int | None
     rows: list[AuditRow]
     next: int | None = None
@@ -43,4 +43,4 @@ def trail(
         )  # fmt: skip
         broken = audit.verify(session) if verify else None
     more = rows[size - 1].seq if len(rows) > size else None
-    return AuditView(verified=verify, broken_at=broken, rows=rows[:size], next=more)
+    return AuditView(verified=broken is None if verify else None, broken_at=broken, rows=rows[:size], next=more)

@@ -6,20 +6,22 @@ Every request is signed (SigV4) with a token's AWS key pair. Answers have AWS's 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, FastAPI, Query, Request
+from fastapi import APIRouter, Depends, FastAPI, Query, Request, params
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response
 from sqlmodel import Session
+from starlette.types import Scope
 
 from cloud_hub import aws_key, fleet, sigv4, tokens, twins
 from cloud_hub.api.hub import Caller, Hub, TheHub, admitted, guessed, listens
 from cloud_hub.clock import now_us
 from cloud_hub.errors import HubError
 from cloud_hub.tables import Token
-from shared.codec import MAX_PAYLOAD, encode
-from shared.ids import DEVICE_ID, SHADOW_NAME
+from shared.codec import encode
+from shared.ids import SHADOW_NAME, device_of_thing
 
 router = APIRouter(tags=["aws"])
 
@@ -30,6 +32,7 @@ MODELLED = {
 }  # fmt: skip
 """The names that AWS's model of this service gives to the twin's codes."""
 
+TOO_LARGE = "The payload exceeds the maximum size allowed"
 MAX_PAGE = 100
 
 
@@ -40,38 +43,63 @@ class AwsError(HubError):
         super().__init__(status, kind or MODELLED[status], message)
 
 
+def refusal(error: HubError) -> JSONResponse:
+    """An error in AWS's form."""
+    kind = error.title if isinstance(error, AwsError) else MODELLED.get(error.status, "ServiceUnavailableException")
+    message = TOO_LARGE if error.status == 413 else error.detail
+    return JSONResponse({"message": message}, error.status, {"x-amzn-errortype": kind})
+
+
 async def _answer_error(_request: Request, error: Any) -> JSONResponse:
-    return JSONResponse({"message": error.detail}, error.status, {"x-amzn-errortype": error.title})
+    return refusal(error)
 
 
-def install(app: FastAPI) -> None:
+def install(app: FastAPI, dependencies: Sequence[params.Depends] = ()) -> None:
     """Serve the mirror, with errors in AWS's form."""
     app.add_exception_handler(AwsError, _answer_error)
-    app.include_router(router)
+    app.include_router(router, dependencies=dependencies)
 
 
 # -- who asks --------------------------------------------------------------------------------------
 
 
 async def _body(request: Request) -> bytes:
-    """The body, read no further than any message may be long."""
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_PAYLOAD:
-            raise AwsError(413, "The payload exceeds the maximum size allowed")
-    return body
+    return await request.body()
 
 
 Body = Annotated[bytes, Depends(_body)]
 
 
-def _signer(request: Request, body: bytes, hub: Hub) -> Token:
-    key = aws_key.read(hub.settings.aws_key_path)
-    signed = sigv4.Request(
+def _signed_request(request: Request, body: bytes) -> sigv4.Request:
+    return sigv4.Request(
         method=request.method, path=request.scope["raw_path"].decode("latin-1"),
         query=request.scope["query_string"].decode("latin-1"), headers=request.headers.items(), body=body,
     )  # fmt: skip
+
+
+async def authenticate(scope: Scope) -> None:
+    """Judge all of a signed request but its body. Raises AwsError."""
+    request = Request(scope)
+    hub: Hub = request.app.state.hub
+    try:
+        listens(hub, request)
+        key = sigv4.key_id(_signed_request(request, b""), now_us() / 1e6)
+        if not (_living(hub, key) if hub.db.is_file else await run_in_threadpool(_living, hub, key)):
+            raise sigv4.UnknownKey
+    except sigv4.Refused as no:
+        raise AwsError(403, str(no), no.code) from None
+    except HubError as no:
+        raise AwsError(no.status, no.detail) from None
+
+
+def _living(hub: Hub, key: str) -> bool:
+    with hub.db.read() as session:
+        return tokens.living(session, key, now_us())
+
+
+def _signer(request: Request, body: bytes, hub: Hub) -> Token:
+    key = aws_key.read(hub.settings.aws_key_path)
+    signed = _signed_request(request, body)
     with hub.db.read() as session:
 
         def secret_of(key_id: str) -> str | None:
@@ -104,24 +132,26 @@ Operator = Annotated[Caller, Depends(_signed("operate"))]
 # -- documents -------------------------------------------------------------------------------------
 
 
-def _known(session: Session, thing: str) -> None:
-    if not DEVICE_ID.match(thing) or not fleet.exists(session, thing):
+def _device(session: Session, thing: str) -> str:
+    device = device_of_thing(thing)
+    if device is None or not fleet.exists(session, device):
         raise AwsError(404, "Thing not found")
+    return device
 
 
 def _ask(session: Session, hub: Hub, thing: str, name: str | None, verb: str, body: bytes, caller: Caller) -> Any:
     """(accepted body, messages to publish) of one request; raises AwsError where it is rejected."""
-    _known(session, thing)
+    device = _device(session, thing)
     if name == "":
         raise AwsError(400, "Invalid shadow name: ''")
     replies = twins.request(
-        session, thing, name or "", verb, body, now_us(), who=caller.who, max_bytes=hub.settings.twins.aws_max_bytes,
+        session, device, name or "", verb, body, now_us(), who=caller.who, max_bytes=hub.settings.twins.aws_max_bytes,
         trace=caller.trace,
     )  # fmt: skip
     first = replies[0].body
     if replies[0].verb.endswith("rejected"):
         raise AwsError(first["code"], first["message"])
-    return first, twins.outgoing(thing, name or "", replies, caller.trace)
+    return first, twins.outgoing(device, name or "", replies, caller.trace)
 
 
 def _change(hub: Hub, thing: str, name: str | None, verb: str, body: bytes, caller: Caller) -> Response:
@@ -129,7 +159,7 @@ def _change(hub: Hub, thing: str, name: str | None, verb: str, body: bytes, call
         accepted, messages = _ask(session, hub, thing, name, verb, body, caller)
     hub.publish(messages)
     hub.ring("actions")
-    hub.changed([thing])
+    hub.changed([device_of_thing(thing) or thing])
     return _json(accepted)
 
 
@@ -144,7 +174,10 @@ def get_thing_shadow(thing: str, hub: TheHub, caller: Reader, name: str | None =
         return _json(_ask(session, hub, thing, name, "get", b"", caller)[0])
 
 
-@router.post("/things/{thing}/shadow")
+_DOCUMENT = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}}
+
+
+@router.post("/things/{thing}/shadow", openapi_extra=_DOCUMENT)
 def update_thing_shadow(thing: str, hub: TheHub, caller: Operator, body: Body, name: str | None = None) -> Response:
     """UpdateThingShadow."""
     return _change(hub, thing, name, "update", body, caller)
@@ -168,7 +201,7 @@ def list_named_shadows_for_thing(
     if after and not SHADOW_NAME.match(after):
         raise AwsError(400, "Invalid nextToken")
     with hub.db.read(scope=caller.scope) as session:
-        _known(session, thing)
-        found = twins.names(session, thing, after, size + 1)
+        device = _device(session, thing)
+        found = twins.names(session, device, after, size + 1)
     page = {"results": found[:size], "timestamp": now_us() // 1_000_000}
     return _json(page | ({"nextToken": found[size - 1]} if len(found) > size else {}))

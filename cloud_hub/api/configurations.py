@@ -15,7 +15,7 @@ from cloud_hub.clock import now_us
 from cloud_hub.errors import HubError
 from cloud_hub.owners import REMOVED
 from cloud_hub.tables import Configuration, ConfigurationDevice
-from shared.ids import SHADOW_NAME
+from shared.ids import NAME, SHADOW_NAME
 from shared.merge import leaves, written
 
 router = APIRouter(prefix="/api/v1/configurations", tags=["configurations"])
@@ -138,7 +138,7 @@ def put(
     configuration_id: str, body: ConfigurationBody, hub: TheHub, caller: Operator, answer: Response
 ) -> Configuration:  # fmt: skip
     """Create it: 201. When it is there with the same content, change the rest; 409 for other content."""
-    if not SHADOW_NAME.match(configuration_id) or ":" in configuration_id:
+    if not NAME.match(configuration_id):
         raise HubError(422, "Invalid request", "path.configuration_id: use 1 to 64 of a-z A-Z 0-9 _ -")
     scope = None if caller.scope is None else list(caller.scope)
     row = Configuration(id=configuration_id, who=caller.who, created_us=now_us(), scope=scope, **body.model_dump())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict
 from sqlmodel import col, select
@@ -10,8 +12,9 @@ from cloud_hub import fleet, query, telemetry, twins
 from cloud_hub.api.hub import Administrator, Hub, Operator, Reader, TheHub
 from cloud_hub.clock import now_us
 from cloud_hub.errors import HubError
-from cloud_hub.tables import Device, EventRow, HighWater, LostRange, StalledStream
+from cloud_hub.tables import Device, HighWater, LostRange, StalledStream
 from cloud_hub.twins import Outgoing
+from shared.ids import device_of_thing
 
 router = APIRouter(prefix="/api/v1/devices", tags=["devices"])
 
@@ -53,6 +56,42 @@ class StreamCount(BaseModel):
     stalled: Stall | None = None
 
 
+class EventView(BaseModel):
+    """An event of `device`; `source` is the part of it that tells, such as agent or clock."""
+
+    device: str
+    source: str
+    seq: int
+    t_us: int
+    level: str
+    text: str
+    fields: dict[str, Any]
+    trace_id: str
+
+
+class DeviceView(BaseModel):
+    """A device as its last birth told. `reachable`: it is online, and the hub is connected to its broker."""
+
+    id: str
+    profile: str
+    version: str
+    protocol: int
+    asset_path: str
+    state: str
+    session: str
+    epoch: str
+    clock: str
+    metrics: list[dict[str, Any]]
+    limits_without_source: list[str]
+    conflict: str
+    tags: dict[str, Any]
+    tags_version: int
+    born_us: int
+    seen_us: int
+    assigned_path: str
+    reachable: bool
+
+
 @router.get("")
 def devices(hub: TheHub, caller: Reader, where: str | None = None) -> list[Device]:
     """All devices, or those that meet a condition such as `tags.site = 'a'`."""
@@ -66,10 +105,11 @@ def devices(hub: TheHub, caller: Reader, where: str | None = None) -> list[Devic
 
 
 @router.get("/{device}")
-def device(device: str, hub: TheHub, caller: Reader) -> Device:
+def device(device: str, hub: TheHub, caller: Reader) -> DeviceView:
     """One device as its last birth told; `seen_us` moves with whatever it says."""
     with hub.db.read(scope=caller.scope) as session:
-        return _seen(fleet.device(session, device), hub)
+        row = _seen(fleet.device(session, device), hub)
+    return DeviceView(**row.model_dump(), reachable=row.state == "online" and hub.connected())
 
 
 def _seen(row: Device, hub: Hub) -> Device:
@@ -79,7 +119,11 @@ def _seen(row: Device, hub: Hub) -> Device:
 
 @router.put("/{device}", status_code=201, responses={200: {"description": "It was known already"}})
 def register(device: str, hub: TheHub, caller: Operator, response: Response) -> Device:
-    """Make a device known before its first birth, or for a client that speaks the twin alone."""
+    """Make a device known before its first birth, or for a client that speaks the twin alone.
+
+    The name of an AWS thing is taken too: the answer says the device's id.
+    """
+    device = device_of_thing(device) or device
     with hub.db.write(scope=caller.scope) as session:
         if not fleet.register(session, device, now_us(), who=caller.who, trace=caller.trace):
             response.status_code = 200
@@ -142,11 +186,12 @@ def instant(name: str, t_us: int) -> int:
 
 
 @router.get("/{device}/events")
-def events(device: str, hub: TheHub, caller: Reader, since_us: int = 0, limit: int = 100) -> list[EventRow]:
+def events(device: str, hub: TheHub, caller: Reader, since_us: int = 0, limit: int = 100) -> list[EventView]:
     """The newest events first."""
     with hub.db.read(scope=caller.scope) as session:
         fleet.device(session, device)
-        return telemetry.events(session, device, instant("since_us", since_us), min(max(limit, 1), 1000))
+        rows = telemetry.events(session, device, instant("since_us", since_us), min(max(limit, 1), 1000))
+    return [EventView(source=row.origin, **row.model_dump(exclude={"source", "origin"})) for row in rows]
 
 
 @router.get("/{device}/streams")

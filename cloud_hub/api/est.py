@@ -13,6 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from starlette.types import Scope
 
 from cloud_hub.api.hub import Hub, TheHub
 from cloud_hub.ca import enrolment
@@ -25,10 +26,12 @@ from shared.codec import encode
 from shared.ids import DEVICE_ID
 
 MAX_REQUEST = 16384
+BINARY = {"type": "string", "format": "binary"}
 REENROLL = "/.well-known/est/simplereenroll"
 
 
-async def _protected(request: Request) -> None:
+async def protected(request: Request) -> None:
+    """Raise HubError 403 unless the request came over TLS, or from this machine."""
     host = request.client.host if request.client else ""
     try:
         loopback = ipaddress.ip_address(host).is_loopback
@@ -38,13 +41,16 @@ async def _protected(request: Request) -> None:
         raise HubError(403, "TLS needed", "enrol over https: set [rest.tls], or put a TLS proxy before REST")
 
 
+async def authenticate(scope: Scope) -> None:
+    """Judge a request before its body is read: over TLS, and for a first certificate with something like a claim."""
+    request = Request(scope)
+    await protected(request)
+    if request.url.path.endswith("/simpleenroll"):
+        _basic(request.headers.get("authorization", ""))
+
+
 async def _content(request: Request) -> bytes:
-    content = b""
-    async for part in request.stream():
-        content += part
-        if len(content) > MAX_REQUEST:
-            raise HubError(413, "Too large", f"a certificate request has at most {MAX_REQUEST} bytes")
-    return content
+    return await request.body()
 
 
 def _folder(hub: TheHub) -> CaFolder:
@@ -57,7 +63,9 @@ def _folder(hub: TheHub) -> CaFolder:
 Content = Annotated[bytes, Depends(_content)]
 TheCa = Annotated[CaFolder, Depends(_folder)]
 
-router = APIRouter(prefix="/.well-known", tags=["enrolment"], dependencies=[Depends(_protected)])
+_REQUEST = {"requestBody": {"required": True, "content": {"application/pkcs10": {"schema": BINARY}}}}
+
+router = APIRouter(prefix="/.well-known", tags=["enrolment"], dependencies=[Depends(protected)])
 
 
 @router.get("/est/cacerts", response_class=Response)
@@ -66,13 +74,13 @@ def cacerts(ca: TheCa) -> Response:
     return _certs_only([ca.open().certificate])
 
 
-@router.post("/est/simpleenroll", response_class=Response)
+@router.post("/est/simpleenroll", response_class=Response, openapi_extra=_REQUEST)
 async def simpleenroll(request: Request, content: Content, hub: TheHub, ca: TheCa) -> Response:
     """A PKCS#10 request with HTTP Basic (device id, one-time claim) becomes the device's first certificate."""
     return await run_in_threadpool(_enrol, hub, ca, request.headers.get("authorization", ""), content)
 
 
-@router.post("/est/simplereenroll", response_class=Response)
+@router.post("/est/simplereenroll", response_class=Response, openapi_extra=_REQUEST)
 async def simplereenroll(request: Request, content: Content, hub: TheHub, ca: TheCa) -> Response:
     """The same with a `Tidegate-Proof` by the device's key in place of a claim; its certificate may be expired."""
     return await run_in_threadpool(_reenrol, hub, ca, request.headers.get(signed.PROOF_HEADER, ""), content)

@@ -25,7 +25,7 @@ from cloud_hub.runtime.worker import WorkerStatus
 from cloud_hub.settings import Settings
 from cloud_hub.thresholds.forecasters import Forecasters
 from cloud_hub.twins import Outgoing
-from shared.ids import TRACEPARENT
+from shared.ids import TRACEPARENT, device_of_thing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +101,7 @@ def admitted(hub: Hub, request: Request, identity: Identity, power: str) -> Call
     if changes and hub.oidc is not None and not identity.second_factor:
         cure = f"sign in by OIDC with one of {', '.join(hub.oidc.settings.mfa)} in acr or amr"
         raise HubError(403, "Second factor needed", f"administrative changes need a second factor: {cure}")
-    device = request.path_params.get("device", request.path_params.get("thing"))
+    device = request.path_params.get("device") or device_of_thing(request.path_params.get("thing", ""))
     if identity.scope is not None and device is not None:
         with hub.db.read(scope=identity.scope) as session:
             fleet.known(session, device)
@@ -113,29 +113,40 @@ def admitted(hub: Hub, request: Request, identity: Identity, power: str) -> Call
 def _identity(hub: Hub, text: str) -> Identity:
     if hub.oidc is not None and "." in text:  # no token of ours holds a dot
         return hub.oidc.identity(text, now_us())
-    with hub.db.read() as session:
-        return tokens.identity(tokens.find(session, text, now_us()))
+    return tokens.whose(hub.db, text, now_us())
+
+
+async def authenticated(request: Request) -> Identity:
+    """Who asks, by bearer token; looked up once a request. Raises HubError 401, or 429 while locked out."""
+    known: Identity | None = request.scope.get("identity")
+    if known is None:
+        known = request.scope["identity"] = await _authenticate(request)
+    return known
+
+
+async def _authenticate(request: Request) -> Identity:
+    hub: Hub = request.app.state.hub
+    listens(hub, request)
+    scheme, _, text = request.headers.get("authorization", "").partition(" ")
+    text = text.strip()
+    if scheme.lower() != "bearer" or not text:
+        raise HubError(401, "Not signed in", "send a token as 'Authorization: Bearer tg_...'")
+    # A file is read faster than a thread is found; a server over the network must not hold up the event loop.
+    here = hub.db.is_file and (hub.oidc is None or "." not in text)
+    try:
+        return _identity(hub, text) if here else await run_in_threadpool(_identity, hub, text)
+    except WrongToken:
+        await run_in_threadpool(guessed, hub, request)
+        raise
 
 
 def _caller(power: str) -> Callable[[Request], Awaitable[Caller]]:
     async def check(request: Request) -> Caller:
         hub: Hub = request.app.state.hub
-        listens(hub, request)
-        scheme, _, text = request.headers.get("authorization", "").partition(" ")
-        text = text.strip()
-        if scheme.lower() != "bearer" or not text:
-            raise HubError(401, "Not signed in", "send a token as 'Authorization: Bearer tg_...'")
-
-        def ask() -> Caller:
-            return admitted(hub, request, _identity(hub, text), power)
-
-        # A file is read faster than a thread is found; a server over the network must not hold up the event loop.
-        here = hub.db.is_file and (hub.oidc is None or "." not in text)
-        try:
-            return ask() if here else await run_in_threadpool(ask)
-        except WrongToken:
-            await run_in_threadpool(guessed, hub, request)
-            raise
+        identity = await authenticated(request)
+        if hub.db.is_file or identity.scope is None:
+            return admitted(hub, request, identity, power)
+        return await run_in_threadpool(admitted, hub, request, identity, power)
 
     return check
 

@@ -12,6 +12,7 @@ from sqlmodel import col, select
 
 from cloud_hub import audit, fleet, scopes
 from cloud_hub.api.hub import Operator, Reader, TheHub
+from cloud_hub.api.request_guard import Limit, declare
 from cloud_hub.clock import new_id, now_us
 from cloud_hub.errors import HubError
 from cloud_hub.tables import LearnedSeries, Learning, Rollout, RolloutDevice, Trouble
@@ -21,7 +22,7 @@ from cloud_hub.thresholds.learnings import Beside, Counts
 from cloud_hub.thresholds.terms import Terms
 from cloud_hub.thresholds.trial import Trial
 from shared.codec import plain
-from shared.ids import SHADOW_NAME
+from shared.ids import NAME
 from shared.thresholds import DAY_US, Limits
 
 router = APIRouter(prefix="/api/v1", tags=["learnings"])
@@ -171,7 +172,7 @@ def series(
 @router.put("/learnings/{learning_id}")
 def put(learning_id: str, body: LearningBody, hub: TheHub, caller: Operator, answer: Response) -> Learning:
     """Create it (201) or change it; a refit begins at once."""
-    if not SHADOW_NAME.match(learning_id) or ":" in learning_id:
+    if not NAME.match(learning_id):
         raise HubError(422, "Invalid request", "path.learning_id: use 1 to 64 of a-z A-Z 0-9 _ -")
     now, scope = now_us(), None if caller.scope is None else list(caller.scope)
     row = Learning(id=learning_id, target=body.target, terms=plain(body.terms), who=caller.who, created_us=now,
@@ -310,6 +311,9 @@ def export(
     """Limits that stand on the devices that `target` finds, a page at a time: give `next` as `after`."""
     with hub.db.read(scope=caller.scope) as session:
         return LimitSets(**limit_sets.export(session, target, after, min(max(limit, 1), 1000), source, now_us()))
+
+
+declare("POST", "/api/v1/limits", Limit(size=8 << 20, values=1_000_000))
 
 
 @router.post("/limits")

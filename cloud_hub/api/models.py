@@ -8,6 +8,7 @@ from sqlmodel import col, select
 
 from cloud_hub import fleet, scopes
 from cloud_hub.api.hub import Operator, Reader, TheHub
+from cloud_hub.api.request_guard import Limit, declare
 from cloud_hub.clock import now_us
 from cloud_hub.errors import HubError
 from cloud_hub.tables import EscalationRow, Rollout, ScaleStep
@@ -98,6 +99,9 @@ def learn(body: FitBody, hub: TheHub, caller: Operator) -> Limits:
         return safeguards.bounded(found, taught.values, known)
     except ValueError as error:
         raise HubError(422, "Not enough to learn from", str(error)) from error
+
+
+declare("POST", "/api/v1/thresholds/rollouts", Limit(size=8 << 20, values=1_000_000))
 
 
 @router.post("/thresholds/rollouts", status_code=201)

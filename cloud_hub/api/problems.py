@@ -25,11 +25,21 @@ def _problem(status: int, title: str, detail: str, **more: str) -> JSONResponse:
     return JSONResponse(body, status, headers, media_type="application/problem+json")
 
 
-async def _hub_error(request: Request, error: Any) -> JSONResponse:
-    answer = _problem(error.status, error.title, error.detail, **error.more)
-    if error.status == 401 and request.url.path.startswith("/.well-known/est/"):
+def of(error: HubError) -> JSONResponse:
+    """The answer to one error."""
+    return _problem(error.status, error.title, error.detail, **error.more)
+
+
+def of_enrolment(error: HubError) -> JSONResponse:
+    """The same below /.well-known/est, where a device signs in by HTTP Basic."""
+    answer = of(error)
+    if error.status == 401:
         answer.headers["WWW-Authenticate"] = 'Basic realm="enrolment"'
     return answer
+
+
+async def _hub_error(request: Request, error: Any) -> JSONResponse:
+    return of_enrolment(error) if request.url.path.startswith("/.well-known/est/") else of(error)
 
 
 async def _invalid(_request: Request, error: Any) -> JSONResponse:

@@ -10,20 +10,30 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
+from cloud_hub.api import request_guard
 from cloud_hub.api.hub import TheHub, Writer
 from cloud_hub.clock import now_us
 from cloud_hub.errors import HubError
 from cloud_hub.prometheus.receiver import MAX_COMPRESSED, Receiver
 
 router = APIRouter(prefix="/v1/prometheus", tags=["prometheus"])
+request_guard.declare("POST", "/v1/prometheus/write", request_guard.Limit(size=MAX_COMPRESSED, values=None))
 PROTO = ("", "prometheus.WriteRequest")
 
 
-@router.post("/write", status_code=204, response_class=Response)
+_SERIES = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/x-protobuf": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
+@router.post("/write", status_code=204, response_class=Response, openapi_extra=_SERIES)
 async def write(request: Request, hub: TheHub, caller: Writer) -> Response:
     """Samples of series, snappy-compressed protobuf `prometheus.WriteRequest`."""
     _understood(request)
-    content = await _content(request)
+    content = await request.body()
 
     receiver = Receiver(hub.db, hub.settings.prometheus.max_series)
     outcome = await run_in_threadpool(receiver.write, content, caller.who, caller.scope, now_us(), caller.trace)
@@ -43,14 +53,3 @@ def _understood(request: Request) -> None:
         )
     if request.headers.get("content-encoding", "") != "snappy":
         raise HubError(415, "Not understood", "send Content-Encoding: snappy (block format)")
-
-
-async def _content(request: Request) -> bytes:
-    content = bytearray()
-    async for part in request.stream():
-        content += part
-        if len(content) > MAX_COMPRESSED:
-            raise HubError(
-                413, "Too large", f"a request has at most {MAX_COMPRESSED} bytes: lower max_samples_per_send"
-            )
-    return bytes(content)

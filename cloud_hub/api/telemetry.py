@@ -134,7 +134,11 @@ def highest(
     )  # fmt: skip
 
 
-@router.get("/telemetry/export", response_class=StreamingResponse)
+PARQUET = "application/vnd.apache.parquet"
+_FILE = {"description": "a Parquet file", "content": {PARQUET: {"schema": {"type": "string", "format": "binary"}}}}
+
+
+@router.get("/telemetry/export", response_class=StreamingResponse, responses={200: _FILE})
 def export(
     hub: TheHub,
     caller: Reader,
@@ -157,7 +161,7 @@ def export(
     if device is not None:
         devices = [one for one in devices if one in set(device)]
     pieces = parquet(hub.db, devices, metric, start_us, end_us, RESOLUTIONS[resolution])
-    return StreamingResponse(pieces, media_type="application/vnd.apache.parquet")
+    return StreamingResponse(pieces, media_type=PARQUET)
 
 
 def _span(start_us: int | None, end_us: int | None) -> tuple[int, int]:

@@ -6,22 +6,31 @@ import math
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, field_validator
-from sqlmodel import Session
 
 from cloud_hub import fleet, history, twins
 from cloud_hub.api.etag import IfMatch, etag, matched
-from cloud_hub.api.hub import Caller, Hub, Operator, Reader, TheHub
+from cloud_hub.api.hub import Hub, Operator, Reader, TheHub
+from cloud_hub.api.request_guard import Limit, declare
 from cloud_hub.clock import now_us
 from cloud_hub.errors import HubError
 from cloud_hub.tables import AppliedRow, TwinChange
-from shared.codec import encode
+from cloud_hub.twin_rows import TwinRows
+from shared import twin
+from shared.codec import MAX_PAYLOAD, encode
+from shared.ids import SHADOW_NAME
 from shared.merge import patch
-from shared.twin import State
+from shared.twin import Document, State
 
 Number = Annotated[int | None, Query(ge=0, lt=1 << 62)]
 
 router = APIRouter(prefix="/api/v1/devices/{device}/twin", tags=["twins"])
+
+_LIMIT = Limit(size=MAX_PAYLOAD, values=20_000)
+for _method in ("PATCH", "PUT"):
+    declare(_method, router.prefix, _LIMIT)
+    declare(_method, f"{router.prefix}/name/{{name}}", _LIMIT)
 
 
 class TwinView(BaseModel):
@@ -59,11 +68,8 @@ class DesiredChange(BaseModel):
         return desired
 
 
-def _get(session: Session, hub: Hub, device: str, name: str) -> State:
-    fleet.known(session, device)
-    (reply,) = twins.request(
-        session, device, name, "get", b"", now_us(), who="", max_bytes=hub.settings.twins.max_bytes
-    )  # fmt: skip
+def _body(document: Document, device: str, name: str) -> State:
+    (reply,) = twin.get(document, name or device, b"", now_us() // 1_000_000)
     if reply.verb == "get/rejected":
         raise HubError(reply.body["code"], "No such twin document", reply.body["message"])
     return reply.body
@@ -73,9 +79,17 @@ def _answer(body: State) -> Response:
     return Response(encode(body), media_type="application/json", headers={"ETag": etag(body["version"])})
 
 
-def _read(hub: Hub, caller: Caller, device: str, name: str, request: Request) -> Response:
-    with hub.db.read(scope=caller.scope) as session:
-        body = _get(session, hub, device, name)
+async def _read(hub: Hub, device: str, name: str, request: Request) -> Response:
+    """The caller's scope was held against the device when the caller was admitted."""
+    if name and not SHADOW_NAME.match(name):
+        raise HubError(400, "No such twin document", f"Invalid shadow name: '{name[:80]}'")
+    if hub.db.is_file:  # read faster than a thread is found
+        document = twins.read(hub.db, device, name)
+    else:
+        document = await run_in_threadpool(twins.read, hub.db, device, name)
+    if document is None:
+        raise fleet.unknown(device)
+    body = _body(document, device, name)
     if request.headers.get("if-none-match") == etag(body["version"]):
         return Response(status_code=304, headers={"ETag": etag(body["version"])})
     return _answer(body)
@@ -87,16 +101,17 @@ def _change(
     limit, now = hub.settings.twins.max_bytes, now_us()
     with hub.db.write(device, scope=caller.scope) as session:
         fleet.known(session, device)
-        wanted = change.desired
+        wanted, rows = change.desired, TwinRows(session)
         if whole or condition is not None:
-            document = twins.load(session, device, name)
+            document = rows.get(device, name)[0]
             matched(condition, 0 if document.deleted else document.version)
             wanted = patch(document.state.get("desired", {}), wanted) if whole else wanted
         messages = twins.desire(
             session, device, name, wanted, now, who=caller.who, max_bytes=limit, trace=caller.trace,
-            version=change.version,
+            version=change.version, rows=rows,
         )  # fmt: skip
-        body = _get(session, hub, device, name)
+        rows.save()
+        body = _body(rows.get(device, name)[0], device, name)
     hub.publish(messages)
     hub.changed([device])
     return _answer(body)
@@ -113,9 +128,9 @@ def _delete(hub: Hub, device: str, name: str, caller: Operator, condition: str |
 
 
 @router.get("", response_model=TwinView)
-def classic(device: str, hub: TheHub, caller: Reader, request: Request) -> Response:
+async def classic(device: str, hub: TheHub, caller: Reader, request: Request) -> Response:
     """The classic document: the device itself and its settings. The ETag is its version."""
-    return _read(hub, caller, device, "", request)
+    return await _read(hub, device, "", request)
 
 
 @router.patch("", response_model=TwinView)
@@ -143,11 +158,14 @@ def documents(device: str, hub: TheHub, caller: Reader) -> dict[str, int]:
 
 
 @router.get("/progress")
-def progress(device: str, hub: TheHub, caller: Reader) -> list[AppliedRow]:
-    """The device's last word on each path that is desired now: received, applied, verified or refused."""
+def progress(device: str, hub: TheHub, caller: Reader, removed: bool = False) -> list[AppliedRow]:
+    """The device's last word on each path that is desired now: received, applied, verified or refused.
+
+    With `removed` also on paths that are desired no longer.
+    """
     with hub.db.read(scope=caller.scope) as session:
         fleet.known(session, device)
-        return twins.progress(session, device)
+        return twins.progress(session, device, removed=removed)
 
 
 @router.get("/history")
@@ -180,9 +198,9 @@ def diff(
 
 
 @router.get("/name/{name}", response_model=TwinView)
-def named(device: str, name: str, hub: TheHub, caller: Reader, request: Request) -> Response:
+async def named(device: str, name: str, hub: TheHub, caller: Reader, request: Request) -> Response:
     """A named document, such as 'thresholds' or 'gates'. The ETag is its version."""
-    return _read(hub, caller, device, name, request)
+    return await _read(hub, device, name, request)
 
 
 @router.patch("/name/{name}", response_model=TwinView)

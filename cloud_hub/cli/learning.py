@@ -116,7 +116,7 @@ def _show(arguments: argparse.Namespace) -> int:
         return 0
     standing, counts, backtest, rollout = view["standing"], view["counts"], view["backtest"], view["rollout"]
     print(clean(f"{arguments.name}: {view['learning']['reason'] or 'not fitted yet'}"))
-    print("  series: {series}, fitted {fitted}, in force {pushed}, stale {stale}".format(**standing))
+    print("  series: {series}, fitted {fitted}, pushed {pushed}, in force {in_force}, stale {stale}".format(**standing))
     print("  alarms: {alarms}, judged real {hits}, judged false {false}; troubles told {troubles}, missed {missed}"
           .format(**counts))  # fmt: skip
     print("  anomalies of the live watch: {anomalies}, judged false {false_anomalies}".format(**counts))
@@ -149,7 +149,7 @@ def _series(arguments: argparse.Namespace) -> int:
         while True:
             rows = hub.get(_path(arguments.name, "/series"), device=arguments.device, after=after or None, limit=500)
             for row in rows:
-                state = row["reason"] or ("in force" if row["pushed"] else "fitted")
+                state = row["reason"] or ("pushed" if row["pushed"] else "fitted")
                 line = f"{row['device']}  {row['metric']}  factor {row['factor']:.2f}  {state}"
                 print(json.dumps(row) if arguments.json else clean(line))
             if len(rows) < 500:

@@ -6,6 +6,7 @@ import argparse
 import json
 import math
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from cloud_hub.cli.remote import EXIT_USAGE, RemoteError, connect, options
 
 TOGETHER = 200
 """Devices of one request."""
+PAGE_BYTES = 1 << 20
+"""Bytes of one request, unless a single device has more."""
 
 EXAMPLES = """examples:
   tidegate-hub limits export limits.toml --target "tags.site = 'a'" --source learned
@@ -68,7 +71,7 @@ def _export(arguments: argparse.Namespace) -> int:
 def _import(arguments: argparse.Namespace) -> int:
     found = _read(Path(arguments.file))
     devices = sorted(found["devices"].items())
-    pages = [dict(devices[first : first + TOGETHER]) for first in range(0, len(devices), TOGETHER)]
+    pages = list(_pages(devices))
     done = 0
     with connect(arguments) as hub:
         # All pages are checked before the first is taken: a wrong file changes nothing.
@@ -79,6 +82,21 @@ def _import(arguments: argparse.Namespace) -> int:
                 done += 0 if dry_run and not arguments.dry_run else answer["limits"]
     print(f"{done} limits of {len(devices)} devices {'would be' if arguments.dry_run else 'are'} desired")
     return 0
+
+
+def _pages(devices: list[tuple[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The devices in parts that one request can carry."""
+    page: dict[str, Any] = {}
+    size = 0
+    for device, limits in devices:
+        more = len(json.dumps(limits))
+        if page and (len(page) == TOGETHER or size + more > PAGE_BYTES):
+            yield page
+            page, size = {}, 0
+        page[device] = limits
+        size += more
+    if page:
+        yield page
 
 
 def _read(file: Path) -> dict[str, Any]:

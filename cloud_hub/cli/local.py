@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import gc
 import re
-import ssl
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cloud_hub.cli import Commands
 from shared import logs
@@ -69,30 +68,23 @@ def _settings(path: Path | None) -> Settings:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    import uvicorn  # noqa: PLC0415
-
     from cloud_hub.app import HubApp  # noqa: PLC0415
     from cloud_hub.running import working  # noqa: PLC0415
 
     settings = _settings(arguments.config)
     logs.setup(settings.name, settings.log_level, sys.stderr)
     with working(Path(settings.state_dir)):
-        return _served(uvicorn, HubApp(settings), settings)
+        return _served(HubApp(settings), settings)
 
 
-def _served(uvicorn: Any, app: HubApp, settings: Settings) -> int:
+def _served(app: HubApp, settings: Settings) -> int:
+    import uvicorn  # noqa: PLC0415
+
+    from cloud_hub import http_server  # noqa: PLC0415
     from cloud_hub.check import port_free  # noqa: PLC0415
 
-    config = uvicorn.Config(
-        app.rest(), host=settings.rest.host, port=settings.rest.port, log_config=None, access_log=False,
-        timeout_graceful_shutdown=5, forwarded_allow_ips=settings.rest.proxies,
-        ssl_certfile=settings.rest.tls.certificate if settings.rest.tls else None,
-        ssl_keyfile=settings.rest.tls.key if settings.rest.tls else None,
-    )  # fmt: skip
     port_free(settings.rest.host, settings.rest.port)
-    config.load()
-    if config.ssl is not None:
-        config.ssl.minimum_version = ssl.TLSVersion.TLSv1_3
+    config = http_server.config(app.rest(), settings.rest)
     # Ingest makes a million short-lived objects a second: to look for cycles every 700 of them costs a fifth.
     gc.freeze()
     gc.set_threshold(GC_OBJECTS, 10, 10)

@@ -105,29 +105,45 @@ def _set(arguments: argparse.Namespace) -> int:
         print(f"version {document['version']}")
         if not arguments.wait:
             return 0
-        wanted = [keys for keys, value in arguments.change if value is not None]
-        return _await(hub, arguments, wanted, document["version"])
+        return _await(hub, arguments, document["version"])
 
 
-def _await(hub: Remote, arguments: argparse.Namespace, wanted: list[list[str]], version: int) -> int:
-    """Until nothing of what was set differs from what the device reports, or the device says that it will stay so."""
+def _await(hub: Remote, arguments: argparse.Namespace, version: int) -> int:
+    """Until nothing of what was set differs from what the device reports and the device has spoken of what was removed,
+    or it says that it will stay otherwise. A device that cannot be reached has nothing in force that anybody knows of.
+    """
     deadline = time.monotonic() + arguments.wait
+    removed = {".".join(keys) for keys, value in arguments.change if value is None}
     while True:
         delta = hub.get(_document(arguments))["state"].get("delta", {})
-        waiting = [".".join(keys) for keys in wanted if _stands(delta, keys)]
-        if not waiting:
+        heard = hub.get(f"{_path(arguments)}/progress", removed=True)
+        words = [word for word in heard if word["shadow"] == arguments.name and word["version"] >= version]
+        waiting = [".".join(keys) for keys, value in arguments.change if value is not None and _stands(delta, keys)]
+        waiting += sorted(path for path in removed if not _spoken_of(path, words))
+        reachable = hub.get(f"/devices/{quote(arguments.device, '')}")["reachable"]
+        if not waiting and reachable:
             print("in force")
             return 0
-        words = [word for word in hub.get(f"{_path(arguments)}/progress") if word["shadow"] == arguments.name]
-        final = [word for word in words if word["version"] >= version and word["state"] in {"refused", "applied"}]
+        final = [
+            word
+            for word in words
+            if word["state"] == "refused" or (word["state"] == "applied" and word["path"] not in removed and waiting)
+        ]
         for word in final:
             print(clean(f"{word['path']}: {word['state']} {word['reason']}").rstrip())
         if final:
             return EXIT_FAILED
         if time.monotonic() >= deadline:
-            print(f"no word from the device on: {', '.join(waiting)}", file=sys.stderr)
+            paths = ", ".join(waiting or (".".join(keys) for keys, _ in arguments.change))
+            away = "" if reachable else "the device cannot be reached; "
+            print(f"{away}no word from the device on: {paths}", file=sys.stderr)
             return EXIT_NO_ANSWER
         time.sleep(LOOK_S)
+
+
+def _spoken_of(path: str, words: list[dict[str, Any]]) -> bool:
+    """Whether the device has spoken of this path, or of one inside of it."""
+    return any(word["path"] == path or word["path"].startswith(f"{path}.") for word in words)
 
 
 def _stands(tree: Any, keys: list[str]) -> bool:

@@ -10,14 +10,25 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Integer, and_, cast, delete, exists, func, select
+from sqlalchemy import Integer, and_, cast, delete, exists, func, or_, select
 from sqlmodel import Session, col
 from sqlmodel import select as rows_of
 
 from cloud_hub import audit, query, scopes
 from cloud_hub.errors import HubError
-from cloud_hub.tables import AlarmRow, LearnedSeries, LearnedState, Learning, PeerState, Rollout, Trouble
+from cloud_hub.tables import (
+    AlarmRow,
+    AppliedRow,
+    LearnedSeries,
+    LearnedState,
+    Learning,
+    PeerState,
+    Rollout,
+    RolloutDevice,
+    Trouble,
+)  # fmt: skip
 from cloud_hub.thresholds import rollout, stored
+from cloud_hub.thresholds.rollout_twins import DOCUMENT, HOLDING
 from cloud_hub.thresholds.terms import Terms
 from shared.codec import from_plain
 
@@ -26,6 +37,9 @@ REASONS = 20
 """Devices that are left out beside peers, of so many it is said why."""
 _PEERS: Any = PeerState.__table__  # type: ignore[attr-defined]
 _SERIES: Any = LearnedSeries.__table__  # type: ignore[attr-defined]
+_MEMBERS: Any = RolloutDevice.__table__  # type: ignore[attr-defined]
+_ROLLOUTS: Any = Rollout.__table__  # type: ignore[attr-defined]
+_APPLIED: Any = AppliedRow.__table__  # type: ignore[attr-defined]
 _ALARMS: Any = AlarmRow.__table__  # type: ignore[attr-defined]
 _TROUBLES: Any = Trouble.__table__  # type: ignore[attr-defined]
 
@@ -211,7 +225,7 @@ def series(session: Session, name: str, device: str, after: str, limit: int) -> 
 
 
 def standing(session: Session, name: str, now_us: int, stale_s: float) -> dict[str, int]:
-    """How many series it has, how many are fitted, in force on their devices, and stale there."""
+    """How many series it has, how many are fitted, pushed to the twin, stale there, and in force as the device says."""
     table = _SERIES.c
     old = now_us - int(stale_s * 1e6)
 
@@ -220,7 +234,28 @@ def standing(session: Session, name: str, now_us: int, stale_s: float) -> dict[s
 
     pushed = table.pushed_us.is_not(None)
     row = session.connection().execute(
-        select(func.count(), many(table.limits.is_not(None)), many(pushed), many(pushed & (table.fitted_us < old)))
+        select(func.count(), many(table.limits.is_not(None)), many(pushed), many(pushed & (table.fitted_us < old)),
+               many(pushed & table.device.in_(_confirmed(name))))
         .where(table.learning == name)
     ).one()  # fmt: skip
-    return dict(zip(("series", "fitted", "pushed", "stale"), row, strict=True))
+    return dict(zip(("series", "fitted", "pushed", "stale", "in_force"), row, strict=True))
+
+
+def _confirmed(name: str) -> Any:
+    """Devices that have said of the newest limits of this learning that they are in force."""
+    held = (
+        select(_MEMBERS.c.device, func.max(_MEMBERS.c.version).label("version"))
+        .join(_ROLLOUTS, _ROLLOUTS.c.id == _MEMBERS.c.rollout)
+        .where(_ROLLOUTS.c.learning == name, _MEMBERS.c.state.in_(HOLDING))
+        .group_by(_MEMBERS.c.device)
+        .subquery()
+    )
+    then = exists().where(
+        _MEMBERS.c.device == held.c.device, _MEMBERS.c.version == held.c.version, _MEMBERS.c.state == "verified"
+    )
+    path = _APPLIED.c.path
+    since = exists().where(
+        _APPLIED.c.device == held.c.device, _APPLIED.c.shadow == DOCUMENT, _APPLIED.c.state == "verified",
+        _APPLIED.c.version >= held.c.version, or_(path == "limits", path.like("limits.%")),
+    )  # fmt: skip
+    return select(held.c.device).where(or_(then, since))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,9 @@ def six_rows(db: Database) -> None:
 
 
 ARMS = {
-    "sqlite": ["DROP TRIGGER IF EXISTS audit_no_update", "DROP TRIGGER IF EXISTS audit_no_delete"],
+    "sqlite": [
+        f"DROP TRIGGER IF EXISTS audit_{name}" for name in ("no_update", "no_delete", "no_replace", "at_the_end")
+    ],
     "postgresql": ["DROP TRIGGER IF EXISTS audit_append_only ON audit"],
 }
 """What somebody with the database's own rights does first."""
@@ -45,6 +49,38 @@ def test_the_database_refuses_to_change_or_delete_a_row(db: Database, statement:
     with db.read() as session:
         assert [row.seq for row in audit.rows(session)] == [6, 5, 4, 3, 2, 1]
         assert audit.verify(session) is None
+
+
+COLUMNS = "t_us, who, kind, subject, device, trace_id, detail, hash"
+FORGED = "5, 'bob', 'kind.1', 's', '', '', '{}', 'ff'"
+
+
+@pytest.mark.parametrize("statement", [
+    "UPDATE audit SET who = 'bob' WHERE seq = 3",
+    "UPDATE OR REPLACE audit SET seq = 4 WHERE seq = 3",
+    "DELETE FROM audit WHERE seq = 3",
+    f"REPLACE INTO audit (seq, {COLUMNS}) VALUES (3, {FORGED})",
+    f"INSERT OR REPLACE INTO audit (seq, {COLUMNS}) VALUES (3, {FORGED})",
+    f"INSERT OR IGNORE INTO audit (seq, {COLUMNS}) VALUES (3, {FORGED})",
+    f"INSERT INTO audit (seq, {COLUMNS}) VALUES (3, {FORGED}) ON CONFLICT (seq) DO UPDATE SET who = 'bob'",
+    f"INSERT INTO audit (seq, {COLUMNS}) VALUES (0, {FORGED})",
+    f"INSERT INTO audit (seq, {COLUMNS}) VALUES (-1, {FORGED})",
+])  # fmt: skip
+def test_sqlite_refuses_whoever_opens_the_file(db: Database, url: str, statement: str) -> None:
+    if not db.is_file:
+        pytest.skip("of SQLite")
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as file:
+        before = file.execute("SELECT * FROM audit").fetchall()
+        for recursive in ("OFF", "ON"):
+            file.execute(f"PRAGMA recursive_triggers={recursive}")
+            with pytest.raises(sqlite3.IntegrityError, match="only added to"):
+                file.execute(statement)
+        assert file.execute("SELECT * FROM audit").fetchall() == before
+    with db.write() as session:
+        audit.add(session, NOW, "anna", "kind.1", "one more")
+    with db.read() as session:
+        assert audit.verify(session) is None
+        assert len(audit.rows(session)) == 7
 
 
 def test_postgresql_refuses_to_empty_it(db: Database) -> None:

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote
 
 import pytest
 from botocore.auth import SigV4Auth
@@ -23,7 +24,9 @@ from cloud_hub.db import Database
 from cloud_hub.settings import Settings
 from cloud_hub.tables import Device
 from cloud_hub.twins import Outgoing
+from shared import topics
 from shared.codec import MAX_PAYLOAD
+from shared.ids import device_of_thing
 
 with warnings.catch_warnings():  # newer Starlettes ask for a client that not every machine has
     warnings.simplefilter("ignore")
@@ -197,3 +200,21 @@ def test_unsigned_and_bearer_requests_are_refused(world: World) -> None:
         refused(world.client.request(method, path), 403, "MissingAuthenticationTokenException")
         bearer = {"Authorization": "Bearer tg_x"}
         refused(world.client.request(method, path, headers=bearer), 403, "IncompleteSignatureException")
+
+
+@pytest.mark.parametrize("thing", ["Press:3", "PRESS_3", "-press"])
+def test_things_and_shadows_are_named_as_aws_allows(world: World, thing: str) -> None:
+    with world.db.write() as session:
+        session.add(Device(id=device_of_thing(thing)))
+    path = f"/things/{quote(thing, safe='')}/shadow"
+    answer = world.ask("GET", path)
+    assert (answer.status_code, answer.json()) == (404, {"message": f"No shadow exists with name: '{thing}'"})
+    body = b'{"state": {"desired": {"a": 1}}}'
+    assert world.ask("POST", path, body=body).status_code == 200
+    assert world.ask("POST", f"{path}?name=%24live", body=body).status_code == 200
+    assert world.ask("GET", f"{path}?name=%24live").json()["state"]["desired"] == {"a": 1}
+    listed = world.ask("GET", f"/api/things/shadow/ListNamedShadowsForThing/{quote(thing, safe='')}").json()
+    assert listed["results"] == ["$live"]
+    sent = {topic for one in world.published if (topic := topics.twin_topic(one.topic))}
+    assert f"$aws/things/{thing}/shadow/update/delta" in sent
+    assert f"$aws/things/{thing}/shadow/name/$live/update/delta" in sent

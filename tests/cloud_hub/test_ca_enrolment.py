@@ -159,7 +159,7 @@ def test_a_request_not_signed_by_its_own_key_is_refused(world: World) -> None:
 
 
 def test_too_large_a_request_is_not_read(world: World) -> None:
-    assert problem(world.local.post(ENROLL, content=b"A" * 20000)) == "413 Too large"
+    assert problem(world.local.post(ENROLL, content=b"A" * 20000, headers=basic("press-1", "x"))) == "413 Too large"
 
 
 @pytest.mark.parametrize("sent", ["", "Basic", "Basic !", "Basic cHJlc3MtMw==", "Bearer tg_x", "Basic IDp4"])

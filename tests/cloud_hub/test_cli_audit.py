@@ -58,7 +58,8 @@ def test_a_broken_chain_is_told_by_exit_code_and_row(
     run(hub, "head")
     head = capsys.readouterr().out.strip()
     with hub[1].write() as session:
-        for one in ("DROP TRIGGER audit_no_update", "DROP TRIGGER audit_no_delete", statement):
+        triggers = ("no_update", "no_delete", "no_replace", "at_the_end")
+        for one in (*(f"DROP TRIGGER audit_{name}" for name in triggers), statement):
             session.connection().execute(text(one))
     assert run(hub, "verify", "--head", head) == 1
     assert f"broken at row {row}:" in capsys.readouterr().out

@@ -81,7 +81,7 @@ def test_the_alias_carries_nothing_else(rest: str) -> None:
         route(thing("press-3", rest, AWS), BIRTH, alias=True)
 
 
-@pytest.mark.parametrize("full", ["$aws/things/Press-3/shadow/get", "$aws/things//shadow/get", "$aws/shadow/get"])
+@pytest.mark.parametrize("full", ["$aws/things/Press 3/shadow/get", "$aws/things//shadow/get", "$aws/shadow/get"])
 def test_a_thing_whose_name_is_no_device_id_is_nobody(full: str) -> None:
     with pytest.raises(WireError, match="no topic of a device"):
         route(full, b"", alias=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from edge_agent.document import MAX_REFUSALS, Later
+from edge_agent.document import MAX_REFUSALS, Document, Later
 from edge_agent.twin import Desire, Effect, Fetch, Remember, Report, Twin
 from shared import twin as rules
 from shared.messages import Applied
@@ -468,3 +468,13 @@ def test_an_object_that_the_hub_lacks_is_not_taken_for_one_that_was_once_removed
     twin.connected()
     assert desires(twin.fetched("", 5, {}, {})) == []
     assert twin.documents[""].desired == {}
+
+
+def test_the_device_says_of_what_the_hub_removed_that_it_is_gone() -> None:
+    """Nothing in `reported` need change by it: without a word nobody could know that the device has heard."""
+    document = Document("", {})
+    document.handle(("settings",), lambda value: value, {"log_level": "info"})
+    document.hub_wants({"settings": {"log_level": "info", "period_s": 2}}, 4)
+    (word,) = document.hub_wants({"settings": {"period_s": 2}}, 5)
+    assert (word.path, word.version, word.state) == ("settings.log_level", 5, "applied")
+    assert document.hub_wants({"settings": {"period_s": 2}}, 6) == []

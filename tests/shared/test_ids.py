@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.ids import TRACEPARENT, device_id, metric_name, trace_id, traceparent, uuid7
+from shared.ids import (
+    DEVICE_ID,
+    TRACEPARENT,
+    device_id,
+    device_of_thing,
+    metric_name,
+    thing_of_device,
+    trace_id,
+    traceparent,
+    uuid7,
+)  # fmt: skip
 
 FIXED = settings(max_examples=200, deadline=None, derandomize=True, database=None)
 NOW = st.integers(0, (1 << 48) * 1000 - 1)
@@ -88,3 +98,19 @@ def test_trace_id_of_an_example() -> None:
 )  # fmt: skip
 def test_a_malformed_traceparent_has_no_trace(bad: str | None) -> None:
     assert trace_id(bad) == ""
+
+
+@FIXED
+@given(st.from_regex(r"[a-zA-Z0-9:_-]{1,40}\Z") | st.from_regex(r"aws--[a-c_0-]{1,12}\Z"))
+def test_every_thing_has_one_device_and_every_device_one_thing(name: str) -> None:
+    device = device_of_thing(name)
+    if device is not None:
+        assert DEVICE_ID.match(device)
+        assert thing_of_device(device) == name
+    if DEVICE_ID.match(name):
+        assert device_of_thing(thing_of_device(name)) == name
+
+
+@pytest.mark.parametrize("name", ["press-3", "a_b", "aws-line_a", "aws--x", "aws--line_9"])
+def test_a_device_is_a_thing_of_its_own_name(name: str) -> None:
+    assert (device_of_thing(name), thing_of_device(name)) == (name, name)

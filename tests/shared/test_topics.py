@@ -35,6 +35,17 @@ def test_answers_belong_to_who_asked(rest: str) -> None:
     assert topics.twin_topic(topics.thing("press-3", rest, topics.AWS)) is None
 
 
-@pytest.mark.parametrize("thing", ["Press-3", "a:b", "x" * 61, "", "+", "-a"])
+@pytest.mark.parametrize(
+    ("thing", "device"), [("Press-3", "aws--_press-3"), ("a:b_C", "aws--a_0b___c"), ("-a", "aws---a")]
+)
+@pytest.mark.parametrize("rest", ["shadow/update/delta", "shadow/name/$live:1/update/documents"])
+def test_a_thing_that_is_no_device_id_has_one_that_leads_back(thing: str, device: str, rest: str) -> None:
+    theirs, ours = f"$aws/things/{thing}/{rest}", f"tidegate/v1/things/{device}/{rest}"
+    assert topics.split(theirs, topics.AWS) == (device, rest)
+    assert topics.thing(device, rest, topics.AWS) == theirs
+    assert (topics.twin_topic(ours), topics.twin_topic(theirs)) == (theirs, ours)
+
+
+@pytest.mark.parametrize("thing", ["Press 3", "x" * 61, "X" * 28, "", "+", "a.b"])
 def test_an_id_that_breaks_the_rule_is_no_topic_of_ours(thing: str) -> None:
     assert topics.split(f"$aws/things/{thing}/shadow/get", topics.AWS) is None

@@ -69,6 +69,6 @@ def test_a_jump_of_a_day_changes_no_order_and_makes_no_storm(
     assert len(world.logged("hub", "device.birth")) <= 3, "no storm of births"
     assert not world.logged("hub", "loop.failed")
     world.all_arrived(DEVICE)
-    told = [row["fields"]["jump_s"] for row in events(world) if row["origin"] == "clock"]
+    told = [row["fields"]["jump_s"] for row in events(world) if row["source"] == "clock"]
     assert [round(one / DAY_S) for one in told] == ([jump_s / DAY_S, -jump_s / DAY_S] if who == DEVICE else [])
     assert world.reported(DEVICE)["clock"]["quality"] in {"synced", "unsynced"}

@@ -443,6 +443,15 @@ APPEND_ONLY = {
     "sqlite": [
         f"CREATE TRIGGER audit_no_{verb} BEFORE {verb} ON audit BEGIN SELECT RAISE(ABORT, '{REFUSED}'); END"
         for verb in ("update", "delete")
+    ]
+    # REPLACE deletes the row in its way without the trigger above. Of a number that SQLite chooses, a trigger before
+    # the insert sees -1: so no row may keep that number, or there would be no other one after it.
+    + [
+        f"CREATE TRIGGER audit_{name} {when} BEGIN SELECT RAISE(ABORT, '{REFUSED}'); END"
+        for name, when in (
+            ("no_replace", "BEFORE INSERT ON audit WHEN NEW.seq IN (SELECT seq FROM audit)"),
+            ("at_the_end", "AFTER INSERT ON audit WHEN NEW.seq < 1 OR NEW.seq < (SELECT max(seq) FROM audit)"),
+        )
     ],
     "postgresql": [
         "CREATE FUNCTION audit_refuse() RETURNS trigger LANGUAGE plpgsql AS "
@@ -454,7 +463,7 @@ APPEND_ONLY = {
 """A later revision that alters `audit` in SQLite's batch mode makes the table anew and must make these again."""
 
 WRITABLE = {
-    "sqlite": ["DROP TRIGGER audit_no_update", "DROP TRIGGER audit_no_delete"],
+    "sqlite": [f"DROP TRIGGER audit_{name}" for name in ("no_update", "no_delete", "no_replace", "at_the_end")],
     "postgresql": ["DROP TRIGGER audit_append_only ON audit", "DROP FUNCTION audit_refuse()"],
 }
 

@@ -1,0 +1,32 @@
+"""What must be known of a request before its body is read, for each family of routes."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, Request
+from starlette.types import Scope
+
+from cloud_hub.api import aws, est, problems
+from cloud_hub.api.hub import authenticated
+from cloud_hub.api.request_guard import Family, Limit, RequestGuard
+from shared.codec import MAX_PAYLOAD
+
+
+async def _bearer(scope: Scope) -> None:
+    await authenticated(Request(scope))
+
+
+_SIGNED = Limit(size=MAX_PAYLOAD)
+FAMILIES = (
+    Family(prefix="/things/", authenticate=aws.authenticate, refusal=aws.refusal, limit=_SIGNED),
+    Family(prefix="/api/things/", authenticate=aws.authenticate, refusal=aws.refusal, limit=_SIGNED),
+    Family(
+        prefix="/.well-known/", authenticate=est.authenticate, refusal=problems.of_enrolment,
+        limit=Limit(size=est.MAX_REQUEST, values=None),
+    ),
+    Family(prefix="", authenticate=_bearer, refusal=problems.of),
+)  # fmt: skip
+
+
+def install(app: FastAPI) -> None:
+    """Put the guard in front of every route."""
+    app.add_middleware(RequestGuard, families=FAMILIES)
