@@ -37,6 +37,15 @@ CREATE TABLE IF NOT EXISTS lost (
   PRIMARY KEY (stream, first)) WITHOUT ROWID;
 """
 EXPIRY = "CREATE INDEX IF NOT EXISTS rows_by_expiry ON rows (expires_us) WHERE expires_us > 0"
+NEXT_ROW = """
+SELECT first, last, payload, crc, trace FROM rows WHERE stream=?1 AND last>?2
+  AND first>=coalesce((SELECT max(first) FROM rows WHERE stream=?1 AND first<=?2), 0) ORDER BY first LIMIT 1"""
+NEXT_LOST = """
+SELECT first, last, reason FROM lost WHERE stream=?1 AND last>?2
+  AND first>=coalesce((SELECT max(first) FROM lost WHERE stream=?1 AND first<=?2), 0) ORDER BY first LIMIT 1"""
+SIZE_UP_TO = "SELECT coalesce(sum(length(payload)), 0) FROM rows WHERE stream=?1 AND first<=?2 AND last<=?2"
+"""Ranges of a stream do not overlap, so their order by `first`, which is in the key, is that by `last` too. Without a
+bound on `first` SQLite reads the whole stream for each of these."""
 EXPIRE_TOGETHER = 500
 """Rows that one step gives up at most, so that it never keeps the agent from its work."""
 ITEMS_PER_ROW = 200
@@ -164,6 +173,15 @@ class Outbox:
             raise OutboxFull(f"nothing was stored: {error}") from error
 
     @contextmanager
+    def _unsynced(self) -> Iterator[None]:
+        """What is committed here reaches the disk with the next durable commit; a power cut before takes it back."""
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        try:
+            yield
+        finally:
+            self._db.execute("PRAGMA synchronous=FULL")
+
+    @contextmanager
     def _transaction(self) -> Iterator[None]:
         """All of it on disk, or nothing."""
         self._db.execute("BEGIN IMMEDIATE")
@@ -203,7 +221,8 @@ class Outbox:
             return 0
 
     def _expire(self, now_us: int) -> int:
-        query = "SELECT stream, first, last, length(payload) FROM rows WHERE expires_us BETWEEN 1 AND ? LIMIT ?"
+        # `> 0` as the index says it: SQLite would otherwise read every row, each second.
+        query = "SELECT stream, first, last, length(payload) FROM rows WHERE expires_us > 0 AND expires_us <= ? LIMIT ?"
         old = sorted(self._db.execute(query, (now_us, EXPIRE_TOGETHER)).fetchall())
         if old:
             with self._transaction():
@@ -236,7 +255,9 @@ class Outbox:
         """Give up a row and keep its range, joined to the one before it."""
         self._db.execute("DELETE FROM rows WHERE stream=? AND first=?", (stream, first))
         joined = self._db.execute(
-            "UPDATE lost SET last=? WHERE stream=? AND last=? AND reason=?", (last, stream, first - 1, reason)
+            "UPDATE lost SET last=?1 WHERE stream=?2 AND last=?3-1 AND reason=?4"
+            " AND first=(SELECT max(first) FROM lost WHERE stream=?2 AND first<?3)",
+            (last, stream, first, reason),
         )
         if not joined.rowcount:
             self._db.execute("INSERT INTO lost VALUES (?, ?, ?, ?)", (stream, first, last, reason))
@@ -253,13 +274,8 @@ class Outbox:
             return None
 
     def _after(self, stream: Stream, seq: int) -> Row | None:
-        row = self._db.execute(
-            "SELECT first, last, payload, crc, trace FROM rows WHERE stream=? AND last>? ORDER BY first LIMIT 1",
-            (stream, seq),
-        ).fetchone()
-        lost = self._db.execute(
-            "SELECT first, last, reason FROM lost WHERE stream=? AND last>? ORDER BY first LIMIT 1", (stream, seq)
-        ).fetchone()
+        row = self._db.execute(NEXT_ROW, (stream, seq)).fetchone()
+        lost = self._db.execute(NEXT_LOST, (stream, seq)).fetchone()
         if lost is not None and (row is None or lost[0] < row[0]):
             batch = Batch(epoch=self.epoch, first=lost[0], lost=Lost(last=lost[1], reason=lost[2]))
             return Row(stream=stream, last=lost[1], payload=encode(batch), trace="")
@@ -274,7 +290,8 @@ class Outbox:
         return Row(stream=stream, last=last, payload=payload, trace=trace)
 
     def forget(self, stream: Stream, upto: int) -> None:
-        """The hub holds `stream` up to `upto`: delete it here."""
+        """The hub holds `stream` up to `upto`: delete it here. It waits for no disk: rows that a power cut brings back
+        are sent again, and the hub knows them."""
         try:
             self._forget(stream, upto)
         except sqlite3.DatabaseError as error:
@@ -285,12 +302,10 @@ class Outbox:
 
     def _forget(self, stream: Stream, upto: int) -> None:
         where = (stream, upto)
-        with self._transaction():
-            (size,) = self._db.execute(
-                "SELECT coalesce(sum(length(payload)), 0) FROM rows WHERE stream=? AND last<=?", where
-            ).fetchone()
-            self._db.execute("DELETE FROM rows WHERE stream=? AND last<=?", where)
-            self._db.execute("DELETE FROM lost WHERE stream=? AND last<=?", where)
+        with self._unsynced(), self._transaction():
+            (size,) = self._db.execute(SIZE_UP_TO, where).fetchone()
+            self._db.execute("DELETE FROM rows WHERE stream=?1 AND first<=?2 AND last<=?2", where)
+            self._db.execute("DELETE FROM lost WHERE stream=?1 AND first<=?2 AND last<=?2", where)
             self._db.execute("UPDATE streams SET acked=max(acked, ?) WHERE stream=?", (upto, stream))
         self.bytes -= size
         self.acked[stream] = max(self.acked[stream], upto)

@@ -127,10 +127,11 @@ class Trust:
         return (due_us(int(begin * 1e6), int(end * 1e6), self._chance) - self.now_us()) / 1e6
 
     def _renew(self, hub: est.Hub) -> None:
-        key, request = self.pki.begin(self._id)
-        body = b64encode(request)
-        certificate = hub.renew(body, self.pki.proof(est.REENROLL, hub.t_us, body))
-        self.pki.finish(self._id, key, certificate, self.pki.ca.read_bytes())
+        with self.pki.alone():
+            key, request = self.pki.begin(self._id)
+            body = b64encode(request)
+            certificate = hub.renew(body, self.pki.proof(est.REENROLL, hub.t_us, body))
+            self.pki.finish(self._id, key, certificate, self.pki.ca.read_bytes())
         self._vouch()
         log.info("enrolment.renewed", extra={"fields": {"until": certificate.not_valid_after_utc.isoformat()}})
         self._on_renewed()
@@ -156,9 +157,10 @@ def enrol(device: str, state_dir: str, url: str, claim: str, ca_file: str) -> st
             time.heard(hub.t_us, clock.boottime_s())
         except ValueError as error:
             raise NotReady(str(error)) from error
-        key, request = pki.begin(device)
-        certificate = hub.enrol(device, claim, request)
-        pki.trust(ca, signing, url)
-        pki.finish(device, key, certificate, ca)
+        with pki.alone():
+            key, request = pki.begin(device)
+            certificate = hub.enrol(device, claim, request)
+            pki.trust(ca, signing, url)
+            pki.finish(device, key, certificate, ca)
     pki.keep_floor(time.floor_us)
     return certificate.not_valid_after_utc.isoformat()
