@@ -68,7 +68,7 @@ class Agent:
         self._health = health.Health(self._outbox)
         self._models = [ModelSlot(m, self.loop.post, self._intake.take, self._report_device) for m in config.models]
         feeds = {m.frames: [s.frame for s in self._models if s.frames == m.frames] for m in config.models}
-        self._sampling = Sampling(self.loop, config.collectors, self._intake.take, feeds)
+        self._sampling = Sampling(self.loop, config.collectors, self._intake.take, feeds, self._outbox.checkpoint)
         self._trust = Trust(config.device.id, config.device.state_dir, health.clock_quality)
         self._uplink = Uplink(
             config, self._outbox, self._keep.get("hub_epoch", ""), self.loop.post,

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.disk import Disk, found_damage, found_full
-from edge_agent.keep import open_database
+from edge_agent.keep import checksum, open_database
 from shared.codec import decode, encode
 from shared.errors import TidegateError
 from shared.messages import STREAMS, Batch, ClockQuality, Lost, Stream
@@ -35,6 +35,8 @@ CREATE TABLE IF NOT EXISTS rows (
 CREATE TABLE IF NOT EXISTS lost (
   stream TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, reason TEXT NOT NULL,
   PRIMARY KEY (stream, first)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS checkpoints (
+  source TEXT PRIMARY KEY, value BLOB NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID;
 """
 EXPIRY = "CREATE INDEX IF NOT EXISTS rows_by_expiry ON rows (expires_us) WHERE expires_us > 0"
 NEXT_ROW = """
@@ -94,6 +96,7 @@ class Outbox:
     ) -> None:  # fmt: skip
         self._path, self._max_bytes, self._new_epoch = path, max_bytes, new_epoch
         self._disk, self._keep_s = disk or Disk(path.parent, reserve=0), dict(keep_s or {})
+        self._checkpoints: dict[str, bytes] = {}
         self._begin()
 
     def _begin(self) -> None:
@@ -117,6 +120,10 @@ class Outbox:
         self.bytes: int = self._db.execute("SELECT coalesce(sum(length(payload)), 0) FROM rows").fetchone()[0]
         self.last: dict[Stream, int] = {s: n - 1 for s, n in self._db.execute("SELECT stream, next FROM streams")}
         self.acked: dict[Stream, int] = dict(self._db.execute("SELECT stream, acked FROM streams").fetchall())
+        self._put_checkpoints(self._checkpoints)  # of a file that had to be given up while it was in use
+        for source, value, crc in self._db.execute("SELECT source, value, crc FROM checkpoints").fetchall():
+            if isinstance(value, bytes) and crc == checksum(source, value):
+                self._checkpoints[source] = value
 
     def close(self) -> None:
         """Close the file."""
@@ -149,28 +156,41 @@ class Outbox:
 
     # -- in ----------------------------------------------------------------------------------------
 
-    def accept(self, lots: Sequence[Lot], clock: ClockQuality, now_us: int = 0) -> None:
+    def accept(
+        self, lots: Sequence[Lot], clock: ClockQuality, now_us: int = 0, checkpoints: Mapping[str, bytes] | None = None
+    ) -> None:
         """Take everything or nothing; durable when this returns. Raises OutboxFull.
 
-        What is taken while the clock is `unsynced` never expires: nobody knows its age.
+        `checkpoints` say by source how far it was read for what is taken. What is taken while the clock is `unsynced`
+        never expires: nobody knows its age.
         """
         try:
-            self._accept(lots, clock, now_us)
+            self._accept(lots, clock, now_us, checkpoints or {})
         except OutboxFull as error:
             if not self._mended(error.__cause__):
                 raise
-            self._accept(lots, clock, now_us)
+            self._accept(lots, clock, now_us, checkpoints or {})
+        self._checkpoints |= checkpoints or {}
 
-    def _accept(self, lots: Sequence[Lot], clock: ClockQuality, now_us: int) -> None:
+    def checkpoint(self, source: str) -> bytes | None:
+        """The newest checkpoint that was accepted of `source`; None without one, or where it is damaged."""
+        return self._checkpoints.get(source)
+
+    def _accept(self, lots: Sequence[Lot], clock: ClockQuality, now_us: int, checkpoints: Mapping[str, bytes]) -> None:
         before, size = dict(self.last), self.bytes
         try:
             with self._transaction():
                 for lot in lots:
                     for start in range(0, len(lot.items), ITEMS_PER_ROW):
                         self._insert(lot, lot.items[start : start + ITEMS_PER_ROW], clock, now_us)
+                self._put_checkpoints(checkpoints)
         except (sqlite3.Error, OutboxFull) as error:
             self.last, self.bytes = before, size
             raise OutboxFull(f"nothing was stored: {error}") from error
+
+    def _put_checkpoints(self, checkpoints: Mapping[str, bytes]) -> None:
+        rows = [(source, value, checksum(source, value)) for source, value in checkpoints.items()]
+        self._db.executemany("INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?)", rows)
 
     @contextmanager
     def _unsynced(self) -> Iterator[None]:
