@@ -11,7 +11,7 @@ import os
 import platform
 import secrets
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -19,13 +19,13 @@ from edge_agent import clock, health, processes
 from edge_agent.clockwatch import ClockWatch
 from edge_agent.commandlink import STEP_S, CommandLink
 from edge_agent.commands import Commands, Verb
-from edge_agent.config import Config, Settings
+from edge_agent.config import Config, Device, Settings
 from edge_agent.disk import Disk
 from edge_agent.intake import Intake
 from edge_agent.keep import Keep, state_dir
 from edge_agent.limitset import LimitSet
 from edge_agent.link.content import Fetcher
-from edge_agent.link.trust import Trust
+from edge_agent.link.unenrolled import Unenrolled
 from edge_agent.link.uplink import Uplink
 from edge_agent.loop import Loop
 from edge_agent.models.slot import ModelSlot
@@ -40,6 +40,9 @@ from shared.messages import AlarmLife, Birth, EscalationAnswer, Event, Level
 from shared.mqtt import Inbound
 from shared.profile import DeviceProfile
 from shared.thresholds import JudgeState
+
+if TYPE_CHECKING:
+    from edge_agent.link.trust import Trust
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +72,7 @@ class Agent:
         self._models = [ModelSlot(m, self.loop.post, self._intake.take, self._report_device) for m in config.models]
         feeds = {m.frames: [s.frame for s in self._models if s.frames == m.frames] for m in config.models}
         self._sampling = Sampling(self.loop, config.collectors, self._intake.take, feeds, self._outbox.checkpoint)
-        self._trust = Trust(config.device.id, config.device.state_dir, health.clock_quality)
+        self._trust = _trust(config.device)
         self._uplink = Uplink(
             config, self._outbox, self._keep.get("hub_epoch", ""), self.loop.post,
             birth=self._birth, on_fetch=self._fetch, on_message=self._received, enrolled=self._trust.tls(),
@@ -78,7 +81,7 @@ class Agent:
         commands = Commands(self._keep, self._verbs())
         self._commands = CommandLink(commands, self._uplink.publish, self._trust.refusal, self._trust.clock)
         self._rules, self._stale = rules, list[str]()
-        self._fetcher = Fetcher(self._rest, self._trust.pki.signing_key(), self.loop.post)
+        self._fetcher = Fetcher(self._rest, self._trust.signing_key(), self.loop.post)
         self._use_twin(rules, folder)
 
     def run(self) -> None:
@@ -185,9 +188,9 @@ class Agent:
     def _rest(self) -> tuple[str, str]:
         """Where the hub's REST is, and the CA that proves it."""
         tls = self._config.link.tls
-        if self._config.link.rest or not self._trust.pki.enrolled:
-            return self._config.link.rest, tls.ca if tls else str(self._trust.pki.ca)
-        return self._trust.pki.url, str(self._trust.pki.ca)
+        if self._config.link.rest or not self._trust.enrolled:
+            return self._config.link.rest, tls.ca if tls else self._trust.ca
+        return self._trust.url, self._trust.ca
 
     def _use_settings(self, wanted: Any) -> Any:
         """What is desired, over this device's own; whole or not at all."""
@@ -251,3 +254,12 @@ class Agent:
             "models": {model.name: model.state for model in self._models},
         }  # fmt: skip
         self._twin.report("", state)
+
+
+def _trust(device: Device) -> Trust | Unenrolled:
+    """The device's identity; what reads it is loaded where there is one."""
+    if not any((Path(device.state_dir) / "pki" / name).exists() for name in ("device.pem", "signing.pem")):
+        return Unenrolled(health.clock_quality)
+    from edge_agent.link.trust import Trust  # noqa: PLC0415 - 10 MB
+
+    return Trust(device.id, device.state_dir, health.clock_quality)

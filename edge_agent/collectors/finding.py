@@ -33,6 +33,10 @@ class LogFile:
         except OSError:
             return False
 
+    def unread(self, position: Position) -> bool:
+        """Whether it is the file that nothing was read of yet, by its inode or, when it was compressed, its time."""
+        return self.status.st_ino == position.inode or self.status.st_mtime_ns == position.mtime_ns + 1
+
     def among(self, parts: list[Part]) -> bool:
         """Whether it is one of the parts."""
         return any(os.path.samestat(self.status, part.source.status) for part in parts)
@@ -46,7 +50,7 @@ class LogFile:
 def rotated_files(path: Path) -> list[LogFile]:
     """The rotated parts of the log at `path`, oldest first, and the log itself, as far as they are there."""
     try:
-        names = rotated(path.name, os.listdir(path.parent))
+        names = rotated(path.name, [file.name for file in path.parent.iterdir()])
     except OSError:
         names = []
     files = []
@@ -63,7 +67,7 @@ def placed(files: list[LogFile], position: Position | None, path: Path) -> int |
     if position is None:
         return None
     for number, file in enumerate(files):
-        if file.path != path and file.status.st_ino == position.inode and file.holds(position):
+        if position.offset and file.path != path and file.status.st_ino == position.inode and file.holds(position):
             return number
     for number, file in enumerate(files):
         if _young(file, position, path) and file.holds(position):

@@ -27,7 +27,7 @@ class Source(Protocol):
         ...
 
     def read(self, offset: int, length: int) -> bytes | None:
-        """Up to `length` bytes from there; None: not now, ask again. Raises OSError, also for what cannot be unpacked."""
+        """Up to `length` bytes; None: not now, ask again. Raises OSError, also for what cannot be unpacked."""
         ...
 
     def close(self) -> None:

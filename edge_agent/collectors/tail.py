@@ -65,9 +65,9 @@ class FileTail:
             return
         self.close()
         self._since_ns = saved.since_ns
-        self._follow(saved.parts[-1] if saved.parts else None, [])
-        for position in reversed(saved.parts[:-1]):
-            self._put_before(position)
+        for position in saved.parts[:-1]:
+            self._reopen(position)
+        self._follow(saved.parts[-1] if saved.parts else None, self._parts, intact=False)
 
     def lines(self, now_us: int) -> list[bytes]:
         """Lines that were completed since the last call."""
@@ -135,9 +135,9 @@ class FileTail:
         """Open what was written after `position`; `held` are parts that are open already, of which the last one is
         where `position` is when it is `intact`.
         """
-        files = rotated_files(self._path)
+        parts, known = list(held), held[:-1] if intact else held
+        files = [file for file in rotated_files(self._path) if not file.among(known)]
         place = placed(files, position, self._path)
-        parts = list(held)
         if place is None or position is None:
             since = position.mtime_ns if position else self._since_ns
             fresh = [file for file in files if file.path == self._path or file.status.st_mtime_ns > since]
@@ -153,14 +153,15 @@ class FileTail:
         for file in files:
             file.release(self._parts)
 
-    def _put_before(self, position: Position) -> None:
+    def _reopen(self, position: Position) -> None:
         """A part that was rotated away before the restart: perhaps a slow writer has added to it."""
-        files = rotated_files(self._path)
-        place = placed(files, position, self._path)
-        if place is not None and files[place].path != self._path:
-            earlier: list[Part] = []
-            self._add(earlier, files[place], position)
-            self._parts = [*(part for part in earlier if not files[place].among(self._parts)), *self._parts]
+        files = [file for file in rotated_files(self._path) if not file.among(self._parts)]
+        found = files
+        if not position.offset:  # nothing is known of it but its inode, or that it was written at the same time
+            found = [file for file in files if file.unread(position)]
+        place = placed(found, position, self._path)
+        if place is not None and found[place].path != self._path:
+            self._add(self._parts, found[place], position)
         for file in files:
             file.release(self._parts)
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from edge_agent import clock
 from edge_agent.link import est
@@ -61,6 +62,25 @@ class Trust:
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(1.0)
+
+    @property
+    def enrolled(self) -> bool:
+        """Whether a hub has given this device a certificate."""
+        return self.pki.enrolled
+
+    @property
+    def url(self) -> str:
+        """Where the hub's REST is; '' before enrolment."""
+        return self.pki.url
+
+    @property
+    def ca(self) -> str:
+        """File of the hub's CA."""
+        return str(self.pki.ca)
+
+    def signing_key(self) -> ed25519.Ed25519PublicKey | None:
+        """The key that the hub signs with, pinned at enrolment."""
+        return self._signing
 
     def tls(self) -> Tls | None:
         """What enrolment gave, for the link; None without it."""

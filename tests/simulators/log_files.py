@@ -24,13 +24,15 @@ class LogWorld:
         self.repeated = False
         self._half = ""
         self._now_ns = 1_700_000_000 * 10**9
-        self.down = False
+        self._rotated = False
 
     def act(self) -> None:
         """One thing that happens."""
         acts: list[Callable[[], None]] = [self.rename_and_create, self.rename, self.copy_and_empty, self.compress]
         acts += [self.empty, self.replace, self.delete, self.half, self.late]
+        before = self._rotated
         self._chance.choice([self.write] * 8 + acts)()
+        self._rotated = self._rotated and not before
 
     def write(self) -> None:
         """Some lines, the half one before them ended."""
@@ -50,7 +52,7 @@ class LogWorld:
     def late(self) -> None:
         """A process that has not opened the new file yet writes to the old one, whose end no line is cut at."""
         old = self._numbered(1)
-        if old.exists() and self.path.exists() and not self.down and old.read_bytes()[-1:] == b"\n":
+        if self._rotated and old.exists() and self.path.exists() and old.read_bytes()[-1:] == b"\n":
             line = f"late {len(self.written)}"
             self._append(line + "\n", old)
             self.written.append(line)
@@ -66,6 +68,7 @@ class LogWorld:
         if self.path.exists():
             self._shift()
             self.path.rename(self._numbered(1))
+            self._rotated = True
 
     def copy_and_empty(self) -> None:
         """logrotate's `copytruncate`."""
@@ -99,9 +102,10 @@ class LogWorld:
     def replace(self) -> None:
         """An editor saves it as another file without its first lines."""
         if self.path.exists() and not self._half:
-            kept = self.path.read_bytes().splitlines(keepends=True)[self._chance.randint(0, 2) :]
+            lines, cut = self.path.read_text().splitlines(keepends=True), self._chance.randint(0, 2)
+            self.lost |= {line.rstrip("\n") for line in lines[:cut]} - self.read
             fresh = self.path.with_name("fresh")
-            fresh.write_bytes(b"".join(kept))
+            fresh.write_text("".join(lines[cut:]))
             fresh.replace(self.path)
             self._stamp(self.path)
             self.repeated = True
