@@ -90,8 +90,7 @@ class Agent:
             model.start()
         self._sampling.start(self._settings.period_s)
         self.loop.every(self._config.outbox.commit_s, self._intake.commit)
-        self.loop.every(0.1, self._intake.commit_urgent)
-        self.loop.every(0.1, self._uplink.pump)  # what the rate of replay held back
+        self.loop.every(0.1, self._hurry)
         self.loop.every(STEP_S, self._commands.step)
         self.loop.every(1.0, self._tick)
         self.loop.every(5.0, lambda: self._intake.take(list(self._health.samples(clock.now_us()))))
@@ -105,6 +104,11 @@ class Agent:
         log.info("agent.started", extra={"fields": {"boot": self._boot, "epoch": self._outbox.epoch}})
         self.loop.run()
         self._close()
+
+    def _hurry(self) -> None:
+        """What waits a tenth of a second at most: an event's commit, and what the rate of replay held back."""
+        self._intake.commit_urgent()
+        self._uplink.pump()
 
     def _tick(self) -> None:
         for model in self._models:
