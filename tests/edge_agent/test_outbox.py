@@ -627,7 +627,7 @@ def test_an_alarm_round_trips_as_it_is(outbox: Outbox) -> None:
 # -- what a step costs ---------------------------------------------------------------------------------
 
 
-def steps(outbox: Outbox, task: Callable[[], object]) -> int:
+def instructions(outbox: Outbox, task: Callable[[], object]) -> int:
     """Instructions of SQLite's virtual machine that `task` takes, in hundreds."""
     count = 0
 
@@ -660,7 +660,7 @@ def lose_one_event(outbox: Outbox) -> None:
     outbox._lose("event", outbox.last["event"] + 1, outbox.last["event"] + 1, "damaged")
 
 
-STEPS: dict[str, Callable[[Outbox, int], object]] = {
+MEASURED: dict[str, Callable[[Outbox, int], object]] = {
     "acknowledge a row": lambda outbox, _rows: outbox.forget("telemetry", 1),
     "acknowledge a lost range": lambda outbox, _rows: outbox.forget("event", 1),
     "read a row near the end": lambda outbox, rows: outbox.after("telemetry", rows - 2),
@@ -673,11 +673,11 @@ STEPS: dict[str, Callable[[Outbox, int], object]] = {
 }
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", MEASURED)
 def test_a_step_costs_no_more_over_a_long_backlog(tmp_path: Path, step: str) -> None:
     cost = {}
     for rows in (100, 5000):
         outbox = backlog(tmp_path / f"{rows}.sqlite", rows)
-        cost[rows] = steps(outbox, lambda outbox=outbox, rows=rows: STEPS[step](outbox, rows))
+        cost[rows] = instructions(outbox, lambda outbox=outbox, rows=rows: MEASURED[step](outbox, rows))
         outbox.close()
     assert cost[5000] <= cost[100] + 2
