@@ -13,9 +13,12 @@ from pathlib import Path
 
 from shared import VERSION, logs
 from shared.errors import EXIT_CONFIG, ConfigError, TidegateError
+from shared.process_lock import process_lock
 from shared.terminal import printable, printable_json, printable_lines, until_the_reader_goes
 
 DEFAULT_CONFIG = Path("/etc/tidegate/edge.toml")
+LOCK = "agent.lock"
+"""In the state folder, held by the one agent that works on it."""
 EXAMPLES = """examples:
   tidegate-edge check --config edge.toml      what is wrong, and what to do about it
   tidegate-edge run --config edge.toml        work until stopped (what systemd runs)
@@ -29,13 +32,15 @@ EXAMPLES = """examples:
 def _run(path: Path) -> int:
     from edge_agent.agent import Agent  # noqa: PLC0415 - `check` must work where an extra is missing
     from edge_agent.config import read  # noqa: PLC0415
+    from edge_agent.keep import state_dir  # noqa: PLC0415
 
     config, profile = read(path)
     logs.setup(config.device.id, config.settings.log_level, sys.stderr)
-    agent = Agent(config, profile)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: agent.loop.stop())
-    agent.run()
+    with process_lock(state_dir(config.device.state_dir) / LOCK, "Stop it, or give this agent a state_dir of its own"):
+        agent = Agent(config, profile)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: agent.loop.stop())
+        agent.run()
     return 0
 
 

@@ -12,7 +12,7 @@ import platform
 import secrets
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -20,13 +20,13 @@ from edge_agent import clock, health, processes
 from edge_agent.clockwatch import ClockWatch
 from edge_agent.commandlink import STEP_S, CommandLink
 from edge_agent.commands import Commands, Verb
-from edge_agent.config import Config, Settings
+from edge_agent.config import Config, Device, Settings
 from edge_agent.disk import Disk
 from edge_agent.intake import Intake
 from edge_agent.keep import Keep, state_dir
 from edge_agent.limitset import LimitSet
 from edge_agent.link.content import Fetcher
-from edge_agent.link.trust import Trust
+from edge_agent.link.unenrolled import Unenrolled
 from edge_agent.link.uplink import Uplink
 from edge_agent.loop import Loop
 from edge_agent.models.slot import ModelSlot
@@ -41,6 +41,9 @@ from shared.messages import AlarmLife, Birth, EscalationAnswer, Event, Level, Me
 from shared.mqtt import Inbound
 from shared.profile import DeviceProfile
 from shared.thresholds import JudgeState
+
+if TYPE_CHECKING:
+    from edge_agent.link.trust import Trust
 
 log = logging.getLogger(__name__)
 
@@ -69,8 +72,8 @@ class Agent:
         self._health = health.Health(self._outbox)
         self._models = [ModelSlot(m, self.loop.post, self._intake.take, self._report_device) for m in config.models]
         feeds = {m.frames: [s.frame for s in self._models if s.frames == m.frames] for m in config.models}
-        self._sampling = Sampling(self.loop, config.collectors, self._intake.take, feeds)
-        self._trust = Trust(config.device.id, config.device.state_dir, health.clock_quality)
+        self._sampling = Sampling(self.loop, config.collectors, self._intake.take, feeds, self._outbox.checkpoint)
+        self._trust = _trust(config.device)
         self._uplink = Uplink(
             config, self._outbox, self._keep.get("hub_epoch", ""), self.loop.post,
             birth=self._birth, on_fetch=self._fetch, on_message=self._received, enrolled=self._trust.tls(),
@@ -80,7 +83,7 @@ class Agent:
         self._commands = CommandLink(commands, self._uplink.publish, self._trust.refusal, self._trust.clock)
         self._rules, self._declared = rules, {metric.name for metric in self._metrics()}
         self._limit_flags: dict[str, list[str]] = {"stale": [], "without_source": []}
-        self._fetcher = Fetcher(self._rest, self._trust.pki.signing_key(), self.loop.post)
+        self._fetcher = Fetcher(self._rest, self._trust.signing_key(), self.loop.post)
         self._use_twin(rules, folder)
 
     def run(self) -> None:
@@ -89,8 +92,7 @@ class Agent:
             model.start()
         self._sampling.start(self._settings.period_s)
         self.loop.every(self._config.outbox.commit_s, self._intake.commit)
-        self.loop.every(0.1, self._intake.commit_urgent)
-        self.loop.every(0.1, self._uplink.pump)  # what the rate of replay held back
+        self.loop.every(0.1, self._hurry)
         self.loop.every(STEP_S, self._commands.step)
         self.loop.every(1.0, self._tick)
         self.loop.every(5.0, lambda: self._intake.take(list(self._health.samples(clock.now_us()))))
@@ -104,6 +106,11 @@ class Agent:
         log.info("agent.started", extra={"fields": {"boot": self._boot, "epoch": self._outbox.epoch}})
         self.loop.run()
         self._close()
+
+    def _hurry(self) -> None:
+        """What waits a tenth of a second at most: an event's commit, and what the rate of replay held back."""
+        self._intake.commit_urgent()
+        self._uplink.pump()
 
     def _tick(self) -> None:
         for model in self._models:
@@ -190,9 +197,9 @@ class Agent:
     def _rest(self) -> tuple[str, str]:
         """Where the hub's REST is, and the CA that proves it."""
         tls = self._config.link.tls
-        if self._config.link.rest or not self._trust.pki.enrolled:
-            return self._config.link.rest, tls.ca if tls else str(self._trust.pki.ca)
-        return self._trust.pki.url, str(self._trust.pki.ca)
+        if self._config.link.rest or not self._trust.enrolled:
+            return self._config.link.rest, tls.ca if tls else self._trust.ca
+        return self._trust.url, self._trust.ca
 
     def _use_setting(self, key: str, wanted: Any) -> Any:
         """One setting as it is desired: a wrong one beside it is refused on its own and holds up no other."""
@@ -259,3 +266,12 @@ class Agent:
             "models": {model.name: model.state for model in self._models},
         }  # fmt: skip
         self._twin.report("", state)
+
+
+def _trust(device: Device) -> Trust | Unenrolled:
+    """The device's identity; what reads it is loaded where there is one."""
+    if not any((Path(device.state_dir) / "pki" / name).exists() for name in ("device.pem", "signing.pem")):
+        return Unenrolled(health.clock_quality)
+    from edge_agent.link.trust import Trust  # noqa: PLC0415 - 10 MB
+
+    return Trust(device.id, device.state_dir, health.clock_quality)

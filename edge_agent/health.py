@@ -7,8 +7,10 @@ import ctypes
 import os
 import platform
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any, cast
 
 import psutil
 
@@ -40,12 +42,17 @@ def _matches(pattern: str) -> bool:
 
 def clock_quality() -> ClockQuality:
     """Whether the kernel's clock is disciplined by NTP or PTP (adjtimex(2)); 'unsynced' where it cannot be told."""
-    try:
-        libc = ctypes.CDLL(None)
-        timex = ctypes.create_string_buffer(512)
-        return "synced" if libc.adjtimex(timex) not in {-1, TIME_ERROR} else "unsynced"
-    except (OSError, AttributeError):
+    if (adjtimex := _adjtimex()) is None:
         return "unsynced"
+    return "synced" if adjtimex(ctypes.create_string_buffer(512)) not in {-1, TIME_ERROR} else "unsynced"
+
+
+@cache
+def _adjtimex() -> Callable[[Any], int] | None:
+    try:
+        return cast("Callable[[Any], int]", ctypes.CDLL(None).adjtimex)
+    except (OSError, AttributeError):
+        return None
 
 
 class Health:

@@ -7,7 +7,8 @@ takes along the samples that caused it, under one trace.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 from edge_agent import clock
 from edge_agent.health import clock_quality
@@ -29,11 +30,13 @@ class Intake:
     def __init__(self, rules: Rules, outbox: Outbox, keep: Keep, pump: Callable[[], None]) -> None:
         self._rules, self._outbox, self._keep, self._pump = rules, outbox, keep, pump
         self._pending: dict[Stream, list[Alarm | Item]] = {"alarm": [], "escalation": [], "event": [], "telemetry": []}
+        self._checkpoints: dict[str, bytes] = {}
         self._refused = 0
         self._kept: dict[str, str] = {}
 
-    def take(self, items: Sequence[Item]) -> None:
-        """Accept what a collector, a model or the agent itself has to say."""
+    def take(self, items: Sequence[Item], checkpoints: Mapping[str, bytes] = MappingProxyType({})) -> None:
+        """Accept what a collector, a model or the agent itself has to say, and where collectors stand after that."""
+        self._checkpoints |= checkpoints
         alarms: list[Alarm] = []
         for item in items:
             if isinstance(item, Sample):
@@ -72,11 +75,13 @@ class Intake:
         trace = clock.new_trace()
         lots = [Lot(stream=stream, items=items, trace=trace) for stream, items in self._pending.items() if items]
         # What cannot be stored must not hold back an alarm that can.
-        return not lots or self._accepted(lots) or self._accepted([lot for lot in lots if lot.stream == "alarm"])
+        return self._accepted(lots, self._checkpoints) or self._accepted([lot for lot in lots if lot.stream == "alarm"])
 
-    def _accepted(self, lots: list[Lot]) -> bool:
+    def _accepted(self, lots: list[Lot], checkpoints: Mapping[str, bytes] = MappingProxyType({})) -> bool:
+        if not lots and not checkpoints:
+            return True
         try:
-            self._outbox.accept(lots, clock_quality(), clock.now_us())
+            self._outbox.accept(lots, clock_quality(), clock.now_us(), checkpoints)
         except OutboxFull as error:
             self._overflow(str(error))
             return False
@@ -84,8 +89,11 @@ class Intake:
             if lot.stream == "alarm":
                 self._tell(lot)
             self._pending[lot.stream] = []
-        self._pump()
-        return bool(lots)
+        if checkpoints:
+            self._checkpoints = {}
+        if lots:
+            self._pump()
+        return True
 
     def expire(self) -> None:
         """Give up what is older than it may be; a clock that nobody set tells no age."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.disk import Disk, found_damage, found_full
-from edge_agent.keep import open_database
+from edge_agent.keep import checksum, open_database
 from shared.codec import MAX_ITEMS, decode, encode
 from shared.errors import TidegateError
 from shared.messages import STREAMS, Batch, ClockQuality, Lost, Stream
@@ -35,8 +35,19 @@ CREATE TABLE IF NOT EXISTS rows (
 CREATE TABLE IF NOT EXISTS lost (
   stream TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, reason TEXT NOT NULL,
   PRIMARY KEY (stream, first)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS checkpoints (
+  source TEXT PRIMARY KEY, value BLOB NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID;
 """
 EXPIRY = "CREATE INDEX IF NOT EXISTS rows_by_expiry ON rows (expires_us) WHERE expires_us > 0"
+NEXT_ROW = """
+SELECT first, last, payload, crc, trace FROM rows WHERE stream=?1 AND last>?2
+  AND first>=coalesce((SELECT max(first) FROM rows WHERE stream=?1 AND first<=?2), 0) ORDER BY first LIMIT 1"""
+NEXT_LOST = """
+SELECT first, last, reason FROM lost WHERE stream=?1 AND last>?2
+  AND first>=coalesce((SELECT max(first) FROM lost WHERE stream=?1 AND first<=?2), 0) ORDER BY first LIMIT 1"""
+SIZE_UP_TO = "SELECT coalesce(sum(length(payload)), 0) FROM rows WHERE stream=?1 AND first<=?2 AND last<=?2"
+"""Ranges of a stream do not overlap, so their order by `first`, which is in the key, is that by `last` too. Without a
+bound on `first` SQLite reads the whole stream for each of these."""
 EXPIRE_TOGETHER = 500
 """Rows that one step gives up at most, so that it never keeps the agent from its work."""
 ITEMS_PER_ROW = MAX_ITEMS
@@ -85,6 +96,7 @@ class Outbox:
     ) -> None:  # fmt: skip
         self._path, self._max_bytes, self._new_epoch = path, max_bytes, new_epoch
         self._disk, self._keep_s = disk or Disk(path.parent, reserve=0), dict(keep_s or {})
+        self._checkpoints: dict[str, bytes] = {}
         self._begin()
 
     def _begin(self) -> None:
@@ -108,6 +120,10 @@ class Outbox:
         self.bytes: int = self._db.execute("SELECT coalesce(sum(length(payload)), 0) FROM rows").fetchone()[0]
         self.last: dict[Stream, int] = {s: n - 1 for s, n in self._db.execute("SELECT stream, next FROM streams")}
         self.acked: dict[Stream, int] = dict(self._db.execute("SELECT stream, acked FROM streams").fetchall())
+        self._put_checkpoints(self._checkpoints)  # of a file that had to be given up while it was in use
+        for source, value, crc in self._db.execute("SELECT source, value, crc FROM checkpoints").fetchall():
+            if isinstance(value, bytes) and crc == checksum(source, value):
+                self._checkpoints[source] = value
 
     def close(self) -> None:
         """Close the file."""
@@ -140,28 +156,50 @@ class Outbox:
 
     # -- in ----------------------------------------------------------------------------------------
 
-    def accept(self, lots: Sequence[Lot], clock: ClockQuality, now_us: int = 0) -> None:
+    def accept(
+        self, lots: Sequence[Lot], clock: ClockQuality, now_us: int = 0, checkpoints: Mapping[str, bytes] | None = None
+    ) -> None:
         """Take everything or nothing; durable when this returns. Raises OutboxFull.
 
-        What is taken while the clock is `unsynced` never expires: nobody knows its age.
+        `checkpoints` say by source how far it was read for what is taken. What is taken while the clock is `unsynced`
+        never expires: nobody knows its age.
         """
         try:
-            self._accept(lots, clock, now_us)
+            self._accept(lots, clock, now_us, checkpoints or {})
         except OutboxFull as error:
             if not self._mended(error.__cause__):
                 raise
-            self._accept(lots, clock, now_us)
+            self._accept(lots, clock, now_us, checkpoints or {})
+        self._checkpoints |= checkpoints or {}
 
-    def _accept(self, lots: Sequence[Lot], clock: ClockQuality, now_us: int) -> None:
+    def checkpoint(self, source: str) -> bytes | None:
+        """The newest checkpoint that was accepted of `source`; None without one, or where it is damaged."""
+        return self._checkpoints.get(source)
+
+    def _accept(self, lots: Sequence[Lot], clock: ClockQuality, now_us: int, checkpoints: Mapping[str, bytes]) -> None:
         before, size = dict(self.last), self.bytes
         try:
             with self._transaction():
                 for lot in lots:
                     for start in range(0, len(lot.items), ITEMS_PER_ROW):
                         self._insert(lot, lot.items[start : start + ITEMS_PER_ROW], clock, now_us)
+                self._put_checkpoints(checkpoints)
         except (sqlite3.Error, OutboxFull) as error:
             self.last, self.bytes = before, size
             raise OutboxFull(f"nothing was stored: {error}") from error
+
+    def _put_checkpoints(self, checkpoints: Mapping[str, bytes]) -> None:
+        rows = [(source, value, checksum(source, value)) for source, value in checkpoints.items()]
+        self._db.executemany("INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?)", rows)
+
+    @contextmanager
+    def _unsynced(self) -> Iterator[None]:
+        """What is committed here reaches the disk with the next durable commit; a power cut before takes it back."""
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        try:
+            yield
+        finally:
+            self._db.execute("PRAGMA synchronous=FULL")
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -203,7 +241,8 @@ class Outbox:
             return 0
 
     def _expire(self, now_us: int) -> int:
-        query = "SELECT stream, first, last, length(payload) FROM rows WHERE expires_us BETWEEN 1 AND ? LIMIT ?"
+        # `> 0` as the index says it: SQLite would otherwise read every row, each second.
+        query = "SELECT stream, first, last, length(payload) FROM rows WHERE expires_us > 0 AND expires_us <= ? LIMIT ?"
         old = sorted(self._db.execute(query, (now_us, EXPIRE_TOGETHER)).fetchall())
         if old:
             with self._transaction():
@@ -236,7 +275,9 @@ class Outbox:
         """Give up a row and keep its range, joined to the one before it."""
         self._db.execute("DELETE FROM rows WHERE stream=? AND first=?", (stream, first))
         joined = self._db.execute(
-            "UPDATE lost SET last=? WHERE stream=? AND last=? AND reason=?", (last, stream, first - 1, reason)
+            "UPDATE lost SET last=?1 WHERE stream=?2 AND last=?3-1 AND reason=?4"
+            " AND first=(SELECT max(first) FROM lost WHERE stream=?2 AND first<?3)",
+            (last, stream, first, reason),
         )
         if not joined.rowcount:
             self._db.execute("INSERT INTO lost VALUES (?, ?, ?, ?)", (stream, first, last, reason))
@@ -253,13 +294,8 @@ class Outbox:
             return None
 
     def _after(self, stream: Stream, seq: int) -> Row | None:
-        row = self._db.execute(
-            "SELECT first, last, payload, crc, trace FROM rows WHERE stream=? AND last>? ORDER BY first LIMIT 1",
-            (stream, seq),
-        ).fetchone()
-        lost = self._db.execute(
-            "SELECT first, last, reason FROM lost WHERE stream=? AND last>? ORDER BY first LIMIT 1", (stream, seq)
-        ).fetchone()
+        row = self._db.execute(NEXT_ROW, (stream, seq)).fetchone()
+        lost = self._db.execute(NEXT_LOST, (stream, seq)).fetchone()
         if lost is not None and (row is None or lost[0] < row[0]):
             batch = Batch(epoch=self.epoch, first=lost[0], lost=Lost(last=lost[1], reason=lost[2]))
             return Row(stream=stream, last=lost[1], payload=encode(batch), trace="")
@@ -274,7 +310,8 @@ class Outbox:
         return Row(stream=stream, last=last, payload=payload, trace=trace)
 
     def forget(self, stream: Stream, upto: int) -> None:
-        """The hub holds `stream` up to `upto`: delete it here."""
+        """The hub holds `stream` up to `upto`: delete it here. It waits for no disk: rows that a power cut brings back
+        are sent again, and the hub knows them."""
         try:
             self._forget(stream, upto)
         except sqlite3.DatabaseError as error:
@@ -285,12 +322,10 @@ class Outbox:
 
     def _forget(self, stream: Stream, upto: int) -> None:
         where = (stream, upto)
-        with self._transaction():
-            (size,) = self._db.execute(
-                "SELECT coalesce(sum(length(payload)), 0) FROM rows WHERE stream=? AND last<=?", where
-            ).fetchone()
-            self._db.execute("DELETE FROM rows WHERE stream=? AND last<=?", where)
-            self._db.execute("DELETE FROM lost WHERE stream=? AND last<=?", where)
+        with self._unsynced(), self._transaction():
+            (size,) = self._db.execute(SIZE_UP_TO, where).fetchone()
+            self._db.execute("DELETE FROM rows WHERE stream=?1 AND first<=?2 AND last<=?2", where)
+            self._db.execute("DELETE FROM lost WHERE stream=?1 AND first<=?2 AND last<=?2", where)
             self._db.execute("UPDATE streams SET acked=max(acked, ?) WHERE stream=?", (upto, stream))
         self.bytes -= size
         self.acked[stream] = max(self.acked[stream], upto)

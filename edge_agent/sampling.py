@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from edge_agent import clock
-from edge_agent.collectors import Collector, Frame
+from edge_agent.collectors import Collector, Frame, Resumable
 from edge_agent.config import CollectorTable
 from edge_agent.loop import Loop, Timer
 from shared import plugins
@@ -32,18 +32,25 @@ def open_collector(table: CollectorTable) -> Collector:
 
 
 class Sampling:
-    """`take` gets samples and events; `feeds` maps a collector's name to those who want its frames."""
+    """`take` gets what one reading gave, and the checkpoint that goes with it; `feeds` maps a collector's name to those
+    who want its frames; `checkpoint` gives the stored one by the collector's name.
+    """
 
     def __init__(
         self,
         loop: Loop,
         tables: Sequence[CollectorTable],
-        take: Callable[[list[Any]], None],
+        take: Callable[[list[Any], Mapping[str, bytes]], None],
         feeds: Mapping[str, Sequence[Callable[[Frame], None]]],
+        checkpoint: Callable[[str], bytes | None],
     ) -> None:
         self._loop, self._take, self._feeds = loop, take, feeds
         self._collectors = [open_collector(table) for table in tables]
         self._timers: list[tuple[Collector, Timer]] = []
+        self._stored: dict[str, bytes] = {}
+        for collector in self._collectors:
+            if isinstance(collector, Resumable) and (value := checkpoint(collector.name)) is not None:
+                collector.resume(value)
 
     @property
     def metrics(self) -> list[Metric]:
@@ -71,14 +78,28 @@ class Sampling:
         return lambda: self._collect(collector)
 
     def _collect(self, collector: Collector) -> None:
+        found: list[Any] = []
         try:
             for reading in collector.collect(clock.now_us()):
                 if isinstance(reading, Frame):
                     for model in self._feeds.get(reading.source, ()):
                         model(reading)
                 else:
-                    self._take([reading])
+                    found.append(reading)
         except NotReady as error:
             log.warning("collector.not_ready", extra={"fields": {"collector": collector.name, "reason": error.reason}})
         except ValueError as error:  # a value that is no Sample: the collector's fault, told by name
             log.error("collector.refused", extra={"fields": {"collector": collector.name, "reason": str(error)}})
+        finally:
+            if found or isinstance(collector, Resumable):
+                self._take(found, self._checkpoint(collector))
+
+    def _checkpoint(self, collector: Collector) -> dict[str, bytes]:
+        """Where the collector stands, if that is news."""
+        if not isinstance(collector, Resumable):
+            return {}
+        value = collector.checkpoint()
+        if self._stored.get(collector.name) == value:
+            return {}
+        self._stored[collector.name] = value
+        return {collector.name: value}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from shared.messages import Event, Metric, Sample
 
@@ -51,4 +51,17 @@ class Collector(Protocol):
 
     def close(self) -> None:
         """Give back what it holds."""
+        ...
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """A Collector that remembers where it stands across restarts, if it has these methods as well."""
+
+    def checkpoint(self) -> bytes:
+        """Where it stands, asked after each `collect`. Stored in the same commit as what was read."""
+        ...
+
+    def resume(self, value: bytes) -> None:
+        """The newest stored checkpoint of the collector of this name, before the first `collect` of a run."""
         ...

@@ -1,114 +1,43 @@
 """Log lines as events: follows a file, or journald, with a pattern and a rate limit.
 
-What matches beyond the limit is counted and told once a reading, never silently dropped.
+What matches beyond the limit is counted and told once a reading, never silently dropped. Where it stands is stored with
+the events (`checkpoint`, `resume`), so that lines written while the agent is down are read at its next start.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Literal
+from subprocess import SubprocessError
+from typing import Literal
 
 import msgspec
 
+from edge_agent import clock
+from edge_agent.collectors.journal import JournalTail
+from edge_agent.collectors.tail import FileTail
 from edge_agent.config import CollectorTable, options
 from shared.errors import ConfigError
 from shared.messages import Event, Level, Metric
 
 LONGEST_LINE = 2000
-READ_BYTES = 1 << 20
+HOLE = bytes(16)
+"""A file that was emptied under a writer that does not append goes on behind so many NULs as it was long."""
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Either `path` of a text file or `unit` of journald; lines that match `pattern` become events."""
+    """Either `path` of a text file or `unit` of journald; lines that match `pattern` become events. `start` says where
+    the very first start begins in a file.
+    """
 
     path: str = ""
     unit: str = ""
     pattern: str = "."
     level: Literal["debug", "info", "warning", "error"] = "info"
     per_minute: int = 60
-
-
-class FileTail:
-    """New whole lines of a file; begins at its end, survives rotation and truncation.
-
-    The file is held open, so that what was written before a rotation is still read after it.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._rest = path, b""
-        self._file: IO[bytes] | None = None
-        with contextlib.suppress(FileNotFoundError):
-            self._file = path.open("rb")
-            self._file.seek(0, os.SEEK_END)
-
-    def lines(self) -> list[str]:
-        """Lines that were completed since the last call."""
-        try:
-            fresh = self._read()
-            if not fresh and self._moved():
-                fresh = self._change_over()
-        except OSError:
-            return []
-        *whole, self._rest = (self._rest + fresh).split(b"\n")
-        self._rest = self._rest[:READ_BYTES]  # the beginning of an endless line says what it is
-        return [line.decode("utf-8", "replace") for line in whole]
-
-    def _read(self) -> bytes:
-        if self._file is None:
-            return b""
-        if os.fstat(self._file.fileno()).st_size < self._file.tell():
-            self._file.seek(0)
-            self._rest = b""
-        return self._file.read(READ_BYTES)
-
-    def _moved(self) -> bool:
-        """Another file has the name now, and ours is read to its end."""
-        if self._file is None:
-            return True
-        ours, named = os.fstat(self._file.fileno()), self._path.stat()
-        return not os.path.samestat(ours, named)
-
-    def _change_over(self) -> bytes:
-        following = self._path.open("rb")
-        self.close()
-        self._file = following
-        return (b"\n" if self._rest else b"") + self._read()
-
-    def close(self) -> None:
-        """Close the file."""
-        if self._file is not None:
-            self._file.close()
-        self._file = None
-
-
-class JournalTail:
-    """New messages of one journald unit, through `journalctl --follow`."""
-
-    def __init__(self, unit: str) -> None:
-        command = ["journalctl", "--follow", "--lines=0", "--output=json", f"--unit={unit}"]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        assert self._process.stdout is not None
-        self._out = self._process.stdout
-        os.set_blocking(self._out.fileno(), False)
-        self._rest = b""
-
-    def lines(self) -> list[str]:
-        """Messages that came since the last call."""
-        fresh = self._out.read(READ_BYTES) or b""
-        *whole, self._rest = (self._rest + fresh).split(b"\n")
-        return [str(json.loads(line).get("MESSAGE", "")) for line in whole if line]
-
-    def close(self) -> None:
-        """End journalctl."""
-        self._process.terminate()
-        self._process.wait(5)
-        self._out.close()
+    start: Literal["end", "beginning"] = "end"
 
 
 class LogCollector:
@@ -127,7 +56,8 @@ class LogCollector:
         elapsed = max(0, now_us - self._filled_us) if self._filled_us else 0
         self._room, self._filled_us = min(self._rate, self._room + elapsed * self._rate / 60e6), now_us
         dropped = 0
-        for line in self._tail.lines():
+        for raw in self._tail.lines(now_us):
+            line = (raw.lstrip(b"\0") if raw.startswith(HOLE) else raw).decode("utf-8", "replace")
             if not self._pattern.search(line):
                 continue
             if self._room < 1:
@@ -146,13 +76,19 @@ class LogCollector:
 
     def warnings(self) -> list[str]:
         """For `check`: a file that is not there is waited for, which may be a wrong path."""
-        return (
-            []
-            if self._path is None or os.access(self._path, os.R_OK)
-            else [
-                f"{self._path} is not there or cannot be read, and is waited for. Correct `path`, or its owner and mode"
-            ]
-        )
+        if self._path is None or os.access(self._path, os.R_OK):
+            return []
+        return [
+            f"{self._path} is not there or cannot be read, and is waited for. Correct `path`, or its owner and mode"
+        ]
+
+    def checkpoint(self) -> bytes:
+        """Where it stands after the last `collect`."""
+        return self._tail.checkpoint()
+
+    def resume(self, value: bytes) -> None:
+        """Go on where another run of the agent stood."""
+        self._tail.resume(value)
 
     def close(self) -> None:
         """End following."""
@@ -167,9 +103,15 @@ def open_collector(table: CollectorTable) -> LogCollector:
         raise ConfigError(place, "wants either `path` or `unit`", "Set just one of them")
     try:
         re.compile(chosen.pattern)
-        tail = FileTail(Path(chosen.path)) if chosen.path else JournalTail(chosen.unit)
+        tail = _tail(chosen)
     except (re.error, OverflowError, RecursionError) as error:
         raise ConfigError(f"{place}.pattern", f"is no regular expression ({error})", "Mend it") from error
-    except OSError as error:
+    except (OSError, SubprocessError) as error:
         raise ConfigError(place, f"cannot be followed ({error})", "Check that it exists and may be read") from error
     return LogCollector(table.name, table.period_s, chosen, tail)
+
+
+def _tail(chosen: Options) -> FileTail | JournalTail:
+    if chosen.unit:
+        return JournalTail(chosen.unit)
+    return FileTail(Path(chosen.path), clock.now_us(), beginning=chosen.start == "beginning")

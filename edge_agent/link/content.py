@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import http.client
 import logging
 import random
-import ssl
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from cryptography.hazmat.primitives.asymmetric import ed25519
-
-from edge_agent.link import est
 from shared.backoff import Backoff
 from shared.errors import NotReady, TidegateError
 from shared.reference import Reference
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric import ed25519
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +63,11 @@ def get(url: str, ca: str, signing: ed25519.Ed25519PublicKey | None, reference: 
 
     An enrolled device proves the hub's time first; another one trusts its own clock and the CA of its link.
     """
+    import http.client  # noqa: PLC0415 - with `est` 10 MB, and seldom needed
+    import ssl  # noqa: PLC0415
+
+    from edge_agent.link import est  # noqa: PLC0415
+
     if not url:
         raise est.Refused(0, "this device does not know where the hub's REST is: enrol it, or set link.rest")
     if signing is not None:

@@ -7,6 +7,8 @@ the new one. A key whose certificate has not come yet waits in `pending.key`.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from cryptography import x509
@@ -18,6 +20,7 @@ from cryptography.x509.oid import NameOID
 
 from shared import signed
 from shared.errors import ConfigError, WireError
+from shared.process_lock import process_lock
 
 SIGNING_SUFFIX = ":signing"
 
@@ -30,6 +33,13 @@ class Pki:
         self.device, self.pending = self.path / "device.pem", self.path / "pending.key"
         self.ca, self.signing = self.path / "ca.pem", self.path / "signing.pem"
         self._hub, self._floor = self.path / "hub", self.path / "floor"
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the folder while a key waits for its certificate: an enrolment and a renewal would mix theirs."""
+        self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with process_lock(self.path / "lock", "Wait until it is done"):
+            yield
 
     @property
     def enrolled(self) -> bool:

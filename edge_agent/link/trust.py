@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from edge_agent import clock
 from edge_agent.link import est
@@ -61,6 +62,25 @@ class Trust:
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(1.0)
+
+    @property
+    def enrolled(self) -> bool:
+        """Whether a hub has given this device a certificate."""
+        return self.pki.enrolled
+
+    @property
+    def url(self) -> str:
+        """Where the hub's REST is; '' before enrolment."""
+        return self.pki.url
+
+    @property
+    def ca(self) -> str:
+        """File of the hub's CA."""
+        return str(self.pki.ca)
+
+    def signing_key(self) -> ed25519.Ed25519PublicKey | None:
+        """The key that the hub signs with, pinned at enrolment."""
+        return self._signing
 
     def tls(self) -> Tls | None:
         """What enrolment gave, for the link; None without it."""
@@ -127,10 +147,11 @@ class Trust:
         return (due_us(int(begin * 1e6), int(end * 1e6), self._chance) - self.now_us()) / 1e6
 
     def _renew(self, hub: est.Hub) -> None:
-        key, request = self.pki.begin(self._id)
-        body = b64encode(request)
-        certificate = hub.renew(body, self.pki.proof(est.REENROLL, hub.t_us, body))
-        self.pki.finish(self._id, key, certificate, self.pki.ca.read_bytes())
+        with self.pki.alone():
+            key, request = self.pki.begin(self._id)
+            body = b64encode(request)
+            certificate = hub.renew(body, self.pki.proof(est.REENROLL, hub.t_us, body))
+            self.pki.finish(self._id, key, certificate, self.pki.ca.read_bytes())
         self._vouch()
         log.info("enrolment.renewed", extra={"fields": {"until": certificate.not_valid_after_utc.isoformat()}})
         self._on_renewed()
@@ -156,9 +177,10 @@ def enrol(device: str, state_dir: str, url: str, claim: str, ca_file: str) -> st
             time.heard(hub.t_us, clock.boottime_s())
         except ValueError as error:
             raise NotReady(str(error)) from error
-        key, request = pki.begin(device)
-        certificate = hub.enrol(device, claim, request)
-        pki.trust(ca, signing, url)
-        pki.finish(device, key, certificate, ca)
+        with pki.alone():
+            key, request = pki.begin(device)
+            certificate = hub.enrol(device, claim, request)
+            pki.trust(ca, signing, url)
+            pki.finish(device, key, certificate, ca)
     pki.keep_floor(time.floor_us)
     return certificate.not_valid_after_utc.isoformat()

@@ -253,10 +253,17 @@ def test_a_newer_schema_a_newer_format_and_another_kind_are_the_operators(lone: 
 
 def test_a_running_hub_is_never_restored_over(lone: Settings, tmp_path: Path) -> None:
     backup.take(lone, tmp_path / "hub.tar", NOW, hush)
-    with working(Path(lone.state_dir)), working(Path(lone.state_dir)), pytest.raises(ConfigError, match="a hub runs"):
+    holder = f"is in use by process {os.getpid()} since "
+    with working(Path(lone.state_dir)), pytest.raises(ConfigError, match=holder):
         restore.restore(lone, tmp_path / "hub.tar", NOW, hush, force=True)
-    with working(Path(lone.state_dir), alone=True), pytest.raises(ConfigError, match="a restore is at work"):
+    with working(Path(lone.state_dir), alone=True), pytest.raises(ConfigError, match=holder):
         working(Path(lone.state_dir)).__enter__()
+
+
+def test_two_hubs_on_one_state_folder_the_second_is_refused(lone: Settings) -> None:
+    with working(Path(lone.state_dir)), pytest.raises(ConfigError, match="give this hub a state_dir of its own"):
+        working(Path(lone.state_dir)).__enter__()
+    working(Path(lone.state_dir)).__enter__()
 
 
 def test_a_hub_connected_from_another_machine_is_seen(postgres_server: Any, tmp_path: Path) -> None:

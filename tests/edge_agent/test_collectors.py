@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import struct
-from collections.abc import Callable
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 from examiners.collectors import NOW_US, Site, examine_collector
 
 from edge_agent.collectors import Frame, host, images, log
+from edge_agent.collectors.tail import READ_BYTES
 from edge_agent.config import CollectorTable
 from shared.errors import ConfigError, NotReady
 from shared.messages import Event, Sample
@@ -325,7 +328,7 @@ def test_what_is_no_utf8_is_told_with_marks_in_its_place(file: Path) -> None:
 
 def test_a_very_long_line_is_cut_and_the_next_is_whole(file: Path) -> None:
     collector = follow(file)
-    write(file, b"begins " + b"x" * (3 * log.READ_BYTES))
+    write(file, b"begins " + b"x" * (3 * READ_BYTES))
     for _ in range(4):
         assert lines(collector) == []
     write(file, b" ends\nnext\n")
@@ -338,7 +341,7 @@ def test_a_very_long_line_is_cut_and_the_next_is_whole(file: Path) -> None:
 
 def test_a_large_backlog_is_read_in_parts_and_whole(file: Path) -> None:
     collector = follow(file, per_minute=1_000_000)
-    count = 2 * log.READ_BYTES // 10
+    count = 2 * READ_BYTES // 10
     write(file, b"".join(b"%08d\n" % n for n in range(count)))
     got = [text for _ in range(4) for text in lines(collector)]
     assert got == [f"{n:08d}" for n in range(count)]
@@ -371,31 +374,72 @@ def test_following_a_unit_where_journald_is_not_stops_the_start(
         log.open_collector(table("log", unit="ssh.service"))
 
 
-JOURNALCTL = """#!/bin/sh
-echo '{"MESSAGE": "from the journal", "_PID": "1"}'
-exec sleep 60
+JOURNALCTL = """#!{python}
+import json, sys, time
+entries = [json.loads(line) for line in open("{journal}")]
+given = dict(word.lstrip("-").partition("=")[::2] for word in sys.argv[1:])
+if "follow" not in given:
+    entries = entries[-1:]
+elif "after-cursor" in given:
+    entries = [entry for entry in entries if entry["__CURSOR"] > given["after-cursor"]]
+for entry in entries:
+    print(json.dumps(entry), flush=True)
+if "follow" in given and entries:
+    print("no JSON", flush=True)
+    time.sleep(60)
 """
 
 
-def test_a_unit_is_followed_through_journalctl(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    program = tmp_path / "journalctl"
-    program.write_text(JOURNALCTL)
+@pytest.fixture
+def journal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A journal with a journalctl that ends when it has nothing to say, as one that was killed does."""
+    file, program = tmp_path / "journal", tmp_path / "journalctl"
+    file.touch()
+    program.write_text(JOURNALCTL.format(python=sys.executable, journal=file))
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    collector = log.open_collector(table("log", unit="press.service"))
-    wait_for(lambda: bool(lines_seen(collector)))
-    collector.close()
+    return file
 
 
-def lines_seen(collector: log.LogCollector) -> bool:
-    return lines(collector) == ["from the journal"]
+def say(journal: Path, *messages: Any) -> None:
+    with journal.open("a") as stream:
+        for message in messages:
+            number = journal.read_text().count("\n")
+            stream.write(json.dumps({"MESSAGE": message, "__CURSOR": f"s={number:04}"}) + "\n")
+            stream.flush()
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    import time
-
-    for _ in range(500):
-        if condition():
-            return
+def heard(collector: log.LogCollector, count: int) -> list[str]:
+    found: list[str] = []
+    for _ in range(2000):
+        found += lines(collector)
+        if len(found) >= count:
+            return found
         time.sleep(0.01)
-    raise AssertionError("it never happened")
+    raise AssertionError(f"only {found}")
+
+
+def test_a_unit_is_followed_through_journalctl_and_through_restarts(journal: Path) -> None:
+    say(journal, "before the first start")
+    collector = log.open_collector(table("log", unit="press.service"))
+    say(journal, "one", list(b"t\xffwo"), "\ud800")
+    assert heard(collector, 3) == ["one", "t\ufffdwo", "?"]
+    place = collector.checkpoint()
+    collector.close()
+    say(journal, "while it was down")
+    again = log.open_collector(table("log", unit="press.service"))
+    again.resume(place)
+    assert heard(again, 1) == ["while it was down"]
+    again.close()
+
+
+def test_a_journal_that_was_empty_at_the_first_start_is_read_from_its_start(journal: Path) -> None:
+    collector = log.open_collector(table("log", unit="press.service"))
+    place = collector.checkpoint()
+    collector.close()
+    say(journal, "the first of all")
+    again = log.open_collector(table("log", unit="press.service"))
+    again.resume(place)
+    again.resume(b"no checkpoint")
+    assert heard(again, 1) == ["the first of all"]
+    again.close()

@@ -61,7 +61,8 @@ def test_from_nothing_to_a_certificate_at_the_command_line(
     assert edge_main.main(arguments) == 0
     pki = Pki(tmp_path / "edge")
     assert {file.name: file.stat().st_mode & 0o777 for file in pki.path.iterdir()} == {
-        "device.pem": 0o600, "floor": 0o600, "ca.pem": 0o644, "signing.pem": 0o644, "hub": 0o644
+        "device.pem": 0o600, "floor": 0o600, "ca.pem": 0o644, "signing.pem": 0o644, "hub": 0o644,
+        "lock": 0o600,
     }  # fmt: skip
     assert (pki.url, pki.enrolled) == (hub.url, True)
     assert pki.certificate().public_key() == pki.key().public_key()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sqlite3
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -621,3 +622,62 @@ def test_an_alarm_round_trips_as_it_is(outbox: Outbox) -> None:
     alarm = Alarm(id="a", metric="cpu.load", kind="high", state="raised", priority="high", t_us=1, value=1.0, limit=0.5)
     outbox.accept([Lot(stream="alarm", items=[alarm])], "synced")
     assert batch(outbox.after("alarm", 0)).items[0]["metric"] == "cpu.load"
+
+
+# -- what a step costs ---------------------------------------------------------------------------------
+
+
+def instructions(outbox: Outbox, task: Callable[[], object]) -> int:
+    """Instructions of SQLite's virtual machine that `task` takes, in hundreds."""
+    count = 0
+
+    def tick() -> int:
+        nonlocal count
+        count += 1
+        return 0
+
+    outbox._db.set_progress_handler(tick, 100)
+    task()
+    outbox._db.set_progress_handler(None, 100)
+    return count
+
+
+def backlog(path: Path, rows: int) -> Outbox:
+    """A store with so many telemetry rows, of which every other one expires, and as many lost ranges of events."""
+    outbox = Outbox(path, 1_000_000_000, "e1", keep_s={"telemetry": 1000})
+    payload = encode(Batch(epoch="e1", first=1, items=[event()]))
+    stored = [("telemetry", n, n, payload, zlib.crc32(payload), "", n % 2 * 10**15) for n in range(1, rows + 1)]
+    lost = [("event", n, n, ("evicted", "expired")[n % 2]) for n in range(1, rows + 1)]
+    with outbox._transaction():
+        outbox._db.executemany("INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?)", stored)
+        outbox._db.executemany("INSERT INTO lost VALUES (?, ?, ?, ?)", lost)
+        outbox._db.execute("UPDATE streams SET next=? WHERE stream IN ('telemetry', 'event')", (rows + 1,))
+    outbox.close()
+    return Outbox(path, 1_000_000_000, "e2", keep_s={"telemetry": 1000})
+
+
+def lose_one_event(outbox: Outbox) -> None:
+    outbox._lose("event", outbox.last["event"] + 1, outbox.last["event"] + 1, "damaged")
+
+
+MEASURED: dict[str, Callable[[Outbox, int], object]] = {
+    "acknowledge a row": lambda outbox, _rows: outbox.forget("telemetry", 1),
+    "acknowledge a lost range": lambda outbox, _rows: outbox.forget("event", 1),
+    "read a row near the end": lambda outbox, rows: outbox.after("telemetry", rows - 2),
+    "read a lost range near the end": lambda outbox, rows: outbox.after("event", rows - 2),
+    "accept": lambda outbox, _rows: outbox.accept([lot("telemetry", "a"), lot("alarm", "b")], "synced", 1),
+    "expire nothing": lambda outbox, _rows: outbox.expire(5),
+    "evict a row": lambda outbox, _rows: outbox._lose("telemetry", 1, 1, "evicted"),
+    "lose a range": lambda outbox, _rows: lose_one_event(outbox),
+    "count": lambda outbox, _rows: outbox.waiting(),
+}
+
+
+@pytest.mark.parametrize("step", MEASURED)
+def test_a_step_costs_no_more_over_a_long_backlog(tmp_path: Path, step: str) -> None:
+    cost = {}
+    for rows in (100, 5000):
+        outbox = backlog(tmp_path / f"{rows}.sqlite", rows)
+        cost[rows] = instructions(outbox, lambda outbox=outbox, rows=rows: MEASURED[step](outbox, rows))
+        outbox.close()
+    assert cost[5000] <= cost[100] + 2
