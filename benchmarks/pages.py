@@ -41,6 +41,10 @@ SIDES: tuple[Side, ...] = ("both", "high", "high", "both", "high", "high")
 """On which side a person wants to hear of cpu, memory, disk, requests, latency, errors: a fast answer is no trouble."""
 
 
+NOTE = (
+    "A simulated fleet; seeds 101 to 105 are in-sample, also for the thresholds of simple peers. Measured apart from "
+    "development, unlike servers and unlisted faults: 68 of 72 faults, 1.0 false page a shift."
+)
 HUB = "Tidegate: the hub's own alarms and calls"
 
 
@@ -195,7 +199,7 @@ def main() -> None:
     options = parser.parse_args()
     plan = Plan(servers=options.servers, weeks=options.weeks, learn_days=options.learn_days, each=options.faults,
                 seed=options.seed, unlike=options.unlike, unlisted=options.unlisted)  # fmt: skip
-    publish("pages", options.seed, run(plan, options.score), options.json)
+    publish("pages", options.seed, run(plan, options.score), options.json, NOTE)
 
 
 if __name__ == "__main__":
