@@ -40,8 +40,8 @@ from cloud_hub.thresholds.crossing_selection import Silent, Winner, select_model
 from cloud_hub.thresholds.forecasters import one_thread
 
 NOTE = (
-    "Structure chosen on NAB's development half and KPI: figures on those files are in-sample. On held-out series, before "
-    "models competed: average precision 0.261, time of day 0.350, logistic regression 0.437."
+    "Structure chosen on NAB's development half and KPI: figures on those files are in-sample. On held-out series, "
+    "before models competed: average precision 0.261, time of day 0.350, logistic regression 0.437."
 )
 LEARNED, LIMIT_FROM, QUANTILE, FOLDS = 0.7, 0.5, 0.95, 5
 OURS, LOGISTIC = "Tidegate: chosen by series", "logistic regression of all series"

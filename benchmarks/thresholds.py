@@ -36,10 +36,9 @@ from benchmarks.peers import peers
 from benchmarks.report import Row, publish
 from benchmarks.series import Floats, Series, read
 
-
 NOTE = (
-    "On NAB's development half and KPI these are in-sample for Tidegate. On the 29 held-out series of NAB: score 60.7, 53 % "
-    "of windows at 0.05 false alarms a series-day."
+    "On NAB's development half and KPI these are in-sample for Tidegate. On the 29 held-out series of NAB: score 60.7, "
+    "53 % of windows at 0.05 false alarms a series-day."
 )
 
 
