@@ -60,7 +60,7 @@ class SimplePeers:
             part = values[:, members]
             known = np.isfinite(part).sum(axis=1) >= 3
             if known.any():
-                z[np.ix_(known, members)] = _robust(part[known], np.array(LEAST)[known, None])
+                z[np.ix_(known, members)] = _robust(part[known], np.array(LEAST)[: len(values)][known, None])
         return z
 
     def _beside_its_own(self, z: Floats) -> Floats:
