@@ -44,11 +44,13 @@ def percentiles(values: Sequence[float]) -> tuple[float, float]:
     return statistics.median(ordered), ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
 
 
-def publish(name: str, seed: int, rows: Sequence[Row], file: Path | None) -> None:
-    """Print the table, and write the JSON where it is asked for."""
+def publish(name: str, seed: int, rows: Sequence[Row], file: Path | None, note: str = "") -> None:
+    """Print the table, and write the JSON where it is asked for; `note` says what the figures are not."""
     print(f"{name} (seed {seed}) on {machine()}")
+    if note:
+        print(f"  {note}")
     for row in rows:
         print(f"  {row.dataset:<28} {row.method:<34} {row.metric:<26} {row.value:>12.4g} {row.unit}")
     if file is not None:
-        found = {"name": name, "seed": seed, "machine": machine(), "rows": [asdict(row) for row in rows]}
+        found = {"name": name, "seed": seed, "machine": machine(), "note": note, "rows": [asdict(row) for row in rows]}
         file.write_text(json.dumps(found, indent=1), "utf-8")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from benchmarks import unlisted_faults
 from benchmarks.series import Ints
 from benchmarks.server_shapes import CPU, DISK, ERRORS, LATENCY, MEMORY, REQUESTS, Plan, Rng, Values
 
@@ -97,8 +98,9 @@ def strike(plan: Plan, values: Values, group: Ints, dice: Rng) -> Iterator[Fault
     """
     hour = 3600 / plan.period_s
     first, taken = round(plan.learn_days * 24 * hour), list[tuple[int, int, int]]()
+    kinds = STRIKES | (unlisted_faults.STRIKES if plan.unlisted else {})
     for turn in range(plan.each):
-        for kind, (lasts, change) in STRIKES.items():
+        for kind, (lasts, change) in kinds.items():
             length = max(3, round(dice.uniform(*lasts) * hour))
             server, start = _place(kind, values, group, length, first, taken, dice, 24 * hour)
             whole = kind == "group outage" or (kind == "latency step" and turn % 2 == 1)
@@ -120,7 +122,7 @@ def _place(
         start = int(dice.integers(first, max(first + 1, values.shape[1] - length)))
         near = any(g == group[server] and begins - apart < start + length and start < ends + apart
                    for g, begins, ends in taken)  # fmt: skip
-        room = {"memory leak": MEMORY, "disk filling": DISK}.get(kind)
+        room = {"memory leak": MEMORY, "leak and restart": MEMORY, "disk filling": DISK}.get(kind)
         full = room is not None and values[room, start, server] > 70
         if not near and not full and start + length <= values.shape[1]:
             return server, start

@@ -25,7 +25,11 @@ Values = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The size of a fleet. `learn_days` come before `weeks`, without faults; `each` faults of every kind follow."""
+    """The size of a fleet. `learn_days` come before `weeks`, without faults; `each` faults of every kind follow.
+
+    `unlike`: servers of one service have loads, courses, scales and cron jobs of their own. `unlisted`: beside
+    the eight kinds of fault, as many of eight kinds that the detectors were not designed for.
+    """
 
     servers: int = 1000
     weeks: float = 4.0
@@ -33,6 +37,8 @@ class Plan:
     period_s: int = 300
     each: int = 6
     seed: int = 7
+    unlike: bool = False
+    unlisted: bool = False
 
     @property
     def steps(self) -> int:
@@ -65,14 +71,13 @@ def _times(dice: Rng, plan: Plan, a_week: float, first: float = 0.0) -> Ints:
     return np.asarray(np.sort(dice.integers(int(first), plan.steps, count)), dtype=np.int64)
 
 
-def ordinary(plan: Plan, t_us: Ints, group: Ints, kind: Ints, dice: list[Rng]) -> Values:
-    """All that is no fault, [metric, step, server]."""
-    load = _load(plan, t_us, kind, dice[0])
+def ordinary(plan: Plan, load: Floats, t_us: Ints, group: Ints, kind: Ints, dice: list[Rng]) -> Values:
+    """All that is no fault, [metric, step, server]; `load` [step, server] is that of each server."""
     hour = 3600 / plan.period_s
     n = len(group)
     share = dice[1].lognormal(0, 0.12, n)
     host = 1 + _walk(dice[1], plan.steps, n, np.exp(-0.3 / hour), 0.03) + dice[1].normal(0, 0.02, (plan.steps, n))
-    relative = np.maximum(load[:, group] * share * host, 0.0)
+    relative = np.maximum(load * share * host, 0.0)
     top = dice[1].lognormal(4.5, 1.0, len(kind))[group]
     jobs = _jobs(plan, t_us, group, kind, dice[1])
     deploys = _deploys(plan, group, t_us, dice[2])
@@ -92,7 +97,7 @@ def ordinary(plan: Plan, t_us: Ints, group: Ints, kind: Ints, dice: list[Rng]) -
     return values
 
 
-def _load(plan: Plan, t_us: Ints, kind: Ints, dice: Rng) -> Floats:
+def load_of(plan: Plan, t_us: Ints, kind: Ints, dice: Rng) -> Floats:
     """The load of each service against its usual one, [step, service]."""
     n, hour = len(kind), 3600 / plan.period_s
     day = t_us[:, None] / DAY_US

@@ -36,6 +36,11 @@ from benchmarks.peers import peers
 from benchmarks.report import Row, publish
 from benchmarks.series import Floats, Series, read
 
+NOTE = (
+    "On NAB's development half and KPI these are in-sample for Tidegate. On the 29 held-out series of NAB: score 60.7, "
+    "53 % of windows at 0.05 false alarms a series-day."
+)
+
 
 def main() -> None:
     """Command line."""
@@ -50,7 +55,7 @@ def main() -> None:
         rows += threshold_speed.rows(options.speed_series, options.seed)
     if options.plots is not None and options.nab is not None:
         threshold_plots.draw(usable(options.nab), outcomes, options.plots)
-    publish("thresholds", options.seed, rows, options.json)
+    publish("thresholds", options.seed, rows, options.json, NOTE)
 
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:

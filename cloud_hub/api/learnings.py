@@ -104,7 +104,8 @@ class Backtest(BaseModel):
 class ForecastView(BaseModel):
     """The probability that a series is beyond `limit` within `within_s` seconds after its sample of `at_us`.
 
-    null with a `reason` where it is not judged. `base_rate`: how often that came on the samples learned from.
+    null with a `reason` where it is not judged. `model`: which one it is by, chosen on this series' validation data, or
+    the trees of all series; `average_precision`: how well that did there, where guessing gets `base_rate`.
     """
 
     device: str
@@ -114,6 +115,8 @@ class ForecastView(BaseModel):
     side: Literal["high", "low"]
     at_us: int | None
     within_s: int = int(AHEAD_US // 1_000_000)
+    model: str = ""
+    average_precision: float | None = None
     base_rate: float | None = None
     trained_us: int | None = None
     reason: str = ""
@@ -288,8 +291,10 @@ def forecast(
         found, held = foreseeing.asked(session, hub.forecasters, (device, metric), wanted, now_us())
     return ForecastView(
         device=device, metric=metric, probability=found.probability, limit=found.limit, side=found.side,
-        at_us=found.at_us, reason=found.reason, base_rate=None if held is None else held.base_rate,
-        trained_us=None if held is None else held.trained_us,
+        at_us=found.at_us, reason=found.reason, trained_us=None if held is None else held.trained_us,
+        model=found.skill.model if found.skill else "",
+        average_precision=found.skill.average_precision if found.skill else None,
+        base_rate=found.skill.base_rate if found.skill else held.base_rate if held else None,
     )  # fmt: skip
 
 

@@ -218,4 +218,5 @@ def _foretold(found: dict[str, Any]) -> str:
         return f"{series}: not judged: {found['reason']}"
     beyond = "above" if found["side"] == "high" else "below"
     return (f"{series}: {found['probability']:.2f} to be {beyond} {found['limit']:g} within {found['within_s'] // 60} "
-            f"minutes; base rate {found['base_rate']:.3f}")  # fmt: skip
+            f"minutes; by {found['model']}, average precision {found['average_precision']:.3f} on validation data, "
+            f"base rate {found['base_rate']:.3f}")  # fmt: skip

@@ -1,9 +1,11 @@
-"""Minutes ahead: the probability that a series crosses an upper limit within the next 15 minutes.
+"""Minutes ahead: the probability that a series crosses an upper limit within the next 15 minutes, by a model of all.
 
 One gradient-boosted model (histograms: Ke et al., LightGBM, 2017; scikit-learn's) is learned from many series
 together, on features without unit (`crossing_features`), and serves series that it never saw. What it says is
 calibrated on a later stretch of time by a sigmoid (Platt 1999): two numbers, which cannot overfit and leave the order
 as it was.
+
+What models of the series' own history add, and which of them speaks: `crossing_models`, `crossing_selection`.
 
 A lower limit is an upper one of the negated values. Nothing is pickled: a forecaster is trained anew from stored
 series, and the same data and seed give the same probabilities bit for bit.
@@ -33,6 +35,7 @@ NAMES = (*crossing_features.NAMES, *crossing_rises.NAMES)
 RISING = (*NAMES[:3], *crossing_rises.NAMES)
 """The more of these, the more probable: the trees are held to that, which noise of a few series then cannot turn."""
 
+SHARED = "shared-trees"
 FITTED = 0.7
 """This share of each series' samples, the earlier ones, is for fitting; the later rest is for calibrating."""
 LEAST = 20
@@ -67,12 +70,23 @@ def samples(t_us: npt.NDArray[Any], values: npt.NDArray[Any], limit: float) -> S
 
 
 @dataclass(frozen=True)
+class Skill:
+    """How a model did on validation data: its average precision, where saying the base rate always has `base_rate`."""
+
+    model: str
+    average_precision: float
+    base_rate: float
+
+
+@dataclass(frozen=True)
 class Forecaster:
     """What `train` learned: trees, and the slope and shift that make their log-odds a probability."""
 
     trees: Any
     slope: float
     shift: float
+    skill: Skill = Skill(SHARED, 1.0, 0.0)
+    reason: str = ""
 
     def probability(self, t_us: npt.NDArray[Any], values: npt.NDArray[Any], limit: float) -> Floats:
         """Probability of being above `limit` within 15 minutes after each sample; float64[T], in the order given.
@@ -89,15 +103,21 @@ class Forecaster:
 
     def newest(self, t_us: Ints, values: Floats, limit: float) -> float | None:
         """The probability after the last sample alone; None where it is not judged. As `probability`, in less time."""
-        times, points, _ = _cleaned(t_us, values, limit)
-        if not times.size or not _judged(times, points, limit)[-1]:
-            return None
-        return float(self.of(features(times, points, limit)[-1:])[0])
+        row = newest_row(t_us, values, limit)
+        return None if row is None else float(self.of(row)[0])
 
     def of(self, rows: Features) -> Floats:
         """The probability of each row of features; float64[M]."""
         odds = self.slope * self.trees.decision_function(rows) + self.shift
         return np.asarray(1 / (1 + np.exp(-np.clip(odds, -500, 500))))
+
+
+def newest_row(t_us: Ints, values: Floats, limit: float) -> Features | None:
+    """Features of the last sample, float32[1, F]; None where it is not judged."""
+    times, points, _ = _cleaned(t_us, values, limit)
+    if not times.size or not _judged(times, points, limit)[-1]:
+        return None
+    return features(times, points, limit)[-1:]
 
 
 def train(given: Sequence[Samples], seed: int = 7) -> Forecaster:
@@ -107,6 +127,7 @@ def train(given: Sequence[Samples], seed: int = 7) -> Forecaster:
     """
     from sklearn.ensemble import HistGradientBoostingClassifier  # noqa: PLC0415 - a second of import
     from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
+    from sklearn.metrics import average_precision_score  # noqa: PLC0415
 
     used = [one for one in given if one[1].size]
     cuts = [int(FITTED * one[1].size) for one in used]
@@ -121,8 +142,10 @@ def train(given: Sequence[Samples], seed: int = 7) -> Forecaster:
     rows[:, np.isnan(rows).all(axis=0)] = 0  # of a short history no sample has a week before it; trees refuse that
     trees.fit(rows, labels)
     rows, labels = _together(late)
-    sigmoid = LogisticRegression(C=1e6).fit(trees.decision_function(rows)[:, None], labels)
-    return Forecaster(trees, float(sigmoid.coef_[0, 0]), float(sigmoid.intercept_[0]))
+    odds = trees.decision_function(rows)
+    sigmoid = LogisticRegression(C=1e6).fit(odds[:, None], labels)
+    skill = Skill(SHARED, float(average_precision_score(labels, odds)), float(labels.mean()))
+    return Forecaster(trees, float(sigmoid.coef_[0, 0]), float(sigmoid.intercept_[0]), skill)
 
 
 def _together(parts: Sequence[tuple[Features, npt.NDArray[np.int8]]]) -> tuple[Features, npt.NDArray[np.int8]]:

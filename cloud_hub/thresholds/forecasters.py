@@ -1,13 +1,15 @@
-"""What foretells crossings: one forecaster for each learning with the term `foresee`, and the courses it looks at.
+"""What forecasts crossings: for each learning with the term `foresee` the trees of all its series, and for each series
+the model that won on its own validation data; and the courses they look at.
 
 Trained from stored history and the limits that stand; held in memory only, for nothing is pickled.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,10 +21,11 @@ from cloud_hub.tables import LearnedSeries, Learning
 from cloud_hub.thresholds import stored
 from cloud_hub.thresholds.ahead import NotEnough
 from cloud_hub.thresholds.band_columns import Floats, Ints
-from cloud_hub.thresholds.crossing import Forecaster, Samples, train
-from cloud_hub.thresholds.foresight import lessons
+from cloud_hub.thresholds.crossing import Forecaster, Samples, Skill, train
+from cloud_hub.thresholds.crossing_selection import Silent, Speaker, of_shared, select_model
+from cloud_hub.thresholds.foresight import Side, lessons
 from cloud_hub.thresholds.stored import Series
-from shared.thresholds import DAY_US
+from shared.thresholds import DAY_US, Limits
 
 TAUGHT = 20
 """Series of a learning that are learned from, evenly spread over its series."""
@@ -30,22 +33,55 @@ POINTS = 5000
 """Points of one series that are looked at; of more, one in four minutes."""
 DAYS = 14.5
 """So much history a judgement looks back on."""
+RETRY_US = 3_600_000_000
+"""What could not be learned is tried again after an hour: limits may have come into force."""
 STRETCH_US = int(DAYS * DAY_US) // POINTS
 
 Course = tuple[Ints, Floats]
 
+log = logging.getLogger(__name__)
 _SERIES: Any = LearnedSeries.__table__  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """What was chosen for a series, for each side of the limits that stood then."""
+
+    at_us: int
+    limits: Limits
+    speakers: dict[Side, Speaker]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """A learning's forecaster, or why it has none. `base_rate`: the share of its samples that a crossing followed."""
+    """A learning's shared trees, or why it has none, and the choices of its series.
+
+    `base_rate`: the share of its samples that a crossing followed.
+    """
 
     due_us: int
     trained_us: int
     forecaster: Forecaster | None = None
     base_rate: float | None = None
     reason: str = ""
+    selections: dict[Series, Selection] = field(default_factory=dict)
+
+    def speaker(self, one: Series, side: Side, limits: Limits) -> Speaker:
+        """What speaks for a series: its own choice where it was made for these limits, else the shared trees."""
+        selection = self.selections.get(one)
+        if selection is not None and selection.limits == limits and side in selection.speakers:
+            return selection.speakers[side]
+        if self.forecaster is None:
+            return Silent(reason=self.reason, skill=Skill("", 0.0, 0.0))
+        return of_shared(self.forecaster)
+
+    def wants(self, one: Series, limits: Limits, now_us: int) -> bool:
+        """Whether a series is to choose: since the last training, and when its limits have changed, once an hour."""
+        selection = self.selections.get(one)
+        if self.forecaster is None or selection is None:
+            return self.forecaster is not None
+        changed = selection.limits != limits and now_us - selection.at_us >= RETRY_US
+        return selection.at_us < self.trained_us or changed
 
 
 class Forecasters:
@@ -61,6 +97,12 @@ class Forecasters:
     def put(self, name: str, one: Trained) -> None:
         """Hold it, in place of the former."""
         self._held[name] = one
+
+    def keep_series(self, name: str, ones: list[Series]) -> None:
+        """Forget the choices of series that the learning has no more."""
+        if (held := self._held.get(name)) is not None:
+            for one in held.selections.keys() - set(ones):
+                del held.selections[one]
 
     def keep(self, names: set[str]) -> None:
         """Forget all others."""
@@ -87,7 +129,7 @@ def trained(db: Database, row: Learning, now_us: int) -> Trained:
         taught: list[Samples] = []
         for one in ones:
             if one in limits:
-                taught += lessons(*Courses().of(session, one, now_us), limits[one])
+                taught += lessons(*Courses().of(session, one, now_us), limits[one]).values()
     labels = [label for _, label, _ in taught]
     count = sum(label.size for label in labels)
     base = sum(int(label.sum()) for label in labels) / count if count else None
@@ -98,6 +140,21 @@ def trained(db: Database, row: Learning, now_us: int) -> Trained:
         reason = str(error) if taught else "no series has history and a limit in force"
         return Trained(due_us=row.due_us, trained_us=now_us, base_rate=base, reason=reason)
     return Trained(due_us=row.due_us, trained_us=now_us, base_rate=base, forecaster=forecaster)
+
+
+def selected(held: Trained, one: Series, course: Course, limits: Limits, now_us: int) -> Selection:
+    """Let the models compete on a series; one that they cannot be fitted to is silent, with the reason."""
+    speakers: dict[Side, Speaker] = {}
+    if held.forecaster is not None:
+        with one_thread():
+            for side, taught in lessons(*course, limits).items():
+                try:
+                    speakers[side] = select_model(taught, course[0], held.forecaster)
+                except ValueError as error:
+                    log.warning("foresee.unfitted device=%s metric=%s: %s", *one, error)
+                    reason = f"its models could not be fitted: {error}"
+                    speakers[side] = Silent(reason=reason, skill=held.forecaster.skill)
+    return Selection(at_us=now_us, limits=limits, speakers=speakers)
 
 
 class Courses:

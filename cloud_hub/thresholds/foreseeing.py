@@ -1,7 +1,8 @@
-"""Minutes ahead, at work: learnings with the term `foresee` get a forecaster, and what it says becomes warnings.
+"""Minutes ahead, at work: learnings with the term `foresee` get forecasters, and what they say becomes warnings.
 
-A forecaster is trained from stored history in the thread of its own loop, once a refit and once after a restart
-(nothing is pickled), and judges the newest sample of each series in each round.
+The trees of all series are trained from stored history in the thread of the loop, once a refit and once after a restart
+(nothing is pickled). Between rounds, one series at a time, the models compete on each series' own validation data;
+until a series has its winner the shared trees speak for it. Each round judges the newest sample of each series.
 """
 
 from __future__ import annotations
@@ -22,7 +23,16 @@ from cloud_hub.runtime.worker import WorkResult
 from cloud_hub.tables import AlarmRow, LearnedSeries, Learning
 from cloud_hub.thresholds import learnings, stored
 from cloud_hub.thresholds.crossing_features import AHEAD_US
-from cloud_hub.thresholds.forecasters import Courses, Forecasters, Trained, one_thread, series_of, trained
+from cloud_hub.thresholds.forecasters import (
+    RETRY_US,
+    Courses,
+    Forecasters,
+    Trained,
+    one_thread,
+    selected,
+    series_of,
+    trained,
+)
 from cloud_hub.thresholds.foresight import (
     EVERY_US,
     SIDES,
@@ -42,26 +52,29 @@ GROUP = 20
 """Series of one step."""
 MOST_SERIES = 200
 """Series of a learning that are judged; the first ones, by device and metric."""
-RETRY_US = 3_600_000_000
-"""What could not be learned is tried again after an hour: limits may have come into force."""
+ROUND_US = 60_000_000
+"""Choosing models waits for a round of judgements that is due."""
 
 _ALARMS: Any = AlarmRow.__table__  # type: ignore[attr-defined]
 _SERIES: Any = LearnedSeries.__table__  # type: ignore[attr-defined]
 
 
 class Foreseeing:
-    """The loop's state: the groups of series that are still to be judged in this round."""
+    """The loop's state: the groups of series still to be judged in this round, and series that need a model."""
 
     def __init__(self, db: Database, forecasters: Forecasters, tell: Tell) -> None:
         self._db, self._forecasters, self._tell = db, forecasters, tell
         self._courses = Courses()
         self._left: list[tuple[str, list[Series]]] = []
+        self._choosing: dict[tuple[str, Series], None] = {}
+        self._round_us = 0
 
     def run_once(self, now_us: int) -> WorkResult:
-        """Train what is due and judge one group; `again` while more of this round wait."""
+        """Train what is due and judge one group, or choose for a series; `again` while more of this round wait."""
         items = Items(self._db, "foresee", now_us)
         changed = False
-        if not self._left:
+        if not self._left and (not self._choosing or abs(now_us - self._round_us) >= ROUND_US):
+            self._round_us = now_us
             self._left, changed = self._round(now_us, items), expire(self._db, now_us, self._tell, items)
         if self._left:
             name, group = self._left.pop(0)
@@ -69,7 +82,11 @@ class Foreseeing:
                 "series", group, lambda some: self._look(name, some, now_us), key=lambda one: "/".join((name, *one))
             )
             changed = any(found) or changed
-        return items.result(again=bool(self._left), wake=["diagnosis"] if changed else ())
+        elif self._choosing:
+            name, one = next(iter(self._choosing))
+            del self._choosing[name, one]
+            items.run("selection", "/".join((name, *one)), partial(self._choose, name, one, now_us))
+        return items.result(again=bool(self._left or self._choosing), wake=["diagnosis"] if changed else ())
 
     def _round(self, now_us: int, items: Items) -> list[tuple[str, list[Series]]]:
         with self._db.read() as session:
@@ -83,6 +100,7 @@ class Foreseeing:
             items.run("learning", row.id, partial(self._train, row, now_us))
             with self._db.read() as session:
                 ones = series_of(session, row.id)[:MOST_SERIES]
+            self._forecasters.keep_series(row.id, ones)
             found += [(row.id, ones[first : first + GROUP]) for first in range(0, len(ones), GROUP)]
         return found
 
@@ -90,7 +108,9 @@ class Foreseeing:
         """Train the forecaster of a learning if that is due."""
         if _due(row, self._forecasters.get(row.id), now_us):
             self._courses.clear()
-            self._forecasters.put(row.id, trained(self._db, row, now_us))
+            before, after = self._forecasters.get(row.id), trained(self._db, row, now_us)
+            after.selections.update(before.selections if before else {})  # they speak until they are chosen anew
+            self._forecasters.put(row.id, after)
 
     def _look(self, name: str, group: Sequence[Series], now_us: int) -> bool:
         """Judge the newest sample of each series of a group; whether alarms changed."""
@@ -106,6 +126,8 @@ class Foreseeing:
             for one in group:
                 sides = judged(session, self._courses, one, limits.get(one), held, now_us)
                 found.append((one, _of_side(sides, standing.get(one))))
+                if held is not None and one in limits and held.wants(one, limits[one], now_us):
+                    self._choosing[name, one] = None
         if not any(decide(forecast, standing.get(one, Standing()), bar, now_us) for one, forecast in found):
             return False
         with self._db.write() as session:
@@ -115,6 +137,16 @@ class Foreseeing:
                 if decide(forecast, was, bar, now_us):
                     self._tell(session, one[0], _changed(one[1], forecast, was, now_us), now_us, new_trace())
         return True
+
+    def _choose(self, name: str, one: Series, now_us: int) -> None:
+        """Let the models compete on a series' own history, outside of any transaction."""
+        held = self._forecasters.get(name)
+        with self._db.read() as session:
+            limits = stored.present(session, [one[0]]).get(one)
+            if held is None or limits is None:
+                return
+            course = self._courses.of(session, one, now_us)
+        held.selections[one] = selected(held, one, course, limits, now_us)
 
 
 def _due(row: Learning, held: Trained | None, now_us: int) -> bool:
@@ -140,7 +172,7 @@ def judged(
         return [Forecast(probability=None, limit=None, side="high", at_us=None, reason=reason)]
     samples = courses.of(session, one, now_us)
     with one_thread():
-        return [foretold(held.forecaster, *samples, limits, side, now_us) for side in SIDES]
+        return [foretold(held.speaker(one, side, limits), *samples, limits, side, now_us) for side in SIDES]
 
 
 def asked(

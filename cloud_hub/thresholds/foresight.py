@@ -14,8 +14,9 @@ from typing import Literal
 import numpy as np
 
 from cloud_hub.thresholds.band_columns import Floats, Ints
-from cloud_hub.thresholds.crossing import Forecaster, Samples, samples
+from cloud_hub.thresholds.crossing import Samples, Skill, samples
 from cloud_hub.thresholds.crossing_features import AHEAD_US
+from cloud_hub.thresholds.crossing_selection import Speaker
 from shared.thresholds import DAY_US, Limits
 
 Side = Literal["high", "low"]
@@ -28,7 +29,7 @@ EVERY_US = 4 * AHEAD_US
 class Forecast:
     """The probability that the series is beyond `limit` on this side within 15 minutes after its sample of `at_us`.
 
-    None with a `reason` where it is not judged. `beyond`: it is there already.
+    None with a `reason` where it is not judged. `beyond`: it is there already. `skill`: which model it is by.
     """
 
     probability: float | None
@@ -37,6 +38,7 @@ class Forecast:
     at_us: int | None
     reason: str = ""
     beyond: bool = False
+    skill: Skill | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,16 +84,16 @@ def _number(limit: float | None) -> float:
     return math.nan if limit is None else limit
 
 
-def foretold(forecaster: Forecaster, t_us: Ints, values: Floats, limits: Limits, side: Side, now_us: int) -> Forecast:
+def foretold(speaker: Speaker, t_us: Ints, values: Floats, limits: Limits, side: Side, now_us: int) -> Forecast:
     """The forecast from the newest of the samples (times ascending, values finite, none after `now_us`)."""
     if not t_us.size:
         return Forecast(probability=None, limit=None, side=side, at_us=None, reason="no samples")
     beyond = excess(t_us, values, limits, side)
     limit, at_us = float(edges_of(t_us[-1:], limits, side)[0]), int(t_us[-1])
-    reason = _unjudged(t_us, beyond, now_us)
+    reason = _unjudged(t_us, beyond, now_us) or speaker.reason
     return Forecast(
-        probability=None if reason else forecaster.newest(t_us, beyond, 0.0), reason=reason, side=side, at_us=at_us,
-        limit=limit if math.isfinite(limit) else None, beyond=bool(beyond[-1] > 0),
+        probability=None if reason else speaker.newest(t_us, beyond, 0.0), reason=reason, side=side, at_us=at_us,
+        limit=limit if math.isfinite(limit) else None, beyond=bool(beyond[-1] > 0), skill=speaker.skill,
     )  # fmt: skip
 
 
@@ -117,7 +119,7 @@ def likeliest(found: Sequence[Forecast]) -> Forecast:
     return max(limited, key=lambda one: -1.0 if one.probability is None else one.probability)
 
 
-def lessons(t_us: Ints, values: Floats, limits: Limits) -> list[Samples]:
-    """What a series teaches about its limits, a list of samples for each side that has one."""
-    both = (excess(t_us, values, limits, side) for side in SIDES)
-    return [samples(t_us, beyond, 0.0) for beyond in both if np.isfinite(beyond).any()]
+def lessons(t_us: Ints, values: Floats, limits: Limits) -> dict[Side, Samples]:
+    """What a series teaches about its limits: samples for each side that has one."""
+    both = {side: excess(t_us, values, limits, side) for side in SIDES}
+    return {side: samples(t_us, beyond, 0.0) for side, beyond in both.items() if np.isfinite(beyond).any()}

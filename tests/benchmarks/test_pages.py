@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import hub_pages, page_worth, pages
+from benchmarks import hub_pages, page_worth, pages, simple_peers
 from benchmarks.server_faults import Fault
 from benchmarks.server_shapes import METRICS, Plan
 from benchmarks.servers import Fleet
@@ -69,13 +69,29 @@ def test_an_alarm_of_a_service_is_of_faults_that_strike_it_whole() -> None:
 @pytest.mark.slow
 def test_the_whole_benchmark_at_a_small_size(monkeypatch: Any, tmp_path: Any, capsys: Any) -> None:
     file = tmp_path / "pages.json"
-    given = ["pages", "--servers", "40", "--weeks", "2", "--learn-days", "5", "--faults", "1", "--seed", "4"]
+    given = [
+        "pages",
+        "--servers",
+        "40",
+        "--weeks",
+        "2",
+        "--learn-days",
+        "5",
+        "--faults",
+        "1",
+        "--seed",
+        "4",
+        "--unlike",
+        "--unlisted",
+    ]
     monkeypatch.setattr(sys, "argv", [*given, "--json", str(file)])
     pages.main()
     out = capsys.readouterr().out
     for name in (
         "Tidegate: evidence beside peers",
         "Tidegate: the hub's own alarms and calls",
+        "simple peers",
+        "simple peers, beside its own week",
         "EWMA band",
         "static limits 80",
         "static limits 90",
@@ -108,3 +124,39 @@ def test_a_call_of_the_hub_is_real_where_one_of_its_alarms_is_of_a_fault() -> No
     one = Fault(kind="memory leak", servers=(1,), start=100, end=120)
     at = hub((105, 0), (110, 1), (150, 2), faults=(one,))
     assert (at.pages, at.false.total(), at.found) == (2, 1, {0: 10 * 300})
+
+
+# -- unlike servers, unlisted faults, simple peers ---------------------------------------------------
+
+
+def test_simple_peers_find_who_differs_and_only_once_it_was_held() -> None:
+    group = np.array([0, 0, 0, 0, 1, 1, 1, 1])
+    simple = simple_peers.SimplePeers(group, ("both", "high"), learn=0, own=False)
+    values = np.tile(np.array([10.0, 11.0, 12.0, 11.0, 50.0, 52.0, 54.0, 53.0]), (2, 1))
+    values[:, 1] = [40.0, -20.0]
+    found = [simple.step(np.zeros(16, np.int64), values.ravel()).reshape(2, 8) for _ in range(simple_peers.HELD)]
+    assert np.isnan(found[-2]).all()
+    assert found[-1][0].argmax() == 1
+    assert found[-1][0, 1] > 15
+    assert found[-1][1].max() < 2, "lower is no concern of the second metric"
+    calm = values.copy()
+    calm[:, 1] = 11.0
+    assert simple.step(np.zeros(16, np.int64), calm.ravel()).max() < 3
+
+
+def test_beside_its_own_week_a_server_that_always_differs_is_usual() -> None:
+    group, dice = np.zeros(6, np.int64), np.random.default_rng(2)
+    both = [simple_peers.SimplePeers(group, ("both",), simple_peers.DAY, own=own) for own in (False, True)]
+    last = []
+    for step in range(simple_peers.DAY + 10):
+        values = np.array([10.0, 10, 10, 10, 10, 40]) + dice.normal(0, 1, 6)
+        values[0] += 25 * (step >= simple_peers.DAY)
+        last = [one.step(np.zeros(6, np.int64), values) for one in both]
+    assert last[0].argmax() == 5
+    assert last[1].argmax() == 0
+
+
+def test_medians_are_those_of_what_is_known() -> None:
+    part = np.random.default_rng(3).normal(size=(6, 9))
+    part[part > 0.8] = np.nan
+    np.testing.assert_array_equal(simple_peers._medians(part), np.nanmedian(part, axis=1, keepdims=True))

@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from benchmarks import unlisted_faults
 from benchmarks.server_faults import STRIKES
 from benchmarks.server_shapes import CPU, DISK, ERRORS, LATENCY, MEMORY, METRICS, REQUESTS, Plan
 from benchmarks.servers import Fleet, build
@@ -87,3 +88,30 @@ def test_ordinary_servers_look_like_servers(calm: Fleet) -> None:
 def test_a_fleet_without_room_for_its_faults_says_so() -> None:
     with pytest.raises(ValueError, match="no room for"):
         build(Plan(servers=8, weeks=0.5, learn_days=1, each=20))
+
+
+# -- unlike servers and unlisted faults ------------------------------------------------------------
+
+
+def test_unlisted_faults_change_the_samples_they_strike_and_no_others() -> None:
+    plan = Plan(servers=80, weeks=3, learn_days=3, each=1, seed=5, unlike=True, unlisted=True)
+    struck, calm = build(plan), build(plan, faults=False)
+    assert {fault.kind for fault in struck.faults} == set(STRIKES) | set(unlisted_faults.STRIKES)
+    same = (struck.values == calm.values) | (np.isnan(struck.values) & np.isnan(calm.values))
+    for fault in struck.faults:
+        part = (slice(None), slice(fault.start, fault.end + 1), list(fault.servers))
+        assert not same[part].all(), fault.kind
+        same[part] = True
+    assert same.all()
+
+
+def test_unlike_servers_of_a_service_differ_far_more_and_stay_within_what_a_server_can_show() -> None:
+    spreads = []
+    for unlike in (False, True):
+        world = build(Plan(servers=60, weeks=1, learn_days=0, seed=5, unlike=unlike), faults=False)
+        usual = np.log(np.nanmean(world.values[REQUESTS], axis=0))
+        spreads.append(np.mean([usual[world.group == one].std() for one in range(world.group.max() + 1)]))
+        for metric in (CPU, MEMORY, DISK):
+            assert np.nanmin(world.values[metric]) >= 0
+            assert np.nanmax(world.values[metric]) <= 100
+    assert spreads[1] > 3 * spreads[0]

@@ -191,6 +191,7 @@ def test_a_forecast_tells_its_limit_and_what_it_was_learned_from_or_a_reason(sit
     assert (far["limit"], far["side"], far["within_s"], far["reason"]) == (500.0, "high", 900, "")
     assert 0 <= far["probability"] < 0.5
     assert 0 < far["base_rate"] < 1
+    assert (far["model"], far["average_precision"] > far["base_rate"]) == ("shared-trees", True)
     assert far["trained_us"] > far["at_us"]
     below = forecast(sites, limit=-500.0).json()
     assert (below["probability"], below["reason"]) == (None, "already beyond the limit")

@@ -86,7 +86,10 @@ def test_a_flattering_backtest_says_so() -> None:
 
 def test_a_forecast_is_a_number_or_a_reason() -> None:
     found = {"device": "d", "metric": "m", "probability": 0.62, "limit": 60.0, "side": "low", "within_s": 900,
-             "base_rate": 0.03, "reason": ""}  # fmt: skip
-    assert learning._foretold(found) == "d  m: 0.62 to be below 60 within 15 minutes; base rate 0.030"
+             "base_rate": 0.03, "average_precision": 0.41, "model": "time-of-day", "reason": ""}  # fmt: skip
+    assert learning._foretold(found) == (
+        "d  m: 0.62 to be below 60 within 15 minutes; by time-of-day, average precision 0.410 on validation data, "
+        "base rate 0.030"
+    )
     quiet = found | {"probability": None, "base_rate": None, "reason": "no samples"}
     assert learning._foretold(quiet) == "d  m: not judged: no samples"

@@ -12,7 +12,9 @@ from sqlmodel import select
 from cloud_hub import incidents, twins
 from cloud_hub.db import Database
 from cloud_hub.tables import AlarmRow, LearnedSeries, Learning
-from cloud_hub.thresholds import foreseeing
+from cloud_hub.thresholds import forecasters, foreseeing
+from cloud_hub.thresholds.crossing import SHARED
+from cloud_hub.thresholds.crossing_models import MODELS
 from cloud_hub.thresholds.forecasters import Forecasters, Trained
 from cloud_hub.thresholds.foreseeing import Foreseeing, asked
 from cloud_hub.thresholds.foresight import Forecast
@@ -204,3 +206,68 @@ def test_a_forecaster_is_trained_once_for_each_refit_that_has_ended(
             session.add(row)
         run(loop, now)
     assert times == [1, 4]
+
+
+# -- the models of a series ------------------------------------------------------------------------
+
+
+def test_each_series_gets_the_model_that_won_on_its_own_history_and_says_how_it_did(plant: Database) -> None:
+    held = Forecasters()
+    run(loop_of(plant, held), TODAY)
+    one = held.get("all")
+    assert one is not None
+    assert {name for name, _ in one.selections} == set(FLEET)
+    found = ask(plant, held, TODAY)
+    assert found.skill is not None
+    assert found.skill.model in MODELS
+    assert found.skill.average_precision > 0.9
+    assert found.skill.base_rate == pytest.approx(3 / 288, rel=0.5)
+    other = ask(plant, held, TODAY, Limits(metric="cpu.load", high=50.0))
+    assert other.skill is not None
+    assert other.skill.model == SHARED, "by another limit than the one it learned from the shared trees speak"
+
+
+def test_a_series_whose_limit_has_changed_chooses_anew_after_an_hour(plant: Database) -> None:
+    held = Forecasters()
+    loop = loop_of(plant, held)
+    run(loop, TODAY)
+    one = held.get("all")
+    assert one is not None
+    limit(plant, "press-1", Limits(metric="cpu.load", high=70.0))
+    for now, wanted in ((TODAY + MINUTE, 60.0), (TODAY + foreseeing.RETRY_US, 70.0)):
+        run(loop, now)
+        assert one.selections["press-1", "cpu.load"].limits.high == wanted
+    assert one.selections["press-2", "cpu.load"].at_us == TODAY
+
+
+def test_a_series_that_no_model_fits_is_silent_and_the_others_choose(
+    plant: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest, calls = forecasters.select_model, [0]
+
+    def failing(*given: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == 1:
+            raise ValueError("a broken matrix")
+        return honest(*given)
+
+    monkeypatch.setattr(forecasters, "select_model", failing)
+    held = Forecasters()
+    run(loop_of(plant, held), TODAY)
+    found = ask(plant, held, TODAY)
+    assert (found.probability, found.reason) == (None, "its models could not be fitted: a broken matrix")
+    one = held.get("all")
+    assert one is not None
+    assert set(one.selections) == {(device, "cpu.load") for device in FLEET}
+
+
+def test_choosing_models_does_not_hold_up_a_round_that_is_due(plant: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = loop_of(plant)
+    assert loop.step(TODAY) == (True, False)
+    order: list[str] = []
+    monkeypatch.setattr(loop, "_choose", lambda *given: order.append("choose"))
+    monkeypatch.setattr(loop, "_look", lambda *given: bool(order.append("judge")))
+    loop.step(TODAY + 1)
+    loop.step(TODAY + foreseeing.ROUND_US)
+    loop.step(TODAY + foreseeing.ROUND_US + 1)
+    assert order == ["choose", "judge", "choose"]

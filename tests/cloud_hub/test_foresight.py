@@ -98,7 +98,7 @@ def said(t_us: Any, values: Any, limits: Limits, now_us: int = NOW, side: Any = 
 def test_what_is_not_judged_has_its_reason() -> None:
     limits = Limits(metric="m", high=60.0)
     t_us, values = course(3)
-    assert said(t_us, values, limits) == Forecast(probability=0.5, limit=60.0, side="high", at_us=NOW)
+    assert said(t_us, values, limits) == Forecast(probability=0.5, limit=60.0, side="high", at_us=NOW, skill=EVEN.skill)
     assert said(t_us[:0], values[:0], limits).reason == "no samples"
     assert said(t_us[-200:], values[-200:], limits).reason == "less than a day of history"
     assert said(t_us, values, limits, NOW + AHEAD_US + 1).reason == "no sample in the last 15 minutes"
