@@ -13,7 +13,7 @@ from cloud_hub.alarms import desk, floods, suppression
 from cloud_hub.alarms.floods import Opened
 from cloud_hub.clock import new_id, new_trace
 from cloud_hub.errors import HubError
-from cloud_hub.tables import Action, AlarmRow, Device, Incident
+from cloud_hub.tables import Action, AlarmRow, Device, Incident, RemovedDevice
 from shared.ids import trace_id
 from shared.messages import Alarm
 
@@ -99,9 +99,11 @@ def _page(session: Session, device: str, now_us: int, service: str) -> str | Non
     session.flush()
     path = session.exec(select(Device.assigned_path).where(Device.id == device)).first() or ""
     site, grouping = floods.site_of(path), floods.STANDARD
-    alarms = _recent(session, site, now_us - int(grouping.flood_s * 1e6), grouping.flood_alarms + 1)
-    mine = _INCIDENTS.c
-    opened = _opened(session, or_(mine.device == device, _of_site(site)), now_us - int(grouping.page_s * 1e6))
+    mine, flood_us = _INCIDENTS.c, now_us - int(grouping.flood_s * 1e6)
+    crowd = _of_site(site) if site else col(AlarmRow.device) == device
+    alarms = _recent(session, crowd, flood_us, grouping.flood_alarms + 1)
+    near = or_(mine.device == device, _of_site(site)) if site else mine.device == device
+    opened = _opened(session, near, now_us - int(grouping.page_s * 1e6))
     if service:
         kin = (mine.service == service) & _of_site(site)
         opened += _opened(session, kin, now_us - int(grouping.service_s * 1e6))
@@ -114,6 +116,7 @@ def _opened(session: Session, which: Any, since_us: int) -> list[Opened]:
     columns = [mine.page, mine.device, _DEVICES.c.assigned_path, mine.opened_us, first.c.opened_us, mine.service]
     query: Any = select(*columns).join(first, first.c.id == mine.page)
     query = query.join(_DEVICES, _DEVICES.c.id == mine.device, isouter=True)
+    query = query.where(mine.device.not_in(select(RemovedDevice.device)))  # what a removed device began takes in nobody
     newest = query.where(which, mine.opened_us >= since_us).order_by(mine.opened_us.desc(), mine.id.desc())
     return [
         Opened(page=page, device=one, site=floods.site_of(path or ""), t_us=t_us, page_us=page_us, service=service)
@@ -121,15 +124,15 @@ def _opened(session: Session, which: Any, since_us: int) -> list[Opened]:
     ]
 
 
-def _recent(session: Session, site: str, since_us: int, enough: int) -> int:
-    """Alarms of a site since a time, as far as somebody could be called for them; at most `enough`."""
+def _recent(session: Session, which: Any, since_us: int, enough: int) -> int:
+    """Alarms of some devices since a time, as far as somebody could be called for them; at most `enough`."""
     query = select(AlarmRow.id).join(Device, col(Device.id) == AlarmRow.device, isouter=True)
-    query = query.where(col(AlarmRow.received_us) > since_us, AlarmRow.suppressed == "", _of_site(site))
+    query = query.where(col(AlarmRow.received_us) > since_us, AlarmRow.suppressed == "", which)
     return len(session.exec(query.order_by(col(AlarmRow.received_us).desc()).limit(enough)).all())
 
 
 def _of_site(site: str) -> Any:
-    """The condition on devices: theirs is this site (`floods.site_of`)."""
+    """The condition on devices: theirs is this site (`floods.site_of`); '' are those without a path."""
     return scopes.inside([site]) if "/" in site else func.coalesce(col(Device.assigned_path), "") == site
 
 

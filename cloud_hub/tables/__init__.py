@@ -1,7 +1,7 @@
 """Every table. Times are UTC microseconds. Alembic revisions in `migrations/` make just these; a test compares them."""
 
 from cloud_hub.tables.alarms import AlarmRow, Incident, Notification, Suppression
-from cloud_hub.tables.devices import AppliedRow, Device, HighWater, LostRange, Meta, TwinChange, TwinRow
+from cloud_hub.tables.devices import AppliedRow, Device, HighWater, LostRange, Meta, RemovedDevice, TwinChange, TwinRow
 from cloud_hub.tables.telemetry import (
     EscalationRow,
     EventRow,
@@ -54,6 +54,7 @@ __all__ = [
     "Notification",
     "PeerState",
     "PrometheusSeries",
+    "RemovedDevice",
     "Rollout",
     "RolloutDevice",
     "Rollup",
