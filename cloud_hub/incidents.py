@@ -19,6 +19,8 @@ from shared.messages import Alarm
 
 _INCIDENTS: Any = Incident.__table__  # type: ignore[attr-defined]
 _DEVICES: Any = Device.__table__  # type: ignore[attr-defined]
+REMOVED = "the device was removed"
+"""Why an alarm was cleared, and an incident resolved, when its device was removed."""
 UNDER_WAY = ("proposed", "approved", "executing", "executed")
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 from sqlmodel import Session, col, select
@@ -38,7 +39,7 @@ class Channel:
     ) -> None:  # fmt: skip
         self.name = name
         self._db, self._settings, self._sender, self._draw, self._now = db, settings, sender, draw, now
-        self._left: deque[int] = deque(maxlen=settings.per_minute)
+        self._left: deque[plan.Sent] = deque(maxlen=max(settings.per_minute, settings.burst))
 
     def step(self) -> None:
         """Take up what is new, and send one message if anything is due and the rate allows it."""
@@ -47,7 +48,7 @@ class Channel:
             return
         batch = self._claim()
         if batch:
-            self._left.append(self._now())
+            self._left.append((self._now(), plan.rank(page for _, _, page in batch)))
             self._send(batch)
 
     # -- what is to be told --------------------------------------------------------------------------
@@ -69,15 +70,20 @@ class Channel:
             return {"": {"cursor": now}}
         ids = pages.standing(session, uuid7(max(cursor - BACK_US, 0), 0))
         rows = self._rows(session, ids)
-        found = pages.load(session, ids | set(rows))
+        found = self._load(session, ids | set(rows))
         changes = {page: plan.change(self._settings, found.get(page), row, now) for page, row in rows.items()}
         for page, one in found.items():
             if page not in rows and (fields := plan.first(self._settings, one, now)):
                 changes[page] = fields | {"device": one.device}
-        newest = max((one.opened_us for one in found.values()), default=0)
+        newest = max((each.opened_us for one in found.values() for each in one.incidents), default=0)
         if newest > cursor:
             changes[""] = {"cursor": newest}
         return {page: fields for page, fields in changes.items() if fields}
+
+    def _load(self, session: Session, ids: Iterable[str]) -> dict[str, Page]:
+        """These pages as far as they are this channel's."""
+        found = {number: plan.narrowed(self._settings, page) for number, page in pages.load(session, ids).items()}
+        return {number: page for number, page in found.items() if page is not None}
 
     def _rows(self, session: Session, ids: set[str]) -> dict[str, Notification]:
         """Rows of these pages, and all that are not done."""
@@ -108,18 +114,25 @@ class Channel:
         """(row, what it wants, page) of the most urgent rows that are due; due again when the claim ends."""
         now = self._now()
         query = select(Notification).where(Notification.channel == self.name, col(Notification.due_us) <= now)
+        above = plan.loud(self._settings, self._left, now)
         with self._db.read() as session:
-            if session.exec(query.limit(1)).first() is None:
+            due = [row.page for row in session.exec(query)]
+            if not due or (above is not None and plan.rank(self._load(session, due).values()) <= above):
                 return []
         with self._db.write() as session:
             rows = {row.page: row for row in session.exec(query)}
-            found = pages.load(session, rows)
-            for page in rows.keys() - found.keys():  # shelved just now
-                _set(rows[page], plan.change(self._settings, None, rows[page], now))
-            chosen = plan.most_urgent(found, self._sender.most)
-            for page in chosen:
-                rows[page].due_us = now + int(CLAIM_S * 1e6)
-            return [(rows[page].id, "open" if found[page].open else "resolved", found[page]) for page in chosen]
+            found = self._load(session, rows)
+            for page, row in rows.items():  # what was shelved, acknowledged or came back just now
+                _set(row, plan.change(self._settings, found.get(page), row, now))
+            ready = {page: one for page, one in found.items() if _is_due(rows[page], now)}
+            return [self._claimed(rows[page], ready[page], now) for page in plan.most_urgent(ready, self._sender.most)]
+
+    def _claimed(self, row: Notification, page: Page, now: int) -> tuple[str, str, Page]:
+        joined = plan.news(self._settings, page, row) if row.messages else []
+        row.due_us, row.due_priority = now + int(CLAIM_S * 1e6), page.highest
+        wanted = "open" if page.open else "resolved"
+        devices = tuple(dict.fromkeys(one.device for one in joined))
+        return row.id, wanted, replace(page, joined=devices, message=row.messages)
 
     def _send(self, batch: list[tuple[str, str, Page]]) -> None:
         reason, wait_s = "", 0.0
@@ -143,13 +156,17 @@ class Channel:
         if row is None:
             return
         if not reason:
-            _set(row, {"wanted": wanted} | plan.sent(self._settings, page, wanted, now))
+            _set(row, {"wanted": wanted} | plan.sent(self._settings, page, row, wanted, now))
             return
-        _set(row, plan.failed(self._settings, row, reason, wait_s, self._draw(), now))
+        _set(row, plan.failed(self._settings, page, row, reason, wait_s, self._draw(), now))
         if row.state == "given-up":
             log.error("notify.given_up", extra={"fields": {"channel": self.name, "page": page.id, "reason": reason}})
             audit.add(session, now, "hub", "notification.given-up", self.name, device=page.device, incident=page.id,
                       tries=row.tries, reason=reason[:300])  # fmt: skip
+
+
+def _is_due(row: Notification, now: int) -> bool:
+    return row.due_us is not None and row.due_us <= now
 
 
 def _set(row: Notification, fields: plan.Fields) -> None:

@@ -14,8 +14,8 @@ class AlarmRow(SQLModel, table=True):
     """One alarm through its life (ISA-18.2); `alarms.life` tells its state from these columns.
 
     `about` is what was judged, '' the value itself. `suppressed` says why nobody is paged for it: shelved, suppressed
-    (by design) or out-of-service. `verdict` is the operator's: real, false-alarm or ''. `cleared_by` and `cleared_reason`
-    say who cleared it, and why, when it was not its device.
+    (by design) or out-of-service. `verdict` is the operator's: real, false-alarm or ''. `cleared_by` and
+    `cleared_reason` say who cleared it, and why, when it was not its device.
     """
 
     __tablename__ = "alarms"
@@ -75,7 +75,8 @@ class Incident(SQLModel, table=True):
     """Alarms that belong together, their diagnosis, and how it ended.
 
     `page` is the incident that a person was called for: itself, or an earlier one that this one belongs to. `service`
-    is the device's, where evidence beside peers opened it. `resolved_by` and `resolution` are a person's, or of a removal.
+    is the device's, where evidence beside peers opened it. `resolved_by` and `resolution` say who resolved it, and why,
+    when its alarms did not clear by themselves.
     """
 
     __tablename__ = "incidents"
