@@ -13,6 +13,8 @@ from cloud_hub.cli import (
     broker,
     ca,
     command,
+    device,
+    incident,
     learning,
     limits,
     local,
@@ -49,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"tidegate {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for group in (
-        local, ca, broker, backup, twin, command, telemetry, alarm, learning, limits, audit, backtest, notify, trying,
+        local, ca, broker, backup, twin, command, device, telemetry, alarm, incident, learning, limits, audit, backtest, notify, trying,
     ):  # fmt: skip
         group.add(commands)
     return parser

@@ -273,7 +273,7 @@ def web(lifespan: Any = None) -> FastAPI:
         devices, commands, tags, telemetry, query, twins, alarms, incident_routes, notifications, models, learnings,
         job_routes, configurations, tokens, audit,
     )  # fmt: skip
-    for router in (*(room.router for room in rooms), configurations.owners_router):
+    for router in (*(room.router for room in rooms), configurations.owners_router, devices.restoring):
         app.include_router(router)
     app.include_router(est.router)
     app.include_router(prometheus.router)

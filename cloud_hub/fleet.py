@@ -8,15 +8,17 @@ from sqlmodel import Session, col, select
 from cloud_hub import audit, scopes
 from cloud_hub.errors import HubError
 from cloud_hub.roles import Scope
-from cloud_hub.tables import Device, LostRange
+from cloud_hub.tables import Device, LostRange, RemovedDevice
 from shared.ids import DEVICE_ID
+
+CURE = "Put it back first: tidegate-hub device restore ID, or POST /api/v1/removed-devices/ID/restore"
 
 
 def device(session: Session, device_id: str) -> Device:
     """The device, or HubError 404."""
     row = session.get(Device, device_id)
     if row is None or not scopes.sees(session, [device_id]):
-        raise _unknown(device_id)
+        raise _unknown(session, device_id)
     return row
 
 
@@ -32,16 +34,21 @@ def exists(session: Session, device_id: str) -> bool:
 def known(session: Session, device_id: str) -> None:
     """HubError 404 unless the device is known."""
     if not exists(session, device_id):
-        raise _unknown(device_id)
+        raise _unknown(session, device_id)
 
 
 def register(session: Session, device_id: str, now_us: int, *, who: str, trace: str = "") -> bool:
-    """Make a device known before its first birth (a client of the twin alone never has one); False when it was."""
+    """Make a device known before its first birth (a client of the twin alone never has one); False when it was.
+
+    HubError 422 for what is no id, 409 for a device that was removed.
+    """
     if not DEVICE_ID.match(device_id):
         rule = "use 1 to 60 of a-z 0-9 _ - and begin with a letter or digit"
         raise HubError(422, "Invalid request", f"'{device_id[:80]}' is no device id: {rule}")
     if exists(session, device_id):
         return False
+    if session.get(RemovedDevice, device_id) is not None:
+        raise HubError(409, "Removed device", f"'{device_id}' was removed. {CURE}")
     session.add(Device(id=device_id))
     audit.add(session, now_us, who, "device.registered", device_id, device=device_id, trace=trace)
     return True
@@ -56,13 +63,9 @@ def registered(session: Session, device_id: str, path: str, now_us: int, *, who:
     audit.add(session, now_us, who, "device.registered", device_id, device=device_id, trace=trace, path=path)
 
 
-def remove(session: Session, device_id: str, now_us: int, *, who: str, trace: str = "") -> None:
-    """Forget a device. Its telemetry, its audit rows and the marks of what was delivered stay."""
-    session.delete(device(session, device_id))
-    audit.add(session, now_us, who, "device.removed", device_id, device=device_id, trace=trace)
-
-
-def _unknown(device_id: str) -> HubError:
+def _unknown(session: Session, device_id: str) -> HubError:
+    if scopes.of(session) is None and session.get(RemovedDevice, device_id) is not None:
+        return HubError(404, "Removed device", f"'{device_id[:80]}' was removed. {CURE}")
     return HubError(404, "No such device", f"'{device_id[:80]}' is not known here: register it, or let it be born")
 
 

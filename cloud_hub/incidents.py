@@ -11,6 +11,7 @@ from sqlmodel import Session, col, select
 from cloud_hub import audit, scopes
 from cloud_hub.alarms import desk, floods, suppression
 from cloud_hub.alarms.floods import Opened
+from cloud_hub.ca import register
 from cloud_hub.clock import new_id, new_trace
 from cloud_hub.errors import HubError
 from cloud_hub.tables import Action, AlarmRow, Device, Incident, RemovedDevice
@@ -37,6 +38,8 @@ def alarm_changed(
     One that is suppressed is kept as any other, but nobody is called: it belongs to no incident. `service` is the
     device's, where the alarm came of evidence beside its peers.
     """
+    if register.removed(session, device):  # a loop had looked at it before
+        return
     row = session.get(AlarmRow, alarm.id)
     if row is not None and row.device != device:  # an id is its device's own: no other clears it
         return
@@ -166,6 +169,80 @@ def acknowledge(session: Session, incident_id: str, now_us: int, who: str) -> In
     return incident
 
 
+def resolve(session: Session, incident_id: str, now_us: int, *, who: str, reason: str) -> Incident:
+    """End it though its alarms stand: they are cleared, actions under way are given up. HubError 404, 409 or 422."""
+    incident = get(session, incident_id)
+    if not reason.strip():
+        raise HubError(422, "Invalid request", "give a reason: who looks for it later wants to know why")
+    if incident.state == "resolved":
+        raise HubError(409, "Nothing to resolve", "the incident is already resolved")
+    for row in alarms(session, incident_id):
+        if row.state == "raised":
+            clear(session, row, now_us, who=who, reason=reason)
+    _resolve(session, incident, now_us, who=who, reason=reason)
+    return incident
+
+
+def resolve_alarm(session: Session, number: str, now_us: int, *, who: str, reason: str) -> AlarmRow:
+    """Clear an alarm whose device is known here no more, and settle its incident. HubError 404, 409 or 422."""
+    row = desk.get(session, number)
+    if not reason.strip():
+        raise HubError(422, "Invalid request", "give a reason: who looks for it later wants to know why")
+    if row.state != "raised":
+        raise HubError(409, "Nothing to resolve", "the alarm has cleared")
+    if session.get(Device, row.device) is not None:
+        cure = "its device clears it: shelve it, or resolve its incident"
+        raise HubError(409, "The device is there", f"'{row.device}' is known: {cure}")
+    clear(session, row, now_us, who=who, reason=reason)
+    settle(session, row.incident, now_us)
+    return row
+
+
+def clear(session: Session, row: AlarmRow, now_us: int, *, who: str, reason: str) -> None:
+    """Clear an alarm in its device's place."""
+    row.state, row.cleared_us, row.cleared_by, row.cleared_reason = "cleared", now_us, who, reason
+    session.add(row)
+    audit.add(session, now_us, who, "alarm.cleared", row.metric, device=row.device, alarm=row.id, reason=reason,
+              incident=row.incident)  # fmt: skip
+
+
+def clear_all(session: Session, device: str, now_us: int, *, who: str, reason: str) -> int:
+    """Clear all alarms of a device that stand; returns how many did."""
+    rows = session.exec(select(AlarmRow).where(AlarmRow.device == device, AlarmRow.state == "raised")).all()
+    for row in rows:
+        clear(session, row, now_us, who=who, reason=reason)
+    return len(rows)
+
+
+def resolve_all(session: Session, device: str, now_us: int, *, who: str, reason: str) -> int:
+    """Resolve all incidents of a device that are not, and give up its actions; returns how many incidents."""
+    rows = session.exec(select(Incident).where(Incident.device == device, Incident.state != "resolved")).all()
+    for row in rows:
+        _resolve(session, row, now_us, who=who, reason=reason)
+    left = select(Action).where(Action.device == device, col(Action.state).in_(UNDER_WAY))
+    for action in session.exec(left).all():
+        _give_up(session, action, now_us, who=who, reason=reason)
+    return len(rows)
+
+
+def _resolve(session: Session, incident: Incident, now_us: int, *, who: str, reason: str) -> None:
+    for action in actions(session, incident.id):
+        if action.state in UNDER_WAY:
+            _give_up(session, action, now_us, who=who, reason=reason)
+    incident.state, incident.resolved_us, incident.resolved_by, incident.resolution = "resolved", now_us, who, reason
+    session.add(incident)
+    audit.add(session, now_us, who, "incident.resolved", incident.id, device=incident.device,
+              trace=incident.traceparent, reason=reason)  # fmt: skip
+
+
+def _give_up(session: Session, action: Action, now_us: int, *, who: str, reason: str) -> None:
+    action.state = "refused" if action.state in {"proposed", "approved"} else "failed"
+    action.outcome, action.changed_us = reason, now_us
+    session.add(action)
+    audit.add(session, now_us, who, f"action.{action.state}", f"{action.verb} {action.target}", device=action.device,
+              trace=action.traceparent, action=action.id, outcome=reason)  # fmt: skip
+
+
 def diagnosed(session: Session, incident_id: str, diagnosis: dict[str, Any], now_us: int) -> Incident:
     """Keep the desk's diagnosis."""
     incident = get(session, incident_id)
@@ -181,6 +258,12 @@ def get(session: Session, incident_id: str) -> Incident:
     if incident is None or not scopes.sees(session, [incident.device]):
         raise HubError(404, "No such incident", f"'{incident_id}' is not known")
     return incident
+
+
+def of_page(session: Session, page: str) -> list[Incident]:
+    """The incidents of a page that stand, as far as the session sees them; none for what is no page's first."""
+    query = select(Incident).where(Incident.page == page, Incident.state != "resolved").order_by(Incident.id)
+    return list(session.exec(scopes.only(session, query, col(Incident.device))))
 
 
 def alarms(session: Session, incident_id: str) -> list[AlarmRow]:

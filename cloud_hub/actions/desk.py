@@ -14,6 +14,7 @@ from sqlmodel import Session, col, select
 
 from cloud_hub import audit, commands, incidents, scopes, twins
 from cloud_hub.actions.policy import judge
+from cloud_hub.ca import register
 from cloud_hub.clock import new_id
 from cloud_hub.errors import HubError
 from cloud_hub.settings import Actions
@@ -97,7 +98,9 @@ def step(session: Session, now_us: int, settings: Actions) -> list[Outgoing]:
     """Move every action under way by what is known now; returns what must be published."""
     messages = commands.expire(session, now_us)
     for action in session.exec(select(Action).where(col(Action.state).in_(UNDER_WAY)).order_by(Action.id)).all():
-        if action.state == "approved":
+        if register.removed(session, action.device):  # proposed while it was being removed
+            _end(session, action, "failed", incidents.REMOVED, now_us)
+        elif action.state == "approved":
             messages += _execute(session, action, now_us, settings)
         elif action.state == "executing":
             _executed(session, action, now_us)

@@ -131,7 +131,7 @@ class Listener:
         self._connection.publish(
             topic, message.payload, traceparent=message.trace,
             response_topic=message.response_topic, correlation=message.correlation,
-            signature=self._signature(topic, message.payload),
+            signature=self._signature(topic, message.payload), retain=message.retain,
         )  # fmt: skip
 
     def heard_us(self, device: str) -> int:
@@ -148,6 +148,9 @@ class Listener:
 
     def _arrived(self, inbound: Inbound) -> None:
         device, rest = topics.split(inbound.topic) or topics.split(inbound.topic, topics.AWS) or ("", "")
+        if rest == "birth" and not inbound.payload:  # the broker forgot a removed device: our own wish
+            inbound.acknowledge()
+            return
         if not self._door.enters(device, time.monotonic()):
             inbound.acknowledge()
             self._tell_refused()
@@ -237,11 +240,22 @@ class Listener:
     def _store(self, part: list[tuple[Inbound, Said | None]]) -> None:
         results = self._commit([(inbound, thing) for inbound, thing in part if thing is not None])
         self.publish(results.outgoing())
+        self._clear([inbound for inbound, _ in part], results.removed)
         acknowledge_all(inbound for inbound, _ in part)
         for name in results.rang:
             self._ring(name)
         if results.changed:
             self._changed(results.changed)
+
+    def _clear(self, part: list[Inbound], removed: set[str]) -> None:
+        """Make the broker forget what it keeps of removed devices, a Will that it published just now too."""
+        kept = {
+            inbound.topic for inbound in part
+            for device, rest in [topics.split(inbound.topic) or topics.split(inbound.topic, topics.AWS) or ("", "")]
+            if device in removed and inbound.payload and (inbound.retained or rest == "birth")
+        }  # fmt: skip
+        for topic in sorted(kept):
+            self._connection.publish(topic, b"", retain=True)
 
     def _commit(self, said: list[tuple[Inbound, Said]]) -> Results:
         """Commit all of it, however often the database must be asked; a message that cannot be stored is refused."""
@@ -285,4 +299,5 @@ def _joined(parts: list[Results]) -> Results:
         whole.messages += part.messages
         whole.rang |= part.rang
         whole.changed |= part.changed
+        whole.removed |= part.removed
     return whole

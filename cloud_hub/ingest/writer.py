@@ -30,16 +30,23 @@ from shared.twin import MAX_BYTES, rejected
 log = logging.getLogger(__name__)
 
 
+REFUSED = "what it sends is refused until somebody puts it back (tidegate-hub device restore)"
+LOGGED_US = 60_000_000
+"""Between two log lines about one removed device that still sends."""
+
+
 @dataclass(slots=True)
 class Results:
     """What a transaction leaves to do after its commit. `rang` names the loops that have new work,
-    and the commands that have ended; `changed` the devices whose birth or twin may make configurations apply otherwise.
+    and the commands that have ended; `changed` the devices whose birth or twin may make configurations apply otherwise;
+    `removed` those that were removed and still send.
     """
 
     acks: dict[tuple[str, str, str], int] = field(default_factory=dict)
     messages: list[Outgoing] = field(default_factory=list)
     rang: set[str] = field(default_factory=set)
     changed: set[str] = field(default_factory=set)
+    removed: set[str] = field(default_factory=set)
 
     def outgoing(self) -> list[Outgoing]:
         """Everything to publish: replies first, then one acknowledgement for each stream that moved."""
@@ -97,6 +104,7 @@ class Writer:
     def __init__(self, hub_epoch: str, max_bytes: int, aws_max_bytes: int = MAX_BYTES) -> None:
         self._hub_epoch = hub_epoch
         self.hub_link = ""
+        self._logged_us: dict[str, int] = {}
         self._max_bytes = {topics.PREFIX: max_bytes, topics.AWS: aws_max_bytes}
 
     def write(self, session: Session, said: Sequence[tuple[Said, str]], now_us: int, results: Results) -> None:
@@ -109,7 +117,9 @@ class Writer:
         work = _Work(session, Marks(session), now_us, results)
         work.gather([one for one, _ in said])
         for one, trace in said:
-            if (why := register.revoked(session, one.device)) and not _goodbye(one):
+            if register.removed(session, one.device):
+                self._removed(one, now_us, results)
+            elif (why := register.revoked(session, one.device)) and not _goodbye(one):
                 _refuse(one, why, self._hub_epoch, results)
             elif isinstance(one, Data):
                 self._data(work, one, trace)
@@ -118,6 +128,17 @@ class Writer:
             else:
                 self._word(work, one)
         work.flush()
+
+    def _removed(self, said: Said, now_us: int, results: Results) -> None:
+        """A removed device learns it from the answer to its birth; nothing that it sends is stored."""
+        results.removed.add(said.device)
+        born = isinstance(said, Word) and isinstance(said.message, Birth)
+        if born or now_us - self._logged_us.get(said.device, 0) >= LOGGED_US:
+            self._logged_us[said.device] = now_us
+            log.warning("device.removed", extra={"fields": {"device": said.device, "reason": REFUSED}})
+        if isinstance(said, Word) and isinstance(said.message, Birth) and said.message.state == "online":
+            word = refusal(said.message, f"'{said.device}' was removed: {REFUSED}", self._hub_epoch)
+            results.messages.append(Outgoing(topic=topics.thing(said.device, "session"), payload=encode(word)))
 
     # -- streams -----------------------------------------------------------------------------------
 

@@ -107,7 +107,7 @@ def _call_us(settings: Common, page: Page, row: Row, rank: int, now_us: int) -> 
     soon_us = now_us + _us(settings.group_wait_s)
     if row.told_us is None:
         return due_us(settings, max(now_us, page.opened_us + _us(settings.group_wait_s)))
-    fresh = row.error == SHELVED or (row.told == "resolved" and row.times_resolved < 2)  # noqa: PLR2004 - the first end
+    fresh = row.error == SHELVED or (row.told == "resolved" and row.times_resolved < 2)
     if fresh or rank > RANK.get(row.told_priority, -1):
         return due_us(settings, soon_us)
     wait_us = _calm_us(settings, row.times_resolved - 1 if row.told == "resolved" else 0)
