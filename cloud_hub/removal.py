@@ -1,8 +1,8 @@
 """Removal of a device, as one act in one transaction, and the explicit act that takes it back.
 
-Afterwards nothing of the device sends, acts, counts or calls: what it began is ended with a reason, what the hub was to
-do to it is given up, its certificates and its claim end, and a `RemovedDevice` row refuses all that it still sends until
-it is restored. What was measured, said and audited stays: `TABLES` says for each table with a device in it what happens.
+Afterwards nothing of the device sends, acts, counts or calls: what it began is ended with a reason, what the hub was
+to do to it is given up, its certificates and its claim end, and a `RemovedDevice` row refuses all that it still sends
+until it is restored. What was measured and audited stays: `TABLES` says what happens in each table with a device in it.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def remove(
 ) -> list[Outgoing]:
     """Remove it; publish what is returned after the commit. Needs `write()` for itself. HubError 404."""
     row = fleet.device(session, device)
-    names = [name for name in session.exec(rows_of(TwinRow.name).where(TwinRow.device == device))]
+    names = list(session.exec(rows_of(TwinRow.name).where(TwinRow.device == device)))
     messages = _commands(session, device, now_us, who)
     counts = {
         "alarms": incidents.clear_all(session, device, now_us, who=who, reason=REMOVED),
@@ -111,8 +111,9 @@ def _commands(session: Session, device: str, now_us: int, who: str) -> list[Outg
 def _work(session: Session, device: str, now_us: int, who: str) -> None:
     """What the hub was to do to it, and what it keeps only for that."""
     connection = session.connection()
-    for table in (AppliedRow, Claim, ConfigurationDevice, LearnedSeries, LimitFile):
-        rows: Any = table.__table__  # type: ignore[attr-defined]
+    tables: tuple[Any, ...] = (AppliedRow, Claim, ConfigurationDevice, LearnedSeries, LimitFile)
+    for table in tables:
+        rows = table.__table__
         connection.execute(delete(rows).where(rows.c.device == device))
     frames: Any = EscalationRow.__table__  # type: ignore[attr-defined]
     connection.execute(delete(frames).where(frames.c.device == device, frames.c.answer.is_(None)))

@@ -68,7 +68,8 @@ class Inbound:
     (`acknowledge_all` for many).
 
     `response_topic` and `correlation` are MQTT 5's request and response (MQTT 5.0 section 4.10), empty when absent.
-    `signature` is the hub's over topic and payload (shared/signed.py), not verified here. `retained`: the broker kept it.
+    `signature` is the hub's over topic and payload (shared/signed.py), not verified here. `retained`: it was
+    sent before we subscribed, and the broker kept it.
     """
 
     topic: str

@@ -134,10 +134,9 @@ def _page(alarm: Stood, opened: deque[Opened], recent: Iterable[Stood], grouping
     now_us = alarm.start_us
     while opened and opened[-1].t_us < now_us - max(grouping.page_s, grouping.service_s) * SECOND_US:
         opened.pop()
-    near = [
-        one for one in opened
-        if alarm.device == one.device or alarm.site == one.site != "" if one.t_us >= now_us - grouping.page_s * SECOND_US
-    ]  # fmt: skip
+    since_us = now_us - grouping.page_s * SECOND_US
+    here = [one for one in opened if alarm.device == one.device or (alarm.site and alarm.site == one.site)]
+    near = [one for one in here if one.t_us >= since_us]
     kin = [one for one in opened if alarm.service and (one.service, one.site) == (alarm.service, alarm.site)]
     crowd = sum(one.site == alarm.site if alarm.site else one.device == alarm.device for one in recent)
     seen = near[:NEARBY] + kin[:NEARBY]

@@ -10,7 +10,7 @@ from sqlmodel import col, select
 
 from cloud_hub import fleet, query, removal, telemetry
 from cloud_hub.api.hub import Administrator, Hub, Operator, Reader, TheHub
-from cloud_hub.ca import register
+from cloud_hub.ca import register as certificates
 from cloud_hub.ca.folder import CaFolder
 from cloud_hub.clock import now_us
 from cloud_hub.errors import HubError
@@ -119,7 +119,7 @@ def remove(
     folder, now = CaFolder(hub.settings.state_dir), now_us()
     with hub.db.write(scope=caller.scope) as session:
         messages = removal.remove(session, device, now, who=caller.who, reason=reason, trace=caller.trace)
-        revoked = register.revocations(session, now)
+        revoked = certificates.revocations(session, now)
     hub.publish(messages)
     hub.changed([device])
     for loop in ("desk", "actions", "rollouts", "jobs"):

@@ -1,4 +1,4 @@
-"""alarm list, show, ack, verdict, resolve, shelve, unshelve, suppress, unsuppress, report: over the REST of a running hub."""
+"""alarm list, show, ack, verdict, resolve, shelve, unshelve, suppress, unsuppress, report: over REST of a running hub."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EXAMPLES = """examples:
   tidegate-hub alarm suppressions
   tidegate-hub alarm report --days 30
 
-exit codes: 0 well; 2 wrong use; 3 the token may not; 4 not known; 5 no answer; 6 it is not shelved, or its device is there
+exit codes: 0 well; 2 wrong use; 3 the token may not; 4 not known; 5 no answer; 6 not shelved, or its device is there
 """
 
 

@@ -21,13 +21,15 @@ _CATALOGUE: dict[str, dict[str, str]] = {
         "critical": "critical", "high": "high", "medium": "medium", "low": "low", "resolved": "resolved",
         "site": "Site", "since": "Since", "until": "Until", "alarm": "Alarm", "diagnosis": "Diagnosis",
         "incident": "Incident", "devices": "Devices", "more": "and {0} more", "limit": "limit {0}",
-        "joined": "New", "several": "{0} incidents: {1} open, {2} resolved", "cleared": "cleared", "test": "A test: nothing happened",
+        "joined": "New",
+        "several": "{0} incidents: {1} open, {2} resolved", "cleared": "cleared", "test": "A test: nothing happened",
     },
     "zh": {
         "critical": "紧急", "high": "高", "medium": "中", "low": "低", "resolved": "已恢复",
         "site": "位置", "since": "开始", "until": "结束", "alarm": "告警", "diagnosis": "诊断",
         "incident": "事件", "devices": "设备", "more": "另有 {0} 项", "limit": "限值 {0}",
-        "joined": "新增", "several": "{0} 个事件:{1} 个未恢复,{2} 个已恢复", "cleared": "已清除", "test": "测试消息:没有异常",
+        "joined": "新增",
+        "several": "{0} 个事件:{1} 个未恢复,{2} 个已恢复", "cleared": "已清除", "test": "测试消息:没有异常",
     },
 }  # fmt: skip
 

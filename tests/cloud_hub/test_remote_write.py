@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from simulators.remote_write import HEADERS, STALE, block, message, part, request, varint
 from sqlmodel import select
 
-from cloud_hub import audit, clock, fleet, tokens
+from cloud_hub import audit, clock, fleet, removal, tokens
 from cloud_hub.api.hub import Hub
 from cloud_hub.app import web
 from cloud_hub.db import Database
