@@ -63,7 +63,7 @@ class World:
         self.channel = Channel(self.db, "ops", self.settings, self.taker, lambda: 0.5, lambda: self.now)
 
     def passes(self, seconds: int) -> None:
-        stride = 5 if seconds >= 300 else 1
+        stride = 5 if seconds >= 100 else 1
         for _ in range(0, seconds, stride):
             self.now += stride * S
             self.channel.step()
