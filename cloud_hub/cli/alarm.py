@@ -1,4 +1,4 @@
-"""alarm list, show, ack, verdict, resolve, shelve, unshelve, suppress, unsuppress, report: over REST of a running hub."""
+"""alarm list, show, ack, verdict, resolve, shelve, unshelve, suppress, unsuppress, report: over a hub's REST."""
 
 from __future__ import annotations
 
