@@ -13,6 +13,8 @@ from cloud_hub.cli import (
     broker,
     ca,
     command,
+    device,
+    incident,
     learning,
     limits,
     local,
@@ -51,8 +53,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"tidegate {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for group in (
-        local, ca, broker, backup, twin, command, telemetry, alarm, learning, limits, audit, workers, backtest, notify,
-        trying,
+        local, ca, broker, backup, twin, command, device, telemetry, alarm, incident, learning, limits, audit, workers,
+        backtest, notify, trying,
     ):  # fmt: skip
         group.add(commands)
     return parser

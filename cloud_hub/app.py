@@ -217,7 +217,7 @@ def web(lifespan: Any = None) -> FastAPI:
         devices, commands, tags, telemetry, query, twins, alarms, incident_routes, notifications, models, learnings,
         job_routes, configurations, tokens, audit, workers,
     )  # fmt: skip
-    for router in (*(room.router for room in rooms), configurations.owners_router):
+    for router in (*(room.router for room in rooms), configurations.owners_router, devices.restoring):
         app.include_router(router, dependencies=strict)
     app.include_router(health.router)
     app.include_router(est.router, dependencies=strict)

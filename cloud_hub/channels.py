@@ -14,11 +14,13 @@ LOCAL = ("127.0.0.1", "::1", "localhost")
 
 
 class Common(BaseModel):
-    """What every channel has. Told is who has at least `priority`, stands below one of `sites` (all when empty), and
-    within `hours` (always when empty); what begins outside of them is told when they begin, if it still lasts.
+    """What every channel has. Notified is what has at least `priority`, of devices below one of `sites` (all when
+    empty), within `hours` (always when empty); what begins outside of them is notified when they begin, if it lasts.
 
-    A page waits `wait_s` seconds, so that alarms which come together are told together; at most `per_minute` messages
-    leave in a minute; one that is refused is tried again for `give_up_s` seconds.
+    A page waits `group_wait_s`, so that alarms which come together are one message; what joins it later, and its end,
+    wait `group_interval_s`; what stands unacknowledged is notified again each `repeat_interval_s` (0: never). At most
+    `per_minute` messages leave in a minute, and `burst` within `group_interval_s`: after them only what is worse (0: no
+    such bound). One that is refused is tried again for `give_up_s` seconds.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -28,7 +30,10 @@ class Common(BaseModel):
     sites: list[str] = []
     hours: list[str] = []
     time_zone: str = "UTC"
-    wait_s: float = Field(default=10.0, ge=0, le=3600)
+    group_wait_s: float = Field(default=10.0, ge=0, le=3600)
+    group_interval_s: float = Field(default=300.0, ge=0, le=86400)
+    repeat_interval_s: float = Field(default=0.0, ge=0, le=7 * 86400)
+    burst: int = Field(default=3, ge=0)
     resolved: bool = True
     language: Literal["en", "zh"] = "en"
     per_minute: int = Field(default=15, ge=1)
@@ -93,6 +98,8 @@ class Alertmanager(Web):
     """
 
     kind: Literal["alertmanager"]
+    group_interval_s: float = Field(default=0.0, ge=0, le=86400)
+    burst: int = Field(default=0, ge=0)
     per_minute: int = Field(default=120, ge=1)
     token_file: str = ""
     user: str = ""

@@ -136,6 +136,14 @@ def cancel(session: Session, command_id: str, who: str, now_us: int) -> tuple[Co
     return row, [_cancel(row)]
 
 
+def give_up(session: Session, row: Command, now_us: int, who: str, reason: str) -> list[Outgoing]:
+    """End it now, whatever its device makes of it; what the device may have is called back."""
+    messages = [] if row.state == "queued" else [_cancel(row)]
+    row.cancelled_us = row.cancelled_us or now_us
+    _end(session, row, who, "cancelled", reason, now_us)
+    return messages
+
+
 def _unanswered(now_us: int) -> ColumnElement[bool]:
     return or_(
         col(Command.done_us).is_(None),

@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import bindparam, delete, func, insert, update
+from sqlalchemy import bindparam, func, insert, update
 from sqlmodel import Session, col, select
 
 from cloud_hub import audit, scopes
 from cloud_hub.errors import HubError
 from cloud_hub.roles import Scope
-from cloud_hub.tables import Device, LostRange, StalledStream
+from cloud_hub.tables import Device, LostRange, RemovedDevice
 from shared.ids import DEVICE_ID
+
+CURE = "Put it back first: tidegate-hub device restore ID, or POST /api/v1/removed-devices/ID/restore"
 
 
 def device(session: Session, device_id: str) -> Device:
     """The device, or HubError 404."""
     row = session.get(Device, device_id)
     if row is None or not scopes.sees(session, [device_id]):
-        raise unknown(device_id)
+        raise unknown(session, device_id)
     return row
 
 
@@ -35,16 +37,21 @@ def exists(session: Session, device_id: str) -> bool:
 def known(session: Session, device_id: str) -> None:
     """HubError 404 unless the device is known."""
     if not exists(session, device_id):
-        raise unknown(device_id)
+        raise unknown(session, device_id)
 
 
 def register(session: Session, device_id: str, now_us: int, *, who: str, trace: str = "") -> bool:
-    """Make a device known before its first birth (a client of the twin alone never has one); False when it was."""
+    """Make a device known before its first birth (a client of the twin alone never has one); False when it was.
+
+    HubError 422 for what is no id, 409 for a device that was removed.
+    """
     if not DEVICE_ID.match(device_id):
         rule = "use 1 to 60 of a-z 0-9 _ - and begin with a letter or digit"
         raise HubError(422, "Invalid request", f"'{device_id[:80]}' is no device id: {rule}")
     if exists(session, device_id):
         return False
+    if session.get(RemovedDevice, device_id) is not None:
+        raise HubError(409, "Removed device", f"'{device_id}' was removed. {CURE}")
     session.add(Device(id=device_id))
     audit.add(session, now_us, who, "device.registered", device_id, device=device_id, trace=trace)
     return True
@@ -59,15 +66,10 @@ def registered(session: Session, device_id: str, path: str, now_us: int, *, who:
     audit.add(session, now_us, who, "device.registered", device_id, device=device_id, trace=trace, path=path)
 
 
-def remove(session: Session, device_id: str, now_us: int, *, who: str, trace: str = "") -> None:
-    """Forget a device. Its telemetry, its audit rows and the marks of what was delivered stay."""
-    session.delete(device(session, device_id))
-    session.connection().execute(delete(_STALLED).where(_STALLED.c.device == device_id))
-    audit.add(session, now_us, who, "device.removed", device_id, device=device_id, trace=trace)
-
-
-def unknown(device_id: str) -> HubError:
+def unknown(session: Session, device_id: str) -> HubError:
     """404 for a device that is not known."""
+    if scopes.of(session) is None and session.get(RemovedDevice, device_id) is not None:
+        return HubError(404, "Removed device", f"'{device_id[:80]}' was removed. {CURE}")
     return HubError(404, "No such device", f"'{device_id[:80]}' is not known here: register it, or let it be born")
 
 
@@ -101,7 +103,6 @@ def devices(session: Session) -> list[Device]:
 Lost = tuple[int, int, int, str]
 """A range that will never come: the number of the stream's mark, first, last, reason."""
 
-_STALLED: Any = StalledStream.__table__  # type: ignore[attr-defined]
 _LOST: Any = LostRange.__table__  # type: ignore[attr-defined]
 _NEWEST = select(func.max(_LOST.c.first)).where(_LOST.c.source == bindparam("b_source")).scalar_subquery()
 _EXTEND = update(_LOST).values(last=bindparam("b_last")).where(

@@ -13,12 +13,13 @@ from sqlmodel import Session, col, select
 from cloud_hub import audit, scopes
 from cloud_hub.alarms import desk, floods, suppression
 from cloud_hub.alarms.floods import Opened
+from cloud_hub.ca import register
 from cloud_hub.clock import new_id, new_trace
 from cloud_hub.db import Database
 from cloud_hub.errors import HubError
 from cloud_hub.runtime.items import Items
 from cloud_hub.runtime.worker import NOTHING, WorkResult
-from cloud_hub.tables import Action, AlarmRow, Device, Incident
+from cloud_hub.tables import Action, AlarmRow, Device, Incident, RemovedDevice
 from cloud_hub.twins import Outgoing
 from shared.ids import trace_id
 from shared.messages import Alarm
@@ -26,6 +27,8 @@ from shared.messages import Alarm
 _INCIDENTS: Any = Incident.__table__  # type: ignore[attr-defined]
 _DEVICES: Any = Device.__table__  # type: ignore[attr-defined]
 UNRESOLVED = ("open", "acknowledged")
+REMOVED = "the device was removed"
+"""Why an alarm was cleared, and an incident resolved, when its device was removed."""
 UNDER_WAY = ("proposed", "approved", "executing", "executed")
 
 
@@ -52,6 +55,8 @@ def alarms_changed(
 
     Returns how many subjects were looked up for an incident.
     """
+    if register.removed(session, device):  # a worker had looked at it before
+        return 0
     query = select(AlarmRow).where(col(AlarmRow.id).in_({alarm.id for alarm in changed}))
     rows: dict[str, AlarmRow] = {row.id: row for row in session.exec(query)}
     earliest_us = min([now_us, *(alarm.t_us for alarm in changed)])
@@ -147,9 +152,11 @@ def _page(session: Session, device: str, now_us: int, service: str) -> str | Non
     session.flush()
     path = session.exec(select(Device.assigned_path).where(Device.id == device)).first() or ""
     site, grouping = floods.site_of(path), floods.STANDARD
-    alarms = _recent(session, site, now_us - int(grouping.flood_s * 1e6), grouping.flood_alarms + 1)
-    mine = _INCIDENTS.c
-    opened = _opened(session, or_(mine.device == device, _of_site(site)), now_us - int(grouping.page_s * 1e6))
+    mine, flood_us = _INCIDENTS.c, now_us - int(grouping.flood_s * 1e6)
+    crowd = _of_site(site) if site else col(AlarmRow.device) == device
+    alarms = _recent(session, crowd, flood_us, grouping.flood_alarms + 1)
+    near = or_(mine.device == device, _of_site(site)) if site else mine.device == device
+    opened = _opened(session, near, now_us - int(grouping.page_s * 1e6))
     if service:
         kin = (mine.service == service) & _of_site(site)
         opened += _opened(session, kin, now_us - int(grouping.service_s * 1e6))
@@ -162,6 +169,7 @@ def _opened(session: Session, which: Any, since_us: int) -> list[Opened]:
     columns = [mine.page, mine.device, _DEVICES.c.assigned_path, mine.opened_us, first.c.opened_us, mine.service]
     query: Any = select(*columns).join(first, first.c.id == mine.page)
     query = query.join(_DEVICES, _DEVICES.c.id == mine.device, isouter=True)
+    query = query.where(mine.device.not_in(select(RemovedDevice.device)))  # what a removed device began takes in nobody
     newest = query.where(which, mine.opened_us >= since_us).order_by(mine.opened_us.desc(), mine.id.desc())
     return [
         Opened(page=page, device=one, site=floods.site_of(path or ""), t_us=t_us, page_us=page_us, service=service)
@@ -169,15 +177,15 @@ def _opened(session: Session, which: Any, since_us: int) -> list[Opened]:
     ]
 
 
-def _recent(session: Session, site: str, since_us: int, enough: int) -> int:
-    """Alarms of a site since a time, as far as somebody could be called for them; at most `enough`."""
+def _recent(session: Session, which: Any, since_us: int, enough: int) -> int:
+    """Alarms of some devices since a time, as far as somebody could be called for them; at most `enough`."""
     query = select(AlarmRow.id).join(Device, col(Device.id) == AlarmRow.device, isouter=True)
-    query = query.where(col(AlarmRow.received_us) > since_us, AlarmRow.suppressed == "", _of_site(site))
+    query = query.where(col(AlarmRow.received_us) > since_us, AlarmRow.suppressed == "", which)
     return len(session.exec(query.order_by(col(AlarmRow.received_us).desc()).limit(enough)).all())
 
 
 def _of_site(site: str) -> Any:
-    """The condition on devices: theirs is this site (`floods.site_of`)."""
+    """The condition on devices: theirs is this site (`floods.site_of`); '' are those without a path."""
     return scopes.inside([site]) if "/" in site else func.coalesce(col(Device.assigned_path), "") == site
 
 
@@ -209,6 +217,80 @@ def acknowledge(session: Session, incident_id: str, now_us: int, who: str) -> In
     return incident
 
 
+def resolve(session: Session, incident_id: str, now_us: int, *, who: str, reason: str) -> Incident:
+    """End it though its alarms stand: they are cleared, actions under way are given up. HubError 404, 409 or 422."""
+    incident = get(session, incident_id)
+    if not reason.strip():
+        raise HubError(422, "Invalid request", "give a reason: who looks for it later wants to know why")
+    if incident.state == "resolved":
+        raise HubError(409, "Nothing to resolve", "the incident is already resolved")
+    for row in alarms(session, incident_id):
+        if row.state == "raised":
+            clear(session, row, now_us, who=who, reason=reason)
+    _resolve(session, incident, now_us, who=who, reason=reason)
+    return incident
+
+
+def resolve_alarm(session: Session, number: str, now_us: int, *, who: str, reason: str) -> AlarmRow:
+    """Clear an alarm whose device is known here no more, and settle its incident. HubError 404, 409 or 422."""
+    row = desk.get(session, number)
+    if not reason.strip():
+        raise HubError(422, "Invalid request", "give a reason: who looks for it later wants to know why")
+    if row.state != "raised":
+        raise HubError(409, "Nothing to resolve", "the alarm has cleared")
+    if session.get(Device, row.device) is not None:
+        cure = "its device clears it: shelve it, or resolve its incident"
+        raise HubError(409, "The device is there", f"'{row.device}' is known: {cure}")
+    clear(session, row, now_us, who=who, reason=reason)
+    settle(session, row.incident, now_us)
+    return row
+
+
+def clear(session: Session, row: AlarmRow, now_us: int, *, who: str, reason: str) -> None:
+    """Clear an alarm in its device's place."""
+    row.state, row.cleared_us, row.cleared_by, row.cleared_reason = "cleared", now_us, who, reason
+    session.add(row)
+    audit.add(session, now_us, who, "alarm.cleared", row.metric, device=row.device, alarm=row.id, reason=reason,
+              incident=row.incident)  # fmt: skip
+
+
+def clear_all(session: Session, device: str, now_us: int, *, who: str, reason: str) -> int:
+    """Clear all alarms of a device that stand; returns how many did."""
+    rows = session.exec(select(AlarmRow).where(AlarmRow.device == device, AlarmRow.state == "raised")).all()
+    for row in rows:
+        clear(session, row, now_us, who=who, reason=reason)
+    return len(rows)
+
+
+def resolve_all(session: Session, device: str, now_us: int, *, who: str, reason: str) -> int:
+    """Resolve all incidents of a device that are not, and give up its actions; returns how many incidents."""
+    rows = session.exec(select(Incident).where(Incident.device == device, Incident.state != "resolved")).all()
+    for row in rows:
+        _resolve(session, row, now_us, who=who, reason=reason)
+    left = select(Action).where(Action.device == device, col(Action.state).in_(UNDER_WAY))
+    for action in session.exec(left).all():
+        _give_up(session, action, now_us, who=who, reason=reason)
+    return len(rows)
+
+
+def _resolve(session: Session, incident: Incident, now_us: int, *, who: str, reason: str) -> None:
+    for action in actions(session, incident.id):
+        if action.state in UNDER_WAY:
+            _give_up(session, action, now_us, who=who, reason=reason)
+    incident.state, incident.resolved_us, incident.resolved_by, incident.resolution = "resolved", now_us, who, reason
+    session.add(incident)
+    audit.add(session, now_us, who, "incident.resolved", incident.id, device=incident.device,
+              trace=incident.traceparent, reason=reason)  # fmt: skip
+
+
+def _give_up(session: Session, action: Action, now_us: int, *, who: str, reason: str) -> None:
+    action.state = "refused" if action.state in {"proposed", "approved"} else "failed"
+    action.outcome, action.changed_us = reason, now_us
+    session.add(action)
+    audit.add(session, now_us, who, f"action.{action.state}", f"{action.verb} {action.target}", device=action.device,
+              trace=action.traceparent, action=action.id, outcome=reason)  # fmt: skip
+
+
 def diagnosed(session: Session, incident_id: str, diagnosis: dict[str, Any], now_us: int) -> Incident:
     """Keep the desk's diagnosis."""
     incident = get(session, incident_id)
@@ -224,6 +306,12 @@ def get(session: Session, incident_id: str) -> Incident:
     if incident is None or not scopes.sees(session, [incident.device]):
         raise HubError(404, "No such incident", f"'{incident_id}' is not known")
     return incident
+
+
+def of_page(session: Session, page: str) -> list[Incident]:
+    """The incidents of a page that stand, as far as the session sees them; none for what is no page's first."""
+    query = select(Incident).where(Incident.page == page, Incident.state != "resolved").order_by(Incident.id)
+    return list(session.exec(scopes.only(session, query, col(Incident.device))))
 
 
 def alarms(session: Session, incident_id: str) -> list[AlarmRow]:

@@ -28,13 +28,17 @@ from shared.messages import Applied
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outgoing:
-    """A message to publish once the transaction is committed; the last two make it an MQTT 5 request."""
+    """A message to publish once the transaction is committed.
+
+    Response topic and correlation make it an MQTT 5 request; `retain` with an empty payload makes the broker forget.
+    """
 
     topic: str
     payload: bytes
     trace: str = ""
     response_topic: str = ""
     correlation: bytes = b""
+    retain: bool = False
 
 
 def read(db: Database, device: str, name: str) -> twin.Document | None:

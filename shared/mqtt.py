@@ -82,7 +82,8 @@ class Inbound:
     (`acknowledge_all` for many).
 
     `response_topic` and `correlation` are MQTT 5's request and response (MQTT 5.0 section 4.10), empty when absent.
-    `signature` is the hub's over topic and payload (shared/signed.py), not verified here.
+    `signature` is the hub's over topic and payload (shared/signed.py), not verified here. `retained`: it was
+    sent before we subscribed, and the broker kept it.
     """
 
     topic: str
@@ -93,6 +94,7 @@ class Inbound:
     correlation: bytes = b""
     content_type: str = ""
     signature: str = ""
+    retained: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -287,6 +289,7 @@ class Connection:
                 response_topic=getattr(message.properties, "ResponseTopic", ""),
                 correlation=getattr(message.properties, "CorrelationData", b""),
                 content_type=getattr(message.properties, "ContentType", ""),
+                retained=bool(message.retain),
             )
         )
 

@@ -17,6 +17,7 @@ from sqlmodel import Session, col, select
 
 from cloud_hub import audit, commands, incidents, reported, scopes, twins
 from cloud_hub.actions.policy import CHANGING, Facts, Rules, judge, unfounded
+from cloud_hub.ca import register
 from cloud_hub.clock import new_id
 from cloud_hub.db import Database
 from cloud_hub.errors import HubError
@@ -146,7 +147,9 @@ def _advance(db: Database, number: str, now_us: int, settings: Actions) -> list[
         action = session.get(Action, number)
         if action is None:
             return []
-        if action.state == "approved":
+        if register.removed(session, action.device):  # proposed while it was being removed
+            _end(session, action, "failed", incidents.REMOVED, now_us)
+        elif action.state == "approved":
             messages += _execute(session, action, now_us, settings)
         elif action.state == "executing":
             _executed(session, action, now_us)

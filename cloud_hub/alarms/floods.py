@@ -3,7 +3,8 @@
 A person who is called twice for one trouble learns to ignore calls. So an incident joins the page of an earlier one
 
 - of the same device, within ten minutes: one machine's trouble shows in many metrics;
-- of the same site, within two minutes: a switch, a power line or a hot aisle is the trouble of many machines;
+- of the same site, within two minutes: a switch, a power line or a hot aisle is the trouble of many machines (a device
+  without an asset path shares its site with no other);
 - of the same site, within ten minutes, in a flood: more than ten alarms in ten minutes are more than an operator can
   take in (ISA-18.2 clause 16.5, EEMUA 191);
 - of the same service of the same site, within two hours: what lasts beside its peers is seen on one server after the
@@ -57,7 +58,7 @@ class Opened:
 
 
 def site_of(path: str) -> str:
-    """The site of an asset path: enterprise/site. What has no path stands together."""
+    """The site of an asset path: enterprise/site; '' for no path: such a device shares its site with no other."""
     return "/".join(path.split("/")[:2])
 
 
@@ -68,13 +69,14 @@ def page_of(
     """The page that an incident of `device` belongs to, or None when it is one of its own.
 
     `opened` are earlier incidents, those of the device and the site first, then those of its `service`, each the newest
-    first; `alarms` the number of the site's within the last `flood_s`, the one at hand included.
+    first; `alarms` the number of the site's (without one, of the device's) within the last `flood_s`, the one at hand
+    included.
     """
     site_s = grouping.flood_s if alarms > grouping.flood_alarms else grouping.site_s
     for one in opened:
         age_us = now_us - one.t_us
         mine = one.device == device and age_us <= grouping.device_s * SECOND_US
-        near = one.site == site and age_us <= site_s * SECOND_US
+        near = bool(site) and one.site == site and age_us <= site_s * SECOND_US
         if (mine or near) and now_us - one.page_us <= grouping.page_s * SECOND_US:
             return one.page
         kin = bool(service) and (one.service, one.site) == (service, site) and age_us <= grouping.service_s * SECOND_US
@@ -132,11 +134,10 @@ def _page(alarm: Stood, opened: deque[Opened], recent: Iterable[Stood], grouping
     now_us = alarm.start_us
     while opened and opened[-1].t_us < now_us - max(grouping.page_s, grouping.service_s) * SECOND_US:
         opened.pop()
-    near = [
-        one for one in opened
-        if alarm.device == one.device or alarm.site == one.site if one.t_us >= now_us - grouping.page_s * SECOND_US
-    ]  # fmt: skip
+    since_us = now_us - grouping.page_s * SECOND_US
+    here = [one for one in opened if alarm.device == one.device or (alarm.site and alarm.site == one.site)]
+    near = [one for one in here if one.t_us >= since_us]
     kin = [one for one in opened if alarm.service and (one.service, one.site) == (alarm.service, alarm.site)]
-    crowd = sum(one.site == alarm.site for one in recent)
+    crowd = sum(one.site == alarm.site if alarm.site else one.device == alarm.device for one in recent)
     seen = near[:NEARBY] + kin[:NEARBY]
     return page_of(alarm.device, alarm.site, now_us, seen, crowd, grouping, alarm.service)

@@ -83,6 +83,12 @@ def end(session: Session, row: Suppression, now_us: int, *, who: str, trace: str
                   trace=trace, suppression=row.id, how=row.how)  # fmt: skip
 
 
+def end_all(session: Session, device: str, now_us: int, *, who: str) -> None:
+    """End all that are of this device alone."""
+    for row in session.exec(select(Suppression).where(Suppression.device == device, _living(now_us))).all():
+        end(session, row, now_us, who=who)
+
+
 def unshelve(session: Session, alarm: AlarmRow, now_us: int, *, who: str, trace: str = "") -> bool:
     """End the shelving of an alarm's metric; False when it is not shelved."""
     mine = and_(col(Suppression.device) == alarm.device, col(Suppression.metric) == alarm.metric, _living(now_us))

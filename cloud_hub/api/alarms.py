@@ -7,6 +7,7 @@ from typing import Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
+from cloud_hub import incidents
 from cloud_hub.alarms import desk, suppression
 from cloud_hub.alarms.life import How, Verdict, life
 from cloud_hub.alarms.report import Report
@@ -47,6 +48,8 @@ class AlarmView(BaseModel):
     verdict_us: int | None
     verdict_by: str
     suppressed: str
+    cleared_by: str
+    cleared_reason: str
 
 
 class AcknowledgeBody(BaseModel):
@@ -67,6 +70,13 @@ class ShelveBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     for_s: float = Field(ge=60, le=suppression.SHELVED_S)
+    reason: str = Field(min_length=1, max_length=1000)
+
+
+class ReasonBody(BaseModel):
+    """Why it ends."""
+
+    model_config = ConfigDict(extra="forbid")
     reason: str = Field(min_length=1, max_length=1000)
 
 
@@ -156,6 +166,14 @@ def verdict(alarm_id: str, body: VerdictBody, hub: TheHub, caller: Operator) -> 
         row = desk.get(session, alarm_id)
         desk.judged(session, row, body.verdict, now_us(), who=caller.who, comment=body.comment, trace=caller.trace)
     return _told(hub, row, caller)
+
+
+@router.post("/{alarm_id}/resolve")
+def resolve(alarm_id: str, body: ReasonBody, hub: TheHub, caller: Operator) -> AlarmView:
+    """Clear an alarm whose device is known no more; 409 while the device is there."""
+    with hub.db.write(scope=caller.scope) as session:
+        row = incidents.resolve_alarm(session, alarm_id, now_us(), who=caller.who, reason=body.reason)
+    return _view(row)
 
 
 @router.post("/{alarm_id}/shelve")

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict
 from sqlmodel import col, select
 
-from cloud_hub import fleet, query, telemetry, twins
+from cloud_hub import fleet, query, removal, telemetry
 from cloud_hub.api.hub import Administrator, Hub, Operator, Reader, TheHub
+from cloud_hub.ca import register as certificates
+from cloud_hub.ca.folder import CaFolder
 from cloud_hub.clock import now_us
 from cloud_hub.errors import HubError
 from cloud_hub.tables import Device, HighWater, LostRange, StalledStream
-from cloud_hub.twins import Outgoing
 from shared.ids import device_of_thing
 
 router = APIRouter(prefix="/api/v1/devices", tags=["devices"])
+restoring = APIRouter(prefix="/api/v1/removed-devices", tags=["devices"])
+
+
+class RemovedDeviceView(BaseModel):
+    """A removed device; `heard_us` is when this hub last heard it, 0 for not since the hub was started."""
+
+    device: str
+    removed_us: int
+    removed_by: str
+    reason: str
+    assigned_path: str
+    heard_us: int
 
 
 class Point(BaseModel):
@@ -149,15 +162,40 @@ def assign(device: str, body: Place, hub: TheHub, caller: Administrator) -> Devi
 
 
 @router.delete("/{device}", status_code=204)
-def remove(device: str, hub: TheHub, caller: Administrator) -> None:
-    """Forget a device and delete its twin documents. One that still runs comes back with its next birth."""
-    messages: list[Outgoing] = []
+def remove(
+    device: str, hub: TheHub, caller: Administrator, reason: Annotated[str, Query(max_length=1000)] = ""
+) -> None:  # fmt: skip
+    """Remove a device: its alarms, incidents, commands and actions end, its certificates and claim too.
+
+    What it still sends is refused until it is restored. What it measured stays.
+    """
+    folder, now = CaFolder(hub.settings.state_dir), now_us()
     with hub.db.write(scope=caller.scope) as session:
-        for name in twins.versions(session, device):
-            messages += twins.remove(session, device, name, now_us(), who=caller.who, trace=caller.trace)
-        fleet.remove(session, device, now_us(), who=caller.who, trace=caller.trace)
+        messages = removal.remove(session, device, now, who=caller.who, reason=reason, trace=caller.trace)
+        revoked = certificates.revocations(session, now)
     hub.publish(messages)
     hub.changed([device])
+    for loop in ("desk", "actions", "rollouts", "jobs"):
+        hub.ring(loop)
+    if folder.exists:
+        folder.write_crl(revoked, now)
+
+
+@restoring.get("")
+def removed(hub: TheHub, caller: Reader) -> list[RemovedDeviceView]:
+    """Devices that were removed, with the time when they last sent something all the same."""
+    with hub.db.read(scope=caller.scope) as session:
+        rows = removal.removed(session)
+    return [RemovedDeviceView(**row.model_dump(), heard_us=hub.heard_us(row.device)) for row in rows]
+
+
+@restoring.post("/{name}/restore")
+def restore(name: str, hub: TheHub, caller: Administrator) -> Device:
+    """Put a removed device back, with its asset path and tags. It is known from its next birth on as any other."""
+    with hub.db.write(scope=caller.scope) as session:
+        row = removal.restore(session, name, now_us(), who=caller.who, trace=caller.trace)
+    hub.changed([name])
+    return row
 
 
 @router.get("/{device}/telemetry/{metric:path}")

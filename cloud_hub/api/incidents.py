@@ -9,6 +9,7 @@ from sqlmodel import col, select
 from cloud_hub import incidents, scopes
 from cloud_hub.actions import desk
 from cloud_hub.alarms import desk as alarms
+from cloud_hub.api.alarms import ReasonBody
 from cloud_hub.api.hub import Operator, Reader, TheHub
 from cloud_hub.clock import now_us
 from cloud_hub.tables import Action, AlarmRow, Incident
@@ -58,12 +59,27 @@ def incident(incident_id: str, hub: TheHub, caller: Reader) -> IncidentView:
 
 @router.post("/incidents/{incident_id}/acknowledge")
 def acknowledge(incident_id: str, hub: TheHub, caller: Operator) -> Incident:
-    """A person has seen it, and with it its alarms."""
+    """A person has seen it, and with it its alarms; with a page's first incident, all that stands of the page."""
     now = now_us()
     with hub.db.write(scope=caller.scope) as session:
         row = incidents.acknowledge(session, incident_id, now, caller.who)
-        seen = [alarm for alarm in incidents.alarms(session, incident_id) if alarm.acked_us == now]
+        also = [one for one in incidents.of_page(session, incident_id) if one.id != incident_id]
+        for one in also:
+            incidents.acknowledge(session, one.id, now, caller.who)
+        numbers = [incident_id, *(one.id for one in also)]
+        seen = [alarm for number in numbers for alarm in incidents.alarms(session, number) if alarm.acked_us == now]
     hub.publish([alarms.word(alarm, now, who=caller.who) for alarm in seen])
+    return row
+
+
+@router.post("/incidents/{incident_id}/resolve")
+def resolve(incident_id: str, body: ReasonBody, hub: TheHub, caller: Operator) -> Incident:
+    """End an incident that no device will clear: its alarms are cleared and its actions given up, with the reason."""
+    now = now_us()
+    with hub.db.write(scope=caller.scope) as session:
+        row = incidents.resolve(session, incident_id, now, who=caller.who, reason=body.reason)
+        ended = [alarm for alarm in incidents.alarms(session, incident_id) if alarm.cleared_us == now]
+    hub.publish([alarms.word(alarm, now, who=caller.who) for alarm in ended])
     return row
 
 

@@ -88,7 +88,8 @@ async def _read(hub: Hub, device: str, name: str, request: Request) -> Response:
     else:
         document = await run_in_threadpool(twins.read, hub.db, device, name)
     if document is None:
-        raise fleet.unknown(device)
+        with hub.db.read() as session:
+            raise fleet.unknown(session, device)
     body = _body(document, device, name)
     if request.headers.get("if-none-match") == etag(body["version"]):
         return Response(status_code=304, headers={"ETag": etag(body["version"])})

@@ -12,7 +12,7 @@ from sqlmodel import Session, col, select
 from cloud_hub import audit
 from cloud_hub.ca.authority import Revoked, cn_of
 from cloud_hub.errors import HubError
-from cloud_hub.tables import CertificateRow, Identity
+from cloud_hub.tables import CertificateRow, Identity, RemovedDevice
 
 SPARKPLUG = ":spb"
 """A device's second identity, for its Sparkplug connection, is `<id>:spb`."""
@@ -32,19 +32,49 @@ def revoked(session: Session, device: str) -> str:
     return known[device]
 
 
+def removed(session: Session, device: str) -> bool:
+    """Whether the device was removed, and not restored. Asked once for each device and transaction."""
+    known: dict[str, bool] = session.info.setdefault("removed", {})
+    if device not in known:
+        known[device] = session.get(RemovedDevice, device) is not None
+    return known[device]
+
+
+def forget(session: Session) -> None:
+    """Ask again who is revoked and removed: it has changed."""
+    session.info.pop("revoked", None)
+    session.info.pop("removed", None)
+
+
+def end(session: Session, device: str, now_us: int) -> int:
+    """Revoke a device's certificates; returns how many there were."""
+    ended = [one for one in certificates(session, device) if one.revoked_us is None]
+    for one in ended:
+        one.revoked_us = now_us
+        session.add(one)
+    return len(ended)
+
+
 _IDENTITIES: Any = Identity.__table__  # type: ignore[attr-defined]
 _REVOKED = select(_IDENTITIES.c.device, _IDENTITIES.c.reason).where(
     _IDENTITIES.c.device.in_(bindparam("b_devices", expanding=True)), _IDENTITIES.c.revoked_us.is_not(None)
 )
 
+_GONE: Any = RemovedDevice.__table__  # type: ignore[attr-defined]
+_REMOVED = select(_GONE.c.device).where(_GONE.c.device.in_(bindparam("b_devices", expanding=True)))
+
 
 def gather(session: Session, devices: Collection[str]) -> None:
-    """Ask for many devices at once, so that `revoked` knows of each. Asked for every batch: Core, made once."""
+    """Ask for many devices at once, so that `revoked` and `removed` know of each. Asked for every batch: Core."""
     known: dict[str, str] = session.info.setdefault("revoked", {})
     unknown = [device for device in devices if device not in known]
     known.update(dict.fromkeys(unknown, ""))
     rows = session.connection().execute(_REVOKED, {"b_devices": unknown})
     known.update((device, reason or "revoked") for device, reason in rows)
+    gone: dict[str, bool] = session.info.setdefault("removed", {})
+    gone.update(dict.fromkeys(devices, False))
+    found = session.connection().execute(_REMOVED, {"b_devices": list(devices)})
+    gone.update(dict.fromkeys(found.scalars(), True))
 
 
 def record(session: Session, device: str, certificate: x509.Certificate) -> None:
@@ -62,13 +92,10 @@ def revoke(session: Session, device: str, now_us: int, *, who: str, reason: str 
     row = identity(session, device)
     row.revoked_us, row.reason = row.revoked_us or now_us, reason or row.reason or "revoked"
     session.add(row)
-    ended = [one for one in certificates(session, device) if one.revoked_us is None]
-    for one in ended:
-        one.revoked_us = now_us
-        session.add(one)
-    session.info.pop("revoked", None)
-    audit.add(session, now_us, who, "device.revoked", device, device=device, reason=row.reason, certificates=len(ended))
-    return len(ended)
+    ended = end(session, device, now_us)
+    forget(session)
+    audit.add(session, now_us, who, "device.revoked", device, device=device, reason=row.reason, certificates=ended)
+    return ended
 
 
 def readmit(session: Session, device: str, now_us: int, *, who: str) -> None:
@@ -77,12 +104,14 @@ def readmit(session: Session, device: str, now_us: int, *, who: str) -> None:
     if row.revoked_us is not None:
         row.revoked_us, row.reason = None, ""
         session.add(row)
-        session.info.pop("revoked", None)
+        forget(session)
         audit.add(session, now_us, who, "device.readmitted", device, device=device)
 
 
 def refuse_revoked(session: Session, device: str, serial: int | None = None) -> None:
-    """HubError 403 when the device, or this certificate of it, was revoked."""
+    """HubError 403 when the device was removed, or it or this certificate of it was revoked."""
+    if removed(session, device):
+        raise HubError(403, "Removed", f"'{device}' was removed: put it back first (tidegate-hub device restore)")
     row = None if serial is None else session.get(CertificateRow, f"{serial:x}")
     if (row is not None and row.revoked_us is not None) or revoked(session, device):
         raise HubError(403, "Revoked", f"'{device}' was revoked: an administrator readmits it with a new claim")

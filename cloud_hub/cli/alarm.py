@@ -1,4 +1,4 @@
-"""alarm list, show, ack, verdict, shelve, unshelve, suppress, unsuppress, report: over the REST of a running hub."""
+"""alarm list, show, ack, verdict, resolve, shelve, unshelve, suppress, unsuppress, report: over a hub's REST."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EXAMPLES = """examples:
   tidegate-hub alarm suppressions
   tidegate-hub alarm report --days 30
 
-exit codes: 0 well; 2 wrong use; 3 the token may not; 4 not known; 5 no answer; 6 it is not shelved
+exit codes: 0 well; 2 wrong use; 3 the token may not; 4 not known; 5 no answer; 6 not shelved, or its device is there
 """
 
 
@@ -54,6 +54,8 @@ def add(commands: Commands) -> None:
     verdict = what("verdict", "say whether it was real: thresholds learn from it", _verdict, of_one=True)
     verdict.add_argument("verdict", choices=["real", "false-alarm"])
     verdict.add_argument("--comment", default="")
+    resolve = what("resolve", "clear one whose device is known no more", _resolve, of_one=True)
+    resolve.add_argument("--reason", required=True)
     shelve = what("shelve", "call nobody for it for a while", _shelve, of_one=True)
     shelve.add_argument("--for", dest="for_s", type=seconds, required=True, metavar="TIME", help="90m, 8h, at most 7d")
     shelve.add_argument("--reason", required=True)
@@ -118,6 +120,10 @@ def _ack(arguments: argparse.Namespace) -> int:
 
 def _verdict(arguments: argparse.Namespace) -> int:
     return _one(arguments, "/verdict", {"verdict": arguments.verdict, "comment": arguments.comment})
+
+
+def _resolve(arguments: argparse.Namespace) -> int:
+    return _one(arguments, "/resolve", {"reason": arguments.reason})
 
 
 def _shelve(arguments: argparse.Namespace) -> int:

@@ -44,7 +44,7 @@ def add(commands: Commands) -> None:
 def _test(arguments: argparse.Namespace) -> int:
     from cloud_hub import settings  # noqa: PLC0415
     from cloud_hub.clock import new_id, now_us  # noqa: PLC0415
-    from cloud_hub.notify import Page, PageAlarm, words  # noqa: PLC0415
+    from cloud_hub.notify import Page, PageAlarm, PageIncident, words  # noqa: PLC0415
     from cloud_hub.notify.kinds import open_sender  # noqa: PLC0415
 
     known = settings.read(arguments.config)
@@ -55,13 +55,14 @@ def _test(arguments: argparse.Namespace) -> int:
     now = now_us()
     ended = now if arguments.resolved else None
     alarm = PageAlarm(
-        metric="tidegate.test", kind="high", priority="low", value=1.0, limit=0.0, raised_us=now, cleared_us=ended
-    )
-    page = Page(
-        id=new_id(), device="tidegate-test", subject="tidegate", path="", priority="low", opened_us=now,
-        resolved_us=ended, acknowledged=False, devices=("tidegate-test",), alarms=(alarm,),
+        device="tidegate-test", metric="tidegate.test", kind="high", priority="low", value=1.0, limit=0.0,
+        raised_us=now, cleared_us=ended,
+    )  # fmt: skip
+    incident = PageIncident(
+        device="tidegate-test", subject="tidegate", path="", opened_us=now, resolved_us=ended, alarms=(alarm,),
         diagnosis=words.said(channel.language, "test"),
     )  # fmt: skip
+    page = Page(id=new_id(), incidents=(incident,))
     try:
         open_sender(arguments.name, channel, known.name).send([page], now)
     except NotReady as error:

@@ -136,7 +136,7 @@ class Listener:
         self._connection.publish(
             topic, message.payload, traceparent=message.trace,
             response_topic=message.response_topic, correlation=message.correlation,
-            signature=self._signature(topic, message.payload),
+            signature=self._signature(topic, message.payload), retain=message.retain,
         )  # fmt: skip
 
     def heard_us(self, device: str) -> int:
@@ -153,6 +153,9 @@ class Listener:
 
     def _arrived(self, inbound: Inbound) -> None:
         device, rest = _device_of(inbound.topic)
+        if rest == "birth" and not inbound.payload:  # the broker forgot a removed device: our own wish
+            inbound.acknowledge()
+            return
         if not self._allowed(self._arriving, device):
             inbound.acknowledge()
             return
@@ -250,6 +253,7 @@ class Listener:
     def _store(self, part: list[tuple[Inbound, Said | None]]) -> None:
         results = self._commit([(inbound, thing) for inbound, thing in part if thing is not None])
         self.publish(results.outgoing())
+        self._clear([inbound for inbound, _ in part], results.removed)
         acknowledge_all(inbound for inbound, _ in part)
         for device, extra in results.cost.items():
             self._working.charge(device, extra, time.monotonic())
@@ -257,6 +261,16 @@ class Listener:
             self._ring(name)
         if results.changed:
             self._changed(results.changed)
+
+    def _clear(self, part: list[Inbound], removed: set[str]) -> None:
+        """Make the broker forget what it keeps of removed devices, a Will that it published just now too."""
+        kept = {
+            inbound.topic for inbound in part
+            for device, rest in [topics.split(inbound.topic) or topics.split(inbound.topic, topics.AWS) or ("", "")]
+            if device in removed and inbound.payload and (inbound.retained or rest == "birth")
+        }  # fmt: skip
+        for topic in sorted(kept):
+            self._connection.publish(topic, b"", retain=True)
 
     def _commit(self, said: list[tuple[Inbound, Said]]) -> Results:
         """Commit all of it, however often the database must be asked; a message that cannot be stored is refused."""
@@ -328,4 +342,5 @@ def _joined(parts: list[Results]) -> Results:
         whole.changed |= part.changed
         for device, extra in part.cost.items():
             whole.charge(device, extra)
+        whole.removed |= part.removed
     return whole

@@ -36,10 +36,16 @@ GAP_US = 300_000_000
 """So long may a stream wait for an item while later ones come."""
 
 
+REFUSED = "what it sends is refused until somebody puts it back (tidegate-hub device restore)"
+LOGGED_US = 60_000_000
+"""Between two log lines about one removed device that still sends."""
+
+
 @dataclass(slots=True)
 class Results:
     """What a transaction leaves to do after its commit. `rang` names the loops that have new work,
-    and the commands that have ended; `changed` the devices whose birth or twin may make configurations apply otherwise.
+    and the commands that have ended; `changed` the devices whose birth or twin may make configurations apply otherwise;
+    `removed` those that were removed and still send.
     """
 
     acks: dict[tuple[str, str, str], int] = field(default_factory=dict)
@@ -48,6 +54,7 @@ class Results:
     changed: set[str] = field(default_factory=set)
     cost: dict[str, float] = field(default_factory=dict)
     """Beyond what reading told, by device (`ingest.cost`)."""
+    removed: set[str] = field(default_factory=set)
 
     def charge(self, device: str, cost: float) -> None:
         """Add to what a device has cost."""
@@ -115,6 +122,7 @@ class Writer:
         self._hub_epoch = hub_epoch
         self.hub_link = ""
         self._waiting: dict[tuple[str, str], int] = {}
+        self._logged_us: dict[str, int] = {}
         self._max_bytes = {topics.PREFIX: max_bytes, topics.AWS: aws_max_bytes}
 
     def write(self, session: Session, said: Sequence[tuple[Said, str]], now_us: int, results: Results) -> None:
@@ -127,7 +135,9 @@ class Writer:
         work = _Work(session, Marks(session), now_us, results)
         work.gather([one for one, _ in said])
         for one, trace in said:
-            if (why := register.revoked(session, one.device)) and not _goodbye(one):
+            if register.removed(session, one.device):
+                self._removed(one, now_us, results)
+            elif (why := register.revoked(session, one.device)) and not _goodbye(one):
                 _refuse(one, why, self._hub_epoch, results)
             elif isinstance(one, Data):
                 self._data(work, one, trace)
@@ -138,6 +148,17 @@ class Writer:
             else:
                 self._word(work, one)
         work.flush()
+
+    def _removed(self, said: Said, now_us: int, results: Results) -> None:
+        """A removed device learns it from the answer to its birth; nothing that it sends is stored."""
+        results.removed.add(said.device)
+        born = isinstance(said, Word) and isinstance(said.message, Birth)
+        if born or now_us - self._logged_us.get(said.device, 0) >= LOGGED_US:
+            self._logged_us[said.device] = now_us
+            log.warning("device.removed", extra={"fields": {"device": said.device, "reason": REFUSED}})
+        if isinstance(said, Word) and isinstance(said.message, Birth) and said.message.state == "online":
+            word = refusal(said.message, f"'{said.device}' was removed: {REFUSED}", self._hub_epoch)
+            results.messages.append(Outgoing(topic=topics.thing(said.device, "session"), payload=encode(word)))
 
     # -- streams -----------------------------------------------------------------------------------
 

@@ -41,9 +41,10 @@ class Alertmanager:
             raise refused(self._place, status, plain(content.decode("utf-8", "replace"))[:200])
 
     def _alert(self, page: Page, until_us: int) -> dict[str, Any]:
+        one = page.incidents[0]  # the first, whatever joins it: labels are an alert's identity
         labels = {
-            "alertname": "TidegateIncident", "hub": self._hub, "device": page.device, "subject": page.subject,
-            "severity": page.priority, "incident": page.id, "site": page.path,
+            "alertname": "TidegateIncident", "hub": self._hub, "device": one.device, "subject": one.subject,
+            "severity": page.highest, "incident": page.id, "site": one.path,
         }  # fmt: skip
         text = "\n".join(f"{key}: {plain(value)}" for key, value in words.lines([page], self._settings.language))
         return {

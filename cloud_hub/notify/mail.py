@@ -68,8 +68,10 @@ class Mail:
         domain = one.sender.partition("@")[2]
         if len(pages) == 1:  # the same mail sent twice has the same name
             thread = f"<{pages[0].id}.open@{domain}>"
-            mail["Message-ID"] = thread if pages[0].open else f"<{pages[0].id}.resolved@{domain}>"
-            if not pages[0].open:
+            state, number = "open" if pages[0].open else "resolved", pages[0].message
+            later = f".{number}" if number else ""  # servers drop a mail whose name they have seen
+            mail["Message-ID"] = f"<{pages[0].id}.{state}{later}@{domain}>"
+            if mail["Message-ID"] != thread:
                 mail["In-Reply-To"] = mail["References"] = thread
         else:
             mail["Message-ID"] = f"<{pages[0].id}.{len(pages)}.{now_us}@{domain}>"

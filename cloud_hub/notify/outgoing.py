@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -44,7 +45,7 @@ class Channel:
     ) -> None:  # fmt: skip
         self.name = name
         self._db, self._settings, self._sender, self._draw, self._now = db, settings, sender, draw, now
-        self._left: deque[int] = deque(maxlen=settings.per_minute)
+        self._left: deque[plan.Sent] = deque(maxlen=max(settings.per_minute, settings.burst))
 
     def run_once(self) -> WorkResult:
         """Take up what is new, and send one message if anything is due and the rate allows it."""
@@ -53,7 +54,7 @@ class Channel:
         if plan.free(self._left, self._settings.per_minute, self._now()):
             batch = self._claim(items)
             if batch:
-                self._left.append(self._now())
+                self._left.append((self._now(), plan.rank(page for _, _, page in batch)))
                 self._send(batch)
         return items.result()
 
@@ -76,16 +77,20 @@ class Channel:
         """
         wanted = sorted(ids)
         found: dict[str, Page] = {}
-        for some in items.batch("page", wanted, lambda part: pages.load(session, part)):
+        for some in items.batch("page", wanted, lambda part: self._own(session, part)):
             found |= some
         return found, {page for page in wanted if not items.due("page", page)}
 
-    @staticmethod
-    def _load(session: Session, items: Items, ids: Iterable[str]) -> Loaded:
+    def _load(self, session: Session, items: Items, ids: Iterable[str]) -> Loaded:
         """The same of pages that `_load_each` could read a moment ago."""
         wanted = set(ids)
         unread = {page for page in wanted if not items.due("page", page)}
-        return pages.load(session, wanted - unread), unread
+        return self._own(session, wanted - unread), unread
+
+    def _own(self, session: Session, ids: Iterable[str]) -> dict[str, Page]:
+        """These pages as far as they are this channel's."""
+        found = {number: plan.narrowed(self._settings, page) for number, page in pages.load(session, ids).items()}
+        return {number: page for number, page in found.items() if page is not None}
 
     def _changes(
         self, session: Session, cursor: int | None, load: Callable[[Iterable[str]], Loaded]
@@ -104,7 +109,7 @@ class Channel:
         for page, one in found.items():
             if page not in rows and (fields := plan.first(self._settings, one, now)):
                 changes[page] = fields | {"device": one.device}
-        newest = max((one.opened_us for one in found.values()), default=0)
+        newest = max((each.opened_us for one in found.values() for each in one.incidents), default=0)
         if newest > cursor:
             changes[""] = {"cursor": newest}
         return {page: fields for page, fields in changes.items() if fields}
@@ -138,19 +143,27 @@ class Channel:
         """(row, what it wants, page) of the most urgent rows that are due; due again when the claim ends."""
         now = self._now()
         query = select(Notification).where(Notification.channel == self.name, col(Notification.due_us) <= now)
+        above = plan.loud(self._settings, self._left, now)
         with self._db.read() as session:
             due = {row.page for row in session.exec(query)}
-            if not due - self._load_each(session, items, due)[1]:
+            found, unread = self._load_each(session, items, due)
+            if not due - unread or (above is not None and plan.rank(found.values()) <= above):
                 return []
         with self._db.write() as session:
             rows = {row.page: row for row in session.exec(query)}
             found, unread = self._load(session, items, rows)
-            for page in rows.keys() - found.keys() - unread:  # shelved just now
-                _set(rows[page], plan.change(self._settings, None, rows[page], now))
-            chosen = plan.most_urgent(found, self._sender.most)
-            for page in chosen:
-                rows[page].due_us = now + int(CLAIM_S * 1e6)
-            return [(rows[page].id, "open" if found[page].open else "resolved", found[page]) for page in chosen]
+            for page, row in rows.items():  # what was shelved, acknowledged or came back just now
+                if page not in unread:
+                    _set(row, plan.change(self._settings, found.get(page), row, now))
+            ready = {page: one for page, one in found.items() if _is_due(rows[page], now)}
+            return [self._claimed(rows[page], ready[page], now) for page in plan.most_urgent(ready, self._sender.most)]
+
+    def _claimed(self, row: Notification, page: Page, now: int) -> tuple[str, str, Page]:
+        joined = plan.news(self._settings, page, row) if row.messages else []
+        row.due_us, row.due_priority = now + int(CLAIM_S * 1e6), page.highest
+        wanted = "open" if page.open else "resolved"
+        devices = tuple(dict.fromkeys(one.device for one in joined))
+        return row.id, wanted, replace(page, joined=devices, message=row.messages)
 
     def _send(self, batch: list[tuple[str, str, Page]]) -> None:
         reason, wait_s = "", 0.0
@@ -181,13 +194,17 @@ class Channel:
         if row is None:
             return
         if not reason:
-            _set(row, {"wanted": wanted} | plan.sent(self._settings, page, wanted, now))
+            _set(row, {"wanted": wanted} | plan.sent(self._settings, page, row, wanted, now))
             return
-        _set(row, plan.failed(self._settings, row, reason, wait_s, self._draw(), now))
+        _set(row, plan.failed(self._settings, page, row, reason, wait_s, self._draw(), now))
         if row.state == "given-up":
             log.error("notify.given_up", extra={"fields": {"channel": self.name, "page": page.id, "reason": reason}})
             audit.add(session, now, "hub", "notification.given-up", self.name, device=page.device, incident=page.id,
                       tries=row.tries, reason=reason[:300])  # fmt: skip
+
+
+def _is_due(row: Notification, now: int) -> bool:
+    return row.due_us is not None and row.due_us <= now
 
 
 def _set(row: Notification, fields: plan.Fields) -> None:

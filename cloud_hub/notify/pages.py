@@ -8,8 +8,8 @@ from typing import TypeVar
 from sqlalchemy import or_
 from sqlmodel import Session, col, select
 
-from cloud_hub.notify import Page, PageAlarm
-from cloud_hub.notify.plan import RANK
+from cloud_hub.incidents import REMOVED
+from cloud_hub.notify import Page, PageAlarm, PageIncident
 from cloud_hub.reported import mapping
 from cloud_hub.tables import AlarmRow, Device, Incident
 
@@ -27,7 +27,7 @@ def standing(session: Session, since_id: str) -> set[str]:
 
 
 def load(session: Session, ids: Iterable[str]) -> dict[str, Page]:
-    """These pages as they stand, by id. One without any alarm that may call somebody is not there."""
+    """These pages as they stand, by id. One without any alarm is not there."""
     wanted = sorted(set(ids))
     incidents = [
         row
@@ -36,7 +36,7 @@ def load(session: Session, ids: Iterable[str]) -> dict[str, Page]:
     ]
     alarms: dict[str, list[AlarmRow]] = {}
     for some in _chunks([row.id for row in incidents]):
-        query = select(AlarmRow).where(col(AlarmRow.incident).in_(some), AlarmRow.suppressed == "")
+        query = select(AlarmRow).where(col(AlarmRow.incident).in_(some))
         for alarm in session.exec(query.order_by(col(AlarmRow.raised_us), AlarmRow.id)):
             alarms.setdefault(alarm.incident, []).append(alarm)
     members: dict[str, list[Incident]] = {}
@@ -48,28 +48,30 @@ def load(session: Session, ids: Iterable[str]) -> dict[str, Page]:
 
 
 def _page(page: str, rows: list[Incident], alarms: dict[str, list[AlarmRow]], paths: dict[str, str]) -> Page | None:
-    mine = [_alarm(alarm) for row in rows for alarm in alarms.get(row.id, ())]
-    if not mine:
-        return None
-    first = next((row for row in rows if row.id == page), rows[0])
-    still = [row for row in rows if row.state != "resolved"]
-    diagnosis = mapping(first.diagnosis)
-    return Page(
-        id=page, device=first.device, subject=first.subject, path=paths.get(first.device, ""),
-        priority=max((one.priority for one in mine), key=RANK.__getitem__),
-        opened_us=first.opened_us,
-        resolved_us=None if still else max(row.resolved_us or row.opened_us for row in rows),
-        acknowledged=bool(still) and all(row.state == "acknowledged" for row in still),
-        devices=tuple(dict.fromkeys(row.device for row in rows)),
-        alarms=tuple(mine),
-        diagnosis=str(diagnosis.get("summary") or diagnosis.get("cause") or ""),
+    """The page of what calls; where nothing does, of what is suppressed."""
+    calling = {row.id: [one for one in alarms.get(row.id, ()) if not one.suppressed] for row in rows}
+    suppressed = not any(calling.values())
+    chosen = alarms if suppressed else calling
+    mine = [_incident(row, chosen[row.id], paths.get(row.device, "")) for row in rows if chosen.get(row.id)]
+    left = [one for one in mine if not one.removed] or mine
+    return Page(id=page, incidents=tuple(left), suppressed=suppressed) if left else None
+
+
+def _incident(row: Incident, alarms: list[AlarmRow], path: str) -> PageIncident:
+    diagnosis = mapping(row.diagnosis)
+    resolved_us = None if row.state != "resolved" else row.resolved_us or row.opened_us
+    return PageIncident(
+        device=row.device, subject=row.subject, path=path, opened_us=row.opened_us, resolved_us=resolved_us,
+        alarms=tuple(map(_alarm, alarms)), diagnosis=str(diagnosis.get("summary") or diagnosis.get("cause") or ""),
+        removed=any(one.cleared_reason == REMOVED for one in alarms),
     )  # fmt: skip
 
 
 def _alarm(row: AlarmRow) -> PageAlarm:
     return PageAlarm(
-        metric=row.metric, kind=row.kind, priority=row.priority, value=row.value, limit=row.limit,  # type: ignore[arg-type]
-        raised_us=row.raised_us, cleared_us=row.cleared_us, about=row.about,
+        device=row.device, metric=row.metric, kind=row.kind, priority=row.priority,  # type: ignore[arg-type]
+        value=row.value, limit=row.limit, raised_us=row.raised_us, cleared_us=row.cleared_us, about=row.about,
+        acknowledged=row.acked_us is not None,
     )  # fmt: skip
 
 

@@ -1,27 +1,37 @@
-"""Who is told what, and when. A core: settings, pages and what was told before go in, changes of rows come out.
+"""What is notified, and when. A core: settings, pages and what was notified before go in, changes of rows come out.
 
-One row a channel and page. It wants 'open' or 'resolved'; `due_us` is when to try; once told it waits for the page to
-end, to become worse, or (Alertmanager) for the next repetition. A page that ended before it was told is told once, as
-resolved; one that somebody acknowledged before is not told at all.
+One row a channel and page, as Alertmanager has one a receiver and group. A new page waits `group_wait_s`. What joins a
+page that was notified is notified `group_interval_s` after the message before; what is worse than all before, after
+`group_wait_s`. The same trouble (device and subject, at the same priority) is notified once, until the page is over.
+After an acknowledgement only what is new and worse than what was acknowledged calls again. The end of a page is
+notified once it has been over for `group_interval_s`, longer each time that it came back; a page that ended before it
+was notified is notified once, as resolved.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from cloud_hub import hours
 from cloud_hub.channels import Alertmanager, Common
-from cloud_hub.notify import Page
+from cloud_hub.notify import RANK, Page, PageIncident
 
-RANK = {"low": 0, "medium": 1, "high": 2, "critical": 3}
+SECOND_US = 1_000_000
 MINUTE_US = 60_000_000
 FIRST_S, LIMIT_S = 5.0, 300.0
 """Between two tries: doubling from the first to the limit."""
 REFUSED_S = 120.0
 """Before the next try where somebody must act first."""
+CALM_S = 3600.0
+"""A page that comes back again and again is notified as resolved after so long a calm at most."""
 
 SHELVED = "nobody is called for it: shelved, or suppressed"
+ACKNOWLEDGED = "acknowledged before it was told"
+REMOVED = "its device was removed before it was told"
+HELD = "over before the channel's hours"
+GONE = "nothing of it is this channel's any more"
 
 Fields = dict[str, Any]
 
@@ -33,16 +43,49 @@ class Row(Protocol):
     wanted: str
     told: str
     told_priority: str
+    told_us: int | None
     due_us: int | None
+    due_priority: str
     since_us: int
     tries: int
     error: str
+    notified: dict[str, Any]
+    messages: int
+    times_resolved: int
 
 
-def wants(settings: Common, page: Page) -> bool:
-    """Whether the channel is for this page."""
-    below = any(page.path == site or page.path.startswith(f"{site}/") for site in settings.sites)
-    return RANK[page.priority] >= RANK[settings.priority] and (below or not settings.sites)
+# -- which pages -----------------------------------------------------------------------------------
+
+
+def narrowed(settings: Common, page: Page) -> Page | None:
+    """The page as far as it is the channel's: what stands below its sites. None for nothing of it."""
+    if not settings.sites:
+        return page
+    mine = tuple(one for one in page.incidents if _below(one.path, settings.sites))
+    return replace(page, incidents=mine) if mine else None
+
+
+def _below(path: str, sites: Iterable[str]) -> bool:
+    return any(path == site or path.startswith(f"{site}/") for site in sites)
+
+
+def news(settings: Common, page: Page, row: Row | None) -> list[PageIncident]:
+    """What a person must be called for, after what was notified and acknowledged."""
+    again = row is not None and page.open and _begins_again(row)
+    known: Mapping[str, Any] = {} if row is None or again else row.notified
+    seen = max((one.rank(acknowledged=True) for one in page.incidents if one.open), default=-1)
+    least = max(seen + 1, RANK[settings.priority])
+    return [
+        one for one in page.incidents
+        if one.rank(acknowledged=False) >= max(least, known.get(one.key, -1) + 1) and (one.open or not again)
+    ]  # fmt: skip
+
+
+def _begins_again(row: Row) -> bool:
+    return row.state != "given-up" and (row.told == "resolved" or row.error == SHELVED)
+
+
+# -- when ------------------------------------------------------------------------------------------
 
 
 def due_us(settings: Common, at_us: int) -> int:
@@ -50,71 +93,179 @@ def due_us(settings: Common, at_us: int) -> int:
     return hours.next_us([hours.hours(text) for text in settings.hours], hours.zone(settings.time_zone), at_us)
 
 
+def _us(seconds: float) -> int:
+    return int(seconds * SECOND_US)
+
+
+def _calm_us(settings: Common, times: int) -> int:
+    """`group_interval_s`, twice as long for each time that it was over before, up to an hour."""
+    return _us(min(settings.group_interval_s * 2.0 ** min(max(times, 0), 20), max(CALM_S, settings.group_interval_s)))
+
+
+def _call_us(settings: Common, page: Page, row: Row, rank: int, now_us: int) -> int:
+    """When what is new in a page is notified."""
+    soon_us = now_us + _us(settings.group_wait_s)
+    if row.told_us is None:
+        return due_us(settings, max(now_us, page.opened_us + _us(settings.group_wait_s)))
+    fresh = row.error == SHELVED or (row.told == "resolved" and row.times_resolved < 2)
+    if fresh or rank > RANK.get(row.told_priority, -1):
+        return due_us(settings, soon_us)
+    wait_us = _calm_us(settings, row.times_resolved - 1 if row.told == "resolved" else 0)
+    return due_us(settings, max(soon_us, row.told_us + wait_us))
+
+
+def _end_us(settings: Common, page: Page, row: Row, now_us: int) -> int:
+    """When the end of a page is notified: with other ends, at a whole multiple of the interval."""
+    calm_us, step_us = _calm_us(settings, row.times_resolved), _us(settings.group_interval_s)
+    at_us = max(now_us, (page.resolved_us or now_us) + calm_us)
+    return due_us(settings, -(-at_us // step_us) * step_us if step_us else at_us)
+
+
+def _again_us(settings: Common, now_us: int) -> int | None:
+    """When what stands is notified again though nothing is new; None for never."""
+    again_s = settings.resend_s if isinstance(settings, Alertmanager) else settings.repeat_interval_s
+    return due_us(settings, now_us + _us(again_s)) if again_s else None
+
+
+# -- changes of rows -------------------------------------------------------------------------------
+
+
 def first(settings: Common, page: Page, now_us: int) -> Fields | None:
-    """The new row of a page that has none, or None where it is not told."""
-    if not wants(settings, page) or page.acknowledged:
+    """The new row of a page that has none, or None where it is not notified."""
+    found = [] if page.suppressed or page.removed else news(settings, page, None)
+    if not found:
         return None
-    due = due_us(settings, max(now_us, page.opened_us + int(settings.wait_s * 1e6)))
-    if not page.open and due > now_us + int(settings.wait_s * 1e6):
+    wait_us = _us(settings.group_wait_s)
+    due = due_us(settings, max(now_us, page.opened_us + wait_us))
+    if not page.open and due > now_us + wait_us:
         return None  # it came and went outside of the hours
-    return {"wanted": "open" if page.open else "resolved", "due_us": due, "since_us": now_us}
+    return {"wanted": "open" if page.open else "resolved", "due_us": due, "since_us": now_us,
+            "due_priority": page.highest}  # fmt: skip
 
 
 def change(settings: Common, page: Page | None, row: Row, now_us: int) -> Fields:
     """What changes in the row of a page; {} when nothing does."""
-    if page is None:  # forgotten, as if it had never been told: should its shelf end, it is told anew
-        return {} if row.error == SHELVED else _closed(SHELVED) | {"told": "", "wanted": "open"}
-    new: Fields = {"state": "waiting", "due_us": due_us(settings, now_us), "since_us": now_us, "tries": 0, "error": ""}
-    if not row.told:
-        return _untold(settings, page, row, now_us)
-    if page.open and (row.told == "resolved" or RANK[page.priority] > RANK.get(row.told_priority, 0)):
-        return {} if row.wanted == "open" and row.state == "waiting" else new | {"wanted": "open"}
-    if not page.open and row.told == "open" and row.wanted == "open":
-        return new | {"wanted": "resolved"} if settings.resolved else _closed("")
-    return {}
+    if page is None:
+        return {} if row.state == "closed" else _closed(GONE)
+    if page.suppressed and page.open:
+        return {} if row.error == SHELVED else _closed(SHELVED) | {"wanted": "open"}
+    if not page.open:
+        return _over(settings, page, row, now_us)
+    there = {one.key for one in page.incidents}
+    kept = {key: rank for key, rank in row.notified.items() if key in there}  # what was shelved is new afterwards
+    forgotten: Fields = {} if len(kept) == len(row.notified) else {"notified": kept}
+    return forgotten or _standing(settings, page, row, now_us)
 
 
-def _untold(settings: Common, page: Page, row: Row, now_us: int) -> Fields:
-    if row.error == SHELVED:
-        again = page.open and not page.acknowledged
-        return (
-            {"state": "waiting", "due_us": due_us(settings, now_us), "since_us": now_us, "error": ""} if again else {}
-        )
-    if row.state != "waiting":
-        return {}
-    if page.acknowledged:
-        return _closed("acknowledged before it was told")
-    if not page.open and row.wanted == "open":
-        held = row.due_us is not None and not row.tries and row.due_us > now_us + int(settings.wait_s * 1e6)
-        return _closed("over before the channel's hours") if held else {"wanted": "resolved"}
-    return {}
+def _waiting(wanted: str, due: int, priority: str, now_us: int) -> Fields:
+    return {"state": "waiting", "wanted": wanted, "due_us": due, "due_priority": priority, "since_us": now_us,
+            "tries": 0, "error": ""}  # fmt: skip
 
 
 def _closed(why: str) -> Fields:
     return {"state": "closed", "due_us": None, "error": why}
 
 
-def sent(settings: Common, page: Page, wanted: str, now_us: int) -> Fields:
-    """After the channel took it. What stands is said again where the channel forgets."""
-    again = settings.resend_s if isinstance(settings, Alertmanager) and wanted == "open" else 0.0
+def _standing(settings: Common, page: Page, row: Row, now_us: int) -> Fields:
+    found = news(settings, page, row)
+    if not found:
+        return _nothing_new(settings, page, row, now_us)
+    rank = max(one.rank(acknowledged=False) for one in found)
+    due = _call_us(settings, page, row, rank, now_us)
+    if (row.state, row.wanted) == ("waiting", "open"):
+        if row.tries or rank <= RANK.get(row.due_priority, -1):
+            return {}
+        return {"due_us": min(due, row.due_us or due), "due_priority": _named(rank)}
+    return _waiting("open", due, _named(rank), now_us)
+
+
+def _named(rank: int) -> str:
+    return next(name for name, number in RANK.items() if number == rank)
+
+
+def _nothing_new(settings: Common, page: Page, row: Row, now_us: int) -> Fields:
+    known: Fields = {"state": "told", "wanted": "open", "tries": 0, "error": "", "due_us": _again_us(settings, now_us)}
+    acknowledged = page.acknowledged and not isinstance(settings, Alertmanager)  # which forgets what is not said again
+    if row.state == "told":
+        return {"due_us": None} if acknowledged and row.due_us is not None else {}
+    if row.state != "waiting":
+        return {}
+    if row.told != "open":
+        return _closed(ACKNOWLEDGED)
+    if row.wanted == "resolved":  # it was over for a moment
+        return known | ({"due_us": None} if acknowledged else {})
+    return known | {"due_us": None} if acknowledged or not _again_us(settings, now_us) else {}
+
+
+def _over(settings: Common, page: Page, row: Row, now_us: int) -> Fields:
+    if row.told == "open":
+        if row.wanted == "resolved":
+            return {}
+        if not settings.resolved:
+            return _closed("") | {"told": "resolved", "wanted": "resolved"}
+        return _waiting("resolved", _end_us(settings, page, row, now_us), page.highest, now_us)
+    if row.state == "given-up" or page.suppressed:
+        return {}
+    if page.removed or not news(settings, page, row):
+        return {} if row.state != "waiting" else _closed(REMOVED if page.removed else ACKNOWLEDGED)
+    if due_us(settings, now_us) > now_us + _us(settings.group_wait_s) and not row.tries:
+        return _closed(HELD) | {"notified": _notified(page)}
+    if row.state == "waiting":
+        return {} if row.wanted == "resolved" else {"wanted": "resolved"}
+    due = _call_us(settings, page, row, -1, now_us)
+    return _waiting("resolved", due, page.highest, now_us)
+
+
+def _notified(page: Page) -> dict[str, int]:
+    ranks: dict[str, int] = {}
+    for one in page.incidents:
+        ranks[one.key] = max(ranks.get(one.key, -1), one.rank())
+    return ranks
+
+
+def sent(settings: Common, page: Page, row: Row, wanted: str, now_us: int) -> Fields:
+    """After the channel took it."""
+    known = max((row.told_priority, page.highest), key=lambda name: RANK.get(name, -1))
     return {
-        "told": wanted, "told_priority": page.priority, "told_us": now_us, "tries": 0, "error": "", "since_us": now_us,
-        "state": "told" if wanted == "open" else "closed", "due_us": now_us + int(again * 1e6) if again else None,
+        "told": wanted, "told_priority": known, "told_us": now_us, "tries": 0, "error": "", "since_us": now_us,
+        "state": "told" if wanted == "open" else "closed", "notified": _notified(page), "messages": row.messages + 1,
+        "times_resolved": row.times_resolved + (wanted == "resolved"),
+        "due_us": _again_us(settings, now_us) if wanted == "open" else None,
     }  # fmt: skip
 
 
-def failed(settings: Common, row: Row, reason: str, wait_s: float, draw: float, now_us: int) -> Fields:
+def failed(
+    settings: Common, page: Page, row: Row, reason: str, wait_s: float, draw: float, now_us: int
+) -> Fields:  # fmt: skip
     """After a try that did not work: again, or given up. `draw` is uniform in 0..1, `wait_s` the least wait."""
     backoff = min(FIRST_S * 2.0 ** min(row.tries, 20), LIMIT_S) * (0.5 + draw / 2)
     due = now_us + int(max(backoff, wait_s) * 1e6)
     if due - row.since_us > settings.give_up_s * 1e6:
-        return {"state": "given-up", "due_us": None, "tries": row.tries + 1, "error": reason[:300]}
+        return {"state": "given-up", "due_us": None, "tries": row.tries + 1, "error": reason[:300],
+                "notified": _notified(page)}  # fmt: skip
     return {"state": "waiting", "due_us": due, "tries": row.tries + 1, "error": reason[:300]}
 
 
-def free(times_us: Sequence[int], per_minute: int, now_us: int) -> bool:
-    """Whether one more message may leave, after those at `times_us`."""
-    return sum(now_us - MINUTE_US < one <= now_us for one in times_us) < per_minute
+# -- how many messages -----------------------------------------------------------------------------
+
+Sent = tuple[int, int]
+"""When a message left, and the highest priority that stood in it; -1 for none."""
+
+
+def free(sent: Sequence[Sent], per_minute: int, now_us: int) -> bool:
+    """Whether one more message may leave, after those."""
+    return sum(now_us - MINUTE_US < at <= now_us for at, _ in sent) < per_minute
+
+
+def loud(settings: Common, sent: Sequence[Sent], now_us: int) -> int | None:
+    """After `burst` messages within `group_interval_s`: only what is worse than this leaves before it is over."""
+    recent = [rank for at, rank in sent if now_us - _us(settings.group_interval_s) < at <= now_us]
+    return max(recent) if settings.burst and len(recent) >= settings.burst else None
+
+
+def rank(pages: Iterable[Page]) -> int:
+    """The highest priority that stands in them; -1 for none."""
+    return max((RANK[page.priority] for page in pages if page.open), default=-1)
 
 
 def most_urgent(pages: Mapping[str, Page], most: int) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -13,6 +14,10 @@ from cloud_hub.notify import Page, words
 from cloud_hub.notify.post import Post, refused
 
 SIGNATURE = "Tidegate-Signature"
+
+
+MOST = 100
+"""Alarms, and devices, of one page that a request names."""
 
 
 class Webhook:
@@ -29,9 +34,7 @@ class Webhook:
         """See `Sender`."""
         body = {
             "version": 1, "hub": self._hub, "sent_us": now_us, "title": words.title(pages, self._settings.language),
-            "incidents": [
-                {"state": "open" if page.open else "resolved", **msgspec.to_builtins(page)} for page in pages
-            ],
+            "incidents": [_incident(page) for page in pages],
         }  # fmt: skip
         content = msgspec.json.encode(body)
         status, _ = self._post(content, self._headers(content, now_us))
@@ -47,6 +50,17 @@ class Webhook:
             secret = secret_files.read(f"{self._place}.secret_file", self._settings.secret_file)
             headers[SIGNATURE] = sign(secret, content, now_us // 1_000_000)
         return headers
+
+
+def _incident(page: Page) -> dict[str, Any]:
+    return {
+        "state": "open" if page.open else "resolved", "id": page.id, "message": page.message,
+        "device": page.device, "subject": page.subject, "path": page.path, "priority": page.priority,
+        "highest_priority": page.highest, "opened_us": page.opened_us, "resolved_us": page.resolved_us,
+        "acknowledged": page.acknowledged, "device_count": len(page.devices), "devices": page.devices[:MOST],
+        "joined_count": len(page.joined), "joined": page.joined[:MOST], "alarm_count": len(page.alarms),
+        "alarms": msgspec.to_builtins(page.alarms[:MOST]), "diagnosis": page.diagnosis,
+    }  # fmt: skip
 
 
 def sign(secret: str, content: bytes, at_s: int) -> str:

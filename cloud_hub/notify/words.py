@@ -10,7 +10,9 @@ from cloud_hub.notify import Page, PageAlarm
 
 Language = Literal["en", "zh"]
 ALARMS = 10
-"""Alarms that a message names."""
+"""Alarms that a message names, and devices."""
+NAMED = 3
+"""Devices that a line of a message of several pages names."""
 PAGES = 20
 """Pages that a message of several names."""
 
@@ -19,12 +21,14 @@ _CATALOGUE: dict[str, dict[str, str]] = {
         "critical": "critical", "high": "high", "medium": "medium", "low": "low", "resolved": "resolved",
         "site": "Site", "since": "Since", "until": "Until", "alarm": "Alarm", "diagnosis": "Diagnosis",
         "incident": "Incident", "devices": "Devices", "more": "and {0} more", "limit": "limit {0}",
+        "joined": "New",
         "several": "{0} incidents: {1} open, {2} resolved", "cleared": "cleared", "test": "A test: nothing happened",
     },
     "zh": {
         "critical": "紧急", "high": "高", "medium": "中", "low": "低", "resolved": "已恢复",
         "site": "位置", "since": "开始", "until": "结束", "alarm": "告警", "diagnosis": "诊断",
         "incident": "事件", "devices": "设备", "more": "另有 {0} 项", "limit": "限值 {0}",
+        "joined": "新增",
         "several": "{0} 个事件:{1} 个未恢复,{2} 个已恢复", "cleared": "已清除", "test": "测试消息:没有异常",
     },
 }  # fmt: skip
@@ -50,7 +54,7 @@ def lines(pages: Sequence[Page], language: Language) -> list[tuple[str, str]]:
     """(word, text) of each line below the title."""
     if len(pages) == 1:
         return _one(pages[0], language)
-    shown = [(when(page.opened_us), title([page], language)) for page in pages[:PAGES]]
+    shown = [(when(page.opened_us), title([page], language) + _who(page, language)) for page in pages[:PAGES]]
     left = len(pages) - len(shown)
     return [*shown, *([("", said(language, "more", left))] if left else [])]
 
@@ -59,23 +63,33 @@ def _one(page: Page, language: Language) -> list[tuple[str, str]]:
     rows = [("site", page.path), ("since", when(page.opened_us))]
     if page.resolved_us is not None:
         rows.append(("until", f"{when(page.resolved_us)} ({lasted(page.resolved_us - page.opened_us)})"))
+    if page.joined:
+        rows.append(("joined", names(page.joined, ALARMS, language)))
     if len(page.devices) > 1:
-        rows.append(("devices", ", ".join(page.devices[:ALARMS]) + _left(len(page.devices), language)))
-    rows += [("alarm", alarm(one, language)) for one in page.alarms[:ALARMS]]
-    if len(page.alarms) > ALARMS:
-        rows.append(("alarm", said(language, "more", len(page.alarms) - ALARMS)))
+        rows.append(("devices", names(page.devices, ALARMS, language)))
+    alarms = sorted(page.alarms, key=lambda one: one.device not in page.joined)
+    rows += [("alarm", alarm(one, language)) for one in alarms[:ALARMS]]
+    if len(alarms) > ALARMS:
+        rows.append(("alarm", said(language, "more", len(alarms) - ALARMS)))
     rows += [("diagnosis", page.diagnosis), ("incident", page.id)]
     return [(said(language, key), text) for key, text in rows if text]
 
 
-def _left(count: int, language: Language) -> str:
-    return f", {said(language, 'more', count - ALARMS)}" if count > ALARMS else ""
+def _who(page: Page, language: Language) -> str:
+    """The page's devices, where it is of several: in a message of several pages this line is all that it gets."""
+    return f" ({names(page.devices, NAMED, language)})" if len(page.devices) > 1 else ""
+
+
+def names(devices: Sequence[str], most: int, language: Language) -> str:
+    """At most so many devices, and how many more there are."""
+    left = len(devices) - most
+    return ", ".join(devices[:most]) + (f" {said(language, 'more', left)}" if left > 0 else "")
 
 
 def alarm(one: PageAlarm, language: Language) -> str:
     """One alarm: what, how far beyond which limit, and whether it is over."""
     what = one.kind if one.kind == "no-data" else one.about or one.kind
-    text = f"{one.metric} {what} {one.value:.6g} ({said(language, 'limit', f'{one.limit:.6g}')})"
+    text = f"{one.device} {one.metric} {what} {one.value:.6g} ({said(language, 'limit', f'{one.limit:.6g}')})"
     return f"{text}, {said(language, 'cleared')}" if one.cleared_us is not None else text
 
 

@@ -16,6 +16,7 @@ import cramjam
 from sqlmodel import Session, col, func, select
 
 from cloud_hub import fleet, scopes, telemetry
+from cloud_hub.ca import register
 from cloud_hub.db import Database
 from cloud_hub.errors import HubError
 from cloud_hub.marks import Key, Marks
@@ -71,13 +72,18 @@ class Receiver:
             return outcome
         with self.db.read(scope=scope) as session:
             source = _source(session, sender)
+            _find(session, wanted)
+            wanted = _welcome(session, wanted, outcome)
             ready = _find(session, wanted)
+        if not wanted:
+            return outcome
         if ready and source is not None:
             with self.db.write(*sorted({one.device for one in wanted}), scope=scope) as session:
                 _store(session, wanted, source, outcome)
             return outcome
         with self.db.write(scope=scope) as session:  # alone: what was read above may have changed
             _find(session, wanted)
+            wanted = _welcome(session, wanted, outcome)
             _Register(session, self.max_series, sender, scope, now_us, trace).name(wanted, outcome)
             _store(session, [one for one in wanted if one.metric], Marks(session).get(_key(sender)).source, outcome)
         return outcome
@@ -109,6 +115,19 @@ def _find(session: Session, wanted: Sequence[_Known]) -> bool:
             session.exec(scopes.only(session, select(Device.id).where(col(Device.id).in_(some)), col(Device.id)))
         )
     return all(one.device in there for one in wanted)
+
+
+def _welcome(session: Session, wanted: list[_Known], outcome: Outcome) -> list[_Known]:
+    """Without the series of devices that were removed: their samples are refused, and counted."""
+    register.gather(session, sorted({one.device for one in wanted if one.device}))
+    for one in wanted:
+        if one.device and register.removed(session, one.device):
+            outcome.refuse(len(one.samples), _removed(one.device))
+    return [one for one in wanted if not (one.device and register.removed(session, one.device))]
+
+
+def _removed(device: str) -> str:
+    return f"'{device}' was removed. {fleet.CURE}"
 
 
 def _store(session: Session, wanted: Sequence[_Known], source: int, outcome: Outcome) -> None:
@@ -149,8 +168,11 @@ class _Register:
                 cure = "send fewer (write_relabel_configs), or raise prometheus.max_series"
                 outcome.refuse(len(one.samples), f"this hub takes {self.max_series} series: {cure}")
                 continue
-            count += 1
-            one.device = self._device(naming.host(one.labels))
+            device = self._device(naming.host(one.labels))
+            if register.removed(self.session, device):
+                outcome.refuse(len(one.samples), _removed(device))
+                continue
+            count, one.device = count + 1, device
             one.metric = self._metric(one)
             self.session.add(
                 PrometheusSeries(digest=one.digest, sender=self.sender, host=naming.host(one.labels), device=one.device,
@@ -184,9 +206,9 @@ class _Register:
     def _new_device(self, host: str) -> str:
         """A free id; one that somebody else has, an agent or another sender, is not shared."""
         name = naming.device(host)
-        if self.session.get(Device, name) is not None:
+        if self.session.get(Device, name) is not None or register.removed(self.session, name):
             name = naming.salted(name, naming.digest(self.sender, host), naming.DEVICE_MOST)
-        if self.session.get(Device, name) is None:
+        if self.session.get(Device, name) is None and not register.removed(self.session, name):
             self._make(name)
         return name
 

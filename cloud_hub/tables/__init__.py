@@ -1,7 +1,17 @@
 """Every table. Times are UTC microseconds. Alembic revisions in `migrations/` make just these; a test compares them."""
 
 from cloud_hub.tables.alarms import AlarmRow, Incident, Notification, Suppression
-from cloud_hub.tables.devices import AppliedRow, Device, HighWater, LostRange, Meta, StalledStream, TwinChange, TwinRow
+from cloud_hub.tables.devices import (
+    AppliedRow,
+    Device,
+    HighWater,
+    LostRange,
+    Meta,
+    RemovedDevice,
+    StalledStream,
+    TwinChange,
+    TwinRow,
+)
 from cloud_hub.tables.runtime import FailedItem
 from cloud_hub.tables.telemetry import (
     EscalationRow,
@@ -56,6 +66,7 @@ __all__ = [
     "Notification",
     "PeerState",
     "PrometheusSeries",
+    "RemovedDevice",
     "Rollout",
     "RolloutDevice",
     "Rollup",

@@ -7,14 +7,15 @@ from typing import Any
 from sqlalchemy import Column, Index, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
-from cloud_hub.tables.columns import JSONS, big
+from cloud_hub.tables.columns import JSONS, big, json_object
 
 
 class AlarmRow(SQLModel, table=True):
     """One alarm through its life (ISA-18.2); `alarms.life` tells its state from these columns.
 
     `about` is what was judged, '' the value itself. `suppressed` says why nobody is paged for it: shelved, suppressed
-    (by design) or out-of-service. `verdict` is the operator's: real, false-alarm or ''.
+    (by design) or out-of-service. `verdict` is the operator's: real, false-alarm or ''. `cleared_by` and
+    `cleared_reason` say who cleared it, and why, when it was not its device.
     """
 
     __tablename__ = "alarms"
@@ -44,6 +45,8 @@ class AlarmRow(SQLModel, table=True):
     verdict_us: int | None = big(default=None)
     verdict_by: str = ""
     suppressed: str = ""
+    cleared_by: str = ""
+    cleared_reason: str = ""
 
 
 class Suppression(SQLModel, table=True):
@@ -73,7 +76,8 @@ class Incident(SQLModel, table=True):
     """Alarms that belong together, their diagnosis, and how it ended.
 
     `page` is the incident that a person was called for: itself, or an earlier one that this one belongs to. `service`
-    is the device's, where evidence beside peers opened it.
+    is the device's, where evidence beside peers opened it. `resolved_by` and `resolution` say who resolved it, and why,
+    when its alarms did not clear by themselves.
     """
 
     __tablename__ = "incidents"
@@ -91,13 +95,17 @@ class Incident(SQLModel, table=True):
     traceparent: str = ""
     page: str = Field(default="", index=True)
     service: str = ""
+    resolved_by: str = ""
+    resolution: str = ""
 
 
 class Notification(SQLModel, table=True):
     """What one channel was told, or is still to be told, about one page (the id of its first incident).
 
     `wanted` and `told` are open, resolved or ''; `due_us` is when to try next, None when nothing is to be done;
-    `since_us` when the wish arose that waits; `state` is waiting, told, closed or given-up.
+    `since_us` when the wish arose that waits; `state` is waiting, told, closed or given-up. `notified` has the highest
+    priority notified of each (device, subject), as a number; `due_priority` is what the next message was planned for.
+    `messages` and `times_resolved` count what was sent.
     """
 
     __tablename__ = "notifications"
@@ -115,3 +123,7 @@ class Notification(SQLModel, table=True):
     told_us: int | None = big(default=None)
     tries: int = 0
     error: str = ""
+    notified: dict[str, Any] = json_object()
+    due_priority: str = ""
+    messages: int = 0
+    times_resolved: int = 0

@@ -45,6 +45,18 @@ class Device(SQLModel, table=True):
     limits_without_source: list[str] = json_list()
 
 
+class RemovedDevice(SQLModel, table=True):
+    """A device that was removed: nothing that it sends is taken until somebody restores it, with its path and tags."""
+
+    __tablename__ = "removed_devices"
+    device: str = Field(primary_key=True)
+    removed_us: int = big()
+    removed_by: str
+    reason: str = ""
+    assigned_path: str = ""
+    tags: dict[str, Any] = json_object()
+
+
 class TwinRow(SQLModel, table=True):
     """One twin document; `name` '' is the classic one. `owners` has the shape of desired, with who set each leaf."""
 

@@ -11,7 +11,7 @@ from sqlmodel import select
 
 from cloud_hub import audit
 from cloud_hub.clock import now_us
-from cloud_hub.tables import Rollout
+from cloud_hub.tables import Device, Rollout
 
 READING = {
     ("POST", "/api/v1/query"), ("POST", "/api/v1/jobs/preview"), ("POST", "/api/v1/thresholds/fit"),
@@ -41,6 +41,12 @@ def prepared(sites: Sites, method: str, path: str) -> dict[str, str]:
     if path.endswith("/unshelve"):
         body = {"for_s": 3600, "reason": "sensor ordered"}
         assert sites.client.post(f"/api/v1/alarms/{ids['alarm_id']}/shelve", headers=headers, json=body).is_success
+    if path.endswith("/removed-devices/{name}/restore"):
+        assert sites.client.delete(f"/api/v1/devices/{ids['device']}", headers=headers).is_success
+        return ids | {"name": ids["device"]}
+    if path.endswith("/alarms/{alarm_id}/resolve"):
+        with sites.db.write() as session:
+            session.delete(session.get_one(Device, ids["device"]))
     if (method, path) == ("PUT", "/api/v1/devices/{device}"):
         return ids | {"device": "new"}
     if (method, path) == ("PUT", "/api/v1/configurations/{configuration_id}"):

@@ -263,11 +263,11 @@ def test_a_series_that_no_model_fits_is_silent_and_the_others_choose(
 
 def test_choosing_models_does_not_hold_up_a_round_that_is_due(plant: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     loop = loop_of(plant)
-    assert loop.step(TODAY) == (True, False)
+    assert loop.run_once(TODAY).again
     order: list[str] = []
     monkeypatch.setattr(loop, "_choose", lambda *given: order.append("choose"))
     monkeypatch.setattr(loop, "_look", lambda *given: bool(order.append("judge")))
-    loop.step(TODAY + 1)
-    loop.step(TODAY + foreseeing.ROUND_US)
-    loop.step(TODAY + foreseeing.ROUND_US + 1)
+    loop.run_once(TODAY + 1)
+    loop.run_once(TODAY + foreseeing.ROUND_US)
+    loop.run_once(TODAY + foreseeing.ROUND_US + 1)
     assert order == ["choose", "judge", "choose"]

@@ -20,7 +20,7 @@ from simulators.robots import KEY, SECRET, StrictAlertmanager, robot
 
 from cloud_hub import channels
 from cloud_hub.clock import now_us
-from cloud_hub.notify import Page, PageAlarm, Sender, markdown, wecom, words
+from cloud_hub.notify import Page, PageAlarm, PageIncident, Sender, markdown, wecom, words
 from cloud_hub.notify.kinds import open_sender
 from cloud_hub.notify.webhook import sign
 from shared.errors import ConfigError, NotReady
@@ -32,17 +32,23 @@ Evil = st.text(max_size=300) | st.just(EVIL)
 
 
 def page(number: int = 1, *, alarms: int = 1, resolved: bool = False, **more: Any) -> Page:
+    devices: tuple[str, ...] = more.pop("devices", (f"press-{number}",))
+    rest: dict[str, Any] = {name: more.pop(name) for name in ("joined", "message") if name in more}
     fields: dict[str, Any] = {
-        "id": f"01a1fc6b-a98f-7b80-b3e0-{number:012d}", "device": f"press-{number}", "subject": "cpu",
-        "path": "acme/site-a/hall-2", "priority": "high", "opened_us": T, "acknowledged": False,
-        "resolved_us": T + 421_000_000 if resolved else None, "devices": (f"press-{number}",),
-        "alarms": tuple(
-            PageAlarm(metric=f"cpu.load_{one}", kind="high", priority="high", value=97.25, limit=90.0, raised_us=T,
-                      cleared_us=T if resolved else None)
-            for one in range(alarms)
-        ),
+        "subject": "cpu", "path": "acme/site-a/hall-2", "opened_us": T,
+        "resolved_us": T + 421_000_000 if resolved else None,
     }  # fmt: skip
-    return Page(**fields | more)
+
+    def incident(device: str, count: int) -> PageIncident:
+        made = tuple(
+            PageAlarm(device=device, metric=f"cpu.load_{one}", kind="high", priority="high", value=97.25, limit=90.0,
+                      raised_us=T, cleared_us=T if resolved else None)
+            for one in range(count)
+        )  # fmt: skip
+        return PageIncident(**{"device": device, "alarms": made} | fields | more)
+
+    incidents = tuple(incident(device, 1 if n else alarms) for n, device in enumerate(devices))
+    return Page(id=f"01a1fc6b-a98f-7b80-b3e0-{number:012d}", incidents=incidents, **rest)
 
 
 def opened(folder: Path, kind: str, url: str, **more: Any) -> Sender:

@@ -21,7 +21,7 @@ from simulators.robots import robot
 from cloud_hub import __main__ as hub_main
 from cloud_hub import channels, clock, incidents
 from cloud_hub.db import Database
-from cloud_hub.notify import Page
+from cloud_hub.notify import Page, PageAlarm, PageIncident
 from cloud_hub.notify.kinds import open_sender
 from cloud_hub.notify.outgoing import Channel
 from shared.errors import ConfigError, NotReady
@@ -39,7 +39,7 @@ def alarm(number: str, state: Any, t_us: int) -> Alarm:
 def test_the_alertmanager_shows_a_page_until_it_is_over(tmp_path: Path) -> None:
     db = Database(f"sqlite:///{tmp_path / 'hub.sqlite'}")
     with alertmanager(tmp_path / "am") as url:
-        channel_settings = settings(kind="alertmanager", url=url, wait_s=0)
+        channel_settings = settings(kind="alertmanager", url=url, group_wait_s=0)
         sender = open_sender("am", channel_settings, "plant-1")
         channel = Channel(db, "am", channel_settings, sender, lambda: 0.5)
 
@@ -123,12 +123,14 @@ def mail(folder: Path, port: int, ca: Path, **more: Any) -> Any:
 
 
 def page(**more: Any) -> Page:
+    message = more.pop("message", 0)
+    alarm = PageAlarm(device="press-3", metric="cpu.load", kind="high", priority="high", value=97.0, limit=90.0,
+                      raised_us=1_800_000_000_000_000, cleared_us=None)  # fmt: skip
     fields: dict[str, Any] = {
-        "id": "p1", "device": "press-3", "subject": "cpu", "path": "", "priority": "high",
-        "opened_us": 1_800_000_000_000_000, "resolved_us": None, "acknowledged": False,
-        "devices": ("press-3",), "alarms": (),
+        "device": "press-3", "subject": "cpu", "path": "", "opened_us": 1_800_000_000_000_000, "resolved_us": None,
+        "alarms": (alarm,),
     }  # fmt: skip
-    return Page(**fields | more)
+    return Page(id="p1", incidents=(PageIncident(**fields | more),), message=message)
 
 
 def test_a_mail_is_signed_in_over_tls_and_its_end_answers_it(post: tuple[Mailbox, int, Path], tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from simulators.remote_write import HEADERS, STALE, block, message, part, request, varint
 from sqlmodel import select
 
-from cloud_hub import audit, clock, fleet, tokens
+from cloud_hub import audit, clock, fleet, removal, tokens
 from cloud_hub.api.hub import Hub
 from cloud_hub.app import web
 from cloud_hub.db import Database
@@ -136,12 +136,18 @@ def test_digests_differ_where_labels_do(one: dict[str, str], two: dict[str, str]
     assert (naming.digest("s", one) == naming.digest("s", two)) == (one == two)
 
 
-def test_a_removed_device_comes_back_with_its_series(db: Database, into: Receiver) -> None:
+def test_samples_of_a_removed_device_are_refused_until_it_is_restored(db: Database, into: Receiver) -> None:
     put(into, (LOAD, [(MS, 1.0)]))
+    other = {**LOAD, "instance": "web-9"}
     with db.write() as session:
-        fleet.remove(session, "web-1", NOW, who="anna")
-    put(into, (LOAD, [(MS + 1, 2.0)]))
-    assert [row[0] for row in samples(db)] == ["web-1", "web-1"]
+        removal.remove(session, "web-1", NOW, who="anna")
+    outcome = put(into, (LOAD, [(MS + 1, 2.0)]), ({**LOAD, "__name__": "new"}, [(MS, 1.0)]), (other, [(MS, 1.0)]))
+    assert (outcome.stored, outcome.invalid) == (1, 2), "nobody else's are lost"
+    assert "'web-1' was removed" in outcome.reason
+    with db.write() as session:
+        removal.restore(session, "web-1", NOW, who="anna")
+    assert put(into, (LOAD, [(MS + 1, 2.0)])).stored == 1
+    assert [row[0] for row in samples(db)] == ["web-1", "web-1", "web-9"]
 
 
 def test_a_scope_holds_for_senders_too(db: Database, into: Receiver) -> None:

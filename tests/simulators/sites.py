@@ -59,6 +59,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /api/v1/alarms/{alarm_id}/acknowledge": {"comment": "seen"},
     "POST /api/v1/alarms/{alarm_id}/verdict": {"verdict": "real"},
     "POST /api/v1/alarms/{alarm_id}/shelve": {"for_s": 3600, "reason": "sensor ordered"},
+    "POST /api/v1/alarms/{alarm_id}/resolve": {"reason": "sensor taken off"},
+    "POST /api/v1/incidents/{incident_id}/resolve": {"reason": "sensor taken off"},
     "POST /api/v1/query": {"query": "SELECT * FROM devices"},
     "POST /api/v1/jobs": {"kind": "tags", "query": "*", "content": {"y": 1}},
     "POST /api/v1/jobs/preview": {"kind": "tags", "query": "*", "content": {"y": 1}},

@@ -49,7 +49,7 @@ def heard() -> Iterator[tuple[list[Any], str]]:
 
 @pytest.fixture
 def world(around: Any, tmp_path: Path, heard: tuple[list[Any], str]) -> Any:
-    settings = f'[notify.ops]\nkind = "webhook"\nurl = "{heard[1]}/in"\nwait_s = 0.0\n'
+    settings = f'[notify.ops]\nkind = "webhook"\nurl = "{heard[1]}/in"\ngroup_wait_s = 0.0\n'
     one = around(broker_process("embedded", tmp_path), settings)
     one.broker.start()
     one.start_hub()

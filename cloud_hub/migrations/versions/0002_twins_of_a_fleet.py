@@ -193,6 +193,10 @@ def _notifications() -> None:
         sa.Column("told_us", sa.BigInteger(), nullable=True),
         sa.Column("tries", sa.Integer(), nullable=False),
         sa.Column("error", sa.String(), nullable=False),
+        sa.Column("notified", JSON, nullable=False),
+        sa.Column("due_priority", sa.String(), nullable=False),
+        sa.Column("messages", sa.Integer(), nullable=False),
+        sa.Column("times_resolved", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("channel", "page"),
     )
@@ -211,12 +215,23 @@ def _notifications() -> None:
         sa.UniqueConstraint("device", "metric"),
     )
     op.create_index("prometheus_series_by_host", "prometheus_series", ["sender", "host"], unique=False)
+    op.create_table(
+        "removed_devices",
+        sa.Column("device", sa.String(), nullable=False),
+        sa.Column("removed_us", sa.BigInteger(), nullable=False),
+        sa.Column("removed_by", sa.String(), nullable=False),
+        sa.Column("reason", sa.String(), nullable=False),
+        sa.Column("assigned_path", sa.String(), nullable=False),
+        sa.Column("tags", JSON, nullable=False),
+        sa.PrimaryKeyConstraint("device"),
+    )
 
 
 def _alarms() -> None:
     """Acknowledgement, verdict and suppression of alarms; what incidents were one page."""
     with op.batch_alter_table("alarms", schema=None) as batch_op:
-        for name in ("about", "acked_by", "comment", "verdict", "verdict_by", "suppressed"):
+        for name in ("about", "acked_by", "comment", "verdict", "verdict_by", "suppressed", "cleared_by",
+                     "cleared_reason"):  # fmt: skip
             batch_op.add_column(sa.Column(name, sa.String(), nullable=False, server_default=""))
         batch_op.add_column(sa.Column("acked_us", sa.BigInteger(), nullable=True))
         batch_op.add_column(sa.Column("verdict_us", sa.BigInteger(), nullable=True))
@@ -227,7 +242,8 @@ def _alarms() -> None:
 
     with op.batch_alter_table("incidents", schema=None) as batch_op:
         batch_op.add_column(sa.Column("page", sa.String(), nullable=False, server_default=""))
-        batch_op.add_column(sa.Column("service", sa.String(), nullable=False, server_default=""))
+        for name in ("service", "resolved_by", "resolution"):
+            batch_op.add_column(sa.Column(name, sa.String(), nullable=False, server_default=""))
         batch_op.create_index("ix_incidents_page", ["page"], unique=False)
         batch_op.create_index("incidents_by_time", ["opened_us", "id"], unique=False)
         batch_op.create_index("incidents_by_subject", ["device", "subject", "state"], unique=False)
@@ -469,7 +485,7 @@ WRITABLE = {
 
 
 def downgrade() -> None:
-    for table in ("prometheus_series", "notifications"):
+    for table in ("removed_devices", "prometheus_series", "notifications"):
         op.drop_table(table)
     for table in ("limit_files", "troubles", "peer_states", "learned_states", "learned_series", "learnings",
                   "rollout_devices"):  # fmt: skip
@@ -542,7 +558,8 @@ def _without_alarms() -> None:
         batch_op.drop_index("incidents_by_subject")
         batch_op.drop_index("incidents_by_time")
         batch_op.drop_index("ix_incidents_page")
-        batch_op.drop_column("service")
+        for name in ("resolution", "resolved_by", "service"):
+            batch_op.drop_column(name)
         batch_op.drop_column("page")
 
     with op.batch_alter_table("alarms", schema=None) as batch_op:
@@ -550,5 +567,6 @@ def _without_alarms() -> None:
         batch_op.drop_index("alarms_by_incident")
         batch_op.drop_index("alarms_suppressed")
         batch_op.drop_index("alarms_by_time")
-        for name in ("verdict_us", "acked_us", "suppressed", "verdict_by", "verdict", "comment", "acked_by", "about"):
+        for name in ("cleared_reason", "cleared_by", "verdict_us", "acked_us", "suppressed", "verdict_by", "verdict",
+                     "comment", "acked_by", "about"):  # fmt: skip
             batch_op.drop_column(name)

@@ -1,0 +1,74 @@
+"""incident list, ack, resolve: over the REST of a running hub."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+from urllib.parse import quote
+
+from cloud_hub.cli import Commands, clean
+from cloud_hub.cli.remote import connect, options
+from cloud_hub.cli.times import shown
+
+EXAMPLES = """examples:
+  tidegate-hub incident list --device press-3
+  tidegate-hub incident ack 01a1fc6b-9efb-7fe8-bebf-9ef1d6d45891
+  tidegate-hub incident resolve 01a1fc6b-9efb-7fe8-bebf-9ef1d6d45891 --reason "sensor was taken off"
+
+exit codes: 0 well; 2 wrong use; 3 the token may not; 4 not known; 5 no answer; 6 it is resolved already
+"""
+
+
+def add(commands: Commands) -> None:
+    """Add the parsers of this group."""
+    group = commands.add_parser(
+        "incident", help="see, acknowledge and end incidents", epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    whats = group.add_subparsers(dest="what", required=True, metavar="WHAT")
+    hub = options()
+    hub.add_argument("--json", action="store_true", help="print the hub's answer as JSON")
+
+    def what(name: str, text: str, action: Any) -> argparse.ArgumentParser:
+        parser = whats.add_parser(name, help=text, parents=[hub])
+        parser.set_defaults(action=action)
+        return parser
+
+    listed = what("list", "the newest first", _list)
+    listed.add_argument("--device", default="")
+    listed.add_argument("--page", default="", help="those of one call, by its first incident")
+    listed.add_argument("--limit", type=int, default=20, help="how many (default 20)")
+    what("ack", "say that it was seen; of a page's first incident, all of the page", _ack).add_argument("id")
+    resolve = what("resolve", "end one that no device will clear", _resolve)
+    resolve.add_argument("id")
+    resolve.add_argument("--reason", required=True)
+
+
+def _print(rows: list[dict[str, Any]], as_json: bool) -> int:
+    for row in rows:
+        print(json.dumps(row) if as_json else _line(row))
+    return 0
+
+
+def _line(row: dict[str, Any]) -> str:
+    end = f"  by {row['resolved_by']}: {row['resolution']}" if row["resolution"] else ""
+    return clean(f"{row['id']}  {shown(row['opened_us'])}  {row['state']:12}  {row['device']}  {row['subject']}{end}")
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    with connect(arguments) as hub:
+        rows = hub.get("/incidents", device=arguments.device, page=arguments.page, limit=arguments.limit)
+    return _print(rows, arguments.json)
+
+
+def _ack(arguments: argparse.Namespace) -> int:
+    with connect(arguments) as hub:
+        row = hub.call("POST", f"/incidents/{quote(arguments.id, '')}/acknowledge")
+    return _print([row], arguments.json)
+
+
+def _resolve(arguments: argparse.Namespace) -> int:
+    with connect(arguments) as hub:
+        row = hub.call("POST", f"/incidents/{quote(arguments.id, '')}/resolve", {"reason": arguments.reason})
+    return _print([row], arguments.json)
