@@ -37,7 +37,7 @@ check: .venv/.dev ## lint, format, types, floors, docs
 	$(BIN)/mypy
 	$(BIN)/mypy --python-version 3.10 -p shared -p edge_agent
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q tests/test_docs.py tests/test_floors.py
+	$(BIN)/python -m pytest -q tests/test_docs.py tests/test_layers.py
 
 bench: .venv/.dev ## all benchmarks; one: .venv/bin/python -m benchmarks.twin
 	$(BIN)/python -m benchmarks.agent

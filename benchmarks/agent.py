@@ -23,7 +23,7 @@ import numpy as np
 import psutil
 
 from benchmarks.report import Row, arguments, publish
-from cloud_hub.broker import open_broker
+from cloud_hub.broker.embedded import open_broker
 from cloud_hub.demo.world import ASSETS, free_ports
 
 CONFIG = """

@@ -21,7 +21,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.report import Row, arguments, publish
-from edge_agent.outbox import ITEMS_PER_ROW, Lot, Outbox
+from edge_agent.store.outbox import ITEMS_PER_ROW, Outbox, RowBatch
 from shared.codec import deflate, encode
 from shared.messages import Batch, Sample
 
@@ -103,7 +103,7 @@ def flash(taken: list[list[Sample]], interval_s: int, commits: int) -> float:
         before = written()
         for number in range(commits):
             items = [one for at in range(interval_s) for one in taken[(number * interval_s + at) % len(taken)]]
-            outbox.accept([Lot(stream="telemetry", items=items)], "synced")
+            outbox.accept([RowBatch(stream="telemetry", items=items)], "synced")
             outbox.forget("telemetry", outbox.last["telemetry"])
         size = written() - before
         outbox.close()

@@ -34,10 +34,10 @@ from sklearn.preprocessing import StandardScaler
 
 from benchmarks.report import Row, publish
 from benchmarks.series import Floats, Ints, Series, read
-from cloud_hub.thresholds.crossing import NAMES, SHARED, Forecaster, Samples, samples, train
-from cloud_hub.thresholds.crossing_models import BLEND, BLENDED, OWN, blended, fitted
-from cloud_hub.thresholds.crossing_selection import Silent, Winner, select_model
-from cloud_hub.thresholds.forecasters import one_thread
+from cloud_hub.thresholds.forecasts.classifier import NAMES, SHARED, CrossingClassifier, Samples, samples, train
+from cloud_hub.thresholds.forecasts.models import BLEND, BLENDED, OWN, blended, fitted
+from cloud_hub.thresholds.forecasts.selection import Silent, Winner, select_model
+from cloud_hub.thresholds.monitoring.forecasters import single_thread
 
 NOTE = (
     "Structure chosen on NAB's development half and KPI: figures on those files are in-sample. On held-out series, "
@@ -86,7 +86,7 @@ def main() -> None:
     cases = [one for one in cases if one.judged[1].size]
     if not cases:
         raise SystemExit("no series that can be judged: name a file with --nab or --kpi")
-    with one_thread():
+    with single_thread():
         publish("crossing", options.seed, rows(cases, options.seed), options.json, NOTE)
 
 
@@ -128,7 +128,7 @@ def rows(cases: Sequence[Case], seed: int) -> list[Row]:
     return found + costs(cost)
 
 
-def said_of(one: Case, shared: Forecaster, cost: Cost) -> dict[str, Floats]:
+def said_of(one: Case, shared: CrossingClassifier, cost: Cost) -> dict[str, Floats]:
     """What every model, and the chosen one, says of the judged moments of one series."""
     (rows, labels, index), (later, _, when) = one.learn, one.judged
     past_us, later_us = one.t_us[index], one.t_us[when]

@@ -20,11 +20,11 @@ import pytest
 from sqlalchemy import text
 
 from benchmarks.report import Row, arguments, publish
-from cloud_hub import twins
-from cloud_hub.db import Database
-from cloud_hub.ingest.router import route
-from cloud_hub.ingest.writer import Results, Writer
-from cloud_hub.tables import Device
+from cloud_hub.database.sessions import Database
+from cloud_hub.database.tables import Device
+from cloud_hub.ingest.core.router import route
+from cloud_hub.ingest.writer import Writer, WriteResults
+from cloud_hub.twins import service as twins
 from shared import topics
 from shared.codec import encode
 from shared.messages import Batch
@@ -80,7 +80,7 @@ def twin_changes(db: Database, seconds: float, threads: int) -> float:
     def report(name: str, state: object) -> None:
         body = encode({"state": {"reported": state}})
         with db.write(name) as session:
-            twins.request(session, name, "", "update", body, NOW, who=name, max_bytes=32768)
+            twins.handle_request(session, name, "", "update", body, NOW, actor=name, max_bytes=32768)
 
     for name in names:
         report(name, STATE)
@@ -99,7 +99,7 @@ def telemetry_rows(db: Database, seconds: float, batch: int, together: int) -> f
             for first in itertools.islice(firsts, together):
                 items = [{"metric": "cpu.load", "t_us": NOW + n, "value": n * 0.5} for n in range(first, first + batch)]
                 said.append((route(topic, encode(Batch(epoch="e1", first=first, items=items))), ""))
-            writer.write(session, said, NOW, Results())
+            writer.write(session, said, NOW, WriteResults())
 
     return rate(seconds, step) * batch * together
 

@@ -19,8 +19,8 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.report import Row, arguments, publish
-from edge_agent.link.lane import WINDOW_ROWS
-from edge_agent.outbox import Lot, Outbox
+from edge_agent.link.core.stream_window import WINDOW_ROWS
+from edge_agent.store.outbox import Outbox, RowBatch
 from shared.codec import encode
 from shared.messages import Batch, Sample
 
@@ -91,7 +91,7 @@ def accepting(folder: Path, rows: int) -> Iterator[Row]:
 
     def accept() -> None:
         for _ in range(rows):
-            outbox.accept([Lot(stream="telemetry", items=ITEMS)], "synced")
+            outbox.accept([RowBatch(stream="telemetry", items=ITEMS)], "synced")
 
     yield from figures("empty", "accept", rate(rows, accept))
     outbox.close()

@@ -42,10 +42,10 @@ import psutil
 from benchmarks.agent import HUB
 from benchmarks.fleet_devices import Device
 from benchmarks.report import Row, arguments, percentiles, publish
-from cloud_hub import twins
 from cloud_hub.clock import now_us
-from cloud_hub.db import Database
+from cloud_hub.database.sessions import Database
 from cloud_hub.demo.world import free_ports
+from cloud_hub.twins import service as twins
 from shared.codec import encode
 
 MOSQUITTO = """
@@ -177,7 +177,9 @@ class HubProcess:
         for start in range(0, len(devices), 500):
             with db.write() as session:
                 for device in devices[start : start + 500]:
-                    twins.request(session, device.id, "", "update", payload, now_us(), who="bench", max_bytes=32768)
+                    twins.handle_request(
+                        session, device.id, "", "update", payload, now_us(), actor="bench", max_bytes=32768
+                    )
         db.close()
 
 
@@ -288,8 +290,8 @@ async def phases(
     if not await figures.converged(fleet, "first birth", born, options.patience):
         return
     await connecting
-    for who, rss in memory(hub, broker).items():
-        tell("memory", f"a device, {who}", (rss - before[who]) / kib, "KiB")
+    for actor, rss in memory(hub, broker).items():
+        tell("memory", f"a device, {actor}", (rss - before[actor]) / kib, "KiB")
     if options.hostile:
         await hostile(fleet, options, tell)
     for method, away_s, version in (("hub restart", 0.0, 2.0), ("one-hour outage", options.outage, 3.0)):

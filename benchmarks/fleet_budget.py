@@ -21,10 +21,10 @@ from benchmarks.budget import A_DAY, NOISES
 from benchmarks.nab_score import alarms
 from benchmarks.report import Row, publish
 from benchmarks.series import DAY_US, Bools, Floats, Series, read
-from cloud_hub.thresholds import episodes
-from cloud_hub.thresholds.budget import threshold
-from cloud_hub.thresholds.episodes import Episodes, rarity
-from cloud_hub.thresholds.scores import DEFAULTS, Scores, surprise
+from cloud_hub.thresholds.scores import episodes
+from cloud_hub.thresholds.scores.alarm_budget import threshold
+from cloud_hub.thresholds.scores.episodes import Episodes, rarity
+from cloud_hub.thresholds.scores.model import DEFAULTS, ScoreModel, score_series
 
 LEVELS = (3.3, 4.0, 4.5, 5.0, 5.5)
 
@@ -72,7 +72,7 @@ def halved(series: Sequence[Series], rarities: Sequence[Floats], limit: float) -
 
 def on_nab(series: Sequence[Series], limit: float) -> list[Row]:
     """Windows hit and false alarms at the fleet's threshold."""
-    plain = [np.nan_to_num(surprise(one.t_us, one.values)) for one in series]
+    plain = [np.nan_to_num(score_series(one.t_us, one.values)) for one in series]
     rare = [rarity(Episodes(), some, DEFAULTS.quiet)[1] for some in plain]
     windows, days = sum(len(one.judged) for one in series), sum(one.days for one in series)
     rows = [Row("nab", "all", "windows", windows, ""), Row("nab", "all", "judged", days, "series-days")]
@@ -93,7 +93,7 @@ def on_nab(series: Sequence[Series], limit: float) -> list[Row]:
 def on_noise(name: str, values: Floats, levels: Sequence[float]) -> list[Row]:
     """Episodes of the second half of `values` [T, series] for each that a level means."""
     length, many = values.shape
-    model, found = Scores(many), np.zeros(values.shape)
+    model, found = ScoreModel(many), np.zeros(values.shape)
     for n in range(length):
         found[n] = model.step(np.full(many, DAY_US + n * (DAY_US // A_DAY)), values[n])
     rare = [rarity(Episodes(), found[:, n].copy(), DEFAULTS.quiet)[1] for n in range(many)]

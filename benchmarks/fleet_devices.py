@@ -13,9 +13,18 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from edge_agent.keep import Keep
-from edge_agent.link.session import Beat, Effect, Fetch, Forget, Greet, LinkSession, Reconnect, Send
-from edge_agent.twinlink import TwinLink
+from edge_agent.link.core.session import (
+    Effect,
+    Fetch,
+    Forget,
+    LinkSession,
+    PublishBirth,
+    Reconnect,
+    Send,
+    SendHeartbeat,
+)
+from edge_agent.store.statestore import StateStore
+from edge_agent.twin.sync import TwinSync
 from shared import topics
 from shared.codec import decode, encode
 from shared.messages import STREAMS, Ack, Batch, Birth, Heartbeat, Sample, Session, Stream
@@ -97,7 +106,7 @@ class Client(asyncio.Protocol):
         self.transport.write(packet(0x30 | qos << 1 | retain, text(topic) + number + b"\0" + payload))
 
 
-class MemoryKeep(Keep):
+class MemoryKeep(StateStore):
     """The agent's small store, without a disk."""
 
     def __init__(self) -> None:
@@ -132,7 +141,7 @@ class Device:
         self.reported: Any = None
         self.late_us: list[float] = []
         self._sent_at: dict[int, float] = {}
-        self._twin = TwinLink(MemoryKeep(), self._say)
+        self._twin = TwinSync(MemoryKeep(), self._say)
         self._twin.handle("", "settings", lambda value: value, own={"period_s": 1.0})
         self._twin.begin()
         self._twin.report("", {"agent": {"version": "bench", "boot": 1}})
@@ -212,11 +221,11 @@ class Device:
         if rest == "acks":
             ack = decode(Ack, payload, topic)
             self._measure(ack.upto, now)
-            self._carry_out(self.session.acknowledged(ack, now))
+            self._carry_out(self.session.handle_ack(ack, now))
         elif rest == "session":
-            self._carry_out(self.session.welcomed(decode(Session, payload, topic), now))
+            self._carry_out(self.session.handle_session(decode(Session, payload, topic), now))
         elif rest == "heartbeat/answer":
-            self.session.beaten(decode(Heartbeat, payload, topic), now)
+            self.session.handle_heartbeat(decode(Heartbeat, payload, topic), now)
         elif rest.startswith("shadow"):
             self._twin.received(rest, Inbound(topic=topic, payload=payload, traceparent="", acknowledge=lambda: None))
             if rest in {"shadow/update/accepted", "shadow/get/accepted"}:
@@ -256,9 +265,9 @@ class Device:
                 self.session.down()
                 self.close()
                 self._wanted = True
-            elif self._client is not None and isinstance(effect, Greet):
+            elif self._client is not None and isinstance(effect, PublishBirth):
                 self._client.publish(topics.thing(self.id, "birth"), self.birth(), retain=True)
-            elif self._client is not None and isinstance(effect, Beat):
+            elif self._client is not None and isinstance(effect, SendHeartbeat):
                 beat = encode(Heartbeat(session=self._connection))
                 self._client.publish(topics.thing(self.id, "heartbeat"), beat, 0)
             else:

@@ -25,12 +25,12 @@ from cloud_hub.demo.world import ASSETS
 from edge_agent import clock
 from edge_agent.collectors import Frame
 from edge_agent.models.child import InferenceChild
-from edge_agent.models.gatekeeper import Gatekeeper
+from edge_agent.models.core.gating import ResultGate
 from edge_agent.models.onnx import open_runner
-from edge_agent.models.worker import Answer, Ready, Word
-from edge_agent.outbox import Lot, Outbox
+from edge_agent.models.worker import InferenceResult, Ready, Word
+from edge_agent.store.outbox import Outbox, RowBatch
 from shared.bundle import load
-from shared.gate import Gate, Result, panel
+from shared.gate import Gate, Result, drift_tests
 
 BUNDLE = ASSETS / "digits-edge"
 COMMIT_EVERY = 20
@@ -74,8 +74,8 @@ class Child:
         frame = Frame(source="camera", number=number, t_us=clock.now_us(), shape=(8, 8), data=data)
         self._child.ask(frame)
         word = self._words.get(timeout=10)
-        self._child.flying.pop(number, None)
-        return frame, word.result if isinstance(word, Answer) else None
+        self._child.in_flight.pop(number, None)
+        return frame, word.result if isinstance(word, InferenceResult) else None
 
     def end(self) -> None:
         """End it."""
@@ -90,8 +90,8 @@ def main() -> None:
     runner = open_runner(load(BUNDLE))
     results = [runner.run((8, 8), frame) for frame in frames[:300]]
     gate = Gate(digest=results[0].digest, alpha=0.02, delta=0.1, n=300, k=2, margin=0.5,
-                panel=panel([r.features for r in results]))  # fmt: skip
-    keeper, child = Gatekeeper("line-camera"), Child()
+                panel=drift_tests([r.features for r in results]))  # fmt: skip
+    keeper, child = ResultGate("line-camera"), Child()
     keeper.use(gate)
 
     def judged(number: int, data: bytes) -> list[object]:
@@ -108,8 +108,10 @@ def main() -> None:
             if number % COMMIT_EVERY == 0:
                 lots = {"telemetry": [i for i in waiting if hasattr(i, "metric")]}
                 ups = [i for i in waiting if not hasattr(i, "metric")]
-                outbox.accept([Lot(stream="telemetry", items=lots["telemetry"]), Lot(stream="escalation", items=ups)],
-                              "synced")  # fmt: skip
+                outbox.accept(
+                    [RowBatch(stream="telemetry", items=lots["telemetry"]), RowBatch(stream="escalation", items=ups)],
+                    "synced",
+                )
                 waiting.clear()
 
         took = {

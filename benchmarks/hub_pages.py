@@ -18,9 +18,9 @@ from benchmarks.page_worth import Crossings, Place, Worth, of_fault
 from benchmarks.series import Floats
 from benchmarks.server_shapes import METRICS
 from benchmarks.servers import Fleet
-from cloud_hub.alarms import floods
-from cloud_hub.alarms.floods import Stood
-from cloud_hub.thresholds import beside
+from cloud_hub.incidents.core import grouping as floods
+from cloud_hub.incidents.core.grouping import AlarmSpan
+from cloud_hub.thresholds.peers import alarms as beside
 
 
 @dataclass
@@ -54,7 +54,7 @@ def alarms(fleet: Fleet, crossings: Crossings, parts: tuple[float, float]) -> li
     for step, evidence in _steps(fleet, crossings, parts):
         for number, metric in enumerate(METRICS):
             told.now, values = evidence[number], fleet.values[number, step][None].astype(np.float64)
-            left, changes = beside.step(told, of, np.array([step]), values, limits, calm[number], 0)
+            left, changes = beside.advance(told, of, np.array([step]), values, limits, calm[number], 0)
             for change in changes:
                 if change.state == "cleared":
                     stand[number].pop(change.thing).end = step
@@ -85,7 +85,7 @@ def _steps(fleet: Fleet, crossings: Crossings, parts: tuple[float, float]) -> It
         )
 
 
-def _known(stand: list[dict[int, Standing]], metric: int, change: beside.Change, fleet: Fleet) -> bool:
+def _known(stand: list[dict[int, Standing]], metric: int, change: beside.PeerAlarmTransition, fleet: Fleet) -> bool:
     """Whether people know: of the server by any metric, of the service, or of this very series."""
     service = change.thing >= fleet.plan.servers
     mine = fleet.group[change.server]
@@ -103,11 +103,11 @@ def worth(fleet: Fleet, crossings: Crossings, parts: tuple[float, float]) -> Wor
     told = alarms(fleet, crossings, parts)
     period_us = fleet.plan.period_s * 1_000_000
     of = {
-        Stood(device=str(one.server), site="", about=one.where.metric, start_us=one.step * period_us,
+        AlarmSpan(device=str(one.server), site="", about=one.where.metric, start_us=one.step * period_us,
               end_us=one.end * period_us, service=str(one.where.service)): one
         for one in told
     }  # fmt: skip
-    pages = floods.paged(of)
+    pages = floods.group_into_pages(of)
     found: dict[int, float] = {}
     false: Counter[str] = Counter()
     for page in pages:

@@ -37,7 +37,7 @@ import psutil
 
 from benchmarks.report import Row, arguments, publish
 from benchmarks.twin import House, broker, client
-from cloud_hub.db import Database
+from cloud_hub.database.sessions import Database
 from cloud_hub.demo.client import until
 from cloud_hub.ingest.listener import TOGETHER
 from shared import topics

@@ -18,13 +18,14 @@ from sqlalchemy import bindparam, insert, update
 from sqlmodel import Session, select
 
 from benchmarks.report import Row, arguments, publish
-from cloud_hub import configurations, jobs
 from cloud_hub.clock import now_us
-from cloud_hub.configurator import Configurator
-from cloud_hub.db import Database
-from cloud_hub.roles import Scope
-from cloud_hub.tables import Configuration, Device, Job, TwinChange, TwinRow
-from cloud_hub.twin_rows import columns
+from cloud_hub.configurations import service as configurations
+from cloud_hub.configurations.reconciler import ConfigurationReconciler
+from cloud_hub.database.sessions import Database
+from cloud_hub.database.tables import Configuration, Device, Job, TwinChange, TwinRow
+from cloud_hub.jobs import service as jobs
+from cloud_hub.security.core.roles import Scope
+from cloud_hub.twins.rows import columns
 from shared import twin
 from shared.codec import encode
 
@@ -37,7 +38,7 @@ class Watched(Database):
     """A database that keeps how long each write session had the lock."""
 
     def __init__(self, url: str) -> None:
-        self.held: list[float] = []
+        self.queued: list[float] = []
         super().__init__(url)
 
     @contextmanager
@@ -45,7 +46,7 @@ class Watched(Database):
         with super().write(*devices) as session:
             began = time.perf_counter()
             yield session
-        self.held.append(time.perf_counter() - began)  # with the commit, for which others wait too
+        self.queued.append(time.perf_counter() - began)  # with the commit, for which others wait too
 
 
 def fill(db: Database, count: int) -> list[str]:
@@ -89,25 +90,33 @@ def _again(connection: Any, table: Any, rows: list[dict[str, Any]]) -> None:
 def job(db: Watched, kind: str, content: dict[str, Any]) -> tuple[float, int, float]:
     """(seconds, messages, longest hold of the write lock in seconds) of one job over every device."""
     now = now_us()
-    row = Job(id="", kind=kind, query="tags.site = 'north'", content=content, who="bench", created_us=now, start_us=now,
-              deadline_us=now + 3_600_000_000)  # fmt: skip
+    row = Job(
+        id="",
+        kind=kind,
+        query="tags.site = 'north'",
+        content=content,
+        actor="bench",
+        created_us=now,
+        start_us=now,
+        deadline_us=now + 3_600_000_000,
+    )
     with db.write() as session:
         jobs.create(session, row, LIMIT)
-    db.held.clear()
+    db.queued.clear()
     messages, began = 0, time.perf_counter()
     while (done := jobs.run_once(db, now_us(), LIMIT)).again:
         messages += len(done.messages)
-    return time.perf_counter() - began, messages, max(db.held)
+    return time.perf_counter() - began, messages, max(db.queued)
 
 
 def full_pass(db: Watched) -> tuple[float, float]:
     """(seconds, longest hold of the write lock) of one look of a fresh configurator at every device."""
-    loop = Configurator(db, LIMIT, 300)
-    db.held.clear()
+    loop = ConfigurationReconciler(db, LIMIT, 300)
+    db.queued.clear()
     began = time.perf_counter()
     while loop.run_once().again:
         pass
-    return time.perf_counter() - began, max(db.held, default=0.0)
+    return time.perf_counter() - began, max(db.queued, default=0.0)
 
 
 def measure(db: Watched, count: int) -> list[Row]:
@@ -140,7 +149,7 @@ def measure(db: Watched, count: int) -> list[Row]:
 def configuration() -> Configuration:
     """One that every device can take: the job has not touched its leaf."""
     content = {"": {"settings": {"burst": True}}}
-    return Configuration(id="bench", target="tags.site = 'north'", content=content, who="bench", created_us=now_us())
+    return Configuration(id="bench", target="tags.site = 'north'", content=content, actor="bench", created_us=now_us())
 
 
 def main() -> None:

@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import Row, arguments, publish
-from cloud_hub import backup, restore, telemetry
-from cloud_hub.db import Database
-from cloud_hub.marks import Marks
-from cloud_hub.retention import DAY_US, ROWS, Sweep
+from cloud_hub.backup import create as backup
+from cloud_hub.backup import restore
+from cloud_hub.database.sessions import Database
+from cloud_hub.database.tables import Device
+from cloud_hub.devices.offsets import StreamOffsets
 from cloud_hub.settings import Retention, Settings
-from cloud_hub.tables import Device
+from cloud_hub.telemetry import samples as telemetry
+from cloud_hub.telemetry.retention import DAY_US, ROWS, RetentionWorker
 from shared.messages import Sample
 
 NOW = 1_795_000_000_000_000
@@ -37,7 +39,7 @@ def fill(url: str, rows: int) -> None:
     for first in range(0, rows, TOGETHER):
         device = f"d{first // TOGETHER % 10}"
         with db.write(device) as session:
-            source = Marks(session).get((device, "e", "telemetry")).source
+            source = StreamOffsets(session).get((device, "e", "telemetry")).source
             step = 100 * DAY_US // rows
             samples = [(n, Sample(metric=f"m{n % 10}", t_us=NOW - (rows - n) * step, value=float(n)))
                        for n in range(first + 1, first + TOGETHER + 1)]  # fmt: skip
@@ -51,7 +53,7 @@ def write(url: str, longest: Synchronized[float], stopped: Any) -> None:
     while not stopped.is_set():
         begun = time.perf_counter()
         with db.write("live") as session:
-            source = Marks(session).get(("live", "e", "telemetry")).source
+            source = StreamOffsets(session).get(("live", "e", "telemetry")).source
             samples = [(seq + n, Sample(metric="m", t_us=NOW + seq + n, value=1.0)) for n in range(20)]
             telemetry.store_samples(session, telemetry.sample_rows("live", source, samples))
         seq += 20
@@ -92,12 +94,12 @@ def main() -> None:
             time.sleep(10)
             note("ingest alone, 10 s", "longest commit", longest.value * 1e3, "ms")
             longest.value, begun = 0.0, time.perf_counter()
-            backup.take(hub, Path(f"{name}/hub.tar"), NOW, lambda _: None)
+            backup.create_backup(hub, Path(f"{name}/hub.tar"), NOW, lambda _: None)
             note("backup, read back", "time", time.perf_counter() - begun, "s")
             note("backup, read back", "longest commit of ingest", longest.value * 1e3, "ms")
             db, batches = Database(hub.database_url), 0
             longest.value, begun = 0.0, time.perf_counter()
-            sweep = Sweep(db, Retention(telemetry_days=50))
+            sweep = RetentionWorker(db, Retention(telemetry_days=50))
             sweep.run_once(NOW)
             while sweep.run_once(NOW).again:
                 batches += 1

@@ -9,8 +9,8 @@ import numpy as np
 
 from benchmarks.detectors import Detector
 from benchmarks.series import DAY_US, Floats, Ints, Series
-from cloud_hub.thresholds import scores
-from cloud_hub.thresholds.bands import Bands
+from cloud_hub.thresholds.bands.model import Bands
+from cloud_hub.thresholds.scores import model as scores
 from shared.thresholds import Limits
 
 
@@ -39,7 +39,7 @@ def alone(t_us: Ints, values: Floats) -> Floats:
 
 def together(series: Sequence[Series]) -> list[Floats]:
     """`Scores` over all series at once; float[T] for each."""
-    model = scores.Scores(len(series))
+    model = scores.ScoreModel(len(series))
     found = np.stack([model.step(t_us, values) for t_us, values in columns(series)], axis=1)
     return [found[n, : len(one.values)] for n, one in enumerate(series)]
 

@@ -34,8 +34,9 @@ from benchmarks.series import Floats, Ints
 from benchmarks.server_shapes import CPU, DISK, MEMORY, Plan
 from benchmarks.servers import Fleet, build
 from benchmarks.threshold_speed import EwmaColumns
-from cloud_hub.thresholds import budget, scores
-from cloud_hub.thresholds.peers import Peers, Side, thresholds
+from cloud_hub.thresholds.peers.detector import PeerDetector, Side, thresholds
+from cloud_hub.thresholds.scores import alarm_budget
+from cloud_hub.thresholds.scores import model as scores
 
 SIDES: tuple[Side, ...] = ("both", "high", "high", "both", "high", "high")
 """On which side a person wants to hear of cpu, memory, disk, requests, latency, errors: a fast answer is no trouble."""
@@ -76,11 +77,11 @@ class Ewma:
 
 
 class Together:
-    """Evidence of `Peers`: of all servers' metrics, then of all services', both as parts of their thresholds."""
+    """Evidence of `PeerDetector`: of all servers' metrics, then of all services', both as parts of their thresholds."""
 
     def __init__(self, fleet: Fleet) -> None:
         self.metrics, _, servers = fleet.values.shape
-        self.peers = Peers(self.metrics, fleet.group, sides=SIDES)
+        self.peers = PeerDetector(self.metrics, fleet.group, sides=SIDES)
         pages_a_day = GOAL / 2 * 86_400 / SHIFT_S
         self.parts = thresholds(pages_a_day, self.metrics * servers, self.metrics * int(fleet.group.max() + 1))
 
@@ -135,11 +136,11 @@ def methods(fleet: Fleet, score: bool) -> dict[str, tuple[Method, float, tuple[f
     """Each method with the least score that is kept, and its own thresholds."""
     metrics, _, servers = fleet.values.shape
     n = metrics * servers
-    usual = budget.threshold(GOAL / 2, n, 86_400 / fleet.plan.period_s)
+    usual = alarm_budget.threshold(GOAL / 2, n, 86_400 / fleet.plan.period_s)
     static = Static(np.repeat(np.arange(metrics), servers))
     each: dict[str, tuple[Method, float, tuple[float, ...]]] = {}
     if score:
-        each["Tidegate: score of each series"] = (scores.Scores(n), 2.0, (usual,))
+        each["Tidegate: score of each series"] = (scores.ScoreModel(n), 2.0, (usual,))
     for name, chosen in simple_peers.CHOSEN.items():
         simple = simple_peers.SimplePeers(fleet.group, SIDES, fleet.judged_from, own="own week" in name)
         each[name] = (simple, 3.0, (chosen[fleet.plan.unlike],))

@@ -26,10 +26,10 @@ from sqlmodel import Session
 
 from benchmarks.report import Row, arguments, percentiles, publish
 from cloud_hub import query
-from cloud_hub.db import Database
-from cloud_hub.query import answer
+from cloud_hub.database.sessions import Database
+from cloud_hub.database.tables import Device, TwinRow
+from cloud_hub.query import results
 from cloud_hub.query.sql import DEVICES, TWINS
-from cloud_hub.tables import Device, TwinRow
 from shared.codec import encode
 
 ROUNDS = 15
@@ -147,7 +147,7 @@ def measure(name: str, db: Database, count: int, seed: int) -> list[Row]:
     rows = [Row(name, "fleet", "document", fill(db, count, seed), "bytes")]
     with Session(db.engine) as session:
         plans = {asked: query.matching(session, asked) for asked in (SELECTIVE, BROAD, DEAREST)}
-        plans[GROUPED] = answer.grouped(session, query.parse(GROUPED))
+        plans[GROUPED] = results.grouped(session, query.parse(GROUPED))
         asked = {"selective": SELECTIVE, "broad": BROAD, "GROUP BY": GROUPED, "64 x contains": DEAREST}
         baseline = in_python(session)
         assert baseline["selective"]() == query.devices(session, SELECTIVE)

@@ -25,18 +25,18 @@ from pyarrow import parquet
 
 from benchmarks.ingest import messages
 from benchmarks.report import Row, arguments, publish
-from cloud_hub import telemetry
-from cloud_hub.db import Database
-from cloud_hub.ingest.router import route
-from cloud_hub.ingest.writer import Results, Writer
-from cloud_hub.rollups.buckets import of_samples, pack
-from cloud_hub.rollups.making import DAY_US
-from cloud_hub.rollups.reading import columns
-from cloud_hub.rollups.roller import Roller
-from cloud_hub.rollups.spans import span
-from cloud_hub.rollups.stored import DAY, HOUR, MINUTE, Rows
-from cloud_hub.rollups.top import top
-from cloud_hub.telemetry import HOUR_US, SampleRow
+from cloud_hub.database.sessions import Database
+from cloud_hub.ingest.core.router import route
+from cloud_hub.ingest.writer import Writer, WriteResults
+from cloud_hub.telemetry import samples as telemetry
+from cloud_hub.telemetry.rollups.aggregate import DAY_US
+from cloud_hub.telemetry.rollups.core.buckets import of_samples, pack
+from cloud_hub.telemetry.rollups.matrices import columns
+from cloud_hub.telemetry.rollups.ranges import query_range
+from cloud_hub.telemetry.rollups.store import DAY, HOUR, MINUTE, DeviceRollups
+from cloud_hub.telemetry.rollups.top_k import top_devices
+from cloud_hub.telemetry.rollups.worker import RollupWorker
+from cloud_hub.telemetry.samples import HOUR_US, SampleRow
 
 START = 1_795_000_000_000_000 // DAY_US * DAY_US
 SHARES = (0.5, 0.95, 0.99)
@@ -84,7 +84,7 @@ def store(db: Database, rows: list[SampleRow]) -> None:
 
 def rolled(db: Database, days: float) -> tuple[float, float]:
     """(seconds, processor seconds) until all hours are rolled up."""
-    roller, began, before = Roller(db), time.perf_counter(), time.process_time()
+    roller, began, before = RollupWorker(db), time.perf_counter(), time.process_time()
     while roller.run_once(START + int((days + 2) * DAY_US)).again:
         pass
     return time.perf_counter() - began, time.process_time() - before
@@ -142,7 +142,7 @@ def _taken(db: Database, seed: int, epoch: str) -> float:
     before = time.process_time()
     with db.write() as session:
         parsed = [(route(topic, payload), "") for topic, payload in said]
-        Writer(db.hub_epoch, 32768).write(session, parsed, START, Results())
+        Writer(db.hub_epoch, 32768).write(session, parsed, START, WriteResults())
     return time.process_time() - before
 
 
@@ -208,7 +208,7 @@ def ranges(dbs: Iterator[Database], seed: int) -> list[Row]:
     def ours(resolution: str, days: int) -> Callable[[], object]:
         def ask() -> object:
             with db.read() as session:
-                return span(session, *series, end - days * DAY_US, end, points=10_000, resolution=resolution)
+                return query_range(session, *series, end - days * DAY_US, end, points=10_000, resolution=resolution)
 
         return ask
 
@@ -242,7 +242,7 @@ def highest(dbs: Iterator[Database], devices: int, seed: int) -> list[Row]:
 
     def ask() -> Any:
         with db.read() as session:
-            return top(session, names, "group.metric0", START, START + 7 * DAY_US, share=0.95, k=10)
+            return top_devices(session, names, "group.metric0", START, START + 7 * DAY_US, share=0.95, k=10)
 
     def by_samples() -> object:
         with db.read() as session:
@@ -266,7 +266,7 @@ def matrices(dbs: Iterator[Database], series: int, seed: int) -> list[Row]:
     names = [(f"dev-{n // 10}", f"group.metric{n % 10}") for n in range(series)]
     with db.write() as session:
         for device, metric in names:
-            rows = Rows(session, device)
+            rows = DeviceRollups(session, device)
             for day in range(30):
                 values = dice.gamma(4, 10, 24 * 12)
                 packed = pack(of_samples(np.repeat(np.arange(24), 12), values))
@@ -275,7 +275,7 @@ def matrices(dbs: Iterator[Database], series: int, seed: int) -> list[Row]:
     minute = pack(of_samples(np.arange(0, 60, 5), dice.gamma(4, 10, 12)))
     with db.write() as session:
         for device, metric in names[: series // 10]:
-            rows = Rows(session, device)
+            rows = DeviceRollups(session, device)
             for hour in range(30 * 24):
                 rows.put("rollups", MINUTE, metric, START + hour * HOUR_US, minute)
             rows.save()

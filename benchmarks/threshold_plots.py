@@ -17,7 +17,7 @@ from benchmarks import detection
 from benchmarks.nab_score import alarms
 from benchmarks.ours import bands, together
 from benchmarks.series import DAY_US, Series
-from cloud_hub.thresholds import budget
+from cloud_hub.thresholds.scores import alarm_budget
 
 SHOWN = "realKnownCause/nyc_taxi.csv"
 BLUE, GREY, RED = "#1f5fa8", "#9aa5b1", "#c0392b"
@@ -50,7 +50,7 @@ def _save(figure: Any, file: Path) -> None:
 def _series(one: Series, file: Path, days: float = 35.0) -> None:
     """The stretch round the second window: values in their band above, the surprise below."""
     (low, high), surprise = bands([one])[0], together([one])[0]
-    threshold = budget.threshold(BUDGET / 2, 1, DAY_US / one.period_us)
+    threshold = alarm_budget.threshold(BUDGET / 2, 1, DAY_US / one.period_us)
     judged = surprise.copy()
     judged[: one.learn] = -np.inf
     when = one.t_us.astype("datetime64[us]")

@@ -11,8 +11,9 @@ import numpy as np
 
 from benchmarks.report import Row
 from benchmarks.series import Floats, Ints
-from cloud_hub.thresholds import score_columns, scores
-from cloud_hub.thresholds.bands import Bands
+from cloud_hub.thresholds.bands.model import Bands
+from cloud_hub.thresholds.scores import model as scores
+from cloud_hub.thresholds.scores import state as score_columns
 from shared.thresholds import JudgeState, Limits, judge
 
 PERIOD_US = 300_000_000
@@ -46,8 +47,8 @@ def models(n: int) -> dict[str, Any]:
     return {
         "EWMA band": EwmaColumns(n),
         "Tidegate band": Bands(n),
-        "Tidegate score": scores.Scores(n),
-        "Tidegate score without numba": scores.Scores(n, fast=False),
+        "Tidegate score": scores.ScoreModel(n),
+        "Tidegate score without numba": scores.ScoreModel(n, fast=False),
     }
 
 

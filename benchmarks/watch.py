@@ -19,13 +19,14 @@ from statistics import median
 import numpy as np
 
 from benchmarks.report import Row, arguments, publish
-from cloud_hub import incidents, telemetry
-from cloud_hub.db import Database
-from cloud_hub.marks import Marks
-from cloud_hub.tables import LearnedSeries, Learning
-from cloud_hub.thresholds.scores import Scores
-from cloud_hub.thresholds.terms import Terms
-from cloud_hub.thresholds.watch import Watch
+from cloud_hub.database.sessions import Database
+from cloud_hub.database.tables import LearnedSeries, Learning
+from cloud_hub.devices.offsets import StreamOffsets
+from cloud_hub.incidents import service as incidents
+from cloud_hub.telemetry import samples
+from cloud_hub.thresholds.learning.core.policy import LearningPolicy
+from cloud_hub.thresholds.monitoring.anomalies import AnomalyMonitor
+from cloud_hub.thresholds.scores.model import ScoreModel
 from shared.codec import plain
 
 BEGAN_US = 1_795_132_800_000_000
@@ -39,9 +40,9 @@ class Fleet:
         self.db, self.dice, self.at_us = db, np.random.default_rng(seed), BEGAN_US
         self.devices = [f"server-{n}" for n in range(devices)]
         self.metrics = [f"metric.{n}" for n in range(metrics)]
-        terms = plain(Terms(metrics=("metric.*",), watch=True))
+        policy = plain(LearningPolicy(metrics=("metric.*",), watch=True))
         with db.write() as session:
-            session.add(Learning(id="all", target="*", terms=terms, who="", created_us=0, due_us=1 << 61))
+            session.add(Learning(id="all", target="*", policy=policy, actor="", created_us=0, due_us=1 << 61))
             session.add_all(
                 LearnedSeries(learning="all", device=device, metric=metric)
                 for device in self.devices
@@ -54,10 +55,10 @@ class Fleet:
             values = self.dice.normal(50, 2, (minutes, len(self.metrics)))
             with self.db.write() as session:
                 source, first = (
-                    Marks(session).get((device, "e", "telemetry")).source,
+                    StreamOffsets(session).get((device, "e", "telemetry")).source,
                     (self.at_us - BEGAN_US) // MINUTE_US,
                 )
-                telemetry.store_samples(session, [
+                samples.store_samples(session, [
                     (device, metric, self.at_us + n * MINUTE_US, source, (first + n) * 1000 + m, value, None, "good")
                     for n, row in enumerate(values.tolist())
                     for m, (metric, value) in enumerate(zip(self.metrics, row, strict=True))
@@ -71,7 +72,7 @@ class Fleet:
             return len(session.connection().exec_driver_sql(query, (self.at_us - MINUTE_US,)).all())
 
 
-def taken(watcher: Watch, now_us: int) -> float:
+def taken(watcher: AnomalyMonitor, now_us: int) -> float:
     """Processor seconds of a whole round."""
     began = time.process_time()
     while watcher.run_once(now_us).again:
@@ -81,7 +82,7 @@ def taken(watcher: Watch, now_us: int) -> float:
 
 def bare(count: int, rounds: int, seed: int) -> float:
     """Processor seconds of the model alone, for a sample of each."""
-    scores, dice, found = Scores(count), np.random.default_rng(seed), []
+    scores, dice, found = ScoreModel(count), np.random.default_rng(seed), []
     for n in range(rounds + 1):
         t_us = np.full(count, BEGAN_US + n * MINUTE_US)
         values = dice.normal(50, 2, count)
@@ -97,7 +98,7 @@ def rows(devices: int, metrics: int, history: int, rounds: int, seed: int) -> li
         db = Database(f"sqlite:///{Path(folder) / 'hub.sqlite'}")
         fleet, count = Fleet(db, devices, metrics, seed), devices * metrics
         fleet.live(history)
-        watcher = Watch(db, incidents.alarm_changed)
+        watcher = AnomalyMonitor(db, incidents.handle_alarm)
         caught = taken(watcher, fleet.at_us)
         each, reads = [], []
         for _ in range(rounds):

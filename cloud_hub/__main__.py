@@ -13,6 +13,7 @@ from cloud_hub.cli import (
     broker,
     ca,
     command,
+    demo,
     device,
     incident,
     learning,
@@ -21,7 +22,6 @@ from cloud_hub.cli import (
     notify,
     remote,
     telemetry,
-    trying,
     twin,
     workers,
 )
@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for group in (
         local, ca, broker, backup, twin, command, device, telemetry, alarm, incident, learning, limits, audit, workers,
-        backtest, notify, trying,
+        backtest, notify, demo,
     ):  # fmt: skip
         group.add(commands)
     return parser

@@ -10,8 +10,9 @@ from typing import Any
 
 from fastapi import Depends, FastAPI
 
-from cloud_hub import aws_key, diagnosis, incidents, jobs, lockout
-from cloud_hub.actions import desk as actions
+from cloud_hub.access import lockout
+from cloud_hub.access.lockout import Lockout
+from cloud_hub.access.oidc import Oidc
 from cloud_hub.api import (
     admission,
     alarms,
@@ -37,31 +38,35 @@ from cloud_hub.api import (
 )
 from cloud_hub.api import incidents as incident_routes
 from cloud_hub.api import jobs as job_routes
-from cloud_hub.api.bells import Bells
 from cloud_hub.api.hub import Hub
-from cloud_hub.autoscale.steps import Autoscaler
-from cloud_hub.ca.folder import CaFolder
+from cloud_hub.autoscale.worker import Autoscaler
+from cloud_hub.broker.announcer import Announcer
+from cloud_hub.certificates.files import CaFolder
 from cloud_hub.clock import now_us
-from cloud_hub.configurator import Configurator
-from cloud_hub.db import Database
-from cloud_hub.discovery import Announcer
-from cloud_hub.experts.desk import ExpertDesk
+from cloud_hub.configurations.reconciler import ConfigurationReconciler
+from cloud_hub.database.sessions import Database
 from cloud_hub.extensions import open_engine, open_experts, open_scaler
+from cloud_hub.incidents import actions
+from cloud_hub.incidents import service as incidents
+from cloud_hub.incidents import worker as diagnosis
+from cloud_hub.inference.experts.worker import ExpertWorker
 from cloud_hub.ingest.listener import Listener
-from cloud_hub.lockout import Lockout
-from cloud_hub.notify.kinds import open_sender
-from cloud_hub.notify.outgoing import Channel
-from cloud_hub.oidc import Oidc
-from cloud_hub.retention import Sweep
-from cloud_hub.rollups.roller import Roller
+from cloud_hub.jobs import service as jobs
+from cloud_hub.notifications.delivery import ChannelWorker
+from cloud_hub.notifications.senders import open_sender
+from cloud_hub.runtime.outgoing import OutgoingMessage
+from cloud_hub.runtime.waiters import WaiterRegistry
 from cloud_hub.runtime.worker import BackgroundWorker, WorkerSpec, WorkerStatus, WorkResult
+from cloud_hub.security import aws_key
 from cloud_hub.settings import Settings
-from cloud_hub.thresholds import refit, rollout
-from cloud_hub.thresholds.fleet_watch import FleetWatch
-from cloud_hub.thresholds.forecasters import Forecasters
-from cloud_hub.thresholds.foreseeing import Foreseeing
-from cloud_hub.thresholds.watch import Watch
-from cloud_hub.twins import Outgoing
+from cloud_hub.telemetry.retention import RetentionWorker
+from cloud_hub.telemetry.rollups.worker import RollupWorker
+from cloud_hub.thresholds.learning import refit
+from cloud_hub.thresholds.monitoring.anomalies import AnomalyMonitor
+from cloud_hub.thresholds.monitoring.forecasters import ForecasterStore
+from cloud_hub.thresholds.monitoring.forecasts import ForecastMonitor
+from cloud_hub.thresholds.monitoring.peers import PeerMonitor
+from cloud_hub.thresholds.rollouts import service as rollout
 from shared import VERSION
 
 log = logging.getLogger(__name__)
@@ -89,19 +94,21 @@ class HubApp:
         sign = signing(settings)
         self._listener = Listener(settings.mqtt, self.db, settings.twins, self.ring, self.changed, sign)
         self._announcer = Announcer(settings)
-        self._bells = Bells()
-        self._forecasters = Forecasters()
-        self._configurator = Configurator(self.db, settings.twins.max_bytes, settings.configurations.period_s)
+        self._bells = WaiterRegistry()
+        self._forecasters = ForecasterStore()
+        self._configurator = ConfigurationReconciler(
+            self.db, settings.twins.max_bytes, settings.configurations.period_s
+        )
         self._workers = {spec.name: BackgroundWorker(spec, self._finish) for spec in self._specs()}
 
     def _specs(self) -> list[WorkerSpec]:
         """The table of background workers: a line for each."""
         db, settings, max_bytes = self.db, self.settings, self.settings.twins.max_bytes
         engine = open_engine(settings)
-        experts = ExpertDesk(db, open_experts(settings), settings.experts, max_bytes)
-        watch, fleet = Watch(db, incidents.alarm_changed), FleetWatch(db, incidents.alarm_changed)
-        foreseeing = Foreseeing(db, self._forecasters, incidents.alarm_changed)
-        roller, sweep = Roller(db), Sweep(db, settings.retention)
+        experts = ExpertWorker(db, open_experts(settings), settings.experts, max_bytes)
+        watch, fleet = AnomalyMonitor(db, incidents.handle_alarm), PeerMonitor(db, incidents.handle_alarm)
+        foreseeing = ForecastMonitor(db, self._forecasters, incidents.handle_alarm)
+        roller, sweep = RollupWorker(db), RetentionWorker(db, settings.retention)
 
         def spec(name: str, run: Callable[[], WorkResult], period_s: float, linger_s: float = 0.0) -> WorkerSpec:
             return WorkerSpec(name=name, run_once=run, period_s=period_s, linger_s=linger_s)
@@ -110,7 +117,7 @@ class HubApp:
             spec("experts", experts.run_once, 1.0),
             spec("diagnosis", lambda: diagnosis.run_once(db, engine, settings.actions), 1.0),
             spec("actions", lambda: actions.run_once(db, now_us(), settings.actions), 0.5, BURST_S),
-            spec("alarms", lambda: incidents.resume_all(db, now_us()), 1.0, BURST_S),
+            spec("alarms", lambda: incidents.apply_suppression_changes(db, now_us()), 1.0, BURST_S),
             spec("rollouts", lambda: rollout.run_once(db, now_us(), max_bytes), 1.0, BURST_S),
             spec("refit", lambda: refit.run_once(db, now_us()), 5.0),
             spec("watch", lambda: watch.run_once(now_us(), self._listener.connected), WATCH_S),
@@ -124,7 +131,7 @@ class HubApp:
             specs.append(spec("retention", lambda: sweep.run_once(now_us()), RETENTION_S, BURST_S))
         for name, channel in settings.notify.items():
             sender = open_sender(name, channel, settings.name)
-            told = Channel(db, name, channel, sender, random.SystemRandom().random)
+            told = ChannelWorker(db, name, channel, sender, random.SystemRandom().random)
             specs.append(spec(f"notify-{name}", told.run_once, 1.0))
         scaler = open_scaler(settings)
         if scaler is not None:
@@ -164,7 +171,7 @@ class HubApp:
         self._configurator.changed(devices)
         self._workers["configurations"].notify()
 
-    def publish(self, messages: Iterable[Outgoing]) -> None:
+    def publish(self, messages: Iterable[OutgoingMessage]) -> None:
         """Publish what is already committed."""
         self._listener.publish(messages)
 
@@ -193,7 +200,7 @@ class HubApp:
 
         app = web(lifespan)
         with self.db.read() as session:
-            locked = Lockout(lockout.kept(session, now_us()))
+            locked = Lockout(lockout.active_locks(session, now_us()))
         app.state.hub = Hub(
             settings=self.settings, db=self.db, publish=self.publish, ring=self.ring,
             connected=lambda: self._listener.connected, changed=self.changed, bells=self._bells,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from cloud_hub.autoscale import Scaler
-from cloud_hub.experts import Expert
-from cloud_hub.glm.engines import Engine
+from cloud_hub.inference.engines import Engine
+from cloud_hub.inference.experts import Expert
 from cloud_hub.settings import Settings
 from shared import plugins
 from shared.errors import ConfigError, ModelError
@@ -14,7 +14,7 @@ def open_experts(settings: Settings) -> dict[str, Expert]:
     """The experts by the name that devices give the model; raises ConfigError."""
     if not settings.experts.bundles:
         return {}
-    from cloud_hub.experts.onnx import open_expert  # noqa: PLC0415 - ONNX Runtime, where it is wanted
+    from cloud_hub.inference.experts.onnx import open_expert  # noqa: PLC0415 - ONNX Runtime, where it is wanted
 
     experts: dict[str, Expert] = {}
     for model, folder in settings.experts.bundles.items():

@@ -32,7 +32,7 @@ EXAMPLES = """examples:
 def _run(path: Path) -> int:
     from edge_agent.agent import Agent  # noqa: PLC0415 - `check` must work where an extra is missing
     from edge_agent.config import read  # noqa: PLC0415
-    from edge_agent.keep import state_dir  # noqa: PLC0415
+    from edge_agent.store.statestore import state_dir  # noqa: PLC0415
 
     config, profile = read(path)
     logs.setup(config.device.id, config.settings.log_level, sys.stderr)
@@ -45,9 +45,9 @@ def _run(path: Path) -> int:
 
 
 def _check(path: Path) -> int:
-    from edge_agent.check import examine  # noqa: PLC0415
+    from edge_agent.checks import run_checks  # noqa: PLC0415
 
-    found = examine(path)
+    found = run_checks(path)
     for line in found.lines():
         print(line, file=sys.stderr)
     if not found.problems:
@@ -57,7 +57,7 @@ def _check(path: Path) -> int:
 
 def _status(path: Path, as_json: bool) -> int:
     from edge_agent.config import read  # noqa: PLC0415
-    from edge_agent.outbox import status  # noqa: PLC0415
+    from edge_agent.store.outbox import status  # noqa: PLC0415
 
     config, _ = read(path)
     file = Path(config.device.state_dir) / "outbox.sqlite"
@@ -79,8 +79,8 @@ def _status(path: Path, as_json: bool) -> int:
 
 def _enrol(arguments: argparse.Namespace) -> int:
     from edge_agent.config import read  # noqa: PLC0415
-    from edge_agent.keep import state_dir  # noqa: PLC0415
     from edge_agent.link import trust  # noqa: PLC0415
+    from edge_agent.store.statestore import state_dir  # noqa: PLC0415
 
     device = read(arguments.config)[0].device
     try:
@@ -102,27 +102,27 @@ def _enrol_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def _twin(arguments: argparse.Namespace) -> int:
-    from edge_agent import onsite  # noqa: PLC0415
     from edge_agent.config import read  # noqa: PLC0415
+    from edge_agent.twin import local_cli  # noqa: PLC0415
 
     config, _ = read(arguments.config)
     file = Path(config.device.state_dir) / "kept.sqlite"
     if arguments.act == "get":
-        found = onsite.twins(file)
+        found = local_cli.twins(file)
         if arguments.name is not None and arguments.name not in found:
             print(f"no document '{arguments.name}' here; there are {', '.join(map(repr, found))}", file=sys.stderr)
             return 1
         print(printable_json(found if arguments.name is None else found[arguments.name], indent=2))
         return 0
     try:
-        wanted = onsite.wanted(arguments.wanted)
+        wanted = local_cli.parse_assignments(arguments.wanted)
     except ValueError as error:
         print(f"tidegate-edge: {error}", file=sys.stderr)
         return 2
-    words = onsite.answered(file, onsite.ask(file, arguments.name, wanted), arguments.wait)
+    words = local_cli.wait_for_answer(file, local_cli.submit_request(file, arguments.name, wanted), arguments.wait)
     if words is None:
         print("kept, and nobody has acted on it yet: is the agent running? It acts when it starts", file=sys.stderr)
-        return onsite.EXIT_WAITS
+        return local_cli.EXIT_WAITS
     for word in words:
         print(printable(": ".join(part for part in (word["path"], word["state"], word["reason"]) if part)))
     return 1 if any(word["state"] == "refused" for word in words) else 0

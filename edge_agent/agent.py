@@ -16,34 +16,36 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from edge_agent import clock, health, processes
-from edge_agent.clockwatch import ClockWatch
-from edge_agent.commandlink import STEP_S, CommandLink
-from edge_agent.commands import Commands, Verb
+from edge_agent import clock
+from edge_agent.commands import processes
+from edge_agent.commands.service import Commands, Verb
+from edge_agent.commands.sync import STEP_S, CommandSync
 from edge_agent.config import Config, Device, Settings
-from edge_agent.disk import Disk
-from edge_agent.intake import Intake
-from edge_agent.keep import Keep, state_dir
-from edge_agent.limitset import LimitSet
-from edge_agent.link.content import Fetcher
+from edge_agent.link.downloads import Downloader
 from edge_agent.link.unenrolled import Unenrolled
 from edge_agent.link.uplink import Uplink
-from edge_agent.loop import Loop
 from edge_agent.models.slot import ModelSlot
-from edge_agent.outbox import Outbox
-from edge_agent.rules import Rules
-from edge_agent.sampling import Sampling
-from edge_agent.twinlink import TwinLink
+from edge_agent.pipeline.core.limit_rules import LimitRules
+from edge_agent.pipeline.limit_set import LimitSet
+from edge_agent.pipeline.pipeline import Pipeline
+from edge_agent.pipeline.sampler import Sampler
+from edge_agent.runtime import health
+from edge_agent.runtime.core.clock_monitor import ClockMonitor
+from edge_agent.runtime.event_loop import EventLoop
+from edge_agent.store.disk import Disk
+from edge_agent.store.outbox import Outbox
+from edge_agent.store.statestore import StateStore, state_dir
+from edge_agent.twin.sync import TwinSync
 from shared import PROTOCOL, VERSION
 from shared.codec import decode, from_plain, plain
 from shared.errors import ConfigError
-from shared.messages import AlarmLife, Birth, EscalationAnswer, Event, Level, Metric
+from shared.messages import AlarmStateMessage, Birth, EscalationAnswer, Event, Level, Metric
 from shared.mqtt import Inbound
 from shared.profile import DeviceProfile
 from shared.thresholds import JudgeState
 
 if TYPE_CHECKING:
-    from edge_agent.link.trust import Trust
+    from edge_agent.link.trust import TrustManager
 
 log = logging.getLogger(__name__)
 
@@ -55,11 +57,11 @@ class Agent:
         self._config, self._profile, self._settings = config, profile, config.settings
         self._started_us, self._missing = clock.now_us(), health.missing(profile)
         folder = state_dir(config.device.state_dir)
-        self.loop = Loop()
+        self.loop = EventLoop()
         self._disk = Disk(folder)
         self._told: dict[str, str] = {}
-        self._clock = ClockWatch(health.clock_quality())
-        self._keep = Keep(folder / "kept.sqlite", self._disk)
+        self._clock = ClockMonitor(health.clock_quality())
+        self._keep = StateStore(folder / "kept.sqlite", self._disk)
         self._boot: int = self._keep.get("boot", 0) + 1
         self._keep.put("boot", self._boot)
         self._outbox = Outbox(
@@ -67,23 +69,23 @@ class Agent:
             keep_s={"telemetry": config.outbox.telemetry_keep_s, "event": config.outbox.event_keep_s},
         )  # fmt: skip
         standing = self._keep.get("alarms", {}, dict[str, JudgeState])
-        rules = Rules(config.hard_limits, standing, config.hard_watches)
-        self._intake = Intake(rules, self._outbox, self._keep, pump=lambda: self._uplink.pump())  # noqa: PLW0108
+        rules = LimitRules(config.hard_limits, standing, config.hard_watches)
+        self._intake = Pipeline(rules, self._outbox, self._keep, pump=lambda: self._uplink.pump())  # noqa: PLW0108
         self._health = health.Health(self._outbox)
-        self._models = [ModelSlot(m, self.loop.post, self._intake.take, self._report_device) for m in config.models]
+        self._models = [ModelSlot(m, self.loop.post, self._intake.add, self._report_device) for m in config.models]
         feeds = {m.frames: [s.frame for s in self._models if s.frames == m.frames] for m in config.models}
-        self._sampling = Sampling(self.loop, config.collectors, self._intake.take, feeds, self._outbox.checkpoint)
+        self._sampling = Sampler(self.loop, config.collectors, self._intake.add, feeds, self._outbox.checkpoint)
         self._trust = _trust(config.device)
         self._uplink = Uplink(
             config, self._outbox, self._keep.get("hub_epoch", ""), self.loop.post,
             birth=self._birth, on_fetch=self._fetch, on_message=self._received, enrolled=self._trust.tls(),
         )  # fmt: skip
-        self._twin = TwinLink(self._keep, self._uplink.publish)
+        self._twin = TwinSync(self._keep, self._uplink.publish)
         commands = Commands(self._keep, self._verbs())
-        self._commands = CommandLink(commands, self._uplink.publish, self._trust.refusal, self._trust.clock)
+        self._commands = CommandSync(commands, self._uplink.publish, self._trust.refusal, self._trust.clock)
         self._rules, self._declared = rules, {metric.name for metric in self._metrics()}
         self._limit_flags: dict[str, list[str]] = {"stale": [], "without_source": []}
-        self._fetcher = Fetcher(self._rest, self._trust.signing_key(), self.loop.post)
+        self._fetcher = Downloader(self._rest, self._trust.signing_key(), self.loop.post)
         self._use_twin(rules, folder)
 
     def run(self) -> None:
@@ -95,12 +97,12 @@ class Agent:
         self.loop.every(0.1, self._hurry)
         self.loop.every(STEP_S, self._commands.step)
         self.loop.every(1.0, self._tick)
-        self.loop.every(5.0, lambda: self._intake.take(list(self._health.samples(clock.now_us()))))
+        self.loop.every(5.0, lambda: self._intake.add(list(self._health.samples(clock.now_us()))))
         if (period := health.watchdog_period_s()) is not None:
             self.loop.every(period, lambda: health.notify("WATCHDOG=1"))
         self._uplink.start()
         self._trust.start(on_renewed=self._uplink.renew)
-        self._intake.take([Event(t_us=clock.now_us(), source="agent", text="started", fields={"boot": self._boot})])
+        self._intake.add([Event(t_us=clock.now_us(), source="agent", text="started", fields={"boot": self._boot})])
         self._report_device()
         health.notify("READY=1")
         log.info("agent.started", extra={"fields": {"boot": self._boot, "epoch": self._outbox.epoch}})
@@ -135,7 +137,7 @@ class Agent:
 
     def _look_at_clock(self) -> None:
         """A clock that was moved is an event; its quality is in the twin."""
-        told = self._clock.look(clock.now_us(), clock.boottime_s(), health.clock_quality())
+        told = self._clock.check(clock.now_us(), clock.boottime_s(), health.clock_quality())
         if told is None:
             return
         if told.jump_s:
@@ -143,7 +145,7 @@ class Agent:
             log.warning("clock.jumped", extra={"fields": fields})
             text = f"the clock was moved by {told.jump_s:+.0f} s"
             event = Event(t_us=clock.now_us(), source="clock", text=text, level="warning", fields=fields)
-            self._intake.take([event])
+            self._intake.add([event])
         self._report_device()
 
     def _look_after_disk(self) -> None:
@@ -158,7 +160,7 @@ class Agent:
         for name, reason in changed.items():
             level: Level = "error" if reason else "info"
             text = f"{name}: {reason or 'well again'}"
-            self._intake.take([Event(t_us=clock.now_us(), source="stores", text=text, level=level)])
+            self._intake.add([Event(t_us=clock.now_us(), source="stores", text=text, level=level)])
         self._report_device()
 
     def _close(self) -> None:
@@ -176,7 +178,7 @@ class Agent:
 
     # -- the way down ------------------------------------------------------------------------------
 
-    def _use_twin(self, rules: Rules, folder: Path) -> None:
+    def _use_twin(self, rules: LimitRules, folder: Path) -> None:
         """Say who acts on which desired state; what was kept from before is put in force here, network or not."""
         own = self._config
         if reason := rules.use(own.limits):
@@ -227,8 +229,10 @@ class Agent:
             for model in self._models:
                 model.answered(answer)
         elif rest == "alarms/life":  # for who reads the log on site
-            word = decode(AlarmLife, inbound.payload, inbound.topic)
-            log.info(f"alarm.{word.life}", extra={"fields": {"alarm": word.id, "metric": word.metric, "who": word.who}})
+            word = decode(AlarmStateMessage, inbound.payload, inbound.topic)
+            log.info(
+                f"alarm.{word.life}", extra={"fields": {"alarm": word.id, "metric": word.metric, "actor": word.actor}}
+            )
         else:
             log.warning("wire.unknown_topic", extra={"fields": {"topic": inbound.topic}})
 
@@ -268,10 +272,10 @@ class Agent:
         self._twin.report("", state)
 
 
-def _trust(device: Device) -> Trust | Unenrolled:
+def _trust(device: Device) -> TrustManager | Unenrolled:
     """The device's identity; what reads it is loaded where there is one."""
     if not any((Path(device.state_dir) / "pki" / name).exists() for name in ("device.pem", "signing.pem")):
         return Unenrolled(health.clock_quality)
-    from edge_agent.link.trust import Trust  # noqa: PLC0415 - 10 MB
+    from edge_agent.link.trust import TrustManager  # noqa: PLC0415 - 10 MB
 
-    return Trust(device.id, device.state_dir, health.clock_quality)
+    return TrustManager(device.id, device.state_dir, health.clock_quality)

@@ -12,10 +12,10 @@ from typing import Any
 import msgspec
 
 from shared import profile as profiles
-from shared.choices import explained
 from shared.errors import ConfigError
 from shared.ids import device_id, metric_name
 from shared.profile import DeviceProfile
+from shared.suggestions import explained
 from shared.thresholds import Limits, Watches
 
 

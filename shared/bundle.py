@@ -10,9 +10,9 @@ from pathlib import Path
 
 import msgspec
 
-from shared.choices import explained
 from shared.errors import ModelError
 from shared.manifest import Manifest, verify
+from shared.suggestions import explained
 
 MAX_FILE = 512 << 20
 

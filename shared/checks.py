@@ -34,7 +34,7 @@ class Findings:
         return [f"{kind}: {printable(' '.join(line.split()))}" for kind, lines in kinds for line in lines]
 
 
-def unwritable(folder: Path) -> str:
+def write_error(folder: Path) -> str:
     """Why whoever runs this can neither write nor make `folder`, or ''. Nothing is made that would stay."""
     there = next((path for path in (folder, *folder.parents) if path.exists()), Path("/"))
     if not there.is_dir():
@@ -49,7 +49,7 @@ def unwritable(folder: Path) -> str:
     return ""
 
 
-def within(limit_s: float, call: Callable[[], T]) -> T:
+def run_with_timeout(limit_s: float, call: Callable[[], T]) -> T:
     """What `call` returns or raises; TimeoutError after `limit_s`. A thread that hangs is left behind as a daemon."""
     results: list[T] = []
     errors: list[BaseException] = []
@@ -70,14 +70,14 @@ def within(limit_s: float, call: Callable[[], T]) -> T:
     return results[0]
 
 
-def reach(address: tuple[str, int], tls: tuple[str, str, str] | None) -> str:
+def connection_error(address: tuple[str, int], tls: tuple[str, str, str] | None) -> str:
     """What keeps this machine from a server at this moment, or ''. `tls` are the PEM files of CA, certificate, key.
 
     In TLS 1.3 the server's word on our certificate comes after the handshake.
     """
     host, port = address
     try:
-        within(RESOLVE_S, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        run_with_timeout(RESOLVE_S, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
     except (OSError, UnicodeError) as error:  # a TimeoutError is an OSError
         return f"'{host}' cannot be resolved ({error}). Correct the name, or see to this machine's DNS"
     try:

@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from shared.choices import explained
 from shared.errors import WireError
 from shared.messages import Alarm, Escalation, Event, Sample, Stream
+from shared.suggestions import explained
 
 T = TypeVar("T")
 

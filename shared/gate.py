@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from shared.messages import EscalationReason, finite
+from shared.messages import EscalationReason, check_finite
 
 NEVER = 1.0
 """A margin that no result exceeds: escalate all."""
@@ -27,7 +27,7 @@ DOUBT = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Watch:
+class DriftTest:
     """One label-free test: in calibration a fraction `p` of frames had `feature` <= `at`; `slack` is p's own doubt."""
 
     feature: str
@@ -36,7 +36,7 @@ class Watch:
     slack: float = 0.0
 
     def __post_init__(self) -> None:
-        finite("watch", self.at, self.slack)
+        check_finite("watch", self.at, self.slack)
         if not 0.0 < self.p < 1.0:
             raise ValueError(f"p of {self.feature} must lie between 0 and 1, not {self.p}")
         if self.slack < 0:
@@ -58,10 +58,10 @@ class Gate:
     k: int
     margin: float
     audit: float = 0.01
-    panel: tuple[Watch, ...] = ()
+    panel: tuple[DriftTest, ...] = ()
 
     def __post_init__(self) -> None:
-        finite("margin", self.margin)
+        check_finite("margin", self.margin)
         if not (0 < self.alpha < 1 and 0 < self.delta < 1 and 0 <= self.audit <= 1 and 0 <= self.margin <= 1):
             raise ValueError("alpha, delta in (0, 1), audit and margin in [0, 1]")
 
@@ -121,7 +121,7 @@ def calibrate(margins: Sequence[float], agrees: Sequence[bool], alpha: float, de
     return k, wrong[k] if k < len(wrong) else 0.0
 
 
-def panel(features: Sequence[dict[str, float]]) -> tuple[Watch, ...]:
+def drift_tests(features: Sequence[dict[str, float]]) -> tuple[DriftTest, ...]:
     """Watches at fixed quantiles of each feature, with the frequency that calibration really showed."""
     n = len(features)
     watches = []
@@ -130,7 +130,7 @@ def panel(features: Sequence[dict[str, float]]) -> tuple[Watch, ...]:
         for at in sorted({values[min(int(q * n), n - 1)] for q in QUANTILES}):
             share = sum(value <= at for value in values) / n
             p = min(max(share, 0.5 / n), 1 - 0.5 / n)
-            watches.append(Watch(feature=name, at=at, p=p, slack=DOUBT * math.sqrt(p * (1 - p) / n)))
+            watches.append(DriftTest(feature=name, at=at, p=p, slack=DOUBT * math.sqrt(p * (1 - p) / n)))
     return tuple(watches)
 
 
@@ -140,8 +140,8 @@ class Drift:
     Feed one frame a part: ordered frames of the same part are not independent and alarm falsely.
     """
 
-    def __init__(self, watches: Sequence[Watch]) -> None:
-        self._tests: list[tuple[Watch, float, float]] = []
+    def __init__(self, watches: Sequence[DriftTest]) -> None:
+        self._tests: list[tuple[DriftTest, float, float]] = []
         for watch in watches:
             more = min(watch.p + watch.slack, (watch.p + 1) / 2)
             less = max(watch.p - watch.slack, watch.p / 2)

@@ -42,14 +42,14 @@ ENDED: frozenset[CommandState] = frozenset({"succeeded", "failed", "refused", "e
 AppliedState = Literal["received", "applied", "verified", "refused"]
 
 
-def finite(name: str, *values: float | None) -> None:
+def check_finite(name: str, *values: float | None) -> None:
     """Raise ValueError unless every given number is finite; None means absent and is fine."""
     for value in values:
         if value is not None and not math.isfinite(value):
             raise ValueError(f"{name} must be a finite number, not {value}")
 
 
-def instant(*times_us: int) -> None:
+def check_times(*times_us: int) -> None:
     """Raise ValueError unless every time is a UTC microsecond count that fits 64 bits."""
     for t_us in times_us:
         if not 0 <= t_us < 1 << 62:
@@ -87,7 +87,7 @@ class Metric:
 
     def __post_init__(self) -> None:
         metric_name(self.name)
-        finite("low/high", self.low, self.high)
+        check_finite("low/high", self.low, self.high)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,9 +106,9 @@ class Sample:
             raise ValueError("a sample without a value must have quality 'bad'")
         # Asked here first: two calls less for each of the many good ones.
         if not 0 <= t_us < 1 << 62:
-            instant(t_us)
+            check_times(t_us)
         if isinstance(value, float) and not math.isfinite(value):
-            finite("value", value)
+            check_finite("value", value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,25 +131,25 @@ class Alarm:
     def __post_init__(self) -> None:
         short("id", self.id)
         metric_name(self.metric)
-        instant(self.t_us)
-        finite("value/limit", self.value, self.limit)
+        check_times(self.t_us)
+        check_finite("value/limit", self.value, self.limit)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AlarmLife:
+class AlarmStateMessage:
     """What people have made of an alarm, told by the hub: `who` did it, `comment` is the last one given."""
 
     id: str
     metric: str
     life: Life
     t_us: int
-    who: str = ""
+    actor: str = ""
     comment: str = ""
     verdict: str = ""
 
     def __post_init__(self) -> None:
         metric_name(self.metric)
-        instant(self.t_us)
+        check_times(self.t_us)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +163,7 @@ class Event:
     fields: dict[str, str | float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        instant(self.t_us)
+        check_times(self.t_us)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,10 +188,10 @@ class Escalation:
     features: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        instant(self.t_us, self.number)
+        check_times(self.t_us, self.number)
         for name in ("id", "model", "digest"):
             short(name, getattr(self, name))
-        finite("margin/features", self.margin, *self.features.values())
+        check_finite("margin/features", self.margin, *self.features.values())
         if min(self.shape) < 1 or self.shape[0] * self.shape[1] != len(self.frame):
             raise ValueError(f"frame holds {len(self.frame)} bytes, its shape says {self.shape}")
 
@@ -284,7 +284,7 @@ class Birth:
     def __post_init__(self) -> None:
         device_id(self.device)
         short("epoch", self.epoch, 32)
-        instant(self.t_us)
+        check_times(self.t_us)
         whole("protocol", self.protocol)
         whole("acked", *self.acked.values())
 
@@ -341,7 +341,7 @@ class CommandRequest:
     args: dict[str, str | float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        instant(self.expires_us)
+        check_times(self.expires_us)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -354,7 +354,7 @@ class CommandCancel:
     expires_us: int
 
     def __post_init__(self) -> None:
-        instant(self.expires_us)
+        check_times(self.expires_us)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -372,8 +372,8 @@ class CommandResult:
     progress: float | None = None
 
     def __post_init__(self) -> None:
-        instant(self.t_us)
-        finite("progress", self.progress)
+        check_times(self.t_us)
+        check_finite("progress", self.progress)
         if self.progress is not None and not 0 <= self.progress <= 1:
             raise ValueError(f"progress must be within 0..1, not {self.progress}")
 

@@ -45,7 +45,7 @@ TABLE: tuple[Topic, ...] = (
     Topic(rest="session", sender="hub", payload="Session", note="the hub's answer to a birth"),
     Topic(rest="telemetry", sender="device", payload="Batch", note="of Sample"),
     Topic(rest="alarms", sender="device", payload="Batch", note="of Alarm"),
-    Topic(rest="alarms/life", sender="hub", payload="AlarmLife", note="what people have made of an alarm"),
+    Topic(rest="alarms/life", sender="hub", payload="AlarmStateMessage", note="what people have made of an alarm"),
     Topic(rest="events", sender="device", payload="Batch", note="of Event"),
     Topic(rest="escalations", sender="device", payload="Batch", note="of Escalation"),
     Topic(rest="escalations/answers", sender="hub", payload="EscalationAnswer"),

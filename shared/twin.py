@@ -12,7 +12,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from shared.texts import holds_nul
+from shared.text_rules import holds_nul
 
 Json = Any
 State = dict[str, Json]
@@ -101,7 +101,7 @@ def difference(desired: State, reported: State) -> State:
     return result
 
 
-def after(state: State, sent: State | None) -> State:
+def apply_state(state: State, sent: State | None) -> State:
     """Desired and reported once the `state` node of an update has been laid over them; null empties the document."""
     result: State = {}
     for section in SECTIONS if sent is not None else ():
@@ -141,7 +141,7 @@ def _pick(metadata: Json, shape: Json) -> Json:
     return metadata
 
 
-def levels(value: Json) -> int:
+def nesting_depth(value: Json) -> int:
     """Nested objects and arrays, the outermost counted. A loop: `parse` lets pass what recursion would not."""
     depth, layer = 0, [value]
     while nested := [item for item in layer if isinstance(item, (dict, list))]:
@@ -224,7 +224,7 @@ def check_state(state: Json) -> None:
         value = state.get(section)
         if value is not None and not isinstance(value, dict):
             raise _Refused(400, f"{section.capitalize()} node must be an object")
-        if levels(value) > MAX_LEVELS:
+        if nesting_depth(value) > MAX_LEVELS:
             raise _Refused(400, f"JSON contains too many levels of nesting; maximum is {MAX_LEVELS}")
         if _null_in_array(value):
             raise _Refused(400, "State contains an invalid node")
@@ -258,7 +258,7 @@ def size(state: State) -> int:
 
 
 def _apply(document: Document, sent: State | None, now_s: int, max_bytes: int) -> Document:
-    state = after({} if document.deleted else document.state, sent)
+    state = apply_state({} if document.deleted else document.state, sent)
     if size(state) > max_bytes:
         raise _Refused(413, "The payload exceeds the maximum size allowed")
     old = {} if document.deleted else document.metadata

@@ -20,9 +20,9 @@ from pydantic import BaseModel
 
 import shared.errors
 from cloud_hub import __main__ as hub_main
-from cloud_hub import channels
 from cloud_hub import settings as hub_settings
 from cloud_hub.app import web
+from cloud_hub.settings import channels
 from edge_agent import __main__ as edge_main
 from edge_agent import config as edge_config
 from shared.thresholds import Expression, Flat, Limits, NoData, Rate

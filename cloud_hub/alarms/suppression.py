@@ -13,11 +13,13 @@ from typing import Any
 from sqlalchemy import and_, or_
 from sqlmodel import Session, col, select
 
-from cloud_hub import audit, fleet, scopes
-from cloud_hub.alarms.life import How
+from cloud_hub.alarms.core.state import How
+from cloud_hub.audit import trail
 from cloud_hub.clock import new_id
+from cloud_hub.database import scopes
+from cloud_hub.database.tables import AlarmRow, Device, Suppression
+from cloud_hub.devices import registry as fleet
 from cloud_hub.errors import HubError
-from cloud_hub.tables import AlarmRow, Device, Suppression
 from shared.ids import metric_name
 
 DAY_US = 86_400_000_000
@@ -34,67 +36,67 @@ def create(session: Session, wanted: Suppression, now_us: int, trace: str = "") 
     _refuse(session, wanted, now_us)
     wanted.id, wanted.created_us, wanted.from_us = new_id(), now_us, max(wanted.from_us, now_us)
     session.add(wanted)
-    audit.add(session, now_us, wanted.who, "alarms.suppressed", wanted.metric or wanted.path or "all",
-              device=wanted.device, trace=trace, suppression=wanted.id, how=wanted.how, path=wanted.path,
+    trail.add(session, now_us, wanted.actor, "alarms.suppressed", wanted.metric or wanted.path or "all",
+              device=wanted.device, trace=trace, suppression=wanted.id, method=wanted.method, path=wanted.path,
               reason=wanted.reason, from_us=wanted.from_us, until_us=wanted.until_us)  # fmt: skip
     session.flush()
     if wanted.from_us <= now_us:
         for row in session.exec(_standing_under(wanted)).all():
-            row.suppressed = wanted.how
+            row.suppressed = wanted.method
             session.add(row)
     return wanted
 
 
 def _refuse(session: Session, wanted: Suppression, now_us: int) -> None:
-    how: How = wanted.how  # type: ignore[assignment]
+    method: How = wanted.method  # type: ignore[assignment]
     try:
         if bool(wanted.device) == bool(wanted.path):
             raise ValueError("give a device or an asset path, and just one of them")
         if wanted.metric:
             metric_name(wanted.metric)
         if wanted.path:
-            scopes.path(wanted.path)
+            scopes.validate_path(wanted.path)
         if not wanted.reason.strip():
             raise ValueError("give a reason: who finds it suppressed wants to know why")
-        longest = LONGEST_US[how]
+        longest = LONGEST_US[method]
         if longest is not None and wanted.until_us is None:
-            raise ValueError(f"what is {how} must end: give until_us")
+            raise ValueError(f"what is {method} must end: give until_us")
         start = max(wanted.from_us, now_us)
         if wanted.until_us is not None and wanted.until_us <= start:
             raise ValueError("until_us must be later than now and than from_us")
         if longest is not None and wanted.until_us is not None and wanted.until_us - start > longest:
             raise ValueError(
-                f"{how} lasts at most {longest // DAY_US} days; take it out of service if it must be longer"
+                f"{method} lasts at most {longest // DAY_US} days; take it out of service if it must be longer"
             )
     except ValueError as error:
         raise HubError(422, "Invalid request", f"body: {error}") from error
     if wanted.device:
-        fleet.known(session, wanted.device)
-    elif not scopes.covers(scopes.of(session), [wanted.path]):
-        raise HubError(403, "Not allowed", f"this token reaches only {', '.join(scopes.of(session) or ())}")
+        fleet.require_device(session, wanted.device)
+    elif not scopes.covers(scopes.session_scope(session), [wanted.path]):
+        raise HubError(403, "Not allowed", f"this token reaches only {', '.join(scopes.session_scope(session) or ())}")
 
 
-def end(session: Session, row: Suppression, now_us: int, *, who: str, trace: str = "") -> None:
-    """End it before its time; what stands under it comes back by `changes`."""
+def end(session: Session, row: Suppression, now_us: int, *, actor: str, trace: str = "") -> None:
+    """End it before its time; what stands under it comes back by `suppression_changes`."""
     if row.ended_us is None and (row.until_us is None or row.until_us > now_us):
-        row.ended_us, row.ended_by = now_us, who
+        row.ended_us, row.ended_by = now_us, actor
         session.add(row)
-        audit.add(session, now_us, who, "alarms.unsuppressed", row.metric or row.path or "all", device=row.device,
-                  trace=trace, suppression=row.id, how=row.how)  # fmt: skip
+        trail.add(session, now_us, actor, "alarms.unsuppressed", row.metric or row.path or "all", device=row.device,
+                  trace=trace, suppression=row.id, method=row.method)  # fmt: skip
 
 
-def end_all(session: Session, device: str, now_us: int, *, who: str) -> None:
+def end_all(session: Session, device: str, now_us: int, *, actor: str) -> None:
     """End all that are of this device alone."""
     for row in session.exec(select(Suppression).where(Suppression.device == device, _living(now_us))).all():
-        end(session, row, now_us, who=who)
+        end(session, row, now_us, actor=actor)
 
 
-def unshelve(session: Session, alarm: AlarmRow, now_us: int, *, who: str, trace: str = "") -> bool:
+def unshelve(session: Session, alarm: AlarmRow, now_us: int, *, actor: str, trace: str = "") -> bool:
     """End the shelving of an alarm's metric; False when it is not shelved."""
     mine = and_(col(Suppression.device) == alarm.device, col(Suppression.metric) == alarm.metric, _living(now_us))
-    rows = session.exec(select(Suppression).where(mine, Suppression.how == "shelved")).all()
+    rows = session.exec(select(Suppression).where(mine, Suppression.method == "shelved")).all()
     for row in rows:
-        end(session, row, now_us, who=who, trace=trace)
+        end(session, row, now_us, actor=actor, trace=trace)
     return bool(rows)
 
 
@@ -107,10 +109,12 @@ def get(session: Session, number: str) -> Suppression:
 
 
 def _seen(session: Session, row: Suppression) -> bool:
-    return scopes.sees(session, [row.device]) if row.device else scopes.covers(scopes.of(session), [row.path])
+    return (
+        scopes.sees(session, [row.device]) if row.device else scopes.covers(scopes.session_scope(session), [row.path])
+    )
 
 
-def listed(session: Session, now_us: int, *, active: bool, limit: int) -> list[Suppression]:
+def list_suppressions(session: Session, now_us: int, *, active: bool, limit: int) -> list[Suppression]:
     """The newest first; `active`: only those that are not over yet."""
     query = select(Suppression).order_by(col(Suppression.id).desc())
     if active:
@@ -130,7 +134,7 @@ def _lasts(t_us: int) -> Any:
 # -- which alarms ----------------------------------------------------------------------------------
 
 
-def of_device(
+def suppression_lookup(
     session: Session, device: str, from_us: int, until_us: int
 ) -> Callable[[str, Sequence[int]], How | None]:  # fmt: skip
     """How alarms of a device are suppressed within these times, as a function of a metric and of times: at one of them,
@@ -158,17 +162,17 @@ def _strongest(living: Sequence[Suppression], device: str, metric: str, path: st
         row
         for row in living
         if row.metric in {"", metric}
-        and (row.device == device if row.device else bool(path) and scopes.below(path, row.path))
+        and (row.device == device if row.device else bool(path) and scopes.is_below(path, row.path))
     ]
     longest = max(mine, key=lambda row: row.until_us or 1 << 62, default=None)
-    return longest and longest.how  # type: ignore[return-value]
+    return longest and longest.method  # type: ignore[return-value]
 
 
 def _path(session: Session, device: str) -> str:
     return session.exec(select(Device.assigned_path).where(Device.id == device)).first() or ""
 
 
-def changes(session: Session, now_us: int) -> list[tuple[AlarmRow, str]]:
+def suppression_changes(session: Session, now_us: int) -> list[tuple[AlarmRow, str]]:
     """Standing alarms that time has changed, each with how it is suppressed now: '' for one that comes back."""
     living = session.exec(select(Suppression).where(col(Suppression.from_us) <= now_us, _living(now_us))).all()
     query = select(AlarmRow, Device.assigned_path).join(Device, col(Device.id) == AlarmRow.device, isouter=True)
@@ -176,8 +180,8 @@ def changes(session: Session, now_us: int) -> list[tuple[AlarmRow, str]]:
     found = [
         (row, _strongest(living, row.device, row.metric, path or "") or "") for row, path in session.exec(suppressed)
     ]
-    found = [(row, how) for row, how in found if row.suppressed != how]
-    return found + [(row, one.how) for one in living for row in session.exec(_standing_under(one))]
+    found = [(row, method) for row, method in found if row.suppressed != method]
+    return found + [(row, one.method) for one in living for row in session.exec(_standing_under(one))]
 
 
 def _standing_under(one: Suppression) -> Any:
@@ -186,5 +190,5 @@ def _standing_under(one: Suppression) -> Any:
         query = query.where(AlarmRow.metric == one.metric)
     if one.device:
         return query.where(AlarmRow.device == one.device)
-    below: Any = select(Device.id).where(scopes.inside([one.path]))
+    below: Any = select(Device.id).where(scopes.scope_condition([one.path]))
     return query.where(col(AlarmRow.device).in_(below))

@@ -7,14 +7,15 @@ from typing import Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from cloud_hub import incidents
-from cloud_hub.alarms import desk, suppression
-from cloud_hub.alarms.life import How, Verdict, life
-from cloud_hub.alarms.report import Report
+from cloud_hub.alarms import service as desk
+from cloud_hub.alarms import suppression
+from cloud_hub.alarms.core.performance import Report
+from cloud_hub.alarms.core.state import How, Verdict, isa_state
 from cloud_hub.api.hub import Caller, Hub, Operator, Reader, TheHub
 from cloud_hub.clock import now_us
+from cloud_hub.database.tables import AlarmRow, Suppression
 from cloud_hub.errors import HubError
-from cloud_hub.tables import AlarmRow, Suppression
+from cloud_hub.incidents import service as incidents
 from shared.messages import Life, Priority
 
 router = APIRouter(prefix="/api/v1/alarms", tags=["alarms"])
@@ -84,7 +85,7 @@ class SuppressionBody(BaseModel):
     """Call nobody, for one device or all below an asset path, and for one metric or all of them."""
 
     model_config = ConfigDict(extra="forbid")
-    how: How = "suppressed"
+    method: How = "suppressed"
     device: str = ""
     path: str = ""
     metric: str = ""
@@ -94,7 +95,7 @@ class SuppressionBody(BaseModel):
 
 
 def _view(row: AlarmRow) -> AlarmView:
-    return AlarmView(**row.model_dump(), life=life(row))
+    return AlarmView(**row.model_dump(), life=isa_state(row))
 
 
 @router.get("")
@@ -103,9 +104,9 @@ def alarms(
     life: Life | None = None, priority: Priority | None = None, verdict: Literal["", "real", "false-alarm"] = "",
     since_us: int | None = None, limit: int = 200,
 ) -> list[AlarmView]:  # fmt: skip
-    """The newest alarms first; `life` is the state by ISA-18.2, `state` the device's word."""
+    """The newest alarms first; `isa_state` is the state by ISA-18.2, `state` the device's word."""
     with hub.db.read(scope=caller.scope) as session:
-        rows = desk.listed(
+        rows = desk.list_alarms(
             session, device=device, metric=metric, state=state, life=life, priority=priority or "", verdict=verdict,
             since_us=None if since_us is None else min(max(since_us, 0), MAX_US), limit=min(max(limit, 1), 1000),
         )  # fmt: skip
@@ -126,20 +127,22 @@ def report(hub: TheHub, caller: Reader, days: float = 7.0, device: str = "") -> 
 def suppressions(hub: TheHub, caller: Reader, active: bool = True, limit: int = 200) -> list[Suppression]:
     """For what nobody is called: the newest first, with `active=false` those that are over, too."""
     with hub.db.read(scope=caller.scope) as session:
-        return suppression.listed(session, now_us(), active=active, limit=min(max(limit, 1), 1000))
+        return suppression.list_suppressions(session, now_us(), active=active, limit=min(max(limit, 1), 1000))
 
 
 @router.post("/suppressions", status_code=201)
 def suppress(body: SuppressionBody, hub: TheHub, caller: Operator) -> Suppression:
     """Shelve, suppress by design (a maintenance window) or take out of service."""
-    return _suppress(hub, caller, Suppression(id="", who=caller.who, created_us=0, **body.model_dump()))
+    return _suppress(hub, caller, Suppression(id="", actor=caller.actor, created_us=0, **body.model_dump()))
 
 
 @router.delete("/suppressions/{suppression_id}", status_code=204)
 def unsuppress(suppression_id: str, hub: TheHub, caller: Operator) -> None:
     """End it before its time: what still stands is called for."""
     with hub.db.write(scope=caller.scope) as session:
-        suppression.end(session, suppression.get(session, suppression_id), now_us(), who=caller.who, trace=caller.trace)
+        suppression.end(
+            session, suppression.get(session, suppression_id), now_us(), actor=caller.actor, trace=caller.trace
+        )
     hub.ring("alarms")
 
 
@@ -155,7 +158,7 @@ def acknowledge(alarm_id: str, body: AcknowledgeBody, hub: TheHub, caller: Opera
     """Say that it was seen. The first who says so stands; another comment takes the place of the one before."""
     with hub.db.write(scope=caller.scope) as session:
         row = desk.get(session, alarm_id)
-        desk.acknowledge(session, row, now_us(), who=caller.who, comment=body.comment, trace=caller.trace)
+        desk.acknowledge(session, row, now_us(), actor=caller.actor, comment=body.comment, trace=caller.trace)
     return _told(hub, row, caller)
 
 
@@ -164,7 +167,9 @@ def verdict(alarm_id: str, body: VerdictBody, hub: TheHub, caller: Operator) -> 
     """Say whether it was real or a false alarm; the last word counts. It is acknowledged by that, too."""
     with hub.db.write(scope=caller.scope) as session:
         row = desk.get(session, alarm_id)
-        desk.judged(session, row, body.verdict, now_us(), who=caller.who, comment=body.comment, trace=caller.trace)
+        desk.set_verdict(
+            session, row, body.verdict, now_us(), actor=caller.actor, comment=body.comment, trace=caller.trace
+        )
     return _told(hub, row, caller)
 
 
@@ -172,7 +177,7 @@ def verdict(alarm_id: str, body: VerdictBody, hub: TheHub, caller: Operator) -> 
 def resolve(alarm_id: str, body: ReasonBody, hub: TheHub, caller: Operator) -> AlarmView:
     """Clear an alarm whose device is known no more; 409 while the device is there."""
     with hub.db.write(scope=caller.scope) as session:
-        row = incidents.resolve_alarm(session, alarm_id, now_us(), who=caller.who, reason=body.reason)
+        row = incidents.resolve_alarm(session, alarm_id, now_us(), actor=caller.actor, reason=body.reason)
     return _view(row)
 
 
@@ -182,9 +187,16 @@ def shelve(alarm_id: str, body: ShelveBody, hub: TheHub, caller: Operator) -> Al
     with hub.db.read(scope=caller.scope) as session:
         row = desk.get(session, alarm_id)
     wanted = Suppression(
-        id="", how="shelved", device=row.device, metric=row.metric, reason=body.reason, who=caller.who, created_us=0,
-        from_us=0, until_us=now_us() + int(body.for_s * 1e6),
-    )  # fmt: skip
+        id="",
+        method="shelved",
+        device=row.device,
+        metric=row.metric,
+        reason=body.reason,
+        actor=caller.actor,
+        created_us=0,
+        from_us=0,
+        until_us=now_us() + int(body.for_s * 1e6),
+    )
     _suppress(hub, caller, wanted)
     with hub.db.read(scope=caller.scope) as session:
         row = desk.get(session, alarm_id)
@@ -196,7 +208,7 @@ def unshelve(alarm_id: str, hub: TheHub, caller: Operator) -> AlarmView:
     """End the shelving of its device's metric; if it still stands, somebody is called."""
     with hub.db.write(scope=caller.scope) as session:
         row = desk.get(session, alarm_id)
-        if not suppression.unshelve(session, row, now_us(), who=caller.who, trace=caller.trace):
+        if not suppression.unshelve(session, row, now_us(), actor=caller.actor, trace=caller.trace):
             raise HubError(409, "Not shelved", f"{row.metric} of {row.device} is not shelved")
     hub.ring("alarms")
     return _view(row)
@@ -209,5 +221,5 @@ def _suppress(hub: Hub, caller: Caller, wanted: Suppression) -> Suppression:
 
 def _told(hub: Hub, row: AlarmRow, caller: Caller) -> AlarmView:
     """Answer, and let others know: who is on site, and third parties."""
-    hub.publish([desk.word(row, now_us(), who=caller.who)])
+    hub.publish([desk.state_message(row, now_us(), actor=caller.actor)])
     return _view(row)

@@ -7,9 +7,9 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
-from cloud_hub import audit
 from cloud_hub.api.hub import Auditor, TheHub
-from cloud_hub.tables import AuditRow
+from cloud_hub.audit import trail as audit
+from cloud_hub.database.tables import AuditRow
 
 router = APIRouter(prefix="/api/v1", tags=["audit"])
 
@@ -31,16 +31,23 @@ class AuditView(BaseModel):
 
 @router.get("/audit")
 def trail(
-    hub: TheHub, caller: Auditor, since_us: Number = None, until_us: Number = None, who: str = "", device: str = "",
+    hub: TheHub, caller: Auditor, since_us: Number = None, until_us: Number = None, actor: str = "", device: str = "",
     kind: str = "", trace: str = "", after: Number = None, limit: int = 200, verify: bool = False,
 ) -> AuditView:  # fmt: skip
     """The audit trail by time, who, device, kind (or its beginning) and trace; with `verify` whether it holds."""
     size = min(max(limit, 1), 10_000)
     with hub.db.read(scope=caller.scope) as session:
         rows = audit.rows(
-            session, since_us=since_us, until_us=until_us, who=who, device=device, kind=kind, trace=trace, after=after,
+            session,
+            since_us=since_us,
+            until_us=until_us,
+            actor=actor,
+            device=device,
+            kind=kind,
+            trace=trace,
+            after=after,
             limit=size + 1,
-        )  # fmt: skip
+        )
         broken = audit.verify(session) if verify else None
     more = rows[size - 1].seq if len(rows) > size else None
     return AuditView(verified=broken is None if verify else None, broken_at=broken, rows=rows[:size], next=more)

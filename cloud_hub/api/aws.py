@@ -15,11 +15,15 @@ from fastapi.responses import JSONResponse, Response
 from sqlmodel import Session
 from starlette.types import Scope
 
-from cloud_hub import aws_key, fleet, sigv4, tokens, twins
+from cloud_hub.access import tokens
 from cloud_hub.api.hub import Caller, Hub, TheHub, admitted, guessed, listens
 from cloud_hub.clock import now_us
+from cloud_hub.database.tables import Token
+from cloud_hub.devices import registry as fleet
 from cloud_hub.errors import HubError
-from cloud_hub.tables import Token
+from cloud_hub.security import aws_key
+from cloud_hub.security.core import sigv4
+from cloud_hub.twins import service as twins
 from shared.codec import encode
 from shared.ids import SHADOW_NAME, device_of_thing
 
@@ -94,7 +98,7 @@ async def authenticate(scope: Scope) -> None:
 
 def _living(hub: Hub, key: str) -> bool:
     with hub.db.read() as session:
-        return tokens.living(session, key, now_us())
+        return tokens.is_active(session, key, now_us())
 
 
 def _signer(request: Request, body: bytes, hub: Hub) -> Token:
@@ -103,7 +107,7 @@ def _signer(request: Request, body: bytes, hub: Hub) -> Token:
     with hub.db.read() as session:
 
         def secret_of(key_id: str) -> str | None:
-            return aws_key.secret(key, key_id) if key and tokens.living(session, key_id, now_us()) else None
+            return aws_key.secret(key, key_id) if key and tokens.is_active(session, key_id, now_us()) else None
 
         return session.get_one(Token, sigv4.verify(signed, now_us() / 1e6, secret_of))
 
@@ -144,14 +148,21 @@ def _ask(session: Session, hub: Hub, thing: str, name: str | None, verb: str, bo
     device = _device(session, thing)
     if name == "":
         raise AwsError(400, "Invalid shadow name: ''")
-    replies = twins.request(
-        session, device, name or "", verb, body, now_us(), who=caller.who, max_bytes=hub.settings.twins.aws_max_bytes,
+    replies = twins.handle_request(
+        session,
+        device,
+        name or "",
+        verb,
+        body,
+        now_us(),
+        actor=caller.actor,
+        max_bytes=hub.settings.twins.aws_max_bytes,
         trace=caller.trace,
-    )  # fmt: skip
+    )
     first = replies[0].body
     if replies[0].verb.endswith("rejected"):
         raise AwsError(first["code"], first["message"])
-    return first, twins.outgoing(device, name or "", replies, caller.trace)
+    return first, twins.reply_messages(device, name or "", replies, caller.trace)
 
 
 def _change(hub: Hub, thing: str, name: str | None, verb: str, body: bytes, caller: Caller) -> Response:

@@ -11,11 +11,12 @@ from fastapi import APIRouter, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, Field
 
-from cloud_hub import commands, fleet
 from cloud_hub.api.hub import Caller, Hub, Operator, Reader, TheHub
 from cloud_hub.clock import now_us
+from cloud_hub.database.tables import Command
+from cloud_hub.devices import commands
+from cloud_hub.devices import registry as fleet
 from cloud_hub.errors import HubError
-from cloud_hub.tables import Command
 from shared.messages import CommandState
 
 router = APIRouter(prefix="/api/v1", tags=["commands"])
@@ -62,11 +63,11 @@ async def send(device: str, body: CommandBody, response: Response, hub: TheHub, 
 def _create(hub: Hub, caller: Caller, device: str, body: CommandBody) -> Command:
     life_s = body.life_s or (commands.DEFAULT_LIFE_S if body.mode == "direct" else QUEUED_LIFE_S)
     with hub.db.write(scope=caller.scope) as session:
-        if fleet.device(session, device).state != "online" and body.mode == "direct":
+        if fleet.get_device(session, device).state != "online" and body.mode == "direct":
             cure = "try again when it is, or send it queued (mode 'queued')"
             raise HubError(404, "Device is offline", f"'{device}' is not connected; {cure}")
         row, messages = commands.create(
-            session, device, body.verb, body.target, now_us(), who=caller.who, args=dict(body.args), mode=body.mode,
+            session, device, body.verb, body.target, now_us(), actor=caller.actor, args=dict(body.args), mode=body.mode,
             life_s=life_s, trace=caller.trace,
         )  # fmt: skip
     hub.publish(messages)
@@ -76,7 +77,7 @@ def _create(hub: Hub, caller: Caller, device: str, body: CommandBody) -> Command
 async def _ended(hub: Hub, caller: Caller, command_id: str, timeout_s: float) -> Command:
     """The command when it has ended, or as it stands after `timeout_s`. Holds neither thread nor session meanwhile."""
     deadline = time.monotonic() + timeout_s
-    with hub.bells.expect(command_id) as bell:
+    with hub.bells.register(command_id) as bell:
         while True:
             bell.clear()
             row = await run_in_threadpool(_look, hub, caller, command_id)
@@ -102,8 +103,8 @@ def of_device(
 ) -> list[Command]:
     """The device's commands, the newest first."""
     with hub.db.read(scope=caller.scope) as session:
-        fleet.device(session, device)
-        return commands.of_device(session, device, state or "", min(max(limit, 1), 1000))
+        fleet.get_device(session, device)
+        return commands.list_for_device(session, device, state or "", min(max(limit, 1), 1000))
 
 
 @router.get("/commands/{command_id}")
@@ -116,7 +117,7 @@ def look(command_id: str, hub: TheHub, caller: Reader) -> Command:
 def cancel(command_id: str, hub: TheHub, caller: Operator) -> Command:
     """Cancel: at once when no device can have it, else the device is told and says how it ended; 409 when it ended."""
     with hub.db.write(scope=caller.scope) as session:
-        row, messages = commands.cancel(session, command_id, caller.who, now_us())
+        row, messages = commands.cancel(session, command_id, caller.actor, now_us())
     hub.publish(messages)
     hub.ring(command_id)
     return row

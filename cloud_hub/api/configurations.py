@@ -8,15 +8,18 @@ from fastapi import APIRouter, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 from sqlmodel import col, select
 
-from cloud_hub import configurations, fleet, scopes, twin_batch
 from cloud_hub.api.hub import Operator, Reader, TheHub
 from cloud_hub.api.jobs import finite
 from cloud_hub.clock import now_us
+from cloud_hub.configurations import service as configurations
+from cloud_hub.database import scopes
+from cloud_hub.database.tables import Configuration, ConfigurationDevice
+from cloud_hub.devices import registry as fleet
 from cloud_hub.errors import HubError
-from cloud_hub.owners import REMOVED
-from cloud_hub.tables import Configuration, ConfigurationDevice
+from cloud_hub.twins import batch as twin_batch
+from cloud_hub.twins.core.owners import REMOVED
 from shared.ids import NAME, SHADOW_NAME
-from shared.merge import leaves, written
+from shared.twin_merge import format_path, leaves
 
 router = APIRouter(prefix="/api/v1/configurations", tags=["configurations"])
 owners_router = APIRouter(prefix="/api/v1/devices/{device}/twin", tags=["configurations"])
@@ -141,7 +144,7 @@ def put(
     if not NAME.match(configuration_id):
         raise HubError(422, "Invalid request", "path.configuration_id: use 1 to 64 of a-z A-Z 0-9 _ -")
     scope = None if caller.scope is None else list(caller.scope)
-    row = Configuration(id=configuration_id, who=caller.who, created_us=now_us(), scope=scope, **body.model_dump())
+    row = Configuration(id=configuration_id, actor=caller.actor, created_us=now_us(), scope=scope, **body.model_dump())
     with hub.db.write(scope=caller.scope) as session:
         stored, new = configurations.put(session, row, hub.settings.twins.max_bytes, caller.trace)
     hub.ring("configurations")
@@ -154,7 +157,7 @@ def change(configuration_id: str, body: ConfigurationChange, hub: TheHub, caller
     """Change target, priority, metrics or labels."""
     with hub.db.write(scope=caller.scope) as session:
         changes = body.model_dump(exclude_none=True)
-        row = configurations.change(session, configuration_id, changes, now_us(), caller.who, caller.trace)
+        row = configurations.change(session, configuration_id, changes, now_us(), caller.actor, caller.trace)
     hub.ring("configurations")
     return row
 
@@ -163,7 +166,7 @@ def change(configuration_id: str, body: ConfigurationChange, hub: TheHub, caller
 def remove(configuration_id: str, hub: TheHub, caller: Operator) -> None:
     """End it; what it set is taken away or falls to the next."""
     with hub.db.write(scope=caller.scope) as session:
-        configurations.remove(session, configuration_id, now_us(), caller.who, caller.trace)
+        configurations.remove(session, configuration_id, now_us(), caller.actor, caller.trace)
     hub.ring("configurations")
 
 
@@ -171,12 +174,17 @@ def remove(configuration_id: str, hub: TheHub, caller: Operator) -> None:
 def owners(device: str, hub: TheHub, caller: Reader, name: str = "") -> OwnersView:
     """Who set each leaf of desired state of document `name`, and the conflicts there."""
     with hub.db.read(scope=caller.scope) as session:
-        fleet.device(session, device)
-        stored = twin_batch.read(session, [device], [name])
+        fleet.get_device(session, device)
+        stored = twin_batch.read_documents(session, [device], [name])
         conflicts = configurations.conflicts(session, device, name)
     found = [(dict(leaves(document.state.get("desired", {}))), names) for document, names in stored.values()]
     rows = [
-        Owned(path=written(path), owner=owner.removeprefix(REMOVED), value=values.get(path), removed=path not in values)
+        Owned(
+            path=format_path(path),
+            owner=owner.removeprefix(REMOVED),
+            value=values.get(path),
+            removed=path not in values,
+        )
         for values, names in found
         for path, owner in leaves(names)
     ]
@@ -187,9 +195,9 @@ def owners(device: str, hub: TheHub, caller: Reader, name: str = "") -> OwnersVi
 def release(device: str, body: ReleaseBody, hub: TheHub, caller: Operator) -> list[str]:
     """Give paths back to the configurations, which then apply again; returns the leaves that somebody else owned."""
     with hub.db.write(scope=caller.scope) as session:
-        fleet.device(session, device)
+        fleet.get_device(session, device)
         found = configurations.release(
-            session, device, body.document, body.paths, now_us(), caller.who, caller.trace
+            session, device, body.document, body.paths, now_us(), caller.actor, caller.trace
         )  # fmt: skip
     hub.changed([device])
     return found

@@ -8,13 +8,16 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict
 from sqlmodel import col, select
 
-from cloud_hub import fleet, query, removal, telemetry
+from cloud_hub import query
 from cloud_hub.api.hub import Administrator, Hub, Operator, Reader, TheHub
-from cloud_hub.ca import register as certificates
-from cloud_hub.ca.folder import CaFolder
+from cloud_hub.certificates import registry as certificates
+from cloud_hub.certificates.files import CaFolder
 from cloud_hub.clock import now_us
+from cloud_hub.database.tables import Device, HighWater, LostRange, StalledStream
+from cloud_hub.decommissioning import service as removal
+from cloud_hub.devices import registry as fleet
 from cloud_hub.errors import HubError
-from cloud_hub.tables import Device, HighWater, LostRange, StalledStream
+from cloud_hub.telemetry import samples as telemetry
 from shared.ids import device_of_thing
 
 router = APIRouter(prefix="/api/v1/devices", tags=["devices"])
@@ -41,7 +44,7 @@ class Point(BaseModel):
     seq: int
 
     @classmethod
-    def of(cls, row: telemetry.Stored) -> Point:
+    def of(cls, row: telemetry.StoredSample) -> Point:
         """A row of the table."""
         value = row.text if row.text is not None else row.value
         return cls(t_us=row.t_us, value=value, quality=row.quality, seq=row.seq)
@@ -110,7 +113,7 @@ def devices(hub: TheHub, caller: Reader, where: str | None = None) -> list[Devic
     """All devices, or those that meet a condition such as `tags.site = 'a'`."""
     with hub.db.read(scope=caller.scope) as session:
         if where is None:
-            rows = fleet.devices(session)
+            rows = fleet.list_devices(session)
         else:
             chosen = col(Device.id).in_(query.matching(session, where))
             rows = list(session.exec(select(Device).where(chosen).order_by(Device.id)))
@@ -121,7 +124,7 @@ def devices(hub: TheHub, caller: Reader, where: str | None = None) -> list[Devic
 def device(device: str, hub: TheHub, caller: Reader) -> DeviceView:
     """One device as its last birth told; `seen_us` moves with whatever it says."""
     with hub.db.read(scope=caller.scope) as session:
-        row = _seen(fleet.device(session, device), hub)
+        row = _seen(fleet.get_device(session, device), hub)
     return DeviceView(**row.model_dump(), reachable=row.state == "online" and hub.connected())
 
 
@@ -138,9 +141,9 @@ def register(device: str, hub: TheHub, caller: Operator, response: Response) -> 
     """
     device = device_of_thing(device) or device
     with hub.db.write(scope=caller.scope) as session:
-        if not fleet.register(session, device, now_us(), who=caller.who, trace=caller.trace):
+        if not fleet.register(session, device, now_us(), actor=caller.actor, trace=caller.trace):
             response.status_code = 200
-        row = fleet.device(session, device)
+        row = fleet.get_device(session, device)
     hub.changed([device])
     return row
 
@@ -156,8 +159,8 @@ class Place(BaseModel):
 def assign(device: str, body: Place, hub: TheHub, caller: Administrator) -> Device:
     """Say where a device stands: that decides which tokens see it, whatever the device claims."""
     with hub.db.write(scope=caller.scope) as session:
-        return fleet.assign(
-            session, device, body.asset_path, now_us(), within=caller.scope, who=caller.who, trace=caller.trace
+        return fleet.assign_asset_path(
+            session, device, body.asset_path, now_us(), within=caller.scope, actor=caller.actor, trace=caller.trace
         )
 
 
@@ -171,7 +174,7 @@ def remove(
     """
     folder, now = CaFolder(hub.settings.state_dir), now_us()
     with hub.db.write(scope=caller.scope) as session:
-        messages = removal.remove(session, device, now, who=caller.who, reason=reason, trace=caller.trace)
+        messages = removal.remove(session, device, now, actor=caller.actor, reason=reason, trace=caller.trace)
         revoked = certificates.revocations(session, now)
     hub.publish(messages)
     hub.changed([device])
@@ -193,7 +196,7 @@ def removed(hub: TheHub, caller: Reader) -> list[RemovedDeviceView]:
 def restore(name: str, hub: TheHub, caller: Administrator) -> Device:
     """Put a removed device back, with its asset path and tags. It is known from its next birth on as any other."""
     with hub.db.write(scope=caller.scope) as session:
-        row = removal.restore(session, name, now_us(), who=caller.who, trace=caller.trace)
+        row = removal.restore(session, name, now_us(), actor=caller.actor, trace=caller.trace)
     hub.changed([name])
     return row
 
@@ -210,7 +213,7 @@ def samples(
 ) -> list[Point]:
     """Samples of one metric in order of time: the newest `limit` (at most 100,000) of start_us..end_us."""
     with hub.db.read(scope=caller.scope) as session:
-        fleet.device(session, device)
+        fleet.get_device(session, device)
         start_us, end_us = instant("start_us", start_us), None if end_us is None else instant("end_us", end_us)
         rows = telemetry.series(session, device, metric, start_us, end_us, min(max(limit, 1), 100_000))
     return [Point.of(row) for row in rows]
@@ -227,7 +230,7 @@ def instant(name: str, t_us: int) -> int:
 def events(device: str, hub: TheHub, caller: Reader, since_us: int = 0, limit: int = 100) -> list[EventView]:
     """The newest events first."""
     with hub.db.read(scope=caller.scope) as session:
-        fleet.device(session, device)
+        fleet.get_device(session, device)
         rows = telemetry.events(session, device, instant("since_us", since_us), min(max(limit, 1), 1000))
     return [EventView(source=row.origin, **row.model_dump(exclude={"source", "origin"})) for row in rows]
 
@@ -236,7 +239,7 @@ def events(device: str, hub: TheHub, caller: Reader, since_us: int = 0, limit: i
 def streams(device: str, hub: TheHub, caller: Reader, count: bool = False) -> list[StreamCount]:
     """Up to where each stream is durable, what was lost and why; with `count` also what is really stored."""
     with hub.db.read(scope=caller.scope) as session:
-        fleet.device(session, device)
+        fleet.get_device(session, device)
         found = []
         for mark in session.exec(select(HighWater).where(HighWater.device == device).order_by(col(HighWater.id))):
             lost = session.exec(select(LostRange).where(LostRange.source == mark.id).order_by(col(LostRange.first)))
@@ -244,7 +247,7 @@ def streams(device: str, hub: TheHub, caller: Reader, count: bool = False) -> li
                 epoch=mark.epoch, stream=mark.stream, upto=mark.upto, lost=[(r.first, r.last, r.reason) for r in lost]
             )
             if count and mark.stream == "telemetry":
-                row.rows, row.distinct, _ = telemetry.counted(session, mark.id or 0)
+                row.rows, row.distinct, _ = telemetry.stream_counts(session, mark.id or 0)
             found.append(row)
         for stalled in session.exec(select(StalledStream).where(StalledStream.device == device)):
             newest = next((row for row in reversed(found) if row.stream == stalled.stream), None)

@@ -16,12 +16,12 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.types import Scope
 
 from cloud_hub.api.hub import Hub, TheHub
-from cloud_hub.ca import enrolment
-from cloud_hub.ca.folder import CaFolder
+from cloud_hub.certificates import enrolment
+from cloud_hub.certificates.files import CaFolder
 from cloud_hub.clock import now_us
 from cloud_hub.errors import HubError
-from cloud_hub.thresholds import limit_files
-from shared import signed
+from cloud_hub.thresholds.limits import files as limit_files
+from shared import signatures
 from shared.codec import encode
 from shared.ids import DEVICE_ID
 
@@ -83,17 +83,17 @@ async def simpleenroll(request: Request, content: Content, hub: TheHub, ca: TheC
 @router.post("/est/simplereenroll", response_class=Response, openapi_extra=_REQUEST)
 async def simplereenroll(request: Request, content: Content, hub: TheHub, ca: TheCa) -> Response:
     """The same with a `Tidegate-Proof` by the device's key in place of a claim; its certificate may be expired."""
-    return await run_in_threadpool(_reenrol, hub, ca, request.headers.get(signed.PROOF_HEADER, ""), content)
+    return await run_in_threadpool(_reenrol, hub, ca, request.headers.get(signatures.PROOF_HEADER, ""), content)
 
 
 @router.get("/tidegate/time", response_class=Response)
 def time(nonce: str, ca: TheCa) -> Response:
     """`{t_us, nonce}`, signed by the hub: the header `Tidegate-Signature` covers the body's bytes."""
-    if not signed.NONCE.fullmatch(nonce):
-        raise HubError(422, "Invalid request", f"nonce: send {signed.NONCE.pattern}")
+    if not signatures.NONCE.fullmatch(nonce):
+        raise HubError(422, "Invalid request", f"nonce: send {signatures.NONCE.pattern}")
     body = encode({"t_us": now_us(), "nonce": nonce})
-    signature = signed.pack(ca.open_signing().sign(signed.time_word(body)))
-    return Response(body, media_type="application/json", headers={signed.SIGNATURE_HEADER: signature})
+    signature = signatures.pack(ca.open_signing().sign(signatures.time_message(body)))
+    return Response(body, media_type="application/json", headers={signatures.SIGNATURE_HEADER: signature})
 
 
 @router.get("/tidegate/signing", response_class=Response)
@@ -105,7 +105,7 @@ def signing(ca: TheCa) -> Response:
 def _enrol(hub: Hub, ca: CaFolder, authorization: str, content: bytes) -> Response:
     device, text = _basic(authorization)
     with hub.db.read() as session:
-        enrolment.expected(session, device)
+        enrolment.require_claim(session, device)
     with hub.db.write(device) as session:
         found = enrolment.enrol(session, ca.open(), device, text, content, now_us(), hub.settings.ca.device_days)
     if isinstance(found, HubError):
@@ -115,9 +115,9 @@ def _enrol(hub: Hub, ca: CaFolder, authorization: str, content: bytes) -> Respon
 
 def _reenrol(hub: Hub, ca: CaFolder, header: str, content: bytes) -> Response:
     authority = ca.open()
-    who = enrolment.proven(authority, header, REENROLL, content)
-    with hub.db.write(who.device) as session:
-        made = enrolment.reenrol(session, authority, who, content, now_us(), hub.settings.ca.device_days)
+    actor = enrolment.verify_proof(authority, header, REENROLL, content)
+    with hub.db.write(actor.device) as session:
+        made = enrolment.reenrol(session, authority, actor, content, now_us(), hub.settings.ca.device_days)
     return _certs_only([made])
 
 
@@ -143,4 +143,4 @@ def _certs_only(certificates: list[x509.Certificate]) -> Response:
 def file(name: str, hub: TheHub) -> Response:
     """Desired content too large for a twin. The name is not to be guessed: only its device's twin tells it."""
     with hub.db.read() as session:
-        return Response(limit_files.body(session, name), media_type="application/json")
+        return Response(limit_files.file_content(session, name), media_type="application/json")

@@ -13,18 +13,20 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.concurrency import run_in_threadpool
 
-from cloud_hub import fleet, lockout, roles, tokens
-from cloud_hub.api.bells import Bells
+from cloud_hub.access import lockout, tokens
+from cloud_hub.access.lockout import Lockout
+from cloud_hub.access.oidc import Oidc
 from cloud_hub.clock import new_trace, now_us
-from cloud_hub.db import Database
+from cloud_hub.database.sessions import Database
+from cloud_hub.devices import registry as fleet
 from cloud_hub.errors import HubError, WrongToken
-from cloud_hub.lockout import Lockout
-from cloud_hub.oidc import Oidc
-from cloud_hub.roles import Identity, Scope
+from cloud_hub.runtime.outgoing import OutgoingMessage
+from cloud_hub.runtime.waiters import WaiterRegistry
 from cloud_hub.runtime.worker import WorkerStatus
+from cloud_hub.security.core import roles
+from cloud_hub.security.core.roles import Identity, Scope
 from cloud_hub.settings import Settings
-from cloud_hub.thresholds.forecasters import Forecasters
-from cloud_hub.twins import Outgoing
+from cloud_hub.thresholds.monitoring.forecasters import ForecasterStore
 from shared.ids import TRACEPARENT, device_of_thing
 
 
@@ -38,15 +40,15 @@ class Hub:
 
     settings: Settings
     db: Database
-    publish: Callable[[Iterable[Outgoing]], None]
+    publish: Callable[[Iterable[OutgoingMessage]], None]
     ring: Callable[[str], None]
     connected: Callable[[], bool]
     changed: Callable[[Iterable[str]], None] = lambda devices: None
-    bells: Bells = field(default_factory=Bells)
+    bells: WaiterRegistry = field(default_factory=WaiterRegistry)
     heard_us: Callable[[str], int] = lambda device: 0
     lockout: Lockout = field(default_factory=Lockout)
     oidc: Oidc | None = None
-    forecasters: Forecasters = field(default_factory=Forecasters)
+    forecasters: ForecasterStore = field(default_factory=ForecasterStore)
     workers: Callable[[], Sequence[WorkerStatus]] = tuple
 
 
@@ -57,7 +59,7 @@ class Caller:
     `scope` are the asset paths below which the caller sees devices; None is the whole hub.
     """
 
-    who: str
+    actor: str
     trace: str
     scope: Scope = None
 
@@ -77,7 +79,7 @@ async def hub_of(request: Request) -> Hub:
 
 
 def _source(request: Request) -> str:
-    return lockout.source(request.client.host if request.client else None)
+    return lockout.address_key(request.client.host if request.client else None)
 
 
 def listens(hub: Hub, request: Request) -> None:
@@ -88,10 +90,10 @@ def listens(hub: Hub, request: Request) -> None:
 def guessed(hub: Hub, request: Request) -> None:
     """Count a wrong token; the lock that it may bring about outlives a restart."""
     address, now = _source(request), now_us()
-    until_us = hub.lockout.wrong(address, now)
+    until_us = hub.lockout.record_failure(address, now)
     if until_us is not None:
         with hub.db.write() as session:
-            lockout.keep(session, address, until_us, now)
+            lockout.save_lock(session, address, until_us, now)
 
 
 def admitted(hub: Hub, request: Request, identity: Identity, power: str) -> Caller:
@@ -104,10 +106,10 @@ def admitted(hub: Hub, request: Request, identity: Identity, power: str) -> Call
     device = request.path_params.get("device") or device_of_thing(request.path_params.get("thing", ""))
     if identity.scope is not None and device is not None:
         with hub.db.read(scope=identity.scope) as session:
-            fleet.known(session, device)
+            fleet.require_device(session, device)
     sent = request.headers.get("traceparent", "")
     trace = sent if TRACEPARENT.match(sent) else new_trace()
-    return Caller(who=identity.who, trace=trace, scope=identity.scope)
+    return Caller(actor=identity.actor, trace=trace, scope=identity.scope)
 
 
 def _identity(hub: Hub, text: str) -> Identity:

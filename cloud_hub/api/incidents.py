@@ -6,13 +6,14 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict
 from sqlmodel import col, select
 
-from cloud_hub import incidents, scopes
-from cloud_hub.actions import desk
-from cloud_hub.alarms import desk as alarms
+from cloud_hub.alarms import service as alarms
 from cloud_hub.api.alarms import ReasonBody
 from cloud_hub.api.hub import Operator, Reader, TheHub
 from cloud_hub.clock import now_us
-from cloud_hub.tables import Action, AlarmRow, Incident
+from cloud_hub.database import scopes
+from cloud_hub.database.tables import Action, AlarmRow, Incident
+from cloud_hub.incidents import actions as desk
+from cloud_hub.incidents import service as incidents
 
 router = APIRouter(prefix="/api/v1", tags=["incidents"])
 
@@ -43,7 +44,7 @@ def all_incidents(
     if page:
         query = query.where(Incident.page == page)
     with hub.db.read(scope=caller.scope) as session:
-        return list(session.exec(scopes.only(session, query, col(Incident.device))))
+        return list(session.exec(scopes.restrict(session, query, col(Incident.device))))
 
 
 @router.get("/incidents/{incident_id}")
@@ -62,13 +63,13 @@ def acknowledge(incident_id: str, hub: TheHub, caller: Operator) -> Incident:
     """A person has seen it, and with it its alarms; with a page's first incident, all that stands of the page."""
     now = now_us()
     with hub.db.write(scope=caller.scope) as session:
-        row = incidents.acknowledge(session, incident_id, now, caller.who)
-        also = [one for one in incidents.of_page(session, incident_id) if one.id != incident_id]
+        row = incidents.acknowledge(session, incident_id, now, caller.actor)
+        also = [one for one in incidents.list_for_page(session, incident_id) if one.id != incident_id]
         for one in also:
-            incidents.acknowledge(session, one.id, now, caller.who)
+            incidents.acknowledge(session, one.id, now, caller.actor)
         numbers = [incident_id, *(one.id for one in also)]
         seen = [alarm for number in numbers for alarm in incidents.alarms(session, number) if alarm.acked_us == now]
-    hub.publish([alarms.word(alarm, now, who=caller.who) for alarm in seen])
+    hub.publish([alarms.state_message(alarm, now, actor=caller.actor) for alarm in seen])
     return row
 
 
@@ -77,9 +78,9 @@ def resolve(incident_id: str, body: ReasonBody, hub: TheHub, caller: Operator) -
     """End an incident that no device will clear: its alarms are cleared and its actions given up, with the reason."""
     now = now_us()
     with hub.db.write(scope=caller.scope) as session:
-        row = incidents.resolve(session, incident_id, now, who=caller.who, reason=body.reason)
+        row = incidents.resolve(session, incident_id, now, actor=caller.actor, reason=body.reason)
         ended = [alarm for alarm in incidents.alarms(session, incident_id) if alarm.cleared_us == now]
-    hub.publish([alarms.word(alarm, now, who=caller.who) for alarm in ended])
+    hub.publish([alarms.state_message(alarm, now, actor=caller.actor) for alarm in ended])
     return row
 
 
@@ -87,6 +88,6 @@ def resolve(incident_id: str, body: ReasonBody, hub: TheHub, caller: Operator) -
 def decide(action_id: str, body: DecisionBody, hub: TheHub, caller: Operator) -> Action:
     """Approve or refuse a proposed action."""
     with hub.db.write(scope=caller.scope) as session:
-        action = desk.decide(session, action_id, body.approve, caller.who, now_us())
+        action = desk.decide(session, action_id, body.approve, caller.actor, now_us())
     hub.ring("actions")
     return action

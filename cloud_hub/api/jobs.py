@@ -9,12 +9,14 @@ from fastapi import APIRouter
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from sqlmodel import Session
 
-from cloud_hub import job_kinds, jobs, query
+from cloud_hub import query
 from cloud_hub.api.commands import CommandBody
 from cloud_hub.api.hub import Caller, Operator, Reader, TheHub
 from cloud_hub.clock import now_us
-from cloud_hub.job_kinds import Foreseen
-from cloud_hub.tables import Command, Job, JobDevice
+from cloud_hub.database.tables import Command, Job, JobDevice
+from cloud_hub.jobs import handlers
+from cloud_hub.jobs import service as jobs
+from cloud_hub.jobs.handlers import PreviewedDevice
 
 router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"])
 
@@ -60,7 +62,7 @@ class Work(BaseModel):
         now = now_us()
         start = max(start_us, now)
         return Job(
-            id="", kind=self.kind, query=self.query, document=self.document, content=self.content, who=caller.who,
+            id="", kind=self.kind, query=self.query, document=self.document, content=self.content, actor=caller.actor,
             created_us=now, start_us=start, deadline_us=start + int(max_s * 1e6), traceparent=caller.trace,
             scope=None if caller.scope is None else list(caller.scope),
         )  # fmt: skip
@@ -83,7 +85,7 @@ class Preview(BaseModel):
     """How many devices the condition finds, and what would become of the first of them."""
 
     found: int
-    devices: list[Foreseen]
+    devices: list[PreviewedDevice]
 
 
 class JobView(BaseModel):
@@ -112,9 +114,9 @@ def preview(body: PreviewBody, hub: TheHub, caller: Operator) -> Preview:
     limit = hub.settings.twins.max_bytes
     with hub.db.read(scope=caller.scope) as session:
         found = query.count(session, body.query)
-        job_kinds.check(job, limit)
+        handlers.check(job, limit)
         first = query.devices(session, body.query, limit=body.limit)
-        return Preview(found=found, devices=job_kinds.foresee(session, job, first, now_us(), limit))
+        return Preview(found=found, devices=handlers.preview(session, job, first, now_us(), limit))
 
 
 @router.post("", status_code=202)
@@ -133,7 +135,7 @@ def newest(
 ) -> list[JobView]:  # fmt: skip
     """The newest first."""
     with hub.db.read(scope=caller.scope) as session:
-        rows = jobs.newest(session, state, min(max(limit, 1), 1000))
+        rows = jobs.list_newest(session, state, min(max(limit, 1), 1000))
         counts = jobs.counts(session, [row.id for row in rows])
     return [JobView(job=row, devices=counts[row.id]) for row in rows]
 
@@ -158,7 +160,7 @@ def devices(
 
 def _views(session: Session, job: Job, rows: list[JobDevice]) -> list[JobDeviceView]:
     done = [row.device for row in rows if row.state in {"written", "unchanged"}]
-    holds = job_kinds.in_force(session, job, done) if job.kind == "twin" else set()
+    holds = handlers.in_force(session, job, done) if job.kind == "twin" else set()
     return [
         JobDeviceView(
             **row.model_dump(exclude={"job", "command"}),
@@ -173,4 +175,4 @@ def _views(session: Session, job: Job, rows: list[JobDevice]) -> list[JobDeviceV
 def cancel(job_id: str, hub: TheHub, caller: Operator) -> Job:
     """Change no further device; 409 when it has ended."""
     with hub.db.write(scope=caller.scope) as session:
-        return jobs.cancel(session, job_id, now_us(), caller.who)
+        return jobs.cancel(session, job_id, now_us(), caller.actor)

@@ -10,17 +10,23 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlmodel import col, select
 
-from cloud_hub import audit, fleet, scopes
 from cloud_hub.api.hub import Operator, Reader, TheHub
 from cloud_hub.api.request_guard import Limit, declare
+from cloud_hub.audit import trail
 from cloud_hub.clock import new_id, now_us
+from cloud_hub.database import scopes
+from cloud_hub.database.tables import LearnedSeries, Learning, MissedFault, Rollout, RolloutDevice
+from cloud_hub.devices import registry as fleet
 from cloud_hub.errors import HubError
-from cloud_hub.tables import LearnedSeries, Learning, Rollout, RolloutDevice, Trouble
-from cloud_hub.thresholds import foreseeing, learnings, limit_sets, refit, rollout, trials
-from cloud_hub.thresholds.crossing_features import AHEAD_US
-from cloud_hub.thresholds.learnings import Beside, Counts
-from cloud_hub.thresholds.terms import Terms
-from cloud_hub.thresholds.trial import Trial
+from cloud_hub.thresholds.forecasts.features import AHEAD_US
+from cloud_hub.thresholds.learning import refit, trials
+from cloud_hub.thresholds.learning import registry as learnings
+from cloud_hub.thresholds.learning.core.policy import LearningPolicy
+from cloud_hub.thresholds.learning.core.trial import Trial
+from cloud_hub.thresholds.learning.registry import Counts, PeerSummary
+from cloud_hub.thresholds.limits import import_export
+from cloud_hub.thresholds.monitoring import forecasts
+from cloud_hub.thresholds.rollouts import service as rollout
 from shared.codec import plain
 from shared.ids import NAME
 from shared.thresholds import DAY_US, Limits
@@ -38,7 +44,7 @@ class LearningBody(_Body):
     """What to learn: `target` is a condition of the query language."""
 
     target: str = Field(min_length=1, max_length=4000)
-    terms: Terms
+    policy: LearningPolicy
 
 
 class LearningView(BaseModel):
@@ -52,7 +58,7 @@ class LearningView(BaseModel):
     counts: Counts
     backtest: dict[str, Any]
     rollout: Rollout | None
-    peers: list[Beside]
+    peers: list[PeerSummary]
     raised: float
 
 
@@ -125,7 +131,7 @@ class ForecastView(BaseModel):
 class LimitSets(_Body):
     """Limits by device, as `export` gives them."""
 
-    form: str = limit_sets.FORM
+    form: str = import_export.FORM
     exported_us: int = 0
     devices: dict[str, list[dict[str, Any]]]
     next: str = ""
@@ -146,7 +152,7 @@ class Imported(BaseModel):
 def all_learnings(hub: TheHub, caller: Reader) -> list[Learning]:
     """All, by name."""
     with hub.db.read(scope=caller.scope) as session:
-        return learnings.everyone(session)
+        return learnings.list_all(session)
 
 
 @router.get("/learnings/{learning_id}")
@@ -155,11 +161,14 @@ def learning(learning_id: str, hub: TheHub, caller: Reader) -> LearningView:
     with hub.db.read(scope=caller.scope) as session:
         row = learnings.get(session, learning_id)
         return LearningView(
-            learning=row, standing=learnings.standing(session, row.id, now_us(), learnings.terms(row).stale_s),
-            counts=learnings.counts(session, row.id), backtest=trials.of_learning(session, row.id),
-            rollout=next(iter(rollout.newest(session, row.id, 1)), None), peers=learnings.peers(session, row.id),
-            raised=learnings.raised(session, row.id),
-        )  # fmt: skip
+            learning=row,
+            standing=learnings.status_counts(session, row.id, now_us(), learnings.policy_of(row).stale_s),
+            counts=learnings.counts(session, row.id),
+            backtest=trials.learning_trials(session, row.id),
+            rollout=next(iter(rollout.list_newest(session, row.id, 1)), None),
+            peers=learnings.peer_summaries(session, row.id),
+            raised=learnings.budget_correction(session, row.id),
+        )
 
 
 @router.get("/learnings/{learning_id}/series")
@@ -178,7 +187,7 @@ def put(learning_id: str, body: LearningBody, hub: TheHub, caller: Operator, ans
     if not NAME.match(learning_id):
         raise HubError(422, "Invalid request", "path.learning_id: use 1 to 64 of a-z A-Z 0-9 _ -")
     now, scope = now_us(), None if caller.scope is None else list(caller.scope)
-    row = Learning(id=learning_id, target=body.target, terms=plain(body.terms), who=caller.who, created_us=now,
+    row = Learning(id=learning_id, target=body.target, policy=plain(body.policy), actor=caller.actor, created_us=now,
                    scope=scope, due_us=now)  # fmt: skip
     with hub.db.write(scope=caller.scope) as session:
         stored, new = learnings.put(session, row, caller.trace)
@@ -191,14 +200,14 @@ def put(learning_id: str, body: LearningBody, hub: TheHub, caller: Operator, ans
 def remove(learning_id: str, hub: TheHub, caller: Operator) -> None:
     """Learn no more; limits that were pushed stay in force."""
     with hub.db.write(scope=caller.scope) as session:
-        learnings.remove(session, learning_id, now_us(), caller.who, caller.trace)
+        learnings.remove(session, learning_id, now_us(), caller.actor, caller.trace)
 
 
 @router.post("/learnings/{learning_id}/refit", status_code=202)
 def refit_now(learning_id: str, hub: TheHub, caller: Operator) -> Learning:
     """Do not wait for the schedule."""
     with hub.db.write(scope=caller.scope) as session:
-        row = learnings.refit_now(session, learning_id, now_us(), caller.who, caller.trace)
+        row = learnings.refit_now(session, learning_id, now_us(), caller.actor, caller.trace)
     hub.ring("refit")
     return row
 
@@ -207,9 +216,9 @@ def refit_now(learning_id: str, hub: TheHub, caller: Operator) -> Learning:
 def release(learning_id: str, body: ReleaseLimits, hub: TheHub, caller: Operator) -> list[str]:
     """Let it replace limits that were set by hand on a device; returns their metrics."""
     with hub.db.write(scope=caller.scope) as session:
-        fleet.known(session, body.device)
+        fleet.require_device(session, body.device)
         return learnings.release(
-            session, learning_id, body.device, body.metrics, now_us(), caller.who, caller.trace
+            session, learning_id, body.device, body.metrics, now_us(), caller.actor, caller.trace
         )  # fmt: skip
 
 
@@ -217,7 +226,7 @@ def release(learning_id: str, body: ReleaseLimits, hub: TheHub, caller: Operator
 def rollouts(hub: TheHub, caller: Reader, learning: str = "", limit: int = 20) -> list[Rollout]:
     """The newest rollouts first, of one learning or all."""
     with hub.db.read(scope=caller.scope) as session:
-        return rollout.newest(session, learning, min(max(limit, 1), 200))
+        return rollout.list_newest(session, learning, min(max(limit, 1), 200))
 
 
 @router.get("/thresholds/rollouts/{rollout_id}/devices")
@@ -233,27 +242,29 @@ def rollout_devices(
 
 
 @router.post("/troubles", status_code=201)
-def tell(body: TroubleBody, hub: TheHub, caller: Operator) -> Trouble:
+def tell(body: TroubleBody, hub: TheHub, caller: Operator) -> MissedFault:
     """Tell of trouble that an alarm should have told of."""
     if body.end_us < body.start_us:
         raise HubError(422, "Invalid request", "body.end_us: lies before start_us")
-    row = Trouble(id=new_id(), who=caller.who, t_us=now_us(), **body.model_dump())
+    row = MissedFault(id=new_id(), actor=caller.actor, t_us=now_us(), **body.model_dump())
     with hub.db.write(scope=caller.scope) as session:
-        fleet.known(session, body.device)
+        fleet.require_device(session, body.device)
         session.add(row)
-        audit.add(session, row.t_us, caller.who, "trouble.told", body.metric, device=body.device, trace=caller.trace,
+        trail.add(session, row.t_us, caller.actor, "trouble.told", body.metric, device=body.device, trace=caller.trace,
                   start_us=body.start_us, end_us=body.end_us)  # fmt: skip
     return row
 
 
 @router.get("/troubles")
-def troubles(hub: TheHub, caller: Reader, device: str = "", metric: str = "", limit: int = 100) -> list[Trouble]:
+def troubles(hub: TheHub, caller: Reader, device: str = "", metric: str = "", limit: int = 100) -> list[MissedFault]:
     """The newest first."""
-    query = select(Trouble).order_by(col(Trouble.start_us).desc(), Trouble.id).limit(min(max(limit, 1), 1000))
-    query = query.where(Trouble.device == device) if device else query
-    query = query.where(Trouble.metric == metric) if metric else query
+    query = (
+        select(MissedFault).order_by(col(MissedFault.start_us).desc(), MissedFault.id).limit(min(max(limit, 1), 1000))
+    )
+    query = query.where(MissedFault.device == device) if device else query
+    query = query.where(MissedFault.metric == metric) if metric else query
     with hub.db.read(scope=caller.scope) as session:
-        return list(session.exec(scopes.only(session, query, col(Trouble.device))))
+        return list(session.exec(scopes.restrict(session, query, col(MissedFault.device))))
 
 
 @router.post("/thresholds/backtest")
@@ -263,20 +274,22 @@ def backtest(body: BacktestBody, hub: TheHub, caller: Operator) -> Backtest:
     from_us = to_us - int(trials.DAYS * DAY_US) if body.from_us is None else body.from_us
     if not max(0, to_us - 400 * DAY_US) <= from_us < to_us:
         raise HubError(422, "Invalid request", "body.from_us: must lie before to_us, by at most 400 days")
-    terms = Terms(metrics=("*",))
+    policy = LearningPolicy(metrics=("*",))
     chosen = [(one.device, one.metric) for one in body.series]
     with hub.db.read(scope=caller.scope) as session:
         for device, _ in chosen:
-            fleet.device(session, device)
+            fleet.get_device(session, device)
         if body.learning:
             row = learnings.get(session, body.learning)
-            terms = learnings.terms(row)
-            chosen += refit.first_series(session, row, terms, body.devices)
+            policy = learnings.policy_of(row)
+            chosen += refit.first_series(session, row, policy, body.devices)
         if not chosen:
             raise HubError(422, "Invalid request", "body.series: name series, or a learning that finds some")
         proposed = {one.metric: one for one in body.limits} or None
-        found = trials.of_series(session, chosen[:100], terms, from_us, to_us, proposed)
-    return Backtest(total=trials.total((one.device, trials.short(one)) for one in found), series=found)
+        found = trials.trial_series(session, chosen[:100], policy, from_us, to_us, proposed)
+    return Backtest(
+        total=trials.summarize_trials((one.device, trials.without_episodes(one)) for one in found), series=found
+    )
 
 
 @router.get("/thresholds/forecast")
@@ -286,9 +299,9 @@ def forecast(
 ) -> ForecastView:  # fmt: skip
     """Whether it will be beyond its limit, or above `limit`, in 15 minutes; of series of a learning that foresees."""
     with hub.db.read(scope=caller.scope) as session:
-        fleet.device(session, device)
+        fleet.get_device(session, device)
         wanted = None if limit is None else _upper(metric, limit)
-        found, held = foreseeing.asked(session, hub.forecasters, (device, metric), wanted, now_us())
+        found, held = forecasts.forecast_series(session, hub.forecasters, (device, metric), wanted, now_us())
     return ForecastView(
         device=device, metric=metric, probability=found.probability, limit=found.limit, side=found.side,
         at_us=found.at_us, reason=found.reason, trained_us=None if held is None else held.trained_us,
@@ -315,7 +328,9 @@ def export(
 ) -> LimitSets:  # fmt: skip
     """Limits that stand on the devices that `target` finds, a page at a time: give `next` as `after`."""
     with hub.db.read(scope=caller.scope) as session:
-        return LimitSets(**limit_sets.export(session, target, after, min(max(limit, 1), 1000), source, now_us()))
+        return LimitSets(
+            **import_export.export_limits(session, target, after, min(max(limit, 1), 1000), source, now_us())
+        )
 
 
 declare("POST", "/api/v1/limits", Limit(size=8 << 20, values=1_000_000))
@@ -324,13 +339,13 @@ declare("POST", "/api/v1/limits", Limit(size=8 << 20, values=1_000_000))
 @router.post("/limits")
 def take(body: LimitSets, hub: TheHub, caller: Operator, replace: bool = False, dry_run: bool = False) -> Imported:
     """Desire limits from an export: all or none. What others set on other metrics stays, unless `replace`."""
-    limit_sets.checked(body.devices)
-    sets = limit_sets.read(body.form, body.devices)
+    import_export.check_size(body.devices)
+    sets = import_export.read_file(body.form, body.devices)
     messages = []
     if not dry_run:
         with hub.db.write(scope=caller.scope) as session:
-            messages = limit_sets.take(
-                session, sets, now_us(), who=caller.who, replace=replace, max_bytes=hub.settings.twins.max_bytes,
+            messages = import_export.import_limits(
+                session, sets, now_us(), actor=caller.actor, replace=replace, max_bytes=hub.settings.twins.max_bytes,
                 trace=caller.trace,
             )  # fmt: skip
     hub.publish(messages)

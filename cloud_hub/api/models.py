@@ -6,13 +6,19 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 from sqlmodel import col, select
 
-from cloud_hub import fleet, scopes
 from cloud_hub.api.hub import Operator, Reader, TheHub
 from cloud_hub.api.request_guard import Limit, declare
 from cloud_hub.clock import now_us
+from cloud_hub.database import scopes
+from cloud_hub.database.tables import EscalationRow, Rollout, ScaleStep
+from cloud_hub.devices import registry as fleet
 from cloud_hub.errors import HubError
-from cloud_hub.tables import EscalationRow, Rollout, ScaleStep
-from cloud_hub.thresholds import fit, rollout, safeguards, stored, trials
+from cloud_hub.thresholds.bands import fit
+from cloud_hub.thresholds.learning import history as stored
+from cloud_hub.thresholds.learning import trials
+from cloud_hub.thresholds.learning.core import safeguards
+from cloud_hub.thresholds.limits import standing as limits_standing
+from cloud_hub.thresholds.rollouts import service as rollout
 from shared.thresholds import Limits
 
 router = APIRouter(prefix="/api/v1", tags=["models"])
@@ -74,7 +80,7 @@ def escalations(
         query = query.where(EscalationRow.model == model)
     query = query.order_by(col(EscalationRow.received_us), EscalationRow.id).limit(min(max(limit, 1), 50_000))
     with hub.db.read(scope=caller.scope) as session:
-        rows = session.exec(scopes.only(session, query, col(EscalationRow.device)))
+        rows = session.exec(scopes.restrict(session, query, col(EscalationRow.device)))
         return [EscalationView(**row.model_dump(exclude={"frame", "features"})) for row in rows]
 
 
@@ -87,10 +93,10 @@ def learn(body: FitBody, hub: TheHub, caller: Operator) -> Limits:
     """
     now = now_us()
     with hub.db.read(scope=caller.scope) as session:
-        fleet.device(session, body.device)
+        fleet.get_device(session, body.device)
         series, from_us = (body.device, body.metric), now - int(body.days * 86400e6)
         past = stored.history(session, series, from_us, now)
-        present = stored.present(session, [body.device])
+        present = limits_standing.present(session, [body.device])
         (known,) = stored.known(session, [series], from_us, now, present)
     taught = past.without(known.alarms)
     try:
@@ -110,15 +116,15 @@ def push(body: RolloutBody, hub: TheHub, caller: Operator) -> Rollout:
     now = now_us()
     with hub.db.read(scope=caller.scope) as session:
         for device in body.devices:
-            fleet.known(session, device)
-        backtest = trials.of_hand(session, body.devices, body.limits, now)
+            fleet.require_device(session, device)
+        backtest = trials.trial_manual_limits(session, body.devices, body.limits, now)
     if (found := backtest["per_device_week"]) > body.max_backtest and not body.override:
         cure = "mend the limits, raise max_backtest, or say in override why it is to be done all the same"
         detail = f"these limits would have raised {found:.1f} alarms a device and week, allowed: {body.max_backtest:g}"
         raise HubError(409, "The backtest speaks against it", f"{detail}; {cure}")
     with hub.db.write(scope=caller.scope) as session:
         row, messages = rollout.start(
-            session, body.devices, body.limits, now, who=caller.who, watch_s=body.watch_s,
+            session, body.devices, body.limits, now, actor=caller.actor, watch_s=body.watch_s,
             max_alarms=body.max_alarms, max_bytes=hub.settings.twins.max_bytes, trace=caller.trace,
             backtest=backtest, override=body.override,
         )  # fmt: skip

@@ -7,9 +7,9 @@ from typing import Literal
 from fastapi import APIRouter
 from sqlmodel import col, select
 
-from cloud_hub import scopes
 from cloud_hub.api.hub import Reader, TheHub
-from cloud_hub.tables import Notification
+from cloud_hub.database import scopes
+from cloud_hub.database.tables import Notification
 
 router = APIRouter(prefix="/api/v1", tags=["incidents"])
 
@@ -24,4 +24,4 @@ def notifications(
     for column, value in ((Notification.channel, channel), (Notification.page, page), (Notification.state, state)):
         query = query.where(column == value) if value else query
     with hub.db.read(scope=caller.scope) as session:
-        return list(session.exec(scopes.only(session, query, col(Notification.device))))
+        return list(session.exec(scopes.restrict(session, query, col(Notification.device))))

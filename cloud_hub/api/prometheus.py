@@ -14,7 +14,7 @@ from cloud_hub.api import request_guard
 from cloud_hub.api.hub import TheHub, Writer
 from cloud_hub.clock import now_us
 from cloud_hub.errors import HubError
-from cloud_hub.prometheus.receiver import MAX_COMPRESSED, Receiver
+from cloud_hub.prometheus.remote_write import MAX_COMPRESSED, RemoteWriteReceiver
 
 router = APIRouter(prefix="/v1/prometheus", tags=["prometheus"])
 request_guard.declare("POST", "/v1/prometheus/write", request_guard.Limit(size=MAX_COMPRESSED, values=None))
@@ -35,8 +35,8 @@ async def write(request: Request, hub: TheHub, caller: Writer) -> Response:
     _understood(request)
     content = await request.body()
 
-    receiver = Receiver(hub.db, hub.settings.prometheus.max_series)
-    outcome = await run_in_threadpool(receiver.write, content, caller.who, caller.scope, now_us(), caller.trace)
+    receiver = RemoteWriteReceiver(hub.db, hub.settings.prometheus.max_series)
+    outcome = await run_in_threadpool(receiver.write, content, caller.actor, caller.scope, now_us(), caller.trace)
     if outcome.invalid:
         counts = f"{outcome.invalid} samples refused, {outcome.stored} stored"
         raise HubError(400, "Invalid samples", f"{outcome.reason} ({counts})")

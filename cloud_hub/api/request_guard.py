@@ -92,7 +92,7 @@ class RequestGuard:
         else:
             await self._app(scope, body.replay, send)
         finally:
-            self._held -= body.held
+            self._held -= body.queued
 
     def hold(self, count: int) -> None:
         """Count bytes in memory; raises HubError 503 while there is no room for more."""
@@ -124,7 +124,7 @@ class _Body:
         self._receive, self._limit, self._guard = receive, limit, guard
         self._content = bytearray()
         self._replayed = False
-        self.held = 0
+        self.queued = 0
         self.complete = False
 
     async def read(self, declared: int) -> None:
@@ -149,7 +149,7 @@ class _Body:
         if len(self._content) + len(part) > self._limit.size:
             raise too_large(self._limit.size)
         self._guard.hold(len(part))
-        self.held += len(part)
+        self.queued += len(part)
         self._content += part
         self.complete = not message.get("more_body", False)
 

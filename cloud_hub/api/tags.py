@@ -6,10 +6,11 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
-from cloud_hub import fleet, tags
 from cloud_hub.api.etag import IfMatch, etag, matched
 from cloud_hub.api.hub import Hub, Operator, Reader, TheHub
 from cloud_hub.clock import now_us
+from cloud_hub.devices import registry as fleet
+from cloud_hub.devices import tags
 
 router = APIRouter(prefix="/api/v1/devices/{device}/tags", tags=["tags"])
 
@@ -18,7 +19,7 @@ router = APIRouter(prefix="/api/v1/devices/{device}/tags", tags=["tags"])
 def read(device: str, hub: TheHub, caller: Reader, response: Response) -> dict[str, Any]:
     """The tags of a device."""
     with hub.db.read(scope=caller.scope) as session:
-        row = fleet.device(session, device)
+        row = fleet.get_device(session, device)
     response.headers["ETag"] = etag(row.tags_version)
     return row.tags
 
@@ -43,10 +44,10 @@ def _change(
     hub: Hub, device: str, patch: tags.Tags, caller: Operator, response: Response, condition: str | None, *, whole: bool
 ) -> tags.Tags:
     with hub.db.write(scope=caller.scope) as session:
-        row = fleet.device(session, device)
+        row = fleet.get_device(session, device)
         if condition is None or condition.strip() != "*":  # the tags of a known device are always there
             matched(condition, row.tags_version)
-        changed = tags.change(session, row, patch, now_us(), who=caller.who, trace=caller.trace, whole=whole)
+        changed = tags.change(session, row, patch, now_us(), actor=caller.actor, trace=caller.trace, whole=whole)
     if changed:
         hub.changed([device])
     response.headers["ETag"] = etag(row.tags_version)

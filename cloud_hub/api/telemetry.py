@@ -8,17 +8,17 @@ from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
-from cloud_hub import fleet
 from cloud_hub.api.devices import Point, instant
 from cloud_hub.api.hub import Reader, TheHub
 from cloud_hub.clock import now_us
+from cloud_hub.devices import registry as fleet
 from cloud_hub.errors import HubError
-from cloud_hub.rollups.buckets import Buckets
-from cloud_hub.rollups.export import parquet
-from cloud_hub.rollups.last import Last, devices_of, last, of_fleet
-from cloud_hub.rollups.making import DAY_US
-from cloud_hub.rollups.spans import POINTS, RESOLUTIONS, span
-from cloud_hub.rollups.top import Rank, top
+from cloud_hub.telemetry.rollups.aggregate import DAY_US
+from cloud_hub.telemetry.rollups.core.buckets import Buckets
+from cloud_hub.telemetry.rollups.export import parquet
+from cloud_hub.telemetry.rollups.last_values import LastValue, device_last_values, devices_of, fleet_last_values
+from cloud_hub.telemetry.rollups.ranges import POINTS, RESOLUTIONS, query_range
+from cloud_hub.telemetry.rollups.top_k import RankedDevice, top_devices
 
 router = APIRouter(prefix="/api/v1", tags=["telemetry"])
 
@@ -26,7 +26,7 @@ router = APIRouter(prefix="/api/v1", tags=["telemetry"])
 class LastPage(BaseModel):
     """Last values of whole devices. With `next` there are more: send it as `after`."""
 
-    rows: list[Last]
+    rows: list[LastValue]
     next: str
 
 
@@ -64,15 +64,15 @@ class TopView(BaseModel):
     start_us: int
     end_us: int
     exact: bool
-    rows: list[Rank]
+    rows: list[RankedDevice]
 
 
 @router.get("/devices/{device}/telemetry")
-def last_values(device: str, hub: TheHub, caller: Reader) -> list[Last]:
+def last_values(device: str, hub: TheHub, caller: Reader) -> list[LastValue]:
     """The newest sample of each metric of a device."""
     with hub.db.read(scope=caller.scope) as session:
-        fleet.device(session, device)
-        return last(session, device, None, now_us())
+        fleet.get_device(session, device)
+        return device_last_values(session, device, None, now_us())
 
 
 @router.get("/devices/{device}/range/{metric:path}")
@@ -89,8 +89,8 @@ def over_a_span(
     """A metric over a span (the last day unless given) in at most `points` points, or at the resolution given."""
     start_us, end_us = _span(start_us, end_us)
     with hub.db.read(scope=caller.scope) as session:
-        fleet.device(session, device)
-        found = span(session, device, metric, start_us, end_us, points=points, resolution=resolution)
+        fleet.get_device(session, device)
+        found = query_range(session, device, metric, start_us, end_us, points=points, resolution=resolution)
     return SpanView(
         device=device, metric=metric, resolution=found.resolution, start_us=found.start_us, end_us=found.end_us,
         waiting=found.waiting, samples=[Point.of(row) for row in found.samples],
@@ -109,7 +109,7 @@ def last_of_the_fleet(
 ) -> LastPage:
     """The newest samples of all devices, or of those that meet a condition such as `tags.site = 'a'`."""
     with hub.db.read(scope=caller.scope) as session:
-        rows, following = of_fleet(session, now_us(), metric=metric, where=where, limit=limit, after=after)
+        rows, following = fleet_last_values(session, now_us(), metric=metric, where=where, limit=limit, after=after)
     return LastPage(rows=rows, next=following)
 
 
@@ -127,7 +127,7 @@ def highest(
     """The devices with the highest quantile of a metric over a span (the last day unless given)."""
     start_us, end_us = _span(start_us, end_us)
     with hub.db.read(scope=caller.scope) as session:
-        found = top(session, devices_of(session, where), metric, start_us, end_us, share=quantile, k=k)
+        found = top_devices(session, devices_of(session, where), metric, start_us, end_us, share=quantile, k=k)
     return TopView(
         metric=metric, quantile=quantile, start_us=found.start_us, end_us=found.end_us, exact=found.exact,
         rows=found.ranks,
@@ -157,7 +157,7 @@ def export(
     with hub.db.read(scope=caller.scope) as session:
         devices = devices_of(session, where)
         for unknown in sorted(set(device or ()) - set(devices)):
-            fleet.known(session, unknown)
+            fleet.require_device(session, unknown)
     if device is not None:
         devices = [one for one in devices if one in set(device)]
     pieces = parquet(hub.db, devices, metric, start_us, end_us, RESOLUTIONS[resolution])

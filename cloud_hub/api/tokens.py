@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from cloud_hub import tokens
+from cloud_hub.access import tokens
 from cloud_hub.api.hub import Administrator, TheHub
 from cloud_hub.clock import now_us
 from cloud_hub.errors import HubError
@@ -47,7 +47,7 @@ def newest(hub: TheHub, caller: Administrator, limit: int = 100) -> list[TokenVi
     """The newest first, ended ones too."""
     caller.needs_all()
     with hub.db.read() as session:
-        rows = tokens.newest(session, min(max(limit, 1), 1000))
+        rows = tokens.list_newest(session, min(max(limit, 1), 1000))
     return [TokenView(**row.model_dump(exclude={"digest"})) for row in rows]
 
 
@@ -60,7 +60,7 @@ def create(body: TokenBody, hub: TheHub, caller: Administrator) -> NewToken:
     try:
         with hub.db.write() as session:
             text = tokens.create(
-                session, body.name, " ".join(body.roles), now, caller.who, scope=scope,
+                session, body.name, " ".join(body.roles), now, caller.actor, scope=scope,
                 expires_us=now + int(body.life_days * tokens.DAY_US), trace=caller.trace,
             )  # fmt: skip
             row = tokens.find(session, text, now)
@@ -74,4 +74,4 @@ def revoke(token_id: str, hub: TheHub, caller: Administrator) -> None:
     """End one at once."""
     caller.needs_all()
     with hub.db.write() as session:
-        tokens.revoke_one(session, token_id, now_us(), caller.who, caller.trace)
+        tokens.revoke_by_id(session, token_id, now_us(), caller.actor, caller.trace)

@@ -9,19 +9,21 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from cloud_hub import fleet, history, twins
 from cloud_hub.api.etag import IfMatch, etag, matched
 from cloud_hub.api.hub import Hub, Operator, Reader, TheHub
 from cloud_hub.api.request_guard import Limit, declare
 from cloud_hub.clock import now_us
+from cloud_hub.database.tables import AppliedRow, TwinChange
+from cloud_hub.devices import registry as fleet
 from cloud_hub.errors import HubError
-from cloud_hub.tables import AppliedRow, TwinChange
-from cloud_hub.twin_rows import TwinRows
+from cloud_hub.twins import history
+from cloud_hub.twins import service as twins
+from cloud_hub.twins.rows import TwinRows
 from shared import twin
 from shared.codec import MAX_PAYLOAD, encode
 from shared.ids import SHADOW_NAME
-from shared.merge import patch
 from shared.twin import Document, State
+from shared.twin_merge import patch
 
 Number = Annotated[int | None, Query(ge=0, lt=1 << 62)]
 
@@ -101,14 +103,14 @@ def _change(
 ) -> Response:
     limit, now = hub.settings.twins.max_bytes, now_us()
     with hub.db.write(device, scope=caller.scope) as session:
-        fleet.known(session, device)
+        fleet.require_device(session, device)
         wanted, rows = change.desired, TwinRows(session)
         if whole or condition is not None:
             document = rows.get(device, name)[0]
             matched(condition, 0 if document.deleted else document.version)
             wanted = patch(document.state.get("desired", {}), wanted) if whole else wanted
-        messages = twins.desire(
-            session, device, name, wanted, now, who=caller.who, max_bytes=limit, trace=caller.trace,
+        messages = twins.update_desired(
+            session, device, name, wanted, now, actor=caller.actor, max_bytes=limit, trace=caller.trace,
             version=change.version, rows=rows,
         )  # fmt: skip
         rows.save()
@@ -120,10 +122,10 @@ def _change(
 
 def _delete(hub: Hub, device: str, name: str, caller: Operator, condition: str | None) -> None:
     with hub.db.write(device, scope=caller.scope) as session:
-        fleet.known(session, device)
+        fleet.require_device(session, device)
         document = twins.load(session, device, name)
         matched(condition, 0 if document.deleted else document.version)
-        messages = twins.remove(session, device, name, now_us(), who=caller.who, trace=caller.trace)
+        messages = twins.remove(session, device, name, now_us(), actor=caller.actor, trace=caller.trace)
     hub.publish(messages)
     hub.changed([device])
 
@@ -154,7 +156,7 @@ def replace_classic(
 def documents(device: str, hub: TheHub, caller: Reader) -> dict[str, int]:
     """Names and versions of the device's documents; '' is the classic one."""
     with hub.db.read(scope=caller.scope) as session:
-        fleet.known(session, device)
+        fleet.require_device(session, device)
         return twins.versions(session, device)
 
 
@@ -165,7 +167,7 @@ def progress(device: str, hub: TheHub, caller: Reader, removed: bool = False) ->
     With `removed` also on paths that are desired no longer.
     """
     with hub.db.read(scope=caller.scope) as session:
-        fleet.known(session, device)
+        fleet.require_device(session, device)
         return twins.progress(session, device, removed=removed)
 
 
@@ -181,7 +183,7 @@ def changes(
 @router.get("/at")
 def at(
     device: str, hub: TheHub, caller: Reader, name: str = "", version: Number = None, t_us: Number = None
-) -> history.Past:
+) -> history.TwinVersion:
     """A document at one of its versions, or as it stood at a time; the newest version without either."""
     with hub.db.read(scope=caller.scope) as session:
         return history.at(session, device, name, version=version, t_us=t_us)

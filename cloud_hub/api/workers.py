@@ -7,9 +7,9 @@ from pydantic import BaseModel
 
 from cloud_hub.api.hub import Operator, Reader, TheHub
 from cloud_hub.clock import now_us
+from cloud_hub.database.tables import FailedItem
 from cloud_hub.runtime import items
 from cloud_hub.runtime.worker import State, WorkerStatus
-from cloud_hub.tables import FailedItem
 
 router = APIRouter(prefix="/api/v1", tags=["workers"])
 
@@ -56,7 +56,7 @@ def failed_items(
     """Items that failed, newest first; `parked`: only those that wait for a person."""
     caller.needs_all()
     with hub.db.read() as session:
-        return items.listed(session, worker, parked=parked, limit=min(max(limit, 1), 1000))
+        return items.list_failed(session, worker, parked=parked, limit=min(max(limit, 1), 1000))
 
 
 @router.post("/workers/items/{item_id}/retry")
@@ -64,6 +64,6 @@ def retry(hub: TheHub, caller: Operator, item_id: str) -> FailedItem:
     """Try it again now, as if it had never failed."""
     caller.needs_all()
     with hub.db.write() as session:
-        row = items.retry(session, item_id, now_us(), caller.who, caller.trace)
+        row = items.retry(session, item_id, now_us(), caller.actor, caller.trace)
     hub.ring(row.worker)
     return row

@@ -19,8 +19,8 @@ import httpx
 import msgspec
 
 from cloud_hub.autoscale import Scaler, ScaleRefused
-from shared.choices import explained
 from shared.errors import ConfigError, NotReady
+from shared.suggestions import explained
 
 REMEMBERED = 64
 PLACE = "autoscale.options"

@@ -95,10 +95,10 @@ def _print(rows: list[dict[str, Any]], as_json: bool) -> int:
 def _line(row: dict[str, Any]) -> str:
     about = f" {row['about']}" if row["about"] else ""
     what = f"{row['metric']}{about} {row['kind']} {row['value']:g} (limit {row['limit']:g})"
-    who = f" by {row['acked_by']}" if row["acked_by"] else ""
+    actor = f" by {row['acked_by']}" if row["acked_by"] else ""
     more = "".join(f"  {text}" for text in (row["verdict"], row["comment"]) if text)
     when = f"{row['id']}  {shown(row['raised_us'])}  {row['priority']:8}"
-    return clean(f"{when}  {row['device']}  {what}  {row['life']}{who}{more}")
+    return clean(f"{when}  {row['device']}  {what}  {row['life']}{actor}{more}")
 
 
 def _list(arguments: argparse.Namespace) -> int:
@@ -148,19 +148,22 @@ def _suppressions(arguments: argparse.Namespace) -> int:
 def _suppression(row: dict[str, Any]) -> str:
     until = "further notice" if row["until_us"] is None else shown(row["until_us"])
     where = f"{row['device'] or row['path']} {row['metric'] or 'all'}"
-    text = (
-        f"{row['id']}  {row['how']}  {where}  {shown(row['from_us'])} until {until}  by {row['who']}: {row['reason']}"
-    )
+    since, by = shown(row["from_us"]), f"{row['actor']}: {row['reason']}"
+    text = f"{row['id']}  {row['method']}  {where}  {since} until {until}  by {by}"
     return clean(text)
 
 
 def _suppress(arguments: argparse.Namespace) -> int:
     start_us = arguments.from_us or time.time_ns() // 1000
     body = {
-        "how": "out-of-service" if arguments.out_of_service else "suppressed", "device": arguments.device,
-        "path": arguments.path, "metric": arguments.metric, "reason": arguments.reason, "from_us": arguments.from_us,
+        "method": "out-of-service" if arguments.out_of_service else "suppressed",
+        "device": arguments.device,
+        "path": arguments.path,
+        "metric": arguments.metric,
+        "reason": arguments.reason,
+        "from_us": arguments.from_us,
         "until_us": None if arguments.for_s is None else start_us + int(arguments.for_s * 1e6),
-    }  # fmt: skip
+    }
     with connect(arguments) as hub:
         row = hub.call("POST", "/alarms/suppressions", body)
     print(json.dumps(row) if arguments.json else _suppression(row))

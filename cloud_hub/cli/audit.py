@@ -22,9 +22,9 @@ from shared.terminal import printable, printable_json
 if TYPE_CHECKING:
     from sqlmodel import Session
 
-    from cloud_hub.audit import Wanted
+    from cloud_hub.audit.trail import AuditFilter
 
-COLUMNS = ("seq", "t_us", "who", "kind", "subject", "device", "trace_id", "detail", "hash")
+COLUMNS = ("seq", "t_us", "actor", "kind", "subject", "device", "trace_id", "detail", "hash")
 
 EXAMPLES = """examples:
   tidegate-hub audit head                               write this line down elsewhere, each day
@@ -78,7 +78,7 @@ def _marked(text: str) -> tuple[int, str]:
 @contextmanager
 def _trail(arguments: argparse.Namespace) -> Iterator[Session]:
     from cloud_hub import settings  # noqa: PLC0415
-    from cloud_hub.db import Database  # noqa: PLC0415
+    from cloud_hub.database.sessions import Database  # noqa: PLC0415
 
     db = Database(settings.read(arguments.config).database_url)
     try:
@@ -88,30 +88,36 @@ def _trail(arguments: argparse.Namespace) -> Iterator[Session]:
         db.close()
 
 
-def _wanted(arguments: argparse.Namespace) -> Wanted:
-    from cloud_hub.audit import Wanted  # noqa: PLC0415
+def _wanted(arguments: argparse.Namespace) -> AuditFilter:
+    from cloud_hub.audit.trail import AuditFilter  # noqa: PLC0415
 
-    return Wanted(since_us=arguments.since, until_us=arguments.until, who=arguments.who, device=arguments.device,
-                  kind=arguments.kind, trace=arguments.trace)  # fmt: skip
+    return AuditFilter(
+        since_us=arguments.since,
+        until_us=arguments.until,
+        actor=arguments.actor,
+        device=arguments.device,
+        kind=arguments.kind,
+        trace=arguments.trace,
+    )
 
 
 def _head(arguments: argparse.Namespace) -> int:
-    from cloud_hub import audit  # noqa: PLC0415
+    from cloud_hub.audit import trail  # noqa: PLC0415
 
     with _trail(arguments) as session:
-        number, digest = audit.head(session)
+        number, digest = trail.head(session)
     print(f"{number}:{digest}")
     return 0
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from cloud_hub import audit  # noqa: PLC0415
+    from cloud_hub.audit import trail  # noqa: PLC0415
 
     with _trail(arguments) as session:
         if arguments.head and arguments.head[0] == 0:  # written down before the first row
             arguments.head = None
-        broken = audit.verify(session, arguments.head)
-        number, digest = audit.head(session)
+        broken = trail.verify(session, arguments.head)
+        number, digest = trail.head(session)
     if broken is not None:
         print(f"broken at row {broken}: it was changed, or something before it was removed or slipped in")
         return 1
@@ -120,11 +126,11 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _search(arguments: argparse.Namespace) -> int:
-    from cloud_hub import audit  # noqa: PLC0415
+    from cloud_hub.audit import trail  # noqa: PLC0415
 
     with _trail(arguments) as session:
         found = [
-            row.model_dump() for row in audit.rows(session, limit=max(arguments.limit, 1), **asdict(_wanted(arguments)))
+            row.model_dump() for row in trail.rows(session, limit=max(arguments.limit, 1), **asdict(_wanted(arguments)))
         ]
     for row in found:
         print(printable_json(row) if arguments.json else _line(row))
@@ -132,16 +138,16 @@ def _search(arguments: argparse.Namespace) -> int:
 
 
 def _line(row: dict[str, Any]) -> str:
-    text = f"{row['seq']}  {shown(row['t_us'])}  {row['who']}  {row['kind']}  {row['subject']}  {row['device']}"
+    text = f"{row['seq']}  {shown(row['t_us'])}  {row['actor']}  {row['kind']}  {row['subject']}  {row['device']}"
     return clean(f"{text}  {json.dumps(row['detail'], ensure_ascii=False)}")
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from cloud_hub import audit  # noqa: PLC0415
+    from cloud_hub.audit import trail  # noqa: PLC0415
 
     write: Callable[[TextIO, Iterable[dict[str, Any]]], None] = {"jsonl": _jsonl, "csv": _csv}[arguments.format]
     with _trail(arguments) as session:
-        rows = audit.export(session, _wanted(arguments))
+        rows = trail.export(session, _wanted(arguments))
         if arguments.out is None:
             write(sys.stdout, rows)
             return 0

@@ -17,9 +17,9 @@ from cloud_hub.cli.times import seconds
 
 if TYPE_CHECKING:
     from cloud_hub.cli.series import Stored
-    from cloud_hub.prometheus.backtest import FixedLimit, Report, Wanted
-    from cloud_hub.prometheus.comparison import Raised, Together
-    from cloud_hub.thresholds.plot import Picture
+    from cloud_hub.thresholds.backtest.core.comparison import AlarmGroup, RaisedAlarm
+    from cloud_hub.thresholds.backtest.plot import Picture
+    from cloud_hub.thresholds.backtest.prometheus import BacktestRequest, FixedLimit, Report
 
 DAY_S = 86400
 ROWS = 40
@@ -104,23 +104,23 @@ def _above(text: str) -> float:
 
 def limit(text: str) -> FixedLimit:
     """A limit such as `node_load1 > 8 for 5m`."""
-    from cloud_hub.prometheus.backtest import FixedLimit  # noqa: PLC0415
-    from cloud_hub.prometheus.promql import compared  # noqa: PLC0415
+    from cloud_hub.prometheus.core.promql import find_comparisons  # noqa: PLC0415
+    from cloud_hub.thresholds.backtest.prometheus import FixedLimit  # noqa: PLC0415
 
     found = re.fullmatch(r"(.*?)(?:\s+for\s+(\S+))?\s*", text, re.DOTALL)
-    parts = compared(found[1]) if found else []
+    parts = find_comparisons(found[1]) if found else []
     if not found or len(parts) != 1:
         raise argparse.ArgumentTypeError(f"'{text}' is no limit: write a series, a sign and a number: 'node_load1 > 8'")
     return FixedLimit(compared=parts[0], for_s=seconds(found[2]) if found[2] else 0.0)
 
 
-def _wanted(arguments: argparse.Namespace, now_s: int, interval_s: float) -> Wanted:
+def _wanted(arguments: argparse.Namespace, now_s: int, interval_s: float) -> BacktestRequest:
     """A step below the scrape interval would show each sample several times, and one spike as a lasting one."""
-    from cloud_hub.prometheus.backtest import Wanted  # noqa: PLC0415
+    from cloud_hub.thresholds.backtest.prometheus import BacktestRequest  # noqa: PLC0415
 
     step = int(arguments.step or max(300, interval_s))
     end = now_s // step * step
-    return Wanted(
+    return BacktestRequest(
         start_us=(end - int(arguments.days * DAY_S) // step * step) * 1_000_000, end_us=end * 1_000_000, step_s=step,
         fixed_step_s=min(step, int(max(60, interval_s))), pages_per_shift=arguments.pages_per_shift or 2.0,
         train_days=arguments.train_days or min(7.0, arguments.days / 3),
@@ -142,18 +142,18 @@ def _backtest(arguments: argparse.Namespace) -> int:
 
 
 def _of_prometheus(arguments: argparse.Namespace) -> int:
-    from cloud_hub.prometheus import backtest  # noqa: PLC0415
-    from cloud_hub.prometheus.access import Access  # noqa: PLC0415
     from cloud_hub.prometheus.client import Client, PrometheusError  # noqa: PLC0415
+    from cloud_hub.prometheus.connection import PrometheusConnection  # noqa: PLC0415
+    from cloud_hub.thresholds.backtest import prometheus  # noqa: PLC0415
 
-    access = Access(
+    access = PrometheusConnection(
         url=arguments.prometheus, token_file=arguments.token_file, user=arguments.user,
         password_file=arguments.password_file, ca_file=arguments.ca_file, timeout_s=arguments.timeout,
     )  # fmt: skip
     try:
         with Client(access, _warn) as client:
             wanted = _wanted(arguments, int(time.time()), client.interval_s())
-            report = backtest.run(client, wanted, _progress)
+            report = prometheus.run(client, wanted, _progress)
     except PrometheusError as error:
         raise RemoteError(clean(str(error)), EXIT_NO_ANSWER if error.absent else EXIT_FAILED) from error
     _progress("")
@@ -163,7 +163,7 @@ def _of_prometheus(arguments: argparse.Namespace) -> int:
 
 def _of_series(arguments: argparse.Namespace) -> int:
     from cloud_hub.cli import series  # noqa: PLC0415
-    from cloud_hub.thresholds import plot  # noqa: PLC0415
+    from cloud_hub.thresholds.backtest import plot  # noqa: PLC0415
 
     stored = series.read(arguments, int((time.time() - arguments.days * DAY_S) * 1e6))
     report, wanted, picture = _judged(stored, arguments)
@@ -173,41 +173,45 @@ def _of_series(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _judged(stored: Stored, arguments: argparse.Namespace) -> tuple[Report, Wanted, Picture]:
+def _judged(stored: Stored, arguments: argparse.Namespace) -> tuple[Report, BacktestRequest, Picture]:
     """Both sides on one series, beside what is labelled in it."""
     import numpy as np  # noqa: PLC0415
 
-    from cloud_hub.prometheus import comparison  # noqa: PLC0415
-    from cloud_hub.prometheus.backtest import Report, Wanted  # noqa: PLC0415
-    from cloud_hub.prometheus.comparison import Raised  # noqa: PLC0415
-    from cloud_hub.prometheus.series import Series  # noqa: PLC0415
-    from cloud_hub.thresholds import hindsight, rates, surprise  # noqa: PLC0415
-    from cloud_hub.thresholds.fit import clean  # noqa: PLC0415
-    from cloud_hub.thresholds.plot import Picture  # noqa: PLC0415
+    from cloud_hub.prometheus.core.series import Series  # noqa: PLC0415
+    from cloud_hub.thresholds.backtest.core import (  # noqa: PLC0415
+        comparison,
+        counter_rates,
+        walk_forward,
+    )
+    from cloud_hub.thresholds.backtest.core.comparison import RaisedAlarm  # noqa: PLC0415
+    from cloud_hub.thresholds.backtest.plot import Picture  # noqa: PLC0415
+    from cloud_hub.thresholds.backtest.prometheus import BacktestRequest, Report  # noqa: PLC0415
+    from cloud_hub.thresholds.bands.fit import clean  # noqa: PLC0415
+    from cloud_hub.thresholds.scores import alarms as surprise  # noqa: PLC0415
 
-    times, values = (rates.rates if stored.counter else clean)(stored.t_us, stored.values)
+    times, values = (counter_rates.counter_rates if stored.counter else clean)(stored.t_us, stored.values)
     if times.size < FEWEST:
         raise RemoteError(f"{stored.name} has {times.size} values in this time; {FEWEST} are needed", EXIT_FAILED)
     days = float(times[-1] - times[0]) / 1e6 / DAY_S
     train_days = min(arguments.train_days or 7.0, days / 3 if arguments.train_days is None else days)
     from_us, end_us = int(times[0] + train_days * DAY_S * 1e6), int(times[-1])
     step_s = max(1, round(float(np.median(np.diff(times))) / 1e6))
-    pages = arguments.pages_per_shift or surprise.per_day([(times, values)], 1.0) / 2 / 10**USUAL
-    found = hindsight.alarms([(times, values)], from_us, pages)[0]
+    pages = arguments.pages_per_shift or surprise.samples_per_day([(times, values)], 1.0) / 2 / 10**USUAL
+    found = walk_forward.alarms([(times, values)], from_us, pages)[0]
     ours = [
-        Raised(side="ours", device=stored.name, what=f"surprise {one.surprise:.1f}", start_us=one.start_us,
+        RaisedAlarm(side="ours", device=stored.name, what=f"surprise {one.surprise:.1f}", start_us=one.start_us,
                end_us=one.end_us or end_us)
         for one in found
     ]  # fmt: skip
     whole = Series(labels={}, t_us=times, values=values)
     fixed = [
-        Raised(side="fixed", device=stored.name, what=limit.name, start_us=start, end_us=end)
+        RaisedAlarm(side="fixed", device=stored.name, what=limit.name, start_us=start, end_us=end)
         for limit in arguments.limit
         for start, end in comparison.crossings(
             whole, limit.compared.sign, limit.compared.number, step_s, limit.for_s
         )
     ]  # fmt: skip
-    wanted = Wanted(
+    wanted = BacktestRequest(
         start_us=int(times[0]), end_us=end_us, step_s=step_s, fixed_step_s=step_s, train_days=train_days,
         pages_per_shift=pages, gap_s=arguments.group, limits=tuple(arguments.limit),
     )  # fmt: skip
@@ -220,12 +224,12 @@ def _judged(stored: Stored, arguments: argparse.Namespace) -> tuple[Report, Want
     spans = {"labels": stored.labels} if stored.labelled else {}
     spans |= {"fixed": [(one.start_us, one.end_us) for one in fixed]} if arguments.limit else {}
     spans["ours"] = [(one.start_us, one.end_us) for one in ours]
-    band = hindsight.band("series", times, values, train_days=max(min(train_days, 3.0), 1e-6))
+    band = walk_forward.band("series", times, values, train_days=max(min(train_days, 3.0), 1e-6))
     limits = [limit.compared.number for limit in arguments.limit]
     return report, wanted, Picture(title=stored.name, band=band, from_us=from_us, spans=spans, limits=limits)
 
 
-def _hits(stored: Stored, sides: dict[str, list[Raised]], from_us: int) -> list[str]:
+def _hits(stored: Stored, sides: dict[str, list[RaisedAlarm]], from_us: int) -> list[str]:
     """How many labelled stretches each side raised an alarm in, of those that were not learned from."""
     judged = [(start, end) for start, end in stored.labels if start >= from_us]
     return [
@@ -241,7 +245,7 @@ def _outside(t_us: int, stored: Stored) -> bool:
     return not any(start <= t_us <= end for start, end in stored.labels)
 
 
-def _show(report: Report, wanted: Wanted, arguments: argparse.Namespace) -> None:
+def _show(report: Report, wanted: BacktestRequest, arguments: argparse.Namespace) -> None:
     shown = document(report, wanted)
     print(json.dumps(shown) if arguments.json else "\n".join(lines(report, wanted, arguments.rows)))
 
@@ -258,7 +262,7 @@ def _progress(text: str) -> None:
 # -- what is shown ---------------------------------------------------------------------------------------
 
 
-def document(report: Report, wanted: Wanted) -> dict[str, Any]:
+def document(report: Report, wanted: BacktestRequest) -> dict[str, Any]:
     """Everything, for machines. Times are UTC microseconds."""
     found = report.comparison
     return {
@@ -279,7 +283,7 @@ def document(report: Report, wanted: Wanted) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def lines(report: Report, wanted: Wanted, rows: int) -> list[str]:
+def lines(report: Report, wanted: BacktestRequest, rows: int) -> list[str]:
     """The same for a person."""
     found, days = report.comparison, (wanted.end_us - wanted.start_us) / 1e6 / DAY_S - wanted.train_days
     shown = found.episodes[-rows:] if rows > 0 else []
@@ -303,7 +307,7 @@ def lines(report: Report, wanted: Wanted, rows: int) -> list[str]:
     )
 
 
-def table(episodes: list[Together]) -> list[str]:
+def table(episodes: list[AlarmGroup]) -> list[str]:
     """A row an episode: when, how long, where, and what each side said."""
     if not episodes:
         return []

@@ -29,11 +29,12 @@ def _tell(words: str) -> None:
 
 
 def _backup(arguments: argparse.Namespace) -> int:
-    from cloud_hub import backup, settings  # noqa: PLC0415
+    from cloud_hub import settings  # noqa: PLC0415
+    from cloud_hub.backup import create as backup  # noqa: PLC0415
     from cloud_hub.clock import now_us  # noqa: PLC0415
 
     chosen = settings.read(arguments.config)
-    manifest = backup.take(chosen, arguments.out, now_us(), _tell)
+    manifest = backup.create_backup(chosen, arguments.out, now_us(), _tell)
     size = arguments.out.stat().st_size
     print(f"{arguments.out}: {len(manifest.files)} files, {size / 1e6:.1f} MB, verified. Keep it as safe as the hub")
     key = chosen.aws_key_path
@@ -43,7 +44,8 @@ def _backup(arguments: argparse.Namespace) -> int:
 
 
 def _restore(arguments: argparse.Namespace) -> int:
-    from cloud_hub import restore, settings  # noqa: PLC0415
+    from cloud_hub import settings  # noqa: PLC0415
+    from cloud_hub.backup import restore  # noqa: PLC0415
     from cloud_hub.clock import now_us  # noqa: PLC0415
 
     chosen = settings.read(arguments.config)

@@ -72,11 +72,11 @@ def _settings(path: Path | None) -> Settings:
 
 
 def _setup(arguments: argparse.Namespace) -> int:
-    from cloud_hub import broker_folder  # noqa: PLC0415
-    from cloud_hub.ca.enrolment import RESERVED  # noqa: PLC0415
-    from cloud_hub.ca.folder import CaFolder  # noqa: PLC0415
+    from cloud_hub.broker import config_directory  # noqa: PLC0415
+    from cloud_hub.broker.core.mosquitto import BrokerPlan  # noqa: PLC0415
+    from cloud_hub.certificates.enrolment import RESERVED  # noqa: PLC0415
+    from cloud_hub.certificates.files import CaFolder  # noqa: PLC0415
     from cloud_hub.clock import now_us  # noqa: PLC0415
-    from cloud_hub.mosquitto import Plan  # noqa: PLC0415
 
     settings = _settings(arguments.config)
     hub = settings.mqtt.client_id
@@ -85,12 +85,12 @@ def _setup(arguments: argparse.Namespace) -> int:
         raise ConfigError("mqtt.client_id", text, f"Let it begin with {RESERVED}")
     names = arguments.name or [socket.gethostname(), "localhost"]
     ca = CaFolder(settings.state_dir)
-    plan = Plan(
+    plan = BrokerPlan(
         folder=str(arguments.folder.absolute()), port=arguments.port, bind=arguments.bind, user=arguments.user,
         hubs=(hub,), aws_alias=arguments.aws_alias or settings.twins.aws_alias,
     )  # fmt: skip
-    broker_folder.setup(plan, ca, ca.issue_server(names, now_us()))
-    own = broker_folder.of_the_hub(ca, ca.issue_client(hub, now_us()))
+    config_directory.setup(plan, ca, ca.issue_server(names, now_us()))
+    own = config_directory.write_hub_certificate(ca, ca.issue_client(hub, now_us()))
     print(f"{plan.folder}: written, for {', '.join(names)}")
     print(f"start it:  mosquitto -c '{plan.folder}/mosquitto.conf'  (as a service: docs/broker.md)")
     print(f"try it:    tidegate-hub broker check --address {names[0]}:{plan.port}")
@@ -101,15 +101,15 @@ def _setup(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from cloud_hub.broker_check import problems  # noqa: PLC0415
-    from cloud_hub.broker_folder import damage  # noqa: PLC0415
-    from cloud_hub.ca.folder import CaFolder  # noqa: PLC0415
+    from cloud_hub.broker.checks import check_broker  # noqa: PLC0415
+    from cloud_hub.broker.config_directory import damage  # noqa: PLC0415
+    from cloud_hub.certificates.files import CaFolder  # noqa: PLC0415
     from shared.mqtt import parse_address  # noqa: PLC0415
 
     settings = _settings(arguments.config)
     address = parse_address(arguments.address or settings.mqtt.address, "--address")
     found = damage(arguments.folder) if arguments.folder else []
-    found += problems(address, CaFolder(settings.state_dir), settings.twins.aws_alias)
+    found += check_broker(address, CaFolder(settings.state_dir), settings.twins.aws_alias)
     for line in found:
         print(f"problem: {printable_lines(line)}", file=sys.stderr)
     if not found:
@@ -118,32 +118,32 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _grant(arguments: argparse.Namespace) -> int:
-    from cloud_hub.mosquitto import grant  # noqa: PLC0415
+    from cloud_hub.broker.core.mosquitto import grant_paragraph  # noqa: PLC0415
 
-    return _amend(arguments.folder, lambda: grant(arguments.device, arguments.group, arguments.node))
+    return _amend(arguments.folder, lambda: grant_paragraph(arguments.device, arguments.group, arguments.node))
 
 
 def _deny(arguments: argparse.Namespace) -> int:
-    from cloud_hub.mosquitto import denial  # noqa: PLC0415
+    from cloud_hub.broker.core.mosquitto import deny_paragraph  # noqa: PLC0415
 
-    return _amend(arguments.folder, lambda: denial(arguments.device), there=not arguments.lift)
+    return _amend(arguments.folder, lambda: deny_paragraph(arguments.device), there=not arguments.lift)
 
 
 def _amend(folder: Path, paragraph: Callable[[], str], *, there: bool = True) -> int:
-    from cloud_hub.broker_folder import amend  # noqa: PLC0415
+    from cloud_hub.broker.config_directory import edit_access_list  # noqa: PLC0415
 
     try:
         text = paragraph()
     except ValueError as error:
         raise ConfigError("broker", str(error), "Name another") from error
-    new = amend(folder, text, there=there)
+    new = edit_access_list(folder, text, there=there)
     print(f"written; now: tidegate-hub broker reload --folder {folder}" if new else "so it was already")
     return 0
 
 
 def _reload(arguments: argparse.Namespace) -> int:
-    from cloud_hub.broker_folder import reload  # noqa: PLC0415
-    from cloud_hub.ca.folder import CaFolder  # noqa: PLC0415
+    from cloud_hub.broker.config_directory import reload  # noqa: PLC0415
+    from cloud_hub.certificates.files import CaFolder  # noqa: PLC0415
 
     reload(arguments.folder, CaFolder(_settings(arguments.config).state_dir))
     print("read again: access list and revoked certificates. Sessions that are open stay open (docs/broker.md)")
@@ -151,7 +151,7 @@ def _reload(arguments: argparse.Namespace) -> int:
 
 
 def _embedded(arguments: argparse.Namespace) -> int:
-    from cloud_hub.broker import WARNING, open_broker  # noqa: PLC0415
+    from cloud_hub.broker.embedded import WARNING, open_broker  # noqa: PLC0415
 
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

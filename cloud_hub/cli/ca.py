@@ -14,8 +14,8 @@ from cloud_hub.cli.times import seconds
 from shared.errors import ConfigError
 
 if TYPE_CHECKING:
-    from cloud_hub.ca.folder import CaFolder
-    from cloud_hub.db import Database
+    from cloud_hub.certificates.files import CaFolder
+    from cloud_hub.database.sessions import Database
     from cloud_hub.settings import Settings
 
 EXAMPLES = """examples:
@@ -73,7 +73,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
 
 
 def _folder(settings: Settings) -> CaFolder:
-    from cloud_hub.ca.folder import CaFolder  # noqa: PLC0415
+    from cloud_hub.certificates.files import CaFolder  # noqa: PLC0415
 
     return CaFolder(settings.state_dir)
 
@@ -85,7 +85,7 @@ def _now_us() -> int:
 
 
 def _open(settings: Settings) -> Database:
-    from cloud_hub.db import Database  # noqa: PLC0415
+    from cloud_hub.database.sessions import Database  # noqa: PLC0415
 
     return Database(settings.database_url)
 
@@ -110,7 +110,7 @@ def _show(arguments: argparse.Namespace) -> int:
 
 
 def _issue_server(arguments: argparse.Namespace) -> int:
-    from cloud_hub.ca.folder import write  # noqa: PLC0415
+    from cloud_hub.certificates.files import write_file  # noqa: PLC0415
 
     stem: Path = arguments.out
     wrong = [name for name in arguments.name if not re.fullmatch(r"[A-Za-z0-9_.:-]{1,253}", name)]
@@ -118,8 +118,8 @@ def _issue_server(arguments: argparse.Namespace) -> int:
         raise ConfigError("--name", f"'{clean(wrong[0])[:80]}' is no host name or address", "Give for example 10.0.0.5")
     made = _folder(_settings(arguments)).issue_server(arguments.name, _now_us(), arguments.days)
     try:
-        write(stem.with_name(f"{stem.name}.key"), made.key, secret=True)
-        write(stem.with_name(f"{stem.name}.pem"), made.certificate)
+        write_file(stem.with_name(f"{stem.name}.key"), made.key, secret=True)
+        write_file(stem.with_name(f"{stem.name}.pem"), made.certificate)
     except OSError as error:
         raise ConfigError(str(stem), f"cannot be written ({error.strerror})", "Give --out another place") from error
     print(f"{stem}.pem and {stem}.key: for {', '.join(arguments.name)}, good for {arguments.days:g} days")
@@ -127,16 +127,16 @@ def _issue_server(arguments: argparse.Namespace) -> int:
 
 
 def _claim(arguments: argparse.Namespace) -> int:
-    from cloud_hub import secret_files  # noqa: PLC0415
-    from cloud_hub.ca import enrolment  # noqa: PLC0415
+    from cloud_hub.certificates import enrolment  # noqa: PLC0415
+    from cloud_hub.security import secret_files  # noqa: PLC0415
 
     settings = _settings(arguments)
     _folder(settings).open()
     db = _open(settings)
     try:
         with db.write() as session:
-            text = enrolment.claim(
-                session, arguments.device, _now_us(), who="command line", life_s=arguments.life,
+            text = enrolment.create_claim(
+                session, arguments.device, _now_us(), actor="command line", life_s=arguments.life,
                 readmit=arguments.readmit, hub=settings.mqtt.client_id,
             )  # fmt: skip
     finally:
@@ -149,8 +149,8 @@ def _claim(arguments: argparse.Namespace) -> int:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    from cloud_hub.ca import register  # noqa: PLC0415
-    from cloud_hub.ca.authority import when  # noqa: PLC0415
+    from cloud_hub.certificates import registry as register  # noqa: PLC0415
+    from cloud_hub.certificates.core.authority import x509_time  # noqa: PLC0415
 
     db = _open(_settings(arguments))
     with db.read() as session:
@@ -158,37 +158,36 @@ def _list(arguments: argparse.Namespace) -> int:
     db.close()
     for row in rows:
         state = "good" if row.expires_us > _now_us() else "expired"
-        state = state if row.revoked_us is None else f"revoked {when(row.revoked_us):%Y-%m-%d}"
-        print(
-            f"{row.cn:<24} {when(row.issued_us):%Y-%m-%d} to {when(row.expires_us):%Y-%m-%d}  {state:<18}  {row.serial}"
-        )
+        state = state if row.revoked_us is None else f"revoked {x509_time(row.revoked_us):%Y-%m-%d}"
+        issued, expires = x509_time(row.issued_us), x509_time(row.expires_us)
+        print(f"{row.cn:<24} {issued:%Y-%m-%d} to {expires:%Y-%m-%d}  {state:<18}  {row.serial}")
     return 0
 
 
 def _revoke(arguments: argparse.Namespace) -> int:
-    from cloud_hub.ca import register  # noqa: PLC0415
+    from cloud_hub.certificates import registry as register  # noqa: PLC0415
 
     db = _open(_settings(arguments))
     with db.write() as session:
-        who = "command line"
-        ended = register.revoke(session, arguments.device, _now_us(), who=who, reason=arguments.reason)
+        actor = "command line"
+        ended = register.revoke(session, arguments.device, _now_us(), actor=actor, reason=arguments.reason)
     db.close()
     print(f"'{clean(arguments.device)}' is revoked at the hub, with {ended} certificates")
     return _crl(arguments) or (_deny(arguments) if arguments.broker else 0)
 
 
 def _deny(arguments: argparse.Namespace) -> int:
-    from cloud_hub.broker_folder import amend, reload  # noqa: PLC0415
-    from cloud_hub.mosquitto import denial  # noqa: PLC0415
+    from cloud_hub.broker.config_directory import edit_access_list, reload  # noqa: PLC0415
+    from cloud_hub.broker.core.mosquitto import deny_paragraph  # noqa: PLC0415
 
-    amend(arguments.broker, denial(arguments.device))
+    edit_access_list(arguments.broker, deny_paragraph(arguments.device))
     reload(arguments.broker, _folder(_settings(arguments)))
     print(f"{arguments.broker}: its certificates are refused, and an open session says and hears nothing any more")
     return 0
 
 
 def _crl(arguments: argparse.Namespace) -> int:
-    from cloud_hub.ca import register  # noqa: PLC0415
+    from cloud_hub.certificates import registry as register  # noqa: PLC0415
 
     settings = _settings(arguments)
     folder, now_us = _folder(settings), _now_us()

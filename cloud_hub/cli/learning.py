@@ -92,9 +92,9 @@ def _path(name: str, rest: str = "") -> str:
 
 
 def _put(arguments: argparse.Namespace) -> int:
-    terms = {"metrics": [one.strip() for one in arguments.metrics.split(",") if one.strip()]} | dict(arguments.set)
+    policy = {"metrics": [one.strip() for one in arguments.metrics.split(",") if one.strip()]} | dict(arguments.set)
     with connect(arguments) as hub:
-        row = hub.call("PUT", _path(arguments.name), {"target": arguments.target, "terms": terms})
+        row = hub.call("PUT", _path(arguments.name), {"target": arguments.target, "policy": policy})
     print(json.dumps(row) if arguments.json else f"{arguments.name}: a refit begins; see: learning show {row['id']}")
     return 0
 
@@ -103,7 +103,7 @@ def _list(arguments: argparse.Namespace) -> int:
     with connect(arguments) as hub:
         rows = hub.get("/learnings")
     for row in rows:
-        line = f"{row['id']}  {', '.join(row['terms']['metrics'])}  where {row['target']}  {row['reason']}"
+        line = f"{row['id']}  {', '.join(row['policy']['metrics'])}  where {row['target']}  {row['reason']}"
         print(json.dumps(row) if arguments.json else clean(line))
     return 0
 

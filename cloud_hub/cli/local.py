@@ -69,19 +69,19 @@ def _settings(path: Path | None) -> Settings:
 
 def _serve(arguments: argparse.Namespace) -> int:
     from cloud_hub.app import HubApp  # noqa: PLC0415
-    from cloud_hub.running import working  # noqa: PLC0415
+    from cloud_hub.runtime.state_lock import hold_state_lock  # noqa: PLC0415
 
     settings = _settings(arguments.config)
     logs.setup(settings.name, settings.log_level, sys.stderr)
-    with working(Path(settings.state_dir)):
+    with hold_state_lock(Path(settings.state_dir)):
         return _served(HubApp(settings), settings)
 
 
 def _served(app: HubApp, settings: Settings) -> int:
     import uvicorn  # noqa: PLC0415
 
-    from cloud_hub import http_server  # noqa: PLC0415
-    from cloud_hub.check import port_free  # noqa: PLC0415
+    from cloud_hub.api import http_server  # noqa: PLC0415
+    from cloud_hub.cli.checks import port_free  # noqa: PLC0415
 
     port_free(settings.rest.host, settings.rest.port)
     config = http_server.config(app.rest(), settings.rest)
@@ -93,7 +93,7 @@ def _served(app: HubApp, settings: Settings) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from cloud_hub.check import examine  # noqa: PLC0415
+    from cloud_hub.cli.checks import examine  # noqa: PLC0415
 
     found = examine(arguments.config)
     for line in found.lines():
@@ -104,22 +104,23 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _migrate(arguments: argparse.Namespace) -> int:
-    from cloud_hub.db import Database  # noqa: PLC0415
-    from cloud_hub.engine import shown  # noqa: PLC0415
+    from cloud_hub.database.engine import redacted_url  # noqa: PLC0415
+    from cloud_hub.database.sessions import Database  # noqa: PLC0415
 
     settings = _settings(arguments.config)
     Database(settings.database_url).close()
-    print(f"{shown(settings.database_url)}: schema is up to date")
+    print(f"{redacted_url(settings.database_url)}: schema is up to date")
     return 0
 
 
 def _token(arguments: argparse.Namespace) -> int:
-    from cloud_hub import aws_key, secret_files, tokens  # noqa: PLC0415
+    from cloud_hub.access import tokens  # noqa: PLC0415
     from cloud_hub.clock import now_us  # noqa: PLC0415
-    from cloud_hub.db import Database  # noqa: PLC0415
+    from cloud_hub.database.sessions import Database  # noqa: PLC0415
+    from cloud_hub.security import aws_key, secret_files  # noqa: PLC0415
 
     settings = _settings(arguments.config)
-    key = aws_key.make(settings.aws_key_path) if arguments.what == "create" and arguments.aws else None
+    key = aws_key.create(settings.aws_key_path) if arguments.what == "create" and arguments.aws else None
     db = Database(settings.database_url)
     with db.write() as session:
         if arguments.what == "create":
@@ -137,7 +138,7 @@ def _token(arguments: argparse.Namespace) -> int:
                 key_id = tokens.find(session, text, now).id
                 print(f"aws_access_key_id = {key_id}\naws_secret_access_key = {aws_key.secret(key, key_id)}")
         else:
-            ended = tokens.revoke(session, arguments.name, now_us(), "command line")
+            ended = tokens.revoke_by_name(session, arguments.name, now_us(), "command line")
             print(f"{ended} tokens of '{arguments.name}' ended")
     db.close()
     return 0

@@ -44,8 +44,9 @@ def add(commands: Commands) -> None:
 def _test(arguments: argparse.Namespace) -> int:
     from cloud_hub import settings  # noqa: PLC0415
     from cloud_hub.clock import new_id, now_us  # noqa: PLC0415
-    from cloud_hub.notify import Page, PageAlarm, PageIncident, words  # noqa: PLC0415
-    from cloud_hub.notify.kinds import open_sender  # noqa: PLC0415
+    from cloud_hub.notifications import Page, PageAlarm, PageIncident  # noqa: PLC0415
+    from cloud_hub.notifications.core import templates  # noqa: PLC0415
+    from cloud_hub.notifications.senders import open_sender  # noqa: PLC0415
 
     known = settings.read(arguments.config)
     channel = known.notify.get(arguments.name)
@@ -60,7 +61,7 @@ def _test(arguments: argparse.Namespace) -> int:
     )  # fmt: skip
     incident = PageIncident(
         device="tidegate-test", subject="tidegate", path="", opened_us=now, resolved_us=ended, alarms=(alarm,),
-        diagnosis=words.said(channel.language, "test"),
+        diagnosis=templates.phrase(channel.language, "test"),
     )  # fmt: skip
     page = Page(id=new_id(), incidents=(incident,))
     try:

@@ -172,7 +172,7 @@ def _history(arguments: argparse.Namespace) -> int:
     for row in rows:
         when = datetime.fromtimestamp(row["t_us"] / 1e6, timezone.utc).isoformat(timespec="milliseconds")
         change = "deleted" if row["verb"] == "delete" else json.dumps(row["patch"], ensure_ascii=False)
-        print(f"{row['version']:6}  {when}  {clean(row['who']):24}  {clean(change)}")
+        print(f"{row['version']:6}  {when}  {clean(row['actor']):24}  {clean(change)}")
     return 0
 
 

@@ -9,7 +9,7 @@ from cloud_hub.demo import stream
 from cloud_hub.demo.client import ActFailed, ActSkipped, until
 from cloud_hub.demo.stream import Seen
 from cloud_hub.demo.world import ASSETS, MODEL, World, now_us
-from cloud_hub.experts.onnx import open_expert
+from cloud_hub.inference.experts.onnx import open_expert
 from shared.codec import from_plain
 from shared.gate import Gate, Result, decide
 

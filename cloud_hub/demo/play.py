@@ -13,12 +13,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from cloud_hub import secret_files
-from cloud_hub.broker import WARNING
+from cloud_hub.broker.embedded import WARNING
 from cloud_hub.demo import acts_alarms, acts_frames, acts_link
 from cloud_hub.demo.client import ActFailed, ActLate, ActSkipped, busy
 from cloud_hub.demo.view import Entry, View, summary
 from cloud_hub.demo.world import World
+from cloud_hub.security import secret_files
 from shared.errors import ConfigError
 
 Act = Callable[[World], list[str]]

@@ -13,9 +13,9 @@ from importlib import resources
 
 import numpy as np
 
-from cloud_hub.thresholds.backtest import Score, Window
-from cloud_hub.thresholds.backtest import compare as backtest
-from cloud_hub.thresholds.band_columns import Floats, Ints
+from cloud_hub.thresholds.backtest.core.replay import Score, Window
+from cloud_hub.thresholds.backtest.core.replay import compare as backtest
+from cloud_hub.thresholds.bands.state import Floats, Ints
 from shared.thresholds import Limits
 
 TRAIN_DAYS, REFIT_DAYS = 4.0, 1.0

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from cloud_hub import secret_files
 from cloud_hub.demo import digits
 from cloud_hub.demo.client import ActFailed, Client, until
+from cloud_hub.security import secret_files
 
 PROFILES = ("jetson-orin-nano", "raspberry-pi-5", "x86-64")
 ASSETS = Path(__file__).parent / "assets"

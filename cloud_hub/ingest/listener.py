@@ -17,28 +17,18 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 
 from cloud_hub.clock import now_us
-from cloud_hub.db import Database, blames_content
-from cloud_hub.ingest import cost
-from cloud_hub.ingest.inbox import Inbox
-from cloud_hub.ingest.rate_limit import RateLimiter
-from cloud_hub.ingest.router import Data, Said, UnreadableBatch, heartbeat, route, unreadable
-from cloud_hub.ingest.writer import Results, Writer, failed, halves
+from cloud_hub.database.sessions import Database, is_content_error
+from cloud_hub.ingest.core import cost
+from cloud_hub.ingest.core.rate_limit import RateLimiter
+from cloud_hub.ingest.core.router import DataBatch, Said, UnreadableBatch, heartbeat, route, unreadable
+from cloud_hub.ingest.queue import IngestQueue
+from cloud_hub.ingest.writer import Writer, WriteResults, failure_replies, halves
+from cloud_hub.runtime.outgoing import OutgoingMessage
 from cloud_hub.settings import Mqtt, Twins
-from cloud_hub.twins import Outgoing
-from shared import signed, topics
+from shared import signatures, topics
 from shared.codec import DEFLATED, encode, inflate
 from shared.errors import NotReady, WireError
-from shared.mqtt import (
-    STEADY_S,
-    UNANSWERED,
-    Address,
-    Connection,
-    Inbound,
-    Options,
-    Tls,
-    acknowledge_all,
-    parse_address,
-)
+from shared.mqtt import STEADY_S, UNANSWERED, Address, Connection, Inbound, Options, Tls, acknowledge_all, parse_address
 from shared.topics import TOPIC_STREAM
 
 log = logging.getLogger(__name__)
@@ -79,7 +69,7 @@ class Listener:
         self._db, self._ring, self._changed = db, ring, changed
         self._alias = twins.aws_alias
         self._writer = Writer(db.hub_epoch, twins.max_bytes, twins.aws_max_bytes)
-        self._inbox: Inbox[Inbound] = Inbox(2 * TOGETHER, HELD_BYTES)
+        self._inbox: IngestQueue[Inbound] = IngestQueue(2 * TOGETHER, HELD_BYTES)
         self._settings = settings
         # One for each thread: messages as they arrive, and what they cost once they are read and stored.
         self._arriving, self._working = RateLimiter(settings.device_rate), RateLimiter(settings.device_rate)
@@ -125,14 +115,14 @@ class Listener:
         self._inbox.close()
         self._thread.join(10)
 
-    def publish(self, messages: Iterable[Outgoing]) -> None:
+    def publish(self, messages: Iterable[OutgoingMessage]) -> None:
         """Publish what is already committed; what cannot be delivered now is fetched by the device later."""
         for message in messages:
             self._send(message, message.topic)
             if self._alias and (other := topics.twin_topic(message.topic)):
                 self._send(message, other)
 
-    def _send(self, message: Outgoing, topic: str) -> None:
+    def _send(self, message: OutgoingMessage, topic: str) -> None:
         self._connection.publish(
             topic, message.payload, traceparent=message.trace,
             response_topic=message.response_topic, correlation=message.correlation,
@@ -191,10 +181,10 @@ class Listener:
     def _signature(self, topic: str, payload: bytes) -> str:
         """The hub's own signature over the bytes that leave: a broker in between can make none."""
         found = topics.split(topic)
-        if found is None or not signed.is_signed(found[1]):
+        if found is None or not signatures.is_signed(found[1]):
             return ""
-        signature = self._sign(signed.message(topic, payload))
-        return "" if signature is None else signed.pack(signature)
+        signature = self._sign(signatures.message(topic, payload))
+        return "" if signature is None else signatures.pack(signature)
 
     def _up(self) -> None:
         self.connected, self._tried, self._up_at = True, 0, time.monotonic()
@@ -242,7 +232,7 @@ class Listener:
         for inbound in batch:
             thing = self._read(inbound)
             part.append((inbound, thing))
-            size += thing.size if isinstance(thing, Data) else len(inbound.payload)
+            size += thing.size if isinstance(thing, DataBatch) else len(inbound.payload)
             items += cost.rows(thing)
             if size >= COMMIT_BYTES or items >= COMMIT_ROWS:
                 yield part
@@ -272,7 +262,7 @@ class Listener:
         for topic in sorted(kept):
             self._connection.publish(topic, b"", retain=True)
 
-    def _commit(self, said: list[tuple[Inbound, Said]]) -> Results:
+    def _commit(self, said: list[tuple[Inbound, Said]]) -> WriteResults:
         """Commit all of it, however often the database must be asked; a message that cannot be stored is refused."""
         while True:
             try:
@@ -281,29 +271,29 @@ class Listener:
                 # Nothing is acknowledged meanwhile: the queue fills and the broker holds the rest.
                 log.error("database.not_ready", extra={"fields": {"reason": error.reason}})
                 if self._stopping.wait(error.wait_s):
-                    return Results()
+                    return WriteResults()
             except Exception as error:  # noqa: BLE001 - whatever it is, the other messages are stored
                 if len(said) > 1:  # halves, so that one that fails costs the others few commits
                     middle = len(said) // 2
                     return _joined([self._commit(said[:middle]), self._commit(said[middle:])])
                 return self._failed(*said[0], error)
 
-    def _failed(self, inbound: Inbound, said: Said, error: Exception) -> Results:
+    def _failed(self, inbound: Inbound, said: Said, error: Exception) -> WriteResults:
         """One message alone cannot be stored. Of a batch every item that can be is, where the content is to blame; what
         we fail at by ourselves is not acknowledged, and stalls its stream until we are mended.
         """
-        if isinstance(said, Data) and said.batch.lost is None and not said.invalid and blames_content(error):
+        if isinstance(said, DataBatch) and said.batch.lost is None and not said.invalid and is_content_error(error):
             return self._commit([(inbound, part) for part in halves(said, f"{type(error).__name__}: {error}"[:500])])
         self.refused += 1
         reason = f"{type(error).__name__}: {error}"[:500]
         log.exception("ingest.refused", extra={"fields": {"topic": inbound.topic, "reason": reason}})
-        if isinstance(said, Data):
+        if isinstance(said, DataBatch):
             stalled = UnreadableBatch(device=said.device, stream=said.stream, reason=f"the hub fails: {reason}")
             return self._commit([(inbound, stalled)])
-        return failed(said, inbound.traceparent, now_us())
+        return failure_replies(said, inbound.traceparent, now_us())
 
-    def _commit_once(self, said: list[tuple[Inbound, Said]]) -> Results:
-        results = Results()
+    def _commit_once(self, said: list[tuple[Inbound, Said]]) -> WriteResults:
+        results = WriteResults()
         if said:
             with self._db.write(*{thing.device for _, thing in said}) as session:
                 self._writer.write(session, [(thing, one.traceparent) for one, thing in said], now_us(), results)
@@ -333,8 +323,8 @@ def _device_of(topic: str) -> tuple[str, str]:
     return topics.split(topic) or topics.split(topic, topics.AWS) or ("", "")
 
 
-def _joined(parts: list[Results]) -> Results:
-    whole = Results()
+def _joined(parts: list[WriteResults]) -> WriteResults:
+    whole = WriteResults()
     for part in parts:
         whole.acks |= part.acks
         whole.messages += part.messages

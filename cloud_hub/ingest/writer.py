@@ -14,16 +14,28 @@ from typing import Any
 import msgspec
 from sqlmodel import Session, col, select
 
-from cloud_hub import commands, fleet, incidents, telemetry, twins
-from cloud_hub.births import Births, answer, refusal, streams_of
-from cloud_hub.ca import register
-from cloud_hub.ingest import cost
-from cloud_hub.ingest.router import Data, Readings, Said, ShadowRequest, UnreadableBatch, Word, typed
-from cloud_hub.marks import Marks
-from cloud_hub.stalls import Stalls
-from cloud_hub.tables import EscalationRow
-from cloud_hub.twin_rows import TwinRows
-from cloud_hub.twins import Outgoing
+from cloud_hub.certificates import registry as register
+from cloud_hub.database.tables import EscalationRow
+from cloud_hub.devices import commands
+from cloud_hub.devices import registry as fleet
+from cloud_hub.devices.births import Births, birth_streams, refused_session, session_answer
+from cloud_hub.devices.offsets import StreamOffsets
+from cloud_hub.incidents import service as incidents
+from cloud_hub.ingest.core import cost
+from cloud_hub.ingest.core.router import (
+    DataBatch,
+    DeviceMessage,
+    Said,
+    ShadowRequest,
+    TelemetryBatch,
+    UnreadableBatch,
+    validate_items,
+)
+from cloud_hub.ingest.stalled_streams import StalledStreams
+from cloud_hub.runtime.outgoing import OutgoingMessage
+from cloud_hub.telemetry import samples as telemetry
+from cloud_hub.twins import service as twins
+from cloud_hub.twins.rows import TwinRows
 from shared import topics
 from shared.codec import ITEM_TYPE, encode
 from shared.ids import trace_id
@@ -42,14 +54,14 @@ LOGGED_US = 60_000_000
 
 
 @dataclass(slots=True)
-class Results:
+class WriteResults:
     """What a transaction leaves to do after its commit. `rang` names the loops that have new work,
     and the commands that have ended; `changed` the devices whose birth or twin may make configurations apply otherwise;
     `removed` those that were removed and still send.
     """
 
     acks: dict[tuple[str, str, str], int] = field(default_factory=dict)
-    messages: list[Outgoing] = field(default_factory=list)
+    messages: list[OutgoingMessage] = field(default_factory=list)
     rang: set[str] = field(default_factory=set)
     changed: set[str] = field(default_factory=set)
     cost: dict[str, float] = field(default_factory=dict)
@@ -60,10 +72,10 @@ class Results:
         """Add to what a device has cost."""
         self.cost[device] = self.cost.get(device, 0.0) + cost
 
-    def outgoing(self) -> list[Outgoing]:
+    def outgoing(self) -> list[OutgoingMessage]:
         """Everything to publish: replies first, then one acknowledgement for each stream that moved."""
         acks = [
-            Outgoing(
+            OutgoingMessage(
                 topic=topics.thing(device, "acks"),
                 payload=encode(Ack(epoch=epoch, stream=stream, upto=upto)),  # type: ignore[arg-type]
             )
@@ -77,38 +89,38 @@ class _Work:
     """What one transaction gathers."""
 
     session: Session
-    marks: Marks
+    marks: StreamOffsets
     now_us: int
-    results: Results
+    results: WriteResults
     samples: list[telemetry.SampleRow] = field(default_factory=list)
     lost: list[fleet.Lost] = field(default_factory=list)
     awaited: set[str] = field(default_factory=set)
     births: Births = field(init=False)
     twins: TwinRows = field(init=False)
-    stalls: Stalls = field(init=False)
+    stalls: StalledStreams = field(init=False)
 
     def __post_init__(self) -> None:
         self.births, self.twins = Births(self.session, self.marks), TwinRows(self.session)
-        self.stalls = Stalls(self.session, self.marks, self.now_us)
+        self.stalls = StalledStreams(self.session, self.marks, self.now_us)
 
     def gather(self, said: Sequence[Said]) -> None:
         """Ask the database what all of it will ask, a few questions however many they are."""
-        births = [one.message for one in said if isinstance(one, Word) and isinstance(one.message, Birth)]
+        births = [one.message for one in said if isinstance(one, DeviceMessage) and isinstance(one.message, Birth)]
         born = {birth.device for birth in births}
-        register.gather(self.session, {one.device for one in said})
-        self.stalls.load({one.device for one in said if isinstance(one, (Data, UnreadableBatch))})
-        self.marks.load((one.device, one.batch.epoch, one.stream) for one in said if isinstance(one, Data))
+        register.preload(self.session, {one.device for one in said})
+        self.stalls.load({one.device for one in said if isinstance(one, (DataBatch, UnreadableBatch))})
+        self.marks.load((one.device, one.batch.epoch, one.stream) for one in said if isinstance(one, DataBatch))
         asked = {(one.device, one.name) for one in said if isinstance(one, ShadowRequest)}
         self.births.load(born | {device for device, _ in asked})
         self.twins.load(asked)
         if born:
-            self.marks.load(key for birth in births if birth.state == "online" for key in streams_of(birth))
-            self.awaited = commands.awaited(self.session, born, self.now_us)
+            self.marks.load(key for birth in births if birth.state == "online" for key in birth_streams(birth))
+            self.awaited = commands.devices_with_pending(self.session, born, self.now_us)
 
     def flush(self) -> None:
         """Everything gathered into the database."""
         telemetry.store_samples(self.session, self.samples)
-        fleet.lose(self.session, self.lost)
+        fleet.record_lost_range(self.session, self.lost)
         self.births.save()
         self.twins.save()
         self.marks.save()
@@ -125,21 +137,21 @@ class Writer:
         self._logged_us: dict[str, int] = {}
         self._max_bytes = {topics.PREFIX: max_bytes, topics.AWS: aws_max_bytes}
 
-    def write(self, session: Session, said: Sequence[tuple[Said, str]], now_us: int, results: Results) -> None:
+    def write(self, session: Session, said: Sequence[tuple[Said, str]], now_us: int, results: WriteResults) -> None:
         """Store what devices said, each with its traceparent, in this order; all of it or, on an exception, nothing.
         Of a revoked device only that it went.
 
         What many ask of the database is asked once for all of it (marks, who is revoked, and for a fleet that returns
         its devices and which of them commands wait for); marks are written once, and samples inserted together.
         """
-        work = _Work(session, Marks(session), now_us, results)
+        work = _Work(session, StreamOffsets(session), now_us, results)
         work.gather([one for one, _ in said])
         for one, trace in said:
             if register.removed(session, one.device):
                 self._removed(one, now_us, results)
-            elif (why := register.revoked(session, one.device)) and not _goodbye(one):
+            elif (why := register.revocation_reason(session, one.device)) and not _goodbye(one):
                 _refuse(one, why, self._hub_epoch, results)
-            elif isinstance(one, Data):
+            elif isinstance(one, DataBatch):
                 self._data(work, one, trace)
             elif isinstance(one, UnreadableBatch):
                 work.stalls.begin(one.device, one.stream, one.reason)
@@ -149,20 +161,20 @@ class Writer:
                 self._word(work, one)
         work.flush()
 
-    def _removed(self, said: Said, now_us: int, results: Results) -> None:
+    def _removed(self, said: Said, now_us: int, results: WriteResults) -> None:
         """A removed device learns it from the answer to its birth; nothing that it sends is stored."""
         results.removed.add(said.device)
-        born = isinstance(said, Word) and isinstance(said.message, Birth)
+        born = isinstance(said, DeviceMessage) and isinstance(said.message, Birth)
         if born or now_us - self._logged_us.get(said.device, 0) >= LOGGED_US:
             self._logged_us[said.device] = now_us
             log.warning("device.removed", extra={"fields": {"device": said.device, "reason": REFUSED}})
-        if isinstance(said, Word) and isinstance(said.message, Birth) and said.message.state == "online":
-            word = refusal(said.message, f"'{said.device}' was removed: {REFUSED}", self._hub_epoch)
-            results.messages.append(Outgoing(topic=topics.thing(said.device, "session"), payload=encode(word)))
+        if isinstance(said, DeviceMessage) and isinstance(said.message, Birth) and said.message.state == "online":
+            word = refused_session(said.message, f"'{said.device}' was removed: {REFUSED}", self._hub_epoch)
+            results.messages.append(OutgoingMessage(topic=topics.thing(said.device, "session"), payload=encode(word)))
 
     # -- streams -----------------------------------------------------------------------------------
 
-    def _data(self, work: _Work, said: Data, trace: str) -> None:
+    def _data(self, work: _Work, said: DataBatch, trace: str) -> None:
         batch = said.batch
         key = (said.device, batch.epoch, said.stream)
         mark = work.marks.get(key)
@@ -182,7 +194,7 @@ class Writer:
             self._gap(work, said, first)
         work.results.acks[key] = mark.upto
 
-    def _gap(self, work: _Work, said: Data, first: int) -> None:
+    def _gap(self, work: _Work, said: DataBatch, first: int) -> None:
         """What is missing is sent again soon, by a device that can; one that cannot has stalled."""
         since_us = self._waiting.setdefault((said.device, said.stream), work.now_us)
         if work.now_us - since_us >= GAP_US:
@@ -192,7 +204,7 @@ class Writer:
             work.stalls.begin(said.device, said.stream, reason)
 
     def _invalid(
-        self, work: _Work, said: Data, source: int, ranges: Sequence[tuple[int, int]], reason: str, trace: str
+        self, work: _Work, said: DataBatch, source: int, ranges: Sequence[tuple[int, int]], reason: str, trace: str
     ) -> None:  # fmt: skip
         """Keep ranges of items that cannot be stored; one log line, with the first reason."""
         work.lost += [(source, first, last, "invalid") for first, last in ranges]
@@ -200,12 +212,14 @@ class Writer:
         fields = {"device": said.device, "stream": said.stream, "seq": ranges[0][0], "items": count, "reason": reason}
         log.warning("wire.item_refused", extra={"fields": fields, "trace": trace})
 
-    def _items(self, work: _Work, said: Data, source: int, numbered: Iterable[tuple[int, Any]], trace: str) -> None:
+    def _items(
+        self, work: _Work, said: DataBatch, source: int, numbered: Iterable[tuple[int, Any]], trace: str
+    ) -> None:
         session = work.session
-        if isinstance(said.batch, Readings):
+        if isinstance(said.batch, TelemetryBatch):
             work.samples += telemetry.sample_rows(said.device, source, numbered)
             return
-        good, bad = typed(ITEM_TYPE[said.stream], numbered, said.nul)
+        good, bad = validate_items(ITEM_TYPE[said.stream], numbered, said.nul)
         if bad:
             self._invalid(work, said, source, [(seq, seq) for seq, _ in bad], bad[0][1][:500], trace)
         if said.stream == "telemetry":
@@ -213,7 +227,7 @@ class Writer:
         elif said.stream == "event" and good:
             telemetry.store_events(session, said.device, source, good, trace)
         elif said.stream == "alarm" and good:
-            opened = incidents.alarms_changed(session, said.device, [alarm for _, alarm in good], work.now_us, trace)
+            opened = incidents.handle_alarms(session, said.device, [alarm for _, alarm in good], work.now_us, trace)
             work.results.charge(said.device, opened * cost.INCIDENT)
             work.results.rang |= {"diagnosis", "rollouts"}
         elif said.stream == "escalation" and good:
@@ -224,10 +238,10 @@ class Writer:
 
     def _shadow(self, work: _Work, said: ShadowRequest, trace: str) -> None:
         session, now_us, results = work.session, work.now_us, work.results
-        if work.births.knows(said.device):
-            replies = twins.request(
+        if work.births.is_known(said.device):
+            replies = twins.handle_request(
                 session, said.device, said.name, said.verb, said.payload, now_us,
-                who=said.device, max_bytes=self._max_bytes[said.prefix], trace=trace,
+                actor=said.device, max_bytes=self._max_bytes[said.prefix], trace=trace,
                 rows=work.twins,
             )  # fmt: skip
             results.rang.add("actions")
@@ -235,19 +249,19 @@ class Writer:
                 results.changed.add(said.device)
         else:
             log.warning("twin.unknown_device", extra={"fields": {"device": said.device}, "trace": trace})
-            replies = [twins.unknown(said.verb, said.payload, now_us)]
-        messages = twins.outgoing(said.device, said.name, replies, trace, said.prefix)
+            replies = [twins.unknown_thing_reply(said.verb, said.payload, now_us)]
+        messages = twins.reply_messages(said.device, said.name, replies, trace, said.prefix)
         results.messages += messages
         results.charge(said.device, sum(len(message.payload) for message in messages) / cost.BYTES)
 
-    def _word(self, work: _Work, said: Word) -> None:
+    def _word(self, work: _Work, said: DeviceMessage) -> None:
         session, now_us, results, message = work.session, work.now_us, work.results, said.message
         if isinstance(message, Birth):
             self._birth(work, message)
         elif isinstance(message, Applied):
-            twins.applied(session, said.device, message, now_us)
+            twins.record_progress(session, said.device, message, now_us)
             results.rang.add("rollouts")
-        elif isinstance(message, CommandResult) and commands.result(session, said.device, message, now_us):
+        elif isinstance(message, CommandResult) and commands.handle_result(session, said.device, message, now_us):
             results.rang |= {"actions", "diagnosis", message.id}
 
     def _birth(self, work: _Work, birth: Birth) -> None:
@@ -255,25 +269,25 @@ class Writer:
         results.changed.add(birth.device)
         log.info("device.birth", extra={"fields": {"device": birth.device, "state": birth.state}})
         if birth.state == "offline":
-            work.births.gone(birth, now_us)
+            work.births.handle_death(birth, now_us)
             return
         if conflict := work.births.born(birth, now_us):
             log.error("device.conflict", extra={"fields": {"device": birth.device, "reason": conflict}})
-        word = answer(session, work.marks, birth, self._hub_epoch, self.hub_link, conflict)
-        results.messages.append(Outgoing(topic=topics.thing(birth.device, "session"), payload=encode(word)))
+        word = session_answer(session, work.marks, birth, self._hub_epoch, self.hub_link, conflict)
+        results.messages.append(OutgoingMessage(topic=topics.thing(birth.device, "session"), payload=encode(word)))
         if not word.refused and birth.device in work.awaited:
-            results.messages += commands.waiting(session, birth.device, now_us)
+            results.messages += commands.pending_messages(session, birth.device, now_us)
 
 
-def failed(said: Said, trace: str, now_us: int) -> Results:
+def failure_replies(said: Said, trace: str, now_us: int) -> WriteResults:
     """What is left to publish when `said` could not be stored and it is our fault: a twin request is told."""
     if not isinstance(said, ShadowRequest):
-        return Results()
+        return WriteResults()
     reply = rejected(said.verb, 500, "Internal service failure", said.payload, now_us // 1_000_000)
-    return Results(messages=twins.outgoing(said.device, said.name, [reply], trace, said.prefix))
+    return WriteResults(messages=twins.reply_messages(said.device, said.name, [reply], trace, said.prefix))
 
 
-def halves(said: Data, reason: str) -> list[Data]:
+def halves(said: DataBatch, reason: str) -> list[DataBatch]:
     """A batch that could not be stored, as two, to find the items that cannot; one item alone is invalid."""
     batch, count = said.batch, len(said.batch.items)
     if count < 2 or said.invalid:
@@ -282,7 +296,7 @@ def halves(said: Data, reason: str) -> list[Data]:
     return [replace(said, batch=_part(batch, 0, middle)), replace(said, batch=_part(batch, middle, count))]
 
 
-def _part(batch: Batch | Readings, start: int, end: int) -> Batch | Readings:
+def _part(batch: Batch | TelemetryBatch, start: int, end: int) -> Batch | TelemetryBatch:
     first = batch.first + start
     if isinstance(batch, Batch):
         return replace(batch, first=first, items=batch.items[start:end])
@@ -290,18 +304,18 @@ def _part(batch: Batch | Readings, start: int, end: int) -> Batch | Readings:
 
 
 def _goodbye(said: Said) -> bool:
-    return isinstance(said, Word) and isinstance(said.message, Birth) and said.message.state == "offline"
+    return isinstance(said, DeviceMessage) and isinstance(said.message, Birth) and said.message.state == "offline"
 
 
-def _refuse(said: Said, why: str, hub_epoch: str, results: Results) -> None:
+def _refuse(said: Said, why: str, hub_epoch: str, results: WriteResults) -> None:
     """A revoked device is told so when it is born; nothing else that it says is heard."""
     log.warning("device.revoked", extra={"fields": {"device": said.device, "reason": why}})
-    if isinstance(said, Word) and isinstance(said.message, Birth):
-        word = refusal(said.message, f"'{said.device}' was revoked", hub_epoch)
-        results.messages.append(Outgoing(topic=topics.thing(said.device, "session"), payload=encode(word)))
+    if isinstance(said, DeviceMessage) and isinstance(said.message, Birth):
+        word = refused_session(said.message, f"'{said.device}' was revoked", hub_epoch)
+        results.messages.append(OutgoingMessage(topic=topics.thing(said.device, "session"), payload=encode(word)))
 
 
-def _escalations(session: Session, said: Data, items: Sequence[Escalation], trace: str, now_us: int) -> None:
+def _escalations(session: Session, said: DataBatch, items: Sequence[Escalation], trace: str, now_us: int) -> None:
     known = set(session.exec(select(EscalationRow.id).where(col(EscalationRow.id).in_({item.id for item in items}))))
     for item in items:
         if item.id in known:

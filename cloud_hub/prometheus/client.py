@@ -15,8 +15,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from cloud_hub.prometheus.access import Access
-from cloud_hub.prometheus.series import Rule, Series
+from cloud_hub.prometheus.connection import PrometheusConnection
+from cloud_hub.prometheus.core.series import Rule, Series
 from shared.errors import TidegateError
 
 MAX_POINTS = 10_000
@@ -36,7 +36,7 @@ class PrometheusError(TidegateError):
 class Client:
     """Asks one server; a context manager. Raises PrometheusError. `warn` is told the server's own warnings."""
 
-    def __init__(self, access: Access, warn: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(self, access: PrometheusConnection, warn: Callable[[str], None] = lambda text: None) -> None:
         self.url = access.url.rstrip("/")
         self._warn, self._http, self._timeout_s = warn, access.open(), access.timeout_s
 
@@ -49,7 +49,7 @@ class Client:
     def query_range(self, query: str, start_us: int, end_us: int, step_s: int) -> list[Series]:
         """Every series of `query` at start_us, start_us + step_s, ... up to end_us, both ends in UTC microseconds."""
         parts: dict[tuple[tuple[str, str], ...], list[tuple[Any, Any]]] = {}
-        for start, end in pieces(start_us // 1_000_000, end_us // 1_000_000, step_s):
+        for start, end in split_range(start_us // 1_000_000, end_us // 1_000_000, step_s):
             asked = {"query": query, "start": start, "end": end, "step": step_s, "timeout": f"{self._timeout_s:g}s"}
             data = self._ask("query_range", asked)
             if data.get("resultType") != "matrix":
@@ -150,7 +150,7 @@ CURES = {
 }
 
 
-def pieces(start: int, end: int, step: int) -> Iterator[tuple[int, int]]:
+def split_range(start: int, end: int, step: int) -> Iterator[tuple[int, int]]:
     """start..end (seconds) in stretches of at most MAX_POINTS steps; together they hold each step once."""
     if step < 1 or end < start:
         raise ValueError("a range needs an end at or after its start, and a step of at least 1 second")

@@ -12,12 +12,13 @@ from sqlalchemy import Select, func, select
 from sqlmodel import Session
 
 from cloud_hub.errors import HubError
-from cloud_hub.query import answer, language
-from cloud_hub.query.answer import Page
+from cloud_hub.query import results
+from cloud_hub.query.core import parser
+from cloud_hub.query.core.lexer import QueryError
+from cloud_hub.query.core.tree import Condition, Query
+from cloud_hub.query.results import Page
 from cloud_hub.query.sql import DEVICES, Statement
-from cloud_hub.query.tree import Condition, Query
-from cloud_hub.query.words import QueryError
-from cloud_hub.roles import Scope
+from cloud_hub.security.core.roles import Scope
 from shared.codec import encode
 
 __all__ = ["Condition", "Page", "Query", "condition", "count", "devices", "matching", "parse", "run"]
@@ -27,12 +28,12 @@ _T = TypeVar("_T")
 
 def parse(text: str) -> Query:
     """A whole query: `SELECT ... FROM devices ...`."""
-    return _read(language.parse, text)
+    return _read(parser.parse, text)
 
 
 def condition(text: str) -> Condition:
     """A bare condition, `*` for every device, or the condition of a whole query that counts nothing."""
-    return _read(language.condition, text)
+    return _read(parser.condition, text)
 
 
 def _read(reader: Callable[[str], _T], text: str) -> _T:
@@ -73,5 +74,5 @@ def count(session: Session, text: str) -> int:
 def run(session: Session, text: str, *, limit: int, after: str = "") -> Page:
     """One page of the answer to a whole query: at most `limit` rows after what the page before gave as `next`."""
     query = parse(text)
-    rows = answer.groups if query.grouped else answer.devices
+    rows = results.groups if query.grouped else results.devices
     return rows(session, query, limit, after)

@@ -13,12 +13,12 @@ from typing import Any
 from sqlalchemy import Boolean, FromClause, Select, and_, case, cast, false, func, not_, null, or_, select, true
 from sqlmodel import Session
 
-from cloud_hub import scopes
-from cloud_hub.query import tree
-from cloud_hub.query.tree import FIELDS, Literal, Operand, Path, Scalar
+from cloud_hub.database import scopes
+from cloud_hub.database.tables import Device, TwinRow
+from cloud_hub.query.core import tree
+from cloud_hub.query.core.tree import FIELDS, Literal, Operand, Path, Scalar
 from cloud_hub.query.values import KINDS, Expr, Fixed, Postgres, Sqlite, Value, kind_of
-from cloud_hub.roles import Scope
-from cloud_hub.tables import Device, TwinRow
+from cloud_hub.security.core.roles import Scope
 
 DEVICES: Any = Device.__table__  # type: ignore[attr-defined]
 TWINS: Any = TwinRow.__table__  # type: ignore[attr-defined]
@@ -35,14 +35,14 @@ class Statement:
     """
 
     def __init__(self, session: Session, scope: Scope | list[str] = None) -> None:
-        self._scopes = [one for one in (scopes.of(session), scope) if one is not None]
+        self._scopes = [one for one in (scopes.session_scope(session), scope) if one is not None]
         self.dialect = Postgres if session.get_bind().dialect.name == "postgresql" else Sqlite
         self._twins: dict[str, Any] = {}
 
     def select(self, where: tree.Condition, *columns: Any) -> Select[Any]:
         """These columns of each device that meets the condition."""
         wanted = self.condition(where)
-        return select(*columns).select_from(self._rows()).where(wanted, *map(scopes.inside, self._scopes))
+        return select(*columns).select_from(self._rows()).where(wanted, *map(scopes.scope_condition, self._scopes))
 
     @staticmethod
     def living(twin: Any) -> Expr:

@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from cloud_hub.query.tree import Scalar
+from cloud_hub.query.core.tree import Scalar
 
 Expr = ColumnElement[Any]
 

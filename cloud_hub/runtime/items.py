@@ -14,13 +14,13 @@ from typing import Any, TypeVar
 from sqlalchemy import ColumnElement, String, cast, func, or_, true
 from sqlmodel import Session, col, select
 
-from cloud_hub import audit
+from cloud_hub.audit import trail
 from cloud_hub.clock import new_id
-from cloud_hub.db import Database
+from cloud_hub.database.sessions import Database
+from cloud_hub.database.tables import FailedItem
 from cloud_hub.errors import HubError
+from cloud_hub.runtime.outgoing import OutgoingMessage
 from cloud_hub.runtime.worker import WorkResult
-from cloud_hub.tables import FailedItem
-from cloud_hub.twins import Outgoing
 from shared.errors import NotReady
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ def text_of(error: BaseException) -> str:
     return text[:LONGEST_TEXT]
 
 
-class Items:
+class WorkItems:
     """Items of `worker` in one run, which began at `now_us`."""
 
     def __init__(self, db: Database, worker: str, now_us: int) -> None:
@@ -57,7 +57,7 @@ class Items:
         self.not_ready: NotReady | None = None
 
     def result(
-        self, *, again: bool = False, messages: Sequence[Outgoing] = (), changed: Collection[str] = (),
+        self, *, again: bool = False, messages: Sequence[OutgoingMessage] = (), changed: Collection[str] = (),
         wake: Collection[str] = (),
     ) -> WorkResult:  # fmt: skip
         """What the run leaves to do."""
@@ -148,7 +148,7 @@ class Items:
         with self._db.write() as session:
             session.merge(row)
             if parked:
-                audit.add(session, self._now_us, "hub", "worker.item-parked", f"{self._worker} {kind}",
+                trail.add(session, self._now_us, "hub", "worker.item-parked", f"{self._worker} {kind}",
                           item=item, failures=failures, error=row.error)  # fmt: skip
         self._failed[kind, item] = row
         if parked:
@@ -168,7 +168,7 @@ class Items:
 # -- what people do ----------------------------------------------------------------------------------
 
 
-def listed(session: Session, worker: str, *, parked: bool, limit: int) -> list[FailedItem]:
+def list_failed(session: Session, worker: str, *, parked: bool, limit: int) -> list[FailedItem]:
     """Items that failed, the newest failure first; `parked`: only those that wait for a person. '' is every worker."""
     query = select(FailedItem).order_by(col(FailedItem.next_us).desc(), FailedItem.id).limit(limit)
     if worker:
@@ -182,12 +182,12 @@ def counts(session: Session) -> dict[str, tuple[int, int]]:
     return {worker: (parked, count - parked) for worker, count, parked in session.exec(query)}
 
 
-def retry(session: Session, number: str, now_us: int, who: str, trace: str) -> FailedItem:
+def retry(session: Session, number: str, now_us: int, actor: str, trace: str) -> FailedItem:
     """Forget that it failed, so that its worker tries it at once; HubError 404."""
     row = session.get(FailedItem, number)
     if row is None:
         raise HubError(404, "No such item", f"'{number[:80]}' is no item that failed; it may have succeeded since")
     session.delete(row)
-    audit.add(session, now_us, who, "worker.item-retried", f"{row.worker} {row.kind}", trace=trace, item=row.item,
+    trail.add(session, now_us, actor, "worker.item-retried", f"{row.worker} {row.kind}", trace=trace, item=row.item,
               failures=row.failures, error=row.error)  # fmt: skip
     return row

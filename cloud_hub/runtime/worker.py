@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from cloud_hub.clock import now_us
-from cloud_hub.twins import Outgoing
+from cloud_hub.runtime.outgoing import OutgoingMessage
 from shared.errors import NotReady
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class WorkResult:
     """
 
     again: bool = False
-    messages: Sequence[Outgoing] = ()
+    messages: Sequence[OutgoingMessage] = ()
     changed: Collection[str] = ()
     wake: Collection[str] = ()
     not_ready: NotReady | None = None

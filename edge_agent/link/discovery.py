@@ -67,7 +67,7 @@ def browse(interfaces: list[str], wait_s: float = BROWSE_S, hub: str = "") -> li
     return found[:MOST]
 
 
-class Finder:
+class BrokerLocator:
     """Answers `locate()` for the connection: a round is every address once, then a wait.
 
     `worked()` says that a hub answered there: after the next loss a round begins with the first address again.
@@ -85,7 +85,7 @@ class Finder:
 
     def locate(self) -> Address:
         """The next address; raises NotReady when nobody answers and none is configured."""
-        if self._anew or not self.more():
+        if self._anew or not self.has_more():
             self._anew = False
             self._left, self._browsed = list(self._configured), not self._link.discover
         found_by = "address"
@@ -101,11 +101,11 @@ class Finder:
         self.address, self.found_by = f"{host}:{port}", found_by
         return host, port
 
-    def more(self) -> bool:
+    def has_more(self) -> bool:
         """Whether this round is not over."""
         return bool(self._left) or not self._browsed
 
-    def worked(self) -> None:
+    def confirm(self) -> None:
         """A hub answered at the last address."""
         self._anew = True
 

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import pkcs7
 
 from edge_agent.link.pki import signing_key_of
-from shared import signed
+from shared import signatures
 from shared.codec import decode
 from shared.errors import ConfigError, NotReady, TidegateError, WireError
 from shared.tls import check_dates, client_context
@@ -33,7 +33,7 @@ MAX_ANSWER = 65536
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
-class Refused(TidegateError):
+class EnrolmentRefused(TidegateError):
     """The hub said no; trying again does not help. `status` is its HTTP status."""
 
     def __init__(self, status: int, reason: str) -> None:
@@ -41,8 +41,8 @@ class Refused(TidegateError):
         self.status = status
 
 
-class Hub:
-    """One connection to a hub whose time is known. Made by `reach`. Of an answer `most` bytes are read."""
+class HubClient:
+    """One connection to a hub whose time is known. Made by `connect`. Of an answer `most` bytes are read."""
 
     def __init__(self, connection: http.client.HTTPConnection) -> None:
         self._connection = connection
@@ -55,11 +55,11 @@ class Hub:
         answer = self._connection.getresponse()
         content = answer.read(self.most)
         if answer.status == 200:
-            return content, answer.headers.get(signed.SIGNATURE_HEADER, "")
+            return content, answer.headers.get(signatures.SIGNATURE_HEADER, "")
         reason = f"the hub answered {answer.status}: {_detail(content)}"
         if answer.status == 429 or answer.status >= 500:
             raise NotReady(reason, 60.0)
-        raise Refused(answer.status, reason)
+        raise EnrolmentRefused(answer.status, reason)
 
     def enrol(self, device: str, claim: str, request: bytes) -> x509.Certificate:
         """The first certificate, for a claim."""
@@ -70,12 +70,12 @@ class Hub:
 
     def renew(self, body: bytes, proof: str) -> x509.Certificate:
         """The next one, for a proof by the device's key over `body`, which is base64."""
-        headers = {signed.PROOF_HEADER: proof, "Content-Type": "application/pkcs10"}
+        headers = {signatures.PROOF_HEADER: proof, "Content-Type": "application/pkcs10"}
         return _certificate(self.ask("POST", REENROLL, body, **headers)[0])
 
 
 @contextmanager
-def reach(url: str, ca: str, signing: ed25519.Ed25519PublicKey | None = None) -> Iterator[tuple[Hub, bytes]]:
+def connect(url: str, ca: str, signing: ed25519.Ed25519PublicKey | None = None) -> Iterator[tuple[HubClient, bytes]]:
     """A hub that proved itself, and its signing certificate where `signing` was not known yet.
 
     Raises ConfigError (URL), NotReady (not there, or not proven), WireError, Refused.
@@ -83,7 +83,7 @@ def reach(url: str, ca: str, signing: ed25519.Ed25519PublicKey | None = None) ->
     connection = connection_to(url, ca)
     try:
         connection.connect()
-        hub, pem = Hub(connection), b""
+        hub, pem = HubClient(connection), b""
         if signing is None:
             pem, _ = hub.ask("GET", "/.well-known/tidegate/signing")
             signing = signing_key_of(pem, Path(ca).read_bytes())
@@ -112,11 +112,11 @@ def connection_to(url: str, ca: str, *, own_clock: bool = False) -> http.client.
     return http.client.HTTPConnection(parts.hostname, parts.port, timeout=TIMEOUT_S)
 
 
-def _time(hub: Hub, signing: ed25519.Ed25519PublicKey) -> int:
+def _time(hub: HubClient, signing: ed25519.Ed25519PublicKey) -> int:
     nonce = secrets.token_urlsafe(24)
     body, signature = hub.ask("GET", f"/.well-known/tidegate/time?nonce={nonce}")
     try:
-        signing.verify(signed.unpack(signature), signed.time_word(body))
+        signing.verify(signatures.unpack(signature), signatures.time_message(body))
     except (InvalidSignature, ValueError) as error:
         raise WireError("the hub's time is not signed by the hub that this device knows") from error
     said = decode(dict[str, int | str], body)

@@ -18,14 +18,14 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from cryptography.x509.oid import NameOID
 
-from shared import signed
+from shared import signatures
 from shared.errors import ConfigError, WireError
 from shared.process_lock import process_lock
 
 SIGNING_SUFFIX = ":signing"
 
 
-class Pki:
+class DeviceIdentity:
     """The folder. Methods that read raise ConfigError when a file is damaged, WireError when the hub sent nonsense."""
 
     def __init__(self, state_dir: str | Path) -> None:
@@ -62,7 +62,7 @@ class Pki:
     def keep_floor(self, floor_us: int) -> None:
         """Keep the time floor; a lower one is not kept."""
         if floor_us > self.floor_us and self.path.exists():
-            write(self._floor, str(floor_us).encode())
+            write_file(self._floor, str(floor_us).encode())
 
     def certificate(self) -> x509.Certificate:
         """This device's certificate."""
@@ -89,7 +89,7 @@ class Pki:
         if not self.pending.exists():
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
             made = ec.generate_private_key(ec.SECP256R1())
-            write(self.pending, made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+            write_file(self.pending, made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
         key = _key(self._read(self.pending), self.pending)
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, device)])
         request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
@@ -97,25 +97,25 @@ class Pki:
 
     def finish(self, device: str, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate, ca: bytes) -> None:
         """Take the certificate that came for `key`; WireError when it is not what was asked for."""
-        by_ca(certificate, ca)
+        verify_issuer(certificate, ca)
         names = [str(name.value) for name in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
         if certificate.public_key() != key.public_key() or names != [device]:
             raise WireError("the hub sent a certificate for another key or device")
         private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        write(self.device, private + certificate.public_bytes(Encoding.PEM))
+        write_file(self.device, private + certificate.public_bytes(Encoding.PEM))
         self.pending.unlink(missing_ok=True)
 
     def trust(self, ca: bytes, signing: bytes, url: str) -> None:
         """Pin the hub: its CA, its signing key, its address."""
-        write(self.ca, ca, 0o644)
-        write(self.signing, signing, 0o644)
-        write(self._hub, url.encode(), 0o644)
+        write_file(self.ca, ca, 0o644)
+        write_file(self.signing, signing, 0o644)
+        write_file(self._hub, url.encode(), 0o644)
 
     def proof(self, path: str, t_us: int, body: bytes) -> str:
         """The header that proves to the hub that this device holds the key of its certificate, expired or not."""
-        signature = self.key().sign(signed.proof("POST", path, t_us, body), ec.ECDSA(hashes.SHA256()))
+        signature = self.key().sign(signatures.proof("POST", path, t_us, body), ec.ECDSA(hashes.SHA256()))
         der = self.certificate().public_bytes(Encoding.DER)
-        return signed.Proof(certificate=der, t_us=t_us, signature=signature).header
+        return signatures.Proof(certificate=der, t_us=t_us, signature=signature).header
 
     @staticmethod
     def _read(file: Path) -> bytes:
@@ -125,7 +125,7 @@ class Pki:
             raise ConfigError(str(file), f"cannot be read ({error.strerror})", "Enrol the device") from error
 
 
-def by_ca(certificate: x509.Certificate, ca: bytes) -> None:
+def verify_issuer(certificate: x509.Certificate, ca: bytes) -> None:
     """WireError unless the pinned CA has signed this certificate."""
     try:
         certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(ca))
@@ -140,7 +140,7 @@ def signing_key_of(pem: bytes, ca: bytes) -> ed25519.Ed25519PublicKey:
         key = certificate.public_key()
     except ValueError as error:
         raise WireError("the hub sent no certificate for its signing key") from error
-    by_ca(certificate, ca)
+    verify_issuer(certificate, ca)
     names = [str(name.value) for name in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     if not isinstance(key, ed25519.Ed25519PublicKey) or len(names) != 1 or not names[0].endswith(SIGNING_SUFFIX):
         raise WireError("the certificate for the hub's signing key is of another kind")
@@ -157,7 +157,7 @@ def _key(pem: bytes, file: Path) -> ec.EllipticCurvePrivateKey:
     return key
 
 
-def write(file: Path, content: bytes, mode: int = 0o600) -> None:
+def write_file(file: Path, content: bytes, mode: int = 0o600) -> None:
     """Replace a file at once and durably."""
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     fresh = file.with_name(f"{file.name}.new")

@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from edge_agent import clock
 from edge_agent.link import est
-from edge_agent.link.hubtime import HubTime
-from edge_agent.link.pki import Pki
-from shared import signed
+from edge_agent.link.core.hub_time import HubTime
+from edge_agent.link.pki import DeviceIdentity
+from shared import signatures
 from shared.backoff import Backoff
 from shared.errors import ConfigError, NotReady, TidegateError
 from shared.messages import ClockQuality
@@ -32,16 +32,16 @@ RENEW_AT, JITTER = 2 / 3, 1 / 20
 """Certificates are renewed at this share of their life, up to JITTER earlier: a fleet enrolled in one hour spreads."""
 
 
-def due_us(begin_us: int, end_us: int, chance: float) -> int:
+def renewal_due_us(begin_us: int, end_us: int, chance: float) -> int:
     """When a certificate that is good from `begin_us` to `end_us` is to be renewed; `chance` is in 0..1."""
     return begin_us + int((end_us - begin_us) * (RENEW_AT - JITTER * chance))
 
 
-class Trust:
+class TrustManager:
     """The identity of the device `device`, as it was enrolled, or none. `on_renewed` is called from another thread."""
 
     def __init__(self, device: str, state_dir: str, clock_quality: Callable[[], ClockQuality]) -> None:
-        self._id, self.pki, self._quality = device, Pki(state_dir), clock_quality
+        self._id, self.pki, self._quality = device, DeviceIdentity(state_dir), clock_quality
         self._signing = self.pki.signing_key()
         self._time, self._lock = HubTime(self.pki.floor_us), threading.Lock()
         self._chance, self._backoff = random.random(), Backoff(5.0, 3600.0, random.random)  # noqa: S311
@@ -105,7 +105,9 @@ class Trust:
         if self._signing is None:
             return ""
         try:
-            self._signing.verify(signed.unpack(inbound.signature), signed.message(inbound.topic, inbound.payload))
+            self._signing.verify(
+                signatures.unpack(inbound.signature), signatures.message(inbound.topic, inbound.payload)
+            )
         except (InvalidSignature, ValueError):
             return "it is not signed by this device's hub" if inbound.signature else "it is not signed"
         if self.clock()[1] != "synced":
@@ -129,10 +131,10 @@ class Trust:
 
     def step(self) -> float:
         """Ask the hub's time, renew what is due; returns the seconds until it is to be done again."""
-        with est.reach(self.pki.url, str(self.pki.ca), self._signing) as (hub, _):
+        with est.connect(self.pki.url, str(self.pki.ca), self._signing) as (hub, _):
             with self._lock:
                 try:
-                    self._time.heard(hub.t_us, clock.boottime_s())
+                    self._time.set_hub_time(hub.t_us, clock.boottime_s())
                 except ValueError as error:
                     raise NotReady(str(error), 60.0) from error
             self.pki.keep_floor(self._time.floor_us)
@@ -144,9 +146,9 @@ class Trust:
     def _left_s(self) -> float:
         certificate = self.pki.certificate()
         begin, end = certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp()
-        return (due_us(int(begin * 1e6), int(end * 1e6), self._chance) - self.now_us()) / 1e6
+        return (renewal_due_us(int(begin * 1e6), int(end * 1e6), self._chance) - self.now_us()) / 1e6
 
-    def _renew(self, hub: est.Hub) -> None:
+    def _renew(self, hub: est.HubClient) -> None:
         with self.pki.alone():
             key, request = self.pki.begin(self._id)
             body = b64encode(request)
@@ -159,22 +161,22 @@ class Trust:
     def _vouch(self) -> None:
         """The device's own certificate is proof that it is not earlier than its beginning."""
         with self._lock:
-            self._time.vouched(int(self.pki.certificate().not_valid_before_utc.timestamp() * 1e6))
+            self._time.raise_floor(int(self.pki.certificate().not_valid_before_utc.timestamp() * 1e6))
         self.pki.keep_floor(self._time.floor_us)
 
 
 def enrol(device: str, state_dir: str, url: str, claim: str, ca_file: str) -> str:
     """Enrol this device at the hub: from a claim to a certificate. Returns until when it is good (ISO 8601)."""
-    pki = Pki(state_dir)
+    pki = DeviceIdentity(state_dir)
     try:
         ca = Path(ca_file).read_bytes()
     except OSError as error:
         cure = "Give the hub's CA (tidegate-hub ca show)"
         raise ConfigError("--ca", f"{ca_file} cannot be read ({error.strerror})", cure) from error
     time = HubTime(pki.floor_us)
-    with est.reach(url, ca_file) as (hub, signing):
+    with est.connect(url, ca_file) as (hub, signing):
         try:
-            time.heard(hub.t_us, clock.boottime_s())
+            time.set_hub_time(hub.t_us, clock.boottime_s())
         except ValueError as error:
             raise NotReady(str(error)) from error
         with pki.alone():

@@ -1,4 +1,4 @@
-"""In place of `trust.Trust` on a device that was never enrolled: it proves nothing and can check nothing.
+"""In place of `trust.TrustManager` on a device that was never enrolled: it proves nothing and can check nothing.
 
 A module of its own, because `trust` loads `cryptography`: 10 MB that such a device has no use for.
 """

@@ -16,9 +16,19 @@ import msgspec
 
 from edge_agent.clock import monotonic_s
 from edge_agent.config import Config
-from edge_agent.link.discovery import Finder
-from edge_agent.link.session import Beat, Effect, Fetch, Forget, Greet, LinkSession, Reconnect, Renew, Send
-from edge_agent.outbox import Outbox
+from edge_agent.link.core.session import (
+    Effect,
+    Fetch,
+    Forget,
+    LinkSession,
+    PublishBirth,
+    Reconnect,
+    Renew,
+    Send,
+    SendHeartbeat,
+)
+from edge_agent.link.discovery import BrokerLocator
+from edge_agent.store.outbox import Outbox
 from shared import topics
 from shared.codec import DEFLATED, JSON, decode, deflate, encode
 from shared.errors import WireError
@@ -60,7 +70,7 @@ class Uplink:
             config.link.replay_kb_s * 1000,
         )  # fmt: skip
         self.session.appended(outbox.last)
-        self.finder = Finder(config.link)
+        self.finder = BrokerLocator(config.link)
         self._connection_id, self._epoch = "", outbox.epoch
         self._heartbeat = topics.thing(self._id, "heartbeat")
         self._greeted = 0
@@ -73,7 +83,7 @@ class Uplink:
             on_up=lambda: post(self._up),
             on_down=lambda reason: post(partial(self._down, reason, self.finder.address)),
             will=self._will,
-            more=self.finder.more,
+            more=self.finder.has_more,
         )
 
     def start(self) -> None:
@@ -136,10 +146,10 @@ class Uplink:
         try:
             if rest == "acks":
                 ack = decode(Ack, inbound.payload, inbound.topic)
-                self._carry_out(self.session.acknowledged(ack, monotonic_s()))
+                self._carry_out(self.session.handle_ack(ack, monotonic_s()))
             elif rest == "heartbeat/answer":
                 answer = decode(Heartbeat, inbound.payload, inbound.topic)
-                self._carry_out(self.session.beaten(answer, monotonic_s()))
+                self._carry_out(self.session.handle_heartbeat(answer, monotonic_s()))
             elif rest == "session":
                 self._welcomed(decode(Session, inbound.payload, inbound.topic))
             else:
@@ -149,11 +159,11 @@ class Uplink:
         self.pump()
 
     def _welcomed(self, word: Session) -> None:
-        effects = self.session.welcomed(word, monotonic_s())
+        effects = self.session.handle_session(word, monotonic_s())
         self._deflates = DEFLATED in word.reads
         self._greeted = 0
         if self.session.welcome:
-            self.finder.worked()
+            self.finder.confirm()
         if self.session.refused:
             log.error("link.refused", extra={"fields": {"reason": self.session.refused}})
         self._carry_out(effects)
@@ -162,7 +172,7 @@ class Uplink:
 
     def _carry_out(self, effects: list[Effect]) -> None:
         for effect in effects:
-            if isinstance(effect, Greet):
+            if isinstance(effect, PublishBirth):
                 self._greet()
             elif isinstance(effect, Forget):
                 self._outbox.forget(effect.stream, effect.upto)
@@ -172,7 +182,7 @@ class Uplink:
                 self._send(effect)
             elif isinstance(effect, Renew):
                 self._renew()
-            elif isinstance(effect, Beat):
+            elif isinstance(effect, SendHeartbeat):
                 self._connection.publish(self._heartbeat, encode(Heartbeat(session=self._connection_id)), qos=0)
             elif isinstance(effect, Reconnect):
                 self._connection.drop(f"half-dead: no word of the hub for {effect.silent_s:.0f} s")

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from edge_agent.collectors import Frame
-from edge_agent.models.worker import Answer, Ask, Failed, Ready, Word, read, write
+from edge_agent.models.worker import Failed, InferenceRequest, InferenceResult, Ready, Word, read, write
 
 MAX_FLYING = 4
 """Frames on their way to the child; beyond that a frame is skipped, because a camera does not wait."""
@@ -27,9 +27,9 @@ class InferenceChild:
         if sys.version_info < (3, 11):
             command.remove("-P")
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=Path("/"))
-        self.flying: dict[int, Frame] = {}
+        self.in_flight: dict[int, Frame] = {}
         self._on_word, self._on_end = on_word, on_end
-        self._asks: queue.SimpleQueue[Ask | None] = queue.SimpleQueue()
+        self._asks: queue.SimpleQueue[InferenceRequest | None] = queue.SimpleQueue()
         threading.Thread(target=self._listen, name="inference-reader", daemon=True).start()
         threading.Thread(target=self._speak, name="inference-writer", daemon=True).start()
 
@@ -57,10 +57,10 @@ class InferenceChild:
 
     def ask(self, frame: Frame) -> bool:
         """Hand over one frame; False when the child is behind."""
-        if len(self.flying) >= MAX_FLYING:
+        if len(self.in_flight) >= MAX_FLYING:
             return False
-        self.flying[frame.number] = frame
-        self._asks.put(Ask(frame.number, frame.shape, frame.data))
+        self.in_flight[frame.number] = frame
+        self._asks.put(InferenceRequest(frame.number, frame.shape, frame.data))
         return True
 
     def end(self) -> None:
@@ -73,4 +73,4 @@ class InferenceChild:
             self._process.wait(5)
 
 
-__all__ = ["Answer", "Failed", "InferenceChild", "Ready", "Word"]
+__all__ = ["Failed", "InferenceChild", "InferenceResult", "Ready", "Word"]

@@ -14,11 +14,11 @@ from typing import Any
 
 from edge_agent import clock
 from edge_agent.collectors import Frame
-from edge_agent.commands import take_args
+from edge_agent.commands.service import take_args
 from edge_agent.config import ModelTable
 from edge_agent.models.child import InferenceChild
-from edge_agent.models.gatekeeper import Gatekeeper
-from edge_agent.models.worker import Answer, Failed, Ready, Word
+from edge_agent.models.core.gating import ResultGate
+from edge_agent.models.worker import Failed, InferenceResult, Ready, Word
 from shared.backoff import Backoff
 from shared.codec import from_plain, plain
 from shared.gate import Gate, Result
@@ -47,7 +47,7 @@ class ModelSlot:
     ) -> None:
         self.name, self.frames, self._table = table.name, table.frames, table
         self._post, self._deliver, self._changed = post, deliver, changed
-        self.gatekeeper = Gatekeeper(table.name)
+        self.gatekeeper = ResultGate(table.name)
         self._backoff = Backoff(1.0, 60.0, random.random)
         self._child: InferenceChild | None = None
         self._answered_at = self._retry_at = clock.monotonic_s()
@@ -106,7 +106,7 @@ class ModelSlot:
         if self.state["state"] == "failed" or child is None:
             self._judge(frame, None)
         else:
-            if not child.flying:
+            if not child.in_flight:
                 self._answered_at = clock.monotonic_s()  # nothing was asked until now: it owes no answer
             if not child.ask(frame):
                 self.gatekeeper.skipped += 1
@@ -121,7 +121,7 @@ class ModelSlot:
         """Once a second: counters, watchdog, another try."""
         now = clock.monotonic_s()
         self._deliver([*self.gatekeeper.counts(now_us, self.age_s(now))])
-        if self._child is not None and self._child.flying and self.age_s(now) > self._table.watchdog_s:
+        if self._child is not None and self._child.in_flight and self.age_s(now) > self._table.watchdog_s:
             self._happened("error", f"model answered nothing for {self._table.watchdog_s} s: started anew")
             self.restart()
         elif self._child is None and now >= self._retry_at:
@@ -129,7 +129,7 @@ class ModelSlot:
 
     def age_s(self, now: float) -> float:
         """Seconds since the last answer; 0 while nothing is asked."""
-        waiting = self._child is not None and bool(self._child.flying)
+        waiting = self._child is not None and bool(self._child.in_flight)
         return now - self._answered_at if waiting or self._child is None else 0.0
 
     # -- what the child says -----------------------------------------------------------------------
@@ -143,9 +143,9 @@ class ModelSlot:
         elif isinstance(word, Failed):
             self._report(state="failed", reason=word.reason[:500])
             self._happened("error", word.reason)
-        elif isinstance(word, Answer):
+        elif isinstance(word, InferenceResult):
             self._backoff.reset()  # not when it is ready: a model that dies of its first frame must be slowed too
-            frame = child.flying.pop(word.number, None)
+            frame = child.in_flight.pop(word.number, None)
             if frame is not None:
                 self._judge(frame, word.result)
 
@@ -161,7 +161,7 @@ class ModelSlot:
         self._give_up(child)
 
     def _give_up(self, child: InferenceChild) -> None:
-        for frame in child.flying.values():
+        for frame in child.in_flight.values():
             self._judge(frame, None)
 
     def _judge(self, frame: Frame, result: Result | None) -> None:

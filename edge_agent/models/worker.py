@@ -22,7 +22,7 @@ from shared.gate import Result
 LENGTH_BYTES = 4
 
 
-class Ask(msgspec.Struct, frozen=True, tag=True):
+class InferenceRequest(msgspec.Struct, frozen=True, tag=True):
     """One frame to answer."""
 
     number: int
@@ -45,7 +45,7 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     reason: str
 
 
-class Answer(msgspec.Struct, frozen=True, tag=True):
+class InferenceResult(msgspec.Struct, frozen=True, tag=True):
     """The result of frame `number`; None with a `reason` when the model could not take it."""
 
     number: int
@@ -53,7 +53,7 @@ class Answer(msgspec.Struct, frozen=True, tag=True):
     reason: str = ""
 
 
-Word = Ready | Failed | Answer
+Word = Ready | Failed | InferenceResult
 
 _encoder = msgspec.msgpack.Encoder()
 
@@ -88,13 +88,13 @@ def serve(folder: Path, source: IO[bytes], sink: IO[bytes]) -> int:
         raise
     ready = Ready(digest=manifest.digest, provider=runner.provider, name=manifest.name, version=manifest.version)
     write(sink, ready)
-    decoder = msgspec.msgpack.Decoder(Ask)
+    decoder = msgspec.msgpack.Decoder(InferenceRequest)
     while (body := read(source)) is not None:
         ask = decoder.decode(body)
         try:
-            write(sink, Answer(number=ask.number, result=runner.run(ask.shape, ask.data)))
+            write(sink, InferenceResult(number=ask.number, result=runner.run(ask.shape, ask.data)))
         except ModelError as error:
-            write(sink, Answer(number=ask.number, result=None, reason=str(error)))
+            write(sink, InferenceResult(number=ask.number, result=None, reason=str(error)))
     return 0
 
 

@@ -4,12 +4,24 @@ Words of ISA-18.2: deadband, on-delay, off-delay, priority. Time is the sample's
 device did. Fitting limits is the hub's alone.
 """
 
-from shared.thresholds.judge import JudgeState, Transition, judge, settle
+from shared.thresholds.judge import JudgeState, Transition, apply_delays, judge
 from shared.thresholds.limits import Limits, refusal
+from shared.thresholds.rule_kinds import Expression, Flat, NoData, Rate, Watches
 from shared.thresholds.schedule import DAY_US, WEEK_US, in_force
-from shared.thresholds.watches import Expression, Flat, NoData, Rate, Watches
 
 __all__ = [
-    "DAY_US", "WEEK_US", "Expression", "Flat", "JudgeState", "Limits", "NoData", "Rate", "Transition", "Watches",
-    "in_force", "judge", "refusal", "settle",
+    "DAY_US",
+    "WEEK_US",
+    "Expression",
+    "Flat",
+    "JudgeState",
+    "Limits",
+    "NoData",
+    "Rate",
+    "Transition",
+    "Watches",
+    "apply_delays",
+    "in_force",
+    "judge",
+    "refusal",
 ]  # fmt: skip

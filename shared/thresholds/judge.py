@@ -42,10 +42,10 @@ def judge(limits: Limits, state: JudgeState, t_us: int, value: float | None) -> 
     if value is None or not math.isfinite(value):
         return state, None
     seen, limit = _crossed(limits, state, t_us, value)
-    return settle(state, t_us, seen, limit, limits.on_delay_s, limits.off_delay_s)
+    return apply_delays(state, t_us, seen, limit, limits.on_delay_s, limits.off_delay_s)
 
 
-def settle(
+def apply_delays(
     state: JudgeState, t_us: int, seen: AlarmKind | None, limit: float, on_delay_s: float, off_delay_s: float
 ) -> Judged:
     """What follows from what is `seen` at a time, a crossing or None: the delays' part of the judge."""

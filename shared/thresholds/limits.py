@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from shared.ids import metric_name
-from shared.messages import Priority, finite
+from shared.messages import Priority, check_finite
 from shared.thresholds.schedule import DAY_US, MONDAY_US, WEEK_US, in_force, stretches
 
 Pair = tuple[float | None, float | None]
@@ -40,8 +40,8 @@ class Limits:
 
     def __post_init__(self) -> None:
         metric_name(self.metric)
-        finite(f"limits of {self.metric}", self.low, self.high, self.deadband, *self.lows, *self.highs)
-        finite(f"delays of {self.metric}", self.on_delay_s, self.off_delay_s, self.stale_s)
+        check_finite(f"limits of {self.metric}", self.low, self.high, self.deadband, *self.lows, *self.highs)
+        check_finite(f"delays of {self.metric}", self.on_delay_s, self.off_delay_s, self.stale_s)
         if min(self.deadband, self.on_delay_s, self.off_delay_s, self.stale_s) < 0:
             raise ValueError(f"deadband and delays of {self.metric} must not be negative")
         if self.lows and self.highs and len(self.lows) != len(self.highs):

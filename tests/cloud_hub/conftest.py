@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from simulators import databases
 
-from cloud_hub.db import Database
+from cloud_hub.database.sessions import Database
 
 
 @pytest.fixture(scope="module", params=databases.KINDS)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from cloud_hub.glm.desk import SCHEMA, Reply, diagnose
-from cloud_hub.glm.engines import Engine
-from cloud_hub.glm.evidence import AlarmFact, Evidence
+from cloud_hub.incidents.core.evidence import AlarmFact, Evidence
+from cloud_hub.incidents.diagnosis import SCHEMA, Reply, diagnose
+from cloud_hub.inference.engines import Engine
 from shared.errors import NotReady, WireError
 
 

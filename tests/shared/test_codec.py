@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared import messages as m
+from shared import messages
 from shared.codec import (
     DEFLATED,
     ITEM_TYPE,
@@ -28,7 +28,7 @@ from shared.codec import (
     plain,
 )
 from shared.errors import WireError
-from shared.gate import Gate, Watch
+from shared.gate import DriftTest, Gate
 from shared.thresholds import Limits
 
 FIXED = settings(max_examples=150, deadline=None, derandomize=True, database=None)
@@ -42,7 +42,7 @@ NAME = st.from_regex(r"[a-z0-9_-]{1,8}([./][a-z0-9_-]{1,8}){0,2}", fullmatch=Tru
 DEVICE = st.from_regex(r"[a-z0-9][a-z0-9_-]{0,20}", fullmatch=True)
 FIELDS = st.dictionaries(TEXT, TEXT | NUMBER, max_size=3)
 FEATURES = st.dictionaries(TEXT, NUMBER, max_size=3)
-UPTO = st.dictionaries(st.sampled_from(m.STREAMS), st.integers(0, 1 << 52), max_size=4)
+UPTO = st.dictionaries(st.sampled_from(messages.STREAMS), st.integers(0, 1 << 52), max_size=4)
 
 
 def one_of(kind: Any) -> st.SearchStrategy[Any]:
@@ -50,73 +50,102 @@ def one_of(kind: Any) -> st.SearchStrategy[Any]:
 
 
 @st.composite
-def escalations(draw: st.DrawFn) -> m.Escalation:
+def escalations(draw: st.DrawFn) -> messages.Escalation:
     height, width = draw(st.integers(1, 4)), draw(st.integers(1, 4))
-    return m.Escalation(
-        id=draw(TEXT), t_us=draw(TIME), model=draw(TEXT), digest=draw(TEXT), number=draw(COUNT),
-        reason=draw(one_of(m.EscalationReason)), label=draw(TEXT), margin=draw(st.floats(0, 1)), shape=(height, width),
-        frame=draw(st.binary(min_size=height * width, max_size=height * width)), features=draw(FEATURES),
-    )  # fmt: skip
+    return messages.Escalation(
+        id=draw(TEXT),
+        t_us=draw(TIME),
+        model=draw(TEXT),
+        digest=draw(TEXT),
+        number=draw(COUNT),
+        reason=draw(one_of(messages.EscalationReason)),
+        label=draw(TEXT),
+        margin=draw(st.floats(0, 1)),
+        shape=(height, width),
+        frame=draw(st.binary(min_size=height * width, max_size=height * width)),
+        features=draw(FEATURES),
+    )
 
 
 METRICS = st.builds(
-    m.Metric, name=NAME, unit=TEXT, kind=one_of(m.MetricKind), low=st.none() | NUMBER, high=st.none() | NUMBER,
-    period_s=st.none() | st.floats(0.1, 1e6), description=TEXT,
-)  # fmt: skip
-ITEMS: dict[m.Stream, st.SearchStrategy[Any]] = {
-    "telemetry": st.builds(m.Sample, metric=NAME, t_us=TIME, value=NUMBER | TEXT, quality=one_of(m.Quality))
-    | st.builds(m.Sample, metric=NAME, t_us=TIME, value=st.none(), quality=st.just("bad")),
+    messages.Metric,
+    name=NAME,
+    unit=TEXT,
+    kind=one_of(messages.MetricKind),
+    low=st.none() | NUMBER,
+    high=st.none() | NUMBER,
+    period_s=st.none() | st.floats(0.1, 1e6),
+    description=TEXT,
+)
+ITEMS: dict[messages.Stream, st.SearchStrategy[Any]] = {
+    "telemetry": st.builds(
+        messages.Sample, metric=NAME, t_us=TIME, value=NUMBER | TEXT, quality=one_of(messages.Quality)
+    )
+    | st.builds(messages.Sample, metric=NAME, t_us=TIME, value=st.none(), quality=st.just("bad")),
     "alarm": st.builds(
-        m.Alarm, id=TEXT, metric=NAME, kind=one_of(m.AlarmKind), state=st.sampled_from(["raised", "cleared"]),
-        priority=one_of(m.Priority), t_us=TIME, value=NUMBER, limit=NUMBER,
+        messages.Alarm,
+        id=TEXT,
+        metric=NAME,
+        kind=one_of(messages.AlarmKind),
+        state=st.sampled_from(["raised", "cleared"]),
+        priority=one_of(messages.Priority),
+        t_us=TIME,
+        value=NUMBER,
+        limit=NUMBER,
     ),
-    "event": st.builds(m.Event, t_us=TIME, source=TEXT, text=TEXT, level=one_of(m.Level), fields=FIELDS),
+    "event": st.builds(messages.Event, t_us=TIME, source=TEXT, text=TEXT, level=one_of(messages.Level), fields=FIELDS),
     "escalation": escalations(),
-}  # fmt: skip
-LOST = st.builds(m.Lost, last=st.integers(1 << 52, 1 << 53), reason=st.sampled_from(["evicted", "expired", "damaged"]))
+}
+LOST = st.builds(
+    messages.Lost, last=st.integers(1 << 52, 1 << 53), reason=st.sampled_from(["evicted", "expired", "damaged"])
+)
 MESSAGES: dict[type[Any], st.SearchStrategy[Any]] = {
-    m.Metric: METRICS,
-    m.Sample: ITEMS["telemetry"],
-    m.Alarm: ITEMS["alarm"],
-    m.AlarmLife: st.builds(
-        m.AlarmLife, id=TEXT, metric=NAME, life=one_of(m.Life), t_us=TIME, who=TEXT, comment=TEXT, verdict=TEXT
+    messages.Metric: METRICS,
+    messages.Sample: ITEMS["telemetry"],
+    messages.Alarm: ITEMS["alarm"],
+    messages.AlarmStateMessage: st.builds(
+        messages.AlarmStateMessage, id=TEXT, metric=NAME, life=one_of(messages.Life), t_us=TIME, actor=TEXT,
+        comment=TEXT, verdict=TEXT
     ),
-    m.Event: ITEMS["event"],
-    m.Escalation: ITEMS["escalation"],
-    m.EscalationAnswer: st.builds(
-        m.EscalationAnswer, id=TEXT, label=TEXT, confidence=st.floats(0, 1), expert=TEXT
+    messages.Event: ITEMS["event"],
+    messages.Escalation: ITEMS["escalation"],
+    messages.EscalationAnswer: st.builds(
+        messages.EscalationAnswer, id=TEXT, label=TEXT, confidence=st.floats(0, 1), expert=TEXT
     ),
-    m.Lost: LOST,
-    m.Batch: st.builds(
-        m.Batch, epoch=st.text(min_size=1, max_size=32), first=COUNT, clock=one_of(m.ClockQuality), lost=LOST
+    messages.Lost: LOST,
+    messages.Batch: st.builds(
+        messages.Batch, epoch=st.text(min_size=1, max_size=32), first=COUNT, clock=one_of(messages.ClockQuality),
+        lost=LOST
     ),
-    m.Ack: st.builds(m.Ack, epoch=TEXT, stream=st.sampled_from(m.STREAMS), upto=COUNT),
-    m.Birth: st.builds(
-        m.Birth, device=DEVICE, session=TEXT, state=st.sampled_from(["online", "offline"]), t_us=TIME, epoch=TEXT,
-        profile=TEXT, version=TEXT, asset_path=TEXT, clock=one_of(m.ClockQuality),
+    messages.Ack: st.builds(messages.Ack, epoch=TEXT, stream=st.sampled_from(messages.STREAMS), upto=COUNT),
+    messages.Birth: st.builds(
+        messages.Birth, device=DEVICE, session=TEXT, state=st.sampled_from(["online", "offline"]), t_us=TIME,
+        epoch=TEXT, profile=TEXT, version=TEXT, asset_path=TEXT, clock=one_of(messages.ClockQuality),
         metrics=st.lists(METRICS, max_size=2), acked=UPTO, limits_without_source=st.lists(NAME, max_size=2),
     ),
-    m.Session: st.builds(
-        m.Session, hub_epoch=TEXT, protocol=st.integers(1, 9), session=TEXT, epoch=TEXT, upto=UPTO, refused=TEXT,
+    messages.Session: st.builds(
+        messages.Session, hub_epoch=TEXT, protocol=st.integers(1, 9), session=TEXT, epoch=TEXT, upto=UPTO, refused=TEXT,
         reads=st.lists(TEXT, max_size=2), heartbeat=st.booleans(), hub_link=TEXT,
     ),
-    m.Heartbeat: st.builds(m.Heartbeat, session=st.text(min_size=1, max_size=64)),
-    m.Applied: st.builds(
-        m.Applied, shadow=TEXT, version=COUNT, path=TEXT, state=one_of(m.AppliedState), reason=TEXT
+    messages.Heartbeat: st.builds(messages.Heartbeat, session=st.text(min_size=1, max_size=64)),
+    messages.Applied: st.builds(
+        messages.Applied, shadow=TEXT, version=COUNT, path=TEXT, state=one_of(messages.AppliedState), reason=TEXT
     ),
-    m.CommandRequest: st.builds(
-        m.CommandRequest, id=TEXT, verb=TEXT, target=TEXT, expires_us=TIME, args=FIELDS
+    messages.CommandRequest: st.builds(
+        messages.CommandRequest, id=TEXT, verb=TEXT, target=TEXT, expires_us=TIME, args=FIELDS
     ),
-    m.CommandCancel: st.builds(m.CommandCancel, id=TEXT, expires_us=TIME),
-    m.CommandResult: st.builds(
-        m.CommandResult, id=TEXT, state=one_of(m.CommandState), t_us=TIME, text=TEXT, output=FIELDS,
+    messages.CommandCancel: st.builds(messages.CommandCancel, id=TEXT, expires_us=TIME),
+    messages.CommandResult: st.builds(
+        messages.CommandResult, id=TEXT, state=one_of(messages.CommandState), t_us=TIME, text=TEXT, output=FIELDS,
         progress=st.none() | st.floats(0, 1),
     ),
 }  # fmt: skip
 
 
 def test_every_message_is_tried() -> None:
-    nouns = {thing for thing in vars(m).values() if isinstance(thing, type) and thing.__module__ == m.__name__}
+    nouns = {
+        thing for thing in vars(messages).values() if isinstance(thing, type) and thing.__module__ == messages.__name__
+    }
     assert nouns <= set(MESSAGES)
 
 
@@ -133,12 +162,12 @@ def test_roundtrip_and_unknown_fields(kind: type[Any]) -> None:
     run()
 
 
-@pytest.mark.parametrize("stream", m.STREAMS)
-def test_items_of_a_batch_come_back_by_their_stream(stream: m.Stream) -> None:
+@pytest.mark.parametrize("stream", messages.STREAMS)
+def test_items_of_a_batch_come_back_by_their_stream(stream: messages.Stream) -> None:
     @FIXED
     @given(st.lists(ITEMS[stream], min_size=1, max_size=4), COUNT)
     def run(items: list[Any], first: int) -> None:
-        batch = decode(m.Batch, encode(m.Batch(epoch="e", first=first, items=items)), TOPIC)
+        batch = decode(messages.Batch, encode(messages.Batch(epoch="e", first=first, items=items)), TOPIC)
         assert [from_plain(ITEM_TYPE[stream], item) for item in batch.items] == items
         assert batch.last == first + len(items) - 1
 
@@ -178,24 +207,38 @@ def test_hostile_bytes_end_in_wire_error(kind: type[Any], name: str) -> None:
 
 
 WRONG: list[tuple[type[Any], dict[str, Any], str]] = [
-    (m.Sample, {"metric": "no name", "t_us": 1, "value": 1}, "is no metric name"),
-    (m.Sample, {"metric": "a", "t_us": 1, "value": None}, "must have quality 'bad'"),
-    (m.Sample, {"metric": "a", "t_us": 1.5, "value": 1}, r"\$\.t_us"),
-    (m.Sample, {"metric": "a", "t_us": 1, "value": True}, r"\$\.value"),
-    (m.Sample, {"metric": "a", "t_us": 1, "value": 1, "quality": "so-so"}, r"\$\.quality"),
-    (m.Sample, {"t_us": 1, "value": 1}, "metric"),
-    (m.Alarm, {"id": "1", "metric": "a", "kind": "odd"}, r"\$\.kind"),
-    (m.Batch, {"epoch": "e", "first": 0, "items": [1]}, "first must be"),
-    (m.Batch, {"epoch": "", "first": 1, "items": [1]}, "epoch"),
-    (m.Batch, {"epoch": "e" * 33, "first": 1, "items": [1]}, "epoch"),
-    (m.Batch, {"epoch": "e", "first": 1}, "just one"),
-    (m.Batch, {"epoch": "e", "first": 1, "items": [1], "lost": {"last": 1, "reason": "expired"}}, "just one"),
-    (m.Batch, {"epoch": "e", "first": 5, "lost": {"last": 4, "reason": "expired"}}, "before it begins"),
-    (m.Birth, {"device": "NOT/ONE", "session": "s"}, "is no device id"),
-    (m.Ack, {"epoch": "e", "stream": "other", "upto": 1}, r"\$\.stream"),
-    (m.Escalation, {"id": "1", "t_us": 1, "model": "m", "digest": "d", "number": 1, "reason": "audit", "label": "x",
-                    "margin": 0.5, "shape": [2, 2], "frame": "AAAA"}, "its shape says"),
-]  # fmt: skip
+    (messages.Sample, {"metric": "no name", "t_us": 1, "value": 1}, "is no metric name"),
+    (messages.Sample, {"metric": "a", "t_us": 1, "value": None}, "must have quality 'bad'"),
+    (messages.Sample, {"metric": "a", "t_us": 1.5, "value": 1}, r"\$\.t_us"),
+    (messages.Sample, {"metric": "a", "t_us": 1, "value": True}, r"\$\.value"),
+    (messages.Sample, {"metric": "a", "t_us": 1, "value": 1, "quality": "so-so"}, r"\$\.quality"),
+    (messages.Sample, {"t_us": 1, "value": 1}, "metric"),
+    (messages.Alarm, {"id": "1", "metric": "a", "kind": "odd"}, r"\$\.kind"),
+    (messages.Batch, {"epoch": "e", "first": 0, "items": [1]}, "first must be"),
+    (messages.Batch, {"epoch": "", "first": 1, "items": [1]}, "epoch"),
+    (messages.Batch, {"epoch": "e" * 33, "first": 1, "items": [1]}, "epoch"),
+    (messages.Batch, {"epoch": "e", "first": 1}, "just one"),
+    (messages.Batch, {"epoch": "e", "first": 1, "items": [1], "lost": {"last": 1, "reason": "expired"}}, "just one"),
+    (messages.Batch, {"epoch": "e", "first": 5, "lost": {"last": 4, "reason": "expired"}}, "before it begins"),
+    (messages.Birth, {"device": "NOT/ONE", "session": "s"}, "is no device id"),
+    (messages.Ack, {"epoch": "e", "stream": "other", "upto": 1}, r"\$\.stream"),
+    (
+        messages.Escalation,
+        {
+            "id": "1",
+            "t_us": 1,
+            "model": "m",
+            "digest": "d",
+            "number": 1,
+            "reason": "audit",
+            "label": "x",
+            "margin": 0.5,
+            "shape": [2, 2],
+            "frame": "AAAA",
+        },
+        "its shape says",
+    ),
+]
 
 
 @pytest.mark.parametrize(("kind", "body", "reason"), WRONG)
@@ -207,7 +250,7 @@ def test_what_breaks_a_message_is_told(kind: type[Any], body: dict[str, Any], re
 
 @pytest.mark.parametrize("stream", ITEM_TYPE)
 @pytest.mark.parametrize("item", [None, 1, "x", [], {}, {"metric": "NO"}, [[[]]]], ids=str)
-def test_a_bad_item_of_a_stream_is_refused(stream: m.Stream, item: Any) -> None:
+def test_a_bad_item_of_a_stream_is_refused(stream: messages.Stream, item: Any) -> None:
     with pytest.raises(ValueError, match=r"Expected|missing|metric name"):
         from_plain(ITEM_TYPE[stream], item)
 
@@ -225,7 +268,15 @@ def test_any_bytes_are_a_message_or_a_wire_error(payload: bytes) -> None:
     [
         Limits(metric="cpu.load", high=80.0, deadband=2.0),
         Limits(metric="cpu.load", lows=(1.0, 2.0), highs=(5.0, 6.0), source="learned", fitted_us=7),
-        Gate(digest="d", alpha=0.01, delta=0.1, n=300, k=2, margin=0.25, panel=(Watch(feature="mean", at=1.0, p=0.5),)),
+        Gate(
+            digest="d",
+            alpha=0.01,
+            delta=0.1,
+            n=300,
+            k=2,
+            margin=0.25,
+            panel=(DriftTest(feature="mean", at=1.0, p=0.5),),
+        ),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -280,11 +331,11 @@ def test_a_bomb_stays_small_in_memory() -> None:
 @pytest.mark.parametrize(
     ("kind", "payload"),
     [
-        (m.Heartbeat, b'{"session": "a", "session": "b"}'),
-        (m.Birth, b'{"device": "press-3", "session": "s", "state": "offline", "state": "online"}'),
-        (m.Birth, b'{"device": "press-3", "session": "s", "acked": {"alarm": 1, "\\u0061larm": 2}}'),
-        (m.Ack, b'{"epoch": "e", "stream": "alarm", "upto": 1, "other": {"a": 1, "a": 1}, "upto": 2}'),
-        (m.Batch, b'{"epoch": "e", "first": 1, "items": [{"metric": "a", "t_us": 1, "value": 1, "value": 2}]}'),
+        (messages.Heartbeat, b'{"session": "a", "session": "b"}'),
+        (messages.Birth, b'{"device": "press-3", "session": "s", "state": "offline", "state": "online"}'),
+        (messages.Birth, b'{"device": "press-3", "session": "s", "acked": {"alarm": 1, "\\u0061larm": 2}}'),
+        (messages.Ack, b'{"epoch": "e", "stream": "alarm", "upto": 1, "other": {"a": 1, "a": 1}, "upto": 2}'),
+        (messages.Batch, b'{"epoch": "e", "first": 1, "items": [{"metric": "a", "t_us": 1, "value": 1, "value": 2}]}'),
     ],
 )
 def test_a_name_twice_in_one_object_is_refused(kind: type, payload: bytes) -> None:

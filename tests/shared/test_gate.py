@@ -13,14 +13,14 @@ import pytest
 from shared.gate import (
     NEVER,
     Drift,
+    DriftTest,
     Gate,
     Result,
-    Watch,
     allowed_errors,
     binomial_cdf,
     calibrate,
     decide,
-    panel,
+    drift_tests,
 )
 
 GATE = Gate(digest="sha256:a", alpha=0.05, delta=0.1, n=300, k=9, margin=0.4, audit=0.1)
@@ -77,11 +77,11 @@ def test_wrong_gates_are_refused(wrong: dict[str, float]) -> None:
 @pytest.mark.parametrize("p", [0.0, 1.0, -1.0, math.nan])
 def test_wrong_watches_are_refused(p: float) -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
-        Watch(feature="mean", at=1.0, p=p)
+        DriftTest(feature="mean", at=1.0, p=p)
     with pytest.raises(ValueError, match="finite"):
-        Watch(feature="mean", at=math.nan, p=0.5)
+        DriftTest(feature="mean", at=math.nan, p=0.5)
     with pytest.raises(ValueError, match="negative"):
-        Watch(feature="mean", at=0.0, p=0.5, slack=-1.0)
+        DriftTest(feature="mean", at=0.0, p=0.5, slack=-1.0)
 
 
 # -- the binomial ------------------------------------------------------------------------------------
@@ -231,7 +231,7 @@ def first_alarm(drift: Drift, stream: Sequence[dict[str, float]]) -> int | None:
     return next((i for i, features in enumerate(stream, 1) if drift.update(features)), None)
 
 
-def check_clean(panel: Callable[[Sequence[dict[str, float]]], tuple[Watch, ...]]) -> None:
+def check_clean(panel: Callable[[Sequence[dict[str, float]]], tuple[DriftTest, ...]]) -> None:
     for seed in range(20):
         rng = np.random.RandomState(seed)
         watches = panel(frames(rng, 300))
@@ -240,16 +240,16 @@ def check_clean(panel: Callable[[Sequence[dict[str, float]]], tuple[Watch, ...]]
 
 
 def test_clean_streams_raise_no_drift() -> None:
-    check_clean(panel)
+    check_clean(drift_tests)
     with pytest.raises(AssertionError):  # the seeded bug: frequencies counted on 300 frames taken for exact
-        check_clean(lambda frames: tuple(replace(watch, slack=0.0) for watch in panel(frames)))
+        check_clean(lambda frames: tuple(replace(watch, slack=0.0) for watch in drift_tests(frames)))
 
 
 @pytest.mark.parametrize("shift", [-1.0, 1.0, 3.0])
 def test_shifted_streams_are_seen_within_200_frames(shift: float) -> None:
     for seed in range(20):
         rng = np.random.RandomState(seed)
-        drift = Drift(panel(frames(rng, 300)))
+        drift = Drift(drift_tests(frames(rng, 300)))
         assert first_alarm(drift, frames(rng, 500)) is None
         found = first_alarm(drift, frames(rng, 200, shift))
         assert found is not None, f"seed {seed}"
@@ -257,25 +257,25 @@ def test_shifted_streams_are_seen_within_200_frames(shift: float) -> None:
 
 def test_drift_stays_until_it_is_recalibrated() -> None:
     rng = np.random.RandomState(1)
-    drift = Drift(panel(frames(rng, 300)))
+    drift = Drift(drift_tests(frames(rng, 300)))
     assert first_alarm(drift, frames(rng, 200, 3.0)) is not None
     assert all(drift.update(features) for features in frames(rng, 300))
 
 
 @pytest.mark.parametrize("broken", [{}, {"mean": 0.0, "std": 0.0}, dict.fromkeys(NAMES, math.nan)], ids=str)
 def test_a_missing_feature_counts_as_drift(broken: dict[str, float]) -> None:
-    drift = Drift(panel(frames(np.random.RandomState(1), 300)))
+    drift = Drift(drift_tests(frames(np.random.RandomState(1), 300)))
     assert first_alarm(drift, [broken] * 200) is not None
 
 
 def test_a_feature_that_never_varied_is_watched_too() -> None:
-    watches = panel([{"mean": 5.0}] * 300)
+    watches = drift_tests([{"mean": 5.0}] * 300)
     assert [(watch.feature, watch.at, watch.p) for watch in watches] == [("mean", 5.0, 1 - 0.5 / 300)]
     assert first_alarm(Drift(watches), [{"mean": 5.0}] * 2000) is None
     assert first_alarm(Drift(watches), [{"mean": 6.0}] * 200) is not None
 
 
 def test_without_watches_there_is_no_evidence() -> None:
-    drift = Drift(panel([]))
+    drift = Drift(drift_tests([]))
     assert not drift.update({"mean": 1.0})
     assert drift.evidence == 0.0

@@ -18,7 +18,7 @@ from shared.ids import (
     trace_id,
     traceparent,
     uuid7,
-)  # fmt: skip
+)
 
 FIXED = settings(max_examples=200, deadline=None, derandomize=True, database=None)
 NOW = st.integers(0, (1 << 48) * 1000 - 1)

@@ -14,7 +14,7 @@ import pytest
 from simulators.brokers import documented_mosquitto, embedded_broker, mosquitto, mutual_mosquitto, until
 from simulators.certificates import certificates
 
-from cloud_hub.ca.folder import CaFolder
+from cloud_hub.certificates.files import CaFolder
 from cloud_hub.clock import now_us
 from shared import topics
 from shared.mqtt import Connection, Inbound, Options, Tls, _Receipt, acknowledge_all

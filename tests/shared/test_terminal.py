@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.keep import Keep
+from edge_agent.store.statestore import StateStore
 from shared import logs
 from shared.terminal import EXIT_PIPE, printable, printable_json, printable_lines
 
@@ -84,7 +84,7 @@ def test_a_reader_that_goes_ends_a_program_quietly(tmp_path: Path, what: str, un
     text = {"edge twin get": f'[device]\nid = "a"\nprofile = "x86-64"\nstate_dir = "{tmp_path / "edge"}"\n',
             "hub migrate": f'state_dir = "{tmp_path}"\n'}  # fmt: skip
     (tmp_path / "edge").mkdir()
-    Keep(tmp_path / "edge" / "kept.sqlite").close()
+    StateStore(tmp_path / "edge" / "kept.sqlite").close()
     file.write_text(text.get(what, ""), "utf-8")
     arguments = ["--help"] if what.endswith("help") else [*what.split()[1:], "--config", str(file)]
     module = {"edge": "edge_agent", "hub": "cloud_hub"}[what.split(maxsplit=1)[0]]

@@ -22,8 +22,8 @@ from shared.twin import (
     delete,
     difference,
     get,
-    levels,
     merge,
+    nesting_depth,
     same,
     size,
     stamp,
@@ -187,7 +187,7 @@ def check_document(document: Document) -> None:
     assert size(document.state) <= MAX_BYTES, "too large"
     for section, value in document.state.items():
         assert value, "an empty section is not kept"
-        assert levels(value) <= MAX_LEVELS, "too deep"
+        assert nesting_depth(value) <= MAX_LEVELS, "too deep"
         assert not holds_null(value)
         marks = document.metadata[section]
         assert stamp_free(marks) == stamp_free(stamp(value, 0)), "metadata do not follow the state"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from sqlmodel import Session
 
-from cloud_hub.births import Births
-from cloud_hub.marks import Marks
+from cloud_hub.devices.births import Births
+from cloud_hub.devices.offsets import StreamOffsets
 from shared.messages import Birth
 
 
 def born(session: Session, birth: Birth, now_us: int) -> None:
     """Take it as ingest does."""
-    births = Births(session, Marks(session))
-    births.gone(birth, now_us) if birth.state == "offline" else births.born(birth, now_us)
+    births = Births(session, StreamOffsets(session))
+    births.handle_death(birth, now_us) if birth.state == "offline" else births.born(birth, now_us)
     births.save()

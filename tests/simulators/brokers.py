@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeVar
 
 import pytest
 
-from cloud_hub.broker import open_broker
+from cloud_hub.broker.embedded import open_broker
 from shared.codec import MAX_PAYLOAD
 
 T = TypeVar("T")

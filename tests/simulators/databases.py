@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import make_url
 
-from cloud_hub.db import Database
+from cloud_hub.database.sessions import Database
 
 KINDS = ("sqlite", "postgresql")
 

@@ -20,12 +20,13 @@ from simulators.brokers import free_port, listens, until
 from cloud_hub.api import est
 from cloud_hub.api.hub import Hub
 from cloud_hub.app import web
-from cloud_hub.ca import enrolment, register
-from cloud_hub.ca.folder import CaFolder
+from cloud_hub.certificates import enrolment
+from cloud_hub.certificates import registry as register
+from cloud_hub.certificates.files import CaFolder
 from cloud_hub.clock import now_us
-from cloud_hub.db import Database
+from cloud_hub.database.sessions import Database
 from cloud_hub.settings import Settings
-from shared import signed
+from shared import signatures
 
 Key = ec.EllipticCurvePrivateKey
 
@@ -46,9 +47,9 @@ def basic(device: str, claim: str) -> dict[str, str]:
 
 
 def proof(key: Key, certificate: x509.Certificate, t_us: int, body: bytes, path: str) -> dict[str, str]:
-    signature = key.sign(signed.proof("POST", path, t_us, body), ec.ECDSA(hashes.SHA256()))
+    signature = key.sign(signatures.proof("POST", path, t_us, body), ec.ECDSA(hashes.SHA256()))
     der = certificate.public_bytes(Encoding.DER)
-    return {signed.PROOF_HEADER: signed.Proof(certificate=der, t_us=t_us, signature=signature).header}
+    return {signatures.PROOF_HEADER: signatures.Proof(certificate=der, t_us=t_us, signature=signature).header}
 
 
 def problem(answer: Any) -> str:
@@ -94,11 +95,11 @@ class EnrolmentHub:
 
     def claim(self, device: str) -> str:
         with self.db.write() as session:
-            return enrolment.claim(session, device, self.now_us(), who="test")
+            return enrolment.create_claim(session, device, self.now_us(), actor="test")
 
     def revoke(self, device: str) -> None:
         with self.db.write() as session:
-            register.revoke(session, device, self.now_us(), who="test")
+            register.revoke(session, device, self.now_us(), actor="test")
 
 
 @contextmanager

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from simulators.births import born
 
-from cloud_hub import telemetry
-from cloud_hub.db import Database
-from cloud_hub.marks import Marks
+from cloud_hub.database.sessions import Database
+from cloud_hub.devices.offsets import StreamOffsets
+from cloud_hub.telemetry import samples
 from shared.messages import Birth, Metric
 from shared.thresholds import DAY_US
 
@@ -33,9 +33,9 @@ def course(days: float, period_s: float, seed: int, end_us: int) -> tuple[Any, A
 def store(db: Database, device: str, metric: str, times: Any, values: Any) -> None:
     """Samples as ingest would have written them."""
     with db.write() as session:
-        marks = Marks(session)
+        marks = StreamOffsets(session)
         source = marks.get((device, "e", "telemetry")).source
         numbered = zip(times.tolist(), values.tolist(), strict=True)
         seq = int(times[0]) % 1_000_000_007
         rows = [(device, metric, t, source, seq + n, v, None, "good") for n, (t, v) in enumerate(numbered)]
-        telemetry.store_samples(session, rows)
+        samples.store_samples(session, rows)

@@ -11,7 +11,16 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from edge_agent.link.session import Beat, Effect, Fetch, Forget, Greet, LinkSession, Reconnect, Send
+from edge_agent.link.core.session import (
+    Effect,
+    Fetch,
+    Forget,
+    LinkSession,
+    PublishBirth,
+    Reconnect,
+    Send,
+    SendHeartbeat,
+)
 from shared.messages import STREAMS, Ack, Birth, Heartbeat, Session, Stream
 
 
@@ -123,12 +132,12 @@ class Device:
     def received(self, word: Ack | Session | Heartbeat) -> None:
         """A message from the hub."""
         if isinstance(word, Heartbeat):
-            self.carry_out(self.session.beaten(word, self.world.now))
+            self.carry_out(self.session.handle_heartbeat(word, self.world.now))
         elif isinstance(word, Ack):
             self.carry_out(self.session.acknowledged(word, self.world.now))
         else:
             self.welcomed_by_hub |= word.session == self.connection
-            self.carry_out(self.session.welcomed(word, self.world.now))
+            self.carry_out(self.session.handle_session(word, self.world.now))
         self.pump()
 
     def tick(self) -> None:
@@ -155,11 +164,11 @@ class Device:
     def carry_out(self, effects: list[Effect]) -> None:
         """The session's effects on the world."""
         for effect in effects:
-            if isinstance(effect, Greet):
+            if isinstance(effect, PublishBirth):
                 self.world.to_hub(Birth(device="d", session=self.connection, epoch=self.outbox.epoch))
             elif isinstance(effect, Forget):
                 self.forget(effect.stream, effect.upto)
-            elif isinstance(effect, Beat):
+            elif isinstance(effect, SendHeartbeat):
                 self.world.to_hub(Heartbeat(session=self.connection))
             elif isinstance(effect, Reconnect):
                 self.world.reconnects.append(self.world.now)

@@ -19,8 +19,8 @@ from paho.mqtt.properties import Properties
 from simulators.brokers import BrokerProcess, free_port, mosquitto_program
 
 from cloud_hub.__main__ import main
-from cloud_hub.ca.authority import Authority
-from cloud_hub.ca.folder import CaFolder
+from cloud_hub.certificates.core.authority import Authority
+from cloud_hub.certificates.files import CaFolder
 from cloud_hub.clock import now_us
 from shared.mqtt import Tls
 

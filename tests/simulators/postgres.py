@@ -24,8 +24,8 @@ import pytest
 from psycopg import sql
 from simulators.brokers import until
 
-from cloud_hub.engine import open_engine
-from cloud_hub.schema import migrate
+from cloud_hub.database.engine import open_engine
+from cloud_hub.database.schema import migrate
 
 TEMPLATE = "tidegate_template"
 # What a crash of the machine would cost does not matter here; `durable=True` leaves fsync as it is delivered.

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.outbox import Outbox
+from edge_agent.store.outbox import Outbox
 from shared.codec import decode
 from shared.messages import Batch
 

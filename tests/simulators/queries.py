@@ -11,20 +11,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from cloud_hub.query.tree import (
-    And,
-    Compare,
-    Condition,
-    In,
-    Is,
-    Literal,
-    Not,
-    Operand,
-    Or,
-    Path,
-    Scalar,
-    TextTest,
-)
+from cloud_hub.query.core.tree import And, Compare, Condition, In, Is, Literal, Not, Operand, Or, Path, Scalar, TextTest
 
 MISSING = object()
 View = dict[str, Any]

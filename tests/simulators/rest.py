@@ -13,11 +13,12 @@ import uvicorn
 from simulators.births import born
 from simulators.brokers import free_port, listens, until
 
-from cloud_hub import http_server, tokens
+from cloud_hub.access import tokens
+from cloud_hub.api import http_server
 from cloud_hub.api.hub import Hub
 from cloud_hub.app import web
 from cloud_hub.clock import now_us
-from cloud_hub.db import Database
+from cloud_hub.database.sessions import Database
 from cloud_hub.settings import Rest, Settings
 from shared.messages import Birth
 

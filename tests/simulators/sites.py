@@ -9,18 +9,15 @@ from typing import Any
 from simulators.births import born
 from sqlmodel import select
 
-from cloud_hub import commands, fleet, incidents, jobs, tags, telemetry, tokens, twins
-from cloud_hub.actions import desk
+from cloud_hub.access import tokens
+from cloud_hub.access.oidc import Oidc
 from cloud_hub.alarms import suppression
 from cloud_hub.api.hub import Hub
 from cloud_hub.app import web
 from cloud_hub.clock import now_us
-from cloud_hub.configurator import Configurator
-from cloud_hub.db import Database
-from cloud_hub.marks import Marks
-from cloud_hub.oidc import Oidc
-from cloud_hub.settings import Settings
-from cloud_hub.tables import (
+from cloud_hub.configurations.reconciler import ConfigurationReconciler
+from cloud_hub.database.sessions import Database
+from cloud_hub.database.tables import (
     Configuration,
     EscalationRow,
     FailedItem,
@@ -28,12 +25,21 @@ from cloud_hub.tables import (
     Job,
     LearnedSeries,
     Learning,
+    MissedFault,
     Notification,
     Suppression,
-    Trouble,
 )
-from cloud_hub.thresholds import rollout
-from cloud_hub.thresholds.terms import Terms
+from cloud_hub.devices import commands, tags
+from cloud_hub.devices import registry as fleet
+from cloud_hub.devices.offsets import StreamOffsets
+from cloud_hub.incidents import actions
+from cloud_hub.incidents import service as incidents
+from cloud_hub.jobs import service as jobs
+from cloud_hub.settings import Settings
+from cloud_hub.telemetry import samples
+from cloud_hub.thresholds.learning.core.policy import LearningPolicy
+from cloud_hub.thresholds.rollouts import service as rollout
+from cloud_hub.twins import service as twins
 from shared.codec import plain
 from shared.messages import Alarm, Birth, Event, Sample
 from shared.thresholds import Limits
@@ -48,7 +54,7 @@ PLACES = {MINE: "acme/a/hall-2", THEIRS: "acme/b", "beside": "acme/ab", "nowhere
 CANARY = "kestrel"
 """Stands in everything of the other sites, and nowhere else."""
 
-TERMS = Terms(metrics=("m",))
+TERMS = LearningPolicy(metrics=("m",))
 BODIES: dict[str, dict[str, Any]] = {
     "PUT /api/v1/devices/{device}/asset-path": {"asset_path": "acme/a/hall-9"},
     "POST /api/v1/devices/{device}/commands": {"verb": "diagnose", "target": "processes", "mode": "queued"},
@@ -66,7 +72,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /api/v1/jobs/preview": {"kind": "tags", "query": "*", "content": {"y": 1}},
     "PUT /api/v1/configurations/{configuration_id}": {"target": "*", "content": {"conf": {"x": 1}}},
     "PATCH /api/v1/configurations/{configuration_id}": {"priority": 4},
-    "PUT /api/v1/learnings/{learning_id}": {"target": "*", "terms": {"metrics": ["m"]}},
+    "PUT /api/v1/learnings/{learning_id}": {"target": "*", "policy": {"metrics": ["m"]}},
     "POST /api/v1/tokens": {"name": "robot", "roles": ["viewer"]},
     "POST /things/{thing}/shadow": {"state": {"desired": {"z": 1}}},
 }
@@ -92,54 +98,65 @@ class Sites:
             for device, place in PLACES.items():
                 word = "plain" if device == MINE else CANARY
                 self.ids[device] = self._fill(session, device, word, now)
-                fleet.assign(session, device, place, now, within=None, who="test")
+                fleet.assign_asset_path(session, device, place, now, within=None, actor="test")
         for _ in range(20):
             jobs.run_once(self.db, now_us(), 32768)
-        Configurator(self.db, 32768, 300).run_once()
+        ConfigurationReconciler(self.db, 32768, 300).run_once()
 
     def _fill(self, session: Any, device: str, word: str, now: int) -> dict[str, str]:
         born(session, Birth(device=device, session="s", epoch="e", profile=word, asset_path="acme/a/hall-2"), now)
-        tags.change(session, fleet.device(session, device), {"word": word}, now, who=word)
+        tags.change(session, fleet.get_device(session, device), {"word": word}, now, actor=word)
         for name in ("", "gates"):
-            twins.desire(session, device, name, {"a": word}, now, who=word, max_bytes=32768)
-            twins.desire(session, device, name, {"b": word}, now, who=word, max_bytes=32768)
-        source = Marks(session).get((device, "e", "telemetry")).source
+            twins.update_desired(session, device, name, {"a": word}, now, actor=word, max_bytes=32768)
+            twins.update_desired(session, device, name, {"b": word}, now, actor=word, max_bytes=32768)
+        source = StreamOffsets(session).get((device, "e", "telemetry")).source
         said = [Sample(metric="m", t_us=now, value=word), Sample(metric="n", t_us=now - 1_000_000, value=1.0)]
-        telemetry.store_samples(session, telemetry.sample_rows(device, source, enumerate(said, 1)))
-        fleet.lose(session, [(source, 2, 3, word)])
-        telemetry.store_events(session, device, source, [(1, Event(t_us=now, source=word, text=word))], "")
+        samples.store_samples(session, samples.sample_rows(device, source, enumerate(said, 1)))
+        fleet.record_lost_range(session, [(source, 2, 3, word)])
+        samples.store_events(session, device, source, [(1, Event(t_us=now, source=word, text=word))], "")
         alarm = Alarm(id=f"a-{device}", metric=f"{word}/age_s", kind="high", state="raised", priority="high", t_us=now,
                       value=9, limit=2)  # fmt: skip
-        incidents.alarm_changed(session, device, alarm, now, "")
-        quiet = Suppression(id="", how="shelved", device=device, metric=f"{word}.quiet", reason=word, who=word,
+        incidents.handle_alarm(session, device, alarm, now, "")
+        quiet = Suppression(id="", how="shelved", device=device, metric=f"{word}.quiet", reason=word, actor=word,
                             created_us=0, from_us=0, until_us=now + 10**10)  # fmt: skip
         suppression.create(session, quiet, now)
         session.flush()
         incident = session.exec(select(Incident).where(Incident.device == device)).one()
-        action = desk.propose(session, incident, "capture", word, word, now, Settings().actions)
-        command, _ = commands.create(session, device, "restart", word, now, who=word)
+        action = actions.propose(session, incident, "capture", word, word, now, Settings().actions)
+        command, _ = commands.create(session, device, "restart", word, now, actor=word)
         session.add(EscalationRow(id=f"e-{device}", device=device, model=word, digest="", number=1, reason=word,
                                   label=word, margin=0.1, height=1, width=1, frame=b"x", t_us=now,
                                   received_us=now))  # fmt: skip
         session.add(Notification(id=f"n-{device}", channel="ops", page=incident.id, device=device, since_us=now,
                                  error=word))  # fmt: skip
         watched, _ = rollout.start(
-            session, [device], [Limits(metric=f"{word}.x", high=1)], now, who=word, watch_s=60, max_alarms=1,
+            session, [device], [Limits(metric=f"{word}.x", high=1)], now, actor=word, watch_s=60, max_alarms=1,
             max_bytes=32768, trace="",
         )  # fmt: skip
         scope = ["acme/a"] if word == "plain" else ["acme/b"] if device == THEIRS else None
-        job = Job(id="", kind="tags", query=f"id = '{device}' OR tags.word = '{word}!'", content={"j": word}, who=word,
-                  created_us=now, start_us=now, deadline_us=now + 10**12, scope=scope)  # fmt: skip
+        job = Job(
+            id="",
+            kind="tags",
+            query=f"id = '{device}' OR tags.word = '{word}!'",
+            content={"j": word},
+            actor=word,
+            created_us=now,
+            start_us=now,
+            deadline_us=now + 10**12,
+            scope=scope,
+        )
         made = jobs.create(session, job, 32768)
         number = f"{word}-{device}"
-        session.add(Configuration(id=number, target=f"id = '{device}'", content={"conf": {"w": word}}, who=word,
+        session.add(Configuration(id=number, target=f"id = '{device}'", content={"conf": {"w": word}}, actor=word,
                                   created_us=now, labels={"l": word}, scope=scope))  # fmt: skip
-        session.add(Learning(id=number, target=f"id = '{device}'", terms=plain(TERMS), who=word, created_us=now,
+        session.add(Learning(id=number, target=f"id = '{device}'", policy=plain(TERMS), actor=word, created_us=now,
                              scope=scope, due_us=1 << 61))  # fmt: skip
         session.add(FailedItem(id=number, worker="jobs", kind="job", item=f"{word} {device}", failures=5, error=word,
                                first_us=now, next_us=now, parked_us=now))  # fmt: skip
         session.add(LearnedSeries(learning=number, device=device, metric="m", reason=word))
-        session.add(Trouble(id=number, device=device, metric="m", start_us=1, end_us=2, note=word, who=word, t_us=now))
+        session.add(
+            MissedFault(id=number, device=device, metric="m", start_us=1, end_us=2, note=word, actor=word, t_us=now)
+        )
         return {
             "learning_id": number, "item_id": number,
             "device": device, "thing": device, "metric": "m", "name": "gates", "incident_id": incident.id,

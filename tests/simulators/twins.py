@@ -12,15 +12,15 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from edge_agent.document import Document
-from edge_agent.twin import MAX_BYTES, Twin
-from edge_agent.twinlink import TwinLink
+from edge_agent.twin.core.document import Document
+from edge_agent.twin.core.twin import MAX_BYTES, DeviceTwin
+from edge_agent.twin.sync import TwinSync
 from shared import twin as rules
 from shared.codec import encode
-from shared.merge import GONE, Path, at, leaves, put, written
 from shared.mqtt import Inbound
 from shared.topics import split_shadow
 from shared.twin import MAX_LEVELS, SECTIONS, State
+from shared.twin_merge import GONE, Path, format_path, leaves, value_at, with_value
 
 NAMES = ("", "cam")
 HUB_BYTES = 1200
@@ -146,7 +146,7 @@ class World:
     """`make_twin(kept)` and `hub_kind` may be seeded bugs."""
 
     def __init__(
-        self, seed: int, make_twin: Callable[[dict[str, State]], Twin] = Twin, hub_kind: type[Hub] = Hub
+        self, seed: int, make_twin: Callable[[dict[str, State]], DeviceTwin] = DeviceTwin, hub_kind: type[Hub] = Hub
     ) -> None:
         self.random, self.make_twin, self.now = random.Random(seed), make_twin, 1
         self.hub, self.disk = hub_kind(self), Disk(self)
@@ -156,7 +156,7 @@ class World:
         self.down: list[tuple[str, bytes]] = []
         self.sent = self.heard = 0
         self.connected = False
-        self.link: TwinLink | None = None
+        self.link: TwinSync | None = None
         self.floor: dict[str, int] = {}
         self.too_large = set[str]()
         self.bases: dict[tuple[str, Path], Any] = {}
@@ -172,7 +172,7 @@ class World:
             return
         self.connected, self.disk.cut_after = False, None
         self.thing = Thing()
-        self.link = TwinLink(self.disk, self.publish)  # type: ignore[arg-type]
+        self.link = TwinSync(self.disk, self.publish)  # type: ignore[arg-type]
         self.link._twin = self.make_twin(self.disk.below("twin:"))
         for name, paths in HANDLED.items():
             for path in paths:
@@ -184,7 +184,7 @@ class World:
         self.report()
 
     @property
-    def twin(self) -> Twin:
+    def twin(self) -> DeviceTwin:
         """The core in the device."""
         assert self.link is not None
         return self.link._twin
@@ -235,14 +235,14 @@ class World:
         name, patch = self.disk.asked[number]
         for leaf, _ in leaves(patch):
             for n in range(1, len(leaf) + 1):  # what stood above, if it was no object, is replaced as well
-                self.bases[name, leaf[:n]] = at(self.twin.documents[name].base, leaf[:n])
+                self.bases[name, leaf[:n]] = value_at(self.twin.documents[name].base, leaf[:n])
 
     def believed(self, name: str, path: Path, value: Any) -> bool:
         """Whether the device believed `value` to be desired when a person wanted something else there."""
         above = [
             (self.bases[name, path[:n]], path[n:]) for n in range(1, len(path) + 1) if (name, path[:n]) in self.bases
         ]
-        return any(rules.same(at({"": base}, ("", *rest)), value) for base, rest in above)
+        return any(rules.same(value_at({"": base}, ("", *rest)), value) for base, rest in above)
 
     # -- the network -------------------------------------------------------------------------------
 
@@ -344,7 +344,7 @@ class World:
 
     # -- the hub -----------------------------------------------------------------------------------
 
-    def wish(self, who: str) -> tuple[str, State]:
+    def wish(self, actor: str) -> tuple[str, State]:
         """Something to be desired, unlike anything before it."""
         self.serial += 1
         luck, number = self.random.random(), self.serial * 10 + self.random.choice([0, 1, 2, 3, 7, 9])
@@ -358,11 +358,11 @@ class World:
         elif luck < 0.48:
             value = f"{number}" * self.random.choice([1, 200, 20_000])
         elif luck < 0.50:
-            value = put({}, ("a",) * self.random.randint(4, 9), number)
-        if who == "local":
+            value = with_value({}, ("a",) * self.random.randint(4, 9), number)
+        if actor == "local":
             self.local |= {repr(leaf) for _, leaf in leaves({"": value})}
         path = self.random.choice(WISHES)
-        return ("cam" if path == ("gate",) else ""), put({}, path, value)
+        return ("cam" if path == ("gate",) else ""), with_value({}, path, value)
 
     def hub_update(self, name: str, payload: bytes, device: int | None = None) -> list[rules.Reply]:
         """An update by anybody; `device` is the hub's life that its sender knew."""
@@ -371,7 +371,7 @@ class World:
         new = self.hub.documents[name]
         assert new.version >= old.version, "the hub's version fell (T2)"
         assert rules.size(new.state) <= HUB_BYTES, "too large at the hub (T7)"
-        assert all(rules.levels(new.state.get(section)) <= MAX_LEVELS for section in SECTIONS), "too deep (T7)"
+        assert all(rules.nesting_depth(new.state.get(section)) <= MAX_LEVELS for section in SECTIONS), "too deep (T7)"
         if replies[0].verb != "update/accepted":
             return replies
         request = json.loads(payload)
@@ -397,7 +397,7 @@ class World:
 
     def foreign(self) -> None:
         """Another client of the device reports a field of its own."""
-        patch = put({}, self.random.choice(FOREIGN), self.random.choice([None, self.serial]))
+        patch = with_value({}, self.random.choice(FOREIGN), self.random.choice([None, self.serial]))
         self.answer("", self.hub_update("", encode({"state": {"reported": patch}})))
 
     def hub_delete(self) -> None:
@@ -439,7 +439,7 @@ class World:
         )
         for section in ("desired", "base", "reported"):
             assert not any(value is None for _, value in leaves(new[section])), f"null in {section} (T7)"
-            assert rules.levels(new[section]) <= MAX_LEVELS, f"{section} is too deep (T7)"
+            assert rules.nesting_depth(new[section]) <= MAX_LEVELS, f"{section} is too deep (T7)"
         assert rules.size({"desired": new["desired"], "reported": new["reported"]}) <= MAX_BYTES, "too large (T7)"
 
     def check_no_resurrection(self, name: str, desired: State, where: str, version: int | None = None) -> None:
@@ -449,7 +449,7 @@ class World:
             for leaf, _ in leaves(desired):
                 set_at = max((at_ for (of, path), at_ in self.hub.set_at.items()
                               if of == name and (leaf[: len(path)] == path)), default=tomb)  # fmt: skip
-                assert set_at >= tomb, f"{where} desires {written(leaf)} again, which was deleted (T5)"
+                assert set_at >= tomb, f"{where} desires {format_path(leaf)} again, which was deleted (T5)"
 
     def check_device_update(
         self, name: str, old: rules.Document, new: rules.Document, request: State, changed: list[Path]
@@ -457,14 +457,14 @@ class World:
         """The device spoils nobody's fields and overrides no wish that it has not seen."""
         for path in FOREIGN if not old.deleted and name == "" else ():
             had, has = (one.state.get("reported", {}) for one in (old, new))
-            assert at(had, path) == at(has, path), "the field of another client was destroyed"
+            assert value_at(had, path) == value_at(has, path), "the field of another client was destroyed"
         for _, value in leaves(request["state"].get("desired") or {}):
             assert value is None or repr(value) in self.local, "the device desires what nobody on it asked for (T5)"
         for leaf in changed:
-            now = at(old.state.get("desired", {}), leaf)
-            for path, value in leaves(put({}, leaf, now)) if now is not GONE else ():
+            now = value_at(old.state.get("desired", {}), leaf)
+            for path, value in leaves(with_value({}, leaf, now)) if now is not GONE else ():
                 fair = value == {} or repr(value) in self.local or self.believed(name, path, value)
-                assert fair, f"both had changed {written(path)}, and the hub did not win"
+                assert fair, f"both had changed {format_path(path)}, and the hub did not win"
         if changed and not old.deleted:
             assert request.get("version") == old.version, "a wish of the hub was overridden unseen"
 
@@ -501,8 +501,8 @@ class World:
             desired, reported = theirs.get("desired", {}), theirs.get("reported", {})
             assert rules.same(mine.desired, desired), f"device and hub desire otherwise in '{name}' (T1)"
             for path in FOREIGN:
-                reported = put(reported, path, GONE)
-            own = put(mine.reported, ("mix", "none"), GONE) if "mix" in mine.reported else mine.reported
+                reported = with_value(reported, path, GONE)
+            own = with_value(mine.reported, ("mix", "none"), GONE) if "mix" in mine.reported else mine.reported
             assert rules.same(own, reported), f"the hub does not know what the device is in '{name}' (T1)"
             for leaf, value in leaves(desired):
                 self.check_wish(name, mine, leaf, value)
@@ -510,23 +510,30 @@ class World:
 
     def check_wish(self, name: str, mine: Document, leaf: Path, value: Any) -> None:
         """T8."""
-        word = self.hub.told.get((name, written(leaf)))
+        word = self.hub.told.get((name, format_path(leaf)))
         paths = [path for path in HANDLED[name] if leaf[: len(path)] == path]
         path = max(paths, key=len, default=())
-        in_force = at(put({}, path, self.thing.in_force.get((name, path), GONE)), leaf) if path else GONE
+        in_force = value_at(with_value({}, path, self.thing.in_force.get((name, path), GONE)), leaf) if path else GONE
         if rules.same(in_force, value):
-            assert rules.same(at(mine.reported, leaf), value), f"{written(leaf)} is in force and not reported (T8)"
+            assert rules.same(value_at(mine.reported, leaf), value), (
+                f"{format_path(leaf)} is in force and not reported (T8)"
+            )
             return
         if value == {} and isinstance(in_force, dict):
             return
-        assert word is not None, f"{written(leaf)} is not in force and nothing was said (T8)"
+        assert word is not None, f"{format_path(leaf)} is not in force and nothing was said (T8)"
         clamped = word["state"] == "applied" and rules.same(in_force, lowered(value))
-        assert clamped or word["state"] == "refused", f"{written(leaf)} is not in force, and told {word['state']} (T8)"
+        assert clamped or word["state"] == "refused", (
+            f"{format_path(leaf)} is not in force, and told {word['state']} (T8)"
+        )
         assert clamped or word["reason"], "refused without a reason (T8)"
 
 
 def play(
-    seed: int, make_twin: Callable[[dict[str, State]], Twin] = Twin, hub_kind: type[Hub] = Hub, steps: int = 80
+    seed: int,
+    make_twin: Callable[[dict[str, State]], DeviceTwin] = DeviceTwin,
+    hub_kind: type[Hub] = Hub,
+    steps: int = 80,
 ) -> World:
     """One whole run; an assertion that fails names the seed."""
     try:

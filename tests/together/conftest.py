@@ -21,10 +21,10 @@ from simulators.brokers import BrokerProcess, Kind, broker_process, free_port, l
 from simulators.plants import Plant
 from sqlmodel import select
 
-from cloud_hub import tokens
-from cloud_hub.db import Database
+from cloud_hub.access import tokens
+from cloud_hub.database.sessions import Database
+from cloud_hub.database.tables import EscalationRow, EventRow, HighWater, TelemetrySample
 from cloud_hub.demo import digits
-from cloud_hub.tables import EscalationRow, EventRow, HighWater, TelemetrySample
 
 ASSETS = Path(str(resources.files("cloud_hub.demo"))) / "assets"
 

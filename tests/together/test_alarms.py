@@ -64,7 +64,7 @@ def test_every_kind_of_alarm_and_every_word_about_it(world: Any) -> None:
     code, out = tidegate(world, "ack", number, "--comment", "the probe is ordered")
     assert (code, "acknowledged by tester" in out, "the probe is ordered" in out) == (0, True, True)
     line = until("it is in the device's log", lambda: world.logged(DEVICE, "alarm.acknowledged"))[0]
-    assert (line["alarm"], line["who"]) == (number, "tester")
+    assert (line["alarm"], line["actor"]) == (number, "tester")
     assert tidegate(world, "verdict", rows["disk.used"]["id"], "false-alarm")[0] == 0
     assert set(told(world, verdict="false-alarm")) == {"disk.used"}
 

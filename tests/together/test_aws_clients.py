@@ -31,8 +31,8 @@ from simulators.brokers import documented_mosquitto, until
 from simulators.certificates import certificates
 
 from cloud_hub.__main__ import main
-from cloud_hub.db import Database
-from cloud_hub.tables import Device
+from cloud_hub.database.sessions import Database
+from cloud_hub.database.tables import Device
 from shared import topics
 from shared.mqtt import Connection, Options, Tls
 
@@ -251,7 +251,7 @@ def test_a_shadow_lives_through_the_sdk(plant: Any, sdk: Any) -> None:
 
     # whoever touched desired state is in the audit trail: the device itself, then the person
     rows = plant.get("/audit", device=sdk.thing)["rows"]
-    assert [(row["who"], row["kind"], row["detail"]["version"]) for row in rows] == [
+    assert [(row["actor"], row["kind"], row["detail"]["version"]) for row in rows] == [
         ("tester", "twin.desired", 3), (sdk.thing, "twin.desired", 2),
     ]  # fmt: skip
 
@@ -391,7 +391,7 @@ def test_boto3_reads_and_writes_documents(plant: Any, boto: Any) -> None:
     assert body(boto.delete_thing_shadow(**named))["version"] == 1
     assert body(boto.delete_thing_shadow(**thing))["version"] == 1
     rows = plant.get("/audit", device="press-3")["rows"]
-    assert [(row["who"], row["kind"], row["subject"]) for row in rows] == [
+    assert [(row["actor"], row["kind"], row["subject"]) for row in rows] == [
         ("boto", "twin.deleted", "twin"), ("boto", "twin.deleted", "twin 'a:b_c-D'"),
         ("boto", "twin.desired", "twin 'a:b_c-D'"), ("boto", "twin.desired", "twin"),
     ]  # fmt: skip

@@ -15,9 +15,9 @@ from cryptography import x509
 from simulators.brokers import listens, until
 from simulators.plants import Peer, Plant, Refused
 
-from cloud_hub import broker_check
 from cloud_hub.__main__ import main
-from cloud_hub.ca.authority import Authority, Revoked
+from cloud_hub.broker import checks as broker_check
+from cloud_hub.certificates.core.authority import Authority, Revoked
 from cloud_hub.clock import now_us
 from shared import topics
 from shared.mqtt import Tls
@@ -103,10 +103,10 @@ def test_who_has_no_certificate_or_speaks_an_older_tls_is_refused(plant: Plant) 
     """By hand, for no client of today tries it: TLS 1.3 without a certificate, and TLS 1.2 with a good one."""
     address, tls = ("127.0.0.1", plant.broker.port), plant.identity("press-1")
     new, old = ssl.TLSVersion.TLSv1_3, ssl.TLSVersion.TLSv1_2
-    assert broker_check.lets_in(address, new, tls)
-    assert not broker_check.lets_in(address, new, None)
-    assert not broker_check.lets_in(address, old, tls)
-    assert not broker_check.lets_in(address, None, None)
+    assert broker_check.accepts_connection(address, new, tls)
+    assert not broker_check.accepts_connection(address, new, None)
+    assert not broker_check.accepts_connection(address, old, tls)
+    assert not broker_check.accepts_connection(address, None, None)
 
 
 def test_a_name_in_the_certificate_is_the_identity_whatever_the_client_calls_itself(plant: Plant) -> None:
@@ -247,7 +247,7 @@ def test_testssl_finds_nothing_below_tls_1_3(plant: Plant, tmp_path: Path) -> No
 
 
 def check(plant: Plant, aws_alias: bool = True) -> list[str]:
-    return broker_check.problems(("127.0.0.1", plant.broker.port), plant.ca, aws_alias)
+    return broker_check.check_broker(("127.0.0.1", plant.broker.port), plant.ca, aws_alias)
 
 
 def test_the_check_finds_a_set_up_broker_well(plant: Plant, capsys: pytest.CaptureFixture[str]) -> None:

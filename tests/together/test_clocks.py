@@ -35,17 +35,17 @@ def flows(world: Any, more: int = 10) -> None:
     until("samples come", lambda: len(samples(world)) >= before + more, 40)
 
 
-@pytest.mark.parametrize("who", [DEVICE, "hub"])
+@pytest.mark.parametrize("actor", [DEVICE, "hub"])
 @pytest.mark.parametrize("jump_s", [DAY_S, -DAY_S])
 def test_a_jump_of_a_day_changes_no_order_and_makes_no_storm(
-    build: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, who: str, jump_s: int
+    build: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, actor: str, jump_s: int
 ) -> None:
     world = build("mosquitto")
     ahead = tmp_path / "ahead"
     world.broker.start()
     for name in ("hub", DEVICE):
         with monkeypatch.context() as patch:
-            if name == who:
+            if name == actor:
                 patch.setenv("PYTHONPATH", os.pathsep.join([wall_clock.FOLDER, os.environ.get("PYTHONPATH", "")]))
                 patch.setenv("WALL_CLOCK_AHEAD", str(ahead))
             if name == "hub":
@@ -63,12 +63,12 @@ def test_a_jump_of_a_day_changes_no_order_and_makes_no_storm(
     assert len(seqs) == len(set(seqs)), "something came twice"
     jumps = [after["t_us"] - before["t_us"] for before, after in zip(rows[before - 1 :], rows[before:], strict=False)]
     moved = [jump for jump in jumps if abs(jump) > DAY_S / 2 * 1e6]
-    assert len(moved) == (2 if who == DEVICE else 0), "the device's clock was moved there and back"
+    assert len(moved) == (2 if actor == DEVICE else 0), "the device's clock was moved there and back"
     assert len(world.logged(DEVICE, "link.up")) == 1
     assert not world.logged(DEVICE, "link.down")
     assert len(world.logged("hub", "device.birth")) <= 3, "no storm of births"
     assert not world.logged("hub", "loop.failed")
     world.all_arrived(DEVICE)
     told = [row["fields"]["jump_s"] for row in events(world) if row["source"] == "clock"]
-    assert [round(one / DAY_S) for one in told] == ([jump_s / DAY_S, -jump_s / DAY_S] if who == DEVICE else [])
+    assert [round(one / DAY_S) for one in told] == ([jump_s / DAY_S, -jump_s / DAY_S] if actor == DEVICE else [])
     assert world.reported(DEVICE)["clock"]["quality"] in {"synced", "unsynced"}

@@ -18,13 +18,14 @@ from simulators.births import born
 from sqlalchemy import event
 from sqlmodel import select
 
-from cloud_hub import commands, fleet
-from cloud_hub.db import Database
+from cloud_hub.database.sessions import Database
+from cloud_hub.database.tables import Command
+from cloud_hub.devices import commands
+from cloud_hub.devices import registry as fleet
 from cloud_hub.errors import HubError
-from cloud_hub.tables import Command
-from cloud_hub.twins import Outgoing
-from edge_agent.commands import Commands, Output, Progress, Work
-from edge_agent.keep import Keep
+from cloud_hub.runtime.outgoing import OutgoingMessage
+from edge_agent.commands.service import Commands, Output, Progress, Work
+from edge_agent.store.statestore import StateStore
 from shared.codec import decode, encode
 from shared.messages import ENDED, Birth, CommandCancel, CommandRequest, CommandResult
 
@@ -53,7 +54,7 @@ class PowerCut(BaseException):
 class World:
     """One device and one hub, and what is on its way between them."""
 
-    def __init__(self, db: Database, keep: Keep, device: str) -> None:
+    def __init__(self, db: Database, keep: StateStore, device: str) -> None:
         self.db, self.keep, self.device = db, keep, device
         self.now = START
         self.down: list[bytes] = []
@@ -94,7 +95,7 @@ class World:
         if b'"verb"' in payload:
             self.say([self.edge.asked(decode(CommandRequest, payload), self.now, "synced")])
         else:
-            self.say([self.edge.given_up(decode(CommandCancel, payload), self.now)])
+            self.say([self.edge.handle_cancel(decode(CommandCancel, payload), self.now)])
 
     def step(self) -> None:
         try:
@@ -109,16 +110,16 @@ class World:
 
     # -- the hub -------------------------------------------------------------------------------------
 
-    def publish(self, messages: list[Outgoing]) -> None:
+    def publish(self, messages: list[OutgoingMessage]) -> None:
         if self.online:  # the broker keeps nothing for a device that is away
             self.down += [message.payload for message in messages]
 
     def send(self, mode: Any, target: str) -> None:
         with self.db.write() as session:
-            if fleet.device(session, self.device).state != "online" and mode == "direct":
+            if fleet.get_device(session, self.device).state != "online" and mode == "direct":
                 return
             row, messages = commands.create(
-                session, self.device, "diagnose", target, self.now, who="test", mode=mode, life_s=LIFE_S
+                session, self.device, "diagnose", target, self.now, actor="test", mode=mode, life_s=LIFE_S
             )
         self.sent.append(row.id)
         self.publish(messages)
@@ -137,13 +138,13 @@ class World:
 
     def take_in(self, payload: bytes) -> None:
         with self.db.write() as session:
-            commands.result(session, self.device, decode(CommandResult, payload), self.now)
+            commands.handle_result(session, self.device, decode(CommandResult, payload), self.now)
 
     def birth(self) -> None:
         self.online = True
         with self.db.write() as session:
             born(session, Birth(device=self.device, session="s", epoch="e"), self.now)
-            messages = commands.waiting(session, self.device, self.now)
+            messages = commands.pending_messages(session, self.device, self.now)
         self.publish(messages)
 
     def offline(self) -> None:
@@ -235,7 +236,7 @@ def run(tmp_path: Path) -> Iterator[Run]:
 
     def play(steps: list[tuple[Any, ...]]) -> World:
         number = next(count)
-        keep = Keep(tmp_path / f"kept-{number}.sqlite")
+        keep = StateStore(tmp_path / f"kept-{number}.sqlite")
         keep._db.execute("PRAGMA synchronous=OFF")
         try:
             world = World(db, keep, f"press-{number}")
@@ -294,7 +295,7 @@ def _forgets_before_acting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _result_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """A late word that undoes an end."""
-    real = commands.result
+    real = commands.handle_result
 
     def undo(session: Any, device: str, word: CommandResult, now_us: int) -> bool:
         row = session.get(Command, word.id)
@@ -306,9 +307,9 @@ def _result_again(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _births_bring_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = commands.waiting
+    real = commands.pending_messages
 
-    def only_requests_never_heard(session: Any, device: str, now_us: int) -> list[Outgoing]:
+    def only_requests_never_heard(session: Any, device: str, now_us: int) -> list[OutgoingMessage]:
         return [m for m in real(session, device, now_us) if m.topic.endswith("/request")]
 
     monkeypatch.setattr(commands, "waiting", only_requests_never_heard)

@@ -57,7 +57,7 @@ def test_direct_commands(build: Any, kind: Kind) -> None:
     until("verbs are reported", lambda: world.reported(DEVICE).get("commands") == ["diagnose processes"])
 
     answer = send(world, wait=True)
-    assert (answer.status_code, answer.json()["state"], answer.json()["who"]) == (200, "succeeded", "tester")
+    assert (answer.status_code, answer.json()["state"], answer.json()["actor"]) == (200, "succeeded", "tester")
     assert answer.json()["output"]
     refused = send(world, wait=True, args={"hours": 1}).json()
     assert (refused["state"], "it takes: seconds" in refused["text"]) == ("refused", True)

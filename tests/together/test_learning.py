@@ -13,9 +13,9 @@ import pytest
 from simulators import histories
 from simulators.brokers import until
 
-from cloud_hub.db import Database
-from cloud_hub.owners import LEARNING
-from cloud_hub.tables import Device
+from cloud_hub.database.sessions import Database
+from cloud_hub.database.tables import Device
+from cloud_hub.twins.core.owners import LEARNING
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -45,8 +45,8 @@ def rollout(world: Any, name: str, after: str = "") -> Any:
     return rows[0] if rows and rows[0]["id"] != after else None
 
 
-def put(world: Any, name: str, **terms: Any) -> None:
-    body = {"target": "*", "terms": {"train_days": 4, "backtest_days": 0.5, "canary": 0.34} | terms}
+def put(world: Any, name: str, **policy: Any) -> None:
+    body = {"target": "*", "policy": {"train_days": 4, "backtest_days": 0.5, "canary": 0.34} | policy}
     answer = world.http.put(f"/learnings/{name}", json=body)
     assert answer.status_code in {200, 201}, answer.text
 
@@ -190,7 +190,7 @@ def test_a_fault_that_lasts_seventeen_minutes_does_not_become_normal(build: Any)
     histories.store(db, "press-1", "memory.used", times, np.full(1000, 100.0))
     db.close()
 
-    answer = world.http.put("/learnings/all", json={"target": "*", "terms": {"metrics": ["memory.used"]}})
+    answer = world.http.put("/learnings/all", json={"target": "*", "policy": {"metrics": ["memory.used"]}})
     assert answer.status_code == 201, answer.text
     until("it was fitted", lambda: world.get("/learnings/all")["learning"]["reason"])
     shown = hub(world, "learning", "show", "all")

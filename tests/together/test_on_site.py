@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from simulators.brokers import until
 
-from edge_agent.onsite import EXIT_WAITS
+from edge_agent.twin.local_cli import EXIT_WAITS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 

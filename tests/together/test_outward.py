@@ -16,9 +16,10 @@ from simulators.receivers import Answer, Asked, receiver
 from simulators.remote_write import HEADERS, request
 from sqlmodel import select
 
-from cloud_hub import clock, tokens
-from cloud_hub.db import Database
-from cloud_hub.tables import LearnedState
+from cloud_hub import clock
+from cloud_hub.access import tokens
+from cloud_hub.database.sessions import Database
+from cloud_hub.database.tables import LearnedState
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -140,8 +141,8 @@ def test_what_was_written_is_watched_and_its_anomaly_reaches_the_webhook(
     """Samples of the coming hour are taken in, so nothing here waits for minutes to pass."""
     token, now = writer(world), clock.now_us() // 60_000_000
     write(world, token, [(n * 60_000, ordinary(n)) for n in range(now - 3 * 1440, now)])
-    terms = {"metrics": ["node/node_load1"], "train_days": 4, "backtest_days": 1, "watch": True}
-    made = world.http.put("/learnings/load", json={"target": "deviceId = 'web-1'", "terms": terms})
+    policy = {"metrics": ["node/node_load1"], "train_days": 4, "backtest_days": 1, "watch": True}
+    made = world.http.put("/learnings/load", json={"target": "deviceId = 'web-1'", "policy": policy})
     assert made.status_code == 201, made.text
     until("the watch has learned what was", lambda: watched(world) >= (now - 1) * 60_000_000, 120)
     write(world, token, [(n * 60_000, 400.0) for n in range(now + 5, now + 15)])

@@ -17,15 +17,15 @@ from cryptography import x509
 from simulators.brokers import mutual_mosquitto, until
 from simulators.enrolment import enrolment_hub
 
-from cloud_hub import __main__ as hub_main
-from cloud_hub import audit
-from cloud_hub.ca.authority import Revoked
-from cloud_hub.ca.folder import CaFolder
-from cloud_hub.db import Database
+from cloud_hub import __main__
+from cloud_hub.audit import trail
+from cloud_hub.certificates.core.authority import Revoked
+from cloud_hub.certificates.files import CaFolder
+from cloud_hub.database.sessions import Database
 from edge_agent import clock
-from edge_agent.link import hubtime
-from edge_agent.link.pki import Pki
-from edge_agent.link.trust import Trust, enrol
+from edge_agent.link.core import hub_time
+from edge_agent.link.pki import DeviceIdentity
+from edge_agent.link.trust import TrustManager, enrol
 from shared.mqtt import Connection, Inbound, Options, Tls
 
 World = Any
@@ -70,7 +70,7 @@ class Between:
 
 
 def ca(world: World, *arguments: str) -> None:
-    assert hub_main.main(["ca", *arguments, "--config", str(world.folder / "hub.toml")]) == 0
+    assert __main__.main(["ca", *arguments, "--config", str(world.folder / "hub.toml")]) == 0
 
 
 def client_files(folder: Path, ca_folder: CaFolder, cn: str) -> Tls:
@@ -136,14 +136,14 @@ def test_from_nothing_to_signed_commands_renewal_and_revocation(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     claim = enrolled(world, capsys)
-    first = Pki(world.folder / "press-3").certificate()
+    first = DeviceIdentity(world.folder / "press-3").certificate()
     world.resume_edge("press-3")
     until("the device is online", lambda: world.online("press-3"))
 
     # Of a life of a quarter of an hour two thirds are over by the tolerance for clocks alone: it renews at once.
     until("the certificate is renewed", lambda: world.logged("press-3", "enrolment.renewed"))
     until("the device is online again", lambda: world.online("press-3"))
-    second = Pki(world.folder / "press-3").certificate()
+    second = DeviceIdentity(world.folder / "press-3").certificate()
     assert (second.serial_number != first.serial_number, second.public_key() != first.public_key()) == (True, True)
 
     between = Between(client_files(world.folder, CaFolder(world.folder / "hub"), "between"), world.broker.port)
@@ -170,10 +170,10 @@ def test_from_nothing_to_signed_commands_renewal_and_revocation(
     until("the hub refuses its renewal", lambda: world.logged("press-3", "enrolment.refused"))
     db = Database(f"sqlite:///{world.folder / 'hub' / 'hub.sqlite'}")
     with db.read() as session:
-        kinds = {row.kind for row in audit.rows(session, device="press-3")}
+        kinds = {row.kind for row in trail.rows(session, device="press-3")}
     db.close()
     assert {"claim.created", "device.enrolled", "device.renewed", "device.revoked"} <= kinds
-    secret = Pki(world.folder / "press-3").device.read_text().splitlines()[1]
+    secret = DeviceIdentity(world.folder / "press-3").device.read_text().splitlines()[1]
     for log in ("hub", "press-3"):
         text = (world.folder / f"{log}.log").read_text()
         assert claim not in text
@@ -197,7 +197,7 @@ def attempt(tls: Tls, port: int) -> str:
 def test_after_ninety_days_away_with_a_clock_of_1970_it_is_back_on_mutual_tls_without_a_visit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hubtime, "BUILD_US", 0)  # it was enrolled 90 days before now, which is before this build
+    monkeypatch.setattr(hub_time, "BUILD_US", 0)  # it was enrolled 90 days before now, which is before this build
     with enrolment_hub(tmp_path / "hub", days=-90) as hub:
         broker = mutual_mosquitto(tmp_path / "broker", hub.ca)
         made = hub.folder.issue_server(["127.0.0.1"], hub.now_us())
@@ -209,7 +209,7 @@ def test_after_ninety_days_away_with_a_clock_of_1970_it_is_back_on_mutual_tls_wi
             enrol("press-3", str(state), hub.url, hub.claim("press-3"), str(hub.ca))
             hub.pass_days(90)
             monkeypatch.setattr(clock, "now_us", lambda: 60_000_000)
-            returned = Trust("press-3", str(state), lambda: "unsynced")
+            returned = TrustManager("press-3", str(state), lambda: "unsynced")
             tls = returned.tls()
             assert tls
             assert attempt(tls, broker.port) != "", "mosquitto takes no expired certificate"

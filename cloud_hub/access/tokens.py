@@ -1,0 +1,142 @@
+"""REST tokens: made once, shown once, stored as SHA-256; each has roles, a scope and an end. No passwords anywhere."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from typing import Any
+
+from sqlalchemy import bindparam
+from sqlalchemy import select as columns_of
+from sqlmodel import Session, col, select
+
+from cloud_hub.audit import trail
+from cloud_hub.clock import new_id
+from cloud_hub.database.driver_query import DriverQuery
+from cloud_hub.database.scopes import validate_path
+from cloud_hub.database.sessions import Database
+from cloud_hub.database.tables import Token
+from cloud_hub.errors import HubError, WrongToken
+from cloud_hub.security.core.roles import MAY, Identity, Scope, format_roles
+from cloud_hub.twins.core.owners import RESERVED
+from shared.errors import ConfigError
+
+__all__ = [
+    "DAY_US",
+    "LIFE_DAYS",
+    "MAY",
+    "create",
+    "find",
+    "identity",
+    "is_active",
+    "list_newest",
+    "revoke_by_id",
+    "revoke_by_name",
+    "whose",
+]
+
+DAY_US = 86_400_000_000
+LIFE_DAYS = 90
+"""How long a token lives unless somebody said otherwise."""
+MAX_NAME = 200
+_OWN = ("hub", "command line")
+_TOKENS: Any = Token.__table__  # type: ignore[attr-defined]
+_READ = ("name", "role", "scope", "expires_us", "revoked_us")
+_BY_DIGEST = DriverQuery(
+    columns_of(*(_TOKENS.c[name] for name in _READ)).where(_TOKENS.c.digest == bindparam("digest"))
+)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
+
+
+def create(
+    session: Session, name: str, role: str, now_us: int, actor: str, *, scope: Scope = None,
+    expires_us: int | None = None, trace: str = "",
+) -> str:  # fmt: skip
+    """Make a token and return its text, which nobody can read again. Its name owns what is changed with it.
+
+    `role` is one or more, with spaces between. Raises ConfigError for what cannot be.
+    """
+    if name.startswith(RESERVED) or name in _OWN:
+        cure = f"begin with anything but {', '.join(RESERVED)}, and take neither of {', '.join(_OWN)}"
+        raise ConfigError("token name", f"'{name[:80]}' would pass for the hub's own", cure)
+    if not name or len(name) > MAX_NAME or not name.isprintable():
+        raise ConfigError("token name", "is empty, too long or not printable", f"give 1 to {MAX_NAME} characters")
+    try:
+        roles, paths = format_roles(role.split()), None if scope is None else [validate_path(one) for one in scope]
+    except ValueError as error:
+        raise ConfigError("token", str(error), "see docs/rest.md") from error
+    if not roles or paths == []:
+        raise ConfigError("token", "has no role, or a scope without a path", f"give one of {', '.join(MAY)}")
+    text = f"tg_{secrets.token_urlsafe(32)}"
+    session.add(Token(id=new_id(), name=name, role=roles, digest=_digest(text), created_us=now_us, scope=paths,
+                      expires_us=expires_us))  # fmt: skip
+    trail.add(
+        session, now_us, actor, "token.created", name, trace=trace, role=roles, scope=paths, expires_us=expires_us
+    )
+    return text
+
+
+def find(session: Session, text: str, now_us: int) -> Token:
+    """The living token behind `text`, or HubError 401; WrongToken when there never was one."""
+    return _living(session.exec(select(Token).where(Token.digest == _digest(text))).first(), now_us)
+
+
+def _living(row: Token | None, now_us: int) -> Token:
+    if row is None:
+        raise WrongToken("send a living token as 'Authorization: Bearer tg_...'")
+    if not _lives(row, now_us):
+        state = "was revoked" if row.revoked_us is not None else "has expired"
+        raise HubError(401, "Not signed in", f"this token {state}: send a living one as 'Authorization: Bearer tg_...'")
+    return row
+
+
+def _lives(row: Token, now_us: int) -> bool:
+    return row.revoked_us is None and (row.expires_us is None or now_us < row.expires_us)
+
+
+def whose(db: Database, text: str, now_us: int) -> Identity:
+    """As `find`, for every request: who holds the token."""
+    found = db.first(_BY_DIGEST, digest=_digest(text))
+    return identity(_living(None if found is None else Token(**dict(zip(_READ, found, strict=True))), now_us))
+
+
+def identity(row: Token) -> Identity:
+    """What a token says of who holds it."""
+    return Identity(actor=row.name, roles=row.role, scope=None if row.scope is None else tuple(row.scope))
+
+
+def is_active(session: Session, token_id: str, now_us: int) -> bool:
+    """Whether this token is there, not revoked and not expired."""
+    row = session.get(Token, token_id)
+    return row is not None and _lives(row, now_us)
+
+
+def list_newest(session: Session, limit: int) -> list[Token]:
+    """The newest tokens first, ended ones too."""
+    return list(session.exec(select(Token).order_by(col(Token.id).desc()).limit(limit)))
+
+
+def revoke_by_name(session: Session, name: str, now_us: int, actor: str) -> int:
+    """End all living tokens of this name; returns how many."""
+    living = [t for t in session.exec(select(Token).where(Token.name == name)) if t.revoked_us is None]
+    for token in living:
+        _revoke(session, token, now_us, actor, "")
+    return len(living)
+
+
+def revoke_by_id(session: Session, token_id: str, now_us: int, actor: str, trace: str) -> None:
+    """End one token; ended already is well. HubError 404 when there is none."""
+    token = session.get(Token, token_id)
+    if token is None:
+        raise HubError(404, "No such token", f"'{token_id[:80]}' is not known")
+    if token.revoked_us is None:
+        _revoke(session, token, now_us, actor, trace)
+
+
+def _revoke(session: Session, token: Token, now_us: int, actor: str, trace: str) -> None:
+    token.revoked_us = now_us
+    session.add(token)
+    trail.add(session, now_us, actor, "token.revoked", token.name, trace=trace, token=token.id)

@@ -1,0 +1,1 @@
+"""The scaling policy. No I/O."""

@@ -1,0 +1,1 @@
+"""Backup of the hub state into one file, and restore."""

@@ -1,0 +1,283 @@
+"""`tidegate-hub check`: tries what `serve` will need, in bounded time, each finding with its cure."""
+
+from __future__ import annotations
+
+import os
+import queue
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from cloud_hub import settings as hub_settings
+from cloud_hub.access.oidc import Oidc
+from cloud_hub.clock import now_us
+from cloud_hub.notifications.senders import open_sender
+from cloud_hub.security import aws_key
+from cloud_hub.settings import Settings, environment
+from shared import topics
+from shared.checks import Findings, connection_error, run_with_timeout, write_error
+from shared.errors import ConfigError, NotReady, TidegateError, WireError
+from shared.mqtt import Connection, Options, parse_address
+from shared.tls import pair_problem
+
+LOCAL = {"localhost", "127.0.0.1", "::1"}
+SECRETS = {"key", "key_file", "token_file", "secret_file", "password_file", "url_file"}
+"""Settings that name a file with a secret."""
+PLUGIN_S = 20.0
+"""So long an engine or a scaler may take to answer."""
+PROBE = 'Nothing happened.\n{"rules": {"cause": "none", "confidence": 1, "explanation": ""}, "allowed": []}'
+"""A question whose answer nobody needs."""
+ENDING_S = 30 * 86_400.0
+"""A server's certificate that ends sooner than this is a problem already."""
+
+
+def examine(path: Path | None) -> Findings:
+    """Everything that can be known before the start. Nothing is left behind; an engine is asked one small question."""
+    found = Findings()
+    try:
+        settings = hub_settings.read(path)
+    except ConfigError as error:
+        found.problems.append(str(error))
+        return found
+    parts = (_state, _database, _rest, _experts, _oidc, _channels, _aws)
+    found.problems += [*_environment(), *(line for part in parts for line in part(settings))]
+    _broker(settings, found)
+    found.warnings += [*_port(settings), *_secrets(settings.model_dump())]
+    for wanted in (_engine, _scaler):
+        _asked(wanted, settings, found)
+    if settings.twins.aws_alias and not found.problems:
+        found.problems += _alias(settings)
+    return found
+
+
+def _asked(ask: Callable[[Settings], None], settings: Settings, found: Findings) -> None:
+    """Ask a plug-in what it is needed for; one that is away for a while is a warning."""
+    try:
+        run_with_timeout(PLUGIN_S, lambda: _translated(ask, settings))
+    except (NotReady, TimeoutError) as error:
+        found.warnings.append(f"{ask.__name__[1:]}: {error}. The hub goes on without it, and tries again")
+    except TidegateError as error:
+        found.problems.append(str(error))
+
+
+def _translated(ask: Callable[[Settings], None], settings: Settings) -> None:
+    try:
+        ask(settings)
+    except TidegateError:
+        raise
+    except Exception as error:
+        reason, cure = f"the plug-in fails ({type(error).__name__}: {error})", "Correct its options, or report it"
+        raise ConfigError(ask.__name__[1:], reason, cure) from error
+
+
+def _engine(settings: Settings) -> None:
+    from cloud_hub.extensions import open_engine  # noqa: PLC0415 - with httpx, where it is wanted
+
+    if (engine := open_engine(settings)) is not None:
+        with suppress(WireError):  # it answered, if not well: one question is no proof of more
+            engine.ask("This is a test of the connection.", PROBE, {"type": "object"})
+
+
+def _scaler(settings: Settings) -> None:
+    from cloud_hub.extensions import open_scaler  # noqa: PLC0415
+
+    if (scaler := open_scaler(settings)) is not None:
+        scaler.current()
+
+
+def _state(settings: Settings) -> list[str]:
+    """Whether the state folder can be written, or made, by whoever runs this."""
+    if reason := write_error(Path(settings.state_dir)):
+        cure = "Give a folder of the hub's user, and run `check` as that user"
+        return [f"state_dir: {settings.state_dir} cannot be written ({reason}). {cure}"]
+    return []
+
+
+def _secrets(table: Any, place: str = "") -> list[str]:
+    """Files with secrets that others may read."""
+    found = []
+    for key, value in table.items():
+        if isinstance(value, dict):
+            found += _secrets(value, f"{place}{key}.")
+        elif key in SECRETS and value and Path(value).is_file() and Path(value).stat().st_mode & 0o007:
+            found.append(f"{place}{key}: others may read {value}. Run: chmod 600 {value}")
+    return found
+
+
+def _port(settings: Settings) -> list[str]:
+    try:
+        port_free(settings.rest.host, settings.rest.port)
+    except ConfigError as error:
+        return [f"{error}. No matter, if it is this hub that runs already"]
+    return []
+
+
+def _environment() -> list[str]:
+    """Variables that nobody reads; one that resembles a setting has stopped the reading of them already."""
+    strange = environment.unknown(os.environ, Settings)
+    return [f"environment variable {name}: there is no such setting. Unset it, or correct its name" for name in strange]
+
+
+def _database(settings: Settings) -> list[str]:
+    if settings.database_url.startswith("sqlite"):
+        return []  # a file, made at the first start
+    from cloud_hub.database import engine  # noqa: PLC0415 - half a second of imports
+
+    try:
+        opened = engine.open_engine(settings.database_url)
+        engine.check_database(opened)
+    except (ConfigError, NotReady) as error:
+        return [str(error)]
+    opened.dispose()
+    return []
+
+
+def _broker(settings: Settings, found: Findings) -> None:
+    """The broker must answer, where the certificates can be used to ask it; those to fall back on may be away."""
+    tls = settings.mqtt.tls
+    fits = tls is not None and not _pair(settings)
+    files = (tls.ca, tls.certificate, tls.key) if tls is not None and fits else None
+    found.problems += _pair(settings)
+    for number, text in enumerate((settings.mqtt.address, *settings.mqtt.fallback)):
+        place = "mqtt.fallback" if number else "mqtt.address"
+        try:
+            address = parse_address(text, place)
+        except ConfigError as error:
+            found.problems.append(str(error))
+            continue
+        if tls is None and address[0] not in LOCAL:
+            found.problems.append(
+                f"{place}: {address[0]} is reached without TLS. Set [mqtt.tls] (docs/configuration.md)"
+            )
+        if reason := connection_error(address, files):
+            cure = "Start it (mosquitto, or for a first look: tidegate-hub broker)"
+            (found.warnings if number else found.problems).append(f"{place}: {reason} {cure}")
+
+
+def _pair(settings: Settings) -> list[str]:
+    """What is wrong with the files of [mqtt.tls]."""
+    tls = settings.mqtt.tls
+    if tls is None:
+        return []
+    cure = "Make it anew: tidegate-hub broker setup (docs/broker.md)"
+    paths = {"mqtt.tls.ca": tls.ca, "mqtt.tls.certificate": tls.certificate, "mqtt.tls.key": tls.key}
+    if missing := _files(paths, "Correct the path"):
+        return missing
+    reason = pair_problem(tls.ca, tls.certificate, tls.key)
+    return [f"mqtt.tls: {reason}. {cure}"] if reason else _ending("mqtt.tls.certificate", tls.certificate, cure)
+
+
+def _files(paths: dict[str, str], cure: str) -> list[str]:
+    return [f"{name}: {path} is not there. {cure}" for name, path in paths.items() if not Path(path).is_file()]
+
+
+def _ending(name: str, path: str, cure: str) -> list[str]:
+    """Server certificates do not renew themselves: that one ends must be known before it has ended."""
+    from cryptography import x509  # noqa: PLC0415 - only with TLS
+
+    if not Path(path).is_file():
+        return []
+    try:
+        end = x509.load_pem_x509_certificate(Path(path).read_bytes()).not_valid_after_utc
+    except (OSError, ValueError) as error:
+        return [f"{name}: {path} is no certificate that can be read ({error}). {cure}"]
+    left = end.timestamp() - now_us() / 1e6
+    if left > ENDING_S:
+        return []
+    return [f"{name}: {path} {'ends' if left > 0 else 'ended'} on {end:%Y-%m-%d}. {cure}"]
+
+
+def _rest(settings: Settings) -> list[str]:
+    if (tls := settings.rest.tls) is not None:
+        cure = "Make it: tidegate-hub ca issue-server --name ..."
+        paths = {"rest.tls.certificate": tls.certificate, "rest.tls.key": tls.key}
+        if missing := _files(paths, cure):
+            return missing
+        reason = pair_problem("", tls.certificate, tls.key)
+        return [f"rest.tls: {reason}. {cure}"] if reason else _ending("rest.tls.certificate", tls.certificate, cure)
+    if settings.rest.host not in LOCAL:
+        cure = "Set [rest.tls], or listen on 127.0.0.1 behind a TLS proxy"
+        return [f"rest.host: {settings.rest.host} is served without TLS. {cure}"]
+    return []
+
+
+def _aws(settings: Settings) -> list[str]:
+    path = settings.aws_key_path
+    try:
+        if aws_key.read(path) is None:
+            cure = "Make it: tidegate-hub token create --aws"
+            return [f"twins.aws_key_file: {path} is not there. {cure}"] if settings.twins.aws_key_file else []
+    except ConfigError as error:
+        return [f"twins.aws_key_file: {error}"]
+    return [f"{path}: others may read it. Run: chmod 600 {path}"] if path.stat().st_mode & 0o007 else []
+
+
+def _alias(settings: Settings) -> list[str]:
+    """Say `$aws` to the broker and hear it. Not with TLS: there one certificate may be one session, the hub's."""
+    if settings.mqtt.tls is not None:
+        return []
+    heard: queue.Queue[str] = queue.Queue()
+    topic = topics.shadow("tidegate-check", "", "get", topics.AWS)
+
+    def say() -> None:
+        connection.publish(topic, b"")
+
+    connection = Connection(
+        Options(client_id=f"{settings.mqtt.client_id}-check", filters=[topic]),
+        locate=lambda: parse_address(settings.mqtt.address, "mqtt.address"),
+        on_message=lambda _: heard.put(""), on_up=say, on_down=heard.put,
+    )  # fmt: skip
+    connection.start()
+    try:
+        reason = heard.get(timeout=5)
+    except queue.Empty:
+        reason = "the broker delivers none: its access list must let the hub read and write $aws/#"
+    connection.stop()
+    return [f"twins.aws_alias: no $aws topics here ({reason}). Use mosquitto (docs/broker.md)"] if reason else []
+
+
+def _experts(settings: Settings) -> list[str]:
+    """Each expert is opened, which has it answer one blank frame."""
+    from cloud_hub.extensions import open_experts  # noqa: PLC0415
+
+    try:
+        open_experts(settings)
+    except ConfigError as error:
+        return [str(error)]
+    except ModuleNotFoundError as error:
+        return [f"experts.bundles: {error}. Install what it needs: pip install 'tidegate[hub]'"]
+    return []
+
+
+def _oidc(settings: Settings) -> list[str]:
+    """Its settings and the file of keys; an address is asked when somebody signs in."""
+    try:
+        if settings.oidc is not None:
+            Oidc(settings.oidc)
+    except ConfigError as error:
+        return [str(error)]
+    return []
+
+
+def _channels(settings: Settings) -> list[str]:
+    """Files and addresses of channels; `tidegate-hub notify test` sends over one."""
+    found = []
+    for name, channel in settings.notify.items():
+        try:
+            open_sender(name, channel, settings.name)
+        except ConfigError as error:
+            found.append(str(error))
+    return found
+
+
+def port_free(host: str, port: int) -> None:
+    """ConfigError unless REST can listen there."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            cure = "Stop what listens there, or set rest.port to another"
+            raise ConfigError("rest", f"cannot listen on {host}:{port} ({error.strerror})", cure) from error

@@ -1,0 +1,1 @@
+"""Configurations: desired state kept in force on every device that a query finds."""

@@ -1,0 +1,1 @@
+"""Which configuration wins which leaf of a twin. No I/O."""

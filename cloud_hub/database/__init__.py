@@ -1,0 +1,1 @@
+"""The database: sessions, engine (SQLite or PostgreSQL), locks, schema and migrations, tables, row scopes."""

@@ -1,0 +1,1 @@
+"""Removal of a device as one act, and its restoration."""

@@ -1,0 +1,164 @@
+"""Removal of a device, as one act in one transaction, and the explicit act that takes it back.
+
+Afterwards nothing of the device sends, acts, counts or calls: what it began is ended with a reason, what the hub was
+to do to it is given up, its certificates and its claim end, and a `RemovedDevice` row refuses all that it still sends
+until it is restored. What was measured and audited stays: `TABLES` says what happens in each table with a device in it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import delete, select, update
+from sqlmodel import Session, col
+from sqlmodel import select as rows_of
+
+from cloud_hub.alarms import suppression
+from cloud_hub.audit import trail
+from cloud_hub.certificates import registry as register
+from cloud_hub.database import scopes
+from cloud_hub.database.tables import (
+    AppliedRow,
+    Claim,
+    Command,
+    ConfigurationDevice,
+    Device,
+    EscalationRow,
+    JobDevice,
+    LearnedSeries,
+    LimitFile,
+    RemovedDevice,
+    Rollout,
+    RolloutDevice,
+    StalledStream,
+    TwinRow,
+)
+from cloud_hub.devices import commands
+from cloud_hub.devices import registry as fleet
+from cloud_hub.errors import HubError
+from cloud_hub.incidents import service as incidents
+from cloud_hub.incidents.service import REMOVED
+from cloud_hub.runtime.outgoing import OutgoingMessage
+from cloud_hub.thresholds.rollouts.service import ACTIVE
+from cloud_hub.twins import service as twins
+from shared import topics
+
+HISTORY = "stays: history"
+TABLES: dict[str, str] = {
+    "actions": "under way: failed or refused, with the reason",
+    "alarms": "raised: cleared, with the reason",
+    "applied": "deleted",
+    "audit": HISTORY,
+    "certificates": "revoked",
+    "claims": "deleted",
+    "commands": "under way: cancelled, with the reason; the device is told",
+    "configuration_devices": "deleted",
+    "devices": "deleted; path and tags stay in removed_devices",
+    "escalations": "unanswered: deleted; answered: stay",
+    "events": HISTORY,
+    "high_water": "stays: what is here already is not stored twice after a restore",
+    "identities": "stays: who was revoked before is so after a restore",
+    "incidents": "unresolved: resolved, with the reason",
+    "job_devices": "pending: gone, with the reason",
+    "kept_from": HISTORY,
+    "learned_series": "deleted",
+    "learned_states": "stays: a place in a group, in which nothing new arrives",
+    "limit_files": "deleted",
+    "lost": HISTORY,
+    "notifications": "stays: the channel's loop notifies the end of what was notified, and nothing else",
+    "peer_states": "stays: made anew without it when its metric is next looked at",
+    "prometheus_series": "stays: names its series, whose samples are refused",
+    "removed_devices": "the row that refuses it",
+    "rollout_devices": "of a rollout under way: left, with the reason",
+    "rollouts": "stays: names its devices, removed ones among them",
+    "rollup_due": "stays: what is stored is rolled up",
+    "rollups": HISTORY,
+    "sketches": HISTORY,
+    "stalled_streams": "deleted",
+    "suppressions": "of the device: ended",
+    "telemetry": HISTORY,
+    "troubles": HISTORY,
+    "twin_changes": HISTORY,
+    "twins": "documents deleted; their versions count on",
+}
+"""Each table with a device in it, and what removal does there. A test demands that none is missing."""
+
+
+def remove(
+    session: Session, device: str, now_us: int, *, actor: str, reason: str = "", trace: str = ""
+) -> list[OutgoingMessage]:
+    """Remove it; publish what is returned after the commit. Needs `write()` for itself. HubError 404."""
+    row = fleet.get_device(session, device)
+    names = list(session.exec(rows_of(TwinRow.name).where(TwinRow.device == device)))
+    messages = _commands(session, device, now_us, actor)
+    counts = {
+        "alarms": incidents.clear_all(session, device, now_us, actor=actor, reason=REMOVED),
+        "incidents": incidents.resolve_all(session, device, now_us, actor=actor, reason=REMOVED),
+        "commands": len(messages),
+        "certificates": register.end(session, device, now_us),
+    }
+    for name in twins.versions(session, device):
+        messages += twins.remove(session, device, name, now_us, actor=actor, trace=trace)
+    _work(session, device, now_us, actor)
+    session.add(RemovedDevice(device=device, removed_us=now_us, removed_by=actor, reason=reason,
+                              assigned_path=row.assigned_path, tags=row.tags))  # fmt: skip
+    session.delete(row)
+    session.flush()
+    register.forget(session)
+    trail.add(session, now_us, actor, "device.removed", device, device=device, trace=trace, reason=reason,
+              path=row.assigned_path, **counts)  # fmt: skip
+    return messages + cleared(device, names)
+
+
+def _commands(session: Session, device: str, now_us: int, actor: str) -> list[OutgoingMessage]:
+    query = rows_of(Command).where(Command.device == device, col(Command.done_us).is_(None))
+    return [one for row in session.exec(query).all() for one in commands.give_up(session, row, now_us, actor, REMOVED)]
+
+
+def _work(session: Session, device: str, now_us: int, actor: str) -> None:
+    """What the hub was to do to it, and what it keeps only for that."""
+    connection = session.connection()
+    tables: tuple[Any, ...] = (AppliedRow, Claim, ConfigurationDevice, LearnedSeries, LimitFile, StalledStream)
+    for table in tables:
+        rows = table.__table__
+        connection.execute(delete(rows).where(rows.c.device == device))
+    frames: Any = EscalationRow.__table__  # type: ignore[attr-defined]
+    connection.execute(delete(frames).where(frames.c.device == device, frames.c.answer.is_(None)))
+    gone: Any = JobDevice.__table__  # type: ignore[attr-defined]
+    pending = (gone.c.device == device, gone.c.state == "pending")
+    connection.execute(update(gone).where(*pending).values(state="gone", reason=REMOVED, t_us=now_us))
+    left: Any = RolloutDevice.__table__  # type: ignore[attr-defined]
+    active = select(col(Rollout.id)).where(col(Rollout.state).in_(ACTIVE))
+    mine = (left.c.device == device, left.c.rollout.in_(active))
+    connection.execute(update(left).where(*mine).values(state="left", reason=REMOVED, t_us=now_us))
+    suppression.end_all(session, device, now_us, actor=actor)
+
+
+def cleared(device: str, names: list[str]) -> list[OutgoingMessage]:
+    """Empty retained messages: the broker forgets its birth, and twin requests that a client sent retained."""
+    rests = ["birth", *(topics.shadow("x", name, "update")[len(topics.thing("x", "")) :] for name in {"", *names})]
+    return [OutgoingMessage(topic=topics.thing(device, rest), payload=b"", retain=True) for rest in rests]
+
+
+def removed(session: Session) -> list[RemovedDevice]:
+    """All that were removed and not restored, by id, as far as the session's scope reaches."""
+    rows = session.exec(rows_of(RemovedDevice).order_by(RemovedDevice.device))
+    return [row for row in rows if scopes.covers(scopes.session_scope(session), (row.assigned_path,))]
+
+
+def restore(session: Session, device: str, now_us: int, *, actor: str, trace: str = "") -> Device:
+    """Put it back, with its path and tags: it is offline until its next birth. HubError 404.
+
+    Its certificates stay revoked: a device that needs one enrols with a new claim.
+    """
+    row = session.get(RemovedDevice, device)
+    if row is None or not scopes.covers(scopes.session_scope(session), (row.assigned_path,)):
+        raise HubError(404, "Not removed", f"'{device[:80]}' is no removed device: see GET /api/v1/removed-devices")
+    back = Device(id=device, assigned_path=row.assigned_path, tags=row.tags, tags_version=1 if row.tags else 0)
+    session.delete(row)
+    session.add(back)
+    session.flush()
+    register.forget(session)
+    trail.add(session, now_us, actor, "device.restored", device, device=device, trace=trace, removed_us=row.removed_us,
+              path=row.assigned_path)  # fmt: skip
+    return back

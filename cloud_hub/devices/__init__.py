@@ -1,0 +1,1 @@
+"""The device registry: births, tags, stream offsets, commands, removal."""

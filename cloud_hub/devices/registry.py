@@ -1,0 +1,138 @@
+"""The fleet: which devices are known, where they stand, and what of theirs will never come."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import bindparam, func, insert, update
+from sqlmodel import Session, col, select
+
+from cloud_hub.audit import trail
+from cloud_hub.database import scopes
+from cloud_hub.database.tables import Device, LostRange, RemovedDevice
+from cloud_hub.errors import HubError
+from cloud_hub.security.core.roles import Scope
+from shared.ids import DEVICE_ID
+
+CURE = "Put it back first: tidegate-hub device restore ID, or POST /api/v1/removed-devices/ID/restore"
+
+
+def get_device(session: Session, device_id: str) -> Device:
+    """The device, or HubError 404."""
+    row = session.get(Device, device_id)
+    if row is None or not scopes.sees(session, [device_id]):
+        raise unknown(session, device_id)
+    return row
+
+
+_KNOWN = select(Device.id).where(Device.id == bindparam("b_id"))
+
+
+def exists(session: Session, device_id: str) -> bool:
+    """Whether this device is known, and within the session's scope; twins are made for known devices only."""
+    known = session.connection().execute(_KNOWN, {"b_id": device_id}).scalar() is not None
+    return known and scopes.sees(session, [device_id])
+
+
+def require_device(session: Session, device_id: str) -> None:
+    """HubError 404 unless the device is known."""
+    if not exists(session, device_id):
+        raise unknown(session, device_id)
+
+
+def register(session: Session, device_id: str, now_us: int, *, actor: str, trace: str = "") -> bool:
+    """Make a device known before its first birth (a client of the twin alone never has one); False when it was.
+
+    HubError 422 for what is no id, 409 for a device that was removed.
+    """
+    if not DEVICE_ID.match(device_id):
+        rule = "use 1 to 60 of a-z 0-9 _ - and begin with a letter or digit"
+        raise HubError(422, "Invalid request", f"'{device_id[:80]}' is no device id: {rule}")
+    if exists(session, device_id):
+        return False
+    if session.get(RemovedDevice, device_id) is not None:
+        raise HubError(409, "Removed device", f"'{device_id}' was removed. {CURE}")
+    session.add(Device(id=device_id))
+    trail.add(session, now_us, actor, "device.registered", device_id, device=device_id, trace=trace)
+    return True
+
+
+def audit_registration(
+    session: Session, device_id: str, path: str, now_us: int, *, actor: str, trace: str = ""
+) -> None:
+    """Tell of a device that came into being by what was sent about it, and stands at `path`."""
+    row = session.get(Device, device_id)
+    if row is not None and path:
+        row.assigned_path = path
+        session.add(row)
+    trail.add(session, now_us, actor, "device.registered", device_id, device=device_id, trace=trace, path=path)
+
+
+def unknown(session: Session, device_id: str) -> HubError:
+    """404 for a device that is not known."""
+    if scopes.session_scope(session) is None and session.get(RemovedDevice, device_id) is not None:
+        return HubError(404, "Removed device", f"'{device_id[:80]}' was removed. {CURE}")
+    return HubError(404, "No such device", f"'{device_id[:80]}' is not known here: register it, or let it be born")
+
+
+def assign_asset_path(
+    session: Session, device_id: str, path: str, now_us: int, *, within: Scope, actor: str, trace: str = ""
+) -> Device:  # fmt: skip
+    """Say where a device stands; that alone decides which scopes see it. '' takes it back.
+
+    Raises HubError: 404 for a device, 422 for what is no path, 403 for a path beyond the scope of who asks.
+    """
+    row = get_device(session, device_id)
+    try:
+        path = path and scopes.validate_path(path)
+    except ValueError as error:
+        raise HubError(422, "Invalid request", f"body.asset_path: {error}") from error
+    if not scopes.covers(within, (path,)):
+        raise HubError(403, "Not allowed", f"this token reaches only {', '.join(within or ())}")
+    if path != row.assigned_path:
+        trail.add(session, now_us, actor, "device.assigned", device_id, device=device_id, trace=trace,
+                  before=row.assigned_path, path=path)  # fmt: skip
+        row.assigned_path = path
+        session.add(row)
+    return row
+
+
+def list_devices(session: Session) -> list[Device]:
+    """All devices by id."""
+    return list(session.exec(scopes.restrict(session, select(Device), col(Device.id)).order_by(Device.id)))
+
+
+Lost = tuple[int, int, int, str]
+"""A range that will never come: the number of the stream's mark, first, last, reason."""
+
+_LOST: Any = LostRange.__table__  # type: ignore[attr-defined]
+_NEWEST = select(func.max(_LOST.c.first)).where(_LOST.c.source == bindparam("b_source")).scalar_subquery()
+_EXTEND = update(_LOST).values(last=bindparam("b_last")).where(
+    _LOST.c.source == bindparam("b_source"), _LOST.c.first == _NEWEST, _LOST.c.last == bindparam("b_before"),
+    _LOST.c.reason == bindparam("b_reason"),
+)  # fmt: skip
+_ADD = insert(_LOST)
+
+
+def record_lost_range(session: Session, ranges: Sequence[Lost]) -> None:
+    """Keep the ranges of items that will never come; those of one stream in their order. Neighbours become one."""
+    connection = session.connection()
+    new: list[dict[str, Any]] = []
+    for source, first, last, reason in _joined(ranges):
+        key = {"b_source": source, "b_before": first - 1, "b_last": last, "b_reason": reason}
+        apart = any(row["source"] == source for row in new[-1:])  # it follows a range that is new itself
+        if apart or not connection.execute(_EXTEND, key).rowcount:
+            new.append({"source": source, "first": first, "last": last, "reason": reason})
+    if new:
+        connection.execute(_ADD, new)
+
+
+def _joined(ranges: Sequence[Lost]) -> list[Lost]:
+    found: list[Lost] = []
+    for source, first, last, reason in sorted(ranges):
+        if found and found[-1][0] == source and found[-1][2] == first - 1 and found[-1][3] == reason:
+            found[-1] = (source, found[-1][1], last, reason)
+        else:
+            found.append((source, first, last, reason))
+    return found

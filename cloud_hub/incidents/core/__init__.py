@@ -1,0 +1,1 @@
+"""Grouping, diagnosis rules, prompts and action policy. No I/O."""

@@ -1,0 +1,74 @@
+"""Whether a proposed action may happen: by itself, after a person's approval, or not at all. A core without I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+READ_ONLY = frozenset({"diagnose"})
+CHANGING = frozenset({"restart", "capture"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """The operator's: verbs that need no person, how long a device is left alone between two changing ones, and how
+    many of them it gets in a day.
+    """
+
+    automatic: Sequence[str]
+    cooldown_s: float
+    per_day: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What is known of the device and the target.
+
+    `reported`: the twin reports a model of the target's name. `stalled`: an alarm stands that this model gives no
+    answers. `last_us` is when the verb was last approved or carried out on the device, whatever its target, None when
+    never; `within_day` counts the device's automatic changing actions of the last day.
+    """
+
+    reported: bool
+    stalled: bool
+    last_us: int | None
+    within_day: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """`allow` now, `ask` a person, or `refuse`; and why."""
+
+    decision: Literal["allow", "ask", "refuse"]
+    reason: str
+
+
+def judge(verb: str, rules: Rules, facts: Facts, now_us: int) -> Verdict:
+    """Read-only verbs need no cooldown. A changing verb that is repeated too soon did not help the last time: a person
+    must look. A device names its models and raises its alarms itself, so cooldown and count are the device's and not
+    the target's.
+    """
+    if verb not in READ_ONLY | CHANGING:
+        return Verdict(decision="refuse", reason=f"'{verb}' is no verb that a proposal may use")
+    if verb not in rules.automatic:
+        return Verdict(decision="ask", reason=f"'{verb}' wants a person's approval here")
+    if verb in READ_ONLY:
+        return Verdict(decision="allow", reason="read-only")
+    reason = unfounded(verb, facts)
+    if facts.last_us is not None and now_us - facts.last_us < rules.cooldown_s * 1e6:
+        reason = reason or f"the device had a {verb} less than {rules.cooldown_s:g} s ago"
+    if facts.within_day >= rules.per_day:
+        reason = (
+            reason or f"the device had {facts.within_day} automatic actions within a day, {rules.per_day} are allowed"
+        )
+    return Verdict(decision="ask" if reason else "allow", reason=reason or "allowed without a person")
+
+
+def unfounded(verb: str, facts: Facts) -> str:
+    """Why a changing verb may not happen by itself as things stand, or ''."""
+    if not facts.reported:
+        return "the twin reports no such model"
+    if verb == "restart" and not facts.stalled:
+        return "no alarm stands that this model gives no answers"
+    return ""

@@ -1,0 +1,145 @@
+"""Which incidents are one call to a person. A core.
+
+A person who is called twice for one trouble learns to ignore calls. So an incident joins the page of an earlier one
+
+- of the same device, within ten minutes: one machine's trouble shows in many metrics;
+- of the same site, within two minutes: a switch, a power line or a hot aisle is the trouble of many machines (a device
+  without an asset path shares its site with no other);
+- of the same site, within ten minutes, in a flood: more than ten alarms in ten minutes are more than an operator can
+  take in (ISA-18.2 clause 16.5, EEMUA 191);
+- of the same service of the same site, within two hours: what lasts beside its peers is seen on one server after the
+  other.
+
+A page takes in no more after `page_s`, of its service after `service_page_s`: what still comes then is worth another
+call.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+SECOND_US = 1_000_000
+NEARBY = 20
+"""Of earlier incidents so many are looked at: in a flood the newest of them has the page."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grouping:
+    """`device_s`, `site_s` and `service_s` since a page's last incident, `flood_alarms` within `flood_s`; `page_s` is a
+    page's longest life, `service_page_s` that for its service: a shift.
+    """
+
+    device_s: float = 600.0
+    site_s: float = 120.0
+    flood_alarms: int = 10
+    flood_s: float = 600.0
+    page_s: float = 3600.0
+    service_s: float = 7200.0
+    service_page_s: float = 43_200.0
+
+
+STANDARD = Grouping()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedIncident:
+    """An incident as it was opened; `page` is the one that it belongs to, which began at `page_us`. `service` is that
+    of evidence beside peers, else empty.
+    """
+
+    page: str
+    device: str
+    site: str
+    t_us: int
+    page_us: int
+    service: str = ""
+
+
+def site_of(path: str) -> str:
+    """The site of an asset path: enterprise/site; '' for no path: such a device shares its site with no other."""
+    return "/".join(path.split("/")[:2])
+
+
+def page_of(
+    device: str, site: str, now_us: int, opened: Iterable[OpenedIncident], alarms: int, grouping: Grouping = STANDARD,
+    service: str = "",
+) -> str | None:  # fmt: skip
+    """The page that an incident of `device` belongs to, or None when it is one of its own.
+
+    `opened` are earlier incidents, those of the device and the site first, then those of its `service`, each the newest
+    first; `alarms` the number of the site's (without one, of the device's) within the last `flood_s`, the one at hand
+    included.
+    """
+    site_s = grouping.flood_s if alarms > grouping.flood_alarms else grouping.site_s
+    for one in opened:
+        age_us = now_us - one.t_us
+        mine = one.device == device and age_us <= grouping.device_s * SECOND_US
+        near = bool(site) and one.site == site and age_us <= site_s * SECOND_US
+        if (mine or near) and now_us - one.page_us <= grouping.page_s * SECOND_US:
+            return one.page
+        kin = bool(service) and (one.service, one.site) == (service, site) and age_us <= grouping.service_s * SECOND_US
+        if kin and now_us - one.page_us <= grouping.service_page_s * SECOND_US:
+            return one.page
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlarmSpan:
+    """An alarm that stood from start_us to end_us. Those of one device `about` one subject are one incident, while any
+    of them stands.
+    """
+
+    device: str
+    site: str
+    about: str
+    start_us: int
+    end_us: int
+    service: str = ""
+
+
+def count_pages(alarms: Iterable[AlarmSpan], grouping: Grouping = STANDARD) -> int:
+    """How many calls to a person these alarms would have been, had each come to the hub when it was raised."""
+    return len(group_into_pages(alarms, grouping))
+
+
+def group_into_pages(alarms: Iterable[AlarmSpan], grouping: Grouping = STANDARD) -> list[list[AlarmSpan]]:
+    """The alarms of each call to a person, had each come to the hub when it was raised."""
+    found: list[list[AlarmSpan]] = []
+    opened: deque[OpenedIncident] = deque()
+    recent: deque[AlarmSpan] = deque()
+    stand: dict[tuple[str, str], tuple[int, int]] = {}
+    for alarm in sorted(alarms, key=lambda one: (one.start_us, one.end_us, one.device, one.about)):
+        now_us, subject = alarm.start_us, (alarm.device, alarm.about)
+        recent.append(alarm)
+        while recent[0].start_us <= now_us - grouping.flood_s * SECOND_US:
+            recent.popleft()
+        end_us, number = stand.get(subject, (-1, 0))
+        if end_us < now_us:
+            page = _page(alarm, opened, recent, grouping)
+            number = len(found) if page is None else int(page)
+            if page is None:
+                found.append([])
+            begun_us = next((one.page_us for one in opened if one.page == page), now_us)
+            one = OpenedIncident(page=str(number), device=alarm.device, site=alarm.site, t_us=now_us, page_us=begun_us,
+                         service=alarm.service)  # fmt: skip
+            opened.appendleft(one)
+        stand[subject] = max(alarm.end_us, end_us), number
+        found[number].append(alarm)
+    return found
+
+
+def _page(
+    alarm: AlarmSpan, opened: deque[OpenedIncident], recent: Iterable[AlarmSpan], grouping: Grouping
+) -> str | None:
+    now_us = alarm.start_us
+    while opened and opened[-1].t_us < now_us - max(grouping.page_s, grouping.service_s) * SECOND_US:
+        opened.pop()
+    since_us = now_us - grouping.page_s * SECOND_US
+    here = [one for one in opened if alarm.device == one.device or (alarm.site and alarm.site == one.site)]
+    near = [one for one in here if one.t_us >= since_us]
+    kin = [one for one in opened if alarm.service and (one.service, one.site) == (alarm.service, alarm.site)]
+    crowd = sum(one.site == alarm.site if alarm.site else one.device == alarm.device for one in recent)
+    seen = near[:NEARBY] + kin[:NEARBY]
+    return page_of(alarm.device, alarm.site, now_us, seen, crowd, grouping, alarm.service)

@@ -1,0 +1,132 @@
+"""The offline diagnosis: a table of rules over alarms, without any language model. Pure.
+
+It also says which proposals are allowed at all (`allowed_actions`): rules and engines are held to the same list.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cloud_hub.incidents.core.evidence import AlarmFact, Diagnosis, Evidence, Proposal, Verb
+from shared.messages import About, AlarmKind
+
+ENGINE = "rules, no language model"
+URGENCY = ("critical", "high", "medium", "low")
+LOOK: tuple[Verb, str] = ("diagnose", "processes")
+"""The read-only look that every device offers: which processes use most."""
+
+Allowed = tuple[Verb, str, str]
+"""Verb, device and target of a proposal that may be made."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """A metric's alarm of `kind`, about its value or as `about` says, means `cause`.
+
+    `says` and `target` may use {metric}, {name}, {value}, {limit}.
+
+    A rule with the verb 'diagnose' looks first; once there is output it names the top process instead.
+    """
+
+    metric: re.Pattern[str]
+    kind: AlarmKind
+    cause: str
+    confidence: float
+    says: str
+    verb: Verb = LOOK[0]
+    target: str = LOOK[1]
+    about: About = ""
+
+
+def _rule(metric: str, kind: AlarmKind, cause: str, confidence: float, says: str, about: About = "") -> Rule:
+    return Rule(metric=re.compile(metric), kind=kind, cause=cause, confidence=confidence, says=says, about=about)
+
+
+AHEAD = "{limit:.6g} within a quarter of an hour (probability {value:.2f})"
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        metric=re.compile(r"(?P<name>.+)/age_s"),
+        kind="high",
+        cause="model-stalled",
+        confidence=0.9,
+        says="model {name} gave no answer for {value:.6g} s (limit {limit:.6g} s)",
+        verb="restart",
+        target="{name}",
+    ),
+    _rule(r"temp\..+", "high", "overheating", 0.8, "{metric} is {value:.6g}, above {limit:.6g}"),
+    _rule(r"disk\.used", "high", "disk-filling", 0.85, "the disk is full to {value:.6g} (limit {limit:.6g})"),
+    _rule(r"disk\.free", "low", "disk-filling", 0.85, "only {value:.6g} of the disk are free (limit {limit:.6g})"),
+    _rule(r"(?:memory|swap)\.used", "high", "memory-pressure", 0.8, "{metric} is {value:.6g}, above {limit:.6g}"),
+    _rule(r"memory\.available", "low", "memory-pressure", 0.8, "{metric} is {value:.6g}, below {limit:.6g}"),
+    _rule(r"cpu\.load1?", "high", "cpu-saturated", 0.8, "{metric} is {value:.6g}, above {limit:.6g}"),
+    _rule(r".+", "high", "no-data", 0.8, "nothing was heard of {metric} for {value:.6g} s", "no-data"),
+    _rule(r".+", "no-data", "no-data", 0.7, "nothing came of {metric} for longer than is usual", "anomaly"),
+    _rule(r".+", "high", "sensor-stuck", 0.6, "{metric} has not moved for {value:.6g} s", "flat"),
+    _rule(r".+", "high", "service-unusual", 0.5, "{metric} of a whole service is not as usual at this hour", "service"),
+    _rule(r".+", "high", "unlike-peers", 0.5, "{metric} differs lastingly from other devices of its service", "peers"),
+    _rule(r".+", "high", "unusual-course", 0.4, "the course of {metric} is not as it ever was", "anomaly"),
+    _rule(r".+", "high", "limit-ahead", 0.4, f"{{metric}} will probably be above {AHEAD}", "forecast"),
+    _rule(r".+", "low", "limit-ahead", 0.4, f"{{metric}} will probably be below {AHEAD}", "forecast"),
+)
+"""In order: of several causes the one that explains the others stands first."""
+
+
+def diagnose(evidence: Evidence) -> Diagnosis:
+    """The first rule that a raised alarm meets, else one that a cleared alarm meets, else 'unknown'."""
+    alarms = sorted(evidence.alarms, key=lambda alarm: URGENCY.index(alarm.priority))
+    for state in ("raised", "cleared"):
+        for rule in RULES:
+            for alarm in alarms:
+                match = rule.metric.fullmatch(alarm.metric) if alarm.state == state else None
+                if match and (alarm.kind, alarm.about) == (rule.kind, rule.about):
+                    return _diagnosis(evidence, rule, alarm, match.groupdict())
+    proposals = [] if evidence.command_output else [_look(evidence, "no rule knows these alarms: look first")]
+    return _said("unknown", 0.2, f"no rule matches{_top(evidence.command_output)}", proposals)
+
+
+def _diagnosis(evidence: Evidence, rule: Rule, alarm: AlarmFact, named: Mapping[str, str]) -> Diagnosis:
+    facts = {"metric": alarm.metric, "value": alarm.value, "limit": alarm.limit, **named}
+    says = rule.says.format(**facts)
+    if alarm.state == "cleared":  # it is over: nothing is left to be done
+        return _said(rule.cause, rule.confidence / 2, f"{says}; the alarm has cleared", [])
+    if rule.verb != "diagnose":
+        target = rule.target.format(**facts)
+        act = Proposal(verb=rule.verb, device=evidence.device, target=target, reason=says)
+        return _said(rule.cause, rule.confidence, says, [act])
+    proposals = [] if evidence.command_output else [_look(evidence, says)]
+    return _said(rule.cause, rule.confidence, says + _top(evidence.command_output), proposals)
+
+
+def _said(cause: str, confidence: float, says: str, proposals: list[Proposal]) -> Diagnosis:
+    return Diagnosis(
+        cause=cause, confidence=confidence, explanation=f"{says} ({ENGINE})", author="rules", engine=ENGINE,
+        proposals=proposals,
+    )  # fmt: skip
+
+
+def _look(evidence: Evidence, reason: str) -> Proposal:
+    return Proposal(verb=LOOK[0], device=evidence.device, target=LOOK[1], reason=reason)
+
+
+def _top(output: Mapping[str, str | float]) -> str:
+    """`; top process: NAME (LOAD)`, or '' without output."""
+    loads = {k: float(v) for k, v in output.items() if not isinstance(v, str) and math.isfinite(v)}
+    if loads:
+        name = max(loads, key=lambda key: loads[key])
+        return f"; top process: {name[:80]} ({loads[name]:.6g})"
+    return "".join(f"; {key[:80]}: {str(value)[:80]}" for key, value in list(output.items())[:1])
+
+
+def allowed_actions(evidence: Evidence) -> list[Allowed]:
+    """What may be proposed for this incident: a look, and restart or capture of the models that raised its alarms.
+
+    Only alarms name a model: no event text, twin content or command output can widen this list.
+    """
+    names = {alarm.metric.rpartition("/")[0] for alarm in evidence.alarms} - {""}
+    verbs: tuple[Verb, ...] = ("capture", "restart")
+    look: Allowed = (LOOK[0], evidence.device, LOOK[1])
+    return [look, *((verb, evidence.device, name) for name in sorted(names) for verb in verbs)]

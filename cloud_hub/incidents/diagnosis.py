@@ -1,0 +1,113 @@
+"""The incident desk: rules always answer; an engine may answer better, under strict conditions.
+
+The engine's reply is decoded strictly, and its proposals are held against the list computed from the evidence.
+Whatever the engine does wrong, the rules' diagnosis stands, with a note that says why. It proposes, never acts.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated, Any, get_args
+
+import msgspec
+
+from cloud_hub.incidents.core import prompts, rules
+from cloud_hub.incidents.core.evidence import Diagnosis, Evidence, Proposal, Verb
+from cloud_hub.inference.engines import Engine
+from shared.errors import TidegateError
+
+log = logging.getLogger(__name__)
+
+CAUSE = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+){0,5}\Z")
+MAX_PROPOSALS = 8
+
+VerbText = Annotated[str, msgspec.Meta(extra_json_schema={"enum": list(get_args(Verb))})]
+"""The schema asks for a known verb, yet any text is read: one bad proposal is dropped, not the whole answer."""
+
+
+class ReplyProposal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A proposal as the engine wrote it; not yet held against the allowed list."""
+
+    verb: VerbText
+    device: str
+    target: str
+    reason: str
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an engine must answer."""
+
+    cause: str
+    confidence: float
+    explanation: str
+    proposals: list[ReplyProposal]
+
+    def __post_init__(self) -> None:
+        if len(self.cause) > 40 or not CAUSE.match(self.cause):
+            raise ValueError("cause is no short code")
+        if not (math.isfinite(self.confidence) and 0 <= self.confidence <= 1):
+            raise ValueError("confidence must lie in 0..1")
+        if not self.explanation.strip() or len(self.proposals) > MAX_PROPOSALS:
+            raise ValueError(f"an explanation and at most {MAX_PROPOSALS} proposals are needed")
+
+
+def _schema() -> dict[str, Any]:
+    """Reply's JSON Schema with the object at its root: several servers refuse a reference there."""
+    named: dict[str, Any] = msgspec.json.schema(Reply)["$defs"]
+    root: dict[str, Any] = named.pop("Reply")
+    return root | {"$defs": named}
+
+
+SCHEMA = _schema()
+
+
+def diagnose(evidence: Evidence, engine: Engine | None = None) -> Diagnosis:
+    """The diagnosis of one incident, by the engine where it gives a valid one, else by the rules. Never raises
+    because of the engine; `note` says what went wrong. Takes as long as the engine's own limit.
+    """  # fmt: skip
+    ours = rules.diagnose(evidence)
+    if engine is None:
+        return ours
+    allowed = rules.allowed_actions(evidence)
+    try:
+        text = engine.ask(prompts.SYSTEM, prompts.render_prompt(evidence, ours, allowed), SCHEMA)
+        reply = msgspec.json.decode(text, type=Reply)
+    except (TidegateError, msgspec.MsgspecError) as error:
+        return _fallback(ours, engine, str(error))
+    except Exception as error:  # noqa: BLE001 - a third party's engine may raise anything; its text may hold secrets
+        return _fallback(ours, engine, type(error).__name__)
+    return _checked(reply, engine, allowed)
+
+
+def _fallback(ours: Diagnosis, engine: Engine, why: str) -> Diagnosis:
+    note = f"by rules, because {engine.name} gave no usable answer: {prompts.sanitize(why)}"
+    log.warning("desk.fallback", extra={"fields": {"engine": engine.name, "why": prompts.sanitize(why)}})
+    return replace(ours, note=note)
+
+
+def _checked(reply: Reply, engine: Engine, allowed: Sequence[rules.Allowed]) -> Diagnosis:
+    kept: dict[rules.Allowed, Proposal] = {}
+    dropped = []
+    known = {(str(verb), device, target): (verb, device, target) for verb, device, target in allowed}
+    for asked in reply.proposals:
+        match = known.get((asked.verb, asked.device, asked.target))
+        if match is None:
+            dropped.append(f"'{asked.verb} {asked.target} on {asked.device}'")
+        else:
+            reason = prompts.sanitize(asked.reason)
+            kept[match] = Proposal(verb=match[0], device=match[1], target=match[2], reason=reason)
+    if dropped:
+        log.warning("desk.dropped", extra={"fields": {"engine": engine.name, "proposals": len(dropped)}})
+    return Diagnosis(
+        cause=reply.cause,
+        confidence=reply.confidence,
+        explanation=prompts.sanitize(reply.explanation, 2000),
+        author="glm",
+        engine=engine.name,
+        proposals=list(kept.values()),
+        note=prompts.sanitize("dropped, not allowed here: " + ", ".join(dropped)) if dropped else "",
+    )

@@ -1,0 +1,359 @@
+"""Incidents: alarms that belong together, from the first raised to all cleared and every action verified."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from sqlalchemy import func, or_
+from sqlmodel import Session, col, select
+
+from cloud_hub.alarms import service as desk
+from cloud_hub.alarms import suppression
+from cloud_hub.audit import trail
+from cloud_hub.certificates import registry as register
+from cloud_hub.clock import new_id, new_trace
+from cloud_hub.database import scopes
+from cloud_hub.database.sessions import Database
+from cloud_hub.database.tables import Action, AlarmRow, Device, Incident, RemovedDevice
+from cloud_hub.errors import HubError
+from cloud_hub.incidents.core import grouping as floods
+from cloud_hub.incidents.core.grouping import OpenedIncident
+from cloud_hub.runtime.items import WorkItems
+from cloud_hub.runtime.outgoing import OutgoingMessage
+from cloud_hub.runtime.worker import NOTHING, WorkResult
+from shared.ids import trace_id
+from shared.messages import Alarm
+
+_INCIDENTS: Any = Incident.__table__  # type: ignore[attr-defined]
+_DEVICES: Any = Device.__table__  # type: ignore[attr-defined]
+UNRESOLVED = ("open", "acknowledged")
+REMOVED = "the device was removed"
+"""Why an alarm was cleared, and an incident resolved, when its device was removed."""
+UNDER_WAY = ("proposed", "approved", "executing", "executed")
+
+
+def subject_of(metric: str) -> str:
+    """What a metric is about, its first word: alarms of one device about one subject belong together."""
+    return re.split(r"[./]", metric, maxsplit=1)[0]
+
+
+def handle_alarm(
+    session: Session, device: str, alarm: Alarm, now_us: int, trace: str, service: str = ""
+) -> None:  # fmt: skip
+    """Take an alarm raised or cleared by a device: keep it, and open or settle its incident.
+
+    One that is suppressed is kept as any other, but nobody is called: it belongs to no incident. `service` is the
+    device's, where the alarm came of evidence beside its peers.
+    """
+    handle_alarms(session, device, [alarm], now_us, trace, service)
+
+
+def handle_alarms(
+    session: Session, device: str, changed: Sequence[Alarm], now_us: int, trace: str, service: str = ""
+) -> int:  # fmt: skip
+    """Take many alarms of a device in their order, as `handle_alarm` does: what is asked for each is asked once.
+
+    Returns how many subjects were looked up for an incident.
+    """
+    if register.removed(session, device):  # a worker had looked at it before
+        return 0
+    query = select(AlarmRow).where(col(AlarmRow.id).in_({alarm.id for alarm in changed}))
+    rows: dict[str, AlarmRow] = {row.id: row for row in session.exec(query)}
+    earliest_us = min([now_us, *(alarm.t_us for alarm in changed)])
+    covers = suppression.suppression_lookup(session, device, earliest_us, now_us)
+    unresolved: dict[str, Incident] = {}
+    cleared: set[str] = set()
+    for alarm in changed:
+        row = rows.get(alarm.id)
+        if row is None and alarm.state == "raised":
+            cleared = _settle_all(session, cleared, now_us)  # what is over takes in no new alarm
+            # Late news count as of then, too: what a maintenance window covered calls nobody when it arrives after it.
+            method = covers(alarm.metric, [min(alarm.t_us, now_us), now_us])
+            rows[alarm.id] = _raise(session, device, alarm, now_us, trace, service, method, unresolved)
+        elif row is not None and row.device == device and alarm.state == "cleared" and row.cleared_us is None:
+            row.state, row.cleared_us = "cleared", alarm.t_us  # only its own device clears an alarm
+            trail.add(session, now_us, device, "alarm.cleared", alarm.metric, device=device, trace=trace,
+                      incident=row.incident)  # fmt: skip
+            cleared.add(row.incident)
+    _settle_all(session, cleared, now_us)
+    return len(unresolved)
+
+
+def _settle_all(session: Session, incident_ids: set[str], now_us: int) -> set[str]:
+    for incident_id in sorted(incident_ids):
+        settle(session, incident_id, now_us)
+    return set()
+
+
+def _raise(
+    session: Session, device: str, alarm: Alarm, now_us: int, trace: str, service: str, method: str | None,
+    unresolved: dict[str, Incident],
+) -> AlarmRow:  # fmt: skip
+    """A new alarm; `unresolved` are the incidents of the device by subject, as far as they were looked up."""
+    row = AlarmRow(
+        id=alarm.id, device=device, metric=alarm.metric, kind=alarm.kind, priority=alarm.priority, state="raised",
+        value=alarm.value, limit=alarm.limit, raised_us=alarm.t_us, received_us=now_us, about=alarm.about,
+        trace_id=trace_id(trace), suppressed=method or "",
+    )  # fmt: skip
+    session.add(row)
+    if method is None:
+        subject = subject_of(alarm.metric)
+        found = unresolved.get(subject)
+        if found is None or found.state not in UNRESOLVED:
+            found = _open_for(session, device, alarm.metric, now_us, trace or new_trace(), service)
+            unresolved[subject] = found
+        row.incident = found.id
+    trail.add(session, now_us, device, "alarm.raised", alarm.metric, device=device, trace=trace, value=alarm.value,
+              limit=alarm.limit, incident=row.incident, suppressed=row.suppressed)  # fmt: skip
+    return row
+
+
+def apply_suppression(session: Session, alarm_id: str, now_us: int) -> AlarmRow | None:
+    """Carry out what time has changed for an alarm: one that stands and is suppressed no more is called for, another
+    no more. Returns the alarm if it changed.
+    """
+    row = session.get(AlarmRow, alarm_id)
+    if row is None or row.state != "raised":
+        return None
+    method = suppression.suppression_lookup(session, row.device, now_us, now_us)(row.metric, [now_us]) or ""
+    if row.suppressed == method:
+        return None
+    row.suppressed = method
+    if not method and not row.incident:
+        row.incident = _open_for(session, row.device, row.metric, now_us, new_trace()).id
+    session.add(row)
+    trail.add(session, now_us, "hub", "alarm.suppressed" if method else "alarm.resumed", row.metric,
+              device=row.device, alarm=row.id, method=method, incident=row.incident)  # fmt: skip
+    return row
+
+
+def _unresolved(session: Session, device: str, subject: str) -> Incident | None:
+    query = select(Incident).where(Incident.device == device, Incident.subject == subject)
+    return session.exec(query.where(col(Incident.state).in_(UNRESOLVED))).first()
+
+
+def _open_for(
+    session: Session, device: str, metric: str, now_us: int, trace: str, service: str = ""
+) -> Incident:  # fmt: skip
+    subject = subject_of(metric)
+    if (found := _unresolved(session, device, subject)) is not None:
+        return found
+    incident = Incident(
+        id=new_id(), device=device, subject=subject, opened_us=now_us, traceparent=trace, service=service
+    )  # fmt: skip
+    incident.page = _page(session, device, now_us, service) or incident.id
+    session.add(incident)
+    trail.add(session, now_us, "hub", "incident.opened", incident.id, device=device, trace=trace, about=subject)
+    return incident
+
+
+def _page(session: Session, device: str, now_us: int, service: str) -> str | None:
+    """The page of an earlier incident that an incident of this device, opened now, belongs to."""
+    session.flush()
+    path = session.exec(select(Device.assigned_path).where(Device.id == device)).first() or ""
+    site, grouping = floods.site_of(path), floods.STANDARD
+    mine, flood_us = _INCIDENTS.c, now_us - int(grouping.flood_s * 1e6)
+    crowd = _of_site(site) if site else col(AlarmRow.device) == device
+    alarms = _recent(session, crowd, flood_us, grouping.flood_alarms + 1)
+    near = or_(mine.device == device, _of_site(site)) if site else mine.device == device
+    opened = _opened(session, near, now_us - int(grouping.page_s * 1e6))
+    if service:
+        kin = (mine.service == service) & _of_site(site)
+        opened += _opened(session, kin, now_us - int(grouping.service_s * 1e6))
+    return floods.page_of(device, site, now_us, opened, alarms, grouping, service)
+
+
+def _opened(session: Session, which: Any, since_us: int) -> list[OpenedIncident]:
+    """The newest incidents that were opened since then."""
+    mine, first = _INCIDENTS.c, _INCIDENTS.alias()
+    columns = [mine.page, mine.device, _DEVICES.c.assigned_path, mine.opened_us, first.c.opened_us, mine.service]
+    query: Any = select(*columns).join(first, first.c.id == mine.page)
+    query = query.join(_DEVICES, _DEVICES.c.id == mine.device, isouter=True)
+    query = query.where(mine.device.not_in(select(RemovedDevice.device)))  # what a removed device began takes in nobody
+    newest = query.where(which, mine.opened_us >= since_us).order_by(mine.opened_us.desc(), mine.id.desc())
+    return [
+        OpenedIncident(
+            page=page, device=one, site=floods.site_of(path or ""), t_us=t_us, page_us=page_us, service=service
+        )
+        for page, one, path, t_us, page_us, service in session.connection().execute(newest.limit(floods.NEARBY))
+    ]
+
+
+def _recent(session: Session, which: Any, since_us: int, enough: int) -> int:
+    """Alarms of some devices since a time, as far as somebody could be called for them; at most `enough`."""
+    query = select(AlarmRow.id).join(Device, col(Device.id) == AlarmRow.device, isouter=True)
+    query = query.where(col(AlarmRow.received_us) > since_us, AlarmRow.suppressed == "", which)
+    return len(session.exec(query.order_by(col(AlarmRow.received_us).desc()).limit(enough)).all())
+
+
+def _of_site(site: str) -> Any:
+    """The condition on devices: theirs is this site (`floods.site_of`); '' are those without a path."""
+    return scopes.scope_condition([site]) if "/" in site else func.coalesce(col(Device.assigned_path), "") == site
+
+
+def settle(session: Session, incident_id: str, now_us: int) -> None:
+    """Resolve the incident when all its alarms are cleared and no action is under way."""
+    session.flush()
+    incident = session.get(Incident, incident_id) if incident_id else None
+    if incident is None or incident.state == "resolved":
+        return
+    standing = select(AlarmRow.id).where(AlarmRow.incident == incident_id, AlarmRow.state == "raised").limit(1)
+    under_way = select(Action.id).where(Action.incident == incident_id, col(Action.state).in_(UNDER_WAY)).limit(1)
+    if session.exec(standing).first() or session.exec(under_way).first():
+        return
+    incident.state, incident.resolved_us = "resolved", now_us
+    trail.add(session, now_us, "hub", "incident.resolved", incident.id, device=incident.device,
+              trace=incident.traceparent)  # fmt: skip
+
+
+def acknowledge(session: Session, incident_id: str, now_us: int, actor: str) -> Incident:
+    """A person has seen it, and with it its alarms."""
+    incident = get(session, incident_id)
+    for alarm in alarms(session, incident_id):
+        if alarm.acked_us is None:
+            desk.acknowledge(session, alarm, now_us, actor=actor, trace=incident.traceparent)
+    if incident.state == "open":
+        incident.state = "acknowledged"
+        trail.add(session, now_us, actor, "incident.acknowledged", incident.id, device=incident.device,
+                  trace=incident.traceparent)  # fmt: skip
+    return incident
+
+
+def resolve(session: Session, incident_id: str, now_us: int, *, actor: str, reason: str) -> Incident:
+    """End it though its alarms stand: they are cleared, actions under way are given up. HubError 404, 409 or 422."""
+    incident = get(session, incident_id)
+    if not reason.strip():
+        raise HubError(422, "Invalid request", "give a reason: who looks for it later wants to know why")
+    if incident.state == "resolved":
+        raise HubError(409, "Nothing to resolve", "the incident is already resolved")
+    for row in alarms(session, incident_id):
+        if row.state == "raised":
+            clear(session, row, now_us, actor=actor, reason=reason)
+    _resolve(session, incident, now_us, actor=actor, reason=reason)
+    return incident
+
+
+def resolve_alarm(session: Session, number: str, now_us: int, *, actor: str, reason: str) -> AlarmRow:
+    """Clear an alarm whose device is known here no more, and settle its incident. HubError 404, 409 or 422."""
+    row = desk.get(session, number)
+    if not reason.strip():
+        raise HubError(422, "Invalid request", "give a reason: who looks for it later wants to know why")
+    if row.state != "raised":
+        raise HubError(409, "Nothing to resolve", "the alarm has cleared")
+    if session.get(Device, row.device) is not None:
+        cure = "its device clears it: shelve it, or resolve its incident"
+        raise HubError(409, "The device is there", f"'{row.device}' is known: {cure}")
+    clear(session, row, now_us, actor=actor, reason=reason)
+    settle(session, row.incident, now_us)
+    return row
+
+
+def clear(session: Session, row: AlarmRow, now_us: int, *, actor: str, reason: str) -> None:
+    """Clear an alarm in its device's place."""
+    row.state, row.cleared_us, row.cleared_by, row.cleared_reason = "cleared", now_us, actor, reason
+    session.add(row)
+    trail.add(session, now_us, actor, "alarm.cleared", row.metric, device=row.device, alarm=row.id, reason=reason,
+              incident=row.incident)  # fmt: skip
+
+
+def clear_all(session: Session, device: str, now_us: int, *, actor: str, reason: str) -> int:
+    """Clear all alarms of a device that stand; returns how many did."""
+    rows = session.exec(select(AlarmRow).where(AlarmRow.device == device, AlarmRow.state == "raised")).all()
+    for row in rows:
+        clear(session, row, now_us, actor=actor, reason=reason)
+    return len(rows)
+
+
+def resolve_all(session: Session, device: str, now_us: int, *, actor: str, reason: str) -> int:
+    """Resolve all incidents of a device that are not, and give up its actions; returns how many incidents."""
+    rows = session.exec(select(Incident).where(Incident.device == device, Incident.state != "resolved")).all()
+    for row in rows:
+        _resolve(session, row, now_us, actor=actor, reason=reason)
+    left = select(Action).where(Action.device == device, col(Action.state).in_(UNDER_WAY))
+    for action in session.exec(left).all():
+        _give_up(session, action, now_us, actor=actor, reason=reason)
+    return len(rows)
+
+
+def _resolve(session: Session, incident: Incident, now_us: int, *, actor: str, reason: str) -> None:
+    for action in actions(session, incident.id):
+        if action.state in UNDER_WAY:
+            _give_up(session, action, now_us, actor=actor, reason=reason)
+    incident.state, incident.resolved_us, incident.resolved_by, incident.resolution = "resolved", now_us, actor, reason
+    session.add(incident)
+    trail.add(session, now_us, actor, "incident.resolved", incident.id, device=incident.device,
+              trace=incident.traceparent, reason=reason)  # fmt: skip
+
+
+def _give_up(session: Session, action: Action, now_us: int, *, actor: str, reason: str) -> None:
+    action.state = "refused" if action.state in {"proposed", "approved"} else "failed"
+    action.outcome, action.changed_us = reason, now_us
+    session.add(action)
+    trail.add(session, now_us, actor, f"action.{action.state}", f"{action.verb} {action.target}", device=action.device,
+              trace=action.traceparent, action=action.id, outcome=reason)  # fmt: skip
+
+
+def record_diagnosis(session: Session, incident_id: str, diagnosis: dict[str, Any], now_us: int) -> Incident:
+    """Keep the desk's diagnosis."""
+    incident = get(session, incident_id)
+    incident.diagnosis, incident.diagnosed_us = diagnosis, now_us
+    trail.add(session, now_us, str(diagnosis["author"]), "incident.diagnosed", incident.id, device=incident.device,
+              trace=incident.traceparent, cause=diagnosis["cause"], confidence=diagnosis["confidence"])  # fmt: skip
+    return incident
+
+
+def get(session: Session, incident_id: str) -> Incident:
+    """The incident, or HubError 404."""
+    incident = session.get(Incident, incident_id)
+    if incident is None or not scopes.sees(session, [incident.device]):
+        raise HubError(404, "No such incident", f"'{incident_id}' is not known")
+    return incident
+
+
+def list_for_page(session: Session, page: str) -> list[Incident]:
+    """The incidents of a page that stand, as far as the session sees them; none for what is no page's first."""
+    query = select(Incident).where(Incident.page == page, Incident.state != "resolved").order_by(Incident.id)
+    return list(session.exec(scopes.restrict(session, query, col(Incident.device))))
+
+
+def alarms(session: Session, incident_id: str) -> list[AlarmRow]:
+    """The incident's alarms, oldest first."""
+    return list(
+        session.exec(
+            select(AlarmRow).where(AlarmRow.incident == incident_id).order_by(col(AlarmRow.raised_us), AlarmRow.id)
+        )
+    )
+
+
+def actions(session: Session, incident_id: str) -> list[Action]:
+    """The incident's actions, oldest first."""
+    return list(session.exec(select(Action).where(Action.incident == incident_id).order_by(Action.id)))
+
+
+def list_undiagnosed(session: Session, where: Any, limit: int) -> list[str]:
+    """Unresolved incidents that wait for a diagnosis and meet a condition, the oldest first."""
+    query = select(Incident.id).where(Incident.state != "resolved", col(Incident.diagnosed_us).is_(None), where)
+    return list(session.exec(query.order_by(Incident.id).limit(limit)))
+
+
+# -- the worker --------------------------------------------------------------------------------------
+
+
+def apply_suppression_changes(db: Database, now_us: int) -> WorkResult:
+    """`apply_suppression` for each alarm that time has changed; devices and third parties are told."""
+    with db.read() as session:
+        changed = [row.id for row, _ in suppression.suppression_changes(session, now_us)]
+    if not changed:
+        return NOTHING
+    items = WorkItems(db, "alarms", now_us)
+    words = [items.run("alarm", one, partial(_resume, db, one, now_us)) for one in changed]
+    return items.result(messages=[word for word in words if word is not None], wake=["diagnosis"])
+
+
+def _resume(db: Database, alarm_id: str, now_us: int) -> OutgoingMessage | None:
+    with db.write() as session:
+        row = apply_suppression(session, alarm_id, now_us)
+        return None if row is None else desk.state_message(row, now_us, actor="hub")

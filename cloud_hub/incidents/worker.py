@@ -1,0 +1,107 @@
+"""The incident desk in the hub: gathers the evidence of an open incident, has it diagnosed, files the proposals."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from functools import partial
+
+import msgspec
+from sqlmodel import Session, col, select
+
+from cloud_hub.clock import now_us
+from cloud_hub.database.sessions import Database
+from cloud_hub.database.tables import Action, Command, Device, Incident
+from cloud_hub.incidents import actions
+from cloud_hub.incidents import service as incidents
+from cloud_hub.incidents.core.evidence import AlarmFact, Diagnosis, Evidence
+from cloud_hub.incidents.diagnosis import diagnose
+from cloud_hub.inference.engines import Engine
+from cloud_hub.runtime.items import WorkItems
+from cloud_hub.runtime.worker import WorkResult
+from cloud_hub.settings import Actions
+from cloud_hub.telemetry import samples
+from cloud_hub.twins import service as twins
+from cloud_hub.twins.core import reported
+
+log = logging.getLogger(__name__)
+
+RECENT = 60
+TOGETHER = 100
+"""Incidents of one run."""
+
+
+def gather_evidence(session: Session, incident: Incident) -> Evidence:
+    """All that the hub knows of one incident."""
+    alarms = incidents.alarms(session, incident.id)
+    device = session.get(Device, incident.device)  # None: removed, or it raised an alarm before its first birth
+    metrics = {
+        alarm.metric: tuple(
+            row.value for row in samples.series(session, incident.device, alarm.metric, limit=RECENT)
+            if row.value is not None
+        )
+        for alarm in alarms
+    }  # fmt: skip
+    events = samples.events(session, incident.device, since_us=incident.opened_us - 600_000_000, limit=20)
+    return Evidence(
+        incident=incident.id,
+        device=incident.device,
+        profile=device.profile if device is not None else "",
+        alarms=[
+            AlarmFact(
+                metric=a.metric, kind=a.kind, priority=a.priority, value=a.value, limit=a.limit,  # type: ignore[arg-type]
+                state=a.state, t_us=a.raised_us, about=a.about,  # type: ignore[arg-type]
+            )
+            for a in alarms
+        ],
+        metrics=metrics,
+        events=[f"{row.level}: {row.text}" for row in reversed(events)],
+        reported=twins.reported(session, incident.device),
+        command_output=_looked(session, incident),
+    )  # fmt: skip
+
+
+def _looked(session: Session, incident: Incident) -> dict[str, str | float]:
+    """Output of the incident's last diagnose command."""
+    query = (
+        select(Command)
+        .join(Action, col(Action.command) == col(Command.id))
+        .where(Action.incident == incident.id, Action.verb == "diagnose", Command.state == "succeeded")
+    )
+    row = session.exec(query.order_by(col(Command.id).desc())).first()
+    return dict(reported.mapping(row.output)) if row is not None else {}
+
+
+def run_once(db: Database, engine: Engine | None, settings: Actions) -> WorkResult:
+    """Diagnose incidents that wait, each for itself. The engine is asked outside any transaction."""
+    now = now_us()
+    items = WorkItems(db, "diagnosis", now)
+    with db.read() as session:
+        waiting = incidents.list_undiagnosed(session, items.ready("incident", Incident.id), TOGETHER)
+    done = [items.run("incident", one, partial(_diagnose, db, one, engine, settings)) for one in waiting]
+    return items.result(again=len(waiting) == TOGETHER, wake=["actions"] if any(done) else ())
+
+
+def _diagnose(db: Database, incident_id: str, engine: Engine | None, settings: Actions) -> bool:
+    """Diagnose one incident; False when it is gone."""
+    with db.read() as session:
+        incident = session.get(Incident, incident_id)
+        if incident is None:
+            return False
+        facts = gather_evidence(session, incident)
+    _file(db, incident_id, diagnose(facts, engine), settings)
+    return True
+
+
+def _file(db: Database, incident_id: str, found: Diagnosis, settings: Actions) -> None:
+    now = now_us()
+    plain = msgspec.to_builtins(replace(found, proposals=[]))
+    with db.write() as session:
+        if incidents.get(session, incident_id).diagnosed_us is not None:  # by another hub, meanwhile
+            return
+        incident = incidents.record_diagnosis(session, incident_id, plain, now)
+        for proposal in found.proposals:
+            actions.propose(session, incident, proposal.verb, proposal.target, proposal.reason, now, settings)
+        incidents.settle(session, incident_id, now)
+    fields = {"incident": incident_id, "cause": found.cause, "author": found.author, "note": found.note}
+    log.info("incident.diagnosed", extra={"fields": fields, "trace": incident.traceparent})

@@ -1,0 +1,1 @@
+"""Models on the hub: language-model engines, and experts that answer escalated frames."""

@@ -1,0 +1,51 @@
+"""Gates from the expert's answers: the expert's label is the truth that a device's gate is calibrated against.
+
+Only frames that no gate chose count (no gate yet, another model file, drift): any other choice would be biased.
+"""
+
+from __future__ import annotations
+
+from sqlmodel import Session, col, select
+from sqlmodel.sql.expression import SelectOfScalar
+
+from cloud_hub.database.tables import EscalationRow
+from cloud_hub.settings import Experts
+from shared.gate import Gate, calibrate, drift_tests
+
+UNCHOSEN = ("no-gate", "wrong-model", "drift")
+
+
+def recalibrated_gate(session: Session, device: str, model: str, since_us: int, settings: Experts) -> Gate | None:
+    """A new gate for one device's model from the first `frames` unchosen frames received after `since_us`.
+
+    None while there are not enough; they must all be of one model file, the newest.
+    """
+    newest = session.exec(
+        _unchosen(device, model, since_us).order_by(col(EscalationRow.received_us).desc(), col(EscalationRow.id).desc())
+    ).first()
+    if newest is None:
+        return None
+    rows = session.exec(
+        _unchosen(device, model, since_us)
+        .where(EscalationRow.digest == newest.digest, col(EscalationRow.answer).is_not(None))
+        .order_by(col(EscalationRow.received_us), EscalationRow.id)
+        .limit(settings.frames)
+    ).all()
+    if len(rows) < settings.frames:
+        return None
+    agrees = [row.label == row.answer for row in rows]
+    k, margin = calibrate([row.margin for row in rows], agrees, settings.alpha, settings.delta)
+    return Gate(
+        digest=newest.digest, alpha=settings.alpha, delta=settings.delta, n=len(rows), k=max(k, 0), margin=margin,
+        audit=settings.audit, panel=drift_tests([row.features for row in rows]),
+    )  # fmt: skip
+
+
+def _unchosen(device: str, model: str, since_us: int) -> SelectOfScalar[EscalationRow]:
+    return select(EscalationRow).where(
+        EscalationRow.device == device,
+        EscalationRow.model == model,
+        col(EscalationRow.received_us) > since_us,
+        col(EscalationRow.reason).in_(UNCHOSEN),
+        EscalationRow.label != "",
+    )

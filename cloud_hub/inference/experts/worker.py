@@ -1,0 +1,125 @@
+"""Answers escalations and keeps the gates calibrated. One step at a time, from the database, so a restart goes on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Any
+
+from sqlalchemy.orm import defer
+from sqlmodel import Session, col, select
+
+from cloud_hub.audit import trail
+from cloud_hub.clock import now_us
+from cloud_hub.database.sessions import Database
+from cloud_hub.database.tables import EscalationRow
+from cloud_hub.devices import registry as fleet
+from cloud_hub.inference.experts import Expert, Opinion
+from cloud_hub.inference.experts.calibration import recalibrated_gate
+from cloud_hub.runtime.items import WorkItems
+from cloud_hub.runtime.outgoing import OutgoingMessage
+from cloud_hub.runtime.worker import WorkResult
+from cloud_hub.settings import Experts
+from cloud_hub.twins import service as twins
+from shared import topics
+from shared.codec import encode, plain
+from shared.errors import ModelError
+from shared.messages import EscalationAnswer
+
+log = logging.getLogger(__name__)
+
+TOGETHER = 64
+GATES = "gates"
+_ROWS: Any = EscalationRow
+
+
+def _groups(rows: Iterable[EscalationRow]) -> list[list[EscalationRow]]:
+    """Rows that one call can answer."""
+    groups: dict[tuple[str, int, int], list[EscalationRow]] = {}
+    for row in rows:
+        groups.setdefault((row.model, row.height, row.width), []).append(row)
+    return list(groups.values())
+
+
+class ExpertWorker:
+    """`experts` by the name that devices give the model."""
+
+    def __init__(self, db: Database, experts: dict[str, Expert], settings: Experts, max_bytes: int) -> None:
+        self._db, self._experts, self._settings, self._max_bytes = db, experts, settings, max_bytes
+        self._since: dict[tuple[str, str], int] = {}
+
+    def run_once(self) -> WorkResult:
+        """Answer what waits, then look whether a gate is due."""
+        items = WorkItems(self._db, "experts", now_us())
+        messages: list[OutgoingMessage] = []
+        touched: set[tuple[str, str]] = set()
+        while items.not_ready is None and (rows := self._unanswered(items)):
+            for group in _groups(rows):
+                answered = items.batch("escalation", group, self._answer, key=lambda row: row.id)
+                messages += [message for part in answered for message in part]
+            touched |= {(row.device, row.model) for row in rows}
+        for device, model in sorted(touched):
+            messages += items.run("gate", f"{device}/{model}", partial(self._calibrate, device, model)) or []
+        return items.result(messages=messages)
+
+    def _unanswered(self, items: WorkItems) -> list[EscalationRow]:
+        query = select(EscalationRow).where(
+            col(EscalationRow.answer).is_(None), col(EscalationRow.model).in_(list(self._experts)),
+            items.ready("escalation", EscalationRow.id),
+        )  # fmt: skip
+        wanted = query.order_by(EscalationRow.id).limit(TOGETHER).options(defer(_ROWS.features))
+        with self._db.read() as session:
+            return list(session.exec(wanted))
+
+    def _answer(self, rows: Sequence[EscalationRow]) -> list[OutgoingMessage]:
+        """Answer frames of one model and shape."""
+        model, shape = rows[0].model, (rows[0].height, rows[0].width)
+        try:  # before the transaction: nobody waits for a model
+            opinions = self._experts[model].answer(shape, [row.frame for row in rows])
+        except ModelError as error:
+            log.warning("expert.refused", extra={"fields": {"model": model, "reason": str(error)}})
+            opinions = [Opinion(label="", confidence=0.0)] * len(rows)
+        messages: list[OutgoingMessage] = []
+        with self._db.write() as session:
+            for row, opinion in zip(rows, opinions, strict=True):
+                messages += self._store(session, row, opinion)
+        return messages
+
+    def _store(self, session: Session, row: EscalationRow, opinion: Opinion) -> list[OutgoingMessage]:
+        expert = self._experts[row.model].name
+        stored = session.get_one(EscalationRow, row.id)
+        if stored.answer is not None:  # by another hub, meanwhile
+            return []
+        stored.answer, stored.confidence, stored.expert = opinion.label, opinion.confidence, expert
+        stored.answered_us = now_us()
+        answer = EscalationAnswer(id=row.id, label=opinion.label, confidence=opinion.confidence, expert=expert)
+        return [OutgoingMessage(topic=topics.thing(row.device, "escalations/answers"), payload=encode(answer))]
+
+    def _calibrate(self, device: str, model: str) -> list[OutgoingMessage]:
+        key = (device, model)
+        with self._db.read() as session:
+            since = self._since.get(key, 0) or self._last_gate(session, device, model)
+            gate = recalibrated_gate(session, device, model, since, self._settings)
+        if gate is None:
+            return []
+        now = now_us()
+        with self._db.write() as session:
+            if not fleet.exists(session, device):
+                return []
+            messages = twins.update_desired(
+                session, device, GATES, {model: plain(gate)}, now, actor="hub", max_bytes=self._max_bytes
+            )
+            trail.add(session, now, "hub", "gate.calibrated", model, device=device, n=gate.n, k=gate.k,
+                      margin=gate.margin, alpha=gate.alpha, digest=gate.digest)  # fmt: skip
+        self._since[key] = now
+        log.info("gate.calibrated", extra={"fields": {"device": device, "model": model, "margin": gate.margin}})
+        return messages
+
+    @staticmethod
+    def _last_gate(session: Session, device: str, model: str) -> int:
+        """When this model's gate was last calibrated, from the audit trail: it survives a restart of the hub."""
+        for row in trail.rows(session, device=device, kind="gate.calibrated", limit=50):
+            if row.subject == model:
+                return row.t_us
+        return 0

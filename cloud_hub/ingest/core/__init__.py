@@ -1,0 +1,1 @@
+"""From topic and payload to a typed message. No I/O."""

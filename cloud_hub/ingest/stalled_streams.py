@@ -1,0 +1,61 @@
+"""Streams that stand still: what comes on them cannot be read or stored, so nothing of it is acknowledged.
+
+`StalledStreams` are those of one transaction's devices. A stall begins with an event of the device and ends when its
+stream moves again; until then it is shown by `/streams`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from typing import Any
+
+from sqlalchemy import bindparam, delete, insert, select
+from sqlmodel import Session
+
+from cloud_hub.database.tables import StalledStream
+from cloud_hub.devices.offsets import StreamOffsets
+from cloud_hub.telemetry import samples
+from shared.messages import Event
+
+log = logging.getLogger(__name__)
+
+_TABLE: Any = StalledStream.__table__  # type: ignore[attr-defined]
+_READ = select(_TABLE.c.device, _TABLE.c.stream).where(_TABLE.c.device.in_(bindparam("b_devices", expanding=True)))
+_INSERT = insert(_TABLE)
+_DELETE = delete(_TABLE).where(_TABLE.c.device == bindparam("b_device"), _TABLE.c.stream == bindparam("b_stream"))
+
+
+class StalledStreams:
+    """The stalled streams of the devices that one transaction is about."""
+
+    def __init__(self, session: Session, marks: StreamOffsets, now_us: int) -> None:
+        self._session, self._marks, self._now_us = session, marks, now_us
+        self._stalled: set[tuple[str, str]] = set()
+
+    def load(self, devices: Collection[str]) -> None:
+        """Read which streams of these devices stand still."""
+        rows = self._session.connection().execute(_READ, {"b_devices": sorted(devices)})
+        self._stalled.update((device, stream) for device, stream in rows)
+
+    def begin(self, device: str, stream: str, reason: str) -> None:
+        """A stream stands still; said once, however often its device tries."""
+        if (device, stream) in self._stalled:
+            return
+        self._stalled.add((device, stream))
+        row = {"device": device, "stream": stream, "since_us": self._now_us, "reason": reason[:500]}
+        self._session.connection().execute(_INSERT, row)
+        event = Event(
+            t_us=self._now_us, source="hub", level="error", text=f"stream {stream} stands still: {reason[:500]}"
+        )
+        mark = self._marks.get(("", f"hub:{device}", "event"))
+        mark.upto += 1
+        samples.store_events(self._session, device, mark.source, [(mark.upto, event)], "")
+        log.error("stream.stalled", extra={"fields": {"device": device, "stream": stream, "reason": reason[:500]}})
+
+    def end(self, device: str, stream: str) -> None:
+        """A stream has moved."""
+        if (device, stream) in self._stalled:
+            self._stalled.discard((device, stream))
+            self._session.connection().execute(_DELETE, {"b_device": device, "b_stream": stream})
+            log.info("stream.resumed", extra={"fields": {"device": device, "stream": stream}})

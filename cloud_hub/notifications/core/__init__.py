@@ -1,0 +1,1 @@
+"""Routing, message templates and markdown escaping. No I/O."""

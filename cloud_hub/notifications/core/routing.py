@@ -1,0 +1,277 @@
+"""What is notified, and when. A core: settings, pages and what was notified before go in, changes of rows come out.
+
+One row a channel and page, as Alertmanager has one a receiver and group. A new page waits `group_wait_s`. What joins a
+page that was notified is notified `group_interval_s` after the message before; what is worse than all before, after
+`group_wait_s`. The same trouble (device and subject, at the same priority) is notified once, until the page is over.
+After an acknowledgement only what is new and worse than what was acknowledged calls again. The end of a page is
+notified once it has been over for `group_interval_s`, longer each time that it came back; a page that ended before it
+was notified is notified once, as resolved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+from cloud_hub.notifications import RANK, Page, PageIncident
+from cloud_hub.settings import week_hours
+from cloud_hub.settings.channels import Alertmanager, Common
+
+SECOND_US = 1_000_000
+MINUTE_US = 60_000_000
+FIRST_S, LIMIT_S = 5.0, 300.0
+"""Between two tries: doubling from the first to the limit."""
+REFUSED_S = 120.0
+"""Before the next try where somebody must act first."""
+CALM_S = 3600.0
+"""A page that comes back again and again is notified as resolved after so long a calm at most."""
+
+SHELVED = "nobody is called for it: shelved, or suppressed"
+ACKNOWLEDGED = "acknowledged before it was told"
+REMOVED = "its device was removed before it was told"
+HELD = "over before the channel's hours"
+GONE = "nothing of it is this channel's any more"
+
+Fields = dict[str, Any]
+
+
+class NotificationState(Protocol):
+    """What this module reads of a row of the table."""
+
+    state: str
+    wanted: str
+    told: str
+    sent_priority: str
+    sent_us: int | None
+    due_us: int | None
+    due_priority: str
+    since_us: int
+    tries: int
+    error: str
+    notified: dict[str, Any]
+    messages: int
+    times_resolved: int
+
+
+# -- which pages -----------------------------------------------------------------------------------
+
+
+def for_channel(settings: Common, page: Page) -> Page | None:
+    """The page as far as it is the channel's: what stands below its sites. None for nothing of it."""
+    if not settings.sites:
+        return page
+    mine = tuple(one for one in page.incidents if _below(one.path, settings.sites))
+    return replace(page, incidents=mine) if mine else None
+
+
+def _below(path: str, sites: Iterable[str]) -> bool:
+    return any(path == site or path.startswith(f"{site}/") for site in sites)
+
+
+def unnotified_incidents(settings: Common, page: Page, row: NotificationState | None) -> list[PageIncident]:
+    """What a person must be called for, after what was notified and acknowledged."""
+    again = row is not None and page.open and _begins_again(row)
+    known: Mapping[str, Any] = {} if row is None or again else row.notified
+    seen = max((one.rank(acknowledged=True) for one in page.incidents if one.open), default=-1)
+    least = max(seen + 1, RANK[settings.priority])
+    return [
+        one for one in page.incidents
+        if one.rank(acknowledged=False) >= max(least, known.get(one.key, -1) + 1) and (one.open or not again)
+    ]  # fmt: skip
+
+
+def _begins_again(row: NotificationState) -> bool:
+    return row.state != "given-up" and (row.told == "resolved" or row.error == SHELVED)
+
+
+# -- when ------------------------------------------------------------------------------------------
+
+
+def next_due_us(settings: Common, at_us: int) -> int:
+    """`at_us`, or when the channel's next hours begin."""
+    return week_hours.next_us(
+        [week_hours.hours(text) for text in settings.hours], week_hours.zone(settings.time_zone), at_us
+    )
+
+
+def _us(seconds: float) -> int:
+    return int(seconds * SECOND_US)
+
+
+def _calm_us(settings: Common, times: int) -> int:
+    """`group_interval_s`, twice as long for each time that it was over before, up to an hour."""
+    return _us(min(settings.group_interval_s * 2.0 ** min(max(times, 0), 20), max(CALM_S, settings.group_interval_s)))
+
+
+def _call_us(settings: Common, page: Page, row: NotificationState, rank: int, now_us: int) -> int:
+    """When what is new in a page is notified."""
+    soon_us = now_us + _us(settings.group_wait_s)
+    if row.sent_us is None:
+        return next_due_us(settings, max(now_us, page.opened_us + _us(settings.group_wait_s)))
+    fresh = row.error == SHELVED or (row.told == "resolved" and row.times_resolved < 2)
+    if fresh or rank > RANK.get(row.sent_priority, -1):
+        return next_due_us(settings, soon_us)
+    wait_us = _calm_us(settings, row.times_resolved - 1 if row.told == "resolved" else 0)
+    return next_due_us(settings, max(soon_us, row.sent_us + wait_us))
+
+
+def _end_us(settings: Common, page: Page, row: NotificationState, now_us: int) -> int:
+    """When the end of a page is notified: with other ends, at a whole multiple of the interval."""
+    calm_us, step_us = _calm_us(settings, row.times_resolved), _us(settings.group_interval_s)
+    at_us = max(now_us, (page.resolved_us or now_us) + calm_us)
+    return next_due_us(settings, -(-at_us // step_us) * step_us if step_us else at_us)
+
+
+def _again_us(settings: Common, now_us: int) -> int | None:
+    """When what stands is notified again though nothing is new; None for never."""
+    again_s = settings.resend_s if isinstance(settings, Alertmanager) else settings.repeat_interval_s
+    return next_due_us(settings, now_us + _us(again_s)) if again_s else None
+
+
+# -- changes of rows -------------------------------------------------------------------------------
+
+
+def initial_state(settings: Common, page: Page, now_us: int) -> Fields | None:
+    """The new row of a page that has none, or None where it is not notified."""
+    found = [] if page.suppressed or page.removed else unnotified_incidents(settings, page, None)
+    if not found:
+        return None
+    wait_us = _us(settings.group_wait_s)
+    due = next_due_us(settings, max(now_us, page.opened_us + wait_us))
+    if not page.open and due > now_us + wait_us:
+        return None  # it came and went outside of the hours
+    return {"wanted": "open" if page.open else "resolved", "due_us": due, "since_us": now_us,
+            "due_priority": page.highest}  # fmt: skip
+
+
+def next_state(settings: Common, page: Page | None, row: NotificationState, now_us: int) -> Fields:
+    """What changes in the row of a page; {} when nothing does."""
+    if page is None:
+        return {} if row.state == "closed" else _closed(GONE)
+    if page.suppressed and page.open:
+        return {} if row.error == SHELVED else _closed(SHELVED) | {"wanted": "open"}
+    if not page.open:
+        return _over(settings, page, row, now_us)
+    there = {one.key for one in page.incidents}
+    kept = {key: rank for key, rank in row.notified.items() if key in there}  # what was shelved is new afterwards
+    forgotten: Fields = {} if len(kept) == len(row.notified) else {"notified": kept}
+    return forgotten or _standing(settings, page, row, now_us)
+
+
+def _waiting(wanted: str, due: int, priority: str, now_us: int) -> Fields:
+    return {"state": "waiting", "wanted": wanted, "due_us": due, "due_priority": priority, "since_us": now_us,
+            "tries": 0, "error": ""}  # fmt: skip
+
+
+def _closed(why: str) -> Fields:
+    return {"state": "closed", "due_us": None, "error": why}
+
+
+def _standing(settings: Common, page: Page, row: NotificationState, now_us: int) -> Fields:
+    found = unnotified_incidents(settings, page, row)
+    if not found:
+        return _nothing_new(settings, page, row, now_us)
+    rank = max(one.rank(acknowledged=False) for one in found)
+    due = _call_us(settings, page, row, rank, now_us)
+    if (row.state, row.wanted) == ("waiting", "open"):
+        if row.tries or rank <= RANK.get(row.due_priority, -1):
+            return {}
+        return {"due_us": min(due, row.due_us or due), "due_priority": _named(rank)}
+    return _waiting("open", due, _named(rank), now_us)
+
+
+def _named(rank: int) -> str:
+    return next(name for name, number in RANK.items() if number == rank)
+
+
+def _nothing_new(settings: Common, page: Page, row: NotificationState, now_us: int) -> Fields:
+    known: Fields = {"state": "told", "wanted": "open", "tries": 0, "error": "", "due_us": _again_us(settings, now_us)}
+    acknowledged = page.acknowledged and not isinstance(settings, Alertmanager)  # which forgets what is not said again
+    if row.state == "told":
+        return {"due_us": None} if acknowledged and row.due_us is not None else {}
+    if row.state != "waiting":
+        return {}
+    if row.told != "open":
+        return _closed(ACKNOWLEDGED)
+    if row.wanted == "resolved":  # it was over for a moment
+        return known | ({"due_us": None} if acknowledged else {})
+    return known | {"due_us": None} if acknowledged or not _again_us(settings, now_us) else {}
+
+
+def _over(settings: Common, page: Page, row: NotificationState, now_us: int) -> Fields:
+    if row.told == "open":
+        if row.wanted == "resolved":
+            return {}
+        if not settings.resolved:
+            return _closed("") | {"told": "resolved", "wanted": "resolved"}
+        return _waiting("resolved", _end_us(settings, page, row, now_us), page.highest, now_us)
+    if row.state == "given-up" or page.suppressed:
+        return {}
+    if page.removed or not unnotified_incidents(settings, page, row):
+        return {} if row.state != "waiting" else _closed(REMOVED if page.removed else ACKNOWLEDGED)
+    if next_due_us(settings, now_us) > now_us + _us(settings.group_wait_s) and not row.tries:
+        return _closed(HELD) | {"notified": _notified(page)}
+    if row.state == "waiting":
+        return {} if row.wanted == "resolved" else {"wanted": "resolved"}
+    due = _call_us(settings, page, row, -1, now_us)
+    return _waiting("resolved", due, page.highest, now_us)
+
+
+def _notified(page: Page) -> dict[str, int]:
+    ranks: dict[str, int] = {}
+    for one in page.incidents:
+        ranks[one.key] = max(ranks.get(one.key, -1), one.rank())
+    return ranks
+
+
+def after_success(settings: Common, page: Page, row: NotificationState, wanted: str, now_us: int) -> Fields:
+    """After the channel took it."""
+    known = max((row.sent_priority, page.highest), key=lambda name: RANK.get(name, -1))
+    return {
+        "told": wanted, "sent_priority": known, "sent_us": now_us, "tries": 0, "error": "", "since_us": now_us,
+        "state": "told" if wanted == "open" else "closed", "notified": _notified(page), "messages": row.messages + 1,
+        "times_resolved": row.times_resolved + (wanted == "resolved"),
+        "due_us": _again_us(settings, now_us) if wanted == "open" else None,
+    }  # fmt: skip
+
+
+def after_failure(
+    settings: Common, page: Page, row: NotificationState, reason: str, wait_s: float, draw: float, now_us: int
+) -> Fields:  # fmt: skip
+    """After a try that did not work: again, or given up. `draw` is uniform in 0..1, `wait_s` the least wait."""
+    backoff = min(FIRST_S * 2.0 ** min(row.tries, 20), LIMIT_S) * (0.5 + draw / 2)
+    due = now_us + int(max(backoff, wait_s) * 1e6)
+    if due - row.since_us > settings.give_up_s * 1e6:
+        return {"state": "given-up", "due_us": None, "tries": row.tries + 1, "error": reason[:300],
+                "notified": _notified(page)}  # fmt: skip
+    return {"state": "waiting", "due_us": due, "tries": row.tries + 1, "error": reason[:300]}
+
+
+# -- how many messages -----------------------------------------------------------------------------
+
+Sent = tuple[int, int]
+"""When a message left, and the highest priority that stood in it; -1 for none."""
+
+
+def rate_allows(sent: Sequence[Sent], per_minute: int, now_us: int) -> bool:
+    """Whether one more message may leave, after those."""
+    return sum(now_us - MINUTE_US < at <= now_us for at, _ in sent) < per_minute
+
+
+def burst_threshold(settings: Common, sent: Sequence[Sent], now_us: int) -> int | None:
+    """After `burst` messages within `group_interval_s`: only what is worse than this leaves before it is over."""
+    recent = [rank for at, rank in sent if now_us - _us(settings.group_interval_s) < at <= now_us]
+    return max(recent) if settings.burst and len(recent) >= settings.burst else None
+
+
+def rank(pages: Iterable[Page]) -> int:
+    """The highest priority that stands in them; -1 for none."""
+    return max((RANK[page.priority] for page in pages if page.open), default=-1)
+
+
+def most_urgent(pages: Mapping[str, Page], most: int) -> list[str]:
+    """The ids of at most so many pages: what stands before what is over, the worst first, then the oldest."""
+    return sorted(pages, key=lambda one: (not pages[one].open, -RANK[pages[one].priority], pages[one].opened_us, one))[
+        :most
+    ]

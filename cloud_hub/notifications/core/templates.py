@@ -1,0 +1,109 @@
+"""A page in words, English and Chinese. Pure; nothing is escaped here: each channel does that in its own way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import Literal
+
+from cloud_hub.notifications import Page, PageAlarm
+
+Language = Literal["en", "zh"]
+ALARMS = 10
+"""Alarms that a message names, and devices."""
+NAMED = 3
+"""Devices that a line of a message of several pages names."""
+PAGES = 20
+"""Pages that a message of several names."""
+
+_CATALOGUE: dict[str, dict[str, str]] = {
+    "en": {
+        "critical": "critical", "high": "high", "medium": "medium", "low": "low", "resolved": "resolved",
+        "site": "Site", "since": "Since", "until": "Until", "alarm": "Alarm", "diagnosis": "Diagnosis",
+        "incident": "Incident", "devices": "Devices", "more": "and {0} more", "limit": "limit {0}",
+        "joined": "New",
+        "several": "{0} incidents: {1} open, {2} resolved", "cleared": "cleared", "test": "A test: nothing happened",
+    },
+    "zh": {
+        "critical": "紧急", "high": "高", "medium": "中", "low": "低", "resolved": "已恢复",
+        "site": "位置", "since": "开始", "until": "结束", "alarm": "告警", "diagnosis": "诊断",
+        "incident": "事件", "devices": "设备", "more": "另有 {0} 项", "limit": "限值 {0}",
+        "joined": "新增",
+        "several": "{0} 个事件:{1} 个未恢复,{2} 个已恢复", "cleared": "已清除", "test": "测试消息:没有异常",
+    },
+}  # fmt: skip
+
+
+def phrase(language: Language, key: str, *values: object) -> str:
+    """One phrase."""
+    return _CATALOGUE[language][key].format(*values)
+
+
+def title(pages: Sequence[Page], language: Language) -> str:
+    """One line: of one page which and how bad, of several how many."""
+    if len(pages) > 1:
+        still = sum(page.open for page in pages)
+        return phrase(language, "several", len(pages), still, len(pages) - still)
+    (page,) = pages
+    state = phrase(language, page.priority if page.open else "resolved")
+    more = f" (+{len(page.devices) - 1})" if len(page.devices) > 1 else ""
+    return f"[{state}] {page.device}{more} {page.subject}"
+
+
+def lines(pages: Sequence[Page], language: Language) -> list[tuple[str, str]]:
+    """(word, text) of each line below the title."""
+    if len(pages) == 1:
+        return _one(pages[0], language)
+    shown = [(format_time(page.opened_us), title([page], language) + _who(page, language)) for page in pages[:PAGES]]
+    left = len(pages) - len(shown)
+    return [*shown, *([("", phrase(language, "more", left))] if left else [])]
+
+
+def _one(page: Page, language: Language) -> list[tuple[str, str]]:
+    rows = [("site", page.path), ("since", format_time(page.opened_us))]
+    if page.resolved_us is not None:
+        rows.append(
+            ("until", f"{format_time(page.resolved_us)} ({format_duration(page.resolved_us - page.opened_us)})")
+        )
+    if page.joined:
+        rows.append(("joined", names(page.joined, ALARMS, language)))
+    if len(page.devices) > 1:
+        rows.append(("devices", names(page.devices, ALARMS, language)))
+    alarms = sorted(page.alarms, key=lambda one: one.device not in page.joined)
+    rows += [("alarm", alarm_text(one, language)) for one in alarms[:ALARMS]]
+    if len(alarms) > ALARMS:
+        rows.append(("alarm", phrase(language, "more", len(alarms) - ALARMS)))
+    rows += [("diagnosis", page.diagnosis), ("incident", page.id)]
+    return [(phrase(language, key), text) for key, text in rows if text]
+
+
+def _who(page: Page, language: Language) -> str:
+    """The page's devices, where it is of several: in a message of several pages this line is all that it gets."""
+    return f" ({names(page.devices, NAMED, language)})" if len(page.devices) > 1 else ""
+
+
+def names(devices: Sequence[str], most: int, language: Language) -> str:
+    """At most so many devices, and how many more there are."""
+    left = len(devices) - most
+    return ", ".join(devices[:most]) + (f" {phrase(language, 'more', left)}" if left > 0 else "")
+
+
+def alarm_text(one: PageAlarm, language: Language) -> str:
+    """One alarm: what, how far beyond which limit, and whether it is over."""
+    what = one.kind if one.kind == "no-data" else one.about or one.kind
+    text = f"{one.device} {one.metric} {what} {one.value:.6g} ({phrase(language, 'limit', f'{one.limit:.6g}')})"
+    return f"{text}, {phrase(language, 'cleared')}" if one.cleared_us is not None else text
+
+
+def format_time(t_us: int) -> str:
+    """A UTC time to the second."""
+    return datetime.fromtimestamp(t_us / 1e6, timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def format_duration(us: int) -> str:
+    """A time span in its two largest units."""
+    seconds = max(us, 0) // 1_000_000
+    days, hours, minutes = seconds // 86400, seconds % 86400 // 3600, seconds % 3600 // 60
+    if days:
+        return f"{days}d {hours}h"
+    return f"{hours}h {minutes}m" if hours else f"{minutes}m {seconds % 60}s"

@@ -1,0 +1,86 @@
+"""Pages out of the database: incidents that belong together, with the alarms for which somebody may be called."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+from sqlalchemy import or_
+from sqlmodel import Session, col, select
+
+from cloud_hub.database.tables import AlarmRow, Device, Incident
+from cloud_hub.incidents.service import REMOVED
+from cloud_hub.notifications import Page, PageAlarm, PageIncident
+from cloud_hub.twins.core.reported import mapping
+
+TOGETHER = 500
+"""Ids of one query: a database allows some ten thousand parameters."""
+_T = TypeVar("_T")
+
+
+def open_pages(session: Session, since_id: str) -> set[str]:
+    """Pages that have an unresolved incident, or one whose id is `since_id` or later (ids sort by time)."""
+    query = select(Incident.id, Incident.page).where(
+        or_(col(Incident.state) != "resolved", col(Incident.id) >= since_id)
+    )
+    return {page or one for one, page in session.exec(query)}
+
+
+def load_pages(session: Session, ids: Iterable[str]) -> dict[str, Page]:
+    """These pages as they stand, by id. One without any alarm is not there."""
+    wanted = sorted(set(ids))
+    incidents = [
+        row
+        for some in _chunks(wanted)
+        for row in session.exec(select(Incident).where(or_(col(Incident.id).in_(some), col(Incident.page).in_(some))))
+    ]
+    alarms: dict[str, list[AlarmRow]] = {}
+    for some in _chunks([row.id for row in incidents]):
+        query = select(AlarmRow).where(col(AlarmRow.incident).in_(some))
+        for alarm in session.exec(query.order_by(col(AlarmRow.raised_us), AlarmRow.id)):
+            alarms.setdefault(alarm.incident, []).append(alarm)
+    members: dict[str, list[Incident]] = {}
+    for row in sorted(incidents, key=lambda one: one.id):
+        members.setdefault(row.page or row.id, []).append(row)
+    paths = _paths(session, {row.device for row in incidents})
+    found = {page: _page(page, rows, alarms, paths) for page, rows in members.items() if page in set(wanted)}
+    return {page: one for page, one in found.items() if one is not None}
+
+
+def _page(page: str, rows: list[Incident], alarms: dict[str, list[AlarmRow]], paths: dict[str, str]) -> Page | None:
+    """The page of what calls; where nothing does, of what is suppressed."""
+    calling = {row.id: [one for one in alarms.get(row.id, ()) if not one.suppressed] for row in rows}
+    suppressed = not any(calling.values())
+    chosen = alarms if suppressed else calling
+    mine = [_incident(row, chosen[row.id], paths.get(row.device, "")) for row in rows if chosen.get(row.id)]
+    left = [one for one in mine if not one.removed] or mine
+    return Page(id=page, incidents=tuple(left), suppressed=suppressed) if left else None
+
+
+def _incident(row: Incident, alarms: list[AlarmRow], path: str) -> PageIncident:
+    diagnosis = mapping(row.diagnosis)
+    resolved_us = None if row.state != "resolved" else row.resolved_us or row.opened_us
+    return PageIncident(
+        device=row.device, subject=row.subject, path=path, opened_us=row.opened_us, resolved_us=resolved_us,
+        alarms=tuple(map(_alarm, alarms)), diagnosis=str(diagnosis.get("summary") or diagnosis.get("cause") or ""),
+        removed=any(one.cleared_reason == REMOVED for one in alarms),
+    )  # fmt: skip
+
+
+def _alarm(row: AlarmRow) -> PageAlarm:
+    return PageAlarm(
+        device=row.device, metric=row.metric, kind=row.kind, priority=row.priority,  # type: ignore[arg-type]
+        value=row.value, limit=row.limit, raised_us=row.raised_us, cleared_us=row.cleared_us, about=row.about,
+        acknowledged=row.acked_us is not None,
+    )  # fmt: skip
+
+
+def _paths(session: Session, devices: set[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for some in _chunks(sorted(devices)):
+        found |= dict(session.exec(select(Device.id, Device.assigned_path).where(col(Device.id).in_(some))).all())
+    return found
+
+
+def _chunks(items: list[_T]) -> Iterable[list[_T]]:
+    return (items[start : start + TOGETHER] for start in range(0, len(items), TOGETHER))

@@ -1,0 +1,1 @@
+"""Names, PromQL comparisons and the remote-write wire format. No I/O."""

@@ -1,0 +1,74 @@
+"""From a series' labels to a device and a metric of ours. A core; docs/prometheus.md tells the rules.
+
+Our names know fewer signs, so two series may want one name: the register of series tells them apart by `disambiguate`,
+a short hash of what they really are. A series keeps the name that it was given first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+
+NOT_NAMED = ("__name__", "instance", "job")
+REPLICA = ("prometheus_replica", "__replica__")
+"""What tells two Prometheus servers that scrape the same: their series are one."""
+_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*\Z")
+_LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*\Z")
+_PORT = re.compile(r":\d{1,5}\Z")
+DEVICE_MOST, METRIC_MOST, SALT = 60, 128, 8
+LABELS_MOST, TEXT_MOST = 64, 1024
+
+
+def validate_labels(labels: list[tuple[str, str]]) -> dict[str, str]:
+    """Labels of a series as they must be; raises ValueError that says why they are not."""
+    found = {key: value for key, value in labels if value and key not in REPLICA}
+    if len(labels) != len(dict(labels)):
+        raise ValueError("a label is there twice")
+    if len(labels) > LABELS_MOST or any(len(value) > TEXT_MOST for pair in labels for value in pair):
+        raise ValueError(f"more than {LABELS_MOST} labels, or one of more than {TEXT_MOST} signs")
+    if not _NAME.match(found.get("__name__", "")):
+        raise ValueError("a series without a metric name in __name__")
+    if wrong := [key for key in found if not _LABEL.match(key)]:
+        raise ValueError(f"'{wrong[0][:60]}' is no name of a label")
+    if any("\0" in value for value in found.values()):
+        raise ValueError("a label's value holds NUL")
+    return found
+
+
+def digest(*parts: str | Mapping[str, str]) -> str:
+    """A hash of what something really is: 32 hexadecimal digits."""
+    made = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        texts = [part] if isinstance(part, str) else [text for pair in sorted(part.items()) for text in pair]
+        for text in (str(len(texts)), *texts):
+            raw = text.encode("utf-8", "surrogatepass")
+            made.update(b"%d:%b" % (len(raw), raw))
+    return made.hexdigest()
+
+
+def host(labels: Mapping[str, str]) -> str:
+    """Where a series comes from: its instance without the port, else its job."""
+    return _PORT.sub("", labels.get("instance", "")) or labels.get("job", "") or "prometheus"
+
+
+def device(where: str) -> str:
+    """A device id for a host: lower case, other signs become '-'."""
+    return (_slug(where).lstrip("_-") or "x")[:DEVICE_MOST]
+
+
+def metric(labels: Mapping[str, str]) -> str:
+    """A metric's name: job, metric, and each other label as `label-value`, joined by '/'."""
+    words = [labels["job"]] if labels.get("job") else []
+    words += [labels["__name__"], *(f"{key}-{labels[key]}" for key in sorted(labels) if key not in NOT_NAMED)]
+    whole = "/".join(_slug(word) for word in words)
+    return whole if len(whole) <= METRIC_MOST else disambiguate(whole, digest(labels), METRIC_MOST)
+
+
+def disambiguate(name: str, number: str, most: int) -> str:
+    """The name with the beginning of a digest, where another has the name itself."""
+    return f"{name[: most - SALT - 1].rstrip('/')}-{number[:SALT]}"
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9_-]", "-", text.lower())

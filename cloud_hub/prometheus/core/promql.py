@@ -1,0 +1,115 @@
+"""As much of PromQL as an alerting rule's shape needs: which series it compares with which number. A core.
+
+`cpu > 90`, `90 < cpu`, `(cpu > 90) and up == 1`: each part between `and`, `or` and `unless` that compares a series with
+a number is a limit. Anything else (two series compared, `absent()`) is not, and is told so by its absence.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+SELECTOR = re.compile(
+    r"\s*(?P<name>[a-zA-Z_:][a-zA-Z0-9_:]*)?\s*(?P<braces>\{(?:[^{}\"'`]|\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*')*\})?\s*\Z"
+)
+_NUMBER = re.compile(r"\s*[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?\s*\Z")
+_WORD = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*|\d[\w.]*")
+_COMPARE = re.compile(r"==|!=|>=|<=|>|<")
+_AFTER_SET = re.compile(r"\s*(?:on|ignoring)\s*\([^()]*\)")
+_COUNTED = ("_total", "_bucket", "_sum", "_count")
+
+Sign = Literal[">", "<", ">=", "<=", "==", "!="]
+_TURNED: dict[str, Sign] = {">": "<", "<": ">", ">=": "<=", "<=": ">=", "==": "==", "!=": "!="}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """A series, by the query that gives it, compared with a number."""
+
+    query: str
+    sign: Sign
+    number: float
+
+
+def find_comparisons(expression: str) -> list[Comparison]:
+    """The limits in an expression, in its order; none where it compares no series with a number."""
+    return [one for part in _split_sets(expression) if (one := _comparison(part)) is not None]
+
+
+def counter_name(query: str) -> str:
+    """The metric's name when `query` is one plain selector of a counter by its name's ending, else ''."""
+    found = SELECTOR.match(query)
+    name = found["name"] if found and found["name"] else ""
+    return name if name.endswith(_COUNTED) else ""
+
+
+def selector_name(query: str) -> str:
+    """The metric's name when `query` is one plain selector, else ''."""
+    found = SELECTOR.match(query)
+    return (found["name"] or "") if found else ""
+
+
+def _bare(text: str) -> str:
+    """Without blanks and brackets that hold the whole."""
+    text = text.strip()
+    while text.startswith("(") and _end(text, 0) == len(text):
+        text = text[1:-1].strip()
+    return text
+
+
+def _comparison(part: str) -> Comparison | None:
+    part = _bare(part)
+    if len(sets := _split_sets(part)) > 1:
+        found = [one for one in map(_comparison, sets) if one is not None]
+        return found[0] if found else None
+    places = [(start, sign) for start, sign in _top(part) if _COMPARE.fullmatch(sign)]
+    if len(places) != 1:
+        return None
+    start, sign = places[0]
+    left, right = _bare(part[:start]), _bare(re.sub(r"^\s*bool\b", "", part[start + len(sign) :]))
+    if _NUMBER.match(right) and not _NUMBER.match(left) and left:
+        return Comparison(query=left, sign=_TURNED[_TURNED[sign]], number=float(right))
+    if _NUMBER.match(left) and right and not _NUMBER.match(right):
+        return Comparison(query=right, sign=_TURNED[sign], number=float(left))
+    return None
+
+
+def _split_sets(text: str) -> list[str]:
+    """The parts between `and`, `or` and `unless` outside of brackets."""
+    parts, begin = [], 0
+    for start, word in _top(text):
+        if word.lower() in {"and", "or", "unless"}:
+            parts.append(text[begin:start])
+            begin = start + len(word)
+            if after := _AFTER_SET.match(text, begin):
+                begin = after.end()
+    return [*parts, text[begin:]]
+
+
+def _top(text: str) -> list[tuple[int, str]]:
+    """(place, word or sign of comparison) outside of brackets, braces and texts."""
+    found, place = [], 0
+    while place < len(text):
+        if text[place] in "([{\"'`":
+            place = _end(text, place)
+            continue
+        match = _WORD.match(text, place) or _COMPARE.match(text, place)
+        if match:
+            found.append((place, match[0]))
+        place = match.end() if match else place + 1
+    return found
+
+
+def _end(text: str, start: int) -> int:
+    """Just after what opens at `start`, a bracket with all in it or a text; the end of all when nothing closes it."""
+    opened = text[start]
+    place = start + 1
+    if opened in "\"'`":
+        while place < len(text) and text[place] != opened:
+            place += 2 if text[place] == "\\" and opened != "`" else 1
+        return min(place + 1, len(text))
+    closed = {"(": ")", "[": "]", "{": "}"}[opened]
+    while place < len(text) and text[place] != closed:
+        place = _end(text, place) if text[place] in "([{\"'`" else place + 1
+    return min(place + 1, len(text))

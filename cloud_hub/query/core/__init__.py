@@ -1,0 +1,1 @@
+"""Lexer, parser and tree of the query language. No I/O."""

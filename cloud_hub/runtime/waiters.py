@@ -1,0 +1,38 @@
+"""Requests that wait for something named: another thread rings, the event loop wakes. A ring that nobody hears is lost,
+so who waits looks at the database first, and now and then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class WaiterRegistry:
+    """Bells by name, each with the event loop of who waits."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: dict[str, list[tuple[asyncio.AbstractEventLoop, asyncio.Event]]] = {}
+
+    @contextmanager
+    def register(self, name: str) -> Iterator[asyncio.Event]:
+        """An event that is set each time `name` is rung."""
+        entry = (asyncio.get_running_loop(), asyncio.Event())
+        with self._lock:
+            self._waiting.setdefault(name, []).append(entry)
+        try:
+            yield entry[1]
+        finally:
+            with self._lock:
+                self._waiting[name].remove(entry)
+                if not self._waiting[name]:
+                    del self._waiting[name]
+
+    def ring(self, name: str) -> None:
+        """Wake who waits for `name`. From any thread."""
+        with self._lock:
+            for loop, event in self._waiting.get(name, []):
+                loop.call_soon_threadsafe(event.set)

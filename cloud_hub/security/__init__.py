@@ -1,0 +1,1 @@
+"""Roles, secret files and AWS signatures: what access control stands on."""

@@ -1,0 +1,1 @@
+"""Roles and AWS Signature Version 4. No I/O."""

@@ -1,0 +1,1 @@
+"""Samples, rollups and retention of what devices measure."""

@@ -1,0 +1,1 @@
+"""Buckets of time and quantile sketches as columns. No I/O."""

@@ -1,0 +1,203 @@
+"""Makes rollups of the hours that ingest left due, each in one transaction with the note that it is done.
+
+An hour whose samples are all kept is made anew from them: late, repeated and backfilled samples correct it, and doing
+it twice changes nothing. An hour whose samples went by retention is added to, and what is added goes at once, so that
+it is not added again. A day is made from its hours once it is over. A hub that is killed in between has done nothing.
+
+Samples are read before the transaction, holding nobody up. `changes` tells whether the hour changed meanwhile: then it
+stays due.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from itertools import groupby
+
+from sqlalchemy import delete, tuple_
+from sqlmodel import Session, col, select
+
+from cloud_hub.database.sessions import Database
+from cloud_hub.database.tables import RetentionStart, RollupDue, TelemetrySample
+from cloud_hub.runtime.items import WorkItems
+from cloud_hub.runtime.worker import WorkResult
+from cloud_hub.telemetry.rollups.aggregate import DAY_US, MINUTE_US, Hour, hour
+from cloud_hub.telemetry.rollups.core.buckets import Buckets, concat, empty, pack
+from cloud_hub.telemetry.rollups.core.sketches import Sketch, merge_sketches
+from cloud_hub.telemetry.rollups.store import DAY, HOUR, MINUTE, DeviceRollups
+from cloud_hub.telemetry.samples import HOUR_US, mark_due
+
+GRACE_US = 2 * MINUTE_US
+"""Samples of the last minutes of an hour are still on their way when it is over."""
+SAMPLES, HOURS = 20_000, 100
+"""About so many samples and hours are one step."""
+
+Made = dict[str, Hour]
+"""An hour of a device: of each metric."""
+Work = tuple[str, int, list[tuple[RollupDue, Made]]]
+"""A device, a day, and hours of it."""
+
+
+class RollupWorker:
+    """Goes round all hours that are due, so that no device, however much it sends, keeps others waiting."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._after = ("", -1)
+
+    def run_once(self, now_us: int) -> WorkResult:
+        """Roll up some hours; `again` until all were looked at, then the next run begins from the front."""
+        items = WorkItems(self._db, "rollups", now_us)
+        days, looked = self._read(now_us, items)
+        items.batch("day", days, lambda some: self._roll(some, now_us), key=_key)
+        return items.result(again=looked)
+
+    def _roll(self, days: Sequence[Work], now_us: int) -> bool:
+        """Write these days in one transaction."""
+        with self._db.write(*{device for device, _, _ in days}) as session:
+            for device, day_us, hours in days:
+                made = {due.t_us: made for due, made in hours if _take(session, due)}
+                if made:
+                    roll_up(session, device, day_us, made, now_us)
+        return True
+
+    def _read(self, now_us: int, items: WorkItems) -> tuple[list[Work], bool]:
+        """(Some hours by device and day, whether any was looked at)."""
+        work: list[tuple[RollupDue, Made]] = []
+        read = 0
+        with self._db.read() as session:
+            found = self._due(session, now_us)
+        for due in found:
+            self._after = (due.device, due.t_us)
+            if not items.due("day", _key((due.device, _day(due.t_us), []))):
+                continue
+            one = items.run("hour", f"{due.device}/{due.t_us}", partial(self._hour, due))
+            if one is not None:
+                work.append((due, one[0]))
+                read += one[1]
+            if read >= SAMPLES:
+                break
+        if not found:
+            self._after = ("", -1)
+        days = groupby(work, lambda one: (one[0].device, _day(one[0].t_us)))
+        return [(device, day_us, list(hours)) for (device, day_us), hours in days], bool(found)
+
+    def _hour(self, due: RollupDue) -> tuple[Made, int]:
+        with self._db.read() as session:
+            return hour(session, due.device, due.t_us)
+
+    def _due(self, session: Session, now_us: int) -> list[RollupDue]:
+        key = (col(RollupDue.device), col(RollupDue.t_us))
+        over = select(RollupDue).where(col(RollupDue.t_us) <= now_us - HOUR_US - GRACE_US)
+        return list(session.exec(over.where(tuple_(*key) > tuple_(*self._after)).order_by(*key).limit(HOURS)))
+
+
+def _key(work: Work) -> str:
+    return f"{work[0]}/{work[1]}"
+
+
+def _day(t_us: int) -> int:
+    return t_us // DAY_US * DAY_US
+
+
+def _take(session: Session, due: RollupDue) -> bool:
+    """Note that the hour is done; False when it changed since its samples were read, or another hub has done it."""
+    same = (
+        col(RollupDue.device) == due.device, col(RollupDue.t_us) == due.t_us, col(RollupDue.changes) == due.changes,
+    )  # fmt: skip
+    return session.connection().execute(delete(RollupDue).where(*same)).rowcount == 1
+
+
+def roll_up(session: Session, device: str, day_us: int, hours: dict[int, Made], now_us: int) -> None:
+    """Write what hours of one day of a device came to."""
+    rows = DeviceRollups(session, device)
+    kept = _kept(session, rows, device, sorted({metric for made in hours.values() for metric in made}))
+    whole = [metric for metric, line in kept.items() if line.hour_us <= day_us]
+    standing = rows.buckets(HOUR, whole, day_us, day_us + DAY_US)
+    for metric, line in kept.items():
+        mine = {hour_us: made[metric] for hour_us, made in sorted(hours.items()) if metric in made}
+        if metric in whole:
+            _hours(session, rows, line, standing.get((metric, day_us), empty()), day_us, mine)
+        else:
+            _onto_day(session, rows, line, day_us, mine)
+    rows.save()
+    last_us = day_us + DAY_US - HOUR_US
+    if now_us < day_us + DAY_US + GRACE_US:
+        mark_due(session, [(device, last_us)])  # it makes the day, whether it has samples or none
+        return
+    if last_us in hours:
+        whole = [metric for metric, line in rows.kept().items() if line.hour_us <= day_us]
+        kept = rows.kept()
+    _make_day(rows, whole, [metric for metric in whole if kept[metric].sketch_us <= day_us], day_us)
+    rows.save()
+
+
+def _kept(session: Session, rows: DeviceRollups, device: str, metrics: Sequence[str]) -> dict[str, RetentionStart]:
+    """From when on each of these is kept: of a new one, everything."""
+    kept = rows.kept(metrics)
+    new = {metric: RetentionStart(device=device, metric=metric) for metric in metrics if metric not in kept}
+    session.add_all(new.values())
+    session.flush()
+    return kept | new
+
+
+def _hours(
+    session: Session, rows: DeviceRollups, line: RetentionStart, standing: Buckets, day_us: int, hours: dict[int, Hour]
+) -> None:  # fmt: skip
+    """Minutes and sketches of these hours, and the row of the day's hours with them in it."""
+    for hour_us, made in hours.items():
+        slot = (hour_us - day_us) // HOUR_US
+        minutes, sketch = made.minutes, made.sketch
+        if hour_us >= line.raw_us:
+            standing = standing.part(standing.slot != slot)
+        else:
+            minutes, sketch = _added(rows, line.metric, hour_us, made)
+            _forget(session, line, hour_us)
+        standing = concat([standing, made.whole.shifted(slot)])
+        if hour_us >= min(line.raw_us, line.minute_us):
+            rows.put("rollups", MINUTE, line.metric, hour_us, pack(minutes))
+        if day_us >= line.sketch_us:
+            rows.put("sketches", HOUR, line.metric, hour_us, sketch.pack())
+    rows.put("rollups", HOUR, line.metric, day_us, pack(standing))
+    if day_us < line.sketch_us:
+        _onto_sketch(rows, line.metric, day_us, hours)
+
+
+def _added(rows: DeviceRollups, metric: str, hour_us: int, made: Hour) -> tuple[Buckets, Sketch]:
+    """What stands of an hour whose samples went, and what came late."""
+    minutes = [*rows.buckets(MINUTE, [metric], hour_us, hour_us + 1).values(), made.minutes]
+    sketches = [*rows.sketches(HOUR, [metric], hour_us, hour_us + 1).values(), made.sketch.pack()]
+    return concat(minutes), merge_sketches(sketches)
+
+
+def _onto_day(session: Session, rows: DeviceRollups, line: RetentionStart, day_us: int, hours: dict[int, Hour]) -> None:
+    """Add to a day whose hours went."""
+    days = [*rows.buckets(DAY, [line.metric], day_us, day_us + 1).values(), *(made.whole for made in hours.values())]
+    for hour_us in hours:
+        _forget(session, line, hour_us)
+    rows.put("rollups", DAY, line.metric, day_us, pack(concat(days)))
+    _onto_sketch(rows, line.metric, day_us, hours)
+
+
+def _onto_sketch(rows: DeviceRollups, metric: str, day_us: int, hours: dict[int, Hour]) -> None:
+    """Add to the sketch of a day whose hours' sketches went."""
+    sketches = [*rows.sketches(DAY, [metric], day_us, day_us + 1).values()]
+    sketches += [made.sketch.pack() for made in hours.values()]
+    rows.put("sketches", DAY, metric, day_us, merge_sketches(sketches).pack())
+
+
+def _forget(session: Session, line: RetentionStart, hour_us: int) -> None:
+    """Samples older than what is kept: they were added, and must not be again."""
+    sample = TelemetrySample
+    mine = (col(sample.device) == line.device, col(sample.metric) == line.metric)
+    span = (col(sample.t_us) >= hour_us, col(sample.t_us) < hour_us + HOUR_US)
+    session.connection().execute(delete(sample).where(*mine, *span))
+
+
+def _make_day(rows: DeviceRollups, metrics: Sequence[str], sketched: Sequence[str], day_us: int) -> None:
+    """Days from their hours, and their sketches where those of the hours are kept."""
+    for (metric, _), hours in rows.buckets(HOUR, metrics, day_us, day_us + DAY_US).items():
+        rows.put("rollups", DAY, metric, day_us, pack(hours.coarsen(24)))
+    sketches = rows.sketches(HOUR, sketched, day_us, day_us + DAY_US)
+    for metric, some in groupby(sketches, lambda place: place[0]):
+        rows.put("sketches", DAY, metric, day_us, merge_sketches(sketches[place] for place in some).pack())

@@ -1,0 +1,1 @@
+"""Replay, vectorized judging, walk-forward evaluation and comparison. No I/O."""

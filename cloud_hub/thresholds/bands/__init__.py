@@ -1,0 +1,1 @@
+"""The band of a metric: what its next value should be, and the limits learned from it. No I/O."""

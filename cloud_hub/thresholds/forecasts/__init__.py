@@ -1,0 +1,1 @@
+"""The probability that a series crosses a limit within the next 15 minutes. No I/O."""

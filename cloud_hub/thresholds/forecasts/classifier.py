@@ -1,0 +1,177 @@
+"""Minutes ahead: the probability that a series crosses an upper limit within the next 15 minutes, by a model of all.
+
+One gradient-boosted model (histograms: Ke et al., LightGBM, 2017; scikit-learn's) is learned from many series
+together, on features without unit (`crossing_features`), and serves series that it never saw. What it says is
+calibrated on a later stretch of time by a sigmoid (Platt 1999): two numbers, which cannot overfit and leave the order
+as it was.
+
+What models of the series' own history add, and which of them speaks: `crossing_models`, `crossing_selection`.
+
+A lower limit is an upper one of the negated values. Nothing is pickled: a forecaster is trained anew from stored
+series, and the same data and seed give the same probabilities bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cloud_hub.thresholds.bands.day_ahead import NotEnough
+from cloud_hub.thresholds.bands.fit import clean
+from cloud_hub.thresholds.bands.state import Floats, Ints
+from cloud_hub.thresholds.forecasts import features as crossing_features
+from cloud_hub.thresholds.forecasts import rise_features
+from cloud_hub.thresholds.forecasts.features import AHEAD_US, Bools, SeriesHistory
+from shared.thresholds import DAY_US
+
+Features = npt.NDArray[np.float32]
+Samples = tuple[Features, npt.NDArray[np.int8], Ints]
+
+NAMES = (*crossing_features.NAMES, *rise_features.NAMES)
+"""What the columns of `features` are, in order."""
+RISING = (*NAMES[:3], *rise_features.NAMES)
+"""The more of these, the more probable: the trees are held to that, which noise of a few series then cannot turn."""
+
+SHARED = "shared-trees"
+FITTED = 0.7
+"""This share of each series' samples, the earlier ones, is for fitting; the later rest is for calibrating."""
+LEAST = 20
+"""Fewer crossings than this, in either part, teach nothing."""
+
+
+def features(t_us: Ints, values: Floats, limit: float) -> Features:
+    """Features of every moment, float32[T, F]; `t_us` increasing, values finite. Row i knows samples 0 to i only."""
+    past = SeriesHistory(t_us, values, limit)
+    day = past.spread(DAY_US)
+    columns = [*crossing_features.history_features(past, day), *rise_features.rise_features(past, day)]
+    return np.clip(np.stack(columns, axis=1), -1e6, 1e6).astype(np.float32)
+
+
+def samples(t_us: npt.NDArray[Any], values: npt.NDArray[Any], limit: float) -> Samples:
+    """(features[M, F], labels[M], index[M]): the moments that can be judged and whose next 15 minutes are known.
+
+    `t_us` in UTC microseconds, any order; label 1: some sample of the next 15 minutes is above `limit`; index: the
+    moment's place in the given arrays. Raises ValueError for arrays that do not fit together or a limit that is
+    no number.
+    """
+    times, points, where = _cleaned(t_us, values, limit)
+    if not times.size:
+        return np.empty((0, 0), np.float32), np.empty(0, np.int8), np.empty(0, np.int64)
+    judged = _judged(times, points, limit)
+    over = np.concatenate(([0], np.cumsum(points > limit)))
+    now, end = np.arange(1, times.size + 1), np.searchsorted(times, times + AHEAD_US, side="right")
+    label = over[end] > over[now]
+    known = (end > now) & (label | (times + AHEAD_US <= times[-1]))
+    rows = np.flatnonzero(judged & known)
+    return features(times, points, limit)[rows], label[rows].astype(np.int8), where[rows]
+
+
+@dataclass(frozen=True)
+class Skill:
+    """How a model did on validation data: its average precision, where saying the base rate always has `base_rate`."""
+
+    model: str
+    average_precision: float
+    base_rate: float
+
+
+@dataclass(frozen=True)
+class CrossingClassifier:
+    """What `train` learned: trees, and the slope and shift that make their log-odds a probability."""
+
+    trees: Any
+    slope: float
+    shift: float
+    skill: Skill = Skill(SHARED, 1.0, 0.0)
+    reason: str = ""
+
+    def probability(self, t_us: npt.NDArray[Any], values: npt.NDArray[Any], limit: float) -> Floats:
+        """Probability of being above `limit` within 15 minutes after each sample; float64[T], in the order given.
+
+        NaN where it is not judged: already above, less than a day of history, no sample in the 15 minutes before, a
+        value that is no number. Entry i depends on samples up to its time only. Raises ValueError as `samples` does.
+        """
+        times, points, where = _cleaned(t_us, values, limit)
+        found = np.full(np.asarray(values).shape, np.nan)
+        rows = np.flatnonzero(_judged(times, points, limit)) if times.size else where
+        if rows.size:
+            found[where[rows]] = self.of(features(times, points, limit)[rows])
+        return found
+
+    def newest(self, t_us: Ints, values: Floats, limit: float) -> float | None:
+        """The probability after the last sample alone; None where it is not judged. As `probability`, in less time."""
+        row = newest_row(t_us, values, limit)
+        return None if row is None else float(self.of(row)[0])
+
+    def of(self, rows: Features) -> Floats:
+        """The probability of each row of features; float64[M]."""
+        odds = self.slope * self.trees.decision_function(rows) + self.shift
+        return np.asarray(1 / (1 + np.exp(-np.clip(odds, -500, 500))))
+
+
+def newest_row(t_us: Ints, values: Floats, limit: float) -> Features | None:
+    """Features of the last sample, float32[1, F]; None where it is not judged."""
+    times, points, _ = _cleaned(t_us, values, limit)
+    if not times.size or not _judged(times, points, limit)[-1]:
+        return None
+    return features(times, points, limit)[-1:]
+
+
+def train(given: Sequence[Samples], seed: int = 7) -> CrossingClassifier:
+    """Learn one forecaster from the samples of many series, each in order of time.
+
+    Raises NotEnough where the earlier or the later part holds fewer than 20 crossings or quiet moments.
+    """
+    from sklearn.ensemble import HistGradientBoostingClassifier  # noqa: PLC0415 - a second of import
+    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
+    from sklearn.metrics import average_precision_score  # noqa: PLC0415
+
+    used = [one for one in given if one[1].size]
+    cuts = [int(FITTED * one[1].size) for one in used]
+    early = [(rows[:cut], labels[:cut]) for (rows, labels, _), cut in zip(used, cuts, strict=True)]
+    late = [(rows[cut:], labels[cut:]) for (rows, labels, _), cut in zip(used, cuts, strict=True)]
+    trees = HistGradientBoostingClassifier(
+        learning_rate=0.05, max_iter=200, max_leaf_nodes=15, min_samples_leaf=100, l2_regularization=10.0,
+        max_features=0.3, early_stopping=False, random_state=seed,
+        monotonic_cst=[int(name in RISING) for name in NAMES],
+    )  # fmt: skip
+    rows, labels = _together(early)
+    rows[:, np.isnan(rows).all(axis=0)] = 0  # of a short history no sample has a week before it; trees refuse that
+    trees.fit(rows, labels)
+    rows, labels = _together(late)
+    odds = trees.decision_function(rows)
+    sigmoid = LogisticRegression(C=1e6).fit(odds[:, None], labels)
+    skill = Skill(SHARED, float(average_precision_score(labels, odds)), float(labels.mean()))
+    return CrossingClassifier(trees, float(sigmoid.coef_[0, 0]), float(sigmoid.intercept_[0]), skill)
+
+
+def _together(parts: Sequence[tuple[Features, npt.NDArray[np.int8]]]) -> tuple[Features, npt.NDArray[np.int8]]:
+    """All series' samples as one; raises NotEnough where one of the two outcomes is too rare to learn from."""
+    labels = np.concatenate([labels for _, labels in parts]) if parts else np.empty(0, np.int8)
+    crossed = int(labels.sum())
+    if min(crossed, labels.size - crossed) < LEAST:
+        raise NotEnough(
+            f"{labels.size} samples with {crossed} crossings; a forecast needs {LEAST} crossings and as many without"
+        )
+    return np.concatenate([rows for rows, _ in parts]), labels
+
+
+def _cleaned(t_us: npt.NDArray[Any], values: npt.NDArray[Any], limit: float) -> tuple[Ints, Floats, Ints]:
+    """`clean`, and for each point that is left its (last) place in the given arrays."""
+    if not np.isfinite(limit):
+        raise ValueError(f"a limit must be a finite number, not {limit}")
+    times, points = clean(t_us, values)
+    where = np.zeros(times.size, np.int64)
+    usable = np.flatnonzero(np.isfinite(np.asarray(values, np.float64)))
+    where[np.searchsorted(times, np.asarray(t_us)[usable].astype(np.int64))] = usable
+    return times, points, where
+
+
+def _judged(times: Ints, points: Floats, limit: float) -> Bools:
+    """Which moments are judged: below the limit, a day after the first sample, not first after a gap."""
+    fresh = np.diff(times, prepend=times[0] - DAY_US) <= AHEAD_US
+    return np.asarray((points <= limit) & (times - times[0] >= DAY_US) & fresh)

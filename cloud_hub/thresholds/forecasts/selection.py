@@ -1,0 +1,166 @@
+"""Which model forecasts the limit crossings of a series: the one that did best on its own validation data. Pure.
+
+Forward-chaining: each of the last two stretches of the history is forecast by what was fitted on all before it. The
+shared trees never learn from that part of any series (`crossing.FITTED`), so they have no advantage. Models are
+compared by average precision; the blend is kept unless another beats it by MARGIN, for the best of five is partly
+luck. The winner is calibrated on the same data (Platt 1999, drawn towards "as it is") and fitted again on the whole
+history. Where no model beats the base rate by LIFT, the series is not forecast, and the reason says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Protocol
+
+import numpy as np
+
+from cloud_hub.thresholds.bands.state import Floats, Ints
+from cloud_hub.thresholds.forecasts.classifier import (
+    FITTED,
+    SHARED,
+    CrossingClassifier,
+    Features,
+    Samples,
+    Skill,
+    newest_row,
+)
+from cloud_hub.thresholds.forecasts.models import BLEND, BLENDED, OWN, Fitted, Labels, blended, fitted, log_odds
+
+FOLDS = (FITTED, (1 + FITTED) / 2, 1.0)
+LEAST = 10
+"""With fewer crossings, or quiet moments, on its validation data a series has no choice of its own."""
+MARGIN = 0.05
+LIFT = 1.25
+PULL = 30.0
+"""How strongly a calibration is drawn towards slope 1 and shift 0, as samples count."""
+
+
+class Speaker(Protocol):
+    """What gives a series' forecasts; `reason` is why it gives none, '' where it does."""
+
+    @property
+    def skill(self) -> Skill: ...
+
+    @property
+    def reason(self) -> str: ...
+
+    def newest(self, t_us: Ints, values: Floats, limit: float) -> float | None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Silent:
+    """A series that is not forecast."""
+
+    reason: str
+    skill: Skill
+
+    def newest(self, t_us: Ints, values: Floats, limit: float) -> float | None:
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Winner:
+    """The model that was chosen for a series, with its calibration."""
+
+    skill: Skill
+    parts: tuple[Fitted, ...]
+    slope: float
+    shift: float
+    reason: str = ""
+
+    def of(self, rows: Features, t_us: Ints) -> Floats:
+        """The probability of each row; float64[M]."""
+        odds = self.slope * log_odds(blended([part(rows, t_us) for part in self.parts])) + self.shift
+        return np.asarray(1 / (1 + np.exp(-odds)))
+
+    def newest(self, t_us: Ints, values: Floats, limit: float) -> float | None:
+        """The probability after the last sample; None where it is not judged."""
+        row = newest_row(t_us, values, limit)
+        return None if row is None else float(self.of(row, np.asarray(t_us[-1:], np.int64))[0])
+
+
+def of_shared(shared: CrossingClassifier) -> Speaker:
+    """The shared trees, for series without a choice of their own; silent where they do not beat the base rate."""
+    return shared if useful(shared.skill) else Silent(reason=_no_better(shared.skill), skill=shared.skill)
+
+
+def select_model(own: Samples, t_us: Ints, shared: CrossingClassifier) -> Speaker:
+    """The speaker for one series and side from its samples; `t_us` are the times that their index is of.
+
+    Raises ValueError where a model cannot be fitted.
+    """
+    rows, labels, index = own
+    times = np.asarray(t_us[index], np.int64)
+    known = labels[int(FOLDS[0] * labels.size) :]
+    if min(int(known.sum()), int(known.size - known.sum())) < LEAST:
+        return of_shared(shared)
+    said = validated(rows, labels, times, shared)
+    skills = {name: skill(name, known, one) for name, one in said.items()}
+    best = max(skills.values(), key=lambda one: one.average_precision + MARGIN * (one.model == BLEND))
+    if not useful(best):
+        return Silent(reason=_no_better(best), skill=best)
+    slope, shift = calibration(said[best.model], known)
+    parts = [_whole(name, rows, labels, times, shared) for name in _parts(best.model)]
+    return Winner(skill=best, parts=tuple(parts), slope=slope, shift=shift)
+
+
+def validated(rows: Features, labels: Labels, t_us: Ints, shared: CrossingClassifier) -> dict[str, Floats]:
+    """What every model said of the validation moments, which it had not seen."""
+    cuts = [int(fold * labels.size) for fold in FOLDS]
+    said: dict[str, Floats] = {SHARED: shared.of(rows[cuts[0] :])}
+    for name in OWN:
+        folds = []
+        for first, last in pairwise(cuts):
+            model = fitted(name, rows[:first], labels[:first], t_us[:first])
+            folds.append(model(rows[first:last], t_us[first:last]))
+        said[name] = np.concatenate(folds)
+    said[BLEND] = blended([said[name] for name in BLENDED])
+    return said
+
+
+def skill(name: str, labels: Labels, said: Floats) -> Skill:
+    """Average precision and base rate of what a model said."""
+    from sklearn.metrics import average_precision_score  # noqa: PLC0415 - a second of import
+
+    return Skill(model=name, average_precision=float(average_precision_score(labels, said)),
+                 base_rate=float(labels.mean()))  # fmt: skip
+
+
+def useful(one: Skill) -> bool:
+    """Whether it is better than to say the base rate."""
+    return bool(one.average_precision >= LIFT * one.base_rate)
+
+
+def calibration(said: Floats, labels: Labels) -> tuple[float, float]:
+    """(slope, shift) of the log-odds: a logistic regression with a normal prior around (1, 0)."""
+    from scipy.optimize import minimize  # noqa: PLC0415 - half a second of import
+
+    both = np.stack([log_odds(said), np.ones(said.size)])
+
+    def loss(at: Floats) -> tuple[float, Floats]:
+        odds, away = at @ both, at - [1.0, 0.0]
+        miss = np.logaddexp(0.0, odds) - labels * odds
+        chance = np.exp(odds - np.logaddexp(0.0, odds))
+        return float(miss.sum() + PULL / 2 * away @ away), both @ (chance - labels) + PULL * away
+
+    slope, shift = minimize(loss, [1.0, 0.0], jac=True, method="L-BFGS-B", bounds=[(0.0, None), (None, None)]).x
+    return float(slope), float(shift)
+
+
+def _parts(name: str) -> Sequence[str]:
+    return BLENDED if name == BLEND else (name,)
+
+
+def _whole(name: str, rows: Features, labels: Labels, t_us: Ints, shared: CrossingClassifier) -> Fitted:
+    if name == SHARED:
+        return lambda given, _: shared.of(given)
+    return fitted(name, rows, labels, t_us)
+
+
+def _no_better(one: Skill) -> str:
+    return (
+        f"no model is better than the base rate: the best, {one.model}, has average precision "
+        f"{one.average_precision:.3f} on validation data, the base rate is {one.base_rate:.3f}"
+    )

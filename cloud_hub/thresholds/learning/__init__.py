@@ -1,0 +1,1 @@
+"""Learning of limits: policies, scheduled refits, trials on stored history."""

@@ -1,0 +1,1 @@
+"""From a policy and histories to limits. No I/O."""

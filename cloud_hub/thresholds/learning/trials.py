@@ -1,0 +1,89 @@
+"""Backtests over stored history, many series together: before limits are pushed, and whenever somebody asks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from sqlalchemy import select
+from sqlmodel import Session
+
+from cloud_hub.database.tables import LearnedSeries
+from cloud_hub.thresholds.learning import history as stored
+from cloud_hub.thresholds.learning.core.policy import LearningPolicy
+from cloud_hub.thresholds.learning.core.trainer import learn_limits
+from cloud_hub.thresholds.learning.core.trial import Proposal, Trial, proposals, run_trial
+from cloud_hub.thresholds.limits import standing as limits_standing
+from cloud_hub.thresholds.limits.standing import Series
+from shared.thresholds import DAY_US, Limits
+
+DAYS = 7.0
+"""Of history on which limits that a person pushes are tried."""
+DEVICES = 20
+"""On so many of the devices."""
+
+_ROWS: Any = LearnedSeries.__table__  # type: ignore[attr-defined]
+
+
+def trial_series(
+    session: Session, series: Sequence[Series], policy: LearningPolicy, from_us: int, to_us: int,
+    proposed: dict[str, Limits] | None = None,
+) -> list[Trial]:  # fmt: skip
+    """Each series by its present limits and by `proposed` (by metric), or by what its history would teach."""
+    present = limits_standing.present(session, sorted({device for device, _ in series}))
+    said = stored.load_feedback(session, series, from_us, to_us)
+    before_us = from_us if proposed is not None else from_us - int(policy.train_days * DAY_US)
+    histories = [stored.history(session, one, before_us, to_us) for one in series]
+    if proposed is None:
+        known = stored.known(session, series, before_us, to_us, present)
+        wanted = proposals(*learn_limits(histories, policy, [1.0] * len(series), [from_us, to_us], known))
+    else:
+        wanted = [Proposal(limits=proposed.get(metric)) for _, metric in series]
+    return [
+        run_trial(history, present.get(one), proposal, said[one], from_us, to_us)
+        for one, history, proposal in zip(series, histories, wanted, strict=True)
+    ]
+
+
+def trial_manual_limits(
+    session: Session, devices: Sequence[str], limits: Sequence[Limits], now_us: int
+) -> dict[str, Any]:
+    """What limits that a person is about to push would have raised; `points` 0: nothing is stored to try them on."""
+    proposed = {one.metric: one for one in limits}
+    series = [(device, metric) for device in devices[:DEVICES] for metric in proposed]
+    found = trial_series(session, series, LearningPolicy(metrics=("*",)), now_us - int(DAYS * DAY_US), now_us, proposed)
+    return summarize_trials((one.device, without_episodes(one)) for one in found)
+
+
+def learning_trials(session: Session, name: str) -> dict[str, Any]:
+    """The trials of a learning's series, as its latest refit left them, together."""
+    found = select(_ROWS.c.device, _ROWS.c.trial).where(_ROWS.c.learning == name, _ROWS.c.trial.is_not(None))
+    return summarize_trials((device, trial) for device, trial in session.connection().execute(found))
+
+
+def summarize_trials(trials: Iterable[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+    """Alarms a device and week by proposed and by present limits; troubles hit and missed, alarms known as false."""
+    devices: set[str] = set()
+    weekly = {"proposed": 0.0, "present": 0.0}
+    counted = dict.fromkeys(("points", "alarms", "hit", "missed", "false", "in_sample"), 0)
+    for device, trial in trials:
+        devices.add(device)
+        counted["points"] += trial["points"]
+        counted["in_sample"] += trial["in_sample"]
+        for side in weekly:
+            weekly[side] += trial[side]["per_week"] if trial[side] else 0.0
+        for key in ("alarms", "hit", "missed", "false") if trial["proposed"] else ():
+            counted[key] += trial["proposed"][key]
+    many = max(1, len(devices))
+    return {"devices": len(devices), "per_device_week": round(weekly["proposed"] / many, 6),
+            "present_per_device_week": round(weekly["present"] / many, 6)} | counted  # fmt: skip
+
+
+def without_episodes(trial: Trial) -> dict[str, Any]:
+    """A trial as it is kept: without its episodes."""
+    row = asdict(trial)
+    for side in ("present", "proposed"):
+        if row[side] is not None:
+            del row[side]["episodes"]
+    return row

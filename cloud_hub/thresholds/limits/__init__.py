@@ -1,0 +1,1 @@
+"""Limits on devices: what is in force, sets in files, export and import."""

@@ -1,0 +1,1 @@
+"""Live monitoring of learned series: anomalies, peer comparison, forecasts of crossings."""

@@ -1,0 +1,194 @@
+"""What forecasts crossings: for each learning with the term `foresee` the trees of all its series, and for each series
+the model that won on its own validation data; and the courses they look at.
+
+Trained from stored history and the limits that stand; held in memory only, for nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from sqlalchemy import select
+from sqlmodel import Session
+
+from cloud_hub.database.sessions import Database
+from cloud_hub.database.tables import LearnedSeries, Learning
+from cloud_hub.thresholds.bands.day_ahead import NotEnough
+from cloud_hub.thresholds.bands.state import Floats, Ints
+from cloud_hub.thresholds.forecasts.classifier import CrossingClassifier, Samples, Skill, train
+from cloud_hub.thresholds.forecasts.selection import Silent, Speaker, of_shared, select_model
+from cloud_hub.thresholds.forecasts.warnings import Side, training_series
+from cloud_hub.thresholds.learning import history as stored
+from cloud_hub.thresholds.limits import standing as limits_standing
+from cloud_hub.thresholds.limits.standing import Series
+from shared.thresholds import DAY_US, Limits
+
+TAUGHT = 20
+"""Series of a learning that are learned from, evenly spread over its series."""
+POINTS = 5000
+"""Points of one series that are looked at; of more, one in four minutes."""
+DAYS = 14.5
+"""So much history a judgement looks back on."""
+RETRY_US = 3_600_000_000
+"""What could not be learned is tried again after an hour: limits may have come into force."""
+STRETCH_US = int(DAYS * DAY_US) // POINTS
+
+Course = tuple[Ints, Floats]
+
+log = logging.getLogger(__name__)
+_SERIES: Any = LearnedSeries.__table__  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """What was chosen for a series, for each side of the limits that stood then."""
+
+    at_us: int
+    limits: Limits
+    speakers: dict[Side, Speaker]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedForecaster:
+    """A learning's shared trees, or why it has none, and the choices of its series.
+
+    `base_rate`: the share of its samples that a crossing followed.
+    """
+
+    due_us: int
+    trained_us: int
+    forecaster: CrossingClassifier | None = None
+    base_rate: float | None = None
+    reason: str = ""
+    selections: dict[Series, Selection] = field(default_factory=dict)
+
+    def speaker(self, one: Series, side: Side, limits: Limits) -> Speaker:
+        """What speaks for a series: its own choice where it was made for these limits, else the shared trees."""
+        selection = self.selections.get(one)
+        if selection is not None and selection.limits == limits and side in selection.speakers:
+            return selection.speakers[side]
+        if self.forecaster is None:
+            return Silent(reason=self.reason, skill=Skill("", 0.0, 0.0))
+        return of_shared(self.forecaster)
+
+    def wants(self, one: Series, limits: Limits, now_us: int) -> bool:
+        """Whether a series is to choose: since the last training, and when its limits have changed, once an hour."""
+        selection = self.selections.get(one)
+        if self.forecaster is None or selection is None:
+            return self.forecaster is not None
+        changed = selection.limits != limits and now_us - selection.at_us >= RETRY_US
+        return selection.at_us < self.trained_us or changed
+
+
+class ForecasterStore:
+    """The forecasters that this hub holds, by learning: in memory only."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, TrainedForecaster] = {}
+
+    def get(self, name: str) -> TrainedForecaster | None:
+        """That of a learning; None before it was first trained."""
+        return self._held.get(name)
+
+    def put(self, name: str, one: TrainedForecaster) -> None:
+        """Hold it, in place of the former."""
+        self._held[name] = one
+
+    def keep_series(self, name: str, ones: list[Series]) -> None:
+        """Forget the choices of series that the learning has no more."""
+        if (held := self._held.get(name)) is not None:
+            for one in held.selections.keys() - set(ones):
+                del held.selections[one]
+
+    def keep(self, names: set[str]) -> None:
+        """Forget all others."""
+        for name in self._held.keys() - names:
+            del self._held[name]
+
+
+@contextmanager
+def single_thread() -> Iterator[None]:
+    """One thread of OpenMP: the other cores belong to ingest and REST, and threads wait long for each other there."""
+    import sklearn.ensemble  # noqa: F401, PLC0415 - a second of import; what is not loaded yet cannot be limited
+    from threadpoolctl import threadpool_limits  # noqa: PLC0415
+
+    with threadpool_limits(1):
+        yield
+
+
+def train_forecaster(db: Database, row: Learning, now_us: int) -> TrainedForecaster:
+    """Learn from the stored history of a learning's series and the limits that stand on their devices."""
+    with db.read() as session:
+        ones = series_of(session, row.id)
+        ones = ones[:: -(-len(ones) // TAUGHT) or 1]
+        limits = limits_standing.present(session, {device for device, _ in ones})
+        taught: list[Samples] = []
+        for one in ones:
+            if one in limits:
+                taught += training_series(*SeriesCache().of(session, one, now_us), limits[one]).values()
+    labels = [label for _, label, _ in taught]
+    count = sum(label.size for label in labels)
+    base = sum(int(label.sum()) for label in labels) / count if count else None
+    try:
+        with single_thread():
+            forecaster = train(taught)
+    except NotEnough as error:
+        reason = str(error) if taught else "no series has history and a limit in force"
+        return TrainedForecaster(due_us=row.due_us, trained_us=now_us, base_rate=base, reason=reason)
+    return TrainedForecaster(due_us=row.due_us, trained_us=now_us, base_rate=base, forecaster=forecaster)
+
+
+def selected(held: TrainedForecaster, one: Series, course: Course, limits: Limits, now_us: int) -> Selection:
+    """Let the models compete on a series; one that they cannot be fitted to is silent, with the reason."""
+    speakers: dict[Side, Speaker] = {}
+    if held.forecaster is not None:
+        with single_thread():
+            for side, taught in training_series(*course, limits).items():
+                try:
+                    speakers[side] = select_model(taught, course[0], held.forecaster)
+                except ValueError as error:
+                    log.warning("foresee.unfitted device=%s metric=%s: %s", *one, error)
+                    reason = f"its models could not be fitted: {error}"
+                    speakers[side] = Silent(reason=reason, skill=held.forecaster.skill)
+    return Selection(at_us=now_us, limits=limits, speakers=speakers)
+
+
+class SeriesCache:
+    """The last two weeks of series, thinned, with their newest sample. Once read, only what is new is read again."""
+
+    def __init__(self) -> None:
+        self._held: dict[Series, Course] = {}
+
+    def of(self, session: Session, one: Series, now_us: int) -> Course:
+        """(t_us int64[n], values float64[n]) of one series before `now_us`."""
+        from_us = now_us - int(DAYS * DAY_US)
+        t_us, values = self._held.get(one) or _read(session, one, from_us, now_us)
+        new_us, new = stored.samples_after(session, one, int(t_us[-1]) if t_us.size else from_us, before_us=now_us)
+        first = np.diff(new_us // STRETCH_US, prepend=t_us[-1] // STRETCH_US if t_us.size else -1) > 0
+        kept = t_us >= from_us
+        t_us, values = np.append(t_us[kept], new_us[first]), np.append(values[kept], new[first])
+        self._held[one] = t_us, values
+        if first.size and not first[-1]:
+            return np.append(t_us, new_us[-1]), np.append(values, new[-1])
+        return t_us, values
+
+    def clear(self) -> None:
+        """Read all anew: samples may have come late."""
+        self._held.clear()
+
+
+def _read(session: Session, one: Series, from_us: int, now_us: int) -> Course:
+    past = stored.history(session, one, from_us, now_us, POINTS)
+    return past.t_us, past.values
+
+
+def series_of(session: Session, name: str) -> list[Series]:
+    """The learning's series, by device and metric."""
+    query = select(_SERIES.c.device, _SERIES.c.metric).where(_SERIES.c.learning == name)
+    found = session.connection().execute(query.order_by(_SERIES.c.device, _SERIES.c.metric))
+    return [(device, metric) for device, metric in found]

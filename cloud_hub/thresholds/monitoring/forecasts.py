@@ -1,0 +1,254 @@
+"""Minutes ahead, at work: learnings with the term `foresee` get forecasters, and what they say becomes warnings.
+
+The trees of all series are trained from stored history in the thread of the loop, once a refit and once after a restart
+(nothing is pickled). Between rounds, one series at a time, the models compete on each series' own validation data;
+until a series has its winner the shared trees speak for it. Each round judges the newest sample of each series.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from sqlalchemy import select
+from sqlmodel import Session
+from sqlmodel import select as rows_of
+
+from cloud_hub.clock import new_id, new_trace
+from cloud_hub.database.sessions import Database
+from cloud_hub.database.tables import AlarmRow, LearnedSeries, Learning
+from cloud_hub.runtime.items import WorkItems
+from cloud_hub.runtime.worker import WorkResult
+from cloud_hub.thresholds.forecasts.features import AHEAD_US
+from cloud_hub.thresholds.forecasts.warnings import (
+    EVERY_US,
+    SIDES,
+    Forecast,
+    Side,
+    WarningState,
+    decide,
+    forecast_side,
+    most_probable,
+)
+from cloud_hub.thresholds.learning import registry as learnings
+from cloud_hub.thresholds.limits import standing as limits_standing
+from cloud_hub.thresholds.limits.standing import Series
+from cloud_hub.thresholds.monitoring.alarm_sink import AlarmSink
+from cloud_hub.thresholds.monitoring.forecasters import (
+    RETRY_US,
+    ForecasterStore,
+    SeriesCache,
+    TrainedForecaster,
+    selected,
+    series_of,
+    single_thread,
+    train_forecaster,
+)
+from cloud_hub.twins.core.reported import mapping
+from shared.messages import Alarm
+from shared.thresholds import Limits
+
+GROUP = 20
+"""Series of one step."""
+MOST_SERIES = 200
+"""Series of a learning that are judged; the first ones, by device and metric."""
+ROUND_US = 60_000_000
+"""Choosing models waits for a round of judgements that is due."""
+
+_ALARMS: Any = AlarmRow.__table__  # type: ignore[attr-defined]
+_SERIES: Any = LearnedSeries.__table__  # type: ignore[attr-defined]
+
+
+class ForecastMonitor:
+    """The loop's state: the groups of series still to be judged in this round, and series that need a model."""
+
+    def __init__(self, db: Database, forecasters: ForecasterStore, tell: AlarmSink) -> None:
+        self._db, self._forecasters, self._tell = db, forecasters, tell
+        self._courses = SeriesCache()
+        self._left: list[tuple[str, list[Series]]] = []
+        self._choosing: dict[tuple[str, Series], None] = {}
+        self._round_us = 0
+
+    def run_once(self, now_us: int) -> WorkResult:
+        """Train what is due and judge one group, or choose for a series; `again` while more of this round wait."""
+        items = WorkItems(self._db, "foresee", now_us)
+        changed = False
+        if not self._left and (not self._choosing or abs(now_us - self._round_us) >= ROUND_US):
+            self._round_us = now_us
+            self._left, changed = (
+                self._round(now_us, items),
+                clear_expired_warnings(self._db, now_us, self._tell, items),
+            )
+        if self._left:
+            name, group = self._left.pop(0)
+            found = items.batch(
+                "series", group, lambda some: self._look(name, some, now_us), key=lambda one: "/".join((name, *one))
+            )
+            changed = any(found) or changed
+        elif self._choosing:
+            name, one = next(iter(self._choosing))
+            del self._choosing[name, one]
+            items.run("selection", "/".join((name, *one)), partial(self._choose, name, one, now_us))
+        return items.result(again=bool(self._left or self._choosing), wake=["diagnosis"] if changed else ())
+
+    def _round(self, now_us: int, items: WorkItems) -> list[tuple[str, list[Series]]]:
+        with self._db.read() as session:
+            rows = [
+                row for row in session.exec(rows_of(Learning).order_by(Learning.id))
+                if mapping(row.policy).get("foresee")
+            ]  # fmt: skip
+        self._forecasters.keep({row.id for row in rows})
+        found = []
+        for row in rows:
+            items.run("learning", row.id, partial(self._train, row, now_us))
+            with self._db.read() as session:
+                ones = series_of(session, row.id)[:MOST_SERIES]
+            self._forecasters.keep_series(row.id, ones)
+            found += [(row.id, ones[first : first + GROUP]) for first in range(0, len(ones), GROUP)]
+        return found
+
+    def _train(self, row: Learning, now_us: int) -> None:
+        """Train the forecaster of a learning if that is due."""
+        if _due(row, self._forecasters.get(row.id), now_us):
+            self._courses.clear()
+            before, after = self._forecasters.get(row.id), train_forecaster(self._db, row, now_us)
+            after.selections.update(before.selections if before else {})  # they speak until they are chosen anew
+            self._forecasters.put(row.id, after)
+
+    def _look(self, name: str, group: Sequence[Series], now_us: int) -> bool:
+        """Judge the newest sample of each series of a group; whether alarms changed."""
+        held = self._forecasters.get(name)
+        with self._db.read() as session:
+            learning = session.get(Learning, name)
+            if learning is None:
+                return False
+            bar = learnings.policy_of(learning).foresee
+            limits = limits_standing.present(session, {device for device, _ in group})
+            standing = _standing(session, group, now_us)
+            found = []
+            for one in group:
+                sides = side_forecasts(session, self._courses, one, limits.get(one), held, now_us)
+                found.append((one, _of_side(sides, standing.get(one))))
+                if held is not None and one in limits and held.wants(one, limits[one], now_us):
+                    self._choosing[name, one] = None
+        if not any(decide(forecast, standing.get(one, WarningState()), bar, now_us) for one, forecast in found):
+            return False
+        with self._db.write() as session:
+            standing = _standing(session, group, now_us)  # a device may have raised its own meanwhile
+            for one, forecast in found:
+                was = standing.get(one, WarningState())
+                if decide(forecast, was, bar, now_us):
+                    self._tell(session, one[0], _changed(one[1], forecast, was, now_us), now_us, new_trace())
+        return True
+
+    def _choose(self, name: str, one: Series, now_us: int) -> None:
+        """Let the models compete on a series' own history, outside of any transaction."""
+        held = self._forecasters.get(name)
+        with self._db.read() as session:
+            limits = limits_standing.present(session, [one[0]]).get(one)
+            if held is None or limits is None:
+                return
+            course = self._courses.of(session, one, now_us)
+        held.selections[one] = selected(held, one, course, limits, now_us)
+
+
+def _due(row: Learning, held: TrainedForecaster | None, now_us: int) -> bool:
+    """Once for each refit that has ended; at once where there is none yet."""
+    if held is None:
+        return True
+    ended = row.refit is None and row.due_us > now_us
+    late = held.forecaster is None and now_us - held.trained_us >= RETRY_US
+    return (ended and row.due_us != held.due_us) or late
+
+
+# -- judging ---------------------------------------------------------------------------------------
+
+
+def side_forecasts(
+    session: Session,
+    courses: SeriesCache,
+    one: Series,
+    limits: Limits | None,
+    held: TrainedForecaster | None,
+    now_us: int,
+) -> list[Forecast]:
+    """A forecast for each side of the limits."""
+    reason = "the forecaster is not trained yet" if held is None else held.reason
+    if limits is None:
+        reason = "no limit is in force"
+    if limits is None or held is None or held.forecaster is None:
+        return [Forecast(probability=None, limit=None, side="high", at_us=None, reason=reason)]
+    samples = courses.of(session, one, now_us)
+    with single_thread():
+        return [forecast_side(held.speaker(one, side, limits), *samples, limits, side, now_us) for side in SIDES]
+
+
+def forecast_series(
+    session: Session, forecasters: ForecasterStore, one: Series, limits: Limits | None, now_us: int
+) -> tuple[Forecast, TrainedForecaster | None]:
+    """The forecast of one series, by `limits` or those that stand, and what foretells it."""
+    query = rows_of(Learning).join(LearnedSeries, _SERIES.c.learning == Learning.id)
+    found = session.exec(query.where(_SERIES.c.device == one[0], _SERIES.c.metric == one[1]).order_by(Learning.id))
+    names = [row.id for row in found if row.policy.get("foresee")]
+    if not names:
+        reason = "no learning with the term foresee has this series"
+        return Forecast(probability=None, limit=None, side="high", at_us=None, reason=reason), None
+    held = next((train_forecaster for name in names if (train_forecaster := forecasters.get(name))), None)
+    limits = limits or limits_standing.present(session, [one[0]]).get(one)
+    return most_probable(side_forecasts(session, SeriesCache(), one, limits, held, now_us)), held
+
+
+def clear_expired_warnings(db: Database, now_us: int, tell: AlarmSink, items: WorkItems) -> bool:
+    """Clear warnings older than 15 minutes, also of series that nobody judges any more; whether there were any."""
+    old = (_ALARMS.c.about == "forecast") & (_ALARMS.c.state == "raised") & (_ALARMS.c.raised_us <= now_us - AHEAD_US)
+    with db.read() as session:
+        rows = session.exec(rows_of(AlarmRow).where(old)).all()
+    done = [items.run("alarm", row.id, partial(_expire, db, row, now_us, tell)) for row in rows]
+    return any(done)
+
+
+def _expire(db: Database, row: AlarmRow, now_us: int, tell: AlarmSink) -> bool:
+    with db.write() as session:
+        tell(session, row.device, _cleared(row.metric, row.id, row.kind, now_us), now_us, new_trace())
+    return True
+
+
+def _of_side(found: list[Forecast], standing: WarningState | None) -> Forecast:
+    """Of the side that a warning is about already, else of the more probable one."""
+    same = [one for one in found if standing is not None and standing.warning and one.side == standing.side]
+    return same[0] if same else most_probable(found)
+
+
+def _standing(session: Session, group: Sequence[Series], now_us: int) -> dict[Series, WarningState]:
+    """What the alarms of these series are, where any stands or warned lately."""
+    table = _ALARMS.c
+    query = select(table.id, table.device, table.metric, table.about, table.kind, table.state, table.raised_us).where(
+        table.device.in_({device for device, _ in group}),
+        (table.state == "raised") | ((table.about == "forecast") & (table.raised_us > now_us - EVERY_US)),
+    )  # fmt: skip
+    found: dict[Series, WarningState] = {}
+    for row in session.connection().execute(query.order_by(table.raised_us, table.id)):
+        was = found.get((row.device, row.metric), WarningState())
+        mine, raised = row.about == "forecast", row.state == "raised"
+        side: Side = "low" if row.kind == "low" else "high"
+        found[row.device, row.metric] = WarningState(
+            warning=row.id if mine and raised else was.warning, warned_us=row.raised_us if mine else was.warned_us,
+            side=side if mine else was.side, other=was.other or (raised and not mine),
+        )  # fmt: skip
+    return found
+
+
+def _changed(metric: str, found: Forecast, was: WarningState, now_us: int) -> Alarm:
+    """The warning that begins, or that which stands, cleared."""
+    if was.warning:
+        return _cleared(metric, was.warning, was.side, now_us)
+    return Alarm(
+        id=new_id(), metric=metric, kind=found.side, state="raised", priority="low", t_us=now_us,
+        value=found.probability or 0.0, limit=found.limit or 0.0, about="forecast",
+    )  # fmt: skip
+
+
+def _cleared(metric: str, warning: str, kind: Any, now_us: int) -> Alarm:
+    return Alarm(id=warning, metric=metric, kind=kind, state="cleared", priority="low", t_us=now_us, value=0.0,
+                 limit=0.0, about="forecast")  # fmt: skip

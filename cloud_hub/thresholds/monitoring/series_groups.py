@@ -1,0 +1,183 @@
+"""The groups of learned series that the live watch looks at, one model each, and what there is new of a group.
+
+New series come into groups of their own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from sqlalchemy import func, or_, select
+from sqlmodel import Session, col
+from sqlmodel import select as rows_of
+
+from cloud_hub.database.sessions import Database
+from cloud_hub.database.tables import AlarmRow, Device, LearnedSeries, LearnedState, Learning, TelemetrySample
+from cloud_hub.runtime.items import WorkItems
+from cloud_hub.thresholds.learning import history as stored
+from cloud_hub.thresholds.learning import registry as learnings
+from cloud_hub.thresholds.learning.core import safeguards
+from cloud_hub.thresholds.scores import absence
+from cloud_hub.thresholds.scores.alarms import Samples, SeriesState
+from cloud_hub.thresholds.scores.model import ScoreModel
+from cloud_hub.twins.core.reported import mapping
+from shared.codec import from_plain, plain
+
+GROUP = 200
+"""Series of one group."""
+WARM = 5000
+"""A new series first learns from so many stored samples."""
+
+SOME = 1000
+"""Samples of one series in one step."""
+
+_SAMPLES: Any = TelemetrySample.__table__  # type: ignore[attr-defined]
+_ALARMS: Any = AlarmRow.__table__  # type: ignore[attr-defined]
+_DEVICES: Any = Device.__table__  # type: ignore[attr-defined]
+_SERIES: Any = LearnedSeries.__table__  # type: ignore[attr-defined]
+
+
+def assign_groups(db: Database, now_us: int, items: WorkItems) -> list[tuple[str, int]]:
+    """(learning, number) of all groups that are watched, after new series have got theirs."""
+    with db.read() as session:
+        watched = [
+            row.id
+            for row in session.exec(rows_of(Learning).order_by(Learning.id))
+            if mapping(row.policy).get("watch")
+        ]  # fmt: skip
+    for name in watched:
+        items.run("learning", name, partial(_gather_new, db, name, now_us))
+    with db.read() as session:
+        query = rows_of(LearnedState.learning, LearnedState.number).where(col(LearnedState.learning).in_(watched))
+        return [(name, number) for name, number in session.exec(query.order_by(LearnedState.learning))]
+
+
+def _gather_new(db: Database, name: str, now_us: int) -> None:
+    with db.read() as session:
+        new = _new(session, name, now_us)
+    for group in new:
+        with db.write() as session:
+            _gather(session, name, group, now_us)
+
+
+def _new(session: Session, name: str, now_us: int) -> list[list[SeriesState]]:
+    """Groups of the learning's series that have none yet."""
+    groups = session.exec(rows_of(LearnedState.series).where(LearnedState.learning == name))
+    known = {(one.get("device"), one.get("metric")) for group in groups for one in map(mapping, group)}
+    query = select(_SERIES.c.device, _SERIES.c.metric).where(_SERIES.c.learning == name)
+    found = session.connection().execute(query.order_by(_SERIES.c.device, _SERIES.c.metric)).all()
+    ones = [
+        SeriesState(device=device, metric=metric, upto_us=_warm(session, device, metric, now_us))
+        for device, metric in found
+        if (device, metric) not in known
+    ]
+    return [ones[first : first + GROUP] for first in range(0, len(ones), GROUP)]
+
+
+def _gather(session: Session, name: str, ones: list[SeriesState], now_us: int) -> None:
+    last = select(func.coalesce(func.max(LearnedState.number), -1)).where(col(LearnedState.learning) == name)
+    number = session.connection().execute(last).scalar_one() + 1
+    state = ScoreModel(len(ones)).pack()
+    row = LearnedState(learning=name, number=number, series=plain(ones), state=state, live_us=now_us)
+    session.add(row)
+
+
+def _warm(session: Session, device: str, metric: str, now_us: int) -> int:
+    """Behind which stored sample a new series begins to learn."""
+    table = _SAMPLES.c
+    mine = select(table.t_us).where(table.device == device, table.metric == metric, table.t_us < now_us)
+    found = session.connection().execute(mine.order_by(table.t_us.desc()).offset(WARM).limit(1)).scalar()
+    return int(found or 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupInput:
+    """A group as it was read: what is new of each series, and whose silence may be judged, since when.
+
+    `behind`: more is stored. Its learning allows `pages` a shift; its other groups bring `others` samples a day.
+    `false` counts the anomalies of each series that people judged so.
+    """
+
+    row: LearnedState
+    series: list[SeriesState]
+    samples: list[Samples]
+    since_us: dict[int, int]
+    behind: bool
+    pages: float
+    others: float
+    false: list[int]
+
+
+def read_group(session: Session, name: str, number: int, awake_us: int, now_us: int) -> GroupInput | None:
+    """None where there is nothing to judge."""
+    row, learning = session.get(LearnedState, (name, number)), session.get(Learning, name)
+    if row is None or learning is None:
+        return None
+    series = [from_plain(SeriesState, one) for one in row.series]
+    samples = stored.new_samples(session, [(one.device, one.metric, one.upto_us) for one in series], SOME)
+    behind = any(t_us.size >= SOME for t_us, _ in samples)
+    samples = _ordinary(session, series, samples, row.live_us)
+    since_us = {} if behind else _since(session, series, awake_us, now_us)
+    if not since_us and not any(t_us.size for t_us, _ in samples):
+        return None
+    fleet = session.exec(rows_of(func.sum(LearnedState.per_day)).where(LearnedState.learning == name)).one() or 0.0
+    false = _false(session, {one.device for one in series})
+    return GroupInput(
+        row=row, series=series, samples=samples, since_us=since_us, behind=behind, others=fleet - row.per_day,
+        pages=learnings.policy_of(learning).pages_per_shift,
+        false=[false.get((one.device, one.metric), 0) for one in series],
+    )  # fmt: skip
+
+
+def _ordinary(session: Session, series: list[SeriesState], samples: list[Samples], live_us: int) -> list[Samples]:
+    """The samples without stored history in alarms that nobody judged false: there the model would learn a fault.
+
+    The last sample of each stays, so that the series goes on behind it. What is live is judged, alarm or not.
+    """
+    early = [t_us[0] for t_us, _ in samples if t_us.size and t_us[0] < live_us]
+    if not early:
+        return samples
+    devices = sorted({one.device for one in series})
+    alarms = stored.unjudged(session, devices, int(min(early)), live_us)
+    found = []
+    for one, (t_us, values) in zip(series, samples, strict=True):
+        keep = safeguards.ordinary(t_us, alarms.get((one.device, one.metric), ())) | (t_us >= live_us)
+        keep[-1:] = True
+        found.append((t_us[keep], values[keep]))
+    return found
+
+
+def _since(session: Session, series: list[SeriesState], awake_us: int, now_us: int) -> dict[int, int]:
+    """Series that may have fallen silent, by number: from when on all that they said would have been heard.
+
+    Devices that never tell their presence (Prometheus writes for them) are there as long as nobody says otherwise.
+    """
+    quiet = [index for index, one in enumerate(series) if absence.silence_us(one, awake_us, now_us)]
+    devices = sorted({series[index].device for index in quiet})
+    if not devices:
+        return {}
+    connection, table = session.connection(), _DEVICES.c
+    there = or_(table.state != "offline", table.born_us == 0)
+    born: dict[str, int] = dict(
+        connection.execute(select(table.id, table.born_us).where(table.id.in_(devices), there)).all()
+    )
+    raised = select(_ALARMS.c.device, _ALARMS.c.metric).where(
+        _ALARMS.c.device.in_(devices), _ALARMS.c.state == "raised", _ALARMS.c.about != "forecast"
+    )
+    standing = {(device, metric) for device, metric in connection.execute(raised)}
+    return {
+        index: max(awake_us, born[one.device])
+        for index in quiet
+        if (one := series[index]).device in born and (one.device, one.metric) not in standing
+    }
+
+
+def _false(session: Session, devices: set[str]) -> dict[tuple[str, str], int]:
+    """Anomalies that people judged false, by series."""
+    query = select(_ALARMS.c.device, _ALARMS.c.metric, func.count()).where(
+        _ALARMS.c.device.in_(devices), _ALARMS.c.about == "anomaly", _ALARMS.c.verdict == "false-alarm"
+    )  # fmt: skip
+    found = session.connection().execute(query.group_by(_ALARMS.c.device, _ALARMS.c.metric))
+    return {(device, metric): count for device, metric, count in found}

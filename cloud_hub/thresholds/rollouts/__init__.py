@@ -1,0 +1,1 @@
+"""Rollouts of limits: canaries, observation, the rest of the fleet, automatic rollback."""

@@ -1,0 +1,1 @@
+"""The decisions of a rollout. No I/O."""

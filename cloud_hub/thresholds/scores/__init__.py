@@ -1,0 +1,1 @@
+"""The anomaly score: one number for every series, so that one threshold serves a whole fleet. No I/O."""

@@ -1,0 +1,1 @@
+"""The anomaly score once more for numba, bit for bit the same."""

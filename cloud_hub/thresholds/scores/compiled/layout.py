@@ -1,0 +1,47 @@
+"""The room in which machine code works on a block: rows of WIDTH series, at distances that the compiler knows.
+
+So it sees that rows do not overlap and does eight series at a time. `f` holds the SINGLES, float32, `d` the DOUBLES,
+float64; `s` and `q` are the slim state and the tails of a whole block.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from cloud_hub.thresholds.scores.compiled.jit import part
+from cloud_hub.thresholds.scores.features import HUGE
+from cloud_hub.thresholds.scores.state import CHANNELS, WIDTH
+
+HOUR_US = 3_600_000_000
+DAY_US = 24 * HOUR_US
+YEAR_US = 366 * DAY_US
+LEVEL, LAG = 34, 38  # first rows of their slices, as numba likes them
+CHANGED, REST, WEIGHT, SCALE = 1, 4, 12, 20
+TAILS = 5 * CHANNELS
+NONE = np.float32(0.0)
+
+# The room to work in, in rows of WIDTH series.
+Y, PACE, SETTLE, FRESH, SHARE, LEARN, LIMIT, VALUE, DAILY, WEEKLY, DAILY_OR, WEEKLY_OR, S, ALONE, HERE, SINGLES = (
+    0, *range(CHANNELS, CHANNELS + 15)
+)  # fmt: skip
+SLOW_ROW, X, OFF, GAIN, PASSED, DAYS, COUNT_ROW, ERROR, ENERGY, DOUBLES = range(0, 10 * WIDTH, WIDTH)
+
+
+@part
+def slimmed(x: Any) -> Any:
+    """x as a 32-bit number, cut off where it does not fit."""
+    return np.float32(min(max(x, -HUGE), HUGE))
+
+
+@part
+def pace_after(count: Any, forget: Any) -> Any:
+    """How far one number moves a quantile after `count` numbers."""
+    return np.float32(max(10.0 / (count + 10.0), forget))
+
+
+@part
+def settle_after(count: Any, forget: Any, rare: Any) -> Any:
+    """The share of one excess in its mean after `count` numbers."""
+    return np.float32(max(1.0 / (rare * count + 5.0), 10.0 * forget))

@@ -1,0 +1,85 @@
+"""How rare a number is, told by those before it: streaming tails beyond a quantile. No clock, no I/O.
+
+Peaks over threshold (Pickands 1975; Siffer et al., "Anomaly Detection in Streams with Extreme Value Theory", 2017):
+beyond the quantile u of q the excess is taken as exponential, so v > u has the tail probability
+(1 - q) exp(-(v - u) / m) with m the mean excess. Quantile and mean excess are followed by stochastic approximation:
+a few numbers a tail, whatever the length of history. The inputs are logarithms of sizes, so an exponential tail is a
+power law in the unit of the series.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cloud_hub.thresholds.scores.state import Longs, Singles
+
+HALF = np.float32(0.30103)  # the surprise of the median: -log10 1/2
+LN10 = np.float32(2.3025851)
+ONE, TEN, MIDWAY, THIRD = np.float32(1.0), np.float32(10.0), np.float32(0.5), np.float32(0.3)
+LEAST, INSIDE = np.float32(1e-3), np.float32(1e-4)
+KNEE, BEND = np.float32(0.75), np.float32(0.5)
+SLOPES = tuple(np.float32(slope) for slope in (0.44, 1.8, 1.32))
+RISES = tuple(np.float32(height) for height in (0.22, 0.67))
+
+
+def paces(count: Longs, forget: float, rare: float) -> tuple[Singles, Singles]:
+    """How far one number moves a quantile, and the share of one excess in its mean, after `count` numbers."""
+    pace = np.maximum(10.0 / (count + 10.0), forget)
+    settle = np.maximum(1.0 / (rare * count + 5.0), 10.0 * forget)
+    return pace.astype(np.float32), settle.astype(np.float32)
+
+
+def two_sided(tails: Singles, y: Singles, rare: float, narrow: float, pace: Singles, settle: Singles) -> Singles:
+    """Two-sided surprise float32[channels, n] of y given the numbers before; the tails float32[5, channels, n] move on.
+
+    `rare` is the share of numbers beyond each quantile, `narrow` the least mean excess in half-widths of the body:
+    a tail that has shown nothing yet is not taken for a wall.
+    """
+    upper, lower, above, below, middle = tails
+    share, body = np.float32(rare), np.float32(-np.log10(rare))
+    half = MIDWAY * (upper - lower)
+    floor = np.float32(narrow) * half
+    up, down = np.maximum(above, floor), np.maximum(below, floor)
+    over, under = y - upper, lower - y
+    high, low, side = over > 0, under > 0, y > middle
+    inner = np.abs(y - middle) / np.where(side, upper - middle, middle - lower)
+    excess = np.where(high, over / up, under / down)
+    out: Singles = np.where(high | low, body + excess / LN10, HALF + (body - HALF) * inner)
+    above += high * (settle * (np.minimum(over, TEN * up) - above))
+    below += low * (settle * (np.minimum(under, TEN * down) - below))
+    upper += pace * up * (high - share)
+    lower -= pace * down * (low - share)
+    centre = MIDWAY * (upper + lower)
+    np.maximum(upper, centre + LEAST, out=upper)
+    np.minimum(lower, centre - LEAST, out=lower)
+    middle += THIRD * pace * half * np.where(side, ONE, -ONE)
+    np.clip(middle, lower + INSIDE, upper - INSIDE, out=middle)
+    return out
+
+
+def one_sided(
+    quantile: Singles,
+    excess: Singles,
+    y: Singles,
+    rare: float,
+    least: tuple[float, float],
+    pace: Singles,
+    settle: Singles,
+) -> Singles:
+    """Surprise float32[n] of y[n] >= 0 on the upper side alone; quantile and mean excess move on.
+
+    `least` are values that quantile and mean excess do not go below: a series that was always calm may be a little
+    less calm without a page. Below the quantile the surprise bends as sums of ordinary surprises were measured to.
+    """
+    body, over = np.float32(-np.log10(rare)), y - quantile
+    high = over > 0
+    part = np.minimum(y / quantile, ONE)
+    rest = np.where(part < KNEE, RISES[0] + SLOPES[1] * (part - BEND), RISES[1] + SLOPES[2] * (part - KNEE))
+    inner = np.where(part < BEND, SLOPES[0] * part, rest)
+    out: Singles = np.where(high, body + over / (excess * LN10), body * inner)
+    move = pace * excess * (high - np.float32(rare))
+    excess += high * (settle * (np.minimum(over, TEN * excess) - excess))
+    np.maximum(excess, np.float32(least[1]), out=excess)
+    quantile += move
+    np.maximum(quantile, np.float32(least[0]), out=quantile)
+    return out

@@ -1,0 +1,1 @@
+"""Device twins in the database: documents, owners of desired leaves, history."""

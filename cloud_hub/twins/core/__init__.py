@@ -1,0 +1,1 @@
+"""Who owns which leaf of desired state. No I/O."""

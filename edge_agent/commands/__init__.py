@@ -1,0 +1,1 @@
+"""Commands from the hub: verbs, progress, results."""

@@ -1,0 +1,1 @@
+"""Store-and-forward session, stream windows, hub time. No I/O."""

@@ -1,0 +1,86 @@
+"""Fetches what a twin refers to from the hub's REST, in a thread of its own, until it is there or refused."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from shared.backoff import Backoff
+from shared.content_reference import Reference
+from shared.errors import NotReady, TidegateError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric import ed25519
+
+log = logging.getLogger(__name__)
+
+Answer = Callable[[bytes, str], None]
+
+
+class Downloader:
+    """`where()` gives (URL of the hub's REST, file of its CA); `post` runs a task in the agent's thread."""
+
+    def __init__(
+        self, where: Callable[[], tuple[str, str]], signing: ed25519.Ed25519PublicKey | None,
+        post: Callable[[Callable[[], None]], None],
+    ) -> None:  # fmt: skip
+        self._where, self._signing, self._post = where, signing, post
+        self._stop = threading.Event()
+
+    def fetch(self, reference: Reference, answer: Answer) -> None:
+        """Begin; `answer` comes in the agent's thread. What was being fetched before is given up."""
+        self._stop.set()
+        self._stop = stop = threading.Event()
+        thread = threading.Thread(target=self._run, args=(reference, answer, stop), name="fetch", daemon=True)
+        thread.start()
+
+    def stop(self) -> None:
+        """Give up, without waiting for a hub that does not answer."""
+        self._stop.set()
+
+    def _run(self, reference: Reference, answer: Answer, stop: threading.Event) -> None:
+        backoff = Backoff(1.0, 300.0, random.random)
+        while not stop.is_set():
+            content, reason = b"", ""
+            try:
+                content = get(*self._where(), self._signing, reference)
+            except NotReady as error:
+                log.warning("fetch.not_ready", extra={"fields": {"reason": error.reason}})
+                stop.wait(backoff.wait())
+                continue
+            except TidegateError as error:
+                reason = str(error)
+            if not stop.is_set():
+                self._post(lambda content=content, reason=reason: answer(content, reason))  # type: ignore[misc]
+            return
+
+
+def get(url: str, ca: str, signing: ed25519.Ed25519PublicKey | None, reference: Reference) -> bytes:
+    """The bytes, not checked yet. Raises NotReady, or another TidegateError that trying again does not mend.
+
+    An enrolled device proves the hub's time first; another one trusts its own clock and the CA of its link.
+    """
+    import http.client  # noqa: PLC0415 - with `est` 10 MB, and seldom needed
+    import ssl  # noqa: PLC0415
+
+    from edge_agent.link import est  # noqa: PLC0415
+
+    if not url:
+        raise est.EnrolmentRefused(0, "this device does not know where the hub's REST is: enrol it, or set link.rest")
+    if signing is not None:
+        with est.connect(url, ca, signing) as (hub, _):
+            hub.most = reference.size + 1
+            return hub.ask("GET", reference.path)[0]
+    connection = est.connection_to(url, ca, own_clock=True)
+    try:
+        connection.connect()
+        hub = est.HubClient(connection)
+        hub.most = reference.size + 1
+        return hub.ask("GET", reference.path)[0]
+    except (OSError, ssl.SSLError, http.client.HTTPException) as error:
+        raise NotReady(f"{url}: {type(error).__name__}: {error}", 10.0) from error
+    finally:
+        connection.close()

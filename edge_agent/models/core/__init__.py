@@ -1,0 +1,1 @@
+"""The gate between a model and the hub. No I/O."""

@@ -1,0 +1,96 @@
+"""Between a model and the world: keeps what the gate is sure of, escalates the rest. A core without I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from edge_agent.collectors import Frame
+from shared.gate import Drift, Gate, Result, decide
+from shared.messages import Escalation, EscalationReason, Metric, Sample
+
+
+class ResultGate:
+    """The gate of one model, its drift panel and its counts. Fails closed: in doubt the frame goes up."""
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self.gate: Gate | None = None
+        self._drift = Drift(())
+        self.kept = self.escalated = self.skipped = self.answered = 0
+        self._captures = 0
+
+    @property
+    def metrics(self) -> list[Metric]:
+        """What this model's samples mean."""
+        rows = (
+            ("label", "state", "1", "kept answer"), ("score", "score", "1", "margin of the kept answer"),
+            ("frame", "counter", "1", "number of the frame answered"), ("kept", "counter", "1", "answers kept"),
+            ("escalated", "counter", "1", "frames sent up"), ("skipped", "counter", "1", "frames it was too slow for"),
+            ("answered", "counter", "1", "answers that came back from the hub"),
+            ("drift", "score", "1", "1 when the frames no longer look as in calibration"),
+            ("age_s", "gauge", "s", "time since the model's last answer"),
+        )  # fmt: skip
+        return [Metric(name=f"{self._model}/{n}", kind=k, unit=u, description=d) for n, k, u, d in rows]  # type: ignore[arg-type]
+
+    @property
+    def drifted(self) -> bool:
+        """True from the frame on that showed drift, until a new gate is put in force."""
+        return self._drift.drifted
+
+    def use(self, gate: Gate | None) -> None:
+        """Put another gate in force; its drift panel begins anew."""
+        if gate != self.gate:
+            self.gate, self._drift = gate, Drift(gate.panel if gate else ())
+
+    def capture(self) -> None:
+        """Send up the next frame that would be kept, whatever the gate says."""
+        self._captures += 1
+
+    def judge(
+        self, frame: Frame, result: Result | None, draw: float, new_id: Callable[[], str]
+    ) -> tuple[list[Sample], Escalation | None]:
+        """The samples of a kept answer, the escalation of any other; an audited answer gives both."""
+        if result is not None and self.gate is not None and result.digest == self.gate.digest:
+            self._drift.update(result.features)
+        verdict = decide(self.gate, result, self.drifted, draw)
+        if self._captures and verdict in {"keep", "audit"}:
+            self._captures, verdict = self._captures - 1, "captured"
+        sure = {"keep", "audit", "captured"}
+        samples = self._samples(frame, result) if result is not None and verdict in sure else []
+        self.kept += bool(samples)
+        if verdict == "keep":
+            return samples, None
+        self.escalated += 1
+        return samples, self._escalation(frame, result, verdict, new_id())
+
+    def _samples(self, frame: Frame, result: Result) -> list[Sample]:
+        values: dict[str, float | str] = {
+            "label": result.label,
+            "score": round(result.margin, 4),
+            "frame": float(frame.number),
+        }
+        return [Sample(metric=f"{self._model}/{n}", t_us=frame.t_us, value=v) for n, v in values.items()]
+
+    def _escalation(self, frame: Frame, result: Result | None, reason: EscalationReason, new_id: str) -> Escalation:
+        sound = result is not None and 0.0 <= result.margin <= 1.0
+        return Escalation(
+            id=new_id,
+            t_us=frame.t_us,
+            model=self._model,
+            digest=result.digest if result else "",
+            number=frame.number,
+            reason=reason,
+            label=result.label if result and sound else "",
+            margin=result.margin if result and sound else 0.0,
+            shape=frame.shape,
+            frame=frame.data,
+            features=result.features if result and sound else {},
+        )
+
+    def counts(self, now_us: int, age_s: float) -> list[Sample]:
+        """The counters, for telemetry once a second. `age_s` is the time since the model's last answer."""
+        values = {
+            "kept": self.kept, "escalated": self.escalated, "skipped": self.skipped, "answered": self.answered,
+            "drift": float(self.drifted), "age_s": round(age_s, 3),
+        }  # fmt: skip
+        return [Sample(metric=f"{self._model}/{n}", t_us=now_us, value=float(v)) for n, v in values.items()]

@@ -1,0 +1,1 @@
+"""From collectors to the outbox: sampling, limits judged on the device, commits."""

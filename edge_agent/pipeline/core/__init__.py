@@ -1,0 +1,1 @@
+"""Limits judged on the device. No I/O."""

@@ -1,0 +1,105 @@
+"""Reads the collectors, each by its period, and hands frames to the models that want them, all else to the intake."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from edge_agent import clock
+from edge_agent.collectors import Collector, Frame, Resumable
+from edge_agent.config import CollectorTable
+from edge_agent.runtime.event_loop import EventLoop, Timer
+from shared import plugins
+from shared.errors import ConfigError, NotReady
+from shared.messages import Metric
+
+log = logging.getLogger(__name__)
+
+
+def open_collector(table: CollectorTable) -> Collector:
+    """The collector of one `[[collectors]]` table; raises ConfigError, whatever the plug-in raises."""
+    place = f"collector '{table.name}'"
+    opened = plugins.load(plugins.COLLECTORS, table.kind, place)
+    try:
+        collector: Collector = opened(table)
+    except ConfigError:
+        raise
+    except Exception as error:
+        cure = f"Correct its options, or take it out; it is of kind '{table.kind}'"
+        raise ConfigError(place, f"cannot be opened ({type(error).__name__}: {error})", cure) from error
+    return collector
+
+
+class Sampler:
+    """`take` gets what one reading gave, and the checkpoint that goes with it; `feeds` maps a collector's name to those
+    who want its frames; `checkpoint` gives the stored one by the collector's name.
+    """
+
+    def __init__(
+        self,
+        loop: EventLoop,
+        tables: Sequence[CollectorTable],
+        take: Callable[[list[Any], Mapping[str, bytes]], None],
+        feeds: Mapping[str, Sequence[Callable[[Frame], None]]],
+        checkpoint: Callable[[str], bytes | None],
+    ) -> None:
+        self._loop, self._take, self._feeds = loop, take, feeds
+        self._collectors = [open_collector(table) for table in tables]
+        self._timers: list[tuple[Collector, Timer]] = []
+        self._stored: dict[str, bytes] = {}
+        for collector in self._collectors:
+            if isinstance(collector, Resumable) and (value := checkpoint(collector.name)) is not None:
+                collector.resume(value)
+
+    @property
+    def metrics(self) -> list[Metric]:
+        """What the samples of all collectors mean."""
+        return [metric for collector in self._collectors for metric in collector.metrics]
+
+    def start(self, period_s: float) -> None:
+        """Read everything now, then each by its own period; `period_s` is for those without one."""
+        for collector in self._collectors:
+            timer = self._loop.every(collector.period_s or period_s, self._reading(collector))
+            self._timers.append((collector, timer))
+            self._loop.post(self._reading(collector))
+
+    def follow(self, period_s: float) -> None:
+        """Another period for the collectors without one of their own."""
+        for collector, timer in self._timers:
+            timer.period_s = collector.period_s or period_s
+
+    def close(self) -> None:
+        """Close all collectors."""
+        for collector in self._collectors:
+            collector.close()
+
+    def _reading(self, collector: Collector) -> Callable[[], None]:
+        return lambda: self._collect(collector)
+
+    def _collect(self, collector: Collector) -> None:
+        found: list[Any] = []
+        try:
+            for reading in collector.collect(clock.now_us()):
+                if isinstance(reading, Frame):
+                    for model in self._feeds.get(reading.source, ()):
+                        model(reading)
+                else:
+                    found.append(reading)
+        except NotReady as error:
+            log.warning("collector.not_ready", extra={"fields": {"collector": collector.name, "reason": error.reason}})
+        except ValueError as error:  # a value that is no Sample: the collector's fault, told by name
+            log.error("collector.refused", extra={"fields": {"collector": collector.name, "reason": str(error)}})
+        finally:
+            if found or isinstance(collector, Resumable):
+                self._take(found, self._checkpoint(collector))
+
+    def _checkpoint(self, collector: Collector) -> dict[str, bytes]:
+        """Where the collector stands, if that is news."""
+        if not isinstance(collector, Resumable):
+            return {}
+        value = collector.checkpoint()
+        if self._stored.get(collector.name) == value:
+            return {}
+        self._stored[collector.name] = value
+        return {collector.name: value}

@@ -1,0 +1,1 @@
+"""How the agent runs: event loop, health metrics, clock monitor."""

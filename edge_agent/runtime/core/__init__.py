@@ -1,0 +1,1 @@
+"""Clock jumps. No I/O."""

@@ -1,0 +1,88 @@
+"""The agent's own health: its metrics, its hardware, its clock, and the word to systemd."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import platform
+import socket
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+import psutil
+
+from edge_agent.store.outbox import Outbox
+from shared.messages import ClockQuality, Metric, Sample
+from shared.profile import DeviceProfile
+
+METRICS = [
+    Metric(name="agent.rss", unit="By", description="resident memory of the agent itself"),
+    Metric(name="agent.cpu", unit="%", description="of one core, by the agent itself"),
+    Metric(name="outbox.waiting", unit="1", description="items not yet acknowledged by the hub"),
+    Metric(name="outbox.bytes", unit="By"),
+]
+
+TIME_ERROR = 5
+
+
+def missing(profile: DeviceProfile) -> dict[str, str]:
+    """What the profile's hardware would give and this machine lacks: part -> what is lost."""
+    lacking = {part.name: part.gives for part in profile.parts if not any(map(_matches, part.paths))}
+    if platform.machine() != profile.machine:
+        lacking["machine"] = f"{profile.machine}; this is {platform.machine()}"
+    return lacking
+
+
+def _matches(pattern: str) -> bool:
+    return next(Path("/").glob(pattern.lstrip("/")), None) is not None
+
+
+def clock_quality() -> ClockQuality:
+    """Whether the kernel's clock is disciplined by NTP or PTP (adjtimex(2)); 'unsynced' where it cannot be told."""
+    if (adjtimex := _adjtimex()) is None:
+        return "unsynced"
+    return "synced" if adjtimex(ctypes.create_string_buffer(512)) not in {-1, TIME_ERROR} else "unsynced"
+
+
+@cache
+def _adjtimex() -> Callable[[Any], int] | None:
+    try:
+        return cast("Callable[[Any], int]", ctypes.CDLL(None).adjtimex)
+    except (OSError, AttributeError):
+        return None
+
+
+class Health:
+    """Samples of the agent itself."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox, self._process = outbox, psutil.Process()
+        self._process.cpu_percent()
+
+    def samples(self, now_us: int) -> Iterator[Sample]:
+        """One sample of each of METRICS."""
+        values = {
+            "agent.rss": self._process.memory_info().rss, "agent.cpu": self._process.cpu_percent(),
+            "outbox.waiting": self._outbox.waiting(), "outbox.bytes": self._outbox.bytes,
+        }  # fmt: skip
+        for metric, value in values.items():
+            yield Sample(metric=metric, t_us=now_us, value=float(value))
+
+
+def notify(state: str) -> None:
+    """Tell systemd `READY=1`, `WATCHDOG=1` or `STOPPING=1` (sd_notify(3)); does nothing where systemd is not there."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        sock.connect("\0" + address[1:] if address.startswith("@") else address)
+        sock.sendall(state.encode())
+
+
+def watchdog_period_s() -> float | None:
+    """Half of systemd's WatchdogSec, or None where it is not asked for."""
+    microseconds = os.environ.get("WATCHDOG_USEC", "")
+    return int(microseconds) / 2e6 if microseconds.isdigit() else None

@@ -1,0 +1,200 @@
+"""What the agent must remember across a crash, apart from the outbox: twin documents, standing alarms, results
+of commands. A small key -> JSON store on SQLite, durable before `put` returns. Beside it the requests of a person
+on site, which another process writes (`edge_agent.twin.core.twin.local_cli`).
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import sqlite3
+import zlib
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edge_agent.store.disk import Disk, found_damage, found_full
+from shared.errors import ConfigError, NotReady
+
+log = logging.getLogger(__name__)
+
+SCHEMA_VERSION = 3
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS kept (key TEXT PRIMARY KEY, value BLOB NOT NULL, crc INTEGER) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS requests (id INTEGER PRIMARY KEY AUTOINCREMENT, document TEXT NOT NULL, wanted BLOB NOT NULL,
+                                     answer BLOB);
+"""
+ANSWERS = 100
+"""So many answered requests are kept."""
+
+
+def state_dir(name: str) -> Path:
+    """The device's folder, made with mode 0700 when it is not there; raises ConfigError when it cannot be written."""
+    folder = Path(name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (folder / "writable").write_bytes(b"")
+    except OSError as error:
+        if error.errno == errno.ENOSPC and folder.is_dir():
+            return folder  # the stores know what to do on a full disk
+        raise ConfigError("device.state_dir", f"cannot be written ({error})", "Give a folder of this user") from error
+    return folder
+
+
+def open_database(path: Path, version: int, schema: str, disk: Disk | None = None) -> sqlite3.Connection:
+    """Open or make a SQLite file with WAL and FULL; a damaged one is moved aside, a newer one is refused.
+
+    Raises ConfigError, or NotReady on a full disk.
+    """
+    disk = disk or Disk(path.parent, reserve=0)
+    try:
+        return _open(path, version, schema)
+    except sqlite3.DatabaseError as error:
+        if found_full(error) and disk.relieve():
+            return open_database(path, version, schema, disk)
+        if found_damage(error):
+            disk.set_aside(path, str(error))
+            return _open(path, version, schema)
+        if "disk is full" in str(error):
+            raise NotReady(f"{path}: the disk is full, and nothing stands aside for that any more") from error
+        raise ConfigError(str(path), f"cannot be opened ({error})", "Check owner, mode and disk") from error
+
+
+def schema_mark(path: Path, version: int) -> int:
+    """Stands in the file beside its schema's number: a flipped bit there must not look like a newer agent's store."""
+    return zlib.crc32(f"{path.name} {version}".encode()) >> 1
+
+
+def _open(path: Path, version: int, schema: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        found = connection.execute("PRAGMA user_version").fetchone()[0]
+        (mark,) = connection.execute("PRAGMA application_id").fetchone()
+        if found > version and mark != schema_mark(path, found):
+            raise sqlite3.DatabaseError(f"the number of its schema, {found}, is none of this store")
+        if found > version:
+            raise ConfigError(str(path), f"was written by a newer agent (schema {found})", "Install that version again")
+        # A damaged page inside would else be met by every later read, at every start anew.
+        state = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if state != "ok":
+            raise sqlite3.DatabaseError(state)
+        connection.executescript(schema)
+        if found != version:  # nothing is written where nothing is new: the disk may be full
+            connection.execute(f"PRAGMA user_version={version}")
+        if mark != schema_mark(path, version):
+            connection.execute(f"PRAGMA application_id={schema_mark(path, version)}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def checksum(key: object, value: bytes) -> int:
+    """Of one kept row."""
+    return zlib.crc32(value, zlib.crc32(str(key).encode()))
+
+
+class StateStore:
+    """Durable small values by key, and requests by number."""
+
+    def __init__(self, path: Path, disk: Disk | None = None) -> None:
+        self._path, self._disk = path, disk or Disk(path.parent, reserve=0)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._db = open_database(self._path, SCHEMA_VERSION, SCHEMA, self._disk)
+        if "crc" not in {row[1] for row in self._db.execute("PRAGMA table_info(kept)")}:
+            self._db.execute("ALTER TABLE kept ADD COLUMN crc INTEGER")  # of schema 2: read without a checksum
+        self._seen = self._data_version()
+
+    def get(self, key: str, default: Any = None, kind: Any = Any) -> Any:
+        """The value under `key`, read as `kind`, or `default`; so also where the row is damaged."""
+        for _, value in self._rows("SELECT key, value, crc FROM kept WHERE key=?", key):
+            try:
+                return msgspec.convert(value, kind)
+            except msgspec.ValidationError as error:  # of schema 2, without a checksum
+                self._row_damaged(key, str(error))
+        return default
+
+    def below(self, prefix: str) -> dict[str, Any]:
+        """All values whose keys begin with `prefix`, by the rest of the key."""
+        rows = self._rows("SELECT key, value, crc FROM kept WHERE substr(key, 1, ?) = ?", len(prefix), prefix)
+        return {key[len(prefix) :]: value for key, value in rows}
+
+    def put(self, key: str, value: Any) -> None:
+        """Store `value` under `key`; it is on disk when this returns."""
+        encoded = msgspec.json.encode(value)
+        row = (key, encoded, checksum(key, encoded))
+        try:
+            self._db.execute("INSERT OR REPLACE INTO kept VALUES (?, ?, ?)", row)
+        except sqlite3.DatabaseError as error:
+            if found_damage(error):
+                self._give_up(str(error))
+            elif not (found_full(error) and self._disk.relieve()):
+                raise
+            self._db.execute("INSERT OR REPLACE INTO kept VALUES (?, ?, ?)", row)
+
+    def _rows(self, query: str, *arguments: Any) -> list[tuple[str, Any]]:
+        """(key, value) of each whole row; a damaged one is deleted and told."""
+        try:
+            found = self._db.execute(query, arguments).fetchall()
+        except sqlite3.DatabaseError as error:
+            if not found_damage(error):
+                raise
+            self._give_up(str(error))
+            return []
+        whole = []
+        for key, value, crc in found:
+            if isinstance(value, bytes) and crc in (None, checksum(key, value)):
+                with suppress(msgspec.DecodeError):
+                    whole.append((key, msgspec.json.decode(value)))
+                    continue
+            self._row_damaged(key, "it does not fit its checksum")
+        return whole
+
+    def _row_damaged(self, key: str, reason: str) -> None:
+        log.error("store.row_damaged", extra={"fields": {"path": str(self._path), "key": str(key), "reason": reason}})
+        self._disk.damaged[self._path.name] = f"row '{key}': {reason}"
+        self._db.execute("DELETE FROM kept WHERE key=?", (key,))
+
+    def _give_up(self, reason: str) -> None:
+        """The file cannot be read any more: begin another. The hub tells what it knows once more."""
+        self._db.close()
+        self._disk.set_aside(self._path, reason)
+        self._begin()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    # -- requests ----------------------------------------------------------------------------------
+
+    def changed(self) -> bool:
+        """Whether another process has written since this was asked last."""
+        before, self._seen = self._seen, self._data_version()
+        return self._seen != before
+
+    def requests(self) -> list[tuple[int, str, Any]]:
+        """(number, document, wanted) of each request without an answer, in order."""
+        try:
+            query = "SELECT id, document, wanted FROM requests WHERE answer IS NULL ORDER BY id"
+            rows = self._db.execute(query).fetchall()
+        except sqlite3.DatabaseError as error:
+            if not found_damage(error):
+                raise
+            self._give_up(str(error))
+            return []
+        return [(number, document, msgspec.json.decode(wanted)) for number, document, wanted in rows]
+
+    def answer(self, number: int, answer: Any) -> None:
+        """What became of a request."""
+        self._db.execute("UPDATE requests SET answer=? WHERE id=?", (msgspec.json.encode(answer), number))
+        self._db.execute("DELETE FROM requests WHERE answer IS NOT NULL AND id <= ?", (number - ANSWERS,))
+
+    def _data_version(self) -> int:
+        found: int = self._db.execute("PRAGMA data_version").fetchone()[0]
+        return found

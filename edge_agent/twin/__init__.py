@@ -1,0 +1,1 @@
+"""The device side of its twins: desired state in, handlers, reported state out."""

@@ -1,0 +1,1 @@
+"""The rules of a twin document on the device. No I/O."""

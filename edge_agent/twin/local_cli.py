@@ -1,0 +1,100 @@
+"""`tidegate-edge twin`: what a person at the device sees of its twin and may want of it, with or without a hub.
+
+It talks to the agent through the agent's own file: a request is durable before it is waited for, so an agent that is
+not running acts on it when it starts. Nothing here opens a port.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from edge_agent.store.statestore import SCHEMA_VERSION
+from shared.errors import TidegateError
+from shared.twin import MAX_LEVELS, State
+from shared.twin_merge import patch, with_value
+
+EXIT_WAITS = 75
+"""EX_TEMPFAIL of sysexits.h: the request is kept, and nobody has acted on it yet."""
+
+
+def parse_assignments(assignments: Iterable[str]) -> State:
+    """`settings.period_s=0.5` and the like as one patch of desired state; raises ValueError that shows the form.
+
+    The value is JSON; text that is none is taken as text. null: no longer desired.
+    """
+    result: State = {}
+    for text in assignments:
+        path, equals, value = text.partition("=")
+        keys = tuple(path.split("."))
+        if not equals or not all(keys) or len(keys) > MAX_LEVELS:
+            raise ValueError(f"'{text[:80]}' is not of the form PATH=JSON, such as settings.period_s=0.5")
+        result = with_value(result, keys, _value(value))
+    return result
+
+
+def _value(text: str) -> Any:
+    """JSON as the twin reads it; anything else is text, but for what only looks like a number."""
+    if text in {"NaN", "Infinity", "-Infinity"}:
+        raise ValueError(f"{text} is no JSON: give PATH=JSON")
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def twins(file: Path) -> dict[str, State]:
+    """Every document by name: what is desired, what is reported, and what the hub has not heard of yet."""
+    with closing(_open(file)) as db:
+        rows = db.execute("SELECT substr(key, 6), value FROM kept WHERE substr(key, 1, 5) = 'twin:'").fetchall()
+    return {name: _shown(json.loads(value)) for name, value in sorted(rows)}
+
+
+def _shown(kept: State) -> State:
+    desired: State = kept.get("desired", {})
+    base: State = ({"base": desired} | kept)["base"]
+    shown = {"version": kept.get("version", 0), "desired": desired, "reported": kept.get("reported", {})}
+    pending = patch(base, desired)
+    return shown | ({"pending": pending} if pending else {})
+
+
+def submit_request(file: Path, name: str, state: State) -> int:
+    """Leave a request for the agent; it is on disk when this returns. Its number."""
+    with closing(_open(file)) as db:
+        cursor = db.execute("INSERT INTO requests (document, wanted) VALUES (?, ?)", (name, json.dumps(state)))
+        return int(cursor.lastrowid or 0)
+
+
+def wait_for_answer(file: Path, number: int, wait_s: float) -> list[dict[str, str]] | None:
+    """What became of a request, leaf by leaf; None when nobody has answered within `wait_s`."""
+    end = time.monotonic() + wait_s
+    with closing(_open(file)) as db:
+        while True:
+            row = db.execute("SELECT answer FROM requests WHERE id = ?", (number,)).fetchone()
+            if row is not None and row[0] is not None:
+                found: list[dict[str, str]] = json.loads(row[0])
+                return found
+            if time.monotonic() >= end:
+                return None
+            time.sleep(0.05)
+
+
+def _open(file: Path) -> sqlite3.Connection:
+    """The agent's file as the agent left it: only the agent makes or mends it."""
+    if not file.exists():
+        raise TidegateError(f"the agent has not run yet ({file} is not there)")
+    try:
+        db = sqlite3.connect(f"file:{file}?mode=rw", uri=True, isolation_level=None)
+        found = db.execute("PRAGMA user_version").fetchone()[0]
+        db.execute("PRAGMA synchronous=FULL")
+    except sqlite3.Error as error:
+        raise TidegateError(f"{file} cannot be opened ({error}). Be the agent's user, or root") from error
+    if found != SCHEMA_VERSION:
+        db.close()
+        raise TidegateError(f"{file} is of schema {found}, this program's is {SCHEMA_VERSION}. Start the agent once")
+    return db

@@ -1,0 +1,156 @@
+"""Joins the twin's core to the link and the disk: reads the hub's documents strictly, carries out the effects."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from edge_agent.store.statestore import StateStore
+from edge_agent.twin.core.document import Handler
+from edge_agent.twin.core.twin import DeviceTwin, Effect, Fetch, Remember, Report, RequestDesired
+from shared.codec import MAX_PAYLOAD
+from shared.errors import WireError
+from shared.ids import SHADOW_NAME
+from shared.messages import Applied
+from shared.mqtt import Inbound
+from shared.topics import split_shadow
+from shared.twin import State, check_state, parse
+from shared.twin_merge import Path
+
+log = logging.getLogger(__name__)
+
+KEY = "twin:"
+ON_SITE = "on-site"
+"""Client token of a change that was made on the device."""
+
+
+class TwinSync:
+    """`publish(rest, message)` sends below the device's own topic; False while there is no connection."""
+
+    def __init__(self, keep: StateStore, publish: Callable[..., bool]) -> None:
+        self._keep, self._publish = keep, publish
+        self._twin = DeviceTwin(keep.below(KEY))
+
+    def handle(self, name: str, path: str | Path, handler: Handler, own: Any = None) -> None:
+        """Let `handler` act on desired `path` of document `name`; `own` holds while nothing is desired there."""
+        self._twin.handle(name, path, handler, own)
+
+    def begin(self) -> None:
+        """All handlers are there: put in force what was kept, and what was asked for on site meanwhile."""
+        self._twin.begin()
+        self._serve()
+
+    def fetch(self, restart: bool) -> None:
+        """The hub is there: get every document; after another life of the hub, as if for the first time."""
+        if restart:
+            self._carry_out(self._twin.hub_changed(), "")
+        self._carry_out(self._twin.connected(), "")
+
+    def tick(self) -> None:
+        """Once a second."""
+        self._carry_out(self._twin.tick(), "")
+        if self._keep.changed():
+            self._serve()
+
+    def report(self, name: str, state: State) -> None:
+        """Something about the device changed."""
+        self._carry_out(self._twin.report(name, state), "")
+
+    def again(self, name: str, path: str | Path) -> None:
+        """Ask the handler of `path` once more."""
+        self._carry_out(self._twin.again(name, path), "")
+
+    def received(self, rest: str, inbound: Inbound) -> None:
+        """A message below `shadow/`; raises WireError."""
+        name, verb = split_shadow(rest) or ("", "")
+        if rest.startswith("shadow/name/") and not SHADOW_NAME.match(name):
+            raise WireError("is no name of a document", inbound.topic)
+        try:
+            effects = self._effects(name, verb, _body(inbound.payload))
+        except ValueError as error:
+            raise WireError(str(error), inbound.topic) from error
+        self._carry_out(effects, inbound.traceparent)
+
+    def _effects(self, name: str, verb: str, body: State) -> list[Effect]:
+        state = body.get("state")
+        if verb == "get/accepted":
+            check_state(state)
+            sections = [(state or {}).get(section) or {} for section in ("desired", "reported")]
+            return self._twin.fetched(name, _version(body), *sections)
+        if verb == "update/accepted":
+            check_state(state)
+            return self._twin.accepted(name, _version(body), state)
+        if verb == "update/delta":
+            check_state({"desired": state})
+            return self._twin.delta(name, _version(body), state or {})
+        if verb == "delete/accepted":
+            return self._twin.deleted(name, _version(body))
+        if verb == "get/rejected":
+            return self._twin.missing(name) if body.get("code") == 404 else self._twin.unanswered(name)
+        if verb == "update/rejected":
+            return self._rejected(name, body)
+        return []
+
+    def _rejected(self, name: str, body: State) -> list[Effect]:
+        code, desire = body.get("code"), body.get("clientToken") == ON_SITE
+        if code != 409:
+            fields = {"document": name, "reason": str(body.get("message"))[:500], "on_site": desire}
+            log.error("twin.rejected", extra={"fields": fields})
+        return self._twin.refused(name, code, desire=desire) if isinstance(code, int) else []
+
+    def _serve(self) -> None:
+        """Do what was asked for on site, and leave the answer where the asker looks."""
+        for number, name, wanted in self._keep.requests():
+            try:
+                check_state({"desired": wanted})
+                effects = self._twin.want(name, wanted)
+            except ValueError as error:
+                effects = []
+                answer = [{"path": "", "state": "refused", "reason": str(error)}]
+            else:
+                words = [effect for effect in effects if isinstance(effect, Applied)]
+                answer = [{"path": word.path, "state": word.state, "reason": word.reason} for word in words]
+            self._carry_out(effects, "")
+            self._keep.answer(number, answer)
+
+    # -- effects -----------------------------------------------------------------------------------
+
+    def _carry_out(self, effects: list[Effect], trace: str) -> None:
+        for effect in effects:
+            if isinstance(effect, Remember):
+                self._keep.put(f"{KEY}{effect.name}", self._twin.documents[effect.name].plain())
+            elif isinstance(effect, Report):
+                self._publish(_rest(effect.name, "update"), {"state": {"reported": effect.reported}}, trace=trace)
+            elif isinstance(effect, RequestDesired):
+                version = {} if effect.version is None else {"version": effect.version}
+                body = {"state": {"desired": effect.desired}, "clientToken": ON_SITE} | version
+                self._publish(_rest(effect.name, "update"), body, trace=trace)
+            elif isinstance(effect, Fetch):
+                self._publish(_rest(effect.name, "get"), {})
+            else:
+                self._publish("applied", effect, trace=trace)
+                fields = {"document": effect.shadow, "path": effect.path, "state": effect.state,
+                          "reason": effect.reason}  # fmt: skip
+                level = logging.WARNING if effect.state == "refused" else logging.INFO
+                log.log(level, "twin.applied", extra={"fields": fields, "trace": trace})
+
+
+def _body(payload: bytes) -> State:
+    if len(payload) > MAX_PAYLOAD:
+        raise ValueError(f"{len(payload)} bytes are more than the {MAX_PAYLOAD} allowed")
+    body = parse(payload)
+    if not isinstance(body, dict):
+        raise ValueError("a twin message is an object")
+    return body
+
+
+def _version(body: State) -> int:
+    version = body.get("version")
+    if not isinstance(version, int) or isinstance(version, bool) or not 0 < version < 1 << 53:
+        raise ValueError("a twin message needs a version, a whole number from 1 on")
+    return version
+
+
+def _rest(name: str, verb: str) -> str:
+    return f"shadow/name/{name}/{verb}" if name else f"shadow/{verb}"

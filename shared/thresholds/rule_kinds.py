@@ -1,0 +1,126 @@
+"""What else may be an alarm, beside a value beyond its limits: a few natural kinds, each with its own numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from shared.ids import metric_name
+from shared.messages import Priority, check_finite
+from shared.thresholds import expressions
+from shared.thresholds.limits import Limits
+from shared.thresholds.schedule import stretches
+
+LONGEST_S = 30 * 86_400.0
+"""No alarm waits longer for silence or for a value to stand still."""
+
+
+def _after(metric: str, after_s: float) -> None:
+    check_finite(f"after_s of {metric}", after_s)
+    if not 1 <= after_s <= LONGEST_S:
+        raise ValueError(f"after_s of {metric} must be within 1..{LONGEST_S:g}, not {after_s}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """How fast a metric may change: `limits` are of its change per second, over the last `span_s` seconds."""
+
+    limits: Limits
+    span_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        check_finite(f"span_s of {self.limits.metric}", self.span_s)
+        if not 0.1 <= self.span_s <= 86_400:
+            raise ValueError(f"span_s of {self.limits.metric} must be within 0.1..86400, not {self.span_s}")
+
+    @property
+    def metric(self) -> str:
+        """Whose change it is."""
+        return self.limits.metric
+
+    @property
+    def priority(self) -> Priority:
+        """The one of its limits."""
+        return self.limits.priority
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoData:
+    """No sample with a value for `after_s` seconds is an alarm. Only time in which the device was awake counts."""
+
+    metric: str
+    after_s: float
+    priority: Priority = "medium"
+    schedule: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        metric_name(self.metric)
+        stretches(self.schedule)
+        _after(self.metric, self.after_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flat:
+    """A value that stays within `tolerance` of what it was for `after_s` seconds is an alarm: a stuck sensor."""
+
+    metric: str
+    after_s: float
+    tolerance: float = 0.0
+    priority: Priority = "medium"
+    schedule: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        metric_name(self.metric)
+        stretches(self.schedule)
+        _after(self.metric, self.after_s)
+        check_finite(f"tolerance of {self.metric}", self.tolerance)
+        if self.tolerance < 0:
+            raise ValueError(f"tolerance of {self.metric} must not be negative")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expression:
+    """A condition over several metrics (see `expressions`); `metric` is the name that its alarm goes by.
+
+    It is judged with each sample of one of its metrics, and not at all while one is missing or was measured more than
+    `stale_s` seconds apart from that sample.
+    """
+
+    metric: str
+    when: str
+    on_delay_s: float = 0.0
+    off_delay_s: float = 0.0
+    stale_s: float = 60.0
+    priority: Priority = "medium"
+    schedule: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        metric_name(self.metric)
+        stretches(self.schedule)
+        expressions.read(self.when)
+        check_finite(f"delays of {self.metric}", self.on_delay_s, self.off_delay_s, self.stale_s)
+        if min(self.on_delay_s, self.off_delay_s) < 0 or self.stale_s <= 0:
+            raise ValueError(f"delays of {self.metric} must not be negative, stale_s must be above 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watches:
+    """A whole set of them, in force as a whole or not at all (P2); of each kind at most one a metric."""
+
+    rates: tuple[Rate, ...] = ()
+    no_data: tuple[NoData, ...] = ()
+    flat: tuple[Flat, ...] = ()
+    expressions: tuple[Expression, ...] = ()
+
+    def __post_init__(self) -> None:
+        for one in (self.rates, self.no_data, self.flat, self.expressions):
+            names = [rule.metric for rule in one]
+            for name in names:
+                if names.count(name) > 1:
+                    raise ValueError(f"{name} is watched twice in the same way")
+
+    def __iter__(self) -> Iterator[Rate | NoData | Flat | Expression]:
+        yield from self.rates
+        yield from self.no_data
+        yield from self.flat
+        yield from self.expressions

@@ -1,0 +1,227 @@
+"""Experts on the shipped bundle: right answers, calibration from unchosen frames only, and nobody blocks another."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from simulators import births
+from sqlmodel import select
+
+from cloud_hub.audit import trail
+from cloud_hub.database.sessions import Database
+from cloud_hub.database.tables import EscalationRow
+from cloud_hub.demo import digits
+from cloud_hub.inference.experts import Expert
+from cloud_hub.inference.experts.calibration import UNCHOSEN, recalibrated_gate
+from cloud_hub.inference.experts.onnx import OnnxExpert, open_expert
+from cloud_hub.inference.experts.worker import ExpertWorker
+from cloud_hub.settings import Experts
+from cloud_hub.twins import service as twins
+from shared.codec import decode
+from shared.errors import ModelError
+from shared.gate import Gate
+from shared.messages import Birth, EscalationAnswer
+
+NOW = 1_700_000_000_000_000
+FRAMES = 40
+SETTINGS = Experts(frames=FRAMES, alpha=0.1, delta=0.1)
+BUNDLE = Path(str(resources.files("cloud_hub.demo"))) / "assets" / "digits-expert"
+IMAGES, LABELS = digits.held_out()
+
+
+@pytest.fixture(scope="module")
+def expert() -> OnnxExpert:
+    return open_expert(str(BUNDLE))
+
+
+@pytest.fixture
+def born(db: Database) -> Database:
+    with db.write() as session:
+        for name in ("press-1", "press-2"):
+            births.born(session, Birth(device=name, session="s", epoch="e"), NOW)
+    return db
+
+
+def desk(db: Database, expert: Expert, settings: Experts = SETTINGS) -> ExpertWorker:
+    return ExpertWorker(db, {"digits": expert}, settings, 32768)
+
+
+def ask(db: Database, count: int, *, start: int = 0, at_us: int = NOW, **change: Any) -> None:
+    """Escalations of held-out digits; the edge gave the right label with a margin that grows with the number."""
+    with db.write() as session:
+        for n in range(start, start + count):
+            row: dict[str, Any] = {
+                "id": f"{change.get('device', 'press-1')}-{n:05}", "device": "press-1", "model": "digits",
+                "digest": "d1", "number": n, "reason": "no-gate", "label": str(LABELS[n]), "margin": (n % 100) / 100,
+                "height": 8, "width": 8, "frame": IMAGES[n].tobytes(), "features": {"mean": float(n % 7)},
+                "t_us": at_us, "received_us": at_us + n,
+            }  # fmt: skip
+            session.add(EscalationRow(**(row | change)))
+
+
+def gates(db: Database) -> dict[str, Any]:
+    with db.read() as session:
+        desired: dict[str, Any] = twins.load(session, "press-1", "gates").state.get("desired", {})
+        return desired
+
+
+# -- the shipped expert ----------------------------------------------------------------------------
+
+
+def test_the_shipped_expert_reads_digits(expert: OnnxExpert) -> None:
+    opinions = expert.answer((8, 8), [image.tobytes() for image in IMAGES])
+    right = np.mean([opinion.label == str(label) for opinion, label in zip(opinions, LABELS, strict=True)])
+    assert right > 0.95
+    assert all(0.0 <= opinion.confidence <= 1.0001 for opinion in opinions)
+
+
+def test_its_name_tells_bundle_and_version(expert: OnnxExpert) -> None:
+    manifest = json.loads((BUNDLE / "manifest.json").read_text("utf-8"))
+    assert expert.name == f"{manifest['name']} {manifest['version']}"
+
+
+@pytest.mark.parametrize("shape", [(8, 9), (0, 0), (-8, -8), (64, 1)])
+def test_frames_of_another_shape_are_refused(expert: OnnxExpert, shape: tuple[int, int]) -> None:
+    with pytest.raises(ModelError, match="the model takes"):
+        expert.answer(shape, [bytes(64)])
+
+
+def test_a_bundle_that_is_not_what_its_manifest_says(tmp_path: Path) -> None:
+    for file in BUNDLE.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    model = tmp_path / "model.onnx"
+    model.write_bytes(model.read_bytes()[:-1] + b"\x00")
+    with pytest.raises(ModelError, match="is not the one"):
+        open_expert(str(tmp_path))
+    with pytest.raises(ModelError):
+        open_expert(str(tmp_path / "nowhere"))
+
+
+# -- the desk --------------------------------------------------------------------------------------
+
+
+def test_every_escalation_is_answered_once(born: Database, expert: OnnxExpert) -> None:
+    ask(born, 70, reason="unsure")
+    messages = desk(born, expert).run_once().messages
+    words = [decode(EscalationAnswer, m.payload) for m in messages]
+    assert len({word.id for word in words}) == len(words) == 70
+    assert {m.topic for m in messages} == {"tidegate/v1/things/press-1/escalations/answers"}
+    assert desk(born, expert).run_once().messages == []
+    with born.read() as session:
+        rows = session.exec(select(EscalationRow).order_by(EscalationRow.id)).all()
+    assert all(row.answer == word for row, word in zip(rows, [w.label for w in words], strict=True))
+    assert {row.expert for row in rows} == {expert.name}
+
+
+def test_a_frame_of_a_wrong_shape_is_answered_with_nothing_and_blocks_no_other(
+    born: Database, expert: OnnxExpert, caplog: pytest.LogCaptureFixture
+) -> None:
+    ask(born, 1, height=4, width=16)
+    ask(born, 3, start=1)
+    words = [decode(EscalationAnswer, m.payload) for m in desk(born, expert).run_once().messages]
+    answers = {word.id: (word.label, word.confidence) for word in words}
+    assert answers["press-1-00000"] == ("", 0.0)
+    assert [answers[f"press-1-{n:05}"][0] for n in (1, 2, 3)] == [str(LABELS[n]) for n in (1, 2, 3)]
+    assert "expert.refused" in caplog.messages
+
+
+def test_a_model_that_no_expert_knows_waits_and_blocks_no_other(born: Database, expert: OnnxExpert) -> None:
+    ask(born, 70, model="faces")
+    ask(born, 2, start=70)
+    assert len(desk(born, expert).run_once().messages) == 2
+
+
+def test_an_unborn_device_gets_answers_and_no_twin(db: Database, expert: OnnxExpert) -> None:
+    ask(db, FRAMES)
+    assert len(desk(db, expert).run_once().messages) == FRAMES
+    assert gates(db) == {}
+
+
+# -- calibration -----------------------------------------------------------------------------------
+
+
+def test_a_gate_is_due_at_just_so_many_frames(born: Database, expert: OnnxExpert) -> None:
+    ask(born, FRAMES - 1)
+    desk(born, expert).run_once()
+    assert gates(born) == {}
+    ask(born, 1, start=FRAMES - 1)
+    messages = desk(born, expert).run_once().messages
+    gate = gates(born)["digits"]
+    assert (gate["n"], gate["digest"], gate["alpha"], gate["delta"]) == (FRAMES, "d1", 0.1, 0.1)
+    assert any(m.topic.endswith("shadow/name/gates/update/delta") for m in messages)
+    with born.read() as session:
+        (row,) = trail.rows(session, kind="gate.calibrated")
+    assert (row.actor, row.subject, row.device, row.detail["n"]) == ("hub", "digits", "press-1", FRAMES)
+
+
+@pytest.mark.parametrize("reason", ["unsure", "audit", "invalid"])
+def test_frames_that_a_gate_chose_do_not_count(born: Database, expert: OnnxExpert, reason: str) -> None:
+    ask(born, FRAMES - 1)
+    ask(born, 100, start=FRAMES, reason=reason)
+    desk(born, expert).run_once()
+    assert gates(born) == {}
+
+
+@pytest.mark.parametrize("reason", UNCHOSEN)
+def test_frames_that_went_up_unasked_count(born: Database, expert: OnnxExpert, reason: str) -> None:
+    ask(born, FRAMES, reason=reason)
+    desk(born, expert).run_once()
+    assert gates(born)["digits"]["n"] == FRAMES
+
+
+@pytest.mark.parametrize("other", [{"device": "press-2"}, {"model": "faces"}, {"digest": "d2"}, {"label": ""}])
+def test_frames_of_another_device_model_or_file_do_not_count(
+    born: Database, expert: OnnxExpert, other: dict[str, str]
+) -> None:
+    ask(born, 5, **other)
+    ask(born, FRAMES - 5, start=5)
+    desk(born, expert).run_once()
+    assert gates(born) == {}
+
+
+def test_each_calibration_takes_new_frames_only_over_a_restart_too(born: Database, expert: OnnxExpert) -> None:
+    ask(born, FRAMES)
+    desk(born, expert).run_once()
+    with born.read() as session:
+        calibrated = trail.rows(session, kind="gate.calibrated")[0].t_us
+        assert recalibrated_gate(session, "press-1", "digits", calibrated, SETTINGS) is None
+    ask(born, FRAMES - 1, start=FRAMES, at_us=calibrated + 1_000_000, reason="drift")
+    desk(born, expert).run_once()  # a new desk: the hub was restarted
+    with born.read() as session:
+        assert len(trail.rows(session, kind="gate.calibrated")) == 1
+    ask(born, 1, start=2 * FRAMES, at_us=calibrated + 2_000_000, reason="drift")
+    desk(born, expert).run_once()
+    with born.read() as session:
+        assert len(trail.rows(session, kind="gate.calibrated")) == 2
+
+
+def test_an_edge_that_always_errs_keeps_nothing(born: Database, expert: OnnxExpert) -> None:
+    ask(born, FRAMES, label="no digit", margin=1.0)
+    desk(born, expert).run_once()
+    assert gates(born)["digits"]["margin"] == 1.0
+
+
+def test_a_device_whose_frames_differ_in_features_blocks_nobody(born: Database, expert: OnnxExpert) -> None:
+    ask(born, 10, features={"mean": 1.0, "edges": 2.0})
+    ask(born, FRAMES - 10, start=10)
+    ask(born, FRAMES, device="press-2")
+    assert len([m for m in desk(born, expert).run_once().messages if m.topic.endswith("/answers")]) == 2 * FRAMES
+    gate = gates(born)["digits"]
+    assert {watch["feature"] for watch in gate["panel"]} == {"mean"}
+    with born.read() as session:
+        assert "digits" in twins.load(session, "press-2", "gates").state["desired"]
+
+
+def test_a_calibrated_gate_is_a_gate(born: Database, expert: OnnxExpert) -> None:
+    import msgspec
+
+    ask(born, FRAMES)
+    desk(born, expert).run_once()
+    gate = msgspec.convert(gates(born)["digits"], Gate)
+    assert 0.0 <= gate.margin <= 1.0
+    assert gate.panel

@@ -1,0 +1,519 @@
+"""The link's session in a simulated world (invariants O1, O3, O4, O7, O9); the same world catches seeded bugs."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from simulators.link import Device, MemoryOutbox, World, device_with, play
+
+from edge_agent.link.core.session import (
+    BURST_S,
+    GREET_S,
+    LONGEST_SILENCE_S,
+    Effect,
+    Fetch,
+    Forget,
+    LinkSession,
+    PublishBirth,
+    Reconnect,
+    Renew,
+    Send,
+    SendHeartbeat,
+)
+from edge_agent.link.core.stream_window import DOUBTS, FIRST_WINDOW, LONGEST_RESEND_S, WINDOW_ROWS
+from shared.messages import STREAMS, Ack, Heartbeat, Session, Stream
+
+EMPTY: dict[Stream, int] = dict.fromkeys(STREAMS, 0)
+SEEDS = 200
+
+
+def welcome(**changes: object) -> Session:
+    word = Session(hub_epoch="h1", protocol=1, session="c1", epoch="e1", upto={})
+    return replace(word, **changes)  # type: ignore[arg-type]
+
+
+def joined(last: dict[Stream, int] | None = None, acked: dict[Stream, int] | None = None) -> LinkSession:
+    """A session that the hub has welcomed."""
+    session = LinkSession("e1", EMPTY | (acked or {}), "h1")
+    session.appended(EMPTY | (last or {}))
+    assert session.up("c1", 0.0) == [PublishBirth()]
+    assert session.handle_session(welcome(), 0.0) == [Fetch(restart=False)]
+    return session
+
+
+def send_all(session: LinkSession, now: float = 0.0) -> list[tuple[Stream, int]]:
+    """Rows of one item each, sent until the session has no more to send."""
+    done: list[tuple[Stream, int]] = []
+    while (send := session.next()) is not None:
+        session.sent(send.stream, send.after + 1, now)
+        done.append((send.stream, send.after + 1))
+    return done
+
+
+# -- the world -----------------------------------------------------------------------------------------
+
+
+def test_after_healing_all_is_at_the_hub_once_and_in_order() -> None:
+    worlds = [play(seed) for seed in range(SEEDS)]
+    assert sum(len(items) for world in worlds for items in world.hub.stored.values()) > 50 * SEEDS
+    assert any(world.hub.lost for world in worlds)
+    assert any(world.abandoned for world in worlds)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(3600)
+def test_after_healing_all_is_at_the_hub_in_ten_thousand_worlds() -> None:
+    for seed in range(10_000):
+        play(seed)
+
+
+# -- seeded bugs ---------------------------------------------------------------------------------------
+
+
+class ForgetsWhenSent(Device):
+    """Takes the broker's PUBACK for the hub's word."""
+
+    def send(self, send: Send) -> bool:
+        done = super().send(send)
+        if done:
+            self.forget(send.stream, self.session._lanes[send.stream].sent)
+        return done
+
+
+class AnyEpoch(LinkSession):
+    def acknowledged(self, ack: Ack, now: float) -> list[Effect]:
+        return super().acknowledged(replace(ack, epoch=self._epoch), now)
+
+
+class AnyFuture(LinkSession):
+    def acknowledged(self, ack: Ack, now: float) -> list[Effect]:
+        return super().acknowledged(replace(ack, upto=ack.upto + 1), now)
+
+
+class NeverRewinds(LinkSession):
+    def down(self) -> list[Effect]:
+        self.connected = self.welcome = False
+        return []
+
+    def welcomed(self, word: Session, now: float) -> list[Effect]:
+        places = {stream: (lane.sent, lane.in_flight.copy()) for stream, lane in self._lanes.items()}
+        effects = super().handle_session(word, now)
+        for stream, (sent, flying) in places.items():
+            self._lanes[stream].sent, self._lanes[stream].in_flight = sent, flying
+        return effects
+
+    def tick(self, now: float) -> list[Effect]:
+        return super().tick(now) if not self.welcome else []
+
+
+class SendsBeforeWelcome(LinkSession):
+    def next(self) -> Send | None:
+        welcome, self.welcome = self.welcome, self.connected
+        send = super().next()
+        self.welcome = welcome
+        return send
+
+
+class NeverResends(LinkSession):
+    def tick(self, now: float) -> list[Effect]:
+        return super().tick(now) if not self.welcome else []
+
+
+class NeverGivesUp(LinkSession):
+    def _given_up(self, now: float) -> bool:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("bug", "shows"),
+    [
+        (ForgetsWhenSent, "was forgotten up to"),
+        (device_with(AnyEpoch), "was forgotten up to"),
+        (device_with(AnyFuture), "was forgotten up to"),
+        (device_with(NeverRewinds), "did not all arrive"),
+        (device_with(SendsBeforeWelcome), "before the hub had answered"),
+        (device_with(NeverResends), "did not all arrive"),
+        (device_with(NeverGivesUp), "did not all arrive|still waits"),
+    ],
+    ids=[
+        "forgets-when-sent",
+        "any-epoch",
+        "any-future",
+        "never-rewinds",
+        "sends-before-welcome",
+        "never-resends",
+        "never-gives-up",
+    ],
+)
+def test_the_world_catches_a_seeded_bug(bug: type[Device], shows: str) -> None:
+    def run() -> None:
+        for seed in range(SEEDS):
+            play(seed, bug)
+
+    with pytest.raises(AssertionError, match=shows):
+        run()
+
+
+# -- one by one ----------------------------------------------------------------------------------------
+
+
+def test_an_alarm_passes_a_backlog() -> None:
+    world = World(1)
+    for _ in range(500):
+        world.outbox.accept("telemetry", 1)
+    sent: list[Stream] = []
+
+    class Watching(Device):
+        def send(self, send: Send) -> bool:
+            sent.append(send.stream)
+            if len(sent) == 100:  # in the middle of a pump
+                self.outbox.accept("alarm", 1)
+                self.session.appended(self.outbox.last)
+            return super().send(send)
+
+    world.device = Watching(world, world.outbox)
+    world.heal(60.0)
+    world.settled()
+    assert "alarm" not in sent[:100]
+    assert "alarm" in sent[100 : 100 + WINDOW_ROWS + 1]
+    assert sent.count("telemetry") == 500
+
+
+def test_a_window_bounds_what_flies_and_each_stream_has_its_own() -> None:
+    session = joined({"telemetry": 100, "event": 100})
+    first = range(1, FIRST_WINDOW + 1)
+    assert send_all(session) == [("event", n) for n in first] + [("telemetry", n) for n in first]
+    session.acknowledged(Ack(epoch="e1", stream="event", upto=1), 0.1)
+    assert send_all(session) == [("event", FIRST_WINDOW + 1), ("event", FIRST_WINDOW + 2)]
+
+
+def test_a_row_that_the_broker_dropped_is_sent_again_while_other_streams_flow() -> None:
+    session = joined({"event": 1, "telemetry": 1})
+    send_all(session)
+    again = []
+    for now in range(1, 60):
+        session.acknowledged(Ack(epoch="e1", stream="telemetry", upto=now), float(now))
+        session.appended(EMPTY | {"event": 1, "telemetry": now + 1})
+        if PublishBirth() in session.tick(float(now)):
+            session.handle_session(welcome(upto={"telemetry": now}), float(now))
+        again += [seq for stream, seq in send_all(session, float(now)) if stream == "event"]
+    assert again[:1] == [1]
+
+
+@pytest.mark.parametrize(
+    "ack",
+    [
+        Ack(epoch="e0", stream="telemetry", upto=7),
+        Ack(epoch="e1", stream="telemetry", upto=11),
+        Ack(epoch="e1", stream="telemetry", upto=5),
+        Ack(epoch="e1", stream="telemetry", upto=-1),
+        Ack(epoch="e1", stream="alarm", upto=1),
+    ],
+    ids=["another-epoch", "future", "same", "past", "future-of-an-empty-stream"],
+)
+def test_an_acknowledgement_that_cannot_be_changes_nothing(ack: Ack) -> None:
+    session = joined({"telemetry": 10}, {"telemetry": 5})
+    sent = send_all(session)
+    assert session.acknowledged(ack, 1.0) == []
+    assert session.next() is None
+    session.down()
+    session.up("c1", 2.0)
+    session.handle_session(welcome(), 2.0)
+    assert send_all(session) == sent
+
+
+def test_a_hub_that_holds_more_than_was_ever_accepted_makes_the_store_begin_another_epoch() -> None:
+    """The store is an older copy of itself: its new items would be taken for those that the hub has."""
+    session = joined({"telemetry": 3})
+    assert session.handle_session(welcome(upto={"telemetry": 900}), 0.0) == [Renew()]
+    assert session.next() is None, "nothing leaves under the old epoch"
+    assert session.renewed("e2", EMPTY | {"telemetry": 3}, 0.0) == [PublishBirth()]
+    session.handle_session(welcome(epoch="e2"), 0.0)
+    session.appended(EMPTY | {"telemetry": 4})
+    assert [seq for _, seq in send_all(session)] == [1, 2]
+    assert session.acknowledged(Ack(epoch="e1", stream="telemetry", upto=2), 1.0) == []
+    assert session.acknowledged(Ack(epoch="e2", stream="telemetry", upto=2), 1.0) == [
+        Forget(stream="telemetry", upto=2)
+    ]
+
+
+def test_what_a_hub_holds_of_another_epoch_renews_nothing() -> None:
+    session = joined({"telemetry": 3})
+    assert Renew() not in session.handle_session(welcome(epoch="other", upto={"telemetry": 900}), 0.0)
+
+
+def test_the_answer_to_a_birth_says_what_need_not_be_sent() -> None:
+    session = LinkSession("e1", EMPTY)
+    session.appended(EMPTY | {"telemetry": 10, "alarm": 2})
+    session.up("c1", 0.0)
+    effects = session.handle_session(welcome(upto={"telemetry": 8, "alarm": 2}), 0.0)
+    assert Forget(stream="telemetry", upto=8) in effects
+    assert Forget(stream="alarm", upto=2) in effects
+    assert send_all(session) == [("telemetry", 9), ("telemetry", 10)]
+
+
+def test_the_answer_of_another_epoch_tells_nothing_about_this_one() -> None:
+    session = LinkSession("e1", EMPTY)
+    session.appended(EMPTY | {"telemetry": 10})
+    session.up("c1", 0.0)
+    assert session.handle_session(welcome(epoch="e0", upto={"telemetry": 8}), 0.0) == [Fetch(restart=False)]
+    assert send_all(session)[0] == ("telemetry", 1)
+
+
+def test_the_answer_to_another_connection_is_no_welcome() -> None:
+    session = LinkSession("e1", EMPTY)
+    session.appended(EMPTY | {"alarm": 1})
+    session.up("c2", 0.0)
+    assert session.handle_session(welcome(), 0.0) == []
+    assert session.next() is None
+
+
+def test_another_life_of_the_hub_restarts_the_twin() -> None:
+    session = joined()
+    assert session.handle_session(welcome(hub_epoch="h2"), 1.0) == [Fetch(restart=True)]
+    assert session.hub_epoch == "h2"
+    assert session.handle_session(welcome(hub_epoch="h2"), 2.0) == [Fetch(restart=False)]
+
+
+def refuse(session: LinkSession) -> None:
+    session.handle_session(welcome(refused="protocol 1 is not served"), 1.0)
+
+
+def cut(session: LinkSession) -> None:
+    session.down()
+
+
+@pytest.mark.parametrize("end", [refuse, cut])
+def test_a_refused_or_broken_session_sends_nothing(end: Callable[[LinkSession], None]) -> None:
+    session = joined({"alarm": 3, "telemetry": 50})
+    end(session)
+    assert session.next() is None
+    assert [e for e in session.tick(100.0) if not isinstance(e, PublishBirth)] == []
+    assert session.next() is None
+
+
+def test_a_refused_session_asks_again_and_goes_on_when_it_is_let_in() -> None:
+    session = joined({"alarm": 1})
+    refuse(session)
+    assert session.refused
+    assert session.tick(GREET_S) == [PublishBirth()]
+    session.handle_session(welcome(), GREET_S + 1)
+    assert not session.refused
+    assert send_all(session) == [("alarm", 1)]
+
+
+def tries(session: LinkSession, seconds: int, answered: bool) -> list[int]:
+    """Times at which the session asked the hub; its row is sent again just when the hub has `answered` often enough."""
+    times = []
+    for now in range(1, seconds):
+        greeted = PublishBirth() in session.tick(float(now))
+        if greeted:
+            times.append(now)
+            if answered:
+                session.handle_session(welcome(), float(now))
+        assert bool(send_all(session, float(now))) == (greeted and answered and len(times) >= DOUBTS)
+    return times
+
+
+@pytest.mark.parametrize("answered", [False, True], ids=["hub-silent", "hub-answers-births-only"])
+def test_resending_backs_off_until_something_is_acknowledged(answered: bool) -> None:
+    session = joined({"telemetry": 3})
+    send_all(session)
+    times = [0, *tries(session, 400, answered)]
+    waits = [after - before for before, after in itertools.pairwise(times)]
+    assert waits[:4] == [5, 10, 20, 40]
+    assert set(waits[4:]) == {int(LONGEST_RESEND_S)}
+    session.acknowledged(Ack(epoch="e1", stream="telemetry", upto=1), 400.0)
+    assert session.tick(404.0) == []
+    assert session.tick(405.0) == [PublishBirth()]
+
+
+def test_an_unanswered_birth_is_repeated() -> None:
+    session = LinkSession("e1", EMPTY)
+    session.up("c1", 10.0)
+    assert session.tick(10.0 + GREET_S - 0.1) == []
+    assert PublishBirth() in session.tick(10.0 + GREET_S)
+    assert session.tick(10.0 + GREET_S + 1) == []
+
+
+def test_nothing_happens_without_a_connection() -> None:
+    session = LinkSession("e1", EMPTY)
+    session.appended(EMPTY | {"alarm": 9})
+    assert session.tick(1e6) == []
+    assert session.next() is None
+    assert MemoryOutbox("e1").after("alarm", 0) is None
+
+
+# -- a backlog on a narrow line (O9) -----------------------------------------------------------------------
+
+LINE_BYTES_S = 100_000
+REPLAY_BYTES_S = 50_000
+ROW = 8000
+
+
+def alarm_latencies(seed: int, replay_bytes_s: float) -> tuple[list[float], float]:
+    """Seconds from each alarm until the hub has it while a backlog drains over a line of LINE_BYTES_S, and the
+    backlog's own rate in bytes a second. Virtual time in steps of 10 ms; the hub acknowledges what it has."""
+    dice = random.Random(seed)
+    session = LinkSession("e1", EMPTY, replay_bytes_s=replay_bytes_s)
+    last = dict(EMPTY) | {"telemetry": 10_000}
+    session.appended(last)
+    session.up("c1", 0.0)
+    session.handle_session(welcome(), 0.0)
+    free_at, line, raised, latencies = 0.0, deque[tuple[float, Stream, int]](), dict[int, float](), list[float]()
+    for step in range(6000):
+        now = step / 100
+        while line and line[0][0] <= now:
+            _, stream, seq = line.popleft()
+            session.acknowledged(Ack(epoch="e1", stream=stream, upto=seq), now)
+            if stream == "alarm":
+                latencies.append(now - raised[seq])
+        if dice.random() < 0.01:
+            last["alarm"] += 1
+            raised[last["alarm"]] = now
+        session.appended(last)
+        while (send := session.next(now)) is not None:
+            size = 300 if send.stream == "alarm" else dice.randint(ROW // 2, ROW)
+            free_at = max(free_at, now) + size / LINE_BYTES_S
+            line.append((free_at, send.stream, send.after + 1))
+            session.sent(send.stream, send.after + 1, now, size)
+    drained = session._lanes["telemetry"].acked * ROW * 0.75 / 60
+    return latencies, drained
+
+
+WITHIN_S = (REPLAY_BYTES_S * BURST_S + ROW) / LINE_BYTES_S + 0.05
+"""What may stand in front of an alarm: one burst, the row that passes it, and two steps of this clock."""
+
+
+def test_a_backlog_that_drains_keeps_no_alarm_waiting() -> None:
+    for seed in range(20):
+        latencies, drained = alarm_latencies(seed, REPLAY_BYTES_S)
+        assert len(latencies) > 20
+        assert max(latencies) <= WITHIN_S, f"seed {seed}"
+        assert 0.9 <= drained / REPLAY_BYTES_S <= 1.1, "and the backlog leaves at the rate that was set"
+
+
+def test_without_the_rate_an_alarm_waits_behind_the_window() -> None:
+    latencies, _ = alarm_latencies(1, 1e12)
+    assert max(latencies) > 3 * WITHIN_S
+
+
+# -- silence -------------------------------------------------------------------------------------------
+
+HEARTBEAT_S = 30
+
+
+def living(random: float = 1.0, **word: object) -> LinkSession:
+    """A session of a hub that answers heartbeats, welcomed at 0."""
+    session = LinkSession("e1", EMPTY, "h1", heartbeat_s=HEARTBEAT_S, random=lambda: random)
+    session.up("c1", 0.0)
+    session.handle_session(welcome(heartbeat=True, hub_link="l1", **word), 0.0)
+    return session
+
+
+def silence(session: LinkSession, first: int, last: int) -> list[tuple[int, Effect]]:
+    """(second, effect) of a time in which nothing is heard."""
+    return [(now, effect) for now in range(first, last) for effect in session.tick(float(now))]
+
+
+@pytest.mark.parametrize("random", [0.0, 0.5, 1.0])
+def test_a_half_dead_link_is_noticed_within_heartbeat_s_and_made_anew(random: float) -> None:
+    effects = silence(living(random), 1, HEARTBEAT_S + 1)
+    beats = [now for now, effect in effects if effect == SendHeartbeat()]
+    given_up = [now for now, effect in effects if isinstance(effect, Reconnect)]
+    assert beats[0] == HEARTBEAT_S / 2
+    assert len(beats) >= 2, "one lost heartbeat is no reason"
+    assert given_up
+    assert HEARTBEAT_S / 2 < given_up[0] <= HEARTBEAT_S
+
+
+def test_a_link_that_hears_the_hub_sends_no_heartbeat() -> None:
+    session = living()
+    session.appended(EMPTY | {"telemetry": 1000})
+    for now in range(1, 300):
+        send_all(session, float(now))
+        session.acknowledged(Ack(epoch="e1", stream="telemetry", upto=now), float(now))
+        assert session.tick(float(now)) == []
+
+
+def test_answered_heartbeats_keep_a_silent_link() -> None:
+    session = living()
+    beats = 0
+    for now in range(1, 3600):
+        effects = session.tick(float(now))
+        assert all(effect == SendHeartbeat() for effect in effects)
+        if effects:
+            beats += 1
+            session.handle_heartbeat(Heartbeat(session="c1"), float(now))
+    assert beats == 3599 // (HEARTBEAT_S // 2)
+
+
+def test_the_answer_to_another_connection_proves_nothing() -> None:
+    session = living()
+    for now in range(1, HEARTBEAT_S):
+        session.tick(float(now))
+        session.handle_heartbeat(Heartbeat(session="c0"), float(now))
+    assert any(isinstance(effect, Reconnect) for effect in session.tick(float(HEARTBEAT_S)))
+
+
+def test_a_hub_that_answers_no_heartbeats_is_not_asked_and_not_left() -> None:
+    session = joined()
+    assert silence(session, 1, 86_400) == []
+
+
+def test_a_hub_that_welcomes_and_swallows_all_else_is_left_ever_more_seldom() -> None:
+    """A broker's access list that forbids heartbeats must not cost a connection every half minute."""
+    session = living()
+    left: list[int] = []
+    for now in range(1, 20_000):
+        if any(isinstance(effect, Reconnect) for effect in session.tick(float(now))):
+            left.append(now)
+            session.down()
+            session.up("c1", float(now))
+            session.handle_session(welcome(heartbeat=True, hub_link="l1"), float(now))
+    waits = [after - before for before, after in itertools.pairwise([0, *left])]
+    assert waits[:4] == [30, 60, 120, 240]
+    assert max(waits) <= LONGEST_SILENCE_S
+    session.handle_heartbeat(Heartbeat(session="c1"), 20_000.0)
+    assert any(isinstance(e, Reconnect) for _, e in silence(session, 20_001, 20_001 + HEARTBEAT_S + 1))
+
+
+def test_a_birth_that_nobody_answers_is_tried_on_another_connection_ever_more_seldom() -> None:
+    session = LinkSession("e1", EMPTY, heartbeat_s=HEARTBEAT_S)
+    session.up("c1", 0.0)
+    left, births = [], 0
+    for now in range(1, 7200):
+        effects = session.tick(float(now))
+        births += PublishBirth() in effects
+        if any(isinstance(effect, Reconnect) for effect in effects):
+            left.append(now)
+            session.down()
+            session.up("c1", float(now))
+    assert left[:5] == [30, 90, 210, 450, 930]
+    assert len(left) < 20
+    assert births < 7200 / 20
+
+
+def test_a_stalled_agent_asks_before_it_gives_up() -> None:
+    """The process was frozen for an hour: its own clock says silence, the link may be well."""
+    session = living()
+    assert session.tick(3600.0) == [SendHeartbeat()]
+    session.handle_heartbeat(Heartbeat(session="c1"), 3600.1)
+    assert silence(session, 3601, 3614) == []
+
+
+def test_one_answer_is_one_fetch_until_the_hub_has_another_connection() -> None:
+    session = living()
+    again = welcome(heartbeat=True, hub_link="l1")
+    assert session.handle_session(again, 5.0) == []
+    assert session.handle_session(replace(again, hub_link="l2"), 6.0) == [Fetch(restart=False)]
+    assert session.handle_session(replace(again, hub_link="l2"), 7.0) == []
+    assert session.handle_session(replace(again, hub_link="l2", hub_epoch="h2"), 8.0) == [Fetch(restart=True)]
+    session.down()
+    session.up("c1", 9.0)
+    assert session.handle_session(replace(again, hub_link="l2", hub_epoch="h2"), 9.0) == [Fetch(restart=False)]
