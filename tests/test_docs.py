@@ -213,8 +213,8 @@ def test_every_error_class_is_on_the_page() -> None:
     errors = [name for name, thing in vars(shared.errors).items() if isinstance(thing, type)]
     assert len(errors) >= 5
     for name in errors:
-        assert f"| `{name}` |" in page("operations.md"), name
-    assert str(shared.errors.EXIT_CONFIG) in page("operations.md")
+        assert f"| `{name}` |" in page("operations/errors.md"), name
+    assert str(shared.errors.EXIT_CONFIG) in page("operations/errors.md")
 
 
 @pytest.mark.parametrize(("main", "name"), [(edge_main.main, "tidegate-edge"), (hub_main.main, "tidegate-hub")])
@@ -224,7 +224,7 @@ def test_every_subcommand_is_on_the_page(main: Any, name: str, capsys: pytest.Ca
     commands = re.findall(r"^    ([a-z]+) ", capsys.readouterr().out, re.M)
     assert len(commands) >= 3
     for command in commands:
-        assert f"`{name} {command}" in page("operations.md"), command
+        assert f"`{name} {command}" in page("operations/commands.md"), command
 
 
 # -- the files themselves ----------------------------------------------------------------------------
@@ -269,6 +269,18 @@ def test_decisions_are_numbered_without_gaps_and_indexed() -> None:
         assert "\nStatus: " in text
         for heading in ("Why", "Decision", "What follows"):
             section(text, heading)
+
+
+def missing_sources(text: str) -> list[str]:
+    """Paths of the sources in backticks that are not there."""
+    paths = re.findall(r"`((?:shared|edge_agent|cloud_hub|tests)/[\w./]+)`", text)
+    return [path for path in paths if not (ROOT / path).exists()]
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "docs/architecture.md"])
+def test_every_source_that_a_page_names_is_there(name: str) -> None:
+    assert missing_sources((ROOT / name).read_text("utf-8")) == []
+    assert missing_sources("`shared/nowhere.py` and `shared/errors.py`") == ["shared/nowhere.py"]
 
 
 def test_no_file_names_a_package_index() -> None:
