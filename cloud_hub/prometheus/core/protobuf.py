@@ -1,6 +1,7 @@
-"""A strict reader of prometheus.WriteRequest (remote write 1.0), by hand: two messages need no library. A core.
+"""A strict reader of prometheus.WriteRequest (remote write 1.0).
 
-Source: https://prometheus.io/docs/specs/prw/remote_write_spec/ and prompb/types.proto. Fields that are not read here
+Written by hand because it refuses wrong wire types and stops at the limits while it reads, which the protobuf library does
+not (docs/adr/0018). Source: https://prometheus.io/docs/specs/prw/remote_write_spec/ and prompb/types.proto. Fields that are not read here
 (metadata, exemplars, native histograms, whatever comes) are passed over, but must be well formed.
 """
 
@@ -11,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+MAX_LABELS = 1000
+"""Labels of one series; a request with more is refused."""
 _DOUBLE = struct.Struct("<d")
 
 
@@ -32,22 +35,27 @@ def read(content: bytes, most_samples: int) -> list[Written]:
     left = most_samples
     for number, kind, value in _fields(content):
         if number == 1:
-            one = _series(_bytes(kind, value))
-            left -= max(len(one.samples), 1)
-            if left < 0:
+            series = _series(_bytes(kind, value), left)
+            if series is None or left < 1:
                 raise Malformed(f"more than {most_samples} samples or series in one request")
-            found.append(one)
+            left -= max(len(series.samples), 1)
+            found.append(series)
     return found
 
 
-def _series(content: bytes) -> Written:
-    one = Written()
+def _series(content: bytes, most_samples: int) -> Written | None:
+    """One series; None as soon as it has more than `most_samples` samples."""
+    series = Written()
     for number, kind, value in _fields(content):
         if number == 1:
-            one.labels.append(_label(_bytes(kind, value)))
+            if len(series.labels) >= MAX_LABELS:
+                raise Malformed(f"a series has more than {MAX_LABELS} labels")
+            series.labels.append(_label(_bytes(kind, value)))
         elif number == 2:
-            one.samples.append(_sample(_bytes(kind, value)))
-    return one
+            if len(series.samples) >= most_samples:
+                return None
+            series.samples.append(_sample(_bytes(kind, value)))
+    return series
 
 
 def _label(content: bytes) -> tuple[str, str]:
@@ -85,7 +93,10 @@ def _fields(content: bytes) -> Iterator[tuple[int, int, int | bytes]]:
     """(number, wire type, value) of each field; the value is an integer for varints, else its bytes."""
     place, end = 0, len(content)
     while place < end:
-        key, place = varint(content, place)
+        key = content[place]
+        place += 1
+        if key >= 0x80:
+            key, place = varint(content, place - 1)
         number, kind = key >> 3, key & 7
         if not 1 <= number < 1 << 29:
             raise Malformed(f"field number {number}")
@@ -94,7 +105,11 @@ def _fields(content: bytes) -> Iterator[tuple[int, int, int | bytes]]:
             yield number, kind, value
             continue
         if kind == BYTES:
-            size, place = varint(content, place)
+            if place < end and content[place] < 0x80:
+                size = content[place]
+                place += 1
+            else:
+                size, place = varint(content, place)
         elif kind in (FIXED64, FIXED32):
             size = 8 if kind == FIXED64 else 4
         else:
