@@ -1,8 +1,10 @@
 """A strict reader of prometheus.WriteRequest (remote write 1.0).
 
-Written by hand because it refuses wrong wire types and stops at the limits while it reads, which the protobuf library does
-not (docs/adr/0018). Source: https://prometheus.io/docs/specs/prw/remote_write_spec/ and prompb/types.proto. Fields that are not read here
-(metadata, exemplars, native histograms, whatever comes) are passed over, but must be well formed.
+Written by hand because it refuses wrong wire types and stops at its limits while it reads, which the protobuf library
+does not (docs/adr/0018-what-is-written-by-hand.md). Fields that are not read here (metadata, exemplars, native
+histograms) are passed over, but must be well formed.
+
+Source: https://prometheus.io/docs/specs/prw/remote_write_spec/ and prompb/types.proto.
 """
 
 from __future__ import annotations
