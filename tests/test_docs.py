@@ -355,7 +355,13 @@ def test_there_are_two_units() -> None:
     assert "WatchdogSec=" in UNITS[0].read_text("utf-8")
 
 
-@pytest.mark.parametrize(("name", "least"), [("broker.md", 9), ("alarms.md", 7)])
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [
+        ("broker.md", 9), ("alarms.md", 7), ("getting-started.md", 5),
+        ("operations/monitoring.md", 4), ("security/enrolment.md", 5),
+    ],
+)  # fmt: skip
 def test_commands_of_a_page_are_understood(name: str, least: int) -> None:
     lines = [line for info, body in FENCE.findall(page(name)) if info == "sh" for line in body.splitlines()]
     lines = [re.split("[#>&]", line)[0] for line in lines if line.startswith("tidegate-hub ")]
