@@ -271,6 +271,15 @@ def test_decisions_are_numbered_without_gaps_and_indexed() -> None:
             section(text, heading)
 
 
+def test_pages_that_a_person_reads_are_short() -> None:
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "deploy/README.md"]
+    pages += [
+        DOCS / name for name in ("README.md", "getting-started.md", "architecture.md", "operations.md", "security.md")
+    ]
+    pages += [*DOCS.glob("operations/*.md"), *DOCS.glob("security/*.md")]
+    assert {file.name: n for file in pages if (n := len(file.read_text("utf-8").splitlines())) > 150} == {}
+
+
 def missing_sources(text: str) -> list[str]:
     """Paths of the sources in backticks that are not there."""
     paths = re.findall(r"`((?:shared|edge_agent|cloud_hub|tests)/[\w./]+)`", text)
