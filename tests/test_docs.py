@@ -202,7 +202,7 @@ def test_every_topic_is_on_the_page_and_no_other() -> None:
 
 
 def test_every_route_is_on_the_page_and_no_other() -> None:
-    named = set(re.findall(r"^\| `([A-Z]+ /[^`]*)` \|", page("rest.md"), re.M))
+    named = set(re.findall(r"^\| `([A-Z]+ /[^`]*)` \|", page("rest/routes.md"), re.M))
     paths = web().openapi()["paths"]
     assert named == {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
 
