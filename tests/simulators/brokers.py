@@ -138,9 +138,9 @@ def mosquitto(folder: Path) -> BrokerProcess:
 
 
 def documented_mosquitto(folder: Path) -> BrokerProcess:
-    """A mosquitto with mutual TLS just as docs/broker.md has it; its certificates are expected in `folder`."""
+    """A mosquitto with mutual TLS just as docs/broker/by-hand.md has it; its certificates are expected in `folder`."""
     binary, user = _mosquitto()
-    page = (Path(__file__).parents[2] / "docs" / "broker.md").read_text("utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "broker" / "by-hand.md").read_text("utf-8")
     conf, acl = re.findall(r"^```conf\n(.*?)^```$", page, re.M | re.S)
     port = free_port()
     conf = conf.replace("listener 8883", f"listener {port} 127.0.0.1").replace("/etc/mosquitto/certs", str(folder))

@@ -1,4 +1,4 @@
-"""Every line of docs/twins.md that a reader can paste, pasted."""
+"""Every line of docs/twins.md and docs/twins/fleet.md that a reader can paste, pasted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 
 from simulators.brokers import until
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "twins.md").read_text("utf-8")
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGE = "".join((DOCS / name).read_text("utf-8") for name in ("twins.md", "twins/fleet.md"))
 
 
 def lines(page: str) -> list[str]:
