@@ -143,7 +143,7 @@ def unsuppress(suppression_id: str, hub: TheHub, caller: Operator) -> None:
         suppression.end(
             session, suppression.get(session, suppression_id), now_us(), actor=caller.actor, trace=caller.trace
         )
-    hub.ring("alarms")
+    hub.notify("alarms")
 
 
 @router.get("/{alarm_id}")
@@ -210,7 +210,7 @@ def unshelve(alarm_id: str, hub: TheHub, caller: Operator) -> AlarmView:
         row = desk.get(session, alarm_id)
         if not suppression.unshelve(session, row, now_us(), actor=caller.actor, trace=caller.trace):
             raise HubError(409, "Not shelved", f"{row.metric} of {row.device} is not shelved")
-    hub.ring("alarms")
+    hub.notify("alarms")
     return _view(row)
 
 

@@ -169,7 +169,7 @@ def _change(hub: Hub, thing: str, name: str | None, verb: str, body: bytes, call
     with hub.db.write(scope=caller.scope) as session:
         accepted, messages = _ask(session, hub, thing, name, verb, body, caller)
     hub.publish(messages)
-    hub.ring("actions")
+    hub.notify("actions")
     hub.changed([device_of_thing(thing) or thing])
     return _json(accepted)
 

@@ -41,10 +41,10 @@ class Hub:
     settings: Settings
     db: Database
     publish: Callable[[Iterable[OutgoingMessage]], None]
-    ring: Callable[[str], None]
+    notify: Callable[[str], None]
     connected: Callable[[], bool]
     changed: Callable[[Iterable[str]], None] = lambda devices: None
-    bells: WaiterRegistry = field(default_factory=WaiterRegistry)
+    waiters: WaiterRegistry = field(default_factory=WaiterRegistry)
     heard_us: Callable[[str], int] = lambda device: 0
     lockout: Lockout = field(default_factory=Lockout)
     oidc: Oidc | None = None

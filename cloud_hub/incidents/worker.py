@@ -16,9 +16,10 @@ from cloud_hub.incidents import actions
 from cloud_hub.incidents import service as incidents
 from cloud_hub.incidents.core.evidence import AlarmFact, Diagnosis, Evidence
 from cloud_hub.incidents.diagnosis import diagnose
-from cloud_hub.inference.engines import Engine
+from cloud_hub.inference.engines import Engine, load_engine
+from cloud_hub.runtime.context import HubContext
 from cloud_hub.runtime.items import WorkItems
-from cloud_hub.runtime.worker import WorkResult
+from cloud_hub.runtime.worker import BURST_S, WorkerSpec, WorkResult
 from cloud_hub.settings import Actions
 from cloud_hub.telemetry import samples
 from cloud_hub.twins import service as twins
@@ -29,6 +30,25 @@ log = logging.getLogger(__name__)
 RECENT = 60
 TOGETHER = 100
 """Incidents of one run."""
+ACTIONS_S = 0.5
+
+
+def workers(context: HubContext) -> list[WorkerSpec]:
+    """Diagnose incidents, carry out actions, and apply suppressions that begin or end; raises ConfigError."""
+    db, settings = context.db, context.settings.actions
+    engine = load_engine(context.settings)
+
+    def carry_out() -> WorkResult:
+        return actions.run_once(db, now_us(), settings)
+
+    def suppress() -> WorkResult:
+        return incidents.apply_suppression_changes(db, now_us())
+
+    return [
+        WorkerSpec(name="diagnosis", run_once=lambda: run_once(db, engine, settings)),
+        WorkerSpec(name="actions", run_once=carry_out, period_s=ACTIONS_S, linger_s=BURST_S),
+        WorkerSpec(name="alarms", run_once=suppress, linger_s=BURST_S),
+    ]
 
 
 def gather_evidence(session: Session, incident: Incident) -> Evidence:

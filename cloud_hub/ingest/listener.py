@@ -55,18 +55,18 @@ TWO_HUBS = "the broker ends each connection soon: is another hub connected under
 
 
 class Listener:
-    """The hub's connection to the broker. `ring(name)` wakes the loop that has new work.
+    """The hub's connection to the broker. `notify(name)` wakes the worker that has new work.
 
     `changed` is told devices whose birth or twin was stored; `sign` signs commands: None where the hub has no key.
     """
 
     def __init__(
-        self, settings: Mqtt, db: Database, twins: Twins, ring: Callable[[str], None],
+        self, settings: Mqtt, db: Database, twins: Twins, notify: Callable[[str], None],
         changed: Callable[[Iterable[str]], None] = lambda devices: None,
         sign: Callable[[bytes], bytes | None] = lambda message: None,
     ) -> None:  # fmt: skip
         self._sign = sign
-        self._db, self._ring, self._changed = db, ring, changed
+        self._db, self._notify, self._changed = db, notify, changed
         self._alias = twins.aws_alias
         self._writer = Writer(db.hub_epoch, twins.max_bytes, twins.aws_max_bytes)
         self._inbox: IngestQueue[Inbound] = IngestQueue(2 * TOGETHER, HELD_BYTES)
@@ -247,8 +247,8 @@ class Listener:
         acknowledge_all(inbound for inbound, _ in part)
         for device, extra in results.cost.items():
             self._working.charge(device, extra, time.monotonic())
-        for name in results.rang:
-            self._ring(name)
+        for name in results.wake:
+            self._notify(name)
         if results.changed:
             self._changed(results.changed)
 
@@ -328,7 +328,7 @@ def _joined(parts: list[WriteResults]) -> WriteResults:
     for part in parts:
         whole.acks |= part.acks
         whole.messages += part.messages
-        whole.rang |= part.rang
+        whole.wake |= part.wake
         whole.changed |= part.changed
         for device, extra in part.cost.items():
             whole.charge(device, extra)

@@ -55,14 +55,14 @@ LOGGED_US = 60_000_000
 
 @dataclass(slots=True)
 class WriteResults:
-    """What a transaction leaves to do after its commit. `rang` names the loops that have new work,
+    """What a transaction leaves to do after its commit. `wake` names the workers that have new work,
     and the commands that have ended; `changed` the devices whose birth or twin may make configurations apply otherwise;
     `removed` those that were removed and still send.
     """
 
     acks: dict[tuple[str, str, str], int] = field(default_factory=dict)
     messages: list[OutgoingMessage] = field(default_factory=list)
-    rang: set[str] = field(default_factory=set)
+    wake: set[str] = field(default_factory=set)
     changed: set[str] = field(default_factory=set)
     cost: dict[str, float] = field(default_factory=dict)
     """Beyond what reading told, by device (`ingest.cost`)."""
@@ -229,10 +229,10 @@ class Writer:
         elif said.stream == "alarm" and good:
             opened = incidents.handle_alarms(session, said.device, [alarm for _, alarm in good], work.now_us, trace)
             work.results.charge(said.device, opened * cost.INCIDENT)
-            work.results.rang |= {"diagnosis", "rollouts"}
+            work.results.wake |= {"diagnosis", "rollouts"}
         elif said.stream == "escalation" and good:
             _escalations(session, said, [item for _, item in good], trace, work.now_us)
-            work.results.rang.add("experts")
+            work.results.wake.add("experts")
 
     # -- words -------------------------------------------------------------------------------------
 
@@ -244,7 +244,7 @@ class Writer:
                 actor=said.device, max_bytes=self._max_bytes[said.prefix], trace=trace,
                 rows=work.twins,
             )  # fmt: skip
-            results.rang.add("actions")
+            results.wake.add("actions")
             if said.verb != "get":
                 results.changed.add(said.device)
         else:
@@ -260,9 +260,9 @@ class Writer:
             self._birth(work, message)
         elif isinstance(message, Applied):
             twins.record_progress(session, said.device, message, now_us)
-            results.rang.add("rollouts")
+            results.wake.add("rollouts")
         elif isinstance(message, CommandResult) and commands.handle_result(session, said.device, message, now_us):
-            results.rang |= {"actions", "diagnosis", message.id}
+            results.wake |= {"actions", "diagnosis", message.id}
 
     def _birth(self, work: _Work, birth: Birth) -> None:
         session, now_us, results = work.session, work.now_us, work.results

@@ -7,6 +7,7 @@ claimed for a while before it is told: another hub passes it over, and after a c
 from __future__ import annotations
 
 import logging
+import random
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -21,8 +22,10 @@ from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import Meta, Notification
 from cloud_hub.notifications import Page, Sender, pages
 from cloud_hub.notifications.core import routing
+from cloud_hub.notifications.senders import open_sender
+from cloud_hub.runtime.context import HubContext
 from cloud_hub.runtime.items import WorkItems
-from cloud_hub.runtime.worker import WorkResult
+from cloud_hub.runtime.worker import WorkerSpec, WorkResult
 from cloud_hub.settings.channels import Common
 from shared.errors import ConfigError, NotReady
 from shared.ids import uuid7
@@ -36,6 +39,17 @@ CLAIM_S = 120.0
 """Longer than any one message takes."""
 BACK_US = 60_000_000
 """A transaction may commit this much later than its incident's id says."""
+
+
+def workers(context: HubContext) -> list[WorkerSpec]:
+    """One worker for each channel; raises ConfigError."""
+    draw = random.SystemRandom().random
+    specs = []
+    for name, channel in context.settings.notify.items():
+        sender = open_sender(name, channel, context.settings.name)
+        worker = ChannelWorker(context.db, name, channel, sender, draw)
+        specs.append(WorkerSpec(name=f"notify-{name}", run_once=worker.run_once))
+    return specs
 
 
 class ChannelWorker:

@@ -14,13 +14,13 @@ from typing import Any, get_type_hints
 import pytest
 from simulators.rest import RestHub, rest_hub
 
-from cloud_hub.app import web
+from cloud_hub.api.routes import create_rest_app
 from cloud_hub.clock import now_us
 from cloud_hub.incidents import service as incidents
 from cloud_hub.twins import service as twins
 from shared.messages import Alarm
 
-DESCRIBED = web().openapi()
+DESCRIBED = create_rest_app().openapi()
 OPERATIONS = {
     operation["operationId"]: (method, path, operation)
     for path, methods in DESCRIBED["paths"].items()
