@@ -168,7 +168,8 @@ class World:
         self.app: FastAPI = create_rest_app()
         self.app.state.hub = Hub(
             settings=Settings(state_dir=str(folder)), db=self.db, publish=self.published.extend,
-            notify=self.notified.append, connected=lambda: True, changed=self.changed.extend, workers=lambda: self.workers,
+            notify=self.notified.append, connected=lambda: True, changed=self.changed.extend,
+            workers=lambda: self.workers,
         )  # fmt: skip
         self.client = TestClient(self.app, raise_server_exceptions=False)
         with self.db.write() as session:
