@@ -175,7 +175,7 @@ class Listener:
                 "refused": count,
                 "reason": "more, or dearer, messages than mqtt.device_rate allows",
             }
-            log.error("device.flooding", extra={"fields": fields})
+            log.error("device.rate_limited", extra={"fields": fields})
         return False
 
     def _signature(self, topic: str, payload: bytes) -> str:
@@ -199,7 +199,7 @@ class Listener:
         self._up_at = -STEADY_S
         if self._evictions == EVICTIONS or TAKEN_OVER in reason.lower():
             fields = {"client_id": self._settings.client_id, "reason": TWO_HUBS}
-            log.error("broker.taken_over", extra={"fields": fields})
+            log.error("broker.session_taken_over", extra={"fields": fields})
         if self._alias and reason == UNANSWERED:
             log.error("broker.no_alias", extra={"fields": {"reason": NO_ALIAS}})
 

@@ -194,7 +194,7 @@ class ChannelWorker:
         except ConfigError as error:
             reason, wait_s = str(error), routing.REFUSED_S
         except Exception as error:
-            log.exception("notify.page_failed", extra={"fields": {"channel": self.name, "pages": len(batch)}})
+            log.exception("notification.page_failed", extra={"fields": {"channel": self.name, "pages": len(batch)}})
             if len(batch) > 1:  # one of them: each alone, or it takes the others with it each time
                 for one in batch:
                     self._send([one])
@@ -202,9 +202,9 @@ class ChannelWorker:
             reason = f"the hub failed: {type(error).__name__}; see its log"
         fields: dict[str, Any] = {"channel": self.name, "pages": len(batch)}
         if reason:
-            log.warning("notify.failed", extra={"fields": fields | {"reason": reason}})
+            log.warning("notification.failed", extra={"fields": fields | {"reason": reason}})
         else:
-            log.info("notify.sent", extra={"fields": fields})
+            log.info("notification.sent", extra={"fields": fields})
         with self._db.write() as session:
             for number, wanted, page in batch:
                 self._settle(session, number, wanted, page, reason, wait_s)
@@ -218,7 +218,9 @@ class ChannelWorker:
             return
         _set(row, routing.after_failure(self._settings, page, row, reason, wait_s, self._draw(), now))
         if row.state == "given-up":
-            log.error("notify.given_up", extra={"fields": {"channel": self.name, "page": page.id, "reason": reason}})
+            log.error(
+                "notification.given_up", extra={"fields": {"channel": self.name, "page": page.id, "reason": reason}}
+            )
             trail.add(session, now, "hub", "notification.given-up", self.name, device=page.device, incident=page.id,
                       tries=row.tries, reason=reason[:300])  # fmt: skip
 
