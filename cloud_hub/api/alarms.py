@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from cloud_hub.alarms import service as desk
 from cloud_hub.alarms import suppression
 from cloud_hub.alarms.core.performance import Report
-from cloud_hub.alarms.core.state import How, Verdict, isa_state
+from cloud_hub.alarms.core.state import SuppressionMethod, Verdict, isa_state
 from cloud_hub.api.hub import Caller, Hub, Operator, Reader, TheHub
 from cloud_hub.clock import now_us
 from cloud_hub.database.tables import AlarmRow, Suppression
@@ -85,7 +85,7 @@ class SuppressionBody(BaseModel):
     """Call nobody, for one device or all below an asset path, and for one metric or all of them."""
 
     model_config = ConfigDict(extra="forbid")
-    method: How = "suppressed"
+    method: SuppressionMethod = "suppressed"
     device: str = ""
     path: str = ""
     metric: str = ""

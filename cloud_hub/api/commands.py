@@ -22,7 +22,7 @@ from shared.messages import CommandState
 router = APIRouter(prefix="/api/v1", tags=["commands"])
 
 QUEUED_LIFE_S = 86400.0
-LOOK_S = 1.0
+POLL_S = 1.0
 """A result that another hub process stored notifies nobody here, so the database is polled this often anyway."""
 
 Name = Annotated[str, Field(min_length=1, max_length=64)]
@@ -85,7 +85,7 @@ async def _ended(hub: Hub, caller: Caller, command_id: str, timeout_s: float) ->
             if row.done_us is not None or left <= 0:
                 return row
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(event.wait(), min(left, LOOK_S))
+                await asyncio.wait_for(event.wait(), min(left, POLL_S))
 
 
 def _look(hub: Hub, caller: Caller, command_id: str) -> Command:
@@ -94,7 +94,7 @@ def _look(hub: Hub, caller: Caller, command_id: str) -> Command:
 
 
 @router.get("/devices/{device}/commands")
-def of_device(
+def list_for_device(
     device: str,
     hub: TheHub,
     caller: Reader,
@@ -108,7 +108,7 @@ def of_device(
 
 
 @router.get("/commands/{command_id}")
-def look(command_id: str, hub: TheHub, caller: Reader) -> Command:
+def command(command_id: str, hub: TheHub, caller: Reader) -> Command:
     """What became of a command."""
     return _look(hub, caller, command_id)
 

@@ -48,7 +48,7 @@ def load_scaler(settings: Settings) -> Scaler | None:
     return scaler
 
 
-def demand(session: Session, window_s: float, now: int) -> float:
+def escalation_rate(session: Session, window_s: float, now: int) -> float:
     """Escalations a second that reached the hub within the last `window_s` seconds."""
     query = select(func.count()).where(col(EscalationRow.received_us) > now - int(window_s * 1e6))
     return session.exec(query).one() / window_s
@@ -75,7 +75,7 @@ class Autoscaler:
             return items.result()
         current, now = self._scaler.current(), now_us()
         with self._db.read() as session:
-            wanted = demand(session, self._settings.window_s, now)
+            wanted = escalation_rate(session, self._settings.window_s, now)
         self._state = policy.observe(self._bounds, self._state, wanted, now)
         decision = policy.decide(self._bounds, self._state, wanted, current, now)
         if decision.action == "hold":

@@ -126,7 +126,7 @@ def _database(settings: Settings) -> list[str]:
     from cloud_hub.database import engine  # noqa: PLC0415 - half a second of imports
 
     try:
-        opened = engine.load_engine(settings.database_url)
+        opened = engine.open_engine(settings.database_url)
         engine.check_database(opened)
     except (ConfigError, NotReady) as error:
         return [str(error)]

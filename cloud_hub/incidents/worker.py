@@ -28,7 +28,7 @@ from cloud_hub.twins.core import reported
 log = logging.getLogger(__name__)
 
 RECENT = 60
-TOGETHER = 100
+BATCH_SIZE = 100
 """Incidents of one run."""
 ACTIONS_S = 0.5
 
@@ -97,9 +97,9 @@ def run_once(db: Database, engine: Engine | None, settings: Actions) -> WorkResu
     now = now_us()
     items = WorkItems(db, "diagnosis", now)
     with db.read() as session:
-        waiting = incidents.list_undiagnosed(session, items.ready("incident", Incident.id), TOGETHER)
+        waiting = incidents.list_undiagnosed(session, items.ready("incident", Incident.id), BATCH_SIZE)
     done = [items.run("incident", one, partial(_diagnose, db, one, engine, settings)) for one in waiting]
-    return items.result(again=len(waiting) == TOGETHER, wake=["actions"] if any(done) else ())
+    return items.result(again=len(waiting) == BATCH_SIZE, wake=["actions"] if any(done) else ())
 
 
 def _diagnose(db: Database, incident_id: str, engine: Engine | None, settings: Actions) -> bool:

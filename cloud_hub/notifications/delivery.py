@@ -61,7 +61,7 @@ class ChannelWorker:
     ) -> None:  # fmt: skip
         self.name = name
         self._db, self._settings, self._sender, self._draw, self._now = db, settings, sender, draw, now
-        self._left: deque[routing.Sent] = deque(maxlen=max(settings.per_minute, settings.burst))
+        self._left: deque[routing.SentMessage] = deque(maxlen=max(settings.per_minute, settings.burst))
 
     def run_once(self) -> WorkResult:
         """Take up what is new, and send one message if anything is due and the rate allows it."""
@@ -137,8 +137,8 @@ class ChannelWorker:
         mine = select(Notification).where(Notification.channel == self.name)
         rows = list(session.exec(mine.where(col(Notification.state).in_(["waiting", "told"]))))
         seen, wanted = {row.page for row in rows}, sorted(ids - {row.page for row in rows})
-        for start in range(0, len(wanted), pages.TOGETHER):
-            some = wanted[start : start + pages.TOGETHER]
+        for start in range(0, len(wanted), pages.BATCH_SIZE):
+            some = wanted[start : start + pages.BATCH_SIZE]
             rows += [row for row in session.exec(mine.where(col(Notification.page).in_(some))) if row.page not in seen]
         return {row.page: row for row in rows}
 

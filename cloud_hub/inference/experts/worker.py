@@ -30,7 +30,7 @@ from shared.messages import EscalationAnswer
 
 log = logging.getLogger(__name__)
 
-TOGETHER = 64
+BATCH_SIZE = 64
 GATES = "gates"
 _ROWS: Any = EscalationRow
 
@@ -92,7 +92,7 @@ class ExpertWorker:
             col(EscalationRow.answer).is_(None), col(EscalationRow.model).in_(list(self._experts)),
             items.ready("escalation", EscalationRow.id),
         )  # fmt: skip
-        wanted = query.order_by(EscalationRow.id).limit(TOGETHER).options(defer(_ROWS.features))
+        wanted = query.order_by(EscalationRow.id).limit(BATCH_SIZE).options(defer(_ROWS.features))
         with self._db.read() as session:
             return list(session.exec(wanted))
 

@@ -30,7 +30,7 @@ BINARY = ("application/vnd.apache.parquet", "application/pkcs10", "application/x
 IDS = {"device": "press-3", "metric": "cpu.load", "name": "gates", "alarm_id": "a1", "thing": "press-3"}
 QUERIES = {"k": 3, "quantile": 0.5, "metric": "cpu.load", "device": "press-3", "nonce": "A" * 22}
 BODIES: dict[str, Any] = {
-    "query_ask": {"query": "SELECT id FROM devices"}, "alarms_acknowledge": {"comment": "seen"},
+    "query_run_query": {"query": "SELECT id FROM devices"}, "alarms_acknowledge": {"comment": "seen"},
     "jobs_preview": {"query": "id = 'press-3'", "kind": "twin", "content": {"a": 1}},
     "tokens_create": {"name": "generated", "roles": ["viewer"]},
 }  # fmt: skip
