@@ -39,7 +39,7 @@ from benchmarks.report import Row, arguments, publish
 from benchmarks.twin import House, broker, client
 from cloud_hub.database.sessions import Database
 from cloud_hub.demo.client import until
-from cloud_hub.ingest.listener import TOGETHER
+from cloud_hub.ingest.listener import MAX_BATCH
 from shared import topics
 from shared.codec import decode, encode
 from shared.messages import Ack, Batch, Sample
@@ -155,7 +155,7 @@ def _receive(port: int, count: int, ready: Any, done: Any) -> None:
         if got[0] == count:
             done.set()
 
-    with client(port, [TELEMETRY], take, name="bench-bare", session_s=600, manual_ack=True, receive_maximum=TOGETHER):
+    with client(port, [TELEMETRY], take, name="bench-bare", session_s=600, manual_ack=True, receive_maximum=MAX_BATCH):
         ready.set()
         done.wait(300)
         time.sleep(0.5)
@@ -184,9 +184,9 @@ def _insert(file: str, count: int, each: int, seed: int, took: Any) -> None:
             rows.append((device, item["metric"], item["t_us"], int(device[5:]), seq, item["value"], None, "good"))
     db = sqlite3.connect(file, isolation_level=None)
     began, before = time.perf_counter(), time.process_time()
-    for start in range(0, len(rows), TOGETHER * each):
+    for start in range(0, len(rows), MAX_BATCH * each):
         db.execute("BEGIN IMMEDIATE")
-        db.executemany(INSERT, rows[start : start + TOGETHER * each])
+        db.executemany(INSERT, rows[start : start + MAX_BATCH * each])
         db.execute("COMMIT")
     took.put({"wall_s": time.perf_counter() - began, "cpu_s": time.process_time() - before})
     db.close()

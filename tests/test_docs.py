@@ -21,7 +21,7 @@ from pydantic import BaseModel
 import shared.errors
 from cloud_hub import __main__ as hub_main
 from cloud_hub import settings as hub_settings
-from cloud_hub.app import web
+from cloud_hub.api.routes import create_rest_app
 from cloud_hub.settings import channels
 from edge_agent import __main__ as edge_main
 from edge_agent import config as edge_config
@@ -203,7 +203,7 @@ def test_every_topic_is_on_the_page_and_no_other() -> None:
 
 def test_every_route_is_on_the_page_and_no_other() -> None:
     named = set(re.findall(r"^\| `([A-Z]+ /[^`]*)` \|", page("rest/routes.md"), re.M))
-    paths = web().openapi()["paths"]
+    paths = create_rest_app().openapi()["paths"]
     assert named == {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import and_, or_
 from sqlmodel import Session, col, select
 
-from cloud_hub.alarms.core.state import How
+from cloud_hub.alarms.core.state import SuppressionMethod
 from cloud_hub.audit import trail
 from cloud_hub.clock import new_id
 from cloud_hub.database import scopes
@@ -24,7 +24,11 @@ from shared.ids import metric_name
 
 DAY_US = 86_400_000_000
 SHELVED_S = 7 * 86_400.0
-LONGEST_US: dict[How, int | None] = {"shelved": 7 * DAY_US, "suppressed": 90 * DAY_US, "out-of-service": None}
+LONGEST_US: dict[SuppressionMethod, int | None] = {
+    "shelved": 7 * DAY_US,
+    "suppressed": 90 * DAY_US,
+    "out-of-service": None,
+}
 """Shelving is for a few shifts; what needs more is out of service, by a word that says so."""
 
 
@@ -48,7 +52,7 @@ def create(session: Session, wanted: Suppression, now_us: int, trace: str = "") 
 
 
 def _refuse(session: Session, wanted: Suppression, now_us: int) -> None:
-    method: How = wanted.method  # type: ignore[assignment]
+    method: SuppressionMethod = wanted.method  # type: ignore[assignment]
     try:
         if bool(wanted.device) == bool(wanted.path):
             raise ValueError("give a device or an asset path, and just one of them")
@@ -136,7 +140,7 @@ def _lasts(t_us: int) -> Any:
 
 def suppression_lookup(
     session: Session, device: str, from_us: int, until_us: int
-) -> Callable[[str, Sequence[int]], How | None]:  # fmt: skip
+) -> Callable[[str, Sequence[int]], SuppressionMethod | None]:  # fmt: skip
     """How alarms of a device are suppressed within these times, as a function of a metric and of times: at one of them,
     of several suppressions by the one that lasts longest.
     """
@@ -145,7 +149,7 @@ def suppression_lookup(
     rows = session.exec(select(Suppression).where(begun, here)).all()
     path = _path(session, device) if rows else ""
 
-    def covers(metric: str, times_us: Sequence[int]) -> How | None:
+    def covers(metric: str, times_us: Sequence[int]) -> SuppressionMethod | None:
         living = [row for row in rows if any(_alive(row, t_us) for t_us in times_us)]
         return _strongest(living, device, metric, path)
 
@@ -157,7 +161,7 @@ def _alive(row: Suppression, t_us: int) -> bool:
     return row.from_us <= t_us < until_us
 
 
-def _strongest(living: Sequence[Suppression], device: str, metric: str, path: str) -> How | None:
+def _strongest(living: Sequence[Suppression], device: str, metric: str, path: str) -> SuppressionMethod | None:
     mine = [
         row
         for row in living

@@ -1,4 +1,4 @@
-"""REST: one file a resource. `auth` knows who asks, `problems` answers errors as RFC 9457, `hub` holds their parts.
+"""REST: one module a resource. `routes` is the table of routes, `hub` authenticates, `problems` answers errors.
 
 Routes are plain functions (FastAPI runs them on its thread pool), so the event loop never waits for a commit.
 """

@@ -20,10 +20,10 @@ FAMILIES = (
     Family(prefix="/things/", authenticate=aws.authenticate, refusal=aws.refusal, limit=_SIGNED),
     Family(prefix="/api/things/", authenticate=aws.authenticate, refusal=aws.refusal, limit=_SIGNED),
     Family(
-        prefix="/.well-known/", authenticate=est.authenticate, refusal=problems.of_enrolment,
+        prefix="/.well-known/", authenticate=est.authenticate, refusal=problems.enrolment_problem,
         limit=Limit(size=est.MAX_REQUEST, values=None),
     ),
-    Family(prefix="", authenticate=_bearer, refusal=problems.of),
+    Family(prefix="", authenticate=_bearer, refusal=problems.problem_response),
 )  # fmt: skip
 
 

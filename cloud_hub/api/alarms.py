@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from cloud_hub.alarms import service as desk
 from cloud_hub.alarms import suppression
 from cloud_hub.alarms.core.performance import Report
-from cloud_hub.alarms.core.state import How, Verdict, isa_state
+from cloud_hub.alarms.core.state import SuppressionMethod, Verdict, isa_state
 from cloud_hub.api.hub import Caller, Hub, Operator, Reader, TheHub
 from cloud_hub.clock import now_us
 from cloud_hub.database.tables import AlarmRow, Suppression
@@ -85,7 +85,7 @@ class SuppressionBody(BaseModel):
     """Call nobody, for one device or all below an asset path, and for one metric or all of them."""
 
     model_config = ConfigDict(extra="forbid")
-    method: How = "suppressed"
+    method: SuppressionMethod = "suppressed"
     device: str = ""
     path: str = ""
     metric: str = ""
@@ -143,7 +143,7 @@ def unsuppress(suppression_id: str, hub: TheHub, caller: Operator) -> None:
         suppression.end(
             session, suppression.get(session, suppression_id), now_us(), actor=caller.actor, trace=caller.trace
         )
-    hub.ring("alarms")
+    hub.notify("alarms")
 
 
 @router.get("/{alarm_id}")
@@ -210,7 +210,7 @@ def unshelve(alarm_id: str, hub: TheHub, caller: Operator) -> AlarmView:
         row = desk.get(session, alarm_id)
         if not suppression.unshelve(session, row, now_us(), actor=caller.actor, trace=caller.trace):
             raise HubError(409, "Not shelved", f"{row.metric} of {row.device} is not shelved")
-    hub.ring("alarms")
+    hub.notify("alarms")
     return _view(row)
 
 

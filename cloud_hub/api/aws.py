@@ -16,7 +16,7 @@ from sqlmodel import Session
 from starlette.types import Scope
 
 from cloud_hub.access import tokens
-from cloud_hub.api.hub import Caller, Hub, TheHub, admitted, guessed, listens
+from cloud_hub.api.hub import Caller, Hub, TheHub, authorize, record_wrong_token, require_unlocked
 from cloud_hub.clock import now_us
 from cloud_hub.database.tables import Token
 from cloud_hub.devices import registry as fleet
@@ -86,7 +86,7 @@ async def authenticate(scope: Scope) -> None:
     request = Request(scope)
     hub: Hub = request.app.state.hub
     try:
-        listens(hub, request)
+        require_unlocked(hub, request)
         key = sigv4.key_id(_signed_request(request, b""), now_us() / 1e6)
         if not (_living(hub, key) if hub.db.is_file else await run_in_threadpool(_living, hub, key)):
             raise sigv4.UnknownKey
@@ -116,12 +116,12 @@ def _signed(power: str) -> Callable[[Request, Body], Caller]:
     def check(request: Request, body: Body) -> Caller:
         hub: Hub = request.app.state.hub
         try:
-            listens(hub, request)
+            require_unlocked(hub, request)
             identity = tokens.identity(_signer(request, body, hub))
-            return admitted(hub, request, identity, power)
+            return authorize(hub, request, identity, power)
         except sigv4.Refused as no:
             if isinstance(no, sigv4.WrongSignature):
-                guessed(hub, request)
+                record_wrong_token(hub, request)
             raise AwsError(403, str(no), no.code) from None
         except HubError as no:
             raise AwsError(no.status, no.detail) from None
@@ -169,7 +169,7 @@ def _change(hub: Hub, thing: str, name: str | None, verb: str, body: bytes, call
     with hub.db.write(scope=caller.scope) as session:
         accepted, messages = _ask(session, hub, thing, name, verb, body, caller)
     hub.publish(messages)
-    hub.ring("actions")
+    hub.notify("actions")
     hub.changed([device_of_thing(thing) or thing])
     return _json(accepted)
 

@@ -22,8 +22,8 @@ from shared.messages import CommandState
 router = APIRouter(prefix="/api/v1", tags=["commands"])
 
 QUEUED_LIFE_S = 86400.0
-LOOK_S = 1.0
-"""A result that another hub process took in rings no bell here: so often the database is asked anyway."""
+POLL_S = 1.0
+"""A result that another hub process stored notifies nobody here, so the database is polled this often anyway."""
 
 Name = Annotated[str, Field(min_length=1, max_length=64)]
 Value = Annotated[float, Field(allow_inf_nan=False)] | Annotated[str, Field(max_length=1000)]
@@ -77,15 +77,15 @@ def _create(hub: Hub, caller: Caller, device: str, body: CommandBody) -> Command
 async def _ended(hub: Hub, caller: Caller, command_id: str, timeout_s: float) -> Command:
     """The command when it has ended, or as it stands after `timeout_s`. Holds neither thread nor session meanwhile."""
     deadline = time.monotonic() + timeout_s
-    with hub.bells.register(command_id) as bell:
+    with hub.waiters.register(command_id) as event:
         while True:
-            bell.clear()
+            event.clear()
             row = await run_in_threadpool(_look, hub, caller, command_id)
             left = deadline - time.monotonic()
             if row.done_us is not None or left <= 0:
                 return row
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(bell.wait(), min(left, LOOK_S))
+                await asyncio.wait_for(event.wait(), min(left, POLL_S))
 
 
 def _look(hub: Hub, caller: Caller, command_id: str) -> Command:
@@ -94,7 +94,7 @@ def _look(hub: Hub, caller: Caller, command_id: str) -> Command:
 
 
 @router.get("/devices/{device}/commands")
-def of_device(
+def list_for_device(
     device: str,
     hub: TheHub,
     caller: Reader,
@@ -108,7 +108,7 @@ def of_device(
 
 
 @router.get("/commands/{command_id}")
-def look(command_id: str, hub: TheHub, caller: Reader) -> Command:
+def command(command_id: str, hub: TheHub, caller: Reader) -> Command:
     """What became of a command."""
     return _look(hub, caller, command_id)
 
@@ -119,5 +119,5 @@ def cancel(command_id: str, hub: TheHub, caller: Operator) -> Command:
     with hub.db.write(scope=caller.scope) as session:
         row, messages = commands.cancel(session, command_id, caller.actor, now_us())
     hub.publish(messages)
-    hub.ring(command_id)
+    hub.notify(command_id)
     return row

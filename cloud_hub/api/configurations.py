@@ -147,7 +147,7 @@ def put(
     row = Configuration(id=configuration_id, actor=caller.actor, created_us=now_us(), scope=scope, **body.model_dump())
     with hub.db.write(scope=caller.scope) as session:
         stored, new = configurations.put(session, row, hub.settings.twins.max_bytes, caller.trace)
-    hub.ring("configurations")
+    hub.notify("configurations")
     answer.status_code = 201 if new else 200
     return stored
 
@@ -158,7 +158,7 @@ def change(configuration_id: str, body: ConfigurationChange, hub: TheHub, caller
     with hub.db.write(scope=caller.scope) as session:
         changes = body.model_dump(exclude_none=True)
         row = configurations.change(session, configuration_id, changes, now_us(), caller.actor, caller.trace)
-    hub.ring("configurations")
+    hub.notify("configurations")
     return row
 
 
@@ -167,7 +167,7 @@ def remove(configuration_id: str, hub: TheHub, caller: Operator) -> None:
     """End it; what it set is taken away or falls to the next."""
     with hub.db.write(scope=caller.scope) as session:
         configurations.remove(session, configuration_id, now_us(), caller.actor, caller.trace)
-    hub.ring("configurations")
+    hub.notify("configurations")
 
 
 @owners_router.get("/owners")

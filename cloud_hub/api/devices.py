@@ -21,7 +21,7 @@ from cloud_hub.telemetry import samples as telemetry
 from shared.ids import device_of_thing
 
 router = APIRouter(prefix="/api/v1/devices", tags=["devices"])
-restoring = APIRouter(prefix="/api/v1/removed-devices", tags=["devices"])
+removed_router = APIRouter(prefix="/api/v1/removed-devices", tags=["devices"])
 
 
 class RemovedDeviceView(BaseModel):
@@ -178,13 +178,13 @@ def remove(
         revoked = certificates.revocations(session, now)
     hub.publish(messages)
     hub.changed([device])
-    for loop in ("desk", "actions", "rollouts", "jobs"):
-        hub.ring(loop)
+    for worker in ("diagnosis", "actions", "rollouts", "jobs"):
+        hub.notify(worker)
     if folder.exists:
         folder.write_crl(revoked, now)
 
 
-@restoring.get("")
+@removed_router.get("")
 def removed(hub: TheHub, caller: Reader) -> list[RemovedDeviceView]:
     """Devices that were removed, with the time when they last sent something all the same."""
     with hub.db.read(scope=caller.scope) as session:
@@ -192,7 +192,7 @@ def removed(hub: TheHub, caller: Reader) -> list[RemovedDeviceView]:
     return [RemovedDeviceView(**row.model_dump(), heard_us=hub.heard_us(row.device)) for row in rows]
 
 
-@restoring.post("/{name}/restore")
+@removed_router.post("/{name}/restore")
 def restore(name: str, hub: TheHub, caller: Administrator) -> Device:
     """Put a removed device back, with its asset path and tags. It is known from its next birth on as any other."""
     with hub.db.write(scope=caller.scope) as session:

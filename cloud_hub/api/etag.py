@@ -16,7 +16,7 @@ def etag(version: int) -> str:
     return f'"{version}"'
 
 
-def matched(condition: str | None, version: int) -> None:
+def check_if_match(condition: str | None, version: int) -> None:
     """Raise HubError 412 unless If-Match, where sent, names this version; `*` is any that exists (0 does not)."""
     if condition is None:
         return

@@ -41,10 +41,10 @@ class Hub:
     settings: Settings
     db: Database
     publish: Callable[[Iterable[OutgoingMessage]], None]
-    ring: Callable[[str], None]
+    notify: Callable[[str], None]
     connected: Callable[[], bool]
     changed: Callable[[Iterable[str]], None] = lambda devices: None
-    bells: WaiterRegistry = field(default_factory=WaiterRegistry)
+    waiters: WaiterRegistry = field(default_factory=WaiterRegistry)
     heard_us: Callable[[str], int] = lambda device: 0
     lockout: Lockout = field(default_factory=Lockout)
     oidc: Oidc | None = None
@@ -69,7 +69,7 @@ class Caller:
             raise HubError(403, "Not allowed", "this is of the whole hub, and the token has a scope")
 
 
-async def hub_of(request: Request) -> Hub:
+async def get_hub(request: Request) -> Hub:
     """The running hub. A coroutine, so that FastAPI needs no thread for it."""
     hub: Hub = request.app.state.hub
     return hub
@@ -82,12 +82,12 @@ def _source(request: Request) -> str:
     return lockout.address_key(request.client.host if request.client else None)
 
 
-def listens(hub: Hub, request: Request) -> None:
+def require_unlocked(hub: Hub, request: Request) -> None:
     """Raise HubError 429 while the address that asks is locked out."""
     hub.lockout.check(_source(request), now_us())
 
 
-def guessed(hub: Hub, request: Request) -> None:
+def record_wrong_token(hub: Hub, request: Request) -> None:
     """Count a wrong token; the lock that it may bring about outlives a restart."""
     address, now = _source(request), now_us()
     until_us = hub.lockout.record_failure(address, now)
@@ -96,7 +96,7 @@ def guessed(hub: Hub, request: Request) -> None:
             lockout.save_lock(session, address, until_us, now)
 
 
-def admitted(hub: Hub, request: Request, identity: Identity, power: str) -> Caller:
+def authorize(hub: Hub, request: Request, identity: Identity, power: str) -> Caller:
     """The caller, where roles, second factor and scope allow it. Raises HubError 403, or 404 beyond the scope."""
     roles.require(identity.roles, power)
     changes = power == "administer" and request.method not in {"GET", "HEAD"}
@@ -128,7 +128,7 @@ async def authenticated(request: Request) -> Identity:
 
 async def _authenticate(request: Request) -> Identity:
     hub: Hub = request.app.state.hub
-    listens(hub, request)
+    require_unlocked(hub, request)
     scheme, _, text = request.headers.get("authorization", "").partition(" ")
     text = text.strip()
     if scheme.lower() != "bearer" or not text:
@@ -138,7 +138,7 @@ async def _authenticate(request: Request) -> Identity:
     try:
         return _identity(hub, text) if here else await run_in_threadpool(_identity, hub, text)
     except WrongToken:
-        await run_in_threadpool(guessed, hub, request)
+        await run_in_threadpool(record_wrong_token, hub, request)
         raise
 
 
@@ -147,13 +147,13 @@ def _caller(power: str) -> Callable[[Request], Awaitable[Caller]]:
         hub: Hub = request.app.state.hub
         identity = await authenticated(request)
         if hub.db.is_file or identity.scope is None:
-            return admitted(hub, request, identity, power)
-        return await run_in_threadpool(admitted, hub, request, identity, power)
+            return authorize(hub, request, identity, power)
+        return await run_in_threadpool(authorize, hub, request, identity, power)
 
     return check
 
 
-TheHub = Annotated[Hub, Depends(hub_of)]
+TheHub = Annotated[Hub, Depends(get_hub)]
 Reader = Annotated[Caller, Depends(_caller("read"))]
 Operator = Annotated[Caller, Depends(_caller("operate"))]
 Auditor = Annotated[Caller, Depends(_caller("audit"))]

@@ -89,5 +89,5 @@ def decide(action_id: str, body: DecisionBody, hub: TheHub, caller: Operator) ->
     """Approve or refuse a proposed action."""
     with hub.db.write(scope=caller.scope) as session:
         action = desk.decide(session, action_id, body.approve, caller.actor, now_us())
-    hub.ring("actions")
+    hub.notify("actions")
     return action

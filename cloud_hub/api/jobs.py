@@ -124,7 +124,7 @@ def start(body: JobBody, hub: TheHub, caller: Operator) -> Job:
     """Start a job; its devices are those that the condition finds at its start."""
     with hub.db.write(scope=caller.scope) as session:
         job = jobs.create(session, body.job(caller, body.start_us, body.max_s), hub.settings.twins.max_bytes)
-    hub.ring("jobs")
+    hub.notify("jobs")
     return job
 
 

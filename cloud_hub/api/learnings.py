@@ -191,7 +191,7 @@ def put(learning_id: str, body: LearningBody, hub: TheHub, caller: Operator, ans
                    scope=scope, due_us=now)  # fmt: skip
     with hub.db.write(scope=caller.scope) as session:
         stored, new = learnings.put(session, row, caller.trace)
-    hub.ring("refit")
+    hub.notify("refit")
     answer.status_code = 201 if new else 200
     return stored
 
@@ -208,7 +208,7 @@ def refit_now(learning_id: str, hub: TheHub, caller: Operator) -> Learning:
     """Do not wait for the schedule."""
     with hub.db.write(scope=caller.scope) as session:
         row = learnings.refit_now(session, learning_id, now_us(), caller.actor, caller.trace)
-    hub.ring("refit")
+    hub.notify("refit")
     return row
 
 

@@ -117,7 +117,7 @@ def _refusals(path: str, operation: dict[str, Any]) -> Iterator[int]:
         yield 409
 
 
-async def known_query(request: Request) -> None:
+async def reject_unknown_query(request: Request) -> None:
     """Refuse query parameters that the route does not have; who asks is judged first."""
     if not request.scope["query_string"]:
         return

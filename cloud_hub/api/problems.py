@@ -25,21 +25,21 @@ def _problem(status: int, title: str, detail: str, **more: str) -> JSONResponse:
     return JSONResponse(body, status, headers, media_type="application/problem+json")
 
 
-def of(error: HubError) -> JSONResponse:
+def problem_response(error: HubError) -> JSONResponse:
     """The answer to one error."""
     return _problem(error.status, error.title, error.detail, **error.has_more)
 
 
-def of_enrolment(error: HubError) -> JSONResponse:
+def enrolment_problem(error: HubError) -> JSONResponse:
     """The same below /.well-known/est, where a device signs in by HTTP Basic."""
-    answer = of(error)
+    answer = problem_response(error)
     if error.status == 401:
         answer.headers["WWW-Authenticate"] = 'Basic realm="enrolment"'
     return answer
 
 
 async def _hub_error(request: Request, error: Any) -> JSONResponse:
-    return of_enrolment(error) if request.url.path.startswith("/.well-known/est/") else of(error)
+    return enrolment_problem(error) if request.url.path.startswith("/.well-known/est/") else problem_response(error)
 
 
 async def _invalid(_request: Request, error: Any) -> JSONResponse:

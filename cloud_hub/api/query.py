@@ -30,7 +30,7 @@ class PageView(BaseModel):
 
 
 @router.post("")
-def ask(body: QueryBody, hub: TheHub, caller: Reader) -> PageView:
+def run_query(body: QueryBody, hub: TheHub, caller: Reader) -> PageView:
     """Ask about the fleet: `SELECT * FROM devices WHERE tags.site = 'a'`."""
     with hub.db.read(scope=caller.scope) as session:
         page = query.run(session, body.query, limit=body.limit, after=body.after)

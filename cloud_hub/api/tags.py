@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
-from cloud_hub.api.etag import IfMatch, etag, matched
+from cloud_hub.api.etag import IfMatch, check_if_match, etag
 from cloud_hub.api.hub import Hub, Operator, Reader, TheHub
 from cloud_hub.clock import now_us
 from cloud_hub.devices import registry as fleet
@@ -46,7 +46,7 @@ def _change(
     with hub.db.write(scope=caller.scope) as session:
         row = fleet.get_device(session, device)
         if condition is None or condition.strip() != "*":  # the tags of a known device are always there
-            matched(condition, row.tags_version)
+            check_if_match(condition, row.tags_version)
         changed = tags.change(session, row, patch, now_us(), actor=caller.actor, trace=caller.trace, whole=whole)
     if changed:
         hub.changed([device])

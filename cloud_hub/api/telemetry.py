@@ -76,7 +76,7 @@ def last_values(device: str, hub: TheHub, caller: Reader) -> list[LastValue]:
 
 
 @router.get("/devices/{device}/range/{metric:path}")
-def over_a_span(
+def time_range(
     device: str,
     metric: str,
     hub: TheHub,
@@ -99,7 +99,7 @@ def over_a_span(
 
 
 @router.get("/telemetry/last")
-def last_of_the_fleet(
+def fleet_last(
     hub: TheHub,
     caller: Reader,
     metric: str | None = None,

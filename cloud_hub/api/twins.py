@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from cloud_hub.api.etag import IfMatch, etag, matched
+from cloud_hub.api.etag import IfMatch, check_if_match, etag
 from cloud_hub.api.hub import Hub, Operator, Reader, TheHub
 from cloud_hub.api.request_guard import Limit, declare
 from cloud_hub.clock import now_us
@@ -107,7 +107,7 @@ def _change(
         wanted, rows = change.desired, TwinRows(session)
         if whole or condition is not None:
             document = rows.get(device, name)[0]
-            matched(condition, 0 if document.deleted else document.version)
+            check_if_match(condition, 0 if document.deleted else document.version)
             wanted = patch(document.state.get("desired", {}), wanted) if whole else wanted
         messages = twins.update_desired(
             session, device, name, wanted, now, actor=caller.actor, max_bytes=limit, trace=caller.trace,
@@ -124,7 +124,7 @@ def _delete(hub: Hub, device: str, name: str, caller: Operator, condition: str |
     with hub.db.write(device, scope=caller.scope) as session:
         fleet.require_device(session, device)
         document = twins.load(session, device, name)
-        matched(condition, 0 if document.deleted else document.version)
+        check_if_match(condition, 0 if document.deleted else document.version)
         messages = twins.remove(session, device, name, now_us(), actor=caller.actor, trace=caller.trace)
     hub.publish(messages)
     hub.changed([device])

@@ -65,5 +65,5 @@ def retry(hub: TheHub, caller: Operator, item_id: str) -> FailedItem:
     caller.needs_all()
     with hub.db.write() as session:
         row = items.retry(session, item_id, now_us(), caller.actor, caller.trace)
-    hub.ring(row.worker)
+    hub.notify(row.worker)
     return row

@@ -18,15 +18,37 @@ from cloud_hub.autoscale.core import policy
 from cloud_hub.clock import new_id, now_us
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import EscalationRow, ScaleStep
+from cloud_hub.runtime.context import HubContext
 from cloud_hub.runtime.items import WorkItems
-from cloud_hub.runtime.worker import WorkResult
-from cloud_hub.settings import Autoscale
+from cloud_hub.runtime.worker import WorkerSpec, WorkResult
+from cloud_hub.settings import Autoscale, Settings
+from shared import plugins
 from shared.errors import NotReady
 
 log = logging.getLogger(__name__)
 
+PERIOD_S = 2.0
 
-def demand(session: Session, window_s: float, now: int) -> float:
+
+def workers(context: HubContext) -> list[WorkerSpec]:
+    """Scale the hub's workers, where a scaler is configured; raises ConfigError."""
+    scaler = load_scaler(context.settings)
+    if scaler is None:
+        return []
+    run_once = Autoscaler(context.db, scaler, context.settings.autoscale).run_once
+    return [WorkerSpec(name="autoscale", run_once=run_once, period_s=PERIOD_S)]
+
+
+def load_scaler(settings: Settings) -> Scaler | None:
+    """The configured scaler, or None; raises ConfigError."""
+    wanted = settings.autoscale
+    if not wanted.kind:
+        return None
+    scaler: Scaler = plugins.load(plugins.SCALERS, wanted.kind, "autoscale.kind")(wanted.options)
+    return scaler
+
+
+def escalation_rate(session: Session, window_s: float, now: int) -> float:
     """Escalations a second that reached the hub within the last `window_s` seconds."""
     query = select(func.count()).where(col(EscalationRow.received_us) > now - int(window_s * 1e6))
     return session.exec(query).one() / window_s
@@ -53,7 +75,7 @@ class Autoscaler:
             return items.result()
         current, now = self._scaler.current(), now_us()
         with self._db.read() as session:
-            wanted = demand(session, self._settings.window_s, now)
+            wanted = escalation_rate(session, self._settings.window_s, now)
         self._state = policy.observe(self._bounds, self._state, wanted, now)
         decision = policy.decide(self._bounds, self._state, wanted, current, now)
         if decision.action == "hold":

@@ -29,7 +29,7 @@ COLUMNS = ("seq", "t_us", "actor", "kind", "subject", "device", "trace_id", "det
 EXAMPLES = """examples:
   tidegate-hub audit head                               write this line down elsewhere, each day
   tidegate-hub audit verify --head 812:5e0c...          does all of it still hold, up to that line and beyond?
-  tidegate-hub audit search --who anna --since 7d
+  tidegate-hub audit search --actor anna --since 7d
   tidegate-hub audit export --since 2026-10-01 --until 2026-11-01 --format csv --out october.csv
 
 exit codes: 0 well; 1 the chain is broken; 2 wrong use; 78 the configuration is wrong
@@ -48,7 +48,7 @@ def add(commands: Commands) -> None:
     wanted = argparse.ArgumentParser(add_help=False)
     wanted.add_argument("--since", type=instant, metavar="TIME", help="2026-11-01, 2026-11-01T08:00:00Z, 7d or 12h ago")
     wanted.add_argument("--until", type=instant, metavar="TIME", help="before this time")
-    wanted.add_argument("--who", default="", help="a token's name, oidc:... for a person, a device, or hub")
+    wanted.add_argument("--actor", default="", help="a token's name, oidc:... for a person, a device, or hub")
     wanted.add_argument("--device", default="")
     wanted.add_argument("--kind", default="", help="such as command.sent, or its beginning: token.")
     wanted.add_argument("--trace", default="", help="a trace id")

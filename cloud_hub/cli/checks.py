@@ -73,17 +73,17 @@ def _translated(ask: Callable[[Settings], None], settings: Settings) -> None:
 
 
 def _engine(settings: Settings) -> None:
-    from cloud_hub.extensions import open_engine  # noqa: PLC0415 - with httpx, where it is wanted
+    from cloud_hub.inference.engines import load_engine  # noqa: PLC0415 - with httpx, where it is wanted
 
-    if (engine := open_engine(settings)) is not None:
+    if (engine := load_engine(settings)) is not None:
         with suppress(WireError):  # it answered, if not well: one question is no proof of more
             engine.ask("This is a test of the connection.", PROBE, {"type": "object"})
 
 
 def _scaler(settings: Settings) -> None:
-    from cloud_hub.extensions import open_scaler  # noqa: PLC0415
+    from cloud_hub.autoscale.worker import load_scaler  # noqa: PLC0415
 
-    if (scaler := open_scaler(settings)) is not None:
+    if (scaler := load_scaler(settings)) is not None:
         scaler.current()
 
 
@@ -240,10 +240,10 @@ def _alias(settings: Settings) -> list[str]:
 
 def _experts(settings: Settings) -> list[str]:
     """Each expert is opened, which has it answer one blank frame."""
-    from cloud_hub.extensions import open_experts  # noqa: PLC0415
+    from cloud_hub.inference.experts.worker import load_experts  # noqa: PLC0415
 
     try:
-        open_experts(settings)
+        load_experts(settings)
     except ConfigError as error:
         return [str(error)]
     except ModuleNotFoundError as error:

@@ -61,7 +61,7 @@ def _test(arguments: argparse.Namespace) -> int:
     )  # fmt: skip
     incident = PageIncident(
         device="tidegate-test", subject="tidegate", path="", opened_us=now, resolved_us=ended, alarms=(alarm,),
-        diagnosis=templates.phrase(channel.language, "test"),
+        diagnosis=templates.translate(channel.language, "test"),
     )  # fmt: skip
     page = Page(id=new_id(), incidents=(incident,))
     try:

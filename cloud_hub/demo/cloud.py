@@ -30,7 +30,7 @@ Fault = Literal["lose-request", "lose-answer", "fail"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
+class ClusterPolicy:
     """What this cloud is like. `maximum` is the quota; `rate` the calls allowed within any one second."""
 
     token: str
@@ -68,7 +68,7 @@ class Cloud:
     after the write, 'fail' answers 500.
     """
 
-    terms: Terms
+    policy: ClusterPolicy
     now_s: Callable[[], float] = time.monotonic
     log: list[Call] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
@@ -79,7 +79,7 @@ class Cloud:
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def __post_init__(self) -> None:
-        self._asked = self._ready = self.terms.replicas
+        self._asked = self._ready = self.policy.replicas
 
     @property
     def asked(self) -> int:
@@ -124,9 +124,9 @@ class Cloud:
 
     def _serve(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Json:
         token = headers.get("Authorization", "")
-        if not hmac.compare_digest(token.encode(), f"Bearer {self.terms.token}".encode()):
+        if not hmac.compare_digest(token.encode(), f"Bearer {self.policy.token}".encode()):
             raise _Refused(401, "Unauthorized", "Unauthorized")
-        if sum(call.t_s > self.now_s() - 1 for call in self.log) >= self.terms.rate:
+        if sum(call.t_s > self.now_s() - 1 for call in self.log) >= self.policy.rate:
             raise _Refused(429, "TooManyRequests", "the server has received too many requests")
         self._check_path(path)
         if method == "PATCH":
@@ -140,9 +140,9 @@ class Cloud:
     def _check_path(self, path: str) -> None:
         match path.strip("/").split("/"):
             case ["apis", "apps", "v1", "namespaces", namespace, "deployments", name, "scale"]:
-                if namespace != self.terms.namespace:
+                if namespace != self.policy.namespace:
                     raise _Refused(404, "NotFound", f'namespaces "{namespace}" not found')
-                if name != self.terms.deployment:
+                if name != self.policy.deployment:
                     raise _Refused(404, "NotFound", f'deployments.apps "{name}" not found')
             case _:
                 raise _Refused(404, "NotFound", "the server could not find the requested resource")
@@ -151,13 +151,13 @@ class Cloud:
         spec, meta = _parts(body)
         version = meta.get("resourceVersion")
         if version is not None and version != str(self._version):
-            message = f'Operation cannot be fulfilled on deployments.apps "{self.terms.deployment}": '
+            message = f'Operation cannot be fulfilled on deployments.apps "{self.policy.deployment}": '
             raise _Refused(409, "Conflict", message + "the object has been modified; please apply your changes anew")
         to = spec.get("replicas", self._asked)
         if isinstance(to, bool) or not isinstance(to, int) or to < 0:
             raise _Refused(422, "Invalid", f"spec.replicas: Invalid value: {json.dumps(to)}: must be an integer >= 0")
-        if to > self.terms.maximum:
-            text = f"exceeded quota: replicas, requested: {to}, used: {self._asked}, limited: {self.terms.maximum}"
+        if to > self.policy.maximum:
+            text = f"exceeded quota: replicas, requested: {to}, used: {self._asked}, limited: {self.policy.maximum}"
             raise _Refused(403, "Forbidden", text)
         self._resize(to)
 
@@ -166,21 +166,25 @@ class Cloud:
             return
         self._version += 1
         if to > self._asked:
-            self._boots += [self.now_s() + self.terms.boot_s] * (to - self._asked)
+            self._boots += [self.now_s() + self.policy.boot_s] * (to - self._asked)
         else:  # what has not booted yet goes first
             self._boots = self._boots[: max(0, to - self._ready)]
             self._ready = min(self._ready, to)
         self._asked = to
 
     def _scale(self) -> Json:
-        meta = {"name": self.terms.deployment, "namespace": self.terms.namespace, "resourceVersion": str(self._version)}
+        meta = {
+            "name": self.policy.deployment,
+            "namespace": self.policy.namespace,
+            "resourceVersion": str(self._version),
+        }
         spec = {"replicas": self._asked} if self._asked else {}  # Kubernetes leaves a zero out
         return {
             "kind": "Scale",
             "apiVersion": "autoscaling/v1",
             "metadata": meta,
             "spec": spec,
-            "status": {"replicas": self._ready, "selector": f"app={self.terms.deployment}"},
+            "status": {"replicas": self._ready, "selector": f"app={self.policy.deployment}"},
         }
 
 
@@ -266,7 +270,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--token-file", type=Path, required=True)
     for name, kind in (("namespace", str), ("deployment", str), ("replicas", int), ("maximum", int)):
-        parser.add_argument(f"--{name}", type=kind, default=Terms.__dataclass_fields__[name].default)
+        parser.add_argument(f"--{name}", type=kind, default=ClusterPolicy.__dataclass_fields__[name].default)
     parser.add_argument("--boot-s", type=float, default=3.0)
     args = vars(parser.parse_args(argv))
     port, token_file = args.pop("port"), args.pop("token_file")
@@ -278,7 +282,7 @@ def main(argv: list[str] | None = None) -> int:
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
-    with CloudServer(Cloud(terms=Terms(token=token, **args)), port) as server:
+    with CloudServer(Cloud(policy=ClusterPolicy(token=token, **args)), port) as server:
         print(json.dumps({"url": server.url}), flush=True)
         stopped.wait()
     return 0

@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 UNDER_WAY = ("approved", "executing", "executed")
 CARRIED_OUT = ("approved", "executing", "executed", "verified", "failed")
 DAY_US = 86_400_000_000
-TOGETHER = 200
+BATCH_SIZE = 200
 """Commands that expire in one transaction."""
 
 
@@ -123,8 +123,8 @@ def run_once(db: Database, now_us: int, settings: Actions) -> WorkResult:
     items, messages = WorkItems(db, "actions", now_us), list[OutgoingMessage]()
     with db.read() as session:
         expired = commands.any_expired(session, now_us)
-    for first in range(0, len(expired), TOGETHER):
-        some = items.batch("command", expired[first : first + TOGETHER], lambda ids: _expire(db, ids, now_us))
+    for first in range(0, len(expired), BATCH_SIZE):
+        some = items.batch("command", expired[first : first + BATCH_SIZE], lambda ids: _expire(db, ids, now_us))
         messages += [message for part in some for message in part]
     with db.read() as session:
         found = _movable(session)

@@ -85,7 +85,7 @@ def diagnose(evidence: Evidence, engine: Engine | None = None) -> Diagnosis:
 
 def _fallback(ours: Diagnosis, engine: Engine, why: str) -> Diagnosis:
     note = f"by rules, because {engine.name} gave no usable answer: {prompts.sanitize(why)}"
-    log.warning("desk.fallback", extra={"fields": {"engine": engine.name, "why": prompts.sanitize(why)}})
+    log.warning("diagnosis.fallback", extra={"fields": {"engine": engine.name, "why": prompts.sanitize(why)}})
     return replace(ours, note=note)
 
 
@@ -101,7 +101,7 @@ def _checked(reply: Reply, engine: Engine, allowed: Sequence[rules.Allowed]) -> 
             reason = prompts.sanitize(asked.reason)
             kept[match] = Proposal(verb=match[0], device=match[1], target=match[2], reason=reason)
     if dropped:
-        log.warning("desk.dropped", extra={"fields": {"engine": engine.name, "proposals": len(dropped)}})
+        log.warning("diagnosis.proposals_dropped", extra={"fields": {"engine": engine.name, "proposals": len(dropped)}})
     return Diagnosis(
         cause=reply.cause,
         confidence=reply.confidence,

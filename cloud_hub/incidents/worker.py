@@ -16,9 +16,10 @@ from cloud_hub.incidents import actions
 from cloud_hub.incidents import service as incidents
 from cloud_hub.incidents.core.evidence import AlarmFact, Diagnosis, Evidence
 from cloud_hub.incidents.diagnosis import diagnose
-from cloud_hub.inference.engines import Engine
+from cloud_hub.inference.engines import Engine, load_engine
+from cloud_hub.runtime.context import HubContext
 from cloud_hub.runtime.items import WorkItems
-from cloud_hub.runtime.worker import WorkResult
+from cloud_hub.runtime.worker import BURST_S, WorkerSpec, WorkResult
 from cloud_hub.settings import Actions
 from cloud_hub.telemetry import samples
 from cloud_hub.twins import service as twins
@@ -27,8 +28,27 @@ from cloud_hub.twins.core import reported
 log = logging.getLogger(__name__)
 
 RECENT = 60
-TOGETHER = 100
+BATCH_SIZE = 100
 """Incidents of one run."""
+ACTIONS_S = 0.5
+
+
+def workers(context: HubContext) -> list[WorkerSpec]:
+    """Diagnose incidents, carry out actions, and apply suppressions that begin or end; raises ConfigError."""
+    db, settings = context.db, context.settings.actions
+    engine = load_engine(context.settings)
+
+    def carry_out() -> WorkResult:
+        return actions.run_once(db, now_us(), settings)
+
+    def suppress() -> WorkResult:
+        return incidents.apply_suppression_changes(db, now_us())
+
+    return [
+        WorkerSpec(name="diagnosis", run_once=lambda: run_once(db, engine, settings)),
+        WorkerSpec(name="actions", run_once=carry_out, period_s=ACTIONS_S, linger_s=BURST_S),
+        WorkerSpec(name="alarms", run_once=suppress, linger_s=BURST_S),
+    ]
 
 
 def gather_evidence(session: Session, incident: Incident) -> Evidence:
@@ -77,9 +97,9 @@ def run_once(db: Database, engine: Engine | None, settings: Actions) -> WorkResu
     now = now_us()
     items = WorkItems(db, "diagnosis", now)
     with db.read() as session:
-        waiting = incidents.list_undiagnosed(session, items.ready("incident", Incident.id), TOGETHER)
+        waiting = incidents.list_undiagnosed(session, items.ready("incident", Incident.id), BATCH_SIZE)
     done = [items.run("incident", one, partial(_diagnose, db, one, engine, settings)) for one in waiting]
-    return items.result(again=len(waiting) == TOGETHER, wake=["actions"] if any(done) else ())
+    return items.result(again=len(waiting) == BATCH_SIZE, wake=["actions"] if any(done) else ())
 
 
 def _diagnose(db: Database, incident_id: str, engine: Engine | None, settings: Actions) -> bool:

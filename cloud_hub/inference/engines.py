@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 import httpx
 import msgspec
 
+from cloud_hub.settings import Settings
+from shared import plugins
 from shared.errors import ConfigError, NotReady, WireError
 from shared.suggestions import explained
 
@@ -36,6 +38,16 @@ class Engine(Protocol):
         (key, model or request refused: the operator must act).
         """
         ...
+
+
+def load_engine(settings: Settings) -> Engine | None:
+    """The configured language model, or None where the rules answer alone; raises ConfigError."""
+    glm = settings.glm
+    if not glm.url:
+        return None
+    options = glm.model_dump(exclude={"kind"}, exclude_defaults=True)
+    engine: Engine = plugins.load(plugins.ENGINES, glm.kind, "glm.kind")(options)
+    return engine
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -20,9 +20,9 @@ from cloud_hub.clock import now_us
 from cloud_hub.database.sessions import Database, is_content_error
 from cloud_hub.ingest.core import cost
 from cloud_hub.ingest.core.rate_limit import RateLimiter
-from cloud_hub.ingest.core.router import DataBatch, Said, UnreadableBatch, heartbeat, route, unreadable
+from cloud_hub.ingest.core.router import DataBatch, IngestMessage, UnreadableBatch, heartbeat, route, unreadable
 from cloud_hub.ingest.queue import IngestQueue
-from cloud_hub.ingest.writer import Writer, WriteResults, failure_replies, halves
+from cloud_hub.ingest.writer import Writer, WriteResults, failure_replies, split_batch
 from cloud_hub.runtime.outgoing import OutgoingMessage
 from cloud_hub.settings import Mqtt, Twins
 from shared import signatures, topics
@@ -33,14 +33,14 @@ from shared.topics import TOPIC_STREAM
 
 log = logging.getLogger(__name__)
 
-TOGETHER = 500
+MAX_BATCH = 500
 """Messages of one commit at most, and that the broker gives before the first of them is acknowledged: a commit, and the
 word to each device, are shared by all of them."""
 COMMIT_BYTES = 4 << 20
 """A commit ends with the message that passes this, inflated: larger ones gain nothing, and all of it is in memory."""
 COMMIT_ROWS = 20_000
 """And with the one that passes this many rows, of which an alarm counts for more: others wait meanwhile."""
-HELD_BYTES = 32 << 20
+MAX_QUEUED_BYTES = 32 << 20
 """What waits for the writer at most: a thousand rows of ordinary size, and of the largest messages a few."""
 BUSY = 20
 """After so many messages in one commit more are waited for, while they come."""
@@ -48,28 +48,28 @@ GATHER_S = 0.001
 SESSION_S = 24 * 3600
 NO_ALIAS = "this broker ends connections that ask for $aws topics: use mosquitto, or set twins.aws_alias = false"
 
-TAKEN_OVER = "session taken over"
+SESSION_TAKEN_OVER = "session taken over"
 EVICTIONS = 3
 """Connections in a row that end soon after they stood. mosquitto 2.0.11 evicts without saying why."""
 TWO_HUBS = "the broker ends each connection soon: is another hub connected under this client id? Stop one of them"
 
 
 class Listener:
-    """The hub's connection to the broker. `ring(name)` wakes the loop that has new work.
+    """The hub's connection to the broker. `notify(name)` wakes the worker that has new work.
 
     `changed` is told devices whose birth or twin was stored; `sign` signs commands: None where the hub has no key.
     """
 
     def __init__(
-        self, settings: Mqtt, db: Database, twins: Twins, ring: Callable[[str], None],
+        self, settings: Mqtt, db: Database, twins: Twins, notify: Callable[[str], None],
         changed: Callable[[Iterable[str]], None] = lambda devices: None,
         sign: Callable[[bytes], bytes | None] = lambda message: None,
     ) -> None:  # fmt: skip
         self._sign = sign
-        self._db, self._ring, self._changed = db, ring, changed
+        self._db, self._notify, self._changed = db, notify, changed
         self._alias = twins.aws_alias
         self._writer = Writer(db.hub_epoch, twins.max_bytes, twins.aws_max_bytes)
-        self._inbox: IngestQueue[Inbound] = IngestQueue(2 * TOGETHER, HELD_BYTES)
+        self._inbox: IngestQueue[Inbound] = IngestQueue(2 * MAX_BATCH, MAX_QUEUED_BYTES)
         self._settings = settings
         # One for each thread: messages as they arrive, and what they cost once they are read and stored.
         self._arriving, self._working = RateLimiter(settings.device_rate), RateLimiter(settings.device_rate)
@@ -88,7 +88,7 @@ class Listener:
                 newest=topics.newest_filters(),
                 manual_ack=True,
                 session_s=SESSION_S,
-                receive_maximum=TOGETHER,
+                receive_maximum=MAX_BATCH,
                 tls=tls,
             ),
             locate=self._locate,
@@ -175,7 +175,7 @@ class Listener:
                 "refused": count,
                 "reason": "more, or dearer, messages than mqtt.device_rate allows",
             }
-            log.error("device.flooding", extra={"fields": fields})
+            log.error("device.rate_limited", extra={"fields": fields})
         return False
 
     def _signature(self, topic: str, payload: bytes) -> str:
@@ -197,9 +197,9 @@ class Listener:
         log.warning("broker.down", extra={"fields": {"address": self._address, "reason": reason}})
         self._evictions = self._evictions + 1 if time.monotonic() - self._up_at < STEADY_S else 0
         self._up_at = -STEADY_S
-        if self._evictions == EVICTIONS or TAKEN_OVER in reason.lower():
+        if self._evictions == EVICTIONS or SESSION_TAKEN_OVER in reason.lower():
             fields = {"client_id": self._settings.client_id, "reason": TWO_HUBS}
-            log.error("broker.taken_over", extra={"fields": fields})
+            log.error("broker.session_taken_over", extra={"fields": fields})
         if self._alias and reason == UNANSWERED:
             log.error("broker.no_alias", extra={"fields": {"reason": NO_ALIAS}})
 
@@ -207,7 +207,7 @@ class Listener:
 
     def _run(self) -> None:
         busy = False
-        while batch := self._inbox.take(TOGETHER, COMMIT_BYTES):
+        while batch := self._inbox.take(MAX_BATCH, COMMIT_BYTES):
             self._take(batch)
             busy = len(batch) >= BUSY
             if busy:
@@ -217,7 +217,7 @@ class Listener:
         """Leave the processor to the client's thread while it brings more: two threads of Python that take turns at
         every message are slower than one after the other."""
         before = -1
-        while before < (found := len(self._inbox)) < TOGETHER and not self._stopping.is_set():
+        while before < (found := len(self._inbox)) < MAX_BATCH and not self._stopping.is_set():
             before = found
             time.sleep(GATHER_S)
 
@@ -225,9 +225,9 @@ class Listener:
         for part in self._read_all(batch):
             self._store(part)
 
-    def _read_all(self, batch: list[Inbound]) -> Iterator[list[tuple[Inbound, Said | None]]]:
+    def _read_all(self, batch: list[Inbound]) -> Iterator[list[tuple[Inbound, IngestMessage | None]]]:
         """The batch, read, in parts that are bounded once inflated: a small message may become a large one."""
-        part: list[tuple[Inbound, Said | None]] = []
+        part: list[tuple[Inbound, IngestMessage | None]] = []
         size = items = 0
         for inbound in batch:
             thing = self._read(inbound)
@@ -240,15 +240,15 @@ class Listener:
         if part:
             yield part
 
-    def _store(self, part: list[tuple[Inbound, Said | None]]) -> None:
+    def _store(self, part: list[tuple[Inbound, IngestMessage | None]]) -> None:
         results = self._commit([(inbound, thing) for inbound, thing in part if thing is not None])
         self.publish(results.outgoing())
         self._clear([inbound for inbound, _ in part], results.removed)
         acknowledge_all(inbound for inbound, _ in part)
         for device, extra in results.cost.items():
             self._working.charge(device, extra, time.monotonic())
-        for name in results.rang:
-            self._ring(name)
+        for name in results.wake:
+            self._notify(name)
         if results.changed:
             self._changed(results.changed)
 
@@ -262,7 +262,7 @@ class Listener:
         for topic in sorted(kept):
             self._connection.publish(topic, b"", retain=True)
 
-    def _commit(self, said: list[tuple[Inbound, Said]]) -> WriteResults:
+    def _commit(self, said: list[tuple[Inbound, IngestMessage]]) -> WriteResults:
         """Commit all of it, however often the database must be asked; a message that cannot be stored is refused."""
         while True:
             try:
@@ -278,12 +278,14 @@ class Listener:
                     return _joined([self._commit(said[:middle]), self._commit(said[middle:])])
                 return self._failed(*said[0], error)
 
-    def _failed(self, inbound: Inbound, said: Said, error: Exception) -> WriteResults:
+    def _failed(self, inbound: Inbound, said: IngestMessage, error: Exception) -> WriteResults:
         """One message alone cannot be stored. Of a batch every item that can be is, where the content is to blame; what
         we fail at by ourselves is not acknowledged, and stalls its stream until we are mended.
         """
         if isinstance(said, DataBatch) and said.batch.lost is None and not said.invalid and is_content_error(error):
-            return self._commit([(inbound, part) for part in halves(said, f"{type(error).__name__}: {error}"[:500])])
+            return self._commit(
+                [(inbound, part) for part in split_batch(said, f"{type(error).__name__}: {error}"[:500])]
+            )
         self.refused += 1
         reason = f"{type(error).__name__}: {error}"[:500]
         log.exception("ingest.refused", extra={"fields": {"topic": inbound.topic, "reason": reason}})
@@ -292,14 +294,14 @@ class Listener:
             return self._commit([(inbound, stalled)])
         return failure_replies(said, inbound.traceparent, now_us())
 
-    def _commit_once(self, said: list[tuple[Inbound, Said]]) -> WriteResults:
+    def _commit_once(self, said: list[tuple[Inbound, IngestMessage]]) -> WriteResults:
         results = WriteResults()
         if said:
             with self._db.write(*{thing.device for _, thing in said}) as session:
                 self._writer.write(session, [(thing, one.traceparent) for one, thing in said], now_us(), results)
         return results
 
-    def _read(self, inbound: Inbound) -> Said | None:
+    def _read(self, inbound: Inbound) -> IngestMessage | None:
         """The message as a thing to store; None for one that is refused."""
         device, rest = _device_of(inbound.topic)
         if not self._allowed(self._working, device):
@@ -309,7 +311,7 @@ class Listener:
             if inbound.content_type == DEFLATED and rest not in TOPIC_STREAM:
                 raise WireError("only batches may come deflated", inbound.topic)
             payload = inflate(inbound.payload, inbound.content_type, inbound.topic)
-            said: Said | None = route(inbound.topic, payload, self._alias)
+            said: IngestMessage | None = route(inbound.topic, payload, self._alias)
         except WireError as error:
             self.refused += 1
             log.warning("wire.refused", extra={"fields": {"reason": str(error)[:500]}, "trace": inbound.traceparent})
@@ -328,7 +330,7 @@ def _joined(parts: list[WriteResults]) -> WriteResults:
     for part in parts:
         whole.acks |= part.acks
         whole.messages += part.messages
-        whole.rang |= part.rang
+        whole.wake |= part.wake
         whole.changed |= part.changed
         for device, extra in part.cost.items():
             whole.charge(device, extra)

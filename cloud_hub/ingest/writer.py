@@ -25,7 +25,7 @@ from cloud_hub.ingest.core import cost
 from cloud_hub.ingest.core.router import (
     DataBatch,
     DeviceMessage,
-    Said,
+    IngestMessage,
     ShadowRequest,
     TelemetryBatch,
     UnreadableBatch,
@@ -55,14 +55,14 @@ LOGGED_US = 60_000_000
 
 @dataclass(slots=True)
 class WriteResults:
-    """What a transaction leaves to do after its commit. `rang` names the loops that have new work,
+    """What a transaction leaves to do after its commit. `wake` names the workers that have new work,
     and the commands that have ended; `changed` the devices whose birth or twin may make configurations apply otherwise;
     `removed` those that were removed and still send.
     """
 
     acks: dict[tuple[str, str, str], int] = field(default_factory=dict)
     messages: list[OutgoingMessage] = field(default_factory=list)
-    rang: set[str] = field(default_factory=set)
+    wake: set[str] = field(default_factory=set)
     changed: set[str] = field(default_factory=set)
     cost: dict[str, float] = field(default_factory=dict)
     """Beyond what reading told, by device (`ingest.cost`)."""
@@ -103,7 +103,7 @@ class _Work:
         self.births, self.twins = Births(self.session, self.marks), TwinRows(self.session)
         self.stalls = StalledStreams(self.session, self.marks, self.now_us)
 
-    def gather(self, said: Sequence[Said]) -> None:
+    def gather(self, said: Sequence[IngestMessage]) -> None:
         """Ask the database what all of it will ask, a few questions however many they are."""
         births = [one.message for one in said if isinstance(one, DeviceMessage) and isinstance(one.message, Birth)]
         born = {birth.device for birth in births}
@@ -137,7 +137,9 @@ class Writer:
         self._logged_us: dict[str, int] = {}
         self._max_bytes = {topics.PREFIX: max_bytes, topics.AWS: aws_max_bytes}
 
-    def write(self, session: Session, said: Sequence[tuple[Said, str]], now_us: int, results: WriteResults) -> None:
+    def write(
+        self, session: Session, said: Sequence[tuple[IngestMessage, str]], now_us: int, results: WriteResults
+    ) -> None:
         """Store what devices said, each with its traceparent, in this order; all of it or, on an exception, nothing.
         Of a revoked device only that it went.
 
@@ -161,7 +163,7 @@ class Writer:
                 self._word(work, one)
         work.flush()
 
-    def _removed(self, said: Said, now_us: int, results: WriteResults) -> None:
+    def _removed(self, said: IngestMessage, now_us: int, results: WriteResults) -> None:
         """A removed device learns it from the answer to its birth; nothing that it sends is stored."""
         results.removed.add(said.device)
         born = isinstance(said, DeviceMessage) and isinstance(said.message, Birth)
@@ -229,10 +231,10 @@ class Writer:
         elif said.stream == "alarm" and good:
             opened = incidents.handle_alarms(session, said.device, [alarm for _, alarm in good], work.now_us, trace)
             work.results.charge(said.device, opened * cost.INCIDENT)
-            work.results.rang |= {"diagnosis", "rollouts"}
+            work.results.wake |= {"diagnosis", "rollouts"}
         elif said.stream == "escalation" and good:
             _escalations(session, said, [item for _, item in good], trace, work.now_us)
-            work.results.rang.add("experts")
+            work.results.wake.add("experts")
 
     # -- words -------------------------------------------------------------------------------------
 
@@ -244,7 +246,7 @@ class Writer:
                 actor=said.device, max_bytes=self._max_bytes[said.prefix], trace=trace,
                 rows=work.twins,
             )  # fmt: skip
-            results.rang.add("actions")
+            results.wake.add("actions")
             if said.verb != "get":
                 results.changed.add(said.device)
         else:
@@ -260,9 +262,9 @@ class Writer:
             self._birth(work, message)
         elif isinstance(message, Applied):
             twins.record_progress(session, said.device, message, now_us)
-            results.rang.add("rollouts")
+            results.wake.add("rollouts")
         elif isinstance(message, CommandResult) and commands.handle_result(session, said.device, message, now_us):
-            results.rang |= {"actions", "diagnosis", message.id}
+            results.wake |= {"actions", "diagnosis", message.id}
 
     def _birth(self, work: _Work, birth: Birth) -> None:
         session, now_us, results = work.session, work.now_us, work.results
@@ -279,7 +281,7 @@ class Writer:
             results.messages += commands.pending_messages(session, birth.device, now_us)
 
 
-def failure_replies(said: Said, trace: str, now_us: int) -> WriteResults:
+def failure_replies(said: IngestMessage, trace: str, now_us: int) -> WriteResults:
     """What is left to publish when `said` could not be stored and it is our fault: a twin request is told."""
     if not isinstance(said, ShadowRequest):
         return WriteResults()
@@ -287,7 +289,7 @@ def failure_replies(said: Said, trace: str, now_us: int) -> WriteResults:
     return WriteResults(messages=twins.reply_messages(said.device, said.name, [reply], trace, said.prefix))
 
 
-def halves(said: DataBatch, reason: str) -> list[DataBatch]:
+def split_batch(said: DataBatch, reason: str) -> list[DataBatch]:
     """A batch that could not be stored, as two, to find the items that cannot; one item alone is invalid."""
     batch, count = said.batch, len(said.batch.items)
     if count < 2 or said.invalid:
@@ -303,11 +305,11 @@ def _part(batch: Batch | TelemetryBatch, start: int, end: int) -> Batch | Teleme
     return msgspec.structs.replace(batch, first=first, items=batch.items[start:end])
 
 
-def _goodbye(said: Said) -> bool:
+def _goodbye(said: IngestMessage) -> bool:
     return isinstance(said, DeviceMessage) and isinstance(said.message, Birth) and said.message.state == "offline"
 
 
-def _refuse(said: Said, why: str, hub_epoch: str, results: WriteResults) -> None:
+def _refuse(said: IngestMessage, why: str, hub_epoch: str, results: WriteResults) -> None:
     """A revoked device is told so when it is born; nothing else that it says is heard."""
     log.warning("device.revoked", extra={"fields": {"device": said.device, "reason": why}})
     if isinstance(said, DeviceMessage) and isinstance(said.message, Birth):

@@ -7,6 +7,7 @@ claimed for a while before it is told: another hub passes it over, and after a c
 from __future__ import annotations
 
 import logging
+import random
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -21,8 +22,10 @@ from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import Meta, Notification
 from cloud_hub.notifications import Page, Sender, pages
 from cloud_hub.notifications.core import routing
+from cloud_hub.notifications.senders import open_sender
+from cloud_hub.runtime.context import HubContext
 from cloud_hub.runtime.items import WorkItems
-from cloud_hub.runtime.worker import WorkResult
+from cloud_hub.runtime.worker import WorkerSpec, WorkResult
 from cloud_hub.settings.channels import Common
 from shared.errors import ConfigError, NotReady
 from shared.ids import uuid7
@@ -38,6 +41,17 @@ BACK_US = 60_000_000
 """A transaction may commit this much later than its incident's id says."""
 
 
+def workers(context: HubContext) -> list[WorkerSpec]:
+    """One worker for each channel; raises ConfigError."""
+    draw = random.SystemRandom().random
+    specs = []
+    for name, channel in context.settings.notify.items():
+        sender = open_sender(name, channel, context.settings.name)
+        worker = ChannelWorker(context.db, name, channel, sender, draw)
+        specs.append(WorkerSpec(name=f"notify-{name}", run_once=worker.run_once))
+    return specs
+
+
 class ChannelWorker:
     """The channel `name`. `draw` gives uniform numbers in 0..1; `now` is the clock, in UTC microseconds."""
 
@@ -47,7 +61,7 @@ class ChannelWorker:
     ) -> None:  # fmt: skip
         self.name = name
         self._db, self._settings, self._sender, self._draw, self._now = db, settings, sender, draw, now
-        self._left: deque[routing.Sent] = deque(maxlen=max(settings.per_minute, settings.burst))
+        self._left: deque[routing.SentMessage] = deque(maxlen=max(settings.per_minute, settings.burst))
 
     def run_once(self) -> WorkResult:
         """Take up what is new, and send one message if anything is due and the rate allows it."""
@@ -123,8 +137,8 @@ class ChannelWorker:
         mine = select(Notification).where(Notification.channel == self.name)
         rows = list(session.exec(mine.where(col(Notification.state).in_(["waiting", "told"]))))
         seen, wanted = {row.page for row in rows}, sorted(ids - {row.page for row in rows})
-        for start in range(0, len(wanted), pages.TOGETHER):
-            some = wanted[start : start + pages.TOGETHER]
+        for start in range(0, len(wanted), pages.BATCH_SIZE):
+            some = wanted[start : start + pages.BATCH_SIZE]
             rows += [row for row in session.exec(mine.where(col(Notification.page).in_(some))) if row.page not in seen]
         return {row.page: row for row in rows}
 
@@ -180,7 +194,7 @@ class ChannelWorker:
         except ConfigError as error:
             reason, wait_s = str(error), routing.REFUSED_S
         except Exception as error:
-            log.exception("notify.page_failed", extra={"fields": {"channel": self.name, "pages": len(batch)}})
+            log.exception("notification.page_failed", extra={"fields": {"channel": self.name, "pages": len(batch)}})
             if len(batch) > 1:  # one of them: each alone, or it takes the others with it each time
                 for one in batch:
                     self._send([one])
@@ -188,9 +202,9 @@ class ChannelWorker:
             reason = f"the hub failed: {type(error).__name__}; see its log"
         fields: dict[str, Any] = {"channel": self.name, "pages": len(batch)}
         if reason:
-            log.warning("notify.failed", extra={"fields": fields | {"reason": reason}})
+            log.warning("notification.failed", extra={"fields": fields | {"reason": reason}})
         else:
-            log.info("notify.sent", extra={"fields": fields})
+            log.info("notification.sent", extra={"fields": fields})
         with self._db.write() as session:
             for number, wanted, page in batch:
                 self._settle(session, number, wanted, page, reason, wait_s)
@@ -204,7 +218,9 @@ class ChannelWorker:
             return
         _set(row, routing.after_failure(self._settings, page, row, reason, wait_s, self._draw(), now))
         if row.state == "given-up":
-            log.error("notify.given_up", extra={"fields": {"channel": self.name, "page": page.id, "reason": reason}})
+            log.error(
+                "notification.given_up", extra={"fields": {"channel": self.name, "page": page.id, "reason": reason}}
+            )
             trail.add(session, now, "hub", "notification.given-up", self.name, device=page.device, incident=page.id,
                       tries=row.tries, reason=reason[:300])  # fmt: skip
 

@@ -13,7 +13,7 @@ from cloud_hub.incidents.service import REMOVED
 from cloud_hub.notifications import Page, PageAlarm, PageIncident
 from cloud_hub.twins.core.reported import mapping
 
-TOGETHER = 500
+BATCH_SIZE = 500
 """Ids of one query: a database allows some ten thousand parameters."""
 _T = TypeVar("_T")
 
@@ -83,4 +83,4 @@ def _paths(session: Session, devices: set[str]) -> dict[str, str]:
 
 
 def _chunks(items: list[_T]) -> Iterable[list[_T]]:
-    return (items[start : start + TOGETHER] for start in range(0, len(items), TOGETHER))
+    return (items[start : start + BATCH_SIZE] for start in range(0, len(items), BATCH_SIZE))

@@ -21,6 +21,10 @@ log = logging.getLogger(__name__)
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
 STOP_S = 10.0
+BURST_S = 0.05
+"""`linger_s` of workers for which a burst of notifications should be one run."""
+HUNG_S, HUNG_PERIODS = 600.0, 10
+"""A run that takes longer than this, and than so many periods, counts as failing while it lasts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +110,12 @@ class BackgroundWorker:
         status = self._status
         if self._thread.ident is not None and not self._thread.is_alive():
             return replace(status, state="stopped")
+        running_s = (self._clock() - (status.started_us or 0)) / 1e6
+        if status.state == "running" and running_s > max(HUNG_S, HUNG_PERIODS * self._spec.period_s):
+            error = f"its run has not ended for {running_s:.0f} s"
+            return replace(
+                status, state="failing", failing_since_us=status.failing_since_us or status.started_us, error=error
+            )
         return status
 
     def _loop(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import yaml
 
-from cloud_hub.app import web
+from cloud_hub.api.routes import create_rest_app
 from cloud_hub.settings import Settings
 from edge_agent.config import Config
 from shared import VERSION, messages, topics
@@ -69,7 +69,7 @@ def asyncapi() -> dict[str, Any]:
 def files() -> dict[str, str]:
     """Name -> content of every generated file."""
     return {
-        "openapi.json": json.dumps(web().openapi(), indent=1, ensure_ascii=False) + "\n",
+        "openapi.json": json.dumps(create_rest_app().openapi(), indent=1, ensure_ascii=False) + "\n",
         "asyncapi.yaml": yaml.safe_dump(asyncapi(), sort_keys=False, allow_unicode=True, width=120),
         "edge-config.schema.json": json.dumps(edge_config(), indent=1) + "\n",
         "hub-settings.schema.json": json.dumps(Settings.model_json_schema(), indent=1) + "\n",

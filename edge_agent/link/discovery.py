@@ -116,5 +116,5 @@ class BrokerLocator:
         unproven = [host for host, _ in found if not ipaddress.ip_address(host.partition("%")[0]).is_loopback]
         if unproven:
             reason = "without [link.tls] only an announcement on loopback is believed: set link.address, or [link.tls]"
-            log.warning("discovery.unproven", extra={"fields": {"addresses": unproven, "reason": reason}})
+            log.warning("discovery.untrusted", extra={"fields": {"addresses": unproven, "reason": reason}})
         return [(host, port) for host, port in found if host not in unproven]

@@ -12,11 +12,11 @@ import pytest
 from simulators import histories
 from simulators.brokers import broker_process, until
 
-from cloud_hub import app
 from cloud_hub.access import tokens
 from cloud_hub.app import HubApp
 from cloud_hub.clock import now_us
 from cloud_hub.settings import Discovery, Mqtt, Settings
+from cloud_hub.thresholds import worker
 
 with warnings.catch_warnings():  # newer Starlettes ask for a client that not every machine has
     warnings.simplefilter("ignore")
@@ -29,7 +29,7 @@ LIMIT = 70.0
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubApp]:
     """A hub that is about to run, beside its broker. It looks ahead each second: a minute would show no more."""
-    monkeypatch.setattr(app, "FORESEE_S", 1.0)
+    monkeypatch.setattr(worker, "FORECAST_S", 1.0)
     broker = broker_process("embedded", tmp_path)
     broker.start()
     mqtt = Mqtt(address=f"127.0.0.1:{broker.port}")

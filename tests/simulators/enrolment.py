@@ -19,7 +19,7 @@ from simulators.brokers import free_port, listens, until
 
 from cloud_hub.api import est
 from cloud_hub.api.hub import Hub
-from cloud_hub.app import web
+from cloud_hub.api.routes import create_rest_app
 from cloud_hub.certificates import enrolment
 from cloud_hub.certificates import registry as register
 from cloud_hub.certificates.files import CaFolder
@@ -71,9 +71,9 @@ class EnrolmentHub:
         (folder / "rest.pem").write_bytes(made.certificate)
         (folder / "rest.key").write_bytes(made.key)
         self.db = Database(f"sqlite:///{folder / 'hub.sqlite'}")
-        app = web()
+        app = create_rest_app()
         settings = Settings(state_dir=str(self.folder.path.parent))
-        app.state.hub = Hub(settings=settings, db=self.db, publish=list, ring=print, connected=lambda: True)
+        app.state.hub = Hub(settings=settings, db=self.db, publish=list, notify=print, connected=lambda: True)
 
         @app.middleware("http")
         async def remember(request: Any, call_next: Any) -> Any:

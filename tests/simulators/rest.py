@@ -16,7 +16,7 @@ from simulators.brokers import free_port, listens, until
 from cloud_hub.access import tokens
 from cloud_hub.api import http_server
 from cloud_hub.api.hub import Hub
-from cloud_hub.app import web
+from cloud_hub.api.routes import create_rest_app
 from cloud_hub.clock import now_us
 from cloud_hub.database.sessions import Database
 from cloud_hub.settings import Rest, Settings
@@ -30,9 +30,9 @@ class RestHub:
         self.port = free_port()
         self.db = Database(f"sqlite:///{folder / 'hub.sqlite'}")
         self.read = 0
-        app = web()
+        app = create_rest_app()
         settings = Settings(state_dir=str(folder), rest=Rest(port=self.port, proxies=[], **rest))
-        app.state.hub = Hub(settings=settings, db=self.db, publish=list, ring=str, connected=lambda: True)
+        app.state.hub = Hub(settings=settings, db=self.db, publish=list, notify=str, connected=lambda: True)
         config = http_server.config(app, settings.rest)
         self._count(config.http)
         self.server = uvicorn.Server(config)

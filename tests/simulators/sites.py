@@ -13,7 +13,7 @@ from cloud_hub.access import tokens
 from cloud_hub.access.oidc import Oidc
 from cloud_hub.alarms import suppression
 from cloud_hub.api.hub import Hub
-from cloud_hub.app import web
+from cloud_hub.api.routes import create_rest_app
 from cloud_hub.clock import now_us
 from cloud_hub.configurations.reconciler import ConfigurationReconciler
 from cloud_hub.database.sessions import Database
@@ -84,10 +84,10 @@ class Sites:
 
     def __init__(self, folder: Path, url: str, oidc: Oidc | None = None) -> None:
         self.db = Database(url)
-        self.app = web()
+        self.app = create_rest_app()
         self.app.state.hub = Hub(
             settings=Settings(state_dir=str(folder)), db=self.db, publish=lambda messages: None,
-            ring=lambda name: None, connected=lambda: True, oidc=oidc,
+            notify=lambda name: None, connected=lambda: True, oidc=oidc,
         )  # fmt: skip
         self.client = TestClient(self.app, raise_server_exceptions=False)
         self.ids: dict[str, dict[str, str]] = {}
@@ -117,7 +117,7 @@ class Sites:
         alarm = Alarm(id=f"a-{device}", metric=f"{word}/age_s", kind="high", state="raised", priority="high", t_us=now,
                       value=9, limit=2)  # fmt: skip
         incidents.handle_alarm(session, device, alarm, now, "")
-        quiet = Suppression(id="", how="shelved", device=device, metric=f"{word}.quiet", reason=word, actor=word,
+        quiet = Suppression(id="", method="shelved", device=device, metric=f"{word}.quiet", reason=word, actor=word,
                             created_us=0, from_us=0, until_us=now + 10**10)  # fmt: skip
         suppression.create(session, quiet, now)
         session.flush()
@@ -201,5 +201,5 @@ class Sites:
 
 def routes() -> list[tuple[str, str]]:
     """Every route of the hub's own REST."""
-    paths = web().openapi()["paths"].items()
+    paths = create_rest_app().openapi()["paths"].items()
     return [(m.upper(), p) for p, methods in paths for m in methods if p.startswith("/api/v1/")]

@@ -47,7 +47,7 @@ def test_a_flood_is_refused_and_counted_and_the_others_lose_nothing(
             item = {"metric": "a", "t_us": number, "value": 1}
             batch = encode(Batch(epoch="x", first=number, items=[item]))
             assert hostile.publish(topics.thing("hostile", "telemetry"), batch)
-        (told, *_) = until("the hub tells", lambda: world.logged("hub", "device.flooding"))
+        (told, *_) = until("the hub tells", lambda: world.logged("hub", "device.rate_limited"))
         assert told["device"] == "hostile"
         epoch = world.accepted(DEVICE)["epoch"]
         before = world.streams(DEVICE, epoch)["telemetry"]["upto"]
@@ -65,4 +65,4 @@ def test_a_flood_is_refused_and_counted_and_the_others_lose_nothing(
         assert answers[0].payload == beat
     finally:
         hostile.stop()
-    assert not [line for line in world.logged("hub", "device.flooding") if line["device"] == DEVICE]
+    assert not [line for line in world.logged("hub", "device.rate_limited") if line["device"] == DEVICE]

@@ -6,7 +6,7 @@ from typing import Literal, Protocol
 
 from shared.messages import Life
 
-How = Literal["shelved", "suppressed", "out-of-service"]
+SuppressionMethod = Literal["shelved", "suppressed", "out-of-service"]
 """Why nobody is called: an operator's choice for a while, by design (maintenance), or taken out of service."""
 
 Verdict = Literal["real", "false-alarm"]

@@ -17,21 +17,45 @@ from cloud_hub.database.tables import EscalationRow
 from cloud_hub.devices import registry as fleet
 from cloud_hub.inference.experts import Expert, Opinion
 from cloud_hub.inference.experts.calibration import recalibrated_gate
+from cloud_hub.runtime.context import HubContext
 from cloud_hub.runtime.items import WorkItems
 from cloud_hub.runtime.outgoing import OutgoingMessage
-from cloud_hub.runtime.worker import WorkResult
-from cloud_hub.settings import Experts
+from cloud_hub.runtime.worker import WorkerSpec, WorkResult
+from cloud_hub.settings import Experts, Settings
 from cloud_hub.twins import service as twins
 from shared import topics
 from shared.codec import encode, plain
-from shared.errors import ModelError
+from shared.errors import ConfigError, ModelError
 from shared.messages import EscalationAnswer
 
 log = logging.getLogger(__name__)
 
-TOGETHER = 64
+BATCH_SIZE = 64
 GATES = "gates"
 _ROWS: Any = EscalationRow
+
+
+def workers(context: HubContext) -> list[WorkerSpec]:
+    """Answer escalations; raises ConfigError where a bundle cannot be opened."""
+    experts = load_experts(context.settings)
+    worker = ExpertWorker(context.db, experts, context.settings.experts, context.max_twin_bytes)
+    return [WorkerSpec(name="experts", run_once=worker.run_once)]
+
+
+def load_experts(settings: Settings) -> dict[str, Expert]:
+    """The experts by the name that devices give the model; raises ConfigError."""
+    if not settings.experts.bundles:
+        return {}
+    from cloud_hub.inference.experts.onnx import open_expert  # noqa: PLC0415 - ONNX Runtime, only where it is used
+
+    experts: dict[str, Expert] = {}
+    for model, folder in settings.experts.bundles.items():
+        try:
+            experts[model] = open_expert(folder)
+        except ModelError as error:
+            cure = "Give the folder of a model bundle"
+            raise ConfigError(f"experts.bundles.{model}", str(error), cure) from error
+    return experts
 
 
 def _groups(rows: Iterable[EscalationRow]) -> list[list[EscalationRow]]:
@@ -68,7 +92,7 @@ class ExpertWorker:
             col(EscalationRow.answer).is_(None), col(EscalationRow.model).in_(list(self._experts)),
             items.ready("escalation", EscalationRow.id),
         )  # fmt: skip
-        wanted = query.order_by(EscalationRow.id).limit(TOGETHER).options(defer(_ROWS.features))
+        wanted = query.order_by(EscalationRow.id).limit(BATCH_SIZE).options(defer(_ROWS.features))
         with self._db.read() as session:
             return list(session.exec(wanted))
 

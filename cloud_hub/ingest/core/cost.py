@@ -6,7 +6,7 @@ hostile input against honest input by them.
 
 from __future__ import annotations
 
-from cloud_hub.ingest.core.router import DataBatch, Said, ShadowRequest, TelemetryBatch
+from cloud_hub.ingest.core.router import DataBatch, IngestMessage, ShadowRequest, TelemetryBatch
 from shared.messages import Stream
 
 BYTES = 4096
@@ -24,7 +24,7 @@ INCIDENT = 20.0
 """An incident that is opened: its page is looked for, and others are woken."""
 
 
-def of_message(said: Said | None, payload: bytes) -> float:
+def of_message(said: IngestMessage | None, payload: bytes) -> float:
     """The cost beyond its first unit of a message, inflated, as far as reading it tells."""
     cost = len(payload) / BYTES
     quick = isinstance(said, DataBatch) and isinstance(said.batch, TelemetryBatch)
@@ -36,7 +36,7 @@ def of_message(said: Said | None, payload: bytes) -> float:
     return cost
 
 
-def rows(said: Said | None) -> int:
+def rows(said: IngestMessage | None) -> int:
     """How many samples' rows a message may cost to write."""
     if not isinstance(said, DataBatch) or said.invalid:
         return 1

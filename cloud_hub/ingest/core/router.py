@@ -88,10 +88,10 @@ class DeviceMessage:
     message: Birth | Applied | CommandResult
 
 
-Said = DataBatch | UnreadableBatch | ShadowRequest | DeviceMessage
+IngestMessage = DataBatch | UnreadableBatch | ShadowRequest | DeviceMessage
 
 
-def route(topic: str, payload: bytes, alias: bool = False) -> Said:
+def route(topic: str, payload: bytes, alias: bool = False) -> IngestMessage:
     """What a device said; raises WireError when topic or payload breaks the rules. `alias`: `$aws/...` is served."""
     aws = topic.startswith(f"{topics.AWS}/")
     if aws and not alias:  # a subscription of old that the broker still keeps

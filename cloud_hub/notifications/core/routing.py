@@ -24,7 +24,7 @@ FIRST_S, LIMIT_S = 5.0, 300.0
 """Between two tries: doubling from the first to the limit."""
 REFUSED_S = 120.0
 """Before the next try where somebody must act first."""
-CALM_S = 3600.0
+MAX_RESOLVE_WAIT_S = 3600.0
 """A page that comes back again and again is notified as resolved after so long a calm at most."""
 
 SHELVED = "nobody is called for it: shelved, or suppressed"
@@ -101,7 +101,12 @@ def _us(seconds: float) -> int:
 
 def _calm_us(settings: Common, times: int) -> int:
     """`group_interval_s`, twice as long for each time that it was over before, up to an hour."""
-    return _us(min(settings.group_interval_s * 2.0 ** min(max(times, 0), 20), max(CALM_S, settings.group_interval_s)))
+    return _us(
+        min(
+            settings.group_interval_s * 2.0 ** min(max(times, 0), 20),
+            max(MAX_RESOLVE_WAIT_S, settings.group_interval_s),
+        )
+    )
 
 
 def _call_us(settings: Common, page: Page, row: NotificationState, rank: int, now_us: int) -> int:
@@ -250,16 +255,16 @@ def after_failure(
 
 # -- how many messages -----------------------------------------------------------------------------
 
-Sent = tuple[int, int]
+SentMessage = tuple[int, int]
 """When a message left, and the highest priority that stood in it; -1 for none."""
 
 
-def rate_allows(sent: Sequence[Sent], per_minute: int, now_us: int) -> bool:
+def rate_allows(sent: Sequence[SentMessage], per_minute: int, now_us: int) -> bool:
     """Whether one more message may leave, after those."""
     return sum(now_us - MINUTE_US < at <= now_us for at, _ in sent) < per_minute
 
 
-def burst_threshold(settings: Common, sent: Sequence[Sent], now_us: int) -> int | None:
+def burst_threshold(settings: Common, sent: Sequence[SentMessage], now_us: int) -> int | None:
     """After `burst` messages within `group_interval_s`: only what is worse than this leaves before it is over."""
     recent = [rank for at, rank in sent if now_us - _us(settings.group_interval_s) < at <= now_us]
     return max(recent) if settings.burst and len(recent) >= settings.burst else None

@@ -34,7 +34,7 @@ _CATALOGUE: dict[str, dict[str, str]] = {
 }  # fmt: skip
 
 
-def phrase(language: Language, key: str, *values: object) -> str:
+def translate(language: Language, key: str, *values: object) -> str:
     """One phrase."""
     return _CATALOGUE[language][key].format(*values)
 
@@ -43,9 +43,9 @@ def title(pages: Sequence[Page], language: Language) -> str:
     """One line: of one page which and how bad, of several how many."""
     if len(pages) > 1:
         still = sum(page.open for page in pages)
-        return phrase(language, "several", len(pages), still, len(pages) - still)
+        return translate(language, "several", len(pages), still, len(pages) - still)
     (page,) = pages
-    state = phrase(language, page.priority if page.open else "resolved")
+    state = translate(language, page.priority if page.open else "resolved")
     more = f" (+{len(page.devices) - 1})" if len(page.devices) > 1 else ""
     return f"[{state}] {page.device}{more} {page.subject}"
 
@@ -56,7 +56,7 @@ def lines(pages: Sequence[Page], language: Language) -> list[tuple[str, str]]:
         return _one(pages[0], language)
     shown = [(format_time(page.opened_us), title([page], language) + _who(page, language)) for page in pages[:PAGES]]
     left = len(pages) - len(shown)
-    return [*shown, *([("", phrase(language, "more", left))] if left else [])]
+    return [*shown, *([("", translate(language, "more", left))] if left else [])]
 
 
 def _one(page: Page, language: Language) -> list[tuple[str, str]]:
@@ -72,9 +72,9 @@ def _one(page: Page, language: Language) -> list[tuple[str, str]]:
     alarms = sorted(page.alarms, key=lambda one: one.device not in page.joined)
     rows += [("alarm", alarm_text(one, language)) for one in alarms[:ALARMS]]
     if len(alarms) > ALARMS:
-        rows.append(("alarm", phrase(language, "more", len(alarms) - ALARMS)))
+        rows.append(("alarm", translate(language, "more", len(alarms) - ALARMS)))
     rows += [("diagnosis", page.diagnosis), ("incident", page.id)]
-    return [(phrase(language, key), text) for key, text in rows if text]
+    return [(translate(language, key), text) for key, text in rows if text]
 
 
 def _who(page: Page, language: Language) -> str:
@@ -85,14 +85,14 @@ def _who(page: Page, language: Language) -> str:
 def names(devices: Sequence[str], most: int, language: Language) -> str:
     """At most so many devices, and how many more there are."""
     left = len(devices) - most
-    return ", ".join(devices[:most]) + (f" {phrase(language, 'more', left)}" if left > 0 else "")
+    return ", ".join(devices[:most]) + (f" {translate(language, 'more', left)}" if left > 0 else "")
 
 
 def alarm_text(one: PageAlarm, language: Language) -> str:
     """One alarm: what, how far beyond which limit, and whether it is over."""
     what = one.kind if one.kind == "no-data" else one.about or one.kind
-    text = f"{one.device} {one.metric} {what} {one.value:.6g} ({phrase(language, 'limit', f'{one.limit:.6g}')})"
-    return f"{text}, {phrase(language, 'cleared')}" if one.cleared_us is not None else text
+    text = f"{one.device} {one.metric} {what} {one.value:.6g} ({translate(language, 'limit', f'{one.limit:.6g}')})"
+    return f"{text}, {translate(language, 'cleared')}" if one.cleared_us is not None else text
 
 
 def format_time(t_us: int) -> str:

@@ -11,7 +11,7 @@ from sqlmodel import select
 
 from cloud_hub.alarms import service as desk
 from cloud_hub.alarms import suppression
-from cloud_hub.alarms.core.state import How, isa_state
+from cloud_hub.alarms.core.state import SuppressionMethod, isa_state
 from cloud_hub.audit import trail
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import AlarmRow, Incident, Suppression
@@ -46,7 +46,7 @@ class Hall:
         with self.db.write() as session:
             incidents.handle_alarm(session, DEVICE, alarm, at_us + late_us, "")
 
-    def suppress(self, method: How = "shelved", at_us: int = NOW, **wanted: object) -> str:
+    def suppress(self, method: SuppressionMethod = "shelved", at_us: int = NOW, **wanted: object) -> str:
         fields = {"device": DEVICE, "reason": "cleaning", "until_us": at_us + HOUR} | wanted
         row = Suppression(id="", method=method, actor="anna", created_us=0, **({"from_us": 0} | fields))
         with self.db.write() as session:

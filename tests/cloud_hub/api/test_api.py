@@ -27,7 +27,7 @@ from sqlmodel import select
 
 from cloud_hub.access import tokens
 from cloud_hub.api.hub import Hub
-from cloud_hub.app import web
+from cloud_hub.api.routes import create_rest_app
 from cloud_hub.audit import trail
 from cloud_hub.clock import now_us
 from cloud_hub.configurations.reconciler import ConfigurationReconciler
@@ -162,13 +162,14 @@ class World:
     def __init__(self, folder: Path, url: str) -> None:
         self.db = Database(url)
         self.published: list[OutgoingMessage] = []
-        self.rang: list[str] = []
+        self.notified: list[str] = []
         self.changed: list[str] = []
         self.workers: list[WorkerStatus] = []
-        self.app: FastAPI = web()
+        self.app: FastAPI = create_rest_app()
         self.app.state.hub = Hub(
-            settings=Settings(state_dir=str(folder)), db=self.db, publish=self.published.extend, ring=self.rang.append,
-            connected=lambda: True, changed=self.changed.extend, workers=lambda: self.workers,
+            settings=Settings(state_dir=str(folder)), db=self.db, publish=self.published.extend,
+            notify=self.notified.append, connected=lambda: True, changed=self.changed.extend,
+            workers=lambda: self.workers,
         )  # fmt: skip
         self.client = TestClient(self.app, raise_server_exceptions=False)
         with self.db.write() as session:
@@ -243,7 +244,7 @@ def problem(answer: Any, status: int) -> str:
 def test_the_table_of_routes_is_exhaustive() -> None:
     """The routes of AWS's data plane are signed in another way: test_aws.py."""
     described = {
-        (method.upper(), path) for path, methods in web().openapi()["paths"].items() for method in methods
+        (method.upper(), path) for path, methods in create_rest_app().openapi()["paths"].items() for method in methods
         if path.startswith("/api/v1/")
     }  # fmt: skip
     assert described == set(ROUTES)
@@ -381,7 +382,7 @@ def test_who_waits_for_a_command_gets_its_end(world: World) -> None:
         cid = world.published[-1].correlation.decode()
         with world.db.write() as session:
             commands.handle_result(session, "press-3", CommandResult(id=cid, state="failed", t_us=NOW, text="no"), NOW)
-        hub.bells.ring(cid)
+        hub.waiters.notify(cid)
 
     world.published.clear()
     answering = threading.Thread(target=device)
@@ -464,7 +465,7 @@ def test_incidents_and_a_persons_word(world: World) -> None:
     decision = f"/api/v1/actions/{world.ids['action_id']}/decision"
     assert world.ask("POST", decision, "operator", json={"approve": True}).json()["state"] == "approved"
     assert "already approved" in problem(world.ask("POST", decision, json={"approve": True}), 409)
-    assert "actions" in world.rang
+    assert "actions" in world.notified
     rows = world.ask("GET", "/api/v1/audit", params={"kind": "action.approved"}).json()["rows"]
     assert rows[0]["actor"] == "the operator"
 
@@ -495,7 +496,7 @@ def test_a_job_from_preview_to_end(world: World) -> None:
     ]
     answer = world.ask("POST", "/api/v1/jobs", json=work)
     assert answer.status_code == 202
-    assert "jobs" in world.rang
+    assert "jobs" in world.notified
     path = f"/api/v1/jobs/{answer.json()['id']}"
     while jobs.run_once(world.db, now_us(), 32768).again:
         pass
@@ -530,7 +531,7 @@ def test_a_configuration_from_its_creation_to_its_end(world: World) -> None:
     assert "other content" in problem(world.ask("PUT", path, json=body | {"content": {"conf": {"x": 2}}}), 409)
     assert world.ask("PATCH", path, json={"priority": 4}).json()["priority"] == 4
     problem(world.ask("PATCH", path, json={"target": "tags.x ="}), 400)
-    assert "configurations" in world.rang
+    assert "configurations" in world.notified
     loop.run_once()
     world.ask("PATCH", "/api/v1/devices/press-3/twin/name/conf", json={"desired": {"period_s": 7}})
     assert "press-3" in world.changed
@@ -930,7 +931,7 @@ def test_items_that_failed_are_listed_and_retried(world: World) -> None:
     assert (row["name"], row["runs"], row["parked"], row["retrying"]) == ("jobs", 7, 1, 1)
     assert world.ask("POST", "/api/v1/workers/items/f1/retry").json()["error"] == "KeyError: 'x'"
     assert listed() == {"f2", "f3"}
-    assert world.rang[-1] == "jobs"
+    assert world.notified[-1] == "jobs"
     assert world.ask("GET", "/api/v1/audit").json()["rows"][0]["kind"] == "worker.item-retried"
     problem(world.ask("POST", "/api/v1/workers/items/f1/retry"), 404)
 

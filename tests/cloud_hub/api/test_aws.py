@@ -19,7 +19,7 @@ from botocore.credentials import Credentials
 
 from cloud_hub.access import tokens
 from cloud_hub.api.hub import Hub
-from cloud_hub.app import web
+from cloud_hub.api.routes import create_rest_app
 from cloud_hub.audit import trail
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import Device
@@ -50,10 +50,14 @@ class World:
         self.path = settings.aws_key_path
         self.db = Database(settings.database_url)
         self.published: list[OutgoingMessage] = []
-        self.rang: list[str] = []
-        app = web()
+        self.notified: list[str] = []
+        app = create_rest_app()
         app.state.hub = Hub(
-            settings=settings, db=self.db, publish=self.published.extend, ring=self.rang.append, connected=lambda: True
+            settings=settings,
+            db=self.db,
+            publish=self.published.extend,
+            notify=self.notified.append,
+            connected=lambda: True,
         )
         self.client = TestClient(app, raise_server_exceptions=False, base_url="http://hub.example:8080")
         with self.db.write() as session:
@@ -94,7 +98,7 @@ def state(**more: Any) -> bytes:
 def test_the_table_of_routes_is_exhaustive() -> None:
     found = {
         (method.upper(), path.replace("{thing}", "press-3"))
-        for path, methods in web().openapi()["paths"].items() for method in methods
+        for path, methods in create_rest_app().openapi()["paths"].items() for method in methods
     }  # fmt: skip
     assert {
         route
@@ -119,7 +123,7 @@ def test_a_change_is_published_and_audited_under_the_tokens_name(world: World) -
     assert (answer.json()["version"], answer.json()["clientToken"]) == (1, "t")
     head = "tidegate/v1/things/press-3/shadow/name/gates/update"
     assert [m.topic for m in world.published] == [f"{head}/accepted", f"{head}/delta", f"{head}/documents"]
-    assert world.rang == ["actions"]
+    assert world.notified == ["actions"]
     with world.db.read() as session:
         (row,) = trail.rows(session, kind="twin.desired")
         assert (row.actor, row.device, row.subject) == ("the operator", "press-3", "twin 'gates'")
@@ -145,7 +149,7 @@ def test_a_change_is_published_and_audited_under_the_tokens_name(world: World) -
 def test_what_the_twin_refuses(world: World, path: str, body: bytes, status: int, kind: str, message: str) -> None:
     assert refused(world.ask("POST", path, body=body), status, kind) == message
     assert not world.published
-    assert not world.rang
+    assert not world.notified
 
 
 @pytest.mark.parametrize("query", ["pageSize=0", "pageSize=101", "pageSize=x", "pageSize=", "pageSize=%D9%A1",

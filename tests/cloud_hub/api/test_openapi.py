@@ -14,13 +14,13 @@ from typing import Any, get_type_hints
 import pytest
 from simulators.rest import RestHub, rest_hub
 
-from cloud_hub.app import web
+from cloud_hub.api.routes import create_rest_app
 from cloud_hub.clock import now_us
 from cloud_hub.incidents import service as incidents
 from cloud_hub.twins import service as twins
 from shared.messages import Alarm
 
-DESCRIBED = web().openapi()
+DESCRIBED = create_rest_app().openapi()
 OPERATIONS = {
     operation["operationId"]: (method, path, operation)
     for path, methods in DESCRIBED["paths"].items()
@@ -30,7 +30,7 @@ BINARY = ("application/vnd.apache.parquet", "application/pkcs10", "application/x
 IDS = {"device": "press-3", "metric": "cpu.load", "name": "gates", "alarm_id": "a1", "thing": "press-3"}
 QUERIES = {"k": 3, "quantile": 0.5, "metric": "cpu.load", "device": "press-3", "nonce": "A" * 22}
 BODIES: dict[str, Any] = {
-    "query_ask": {"query": "SELECT id FROM devices"}, "alarms_acknowledge": {"comment": "seen"},
+    "query_run_query": {"query": "SELECT id FROM devices"}, "alarms_acknowledge": {"comment": "seen"},
     "jobs_preview": {"query": "id = 'press-3'", "kind": "twin", "content": {"a": 1}},
     "tokens_create": {"name": "generated", "roles": ["viewer"]},
 }  # fmt: skip

@@ -11,7 +11,7 @@ from examiners.scalers import Platform, examine_scaler
 
 from cloud_hub.autoscale import Scaler, ScaleRefused
 from cloud_hub.autoscale.kubernetes import open_scaler
-from cloud_hub.demo.cloud import Cloud, CloudServer, Terms, main
+from cloud_hub.demo.cloud import Cloud, CloudServer, ClusterPolicy, main
 from shared.errors import EXIT_CONFIG, ConfigError, NotReady
 
 TOKEN = "token-4711"
@@ -24,7 +24,7 @@ class World:
 
     def __init__(self, folder: Path, **policy: object) -> None:
         self.now = 1000.0
-        self.cloud = Cloud(policy=Terms(token=TOKEN, **policy), now_s=lambda: self.now)  # type: ignore[arg-type]
+        self.cloud = Cloud(policy=ClusterPolicy(token=TOKEN, **policy), now_s=lambda: self.now)  # type: ignore[arg-type]
         self.server = CloudServer(self.cloud)
         self.token_file = folder / "token"
         self.token_file.write_text(TOKEN + "\n")

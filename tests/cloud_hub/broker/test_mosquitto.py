@@ -15,7 +15,7 @@ from cloud_hub.broker.core.mosquitto import (
     render_configuration,
     store_damage,
 )
-from cloud_hub.ingest.listener import TOGETHER
+from cloud_hub.ingest.listener import MAX_BATCH
 from shared.codec import MAX_PAYLOAD
 
 PLAN = BrokerPlan(folder="/var/lib/tidegate broker", bind="127.0.0.1", aws_alias=True)
@@ -132,4 +132,4 @@ def test_a_store_that_mosquitto_does_not_start_with(content: bytes, reason: str)
 
 
 def test_the_configuration_tells_the_receive_maximum_that_the_hub_has() -> None:
-    assert f"receive maximum ({TOGETHER} for the hub)" in render_configuration(BrokerPlan(folder="/x"))
+    assert f"receive maximum ({MAX_BATCH} for the hub)" in render_configuration(BrokerPlan(folder="/x"))

@@ -20,7 +20,7 @@ from simulators.enrolment import basic, csr, new_key, problem, proof
 
 from cloud_hub.api import est
 from cloud_hub.api.hub import Hub
-from cloud_hub.app import web
+from cloud_hub.api.routes import create_rest_app
 from cloud_hub.audit import trail
 from cloud_hub.certificates import enrolment
 from cloud_hub.certificates import registry as register
@@ -49,8 +49,8 @@ class World:
         self.folder = CaFolder(folder)
         self.folder.make("plant-1", NOW)
         patch.setattr(est, "now_us", lambda: self.now)
-        app = web()
-        app.state.hub = Hub(settings=Settings(state_dir=str(folder)), db=db, publish=list, ring=print,
+        app = create_rest_app()
+        app.state.hub = Hub(settings=Settings(state_dir=str(folder)), db=db, publish=list, notify=print,
                             connected=lambda: True)  # fmt: skip
         self.local = TestClient(app, client=("127.0.0.1", 1))
         self.far = TestClient(app, client=("10.0.0.9", 1))
@@ -135,7 +135,7 @@ def test_the_sixth_wrong_try_in_a_minute_is_locked_out_and_a_restart_does_not_he
     assert problem(world.enrol("press-3", claim)) == "429 Locked"
     world.local.app.state.hub = Hub(  # type: ignore[attr-defined]
         settings=Settings(state_dir=str(world.folder.path.parent)), db=(again := Database(url)), publish=list,
-        ring=print, connected=lambda: True,
+        notify=print, connected=lambda: True,
     )  # fmt: skip
     assert problem(world.enrol("press-3", claim)) == "429 Locked"
     world.now += MINUTE

@@ -50,7 +50,7 @@ def test_a_chain_that_holds(hub: tuple[str, Database], capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize(("statement", "row"), [
-    ("UPDATE audit SET who = 'bob' WHERE seq = 2", 2), ("DELETE FROM audit WHERE seq = 2", 3),
+    ("UPDATE audit SET actor = 'bob' WHERE seq = 2", 2), ("DELETE FROM audit WHERE seq = 2", 3),
     ("DELETE FROM audit WHERE seq > 2", 4),
 ])  # fmt: skip
 def test_a_broken_chain_is_told_by_exit_code_and_row(
@@ -75,7 +75,9 @@ def test_a_head_written_down_before_the_first_row_holds(hub: tuple[str, Database
 def test_search_shows_the_newest_first_and_no_steering_of_the_terminal(
     hub: tuple[str, Database], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(hub, "search", "--since", "2026-11-02", "--until", "2026-11-04", "--who", "anna", "--kind", "kind") == 0
+    assert (
+        run(hub, "search", "--since", "2026-11-02", "--until", "2026-11-04", "--actor", "anna", "--kind", "kind") == 0
+    )
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("  ")[:2] for line in lines] == [["3", "2026-11-03 00:00:00Z"], ["2", "2026-11-02 00:00:00Z"]]
     assert "\x1b" not in lines[0]

@@ -9,7 +9,7 @@ from cryptography import x509
 from simulators.enrolment import new_key
 
 from cloud_hub import __main__, settings
-from cloud_hub.app import signing
+from cloud_hub.app import command_signer
 from cloud_hub.certificates import registry as register
 from cloud_hub.certificates.files import CaFolder
 from cloud_hub.clock import now_us
@@ -107,7 +107,7 @@ def test_a_server_certificate_that_ends_soon_is_a_problem_before_it_has_ended(
 
 
 def test_a_hub_that_runs_already_signs_from_the_moment_on_that_the_ca_is_made(toml: Path) -> None:
-    sign = signing(settings.read(toml))
+    sign = command_signer(settings.read(toml))
     assert sign(b"a command") is None
     assert ca(toml, "init") == 0
     made = sign(b"a command")

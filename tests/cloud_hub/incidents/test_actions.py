@@ -52,7 +52,7 @@ def after(last_s: int | None) -> Facts:
 ])  # fmt: skip
 def test_the_policy(verb: str, automatic: list[str], facts: Facts, word: str) -> None:
     verdict = judge(verb, Rules(automatic=automatic, cooldown_s=600, per_day=6), facts, NOW)
-    assert verdict.word == word
+    assert verdict.decision == word
     assert verdict.reason
 
 

@@ -74,12 +74,12 @@ def test_two_hubs_under_one_client_id_are_named_with_the_cure(
         with caplog.at_level(logging.INFO):
             for hub in hubs:
                 hub.start()
-            until("one is evicted, and says why", lambda: said(caplog, "broker.taken_over"), 20)
+            until("one is evicted, and says why", lambda: said(caplog, "broker.session_taken_over"), 20)
     finally:
         for hub in hubs:
             hub.stop()
         broker.stop()
-    assert said(caplog, "broker.taken_over")[0].fields == {"client_id": "tidegate-hub", "reason": TWO_HUBS}
+    assert said(caplog, "broker.session_taken_over")[0].fields == {"client_id": "tidegate-hub", "reason": TWO_HUBS}
 
 
 def test_a_hub_goes_to_its_fallback_and_answers_heartbeats_there_without_the_database(

@@ -30,7 +30,7 @@ from cloud_hub.database.tables import (
 )
 from cloud_hub.devices import registry as fleet
 from cloud_hub.devices.offsets import StreamOffsets
-from cloud_hub.ingest.core.router import DataBatch, DeviceMessage, Said, ShadowRequest, route
+from cloud_hub.ingest.core.router import DataBatch, DeviceMessage, IngestMessage, ShadowRequest, route
 from cloud_hub.ingest.writer import Writer, WriteResults
 from cloud_hub.telemetry import samples as telemetry
 from cloud_hub.twins.rows import TwinRows
@@ -59,7 +59,7 @@ def data(one: Batch, stream: Stream = "telemetry", device: str = DEVICE) -> Data
     return DataBatch(device=device, stream=stream, batch=one, size=1000)
 
 
-def write(db: Database, *said: Said, writer: Writer | None = None, trace: str = "") -> WriteResults:
+def write(db: Database, *said: IngestMessage, writer: Writer | None = None, trace: str = "") -> WriteResults:
     results = WriteResults()
     with db.write() as session:
         (writer or Writer(db.hub_epoch, 32768)).write(session, [(one, trace) for one in said], NOW, results)
@@ -255,7 +255,7 @@ def test_alarms_and_escalations_reach_their_tables_and_ring_their_loops(db: Data
         route(topics.thing(DEVICE, "escalations"), encode(batch(1, [asked]))),
     ]
     results = write(db, *said, trace=trace)
-    assert results.rang == {"diagnosis", "rollouts", "experts"}
+    assert results.wake == {"diagnosis", "rollouts", "experts"}
     with db.read() as session:
         assert session.get_one(AlarmRow, "a1").trace_id == "ab" * 16
         row = session.get_one(EscalationRow, "x1")
@@ -430,9 +430,9 @@ GOOD: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def said_by(spoken: Spoken, run: str) -> list[Said]:
+def said_by(spoken: Spoken, run: str) -> list[IngestMessage]:
     """The things that devices of this run say, through the router, as from the wire."""
-    said: list[Said] = []
+    said: list[IngestMessage] = []
     for device, epoch, stream, first, count, what in spoken:
         name = f"{run}-{device}"
         if what == "birth":
@@ -645,7 +645,7 @@ _FRESH = itertools.count()
 def _asked(db: Database, requests: list[Any], together: bool) -> tuple[list[Any], list[Any], list[Any]]:
     """Replies, documents and history after `requests`, of devices that one database has not seen before."""
     prefix = f"fresh{next(_FRESH):06}"
-    said: list[Said] = []
+    said: list[IngestMessage] = []
     for device, name, verb, patch, section, version in requests:
         body = {"state": {section: patch}} | ({"version": version} if version else {})
         payload = encode(body) if verb == "update" else b"{}"

@@ -73,7 +73,7 @@ class Night:
             for n in range(machines):
                 session.add(Device(id=f"m{n:02}", assigned_path=path.format(n % 4), state="online"))
         self.restart()
-        self.channel.step()
+        self.channel.run_once()
 
     def restart(self) -> None:
         self.channel = ChannelWorker(self.db, "ops", self._settings, self.person, lambda: 0.5, lambda: self.now)
@@ -86,7 +86,7 @@ class Night:
             if due:
                 with self.db.write() as session:
                     incidents.apply_suppression(session, self.now)
-            self.channel.step()
+            self.channel.run_once()
 
     def _change(self, device: str, metric: str, state: Any, priority: Priority) -> None:
         if state == "raised":
@@ -121,7 +121,7 @@ class Night:
         with self.db.write() as session:
             window = Suppression(
                 id="",
-                how="suppressed",
+                method="suppressed",
                 device=device,
                 reason="maintenance",
                 actor="anna",

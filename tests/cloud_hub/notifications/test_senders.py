@@ -285,7 +285,7 @@ def test_both_languages_have_every_phrase(language: templates.Language) -> None:
     for pages in ([page(alarms=20, devices=many, diagnosis="x")], [page(resolved=True)], [page(n) for n in range(30)]):
         assert templates.title(pages, language)
         assert all(text for _, text in templates.lines(pages, language))
-    assert templates.phrase(language, "test")
+    assert templates.translate(language, "test")
 
 
 def told(kind: str) -> Callable[[Asked], Answer]:

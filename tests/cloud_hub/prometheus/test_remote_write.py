@@ -18,7 +18,7 @@ from sqlmodel import select
 from cloud_hub import clock
 from cloud_hub.access import tokens
 from cloud_hub.api.hub import Hub
-from cloud_hub.app import web
+from cloud_hub.api.routes import create_rest_app
 from cloud_hub.audit import trail
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import Device, PrometheusSeries, TelemetrySample
@@ -293,10 +293,10 @@ def client(db: Database) -> Iterator[Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from fastapi.testclient import TestClient
-    app = web()
+    app = create_rest_app()
     app.state.hub = Hub(
         settings=Settings(prometheus=Prometheus(max_series=100)), db=db, publish=lambda messages: None,
-        ring=lambda name: None, connected=lambda: True,
+        notify=lambda name: None, connected=lambda: True,
     )  # fmt: skip
     with db.write() as session:
         made = {

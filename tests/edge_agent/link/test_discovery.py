@@ -116,7 +116,7 @@ def test_without_tls_only_an_announcement_on_loopback_is_believed(
     finder = BrokerLocator(Link(address="10.9.9.9:1"))
     assert [finder.locate() for _ in range(2)] == [("10.9.9.9", 1), ("127.0.0.1", 2)]
     assert not finder.has_more()
-    (said,) = [record for record in caplog.records if record.message == "discovery.unproven"]
+    (said,) = [record for record in caplog.records if record.message == "discovery.untrusted"]
     assert said.fields["addresses"] == ["10.6.6.6", "fe80::1%3"]  # type: ignore[attr-defined]
     tls = LinkTls(ca="ca", certificate="c", key="k")
     finder = BrokerLocator(Link(tls=tls))

@@ -1,0 +1,75 @@
+"""The table of routes, and the web application made of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import Depends, FastAPI
+
+from cloud_hub.api import (
+    admission,
+    alarms,
+    audit,
+    aws,
+    commands,
+    configurations,
+    devices,
+    est,
+    health,
+    incidents,
+    jobs,
+    learnings,
+    models,
+    notifications,
+    openapi,
+    problems,
+    prometheus,
+    query,
+    tags,
+    telemetry,
+    tokens,
+    twins,
+    workers,
+)
+from shared import VERSION
+
+ROUTERS = (
+    devices.router,
+    commands.router,
+    tags.router,
+    telemetry.router,
+    query.router,
+    twins.router,
+    alarms.router,
+    incidents.router,
+    notifications.router,
+    models.router,
+    learnings.router,
+    jobs.router,
+    configurations.router,
+    tokens.router,
+    audit.router,
+    workers.router,
+    configurations.owners_router,
+    devices.removed_router,
+    est.router,
+    prometheus.router,
+)
+"""In the order in which they are matched and documented."""
+
+
+def create_rest_app(lifespan: Any = None) -> FastAPI:
+    """The web application with all routes; requests need `app.state.hub`, its `openapi.json` does not."""
+    app = FastAPI(
+        title="Tidegate hub", version=VERSION, lifespan=lifespan, docs_url=None, redoc_url=None,
+        generate_unique_id_function=openapi.operation_id,
+    )  # fmt: skip
+    openapi.install(app)
+    problems.install(app)
+    admission.install(app)
+    strict = [Depends(openapi.reject_unknown_query)]
+    for router in ROUTERS:
+        app.include_router(router, dependencies=strict)
+    app.include_router(health.router)
+    aws.install(app, strict)
+    return app
