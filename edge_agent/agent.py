@@ -181,7 +181,7 @@ class Agent:
     def _use_twin(self, rules: LimitRules, folder: Path) -> None:
         """Say who acts on which desired state; what was kept from before is put in force here, network or not."""
         own = self._config
-        if reason := rules.use(own.limits):
+        if reason := rules.use_limits(own.limits):
             raise ConfigError("limits", reason, "Keep [[limits]] within [[hard_limits]]")
         if reason := own.hard_settings.refusal(own.settings):
             raise ConfigError("settings", reason, "Keep [settings] within [hard_settings]")
@@ -191,7 +191,7 @@ class Agent:
             rules, folder / "limits.json", self._fetcher.fetch, lambda: self._twin.again("thresholds", "limits")
         )
         self._twin.handle("thresholds", "limits", limits.desired, own=[plain(one) for one in own.limits])
-        self._twin.handle("thresholds", "watches", rules.desired_watches, own=plain(own.watches))
+        self._twin.handle("thresholds", "watches", rules.desired_rules, own=plain(own.watches))
         for model in self._models:
             self._twin.handle("gates", model.name, model.use_gate)
         self._twin.begin()

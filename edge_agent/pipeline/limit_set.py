@@ -49,7 +49,7 @@ class LimitSet:
         return wanted
 
     def _use(self, wanted: Any) -> None:
-        self._rules.desired(wanted)
+        self._rules.desired_limits(wanted)
         self._began = True
 
     def _wait(self, reference: Reference) -> None:

@@ -190,7 +190,9 @@ def test_what_may_still_come_again_is_not_forgotten(press: Press) -> None:
     assert (full.state, "that still hold" in full.text) == ("refused", True)
     assert press.strokes == 1
     request = CommandRequest(id="later", verb="press", target="once", expires_us=LATER * 3)
-    assert press.commands.handle_request(request, LATER * 2, "synced").state == "accepted"  # what holds no more makes room
+    assert (
+        press.commands.handle_request(request, LATER * 2, "synced").state == "accepted"
+    )  # what holds no more makes room
     assert len(press.keep.get("commands")) == REMEMBERED
 
 

@@ -237,9 +237,7 @@ def test_a_hub_that_holds_more_than_was_ever_accepted_makes_the_store_begin_anot
     session.appended(EMPTY | {"telemetry": 4})
     assert [seq for _, seq in send_all(session)] == [1, 2]
     assert session.handle_ack(Ack(epoch="e1", stream="telemetry", upto=2), 1.0) == []
-    assert session.handle_ack(Ack(epoch="e2", stream="telemetry", upto=2), 1.0) == [
-        Forget(stream="telemetry", upto=2)
-    ]
+    assert session.handle_ack(Ack(epoch="e2", stream="telemetry", upto=2), 1.0) == [Forget(stream="telemetry", upto=2)]
 
 
 def test_what_a_hub_holds_of_another_epoch_renews_nothing() -> None:
