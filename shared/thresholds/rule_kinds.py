@@ -1,4 +1,4 @@
-"""Alarm rules other than limits on a value: rate of change, no data, a flat signal, a condition over several metrics."""
+"""Alarm rules beside limits: rate of change, no data, a flat signal, a condition over several metrics."""
 
 from __future__ import annotations
 

@@ -87,12 +87,12 @@ class ForgetsWhenSent(Device):
 
 class AnyEpoch(LinkSession):
     def handle_ack(self, ack: Ack, now: float) -> list[Effect]:
-        return super().acknowledged(replace(ack, epoch=self._epoch), now)
+        return super().handle_ack(replace(ack, epoch=self._epoch), now)
 
 
 class AnyFuture(LinkSession):
     def handle_ack(self, ack: Ack, now: float) -> list[Effect]:
-        return super().acknowledged(replace(ack, upto=ack.upto + 1), now)
+        return super().handle_ack(replace(ack, upto=ack.upto + 1), now)
 
 
 class NeverRewinds(LinkSession):
@@ -100,7 +100,7 @@ class NeverRewinds(LinkSession):
         self.connected = self.welcome = False
         return []
 
-    def welcomed(self, word: Session, now: float) -> list[Effect]:
+    def handle_session(self, word: Session, now: float) -> list[Effect]:
         places = {stream: (lane.sent, lane.in_flight.copy()) for stream, lane in self._lanes.items()}
         effects = super().handle_session(word, now)
         for stream, (sent, flying) in places.items():

@@ -1,10 +1,10 @@
-"""What the hub desires is type-checked where the device reads it: any document is put in force or refused with a reason."""
+"""The device type-checks what the hub desires: any document is put in force or refused with a reason."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -58,7 +58,11 @@ SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False)
 SCALARS |= st.sampled_from(
     [*HUGE, "", "nan", "mon-fri", "mon-fri 06:00-99:00", "oil.temp > ", "sha256:" + "b" * 64, "\0"]
 )
-TREES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3), max_leaves=6)  # fmt: skip
+TREES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -102,10 +106,8 @@ def desired(agent: Agent, name: str, state: State) -> list[Applied]:
     document = agent._twin._twin.documents[name]
     body = json.dumps({"version": document.version + 1, "state": state}).encode()
     rest = f"shadow/name/{name}/update/delta" if name else "shadow/update/delta"
-    try:
+    with contextlib.suppress(WireError):
         agent._twin.received(rest, Inbound(topic=rest, payload=body, traceparent="", acknowledge=lambda: None))
-    except WireError as error:
-        assert str(error)
     return sent
 
 
