@@ -20,7 +20,7 @@ STEP = st.tuples(
 class Forgetful(HubTime):
     """A seeded bug: the hub is believed whatever it says, and the floor follows it down."""
 
-    def heard(self, hub_us: int, now_s: float) -> None:
+    def set_hub_time(self, hub_us: int, now_s: float) -> None:
         self._heard, self.floor_us = (hub_us, now_s), hub_us
 
 

@@ -166,7 +166,7 @@ class ForgetsAtBoot(Document):
 
 
 class LocalWins(Document):
-    def hub_wants(self, desired: State, version: int) -> list[Applied]:
+    def apply_desired(self, desired: State, version: int) -> list[Applied]:
         mine = self.pending()
         words = super().apply_desired(desired, version)
         self.desired = merge(self.desired, mine)
