@@ -83,6 +83,11 @@ class LimitRules:
         """Metrics that a rule waits for, and that nobody has declared or sent."""
         return sorted(self._by_metric.keys() - declared - self._came)
 
+    def flags(self, declared: Collection[str], now_us: int) -> dict[str, list[str]]:
+        """Limits that nobody has refreshed for long (they stay in force, P6), and rules that wait for no metric."""
+        stale = sorted(limits.metric for limits in self._limits.values() if limits.stale(now_us))
+        return {"stale": stale, "without_source": self.without_source(declared)}
+
     def limits(self) -> list[Limits]:
         """The limits in force."""
         return list(self._limits.values())

@@ -95,7 +95,7 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
     folder = tmp_path_factory.mktemp("agent")
     made = Agent(*parse(CONFIG.format(folder=folder)))
     yield made
-    for part in (made._sampling, made._outbox, made._keep):
+    for part in (made._sampler, made._outbox, made._state_store):
         part.close()
 
 
