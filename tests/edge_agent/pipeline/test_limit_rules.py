@@ -428,7 +428,7 @@ def check_versions(make: Callable[[LimitRules], DeviceTwin], course: tuple[list[
 
 def following(judged: LimitRules, kind: type[DeviceTwin] = DeviceTwin) -> DeviceTwin:
     twin = kind({})
-    twin.handle("thresholds", "limits", judged.desired, own=[])
+    twin.handle("thresholds", "limits", judged.desired_limits, own=[])
     twin.begin()
     return twin
 
