@@ -16,7 +16,7 @@ from shared.errors import ConfigError
 from shared.ids import device_id, metric_name
 from shared.profile import DeviceProfile
 from shared.suggestions import explained
-from shared.thresholds import Limits, Watches
+from shared.thresholds import AlarmRules, Limits
 
 
 class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -158,8 +158,8 @@ class Config(_Table, frozen=True):
     models: list[ModelTable] = []
     limits: list[Limits] = []
     hard_limits: list[Limits] = []
-    watches: Watches = Watches()
-    hard_watches: Watches = Watches()
+    watches: AlarmRules = AlarmRules()
+    hard_watches: AlarmRules = AlarmRules()
 
 
 class _Head(msgspec.Struct, frozen=True):

@@ -1,10 +1,10 @@
-"""Verb `diagnose processes`: which processes use most CPU. Dear: only when asked."""
+"""Verb `diagnose processes`: which processes use most CPU. It costs CPU time, so it runs only when asked."""
 
 from __future__ import annotations
 
 import psutil
 
-from edge_agent.commands.service import Output, Progress, Work, take_args
+from edge_agent.commands.service import Output, Progress, Verb, Work, take_args
 from shared.messages import CommandRequest
 
 TOP = 5
@@ -27,6 +27,10 @@ def diagnose(request: CommandRequest) -> Output | Work:
     if not 1 <= count <= LONGEST_S:
         raise ValueError(f"seconds must be within 1..{LONGEST_S}, not {seconds}")
     return _watched(count)
+
+
+verbs: dict[tuple[str, str], Verb] = {("diagnose", "processes"): diagnose}
+"""The commands of this module."""
 
 
 def _watched(count: int) -> Work:

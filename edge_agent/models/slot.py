@@ -14,11 +14,12 @@ from typing import Any
 
 from edge_agent import clock
 from edge_agent.collectors import Frame
-from edge_agent.commands.service import take_args
+from edge_agent.commands.service import Verb, take_args
 from edge_agent.config import ModelTable
 from edge_agent.models.child import InferenceChild
 from edge_agent.models.core.gating import ResultGate
 from edge_agent.models.worker import Failed, InferenceResult, Ready, Word
+from edge_agent.twin.sync import TwinSync
 from shared.backoff import Backoff
 from shared.codec import from_plain, plain
 from shared.gate import Gate, Result
@@ -90,6 +91,15 @@ class ModelSlot:
         take_args(request)
         self.gatekeeper.capture()
         return {"captured": f"the next frame of {self.name} that would be kept goes up"}
+
+    @property
+    def verbs(self) -> dict[tuple[str, str], Verb]:
+        """The commands of this model."""
+        return {("capture", self.name): self.capture, ("restart", self.name): self.restarted}
+
+    def register(self, twin: TwinSync) -> None:
+        """Handle the desired gate of this model."""
+        twin.handle("gates", self.name, self.use_gate)
 
     def use_gate(self, wanted: Any) -> Any:
         """Desired gate: in force only for the very model file that it was calibrated on; raises ValueError."""

@@ -12,11 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from edge_agent.config import Config
 from edge_agent.pipeline.core.limit_rules import LimitRules
 from edge_agent.twin.core.document import Deferred
-from shared.codec import decode, encode, from_plain
+from edge_agent.twin.sync import TwinSync
+from shared.codec import decode, encode, from_plain, plain
 from shared.content_reference import Reference
-from shared.errors import WireError
+from shared.errors import ConfigError, WireError
 from shared.thresholds import Limits
 
 log = logging.getLogger(__name__)
@@ -49,7 +51,7 @@ class LimitSet:
         return wanted
 
     def _use(self, wanted: Any) -> None:
-        self._rules.desired(wanted)
+        self._rules.desired_limits(wanted)
         self._began = True
 
     def _wait(self, reference: Reference) -> None:
@@ -98,6 +100,15 @@ class LimitSet:
             new.replace(self._file)
         except OSError as error:
             log.error("limits.not_kept", extra={"fields": {"reason": str(error)}})
+
+
+def register_rules(twin: TwinSync, rules: LimitRules, config: Config, file: Path, fetch: Fetch) -> None:
+    """Handle desired `limits` and `watches`; the ones of the configuration hold until then. Raises ConfigError."""
+    if reason := rules.use_limits(config.limits):
+        raise ConfigError("limits", reason, "Keep [[limits]] within [[hard_limits]]")
+    limits = LimitSet(rules, file, fetch, lambda: twin.again("thresholds", "limits"))
+    twin.handle("thresholds", "limits", limits.desired, own=[plain(entry) for entry in config.limits])
+    twin.handle("thresholds", "watches", rules.desired_rules, own=plain(config.watches))
 
 
 def _entries(content: bytes) -> list[dict[str, Any]]:

@@ -6,12 +6,13 @@ device did. Fitting limits is the hub's alone.
 
 from shared.thresholds.judge import JudgeState, Transition, apply_delays, judge
 from shared.thresholds.limits import Limits, refusal
-from shared.thresholds.rule_kinds import Expression, Flat, NoData, Rate, Watches
+from shared.thresholds.rule_kinds import AlarmRules, Expression, Flat, NoData, Rate
 from shared.thresholds.schedule import DAY_US, WEEK_US, in_force
 
 __all__ = [
     "DAY_US",
     "WEEK_US",
+    "AlarmRules",
     "Expression",
     "Flat",
     "JudgeState",
@@ -19,7 +20,6 @@ __all__ = [
     "NoData",
     "Rate",
     "Transition",
-    "Watches",
     "apply_delays",
     "in_force",
     "judge",

@@ -1,4 +1,4 @@
-"""What else may be an alarm, beside a value beyond its limits: a few natural kinds, each with its own numbers."""
+"""Alarm rules beside limits: rate of change, no data, a flat signal, a condition over several metrics."""
 
 from __future__ import annotations
 
@@ -104,8 +104,8 @@ class Expression:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Watches:
-    """A whole set of them, in force as a whole or not at all (P2); of each kind at most one a metric."""
+class AlarmRules:
+    """A set of alarm rules, in force as a whole or not at all (P2); at most one of each kind for a metric."""
 
     rates: tuple[Rate, ...] = ()
     no_data: tuple[NoData, ...] = ()
@@ -113,11 +113,12 @@ class Watches:
     expressions: tuple[Expression, ...] = ()
 
     def __post_init__(self) -> None:
-        for one in (self.rates, self.no_data, self.flat, self.expressions):
-            names = [rule.metric for rule in one]
-            for name in names:
-                if names.count(name) > 1:
-                    raise ValueError(f"{name} is watched twice in the same way")
+        for rules in (self.rates, self.no_data, self.flat, self.expressions):
+            seen: set[str] = set()
+            for rule in rules:
+                if rule.metric in seen:
+                    raise ValueError(f"{rule.metric} has two alarm rules of the same kind")
+                seen.add(rule.metric)
 
     def __iter__(self) -> Iterator[Rate | NoData | Flat | Expression]:
         yield from self.rates

@@ -262,5 +262,5 @@ def test_the_birth_lists_limits_without_a_source(tmp_path: Path) -> None:
     limits = "[[limits]]\nmetric = 'oil.temp'\nhigh = 80\n[[limits]]\nmetric = 'cpu.load'\nhigh = 95\n"
     agent = Agent(*parse(text(tmp_path, HOST + limits, "discover = false\naddress = '127.0.0.1:1'")))
     assert agent._birth("s").limits_without_source == ["oil.temp"]
-    for part in (agent._sampling, agent._outbox, agent._keep):
+    for part in (agent._sampler, agent._outbox, agent._state_store):
         part.close()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from shared.thresholds import Expression, Flat, JudgeState, Limits, NoData, Rate, Watches
+from shared.thresholds import AlarmRules, Expression, Flat, JudgeState, Limits, NoData, Rate
 from shared.thresholds.evaluators import (
     ExpressionEvaluator,
     FlatEvaluator,
@@ -324,7 +324,7 @@ def test_a_device_that_slept_or_whose_clock_jumped_raises_nothing(jump_s: int) -
         lambda: NoData(metric="m", after_s=float("nan")), lambda: Flat(metric="m", after_s=5, tolerance=-1),
         lambda: Flat(metric="M", after_s=5), lambda: NoData(metric="m", after_s=5, schedule=("fryday",)),
         lambda: Expression(metric="m", when="a >"), lambda: Expression(metric="m", when="a > 1", stale_s=0),
-        lambda: Watches(flat=(Flat(metric="m", after_s=5), Flat(metric="m", after_s=6))),
+        lambda: AlarmRules(flat=(Flat(metric="m", after_s=5), Flat(metric="m", after_s=6))),
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_is_refused(wrong: Callable[[], object]) -> None:

@@ -134,7 +134,7 @@ class Device:
         if isinstance(word, Heartbeat):
             self.carry_out(self.session.handle_heartbeat(word, self.world.now))
         elif isinstance(word, Ack):
-            self.carry_out(self.session.acknowledged(word, self.world.now))
+            self.carry_out(self.session.handle_ack(word, self.world.now))
         else:
             self.welcomed_by_hub |= word.session == self.connection
             self.carry_out(self.session.handle_session(word, self.world.now))

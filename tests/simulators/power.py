@@ -27,7 +27,7 @@ from shared.messages import Batch
 WRITER = """
 import sys
 from pathlib import Path
-from edge_agent.outbox import Lot, Outbox
+from edge_agent.store.outbox import Outbox, RowBatch
 from shared.messages import Event
 outbox = Outbox(Path(sys.argv[1]) / "outbox.sqlite", 20_000_000, "e1")
 outbox._db.execute(f"PRAGMA synchronous={sys.argv[2]}")
@@ -35,7 +35,7 @@ while True:
     first = outbox.last["event"] + 1
     numbers = range(first, first + 1 + first % 5)
     items = [Event(t_us=1, source="cut", text=f"{n} " + "x" * (n % 7 * 300)) for n in numbers]
-    outbox.accept([Lot(stream="event", items=items)], "synced")
+    outbox.accept([RowBatch(stream="event", items=items)], "synced")
     sys.stdout.write(f"{outbox.last['event']}\\n")
     sys.stdout.flush()
 """

@@ -93,7 +93,7 @@ class World:
 
     def hear(self, payload: bytes) -> None:
         if b'"verb"' in payload:
-            self.say([self.edge.asked(decode(CommandRequest, payload), self.now, "synced")])
+            self.say([self.edge.handle_request(decode(CommandRequest, payload), self.now, "synced")])
         else:
             self.say([self.edge.handle_cancel(decode(CommandCancel, payload), self.now)])
 
@@ -329,13 +329,13 @@ def _published_while_queued(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _running_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    def asked(self: Any, request: CommandRequest, now_us: int, clock: Any) -> CommandResult:
+    def handle_request(self: Any, request: CommandRequest, now_us: int, clock: Any) -> CommandResult:
         self._done.pop(request.id, None)
         self._running.pop(request.id, None)
         return real(self, request, now_us, clock)
 
-    real = Commands.asked
-    monkeypatch.setattr(Commands, "asked", asked)
+    real = Commands.handle_request
+    monkeypatch.setattr(Commands, "handle_request", handle_request)
 
 
 @pytest.mark.parametrize(

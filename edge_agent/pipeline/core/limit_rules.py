@@ -14,7 +14,7 @@ from typing import Any, get_args
 
 from shared.codec import from_plain
 from shared.messages import Alarm, Priority, Sample
-from shared.thresholds import Expression, Flat, JudgeState, Limits, NoData, Rate, Watches, refusal
+from shared.thresholds import AlarmRules, Expression, Flat, JudgeState, Limits, NoData, Rate, refusal
 from shared.thresholds.evaluators import RuleEvaluator, RuleTransition, make_evaluator
 
 Rule = Limits | Rate | NoData | Flat | Expression
@@ -28,22 +28,25 @@ class LimitRules:
     """The rules in force on this device and what is remembered of each, by key: `cpu.load`, `site:rate:cpu.load`."""
 
     def __init__(
-        self, site: Iterable[Limits] = (), states: dict[str, JudgeState] | None = None, watches: Watches | None = None
+        self,
+        site: Iterable[Limits] = (),
+        states: dict[str, JudgeState] | None = None,
+        site_rules: AlarmRules | None = None,
     ) -> None:
         self._site = {limits.metric: limits for limits in site}
         self._orphans: dict[str, JudgeState] = dict(states or {})
         """What stood before a restart, or under a rule that went."""
         self._limits: dict[str, Limits] = {}
-        self._watches = Watches()
-        self._watchers: dict[str, RuleEvaluator[Any]] = {}
+        self._rules = AlarmRules()
+        self._evaluators: dict[str, RuleEvaluator[Any]] = {}
         self._by_metric: dict[str, list[RuleEvaluator[Any]]] = {}
         self._came: set[str] = set()
-        self._hard = [*self._site.values(), *(watches or Watches())]
+        self._hard = [*self._site.values(), *(site_rules or AlarmRules())]
         self._arrange()
 
     # -- the rules -----------------------------------------------------------------------------------
 
-    def use(self, limits: Iterable[Limits]) -> str:
+    def use_limits(self, limits: Iterable[Limits]) -> str:
         """Put a whole set of limits in force, or none of it: returns why it is refused, or ''."""
         chosen: dict[str, Limits] = {}
         for one in limits:
@@ -56,38 +59,43 @@ class LimitRules:
         self._arrange()
         return ""
 
-    def watch(self, watches: Watches) -> None:
-        """Put a whole set of watches in force, in the place of the one before."""
-        self._watches = watches
+    def use_rules(self, rules: AlarmRules) -> None:
+        """Put a whole set of alarm rules in force, in the place of the one before."""
+        self._rules = rules
         self._arrange()
 
-    def desired(self, wanted: Any) -> Any:
+    def desired_limits(self, wanted: Any) -> Any:
         """Desired set of limits, whole or not at all (invariant P2); raises ValueError.
 
         Returned as asked: a twin compares arrays whole, so defaults filled in would never settle.
         """
-        reason = self.use(from_plain(list[Limits], wanted))
+        reason = self.use_limits(from_plain(list[Limits], wanted))
         if reason:
             raise ValueError(reason)
         return wanted
 
-    def desired_watches(self, wanted: Any) -> Any:
-        """Desired set of watches, likewise."""
-        self.watch(from_plain(Watches, wanted))
+    def desired_rules(self, wanted: Any) -> Any:
+        """Desired set of alarm rules, likewise."""
+        self.use_rules(from_plain(AlarmRules, wanted))
         return wanted
 
     def without_source(self, declared: Collection[str]) -> list[str]:
         """Metrics that a rule waits for, and that nobody has declared or sent."""
         return sorted(self._by_metric.keys() - declared - self._came)
 
+    def flags(self, declared: Collection[str], now_us: int) -> dict[str, list[str]]:
+        """Limits that nobody has refreshed for long (they stay in force, P6), and rules that wait for no metric."""
+        stale = sorted(limits.metric for limits in self._limits.values() if limits.stale(now_us))
+        return {"stale": stale, "without_source": self.without_source(declared)}
+
     def limits(self) -> list[Limits]:
         """The limits in force."""
         return list(self._limits.values())
 
     def _arrange(self) -> None:
-        """A watcher for each rule. What is remembered stays with rules that stay, a standing alarm with its key."""
-        before, self._watchers, self._by_metric = self._watchers, {}, {}
-        rules: list[tuple[str, Rule]] = [("", rule) for rule in (*self._limits.values(), *self._watches)]
+        """An evaluator for each rule. What is remembered stays with rules that stay, a standing alarm with its key."""
+        before, self._evaluators, self._by_metric = self._evaluators, {}, {}
+        rules: list[tuple[str, Rule]] = [("", rule) for rule in (*self._limits.values(), *self._rules)]
         rules += [(SITE, rule) for rule in self._hard]
         # The stronger is judged first, so that the weaker one of the same sample finds its alarm told already.
         for origin, rule in sorted(rules, key=lambda pair: -RANK[pair[1].priority]):
@@ -98,7 +106,7 @@ class LimitRules:
                 made = old
             elif state := old.state if old is not None else self._orphans.pop(key, None):
                 made = make_evaluator(rule, state)
-            self._watchers[key] = made
+            self._evaluators[key] = made
             for metric in made.heard:
                 self._by_metric.setdefault(metric, []).append(made)
         self._orphans |= {key: old.state for key, old in before.items() if old.state.id}
@@ -108,8 +116,8 @@ class LimitRules:
     def _pairs(self) -> dict[int, RuleEvaluator[Any]]:
         """The hub's rule and the site's own that are about the same, each as the partner of the other."""
         pairs: dict[int, RuleEvaluator[Any]] = {}
-        for key, one in self._watchers.items():
-            other = self._watchers.get(f"{SITE}{key}")
+        for key, one in self._evaluators.items():
+            other = self._evaluators.get(f"{SITE}{key}")
             if other is not None:
                 pairs |= {id(one): other, id(other): one}
         return pairs
@@ -117,7 +125,7 @@ class LimitRules:
     def _inherit(self) -> None:
         """A rule that stands untold goes on under the alarm of its partner, which is there no more."""
         for key, state in list(self._orphans.items()):
-            heir = self._watchers.get(key.removeprefix(SITE) if key.startswith(SITE) else f"{SITE}{key}")
+            heir = self._evaluators.get(key.removeprefix(SITE) if key.startswith(SITE) else f"{SITE}{key}")
             if heir is not None and heir.state.active == state.active and state.id and not heir.state.id:
                 heir.state = replace(heir.state, id=self._orphans.pop(key).id)
 
@@ -129,19 +137,19 @@ class LimitRules:
             return []
         value = None if isinstance(sample.value, str) else float(sample.value)
         told = [] if value is None else self._orphan(sample.metric, sample.t_us, value)
-        watchers = self._by_metric.get(sample.metric, ())
-        if watchers:
+        evaluators = self._by_metric.get(sample.metric, ())
+        if evaluators:
             self._came.add(sample.metric)
-        for one in watchers:
+        for one in evaluators:
             told += self._judged(one, one.state, one.sample(sample.metric, sample.t_us, value), new_id)
         return told
 
     def tick(self, now_us: int, new_id: NewId) -> list[Alarm]:
-        """About once a second: what only time can tell, silence; and alarms of watches that went."""
+        """About once a second: what only time can tell, silence; and alarms of rules that are gone."""
         told: list[Alarm] = []
         for key in [key for key in self._orphans if ":" in key.removeprefix(SITE)]:
             told += self._orphan(key, now_us, 0.0)
-        for one in self._watchers.values():
+        for one in self._evaluators.values():
             told += self._judged(one, one.state, one.tick(now_us), new_id)
         return told
 
@@ -193,7 +201,7 @@ class LimitRules:
 
     def standing(self) -> dict[str, JudgeState]:
         """The states worth keeping: alarms that stand."""
-        states = {key: one.state for key, one in self._watchers.items()}
+        states = {key: one.state for key, one in self._evaluators.items()}
         return {key: state for key, state in (states | self._orphans).items() if state.active is not None}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from shared.messages import ClockQuality
+from shared.messages import ClockQuality, Event
 
 JUMP_S = 5.0
 """Between two looks, a second apart: what disciplines a clock moves it by far less (adjtimex(2): 0.5 ms a s)."""
@@ -16,6 +16,12 @@ class ClockChange:
 
     jump_s: float
     quality: ClockQuality
+
+    def event(self, now_us: int) -> Event:
+        """The event that tells of a jump."""
+        fields: dict[str, str | float] = {"jump_s": round(self.jump_s, 3), "quality": self.quality}
+        text = f"the clock was moved by {self.jump_s:+.0f} s"
+        return Event(t_us=now_us, source="clock", text=text, level="warning", fields=fields)
 
 
 class ClockMonitor:

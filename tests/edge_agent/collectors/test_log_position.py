@@ -310,7 +310,7 @@ class Device:
     def __init__(self, folder: Path, table: CollectorTable) -> None:
         self.outbox, self.keep = Outbox(folder / "outbox.sqlite", 4_000_000, "e1"), StateStore(folder / "kept.sqlite")
         self.intake = Pipeline(LimitRules([], {}), self.outbox, self.keep, pump=lambda: None)
-        self.sampling = Sampler(EventLoop(), [table], self.intake.take, {}, self.outbox.checkpoint)
+        self.sampling = Sampler(EventLoop(), [table], self.intake.add, {}, self.outbox.checkpoint)
         (self._collector,) = self.sampling._collectors
 
     def poll(self) -> None:

@@ -62,7 +62,7 @@ class Press:
 
     def ask(self, cid: str = "c1", target: str = "long", now: int = 1, **args: float) -> CommandResult:
         request = CommandRequest(id=cid, verb="press", target=target, expires_us=LATER, args=dict(args))
-        return self.commands.asked(request, now, "synced")
+        return self.commands.handle_request(request, now, "synced")
 
     def step(self, after_s: float = 0.0) -> list[CommandResult]:
         self.now_s += after_s
@@ -73,7 +73,7 @@ class Press:
 
     def run(self, cid: str = "c1", verb: str = "press", now: int = 1, **changes: str) -> CommandResult:
         request = CommandRequest(id=cid, verb=verb, target=changes.get("target", "once"), expires_us=LATER)
-        word = self.commands.asked(request, now, "unsynced" if changes.get("clock") else "synced")
+        word = self.commands.handle_request(request, now, "unsynced" if changes.get("clock") else "synced")
         if word.state in ENDED:
             return word
         assert word.state == "accepted"
@@ -124,10 +124,10 @@ def test_expiry_is_judged_by_the_hubs_time_wherever_the_devices_clock_jumps(
 ) -> None:
     hub_us, heard_s = BUILD_US + 86_400_000_000, 500.0
     time = HubTime()
-    time.heard(hub_us, heard_s)
+    time.set_hub_time(hub_us, heard_s)
     now_us = time.now_us(hub_us + jump_s * 1_000_000, heard_s + 60)  # a minute later
     request = CommandRequest(id="c1", verb="press", target="once", expires_us=hub_us + (60 - late_s) * 1_000_000)
-    assert Press(tmp_path).commands.asked(request, now_us, "synced").state == state
+    assert Press(tmp_path).commands.handle_request(request, now_us, "synced").state == state
 
 
 def test_a_device_whose_clock_was_never_set_cannot_call_a_command_expired(press: Press) -> None:
@@ -170,7 +170,7 @@ def test_any_other_fault_is_told_at_once_as_failed(press: Press) -> None:
 def test_a_device_without_verbs_says_so(tmp_path: Path) -> None:
     keep = StateStore(tmp_path / "kept.sqlite")
     request = CommandRequest(id="c", verb="v", target="t", expires_us=9)
-    assert "it has: none" in Commands(keep, {}).asked(request, 1, "synced").text
+    assert "it has: none" in Commands(keep, {}).handle_request(request, 1, "synced").text
     keep.close()
 
 
@@ -190,7 +190,9 @@ def test_what_may_still_come_again_is_not_forgotten(press: Press) -> None:
     assert (full.state, "that still hold" in full.text) == ("refused", True)
     assert press.strokes == 1
     request = CommandRequest(id="later", verb="press", target="once", expires_us=LATER * 3)
-    assert press.commands.asked(request, LATER * 2, "synced").state == "accepted"  # what holds no more makes room
+    assert (
+        press.commands.handle_request(request, LATER * 2, "synced").state == "accepted"
+    )  # what holds no more makes room
     assert len(press.keep.get("commands")) == REMEMBERED
 
 

@@ -20,7 +20,7 @@ STEP = st.tuples(
 class Forgetful(HubTime):
     """A seeded bug: the hub is believed whatever it says, and the floor follows it down."""
 
-    def heard(self, hub_us: int, now_s: float) -> None:
+    def set_hub_time(self, hub_us: int, now_s: float) -> None:
         self._heard, self.floor_us = (hub_us, now_s), hub_us
 
 
@@ -31,7 +31,7 @@ def world(kind: type[HubTime], steps: list[tuple[str, int, float]]) -> None:
         now_s += passed_s
         if what == "heard":
             try:
-                time.heard(BUILD_US + offset, now_s)
+                time.set_hub_time(BUILD_US + offset, now_s)
             except ValueError:
                 assert BUILD_US + offset < floor - TOLERANCE_US
         elif what == "vouched":
@@ -59,7 +59,7 @@ def test_the_hubs_time_counts_on_and_the_machines_clock_no_longer() -> None:
     time = HubTime()
     assert (time.known, time.now_us(0, 5.0)) == (False, BUILD_US)
     assert time.now_us(BUILD_US + DAY, 5.0) == BUILD_US + DAY
-    time.heard(BUILD_US + 3 * DAY, 10.0)
+    time.set_hub_time(BUILD_US + 3 * DAY, 10.0)
     assert (time.known, time.now_us(0, 70.0)) == (True, BUILD_US + 3 * DAY + 60_000_000)
 
 

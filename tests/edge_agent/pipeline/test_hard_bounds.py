@@ -44,7 +44,7 @@ high = 95.0
 def agent(tmp_path: Path) -> Iterator[Agent]:
     made = Agent(*parse(CONFIG.format(folder=tmp_path)))
     yield made
-    for part in (made._sampling, made._outbox, made._keep):
+    for part in (made._sampler, made._outbox, made._state_store):
         part.close()
 
 
@@ -57,8 +57,8 @@ def desired(agent: Agent, name: str, state: State) -> None:
 
 
 def within(agent: Agent) -> None:
-    assert 0.5 <= agent._settings.period_s <= 10.0
-    for limits in agent._intake._rules.limits():
+    assert 0.5 <= agent._settings.current.period_s <= 10.0
+    for limits in agent._pipeline._rules.limits():
         bounds = [value for value in (limits.low, limits.high, *limits.lows, *limits.highs) if value is not None]
         assert limits.metric != "oil.temp" or (bounds and all(5.0 <= value <= 95.0 for value in bounds))
 
@@ -91,12 +91,12 @@ def test_bounds_are_bounds_for_the_hub_and_on_site(
     agent: Agent, tmp_path: Path, period_s: Any, in_force: float
 ) -> None:
     desired(agent, "", {"settings": {"period_s": period_s}})
-    assert agent._settings.period_s == in_force
+    assert agent._settings.current.period_s == in_force
     number = local_cli.submit_request(tmp_path / "kept.sqlite", "", {"settings": {"period_s": 3600}})
     agent._twin.tick()
     ((word,),) = [local_cli.wait_for_answer(tmp_path / "kept.sqlite", number, 0)]
     assert word["reason"] == "period_s 3600 is beyond the site's hard bounds 0.5..10"
-    assert agent._settings.period_s == in_force
+    assert agent._settings.current.period_s == in_force
 
 
 def test_the_test_would_see_a_wider_value(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +108,7 @@ def test_the_test_would_see_a_wider_value(agent: Agent, monkeypatch: pytest.Monk
 
 def test_what_is_not_desired_is_as_the_file_says(agent: Agent) -> None:
     desired(agent, "", {"settings": {"log_level": "warning"}})
-    assert (agent._settings.log_level, agent._settings.period_s) == ("warning", 2.0)
+    assert (agent._settings.current.log_level, agent._settings.current.period_s) == ("warning", 2.0)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_one_wrong_setting_holds_up_no_other(
     desired(agent, "", {"settings": wrong})
     desired(agent, "", {"settings": wrong | {"period_s": 3.0}})
     desired(agent, "", {"settings": wrong | {"period_s": 4.0}})
-    assert (agent._settings.period_s, agent._settings.log_level) == (4.0, "info")
+    assert (agent._settings.current.period_s, agent._settings.current.log_level) == (4.0, "info")
     words = [message for rest, message in sent if rest == "applied"]
     (key,) = wrong
     assert [word.state for word in words if word.path == "settings.period_s"] == ["verified", "verified"]
@@ -139,7 +139,7 @@ def test_an_empty_object_of_settings_asks_for_nothing(agent: Agent, monkeypatch:
     monkeypatch.setattr(agent._twin, "_publish", lambda rest, message, **_: sent.append(rest) or True)
     desired(agent, "", {"settings": {}})
     assert "applied" not in sent
-    assert agent._settings.period_s == 2.0
+    assert agent._settings.current.period_s == 2.0
 
 
 def test_a_file_beyond_its_own_bounds_does_not_start(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from edge_agent.store.statestore import StateStore
 from edge_agent.twin.core.twin import DeviceTwin
 from shared.codec import plain
 from shared.messages import Alarm, Priority, Sample
-from shared.thresholds import Expression, Flat, JudgeState, Limits, NoData, Rate, Watches
+from shared.thresholds import AlarmRules, Expression, Flat, JudgeState, Limits, NoData, Rate
 from shared.twin import MAX_LEVELS, nesting_depth
 
 LOAD, TEMP = Limits(metric="cpu.load", high=90.0, priority="high"), Limits(metric="temp.cpu", low=5.0, high=80.0)
@@ -35,7 +35,7 @@ def sample(value: float | str | None, t: int = 1, metric: str = "cpu.load") -> S
 
 def rules(*limits: Limits, site: tuple[Limits, ...] = ()) -> LimitRules:
     made = LimitRules(site)
-    assert made.use(limits) == ""
+    assert made.use_limits(limits) == ""
     return made
 
 
@@ -55,7 +55,7 @@ def test_an_alarm_is_raised_once_and_cleared_with_the_same_id() -> None:
 
 def test_a_set_is_used_whole_and_takes_the_place_of_the_one_before() -> None:
     judged = rules(LOAD)
-    assert judged.use([TEMP]) == ""
+    assert judged.use_limits([TEMP]) == ""
     assert judged.limits() == [TEMP]
 
 
@@ -74,16 +74,16 @@ def test_a_set_with_one_limit_beyond_the_site_is_refused_whole(bad: Limits) -> N
     site = Limits(metric="temp.cpu", low=0.0, high=90.0)
     judged = rules(LOAD, site=(site,))
     for wanted in ([TEMP, bad], [bad, LOAD], [bad]):
-        reason = judged.use(wanted)
+        reason = judged.use_limits(wanted)
         assert "temp.cpu" in reason
         assert judged.limits() == [LOAD]
     assert told(judged.judge(sample(95.0), ids())) == [("a1", "raised", "high", 90.0)]
-    assert judged.use([TEMP]) == "", "tighter than the site's is welcome"
+    assert judged.use_limits([TEMP]) == "", "tighter than the site's is welcome"
 
 
 def test_no_desired_set_silences_what_the_site_limits() -> None:
     judged = rules(TEMP, site=(Limits(metric="temp.cpu", high=90.0),))
-    assert judged.use([]) == ""
+    assert judged.use_limits([]) == ""
     hot = Sample(metric="temp.cpu", t_us=1, value=95.0)
     (alarm,) = judged.judge(hot, lambda: "a")
     assert (alarm.state, alarm.limit) == ("raised", 90.0)
@@ -91,7 +91,7 @@ def test_no_desired_set_silences_what_the_site_limits() -> None:
 
 def test_a_set_that_names_a_metric_twice_is_refused_and_not_half_used() -> None:
     judged = rules(LOAD)
-    assert "twice" in judged.use([TEMP, Limits(metric="temp.cpu", high=70.0)])
+    assert "twice" in judged.use_limits([TEMP, Limits(metric="temp.cpu", high=70.0)])
     assert judged.limits() == [LOAD]
 
 
@@ -106,7 +106,7 @@ def test_a_standing_alarm_keeps_its_id_across_a_restart(tmp_path: Path) -> None:
     keep = StateStore(tmp_path / "kept.sqlite")
     after = LimitRules((), keep.get("alarms", {}, dict[str, JudgeState]))
     keep.close()
-    after.use([LOAD])
+    after.use_limits([LOAD])
     assert after.judge(sample(95.0, 2), new) == [], "it stands already"
     assert told(after.judge(sample(10.0, 3), new)) == [("a1", "cleared", "high", 90.0)]
     assert after.standing() == {}
@@ -115,7 +115,7 @@ def test_a_standing_alarm_keeps_its_id_across_a_restart(tmp_path: Path) -> None:
 def test_a_metric_whose_limits_went_away_clears_its_alarm_once() -> None:
     judged, new = rules(LOAD), ids()
     judged.judge(sample(95.0), new)
-    assert judged.use([]) == ""
+    assert judged.use_limits([]) == ""
     assert [(a.id, a.state, a.value) for a in judged.judge(sample(99.0, 2), new)] == [("a1", "cleared", 99.0)]
     assert judged.judge(sample(99.0, 3), new) == []
     assert judged.standing() == {}
@@ -127,7 +127,7 @@ def test_text_and_missing_values_change_nothing() -> None:
     before = judged.standing()
     for value in ("hot", None):
         assert judged.judge(sample(value, 2), new) == []
-    judged.use([])
+    judged.use_limits([])
     for value in ("hot", None):
         assert judged.judge(sample(value, 3), new) == []
     assert judged.standing() == before
@@ -147,11 +147,11 @@ def test_a_metric_without_limits_is_left_alone() -> None:
 def test_a_desired_set_is_answered_as_it_was_asked_or_refused_whole() -> None:
     judged = rules(LOAD, site=(Limits(metric="temp.cpu", high=90.0),))
     wanted = [{"metric": "temp.cpu", "high": 80}]
-    assert judged.desired(wanted) == wanted
+    assert judged.desired_limits(wanted) == wanted
     assert [limits.metric for limits in judged.limits()] == ["temp.cpu"]
     for bad in ([{"metric": "temp.cpu", "high": 95}], [{"metric": "x"}], [{"metric": "x", "high": "hot"}], None, {}):
         with pytest.raises(ValueError, match=r"."):
-            judged.desired(bad)
+            judged.desired_limits(bad)
         assert [limits.high for limits in judged.limits()] == [80]
 
 
@@ -236,7 +236,7 @@ class TwoVoices(LimitRules):
 
 def two_voices(site: Limits, hub: Limits) -> LimitRules:
     made = TwoVoices((site,))
-    made.use([hub])
+    made.use_limits([hub])
     return made
 
 
@@ -296,7 +296,7 @@ def test_a_later_limit_of_the_hub_does_not_delay_the_sites() -> None:
 def test_an_alarm_goes_on_under_its_id_when_the_rule_that_told_it_goes() -> None:
     judged, new = rules(Limits(metric="m", high=8.0), site=(Limits(metric="m", high=9.0),)), ids()
     assert told(judged.judge(sample(10.0, 1, "m"), new)) == [("a1", "raised", "high", 8.0)]
-    judged.use([])
+    judged.use_limits([])
     assert judged.judge(sample(10.0, 2, "m"), new) == []
     assert told(judged.judge(sample(1.0, 3, "m"), new)) == [("a1", "cleared", "high", 9.0)]
 
@@ -331,7 +331,7 @@ def check_sets(make: Callable[[], LimitRules], sets: list[Any]) -> None:
     judged, last = make(), []
     for wanted in sets:
         try:
-            judged.desired(wanted)
+            judged.desired_limits(wanted)
             refused = False
         except ValueError:
             refused = True
@@ -354,9 +354,9 @@ def test_the_last_good_set_stays_in_force_whole(sets: list[Any]) -> None:
 class OneByOne(LimitRules):
     """Takes what is good of a set."""
 
-    def use(self, limits: Iterable[Limits]) -> str:
+    def use_limits(self, limits: Iterable[Limits]) -> str:
         for one in limits:
-            if reason := super().use([*(own for own in self.limits() if own.metric != one.metric), one]):
+            if reason := super().use_limits([*(own for own in self.limits() if own.metric != one.metric), one]):
                 return reason
         return ""
 
@@ -364,11 +364,11 @@ class OneByOne(LimitRules):
 class Forgets(LimitRules):
     """A bad wish leaves nothing in force."""
 
-    def desired(self, wanted: Any) -> Any:
+    def desired_limits(self, wanted: Any) -> Any:
         try:
-            return super().desired(wanted)
+            return super().desired_limits(wanted)
         except ValueError:
-            self.use([])
+            self.use_limits([])
             raise
 
 
@@ -379,10 +379,10 @@ def test_the_set_checker_catches(bug: Any) -> None:
 
 def test_a_set_of_watches_is_whole_or_refused() -> None:
     judged = LimitRules()
-    judged.desired_watches({"no_data": [{"metric": "m", "after_s": 10}]})
+    judged.desired_rules({"no_data": [{"metric": "m", "after_s": 10}]})
     for bad in ({"no_data": [{"metric": "m", "after_s": 0}]}, {"flat": [{"metric": "m"}]}, [], 3):
         with pytest.raises(ValueError, match=r"after_s|Expected"):
-            judged.desired_watches(bad)
+            judged.desired_rules(bad)
     assert list(judged.standing()) == []
     told = [alarm for n in range(12) for alarm in judged.tick(n * 1_000_000, ids())]
     assert [(a.about, a.kind, a.metric, a.value, a.limit) for a in told] == [("no-data", "high", "m", 10.0, 10.0)]
@@ -391,15 +391,15 @@ def test_a_set_of_watches_is_whole_or_refused() -> None:
 def test_every_rule_fits_into_a_twin_document() -> None:
     """AWS allows six levels of nesting; a rate's limits with a schedule are the deepest."""
     limits = Limits(metric="m", highs=(1.0, 2.0), schedule=("mon",))
-    watches = Watches(
+    watches = AlarmRules(
         rates=(Rate(limits=limits),), no_data=(NoData(metric="m", after_s=5, schedule=("mon",)),),
         flat=(Flat(metric="m", after_s=5),), expressions=(Expression(metric="x", when="m > 1", schedule=("sun",)),),
     )  # fmt: skip
     wanted = {"limits": [plain(limits)], "watches": plain(watches)}
     assert nesting_depth(wanted) <= MAX_LEVELS
     judged = LimitRules()
-    judged.desired(wanted["limits"])
-    judged.desired_watches(wanted["watches"])
+    judged.desired_limits(wanted["limits"])
+    judged.desired_rules(wanted["watches"])
     assert judged.limits() == [limits]
 
 
@@ -428,7 +428,7 @@ def check_versions(make: Callable[[LimitRules], DeviceTwin], course: tuple[list[
 
 def following(judged: LimitRules, kind: type[DeviceTwin] = DeviceTwin) -> DeviceTwin:
     twin = kind({})
-    twin.handle("thresholds", "limits", judged.desired, own=[])
+    twin.handle("thresholds", "limits", judged.desired_limits, own=[])
     twin.begin()
     return twin
 

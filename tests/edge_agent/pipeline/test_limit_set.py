@@ -177,7 +177,7 @@ class Careless(LimitSet):
     """Seeded bug: uses what came without comparing it with the digest."""
 
     def _came(self, reference: Reference, content: bytes, reason: str) -> None:
-        self._rules.desired([{"metric": "m0", "high": 77.0}] if content else [])
+        self._rules.desired_limits([{"metric": "m0", "high": 77.0}] if content else [])
         super()._came(reference, content, reason)
 
 

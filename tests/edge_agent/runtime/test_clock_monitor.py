@@ -13,7 +13,7 @@ def looks(wall_s: list[float], boot_s: list[float]) -> list[float]:
     """The jumps that are told when both clocks stand so at each look."""
     watch = ClockMonitor("synced")
     told = [
-        watch.look(T0_US + round(wall * 1e6), boot, "synced") for wall, boot in zip(wall_s, boot_s, strict=True)
+        watch.check(T0_US + round(wall * 1e6), boot, "synced") for wall, boot in zip(wall_s, boot_s, strict=True)
     ]  # fmt: skip
     return [round(one.jump_s) for one in told if one]
 
@@ -43,7 +43,7 @@ def test_what_is_no_jump(wall: list[float], boot: list[float]) -> None:
 
 def test_a_change_of_quality_is_told_once_and_is_no_jump() -> None:
     watch = ClockMonitor("unsynced")
-    assert watch.look(T0_US, 0.0, "unsynced") is None
-    assert watch.look(T0_US + 1_000_000, 1.0, "synced") == ClockChange(jump_s=0.0, quality="synced")
-    assert watch.look(T0_US + 2_000_000, 2.0, "synced") is None
+    assert watch.check(T0_US, 0.0, "unsynced") is None
+    assert watch.check(T0_US + 1_000_000, 1.0, "synced") == ClockChange(jump_s=0.0, quality="synced")
+    assert watch.check(T0_US + 2_000_000, 2.0, "synced") is None
     assert watch.quality == "synced"

@@ -95,7 +95,7 @@ class Device:
             assert row is not None
             self.session.sent(send.stream, row.last, self.now)
             ack = hub.take(send.stream, decode(Batch, row.payload))
-            self.carry_out(self.session.acknowledged(ack, self.now))
+            self.carry_out(self.session.handle_ack(ack, self.now))
             sent, urgent = sent + 1, send.stream == "alarm"
         return sent
 

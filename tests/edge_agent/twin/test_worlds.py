@@ -166,7 +166,7 @@ class ForgetsAtBoot(Document):
 
 
 class LocalWins(Document):
-    def hub_wants(self, desired: State, version: int) -> list[Applied]:
+    def apply_desired(self, desired: State, version: int) -> list[Applied]:
         mine = self.pending()
         words = super().apply_desired(desired, version)
         self.desired = merge(self.desired, mine)
@@ -277,7 +277,7 @@ def test_the_worlds_catch_a_bug_of_the_hub(bug: type[Hub], shows: str) -> None:
 
 
 def test_the_worlds_catch_a_merge_without_a_base(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(edge_agent.document, "merge3", lambda base, mine, theirs, owner: merge(theirs, mine))
+    monkeypatch.setattr(edge_agent.twin.core.document, "merge3", lambda base, mine, theirs, owner: merge(theirs, mine))
     with pytest.raises(AssertionError, match=r"\(T1\)|\(T5\)|did not win|field of another"):
         [play(seed) for seed in range(400)]
 
