@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
@@ -718,24 +719,32 @@ NASTY = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("body", NASTY, ids=range(len(NASTY)))
+@pytest.mark.one_database
 @pytest.mark.parametrize(("method", "path"), [key for key in ROUTES if key[0] not in {"GET", "DELETE"}])
-def test_nasty_bodies_never_give_500(world: World, method: str, path: str, body: bytes) -> None:
-    answer = world.ask(method, path.format(**world.ids), content=body, headers={"content-type": "application/json"})
-    assert answer.status_code < 500, answer.text
+def test_nasty_bodies_never_give_500(world: World, method: str, path: str) -> None:
+    for body in NASTY:
+        answer = world.ask(method, path.format(**world.ids), content=body, headers={"content-type": "application/json"})
+        assert answer.status_code < 500, (body[:80], answer.text)
 
 
 NUMBERS = ["-1", "0", "1", str(2**31), str(2**63 - 1), str(2**63), str(-(2**63) - 1), "9" * 30, "9" * 5000, "NaN",
            "1e9", "", " ", "x", "\x00", "１"]  # fmt: skip
 
 
-@pytest.mark.parametrize("value", NUMBERS)
-@pytest.mark.parametrize("key", ["limit", "start_us", "end_us", "since_us", "before", "version", "t_us", "old"])
-def test_odd_numbers_never_give_500(world: World, key: str, value: str) -> None:
-    for method, path in ROUTES:
-        if method == "GET":
-            answer = world.ask("GET", path.format(**world.ids), params={key: value})
-            assert answer.status_code < 500, answer.text
+@cache
+def query_parameters() -> list[tuple[str, str]]:
+    """Each parameter in the query of each GET route."""
+    paths = web().openapi()["paths"]
+    found = [(path, paths[path]["get"].get("parameters", [])) for method, path in ROUTES if method == "GET"]
+    return [(path, one["name"]) for path, parameters in found for one in parameters if one["in"] == "query"]
+
+
+@pytest.mark.one_database
+@pytest.mark.parametrize("value", NUMBERS, ids=range(len(NUMBERS)))
+def test_odd_numbers_never_give_500(world: World, value: str) -> None:
+    for path, key in query_parameters():
+        answer = world.ask("GET", path.format(**world.ids), params={key: value})
+        assert answer.status_code < 500, (path, key, answer.text)
 
 
 TEXTS = st.text(max_size=30) | st.sampled_from(
