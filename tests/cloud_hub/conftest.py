@@ -23,8 +23,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Of a test on PostgreSQL, all parameter sets but the first are for the nightly run; of some, that one too."""
     seen: set[tuple[Any, ...]] = set()
     for item in items:
-        parameters = getattr(item, "callspec", None)
-        if parameters is None or "postgresql" not in parameters.params.values() or item.get_closest_marker("sql"):
+        parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        if parameters.get("server") != "postgresql" or item.get_closest_marker("sql"):
             continue
         test = (item.path, item.name.partition("[")[0])
         if test in seen or item.get_closest_marker("one_database"):

@@ -22,6 +22,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 from pyarrow import parquet
+from simulators import databases
 from simulators.births import born
 from simulators.postgres import postgres
 from sqlmodel import select
@@ -216,14 +217,10 @@ def open_world(folder: Path, url: str) -> Iterator[World]:
     one.db.close()
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+@pytest.fixture(scope="module")
+def world(server: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("rest")
-    if request.param == "sqlite":
-        with open_world(folder, f"sqlite:///{folder / 'hub.sqlite'}") as one:
-            yield one
-        return
-    with request.getfixturevalue("postgres_server").database() as url, open_world(folder, url) as one:
+    with databases.empty(folder, server) as url, open_world(folder, url) as one:
         yield one
 
 
@@ -283,7 +280,7 @@ def test_a_revoked_token_is_dead(world: World) -> None:
 
 
 def test_no_token_is_stored_readably(tmp_path: Path) -> None:
-    with open_world(tmp_path, f"sqlite:///{tmp_path / 'hub.sqlite'}") as world:
+    with open_world(tmp_path, databases.sqlite(tmp_path)) as world:
         content = b"".join(file.read_bytes() for file in tmp_path.iterdir())
         assert b"the admin" in content
         assert all(text.encode() not in content for text in world.tokens.values())

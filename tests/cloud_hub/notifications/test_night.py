@@ -350,7 +350,7 @@ def play(night: Night, acts: list[tuple[str, int, str, Any, int]]) -> list[str]:
 def test_whatever_the_night_brings_no_rule_is_broken(
     tmp_path_factory: pytest.TempPathFactory, acts: list[Any], path: str
 ) -> None:
-    db = Database(databases.sqlite(tmp_path_factory.mktemp('night')))
+    db = Database(databases.sqlite(tmp_path_factory.mktemp("night")))
     try:
         assert play(Night(db, path=path, machines=12), acts) == []
     finally:
