@@ -21,13 +21,11 @@ FAST_EXAMPLES = 40
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Fewer examples in the fast suite. What proves that a seeded bug is caught asks for its own, and keeps them."""
+    """Fewer examples in the fast suite; Hypothesis has no public way to say so. What proves that a seeded bug is caught asks for its own, and keeps them."""
     if "not nightly" not in config.option.markexpr:
         return
     for item in items:
-        wanted = getattr(
-            getattr(item, "obj", None), "_hypothesis_internal_use_settings", None
-        )  # there is no public way
+        wanted = getattr(getattr(item, "obj", None), "_hypothesis_internal_use_settings", None)
         if wanted is not None and wanted.max_examples > FAST_EXAMPLES:
             item.obj._hypothesis_internal_use_settings = settings(wanted, max_examples=FAST_EXAMPLES)
 
