@@ -8,6 +8,7 @@ In the fast suite each property draws at most FAST_EXAMPLES of them; the nightly
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Generator, Iterator
 from typing import Any
@@ -21,13 +22,22 @@ FAST_EXAMPLES = 40
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Fewer examples in the fast suite; Hypothesis has no public way to say so. What proves that a seeded bug is caught asks for its own, and keeps them."""
+    """Fewer examples in the fast suite, for which Hypothesis has no public way.
+
+    A property inside of a test, such as one that must find a seeded bug, keeps as many as it asks for.
+    """
     if "not nightly" not in config.option.markexpr:
         return
     for item in items:
         wanted = getattr(getattr(item, "obj", None), "_hypothesis_internal_use_settings", None)
         if wanted is not None and wanted.max_examples > FAST_EXAMPLES:
             item.obj._hypothesis_internal_use_settings = settings(wanted, max_examples=FAST_EXAMPLES)
+
+
+def pytest_collection_finish() -> None:
+    """All modules stay to the end: without them each collection is short, and comes before much garbage has gathered."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
