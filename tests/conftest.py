@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """All modules stay to the end: without them each collection is short, and comes before much garbage has gathered."""
+    """All modules stay to the end: without them a collection is short, and comes before much garbage has gathered."""
     gc.collect()
     gc.freeze()
 
