@@ -2,6 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# Two workers: each runs its half in order, so that a module's fixtures are made once, and who is done takes from the other.
+# Bytecode is written in any case: the tests start programs by the hundred. Few arenas: the tests start threads by the thousand.
+PYTEST := PYTHONDONTWRITEBYTECODE= MALLOC_ARENA_MAX=2 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .PHONY: setup demo test check bench nightly reference clean
 
@@ -26,10 +29,10 @@ demo: .venv/.demo ## a hub, a broker and three devices on this machine play ever
 	$(BIN)/tidegate-hub demo $(ARGS)
 
 test: .venv/.dev ## the fast suite, over real brokers and processes
-	$(BIN)/python -m pytest -n 2 -m 'not nightly' $(ARGS)
+	$(PYTEST) -m 'not nightly' $(ARGS)
 
-nightly: .venv/.dev ## long simulations
-	$(BIN)/python -m pytest -n 2 $(ARGS)
+nightly: .venv/.dev ## all tests: exhaustive matrices and long simulations too
+	$(PYTEST) $(ARGS)
 
 check: .venv/.dev ## lint, format, types, floors, docs
 	$(BIN)/ruff check .

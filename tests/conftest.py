@@ -3,10 +3,12 @@
 Skips are honest: in CI a test that wants a server and does not find it fails instead of skipping. What the machine's
 owner does not allow ("not allowed here: ...") no package brings, so that may be skipped there too. Properties draw the
 same examples in each run and stop at the first way to fail, so that a seeded bug is caught in the same way every time.
+In the fast suite each property draws at most FAST_EXAMPLES of them; the nightly run draws as many as the test asks for.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Generator, Iterator
 from typing import Any
@@ -16,6 +18,26 @@ from hypothesis import settings
 
 settings.register_profile("tidegate", derandomize=True, database=None, deadline=None, report_multiple_bugs=False)
 settings.load_profile("tidegate")
+FAST_EXAMPLES = 40
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Fewer examples in the fast suite, for which Hypothesis has no public way.
+
+    A property inside of a test, such as one that must find a seeded bug, keeps as many as it asks for.
+    """
+    if "not nightly" not in config.option.markexpr:
+        return
+    for item in items:
+        wanted = getattr(getattr(item, "obj", None), "_hypothesis_internal_use_settings", None)
+        if wanted is not None and wanted.max_examples > FAST_EXAMPLES:
+            item.obj._hypothesis_internal_use_settings = settings(wanted, max_examples=FAST_EXAMPLES)
+
+
+def pytest_collection_finish() -> None:
+    """All modules stay to the end: without them a collection is short, and comes before much garbage has gathered."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,9 @@
-"""A real database for each test, SQLite and PostgreSQL in turn, and a virtual clock's first instant."""
+"""A real database for each test, SQLite and PostgreSQL in turn.
+
+On PostgreSQL the fast suite runs each test with its first parameters only, and those marked `one_database` not at all;
+`make nightly` runs all of them on both. What is about SQL that the two do differently is marked `sql`, and runs with
+all parameters on both in the fast suite too.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +16,20 @@ import pytest
 from simulators import databases
 
 from cloud_hub.database.sessions import Database
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m is judged
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of a test on PostgreSQL, all parameter sets but the first are for the nightly run; of some, that one too."""
+    seen: set[tuple[Any, ...]] = set()
+    for item in items:
+        parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        if parameters.get("server") != "postgresql" or item.get_closest_marker("sql"):
+            continue
+        test = (item.path, item.name.partition("[")[0])
+        if test in seen or item.get_closest_marker("one_database"):
+            item.add_marker(pytest.mark.nightly)
+        seen.add(test)
 
 
 @pytest.fixture(scope="module", params=databases.KINDS)

@@ -81,6 +81,7 @@ def test_the_hub_says_what_it_lacks(venv: Path) -> None:
     assert "tidegate[hub]" in said
 
 
+@pytest.mark.nightly
 def test_wheels_for_jetpacks_python_exist(venv: Path, tmp_path: Path) -> None:
     """Python 3.10 on aarch64 (JetPack 6): every pinned wheel is there, though no such machine is at hand."""
     (wheel,) = venv.parent.glob("tidegate-*.whl")

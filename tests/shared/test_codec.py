@@ -197,13 +197,13 @@ HOSTILE: dict[str, bytes] = {
 }
 
 
-@pytest.mark.parametrize("kind", MESSAGES, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_bytes_end_in_wire_error(kind: type[Any], name: str) -> None:
-    with pytest.raises(WireError, match=TOPIC) as error:
-        decode(kind, HOSTILE[name], TOPIC)
-    assert error.value.topic == TOPIC
-    assert len(error.value.reason) < 500
+def test_hostile_bytes_end_in_wire_error(name: str) -> None:
+    for kind in MESSAGES:
+        with pytest.raises(WireError, match=TOPIC) as error:
+            decode(kind, HOSTILE[name], TOPIC)
+        assert error.value.topic == TOPIC, kind
+        assert len(error.value.reason) < 500, kind
 
 
 WRONG: list[tuple[type[Any], dict[str, Any], str]] = [
@@ -348,22 +348,22 @@ def _integers(kind: type[Any]) -> list[str]:
     return [name for name, hint in get_type_hints(kind).items() if hint in (int, dict[str, int], tuple[int, int])]
 
 
-@pytest.mark.parametrize("value", [10**30, 1 << 63, -1], ids=["10^30", "2^63", "-1"])
 @pytest.mark.parametrize(
     ("kind", "name"),
     [pytest.param(kind, name, id=f"{kind.__name__}.{name}") for kind in MESSAGES for name in _integers(kind)],
 )
-def test_an_integer_that_no_database_can_hold_is_refused(kind: type[Any], name: str, value: int) -> None:
+def test_an_integer_that_no_database_can_hold_is_refused(kind: type[Any], name: str) -> None:
     """Sixty-four bits are what a column holds: one more would undo the transaction in which it came."""
 
     @settings(max_examples=5, deadline=None, derandomize=True, database=None)
     @given(MESSAGES[kind])
     def run(message: Any) -> None:
         body = json.loads(encode(message))
-        body[name] = {"alarm": value} if isinstance(body[name], dict) else value
-        if isinstance(getattr(message, name), tuple):
-            body[name] = [value, value]
-        with pytest.raises(WireError):
-            decode(kind, json.dumps(body).encode())
+        for value in (10**30, 1 << 63, -1):
+            changed = {"alarm": value} if isinstance(body[name], dict) else value
+            if isinstance(getattr(message, name), tuple):
+                changed = [value, value]
+            with pytest.raises(WireError):
+                decode(kind, json.dumps(body | {name: changed}).encode())
 
     run()

@@ -377,11 +377,11 @@ def test_hostile_requests_are_answered(name: str) -> None:
     answers(some, HOSTILE[name])
 
 
-@pytest.mark.parametrize("depth", [*range(7, 20), *range(300, 1000, 7), *range(960, 1000), 2000])
-def test_no_depth_is_too_deep_to_refuse(depth: int) -> None:
+def test_no_depth_is_too_deep_to_refuse() -> None:
     """What the JSON reader lets through must not overflow the stack later on."""
-    answers(Document(), around(b"[" * depth + b"]" * depth))
-    answers(Document(), around(b'{"a":' * depth + b"1" + b"}" * depth))
+    for depth in [*range(7, 20), *range(300, 1000, 7), *range(960, 1000), 2000]:
+        answers(Document(), around(b"[" * depth + b"]" * depth))
+        answers(Document(), around(b'{"a":' * depth + b"1" + b"}" * depth))
 
 
 @pytest.mark.parametrize("text", ['"\\ud83d\\ude00"', '"\\u6c34"', '"\\\\ud800"'])

@@ -24,6 +24,8 @@ from shared.codec import MAX_PAYLOAD
 T = TypeVar("T")
 Kind = Literal["embedded", "mosquitto"]
 KINDS: tuple[Kind, ...] = ("embedded", "mosquitto")
+MOSQUITTO_FIRST = ["mosquitto", pytest.param("embedded", marks=pytest.mark.nightly)]
+"""Parameters for a test whose subject is not the broker: the embedded one only in the nightly run."""
 
 MOSQUITTO = """
 listener {port} 127.0.0.1

@@ -1,15 +1,23 @@
-"""Databases of either kind for tests: empty ones, and copies of one that was filled once for many tests."""
+"""Databases of either kind for tests: empty ones, and copies of one that was filled once for many tests.
+
+An empty one is a copy too: of a template that Alembic made once. To run the revisions for each test would cost most of
+the time of the small tests.
+"""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from sqlalchemy import make_url
 
+from cloud_hub.database.engine import open_engine
+from cloud_hub.database.schema import migrate
 from cloud_hub.database.sessions import Database
 
 KINDS = ("sqlite", "postgresql")
@@ -19,10 +27,29 @@ KINDS = ("sqlite", "postgresql")
 def empty(folder: Path, server: Any) -> Iterator[str]:
     """The address of a fresh database: of a PostgreSQL `server`, or without one an SQLite file in `folder`."""
     if server is None:
-        yield f"sqlite:///{folder / 'hub.sqlite'}"
+        yield sqlite(folder)
         return
     with server.database() as address:
         yield address
+
+
+@cache
+def _sqlite_template() -> bytes:
+    """An SQLite file with the schema and no rows."""
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "hub.sqlite"
+        url = f"sqlite:///{file}"
+        engine = open_engine(url)
+        migrate(engine, url)
+        engine.dispose()  # the last connection to close moves the write-ahead log into the file
+        return file.read_bytes()
+
+
+def sqlite(folder: Path) -> str:
+    """The address of a fresh SQLite database in `folder`, with the schema and no rows."""
+    file = folder / "hub.sqlite"
+    file.write_bytes(_sqlite_template())
+    return f"sqlite:///{file}"
 
 
 @contextmanager

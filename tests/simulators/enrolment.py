@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
+from simulators import databases
 from simulators.brokers import free_port, listens, until
 
 from cloud_hub.api import est
@@ -70,7 +71,7 @@ class EnrolmentHub:
         made = self.folder.issue_server(names, self.now_us())
         (folder / "rest.pem").write_bytes(made.certificate)
         (folder / "rest.key").write_bytes(made.key)
-        self.db = Database(f"sqlite:///{folder / 'hub.sqlite'}")
+        self.db = Database(databases.sqlite(folder))
         app = create_rest_app()
         settings = Settings(state_dir=str(self.folder.path.parent))
         app.state.hub = Hub(settings=settings, db=self.db, publish=list, notify=print, connected=lambda: True)

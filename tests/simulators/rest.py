@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from simulators import databases
 from simulators.births import born
 from simulators.brokers import free_port, listens, until
 
@@ -28,7 +29,7 @@ class RestHub:
 
     def __init__(self, folder: Path, **rest: Any) -> None:
         self.port = free_port()
-        self.db = Database(f"sqlite:///{folder / 'hub.sqlite'}")
+        self.db = Database(databases.sqlite(folder))
         self.read = 0
         app = create_rest_app()
         settings = Settings(state_dir=str(folder), rest=Rest(port=self.port, proxies=[], **rest))

@@ -225,6 +225,7 @@ def test_a_thief_in_a_shared_subscription_takes_nothing_from_an_ordinary_one(pla
 
 
 @pytest.mark.timeout(400)
+@pytest.mark.nightly
 def test_testssl_finds_nothing_below_tls_1_3(plant: Plant, tmp_path: Path) -> None:
     """Control 2, by a program that nobody here wrote."""
     program = shutil.which("testssl") or shutil.which("testssl.sh")

@@ -35,8 +35,10 @@ def flows(world: Any, more: int = 10) -> None:
     until("samples come", lambda: len(samples(world)) >= before + more, 40)
 
 
-@pytest.mark.parametrize("actor", [DEVICE, "hub"])
-@pytest.mark.parametrize("jump_s", [DAY_S, -DAY_S])
+@pytest.mark.parametrize(("actor", "jump_s"), [
+    (DEVICE, -DAY_S), ("hub", -DAY_S),
+    pytest.param(DEVICE, DAY_S, marks=pytest.mark.nightly), pytest.param("hub", DAY_S, marks=pytest.mark.nightly),
+])  # fmt: skip
 def test_a_jump_of_a_day_changes_no_order_and_makes_no_storm(
     build: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, actor: str, jump_s: int
 ) -> None:

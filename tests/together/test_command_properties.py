@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
+from simulators import databases
 from simulators.births import born
 from sqlalchemy import event
 from sqlmodel import select
@@ -229,7 +230,7 @@ Run = Callable[[list[tuple[Any, ...]]], World]
 def run(tmp_path: Path) -> Iterator[Run]:
     """Plays steps in a world of its own each time; crashes are of programs, so the disks need not be waited for."""
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    db = Database(f"sqlite:///{tmp_path / 'hub.sqlite'}")
+    db = Database(databases.sqlite(tmp_path))
     db.engine.dispose()
     event.listen(db.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF"))
     count = iter(range(1_000_000))

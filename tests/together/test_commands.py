@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 import pytest
-from simulators.brokers import KINDS, Kind, until
+from simulators.brokers import MOSQUITTO_FIRST, Kind, until
 
 from shared import topics
 from shared.codec import decode, encode
@@ -51,7 +51,7 @@ def running(world: Any, cid: str) -> dict[str, Any]:
     return until("it runs", lambda: row if (row := command(world, cid)).get("state") == "running" else None)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", MOSQUITTO_FIRST)
 def test_direct_commands(build: Any, kind: Kind) -> None:
     world = start(build, kind)
     until("verbs are reported", lambda: world.reported(DEVICE).get("commands") == ["diagnose processes"])
@@ -222,7 +222,7 @@ def test_the_command_line(build: Any) -> None:
     assert "no hub at http://127.0.0.1:1" in line("list", DEVICE, code=5)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", MOSQUITTO_FIRST)
 def test_anyone_who_may_publish_gets_the_correlation_back_and_the_same_answer_twice(build: Any, kind: Kind) -> None:
     world = build(kind)
     world.broker.start()

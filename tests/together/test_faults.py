@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from simulators.brokers import KINDS, Kind, until
+from simulators.brokers import MOSQUITTO_FIRST, Kind, until
 
 from shared import topics
 from shared.codec import MAX_PAYLOAD, encode
@@ -34,7 +34,7 @@ def flows(world: Any, more: int = 20) -> None:
     until("telemetry flows", lambda: telemetry(world) >= before + more, 45)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", MOSQUITTO_FIRST)
 @pytest.mark.parametrize("seed", [7])
 def test_killed_at_random_moments_nothing_accepted_is_lost_or_doubled(build: Any, kind: Kind, seed: int) -> None:
     world, rng = build(kind), random.Random(seed)
@@ -87,7 +87,7 @@ HOSTILE: list[tuple[str, bytes]] = [
 ]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", MOSQUITTO_FIRST)
 def test_a_hostile_client_leaves_the_hub_working(build: Any, kind: Kind) -> None:
     world = build(kind)
     world.broker.start()
@@ -170,7 +170,7 @@ def test_a_broken_model_is_told_and_the_device_works_on(build: Any, tmp_path: Pa
     until("the expert answers them", lambda: [r for r in world.get("/escalations", device=DEVICE) if r["answer"]])
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", MOSQUITTO_FIRST)
 def test_a_broker_that_comes_late(build: Any, kind: Kind) -> None:
     world = build(kind)
     world.start_hub()

@@ -11,7 +11,7 @@ from simulators.brokers import _mosquitto
 
 from benchmarks import fleet
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.nightly, pytest.mark.timeout(400)]
 
 
 def test_a_small_fleet_converges_and_loses_nothing(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def whole(world: Any) -> None:
             assert rows == distinct == upto, stream
 
 
-@pytest.mark.parametrize("way", ["up", "down"])
+@pytest.mark.parametrize("way", ["up", pytest.param("down", marks=pytest.mark.nightly)])
 def test_a_link_that_swallows_messages_one_way_is_made_anew(build: Any, relay: Any, way: str) -> None:
     world, network = begin(build, relay)
     before = network.connections

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from simulators import databases
 from simulators.oidc import AUDIENCE, Issuer, serving
 from simulators.sites import MINE, THEIRS, Sites
 
@@ -248,7 +249,7 @@ def test_a_second_factor_cannot_be_set_to_nothing(issuer: Issuer) -> None:
 
 @pytest.fixture
 def sites(tmp_path: Path, issuer: Issuer) -> Iterator[Sites]:
-    one = Sites(tmp_path, f"sqlite:///{tmp_path / 'hub.sqlite'}", oidc=opened(issuer, scope_claim=""))
+    one = Sites(tmp_path, databases.sqlite(tmp_path), oidc=opened(issuer, scope_claim=""))
     yield one
     one.close()
 
@@ -293,7 +294,7 @@ def test_a_forged_token_counts_as_a_guess_and_an_expired_one_does_not(sites: Sit
 
 def test_a_scope_of_a_person_holds(tmp_path: Path, issuer: Issuer) -> None:
     door = opened(issuer, scope_claim="sites")
-    sites = Sites(tmp_path, f"sqlite:///{tmp_path / 'hub.sqlite'}", oidc=door)
+    sites = Sites(tmp_path, databases.sqlite(tmp_path), oidc=door)
     token = issuer.token(now_us() / 1e6, sites=["acme/a"])
     assert [row["id"] for row in sites.ask("GET", "/api/v1/devices", MINE, token).json()] == [MINE]
     assert sites.ask("GET", "/api/v1/devices/{device}", THEIRS, token).status_code == 404

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from simulators import databases
 from simulators.sites import MINE, THEIRS, Sites
 
 from cloud_hub.clock import now_us
@@ -16,7 +17,7 @@ HOUR_US = 3_600_000_000
 
 @pytest.fixture
 def sites(tmp_path: Path) -> Iterator[Sites]:
-    one = Sites(tmp_path, f"sqlite:///{tmp_path / 'hub.sqlite'}")
+    one = Sites(tmp_path, databases.sqlite(tmp_path))
     yield one
     one.close()
 

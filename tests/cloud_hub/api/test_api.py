@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 from pyarrow import parquet
+from simulators import databases
 from simulators.births import born
 from simulators.postgres import postgres
 from sqlmodel import select
@@ -216,14 +218,10 @@ def open_world(folder: Path, url: str) -> Iterator[World]:
     one.db.close()
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+@pytest.fixture(scope="module")
+def world(server: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("rest")
-    if request.param == "sqlite":
-        with open_world(folder, f"sqlite:///{folder / 'hub.sqlite'}") as one:
-            yield one
-        return
-    with request.getfixturevalue("postgres_server").database() as url, open_world(folder, url) as one:
+    with databases.empty(folder, server) as url, open_world(folder, url) as one:
         yield one
 
 
@@ -283,7 +281,7 @@ def test_a_revoked_token_is_dead(world: World) -> None:
 
 
 def test_no_token_is_stored_readably(tmp_path: Path) -> None:
-    with open_world(tmp_path, f"sqlite:///{tmp_path / 'hub.sqlite'}") as world:
+    with open_world(tmp_path, databases.sqlite(tmp_path)) as world:
         content = b"".join(file.read_bytes() for file in tmp_path.iterdir())
         assert b"the admin" in content
         assert all(text.encode() not in content for text in world.tokens.values())
@@ -719,24 +717,32 @@ NASTY = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("body", NASTY, ids=range(len(NASTY)))
+@pytest.mark.one_database
 @pytest.mark.parametrize(("method", "path"), [key for key in ROUTES if key[0] not in {"GET", "DELETE"}])
-def test_nasty_bodies_never_give_500(world: World, method: str, path: str, body: bytes) -> None:
-    answer = world.ask(method, path.format(**world.ids), content=body, headers={"content-type": "application/json"})
-    assert answer.status_code < 500, answer.text
+def test_nasty_bodies_never_give_500(world: World, method: str, path: str) -> None:
+    for body in NASTY:
+        answer = world.ask(method, path.format(**world.ids), content=body, headers={"content-type": "application/json"})
+        assert answer.status_code < 500, (body[:80], answer.text)
 
 
 NUMBERS = ["-1", "0", "1", str(2**31), str(2**63 - 1), str(2**63), str(-(2**63) - 1), "9" * 30, "9" * 5000, "NaN",
            "1e9", "", " ", "x", "\x00", "１"]  # fmt: skip
 
 
-@pytest.mark.parametrize("value", NUMBERS)
-@pytest.mark.parametrize("key", ["limit", "start_us", "end_us", "since_us", "before", "version", "t_us", "old"])
-def test_odd_numbers_never_give_500(world: World, key: str, value: str) -> None:
-    for method, path in ROUTES:
-        if method == "GET":
-            answer = world.ask("GET", path.format(**world.ids), params={key: value})
-            assert answer.status_code < 500, answer.text
+@cache
+def query_parameters() -> list[tuple[str, str]]:
+    """Each parameter in the query of each GET route."""
+    paths = web().openapi()["paths"]
+    found = [(path, paths[path]["get"].get("parameters", [])) for method, path in ROUTES if method == "GET"]
+    return [(path, one["name"]) for path, parameters in found for one in parameters if one["in"] == "query"]
+
+
+@pytest.mark.one_database
+@pytest.mark.parametrize("value", NUMBERS, ids=range(len(NUMBERS)))
+def test_odd_numbers_never_give_500(world: World, value: str) -> None:
+    for path, key in query_parameters():
+        answer = world.ask("GET", path.format(**world.ids), params={key: value})
+        assert answer.status_code < 500, (path, key, answer.text)
 
 
 TEXTS = st.text(max_size=30) | st.sampled_from(

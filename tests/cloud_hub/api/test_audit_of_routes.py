@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from simulators import databases
 from simulators.sites import MINE, Sites, routes
 from sqlmodel import select
 
@@ -23,7 +24,7 @@ CHANGING = [route for route in routes() if route[0] != "GET" and route not in RE
 
 @pytest.fixture
 def sites(tmp_path: Path) -> Iterator[Sites]:
-    one = Sites(tmp_path, f"sqlite:///{tmp_path / 'hub.sqlite'}")
+    one = Sites(tmp_path, databases.sqlite(tmp_path))
     yield one
     one.close()
 

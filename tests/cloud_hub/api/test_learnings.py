@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from simulators import histories
+from simulators import databases, histories
 from simulators.sites import MINE, Sites
 from sqlalchemy import delete
 from sqlmodel import col
@@ -27,7 +27,7 @@ from shared.thresholds import DAY_US, Limits
 
 @pytest.fixture
 def sites(tmp_path: Path) -> Iterator[Sites]:
-    one = Sites(tmp_path, f"sqlite:///{tmp_path / 'hub.sqlite'}")
+    one = Sites(tmp_path, databases.sqlite(tmp_path))
     histories.devices(one.db, ["server-1"], "cpu.load")
     histories.store(one.db, "server-1", "cpu.load", *histories.course(8, 300, 1, now_us()))
     yield one

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from simulators import databases
 from sqlalchemy import text
 
 from cloud_hub import __main__
@@ -28,7 +29,7 @@ NOW = 1_793_491_200_000_000  # 2026-11-01
 def hub(tmp_path: Path) -> Iterator[tuple[str, Database]]:
     file = tmp_path / "hub.toml"
     file.write_text(f"state_dir = '{tmp_path}'\n", "utf-8")
-    db = Database(f"sqlite:///{tmp_path / 'hub.sqlite'}")
+    db = Database(databases.sqlite(tmp_path))
     with db.write() as session:
         for n in range(4):
             actor = "=cmd()" if n == 3 else "anna"

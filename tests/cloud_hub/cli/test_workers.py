@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from simulators import databases
 from simulators.sites import MINE, Sites
 
 from cloud_hub import __main__
@@ -44,7 +45,7 @@ class Here:
 
 @pytest.fixture
 def sites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sites]:
-    one = Sites(tmp_path, f"sqlite:///{tmp_path / 'hub.sqlite'}")
+    one = Sites(tmp_path, databases.sqlite(tmp_path))
     monkeypatch.setattr(workers, "connect", lambda arguments: Here(one))
     yield one
     one.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,8 @@ NOW = 1_700_000_000_000_000
 FRAMES = 40
 SETTINGS = Experts(frames=FRAMES, alpha=0.1, delta=0.1)
 BUNDLE = Path(str(resources.files("cloud_hub.demo"))) / "assets" / "digits-expert"
-IMAGES, LABELS = digits.held_out()
+held_out = cache(digits.held_out)
+"""Images and labels; loaded by the first test that wants them, for scikit-learn is large."""
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +55,13 @@ def desk(db: Database, expert: Expert, settings: Experts = SETTINGS) -> ExpertWo
 
 def ask(db: Database, count: int, *, start: int = 0, at_us: int = NOW, **change: Any) -> None:
     """Escalations of held-out digits; the edge gave the right label with a margin that grows with the number."""
+    images, labels = held_out()
     with db.write() as session:
         for n in range(start, start + count):
             row: dict[str, Any] = {
                 "id": f"{change.get('device', 'press-1')}-{n:05}", "device": "press-1", "model": "digits",
-                "digest": "d1", "number": n, "reason": "no-gate", "label": str(LABELS[n]), "margin": (n % 100) / 100,
-                "height": 8, "width": 8, "frame": IMAGES[n].tobytes(), "features": {"mean": float(n % 7)},
+                "digest": "d1", "number": n, "reason": "no-gate", "label": str(labels[n]), "margin": (n % 100) / 100,
+                "height": 8, "width": 8, "frame": images[n].tobytes(), "features": {"mean": float(n % 7)},
                 "t_us": at_us, "received_us": at_us + n,
             }  # fmt: skip
             session.add(EscalationRow(**(row | change)))
@@ -74,8 +77,9 @@ def gates(db: Database) -> dict[str, Any]:
 
 
 def test_the_shipped_expert_reads_digits(expert: OnnxExpert) -> None:
-    opinions = expert.answer((8, 8), [image.tobytes() for image in IMAGES])
-    right = np.mean([opinion.label == str(label) for opinion, label in zip(opinions, LABELS, strict=True)])
+    images, labels = held_out()
+    opinions = expert.answer((8, 8), [image.tobytes() for image in images])
+    right = np.mean([opinion.label == str(label) for opinion, label in zip(opinions, labels, strict=True)])
     assert right > 0.95
     assert all(0.0 <= opinion.confidence <= 1.0001 for opinion in opinions)
 
@@ -126,7 +130,7 @@ def test_a_frame_of_a_wrong_shape_is_answered_with_nothing_and_blocks_no_other(
     words = [decode(EscalationAnswer, m.payload) for m in desk(born, expert).run_once().messages]
     answers = {word.id: (word.label, word.confidence) for word in words}
     assert answers["press-1-00000"] == ("", 0.0)
-    assert [answers[f"press-1-{n:05}"][0] for n in (1, 2, 3)] == [str(LABELS[n]) for n in (1, 2, 3)]
+    assert [answers[f"press-1-{n:05}"][0] for n in (1, 2, 3)] == [str(held_out()[1][n]) for n in (1, 2, 3)]
     assert "expert.refused" in caplog.messages
 
 

@@ -100,18 +100,17 @@ def test_every_topic_of_the_table_is_taken_or_refused_by_its_sender() -> None:
                 route(full, b"{}")
 
 
-@pytest.mark.parametrize("rest", ["telemetry", "alarms", "events", "escalations", "birth", "applied",
-                                  "commands/c1/response"])  # fmt: skip
 @pytest.mark.parametrize("payload", [
     b"", b"null", b"[]", b"7", b"{", b"\xff\xfe", b'{"device": "\xc3\x28"}', DEEP, b'{"epoch":' + DEEP + b"}",
     b'{"epoch": NaN}', b'{"first": 1e999}', b'{"epoch": "e", "first": NaN, "items": [1]}', b" " * (MAX_PAYLOAD + 1),
     b'{"epoch": "e", "first": ' + b"9" * 5000 + b', "items": [1]}', b'{"epoch": "\\ud800"}', b"\x00" * 64,
-])  # fmt: skip
-def test_hostile_payloads(rest: str, payload: bytes) -> None:
-    with pytest.raises(WireError) as refused:
-        route(topic(rest), payload)
-    assert refused.value.topic == topic(rest)
-    assert topic(rest) in str(refused.value)
+], ids=range(16))  # fmt: skip
+def test_hostile_payloads(payload: bytes) -> None:
+    for rest in ("telemetry", "alarms", "events", "escalations", "birth", "applied", "commands/c1/response"):
+        with pytest.raises(WireError) as refused:
+            route(topic(rest), payload)
+        assert refused.value.topic == topic(rest)
+        assert topic(rest) in str(refused.value)
 
 
 @pytest.mark.parametrize("payload", [

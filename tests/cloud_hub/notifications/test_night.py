@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
+from simulators import databases
 from sqlmodel import select
 
 from cloud_hub.alarms import suppression
@@ -193,7 +194,7 @@ class Night:
 
 @pytest.fixture
 def lite(tmp_path: Path) -> Any:
-    db = Database(f"sqlite:///{tmp_path / 'hub.sqlite'}")
+    db = Database(databases.sqlite(tmp_path))
     yield db
     db.close()
 
@@ -349,7 +350,7 @@ def play(night: Night, acts: list[tuple[str, int, str, Any, int]]) -> list[str]:
 def test_whatever_the_night_brings_no_rule_is_broken(
     tmp_path_factory: pytest.TempPathFactory, acts: list[Any], path: str
 ) -> None:
-    db = Database(f"sqlite:///{tmp_path_factory.mktemp('night') / 'hub.sqlite'}")
+    db = Database(databases.sqlite(tmp_path_factory.mktemp("night")))
     try:
         assert play(Night(db, path=path, machines=12), acts) == []
     finally:

@@ -13,6 +13,7 @@ import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult, LoginPassword
 from pydantic import TypeAdapter
+from simulators import databases
 from simulators.alertmanager import alertmanager
 from simulators.brokers import free_port, until
 from simulators.certificates import certificates
@@ -38,7 +39,7 @@ def alarm(number: str, state: Any, t_us: int) -> Alarm:
 
 
 def test_the_alertmanager_shows_a_page_until_it_is_over(tmp_path: Path) -> None:
-    db = Database(f"sqlite:///{tmp_path / 'hub.sqlite'}")
+    db = Database(databases.sqlite(tmp_path))
     with alertmanager(tmp_path / "am") as url:
         channel_settings = settings(kind="alertmanager", url=url, group_wait_s=0)
         sender = open_sender("am", channel_settings, "plant-1")

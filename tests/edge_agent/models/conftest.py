@@ -1,0 +1,28 @@
+"""A bundle and a child process for tests of models."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from simulators.model_bundles import (
+    DIGITS,
+    Bench,
+)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """A copy of the committed bundle, to be spoilt."""
+    return Path(shutil.copytree(DIGITS, tmp_path / "bundle"))
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    made = Bench(DIGITS)
+    made.slot.start()
+    made.running()
+    yield made
+    made.slot.stop()
