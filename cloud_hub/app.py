@@ -18,18 +18,24 @@ from cloud_hub.api import (
     alarms,
     audit,
     aws,
+    backtests,
     commands,
     configurations,
     devices,
+    escalations,
     est,
+    forecasts,
     health,
     learnings,
-    models,
+    limits,
+    missed_faults,
     notifications,
     openapi,
     problems,
     prometheus,
     query,
+    rollouts,
+    scaling,
     tags,
     telemetry,
     tokens,
@@ -220,11 +226,12 @@ def web(lifespan: Any = None) -> FastAPI:
     strict = [Depends(openapi.known_query)]
     problems.install(app)
     admission.install(app)
-    rooms = (
-        devices, commands, tags, telemetry, query, twins, alarms, incident_routes, notifications, models, learnings,
-        job_routes, configurations, tokens, audit, workers,
+    modules = (
+        devices, commands, tags, telemetry, query, twins, alarms, incident_routes, notifications, escalations,
+        learnings, missed_faults, backtests, rollouts, forecasts, limits, scaling, job_routes, configurations, tokens,
+        audit, workers,
     )  # fmt: skip
-    for router in (*(room.router for room in rooms), configurations.owners_router, devices.restoring):
+    for router in (*(module.router for module in modules), configurations.owners_router, devices.restoring):
         app.include_router(router, dependencies=strict)
     app.include_router(health.router)
     app.include_router(est.router, dependencies=strict)

@@ -96,7 +96,7 @@ class ForecastMonitor:
         with self._db.read() as session:
             rows = [
                 row for row in session.exec(rows_of(Learning).order_by(Learning.id))
-                if mapping(row.policy).get("foresee")
+                if mapping(row.policy).get("warn_probability")
             ]  # fmt: skip
         self._forecasters.keep({row.id for row in rows})
         found = []
@@ -123,7 +123,7 @@ class ForecastMonitor:
             learning = session.get(Learning, name)
             if learning is None:
                 return False
-            bar = learnings.policy_of(learning).foresee
+            bar = learnings.policy_of(learning).warn_probability
             limits = limits_standing.present(session, {device for device, _ in group})
             standing = _standing(session, group, now_us)
             found = []
@@ -190,9 +190,9 @@ def forecast_series(
     """The forecast of one series, by `limits` or those that stand, and what foretells it."""
     query = rows_of(Learning).join(LearnedSeries, _SERIES.c.learning == Learning.id)
     found = session.exec(query.where(_SERIES.c.device == one[0], _SERIES.c.metric == one[1]).order_by(Learning.id))
-    names = [row.id for row in found if row.policy.get("foresee")]
+    names = [row.id for row in found if row.policy.get("warn_probability")]
     if not names:
-        reason = "no learning with the term foresee has this series"
+        reason = "no learning with a warn_probability has this series"
         return Forecast(probability=None, limit=None, side="high", at_us=None, reason=reason), None
     held = next((train_forecaster for name in names if (train_forecaster := forecasters.get(name))), None)
     limits = limits or limits_standing.present(session, [one[0]]).get(one)

@@ -45,7 +45,7 @@ def assign_groups(db: Database, now_us: int, items: WorkItems) -> list[tuple[str
         watched = [
             row.id
             for row in session.exec(rows_of(Learning).order_by(Learning.id))
-            if mapping(row.policy).get("watch")
+            if mapping(row.policy).get("monitor")
         ]  # fmt: skip
     for name in watched:
         items.run("learning", name, partial(_gather_new, db, name, now_us))

@@ -42,11 +42,11 @@ class LearningPolicy:
     max_alarms: int = 3
     max_false_alarms: int = 1
     stale_refits: int = 3
-    watch: bool = False
+    monitor: bool = False
     pages_per_shift: float = 2.0
     peers: str = ""
     peers_high: tuple[str, ...] = ()
-    foresee: float = 0.0
+    warn_probability: float = 0.0
 
     def __post_init__(self) -> None:
         if self.peers and not _TAG.match(self.peers):
@@ -83,7 +83,7 @@ _RANGES = (
     ("train_days", 0.01, 400.0), ("refit_days", 0.0001, 60.0), ("coverage", 0.96, 0.999999),
     ("backtest_days", 0.001, 100.0), ("max_backtest", 0.0, 1e6), ("canary", 0.0, 1.0), ("watch_s", 0.1, 30 * 86400.0),
     ("max_alarms", 0, 1_000_000), ("max_false_alarms", 0, 1_000_000), ("stale_refits", 1, 1000),
-    ("pages_per_shift", 0.001, 1e6), ("foresee", 0.0, 1.0),
+    ("pages_per_shift", 0.001, 1e6), ("warn_probability", 0.0, 1.0),
 )  # fmt: skip
 
 # -- what verdicts change --------------------------------------------------------------------------
