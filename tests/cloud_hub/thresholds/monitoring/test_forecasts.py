@@ -199,7 +199,7 @@ def test_a_forecaster_is_trained_once_for_each_refit_that_has_ended(
         times.append(now_us)
         return TrainedForecaster(due_us=row.due_us, trained_us=now_us, reason="not in this test")
 
-    monkeypatch.setattr(forecasts, "trained", training)
+    monkeypatch.setattr(forecasts, "train_forecaster", training)
     loop = loop_of(plant)
     rounds = [(1, None, 1 << 61), (2, None, 1 << 61), (3, {"now_us": 3}, 3), (4, None, 100), (5, None, 100)]
     for now, refit, due in rounds:

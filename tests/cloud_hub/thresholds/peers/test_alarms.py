@@ -128,7 +128,7 @@ def generous(step: Callable[..., Any]) -> Callable[..., Any]:
 
 @pytest.mark.parametrize("bug", [deaf, forgetful, generous])
 def test_the_property_catches(bug: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(beside, "step", bug(beside.advance))
+    monkeypatch.setattr(beside, "advance", bug(beside.advance))
     with pytest.raises(AssertionError):
         check()
 

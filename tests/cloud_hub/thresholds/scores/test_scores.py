@@ -187,10 +187,10 @@ def test_tails_that_learn_nothing_would_go_on_calling_it_news(monkeypatch: pytes
     series, places = repeating()
     learning, calls = tails.two_sided, iter(range(10**6))
     monkeypatch.setattr(
-        tails, "surprise", lambda state, *given: learning(state if next(calls) < 1500 else state.copy(), *given)
+        tails, "two_sided", lambda state, *given: learning(state if next(calls) < 1500 else state.copy(), *given)
     )
-    monkeypatch.setattr(pattern_memory, "news", lambda state, together, fade: together)
-    monkeypatch.setattr(pattern_memory, "repeated", lambda *given: None)
+    monkeypatch.setattr(pattern_memory, "novelty", lambda state, together, fade: together)
+    monkeypatch.setattr(pattern_memory, "discount_repeats", lambda *given: None)
     assert np.median(heights(ScoreModel(1, fast=False).follow(*series), places)[-20:]) >= 2.1
 
 
