@@ -49,7 +49,9 @@ declare("POST", "/api/v1/limits", Limit(size=8 << 20, values=1_000_000))
 
 
 @router.post("/limits")
-def import_limits(body: LimitSets, hub: TheHub, caller: Operator, replace: bool = False, dry_run: bool = False) -> Imported:
+def import_limits(
+    body: LimitSets, hub: TheHub, caller: Operator, replace: bool = False, dry_run: bool = False
+) -> Imported:
     """Import limits from an export, all or none. Limits of other metrics stay, unless `replace`."""
     import_export.check_size(body.devices)
     sets = import_export.read_file(body.form, body.devices)

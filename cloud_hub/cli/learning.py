@@ -1,4 +1,4 @@
-"""learning put, show, list, series, refit, release, remove, backtest, missed-fault, forecast: limits learned, over REST."""
+"""learning put, show, list, series, refit, release, remove, backtest, missed-fault, forecast: learnings over REST."""
 
 from __future__ import annotations
 

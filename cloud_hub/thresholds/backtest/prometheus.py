@@ -106,7 +106,7 @@ class _Study:
             device, name = comparison.device_of(one.labels), name_of(query, one.labels)
             self.devices.add(device)
             self.alarms += [
-                RaisedAlarm(side="ours", device=device, what=f"{name} ({alarm.surprise:.1f})", start_us=alarm.start_us,
+                RaisedAlarm(side="ours", device=device, what=f"{name} ({alarm.score:.1f})", start_us=alarm.start_us,
                        end_us=alarm.end_us or self.wanted.end_us)
                 for alarm in mine
             ]  # fmt: skip

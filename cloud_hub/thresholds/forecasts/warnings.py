@@ -16,7 +16,7 @@ import numpy as np
 from cloud_hub.thresholds.bands.state import Floats, Ints
 from cloud_hub.thresholds.forecasts.classifier import Samples, Skill, samples
 from cloud_hub.thresholds.forecasts.features import AHEAD_US
-from cloud_hub.thresholds.forecasts.selection import Speaker
+from cloud_hub.thresholds.forecasts.selection import SeriesForecaster
 from shared.thresholds import DAY_US, Limits
 
 Side = Literal["high", "low"]
@@ -84,16 +84,18 @@ def _number(limit: float | None) -> float:
     return math.nan if limit is None else limit
 
 
-def forecast_side(speaker: Speaker, t_us: Ints, values: Floats, limits: Limits, side: Side, now_us: int) -> Forecast:
+def forecast_side(
+    forecaster: SeriesForecaster, t_us: Ints, values: Floats, limits: Limits, side: Side, now_us: int
+) -> Forecast:
     """The forecast from the newest of the samples (times ascending, values finite, none after `now_us`)."""
     if not t_us.size:
         return Forecast(probability=None, limit=None, side=side, at_us=None, reason="no samples")
     beyond = excess(t_us, values, limits, side)
     limit, at_us = float(limit_at(t_us[-1:], limits, side)[0]), int(t_us[-1])
-    reason = _unjudged(t_us, beyond, now_us) or speaker.reason
+    reason = _unjudged(t_us, beyond, now_us) or forecaster.reason
     return Forecast(
-        probability=None if reason else speaker.newest(t_us, beyond, 0.0), reason=reason, side=side, at_us=at_us,
-        limit=limit if math.isfinite(limit) else None, beyond=bool(beyond[-1] > 0), skill=speaker.skill,
+        probability=None if reason else forecaster.newest(t_us, beyond, 0.0), reason=reason, side=side, at_us=at_us,
+        limit=limit if math.isfinite(limit) else None, beyond=bool(beyond[-1] > 0), skill=forecaster.skill,
     )  # fmt: skip
 
 

@@ -49,7 +49,7 @@ _MISSED_FAULTS: Any = MissedFault.__table__  # type: ignore[attr-defined]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """`alarms` of learned limits, of them `hits` judged real and `false` judged false; `faults` reported, some `missed`.
+    """`alarms` of learned limits, `hits` judged real, `false` judged false; `faults` reported, some of them `missed`.
 
     Alarms about anything else are not counted there. `anomalies` are alarms of live monitoring and of the peer
     comparison, `false_anomalies` those judged false.

@@ -1,6 +1,6 @@
 """When evidence beside peers is an alarm, and when that is over. A core: slots of time in, changes out.
 
-A **thing** is a server (number n of N) or a service (N + s). One alarm stands for a thing at a time: raised when its
+A **member** is a server (number n of N) or a service (N + s). One alarm stands for a member at a time: raised when its
 evidence is at its threshold or above, cleared after CALM slots with samples in a row that were below it by MARGIN. What
 falls silent is not calm. Slots before `live_us` are only learned from.
 """
@@ -34,9 +34,9 @@ class Evidence(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerAlarmTransition:
-    """An alarm of a thing begins or ends at `t_us`; `server` is the one to tell it on, of a service its strangest."""
+    """An alarm of a member begins or ends at `t_us`; `server` is the one to tell it on, of a service its strangest."""
 
-    thing: int
+    member: int
     state: Literal["raised", "cleared"]
     t_us: int
     evidence: float
@@ -61,7 +61,7 @@ class Fleet:
 class PeerTask:
     """A metric of a learning: whom it is judged on, by which evidence; `form` is what the state is made for.
 
-    Each thing alarms at its one of `limits`.
+    Each member alarms at its one of `limits`.
     """
 
     learning: str
@@ -107,9 +107,9 @@ def advance(
     peers: Evidence, service: Sequence[int], t_us: Ints, values: Doubles, limits: Sequence[float],
     standing: Mapping[int, int], live_us: int,
 ) -> tuple[dict[int, int], list[PeerAlarmTransition]]:  # fmt: skip
-    """Judge `values[T, N]` of one metric at `t_us[T]`: (calm slots of each thing whose alarm stands, changes in order).
+    """Judge `values[T, N]` of one metric at `t_us[T]`: (calm slots of each active alarm, changes in order).
 
-    `peers` is stepped on; a slot without any sample is none. Each thing alarms at its one of `limits`.
+    `peers` is stepped on; a slot without any sample is none. Each member alarms at its one of `limits`.
     """
     of = np.asarray(service, dtype=np.int64)
     count = int(of.max()) + 1
@@ -125,10 +125,10 @@ def advance(
             continue
         heard = np.concatenate([here, np.bincount(of[here], minlength=count) > 0])
         changes += _ended(left, time, evidence, heard, asked, of)
-        for thing in np.flatnonzero((evidence >= asked) & (evidence > 0)).tolist():
-            if thing not in left:
-                left[thing] = 0
-                changes.append(_change(thing, "raised", time, evidence, of, here))
+        for member in np.flatnonzero((evidence >= asked) & (evidence > 0)).tolist():
+            if member not in left:
+                left[member] = 0
+                changes.append(_change(member, "raised", time, evidence, of, here))
     return left, changes
 
 
@@ -137,19 +137,19 @@ def _ended(
 ) -> list[PeerAlarmTransition]:
     """Count calm slots of what stands; what has been calm for long is over."""
     changes = []
-    for thing in [thing for thing in left if heard[thing]]:
-        left[thing] = left[thing] + 1 if evidence[thing] < max(asked[thing] - MARGIN, 1e-9) else 0
-        if left[thing] >= CALM:
-            del left[thing]
-            changes.append(_change(thing, "cleared", t_us, evidence, of, np.ones(len(of), dtype=bool)))
+    for member in [member for member in left if heard[member]]:
+        left[member] = left[member] + 1 if evidence[member] < max(asked[member] - MARGIN, 1e-9) else 0
+        if left[member] >= CALM:
+            del left[member]
+            changes.append(_change(member, "cleared", t_us, evidence, of, np.ones(len(of), dtype=bool)))
     return changes
 
 
 def _change(
-    thing: int, state: Literal["raised", "cleared"], t_us: int, evidence: Doubles, of: Ints, here: Any
+    member: int, state: Literal["raised", "cleared"], t_us: int, evidence: Doubles, of: Ints, here: Any
 ) -> PeerAlarmTransition:
-    server = thing
-    if thing >= len(of):
-        members = np.flatnonzero((of == thing - len(of)) & here)
+    server = member
+    if member >= len(of):
+        members = np.flatnonzero((of == member - len(of)) & here)
         server = int(members[np.argmax(evidence[members])])
-    return PeerAlarmTransition(thing=thing, state=state, t_us=t_us, evidence=float(evidence[thing]), server=server)
+    return PeerAlarmTransition(member=member, state=state, t_us=t_us, evidence=float(evidence[member]), server=server)

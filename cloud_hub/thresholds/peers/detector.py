@@ -54,7 +54,7 @@ def thresholds(false_a_day: float, servers: int, services: int) -> tuple[float, 
 class PeerDetector:
     """M metrics of N servers; `service[N]` counts from 0, `sides[M]` say what is of concern ("both" if left out)."""
 
-    STATE = ("_level", "_offset", "_seen", "_run", "_before", "_jump", "_unrest", "_last", "_usual")
+    STATE = ("_level", "_offset", "_seen", "_repeats", "_before", "_jump", "_mean_jump", "_last", "_usual")
 
     def __init__(
         self, metrics: int, service: npt.NDArray[Any], settings: PeerSettings = STANDARD, sides: Sequence[Side] = ()
@@ -64,11 +64,11 @@ class PeerDetector:
         n, services = len(self._service), int(self._service.max()) + 1
         self._members = _members(self._service, services)
         self._high = np.array([side == "high" for side in sides or ["both"] * metrics])[:, None]
-        self._level, self._offset, self._seen, self._run = (np.zeros((metrics, n)) for _ in range(4))
-        self._before, self._jump, self._unrest = (np.zeros((metrics, n)) for _ in range(3))
+        self._level, self._offset, self._seen, self._repeats = (np.zeros((metrics, n)) for _ in range(4))
+        self._before, self._jump, self._mean_jump = (np.zeros((metrics, n)) for _ in range(3))
         self._last = np.full((metrics, n), np.nan)
         self._usual = np.full((2, 24, metrics, services), np.nan)
-        means = _concern(metrics, len(settings.hours), sides)
+        means = _counted_features(metrics, len(settings.hours), sides)
         both = np.concatenate([means, np.ones((2, metrics, 1), dtype=bool)])
         # A value repeated for less than the shortest mean is nothing, whatever the record.
         shortest = settings.hours[0] * 3600 / settings.period_s
@@ -88,12 +88,12 @@ class PeerDetector:
         middle = _medians(relative, self._members)
         residual = np.where(here, relative - middle[:, self._service], 0.0)
         self._offset += gain * (residual - self._offset)
-        self._watch(x, residual, here, gain)
+        self._update_repeats_and_jumps(x, residual, here, gain)
         self._seen += here
         known = np.isfinite(middle)
-        unusual = self._unusual(t_us, middle, known)
-        alone = _alone(np.where(here, residual - self._offset, 0.0), unusual[:, self._service])
-        servers = self._servers.step(t_us, alone, here, np.stack([self._run, self._unrest]))
+        unusual = self._hourly_deviation(t_us, middle, known)
+        deviation = _own_deviation(np.where(here, residual - self._offset, 0.0), unusual[:, self._service])
+        servers = self._servers.step(t_us, deviation, here, np.stack([self._repeats, self._mean_jump]))
         services = self._services.step(t_us, unusual, known, np.empty((0, *middle.shape)))
         return servers, services
 
@@ -110,7 +110,7 @@ class PeerDetector:
     def pack(self) -> bytes:
         """The whole state, settings, sides and services too. Stepping on after `unpack` gives the same bits."""
         parts = ((self, ""), (self._servers, "servers"), (self._services, "services"))
-        arrays = {place + name: getattr(thing, name) for thing, place in parts for name in thing.STATE}
+        arrays = {place + name: getattr(detector, name) for detector, place in parts for name in detector.STATE}
         about = {"metrics": self.metrics, "sides": self.sides, "settings": asdict(self.settings)}
         return peer_state.pack(about, {"service": self._service, **arrays})
 
@@ -123,21 +123,21 @@ class PeerDetector:
             peers = cls(about["metrics"], arrays["service"], PeerSettings(**settings), about["sides"])
         except (KeyError, TypeError, ValueError) as error:
             raise InvalidState(f"the state of peers cannot be read: {error}") from None
-        for thing, place in ((peers, ""), (peers._servers, "servers"), (peers._services, "services")):
-            peer_state.fill(thing, thing.STATE, arrays, place)
+        for detector, place in ((peers, ""), (peers._servers, "servers"), (peers._services, "services")):
+            peer_state.fill(detector, detector.STATE, arrays, place)
         return peers
 
-    def _watch(self, x: Doubles, residual: Doubles, here: Flags, gain: Doubles) -> None:
+    def _update_repeats_and_jumps(self, x: Doubles, residual: Doubles, here: Flags, gain: Doubles) -> None:
         """How long the same value, and the mean of two hours of jumps, each at most ten times the usual one."""
-        self._run = np.where(here, np.where(x == self._last, self._run + 1, 0.0), self._run)
+        self._repeats = np.where(here, np.where(x == self._last, self._repeats + 1, 0.0), self._repeats)
         self._last = np.where(here, x, self._last)
         jump = np.abs(residual - self._before)
         jump = np.where(here & (self._seen > 50), np.minimum(jump, 10 * self._jump), jump)
         self._jump += gain * (jump - self._jump)
-        self._unrest += np.where(here, (jump - self._unrest) * self.settings.period_s / 7200, 0.0)
+        self._mean_jump += np.where(here, (jump - self._mean_jump) * self.settings.period_s / 7200, 0.0)
         self._before = np.where(here, residual, self._before)
 
-    def _unusual(self, t_us: int, middle: Doubles, known: Flags) -> Doubles:
+    def _hourly_deviation(self, t_us: int, middle: Doubles, known: Flags) -> Doubles:
         """Distance from the usual value of this hour; where that is not known yet, from the other kind of day's."""
         weekend, hour = int((t_us // DAY_US + 3) % 7 >= 5), t_us % DAY_US // HOUR_US  # 1970 began on a Thursday
         own, other = self._usual[weekend, hour], self._usual[1 - weekend, hour]
@@ -150,7 +150,7 @@ class PeerDetector:
         return np.where(known, middle - expected, 0.0)
 
 
-def _alone(residual: Doubles, unusual: Doubles) -> Doubles:
+def _own_deviation(residual: Doubles, unusual: Doubles) -> Doubles:
     """What stands out beside the peers now and beside what is usual at this hour, whichever is less.
 
     Who is merely left behind by peers that move is no trouble; and while they move, differences mean less.
@@ -159,12 +159,12 @@ def _alone(residual: Doubles, unusual: Doubles) -> Doubles:
     return np.where(residual > 0, up, down) / (1 + MOVING * np.abs(unusual))
 
 
-def _concern(metrics: int, hours: int, sides: Sequence[Side]) -> Flags:
+def _counted_features(metrics: int, hours: int, sides: Sequence[Side]) -> Flags:
     """Which means count, [2 * hours, metrics, 1]: upward, then downward."""
-    told = list(sides) or ["both"] * metrics
-    if len(told) != metrics:
-        raise ValueError(f"{len(told)} sides for {metrics} metrics")
-    up, down = ([side in ("both", name) for side in told] for name in ("high", "low"))
+    given = list(sides) or ["both"] * metrics
+    if len(given) != metrics:
+        raise ValueError(f"{len(given)} sides for {metrics} metrics")
+    up, down = ([side in ("both", name) for side in given] for name in ("high", "low"))
     return np.array([up] * hours + [down] * hours, dtype=bool)[..., None]
 
 

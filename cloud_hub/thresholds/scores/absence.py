@@ -60,6 +60,6 @@ def find_absent(
             continue
         after[index] = replace(after[index], silent_us=now_us, page=0, calm=0)
         changes.append(
-            AlarmTransition(index=index, state="raised", t_us=now_us, surprise=float(found[index]), kind="no-data")
+            AlarmTransition(index=index, state="raised", t_us=now_us, score=float(found[index]), kind="no-data")
         )
     return after, changes

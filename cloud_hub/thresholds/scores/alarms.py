@@ -65,7 +65,7 @@ class AlarmTransition:
     index: int
     state: Literal["raised", "cleared"]
     t_us: int
-    surprise: float
+    score: float
     kind: AlarmKind = "high"
 
 
@@ -124,12 +124,12 @@ def advance(
     begun: list[int] = []
     for index, one in enumerate(series):
         t_us, _ = samples[index]
-        episodes, surprises = rarity(
+        episodes, rarities = rarity(
             one.episodes, found[: t_us.size, index] if t_us.size else np.zeros(0), DEFAULTS.quiet
         )
-        counted, times_us = _counted(replace(one, episodes=episodes), t_us, surprises, paging)
+        counted, times_us = _counted(replace(one, episodes=episodes), t_us, rarities, paging)
         begun += times_us
-        remembered, new = _judged(counted, index, t_us, surprises, limits[index], live_us)
+        remembered, new = _judged(counted, index, t_us, rarities, limits[index], live_us)
         remembered = track_scale(remembered, samples[index])
         if remembered.size == 0 < one.size:  # nearly deaf in its new unit, else
             scores.restart(np.array([index]))
@@ -145,10 +145,10 @@ def advance(
 
 
 def _counted(
-    one: SeriesState, t_us: npt.NDArray[np.int64], surprises: npt.NDArray[Any], paging: float
+    one: SeriesState, t_us: npt.NDArray[np.int64], rarities: npt.NDArray[Any], paging: float
 ) -> tuple[SeriesState, list[int]]:
     last, begun = -one.rare, []
-    for index in np.flatnonzero(surprises >= paging).tolist():
+    for index in np.flatnonzero(rarities >= paging).tolist():
         if index - last > DEFAULTS.quiet:
             last = index
             begun.append(int(t_us[index]))
@@ -156,29 +156,27 @@ def _counted(
 
 
 def _judged(
-    one: SeriesState, index: int, t_us: npt.NDArray[np.int64], surprises: npt.NDArray[Any], limit: float, live_us: int
+    one: SeriesState, index: int, t_us: npt.NDArray[np.int64], rarities: npt.NDArray[Any], limit: float, live_us: int
 ) -> tuple[SeriesState, list[AlarmTransition]]:
     if not t_us.size:
         return one, []
-    beyond = surprises >= limit
+    beyond = rarities >= limit
     if not one.alarm and not one.silent_us and not beyond.any():  # the usual case, without a loop
         return replace(one, upto_us=int(t_us[-1]), page=one.page + t_us.size, calm=one.calm + t_us.size), []
     changes: list[AlarmTransition] = []
     standing, page, calm = bool(one.alarm) and not one.silent_us, one.page, one.calm
     if one.silent_us:
         changes.append(
-            AlarmTransition(
-                index=index, state="cleared", t_us=int(t_us[0]), surprise=float(surprises[0]), kind="no-data"
-            )
+            AlarmTransition(index=index, state="cleared", t_us=int(t_us[0]), score=float(rarities[0]), kind="no-data")
         )
-    for t, surprise, far in zip(t_us.tolist(), surprises.tolist(), beyond.tolist(), strict=True):
+    for t, score, far in zip(t_us.tolist(), rarities.tolist(), beyond.tolist(), strict=True):
         page, calm = page + 1, 0 if far else calm + 1
         if far and not standing and page > DEFAULTS.quiet and t >= live_us:
             standing, page = True, 0
-            changes.append(AlarmTransition(index=index, state="raised", t_us=t, surprise=surprise))
+            changes.append(AlarmTransition(index=index, state="raised", t_us=t, score=score))
         elif standing and calm >= CALM:
             standing = False
-            changes.append(AlarmTransition(index=index, state="cleared", t_us=t, surprise=surprise))
+            changes.append(AlarmTransition(index=index, state="cleared", t_us=t, score=score))
     return replace(one, upto_us=int(t_us[-1]), page=page, calm=calm, silent_us=0), changes
 
 

@@ -4,7 +4,7 @@ Up to KNOWN a surprise means what it says on all data that was measured. Beyond 
 tails (log-normal, Student t) reaches 5.86 up to a hundred times as often as once in 10**5.86 samples. A budget counts
 episodes, and a series' own episodes tell how far its tails go. So beyond KNOWN an episode is judged, not a sample:
 
-1. Evidence is a leaky sum of surprises above LEAST: what lasts, or comes twice in a row, weighs more than one sample.
+1. Evidence is a leaky sum of scores above LEAST: what lasts, or comes twice in a row, weighs more than one sample.
 2. Exceedances within `quiet` samples of one another are one episode; its peak of evidence, capped at CLIP times the
    usual, moves the mean peak of the series' episodes, which begins at USUAL and is worth TRUST episodes.
 3. Peaks in units of that mean are taken as exponential (peaks over threshold, declustered: Davison and Smith, 1990).
@@ -50,23 +50,21 @@ class Episodes:
         return Episodes(evidence=self.evidence, count=count, mean=mean)
 
 
-def rarity(
-    before: Episodes, surprises: npt.NDArray[np.float64], quiet: int
-) -> tuple[Episodes, npt.NDArray[np.float64]]:
-    """What is remembered after these surprises of a series, and the rarity of each sample in decades of samples.
+def rarity(before: Episodes, scores: npt.NDArray[np.float64], quiet: int) -> tuple[Episodes, npt.NDArray[np.float64]]:
+    """What is remembered after these scores of a series, and the rarity of each sample in decades of samples.
 
     A rarity r begins an episode about once in 10**r ordinary samples. Surprises that are NaN count as none.
     """
-    out, now, last = np.minimum(np.nan_to_num(surprises), KNOWN), before, -1
-    for index in np.flatnonzero(surprises > LEAST).tolist():
+    out, now, last = np.minimum(np.nan_to_num(scores), KNOWN), before, -1
+    for index in np.flatnonzero(scores > LEAST).tolist():
         now = _passed(now, index - last - 1)
-        evidence = now.evidence * KEPT + float(surprises[index]) - LEAST
+        evidence = now.evidence * KEPT + float(scores[index]) - LEAST
         above, last = max(evidence - BEGIN, 0.0), index
         if above >= now.mean:
             out[index] = KNOWN + DECADES * (above / now.mean - 1.0)
         left = quiet if above else max(now.left - 1, 0)
         now = Episodes(evidence=evidence, peak=max(now.peak, above), left=left, count=now.count, mean=now.mean)
-    return _passed(now, len(surprises) - last - 1), out
+    return _passed(now, len(scores) - last - 1), out
 
 
 def _passed(now: Episodes, samples: int) -> Episodes:

@@ -18,10 +18,10 @@ from cloud_hub.thresholds.scores.state import (
     CENTRE,
     CHANGE,
     CHANGES,
-    CHANNELS,
     COUNT,
     DAY,
     DAY_REST,
+    FEATURES,
     LAGS,
     LEVELS,
     PREVIOUS,
@@ -78,14 +78,14 @@ def clip_outliers(columns: Columns, x: Doubles) -> Doubles:
 
 
 def compute_features(columns: Columns, x: Doubles, hour: Longs, gain: Doubles, learn: Doubles, count: Longs) -> Singles:
-    """Standardised residuals float32[CHANNELS, n] of values x[n]; the state moves on.
+    """Standardised residuals float32[FEATURES, n] of values x[n]; the state moves on.
 
     `hour` counts from 1970, `gain` is the slow memory's share of this sample, `learn` that of an hour's usual value,
     `count` the samples before this one.
     """
     wide, slims = columns.wide, columns.slim
     fresh = np.reciprocal(count + 1.0).astype(np.float32)
-    out = np.empty((CHANNELS, x.size), dtype=np.float32)
+    out = np.empty((FEATURES, x.size), dtype=np.float32)
     off = x - wide[SLOW]
     out[0] = to_float32(off)
     level = slims[LEVELS]

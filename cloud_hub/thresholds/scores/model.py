@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cloud_hub.thresholds.scores import features as channels
-from cloud_hub.thresholds.scores import pattern_memory, tails
+from cloud_hub.thresholds.scores import features, pattern_memory, tails
 from cloud_hub.thresholds.scores import state as score_columns
 from cloud_hub.thresholds.scores.compiled import jit
 from cloud_hub.thresholds.scores.compiled import step as compiled
@@ -31,7 +30,7 @@ LARGEST = 1e30  # no measurement is larger: what is counts as no sample
 
 # Seventeen surprises of ordinary data together: their median, and how much more is a decade rarer (measured).
 USUAL_SUM, DECADE = np.float32(12.8), np.float32(4.8)
-NEWS_RARE, NEWS_WORTH, NEWS_LEAST = 0.002, 10_000, (score_columns.NEWS_START, 0.2)
+NOVELTY_RARE, NOVELTY_WORTH, NOVELTY_LEAST = 0.002, 10_000, (score_columns.NOVELTY_START, 0.2)
 GAP_RARE, GAP_LEAST = 0.01, (score_columns.GAP_START, 0.5)
 
 
@@ -191,13 +190,13 @@ def _plan(settings: ScoreSettings) -> compiled.Plan:
         usual_sum=USUAL_SUM,
         decade=DECADE,
         fade=single(1.0 - 1.0 / settings.echo),
-        reach=pattern_memory.match_radius(settings.near, score_columns.CHANNELS),
+        reach=pattern_memory.match_radius(settings.near, score_columns.FEATURES),
         quiet=settings.quiet,
-        news_worth=NEWS_WORTH,
-        news_rare=NEWS_RARE,
-        news_share=single(NEWS_RARE),
-        news_body=single(-np.log10(NEWS_RARE)),
-        news_least=(single(NEWS_LEAST[0]), single(NEWS_LEAST[1])),
+        novelty_worth=NOVELTY_WORTH,
+        novelty_rare=NOVELTY_RARE,
+        novelty_share=single(NOVELTY_RARE),
+        novelty_body=single(-np.log10(NOVELTY_RARE)),
+        novelty_least=(single(NOVELTY_LEAST[0]), single(NOVELTY_LEAST[1])),
         gap_rare=GAP_RARE,
         gap_share=single(GAP_RARE),
         gap_body=single(-np.log10(GAP_RARE)),
@@ -215,11 +214,11 @@ def _step(state: Columns, t_us: Longs, x: Doubles, settings: ScoreSettings) -> D
         times[FIRST, new] = times[LAST, new] = t_us[new]
     passed = np.maximum(t_us - times[LAST], 0)  # a clock that stepped back: no time has passed
     gain, learn = _gains(times, passed, count, settings)
-    x = channels.clip_outliers(state, x)
-    y = channels.compute_features(state, x, t_us // HOUR_US, gain, learn, count)
+    x = features.clip_outliers(state, x)
+    y = features.compute_features(state, x, t_us // HOUR_US, gain, learn, count)
     pace, settle = tails.paces(count, settings.forget, settings.tail)
     each = tails.two_sided(state.tails, y, settings.tail, settings.narrow, pace, settle)
-    s = _news(state, y, each, count, settings)
+    s = _novelty(state, y, each, count, settings)
     gap = state.slim[score_columns.USUAL_GAP : score_columns.GAP_EXCESS + 1]
     s = np.maximum(s, _gap(gap, passed, gain.astype(np.float32), count))
     times[LAST] = t_us
@@ -235,29 +234,29 @@ def _gains(times: Longs, passed: Longs, count: Longs, settings: ScoreSettings) -
     return np.maximum(1.0 / (count + 1.0), lasting), np.clip(learn, 1e-4, 0.5)
 
 
-def _news(state: Columns, y: Singles, each: Singles, count: Longs, settings: ScoreSettings) -> Singles:
+def _novelty(state: Columns, y: Singles, each: Singles, count: Longs, settings: ScoreSettings) -> Singles:
     total = each[0].copy()
     for row in each[1:]:  # one after another: another order has other bits
         total += row
     # What a series does while it is new must neither be remembered as an episode nor as a shape.
     awake = count >= settings.warmup
     together = np.where(awake, (total - USUAL_SUM) / DECADE + tails.HALF, np.float32(0.0))
-    alone = np.where(awake, each[channels.NEXT], np.float32(0.0))
+    alone = np.where(awake, each[features.NEXT], np.float32(0.0))
     s = np.maximum(pattern_memory.novelty(state, together, 1.0 / settings.echo), alone)
     pattern_memory.discount_repeats(state, y, s, count, settings.near, settings.quiet)
-    quantile, excess = state.slim[score_columns.NEWS], state.slim[score_columns.NEWS_EXCESS]
-    pace, settle = tails.paces(10 * (count + NEWS_WORTH), settings.forget, NEWS_RARE)
-    return tails.one_sided(quantile, excess, s, NEWS_RARE, NEWS_LEAST, tails.TEN * pace, settle)
+    quantile, excess = state.slim[score_columns.NOVELTY], state.slim[score_columns.NOVELTY_EXCESS]
+    pace, settle = tails.paces(10 * (count + NOVELTY_WORTH), settings.forget, NOVELTY_RARE)
+    return tails.one_sided(quantile, excess, s, NOVELTY_RARE, NOVELTY_LEAST, tails.TEN * pace, settle)
 
 
 def _gap(gap: Singles, passed: Longs, gain: Singles, count: Longs) -> Singles:
     """Surprise float32[n] of the time since the last sample; the rows usual root, quantile and excess move on."""
     root = np.sqrt(np.minimum(passed, 366 * DAY_US).astype(np.float64)).astype(np.float32)
-    first = np.where(count == 1, channels.ONE, gain)  # the first interval is the usual one until there are more
+    first = np.where(count == 1, features.ONE, gain)  # the first interval is the usual one until there are more
     gap[0] += first * (root - gap[0])
-    times = np.clip(root / (gap[0] + channels.TINY), channels.ONE, channels.FAR)
+    times = np.clip(root / (gap[0] + features.TINY), features.ONE, features.FAR)
     pace, settle = tails.paces(count, 0.001, GAP_RARE)
-    return tails.one_sided(gap[1], gap[2], channels.ln(times * times), GAP_RARE, GAP_LEAST, pace, settle)
+    return tails.one_sided(gap[1], gap[2], features.ln(times * times), GAP_RARE, GAP_LEAST, pace, settle)
 
 
 def score_series(t_us: npt.NDArray[Any], values: npt.NDArray[Any], settings: ScoreSettings = DEFAULTS) -> Doubles:

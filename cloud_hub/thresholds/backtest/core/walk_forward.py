@@ -18,7 +18,7 @@ from cloud_hub.thresholds.backtest.core.vectorized_judge import bounds
 from cloud_hub.thresholds.bands.fit import clean
 from cloud_hub.thresholds.bands.state import Floats, Ints
 from cloud_hub.thresholds.scores import alarm_budget
-from cloud_hub.thresholds.scores import alarms as surprise
+from cloud_hub.thresholds.scores import alarms as score_alarms
 from cloud_hub.thresholds.scores.alarms import AlarmTransition, Samples, SeriesState
 from cloud_hub.thresholds.scores.model import ScoreModel
 
@@ -32,7 +32,7 @@ class Anomaly:
 
     start_us: int
     end_us: int | None
-    surprise: float
+    score: float
 
 
 def alarms(samples: Sequence[Samples], from_us: int, pages_per_shift: float) -> list[list[Anomaly]]:
@@ -42,7 +42,7 @@ def alarms(samples: Sequence[Samples], from_us: int, pages_per_shift: float) -> 
     raises the threshold where it brought more than the budget; the live watch goes on with that.
     """
     series = [clean(t_us, values) for t_us, values in samples]
-    usual = surprise.budget_threshold(pages_per_shift, surprise.samples_per_day(series, 0.0))
+    usual = score_alarms.budget_threshold(pages_per_shift, score_alarms.samples_per_day(series, 0.0))
     return [found for some in _side_by_side(series) for found in _judged(some, from_us, usual)]
 
 
@@ -57,10 +57,10 @@ def _judged(series: list[Samples], from_us: int, usual: float) -> list[list[Anom
     before = [_cut(one, before_us=from_us) for one in series]
     rest = [_cut(one, from_us=from_us) for one in series]
     with np.errstate(over="ignore"):  # of values far apart; what overflows is cut
-        ones, _, begun = surprise.advance(scores, ones, before, [usual] * len(series), usual, from_us, from_us)
+        ones, _, begun = score_alarms.advance(scores, ones, before, [usual] * len(series), usual, from_us, from_us)
         came, _ = alarm_budget.count_episodes(begun, 0)
         limit = usual + alarm_budget.corrected(0.0, sum(t_us.size for t_us, _ in before) / 10**usual, came)
-        _, changes, _ = surprise.advance(scores, ones, rest, [limit] * len(series), limit, from_us, from_us)
+        _, changes, _ = score_alarms.advance(scores, ones, rest, [limit] * len(series), limit, from_us, from_us)
     found: list[list[Anomaly]] = [[] for _ in series]
     for change in changes:
         _add(found[change.index], change)
@@ -75,9 +75,9 @@ def _cut(one: Samples, from_us: int = -(1 << 62), before_us: int = 1 << 62) -> S
 
 def _add(mine: list[Anomaly], change: AlarmTransition) -> None:
     if change.state == "raised":
-        mine.append(Anomaly(start_us=change.t_us, end_us=None, surprise=change.surprise))
+        mine.append(Anomaly(start_us=change.t_us, end_us=None, score=change.score))
     elif mine:
-        mine[-1] = Anomaly(start_us=mine[-1].start_us, end_us=change.t_us, surprise=mine[-1].surprise)
+        mine[-1] = Anomaly(start_us=mine[-1].start_us, end_us=change.t_us, score=mine[-1].score)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

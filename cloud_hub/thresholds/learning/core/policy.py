@@ -1,4 +1,4 @@
-"""What a person asks of a learning: which metrics, from how much history, and how carefully it is pushed. Pure."""
+"""The policy of a learning: which metrics, from how much history, and how carefully limits are rolled out. Pure."""
 
 from __future__ import annotations
 
@@ -19,16 +19,19 @@ FITTED = {"gauge", "score"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearningPolicy:
-    """Days and seconds as named. `metrics` are names, or patterns with `*` for gauges and scores.
+    """What is learned, how it is rolled out, and which live monitoring runs on it.
 
-    A refit comes every `refit_days`, from the last `train_days`; `coverage` is the share of ordinary samples inside.
-    It is pushed when what was learned before the last `backtest_days` gives at most `max_backtest` alarms a device and
-    week on them; to the share `canary` of the devices first, watched for `watch_s`, with at most `max_alarms` alarms
-    and `max_false` judged false on all canaries. Limits older than `stale_refits` refits are flagged. `watch` judges
-    live telemetry too, with `pages_per_shift` anomalies in 12 hours on all its series together. `peers` is the tag by
-    which devices form services ("tags.service"): each is judged beside the others, with as many pages again; of
-    metrics that meet `peers_high` only what is higher is of concern.
-    `foresee` is the probability of crossing a limit within 15 minutes that warns; 0 is never.
+    - `metrics`: names, or patterns with `*` that match gauges and scores.
+    - `train_days`, `refit_days`: history of each fit, and time between fits. `coverage`: share of samples inside.
+    - `backtest_days`, `max_backtest`: limits learned before the last `backtest_days` may raise at most so many alarms
+      per device and week on these days, else they are not pushed.
+    - `canary`, `watch_s`: share of the devices that get the limits first, and how long they are watched; at most
+      `max_alarms` alarms and `max_false_alarms` judged false on all canaries.
+    - `stale_refits`: limits older than so many refits are flagged.
+    - `monitor`: judge live telemetry too, with `pages_per_shift` anomalies in 12 hours on all series together.
+    - `peers`: the tag that groups devices into services ("tags.service"). Each device is compared with its peers, with
+      the same budget again. Metrics that match `peers_high` alarm only when higher than the peers.
+    - `warn_probability`: probability of crossing a limit within 15 minutes that raises a warning; 0 is never.
     """
 
     metrics: tuple[str, ...]
@@ -71,7 +74,7 @@ class LearningPolicy:
         return self.stale_refits * self.refit_days * 86_400.0
 
     def side(self, metric: str) -> Literal["high", "both"]:
-        """On which side of its peers a metric is of concern."""
+        """On which side of its peers a metric alarms."""
         return "high" if any(fnmatchcase(metric, one) for one in self.peers_high) else "both"
 
     def wants(self, metric: str, kind: str) -> bool:
@@ -93,14 +96,14 @@ LEAST, MOST = 0.5, 3.0
 
 
 def widening_factor(false: int, missed: int) -> float:
-    """How much wider than fitted, by what people said: each false alarm a quarter more, each missed trouble a tenth
-    less, within LEAST..MOST. The same verdicts give the same factor, in whatever order they came.
+    """How much wider than fitted the limits are made: each false alarm a quarter wider, each missed fault a tenth
+    narrower, within LEAST..MOST. The order of verdicts does not matter.
     """
     return min(MOST, max(LEAST, math.exp(false * math.log(WIDER) + missed * math.log(TIGHTER))))
 
 
 def widen_limits(limits: Limits, by: float) -> Limits:
-    """The limits, `by` times as far from the middle between low and high; a one-sided limit stays as it is."""
+    """Limits `by` times as far from the middle between low and high; a one-sided limit is unchanged."""
     if by == 1.0:
         return limits
     pairs = [_apart(low, high, by) for low, high in zip(limits.lows, limits.highs, strict=False)]

@@ -26,7 +26,7 @@ from cloud_hub.thresholds.scores.compiled.features import (
 from cloud_hub.thresholds.scores.compiled.jit import entry, mark, part
 from cloud_hub.thresholds.scores.compiled.layout import COUNT_ROW, DOUBLES, HERE, NONE, SINGLES, TAILS, VALUE, S
 from cloud_hub.thresholds.scores.compiled.tails import gap, novelty, tails
-from cloud_hub.thresholds.scores.state import CHANNELS, COUNT, HOURS, LAST, SHAPES, SLIM, WIDE, WIDTH
+from cloud_hub.thresholds.scores.state import COUNT, FEATURES, HOURS, LAST, SHAPES, SLIM, WIDE, WIDTH
 
 
 class Plan(NamedTuple):
@@ -47,11 +47,11 @@ class Plan(NamedTuple):
     fade: np.float32
     reach: int
     quiet: int
-    news_worth: int
-    news_rare: float
-    news_share: np.float32
-    news_body: np.float32
-    news_least: tuple[np.float32, np.float32]
+    novelty_worth: int
+    novelty_rare: float
+    novelty_share: np.float32
+    novelty_body: np.float32
+    novelty_least: tuple[np.float32, np.float32]
     gap_rare: float
     gap_share: np.float32
     gap_body: np.float32
@@ -70,7 +70,7 @@ def _block(state: Any, lo: int, m: int) -> Any:
         hours[lo * HOURS : hi * HOURS],
         rests[lo * HOURS : hi * HOURS],
         tails[lo * TAILS : hi * TAILS],
-        shapes[lo * SHAPES * CHANNELS : hi * SHAPES * CHANNELS],
+        shapes[lo * SHAPES * FEATURES : hi * SHAPES * FEATURES],
         seen[lo * SHAPES : hi * SHAPES],
         when[lo * SHAPES : hi * SHAPES],
     )

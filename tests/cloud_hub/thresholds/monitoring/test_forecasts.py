@@ -268,8 +268,8 @@ def test_choosing_models_does_not_hold_up_a_round_that_is_due(plant: Database, m
     loop = loop_of(plant)
     assert loop.run_once(TODAY).again
     order: list[str] = []
-    monkeypatch.setattr(loop, "_choose", lambda *given: order.append("choose"))
-    monkeypatch.setattr(loop, "_look", lambda *given: bool(order.append("judge")))
+    monkeypatch.setattr(loop, "_select_model", lambda *given: order.append("choose"))
+    monkeypatch.setattr(loop, "_judge_group", lambda *given: bool(order.append("judge")))
     loop.run_once(TODAY + 1)
     loop.run_once(TODAY + forecasts.ROUND_US)
     loop.run_once(TODAY + forecasts.ROUND_US + 1)

@@ -205,7 +205,7 @@ def met(shapes: list[np.ndarray], near: float) -> list[float]:
 
 
 def shape(seed: int) -> np.ndarray:
-    return 2 * np.random.RandomState(seed).normal(size=score_columns.CHANNELS).astype(np.float32)
+    return 2 * np.random.RandomState(seed).normal(size=score_columns.FEATURES).astype(np.float32)
 
 
 def test_a_shape_met_before_surprises_less_each_time_and_another_does_not() -> None:
