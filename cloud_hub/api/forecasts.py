@@ -44,7 +44,7 @@ def get(
     device: str, metric: str, hub: TheHub, caller: Reader,
     limit: Annotated[float | None, Query(allow_inf_nan=False)] = None,
 ) -> ForecastView:  # fmt: skip
-    """The probability that a series crosses its limit, or `limit`, in 15 minutes; needs `warn_probability` in the policy."""
+    """The probability that a series crosses its limit, or `limit`, in 15 minutes, where `warn_probability` is set."""
     with hub.db.read(scope=caller.scope) as session:
         fleet.get_device(session, device)
         wanted = None if limit is None else _upper(metric, limit)

@@ -1,7 +1,7 @@
-"""Which model forecasts the limit crossings of a series: the one that did best on its own validation data. Pure.
+"""Model selection: which model forecasts the limit crossings of a series, by its own validation data. Pure.
 
 Forward-chaining: each of the last two stretches of the history is forecast by what was fitted on all before it. The
-shared trees never learn from that part of any series (`crossing.FITTED`), so they have no advantage. Models are
+shared trees never learn from that part of any series (`classifier.FITTED`), so they have no advantage. Models are
 compared by average precision; the blend is kept unless another beats it by MARGIN, for the best of five is partly
 luck. The winner is calibrated on the same data (Platt 1999, drawn towards "as it is") and fitted again on the whole
 history. Where no model beats the base rate by LIFT, the series is not forecast, and the reason says so.

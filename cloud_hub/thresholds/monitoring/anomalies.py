@@ -1,10 +1,10 @@
-"""The live watch: new telemetry of learned series steps their score model; what surprises raises an alarm of the hub.
+"""Live monitoring: new telemetry of learned series updates their score model, and anomalies raise alarms of the hub.
 
-One group of series a step: read, judged outside of any transaction, and written with its alarms in one. A restart
-goes on behind the last sample that was judged. A series that has a standing alarm already gets no second one.
+Each run handles one group of series: read, judged outside of any transaction, and written with its alarms in one. A
+restart continues after the last judged sample. A series with an active alarm gets no second one.
 
-Silence is judged too, by how long the hub heard nothing while it could: not of devices known to be offline, whose
-presence says it all, and anew from when the hub was away, as then samples come late.
+Absence of data is judged too, by how long the hub received nothing while it could. Offline devices are excluded, since
+their presence shows it, and the time starts again after the hub was down, because samples then arrive late.
 """
 
 from __future__ import annotations
@@ -34,25 +34,25 @@ from shared.codec import plain
 from shared.messages import Alarm
 
 HOLE_US = absence.GRACE_US // 2
-"""Looks further apart than this: the hub was away."""
+"""With longer pauses between runs than this, the hub was down."""
 
 _ALARMS: Any = AlarmRow.__table__  # type: ignore[attr-defined]
 
 
 class AnomalyMonitor:
-    """The loop's state: the groups that are still to be looked at in this round."""
+    """Background worker: holds the groups that are left in this round."""
 
     def __init__(self, db: Database, alarm_sink: AlarmSink) -> None:
         self._db, self._alarm_sink = db, alarm_sink
         self._left: list[tuple[str, int]] = []
         self._awake_us = self._last_us = 0
 
-    def run_once(self, now_us: int, hears: bool = True) -> WorkResult:
-        """Look at one group; `again` while more of this round wait.
+    def run_once(self, now_us: int, connected: bool = True) -> WorkResult:
+        """Judge one group; `again` while this round is not finished.
 
-        `hears`: whether the hub hears its devices at all.
+        `connected`: whether the hub receives from its devices at all.
         """
-        if not hears or not 0 <= now_us - self._last_us <= HOLE_US:
+        if not connected or not 0 <= now_us - self._last_us <= HOLE_US:
             self._awake_us = now_us
         self._last_us = now_us
         items = WorkItems(self._db, "watch", now_us)
@@ -70,7 +70,7 @@ class AnomalyMonitor:
 
 
 def clear_orphaned_alarms(db: Database, now_us: int, alarm_sink: AlarmSink, items: WorkItems) -> bool:
-    """Clear alarms whose learning was changed or removed: nobody watches for their end any more. Whether there were."""
+    """Clear alarms whose learning was changed or removed; returns whether there were any."""
     with db.read() as session:
         mine = (col(AlarmRow.about) == "anomaly") & (col(AlarmRow.state) == "raised")
         standing = session.exec(rows_of(AlarmRow).where(mine)).all()
@@ -93,7 +93,7 @@ def _end(db: Database, row: AlarmRow, now_us: int, alarm_sink: AlarmSink) -> boo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgedGroup:
-    """What becomes of a group: the model's and the budget's state, the changes and the limits that made them."""
+    """Result of judging a group: state of the model and the budget, and alarm transitions with their limits."""
 
     scores: ScoreModel
     series: list[SeriesState]
@@ -106,9 +106,9 @@ class JudgedGroup:
 def judge_group(
     db: Database, name: str, number: int, now_us: int, alarm_sink: AlarmSink, awake_us: int
 ) -> tuple[bool, bool]:
-    """Judge what is new of one group, and what is missing: (whether there is more, whether alarms changed).
+    """Judge new and absent samples of one group: (whether there are more, whether alarms changed).
 
-    The hub hears its devices since `awake_us`.
+    The hub receives from its devices since `awake_us`.
     """
     with db.read() as session:
         seen = series_groups.read_group(session, name, number, awake_us, now_us)
@@ -150,7 +150,7 @@ def _judged(seen: GroupInput, now_us: int) -> JudgedGroup:
 
 
 def _raise_alarms(session: Session, judged: JudgedGroup, alarm_sink: AlarmSink, now_us: int) -> list[SeriesState]:
-    """Tell the changes: the series, with the alarms that stand now."""
+    """Raise and clear the alarms; returns the series with their active alarms."""
     series = list(judged.series)
     for change, limit in judged.changes:
         one = series[change.index]
@@ -163,7 +163,7 @@ def _raise_alarms(session: Session, judged: JudgedGroup, alarm_sink: AlarmSink, 
 
 
 def _alarm(session: Session, one: SeriesState, change: AlarmTransition, limit: float) -> Alarm | None:
-    """What to tell; nothing where the series has another alarm already."""
+    """The alarm of a transition; None where the series has another alarm already."""
     if _stands(session, one) if change.state == "raised" else not one.alarm:
         return None
     return Alarm(
@@ -173,7 +173,7 @@ def _alarm(session: Session, one: SeriesState, change: AlarmTransition, limit: f
 
 
 def _stands(session: Session, one: SeriesState) -> bool:
-    """Whether people know of this series. A warning of what may come does not say that it came."""
+    """Whether the series has an active alarm. Forecast warnings do not count."""
     query = select(_ALARMS.c.id).where(
         _ALARMS.c.device == one.device, _ALARMS.c.metric == one.metric, _ALARMS.c.state == "raised",
         _ALARMS.c.about != "forecast",

@@ -1,8 +1,8 @@
-"""Evidence beside peers on the hub's schedule: each metric of a learning that asks for it, five minutes at a time.
+"""The peer monitor: compares each metric of learnings with `peers` between servers, in five-minute slots.
 
-A slot is judged once it and a grace are over. One metric a step: read, judged outside of any transaction, and written
-with its alarms in one, so a restart goes on where it was. When devices join or leave, or a term changes, the state is
-made anew from stored history, a day a step; alarms that stand are kept, and what follows on history is judged.
+A slot is judged after it and a grace period have passed. Each run handles one metric: read, judged outside of any
+transaction, and written with its alarms in one, so a restart continues where it was. When devices join or leave, or the
+policy changes, the state is rebuilt from stored history, one day per run; active alarms are kept.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ log = logging.getLogger(__name__)
 
 DAY_US = 86_400_000_000
 GRACE_US = 120_000_000
-"""Samples of a slot are still on their way when it is over."""
+"""Samples of a slot may arrive so late."""
 RECENT_US = 3 * 3_600_000_000
 """Younger than this is read from samples: its rollups may not be made yet."""
 HISTORY_US = 21 * DAY_US
-"""Of a new fleet so much is learned first."""
+"""History that a new fleet learns from first."""
 
 _SERIES: Any = LearnedSeries.__table__  # type: ignore[attr-defined]
 
 
 class PeerMonitor:
-    """The loop's state: what is still to be looked at in this round. A round comes with each slot."""
+    """Background worker: holds the tasks that are left in this round. There is one round per slot."""
 
     def __init__(self, db: Database, alarm_sink: AlarmSink) -> None:
         self._db, self._alarm_sink = db, alarm_sink
@@ -59,7 +59,7 @@ class PeerMonitor:
         self._end_us = 0
 
     def run_once(self, now_us: int) -> WorkResult:
-        """Look at one metric; `again` while more of this round wait."""
+        """Judge one metric; `again` while this round is not finished."""
         end_us = (now_us - GRACE_US) // SLOT_US * SLOT_US
         if not self._left and end_us == self._end_us:
             return NOTHING
@@ -80,7 +80,7 @@ class PeerMonitor:
 
 
 def _round(db: Database, now_us: int, alarm_sink: AlarmSink, items: WorkItems) -> tuple[list[PeerTask], bool]:
-    """(What there is to look at, whether alarms changed); states that nobody asks for any more are gone then."""
+    """(Tasks of this round, whether alarms changed); removes states that no learning needs any more."""
     with db.read() as session:
         asked = [
             row for row in session.exec(rows_of(Learning).order_by(Learning.id)) if mapping(row.policy).get("peers")
@@ -90,7 +90,7 @@ def _round(db: Database, now_us: int, alarm_sink: AlarmSink, items: WorkItems) -
     found = {row.id: items.run("learning", row.id, partial(_read_tasks, db, row, false)) for row in asked}
     tasks = [task for some in found.values() for task in some or ()]
     wanted = {(task.learning, task.metric) for task in tasks}
-    unread = {name for name, some in found.items() if some is None}  # what stands of theirs is left as it is
+    unread = {name for name, some in found.items() if some is None}  # their active alarms are kept
     ended = [
         items.run("state", "/".join(key), partial(_remove, db, key, now_us, alarm_sink))
         for key in sorted(known - wanted) if key[0] not in unread
@@ -126,8 +126,8 @@ def _tasks(session: Session, row: Learning, false: Mapping[tuple[str, str, str],
     servers = sum(len(task.fleet.devices) for task in tasks)
     if not servers:
         return tasks
-    asked = thresholds(2 * policy.pages_per_shift, servers, sum(len(task.fleet.names) for task in tasks))
-    return [replace(one, limits=peer_alarms.alarm_thresholds(one.metric, one.fleet, asked, false)) for one in tasks]
+    evidence = thresholds(2 * policy.pages_per_shift, servers, sum(len(task.fleet.names) for task in tasks))
+    return [replace(one, limits=peer_alarms.alarm_thresholds(one.metric, one.fleet, evidence, false)) for one in tasks]
 
 
 def _remove(db: Database, key: tuple[str, str], now_us: int, alarm_sink: AlarmSink) -> bool:
@@ -176,7 +176,7 @@ def judge_metric(db: Database, task: PeerTask, end_us: int, now_us: int, alarm_s
 
 
 def _exclude_alarms(session: Session, task: PeerTask, row: PeerState, values: five_minute_means.Doubles) -> None:
-    """Take out, in place, history in alarms that nobody judged false: a state that is made anew would learn a fault."""
+    """Remove, in place, history in alarms that nobody judged false: a rebuilt state would learn the fault."""
     end_us = min(row.upto_us + len(values) * SLOT_US, row.live_us)
     if end_us <= row.upto_us:
         return
@@ -192,7 +192,7 @@ def _revision(row: PeerState | None) -> tuple[int, int, str] | None:
 
 
 def _open_state(old: PeerState | None, task: PeerTask, end_us: int) -> tuple[PeerState, PeerDetector | None]:
-    """The state to go on with, or a fresh one that begins with history and has no peers yet."""
+    """The stored state, or a new one that starts with history and has no detector yet."""
     fleet = task.fleet
     services = [fleet.names[number] for number in fleet.service]
     if old is not None and (old.form, old.devices, old.services) == (task.form, list(fleet.devices), services):
@@ -202,7 +202,7 @@ def _open_state(old: PeerState | None, task: PeerTask, end_us: int) -> tuple[Pee
         except InvalidState:  # of another version
             pass
     live_us = end_us if old is None else max(old.upto_us, old.live_us)
-    log.info("peers.anew", extra={"fields": {"learning": task.learning, "metric": task.metric,
+    log.info("peers.rebuilt", extra={"fields": {"learning": task.learning, "metric": task.metric,
              "devices": len(fleet.devices), "left_out": len(fleet.left_out)}})  # fmt: skip
     fresh = PeerState(
         learning=task.learning, metric=task.metric, form=task.form, devices=list(fleet.devices), services=services,

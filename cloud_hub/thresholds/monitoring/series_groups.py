@@ -1,6 +1,6 @@
-"""The groups of learned series that the live watch looks at, one model each, and what there is new of a group.
+"""Groups of learned series under live monitoring, one score model per group, and the new samples of a group.
 
-New series come into groups of their own.
+New series get groups of their own.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from shared.codec import from_plain, plain
 GROUP = 200
 """Series of one group."""
 WARM = 5000
-"""A new series first learns from so many stored samples."""
+"""Stored samples that a new series learns from first."""
 
 SOME = 1000
-"""Samples of one series in one step."""
+"""Samples of one series in one run."""
 
 _SAMPLES: Any = TelemetrySample.__table__  # type: ignore[attr-defined]
 _ALARMS: Any = AlarmRow.__table__  # type: ignore[attr-defined]
@@ -40,7 +40,7 @@ _SERIES: Any = LearnedSeries.__table__  # type: ignore[attr-defined]
 
 
 def assign_groups(db: Database, now_us: int, items: WorkItems) -> list[tuple[str, int]]:
-    """(learning, number) of all groups that are watched, after new series have got theirs."""
+    """(learning, number) of all monitored groups, after new series were assigned to groups."""
     with db.read() as session:
         watched = [
             row.id
@@ -63,7 +63,7 @@ def _add_new_series(db: Database, name: str, now_us: int) -> None:
 
 
 def _ungrouped_series(session: Session, name: str, now_us: int) -> list[list[SeriesState]]:
-    """Groups of the learning's series that have none yet."""
+    """The learning's series without a group, split into new groups."""
     groups = session.exec(rows_of(LearnedState.series).where(LearnedState.learning == name))
     known = {(one.get("device"), one.get("metric")) for group in groups for one in map(mapping, group)}
     query = select(_SERIES.c.device, _SERIES.c.metric).where(_SERIES.c.learning == name)
@@ -85,7 +85,7 @@ def _add_group(session: Session, name: str, ones: list[SeriesState], now_us: int
 
 
 def _warmup_start(session: Session, device: str, metric: str, now_us: int) -> int:
-    """Behind which stored sample a new series begins to learn."""
+    """The time of the stored sample after which a new series begins to learn."""
     table = _SAMPLES.c
     mine = select(table.t_us).where(table.device == device, table.metric == metric, table.t_us < now_us)
     found = session.connection().execute(mine.order_by(table.t_us.desc()).offset(WARM).limit(1)).scalar()
@@ -94,10 +94,10 @@ def _warmup_start(session: Session, device: str, metric: str, now_us: int) -> in
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupInput:
-    """A group as it was read: what is new of each series, and whose silence may be judged, since when.
+    """Input of one run on a group: new samples of each series, and since when absence may be judged (`since_us`).
 
-    `behind`: more is stored. Its learning allows `pages` a shift; its other groups bring `others` samples a day.
-    `false` counts the anomalies of each series that people judged so.
+    `behind`: more samples are stored. The learning allows `pages` per shift; its other groups have `others` samples a
+    day. `false` counts the anomalies of each series that were judged false.
     """
 
     row: LearnedState
@@ -132,9 +132,9 @@ def read_group(session: Session, name: str, number: int, awake_us: int, now_us: 
 
 
 def _ordinary(session: Session, series: list[SeriesState], samples: list[Samples], live_us: int) -> list[Samples]:
-    """The samples without stored history in alarms that nobody judged false: there the model would learn a fault.
+    """Samples without stored history in alarms that nobody judged false: the model would learn the fault.
 
-    The last sample of each stays, so that the series goes on behind it. What is live is judged, alarm or not.
+    The last sample of each series is kept, so that it continues after it. Live samples are always judged.
     """
     early = [t_us[0] for t_us, _ in samples if t_us.size and t_us[0] < live_us]
     if not early:
@@ -150,9 +150,9 @@ def _ordinary(session: Session, series: list[SeriesState], samples: list[Samples
 
 
 def _heard_since(session: Session, series: list[SeriesState], awake_us: int, now_us: int) -> dict[int, int]:
-    """Series that may have fallen silent, by number: from when on all that they said would have been heard.
+    """Series that may be absent, by number: since when the hub could receive all their samples.
 
-    Devices that never tell their presence (Prometheus writes for them) are there as long as nobody says otherwise.
+    Devices that never report their presence (Prometheus writes for them) count as online.
     """
     quiet = [index for index, one in enumerate(series) if absence.silence_us(one, awake_us, now_us)]
     devices = sorted({series[index].device for index in quiet})

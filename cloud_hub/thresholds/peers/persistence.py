@@ -1,15 +1,15 @@
-"""How much what is seen lasts and stands out: evidence from residuals of many like things, calibrated on all of them.
+"""Persistence: evidence from persistent residuals of many similar members, calibrated on all of them.
 
-Each of K things has M metrics, each metric some features: means of its residual over half an hour, two hours, half a
-day and a day and a half, upward and downward, and what else the caller watches. A blip is nothing: the means are of
+Each of K members has M metrics, each metric some features: means of its residual over half an hour, two hours, half a
+day and a day and a half, upward and downward, and further features of the caller. Blips do not count: the means are of
 medians of five.
 
 - **Against its own record**: a feature counts in units of the largest that it reached on past days (records fade by 1 %
-  a day), but of no less than its own usual residual, the middle record of all K, and `least`. What comes
-  every night is no news.
+  a day), but of no less than its own usual residual, the middle record of all K, and `least`. What happens
+  every night is not new.
 - **Calibrated**: the daily peaks of all K in a feature make one tail, taken as a power law through its 10 % and its 1 %
-  quantile (after Hill 1975), corrected for each group of like things by how many of its own peaks lie beyond and how
-  far (`fit_tails`). Evidence e is reached in one feature on about one day in 10**e of one metric of one thing;
+  quantile (after Hill 1975), corrected for each group of similar members by how many of its own peaks lie beyond and
+  how far (`fit_tails`). Evidence e is reached in one feature on about one day in 10**e of one metric of one member;
   over all features, which depend on one another, two to four times as often (measured). As in SPOT
   (Siffer et al. 2017) what is stranger than `strange` is no part of the tail, so a fault does not hide the next one.
 
@@ -32,7 +32,7 @@ DAY_US = 86_400_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerSettings:
-    """`period_s` of the samples; `hours` of the lasting means; `memory_days` of levels; `fade` of records by day.
+    """`period_s` of the samples; `hours` of the long means; `memory_days` of levels; `fade` of records by day.
 
     `near` and `far` are the shares of daily peaks between which the slope of a tail is read; peaks of `tail_days`
     count, unless their evidence is `strange`. A record below `least` (of the usual size) counts as
@@ -69,7 +69,7 @@ STANDARD = PeerSettings()
 class PersistenceDetector:
     """Evidence of residuals [M, K]. `counted[V, M, 1]` says which of the features count; V is 2 * hours + `extra`.
 
-    `group[K]` numbers the like things from 0; left out, all are alike.
+    `group[K]` is the group of each member from 0; by default all are in one group.
     """
 
     STATE = ("_five", "_mean", "_noise", "_seen", "_record", "_ratio", "_peak", "_reference", "_peaks", "_base",

@@ -29,7 +29,7 @@ def pack(about: Mapping[str, Any], arrays: Mapping[str, Array]) -> bytes:
 
 
 def unpack(packed: bytes) -> tuple[dict[str, Any], dict[str, Array]]:
-    """What `pack` was given. Raises ForeignState for another version and for damaged bytes."""
+    """What `pack` was given. Raises InvalidState for another version and for damaged bytes."""
     if len(packed) < HEADER.size:
         raise InvalidState("too short for a state of peers")
     magic, version, length, check = HEADER.unpack_from(packed)
@@ -59,7 +59,7 @@ def _arrays(shapes: list[tuple[str, str, list[int]]], body: bytes) -> dict[str, 
 
 
 def fill(detector: object, names: tuple[str, ...], arrays: Mapping[str, Array], place: str) -> None:
-    """Put arrays where a fresh detector of the same shape has them. Raises ForeignState where they do not fit."""
+    """Put arrays where a fresh detector of the same shape has them. Raises InvalidState where they do not fit."""
     for name in names:
         fresh, stored = getattr(detector, name), arrays.get(place + name)
         if stored is None or (stored.shape, stored.dtype) != (fresh.shape, fresh.dtype):

@@ -1,9 +1,8 @@
-"""When a series' surprise is an alarm, and when that is over. A core: the score model's numbers in, changes out.
+"""Alarm state machine of a series: anomaly scores in, raised and cleared alarms out. No clock, no I/O.
 
-Surprises become rarities of episodes (`episodes`), which are compared with limits. One episode is one alarm: raised by
-the first sample beyond the threshold, cleared after CALM ordinary ones, and none is raised within `quiet` samples of
-the last (the score model's refractory filter). A silence (`silence`) is an episode, too: its alarm is cleared by the
-next sample, whatever that says.
+Scores become rarities of episodes (`episodes`), which are compared with limits. One episode is one alarm: raised by the
+first sample beyond the threshold, cleared after CALM normal ones, and none is raised within `quiet` samples of the last
+(refractory period). Absence of data (`absence`) is an episode, too: its alarm is cleared by the next sample.
 """
 
 from __future__ import annotations
@@ -22,25 +21,25 @@ from shared.messages import AlarmKind
 
 CALM = 20
 HIGHER, MOST_HIGHER = 0.3, 1.5
-"""Each anomaly that people judged false asks for twice the rarity of this series (10**0.3), within some 30 times."""
+"""Each anomaly judged false doubles the rarity that this series needs (10**0.3), up to some 30 times."""
 
 DAY_US = 86_400_000_000
 
 UNIT, UNIT_US = 20.0, 3 * DAY_US
-"""Values so many times smaller or larger than usual, for so long without one between, are in another unit."""
+"""Values so many times smaller or larger than usual, for so long without exception, are in another unit."""
 MEMORY = 5000
-"""Samples over which the usual size is a mean."""
+"""Samples over which the usual size is averaged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeriesState:
-    """What is remembered of a series beside its model: up to where it was judged, the alarm that stands.
+    """State of a series in addition to its model: judged up to `upto_us`, with the active `alarm`.
 
-    `page` samples ago the last alarm was raised, `calm` samples ago the last surprise was beyond the threshold. By the
-    hub's clock, live samples last came at `heard_us`, and at `silent_us` it was told as silent: 0 while it is not.
-    `gap_us` is the longest time between two samples that was never told as silence. `size` is
-    how large values usually are, without sign; since `other_us` all are of another order, 0 while they are not.
-    `rare` samples ago an episode was counted against the budget; `episodes` measure how rare the next one is.
+    `page`: samples since the last alarm was raised. `calm`: samples since the last one beyond the threshold.
+    `heard_us`: when live samples last came; `silent_us`: when it was reported absent, 0 while it is not (hub clock).
+    `gap_us`: the longest time between two samples that was not reported. `size`: usual absolute value; `other_us`:
+    since when all values are of another order of magnitude, 0 while they are not. `rare`: samples since an episode was
+    counted against the budget. `episodes`: how rare the next episode is.
     """
 
     device: str
@@ -60,7 +59,7 @@ class SeriesState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlarmTransition:
-    """An alarm begins or ends with a sample of series number `index`, or, of kind no-data, for the want of one."""
+    """An alarm of series number `index` is raised or cleared by a sample, or of kind no-data by its absence."""
 
     index: int
     state: Literal["raised", "cleared"]
@@ -83,12 +82,12 @@ def unpack_scores(state: bytes, count: int) -> ScoreModel:
 
 
 def budget_threshold(pages_per_shift: float, per_day: float) -> float:
-    """The surprise that pages by arithmetic alone, for samples of the whole learning a day."""
+    """The nominal threshold of a learning with `per_day` samples a day."""
     return threshold(pages_per_shift, 1, max(per_day, 1.0))
 
 
 def feedback_margin(false: int) -> float:
-    """By how much more a series must surprise of which people said false so many times."""
+    """By how much the threshold of a series rises after so many alarms judged false."""
     return min(MOST_HIGHER, false * HIGHER)
 
 
@@ -108,10 +107,10 @@ def advance(
     live_us: int,
     now_us: int,
 ) -> tuple[list[SeriesState], list[AlarmTransition], list[int]]:
-    """Judge the new samples of each series: what is remembered then, and the alarms that begin or end, in order.
+    """Judge the new samples of each series: (new states, alarm transitions in order, starts of rare episodes).
 
-    The model is stepped on; samples before `live_us` are only learned from. The last are the times, live or not, at
-    which an episode began that is beyond `paging`: the limit where nobody said false, by which the budget is counted.
+    Updates the model; samples before `live_us` are only learned from. The starts, live or not, are those of episodes
+    beyond `paging`, the limit without verdicts: they count against the budget.
     """
     longest = max((t_us.size for t_us, _ in samples), default=0)
     times = np.zeros((longest, len(series)), np.int64)
@@ -131,7 +130,7 @@ def advance(
         begun += times_us
         remembered, new = _judged(counted, index, t_us, rarities, limits[index], live_us)
         remembered = track_scale(remembered, samples[index])
-        if remembered.size == 0 < one.size:  # nearly deaf in its new unit, else
+        if remembered.size == 0 < one.size:  # it would hardly alarm in its new unit otherwise
             scores.restart(np.array([index]))
             remembered = replace(remembered, episodes=Episodes())
         if t_us.size and t_us[-1] >= live_us:
@@ -181,13 +180,13 @@ def _judged(
 
 
 def track_scale(one: SeriesState, samples: Samples) -> SeriesState:
-    """How large its values usually are; size 0, to begin anew, where they have lastingly become of another unit.
+    """Update the usual size of values; size 0, to restart, where the unit has changed for good.
 
-    A series that is much smaller at night or over a weekend comes back before that. Zeros say nothing of the unit.
+    A series that is much smaller at night or over a weekend comes back before that. Zeros are ignored.
     """
     t_us, values = samples
-    told = np.isfinite(values) & (values != 0)
-    times, sizes = t_us[told], np.minimum(np.abs(values[told]), 1e300)
+    used = np.isfinite(values) & (values != 0)
+    times, sizes = t_us[used], np.minimum(np.abs(values[used]), 1e300)
     if not sizes.size:
         return one
     if one.size == 0:
@@ -199,5 +198,5 @@ def track_scale(one: SeriesState, samples: Samples) -> SeriesState:
         size = one.size + gain * (float(sizes[usual].mean()) - one.size)
         return replace(one, size=size, other_us=int(begun[0]) if begun.size else 0)
     since_us = one.other_us or int(times[0])
-    lasting = times[-1] - since_us >= UNIT_US
-    return replace(one, size=0.0 if lasting else one.size, other_us=0 if lasting else since_us)
+    changed_unit = times[-1] - since_us >= UNIT_US
+    return replace(one, size=0.0 if changed_unit else one.size, other_us=0 if changed_unit else since_us)

@@ -1,4 +1,4 @@
-"""What the anomaly score remembers: n series as columns of a few arrays, and as bytes. No clock, no I/O."""
+"""State of the score model: n series as columns of a few arrays, and as bytes. No clock, no I/O."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHAPES = 16
 MAGIC, VERSION = b"TGSC", 2
 HEADER = struct.Struct("<4sHxxqI")
 
-# Rows of `times`, `wide` (in the unit of the series) and `slim` (told from the slow level, and all without a unit).
+# Rows of `times`, `wide` (in the unit of the series) and `slim` (relative to the slow level, and all without a unit).
 FIRST, LAST, COUNT = range(3)
 ANCHOR, SLOW, PREVIOUS, WIDE = range(4)
 CHANGE, CHANGES = 0, slice(1, 4)
@@ -35,7 +35,7 @@ WIDTH = 256  # series of a block: what is reckoned with at a time stays in the c
 TICK = 3  # `when` counts in steps of 2**3 samples
 
 # Where tails begin before a series has shown its own. A logarithm of sizes: twice the usual size. A gap: ten periods.
-# News: a surprise that is what it says, with the exponential's mean excess.
+# Novelty: a calibrated score, with the exponential's mean excess.
 TAIL, GAP_START, NOVELTY_START, NOVELTY_EXCESS_START = 2.0, 2.3025851, 2.0, 0.43429448
 
 
@@ -145,7 +145,7 @@ def pack(blocks: Blocks) -> bytes:
 
 
 def unpack(packed: bytes) -> Blocks:
-    """The state as it was packed. Raises ForeignState for bytes that are not one whole state of this version."""
+    """The state as it was packed. Raises InvalidState for bytes that are not one whole state of this version."""
     if len(packed) < HEADER.size:
         raise InvalidState("too short for a state of scores")
     magic, version, n, check = HEADER.unpack_from(packed)

@@ -1,7 +1,7 @@
-"""What ours would have done with series: alarms and band over their past, each learned from the past alone. Pure.
+"""Walk-forward evaluation of our models: alarms and band of series, each learned from the past alone. Pure.
 
-The one place that knows which models stand behind a backtest: alarms are those of the live watch (`surprise`), for a
-budget of pages that all series share; the band is what would have been pushed, for the eye.
+The one place that knows which models a backtest uses: alarms are those of live monitoring (`scores`), with a budget of
+pages that all series share; the band shows the limits that would have been pushed.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from cloud_hub.thresholds.scores.alarms import AlarmTransition, Samples, SeriesS
 from cloud_hub.thresholds.scores.model import ScoreModel
 
 CELLS = 4_000_000
-"""Series x samples that are judged side by side."""
+"""Series x samples that are judged together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Anomaly:
-    """One alarm, UTC microseconds; `end_us` None while it stands. `surprise` s of its first sample: once in 10**s."""
+    """One alarm, UTC microseconds; `end_us` None while it is active. `score` is that of its first sample."""
 
     start_us: int
     end_us: int | None
@@ -38,15 +38,15 @@ class Anomaly:
 def alarms(samples: Sequence[Samples], from_us: int, pages_per_shift: float) -> list[list[Anomaly]]:
     """Alarms of each series (times in UTC microseconds, any order; NaN is no value), raised from `from_us` on.
 
-    All series together share `pages_per_shift` pages in 12 hours. What lies before `from_us` is learned from, and
-    raises the threshold where it brought more than the budget; the live watch goes on with that.
+    All series together share `pages_per_shift` pages in 12 hours. Samples before `from_us` are learned from, and
+    raise the threshold where they exceed the budget, as in live monitoring.
     """
     series = [clean(t_us, values) for t_us, values in samples]
     usual = score_alarms.budget_threshold(pages_per_shift, score_alarms.samples_per_day(series, 0.0))
-    return [found for some in _side_by_side(series) for found in _judged(some, from_us, usual)]
+    return [found for some in _batches(series) for found in _judged(some, from_us, usual)]
 
 
-def _side_by_side(series: list[Samples]) -> Iterator[list[Samples]]:
+def _batches(series: list[Samples]) -> Iterator[list[Samples]]:
     longest = max((t_us.size for t_us, _ in series), default=0)
     count = max(1, CELLS // max(longest, 1))
     return (series[first : first + count] for first in range(0, len(series), count))

@@ -251,7 +251,7 @@ def silence_of_the_hub(db: Database, away: str) -> list[tuple[str, str, str]]:
     run(db, NOW, watcher)
     at = live_on(db, watcher, FLEET, NOW, 5)
     if away == "deaf":
-        while watcher.run_once(at + 240 * MINUTE, hears=False).again:
+        while watcher.run_once(at + 240 * MINUTE, connected=False).again:
             pass
     at += 240 * MINUTE
     watcher = AnomalyMonitor(db, incidents.handle_alarm) if away == "stopped" else watcher
