@@ -45,7 +45,7 @@ class PeerAlarmTransition:
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """Who is compared with whom: `service` of each of `devices` by index in `names`; `left_out` says why others are not."""
+    """Who is compared with whom: `service` of each of `devices`, by index in `names`; why others are `left_out`."""
 
     devices: tuple[str, ...]
     service: tuple[int, ...]

@@ -343,6 +343,6 @@ def test_history_in_an_alarm_is_not_learned_from_unless_it_was_judged_false(
     row = PeerState(learning="all", metric="cpu.load", form="", state=b"", upto_us=first, live_us=live)
     values = np.ones((300, 6))
     with db.read() as session:
-        fleet_watch._leave_out(session, task, row, values)
+        fleet_watch._exclude_alarms(session, task, row, values)
     assert np.isnan(values).sum(axis=0).tolist() == [0, missing, 0, 0, 0, 0]
     assert np.isfinite(values[288:]).all()
