@@ -129,7 +129,7 @@ def test_a_learning_goes_from_history_to_canaries_to_the_rest(plant: Database) -
     assert limits["stale_s"] == TERMS.stale_s
     with plant.read() as session:
         assert learnings.status_counts(session, "all", NOW, TERMS.stale_s) == {
-            "series": 4, "fitted": 4, "pushed": 4, "stale": 0}  # fmt: skip
+            "series": 4, "fitted": 4, "pushed": 4, "stale": 0, "in_force": 4}  # fmt: skip
         assert learnings.status_counts(session, "all", NOW + 4 * DAY_US, TERMS.stale_s)["stale"] == 4
 
 
