@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks.report import Row, arguments, publish
 from benchmarks.series import DAY_US, Floats
 from cloud_hub.thresholds.scores import alarm_budget
-from cloud_hub.thresholds.scores import alarms as surprise
+from cloud_hub.thresholds.scores import alarms as score_alarms
 from cloud_hub.thresholds.scores.alarms import SeriesState
 from cloud_hub.thresholds.scores.model import ScoreModel
 
@@ -54,12 +54,12 @@ def came(values: Floats, pages_per_shift: float, move: Move) -> float:
     """Alarms in the second half of `values` [days x 288, series] for each page that the budget allowed."""
     days, series = len(values) // A_DAY, values.shape[1]
     scores, ones = ScoreModel(series), [SeriesState(device=str(n), metric="m", upto_us=0) for n in range(series)]
-    usual, above, last_us, found = surprise.budget_threshold(pages_per_shift, A_DAY * series), 0.0, 0, 0
+    usual, above, last_us, found = score_alarms.budget_threshold(pages_per_shift, A_DAY * series), 0.0, 0, 0
     for day in range(days):
         t_us = DAY_US * (day + 1) + np.arange(A_DAY) * (DAY_US // A_DAY)
         samples = [(t_us, values[day * A_DAY : (day + 1) * A_DAY, n].copy()) for n in range(series)]
         paging = usual + above
-        ones, changes, begun = surprise.advance(scores, ones, samples, [paging] * series, paging, 0, 0)
+        ones, changes, begun = score_alarms.advance(scores, ones, samples, [paging] * series, paging, 0, 0)
         troubles, last_us = alarm_budget.count_episodes(begun, last_us)
         above = move(above, A_DAY * series / 10**usual, troubles)
         found += sum(change.state == "raised" for change in changes) if day >= days // 2 else 0

@@ -36,7 +36,7 @@ from benchmarks.report import Row, publish
 from benchmarks.series import Floats, Ints, Series, read
 from cloud_hub.thresholds.forecasts.classifier import NAMES, SHARED, CrossingClassifier, Samples, samples, train
 from cloud_hub.thresholds.forecasts.models import BLEND, BLENDED, OWN, blended, fitted
-from cloud_hub.thresholds.forecasts.selection import Silent, Winner, select_model
+from cloud_hub.thresholds.forecasts.selection import NoForecaster, SelectedModel, select_model
 from cloud_hub.thresholds.monitoring.forecasters import single_thread
 
 NOTE = (
@@ -110,7 +110,7 @@ def simple(found: Any) -> dict[str, Floats]:
 def rows(cases: Sequence[Case], seed: int) -> list[Row]:
     """All figures."""
     fold = np.random.default_rng(seed).permutation(len(cases)) % FOLDS
-    said: list[dict[str, Floats]] = [{} for _ in cases]
+    predictions: list[dict[str, Floats]] = [{} for _ in cases]
     cost = Cost()
     for number in range(FOLDS):
         others = [one.learn for one, mine in zip(cases, fold, strict=True) if mine != number or len(cases) < FOLDS]
@@ -119,28 +119,28 @@ def rows(cases: Sequence[Case], seed: int) -> list[Row]:
         cost.shared_s.append(time.process_time() - began)
         line = logistic(others)
         for k in np.flatnonzero(fold == number).tolist():
-            said[k] = said_of(cases[k], shared, cost) | cases[k].simple
-            said[k][LOGISTIC] = line.predict_proba(cases[k].judged[0])[:, 1]
+            predictions[k] = predictions_of(cases[k], shared, cost) | cases[k].simple
+            predictions[k][LOGISTIC] = line.predict_proba(cases[k].judged[0])[:, 1]
     found = []
     for corpus in sorted({one.corpus for one in cases}):
         members = [k for k, one in enumerate(cases) if one.corpus == corpus]
-        found += figures(corpus, [cases[k] for k in members], [said[k] for k in members])
+        found += figures(corpus, [cases[k] for k in members], [predictions[k] for k in members])
     return found + costs(cost)
 
 
-def said_of(one: Case, shared: CrossingClassifier, cost: Cost) -> dict[str, Floats]:
-    """What every model, and the chosen one, says of the judged moments of one series."""
+def predictions_of(one: Case, shared: CrossingClassifier, cost: Cost) -> dict[str, Floats]:
+    """Predictions of every model, and of the selected one, at the judged moments of one series."""
     (rows, labels, index), (later, _, when) = one.learn, one.judged
     past_us, later_us = one.t_us[index], one.t_us[when]
     found = {name: fitted(name, rows, labels, past_us)(later, later_us) for name in OWN} | {SHARED: shared.of(later)}
     found[BLEND] = blended([found[name] for name in BLENDED])
     began = time.process_time()
-    speaker = select_model(one.learn, one.t_us, shared)
+    forecaster = select_model(one.learn, one.t_us, shared)
     cost.seconds.append(time.process_time() - began)
-    cost.chosen["none" if isinstance(speaker, Silent) else speaker.skill.model] += 1
-    if isinstance(speaker, Winner):
-        found[OURS] = speaker.of(later, later_us)
-    elif isinstance(speaker, Silent):
+    cost.chosen["none" if isinstance(forecaster, NoForecaster) else forecaster.skill.model] += 1
+    if isinstance(forecaster, SelectedModel):
+        found[OURS] = forecaster.of(later, later_us)
+    elif isinstance(forecaster, NoForecaster):
         found[OURS] = np.full(len(later), labels.mean())
     else:
         found[OURS] = found[SHARED]
@@ -159,33 +159,33 @@ def costs(cost: Cost) -> list[Row]:
     ]
 
 
-def figures(corpus: str, cases: Sequence[Case], said: Sequence[dict[str, Floats]]) -> list[Row]:
+def figures(corpus: str, cases: Sequence[Case], predictions: Sequence[dict[str, Floats]]) -> list[Row]:
     """The figures of one file."""
     each = [one.judged[1] for one in cases]
     labels = np.concatenate(each)
     found = [Row(corpus, "(moments)", "judged", labels.size, ""),
              Row(corpus, "(moments)", "series", len(cases), ""),
              Row(corpus, "(moments)", "base rate", 100 * float(labels.mean()), "%")]  # fmt: skip
-    for name in said[0]:
-        score = np.concatenate([one[name] for one in said])
-        parts = [average_precision_score(y, one[name]) for y, one in zip(each, said, strict=True) if y.any()]
+    for name in predictions[0]:
+        score = np.concatenate([one[name] for one in predictions])
+        parts = [average_precision_score(y, one[name]) for y, one in zip(each, predictions, strict=True) if y.any()]
         found.append(Row(corpus, name, "average precision", float(average_precision_score(labels, score)), ""))
         found.append(Row(corpus, name, "the same, mean of series", float(np.mean(parts)), ""))
         if name not in SIMPLE:
             found.append(Row(corpus, name, "Brier score", float(brier_score_loss(labels, score)), ""))
     base = np.full(labels.size, labels.mean())
     found.append(Row(corpus, "always the base rate", "Brier score", float(brier_score_loss(labels, base)), ""))
-    return found + reliability(corpus, labels, np.concatenate([one[OURS] for one in said]))
+    return found + reliability(corpus, labels, np.concatenate([one[OURS] for one in predictions]))
 
 
-def reliability(corpus: str, labels: Any, said: Floats) -> list[Row]:
-    """What was said and what came, in ten bins."""
-    bins = np.minimum((said * 10).astype(int), 9)
+def reliability(corpus: str, labels: Any, predictions: Floats) -> list[Row]:
+    """Reliability: predicted probability and observed frequency, in ten bins."""
+    bins = np.minimum((predictions * 10).astype(int), 9)
     found = []
     for b in range(10):
         if (inside := bins == b).any():
             name = f"said {b / 10:.1f}-{b / 10 + 0.1:.1f}"
-            found += [Row(corpus, OURS, f"{name}, mean", float(said[inside].mean()), ""),
+            found += [Row(corpus, OURS, f"{name}, mean", float(predictions[inside].mean()), ""),
                       Row(corpus, OURS, f"{name}, came", float(labels[inside].mean()), ""),
                       Row(corpus, OURS, f"{name}, moments", int(inside.sum()), "")]  # fmt: skip
     return found

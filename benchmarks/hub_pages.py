@@ -20,7 +20,7 @@ from benchmarks.server_shapes import METRICS
 from benchmarks.servers import Fleet
 from cloud_hub.incidents.core import grouping as floods
 from cloud_hub.incidents.core.grouping import AlarmSpan
-from cloud_hub.thresholds.peers import alarms as beside
+from cloud_hub.thresholds.peers import alarms as peer_rules
 
 
 @dataclass
@@ -54,16 +54,16 @@ def alarms(fleet: Fleet, crossings: Crossings, parts: tuple[float, float]) -> li
     for step, evidence in _steps(fleet, crossings, parts):
         for number, metric in enumerate(METRICS):
             told.now, values = evidence[number], fleet.values[number, step][None].astype(np.float64)
-            left, changes = beside.advance(told, of, np.array([step]), values, limits, calm[number], 0)
+            left, changes = peer_rules.advance(told, of, np.array([step]), values, limits, calm[number], 0)
             for change in changes:
                 if change.state == "cleared":
-                    stand[number].pop(change.thing).end = step
+                    stand[number].pop(change.member).end = step
                 elif not _known(stand, number, change, fleet):
-                    service = change.thing >= servers
+                    service = change.member >= servers
                     where = Place(metric, int(fleet.group[change.server]), None if service else change.server)
                     about = "service" if service else "peers"
                     one = Standing(where=where, about=about, server=change.server, step=step)
-                    stand[number][change.thing] = one
+                    stand[number][change.member] = one
                     found.append(one)
             calm[number] = {thing: slots for thing, slots in left.items() if thing in stand[number]}
     return found
@@ -85,9 +85,9 @@ def _steps(fleet: Fleet, crossings: Crossings, parts: tuple[float, float]) -> It
         )
 
 
-def _known(stand: list[dict[int, Standing]], metric: int, change: beside.PeerAlarmTransition, fleet: Fleet) -> bool:
+def _known(stand: list[dict[int, Standing]], metric: int, change: peer_rules.PeerAlarmTransition, fleet: Fleet) -> bool:
     """Whether people know: of the server by any metric, of the service, or of this very series."""
-    service = change.thing >= fleet.plan.servers
+    service = change.member >= fleet.plan.servers
     mine = fleet.group[change.server]
     for number, some in enumerate(stand):
         for one in some.values():

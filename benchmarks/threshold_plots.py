@@ -1,7 +1,7 @@
 """Plots that explain the method, by `python -m benchmarks.thresholds --nab FILE --plots FOLDER`.
 
 Two pictures of the series that SHOWN names, or of the first one of another file: the series with its band, windows and
-alarms, and its surprise with the threshold. And the curve of windows hit against false alarms of all methods.
+alarms, and its anomaly score with the threshold. And the curve of windows hit against false alarms of all methods.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ def _save(figure: Any, file: Path) -> None:
 
 
 def _series(one: Series, file: Path, days: float = 35.0) -> None:
-    """The stretch round the second window: values in their band above, the surprise below."""
-    (low, high), surprise = bands([one])[0], together([one])[0]
+    """The stretch round the second window: values in their band above, the anomaly score below."""
+    (low, high), score = bands([one])[0], together([one])[0]
     threshold = alarm_budget.threshold(BUDGET / 2, 1, DAY_US / one.period_us)
-    judged = surprise.copy()
+    judged = score.copy()
     judged[: one.learn] = -np.inf
     when = one.t_us.astype("datetime64[us]")
     middle = one.windows[min(1, len(one.windows) - 1)][0] if one.windows else len(when) // 2
@@ -60,7 +60,7 @@ def _series(one: Series, file: Path, days: float = 35.0) -> None:
     figure, (top, bottom) = _figure(2, 3.6)
     top.fill_between(when[cut], low[cut], high[cut], color=BLUE, alpha=0.2, lw=0, label="band, 99 %")
     top.plot(when[cut], one.values[cut], color="black", lw=0.6, label=one.name)
-    bottom.plot(when[cut], np.nan_to_num(surprise[cut]), color=BLUE, lw=0.6, label="surprise")
+    bottom.plot(when[cut], np.nan_to_num(score[cut]), color=BLUE, lw=0.6, label="anomaly score")
     bottom.axhline(threshold, color=GREY, lw=0.8, ls="--", label=f"threshold {threshold:.2f}")
     for axis in (top, bottom):
         for n, (first, last) in enumerate(one.windows):

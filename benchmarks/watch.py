@@ -40,7 +40,7 @@ class Fleet:
         self.db, self.dice, self.at_us = db, np.random.default_rng(seed), BEGAN_US
         self.devices = [f"server-{n}" for n in range(devices)]
         self.metrics = [f"metric.{n}" for n in range(metrics)]
-        policy = plain(LearningPolicy(metrics=("metric.*",), watch=True))
+        policy = plain(LearningPolicy(metrics=("metric.*",), monitor=True))
         with db.write() as session:
             session.add(Learning(id="all", target="*", policy=policy, actor="", created_us=0, due_us=1 << 61))
             session.add_all(

@@ -1,4 +1,4 @@
-"""backtest: what fixed limits gave on the past and what ours would have given: of a Prometheus, or of one series."""
+"""backtest: alarms of fixed limits and of learned ones on the past of a Prometheus, or of one series."""
 
 from __future__ import annotations
 
@@ -16,16 +16,11 @@ from cloud_hub.cli.remote import EXIT_FAILED, EXIT_NO_ANSWER, EXIT_USAGE, Remote
 from cloud_hub.cli.times import seconds
 
 if TYPE_CHECKING:
-    from cloud_hub.cli.series import Stored
-    from cloud_hub.thresholds.backtest.core.comparison import AlarmGroup, RaisedAlarm
-    from cloud_hub.thresholds.backtest.plot import Picture
+    from cloud_hub.thresholds.backtest.core.comparison import AlarmGroup
     from cloud_hub.thresholds.backtest.prometheus import BacktestRequest, FixedLimit, Report
 
 DAY_S = 86400
 ROWS = 40
-FEWEST = 3
-USUAL = 3.0
-"""The surprise that pages where one series stands alone: an ordinary sample in 1,000."""
 
 EXAMPLES = """examples:
   tidegate-hub backtest --prometheus http://10.0.0.5:9090 --days 30
@@ -37,11 +32,11 @@ EXAMPLES = """examples:
 Without --limit the server's own alerting rules are the fixed limits: the alerts it recorded, or where it recorded
 none, their expressions worked out anew. Without --query the series are those which limits and rules compare with a
 number. The first days are only learned from, and counted on neither side. A page is what one device's alarms make
-that overlap or follow each other within --group. The number behind one of our alarms is its surprise s: ordinary
-samples reach it about once in 10**s.
+that overlap or follow each other within --group. The number behind one of our alarms is its anomaly score s:
+normal samples reach it about once in 10**s.
 
 A series is DEVICE/METRIC of a running hub, or a CSV or Parquet file with columns timestamp, value and, if known, label
-(1 in trouble). --plot draws it with the band, the alarms of both sides and the labels.
+(1 during a fault). --plot draws it with the band, the alarms of both sides and the labels.
 
 exit codes: 0 compared; 1 the server refused, or there is nothing to compare; 2 wrong use; 5 no answer; 78 configuration
 """
@@ -50,7 +45,7 @@ exit codes: 0 compared; 1 the server refused, or there is nothing to compare; 2 
 def add(commands: Commands) -> None:
     """Add the parser of this group."""
     parser = commands.add_parser(
-        "backtest", help="alarms of fixed limits beside ours, over the past of a Prometheus or a series",
+        "backtest", help="alarms of fixed limits compared with ours, over the past of a Prometheus or a series",
         epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, parents=[options()],
     )  # fmt: skip
     parser.set_defaults(action=_backtest)
@@ -80,7 +75,7 @@ def add(commands: Commands) -> None:
         "--limit", action="append", default=[], type=limit, metavar="LIMIT",
         help="a fixed limit, such as 'node_load1 > 8 for 5m'; may be repeated",
     )  # fmt: skip
-    what.add_argument("--rules", action="store_true", help="the server's rules too, beside --limit")
+    what.add_argument("--rules", action="store_true", help="the server's rules too, with --limit")
     what.add_argument(
         "--pages-per-shift", type=_above, metavar="N",
         help="our alarms that all series together may raise in 12 hours (default 2; of one SERIES: as many as one"
@@ -164,85 +159,21 @@ def _of_prometheus(arguments: argparse.Namespace) -> int:
 def _of_series(arguments: argparse.Namespace) -> int:
     from cloud_hub.cli import series  # noqa: PLC0415
     from cloud_hub.thresholds.backtest import plot  # noqa: PLC0415
+    from cloud_hub.thresholds.backtest.single_series import backtest_series  # noqa: PLC0415
+    from cloud_hub.thresholds.bands.day_ahead import NotEnough  # noqa: PLC0415
 
     stored = series.read(arguments, int((time.time() - arguments.days * DAY_S) * 1e6))
-    report, wanted, picture = _judged(stored, arguments)
+    try:
+        found = backtest_series(
+            stored, arguments.limit, train_days=arguments.train_days, pages_per_shift=arguments.pages_per_shift,
+            group_s=arguments.group,
+        )  # fmt: skip
+    except NotEnough as error:
+        raise RemoteError(str(error), EXIT_FAILED) from error
     if arguments.plot:
-        plot.save(picture, arguments.plot)
-    _show(report, wanted, arguments)
+        plot.save(found.picture, arguments.plot)
+    _show(found.report, found.request, arguments)
     return 0
-
-
-def _judged(stored: Stored, arguments: argparse.Namespace) -> tuple[Report, BacktestRequest, Picture]:
-    """Both sides on one series, beside what is labelled in it."""
-    import numpy as np  # noqa: PLC0415
-
-    from cloud_hub.prometheus.core.series import Series  # noqa: PLC0415
-    from cloud_hub.thresholds.backtest.core import (  # noqa: PLC0415
-        comparison,
-        counter_rates,
-        walk_forward,
-    )
-    from cloud_hub.thresholds.backtest.core.comparison import RaisedAlarm  # noqa: PLC0415
-    from cloud_hub.thresholds.backtest.plot import Picture  # noqa: PLC0415
-    from cloud_hub.thresholds.backtest.prometheus import BacktestRequest, Report  # noqa: PLC0415
-    from cloud_hub.thresholds.bands.fit import clean  # noqa: PLC0415
-    from cloud_hub.thresholds.scores import alarms as surprise  # noqa: PLC0415
-
-    times, values = (counter_rates.counter_rates if stored.counter else clean)(stored.t_us, stored.values)
-    if times.size < FEWEST:
-        raise RemoteError(f"{stored.name} has {times.size} values in this time; {FEWEST} are needed", EXIT_FAILED)
-    days = float(times[-1] - times[0]) / 1e6 / DAY_S
-    train_days = min(arguments.train_days or 7.0, days / 3 if arguments.train_days is None else days)
-    from_us, end_us = int(times[0] + train_days * DAY_S * 1e6), int(times[-1])
-    step_s = max(1, round(float(np.median(np.diff(times))) / 1e6))
-    pages = arguments.pages_per_shift or surprise.samples_per_day([(times, values)], 1.0) / 2 / 10**USUAL
-    found = walk_forward.alarms([(times, values)], from_us, pages)[0]
-    ours = [
-        RaisedAlarm(side="ours", device=stored.name, what=f"surprise {one.surprise:.1f}", start_us=one.start_us,
-               end_us=one.end_us or end_us)
-        for one in found
-    ]  # fmt: skip
-    whole = Series(labels={}, t_us=times, values=values)
-    fixed = [
-        RaisedAlarm(side="fixed", device=stored.name, what=limit.name, start_us=start, end_us=end)
-        for limit in arguments.limit
-        for start, end in comparison.crossings(
-            whole, limit.compared.sign, limit.compared.number, step_s, limit.for_s
-        )
-    ]  # fmt: skip
-    wanted = BacktestRequest(
-        start_us=int(times[0]), end_us=end_us, step_s=step_s, fixed_step_s=step_s, train_days=train_days,
-        pages_per_shift=pages, gap_s=arguments.group, limits=tuple(arguments.limit),
-    )  # fmt: skip
-    notes = ["a counter, judged by its rate"] if stored.counter else []
-    notes += _hits(stored, {"fixed": fixed, "ours": ours} if arguments.limit else {"ours": ours}, from_us)
-    report = Report(
-        comparison=comparison.compare([*fixed, *ours], from_us, int(arguments.group * 1e6)), series=1,
-        points=int(times.size), devices=1, queries=[stored.name], notes=notes,
-    )  # fmt: skip
-    spans = {"labels": stored.labels} if stored.labelled else {}
-    spans |= {"fixed": [(one.start_us, one.end_us) for one in fixed]} if arguments.limit else {}
-    spans["ours"] = [(one.start_us, one.end_us) for one in ours]
-    band = walk_forward.band("series", times, values, train_days=max(min(train_days, 3.0), 1e-6))
-    limits = [limit.compared.number for limit in arguments.limit]
-    return report, wanted, Picture(title=stored.name, band=band, from_us=from_us, spans=spans, limits=limits)
-
-
-def _hits(stored: Stored, sides: dict[str, list[RaisedAlarm]], from_us: int) -> list[str]:
-    """How many labelled stretches each side raised an alarm in, of those that were not learned from."""
-    judged = [(start, end) for start, end in stored.labels if start >= from_us]
-    return [
-        f"labels: {sum(any(start <= one.start_us <= end for one in alarms) for start, end in judged)} of {len(judged)}"
-        f" stretches seen by {side}, {sum(_outside(one.start_us, stored) for one in alarms if one.start_us >= from_us)}"
-        " alarms outside"
-        for side, alarms in sides.items()
-        if stored.labelled
-    ]
-
-
-def _outside(t_us: int, stored: Stored) -> bool:
-    return not any(start <= t_us <= end for start, end in stored.labels)
 
 
 def _show(report: Report, wanted: BacktestRequest, arguments: argparse.Namespace) -> None:

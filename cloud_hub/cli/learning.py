@@ -1,4 +1,4 @@
-"""learning put, show, list, series, refit, release, remove, backtest, trouble, forecast: limits learned, over REST."""
+"""learning put, show, list, series, refit, release, remove, backtest, missed-fault, forecast: learnings over REST."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EXAMPLES = """examples:
   tidegate-hub learning backtest servers --days 30       what it would have alarmed on; pushes nothing
   tidegate-hub learning show servers                     how its limits stand, and what their alarms were worth
   tidegate-hub learning release servers press-3 cpu.load let it replace a limit that was set by hand
-  tidegate-hub learning trouble press-3 cpu.load --since 2026-11-20T08:00:00Z --until 2026-11-20T09:00:00Z
+  tidegate-hub learning missed-fault press-3 cpu.load --since 2026-11-20T08:00:00Z --until 2026-11-20T09:00:00Z
 
 exit codes: 0 well; 1 failed; 2 wrong use; 3 the token may not; 4 not known; 5 no answer; 6 conflict
 """
@@ -44,39 +44,41 @@ def add(commands: Commands) -> None:
     put = command("put", "create or change one", _put)
     put.add_argument("--target", required=True, help="which devices: a condition of the query language, * for all")
     put.add_argument("--metrics", required=True, help="names or patterns, with commas between")
-    put.add_argument("--set", action="append", default=[], type=_term, metavar="TERM=VALUE", help="may be repeated")
+    put.add_argument(
+        "--set", action="append", default=[], type=_policy_field, metavar="FIELD=VALUE", help="may be repeated"
+    )
     command("list", "all, by name", _list, named=False)
     command("show", "one, with hits, false alarms, misses and its newest rollout", _show)
     series = command("series", "its series", _series)
     series.add_argument("--device", default="")
-    command("refit", "do not wait for the schedule", _refit)
+    command("refit", "start a refit now", _refit)
     release = command("release", "let it replace limits that were set by hand", _release)
     release.add_argument("device")
     release.add_argument("metrics", nargs="*", help="all that it learns there without any")
-    command("remove", "learn no more; limits stay in force", _remove)
+    command("remove", "delete it; limits that it pushed stay in force", _remove)
     backtest = command("backtest", "replay history by present limits and by learned ones", _backtest)
     backtest.add_argument("--days", type=float, default=7.0)
     backtest.add_argument("--devices", type=int, default=10, help="on the first so many (default 10)")
-    trouble = command("trouble", "tell of trouble that no alarm told of", _trouble, named=False)
-    trouble.add_argument("device")
-    trouble.add_argument("metric")
-    trouble.add_argument("--since", type=_instant, required=True, metavar="TIME", help="2026-11-20T08:00:00Z")
-    trouble.add_argument("--until", type=_instant, required=True, metavar="TIME")
-    trouble.add_argument("--note", default="")
+    fault = command("missed-fault", "report a fault on which no alarm was raised", _missed_fault, named=False)
+    fault.add_argument("device")
+    fault.add_argument("metric")
+    fault.add_argument("--since", type=_instant, required=True, metavar="TIME", help="2026-11-20T08:00:00Z")
+    fault.add_argument("--until", type=_instant, required=True, metavar="TIME")
+    fault.add_argument("--note", default="")
     forecast = command("forecast", "the probability of crossing a limit within 15 minutes", _forecast, named=False)
     forecast.add_argument("device")
     forecast.add_argument("metric")
     forecast.add_argument("--limit", type=float, help="of being above this, in place of the limit in force")
 
 
-def _term(text: str) -> tuple[str, Any]:
+def _policy_field(text: str) -> tuple[str, Any]:
     key, _, value = text.partition("=")
     if key == "peers":
         return key, value
     try:
         return key, json.loads(value)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"'{text}' is no TERM=NUMBER, watch=true or peers=tags.service") from error
+        raise argparse.ArgumentTypeError(f"'{text}' is no FIELD=NUMBER, monitor=true or peers=tags.service") from error
 
 
 def _instant(text: str) -> int:
@@ -117,15 +119,19 @@ def _show(arguments: argparse.Namespace) -> int:
     standing, counts, backtest, rollout = view["standing"], view["counts"], view["backtest"], view["rollout"]
     print(clean(f"{arguments.name}: {view['learning']['reason'] or 'not fitted yet'}"))
     print("  series: {series}, fitted {fitted}, pushed {pushed}, in force {in_force}, stale {stale}".format(**standing))
-    print("  alarms: {alarms}, judged real {hits}, judged false {false}; troubles told {troubles}, missed {missed}"
+    print("  alarms: {alarms}, judged real {hits}, judged false {false}; faults reported {faults}, missed {missed}"
           .format(**counts))  # fmt: skip
-    print("  anomalies of the live watch: {anomalies}, judged false {false_anomalies}".format(**counts))
+    print("  anomalies of live monitoring: {anomalies}, judged false {false_anomalies}".format(**counts))
     if view["raised"]:
-        print(f"  more came than the budget allows: its threshold is raised by up to {view['raised']:.1f} decades")
+        print(
+            f"  more alarms came than the budget allows: the threshold is raised by up to {view['raised']:.1f} decades"
+        )
     for one in view["peers"]:
         print(
             clean(
-                "  {metric} beside peers: {servers} servers of {services} services, {left_out} left out".format(**one)
+                "  {metric} compared with peers: {servers} servers of {services} services, {left_out} left out".format(
+                    **one
+                )
             )
         )
         for device, reason in one["reasons"].items():
@@ -139,7 +145,7 @@ def _show(arguments: argparse.Namespace) -> int:
 def _weekly(total: dict[str, Any]) -> str:
     flattered = f"; {total['in_sample']} series tried on what they learned from" if total["in_sample"] else ""
     return (f"{total['per_device_week']:.2f} alarms a device and week, by present limits "
-            f"{total['present_per_device_week']:.2f}; troubles hit {total['hit']}, missed {total['missed']}{flattered}"
+            f"{total['present_per_device_week']:.2f}; faults hit {total['hit']}, missed {total['missed']}{flattered}"
             )  # fmt: skip
 
 
@@ -175,7 +181,7 @@ def _release(arguments: argparse.Namespace) -> int:
 def _remove(arguments: argparse.Namespace) -> int:
     with connect(arguments) as hub:
         hub.request("DELETE", _path(arguments.name))
-    print(json.dumps({"removed": arguments.name}) if arguments.json else f"{arguments.name} learns no more")
+    print(json.dumps({"removed": arguments.name}) if arguments.json else f"{arguments.name} is removed")
     return 0
 
 
@@ -196,23 +202,23 @@ def _backtest(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _trouble(arguments: argparse.Namespace) -> int:
+def _missed_fault(arguments: argparse.Namespace) -> int:
     body = {"device": arguments.device, "metric": arguments.metric, "start_us": arguments.since,
             "end_us": arguments.until, "note": arguments.note}  # fmt: skip
     with connect(arguments) as hub:
-        row = hub.call("POST", "/troubles", body)
-    print(json.dumps(row) if arguments.json else f"{row['id']} is told; the next fit of {row['metric']} is tighter")
+        row = hub.call("POST", "/missed-faults", body)
+    print(json.dumps(row) if arguments.json else f"{row['id']} is recorded; the next fit of {row['metric']} is tighter")
     return 0
 
 
 def _forecast(arguments: argparse.Namespace) -> int:
     with connect(arguments) as hub:
         found = hub.get("/thresholds/forecast", device=arguments.device, metric=arguments.metric, limit=arguments.limit)
-    print(json.dumps(found) if arguments.json else clean(_foretold(found)))
+    print(json.dumps(found) if arguments.json else clean(_forecast_text(found)))
     return 0
 
 
-def _foretold(found: dict[str, Any]) -> str:
+def _forecast_text(found: dict[str, Any]) -> str:
     series = f"{found['device']}  {found['metric']}"
     if found["probability"] is None:
         return f"{series}: not judged: {found['reason']}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib import import_module
 from pathlib import Path
@@ -15,26 +14,13 @@ from cloud_hub.cli.remote import Remote, RemoteError, connect
 from shared.errors import ConfigError
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
+    from cloud_hub.thresholds.backtest.single_series import LabelledSeries
 
 PAGE = 50_000
 FILES = (".csv", ".parquet")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stored:
-    """A series: `t_us` int64[n] UTC microseconds, `values` float64[n]; `labels` are stretches of trouble, if known."""
-
-    name: str
-    t_us: npt.NDArray[np.int64]
-    values: npt.NDArray[np.float64]
-    labels: list[tuple[int, int]] = field(default_factory=list)
-    labelled: bool = False
-    counter: bool = False
-
-
-def read(arguments: argparse.Namespace, since_us: int) -> Stored:
+def read(arguments: argparse.Namespace, since_us: int) -> LabelledSeries:
     """The series that `arguments.series` names; of a hub's what came since then. Raises ConfigError or RemoteError."""
     name = str(arguments.series)
     if name.endswith(FILES):
@@ -46,7 +32,7 @@ def read(arguments: argparse.Namespace, since_us: int) -> Stored:
         return _of_hub(hub, device, metric, since_us)
 
 
-def _of_hub(hub: Remote, device: str, metric: str, since_us: int) -> Stored:
+def _of_hub(hub: Remote, device: str, metric: str, since_us: int) -> LabelledSeries:
     known = hub.get(f"/devices/{quote(device, '')}").get("metrics") or []
     rows: list[dict[str, Any]] = []
     end_us = None
@@ -62,7 +48,7 @@ def _of_hub(hub: Remote, device: str, metric: str, since_us: int) -> Stored:
     return _stored(f"{device}/{metric}", [(row["t_us"], row["value"], "") for row in good], counter=counter)
 
 
-def _file(path: Path, wanted: str | None) -> Stored:
+def _file(path: Path, wanted: str | None) -> LabelledSeries:
     rows = _parquet(path) if path.suffix == ".parquet" else _csv(path)
     names = sorted({str(row.get("series", "")) for row in rows})
     if wanted is None and len(names) > 1:
@@ -113,8 +99,10 @@ def _time(value: Any) -> int:
 
 def _stored(
     name: str, points: list[tuple[int, float, Any]], *, labelled: bool = False, counter: bool = False
-) -> Stored:
+) -> LabelledSeries:
     import numpy as np  # noqa: PLC0415
+
+    from cloud_hub.thresholds.backtest.single_series import LabelledSeries  # noqa: PLC0415
 
     points.sort(key=lambda one: one[0])
     labels: list[tuple[int, int]] = []
@@ -124,7 +112,7 @@ def _stored(
         if now:
             labels[-1:] = [(labels[-1][0], t_us)] if before else [*labels[-1:], (t_us, t_us)]
         before = now
-    return Stored(
+    return LabelledSeries(
         name=name, t_us=np.array([one[0] for one in points], np.int64),
         values=np.array([one[1] for one in points], np.float64), labels=labels, labelled=labelled, counter=counter,
     )  # fmt: skip

@@ -174,7 +174,7 @@ class Sites:
             return {"series": [{"device": device, "metric": "m"}]}
         if path.endswith("/release") and "/learnings/" in path:
             return {"device": device}
-        if path.endswith("/troubles"):
+        if path.endswith("/missed-faults"):
             return {"device": device, "metric": "m", "start_us": 1, "end_us": 2}
         if path.endswith("/limits"):
             return {"devices": {device: [{"metric": "z", "high": 1}]}}

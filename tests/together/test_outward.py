@@ -141,7 +141,7 @@ def test_what_was_written_is_watched_and_its_anomaly_reaches_the_webhook(
     """Samples of the coming hour are taken in, so nothing here waits for minutes to pass."""
     token, now = writer(world), clock.now_us() // 60_000_000
     write(world, token, [(n * 60_000, ordinary(n)) for n in range(now - 3 * 1440, now)])
-    policy = {"metrics": ["node/node_load1"], "train_days": 4, "backtest_days": 1, "watch": True}
+    policy = {"metrics": ["node/node_load1"], "train_days": 4, "backtest_days": 1, "monitor": True}
     made = world.http.put("/learnings/load", json={"target": "deviceId = 'web-1'", "policy": policy})
     assert made.status_code == 201, made.text
     until("the watch has learned what was", lambda: watched(world) >= (now - 1) * 60_000_000, 120)

@@ -1,4 +1,4 @@
-"""What the present fixed limits of a Prometheus gave over its past, and what ours would have given."""
+"""Backtest on a Prometheus: alarms that its fixed limits raised in the past, and those that ours would have raised."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Report:
 class _Study:
     client: Client
     wanted: BacktestRequest
-    tell: Callable[[str], None]
+    progress: Callable[[str], None]
     judged: list[tuple[str, Series]] = field(default_factory=list)
     alarms: list[RaisedAlarm] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -82,7 +82,7 @@ class _Study:
 
     def fetch(self, query: str, step_s: int) -> list[Series]:
         """The series of a query over the whole time."""
-        self.tell(f"asking: {query[:80]}")
+        self.progress(f"asking: {query[:80]}")
         return self.client.query_range(query, self.wanted.start_us, self.wanted.end_us, step_s)
 
     # -- ours ------------------------------------------------------------------------------------------
@@ -99,14 +99,14 @@ class _Study:
 
     def judge(self) -> None:
         """Ours on all that was gathered: together, because they share one budget of pages."""
-        self.tell(f"judging {len(self.judged)} series")
+        self.progress(f"judging {len(self.judged)} series")
         samples = [(one.t_us, one.values) for _, one in self.judged]
         found = walk_forward.alarms(samples, self.from_us, self.wanted.pages_per_shift)
         for (query, one), mine in zip(self.judged, found, strict=True):
             device, name = comparison.device_of(one.labels), name_of(query, one.labels)
             self.devices.add(device)
             self.alarms += [
-                RaisedAlarm(side="ours", device=device, what=f"{name} ({alarm.surprise:.1f})", start_us=alarm.start_us,
+                RaisedAlarm(side="ours", device=device, what=f"{name} ({alarm.score:.1f})", start_us=alarm.start_us,
                        end_us=alarm.end_us or self.wanted.end_us)
                 for alarm in mine
             ]  # fmt: skip
@@ -154,9 +154,9 @@ class _Study:
         ]
 
 
-def run(client: Client, wanted: BacktestRequest, tell: Callable[[str], None] = lambda text: None) -> Report:
+def run(client: Client, wanted: BacktestRequest, progress: Callable[[str], None] = lambda text: None) -> Report:
     """Ask, judge, compare. Raises PrometheusError, also when there is nothing to judge."""
-    study = _Study(client, wanted, tell)
+    study = _Study(client, wanted, progress)
     rules = _judgeable(study, client.rules()) if wanted.rules else []
     queries = list(wanted.queries) or list(dict.fromkeys(_series_of(wanted.limits, rules)))
     if not queries:

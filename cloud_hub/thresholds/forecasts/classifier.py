@@ -1,14 +1,13 @@
-"""Minutes ahead: the probability that a series crosses an upper limit within the next 15 minutes, by a model of all.
+"""Crossing classifier: the probability that a series crosses an upper limit within the next 15 minutes.
 
-One gradient-boosted model (histograms: Ke et al., LightGBM, 2017; scikit-learn's) is learned from many series
-together, on features without unit (`crossing_features`), and serves series that it never saw. What it says is
-calibrated on a later stretch of time by a sigmoid (Platt 1999): two numbers, which cannot overfit and leave the order
-as it was.
+One gradient-boosted model (histograms: Ke et al., LightGBM, 2017; scikit-learn's) is trained on many series together,
+on dimensionless features (`features`, `rise_features`), and applies to series that it never saw. Its output is
+calibrated on a later stretch of time by a sigmoid (Platt 1999): two numbers, which cannot overfit and keep the order.
 
-What models of the series' own history add, and which of them speaks: `crossing_models`, `crossing_selection`.
+Models of a single series' own history are in `models`; `selection` chooses between them.
 
-A lower limit is an upper one of the negated values. Nothing is pickled: a forecaster is trained anew from stored
-series, and the same data and seed give the same probabilities bit for bit.
+A lower limit is an upper one of the negated values. Nothing is pickled: a forecaster is retrained from stored series,
+and the same data and seed give the same probabilities bit for bit.
 """
 
 from __future__ import annotations
@@ -34,13 +33,13 @@ Samples = tuple[Features, npt.NDArray[np.int8], Ints]
 NAMES = (*crossing_features.NAMES, *rise_features.NAMES)
 """What the columns of `features` are, in order."""
 RISING = (*NAMES[:3], *rise_features.NAMES)
-"""The more of these, the more probable: the trees are held to that, which noise of a few series then cannot turn."""
+"""Features in which the probability is constrained to rise, so that noise of a few series cannot invert it."""
 
 SHARED = "shared-trees"
 FITTED = 0.7
 """This share of each series' samples, the earlier ones, is for fitting; the later rest is for calibrating."""
 LEAST = 20
-"""Fewer crossings than this, in either part, teach nothing."""
+"""The least number of crossings, in either part, to train on."""
 
 
 def features(t_us: Ints, values: Floats, limit: float) -> Features:
@@ -72,7 +71,7 @@ def samples(t_us: npt.NDArray[Any], values: npt.NDArray[Any], limit: float) -> S
 
 @dataclass(frozen=True)
 class Skill:
-    """How a model did on validation data: its average precision, where saying the base rate always has `base_rate`."""
+    """A model's average precision on validation data; always predicting the base rate reaches `base_rate`."""
 
     model: str
     average_precision: float
@@ -81,7 +80,7 @@ class Skill:
 
 @dataclass(frozen=True)
 class CrossingClassifier:
-    """What `train` learned: trees, and the slope and shift that make their log-odds a probability."""
+    """A trained classifier: trees, and the slope and shift that calibrate their log-odds."""
 
     trees: Any
     slope: float
@@ -122,7 +121,7 @@ def newest_row(t_us: Ints, values: Floats, limit: float) -> Features | None:
 
 
 def train(given: Sequence[Samples], seed: int = 7) -> CrossingClassifier:
-    """Learn one forecaster from the samples of many series, each in order of time.
+    """Train one classifier on the samples of many series, each in order of time.
 
     Raises NotEnough where the earlier or the later part holds fewer than 20 crossings or quiet moments.
     """

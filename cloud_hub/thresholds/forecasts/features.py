@@ -1,4 +1,4 @@
-"""What the past of a series says about crossing an upper limit soon: numbers without unit, for one model of all series.
+"""Features of a series' past for crossing an upper limit soon: dimensionless, for one model of all series.
 
 Everything is a sum over a window that ends at or before the moment itself, so nothing looks ahead. Values are taken as
 distance from the limit in units of the first day's mean distance, and cut there at 10,000: one broken value must not

@@ -1,11 +1,11 @@
-"""The models that compete, on one series' own history, to forecast a limit crossing within 15 minutes. Pure.
+"""Candidate models, fitted on one series' own history, for a limit crossing within 15 minutes. Pure.
 
 - time of day: how often a crossing followed at this time of past days;
-- logistic regression on the features of `crossing`, strongly regularised;
+- logistic regression on the features of `classifier`, strongly regularised;
 - gradient-boosted trees on the same features, small ones: 63 KB a series.
 
-The trees of all series of a learning (`crossing.CrossingClassifier`) are the fourth, and a blend (the mean of the
-log-odds of the last three) the fifth; `crossing_selection` chooses.
+The trees of all series of a learning (`classifier.CrossingClassifier`) are the fourth, and a blend (the mean of the
+log-odds of the last three) the fifth; `selection` chooses.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ OWN: dict[str, Fit] = {"time-of-day": time_of_day, "logistic-regression": logist
 BLEND = "blend"
 BLENDED = ("logistic-regression", "own-trees", SHARED)
 MODELS = (*OWN, SHARED, BLEND)
-"""All names, as REST says them."""
+"""All names, as in the REST API."""
 
 
 def fitted(name: str, rows: Features, labels: Labels, t_us: Ints) -> Fitted:
@@ -88,7 +88,7 @@ def fitted(name: str, rows: Features, labels: Labels, t_us: Ints) -> Fitted:
 
 
 def log_odds(probability: Floats) -> Floats:
-    """Bounded: nothing is said with more than one in ten thousand of certainty."""
+    """Log-odds of probabilities, bounded to 1 in 10,000."""
     bounded = np.clip(probability, 1e-4, 1 - 1e-4)
     return np.asarray(np.log(bounded / (1 - bounded)))
 

@@ -1,7 +1,7 @@
-"""Which model forecasts the limit crossings of a series: the one that did best on its own validation data. Pure.
+"""Model selection: which model forecasts the limit crossings of a series, by its own validation data. Pure.
 
 Forward-chaining: each of the last two stretches of the history is forecast by what was fitted on all before it. The
-shared trees never learn from that part of any series (`crossing.FITTED`), so they have no advantage. Models are
+shared trees never learn from that part of any series (`classifier.FITTED`), so they have no advantage. Models are
 compared by average precision; the blend is kept unless another beats it by MARGIN, for the best of five is partly
 luck. The winner is calibrated on the same data (Platt 1999, drawn towards "as it is") and fitted again on the whole
 history. Where no model beats the base rate by LIFT, the series is not forecast, and the reason says so.
@@ -30,15 +30,15 @@ from cloud_hub.thresholds.forecasts.models import BLEND, BLENDED, OWN, Fitted, L
 
 FOLDS = (FITTED, (1 + FITTED) / 2, 1.0)
 LEAST = 10
-"""With fewer crossings, or quiet moments, on its validation data a series has no choice of its own."""
+"""With fewer crossings, or non-crossings, in its validation data a series gets no model of its own."""
 MARGIN = 0.05
 LIFT = 1.25
 PULL = 30.0
 """How strongly a calibration is drawn towards slope 1 and shift 0, as samples count."""
 
 
-class Speaker(Protocol):
-    """What gives a series' forecasts; `reason` is why it gives none, '' where it does."""
+class SeriesForecaster(Protocol):
+    """Forecasts one series; `reason` is why it does not, '' where it does."""
 
     @property
     def skill(self) -> Skill: ...
@@ -50,8 +50,8 @@ class Speaker(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Silent:
-    """A series that is not forecast."""
+class NoForecaster:
+    """For a series that is not forecast, with the reason."""
 
     reason: str
     skill: Skill
@@ -61,8 +61,8 @@ class Silent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Winner:
-    """The model that was chosen for a series, with its calibration."""
+class SelectedModel:
+    """The model that was selected for a series, with its calibration."""
 
     skill: Skill
     parts: tuple[Fitted, ...]
@@ -81,13 +81,13 @@ class Winner:
         return None if row is None else float(self.of(row, np.asarray(t_us[-1:], np.int64))[0])
 
 
-def of_shared(shared: CrossingClassifier) -> Speaker:
-    """The shared trees, for series without a choice of their own; silent where they do not beat the base rate."""
-    return shared if useful(shared.skill) else Silent(reason=_no_better(shared.skill), skill=shared.skill)
+def shared_forecaster(shared: CrossingClassifier) -> SeriesForecaster:
+    """The shared classifier, for series without a model of their own; none where it does not beat the base rate."""
+    return shared if useful(shared.skill) else NoForecaster(reason=_no_better(shared.skill), skill=shared.skill)
 
 
-def select_model(own: Samples, t_us: Ints, shared: CrossingClassifier) -> Speaker:
-    """The speaker for one series and side from its samples; `t_us` are the times that their index is of.
+def select_model(own: Samples, t_us: Ints, shared: CrossingClassifier) -> SeriesForecaster:
+    """The forecaster for one series and side from its samples; `t_us` are the times that their index is of.
 
     Raises ValueError where a model cannot be fitted.
     """
@@ -95,49 +95,49 @@ def select_model(own: Samples, t_us: Ints, shared: CrossingClassifier) -> Speake
     times = np.asarray(t_us[index], np.int64)
     known = labels[int(FOLDS[0] * labels.size) :]
     if min(int(known.sum()), int(known.size - known.sum())) < LEAST:
-        return of_shared(shared)
-    said = validated(rows, labels, times, shared)
-    skills = {name: skill(name, known, one) for name, one in said.items()}
+        return shared_forecaster(shared)
+    predictions = validation_predictions(rows, labels, times, shared)
+    skills = {name: skill(name, known, one) for name, one in predictions.items()}
     best = max(skills.values(), key=lambda one: one.average_precision + MARGIN * (one.model == BLEND))
     if not useful(best):
-        return Silent(reason=_no_better(best), skill=best)
-    slope, shift = calibration(said[best.model], known)
+        return NoForecaster(reason=_no_better(best), skill=best)
+    slope, shift = calibration(predictions[best.model], known)
     parts = [_whole(name, rows, labels, times, shared) for name in _parts(best.model)]
-    return Winner(skill=best, parts=tuple(parts), slope=slope, shift=shift)
+    return SelectedModel(skill=best, parts=tuple(parts), slope=slope, shift=shift)
 
 
-def validated(rows: Features, labels: Labels, t_us: Ints, shared: CrossingClassifier) -> dict[str, Floats]:
-    """What every model said of the validation moments, which it had not seen."""
+def validation_predictions(rows: Features, labels: Labels, t_us: Ints, shared: CrossingClassifier) -> dict[str, Floats]:
+    """Predictions of every model for the validation moments, none of which it was fitted on."""
     cuts = [int(fold * labels.size) for fold in FOLDS]
-    said: dict[str, Floats] = {SHARED: shared.of(rows[cuts[0] :])}
+    predictions: dict[str, Floats] = {SHARED: shared.of(rows[cuts[0] :])}
     for name in OWN:
         folds = []
         for first, last in pairwise(cuts):
             model = fitted(name, rows[:first], labels[:first], t_us[:first])
             folds.append(model(rows[first:last], t_us[first:last]))
-        said[name] = np.concatenate(folds)
-    said[BLEND] = blended([said[name] for name in BLENDED])
-    return said
+        predictions[name] = np.concatenate(folds)
+    predictions[BLEND] = blended([predictions[name] for name in BLENDED])
+    return predictions
 
 
-def skill(name: str, labels: Labels, said: Floats) -> Skill:
-    """Average precision and base rate of what a model said."""
+def skill(name: str, labels: Labels, predictions: Floats) -> Skill:
+    """Average precision and base rate of a model's predictions."""
     from sklearn.metrics import average_precision_score  # noqa: PLC0415 - a second of import
 
-    return Skill(model=name, average_precision=float(average_precision_score(labels, said)),
+    return Skill(model=name, average_precision=float(average_precision_score(labels, predictions)),
                  base_rate=float(labels.mean()))  # fmt: skip
 
 
 def useful(one: Skill) -> bool:
-    """Whether it is better than to say the base rate."""
+    """Whether it is better than always predicting the base rate."""
     return bool(one.average_precision >= LIFT * one.base_rate)
 
 
-def calibration(said: Floats, labels: Labels) -> tuple[float, float]:
+def calibration(predictions: Floats, labels: Labels) -> tuple[float, float]:
     """(slope, shift) of the log-odds: a logistic regression with a normal prior around (1, 0)."""
     from scipy.optimize import minimize  # noqa: PLC0415 - half a second of import
 
-    both = np.stack([log_odds(said), np.ones(said.size)])
+    both = np.stack([log_odds(predictions), np.ones(predictions.size)])
 
     def loss(at: Floats) -> tuple[float, Floats]:
         odds, away = at @ both, at - [1.0, 0.0]

@@ -1,7 +1,7 @@
-"""When a probability of crossing a limit is a warning, and when that is over. A core: no clock, no I/O.
+"""Warnings: when a probability of crossing a limit raises one, and when it is cleared. No clock, no I/O.
 
-A limit may change with the hour. So what is looked at is the excess over it, and the limit of that is 0; a lower limit
-is an upper one of the negated values.
+A limit may change with the hour, so the excess over it is forecast, whose limit is 0. A lower limit is an upper one of
+the negated values.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from cloud_hub.thresholds.bands.state import Floats, Ints
 from cloud_hub.thresholds.forecasts.classifier import Samples, Skill, samples
 from cloud_hub.thresholds.forecasts.features import AHEAD_US
-from cloud_hub.thresholds.forecasts.selection import Speaker
+from cloud_hub.thresholds.forecasts.selection import SeriesForecaster
 from shared.thresholds import DAY_US, Limits
 
 Side = Literal["high", "low"]
@@ -43,7 +43,7 @@ class Forecast:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WarningState:
-    """What is known of a series' alarms: the warning that stands, since when the last one was, and any other alarm."""
+    """The alarms of a series: the active warning, when the last one was raised, and whether there is another alarm."""
 
     warning: str = ""
     warned_us: int | None = None
@@ -52,7 +52,7 @@ class WarningState:
 
 
 def decide(found: Forecast, standing: WarningState, bar: float, now_us: int) -> Literal["", "raised", "cleared"]:
-    """What becomes of the warning. `found` is of the side that the standing warning is about, if one stands.
+    """Whether to raise or clear the warning. `found` is of the side of the active warning, if there is one.
 
     Raised from the probability `bar` on, where no alarm stands and the last warning is an hour old. Cleared when the
     crossing came, below half of `bar`, and after 15 minutes in any case.
@@ -84,16 +84,18 @@ def _number(limit: float | None) -> float:
     return math.nan if limit is None else limit
 
 
-def forecast_side(speaker: Speaker, t_us: Ints, values: Floats, limits: Limits, side: Side, now_us: int) -> Forecast:
+def forecast_side(
+    forecaster: SeriesForecaster, t_us: Ints, values: Floats, limits: Limits, side: Side, now_us: int
+) -> Forecast:
     """The forecast from the newest of the samples (times ascending, values finite, none after `now_us`)."""
     if not t_us.size:
         return Forecast(probability=None, limit=None, side=side, at_us=None, reason="no samples")
     beyond = excess(t_us, values, limits, side)
     limit, at_us = float(limit_at(t_us[-1:], limits, side)[0]), int(t_us[-1])
-    reason = _unjudged(t_us, beyond, now_us) or speaker.reason
+    reason = _unjudged(t_us, beyond, now_us) or forecaster.reason
     return Forecast(
-        probability=None if reason else speaker.newest(t_us, beyond, 0.0), reason=reason, side=side, at_us=at_us,
-        limit=limit if math.isfinite(limit) else None, beyond=bool(beyond[-1] > 0), skill=speaker.skill,
+        probability=None if reason else forecaster.newest(t_us, beyond, 0.0), reason=reason, side=side, at_us=at_us,
+        limit=limit if math.isfinite(limit) else None, beyond=bool(beyond[-1] > 0), skill=forecaster.skill,
     )  # fmt: skip
 
 
@@ -120,6 +122,6 @@ def most_probable(found: Sequence[Forecast]) -> Forecast:
 
 
 def training_series(t_us: Ints, values: Floats, limits: Limits) -> dict[Side, Samples]:
-    """What a series teaches about its limits: samples for each side that has one."""
+    """Training samples of a series, for each side that has a limit."""
     both = {side: excess(t_us, values, limits, side) for side in SIDES}
     return {side: samples(t_us, beyond, 0.0) for side, beyond in both.items() if np.isfinite(beyond).any()}

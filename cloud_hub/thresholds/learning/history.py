@@ -1,4 +1,4 @@
-"""What the database knows of a series for learning: its history, the limits that stand, and what people said of it."""
+"""Reads what learning needs of a series: its history, its alarms, and people's feedback."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MOST_POINTS = 10_000
 """Points of one series that a fit reads: of more, one in each stretch of equal length, as it was measured."""
 
 ROLLED_S = 600
-"""Means of so many seconds stand for samples that are kept no more."""
+"""Means of so many seconds replace samples that are no longer stored."""
 
 AFTER_US = 3_600_000_000
 """An alarm that people judged counts until it cleared, or this long."""
@@ -33,19 +33,19 @@ AFTER_US = 3_600_000_000
 
 MANY = 20_000
 """Rows of one read for many series: of more, each series is read for itself."""
-_NEWS = """
+_NEW_SAMPLES = """
 SELECT n, t_us, value FROM (
     SELECT wanted.n, t.t_us, t.value, t.source, t.seq FROM {} CROSS JOIN telemetry AS t
     WHERE t.device = wanted.device AND t.metric = wanted.metric AND t.t_us > wanted.after_us AND t.value IS NOT NULL
     LIMIT {}
 ) AS found ORDER BY n, t_us, source, seq
 """
-_NEWS_SQLITE = _NEWS.format(
+_NEW_SAMPLES_SQLITE = _NEW_SAMPLES.format(
     """(SELECT key AS n, json_extract(value, '$[0]') AS device, json_extract(value, '$[1]') AS metric,
         json_extract(value, '$[2]') AS after_us FROM json_each(?)) AS wanted""",
     "?",
 )
-_NEWS_POSTGRESQL = _NEWS.format(
+_NEW_SAMPLES_POSTGRESQL = _NEW_SAMPLES.format(
     """(SELECT n - 1 AS n, device, metric, after_us FROM unnest(%s::text[], %s::text[], %s::bigint[])
         WITH ORDINALITY AS one(device, metric, after_us, n)) AS wanted""",
     "%s",
@@ -53,7 +53,7 @@ _NEWS_POSTGRESQL = _NEWS.format(
 
 _SAMPLES: Any = TelemetrySample.__table__  # type: ignore[attr-defined]
 _ALARMS: Any = AlarmRow.__table__  # type: ignore[attr-defined]
-_TROUBLES: Any = MissedFault.__table__  # type: ignore[attr-defined]
+_MISSED_FAULTS: Any = MissedFault.__table__  # type: ignore[attr-defined]
 _DEVICES: Any = Device.__table__  # type: ignore[attr-defined]
 
 
@@ -105,9 +105,9 @@ def new_samples(session: Session, series: Sequence[tuple[str, str, int]], most: 
     if not wanted:
         return []
     if connection.dialect.name == "postgresql":
-        found = connection.exec_driver_sql(_NEWS_POSTGRESQL, (*wanted, MANY)).all()
+        found = connection.exec_driver_sql(_NEW_SAMPLES_POSTGRESQL, (*wanted, MANY)).all()
     else:
-        found = connection.exec_driver_sql(_NEWS_SQLITE, (json.dumps(series), MANY)).all()
+        found = connection.exec_driver_sql(_NEW_SAMPLES_SQLITE, (json.dumps(series), MANY)).all()
     if len(found) == MANY:  # catching up
         return [samples_after(session, (device, metric), after_us, most=most) for device, metric, after_us in series]
     rows: list[dict[int, float]] = [{} for _ in series]
@@ -133,12 +133,12 @@ def _rolled(session: Session, series: Series, from_us: int, to_us: int) -> tuple
 
 
 def load_feedback(session: Session, series: Sequence[Series], from_us: int, to_us: int) -> dict[Series, Feedback]:
-    """What people said of these series: verdicts on alarms of their limits, and troubles that they told.
+    """People's feedback on these series: verdicts on alarms of their limits, and missed faults that they reported.
 
-    A verdict on an alarm about anything else (an anomaly, a forecast) says nothing of what limits should have raised.
+    Verdicts on other alarms (anomalies, forecasts) are no feedback on limits.
     """
-    trouble: dict[Series, list[Window]] = defaultdict(list)
-    nothing: dict[Series, list[Window]] = defaultdict(list)
+    faults: dict[Series, list[Window]] = defaultdict(list)
+    normal: dict[Series, list[Window]] = defaultdict(list)
     devices = sorted({device for device, _ in series})
     alarms = select(_ALARMS).where(
         _ALARMS.c.device.in_(devices), _ALARMS.c.about == "", _ALARMS.c.verdict != "",
@@ -147,19 +147,19 @@ def load_feedback(session: Session, series: Sequence[Series], from_us: int, to_u
     for row in session.connection().execute(alarms):
         begin = int(row.raised_us)
         window = Window(start_us=begin, end_us=max(begin, row.cleared_us or begin + AFTER_US))
-        (trouble if row.verdict == "real" else nothing)[row.device, row.metric].append(window)
-    told = select(_TROUBLES).where(
-        _TROUBLES.c.device.in_(devices), _TROUBLES.c.end_us >= from_us, _TROUBLES.c.start_us < to_us
+        (faults if row.verdict == "real" else normal)[row.device, row.metric].append(window)
+    reported = select(_MISSED_FAULTS).where(
+        _MISSED_FAULTS.c.device.in_(devices), _MISSED_FAULTS.c.end_us >= from_us, _MISSED_FAULTS.c.start_us < to_us
     )  # fmt: skip
-    for row in session.connection().execute(told):
-        trouble[row.device, row.metric].append(Window(start_us=row.start_us, end_us=row.end_us))
-    return {one: Feedback(faults=tuple(trouble[one]), normal=tuple(nothing[one])) for one in series}
+    for row in session.connection().execute(reported):
+        faults[row.device, row.metric].append(Window(start_us=row.start_us, end_us=row.end_us))
+    return {one: Feedback(faults=tuple(faults[one]), normal=tuple(normal[one])) for one in series}
 
 
 def known(
     session: Session, series: Sequence[Series], from_us: int, to_us: int, present: Mapping[Series, Limits]
 ) -> list[Known]:
-    """What is known of each series beside its samples in from_us..to_us; `present` are the limits that stand there."""
+    """The context of each series in from_us..to_us; `present` are the limits that stand there."""
     devices = sorted({device for device, _ in series})
     alarms, ranges = unjudged(session, devices, from_us, to_us), _ranges(session, devices)
     since = standing_alarms(session, devices)
@@ -173,19 +173,20 @@ def known(
 
 
 def unjudged(session: Session, devices: Sequence[str], from_us: int, to_us: int) -> dict[Series, list[Window]]:
-    """Alarms that met from_us..to_us and were not judged false, and troubles that people told, by series.
+    """Alarms that met from_us..to_us and were not judged false, and reported missed faults, by series.
 
-    What stands lasts until `to_us`. A warning of what may come does not say that it came.
+    An active alarm lasts until `to_us`. Forecast warnings do not count.
     """
     found: dict[Series, list[Window]] = defaultdict(list)
     alarms = select(_ALARMS.c.device, _ALARMS.c.metric, _ALARMS.c.raised_us, _ALARMS.c.cleared_us).where(
         _ALARMS.c.device.in_(devices), _ALARMS.c.about != "forecast", _ALARMS.c.verdict != "false-alarm",
         _ALARMS.c.raised_us < to_us, func.coalesce(_ALARMS.c.cleared_us, to_us) >= from_us,
     )  # fmt: skip
-    told = select(_TROUBLES.c.device, _TROUBLES.c.metric, _TROUBLES.c.start_us, _TROUBLES.c.end_us).where(
-        _TROUBLES.c.device.in_(devices), _TROUBLES.c.end_us >= from_us, _TROUBLES.c.start_us < to_us
+    faults = _MISSED_FAULTS.c
+    reported = select(faults.device, faults.metric, faults.start_us, faults.end_us).where(
+        faults.device.in_(devices), faults.end_us >= from_us, faults.start_us < to_us
     )  # fmt: skip
-    for query in (alarms, told):
+    for query in (alarms, reported):
         for device, metric, start_us, end_us in session.connection().execute(query):
             found[device, metric].append(Window(start_us=start_us, end_us=to_us if end_us is None else end_us))
     return found

@@ -1,8 +1,8 @@
-"""Refits on schedule: a learning's series are fitted and tried on history some devices at a time, then rolled out.
+"""Scheduled refits: a learning's series are fitted and backtested one page of devices at a time, then rolled out.
 
-Each step reads one page of devices, fits outside of any transaction, and writes the page with the place to go on
-from: a restart loses a page at most. All pages see history up to the refit's beginning, so that the same data give
-the same limits however often it was interrupted (P7).
+Each run reads one page of devices, fits outside of any transaction, and writes the page with the position to continue
+from, so a restart loses at most one page. All pages use history up to the start of the refit, so the same data give
+the same limits however often the refit was interrupted (P7).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from shared.thresholds import DAY_US, Limits
 log = logging.getLogger(__name__)
 
 PAGE = 20
-"""Devices of one step."""
+"""Devices of one page."""
 
 _ROWS: Any = LearnedSeries.__table__  # type: ignore[attr-defined]
 _KEY = ("learning", "device", "metric")
@@ -107,7 +107,7 @@ def _give_up(db: Database, seen: Learning, now_us: int, reason: str) -> None:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefitPage:
     """Some devices of a refit with all that fitting needs, no session and no clock: histories of their series, and
-    for each the limits that stand, what people said, its factor, and its alarms and range.
+    for each the limits that stand, people's feedback, its factor, and its alarms and range.
     """
 
     policy: LearningPolicy
@@ -115,7 +115,7 @@ class RefitPage:
     devices: list[str]
     histories: list[History]
     present: dict[Series, Limits]
-    said: dict[Series, Feedback]
+    feedback: dict[Series, Feedback]
     factors: dict[Series, float]
     known: dict[Series, Known]
 
@@ -129,14 +129,14 @@ def _page(session: Session, row: Learning, now_us: int, after: str) -> RefitPage
     return RefitPage(
         policy=policy, now_us=now_us, devices=devices, present=present,
         known=dict(zip(series, stored.known(session, series, from_us, now_us, present), strict=True)),
-        said=stored.load_feedback(session, series, now_us - int(policy.backtest_days * DAY_US), now_us),
+        feedback=stored.load_feedback(session, series, now_us - int(policy.backtest_days * DAY_US), now_us),
         histories=[stored.history(session, one, from_us, now_us) for one in series],
         factors=_factors(session, row.id, devices),
     )  # fmt: skip
 
 
 def learned_series(session: Session, devices: list[str], policy: LearningPolicy) -> list[Series]:
-    """The series of these devices that the terms name, by the devices' births."""
+    """The series of these devices that match the policy, by the devices' births."""
     rows = session.exec(rows_of(Device.id, Device.metrics).where(col(Device.id).in_(devices)).order_by(Device.id))
     return [
         (device, name)
@@ -152,7 +152,7 @@ def first_series(session: Session, row: Learning, policy: LearningPolicy, device
 
 
 def _factors(session: Session, name: str, devices: list[str]) -> dict[Series, float]:
-    """What people's verdicts make of each series, where they said anything."""
+    """The widening factor of each series with verdicts."""
     pushed = select(_ROWS.c.device, _ROWS.c.metric).where(
         _ROWS.c.learning == name, _ROWS.c.device.in_(devices), _ROWS.c.pushed_us.is_not(None)
     )  # fmt: skip
@@ -194,7 +194,7 @@ def _rows(page: RefitPage, histories: list[History]) -> list[dict[str, Any]]:
     rows = []
     for index, key in enumerate(keys):
         present, limits = page.present.get(key), found[index]
-        trial = run_trial(histories[index], present, tries[index], page.said[key], begin, now_us)
+        trial = run_trial(histories[index], present, tries[index], page.feedback[key], begin, now_us)
         row = {"device": key[0], "metric": key[1], "factor": factors[index], "trial": trials.without_episodes(trial)}
         reason = limits if isinstance(limits, str) else _withheld(known[index], trial, before[index], policy)
         if reason or isinstance(limits, str):
@@ -221,7 +221,7 @@ def _withheld(known: Known, trial: Trial, before: Limits | str, policy: Learning
 def _write(db: Database, name: str, page: RefitPage, rows: list[dict[str, Any]]) -> None:
     with db.write() as session:
         row = learnings.get(session, name, lock=True)
-        if row.refit is None or row.refit["now_us"] != page.now_us:  # its terms were changed meanwhile
+        if row.refit is None or row.refit["now_us"] != page.now_us:  # its policy was changed meanwhile
             return
         known = select(_ROWS.c.device, _ROWS.c.metric, _ROWS.c.factor).where(
             _ROWS.c.learning == name, _ROWS.c.device.in_(page.devices)
@@ -283,8 +283,8 @@ def _held(session: Session, name: str, devices: list[str], backtest: dict[str, A
             _ROWS.c.learning == name, _ROWS.c.reason != ""
         )
         one = session.connection().execute(first.order_by(_ROWS.c.device, _ROWS.c.metric).limit(1)).first()
-        told = "see the reasons of its series" if one is None else f"{one.metric} of {one.device}: {one.reason}"
-        return f"no series could be learned: {told}"[:500]
+        why = "see the reasons of its series" if one is None else f"{one.metric} of {one.device}: {one.reason}"
+        return f"no series could be learned: {why}"[:500]
     if backtest["per_device_week"] > policy.max_backtest:
         return (f"held back: the backtest gave {backtest['per_device_week']:.2f} alarms a device and week, "
                 f"max_backtest is {policy.max_backtest:g}")  # fmt: skip

@@ -1,7 +1,7 @@
-"""The register of what this hub learns: which series of which devices, how, and how well it did.
+"""The registry of learnings: which series of which devices are learned, by which policy, and how well it does.
 
-Hits, misses and false alarms are counted here, from alarms and what people said of them: alarms arrive just once,
-verdicts are the hub's alone, and a device that lost its disk loses no count.
+Hits, misses and false alarms are counted here from alarms and people's verdicts. Alarms arrive exactly once and
+verdicts live in the hub only, so a device that lost its disk loses no count.
 """
 
 from __future__ import annotations
@@ -37,35 +37,35 @@ from shared.codec import from_plain
 
 LIMIT = 100
 REASONS = 20
-"""Devices that are left out beside peers, of so many it is said why."""
+"""The number of devices left out of the peer comparison whose reason is shown."""
 _PEERS: Any = PeerState.__table__  # type: ignore[attr-defined]
 _SERIES: Any = LearnedSeries.__table__  # type: ignore[attr-defined]
 _MEMBERS: Any = RolloutDevice.__table__  # type: ignore[attr-defined]
 _ROLLOUTS: Any = Rollout.__table__  # type: ignore[attr-defined]
 _APPLIED: Any = AppliedRow.__table__  # type: ignore[attr-defined]
 _ALARMS: Any = AlarmRow.__table__  # type: ignore[attr-defined]
-_TROUBLES: Any = MissedFault.__table__  # type: ignore[attr-defined]
+_MISSED_FAULTS: Any = MissedFault.__table__  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """`alarms` by learned limits, of which people judged `hits` and `false`; troubles told, some `missed`.
+    """`alarms` of learned limits, `hits` judged real, `false` judged false; `faults` reported, some of them `missed`.
 
-    Alarms about anything else move none of these. `anomalies` are what the live watch raised, beside peers too,
-    `false_anomalies` those judged false.
+    Alarms about anything else are not counted there. `anomalies` are alarms of live monitoring and of the peer
+    comparison, `false_anomalies` those judged false.
     """
 
     alarms: int = 0
     hits: int = 0
     false: int = 0
-    troubles: int = 0
+    faults: int = 0
     missed: int = 0
     anomalies: int = 0
     false_anomalies: int = 0
 
 
 def policy_of(row: Learning) -> LearningPolicy:
-    """The terms as an object."""
+    """The policy as an object."""
     return from_plain(LearningPolicy, row.policy)
 
 
@@ -78,13 +78,13 @@ def get(session: Session, name: str, *, lock: bool = False) -> Learning:
 
 
 def list_all(session: Session) -> list[Learning]:
-    """All that the session sees, by name."""
+    """All learnings in the session's scope, by name."""
     scope = scopes.session_scope(session)
     return [row for row in session.exec(rows_of(Learning).order_by(Learning.id)) if scopes.covers(scope, row.scope)]
 
 
 def put(session: Session, row: Learning, trace: str) -> tuple[Learning, bool]:
-    """Create it, or change target and terms; a refit begins at once. (as stored, whether it is new)."""
+    """Create a learning, or change its target and policy; a refit starts at once. Returns (row, whether it is new)."""
     query.condition(row.target)
     old = session.get(Learning, row.id, with_for_update=True)
     if old is not None and not scopes.covers(scopes.session_scope(session), old.scope):
@@ -111,11 +111,13 @@ def put(session: Session, row: Learning, trace: str) -> tuple[Learning, bool]:
 
 
 def remove(session: Session, name: str, now_us: int, actor: str, trace: str) -> None:
-    """Learn no more. Limits that were pushed stay in force on their devices, until somebody sets others."""
+    """Delete a learning. Limits that it pushed stay in force on their devices until somebody sets others."""
     row = get(session, name, lock=True)
     active = rows_of(Rollout.id).where(Rollout.learning == name, col(Rollout.state).in_(rollout.ACTIVE))
     if (found := session.exec(active).first()) is not None:
-        raise HubError(409, "A rollout is under watch", f"rollout {found} of '{name}' has not ended; wait until it has")
+        raise HubError(
+            409, "A rollout is being monitored", f"rollout {found} of '{name}' has not ended; wait until it has"
+        )
     for table in (LearnedSeries, LearnedState):
         session.connection().execute(delete(table).where(col(table.learning) == name))
     session.delete(row)
@@ -123,7 +125,7 @@ def remove(session: Session, name: str, now_us: int, actor: str, trace: str) -> 
 
 
 def refit_now(session: Session, name: str, now_us: int, actor: str, trace: str) -> Learning:
-    """Begin a refit at once; one that is under way goes on."""
+    """Start a refit at once; a running one continues."""
     row = get(session, name, lock=True)
     row.due_us = now_us
     session.add(row)
@@ -136,7 +138,7 @@ def release(
 ) -> list[str]:
     """Let the learning replace limits that somebody set by hand on this device; returns the metrics.
 
-    What stands there counts from now on as if the learning had put it there.
+    From now on the limits on the device count as pushed by the learning.
     """
     get(session, name)
     there = {one["metric"]: one for one in limits_standing.desired(session, device)}
@@ -154,9 +156,10 @@ def release(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerSummary:
-    """A metric of the live watch beside peers: judged up to `upto_us` on so many servers of so many services.
+    """A metric in the peer comparison: judged up to `upto_us` on `servers` servers of `services` services.
 
-    `left_out` devices have it and are not judged; `reasons` are those of the first few. `status_counts` are its alarms.
+    `left_out` devices have the metric and are not judged; `reasons` are those of the first few. `standing` are its
+    active alarms.
     """
 
     metric: str
@@ -169,7 +172,7 @@ class PeerSummary:
 
 
 def peer_summaries(session: Session, name: str) -> list[PeerSummary]:
-    """What the learning judges beside peers, by metric."""
+    """The learning's peer comparison, by metric."""
     columns = [_PEERS.c[one] for one in ("metric", "devices", "services", "left_out", "standing", "upto_us")]
     found = session.connection().execute(select(*columns).where(_PEERS.c.learning == name).order_by(_PEERS.c.metric))
     return [
@@ -180,7 +183,7 @@ def peer_summaries(session: Session, name: str) -> list[PeerSummary]:
 
 
 def budget_correction(session: Session, name: str) -> float:
-    """By how many decades the live watch asks for more than its budget's arithmetic, in the group where it is most."""
+    """Decades by which monitoring has raised its threshold above the budget's, in the group with the most."""
     most = select(func.coalesce(func.max(LearnedState.raised), 0.0)).where(col(LearnedState.learning) == name)
     return float(session.connection().execute(most).scalar_one())
 
@@ -188,42 +191,44 @@ def budget_correction(session: Session, name: str) -> float:
 # -- how well it does ------------------------------------------------------------------------------
 
 
+def _count(condition: Any) -> Any:
+    """The SQL expression that counts rows that meet the condition."""
+    return func.coalesce(func.sum(cast(condition, Integer)), 0)
+
+
 def counts(session: Session, name: str, series: limits_standing.Series | None = None) -> Counts:
-    """Since its limits stand on the devices: of the whole learning, or of one series."""
+    """Counts since its limits are on the devices: of the whole learning, or of one series."""
     mine = [_SERIES.c.learning == name]
     if series is not None:
         mine += [_SERIES.c.device == series[0], _SERIES.c.metric == series[1]]
     met = and_(_ALARMS.c.device == _SERIES.c.device, _ALARMS.c.metric == _SERIES.c.metric)
     judged = (_ALARMS.c.about == "") & (_ALARMS.c.received_us >= _SERIES.c.pushed_us)
-    strange = _ALARMS.c.about.in_(["anomaly", "peers", "service"])
-
-    def many(condition: Any) -> Any:
-        return func.coalesce(func.sum(cast(condition, Integer)), 0)
+    anomaly = _ALARMS.c.about.in_(["anomaly", "peers", "service"])
 
     false, real = _ALARMS.c.verdict == "false-alarm", _ALARMS.c.verdict == "real"
     row = session.connection().execute(
-        select(many(judged), many(judged & real), many(judged & false), many(strange), many(strange & false))
+        select(_count(judged), _count(judged & real), _count(judged & false), _count(anomaly), _count(anomaly & false))
         .where(met, *mine)
     ).one()  # fmt: skip
-    told = and_(
-        _TROUBLES.c.device == _SERIES.c.device, _TROUBLES.c.metric == _SERIES.c.metric,
-        _TROUBLES.c.start_us >= _SERIES.c.pushed_us,
+    reported = and_(
+        _MISSED_FAULTS.c.device == _SERIES.c.device, _MISSED_FAULTS.c.metric == _SERIES.c.metric,
+        _MISSED_FAULTS.c.start_us >= _SERIES.c.pushed_us,
     )  # fmt: skip
     alarm = _ALARMS.alias()
-    heard = exists().where(
-        alarm.c.device == _TROUBLES.c.device, alarm.c.metric == _TROUBLES.c.metric, alarm.c.about == "",
-        alarm.c.raised_us <= _TROUBLES.c.end_us,
-        func.coalesce(alarm.c.cleared_us, _TROUBLES.c.start_us) >= _TROUBLES.c.start_us,
+    detected = exists().where(
+        alarm.c.device == _MISSED_FAULTS.c.device, alarm.c.metric == _MISSED_FAULTS.c.metric, alarm.c.about == "",
+        alarm.c.raised_us <= _MISSED_FAULTS.c.end_us,
+        func.coalesce(alarm.c.cleared_us, _MISSED_FAULTS.c.start_us) >= _MISSED_FAULTS.c.start_us,
     )  # fmt: skip
-    troubles, missed = session.connection().execute(
-        select(func.count(), many(~heard)).select_from(_TROUBLES.join(_SERIES, told)).where(*mine)
+    faults, missed = session.connection().execute(
+        select(func.count(), _count(~detected)).select_from(_MISSED_FAULTS.join(_SERIES, reported)).where(*mine)
     ).one()  # fmt: skip
-    return Counts(alarms=row[0], hits=row[1], false=row[2], troubles=troubles, missed=missed, anomalies=row[3],
+    return Counts(alarms=row[0], hits=row[1], false=row[2], faults=faults, missed=missed, anomalies=row[3],
                   false_anomalies=row[4])  # fmt: skip
 
 
 def series(session: Session, name: str, device: str, after: str, limit: int) -> list[LearnedSeries]:
-    """Its series by device and metric; `after` is `device/metric` of the last one seen."""
+    """Its series by device and metric; `after` is `device/metric` of the last one of the page before."""
     mine = rows_of(LearnedSeries).where(LearnedSeries.learning == name)
     mine = scopes.restrict(session, mine, col(LearnedSeries.device))
     if device:
@@ -236,25 +241,22 @@ def series(session: Session, name: str, device: str, after: str, limit: int) -> 
 
 
 def status_counts(session: Session, name: str, now_us: int, stale_s: float) -> dict[str, int]:
-    """How many series it has, how many are fitted, pushed to the twin, stale there, and in force as the device says."""
+    """How many series it has, and how many are fitted, pushed, stale, and in force as reported by the device."""
     table = _SERIES.c
     old = now_us - int(stale_s * 1e6)
 
-    def many(condition: Any) -> Any:
-        return func.coalesce(func.sum(cast(condition, Integer)), 0)
-
     pushed = table.pushed_us.is_not(None)
     row = session.connection().execute(
-        select(func.count(), many(table.limits.is_not(None)), many(pushed), many(pushed & (table.fitted_us < old)),
-               many(pushed & table.device.in_(_confirmed(name))))
+        select(func.count(), _count(table.limits.is_not(None)), _count(pushed),
+               _count(pushed & (table.fitted_us < old)), _count(pushed & table.device.in_(_confirmed(name))))
         .where(table.learning == name)
     ).one()  # fmt: skip
     return dict(zip(("series", "fitted", "pushed", "stale", "in_force"), row, strict=True))
 
 
 def _confirmed(name: str) -> Any:
-    """Devices that have said of the newest limits of this learning that they are in force."""
-    held = (
+    """Devices that have reported the newest limits of this learning as in force."""
+    newest = (
         select(_MEMBERS.c.device, func.max(_MEMBERS.c.version).label("version"))
         .join(_ROLLOUTS, _ROLLOUTS.c.id == _MEMBERS.c.rollout)
         .where(_ROLLOUTS.c.learning == name, _MEMBERS.c.state.in_(HOLDING))
@@ -262,11 +264,11 @@ def _confirmed(name: str) -> Any:
         .subquery()
     )
     then = exists().where(
-        _MEMBERS.c.device == held.c.device, _MEMBERS.c.version == held.c.version, _MEMBERS.c.state == "verified"
+        _MEMBERS.c.device == newest.c.device, _MEMBERS.c.version == newest.c.version, _MEMBERS.c.state == "verified"
     )
     path = _APPLIED.c.path
     since = exists().where(
-        _APPLIED.c.device == held.c.device, _APPLIED.c.shadow == DOCUMENT, _APPLIED.c.state == "verified",
-        _APPLIED.c.version >= held.c.version, or_(path == "limits", path.like("limits.%")),
+        _APPLIED.c.device == newest.c.device, _APPLIED.c.shadow == DOCUMENT, _APPLIED.c.state == "verified",
+        _APPLIED.c.version >= newest.c.version, or_(path == "limits", path.like("limits.%")),
     )  # fmt: skip
-    return select(held.c.device).where(or_(then, since))
+    return select(newest.c.device).where(or_(then, since))

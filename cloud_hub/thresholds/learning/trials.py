@@ -32,7 +32,7 @@ def trial_series(
 ) -> list[Trial]:  # fmt: skip
     """Each series by its present limits and by `proposed` (by metric), or by what its history would teach."""
     present = limits_standing.present(session, sorted({device for device, _ in series}))
-    said = stored.load_feedback(session, series, from_us, to_us)
+    feedback = stored.load_feedback(session, series, from_us, to_us)
     before_us = from_us if proposed is not None else from_us - int(policy.train_days * DAY_US)
     histories = [stored.history(session, one, before_us, to_us) for one in series]
     if proposed is None:
@@ -41,7 +41,7 @@ def trial_series(
     else:
         wanted = [Proposal(limits=proposed.get(metric)) for _, metric in series]
     return [
-        run_trial(history, present.get(one), proposal, said[one], from_us, to_us)
+        run_trial(history, present.get(one), proposal, feedback[one], from_us, to_us)
         for one, history, proposal in zip(series, histories, wanted, strict=True)
     ]
 
@@ -63,7 +63,7 @@ def learning_trials(session: Session, name: str) -> dict[str, Any]:
 
 
 def summarize_trials(trials: Iterable[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
-    """Alarms a device and week by proposed and by present limits; troubles hit and missed, alarms known as false."""
+    """Alarms a device and week by proposed and by present limits; faults hit and missed, alarms known as false."""
     devices: set[str] = set()
     weekly = {"proposed": 0.0, "present": 0.0}
     counted = dict.fromkeys(("points", "alarms", "hit", "missed", "false", "in_sample"), 0)

@@ -1,4 +1,4 @@
-"""How the loops of the thresholds raise and clear alarms of the hub's own."""
+"""The alarm sink: how monitoring raises and clears the hub's own alarms."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from shared.messages import Alarm
 
 
 class AlarmSink(Protocol):
-    """What takes an alarm, as `incidents.alarm_changed` does; `service` is the device's, of evidence beside peers."""
+    """Receives alarms, as `incidents.handle_alarm` does; `service` is given for alarms of the peer comparison."""
 
     def __call__(
         self, session: Session, device: str, alarm: Alarm, now_us: int, trace: str, service: str = ""

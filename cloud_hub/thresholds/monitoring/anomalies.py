@@ -1,10 +1,10 @@
-"""The live watch: new telemetry of learned series steps their score model; what surprises raises an alarm of the hub.
+"""Live monitoring: new telemetry of learned series updates their score model, and anomalies raise alarms of the hub.
 
-One group of series a step: read, judged outside of any transaction, and written with its alarms in one. A restart
-goes on behind the last sample that was judged. A series that has a standing alarm already gets no second one.
+Each run handles one group of series: read, judged outside of any transaction, and written with its alarms in one. A
+restart continues after the last judged sample. A series with an active alarm gets no second one.
 
-Silence is judged too, by how long the hub heard nothing while it could: not of devices known to be offline, whose
-presence says it all, and anew from when the hub was away, as then samples come late.
+Absence of data is judged too, by how long the hub received nothing while it could. Offline devices are excluded, since
+their presence shows it, and the time starts again after the hub was down, because samples then arrive late.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from cloud_hub.thresholds.monitoring import series_groups
 from cloud_hub.thresholds.monitoring.alarm_sink import AlarmSink
 from cloud_hub.thresholds.monitoring.series_groups import GroupInput
 from cloud_hub.thresholds.scores import absence, alarm_budget
-from cloud_hub.thresholds.scores import alarms as surprise
+from cloud_hub.thresholds.scores import alarms as score_alarms
 from cloud_hub.thresholds.scores.alarms import AlarmTransition, SeriesState
 from cloud_hub.thresholds.scores.model import ScoreModel
 from cloud_hub.twins.core.reported import mapping
@@ -34,66 +34,66 @@ from shared.codec import plain
 from shared.messages import Alarm
 
 HOLE_US = absence.GRACE_US // 2
-"""Looks further apart than this: the hub was away."""
+"""With longer pauses between runs than this, the hub was down."""
 
 _ALARMS: Any = AlarmRow.__table__  # type: ignore[attr-defined]
 
 
 class AnomalyMonitor:
-    """The loop's state: the groups that are still to be looked at in this round."""
+    """Background worker: holds the groups that are left in this round."""
 
-    def __init__(self, db: Database, tell: AlarmSink) -> None:
-        self._db, self._tell = db, tell
+    def __init__(self, db: Database, alarm_sink: AlarmSink) -> None:
+        self._db, self._alarm_sink = db, alarm_sink
         self._left: list[tuple[str, int]] = []
         self._awake_us = self._last_us = 0
 
-    def run_once(self, now_us: int, hears: bool = True) -> WorkResult:
-        """Look at one group; `again` while more of this round wait.
+    def run_once(self, now_us: int, connected: bool = True) -> WorkResult:
+        """Judge one group; `again` while this round is not finished.
 
-        `hears`: whether the hub hears its devices at all.
+        `connected`: whether the hub receives from its devices at all.
         """
-        if not hears or not 0 <= now_us - self._last_us <= HOLE_US:
+        if not connected or not 0 <= now_us - self._last_us <= HOLE_US:
             self._awake_us = now_us
         self._last_us = now_us
         items = WorkItems(self._db, "watch", now_us)
         if not self._left:
             self._left = series_groups.assign_groups(self._db, now_us, items)
-            ended = clear_orphaned_alarms(self._db, now_us, self._tell, items)
+            ended = clear_orphaned_alarms(self._db, now_us, self._alarm_sink, items)
             if ended or not self._left:
                 return items.result(again=bool(self._left), wake=["diagnosis"] if ended else ())
         name, number = self._left[0]
-        group = partial(judge_group, self._db, name, number, now_us, self._tell, self._awake_us)
+        group = partial(judge_group, self._db, name, number, now_us, self._alarm_sink, self._awake_us)
         behind, changed = items.run("group", f"{name}/{number}", group) or (False, False)
         if not behind and items.not_ready is None:
             del self._left[0]
         return items.result(again=bool(self._left), wake=["diagnosis"] if changed else ())
 
 
-def clear_orphaned_alarms(db: Database, now_us: int, tell: AlarmSink, items: WorkItems) -> bool:
-    """Clear alarms whose learning was changed or removed: nobody watches for their end any more. Whether there were."""
+def clear_orphaned_alarms(db: Database, now_us: int, alarm_sink: AlarmSink, items: WorkItems) -> bool:
+    """Clear alarms whose learning was changed or removed; returns whether there were any."""
     with db.read() as session:
         mine = (col(AlarmRow.about) == "anomaly") & (col(AlarmRow.state) == "raised")
         standing = session.exec(rows_of(AlarmRow).where(mine)).all()
         groups = session.exec(rows_of(LearnedState.series)) if standing else ()
         known = {mapping(one).get("alarm") for group in groups for one in group}
     ends = [row for row in standing if row.id not in known]
-    done = [items.run("alarm", row.id, partial(_end, db, row, now_us, tell)) for row in ends]
+    done = [items.run("alarm", row.id, partial(_end, db, row, now_us, alarm_sink)) for row in ends]
     return any(done)
 
 
-def _end(db: Database, row: AlarmRow, now_us: int, tell: AlarmSink) -> bool:
+def _end(db: Database, row: AlarmRow, now_us: int, alarm_sink: AlarmSink) -> bool:
     alarm = Alarm(
         id=row.id, metric=row.metric, kind=row.kind, state="cleared", priority="medium",  # type: ignore[arg-type]
         t_us=now_us, value=row.value, limit=row.limit, about="anomaly",
     )  # fmt: skip
     with db.write() as session:
-        tell(session, row.device, alarm, now_us, new_trace())
+        alarm_sink(session, row.device, alarm, now_us, new_trace())
     return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgedGroup:
-    """What becomes of a group: the model's and the budget's state, the changes and the limits that made them."""
+    """Result of judging a group: state of the model and the budget, and alarm transitions with their limits."""
 
     scores: ScoreModel
     series: list[SeriesState]
@@ -103,10 +103,12 @@ class JudgedGroup:
     changes: list[tuple[AlarmTransition, float]]
 
 
-def judge_group(db: Database, name: str, number: int, now_us: int, tell: AlarmSink, awake_us: int) -> tuple[bool, bool]:
-    """Judge what is new of one group, and what is missing: (whether there is more, whether alarms changed).
+def judge_group(
+    db: Database, name: str, number: int, now_us: int, alarm_sink: AlarmSink, awake_us: int
+) -> tuple[bool, bool]:
+    """Judge new and absent samples of one group: (whether there are more, whether alarms changed).
 
-    The hub hears its devices since `awake_us`.
+    The hub receives from its devices since `awake_us`.
     """
     with db.read() as session:
         seen = series_groups.read_group(session, name, number, awake_us, now_us)
@@ -119,7 +121,7 @@ def judge_group(db: Database, name: str, number: int, now_us: int, tell: AlarmSi
         kept = session.get(LearnedState, (name, number), with_for_update=True)
         if kept is None or kept.live_us != seen.row.live_us:  # its learning was changed meanwhile
             return False, False
-        series = _told(session, judged, tell, now_us)
+        series = _raise_alarms(session, judged, alarm_sink, now_us)
         kept.series, kept.state, kept.per_day = plain(series), judged.scores.pack(), judged.per_day
         kept.raised, kept.paged_us = judged.raised, judged.paged_us
         session.add(kept)
@@ -128,13 +130,13 @@ def judge_group(db: Database, name: str, number: int, now_us: int, tell: AlarmSi
 
 def _judged(seen: GroupInput, now_us: int) -> JudgedGroup:
     row, samples = seen.row, seen.samples
-    per_day = surprise.samples_per_day(samples, row.per_day)
-    usual = surprise.budget_threshold(seen.pages, seen.others + per_day)
+    per_day = score_alarms.samples_per_day(samples, row.per_day)
+    usual = score_alarms.budget_threshold(seen.pages, seen.others + per_day)
     paging = usual + row.raised
-    limits = [paging + surprise.feedback_margin(count) for count in seen.false]
+    limits = [paging + score_alarms.feedback_margin(count) for count in seen.false]
     silences = [absence.absence_threshold(limit, count) for limit, count in zip(limits, seen.false, strict=True)]
-    scores = surprise.unpack_scores(row.state, len(seen.series))
-    series, changes, begun = surprise.advance(scores, seen.series, samples, limits, paging, row.live_us, now_us)
+    scores = score_alarms.unpack_scores(row.state, len(seen.series))
+    series, changes, begun = score_alarms.advance(scores, seen.series, samples, limits, paging, row.live_us, now_us)
     series, silent = absence.find_absent(
         scores, series, list(zip(limits, silences, strict=True)), seen.since_us, now_us
     )
@@ -147,13 +149,13 @@ def _judged(seen: GroupInput, now_us: int) -> JudgedGroup:
     )  # fmt: skip
 
 
-def _told(session: Session, judged: JudgedGroup, tell: AlarmSink, now_us: int) -> list[SeriesState]:
-    """Tell the changes: the series, with the alarms that stand now."""
+def _raise_alarms(session: Session, judged: JudgedGroup, alarm_sink: AlarmSink, now_us: int) -> list[SeriesState]:
+    """Raise and clear the alarms; returns the series with their active alarms."""
     series = list(judged.series)
     for change, limit in judged.changes:
         one = series[change.index]
         if alarm := _alarm(session, one, change, limit):
-            tell(session, one.device, alarm, now_us, new_trace())
+            alarm_sink(session, one.device, alarm, now_us, new_trace())
             session.flush()
             session.get_one(AlarmRow, alarm.id).about = "anomaly"
             series[change.index] = replace(one, alarm=alarm.id if alarm.state == "raised" else "")
@@ -161,17 +163,17 @@ def _told(session: Session, judged: JudgedGroup, tell: AlarmSink, now_us: int) -
 
 
 def _alarm(session: Session, one: SeriesState, change: AlarmTransition, limit: float) -> Alarm | None:
-    """What to tell; nothing where the series has another alarm already."""
+    """The alarm of a transition; None where the series has another alarm already."""
     if _stands(session, one) if change.state == "raised" else not one.alarm:
         return None
     return Alarm(
         id=new_id() if change.state == "raised" else one.alarm, metric=one.metric, kind=change.kind, state=change.state,
-        priority="medium", t_us=change.t_us, value=change.surprise, limit=limit, about="anomaly",
+        priority="medium", t_us=change.t_us, value=change.score, limit=limit, about="anomaly",
     )  # fmt: skip
 
 
 def _stands(session: Session, one: SeriesState) -> bool:
-    """Whether people know of this series. A warning of what may come does not say that it came."""
+    """Whether the series has an active alarm. Forecast warnings do not count."""
     query = select(_ALARMS.c.id).where(
         _ALARMS.c.device == one.device, _ALARMS.c.metric == one.metric, _ALARMS.c.state == "raised",
         _ALARMS.c.about != "forecast",

@@ -1,7 +1,7 @@
-"""What forecasts crossings: for each learning with the term `foresee` the trees of all its series, and for each series
-the model that won on its own validation data; and the courses they look at.
+"""Forecasters: for each learning with `warn_probability` a classifier of all its series, and for each series the model
+selected on its own validation data; and a cache of recent samples.
 
-Trained from stored history and the limits that stand; held in memory only, for nothing is pickled.
+They are trained from stored history and the limits in force, and held in memory only: nothing is pickled.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from cloud_hub.database.tables import LearnedSeries, Learning
 from cloud_hub.thresholds.bands.day_ahead import NotEnough
 from cloud_hub.thresholds.bands.state import Floats, Ints
 from cloud_hub.thresholds.forecasts.classifier import CrossingClassifier, Samples, Skill, train
-from cloud_hub.thresholds.forecasts.selection import Silent, Speaker, of_shared, select_model
+from cloud_hub.thresholds.forecasts.selection import NoForecaster, SeriesForecaster, select_model, shared_forecaster
 from cloud_hub.thresholds.forecasts.warnings import Side, training_series
 from cloud_hub.thresholds.learning import history as stored
 from cloud_hub.thresholds.limits import standing as limits_standing
 from cloud_hub.thresholds.limits.standing import Series
 from shared.thresholds import DAY_US, Limits
 
-TAUGHT = 20
-"""Series of a learning that are learned from, evenly spread over its series."""
+TRAINING_SERIES = 20
+"""Series that a learning is trained on, evenly spread over all its series."""
 POINTS = 5000
 """Points of one series that are looked at; of more, one in four minutes."""
 DAYS = 14.5
-"""So much history a judgement looks back on."""
+"""Days of history that a forecast uses."""
 RETRY_US = 3_600_000_000
-"""What could not be learned is tried again after an hour: limits may have come into force."""
+"""A failed training is retried after an hour: limits may have come into force."""
 STRETCH_US = int(DAYS * DAY_US) // POINTS
 
 Course = tuple[Ints, Floats]
@@ -46,18 +46,18 @@ _SERIES: Any = LearnedSeries.__table__  # type: ignore[attr-defined]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """What was chosen for a series, for each side of the limits that stood then."""
+    """The models selected for a series, by side of the limits in force then."""
 
     at_us: int
     limits: Limits
-    speakers: dict[Side, Speaker]
+    by_side: dict[Side, SeriesForecaster]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainedForecaster:
-    """A learning's shared trees, or why it has none, and the choices of its series.
+    """A learning's shared classifier, or why it has none, and the models selected for its series.
 
-    `base_rate`: the share of its samples that a crossing followed.
+    `base_rate` is the share of its samples that were followed by a crossing.
     """
 
     due_us: int
@@ -67,17 +67,17 @@ class TrainedForecaster:
     reason: str = ""
     selections: dict[Series, Selection] = field(default_factory=dict)
 
-    def speaker(self, one: Series, side: Side, limits: Limits) -> Speaker:
-        """What speaks for a series: its own choice where it was made for these limits, else the shared trees."""
+    def for_series(self, one: Series, side: Side, limits: Limits) -> SeriesForecaster:
+        """The forecaster of a series: its selected model if selected for these limits, else the shared classifier."""
         selection = self.selections.get(one)
-        if selection is not None and selection.limits == limits and side in selection.speakers:
-            return selection.speakers[side]
+        if selection is not None and selection.limits == limits and side in selection.by_side:
+            return selection.by_side[side]
         if self.forecaster is None:
-            return Silent(reason=self.reason, skill=Skill("", 0.0, 0.0))
-        return of_shared(self.forecaster)
+            return NoForecaster(reason=self.reason, skill=Skill("", 0.0, 0.0))
+        return shared_forecaster(self.forecaster)
 
-    def wants(self, one: Series, limits: Limits, now_us: int) -> bool:
-        """Whether a series is to choose: since the last training, and when its limits have changed, once an hour."""
+    def needs_selection(self, one: Series, limits: Limits, now_us: int) -> bool:
+        """Whether a model is to be selected: after each training, and at most hourly when the limits have changed."""
         selection = self.selections.get(one)
         if self.forecaster is None or selection is None:
             return self.forecaster is not None
@@ -86,27 +86,27 @@ class TrainedForecaster:
 
 
 class ForecasterStore:
-    """The forecasters that this hub holds, by learning: in memory only."""
+    """The hub's forecasters by learning, in memory only."""
 
     def __init__(self) -> None:
         self._held: dict[str, TrainedForecaster] = {}
 
     def get(self, name: str) -> TrainedForecaster | None:
-        """That of a learning; None before it was first trained."""
+        """The forecaster of a learning; None before its first training."""
         return self._held.get(name)
 
     def put(self, name: str, one: TrainedForecaster) -> None:
-        """Hold it, in place of the former."""
+        """Store the forecaster of a learning."""
         self._held[name] = one
 
     def keep_series(self, name: str, ones: list[Series]) -> None:
-        """Forget the choices of series that the learning has no more."""
+        """Drop the selections of series that are no longer in the learning."""
         if (held := self._held.get(name)) is not None:
             for one in held.selections.keys() - set(ones):
                 del held.selections[one]
 
     def keep(self, names: set[str]) -> None:
-        """Forget all others."""
+        """Drop the forecasters of all other learnings."""
         for name in self._held.keys() - names:
             del self._held[name]
 
@@ -122,44 +122,44 @@ def single_thread() -> Iterator[None]:
 
 
 def train_forecaster(db: Database, row: Learning, now_us: int) -> TrainedForecaster:
-    """Learn from the stored history of a learning's series and the limits that stand on their devices."""
+    """Train on the stored history of a learning's series and the limits in force on their devices."""
     with db.read() as session:
         ones = series_of(session, row.id)
-        ones = ones[:: -(-len(ones) // TAUGHT) or 1]
+        ones = ones[:: -(-len(ones) // TRAINING_SERIES) or 1]
         limits = limits_standing.present(session, {device for device, _ in ones})
-        taught: list[Samples] = []
+        samples: list[Samples] = []
         for one in ones:
             if one in limits:
-                taught += training_series(*SeriesCache().of(session, one, now_us), limits[one]).values()
-    labels = [label for _, label, _ in taught]
+                samples += training_series(*SeriesCache().of(session, one, now_us), limits[one]).values()
+    labels = [label for _, label, _ in samples]
     count = sum(label.size for label in labels)
     base = sum(int(label.sum()) for label in labels) / count if count else None
     try:
         with single_thread():
-            forecaster = train(taught)
+            forecaster = train(samples)
     except NotEnough as error:
-        reason = str(error) if taught else "no series has history and a limit in force"
+        reason = str(error) if samples else "no series has history and a limit in force"
         return TrainedForecaster(due_us=row.due_us, trained_us=now_us, base_rate=base, reason=reason)
     return TrainedForecaster(due_us=row.due_us, trained_us=now_us, base_rate=base, forecaster=forecaster)
 
 
-def selected(held: TrainedForecaster, one: Series, course: Course, limits: Limits, now_us: int) -> Selection:
-    """Let the models compete on a series; one that they cannot be fitted to is silent, with the reason."""
-    speakers: dict[Side, Speaker] = {}
+def select_for_series(held: TrainedForecaster, one: Series, course: Course, limits: Limits, now_us: int) -> Selection:
+    """Select a model for each side of a series; none, with the reason, where no model can be fitted."""
+    by_side: dict[Side, SeriesForecaster] = {}
     if held.forecaster is not None:
         with single_thread():
-            for side, taught in training_series(*course, limits).items():
+            for side, samples in training_series(*course, limits).items():
                 try:
-                    speakers[side] = select_model(taught, course[0], held.forecaster)
+                    by_side[side] = select_model(samples, course[0], held.forecaster)
                 except ValueError as error:
-                    log.warning("foresee.unfitted device=%s metric=%s: %s", *one, error)
+                    log.warning("forecast.unfitted device=%s metric=%s: %s", *one, error)
                     reason = f"its models could not be fitted: {error}"
-                    speakers[side] = Silent(reason=reason, skill=held.forecaster.skill)
-    return Selection(at_us=now_us, limits=limits, speakers=speakers)
+                    by_side[side] = NoForecaster(reason=reason, skill=held.forecaster.skill)
+    return Selection(at_us=now_us, limits=limits, by_side=by_side)
 
 
 class SeriesCache:
-    """The last two weeks of series, thinned, with their newest sample. Once read, only what is new is read again."""
+    """Caches the last two weeks of series, thinned, with their newest sample; reads only new samples again."""
 
     def __init__(self) -> None:
         self._held: dict[Series, Course] = {}
@@ -178,7 +178,7 @@ class SeriesCache:
         return t_us, values
 
     def clear(self) -> None:
-        """Read all anew: samples may have come late."""
+        """Empty the cache: samples may have come late."""
         self._held.clear()
 
 

@@ -1,8 +1,8 @@
-"""Minutes ahead, at work: learnings with the term `foresee` get forecasters, and what they say becomes warnings.
+"""The forecast monitor: learnings with `warn_probability` get forecasters, and probable crossings become warnings.
 
-The trees of all series are trained from stored history in the thread of the loop, once a refit and once after a restart
-(nothing is pickled). Between rounds, one series at a time, the models compete on each series' own validation data;
-until a series has its winner the shared trees speak for it. Each round judges the newest sample of each series.
+The classifier of all series is trained from stored history in the worker's thread, once per refit and once after a
+restart (nothing is pickled). Between rounds a model is selected for one series at a time, on its own validation data;
+until then the shared classifier forecasts the series. Each round judges the newest sample of each series.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from cloud_hub.thresholds.monitoring.forecasters import (
     ForecasterStore,
     SeriesCache,
     TrainedForecaster,
-    selected,
+    select_for_series,
     series_of,
     single_thread,
     train_forecaster,
@@ -50,53 +50,56 @@ from shared.messages import Alarm
 from shared.thresholds import Limits
 
 GROUP = 20
-"""Series of one step."""
+"""Series judged in one run."""
 MOST_SERIES = 200
 """Series of a learning that are judged; the first ones, by device and metric."""
 ROUND_US = 60_000_000
-"""Choosing models waits for a round of judgements that is due."""
+"""Model selection gives way to a round of judgements that is due."""
 
 _ALARMS: Any = AlarmRow.__table__  # type: ignore[attr-defined]
 _SERIES: Any = LearnedSeries.__table__  # type: ignore[attr-defined]
 
 
 class ForecastMonitor:
-    """The loop's state: the groups of series still to be judged in this round, and series that need a model."""
+    """Background worker: holds the groups still to be judged in this round, and the series that need a model."""
 
-    def __init__(self, db: Database, forecasters: ForecasterStore, tell: AlarmSink) -> None:
-        self._db, self._forecasters, self._tell = db, forecasters, tell
+    def __init__(self, db: Database, forecasters: ForecasterStore, alarm_sink: AlarmSink) -> None:
+        self._db, self._forecasters, self._alarm_sink = db, forecasters, alarm_sink
         self._courses = SeriesCache()
         self._left: list[tuple[str, list[Series]]] = []
-        self._choosing: dict[tuple[str, Series], None] = {}
+        self._unselected: dict[tuple[str, Series], None] = {}
         self._round_us = 0
 
     def run_once(self, now_us: int) -> WorkResult:
-        """Train what is due and judge one group, or choose for a series; `again` while more of this round wait."""
+        """Train what is due and judge one group, or select one model; `again` while this round is not finished."""
         items = WorkItems(self._db, "foresee", now_us)
         changed = False
-        if not self._left and (not self._choosing or abs(now_us - self._round_us) >= ROUND_US):
+        if not self._left and (not self._unselected or abs(now_us - self._round_us) >= ROUND_US):
             self._round_us = now_us
             self._left, changed = (
                 self._round(now_us, items),
-                clear_expired_warnings(self._db, now_us, self._tell, items),
+                clear_expired_warnings(self._db, now_us, self._alarm_sink, items),
             )
         if self._left:
             name, group = self._left.pop(0)
             found = items.batch(
-                "series", group, lambda some: self._look(name, some, now_us), key=lambda one: "/".join((name, *one))
+                "series",
+                group,
+                lambda some: self._judge_group(name, some, now_us),
+                key=lambda one: "/".join((name, *one)),
             )
             changed = any(found) or changed
-        elif self._choosing:
-            name, one = next(iter(self._choosing))
-            del self._choosing[name, one]
-            items.run("selection", "/".join((name, *one)), partial(self._choose, name, one, now_us))
-        return items.result(again=bool(self._left or self._choosing), wake=["diagnosis"] if changed else ())
+        elif self._unselected:
+            name, one = next(iter(self._unselected))
+            del self._unselected[name, one]
+            items.run("selection", "/".join((name, *one)), partial(self._select_model, name, one, now_us))
+        return items.result(again=bool(self._left or self._unselected), wake=["diagnosis"] if changed else ())
 
     def _round(self, now_us: int, items: WorkItems) -> list[tuple[str, list[Series]]]:
         with self._db.read() as session:
             rows = [
                 row for row in session.exec(rows_of(Learning).order_by(Learning.id))
-                if mapping(row.policy).get("foresee")
+                if mapping(row.policy).get("warn_probability")
             ]  # fmt: skip
         self._forecasters.keep({row.id for row in rows})
         found = []
@@ -113,25 +116,25 @@ class ForecastMonitor:
         if _due(row, self._forecasters.get(row.id), now_us):
             self._courses.clear()
             before, after = self._forecasters.get(row.id), train_forecaster(self._db, row, now_us)
-            after.selections.update(before.selections if before else {})  # they speak until they are chosen anew
+            after.selections.update(before.selections if before else {})  # kept until new ones are selected
             self._forecasters.put(row.id, after)
 
-    def _look(self, name: str, group: Sequence[Series], now_us: int) -> bool:
+    def _judge_group(self, name: str, group: Sequence[Series], now_us: int) -> bool:
         """Judge the newest sample of each series of a group; whether alarms changed."""
         held = self._forecasters.get(name)
         with self._db.read() as session:
             learning = session.get(Learning, name)
             if learning is None:
                 return False
-            bar = learnings.policy_of(learning).foresee
+            bar = learnings.policy_of(learning).warn_probability
             limits = limits_standing.present(session, {device for device, _ in group})
             standing = _standing(session, group, now_us)
             found = []
             for one in group:
                 sides = side_forecasts(session, self._courses, one, limits.get(one), held, now_us)
                 found.append((one, _of_side(sides, standing.get(one))))
-                if held is not None and one in limits and held.wants(one, limits[one], now_us):
-                    self._choosing[name, one] = None
+                if held is not None and one in limits and held.needs_selection(one, limits[one], now_us):
+                    self._unselected[name, one] = None
         if not any(decide(forecast, standing.get(one, WarningState()), bar, now_us) for one, forecast in found):
             return False
         with self._db.write() as session:
@@ -139,18 +142,18 @@ class ForecastMonitor:
             for one, forecast in found:
                 was = standing.get(one, WarningState())
                 if decide(forecast, was, bar, now_us):
-                    self._tell(session, one[0], _changed(one[1], forecast, was, now_us), now_us, new_trace())
+                    self._alarm_sink(session, one[0], _changed(one[1], forecast, was, now_us), now_us, new_trace())
         return True
 
-    def _choose(self, name: str, one: Series, now_us: int) -> None:
-        """Let the models compete on a series' own history, outside of any transaction."""
+    def _select_model(self, name: str, one: Series, now_us: int) -> None:
+        """Select the model of a series on its own history, outside of any transaction."""
         held = self._forecasters.get(name)
         with self._db.read() as session:
             limits = limits_standing.present(session, [one[0]]).get(one)
             if held is None or limits is None:
                 return
             course = self._courses.of(session, one, now_us)
-        held.selections[one] = selected(held, one, course, limits, now_us)
+        held.selections[one] = select_for_series(held, one, course, limits, now_us)
 
 
 def _due(row: Learning, held: TrainedForecaster | None, now_us: int) -> bool:
@@ -181,47 +184,47 @@ def side_forecasts(
         return [Forecast(probability=None, limit=None, side="high", at_us=None, reason=reason)]
     samples = courses.of(session, one, now_us)
     with single_thread():
-        return [forecast_side(held.speaker(one, side, limits), *samples, limits, side, now_us) for side in SIDES]
+        return [forecast_side(held.for_series(one, side, limits), *samples, limits, side, now_us) for side in SIDES]
 
 
 def forecast_series(
     session: Session, forecasters: ForecasterStore, one: Series, limits: Limits | None, now_us: int
 ) -> tuple[Forecast, TrainedForecaster | None]:
-    """The forecast of one series, by `limits` or those that stand, and what foretells it."""
+    """The forecast of one series, by `limits` or those that stand, and its forecaster."""
     query = rows_of(Learning).join(LearnedSeries, _SERIES.c.learning == Learning.id)
     found = session.exec(query.where(_SERIES.c.device == one[0], _SERIES.c.metric == one[1]).order_by(Learning.id))
-    names = [row.id for row in found if row.policy.get("foresee")]
+    names = [row.id for row in found if row.policy.get("warn_probability")]
     if not names:
-        reason = "no learning with the term foresee has this series"
+        reason = "no learning with a warn_probability has this series"
         return Forecast(probability=None, limit=None, side="high", at_us=None, reason=reason), None
-    held = next((train_forecaster for name in names if (train_forecaster := forecasters.get(name))), None)
+    held = next((kept for name in names if (kept := forecasters.get(name))), None)
     limits = limits or limits_standing.present(session, [one[0]]).get(one)
     return most_probable(side_forecasts(session, SeriesCache(), one, limits, held, now_us)), held
 
 
-def clear_expired_warnings(db: Database, now_us: int, tell: AlarmSink, items: WorkItems) -> bool:
+def clear_expired_warnings(db: Database, now_us: int, alarm_sink: AlarmSink, items: WorkItems) -> bool:
     """Clear warnings older than 15 minutes, also of series that nobody judges any more; whether there were any."""
     old = (_ALARMS.c.about == "forecast") & (_ALARMS.c.state == "raised") & (_ALARMS.c.raised_us <= now_us - AHEAD_US)
     with db.read() as session:
         rows = session.exec(rows_of(AlarmRow).where(old)).all()
-    done = [items.run("alarm", row.id, partial(_expire, db, row, now_us, tell)) for row in rows]
+    done = [items.run("alarm", row.id, partial(_expire, db, row, now_us, alarm_sink)) for row in rows]
     return any(done)
 
 
-def _expire(db: Database, row: AlarmRow, now_us: int, tell: AlarmSink) -> bool:
+def _expire(db: Database, row: AlarmRow, now_us: int, alarm_sink: AlarmSink) -> bool:
     with db.write() as session:
-        tell(session, row.device, _cleared(row.metric, row.id, row.kind, now_us), now_us, new_trace())
+        alarm_sink(session, row.device, _cleared(row.metric, row.id, row.kind, now_us), now_us, new_trace())
     return True
 
 
 def _of_side(found: list[Forecast], standing: WarningState | None) -> Forecast:
-    """Of the side that a warning is about already, else of the more probable one."""
+    """The forecast of the side with an active warning, else of the more probable side."""
     same = [one for one in found if standing is not None and standing.warning and one.side == standing.side]
     return same[0] if same else most_probable(found)
 
 
 def _standing(session: Session, group: Sequence[Series], now_us: int) -> dict[Series, WarningState]:
-    """What the alarms of these series are, where any stands or warned lately."""
+    """The warning state of each series that has an active alarm or a recent warning."""
     table = _ALARMS.c
     query = select(table.id, table.device, table.metric, table.about, table.kind, table.state, table.raised_us).where(
         table.device.in_({device for device, _ in group}),
@@ -240,7 +243,7 @@ def _standing(session: Session, group: Sequence[Series], now_us: int) -> dict[Se
 
 
 def _changed(metric: str, found: Forecast, was: WarningState, now_us: int) -> Alarm:
-    """The warning that begins, or that which stands, cleared."""
+    """The new warning, or the active one, cleared."""
     if was.warning:
         return _cleared(metric, was.warning, was.side, now_us)
     return Alarm(

@@ -1,4 +1,4 @@
-"""Alarms of evidence beside peers: of a server, or of a service on one of its servers. None where one stands."""
+"""Alarms of the peer comparison: of a server, or of a service on one of its servers; at most one at a time."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def false_verdicts(session: Session) -> dict[tuple[str, str, str], int]:
 def alarm_thresholds(
     metric: str, fleet: Fleet, asked: tuple[float, float], false: Mapping[tuple[str, str, str], int]
 ) -> tuple[float, ...]:
-    """Evidence at which each thing alarms: what the budget asks of servers and of services, and with each alarm of it
-    that was judged false twice the rarity, as of anomalies.
+    """The evidence threshold of each member: the budget's for servers and services, with double rarity per alarm
+    that was judged false, as for anomalies.
 
-    Those of a service count where the device that they stood on is now.
+    Verdicts on a service count where the device that they were raised on is now.
     """
     wrong = [false.get((metric, device, "peers"), 0) for device in fleet.devices] + [0] * len(fleet.names)
     for device, service in zip(fleet.devices, fleet.service, strict=True):
@@ -47,53 +47,53 @@ def alarm_thresholds(
 def report_changes(
     session: Session,
     task: PeerTask,
-    things: list[tuple[str, str]],
+    members: list[tuple[str, str]],
     changes: list[PeerAlarmTransition],
     calm: dict[int, int],
     kept: dict[tuple[str, str], dict[str, Any]],
     now_us: int,
-    tell: AlarmSink,
+    alarm_sink: AlarmSink,
 ) -> list[dict[str, Any]]:
-    """Tell of what begins and ends; the alarms that stand then. Who is no longer in the fleet has none."""
-    left = dict(kept)
-    for thing in [thing for thing in kept if thing not in things]:
-        gone = left.pop(thing)
-        tell(session, gone["on"], cleared_alarm(task.metric, gone, now_us, 0.0, 0.0), now_us, new_trace())
+    """Raise and clear alarms; returns the active ones. Members that active the fleet have none."""
+    active = dict(kept)
+    for member in [member for member in kept if member not in members]:
+        gone = active.pop(member)
+        alarm_sink(session, gone["on"], cleared_alarm(task.metric, gone, now_us, 0.0, 0.0), now_us, new_trace())
     for change in changes:
-        thing, limit = things[change.thing], task.limits[change.thing]
+        member, limit = members[change.member], task.limits[change.member]
         if change.state == "cleared":
-            if (one := left.pop(thing, None)) is not None:
+            if (one := active.pop(member, None)) is not None:
                 alarm = cleared_alarm(task.metric, one, change.t_us, change.evidence, limit)
-                tell(session, one["on"], alarm, now_us, new_trace())
-        elif not _stands(session, task, change, thing[1]):
-            left[thing] = _begin(session, task, change, thing, limit, now_us, tell)
+                alarm_sink(session, one["on"], alarm, now_us, new_trace())
+        elif not _stands(session, task, change, member[1]):
+            active[member] = _begin(session, task, change, member, limit, now_us, alarm_sink)
         session.flush()
-    return [one | {"calm": calm[n]} for n, thing in enumerate(things) if n in calm and (one := left.get(thing))]
+    return [one | {"calm": calm[n]} for n, member in enumerate(members) if n in calm and (one := active.get(member))]
 
 
 def _begin(
     session: Session,
     task: PeerTask,
     change: PeerAlarmTransition,
-    thing: tuple[str, str],
+    member: tuple[str, str],
     limit: float,
     now_us: int,
-    tell: AlarmSink,
+    alarm_sink: AlarmSink,
 ) -> dict[str, Any]:
     device, trace = task.fleet.devices[change.server], new_trace()
     alarm = Alarm(
         id=new_id(), metric=task.metric, kind="high", state="raised", priority="medium", t_us=change.t_us,
-        value=change.evidence, limit=limit, about="service" if thing[1] else "peers",
+        value=change.evidence, limit=limit, about="service" if member[1] else "peers",
     )  # fmt: skip
-    tell(session, device, alarm, now_us, trace, task.fleet.names[task.fleet.service[change.server]])
-    if thing[1]:
-        trail.add(session, now_us, "hub", "alarm.of-service", thing[1], device=device, trace=trace, alarm=alarm.id,
+    alarm_sink(session, device, alarm, now_us, trace, task.fleet.names[task.fleet.service[change.server]])
+    if member[1]:
+        trail.add(session, now_us, "hub", "alarm.of-service", member[1], device=device, trace=trace, alarm=alarm.id,
                   metric=task.metric, learning=task.learning)  # fmt: skip
-    return {"device": thing[0], "service": thing[1], "on": device, "alarm": alarm.id, "calm": 0}
+    return {"device": member[0], "service": member[1], "on": device, "alarm": alarm.id, "calm": 0}
 
 
 def cleared_alarm(metric: str, one: dict[str, Any], t_us: int, evidence: float, limit: float) -> Alarm:
-    """The end of one that stood."""
+    """The cleared state of an active alarm."""
     return Alarm(
         id=one["alarm"], metric=metric, kind="high", state="cleared", priority="medium", t_us=t_us, value=evidence,
         limit=limit, about="service" if one["service"] else "peers",
@@ -101,7 +101,7 @@ def cleared_alarm(metric: str, one: dict[str, Any], t_us: int, evidence: float, 
 
 
 def _stands(session: Session, task: PeerTask, change: PeerAlarmTransition, service: str) -> bool:
-    """Whether people know: of the server by any metric beside its peers, of the service, or of this very series."""
+    """Whether an alarm is active already: of the server by any metric, of the service, or of this series."""
     fleet, device = task.fleet, task.fleet.devices[change.server]
     same = (_ALARMS.c.device == device) & (_ALARMS.c.metric == task.metric) & (_ALARMS.c.about != "forecast")
     if service:

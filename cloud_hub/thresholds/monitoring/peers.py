@@ -1,8 +1,8 @@
-"""Evidence beside peers on the hub's schedule: each metric of a learning that asks for it, five minutes at a time.
+"""The peer monitor: compares each metric of learnings with `peers` between servers, in five-minute slots.
 
-A slot is judged once it and a grace are over. One metric a step: read, judged outside of any transaction, and written
-with its alarms in one, so a restart goes on where it was. When devices join or leave, or a term changes, the state is
-made anew from stored history, a day a step; alarms that stand are kept, and what follows on history is judged.
+A slot is judged after it and a grace period have passed. Each run handles one metric: read, judged outside of any
+transaction, and written with its alarms in one, so a restart continues where it was. When devices join or leave, or the
+policy changes, the state is rebuilt from stored history, one day per run; active alarms are kept.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from cloud_hub.thresholds.learning.core import safeguards
 from cloud_hub.thresholds.monitoring import five_minute_means, peer_alarms
 from cloud_hub.thresholds.monitoring.alarm_sink import AlarmSink
 from cloud_hub.thresholds.monitoring.five_minute_means import SLOT_US
-from cloud_hub.thresholds.peers import alarms as beside
+from cloud_hub.thresholds.peers import alarms as peer_rules
 from cloud_hub.thresholds.peers.alarms import PeerAlarmTransition, PeerTask
 from cloud_hub.thresholds.peers.detector import PeerDetector, thresholds
 from cloud_hub.thresholds.scores.model import InvalidState
@@ -41,35 +41,35 @@ log = logging.getLogger(__name__)
 
 DAY_US = 86_400_000_000
 GRACE_US = 120_000_000
-"""Samples of a slot are still on their way when it is over."""
+"""Samples of a slot may arrive so late."""
 RECENT_US = 3 * 3_600_000_000
 """Younger than this is read from samples: its rollups may not be made yet."""
 HISTORY_US = 21 * DAY_US
-"""Of a new fleet so much is learned first."""
+"""History that a new fleet learns from first."""
 
 _SERIES: Any = LearnedSeries.__table__  # type: ignore[attr-defined]
 
 
 class PeerMonitor:
-    """The loop's state: what is still to be looked at in this round. A round comes with each slot."""
+    """Background worker: holds the tasks that are left in this round. There is one round per slot."""
 
-    def __init__(self, db: Database, tell: AlarmSink) -> None:
-        self._db, self._tell = db, tell
+    def __init__(self, db: Database, alarm_sink: AlarmSink) -> None:
+        self._db, self._alarm_sink = db, alarm_sink
         self._left: list[PeerTask] = []
         self._end_us = 0
 
     def run_once(self, now_us: int) -> WorkResult:
-        """Look at one metric; `again` while more of this round wait."""
+        """Judge one metric; `again` while this round is not finished."""
         end_us = (now_us - GRACE_US) // SLOT_US * SLOT_US
         if not self._left and end_us == self._end_us:
             return NOTHING
         items = WorkItems(self._db, "peers", now_us)
         if not self._left:
-            self._left, changed = _round(self._db, now_us, self._tell, items)
+            self._left, changed = _round(self._db, now_us, self._alarm_sink, items)
             self._end_us = end_us
         else:
             task = self._left[0]
-            metric = partial(judge_metric, self._db, task, end_us, now_us, self._tell)
+            metric = partial(judge_metric, self._db, task, end_us, now_us, self._alarm_sink)
             behind, changed = items.run("metric", f"{task.learning}/{task.metric}", metric) or (False, False)
             if not behind and items.not_ready is None:
                 del self._left[0]
@@ -79,26 +79,26 @@ class PeerMonitor:
 # -- the round -------------------------------------------------------------------------------------
 
 
-def _round(db: Database, now_us: int, tell: AlarmSink, items: WorkItems) -> tuple[list[PeerTask], bool]:
-    """(What there is to look at, whether alarms changed); states that nobody asks for any more are gone then."""
+def _round(db: Database, now_us: int, alarm_sink: AlarmSink, items: WorkItems) -> tuple[list[PeerTask], bool]:
+    """(Tasks of this round, whether alarms changed); removes states that no learning needs any more."""
     with db.read() as session:
         asked = [
             row for row in session.exec(rows_of(Learning).order_by(Learning.id)) if mapping(row.policy).get("peers")
         ]
         false = peer_alarms.false_verdicts(session) if asked else {}
         known = set(session.exec(rows_of(PeerState.learning, PeerState.metric)))
-    found = {row.id: items.run("learning", row.id, partial(_asked, db, row, false)) for row in asked}
+    found = {row.id: items.run("learning", row.id, partial(_read_tasks, db, row, false)) for row in asked}
     tasks = [task for some in found.values() for task in some or ()]
     wanted = {(task.learning, task.metric) for task in tasks}
-    unread = {name for name, some in found.items() if some is None}  # what stands of theirs is left as it is
+    unread = {name for name, some in found.items() if some is None}  # their active alarms are kept
     ended = [
-        items.run("state", "/".join(key), partial(_remove, db, key, now_us, tell))
+        items.run("state", "/".join(key), partial(_remove, db, key, now_us, alarm_sink))
         for key in sorted(known - wanted) if key[0] not in unread
     ]  # fmt: skip
     return tasks, any(ended)
 
 
-def _asked(db: Database, row: Learning, false: Mapping[tuple[str, str, str], int]) -> list[PeerTask]:
+def _read_tasks(db: Database, row: Learning, false: Mapping[tuple[str, str, str], int]) -> list[PeerTask]:
     with db.read() as session:
         return _tasks(session, row, false)
 
@@ -119,24 +119,25 @@ def _tasks(session: Session, row: Learning, false: Mapping[tuple[str, str, str],
     tags = dict(session.exec(rows_of(Device.id, Device.tags).where(col(Device.id).in_(members))).all())
     tasks = []
     for metric, devices in found.items():
-        fleet = beside.fleet_of({device: tags[device] for device in devices if device in tags}, policy.peers)
+        fleet = peer_rules.fleet_of({device: tags[device] for device in devices if device in tags}, policy.peers)
         side = policy.side(metric)
         form = f"{policy.peers} {side}"
         tasks.append(PeerTask(learning=row.id, metric=metric, fleet=fleet, side=side, form=form))
     servers = sum(len(task.fleet.devices) for task in tasks)
     if not servers:
         return tasks
-    asked = thresholds(2 * policy.pages_per_shift, servers, sum(len(task.fleet.names) for task in tasks))
-    return [replace(one, limits=peer_alarms.alarm_thresholds(one.metric, one.fleet, asked, false)) for one in tasks]
+    evidence = thresholds(2 * policy.pages_per_shift, servers, sum(len(task.fleet.names) for task in tasks))
+    return [replace(one, limits=peer_alarms.alarm_thresholds(one.metric, one.fleet, evidence, false)) for one in tasks]
 
 
-def _remove(db: Database, key: tuple[str, str], now_us: int, tell: AlarmSink) -> bool:
+def _remove(db: Database, key: tuple[str, str], now_us: int, alarm_sink: AlarmSink) -> bool:
     with db.write() as session:
         row = session.get(PeerState, key, with_for_update=True)
         if row is None:
             return False
         for one in row.standing:
-            tell(session, one["on"], peer_alarms.cleared_alarm(row.metric, one, now_us, 0.0, 0.0), now_us, new_trace())
+            alarm = peer_alarms.cleared_alarm(row.metric, one, now_us, 0.0, 0.0)
+            alarm_sink(session, one["on"], alarm, now_us, new_trace())
         session.delete(row)
         return bool(row.standing)
 
@@ -144,38 +145,38 @@ def _remove(db: Database, key: tuple[str, str], now_us: int, tell: AlarmSink) ->
 # -- one metric ------------------------------------------------------------------------------------
 
 
-def judge_metric(db: Database, task: PeerTask, end_us: int, now_us: int, tell: AlarmSink) -> tuple[bool, bool]:
+def judge_metric(db: Database, task: PeerTask, end_us: int, now_us: int, alarm_sink: AlarmSink) -> tuple[bool, bool]:
     """Judge what is new of a metric up to `end_us`, a day at most: (whether there is more, whether alarms changed)."""
     with db.read() as session:
         old = session.get(PeerState, (task.learning, task.metric))
-        row, peers = _opened(old, task, end_us)
-        until_us, values = _values(session, task, row.upto_us, end_us)
-        _leave_out(session, task, row, values)
+        row, peers = _open_state(old, task, end_us)
+        until_us, values = _read_values(session, task, row.upto_us, end_us)
+        _exclude_alarms(session, task, row, values)
     t_us = np.arange(row.upto_us, until_us, SLOT_US)
     if peers is None:
-        first = beside.warmup_start(values) if task.fleet.devices else len(values)
+        first = peer_rules.warmup_start(values) if task.fleet.devices else len(values)
         t_us, values = t_us[first:], values[first:]
-    things = task.fleet.members()
+    members = task.fleet.members()
     kept = {(one["device"], one["service"]): one for one in row.standing}
-    standing = {n: kept[thing]["calm"] for n, thing in enumerate(things) if thing in kept}
+    standing = {n: kept[member]["calm"] for n, member in enumerate(members) if member in kept}
     changes: list[PeerAlarmTransition] = []
     if t_us.size:
         peers = peers or PeerDetector(1, np.array(task.fleet.service), sides=[task.side])
-        standing, changes = beside.advance(
+        standing, changes = peer_rules.advance(
             peers, task.fleet.service, t_us, values, task.limits, standing, row.live_us
         )  # fmt: skip
     with db.write() as session:
         now = session.get(PeerState, (task.learning, task.metric), with_for_update=True)
-        if _mark(now) != _mark(old) or session.get(Learning, task.learning) is None:  # changed meanwhile
+        if _revision(now) != _revision(old) or session.get(Learning, task.learning) is None:  # changed meanwhile
             return False, False
-        row.standing = peer_alarms.report_changes(session, task, things, changes, standing, kept, now_us, tell)
+        row.standing = peer_alarms.report_changes(session, task, members, changes, standing, kept, now_us, alarm_sink)
         row.state, row.upto_us = b"" if peers is None else peers.pack(), max(until_us, row.upto_us)
         session.merge(row)
     return row.upto_us < end_us, bool(changes)
 
 
-def _leave_out(session: Session, task: PeerTask, row: PeerState, values: five_minute_means.Doubles) -> None:
-    """Take out, in place, history in alarms that nobody judged false: a state that is made anew would learn a fault."""
+def _exclude_alarms(session: Session, task: PeerTask, row: PeerState, values: five_minute_means.Doubles) -> None:
+    """Remove, in place, history in alarms that nobody judged false: a rebuilt state would learn the fault."""
     end_us = min(row.upto_us + len(values) * SLOT_US, row.live_us)
     if end_us <= row.upto_us:
         return
@@ -186,12 +187,12 @@ def _leave_out(session: Session, task: PeerTask, row: PeerState, values: five_mi
         values[: t_us.size, number][~keep] = np.nan
 
 
-def _mark(row: PeerState | None) -> tuple[int, int, str] | None:
+def _revision(row: PeerState | None) -> tuple[int, int, str] | None:
     return None if row is None else (row.upto_us, row.live_us, row.form)
 
 
-def _opened(old: PeerState | None, task: PeerTask, end_us: int) -> tuple[PeerState, PeerDetector | None]:
-    """The state to go on with, or a fresh one that begins with history and has no peers yet."""
+def _open_state(old: PeerState | None, task: PeerTask, end_us: int) -> tuple[PeerState, PeerDetector | None]:
+    """The stored state, or a new one that starts with history and has no detector yet."""
     fleet = task.fleet
     services = [fleet.names[number] for number in fleet.service]
     if old is not None and (old.form, old.devices, old.services) == (task.form, list(fleet.devices), services):
@@ -201,7 +202,7 @@ def _opened(old: PeerState | None, task: PeerTask, end_us: int) -> tuple[PeerSta
         except InvalidState:  # of another version
             pass
     live_us = end_us if old is None else max(old.upto_us, old.live_us)
-    log.info("peers.anew", extra={"fields": {"learning": task.learning, "metric": task.metric,
+    log.info("peers.rebuilt", extra={"fields": {"learning": task.learning, "metric": task.metric,
              "devices": len(fleet.devices), "left_out": len(fleet.left_out)}})  # fmt: skip
     fresh = PeerState(
         learning=task.learning, metric=task.metric, form=task.form, devices=list(fleet.devices), services=services,
@@ -211,7 +212,7 @@ def _opened(old: PeerState | None, task: PeerTask, end_us: int) -> tuple[PeerSta
     return fresh, None
 
 
-def _values(session: Session, task: PeerTask, start_us: int, end_us: int) -> tuple[int, Any]:
+def _read_values(session: Session, task: PeerTask, start_us: int, end_us: int) -> tuple[int, Any]:
     """(until when, means [T, N] of whole slots until then)."""
     devices, border_us = task.fleet.devices, end_us - RECENT_US
     if start_us >= end_us or not devices:

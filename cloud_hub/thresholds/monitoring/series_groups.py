@@ -1,6 +1,6 @@
-"""The groups of learned series that the live watch looks at, one model each, and what there is new of a group.
+"""Groups of learned series under live monitoring, one score model per group, and the new samples of a group.
 
-New series come into groups of their own.
+New series get groups of their own.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from shared.codec import from_plain, plain
 GROUP = 200
 """Series of one group."""
 WARM = 5000
-"""A new series first learns from so many stored samples."""
+"""Stored samples that a new series learns from first."""
 
 SOME = 1000
-"""Samples of one series in one step."""
+"""Samples of one series in one run."""
 
 _SAMPLES: Any = TelemetrySample.__table__  # type: ignore[attr-defined]
 _ALARMS: Any = AlarmRow.__table__  # type: ignore[attr-defined]
@@ -40,43 +40,43 @@ _SERIES: Any = LearnedSeries.__table__  # type: ignore[attr-defined]
 
 
 def assign_groups(db: Database, now_us: int, items: WorkItems) -> list[tuple[str, int]]:
-    """(learning, number) of all groups that are watched, after new series have got theirs."""
+    """(learning, number) of all monitored groups, after new series were assigned to groups."""
     with db.read() as session:
         watched = [
             row.id
             for row in session.exec(rows_of(Learning).order_by(Learning.id))
-            if mapping(row.policy).get("watch")
+            if mapping(row.policy).get("monitor")
         ]  # fmt: skip
     for name in watched:
-        items.run("learning", name, partial(_gather_new, db, name, now_us))
+        items.run("learning", name, partial(_add_new_series, db, name, now_us))
     with db.read() as session:
         query = rows_of(LearnedState.learning, LearnedState.number).where(col(LearnedState.learning).in_(watched))
         return [(name, number) for name, number in session.exec(query.order_by(LearnedState.learning))]
 
 
-def _gather_new(db: Database, name: str, now_us: int) -> None:
+def _add_new_series(db: Database, name: str, now_us: int) -> None:
     with db.read() as session:
-        new = _new(session, name, now_us)
+        new = _ungrouped_series(session, name, now_us)
     for group in new:
         with db.write() as session:
-            _gather(session, name, group, now_us)
+            _add_group(session, name, group, now_us)
 
 
-def _new(session: Session, name: str, now_us: int) -> list[list[SeriesState]]:
-    """Groups of the learning's series that have none yet."""
+def _ungrouped_series(session: Session, name: str, now_us: int) -> list[list[SeriesState]]:
+    """The learning's series without a group, split into new groups."""
     groups = session.exec(rows_of(LearnedState.series).where(LearnedState.learning == name))
     known = {(one.get("device"), one.get("metric")) for group in groups for one in map(mapping, group)}
     query = select(_SERIES.c.device, _SERIES.c.metric).where(_SERIES.c.learning == name)
     found = session.connection().execute(query.order_by(_SERIES.c.device, _SERIES.c.metric)).all()
     ones = [
-        SeriesState(device=device, metric=metric, upto_us=_warm(session, device, metric, now_us))
+        SeriesState(device=device, metric=metric, upto_us=_warmup_start(session, device, metric, now_us))
         for device, metric in found
         if (device, metric) not in known
     ]
     return [ones[first : first + GROUP] for first in range(0, len(ones), GROUP)]
 
 
-def _gather(session: Session, name: str, ones: list[SeriesState], now_us: int) -> None:
+def _add_group(session: Session, name: str, ones: list[SeriesState], now_us: int) -> None:
     last = select(func.coalesce(func.max(LearnedState.number), -1)).where(col(LearnedState.learning) == name)
     number = session.connection().execute(last).scalar_one() + 1
     state = ScoreModel(len(ones)).pack()
@@ -84,8 +84,8 @@ def _gather(session: Session, name: str, ones: list[SeriesState], now_us: int) -
     session.add(row)
 
 
-def _warm(session: Session, device: str, metric: str, now_us: int) -> int:
-    """Behind which stored sample a new series begins to learn."""
+def _warmup_start(session: Session, device: str, metric: str, now_us: int) -> int:
+    """The time of the stored sample after which a new series begins to learn."""
     table = _SAMPLES.c
     mine = select(table.t_us).where(table.device == device, table.metric == metric, table.t_us < now_us)
     found = session.connection().execute(mine.order_by(table.t_us.desc()).offset(WARM).limit(1)).scalar()
@@ -94,10 +94,10 @@ def _warm(session: Session, device: str, metric: str, now_us: int) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupInput:
-    """A group as it was read: what is new of each series, and whose silence may be judged, since when.
+    """Input of one run on a group: new samples of each series, and since when absence may be judged (`since_us`).
 
-    `behind`: more is stored. Its learning allows `pages` a shift; its other groups bring `others` samples a day.
-    `false` counts the anomalies of each series that people judged so.
+    `behind`: more samples are stored. The learning allows `pages` per shift; its other groups have `others` samples a
+    day. `false` counts the anomalies of each series that were judged false.
     """
 
     row: LearnedState
@@ -119,11 +119,11 @@ def read_group(session: Session, name: str, number: int, awake_us: int, now_us: 
     samples = stored.new_samples(session, [(one.device, one.metric, one.upto_us) for one in series], SOME)
     behind = any(t_us.size >= SOME for t_us, _ in samples)
     samples = _ordinary(session, series, samples, row.live_us)
-    since_us = {} if behind else _since(session, series, awake_us, now_us)
+    since_us = {} if behind else _heard_since(session, series, awake_us, now_us)
     if not since_us and not any(t_us.size for t_us, _ in samples):
         return None
     fleet = session.exec(rows_of(func.sum(LearnedState.per_day)).where(LearnedState.learning == name)).one() or 0.0
-    false = _false(session, {one.device for one in series})
+    false = _false_verdicts(session, {one.device for one in series})
     return GroupInput(
         row=row, series=series, samples=samples, since_us=since_us, behind=behind, others=fleet - row.per_day,
         pages=learnings.policy_of(learning).pages_per_shift,
@@ -132,9 +132,9 @@ def read_group(session: Session, name: str, number: int, awake_us: int, now_us: 
 
 
 def _ordinary(session: Session, series: list[SeriesState], samples: list[Samples], live_us: int) -> list[Samples]:
-    """The samples without stored history in alarms that nobody judged false: there the model would learn a fault.
+    """Samples without stored history in alarms that nobody judged false: the model would learn the fault.
 
-    The last sample of each stays, so that the series goes on behind it. What is live is judged, alarm or not.
+    The last sample of each series is kept, so that it continues after it. Live samples are always judged.
     """
     early = [t_us[0] for t_us, _ in samples if t_us.size and t_us[0] < live_us]
     if not early:
@@ -149,10 +149,10 @@ def _ordinary(session: Session, series: list[SeriesState], samples: list[Samples
     return found
 
 
-def _since(session: Session, series: list[SeriesState], awake_us: int, now_us: int) -> dict[int, int]:
-    """Series that may have fallen silent, by number: from when on all that they said would have been heard.
+def _heard_since(session: Session, series: list[SeriesState], awake_us: int, now_us: int) -> dict[int, int]:
+    """Series that may be absent, by number: since when the hub could receive all their samples.
 
-    Devices that never tell their presence (Prometheus writes for them) are there as long as nobody says otherwise.
+    Devices that never report their presence (Prometheus writes for them) count as online.
     """
     quiet = [index for index, one in enumerate(series) if absence.silence_us(one, awake_us, now_us)]
     devices = sorted({series[index].device for index in quiet})
@@ -174,7 +174,7 @@ def _since(session: Session, series: list[SeriesState], awake_us: int, now_us: i
     }
 
 
-def _false(session: Session, devices: set[str]) -> dict[tuple[str, str], int]:
+def _false_verdicts(session: Session, devices: set[str]) -> dict[tuple[str, str], int]:
     """Anomalies that people judged false, by series."""
     query = select(_ALARMS.c.device, _ALARMS.c.metric, func.count()).where(
         _ALARMS.c.device.in_(devices), _ALARMS.c.about == "anomaly", _ALARMS.c.verdict == "false-alarm"

@@ -1,8 +1,8 @@
-"""When evidence beside peers is an alarm, and when that is over. A core: slots of time in, changes out.
+"""Alarm state machine of the peer comparison: time slots in, raised and cleared alarms out. No clock, no I/O.
 
-A **thing** is a server (number n of N) or a service (N + s). One alarm stands for a thing at a time: raised when its
-evidence is at its threshold or above, cleared after CALM slots with samples in a row that were below it by MARGIN. What
-falls silent is not calm. Slots before `live_us` are only learned from.
+A **member** is a server (number n of N) or a service (N + s). A member has one alarm at a time: raised when its
+evidence reaches its threshold, cleared after CALM consecutive slots with samples that were below it by MARGIN. Slots
+without samples do not count as calm. Slots before `live_us` are only learned from.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from cloud_hub.thresholds.peers.detector import Side
 
 CALM = 20
 MARGIN = 0.3
-"""Half as rare: evidence that hovers about its threshold is one alarm."""
+"""Hysteresis: evidence that hovers about its threshold is one alarm."""
 LEAST = 3
-"""Servers of a service: of two nobody can say which one differs."""
+"""Least servers of a service: of two it is not decidable which one differs."""
 
 Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -34,9 +34,9 @@ class Evidence(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerAlarmTransition:
-    """An alarm of a thing begins or ends at `t_us`; `server` is the one to tell it on, of a service its strangest."""
+    """An alarm of a member begins or ends at `t_us`; `server` is where it is raised, for a service the most deviant."""
 
-    thing: int
+    member: int
     state: Literal["raised", "cleared"]
     t_us: int
     evidence: float
@@ -45,7 +45,7 @@ class PeerAlarmTransition:
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """Who is seen beside whom: `service` of each of `devices` by number in `names`; `left_out` says why of others."""
+    """Who is compared with whom: `service` of each of `devices`, by index in `names`; why others are `left_out`."""
 
     devices: tuple[str, ...]
     service: tuple[int, ...]
@@ -59,9 +59,9 @@ class Fleet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerTask:
-    """A metric of a learning: whom it is judged on, by which evidence; `form` is what the state is made for.
+    """The peer comparison of one metric of a learning; `form` identifies what the stored state was made for.
 
-    Each thing alarms at its one of `limits`.
+    `limits` are the thresholds of the members.
     """
 
     learning: str
@@ -90,7 +90,7 @@ def fleet_of(tags: Mapping[str, Any], path: str) -> Fleet:
 
 
 def _name(tags: Any, path: str) -> str:
-    """A text or a number is a service's name; all else is none."""
+    """The service's name: a string or a number, else ''."""
     found = tags
     for part in path.split(".")[1:]:
         found = found.get(part) if isinstance(found, dict) else None
@@ -98,7 +98,7 @@ def _name(tags: Any, path: str) -> str:
 
 
 def warmup_start(values: Doubles) -> int:
-    """From which slot of `values[T, N]` on a fresh fleet may learn: the first with half of its servers; else T."""
+    """The first slot of `values[T, N]` that a new fleet learns from: the first with half of its servers; else T."""
     enough = np.flatnonzero(np.isfinite(values).sum(axis=1) * 2 >= values.shape[1])
     return int(enough[0]) if enough.size else len(values)
 
@@ -107,14 +107,14 @@ def advance(
     peers: Evidence, service: Sequence[int], t_us: Ints, values: Doubles, limits: Sequence[float],
     standing: Mapping[int, int], live_us: int,
 ) -> tuple[dict[int, int], list[PeerAlarmTransition]]:  # fmt: skip
-    """Judge `values[T, N]` of one metric at `t_us[T]`: (calm slots of each thing whose alarm stands, changes in order).
+    """Judge `values[T, N]` of one metric at `t_us[T]`: (calm slots of each active alarm, changes in order).
 
-    `peers` is stepped on; a slot without any sample is none. Each thing alarms at its one of `limits`.
+    Updates `peers`; slots without any sample are skipped. `limits` are the thresholds of the members.
     """
     of = np.asarray(service, dtype=np.int64)
     count = int(of.max()) + 1
-    asked = np.asarray(limits, dtype=np.float64)
-    left, changes = dict(standing), list[PeerAlarmTransition]()
+    thresholds = np.asarray(limits, dtype=np.float64)
+    active, changes = dict(standing), list[PeerAlarmTransition]()
     for time, row in zip(t_us.tolist(), values, strict=True):
         here = np.isfinite(row)
         if not here.any():
@@ -123,33 +123,33 @@ def advance(
         evidence = np.concatenate([servers[0], services[0]])
         if time < live_us:
             continue
-        heard = np.concatenate([here, np.bincount(of[here], minlength=count) > 0])
-        changes += _ended(left, time, evidence, heard, asked, of)
-        for thing in np.flatnonzero((evidence >= asked) & (evidence > 0)).tolist():
-            if thing not in left:
-                left[thing] = 0
-                changes.append(_change(thing, "raised", time, evidence, of, here))
-    return left, changes
+        present = np.concatenate([here, np.bincount(of[here], minlength=count) > 0])
+        changes += _ended(active, time, evidence, present, thresholds, of)
+        for member in np.flatnonzero((evidence >= thresholds) & (evidence > 0)).tolist():
+            if member not in active:
+                active[member] = 0
+                changes.append(_change(member, "raised", time, evidence, of, here))
+    return active, changes
 
 
 def _ended(
-    left: dict[int, int], t_us: int, evidence: Doubles, heard: npt.NDArray[np.bool_], asked: Doubles, of: Ints
+    active: dict[int, int], t_us: int, evidence: Doubles, present: npt.NDArray[np.bool_], thresholds: Doubles, of: Ints
 ) -> list[PeerAlarmTransition]:
-    """Count calm slots of what stands; what has been calm for long is over."""
+    """Count calm slots of active alarms and clear those that have been calm for long."""
     changes = []
-    for thing in [thing for thing in left if heard[thing]]:
-        left[thing] = left[thing] + 1 if evidence[thing] < max(asked[thing] - MARGIN, 1e-9) else 0
-        if left[thing] >= CALM:
-            del left[thing]
-            changes.append(_change(thing, "cleared", t_us, evidence, of, np.ones(len(of), dtype=bool)))
+    for member in [member for member in active if present[member]]:
+        active[member] = active[member] + 1 if evidence[member] < max(thresholds[member] - MARGIN, 1e-9) else 0
+        if active[member] >= CALM:
+            del active[member]
+            changes.append(_change(member, "cleared", t_us, evidence, of, np.ones(len(of), dtype=bool)))
     return changes
 
 
 def _change(
-    thing: int, state: Literal["raised", "cleared"], t_us: int, evidence: Doubles, of: Ints, here: Any
+    member: int, state: Literal["raised", "cleared"], t_us: int, evidence: Doubles, of: Ints, here: Any
 ) -> PeerAlarmTransition:
-    server = thing
-    if thing >= len(of):
-        members = np.flatnonzero((of == thing - len(of)) & here)
+    server = member
+    if member >= len(of):
+        members = np.flatnonzero((of == member - len(of)) & here)
         server = int(members[np.argmax(evidence[members])])
-    return PeerAlarmTransition(thing=thing, state=state, t_us=t_us, evidence=float(evidence[thing]), server=server)
+    return PeerAlarmTransition(member=member, state=state, t_us=t_us, evidence=float(evidence[member]), server=server)

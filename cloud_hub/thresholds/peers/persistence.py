@@ -1,16 +1,16 @@
-"""How much what is seen lasts and stands out: evidence from residuals of many like things, calibrated on all of them.
+"""Persistence: evidence from persistent residuals of many similar members, calibrated on all of them.
 
-Each of K things has M metrics, each metric some views: means of its residual over half an hour, two hours, half a
-day and a day and a half, upward and downward, and what else the caller watches. A blip is nothing: the means are of
+Each of K members has M metrics, each metric some features: means of its residual over half an hour, two hours, half a
+day and a day and a half, upward and downward, and further features of the caller. Blips do not count: the means are of
 medians of five.
 
-- **Against its own record**: a view counts in units of the largest that it reached on past days (records fade by 1 %
-  a day), but of no less than its own usual residual, the middle record of all K, and `least`. What comes
-  every night is no news.
-- **Calibrated**: the daily peaks of all K in a view make one tail, taken as a power law through its 10 % and its 1 %
-  quantile (after Hill 1975), corrected for each group of like things by how many of its own peaks lie beyond and how
-  far (`fit_tails`). Evidence e is reached in one view on about one day in 10**e of one metric of one thing;
-  over all views, which depend on one another, two to four times as often (measured). As in SPOT
+- **Against its own record**: a feature counts in units of the largest that it reached on past days (records fade by 1 %
+  a day), but of no less than its own usual residual, the middle record of all K, and `least`. What happens
+  every night is not new.
+- **Calibrated**: the daily peaks of all K in a feature make one tail, taken as a power law through its 10 % and its 1 %
+  quantile (after Hill 1975), corrected for each group of similar members by how many of its own peaks lie beyond and
+  how far (`fit_tails`). Evidence e is reached in one feature on about one day in 10**e of one metric of one member;
+  over all features, which depend on one another, two to four times as often (measured). As in SPOT
   (Siffer et al. 2017) what is stranger than `strange` is no part of the tail, so a fault does not hide the next one.
 
 Constant work and memory per sample; the same data give the same evidence bit for bit. Pure.
@@ -32,7 +32,7 @@ DAY_US = 86_400_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerSettings:
-    """`period_s` of the samples; `hours` of the lasting means; `memory_days` of levels; `fade` of records by day.
+    """`period_s` of the samples; `hours` of the long means; `memory_days` of levels; `fade` of records by day.
 
     `near` and `far` are the shares of daily peaks between which the slope of a tail is read; peaks of `tail_days`
     count, unless their evidence is `strange`. A record below `least` (of the usual size) counts as
@@ -67,19 +67,19 @@ STANDARD = PeerSettings()
 
 
 class PersistenceDetector:
-    """Evidence of residuals [M, K]. `concern[V, M, 1]` says which of the views count; V is 2 * hours + `extra`.
+    """Evidence of residuals [M, K]. `counted[V, M, 1]` says which of the features count; V is 2 * hours + `extra`.
 
-    `group[K]` numbers the like things from 0; left out, all are alike.
+    `group[K]` is the group of each member from 0; by default all are in one group.
     """
 
     STATE = ("_five", "_mean", "_noise", "_seen", "_record", "_ratio", "_peak", "_reference", "_peaks", "_base",
              "_slope", "_days")  # fmt: skip
 
     def __init__(
-        self, metrics: int, count: int, settings: PeerSettings, concern: Flags, least: tuple[float, ...] = (),
+        self, metrics: int, count: int, settings: PeerSettings, counted: Flags, least: tuple[float, ...] = (),
         group: npt.NDArray[np.int64] | None = None,
     ) -> None:  # fmt: skip
-        self.settings, self._concern = settings, concern
+        self.settings, self._counted = settings, counted
         hours = len(settings.hours)
         steps = np.array(settings.hours) * 3600 / settings.period_s
         self._keep = np.exp(-1 / steps)[:, None, None]
@@ -87,38 +87,38 @@ class PersistenceDetector:
         self._five = np.zeros((5, metrics, count))
         self._mean = np.zeros((hours, metrics, count))
         self._noise, self._seen = np.zeros((metrics, count)), np.zeros((metrics, count))
-        views = (len(self._least), metrics, count)
-        self._record, self._ratio, self._peak = np.zeros(views), np.zeros(views), np.zeros(views)
-        self._reference = np.ones(views)
-        self._peaks = np.full((settings.tail_days, *views), np.nan, dtype=np.float32)
+        features = (len(self._least), metrics, count)
+        self._record, self._ratio, self._peak = np.zeros(features), np.zeros(features), np.zeros(features)
+        self._reference = np.ones(features)
+        self._peaks = np.full((settings.tail_days, *features), np.nan, dtype=np.float32)
         self._group = np.zeros(count, dtype=np.int64) if group is None else group
         groups = int(self._group.max()) + 1
-        self._base, self._slope = np.full((*views[:2], groups), -np.inf), np.ones((*views[:2], groups))
+        self._base, self._slope = np.full((*features[:2], groups), -np.inf), np.ones((*features[:2], groups))
         self._days = np.array([-1, 0])  # the day, and how many there were before it
 
     def step(self, t_us: int, residual: Doubles, here: Flags, extra: Doubles) -> Doubles:
         """Evidence [M, K] after `residual[M, K]` and `extra[E, M, K]`; 0 while learning, and where not `here`."""
         if t_us // DAY_US != self._days[0]:
-            self._turn(t_us // DAY_US)
+            self._start_day(t_us // DAY_US)
         self._five = np.concatenate([residual[None], self._five[:4]])
         calm = np.median(self._five, axis=0)
         self._noise += np.where(here, self.settings.gain(self._seen) * (np.abs(residual) - self._noise), 0.0)
         self._seen += here
         self._mean = np.where(here, self._keep * self._mean + (1 - self._keep) * calm, self._mean)
-        views = np.concatenate([self._mean, -self._mean, extra])
-        self._peak = np.maximum(self._peak, views)
+        features = np.concatenate([self._mean, -self._mean, extra])
+        self._peak = np.maximum(self._peak, features)
         if self._days[1] <= self.settings.learn_days:
             return np.zeros(residual.shape)
-        ratio = views / self._reference
+        ratio = features / self._reference
         self._ratio = np.maximum(self._ratio, ratio)
-        best = np.where(self._concern, self._evidence(ratio), 0.0).max(axis=0)
+        best = np.where(self._counted, self._evidence(ratio), 0.0).max(axis=0)
         return np.where(here & (best > 0), best, 0.0)
 
     def _evidence(self, ratio: Doubles) -> Doubles:
         base, slope = self._base[..., self._group], self._slope[..., self._group]
         return np.asarray(base + slope * np.log10(np.maximum(ratio, 1e-9)))
 
-    def _turn(self, day: int) -> None:
+    def _start_day(self, day: int) -> None:
         """A new day: yesterday's peaks become records, and part of the tails. The first day only finds levels."""
         days = int(self._days[1])
         if days >= 2:

@@ -23,13 +23,13 @@ def pack(about: Mapping[str, Any], arrays: Mapping[str, Array]) -> bytes:
     """`about` (what JSON can say) and arrays as bytes, little-endian, deflated; the same state gives the same bytes."""
     small = {name: np.ascontiguousarray(part, part.dtype.newbyteorder("<")) for name, part in arrays.items()}
     shapes = [[name, part.dtype.str, part.shape] for name, part in small.items()]
-    told = json.dumps({"about": about, "arrays": shapes}).encode()
-    body = zlib.compress(told + b"".join(part.tobytes() for part in small.values()), 1)
-    return HEADER.pack(MAGIC, VERSION, len(told), zlib.crc32(body)) + body
+    header = json.dumps({"about": about, "arrays": shapes}).encode()
+    body = zlib.compress(header + b"".join(part.tobytes() for part in small.values()), 1)
+    return HEADER.pack(MAGIC, VERSION, len(header), zlib.crc32(body)) + body
 
 
 def unpack(packed: bytes) -> tuple[dict[str, Any], dict[str, Array]]:
-    """What `pack` was given. Raises ForeignState for another version and for damaged bytes."""
+    """What `pack` was given. Raises InvalidState for another version and for damaged bytes."""
     if len(packed) < HEADER.size:
         raise InvalidState("too short for a state of peers")
     magic, version, length, check = HEADER.unpack_from(packed)
@@ -39,8 +39,8 @@ def unpack(packed: bytes) -> tuple[dict[str, Any], dict[str, Array]]:
         raise InvalidState("the state of peers is damaged")
     try:
         body = zlib.decompress(packed[HEADER.size :])
-        told = json.loads(body[:length])
-        return told["about"], _arrays(told["arrays"], body[length:])
+        header = json.loads(body[:length])
+        return header["about"], _arrays(header["arrays"], body[length:])
     except (zlib.error, ValueError, KeyError, TypeError) as error:
         raise InvalidState(f"the state of peers cannot be read: {error}") from None
 
@@ -58,10 +58,10 @@ def _arrays(shapes: list[tuple[str, str, list[int]]], body: bytes) -> dict[str, 
     return found
 
 
-def fill(thing: object, names: tuple[str, ...], arrays: Mapping[str, Array], place: str) -> None:
-    """Put arrays where a fresh thing of the same shape has them. Raises ForeignState where they do not fit."""
+def fill(detector: object, names: tuple[str, ...], arrays: Mapping[str, Array], place: str) -> None:
+    """Put arrays where a fresh detector of the same shape has them. Raises InvalidState where they do not fit."""
     for name in names:
-        fresh, stored = getattr(thing, name), arrays.get(place + name)
+        fresh, stored = getattr(detector, name), arrays.get(place + name)
         if stored is None or (stored.shape, stored.dtype) != (fresh.shape, fresh.dtype):
             raise InvalidState(f"the state of peers does not fit: '{place + name}'")
-        setattr(thing, name, stored)
+        setattr(detector, name, stored)

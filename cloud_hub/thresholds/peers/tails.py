@@ -1,4 +1,4 @@
-"""How rare a daily peak is in a group of like things: one tail of all, corrected by what each group has shown.
+"""Tail calibration: how rare a daily peak is in a group of similar members, by a common tail corrected per group.
 
 Servers that run jobs start and end them a little apart every day, so their peaks scatter wider than those of servers
 that run none. One tail of all calls the first too often, and the others too late. A group's own peaks alone are too
@@ -29,7 +29,7 @@ def fit_tails(
     width = np.log10(near / far) / slope
     beyond = np.log10(np.maximum(peaks, 1e-9)) - start
     over = beyond > 0
-    # No peak counts for more than the rarest of the common tail: a fault must not deafen its group.
+    # No peak counts for more than the rarest of the common tail: a fault must not desensitise its group.
     many, size, there = (
         _by_group(part, group) for part in (over, np.where(over, np.minimum(beyond, width), 0.0), np.isfinite(peaks))
     )
@@ -52,7 +52,7 @@ def _common(peaks: npt.NDArray[np.float32], near: float, far: float) -> tuple[Do
 
 
 def _by_group(part: npt.NDArray[np.generic], group: npt.NDArray[np.int64]) -> Doubles:
-    """Sums over the days of part[D, V, M, K] and over the things of each group, [V, M, G]."""
+    """Sums over the days of part[D, V, M, K] and over the members of each group, [V, M, G]."""
     member = np.zeros((len(group), int(group.max()) + 1))
     member[np.arange(len(group)), group] = 1.0
     return np.asarray(part.sum(axis=0) @ member)

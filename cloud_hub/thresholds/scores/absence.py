@@ -1,4 +1,4 @@
-"""When a series has been silent for surprisingly long. A core: the score model's gaps in, changes out."""
+"""Absence of data: when a series has sent nothing for unusually long. Pure: gaps of the score model in, alarms out."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from cloud_hub.thresholds.scores.alarms import AlarmTransition, SeriesState, fee
 from cloud_hub.thresholds.scores.model import DEFAULTS, ScoreModel
 
 GRACE_US = 600_000_000
-"""So long a sample may be on its way before a silence begins to count: a device's backoff, its backlog, our own."""
+"""How late a sample may arrive before its absence counts: backoff and backlog of the device and of the hub."""
 
 LONGEST = 3
-"""A silence is told before its surprise reaches the limit of samples where it is so many times the longest gap."""
+"""An absence this many times the longest gap raises an alarm before its score reaches the limit of samples."""
 
 
 def absence_threshold(sample_limit: float, false: int) -> float:
-    """The surprise of a silence that is worth a look: far below what the budget asks of samples.
+    """The anomaly score at which an absence alarms: far below the limit that the budget sets for samples.
 
-    Where a series never paused, the tail of its gaps is a guess (`Scores.silence`: one decade for each decade of
-    periods), and the budget of a large fleet would wait for years. What then guards is the longest gap.
+    Where a series never paused, the tail of its gaps is a guess (`ScoreModel.silence`: one decade for each decade of
+    periods), and the budget of a large fleet would wait for years. The longest gap then guards against false alarms.
     """
     return min(sample_limit, DEFAULTS.threshold + feedback_margin(false))
 
 
 def silence_us(one: SeriesState, since_us: int, now_us: int) -> int:
-    """How long nothing was heard of a series, where all could be heard since `since_us`, beyond what may be on its way.
+    """How long a series has sent nothing beyond the grace, while the hub could receive since `since_us`.
 
-    0 for one that was never heard live, that was told as silent, or that has an alarm already.
+    0 for a series that never sent live samples, that is already reported absent, or that has an alarm.
     """
     if not one.heard_us or one.silent_us or one.alarm:
         return 0
@@ -43,23 +43,26 @@ def find_absent(
     since_us: Mapping[int, int],
     now_us: int,
 ) -> tuple[list[SeriesState], list[AlarmTransition]]:
-    """Which series have said nothing for a surprisingly long time, of those that `since_us` names by number.
+    """Raise alarms for series that have sent nothing for too long, of those that `since_us` names by number.
 
-    Each could have been heard since its `since_us` (by the hub's clock: `now_us`); `limits` are of its samples and of
-    its silence. While a whole device says nothing, its first alarm stands for all. Constant work; the model stays.
+    The hub could receive each since its `since_us` (hub clock, as `now_us`); `limits` are those of its samples and of
+    its absence. While a whole device is absent, its first alarm covers all series. Constant work; the model is not
+    changed.
     """
-    quiet = [silence_us(one, since_us[index], now_us) if index in since_us else 0 for index, one in enumerate(series)]
-    found = scores.silence(np.array([one.upto_us for one in series], np.int64) + np.array(quiet, np.int64))
+    absent_us = [
+        silence_us(one, since_us[index], now_us) if index in since_us else 0 for index, one in enumerate(series)
+    ]
+    score = scores.silence(np.array([one.upto_us for one in series], np.int64) + np.array(absent_us, np.int64))
     after, changes = list(series), []
-    longer = np.array([quiet[index] >= LONGEST * one.gap_us for index, one in enumerate(series)])
+    longer = np.array([absent_us[index] >= LONGEST * one.gap_us for index, one in enumerate(series)])
     samples, silence = np.asarray(limits).reshape(-1, 2).T
-    told = (np.array(quiet) > 0) & ((found >= samples) | ((found >= silence) & longer))
-    for index in np.flatnonzero(told).tolist():
+    found_absent = (np.array(absent_us) > 0) & ((score >= samples) | ((score >= silence) & longer))
+    for index in np.flatnonzero(found_absent).tolist():
         mine = [one for one in after if one.device == after[index].device]
         if max(one.silent_us for one in mine) >= max(one.heard_us for one in mine):
             continue
         after[index] = replace(after[index], silent_us=now_us, page=0, calm=0)
         changes.append(
-            AlarmTransition(index=index, state="raised", t_us=now_us, surprise=float(found[index]), kind="no-data")
+            AlarmTransition(index=index, state="raised", t_us=now_us, score=float(score[index]), kind="no-data")
         )
     return after, changes

@@ -1,9 +1,9 @@
-"""A fleet's budget of pages turned into the threshold of each series: by arithmetic, then by what came of it.
+"""The alarm budget: turns a fleet's pages per shift into the threshold of each series. No clock, no I/O.
 
-Arithmetic trusts that a surprise s comes once in 10**s samples. Where ordinary noise has longer tails than the model's,
-more comes. So what comes is counted, from the first stored sample on, and raises the threshold until no more does than
-was promised (as Gibbs and Candes, 2021, keep a coverage). Nothing takes it below the arithmetic's: a budget is a
-ceiling and no quota that noise should fill. No clock, no I/O.
+The nominal threshold assumes that an anomaly score s is reached once in 10**s samples. Where normal noise has longer
+tails than the model, more alarms come. So episodes are counted from the first stored sample on, and the threshold is
+raised until no more come than the budget allows (as Gibbs and Candes, 2021, keep a coverage). It never falls below the
+nominal threshold: a budget is a ceiling, not a quota to be filled with noise.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ SHIFTS_A_DAY = 2.0  # a shift is twelve hours
 HOUR_US = 3_600_000_000
 
 TRUST = 10.0
-"""So many pages move the threshold by log10(2) at most: a page more than promised by 0.04 decades."""
+"""So many excess pages move the threshold by log10(2) at most: one page by 0.04 decades."""
 MOST = 1.5
-"""Decades by which it may rise: beyond that a fleet has troubles and not a wrong threshold."""
+"""Decades by which it may rise: beyond that the fleet has faults, and not a wrong threshold."""
 
 
 def threshold(pages_per_shift: float, series: int, samples_per_day: float) -> float:
-    """The surprise s at which `series` series of `samples_per_day` together page `pages_per_shift` times.
+    """The anomaly score s at which `series` series of `samples_per_day` together page `pages_per_shift` times.
 
-    A surprise s is reached about once in 10**s samples, so s = log10(samples of the fleet in a shift / pages).
+    A score s is reached about once in 10**s samples, so s = log10(samples of the fleet in a shift / pages).
     Raises ValueError for numbers that are not above 0.
     """
     numbers = (pages_per_shift, float(series), samples_per_day)
@@ -33,9 +33,9 @@ def threshold(pages_per_shift: float, series: int, samples_per_day: float) -> fl
 
 
 def count_episodes(times_us: Iterable[int], last_us: int) -> tuple[int, int]:
-    """(how many troubles began at these times, when the last one did), one having begun at `last_us`.
+    """(number of episodes that began at these times, start of the last one), given the previous start `last_us`.
 
-    What begins within an hour of another is the same one: an outage of many series must not deafen.
+    Starts within an hour of another count once: an outage of many series must not raise the threshold of all.
     """
     count = 0
     for t_us in sorted(times_us):
@@ -45,5 +45,5 @@ def count_episodes(times_us: Iterable[int], last_us: int) -> tuple[int, int]:
 
 
 def corrected(before: float, promised: float, came: int) -> float:
-    """By how many decades the threshold is above the arithmetic's, after so many pages promised and come."""
+    """Decades above the nominal threshold, after `promised` expected pages and `came` actual ones."""
     return min(max(before + math.log10((TRUST + came) / (TRUST + promised)), 0.0), MOST)

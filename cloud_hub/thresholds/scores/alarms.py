@@ -1,9 +1,8 @@
-"""When a series' surprise is an alarm, and when that is over. A core: the score model's numbers in, changes out.
+"""Alarm state machine of a series: anomaly scores in, raised and cleared alarms out. No clock, no I/O.
 
-Surprises become rarities of episodes (`episodes`), which are compared with limits. One episode is one alarm: raised by
-the first sample beyond the threshold, cleared after CALM ordinary ones, and none is raised within `quiet` samples of
-the last (the score model's refractory filter). A silence (`silence`) is an episode, too: its alarm is cleared by the
-next sample, whatever that says.
+Scores become rarities of episodes (`episodes`), which are compared with limits. One episode is one alarm: raised by the
+first sample beyond the threshold, cleared after CALM normal ones, and none is raised within `quiet` samples of the last
+(refractory period). Absence of data (`absence`) is an episode, too: its alarm is cleared by the next sample.
 """
 
 from __future__ import annotations
@@ -22,25 +21,25 @@ from shared.messages import AlarmKind
 
 CALM = 20
 HIGHER, MOST_HIGHER = 0.3, 1.5
-"""Each anomaly that people judged false asks for twice the rarity of this series (10**0.3), within some 30 times."""
+"""Each anomaly judged false doubles the rarity that this series needs (10**0.3), up to some 30 times."""
 
 DAY_US = 86_400_000_000
 
 UNIT, UNIT_US = 20.0, 3 * DAY_US
-"""Values so many times smaller or larger than usual, for so long without one between, are in another unit."""
+"""Values so many times smaller or larger than usual, for so long without exception, are in another unit."""
 MEMORY = 5000
-"""Samples over which the usual size is a mean."""
+"""Samples over which the usual size is averaged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeriesState:
-    """What is remembered of a series beside its model: up to where it was judged, the alarm that stands.
+    """State of a series in addition to its model: judged up to `upto_us`, with the active `alarm`.
 
-    `page` samples ago the last alarm was raised, `calm` samples ago the last surprise was beyond the threshold. By the
-    hub's clock, live samples last came at `heard_us`, and at `silent_us` it was told as silent: 0 while it is not.
-    `gap_us` is the longest time between two samples that was never told as silence. `size` is
-    how large values usually are, without sign; since `other_us` all are of another order, 0 while they are not.
-    `rare` samples ago an episode was counted against the budget; `episodes` measure how rare the next one is.
+    `page`: samples since the last alarm was raised. `calm`: samples since the last one beyond the threshold.
+    `heard_us`: when live samples last came; `silent_us`: when it was reported absent, 0 while it is not (hub clock).
+    `gap_us`: the longest time between two samples that was not reported. `size`: usual absolute value; `other_us`:
+    since when all values are of another order of magnitude, 0 while they are not. `rare`: samples since an episode was
+    counted against the budget. `episodes`: how rare the next episode is.
     """
 
     device: str
@@ -60,12 +59,12 @@ class SeriesState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlarmTransition:
-    """An alarm begins or ends with a sample of series number `index`, or, of kind no-data, for the want of one."""
+    """An alarm of series number `index` is raised or cleared by a sample, or of kind no-data by its absence."""
 
     index: int
     state: Literal["raised", "cleared"]
     t_us: int
-    surprise: float
+    score: float
     kind: AlarmKind = "high"
 
 
@@ -83,12 +82,12 @@ def unpack_scores(state: bytes, count: int) -> ScoreModel:
 
 
 def budget_threshold(pages_per_shift: float, per_day: float) -> float:
-    """The surprise that pages by arithmetic alone, for samples of the whole learning a day."""
+    """The nominal threshold of a learning with `per_day` samples a day."""
     return threshold(pages_per_shift, 1, max(per_day, 1.0))
 
 
 def feedback_margin(false: int) -> float:
-    """By how much more a series must surprise of which people said false so many times."""
+    """By how much the threshold of a series rises after so many alarms judged false."""
     return min(MOST_HIGHER, false * HIGHER)
 
 
@@ -108,10 +107,10 @@ def advance(
     live_us: int,
     now_us: int,
 ) -> tuple[list[SeriesState], list[AlarmTransition], list[int]]:
-    """Judge the new samples of each series: what is remembered then, and the alarms that begin or end, in order.
+    """Judge the new samples of each series: (new states, alarm transitions in order, starts of rare episodes).
 
-    The model is stepped on; samples before `live_us` are only learned from. The last are the times, live or not, at
-    which an episode began that is beyond `paging`: the limit where nobody said false, by which the budget is counted.
+    Updates the model; samples before `live_us` are only learned from. The starts, live or not, are those of episodes
+    beyond `paging`, the limit without verdicts: they count against the budget.
     """
     longest = max((t_us.size for t_us, _ in samples), default=0)
     times = np.zeros((longest, len(series)), np.int64)
@@ -124,14 +123,14 @@ def advance(
     begun: list[int] = []
     for index, one in enumerate(series):
         t_us, _ = samples[index]
-        episodes, surprises = rarity(
+        episodes, rarities = rarity(
             one.episodes, found[: t_us.size, index] if t_us.size else np.zeros(0), DEFAULTS.quiet
         )
-        counted, times_us = _counted(replace(one, episodes=episodes), t_us, surprises, paging)
+        counted, times_us = _counted(replace(one, episodes=episodes), t_us, rarities, paging)
         begun += times_us
-        remembered, new = _judged(counted, index, t_us, surprises, limits[index], live_us)
+        remembered, new = _judged(counted, index, t_us, rarities, limits[index], live_us)
         remembered = track_scale(remembered, samples[index])
-        if remembered.size == 0 < one.size:  # nearly deaf in its new unit, else
+        if remembered.size == 0 < one.size:  # it would hardly alarm in its new unit otherwise
             scores.restart(np.array([index]))
             remembered = replace(remembered, episodes=Episodes())
         if t_us.size and t_us[-1] >= live_us:
@@ -145,10 +144,10 @@ def advance(
 
 
 def _counted(
-    one: SeriesState, t_us: npt.NDArray[np.int64], surprises: npt.NDArray[Any], paging: float
+    one: SeriesState, t_us: npt.NDArray[np.int64], rarities: npt.NDArray[Any], paging: float
 ) -> tuple[SeriesState, list[int]]:
     last, begun = -one.rare, []
-    for index in np.flatnonzero(surprises >= paging).tolist():
+    for index in np.flatnonzero(rarities >= paging).tolist():
         if index - last > DEFAULTS.quiet:
             last = index
             begun.append(int(t_us[index]))
@@ -156,40 +155,38 @@ def _counted(
 
 
 def _judged(
-    one: SeriesState, index: int, t_us: npt.NDArray[np.int64], surprises: npt.NDArray[Any], limit: float, live_us: int
+    one: SeriesState, index: int, t_us: npt.NDArray[np.int64], rarities: npt.NDArray[Any], limit: float, live_us: int
 ) -> tuple[SeriesState, list[AlarmTransition]]:
     if not t_us.size:
         return one, []
-    beyond = surprises >= limit
+    beyond = rarities >= limit
     if not one.alarm and not one.silent_us and not beyond.any():  # the usual case, without a loop
         return replace(one, upto_us=int(t_us[-1]), page=one.page + t_us.size, calm=one.calm + t_us.size), []
     changes: list[AlarmTransition] = []
     standing, page, calm = bool(one.alarm) and not one.silent_us, one.page, one.calm
     if one.silent_us:
         changes.append(
-            AlarmTransition(
-                index=index, state="cleared", t_us=int(t_us[0]), surprise=float(surprises[0]), kind="no-data"
-            )
+            AlarmTransition(index=index, state="cleared", t_us=int(t_us[0]), score=float(rarities[0]), kind="no-data")
         )
-    for t, surprise, far in zip(t_us.tolist(), surprises.tolist(), beyond.tolist(), strict=True):
+    for t, score, far in zip(t_us.tolist(), rarities.tolist(), beyond.tolist(), strict=True):
         page, calm = page + 1, 0 if far else calm + 1
         if far and not standing and page > DEFAULTS.quiet and t >= live_us:
             standing, page = True, 0
-            changes.append(AlarmTransition(index=index, state="raised", t_us=t, surprise=surprise))
+            changes.append(AlarmTransition(index=index, state="raised", t_us=t, score=score))
         elif standing and calm >= CALM:
             standing = False
-            changes.append(AlarmTransition(index=index, state="cleared", t_us=t, surprise=surprise))
+            changes.append(AlarmTransition(index=index, state="cleared", t_us=t, score=score))
     return replace(one, upto_us=int(t_us[-1]), page=page, calm=calm, silent_us=0), changes
 
 
 def track_scale(one: SeriesState, samples: Samples) -> SeriesState:
-    """How large its values usually are; size 0, to begin anew, where they have lastingly become of another unit.
+    """Update the usual size of values; size 0, to restart, where the unit has changed for good.
 
-    A series that is much smaller at night or over a weekend comes back before that. Zeros say nothing of the unit.
+    A series that is much smaller at night or over a weekend comes back before that. Zeros are ignored.
     """
     t_us, values = samples
-    told = np.isfinite(values) & (values != 0)
-    times, sizes = t_us[told], np.minimum(np.abs(values[told]), 1e300)
+    used = np.isfinite(values) & (values != 0)
+    times, sizes = t_us[used], np.minimum(np.abs(values[used]), 1e300)
     if not sizes.size:
         return one
     if one.size == 0:
@@ -201,5 +198,5 @@ def track_scale(one: SeriesState, samples: Samples) -> SeriesState:
         size = one.size + gain * (float(sizes[usual].mean()) - one.size)
         return replace(one, size=size, other_us=int(begun[0]) if begun.size else 0)
     since_us = one.other_us or int(times[0])
-    lasting = times[-1] - since_us >= UNIT_US
-    return replace(one, size=0.0 if lasting else one.size, other_us=0 if lasting else since_us)
+    changed_unit = times[-1] - since_us >= UNIT_US
+    return replace(one, size=0.0 if changed_unit else one.size, other_us=0 if changed_unit else since_us)

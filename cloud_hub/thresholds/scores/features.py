@@ -1,6 +1,6 @@
-"""What a sample is compared with: seventeen views of one series, each a residual on a common footing.
+"""Seventeen features of one series, each a standardised residual of the sample.
 
-Five kinds of view, most smoothed over several spans, so that a spike, an hour and half a day are all seen:
+Five kinds of feature, most smoothed over several spans, so that a spike, an hour and half a day are all seen:
 - 0-4, levels: the level over 1, 3, 10, 30 and 100 samples against the slow level;
 - 5-8 and 9-12, day and week: what is left over 1, 3, 10 and 30 samples after the usual value of this hour;
 - 13, the next sample: the error of a forecast from the last eight (normalised LMS: Widrow and Hoff 1960);
@@ -18,10 +18,10 @@ from cloud_hub.thresholds.scores.state import (
     CENTRE,
     CHANGE,
     CHANGES,
-    CHANNELS,
     COUNT,
     DAY,
     DAY_REST,
+    FEATURES,
     LAGS,
     LEVELS,
     PREVIOUS,
@@ -43,7 +43,7 @@ CENTRE_SHARE, RATE = np.float32(0.003), 0.02
 NEXT, SPREAD = 13, 14
 
 ONE = np.float32(1.0)
-HUGE, DOOR = np.float32(1e30), 1e6
+HUGE, OUTLIER_BOUND = np.float32(1e30), 1e6
 YOUNG = 100  # samples in which a series may still be anything
 TINY = np.float32(1e-30)
 NOTHING = 1e-200
@@ -68,24 +68,25 @@ def to_float32(x: Doubles) -> Singles:
 def clip_outliers(columns: Columns, x: Doubles) -> Doubles:
     """x[n], cut to a million times the usual distance from the slow level.
 
-    A single absurd value must not deafen a series until it has decayed; a new unit takes some sixty samples to enter.
+    A single absurd value must not desensitise the model until it has decayed; a new unit takes some sixty samples to be
+    accepted.
     """
     usual = columns.slim[SCALES.start].astype(np.float64)
-    bound = np.where((usual > 0) & (columns.times[COUNT] >= YOUNG), DOOR * usual * usual, HUGE)
+    bound = np.where((usual > 0) & (columns.times[COUNT] >= YOUNG), OUTLIER_BOUND * usual * usual, HUGE)
     slow = columns.wide[SLOW]
     inside: Doubles = np.minimum(np.maximum(x, slow - bound), slow + bound)
     return inside
 
 
 def compute_features(columns: Columns, x: Doubles, hour: Longs, gain: Doubles, learn: Doubles, count: Longs) -> Singles:
-    """Standardised residuals float32[CHANNELS, n] of values x[n]; the state moves on.
+    """Standardised residuals float32[FEATURES, n] of values x[n]; the state moves on.
 
     `hour` counts from 1970, `gain` is the slow memory's share of this sample, `learn` that of an hour's usual value,
     `count` the samples before this one.
     """
     wide, slims = columns.wide, columns.slim
     fresh = np.reciprocal(count + 1.0).astype(np.float32)
-    out = np.empty((CHANNELS, x.size), dtype=np.float32)
+    out = np.empty((FEATURES, x.size), dtype=np.float32)
     off = x - wide[SLOW]
     out[0] = to_float32(off)
     level = slims[LEVELS]
@@ -99,7 +100,7 @@ def compute_features(columns: Columns, x: Doubles, hour: Longs, gain: Doubles, l
     move = gain * np.minimum(np.maximum(off, -limit), limit)
     wide[SLOW] += move
     wide[PREVIOUS] = x
-    slims[LEVELS.start : CENTRE + 1] -= to_float32(move)  # they are told from the slow level, so they need not be wide
+    slims[LEVELS.start : CENTRE + 1] -= to_float32(move)  # relative to the slow level, so 32 bits are enough
     _standardise(slims[SCALES], out[:SPREAD], gain.astype(np.float32))
     return out
 
@@ -133,7 +134,7 @@ def _seasons(columns: Columns, x: Doubles, hour: Longs, learn: Doubles, out: Sin
 
 
 def _forecast(slims: Singles, off: Singles, fresh: Singles) -> Singles:
-    """The error of the forecast of this value from the last eight, told from the slow level; its weights learn."""
+    """The error of the forecast of this value from the last eight, relative to the slow level; updates the weights."""
     weights, centre = slims[WEIGHTS], slims[CENTRE]
     centre += np.maximum(CENTRE_SHARE, fresh) * (off - centre)
     lags = (slims[LAGS] - centre).astype(np.float64)

@@ -1,11 +1,11 @@
-"""How surprising a sample is: one number for every series, so that one threshold serves a whole fleet.
+"""The anomaly score of samples: one number for every series, so that one threshold serves a whole fleet.
 
-A surprise s is reached by ordinary samples of a series about once in 10**s, up to about 4: beyond, long tails reach it
-more often, and `episodes` says how rare that is. Constant work and memory a sample:
-seventeen views of the series (`channels`), the rarity of each by its own tails (`tails`), their sum, as Fisher
-combined tests (1925), because what is wrong shows in many views a little before it shows in one a lot. Of that only
-the news counts (`memory`), and the rarity of news is followed once more, because the views depend on one another.
-The score knows nothing of the band that is shown and pushed to devices.
+The score s is the surprise of a sample, -log10 of its probability: normal samples of a series reach s about once in
+10**s, up to about 4. Beyond, long tails reach it more often, and `episodes` measures how rare that is. Constant work
+and memory per sample: seventeen features of the series (`features`), the rarity of each by its own tails (`tails`),
+their sum, as Fisher combined tests (1925), because a fault shows in many features a little before it shows in one a
+lot. Only novelty counts (`pattern_memory`), and its rarity is calibrated once more, because the features depend on one
+another. The score is independent of the bands that are shown and pushed to devices.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cloud_hub.thresholds.scores import features as channels
-from cloud_hub.thresholds.scores import pattern_memory, tails
+from cloud_hub.thresholds.scores import features, pattern_memory, tails
 from cloud_hub.thresholds.scores import state as score_columns
 from cloud_hub.thresholds.scores.compiled import jit
 from cloud_hub.thresholds.scores.compiled import step as compiled
@@ -29,18 +28,18 @@ HOUR_US = 3_600_000_000
 DAY_US = 24 * HOUR_US
 LARGEST = 1e30  # no measurement is larger: what is counts as no sample
 
-# Seventeen surprises of ordinary data together: their median, and how much more is a decade rarer (measured).
+# Sum of seventeen feature scores of normal data: its median, and the increase that is a decade rarer (measured).
 USUAL_SUM, DECADE = np.float32(12.8), np.float32(4.8)
-NEWS_RARE, NEWS_WORTH, NEWS_LEAST = 0.002, 10_000, (score_columns.NEWS_START, 0.2)
+NOVELTY_RARE, NOVELTY_WORTH, NOVELTY_LEAST = 0.002, 10_000, (score_columns.NOVELTY_START, 0.2)
 GAP_RARE, GAP_LEAST = 0.01, (score_columns.GAP_START, 0.5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreSettings:
-    """How surprise is measured.
+    """Settings of the anomaly score.
 
     The defaults are round numbers with a reason each; no search over labels chose their values. They are not blind
-    either: which views there are, that only news counts, and `near`, `echo`, `narrow` and `quiet` were kept because
+    either: the choice of features, that only novelty counts, and `near`, `echo`, `narrow` and `quiet` were kept because
     the development half of NAB liked them, and the scale of s was set on its samples outside of windows.
 
     `memory_samples` and `memory_days`: the slow level and the scales remember at least both. `visits`: an hour's usual
@@ -48,9 +47,9 @@ class ScoreSettings:
     `narrow`: least mean excess of a tail in half-widths of its body; 1 is that of an exponential about its middle.
     `forget`: share of a new number in the tails once settled: about three days at five minutes. `echo`: samples after
     which the peak of an episode has faded. `near`: distance, in logarithms of sizes, within which two shapes are one:
-    each view within a factor of 1.6. `warmup`: samples before a series may surprise. `threshold`: the surprise that
-    pages: once in a thousand samples. `quiet`: samples after a page without another, the longest span of the views:
-    what they still look back on is the same episode.
+    each feature within a factor of 1.6. `warmup`: samples before a series is scored. `threshold`: the score that
+    pages: once in a thousand samples. `quiet`: samples after a page without another, the longest span of the
+    features: what they still contain is the same episode.
     """
 
     memory_samples: int = 3000
@@ -78,7 +77,7 @@ DEFAULTS = ScoreSettings()
 
 
 class ScoreModel:
-    """The surprise of n series, sample by sample. The same data give the same numbers bit for bit."""
+    """Scores n series, sample by sample. The same data give the same numbers bit for bit."""
 
     def __init__(self, n: int, settings: ScoreSettings = DEFAULTS, *, fast: bool = jit.AVAILABLE) -> None:
         """`fast` asks for the machine code of numba where that is installed; the numbers are the same."""
@@ -90,7 +89,7 @@ class ScoreModel:
         return self._state.n
 
     def step(self, t_us: npt.NDArray[Any], values: npt.NDArray[Any]) -> Doubles:
-        """Surprise float64[n] of values[n] at t_us[n] (UTC microseconds). NaN in, NaN out: no sample of that series.
+        """Scores float64[n] of values[n] at t_us[n] (UTC microseconds). NaN in, NaN out: no sample of that series.
 
         An infinite value, or one beyond 1e30, counts as no sample. Raises ValueError for arrays of another length.
         """
@@ -113,7 +112,7 @@ class ScoreModel:
         block.put(chosen, part)
 
     def follow(self, t_us: npt.NDArray[Any], values: npt.NDArray[Any]) -> Doubles:
-        """Surprise float64[T] of values[T] at t_us[T] of a single series: `step` for each, but quicker.
+        """Scores float64[T] of values[T] at t_us[T] of a single series: `step` for each, but quicker.
 
         Raises ValueError unless there is one series, and for arrays that do not fit together.
         """
@@ -136,7 +135,7 @@ class ScoreModel:
         self._state.restart(chosen)
 
     def silence(self, t_us: npt.NDArray[Any]) -> Doubles:
-        """Surprise float64[n] of having heard nothing since the last sample until t_us[n]; changes nothing."""
+        """Scores float64[n] of the absence of samples since the last one until t_us[n]; changes nothing."""
         times, _ = self._arrays(t_us, np.zeros(len(self)))
         state = self._state.joined("times")
         gap = self._state.joined("slim")[score_columns.USUAL_GAP : score_columns.GAP_EXCESS + 1]
@@ -156,7 +155,7 @@ class ScoreModel:
 
     @classmethod
     def unpack(cls, packed: bytes, settings: ScoreSettings = DEFAULTS) -> ScoreModel:
-        """Scores as they were packed. Raises ForeignState for bytes that are not one whole state of this version."""
+        """Scores as they were packed. Raises InvalidState for bytes that are not one whole state of this version."""
         scores = cls(0, settings)
         scores._state = score_columns.unpack(packed)
         return scores
@@ -191,13 +190,13 @@ def _plan(settings: ScoreSettings) -> compiled.Plan:
         usual_sum=USUAL_SUM,
         decade=DECADE,
         fade=single(1.0 - 1.0 / settings.echo),
-        reach=pattern_memory.match_radius(settings.near, score_columns.CHANNELS),
+        reach=pattern_memory.match_radius(settings.near, score_columns.FEATURES),
         quiet=settings.quiet,
-        news_worth=NEWS_WORTH,
-        news_rare=NEWS_RARE,
-        news_share=single(NEWS_RARE),
-        news_body=single(-np.log10(NEWS_RARE)),
-        news_least=(single(NEWS_LEAST[0]), single(NEWS_LEAST[1])),
+        novelty_worth=NOVELTY_WORTH,
+        novelty_rare=NOVELTY_RARE,
+        novelty_share=single(NOVELTY_RARE),
+        novelty_body=single(-np.log10(NOVELTY_RARE)),
+        novelty_least=(single(NOVELTY_LEAST[0]), single(NOVELTY_LEAST[1])),
         gap_rare=GAP_RARE,
         gap_share=single(GAP_RARE),
         gap_body=single(-np.log10(GAP_RARE)),
@@ -206,7 +205,7 @@ def _plan(settings: ScoreSettings) -> compiled.Plan:
 
 
 def _step(state: Columns, t_us: Longs, x: Doubles, settings: ScoreSettings) -> Doubles:
-    """One sample of each series; `state` moves on."""
+    """Score one sample of each series and update `state`."""
     times = state.times
     count = times[COUNT].copy()
     new = count == 0
@@ -215,11 +214,11 @@ def _step(state: Columns, t_us: Longs, x: Doubles, settings: ScoreSettings) -> D
         times[FIRST, new] = times[LAST, new] = t_us[new]
     passed = np.maximum(t_us - times[LAST], 0)  # a clock that stepped back: no time has passed
     gain, learn = _gains(times, passed, count, settings)
-    x = channels.clip_outliers(state, x)
-    y = channels.compute_features(state, x, t_us // HOUR_US, gain, learn, count)
+    x = features.clip_outliers(state, x)
+    y = features.compute_features(state, x, t_us // HOUR_US, gain, learn, count)
     pace, settle = tails.paces(count, settings.forget, settings.tail)
     each = tails.two_sided(state.tails, y, settings.tail, settings.narrow, pace, settle)
-    s = _news(state, y, each, count, settings)
+    s = _novelty(state, y, each, count, settings)
     gap = state.slim[score_columns.USUAL_GAP : score_columns.GAP_EXCESS + 1]
     s = np.maximum(s, _gap(gap, passed, gain.astype(np.float32), count))
     times[LAST] = t_us
@@ -229,39 +228,39 @@ def _step(state: Columns, t_us: Longs, x: Doubles, settings: ScoreSettings) -> D
 
 def _gains(times: Longs, passed: Longs, count: Longs, settings: ScoreSettings) -> tuple[Doubles, Doubles]:
     """The slow memory's share of this sample, and an hour's usual value's."""
-    lasting = np.minimum(1.0 / settings.memory_samples, passed / (settings.memory_days * DAY_US))
+    slow = np.minimum(1.0 / settings.memory_samples, passed / (settings.memory_days * DAY_US))
     days = np.maximum(times[LAST] - times[FIRST], 0) / DAY_US
     learn = passed / (np.minimum(settings.visits, 1.0 + days) * HOUR_US)
-    return np.maximum(1.0 / (count + 1.0), lasting), np.clip(learn, 1e-4, 0.5)
+    return np.maximum(1.0 / (count + 1.0), slow), np.clip(learn, 1e-4, 0.5)
 
 
-def _news(state: Columns, y: Singles, each: Singles, count: Longs, settings: ScoreSettings) -> Singles:
+def _novelty(state: Columns, y: Singles, each: Singles, count: Longs, settings: ScoreSettings) -> Singles:
     total = each[0].copy()
     for row in each[1:]:  # one after another: another order has other bits
         total += row
     # What a series does while it is new must neither be remembered as an episode nor as a shape.
     awake = count >= settings.warmup
     together = np.where(awake, (total - USUAL_SUM) / DECADE + tails.HALF, np.float32(0.0))
-    alone = np.where(awake, each[channels.NEXT], np.float32(0.0))
+    alone = np.where(awake, each[features.NEXT], np.float32(0.0))
     s = np.maximum(pattern_memory.novelty(state, together, 1.0 / settings.echo), alone)
     pattern_memory.discount_repeats(state, y, s, count, settings.near, settings.quiet)
-    quantile, excess = state.slim[score_columns.NEWS], state.slim[score_columns.NEWS_EXCESS]
-    pace, settle = tails.paces(10 * (count + NEWS_WORTH), settings.forget, NEWS_RARE)
-    return tails.one_sided(quantile, excess, s, NEWS_RARE, NEWS_LEAST, tails.TEN * pace, settle)
+    quantile, excess = state.slim[score_columns.NOVELTY], state.slim[score_columns.NOVELTY_EXCESS]
+    pace, settle = tails.paces(10 * (count + NOVELTY_WORTH), settings.forget, NOVELTY_RARE)
+    return tails.one_sided(quantile, excess, s, NOVELTY_RARE, NOVELTY_LEAST, tails.TEN * pace, settle)
 
 
 def _gap(gap: Singles, passed: Longs, gain: Singles, count: Longs) -> Singles:
-    """Surprise float32[n] of the time since the last sample; the rows usual root, quantile and excess move on."""
+    """Score float32[n] of the gap since the last sample; updates the usual gap, its quantile and its excess."""
     root = np.sqrt(np.minimum(passed, 366 * DAY_US).astype(np.float64)).astype(np.float32)
-    first = np.where(count == 1, channels.ONE, gain)  # the first interval is the usual one until there are more
+    first = np.where(count == 1, features.ONE, gain)  # the first interval is the usual one until there are more
     gap[0] += first * (root - gap[0])
-    times = np.clip(root / (gap[0] + channels.TINY), channels.ONE, channels.FAR)
+    times = np.clip(root / (gap[0] + features.TINY), features.ONE, features.FAR)
     pace, settle = tails.paces(count, 0.001, GAP_RARE)
-    return tails.one_sided(gap[1], gap[2], channels.ln(times * times), GAP_RARE, GAP_LEAST, pace, settle)
+    return tails.one_sided(gap[1], gap[2], features.ln(times * times), GAP_RARE, GAP_LEAST, pace, settle)
 
 
 def score_series(t_us: npt.NDArray[Any], values: npt.NDArray[Any], settings: ScoreSettings = DEFAULTS) -> Doubles:
-    """Surprise float64[T] of one series values[T] at t_us[T], in order of arrival; NaN where there is no sample."""
+    """Scores float64[T] of one series values[T] at t_us[T], in order of arrival; NaN where there is no sample."""
     return ScoreModel(1, settings).follow(t_us, values)
 
 
@@ -270,7 +269,7 @@ def exceedances(
 ) -> npt.NDArray[np.bool_]:
     """Which samples page, bool[T]: those that reach the threshold, but none within `quiet` samples after a page.
 
-    `quiet` counts from the page and does not stretch with the episode, so what is still news after it pages again.
+    `quiet` counts from the page and does not stretch with the episode, so what is still new after it pages again.
     """
     paging, free = np.zeros(len(s), dtype=np.bool_), 0
     for index in np.flatnonzero(np.asarray(s) >= threshold).tolist():

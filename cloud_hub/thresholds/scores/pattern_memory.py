@@ -1,8 +1,8 @@
-"""What is no news: what an episode has said already, and shapes that were met before. No clock, no I/O.
+"""Novelty: discounts what the current episode has shown already, and patterns seen before. No clock, no I/O.
 
-The shapes are categories as adaptive resonance makes them (Carpenter, Grossberg and Rosen, "Fuzzy ART", 1991): the
+The patterns are categories as adaptive resonance makes them (Carpenter, Grossberg and Rosen, "Fuzzy ART", 1991): the
 nearest one answers if it is near enough, else the newcomer becomes a category at once, in place of the one not met
-for the longest time. Only what would surprise is looked up or learned, so sixteen shapes last and cost next to nothing.
+for the longest time. Only anomalies are looked up or stored, so sixteen patterns last long and cost next to nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ TIMES = np.round(np.log10(1.0 + np.arange(256)), 6).astype(np.float32)
 
 
 def novelty(columns: Columns, together: Singles, fade: float) -> Singles:
-    """What of `together`[n] is beyond the peak of late, which loses the share `fade` a sample; the rest is ordinary."""
+    """Scores `together`[n] beyond the recent peak, which decays by `fade` a sample; others are cut to ORDINARY."""
     peak = columns.slim[PEAK]
     out: Singles = np.where(together > peak, together, np.minimum(together, ORDINARY))
     np.maximum(peak * np.float32(1.0 - fade), together, out=peak)
@@ -27,7 +27,7 @@ def novelty(columns: Columns, together: Singles, fade: float) -> Singles:
 
 
 def discount_repeats(columns: Columns, y: Singles, s: Singles, count: Longs, near: float, apart: int) -> None:
-    """Lower, in place, the surprise s[n] of shapes y[channels, n] met in k episodes before by log10(1 + k).
+    """Lower, in place, the scores s[n] of patterns y[features, n] seen in k episodes before by log10(1 + k).
 
     `near` is the root mean square distance within which two shapes are one; visits less than `apart` samples after
     one another belong to one episode.
@@ -53,6 +53,6 @@ def discount_repeats(columns: Columns, y: Singles, s: Singles, count: Longs, nea
     s[chosen] -= TIMES[episodes]
 
 
-def match_radius(near: float, channels: int) -> int:
+def match_radius(near: float, features: int) -> int:
     """The squared distance, in grains, of two shapes that are just not one."""
-    return int(near * near * float(GRAIN) * float(GRAIN) * channels)
+    return int(near * near * float(GRAIN) * float(GRAIN) * features)

@@ -1,4 +1,4 @@
-"""What the anomaly score remembers: n series as columns of a few arrays, and as bytes. No clock, no I/O."""
+"""State of the score model: n series as columns of a few arrays, and as bytes. No clock, no I/O."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Singles = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Longs = npt.NDArray[np.int64]
 
-CHANNELS = 17
+FEATURES = 17
 SHAPES = 16
 MAGIC, VERSION = b"TGSC", 2
 HEADER = struct.Struct("<4sHxxqI")
 
-# Rows of `times`, `wide` (in the unit of the series) and `slim` (told from the slow level, and all without a unit).
+# Rows of `times`, `wide` (in the unit of the series) and `slim` (relative to the slow level, and all without a unit).
 FIRST, LAST, COUNT = range(3)
 ANCHOR, SLOW, PREVIOUS, WIDE = range(4)
 CHANGE, CHANGES = 0, slice(1, 4)
@@ -27,7 +27,7 @@ DAY_REST, WEEK_REST = slice(4, 8), slice(8, 12)
 WEIGHTS, SCALES = slice(12, 20), slice(20, 34)
 LEVELS, LAGS, CENTRE = slice(34, 38), slice(38, 46), 46
 PEAK, USUAL_GAP = 47, 48
-GAP, GAP_EXCESS, NEWS, NEWS_EXCESS = 49, 50, 51, 52
+GAP, GAP_EXCESS, NOVELTY, NOVELTY_EXCESS = 49, 50, 51, 52
 SLIM = 53
 DAY, WEEK, HOURS = 0, 24, 192  # rows of `hours` and `rests`
 UNKNOWN, EMPTY = 0x7FC0, 255  # an hour without a value (NaN), a place without a shape
@@ -35,8 +35,8 @@ WIDTH = 256  # series of a block: what is reckoned with at a time stays in the c
 TICK = 3  # `when` counts in steps of 2**3 samples
 
 # Where tails begin before a series has shown its own. A logarithm of sizes: twice the usual size. A gap: ten periods.
-# News: a surprise that is what it says, with the exponential's mean excess.
-TAIL, GAP_START, NEWS_START, NEWS_EXCESS_START = 2.0, 2.3025851, 2.0, 0.43429448
+# Novelty: a calibrated score, with the exponential's mean excess.
+TAIL, GAP_START, NOVELTY_START, NOVELTY_EXCESS_START = 2.0, 2.3025851, 2.0, 0.43429448
 
 
 class InvalidState(ValueError):
@@ -51,8 +51,8 @@ class Columns(NamedTuple):
     slim: Singles  # [SLIM, n]
     hours: npt.NDArray[np.uint16]  # [HOURS, n]: usual values from the anchor, the upper half of a 32-bit number
     rests: npt.NDArray[np.uint8]  # [HOURS, n]: eight bits more
-    tails: Singles  # [5, CHANNELS, n]
-    shapes: npt.NDArray[np.int8]  # [SHAPES, CHANNELS, n], sixteenths
+    tails: Singles  # [5, FEATURES, n]
+    shapes: npt.NDArray[np.int8]  # [SHAPES, FEATURES, n], sixteenths
     seen: npt.NDArray[np.uint8]  # [SHAPES, n]: in how many episodes the shape came back, EMPTY: no shape here
     when: npt.NDArray[np.uint16]  # [SHAPES, n]: tick at which it was last met, modulo 65,536
 
@@ -76,9 +76,14 @@ class Columns(NamedTuple):
 def fresh(n: int) -> Columns:
     """The state of n series without a sample."""
     slim = np.zeros((SLIM, n), dtype=np.float32)
-    slim[GAP], slim[GAP_EXCESS], slim[NEWS], slim[NEWS_EXCESS] = GAP_START, 1.0, NEWS_START, NEWS_EXCESS_START
+    slim[GAP], slim[GAP_EXCESS], slim[NOVELTY], slim[NOVELTY_EXCESS] = (
+        GAP_START,
+        1.0,
+        NOVELTY_START,
+        NOVELTY_EXCESS_START,
+    )
     slim[WEIGHTS.start] = 1.0  # the first forecast: the next value is like the last
-    tails = np.zeros((5, CHANNELS, n), dtype=np.float32)
+    tails = np.zeros((5, FEATURES, n), dtype=np.float32)
     tails[0], tails[1], tails[2:4] = TAIL, -TAIL, 1.0
     return Columns(
         np.zeros((3, n), dtype=np.int64),
@@ -87,7 +92,7 @@ def fresh(n: int) -> Columns:
         np.full((HOURS, n), UNKNOWN, dtype=np.uint16),
         np.zeros((HOURS, n), dtype=np.uint8),
         tails,
-        np.zeros((SHAPES, CHANNELS, n), dtype=np.int8),
+        np.zeros((SHAPES, FEATURES, n), dtype=np.int8),
         np.full((SHAPES, n), EMPTY, dtype=np.uint8),
         np.zeros((SHAPES, n), dtype=np.uint16),
     )
@@ -140,7 +145,7 @@ def pack(blocks: Blocks) -> bytes:
 
 
 def unpack(packed: bytes) -> Blocks:
-    """The state as it was packed. Raises ForeignState for bytes that are not one whole state of this version."""
+    """The state as it was packed. Raises InvalidState for bytes that are not one whole state of this version."""
     if len(packed) < HEADER.size:
         raise InvalidState("too short for a state of scores")
     magic, version, n, check = HEADER.unpack_from(packed)

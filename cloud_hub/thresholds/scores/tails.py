@@ -1,4 +1,4 @@
-"""How rare a number is, told by those before it: streaming tails beyond a quantile. No clock, no I/O.
+"""Streaming tails: how rare a number is, given those before it. No clock, no I/O.
 
 Peaks over threshold (Pickands 1975; Siffer et al., "Anomaly Detection in Streams with Extreme Value Theory", 2017):
 beyond the quantile u of q the excess is taken as exponential, so v > u has the tail probability
@@ -13,7 +13,7 @@ import numpy as np
 
 from cloud_hub.thresholds.scores.state import Longs, Singles
 
-HALF = np.float32(0.30103)  # the surprise of the median: -log10 1/2
+HALF = np.float32(0.30103)  # the score of the median: -log10 1/2
 LN10 = np.float32(2.3025851)
 ONE, TEN, MIDWAY, THIRD = np.float32(1.0), np.float32(10.0), np.float32(0.5), np.float32(0.3)
 LEAST, INSIDE = np.float32(1e-3), np.float32(1e-4)
@@ -30,7 +30,7 @@ def paces(count: Longs, forget: float, rare: float) -> tuple[Singles, Singles]:
 
 
 def two_sided(tails: Singles, y: Singles, rare: float, narrow: float, pace: Singles, settle: Singles) -> Singles:
-    """Two-sided surprise float32[channels, n] of y given the numbers before; the tails float32[5, channels, n] move on.
+    """Two-sided score float32[features, n] of y given the numbers before; updates the tails float32[5, features, n].
 
     `rare` is the share of numbers beyond each quantile, `narrow` the least mean excess in half-widths of the body:
     a tail that has shown nothing yet is not taken for a wall.
@@ -66,10 +66,10 @@ def one_sided(
     pace: Singles,
     settle: Singles,
 ) -> Singles:
-    """Surprise float32[n] of y[n] >= 0 on the upper side alone; quantile and mean excess move on.
+    """Score float32[n] of y[n] >= 0 on the upper side alone; updates quantile and mean excess.
 
     `least` are values that quantile and mean excess do not go below: a series that was always calm may be a little
-    less calm without a page. Below the quantile the surprise bends as sums of ordinary surprises were measured to.
+    less calm without a page. Below the quantile the score follows the measured distribution of sums of normal scores.
     """
     body, over = np.float32(-np.log10(rare)), y - quantile
     high = over > 0

@@ -127,8 +127,8 @@ ROUTES: dict[tuple[str, str], str] = {
     ("DELETE", "/api/v1/learnings/{learning_id}"): "operate",
     ("POST", "/api/v1/learnings/{learning_id}/refit"): "operate",
     ("POST", "/api/v1/learnings/{learning_id}/release"): "operate",
-    ("GET", "/api/v1/troubles"): "read",
-    ("POST", "/api/v1/troubles"): "operate",
+    ("GET", "/api/v1/missed-faults"): "read",
+    ("POST", "/api/v1/missed-faults"): "operate",
     ("GET", "/api/v1/limits"): "read",
     ("POST", "/api/v1/limits"): "operate",
     ("GET", "/api/v1/scaling/steps"): "read",
@@ -732,7 +732,7 @@ NUMBERS = ["-1", "0", "1", str(2**31), str(2**63 - 1), str(2**63), str(-(2**63) 
 @cache
 def query_parameters() -> list[tuple[str, str]]:
     """Each parameter in the query of each GET route."""
-    paths = web().openapi()["paths"]
+    paths = create_rest_app().openapi()["paths"]
     found = [(path, paths[path]["get"].get("parameters", [])) for method, path in ROUTES if method == "GET"]
     return [(path, one["name"]) for path, parameters in found for one in parameters if one["in"] == "query"]
 

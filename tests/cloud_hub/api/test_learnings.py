@@ -99,7 +99,7 @@ def test_terms_that_make_no_sense_are_told(sites: Sites, policy: Any) -> None:
 
 
 def test_how_far_the_watch_was_raised_above_its_budget_is_shown(sites: Sites) -> None:
-    policy = {"metrics": ["cpu.load"], "watch": True}
+    policy = {"metrics": ["cpu.load"], "monitor": True}
     assert ask(sites, "PUT", "/learnings/x", {"target": "*", "policy": policy}).json()["id"] == "x"
     assert ask(sites, "GET", "/learnings/x").json()["raised"] == 0
     with sites.db.write() as session:
@@ -128,9 +128,9 @@ def test_a_target_that_cannot_be_read_points_at_the_place(sites: Sites) -> None:
 
 def test_a_trouble_is_told_and_counts_as_missed(sites: Sites) -> None:
     body = {"device": MINE, "metric": "m", "start_us": now_us(), "end_us": now_us() + 1, "note": "bearing"}
-    assert ask(sites, "POST", "/troubles", body).status_code == 201
-    assert ask(sites, "POST", "/troubles", body | {"end_us": 1}).status_code == 422
-    rows = ask(sites, "GET", "/troubles", device=MINE, metric="m").json()
+    assert ask(sites, "POST", "/missed-faults", body).status_code == 201
+    assert ask(sites, "POST", "/missed-faults", body | {"end_us": 1}).status_code == 422
+    rows = ask(sites, "GET", "/missed-faults", device=MINE, metric="m").json()
     assert "bearing" in {row["note"] for row in rows}
 
 
@@ -175,12 +175,12 @@ def forecast(sites: Sites, **more: Any) -> Any:
 
 
 def test_a_forecast_tells_its_limit_and_what_it_was_learned_from_or_a_reason(sites: Sites) -> None:
-    assert forecast(sites).json()["reason"] == "no learning with the term foresee has this series"
+    assert forecast(sites).json()["reason"] == "no learning with a warn_probability has this series"
     assert forecast(sites, device="nobody").status_code == 404
     assert forecast(sites, limit="nan").status_code == 422
     assert forecast(sites, limit=1.0, metric="no metric").status_code == 422
     with sites.db.write() as session:
-        policy = plain(LearningPolicy(metrics=("cpu.load",), foresee=0.9))
+        policy = plain(LearningPolicy(metrics=("cpu.load",), warn_probability=0.9))
         session.add(Learning(id="f", target="*", policy=policy, actor="anna", created_us=1, due_us=1 << 61))
         session.add(LearnedSeries(learning="f", device="server-1", metric="cpu.load"))
         told = [plain(Limits(metric="cpu.load", high=70.0))]  # crossed often enough, whatever hour it is now

@@ -50,7 +50,7 @@ def test_a_file_that_is_none_is_told_before_the_hub_is_asked(
     [
         ["put", "x", "--target", "*", "--metrics", "a", "--set", "canary=much"],
         ["put", "x", "--target", "*"],
-        ["trouble", "d", "m", "--since", "yesterday", "--until", "2026-11-20"],
+        ["missed-fault", "d", "m", "--since", "yesterday", "--until", "2026-11-20"],
     ],
 )
 def test_wrong_use_is_told(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,9 +66,12 @@ def test_times_are_utc_unless_they_say_otherwise() -> None:
 
 
 def test_terms_are_numbers_and_truths() -> None:
-    assert [learning._term(text) for text in ("canary=0.1", "watch=true")] == [("canary", 0.1), ("watch", True)]
-    assert learning._term("peers=tags.service") == ("peers", "tags.service")
-    assert learning._term('peers_high=["cpu.*"]') == ("peers_high", ["cpu.*"])
+    assert [learning._policy_field(text) for text in ("canary=0.1", "monitor=true")] == [
+        ("canary", 0.1),
+        ("monitor", True),
+    ]
+    assert learning._policy_field("peers=tags.service") == ("peers", "tags.service")
+    assert learning._policy_field('peers_high=["cpu.*"]') == ("peers_high", ["cpu.*"])
 
 
 def test_examples_stand_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,9 +90,9 @@ def test_a_flattering_backtest_says_so() -> None:
 def test_a_forecast_is_a_number_or_a_reason() -> None:
     found = {"device": "d", "metric": "m", "probability": 0.62, "limit": 60.0, "side": "low", "within_s": 900,
              "base_rate": 0.03, "average_precision": 0.41, "model": "time-of-day", "reason": ""}  # fmt: skip
-    assert learning._foretold(found) == (
+    assert learning._forecast_text(found) == (
         "d  m: 0.62 to be below 60 within 15 minutes; by time-of-day, average precision 0.410 on validation data, "
         "base rate 0.030"
     )
     quiet = found | {"probability": None, "base_rate": None, "reason": "no samples"}
-    assert learning._foretold(quiet) == "d  m: not judged: no samples"
+    assert learning._forecast_text(quiet) == "d  m: not judged: no samples"

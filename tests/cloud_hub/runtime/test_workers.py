@@ -209,7 +209,7 @@ def run_refit(db: Database, now_us: int, patch: pytest.MonkeyPatch) -> None:
 
 def watched(session: Session, patch: pytest.MonkeyPatch) -> None:
     for device in (BAD, GOOD):
-        session.add(Learning(id=device, target="*", policy=TERMS | {"watch": True}, actor="anna", created_us=1,
+        session.add(Learning(id=device, target="*", policy=TERMS | {"monitor": True}, actor="anna", created_us=1,
                              due_us=1 << 61))  # fmt: skip
         session.add(LearnedSeries(learning=device, device=device, metric="cpu.load"))
         session.add(TelemetrySample(device=device, metric="cpu.load", t_us=NOW, source=1, seq=ord(device[-1]),
@@ -241,7 +241,7 @@ JUDGED: set[str] = set()
 
 def foreseen(session: Session, patch: pytest.MonkeyPatch) -> None:
     JUDGED.clear()
-    session.add(Learning(id="all", target="*", policy=TERMS | {"foresee": 0.5}, actor="anna", created_us=1,
+    session.add(Learning(id="all", target="*", policy=TERMS | {"warn_probability": 0.5}, actor="anna", created_us=1,
                          due_us=1 << 61))  # fmt: skip
     for device in (BAD, GOOD):
         session.add(LearnedSeries(learning="all", device=device, metric="cpu.load"))

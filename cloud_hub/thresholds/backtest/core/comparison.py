@@ -1,7 +1,7 @@
-"""Alarms of fixed limits beside ours: runs of a condition, pages, and which episodes are in both. A core.
+"""Comparison of fixed limits with ours: runs of a condition, pages, and which episodes are in both. Pure.
 
-Both sides are counted alike. Pages are the calls that the hub would have made of a side's alarms (`alarms.floods`). An
-episode is what one device's alarms of both sides make that overlap, or follow each other within the grouping time.
+Both sides are counted alike. Pages are those that the hub would have sent (`incidents.core.grouping`). An episode
+combines one device's alarms of both sides that overlap, or follow each other within the grouping time.
 """
 
 from __future__ import annotations

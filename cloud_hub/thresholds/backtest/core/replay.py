@@ -1,4 +1,4 @@
-"""What would these limits have done? Replays history through the judge that devices run (see `batch`). Pure."""
+"""Replay of history through the judge that devices run: alarms that limits would have raised. Pure."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Episode:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """A labelled stretch of trouble, both ends included, UTC microseconds."""
+    """A labelled fault, both ends included, UTC microseconds."""
 
     start_us: int
     end_us: int
@@ -47,7 +47,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Fixed limits beside the learned band on one labelled series, all judged over the same stretch of time."""
+    """Fixed limits and the learned band on one labelled series, all judged over the same stretch of time."""
 
     metric: str
     from_us: int

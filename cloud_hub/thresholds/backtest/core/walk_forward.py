@@ -1,7 +1,7 @@
-"""What ours would have done with series: alarms and band over their past, each learned from the past alone. Pure.
+"""Walk-forward evaluation of our models: alarms and band of series, each learned from the past alone. Pure.
 
-The one place that knows which models stand behind a backtest: alarms are those of the live watch (`surprise`), for a
-budget of pages that all series share; the band is what would have been pushed, for the eye.
+The one place that knows which models a backtest uses: alarms are those of live monitoring (`scores`), with a budget of
+pages that all series share; the band shows the limits that would have been pushed.
 """
 
 from __future__ import annotations
@@ -18,35 +18,35 @@ from cloud_hub.thresholds.backtest.core.vectorized_judge import bounds
 from cloud_hub.thresholds.bands.fit import clean
 from cloud_hub.thresholds.bands.state import Floats, Ints
 from cloud_hub.thresholds.scores import alarm_budget
-from cloud_hub.thresholds.scores import alarms as surprise
+from cloud_hub.thresholds.scores import alarms as score_alarms
 from cloud_hub.thresholds.scores.alarms import AlarmTransition, Samples, SeriesState
 from cloud_hub.thresholds.scores.model import ScoreModel
 
 CELLS = 4_000_000
-"""Series x samples that are judged side by side."""
+"""Series x samples that are judged together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Anomaly:
-    """One alarm, UTC microseconds; `end_us` None while it stands. `surprise` s of its first sample: once in 10**s."""
+    """One alarm, UTC microseconds; `end_us` None while it is active. `score` is that of its first sample."""
 
     start_us: int
     end_us: int | None
-    surprise: float
+    score: float
 
 
 def alarms(samples: Sequence[Samples], from_us: int, pages_per_shift: float) -> list[list[Anomaly]]:
     """Alarms of each series (times in UTC microseconds, any order; NaN is no value), raised from `from_us` on.
 
-    All series together share `pages_per_shift` pages in 12 hours. What lies before `from_us` is learned from, and
-    raises the threshold where it brought more than the budget; the live watch goes on with that.
+    All series together share `pages_per_shift` pages in 12 hours. Samples before `from_us` are learned from, and
+    raise the threshold where they exceed the budget, as in live monitoring.
     """
     series = [clean(t_us, values) for t_us, values in samples]
-    usual = surprise.budget_threshold(pages_per_shift, surprise.samples_per_day(series, 0.0))
-    return [found for some in _side_by_side(series) for found in _judged(some, from_us, usual)]
+    usual = score_alarms.budget_threshold(pages_per_shift, score_alarms.samples_per_day(series, 0.0))
+    return [found for some in _batches(series) for found in _judged(some, from_us, usual)]
 
 
-def _side_by_side(series: list[Samples]) -> Iterator[list[Samples]]:
+def _batches(series: list[Samples]) -> Iterator[list[Samples]]:
     longest = max((t_us.size for t_us, _ in series), default=0)
     count = max(1, CELLS // max(longest, 1))
     return (series[first : first + count] for first in range(0, len(series), count))
@@ -57,10 +57,10 @@ def _judged(series: list[Samples], from_us: int, usual: float) -> list[list[Anom
     before = [_cut(one, before_us=from_us) for one in series]
     rest = [_cut(one, from_us=from_us) for one in series]
     with np.errstate(over="ignore"):  # of values far apart; what overflows is cut
-        ones, _, begun = surprise.advance(scores, ones, before, [usual] * len(series), usual, from_us, from_us)
+        ones, _, begun = score_alarms.advance(scores, ones, before, [usual] * len(series), usual, from_us, from_us)
         came, _ = alarm_budget.count_episodes(begun, 0)
         limit = usual + alarm_budget.corrected(0.0, sum(t_us.size for t_us, _ in before) / 10**usual, came)
-        _, changes, _ = surprise.advance(scores, ones, rest, [limit] * len(series), limit, from_us, from_us)
+        _, changes, _ = score_alarms.advance(scores, ones, rest, [limit] * len(series), limit, from_us, from_us)
     found: list[list[Anomaly]] = [[] for _ in series]
     for change in changes:
         _add(found[change.index], change)
@@ -75,9 +75,9 @@ def _cut(one: Samples, from_us: int = -(1 << 62), before_us: int = 1 << 62) -> S
 
 def _add(mine: list[Anomaly], change: AlarmTransition) -> None:
     if change.state == "raised":
-        mine.append(Anomaly(start_us=change.t_us, end_us=None, surprise=change.surprise))
+        mine.append(Anomaly(start_us=change.t_us, end_us=None, score=change.score))
     elif mine:
-        mine[-1] = Anomaly(start_us=mine[-1].start_us, end_us=change.t_us, surprise=mine[-1].surprise)
+        mine[-1] = Anomaly(start_us=mine[-1].start_us, end_us=change.t_us, score=mine[-1].score)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What a person asks of a learning: which metrics, from how much history, and how carefully it is pushed. Pure."""
+"""The policy of a learning: which metrics, from how much history, and how carefully limits are rolled out. Pure."""
 
 from __future__ import annotations
 
@@ -19,16 +19,19 @@ FITTED = {"gauge", "score"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearningPolicy:
-    """Days and seconds as named. `metrics` are names, or patterns with `*` for gauges and scores.
+    """What is learned, how it is rolled out, and which live monitoring runs on it.
 
-    A refit comes every `refit_days`, from the last `train_days`; `coverage` is the share of ordinary samples inside.
-    It is pushed when what was learned before the last `backtest_days` gives at most `max_backtest` alarms a device and
-    week on them; to the share `canary` of the devices first, watched for `watch_s`, with at most `max_alarms` alarms
-    and `max_false` judged false on all canaries. Limits older than `stale_refits` refits are flagged. `watch` judges
-    live telemetry too, with `pages_per_shift` anomalies in 12 hours on all its series together. `peers` is the tag by
-    which devices form services ("tags.service"): each is judged beside the others, with as many pages again; of
-    metrics that meet `peers_high` only what is higher is of concern.
-    `foresee` is the probability of crossing a limit within 15 minutes that warns; 0 is never.
+    - `metrics`: names, or patterns with `*` that match gauges and scores.
+    - `train_days`, `refit_days`: history of each fit, and time between fits. `coverage`: share of samples inside.
+    - `backtest_days`, `max_backtest`: limits learned before the last `backtest_days` may raise at most so many alarms
+      per device and week on these days, else they are not pushed.
+    - `canary`, `watch_s`: share of the devices that get the limits first, and how long they are watched; at most
+      `max_alarms` alarms and `max_false_alarms` judged false on all canaries.
+    - `stale_refits`: limits older than so many refits are flagged.
+    - `monitor`: judge live telemetry too, with `pages_per_shift` anomalies in 12 hours on all series together.
+    - `peers`: the tag that groups devices into services ("tags.service"). Each device is compared with its peers, with
+      the same budget again. Metrics that match `peers_high` alarm only when higher than the peers.
+    - `warn_probability`: probability of crossing a limit within 15 minutes that raises a warning; 0 is never.
     """
 
     metrics: tuple[str, ...]
@@ -42,11 +45,11 @@ class LearningPolicy:
     max_alarms: int = 3
     max_false_alarms: int = 1
     stale_refits: int = 3
-    watch: bool = False
+    monitor: bool = False
     pages_per_shift: float = 2.0
     peers: str = ""
     peers_high: tuple[str, ...] = ()
-    foresee: float = 0.0
+    warn_probability: float = 0.0
 
     def __post_init__(self) -> None:
         if self.peers and not _TAG.match(self.peers):
@@ -71,7 +74,7 @@ class LearningPolicy:
         return self.stale_refits * self.refit_days * 86_400.0
 
     def side(self, metric: str) -> Literal["high", "both"]:
-        """On which side of its peers a metric is of concern."""
+        """On which side of its peers a metric alarms."""
         return "high" if any(fnmatchcase(metric, one) for one in self.peers_high) else "both"
 
     def wants(self, metric: str, kind: str) -> bool:
@@ -83,7 +86,7 @@ _RANGES = (
     ("train_days", 0.01, 400.0), ("refit_days", 0.0001, 60.0), ("coverage", 0.96, 0.999999),
     ("backtest_days", 0.001, 100.0), ("max_backtest", 0.0, 1e6), ("canary", 0.0, 1.0), ("watch_s", 0.1, 30 * 86400.0),
     ("max_alarms", 0, 1_000_000), ("max_false_alarms", 0, 1_000_000), ("stale_refits", 1, 1000),
-    ("pages_per_shift", 0.001, 1e6), ("foresee", 0.0, 1.0),
+    ("pages_per_shift", 0.001, 1e6), ("warn_probability", 0.0, 1.0),
 )  # fmt: skip
 
 # -- what verdicts change --------------------------------------------------------------------------
@@ -93,14 +96,14 @@ LEAST, MOST = 0.5, 3.0
 
 
 def widening_factor(false: int, missed: int) -> float:
-    """How much wider than fitted, by what people said: each false alarm a quarter more, each missed trouble a tenth
-    less, within LEAST..MOST. The same verdicts give the same factor, in whatever order they came.
+    """How much wider than fitted the limits are made: each false alarm a quarter wider, each missed fault a tenth
+    narrower, within LEAST..MOST. The order of verdicts does not matter.
     """
     return min(MOST, max(LEAST, math.exp(false * math.log(WIDER) + missed * math.log(TIGHTER))))
 
 
 def widen_limits(limits: Limits, by: float) -> Limits:
-    """The limits, `by` times as far from the middle between low and high; a one-sided limit stays as it is."""
+    """Limits `by` times as far from the middle between low and high; a one-sided limit is unchanged."""
     if by == 1.0:
         return limits
     pairs = [_apart(low, high, by) for low, high in zip(limits.lows, limits.highs, strict=False)]

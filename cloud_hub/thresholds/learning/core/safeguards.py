@@ -1,8 +1,8 @@
-"""What history may teach, and what limits may come of it, so that a fault does not become normal. Pure.
+"""Safeguards of learning, so that a fault does not become normal. Pure.
 
-Samples inside alarms that nobody judged false are not learned from. What is left must span CYCLES days: a day is the
-shortest cycle that limits go by (by the hours of a week only after two of them), and one day does not tell how days
-differ. Limits are no narrower than the scale of the data, and stay within the range that the metric declares.
+Samples inside alarms that nobody judged false are left out. The rest must span CYCLES days: limits follow at least the
+daily cycle (hours of the week only after two weeks), and one day does not show how days differ. Limits are no narrower
+than the scale of the data, and stay within the range that the metric declares.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ DEADBAND = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """What is known of a series beside its samples: alarms and troubles that are not learned from, since when an alarm
-    of its limits stands (0: none does), and the range that its metric declares.
+    """A series' context: alarms and missed faults that are not learned from, since when an alarm of its limits is
+    active (0: none is), and the range that its metric declares.
     """
 
     alarms: tuple[Window, ...] = ()
@@ -62,7 +62,7 @@ def enough(metric: str, t_us: Ints, left_out: int) -> None:
 
 
 def bounded(limits: Limits, values: Floats, known: Known) -> Limits:
-    """The limits, no narrower than the scale of the `values` that taught them, and within the declared range.
+    """The limits, no narrower than the scale of the `values` they were learned from, and within the declared range.
 
     Raises ValueError where nothing of them is left, or where nothing tells the scale: a series that was always 0.
     """

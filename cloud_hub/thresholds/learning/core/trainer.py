@@ -1,4 +1,4 @@
-"""From histories to the limits that devices get. The one place that knows which model learns. Pure."""
+"""The trainer: from histories to limits. The one place that knows which model is fitted. Pure."""
 
 from __future__ import annotations
 
@@ -55,17 +55,17 @@ def learn_limits(
     """At each of the times, in order: limits of each series from what lies before, or why there are none.
 
     Samples in alarms are left out (`safeguards`). Limits are `factors` times as wide as fitted. The same data give the
-    same limits (P7); series do not know each other.
+    same limits (P7); series are independent.
     """
-    taught = [one.without(some.alarms) for one, some in zip(histories, known, strict=True)]
+    ordinary = [one.without(some.alarms) for one, some in zip(histories, known, strict=True)]
     bands = Bands(len(histories), replace(STANDARD, outside=(1.0 - policy.coverage) / 2))
     found: list[list[Limits | str]] = []
     begin = 0
     for end in times_us:
-        bands.learn(*_rows([one.between(begin, end) for one in taught]))
+        bands.learn(*_rows([one.between(begin, end) for one in ordinary]))
         found.append([
             _limits(bands, index, one, policy, end, factors[index], known[index], histories[index])
-            for index, one in enumerate(taught)
+            for index, one in enumerate(ordinary)
         ])  # fmt: skip
         begin = end
     return found
@@ -84,17 +84,17 @@ def _rows(histories: Sequence[History]) -> tuple[npt.NDArray[np.int64], npt.NDAr
 def _limits(
     bands: Bands,
     index: int,
-    taught: History,
+    ordinary: History,
     policy: LearningPolicy,
     now_us: int,
     factor: float,
     known: Known,
     whole: History,
 ) -> Limits | str:
-    before = taught.before(now_us)
+    before = ordinary.before(now_us)
     try:
-        safeguards.enough(taught.metric, before.t_us, whole.before(now_us).t_us.size - before.t_us.size)
-        found = bands.limits(index, taught.metric, now_us, period_s=taught.period_s)
+        safeguards.enough(ordinary.metric, before.t_us, whole.before(now_us).t_us.size - before.t_us.size)
+        found = bands.limits(index, ordinary.metric, now_us, period_s=ordinary.period_s)
         return safeguards.bounded(widen_limits(replace(found, stale_s=policy.stale_s), factor), before.values, known)
     except ValueError as error:  # too few points, or numbers that overflow
         return str(error)[:500]

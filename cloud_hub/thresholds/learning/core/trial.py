@@ -1,7 +1,7 @@
-"""What present limits and proposed ones would have done on stored history, and what people had said of it. Pure.
+"""Backtest of current and proposed limits on stored history, against people's feedback. Pure.
 
-The proposed limits are learned from what lies before the time that they are tried on. Where there is too little
-before, they are tried on what they learned from, which flatters them: `in_sample` says so.
+The proposed limits are learned from history before the test period. Where there is too little, they are tested on the
+history they were learned from, which flatters them: `in_sample` is then set.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from shared.thresholds import DAY_US, Limits
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Feedback:
-    """What people said of a series: stretches of `trouble` (alarms judged real, troubles told) and of `nothing`."""
+    """People's feedback: `faults` (alarms judged real, missed faults reported) and `normal` (alarms judged false)."""
 
     faults: tuple[Window, ...] = ()
     normal: tuple[Window, ...] = ()
@@ -24,7 +24,7 @@ class Feedback:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tally:
-    """What limits would have raised: of the troubles told `hit` and `missed`, alarms where people said `false`."""
+    """Alarms that limits would have raised: known faults `hit` and `missed`, and alarms known to be `false`."""
 
     alarms: int
     per_week: float
@@ -59,7 +59,7 @@ class Proposal:
 
 
 def proposals(before: Sequence[Limits | str], whole: Sequence[Limits | str]) -> list[Proposal]:
-    """What the history before the trial taught; where that was too little, what it taught until the trial's end."""
+    """The limits learned before the trial; where there was too little history, those learned until its end."""
     return [
         Proposal(limits=early) if not isinstance(early, str)
         else Proposal(reason=late) if isinstance(late, str)
@@ -69,15 +69,15 @@ def proposals(before: Sequence[Limits | str], whole: Sequence[Limits | str]) -> 
 
 
 def run_trial(
-    history: History, present: Limits | None, proposal: Proposal, said: Feedback, from_us: int, to_us: int
+    history: History, present: Limits | None, proposal: Proposal, feedback: Feedback, from_us: int, to_us: int
 ) -> Trial:
-    """Replay from_us..to_us by both."""
+    """Replay from_us..to_us by current and by proposed limits."""
     late = history.between(from_us, to_us)
     begin = int(late.t_us[0]) if late.t_us.size else from_us
     weeks = max((to_us - max(from_us, begin)) / (7 * DAY_US), 1 / 168)
 
     def judged(limits: Limits | None) -> Tally | None:
-        return None if limits is None else tally(replay(limits, late.t_us, late.values), said, weeks)
+        return None if limits is None else tally(replay(limits, late.t_us, late.values), feedback, weeks)
 
     return Trial(
         device=history.device, metric=history.metric, from_us=from_us, to_us=to_us, points=int(late.t_us.size),
@@ -86,16 +86,16 @@ def run_trial(
     )  # fmt: skip
 
 
-def tally(episodes: Sequence[Episode], said: Feedback, weeks: float) -> Tally:
-    """Count what the episodes are worth; `weeks` is how long was judged."""
-    hit = sum(any(_meets(one, window) for one in episodes) for window in said.faults)
-    false = sum(any(_meets(one, window) for window in said.normal) for one in episodes)
+def tally(episodes: Sequence[Episode], feedback: Feedback, weeks: float) -> Tally:
+    """Count hits, misses and false alarms of the episodes; `weeks` is the length of the test period."""
+    hit = sum(any(_meets(one, window) for one in episodes) for window in feedback.faults)
+    false = sum(any(_meets(one, window) for window in feedback.normal) for one in episodes)
     return Tally(
-        alarms=len(episodes), per_week=len(episodes) / weeks, hit=hit, missed=len(said.faults) - hit, false=false,
+        alarms=len(episodes), per_week=len(episodes) / weeks, hit=hit, missed=len(feedback.faults) - hit, false=false,
         episodes=tuple(episodes),
     )  # fmt: skip
 
 
 def _meets(episode: Episode, window: Window) -> bool:
-    """Whether they share a moment: an alarm that stands when a trouble begins tells of it too."""
+    """Whether they overlap: an alarm that is active when a fault begins counts as a hit."""
     return episode.start_us <= window.end_us and (episode.end_us is None or episode.end_us >= window.start_us)

@@ -1,4 +1,4 @@
-"""The views of `channels` once more, for numba: what a sample is compared with, standardised, in the rows Y."""
+"""The features of `scores.features` for numba: standardised residuals in the rows Y."""
 
 from __future__ import annotations
 
@@ -47,7 +47,6 @@ from cloud_hub.thresholds.scores.features import (
     BIAS,
     BITS,
     CENTRE_SHARE,
-    DOOR,
     FAR,
     FASTS,
     HUGE,
@@ -55,6 +54,7 @@ from cloud_hub.thresholds.scores.features import (
     NEXT,
     NOTHING,
     ONE,
+    OUTLIER_BOUND,
     RATE,
     SEASONS,
     SPREAD,
@@ -80,7 +80,7 @@ from cloud_hub.thresholds.scores.state import (
 
 @part
 def begin(block: Any, w: int, t: Any, values: Any, m: int, p: Any, s: Any, f: Any, d: Any) -> None:
-    """What the views ask for, of each series: its value, its memory's share, its paces."""
+    """Inputs of the features of each series: its value, its memory's share, its paces."""
     times, wide = block[0], block[1]
     for j in range(m):
         here = abs(values[j]) <= p.largest
@@ -89,7 +89,7 @@ def begin(block: Any, w: int, t: Any, values: Any, m: int, p: Any, s: Any, f: An
             wide[SLOW * w + j] = wide[ANCHOR * w + j] = wide[PREVIOUS * w + j] = values[j]
             times[FIRST * w + j] = times[LAST * w + j] = t[j]
         d[SLOW_ROW + j] = wide[SLOW * w + j]
-        d[X + j] = values[j] if here else d[SLOW_ROW + j]  # what is reckoned without a sample is not kept
+        d[X + j] = values[j] if here else d[SLOW_ROW + j]  # results without a sample are discarded
     for j in range(m):
         last = times[LAST * w + j]
         d[COUNT_ROW + j] = times[COUNT * w + j]
@@ -98,7 +98,7 @@ def begin(block: Any, w: int, t: Any, values: Any, m: int, p: Any, s: Any, f: An
     for j in range(m):
         count, passed, slow, scale = d[COUNT_ROW + j], d[PASSED + j], d[SLOW_ROW + j], s[SCALE * WIDTH + j]
         double = np.float64(scale)
-        bound = (DOOR * double * double) if (scale > 0 and count >= YOUNG) else np.float64(HUGE)
+        bound = (OUTLIER_BOUND * double * double) if (scale > 0 and count >= YOUNG) else np.float64(HUGE)
         d[X + j] = min(max(d[X + j], slow - bound), slow + bound)
         fresh = 1.0 / (count + 1.0)
         gain = max(fresh, min(1.0 / p.memory_samples, passed / (p.memory_days * DAY_US)))
@@ -111,7 +111,7 @@ def begin(block: Any, w: int, t: Any, values: Any, m: int, p: Any, s: Any, f: An
 
 @part
 def levels(m: int, s: Any, f: Any, d: Any) -> None:
-    """Views 0 to 4: levels over spans against the slow level."""
+    """Features 0 to 4: levels over spans against the slow level."""
     for j in range(m):
         off = d[X + j] - d[SLOW_ROW + j]
         d[OFF + j] = off
@@ -162,7 +162,7 @@ def hours(block: Any, w: int, t: Any, m: int, f: Any, d: Any, bits: Any) -> None
 
 @part
 def seasons(m: int, s: Any, f: Any) -> None:
-    """Views 5 to 12: what is left after the usual values of the hour."""
+    """Features 5 to 12: what is left after the usual values of the hour."""
     for k in range(4):
         for j in range(m):
             value = f[VALUE * WIDTH + j]
@@ -185,7 +185,7 @@ def changes(wide: Any, w: int, m: int, f: Any, d: Any) -> None:
 
 @part
 def spreads(m: int, s: Any, f: Any, bits: Any) -> None:
-    """Views 14 to 16: how large changes are, as logarithms."""
+    """Features 14 to 16: how large changes are, as logarithms."""
     for j in range(m):
         change, usual = f[VALUE * WIDTH + j], s[CHANGE * WIDTH + j]
         most = HUGE if f[LIMIT * WIDTH + j] > 0 else (FAR * usual + TINY)
@@ -202,7 +202,7 @@ def spreads(m: int, s: Any, f: Any, bits: Any) -> None:
 
 @part
 def forecast(m: int, s: Any, f: Any, d: Any) -> None:
-    """View 13: the error of the forecast from the last eight, whose weights learn."""
+    """Feature 13: the error of the forecast from the last eight, whose weights learn."""
     for j in range(m):
         off, centre = f[Y * WIDTH + j], s[CENTRE * WIDTH + j]
         centre += max(CENTRE_SHARE, f[FRESH * WIDTH + j]) * (off - centre)
@@ -224,7 +224,7 @@ def forecast(m: int, s: Any, f: Any, d: Any) -> None:
 
 @part
 def move(wide: Any, w: int, m: int, s: Any, f: Any, d: Any) -> None:
-    """The slow level moves on, and what is told from it."""
+    """Update the slow level and everything relative to it."""
     for j in range(m):
         scale = s[SCALE * WIDTH + j]
         limit = np.float64(HUGE if f[LIMIT * WIDTH + j] > 0 else (FAR * (scale * scale)))
@@ -244,7 +244,7 @@ def move(wide: Any, w: int, m: int, s: Any, f: Any, d: Any) -> None:
 
 @part
 def standardise(m: int, s: Any, f: Any, bits: Any) -> None:
-    """Views 0 to 13 as signed logarithms of how many times the usual size they are."""
+    """Features 0 to 13 as signed logarithms of how many times the usual size they are."""
     for k in range(SPREAD):
         for j in range(m):
             scale = s[(SCALE + k) * WIDTH + j]

@@ -42,11 +42,11 @@ def mark(*functions: Any) -> int:
     """A number that changes with the code of the functions, of those they call, and with the constants these use."""
     seen: dict[str, bytes] = {}
     for function in functions:
-        _look(function, seen)
+        _collect(function, seen)
     return zlib.crc32(b"".join(name.encode() + seen[name] for name in sorted(seen)))
 
 
-def _look(function: Any, seen: dict[str, bytes]) -> None:
+def _collect(function: Any, seen: dict[str, bytes]) -> None:
     function = getattr(function, "py_func", function)
     code, name = function.__code__, f"{function.__module__}.{function.__qualname__}"
     if name in seen:
@@ -55,6 +55,6 @@ def _look(function: Any, seen: dict[str, bytes]) -> None:
     for used in code.co_names:
         value = function.__globals__.get(used)
         if isinstance(value, FunctionType) or hasattr(value, "py_func"):
-            _look(value, seen)
+            _collect(value, seen)
         elif isinstance(value, (int, float, tuple, np.generic, np.ndarray)):
             seen[name] += str(np.asarray(value).dtype).encode() + np.asarray(value).tobytes()

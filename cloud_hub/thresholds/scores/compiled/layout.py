@@ -1,6 +1,6 @@
-"""The room in which machine code works on a block: rows of WIDTH series, at distances that the compiler knows.
+"""Memory layout of the scratch arrays of a block: rows of WIDTH series, at strides that the compiler knows.
 
-So it sees that rows do not overlap and does eight series at a time. `f` holds the SINGLES, float32, `d` the DOUBLES,
+So rows do not overlap and it processes eight series at a time. `f` holds the SINGLES, float32, `d` the DOUBLES,
 float64; `s` and `q` are the slim state and the tails of a whole block.
 """
 
@@ -12,19 +12,19 @@ import numpy as np
 
 from cloud_hub.thresholds.scores.compiled.jit import part
 from cloud_hub.thresholds.scores.features import HUGE
-from cloud_hub.thresholds.scores.state import CHANNELS, WIDTH
+from cloud_hub.thresholds.scores.state import FEATURES, WIDTH
 
 HOUR_US = 3_600_000_000
 DAY_US = 24 * HOUR_US
 YEAR_US = 366 * DAY_US
 LEVEL, LAG = 34, 38  # first rows of their slices, as numba likes them
 CHANGED, REST, WEIGHT, SCALE = 1, 4, 12, 20
-TAILS = 5 * CHANNELS
+TAILS = 5 * FEATURES
 NONE = np.float32(0.0)
 
-# The room to work in, in rows of WIDTH series.
+# The scratch arrays, in rows of WIDTH series.
 Y, PACE, SETTLE, FRESH, SHARE, LEARN, LIMIT, VALUE, DAILY, WEEKLY, DAILY_OR, WEEKLY_OR, S, ALONE, HERE, SINGLES = (
-    0, *range(CHANNELS, CHANNELS + 15)
+    0, *range(FEATURES, FEATURES + 15)
 )  # fmt: skip
 SLOW_ROW, X, OFF, GAIN, PASSED, DAYS, COUNT_ROW, ERROR, ENERGY, DOUBLES = range(0, 10 * WIDTH, WIDTH)
 

@@ -1,9 +1,9 @@
-"""The step of `scores` once more, for numba: the same numbers bit for bit, many times as fast.
+"""The update step of the score model for numba: bit-identical to NumPy, and many times as fast.
 
-Optional (extra `fast`): where numba is not installed `scores` goes the way of NumPy, which is also the one to read.
-Every expression here stands there too, in the same order and the same width, for that is what makes the bits equal;
-a test compares them. The rows of a block of series lie at distances that the compiler knows, so it needs no checks
-whether they overlap and does eight series at a time, in place: what is not a whole block is copied into one.
+Optional (extra `fast`): without numba the score model runs on NumPy, which is also the version to read. Every
+expression here exists there too, in the same order and precision, which makes the bits equal; a test compares them.
+The rows of a block of series have fixed strides that the compiler knows, so it needs no overlap checks and processes
+eight series at a time, in place. A partial block is copied into a full one.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from cloud_hub.thresholds.scores.compiled.features import (
 from cloud_hub.thresholds.scores.compiled.jit import entry, mark, part
 from cloud_hub.thresholds.scores.compiled.layout import COUNT_ROW, DOUBLES, HERE, NONE, SINGLES, TAILS, VALUE, S
 from cloud_hub.thresholds.scores.compiled.tails import gap, novelty, tails
-from cloud_hub.thresholds.scores.state import CHANNELS, COUNT, HOURS, LAST, SHAPES, SLIM, WIDE, WIDTH
+from cloud_hub.thresholds.scores.state import COUNT, FEATURES, HOURS, LAST, SHAPES, SLIM, WIDE, WIDTH
 
 
 class Plan(NamedTuple):
-    """The settings and constants of a step, each in the width in which NumPy would reckon with it."""
+    """The settings and constants of a step, each in the precision that NumPy would use."""
 
     largest: float
     memory_samples: int
@@ -47,11 +47,11 @@ class Plan(NamedTuple):
     fade: np.float32
     reach: int
     quiet: int
-    news_worth: int
-    news_rare: float
-    news_share: np.float32
-    news_body: np.float32
-    news_least: tuple[np.float32, np.float32]
+    novelty_worth: int
+    novelty_rare: float
+    novelty_share: np.float32
+    novelty_body: np.float32
+    novelty_least: tuple[np.float32, np.float32]
     gap_rare: float
     gap_share: np.float32
     gap_body: np.float32
@@ -70,16 +70,16 @@ def _block(state: Any, lo: int, m: int) -> Any:
         hours[lo * HOURS : hi * HOURS],
         rests[lo * HOURS : hi * HOURS],
         tails[lo * TAILS : hi * TAILS],
-        shapes[lo * SHAPES * CHANNELS : hi * SHAPES * CHANNELS],
+        shapes[lo * SHAPES * FEATURES : hi * SHAPES * FEATURES],
         seen[lo * SHAPES : hi * SHAPES],
         when[lo * SHAPES : hi * SHAPES],
     )
 
 
 @part
-def _advance(block: Any, w: int, t: Any, values: Any, m: int, p: Any, room: Any, out: Any) -> None:
-    """One sample of each of m series; rows of `block` are w apart, but those of `room`, which hold numbers, WIDTH."""
-    s, q, f, d = room
+def _advance(block: Any, w: int, t: Any, values: Any, m: int, p: Any, scratch: Any, out: Any) -> None:
+    """One sample of each of m series; rows of `block` are w apart, those of `scratch` WIDTH."""
+    s, q, f, d = scratch
     bits, wide, times = f.view(np.int32), block[1], block[0]
     begin(block, w, t, values, m, p, s, f, d)
     levels(m, s, f, d)

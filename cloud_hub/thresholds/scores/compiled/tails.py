@@ -1,4 +1,4 @@
-"""`tails`, `memory` and what `scores` makes of them once more, for numba: how rare the views are, and what is news."""
+"""Tails, pattern memory and novelty of `scores` for numba: how rare the features are, and what is new."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from cloud_hub.thresholds.scores.compiled.layout import (
 from cloud_hub.thresholds.scores.features import BIAS, BITS, FAR, LN2, NEXT, ONE, TINY
 from cloud_hub.thresholds.scores.pattern_memory import GRAIN, ORDINARY, STRANGE, TIMES
 from cloud_hub.thresholds.scores.state import (
-    CHANNELS,
     EMPTY,
+    FEATURES,
     GAP,
     GAP_EXCESS,
-    NEWS,
-    NEWS_EXCESS,
+    NOVELTY,
+    NOVELTY_EXCESS,
     PEAK,
     SHAPES,
     TICK,
@@ -43,15 +43,15 @@ from cloud_hub.thresholds.scores.tails import BEND, HALF, INSIDE, KNEE, LEAST, L
 
 @part
 def tails(m: int, p: Any, q: Any, f: Any) -> None:
-    """The surprises of all views together in row S, that of the forecast in row ALONE."""
+    """The sum of all feature scores in row S, the score of the forecast error in row ALONE."""
     rare, body, narrow = p.share, p.body, p.narrow
     for j in range(m):
         f[S * WIDTH + j] = NONE
-    for k in range(CHANNELS):
+    for k in range(FEATURES):
         for j in range(m):
-            upper, lower = q[k * WIDTH + j], q[(CHANNELS + k) * WIDTH + j]
-            above, below = q[(2 * CHANNELS + k) * WIDTH + j], q[(3 * CHANNELS + k) * WIDTH + j]
-            middle, v = q[(4 * CHANNELS + k) * WIDTH + j], f[(Y + k) * WIDTH + j]
+            upper, lower = q[k * WIDTH + j], q[(FEATURES + k) * WIDTH + j]
+            above, below = q[(2 * FEATURES + k) * WIDTH + j], q[(3 * FEATURES + k) * WIDTH + j]
+            middle, v = q[(4 * FEATURES + k) * WIDTH + j], f[(Y + k) * WIDTH + j]
             pace, settle = f[PACE * WIDTH + j], f[SETTLE * WIDTH + j]
             half = MIDWAY * (upper - lower)
             up, down = max(above, narrow * half), max(below, narrow * half)
@@ -64,15 +64,15 @@ def tails(m: int, p: Any, q: Any, f: Any) -> None:
             f[S * WIDTH + j] += s
             f[ALONE * WIDTH + j] = s if k == NEXT else f[ALONE * WIDTH + j]
             more, less = settle * (min(over, TEN * up) - above), settle * (min(under, TEN * down) - below)
-            q[(2 * CHANNELS + k) * WIDTH + j] = above + (more if high else NONE)
-            q[(3 * CHANNELS + k) * WIDTH + j] = below + (less if low else NONE)
+            q[(2 * FEATURES + k) * WIDTH + j] = above + (more if high else NONE)
+            q[(3 * FEATURES + k) * WIDTH + j] = below + (less if low else NONE)
             upper += pace * up * ((ONE if high else NONE) - rare)
             lower -= pace * down * ((ONE if low else NONE) - rare)
             centre = MIDWAY * (upper + lower)
             upper, lower = max(upper, centre + LEAST), min(lower, centre - LEAST)
             middle += THIRD * pace * half * (ONE if side else -ONE)
-            q[k * WIDTH + j], q[(CHANNELS + k) * WIDTH + j] = upper, lower
-            q[(4 * CHANNELS + k) * WIDTH + j] = min(max(middle, lower + INSIDE), upper - INSIDE)
+            q[k * WIDTH + j], q[(FEATURES + k) * WIDTH + j] = upper, lower
+            q[(4 * FEATURES + k) * WIDTH + j] = min(max(middle, lower + INSIDE), upper - INSIDE)
 
 
 @part
@@ -83,9 +83,9 @@ def _repeated(block: Any, w: int, f: Any, j: Any, s: Any, count: Any, reach: Any
         distance, age = np.int64(2**31 - 1), np.int64(0x10000)
         if seen[slot * w + j] != EMPTY:
             distance, age = np.int64(0), (now - np.int64(when[slot * w + j])) & 0xFFFF
-            for k in range(CHANNELS):
+            for k in range(FEATURES):
                 y = np.rint(f[(Y + k) * WIDTH + j] * GRAIN)
-                off = np.int64(shapes[(slot * CHANNELS + k) * w + j]) - np.int64(min(max(y, -127.0), 127.0))
+                off = np.int64(shapes[(slot * FEATURES + k) * w + j]) - np.int64(min(max(y, -127.0), 127.0))
                 distance += off * off
         if distance < nearest:
             best, nearest = slot, distance
@@ -96,16 +96,16 @@ def _repeated(block: Any, w: int, f: Any, j: Any, s: Any, count: Any, reach: Any
             seen[best * w + j] += 1
         when[best * w + j] = np.uint16(now & 0xFFFF)
         return s - TIMES[seen[best * w + j]]
-    for k in range(CHANNELS):
+    for k in range(FEATURES):
         y = np.rint(f[(Y + k) * WIDTH + j] * GRAIN)
-        shapes[(oldest * CHANNELS + k) * w + j] = np.int8(min(max(y, -127.0), 127.0))
+        shapes[(oldest * FEATURES + k) * w + j] = np.int8(min(max(y, -127.0), 127.0))
     seen[oldest * w + j], when[oldest * w + j] = 0, np.uint16(now & 0xFFFF)
     return s - TIMES[0]
 
 
 @part
 def _upper(m: int, s: Any, f: Any, quantile: int, excess: int, rare: Any, body: Any, least: Any) -> None:
-    """The surprise of row S, in place, with the paces of rows PACE and SETTLE."""
+    """The one-sided score of row S, in place, with the rates of rows PACE and SETTLE."""
     for j in range(m):
         u, size, y = s[quantile * WIDTH + j], s[excess * WIDTH + j], f[S * WIDTH + j]
         over, part = y - u, min(y / u, ONE)
@@ -120,7 +120,7 @@ def _upper(m: int, s: Any, f: Any, quantile: int, excess: int, rare: Any, body: 
 
 @part
 def novelty(block: Any, w: int, m: int, p: Any, s: Any, f: Any, d: Any) -> None:
-    """What of row S is news, in place; shapes are looked up and learned."""
+    """The novelty of row S, in place; patterns are looked up and stored."""
     for j in range(m):
         awake, peak = d[COUNT_ROW + j] >= p.warmup, s[PEAK * WIDTH + j]
         together = ((f[S * WIDTH + j] - p.usual_sum) / p.decade + HALF) if awake else NONE
@@ -132,15 +132,15 @@ def novelty(block: Any, w: int, m: int, p: Any, s: Any, f: Any, d: Any) -> None:
             count = np.int64(d[COUNT_ROW + j])
             f[S * WIDTH + j] = _repeated(block, w, f, j, f[S * WIDTH + j], count, p.reach, p.quiet)
     for j in range(m):
-        known = 10 * (d[COUNT_ROW + j] + p.news_worth)
+        known = 10 * (d[COUNT_ROW + j] + p.novelty_worth)
         f[PACE * WIDTH + j] = TEN * pace_after(known, p.forget)
-        f[SETTLE * WIDTH + j] = settle_after(known, p.forget, p.news_rare)
-    _upper(m, s, f, NEWS, NEWS_EXCESS, p.news_share, p.news_body, p.news_least)
+        f[SETTLE * WIDTH + j] = settle_after(known, p.forget, p.novelty_rare)
+    _upper(m, s, f, NOVELTY, NOVELTY_EXCESS, p.novelty_share, p.novelty_body, p.novelty_least)
 
 
 @part
 def gap(m: int, p: Any, s: Any, f: Any, d: Any, bits: Any) -> None:
-    """The surprise of the time since the last sample in row S; that of the sample goes to row VALUE."""
+    """The score of the gap since the last sample in row S; that of the sample moves to row VALUE."""
     for j in range(m):
         f[VALUE * WIDTH + j] = f[S * WIDTH + j]
         root, usual = np.float32(np.sqrt(min(d[PASSED + j], np.float64(YEAR_US)))), s[USUAL_GAP * WIDTH + j]

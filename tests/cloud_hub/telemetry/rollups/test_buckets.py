@@ -78,7 +78,7 @@ def test_the_property_catches_means_that_are_not_weighted(monkeypatch: pytest.Mo
             found.slot, found.count, found.low, found.high, merge_neighbours(slot, count * 0 + 1, low, high, mean).mean
         )
 
-    monkeypatch.setattr(buckets, "gather", unweighted)
+    monkeypatch.setattr(buckets, "merge_neighbours", unweighted)
     with pytest.raises(AssertionError):
         joined_well(Phase.generate)
 

@@ -220,6 +220,6 @@ def test_days_that_are_not_made_yet_come_from_their_hours(hot: tuple[Database, d
 def test_a_short_span_of_too_many_samples_is_refused(
     hot: tuple[Database, dict[str, np.ndarray]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cloud_hub.telemetry.samples.rollups.top_k.SAMPLES", 100)
+    monkeypatch.setattr("cloud_hub.telemetry.rollups.top_k.SAMPLES", 100)
     with hot[0].read() as session, pytest.raises(HubError, match="more than 100 samples; ask for more than two hours"):
         top_devices(session, ["d0", "d1"], "x", START, START + HOUR_US, share=0.5, k=1)

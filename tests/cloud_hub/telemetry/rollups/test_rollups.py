@@ -170,7 +170,7 @@ def _killed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(roller, "roll", dies)
+        patch.setattr(roller, "roll_up", dies)
         try:
             world.roller.run_once(world.now_us)
         except Killed:

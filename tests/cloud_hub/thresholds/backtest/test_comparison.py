@@ -129,6 +129,6 @@ def test_the_property_finds_a_grouping_that_forgets_the_longest_alarm() -> None:
 def test_what_a_rule_added_says_nothing_about_where() -> None:
     rule = Rule(name="A", query="x > 1", labels={"severity": "page", "note": "{{ $labels.x }}"})
     labels = {"alertname": "A", "alertstate": "firing", "severity": "page", "note": "any", "host": "h1"}
-    assert rule.made(labels)
-    assert not rule.made(labels | {"severity": "info"})
+    assert rule.matches_alert(labels)
+    assert not rule.matches_alert(labels | {"severity": "info"})
     assert comparison.device_of({"__name__": "x", "host": "h1", "note": "any"}) == comparison.alert_device(labels, rule)

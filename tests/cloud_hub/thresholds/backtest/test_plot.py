@@ -159,7 +159,7 @@ def test_a_file_is_judged_and_drawn(week: Path, tmp_path: Path, capsys: pytest.C
     assert "labels: 1 of 1 stretches seen by ours, 0 alarms outside" in told["notes"]
     assert len(pixels(out, COLOURS["ours"])) > 100
     assert __main__.main(command) == 0
-    assert "surprise" in capsys.readouterr().out
+    assert "anomaly score" in capsys.readouterr().out
 
 
 def test_a_parquet_file_with_several_series_wants_a_name(

@@ -114,14 +114,14 @@ def coin_teller() -> CrossingClassifier:
 
 def worst_bin(teller: CrossingClassifier) -> float:
     """The largest gap between what is said and the true chance, over bins that hold 200 moments."""
-    said, truth = [], []
+    predictions, truth = [], []
     for seed in range(10, 14):
         t_us, values, chance = coins(seed)
         probability = teller.probability(t_us, values, 1.0)
         judged = np.isfinite(probability) & (t_us > t_us[-1] - 7 * DAY_US) & (t_us <= t_us[-1] - AHEAD_US)
-        said.append(probability[judged])
+        predictions.append(probability[judged])
         truth.append(chance[judged])
-    every, true = np.concatenate(said), np.concatenate(truth)
+    every, true = np.concatenate(predictions), np.concatenate(truth)
     assert np.ptp(every) > 0.4
     bins = [(every >= low) & (every < low + 0.1) for low in np.arange(0.0, 1.0, 0.1)]
     return max(abs(float(every[one].mean() - true[one].mean())) for one in bins if one.sum() > 200)

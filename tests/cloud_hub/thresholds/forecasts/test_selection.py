@@ -11,7 +11,15 @@ from threadpoolctl import threadpool_limits
 from cloud_hub.thresholds.forecasts import selection
 from cloud_hub.thresholds.forecasts.classifier import SHARED, CrossingClassifier, Samples, Skill, samples, train
 from cloud_hub.thresholds.forecasts.models import BLEND, MODELS, OWN, blended, fitted
-from cloud_hub.thresholds.forecasts.selection import LEAST, LIFT, Silent, Winner, calibration, select_model, validated
+from cloud_hub.thresholds.forecasts.selection import (
+    LEAST,
+    LIFT,
+    NoForecaster,
+    SelectedModel,
+    calibration,
+    select_model,
+    validation_predictions,
+)
 from shared.thresholds import DAY_US
 
 STEP_US = 300_000_000
@@ -61,12 +69,12 @@ def parts(course: tuple[np.ndarray, np.ndarray]) -> tuple[Samples, np.ndarray]:
 def test_the_winner_has_the_best_average_precision_and_says_how_it_did() -> None:
     own, t_us = parts(daily(3))
     winner = select_model(own, t_us, USELESS)
-    assert isinstance(winner, Winner)
+    assert isinstance(winner, SelectedModel)
     assert winner.skill.average_precision > 0.9
     assert winner.skill.base_rate == pytest.approx(9 / A_DAY, rel=0.3)
     late = own[2] > 10 * A_DAY
-    said = winner.of(own[0][late], t_us[own[2][late]])
-    assert said[own[1][late] == 1].mean() > 5 * said[own[1][late] == 0].mean()
+    predictions = winner.of(own[0][late], t_us[own[2][late]])
+    assert predictions[own[1][late] == 1].mean() > 5 * predictions[own[1][late] == 0].mean()
 
 
 def test_shared_trees_that_foretell_a_series_better_than_its_own_history_win() -> None:
@@ -84,7 +92,7 @@ def test_shared_trees_that_foretell_a_series_better_than_its_own_history_win() -
 def test_no_model_over_the_base_rate_is_silent_and_says_so() -> None:
     own, t_us = parts(noise(1))
     found = select_model(own, t_us, USELESS)
-    assert isinstance(found, Silent)
+    assert isinstance(found, NoForecaster)
     assert "no model is better than the base rate" in found.reason
     assert found.skill.average_precision < LIFT * found.skill.base_rate
     assert found.newest(*noise(1), LIMIT) is None
@@ -94,7 +102,7 @@ def test_a_series_without_crossings_to_validate_on_is_left_to_the_shared_trees_w
     t_us, values = daily(3)
     values[t_us > 9 * DAY_US] = 40.0
     own, _ = parts((t_us, values))
-    assert isinstance(select_model(own, t_us, USELESS), Silent)
+    assert isinstance(select_model(own, t_us, USELESS), NoForecaster)
     good = CrossingClassifier(Blind(), 1.0, -3.0, Skill(SHARED, 0.5, 0.05))
     assert select_model(own, t_us, good) is good
 
@@ -113,11 +121,11 @@ def test_what_is_validated_was_never_seen_in_fitting(monkeypatch: pytest.MonkeyP
         return say
 
     monkeypatch.setattr(selection, "fitted", spy)
-    said = validated(rows, labels, t_us[index], USELESS)
-    assert set(said) == set(MODELS)
+    predictions = validation_predictions(rows, labels, t_us[index], USELESS)
+    assert set(predictions) == set(MODELS)
     assert len(seen) == 2 * len(OWN)
     assert all(learned < judged for learned, judged in seen)
-    assert {one.size for one in said.values()} == {labels.size - int(0.7 * labels.size)}
+    assert {one.size for one in predictions.values()} == {labels.size - int(0.7 * labels.size)}
 
 
 @pytest.mark.parametrize("name", OWN)
@@ -126,8 +134,8 @@ def test_a_model_without_both_outcomes_says_the_base_rate(name: str, crossings: 
     (rows, labels, index), t_us = parts(daily(3))
     few = np.zeros_like(labels)
     few[:crossings] = 1
-    said = fitted(name, rows, few, t_us[index])(rows[:5], t_us[index][:5])
-    np.testing.assert_allclose(said, (crossings + 0.5) / (labels.size + 1))
+    predictions = fitted(name, rows, few, t_us[index])(rows[:5], t_us[index][:5])
+    np.testing.assert_allclose(predictions, (crossings + 0.5) / (labels.size + 1))
 
 
 def test_a_blend_lies_between_its_parts_and_one_that_knows_nothing_pulls_it_to_the_middle() -> None:
@@ -152,8 +160,8 @@ def test_a_calibration_mends_what_is_said_too_surely_and_leaves_alone_what_is_ri
 def test_the_same_history_gives_the_same_winner_bit_for_bit() -> None:
     own, t_us = parts(daily(4))
     first, again = (select_model(own, t_us, USELESS) for _ in range(2))
-    assert isinstance(first, Winner)
-    assert isinstance(again, Winner)
+    assert isinstance(first, SelectedModel)
+    assert isinstance(again, SelectedModel)
     assert first.skill == again.skill
     assert (first.slope, first.shift) == (again.slope, again.shift)
     rows, when = own[0][-50:], t_us[own[2][-50:]]

@@ -30,7 +30,7 @@ NOW = 1_800_000_000_000_000 // DAY_US * DAY_US
 rounds = st.lists(
     st.tuples(st.one_of(st.none(), st.floats(0, 1)), st.booleans(), st.booleans(), st.integers(1, 30)), max_size=60
 )
-"""What is said, whether the value is beyond, whether another alarm stands, and minutes to the next round."""
+"""The probability, whether the value is beyond, whether another alarm stands, and minutes to the next round."""
 
 
 def forecast(probability: float | None, beyond: bool = False) -> Forecast:
@@ -42,12 +42,12 @@ def broken(course: list[tuple[float | None, bool, bool, int]]) -> list[str]:
     """What a course of rounds shows that must never be."""
     now, warned, stands, found = NOW, None, False, []
     for probability, beyond, other, minutes in course:
-        said = forecast(probability, beyond)
+        prediction = forecast(probability, beyond)
         standing = WarningState(warning="w" if stands else "", warned_us=warned, other=other)
-        change = decide(said, standing, BAR, now)
+        change = decide(prediction, standing, BAR, now)
         if change == "raised":
             found += ["beside another"] if other else []
-            found += ["unlikely"] if said.probability is None or said.probability < BAR else []
+            found += ["unlikely"] if prediction.probability is None or prediction.probability < BAR else []
             found += ["twice in an hour"] if warned is not None and now - warned < EVERY_US else []
             found += ["twice"] if stands else []
             warned, stands = now, True
@@ -55,7 +55,7 @@ def broken(course: list[tuple[float | None, bool, bool, int]]) -> list[str]:
         if stands and change != "raised":
             found += ["too long"] if warned is not None and now - warned >= AHEAD_US else []
             found += ["after it came"] if beyond else []
-            found += ["when calm"] if said.probability is not None and said.probability < BAR / 2 else []
+            found += ["when calm"] if prediction.probability is not None and prediction.probability < BAR / 2 else []
         now += minutes * MINUTE
     return found
 

@@ -129,7 +129,7 @@ def test_a_learning_goes_from_history_to_canaries_to_the_rest(plant: Database) -
     assert limits["stale_s"] == TERMS.stale_s
     with plant.read() as session:
         assert learnings.status_counts(session, "all", NOW, TERMS.stale_s) == {
-            "series": 4, "fitted": 4, "pushed": 4, "stale": 0}  # fmt: skip
+            "series": 4, "fitted": 4, "pushed": 4, "stale": 0, "in_force": 4}  # fmt: skip
         assert learnings.status_counts(session, "all", NOW + 4 * DAY_US, TERMS.stale_s)["stale"] == 4
 
 
@@ -269,7 +269,7 @@ def test_verdicts_are_counted_and_widen_the_next_fit(plant: Database) -> None:
             )
     with plant.read() as session:
         found = learnings.counts(session, "all")
-    assert (found.alarms, found.hits, found.false, found.troubles, found.missed) == (4, 1, 2, 2, 2)
+    assert (found.alarms, found.hits, found.false, found.faults, found.missed) == (4, 1, 2, 2, 2)
     with plant.write() as session:
         for row in session.exec(select(AlarmRow)):
             row.state, row.cleared_us = "cleared", row.raised_us + SECOND
@@ -312,14 +312,14 @@ def judged_by(db: Database, *abouts: About) -> tuple[learnings.Counts, float, An
 
 def test_verdicts_on_alarms_about_anything_else_move_no_limits(plant: Database) -> None:
     counts, factor, said = judged_by(plant, *(one for one in get_args(About) if one))
-    assert (counts.alarms, counts.hits, counts.false, counts.troubles, counts.missed) == (0, 0, 0, 1, 1)
+    assert (counts.alarms, counts.hits, counts.false, counts.faults, counts.missed) == (0, 0, 0, 1, 1)
     assert factor == pytest.approx(0.9)
     assert (len(said.faults), said.normal) == (1, ())
 
 
 def test_control_the_same_verdicts_on_the_limits_own_alarms_move_them(plant: Database) -> None:
     counts, factor, said = judged_by(plant, "")
-    assert (counts.alarms, counts.hits, counts.false, counts.troubles, counts.missed) == (4, 1, 2, 1, 0)
+    assert (counts.alarms, counts.hits, counts.false, counts.faults, counts.missed) == (4, 1, 2, 1, 0)
     assert factor == pytest.approx(1.25**2)
     assert (len(said.faults), len(said.normal)) == (2, 2)
 

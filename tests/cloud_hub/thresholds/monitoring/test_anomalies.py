@@ -18,7 +18,7 @@ from cloud_hub.thresholds.learning.core.policy import LearningPolicy
 from cloud_hub.thresholds.monitoring import anomalies, series_groups
 from cloud_hub.thresholds.monitoring.anomalies import AnomalyMonitor
 from cloud_hub.thresholds.scores import absence
-from cloud_hub.thresholds.scores import alarms as surprise
+from cloud_hub.thresholds.scores import alarms as score_alarms
 from cloud_hub.thresholds.scores.alarms import CALM, SeriesState
 from cloud_hub.thresholds.scores.model import ScoreModel
 from shared.codec import plain
@@ -33,7 +33,7 @@ FLEET = ["press-1", "press-2"]
 def plant(db: Database) -> Database:
     """Two devices with five days at a minute, watched."""
     histories.devices(db, FLEET, "cpu.load")
-    policy = LearningPolicy(metrics=("cpu.load",), watch=True, pages_per_shift=1)
+    policy = LearningPolicy(metrics=("cpu.load",), monitor=True, pages_per_shift=1)
     with db.write() as session:
         session.add(Learning(id="all", target="*", policy=plain(policy), actor="anna", created_us=NOW, due_us=1 << 61))
         session.add_all(LearnedSeries(learning="all", device=device, metric="cpu.load") for device in FLEET)
@@ -119,7 +119,7 @@ def test_an_alarm_whose_learning_is_gone_or_changed_is_cleared_with_the_next_rou
         if gone:
             learnings.remove(session, "all", at, "anna", "")
         else:
-            policy = plain(LearningPolicy(metrics=("cpu.load",), watch=True, pages_per_shift=2))
+            policy = plain(LearningPolicy(metrics=("cpu.load",), monitor=True, pages_per_shift=2))
             row = Learning(id="all", target="*", policy=policy, actor="anna", created_us=at, due_us=1 << 61)
             learnings.put(session, row, "")
     run(plant, at)
@@ -168,7 +168,7 @@ def test_a_state_of_another_version_begins_anew_and_nothing_stops(plant: Databas
     run(plant, at)
     with plant.read() as session:
         (row,) = session.exec(select(LearnedState)).all()
-    assert len(surprise.unpack_scores(row.state, 2)) == 2
+    assert len(score_alarms.unpack_scores(row.state, 2)) == 2
     assert row.state != b"of another version"
 
 
@@ -251,7 +251,7 @@ def silence_of_the_hub(db: Database, away: str) -> list[tuple[str, str, str]]:
     run(db, NOW, watcher)
     at = live_on(db, watcher, FLEET, NOW, 5)
     if away == "deaf":
-        while watcher.run_once(at + 240 * MINUTE, hears=False).again:
+        while watcher.run_once(at + 240 * MINUTE, connected=False).again:
             pass
     at += 240 * MINUTE
     watcher = AnomalyMonitor(db, incidents.handle_alarm) if away == "stopped" else watcher
@@ -288,7 +288,7 @@ def pausing(pause: int) -> tuple[ScoreModel, SeriesState]:
     times = NOW + np.arange(5000) * MINUTE
     times[3000:] += pause * MINUTE
     one, scores = SeriesState(device="d", metric="m", upto_us=NOW - MINUTE), ScoreModel(1)
-    (one,), *_ = surprise.advance(scores, [one], [(times, np.zeros(5000))], [9.0], 9.0, NOW, int(times[-1]))
+    (one,), *_ = score_alarms.advance(scores, [one], [(times, np.zeros(5000))], [9.0], 9.0, NOW, int(times[-1]))
     return scores, one
 
 
@@ -315,23 +315,23 @@ def test_seeded_bug_without_the_longest_gap_a_usual_pause_is_told(monkeypatch: p
 # -- the core --------------------------------------------------------------------------------------
 
 
-def course(count: int, period_us: int) -> surprise.Samples:
+def course(count: int, period_us: int) -> score_alarms.Samples:
     return np.arange(1, count + 1, dtype=np.int64) * period_us, np.zeros(count)
 
 
 def test_the_limit_follows_the_budget_and_the_verdicts() -> None:
-    usual = surprise.budget_threshold(2, 14_400)
+    usual = score_alarms.budget_threshold(2, 14_400)
     assert usual == pytest.approx(np.log10(3600))
-    assert surprise.budget_threshold(0.2, 14_400) == pytest.approx(usual + 1)
-    assert surprise.feedback_margin(0) == 0
-    assert surprise.feedback_margin(2) == pytest.approx(0.6)
-    assert surprise.feedback_margin(99) == surprise.MOST_HIGHER
+    assert score_alarms.budget_threshold(0.2, 14_400) == pytest.approx(usual + 1)
+    assert score_alarms.feedback_margin(0) == 0
+    assert score_alarms.feedback_margin(2) == pytest.approx(0.6)
+    assert score_alarms.feedback_margin(99) == score_alarms.MOST_HIGHER
 
 
 def test_samples_a_day_by_their_usual_distance() -> None:
     some = [course(50, MINUTE), course(50, 2 * MINUTE), course(1, MINUTE)]
-    assert surprise.samples_per_day(some, 5.0) == pytest.approx((1440 + 720) / 2 * 3)
-    assert surprise.samples_per_day([course(1, MINUTE)], 5.0) == 5.0
+    assert score_alarms.samples_per_day(some, 5.0) == pytest.approx((1440 + 720) / 2 * 3)
+    assert score_alarms.samples_per_day([course(1, MINUTE)], 5.0) == 5.0
 
 
 class Fixed(ScoreModel):
@@ -347,7 +347,7 @@ class Fixed(ScoreModel):
 
 def changes(surprises: list[float], one: SeriesState | None = None, live_us: int = 0) -> list[tuple[str, int]]:
     one = one or SeriesState(device="d", metric="m", upto_us=0)
-    _, found, _ = surprise.advance(Fixed(surprises), [one], [course(len(surprises), 1)], [3.0], 3.0, live_us, NOW)
+    _, found, _ = score_alarms.advance(Fixed(surprises), [one], [course(len(surprises), 1)], [3.0], 3.0, live_us, NOW)
     return [(change.state, change.t_us) for change in found]
 
 
@@ -379,10 +379,10 @@ def in_another_unit(factor: float, spike: float = 8.0) -> list[tuple[int, str]]:
     scores, ones, found = ScoreModel(1), [SeriesState(device="press-1", metric="volt", upto_us=0)], []
     for first in range(0, count, 144):
         piece = slice(first, first + 144)
-        ones, new, _ = surprise.advance(scores, ones, [(times[piece], values[piece])], [4.0], 4.0, NOW, NOW)
+        ones, new, _ = score_alarms.advance(scores, ones, [(times[piece], values[piece])], [4.0], 4.0, NOW, NOW)
         for change in new:
             ones = [replace(ones[0], alarm="standing" if change.state == "raised" else "")]
-            found.append(((change.t_us - NOW) // surprise.DAY_US, change.state))
+            found.append(((change.t_us - NOW) // score_alarms.DAY_US, change.state))
     return found
 
 
@@ -395,7 +395,7 @@ def test_a_series_in_another_unit_is_told_once_and_then_judged_in_its_new_unit(f
 
 
 def test_seeded_bug_who_never_begins_anew_is_deaf_in_the_smaller_unit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(surprise, "UNIT_US", 1 << 60)
+    monkeypatch.setattr(score_alarms, "UNIT_US", 1 << 60)
     assert [day for day, state in in_another_unit(0.001) if state == "raised"] == [7]
 
 
@@ -406,15 +406,15 @@ def test_a_quiet_night_a_weekend_and_zeros_are_no_other_unit() -> None:
         level = 0.5 if day % 7 >= 5 else 60.0
         values = np.full(288, level)
         values[:96] = 0.0 if day % 2 else 0.5
-        one = surprise.track_scale(one, (times + day * surprise.DAY_US, values))
+        one = score_alarms.track_scale(one, (times + day * score_alarms.DAY_US, values))
         assert one.size > 0
-    assert surprise.track_scale(one, (times, np.full(288, np.nan))) == one
+    assert score_alarms.track_scale(one, (times, np.full(288, np.nan))) == one
 
 
 def peak_after_a_fault(db: Database, verdict: str) -> float:
     """The rarity of 200, live, in a series whose stored history stood at 200 for two of its five days, in an alarm."""
     histories.devices(db, ["press-1"], "cpu.load")
-    policy = LearningPolicy(metrics=("cpu.load",), watch=True, pages_per_shift=1)
+    policy = LearningPolicy(metrics=("cpu.load",), monitor=True, pages_per_shift=1)
     times, values = histories.course(5, 60, 1, NOW)
     fault = (times >= times[0] + 2 * 1440 * MINUTE) & (times < times[0] + 4 * 1440 * MINUTE)
     values[fault] += 150
@@ -432,7 +432,7 @@ def peak_after_a_fault(db: Database, verdict: str) -> float:
     with db.read() as session:
         seen = series_groups.read_group(session, "all", 0, 0, at + 10 * MINUTE)
         assert seen is not None
-        scores = surprise.unpack_scores(seen.row.state, 1)
+        scores = score_alarms.unpack_scores(seen.row.state, 1)
     ((t_us, some),) = seen.samples
     found = [float(scores.step(t_us[n : n + 1], some[n : n + 1])[0]) for n in range(t_us.size)]
     return max(found)

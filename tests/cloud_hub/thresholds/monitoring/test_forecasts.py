@@ -47,7 +47,7 @@ def store(db: Database, device: str, from_us: int, to_us: int, seed: int) -> Non
 def plant(db: Database) -> Database:
     """Three devices with 14 days at five minutes, a limit of 60 in force, and a learning that foresees."""
     histories.devices(db, FLEET, "cpu.load")
-    policy = LearningPolicy(metrics=("cpu.load",), foresee=0.5)
+    policy = LearningPolicy(metrics=("cpu.load",), warn_probability=0.5)
     with db.write() as session:
         session.add(Learning(id="all", target="*", policy=plain(policy), actor="anna", created_us=1, due_us=1 << 61))
         session.add_all(LearnedSeries(learning="all", device=device, metric="cpu.load") for device in FLEET)
@@ -172,7 +172,7 @@ def test_without_a_learning_that_foresees_the_reason_says_so(plant: Database) ->
     held = ForecasterStore()
     run(loop_of(plant, held), TODAY)
     assert held.get("all") is None
-    assert ask(plant, held, TODAY).reason == "no learning with the term foresee has this series"
+    assert ask(plant, held, TODAY).reason == "no learning with a warn_probability has this series"
 
 
 def test_too_few_crossings_are_a_reason_and_are_tried_again_after_an_hour(plant: Database) -> None:
@@ -199,7 +199,7 @@ def test_a_forecaster_is_trained_once_for_each_refit_that_has_ended(
         times.append(now_us)
         return TrainedForecaster(due_us=row.due_us, trained_us=now_us, reason="not in this test")
 
-    monkeypatch.setattr(forecasts, "trained", training)
+    monkeypatch.setattr(forecasts, "train_forecaster", training)
     loop = loop_of(plant)
     rounds = [(1, None, 1 << 61), (2, None, 1 << 61), (3, {"now_us": 3}, 3), (4, None, 100), (5, None, 100)]
     for now, refit, due in rounds:
@@ -268,8 +268,8 @@ def test_choosing_models_does_not_hold_up_a_round_that_is_due(plant: Database, m
     loop = loop_of(plant)
     assert loop.run_once(TODAY).again
     order: list[str] = []
-    monkeypatch.setattr(loop, "_choose", lambda *given: order.append("choose"))
-    monkeypatch.setattr(loop, "_look", lambda *given: bool(order.append("judge")))
+    monkeypatch.setattr(loop, "_select_model", lambda *given: order.append("choose"))
+    monkeypatch.setattr(loop, "_judge_group", lambda *given: bool(order.append("judge")))
     loop.run_once(TODAY + 1)
     loop.run_once(TODAY + forecasts.ROUND_US)
     loop.run_once(TODAY + forecasts.ROUND_US + 1)

@@ -26,7 +26,7 @@ from cloud_hub.thresholds.monitoring import peer_alarms
 from cloud_hub.thresholds.monitoring import peers as fleet_watch
 from cloud_hub.thresholds.monitoring.five_minute_means import SLOT_US
 from cloud_hub.thresholds.monitoring.peers import DAY_US, GRACE_US, PeerMonitor
-from cloud_hub.thresholds.peers import alarms as beside
+from cloud_hub.thresholds.peers import alarms as peer_rules
 from cloud_hub.thresholds.peers.alarms import PeerTask
 from shared.codec import plain
 from shared.messages import About, Alarm
@@ -338,11 +338,11 @@ def test_history_in_an_alarm_is_not_learned_from_unless_it_was_judged_false(
         session.add(AlarmRow(
             id="fault", device="web-1", metric="cpu.load", kind="high", priority="high", value=99.0, limit=90.0,
             state="raised", raised_us=live - 12 * SLOT_US, received_us=live, verdict=verdict))  # fmt: skip
-    fleet = beside.fleet_of({device: {"service": "web"} for device in FLEET[:6]}, "tags.service")
+    fleet = peer_rules.fleet_of({device: {"service": "web"} for device in FLEET[:6]}, "tags.service")
     task = PeerTask(learning="all", metric="cpu.load", fleet=fleet, side="both", form="")
     row = PeerState(learning="all", metric="cpu.load", form="", state=b"", upto_us=first, live_us=live)
     values = np.ones((300, 6))
     with db.read() as session:
-        fleet_watch._leave_out(session, task, row, values)
+        fleet_watch._exclude_alarms(session, task, row, values)
     assert np.isnan(values).sum(axis=0).tolist() == [0, missing, 0, 0, 0, 0]
     assert np.isfinite(values[288:]).all()

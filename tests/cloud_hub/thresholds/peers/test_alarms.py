@@ -12,9 +12,9 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from cloud_hub.thresholds.monitoring import peer_alarms
-from cloud_hub.thresholds.peers import alarms as beside
+from cloud_hub.thresholds.peers import alarms as peer_rules
 from cloud_hub.thresholds.peers.alarms import CALM, MARGIN, Fleet, PeerAlarmTransition, fleet_of, warmup_start
-from cloud_hub.thresholds.scores import alarms as surprise
+from cloud_hub.thresholds.scores import alarms as score_alarms
 
 SERVICE = (0, 0, 0, 1, 1, 1)
 THINGS = len(SERVICE) + 2
@@ -44,7 +44,7 @@ def run(
     for first, last in pairwise(bounds):
         told = Told(evidence[first:last][here[first:last].any(axis=1)])
         t_us = np.arange(first, last, dtype=np.int64)
-        standing, changes = beside.advance(told, SERVICE, t_us, values[first:last], limits, standing, LIVE)
+        standing, changes = peer_rules.advance(told, SERVICE, t_us, values[first:last], limits, standing, LIVE)
         found += changes
     return found
 
@@ -54,7 +54,7 @@ def faults(evidence: Any, here: Any, changes: list[PeerAlarmTransition]) -> list
     wrong = []
     for thing in range(THINGS):
         limit = LIMITS[thing]
-        mine = {change.t_us: change.state for change in changes if change.thing == thing}
+        mine = {change.t_us: change.state for change in changes if change.member == thing}
         stands, below = False, 0
         for t in range(len(evidence)):
             members = [thing] if thing < len(SERVICE) else [n for n in range(6) if SERVICE[n] == thing - len(SERVICE)]
@@ -128,15 +128,17 @@ def generous(step: Callable[..., Any]) -> Callable[..., Any]:
 
 @pytest.mark.parametrize("bug", [deaf, forgetful, generous])
 def test_the_property_catches(bug: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(beside, "step", bug(beside.advance))
+    monkeypatch.setattr(peer_rules, "advance", bug(peer_rules.advance))
     with pytest.raises(AssertionError):
         check()
 
 
 def test_silence_taken_for_calm_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    ended = beside._ended
+    ended = peer_rules._ended
     monkeypatch.setattr(
-        beside, "_ended", lambda left, t_us, evidence, heard, *rest: ended(left, t_us, evidence, heard | True, *rest)
+        peer_rules,
+        "_ended",
+        lambda left, t_us, evidence, heard, *rest: ended(left, t_us, evidence, heard | True, *rest),
     )
     with pytest.raises(AssertionError):
         check()
@@ -155,9 +157,9 @@ def stood(changes: list[PeerAlarmTransition]) -> set[tuple[int, int]]:
     found, since = set(), dict[int, int]()
     for change in changes:
         if change.state == "raised":
-            since[change.thing] = change.t_us
+            since[change.member] = change.t_us
         else:
-            found |= {(t, change.thing) for t in range(since.pop(change.thing), change.t_us)}
+            found |= {(t, change.member) for t in range(since.pop(change.member), change.t_us)}
     return found | {(t, thing) for thing, begin in since.items() for t in range(begin, 200)}
 
 
@@ -178,7 +180,7 @@ def test_more_alarms_judged_false_never_make_one_sooner() -> None:
 
 
 def test_a_verdict_that_lowers_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(surprise, "HIGHER", -0.3)
+    monkeypatch.setattr(score_alarms, "HIGHER", -0.3)
     with pytest.raises(AssertionError):
         check_verdicts()
 
@@ -197,11 +199,11 @@ def test_a_service_is_told_on_its_strangest_server() -> None:
     evidence = np.zeros((10, THINGS))
     evidence[7:, 7], evidence[7:, 4] = 6.0, 2.0
     (change,) = run(evidence, np.ones((10, 6), bool))
-    assert (change.thing, change.server, change.t_us) == (7, 4, 7)
+    assert (change.member, change.server, change.t_us) == (7, 4, 7)
 
 
 def test_without_evidence_no_budget_raises() -> None:
-    standing, changes = beside.advance(
+    standing, changes = peer_rules.advance(
         Told(np.zeros((3, THINGS))), SERVICE, np.arange(3), np.ones((3, 6)), (0.0,) * THINGS, {}, 0
     )  # fmt: skip
     assert (standing, changes) == ({}, [])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.budget import Move, came
-from cloud_hub.thresholds.scores import alarms as surprise
+from cloud_hub.thresholds.scores import alarms as score_alarms
 from cloud_hub.thresholds.scores.alarm_budget import HOUR_US, MOST, corrected, count_episodes, threshold
 from cloud_hub.thresholds.scores.alarms import SeriesState
 from cloud_hub.thresholds.scores.model import DEFAULTS, ScoreModel
@@ -67,6 +67,6 @@ def test_an_episode_is_counted_once_also_across_two_steps() -> None:
     one, begun = SeriesState(device="d", metric="m", upto_us=0), []
     for first in range(0, 3 * DEFAULTS.quiet, 30):
         samples = [(np.arange(first, first + 30, dtype=np.int64), np.zeros(30))]
-        (one,), _, some = surprise.advance(Loud(1), [one], samples, [9.0], 4.0, 0, 0)
+        (one,), _, some = score_alarms.advance(Loud(1), [one], samples, [9.0], 4.0, 0, 0)
         begun += some
     assert begun == [0, DEFAULTS.quiet + 1, 2 * DEFAULTS.quiet + 2]

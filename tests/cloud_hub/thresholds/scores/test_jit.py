@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cloud_hub.thresholds.scores.compiled import features as compiled_views
+from cloud_hub.thresholds.scores.compiled import features as compiled_features
 from cloud_hub.thresholds.scores.compiled import jit
 from cloud_hub.thresholds.scores.compiled import step as compiled
-from cloud_hub.thresholds.scores.compiled import tails as compiled_news
+from cloud_hub.thresholds.scores.compiled import tails as compiled_tails
 from cloud_hub.thresholds.scores.compiled.jit import mark, part
 
 SOURCE = """
@@ -52,9 +52,9 @@ def test_other_code_or_another_constant_has_another_mark(other: Any) -> None:
 
 def test_what_changes_elsewhere_changes_the_mark_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     before = mark(compiled._step)
-    monkeypatch.setattr(compiled_news, "THIRD", np.float32(0.31))
+    monkeypatch.setattr(compiled_tails, "THIRD", np.float32(0.31))
     changed = mark(compiled._step)
-    monkeypatch.setattr(compiled_views, "WIDTH", 128)
+    monkeypatch.setattr(compiled_features, "WIDTH", 128)
     assert len({before, changed, mark(compiled._step)}) == 3
 
 

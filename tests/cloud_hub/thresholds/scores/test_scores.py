@@ -187,10 +187,10 @@ def test_tails_that_learn_nothing_would_go_on_calling_it_news(monkeypatch: pytes
     series, places = repeating()
     learning, calls = tails.two_sided, iter(range(10**6))
     monkeypatch.setattr(
-        tails, "surprise", lambda state, *given: learning(state if next(calls) < 1500 else state.copy(), *given)
+        tails, "two_sided", lambda state, *given: learning(state if next(calls) < 1500 else state.copy(), *given)
     )
-    monkeypatch.setattr(pattern_memory, "news", lambda state, together, fade: together)
-    monkeypatch.setattr(pattern_memory, "repeated", lambda *given: None)
+    monkeypatch.setattr(pattern_memory, "novelty", lambda state, together, fade: together)
+    monkeypatch.setattr(pattern_memory, "discount_repeats", lambda *given: None)
     assert np.median(heights(ScoreModel(1, fast=False).follow(*series), places)[-20:]) >= 2.1
 
 
@@ -205,7 +205,7 @@ def met(shapes: list[np.ndarray], near: float) -> list[float]:
 
 
 def shape(seed: int) -> np.ndarray:
-    return 2 * np.random.RandomState(seed).normal(size=score_columns.CHANNELS).astype(np.float32)
+    return 2 * np.random.RandomState(seed).normal(size=score_columns.FEATURES).astype(np.float32)
 
 
 def test_a_shape_met_before_surprises_less_each_time_and_another_does_not() -> None:
