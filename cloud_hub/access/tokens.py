@@ -22,7 +22,6 @@ from cloud_hub.twins.core.owners import RESERVED
 from shared.errors import ConfigError
 
 __all__ = [
-    "DAY_US",
     "LIFE_DAYS",
     "MAY",
     "create",
@@ -35,7 +34,6 @@ __all__ = [
     "whose",
 ]
 
-DAY_US = 86_400_000_000
 LIFE_DAYS = 90
 """How long a token lives unless somebody said otherwise."""
 MAX_NAME = 200

@@ -29,7 +29,8 @@ from cloud_hub.thresholds.monitoring import forecasts
 from cloud_hub.thresholds.rollouts import service as rollout
 from shared.codec import plain
 from shared.ids import NAME
-from shared.thresholds import DAY_US, Limits
+from shared.thresholds import Limits
+from shared.times import DAY_US
 
 router = APIRouter(prefix="/api/v1", tags=["learnings"])
 

@@ -32,12 +32,12 @@ from cloud_hub.settings import Actions
 from cloud_hub.twins import service as twins
 from cloud_hub.twins.core import reported
 from cloud_hub.twins.core.reported import Model
+from shared.times import DAY_US
 
 log = logging.getLogger(__name__)
 
 UNDER_WAY = ("approved", "executing", "executed")
 CARRIED_OUT = ("approved", "executing", "executed", "verified", "failed")
-DAY_US = 86_400_000_000
 TOGETHER = 200
 """Commands that expire in one transaction."""
 

@@ -17,9 +17,8 @@ from typing import Any, Protocol
 from cloud_hub.notifications import RANK, Page, PageIncident
 from cloud_hub.settings import week_hours
 from cloud_hub.settings.channels import Alertmanager, Common
+from shared.times import MINUTE_US, SECOND_US
 
-SECOND_US = 1_000_000
-MINUTE_US = 60_000_000
 FIRST_S, LIMIT_S = 5.0, 300.0
 """Between two tries: doubling from the first to the limit."""
 REFUSED_S = 120.0

@@ -19,12 +19,12 @@ from cloud_hub.thresholds.scores.alarm_budget import threshold
 from cloud_hub.thresholds.scores.episodes import Episodes, rarity
 from cloud_hub.thresholds.scores.model import DEFAULTS, InvalidState, ScoreModel
 from shared.messages import AlarmKind
+from shared.times import DAY_US
 
 CALM = 20
 HIGHER, MOST_HIGHER = 0.3, 1.5
 """Each anomaly that people judged false asks for twice the rarity of this series (10**0.3), within some 30 times."""
 
-DAY_US = 86_400_000_000
 
 UNIT, UNIT_US = 20.0, 3 * DAY_US
 """Values so many times smaller or larger than usual, for so long without one between, are in another unit."""

@@ -10,8 +10,7 @@ import pytest
 from simulators.sites import MINE, THEIRS, Sites
 
 from cloud_hub.clock import now_us
-
-HOUR_US = 3_600_000_000
+from shared.times import HOUR_US
 
 
 @pytest.fixture

@@ -69,9 +69,9 @@ from cloud_hub.twins import service as twins
 from shared.errors import NotReady
 from shared.ids import uuid7
 from shared.messages import Alarm, Birth
+from shared.times import HOUR_US
 
 SECOND = 1_000_000
-HOUR_US = 3600 * SECOND
 NOW = 1_800_000_000 * SECOND // (24 * HOUR_US) * 24 * HOUR_US
 BAD, GOOD = "press-1", "press-2"
 """The bad one's rows come first in every order."""

@@ -20,6 +20,7 @@ from edge_agent.store.statestore import schema_mark
 from shared.codec import MAX_PAYLOAD, decode, encode
 from shared.errors import ConfigError
 from shared.messages import STREAMS, Alarm, Batch, Event, Stream
+from shared.times import MINUTE_US
 
 FIXED = settings(max_examples=120, deadline=None, derandomize=True, database=None)
 ROOMY = 4_000_000
@@ -285,7 +286,6 @@ def test_large_items_are_spread_over_rows_that_a_hub_can_take(outbox: Outbox) ->
 # -- too old -------------------------------------------------------------------------------------------
 
 KEEP: dict[Stream, float] = {"telemetry": 60.0}
-MINUTE_US = 60_000_000
 
 
 def test_what_is_older_than_its_stream_may_be_is_told_as_expired(path: Path) -> None:

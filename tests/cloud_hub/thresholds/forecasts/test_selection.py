@@ -12,7 +12,7 @@ from cloud_hub.thresholds.forecasts import selection
 from cloud_hub.thresholds.forecasts.classifier import SHARED, CrossingClassifier, Samples, Skill, samples, train
 from cloud_hub.thresholds.forecasts.models import BLEND, MODELS, OWN, blended, fitted
 from cloud_hub.thresholds.forecasts.selection import LEAST, LIFT, Silent, Winner, calibration, select_model, validated
-from shared.thresholds import DAY_US
+from shared.times import DAY_US
 
 STEP_US = 300_000_000
 A_DAY = DAY_US // STEP_US
