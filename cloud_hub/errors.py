@@ -13,7 +13,7 @@ class HubError(TidegateError):
 
     def __init__(self, status: int, title: str, detail: str, **more: str) -> None:
         super().__init__(f"{title}: {detail}")
-        self.status, self.title, self.detail, self.has_more = status, title, detail, more
+        self.status, self.title, self.detail, self.extensions = status, title, detail, more
 
 
 class BackupError(TidegateError):

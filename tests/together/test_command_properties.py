@@ -93,7 +93,7 @@ class World:
 
     def hear(self, payload: bytes) -> None:
         if b'"verb"' in payload:
-            self.say([self.edge.asked(decode(CommandRequest, payload), self.now, "synced")])
+            self.say([self.edge.handle_request(decode(CommandRequest, payload), self.now, "synced")])
         else:
             self.say([self.edge.handle_cancel(decode(CommandCancel, payload), self.now)])
 
@@ -303,7 +303,7 @@ def _result_again(monkeypatch: pytest.MonkeyPatch) -> None:
             row.done_us = None
         return real(session, device, word, now_us)
 
-    monkeypatch.setattr(commands, "result", undo)
+    monkeypatch.setattr(commands, "handle_result", undo)
 
 
 def _births_bring_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,7 +312,7 @@ def _births_bring_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def only_requests_never_heard(session: Any, device: str, now_us: int) -> list[OutgoingMessage]:
         return [m for m in real(session, device, now_us) if m.topic.endswith("/request")]
 
-    monkeypatch.setattr(commands, "waiting", only_requests_never_heard)
+    monkeypatch.setattr(commands, "pending_messages", only_requests_never_heard)
 
 
 def _published_while_queued(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -334,8 +334,8 @@ def _running_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
         self._running.pop(request.id, None)
         return real(self, request, now_us, clock)
 
-    real = Commands.asked
-    monkeypatch.setattr(Commands, "asked", asked)
+    real = Commands.handle_request
+    monkeypatch.setattr(Commands, "handle_request", asked)
 
 
 @pytest.mark.parametrize(

@@ -311,7 +311,7 @@ def test_a_hub_without_configurations_looks_at_nobody(world: World, monkeypatch:
     world.device("a")
     world.settle()
     looked: list[Any] = []
-    monkeypatch.setattr(reconciler, "settle", lambda *args: looked.append(args) or [])
+    monkeypatch.setattr(reconciler, "reconcile_devices", lambda *args: looked.append(args) or [])
     world.loop.changed(["a"])
     world.settle()
     assert looked == []
@@ -466,7 +466,7 @@ def test_life_goes_on_and_the_rules_hold(db: Database) -> None:
 
 
 def test_the_world_finds_a_loop_that_takes_what_people_set(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(configuration_rules, "ours", lambda owner: True)
+    monkeypatch.setattr(configuration_rules, "is_managed", lambda owner: True)
     with pytest.raises(AssertionError):
         live(db, Phase.generate)
 

@@ -189,7 +189,7 @@ def rollouts(session: Session, patch: pytest.MonkeyPatch) -> None:
             raise TypeError("wanted is no list")
         return real(session, row)
 
-    patch.setattr(rollout, "look", look)
+    patch.setattr(rollout, "rollout_status", look)
 
 
 def run_rollouts(db: Database, now_us: int, patch: pytest.MonkeyPatch) -> None:
@@ -252,7 +252,7 @@ def foreseen(session: Session, patch: pytest.MonkeyPatch) -> None:
         JUDGED.add(one[0])
         return [Forecast(probability=None, limit=None, side="high", at_us=None, reason="")]
 
-    patch.setattr(forecasts, "judged", judged)
+    patch.setattr(forecasts, "side_forecasts", judged)
 
 
 def run_foresee(db: Database, now_us: int, patch: pytest.MonkeyPatch) -> None:
@@ -330,7 +330,7 @@ class Taker:
 
 
 CHANNEL: Any = TypeAdapter(channels.AnyChannel).validate_python(
-    {"kind": "webhook", "url": "https://ops.example", "wait_s": 0}
+    {"kind": "webhook", "url": "https://ops.example", "group_wait_s": 0}
 )
 
 
