@@ -164,7 +164,7 @@ class HubApp:
         if name in self._workers:
             self._workers[name].notify()
         else:
-            self._bells.ring(name)
+            self._bells.notify(name)
 
     def changed(self, devices: Iterable[str]) -> None:
         """Hold the configurations against these devices."""

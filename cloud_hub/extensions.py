@@ -1,4 +1,4 @@
-"""Opens what the settings name and others may bring: experts, the engine of the incident desk, the scaler."""
+"""Loads the plug-ins that the settings name: expert models, the language model engine and the scaler."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from shared.errors import ConfigError, ModelError
 
 
 def open_experts(settings: Settings) -> dict[str, Expert]:
-    """The experts by the name that devices give the model; raises ConfigError."""
+    """Load the expert models, by the model name that devices use; raises ConfigError."""
     if not settings.experts.bundles:
         return {}
-    from cloud_hub.inference.experts.onnx import open_expert  # noqa: PLC0415 - ONNX Runtime, where it is wanted
+    from cloud_hub.inference.experts.onnx import open_expert  # noqa: PLC0415 - ONNX Runtime is optional
 
     experts: dict[str, Expert] = {}
     for model, folder in settings.experts.bundles.items():
@@ -27,7 +27,7 @@ def open_experts(settings: Settings) -> dict[str, Expert]:
 
 
 def open_engine(settings: Settings) -> Engine | None:
-    """The language model, or None where the rules answer alone; raises ConfigError."""
+    """Load the language model engine, or None if only the rules diagnose; raises ConfigError."""
     glm = settings.glm
     if not glm.url:
         return None
@@ -37,9 +37,9 @@ def open_engine(settings: Settings) -> Engine | None:
 
 
 def open_scaler(settings: Settings) -> Scaler | None:
-    """The scaler, or None; raises ConfigError."""
-    wanted = settings.autoscale
-    if not wanted.kind:
+    """Load the scaler, or None if autoscaling is off; raises ConfigError."""
+    autoscale = settings.autoscale
+    if not autoscale.kind:
         return None
-    scaler: Scaler = plugins.load(plugins.SCALERS, wanted.kind, "autoscale.kind")(wanted.options)
+    scaler: Scaler = plugins.load(plugins.SCALERS, autoscale.kind, "autoscale.kind")(autoscale.options)
     return scaler

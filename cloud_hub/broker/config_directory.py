@@ -87,7 +87,7 @@ def reload(folder: Path, ca: CaFolder) -> None:
         os.kill(pid, signal.SIGHUP)
 
 
-def damage(folder: Path) -> list[str]:
+def find_damage(folder: Path) -> list[str]:
     """What keeps mosquitto from starting with this folder's store, and how to go on."""
     store = folder / STORE
     with _told(folder):

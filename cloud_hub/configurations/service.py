@@ -24,7 +24,7 @@ from shared import twin
 from shared.twin_merge import Path, format_path, leaves, tree
 
 LIMIT = 100
-TOGETHER = 500
+BATCH_SIZE = 500
 
 
 # -- what people do --------------------------------------------------------------------------------
@@ -163,8 +163,8 @@ def metrics(session: Session, row: Configuration) -> dict[str, int]:
 def _in_force(session: Session, row: Configuration, targeted: Sequence[str]) -> int:
     """Devices that report everything it wants."""
     counted = 0
-    for first in range(0, len(targeted), TOGETHER):
-        some = targeted[first : first + TOGETHER]
+    for first in range(0, len(targeted), BATCH_SIZE):
+        some = targeted[first : first + BATCH_SIZE]
         chosen = select(TwinRow.device, TwinRow.name, TwinRow.state).where(
             col(TwinRow.device).in_(some), col(TwinRow.name).in_(row.content)
         )

@@ -95,7 +95,7 @@ def remove(
         "alarms": incidents.clear_all(session, device, now_us, actor=actor, reason=REMOVED),
         "incidents": incidents.resolve_all(session, device, now_us, actor=actor, reason=REMOVED),
         "commands": len(messages),
-        "certificates": register.end(session, device, now_us),
+        "certificates": register.revoke_certificates(session, device, now_us),
     }
     for name in twins.versions(session, device):
         messages += twins.remove(session, device, name, now_us, actor=actor, trace=trace)
@@ -104,10 +104,10 @@ def remove(
                               assigned_path=row.assigned_path, tags=row.tags))  # fmt: skip
     session.delete(row)
     session.flush()
-    register.forget(session)
+    register.clear_cache(session)
     trail.add(session, now_us, actor, "device.removed", device, device=device, trace=trace, reason=reason,
               path=row.assigned_path, **counts)  # fmt: skip
-    return messages + cleared(device, names)
+    return messages + clear_retained_messages(device, names)
 
 
 def _commands(session: Session, device: str, now_us: int, actor: str) -> list[OutgoingMessage]:
@@ -134,13 +134,13 @@ def _work(session: Session, device: str, now_us: int, actor: str) -> None:
     suppression.end_all(session, device, now_us, actor=actor)
 
 
-def cleared(device: str, names: list[str]) -> list[OutgoingMessage]:
+def clear_retained_messages(device: str, names: list[str]) -> list[OutgoingMessage]:
     """Empty retained messages: the broker forgets its birth, and twin requests that a client sent retained."""
     rests = ["birth", *(topics.shadow("x", name, "update")[len(topics.thing("x", "")) :] for name in {"", *names})]
     return [OutgoingMessage(topic=topics.thing(device, rest), payload=b"", retain=True) for rest in rests]
 
 
-def removed(session: Session) -> list[RemovedDevice]:
+def list_removed(session: Session) -> list[RemovedDevice]:
     """All that were removed and not restored, by id, as far as the session's scope reaches."""
     rows = session.exec(rows_of(RemovedDevice).order_by(RemovedDevice.device))
     return [row for row in rows if scopes.covers(scopes.session_scope(session), (row.assigned_path,))]
@@ -158,7 +158,7 @@ def restore(session: Session, device: str, now_us: int, *, actor: str, trace: st
     session.delete(row)
     session.add(back)
     session.flush()
-    register.forget(session)
+    register.clear_cache(session)
     trail.add(session, now_us, actor, "device.restored", device, device=device, trace=trace, removed_us=row.removed_us,
               path=row.assigned_path)  # fmt: skip
     return back

@@ -122,7 +122,7 @@ def run_once(db: Database, now_us: int, settings: Actions) -> WorkResult:
     """Expire commands, and move every action that can move by what is known now."""
     items, messages = WorkItems(db, "actions", now_us), list[OutgoingMessage]()
     with db.read() as session:
-        expired = commands.any_expired(session, now_us)
+        expired = commands.list_overdue(session, now_us)
     for first in range(0, len(expired), TOGETHER):
         some = items.batch("command", expired[first : first + TOGETHER], lambda ids: _expire(db, ids, now_us))
         messages += [message for part in some for message in part]

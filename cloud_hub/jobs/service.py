@@ -33,10 +33,10 @@ from shared.errors import NotReady
 
 log = logging.getLogger(__name__)
 
-TOGETHER = 200
+BATCH_SIZE = 200
 """Devices of one transaction: others wait no longer for the write lock than these take."""
 
-LIVING = ("scheduled", "running")
+ACTIVE_STATES = ("scheduled", "running")
 
 _ROWS: Any = JobDevice.__table__  # type: ignore[attr-defined]
 _OUTCOME = (
@@ -63,7 +63,7 @@ def create(session: Session, job: Job, max_bytes: int) -> Job:
 def cancel(session: Session, number: str, now_us: int, actor: str) -> Job:
     """Change no further device. What was done stays, and a command that was sent is not called back."""
     job = get(session, number, lock=True)
-    if job.state not in LIVING:
+    if job.state not in ACTIVE_STATES:
         raise HubError(409, "Nothing to cancel", f"the job is already {job.state}")
     return _end(session, job, "cancelled", f"by {actor}", now_us, actor)
 
@@ -82,7 +82,7 @@ def list_newest(session: Session, state: str, limit: int) -> list[Job]:
     chosen = chosen.where(Job.state == state) if state else chosen
     if (scope := scopes.session_scope(session)) is None:
         return list(session.exec(chosen.limit(limit)))
-    found = session.exec(chosen.where(col(Job.scope).is_not(None)).execution_options(yield_per=TOGETHER))
+    found = session.exec(chosen.where(col(Job.scope).is_not(None)).execution_options(yield_per=BATCH_SIZE))
     with closing(found):
         return list(islice((job for job in found if scopes.covers(scope, job.scope)), limit))
 
@@ -124,7 +124,7 @@ def _piece(db: Database, number: str, now_us: int, max_bytes: int) -> JobProgres
     """Do the next piece of one job."""
     with db.read() as session:
         job = session.get(Job, number)
-        if job is None or job.state not in LIVING:
+        if job is None or job.state not in ACTIVE_STATES:
             return JobProgress()
         some = _pending(session, job)
     if job.state == "running" and some and now_us < job.deadline_us:
@@ -133,7 +133,7 @@ def _piece(db: Database, number: str, now_us: int, max_bytes: int) -> JobProgres
         job = get(session, job.id, lock=True)
         if job.state == "scheduled" and now_us < job.deadline_us:
             _begin(session, job, now_us)
-        elif job.state in LIVING and now_us >= job.deadline_us:
+        elif job.state in ACTIVE_STATES and now_us >= job.deadline_us:
             _end(session, job, "failed", "not done by its deadline", now_us, "hub")
         elif job.state == "running" and not _pending(session, job):
             _end(session, job, "completed", "", now_us, "hub")
@@ -145,7 +145,7 @@ def _due(now_us: int) -> ColumnElement[bool]:
 
 
 def _pending(session: Session, job: Job) -> list[str]:
-    limit = max(1, TOGETHER // 4) if job.kind == "command" else TOGETHER  # each command has its audit row: dearer
+    limit = max(1, BATCH_SIZE // 4) if job.kind == "command" else BATCH_SIZE  # each command has its audit row: dearer
     chosen = select(_ROWS.c.device).where(_ROWS.c.job == job.id, _ROWS.c.state == "pending")
     return list(session.connection().execute(chosen.order_by(_ROWS.c.device).limit(limit)).scalars())
 

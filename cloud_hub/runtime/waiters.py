@@ -1,5 +1,6 @@
-"""Requests that wait for something named: another thread rings, the event loop wakes. A ring that nobody hears is lost,
-so who waits looks at the database first, and now and then.
+"""Wakes requests that wait for a named event, from any thread.
+
+A notification without a waiter is lost, so a waiter checks the database first and again from time to time.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 
 
 class WaiterRegistry:
-    """Bells by name, each with the event loop of who waits."""
+    """Waiters by name, each with its event loop."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -19,7 +20,7 @@ class WaiterRegistry:
 
     @contextmanager
     def register(self, name: str) -> Iterator[asyncio.Event]:
-        """An event that is set each time `name` is rung."""
+        """An event that is set each time `name` is notified."""
         entry = (asyncio.get_running_loop(), asyncio.Event())
         with self._lock:
             self._waiting.setdefault(name, []).append(entry)
@@ -31,8 +32,8 @@ class WaiterRegistry:
                 if not self._waiting[name]:
                     del self._waiting[name]
 
-    def ring(self, name: str) -> None:
-        """Wake who waits for `name`. From any thread."""
+    def notify(self, name: str) -> None:
+        """Wake the waiters of `name`. From any thread."""
         with self._lock:
             for loop, event in self._waiting.get(name, []):
                 loop.call_soon_threadsafe(event.set)

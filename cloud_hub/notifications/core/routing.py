@@ -90,7 +90,7 @@ def _begins_again(row: NotificationState) -> bool:
 def next_due_us(settings: Common, at_us: int) -> int:
     """`at_us`, or when the channel's next hours begin."""
     return week_hours.next_us(
-        [week_hours.hours(text) for text in settings.hours], week_hours.zone(settings.time_zone), at_us
+        [week_hours.parse_hours(text) for text in settings.hours], week_hours.parse_time_zone(settings.time_zone), at_us
     )
 
 

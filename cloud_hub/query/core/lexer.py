@@ -65,7 +65,7 @@ class TokenStream:
         return self._words[self._at]
 
     @property
-    def calls(self) -> bool:
+    def is_call(self) -> bool:
         """Whether the word in front is followed by a parenthesis, as a function is."""
         return self.next.kind == "name" and self._words[self._at + 1].text == "("
 

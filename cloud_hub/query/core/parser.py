@@ -131,7 +131,7 @@ class _Phrases:
 
     def _column(self) -> Path | Aggregate:
         verb = self.words.next.text.lower()
-        if verb not in AGGREGATES or not self.words.calls:
+        if verb not in AGGREGATES or not self.words.is_call:
             return self._path()
         self._opened()
         counts = verb == "count"
@@ -166,7 +166,7 @@ class _Phrases:
     def _one(self) -> Condition:
         words = self.words
         if not (words.peek_is("NOT") or words.peek_is("(")):
-            return self._test() if words.calls else self._comparison()
+            return self._test() if words.is_call else self._comparison()
         self._depth += 1
         if self._depth > MAX_NESTING:
             raise words.error(words.next.at, f"more than {MAX_NESTING} nested conditions")

@@ -381,7 +381,7 @@ def test_who_waits_for_a_command_gets_its_end(world: World) -> None:
         cid = world.published[-1].correlation.decode()
         with world.db.write() as session:
             commands.handle_result(session, "press-3", CommandResult(id=cid, state="failed", t_us=NOW, text="no"), NOW)
-        hub.bells.ring(cid)
+        hub.bells.notify(cid)
 
     world.published.clear()
     answering = threading.Thread(target=device)

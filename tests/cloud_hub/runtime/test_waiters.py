@@ -8,11 +8,11 @@ import threading
 from cloud_hub.runtime.waiters import WaiterRegistry
 
 
-def test_a_ring_from_another_thread_wakes_all_who_wait_and_no_other() -> None:
-    bells = WaiterRegistry()
+def test_a_notification_from_another_thread_wakes_all_waiters_of_that_name_and_no_other() -> None:
+    waiters = WaiterRegistry()
 
     async def wait(name: str, ready: asyncio.Event) -> str:
-        with bells.register(name) as bell:
+        with waiters.register(name) as bell:
             ready.set()
             await bell.wait()
         return name
@@ -22,7 +22,7 @@ def test_a_ring_from_another_thread_wakes_all_who_wait_and_no_other() -> None:
         tasks = [asyncio.create_task(wait(name, one)) for name, one in zip(["a", "a", "b"], ready, strict=True)]
         for one in ready:
             await one.wait()
-        thread = threading.Thread(target=lambda: bells.ring("a"))
+        thread = threading.Thread(target=lambda: waiters.notify("a"))
         thread.start()
         woken = set(await asyncio.gather(*tasks[:2]))
         thread.join()
@@ -32,5 +32,5 @@ def test_a_ring_from_another_thread_wakes_all_who_wait_and_no_other() -> None:
         return woken
 
     assert asyncio.run(play()) == {"a"}
-    bells.ring("a")
-    assert bells._waiting == {}
+    waiters.notify("a")
+    assert waiters._waiting == {}
