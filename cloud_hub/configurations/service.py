@@ -1,6 +1,6 @@
-"""Configurations: desired state for every device that a condition finds; what people do to them, and how they stand.
+"""Creates, changes and deletes configurations: desired state for every device that a condition finds.
 
-`configurator` puts them into the twins.
+`configurations.reconciler` applies them to twins.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LIMIT = 100
 BATCH_SIZE = 500
 
 
-# -- what people do --------------------------------------------------------------------------------
+# -- operations -----------------------------------------------------------------------------------
 
 
 def get(session: Session, number: str) -> Configuration:
@@ -119,7 +119,7 @@ def _conditions(row: Configuration) -> None:
         query.condition(text)
 
 
-# -- how it stands ---------------------------------------------------------------------------------
+# -- status ----------------------------------------------------------------------------------------
 
 
 def counts(session: Session) -> dict[str, dict[str, int]]:

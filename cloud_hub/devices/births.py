@@ -30,8 +30,10 @@ _BY_ID = _DEVICES.c.id == bindparam("b_id")
 _READ = select(_DEVICES.c.id, _DEVICES.c.session, _DEVICES.c.epoch, _DEVICES.c.seen_us).where(
     _DEVICES.c.id.in_(bindparam("b_ids", expanding=True))
 )
-_BIRTH_COLUMNS = ("session", "epoch", "seen_us", "state", "conflict", "born_us", "profile", "version", "protocol", "asset_path",
-         "clock", "metrics", "limits_without_source")  # fmt: skip
+_BIRTH_COLUMNS = (
+    "session", "epoch", "seen_us", "state", "conflict", "born_us", "profile", "version", "protocol", "asset_path",
+    "clock", "metrics", "limits_without_source",
+)  # fmt: skip
 _BORN = update(_DEVICES).where(_BY_ID).values({name: bindparam(f"b_{name}") for name in _BIRTH_COLUMNS})
 _GONE = update(_DEVICES).where(_BY_ID).values(state=bindparam("b_state"), seen_us=bindparam("b_seen_us"))
 _NEW = insert(_DEVICES)

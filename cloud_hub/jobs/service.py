@@ -1,8 +1,8 @@
-"""Jobs: one change or command for every device that a condition finds; `job_kinds` says what is done to a device.
+"""Creates, runs and cancels jobs: one change or command for every device that a condition finds.
 
-The devices are those found when the job starts; who comes later does not join. Each row of `JobDevice` is what became
-of one device, written in the transaction of the change itself, so that a killed hub goes on where it was and changes
-no device twice.
+The devices are those found when the job starts. A row of `JobDevice` is the outcome of one device, written in the
+transaction of the change itself, so that a killed hub continues where it was and changes no device twice.
+`jobs.handlers` changes the devices.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from shared.errors import NotReady
 log = logging.getLogger(__name__)
 
 BATCH_SIZE = 200
-"""Devices of one transaction: others wait no longer for the write lock than these take."""
+"""Devices of one transaction; bounds how long other writers wait."""
 
 ACTIVE_STATES = ("scheduled", "running")
 
@@ -46,11 +46,11 @@ _OUTCOME = (
 )
 
 
-# -- what people do --------------------------------------------------------------------------------
+# -- operations -----------------------------------------------------------------------------------
 
 
 def create(session: Session, job: Job, max_bytes: int) -> Job:
-    """Store a job for the loop to begin at `start_us`. Raises HubError when its query or content is wrong."""
+    """Store a job; the worker starts it at `start_us`. Raises HubError if its query or content is invalid."""
     query.condition(job.query)
     handlers.check(job, max_bytes)
     job.id = new_id()
@@ -61,7 +61,7 @@ def create(session: Session, job: Job, max_bytes: int) -> Job:
 
 
 def cancel(session: Session, number: str, now_us: int, actor: str) -> Job:
-    """Change no further device. What was done stays, and a command that was sent is not called back."""
+    """Stop before the next device. Changes stay, and sent commands are not cancelled."""
     job = get(session, number, lock=True)
     if job.state not in ACTIVE_STATES:
         raise HubError(409, "Nothing to cancel", f"the job is already {job.state}")
@@ -97,7 +97,7 @@ def counts(session: Session, numbers: Sequence[str]) -> dict[str, dict[str, int]
 
 
 def devices(session: Session, number: str, *, state: str, after: str, limit: int) -> list[JobDevice]:
-    """What became of its devices, by id, a page at a time."""
+    """The outcomes of its devices by id, in pages."""
     chosen = rows_of(JobDevice).where(JobDevice.job == number, JobDevice.device > after)
     chosen = scopes.restrict(session, chosen, col(JobDevice.device))
     if state:
@@ -105,7 +105,7 @@ def devices(session: Session, number: str, *, state: str, after: str, limit: int
     return list(session.exec(chosen.order_by(JobDevice.device).limit(limit)))
 
 
-# -- the loop --------------------------------------------------------------------------------------
+# -- the worker ------------------------------------------------------------------------------------
 
 
 def run_once(db: Database, now_us: int, max_bytes: int) -> WorkResult:
