@@ -117,7 +117,7 @@ class Sites:
         alarm = Alarm(id=f"a-{device}", metric=f"{word}/age_s", kind="high", state="raised", priority="high", t_us=now,
                       value=9, limit=2)  # fmt: skip
         incidents.handle_alarm(session, device, alarm, now, "")
-        quiet = Suppression(id="", how="shelved", device=device, metric=f"{word}.quiet", reason=word, actor=word,
+        quiet = Suppression(id="", method="shelved", device=device, metric=f"{word}.quiet", reason=word, actor=word,
                             created_us=0, from_us=0, until_us=now + 10**10)  # fmt: skip
         suppression.create(session, quiet, now)
         session.flush()

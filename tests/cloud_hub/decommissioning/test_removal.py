@@ -66,7 +66,7 @@ def fill(session: Session, device: str) -> None:
     session.flush()
     incidents.handle_alarm(session, device, alarm(f"{device}-a"), NOW, "")
     incidents.handle_alarm(session, device, alarm(f"{device}-b", metric="temperature"), NOW, "")
-    session.add(Suppression(id=f"{device}-s", how="shelved", device=device, metric="x", actor="anna", created_us=NOW,
+    session.add(Suppression(id=f"{device}-s", method="shelved", device=device, metric="x", actor="anna", created_us=NOW,
                             from_us=NOW, until_us=NOW + 10**12))  # fmt: skip
     sent, _ = commands.create(session, device, "restart", "vision", NOW, actor="anna", life_s=1e6)
     commands.create(session, device, "diagnose", "disk", NOW, actor="anna", mode="queued", life_s=1e6)
