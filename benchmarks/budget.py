@@ -15,11 +15,12 @@ from collections.abc import Callable
 import numpy as np
 
 from benchmarks.report import Row, arguments, publish
-from benchmarks.series import DAY_US, Floats
+from benchmarks.series import Floats
 from cloud_hub.thresholds.scores import alarm_budget
 from cloud_hub.thresholds.scores import alarms as score_alarms
 from cloud_hub.thresholds.scores.alarms import SeriesState
 from cloud_hub.thresholds.scores.model import ScoreModel
+from shared.times import DAY_US
 
 A_DAY = 288
 Noise = Callable[[np.random.Generator, int, int], Floats]

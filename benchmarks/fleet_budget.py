@@ -20,11 +20,12 @@ import numpy as np
 from benchmarks.budget import A_DAY, NOISES
 from benchmarks.nab_score import alarms
 from benchmarks.report import Row, publish
-from benchmarks.series import DAY_US, Bools, Floats, Series, read
+from benchmarks.series import Bools, Floats, Series, read
 from cloud_hub.thresholds.scores import episodes
 from cloud_hub.thresholds.scores.alarm_budget import threshold
 from cloud_hub.thresholds.scores.episodes import Episodes, rarity
 from cloud_hub.thresholds.scores.model import DEFAULTS, ScoreModel, score_series
+from shared.times import DAY_US
 
 LEVELS = (3.3, 4.0, 4.5, 5.0, 5.5)
 

@@ -24,8 +24,9 @@ from cloud_hub.database.tables import Device
 from cloud_hub.devices.offsets import StreamOffsets
 from cloud_hub.settings import Retention, Settings
 from cloud_hub.telemetry import samples as telemetry
-from cloud_hub.telemetry.retention import DAY_US, ROWS, RetentionWorker
+from cloud_hub.telemetry.retention import ROWS, RetentionWorker
 from shared.messages import Sample
+from shared.times import DAY_US
 
 NOW = 1_795_000_000_000_000
 TOGETHER = 5000

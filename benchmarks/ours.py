@@ -8,10 +8,11 @@ from contextlib import suppress
 import numpy as np
 
 from benchmarks.detectors import Detector
-from benchmarks.series import DAY_US, Floats, Ints, Series
+from benchmarks.series import Floats, Ints, Series
 from cloud_hub.thresholds.bands.model import Bands
 from cloud_hub.thresholds.scores import model as scores
 from shared.thresholds import Limits
+from shared.times import DAY_US
 
 
 def ours() -> list[Detector]:

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.series import DAY_US, Floats, Ints
+from benchmarks.series import Floats, Ints
+from shared.times import DAY_US, HOUR_US
 
 METRICS = ("cpu", "memory", "disk", "requests", "latency", "errors")
 CPU, MEMORY, DISK, REQUESTS, LATENCY, ERRORS = range(6)
 KINDS = ("web", "api", "database", "cache", "batch", "queue")
-HOUR_US = DAY_US // 24
 Rng = np.random.Generator
 Values = npt.NDArray[np.float32]
 

@@ -29,14 +29,14 @@ from cloud_hub.database.sessions import Database
 from cloud_hub.ingest.core.router import route
 from cloud_hub.ingest.writer import Writer, WriteResults
 from cloud_hub.telemetry import samples as telemetry
-from cloud_hub.telemetry.rollups.aggregate import DAY_US
 from cloud_hub.telemetry.rollups.core.buckets import of_samples, pack
 from cloud_hub.telemetry.rollups.matrices import columns
 from cloud_hub.telemetry.rollups.ranges import query_range
 from cloud_hub.telemetry.rollups.store import DAY, HOUR, MINUTE, DeviceRollups
 from cloud_hub.telemetry.rollups.top_k import top_devices
 from cloud_hub.telemetry.rollups.worker import RollupWorker
-from cloud_hub.telemetry.samples import HOUR_US, SampleRow
+from cloud_hub.telemetry.samples import SampleRow
+from shared.times import DAY_US, HOUR_US
 
 START = 1_795_000_000_000_000 // DAY_US * DAY_US
 SHARES = (0.5, 0.95, 0.99)

@@ -16,8 +16,9 @@ import numpy as np
 from benchmarks import detection
 from benchmarks.nab_score import alarms
 from benchmarks.ours import bands, together
-from benchmarks.series import DAY_US, Series
+from benchmarks.series import Series
 from cloud_hub.thresholds.scores import alarm_budget
+from shared.times import DAY_US
 
 SHOWN = "realKnownCause/nyc_taxi.csv"
 BLUE, GREY, RED = "#1f5fa8", "#9aa5b1", "#c0392b"

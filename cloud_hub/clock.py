@@ -1,4 +1,4 @@
-"""The hub's clock. Only shells read it; cores are handed `now_us`."""
+"""Reads the clock and makes new ids. Core modules do not call it: they get `now_us` as a parameter."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from shared.ids import traceparent, uuid7
 
 
 def now_us() -> int:
-    """UTC now in microseconds."""
+    """The current UTC time in microseconds."""
     return time.time_ns() // 1000
 
 
 def new_id() -> str:
-    """A fresh UUIDv7."""
+    """A new UUIDv7."""
     return uuid7(now_us(), secrets.randbits(74))
 
 
 def new_trace() -> str:
-    """A fresh W3C traceparent."""
+    """A new W3C traceparent."""
     return traceparent(secrets.randbits(128), secrets.randbits(64))

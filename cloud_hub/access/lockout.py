@@ -1,7 +1,7 @@
-"""Guessing tokens is locked out: after FREE wrong ones within WINDOW_S an address is not listened to for LOCK_S.
+"""Locks out addresses that guess tokens: after FREE wrong tokens within WINDOW_S, for LOCK_S.
 
-A core, and two functions that keep locks in the database, so that they outlive a restart. The memory of wrong tries
-is bounded: the address that tried longest ago is forgotten first.
+Locks are stored in the database and survive a restart. The number of addresses in memory is bounded; the one whose
+last try is the oldest is dropped first.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MAX_ADDRESSES = 10_000
 
 
 def address_key(host: str | None) -> str:
-    """Whom to count for: an IPv4 address, or the /64 of an IPv6 one, which is one customer's."""
+    """The key to count by: an IPv4 address, or the /64 of an IPv6 address, which belongs to one customer."""
     try:
         address = ipaddress.ip_address((host or "").partition("%")[0])
     except ValueError:
@@ -36,7 +36,7 @@ def address_key(host: str | None) -> str:
 
 
 class Lockout:
-    """Wrong tries and locks by address; `locks` maps address to the end of its lock, in microseconds."""
+    """Failed tries and locks by address; `locks` maps an address to the end of its lock in microseconds."""
 
     def __init__(self, locks: dict[str, int] | None = None) -> None:
         self._locks: OrderedDict[str, int] = OrderedDict(locks or {})
@@ -52,7 +52,7 @@ class Lockout:
             raise HubError(429, "Locked out", detail, retry_after_s=str(wait))
 
     def record_failure(self, address: str, now_us: int) -> int | None:
-        """Count a wrong try; the end of the lock when this one brought it about."""
+        """Count a failed try; returns the end of the lock if this one caused it."""
         with self._lock:
             since = now_us - WINDOW_S * 1_000_000
             tries = [t_us for t_us in self._tries.pop(address, []) if t_us > since] + [now_us]
@@ -65,20 +65,20 @@ class Lockout:
             return until_us
 
     @staticmethod
-    def _remember(where: OrderedDict[str, Any], address: str, what: Any) -> None:
-        where[address] = what
-        if len(where) > MAX_ADDRESSES:
-            where.popitem(last=False)
+    def _remember(entries: OrderedDict[str, Any], address: str, value: Any) -> None:
+        entries[address] = value
+        if len(entries) > MAX_ADDRESSES:
+            entries.popitem(last=False)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Drop all tries and locks."""
         with self._lock:
             self._locks.clear()
             self._tries.clear()
 
 
 def save_lock(session: Session, address: str, until_us: int, now_us: int) -> None:
-    """Remember a lock, and forget those that have ended."""
+    """Store a lock, and delete those that have ended."""
     session.connection().execute(delete(LockoutRow).where(col(LockoutRow.until_us) <= now_us))
     session.merge(LockoutRow(address=address, until_us=until_us))
     trail.add(session, now_us, "hub", "address.locked", address, until_us=until_us)

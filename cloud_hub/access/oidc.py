@@ -1,8 +1,8 @@
-"""People by OpenID Connect: bearer tokens that an issuer signed, checked with its published keys.
+"""Validates OpenID Connect bearer tokens with the issuer's published keys (JWKS).
 
-Only asymmetric signatures count, each kind of key with its one algorithm; a key is found by its id alone, never taken
-from the token. Keys are fetched when an unknown id is asked for, at most once in FETCH_EVERY_S, and anew when they are
-MAX_AGE_S old. Nothing is fetched while a known key is asked for.
+Only asymmetric signatures are accepted, one algorithm for each key type. A key is found by its id and never taken from
+the token. Keys are fetched when an unknown key id arrives, at most once in FETCH_EVERY_S, and when they are older than
+MAX_AGE_S.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 ALGORITHMS = {("OKP", "Ed25519"): "EdDSA", ("EC", "P-256"): "ES256", ("RSA", None): "RS256"}
 FACTORS = ("acr", "amr", "acrs")
-"""Claims that tell how somebody signed in: OpenID Connect's two, and Entra's."""
+"""Claims with the authentication methods: those of OpenID Connect, and that of Microsoft Entra."""
 MAX_TOKEN = 16_384
 MAX_JWKS = 1_000_000
 MAX_NAME = 200
@@ -47,7 +47,7 @@ Keys = dict[str, tuple[str, Any]]
 
 
 class Oidc:
-    """One issuer. `fetch` gives the text of its JWKS. Raises ConfigError for settings that cannot work."""
+    """One issuer. `fetch` returns the text of its JWKS. Raises ConfigError for invalid settings."""
 
     def __init__(
         self, settings: Settings, fetch: Callable[[], str] | None = None, clock_s: Callable[[], float] = time.monotonic
@@ -70,8 +70,9 @@ class Oidc:
             _safe(settings.jwks_url)
 
     def identity(self, text: str, now_us: int) -> Identity:
-        """Who holds this token. HubError 401 when it is not good (WrongToken: not signed by the issuer), 403 without
-        a role or a scope.
+        """The identity in this token.
+
+        Raises HubError 401 if it is invalid (WrongToken if the issuer did not sign it), 403 without a role or a scope.
         """
         claims = self._claims(text)
         self._check_times(claims, now_us / 1e6)
@@ -110,7 +111,7 @@ class Oidc:
         return self._keys[kid]
 
     def _refresh(self) -> None:
-        """Fetch the keys, unless that was tried just now; while one fetches, the others go on with what there is."""
+        """Fetch the keys, unless tried within FETCH_EVERY_S. Other threads use the old keys meanwhile."""
         if not self._fetching.acquire(blocking=not self._keys):
             return
         try:
@@ -167,7 +168,7 @@ def _brief(error: Exception) -> str:
 
 
 def _at(claims: dict[str, Any], name: str) -> Any:
-    """A claim by its whole name, or by a path such as `realm_access.roles`."""
+    """A claim by its name, or by a path such as `realm_access.roles`."""
     value: Any = claims
     for part in [name] if name in claims else name.split("."):
         value = value.get(part) if isinstance(value, dict) else None
@@ -175,8 +176,8 @@ def _at(claims: dict[str, Any], name: str) -> Any:
 
 
 def _texts(value: Any) -> set[str]:
-    """The texts of a claim that is one, or a list of them."""
-    return {one for one in (value if isinstance(value, list) else [value]) if isinstance(one, str)}
+    """The strings of a claim that is a string or a list."""
+    return {item for item in (value if isinstance(value, list) else [value]) if isinstance(item, str)}
 
 
 def _seconds(value: Any) -> float:
@@ -189,7 +190,7 @@ def _seconds(value: Any) -> float:
 
 
 def parse_jwks(text: str) -> Keys:
-    """The usable keys of a JWKS; others are passed over. ValueError when there is none."""
+    """The usable keys of a JWKS; others are skipped. ValueError if there is none."""
     try:
         listed = json.loads(text)["keys"]
         found = dict(one for row in listed if isinstance(row, dict) and (one := _usable(row)))
@@ -232,7 +233,7 @@ def _safe(url: str) -> None:
 
 
 def _download(url: str) -> str:
-    """The text behind the URL: no redirect is followed, and no more than MAX_JWKS bytes are read."""
+    """Download the JWKS: no redirects, at most MAX_JWKS bytes."""
     body = b""
     with httpx.stream("GET", url, timeout=TIMEOUT_S, follow_redirects=False) as answer:
         if answer.status_code != 200:

@@ -21,8 +21,8 @@ from cloud_hub.database.tables import AlarmRow, Device, Suppression
 from cloud_hub.devices import registry as fleet
 from cloud_hub.errors import HubError
 from shared.ids import metric_name
+from shared.times import DAY_US
 
-DAY_US = 86_400_000_000
 SHELVED_S = 7 * 86_400.0
 LONGEST_US: dict[SuppressionMethod, int | None] = {
     "shelved": 7 * DAY_US,

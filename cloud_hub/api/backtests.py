@@ -15,7 +15,8 @@ from cloud_hub.thresholds.learning import refit, trials
 from cloud_hub.thresholds.learning import registry as learnings
 from cloud_hub.thresholds.learning.core.policy import LearningPolicy
 from cloud_hub.thresholds.learning.core.trial import Trial
-from shared.thresholds import DAY_US, Limits
+from shared.thresholds import Limits
+from shared.times import DAY_US
 
 router = APIRouter(prefix="/api/v1", tags=["backtests"])
 

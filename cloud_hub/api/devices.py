@@ -188,7 +188,7 @@ def remove(
 def removed(hub: TheHub, caller: Reader) -> list[RemovedDeviceView]:
     """Devices that were removed, with the time when they last sent something all the same."""
     with hub.db.read(scope=caller.scope) as session:
-        rows = removal.removed(session)
+        rows = removal.list_removed(session)
     return [RemovedDeviceView(**row.model_dump(), heard_us=hub.heard_us(row.device)) for row in rows]
 
 

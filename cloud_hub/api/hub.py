@@ -115,7 +115,7 @@ def authorize(hub: Hub, request: Request, identity: Identity, power: str) -> Cal
 def _identity(hub: Hub, text: str) -> Identity:
     if hub.oidc is not None and "." in text:  # no token of ours holds a dot
         return hub.oidc.identity(text, now_us())
-    return tokens.whose(hub.db, text, now_us())
+    return tokens.authenticate(hub.db, text, now_us())
 
 
 async def authenticated(request: Request) -> Identity:

@@ -27,7 +27,7 @@ def _problem(status: int, title: str, detail: str, **more: str) -> JSONResponse:
 
 def problem_response(error: HubError) -> JSONResponse:
     """The answer to one error."""
-    return _problem(error.status, error.title, error.detail, **error.has_more)
+    return _problem(error.status, error.title, error.detail, **error.extensions)
 
 
 def enrolment_problem(error: HubError) -> JSONResponse:

@@ -10,6 +10,7 @@ from cloud_hub.api.hub import Administrator, TheHub
 from cloud_hub.clock import now_us
 from cloud_hub.errors import HubError
 from shared.errors import ConfigError
+from shared.times import DAY_US
 
 router = APIRouter(prefix="/api/v1/tokens", tags=["tokens"])
 
@@ -61,7 +62,7 @@ def create(body: TokenBody, hub: TheHub, caller: Administrator) -> NewToken:
         with hub.db.write() as session:
             text = tokens.create(
                 session, body.name, " ".join(body.roles), now, caller.actor, scope=scope,
-                expires_us=now + int(body.life_days * tokens.DAY_US), trace=caller.trace,
+                expires_us=now + int(body.life_days * DAY_US), trace=caller.trace,
             )  # fmt: skip
             row = tokens.find(session, text, now)
     except ConfigError as error:

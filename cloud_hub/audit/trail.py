@@ -1,7 +1,8 @@
-"""The audit trail: every change, who made it, with which result; each row's hash covers the row before.
+"""Writes, reads and verifies the audit trail: each change with its actor and result, in a hash chain.
 
-Rows are added in the transaction of the change itself, and the database refuses to change or delete any. Should that
-be got round, `verify` finds a changed, removed or inserted row; a cut tail only where the head is kept elsewhere.
+A row is added in the transaction of the change itself, and triggers in the database refuse updates and deletes. If
+those are bypassed, `verify` finds a changed, removed or inserted row. It finds removed rows at the end only if the head
+was stored elsewhere.
 """
 
 from __future__ import annotations
@@ -44,21 +45,21 @@ def add(
     trace: str = "",
     **detail: Any,
 ) -> None:
-    """Add one row. `who` is a token's name, a device or a part of the hub; `kind` such as `action.approved`."""
+    """Add one row. `actor` is the name of a token, a device or a part of the hub; `kind` such as `action.approved`."""
     locks.lock_audit_trail(session)
     connection = session.connection()
     row = {"t_us": now_us, "actor": actor, "kind": kind, "subject": subject, "device": device,
            "trace_id": trace_id(trace), "detail": detail}  # fmt: skip
-    # The trail is this transaction's alone until it ends: its end is asked for once.
+    # This transaction holds the trail's lock, so its end is read once.
     before = session.info.get("audit_hash") or connection.execute(_LAST).scalar() or GENESIS
     row["hash"] = session.info["audit_hash"] = _digest(before, row)
     connection.execute(_INSERT, row)
 
 
 def verify(session: Session, head: tuple[int, str] | None = None) -> int | None:
-    """Number of the first row whose hash does not fit, or None when the whole chain holds.
+    """Number of the first row whose hash does not match, or None if the chain is intact.
 
-    `head` is (number, hash) of a row that was written down elsewhere: where it is gone or another, its number.
+    `head` is (number, hash) of a row that was stored elsewhere; its number is returned if it is missing or different.
     """
     before, found = GENESIS, head is None
     with closing(_stream(session, select(_AUDIT).order_by(_AUDIT.c.seq))) as stream:
@@ -71,7 +72,7 @@ def verify(session: Session, head: tuple[int, str] | None = None) -> int | None:
 
 
 def head(session: Session) -> tuple[int, str]:
-    """(number, hash) of the newest row: kept elsewhere, it shows a cut tail. (0, GENESIS) while there is none."""
+    """(number, hash) of the newest row; (0, GENESIS) if there is none. Stored elsewhere, it reveals removed rows."""
     last = (
         session.connection().execute(select(_AUDIT.c.seq, _AUDIT.c.hash).order_by(_AUDIT.c.seq.desc()).limit(1)).first()
     )
@@ -79,7 +80,7 @@ def head(session: Session) -> tuple[int, str]:
 
 
 def _stream(session: Session, query: Any) -> Generator[dict[str, Any], None, None]:
-    """Rows as they come, a thousand at a time in memory."""
+    """Stream rows, a thousand in memory at a time."""
     with session.connection().execute(query, execution_options={"yield_per": 1000}) as found:
         for row in found.mappings():
             yield dict(row)
@@ -90,7 +91,7 @@ def _stream(session: Session, query: Any) -> Generator[dict[str, Any], None, Non
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditFilter:
-    """Which rows: times since_us <= t < until_us, who, device, kind (a prefix) and trace id; '' and None are all."""
+    """Selects rows by since_us <= t < until_us, actor, device, kind (a prefix) and trace id; '' and None match all."""
 
     since_us: int | None = None
     until_us: int | None = None
@@ -100,7 +101,7 @@ class AuditFilter:
     trace: str = ""
 
     def apply(self, query: Any) -> Any:
-        """The query, for these rows only."""
+        """Restrict the query to these rows."""
         table = _AUDIT.c
         if self.since_us is not None:
             query = query.where(table.t_us >= self.since_us)
@@ -117,7 +118,7 @@ def rows(
     session: Session, *, since_us: int | None = None, until_us: int | None = None, actor: str = "", device: str = "",
     kind: str = "", trace: str = "", after: int | None = None, limit: int = 200,
 ) -> list[AuditRow]:  # fmt: skip
-    """The newest rows first as `AuditFilter` says, those below number `after`, of devices that the session sees."""
+    """Rows that match (see `AuditFilter`), the newest first, below number `after`, within the session's scope."""
     wanted = AuditFilter(since_us=since_us, until_us=until_us, actor=actor, device=device, kind=kind, trace=trace)
     query = scopes.restrict(session, wanted.apply(select(AuditRow)), _AUDIT.c.device)
     if after is not None:
@@ -126,5 +127,5 @@ def rows(
 
 
 def export(session: Session, wanted: AuditFilter) -> Iterator[dict[str, Any]]:
-    """All wanted rows, the oldest first, as they are stored."""
+    """All matching rows, the oldest first, as stored."""
     return _stream(session, wanted.apply(select(_AUDIT)).order_by(_AUDIT.c.seq))

@@ -1,7 +1,7 @@
-"""A backup is one tar file: `manifest.json`, every file that it names with size and SHA-256, and the manifest's hash.
+"""Writes and reads backup archives: a tar file with `manifest.json`, the files that it lists, and the manifest's hash.
 
-Names, order, owners and times in it are the same for the same content. Reading trusts nothing: only plain files with
-the names of the manifest are taken, below the folder given, and each is compared with its hash.
+The same content gives the same archive. Reading does not trust the archive: it extracts only regular files that the
+manifest lists, below the given directory, and compares each with its SHA-256.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SEAL = "manifest.sha256"
 CHUNK = 1 << 20
 MAX_MANIFEST = 16 << 20
 
-Tell = Callable[[str], None]
+ReportProgress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,7 @@ class Manifest:
 
 
 def file_digest(path: Path) -> File:
-    """Size, hash and mode of one file, read in pieces."""
+    """Size, hash and mode of one file, read in chunks."""
     digest, size = hashlib.sha256(), 0
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):
@@ -62,15 +62,15 @@ def file_digest(path: Path) -> File:
     return File(size=size, sha256=digest.hexdigest(), mode=path.stat().st_mode & 0o777)
 
 
-def pack(target: Path, manifest: Manifest, sources: Mapping[str, Path], tell: Tell) -> None:
-    """Write the archive, on disk and read back before it gets its name; raises BackupError. Never overwrites."""
+def pack(target: Path, manifest: Manifest, sources: Mapping[str, Path], report: ReportProgress) -> None:
+    """Write the archive, sync and verify it, then give it its name; never overwrites. Raises BackupError."""
     part = target.with_name(f".{target.name}.part")
     try:
         with os.fdopen(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as out:
             _write(out, manifest, sources)
             out.flush()
             os.fsync(out.fileno())
-        tell("reading it back")
+        report("reading it back")
         with _opened(part) as found:
             for _ in found.contents():
                 pass
@@ -85,11 +85,11 @@ def pack(target: Path, manifest: Manifest, sources: Mapping[str, Path], tell: Te
             part.unlink()
 
 
-def unpack(source: Path, folder: Path, tell: Tell) -> Manifest:
-    """Verify the archive while its files are written below `folder`, which is new. Raises BackupError."""
+def unpack(source: Path, folder: Path, report: ReportProgress) -> Manifest:
+    """Verify the archive while extracting it below the new directory `folder`; raises BackupError."""
     with _opened(source) as found:
         for name, content in found.contents():
-            tell(f"unpacking {name}")
+            report(f"unpacking {name}")
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, found.manifest.files[name].mode & 0o700)
@@ -103,7 +103,7 @@ def unpack(source: Path, folder: Path, tell: Tell) -> Manifest:
 
 
 def verify(source: Path) -> Manifest:
-    """Read all of it and compare every hash; raises BackupError."""
+    """Read the archive and compare every hash; raises BackupError."""
     with _opened(source) as found:
         for _ in found.contents():
             pass
@@ -143,7 +143,7 @@ class _Opened:
         self.manifest = self._manifest()
 
     def contents(self) -> Iterator[tuple[str, Iterator[bytes]]]:
-        """Each file with its content in pieces, compared with its hash when the last piece was taken."""
+        """Each file with its content in chunks; the hash is checked after the last chunk."""
         wanted = self.manifest.files | {SEAL: self._seal}
         while (member := self._tar.next()) is not None:
             known = wanted.pop(member.name, None)
@@ -201,7 +201,7 @@ def _opened(source: Path) -> Iterator[_Opened]:
 
 
 def _harmless(name: str) -> bool:
-    """A relative path without any way out of its folder, in its one spelling."""
+    """Whether a name is a normalized relative path that stays inside its directory."""
     path = PurePosixPath(name)
     return (
         bool(path.parts)

@@ -1,4 +1,4 @@
-"""One database as one file, and back: SQLite by its online backup, PostgreSQL by pg_dump and pg_restore."""
+"""Copies a database to one file and back: SQLite by its online backup, PostgreSQL by pg_dump and pg_restore."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sqlalchemy.engine import make_url
 from cloud_hub.errors import BackupError
 
 PAGES = 4096
-"""Pages copied between two words of progress."""
+"""Pages copied between two progress reports."""
 
 MEMBER = {"sqlite": "database.sqlite", "postgresql": "database.dump"}
 
@@ -32,7 +32,7 @@ def sqlite_path(url: str) -> Path:
 
 
 def save(url: str, target: Path, percent: Callable[[int], None]) -> None:
-    """The database of one moment, into the new file `target`; a hub may write meanwhile. Raises BackupError."""
+    """Write a consistent copy to the new file `target` while a hub may write; raises BackupError."""
     if database_kind(url) == "postgresql":
         _postgres(url, "pg_dump", "--format=custom", "--no-owner", "--no-privileges", f"--file={target}")
         return
@@ -44,11 +44,11 @@ def save(url: str, target: Path, percent: Callable[[int], None]) -> None:
             closing(sqlite3.connect(f"file:{source}?mode=rw", uri=True)) as old,
             closing(sqlite3.connect(target)) as new,
         ):
-            # A held read transaction keeps the moment: writers go on, and the copy never begins anew because of them.
+            # The read transaction holds the snapshot, so the copy does not restart when a hub writes.
             old.execute("BEGIN")
             old.execute("SELECT count(*) FROM sqlite_master").fetchone()
             old.backup(new, pages=PAGES, progress=lambda _, left, all_: percent(100 - 100 * left // max(1, all_)))
-            new.execute("PRAGMA journal_mode=DELETE")  # one file, without a log beside it
+            new.execute("PRAGMA journal_mode=DELETE")  # one file without a -wal file
             _sound(new, str(source))
     except sqlite3.Error as error:
         raise BackupError(f"{source}: cannot be copied ({error})") from error
@@ -61,7 +61,7 @@ def load(url: str, source: Path) -> None:
 
 
 def check(path: Path) -> None:
-    """Raise BackupError unless the SQLite file is whole."""
+    """Raise BackupError unless the SQLite file passes its integrity check."""
     try:
         with closing(sqlite3.connect(path)) as db:
             _sound(db, path.name)
@@ -87,7 +87,7 @@ def _postgres(url: str, program: str, *arguments: str) -> None:
 
 
 def _conninfo(url: URL) -> tuple[str, dict[str, str]]:
-    """The address without its password, which goes by the environment: other users may read a command line."""
+    """The URL without its password, which is passed in the environment: other users can read a command line."""
     plain = url.set(drivername="postgresql", password=None)
     secret = {"PGPASSWORD": str(url.password)} if url.password else {}
     return plain.render_as_string(hide_password=False), os.environ | secret

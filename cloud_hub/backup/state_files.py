@@ -1,4 +1,4 @@
-"""The files of a hub's state: which belong to it, where an old state is kept, whose they are."""
+"""Lists, moves and changes the owner of the files in the state directory."""
 
 from __future__ import annotations
 
@@ -8,24 +8,28 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cloud_hub.backup import snapshot
-from cloud_hub.runtime.state_lock import HALF, LOCK
+from cloud_hub.runtime.state_lock import LOCK, RESTORING
 from cloud_hub.settings import Settings
 
 ASIDE = "before-restore-"
 LOGS = ("", "-wal", "-shm")
-"""A SQLite database's file and what lies beside it."""
+"""Suffixes of a SQLite database's files."""
 
 
 def entries(settings: Settings) -> list[Path]:
-    """What stands in the state folder and is not the database, a lock, hidden, or left over from a restore."""
+    """Entries of the state directory without the database, the lock, hidden files and remains of a restore."""
     state = Path(settings.state_dir)
-    passed = {LOCK, HALF} | {path.name for path in database_files(settings) if path.parent.resolve() == state.resolve()}
+    databases = {path.name for path in database_files(settings) if path.parent.resolve() == state.resolve()}
     found = sorted(state.iterdir()) if state.is_dir() else []
-    return [path for path in found if path.name not in passed and not path.name.startswith((ASIDE, "."))]
+    return [
+        path
+        for path in found
+        if path.name not in databases | {LOCK, RESTORING} and not path.name.startswith((ASIDE, "."))
+    ]
 
 
 def plain_files(settings: Settings) -> tuple[dict[str, Path], list[Path]]:
-    """Files of the state by their names in it, without the database; and what is neither file nor folder."""
+    """State files by relative path, without the database; and the entries that are neither file nor directory."""
     files: dict[str, Path] = {}
     strange = []
     for path in _walk(entries(settings)):
@@ -44,7 +48,7 @@ def _walk(found: list[Path]) -> Iterator[Path]:
 
 
 def database_files(settings: Settings) -> list[Path]:
-    """The SQLite database's files that there are or may be; none on PostgreSQL."""
+    """The possible files of the SQLite database; none on PostgreSQL."""
     if snapshot.database_kind(settings.database_url) != "sqlite":
         return []
     database = snapshot.sqlite_path(settings.database_url)
@@ -52,18 +56,18 @@ def database_files(settings: Settings) -> list[Path]:
 
 
 def all_files(settings: Settings) -> list[Path]:
-    """Everything of a state that lies in files."""
+    """All files of the state, the SQLite database included."""
     return [path for path in database_files(settings) if path.exists()] + entries(settings)
 
 
 def set_aside(settings: Settings, aside: Path) -> None:
-    """All files of the state into the folder `aside`."""
+    """Move all files of the state to the directory `aside`."""
     for path in all_files(settings):
         shutil.move(path, aside / path.name)
 
 
 def restore_ownership(state: Path) -> None:
-    """Whoever owns the folder owns all in it: root may have worked here."""
+    """Give all files to the owner of the directory, if root runs this."""
     if os.geteuid() != 0:
         return
     owner = state.stat()

@@ -1,8 +1,8 @@
-"""`tidegate-hub broker check`: try a broker's doors from outside, and say in plain words which one is open.
+"""Probes a broker's security from outside and reports what is open (`tidegate-hub broker check`).
 
-Two identities of the hub's CA, made for this and good for an hour, play two devices: what one can hear or say of the
-other's, any device can of any other's. No device is disturbed. A door is called shut only after a probe has passed
-through one that must be open: each hears its own topics.
+Two test identities of the hub's CA, valid for an hour, act as two devices: what one can read or write of the other, any
+device can. No real device is disturbed. An access counts as refused only after a probe on the identity's own topics has
+arrived.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Identity = tuple[str, Tls]
 HOUR_DAYS = 1 / 24
 WAIT_S = 5.0
 SETTLE_S = 1.0
-"""How long to listen for what must not come, once what must come has come."""
+"""How long to wait for messages that must not arrive, after those that must."""
 SLOW_S = 0.03
 """A round trip on an idle connection beyond this and two of TCP's is Nagle's algorithm at work (about 40 ms)."""
 
@@ -49,15 +49,15 @@ def check_broker(address: Address, ca: CaFolder, aws_alias: bool) -> list[str]:
         folder = Path(name)
         first, second = (_identity(folder, authority, f"tidegate-check-{secrets.token_hex(4)}") for _ in range(2))
         stranger = _identity(folder, Authority.create("stranger", now_us()), "tidegate-check")
-        found = _doors(address, first, stranger)
+        found = _listeners(address, first, stranger)
         try:
             return found + _inside(address, first, second, aws_alias)
-        except _Shut as error:
+        except _Refused as error:
             return [*found, f"a client with a certificate of the hub's CA: {error}"]
 
 
-class _Shut(Exception):
-    """What must work does not; nothing further can be said."""
+class _Refused(Exception):
+    """A required access does not work, so nothing further can be checked."""
 
 
 def _identity(folder: Path, authority: Authority, cn: str) -> Identity:
@@ -71,7 +71,7 @@ def _identity(folder: Path, authority: Authority, cn: str) -> Identity:
 # -- from outside ------------------------------------------------------------------------------------
 
 
-def _doors(address: Address, known: Identity, stranger: Identity) -> list[str]:
+def _listeners(address: Address, known: Identity, stranger: Identity) -> list[str]:
     new, old = ssl.TLSVersion.TLSv1_3, ssl.TLSVersion.TLSv1_2
     tries = (
         ("it speaks MQTT without TLS. Let no listener be without certfile and keyfile", None, None),
@@ -109,39 +109,39 @@ def _connects(link: socket.socket) -> bool:
 
 
 class _Client:
-    """A connection that writes down what it hears: {topic: payload}."""
+    """A connection that records the last payload received on each topic."""
 
     def __init__(self, address: Address, identity: Identity, filters: list[str], client_id: str = "") -> None:
-        self.heard: dict[str, bytes] = {}
+        self.received: dict[str, bytes] = {}
         self._up, self.down, self.reason = threading.Event(), threading.Event(), ""
-        self._news = threading.Condition()
+        self._condition = threading.Condition()
         options = Options(client_id=client_id or identity[0], filters=filters, tls=identity[1])
-        self._connection = Connection(options, lambda: address, self._hear, self._up.set, self._lost)
+        self._connection = Connection(options, lambda: address, self._on_message, self._up.set, self._lost)
         self._connection.start()
         deadline = time.monotonic() + WAIT_S
         while not self._up.wait(0.02):
             if self.down.is_set() or time.monotonic() > deadline:
                 self.stop()
-                raise _Shut(self.reason or f"no answer within {WAIT_S:g} s")
+                raise _Refused(self.reason or f"no answer within {WAIT_S:g} s")
 
-    def _hear(self, message: Inbound) -> None:
-        with self._news:
-            self.heard[message.topic] = message.payload
-            self._news.notify_all()
+    def _on_message(self, message: Inbound) -> None:
+        with self._condition:
+            self.received[message.topic] = message.payload
+            self._condition.notify_all()
 
     def _lost(self, reason: str) -> None:
         self.reason = reason
         self.down.set()
 
-    def say(self, topic: str, payload: bytes = b"probe") -> None:
+    def publish(self, topic: str, payload: bytes = b"probe") -> None:
         self._connection.publish(topic, payload)
 
     def echo_s(self, topic: str, payload: bytes) -> float:
-        """Seconds until what it says comes back to it; infinity when it does not in time."""
+        """Seconds until a message published to its own topic comes back; infinity if it does not."""
         begun = time.monotonic()
-        self.say(topic, payload)
-        with self._news:
-            came = self._news.wait_for(lambda: self.heard.get(topic) == payload, WAIT_S)
+        self.publish(topic, payload)
+        with self._condition:
+            came = self._condition.wait_for(lambda: self.received.get(topic) == payload, WAIT_S)
         return time.monotonic() - begun if came else math.inf
 
     def stop(self) -> None:
@@ -171,7 +171,7 @@ def _tcp_s(address: Address) -> float:
 def _own(client: _Client, own: list[str], tcp_s: float) -> list[str]:
     """What each identity must be able to do; without its own topics there is nothing more to try."""
     if client.echo_s(own[0], b"first") == math.inf:
-        raise _Shut(f"an identity cannot use its own topics ({own[0]}). Let the access list allow things/%u/#")
+        raise _Refused(f"an identity cannot use its own topics ({own[0]}). Let the access list allow things/%u/#")
     found = []
     if own[1:] and client.echo_s(own[1], b"first") == math.inf:
         found.append("$aws is missing: no shadow of AWS's clients. Run: tidegate-hub broker setup --aws-alias")
@@ -195,7 +195,7 @@ def _bound(address: Address, identity: Identity) -> list[str]:
     try:
         _Client(address, identity, [_topic(identity)], client_id=f"{identity[0]}-2").stop()
         bound = client.down.wait(SETTLE_S)
-    except _Shut:
+    except _Refused:
         bound = True
     finally:
         client.stop()
@@ -217,11 +217,11 @@ def _others(address: Address, first: Identity, second: Identity) -> list[str]:
                 found.append(f"a device hears others' messages by '{wide}'. Allow it things/%u/# and no more")
         intruder = _Client(address, first, [_topic(first)])
         for topic in theirs:
-            intruder.say(topic, b"intruder")
+            intruder.publish(topic, b"intruder")
         intruder.echo_s(_topic(first), b"last")
         time.sleep(SETTLE_S)
         intruder.stop()
-        if b"intruder" in victim.heard.values():
+        if b"intruder" in victim.received.values():
             found.append("a device can speak in another's name. Allow it to write things/%u/# and no more")
     finally:
         victim.stop()
@@ -231,10 +231,10 @@ def _others(address: Address, first: Identity, second: Identity) -> list[str]:
 def _overhears(address: Address, identity: Identity, wide: str, speak: Callable[[], float]) -> bool:
     try:
         spy = _Client(address, identity, [wide, _topic(identity)])
-    except _Shut:
+    except _Refused:
         return False
     speak()
     spy.echo_s(_topic(identity), b"last")  # of one connection, in order: what was said before has come before
     time.sleep(0.1)
     spy.stop()
-    return any(topic != _topic(identity) for topic in spy.heard)
+    return any(topic != _topic(identity) for topic in spy.received)

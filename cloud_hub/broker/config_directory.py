@@ -1,7 +1,6 @@
-"""The folder of a mosquitto: its texts (`cloud_hub.broker.embedded.core.mosquitto`), its certificate, and what the CA
-gives it.
+"""Writes the configuration directory of a mosquitto: configuration, access list, certificate and CRL.
 
-Root may write it for the user that mosquitto becomes; else whoever runs mosquitto writes it. Raises ConfigError.
+Root writes it for mosquitto's user; otherwise the user who runs mosquitto does. Raises ConfigError.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ STORE = "data/mosquitto.db"
 def setup(plan: BrokerPlan, ca: CaFolder, issued: Issued) -> None:
     """Write everything; an older access list's grants are kept, everything else is as new."""
     folder = Path(plan.folder)
-    with _told(folder):
+    with _translated(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)
         (folder / "data").mkdir(mode=0o700, exist_ok=True)
@@ -53,7 +52,7 @@ def write_hub_certificate(ca: CaFolder, issued: Issued) -> dict[str, Path]:
     """Write the hub's own certificate beside its CA; returns what [mqtt.tls] must name."""
     paths = {"ca": ca.certificate, "certificate": ca.path / "mqtt.pem", "key": ca.path / "mqtt.key"}
     owner = ca.path.stat()
-    with _told(ca.path):
+    with _translated(ca.path):
         for path, content in ((paths["certificate"], issued.certificate), (paths["key"], issued.key)):
             write_file(path, content, secret=True)
             if os.geteuid() == 0:
@@ -63,7 +62,7 @@ def write_hub_certificate(ca: CaFolder, issued: Issued) -> dict[str, Path]:
 
 def edit_access_list(folder: Path, paragraph: str, *, there: bool = True) -> bool:
     """Have a `grant` or `denial` in the access list, or have it not; False where that was so already."""
-    with _told(folder):
+    with _translated(folder):
         path = folder / RULES
         text = path.read_text("utf-8")
         if (paragraph in text) == there:
@@ -77,7 +76,7 @@ def reload(folder: Path, ca: CaFolder) -> None:
 
     A process that took the number of a mosquitto that was killed is left alone.
     """
-    with _told(folder):
+    with _translated(folder):
         for name, content in _of(ca).items():
             _replace(folder / name, content)
         file = folder / PID
@@ -87,10 +86,10 @@ def reload(folder: Path, ca: CaFolder) -> None:
         os.kill(pid, signal.SIGHUP)
 
 
-def damage(folder: Path) -> list[str]:
+def find_damage(folder: Path) -> list[str]:
     """What keeps mosquitto from starting with this folder's store, and how to go on."""
     store = folder / STORE
-    with _told(folder):
+    with _translated(folder):
         reason = store_damage(store.read_bytes()) if store.exists() else ""
     if not reason:
         return []
@@ -118,8 +117,8 @@ def _give(path: Path, user: str) -> None:
 
 
 @contextmanager
-def _told(folder: Path) -> Iterator[None]:
-    """What goes wrong is told with the place and the cure."""
+def _translated(folder: Path) -> Iterator[None]:
+    """Turn errors into ConfigError with the place and the remedy."""
     try:
         yield
     except (ValueError, LookupError) as error:

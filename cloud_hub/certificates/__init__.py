@@ -1,1 +1,1 @@
-"""The hub's small CA: `authority` issues, `folder` keeps its files, `enrolment` decides who gets what."""
+"""The hub's CA: issuing, files, enrolment of devices, and the registry of certificates and revocations."""

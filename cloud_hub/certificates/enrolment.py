@@ -1,6 +1,6 @@
-"""Who is given a certificate: a device with its one-time claim, later the same device with its key (RFC 7030's forms).
+"""Enrols devices (EST, RFC 7030): the first certificate for a one-time claim, renewals for the device's key.
 
-Functions return a refusal instead of raising it where what they wrote must be committed all the same.
+Functions return a refusal instead of raising it where their writes must be committed anyway.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from shared.ids import DEVICE_ID
 
 CLAIM_LIFE_S = 86400.0
 TRIES, TRIES_US = 5, 60_000_000
-"""More wrong claims than TRIES within TRIES_US, and none is looked at until the window has moved on."""
+"""After TRIES wrong claims within TRIES_US, claims are refused until the window has passed."""
 
 FRESH_US = 300_000_000
-"""A proof names the time that the device has just heard from the hub; it may be so old."""
+"""Maximum age of the time in a proof, which the device got from the hub."""
 
 RESERVED = "tidegate-hub"
-"""Identities of the hub itself begin so: no device may be given one."""
+"""Prefix of the hub's own identities; no device may have one."""
 
 
 def create_claim(
     session: Session, device: str, now_us: int, *, actor: str, life_s: float = CLAIM_LIFE_S, readmit: bool = False,
     hub: str = RESERVED,
 ) -> str:  # fmt: skip
-    """A new claim for `device`, which ends any older one; returns its text, which nobody can read again.
+    """Create a claim for `device`, which replaces an older one; returns its text, which cannot be read again.
 
     `hub` is the hub's own identity at the broker.
     """
@@ -60,7 +60,7 @@ def create_claim(
 
 
 def require_claim(session: Session, device: str) -> None:
-    """HubError 401 unless there is some claim for this device: asked before a transaction is begun for a stranger."""
+    """HubError 401 unless the device has a claim: a cheap check before a write transaction."""
     if session.get(Claim, device) is None:
         raise _no_claim()
 
@@ -88,7 +88,7 @@ def enrol(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProvenDevice:
-    """A device that holds the key of this certificate of ours; `t_us` is the time in its proof."""
+    """A device that proved to hold the key of a certificate of this CA; `t_us` is the time in its proof."""
 
     device: str
     serial: int
@@ -96,9 +96,9 @@ class ProvenDevice:
 
 
 def verify_proof(authority: Authority, header: str, path: str, body: bytes) -> ProvenDevice:
-    """Who proves by `header` to have made this request; the certificate shown may be expired. HubError 401.
+    """Verify the proof in `header` for this request; the certificate may be expired. HubError 401.
 
-    Needs no database: whoever holds no key of ours holds up nobody.
+    Needs no database, so a caller without a valid key costs no query.
     """
     proof, current = _shown(authority, header)
     device = common_name(current.subject)

@@ -80,7 +80,7 @@ class CaFolder:
         return self.open().client(cn, now_us, days)
 
     def write_crl(self, revoked: Iterable[Revoked], now_us: int) -> None:
-        """Replace `crl.pem`; the broker reads it again when it is told to (docs/broker.md)."""
+        """Replace `crl.pem`. The broker reads it again after a reload (docs/broker.md)."""
         write_file(self.crl, self.open().crl(revoked, now_us))
 
 

@@ -1,4 +1,4 @@
-"""What the hub remembers of identities: who was given which certificate, and who is revoked."""
+"""Stores issued certificates, and which devices and certificates are revoked."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ SPARKPLUG = ":spb"
 
 
 def identity(session: Session, device: str) -> Identity:
-    """How this hub stands to a device, known or not; not stored before it is added."""
+    """The identity row of a device; a new one, not yet added, if there is none."""
     return session.get(Identity, device) or Identity(device=device)
 
 
 def revocation_reason(session: Session, device: str) -> str:
-    """Why a device is no longer let in, or ''. Asked once for each device and transaction."""
+    """Why a device is revoked, or ''. Cached for the transaction."""
     known: dict[str, str] = session.info.setdefault("revoked", {})
     if device not in known:
         row = session.get(Identity, device)
@@ -33,25 +33,25 @@ def revocation_reason(session: Session, device: str) -> str:
 
 
 def removed(session: Session, device: str) -> bool:
-    """Whether the device was removed, and not restored. Asked once for each device and transaction."""
+    """Whether the device was removed and not restored. Cached for the transaction."""
     known: dict[str, bool] = session.info.setdefault("removed", {})
     if device not in known:
         known[device] = session.get(RemovedDevice, device) is not None
     return known[device]
 
 
-def forget(session: Session) -> None:
-    """Ask again who is revoked and removed: it has changed."""
+def clear_cache(session: Session) -> None:
+    """Drop the cached revocations and removals of this transaction, because they changed."""
     session.info.pop("revoked", None)
     session.info.pop("removed", None)
 
 
-def end(session: Session, device: str, now_us: int) -> int:
-    """Revoke a device's certificates; returns how many there were."""
-    ended = [one for one in certificates(session, device) if one.revoked_us is None]
-    for one in ended:
-        one.revoked_us = now_us
-        session.add(one)
+def revoke_certificates(session: Session, device: str, now_us: int) -> int:
+    """Revoke a device's certificates; returns how many."""
+    ended = [row for row in certificates(session, device) if row.revoked_us is None]
+    for row in ended:
+        row.revoked_us = now_us
+        session.add(row)
     return len(ended)
 
 
@@ -65,9 +65,7 @@ _REMOVED = select(_GONE.c.device).where(_GONE.c.device.in_(bindparam("b_devices"
 
 
 def preload(session: Session, devices: Collection[str]) -> None:
-    """Ask for many devices at once, so that `revocation_reason` and `removed` know of each. Asked for every batch:
-    Core.
-    """
+    """Cache `revocation_reason` and `removed` of many devices with two queries, for each ingested batch."""
     known: dict[str, str] = session.info.setdefault("revoked", {})
     unknown = [device for device in devices if device not in known]
     known.update(dict.fromkeys(unknown, ""))
@@ -80,7 +78,7 @@ def preload(session: Session, devices: Collection[str]) -> None:
 
 
 def record_certificate(session: Session, device: str, certificate: x509.Certificate) -> None:
-    """Remember a certificate, so that it can be revoked."""
+    """Store a certificate, so that it can be revoked."""
     row = CertificateRow(
         serial=f"{certificate.serial_number:x}", device=device, cn=common_name(certificate.subject),
         issued_us=int(certificate.not_valid_before_utc.timestamp() * 1e6),
@@ -90,23 +88,23 @@ def record_certificate(session: Session, device: str, certificate: x509.Certific
 
 
 def revoke(session: Session, device: str, now_us: int, *, actor: str, reason: str = "") -> int:
-    """Let a device in no more: it, its certificates and its claim; returns how many certificates ended with it."""
+    """Revoke a device and its certificates; returns the number of certificates."""
     row = identity(session, device)
     row.revoked_us, row.reason = row.revoked_us or now_us, reason or row.reason or "revoked"
     session.add(row)
-    ended = end(session, device, now_us)
-    forget(session)
+    ended = revoke_certificates(session, device, now_us)
+    clear_cache(session)
     trail.add(session, now_us, actor, "device.revoked", device, device=device, reason=row.reason, certificates=ended)
     return ended
 
 
 def readmit(session: Session, device: str, now_us: int, *, actor: str) -> None:
-    """Let a revoked device enrol again. Its old certificates stay revoked."""
+    """Let a revoked device enrol again; its old certificates stay revoked."""
     row = identity(session, device)
     if row.revoked_us is not None:
         row.revoked_us, row.reason = None, ""
         session.add(row)
-        forget(session)
+        clear_cache(session)
         trail.add(session, now_us, actor, "device.readmitted", device, device=device)
 
 
@@ -126,7 +124,7 @@ def certificates(session: Session, device: str = "") -> list[CertificateRow]:
 
 
 def revocations(session: Session, now_us: int) -> list[Revoked]:
-    """What belongs into the list of revoked certificates: those that time has not ended too."""
+    """The entries of the revocation list (CRL): revoked certificates that have not expired long ago."""
     query = select(CertificateRow).where(
         col(CertificateRow.revoked_us).is_not(None), CertificateRow.expires_us > now_us - 30 * 86_400_000_000
     )

@@ -102,13 +102,13 @@ def _setup(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     from cloud_hub.broker.checks import check_broker  # noqa: PLC0415
-    from cloud_hub.broker.config_directory import damage  # noqa: PLC0415
+    from cloud_hub.broker.config_directory import find_damage  # noqa: PLC0415
     from cloud_hub.certificates.files import CaFolder  # noqa: PLC0415
     from shared.mqtt import parse_address  # noqa: PLC0415
 
     settings = _settings(arguments.config)
     address = parse_address(arguments.address or settings.mqtt.address, "--address")
-    found = damage(arguments.folder) if arguments.folder else []
+    found = find_damage(arguments.folder) if arguments.folder else []
     found += check_broker(address, CaFolder(settings.state_dir), settings.twins.aws_alias)
     for line in found:
         print(f"problem: {printable_lines(line)}", file=sys.stderr)

@@ -116,7 +116,7 @@ def _port(settings: Settings) -> list[str]:
 
 def _environment() -> list[str]:
     """Variables that nobody reads; one that resembles a setting has stopped the reading of them already."""
-    strange = environment.unknown(os.environ, Settings)
+    strange = environment.unknown_variables(os.environ, Settings)
     return [f"environment variable {name}: there is no such setting. Unset it, or correct its name" for name in strange]
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from cloud_hub.cli import Commands
 from shared import logs
 from shared.errors import EXIT_CONFIG
+from shared.times import DAY_US
 
 if TYPE_CHECKING:
     from cloud_hub.app import HubApp
@@ -128,7 +129,7 @@ def _token(arguments: argparse.Namespace) -> int:
             text = tokens.create(
                 session, arguments.name, " ".join(arguments.role or ["viewer"]), now, "command line",
                 scope=tuple(scope) if scope else None,
-                expires_us=None if life is None else now + int(life * tokens.DAY_US),
+                expires_us=None if life is None else now + int(life * DAY_US),
             )  # fmt: skip
             if arguments.out is None:
                 print(text)

@@ -50,7 +50,7 @@ _INSERT = insert(_ROWS)
 
 
 class ConfigurationReconciler:
-    """The loop's state: devices that wait for a look, and when all of them are due. Other threads add to it."""
+    """The worker's state: devices to reconcile, and when all of them are due. Other threads add devices."""
 
     def __init__(
         self, db: Database, max_bytes: int, period_s: float, clock: Callable[[], int] = now_us
@@ -159,7 +159,7 @@ class Reconciliation:
 def reconcile(
     session: Session, names: Collection[str], now: int, max_bytes: int, *, lock: bool = False
 ) -> Reconciliation:
-    """Settle every document of these devices, and say how each configuration then stands.
+    """Compute every document of these devices, and the state of each configuration on them.
 
     A device that a configuration targeted which cannot be read now is left as it is: nothing is taken from it.
     """
@@ -221,7 +221,7 @@ def _held(stored: dict[Key, Stored], device: str) -> set[str]:
 
 
 def _stands(layer: Layer, settled: dict[str, AppliedLayers]) -> State:
-    told = [
+    conflicts = [
         one.as_dict(name) for name, found in settled.items() for one in found.plan.conflicts
         if one.configuration == layer.id
     ]  # fmt: skip
@@ -230,8 +230,8 @@ def _stands(layer: Layer, settled: dict[str, AppliedLayers]) -> State:
         for name, found in settled.items() if layer.id in found.refused
     ]  # fmt: skip
     if refused:
-        return "refused", refused + told
-    if told:
-        return "conflict", told
+        return "refused", refused + conflicts
+    if conflicts:
+        return "conflict", conflicts
     won = any(layer.id in found.plan.winners for found in settled.values())
     return ("applied" if won else "overridden"), []

@@ -1,6 +1,6 @@
-"""Configurations: desired state for every device that a condition finds; what people do to them, and how they stand.
+"""Creates, changes and deletes configurations: desired state for every device that a condition finds.
 
-`configurator` puts them into the twins.
+`configurations.reconciler` applies them to twins.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from shared import twin
 from shared.twin_merge import Path, format_path, leaves, tree
 
 LIMIT = 100
-TOGETHER = 500
+BATCH_SIZE = 500
 
 
-# -- what people do --------------------------------------------------------------------------------
+# -- operations -----------------------------------------------------------------------------------
 
 
 def get(session: Session, number: str) -> Configuration:
@@ -119,7 +119,7 @@ def _conditions(row: Configuration) -> None:
         query.condition(text)
 
 
-# -- how it stands ---------------------------------------------------------------------------------
+# -- status ----------------------------------------------------------------------------------------
 
 
 def counts(session: Session) -> dict[str, dict[str, int]]:
@@ -163,8 +163,8 @@ def metrics(session: Session, row: Configuration) -> dict[str, int]:
 def _in_force(session: Session, row: Configuration, targeted: Sequence[str]) -> int:
     """Devices that report everything it wants."""
     counted = 0
-    for first in range(0, len(targeted), TOGETHER):
-        some = targeted[first : first + TOGETHER]
+    for first in range(0, len(targeted), BATCH_SIZE):
+        some = targeted[first : first + BATCH_SIZE]
         chosen = select(TwinRow.device, TwinRow.name, TwinRow.state).where(
             col(TwinRow.device).in_(some), col(TwinRow.name).in_(row.content)
         )

@@ -1,6 +1,7 @@
-"""One row by the database's own driver: what nearly every request asks costs a twentieth of SQLAlchemy's way.
+"""Runs a one-row SELECT directly on the SQLite driver, at a twentieth of SQLAlchemy's cost.
 
-The statement is compiled once by SQLAlchemy, and its column types read the row: text and results are the same.
+SQLAlchemy compiles the statement once, and its column types convert the row, so SQL and results are the same. For
+queries that nearly every request makes.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ class DriverQuery:
         return str(compiled), list(compiled.positiontup or ()), []
 
     def first(self, engine: Engine, parameters: dict[str, Any]) -> tuple[Any, ...] | None:
-        """The row, or None. On SQLite without a transaction of its own: one statement sees one moment."""
+        """The row, or None. Needs no transaction: one statement reads one snapshot."""
         text, names, readers = self._sqlite
-        if not readers:  # how this engine reads the types, such as JSON
+        if not readers:  # converters of the column types, such as JSON
             dialect = engine.dialect
             readers += [column.type.dialect_impl(dialect).result_processor(dialect, None)
                         for column in self.query.selected_columns]  # fmt: skip

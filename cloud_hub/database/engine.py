@@ -1,4 +1,4 @@
-"""From the configured address to an engine: what holds for each connection, on SQLite and on PostgreSQL."""
+"""Opens a SQLAlchemy engine for SQLite or PostgreSQL and sets up each connection."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from shared.codec import encode
 from shared.errors import ConfigError, NotReady
 
 WAIT_S = 30
-"""How long a writer waits for another one, and for a connection, before it gives up for now."""
+"""Timeout in seconds of a writer that waits for a lock or a connection."""
 IDLE_S = 120
-"""A hub that sleeps inside a transaction this long is cut off by PostgreSQL, so that the other hubs go on."""
+"""PostgreSQL closes a connection that is idle in a transaction this long, so that other hubs can continue."""
 
 _LONG = re.compile(rb"[1-9]\d{19}")
 _POOL = {"pool_size": 10, "max_overflow": 20, "pool_timeout": WAIT_S, "pool_pre_ping": True}
@@ -31,12 +31,12 @@ _CONNECT = {
 
 
 def is_postgres(engine: Engine) -> bool:
-    """Whether it speaks to PostgreSQL; else to SQLite."""
+    """Whether the engine is for PostgreSQL (else SQLite)."""
     return engine.dialect.name == "postgresql"
 
 
 def error_text(error: DBAPIError) -> str:
-    """What the database answered, on one line."""
+    """The database's error message on one line."""
     return " ".join(str(error.orig).split())[:500]
 
 
@@ -53,7 +53,7 @@ def redacted_url(url: str) -> str:
 
 
 def open_engine(url: str) -> Engine:
-    """An engine, not connected yet; raises ConfigError when the address is none or its driver is missing."""
+    """An engine, not connected yet; raises ConfigError if the URL is invalid or its driver is missing."""
     try:
         parsed = _address(url)
         if parsed.get_backend_name() == "postgresql":
@@ -98,7 +98,7 @@ def _postgres(parsed: URL) -> Engine:
 
 
 def _postgres_connect(connection: Any, _record: Any) -> None:
-    """What holds for each connection: an acknowledged item is on the disk, and nobody waits for ever."""
+    """Make commits durable and limit how long a connection waits."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT set_config('synchronous_commit', 'on', false)"
                        " WHERE current_setting('synchronous_commit') = 'off'")  # fmt: skip
@@ -108,7 +108,7 @@ def _postgres_connect(connection: Any, _record: Any) -> None:
 
 
 def _postgres_json(data: Any) -> Any:
-    """JSONB writes 1e300 as 301 digits: what is too long for 64 bits was a float."""
+    """Decode JSON. JSONB writes 1e300 as 301 digits, so a whole number beyond 64 bits was a float."""
     raw = data.encode() if isinstance(data, str) else bytes(data)
     return json.loads(raw, parse_int=_narrow) if _LONG.search(raw) else msgspec.json.decode(raw)
 
@@ -119,7 +119,7 @@ def _narrow(digits: str) -> int | float:
 
 
 def check_database(engine: Engine) -> None:
-    """Connect, and raise NotReady when nobody answers or ConfigError when the database cannot hold what devices say."""
+    """Connect; raise NotReady if the server does not answer, ConfigError if its encoding or collation is unsuitable."""
     if not is_postgres(engine):
         return
     try:

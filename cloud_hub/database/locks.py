@@ -1,7 +1,7 @@
-"""Who waits for whom. On SQLite every writer is alone; on PostgreSQL a writer may name the devices that it changes.
+"""Takes PostgreSQL advisory locks for writers. On SQLite there is one writer at a time and no lock is needed.
 
-All locks of a transaction are taken before its first statement and in one order, the audit trail's after all others:
-so no two writers, of one hub or of two, ever wait for each other in a circle.
+A transaction takes all its locks before its first statement and in a fixed order, that of the audit trail last. So
+writers cannot deadlock, in one hub or across several.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from sqlalchemy import Connection
 from sqlmodel import Session
 
 _HUB, _DEVICES = 0x7467, 0x7468
-"""Spaces of PostgreSQL's advisory locks. In the first: 0 the whole database, 1 the end of the audit trail."""
+"""Key spaces of the advisory locks. In _HUB: 0 is the database, 1 the end of the audit trail."""
 
 
 def acquire(connection: Connection, devices: Iterable[str]) -> None:
-    """Wait until nobody else changes these devices, or, without any, until this transaction is alone."""
+    """Lock these devices, or the database if none are given; waits for other writers."""
     keys = sorted({zlib.crc32(device.encode()) - (1 << 31) for device in devices})
     shared = "_shared" if keys else ""
     connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock{shared}({_HUB}, 0)")
@@ -27,16 +27,13 @@ def acquire(connection: Connection, devices: Iterable[str]) -> None:
 
 
 def require_lock(session: Session, device: str) -> None:
-    """Raise RuntimeError unless this session may change `device`: its transaction would not be safe."""
+    """Raise RuntimeError unless this session holds the lock of `device`."""
     devices = session.info.get("devices")
     if devices is None or (devices and device not in devices):
         raise RuntimeError(f"twin of '{device}' changed outside `write()` or `write('{device}')`")
 
 
 def lock_audit_trail(session: Session) -> None:
-    """Wait until no other transaction adds to the audit trail; held until the end of this one.
-
-    Taken after all others: who holds it waits for nobody.
-    """
+    """Lock the end of the audit trail until this transaction ends. Must be the last lock taken."""
     if session.info.get("devices") and session.get_bind().dialect.name == "postgresql":
         session.connection().exec_driver_sql(f"SELECT pg_advisory_xact_lock({_HUB}, 1)")

@@ -1,4 +1,4 @@
-"""The schema: Alembic's revisions in `migrations/`, shipped with the hub and run when a database is opened."""
+"""Migrates the schema with the Alembic revisions in `migrations/` when a database is opened."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from shared.errors import ConfigError, NotReady
 
 
 def alembic_config(url: str) -> Config:
-    """Alembic's view of the shipped revisions."""
+    """Alembic's configuration for the shipped revisions."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.attributes["url"] = url
@@ -26,7 +26,7 @@ def alembic_config(url: str) -> Config:
 
 
 def migrate(engine: Engine, url: str) -> None:
-    """Bring the schema up to date; raises ConfigError when it is newer than this hub, NotReady when the server went."""
+    """Bring the schema up to date; raises ConfigError if it is newer than this hub, NotReady if the server is away."""
     config = alembic_config(url)
     head = ScriptDirectory.from_config(config).get_current_head()
     try:
@@ -42,7 +42,7 @@ def migrate(engine: Engine, url: str) -> None:
     except CommandError as error:
         reason = f"the schema is newer than this hub ({error})"
         raise ConfigError("database", reason, "Install the newer version again, or restore a backup") from error
-    except DatabaseError as error:  # no such folder, no right to write, or a file that is no database
+    except DatabaseError as error:  # missing folder, no write permission, or not a database file
         if is_postgres(engine) and isinstance(error, OperationalError):
             raise NotReady(f"the schema cannot be brought up to date now ({error_text(error)})") from error
         raise ConfigError(

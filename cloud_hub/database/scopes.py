@@ -1,8 +1,8 @@
-"""Scopes: a session that carries one sees only devices whose assigned asset path is one of its paths, or below one.
+"""Restricts queries to a session's scope: devices whose assigned asset path is one of its paths or below one.
 
-`Database.read(scope=...)` and `write(scope=...)` give such sessions; loops and ingest have none and see everything.
-Only the path that a person assigned counts, never the one that the device claims. A device without one is seen by
-tokens of the whole hub alone.
+`Database.read(scope=...)` and `write(scope=...)` open such sessions. Workers and ingest have no scope and see all
+devices. Only the path that a person assigned counts, not the one that the device reports. A device without an assigned
+path is visible only without a scope.
 """
 
 from __future__ import annotations
@@ -23,45 +23,45 @@ _S = TypeVar("_S", bound=Select[Any])
 
 
 def validate_path(text: str) -> str:
-    """An asset path, `enterprise/site/area/line/cell` or the beginning of one; ValueError when it is none."""
+    """Return the asset path, `enterprise/site/area/line/cell` or a prefix of it; raises ValueError if it is invalid."""
     if not _PATH.match(text) or not text.isprintable():
         raise ValueError(f"'{text[:80]}' is no asset path: 1 to 5 names with '/' between, such as acme/site-a/hall-2")
     return text
 
 
 def session_scope(session: Session) -> Scope:
-    """What the session sees; None is everything."""
+    """The session's scope; None means all devices."""
     scope: Scope = session.info.get("scope")
     return scope
 
 
 def covers(scope: Scope, inner: Scope | list[str]) -> bool:
-    """Whether all that `inner` reaches is within `scope`."""
+    """Whether all paths of `inner` are within `scope`."""
     if scope is None or inner is None:
         return scope is None
     return all(any(is_below(one, top) for top in scope) for one in inner)
 
 
 def is_below(path: str, top: str) -> bool:
-    """Whether a path is `top` or below it: names are compared whole."""
+    """Whether a path is `top` or below it; whole segments are compared."""
     return path == top or path.startswith(f"{top}/")
 
 
 def scope_condition(scope: Scope | list[str]) -> ColumnElement[bool]:
-    """The condition on the table of devices; of use where the scope is not None."""
+    """The SQL condition on the devices table, for a scope that is not None."""
     column = _DEVICES.c.assigned_path
     tests = [or_(column == top, func.substr(column, 1, len(top) + 1) == f"{top}/") for top in scope or ()]
     return or_(false(), *tests)
 
 
 def restrict(session: Session, query: _S, column: Any) -> _S:
-    """The query, with rows whose device `column` names one that the session sees."""
+    """Restrict the query to rows whose device, in `column`, is visible to the session."""
     scope = session_scope(session)
     return query if scope is None else query.where(column.in_(select(_DEVICES.c.id).where(scope_condition(scope))))
 
 
 def sees(session: Session, devices: Sequence[str]) -> bool:
-    """Whether the session sees all of these devices. What is not known is not seen, unless it sees everything."""
+    """Whether all of these devices are visible to the session. With a scope, unknown devices are not."""
     scope = session_scope(session)
     if scope is None:
         return True

@@ -1,8 +1,8 @@
-"""The database: SQLite in WAL mode with FULL commits, or PostgreSQL. `read` and `write` give sessions.
+"""Opens the database (SQLite in WAL mode with FULL commits, or PostgreSQL) and its read and write sessions.
 
-A reader sees one moment and waits for nobody. A writer without a name is alone in the database; on PostgreSQL a writer
-that names its devices shares it with the writers of other devices, in this hub and in any other.
-Opening brings the schema up to date; a newer schema is refused.
+A read session sees one snapshot and never waits. A write session without devices is the only writer. On PostgreSQL, a
+write session that names its devices runs beside writers of other devices, in this hub and in others. Opening a database
+migrates its schema; a newer schema is refused.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ class Database:
 
     @contextmanager
     def read(self, *, scope: Scope = None) -> Iterator[Session]:
-        """A session for reading; everything it reads is of one moment, and within `scope` where one is given."""
+        """A session that reads one snapshot, restricted to `scope` if one is given."""
         with _translated(), Session(self._reads, expire_on_commit=False) as session:
             session.info["scope"] = scope
             yield session
 
     def first(self, query: DriverQuery, **parameters: Any) -> tuple[Any, ...] | None:
-        """One row, read as fast as it can be. Everything in it is of one moment; scopes are the caller's to judge."""
+        """Read one row by the fastest way. The caller checks the scope."""
         with _translated():
             if self.is_file:
                 return query.first(self.engine, parameters)
@@ -64,11 +64,11 @@ class Database:
 
     @contextmanager
     def write(self, *devices: str, scope: Scope = None) -> Iterator[Session]:
-        """A session for one transaction; committed at the end, rolled back on any exception.
+        """A session for one transaction: committed at the end, rolled back on any exception.
 
-        With `devices`, it may change their rows only, and add to the audit trail. `scope` is as in `read`.
+        With `devices`, it may only change their rows and add to the audit trail. `scope` is as in `read`.
         """
-        # SQLite has one writer; who waits for this lock goes on at once, who waits for the file's sleeps.
+        # SQLite has one writer. A thread that waits for this lock continues at once; SQLite's own lock polls.
         with _translated(), self._writing, Session(self._writes, expire_on_commit=False) as session, session.begin():
             session.info["devices"], session.info["scope"] = frozenset(devices), scope
             if is_postgres(self.engine):
@@ -80,7 +80,7 @@ class Database:
         self.engine.dispose()
 
     def _hub_epoch(self) -> str:
-        """This hub's life; `restore` begins another."""
+        """The hub epoch; `restore` begins a new one."""
         with self.write() as session:
             row = session.get(Meta, "hub_epoch")
             if row is None:
@@ -104,7 +104,7 @@ def _translated() -> Iterator[None]:
 
 
 def is_content_error(error: Exception) -> bool:
-    """Whether the database, or its driver, refused what it was given; all else passes, or is mended by the operator."""
+    """Whether the database or its driver rejected the data itself; other errors are transient or operational."""
     if not isinstance(error, DBAPIError):
         return isinstance(error, (OverflowError, UnicodeError))
     state: str | None = getattr(error.orig, "sqlstate", None)

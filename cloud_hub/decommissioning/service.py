@@ -1,8 +1,8 @@
-"""Removal of a device, as one act in one transaction, and the explicit act that takes it back.
+"""Removes a device in one transaction, and restores it.
 
-Afterwards nothing of the device sends, acts, counts or calls: what it began is ended with a reason, what the hub was
-to do to it is given up, its certificates and its claim end, and a `RemovedDevice` row refuses all that it still sends
-until it is restored. What was measured and audited stays: `TABLES` says what happens in each table with a device in it.
+Removal ends the device's open alarms, incidents, commands and jobs with a reason, revokes its certificates and its
+claim, and adds a `RemovedDevice` row, which refuses everything that the device still sends until it is restored.
+Telemetry, history and audit rows stay: `TABLES` lists what happens in each table with a device in it.
 """
 
 from __future__ import annotations
@@ -81,13 +81,16 @@ TABLES: dict[str, str] = {
     "twin_changes": HISTORY,
     "twins": "documents deleted; their versions count on",
 }
-"""Each table with a device in it, and what removal does there. A test demands that none is missing."""
+"""Each table with a device in it, and what removal does there. A test checks that none is missing."""
 
 
 def remove(
     session: Session, device: str, now_us: int, *, actor: str, reason: str = "", trace: str = ""
 ) -> list[OutgoingMessage]:
-    """Remove it; publish what is returned after the commit. Needs `write()` for itself. HubError 404."""
+    """Remove a device; publish the returned messages after the commit. Needs `write()` without devices.
+
+    HubError 404.
+    """
     row = fleet.get_device(session, device)
     names = list(session.exec(rows_of(TwinRow.name).where(TwinRow.device == device)))
     messages = _commands(session, device, now_us, actor)
@@ -95,7 +98,7 @@ def remove(
         "alarms": incidents.clear_all(session, device, now_us, actor=actor, reason=REMOVED),
         "incidents": incidents.resolve_all(session, device, now_us, actor=actor, reason=REMOVED),
         "commands": len(messages),
-        "certificates": register.end(session, device, now_us),
+        "certificates": register.revoke_certificates(session, device, now_us),
     }
     for name in twins.versions(session, device):
         messages += twins.remove(session, device, name, now_us, actor=actor, trace=trace)
@@ -104,19 +107,20 @@ def remove(
                               assigned_path=row.assigned_path, tags=row.tags))  # fmt: skip
     session.delete(row)
     session.flush()
-    register.forget(session)
+    register.clear_cache(session)
     trail.add(session, now_us, actor, "device.removed", device, device=device, trace=trace, reason=reason,
               path=row.assigned_path, **counts)  # fmt: skip
-    return messages + cleared(device, names)
+    return messages + clear_retained_messages(device, names)
 
 
 def _commands(session: Session, device: str, now_us: int, actor: str) -> list[OutgoingMessage]:
     query = rows_of(Command).where(Command.device == device, col(Command.done_us).is_(None))
-    return [one for row in session.exec(query).all() for one in commands.give_up(session, row, now_us, actor, REMOVED)]
+    rows = session.exec(query).all()
+    return [message for row in rows for message in commands.give_up(session, row, now_us, actor, REMOVED)]
 
 
 def _work(session: Session, device: str, now_us: int, actor: str) -> None:
-    """What the hub was to do to it, and what it keeps only for that."""
+    """Delete or end the device's rows that are no history."""
     connection = session.connection()
     tables: tuple[Any, ...] = (AppliedRow, Claim, ConfigurationDevice, LearnedSeries, LimitFile, StalledStream)
     for table in tables:
@@ -134,22 +138,22 @@ def _work(session: Session, device: str, now_us: int, actor: str) -> None:
     suppression.end_all(session, device, now_us, actor=actor)
 
 
-def cleared(device: str, names: list[str]) -> list[OutgoingMessage]:
-    """Empty retained messages: the broker forgets its birth, and twin requests that a client sent retained."""
+def clear_retained_messages(device: str, names: list[str]) -> list[OutgoingMessage]:
+    """Empty retained messages, which clear its birth and twin requests that a client sent retained."""
     rests = ["birth", *(topics.shadow("x", name, "update")[len(topics.thing("x", "")) :] for name in {"", *names})]
     return [OutgoingMessage(topic=topics.thing(device, rest), payload=b"", retain=True) for rest in rests]
 
 
-def removed(session: Session) -> list[RemovedDevice]:
-    """All that were removed and not restored, by id, as far as the session's scope reaches."""
+def list_removed(session: Session) -> list[RemovedDevice]:
+    """Removed devices by id, within the session's scope."""
     rows = session.exec(rows_of(RemovedDevice).order_by(RemovedDevice.device))
     return [row for row in rows if scopes.covers(scopes.session_scope(session), (row.assigned_path,))]
 
 
 def restore(session: Session, device: str, now_us: int, *, actor: str, trace: str = "") -> Device:
-    """Put it back, with its path and tags: it is offline until its next birth. HubError 404.
+    """Restore a device with its path and tags; it is offline until its next birth. HubError 404.
 
-    Its certificates stay revoked: a device that needs one enrols with a new claim.
+    Its certificates stay revoked: the device enrols with a new claim.
     """
     row = session.get(RemovedDevice, device)
     if row is None or not scopes.covers(scopes.session_scope(session), (row.assigned_path,)):
@@ -158,7 +162,7 @@ def restore(session: Session, device: str, now_us: int, *, actor: str, trace: st
     session.delete(row)
     session.add(back)
     session.flush()
-    register.forget(session)
+    register.clear_cache(session)
     trail.add(session, now_us, actor, "device.restored", device, device=device, trace=trace, removed_us=row.removed_us,
               path=row.assigned_path)  # fmt: skip
     return back

@@ -17,12 +17,12 @@ from cloud_hub.thresholds.backtest.core.replay import Score, Window
 from cloud_hub.thresholds.backtest.core.replay import compare as backtest
 from cloud_hub.thresholds.bands.state import Floats, Ints
 from shared.thresholds import Limits
+from shared.times import SECOND_US
 
 TRAIN_DAYS, REFIT_DAYS = 4.0, 1.0
 FIXED_PERCENT = (80.0, 90.0)
 DELAYS_S = (600.0, 1500.0)
 """On- and off-delay of the fixed limits: those that the fit chooses at five minutes, so that only the limits differ."""
-SECOND_US = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

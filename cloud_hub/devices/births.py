@@ -1,7 +1,7 @@
-"""Births and deaths, by which devices say themselves that they are there, and the hub's word on a birth.
+"""Handles births and deaths of devices, and builds the hub's answer to a birth.
 
-`Births` holds what one transaction must know of them: read together, changed in memory, written together. `save` must
-be called before the transaction is committed. A fleet that returns is thousands of births within seconds.
+`Births` is the unit of work of one transaction: devices are read together, changed in memory and written by `save`,
+because a returning fleet sends thousands of births within seconds. Call `save` before the transaction is committed.
 """
 
 from __future__ import annotations
@@ -20,26 +20,28 @@ from cloud_hub.devices.offsets import Key, StreamOffsets
 from shared import PROTOCOL, protocol_versions
 from shared.codec import DEFLATED
 from shared.messages import STREAMS, Birth
-from shared.messages import Session as SessionWord
+from shared.messages import Session as SessionMessage
 
 CONFLICT_US = 60_000_000
-"""Two agents under one id show themselves by an epoch that comes back within this time of another."""
+"""Two agents share an id if an old epoch returns within this time of another one."""
 
 _DEVICES: Any = Device.__table__  # type: ignore[attr-defined]
-_ITS = _DEVICES.c.id == bindparam("b_id")
+_BY_ID = _DEVICES.c.id == bindparam("b_id")
 _READ = select(_DEVICES.c.id, _DEVICES.c.session, _DEVICES.c.epoch, _DEVICES.c.seen_us).where(
     _DEVICES.c.id.in_(bindparam("b_ids", expanding=True))
 )
-_TOLD = ("session", "epoch", "seen_us", "state", "conflict", "born_us", "profile", "version", "protocol", "asset_path",
-         "clock", "metrics", "limits_without_source")  # fmt: skip
-_BORN = update(_DEVICES).where(_ITS).values({name: bindparam(f"b_{name}") for name in _TOLD})
-_GONE = update(_DEVICES).where(_ITS).values(state=bindparam("b_state"), seen_us=bindparam("b_seen_us"))
+_BIRTH_COLUMNS = (
+    "session", "epoch", "seen_us", "state", "conflict", "born_us", "profile", "version", "protocol", "asset_path",
+    "clock", "metrics", "limits_without_source",
+)  # fmt: skip
+_BORN = update(_DEVICES).where(_BY_ID).values({name: bindparam(f"b_{name}") for name in _BIRTH_COLUMNS})
+_GONE = update(_DEVICES).where(_BY_ID).values(state=bindparam("b_state"), seen_us=bindparam("b_seen_us"))
 _NEW = insert(_DEVICES)
 
 
 @dataclass(slots=True)
 class _Presence:
-    """A device as far as births change it; `birth` is the newest one of this transaction."""
+    """The columns of a device that births change; `birth` is the newest one of this transaction."""
 
     session: str = ""
     epoch: str = ""
@@ -58,42 +60,42 @@ class Births:
     def __init__(self, session: Session, marks: StreamOffsets) -> None:
         self._connection, self._marks = session.connection(), marks
         self._found: dict[str, _Presence] = {}
-        self._asked: set[str] = set()
+        self._loaded: set[str] = set()
 
     def load(self, devices: Collection[str]) -> None:
-        """Read those that are there."""
-        missing = sorted(set(devices) - self._asked)
-        self._asked.update(missing)
+        """Read the devices that exist."""
+        missing = sorted(set(devices) - self._loaded)
+        self._loaded.update(missing)
         if missing:
             for name, session, epoch, seen_us in self._connection.execute(_READ, {"b_ids": missing}):
                 self._found[name] = _Presence(session=session, epoch=epoch, seen_us=seen_us, stored=True)
 
     def is_known(self, device: str) -> bool:
-        """Whether the device is known, be it since a moment ago."""
+        """Whether the device is known, in the database or in this transaction."""
         self.load([device])
         return device in self._found
 
     def handle_death(self, birth: Birth, now_us: int) -> None:
-        """Take a death. That of an older connection is ignored: the newer one has already spoken."""
+        """Handle a death. The death of an older session is ignored."""
         row = self._row(birth.device)
         if row.session in ("", birth.session):
             row.state, row.seen_us, row.changed = "offline", now_us, True
 
-    def born(self, birth: Birth, now_us: int) -> str:
-        """Take a birth; returns why the device is not welcome under this id, or ''."""
+    def handle_birth(self, birth: Birth, now_us: int) -> str:
+        """Handle a birth; returns why the device is refused under this id, or ''."""
         row = self._row(birth.device)
         row.conflict = self._conflict(row, birth, now_us)
-        if not row.conflict:  # one that is refused asks again and again: that must not keep the other one alive
+        if not row.conflict:  # a refused agent retries, which must not count as a sign of the other one
             row.epoch, row.seen_us = birth.epoch, now_us
         row.session, row.state, row.born_us = birth.session, "online", now_us
         row.birth, row.changed = birth, True
         return row.conflict
 
     def save(self) -> None:
-        """Write those that changed."""
+        """Write the devices that changed."""
         changed = {name: row for name, row in self._found.items() if row.changed}
-        fresh = [_fresh(name, row) for name, row in changed.items() if not row.stored]
-        born = [_told(name, row, row.birth) for name, row in changed.items() if row.stored and row.birth]
+        fresh = [_new_row(name, row) for name, row in changed.items() if not row.stored]
+        born = [_birth_row(name, row, row.birth) for name, row in changed.items() if row.stored and row.birth]
         gone = [{"b_id": name, "b_state": row.state, "b_seen_us": row.seen_us}
                 for name, row in changed.items() if row.stored and not row.birth]  # fmt: skip
         for statement, rows in ((_NEW, fresh), (_BORN, born), (_GONE, gone)):
@@ -107,7 +109,7 @@ class Births:
         return self._found.setdefault(device, _Presence(changed=True))
 
     def _conflict(self, row: _Presence, birth: Birth, now_us: int) -> str:
-        """A second agent with the same id: its epoch is one that this hub knows, but not the newest one."""
+        """Detect a second agent with the same id: its epoch is known, but not the newest."""
         if row.epoch in ("", birth.epoch) or now_us - row.seen_us > CONFLICT_US:
             return ""
         if not self._marks.any(birth_streams(birth)):
@@ -115,7 +117,7 @@ class Births:
         return f"device id '{birth.device}' is in use by another agent: give each its own device.id"
 
 
-def _told(name: str, row: _Presence, birth: Birth) -> dict[str, Any]:
+def _birth_row(name: str, row: _Presence, birth: Birth) -> dict[str, Any]:
     """The parameters of `_BORN`."""
     metrics = [msgspec.to_builtins(metric) for metric in birth.metrics]
     return {
@@ -129,19 +131,19 @@ def _told(name: str, row: _Presence, birth: Birth) -> dict[str, Any]:
 _DEFAULTS = Device(id="").model_dump()
 
 
-def _fresh(name: str, row: _Presence) -> dict[str, Any]:
-    """The whole row of a device that was not known."""
+def _new_row(name: str, row: _Presence) -> dict[str, Any]:
+    """The row of a new device."""
     if row.birth is None:
         return _DEFAULTS | {"id": name, "state": row.state, "seen_us": row.seen_us}
-    return _DEFAULTS | {key.removeprefix("b_"): value for key, value in _told(name, row, row.birth).items()}
+    return _DEFAULTS | {key.removeprefix("b_"): value for key, value in _birth_row(name, row, row.birth).items()}
 
 
 def session_answer(
     session: Session, marks: StreamOffsets, birth: Birth, hub_epoch: str, hub_link: str = "", conflict: str = ""
-) -> SessionWord:  # fmt: skip
-    """The hub's word on a birth. What the device deleted on an earlier hub's word and this one lacks is lost."""
+) -> SessionMessage:  # fmt: skip
+    """The answer to a birth. Items that the device deleted after an earlier hub's ack, and this one lacks, are lost."""
     upto: dict[str, int] = {}
-    marks.create(birth_streams(birth))  # an epoch that was seen is known by its marks
+    marks.create(birth_streams(birth))  # the marks also record that the epoch was seen
     for stream in STREAMS:
         mark = marks.get((birth.device, birth.epoch, stream))
         deleted = birth.acked.get(stream, 0)
@@ -149,7 +151,7 @@ def session_answer(
             fleet.record_lost_range(session, [(mark.source, mark.upto + 1, deleted, "hub-restored")])
             mark.upto = deleted
         upto[stream] = mark.upto
-    return SessionWord(
+    return SessionMessage(
         hub_epoch=hub_epoch,
         protocol=protocol_versions.agreed(birth.protocol, PROTOCOL) or PROTOCOL,
         session=birth.session,
@@ -163,12 +165,12 @@ def session_answer(
 
 
 def birth_streams(birth: Birth) -> list[Key]:
-    """The marks that a birth asks for."""
+    """The keys of the marks of a birth's epoch."""
     return [(birth.device, birth.epoch, stream) for stream in STREAMS]
 
 
-def refused_session(birth: Birth, reason: str, hub_epoch: str) -> SessionWord:
-    """The hub's word on a birth of a device that it does not listen to."""
-    return SessionWord(
+def refused_session(birth: Birth, reason: str, hub_epoch: str) -> SessionMessage:
+    """The answer to a birth of a device that is refused."""
+    return SessionMessage(
         hub_epoch=hub_epoch, protocol=PROTOCOL, session=birth.session, epoch=birth.epoch, upto={}, refused=reason
     )

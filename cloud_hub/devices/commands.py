@@ -1,9 +1,9 @@
-"""Commands to devices: stored, sent, answered, given up. A device that was away gets what still waits with its birth.
+"""Creates, sends, cancels and expires commands to devices, and handles their results.
 
-A command ends once. `life` is how long the hub waits for the device's next word: for its first one until
-`expires_us`, after each word as long again. What the hub gives up, because a person cancels it or its life is
-over, the device is told with its next birth at the latest: what it knows of it still comes in, and what it never
-heard of is not carried out later.
+A device that was offline gets its pending commands after its next birth. A command ends once. `life` is how long the
+hub waits for a result: until `expires_us` for the first one, then as long again after each. When the hub cancels or
+expires a command, it sends a cancel, again at the device's next birth: a device that has a result still sends it, and
+one that never received the command will not run it later.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from shared.messages import ENDED, CommandCancel, CommandRequest, CommandResult
 Mode = Literal["direct", "queued"]
 DEFAULT_LIFE_S = 30.0
 ASKED_AFTER_S = 7 * 86400.0
-"""So long after the hub gave a command up, each birth of the device asks what became of it."""
+"""For this long after a command expired, each birth of the device queries its result."""
 
 
 def _request(row: Command) -> OutgoingMessage:
@@ -39,14 +39,14 @@ def _cancel(row: Command) -> OutgoingMessage:
     return _outgoing(row, "cancel", CommandCancel(id=row.id, expires_us=row.expires_us))
 
 
-def _outgoing(row: Command, what: str, message: CommandRequest | CommandCancel) -> OutgoingMessage:
+def _outgoing(row: Command, kind: str, message: CommandRequest | CommandCancel) -> OutgoingMessage:
     return OutgoingMessage(
-        topic=topics.thing(row.device, f"commands/{row.id}/{what}"), payload=encode(message), trace=row.traceparent,
+        topic=topics.thing(row.device, f"commands/{row.id}/{kind}"), payload=encode(message), trace=row.traceparent,
         response_topic=topics.thing(row.device, f"commands/{row.id}/response"), correlation=row.id.encode(),
     )  # fmt: skip
 
 
-def _told(session: Session, row: Command, actor: str, kind: str, now_us: int, **detail: Any) -> None:
+def _audit(session: Session, row: Command, actor: str, kind: str, now_us: int, **detail: Any) -> None:
     trail.add(session, now_us, actor, f"command.{kind}", f"{row.verb} {row.target}", device=row.device,
               trace=row.traceparent, command=row.id, **detail)  # fmt: skip
 
@@ -56,7 +56,7 @@ def create(
     actor: str, args: dict[str, str | float] | None = None, mode: Mode = "direct", life_s: float = DEFAULT_LIFE_S,
     trace: str = "",
 ) -> tuple[Command, list[OutgoingMessage]]:  # fmt: skip
-    """Store a command; publish the returned messages after the commit: none while a queued one waits for its device."""
+    """Store a command; publish the returned messages after the commit. A queued command has none yet."""
     row = Command(
         id=new_id(),
         device=device,
@@ -72,65 +72,65 @@ def create(
     if mode == "queued" and not _online(session, device):
         row.state = "queued"
     session.add(row)
-    _told(session, row, actor, row.state, now_us, mode=mode, args=row.args)
+    _audit(session, row, actor, row.state, now_us, mode=mode, args=row.args)
     return row, [] if row.state == "queued" else [_request(row)]
 
 
 def _online(session: Session, device: str) -> bool:
-    # Locked, so that no birth slips in between this look and the commit and leaves the command behind.
+    # Locked, so that no birth between this query and the commit misses the command.
     query = select(Device).where(Device.id == device).with_for_update().execution_options(populate_existing=True)
     found = session.exec(query).first()
     return found is not None and found.state == "online"
 
 
-def handle_result(session: Session, device: str, word: CommandResult, now_us: int) -> bool:
-    """The device's word on a command, which counts only from the device it was sent to; True when it ends now."""
-    row = session.get(Command, word.id)
+def handle_result(session: Session, device: str, result: CommandResult, now_us: int) -> bool:
+    """Handle a result; ignored unless it is from the command's device. True if the command ends now."""
+    row = session.get(Command, result.id)
     if row is None or row.device != device:
         return False
     if row.done_us is not None:
-        _late(session, row, word, now_us)
+        _record_late(session, row, result, now_us)
         return False
-    if word.state not in ENDED:
-        _under_way(row, word)
+    if result.state not in ENDED:
+        _update_progress(row, result)
         row.heard_us = now_us
         return False
-    row.output = dict(word.output)
-    _end(session, row, device, word.state, word.text, now_us)
+    row.output = dict(result.output)
+    _end(session, row, device, result.state, result.text, now_us)
     row.heard_us = now_us
     return True
 
 
-def _under_way(row: Command, word: CommandResult) -> None:
-    if word.state == "accepted":
+def _update_progress(row: Command, result: CommandResult) -> None:
+    if result.state == "accepted":
         row.state = "accepted" if row.state in {"queued", "sent"} else row.state
-    elif (word.progress or 0.0) >= (row.progress or 0.0):  # a word that came twice does not take progress back
-        row.state, row.text = "running", word.text
-        row.progress = row.progress if word.progress is None else word.progress
+    elif (result.progress or 0.0) >= (row.progress or 0.0):  # a duplicate must not lower the progress
+        row.state, row.text = "running", result.text
+        row.progress = row.progress if result.progress is None else result.progress
 
 
-def _late(session: Session, row: Command, word: CommandResult, now_us: int) -> None:
-    """An end is final; but what became of a command that the hub gave up is worth to be known."""
-    if _asked_after(row) and word.state in ENDED:
-        row.heard_us, row.output = now_us, dict(word.output)
-        row.text = f"{row.text}; later it said: {word.state} {word.text}".rstrip()
-        _told(session, row, row.device, "late", now_us, state=word.state, text=word.text)
+def _record_late(session: Session, row: Command, result: CommandResult, now_us: int) -> None:
+    """Record the late result of a command that expired; its state stays."""
+    if _awaits_late_result(row) and result.state in ENDED:
+        row.heard_us, row.output = now_us, dict(result.output)
+        row.text = f"{row.text}; later it said: {result.state} {result.text}".rstrip()
+        _audit(session, row, row.device, "late", now_us, state=result.state, text=result.text)
 
 
-def _asked_after(row: Command) -> bool:
+def _awaits_late_result(row: Command) -> bool:
     given_up = row.state == "expired" and row.cancelled_us is not None
     return given_up and (row.heard_us or 0) < (row.done_us or 0)
 
 
 def _end(session: Session, row: Command, actor: str, state: str, text: str, now_us: int) -> None:
     row.state, row.text, row.done_us = state, text, now_us
-    _told(session, row, actor, state, now_us, text=text)
+    _audit(session, row, actor, state, now_us, text=text)
 
 
 def cancel(session: Session, command_id: str, actor: str, now_us: int) -> tuple[Command, list[OutgoingMessage]]:
-    """A person wants it no more. What no device can have seen ends at once, else the device says how it ends.
+    """Cancel a command. If it is still queued it ends at once, else the device reports how it ends.
 
-    Raises HubError 404 or, when it has ended, 409.
+    Raises HubError 404, or 409 if it has ended.
     """
     row = get(session, command_id)
     if row.done_us is not None:
@@ -141,12 +141,12 @@ def cancel(session: Session, command_id: str, actor: str, now_us: int) -> tuple[
         return row, []
     if row.cancelled_us is None:
         row.cancelled_us = now_us
-        _told(session, row, actor, "cancel", now_us)
+        _audit(session, row, actor, "cancel", now_us)
     return row, [_cancel(row)]
 
 
 def give_up(session: Session, row: Command, now_us: int, actor: str, reason: str) -> list[OutgoingMessage]:
-    """End it now, whatever its device makes of it; what the device may have is called back."""
+    """End a command now; the returned messages cancel it on the device if it may have it."""
     messages = [] if row.state == "queued" else [_cancel(row)]
     row.cancelled_us = row.cancelled_us or now_us
     _end(session, row, actor, "cancelled", reason, now_us)
@@ -161,23 +161,23 @@ def _unanswered(now_us: int) -> ColumnElement[bool]:
 
 
 def devices_with_pending(session: Session, devices: Collection[str], now_us: int) -> set[str]:
-    """Those devices for which something is `pending_messages`."""
+    """The devices that have `pending_messages`."""
     query = select(Command.device).where(col(Command.device).in_(devices), _unanswered(now_us)).distinct()
     return set(session.exec(query))
 
 
 def pending_messages(session: Session, device: str, now_us: int) -> list[OutgoingMessage]:
-    """Messages for a device that has just been born: what it has not answered, and what the hub gave up meanwhile."""
+    """Messages after a birth: commands without a result, and cancels of those that the hub ended meanwhile."""
     query = select(Command).where(Command.device == device, _unanswered(now_us)).order_by(Command.id)
     rows = session.exec(query).all()
     messages = []
     for row in rows:
-        if _asked_after(row) or (row.done_us is None and row.cancelled_us is not None):
+        if _awaits_late_result(row) or (row.done_us is None and row.cancelled_us is not None):
             messages.append(_cancel(row))
         elif row.done_us is None and (row.heard_us is not None or row.expires_us > now_us):
             if row.state == "queued":
                 row.state = "sent"
-                _told(session, row, "hub", "sent", now_us)
+                _audit(session, row, "hub", "sent", now_us)
             messages.append(_request(row))
     return messages
 
@@ -190,13 +190,13 @@ def _overdue(now_us: int) -> ColumnElement[bool]:
     )  # fmt: skip
 
 
-def any_expired(session: Session, now_us: int) -> list[str]:
-    """Commands that wait to be ended."""
+def list_overdue(session: Session, now_us: int) -> list[str]:
+    """Ids of commands that are due to expire."""
     return list(session.exec(select(Command.id).where(_overdue(now_us)).order_by(Command.id)))
 
 
 def expire(session: Session, now_us: int, numbers: Collection[str] | None = None) -> list[OutgoingMessage]:
-    """End what nobody answered in time, of these or of all; the returned messages tell the devices that may have it."""
+    """Expire overdue commands, all or these; the returned messages cancel them on their devices."""
     messages = []
     query = select(Command).where(_overdue(now_us))
     for row in session.exec(query if numbers is None else query.where(col(Command.id).in_(numbers))).all():

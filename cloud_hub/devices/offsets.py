@@ -1,7 +1,7 @@
-"""High-water marks: up to where each (device, epoch, stream) is durable here, kept for ever.
+"""Stores the high-water mark of each (device, epoch, stream): the last sequence number that is durable here.
 
-`StreamOffsets` holds those that one transaction needs: read together, raised in memory, written together. `save` must
-be called before the transaction is committed; who reads the table inside of it, before that.
+`StreamOffsets` is the unit of work of one transaction: marks are read together, raised in memory and written by `save`.
+Call `save` before the transaction is committed, and before anything else reads the table inside of it.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from cloud_hub.database.tables import HighWater
 Key = tuple[str, str, str]
 """(device, epoch, stream)"""
 
-TOGETHER = 500
-"""Keys of one query: a database allows some ten thousand parameters."""
+BATCH_SIZE = 500
+"""Keys of one query; databases limit the number of parameters."""
 
 _RAISE = update(HighWater).where(col(HighWater.id) == bindparam("b_id")).values(upto=bindparam("b_upto"))
 
@@ -27,7 +27,7 @@ _MAKE = insert(HighWater).returning(col(HighWater.id), sort_by_parameter_order=T
 
 @dataclass(slots=True)
 class StreamOffset:
-    """`source` is its number, under which rows are stored; `saved` is what the table says."""
+    """A mark. `source` is the number under which the stream's rows are stored; `saved` is the value in the table."""
 
     source: int
     upto: int
@@ -40,29 +40,29 @@ class StreamOffsets:
     def __init__(self, session: Session) -> None:
         self._connection = session.connection()
         self._marks: dict[Key, StreamOffset] = {}
-        self._asked: set[Key] = set()
+        self._loaded: set[Key] = set()
 
     def load(self, keys: Iterable[Key]) -> None:
-        """Read those that are there; one that is not is made by its first `get`."""
-        missing = sorted(set(keys) - self._asked)
-        self._asked.update(missing)
-        for start in range(0, len(missing), TOGETHER):
-            self._read(missing[start : start + TOGETHER])
+        """Read the marks that exist; a missing one is created by its first `get`."""
+        missing = sorted(set(keys) - self._loaded)
+        self._loaded.update(missing)
+        for start in range(0, len(missing), BATCH_SIZE):
+            self._read(missing[start : start + BATCH_SIZE])
 
     def get(self, key: Key) -> StreamOffset:
-        """The mark of one stream, made at 0 when it is new."""
+        """The mark of one stream; a new one starts at 0."""
         if key not in self._marks:
             self.create([key])
         return self._marks[key]
 
     def any(self, keys: Iterable[Key]) -> bool:
-        """Whether one of them is there."""
+        """Whether any of them exists."""
         keys = list(keys)
         self.load(keys)
         return any(key in self._marks for key in keys)
 
     def create(self, keys: Iterable[Key]) -> None:
-        """Make those at 0 that are new, by one statement."""
+        """Create missing marks at 0 with one statement."""
         keys = list(keys)
         self.load(keys)
         new = [key for key in keys if key not in self._marks]
@@ -72,7 +72,7 @@ class StreamOffsets:
                 self._marks[key] = StreamOffset(source=source or 0, upto=0, saved=0)
 
     def save(self) -> None:
-        """Write those that were raised."""
+        """Write the marks that were raised."""
         raised = [mark for mark in self._marks.values() if mark.upto != mark.saved]
         if raised:
             self._connection.execute(_RAISE, [{"b_id": mark.source, "b_upto": mark.upto} for mark in raised])

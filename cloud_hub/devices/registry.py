@@ -1,4 +1,4 @@
-"""The fleet: which devices are known, where they stand, and what of theirs will never come."""
+"""Registers devices, assigns their asset paths and records ranges of lost items."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _KNOWN = select(Device.id).where(Device.id == bindparam("b_id"))
 
 
 def exists(session: Session, device_id: str) -> bool:
-    """Whether this device is known, and within the session's scope; twins are made for known devices only."""
+    """Whether this device is known and within the session's scope."""
     known = session.connection().execute(_KNOWN, {"b_id": device_id}).scalar() is not None
     return known and scopes.sees(session, [device_id])
 
@@ -42,9 +42,9 @@ def require_device(session: Session, device_id: str) -> None:
 
 
 def register(session: Session, device_id: str, now_us: int, *, actor: str, trace: str = "") -> bool:
-    """Make a device known before its first birth (a client of the twin alone never has one); False when it was.
+    """Register a device before its first birth (a client that only uses twins has none); False if it was known.
 
-    HubError 422 for what is no id, 409 for a device that was removed.
+    HubError 422 for an invalid id, 409 for a removed device.
     """
     if not DEVICE_ID.match(device_id):
         rule = "use 1 to 60 of a-z 0-9 _ - and begin with a letter or digit"
@@ -61,7 +61,7 @@ def register(session: Session, device_id: str, now_us: int, *, actor: str, trace
 def audit_registration(
     session: Session, device_id: str, path: str, now_us: int, *, actor: str, trace: str = ""
 ) -> None:
-    """Tell of a device that came into being by what was sent about it, and stands at `path`."""
+    """Audit a device that was created by incoming data, and assign it `path`."""
     row = session.get(Device, device_id)
     if row is not None and path:
         row.assigned_path = path
@@ -79,9 +79,9 @@ def unknown(session: Session, device_id: str) -> HubError:
 def assign_asset_path(
     session: Session, device_id: str, path: str, now_us: int, *, within: Scope, actor: str, trace: str = ""
 ) -> Device:  # fmt: skip
-    """Say where a device stands; that alone decides which scopes see it. '' takes it back.
+    """Assign a device its asset path, which decides the scopes that see it; '' removes it.
 
-    Raises HubError: 404 for a device, 422 for what is no path, 403 for a path beyond the scope of who asks.
+    Raises HubError 404 for an unknown device, 422 for an invalid path, 403 for a path outside the caller's scope.
     """
     row = get_device(session, device_id)
     try:
@@ -104,7 +104,7 @@ def list_devices(session: Session) -> list[Device]:
 
 
 Lost = tuple[int, int, int, str]
-"""A range that will never come: the number of the stream's mark, first, last, reason."""
+"""A range of lost items: number of the stream's mark, first, last, reason."""
 
 _LOST: Any = LostRange.__table__  # type: ignore[attr-defined]
 _NEWEST = select(func.max(_LOST.c.first)).where(_LOST.c.source == bindparam("b_source")).scalar_subquery()
@@ -116,19 +116,21 @@ _ADD = insert(_LOST)
 
 
 def record_lost_range(session: Session, ranges: Sequence[Lost]) -> None:
-    """Keep the ranges of items that will never come; those of one stream in their order. Neighbours become one."""
+    """Store ranges of lost items, those of one stream in order. Adjacent ranges are merged."""
     connection = session.connection()
     new: list[dict[str, Any]] = []
-    for source, first, last, reason in _joined(ranges):
+    for source, first, last, reason in _merge(ranges):
         key = {"b_source": source, "b_before": first - 1, "b_last": last, "b_reason": reason}
-        apart = any(row["source"] == source for row in new[-1:])  # it follows a range that is new itself
+        apart = any(
+            row["source"] == source for row in new[-1:]
+        )  # the previous range is new, so there is no row to extend
         if apart or not connection.execute(_EXTEND, key).rowcount:
             new.append({"source": source, "first": first, "last": last, "reason": reason})
     if new:
         connection.execute(_ADD, new)
 
 
-def _joined(ranges: Sequence[Lost]) -> list[Lost]:
+def _merge(ranges: Sequence[Lost]) -> list[Lost]:
     found: list[Lost] = []
     for source, first, last, reason in sorted(ranges):
         if found and found[-1][0] == source and found[-1][2] == first - 1 and found[-1][3] == reason:

@@ -1,6 +1,6 @@
-"""Tags: what the hub says about a device, for queries and configurations. No device ever sees them.
+"""Validates and changes tags: the hub's metadata about a device, for queries and configurations.
 
-The rules are those of Azure IoT Hub's twin tags, plus what a query could not ask for.
+Devices do not see them. The rules are those of Azure IoT Hub's twin tags, plus limits of the query language.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _BARRED = frozenset('.$ "\\')
 def change(
     session: Session, device: Device, patch: Tags, now_us: int, *, actor: str, trace: str = "", whole: bool = False
 ) -> bool:
-    """Lay a merge patch over the device's tags (null deletes), or make them `patch` as a whole.
+    """Apply a merge patch to the device's tags (null deletes), or with `whole` replace them by `patch`.
 
-    Returns whether that changed anything; only then the version rises and the audit trail tells of it. Raises HubError:
-    422 for what no tag may be, 413 above 8 KB.
+    Returns whether anything changed; only then the version is raised and an audit row written. Raises HubError 422 for
+    invalid tags, 413 above 8 KB.
     """
     check(patch)
     tags = twin.merge({} if whole else device.tags, patch)
@@ -53,7 +53,7 @@ def change(
 
 
 def check(patch: Tags) -> None:
-    """Raise HubError 413 or 422 unless names and values are what tags may hold. Nothing is recursive before this."""
+    """Raise HubError 413 or 422 if the tags are invalid. The depth is checked before anything recursive."""
     if twin.nesting_depth(patch) > MAX_LEVELS:
         raise HubError(422, "The tags are nested too deep", f"at most {MAX_LEVELS} objects and arrays in one another")
     reason = next(_faults(patch), None)

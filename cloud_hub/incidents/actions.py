@@ -32,12 +32,12 @@ from cloud_hub.settings import Actions
 from cloud_hub.twins import service as twins
 from cloud_hub.twins.core import reported
 from cloud_hub.twins.core.reported import Model
+from shared.times import DAY_US
 
 log = logging.getLogger(__name__)
 
 UNDER_WAY = ("approved", "executing", "executed")
 CARRIED_OUT = ("approved", "executing", "executed", "verified", "failed")
-DAY_US = 86_400_000_000
 BATCH_SIZE = 200
 """Commands that expire in one transaction."""
 
@@ -122,7 +122,7 @@ def run_once(db: Database, now_us: int, settings: Actions) -> WorkResult:
     """Expire commands, and move every action that can move by what is known now."""
     items, messages = WorkItems(db, "actions", now_us), list[OutgoingMessage]()
     with db.read() as session:
-        expired = commands.any_expired(session, now_us)
+        expired = commands.list_overdue(session, now_us)
     for first in range(0, len(expired), BATCH_SIZE):
         some = items.batch("command", expired[first : first + BATCH_SIZE], lambda ids: _expire(db, ids, now_us))
         messages += [message for part in some for message in part]

@@ -273,7 +273,7 @@ class Writer:
         if birth.state == "offline":
             work.births.handle_death(birth, now_us)
             return
-        if conflict := work.births.born(birth, now_us):
+        if conflict := work.births.handle_birth(birth, now_us):
             log.error("device.conflict", extra={"fields": {"device": birth.device, "reason": conflict}})
         word = session_answer(session, work.marks, birth, self._hub_epoch, self.hub_link, conflict)
         results.messages.append(OutgoingMessage(topic=topics.thing(birth.device, "session"), payload=encode(word)))

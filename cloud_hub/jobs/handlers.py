@@ -1,6 +1,6 @@
-"""What a job does to devices, by kind: a patch of desired state, a patch of tags, or a command.
+"""Applies a job to devices by its kind: a patch of desired state, a patch of tags, or a command.
 
-`check` judges a job once, `execute` does it to some devices, `preview` tells what it would do and writes nothing.
+`check` validates a job, `execute` applies it to some devices, `preview` computes the changes and writes nothing.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SET_TAGS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of one device: written, unchanged, refused or gone."""
+    """The outcome of one device: written, unchanged, refused or gone."""
 
     state: str
     reason: str = ""
@@ -50,7 +50,7 @@ class JobProgress:
     messages: list[OutgoingMessage] = field(default_factory=list)
 
     def add(self, other: JobProgress) -> None:
-        """Take in another part."""
+        """Merge another part."""
         self.outcomes |= other.outcomes
         self.messages += other.messages
 
@@ -65,11 +65,11 @@ class PreviewedDevice:
     changes: list[dict[str, Any]] = field(default_factory=list)
 
 
-# -- judged once -----------------------------------------------------------------------------------
+# -- validation ------------------------------------------------------------------------------------
 
 
 def check(job: Job, max_bytes: int) -> None:
-    """Raise HubError when no device could take it."""
+    """Raise HubError if no device could accept the job."""
     if job.kind == "twin":
         _check_twin(job, max_bytes)
     elif job.kind == "tags":
@@ -91,11 +91,11 @@ def _request(job: Job) -> bytes:
     return encode({"state": {"desired": job.content}})
 
 
-# -- done ------------------------------------------------------------------------------------------
+# -- execution -------------------------------------------------------------------------------------
 
 
 def execute(session: Session, job: Job, devices: Sequence[str], now_us: int, max_bytes: int) -> JobProgress:
-    """Do it to these devices in the session's transaction; one that is not there any more is gone."""
+    """Apply the job to these devices in the session's transaction; a device that no longer exists is `gone`."""
     chosen = select(_DEVICES.c.id).where(_DEVICES.c.id.in_(devices))
     there = set(session.connection().execute(chosen).scalars())
     living = [device for device in devices if device in there]
@@ -175,7 +175,7 @@ def in_force(session: Session, job: Job, devices: Sequence[str]) -> set[str]:
     }
 
 
-# -- foreseen --------------------------------------------------------------------------------------
+# -- preview ---------------------------------------------------------------------------------------
 
 
 def preview(session: Session, job: Job, devices: Sequence[str], now_us: int, max_bytes: int) -> list[PreviewedDevice]:
@@ -183,9 +183,9 @@ def preview(session: Session, job: Job, devices: Sequence[str], now_us: int, max
     if job.kind == "twin":
         stored = twin_batch.read_documents(session, devices, [job.document])
         batch = twin_batch.TwinBatch(stored, now_us, max_bytes)  # never written
-        return [_foresee_twin(job, device, stored, batch) for device in devices]
+        return [_preview_twin(job, device, stored, batch) for device in devices]
     if job.kind == "tags":
-        return [_foresee_tags(job, device, before) for device, before, _ in _tagged(session, devices)]
+        return [_preview_tags(job, device, before) for device, before, _ in _tagged(session, devices)]
     chosen = select(_DEVICES.c.id, _DEVICES.c.state).where(_DEVICES.c.id.in_(devices)).order_by(_DEVICES.c.id)
     waits = "waits until the device comes"
     return [
@@ -194,7 +194,7 @@ def preview(session: Session, job: Job, devices: Sequence[str], now_us: int, max
     ]
 
 
-def _foresee_twin(
+def _preview_twin(
     job: Job, device: str, stored: dict[Key, Stored], batch: twin_batch.TwinBatch
 ) -> PreviewedDevice:  # fmt: skip
     document, owners = stored.get((device, job.document), (twin.Document(), {}))
@@ -204,7 +204,7 @@ def _foresee_twin(
     return PreviewedDevice(device=device, state=state, reason=reason, changes=changes)
 
 
-def _foresee_tags(job: Job, device: str, before: twin.State) -> PreviewedDevice:
+def _preview_tags(job: Job, device: str, before: twin.State) -> PreviewedDevice:
     after, reason = _retagged(before, job.content)
     changes = difference(before, after, {})
     return PreviewedDevice(device=device, state="refused" if reason else "written" if changes else "unchanged",

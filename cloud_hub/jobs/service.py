@@ -1,8 +1,8 @@
-"""Jobs: one change or command for every device that a condition finds; `job_kinds` says what is done to a device.
+"""Creates, runs and cancels jobs: one change or command for every device that a condition finds.
 
-The devices are those found when the job starts; who comes later does not join. Each row of `JobDevice` is what became
-of one device, written in the transaction of the change itself, so that a killed hub goes on where it was and changes
-no device twice.
+The devices are those found when the job starts. A row of `JobDevice` is the outcome of one device, written in the
+transaction of the change itself, so that a killed hub continues where it was and changes no device twice.
+`jobs.handlers` changes the devices.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from shared.errors import NotReady
 
 log = logging.getLogger(__name__)
 
-TOGETHER = 200
-"""Devices of one transaction: others wait no longer for the write lock than these take."""
+BATCH_SIZE = 200
+"""Devices of one transaction; bounds how long other writers wait."""
 
-LIVING = ("scheduled", "running")
+ACTIVE_STATES = ("scheduled", "running")
 
 _ROWS: Any = JobDevice.__table__  # type: ignore[attr-defined]
 _OUTCOME = (
@@ -46,11 +46,11 @@ _OUTCOME = (
 )
 
 
-# -- what people do --------------------------------------------------------------------------------
+# -- operations -----------------------------------------------------------------------------------
 
 
 def create(session: Session, job: Job, max_bytes: int) -> Job:
-    """Store a job for the loop to begin at `start_us`. Raises HubError when its query or content is wrong."""
+    """Store a job; the worker starts it at `start_us`. Raises HubError if its query or content is invalid."""
     query.condition(job.query)
     handlers.check(job, max_bytes)
     job.id = new_id()
@@ -61,9 +61,9 @@ def create(session: Session, job: Job, max_bytes: int) -> Job:
 
 
 def cancel(session: Session, number: str, now_us: int, actor: str) -> Job:
-    """Change no further device. What was done stays, and a command that was sent is not called back."""
+    """Stop before the next device. Changes stay, and sent commands are not cancelled."""
     job = get(session, number, lock=True)
-    if job.state not in LIVING:
+    if job.state not in ACTIVE_STATES:
         raise HubError(409, "Nothing to cancel", f"the job is already {job.state}")
     return _end(session, job, "cancelled", f"by {actor}", now_us, actor)
 
@@ -82,7 +82,7 @@ def list_newest(session: Session, state: str, limit: int) -> list[Job]:
     chosen = chosen.where(Job.state == state) if state else chosen
     if (scope := scopes.session_scope(session)) is None:
         return list(session.exec(chosen.limit(limit)))
-    found = session.exec(chosen.where(col(Job.scope).is_not(None)).execution_options(yield_per=TOGETHER))
+    found = session.exec(chosen.where(col(Job.scope).is_not(None)).execution_options(yield_per=BATCH_SIZE))
     with closing(found):
         return list(islice((job for job in found if scopes.covers(scope, job.scope)), limit))
 
@@ -97,7 +97,7 @@ def counts(session: Session, numbers: Sequence[str]) -> dict[str, dict[str, int]
 
 
 def devices(session: Session, number: str, *, state: str, after: str, limit: int) -> list[JobDevice]:
-    """What became of its devices, by id, a page at a time."""
+    """The outcomes of its devices by id, in pages."""
     chosen = rows_of(JobDevice).where(JobDevice.job == number, JobDevice.device > after)
     chosen = scopes.restrict(session, chosen, col(JobDevice.device))
     if state:
@@ -105,7 +105,7 @@ def devices(session: Session, number: str, *, state: str, after: str, limit: int
     return list(session.exec(chosen.order_by(JobDevice.device).limit(limit)))
 
 
-# -- the loop --------------------------------------------------------------------------------------
+# -- the worker ------------------------------------------------------------------------------------
 
 
 def run_once(db: Database, now_us: int, max_bytes: int) -> WorkResult:
@@ -124,7 +124,7 @@ def _piece(db: Database, number: str, now_us: int, max_bytes: int) -> JobProgres
     """Do the next piece of one job."""
     with db.read() as session:
         job = session.get(Job, number)
-        if job is None or job.state not in LIVING:
+        if job is None or job.state not in ACTIVE_STATES:
             return JobProgress()
         some = _pending(session, job)
     if job.state == "running" and some and now_us < job.deadline_us:
@@ -133,7 +133,7 @@ def _piece(db: Database, number: str, now_us: int, max_bytes: int) -> JobProgres
         job = get(session, job.id, lock=True)
         if job.state == "scheduled" and now_us < job.deadline_us:
             _begin(session, job, now_us)
-        elif job.state in LIVING and now_us >= job.deadline_us:
+        elif job.state in ACTIVE_STATES and now_us >= job.deadline_us:
             _end(session, job, "failed", "not done by its deadline", now_us, "hub")
         elif job.state == "running" and not _pending(session, job):
             _end(session, job, "completed", "", now_us, "hub")
@@ -145,7 +145,7 @@ def _due(now_us: int) -> ColumnElement[bool]:
 
 
 def _pending(session: Session, job: Job) -> list[str]:
-    limit = max(1, TOGETHER // 4) if job.kind == "command" else TOGETHER  # each command has its audit row: dearer
+    limit = max(1, BATCH_SIZE // 4) if job.kind == "command" else BATCH_SIZE  # each command has its audit row: dearer
     chosen = select(_ROWS.c.device).where(_ROWS.c.job == job.id, _ROWS.c.state == "pending")
     return list(session.connection().execute(chosen.order_by(_ROWS.c.device).limit(limit)).scalars())
 

@@ -1,6 +1,6 @@
-"""The query language over twins and tags: what other rooms ask for. The grammar is in `language`.
+"""Finds devices with the query language over twins and tags. The grammar is in `query.core.parser`.
 
-A text that cannot be read raises HubError 400, whose detail points at the place.
+An invalid query raises HubError 400, whose detail gives the position.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _T = TypeVar("_T")
 
 
 def parse(text: str) -> Query:
-    """A whole query: `SELECT ... FROM devices ...`."""
+    """Parse a full query: `SELECT ... FROM devices ...`."""
     return _read(parser.parse, text)
 
 
 def condition(text: str) -> Condition:
-    """A bare condition, `*` for every device, or the condition of a whole query that counts nothing."""
+    """Parse a condition, `*` for every device, or the condition of a full query without aggregates."""
     return _read(parser.condition, text)
 
 
@@ -44,10 +44,7 @@ def _read(reader: Callable[[str], _T], text: str) -> _T:
 
 
 def matching(session: Session, text: str, scope: Scope | list[str] = None) -> Select[Any]:
-    """A select of the ids of the devices that meet the condition, to stand inside another statement.
-
-    They lie within `scope`, and within the session's own.
-    """
+    """A SELECT of the ids of matching devices, for use in another statement; within `scope` and the session's."""
     return Statement(session, scope).select(condition(text), DEVICES.c.id)
 
 
@@ -55,7 +52,7 @@ def devices(
     session: Session, text: str, *, only: Collection[str] | None = None, after: str = "", limit: int | None = None,
     scope: Scope | list[str] = None,
 ) -> list[str]:  # fmt: skip
-    """Ids of the devices that meet the condition, in order: those of `only`, above `after`, at most `limit`."""
+    """Ids of matching devices in order: of those in `only`, after `after`, at most `limit`."""
     chosen = matching(session, text, scope).order_by(DEVICES.c.id).limit(limit)
     if after:
         chosen = chosen.where(DEVICES.c.id > after)
@@ -66,13 +63,13 @@ def devices(
 
 
 def count(session: Session, text: str) -> int:
-    """How many devices meet the condition."""
+    """The number of matching devices."""
     found = select(func.count()).select_from(matching(session, text).subquery())
     return int(session.connection().execute(found).scalar_one())
 
 
 def run(session: Session, text: str, *, limit: int, after: str = "") -> Page:
-    """One page of the answer to a whole query: at most `limit` rows after what the page before gave as `next`."""
+    """One page of the result: at most `limit` rows; `after` is `next` of the page before."""
     query = parse(text)
     rows = results.groups if query.grouped else results.devices
     return rows(session, query, limit, after)

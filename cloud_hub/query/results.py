@@ -1,4 +1,4 @@
-"""The answer to a query, page by page: rows of devices, or rows that count them."""
+"""Reads the result of a query in pages: rows of devices, or rows of aggregates."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _MISSING = object()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """Rows of the answer; `next` is what to give as `after` for more, '' at the end."""
+    """Rows of the result; `next` is the `after` of the next page, '' at the end."""
 
     rows: list[dict[str, Any]]
     next: str = ""
 
 
 def devices(session: Session, query: Query, limit: int, after: str) -> Page:
-    """Rows of devices after the id `after`: none is missed or told twice while the fleet changes.
+    """Rows of devices after the id `after`; none is missed or repeated while the fleet changes.
 
-    The condition is the database's work; columns are picked here, out of the documents of one page.
+    The database evaluates the condition; columns are picked here from the documents of one page.
     """
     key = DEVICES.c.id
     chosen = Statement(session).select(query.where, key).order_by(key.desc() if query.descending else key)
@@ -98,13 +98,13 @@ def grouped(session: Session, query: Query) -> Select[Any]:
     ]
     inner = statement.select(query.where, DEVICES.c.id, *keys, *numbers).subquery()
     grouping = [inner.c[key.name] for key in keys]
-    told = [
+    aggregates = [
         (getattr(func, item.value.verb)(inner.c[f"number_{place}"]) if item.value.path else func.count())
-        .label(f"told_{place}")
+        .label(f"aggregate_{place}")
         for place, item in enumerate(query.items)
         if isinstance(item.value, Aggregate)
     ]  # fmt: skip
-    return select(*grouping, *told).select_from(inner).group_by(*grouping).order_by(*grouping)
+    return select(*grouping, *aggregates).select_from(inner).group_by(*grouping).order_by(*grouping)
 
 
 def _number(statement: Statement, verb: str, value: Value) -> Expr:
@@ -119,7 +119,7 @@ def _counted(query: Query, found: dict[str, Any]) -> dict[str, Any]:
     row: dict[str, Any] = {}
     for place, item in enumerate(query.items):
         if isinstance(item.value, Aggregate):
-            value = _plain(found[f"told_{place}"])
+            value = _plain(found[f"aggregate_{place}"])
         else:
             value = _key(found, query.group.index(item.value))
         if value is not _MISSING:

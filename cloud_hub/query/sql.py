@@ -1,7 +1,7 @@
-"""A query's tree as a statement: conditions, and the join of the devices with the documents that are named.
+"""Compiles a query's tree to SQL: conditions, and joins of devices with the documents that they name.
 
-Undefined is SQL's NULL, whose logic of AND, OR and NOT is the one that the language wants. A value is converted only
-behind a test of its type, so that no document can make a statement fail.
+Undefined is SQL's NULL, which has the wanted logic of AND, OR and NOT. A value is converted only after a test of its
+type, so that no document can make a statement fail.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Values of a query in SQL: by SQLite's JSON functions and PostgreSQL's jsonb. All names and values are parameters."""
+"""Reads JSON values in SQL, by SQLite's JSON functions or PostgreSQL's jsonb; names and values are parameters."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ class _PostgresJson:
 
 
 class Sqlite:
-    """What SQLite says in its own way."""
+    """The SQL that differs on SQLite."""
 
     json = _SqliteJson
 
@@ -163,7 +163,7 @@ class Sqlite:
 
 
 class Postgres:
-    """What PostgreSQL says in its own way."""
+    """The SQL that differs on PostgreSQL."""
 
     json = _PostgresJson
 

@@ -1,8 +1,8 @@
-"""Items of a worker: each is tried alone and in a transaction of its own, so that a bad one costs no other.
+"""Runs the items of a worker one by one, each in its own transaction, so that a bad item does not block others.
 
-An item that fails is tried again with back-off; after `TRIES` failures it is parked: left alone until a person retries
-it. Both are kept in the database, so a restart does not begin anew. `NotReady` is the world's fault and not the
-item's: no further item is tried in this run, and `result` tells the worker, which publishes what was committed first.
+An item that fails is retried with back-off; after `TRIES` failures it is parked until a person retries it. Failures are
+stored in the database and survive a restart. `NotReady` is not the item's fault: no further item is tried in this run,
+and `result` passes it to the worker, which first publishes what was committed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 TRIES = 5
 """Failures after which an item is parked."""
 FIRST_WAIT_S, FACTOR = 1.0, 4.0
-"""Wait after the first failure, and how much longer each later one is: parked about 85 s after the first."""
+"""Wait after the first failure, and its growth: an item is parked about 85 s after its first failure."""
 LONGEST_TEXT = 500
 
 _T = TypeVar("_T")
@@ -36,18 +36,18 @@ _K = TypeVar("_K")
 
 
 def wait_us(failures: int) -> int:
-    """How long an item waits after so many failures."""
+    """The back-off in microseconds after this many failures."""
     return int(FIRST_WAIT_S * FACTOR ** (failures - 1) * 1e6)
 
 
 def text_of(error: BaseException) -> str:
-    """An error as every database can keep it: device text in it may hold NUL or lone surrogates."""
+    """An error as text that every database stores: without the NUL or lone surrogates that device text may hold."""
     text = f"{type(error).__name__}: {error}".encode("utf-8", "replace").decode().replace("\0", "\ufffd")
     return text[:LONGEST_TEXT]
 
 
 class WorkItems:
-    """Items of `worker` in one run, which began at `now_us`."""
+    """The items of `worker` in one run, which started at `now_us`."""
 
     def __init__(self, db: Database, worker: str, now_us: int) -> None:
         self._db, self._worker, self._now_us = db, worker, now_us
@@ -60,7 +60,7 @@ class WorkItems:
         self, *, again: bool = False, messages: Sequence[OutgoingMessage] = (), changed: Collection[str] = (),
         wake: Collection[str] = (),
     ) -> WorkResult:  # fmt: skip
-        """What the run leaves to do."""
+        """The result of the run, for the worker."""
         stopped = self.not_ready is not None
         return WorkResult(again=again and not stopped, messages=messages, changed=changed, wake=wake,
                           not_ready=self.not_ready)  # fmt: skip
@@ -73,7 +73,7 @@ class WorkItems:
         return row is None or (row.parked_us is None and row.next_us <= self._now_us)
 
     def ready(self, kind: str, *columns: Any) -> ColumnElement[bool]:
-        """The same as a condition in SQL, for lists that are read a page at a time. Several columns are joined by /."""
+        """`due` as an SQL condition, for lists that are read in pages. Several columns are joined by `/`."""
         if not self._failed:
             return true()
         name: Any = cast(columns[0], String)
@@ -87,7 +87,7 @@ class WorkItems:
         return wanted
 
     def run(self, kind: str, item: str, do: Callable[[], _T]) -> _T | None:
-        """Do one item if it is due. What it raises is kept, and None is returned."""
+        """Run one item if it is due. If it raises, the error is stored and None returned."""
         if not self.due(kind, item):
             return None
         try:
@@ -105,7 +105,7 @@ class WorkItems:
     def batch(
         self, kind: str, items: Sequence[_K], do: Callable[[Sequence[_K]], _T], key: Callable[[_K], str] = str
     ) -> list[_T]:
-        """Do items together, which is cheap; where that fails, each half for itself, down to the bad one alone."""
+        """Run items together, which is cheaper. If that fails, each half runs alone, down to the bad item."""
         due = [item for item in items if self.due(kind, key(item))]
         return self._halves(kind, due, do, key) if due else []
 
@@ -131,7 +131,7 @@ class WorkItems:
             self._succeed(kind, key(item))
         return [result]
 
-    # -- what is kept --------------------------------------------------------------------------------
+    # -- failures ------------------------------------------------------------------------------------
 
     def _fields(self, kind: str, item: str) -> dict[str, Any]:
         return {"worker": self._worker, "kind": kind, "item": item}
@@ -165,11 +165,11 @@ class WorkItems:
         log.info("worker.item_recovered", extra={"fields": self._fields(kind, item)})
 
 
-# -- what people do ----------------------------------------------------------------------------------
+# -- for operators ----------------------------------------------------------------------------------
 
 
 def list_failed(session: Session, worker: str, *, parked: bool, limit: int) -> list[FailedItem]:
-    """Items that failed, the newest failure first; `parked`: only those that wait for a person. '' is every worker."""
+    """Failed items, the newest failure first; `parked` selects parked ones only, worker '' all workers."""
     query = select(FailedItem).order_by(col(FailedItem.next_us).desc(), FailedItem.id).limit(limit)
     if worker:
         query = query.where(FailedItem.worker == worker)
@@ -183,7 +183,7 @@ def counts(session: Session) -> dict[str, tuple[int, int]]:
 
 
 def retry(session: Session, number: str, now_us: int, actor: str, trace: str) -> FailedItem:
-    """Forget that it failed, so that its worker tries it at once; HubError 404."""
+    """Clear the failure, so that the worker retries the item at once; HubError 404."""
     row = session.get(FailedItem, number)
     if row is None:
         raise HubError(404, "No such item", f"'{number[:80]}' is no item that failed; it may have succeeded since")

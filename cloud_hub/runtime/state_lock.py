@@ -1,4 +1,4 @@
-"""Who works on a state folder: one hub, or one restore. The lock ends with its process."""
+"""Locks the state directory for one hub or one restore. The lock ends with its process."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from shared.errors import ConfigError
 from shared.process_lock import process_lock
 
 LOCK = "hub.lock"
-HALF = "restoring"
-"""Folder of a restore on its way: while it is there, the state is not whole."""
+RESTORING = "restoring"
+"""Directory of a restore in progress: while it exists, the state is incomplete."""
 
 
 @contextmanager
 def hold_state_lock(folder: Path, *, alone: bool = False) -> Iterator[None]:
-    """Hold the folder's lock; raises ConfigError: another process holds it, or (unless `alone`, as a restore is) a
-    restore was broken off here.
+    """Hold the directory's lock. `alone` is for a restore.
+
+    Raises ConfigError if another process holds it or, unless `alone`, if a restore was interrupted here.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -26,7 +27,7 @@ def hold_state_lock(folder: Path, *, alone: bool = False) -> Iterator[None]:
             "state_dir", f"{folder} cannot be written ({error.strerror})", "Give it to this user"
         ) from error
     with process_lock(folder / LOCK, "Stop it first" if alone else "Stop it, or give this hub a state_dir of its own"):
-        if not alone and (folder / HALF).exists():
+        if not alone and (folder / RESTORING).exists():
             raise ConfigError(
                 str(folder), "a restore was broken off here", "Run it again: tidegate-hub restore --force"
             )

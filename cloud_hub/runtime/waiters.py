@@ -1,5 +1,6 @@
-"""Requests that wait for something named: another thread rings, the event loop wakes. A ring that nobody hears is lost,
-so who waits looks at the database first, and now and then.
+"""Wakes requests that wait for a named event, from any thread.
+
+A notification without a waiter is lost, so a waiter checks the database first and again from time to time.
 """
 
 from __future__ import annotations

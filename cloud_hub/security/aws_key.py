@@ -1,6 +1,7 @@
-"""The hub's own key, from which the AWS secret of each token is derived. It exists once a secret was handed out.
+"""Creates and reads the key from which the AWS secret of each token is derived.
 
-A token's text is stored as SHA-256 only, which no signature can be checked with; so the secret that signs is derived.
+Only a token's SHA-256 is stored, which cannot verify a signature; so the signing secret is derived from this key. The
+key is created with the first secret.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def secret(key: bytes, key_id: str) -> str:
 
 
 def read(path: Path) -> bytes | None:
-    """The key, or None while nobody has needed one; raises ConfigError."""
+    """The key, or None if none was created yet; raises ConfigError."""
     try:
         key = path.read_bytes()
     except FileNotFoundError:
@@ -36,7 +37,7 @@ def read(path: Path) -> bytes | None:
 
 
 def create(path: Path) -> bytes:
-    """The key, made with mode 0600 where it is not there yet; two makers end with one key. Raises ConfigError."""
+    """Create the key with mode 0600 unless it exists; safe against concurrent creators. Raises ConfigError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with NamedTemporaryFile(dir=path.parent) as file:

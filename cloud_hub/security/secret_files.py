@@ -1,4 +1,4 @@
-"""Secrets stand in files of their own, never in settings: read when they are needed, shown in no error."""
+"""Reads and writes secret files. Settings hold the paths; secrets appear in no error."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from shared.errors import ConfigError
 
 
 def read(place: str, path: str | Path) -> str:
-    """The one secret in the file that `place` names; raises ConfigError, which does not show it."""
+    """The secret in the file that the setting `place` names; raises ConfigError, which does not show it."""
     try:
         text = Path(path).read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "is no text"  # its own words could show the secret
+        why = error.strerror if isinstance(error, OSError) else "is no text"  # its message could contain the secret
         raise ConfigError(place, f"'{path}' cannot be read ({why})", "Check path and owner") from None
     if not text or not text.isprintable():
         raise ConfigError(place, f"'{path}' holds no secret", "Put nothing but the secret there, on one line")
@@ -21,7 +21,7 @@ def read(place: str, path: str | Path) -> str:
 
 
 def write(path: Path, secret: str, *, new: bool = True) -> None:
-    """Write the one secret, mode 0600 from its first byte on. `new`: a file that is there stays; raises ConfigError."""
+    """Write the secret with mode 0600. `new` refuses an existing file; raises ConfigError."""
     fresh = os.O_EXCL if new else os.O_TRUNC
     try:
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | fresh, 0o600), "w", encoding="utf-8") as out:

@@ -1,4 +1,4 @@
-"""The hub's settings: one TOML file, every value also as `TIDEGATE_...` (nested by `__`), frozen, built once."""
+"""Defines and reads the hub's settings: a TOML file, and environment variables `TIDEGATE_...` (nested by `__`)."""
 
 from __future__ import annotations
 
@@ -223,14 +223,14 @@ class Settings(BaseSettings):
 
 
 def _wrong(error: ValidationError, path: Path | None) -> ConfigError:
-    """The first wrong value, blamed on the environment where it came from there."""
+    """The error for the first wrong value; names the environment variable if it came from one."""
     first = error.errors()[0]
     place, reason, cure = first["loc"], str(first["msg"]), "Every key is in docs/configuration.md"
     if first["type"] == "extra_forbidden":
         reason += environment.did_you_mean(Settings, place)
     key = ".".join(map(str, place))
-    beside = environment.beside(os.environ, place) if first["type"] == "missing" else ""
-    if variable := environment.culprit(os.environ, place) or beside:
+    sibling = environment.sibling_variable(os.environ, place) if first["type"] == "missing" else ""
+    if variable := environment.source_variable(os.environ, place) or sibling:
         return ConfigError(f"environment variable {variable}: {key}", reason, f"Correct it or unset it. {cure}")
     return ConfigError(f"{path or 'environment'}: {key}", reason, cure)
 
@@ -253,7 +253,7 @@ def read(path: Path | None) -> Settings:
             """The environment goes before the file."""
             return (env_settings, TomlConfigSettingsSource(settings_cls, path)) if path else (env_settings,)
 
-    for variable, near in environment.unknown(os.environ, Settings).items():
+    for variable, near in environment.unknown_variables(os.environ, Settings).items():
         if near:
             cure = "Correct its name or unset it. Every key is in docs/configuration.md"
             raise ConfigError(f"environment variable {variable}", f"there is no such setting{near}", cure)
@@ -263,7 +263,8 @@ def read(path: Path | None) -> Settings:
         raise _wrong(error, path) from error
     except SettingsError as error:  # an environment variable that stands for a table or a list
         found = re.search(r'field "(\w+)"', str(error))
-        place = f"environment variable {environment.unreadable(os.environ, found[1])}" if found else "environment"
+        names = environment.invalid_variables(os.environ, found[1]) if found else ""
+        place = f"environment variable {names}" if names else "environment"
         raise ConfigError(place, str(error), "Write tables and lists as JSON") from error
     except ValueError as error:
         raise ConfigError(str(path), str(error), "Mend the TOML") from error

@@ -1,4 +1,4 @@
-"""The settings of channels over which alarms leave the hub: one class a kind. Secrets are paths of files."""
+"""Defines the settings of notification channels, one class for each kind. Secrets are paths of files."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ class Common(BaseModel):
     @classmethod
     def _hours(cls, value: list[str]) -> list[str]:
         for text in value:
-            hours.hours(text)
+            hours.parse_hours(text)
         return value
 
     @field_validator("time_zone")
     @classmethod
     def _zone(cls, value: str) -> str:
-        hours.zone(value)
+        hours.parse_time_zone(value)
         return value
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""The environment as a source of settings: variables that nobody reads, and the one that gave a wrong value."""
+"""Checks environment variables against the settings: unknown ones, and which one gave a wrong value."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from shared.suggestions import nearest
 
 PREFIX, NESTED = "TIDEGATE_", "__"
 OF_THE_CLI = frozenset({"TIDEGATE_URL", "TIDEGATE_TOKEN"})
-"""No settings: they tell the subcommands where a hub is."""
+"""Variables of the command-line client, which are no settings."""
 
 _KUBERNETES = re.compile(r"TIDEGATE_(?:.*_)?(?:SERVICE_HOST|SERVICE_PORT(?:_.*)?|PORT_\d+_(?:TCP|UDP|SCTP)(?:_.*)?)\Z")
 _KUBERNETES_URL = re.compile(r"(?:tcp|udp|sctp)://")
 
 
-def unknown(environ: Mapping[str, str], settings: type[BaseModel]) -> dict[str, str]:
-    """Variables that look like settings and are none, each with `; did you mean ...?`, or '' where none is near.
+def unknown_variables(environ: Mapping[str, str], settings: type[BaseModel]) -> dict[str, str]:
+    """Variables with the prefix that are no settings, each with `; did you mean ...?`, or '' if none is similar.
 
-    What Kubernetes sets for a Service named tidegate is passed over.
+    Variables that Kubernetes sets for a Service named tidegate are skipped.
     """
     names = [NESTED.join(path).upper() for path in _paths(settings)]
     strange = [name for name in environ if name.upper().startswith(PREFIX) and name.upper() not in OF_THE_CLI]
@@ -34,8 +34,8 @@ def unknown(environ: Mapping[str, str], settings: type[BaseModel]) -> dict[str, 
     }  # fmt: skip
 
 
-def culprit(environ: Mapping[str, str], place: Sequence[str | int]) -> str:
-    """The variable that gave the value at `place`, or ''. One that stands for a table is JSON."""
+def source_variable(environ: Mapping[str, str], place: Sequence[str | int]) -> str:
+    """The variable that set the value at `place`, or ''. A variable for a table holds JSON."""
     there = {name.upper(): name for name in environ}
     keys = [str(part) for part in place]
     for length in range(len(keys), 0, -1):
@@ -45,21 +45,21 @@ def culprit(environ: Mapping[str, str], place: Sequence[str | int]) -> str:
     return ""
 
 
-def beside(environ: Mapping[str, str], place: Sequence[str | int]) -> str:
-    """A variable that gave another value of the table in which the one at `place` is missing, or ''."""
+def sibling_variable(environ: Mapping[str, str], place: Sequence[str | int]) -> str:
+    """A variable that set another value of the same table as `place`, or ''."""
     table = PREFIX + NESTED.join([*(str(part) for part in place[:-1]), ""]).upper()
     return next((name for name in sorted(environ) if len(place) > 1 and name.upper().startswith(table)), "")
 
 
-def unreadable(environ: Mapping[str, str], field: str) -> str:
-    """The variables of a table that hold no JSON, with commas between."""
+def invalid_variables(environ: Mapping[str, str], field: str) -> str:
+    """The variables of a table that hold invalid JSON, separated by commas."""
     name = PREFIX + field.upper()
-    ours = [one for one in sorted(environ) if one.upper() == name or one.upper().startswith(name + NESTED)]
-    return ", ".join([one for one in ours if not _is_json(environ[one])] or ours)
+    matching = [key for key in sorted(environ) if key.upper() == name or key.upper().startswith(name + NESTED)]
+    return ", ".join([key for key in matching if not _is_json(environ[key])] or matching)
 
 
 def did_you_mean(settings: type[BaseModel], place: Sequence[str | int]) -> str:
-    """The nearest name to an unknown key at `place`."""
+    """A suggestion for an unknown key at `place`."""
     table: type[BaseModel] | None = settings
     for part in place[:-1]:
         table = table and _table(table, str(part))

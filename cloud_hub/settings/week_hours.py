@@ -1,4 +1,4 @@
-"""Hours of the week in a time zone, such as `mon-fri 08:00-18:00`: is it now, and when does the next begin? A core."""
+"""Parses hours of the week such as `mon-fri 08:00-18:00`, and computes when they next apply in a time zone."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _FORM = re.compile(r"(?P<days>[a-z,-]+) (?P<start>\d\d:\d\d)-(?P<end>\d\d:\d\d)\
 
 @dataclass(frozen=True, slots=True)
 class Hours:
-    """From `start` to `end` on these days (0 is Monday); an end at or before the start is the next day's."""
+    """From `start` to `end` on these days (0 is Monday); an end at or before the start is on the next day."""
 
     days: frozenset[int]
     start: time
     end: time
 
 
-def hours(text: str) -> Hours:
-    """Read `mon-fri 08:00-18:00` or `sat,sun 22:00-06:00`; raises ValueError that says how it is written."""
+def parse_hours(text: str) -> Hours:
+    """Read `mon-fri 08:00-18:00` or `sat,sun 22:00-06:00`; raises ValueError that shows the format."""
     found = _FORM.match(text)
     try:
         if found is None:
@@ -35,8 +35,8 @@ def hours(text: str) -> Hours:
         ) from None
 
 
-def zone(name: str) -> tzinfo:
-    """A time zone of the IANA list; raises ValueError."""
+def parse_time_zone(name: str) -> tzinfo:
+    """A time zone by its IANA name; raises ValueError."""
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
@@ -44,7 +44,7 @@ def zone(name: str) -> tzinfo:
 
 
 def next_us(spans: Sequence[Hours], where: tzinfo, now_us: int) -> int:
-    """`now_us` where it lies within one of the hours (or there are none), else when the next ones begin; UTC."""
+    """`now_us` if it is within the hours (or there are none), else the next start; UTC."""
     if not spans:
         return now_us
     today = datetime.fromtimestamp(now_us / 1e6, timezone.utc).astimezone(where).date()

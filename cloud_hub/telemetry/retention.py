@@ -29,7 +29,7 @@ from cloud_hub.database.tables import (
 from cloud_hub.runtime.items import WorkItems
 from cloud_hub.runtime.worker import WorkResult
 from cloud_hub.settings import Retention
-from cloud_hub.telemetry.samples import HOUR_US
+from shared.times import DAY_US, HOUR_US
 
 Bite = Callable[[Session], int]
 """Deletes one batch; the number of rows, 0 when there is nothing more."""
@@ -38,7 +38,6 @@ Part = tuple[str, str, str, Bite]
 
 ROWS = 1000
 """Rows of one transaction."""
-DAY_US = 86_400_000_000
 
 
 def _table(kind: Any) -> Any:

@@ -13,6 +13,7 @@ from sqlmodel import Session, col, select
 from cloud_hub.database.tables import EventRow, TelemetrySample
 from shared.ids import trace_id
 from shared.messages import Event
+from shared.times import HOUR_US
 
 PAGE = 50_000
 """Samples in memory at a time, however fast a device sends."""
@@ -48,7 +49,6 @@ class StoredSample(NamedTuple):
     seq: int
 
 
-HOUR_US = 3_600_000_000
 """The hour of a device is what rollups are made of at a time."""
 
 _DUE = (

@@ -1,7 +1,7 @@
-"""The past of a twin document: every version with who made it, and the document as it stood then.
+"""Reads the history of a twin document: its versions, who made them, and the document at a version or time.
 
-Each version's change is kept as it was sent, and every so many versions the whole document; any version in between
-is found by laying the changes over the nearest one before. Ditto keeps its things' history by revision and time too.
+History stores each change as sent, and regularly a snapshot of the full document. A version in between is computed by
+applying the changes to the snapshot before it. Eclipse Ditto has the same history by revision and time.
 """
 
 from __future__ import annotations

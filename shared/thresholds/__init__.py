@@ -7,11 +7,9 @@ device did. Fitting limits is the hub's alone.
 from shared.thresholds.judge import JudgeState, Transition, apply_delays, judge
 from shared.thresholds.limits import Limits, refusal
 from shared.thresholds.rule_kinds import AlarmRules, Expression, Flat, NoData, Rate
-from shared.thresholds.schedule import DAY_US, WEEK_US, in_force
+from shared.thresholds.schedule import in_force
 
 __all__ = [
-    "DAY_US",
-    "WEEK_US",
     "AlarmRules",
     "Expression",
     "Flat",

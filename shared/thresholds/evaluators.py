@@ -16,9 +16,9 @@ from shared.thresholds.judge import JudgeState, Transition, apply_delays, judge
 from shared.thresholds.limits import Limits
 from shared.thresholds.rule_kinds import Expression, Flat, NoData, Rate
 from shared.thresholds.schedule import in_force
+from shared.times import SECOND_US
 
 R = TypeVar("R", Limits, Rate, NoData, Flat, Expression)
-SECOND_US = 1_000_000
 POINTS = 64
 """Of the samples in a rate's span so many are remembered, evenly."""
 

@@ -7,7 +7,8 @@ from typing import Literal
 
 from shared.ids import metric_name
 from shared.messages import Priority, check_finite
-from shared.thresholds.schedule import DAY_US, MONDAY_US, WEEK_US, in_force, stretches
+from shared.thresholds.schedule import MONDAY_US, in_force, stretches
+from shared.times import DAY_US, WEEK_US
 
 Pair = tuple[float | None, float | None]
 

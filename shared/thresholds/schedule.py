@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-DAY_US = 86_400_000_000
-WEEK_US = 7 * DAY_US
+from shared.times import DAY_US, WEEK_US
+
 MONDAY_US = 4 * DAY_US
 """The first Monday: 1970-01-05. Weeks begin on Monday (ISO 8601)."""
 

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from benchmarks import detection
-from benchmarks.series import DAY_US, Floats, Series
-
-HOUR_US = DAY_US // 24
+from benchmarks.series import Floats, Series
+from shared.times import HOUR_US
 
 
 def series(name: str, samples: int, *windows: tuple[int, int]) -> Series:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from benchmarks.detectors import CLASSIC, Detector
-from benchmarks.series import DAY_US, Floats, Ints
+from benchmarks.series import Floats, Ints
+from shared.times import DAY_US
 
 PERIOD_US = DAY_US // 288
 

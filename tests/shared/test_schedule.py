@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from shared.thresholds import in_force
 from shared.thresholds.schedule import DAYS, stretches
+from shared.times import MINUTE_US
 
 FIXED = settings(max_examples=300, deadline=None, derandomize=True, database=None)
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-MINUTE_US = 60_000_000
 Window = tuple[int, int, int, int]
 """First day, last day, first minute of the day, last one."""
 

@@ -12,5 +12,5 @@ from shared.messages import Birth
 def born(session: Session, birth: Birth, now_us: int) -> None:
     """Take it as ingest does."""
     births = Births(session, StreamOffsets(session))
-    births.handle_death(birth, now_us) if birth.state == "offline" else births.born(birth, now_us)
+    births.handle_death(birth, now_us) if birth.state == "offline" else births.handle_birth(birth, now_us)
     births.save()

@@ -11,7 +11,7 @@ from cloud_hub.database.sessions import Database
 from cloud_hub.devices.offsets import StreamOffsets
 from cloud_hub.telemetry import samples
 from shared.messages import Birth, Metric
-from shared.thresholds import DAY_US
+from shared.times import DAY_US
 
 
 def devices(db: Database, names: list[str], *metrics: str) -> None:

@@ -39,4 +39,3 @@ def waiting(outbox: Outbox, stream: Stream) -> Iterator[Batch]:
 
 
 KEEP: dict[Stream, float] = {"telemetry": 60.0}
-MINUTE_US = 60_000_000

@@ -21,11 +21,11 @@ from cloud_hub.certificates.core.authority import Authority, Revoked
 from cloud_hub.clock import now_us
 from shared import topics
 from shared.mqtt import Tls
+from shared.times import DAY_US
 from shared.topics import thing
 
 pytestmark = pytest.mark.slow
 
-DAY_US = 86_400_000_000
 HUB = "tidegate-hub"
 
 

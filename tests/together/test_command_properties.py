@@ -304,7 +304,7 @@ def _result_again(monkeypatch: pytest.MonkeyPatch) -> None:
             row.done_us = None
         return real(session, device, word, now_us)
 
-    monkeypatch.setattr(commands, "result", undo)
+    monkeypatch.setattr(commands, "handle_result", undo)
 
 
 def _births_bring_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -313,7 +313,7 @@ def _births_bring_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def only_requests_never_heard(session: Any, device: str, now_us: int) -> list[OutgoingMessage]:
         return [m for m in real(session, device, now_us) if m.topic.endswith("/request")]
 
-    monkeypatch.setattr(commands, "waiting", only_requests_never_heard)
+    monkeypatch.setattr(commands, "pending_messages", only_requests_never_heard)
 
 
 def _published_while_queued(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from datetime import date
 from statistics import median
 
-SECOND_US = 1_000_000
-DAY_US = 86_400 * SECOND_US
+from shared.times import DAY_US, SECOND_US
+
 EPOCH = date(1970, 1, 1).toordinal()
 WINDOW_US = 600 * SECOND_US
 FLOOD = 10

@@ -12,10 +12,10 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from shared.times import HOUR_US, SECOND_US
+
 Direction = Literal["out", "in"]
 
-SECOND_US = 1_000_000
-HOUR_US = 3600 * SECOND_US
 ROUNDING = 1e-9
 """Share of a replica that rounding errors may add without calling for one more."""
 

@@ -1,4 +1,4 @@
-"""What mosquitto must be told: its configuration and its access list, as texts. Pure; cli/broker.py writes the files.
+"""Renders mosquitto's configuration and access list. `broker.config_directory` writes the files.
 
 Sources: mosquitto.conf(5) of mosquitto 2.0; the figures in the comments were measured on 2.0.11 (docs/broker.md).
 Who connects is the CN of its certificate: user name and client id at once. A device is `<id>`, its Sparkplug

@@ -91,7 +91,7 @@ def paths_overlap(left: Path, right: Path) -> bool:
 
 
 def plan(wanted: Wanted, desired: twin.State, owners: twin.State) -> Plan:
-    """The change that gives `wanted` where nobody else has a say, and takes away what no configuration wants now."""
+    """The change that sets `wanted` where no one else owns the leaf, and removes what no configuration wants now."""
     have, names = dict(leaves(desired)), dict(leaves(owners))
     removed = {path: name for path, name in names.items() if path not in have and name.startswith(REMOVED)}
     conflicts: list[Conflict] = []

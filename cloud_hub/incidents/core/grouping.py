@@ -20,7 +20,8 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-SECOND_US = 1_000_000
+from shared.times import SECOND_US
+
 NEARBY = 20
 """Of earlier incidents so many are looked at: in a flood the newest of them has the page."""
 

@@ -17,9 +17,8 @@ from typing import Any, Protocol
 from cloud_hub.notifications import RANK, Page, PageIncident
 from cloud_hub.settings import week_hours
 from cloud_hub.settings.channels import Alertmanager, Common
+from shared.times import MINUTE_US, SECOND_US
 
-SECOND_US = 1_000_000
-MINUTE_US = 60_000_000
 FIRST_S, LIMIT_S = 5.0, 300.0
 """Between two tries: doubling from the first to the limit."""
 REFUSED_S = 120.0
@@ -91,7 +90,7 @@ def _begins_again(row: NotificationState) -> bool:
 def next_due_us(settings: Common, at_us: int) -> int:
     """`at_us`, or when the channel's next hours begin."""
     return week_hours.next_us(
-        [week_hours.hours(text) for text in settings.hours], week_hours.zone(settings.time_zone), at_us
+        [week_hours.parse_hours(text) for text in settings.hours], week_hours.parse_time_zone(settings.time_zone), at_us
     )
 
 

@@ -1,4 +1,4 @@
-"""A query's text as words, with their places, and the error that points at one. A core."""
+"""Splits a query into tokens with their positions, and makes errors that point at one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class QueryError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One word: `kind` is name, quoted, string, number, sign or end; `at` counts characters from 0."""
+    """One token: `kind` is name, quoted, string, number, sign or end; `at` counts characters from 0."""
 
     kind: str
     text: str
@@ -38,7 +38,7 @@ _BARRED = re.compile(r'["\\\x00-\x1f]')
 
 
 class TokenStream:
-    """The words of one text, taken from the front."""
+    """The tokens of a query, consumed from the front."""
 
     def __init__(self, text: str) -> None:
         if len(text) > MAX_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
@@ -61,23 +61,23 @@ class TokenStream:
 
     @property
     def next(self) -> Token:
-        """The word in front."""
+        """The next token."""
         return self._words[self._at]
 
     @property
-    def calls(self) -> bool:
-        """Whether the word in front is followed by a parenthesis, as a function is."""
+    def is_call(self) -> bool:
+        """Whether the next token is followed by a parenthesis, as a function is."""
         return self.next.kind == "name" and self._words[self._at + 1].text == "("
 
     def peek_is(self, text: str) -> bool:
-        """Whether the word in front is this sign or, in any case, this keyword."""
+        """Whether the next token is this sign or, in any case, this keyword."""
         return self.next.kind in {"name", "sign"} and self.next.text.upper() == text
 
     def advance(self) -> Token:
-        """The word in front; the end stays."""
-        word = self.next
-        self._at += word.kind != "end"
-        return word
+        """Consume the next token; the end stays."""
+        token = self.next
+        self._at += token.kind != "end"
+        return token
 
     def accept(self, text: str) -> bool:
         """Take this sign or keyword if it is in front."""
@@ -91,7 +91,7 @@ class TokenStream:
             raise self.expected(text)
 
     def expected(self, what: str) -> QueryError:
-        """The error that the word in front is not `what`."""
+        """The error that the next token is not `what`."""
         found = f"'{self.next.text[:40]}'" if self.next.text else "the end"
         return self.error(self.next.at, f"expected {what}, found {found}")
 
@@ -104,7 +104,7 @@ class TokenStream:
         shown = "".join(character if character.isprintable() else " " for character in shown)
         return QueryError(f"line {line}, column {column + 1}: {message}\n{shown}\n{' ' * (column - cut)}^")
 
-    # -- words with a value
+    # -- tokens with a value
 
     def literal(self, what: str) -> Scalar:
         """A string, a number, true, false or null."""
@@ -117,36 +117,36 @@ class TokenStream:
         raise self.expected(what)
 
     def _number(self) -> int | float:
-        word = self.advance()
-        if word.text.lstrip("-").isdecimal() and len(word.text) <= 18:
-            return int(word.text)
-        value = float(word.text)
+        token = self.advance()
+        if token.text.lstrip("-").isdecimal() and len(token.text) <= 18:
+            return int(token.text)
+        value = float(token.text)
         if not math.isfinite(value):
-            raise self.error(word.at, "this number is too large")
+            raise self.error(token.at, "this number is too large")
         return value
 
     def string(self, what: str = "a string") -> str:
         """A string without its quotes and escapes."""
         if self.next.kind != "string":
             raise self.expected(what)
-        word = self.advance()
-        quote = word.text[0]
+        token = self.advance()
+        quote = token.text[0]
 
         def plain(found: re.Match[str]) -> str:
             if found[1]:
                 return chr(int(found[1], 16))
             if found[0] == "\\":
-                raise self.error(word.at, r"a string may hold \' \" \\ and \uXXXX after a backslash, nothing else")
+                raise self.error(token.at, r"a string may hold \' \" \\ and \uXXXX after a backslash, nothing else")
             return found[2] or (quote if found[0] == quote * 2 else found[0])
 
-        return self._sound(word, _ESCAPE.sub(plain, word.text[1:-1]))
+        return self._sound(token, _ESCAPE.sub(plain, token.text[1:-1]))
 
     def label(self) -> str:
         """A plain name, or one in [[ ]] with any characters."""
         if self.next.kind not in {"name", "quoted"}:
             raise self.expected("a name, or [[a name with other characters]]")
-        word = self.advance()
-        return self._sound(word, word.text[2:-2] if word.kind == "quoted" else word.text)
+        token = self.advance()
+        return self._sound(token, token.text[2:-2] if token.kind == "quoted" else token.text)
 
     def name(self) -> str:
         """A name on a path."""
@@ -155,12 +155,12 @@ class TokenStream:
             raise self.error(at, "a name on a path holds no double quote, backslash or control character")
         return name
 
-    def _sound(self, word: Token, text: str) -> str:
+    def _sound(self, token: Token, text: str) -> str:
         """`text` with its surrogate pairs joined; no document holds half of one, or a NUL."""
         try:
             text = text.encode("utf-16", "surrogatepass").decode("utf-16")
         except UnicodeDecodeError:
-            raise self.error(word.at, "this holds half of a surrogate pair, which no UTF-8 can carry") from None
+            raise self.error(token.at, "this holds half of a surrogate pair, which no UTF-8 can carry") from None
         if "\0" in text:
-            raise self.error(word.at, "this holds a NUL, which no query can ask for")
+            raise self.error(token.at, "this holds a NUL, which no query can ask for")
         return text

@@ -1,4 +1,4 @@
-"""A query as a frozen tree, and the bounds on it. A core."""
+"""Defines the syntax tree of a query, and its limits."""
 
 from __future__ import annotations
 
@@ -135,5 +135,5 @@ class Query:
 
     @property
     def grouped(self) -> bool:
-        """Whether each row of the answer tells of many devices."""
+        """Whether rows aggregate devices."""
         return bool(self.group) or any(isinstance(item.value, Aggregate) for item in self.items)

@@ -1,7 +1,7 @@
-"""Who may do what. A core: roles and their powers, and what is known of who asks.
+"""Defines roles and their permissions, and the identity of a caller.
 
-Duties are separated: who administers tokens and scopes neither operates devices nor reads the audit trail, and nobody
-changes that trail. A person or program may hold several roles; then each row of the trail still names it.
+Duties are separated: the role that administers tokens and scopes neither operates devices nor reads the audit trail,
+and no role changes the trail. A caller may hold several roles.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ that sends telemetry and sees nothing.
 """
 
 Scope = tuple[str, ...] | None
-"""Asset paths below which devices are seen; None is the whole hub, and () is nothing at all."""
+"""Asset paths whose devices are visible; None is all devices, () none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """Who asks, proven: `roles` with spaces between; `second_factor` is whether a second one was shown."""
+    """An authenticated caller. `roles` are separated by spaces; `second_factor` is whether one was used."""
 
     actor: str
     roles: str
@@ -36,7 +36,7 @@ class Identity:
 
 
 def format_roles(names: list[str]) -> str:
-    """Several roles as one text, in the order of the table. ValueError names one that there is not."""
+    """Roles as one text, in the order of MAY. ValueError names an unknown role."""
     for name in names:
         if name not in MAY:
             raise ValueError(f"'{name[:40]}' is no role: give {', '.join(MAY)}")

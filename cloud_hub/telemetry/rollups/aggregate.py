@@ -11,10 +11,9 @@ from sqlmodel import Session
 
 from cloud_hub.telemetry.rollups.core.buckets import Buckets, Floats, Ints, concat, of_samples
 from cloud_hub.telemetry.rollups.core.sketches import Sketch
-from cloud_hub.telemetry.samples import HOUR_US, pages
+from cloud_hub.telemetry.samples import pages
+from shared.times import HOUR_US, MINUTE_US
 
-MINUTE_US = 60_000_000
-DAY_US = 24 * HOUR_US
 _METRICS = text(
     "WITH RECURSIVE names (metric) AS (SELECT min(metric) FROM telemetry WHERE device = :device UNION ALL "
     "SELECT (SELECT min(metric) FROM telemetry WHERE device = :device AND metric > names.metric) "

@@ -11,7 +11,8 @@ from sqlmodel import Session, col, select
 from cloud_hub import query
 from cloud_hub.database import scopes
 from cloud_hub.database.tables import Device
-from cloud_hub.telemetry.rollups.aggregate import DAY_US, metrics
+from cloud_hub.telemetry.rollups.aggregate import metrics
+from shared.times import DAY_US
 
 METRICS = 10_000
 """Metrics of one device that are looked at."""

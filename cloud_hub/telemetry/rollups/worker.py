@@ -21,11 +21,12 @@ from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import RetentionStart, RollupDue, TelemetrySample
 from cloud_hub.runtime.items import WorkItems
 from cloud_hub.runtime.worker import WorkResult
-from cloud_hub.telemetry.rollups.aggregate import DAY_US, MINUTE_US, Hour, hour
+from cloud_hub.telemetry.rollups.aggregate import Hour, hour
 from cloud_hub.telemetry.rollups.core.buckets import Buckets, concat, empty, pack
 from cloud_hub.telemetry.rollups.core.sketches import Sketch, merge_sketches
 from cloud_hub.telemetry.rollups.store import DAY, HOUR, MINUTE, DeviceRollups
-from cloud_hub.telemetry.samples import HOUR_US, mark_due
+from cloud_hub.telemetry.samples import mark_due
+from shared.times import DAY_US, HOUR_US, MINUTE_US
 
 GRACE_US = 2 * MINUTE_US
 """Samples of the last minutes of an hour are still on their way when it is over."""

@@ -11,11 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cloud_hub.thresholds.bands.state import Floats, Ints
-from shared.thresholds import DAY_US
+from shared.times import DAY_US, HOUR_US, MINUTE_US
 
 Bools = npt.NDArray[np.bool_]
-MINUTE_US = 60_000_000
-HOUR_US = 60 * MINUTE_US
 AHEAD_US = 15 * MINUTE_US
 DAYS = 14
 """So many past days are asked for the same time of day: two of each weekday."""

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from cloud_hub.thresholds.bands.state import Floats, Ints
-from cloud_hub.thresholds.forecasts.features import AHEAD_US, DAYS, HOUR_US, MINUTE_US, SeriesHistory, average
-from shared.thresholds import DAY_US
+from cloud_hub.thresholds.forecasts.features import AHEAD_US, DAYS, SeriesHistory, average
+from shared.times import DAY_US, HOUR_US, MINUTE_US
 
 LATELY = 288
 """So many last rises are compared with the distance: of a day, at five minutes."""

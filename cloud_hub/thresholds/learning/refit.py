@@ -39,7 +39,8 @@ from cloud_hub.thresholds.rollouts import twin_writes
 from cloud_hub.thresholds.rollouts.core import rules as rollout_rules
 from cloud_hub.twins.core import reported
 from shared.codec import plain
-from shared.thresholds import DAY_US, Limits
+from shared.thresholds import Limits
+from shared.times import DAY_US
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,8 @@ from cloud_hub.thresholds.learning.core.trainer import learn_limits
 from cloud_hub.thresholds.learning.core.trial import Proposal, Trial, proposals, run_trial
 from cloud_hub.thresholds.limits import standing as limits_standing
 from cloud_hub.thresholds.limits.standing import Series
-from shared.thresholds import DAY_US, Limits
+from shared.thresholds import Limits
+from shared.times import DAY_US
 
 DAYS = 7.0
 """Of history on which limits that a person pushes are tried."""

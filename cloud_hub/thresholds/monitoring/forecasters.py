@@ -26,7 +26,8 @@ from cloud_hub.thresholds.forecasts.warnings import Side, training_series
 from cloud_hub.thresholds.learning import history as stored
 from cloud_hub.thresholds.limits import standing as limits_standing
 from cloud_hub.thresholds.limits.standing import Series
-from shared.thresholds import DAY_US, Limits
+from shared.thresholds import Limits
+from shared.times import DAY_US
 
 TRAINING_SERIES = 20
 """Series that a learning is trained on, evenly spread over all its series."""

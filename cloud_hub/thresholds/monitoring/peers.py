@@ -36,10 +36,10 @@ from cloud_hub.thresholds.peers.alarms import PeerAlarmTransition, PeerTask
 from cloud_hub.thresholds.peers.detector import PeerDetector, thresholds
 from cloud_hub.thresholds.scores.model import InvalidState
 from cloud_hub.twins.core.reported import mapping
+from shared.times import DAY_US
 
 log = logging.getLogger(__name__)
 
-DAY_US = 86_400_000_000
 GRACE_US = 120_000_000
 """Samples of a slot may arrive so late."""
 RECENT_US = 3 * 3_600_000_000

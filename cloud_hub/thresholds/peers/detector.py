@@ -25,12 +25,12 @@ import numpy as np
 import numpy.typing as npt
 
 from cloud_hub.thresholds.peers import state as peer_state
-from cloud_hub.thresholds.peers.persistence import DAY_US, STANDARD, Doubles, Flags, PeerSettings, PersistenceDetector
+from cloud_hub.thresholds.peers.persistence import STANDARD, Doubles, Flags, PeerSettings, PersistenceDetector
 from cloud_hub.thresholds.scores.state import InvalidState
+from shared.times import DAY_US, HOUR_US
 
 Longs = npt.NDArray[np.int64]
 Side = Literal["high", "low", "both"]
-HOUR_US = DAY_US // 24
 SERVICES_SHARE = 0.15
 """Share of the budget for services. They are far fewer than servers, so even a small share lets each alarm sooner."""
 

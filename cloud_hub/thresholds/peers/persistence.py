@@ -24,10 +24,10 @@ import numpy as np
 import numpy.typing as npt
 
 from cloud_hub.thresholds.peers.tails import fit_tails
+from shared.times import DAY_US
 
 Doubles = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
-DAY_US = 86_400_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

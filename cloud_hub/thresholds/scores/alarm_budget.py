@@ -11,8 +11,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from shared.times import HOUR_US
+
 SHIFTS_A_DAY = 2.0  # a shift is twelve hours
-HOUR_US = 3_600_000_000
 
 TRUST = 10.0
 """So many excess pages move the threshold by log10(2) at most: one page by 0.04 decades."""

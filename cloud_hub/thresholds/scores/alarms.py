@@ -18,12 +18,12 @@ from cloud_hub.thresholds.scores.alarm_budget import threshold
 from cloud_hub.thresholds.scores.episodes import Episodes, rarity
 from cloud_hub.thresholds.scores.model import DEFAULTS, InvalidState, ScoreModel
 from shared.messages import AlarmKind
+from shared.times import DAY_US
 
 CALM = 20
 HIGHER, MOST_HIGHER = 0.3, 1.5
 """Each anomaly judged false doubles the rarity that this series needs (10**0.3), up to some 30 times."""
 
-DAY_US = 86_400_000_000
 
 UNIT, UNIT_US = 20.0, 3 * DAY_US
 """Values so many times smaller or larger than usual, for so long without exception, are in another unit."""

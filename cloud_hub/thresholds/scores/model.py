@@ -21,11 +21,10 @@ from cloud_hub.thresholds.scores import state as score_columns
 from cloud_hub.thresholds.scores.compiled import jit
 from cloud_hub.thresholds.scores.compiled import step as compiled
 from cloud_hub.thresholds.scores.state import COUNT, FIRST, LAST, Columns, Doubles, InvalidState, Longs, Singles
+from shared.times import DAY_US, HOUR_US
 
 __all__ = ["DEFAULTS", "InvalidState", "ScoreModel", "ScoreSettings", "exceedances", "score_series"]
 
-HOUR_US = 3_600_000_000
-DAY_US = 24 * HOUR_US
 LARGEST = 1e30  # no measurement is larger: what is counts as no sample
 
 # Sum of seventeen feature scores of normal data: its median, and the increase that is a decade rarer (measured).

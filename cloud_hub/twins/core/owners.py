@@ -1,9 +1,8 @@
-"""Who set which leaf of desired state. A core: the tree of owners has desired's shape, with a name at each leaf.
+"""Tracks who owns each leaf of desired state, like the field managers of Kubernetes' server-side apply.
 
-An owner is a token's name, a device's id, `hub` or `learning:<name>` for what the hub pushed by itself, `job:<id>` or
-`configuration:<id>`; `released:<name>` was given back to the hub's own rules. Beside desired's own leaves stands
-`removed:<name>` where somebody took away what a configuration had set: a removal is a change like any other.
-Kubernetes' server-side apply keeps field managers for the same reason: nobody's change is undone unseen.
+The tree of owners has the shape of desired state, with an owner at each leaf: a token's name, a device's id, `hub` or
+`learning:<name>` for the hub itself, `job:<id>` or `configuration:<id>`. `released:<name>` marks a leaf given back to
+the configurations. `removed:<name>` marks a leaf that a configuration had set and somebody removed.
 """
 
 from __future__ import annotations
@@ -18,18 +17,18 @@ LEARNING = "learning:"
 RELEASED = "released:"
 REMOVED = "removed:"
 PERSON = "oidc:"
-"""Begins the name of whoever signed in by OIDC, so that no issuer can make one of the hub's own names."""
+"""Prefix of everybody who signed in by OIDC, so that no issuer can produce one of the hub's own names."""
 RESERVED = (CONFIGURATION, JOB, LEARNING, RELEASED, REMOVED, PERSON)
-"""No token's name begins so. Device ids hold no colon."""
+"""Prefixes that no token's name may have. Device ids contain no colon."""
 
 
 def update_owners(owners: State, desired: State, patch: State, actor: str) -> State:
-    """The owners of `desired` after `patch` by `who`: touched leaves are now `who`'s, the others keep theirs."""
+    """The owners of `desired` after `patch` by `actor`, who now owns the touched leaves."""
     result: State = {}
     for key, value in desired.items():
         old = owners.get(key)
         if key not in patch:
-            result[key] = old if old is not None else _all(value, "")  # set before owners were kept
+            result[key] = old if old is not None else _all(value, "")  # set before owners were recorded
         elif isinstance(value, dict) and isinstance(patch[key], dict) and value:
             result[key] = update_owners(old if isinstance(old, dict) else {}, value, patch[key], actor)
         else:
@@ -42,7 +41,7 @@ def update_owners(owners: State, desired: State, patch: State, actor: str) -> St
 
 
 def _removed(owner: Any, actor: str) -> Any:
-    """What is kept of the owners of what is gone: who took away a configuration's leaf. None when nothing is."""
+    """The owner marks left of removed leaves: who removed a configuration's leaf. None if there are none."""
     if isinstance(owner, dict):
         return {key: left for key, inner in owner.items() if (left := _removed(inner, actor))}
     if owner.startswith(CONFIGURATION) and not actor.startswith(CONFIGURATION):

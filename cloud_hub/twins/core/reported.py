@@ -1,7 +1,4 @@
-"""What devices report, read by type. A device may report anything: what has another shape counts as not reported.
-
-A core without I/O.
-"""
+"""Reads values from reported state by type. A device may report anything; a value of another type is ignored."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 MAX_STARTS = 1 << 53
-"""Larger counts are none: no model starts so often, and not every database holds them."""
+"""Larger counts are invalid: not every database can store them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

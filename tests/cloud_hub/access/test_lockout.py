@@ -22,7 +22,7 @@ def locked(one: Lockout, address: str, now_us: int) -> bool:
     try:
         one.check(address, now_us)
     except HubError as no:
-        return no.status == 429 and 0 < int(no.has_more["retry_after_s"]) <= LOCK_S
+        return no.status == 429 and 0 < int(no.extensions["retry_after_s"]) <= LOCK_S
     return False
 
 
@@ -30,7 +30,7 @@ def test_the_sixth_wrong_try_within_the_window_is_not_heard() -> None:
     one = Lockout()
     for n in range(FREE):
         assert not locked(one, "a", n * S)
-        until = one.wrong("a", n * S)
+        until = one.record_failure("a", n * S)
     assert until == (FREE - 1 + LOCK_S) * S
     assert locked(one, "a", FREE * S)
     assert not locked(one, "b", FREE * S)
@@ -41,13 +41,13 @@ def test_the_sixth_wrong_try_within_the_window_is_not_heard() -> None:
 def test_slow_tries_are_no_guessing() -> None:
     one = Lockout()
     step = WINDOW_S * S // (FREE - 1)
-    assert [one.wrong("a", n * step) for n in range(50)] == [None] * 50
+    assert [one.record_failure("a", n * step) for n in range(50)] == [None] * 50
 
 
 def test_memory_is_bounded_and_forgets_who_tried_longest_ago() -> None:
     one = Lockout()
     for n in range(2 * MAX_ADDRESSES):
-        one.wrong(f"a{n}", 0)
+        one.record_failure(f"a{n}", 0)
     assert len(one._tries) == MAX_ADDRESSES
     assert "a0" not in one._tries
 

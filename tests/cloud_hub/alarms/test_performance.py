@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cloud_hub.alarms import service as desk
-from cloud_hub.alarms.core.performance import DAY_US, SECOND_US, AlarmRecord, build_report
+from cloud_hub.alarms.core.performance import AlarmRecord, build_report
 from cloud_hub.database.sessions import Database
 from cloud_hub.devices import registry as fleet
 from cloud_hub.incidents import service as incidents
 from shared.messages import Alarm
+from shared.times import DAY_US, SECOND_US
 
 START = 1_800_000_000 * SECOND_US
 WEEK = 7 * DAY_US

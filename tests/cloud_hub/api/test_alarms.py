@@ -11,8 +11,7 @@ from simulators import databases
 from simulators.sites import MINE, THEIRS, Sites
 
 from cloud_hub.clock import now_us
-
-HOUR_US = 3_600_000_000
+from shared.times import HOUR_US
 
 
 @pytest.fixture

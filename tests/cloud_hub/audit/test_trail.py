@@ -42,7 +42,7 @@ ARMS = {
 """What somebody with the database's own rights does first."""
 
 
-@pytest.mark.parametrize("statement", ["UPDATE audit SET who = 'bob' WHERE seq = 3", "DELETE FROM audit"])
+@pytest.mark.parametrize("statement", ["UPDATE audit SET actor = 'bob' WHERE seq = 3", "DELETE FROM audit"])
 def test_the_database_refuses_to_change_or_delete_a_row(db: Database, statement: str) -> None:
     with pytest.raises((DatabaseError, NotReady), match="only added to"), db.write() as session:
         session.connection().execute(text(statement))
@@ -51,18 +51,18 @@ def test_the_database_refuses_to_change_or_delete_a_row(db: Database, statement:
         assert trail.verify(session) is None
 
 
-COLUMNS = "t_us, who, kind, subject, device, trace_id, detail, hash"
+COLUMNS = "t_us, actor, kind, subject, device, trace_id, detail, hash"
 FORGED = "5, 'bob', 'kind.1', 's', '', '', '{}', 'ff'"
 
 
 @pytest.mark.parametrize("statement", [
-    "UPDATE audit SET who = 'bob' WHERE seq = 3",
+    "UPDATE audit SET actor = 'bob' WHERE seq = 3",
     "UPDATE OR REPLACE audit SET seq = 4 WHERE seq = 3",
     "DELETE FROM audit WHERE seq = 3",
     f"REPLACE INTO audit (seq, {COLUMNS}) VALUES (3, {FORGED})",
     f"INSERT OR REPLACE INTO audit (seq, {COLUMNS}) VALUES (3, {FORGED})",
     f"INSERT OR IGNORE INTO audit (seq, {COLUMNS}) VALUES (3, {FORGED})",
-    f"INSERT INTO audit (seq, {COLUMNS}) VALUES (3, {FORGED}) ON CONFLICT (seq) DO UPDATE SET who = 'bob'",
+    f"INSERT INTO audit (seq, {COLUMNS}) VALUES (3, {FORGED}) ON CONFLICT (seq) DO UPDATE SET actor = 'bob'",
     f"INSERT INTO audit (seq, {COLUMNS}) VALUES (0, {FORGED})",
     f"INSERT INTO audit (seq, {COLUMNS}) VALUES (-1, {FORGED})",
 ])  # fmt: skip
@@ -102,7 +102,7 @@ def test_an_untouched_chain_holds(db: Database) -> None:
 
 
 @pytest.mark.parametrize("change", [
-    "who = 'bob'", "t_us = t_us + 1", "kind = 'kind.9'", "subject = ''", "device = 'press-9'", "trace_id = ''",
+    "actor = 'bob'", "t_us = t_us + 1", "kind = 'kind.9'", "subject = ''", "device = 'press-9'", "trace_id = ''",
     "detail = '{}'", "hash = 'ff'",
 ])  # fmt: skip
 def test_an_altered_row_is_named(db: Database, change: str) -> None:
@@ -140,7 +140,7 @@ def test_a_deleted_row_is_shown_by_the_one_after_it(db: Database) -> None:
 
 
 def test_a_row_slipped_in_is_named(db: Database) -> None:
-    columns = "t_us, who, kind, subject, device, trace_id, detail, hash"
+    columns = "t_us, actor, kind, subject, device, trace_id, detail, hash"
     assert verify(
         db, "UPDATE audit SET seq = seq + 100 WHERE seq > 3",
         f"INSERT INTO audit (seq, {columns}) SELECT 4, {columns} FROM audit WHERE seq = 3",

@@ -13,8 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloud_hub.autoscale.core.policy import (
-    HOUR_US,
-    SECOND_US,
     Action,
     Bounds,
     Decision,
@@ -26,6 +24,7 @@ from cloud_hub.autoscale.core.policy import (
     replicas_for,
     valid_demand,
 )
+from shared.times import HOUR_US, SECOND_US
 
 Decide = Callable[[Bounds, State, "float | None", int, int], Decision]
 

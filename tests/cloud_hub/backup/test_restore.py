@@ -21,7 +21,7 @@ from cloud_hub.backup.archive import MANIFEST, File, Manifest
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import Device
 from cloud_hub.errors import BackupError
-from cloud_hub.runtime.state_lock import HALF, LOCK, hold_state_lock
+from cloud_hub.runtime.state_lock import LOCK, RESTORING, hold_state_lock
 from cloud_hub.settings import Settings
 from shared.codec import encode
 from shared.errors import ConfigError
@@ -103,7 +103,7 @@ def test_what_was_backed_up_comes_back_in_another_life(hub: Settings, tmp_path: 
     assert (state / "aws.key").read_bytes() == b"k" * 32
     assert (state / "aws.key").stat().st_mode & 0o777 == 0o600
     assert (state / "ca" / "ca.pem").stat().st_mode & 0o777 == 0o644
-    assert not (state / HALF).exists()
+    assert not (state / RESTORING).exists()
     aside = next(state.glob("before-restore-*"))
     assert (aside / "aws.key").read_bytes() == b"n" * 32
     assert (aside / ("database.dump" if hub.database else "hub.sqlite")).stat().st_size > 0
@@ -284,7 +284,7 @@ def test_a_hub_connected_from_another_machine_is_seen(postgres_server: Any, tmp_
 
 
 def test_a_restore_that_was_broken_off_keeps_the_hub_from_starting(lone: Settings) -> None:
-    (Path(lone.state_dir) / HALF).mkdir()
+    (Path(lone.state_dir) / RESTORING).mkdir()
     with pytest.raises(ConfigError, match="broken off"):
         hold_state_lock(Path(lone.state_dir)).__enter__()
 

@@ -15,8 +15,7 @@ from cloud_hub.certificates.core.authority import Authority, Issued, Revoked, co
 from cloud_hub.certificates.files import CaFolder
 from cloud_hub.clock import now_us
 from shared.errors import ConfigError
-
-DAY_US = 86_400_000_000
+from shared.times import DAY_US
 
 
 def certificate(issued: Issued) -> x509.Certificate:

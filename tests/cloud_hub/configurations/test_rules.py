@@ -123,7 +123,7 @@ Bug = tuple[Callable[[pytest.MonkeyPatch], None], Callable[[], None]]
 
 
 def _takes_everything(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(rules, "ours", lambda owner: owner != "hub")
+    patch.setattr(rules, "is_managed", lambda owner: owner != "hub")
 
 
 def _forgets_to_take_away(patch: pytest.MonkeyPatch) -> None:
@@ -144,7 +144,7 @@ def _forgets_to_take_away(patch: pytest.MonkeyPatch) -> None:
 
 
 def _newest_first(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(rules, "ranked", lambda layers: sorted(layers, key=lambda one: -one.created_us))
+    patch.setattr(rules, "by_priority", lambda layers: sorted(layers, key=lambda one: -one.created_us))
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_a_conflict_tells_all_a_person_needs() -> None:
     found = plan(resolve([layer("slow", {"settings": {"period_s": 60}})], ""), desired, owners)
     assert found.patch == {}
     (one,) = found.conflicts
-    assert one.told("") == {
+    assert one.as_dict("") == {
         "document": "", "configuration": "slow", "path": "settings.period_s", "wanted": 60, "at": "settings.period_s",
         "owner": "anna", "value": 9,
     }  # fmt: skip

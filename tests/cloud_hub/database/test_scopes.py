@@ -108,7 +108,7 @@ def test_no_route_shows_or_changes_anything_of_another_site(sites: Sites, device
 
 def test_the_walk_would_find_a_missing_filter(sites: Sites, monkeypatch: pytest.MonkeyPatch) -> None:
     """The negative control: without the one question that all filters ask, the walk finds leaks everywhere."""
-    monkeypatch.setattr(scopes, "of", lambda session: None)
+    monkeypatch.setattr(scopes, "session_scope", lambda session: None)
     assert len(leaks(sites, THEIRS)) > 40
 
 

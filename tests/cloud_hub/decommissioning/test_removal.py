@@ -66,7 +66,7 @@ def fill(session: Session, device: str) -> None:
     session.flush()
     incidents.handle_alarm(session, device, alarm(f"{device}-a"), NOW, "")
     incidents.handle_alarm(session, device, alarm(f"{device}-b", metric="temperature"), NOW, "")
-    session.add(Suppression(id=f"{device}-s", how="shelved", device=device, metric="x", actor="anna", created_us=NOW,
+    session.add(Suppression(id=f"{device}-s", method="shelved", device=device, metric="x", actor="anna", created_us=NOW,
                             from_us=NOW, until_us=NOW + 10**12))  # fmt: skip
     sent, _ = commands.create(session, device, "restart", "vision", NOW, actor="anna", life_s=1e6)
     commands.create(session, device, "diagnose", "disk", NOW, actor="anna", mode="queued", life_s=1e6)
@@ -231,8 +231,7 @@ def test_an_action_that_was_proposed_meanwhile_does_nothing(world: Database) -> 
     with world.write() as session:
         session.add(Action(id="late", incident="none", device=PRESS, verb="restart", target="vision", reason="r",
                            state="approved", changed_us=NOW))  # fmt: skip
-        session.flush()
-        messages = actions.step(session, NOW + 2, Actions())
+    messages = actions.run_once(world, NOW + 2, Actions()).messages
     assert not [message for message in messages if message.topic.startswith(topics.thing(PRESS, ""))]
     with world.read() as session:
         assert session.get_one(Action, "late").state == "failed"
@@ -322,7 +321,7 @@ def test_an_alarm_is_ended_by_a_person_only_where_its_device_is_gone(world: Data
 def test_a_job_under_way_goes_on_with_the_others(world: Database) -> None:
     remove(world)
     for _ in range(3):
-        jobs.step(world, NOW + 3, 10_000)
+        jobs.run_once(world, NOW + 3, 10_000)
     with world.read() as session:
         assert session.get_one(Job, "job-1").state == "completed"
         assert {row.device: row.state for row in session.exec(select(JobDevice))}[PRESS] == "gone"

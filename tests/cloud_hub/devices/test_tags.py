@@ -100,7 +100,7 @@ def test_the_limit_is_on_all_tags_together(db: Database) -> None:
 
 def test_depth_is_judged_after_the_merge_too(db: Database) -> None:
     assert changed(db, DEEP["a"])[1] == 1
-    assert tags.twin.levels(changed(db, {})[0]) == 10
+    assert tags.twin.nesting_depth(changed(db, {})[0]) == 10
 
 
 NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters='.$ "\\'), min_size=1, max_size=5)

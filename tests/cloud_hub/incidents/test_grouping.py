@@ -11,7 +11,8 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from cloud_hub.incidents.core.grouping import SECOND_US, Grouping, OpenedIncident, page_of, site_of
+from cloud_hub.incidents.core.grouping import Grouping, OpenedIncident, page_of, site_of
+from shared.times import SECOND_US
 
 S = 1_000_000
 FIXED = settings(max_examples=300, deadline=None, derandomize=True, database=None)

@@ -69,9 +69,9 @@ from cloud_hub.twins import service as twins
 from shared.errors import NotReady
 from shared.ids import uuid7
 from shared.messages import Alarm, Birth
+from shared.times import HOUR_US
 
 SECOND = 1_000_000
-HOUR_US = 3600 * SECOND
 NOW = 1_800_000_000 * SECOND // (24 * HOUR_US) * 24 * HOUR_US
 BAD, GOOD = "press-1", "press-2"
 """The bad one's rows come first in every order."""
@@ -189,7 +189,7 @@ def rollouts(session: Session, patch: pytest.MonkeyPatch) -> None:
             raise TypeError("wanted is no list")
         return real(session, row)
 
-    patch.setattr(rollout, "look", look)
+    patch.setattr(rollout, "rollout_status", look)
 
 
 def run_rollouts(db: Database, now_us: int, patch: pytest.MonkeyPatch) -> None:
@@ -252,7 +252,7 @@ def foreseen(session: Session, patch: pytest.MonkeyPatch) -> None:
         JUDGED.add(one[0])
         return [Forecast(probability=None, limit=None, side="high", at_us=None, reason="")]
 
-    patch.setattr(forecasts, "judged", judged)
+    patch.setattr(forecasts, "side_forecasts", judged)
 
 
 def run_foresee(db: Database, now_us: int, patch: pytest.MonkeyPatch) -> None:
@@ -330,7 +330,7 @@ class Taker:
 
 
 CHANNEL: Any = TypeAdapter(channels.AnyChannel).validate_python(
-    {"kind": "webhook", "url": "https://ops.example", "wait_s": 0}
+    {"kind": "webhook", "url": "https://ops.example", "group_wait_s": 0}
 )
 
 

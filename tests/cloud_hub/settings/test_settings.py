@@ -144,10 +144,10 @@ def test_what_kubernetes_and_the_subcommands_set_is_no_typo(monkeypatch: pytest.
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
     assert settings.read(None).name == "hub"
-    assert environment.unknown(os.environ, settings.Settings) == {}
+    assert environment.unknown_variables(os.environ, settings.Settings) == {}
 
 
 def test_a_variable_like_no_setting_is_for_check_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TIDEGATE_XYZZY", "1")
     assert settings.read(None).name == "hub"
-    assert environment.unknown(os.environ, settings.Settings) == {"TIDEGATE_XYZZY": ""}
+    assert environment.unknown_variables(os.environ, settings.Settings) == {"TIDEGATE_XYZZY": ""}

@@ -24,10 +24,11 @@ from cloud_hub.database.tables import (
 from cloud_hub.runtime.items import WorkItems
 from cloud_hub.settings import Retention
 from cloud_hub.telemetry import retention, samples
-from cloud_hub.telemetry.retention import DAY_US, RetentionWorker
+from cloud_hub.telemetry.retention import RetentionWorker
 from cloud_hub.telemetry.rollups.worker import RollupWorker
 from cloud_hub.twins import history
 from cloud_hub.twins import service as twins
+from shared.times import DAY_US, HOUR_US
 
 NOW = 1_795_000_000_000_000
 ALL = Retention(
@@ -111,7 +112,7 @@ def test_the_batches_are_small_and_all_of_it_goes_but_last_values(
 
 
 def test_samples_stay_until_they_are_rolled_up(db: Database) -> None:
-    hour = NOW // samples.HOUR_US * samples.HOUR_US
+    hour = NOW // HOUR_US * HOUR_US
     with db.write() as session:
         rows = [("press-1", "cpu.load", hour - age * DAY_US, 1, age, 1.0, None, "good") for age in range(60, 0, -1)]
         samples.store_samples(session, rows)

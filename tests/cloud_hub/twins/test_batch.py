@@ -38,7 +38,7 @@ def rows(db: Database, device: str) -> tuple[Any, list[Any]]:
 def batched(db: Database, device: str, patch: Any, actor: str, now: int) -> tuple[str, list[Any]]:
     with db.write() as session:
         batch = twin_batch.TwinBatch(twin_batch.read_documents(session, [device], [""], lock=True), now, LIMIT)
-        state, _, _ = batch.desire(device, "", patch, encode({"state": {"desired": patch}}), actor)
+        state, _, _ = batch.patch_desired(device, "", patch, encode({"state": {"desired": patch}}), actor)
         batch.write(session)
     return state, batch.messages
 

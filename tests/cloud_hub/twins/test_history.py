@@ -75,7 +75,7 @@ def test_every_version_is_recalled(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_history_that_forgets_an_emptying_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The seeded bug: a null state, which empties the document, is taken for an empty change."""
     monkeypatch.setattr(twin_rows, "SNAPSHOT_EVERY", 4)
-    monkeypatch.setattr(history, "after", lambda state, sent: twin.apply_state(state, sent or {}))
+    monkeypatch.setattr(history, "apply_state", lambda state, sent: twin.apply_state(state, sent or {}))
     db = Database(f"sqlite:///{tmp_path / 'h.sqlite'}")
     count = iter(range(1000))
 

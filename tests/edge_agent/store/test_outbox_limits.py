@@ -6,11 +6,12 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from simulators.outbox_world import KEEP, MINUTE_US, ROOMY, TIGHT, event, lot, texts, waiting
+from simulators.outbox_world import KEEP, ROOMY, TIGHT, event, lot, texts, waiting
 
 from edge_agent.store.outbox import ROW_BYTES, Outbox, OutboxFull, RowBatch, status
 from shared.codec import MAX_PAYLOAD
 from shared.messages import STREAMS, Stream
+from shared.times import MINUTE_US
 
 
 def test_a_full_store_gives_up_telemetry_then_events_then_escalations(path: Path) -> None:

@@ -14,7 +14,8 @@ from cloud_hub.thresholds.bands.fit import STANDARD, BandSettings, NotEnough, cl
 from cloud_hub.thresholds.bands.model import Bands
 from cloud_hub.thresholds.bands.state import Floats, Ints
 from shared.messages import AlarmKind
-from shared.thresholds import DAY_US, JudgeState, Limits
+from shared.thresholds import JudgeState, Limits
+from shared.times import DAY_US
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

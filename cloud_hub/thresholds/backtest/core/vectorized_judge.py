@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from cloud_hub.thresholds.bands.state import Floats, Ints
 from shared.thresholds import JudgeState, Limits, Transition, in_force, judge
-from shared.thresholds.schedule import MONDAY_US, WEEK_US, stretches
+from shared.thresholds.schedule import MONDAY_US, stretches
+from shared.times import WEEK_US
 
 Bools = npt.NDArray[np.bool_]
 Step = tuple[int, Transition]

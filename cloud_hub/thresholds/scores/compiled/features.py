@@ -12,14 +12,12 @@ from cloud_hub.thresholds.scores.compiled.layout import (
     COUNT_ROW,
     DAILY,
     DAILY_OR,
-    DAY_US,
     DAYS,
     ENERGY,
     ERROR,
     FRESH,
     GAIN,
     HERE,
-    HOUR_US,
     LAG,
     LEARN,
     LEVEL,
@@ -76,6 +74,7 @@ from cloud_hub.thresholds.scores.state import (
     WEEK,
     WIDTH,
 )
+from shared.times import DAY_US, HOUR_US
 
 
 @part

@@ -13,9 +13,8 @@ import numpy as np
 from cloud_hub.thresholds.scores.compiled.jit import part
 from cloud_hub.thresholds.scores.features import HUGE
 from cloud_hub.thresholds.scores.state import FEATURES, WIDTH
+from shared.times import DAY_US
 
-HOUR_US = 3_600_000_000
-DAY_US = 24 * HOUR_US
 YEAR_US = 366 * DAY_US
 LEVEL, LAG = 34, 38  # first rows of their slices, as numba likes them
 CHANGED, REST, WEIGHT, SCALE = 1, 4, 12, 20

@@ -14,9 +14,8 @@ from cloud_hub.database.sessions import Database
 from cloud_hub.errors import HubError
 from cloud_hub.telemetry import samples
 from cloud_hub.telemetry.rollups import export
-from cloud_hub.telemetry.rollups.aggregate import DAY_US
 from cloud_hub.telemetry.rollups.worker import RollupWorker
-from cloud_hub.telemetry.samples import HOUR_US
+from shared.times import DAY_US, HOUR_US
 
 START = 1_800_000_000_000_000 // DAY_US * DAY_US
 END = START + DAY_US

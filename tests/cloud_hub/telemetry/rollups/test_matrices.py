@@ -10,12 +10,10 @@ import pytest
 from cloud_hub.database.sessions import Database
 from cloud_hub.telemetry import samples
 from cloud_hub.telemetry.rollups import matrices
-from cloud_hub.telemetry.rollups.aggregate import DAY_US
 from cloud_hub.telemetry.rollups.worker import RollupWorker
-from cloud_hub.telemetry.samples import HOUR_US
+from shared.times import DAY_US, HOUR_US, MINUTE_US
 
 START = 1_800_000_000_000_000 // DAY_US * DAY_US
-MINUTE_US = 60_000_000
 
 
 @pytest.fixture

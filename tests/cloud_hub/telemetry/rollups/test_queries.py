@@ -13,16 +13,15 @@ from cloud_hub.errors import HubError
 from cloud_hub.settings import Retention
 from cloud_hub.telemetry import samples
 from cloud_hub.telemetry.retention import RetentionWorker
-from cloud_hub.telemetry.rollups.aggregate import DAY_US
 from cloud_hub.telemetry.rollups.last_values import device_last_values, devices_of, fleet_last_values
 from cloud_hub.telemetry.rollups.ranges import HOURS, RangeResult, query_range
 from cloud_hub.telemetry.rollups.top_k import SHORT_US, top_devices
 from cloud_hub.telemetry.rollups.worker import RollupWorker
-from cloud_hub.telemetry.samples import HOUR_US, SampleRow
+from cloud_hub.telemetry.samples import SampleRow
+from shared.times import DAY_US, HOUR_US, MINUTE_US
 
 START = 1_800_000_000_000_000 // DAY_US * DAY_US
 NOW = START + 3 * DAY_US
-MINUTE_US = 60_000_000
 
 
 def store(db: Database, rows: list[SampleRow]) -> None:

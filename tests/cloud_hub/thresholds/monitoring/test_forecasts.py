@@ -22,7 +22,8 @@ from cloud_hub.thresholds.monitoring.forecasts import ForecastMonitor, forecast_
 from cloud_hub.twins import service as twins
 from shared.codec import plain
 from shared.messages import Alarm
-from shared.thresholds import DAY_US, Limits
+from shared.thresholds import Limits
+from shared.times import DAY_US
 
 MINUTE = 60_000_000
 STEP = 5 * MINUTE

@@ -25,11 +25,12 @@ from cloud_hub.thresholds.learning.core.policy import LearningPolicy
 from cloud_hub.thresholds.monitoring import peer_alarms
 from cloud_hub.thresholds.monitoring import peers as fleet_watch
 from cloud_hub.thresholds.monitoring.five_minute_means import SLOT_US
-from cloud_hub.thresholds.monitoring.peers import DAY_US, GRACE_US, PeerMonitor
+from cloud_hub.thresholds.monitoring.peers import GRACE_US, PeerMonitor
 from cloud_hub.thresholds.peers import alarms as peer_rules
 from cloud_hub.thresholds.peers.alarms import PeerTask
 from shared.codec import plain
 from shared.messages import About, Alarm
+from shared.times import DAY_US
 
 NOW = 1_800_000_000_000_000 // DAY_US * DAY_US + 8 * 3_600_000_000
 DAYS = 10

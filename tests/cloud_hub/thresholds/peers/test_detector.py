@@ -17,7 +17,6 @@ from cloud_hub.thresholds.peers.detector import PeerDetector, thresholds
 from cloud_hub.thresholds.peers.persistence import PeerSettings, PersistenceDetector
 from cloud_hub.thresholds.scores.model import InvalidState
 
-DAY_US = 86_400_000_000
 PERIOD_S = 1800.0
 DAY = 48
 SERVERS, DAYS = 40, 16

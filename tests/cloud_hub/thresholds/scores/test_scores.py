@@ -25,6 +25,7 @@ from cloud_hub.thresholds.scores.model import (
     exceedances,
     score_series,
 )
+from shared.times import DAY_US, HOUR_US
 
 PERIOD_US = 300_000_000
 START_US = 1_700_000_000_000_000
@@ -45,7 +46,7 @@ def noise(n: int = LENGTH, seed: int = 1) -> np.ndarray:
 
 def daily(seed: int = 1, n: int = LENGTH) -> np.ndarray:
     """A day between 40 and 60 with noise."""
-    return 50 + 10 * np.sin(2 * np.pi * times(n) / scores.DAY_US) + noise(n, seed)
+    return 50 + 10 * np.sin(2 * np.pi * times(n) / DAY_US) + noise(n, seed)
 
 
 def pages(series: Series) -> list[int]:
@@ -67,9 +68,9 @@ STRANGE: dict[str, Series] = {
     "a flat line": after(daily(), lambda x: x[0], CHANGE + 600),
     "another spread": after(daily(), lambda x: x + 4 * noise(x.size, 2)),
     "another period": after(
-        daily(), lambda x: 50 + 10 * np.sin(6 * np.pi * times()[CHANGE:] / scores.DAY_US) + noise(x.size, 2)
+        daily(), lambda x: 50 + 10 * np.sin(6 * np.pi * times()[CHANGE:] / DAY_US) + noise(x.size, 2)
     ),
-    "a day without samples": (times() + scores.DAY_US * (np.arange(LENGTH) >= CHANGE), daily()),
+    "a day without samples": (times() + DAY_US * (np.arange(LENGTH) >= CHANGE), daily()),
     "a counter that starts again": (times(), np.cumsum(5 + noise()) - 20_000.0 * (np.arange(LENGTH) >= CHANGE)),
     "the first change ever": (times(), np.where(np.arange(LENGTH) == CHANGE, 1.0, 0.0)),
 }
@@ -88,7 +89,7 @@ def test_what_stays_strange_becomes_ordinary_without_a_storm(name: str) -> None:
 
 
 def without_a_day() -> Series:
-    shape = np.where(times() // scores.HOUR_US % 24 < 12, 80.0, 20.0) + noise()
+    shape = np.where(times() // HOUR_US % 24 < 12, 80.0, 20.0) + noise()
     return after(shape, lambda x: 20 + noise(x.size, 2), CHANGE + 288)
 
 
@@ -111,7 +112,7 @@ def test_silence_is_said_before_the_next_sample_comes() -> None:
     quiet = ScoreModel(1)
     quiet.follow(times(1000), daily(n=1000))
     last, state = times(1000)[-1:], quiet.pack()
-    rising = [float(quiet.silence(last + lasting)[0]) for lasting in (PERIOD_US, 3_600_000_000, scores.DAY_US)]
+    rising = [float(quiet.silence(last + lasting)[0]) for lasting in (PERIOD_US, 3_600_000_000, DAY_US)]
     assert rising == sorted(rising)
     assert rising[0] < 1 < 3 < rising[2]
     assert quiet.pack() == state
@@ -137,7 +138,7 @@ ORDINARY: dict[str, np.ndarray] = {
     "long memory": autoregressive(0.99),
     "a random walk": np.cumsum(noise()),
     "heavy tails": np.random.RandomState(4).standard_t(3, LENGTH),
-    "counts": np.random.RandomState(5).poisson(np.exp(1 + np.sin(2 * np.pi * times() / scores.DAY_US))).astype(float),
+    "counts": np.random.RandomState(5).poisson(np.exp(1 + np.sin(2 * np.pi * times() / DAY_US))).astype(float),
     "steps of a gauge": np.round(daily() / 5) * 5,
     "a ramp": np.arange(LENGTH, dtype=float),
     "two values in turn": np.arange(LENGTH) % 2 * 1.0,
@@ -231,8 +232,8 @@ BAD: dict[str, Series] = {
     "growth beyond all": (times(), np.exp(np.arange(LENGTH) / 20)),
     "the largest numbers": (times(), np.where(np.arange(LENGTH) % 3, 1.7e308, -1.7e308)),
     "the smallest numbers": (times(), daily() * 1e-307),
-    "one stamp a year ahead": (times() + 365 * scores.DAY_US * (np.arange(LENGTH) == CHANGE), daily()),
-    "a clock that falls back a year": (times() - 365 * scores.DAY_US * (np.arange(LENGTH) >= CHANGE), daily()),
+    "one stamp a year ahead": (times() + 365 * DAY_US * (np.arange(LENGTH) == CHANGE), daily()),
+    "a clock that falls back a year": (times() - 365 * DAY_US * (np.arange(LENGTH) >= CHANGE), daily()),
     "every stamp twice": (np.repeat(times()[::2], 2), daily()),
     "one stamp for all": (np.full(LENGTH, START_US), daily()),
     "stamps in disorder": (RANDOM.permutation(times()), daily()),
@@ -277,8 +278,8 @@ def test_a_unit_beyond_all_proportion_needs_a_new_start(name: str) -> None:
 @needs_numba
 def test_ten_years_of_hours_end_as_they_began() -> None:
     n = 87_600
-    t_us = START_US + np.arange(n, dtype=np.int64) * scores.HOUR_US
-    values = 50 + 10 * np.sin(2 * np.pi * t_us / scores.DAY_US) + noise(n)
+    t_us = START_US + np.arange(n, dtype=np.int64) * HOUR_US
+    values = 50 + 10 * np.sin(2 * np.pi * t_us / DAY_US) + noise(n)
     values[-50:] += 40
     s = score_series(t_us, values)
     assert np.sum(exceedances(s[:-50])) <= n * 1e-3
@@ -317,7 +318,7 @@ def world(parts: list[str], seed: int) -> Series:
         level += 100 * rng.normal() if part == "jump" else 0.0
         for _ in range(60):
             at += int(PERIOD_US * (rng.pareto(1.0) * 10 if part == "gaps" else 1))
-            at -= int(rng.rand() * scores.DAY_US) if part == "back" and rng.rand() < 0.1 else 0
+            at -= int(rng.rand() * DAY_US) if part == "back" and rng.rand() < 0.1 else 0
             wild = 10.0 ** rng.uniform(-300, 300) * rng.choice([-1, 1])
             t_us.append(at)
             values.append(level if part == "flat" else wild if part == "wild" else level + rng.normal())
