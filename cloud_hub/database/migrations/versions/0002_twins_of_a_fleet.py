@@ -254,7 +254,7 @@ def _alarms() -> None:
         sa.Column("id", sa.String(), nullable=False),
         *(
             sa.Column(name, sa.String(), nullable=False)
-            for name in ("how", "device", "path", "metric", "reason", "actor", "ended_by")
+            for name in ("method", "device", "path", "metric", "reason", "actor", "ended_by")
         ),
         sa.Column("created_us", sa.BigInteger(), nullable=False),
         sa.Column("from_us", sa.BigInteger(), nullable=False),
