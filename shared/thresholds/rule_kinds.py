@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from shared.ids import metric_name
+from shared.ids import first_duplicate, metric_name
 from shared.messages import Priority, check_finite
 from shared.thresholds import expressions
 from shared.thresholds.limits import Limits
@@ -114,10 +114,8 @@ class Watches:
 
     def __post_init__(self) -> None:
         for one in (self.rates, self.no_data, self.flat, self.expressions):
-            names = [rule.metric for rule in one]
-            for name in names:
-                if names.count(name) > 1:
-                    raise ValueError(f"{name} is watched twice in the same way")
+            if (twice := first_duplicate(rule.metric for rule in one)) is not None:
+                raise ValueError(f"{twice} is watched twice in the same way")
 
     def __iter__(self) -> Iterator[Rate | NoData | Flat | Expression]:
         yield from self.rates
