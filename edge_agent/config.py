@@ -13,7 +13,7 @@ import msgspec
 
 from shared import profile as profiles
 from shared.errors import ConfigError
-from shared.ids import device_id, metric_name
+from shared.ids import device_id, first_duplicate, metric_name
 from shared.profile import DeviceProfile
 from shared.suggestions import explained
 from shared.thresholds import AlarmRules, Limits
@@ -192,9 +192,8 @@ def _below(defaults: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
 
 
 def _no_twins(names: list[str], place: str) -> None:
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigError(place, f"'{name}' is there twice", 'Give each its own: name = "..."')
+    if (twice := first_duplicate(names)) is not None:
+        raise ConfigError(place, f"'{twice}' is there twice", 'Give each its own: name = "..."')
 
 
 def parse(text: str, place: str = "configuration") -> tuple[Config, DeviceProfile]:

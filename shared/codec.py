@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from shared.errors import WireError
+from shared.ids import first_duplicate
 from shared.messages import Alarm, Escalation, Event, Sample, Stream
 from shared.suggestions import explained
 
@@ -86,9 +87,8 @@ def decode(kind: type[T], payload: bytes, topic: str = "") -> T:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> None:
-    names = [name for name, _ in pairs]
-    if len(set(names)) != len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+    twice = first_duplicate(name for name, _ in pairs)
+    if twice is not None:
         raise ValueError(f"the name '{twice[:60]}' is there twice")
 
 

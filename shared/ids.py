@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Iterable
 from functools import lru_cache
 
 DEVICE_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,59}\Z")
@@ -60,6 +61,16 @@ def metric_name(text: str) -> str:
     if len(text) > 128 or not METRIC_NAME.match(text):
         raise ValueError(f"'{text[:80]}' is no metric name: use lower-case words joined by . or /")
     return text
+
+
+def first_duplicate(names: Iterable[str]) -> str | None:
+    """The first name that is there a second time; each is looked at once, however many a stranger sends."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
 
 
 def uuid7(now_us: int, entropy: int) -> str:

@@ -236,16 +236,23 @@ def events(device: str, hub: TheHub, caller: Reader, since_us: int = 0, limit: i
 
 
 @router.get("/{device}/streams")
-def streams(device: str, hub: TheHub, caller: Reader, count: bool = False) -> list[StreamCount]:
-    """Up to where each stream is durable, what was lost and why; with `count` also what is really stored."""
+def streams(device: str, hub: TheHub, caller: Reader, count: bool = False, limit: int = 1000) -> list[StreamCount]:
+    """Up to where each stream is durable, what was lost and why; with `count` also what is really stored.
+
+    Of the newest `limit` (at most 10,000) streams: each epoch of the device has its own.
+    """
     with hub.db.read(scope=caller.scope) as session:
         fleet.get_device(session, device)
         found = []
-        for mark in session.exec(select(HighWater).where(HighWater.device == device).order_by(col(HighWater.id))):
-            lost = session.exec(select(LostRange).where(LostRange.source == mark.id).order_by(col(LostRange.first)))
-            row = StreamCount(
-                epoch=mark.epoch, stream=mark.stream, upto=mark.upto, lost=[(r.first, r.last, r.reason) for r in lost]
-            )
+        newest_first = select(HighWater).where(HighWater.device == device).order_by(col(HighWater.id).desc())
+        marks = session.exec(newest_first.limit(min(max(limit, 1), 10_000))).all()[::-1]
+        lost: dict[int, list[tuple[int, int, str]]] = {}
+        mine = select(LostRange).join(HighWater, col(HighWater.id) == LostRange.source)
+        mine = mine.where(HighWater.device == device, col(HighWater.id) >= (marks[0].id if marks else 0))
+        for r in session.exec(mine.order_by(col(LostRange.first))):
+            lost.setdefault(r.source, []).append((r.first, r.last, r.reason))
+        for mark in marks:
+            row = StreamCount(epoch=mark.epoch, stream=mark.stream, upto=mark.upto, lost=lost.get(mark.id or 0, []))
             if count and mark.stream == "telemetry":
                 row.rows, row.distinct, _ = telemetry.stream_counts(session, mark.id or 0)
             found.append(row)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from shared.ids import metric_name
+from shared.ids import first_duplicate, metric_name
 from shared.messages import Priority, check_finite
 from shared.thresholds import expressions
 from shared.thresholds.limits import Limits
@@ -114,11 +114,8 @@ class AlarmRules:
 
     def __post_init__(self) -> None:
         for rules in (self.rates, self.no_data, self.flat, self.expressions):
-            seen: set[str] = set()
-            for rule in rules:
-                if rule.metric in seen:
-                    raise ValueError(f"{rule.metric} has two alarm rules of the same kind")
-                seen.add(rule.metric)
+            if (twice := first_duplicate(rule.metric for rule in rules)) is not None:
+                raise ValueError(f"{twice} has two alarm rules of the same kind")
 
     def __iter__(self) -> Iterator[Rate | NoData | Flat | Expression]:
         yield from self.rates

@@ -10,13 +10,19 @@ Source: https://prometheus.io/docs/specs/prw/remote_write_spec/ and prompb/types
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 MAX_LABELS = 1000
 """Labels of one series; a request with more is refused."""
+MOST_FIELDS = 40
+"""Fields that a request may hold for each sample that it may hold: a sample and its series with ten labels are 34."""
 _DOUBLE = struct.Struct("<d")
+
+
+Field = tuple[int, int, int | bytes]
+"""(number, wire type, value); the value is an integer for varints, else its bytes."""
 
 
 class Malformed(ValueError):
@@ -33,47 +39,58 @@ class Written:
 
 def read(content: bytes, most_samples: int) -> list[Written]:
     """The series of a request. Raises Malformed, also beyond `most_samples` samples or as many series."""
-    found: list[Written] = []
-    left = most_samples
-    for number, kind, value in _fields(content):
-        if number == 1:
-            series = _series(_bytes(kind, value), left)
-            if series is None or left < 1:
-                raise Malformed(f"more than {most_samples} samples or series in one request")
-            left -= max(len(series.samples), 1)
-            found.append(series)
-    return found
+    return _Reader(most_samples).read(content)
 
 
-def _series(content: bytes, most_samples: int) -> Written | None:
-    """One series; None as soon as it has more than `most_samples` samples."""
-    series = Written()
-    for number, kind, value in _fields(content):
-        if number == 1:
-            if len(series.labels) >= MAX_LABELS:
-                raise Malformed(f"a series has more than {MAX_LABELS} labels")
-            series.labels.append(_label(_bytes(kind, value)))
-        elif number == 2:
-            if len(series.samples) >= most_samples:
-                return None
-            series.samples.append(_sample(_bytes(kind, value)))
-    return series
+class _Reader:
+    """Reads one request, and counts what it holds while it is read: a field may be as short as two bytes."""
+
+    def __init__(self, most_samples: int) -> None:
+        self._most = most_samples
+        self._samples, self._left = 0, most_samples * MOST_FIELDS
+
+    def read(self, content: bytes) -> list[Written]:
+        return [self._series(_bytes(kind, value)) for number, kind, value in self._fields(content) if number == 1]
+
+    def _series(self, content: bytes) -> Written:
+        one = Written()
+        self._count(1)
+        for number, kind, value in self._fields(content):
+            if number == 1:
+                if len(one.labels) >= MAX_LABELS:
+                    raise Malformed(f"a series has more than {MAX_LABELS} labels")
+                one.labels.append(self._label(_bytes(kind, value)))
+            elif number == 2:
+                self._count(1 if one.samples else 0)
+                one.samples.append(_sample(self._fields(_bytes(kind, value))))
+        return one
+
+    def _label(self, content: bytes) -> tuple[str, str]:
+        texts = ["", ""]
+        for number, kind, value in self._fields(content):
+            if number in (1, 2):
+                try:
+                    texts[number - 1] = _bytes(kind, value).decode("utf-8")
+                except UnicodeDecodeError:
+                    raise Malformed("a label is no UTF-8") from None
+        return texts[0], texts[1]
+
+    def _count(self, samples: int) -> None:
+        self._samples += samples
+        if self._samples > self._most:
+            raise Malformed(f"more than {self._most} samples or series in one request")
+
+    def _fields(self, content: bytes) -> Iterator[Field]:
+        for one in _fields(content):
+            self._left -= 1
+            if self._left < 0:
+                raise Malformed(f"more than {self._most * MOST_FIELDS} fields in one request")
+            yield one
 
 
-def _label(content: bytes) -> tuple[str, str]:
-    texts = ["", ""]
-    for number, kind, value in _fields(content):
-        if number in (1, 2):
-            try:
-                texts[number - 1] = _bytes(kind, value).decode("utf-8")
-            except UnicodeDecodeError:
-                raise Malformed("a label is no UTF-8") from None
-    return texts[0], texts[1]
-
-
-def _sample(content: bytes) -> tuple[int, float]:
+def _sample(fields: Iterable[Field]) -> tuple[int, float]:
     t_ms, number_value = 0, 0.0
-    for number, kind, value in _fields(content):
+    for number, kind, value in fields:
         if number == 1:
             if kind != FIXED64 or not isinstance(value, bytes):
                 raise Malformed("a sample's value is no double")
@@ -91,8 +108,8 @@ def _bytes(kind: int, value: int | bytes) -> bytes:
     return value
 
 
-def _fields(content: bytes) -> Iterator[tuple[int, int, int | bytes]]:
-    """(number, wire type, value) of each field; the value is an integer for varints, else its bytes."""
+def _fields(content: bytes) -> Iterator[Field]:
+    """Each field of a message."""
     place, end = 0, len(content)
     while place < end:
         key = content[place]

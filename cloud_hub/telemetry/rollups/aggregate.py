@@ -17,7 +17,7 @@ from shared.times import HOUR_US, MINUTE_US
 _METRICS = text(
     "WITH RECURSIVE names (metric) AS (SELECT min(metric) FROM telemetry WHERE device = :device UNION ALL "
     "SELECT (SELECT min(metric) FROM telemetry WHERE device = :device AND metric > names.metric) "
-    "FROM names WHERE names.metric IS NOT NULL) SELECT metric FROM names WHERE metric IS NOT NULL"
+    "FROM names WHERE names.metric IS NOT NULL) SELECT metric FROM names WHERE metric IS NOT NULL LIMIT :most"
 )
 
 
@@ -34,9 +34,9 @@ class Hour:
         return self.minutes.coarsen(60)
 
 
-def metrics(session: Session, device: str) -> list[str]:
-    """Metrics that a device has samples of, in order: one look into the index for each."""
-    return list(session.connection().execute(_METRICS, {"device": device}).scalars())
+def metrics(session: Session, device: str, most: int = 1 << 31) -> list[str]:
+    """Metrics that a device has samples of, in order, `most` at most: one look into the index for each."""
+    return list(session.connection().execute(_METRICS, {"device": device, "most": most}).scalars())
 
 
 def hour(session: Session, device: str, hour_us: int, only: Sequence[str] | None = None) -> tuple[dict[str, Hour], int]:

@@ -14,14 +14,14 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import groupby
 
-from sqlalchemy import delete, tuple_
+from sqlalchemy import ColumnElement, delete, tuple_
 from sqlmodel import Session, col, select
 
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import RetentionStart, RollupDue, TelemetrySample
 from cloud_hub.runtime.items import WorkItems
 from cloud_hub.runtime.worker import WorkResult
-from cloud_hub.telemetry.rollups.aggregate import Hour, hour
+from cloud_hub.telemetry.rollups.aggregate import Hour, hour, metrics
 from cloud_hub.telemetry.rollups.core.buckets import Buckets, concat, empty, pack
 from cloud_hub.telemetry.rollups.core.sketches import Sketch, merge_sketches
 from cloud_hub.telemetry.rollups.store import DAY, HOUR, MINUTE, DeviceRollups
@@ -32,6 +32,8 @@ GRACE_US = 2 * MINUTE_US
 """Samples of the last minutes of an hour are still on their way when it is over."""
 SAMPLES, HOURS = 20_000, 100
 """About so many samples and hours are one step."""
+METRICS, MOST_METRICS = 500, 100_000
+"""Of a device: so many of one transaction, and so many at most: a device that names more has no rollups of the rest."""
 
 Made = dict[str, Hour]
 """An hour of a device: of each metric."""
@@ -45,13 +47,17 @@ class RollupWorker:
     def __init__(self, db: Database) -> None:
         self._db = db
         self._after = ("", -1)
+        self._large: dict[tuple[str, int], tuple[RollupDue, list[str]]] = {}
+        """Hours of more than METRICS metrics, with those that are not rolled up yet."""
 
     def run_once(self, now_us: int) -> WorkResult:
         """Roll up some hours; `again` until all were looked at, then the next run begins from the front."""
         items = WorkItems(self._db, "rollups", now_us)
         days, looked = self._read(now_us, items)
         items.batch("day", days, lambda some: self._roll(some, now_us), key=_key)
-        return items.result(again=looked)
+        for place in list(self._large):
+            items.run("hour", f"{place[0]}/{place[1]}", partial(self._roll_part, place, now_us))
+        return items.result(again=looked or bool(self._large))
 
     def _roll(self, days: Sequence[Work], now_us: int) -> bool:
         """Write these days in one transaction."""
@@ -62,6 +68,19 @@ class RollupWorker:
                     roll_up(session, device, day_us, made, now_us)
         return True
 
+    def _roll_part(self, place: tuple[str, int], now_us: int) -> None:
+        """Write some metrics of a large hour; the last of them say that it is done. What fails begins anew."""
+        due, names = self._large.pop(place)
+        some, left = names[:METRICS], names[METRICS:]
+        with self._db.read() as session:
+            made, _ = hour(session, due.device, due.t_us, some)
+        with self._db.write(due.device) as session:
+            if not (_unchanged(session, due) if left else _take(session, due)):
+                return
+            roll_up(session, due.device, _day(due.t_us), {due.t_us: made}, now_us, only=some)
+        if left:
+            self._large[place] = due, left
+
     def _read(self, now_us: int, items: WorkItems) -> tuple[list[Work], bool]:
         """(Some hours by device and day, whether any was looked at)."""
         work: list[tuple[RollupDue, Made]] = []
@@ -70,7 +89,8 @@ class RollupWorker:
             found = self._due(session, now_us)
         for due in found:
             self._after = (due.device, due.t_us)
-            if not items.due("day", _key((due.device, _day(due.t_us), []))):
+            waits = not items.due("day", _key((due.device, _day(due.t_us), [])))
+            if waits or (due.device, due.t_us) in self._large:
                 continue
             one = items.run("hour", f"{due.device}/{due.t_us}", partial(self._hour, due))
             if one is not None:
@@ -83,8 +103,17 @@ class RollupWorker:
         days = groupby(work, lambda one: (one[0].device, _day(one[0].t_us)))
         return [(device, day_us, list(hours)) for (device, day_us), hours in days], bool(found)
 
-    def _hour(self, due: RollupDue) -> tuple[Made, int]:
+    def _hour(self, due: RollupDue) -> tuple[Made, int] | None:
+        """(The hour, how many samples it is of); None for a large one, which is rolled up in parts."""
         with self._db.read() as session:
+            names = metrics(session, due.device, MOST_METRICS)
+            last = due.t_us - _day(due.t_us) == DAY_US - HOUR_US
+            if last:  # the day is made with it, of all that was rolled up
+                mine = select(RetentionStart.metric).where(RetentionStart.device == due.device)
+                names = sorted({*names, *session.exec(mine)})
+            if len(names) > METRICS:
+                self._large[due.device, due.t_us] = due, names
+                return None
             return hour(session, due.device, due.t_us)
 
     def _due(self, session: Session, now_us: int) -> list[RollupDue]:
@@ -101,16 +130,24 @@ def _day(t_us: int) -> int:
     return t_us // DAY_US * DAY_US
 
 
+def _same(due: RollupDue) -> tuple[ColumnElement[bool], ...]:
+    return col(RollupDue.device) == due.device, col(RollupDue.t_us) == due.t_us, col(RollupDue.changes) == due.changes
+
+
 def _take(session: Session, due: RollupDue) -> bool:
     """Note that the hour is done; False when it changed since its samples were read, or another hub has done it."""
-    same = (
-        col(RollupDue.device) == due.device, col(RollupDue.t_us) == due.t_us, col(RollupDue.changes) == due.changes,
-    )  # fmt: skip
-    return session.connection().execute(delete(RollupDue).where(*same)).rowcount == 1
+    return session.connection().execute(delete(RollupDue).where(*_same(due))).rowcount == 1
 
 
-def roll_up(session: Session, device: str, day_us: int, hours: dict[int, Made], now_us: int) -> None:
-    """Write what hours of one day of a device came to."""
+def _unchanged(session: Session, due: RollupDue) -> bool:
+    """Whether the hour is still as it was when its samples were read."""
+    return session.exec(select(RollupDue.t_us).where(*_same(due)).with_for_update()).first() is not None
+
+
+def roll_up(
+    session: Session, device: str, day_us: int, hours: dict[int, Made], now_us: int, only: Sequence[str] | None = None
+) -> None:  # fmt: skip
+    """Write what hours of one day of a device came to; `only`: these are of some of its metrics."""
     rows = DeviceRollups(session, device)
     kept = _kept(session, rows, device, sorted({metric for made in hours.values() for metric in made}))
     whole = [metric for metric, line in kept.items() if line.hour_us <= day_us]
@@ -127,8 +164,8 @@ def roll_up(session: Session, device: str, day_us: int, hours: dict[int, Made], 
         mark_due(session, [(device, last_us)])  # it makes the day, whether it has samples or none
         return
     if last_us in hours:
-        whole = [metric for metric, line in rows.kept().items() if line.hour_us <= day_us]
-        kept = rows.kept()
+        kept = rows.kept(only)
+        whole = [metric for metric, line in kept.items() if line.hour_us <= day_us]
     _make_day(rows, whole, [metric for metric in whole if kept[metric].sketch_us <= day_us], day_us)
     rows.save()
 

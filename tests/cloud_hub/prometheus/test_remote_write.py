@@ -283,6 +283,27 @@ def test_unknown_fields_are_passed_over() -> None:
     assert len(protobuf.read(content, 10)) == 1
 
 
+@pytest.mark.parametrize("content", [
+    part(1, b"\x0a\x00" * 20_000), part(1, part(1, b"\x0a\x00" * 20_000)), part(1, b"\x1a\x00" * 20_000),
+    b"\x1a\x00" * 20_000, part(1, part(2, b"\x18\x00" * 20_000)), part(1, b"\x12\x00" * 20_000), b"\x0a\x00" * 20_000,
+], ids=["labels", "in a label", "in a series", "metadata", "in a sample", "samples", "series"])  # fmt: skip
+def test_empty_fields_are_counted_while_they_are_read(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """32 MiB of two-byte fields, 1.5 MB on the wire, were read for minutes, and held gigabytes, uncounted."""
+    read = 0
+    fields = protobuf._fields
+
+    def counting(content: bytes) -> Iterator[Any]:
+        nonlocal read
+        for one in fields(content):
+            read += 1
+            yield one
+
+    monkeypatch.setattr(protobuf, "_fields", counting)
+    with pytest.raises(protobuf.Malformed, match="more than"):
+        protobuf.read(content, 10)
+    assert read <= 10 * protobuf.MOST_FIELDS + 1
+
+
 # -- over REST -------------------------------------------------------------------------------------------
 
 

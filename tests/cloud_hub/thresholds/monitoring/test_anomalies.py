@@ -23,6 +23,7 @@ from cloud_hub.thresholds.scores.alarms import CALM, SeriesState
 from cloud_hub.thresholds.scores.model import ScoreModel
 from shared.codec import plain
 from shared.messages import Alarm
+from shared.times import DAY_US
 
 NOW = 1_800_000_000_000_000
 MINUTE = 60_000_000
@@ -382,7 +383,7 @@ def in_another_unit(factor: float, spike: float = 8.0) -> list[tuple[int, str]]:
         ones, new, _ = score_alarms.advance(scores, ones, [(times[piece], values[piece])], [4.0], 4.0, NOW, NOW)
         for change in new:
             ones = [replace(ones[0], alarm="standing" if change.state == "raised" else "")]
-            found.append(((change.t_us - NOW) // score_alarms.DAY_US, change.state))
+            found.append(((change.t_us - NOW) // DAY_US, change.state))
     return found
 
 
@@ -406,7 +407,7 @@ def test_a_quiet_night_a_weekend_and_zeros_are_no_other_unit() -> None:
         level = 0.5 if day % 7 >= 5 else 60.0
         values = np.full(288, level)
         values[:96] = 0.0 if day % 2 else 0.5
-        one = score_alarms.track_scale(one, (times + day * score_alarms.DAY_US, values))
+        one = score_alarms.track_scale(one, (times + day * DAY_US, values))
         assert one.size > 0
     assert score_alarms.track_scale(one, (times, np.full(288, np.nan))) == one
 
