@@ -59,4 +59,6 @@ def pytest_runtest_makereport(
     if os.environ.get("TIDEGATE_CI") and report.skipped and not hasattr(report, "wasxfail") and not forbidden:
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} skipped in CI, where its server must be installed: {report.longrepr}"
+    # Hostile text of a test may hold lone surrogates, which a worker process cannot send to the one that prints.
+    report.sections = [(name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections]
     return report
