@@ -27,6 +27,7 @@ from cloud_hub.database.tables import (
     Learning,
     MissedFault,
     Notification,
+    RemovedDevice,
     Suppression,
 )
 from cloud_hub.devices import commands, tags
@@ -99,6 +100,8 @@ class Sites:
                 word = "plain" if device == MINE else CANARY
                 self.ids[device] = self._fill(session, device, word, now)
                 fleet.assign_asset_path(session, device, place, now, within=None, actor="test")
+                session.add(RemovedDevice(device=f"old-{device}", removed_us=now, removed_by=word, reason=word,
+                                          assigned_path=place))  # fmt: skip
         for _ in range(20):
             jobs.run_once(self.db, now_us(), 32768)
         ConfigurationReconciler(self.db, 32768, 300).run_once()

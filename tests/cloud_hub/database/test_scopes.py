@@ -46,7 +46,7 @@ OF_A_DEVICE = {
         "thresholds/fit",
         "thresholds/rollouts",
         "thresholds/backtest",
-        "troubles",
+        "missed-faults",
         "limits",
         "alarms/suppressions",
     )
