@@ -28,6 +28,7 @@ from cloud_hub.thresholds.forecasts.features import AHEAD_US, Bools, SeriesHisto
 from shared.times import DAY_US
 
 Features = npt.NDArray[np.float32]
+Labelled = tuple[Features, npt.NDArray[np.int8]]
 Samples = tuple[Features, npt.NDArray[np.int8], Ints]
 
 NAMES = (*crossing_features.NAMES, *rise_features.NAMES)
@@ -125,14 +126,12 @@ def train(given: Sequence[Samples], seed: int = 7) -> CrossingClassifier:
 
     Raises NotEnough where the earlier or the later part holds fewer than 20 crossings or quiet moments.
     """
-    from sklearn.ensemble import HistGradientBoostingClassifier  # noqa: PLC0415 - a second of import
+    check_enough(given)
+    from sklearn.ensemble import HistGradientBoostingClassifier  # noqa: PLC0415 - a second of import, 100 MB
     from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
     from sklearn.metrics import average_precision_score  # noqa: PLC0415
 
-    used = [one for one in given if one[1].size]
-    cuts = [int(FITTED * one[1].size) for one in used]
-    early = [(rows[:cut], labels[:cut]) for (rows, labels, _), cut in zip(used, cuts, strict=True)]
-    late = [(rows[cut:], labels[cut:]) for (rows, labels, _), cut in zip(used, cuts, strict=True)]
+    early, late = _split(given)
     trees = HistGradientBoostingClassifier(
         learning_rate=0.05, max_iter=200, max_leaf_nodes=15, min_samples_leaf=100, l2_regularization=10.0,
         max_features=0.3, early_stopping=False, random_state=seed,
@@ -148,15 +147,29 @@ def train(given: Sequence[Samples], seed: int = 7) -> CrossingClassifier:
     return CrossingClassifier(trees, float(sigmoid.coef_[0, 0]), float(sigmoid.intercept_[0]), skill)
 
 
-def _together(parts: Sequence[tuple[Features, npt.NDArray[np.int8]]]) -> tuple[Features, npt.NDArray[np.int8]]:
-    """All series' samples as one; raises NotEnough where one of the two outcomes is too rare to learn from."""
-    labels = np.concatenate([labels for _, labels in parts]) if parts else np.empty(0, np.int8)
-    crossed = int(labels.sum())
-    if min(crossed, labels.size - crossed) < LEAST:
-        raise NotEnough(
-            f"{labels.size} samples with {crossed} crossings; a forecast needs {LEAST} crossings and as many without"
-        )
-    return np.concatenate([rows for rows, _ in parts]), labels
+def check_enough(given: Sequence[Samples]) -> None:
+    """Raise NotEnough where crossings or quiet moments are too few to train on, in the earlier or the later part.
+
+    It needs no scikit-learn, so a process that cannot train does not load it.
+    """
+    for part in _split(given):
+        count, crossed = sum(labels.size for _, labels in part), sum(int(labels.sum()) for _, labels in part)
+        if min(crossed, count - crossed) < LEAST:
+            raise NotEnough(
+                f"{count} samples with {crossed} crossings; a forecast needs {LEAST} crossings and as many without"
+            )
+
+
+def _split(given: Sequence[Samples]) -> tuple[list[Labelled], list[Labelled]]:
+    """The earlier and the later part of each series' samples."""
+    used = [(rows, labels, int(FITTED * labels.size)) for rows, labels, _ in given if labels.size]
+    early = [(rows[:cut], labels[:cut]) for rows, labels, cut in used]
+    return early, [(rows[cut:], labels[cut:]) for rows, labels, cut in used]
+
+
+def _together(parts: Sequence[Labelled]) -> Labelled:
+    """All series' samples as one."""
+    return np.concatenate([rows for rows, _ in parts]), np.concatenate([labels for _, labels in parts])
 
 
 def _cleaned(t_us: npt.NDArray[Any], values: npt.NDArray[Any], limit: float) -> tuple[Ints, Floats, Ints]:

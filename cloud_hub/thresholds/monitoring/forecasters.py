@@ -20,7 +20,7 @@ from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import LearnedSeries, Learning
 from cloud_hub.thresholds.bands.day_ahead import NotEnough
 from cloud_hub.thresholds.bands.state import Floats, Ints
-from cloud_hub.thresholds.forecasts.classifier import CrossingClassifier, Samples, Skill, train
+from cloud_hub.thresholds.forecasts.classifier import CrossingClassifier, Samples, Skill, check_enough, train
 from cloud_hub.thresholds.forecasts.selection import NoForecaster, SeriesForecaster, select_model, shared_forecaster
 from cloud_hub.thresholds.forecasts.warnings import Side, training_series
 from cloud_hub.thresholds.learning import history as stored
@@ -136,6 +136,7 @@ def train_forecaster(db: Database, row: Learning, now_us: int) -> TrainedForecas
     count = sum(label.size for label in labels)
     base = sum(int(label.sum()) for label in labels) / count if count else None
     try:
+        check_enough(samples)  # before scikit-learn is loaded
         with single_thread():
             forecaster = train(samples)
     except NotEnough as error:

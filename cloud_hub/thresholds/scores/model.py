@@ -11,17 +11,19 @@ another. The score is independent of the bands that are shown and pushed to devi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cloud_hub.thresholds.scores import features, pattern_memory, tails
 from cloud_hub.thresholds.scores import state as score_columns
-from cloud_hub.thresholds.scores.compiled import jit
-from cloud_hub.thresholds.scores.compiled import step as compiled
 from cloud_hub.thresholds.scores.state import COUNT, FIRST, LAST, Columns, Doubles, InvalidState, Longs, Singles
 from shared.times import DAY_US, HOUR_US
+
+if TYPE_CHECKING:
+    from cloud_hub.thresholds.scores.compiled.step import Plan
 
 __all__ = ["DEFAULTS", "InvalidState", "ScoreModel", "ScoreSettings", "exceedances", "score_series"]
 
@@ -78,11 +80,11 @@ DEFAULTS = ScoreSettings()
 class ScoreModel:
     """Scores n series, sample by sample. The same data give the same numbers bit for bit."""
 
-    def __init__(self, n: int, settings: ScoreSettings = DEFAULTS, *, fast: bool = jit.AVAILABLE) -> None:
+    def __init__(self, n: int, settings: ScoreSettings = DEFAULTS, *, fast: bool = True) -> None:
         """`fast` asks for the machine code of numba where that is installed; the numbers are the same."""
         self.settings = settings
         self._state = score_columns.Blocks(n)
-        self._plan = _plan(settings) if fast and jit.AVAILABLE else None
+        self._fast = fast
 
     def __len__(self) -> int:
         return self._state.n
@@ -95,7 +97,7 @@ class ScoreModel:
         times, x = self._arrays(t_us, values)
         out = np.full(x.size, np.nan)
         if self._plan is not None:
-            compiled.step(self._state.flat, times, x, self._plan, out)
+            _compiled().step(self._state.flat, times, x, self._plan, out)
             return out
         for cut, block in self._state.cut():
             self._block(block, times[cut], x[cut], out[cut])
@@ -120,7 +122,7 @@ class ScoreModel:
             raise ValueError(f"{len(self)} series cannot follow values of shape {x.shape}: one series, one dimension")
         out = np.full(x.size, np.nan)
         if self._plan is not None:
-            compiled.run(self._state.flat, times, x, self._plan, out)
+            _compiled().run(self._state.flat, times, x, self._plan, out)
         else:
             for at in range(x.size):
                 out[at] = self.step(times[at : at + 1], x[at : at + 1])[0]
@@ -159,6 +161,11 @@ class ScoreModel:
         scores._state = score_columns.unpack(packed)
         return scores
 
+    @cached_property
+    def _plan(self) -> Plan | None:
+        """The settings for the compiled step; None where NumPy computes. The first sample asks for it."""
+        return _plan(self.settings) if self._fast and _compiled() else None
+
     @property
     def nbytes(self) -> int:
         """Bytes of state of all series together."""
@@ -173,9 +180,21 @@ def _pair(t_us: npt.NDArray[Any], values: npt.NDArray[Any]) -> tuple[Longs, Doub
     return times, x
 
 
-def _plan(settings: ScoreSettings) -> compiled.Plan:
+@cache
+def _compiled() -> Any:
+    """The module of the compiled step, or None without numba.
+
+    It is imported for the first sample and not with this module: numba takes 0.3 s and 70 MB, which a process that
+    scores nothing saves.
+    """
+    from cloud_hub.thresholds.scores.compiled import jit, step  # noqa: PLC0415
+
+    return step if jit.AVAILABLE else None
+
+
+def _plan(settings: ScoreSettings) -> Plan:
     single = np.float32
-    return compiled.Plan(
+    plan: Plan = _compiled().Plan(
         largest=LARGEST,
         memory_samples=settings.memory_samples,
         memory_days=settings.memory_days,
@@ -201,6 +220,7 @@ def _plan(settings: ScoreSettings) -> compiled.Plan:
         gap_body=single(-np.log10(GAP_RARE)),
         gap_least=(single(GAP_LEAST[0]), single(GAP_LEAST[1])),
     )
+    return plan
 
 
 def _step(state: Columns, t_us: Longs, x: Doubles, settings: ScoreSettings) -> Doubles:
