@@ -74,7 +74,7 @@ def test_there_are_at_most_a_hundred(db: Database) -> None:
 
 
 def test_in_force_counts_every_document_on_many_devices(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(configurations, "TOGETHER", 2)
+    monkeypatch.setattr(configurations, "BATCH_SIZE", 2)
     content = {"": {"a": 1}, "more": {"b": [1]}}
     put(db, content=content)
     with db.write() as session:

@@ -29,7 +29,7 @@ PATCH = {"settings": {"period_s": 5}}
 
 @pytest.fixture(autouse=True)
 def fleet(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "TOGETHER", 3)
+    monkeypatch.setattr(jobs, "BATCH_SIZE", 3)
     with db.write() as session:
         for n in range(8):
             session.add(Device(id=f"press-{n}", tags={"site": "a" if n < 7 else "b"}, state="online"))
