@@ -14,7 +14,7 @@ from pathlib import Path
 from shared import VERSION, logs
 from shared.errors import EXIT_CONFIG, ConfigError, TidegateError
 from shared.process_lock import process_lock
-from shared.terminal import printable, printable_json, printable_lines, until_the_reader_goes
+from shared.terminal import handle_broken_pipe, printable, printable_json, printable_lines
 
 DEFAULT_CONFIG = Path("/etc/tidegate/edge.toml")
 LOCK = "agent.lock"
@@ -146,7 +146,7 @@ def _config_argument(command: argparse.ArgumentParser) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    return until_the_reader_goes(lambda: _main(argv))
+    return handle_broken_pipe(lambda: _main(argv))
 
 
 def _main(argv: list[str] | None) -> int:

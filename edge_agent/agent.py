@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from edge_agent import clock
 from edge_agent.commands import processes
 from edge_agent.commands.service import Commands
-from edge_agent.commands.sync import STEP_S, CommandSync
+from edge_agent.commands.sync import RUN_PERIOD_S, CommandSync
 from edge_agent.config import Config, Device, Settings
 from edge_agent.link.downloads import Downloader
 from edge_agent.link.unenrolled import Unenrolled
@@ -99,7 +99,7 @@ class Agent:
         self._sampler.start(self._settings.current.period_s)
         self.loop.every(self._config.outbox.commit_s, self._pipeline.commit)
         self.loop.every(0.1, self._flush_urgent)
-        self.loop.every(STEP_S, self._commands.step)
+        self.loop.every(RUN_PERIOD_S, self._commands.run_once)
         self.loop.every(1.0, self._tick)
         self.loop.every(5.0, lambda: self._pipeline.add(list(self._health.samples(clock.now_us()))))
         if (period := health.watchdog_period_s()) is not None:
@@ -217,7 +217,7 @@ class Agent:
             "agent": {"version": VERSION, "boot": self._boot, "pid": os.getpid(), "started_us": self._started_us,
                       "python": platform.python_version()},
             "profile": {"name": self._profile.name, "missing": self._missing},
-            "link": {"found_by": self._uplink.finder.found_by, "epoch": self._outbox.epoch},
+            "link": {"found_by": self._uplink.locator.found_by, "epoch": self._outbox.epoch},
             "stores": self._stores.state,
             "clock": {"quality": self._clock.quality},
             "commands": self._commands.commands.names,

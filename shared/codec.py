@@ -78,7 +78,9 @@ def decode(kind: type[T], payload: bytes, topic: str = "") -> T:
         raise WireError(f"{len(payload)} bytes are more than the {MAX_PAYLOAD} allowed", topic)
     try:
         result: T = _decoder(kind).decode(payload)  # type: ignore[arg-type]
-        json.loads(payload.decode(), object_pairs_hook=_no_duplicates)  # msgspec keeps the last of two, other parsers the first
+        json.loads(
+            payload.decode(), object_pairs_hook=_no_duplicates
+        )  # msgspec keeps the last of two, other parsers the first
     except RecursionError:
         raise WireError("JSON is nested too deeply", topic) from None
     except (msgspec.MsgspecError, ValueError) as error:

@@ -3,7 +3,7 @@
 `decide` keeps a result when its margin (top1 - top2) exceeds the gate's margin and escalates all others: it fails
 closed. `calibrate` computes the margin from frames that the hub's expert has labelled:
 P(kept and disagreeing) <= alpha with confidence 1 - delta for i.i.d. frames (Bates et al. 2021, "Distribution-
-free, risk-controlling prediction sets"; Angelopoulos et al., "Learn then Test"). `Drift` tests the frames
+free, risk-controlling prediction sets"; Angelopoulos et al., "Learn then Test"). `DriftDetector` tests the frames
 themselves, without labels, with Bernoulli Shiryaev-Roberts e-detectors (Shin, Ramdas, Rinaldo 2022).
 """
 
@@ -135,7 +135,7 @@ def drift_tests(features: Sequence[dict[str, float]]) -> tuple[DriftTest, ...]:
     return tuple(watches)
 
 
-class Drift:
+class DriftDetector:
     """Accumulates evidence that frames differ from calibration: the mean of two e-detectors for each test.
 
     Feed one frame for each part: several frames of the same part are not independent and cause false alarms.

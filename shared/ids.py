@@ -64,7 +64,7 @@ def metric_name(text: str) -> str:
 
 
 def first_duplicate(names: Iterable[str]) -> str | None:
-    """The first name that occurs a second time, or None. Runs in linear time, because names come from untrusted peers."""
+    """The first name that occurs a second time, or None. Linear time, because names come from untrusted peers."""
     seen: set[str] = set()
     for name in names:
         if name in seen:

@@ -21,7 +21,7 @@ ClockQuality = Literal["synced", "holdover", "unsynced"]
 MetricKind = Literal["gauge", "counter", "state", "score"]
 Priority = Literal["low", "medium", "high", "critical"]
 AlarmKind = Literal["high", "low", "no-data"]
-"""`no-data` is used by anomaly alarms of the hub, for a series without samples; a device's alarm has `about` instead."""
+"""`no-data` is used by the hub's anomaly alarms, for a series without samples; a device's alarm has `about` instead."""
 About = Literal["", "rate", "no-data", "flat", "expression", "anomaly", "peers", "service", "forecast"]
 """What an alarm is about: '' the value of the metric, `rate` its change per second, `no-data` missing samples, `flat` a
 stuck value. On the hub also: its pattern over time (`anomaly`), that pattern compared with other devices (`peers`,
@@ -55,7 +55,7 @@ def check_times(*times_us: int) -> None:
             raise ValueError(f"{t_us} is no time in microseconds")
 
 
-def whole(name: str, *values: int) -> None:
+def check_counts(name: str, *values: int) -> None:
     """Raise ValueError unless every value is a non-negative integer that fits a 64-bit database column."""
     for value in values:
         if not 0 <= value < 1 << 62:
@@ -66,7 +66,7 @@ ID_LENGTH, PATH_LENGTH = 128, 1024
 """Maximum length of values that are keys on the hub: a database index allows no more."""
 
 
-def short(name: str, text: str, most: int = ID_LENGTH) -> None:
+def check_length(name: str, text: str, most: int = ID_LENGTH) -> None:
     """Raise ValueError if `text` is too long for a key."""
     if len(text) > most:
         raise ValueError(f"{name} has {len(text)} characters, at most {most} are allowed")
@@ -128,7 +128,7 @@ class Alarm:
     about: About = ""
 
     def __post_init__(self) -> None:
-        short("id", self.id)
+        check_length("id", self.id)
         metric_name(self.metric)
         check_times(self.t_us)
         check_finite("value/limit", self.value, self.limit)
@@ -191,7 +191,7 @@ class Escalation:
     def __post_init__(self) -> None:
         check_times(self.t_us, self.number)
         for name in ("id", "model", "digest"):
-            short(name, getattr(self, name))
+            check_length(name, getattr(self, name))
         check_finite("margin/features", self.margin, *self.features.values())
         if min(self.shape) < 1 or self.shape[0] * self.shape[1] != len(self.frame):
             raise ValueError(f"frame holds {len(self.frame)} bytes, its shape says {self.shape}")
@@ -215,7 +215,7 @@ class Lost:
     reason: Literal["evicted", "expired", "damaged"]
 
     def __post_init__(self) -> None:
-        whole("last", self.last)
+        check_counts("last", self.last)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,7 +255,7 @@ class Ack:
     upto: int
 
     def __post_init__(self) -> None:
-        whole("upto", self.upto)
+        check_counts("upto", self.upto)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -285,10 +285,10 @@ class Birth:
 
     def __post_init__(self) -> None:
         device_id(self.device)
-        short("epoch", self.epoch, 32)
+        check_length("epoch", self.epoch, 32)
         check_times(self.t_us)
-        whole("protocol", self.protocol)
-        whole("acked", *self.acked.values())
+        check_counts("protocol", self.protocol)
+        check_counts("acked", *self.acked.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -313,8 +313,8 @@ class Session:
     reads: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        whole("protocol", self.protocol)
-        whole("upto", *self.upto.values())
+        check_counts("protocol", self.protocol)
+        check_counts("upto", *self.upto.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -328,9 +328,9 @@ class Applied:
     reason: str = ""
 
     def __post_init__(self) -> None:
-        whole("version", self.version)
-        short("shadow", self.shadow)
-        short("path", self.path, PATH_LENGTH)
+        check_counts("version", self.version)
+        check_length("shadow", self.shadow)
+        check_length("path", self.path, PATH_LENGTH)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

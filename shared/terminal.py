@@ -38,8 +38,8 @@ def _json_escaped(character: str) -> str:
     return character if plain else json.dumps(character)[1:-1].replace("\x7f", "\\u007f")
 
 
-def until_the_reader_goes(program: Callable[[], int]) -> int:
-    """Run `program` and return its exit code; 141, without an error message, when the reader of its output has ended."""
+def handle_broken_pipe(program: Callable[[], int]) -> int:
+    """Run `program` and return its exit code; 141, without a message, when the reader of its output has ended."""
     try:
         try:
             return program()

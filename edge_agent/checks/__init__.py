@@ -15,7 +15,7 @@ from edge_agent import clock
 from edge_agent.checks.link import link
 from edge_agent.collectors import Collector, Frame
 from edge_agent.config import Config, ModelTable, read
-from edge_agent.models.child import Failed, InferenceChild, InferenceResult, Word
+from edge_agent.models.child import Failed, InferenceChild, InferenceResult, WorkerMessage
 from edge_agent.models.core.gating import ResultGate
 from edge_agent.pipeline.core.limit_rules import LimitRules
 from edge_agent.pipeline.sampler import open_collector
@@ -153,7 +153,7 @@ def _frame(table: ModelTable, collectors: dict[str, Collector]) -> Frame | None:
 
 def _tried(table: ModelTable, frame: Frame | None) -> str:
     """Why the model cannot answer this frame, or ''. It runs in a process of its own, as in the agent."""
-    words: queue.Queue[Word | None] = queue.Queue()
+    words: queue.Queue[WorkerMessage | None] = queue.Queue()
     child = InferenceChild(table.bundle, on_word=words.put, on_end=lambda: words.put(None))
     try:
         first = words.get(timeout=MODEL_S)
@@ -163,7 +163,7 @@ def _tried(table: ModelTable, frame: Frame | None) -> str:
             return first.reason
         if frame is None:
             return ""
-        child.ask(frame)
+        child.submit(frame)
         answer = words.get(timeout=table.watchdog_s)
         if isinstance(answer, InferenceResult):
             return "" if answer.result is not None else answer.reason

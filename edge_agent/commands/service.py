@@ -80,7 +80,7 @@ class Commands:
         return [f"{verb} {target}" for verb, target in sorted(self._verbs)]
 
     def handle_request(self, request: CommandRequest, now_us: int, clock: ClockQuality) -> CommandResult:
-        """A request came: it is accepted, or has ended, or ends here and now. `step` carries out what was accepted."""
+        """A request came: it is accepted, or has ended, or ends here and now. `run_once` carries out what was accepted."""
         if request.id in self._running:
             return self._running[request.id].word
         if request.id in self._done:
@@ -110,7 +110,7 @@ class Commands:
             return from_plain(CommandResult, self._done[cancel.id])
         return self._end(cancel, _word(cancel.id, "cancelled", now_us, "before it was heard of"), now_us)
 
-    def step(self, now_us: int, now_s: float) -> list[CommandResult]:
+    def run_once(self, now_us: int, now_s: float) -> list[CommandResult]:
         """Let each command that is due go one step; returns what is to be said of them."""
         words = []
         for run in list(self._running.values()):

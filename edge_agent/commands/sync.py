@@ -14,7 +14,7 @@ from shared.mqtt import Inbound
 
 log = logging.getLogger(__name__)
 
-STEP_S = 0.1
+RUN_PERIOD_S = 0.1
 
 
 class CommandSync:
@@ -46,7 +46,7 @@ class CommandSync:
             log.info("command.received", extra={"fields": fields, "trace": inbound.traceparent})
             self._asked[request.id] = (inbound.traceparent, inbound.correlation)
             self._say(self.commands.handle_request(request, now_us, quality))
-            self.step()
+            self.run_once()
 
     def _disbelieve(self, rest: str, inbound: Inbound, reason: str, now_us: int) -> None:
         """Told to who asks, so that an unsigning hub is noticed; not remembered: the real one may come."""
@@ -56,9 +56,9 @@ class CommandSync:
             word = CommandResult(id=rest.split("/")[1], state="refused", t_us=now_us, text=reason)
             self._publish(f"commands/{word.id}/response", word, trace=inbound.traceparent)
 
-    def step(self) -> None:
+    def run_once(self) -> None:
         """Called every STEP_S seconds: commands go on."""
-        for word in self.commands.step(clock.now_us(), clock.monotonic_s()):
+        for word in self.commands.run_once(clock.now_us(), clock.monotonic_s()):
             self._say(word)
 
     def close(self) -> None:

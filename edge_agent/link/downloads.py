@@ -72,14 +72,14 @@ def get(url: str, ca: str, signing: ed25519.Ed25519PublicKey | None, reference: 
         raise est.EnrolmentRefused(0, "this device does not know where the hub's REST is: enrol it, or set link.rest")
     if signing is not None:
         with est.connect(url, ca, signing) as (hub, _):
-            hub.most = reference.size + 1
-            return hub.ask("GET", reference.path)[0]
+            hub.max_bytes = reference.size + 1
+            return hub.request("GET", reference.path)[0]
     connection = est.connection_to(url, ca, own_clock=True)
     try:
         connection.connect()
         hub = est.HubClient(connection)
-        hub.most = reference.size + 1
-        return hub.ask("GET", reference.path)[0]
+        hub.max_bytes = reference.size + 1
+        return hub.request("GET", reference.path)[0]
     except (OSError, ssl.SSLError, http.client.HTTPException) as error:
         raise NotReady(f"{url}: {type(error).__name__}: {error}", 10.0) from error
     finally:

@@ -46,14 +46,14 @@ class HubClient:
 
     def __init__(self, connection: http.client.HTTPConnection) -> None:
         self._connection = connection
-        self.t_us, self.most = 0, MAX_ANSWER
+        self.t_us, self.max_bytes = 0, MAX_ANSWER
 
-    def ask(self, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[bytes, str]:
+    def request(self, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[bytes, str]:
         """(body, signature) of the hub's answer; raises Refused, or NotReady for what passes."""
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         self._connection.request(method, path, body or None, sent)
         answer = self._connection.getresponse()
-        content = answer.read(self.most)
+        content = answer.read(self.max_bytes)
         if answer.status == 200:
             return content, answer.headers.get(signatures.SIGNATURE_HEADER, "")
         reason = f"the hub answered {answer.status}: {_detail(content)}"
@@ -65,13 +65,13 @@ class HubClient:
         """The first certificate, for a claim."""
         basic = b64encode(f"{device}:{claim}".encode()).decode()
         body = b64encode(request)
-        return _certificate(self.ask("POST", f"{EST}/simpleenroll", body, Authorization=f"Basic {basic}",
+        return _certificate(self.request("POST", f"{EST}/simpleenroll", body, Authorization=f"Basic {basic}",
                                      Content_Type="application/pkcs10")[0])  # fmt: skip
 
     def renew(self, body: bytes, proof: str) -> x509.Certificate:
         """The next one, for a proof by the device's key over `body`, which is base64."""
         headers = {signatures.PROOF_HEADER: proof, "Content-Type": "application/pkcs10"}
-        return _certificate(self.ask("POST", REENROLL, body, **headers)[0])
+        return _certificate(self.request("POST", REENROLL, body, **headers)[0])
 
 
 @contextmanager
@@ -85,7 +85,7 @@ def connect(url: str, ca: str, signing: ed25519.Ed25519PublicKey | None = None) 
         connection.connect()
         hub, pem = HubClient(connection), b""
         if signing is None:
-            pem, _ = hub.ask("GET", "/.well-known/tidegate/signing")
+            pem, _ = hub.request("GET", "/.well-known/tidegate/signing")
             signing = signing_key_of(pem, Path(ca).read_bytes())
         hub.t_us = _time(hub, signing)
         if isinstance(connection, http.client.HTTPSConnection):
@@ -114,7 +114,7 @@ def connection_to(url: str, ca: str, *, own_clock: bool = False) -> http.client.
 
 def _time(hub: HubClient, signing: ed25519.Ed25519PublicKey) -> int:
     nonce = secrets.token_urlsafe(24)
-    body, signature = hub.ask("GET", f"/.well-known/tidegate/time?nonce={nonce}")
+    body, signature = hub.request("GET", f"/.well-known/tidegate/time?nonce={nonce}")
     try:
         signing.verify(signatures.unpack(signature), signatures.time_message(body))
     except (InvalidSignature, ValueError) as error:

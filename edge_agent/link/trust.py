@@ -119,7 +119,7 @@ class TrustManager:
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                wait_s = self.step()
+                wait_s = self.run_once()
                 self._backoff.reset()
             except NotReady as error:
                 wait_s = max(error.wait_s, self._backoff.wait())
@@ -129,7 +129,7 @@ class TrustManager:
                 log.error("enrolment.refused", extra={"fields": {"reason": str(error)}})
             self._stopping.wait(wait_s)
 
-    def step(self) -> float:
+    def run_once(self) -> float:
         """Ask the hub's time, renew what is due; returns the seconds until it is to be done again."""
         with est.connect(self.pki.url, str(self.pki.ca), self._signing) as (hub, _):
             with self._lock:

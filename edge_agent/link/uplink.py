@@ -70,7 +70,7 @@ class Uplink:
             config.link.replay_kb_s * 1000,
         )  # fmt: skip
         self.session.appended(outbox.last)
-        self.finder = BrokerLocator(config.link)
+        self.locator = BrokerLocator(config.link)
         self._connection_id, self._epoch = "", outbox.epoch
         self._heartbeat = topics.thing(self._id, "heartbeat")
         self._greeted = 0
@@ -78,12 +78,12 @@ class Uplink:
         tls = Tls(**msgspec.structs.asdict(config.link.tls)) if config.link.tls else enrolled
         self._connection = Connection(
             Options(client_id=self._id, filters=topics.device_filters(self._id), tls=tls),
-            self.finder.locate,
+            self.locator.locate,
             on_message=lambda inbound: post(lambda: self._received(inbound)),
             on_up=lambda: post(self._up),
-            on_down=lambda reason: post(partial(self._down, reason, self.finder.address)),
+            on_down=lambda reason: post(partial(self._down, reason, self.locator.address)),
             will=self._will,
-            more=self.finder.has_more,
+            more=self.locator.has_more,
         )
 
     def start(self) -> None:
@@ -134,7 +134,7 @@ class Uplink:
         return Birth(device=self._id, session=self._connection_id, state="offline", epoch=self._outbox.epoch)
 
     def _up(self) -> None:
-        log.info("link.up", extra={"fields": {"address": self.finder.address, "found_by": self.finder.found_by}})
+        log.info("link.up", extra={"fields": {"address": self.locator.address, "found_by": self.locator.found_by}})
         self._carry_out(self.session.up(self._connection_id, monotonic_s()))
 
     def _down(self, reason: str, address: str) -> None:
@@ -162,8 +162,8 @@ class Uplink:
         effects = self.session.handle_session(word, monotonic_s())
         self._deflates = DEFLATED in word.reads
         self._greeted = 0
-        if self.session.welcome:
-            self.finder.confirm()
+        if self.session.accepted:
+            self.locator.confirm()
         if self.session.refused:
             log.error("link.refused", extra={"fields": {"reason": self.session.refused}})
         self._carry_out(effects)
@@ -188,7 +188,7 @@ class Uplink:
                 self._connection.drop(f"half-dead: no word of the hub for {effect.silent_s:.0f} s")
 
     def _greet(self) -> None:
-        self._greeted = 0 if self.session.welcome else self._greeted + 1
+        self._greeted = 0 if self.session.accepted else self._greeted + 1
         if self._greeted == UNANSWERED:
             cure = "is the hub running, and may this identity publish on its own topics?"
             log.warning("hub.silent", extra={"fields": {"births": UNANSWERED, "cure": cure}})

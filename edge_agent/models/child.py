@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from edge_agent.collectors import Frame
-from edge_agent.models.worker import Failed, InferenceRequest, InferenceResult, Ready, Word, read, write
+from edge_agent.models.worker import Failed, InferenceRequest, InferenceResult, Ready, WorkerMessage, read, write
 
 MAX_FLYING = 4
 """Frames on their way to the child; beyond that a frame is skipped, because a camera does not wait."""
@@ -22,7 +22,7 @@ MAX_FLYING = 4
 class InferenceChild:
     """One child process. `on_word` and `on_end` are called from a reader thread."""
 
-    def __init__(self, bundle: str, on_word: Callable[[Word], None], on_end: Callable[[], None]) -> None:
+    def __init__(self, bundle: str, on_word: Callable[[WorkerMessage], None], on_end: Callable[[], None]) -> None:
         command = [sys.executable, "-P", "-m", "edge_agent.models.worker", bundle]
         if sys.version_info < (3, 11):
             command.remove("-P")
@@ -40,7 +40,7 @@ class InferenceChild:
 
     def _listen(self) -> None:
         assert self._process.stdout is not None
-        decoder = msgspec.msgpack.Decoder(Word)
+        decoder = msgspec.msgpack.Decoder(WorkerMessage)
         with self._process.stdout as stream:
             while (body := read(stream)) is not None:
                 self._on_word(decoder.decode(body))
@@ -55,7 +55,7 @@ class InferenceChild:
             while (ask := self._asks.get()) is not None:
                 write(stream, ask)
 
-    def ask(self, frame: Frame) -> bool:
+    def submit(self, frame: Frame) -> bool:
         """Hand over one frame; False when the child is behind."""
         if len(self.in_flight) >= MAX_FLYING:
             return False
@@ -73,4 +73,4 @@ class InferenceChild:
             self._process.wait(5)
 
 
-__all__ = ["Failed", "InferenceChild", "InferenceResult", "Ready", "Word"]
+__all__ = ["Failed", "InferenceChild", "InferenceResult", "Ready", "WorkerMessage"]

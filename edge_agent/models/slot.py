@@ -18,7 +18,7 @@ from edge_agent.commands.service import Verb, take_args
 from edge_agent.config import ModelTable
 from edge_agent.models.child import InferenceChild
 from edge_agent.models.core.gating import ResultGate
-from edge_agent.models.worker import Failed, InferenceResult, Ready, Word
+from edge_agent.models.worker import Failed, InferenceResult, Ready, WorkerMessage
 from edge_agent.twin.sync import TwinSync
 from shared.backoff import Backoff
 from shared.codec import from_plain, plain
@@ -118,7 +118,7 @@ class ModelSlot:
         else:
             if not child.in_flight:
                 self._answered_at = clock.monotonic_s()  # nothing was asked until now: it owes no answer
-            if not child.ask(frame):
+            if not child.submit(frame):
                 self.gatekeeper.skipped += 1
 
     def answered(self, answer: EscalationAnswer) -> None:
@@ -144,7 +144,7 @@ class ModelSlot:
 
     # -- what the child says -----------------------------------------------------------------------
 
-    def _heard(self, child: InferenceChild, word: Word) -> None:
+    def _heard(self, child: InferenceChild, word: WorkerMessage) -> None:
         if child is not self._child:
             return
         self._answered_at = clock.monotonic_s()

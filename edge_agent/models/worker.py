@@ -53,7 +53,7 @@ class InferenceResult(msgspec.Struct, frozen=True, tag=True):
     reason: str = ""
 
 
-Word = Ready | Failed | InferenceResult
+WorkerMessage = Ready | Failed | InferenceResult
 
 _encoder = msgspec.msgpack.Encoder()
 

@@ -106,7 +106,7 @@ def register_rules(twin: TwinSync, rules: LimitRules, config: Config, file: Path
     """Handle desired `limits` and `watches`; the ones of the configuration hold until then. Raises ConfigError."""
     if reason := rules.use_limits(config.limits):
         raise ConfigError("limits", reason, "Keep [[limits]] within [[hard_limits]]")
-    limits = LimitSet(rules, file, fetch, lambda: twin.again("thresholds", "limits"))
+    limits = LimitSet(rules, file, fetch, lambda: twin.retry("thresholds", "limits"))
     twin.handle("thresholds", "limits", limits.desired, own=[plain(entry) for entry in config.limits])
     twin.handle("thresholds", "watches", rules.desired_rules, own=plain(config.watches))
 

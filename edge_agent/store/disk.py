@@ -43,7 +43,7 @@ class Disk:
         self.damaged: dict[str, str] = {}
         self._fill()
 
-    def relieve(self) -> bool:
+    def release_reserve(self) -> bool:
         """A store met a full disk: give the reserve away. False when there is none left, or there is room after all."""
         if not self._file.exists() or _room_for(self._file.with_name("probe"), PROBE):
             return False

@@ -17,7 +17,7 @@ class StoreMonitor:
     def check(self, now_us: int) -> list[Event]:
         """About once a second: reserve disk space again when there is room. Returns an event for each change."""
         if self._disk.recovered():
-            self._outbox.relax()
+            self._outbox.restore_page_limit()
         state = self.state | {"disk": "full" if self._disk.full else "", **self._disk.damaged}
         changed = {name: reason for name, reason in state.items() if self.state.get(name, "") != reason}
         self.state = state

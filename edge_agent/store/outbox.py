@@ -111,7 +111,7 @@ class Outbox:
         page = self._db.execute("PRAGMA page_size").fetchone()[0]
         self._page: int = page
         self._cap = int(self._max_bytes * PAYLOAD_SHARE)
-        self.relax()
+        self.restore_page_limit()
         new_epoch, self._new_epoch = self._new_epoch, sha256(self._new_epoch.encode()).hexdigest()[:16]
         if self._db.execute("SELECT epoch FROM meta").fetchone() is None:
             self._db.execute("INSERT INTO meta VALUES (?)", (new_epoch,))
@@ -129,7 +129,7 @@ class Outbox:
         """Close the file."""
         self._db.close()
 
-    def relax(self) -> None:
+    def restore_page_limit(self) -> None:
         """The file may grow up to its own bound; on a full disk it was held where it stood."""
         self._hold(self._max_bytes // self._page)
 
@@ -148,7 +148,7 @@ class Outbox:
         if found_damage(error):
             self._give_up(str(error))
             return True
-        if found_full(error) and self._disk.relieve():
+        if found_full(error) and self._disk.release_reserve():
             (pages,) = self._db.execute("PRAGMA page_count").fetchone()
             self._hold(int(pages))  # from here on new rows take the place of old ones
             return True

@@ -52,7 +52,7 @@ def open_database(path: Path, version: int, schema: str, disk: Disk | None = Non
     try:
         return _open(path, version, schema)
     except sqlite3.DatabaseError as error:
-        if found_full(error) and disk.relieve():
+        if found_full(error) and disk.release_reserve():
             return open_database(path, version, schema, disk)
         if found_damage(error):
             disk.set_aside(path, str(error))
@@ -134,7 +134,7 @@ class StateStore:
         except sqlite3.DatabaseError as error:
             if found_damage(error):
                 self._give_up(str(error))
-            elif not (found_full(error) and self._disk.relieve()):
+            elif not (found_full(error) and self._disk.release_reserve()):
                 raise
             self._db.execute("INSERT OR REPLACE INTO kept VALUES (?, ?, ?)", row)
 

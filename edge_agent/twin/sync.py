@@ -57,9 +57,9 @@ class TwinSync:
         """Something about the device changed."""
         self._carry_out(self._twin.report(name, state), "")
 
-    def again(self, name: str, path: str | Path) -> None:
+    def retry(self, name: str, path: str | Path) -> None:
         """Ask the handler of `path` once more."""
-        self._carry_out(self._twin.again(name, path), "")
+        self._carry_out(self._twin.retry(name, path), "")
 
     def received(self, rest: str, inbound: Inbound) -> None:
         """A message below `shadow/`; raises WireError."""

@@ -94,7 +94,7 @@ class LinkSession:
         self._lanes = {stream: StreamWindow(resend_s, acked=acked.get(stream, 0)) for stream in STREAMS}
         self.hub_epoch = hub_epoch
         self.refused = ""
-        self.connected = self.welcome = False
+        self.connected = self.accepted = False
         self._session = ""
         self._greeted_at = 0.0
         self._heartbeat_s, self._random = heartbeat_s, random
@@ -108,14 +108,14 @@ class LinkSession:
 
     def up(self, session: str, now: float) -> list[Effect]:
         """A connection stands; `session` names it."""
-        self.connected, self.welcome, self._session = True, False, session
+        self.connected, self.accepted, self._session = True, False, session
         self._greeted_at = self._heard_at = self._asked_at = self._beat_at = now
         self._share = 0.75 + self._random() / 4
         return [PublishBirth()]
 
     def down(self) -> list[Effect]:
         """The connection is gone: whatever flew may be lost."""
-        self.connected = self.welcome = False
+        self.connected = self.accepted = False
         for lane in self._lanes.values():
             lane.rewind()
         return []
@@ -131,21 +131,21 @@ class LinkSession:
             word.heartbeat,
         )
         if self.refused:
-            self.welcome = False
+            self.accepted = False
             return []
         if word.epoch == self._epoch and any(word.upto.get(s, 0) > lane.last for s, lane in self._lanes.items()):
-            self.welcome = False
+            self.accepted = False
             return [Renew()]
         restart = bool(self.hub_epoch) and word.hub_epoch != self.hub_epoch
         effects = self._holds(word, now)
         for lane in self._lanes.values():
-            if restart or not self.welcome:
+            if restart or not self.accepted:
                 lane.begin()
             elif lane.lost:  # a hub that answers and stores nothing must not be hurried
                 lane.rewind()
-        if restart or not (self.welcome and word.hub_link and word.hub_link == self._hub_link):
+        if restart or not (self.accepted and word.hub_link and word.hub_link == self._hub_link):
             effects.append(Fetch(restart=restart))
-        self.hub_epoch, self._hub_link, self.welcome = word.hub_epoch, word.hub_link, True
+        self.hub_epoch, self._hub_link, self.accepted = word.hub_epoch, word.hub_link, True
         return effects
 
     def _holds(self, word: Session, now: float) -> list[Effect]:
@@ -160,7 +160,7 @@ class LinkSession:
 
     def renewed(self, epoch: str, last: dict[Stream, int], now: float) -> list[Effect]:
         """The store has begun another epoch; `last` is the highest sequence number of each stream in it."""
-        self._epoch, self._greeted_at, self.welcome = epoch, now, False  # rows only after the hub knows of it
+        self._epoch, self._greeted_at, self.accepted = epoch, now, False  # rows only after the hub knows of it
         self._lanes = {stream: StreamWindow(self._resend_s, last=last[stream]) for stream in STREAMS}
         return [PublishBirth()]
 
@@ -201,7 +201,7 @@ class LinkSession:
 
     def next(self, now: float = 0.0) -> Send | None:
         """The most urgent thing that may be sent now."""
-        if not self.welcome:
+        if not self.accepted:
             return None
         self._refill(now)
         for stream, lane in self._lanes.items():
@@ -251,7 +251,7 @@ class LinkSession:
         return [PublishBirth()]
 
     def _greetings(self, now: float) -> list[Effect]:
-        if not self.welcome:
+        if not self.accepted:
             if now - self._greeted_at < self._greet_s:
                 return []
             self._greeted_at, self._greet_s = now, min(self._greet_s * 2, LONGEST_SILENCE_S)

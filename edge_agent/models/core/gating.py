@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from edge_agent.collectors import Frame
-from shared.gate import Drift, Gate, Result, decide
+from shared.gate import DriftDetector, Gate, Result, decide
 from shared.messages import Escalation, EscalationReason, Metric, Sample
 
 
@@ -15,7 +15,7 @@ class ResultGate:
     def __init__(self, model: str) -> None:
         self._model = model
         self.gate: Gate | None = None
-        self._drift = Drift(())
+        self._drift = DriftDetector(())
         self.kept = self.escalated = self.skipped = self.answered = 0
         self._captures = 0
 
@@ -40,7 +40,7 @@ class ResultGate:
     def use(self, gate: Gate | None) -> None:
         """Put another gate in force; its drift panel begins anew."""
         if gate != self.gate:
-            self.gate, self._drift = gate, Drift(gate.panel if gate else ())
+            self.gate, self._drift = gate, DriftDetector(gate.panel if gate else ())
 
     def capture(self) -> None:
         """Send up the next frame that would be kept, whatever the gate says."""

@@ -107,7 +107,7 @@ class LimitRules:
             elif state := old.state if old is not None else self._orphans.pop(key, None):
                 made = make_evaluator(rule, state)
             self._evaluators[key] = made
-            for metric in made.heard:
+            for metric in made.metrics:
                 self._by_metric.setdefault(metric, []).append(made)
         self._orphans |= {key: old.state for key, old in before.items() if old.state.id}
         self._partners = self._pairs()

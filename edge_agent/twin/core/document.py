@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from shared.messages import Applied, AppliedState
-from shared.twin import State, difference, merge, same
-from shared.twin_merge import GONE, Path, format_path, leaves, merge3, patch, tree, value_at, with_value
+from shared.twin import State, difference, json_equal, merge
+from shared.twin_merge import ABSENT, Path, format_path, leaves, merge3, patch, tree, value_at, with_value
 
 Handler = Callable[[Any], Any]
 """Takes a wanted value, puts it in force and returns what is now in force. Refuses by ValueError (TypeError and
@@ -32,7 +32,7 @@ MAX_REFUSALS = 64
 
 
 class Deferred(Exception):  # not an error: the answer comes later
-    """A handler has begun and cannot say yet. `Document.again` asks it once more, with what is desired by then."""
+    """A handler has begun and cannot say yet. `Document.retry` calls it again with the value desired by then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class Document:
 
     def stale(self, reported: State) -> State:
         """What makes the hub's `reported` true, as a patch: ours as it is, others' as they are."""
-        ours = tree((path, value_at(reported, path)) for path in self.told if value_at(reported, path) is not GONE)
+        ours = tree((path, value_at(reported, path)) for path in self.told if value_at(reported, path) is not ABSENT)
         kept = merge3(ours, self.reported, reported, owner="local")
         return patch(reported, merge(kept, self.reported))  # what the device is, it alone knows
 
@@ -104,7 +104,7 @@ class Document:
         lost = [
             leaf
             for leaf, _ in leaves(patch(base, mine))
-            if not same(value_at(self.desired, leaf), value_at(mine, leaf))
+            if not json_equal(value_at(self.desired, leaf), value_at(mine, leaf))
         ]
         return self._with_conflicts(words, [(leaf, value_at(mine, leaf)) for leaf in lost])
 
@@ -124,10 +124,10 @@ class Document:
         gone = [leaf for leaf, value in pairs if value is None]
         return words + [self._word(leaf, "applied", NOT_DESIRED) for leaf in gone]
 
-    def again(self, path: Path) -> list[Applied]:
+    def retry(self, path: Path) -> list[Applied]:
         """Ask one handler once more."""
         wanted = self._wanted(path)
-        return self._act(path, [] if wanted is GONE else [leaf for leaf, _ in leaves(with_value({}, path, wanted))])
+        return self._act(path, [] if wanted is ABSENT else [leaf for leaf, _ in leaves(with_value({}, path, wanted))])
 
     def known(self) -> list[str]:
         """What is handled here, as people write it: `settings`, `thresholds: limits`."""
@@ -140,7 +140,7 @@ class Document:
         base = self.base
         for leaf, _ in leaves(self.pending()):
             now = value_at(desired, leaf)
-            if any(same(value_at(asked, leaf), None if now is GONE else now) for asked in self.sent):
+            if any(json_equal(value_at(asked, leaf), None if now is ABSENT else now) for asked in self.sent):
                 base = with_value(base, leaf, now)
         return base
 
@@ -166,16 +166,16 @@ class Document:
         """What is desired of one handler: its subtree without those of deeper handlers."""
         wanted = value_at(self.desired, path)
         for inner in self._inner(path) if isinstance(wanted, dict) and wanted else ():
-            wanted = with_value(wanted, inner[len(path) :], GONE) if wanted is not GONE else {}
-        return GONE if wanted == {} and value_at(self.desired, path) != {} else wanted
+            wanted = with_value(wanted, inner[len(path) :], ABSENT) if wanted is not ABSENT else {}
+        return ABSENT if wanted == {} and value_at(self.desired, path) != {} else wanted
 
     def _act(self, path: Path, touched: list[Path]) -> list[Applied]:
         """Call a handler; its word on each leaf of `touched` that is desired. Its own value when nothing is."""
         wanted = self._wanted(path)
-        if wanted is GONE:
+        if wanted is ABSENT:
             self._fall_back(path)
             return []
-        wished = [leaf for leaf in touched if value_at(self.desired, leaf) is not GONE]
+        wished = [leaf for leaf in touched if value_at(self.desired, leaf) is not ABSENT]
         try:
             if self._inner(path) and not isinstance(wanted, dict):
                 raise ValueError("parts of it are handled one by one: only an object can stand here")
@@ -194,12 +194,12 @@ class Document:
     def _in_force(self, path: Path, value: Any) -> None:
         inner = [(where, value_at(self.reported, where)) for where in self._inner(path)]
         for where, theirs in [(path, value), *inner]:
-            if theirs is not GONE:
+            if theirs is not ABSENT:
                 self.reported = with_value(self.reported, where, theirs)
 
     def _is_so(self, leaf: Path) -> bool:
         have = value_at(self.reported, leaf)
-        return not difference({"": value_at(self.desired, leaf)}, {} if have is GONE else {"": have})
+        return not difference({"": value_at(self.desired, leaf)}, {} if have is ABSENT else {"": have})
 
     def _word(self, leaf: Path, state: AppliedState, reason: str = "") -> Applied:
         return Applied(shadow=self.name, version=self.version, path=format_path(leaf), state=state, reason=reason)
@@ -208,7 +208,7 @@ class Document:
         by_path = {word.path: word for word in words}
         for leaf, mine in lost:
             word = by_path.get(format_path(leaf)) or self._word(leaf, "applied")
-            here = "nothing" if mine is GONE else repr(mine)[:60]
+            here = "nothing" if mine is ABSENT else repr(mine)[:60]
             reason = f"changed here and at the hub: the hub's value counts, not {here}"
             by_path[word.path] = replace(word, reason=f"{word.reason}; {reason}" if word.reason else reason)
         return list(by_path.values())

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from edge_agent.twin.core.document import Document, Handler, refusals
 from shared.messages import Applied
-from shared.twin import MAX_LEVELS, State, merge, nesting_depth, same, size
+from shared.twin import MAX_LEVELS, State, json_equal, merge, nesting_depth, size
 from shared.twin_merge import Path, leaves, patch
 
 FETCH_AT_ONCE = 10
@@ -190,7 +190,7 @@ class DeviceTwin:
         """Something about the device changed by itself; each value is whole, only what differs is published."""
         document = self._document(name)
         before, document.reported = document.reported, {**document.reported, **reported}
-        if same(before, document.reported):
+        if json_equal(before, document.reported):
             return []
         if name in self._asked:  # the hub's answer shows what it must be told, this too
             return [Remember(name=name)]
@@ -209,11 +209,11 @@ class DeviceTwin:
         words: list[Effect] = [*document.want(wanted)]
         return self._said(document, before, self._pending(document) if name in self._following else [], words)
 
-    def again(self, name: str, path: str | Path) -> list[Effect]:
+    def retry(self, name: str, path: str | Path) -> list[Effect]:
         """Ask a handler once more: what it said Later about is ready, or a refusal has lost its reason."""
         document = self.documents[name]
         before = document.reported
-        return self._said(document, before, [], [*document.again(_path(path))])
+        return self._said(document, before, [], [*document.retry(_path(path))])
 
     # -- inside ------------------------------------------------------------------------------------
 

@@ -97,7 +97,7 @@ class AnyFuture(LinkSession):
 
 class NeverRewinds(LinkSession):
     def down(self) -> list[Effect]:
-        self.connected = self.welcome = False
+        self.connected = self.accepted = False
         return []
 
     def handle_session(self, word: Session, now: float) -> list[Effect]:
@@ -108,20 +108,20 @@ class NeverRewinds(LinkSession):
         return effects
 
     def tick(self, now: float) -> list[Effect]:
-        return super().tick(now) if not self.welcome else []
+        return super().tick(now) if not self.accepted else []
 
 
 class SendsBeforeWelcome(LinkSession):
     def next(self) -> Send | None:
-        welcome, self.welcome = self.welcome, self.connected
+        welcome, self.accepted = self.accepted, self.connected
         send = super().next()
-        self.welcome = welcome
+        self.accepted = welcome
         return send
 
 
 class NeverResends(LinkSession):
     def tick(self, now: float) -> list[Effect]:
-        return super().tick(now) if not self.welcome else []
+        return super().tick(now) if not self.accepted else []
 
 
 class NeverGivesUp(LinkSession):

@@ -115,7 +115,7 @@ def away(folder: Path, days: float, seed: int) -> tuple[Device, Hub]:
             (pages,) = device.outbox._db.execute("PRAGMA page_count").fetchone()
             device.outbox._hold(int(pages))
         if minute == 2 * minutes // 3:
-            device.outbox.relax()
+            device.outbox.restore_page_limit()
         device.minute()
     device.meet(hub)
     return device, hub

@@ -202,7 +202,7 @@ def test_later_is_told_as_received_and_asked_again() -> None:
     assert progress(twin.delta("", 1, {"model": 7})) == [("model", "received", "downloading", 1)]
     twin.delta("", 2, {"model": 8})
     ready += [7, 8]
-    effects = twin.again("", "model")
+    effects = twin.retry("", "model")
     assert progress(effects) == [("model", "verified", "", 2)], "what is desired by then counts"
     assert reports(effects) == [{"model": 8}]
 
