@@ -1,6 +1,6 @@
-"""tidegate-edge: run, check, status, enrol, twin.
+"""Command line of the agent, `tidegate-edge`: run, check, status, enrol, twin.
 
-Exit codes: 0 well, 1 something failed, 75 a request waits for the agent, 78 the configuration is wrong.
+Exit codes: 0 success, 1 failure, 75 the agent has not processed a request yet, 78 the configuration is wrong.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from shared.terminal import handle_broken_pipe, printable, printable_json, print
 
 DEFAULT_CONFIG = Path("/etc/tidegate/edge.toml")
 LOCK = "agent.lock"
-"""In the state folder, held by the one agent that works on it."""
+"""Lock file in the state directory; only one agent can use the directory at a time."""
 EXAMPLES = """examples:
   tidegate-edge check --config edge.toml      what is wrong, and what to do about it
   tidegate-edge run --config edge.toml        work until stopped (what systemd runs)
@@ -119,13 +119,13 @@ def _twin(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         print(f"tidegate-edge: {error}", file=sys.stderr)
         return 2
-    words = local_cli.wait_for_answer(file, local_cli.submit_request(file, arguments.name, wanted), arguments.wait)
-    if words is None:
+    progress = local_cli.wait_for_answer(file, local_cli.submit_request(file, arguments.name, wanted), arguments.wait)
+    if progress is None:
         print("kept, and nobody has acted on it yet: is the agent running? It acts when it starts", file=sys.stderr)
         return local_cli.EXIT_WAITS
-    for word in words:
-        print(printable(": ".join(part for part in (word["path"], word["state"], word["reason"]) if part)))
-    return 1 if any(word["state"] == "refused" for word in words) else 0
+    for row in progress:
+        print(printable(": ".join(part for part in (row["path"], row["state"], row["reason"]) if part)))
+    return 1 if any(row["state"] == "refused" for row in progress) else 0
 
 
 def _twin_arguments(command: argparse.ArgumentParser) -> None:

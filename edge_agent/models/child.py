@@ -20,15 +20,15 @@ MAX_FLYING = 4
 
 
 class InferenceChild:
-    """One child process. `on_word` and `on_end` are called from a reader thread."""
+    """One child process. `on_message` and `on_end` are called from a reader thread."""
 
-    def __init__(self, bundle: str, on_word: Callable[[WorkerMessage], None], on_end: Callable[[], None]) -> None:
+    def __init__(self, bundle: str, on_message: Callable[[WorkerMessage], None], on_end: Callable[[], None]) -> None:
         command = [sys.executable, "-P", "-m", "edge_agent.models.worker", bundle]
         if sys.version_info < (3, 11):
             command.remove("-P")
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=Path("/"))
         self.in_flight: dict[int, Frame] = {}
-        self._on_word, self._on_end = on_word, on_end
+        self._on_message, self._on_end = on_message, on_end
         self._asks: queue.SimpleQueue[InferenceRequest | None] = queue.SimpleQueue()
         threading.Thread(target=self._listen, name="inference-reader", daemon=True).start()
         threading.Thread(target=self._speak, name="inference-writer", daemon=True).start()
@@ -43,7 +43,7 @@ class InferenceChild:
         decoder = msgspec.msgpack.Decoder(WorkerMessage)
         with self._process.stdout as stream:
             while (body := read(stream)) is not None:
-                self._on_word(decoder.decode(body))
+                self._on_message(decoder.decode(body))
         self._process.wait()
         self._asks.put(None)  # or the writer would wait for ever, with its pipe
         self._on_end()

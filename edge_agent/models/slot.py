@@ -61,7 +61,7 @@ class ModelSlot:
         self._starts += 1
         child = InferenceChild(
             self._table.bundle,
-            on_word=lambda word: self._post(lambda: self._heard(child, word)),
+            on_message=lambda word: self._post(lambda: self._heard(child, word)),
             on_end=lambda: self._post(lambda: self._ended(child)),
         )
         self._child, self._answered_at, self._retry_at = child, clock.monotonic_s(), float("inf")

@@ -93,7 +93,7 @@ def test_every_line_is_sent_in_order_whatever_is_done_to_the_files() -> None:
 
 
 def without_looking_for_copies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tail, "placed", lambda files, position, path: None)
+    monkeypatch.setattr(tail, "find_position", lambda files, position, path: None)
 
 
 def by_inode_alone(monkeypatch: pytest.MonkeyPatch) -> None:
