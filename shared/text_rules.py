@@ -8,5 +8,5 @@ _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
 def holds_nul(payload: bytes) -> bool:
-    """Whether a string in this JSON contains NUL. `\\\\u0000`, an escaped backslash and five letters, does not count."""
+    """Whether a string in this JSON contains NUL. `\\\\u0000`, an escaped backslash and `u0000`, is allowed."""
     return b"\\u0000" in payload and _NUL.search(payload) is not None

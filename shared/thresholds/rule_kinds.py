@@ -46,7 +46,7 @@ class Rate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoData:
-    """Alarm when no sample with a value arrives for `after_s` seconds, not counting time in which the device is asleep."""
+    """Alarm when no sample with a value arrives for `after_s` seconds while the device is awake."""
 
     metric: str
     after_s: float
