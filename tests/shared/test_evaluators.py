@@ -141,7 +141,7 @@ class AcrossGaps(FlatEvaluator):
 
     def sample(self, metric: str, t_us: int, value: float | None) -> RuleTransition | None:
         if self._anchor is not None:
-            self._still_us += max(0, t_us - self._last_us)
+            self._flat_us += max(0, t_us - self._last_us)
         return super().sample(metric, t_us, value)
 
 

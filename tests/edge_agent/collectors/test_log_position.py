@@ -351,7 +351,7 @@ def test_the_place_is_stored_in_the_commit_of_its_lines_and_with_no_other(file: 
 def test_the_place_outlives_a_store_that_had_to_be_given_up(file: Path, tmp_path: Path) -> None:
     outbox = Outbox(tmp_path / "outbox.sqlite", 4_000_000, "e1")
     outbox.accept([], "synced", checkpoints={"app": b"here"})
-    outbox._give_up("harm")
+    outbox._replace_file("harm")
     assert outbox.checkpoint("app") == b"here"
     outbox.close()
     again = Outbox(tmp_path / "outbox.sqlite", 4_000_000, "e2")
