@@ -58,7 +58,7 @@ def _why(text: str) -> str:
         tls = "TLS comes from [mqtt.tls] at the hub, from enrolment or [link.tls] on the device"
         return f": leave '{scheme}://' away, HOST:PORT alone is wanted ({rest.partition('/')[0]}). {tls}"
     if text.count(":") > 1 and "[" not in text:
-        return ": an IPv6 address stands in brackets, as in [fd00::5]:8883"
+        return ": put an IPv6 address in brackets, as in [fd00::5]:8883"
     return ": the port is missing" if ":" not in text and text.strip() else ""
 
 

@@ -158,7 +158,7 @@ def nesting_depth(value: Json) -> int:
 def _no_duplicates(pairs: list[tuple[str, Json]]) -> State:
     result = dict(pairs)
     if len(result) != len(pairs):
-        raise ValueError("a name stands twice in one object")
+        raise ValueError("duplicate name in an object")
     return result
 
 

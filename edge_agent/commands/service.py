@@ -93,7 +93,7 @@ class Commands:
             return self._end(request, _result(request.id, "refused", now_us, text), now_us)
         self._forget(now_us)
         if len(self._done) >= MOST:
-            text = f"this device remembers {MOST} commands that still hold, and no more"
+            text = f"this device remembers {MOST} commands that have not expired; try again later"
             return _result(request.id, "refused", now_us, text)
         # Stored before it is executed: a crash in the middle must not execute it twice.
         self._remember(request, _result(request.id, "failed", now_us, "interrupted by a restart"), now_us)
@@ -108,7 +108,9 @@ class Commands:
             return self._close(run, now_us)
         if cancel.id in self._done:
             return from_plain(CommandResult, self._done[cancel.id])
-        return self._end(cancel, _result(cancel.id, "cancelled", now_us, "before it was heard of"), now_us)
+        return self._end(
+            cancel, _result(cancel.id, "cancelled", now_us, "cancelled before the request was received"), now_us
+        )
 
     def run_once(self, now_us: int, now_s: float) -> list[CommandResult]:
         """Advance each command that is due; returns the results to publish."""

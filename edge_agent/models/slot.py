@@ -90,7 +90,7 @@ class ModelSlot:
         """Command `capture`."""
         take_args(request)
         self.gatekeeper.capture()
-        return {"captured": f"the next frame of {self.name} that would be kept goes up"}
+        return {"captured": f"the next frame of {self.name} that the gate keeps is escalated"}
 
     @property
     def verbs(self) -> dict[tuple[str, str], Verb]:
@@ -132,7 +132,7 @@ class ModelSlot:
         now = clock.monotonic_s()
         self._deliver([*self.gatekeeper.counts(now_us, self.age_s(now))])
         if self._child is not None and self._child.in_flight and self.age_s(now) > self._table.watchdog_s:
-            self._report_event("error", f"model answered nothing for {self._table.watchdog_s} s: started anew")
+            self._report_event("error", f"the model gave no result for {self._table.watchdog_s} s: restarted")
             self.restart()
         elif self._child is None and now >= self._retry_at:
             self.start()
@@ -169,7 +169,7 @@ class ModelSlot:
         self._retry_at = clock.monotonic_s() + wait
         if self.state["state"] != "failed":
             self._report(state="failed", reason="the inference process ended")
-            self._report_event("error", f"the inference process ended; another try in {wait:.0f} s")
+            self._report_event("error", f"the inference process ended; restart in {wait:.0f} s")
         self._escalate_in_flight(child)
 
     def _escalate_in_flight(self, child: InferenceChild) -> None:

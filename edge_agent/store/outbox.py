@@ -399,10 +399,10 @@ def _find_gap(db: sqlite3.Connection) -> str:
         query = "SELECT first, last FROM rows WHERE stream=? UNION ALL SELECT first, last FROM lost WHERE stream=?"
         expected = None
         if not all(isinstance(number, int) for number in (following, acked)):
-            return f"{stream}: its numbers are none"
+            return f"{stream}: its numbers are invalid"
         for first, last in db.execute(f"{query} ORDER BY 1", (stream, stream)):
             if not all(isinstance(number, int) for number in (first, last)) or last < first:
-                return f"{stream}: its numbers are none"
+                return f"{stream}: its numbers are invalid"
             if (expected is None and not first <= acked + 1 <= last) or expected not in {None, first}:
                 return f"{stream}: {first}..{last} does not follow what is before it"
             expected = last + 1
@@ -417,7 +417,7 @@ def _find_foreign_row(db: sqlite3.Connection) -> str:
         return "it has a stream of no known name"
     epochs = db.execute("SELECT epoch FROM meta").fetchall()
     if len(epochs) > 1 or not all(isinstance(epoch, str) and 0 < len(epoch) <= 32 for (epoch,) in epochs):
-        return "its epoch is none"
+        return "its epoch is invalid"
     row = db.execute("SELECT payload, crc, (SELECT epoch FROM meta) FROM rows LIMIT 1").fetchone()
     if row and isinstance(row[0], bytes) and zlib.crc32(row[0]) == row[1] and decode(Batch, row[0]).epoch != row[2]:
         return "its rows are of another epoch"

@@ -26,7 +26,7 @@ Pairs = list[tuple[Path, Any]]
 MAX_TOLD = 2000
 """Maximum number of remembered paths."""
 
-NOT_DESIRED = "nothing is desired here any more"
+NOT_DESIRED = "no longer desired"
 
 MAX_REFUSALS = 64
 """Maximum number of leaves without a handler, or of removed leaves, that are reported one by one."""
@@ -182,7 +182,7 @@ class Document:
         desired = [leaf for leaf in touched if value_at(self.desired, leaf) is not ABSENT]
         try:
             if self._inner(path) and not isinstance(wanted, dict):
-                raise ValueError("parts of it are handled one by one: only an object can stand here")
+                raise ValueError("has parts with their own handlers, so the value must be an object")
             self._in_force(path, self.parts[path].handler(wanted))
         except Deferred as later:
             return [self._applied(leaf, "received", str(later)) for leaf in desired]

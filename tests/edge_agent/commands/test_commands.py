@@ -187,7 +187,7 @@ def test_what_may_still_come_again_is_not_forgotten(press: Press) -> None:
         assert press.commands.handle_cancel(CommandCancel(id=f"c{number}", expires_us=LATER), 1).state == "cancelled"
     assert press.run("first").output["strokes"] == 1.0
     full = press.ask("one more")
-    assert (full.state, "that still hold" in full.text) == ("refused", True)
+    assert (full.state, "that have not expired" in full.text) == ("refused", True)
     assert press.strokes == 1
     request = CommandRequest(id="later", verb="press", target="once", expires_us=LATER * 3)
     assert (

@@ -48,7 +48,7 @@ def test_a_killed_child_is_noticed_its_frames_go_up_and_another_is_started(bench
     bench.until(lambda: "failed" in bench.states)
     assert bench.escalations() == [(1, "no-model"), (2, "no-model"), (3, "no-model")]
     assert bench.slot.state["reason"] == "the inference process ended"
-    assert ["another try" in text for text in bench.events()] == [True]
+    assert ["restart in" in text for text in bench.events()] == [True]
     bench.slot.frame(frame(4))
     bench.running(starts=2)
     assert bench.slot.state["reason"] == ""
