@@ -117,10 +117,10 @@ class Document:
         results = refusals(self.name, self.version, unknown, self.known())
         for path, where in acts.items():
             self.desired = merge(before, tree(valid))
-            results = self._act(path, where)
-            if any(result.state == "refused" for result in results):
+            answers = self._act(path, where)
+            if any(answer.state == "refused" for answer in answers):
                 valid = [(leaf, value) for leaf, value in valid if leaf not in where]
-            results += results
+            results += answers
         self.desired = merge(before, tree(valid))
         gone = [leaf for leaf, value in pairs if value is None]
         return results + [self._applied(leaf, "applied", NOT_DESIRED) for leaf in gone]
