@@ -187,7 +187,7 @@ def test_the_deepest_handler_gets_its_subtree_and_the_upper_one_the_rest() -> No
     twin.delta("", 2, {"nest": {"a": {"b": 9}}})
     assert (len(upper), lower) == (1, [1, 9]), "only whose part it is must act"
     effects = twin.delta("", 3, {"nest": 5})
-    assert "only an object" in progress(effects)[0][2]
+    assert "must be an object" in progress(effects)[0][2]
 
 
 def test_later_is_told_as_received_and_asked_again() -> None:
