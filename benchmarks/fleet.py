@@ -221,7 +221,7 @@ def mosquitto(folder: Path) -> Iterator[tuple[int, psutil.Process]]:
 
 def born(device: Device) -> bool:
     """Its birth is answered and its first row durable."""
-    return not device.waiting and device.session.welcome
+    return not device.waiting and device.session.accepted
 
 
 def whole(version: float) -> Callable[[Device], bool]:

@@ -27,7 +27,7 @@ from edge_agent.collectors import Frame
 from edge_agent.models.child import InferenceChild
 from edge_agent.models.core.gating import ResultGate
 from edge_agent.models.onnx import open_runner
-from edge_agent.models.worker import InferenceResult, Ready, Word
+from edge_agent.models.worker import InferenceResult, Ready, WorkerMessage
 from edge_agent.store.outbox import Outbox, RowBatch
 from shared.bundle import load
 from shared.gate import Gate, Result, drift_tests
@@ -63,7 +63,7 @@ class Child:
     """The inference child, asked one frame at a time."""
 
     def __init__(self) -> None:
-        self._words: queue.SimpleQueue[Word] = queue.SimpleQueue()
+        self._words: queue.SimpleQueue[WorkerMessage] = queue.SimpleQueue()
         self._child = InferenceChild(str(BUNDLE), self._words.put, lambda: None)
         ready = self._words.get(timeout=30)
         if not isinstance(ready, Ready):
@@ -72,7 +72,7 @@ class Child:
     def answer(self, number: int, data: bytes) -> tuple[Frame, Result | None]:
         """The frame and its result."""
         frame = Frame(source="camera", number=number, t_us=clock.now_us(), shape=(8, 8), data=data)
-        self._child.ask(frame)
+        self._child.submit(frame)
         word = self._words.get(timeout=10)
         self._child.in_flight.pop(number, None)
         return frame, word.result if isinstance(word, InferenceResult) else None

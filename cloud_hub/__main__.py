@@ -27,7 +27,7 @@ from cloud_hub.cli import (
 )
 from shared import VERSION
 from shared.errors import EXIT_CONFIG, ConfigError, TidegateError
-from shared.terminal import printable_lines, until_the_reader_goes
+from shared.terminal import handle_broken_pipe, printable_lines
 
 EXAMPLES = """examples:
   tidegate-hub demo                                     a hub, a broker and three devices on this machine
@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    return until_the_reader_goes(lambda: _main(argv))
+    return handle_broken_pipe(lambda: _main(argv))
 
 
 def _main(argv: list[str] | None) -> int:

@@ -1,1 +1,1 @@
-"""The device: collect, judge, keep what is sure, escalate the rest; offline too."""
+"""The edge agent: collects samples, evaluates limits, runs models and sends results to the hub; works offline."""

@@ -1,6 +1,6 @@
-"""tidegate-edge: run, check, status, enrol, twin.
+"""Command line of the agent, `tidegate-edge`: run, check, status, enrol, twin.
 
-Exit codes: 0 well, 1 something failed, 75 a request waits for the agent, 78 the configuration is wrong.
+Exit codes: 0 success, 1 failure, 75 the agent has not processed a request yet, 78 the configuration is wrong.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from pathlib import Path
 from shared import VERSION, logs
 from shared.errors import EXIT_CONFIG, ConfigError, TidegateError
 from shared.process_lock import process_lock
-from shared.terminal import printable, printable_json, printable_lines, until_the_reader_goes
+from shared.terminal import handle_broken_pipe, printable, printable_json, printable_lines
 
 DEFAULT_CONFIG = Path("/etc/tidegate/edge.toml")
 LOCK = "agent.lock"
-"""In the state folder, held by the one agent that works on it."""
+"""Lock file in the state directory; only one agent can use the directory at a time."""
 EXAMPLES = """examples:
-  tidegate-edge check --config edge.toml      what is wrong, and what to do about it
-  tidegate-edge run --config edge.toml        work until stopped (what systemd runs)
-  tidegate-edge status --config edge.toml     what waits in the outbox
+  tidegate-edge check --config edge.toml      validate configuration and installation
+  tidegate-edge run --config edge.toml        run until stopped (as systemd does)
+  tidegate-edge status --config edge.toml     show the contents of the outbox
   tidegate-edge enrol --url https://hub:8443 --ca ca.pem --claim-file claim --config edge.toml
-  tidegate-edge twin get --config edge.toml   what is desired and what is reported, as this device knows it
+  tidegate-edge twin get --config edge.toml   show desired and reported state on this device
   tidegate-edge twin set settings.period_s=0.5 --config edge.toml
 """
 
@@ -119,21 +119,26 @@ def _twin(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         print(f"tidegate-edge: {error}", file=sys.stderr)
         return 2
-    words = local_cli.wait_for_answer(file, local_cli.submit_request(file, arguments.name, wanted), arguments.wait)
-    if words is None:
-        print("kept, and nobody has acted on it yet: is the agent running? It acts when it starts", file=sys.stderr)
+    progress = local_cli.wait_for_answer(file, local_cli.submit_request(file, arguments.name, wanted), arguments.wait)
+    if progress is None:
+        print(
+            "request stored but not processed yet: is the agent running? It processes requests when it starts",
+            file=sys.stderr,
+        )
         return local_cli.EXIT_WAITS
-    for word in words:
-        print(printable(": ".join(part for part in (word["path"], word["state"], word["reason"]) if part)))
-    return 1 if any(word["state"] == "refused" for word in words) else 0
+    for row in progress:
+        print(printable(": ".join(part for part in (row["path"], row["state"], row["reason"]) if part)))
+    return 1 if any(row["state"] == "refused" for row in progress) else 0
 
 
 def _twin_arguments(command: argparse.ArgumentParser) -> None:
     acts = command.add_subparsers(dest="act", required=True, metavar="ACT")
-    get = acts.add_parser("get", help="what is desired and reported", description="Print documents as JSON.")
+    get = acts.add_parser("get", help="print documents as JSON", description="Print documents as JSON.")
     get.add_argument("name", nargs="?", metavar="NAME", help='one document; "" is the classic one (default: all)')
-    put = acts.add_parser("set", help="desire something", description="Change desired state here, hub or no hub.")
-    put.add_argument("wanted", nargs="+", metavar="PATH=JSON", help="such as settings.period_s=0.5; null: no longer")
+    put = acts.add_parser(
+        "set", help="change desired state", description="Change desired state on this device, with or without a hub."
+    )
+    put.add_argument("wanted", nargs="+", metavar="PATH=JSON", help="such as settings.period_s=0.5; null removes it")
     put.add_argument("--name", default="", help="document (default: the classic one)")
     put.add_argument("--wait", type=float, default=5.0, metavar="S", help="seconds to wait for the agent (default 5)")
     for act in (get, put):
@@ -146,7 +151,7 @@ def _config_argument(command: argparse.ArgumentParser) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    return until_the_reader_goes(lambda: _main(argv))
+    return handle_broken_pipe(lambda: _main(argv))
 
 
 def _main(argv: list[str] | None) -> int:
@@ -158,10 +163,10 @@ def _main(argv: list[str] | None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"tidegate {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    texts = {"run": "work until stopped", "check": "validate configuration and installation",
-             "status": "what the outbox holds",
-             "enrol": "get a certificate of the hub, for a one-time claim",
-             "twin": "the twin, seen and changed on site"}  # fmt: skip
+    texts = {"run": "run until stopped", "check": "validate configuration and installation",
+             "status": "show the contents of the outbox",
+             "enrol": "get a certificate from the hub with a one-time claim",
+             "twin": "show or change twin documents on this device"}  # fmt: skip
     for name, text in texts.items():
         command = commands.add_parser(name, help=text, description=text)
         if name == "twin":

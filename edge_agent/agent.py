@@ -1,7 +1,6 @@
-"""The agent, put together: collectors -> models -> gate and rules -> outbox -> link, and the twin back down.
+"""Composition root of the agent: collectors -> models -> gate and rules -> outbox -> link, and desired state back.
 
-This is the map of the device. Every part runs in the loop's one thread; the MQTT client and the inference
-children post to it.
+All parts run in the thread of the event loop; the MQTT client and the readers of inference processes post to it.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 from edge_agent import clock
 from edge_agent.commands import processes
 from edge_agent.commands.service import Commands
-from edge_agent.commands.sync import STEP_S, CommandSync
+from edge_agent.commands.sync import RUN_PERIOD_S, CommandSync
 from edge_agent.config import Config, Device, Settings
 from edge_agent.link.downloads import Downloader
 from edge_agent.link.unenrolled import Unenrolled
@@ -49,7 +48,7 @@ log = logging.getLogger(__name__)
 
 
 class Agent:
-    """One device. Opens its stores and its collectors (ConfigError when it cannot), then `run`."""
+    """The agent of one device. The constructor opens stores and collectors (raises ConfigError); then call `run`."""
 
     def __init__(self, config: Config, profile: DeviceProfile) -> None:
         self._config, self._profile = config, profile
@@ -66,8 +65,8 @@ class Agent:
             keep_s={"telemetry": config.outbox.telemetry_keep_s, "event": config.outbox.event_keep_s},
         )  # fmt: skip
         self._stores = StoreMonitor(self._disk, self._outbox)
-        standing = self._state_store.get("alarms", {}, dict[str, JudgeState])
-        rules = LimitRules(config.hard_limits, standing, config.hard_watches)
+        active = self._state_store.get("alarms", {}, dict[str, JudgeState])
+        rules = LimitRules(config.hard_limits, active, config.hard_watches)
         self._pipeline = Pipeline(rules, self._outbox, self._state_store, pump=lambda: self._uplink.pump())  # noqa: PLW0108
         self._health = health.Health(self._outbox)
         self._models = [ModelSlot(m, self.loop.post, self._pipeline.add, self._report_device) for m in config.models]
@@ -93,13 +92,13 @@ class Agent:
         self._twin.begin()
 
     def run(self) -> None:
-        """Work until the loop is stopped; then store what was collected and close everything."""
+        """Run until the loop is stopped; then commit pending items and close everything."""
         for model in self._models:
             model.start()
         self._sampler.start(self._settings.current.period_s)
         self.loop.every(self._config.outbox.commit_s, self._pipeline.commit)
         self.loop.every(0.1, self._flush_urgent)
-        self.loop.every(STEP_S, self._commands.step)
+        self.loop.every(RUN_PERIOD_S, self._commands.run_once)
         self.loop.every(1.0, self._tick)
         self.loop.every(5.0, lambda: self._pipeline.add(list(self._health.samples(clock.now_us()))))
         if (period := health.watchdog_period_s()) is not None:
@@ -114,7 +113,7 @@ class Agent:
         self._close()
 
     def _flush_urgent(self) -> None:
-        """What waits a tenth of a second at most: an event's commit, and what the rate of replay held back."""
+        """Called every 0.1 s: commit events and escalations, and send rows that the rate limit had delayed."""
         self._pipeline.commit_urgent()
         self._uplink.pump()
 
@@ -130,7 +129,7 @@ class Agent:
         self._check_rules()
 
     def _check_clock(self) -> None:
-        """A clock that was moved is an event; its quality is in the twin."""
+        """Report a clock jump as an event, and the clock quality in the twin."""
         change = self._clock.check(clock.now_us(), clock.boottime_s(), health.clock_quality())
         if change is None:
             return
@@ -164,10 +163,10 @@ class Agent:
         self._outbox.close()
         self._state_store.close()
 
-    # -- messages of the hub -----------------------------------------------------------------------
+    # -- messages from the hub ---------------------------------------------------------------------
 
     def _rest(self) -> tuple[str, str]:
-        """Where the hub's REST is, and the CA that proves it."""
+        """URL of the hub's REST API and file of its CA."""
         tls = self._config.link.tls
         if self._config.link.rest or not self._trust.enrolled:
             return self._config.link.rest, tls.ca if tls else self._trust.ca
@@ -180,7 +179,7 @@ class Agent:
     def _fetch(self, restart: bool) -> None:
         self._twin.fetch(restart)
         self._report_device()
-        # Last: after a crash before this line, the hub's other life is noticed again.
+        # Last: after a crash before this line, the changed hub epoch is detected again.
         self._state_store.put("hub_epoch", self._uplink.session.hub_epoch)
 
     def _received(self, rest: str, inbound: Inbound) -> None:
@@ -217,7 +216,7 @@ class Agent:
             "agent": {"version": VERSION, "boot": self._boot, "pid": os.getpid(), "started_us": self._started_us,
                       "python": platform.python_version()},
             "profile": {"name": self._profile.name, "missing": self._missing},
-            "link": {"found_by": self._uplink.finder.found_by, "epoch": self._outbox.epoch},
+            "link": {"found_by": self._uplink.locator.found_by, "epoch": self._outbox.epoch},
             "stores": self._stores.state,
             "clock": {"quality": self._clock.quality},
             "commands": self._commands.commands.names,
@@ -227,14 +226,14 @@ class Agent:
 
 
 def _log_alarm(_rest: str, inbound: Inbound) -> None:
-    """The state of an alarm at the hub, for who reads the log on site."""
+    """Log the state of an alarm on the hub, for operators on site."""
     message = decode(AlarmStateMessage, inbound.payload, inbound.topic)
     fields = {"alarm": message.id, "metric": message.metric, "actor": message.actor}
     log.info(f"alarm.{message.life}", extra={"fields": fields})
 
 
 def _trust(device: Device) -> TrustManager | Unenrolled:
-    """The device's identity; what reads it is loaded where there is one."""
+    """The device's identity; `cryptography` is imported only on an enrolled device."""
     if not any((Path(device.state_dir) / "pki" / name).exists() for name in ("device.pem", "signing.pem")):
         return Unenrolled(health.clock_quality)
     from edge_agent.link.trust import TrustManager  # noqa: PLC0415 - 10 MB

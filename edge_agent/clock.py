@@ -1,4 +1,4 @@
-"""The device's clock. Only shells read it; cores are handed `now_us`."""
+"""Clocks of the device, and ids made from them. Modules in `core/` do not use it; they take `now_us` as a parameter."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def now_us() -> int:
 
 
 def new_id() -> str:
-    """A fresh UUIDv7."""
+    """A new UUIDv7."""
     return uuid7(now_us(), secrets.randbits(74))
 
 
 def new_trace() -> str:
-    """A fresh W3C traceparent."""
+    """A new W3C traceparent."""
     return traceparent(secrets.randbits(128), secrets.randbits(64))
 
 
@@ -29,5 +29,5 @@ def monotonic_s() -> float:
 
 
 def boottime_s() -> float:
-    """Seconds on a clock that also counts while the machine sleeps, for intervals of hours and days."""
+    """Seconds on a clock that includes time in which the machine is asleep, for intervals of hours and days."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

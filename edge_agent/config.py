@@ -1,7 +1,7 @@
-"""The agent's configuration: one TOML file into frozen structs that refuse unknown keys.
+"""Reads the agent's configuration from a TOML file into frozen structs that reject unknown keys.
 
 Precedence: defaults < device profile < this file < desired state (only `[settings]`).
-Units stand in the names. Secrets are given by file path, never in the TOML.
+Names contain the unit. Secrets are given as file paths, never in the TOML file.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class Device(_Table, frozen=True):
-    """Who this device is. `asset_path` is enterprise/site/area/line/cell (ISA-95)."""
+    """Identity of the device. `asset_path` is enterprise/site/area/line/cell (ISA-95)."""
 
     id: str
     profile: str
@@ -44,11 +44,11 @@ class LinkTls(_Table, frozen=True):
 
 
 class Link(_Table, frozen=True):
-    """Where the broker is: at `address`, else at the first of `fallback` that leads to a hub, else, when `discover`,
-    where zeroconf announces one that TLS proves.
+    """Address of the broker: `address`, else the first of `fallback` at which a hub answers, else, with `discover`,
+    a broker announced by zeroconf and authenticated by TLS.
 
-    `hub` names the one hub whose announcement is believed; any when it is empty. `rest` is the URL of the hub's REST,
-    for what is too large for a twin; a device that was enrolled knows it.
+    `hub` is the only hub whose announcements are accepted; any hub if empty. `rest` is the URL of the hub's REST API,
+    for content that is too large for a twin; an enrolled device knows it.
     """
 
     discover: bool = True
@@ -72,9 +72,9 @@ class Link(_Table, frozen=True):
 
 
 class OutboxLimits(_Table, frozen=True):
-    """The store on disk: never above `max_mb`; what is collected waits at most `commit_s` for its commit.
+    """The outbox on disk: never larger than `max_mb`; samples are committed after at most `commit_s`.
 
-    Telemetry and events older than `telemetry_keep_s` and `event_keep_s` are given up unsent; 0 keeps them.
+    Telemetry and events older than `telemetry_keep_s` and `event_keep_s` are deleted unsent; 0 keeps them.
     """
 
     max_mb: float = 256.0
@@ -90,7 +90,7 @@ class OutboxLimits(_Table, frozen=True):
 
 
 class Settings(_Table, frozen=True):
-    """What the hub may change by desired state `settings`: everything here, and nothing else."""
+    """Settings that the hub may change by desired state `settings`."""
 
     period_s: float = 1.0
     log_level: str = "info"
@@ -103,7 +103,7 @@ class Settings(_Table, frozen=True):
 
 
 class HardSettings(_Table, frozen=True):
-    """The site's bounds of `settings`: neither the hub nor a person with `twin set` gets beyond them."""
+    """The site's bounds of `settings`: neither the hub nor `tidegate-edge twin set` can exceed them."""
 
     period_s_min: float = 0.1
     period_s_max: float = 3600.0
@@ -113,7 +113,7 @@ class HardSettings(_Table, frozen=True):
             raise ValueError("period_s_min and period_s_max must be in this order within 0.1..3600")
 
     def refusal(self, wanted: Settings) -> str:
-        """Why these settings are beyond the site's bounds, or ''."""
+        """Why these settings exceed the site's bounds, or ''."""
         if self.period_s_min <= wanted.period_s <= self.period_s_max:
             return ""
         allowed = f"{self.period_s_min:g}..{self.period_s_max:g}"
@@ -121,7 +121,7 @@ class HardSettings(_Table, frozen=True):
 
 
 class CollectorTable(_Table, frozen=True):
-    """A `[[collectors]]` table: `kind` finds the plugin, which reads `options` with its own Config."""
+    """A `[[collectors]]` table: `kind` is the plug-in, which reads `options` with its own struct."""
 
     kind: str
     name: str
@@ -130,7 +130,7 @@ class CollectorTable(_Table, frozen=True):
 
 
 class ModelTable(_Table, frozen=True):
-    """A model on this device: `bundle` is a folder, `frames` the name of the collector that feeds it."""
+    """A model on this device: `bundle` is a directory, `frames` the name of the collector whose frames it gets."""
 
     name: str
     bundle: str
@@ -144,9 +144,9 @@ class ModelTable(_Table, frozen=True):
 
 
 class Config(_Table, frozen=True):
-    """The whole file. `limits`, `watches` and `settings` hold until the hub says more.
+    """The configuration file. `limits`, `watches` and `settings` are in force until the hub sends desired state.
 
-    The hard ones bound what it may say, and `hard_limits` and `hard_watches` are judged themselves, whatever it says.
+    `hard_limits` and `hard_settings` bound the desired state. `hard_limits` and `hard_watches` are always evaluated.
     """
 
     device: Device
@@ -182,12 +182,12 @@ def _collector(table: dict[str, Any], place: str) -> CollectorTable:
     return CollectorTable(kind=kind, name=name, period_s=period, options=options)
 
 
-def _below(defaults: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
-    """`chosen` laid over `defaults`, table by table."""
+def _merge_tables(defaults: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
+    """`defaults` overridden by `chosen`, table by table."""
     result = dict(defaults)
     for key, value in chosen.items():
         old = result.get(key)
-        result[key] = _below(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        result[key] = _merge_tables(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return result
 
 
@@ -197,11 +197,11 @@ def _no_twins(names: list[str], place: str) -> None:
 
 
 def parse(text: str, place: str = "configuration") -> tuple[Config, DeviceProfile]:
-    """Read a configuration and its device profile; raises ConfigError that names the place and the cure."""
+    """Parse a configuration and load its device profile; raises ConfigError with the place and the cure."""
     try:
         table = msgspec.toml.decode(text.encode())
         chosen = profiles.load(msgspec.convert(table, _Head).device.profile)
-        raw = msgspec.convert(_below(chosen.settings, table), _Raw)
+        raw = msgspec.convert(_merge_tables(chosen.settings, table), _Raw)
     except msgspec.MsgspecError as error:
         cure = "Every key is listed in docs/configuration.md"
         raise ConfigError(place, explained(error, _Raw), cure) from error
@@ -227,7 +227,7 @@ def read(path: Path) -> tuple[Config, DeviceProfile]:
 
 
 def options(kind: type[Any], table: CollectorTable) -> Any:
-    """A plugin's own options out of its table; raises ConfigError naming the collector and the key."""
+    """A plug-in's options from its table; raises ConfigError with the collector and the key."""
     try:
         return msgspec.convert(table.options, kind)
     except msgspec.ValidationError as error:

@@ -1,6 +1,6 @@
-"""Model bundles on disk: read, verify, hand over. Nothing unverified goes further (invariant M3).
+"""Reads and verifies model bundles on disk. Unverified bytes are never returned (invariant M3).
 
-Reads files, like `profile`: edge and hub must read a bundle in the very same way.
+Agent and hub use the same code to read a bundle.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Bundle:
     files: dict[str, bytes]
 
     def only(self, ending: str) -> bytes:
-        """The one file with this ending; raises ModelError when there is none or more than one."""
+        """Content of the only file with this ending; raises ModelError when there is none or more than one."""
         found = [content for name, content in self.files.items() if name.endswith(ending)]
         if len(found) != 1:
             raise ModelError(f"{self.manifest.name}: wanted just one {ending} file, found {len(found)}")
@@ -54,7 +54,7 @@ def load(folder: Path) -> Bundle:
                 raise ModelError(f"{manifest.name}: file '{name}' leads out of the bundle")
             if path.is_file() and path.stat().st_size <= MAX_FILE:
                 contents[name] = path.read_bytes()
-        except (OSError, ValueError, RuntimeError) as error:  # unreadable, no file name, links in a circle
+        except (OSError, ValueError, RuntimeError) as error:  # unreadable, not a file name, a cycle of links
             raise ModelError(f"{manifest.name}: file '{name}' cannot be read ({error})") from error
     verify(manifest, contents)
     return Bundle(manifest=manifest, files=contents)

@@ -1,4 +1,4 @@
-"""What the `check` of both programs shares: findings, and calls that may never return."""
+"""Helpers for the `check` subcommand of both programs: findings, and calls with a time limit."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ RESOLVE_S, CONNECT_S = 5.0, 3.0
 
 @dataclass(slots=True)
 class Findings:
-    """What was found, each with its cure. A problem keeps the program from its work; a warning is told and no more."""
+    """Problems and warnings, each with its cure. A problem prevents the program from working; a warning does not."""
 
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
-        """As they are printed, one line each."""
+        """The findings as printed, one line each."""
         kinds = (("problem", self.problems), ("warning", self.warnings))
         return [f"{kind}: {printable(' '.join(line.split()))}" for kind, lines in kinds for line in lines]
 
 
 def write_error(folder: Path) -> str:
-    """Why whoever runs this can neither write nor make `folder`, or ''. Nothing is made that would stay."""
+    """Why the current user can neither write to nor create `folder`, or ''. Leaves nothing behind."""
     there = next((path for path in (folder, *folder.parents) if path.exists()), Path("/"))
     if not there.is_dir():
         return f"{there} is no folder"
@@ -50,17 +50,17 @@ def write_error(folder: Path) -> str:
 
 
 def run_with_timeout(limit_s: float, call: Callable[[], T]) -> T:
-    """What `call` returns or raises; TimeoutError after `limit_s`. A thread that hangs is left behind as a daemon."""
+    """Run `call` with a time limit; raises TimeoutError after `limit_s`. A hanging call stays in a daemon thread."""
     results: list[T] = []
     errors: list[BaseException] = []
 
     def run() -> None:
         try:
             results.append(call())
-        except BaseException as error:  # noqa: BLE001 - handed to the caller
+        except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
             errors.append(error)
 
-    thread = threading.Thread(target=run, name="trying", daemon=True)
+    thread = threading.Thread(target=run, name="check", daemon=True)
     thread.start()
     thread.join(limit_s)
     if errors:
@@ -71,9 +71,9 @@ def run_with_timeout(limit_s: float, call: Callable[[], T]) -> T:
 
 
 def connection_error(address: tuple[str, int], tls: tuple[str, str, str] | None) -> str:
-    """What keeps this machine from a server at this moment, or ''. `tls` are the PEM files of CA, certificate, key.
+    """Try to connect to a server; returns the reason why it fails, or ''. `tls` are PEM files: CA, certificate, key.
 
-    In TLS 1.3 the server's word on our certificate comes after the handshake.
+    In TLS 1.3 the server rejects a client certificate only after the handshake, so one byte is read as well.
     """
     host, port = address
     try:

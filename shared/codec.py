@@ -1,8 +1,8 @@
-"""Bytes to messages and back. JSON, so that a person can read it with mosquitto_sub; telemetry is deflated as well
-where the hub has said that it reads it.
+"""Encodes and decodes wire messages: JSON, readable with mosquitto_sub. Telemetry is also deflated if the hub
+supports it.
 
-Every way in which foreign bytes can be wrong ends in WireError: not UTF-8, not JSON, too deep,
-NaN, out of range, of the wrong type, a name twice in one object, or larger than the limit.
+Every kind of invalid input raises WireError: not UTF-8, not JSON, nested too deeply, NaN, out of range, of the wrong
+type, a duplicate name in an object, or larger than the limit.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from shared.suggestions import explained
 T = TypeVar("T")
 
 MAX_PAYLOAD = 1 << 20
-"""Bytes of one message that either side reads; mosquitto and the embedded broker are set to the same."""
+"""Maximum bytes of one message; mosquitto and the embedded broker have the same limit."""
 
 MAX_ITEMS = 200
-"""Items of one batch at most: an agent writes no more, a hub stores no more."""
+"""Maximum items of one batch: an agent writes no more, a hub stores no more."""
 
 ITEM_TYPE: dict[Stream, type[Any]] = {"alarm": Alarm, "escalation": Escalation, "event": Event, "telemetry": Sample}
 
 JSON = "application/json"
 DEFLATED = "application/json+zlib"
-"""Content types (MQTT 5.0 section 3.3.2.3.9); the second is JSON in zlib's form (RFC 1950)."""
+"""Content types (MQTT 5.0 section 3.3.2.3.9); the second is JSON in zlib format (RFC 1950)."""
 
 WORTHWHILE = 300
-"""Bytes below which deflating does not pay: a batch of two samples."""
+"""Smaller payloads (a batch of two samples) are not deflated: it saves nothing."""
 
 _encoder = msgspec.json.Encoder()
 
@@ -52,7 +52,7 @@ def deflate(payload: bytes) -> tuple[bytes, str]:
 
 
 def inflate(payload: bytes, content_type: str, topic: str = "") -> bytes:
-    """The bytes that `deflate` was given; never more than MAX_PAYLOAD of them come into memory. Raises WireError."""
+    """The opposite of `deflate`; never allocates more than MAX_PAYLOAD bytes. Raises WireError."""
     if content_type != DEFLATED:
         return payload
     reader = zlib.decompressobj()
@@ -78,7 +78,9 @@ def decode(kind: type[T], payload: bytes, topic: str = "") -> T:
         raise WireError(f"{len(payload)} bytes are more than the {MAX_PAYLOAD} allowed", topic)
     try:
         result: T = _decoder(kind).decode(payload)  # type: ignore[arg-type]
-        json.loads(payload.decode(), object_pairs_hook=_once)  # msgspec takes the last of two; another reader the first
+        json.loads(
+            payload.decode(), object_pairs_hook=_no_duplicates
+        )  # msgspec keeps the last of two, other parsers the first
     except RecursionError:
         raise WireError("JSON is nested too deeply", topic) from None
     except (msgspec.MsgspecError, ValueError) as error:
@@ -86,7 +88,7 @@ def decode(kind: type[T], payload: bytes, topic: str = "") -> T:
     return result
 
 
-def _once(pairs: list[tuple[str, Any]]) -> None:
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> None:
     twice = first_duplicate(name for name, _ in pairs)
     if twice is not None:
         raise ValueError(f"the name '{twice[:60]}' is there twice")
@@ -106,7 +108,7 @@ def _without_none(value: Any) -> Any:
 
 
 def from_plain(kind: type[T], value: Any) -> T:
-    """The opposite of `plain`; raises ValueError saying what is wrong and where."""
+    """The opposite of `plain`; raises ValueError that names the reason and the place."""
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:

@@ -1,6 +1,6 @@
-"""Desired content above 4 KB travels by reference: the twin says digest, size and path, the device fetches and checks.
+"""References to desired content above 4 KB: the twin holds digest, size and path; the device downloads and verifies.
 
-One form for all of it: limits today, gates and bundles when they grow.
+Used for limits; the same form is meant for gates and bundles.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import re
 from dataclasses import dataclass
 
 INLINE_BYTES = 4096
-"""Up to here content stands in the twin itself."""
+"""Content up to this size is stored in the twin itself."""
 MAX_BYTES = 4 << 20
 FILES = "/.well-known/tidegate/files/"
-"""Where the hub's REST serves what is referred to."""
+"""Path below which the hub's REST API serves referenced content."""
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
 _PATH = re.compile(re.escape(FILES) + r"[A-Za-z0-9_-]{1,100}\Z")
@@ -26,7 +26,7 @@ def digest(content: bytes) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """Content that stands elsewhere: `size` in bytes, `path` below FILES at the hub's REST."""
+    """Reference to content on the hub: `size` in bytes, `path` below FILES of the hub's REST API."""
 
     digest: str
     size: int
@@ -41,5 +41,5 @@ class Reference:
             raise ValueError(f"a path lies below {FILES}")
 
     def names(self, content: bytes) -> bool:
-        """Whether these are the very bytes."""
+        """Whether `content` is what this reference names."""
         return len(content) == self.size and digest(content) == self.digest

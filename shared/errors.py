@@ -1,13 +1,13 @@
-"""Errors, named by who must act.
+"""Error classes, by who must act.
 
     TidegateError
-    |- WireError     the peer erred: log it, answer it, never retry
+    |- WireError     the peer sent something invalid: log it, answer it, never retry
     |- ConfigError   the operator must act: stop at start, exit 78, systemd does not restart
-    |- NotReady      the world is not there yet: only the runtime retries, after `wait_s`
-    `- ModelError    a model cannot be used: keep or take back the last good one
+    |- NotReady      a dependency is not available yet: only the runtime retries, after `wait_s`
+    `- ModelError    a model cannot be used: keep or restore the last good one
 
-`cloud_hub.errors` adds HubError for REST answers. Foreign exceptions are translated in the
-file that imports the foreign library.
+`cloud_hub.errors` adds HubError for REST answers. A library's exceptions are translated in the module that imports
+the library.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ EXIT_CONFIG = 78
 
 
 class TidegateError(Exception):
-    """Root of everything that Tidegate raises on purpose."""
+    """Base class of all errors that Tidegate raises."""
 
 
 class WireError(TidegateError):
-    """A peer sent something that breaks the wire's rules. `topic` says where it came from."""
+    """A peer sent an invalid message. `topic` is where it came from."""
 
     def __init__(self, reason: str, topic: str = "") -> None:
         super().__init__(f"{topic}: {reason}" if topic else reason)
@@ -30,7 +30,7 @@ class WireError(TidegateError):
 
 
 class ConfigError(TidegateError):
-    """Configuration or installation is wrong: `place` says where, `cure` what to do."""
+    """Configuration or installation is wrong: `place` names where, `cure` what to do."""
 
     def __init__(self, place: str, reason: str, cure: str) -> None:
         super().__init__(f"{place}: {reason}. {cure}")
@@ -38,7 +38,7 @@ class ConfigError(TidegateError):
 
 
 class NotReady(TidegateError):
-    """Something outside is not there yet; try again after `wait_s` seconds."""
+    """An external dependency is not available yet; retry after `wait_s` seconds."""
 
     def __init__(self, reason: str, wait_s: float = 1.0) -> None:
         super().__init__(reason)

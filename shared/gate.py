@@ -1,10 +1,10 @@
-"""The gate: which results the edge keeps, with a stated error bound, and when to stop trusting itself.
+"""Decides which model results the device keeps, with a bounded error rate, and detects drift of the input.
 
-`decide` keeps a result when its margin (top1 - top2) exceeds the gate's; everything doubtful is
-escalated: it fails closed. `calibrate` finds that margin from frames which the hub's expert has answered:
+`decide` keeps a result when its margin (top1 - top2) exceeds the gate's margin and escalates all others: it fails
+closed. `calibrate` computes the margin from frames that the hub's expert has labelled:
 P(kept and disagreeing) <= alpha with confidence 1 - delta for i.i.d. frames (Bates et al. 2021, "Distribution-
-free, risk-controlling prediction sets"; Angelopoulos et al., "Learn then Test"). `Drift` watches the frames
-themselves, without labels, by Bernoulli Shiryaev-Roberts e-detectors (Shin, Ramdas, Rinaldo 2022).
+free, risk-controlling prediction sets"; Angelopoulos et al., "Learn then Test"). `DriftDetector` tests the frames
+themselves, without labels, with Bernoulli Shiryaev-Roberts e-detectors (Shin, Ramdas, Rinaldo 2022).
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ ALARM_EVIDENCE = 1e6
 ODDS = 4.0
 QUANTILES = (0.1, 0.5, 0.9)
 DOUBT = 2.0
-"""Standard errors of a calibrated frequency that count as no drift: without, every tenth clean stream alarms."""
+"""Deviations up to so many standard errors of a calibrated frequency are no drift: without this allowance every tenth
+clean stream raises a false alarm."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriftTest:
-    """One label-free test: in calibration a fraction `p` of frames had `feature` <= `at`; `slack` is p's own doubt."""
+    """A test without labels: in calibration a fraction `p` of frames had `feature` <= `at`, give or take `slack`."""
 
     feature: str
     at: float
@@ -45,10 +46,10 @@ class DriftTest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gate:
-    """A calibrated gate for one model file: kept answers disagree with the expert at most `alpha` of the time.
+    """A calibrated gate for one model file: kept results disagree with the expert at most `alpha` of the time.
 
-    `digest` names the very file it was calibrated on; `n` frames, `k` allowed errors; `audit` is the share
-    of kept results that also goes up.
+    `digest` identifies the file that it was calibrated on; `n` frames, `k` allowed errors; `audit` is the share
+    of kept results that are also sent to the hub.
     """
 
     digest: str
@@ -68,7 +69,7 @@ class Gate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What a model said of one frame: `margin` is top1 - top2 of its probabilities."""
+    """A model's output for one frame: `margin` is top1 - top2 of its probabilities."""
 
     label: str
     margin: float
@@ -94,7 +95,7 @@ def decide(gate: Gate | None, result: Result | None, drifted: bool, draw: float)
 
 
 def _binomial(k: int, n: int, p: float) -> float:
-    """P(X = k) for X ~ Binomial(n, p), by logarithms: (1 - p)**n alone is 0 for large n, and all would be kept."""
+    """P(X = k) for X ~ Binomial(n, p), with logarithms: (1 - p)**n underflows to 0 for large n."""
     choose = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
     return math.exp(choose + k * math.log(p) + (n - k) * math.log1p(-p))
 
@@ -105,7 +106,7 @@ def binomial_cdf(k: int, n: int, p: float) -> float:
 
 
 def allowed_errors(n: int, alpha: float, delta: float) -> int:
-    """The largest k with BinomCDF(k; n, alpha) <= delta; -1 when n frames can prove nothing."""
+    """The largest k with BinomCDF(k; n, alpha) <= delta; -1 when n frames are too few."""
     k, total = -1, 0.0
     while k < n and (total := total + _binomial(k + 1, n, alpha)) <= delta:
         k += 1
@@ -113,7 +114,7 @@ def allowed_errors(n: int, alpha: float, delta: float) -> int:
 
 
 def calibrate(margins: Sequence[float], agrees: Sequence[bool], alpha: float, delta: float) -> tuple[int, float]:
-    """(k, margin) from frames that all went up: `agrees` says whether edge and expert gave one label."""
+    """(k, margin) from frames that were all escalated; `agrees`: whether edge model and expert gave the same label."""
     k = allowed_errors(len(margins), alpha, delta)
     wrong = sorted((m for m, agree in zip(margins, agrees, strict=True) if not agree), reverse=True)
     if k < 0:
@@ -122,7 +123,7 @@ def calibrate(margins: Sequence[float], agrees: Sequence[bool], alpha: float, de
 
 
 def drift_tests(features: Sequence[dict[str, float]]) -> tuple[DriftTest, ...]:
-    """Watches at fixed quantiles of each feature, with the frequency that calibration really showed."""
+    """Drift tests at fixed quantiles of each feature, with the frequencies observed in calibration."""
     n = len(features)
     watches = []
     for name in sorted(set.intersection(*map(set, features))) if features else ():
@@ -134,10 +135,10 @@ def drift_tests(features: Sequence[dict[str, float]]) -> tuple[DriftTest, ...]:
     return tuple(watches)
 
 
-class Drift:
-    """Evidence that frames no longer look as they did in calibration. Mean of e-detectors, one pair a watch.
+class DriftDetector:
+    """Accumulates evidence that frames differ from calibration: the mean of two e-detectors for each test.
 
-    Feed one frame a part: ordered frames of the same part are not independent and alarm falsely.
+    Feed one frame for each part: several frames of the same part are not independent and cause false alarms.
     """
 
     def __init__(self, watches: Sequence[DriftTest]) -> None:
@@ -154,7 +155,7 @@ class Drift:
         self.drifted = False
 
     def update(self, features: dict[str, float]) -> bool:
-        """Take one frame's features; True from the frame on that shows drift. A missing feature counts against it."""
+        """Add the features of one frame; returns whether drift has been detected. A missing feature counts as drift."""
         for i, (watch, seen, unseen) in enumerate(self._tests):
             value = features.get(watch.feature)
             factor = max(seen, unseen) if value is None else seen if value <= watch.at else unseen

@@ -1,4 +1,4 @@
-"""Identities: device ids, generated ids (UUIDv7) and trace contexts. Pure: time and randomness come in.
+"""Device ids, metric names, generated ids (UUIDv7) and trace contexts. Time and randomness are parameters.
 
 Sources: RFC 9562 section 5.7 (UUIDv7), W3C Trace Context level 1 section 3.2 (traceparent).
 """
@@ -13,10 +13,10 @@ from functools import lru_cache
 DEVICE_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,59}\Z")
 METRIC_NAME = re.compile(r"[a-z0-9_-]+(?:[./][a-z0-9_-]+)*\Z")
 NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}\Z")
-"""Of what people name: configurations, learnings."""
+"""Names of configurations and learning jobs."""
 SHADOW_NAME = re.compile(r"[$a-zA-Z0-9:_-]{1,64}\Z")
 THING_NAME = re.compile(r"[a-zA-Z0-9:_-]{1,128}\Z")
-"""What AWS allows. Of device ids it is a superset; `device_of_thing` gives all others an id."""
+"""Thing names that AWS allows, a superset of device ids; `device_of_thing` maps all others to a device id."""
 AWS_DEVICE = "aws--"
 TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}\Z")
 
@@ -24,7 +24,7 @@ TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-
 def device_id(text: str) -> str:
     """Return `text` when it is a device id, else raise ValueError.
 
-    One id is thing name, certificate CN, MQTT user and client id; an X.509 CN ends at 64.
+    The same id is thing name, certificate CN, MQTT user and client id; an X.509 CN has at most 64 characters.
     """
     if not DEVICE_ID.match(text):
         raise ValueError(f"'{text[:80]}' is no device id: use 1 to 60 of a-z 0-9 _ - and begin with a letter or digit")
@@ -33,8 +33,8 @@ def device_id(text: str) -> str:
 
 @lru_cache(4096)
 def device_of_thing(thing: str) -> str | None:
-    """The device id of an AWS thing: its own name where that is one, else `aws--` and the name with `_a` for A, `_0`
-    for a colon and `__` for an underscore. None where that is no device id: with that, names end at 60 characters.
+    """The device id of an AWS thing: its name if that is a device id, else `aws--` and the name with `_a` for A, `_0`
+    for a colon and `__` for an underscore. None if the result is longer than the 60 characters of a device id.
     """
     if not THING_NAME.match(thing):
         return None
@@ -46,7 +46,7 @@ def device_of_thing(thing: str) -> str | None:
 
 @lru_cache(4096)
 def thing_of_device(device: str) -> str:
-    """The AWS thing of a device id; the other way round, for every id."""
+    """The AWS thing of a device id: the inverse of `device_of_thing`, defined for every id."""
     rest = device.removeprefix(AWS_DEVICE)
     if rest == device or not re.fullmatch("(?:[a-z0-9-]|_[a-z0_])+", rest):
         return device
@@ -64,7 +64,7 @@ def metric_name(text: str) -> str:
 
 
 def first_duplicate(names: Iterable[str]) -> str | None:
-    """The first name that is there a second time; each is looked at once, however many a stranger sends."""
+    """The first name that occurs a second time, or None. Linear time, because names come from untrusted peers."""
     seen: set[str] = set()
     for name in names:
         if name in seen:

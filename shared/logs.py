@@ -23,7 +23,7 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line; `device` is the id of the device or hub that speaks."""
+    """One JSON object per line; `device` is the id of this device or hub."""
 
     def __init__(self, device: str) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class TerminalFormatter(logging.Formatter):
-    """`12:03:44 INFO  event key=value` for a person. What devices said is shown and never obeyed by the terminal."""
+    """`12:03:44 INFO  event key=value` for a terminal. Control characters in values are escaped."""
 
     def format(self, record: logging.LogRecord) -> str:
         when = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")

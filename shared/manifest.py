@@ -1,4 +1,4 @@
-"""What a model bundle says of itself: a folder with `manifest.json` and the files it names."""
+"""The manifest of a model bundle: a folder with `manifest.json` and the files it names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInput:
-    """The model's input tensor without the batch; pixels are multiplied by `scale`."""
+    """The model's input tensor without the batch dimension; pixels are multiplied by `scale`."""
 
     name: str
     shape: tuple[int, int, int]
@@ -29,7 +29,7 @@ class ModelInput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """A model bundle: `runner` is the entry-point name that can run it, `labels` name its outputs in order."""
+    """A model bundle: `runner` is the entry point that can run it, `labels` name its outputs in order."""
 
     name: str
     version: str
@@ -49,13 +49,13 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """`sha256:...` over names and hashes of all files: two bundles are one model when it is equal."""
+        """`sha256:...` over names and hashes of all files: equal for two bundles of the same model."""
         entries = sorted((path, entry.sha256, entry.size) for path, entry in self.files.items())
         return "sha256:" + hashlib.sha256(encode(entries)).hexdigest()
 
 
 def verify(manifest: Manifest, contents: Mapping[str, bytes]) -> None:
-    """Raise ModelError unless every named file is there, byte for byte as the manifest says."""
+    """Raise ModelError unless every file of the manifest is present with the size and hash given there."""
     for path, entry in manifest.files.items():
         content = contents.get(path)
         if content is None:

@@ -1,8 +1,7 @@
-"""The nouns that travel. One frozen dataclass a wire thing: MQTT, REST and both databases share it.
+"""Wire messages, one frozen dataclass each. MQTT, REST and both databases use them.
 
-Times are UTC in int64 microseconds (`_us`). Ranges are checked in `__post_init__` with ValueError,
-which msgspec and FastAPI both honour. Unknown fields are ignored by readers: room to grow.
-The topic names the type, never the payload.
+Times are UTC in int64 microseconds (`_us`). `__post_init__` checks ranges and raises ValueError, which msgspec and
+FastAPI translate. Readers ignore unknown fields, for forward compatibility. The topic determines the type.
 """
 
 from __future__ import annotations
@@ -15,18 +14,18 @@ from shared.ids import device_id, metric_name
 
 Stream = Literal["alarm", "escalation", "event", "telemetry"]
 STREAMS: tuple[Stream, ...] = ("alarm", "escalation", "event", "telemetry")
-"""Classes of delivery, most urgent first; each has its own sequence per epoch."""
+"""Streams of data, most urgent first; each has its own sequence numbers per epoch."""
 
 Quality = Literal["good", "uncertain", "bad"]
 ClockQuality = Literal["synced", "holdover", "unsynced"]
 MetricKind = Literal["gauge", "counter", "state", "score"]
 Priority = Literal["low", "medium", "high", "critical"]
 AlarmKind = Literal["high", "low", "no-data"]
-"""`no-data` is of anomalies alone, where the hub hears nothing of a series; a device's own is `about` it."""
+"""`no-data` is used by the hub's anomaly alarms, for a series without samples; a device's alarm has `about` instead."""
 About = Literal["", "rate", "no-data", "flat", "expression", "anomaly", "peers", "service", "forecast"]
-"""What of a metric an alarm is about: '' its value, or its change per second, its silence, its standing still; at the
-hub also its whole course (`anomaly`), that course beside other devices (`peers`, `service`), and a limit that it will
-probably cross (`forecast`)."""
+"""What an alarm is about: '' the value of the metric, `rate` its change per second, `no-data` missing samples, `flat` a
+stuck value. On the hub also: its pattern over time (`anomaly`), that pattern compared with other devices (`peers`,
+`service`), and a limit that it will probably cross (`forecast`)."""
 
 Life = Literal[
     "normal", "unacknowledged", "acknowledged", "returned-unacknowledged", "shelved", "suppressed", "out-of-service"
@@ -37,13 +36,13 @@ Level = Literal["debug", "info", "warning", "error"]
 EscalationReason = Literal["unsure", "audit", "captured", "drift", "invalid", "no-gate", "no-model", "wrong-model"]
 CommandState = Literal["accepted", "running", "succeeded", "failed", "refused", "expired", "cancelled"]
 ENDED: frozenset[CommandState] = frozenset({"succeeded", "failed", "refused", "expired", "cancelled"})
-"""States of a command after which no other comes."""
+"""Final states of a command."""
 
 AppliedState = Literal["received", "applied", "verified", "refused"]
 
 
 def check_finite(name: str, *values: float | None) -> None:
-    """Raise ValueError unless every given number is finite; None means absent and is fine."""
+    """Raise ValueError unless every given number is finite; None means absent and is allowed."""
     for value in values:
         if value is not None and not math.isfinite(value):
             raise ValueError(f"{name} must be a finite number, not {value}")
@@ -56,26 +55,26 @@ def check_times(*times_us: int) -> None:
             raise ValueError(f"{t_us} is no time in microseconds")
 
 
-def whole(name: str, *values: int) -> None:
-    """Raise ValueError unless every value is a whole number from 0 on that a 64-bit column of a database can hold."""
+def check_counts(name: str, *values: int) -> None:
+    """Raise ValueError unless every value is a non-negative integer that fits a 64-bit database column."""
     for value in values:
         if not 0 <= value < 1 << 62:
             raise ValueError(f"{name} must be within 0..2^62-1, not {str(value)[:40]}")
 
 
 ID_LENGTH, PATH_LENGTH = 128, 1024
-"""Characters of what is a key at the hub, at most: a database's index takes no more."""
+"""Maximum length of values that are keys on the hub: a database index allows no more."""
 
 
-def short(name: str, text: str, most: int = ID_LENGTH) -> None:
-    """Raise ValueError unless `text` can be a key."""
+def check_length(name: str, text: str, most: int = ID_LENGTH) -> None:
+    """Raise ValueError if `text` is too long for a key."""
     if len(text) > most:
         raise ValueError(f"{name} has {len(text)} characters, at most {most} are allowed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """What a metric is; told once, in the birth. `unit` is a UCUM code ('1' without a unit)."""
+    """Metadata of a metric, sent in the birth certificate. `unit` is a UCUM code ('1' without a unit)."""
 
     name: str
     unit: str = "1"
@@ -104,7 +103,7 @@ class Sample:
         value, t_us = self.value, self.t_us
         if value is None and self.quality != "bad":
             raise ValueError("a sample without a value must have quality 'bad'")
-        # Asked here first: two calls less for each of the many good ones.
+        # Checked here first: saves two calls for each valid sample.
         if not 0 <= t_us < 1 << 62:
             check_times(t_us)
         if isinstance(value, float) and not math.isfinite(value):
@@ -113,9 +112,9 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alarm:
-    """A limit crossed (`raised`) or left again (`cleared`); both carry the id given when it was raised.
+    """An alarm that was raised or cleared; both messages have the same id.
 
-    `value` and `limit` are of what it is `about`: of a rate per second, of silence and standing still in seconds.
+    `value` and `limit` belong to what the alarm is `about`: a rate per second, or seconds without data or change.
     """
 
     id: str
@@ -129,7 +128,7 @@ class Alarm:
     about: About = ""
 
     def __post_init__(self) -> None:
-        short("id", self.id)
+        check_length("id", self.id)
         metric_name(self.metric)
         check_times(self.t_us)
         check_finite("value/limit", self.value, self.limit)
@@ -137,7 +136,9 @@ class Alarm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlarmStateMessage:
-    """What people have made of an alarm, told by the hub: `who` did it, `comment` is the last one given."""
+    """State of an alarm on the hub, after a person acknowledged or shelved it: `actor` is that person, `comment` the
+    latest comment.
+    """
 
     id: str
     metric: str
@@ -154,7 +155,7 @@ class AlarmStateMessage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Something that happened: a log line, a start, a fault."""
+    """An event: a log line, a start, a fault."""
 
     t_us: int
     source: str
@@ -168,11 +169,11 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Escalation:
-    """A result that the gate would not keep, with its evidence.
+    """A model result that the gate did not keep, sent to the hub with its frame.
 
     `frame` is `shape` (height, width) uint8 grey values in row order; `label` is '' when the
-    edge model gave no answer; `margin` is top1 - top2 in 0..1. `features` are the numbers that the
-    gate's drift panel watches, as the device computed them, so that the hub recalibrates on the same ones.
+    edge model gave no result; `margin` is top1 - top2 in 0..1. `features` are the inputs of the
+    gate's drift tests as the device computed them, so that the hub recalibrates with the same values.
     """
 
     id: str
@@ -190,7 +191,7 @@ class Escalation:
     def __post_init__(self) -> None:
         check_times(self.t_us, self.number)
         for name in ("id", "model", "digest"):
-            short(name, getattr(self, name))
+            check_length(name, getattr(self, name))
         check_finite("margin/features", self.margin, *self.features.values())
         if min(self.shape) < 1 or self.shape[0] * self.shape[1] != len(self.frame):
             raise ValueError(f"frame holds {len(self.frame)} bytes, its shape says {self.shape}")
@@ -208,21 +209,21 @@ class EscalationAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lost:
-    """Rows first..last of a stream that will never come, and why; the acknowledgement passes over them."""
+    """Sequence numbers first..last of a stream that were lost on the device, and why; the hub acknowledges them."""
 
     last: int
     reason: Literal["evicted", "expired", "damaged"]
 
     def __post_init__(self) -> None:
-        whole("last", self.last)
+        check_counts("last", self.last)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """What the four data topics carry: consecutive items of one stream, numbered from `first`.
+    """Payload of the four data topics: consecutive items of one stream, numbered from `first`.
 
-    Items are raw here; whoever stores them gives them their type by stream (`codec.ITEM_TYPE`). A batch holds
-    either items or a `lost` range, never both.
+    Items are untyped here; `codec.ITEM_TYPE` gives their type by stream. A batch holds either items or a `lost` range,
+    never both.
     """
 
     epoch: str
@@ -247,24 +248,25 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ack:
-    """The hub's own acknowledgement, sent after its commit: all of `stream` up to `upto` is durable."""
+    """The hub's acknowledgement, sent after its commit: all of `stream` up to `upto` is durable."""
 
     epoch: str
     stream: Stream
     upto: int
 
     def __post_init__(self) -> None:
-        whole("upto", self.upto)
+        check_counts("upto", self.upto)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Birth:
-    """A device's retained word about itself; its Will is the same with state 'offline'.
+    """Birth certificate of a device (retained). The device's Will is the same message with state 'offline'.
 
-    `session` is new for each connection, so that a late Will cannot end a newer connection. `acked` is up to
-    where the device has deleted each stream, on a hub's word: a hub that forgot cannot wait for those again.
-    `protocol` is the newest version that it speaks; a hub passes over streams that it does not know.
-    `limits_without_source` are metrics that a limit or watch waits for and that nothing on the device gives.
+    `session` is new for each connection, so that a late Will cannot end a newer connection. `acked` is the sequence
+    number up to which the device has deleted each stream after an acknowledgement: a hub that was restored from a
+    backup must not wait for those items. `protocol` is the newest version that the device supports; a hub ignores
+    streams that it does not know. `limits_without_source` are metrics that have a limit or a watch, but no collector
+    or model on the device.
     """
 
     device: str
@@ -283,20 +285,21 @@ class Birth:
 
     def __post_init__(self) -> None:
         device_id(self.device)
-        short("epoch", self.epoch, 32)
+        check_length("epoch", self.epoch, 32)
         check_times(self.t_us)
-        whole("protocol", self.protocol)
-        whole("acked", *self.acked.values())
+        check_counts("protocol", self.protocol)
+        check_counts("acked", *self.acked.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """The hub's answer to a birth: its own epoch, and up to where it holds each stream of the device's epoch.
+    """The hub's answer to a birth: the hub's epoch, and the last sequence number it stored of each stream (`upto`).
 
-    A changed hub epoch tells the device to forget twin versions and to fetch its documents. `protocol` is the version
-    that both speak, where they are not `refused`. `heartbeat`: this hub answers heartbeats. `hub_link` names the hub's
-    own connection to the broker: what it said on another one may not have arrived, so documents are fetched again; ''
-    (a hub of old) is always another one. `reads` are the content types that this hub reads beside plain JSON.
+    When the hub epoch has changed, the device resets its twin versions and fetches its documents. `protocol` is the
+    version in use, unless the device is `refused`. `heartbeat`: this hub answers heartbeats. `hub_link` identifies the
+    hub's connection to the broker: messages sent on an earlier connection may be lost, so the device fetches its
+    documents again when it changes; '' (older hubs) always counts as changed. `reads` are the content types that this
+    hub accepts in addition to plain JSON.
     """
 
     hub_epoch: str
@@ -310,13 +313,13 @@ class Session:
     reads: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        whole("protocol", self.protocol)
-        whole("upto", *self.upto.values())
+        check_counts("protocol", self.protocol)
+        check_counts("upto", *self.upto.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Applied:
-    """Progress of one path of desired state; lives beside the twin document, never inside it."""
+    """Progress of one path of desired state. It is not part of the twin document."""
 
     shadow: str
     version: int
@@ -325,14 +328,14 @@ class Applied:
     reason: str = ""
 
     def __post_init__(self) -> None:
-        whole("version", self.version)
-        short("shadow", self.shadow)
-        short("path", self.path, PATH_LENGTH)
+        check_counts("version", self.version)
+        check_length("shadow", self.shadow)
+        check_length("path", self.path, PATH_LENGTH)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommandRequest:
-    """A verb without a lasting state: restart, capture, diagnose."""
+    """Request to run a command once, such as restart, capture or diagnose."""
 
     id: str
     verb: str
@@ -346,8 +349,8 @@ class CommandRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommandCancel:
-    """The hub gives a command up. The device ends it, if it still runs, and says in any case how it ended;
-    one that it never heard of is 'cancelled', and a request of that id that comes later is not carried out.
+    """Request to cancel a command. The device stops it if it is still running and always reports its final state.
+    A command that it has not received yet is 'cancelled', and a later request with that id is not executed.
     """
 
     id: str
@@ -359,9 +362,10 @@ class CommandCancel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommandResult:
-    """The device's word on one command; repeated requests of one id get the first result again.
+    """State of a command, sent by the device; a repeated request with the same id gets the first result again.
 
-    While it runs: how far it is (`progress`, 0..1, None when the verb does not tell) and, in `text`, what it does.
+    While it is running, `progress` is 0..1 (None when the command does not report progress) and `text` describes the
+    current activity.
     """
 
     id: str
@@ -380,9 +384,9 @@ class CommandResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heartbeat:
-    """A device whose link was silent asks whether anybody hears it; the hub's answer is the same message.
+    """Keepalive from a device that has received nothing for a while; the hub answers with the same message.
 
-    `session` is the connection's, as in its birth: an answer to an older connection proves nothing.
+    `session` is that of the connection, as in the birth: an answer to an older connection is ignored.
     """
 
     session: str

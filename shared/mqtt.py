@@ -1,9 +1,8 @@
-"""The one file that knows the MQTT client (paho). Edge link, hub ingest and later Sparkplug stand on it.
+"""Keeps an MQTT 5 connection alive. The only module that imports the MQTT client (paho); agent and hub use it.
 
-A `Connection` keeps one MQTT 5 connection alive from a thread of its own: it finds an address,
-connects, hands over what arrives, and after a loss waits with jitter and tries again. It stores nothing:
-what is published while it is down is refused, because the outbox is the only store.
-Nagle's algorithm is off (78 ms a round trip with it, about 1 ms without).
+A `Connection` runs in its own thread: it locates a broker, connects, passes on what it receives, and reconnects with
+backoff after a loss. It stores nothing: `publish` returns False while the connection is down, because the outbox is
+the only store. Nagle's algorithm is off (78 ms a round trip with it, about 1 ms without).
 """
 
 from __future__ import annotations
@@ -37,8 +36,8 @@ Address = tuple[str, int]
 UNANSWERED = "broker ended the connection in place of answering the subscription"
 
 STEADY_S = 10.0
-"""A connection that lived this long was a good one: after it the waits begin anew. One that is evicted at once
-(two devices with one id) is not, so that they do not chase each other at full speed."""
+"""A connection that lasted this long resets the backoff. One that is evicted at once (two devices with the same id)
+does not, so that they do not evict each other at full speed."""
 
 
 def parse_address(text: str, place: str) -> Address:
@@ -53,21 +52,21 @@ _ADDRESS = re.compile(r"(?:\[(?P<ip6>[0-9A-Fa-f:.]+(?:%\w+)?)\]|(?P<name>[\w.-]+
 
 
 def _why(text: str) -> str:
-    """What keeps people from writing HOST:PORT."""
+    """A hint about a common mistake in HOST:PORT, or ''."""
     scheme, slashes, rest = text.partition("://")
     if slashes:
         tls = "TLS comes from [mqtt.tls] at the hub, from enrolment or [link.tls] on the device"
         return f": leave '{scheme}://' away, HOST:PORT alone is wanted ({rest.partition('/')[0]}). {tls}"
     if text.count(":") > 1 and "[" not in text:
-        return ": an IPv6 address stands in brackets, as in [fd00::5]:8883"
+        return ": put an IPv6 address in brackets, as in [fd00::5]:8883"
     return ": the port is missing" if ":" not in text and text.strip() else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tls:
-    """Paths of PEM files for mutual TLS 1.3, read anew for each attempt to connect.
+    """Paths of PEM files for mutual TLS 1.3, read again for each connection attempt.
 
-    With `now_us` the broker's certificate is judged by that time in place of this machine's clock.
+    With `now_us` the validity of the broker's certificate is checked against that time, not the system clock.
     """
 
     ca: str
@@ -78,12 +77,12 @@ class Tls:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inbound:
-    """A message as received. `acknowledge` tells the broker that it is safe here; needed where `manual_ack` is set
-    (`acknowledge_all` for many).
+    """A received message. Call `acknowledge` when it has been processed, if `manual_ack` is set (`acknowledge_all` for
+    many).
 
     `response_topic` and `correlation` are MQTT 5's request and response (MQTT 5.0 section 4.10), empty when absent.
-    `signature` is the hub's over topic and payload (shared/signed.py), not verified here. `retained`: it was
-    sent before we subscribed, and the broker kept it.
+    `signature` is the hub's signature of topic and payload (shared/signatures.py), not verified here. `retained`: the
+    broker had stored it before this client subscribed.
     """
 
     topic: str
@@ -99,10 +98,10 @@ class Inbound:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """Who connects, and how. `session_s` above 0 keeps the broker's queue for that long while we are away.
+    """Options of a connection. With `session_s` above 0 the broker queues messages that long while disconnected.
 
-    `newest` are those of the filters whose messages are retained and of which only the last one counts: asked for at
-    QoS 0, so that the broker keeps no other for us.
+    `newest` are the filters of retained messages of which only the last one matters: subscribed at QoS 0, so that the
+    broker does not queue earlier ones.
     """
 
     client_id: str
@@ -117,18 +116,18 @@ class Options:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Will:
-    """What the broker publishes, retained, when we vanish."""
+    """The message that the broker publishes, retained, when the connection is lost."""
 
     topic: str
     payload: bytes
 
 
 class Connection:
-    """One self-healing MQTT 5 connection.
+    """An MQTT 5 connection that reconnects by itself.
 
     `locate` returns the broker's address or raises NotReady. `on_message(inbound)`, `on_up()` and
-    `on_down(reason)` are called from the connection's thread. `will()` is asked anew for each attempt. `more()`:
-    after a try that failed there is another address, which need not wait.
+    `on_down(reason)` are called from the connection's thread. `will()` is called for each attempt. `more()` returns
+    whether another address can be tried without backoff after a failed attempt.
     """
 
     def __init__(
@@ -152,7 +151,7 @@ class Connection:
         self._thread = threading.Thread(target=self._run, name=f"mqtt-{options.client_id}", daemon=True)
 
     def start(self) -> None:
-        """Begin to connect; returns at once."""
+        """Start to connect; returns at once."""
         self._thread.start()
 
     def stop(self, timeout_s: float = 5.0) -> None:
@@ -164,7 +163,7 @@ class Connection:
         self._thread.join(timeout_s)
 
     def drop(self, reason: str) -> None:
-        """Give this connection up without a goodbye, and make another one. May be called from any thread."""
+        """Close the socket without DISCONNECT and reconnect. May be called from any thread."""
         client = self._client
         sock = client.socket() if client is not None else None
         if isinstance(sock, socket.socket):
@@ -176,7 +175,7 @@ class Connection:
         self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False, traceparent: str = "",
         response_topic: str = "", correlation: bytes = b"", content_type: str = JSON, signature: str = "",
     ) -> bool:  # fmt: skip
-        """Hand a message to the client; False while there is no connection. True is no receipt of any kind."""
+        """Pass a message to the client; False while there is no connection. True does not mean that it was received."""
         client = self._client
         if client is None or not client.is_connected():
             return False
@@ -186,7 +185,7 @@ class Connection:
         return client.publish(topic, payload, qos, retain, properties).rc == paho.MQTT_ERR_SUCCESS
 
     def renew(self) -> None:
-        """Connect anew, with the certificate that lies there now. The Will is not sent; a birth follows at once."""
+        """Reconnect with the current certificate files. The Will is not sent; a birth follows at once."""
         client = self._client
         if client is not None:
             client.disconnect()
@@ -224,7 +223,7 @@ class Connection:
             pass
 
     def _new_client(self) -> paho.Client:
-        """A fresh client for each attempt: nothing of an old session is resent behind our back."""
+        """A new client for each attempt, so that paho does not resend messages of an old session."""
         client = paho.Client(
             CallbackAPIVersion.VERSION2,
             client_id=self._options.client_id,
@@ -236,7 +235,7 @@ class Connection:
             tls = self._options.tls
             context = client_context(tls.ca, tls.certificate, tls.key, own_clock=tls.now_us is None)
             client.tls_set_context(context)
-            client.on_socket_register_write = _woken
+            client.on_socket_register_write = _on_register_write
         if self._will is not None:
             will = self._will()
             client.will_set(will.topic, will.payload, 1, True)
@@ -248,7 +247,7 @@ class Connection:
         return client
 
     def _opened(self, _client: paho.Client, _data: Any, sock: Any) -> None:
-        """The TLS handshake is done, nothing was said yet; an error ends this attempt."""
+        """Called after the TLS handshake, before CONNECT; an exception ends this attempt."""
         if isinstance(sock, socket.socket):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         tls = self._options.tls
@@ -299,7 +298,7 @@ class Connection:
 
 @dataclass(slots=True)
 class _Receipt:
-    """Acknowledges on the connection the message came by; after a reconnect the broker sends it again anyway."""
+    """Acknowledges on the connection that delivered the message; after a reconnect the broker delivers it again."""
 
     client: paho.Client
     mid: int
@@ -310,7 +309,7 @@ class _Receipt:
 
 
 def acknowledge_all(batch: Iterable[Inbound]) -> None:
-    """Acknowledge many messages; those of one connection with one write to the socket."""
+    """Acknowledge many messages, with one socket write for each connection."""
     together: dict[paho.Client, bytearray] = {}
     for inbound in batch:
         receipt = inbound.acknowledge
@@ -323,7 +322,7 @@ def acknowledge_all(batch: Iterable[Inbound]) -> None:
 
 
 _PUBACK = struct.Struct("!BBH")
-"""Fixed header and packet identifier (MQTT 5.0 section 3.4); the reason is left out: success."""
+"""Fixed header and packet identifier (MQTT 5.0 section 3.4); an omitted reason code means success."""
 
 
 def _properties(
@@ -344,12 +343,12 @@ def _properties(
 
 
 _PLAIN = _properties()
-"""What most messages carry, made once: nobody changes it."""
+"""Properties of most messages, created once and never changed."""
 
 
-def _woken(_client: paho.Client, _data: Any, _sock: Any) -> None:
-    """With this hook set, `publish` and `ack` only queue and wake the loop: one thread alone touches the socket.
+def _on_register_write(_client: paho.Client, _data: Any, _sock: Any) -> None:
+    """With this hook `publish` and `ack` only queue and wake the loop, so that one thread alone uses the socket.
 
-    Without it paho writes from the caller's thread as well, which is quicker, but two threads in one TLS connection
-    break it ("decryption failed or bad record mac": 17 of 60 connections on a busy machine, with the hook 0 of 120).
+    Without it paho also writes from the caller's thread. That is faster, but two threads in one TLS connection break
+    it ("decryption failed or bad record mac": 17 of 60 connections on a busy machine, with the hook 0 of 120).
     """

@@ -1,6 +1,6 @@
-"""Looks up the four doors by entry point. Built-ins enter like strangers.
+"""Loads plug-ins by entry point: collectors, runners, engines and scalers. Built-in ones are loaded the same way.
 
-Only kinds that the configuration names are imported; a failing import stops the start with a cure.
+Only kinds named in the configuration are imported. A failing import raises ConfigError.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ SCALERS = "tidegate.scalers"
 
 
 def load(group: str, kind: str, place: str) -> Any:
-    """The object behind entry point `kind` of `group`; `place` is where the configuration named it."""
+    """Load entry point `kind` of `group`; `place` is where the configuration names it. Raises ConfigError."""
     found = {point.name: point for point in entry_points(group=group)}
     if kind not in found:
         known = ", ".join(sorted(found)) or "none: is tidegate installed?"
         raise ConfigError(place, f"there is no {group.rpartition('.')[2][:-1]} '{kind}'", f"Installed kinds: {known}")
     try:
         return found[kind].load()
-    except Exception as error:  # whatever a stranger's module does while it is imported
-        home = found[kind].dist
+    except Exception as error:  # a plug-in may raise anything while it is imported
+        distribution = found[kind].dist
         missing = getattr(error, "name", None) or found[kind].value
-        cure = f"Install '{missing}', or the extra of '{home.name if home else kind}' that brings it"
+        cure = f"Install '{missing}', or the extra of '{distribution.name if distribution else kind}' that brings it"
         raise ConfigError(place, f"plugin '{kind}' cannot be imported ({error})", cure) from error

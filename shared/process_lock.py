@@ -1,6 +1,6 @@
-"""A lock file that one process holds for as long as it lives, and that names its holder to who comes second.
+"""A lock file that allows one process at a time and names the process that holds it.
 
-flock(2): the kernel lets go when the process ends, however it ends, so nothing stale is left behind. The file stays.
+Uses flock(2): the kernel releases the lock when the process ends, so there are no stale locks. The file stays.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
 
 @contextmanager
 def process_lock(file: Path, cure: str) -> Iterator[None]:
-    """Hold the lock of `file`; ConfigError names the process that holds it, or says why there can be no lock."""
+    """Hold the lock of `file`; raises ConfigError with the process that holds it, or why locking fails."""
     try:
         handle = os.open(file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     except OSError as error:
@@ -43,14 +43,14 @@ def process_lock(file: Path, cure: str) -> Iterator[None]:
             raise ConfigError(str(file.parent), f"is in use by {_holder(handle)}", cure) from error
         except OSError as error:
             raise ConfigError(str(file), f"cannot be locked ({error.strerror})", "Use a local file system") from error
-        _sign(handle)
+        _write_holder(handle)
         yield
     finally:
         os.close(handle)
 
 
-def _sign(handle: int) -> None:
-    """Write who holds the lock; on a full disk it is held all the same."""
+def _write_holder(handle: int) -> None:
+    """Write the holder of the lock into the file. Errors are ignored: on a full disk the lock is held all the same."""
     since = datetime.now(timezone.utc).isoformat(timespec="seconds")
     command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
     with suppress(OSError):

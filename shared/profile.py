@@ -1,4 +1,4 @@
-"""Device profiles: what a kind of hardware has, and where its settings differ. Shipped as TOML in `device_profiles`."""
+"""Device profiles: the parts of a kind of hardware and its default settings. Shipped as TOML in `device_profiles`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from shared.errors import ConfigError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """A piece of hardware that shows itself by one of `paths` (globs); told as missing where none is there."""
+    """A piece of hardware, present if one of `paths` (globs) exists; otherwise reported as missing."""
 
     name: str
     paths: list[str]
@@ -22,7 +22,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceProfile:
-    """One kind of device. `settings` are defaults for the agent's configuration, below the device's own file."""
+    """A kind of device. `settings` are defaults for the agent's configuration; the device's own file overrides them."""
 
     name: str
     title: str
@@ -38,7 +38,7 @@ def names() -> list[str]:
 
 
 def load(name: str) -> DeviceProfile:
-    """The shipped profile `name`; raises ConfigError that lists the ones there are."""
+    """The shipped profile `name`; raises ConfigError that lists the available profiles."""
     if name not in names():
         raise ConfigError("device.profile", f"there is no profile '{name}'", f"Use one of: {', '.join(names())}")
     text = resources.files("device_profiles").joinpath(f"{name}.toml").read_text("utf-8")

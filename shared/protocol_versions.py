@@ -1,7 +1,7 @@
-"""Which version of the wire two sides speak with each other. Version N is served with N - 1, by hub and agent.
+"""Negotiates the version of the wire protocol. Hub and agent support their own version N and N - 1.
 
-A birth names the agent's newest version. The hub's session names the one that both speak; the agent uses that one from
-there on. Where there is none, `refusal` says who must be updated.
+A birth contains the agent's newest version. The hub's session contains the version that both support, which the agent
+then uses. If there is none, `refusal` returns which side must be updated.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 from shared import PROTOCOL
 
 
-def agreed(one: int, other: int) -> int | None:
-    """The newest version that both speak, or None."""
-    lower, higher = sorted((one, other))
+def agreed(first: int, second: int) -> int | None:
+    """The newest version that both sides support, or None."""
+    lower, higher = sorted((first, second))
     return lower if 1 <= lower >= higher - 1 else None
 
 
 def refusal(agent: int, hub: int = PROTOCOL) -> str:
-    """Why an agent of version `agent` and a hub of version `hub` cannot speak with each other, or ''."""
+    """Why an agent of version `agent` and a hub of version `hub` are incompatible, or ''."""
     if agreed(agent, hub) is not None:
         return ""
     side, cure = ("newer", "update the hub first") if agent > hub else ("older", "update the agent")

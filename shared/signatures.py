@@ -1,7 +1,7 @@
-"""The exact bytes that hub and device sign, and how a signature travels. No key and no cipher is in here.
+"""The exact bytes that hub and device sign, and the encoding of signatures. Contains no keys and no cryptography.
 
-Each kind of thing begins with a context of its own, so that no signature of one passes for another. What was signed
-is verified as it was received and never encoded anew.
+Each kind of message begins with its own context string, so that a signature of one kind is invalid for another. A
+signature is verified over the bytes as received, which are never encoded again.
 """
 
 from __future__ import annotations
@@ -13,29 +13,29 @@ from base64 import b64decode, urlsafe_b64encode
 from dataclasses import dataclass
 
 NONCE = re.compile(r"[A-Za-z0-9_-]{16,64}")
-"""What a device sends along when it asks for the time: the answer is signed with it, so that none can be kept."""
+"""Nonce that a device sends when it requests the time. The signed answer contains it, so that it cannot be replayed."""
 
 PROOF_HEADER = "Tidegate-Proof"
 SIGNATURE_HEADER = "Tidegate-Signature"
 
 
 def message(topic: str, payload: bytes) -> bytes:
-    """What the hub signs of an MQTT message: its topic names the device, and with a command its id."""
+    """Bytes that the hub signs for an MQTT message. The topic contains the device, and for a command its id."""
     return b"tidegate message v1\0" + topic.encode() + b"\0" + payload
 
 
 def time_message(body: bytes) -> bytes:
-    """What the hub signs of its word on the time."""
+    """Bytes that the hub signs for a time response."""
     return b"tidegate time v1\0" + body
 
 
 def proof(method: str, path: str, t_us: int, body: bytes) -> bytes:
-    """What a device signs of a request: `t_us` is the time that it has just heard from the hub."""
+    """Bytes that a device signs for a request; `t_us` is the time that it has just received from the hub."""
     return f"tidegate proof v1\0{method}\n{path}\n{t_us}\n{hashlib.sha256(body).hexdigest()}".encode()
 
 
 def is_signed(rest: str) -> bool:
-    """Whether the hub signs what it sends on this topic below a device's own: commands, and their end."""
+    """Whether the hub signs its messages on this topic of a device: requests and cancellations of commands."""
     return rest.startswith("commands/") and rest.endswith(("/request", "/cancel"))
 
 
@@ -45,7 +45,7 @@ def pack(data: bytes) -> str:
 
 
 def unpack(text: str) -> bytes:
-    """The opposite of `pack`; ValueError when it is none."""
+    """The opposite of `pack`; raises ValueError for invalid input."""
     if not re.fullmatch(r"[A-Za-z0-9_-]*", text):
         raise ValueError("is not base64url")
     try:
@@ -56,7 +56,7 @@ def unpack(text: str) -> bytes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """The header `Tidegate-Proof: <certificate, DER>.<t_us>.<signature>`: a device holds the key of its certificate."""
+    """The header `Tidegate-Proof: <certificate, DER>.<t_us>.<signature>`: proof of possession of the private key."""
 
     certificate: bytes
     t_us: int
@@ -69,7 +69,7 @@ class Proof:
 
     @classmethod
     def read(cls, text: str) -> Proof:
-        """The header's parts; ValueError when it has another form."""
+        """Parse the header; raises ValueError for another format."""
         parts = text.split(".")
         if len(parts) != 3 or len(text) > 8192 or not re.fullmatch("[0-9]{1,18}", parts[1]):
             raise ValueError("is not CERTIFICATE.TIME.SIGNATURE")

@@ -1,4 +1,4 @@
-"""Text for a terminal: what others wrote is shown and never obeyed, and a pipe whose reader went ends quietly."""
+"""Safe output to a terminal: escapes control characters of foreign text, and ends quietly on a closed pipe."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 EXIT_PIPE = 141
-"""128 + SIGPIPE: what a shell reports of a program whose reader went away, as `| head` does."""
+"""128 + SIGPIPE: the exit code that a shell reports when the reader of a pipe has ended, such as `| head`."""
 
 
 def printable(text: str) -> str:
-    """`text` with control characters, bidirectional overrides and the like as `\\x1b`, `\\u202e`: none is obeyed."""
+    """`text` with control characters, bidirectional overrides and the like escaped as `\\x1b`, `\\u202e`."""
     return text if text.isprintable() else "".join(map(_escaped, text))
 
 
@@ -23,30 +23,30 @@ def _escaped(character: str) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """As `printable`, line by line."""
+    """Like `printable`, but keeps line breaks."""
     return "\n".join(map(printable, text.split("\n")))
 
 
 def printable_json(value: Any, **options: Any) -> str:
-    """JSON for people and machines alike: readable in every language, the rest as `\\u` escapes, which JSON knows."""
+    """JSON with readable non-ASCII text; control characters are `\\u` escapes, which are valid JSON."""
     text = json.dumps(value, ensure_ascii=False, **options)
     return text if text.isprintable() else "".join(map(_json_escaped, text))
 
 
 def _json_escaped(character: str) -> str:
-    plain = character.isprintable() or character == "\n"  # a line feed stands between values only
+    plain = character.isprintable() or character == "\n"  # a line feed occurs only between values
     return character if plain else json.dumps(character)[1:-1].replace("\x7f", "\\u007f")
 
 
-def until_the_reader_goes(program: Callable[[], int]) -> int:
-    """Run `program` to its exit code; 141 and silence when nobody reads its output any more."""
+def handle_broken_pipe(program: Callable[[], int]) -> int:
+    """Run `program` and return its exit code; 141, without a message, when the reader of its output has ended."""
     try:
         try:
             return program()
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
-        with contextlib.suppress(OSError, ValueError):  # else Python would flush once more at exit, and complain
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, sys.stdout.fileno())
+        with contextlib.suppress(OSError, ValueError):  # else Python flushes once more at exit and prints an error
+            devnull = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(devnull, sys.stdout.fileno())
         return EXIT_PIPE

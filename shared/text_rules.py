@@ -1,4 +1,4 @@
-"""What no text may hold: the character NUL. PostgreSQL stores it nowhere, so neither database is given it."""
+"""Finds the character NUL in JSON texts. PostgreSQL cannot store it, so it is rejected for both databases."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
 def holds_nul(payload: bytes) -> bool:
-    """Whether a text in this JSON holds NUL; `\\\\u0000`, an escaped backslash and five letters, is none."""
+    """Whether a string in this JSON contains NUL. `\\\\u0000`, an escaped backslash and `u0000`, is allowed."""
     return b"\\u0000" in payload and _NUL.search(payload) is not None

@@ -1,4 +1,4 @@
-"""TLS towards a server of ours: 1.3, the pinned CA, the server's name; dates by this clock, or by a better one."""
+"""TLS 1.3 client contexts with a pinned CA. Certificate dates are checked against the system clock or a given time."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import ssl
 from typing import Any
 
 _NO_CHECK_TIME = 0x200000
-"""OpenSSL's X509_V_FLAG_NO_CHECK_TIME (x509_vfy.h): everything is checked but the dates."""
+"""OpenSSL's X509_V_FLAG_NO_CHECK_TIME (x509_vfy.h): check everything except the dates."""
 
 
 def client_context(ca: str, certificate: str = "", key: str = "", *, own_clock: bool = True) -> ssl.SSLContext:
-    """A context that trusts `ca` alone. Without `own_clock` the caller must call `check_dates` after the handshake."""
+    """A context that trusts only `ca`. Without `own_clock` the caller must call `check_dates` after the handshake."""
     context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=ca)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     if certificate:
@@ -21,9 +21,9 @@ def client_context(ca: str, certificate: str = "", key: str = "", *, own_clock: 
 
 
 def check_dates(sock: Any, now_us: int) -> None:
-    """Judge the server's certificate by `now_us`; raises ssl.SSLCertVerificationError.
+    """Check the dates of the server's certificate against `now_us`; raises ssl.SSLCertVerificationError.
 
-    The CA issues servers directly and is pinned itself, so there is no other certificate in between.
+    The pinned CA issues server certificates directly, so there is no intermediate certificate to check.
     """
     certificate = sock.getpeercert()
     begin, end = (ssl.cert_time_to_seconds(certificate[name]) for name in ("notBefore", "notAfter"))
@@ -34,15 +34,15 @@ def check_dates(sock: Any, now_us: int) -> None:
 
 
 def pair_problem(ca: str, certificate: str, key: str) -> str:
-    """Why these PEM files cannot be used together, or ''. `ca` may be '': a server's own pair."""
+    """Why these PEM files cannot be used together, or ''. `ca` is '' for a server's own certificate and key."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT if ca else ssl.PROTOCOL_TLS_SERVER)
-    step = ""
+    problem = ""
     try:
         if ca:
-            step = f"{ca} holds no CA that can be read"
+            problem = f"{ca} holds no CA that can be read"
             context.load_verify_locations(ca)
-        step = f"{certificate} and {key} are no pair that can be used"
-        context.load_cert_chain(certificate, key, "")  # an encrypted key must not ask for its password here
+        problem = f"{certificate} and {key} are no pair that can be used"
+        context.load_cert_chain(certificate, key, "")  # with a password, an encrypted key fails instead of prompting
     except (OSError, ValueError) as error:  # an ssl.SSLError is an OSError
-        return f"{step} ({getattr(error, 'reason', None) or getattr(error, 'strerror', None) or error})"
+        return f"{problem} ({getattr(error, 'reason', None) or getattr(error, 'strerror', None) or error})"
     return ""

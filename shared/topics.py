@@ -1,7 +1,7 @@
-"""One table of every topic. `<id>` is the device; `<name>` a named twin document; `<cid>` a command's id.
+"""The table of all MQTT topics. `<id>` is the device, `<name>` a named twin document, `<cid>` a command id.
 
-All topics begin with a prefix, `tidegate/v1` unless configured otherwise. Brokers' access lists,
-docs/topics.md and asyncapi.yaml are tested against this table.
+All topics begin with a prefix, `tidegate/v1` by default. Tests compare the brokers' access lists, docs/topics.md and
+asyncapi.yaml with this table.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from shared.messages import Stream
 
 PREFIX = "tidegate/v1"
 AWS = "$aws"
-"""Prefix of the alias: `$aws/things/<id>/shadow/...` is what AWS's own clients say."""
+"""Prefix of the topics that AWS clients use: `$aws/things/<id>/shadow/...`."""
 SPARKPLUG = "spBv1.0"
-"""First level of every topic of Sparkplug B (Sparkplug 3.0, section 4.1)."""
+"""First level of every Sparkplug B topic (Sparkplug 3.0, section 4.1)."""
 
 Sender = Literal["device", "hub"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Topic:
-    """One row: the part after `things/<id>/`, who sends it, what it carries."""
+    """A topic: the part after `things/<id>/`, the sender and the payload."""
 
     rest: str
     sender: Sender
@@ -45,7 +45,7 @@ TABLE: tuple[Topic, ...] = (
     Topic(rest="session", sender="hub", payload="Session", note="the hub's answer to a birth"),
     Topic(rest="telemetry", sender="device", payload="Batch", note="of Sample"),
     Topic(rest="alarms", sender="device", payload="Batch", note="of Alarm"),
-    Topic(rest="alarms/life", sender="hub", payload="AlarmStateMessage", note="what people have made of an alarm"),
+    Topic(rest="alarms/life", sender="hub", payload="AlarmStateMessage", note="state of an alarm on the hub"),
     Topic(rest="events", sender="device", payload="Batch", note="of Event"),
     Topic(rest="escalations", sender="device", payload="Batch", note="of Escalation"),
     Topic(rest="escalations/answers", sender="hub", payload="EscalationAnswer"),
@@ -72,18 +72,18 @@ TOPIC_STREAM: dict[str, Stream] = {topic: stream for stream, topic in STREAM_TOP
 def thing(device: str, rest: str, prefix: str = PREFIX) -> str:
     """Full topic of a device: `thing('press-3', 'acks')` is `tidegate/v1/things/press-3/acks`.
 
-    Below `$aws` it is called as AWS's clients call it.
+    Below `$aws` it contains the AWS thing name.
     """
     return f"{prefix}/things/{thing_of_device(device) if prefix == AWS else device}/{rest}"
 
 
 def shadow(device: str, name: str, verb: str, prefix: str = PREFIX) -> str:
-    """Full topic of a twin document; `name` '' is the classic document."""
+    """Full topic of a twin document; an empty `name` is the classic document."""
     return thing(device, f"shadow/name/{name}/{verb}" if name else f"shadow/{verb}", prefix)
 
 
 def split(topic: str, prefix: str = PREFIX) -> tuple[str, str] | None:
-    """(device, rest) of a full topic, or None when it is not one of ours."""
+    """(device, rest) of a full topic, or None if it is not below `<prefix>/things/`."""
     head = f"{prefix}/things/"
     if not topic.startswith(head):
         return None
@@ -104,24 +104,24 @@ def split_shadow(rest: str) -> tuple[str, str] | None:
 
 
 def device_filters(device: str, prefix: str = PREFIX) -> list[str]:
-    """What a device subscribes to: each topic that the hub sends it, named one by one."""
+    """Topic filters that a device subscribes to: one for each topic on which the hub sends."""
     rows = {t.rest.replace("<cid>", "+").replace("<name>", "+") for t in TABLE if t.sender == "hub"}
     return [thing(device, rest, prefix) for rest in sorted(rows) if not rest.endswith("/documents")]
 
 
 def hub_filters(prefix: str = PREFIX) -> list[str]:
-    """What the hub subscribes to: each topic that devices send; below `$aws` the shadow requests alone."""
+    """Topic filters that the hub subscribes to: all topics on which devices send; below `$aws` only shadow requests."""
     rows = {t.rest.replace("<cid>", "+").replace("<name>", "+") for t in TABLE if t.sender == "device"}
     return [thing("+", rest, prefix) for rest in sorted(rows) if prefix != AWS or rest.startswith("shadow/")]
 
 
 def newest_filters(prefix: str = PREFIX) -> list[str]:
-    """Those of the hub's filters whose topics are retained: of what came while it was away only the last one counts."""
+    """The hub's filters of retained topics, of which only the latest message matters after a reconnect."""
     return [thing("+", row.rest, prefix) for row in TABLE if row.sender == "device" and row.retained]
 
 
 def twin_topic(topic: str) -> str | None:
-    """The same topic below the other prefix, where everybody's changes belong on both; None for replies to one."""
+    """The same topic below the other prefix, for messages published on both; None for replies to one client."""
     if not topic.endswith(("/update/delta", "/update/documents")):
         return None
     here, there = (AWS, PREFIX) if topic.startswith(AWS) else (PREFIX, AWS)

@@ -1,8 +1,8 @@
-"""The twin's rules, exactly those of AWS device shadows, as pure functions on one document.
+"""Rules of twin documents, identical to AWS IoT device shadows, as pure functions on one document.
 
 `get`, `update` and `delete` take the stored document, the request as received and the time, and
-return the new document with the replies to publish. The hub wraps them in a transaction; device and
-tests use the same parts (`merge`, `difference`). Sources: AWS IoT "Device Shadow service documents",
+return the new document with the replies to publish. The hub calls them in a transaction; the agent uses
+the same `merge` and `difference`. Sources: AWS IoT "Device Shadow service documents",
 "Device Shadow MQTT topics" and "Device Shadow error messages"; Greengrass shadow-manager for the depth rule.
 """
 
@@ -19,9 +19,9 @@ State = dict[str, Json]
 
 MAX_BYTES = 8192
 PATCH_SHARE = 4
-"""A request is not read at all when it is so many times larger than the document may be: nulls and blanks included."""
+"""A request larger than this multiple of the maximum document size is rejected before it is parsed."""
 MAX_TOKEN_PAYLOAD = 4 * MAX_BYTES
-"""In more than this no client token is looked for, where the payload means nothing else."""
+"""The payload of a get or delete is searched for a client token only up to this size."""
 MAX_LEVELS = 6
 MAX_TOKEN_BYTES = 64
 SECTIONS = ("desired", "reported")
@@ -29,7 +29,8 @@ SECTIONS = ("desired", "reported")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """One stored twin document; `version` 0 has never existed, `deleted` keeps the number counting on."""
+    """A stored twin document. `version` 0: it has never existed. A `deleted` document keeps its version, which goes on
+    from there."""
 
     version: int = 0
     deleted: bool = True
@@ -40,7 +41,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """One message to publish: `verb` is the end of the topic, such as `update/accepted`."""
+    """A message to publish; `verb` is the end of the topic, such as `update/accepted`."""
 
     verb: str
     body: State
@@ -55,21 +56,21 @@ class _Refused(ValueError):
 # -- values ----------------------------------------------------------------------------------------
 
 
-def same(left: Json, right: Json) -> bool:
-    """Equality of JSON values: 1 equals 1.0, true never equals 1, arrays are compared whole."""
+def json_equal(left: Json, right: Json) -> bool:
+    """Equality of JSON values: 1 equals 1.0, true never equals 1, arrays are compared as one value."""
     if isinstance(left, bool) or isinstance(right, bool):
         return left is right
     if isinstance(left, list) and isinstance(right, list):
-        return len(left) == len(right) and all(map(same, left, right))
+        return len(left) == len(right) and all(map(json_equal, left, right))
     if isinstance(left, dict) and isinstance(right, dict):
-        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
+        return left.keys() == right.keys() and all(json_equal(left[key], right[key]) for key in left)
     return bool(left == right)
 
 
 def merge(base: State, patch: State) -> State:
-    """`base` with `patch` laid over it: objects recurse, null deletes, all else is replaced whole.
+    """Apply `patch` to `base`: objects are merged recursively, null deletes, all other values are replaced.
 
-    An object that loses its last field by nulls goes with it; an empty object sent as a value stays.
+    An object whose last field was deleted is removed; an empty object sent as a value is stored.
     """
     result = dict(base)
     for key, value in patch.items():
@@ -88,7 +89,7 @@ def merge(base: State, patch: State) -> State:
 
 
 def difference(desired: State, reported: State) -> State:
-    """Every part of `desired` that `reported` lacks or holds otherwise, with its path from the root."""
+    """The part of `desired` that is missing in `reported` or differs there, with its path from the root."""
     result: State = {}
     for key, want in desired.items():
         have = reported.get(key)
@@ -96,13 +97,13 @@ def difference(desired: State, reported: State) -> State:
             inner = difference(want, have)
             if inner:
                 result[key] = inner
-        elif key not in reported or not same(want, have):
+        elif key not in reported or not json_equal(want, have):
             result[key] = want
     return result
 
 
 def apply_state(state: State, sent: State | None) -> State:
-    """Desired and reported once the `state` node of an update has been laid over them; null empties the document."""
+    """Apply the `state` node of an update to desired and reported; null empties the document."""
     result: State = {}
     for section in SECTIONS if sent is not None else ():
         part = (sent or {}).get(section, {})
@@ -112,7 +113,7 @@ def apply_state(state: State, sent: State | None) -> State:
 
 
 def stamp(value: Json, now_s: int) -> Json:
-    """The metadata of a value: the same shape with a timestamp in place of each leaf."""
+    """The metadata of a value: the same structure with a timestamp in place of each leaf."""
     if isinstance(value, dict):
         return {key: stamp(inner, now_s) for key, inner in value.items()}
     if isinstance(value, list):
@@ -121,7 +122,7 @@ def stamp(value: Json, now_s: int) -> Json:
 
 
 def _restamp(metadata: State, state: State, patch: State, now_s: int) -> State:
-    """Metadata of `state` after `patch`: touched leaves get `now_s`, untouched ones keep their time."""
+    """Metadata of `state` after `patch`: changed leaves get `now_s`, the others keep their timestamp."""
     result: State = {}
     for key, value in state.items():
         old = metadata.get(key)
@@ -142,7 +143,8 @@ def _pick(metadata: Json, shape: Json) -> Json:
 
 
 def nesting_depth(value: Json) -> int:
-    """Nested objects and arrays, the outermost counted. A loop: `parse` lets pass what recursion would not."""
+    """Levels of nested objects and arrays, including the outermost. A loop, because `parse` accepts deeper nesting than
+    recursion can handle."""
     depth, layer = 0, [value]
     while nested := [item for item in layer if isinstance(item, (dict, list))]:
         depth += 1
@@ -156,7 +158,7 @@ def nesting_depth(value: Json) -> int:
 def _no_duplicates(pairs: list[tuple[str, Json]]) -> State:
     result = dict(pairs)
     if len(result) != len(pairs):
-        raise ValueError("a name stands twice in one object")
+        raise ValueError("duplicate name in an object")
     return result
 
 
@@ -172,7 +174,7 @@ def _finite_float(text: str) -> float:
 
 
 def _integer(digits: str) -> int:
-    """Of 64 bits: a device that can hold no more would report another number, and the delta would never end."""
+    """An integer of at most 64 bits: a device would report a larger one differently, and the delta would never end."""
     value = int(digits)
     if not -1 << 63 <= value < 1 << 64:
         raise ValueError(f"{digits[:40]} is out of range")
@@ -180,9 +182,9 @@ def _integer(digits: str) -> int:
 
 
 def parse(payload: bytes) -> Json:
-    """JSON that holds no NaN, no infinity, no integer beyond 64 bits, no NUL and no name twice.
+    """Parse JSON; rejects NaN, infinity, integers beyond 64 bits, NUL and duplicate names.
 
-    Raises a ValueError with the reply AWS would give. What passes can be stored by either database and sent again.
+    Raises a ValueError with the reply that AWS gives. Accepted values can be stored in both databases and sent again.
     """
     try:
         text = payload.decode("utf-8")
@@ -195,7 +197,7 @@ def parse(payload: bytes) -> Json:
         )  # fmt: skip
         if holds_nul(payload):
             raise ValueError("a text holds NUL")
-        if "\\u" in text:  # half of a surrogate pair could be stored but never sent again
+        if "\\u" in text:  # half of a surrogate pair cannot be encoded as UTF-8
             json.dumps(value, ensure_ascii=False).encode("utf-8")
         return value
     except RecursionError:
@@ -205,7 +207,7 @@ def parse(payload: bytes) -> Json:
 
 
 def _null_in_array(value: Json, inside: bool = False) -> bool:
-    """A null anywhere in an array: arrays are stored whole, so it would delete nothing and stay."""
+    """Whether there is a null anywhere in an array. An array is stored as one value, so null would not delete."""
     if isinstance(value, (dict, list)):
         inner = value.values() if isinstance(value, dict) else value
         return any(_null_in_array(item, inside or isinstance(value, list)) for item in inner)
@@ -213,7 +215,7 @@ def _null_in_array(value: Json, inside: bool = False) -> bool:
 
 
 def check_state(state: Json) -> None:
-    """Raise the reply AWS would give (a ValueError) unless this can be the `state` of a document or a request."""
+    """Raise the reply that AWS gives (a ValueError) unless `state` is a valid node of a document or request."""
     if state is None:
         return
     if not isinstance(state, dict):
@@ -274,9 +276,9 @@ def _snapshot(document: Document) -> State:
 
 
 def delta(document: Document) -> tuple[State, State]:
-    """(state, metadata) of what is desired and not yet reported."""
-    left = difference(document.state.get("desired", {}), document.state.get("reported", {}))
-    return left, _pick(document.metadata.get("desired", {}), left)
+    """(state, metadata) of the delta: what is desired and not yet reported."""
+    differing = difference(document.state.get("desired", {}), document.state.get("reported", {}))
+    return differing, _pick(document.metadata.get("desired", {}), differing)
 
 
 def _with(token: str | None) -> State:
@@ -289,12 +291,12 @@ def _rejected(verb: str, error: _Refused, token: str | None, now_s: int) -> Repl
 
 
 def rejected(verb: str, code: int, message: str, payload: bytes, now_s: int) -> Reply:
-    """The answer to a request that never reaches a document, with its client token where it can be read."""
+    """The reply to a request that is rejected before a document is read, with its client token if there is one."""
     return _rejected(verb, _Refused(code, message), _optional_token(payload), now_s)
 
 
 def update(document: Document, payload: bytes, now_s: int, max_bytes: int = MAX_BYTES) -> tuple[Document, list[Reply]]:
-    """Apply an update request as received; a refused one returns the document untouched.
+    """Apply an update request as received; a rejected one returns the document unchanged.
 
     Replies in order: `update/accepted`, `update/delta` while desired and reported differ, `update/documents`.
     """
@@ -312,18 +314,18 @@ def update(document: Document, payload: bytes, now_s: int, max_bytes: int = MAX_
     echo: State = {"timestamp": now_s} | _with(token)
     versioned = {"version": new.version} | echo
     sent = None if patch is None else {key: patch[key] for key in SECTIONS if key in patch}
-    marks = {"timestamp": now_s} if sent is None else stamp(sent, now_s)
-    replies = [Reply(verb="update/accepted", body={"state": sent, "metadata": marks} | versioned)]
-    left, left_marks = delta(new)
-    if left:
-        replies.append(Reply(verb="update/delta", body={"state": left, "metadata": left_marks} | versioned))
+    metadata = {"timestamp": now_s} if sent is None else stamp(sent, now_s)
+    replies = [Reply(verb="update/accepted", body={"state": sent, "metadata": metadata} | versioned)]
+    differing, delta_metadata = delta(new)
+    if differing:
+        replies.append(Reply(verb="update/delta", body={"state": differing, "metadata": delta_metadata} | versioned))
     previous = {} if document.deleted else {"previous": _snapshot(document)}
     replies.append(Reply(verb="update/documents", body=previous | {"current": _snapshot(new)} | echo))
     return new, replies
 
 
 def _optional_token(payload: bytes) -> str | None:
-    """The client token of a get or delete, whose body may be empty or anything at all."""
+    """The client token of a get or delete, whose body may be empty or invalid."""
     try:
         return _token(parse(payload)) if 0 < len(payload) <= MAX_TOKEN_PAYLOAD else None
     except _Refused:
@@ -335,24 +337,24 @@ def _missing(verb: str, name: str, payload: bytes, now_s: int) -> Reply:
 
 
 def get(document: Document, name: str, payload: bytes, now_s: int) -> list[Reply]:
-    """Answer a get: the whole document with the delta beside it, or 404 with `name` (AWS: a classic one's thing).
+    """Answer a get: the document with its delta, or 404 with `name`.
 
-    The body may be anything, as in `delete`; only its client token is looked for.
+    Only the client token of the body is used, as in `delete`.
     """
     if document.deleted:
         return [_missing("get", name, payload, now_s)]
     state, metadata = dict(document.state), dict(document.metadata)
-    left, left_marks = delta(document)
-    if left:
-        state["delta"], metadata["delta"] = left, left_marks
+    differing, delta_metadata = delta(document)
+    if differing:
+        state["delta"], metadata["delta"] = differing, delta_metadata
     body: State = {"state": state, "metadata": metadata, "version": document.version, "timestamp": now_s}
     return [Reply(verb="get/accepted", body=body | _with(_optional_token(payload)))]
 
 
 def delete(document: Document, name: str, payload: bytes, now_s: int) -> tuple[Document, list[Reply]]:
-    """Delete the document; its version counts on, so that a late message cannot bring it back."""
+    """Delete the document. Its version is kept and increased, so that a late message cannot restore it."""
     if document.deleted:
         return document, [_missing("delete", name, payload, now_s)]
-    gone = Document(version=document.version + 1, timestamp=now_s)
+    tombstone = Document(version=document.version + 1, timestamp=now_s)
     body: State = {"version": document.version, "timestamp": now_s}
-    return gone, [Reply(verb="delete/accepted", body=body | _with(_optional_token(payload)))]
+    return tombstone, [Reply(verb="delete/accepted", body=body | _with(_optional_token(payload)))]

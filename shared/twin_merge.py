@@ -1,7 +1,8 @@
-"""Two writers of one document: what changed on one side since both agreed, and what comes of it. Pure functions.
+"""Three-way merge of a twin document that was changed on the device and on the hub. Pure functions.
 
-The rules are those of Greengrass' shadow manager (Apache-2.0, SyncNodeMerger), kept leaf by leaf: changed on one
-side only, take it; changed on both, the owner wins; objects recurse, arrays and scalars are one value.
+The rules are those of Greengrass' shadow manager (Apache-2.0, SyncNodeMerger), for each leaf: a change on one side
+is applied; when both sides changed it, the owner wins. Objects are merged recursively; arrays and scalars are one
+value.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
-from shared.twin import State, same
+from shared.twin import State, json_equal
 
 Path = tuple[str, ...]
 """Keys from the root of a section to a value."""
@@ -20,46 +21,46 @@ class _Gone:
         return "GONE"
 
 
-GONE: Any = _Gone()
-"""In the place of a value that is not there; None would be a deletion on its way."""
+ABSENT: Any = _Gone()
+"""Marks an absent value; None would mean a deletion."""
 
 
 def merge3(base: State, local: State, remote: State, *, owner: Literal["local", "remote"]) -> State:
-    """What `local` and `remote` come to, when both were `base` once; `owner` wins what both have changed.
+    """Merge `local` and `remote`, which both started from `base`; `owner` wins where both have changed a leaf.
 
-    A field that is missing counts as deleted. None of the three may hold null.
+    A missing field counts as deleted. None of the three may contain null.
     """
     merged: State = {}
     for key in [*remote, *(key for key in local if key not in remote)]:
-        value = _one(base.get(key, GONE), local.get(key, GONE), remote.get(key, GONE), owner)
-        if value is not GONE:
+        value = _merge_value(base.get(key, ABSENT), local.get(key, ABSENT), remote.get(key, ABSENT), owner)
+        if value is not ABSENT:
             merged[key] = value
     return merged
 
 
-def _one(base: Any, local: Any, remote: Any, owner: Literal["local", "remote"]) -> Any:
-    if same(local, remote) or same(remote, base):
+def _merge_value(base: Any, local: Any, remote: Any, owner: Literal["local", "remote"]) -> Any:
+    if json_equal(local, remote) or json_equal(remote, base):
         return local
-    if same(local, base):
+    if json_equal(local, base):
         return remote
-    mine = local if owner == "local" else remote
-    # An object that one side deleted is an object all of whose leaves it deleted.
-    sides = [{} if side is GONE and isinstance(base, dict) else side for side in (local, remote)]
+    winner = local if owner == "local" else remote
+    # Deleting an object means deleting each of its leaves.
+    sides = [{} if side is ABSENT and isinstance(base, dict) else side for side in (local, remote)]
     if not all(isinstance(side, dict) for side in sides):
-        return mine
+        return winner
     merged = merge3(base if isinstance(base, dict) else {}, sides[0], sides[1], owner=owner)
-    return merged or ({} if mine == {} else GONE)
+    return merged or ({} if winner == {} else ABSENT)
 
 
 def patch(old: State, new: State) -> State:
-    """What makes `new` of `old` when it is merged over it: null for each field that is gone."""
+    """The patch that turns `old` into `new` when merged: null for each removed field."""
     result: State = {key: None for key in old if key not in new}
     for key, value in new.items():
         have = old.get(key)
         if isinstance(value, dict) and isinstance(have, dict):
             if inner := patch(have, value):
                 result[key] = inner
-        elif key not in old or not same(value, have):
+        elif key not in old or not json_equal(value, have):
             result[key] = value
     return result
 
@@ -69,24 +70,24 @@ def value_at(state: State, path: Path) -> Any:
     value: Any = state
     for key in path:
         if not isinstance(value, dict) or key not in value:
-            return GONE
+            return ABSENT
         value = value[key]
     return value
 
 
 def with_value(state: State, path: Path, value: Any) -> State:
-    """`state` with `value` at `path`, the whole of it; GONE takes the field away, and objects that it leaves empty."""
+    """`state` with `value` at `path`, replacing the old value. GONE removes the field and objects that become empty."""
     key, *rest = path
     old = state.get(key)
     if rest:
-        value = with_value(old if isinstance(old, dict) else {}, tuple(rest), value) or GONE
-    if value is GONE:
-        return {other: kept for other, kept in state.items() if other != key}
+        value = with_value(old if isinstance(old, dict) else {}, tuple(rest), value) or ABSENT
+    if value is ABSENT:
+        return {other: inner for other, inner in state.items() if other != key}
     return {**state, key: value}
 
 
 def leaves(tree: State, above: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """Every leaf with its path. Arrays and empty objects are leaves, as in the twin's rules."""
+    """Yield each leaf with its path. Arrays and empty objects are leaves, as in the rules of twin documents."""
     for key, value in tree.items():
         if isinstance(value, dict) and value:
             yield from leaves(value, (*above, key))
@@ -95,7 +96,7 @@ def leaves(tree: State, above: Path = ()) -> Iterator[tuple[Path, Any]]:
 
 
 def tree(pairs: Iterable[tuple[Path, Any]]) -> State:
-    """The opposite of `leaves`."""
+    """Build an object from (path, value) pairs; the opposite of `leaves`."""
     result: State = {}
     for path, value in pairs:
         result = with_value(result, path, value)
@@ -103,5 +104,5 @@ def tree(pairs: Iterable[tuple[Path, Any]]) -> State:
 
 
 def format_path(path: Path) -> str:
-    """A path as people and progress messages write it: `settings.period_s`."""
+    """A path as shown in messages: `settings.period_s`."""
     return ".".join(path)

@@ -51,7 +51,7 @@ def put(session: Session, row: Configuration, max_bytes: int, trace: str) -> tup
         return row, True
     if not scopes.covers(scopes.session_scope(session), old.scope):
         raise HubError(409, "Name is taken", f"'{row.id}' is the name of a configuration beyond this token's scope")
-    if not twin.same(old.content, row.content):
+    if not twin.json_equal(old.content, row.content):
         cure = "make another configuration with a higher priority, or delete this one first"
         raise HubError(409, "Content cannot be changed", f"'{row.id}' was created with other content: {cure}")
     changes = {name: getattr(row, name) for name in ("priority", "target", "metrics", "labels")}

@@ -41,7 +41,7 @@ def change(
         raise HubError(422, "The tags are nested too deep", f"at most {MAX_LEVELS} objects and arrays in one another")
     if len(encode(tags)) > MAX_BYTES:
         raise HubError(413, "The tags are too large", f"all tags of a device fit in {MAX_BYTES} bytes of JSON")
-    if twin.same(tags, device.tags):
+    if twin.json_equal(tags, device.tags):
         return False
     device.tags, device.tags_version = tags, device.tags_version + 1
     session.add(device)

@@ -122,7 +122,7 @@ def _tags(session: Session, job: Job, devices: Sequence[str], _now_us: int, _max
         after, reason = _retagged(before, job.content)
         if reason:
             outcomes[device] = Outcome(state="refused", reason=reason, version=version)
-        elif twin.same(after, before):
+        elif twin.json_equal(after, before):
             outcomes[device] = Outcome(state="unchanged", version=version)
         else:
             outcomes[device] = Outcome(state="written", version=version + 1)
@@ -216,7 +216,7 @@ def difference(before: twin.State, after: twin.State, owners: twin.State) -> lis
     old, new, names = dict(leaves(before)), dict(leaves(after)), dict(leaves(owners))
     changes = []
     for path in sorted(old.keys() | new.keys()):
-        if path in old and path in new and twin.same(old[path], new[path]):
+        if path in old and path in new and twin.json_equal(old[path], new[path]):
             continue
         change = {"path": format_path(path)}
         for name, values in (("before", old), ("after", new), ("owner", names)):

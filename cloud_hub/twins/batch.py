@@ -51,7 +51,7 @@ class TwinBatch:
         """
         old, owners = self._stored.get((device, name), (twin.Document(), {}))
         before = old.state.get("desired", {})
-        if twin.same(twin.merge(before, patch), before):
+        if twin.json_equal(twin.merge(before, patch), before):
             after = update_owners(owners, before, patch, actor)
             if after != owners:
                 self.set_owners(device, name, old, after)

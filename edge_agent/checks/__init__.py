@@ -1,6 +1,6 @@
-"""`tidegate-edge check`: tries what `run` will need, in bounded time, and leaves nothing behind.
+"""`tidegate-edge check`: tests everything that `run` needs, with time limits and without side effects.
 
-A problem stops the start, or makes it pointless. A warning is told and no more: a device starts without its network.
+A problem prevents the agent from starting or working. A warning does not: an agent also starts without a network.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from edge_agent import clock
 from edge_agent.checks.link import link
 from edge_agent.collectors import Collector, Frame
 from edge_agent.config import Config, ModelTable, read
-from edge_agent.models.child import Failed, InferenceChild, InferenceResult, Word
+from edge_agent.models.child import Failed, InferenceChild, InferenceResult, WorkerMessage
 from edge_agent.models.core.gating import ResultGate
 from edge_agent.pipeline.core.limit_rules import LimitRules
 from edge_agent.pipeline.sampler import open_collector
@@ -27,12 +27,12 @@ from shared.errors import ConfigError, ModelError, NotReady, TidegateError
 from shared.profile import DeviceProfile
 
 OPEN_S = 10.0
-"""So long a collector may take to open and to give its first frame."""
+"""Time limit for a collector to open and to return its first frame."""
 MODEL_S = 60.0
 
 
 def run_checks(path: Path) -> Findings:
-    """Everything that can be known before the start."""
+    """Run all checks on the configuration at `path`."""
     found = Findings()
     try:
         config, profile = read(path)
@@ -57,7 +57,7 @@ def run_checks(path: Path) -> Findings:
 
 
 def _state(folder: Path) -> list[str]:
-    """Whether the state folder can be written, or made, by whoever runs this."""
+    """Check that the current user can write or create the state directory."""
     if reason := write_error(folder):
         cure = "Give a folder of the agent's user, and run `check` as that user"
         return [f"device.state_dir: {folder} cannot be written ({reason}). {cure}"]
@@ -65,7 +65,7 @@ def _state(folder: Path) -> list[str]:
 
 
 def _bounds(config: Config) -> list[str]:
-    """What the agent itself would refuse to start with."""
+    """Limits and settings outside of the site's hard bounds, with which the agent does not start."""
     found = []
     if reason := LimitRules(config.hard_limits, {}, config.hard_watches).use_limits(config.limits):
         found.append(f"limits: {reason}. Keep [[limits]] within [[hard_limits]]")
@@ -82,7 +82,7 @@ def _hardware(profile: DeviceProfile) -> list[str]:
     ]
 
 
-# -- what it reads -----------------------------------------------------------------------------------
+# -- collectors and rules ----------------------------------------------------------------------------
 
 
 def _collectors(config: Config, found: Findings) -> dict[str, Collector]:
@@ -102,7 +102,7 @@ def _collectors(config: Config, found: Findings) -> dict[str, Collector]:
 
 
 def _sources(config: Config, collectors: dict[str, Collector], found: Findings) -> None:
-    """Rules for metrics that nothing here gives; not told while a collector is missing that might give them."""
+    """Warn of rules whose metric no collector or model declares. Skipped if a collector could not be opened."""
     if len(collectors) < len(config.collectors):
         return
     declared = {metric.name for collector in collectors.values() for metric in collector.metrics}
@@ -115,7 +115,7 @@ def _sources(config: Config, collectors: dict[str, Collector], found: Findings) 
         found.warnings.append(f"limits: no collector or model here declares '{metric}': never judged. {cure}")
 
 
-# -- its models --------------------------------------------------------------------------------------
+# -- models ------------------------------------------------------------------------------------------
 
 
 def _models(config: Config, collectors: dict[str, Collector], found: Findings) -> None:
@@ -124,7 +124,7 @@ def _models(config: Config, collectors: dict[str, Collector], found: Findings) -
             runner = load(Path(table.bundle)).manifest.runner
             plugins.load(plugins.RUNNERS, runner, f"model '{table.name}'")
             frame = _frame(table, collectors)
-            reason = _tried(table, frame)
+            reason = _run_model(table, frame)
         except NotReady as error:
             found.warnings.append(f"model '{table.name}': not tried with a frame ({error})")
         except TidegateError as error:
@@ -137,7 +137,7 @@ def _models(config: Config, collectors: dict[str, Collector], found: Findings) -
 
 
 def _frame(table: ModelTable, collectors: dict[str, Collector]) -> Frame | None:
-    """One frame of the collector that feeds the model; None where that collector did not open, which is told."""
+    """One frame of the model's collector; None if the collector could not be opened, which is reported elsewhere."""
     collector = collectors.get(table.frames)
     if collector is None:
         return None
@@ -145,26 +145,26 @@ def _frame(table: ModelTable, collectors: dict[str, Collector]) -> Frame | None:
         readings = run_with_timeout(OPEN_S, lambda: list(collector.collect(clock.now_us())))
     except TimeoutError as error:
         raise NotReady(f"collector '{table.frames}' gave nothing within {OPEN_S:g} s") from error
-    frame = next((one for one in readings if isinstance(one, Frame)), None)
+    frame = next((reading for reading in readings if isinstance(reading, Frame)), None)
     if frame is None:
         raise ModelError(f"collector '{table.frames}' gives no frames. Set `frames` to a collector of images")
     return frame
 
 
-def _tried(table: ModelTable, frame: Frame | None) -> str:
-    """Why the model cannot answer this frame, or ''. It runs in a process of its own, as in the agent."""
-    words: queue.Queue[Word | None] = queue.Queue()
-    child = InferenceChild(table.bundle, on_word=words.put, on_end=lambda: words.put(None))
+def _run_model(table: ModelTable, frame: Frame | None) -> str:
+    """Run the model on `frame` in a separate process, as in the agent; returns why it fails, or ''."""
+    messages: queue.Queue[WorkerMessage | None] = queue.Queue()
+    child = InferenceChild(table.bundle, on_message=messages.put, on_end=lambda: messages.put(None))
     try:
-        first = words.get(timeout=MODEL_S)
+        first = messages.get(timeout=MODEL_S)
         if first is None:
             return "its process ended at the start"
         if isinstance(first, Failed):
             return first.reason
         if frame is None:
             return ""
-        child.ask(frame)
-        answer = words.get(timeout=table.watchdog_s)
+        child.submit(frame)
+        answer = messages.get(timeout=table.watchdog_s)
         if isinstance(answer, InferenceResult):
             return "" if answer.result is not None else answer.reason
         return "its process ended at the first frame"
@@ -175,7 +175,7 @@ def _tried(table: ModelTable, frame: Frame | None) -> str:
 
 
 def check_installation() -> list[str]:
-    """Compare installed files with the hashes that the wheel recorded: pip overwrites same-named packages silently."""
+    """Compare installed files with the hashes of the wheel, because pip silently overwrites packages of equal name."""
     try:
         files = distribution("tidegate").files or []
     except PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""The part of `tidegate-edge check` that asks after the link: its files, its addresses, and who answers there."""
+"""The link checks of `tidegate-edge check`: TLS files, addresses, and connections to the brokers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LOCAL = {"localhost", "127.0.0.1", "::1"}
 
 
 def link(config: Config) -> tuple[list[str], list[str]]:
-    """(problems, warnings): a device starts without its network, but not with files that cannot work."""
+    """Check the link; returns (problems, warnings). Unusable files are problems, an unreachable broker is a warning."""
     problems: list[str] = []
     warnings: list[str] = []
     wanted, pki = config.link, DeviceIdentity(config.device.state_dir)
@@ -38,7 +38,7 @@ def link(config: Config) -> tuple[list[str], list[str]]:
 
 
 def _files(config: Config, pki: DeviceIdentity, problems: list[str]) -> tuple[str, str, str] | None:
-    """The PEM files of the link, where they are all there and fit; what is wrong with them is told."""
+    """The PEM files of the link if they are complete and usable; adds what is wrong with them to `problems`."""
     tls = config.link.tls
     if tls is None:
         return _enrolled(config, pki, problems) if pki.enrolled else None

@@ -1,9 +1,9 @@
-"""The Collector's contract: one of the agent's two doors. A new collector is one file and one line in pyproject.
+"""The interface of collector plug-ins. A new collector is one module and one line in pyproject.toml.
 
 An entry point in group `tidegate.collectors` names a function `open_collector(table)` that reads its options
-with `edge_agent.config.options` and returns a Collector. It may raise ConfigError; `collect` may raise
-NotReady, and the agent will ask again later. A collector never retries, sleeps or starts threads. Where it opens and
-may still give nothing (a file that is not there yet), a method `warnings() -> list[str]` says so to `check`.
+with `edge_agent.config.options` and returns a Collector. It may raise ConfigError. `collect` may raise
+NotReady; the agent calls it again later. A collector never retries, sleeps or starts threads. An optional method
+`warnings() -> list[str]` returns warnings for `check`, such as a file that does not exist yet.
 """
 
 from __future__ import annotations
@@ -37,31 +37,31 @@ Reading = Sample | Event | Frame
 
 
 class Collector(Protocol):
-    """Something on the device that can be read again and again."""
+    """A source of readings on the device that is read periodically."""
 
     name: str
     period_s: float | None
     """Seconds between readings; None follows the agent's setting `period_s`."""
     metrics: list[Metric]
-    """What its samples mean; told once, in the birth."""
+    """Metadata of its metrics, sent in the birth certificate."""
 
     def collect(self, now_us: int) -> Iterable[Reading]:
-        """What there is to say now. Must return within a fraction of its period."""
+        """Return the current readings. Must return within a fraction of the period."""
         ...
 
     def close(self) -> None:
-        """Give back what it holds."""
+        """Release its resources."""
         ...
 
 
 @runtime_checkable
 class Resumable(Protocol):
-    """A Collector that remembers where it stands across restarts, if it has these methods as well."""
+    """Additional methods of a Collector that resumes at its last position after a restart."""
 
     def checkpoint(self) -> bytes:
-        """Where it stands, asked after each `collect`. Stored in the same commit as what was read."""
+        """The current position; called after each `collect` and stored in the same commit as the readings."""
         ...
 
     def resume(self, value: bytes) -> None:
-        """The newest stored checkpoint of the collector of this name, before the first `collect` of a run."""
+        """Continue at the latest stored checkpoint of this collector; called before the first `collect`."""
         ...

@@ -1,4 +1,4 @@
-"""The machine itself through psutil: CPU, memory, disk, network and temperatures."""
+"""Collector `host`: CPU, memory, disk, network and temperatures of the machine, read with psutil."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from shared.messages import Metric, Sample
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`disk` is the path whose file system is watched; `temperatures` reads the thermal sensors."""
+    """`disk` is a path on the monitored file system; `temperatures` reads the thermal sensors."""
 
     disk: str = "/"
     temperatures: bool = True
@@ -38,12 +38,12 @@ METRICS = [
 
 
 def _sensor_name(chip: str, label: str, index: int) -> str:
-    words = re.sub(r"[^a-z0-9]+", "-", f"{chip} {label or index}".lower()).strip("-")
-    return f"temp.{words[:100] or index}"
+    name = re.sub(r"[^a-z0-9]+", "-", f"{chip} {label or index}".lower()).strip("-")
+    return f"temp.{name[:100] or index}"
 
 
 def _temperatures() -> dict[str, float]:
-    """Degrees Celsius by metric name; empty where this machine shows no sensor."""
+    """Degrees Celsius by metric name; empty if this machine has no sensors."""
     chips: dict[str, list[Any]] = psutil.sensors_temperatures()
     return {
         _sensor_name(chip, entry.label, index): entry.current
@@ -53,7 +53,7 @@ def _temperatures() -> dict[str, float]:
 
 
 class HostCollector:
-    """Reads the machine. The first `cpu.load` is of the time since start."""
+    """Reads the metrics of the machine. The first `cpu.load` covers the time since the start."""
 
     def __init__(self, name: str, period_s: float | None, chosen: Options) -> None:
         self.name, self.period_s, self._options = name, period_s, chosen
@@ -92,12 +92,12 @@ class HostCollector:
             yield from _temperatures().items()
 
     def warnings(self) -> list[str]:
-        """For `check`."""
+        """Warnings for `check`."""
         there = Path(self._options.disk).exists()
         return [] if there else [f"disk '{self._options.disk}' is not there. Set `disk` to a path of its file system"]
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: it has no resources."""
 
 
 def open_collector(table: CollectorTable) -> HostCollector:

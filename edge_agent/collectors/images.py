@@ -1,7 +1,7 @@
-"""Frames from a NumPy file (`.npy`, uint8, [frames, height, width]), played in order, again and again.
+"""Collector `images`: frames from a NumPy file (`.npy`, uint8, [frames, height, width]), played in a loop.
 
-Stands where a camera's driver will stand. The file is read without NumPy, so that the agent stays small;
-when it is replaced by another, the new one is played from the next frame on.
+It simulates a camera. The file is read without NumPy, so that the agent stays small. When the file is replaced, the
+new one is used from the next frame on.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from shared.errors import ConfigError, NotReady
 from shared.messages import Metric
 
 MAX_FRAME = MAX_PAYLOAD // 2
-"""Bytes of one frame: as evidence it travels in base64, four bytes for three, inside one message."""
+"""Maximum bytes of one frame: an escalation sends it as base64, four bytes for three, in one message."""
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -39,10 +39,10 @@ def read_header(head: bytes) -> tuple[tuple[int, int, int], int]:
         start = 12 if wide else 10
         fields = ast.literal_eval(head[start : start + length].decode("latin1"))
         kind, order, shape = fields["descr"], fields["fortran_order"], fields["shape"]
-        sound = len(shape) == 3 and all(type(side) is int and side > 0 for side in shape)
+        valid = len(shape) == 3 and all(type(side) is int and side > 0 for side in shape)
     except (struct.error, IndexError, KeyError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
         raise ValueError(f"has a broken NumPy header ({error})") from error
-    if kind != "|u1" or order or not sound:
+    if kind != "|u1" or order or not valid:
         raise ValueError(f"holds {kind} {shape}, wanted uint8 [frames, height, width]")
     if shape[1] * shape[2] > MAX_FRAME:
         raise ValueError(
@@ -52,7 +52,7 @@ def read_header(head: bytes) -> tuple[tuple[int, int, int], int]:
 
 
 class ImagesCollector:
-    """Plays the frames of one file at one frame a period."""
+    """Plays the frames of one file, one frame per period."""
 
     def __init__(self, name: str, period_s: float | None, chosen: Options) -> None:
         self.name, self.period_s = name, period_s if period_s is not None else 0.05
@@ -76,7 +76,7 @@ class ImagesCollector:
         self._seen, self._count, self._shape, self._frames = seen, count, (height, width), content[start:]
 
     def collect(self, now_us: int) -> Iterator[Frame]:
-        """The next frame; raises NotReady while the file cannot be read."""
+        """Yield the next frame; raises NotReady while the file cannot be read."""
         try:
             self._reload()
         except (OSError, ValueError) as error:
@@ -88,7 +88,7 @@ class ImagesCollector:
         self._number += 1
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: it has no resources."""
 
 
 def open_collector(table: CollectorTable) -> ImagesCollector:

@@ -1,4 +1,4 @@
-"""Verb `diagnose processes`: which processes use most CPU. It costs CPU time, so it runs only when asked."""
+"""Command `diagnose processes`: the processes that use most CPU. Measuring costs CPU time, so it is not a metric."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def diagnose(request: CommandRequest) -> Output | Work:
         count = 0
     if not 1 <= count <= LONGEST_S:
         raise ValueError(f"seconds must be within 1..{LONGEST_S}, not {seconds}")
-    return _watched(count)
+    return _measure(count)
 
 
 verbs: dict[tuple[str, str], Verb] = {("diagnose", "processes"): diagnose}
 """The commands of this module."""
 
 
-def _watched(count: int) -> Work:
+def _measure(count: int) -> Work:
     processes, sums = _primed(), dict[str, float]()
     for second in range(count):
         yield Progress(fraction=second / count, text=f"watched {second} of {count} s", wait_s=1.0)
@@ -43,7 +43,7 @@ def _watched(count: int) -> Work:
 
 
 def _primed() -> list[psutil.Process]:
-    """All processes, each with its CPU time read once: what they use is measured from here on."""
+    """All processes, each with its CPU time read once, so that the next reading covers the time since this one."""
     processes = []
     for process in psutil.process_iter():
         try:

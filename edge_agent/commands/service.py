@@ -1,7 +1,7 @@
-"""Commands: verbs without a lasting state. One effect an id, however often the request comes (invariant W1).
+"""Executes commands from the hub. A command runs once, however often its request is received (invariant W1).
 
-Requests are remembered before anything is done, then carried out step by step in the agent's one thread. Methods
-are named for what happened and return the device's words on it. What an id ended with is its answer for ever.
+Requests are stored before they are executed, then run step by step in the agent's thread. Methods return the
+CommandResult messages to publish. The final result of a command id never changes.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ log = logging.getLogger(__name__)
 
 REMEMBERED = 200
 MOST = 1000
-"""Old results are forgotten beyond REMEMBERED when nobody can ask for them any more; MOST is the end in any case."""
+"""Beyond REMEMBERED, results of expired commands are deleted. At MOST stored results, new commands are refused."""
 
-SAID_EVERY_S = 0.5
+PROGRESS_PERIOD_S = 0.5
 Output = dict[str, str | float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far a verb is (0..1), what it does, and after how many seconds it wants to go on."""
+    """Progress of a running command: fraction 0..1, current activity, and seconds until it is resumed."""
 
     fraction: float
     text: str = ""
@@ -38,15 +38,15 @@ class Progress:
 
 Work = Generator[Progress, None, Output]
 Verb = Callable[[CommandRequest], "Output | Work"]
-"""Carries out a command and returns its output; raises ValueError to refuse it, before anything is done.
+"""Executes a command and returns its output; raises ValueError to refuse it, before it has any effect.
 
-A long one is a generator: it yields its Progress often and returns its output. When the command is cancelled it is
-closed at a yield: its `finally` runs.
+A long-running command is a generator: it yields Progress often and returns its output. When the command is cancelled,
+the generator is closed at a yield, so that its `finally` runs.
 """
 
 
 def take_args(request: CommandRequest, *known: str) -> dict[str, str | float]:
-    """The arguments, when each is one of `known`; else ValueError."""
+    """The arguments of `request`; raises ValueError for an argument that is not one of `known`."""
     unknown = sorted(set(request.args) - set(known))
     if unknown:
         takes = ", ".join(known) or "none"
@@ -56,81 +56,83 @@ def take_args(request: CommandRequest, *known: str) -> dict[str, str | float]:
 
 @dataclass(slots=True)
 class _Run:
-    """A command that was accepted and has not ended; `due_s` and `said_s` are monotonic."""
+    """An accepted command that has not ended; `due_s` and `published_s` are monotonic times."""
 
     request: CommandRequest
-    word: CommandResult
+    result: CommandResult
     work: Work | None = None
     due_s: float = 0.0
-    said_s: float = field(default=-SAID_EVERY_S)
-    unsaid: bool = False
+    published_s: float = field(default=-PROGRESS_PERIOD_S)
+    unpublished: bool = False
 
 
 class Commands:
-    """The verbs of this device. `verbs` maps (verb, target) to what does it."""
+    """The commands of this device. `verbs` maps (verb, target) to a function; `store` keeps the results."""
 
-    def __init__(self, keep: StateStore, verbs: Mapping[tuple[str, str], Verb]) -> None:
-        self._keep, self._verbs = keep, verbs
-        self._done: dict[str, Any] = keep.get("commands", {})
+    def __init__(self, store: StateStore, verbs: Mapping[tuple[str, str], Verb]) -> None:
+        self._store, self._verbs = store, verbs
+        self._done: dict[str, Any] = store.get("commands", {})
         self._running: dict[str, _Run] = {}
 
     @property
     def names(self) -> list[str]:
-        """What this device can do: 'verb target', sorted."""
+        """The commands of this device as 'verb target', sorted."""
         return [f"{verb} {target}" for verb, target in sorted(self._verbs)]
 
     def handle_request(self, request: CommandRequest, now_us: int, clock: ClockQuality) -> CommandResult:
-        """A request came: it is accepted, or has ended, or ends here and now. `step` carries out what was accepted."""
+        """Handle a request; returns its current state. `run_once` executes accepted commands."""
         if request.id in self._running:
-            return self._running[request.id].word
+            return self._running[request.id].result
         if request.id in self._done:
             return from_plain(CommandResult, self._done[request.id])
-        # A device whose clock was never set cannot tell that a command is old; the hub's own expiry still holds.
+        # Without a synchronized clock the device cannot check the expiry; the hub still does.
         if clock == "synced" and now_us > request.expires_us:
-            return self._end(request, _word(request.id, "expired", now_us, "came after its expiry"), now_us)
+            return self._end(request, _result(request.id, "expired", now_us, "came after its expiry"), now_us)
         if (request.verb, request.target) not in self._verbs:
             text = f"this device has no '{request.verb} {request.target}'; it has: {', '.join(self.names) or 'none'}"
-            return self._end(request, _word(request.id, "refused", now_us, text), now_us)
+            return self._end(request, _result(request.id, "refused", now_us, text), now_us)
         self._forget(now_us)
         if len(self._done) >= MOST:
-            text = f"this device remembers {MOST} commands that still hold, and no more"
-            return _word(request.id, "refused", now_us, text)
-        # Remembered before it is done: a crash in the middle must not do it twice.
-        self._remember(request, _word(request.id, "failed", now_us, "interrupted by a restart"), now_us)
-        run = _Run(request, _word(request.id, "accepted", now_us))
+            text = f"this device remembers {MOST} commands that have not expired; try again later"
+            return _result(request.id, "refused", now_us, text)
+        # Stored before it is executed: a crash in the middle must not execute it twice.
+        self._remember(request, _result(request.id, "failed", now_us, "interrupted by a restart"), now_us)
+        run = _Run(request, _result(request.id, "accepted", now_us))
         self._running[request.id] = run
-        return run.word
+        return run.result
 
     def handle_cancel(self, cancel: CommandCancel, now_us: int) -> CommandResult:
-        """The hub wants it no more: it ends now, if it has not yet."""
+        """Cancel a command unless it has already ended; returns its final state."""
         run = self._running.get(cancel.id)
         if run is not None:
             return self._close(run, now_us)
         if cancel.id in self._done:
             return from_plain(CommandResult, self._done[cancel.id])
-        return self._end(cancel, _word(cancel.id, "cancelled", now_us, "before it was heard of"), now_us)
+        return self._end(
+            cancel, _result(cancel.id, "cancelled", now_us, "cancelled before the request was received"), now_us
+        )
 
-    def step(self, now_us: int, now_s: float) -> list[CommandResult]:
-        """Let each command that is due go one step; returns what is to be said of them."""
-        words = []
+    def run_once(self, now_us: int, now_s: float) -> list[CommandResult]:
+        """Advance each command that is due; returns the results to publish."""
+        results = []
         for run in list(self._running.values()):
             if run.due_s <= now_s:
                 self._advance(run, now_us, now_s)
             if run.request.id not in self._running:
-                words.append(run.word)
-            elif run.unsaid and now_s - run.said_s >= SAID_EVERY_S:
-                run.unsaid, run.said_s = False, now_s
-                words.append(run.word)
-        return words
+                results.append(run.result)
+            elif run.unpublished and now_s - run.published_s >= PROGRESS_PERIOD_S:
+                run.unpublished, run.published_s = False, now_s
+                results.append(run.result)
+        return results
 
     def stopped(self) -> list[CommandResult]:
-        """The agent ends: so do the commands under way, with the word that a crash would have left."""
-        words = []
+        """End all running commands because the agent stops; their result is the same as after a crash."""
+        results = []
         for run in list(self._running.values()):
             interrupted = from_plain(CommandResult, self._done[run.request.id])
-            word = self._close(run, interrupted.t_us)
-            words.append(word if word.state == "failed" else self._end(run.request, interrupted, word.t_us))
-        return words
+            result = self._close(run, interrupted.t_us)
+            results.append(result if result.state == "failed" else self._end(run.request, interrupted, result.t_us))
+        return results
 
     # -- inside ------------------------------------------------------------------------------------
 
@@ -139,47 +141,47 @@ class Commands:
         try:
             done = _begin(run, verb(run.request)) if run.work is None else _go_on(run.work)
             if isinstance(done, Progress):
-                run.due_s, run.unsaid = now_s + done.wait_s, True
+                run.due_s, run.unpublished = now_s + done.wait_s, True
                 fraction = min(max(done.fraction, 0.0), 1.0)
-                run.word = CommandResult(id=cid, state="running", t_us=now_us, text=done.text, progress=fraction)
+                run.result = CommandResult(id=cid, state="running", t_us=now_us, text=done.text, progress=fraction)
                 return
-            run.word = CommandResult(id=cid, state="succeeded", t_us=now_us, output=done)
-        except Exception as error:  # the hub must hear of it now, not after the command's expiry
-            if isinstance(error, ValueError) and run.word.state == "accepted":
-                run.word = _word(cid, "refused", now_us, str(error))
+            run.result = CommandResult(id=cid, state="succeeded", t_us=now_us, output=done)
+        except Exception as error:  # report it to the hub now, not after the command's expiry
+            if isinstance(error, ValueError) and run.result.state == "accepted":
+                run.result = _result(cid, "refused", now_us, str(error))
             else:
                 log.exception("command.failed")
-                run.word = _word(cid, "failed", now_us, f"{type(error).__name__}: {error}")
-        self._end(run.request, run.word, now_us)
+                run.result = _result(cid, "failed", now_us, f"{type(error).__name__}: {error}")
+        self._end(run.request, run.result, now_us)
 
     def _close(self, run: _Run, now_us: int) -> CommandResult:
-        run.word = _word(run.request.id, "cancelled", now_us, run.word.text)
+        run.result = _result(run.request.id, "cancelled", now_us, run.result.text)
         try:
             if run.work is not None:
                 run.work.close()
-        except Exception as error:  # what it had to put back, it could not
+        except Exception as error:  # the command's clean-up failed
             log.exception("command.failed")
-            run.word = _word(run.request.id, "failed", now_us, f"when cancelled: {type(error).__name__}: {error}")
-        return self._end(run.request, run.word, now_us)
+            run.result = _result(run.request.id, "failed", now_us, f"when cancelled: {type(error).__name__}: {error}")
+        return self._end(run.request, run.result, now_us)
 
-    def _end(self, asked: CommandRequest | CommandCancel, word: CommandResult, now_us: int) -> CommandResult:
-        self._running.pop(word.id, None)
-        self._remember(asked, word, now_us)
-        return word
+    def _end(self, request: CommandRequest | CommandCancel, result: CommandResult, now_us: int) -> CommandResult:
+        self._running.pop(result.id, None)
+        self._remember(request, result, now_us)
+        return result
 
-    def _remember(self, asked: CommandRequest | CommandCancel, word: CommandResult, now_us: int) -> None:
-        self._done[word.id] = {**msgspec.to_builtins(word), "expires_us": asked.expires_us}
+    def _remember(self, request: CommandRequest | CommandCancel, result: CommandResult, now_us: int) -> None:
+        self._done[result.id] = {**msgspec.to_builtins(result), "expires_us": request.expires_us}
         self._forget(now_us)
-        self._keep.put("commands", self._done)
+        self._store.put("commands", self._done)
 
     def _forget(self, now_us: int) -> None:
         for cid, old in list(self._done.items())[:-REMEMBERED]:
-            # One that still holds may come again: forgotten, it would be done again.
+            # A request that has not expired may be received again: without its result it would run again.
             if old.get("expires_us", 0) < now_us and cid not in self._running:
                 del self._done[cid]
 
 
-def _word(cid: str, state: Any, now_us: int, text: str = "") -> CommandResult:
+def _result(cid: str, state: Any, now_us: int, text: str = "") -> CommandResult:
     return CommandResult(id=cid, state=state, t_us=now_us, text=text)
 
 

@@ -1,1 +1,1 @@
-"""The link: `session` decides, `uplink` carries out, `discovery` finds the broker."""
+"""The connection to the hub: `core.session` decides what to send, `uplink` sends it, `discovery` finds the broker."""

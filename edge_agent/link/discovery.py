@@ -1,8 +1,8 @@
-"""Finds the broker: at the configured addresses in their order, else where zeroconf (`_tidegate._tcp.local.`) says.
+"""Finds the broker: tries the configured addresses in order, then brokers announced by zeroconf.
 
-An announcement is a hint that anybody on the wire can give, so it is used last and believed only where something
-proves it: with `[link.tls]` the broker's certificate must be of our CA and name the announced IP address, or the
-connection fails and the next one is tried. Without TLS nothing proves it, so only brokers on loopback are used.
+Anybody on the network can announce a broker, so announcements are used last and only if they can be verified: with
+`[link.tls]` the certificate of the broker must be issued by the configured CA and contain the announced IP address,
+else the next one is tried. Without TLS only announced brokers on loopback are used.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ log = logging.getLogger(__name__)
 SERVICE = "_tidegate._tcp.local."
 BROWSE_S = 3.0
 SETTLE_S = 0.5
-"""After the first announcement others get this long: the first to shout need not be the right one."""
+"""Time to wait for further announcements after the first one, which need not be the right one."""
 PLACE = "link.address"
 MOST = 8
-"""Announced brokers tried in one round: who announces a thousand must not keep us from the addresses we know."""
+"""Maximum number of announced brokers tried in one round, so that a flood of announcements cannot block the device."""
 
 
 def browse(interfaces: list[str], wait_s: float = BROWSE_S, hub: str = "") -> list[Address]:
-    """Brokers announced (by `hub`, where it is named) within `wait_s` seconds, as they were heard; never a name."""
+    """Brokers announced within `wait_s` seconds, in order of arrival, as IP addresses; only those of `hub` if given."""
     from zeroconf import InterfaceChoice, ServiceBrowser, ServiceListener, Zeroconf  # noqa: PLC0415 - 6 MB, seldom
 
     found: list[Address] = []
     heard = threading.Event()
 
     class Listener(ServiceListener):
-        """Keeps the answers."""
+        """Collects announcements."""
 
         def add_service(self, zc: Any, type_: str, name: str) -> None:
-            """A service was announced."""
+            """Add an announced service."""
             if (hub and name != f"{hub}.{SERVICE}") or len(found) >= MOST:
                 return
             info = zc.get_service_info(type_, name, timeout=1000)
@@ -51,7 +51,7 @@ def browse(interfaces: list[str], wait_s: float = BROWSE_S, hub: str = "") -> li
         update_service = add_service
 
         def remove_service(self, zc: Any, type_: str, name: str) -> None:
-            """Not interesting: the connection itself tells when a broker is gone."""
+            """Do nothing: the connection itself detects that a broker is down."""
 
     try:
         zeroconf = Zeroconf(interfaces=interfaces or InterfaceChoice.All)
@@ -68,10 +68,10 @@ def browse(interfaces: list[str], wait_s: float = BROWSE_S, hub: str = "") -> li
 
 
 class BrokerLocator:
-    """Answers `locate()` for the connection: a round is every address once, then a wait.
+    """Returns the next address for the connection: each address once per round, then a wait.
 
-    `worked()` says that a hub answered there: after the next loss a round begins with the first address again.
-    `address` and `found_by` (`address`, `zeroconf`) tell where the last try went.
+    After `confirm()` (a hub answered) the next loss starts a new round with the first address.
+    `address` and `found_by` (`address`, `zeroconf`) describe the last attempt.
     """
 
     def __init__(self, link: Link) -> None:
@@ -84,7 +84,7 @@ class BrokerLocator:
         self.address, self.found_by = "", ""
 
     def locate(self) -> Address:
-        """The next address; raises NotReady when nobody answers and none is configured."""
+        """The next address; raises NotReady if there is none."""
         if self._anew or not self.has_more():
             self._anew = False
             self._left, self._browsed = list(self._configured), not self._link.discover
@@ -102,11 +102,11 @@ class BrokerLocator:
         return host, port
 
     def has_more(self) -> bool:
-        """Whether this round is not over."""
+        """Whether this round has more addresses."""
         return bool(self._left) or not self._browsed
 
     def confirm(self) -> None:
-        """A hub answered at the last address."""
+        """Record that a hub answered at the last address."""
         self._anew = True
 
     def _announced(self) -> list[Address]:

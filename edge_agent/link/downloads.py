@@ -1,4 +1,4 @@
-"""Fetches what a twin refers to from the hub's REST, in a thread of its own, until it is there or refused."""
+"""Downloads content referenced by a twin from the hub's REST API, in its own thread, with retries."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Answer = Callable[[bytes, str], None]
 
 
 class Downloader:
-    """`where()` gives (URL of the hub's REST, file of its CA); `post` runs a task in the agent's thread."""
+    """`where()` returns (URL of the hub's REST API, file of its CA); `post` runs a task in the agent's thread."""
 
     def __init__(
         self, where: Callable[[], tuple[str, str]], signing: ed25519.Ed25519PublicKey | None,
@@ -31,14 +31,14 @@ class Downloader:
         self._stop = threading.Event()
 
     def fetch(self, reference: Reference, answer: Answer) -> None:
-        """Begin; `answer` comes in the agent's thread. What was being fetched before is given up."""
+        """Start a download; `answer` is called in the agent's thread. An earlier download is cancelled."""
         self._stop.set()
         self._stop = stop = threading.Event()
         thread = threading.Thread(target=self._run, args=(reference, answer, stop), name="fetch", daemon=True)
         thread.start()
 
     def stop(self) -> None:
-        """Give up, without waiting for a hub that does not answer."""
+        """Cancel the download without waiting for it."""
         self._stop.set()
 
     def _run(self, reference: Reference, answer: Answer, stop: threading.Event) -> None:
@@ -59,9 +59,9 @@ class Downloader:
 
 
 def get(url: str, ca: str, signing: ed25519.Ed25519PublicKey | None, reference: Reference) -> bytes:
-    """The bytes, not checked yet. Raises NotReady, or another TidegateError that trying again does not mend.
+    """The downloaded bytes, not verified. Raises NotReady, or another TidegateError for which a retry is useless.
 
-    An enrolled device proves the hub's time first; another one trusts its own clock and the CA of its link.
+    An enrolled device first verifies the hub's time; another one uses its own clock and the CA of its link.
     """
     import http.client  # noqa: PLC0415 - with `est` 10 MB, and seldom needed
     import ssl  # noqa: PLC0415
@@ -72,14 +72,14 @@ def get(url: str, ca: str, signing: ed25519.Ed25519PublicKey | None, reference: 
         raise est.EnrolmentRefused(0, "this device does not know where the hub's REST is: enrol it, or set link.rest")
     if signing is not None:
         with est.connect(url, ca, signing) as (hub, _):
-            hub.most = reference.size + 1
-            return hub.ask("GET", reference.path)[0]
+            hub.max_bytes = reference.size + 1
+            return hub.request("GET", reference.path)[0]
     connection = est.connection_to(url, ca, own_clock=True)
     try:
         connection.connect()
         hub = est.HubClient(connection)
-        hub.most = reference.size + 1
-        return hub.ask("GET", reference.path)[0]
+        hub.max_bytes = reference.size + 1
+        return hub.request("GET", reference.path)[0]
     except (OSError, ssl.SSLError, http.client.HTTPException) as error:
         raise NotReady(f"{url}: {type(error).__name__}: {error}", 10.0) from error
     finally:

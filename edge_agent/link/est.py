@@ -1,7 +1,7 @@
-"""Asks the hub's REST for its time and for certificates (RFC 7030's forms), over TLS that needs no right clock.
+"""Client of the hub's time and certificate API (EST, RFC 7030), over TLS that does not need a correct clock.
 
-The handshake proves chain and name against the pinned CA; then the hub's signed time, asked with a fresh nonce, says
-whether the server's certificate is good today; only after that anything is told or taken.
+The handshake verifies chain and name against the pinned CA. Then the hub's signed time, requested with a new nonce,
+is used to check the dates of the server's certificate. Nothing else is exchanged before that.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
 class EnrolmentRefused(TidegateError):
-    """The hub said no; trying again does not help. `status` is its HTTP status."""
+    """The hub refused the request; a retry is useless. `status` is the HTTP status."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
@@ -42,18 +42,18 @@ class EnrolmentRefused(TidegateError):
 
 
 class HubClient:
-    """One connection to a hub whose time is known. Made by `connect`. Of an answer `most` bytes are read."""
+    """A connection to a hub, made by `connect`. `t_us` is the hub's time; of a response `max_bytes` are read."""
 
     def __init__(self, connection: http.client.HTTPConnection) -> None:
         self._connection = connection
-        self.t_us, self.most = 0, MAX_ANSWER
+        self.t_us, self.max_bytes = 0, MAX_ANSWER
 
-    def ask(self, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[bytes, str]:
-        """(body, signature) of the hub's answer; raises Refused, or NotReady for what passes."""
+    def request(self, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[bytes, str]:
+        """(body, signature) of the hub's response; raises EnrolmentRefused, or NotReady for temporary errors."""
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         self._connection.request(method, path, body or None, sent)
         answer = self._connection.getresponse()
-        content = answer.read(self.most)
+        content = answer.read(self.max_bytes)
         if answer.status == 200:
             return content, answer.headers.get(signatures.SIGNATURE_HEADER, "")
         reason = f"the hub answered {answer.status}: {_detail(content)}"
@@ -62,30 +62,30 @@ class HubClient:
         raise EnrolmentRefused(answer.status, reason)
 
     def enrol(self, device: str, claim: str, request: bytes) -> x509.Certificate:
-        """The first certificate, for a claim."""
+        """Request the first certificate with a claim."""
         basic = b64encode(f"{device}:{claim}".encode()).decode()
         body = b64encode(request)
-        return _certificate(self.ask("POST", f"{EST}/simpleenroll", body, Authorization=f"Basic {basic}",
+        return _certificate(self.request("POST", f"{EST}/simpleenroll", body, Authorization=f"Basic {basic}",
                                      Content_Type="application/pkcs10")[0])  # fmt: skip
 
     def renew(self, body: bytes, proof: str) -> x509.Certificate:
-        """The next one, for a proof by the device's key over `body`, which is base64."""
+        """Request the next certificate with a proof by the device's key over `body`, which is base64."""
         headers = {signatures.PROOF_HEADER: proof, "Content-Type": "application/pkcs10"}
-        return _certificate(self.ask("POST", REENROLL, body, **headers)[0])
+        return _certificate(self.request("POST", REENROLL, body, **headers)[0])
 
 
 @contextmanager
 def connect(url: str, ca: str, signing: ed25519.Ed25519PublicKey | None = None) -> Iterator[tuple[HubClient, bytes]]:
-    """A hub that proved itself, and its signing certificate where `signing` was not known yet.
+    """Connect to a hub and authenticate it. Yields the client, and the signing certificate if `signing` is None.
 
-    Raises ConfigError (URL), NotReady (not there, or not proven), WireError, Refused.
+    Raises ConfigError (URL), NotReady (unreachable or not authenticated), WireError, EnrolmentRefused.
     """
     connection = connection_to(url, ca)
     try:
         connection.connect()
         hub, pem = HubClient(connection), b""
         if signing is None:
-            pem, _ = hub.ask("GET", "/.well-known/tidegate/signing")
+            pem, _ = hub.request("GET", "/.well-known/tidegate/signing")
             signing = signing_key_of(pem, Path(ca).read_bytes())
         hub.t_us = _time(hub, signing)
         if isinstance(connection, http.client.HTTPSConnection):
@@ -100,7 +100,8 @@ def connect(url: str, ca: str, signing: ed25519.Ed25519PublicKey | None = None) 
 
 
 def connection_to(url: str, ca: str, *, own_clock: bool = False) -> http.client.HTTPConnection:
-    """Not connected yet. Without `own_clock` the caller must check the certificate's dates. Raises ConfigError."""
+    """An HTTP connection, not yet connected. Without `own_clock` the caller must check the certificate's dates. Raises
+    ConfigError."""
     parts = urlsplit(url)
     if not parts.hostname or parts.scheme not in {"https", "http"}:
         raise ConfigError("--url", f"'{url}' is no address", "Write for example: https://hub.plant.example:8443")
@@ -114,15 +115,15 @@ def connection_to(url: str, ca: str, *, own_clock: bool = False) -> http.client.
 
 def _time(hub: HubClient, signing: ed25519.Ed25519PublicKey) -> int:
     nonce = secrets.token_urlsafe(24)
-    body, signature = hub.ask("GET", f"/.well-known/tidegate/time?nonce={nonce}")
+    body, signature = hub.request("GET", f"/.well-known/tidegate/time?nonce={nonce}")
     try:
         signing.verify(signatures.unpack(signature), signatures.time_message(body))
     except (InvalidSignature, ValueError) as error:
         raise WireError("the hub's time is not signed by the hub that this device knows") from error
-    said = decode(dict[str, int | str], body)
-    if said.get("nonce") != nonce or not isinstance(said.get("t_us"), int):
+    answer = decode(dict[str, int | str], body)
+    if answer.get("nonce") != nonce or not isinstance(answer.get("t_us"), int):
         raise WireError("the hub's time is no answer to this question")
-    return int(said["t_us"])
+    return int(answer["t_us"])
 
 
 def _certificate(content: bytes) -> x509.Certificate:

@@ -1,7 +1,7 @@
 """The device's identity in `<state_dir>/pki`: key and certificate (`device.pem`, 0600), the hub's CA and signing key.
 
-Key and certificate stand in one file, so that a renewal replaces both at once and a power cut leaves the old pair or
-the new one. A key whose certificate has not come yet waits in `pending.key`.
+Key and certificate are in one file, so that a renewal replaces both atomically, also in a power cut. A key whose
+certificate has not been issued yet is in `pending.key`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SIGNING_SUFFIX = ":signing"
 
 
 class DeviceIdentity:
-    """The folder. Methods that read raise ConfigError when a file is damaged, WireError when the hub sent nonsense."""
+    """The files of the identity. Raises ConfigError for a damaged file, WireError for invalid data from it."""
 
     def __init__(self, state_dir: str | Path) -> None:
         self.path = Path(state_dir) / "pki"
@@ -36,7 +36,7 @@ class DeviceIdentity:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Hold the folder while a key waits for its certificate: an enrolment and a renewal would mix theirs."""
+        """Lock the directory until a certificate is issued: an enrolment and a renewal must not mix keys."""
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         with process_lock(self.path / "lock", "Wait until it is done"):
             yield
@@ -48,19 +48,19 @@ class DeviceIdentity:
 
     @property
     def url(self) -> str:
-        """Where the hub's REST is; '' before enrolment."""
+        """URL of the hub's REST API; '' before enrolment."""
         return self._hub.read_text("utf-8").strip() if self._hub.exists() else ""
 
     @property
     def floor_us(self) -> int:
-        """The time floor as it was kept; 0 when there is none, or a damaged one."""
+        """The stored time floor; 0 if there is none or it is damaged."""
         try:
             return int(self._floor.read_text("utf-8"))
         except (OSError, ValueError):
             return 0
 
     def keep_floor(self, floor_us: int) -> None:
-        """Keep the time floor; a lower one is not kept."""
+        """Store the time floor if it is higher than the stored one."""
         if floor_us > self.floor_us and self.path.exists():
             write_file(self._floor, str(floor_us).encode())
 
@@ -72,11 +72,11 @@ class DeviceIdentity:
             raise ConfigError(str(self.device), "holds no certificate", "Enrol the device again") from error
 
     def key(self) -> ec.EllipticCurvePrivateKey:
-        """The key of the certificate."""
+        """The private key of the certificate."""
         return _key(self._read(self.device), self.device)
 
     def signing_key(self) -> ed25519.Ed25519PublicKey | None:
-        """The key that the hub signs with, pinned at enrolment; None for a device that is not enrolled."""
+        """The hub's public signing key, pinned at enrolment; None if the device is not enrolled."""
         if not self.signing.exists():
             return None
         try:
@@ -85,7 +85,7 @@ class DeviceIdentity:
             raise ConfigError(str(self.signing), "is not what enrolment put there", "Enrol the device again") from error
 
     def begin(self, device: str) -> tuple[ec.EllipticCurvePrivateKey, bytes]:
-        """The next key, and a request (PKCS#10, DER) for it. The same key until its certificate has come."""
+        """The next key and a certificate request (PKCS#10, DER) for it. Reused until it has a certificate."""
         if not self.pending.exists():
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
             made = ec.generate_private_key(ec.SECP256R1())
@@ -96,7 +96,7 @@ class DeviceIdentity:
         return key, request.public_bytes(Encoding.DER)
 
     def finish(self, device: str, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate, ca: bytes) -> None:
-        """Take the certificate that came for `key`; WireError when it is not what was asked for."""
+        """Store the certificate issued for `key`; raises WireError if it is not the requested one."""
         verify_issuer(certificate, ca)
         names = [str(name.value) for name in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
         if certificate.public_key() != key.public_key() or names != [device]:
@@ -106,13 +106,13 @@ class DeviceIdentity:
         self.pending.unlink(missing_ok=True)
 
     def trust(self, ca: bytes, signing: bytes, url: str) -> None:
-        """Pin the hub: its CA, its signing key, its address."""
+        """Pin the hub: its CA, its signing key and its URL."""
         write_file(self.ca, ca, 0o644)
         write_file(self.signing, signing, 0o644)
         write_file(self._hub, url.encode(), 0o644)
 
     def proof(self, path: str, t_us: int, body: bytes) -> str:
-        """The header that proves to the hub that this device holds the key of its certificate, expired or not."""
+        """The header that proves possession of the certificate's key; the certificate may have expired."""
         signature = self.key().sign(signatures.proof("POST", path, t_us, body), ec.ECDSA(hashes.SHA256()))
         der = self.certificate().public_bytes(Encoding.DER)
         return signatures.Proof(certificate=der, t_us=t_us, signature=signature).header
@@ -126,7 +126,7 @@ class DeviceIdentity:
 
 
 def verify_issuer(certificate: x509.Certificate, ca: bytes) -> None:
-    """WireError unless the pinned CA has signed this certificate."""
+    """Raise WireError unless the pinned CA has signed this certificate."""
     try:
         certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(ca))
     except (ValueError, TypeError, InvalidSignature) as error:
@@ -134,7 +134,7 @@ def verify_issuer(certificate: x509.Certificate, ca: bytes) -> None:
 
 
 def signing_key_of(pem: bytes, ca: bytes) -> ed25519.Ed25519PublicKey:
-    """The hub's signing key out of the certificate that the pinned CA gave it; WireError when it is none."""
+    """The hub's signing key from its certificate, which the pinned CA must have issued; raises WireError."""
     try:
         certificate = x509.load_pem_x509_certificate(pem)
         key = certificate.public_key()
@@ -158,7 +158,7 @@ def _key(pem: bytes, file: Path) -> ec.EllipticCurvePrivateKey:
 
 
 def write_file(file: Path, content: bytes, mode: int = 0o600) -> None:
-    """Replace a file at once and durably."""
+    """Replace a file atomically and durably."""
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     fresh = file.with_name(f"{file.name}.new")
     handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)

@@ -1,6 +1,6 @@
-"""Whom this device trusts, and what time it is for that: its identity, the hub's time, the hub's signature.
+"""Trust of the device: its identity, the hub's time, and verification of the hub's signatures.
 
-Renewal runs in a thread of its own, so that a hub that does not answer holds up nothing.
+Certificate renewal runs in its own thread, so that a hub that does not answer does not block the agent.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ log = logging.getLogger(__name__)
 
 ASK_TIME_S = 86400.0
 RENEW_AT, JITTER = 2 / 3, 1 / 20
-"""Certificates are renewed at this share of their life, up to JITTER earlier: a fleet enrolled in one hour spreads."""
+"""Certificates are renewed at this share of their lifetime, up to JITTER earlier, to spread the renewals of a fleet."""
 
 
 def renewal_due_us(begin_us: int, end_us: int, chance: float) -> int:
-    """When a certificate that is good from `begin_us` to `end_us` is to be renewed; `chance` is in 0..1."""
+    """When to renew a certificate that is valid from `begin_us` to `end_us`; `chance` is in 0..1."""
     return begin_us + int((end_us - begin_us) * (RENEW_AT - JITTER * chance))
 
 
 class TrustManager:
-    """The identity of the device `device`, as it was enrolled, or none. `on_renewed` is called from another thread."""
+    """Identity and trusted time of `device`; renews its certificate. `on_renewed` is called from another thread."""
 
     def __init__(self, device: str, state_dir: str, clock_quality: Callable[[], ClockQuality]) -> None:
         self._id, self.pki, self._quality = device, DeviceIdentity(state_dir), clock_quality
@@ -49,16 +49,16 @@ class TrustManager:
         self._thread = threading.Thread(target=self._run, name="renewal", daemon=True)
         self._on_renewed: Callable[[], None] = lambda: None
         if self.pki.enrolled:
-            self._vouch()
+            self._raise_floor()
 
     def start(self, on_renewed: Callable[[], None]) -> None:
-        """Keep the certificate fresh; does nothing for a device that was not enrolled."""
+        """Start to renew the certificate; does nothing if the device is not enrolled."""
         self._on_renewed = on_renewed
         if self.pki.enrolled and self.pki.url:
             self._thread.start()
 
     def stop(self) -> None:
-        """End the thread, but never wait for a hub that does not answer."""
+        """End the thread; does not wait for a hub that does not answer."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(1.0)
@@ -70,7 +70,7 @@ class TrustManager:
 
     @property
     def url(self) -> str:
-        """Where the hub's REST is; '' before enrolment."""
+        """URL of the hub's REST API; '' before enrolment."""
         return self.pki.url
 
     @property
@@ -79,29 +79,29 @@ class TrustManager:
         return str(self.pki.ca)
 
     def signing_key(self) -> ed25519.Ed25519PublicKey | None:
-        """The key that the hub signs with, pinned at enrolment."""
+        """The hub's public signing key, pinned at enrolment."""
         return self._signing
 
     def tls(self) -> Tls | None:
-        """What enrolment gave, for the link; None without it."""
+        """TLS files for the link; None if the device is not enrolled."""
         if not self.pki.enrolled:
             return None
         device = str(self.pki.device)
         return Tls(ca=str(self.pki.ca), certificate=device, key=device, now_us=self.now_us)
 
     def now_us(self) -> int:
-        """The best time there is; may be called from any thread."""
+        """The trusted time; may be called from any thread."""
         with self._lock:
             return self._time.now_us(clock.now_us(), clock.boottime_s())
 
     def clock(self) -> tuple[int, ClockQuality]:
-        """The time by which commands expire, and what it is worth."""
+        """The time by which commands expire, and its quality."""
         if self._signing is None:
             return clock.now_us(), self._quality()
         return self.now_us(), "synced" if self._time.known else self._quality()
 
     def refusal(self, inbound: Inbound) -> str:
-        """Why a command is not obeyed, or ''. A device without the hub's key has to believe its broker."""
+        """Why a command is rejected, or ''. Without the hub's key the device has to trust its broker."""
         if self._signing is None:
             return ""
         try:
@@ -119,7 +119,7 @@ class TrustManager:
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                wait_s = self.step()
+                wait_s = self.run_once()
                 self._backoff.reset()
             except NotReady as error:
                 wait_s = max(error.wait_s, self._backoff.wait())
@@ -129,8 +129,8 @@ class TrustManager:
                 log.error("enrolment.refused", extra={"fields": {"reason": str(error)}})
             self._stopping.wait(wait_s)
 
-    def step(self) -> float:
-        """Ask the hub's time, renew what is due; returns the seconds until it is to be done again."""
+    def run_once(self) -> float:
+        """Request the hub's time and renew the certificate if it is due; returns the seconds until the next run."""
         with est.connect(self.pki.url, str(self.pki.ca), self._signing) as (hub, _):
             with self._lock:
                 try:
@@ -154,19 +154,19 @@ class TrustManager:
             body = b64encode(request)
             certificate = hub.renew(body, self.pki.proof(est.REENROLL, hub.t_us, body))
             self.pki.finish(self._id, key, certificate, self.pki.ca.read_bytes())
-        self._vouch()
+        self._raise_floor()
         log.info("enrolment.renewed", extra={"fields": {"until": certificate.not_valid_after_utc.isoformat()}})
         self._on_renewed()
 
-    def _vouch(self) -> None:
-        """The device's own certificate is proof that it is not earlier than its beginning."""
+    def _raise_floor(self) -> None:
+        """Raise the time floor to the start of the certificate's validity."""
         with self._lock:
             self._time.raise_floor(int(self.pki.certificate().not_valid_before_utc.timestamp() * 1e6))
         self.pki.keep_floor(self._time.floor_us)
 
 
 def enrol(device: str, state_dir: str, url: str, claim: str, ca_file: str) -> str:
-    """Enrol this device at the hub: from a claim to a certificate. Returns until when it is good (ISO 8601)."""
+    """Enrol this device at the hub with a claim. Returns the expiry of the certificate (ISO 8601)."""
     pki = DeviceIdentity(state_dir)
     try:
         ca = Path(ca_file).read_bytes()

@@ -1,6 +1,6 @@
-"""In place of `trust.TrustManager` on a device that was never enrolled: it proves nothing and can check nothing.
+"""Stands in for `trust.TrustManager` on a device that is not enrolled: it has no identity and verifies nothing.
 
-A module of its own, because `trust` loads `cryptography`: 10 MB that such a device has no use for.
+A separate module, because `trust` imports `cryptography`: 10 MB that such a device does not need.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from shared.mqtt import Inbound, Tls
 
 
 class Unenrolled:
-    """No identity and no hub to check."""
+    """The TrustManager interface without an identity."""
 
     enrolled = False
     url = ca = ""
@@ -22,13 +22,13 @@ class Unenrolled:
         self._quality = clock_quality
 
     def start(self, on_renewed: Callable[[], None]) -> None:
-        """There is nothing to renew."""
+        """Do nothing: there is no certificate to renew."""
 
     def stop(self) -> None:
-        """Nothing runs."""
+        """Do nothing: no thread is running."""
 
     def tls(self) -> Tls | None:
-        """None: `[link.tls]` or nothing."""
+        """None: only `[link.tls]` can configure TLS."""
         return None
 
     def signing_key(self) -> None:
@@ -36,9 +36,9 @@ class Unenrolled:
         return
 
     def clock(self) -> tuple[int, ClockQuality]:
-        """The time by which commands expire, and what it is worth."""
+        """The time by which commands expire, and its quality."""
         return clock.now_us(), self._quality()
 
     def refusal(self, _inbound: Inbound) -> str:
-        """'': a device without the hub's key has to believe its broker."""
+        """'': without the hub's key the device has to trust its broker."""
         return ""

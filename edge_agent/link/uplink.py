@@ -1,6 +1,6 @@
-"""Carries out what the link's session decides, over shared.mqtt. Runs in the agent's own thread.
+"""Executes the effects of the link session over MQTT. Runs in the agent's thread.
 
-MQTT events are posted to that thread; nothing here is called from two threads.
+MQTT events are posted to that thread, so no method runs in two threads.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from shared.topics import STREAM_TOPIC
 log = logging.getLogger(__name__)
 
 UNANSWERED = 3
-"""Births without an answer after which the log says so: a broker drops what its access list forbids without a word."""
+"""Number of unanswered births after which a warning is logged: a broker silently drops what its access list forbids."""
 
 Post = Callable[[Callable[[], None]], None]
 
@@ -47,9 +47,9 @@ Post = Callable[[Callable[[], None]], None]
 class Uplink:
     """The device's connection to its hub.
 
-    `birth(session)` gives the birth message; `on_fetch(restart)` is told when the hub has answered;
-    `on_message(rest, inbound)` gets what is neither an acknowledgement nor a session. `enrolled` is what enrolment
-    gave; `[link.tls]` goes before it.
+    `birth(session)` returns the birth message; `on_fetch(restart)` is called when the hub has accepted the device;
+    `on_message(rest, inbound)` gets all other messages. `enrolled` are the TLS files of the enrolment; `[link.tls]`
+    takes precedence.
     """
 
     def __init__(
@@ -70,63 +70,63 @@ class Uplink:
             config.link.replay_kb_s * 1000,
         )  # fmt: skip
         self.session.appended(outbox.last)
-        self.finder = BrokerLocator(config.link)
+        self.locator = BrokerLocator(config.link)
         self._connection_id, self._epoch = "", outbox.epoch
         self._heartbeat = topics.thing(self._id, "heartbeat")
-        self._greeted = 0
+        self._unanswered_births = 0
         self._deflates = False
         tls = Tls(**msgspec.structs.asdict(config.link.tls)) if config.link.tls else enrolled
         self._connection = Connection(
             Options(client_id=self._id, filters=topics.device_filters(self._id), tls=tls),
-            self.finder.locate,
+            self.locator.locate,
             on_message=lambda inbound: post(lambda: self._received(inbound)),
             on_up=lambda: post(self._up),
-            on_down=lambda reason: post(partial(self._down, reason, self.finder.address)),
+            on_down=lambda reason: post(partial(self._down, reason, self.locator.address)),
             will=self._will,
-            more=self.finder.has_more,
+            more=self.locator.has_more,
         )
 
     def start(self) -> None:
-        """Begin to connect; never waits."""
+        """Start to connect; returns at once."""
         self._connection.start()
 
     def stop(self) -> None:
-        """Say goodbye and close: a clean stop is told as such, not left to the Will."""
+        """Publish the offline birth and disconnect; after a clean stop the Will is not sent."""
         self.publish("birth", self._offline(), retain=True)
         self._connection.stop()
 
     def renew(self) -> None:
-        """Connect anew with the certificate that has just come. May be called from any thread."""
+        """Reconnect with the new certificate. May be called from any thread."""
         self._connection.renew()
 
     def publish(
         self, rest: str, message: Any, *, retain: bool = False, trace: str = "", correlation: bytes = b""
     ) -> bool:
-        """Publish one message that does not need the outbox; False while there is no connection."""
+        """Publish a message that does not need the outbox; False while there is no connection."""
         topic = topics.thing(self._id, rest)
         return self._connection.publish(
             topic, encode(message), retain=retain, traceparent=trace, correlation=correlation
         )
 
     def pump(self) -> None:
-        """Send all that may be sent now."""
-        if self._outbox.epoch != self._epoch:  # the store was given up, or renewed
+        """Send all rows that may be sent now."""
+        if self._outbox.epoch != self._epoch:  # the outbox was replaced or renewed
             self._epoch = self._outbox.epoch
-            self._carry_out(self.session.renewed(self._epoch, self._outbox.last, monotonic_s()))
+            self._execute(self.session.renewed(self._epoch, self._outbox.last, monotonic_s()))
         self.session.appended(self._outbox.last)
         while (send := self.session.next(monotonic_s())) is not None:
             if not self._send(send):
                 return
 
     def tick(self) -> None:
-        """Called about once a second."""
-        self._carry_out(self.session.tick(monotonic_s()))
+        """Run timers of the session; called about once a second."""
+        self._execute(self.session.tick(monotonic_s()))
         self.pump()
 
-    # -- what happened -----------------------------------------------------------------------------
+    # -- events ------------------------------------------------------------------------------------
 
     def _will(self) -> Will:
-        """Asked once for each attempt to connect, from the connection's thread: it names that attempt."""
+        """Create the Will, with a new session id; called for each connection attempt, from the connection's thread."""
         self._connection_id = secrets.token_hex(8)
         return Will(topic=topics.thing(self._id, "birth"), payload=encode(self._offline()))
 
@@ -134,46 +134,46 @@ class Uplink:
         return Birth(device=self._id, session=self._connection_id, state="offline", epoch=self._outbox.epoch)
 
     def _up(self) -> None:
-        log.info("link.up", extra={"fields": {"address": self.finder.address, "found_by": self.finder.found_by}})
-        self._carry_out(self.session.up(self._connection_id, monotonic_s()))
+        log.info("link.up", extra={"fields": {"address": self.locator.address, "found_by": self.locator.found_by}})
+        self._execute(self.session.up(self._connection_id, monotonic_s()))
 
     def _down(self, reason: str, address: str) -> None:
         log.warning("link.down", extra={"fields": {"address": address, "reason": reason}})
-        self._carry_out(self.session.down())
+        self._execute(self.session.down())
 
     def _received(self, inbound: Inbound) -> None:
         _, rest = topics.split(inbound.topic) or ("", "")
         try:
             if rest == "acks":
                 ack = decode(Ack, inbound.payload, inbound.topic)
-                self._carry_out(self.session.handle_ack(ack, monotonic_s()))
+                self._execute(self.session.handle_ack(ack, monotonic_s()))
             elif rest == "heartbeat/answer":
                 answer = decode(Heartbeat, inbound.payload, inbound.topic)
-                self._carry_out(self.session.handle_heartbeat(answer, monotonic_s()))
+                self._execute(self.session.handle_heartbeat(answer, monotonic_s()))
             elif rest == "session":
-                self._welcomed(decode(Session, inbound.payload, inbound.topic))
+                self._handle_session(decode(Session, inbound.payload, inbound.topic))
             else:
                 self._on_message(rest, inbound)
         except WireError as error:
             log.warning("wire.refused", extra={"fields": {"reason": str(error)}, "trace": inbound.traceparent})
         self.pump()
 
-    def _welcomed(self, word: Session) -> None:
-        effects = self.session.handle_session(word, monotonic_s())
-        self._deflates = DEFLATED in word.reads
-        self._greeted = 0
-        if self.session.welcome:
-            self.finder.confirm()
+    def _handle_session(self, message: Session) -> None:
+        effects = self.session.handle_session(message, monotonic_s())
+        self._deflates = DEFLATED in message.reads
+        self._unanswered_births = 0
+        if self.session.accepted:
+            self.locator.confirm()
         if self.session.refused:
             log.error("link.refused", extra={"fields": {"reason": self.session.refused}})
-        self._carry_out(effects)
+        self._execute(effects)
 
     # -- effects -----------------------------------------------------------------------------------
 
-    def _carry_out(self, effects: list[Effect]) -> None:
+    def _execute(self, effects: list[Effect]) -> None:
         for effect in effects:
             if isinstance(effect, PublishBirth):
-                self._greet()
+                self._publish_birth()
             elif isinstance(effect, Forget):
                 self._outbox.forget(effect.stream, effect.upto)
             elif isinstance(effect, Fetch):
@@ -185,11 +185,11 @@ class Uplink:
             elif isinstance(effect, SendHeartbeat):
                 self._connection.publish(self._heartbeat, encode(Heartbeat(session=self._connection_id)), qos=0)
             elif isinstance(effect, Reconnect):
-                self._connection.drop(f"half-dead: no word of the hub for {effect.silent_s:.0f} s")
+                self._connection.drop(f"half-dead: no answer from the hub for {effect.silent_s:.0f} s")
 
-    def _greet(self) -> None:
-        self._greeted = 0 if self.session.welcome else self._greeted + 1
-        if self._greeted == UNANSWERED:
+    def _publish_birth(self) -> None:
+        self._unanswered_births = 0 if self.session.accepted else self._unanswered_births + 1
+        if self._unanswered_births == UNANSWERED:
             cure = "is the hub running, and may this identity publish on its own topics?"
             log.warning("hub.silent", extra={"fields": {"births": UNANSWERED, "cure": cure}})
         self.publish("birth", self._birth(self._connection_id), retain=True)

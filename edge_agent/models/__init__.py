@@ -1,7 +1,7 @@
-"""The Runner's contract, the agent's second door. Runners live in the inference child, never in the agent.
+"""The interface of model runner plug-ins. Runners run in the inference process, never in the agent's process.
 
 An entry point in group `tidegate.runners` names a function `open_runner(bundle)` that returns a Runner or
-raises ModelError. Only verified bytes reach it.
+raises ModelError. The bundle has been verified.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from shared.gate import Result
 
 
 class Runner(Protocol):
-    """Runs one model on one frame at a time."""
+    """Runs a model on one frame at a time."""
 
     provider: str
-    """What really executes it, such as CPUExecutionProvider: reported, because a silent fall-back costs dear."""
+    """The execution provider in use, such as CPUExecutionProvider; reported, because fall-backs are silent and slow."""
 
     def run(self, shape: tuple[int, int], data: bytes) -> Result:
-        """Answer one frame of uint8 grey values; raises ModelError for a frame that does not fit the model."""
+        """Run the model on a frame of uint8 grey values; raises ModelError for a frame that does not fit the model."""
         ...

@@ -1,4 +1,4 @@
-"""Runs a bundle with ONNX Runtime on the CPU: one thread, no spinning (spinning costs 21 ms of CPU a call at 50 Hz)."""
+"""Runner `onnx`: ONNX Runtime on the CPU with one thread and without spinning (21 ms of CPU per call at 50 Hz)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from shared.gate import Result
 
 
 def features(image: np.ndarray, margin: float) -> dict[str, float]:
-    """What the gate's drift panel watches. `image` is float [height, width] in 0..1."""
+    """Input features of the gate's drift tests. `image` is float [height, width] in 0..1."""
     laplacian = 4 * image[1:-1, 1:-1] - image[:-2, 1:-1] - image[2:, 1:-1] - image[1:-1, :-2] - image[1:-1, 2:]
     ordered = np.sort(image, axis=None)  # nearest rank: np.quantile alone takes as long as the model
     low, high = ordered[int(0.05 * ordered.size)], ordered[int(0.95 * ordered.size)]
@@ -26,7 +26,7 @@ def features(image: np.ndarray, margin: float) -> dict[str, float]:
 
 
 class OnnxRunner:
-    """One ONNX classifier; the bundle's single `.onnx` file."""
+    """Runs an ONNX classifier: the single `.onnx` file of the bundle."""
 
     def __init__(self, bundle: Bundle) -> None:
         self._manifest = manifest = bundle.manifest
@@ -45,12 +45,12 @@ class OnnxRunner:
         self._probe()
 
     def _probe(self) -> None:
-        """Run one blank frame, so that a model that does not fit its manifest is found now, not on the line."""
+        """Run the model on a blank frame, so that a model that does not fit its manifest is found when it is loaded."""
         _, height, width = self._manifest.input.shape
         self.run((height, width), bytes(height * width))
 
     def run(self, shape: tuple[int, int], data: bytes) -> Result:
-        """Answer one frame; raises ModelError when it does not fit the model."""
+        """Run the model on a frame; raises ModelError when it does not fit the model."""
         wanted = self._manifest.input
         if (1, *shape) != tuple(wanted.shape) or len(data) != shape[0] * shape[1]:
             raise ModelError(f"{self._manifest.name}: frame is {shape}, the model takes {tuple(wanted.shape[1:])}")

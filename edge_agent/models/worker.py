@@ -1,7 +1,7 @@
-"""The inference child: `python -m edge_agent.models.worker BUNDLE`. Frames come by stdin, results leave by stdout.
+"""The inference process: `python -m edge_agent.models.worker BUNDLE`. Frames on stdin, results on stdout.
 
-It is a process of its own so that the agent stays small and outlives a crash of the model. Messages are
-MessagePack behind a four-byte length. The first one out is `Ready` or `Failed`.
+It is a separate process so that the agent stays small and survives a crash of the model. Messages are
+MessagePack with a four-byte length prefix. The first message is `Ready` or `Failed`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LENGTH_BYTES = 4
 
 
 class InferenceRequest(msgspec.Struct, frozen=True, tag=True):
-    """One frame to answer."""
+    """A frame to run the model on."""
 
     number: int
     shape: tuple[int, int]
@@ -31,7 +31,7 @@ class InferenceRequest(msgspec.Struct, frozen=True, tag=True):
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
-    """The model is loaded and has answered a probe."""
+    """The model is loaded and passed a test frame."""
 
     digest: str
     provider: str
@@ -46,27 +46,27 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
 
 
 class InferenceResult(msgspec.Struct, frozen=True, tag=True):
-    """The result of frame `number`; None with a `reason` when the model could not take it."""
+    """The result of frame `number`; None with a `reason` when the model rejected the frame."""
 
     number: int
     result: Result | None
     reason: str = ""
 
 
-Word = Ready | Failed | InferenceResult
+WorkerMessage = Ready | Failed | InferenceResult
 
 _encoder = msgspec.msgpack.Encoder()
 
 
 def write(stream: IO[bytes], message: msgspec.Struct) -> None:
-    """One message out."""
+    """Write a message."""
     body = _encoder.encode(message)
     stream.write(len(body).to_bytes(LENGTH_BYTES, "little") + body)
     stream.flush()
 
 
 def read(stream: IO[bytes]) -> bytes | None:
-    """The body of the next message, or None at the end."""
+    """Read the body of the next message; None at the end."""
     head = stream.read(LENGTH_BYTES)
     if len(head) < LENGTH_BYTES:
         return None
@@ -75,7 +75,7 @@ def read(stream: IO[bytes]) -> bytes | None:
 
 
 def serve(folder: Path, source: IO[bytes], sink: IO[bytes]) -> int:
-    """Load the bundle in `folder`, then answer until the parent closes the pipe."""
+    """Load the bundle in `folder`, then process frames until the agent closes the pipe."""
     try:
         bundle = load(folder)
         manifest = bundle.manifest
@@ -90,16 +90,16 @@ def serve(folder: Path, source: IO[bytes], sink: IO[bytes]) -> int:
     write(sink, ready)
     decoder = msgspec.msgpack.Decoder(InferenceRequest)
     while (body := read(source)) is not None:
-        ask = decoder.decode(body)
+        request = decoder.decode(body)
         try:
-            write(sink, InferenceResult(number=ask.number, result=runner.run(ask.shape, ask.data)))
+            write(sink, InferenceResult(number=request.number, result=runner.run(request.shape, request.data)))
         except ModelError as error:
-            write(sink, InferenceResult(number=ask.number, result=None, reason=str(error)))
+            write(sink, InferenceResult(number=request.number, result=None, reason=str(error)))
     return 0
 
 
 def main() -> int:
-    """The parent ends us by closing stdin; Ctrl-C on its terminal is its business."""
+    """Entry point. The agent ends this process by closing stdin; SIGINT is ignored."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sink = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # a library that prints must not break the protocol

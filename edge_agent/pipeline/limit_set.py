@@ -1,7 +1,7 @@
-"""The set of limits that the hub desires: in the twin itself, or a file that the twin names and another thread fetches.
+"""Applies the desired set of limits: inline in the twin, or a file that the twin refers to and that is downloaded.
 
-The last set that was in force is kept on disk. Where the file that is desired now has not come
-yet, or the disk lost it, that one counts until it does, network or not (invariant P6).
+The last set in force is stored on disk. After a restart it is in force until the desired file is available, with or
+without a network (invariant P6).
 """
 
 from __future__ import annotations
@@ -24,61 +24,61 @@ from shared.thresholds import Limits
 log = logging.getLogger(__name__)
 
 Fetch = Callable[[Reference, Callable[[bytes, str], None]], None]
-"""Fetches a file, then calls with (content, '') or (b'', why it is not to be had); a later call gives up this one."""
+"""Downloads a file, then calls back with (content, '') or (b'', reason). A later call cancels this one."""
 
 
 class LimitSet:
-    """Handles desired `limits`; `again` asks for it once more, in the agent's thread."""
+    """Handles desired `limits`; `again` makes the twin call `desired` again, in the agent's thread."""
 
     def __init__(self, rules: LimitRules, file: Path, fetch: Fetch, again: Callable[[], None]) -> None:
         self._rules, self._file, self._fetch, self._again = rules, file, fetch, again
-        self._good, self._came_last = self._kept(), b""
-        self._asked, self._wrong = "", ("", "")
-        self._began = False
+        self._good, self._downloaded = self._load(), b""
+        self._requested, self._failed = "", ("", "")
+        self._applied = False
 
     def desired(self, wanted: Any) -> Any:
-        """Put a set in force, whole or not at all; raises ValueError, or Later while its file is fetched."""
+        """Apply a set of limits atomically; raises ValueError, or Deferred while its file is downloaded."""
         if not isinstance(wanted, dict):
             self._use(wanted)
             self._keep(encode(wanted))
             return wanted
         reference = from_plain(Reference, wanted)
-        content = next((one for one in (self._came_last, self._good) if reference.names(one)), b"")
+        content = next((found for found in (self._downloaded, self._good) if reference.names(found)), b"")
         if not content:
-            self._wait(reference)
+            self._download(reference)
         self._use(_entries(content))
         self._keep(content)
         return wanted
 
     def _use(self, wanted: Any) -> None:
         self._rules.desired_limits(wanted)
-        self._began = True
+        self._applied = True
 
-    def _wait(self, reference: Reference) -> None:
-        """Fetch it; what was good before this boot is in force meanwhile."""
-        if self._wrong[0] == reference.digest:
-            reason, self._wrong = self._wrong[1], ("", "")
+    def _download(self, reference: Reference) -> None:
+        """Start the download; meanwhile the stored set is in force. Raises Deferred, or ValueError after a failure."""
+        if self._failed[0] == reference.digest:
+            reason, self._failed = self._failed[1], ("", "")
             raise ValueError(reason)
-        if not self._began and self._good:
+        if not self._applied and self._good:
             self._use(_entries(self._good))
-        if self._asked != reference.digest:
-            self._asked = reference.digest
-            self._fetch(reference, lambda content, reason: self._came(reference, content, reason))
+        if self._requested != reference.digest:
+            self._requested = reference.digest
+            self._fetch(reference, lambda content, reason: self._received(reference, content, reason))
         raise Deferred(f"{reference.size} bytes are fetched from the hub")
 
-    def _came(self, reference: Reference, content: bytes, reason: str) -> None:
-        if self._asked != reference.digest:  # another one is wanted by now
+    def _received(self, reference: Reference, content: bytes, reason: str) -> None:
+        if self._requested != reference.digest:  # another file is desired now
             return
-        self._asked = ""
+        self._requested = ""
         if not reason and not reference.names(content):
             reason = f"the file is not the one that the hub named ({reference.digest[:19]}, {reference.size} bytes)"
         if reason:
-            self._wrong = (reference.digest, reason)
+            self._failed = (reference.digest, reason)
         else:
-            self._came_last = content
+            self._downloaded = content
         self._again()
 
-    def _kept(self) -> bytes:
+    def _load(self) -> bytes:
         try:
             content = self._file.read_bytes()
             _entries(content)
@@ -87,7 +87,7 @@ class LimitSet:
         return content
 
     def _keep(self, content: bytes) -> None:
-        """On disk, whole or not at all. A full disk costs what a restart without the hub would need, no more."""
+        """Store the set on disk, atomically. A failure is logged; it matters only for a restart without the hub."""
         self._good = content
         try:
             if self._file.exists() and self._file.read_bytes() == content:
@@ -103,10 +103,11 @@ class LimitSet:
 
 
 def register_rules(twin: TwinSync, rules: LimitRules, config: Config, file: Path, fetch: Fetch) -> None:
-    """Handle desired `limits` and `watches`; the ones of the configuration hold until then. Raises ConfigError."""
+    """Handle desired `limits` and `watches`; until there are any, those of the configuration are in force. Raises
+    ConfigError."""
     if reason := rules.use_limits(config.limits):
         raise ConfigError("limits", reason, "Keep [[limits]] within [[hard_limits]]")
-    limits = LimitSet(rules, file, fetch, lambda: twin.again("thresholds", "limits"))
+    limits = LimitSet(rules, file, fetch, lambda: twin.retry("thresholds", "limits"))
     twin.handle("thresholds", "limits", limits.desired, own=[plain(entry) for entry in config.limits])
     twin.handle("thresholds", "watches", rules.desired_rules, own=plain(config.watches))
 

@@ -1,7 +1,7 @@
-"""Where everything the device has to say comes together: judged by the rules, then committed to the outbox.
+"""Collects samples, events and escalations, evaluates alarm rules, and commits everything to the outbox.
 
-Telemetry waits for the next commit; an escalation at most a tenth of a second; an alarm not at all, and it
-takes along the samples that caused it, under one trace.
+Telemetry waits for the next periodic commit, events and escalations at most 0.1 s. An alarm is committed at once,
+together with the samples that caused it, in one trace.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ log = logging.getLogger(__name__)
 
 Item = Sample | Event | Escalation
 MAX_WAITING = 5000
-"""Items that may wait in memory while the store refuses; then the oldest of the class go, counted."""
+"""Maximum pending items of a stream while the outbox is full; the oldest ones are dropped and counted."""
 
 
 class Pipeline:
     """Pending items by stream. `pump` is called after each commit, so that the link sends what is new."""
 
-    def __init__(self, rules: LimitRules, outbox: Outbox, keep: StateStore, pump: Callable[[], None]) -> None:
-        self._rules, self._outbox, self._keep, self._pump = rules, outbox, keep, pump
+    def __init__(self, rules: LimitRules, outbox: Outbox, store: StateStore, pump: Callable[[], None]) -> None:
+        self._rules, self._outbox, self._store, self._pump = rules, outbox, store, pump
         self._pending: dict[Stream, list[Alarm | Item]] = {"alarm": [], "escalation": [], "event": [], "telemetry": []}
         self._checkpoints: dict[str, bytes] = {}
         self._refused = 0
-        self._kept: dict[str, str] = {}
+        self._stored: dict[str, str] = {}
 
     def add(self, items: Sequence[Item], checkpoints: Mapping[str, bytes] = MappingProxyType({})) -> None:
-        """Accept what a collector, a model or the agent itself has to say, and where collectors stand after that."""
+        """Add items of a collector, a model or the agent, and the checkpoints of the collectors after them."""
         self._checkpoints |= checkpoints
         alarms: list[Alarm] = []
         for item in items:
@@ -47,34 +47,34 @@ class Pipeline:
         self._raise(alarms)
 
     def tick(self) -> None:
-        """About once a second: what only time can tell."""
+        """Evaluate rules that depend on time alone; called about once a second."""
         self._raise(self._rules.tick(clock.now_us(), clock.new_id))
-        self._keep_standing()
+        self._store_active()
 
     def _raise(self, alarms: Sequence[Alarm]) -> None:
         if not alarms:
             return
         self._pending["alarm"] += alarms
-        if self.commit():  # else the store refused them: after a restart they are raised anew
-            self._keep_standing()
+        if self.commit():  # if the outbox is full, they are raised again after a restart
+            self._store_active()
 
-    def _keep_standing(self) -> None:
-        standing = self._rules.standing()
-        ids = {key: state.id for key, state in standing.items()}
-        if ids != self._kept:  # an alarm may go on under another rule, and nobody is told
-            self._keep.put("alarms", standing)
-            self._kept = ids
+    def _store_active(self) -> None:
+        active = self._rules.standing()
+        ids = {key: state.id for key, state in active.items()}
+        if ids != self._stored:  # also when another rule has taken over an alarm
+            self._store.put("alarms", active)
+            self._stored = ids
 
     def commit_urgent(self) -> None:
-        """Commit when an escalation or an event waits."""
+        """Commit if an escalation or an event is pending."""
         if self._pending["escalation"] or self._pending["event"]:
             self.commit()
 
     def commit(self) -> bool:
-        """Everything pending into the outbox, durable when this returns True; then let the link send it."""
+        """Commit everything pending to the outbox, then let the link send it. Durable when this returns True."""
         trace = clock.new_trace()
         lots = [RowBatch(stream=stream, items=items, trace=trace) for stream, items in self._pending.items() if items]
-        # What cannot be stored must not hold back an alarm that can.
+        # If not everything fits, at least the alarms.
         return self._accepted(lots, self._checkpoints) or self._accepted([lot for lot in lots if lot.stream == "alarm"])
 
     def _accepted(self, lots: list[RowBatch], checkpoints: Mapping[str, bytes] = MappingProxyType({})) -> bool:
@@ -87,7 +87,7 @@ class Pipeline:
             return False
         for lot in lots:
             if lot.stream == "alarm":
-                self._tell(lot)
+                self._log_alarms(lot)
             self._pending[lot.stream] = []
         if checkpoints:
             self._checkpoints = {}
@@ -96,12 +96,12 @@ class Pipeline:
         return True
 
     def expire(self) -> None:
-        """Give up what is older than it may be; a clock that nobody set tells no age."""
+        """Delete items beyond their age limit, unless the clock is unsynchronized."""
         if clock_quality() != "unsynced" and (rows := self._outbox.expire(clock.now_us())):
             log.warning("outbox.expired", extra={"fields": {"rows": rows}})
             self._pump()
 
-    def _tell(self, lot: RowBatch) -> None:
+    def _log_alarms(self, lot: RowBatch) -> None:
         for alarm in lot.items:
             fields = {"alarm": alarm.id, "metric": alarm.metric, "kind": alarm.kind, "value": alarm.value}
             log.warning(f"alarm.{alarm.state}", extra={"fields": fields, "trace": lot.trace})

@@ -1,4 +1,4 @@
-"""Reads the collectors, each by its period, and hands frames to the models that want them, all else to the intake."""
+"""Reads each collector at its period; passes frames to models and all other readings to the pipeline."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def open_collector(table: CollectorTable) -> Collector:
-    """The collector of one `[[collectors]]` table; raises ConfigError, whatever the plug-in raises."""
+    """Open the collector of a `[[collectors]]` table; raises ConfigError for any error of the plug-in."""
     place = f"collector '{table.name}'"
     opened = plugins.load(plugins.COLLECTORS, table.kind, place)
     try:
@@ -32,19 +32,19 @@ def open_collector(table: CollectorTable) -> Collector:
 
 
 class Sampler:
-    """`take` gets what one reading gave, and the checkpoint that goes with it; `feeds` maps a collector's name to those
-    who want its frames; `checkpoint` gives the stored one by the collector's name.
+    """`add` gets the readings and the checkpoint after them; `feeds` maps the name of a collector to the consumers of
+    its frames; `checkpoint` returns the stored checkpoint of a collector.
     """
 
     def __init__(
         self,
         loop: EventLoop,
         tables: Sequence[CollectorTable],
-        take: Callable[[list[Any], Mapping[str, bytes]], None],
+        add: Callable[[list[Any], Mapping[str, bytes]], None],
         feeds: Mapping[str, Sequence[Callable[[Frame], None]]],
         checkpoint: Callable[[str], bytes | None],
     ) -> None:
-        self._loop, self._take, self._feeds = loop, take, feeds
+        self._loop, self._add, self._feeds = loop, add, feeds
         self._collectors = [open_collector(table) for table in tables]
         self._timers: list[tuple[Collector, Timer]] = []
         self._stored: dict[str, bytes] = {}
@@ -54,18 +54,18 @@ class Sampler:
 
     @property
     def metrics(self) -> list[Metric]:
-        """What the samples of all collectors mean."""
+        """Metadata of the metrics of all collectors."""
         return [metric for collector in self._collectors for metric in collector.metrics]
 
     def start(self, period_s: float) -> None:
-        """Read everything now, then each by its own period; `period_s` is for those without one."""
+        """Read all collectors now, then each at its period; `period_s` is the default period."""
         for collector in self._collectors:
             timer = self._loop.every(collector.period_s or period_s, self._reading(collector))
             self._timers.append((collector, timer))
             self._loop.post(self._reading(collector))
 
     def follow(self, period_s: float) -> None:
-        """Another period for the collectors without one of their own."""
+        """Change the default period."""
         for collector, timer in self._timers:
             timer.period_s = collector.period_s or period_s
 
@@ -88,14 +88,14 @@ class Sampler:
                     found.append(reading)
         except NotReady as error:
             log.warning("collector.not_ready", extra={"fields": {"collector": collector.name, "reason": error.reason}})
-        except ValueError as error:  # a value that is no Sample: the collector's fault, told by name
+        except ValueError as error:  # an invalid reading: a bug of the collector
             log.error("collector.refused", extra={"fields": {"collector": collector.name, "reason": str(error)}})
         finally:
             if found or isinstance(collector, Resumable):
-                self._take(found, self._checkpoint(collector))
+                self._add(found, self._checkpoint(collector))
 
     def _checkpoint(self, collector: Collector) -> dict[str, bytes]:
-        """Where the collector stands, if that is news."""
+        """The checkpoint of the collector if it has changed."""
         if not isinstance(collector, Resumable):
             return {}
         value = collector.checkpoint()

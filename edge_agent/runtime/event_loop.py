@@ -1,4 +1,4 @@
-"""The agent's one thread of work: runs what others post to it and what is due."""
+"""The agent's event loop: runs posted tasks and timers in one thread."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Task = Callable[[], object]
 
 
 class Timer:
-    """A task that comes again every `period_s` seconds; the period may be changed at any time."""
+    """A task that runs every `period_s` seconds; the period may be changed at any time."""
 
     def __init__(self, period_s: float, task: Task) -> None:
         self.period_s, self.task = period_s, task
 
 
 class EventLoop:
-    """Posted tasks in order, timers by their time. A task that fails is logged; the others go on."""
+    """Runs posted tasks in order and timers when they are due. An exception in a task is logged and ignored."""
 
     def __init__(self) -> None:
         self._posted: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
@@ -35,7 +35,7 @@ class EventLoop:
         self._posted.put(task)
 
     def stop(self) -> None:
-        """End `run` after what was posted before. May be called from any thread or a signal handler."""
+        """End `run` after the tasks already posted. May be called from any thread or a signal handler."""
         self._posted.put(None)
 
     def every(self, period_s: float, task: Task) -> Timer:
@@ -45,7 +45,7 @@ class EventLoop:
         return timer
 
     def run(self) -> None:
-        """Work until `stop`."""
+        """Run tasks until `stop`."""
         while True:
             wait = max(0.0, self._due[0][0] - monotonic_s()) if self._due else None
             try:
@@ -62,7 +62,7 @@ class EventLoop:
     def _run_due(self) -> None:
         when, _, timer = heapq.heappop(self._due)
         self._guard(timer.task)
-        # After a stall the missed turns are not made up for: a late sample is not two samples.
+        # Missed runs after a stall are skipped.
         following = max(when + timer.period_s, monotonic_s())
         heapq.heappush(self._due, (following, next(self._order), timer))
 
@@ -70,5 +70,5 @@ class EventLoop:
     def _guard(task: Task) -> None:
         try:
             task()
-        except Exception:  # the agent must outlive a fault in any of its parts
+        except Exception:  # the agent must survive a bug in any part
             log.exception("task.failed")

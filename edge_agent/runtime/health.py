@@ -1,4 +1,4 @@
-"""The agent's own health: its metrics, its hardware, its clock, and the word to systemd."""
+"""Health of the agent: its own metrics, missing hardware, clock quality, and notifications to systemd."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TIME_ERROR = 5
 
 
 def missing(profile: DeviceProfile) -> dict[str, str]:
-    """What the profile's hardware would give and this machine lacks: part -> what is lost."""
+    """Parts of the profile that this machine lacks, and what each would provide."""
     lacking = {part.name: part.gives for part in profile.parts if not any(map(_matches, part.paths))}
     if platform.machine() != profile.machine:
         lacking["machine"] = f"{profile.machine}; this is {platform.machine()}"
@@ -41,7 +41,7 @@ def _matches(pattern: str) -> bool:
 
 
 def clock_quality() -> ClockQuality:
-    """Whether the kernel's clock is disciplined by NTP or PTP (adjtimex(2)); 'unsynced' where it cannot be told."""
+    """Whether the kernel's clock is synchronized by NTP or PTP (adjtimex(2)); 'unsynced' if that is unknown."""
     if (adjtimex := _adjtimex()) is None:
         return "unsynced"
     return "synced" if adjtimex(ctypes.create_string_buffer(512)) not in {-1, TIME_ERROR} else "unsynced"
@@ -56,14 +56,14 @@ def _adjtimex() -> Callable[[Any], int] | None:
 
 
 class Health:
-    """Samples of the agent itself."""
+    """Provides the agent's own metrics."""
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox, self._process = outbox, psutil.Process()
         self._process.cpu_percent()
 
     def samples(self, now_us: int) -> Iterator[Sample]:
-        """One sample of each of METRICS."""
+        """Yield a sample of each metric in METRICS."""
         values = {
             "agent.rss": self._process.memory_info().rss, "agent.cpu": self._process.cpu_percent(),
             "outbox.waiting": self._outbox.waiting(), "outbox.bytes": self._outbox.bytes,
@@ -73,7 +73,7 @@ class Health:
 
 
 def notify(state: str) -> None:
-    """Tell systemd `READY=1`, `WATCHDOG=1` or `STOPPING=1` (sd_notify(3)); does nothing where systemd is not there."""
+    """Send `READY=1`, `WATCHDOG=1` or `STOPPING=1` to systemd (sd_notify(3)); does nothing without systemd."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
@@ -83,6 +83,6 @@ def notify(state: str) -> None:
 
 
 def watchdog_period_s() -> float | None:
-    """Half of systemd's WatchdogSec, or None where it is not asked for."""
+    """Half of systemd's WatchdogSec, or None if it is not set."""
     microseconds = os.environ.get("WATCHDOG_USEC", "")
     return int(microseconds) / 2e6 if microseconds.isdigit() else None

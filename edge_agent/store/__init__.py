@@ -1,1 +1,1 @@
-"""What is durable on the device: outbox, state store, disk reserve."""
+"""Durable storage of the device: outbox, state store, disk reserve."""

@@ -1,7 +1,7 @@
-"""The disk below the stores: a reserve for the moment when it is full, and where a damaged file goes.
+"""Handles a full disk with a reserve file, and moves damaged database files aside.
 
-SQLite cannot even delete on a full disk: its log must grow first. So some room stands aside in the state folder; when a
-store finds the disk full it is given away, and taken back once there is room again.
+On a full disk SQLite cannot even delete rows, because its log must grow first. A reserve file in the state directory
+is therefore deleted when a store finds the disk full, and created again once there is free space.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 RESERVE = 6 << 20
-"""Bytes: the logs of both stores (1,000 pages of 4 kB at most before they are used again), and some."""
+"""Bytes of the reserve file: the logs of both stores (at most 1,000 pages of 4 kB each) and a margin."""
 PROBE = 256 << 10
-BESIDE = ("", "-wal", "-shm")
+SUFFIXES = ("", "-wal", "-shm")
 
 
 def found_full(error: BaseException | None) -> bool:
-    """Whether SQLite may mean that the disk has no room."""
+    """Whether this SQLite error may mean that the disk is full."""
     return isinstance(error, sqlite3.OperationalError) and ("full" in str(error) or "disk I/O" in str(error))
 
 
 def found_damage(error: BaseException | None) -> bool:
-    """Whether SQLite means that the file's content cannot be right."""
+    """Whether this SQLite error means that the file is corrupt."""
     if not isinstance(error, sqlite3.DatabaseError):
         return False
-    words = ("malformed", "not a database", "Could not decode", "corrupt")
-    return type(error) is sqlite3.DatabaseError or any(word in str(error) for word in words)
+    texts = ("malformed", "not a database", "Could not decode", "corrupt")
+    return type(error) is sqlite3.DatabaseError or any(text in str(error) for text in texts)
 
 
 class Disk:
-    """The folder of the stores. `full` while its reserve is given away; `damaged`: files moved aside, and why."""
+    """The directory of the stores. `full`: the reserve is released; `damaged`: files moved aside, and the reasons."""
 
     def __init__(self, folder: Path, reserve: int = RESERVE) -> None:
         self._file, self._size = folder / "reserve", reserve
@@ -43,9 +43,9 @@ class Disk:
         self.damaged: dict[str, str] = {}
         self._fill()
 
-    def relieve(self) -> bool:
-        """A store met a full disk: give the reserve away. False when there is none left, or there is room after all."""
-        if not self._file.exists() or _room_for(self._file.with_name("probe"), PROBE):
+    def release_reserve(self) -> bool:
+        """Delete the reserve file because the disk is full. False if it is already deleted, or the disk is not full."""
+        if not self._file.exists() or _can_allocate(self._file.with_name("probe"), PROBE):
             return False
         with suppress(OSError):
             self._file.unlink()
@@ -54,7 +54,7 @@ class Disk:
         return True
 
     def recovered(self) -> bool:
-        """Whether there is room again; then the reserve stands aside as before. Ask from time to time."""
+        """Create the reserve again if there is enough free space; returns whether it did. Call it periodically."""
         if not self.full or shutil.disk_usage(self._file.parent).free < 2 * self._size or not self._fill():
             return False
         self.full = False
@@ -62,10 +62,10 @@ class Disk:
         return True
 
     def set_aside(self, path: Path, reason: str) -> None:
-        """Move a damaged file away, in place of an earlier one of that name."""
+        """Rename a damaged file to `<name>.damaged`, replacing an earlier one."""
         log.error("store.damaged", extra={"fields": {"path": f"{path}.damaged", "reason": reason}})
         self.damaged[path.name] = reason
-        for suffix in BESIDE:
+        for suffix in SUFFIXES:
             file = Path(f"{path}{suffix}")
             if file.exists():
                 file.replace(f"{path}.damaged{suffix}")
@@ -76,11 +76,11 @@ class Disk:
         with suppress(OSError):
             if self._file.stat().st_size == self._size:
                 return True
-        return _room_for(self._file, self._size, keep=True)
+        return _can_allocate(self._file, self._size, keep=True)
 
 
-def _room_for(path: Path, size: int, *, keep: bool = False) -> bool:
-    """Whether so many bytes can be had, tried on a file, which stays with `keep`."""
+def _can_allocate(path: Path, size: int, *, keep: bool = False) -> bool:
+    """Whether `size` bytes can be allocated; tries it with a file, which is deleted unless `keep` is set."""
     try:
         handle = os.open(path, os.O_CREAT | os.O_WRONLY, 0o600)
         try:

@@ -1,4 +1,4 @@
-"""Watches the disk and the stores: what changed there is reported as events and in the twin."""
+"""Monitors disk and stores; reports changes as events and in the twin."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from shared.messages import Event, Level
 
 
 class StoreMonitor:
-    """`state` is the reason by name of what is wrong; '' for what is well."""
+    """`state` maps each store to what is wrong with it, or ''."""
 
     def __init__(self, disk: Disk, outbox: Outbox) -> None:
         self._disk, self._outbox = disk, outbox
         self.state = {"disk": "", "outbox.sqlite": "", "kept.sqlite": ""}
 
     def check(self, now_us: int) -> list[Event]:
-        """About once a second: reserve disk space again when there is room. Returns an event for each change."""
+        """Restore the disk reserve if possible; returns an event for each change. Called about once a second."""
         if self._disk.recovered():
-            self._outbox.relax()
+            self._outbox.restore_page_limit()
         state = self.state | {"disk": "full" if self._disk.full else "", **self._disk.damaged}
         changed = {name: reason for name, reason in state.items() if self.state.get(name, "") != reason}
         self.state = state

@@ -1,10 +1,10 @@
-"""The store between accepting and the hub's acknowledgement: bounded, durable, in order, never silent.
+"""The outbox: stores items durably and in order until the hub acknowledges them, within a size limit.
 
-A row is one ready-made payload with consecutive sequence numbers first..last of a stream. `accept`
-returns after a FULL commit. A row goes only when the hub itself acknowledged it (never on PUBACK), or is
-evicted when the store is full: telemetry first, then events, then escalations; alarms never while
-anything else is left. What is older than its stream's age limit goes too. Evicted, expired and damaged ranges are
-kept in `lost` and told to the hub in order. Invariants O1-O8.
+A row is an encoded payload with consecutive sequence numbers first..last of a stream. `accept`
+returns after a FULL commit. A row is deleted when the hub has acknowledged it (never on PUBACK), when it is
+evicted because the store is full (telemetry first, then events, then escalations; alarms are never evicted), or when
+it exceeds the age limit of its stream. Evicted, expired and damaged ranges are recorded in `lost` and reported to the
+hub in order. Invariants O1-O8.
 """
 
 from __future__ import annotations
@@ -46,27 +46,27 @@ NEXT_LOST = """
 SELECT first, last, reason FROM lost WHERE stream=?1 AND last>?2
   AND first>=coalesce((SELECT max(first) FROM lost WHERE stream=?1 AND first<=?2), 0) ORDER BY first LIMIT 1"""
 SIZE_UP_TO = "SELECT coalesce(sum(length(payload)), 0) FROM rows WHERE stream=?1 AND first<=?2 AND last<=?2"
-"""Ranges of a stream do not overlap, so their order by `first`, which is in the key, is that by `last` too. Without a
-bound on `first` SQLite reads the whole stream for each of these."""
+"""Ranges of a stream do not overlap, so the order by `first` (the key) is also the order by `last`. Without a
+bound on `first` these queries would scan the whole stream."""
 EXPIRE_TOGETHER = 500
-"""Rows that one step gives up at most, so that it never keeps the agent from its work."""
+"""Maximum rows that one call of `expire` deletes, so that it never blocks the agent for long."""
 ITEMS_PER_ROW = MAX_ITEMS
 ROW_BYTES = 256 << 10
-"""Payloads above this are split, unless it is one item: a hub refuses what is larger than codec.MAX_PAYLOAD."""
+"""Larger payloads are split, unless they are one item: the hub refuses payloads above codec.MAX_PAYLOAD."""
 EVICTION_ORDER: tuple[Stream, ...] = ("telemetry", "event", "escalation")
 PAYLOAD_SHARE = 0.75
-"""Part of the file's bound that payloads may fill; the rest is for keys, the log and deleting when full."""
+"""Share of the file's maximum size that payloads may fill; the rest is for keys, the log and deletions."""
 SPARE_PAGES = 16
-"""Pages of the file that stay free, for what a row takes beside its payload and for keeping lost ranges."""
+"""Pages of the file that stay free, for the overhead of a row and for lost ranges."""
 
 
 class OutboxFull(TidegateError):
-    """Only alarms are left and there is no room: the caller must say so loudly."""
+    """Nothing was stored: the outbox is full and contains only alarms, or the disk failed. The caller must log it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One payload to send: it ends at sequence number `last` of `stream`."""
+    """A payload to send, ending at sequence number `last` of `stream`."""
 
     stream: Stream
     last: int
@@ -76,7 +76,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowBatch:
-    """Items of one stream to accept together; `trace` is the traceparent of what caused them."""
+    """Items of one stream to store together; `trace` is their traceparent."""
 
     stream: Stream
     items: Sequence[Any]
@@ -84,10 +84,10 @@ class RowBatch:
 
 
 class Outbox:
-    """The store at `path`. `new_epoch` names the epoch when the file is new or had to be given up.
+    """The outbox at `path`. `new_epoch` is the epoch of a new file.
 
-    `keep_s` gives streams an age in seconds above which nobody wants their items; without one they are kept.
-    A file that is found damaged, at the start or in the midst of work, is moved aside, and another `epoch` begins.
+    `keep_s` are age limits of streams in seconds; streams without one are kept until they are acknowledged.
+    A damaged file, found at the start or later, is moved aside, and a new file with another `epoch` begins.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Outbox:
         page = self._db.execute("PRAGMA page_size").fetchone()[0]
         self._page: int = page
         self._cap = int(self._max_bytes * PAYLOAD_SHARE)
-        self.relax()
+        self.restore_page_limit()
         new_epoch, self._new_epoch = self._new_epoch, sha256(self._new_epoch.encode()).hexdigest()[:16]
         if self._db.execute("SELECT epoch FROM meta").fetchone() is None:
             self._db.execute("INSERT INTO meta VALUES (?)", (new_epoch,))
@@ -120,7 +120,7 @@ class Outbox:
         self.bytes: int = self._db.execute("SELECT coalesce(sum(length(payload)), 0) FROM rows").fetchone()[0]
         self.last: dict[Stream, int] = {s: n - 1 for s, n in self._db.execute("SELECT stream, next FROM streams")}
         self.acked: dict[Stream, int] = dict(self._db.execute("SELECT stream, acked FROM streams").fetchall())
-        self._put_checkpoints(self._checkpoints)  # of a file that had to be given up while it was in use
+        self._put_checkpoints(self._checkpoints)  # after a damaged file was replaced
         for source, value, crc in self._db.execute("SELECT source, value, crc FROM checkpoints").fetchall():
             if isinstance(value, bytes) and crc == checksum(source, value):
                 self._checkpoints[source] = value
@@ -129,28 +129,28 @@ class Outbox:
         """Close the file."""
         self._db.close()
 
-    def relax(self) -> None:
-        """The file may grow up to its own bound; on a full disk it was held where it stood."""
-        self._hold(self._max_bytes // self._page)
+    def restore_page_limit(self) -> None:
+        """Allow the file to grow to its configured size again, after the disk was full."""
+        self._limit_pages(self._max_bytes // self._page)
 
-    def _hold(self, pages: int) -> None:
+    def _limit_pages(self, pages: int) -> None:
         self._max_pages = max(64, pages)
         self._db.execute(f"PRAGMA max_page_count={self._max_pages}")
 
-    def _give_up(self, reason: str) -> None:
-        """The file cannot be right: begin another, in another epoch. What it held and the hub lacks cannot be known."""
+    def _replace_file(self, reason: str) -> None:
+        """Move the damaged file aside and begin a new one with another epoch. Rows not yet sent are lost."""
         self._db.close()
         self._disk.set_aside(self._path, reason)
         self._begin()
 
-    def _mended(self, error: BaseException | None) -> bool:
-        """What could be done about a failure: whether it is worth trying once more."""
+    def _recover(self, error: BaseException | None) -> bool:
+        """Handle a damaged file or a full disk; returns whether to retry."""
         if found_damage(error):
-            self._give_up(str(error))
+            self._replace_file(str(error))
             return True
-        if found_full(error) and self._disk.relieve():
+        if found_full(error) and self._disk.release_reserve():
             (pages,) = self._db.execute("PRAGMA page_count").fetchone()
-            self._hold(int(pages))  # from here on new rows take the place of old ones
+            self._limit_pages(int(pages))  # from now on new rows evict old ones
             return True
         return False
 
@@ -163,21 +163,21 @@ class Outbox:
         now_us: int = 0,
         checkpoints: Mapping[str, bytes] | None = None,
     ) -> None:
-        """Take everything or nothing; durable when this returns. Raises OutboxFull.
+        """Store all items or none; durable when this returns. Raises OutboxFull.
 
-        `checkpoints` say by source how far it was read for what is taken. What is taken while the clock is `unsynced`
-        never expires: nobody knows its age.
+        `checkpoints` are the positions of sources after these items. Items stored while the clock is `unsynced` never
+        expire, because their age is unknown.
         """
         try:
             self._accept(lots, clock, now_us, checkpoints or {})
         except OutboxFull as error:
-            if not self._mended(error.__cause__):
+            if not self._recover(error.__cause__):
                 raise
             self._accept(lots, clock, now_us, checkpoints or {})
         self._checkpoints |= checkpoints or {}
 
     def checkpoint(self, source: str) -> bytes | None:
-        """The newest checkpoint that was accepted of `source`; None without one, or where it is damaged."""
+        """The latest stored checkpoint of `source`; None if there is none or it is damaged."""
         return self._checkpoints.get(source)
 
     def _accept(
@@ -200,7 +200,7 @@ class Outbox:
 
     @contextmanager
     def _unsynced(self) -> Iterator[None]:
-        """What is committed here reaches the disk with the next durable commit; a power cut before takes it back."""
+        """Commit without fsync: a power cut before the next durable commit reverts it."""
         self._db.execute("PRAGMA synchronous=NORMAL")
         try:
             yield
@@ -209,7 +209,7 @@ class Outbox:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """All of it on disk, or nothing."""
+        """Run statements in a transaction."""
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -237,17 +237,17 @@ class Outbox:
         self.bytes += len(payload)
 
     def expire(self, now_us: int) -> int:
-        """Give up rows that are too old, to be told to the hub as `expired`; returns how many. Ask only while the clock
-        is right."""
+        """Delete rows beyond their age limit and record them as `expired`; returns how many. Call it only while the
+        clock is synchronized."""
         try:
             return self._expire(now_us)
         except sqlite3.DatabaseError as error:
-            if not self._mended(error):
+            if not self._recover(error):
                 raise
             return 0
 
     def _expire(self, now_us: int) -> int:
-        # `> 0` as the index says it: SQLite would otherwise read every row, each second.
+        # `> 0` as in the index; otherwise SQLite does not use it and reads every row.
         query = "SELECT stream, first, last, length(payload) FROM rows WHERE expires_us > 0 AND expires_us <= ? LIMIT ?"
         old = sorted(self._db.execute(query, (now_us, EXPIRE_TOGETHER)).fetchall())
         if old:
@@ -267,7 +267,7 @@ class Outbox:
             self.bytes -= length
 
     def _free_pages(self) -> int:
-        """Pages that may still be filled: a payload of 1 kB may take a page of 4 kB, so bytes alone do not tell."""
+        """Free pages. Bytes alone are not enough: a payload of 1 kB may take a page of 4 kB."""
         (used,) = self._db.execute("PRAGMA page_count").fetchone()
         (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
         return self._max_pages - int(used) + int(free)
@@ -278,7 +278,7 @@ class Outbox:
         return row
 
     def _lose(self, stream: Stream, first: int, last: int, reason: str) -> None:
-        """Give up a row and keep its range, joined to the one before it."""
+        """Delete a row and record its range as lost, joined to the preceding one."""
         self._db.execute("DELETE FROM rows WHERE stream=? AND first=?", (stream, first))
         joined = self._db.execute(
             "UPDATE lost SET last=?1 WHERE stream=?2 AND last=?3-1 AND reason=?4"
@@ -291,11 +291,11 @@ class Outbox:
     # -- out ---------------------------------------------------------------------------------------
 
     def after(self, stream: Stream, seq: int) -> Row | None:
-        """The next thing to send of `stream` beyond `seq`: a stored payload, or the word that a range is lost."""
+        """The next payload of `stream` after `seq`: stored items, or a lost range."""
         try:
             return self._after(stream, seq)
         except sqlite3.DatabaseError as error:
-            if not self._mended(error):
+            if not self._recover(error):
                 raise
             return None
 
@@ -316,12 +316,12 @@ class Outbox:
         return Row(stream=stream, last=last, payload=payload, trace=trace)
 
     def forget(self, stream: Stream, upto: int) -> None:
-        """The hub holds `stream` up to `upto`: delete it here. It waits for no disk: rows that a power cut brings back
-        are sent again, and the hub knows them."""
+        """Delete `stream` up to `upto`, which the hub has stored. Not synced to disk: rows that reappear after a power
+        cut are sent again, and the hub ignores duplicates."""
         try:
             self._forget(stream, upto)
         except sqlite3.DatabaseError as error:
-            if not self._mended(error):
+            if not self._recover(error):
                 raise
             if not found_damage(error):
                 self._forget(stream, upto)
@@ -337,10 +337,10 @@ class Outbox:
         self.acked[stream] = max(self.acked[stream], upto)
 
     def renew(self, epoch: str) -> None:
-        """Begin another epoch: all that is stored is numbered anew from 1, in its order, and waits again.
+        """Begin a new epoch: all rows are renumbered from 1 in their order and are pending again.
 
-        Row by row, because the store may be larger than the memory. A new number is never above the old one, so no
-        row meets one that is still to come.
+        Rows are rewritten one by one, because the store may be larger than memory. A new number is never greater than
+        the old one, so it cannot collide with a later row.
         """
         with self._transaction():
             last = {stream: self._renumber(stream, epoch) for stream in STREAMS}
@@ -353,7 +353,7 @@ class Outbox:
         self.acked = dict.fromkeys(STREAMS, 0)
 
     def _renumber(self, stream: Stream, epoch: str) -> int:
-        """One stream in another epoch; returns its last number."""
+        """Renumber one stream for a new epoch; returns its last number."""
         lost = self._db.execute("SELECT first, last, reason FROM lost WHERE stream=?", (stream,)).fetchall()
         stored = self._db.execute("SELECT first, last, NULL FROM rows WHERE stream=?", (stream,)).fetchall()
         self._db.execute("DELETE FROM lost WHERE stream=?", (stream,))
@@ -379,30 +379,30 @@ class Outbox:
         return before
 
     def waiting(self) -> int:
-        """Items accepted and not yet acknowledged by the hub, over all streams."""
+        """Number of items not yet acknowledged by the hub, over all streams."""
         return sum(self.last[stream] - self.acked[stream] for stream in STREAMS)
 
 
 def find_inconsistency(db: sqlite3.Connection) -> str:
-    """Why rows and numbers do not fit together, though SQLite finds nothing wrong with its pages; or ''."""
+    """Why rows and sequence numbers are inconsistent, or ''. Finds damage that SQLite's own check does not."""
     try:
-        return _gap(db) or _stranger(db)
+        return _find_gap(db) or _find_foreign_row(db)
     except sqlite3.DatabaseError as error:
         if not found_damage(error):
             raise
         return str(error)
 
 
-def _gap(db: sqlite3.Connection) -> str:
-    """From the acknowledged number on, rows and lost ranges follow each other without a gap up to the next number."""
+def _find_gap(db: sqlite3.Connection) -> str:
+    """Check that rows and lost ranges cover all numbers from the acknowledged one to the next one without a gap."""
     for stream, following, acked in db.execute("SELECT stream, next, acked FROM streams").fetchall():
         query = "SELECT first, last FROM rows WHERE stream=? UNION ALL SELECT first, last FROM lost WHERE stream=?"
         expected = None
         if not all(isinstance(number, int) for number in (following, acked)):
-            return f"{stream}: its numbers are none"
+            return f"{stream}: its numbers are invalid"
         for first, last in db.execute(f"{query} ORDER BY 1", (stream, stream)):
             if not all(isinstance(number, int) for number in (first, last)) or last < first:
-                return f"{stream}: its numbers are none"
+                return f"{stream}: its numbers are invalid"
             if (expected is None and not first <= acked + 1 <= last) or expected not in {None, first}:
                 return f"{stream}: {first}..{last} does not follow what is before it"
             expected = last + 1
@@ -411,13 +411,13 @@ def _gap(db: sqlite3.Connection) -> str:
     return ""
 
 
-def _stranger(db: sqlite3.Connection) -> str:
-    """Rows of an unknown stream, or of another epoch than the store's."""
+def _find_foreign_row(db: sqlite3.Connection) -> str:
+    """Find rows of an unknown stream, or of another epoch."""
     if {stream for (stream,) in db.execute("SELECT DISTINCT stream FROM rows")} - set(STREAMS):
         return "it has a stream of no known name"
     epochs = db.execute("SELECT epoch FROM meta").fetchall()
     if len(epochs) > 1 or not all(isinstance(epoch, str) and 0 < len(epoch) <= 32 for (epoch,) in epochs):
-        return "its epoch is none"
+        return "its epoch is invalid"
     row = db.execute("SELECT payload, crc, (SELECT epoch FROM meta) FROM rows LIMIT 1").fetchone()
     if row and isinstance(row[0], bytes) and zlib.crc32(row[0]) == row[1] and decode(Batch, row[0]).epoch != row[2]:
         return "its rows are of another epoch"
@@ -425,7 +425,7 @@ def _stranger(db: sqlite3.Connection) -> str:
 
 
 def status(path: Path) -> dict[str, Any]:
-    """What a store on disk holds, read beside a running agent: epoch, counts by stream, lost ranges."""
+    """Status of an outbox file: epoch, counts by stream, lost ranges. Works while the agent is running."""
     db = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
     try:
         (epoch,) = db.execute("SELECT epoch FROM meta").fetchone()

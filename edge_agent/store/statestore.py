@@ -1,6 +1,6 @@
-"""What the agent must remember across a crash, apart from the outbox: twin documents, standing alarms, results
-of commands. A small key -> JSON store on SQLite, durable before `put` returns. Beside it the requests of a person
-on site, which another process writes (`edge_agent.twin.core.twin.local_cli`).
+"""Durable key -> JSON store on SQLite, for state other than the outbox: twin documents, active alarms, results of
+commands. Also holds the requests of `tidegate-edge twin set`, which another process writes
+(`edge_agent.twin.local_cli`).
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ CREATE TABLE IF NOT EXISTS requests (id INTEGER PRIMARY KEY AUTOINCREMENT, docum
                                      answer BLOB);
 """
 ANSWERS = 100
-"""So many answered requests are kept."""
+"""Number of answered requests that are kept."""
 
 
 def state_dir(name: str) -> Path:
-    """The device's folder, made with mode 0700 when it is not there; raises ConfigError when it cannot be written."""
+    """The state directory, created with mode 0700 if it is missing; raises ConfigError if it cannot be written."""
     folder = Path(name)
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         (folder / "writable").write_bytes(b"")
     except OSError as error:
         if error.errno == errno.ENOSPC and folder.is_dir():
-            return folder  # the stores know what to do on a full disk
+            return folder  # the stores handle a full disk
         raise ConfigError("device.state_dir", f"cannot be written ({error})", "Give a folder of this user") from error
     return folder
 
 
 def open_database(path: Path, version: int, schema: str, disk: Disk | None = None) -> sqlite3.Connection:
-    """Open or make a SQLite file with WAL and FULL; a damaged one is moved aside, a newer one is refused.
+    """Open or create a SQLite file with WAL and FULL; a damaged file is moved aside, one of a newer schema is refused.
 
     Raises ConfigError, or NotReady on a full disk.
     """
@@ -52,7 +52,7 @@ def open_database(path: Path, version: int, schema: str, disk: Disk | None = Non
     try:
         return _open(path, version, schema)
     except sqlite3.DatabaseError as error:
-        if found_full(error) and disk.relieve():
+        if found_full(error) and disk.release_reserve():
             return open_database(path, version, schema, disk)
         if found_damage(error):
             disk.set_aside(path, str(error))
@@ -63,7 +63,7 @@ def open_database(path: Path, version: int, schema: str, disk: Disk | None = Non
 
 
 def schema_mark(path: Path, version: int) -> int:
-    """Stands in the file beside its schema's number: a flipped bit there must not look like a newer agent's store."""
+    """Checksum of the schema version, stored in the file: a bit error must not look like a newer schema."""
     return zlib.crc32(f"{path.name} {version}".encode()) >> 1
 
 
@@ -78,12 +78,12 @@ def _open(path: Path, version: int, schema: str) -> sqlite3.Connection:
             raise sqlite3.DatabaseError(f"the number of its schema, {found}, is none of this store")
         if found > version:
             raise ConfigError(str(path), f"was written by a newer agent (schema {found})", "Install that version again")
-        # A damaged page inside would else be met by every later read, at every start anew.
+        # Finds damaged pages now, instead of at later reads after every start.
         state = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if state != "ok":
             raise sqlite3.DatabaseError(state)
         connection.executescript(schema)
-        if found != version:  # nothing is written where nothing is new: the disk may be full
+        if found != version:  # write only if something changed: the disk may be full
             connection.execute(f"PRAGMA user_version={version}")
         if mark != schema_mark(path, version):
             connection.execute(f"PRAGMA application_id={schema_mark(path, version)}")
@@ -94,12 +94,12 @@ def _open(path: Path, version: int, schema: str) -> sqlite3.Connection:
 
 
 def checksum(key: object, value: bytes) -> int:
-    """Of one kept row."""
+    """Checksum of a row."""
     return zlib.crc32(value, zlib.crc32(str(key).encode()))
 
 
 class StateStore:
-    """Durable small values by key, and requests by number."""
+    """Stores small values by key, and requests by number."""
 
     def __init__(self, path: Path, disk: Disk | None = None) -> None:
         self._path, self._disk = path, disk or Disk(path.parent, reserve=0)
@@ -108,25 +108,25 @@ class StateStore:
     def _begin(self) -> None:
         self._db = open_database(self._path, SCHEMA_VERSION, SCHEMA, self._disk)
         if "crc" not in {row[1] for row in self._db.execute("PRAGMA table_info(kept)")}:
-            self._db.execute("ALTER TABLE kept ADD COLUMN crc INTEGER")  # of schema 2: read without a checksum
+            self._db.execute("ALTER TABLE kept ADD COLUMN crc INTEGER")  # schema 2 had no checksum
         self._seen = self._data_version()
 
     def get(self, key: str, default: Any = None, kind: Any = Any) -> Any:
-        """The value under `key`, read as `kind`, or `default`; so also where the row is damaged."""
+        """The value of `key`, decoded as `kind`; `default` if there is none or the row is damaged."""
         for _, value in self._rows("SELECT key, value, crc FROM kept WHERE key=?", key):
             try:
                 return msgspec.convert(value, kind)
-            except msgspec.ValidationError as error:  # of schema 2, without a checksum
+            except msgspec.ValidationError as error:  # a row of schema 2, without a checksum
                 self._row_damaged(key, str(error))
         return default
 
     def below(self, prefix: str) -> dict[str, Any]:
-        """All values whose keys begin with `prefix`, by the rest of the key."""
+        """All values whose keys begin with `prefix`, by the remainder of the key."""
         rows = self._rows("SELECT key, value, crc FROM kept WHERE substr(key, 1, ?) = ?", len(prefix), prefix)
         return {key[len(prefix) :]: value for key, value in rows}
 
     def put(self, key: str, value: Any) -> None:
-        """Store `value` under `key`; it is on disk when this returns."""
+        """Store `value` as `key`; durable when this returns."""
         encoded = msgspec.json.encode(value)
         row = (key, encoded, checksum(key, encoded))
         try:
@@ -134,12 +134,12 @@ class StateStore:
         except sqlite3.DatabaseError as error:
             if found_damage(error):
                 self._give_up(str(error))
-            elif not (found_full(error) and self._disk.relieve()):
+            elif not (found_full(error) and self._disk.release_reserve()):
                 raise
             self._db.execute("INSERT OR REPLACE INTO kept VALUES (?, ?, ?)", row)
 
     def _rows(self, query: str, *arguments: Any) -> list[tuple[str, Any]]:
-        """(key, value) of each whole row; a damaged one is deleted and told."""
+        """(key, value) of each valid row; a damaged row is deleted and reported."""
         try:
             found = self._db.execute(query, arguments).fetchall()
         except sqlite3.DatabaseError as error:
@@ -147,14 +147,14 @@ class StateStore:
                 raise
             self._give_up(str(error))
             return []
-        whole = []
+        valid = []
         for key, value, crc in found:
             if isinstance(value, bytes) and crc in (None, checksum(key, value)):
                 with suppress(msgspec.DecodeError):
-                    whole.append((key, msgspec.json.decode(value)))
+                    valid.append((key, msgspec.json.decode(value)))
                     continue
             self._row_damaged(key, "it does not fit its checksum")
-        return whole
+        return valid
 
     def _row_damaged(self, key: str, reason: str) -> None:
         log.error("store.row_damaged", extra={"fields": {"path": str(self._path), "key": str(key), "reason": reason}})
@@ -162,7 +162,7 @@ class StateStore:
         self._db.execute("DELETE FROM kept WHERE key=?", (key,))
 
     def _give_up(self, reason: str) -> None:
-        """The file cannot be read any more: begin another. The hub tells what it knows once more."""
+        """Move the damaged file aside and begin a new one. The hub sends its documents again."""
         self._db.close()
         self._disk.set_aside(self._path, reason)
         self._begin()
@@ -174,7 +174,7 @@ class StateStore:
     # -- requests ----------------------------------------------------------------------------------
 
     def changed(self) -> bool:
-        """Whether another process has written since this was asked last."""
+        """Whether another process has written since the last call."""
         before, self._seen = self._seen, self._data_version()
         return self._seen != before
 
@@ -191,7 +191,7 @@ class StateStore:
         return [(number, document, msgspec.json.decode(wanted)) for number, document, wanted in rows]
 
     def answer(self, number: int, answer: Any) -> None:
-        """What became of a request."""
+        """Store the answer to a request."""
         self._db.execute("UPDATE requests SET answer=? WHERE id=?", (msgspec.json.encode(answer), number))
         self._db.execute("DELETE FROM requests WHERE answer IS NOT NULL AND id <= ?", (number - ANSWERS,))
 

@@ -1,1 +1,1 @@
-"""The device side of its twins: desired state in, handlers, reported state out."""
+"""Twin documents on the device: applies desired state with handlers and publishes reported state."""

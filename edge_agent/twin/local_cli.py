@@ -1,7 +1,7 @@
-"""`tidegate-edge twin`: what a person at the device sees of its twin and may want of it, with or without a hub.
+"""`tidegate-edge twin`: shows and changes twin documents on the device, with or without a hub.
 
-It talks to the agent through the agent's own file: a request is durable before it is waited for, so an agent that is
-not running acts on it when it starts. Nothing here opens a port.
+It communicates with the agent through the agent's state store: requests are durable, so an agent that is not running
+processes them when it starts. No port is opened.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from shared.twin import MAX_LEVELS, State
 from shared.twin_merge import patch, with_value
 
 EXIT_WAITS = 75
-"""EX_TEMPFAIL of sysexits.h: the request is kept, and nobody has acted on it yet."""
+"""EX_TEMPFAIL of sysexits.h: the request is stored, but the agent has not processed it yet."""
 
 
 def parse_assignments(assignments: Iterable[str]) -> State:
-    """`settings.period_s=0.5` and the like as one patch of desired state; raises ValueError that shows the form.
+    """Parse assignments such as `settings.period_s=0.5` into one patch of desired state; raises ValueError.
 
-    The value is JSON; text that is none is taken as text. null: no longer desired.
+    The value is JSON; other text is a string. null: no longer desired.
     """
     result: State = {}
     for text in assignments:
@@ -39,7 +39,7 @@ def parse_assignments(assignments: Iterable[str]) -> State:
 
 
 def _value(text: str) -> Any:
-    """JSON as the twin reads it; anything else is text, but for what only looks like a number."""
+    """Parse JSON; other text is a string, except NaN and Infinity, which raise ValueError."""
     if text in {"NaN", "Infinity", "-Infinity"}:
         raise ValueError(f"{text} is no JSON: give PATH=JSON")
     try:
@@ -49,7 +49,7 @@ def _value(text: str) -> Any:
 
 
 def twins(file: Path) -> dict[str, State]:
-    """Every document by name: what is desired, what is reported, and what the hub has not heard of yet."""
+    """All documents by name: desired, reported, and changes that the hub does not have yet."""
     with closing(_open(file)) as db:
         rows = db.execute("SELECT substr(key, 6), value FROM kept WHERE substr(key, 1, 5) = 'twin:'").fetchall()
     return {name: _shown(json.loads(value)) for name, value in sorted(rows)}
@@ -64,14 +64,14 @@ def _shown(kept: State) -> State:
 
 
 def submit_request(file: Path, name: str, state: State) -> int:
-    """Leave a request for the agent; it is on disk when this returns. Its number."""
+    """Store a request for the agent, durably; returns its number."""
     with closing(_open(file)) as db:
         cursor = db.execute("INSERT INTO requests (document, wanted) VALUES (?, ?)", (name, json.dumps(state)))
         return int(cursor.lastrowid or 0)
 
 
 def wait_for_answer(file: Path, number: int, wait_s: float) -> list[dict[str, str]] | None:
-    """What became of a request, leaf by leaf; None when nobody has answered within `wait_s`."""
+    """The progress of a request, one entry per leaf; None if the agent has not answered within `wait_s`."""
     end = time.monotonic() + wait_s
     with closing(_open(file)) as db:
         while True:
@@ -85,7 +85,7 @@ def wait_for_answer(file: Path, number: int, wait_s: float) -> list[dict[str, st
 
 
 def _open(file: Path) -> sqlite3.Connection:
-    """The agent's file as the agent left it: only the agent makes or mends it."""
+    """Open the agent's state store; only the agent creates or repairs it."""
     if not file.exists():
         raise TidegateError(f"the agent has not run yet ({file} is not there)")
     try:

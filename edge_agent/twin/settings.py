@@ -1,4 +1,4 @@
-"""Desired state `settings`: each key is checked against the site's bounds and put in force by itself."""
+"""Applies desired state `settings`: each key separately, within the site's bounds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class SettingsHandler:
         self.current = config.settings
 
     def register(self, twin: TwinSync) -> None:
-        """Handle each setting on its own, so that a wrong one holds up no other. Raises ConfigError."""
+        """Register a handler for each setting, so that an invalid one does not block the others. Raises ConfigError."""
         if reason := self._bounds.refusal(self._own):
             raise ConfigError("settings", reason, "Keep [settings] within [hard_settings]")
         for key, value in msgspec.structs.asdict(self._own).items():

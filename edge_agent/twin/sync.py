@@ -1,4 +1,4 @@
-"""Joins the twin's core to the link and the disk: reads the hub's documents strictly, carries out the effects."""
+"""Connects the twin documents to link and disk: validates the hub's messages and executes the effects."""
 
 from __future__ import annotations
 
@@ -26,40 +26,40 @@ ON_SITE = "on-site"
 
 
 class TwinSync:
-    """`publish(rest, message)` sends below the device's own topic; False while there is no connection."""
+    """`publish(rest, message)` sends below the device's topic; False while there is no connection."""
 
-    def __init__(self, keep: StateStore, publish: Callable[..., bool]) -> None:
-        self._keep, self._publish = keep, publish
-        self._twin = DeviceTwin(keep.below(KEY))
+    def __init__(self, store: StateStore, publish: Callable[..., bool]) -> None:
+        self._store, self._publish = store, publish
+        self._twin = DeviceTwin(store.below(KEY))
 
     def handle(self, name: str, path: str | Path, handler: Handler, own: Any = None) -> None:
-        """Let `handler` act on desired `path` of document `name`; `own` holds while nothing is desired there."""
+        """Register `handler` for `path` of document `name`; `own` is in force while nothing is desired there."""
         self._twin.handle(name, path, handler, own)
 
     def begin(self) -> None:
-        """All handlers are there: put in force what was kept, and what was asked for on site meanwhile."""
+        """Apply the stored desired state and pending local requests, after all handlers were registered."""
         self._twin.begin()
         self._serve()
 
     def fetch(self, restart: bool) -> None:
-        """The hub is there: get every document; after another life of the hub, as if for the first time."""
+        """Get every document from the hub; `restart`: the hub epoch has changed, so reset all versions first."""
         if restart:
-            self._carry_out(self._twin.hub_changed(), "")
-        self._carry_out(self._twin.connected(), "")
+            self._execute(self._twin.hub_changed(), "")
+        self._execute(self._twin.connected(), "")
 
     def tick(self) -> None:
-        """Once a second."""
-        self._carry_out(self._twin.tick(), "")
-        if self._keep.changed():
+        """Retry throttled requests and process local requests; called once a second."""
+        self._execute(self._twin.tick(), "")
+        if self._store.changed():
             self._serve()
 
     def report(self, name: str, state: State) -> None:
-        """Something about the device changed."""
-        self._carry_out(self._twin.report(name, state), "")
+        """Set top-level values of reported state."""
+        self._execute(self._twin.report(name, state), "")
 
-    def again(self, name: str, path: str | Path) -> None:
-        """Ask the handler of `path` once more."""
-        self._carry_out(self._twin.again(name, path), "")
+    def retry(self, name: str, path: str | Path) -> None:
+        """Call the handler of `path` again."""
+        self._execute(self._twin.retry(name, path), "")
 
     def received(self, rest: str, inbound: Inbound) -> None:
         """A message below `shadow/`; raises WireError."""
@@ -70,7 +70,7 @@ class TwinSync:
             effects = self._effects(name, verb, _body(inbound.payload))
         except ValueError as error:
             raise WireError(str(error), inbound.topic) from error
-        self._carry_out(effects, inbound.traceparent)
+        self._execute(effects, inbound.traceparent)
 
     def _effects(self, name: str, verb: str, body: State) -> list[Effect]:
         state = body.get("state")
@@ -100,8 +100,8 @@ class TwinSync:
         return self._twin.refused(name, code, desire=desire) if isinstance(code, int) else []
 
     def _serve(self) -> None:
-        """Do what was asked for on site, and leave the answer where the asker looks."""
-        for number, name, wanted in self._keep.requests():
+        """Process requests of the local command line and store the answers."""
+        for number, name, wanted in self._store.requests():
             try:
                 check_state({"desired": wanted})
                 effects = self._twin.want(name, wanted)
@@ -109,17 +109,17 @@ class TwinSync:
                 effects = []
                 answer = [{"path": "", "state": "refused", "reason": str(error)}]
             else:
-                words = [effect for effect in effects if isinstance(effect, Applied)]
-                answer = [{"path": word.path, "state": word.state, "reason": word.reason} for word in words]
-            self._carry_out(effects, "")
-            self._keep.answer(number, answer)
+                results = [effect for effect in effects if isinstance(effect, Applied)]
+                answer = [{"path": result.path, "state": result.state, "reason": result.reason} for result in results]
+            self._execute(effects, "")
+            self._store.answer(number, answer)
 
     # -- effects -----------------------------------------------------------------------------------
 
-    def _carry_out(self, effects: list[Effect], trace: str) -> None:
+    def _execute(self, effects: list[Effect], trace: str) -> None:
         for effect in effects:
             if isinstance(effect, Remember):
-                self._keep.put(f"{KEY}{effect.name}", self._twin.documents[effect.name].plain())
+                self._store.put(f"{KEY}{effect.name}", self._twin.documents[effect.name].plain())
             elif isinstance(effect, Report):
                 self._publish(_rest(effect.name, "update"), {"state": {"reported": effect.reported}}, trace=trace)
             elif isinstance(effect, RequestDesired):

@@ -1,7 +1,7 @@
-"""What metrics may do, and the one judge of it: the device runs it live, the hub backtests with it.
+"""Alarm limits and rules, and their evaluation: live on the device, in backtests on the hub.
 
-Words of ISA-18.2: deadband, on-delay, off-delay, priority. Time is the sample's own (`t_us`), so a replay judges as the
-device did. Fitting limits is the hub's alone.
+Terms are those of ISA-18.2: deadband, on-delay, off-delay, priority. Evaluation uses the time of each sample (`t_us`),
+so a replay gives the same alarms as the device. Fitting limits is part of the hub.
 """
 
 from shared.thresholds.judge import JudgeState, Transition, apply_delays, judge

@@ -1,7 +1,7 @@
-"""What judges one rule, whatever its kind, and what it remembers: fed with samples, and by `tick` with time.
+"""Evaluators of alarm rules, one class for each kind of rule. Input is samples and, through `tick`, the time.
 
-A device that slept, and a clock that jumped, bring no storm: of each step of time at most a quarter of the rule's own
-`after_s` counts, so that silence and standing still are always seen several times before they are an alarm.
+A device that was asleep or a clock that jumped does not cause false alarms: of each time interval at most a quarter of
+`after_s` counts, so that missing data or a flat signal is observed several times before it raises an alarm.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from shared.messages import About, AlarmKind, Priority
-from shared.thresholds.expressions import read
+from shared.thresholds.expressions import parse
 from shared.thresholds.judge import JudgeState, Transition, apply_delays, judge
 from shared.thresholds.limits import Limits
 from shared.thresholds.rule_kinds import Expression, Flat, NoData, Rate
@@ -20,12 +20,12 @@ from shared.times import SECOND_US
 
 R = TypeVar("R", Limits, Rate, NoData, Flat, Expression)
 POINTS = 64
-"""Of the samples in a rate's span so many are remembered, evenly."""
+"""Maximum number of samples kept for the span of a rate, evenly spaced."""
 
 
 @dataclass(frozen=True, slots=True)
 class RuleTransition:
-    """A transition, when it was, and the value that made it (in the unit of the rule's limit)."""
+    """A transition with its time and the value that caused it (in the unit of the rule's limit)."""
 
     t_us: int
     value: float
@@ -33,7 +33,7 @@ class RuleTransition:
 
 
 class RuleEvaluator(Generic[R]):
-    """Judges one rule. `heard` are the metrics whose samples it wants; `about` names what is judged of them."""
+    """Evaluates one rule. `metrics` are the metrics whose samples it needs; `about` is the `about` of its alarms."""
 
     about: About = ""
 
@@ -42,26 +42,26 @@ class RuleEvaluator(Generic[R]):
         self.state = state
         self.metric: str = rule.metric
         self.priority: Priority = rule.priority
-        self.heard: frozenset[str] = frozenset({rule.metric})
+        self.metrics: frozenset[str] = frozenset({rule.metric})
 
     def sample(self, metric: str, t_us: int, value: float | None) -> RuleTransition | None:
-        """A sample with a number, or one of text (None)."""
+        """Evaluate a sample; `value` is None for a text value."""
         raise NotImplementedError
 
     def tick(self, now_us: int) -> RuleTransition | None:
-        """Time goes by; called about once a second."""
+        """Evaluate the time without a sample; called about once a second."""
         return None
 
-    def _settled(
-        self, t_us: int, value: float, limit: float, seen: bool, on_s: float, off_s: float
+    def _update(
+        self, t_us: int, value: float, limit: float, violated: bool, on_s: float, off_s: float
     ) -> RuleTransition | None:
-        kind: AlarmKind | None = "high" if seen else None
+        kind: AlarmKind | None = "high" if violated else None
         self.state, transition = apply_delays(self.state, t_us, kind, limit, on_s, off_s)
         return RuleTransition(t_us, value, transition) if transition else None
 
 
 class LimitsEvaluator(RuleEvaluator[Limits]):
-    """The value itself."""
+    """Compares the value with its limits."""
 
     def sample(self, metric: str, t_us: int, value: float | None) -> RuleTransition | None:
         self.state, transition = judge(self.rule, self.state, t_us, value)
@@ -69,7 +69,7 @@ class LimitsEvaluator(RuleEvaluator[Limits]):
 
 
 class RateEvaluator(RuleEvaluator[Rate]):
-    """The change per second since the newest sample that is at least `span_s` old."""
+    """Compares the change per second since the newest sample that is at least `span_s` old with its limits."""
 
     about: About = "rate"
 
@@ -84,8 +84,8 @@ class RateEvaluator(RuleEvaluator[Rate]):
         return RuleTransition(t_us, rate, transition) if transition and rate is not None else None
 
     def _rate(self, t_us: int, value: float) -> float | None:
-        """None while the span is not filled: at the start, and after the clock stepped back. Over a gap it is the
-        mean change, which is never more than the fastest.
+        """The change per second. None until samples cover the span: at the start, and after the clock stepped back.
+        Across a gap it is the mean change, which never exceeds the maximum.
         """
         past, span_us = self._past, self._span_us
         if past and t_us < past[-1][0]:
@@ -100,7 +100,7 @@ class RateEvaluator(RuleEvaluator[Rate]):
 
 
 class NoDataEvaluator(RuleEvaluator[NoData]):
-    """How long there was nothing to hear while the device was awake."""
+    """Raises an alarm after `after_s` seconds without a sample, not counting time in which the device was asleep."""
 
     about: About = "no-data"
 
@@ -112,27 +112,27 @@ class NoDataEvaluator(RuleEvaluator[NoData]):
 
     def sample(self, metric: str, t_us: int, value: float | None) -> RuleTransition | None:
         self._quiet_us = 0
-        return self._settled(t_us, 0.0, self.rule.after_s, False, 0.0, 0.0)
+        return self._update(t_us, 0.0, self.rule.after_s, False, 0.0, 0.0)
 
     def tick(self, now_us: int) -> RuleTransition | None:
-        step_us = 0 if self._ticked_us is None else now_us - self._ticked_us
+        elapsed_us = 0 if self._ticked_us is None else now_us - self._ticked_us
         self._ticked_us = now_us
-        self._quiet_us += min(max(step_us, 0), self._after_us // 4)
+        self._quiet_us += min(max(elapsed_us, 0), self._after_us // 4)
         if not in_force(self.rule.schedule, now_us):
             self._quiet_us = 0
         silent = self._quiet_us >= self._after_us
-        return self._settled(now_us, self._quiet_us / SECOND_US, self.rule.after_s, silent, 0.0, 0.0)
+        return self._update(now_us, self._quiet_us / SECOND_US, self.rule.after_s, silent, 0.0, 0.0)
 
 
 class FlatEvaluator(RuleEvaluator[Flat]):
-    """How long a value has stood still, by the times of its samples."""
+    """Raises an alarm when the value has not changed for `after_s` seconds, by the times of its samples."""
 
     about: About = "flat"
 
     def __init__(self, rule: Flat, state: JudgeState) -> None:
         super().__init__(rule, state)
         self._after_us = int(rule.after_s * SECOND_US)
-        self._still_us = self._after_us if state.active else 0
+        self._flat_us = self._after_us if state.active else 0
         self._anchor: float | None = None
         self._last_us = 0
 
@@ -142,23 +142,23 @@ class FlatEvaluator(RuleEvaluator[Flat]):
         if self._anchor is None:
             self._anchor = value
         elif abs(value - self._anchor) > self.rule.tolerance or not in_force(self.rule.schedule, t_us):
-            self._anchor, self._still_us = value, 0
+            self._anchor, self._flat_us = value, 0
         else:
-            self._still_us += min(max(t_us - self._last_us, 0), self._after_us // 4)
+            self._flat_us += min(max(t_us - self._last_us, 0), self._after_us // 4)
         self._last_us = t_us
-        stuck = self._still_us >= self._after_us
-        return self._settled(t_us, self._still_us / SECOND_US, self.rule.after_s, stuck, 0.0, 0.0)
+        flat = self._flat_us >= self._after_us
+        return self._update(t_us, self._flat_us / SECOND_US, self.rule.after_s, flat, 0.0, 0.0)
 
 
 class ExpressionEvaluator(RuleEvaluator[Expression]):
-    """A condition over the newest samples of its metrics."""
+    """Evaluates a condition over the newest samples of its metrics."""
 
     about: About = "expression"
 
     def __init__(self, rule: Expression, state: JudgeState) -> None:
         super().__init__(rule, state)
-        self._condition = read(rule.when)
-        self.heard = self._condition.metrics
+        self._condition = parse(rule.when)
+        self.metrics = self._condition.metrics
         self._newest: dict[str, tuple[int, float]] = {}
 
     def sample(self, metric: str, t_us: int, value: float | None) -> RuleTransition | None:
@@ -172,11 +172,11 @@ class ExpressionEvaluator(RuleEvaluator[Expression]):
         if holds is None:
             return None
         holds = holds and in_force(rule.schedule, t_us)
-        return self._settled(t_us, float(holds), 1.0, holds, rule.on_delay_s, rule.off_delay_s)
+        return self._update(t_us, float(holds), 1.0, holds, rule.on_delay_s, rule.off_delay_s)
 
 
 def make_evaluator(rule: Limits | Rate | NoData | Flat | Expression, state: JudgeState) -> RuleEvaluator[Any]:
-    """The judge of a rule, which goes on from `state`."""
+    """The evaluator of `rule`, starting from `state`."""
     kinds: dict[type[Any], Any] = {Limits: LimitsEvaluator, Rate: RateEvaluator, NoData: NoDataEvaluator,
                                    Flat: FlatEvaluator, Expression: ExpressionEvaluator}  # fmt: skip
     made: RuleEvaluator[Any] = kinds[type(rule)](rule, state)

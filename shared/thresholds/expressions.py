@@ -1,12 +1,12 @@
-"""A small language for conditions over several metrics: `cpu.load > 90 and queue.length > 20`. Nothing of it is run
-as code: a text is read by hand into functions over numbers.
+"""Parser for conditions over several metrics: `cpu.load > 90 and queue.length > 20`. A recursive-descent parser turns
+the text into functions over numbers; nothing is passed to `eval`.
 
     truth   = both { "or" both }             both = denied { "and" denied }
     denied  = "not" denied | sum [ ("<" | "<=" | ">" | ">=" | "==" | "!=") sum ]
     sum     = product { ("+" | "-") product }   product = factor { ("*" | "/" | "%") factor }
     factor  = "-" factor | number | metric | "(" truth ")"
 
-A metric's name may hold `.`, `/` and `-`, so operators stand between blanks: `a / b` divides, `a/b` is one name.
+A metric's name may contain `.`, `/` and `-`, so put blanks around operators: `a / b` divides, `a/b` is one name.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 LONGEST, DEEPEST = 500, 30
-"""Characters of a text, and how deep it may be nested."""
+"""Maximum characters of a condition, and its maximum nesting depth."""
 
 Values = Mapping[str, float]
 Term = Callable[[Values], float]
@@ -34,19 +34,19 @@ _PRODUCT: dict[str, Callable[[float, float], float]] = {"*": operator.mul, "/": 
 
 
 class _NoNumber(ArithmeticError):
-    """A part of the condition has no value: 1 / 0, or too large a number."""
+    """A part of the condition has no finite value: division by zero or overflow."""
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A condition that was read; `metrics` are the names in it."""
+    """A parsed condition; `metrics` are the names in it."""
 
     text: str
     metrics: frozenset[str]
     _term: Term
 
     def holds(self, values: Values) -> bool | None:
-        """Whether it holds; None where a metric is missing or a part has no value (divided by 0, overflow)."""
+        """Whether it is true; None if a metric is missing or a part has no value (division by 0, overflow)."""
         if not self.metrics <= values.keys():
             return None
         try:
@@ -56,8 +56,8 @@ class Condition:
 
 
 @lru_cache(1024)
-def read(text: str) -> Condition:
-    """Read a condition; ValueError names the place (from 1 on) and what was expected there."""
+def parse(text: str) -> Condition:
+    """Parse a condition; raises ValueError with the position (from 1) and what was expected there."""
     if len(text) > LONGEST:
         raise ValueError(f"a condition has at most {LONGEST} characters, this one {len(text)}")
     reader = _Reader(text)
@@ -71,7 +71,7 @@ def read(text: str) -> Condition:
 
 
 class _Reader:
-    """Reads from left to right; each method returns a function and whether it gives a truth (else a number)."""
+    """Parses from left to right; each method returns a function and whether its value is a truth (else a number)."""
 
     def __init__(self, text: str) -> None:
         self._text, self._end = text, 0
@@ -79,7 +79,7 @@ class _Reader:
         self.next()
 
     def next(self) -> None:
-        """On to the next word; '' at the end."""
+        """Advance to the next token; '' at the end."""
         match = _TOKEN.match(self._text, self._end)
         rest = self._text[self._end :]
         self.place = self._end + len(rest) - len(rest.lstrip())
@@ -89,11 +89,11 @@ class _Reader:
         self._end = match.end() if match else len(self._text)
 
     def error(self, reason: str, place: int | None = None) -> ValueError:
-        """What is wrong, and where."""
+        """A ValueError with `reason` and the position."""
         return ValueError(f"condition '{self._text}', at {(self.place if place is None else place) + 1}: {reason}")
 
     def truth(self, depth: int) -> tuple[Term, bool]:
-        """`or` binds weaker than `and`."""
+        """Parse a whole condition; `or` binds weaker than `and`."""
         return self._joined("or", lambda: self._joined("and", lambda: self._denied(depth)))
 
     def _joined(self, word: str, inner: Callable[[], tuple[Term, bool]]) -> tuple[Term, bool]:
@@ -109,7 +109,7 @@ class _Reader:
             terms.append(term)
         if len(terms) == 1:
             return first, is_truth
-        # All parts are asked, not only until one decides: what has no value must not hang on the order.
+        # No short circuit: whether the condition has a value must not depend on the order of its parts.
         decide = any if word == "or" else all
         return lambda values: decide([term(values) for term in terms]), True
 
@@ -191,8 +191,8 @@ class _Reader:
 
     def _demand(self, is_truth: bool, wanted: bool, place: int) -> None:
         if is_truth != wanted:
-            said = "a condition, such as cpu.load > 90" if wanted else "a number or a metric"
-            raise self.error(f"expected {said}", place)
+            expected = "a condition, such as cpu.load > 90" if wanted else "a number or a metric"
+            raise self.error(f"expected {expected}", place)
 
 
 def _applied(apply: Callable[[float, float], float], left: Term, right: Term) -> Term:

@@ -1,4 +1,4 @@
-"""The judge: from a value and its limits to an alarm that begins or ends. Everything it remembers is a JudgeState."""
+"""Compares a value with its limits and raises or clears an alarm. All state is in JudgeState."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from shared.thresholds.limits import Limits
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgeState:
-    """What the judge remembers of one metric: the alarm that stands, and since when its opposite is seen."""
+    """State of one rule: the active alarm, and since when the opposite has been observed (`pending`, `since_us`)."""
 
     active: AlarmKind | None = None
     pending: AlarmKind | None = None
@@ -22,7 +22,7 @@ class JudgeState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transition:
-    """An alarm begins or ends at this sample; `limit` is the limit that was crossed or left."""
+    """An alarm is raised or cleared; `limit` is the limit that was crossed."""
 
     state: Literal["raised", "cleared"]
     kind: AlarmKind
@@ -33,11 +33,11 @@ Judged = tuple[JudgeState, Transition | None]
 
 
 def judge(limits: Limits, state: JudgeState, t_us: int, value: float | None) -> Judged:
-    """Judge one value: the new state, and the transition it makes, if any. A missing value changes nothing.
+    """Evaluate one value: returns the new state and the transition, if any. A missing value changes nothing.
 
-    A value that is NaN or infinite counts as missing. A crossing must last `on_delay_s` to raise and its
-    absence `off_delay_s` to clear. A change from high straight to low clears first; the other alarm follows
-    with a later sample.
+    A value that is NaN or infinite counts as missing. A violation must last `on_delay_s` to raise the alarm and be
+    over for `off_delay_s` to clear it. A change from above high to below low first clears the alarm; the other one is
+    raised by a later sample.
     """
     if value is None or not math.isfinite(value):
         return state, None
@@ -48,10 +48,10 @@ def judge(limits: Limits, state: JudgeState, t_us: int, value: float | None) -> 
 def apply_delays(
     state: JudgeState, t_us: int, seen: AlarmKind | None, limit: float, on_delay_s: float, off_delay_s: float
 ) -> Judged:
-    """What follows from what is `seen` at a time, a crossing or None: the delays' part of the judge."""
+    """Apply on-delay and off-delay to the violation observed now (`seen`, None without one)."""
     if seen == state.active:
         return (replace(state, pending=None, since_us=0) if state.since_us else state), None
-    # A clock that stepped back must not hold an alarm up until it is where it was: begin to count anew.
+    # Restart the delay when the clock stepped back, or the alarm would wait until the clock has caught up.
     if not 0 < state.since_us <= t_us or (state.active is None and seen != state.pending):
         state = replace(state, pending=seen, since_us=t_us)
     if state.active is None:
@@ -64,15 +64,15 @@ def apply_delays(
 
 
 def _crossed(limits: Limits, state: JudgeState, t_us: int, value: float) -> tuple[AlarmKind | None, float]:
-    """The limit that `value` crosses (a standing alarm is left only beyond the deadband), and its value."""
+    """The limit that `value` violates, and its value. An active alarm clears only beyond the deadband."""
     low, high = limits.at(t_us)
     if high is not None and value > high - (limits.deadband if state.active == "high" else 0.0):
         return "high", high
     if low is not None and value < low + (limits.deadband if state.active == "low" else 0.0):
         return "low", low
     low, high = limits.written(t_us)
-    standing = high if state.active == "high" else low
-    return None, standing if standing is not None else 0.0
+    limit = high if state.active == "high" else low
+    return None, limit if limit is not None else 0.0
 
 
 def _due(since_us: int, t_us: int, delay_s: float) -> bool:

@@ -1,4 +1,4 @@
-"""Limits on a metric's value, and whether one set of them stays within another."""
+"""Limits of a metric, and the check that limits stay within the site's hard limits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 
 from shared.ids import metric_name
 from shared.messages import Priority, check_finite
-from shared.thresholds.schedule import MONDAY_US, in_force, stretches
+from shared.thresholds.schedule import MONDAY_US, in_force, week_windows
 from shared.times import DAY_US, WEEK_US
 
 Pair = tuple[float | None, float | None]
@@ -15,13 +15,12 @@ Pair = tuple[float | None, float | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a metric may do. All of `low`, `high`, `lows`, `highs` are in the metric's unit.
+    """Limits of a metric. `low`, `high`, `lows` and `highs` are in the metric's unit.
 
     `lows`/`highs` hold one value for each equal slot of a `cycle`, the UTC day (24 entries: hours) or the week from
-    Monday on (168: its hours), and where present take the place of `low`/`high`. Outside of `schedule` (windows of
-    the week, see `schedule.stretches`) nothing is judged and a standing alarm ends. `source` says who set them;
-    `fitted_us` when they were learned: `stale_s` after that they are flagged as stale, and stay in force (P6); 0 is
-    never.
+    Monday on (168: its hours), and replace `low`/`high`. Outside of `schedule` (windows of the week, see
+    `schedule.week_windows`) the limits are not evaluated and an active alarm clears. `source`: configured or learned.
+    `fitted_us` is when they were learned; `stale_s` later they are flagged as stale and stay in force (P6). 0: never.
     """
 
     metric: str
@@ -47,7 +46,7 @@ class Limits:
             raise ValueError(f"deadband and delays of {self.metric} must not be negative")
         if self.lows and self.highs and len(self.lows) != len(self.highs):
             raise ValueError(f"{self.metric} has {len(self.lows)} lows and {len(self.highs)} highs")
-        stretches(self.schedule)
+        week_windows(self.schedule)
         pairs = [self.slot(index) for index in range(self.slots)]
         for low, high in pairs:
             if low is not None and high is not None and low >= high:
@@ -57,28 +56,28 @@ class Limits:
 
     @property
     def slots(self) -> int:
-        """Into how many slots the cycle is cut; 1 where the limits are the same at all times."""
+        """Number of slots of the cycle; 1 if the limits are the same at all times."""
         return max(len(self.lows), len(self.highs), 1)
 
     @property
     def cycle_us(self) -> int:
-        """Length of the cycle."""
+        """Length of the cycle in microseconds."""
         return DAY_US if self.cycle == "day" else WEEK_US
 
     def stale(self, now_us: int) -> bool:
-        """Whether they were learned so long ago that somebody should be told."""
+        """Whether the limits were learned more than `stale_s` ago."""
         return self.stale_s > 0 and now_us - self.fitted_us > self.stale_s * 1e6
 
     def slot(self, index: int) -> Pair:
-        """(low, high) of one slot, whatever the schedule says."""
+        """(low, high) of one slot, ignoring the schedule."""
         return (self.lows[index] if self.lows else self.low), (self.highs[index] if self.highs else self.high)
 
     def starts(self) -> list[int]:
-        """Where in the cycle, in microseconds, the slots begin; 0 is the first."""
+        """Start of each slot in microseconds of the cycle; the first is 0."""
         return [-(-index * self.cycle_us // self.slots) for index in range(self.slots)]
 
     def written(self, t_us: int) -> Pair:
-        """(low, high) of a UTC time, whether in force or not."""
+        """(low, high) at a UTC time, ignoring the schedule."""
         if not self.lows and not self.highs:
             return self.low, self.high
         cycle_us = self.cycle_us
@@ -91,16 +90,16 @@ class Limits:
         return self.written(t_us)
 
     def edges(self) -> set[int]:
-        """Microseconds of the week at which (low, high) in force may change."""
+        """Times in microseconds of the week at which (low, high) may change."""
         cycles = range(0, WEEK_US, self.cycle_us)
         starts = {begin + start for begin in cycles for start in self.starts()}
-        return starts | {edge % WEEK_US for pair in stretches(self.schedule) for edge in pair}
+        return starts | {edge % WEEK_US for pair in week_windows(self.schedule) for edge in pair}
 
 
 def refusal(limits: Limits, site: Limits | None) -> str:
-    """Why `limits` may not be used under the site's own hard limits, or '' when they may.
+    """Why `limits` exceed the site's hard limits, or ''.
 
-    The hub may tighten what the site allows, never widen it (invariant P3).
+    The hub may tighten the limits of the site but never widen them (invariant P3).
     """
     if site is None:
         return ""

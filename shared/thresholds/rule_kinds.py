@@ -1,4 +1,4 @@
-"""Alarm rules beside limits: rate of change, no data, a flat signal, a condition over several metrics."""
+"""Alarm rules other than limits: rate of change, no data, flat signal, condition over several metrics."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from shared.ids import first_duplicate, metric_name
 from shared.messages import Priority, check_finite
 from shared.thresholds import expressions
 from shared.thresholds.limits import Limits
-from shared.thresholds.schedule import stretches
+from shared.thresholds.schedule import week_windows
 
 LONGEST_S = 30 * 86_400.0
-"""No alarm waits longer for silence or for a value to stand still."""
+"""Maximum `after_s` of no-data and flat rules."""
 
 
 def _after(metric: str, after_s: float) -> None:
@@ -23,7 +23,7 @@ def _after(metric: str, after_s: float) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rate:
-    """How fast a metric may change: `limits` are of its change per second, over the last `span_s` seconds."""
+    """Limits of the rate of change: `limits` apply to the change per second over the last `span_s` seconds."""
 
     limits: Limits
     span_s: float = 60.0
@@ -35,18 +35,18 @@ class Rate:
 
     @property
     def metric(self) -> str:
-        """Whose change it is."""
+        """The metric of the limits."""
         return self.limits.metric
 
     @property
     def priority(self) -> Priority:
-        """The one of its limits."""
+        """The priority of the limits."""
         return self.limits.priority
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoData:
-    """No sample with a value for `after_s` seconds is an alarm. Only time in which the device was awake counts."""
+    """Alarm when no sample with a value arrives for `after_s` seconds while the device is awake."""
 
     metric: str
     after_s: float
@@ -55,13 +55,13 @@ class NoData:
 
     def __post_init__(self) -> None:
         metric_name(self.metric)
-        stretches(self.schedule)
+        week_windows(self.schedule)
         _after(self.metric, self.after_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flat:
-    """A value that stays within `tolerance` of what it was for `after_s` seconds is an alarm: a stuck sensor."""
+    """Alarm when a value stays within `tolerance` for `after_s` seconds: a stuck sensor."""
 
     metric: str
     after_s: float
@@ -71,7 +71,7 @@ class Flat:
 
     def __post_init__(self) -> None:
         metric_name(self.metric)
-        stretches(self.schedule)
+        week_windows(self.schedule)
         _after(self.metric, self.after_s)
         check_finite(f"tolerance of {self.metric}", self.tolerance)
         if self.tolerance < 0:
@@ -80,10 +80,10 @@ class Flat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expression:
-    """A condition over several metrics (see `expressions`); `metric` is the name that its alarm goes by.
+    """A condition over several metrics (see `expressions`); `metric` is the metric name of its alarm.
 
-    It is judged with each sample of one of its metrics, and not at all while one is missing or was measured more than
-    `stale_s` seconds apart from that sample.
+    It is evaluated with each sample of its metrics, unless one of them is missing or was measured more than `stale_s`
+    seconds apart from that sample.
     """
 
     metric: str
@@ -96,8 +96,8 @@ class Expression:
 
     def __post_init__(self) -> None:
         metric_name(self.metric)
-        stretches(self.schedule)
-        expressions.read(self.when)
+        week_windows(self.schedule)
+        expressions.parse(self.when)
         check_finite(f"delays of {self.metric}", self.on_delay_s, self.off_delay_s, self.stale_s)
         if min(self.on_delay_s, self.off_delay_s) < 0 or self.stale_s <= 0:
             raise ValueError(f"delays of {self.metric} must not be negative, stale_s must be above 0")
@@ -105,7 +105,7 @@ class Expression:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlarmRules:
-    """A set of alarm rules, in force as a whole or not at all (P2); at most one of each kind for a metric."""
+    """A set of alarm rules, applied atomically (P2); at most one of each kind for a metric."""
 
     rates: tuple[Rate, ...] = ()
     no_data: tuple[NoData, ...] = ()

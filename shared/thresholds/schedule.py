@@ -1,4 +1,4 @@
-"""The week: when a limit is in force. Windows are written as people say them, `mon-fri 06:00-22:00`, in UTC."""
+"""Weekly schedules: when a limit is in force. A window is written as `mon-fri 06:00-22:00`, in UTC."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ def of_week(t_us: int) -> int:
 
 
 def in_force(schedule: tuple[str, ...], t_us: int) -> bool:
-    """Whether a UTC time lies in one of the windows; an empty schedule is always in force."""
+    """Whether a UTC time is in one of the windows; an empty schedule is always in force."""
     if not schedule:
         return True
     now = of_week(t_us)
-    return any(start <= now < end for start, end in stretches(schedule))
+    return any(start <= now < end for start, end in week_windows(schedule))
 
 
 @lru_cache(1024)
-def stretches(schedule: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
-    """The windows as [start, end) in microseconds of the week, none across its end. ValueError names a bad one.
+def week_windows(schedule: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
+    """The windows as [start, end) in microseconds of the week, split at its end. Raises ValueError for a bad window.
 
-    An end that is not after its start is on the day after: `sat 22:00-06:00`.
+    An end that is not after its start is on the next day: `sat 22:00-06:00`.
     """
     found: list[tuple[int, int]] = []
     for text in schedule:
@@ -50,7 +50,7 @@ def stretches(schedule: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
 
 
 def _days(text: str) -> list[int]:
-    """`mon-fri,sun` as numbers; [] when a word is none of the days."""
+    """`mon-fri,sun` as numbers; [] for an unknown day."""
     found: list[int] = []
     for part in text.split(","):
         first, dash, last = part.partition("-")

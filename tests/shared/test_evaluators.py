@@ -141,7 +141,7 @@ class AcrossGaps(FlatEvaluator):
 
     def sample(self, metric: str, t_us: int, value: float | None) -> RuleTransition | None:
         if self._anchor is not None:
-            self._still_us += max(0, t_us - self._last_us)
+            self._flat_us += max(0, t_us - self._last_us)
         return super().sample(metric, t_us, value)
 
 
@@ -228,7 +228,7 @@ def both(**more: Any) -> ExpressionEvaluator:
 
 def test_a_condition_is_judged_with_each_sample_of_its_metrics() -> None:
     one = both(on_delay_s=5)
-    assert one.heard == {"cpu.load", "queue.length"}
+    assert one.metrics == {"cpu.load", "queue.length"}
     assert one.sample("cpu.load", START, 95.0) is None
     assert one.sample("queue.length", START + S, 30.0) is None
     change = one.sample("cpu.load", START + 6 * S, 96.0)

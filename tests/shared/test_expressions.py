@@ -10,7 +10,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from shared.thresholds import expressions
-from shared.thresholds.expressions import read
+from shared.thresholds.expressions import parse
 
 FIXED = settings(max_examples=400, deadline=None, derandomize=True, database=None)
 NAMES = ("cpu.load", "queue.length", "line-camera/score", "a")
@@ -83,15 +83,15 @@ def check(asked: Any, example: tuple[Tree, dict[str, float]]) -> None:
 @FIXED
 @given(st.tuples(TRUTHS, VALUES))
 def test_a_condition_is_read_as_it_was_meant(example: tuple[Tree, dict[str, float]]) -> None:
-    check(read, example)
+    check(parse, example)
 
 
 def or_binds_stronger(text: str) -> expressions.Condition:
-    return read(text.replace(" and ", " & ").replace(" or ", " and ").replace(" & ", " or "))
+    return parse(text.replace(" and ", " & ").replace(" or ", " and ").replace(" & ", " or "))
 
 
 def missing_is_zero(text: str) -> Any:
-    condition = read(text)
+    condition = parse(text)
 
     class Zeros:
         metrics = condition.metrics
@@ -126,7 +126,7 @@ def test_the_meaning_catches(bug: Any) -> None:
 )  # fmt: skip
 def test_a_mistake_is_told_with_its_place(text: str, place: int, reason: str) -> None:
     with pytest.raises(ValueError, match=r".") as no:
-        read(text)
+        parse(text)
     assert f", at {place}: " in str(no.value)
     assert reason in str(no.value)
 
@@ -135,7 +135,7 @@ def test_a_mistake_is_told_with_its_place(text: str, place: int, reason: str) ->
 @given(st.text("a1.><=()-+*/% _andort\n\u00e4\x00", max_size=40) | st.text(max_size=20))
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:
-        condition = read(text)
+        condition = parse(text)
     except ValueError:
         return
     assert condition.text == text
@@ -147,4 +147,4 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 )
 def test_what_is_too_deep_or_too_long_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"30 deep|500 characters"):
-        read(text)
+        parse(text)

@@ -12,7 +12,7 @@ import pytest
 
 from shared.gate import (
     NEVER,
-    Drift,
+    DriftDetector,
     DriftTest,
     Gate,
     Result,
@@ -227,7 +227,7 @@ def frames(rng: np.random.RandomState, count: int, shift: float = 0.0) -> list[d
     return [dict(zip(NAMES, row, strict=True)) for row in rng.normal(shift, 1.0, (count, len(NAMES))).tolist()]
 
 
-def first_alarm(drift: Drift, stream: Sequence[dict[str, float]]) -> int | None:
+def first_alarm(drift: DriftDetector, stream: Sequence[dict[str, float]]) -> int | None:
     return next((i for i, features in enumerate(stream, 1) if drift.update(features)), None)
 
 
@@ -236,7 +236,7 @@ def check_clean(panel: Callable[[Sequence[dict[str, float]]], tuple[DriftTest, .
         rng = np.random.RandomState(seed)
         watches = panel(frames(rng, 300))
         assert len(watches) == 9
-        assert first_alarm(Drift(watches), frames(rng, 2000)) is None, f"seed {seed}"
+        assert first_alarm(DriftDetector(watches), frames(rng, 2000)) is None, f"seed {seed}"
 
 
 def test_clean_streams_raise_no_drift() -> None:
@@ -249,7 +249,7 @@ def test_clean_streams_raise_no_drift() -> None:
 def test_shifted_streams_are_seen_within_200_frames(shift: float) -> None:
     for seed in range(20):
         rng = np.random.RandomState(seed)
-        drift = Drift(drift_tests(frames(rng, 300)))
+        drift = DriftDetector(drift_tests(frames(rng, 300)))
         assert first_alarm(drift, frames(rng, 500)) is None
         found = first_alarm(drift, frames(rng, 200, shift))
         assert found is not None, f"seed {seed}"
@@ -257,25 +257,25 @@ def test_shifted_streams_are_seen_within_200_frames(shift: float) -> None:
 
 def test_drift_stays_until_it_is_recalibrated() -> None:
     rng = np.random.RandomState(1)
-    drift = Drift(drift_tests(frames(rng, 300)))
+    drift = DriftDetector(drift_tests(frames(rng, 300)))
     assert first_alarm(drift, frames(rng, 200, 3.0)) is not None
     assert all(drift.update(features) for features in frames(rng, 300))
 
 
 @pytest.mark.parametrize("broken", [{}, {"mean": 0.0, "std": 0.0}, dict.fromkeys(NAMES, math.nan)], ids=str)
 def test_a_missing_feature_counts_as_drift(broken: dict[str, float]) -> None:
-    drift = Drift(drift_tests(frames(np.random.RandomState(1), 300)))
+    drift = DriftDetector(drift_tests(frames(np.random.RandomState(1), 300)))
     assert first_alarm(drift, [broken] * 200) is not None
 
 
 def test_a_feature_that_never_varied_is_watched_too() -> None:
     watches = drift_tests([{"mean": 5.0}] * 300)
     assert [(watch.feature, watch.at, watch.p) for watch in watches] == [("mean", 5.0, 1 - 0.5 / 300)]
-    assert first_alarm(Drift(watches), [{"mean": 5.0}] * 2000) is None
-    assert first_alarm(Drift(watches), [{"mean": 6.0}] * 200) is not None
+    assert first_alarm(DriftDetector(watches), [{"mean": 5.0}] * 2000) is None
+    assert first_alarm(DriftDetector(watches), [{"mean": 6.0}] * 200) is not None
 
 
 def test_without_watches_there_is_no_evidence() -> None:
-    drift = Drift(drift_tests([]))
+    drift = DriftDetector(drift_tests([]))
     assert not drift.update({"mean": 1.0})
     assert drift.evidence == 0.0

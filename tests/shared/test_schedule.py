@@ -10,7 +10,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from shared.thresholds import in_force
-from shared.thresholds.schedule import DAYS, stretches
+from shared.thresholds.schedule import DAYS, week_windows
 from shared.times import MINUTE_US
 
 FIXED = settings(max_examples=300, deadline=None, derandomize=True, database=None)
@@ -77,7 +77,7 @@ def test_the_calendar_catches(bug: Callable[[tuple[str, ...], int], bool]) -> No
 
 
 def test_days_without_hours_are_whole_and_no_schedule_is_always() -> None:
-    assert stretches(("sat,sun",)) == stretches(("sat-sun 00:00-24:00",))
+    assert week_windows(("sat,sun",)) == week_windows(("sat-sun 00:00-24:00",))
     assert in_force((), 5)
 
 
@@ -87,4 +87,4 @@ def test_days_without_hours_are_whole_and_no_schedule_is_always() -> None:
 )
 def test_what_is_no_window_is_refused_with_an_example(bad: str) -> None:
     with pytest.raises(ValueError, match=r"mon-fri 06:00-22:00|beyond 24:00"):
-        stretches((bad,))
+        week_windows((bad,))

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from shared.twin import State, merge, same
-from shared.twin_merge import GONE, format_path, leaves, merge3, patch, tree, value_at, with_value
+from shared.twin import State, json_equal, merge
+from shared.twin_merge import ABSENT, format_path, leaves, merge3, patch, tree, value_at, with_value
 
 Merge = Callable[..., State]
 FIXED = settings(max_examples=500, deadline=None, derandomize=True, database=None)
@@ -50,36 +50,44 @@ VECTORS: dict[str, tuple[State, State, State, State, State]] = {
 @pytest.mark.parametrize("name", VECTORS)
 def test_vectors(name: str) -> None:
     base, local, remote, local_wins, remote_wins = VECTORS[name]
-    assert same(merge3(base, local, remote, owner="local"), local_wins)
-    assert same(merge3(base, local, remote, owner="remote"), remote_wins)
+    assert json_equal(merge3(base, local, remote, owner="local"), local_wins)
+    assert json_equal(merge3(base, local, remote, owner="remote"), remote_wins)
 
 
 def check(merge: Merge, base: State, local: State, remote: State) -> None:
     before = deepcopy((base, local, remote))
     mine, theirs = merge(base, local, remote, owner="local"), merge(base, local, remote, owner="remote")
     assert (base, local, remote) == before, "the merge changed what it was given"
-    assert same(mine, merge(base, remote, local, owner="remote")), "who is called local must not count"
-    assert same(merge(base, local, base, owner="remote"), local), "a change on one side only was lost"
-    assert same(merge(base, base, remote, owner="local"), remote), "a change on one side only was lost"
-    assert same(merge(base, local, local, owner="local"), local), "two that agree must stay as they are"
-    assert same(merge(local, mine, local, owner="remote"), mine), "once merged, merged for good"
+    assert json_equal(mine, merge(base, remote, local, owner="remote")), "who is called local must not count"
+    assert json_equal(merge(base, local, base, owner="remote"), local), "a change on one side only was lost"
+    assert json_equal(merge(base, base, remote, owner="local"), remote), "a change on one side only was lost"
+    assert json_equal(merge(base, local, local, owner="local"), local), "two that agree must stay as they are"
+    assert json_equal(merge(local, mine, local, owner="remote"), mine), "once merged, merged for good"
     for merged, owner, other in ((mine, local, remote), (theirs, remote, local)):
         for path, value in leaves(owner):
-            if value != {} and not same(value, value_at(base, path)):
-                assert same(value_at(merged, path), value), "the owner's change was lost"
+            if value != {} and not json_equal(value, value_at(base, path)):
+                assert json_equal(value_at(merged, path), value), "the owner's change was lost"
         for path, value in leaves(other):
-            alone = same(value_at(owner, path), value_at(base, path)) and not under_scalar(path, base, owner, other)
-            if alone and not same(value, value_at(base, path)) and value != {}:
-                assert same(value_at(merged, path), value), "the other's change, of what the owner left alone, was lost"
+            alone = json_equal(value_at(owner, path), value_at(base, path)) and not under_scalar(
+                path, base, owner, other
+            )
+            if alone and not json_equal(value, value_at(base, path)) and value != {}:
+                assert json_equal(value_at(merged, path), value), (
+                    "the other's change, of what the owner left alone, was lost"
+                )
         for path, value in leaves(base):
-            if value_at(owner, path) is GONE and same(value_at(other, path), value) and not isinstance(value, dict):
-                assert value_at(merged, path) is GONE, "what was deleted came back"
+            if (
+                value_at(owner, path) is ABSENT
+                and json_equal(value_at(other, path), value)
+                and not isinstance(value, dict)
+            ):
+                assert value_at(merged, path) is ABSENT, "what was deleted came back"
 
 
 def under_scalar(path: tuple[str, ...], *states: State) -> bool:
     """Whether on some side a value that is no object stands above the path: then the whole of it is one value."""
     above = [value_at(state, path[:n]) for state in states for n in range(1, len(path) + 1)]
-    return any(value is not GONE and not isinstance(value, dict) for value in above[:-1]) or any(
+    return any(value is not ABSENT and not isinstance(value, dict) for value in above[:-1]) or any(
         value == {} for value in above
     )
 
@@ -103,9 +111,9 @@ def whole_objects(base: State, local: State, remote: State, *, owner: str) -> St
     mine = local if owner == "local" else remote
     result = {}
     for key in {**remote, **local}:
-        b, mine_, theirs = (one.get(key, GONE) for one in (base, local, remote))
-        value = mine_ if same(theirs, b) else theirs if same(mine_, b) else mine.get(key, GONE)
-        if value is not GONE:
+        b, mine_, theirs = (one.get(key, ABSENT) for one in (base, local, remote))
+        value = mine_ if json_equal(theirs, b) else theirs if json_equal(mine_, b) else mine.get(key, ABSENT)
+        if value is not ABSENT:
             result[key] = value
     return result
 
@@ -142,7 +150,7 @@ def test_the_laws_catch(bug: Merge) -> None:
 def test_a_patch_makes_the_new_of_the_old(old: State, new: State) -> None:
     """But for an object that was emptied: no merge patch can say that, only that it is gone."""
     if not any(value == {} for _, value in leaves(new)):
-        assert same(merge(old, patch(old, new)), new)
+        assert json_equal(merge(old, patch(old, new)), new)
     assert patch(new, new) == {}
 
 
@@ -152,13 +160,13 @@ def test_leaves_make_the_tree_again(state: State) -> None:
     assert tree(leaves(state)) == state
     for path, value in leaves(state):
         assert value_at(state, path) is value
-        assert value_at(with_value(state, path, GONE), path) is GONE
-        assert same(with_value(state, path, value), state)
+        assert value_at(with_value(state, path, ABSENT), path) is ABSENT
+        assert json_equal(with_value(state, path, value), state)
 
 
 def test_paths() -> None:
     state: dict[str, Any] = {"a": {"b": 1}, "c": 2}
-    assert with_value(state, ("a", "b"), GONE) == {"c": 2}, "an object goes with its last field"
+    assert with_value(state, ("a", "b"), ABSENT) == {"c": 2}, "an object goes with its last field"
     assert with_value(state, ("c", "d"), 3) == {"a": {"b": 1}, "c": {"d": 3}}
-    assert value_at(state, ("c", "d")) is GONE
+    assert value_at(state, ("c", "d")) is ABSENT
     assert format_path(("settings", "period_s")) == "settings.period_s"

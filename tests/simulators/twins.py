@@ -20,7 +20,7 @@ from shared.codec import encode
 from shared.mqtt import Inbound
 from shared.topics import split_shadow
 from shared.twin import MAX_LEVELS, SECTIONS, State
-from shared.twin_merge import GONE, Path, format_path, leaves, value_at, with_value
+from shared.twin_merge import ABSENT, Path, format_path, leaves, value_at, with_value
 
 NAMES = ("", "cam")
 HUB_BYTES = 1200
@@ -242,7 +242,7 @@ class World:
         above = [
             (self.bases[name, path[:n]], path[n:]) for n in range(1, len(path) + 1) if (name, path[:n]) in self.bases
         ]
-        return any(rules.same(value_at({"": base}, ("", *rest)), value) for base, rest in above)
+        return any(rules.json_equal(value_at({"": base}, ("", *rest)), value) for base, rest in above)
 
     # -- the network -------------------------------------------------------------------------------
 
@@ -462,7 +462,7 @@ class World:
             assert value is None or repr(value) in self.local, "the device desires what nobody on it asked for (T5)"
         for leaf in changed:
             now = value_at(old.state.get("desired", {}), leaf)
-            for path, value in leaves(with_value({}, leaf, now)) if now is not GONE else ():
+            for path, value in leaves(with_value({}, leaf, now)) if now is not ABSENT else ():
                 fair = value == {} or repr(value) in self.local or self.believed(name, path, value)
                 assert fair, f"both had changed {format_path(path)}, and the hub did not win"
         if changed and not old.deleted:
@@ -499,11 +499,11 @@ class World:
                 continue
             mine, theirs = self.twin.documents[name], self.hub.documents[name].state
             desired, reported = theirs.get("desired", {}), theirs.get("reported", {})
-            assert rules.same(mine.desired, desired), f"device and hub desire otherwise in '{name}' (T1)"
+            assert rules.json_equal(mine.desired, desired), f"device and hub desire otherwise in '{name}' (T1)"
             for path in FOREIGN:
-                reported = with_value(reported, path, GONE)
-            own = with_value(mine.reported, ("mix", "none"), GONE) if "mix" in mine.reported else mine.reported
-            assert rules.same(own, reported), f"the hub does not know what the device is in '{name}' (T1)"
+                reported = with_value(reported, path, ABSENT)
+            own = with_value(mine.reported, ("mix", "none"), ABSENT) if "mix" in mine.reported else mine.reported
+            assert rules.json_equal(own, reported), f"the hub does not know what the device is in '{name}' (T1)"
             for leaf, value in leaves(desired):
                 self.check_wish(name, mine, leaf, value)
         assert self.disk.answers.keys() == self.disk.asked.keys(), "a person was not answered"
@@ -513,16 +513,18 @@ class World:
         word = self.hub.told.get((name, format_path(leaf)))
         paths = [path for path in HANDLED[name] if leaf[: len(path)] == path]
         path = max(paths, key=len, default=())
-        in_force = value_at(with_value({}, path, self.thing.in_force.get((name, path), GONE)), leaf) if path else GONE
-        if rules.same(in_force, value):
-            assert rules.same(value_at(mine.reported, leaf), value), (
+        in_force = (
+            value_at(with_value({}, path, self.thing.in_force.get((name, path), ABSENT)), leaf) if path else ABSENT
+        )
+        if rules.json_equal(in_force, value):
+            assert rules.json_equal(value_at(mine.reported, leaf), value), (
                 f"{format_path(leaf)} is in force and not reported (T8)"
             )
             return
         if value == {} and isinstance(in_force, dict):
             return
         assert word is not None, f"{format_path(leaf)} is not in force and nothing was said (T8)"
-        clamped = word["state"] == "applied" and rules.same(in_force, lowered(value))
+        clamped = word["state"] == "applied" and rules.json_equal(in_force, lowered(value))
         assert clamped or word["state"] == "refused", (
             f"{format_path(leaf)} is not in force, and told {word['state']} (T8)"
         )

@@ -100,7 +100,7 @@ class World:
 
     def step(self) -> None:
         try:
-            self.say(self.edge.step(self.now, self.now / SECOND))
+            self.say(self.edge.run_once(self.now, self.now / SECOND))
         except PowerCut:
             self.crash()
 

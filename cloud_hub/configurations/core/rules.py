@@ -98,7 +98,7 @@ def plan(wanted: Wanted, desired: twin.State, owners: twin.State) -> Plan:
     put: Wanted = {}
     kept: dict[Path, str] = {}
     for path, (value, source) in wanted.items():
-        if path in have and twin.same(have[path], value):
+        if path in have and twin.json_equal(have[path], value):
             if is_managed(names.get(path, "")):
                 kept[path] = source
             continue

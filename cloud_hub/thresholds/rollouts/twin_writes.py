@@ -135,7 +135,7 @@ def restore(session: Session, rollout: Rollout, now_us: int, max_bytes: int) -> 
     for member in session.exec(members).all():
         document, owners = stored.get((member.device, DOCUMENT), (twin.Document(), {}))
         desired = document.state.get("desired", {}).get("limits")
-        if not twin.same(desired, member.pushed):
+        if not twin.json_equal(desired, member.pushed):
             member.state, member.reason = "kept", f"{_owner(owners) or 'somebody'} has set other limits since"
         else:
             _desire(batch, rollout, member.device, member.previous)

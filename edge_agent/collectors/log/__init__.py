@@ -1,7 +1,8 @@
-"""Log lines as events: follows a file, or journald, with a pattern and a rate limit.
+"""Collector `log`: lines of a file or of journald as events, with a pattern and a rate limit.
 
-What matches beyond the limit is counted and told once a reading, never silently dropped. Where it stands is stored with
-the events (`checkpoint`, `resume`), so that lines written while the agent is down are read at its next start.
+Lines over the rate limit are counted and reported as one event per reading, never silently dropped. The position is
+stored with the events (`checkpoint`, `resume`), so that lines written while the agent is down are read at its next
+start.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from shared.messages import Event, Level, Metric
 
 LONGEST_LINE = 2000
 HOLE = bytes(16)
-"""A file that was emptied under a writer that does not append goes on behind so many NULs as it was long."""
+"""Start of a line after truncation: if the writer did not open the file for appending, it leaves a hole of NULs."""
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Either `path` of a text file or `unit` of journald; lines that match `pattern` become events. `start` says where
-    the very first start begins in a file.
+    """Either `path` of a text file or `unit` of journald; lines that match `pattern` become events. `start` is where
+    reading begins in a file for which there is no checkpoint.
     """
 
     path: str = ""
@@ -41,7 +42,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LogCollector:
-    """Matching lines as events, at most `per_minute` of them."""
+    """Yields matching lines as events, at most `per_minute`."""
 
     def __init__(self, name: str, period_s: float | None, chosen: Options, tail: FileTail | JournalTail) -> None:
         self.name, self.period_s = name, period_s
@@ -49,21 +50,21 @@ class LogCollector:
         self._tail, self._pattern = tail, re.compile(chosen.pattern)
         self._path = Path(chosen.path) if chosen.path else None
         self._level: Level = chosen.level
-        self._rate, self._room, self._filled_us = chosen.per_minute, float(chosen.per_minute), 0
+        self._rate, self._tokens, self._filled_us = chosen.per_minute, float(chosen.per_minute), 0
 
     def collect(self, now_us: int) -> Iterator[Event]:
-        """An event for each matching line; what is over the rate is told as one event with its count."""
+        """Yield an event for each matching line, and one event with the number of lines over the rate limit."""
         elapsed = max(0, now_us - self._filled_us) if self._filled_us else 0
-        self._room, self._filled_us = min(self._rate, self._room + elapsed * self._rate / 60e6), now_us
+        self._tokens, self._filled_us = min(self._rate, self._tokens + elapsed * self._rate / 60e6), now_us
         dropped = 0
         for raw in self._tail.lines(now_us):
             line = (raw.lstrip(b"\0") if raw.startswith(HOLE) else raw).decode("utf-8", "replace")
             if not self._pattern.search(line):
                 continue
-            if self._room < 1:
+            if self._tokens < 1:
                 dropped += 1
                 continue
-            self._room -= 1
+            self._tokens -= 1
             yield Event(
                 t_us=now_us,
                 source=self.name,
@@ -75,7 +76,7 @@ class LogCollector:
             yield Event(t_us=now_us, source=self.name, text=text, level="warning", fields={"dropped": float(dropped)})
 
     def warnings(self) -> list[str]:
-        """For `check`: a file that is not there is waited for, which may be a wrong path."""
+        """Warnings for `check`: a missing file, which the collector waits for, may be a wrong path."""
         if self._path is None or os.access(self._path, os.R_OK):
             return []
         return [
@@ -83,15 +84,15 @@ class LogCollector:
         ]
 
     def checkpoint(self) -> bytes:
-        """Where it stands after the last `collect`."""
+        """The position after the last `collect`."""
         return self._tail.checkpoint()
 
     def resume(self, value: bytes) -> None:
-        """Go on where another run of the agent stood."""
+        """Continue at the position of an earlier run."""
         self._tail.resume(value)
 
     def close(self) -> None:
-        """End following."""
+        """Close the file or end journalctl."""
         self._tail.close()
 
 

@@ -1,4 +1,4 @@
-"""The bytes of one log file, plain or compressed, by their offset. A file that is open outlives its name."""
+"""Reads bytes of a log file, plain or compressed, by offset. An open file stays readable after a rename or delete."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from typing import IO, Protocol
 from edge_agent.collectors.log.rotation import COMPRESSED
 
 SKIP_BYTES = 16 << 20
-"""A compressed file is unpacked from its start; at most so much of it is passed over in one call."""
+"""Maximum bytes skipped in one call: a compressed file must be decompressed from its start."""
 
 
 class Source(Protocol):
-    """One open file."""
+    """An open log file."""
 
     status: os.stat_result
-    """As it was at the last `look`."""
+    """Status at the last `refresh`."""
     grows: bool
     """Whether a writer may still have it open."""
 
-    def look(self) -> int:
-        """Its size now; 1 for a compressed one."""
+    def refresh(self) -> int:
+        """Update `status` and return the size; 1 for a compressed file."""
         ...
 
     def read(self, offset: int, length: int) -> bytes | None:
-        """Up to `length` bytes; None: not now, ask again. Raises OSError, also for what cannot be unpacked."""
+        """Up to `length` bytes; None: call again later. Raises OSError, also when it cannot be decompressed."""
         ...
 
     def close(self) -> None:
-        """Close it."""
+        """Close the file."""
         ...
 
 
 class PlainFile:
-    """A file as it is. Raises OSError when it is not there, may not be read or is no regular file."""
+    """An uncompressed file. Raises OSError when it is missing, not readable or not a regular file."""
 
     grows = True
 
@@ -47,7 +47,7 @@ class PlainFile:
             os.close(self._handle)
             raise OSError(f"{path} is no regular file")
 
-    def look(self) -> int:
+    def refresh(self) -> int:
         self.status = os.fstat(self._handle)
         return self.status.st_size
 
@@ -59,7 +59,7 @@ class PlainFile:
 
 
 class CompressedFile:
-    """A file that a rotation has compressed. One that is still being written ends early: `read` says None."""
+    """A rotated file that was compressed. While it is still being written, `read` returns None at its end."""
 
     grows = False
 
@@ -67,7 +67,7 @@ class CompressedFile:
         self._stream = _unpacker(path)
         self.status = path.stat()
 
-    def look(self) -> int:
+    def refresh(self) -> int:
         return 1
 
     def read(self, offset: int, length: int) -> bytes | None:
@@ -80,7 +80,7 @@ class CompressedFile:
             return self._stream.read(length)
         except EOFError:
             return None
-        except Exception as error:  # each library has its own for what is damaged
+        except Exception as error:  # each library has its own error for damaged files
             raise OSError(f"it cannot be unpacked ({error})") from error
 
     def close(self) -> None:
@@ -88,7 +88,7 @@ class CompressedFile:
 
 
 def _unpacker(path: Path) -> IO[bytes]:
-    """The libraries are loaded when they are needed: few devices ever do."""
+    """Open a compressed file. The libraries are imported on demand, because few devices need them."""
     if path.suffix == ".gz":
         import gzip  # noqa: PLC0415
 
@@ -103,5 +103,5 @@ def _unpacker(path: Path) -> IO[bytes]:
 
 
 def open_source(path: Path) -> PlainFile | CompressedFile:
-    """The file at `path`; raises OSError."""
+    """Open the file at `path`; raises OSError."""
     return CompressedFile(path) if path.name.endswith(COMPRESSED) else PlainFile(path)

@@ -1,8 +1,8 @@
-"""One part of a log: a file, how far it was read, and how to know it again.
+"""One part of a log: a file, how far it was read, and how to recognize it again.
 
-A part is known by its inode and by bytes that were read from it: its first ones and those just before the offset. An
-inode alone is not enough (it is reused, and a file may be emptied and written anew), and a device's number is not
-remembered (it changes with a boot).
+A part is identified by its inode and by bytes read from it: its first bytes and those just before the offset. An
+inode alone is not enough: it is reused, and a file may be truncated and rewritten. The device number is not used,
+because it may change at boot.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import msgspec
 from edge_agent.collectors.log.byte_source import Source
 
 WINDOW = 256
-"""Bytes of the beginning, and of what is just before the offset, that a part is known by."""
+"""Number of bytes at the beginning, and before the offset, by which a part is recognized."""
 SURE = 64
-"""A file of another inode is taken for the same one when so many bytes are alike."""
+"""A file with another inode is the same log when at least so many bytes are equal."""
 CUT = 8000
-"""Bytes that are kept of a line that is longer than one reading."""
+"""Bytes kept of a line that is longer than one reading."""
 
 
 class Position(msgspec.Struct, frozen=True, array_like=True):
-    """How far a file was read. `cut` is the beginning of a line that is longer than one reading."""
+    """How far a file was read. `cut` is the beginning of an incomplete line that is longer than one reading."""
 
     inode: int
     offset: int
@@ -33,12 +33,12 @@ class Position(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Rewritten(Exception):
-    """What was read is not there any more: the file was emptied, or written anew."""
+    """The file was truncated or rewritten: the bytes read before are no longer there."""
 
 
 @dataclass(slots=True)
 class Part:
-    """A file on its way to be read."""
+    """A file that is being read."""
 
     source: Source
     offset: int = 0
@@ -51,23 +51,23 @@ class Part:
     _active_us: int = 0
 
     def __post_init__(self) -> None:
-        if self.mtime_ns < 0:  # what is unread counts as written since
+        if self.mtime_ns < 0:  # unread content counts as written later
             status = self.source.status
             self.mtime_ns = status.st_mtime_ns - (status.st_size > 0)
 
     @property
     def position(self) -> Position:
-        """What there is to remember."""
+        """The position to store."""
         inode = self.source.status.st_ino
         return Position(inode, self.offset, self.head, self.tail, self.mtime_ns, self.cut)
 
-    def look(self) -> None:
-        """Take its size: it is read up to there."""
-        self.size = self.source.look()
+    def refresh(self) -> None:
+        """Update the size, up to which the file is read."""
+        self.size = self.source.refresh()
 
     def lines(self, budget: int, *, last: bool) -> tuple[list[bytes], int, bool]:
-        """(whole lines, bytes read, whether all was read) of at most `budget` bytes. `last`: the writer has gone on to
-        another file, so that a line without an end is whole too. Raises Rewritten, OSError.
+        """Read at most `budget` bytes: (complete lines, bytes read, whether everything was read). `last`: the writer
+        uses another file now, so a line without a line feed is complete too. Raises Rewritten, OSError.
         """
         seen = (self.size, self.source.status.st_mtime_ns)
         if seen == self._seen and not (last and (self.size > self.offset or self.cut)):
@@ -79,16 +79,21 @@ class Part:
         if not data.startswith(self.tail):
             if self.source.grows:
                 raise Rewritten
-            self.offset, self.head, self.tail, self.cut = 0, b"", b"", b""  # it is another one: rather twice than never
+            self.offset, self.head, self.tail, self.cut = (
+                0,
+                b"",
+                b"",
+                b"",
+            )  # another file: read it from the start, duplicates are better than gaps
             return [], 0, False
         fresh, self.mtime_ns = data[len(self.tail) :], seen[1]
         done = len(fresh) < budget
         if done and self.source.grows:
             self._seen = seen
-        return self._whole(data, fresh, done, last and done), len(fresh), done
+        return self._complete_lines(data, fresh, done, last and done), len(fresh), done
 
-    def _whole(self, data: bytes, fresh: bytes, done: bool, last: bool) -> list[bytes]:
-        """The lines that end in `fresh`; what is after them is read again, unless it is too long or the last."""
+    def _complete_lines(self, data: bytes, fresh: bytes, done: bool, last: bool) -> list[bytes]:
+        """The lines that end in `fresh`. The rest is read again next time, unless it is too long or the last line."""
         end = len(fresh) if last else fresh.rfind(b"\n") + 1
         if not end and not done:
             self.cut = (self.cut + fresh).lstrip(b"\0")[:CUT]
@@ -101,13 +106,13 @@ class Part:
         *lines, rest = text.split(b"\n")
         return [*lines, rest] if rest and (end or last) else lines
 
-    def pass_over(self, offset: int, before: bytes) -> None:
-        """Begin at `offset`; `before` is what ends there."""
+    def skip_to(self, offset: int, before: bytes) -> None:
+        """Start reading at `offset`; `before` are the bytes before it."""
         self.offset, self.tail, self.mtime_ns = offset, before[-WINDOW:], self.source.status.st_mtime_ns
         self.head = self.source.read(0, min(WINDOW, offset)) or b""
 
-    def quiet(self, now_us: int, *, active: bool) -> int:
-        """Microseconds since something was read from it; one that cannot grow is quiet at once."""
+    def idle_us(self, now_us: int, *, active: bool) -> int:
+        """Microseconds since something was read; a file that cannot grow counts as idle at once."""
         if active or not 0 < self._active_us <= now_us:
             self._active_us = now_us
         return now_us - self._active_us if self.source.grows else now_us
@@ -121,7 +126,7 @@ class Part:
 
 
 def holds(source: Source, position: Position) -> bool:
-    """Whether what was read at `position` stands in this file. Of a compressed one only the beginning is compared."""
+    """Whether the file contains what was read at `position`. Of a compressed file only the beginning is compared."""
     if position.head and source.read(0, len(position.head)) != position.head:
         return False
     if not source.grows or not position.tail:
@@ -130,5 +135,5 @@ def holds(source: Source, position: Position) -> bool:
 
 
 def resumed(source: Source, position: Position) -> Part:
-    """The part at `source`, from `position` on."""
+    """A part that continues at `position` of `source`."""
     return Part(source, position.offset, position.head, position.tail, position.cut, position.mtime_ns)

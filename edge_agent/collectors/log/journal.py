@@ -1,6 +1,6 @@
-"""Messages of one journald unit, through `journalctl --follow`, from where the last run stood.
+"""Follows the messages of a journald unit with `journalctl --follow`.
 
-The position is journald's own cursor. Without one it begins at the newest message of the whole journal.
+The position is journald's cursor. Without one it starts after the newest message of the journal.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any
 
 READ_BYTES = 1 << 20
 START = "start"
-"""In place of a cursor where the journal was empty: all that comes is new."""
+"""Used instead of a cursor if the journal was empty: all messages are new."""
 
 
 class JournalTail:
-    """Raises OSError when journalctl is not there. A journalctl that ends is started again after the last message."""
+    """Follows one unit. Raises OSError without journalctl. When journalctl ends, it is restarted at the cursor."""
 
     def __init__(self, unit: str) -> None:
         self._unit, self._cursor = unit, _newest()
@@ -25,25 +25,25 @@ class JournalTail:
         self._rest = b""
 
     def checkpoint(self) -> bytes:
-        """Where it stands, for `resume`."""
+        """The position, for `resume`."""
         return json.dumps([self._unit, self._cursor]).encode()
 
     def resume(self, value: bytes) -> None:
-        """Go on where another run stood; what is not its checkpoint, or of another unit, is none."""
+        """Continue at a checkpoint of an earlier run; an invalid one, or one of another unit, is ignored."""
         with contextlib.suppress(ValueError):
             saved = json.loads(value)
             if isinstance(saved, list) and saved[:1] == [self._unit] and isinstance(saved[-1], str):
                 self._cursor = saved[-1]
 
     def lines(self, _now_us: int) -> list[bytes]:
-        """Messages that came since the last call."""
+        """New messages since the last call."""
         if self._process is None or self._process.poll() is not None:
             self.close()
-            self._process = self._started()
+            self._process = self._start()
         out = self._process.stdout
         fresh = (out.read(READ_BYTES) if out is not None else None) or b""
-        *whole, self._rest = (self._rest + fresh).split(b"\n")
-        return [message for line in whole if (message := self._message(line)) is not None]
+        *complete, self._rest = (self._rest + fresh).split(b"\n")
+        return [message for line in complete if (message := self._message(line)) is not None]
 
     def close(self) -> None:
         """End journalctl."""
@@ -54,7 +54,7 @@ class JournalTail:
                 self._process.stdout.close()
         self._process, self._rest = None, b""
 
-    def _started(self) -> subprocess.Popen[bytes]:
+    def _start(self) -> subprocess.Popen[bytes]:
         place = "--lines=all" if self._cursor == START else f"--after-cursor={self._cursor}"
         command = ["journalctl", "--follow", "--all", place, "--output=json", f"--unit={self._unit}"]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
@@ -69,7 +69,7 @@ class JournalTail:
         if isinstance(cursor := entry.get("__CURSOR"), str):
             self._cursor = cursor
         text = entry.get("MESSAGE", "")
-        if isinstance(text, list):  # journald's form of what is no UTF-8
+        if isinstance(text, list):  # journald's format for text that is not UTF-8
             return bytes(byte for byte in text if isinstance(byte, int) and 0 <= byte < 256)
         return str(text).encode("utf-8", "replace")
 

@@ -1,4 +1,4 @@
-"""Where in a log, its rotated files included, a remembered position is."""
+"""Finds a stored position in a log and its rotated files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edge_agent.collectors.log.rotation import rotated
 
 
 class LogFile:
-    """A file that may be a part of the log; it is opened when its content is asked for."""
+    """A file that may be a part of the log; opened on demand."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.status = path, path.stat()
@@ -20,21 +20,21 @@ class LogFile:
 
     @property
     def source(self) -> Source:
-        """The file, open; raises OSError."""
+        """The open file; raises OSError."""
         if self._source is None:
             self._source = open_source(self.path)
             self.status = self._source.status
         return self._source
 
     def holds(self, position: Position) -> bool:
-        """Whether what was read at `position` stands in it."""
+        """Whether the file contains what was read at `position`."""
         try:
             return holds(self.source, position)
         except OSError:
             return False
 
     def unread(self, position: Position) -> bool:
-        """Whether it is the file that nothing was read of yet, by its inode or, when it was compressed, its time."""
+        """Whether this is the file of a position at offset 0, by its inode or, if it was compressed, its time."""
         return self.status.st_ino == position.inode or self.status.st_mtime_ns == position.mtime_ns + 1
 
     def among(self, parts: list[Part]) -> bool:
@@ -48,7 +48,7 @@ class LogFile:
 
 
 def rotated_files(path: Path) -> list[LogFile]:
-    """The rotated parts of the log at `path`, oldest first, and the log itself, as far as they are there."""
+    """The existing rotated files of the log at `path`, oldest first, and the log itself."""
     try:
         names = rotated(path.name, [file.name for file in path.parent.iterdir()])
     except OSError:
@@ -60,9 +60,9 @@ def rotated_files(path: Path) -> list[LogFile]:
     return files
 
 
-def placed(files: list[LogFile], position: Position | None, path: Path) -> int | None:
-    """Which of the files `position` is in: the renamed one, else the oldest that holds what was read and was written
-    since, else the log itself. None: in none of them.
+def find_position(files: list[LogFile], position: Position | None, path: Path) -> int | None:
+    """Index of the file that contains `position`: the renamed file, else the oldest file that contains what was read
+    and was written later, else the log itself. None if there is none.
     """
     if position is None:
         return None
@@ -70,13 +70,13 @@ def placed(files: list[LogFile], position: Position | None, path: Path) -> int |
         if position.offset and file.path != path and file.status.st_ino == position.inode and file.holds(position):
             return number
     for number, file in enumerate(files):
-        if _young(file, position, path) and file.holds(position):
+        if _may_contain(file, position, path) and file.holds(position):
             return number
     return None
 
 
-def _young(file: LogFile, position: Position, path: Path) -> bool:
-    """Whether the position may be in it. What was written before the position is an earlier part of the log."""
+def _may_contain(file: LogFile, position: Position, path: Path) -> bool:
+    """Whether the file may contain the position. A file last written before the position is an earlier part."""
     if file.path == path:
         return file.status.st_ino == position.inode or position.offset >= SURE
     since = file.status.st_mtime_ns - position.mtime_ns

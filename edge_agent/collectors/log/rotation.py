@@ -1,7 +1,7 @@
-"""Names of rotated log files: which files beside a log are older parts of it, and in which order they were written.
+"""Recognizes the names of rotated log files and sorts them by age.
 
-`app.log.1`, `app.log.2.gz`, `app.1.log`, `app.log-20260131`, `app.log.2026-01-31_10-00`, `app.log.old`: a number counts
-from the newest, a date goes by its time. What is compressed is passed over while its uncompressed self is there.
+`app.log.1`, `app.log.2.gz`, `app.1.log`, `app.log-20260131`, `app.log.2026-01-31_10-00`, `app.log.old`: numbers count
+from the newest, dates sort by time. A compressed file is skipped while the uncompressed one exists.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _MARK = re.compile(r"[.-](?:(\d{1,4})|(\d{4}[\d_.:T-]{2,20})|(old))")
 
 
 def rotated(name: str, found: Iterable[str]) -> list[str]:
-    """Those of `found` that are rotated parts of the log `name`, oldest first."""
+    """The names in `found` that are rotated parts of the log `name`, oldest first."""
     names = set(found)
     parts = []
     for part in names:
@@ -30,7 +30,7 @@ def _plain(name: str) -> str:
 
 
 def _age(name: str, part: str) -> tuple[int, int, str] | None:
-    """A key that sorts the oldest first; None for a file that is no part of the log."""
+    """A sort key, oldest first; None for a file that is not part of the log."""
     stem, dot, ending = name.rpartition(".")
     for before, after in ((name, ""), (stem, dot + ending)):
         if before and part.startswith(before) and part.endswith(after):

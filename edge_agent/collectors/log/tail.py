@@ -1,10 +1,10 @@
-"""A log file that is followed through restarts and rotations: every whole line once, in order.
+"""Follows a log file through restarts and rotations: every complete line once, in order.
 
-The log is a row of parts, oldest first: files that were rotated away and are not read to their end, then the file of
-that name. Found again by `parts.Position` are: a file that was renamed, copied and emptied (copytruncate), emptied and
-written anew, replaced, compressed, deleted and made again. A reading takes at most READ_BYTES.
-What cannot be found: lines that were emptied away before they were read, or whose file was deleted; a file that was
-emptied and begins with the very bytes that were there before. When in doubt lines are sent twice.
+The log is a list of parts, oldest first: rotated files that are not read to their end, then the current file. With
+`file_part.Position` these files are recognized: renamed, copied and truncated (copytruncate), truncated and rewritten,
+replaced, compressed, deleted and created again. One reading covers at most READ_BYTES.
+Not recovered: lines that were truncated or deleted before they were read, and a truncated file that begins with the
+same bytes as before. When in doubt, lines are sent twice.
 """
 
 from __future__ import annotations
@@ -18,20 +18,19 @@ import msgspec
 
 from edge_agent.collectors.log.byte_source import PlainFile
 from edge_agent.collectors.log.file_part import Part, Position, Rewritten, holds, resumed
-from edge_agent.collectors.log.position_search import LogFile, placed, rotated_files
+from edge_agent.collectors.log.position_search import LogFile, find_position, rotated_files
 
 log = logging.getLogger(__name__)
 
 READ_BYTES = 1 << 20
 RETIRE_US = 30_000_000
-"""A file that was rotated away is looked at for so long, because not every process that writes it opens the new one at
-once."""
+"""A rotated file is still read for this long, because some processes open the new file late."""
 MAX_PARTS = 64
-"""Parts that are open at one time; what is older is given up."""
+"""Maximum number of open parts; older ones are dropped."""
 
 
 class Saved(msgspec.Struct, frozen=True, array_like=True):
-    """What a restart needs. `since_ns`: without any part, files that were written after it are news."""
+    """A checkpoint. `since_ns`: if there are no parts, files written later are new."""
 
     path: str
     since_ns: int
@@ -39,7 +38,7 @@ class Saved(msgspec.Struct, frozen=True, array_like=True):
 
 
 class FileTail:
-    """Lines of the file at `path`: those written from now on, or with `beginning` all; or from where `resume` says."""
+    """Reads lines of the file at `path`: new ones, all with `beginning`, or those after the position of `resume`."""
 
     def __init__(self, path: Path, now_us: int, *, beginning: bool = False) -> None:
         self._path, self._since_ns = path, now_us * 1000
@@ -50,12 +49,12 @@ class FileTail:
                 _to_end(self._parts[0])
 
     def checkpoint(self) -> bytes:
-        """Where it stands, for `resume`."""
+        """The position, for `resume`."""
         parts = [part.position for part in self._parts]
         return msgspec.msgpack.encode(Saved(str(self._path), self._since_ns, parts))
 
     def resume(self, value: bytes) -> None:
-        """Go on where another run of the agent stood. What is no checkpoint, or of another path, is none."""
+        """Continue at a checkpoint of an earlier run; an invalid one, or one of another path, is ignored."""
         try:
             saved = msgspec.msgpack.decode(value, type=Saved)
         except msgspec.MsgspecError:
@@ -70,8 +69,8 @@ class FileTail:
         self._follow(saved.parts[-1] if saved.parts else None, self._parts, intact=False)
 
     def lines(self, now_us: int) -> list[bytes]:
-        """Lines that were completed since the last call."""
-        if self._moved():
+        """Lines completed since the last call."""
+        if self._rotated():
             self._follow(self._parts[-1].position if self._parts else None, self._parts)
         found, rewritten = self._read(now_us)
         if rewritten:
@@ -80,7 +79,7 @@ class FileTail:
         return found
 
     def close(self) -> None:
-        """Close its files."""
+        """Close all files."""
         for part in self._parts:
             part.source.close()
         self._parts = []
@@ -88,9 +87,9 @@ class FileTail:
     # -- reading -----------------------------------------------------------------------------------
 
     def _read(self, now_us: int) -> tuple[list[bytes], bool]:
-        """(lines, whether a part is not any more what it was)."""
-        for part in reversed(self._parts):  # the newest first: what is in it was written after all that is before it
-            part.look()
+        """(lines, whether a part was rewritten)."""
+        for part in reversed(self._parts):  # newest first, so that older parts are read at least up to the same time
+            part.refresh()
         found: list[bytes] = []
         budget, parts = READ_BYTES, list(self._parts)
         for number, part in enumerate(parts):
@@ -104,15 +103,15 @@ class FileTail:
                 lines, count, done = [], 0, True
             found += lines
             budget -= count
-            if done and last and part.quiet(now_us, active=bool(count)) >= RETIRE_US:
+            if done and last and part.idle_us(now_us, active=bool(count)) >= RETIRE_US:
                 part.source.close()
                 self._parts.remove(part)
             if not done or budget <= 0:
                 break
         return found, False
 
-    def _moved(self) -> bool:
-        """Whether another file has the name now."""
+    def _rotated(self) -> bool:
+        """Whether the path is another file now."""
         try:
             named = self._path.stat()
         except OSError:
@@ -122,9 +121,9 @@ class FileTail:
     # -- finding the parts -------------------------------------------------------------------------
 
     def _follow_rewritten(self) -> None:
-        """A part is not what it was: look for a copy that holds what was read, and begin anew where there is none."""
+        """After a part was rewritten: continue in a copy that contains what was read, or start from the beginning."""
         *before, current = self._parts
-        kept = [part for part in before if _still(part)]
+        kept = [part for part in before if _unchanged(part)]
         for part in before:
             if part not in kept:
                 part.source.close()
@@ -132,12 +131,12 @@ class FileTail:
         self._follow(current.position, kept, intact=False)
 
     def _follow(self, position: Position | None, held: list[Part], *, intact: bool = True) -> None:
-        """Open what was written after `position`; `held` are parts that are open already, of which the last one is
-        where `position` is when it is `intact`.
+        """Open the files written after `position`. `held` are the open parts; if `intact`, the last of them contains
+        `position`.
         """
         parts, known = list(held), held[:-1] if intact else held
         files = [file for file in rotated_files(self._path) if not file.among(known)]
-        place = placed(files, position, self._path)
+        place = find_position(files, position, self._path)
         if place is None or position is None:
             since = position.mtime_ns if position else self._since_ns
             fresh = [file for file in files if file.path == self._path or file.status.st_mtime_ns > since]
@@ -154,19 +153,19 @@ class FileTail:
             file.release(self._parts)
 
     def _reopen(self, position: Position) -> None:
-        """A part that was rotated away before the restart: perhaps a slow writer has added to it."""
+        """Reopen a part that was rotated before the restart; a slow writer may have appended to it."""
         files = [file for file in rotated_files(self._path) if not file.among(self._parts)]
         found = files
-        if not position.offset:  # nothing is known of it but its inode, or that it was written at the same time
+        if not position.offset:  # only its inode and its modification time are known
             found = [file for file in files if file.unread(position)]
-        place = placed(found, position, self._path)
+        place = find_position(found, position, self._path)
         if place is not None and found[place].path != self._path:
             self._add(self._parts, found[place], position)
         for file in files:
             file.release(self._parts)
 
     def _add(self, parts: list[Part], file: LogFile, position: Position | None) -> None:
-        """Open one more part, unless it is open or cannot be."""
+        """Add a part, unless it is already open or cannot be opened."""
         if file.among(parts):
             return
         try:
@@ -175,7 +174,7 @@ class FileTail:
             log.warning("log.unreadable", extra={"fields": {"path": str(file.path), "reason": str(error)}})
 
 
-def _still(part: Part) -> bool:
+def _unchanged(part: Part) -> bool:
     try:
         return holds(part.source, part.position)
     except OSError:
@@ -183,9 +182,9 @@ def _still(part: Part) -> bool:
 
 
 def _to_end(part: Part) -> None:
-    """Pass over what is there, up to the end of its last whole line."""
-    part.look()
+    """Skip the existing content, up to the end of its last complete line."""
+    part.refresh()
     start = max(0, part.size - READ_BYTES)
-    there = part.source.read(start, READ_BYTES) or b""
-    end = there.rfind(b"\n") + 1 or len(there)
-    part.pass_over(start + end, there[:end])
+    content = part.source.read(start, READ_BYTES) or b""
+    end = content.rfind(b"\n") + 1 or len(content)
+    part.skip_to(start + end, content[:end])

@@ -1,7 +1,7 @@
-"""The best time a device has, whatever its clock says: a core without I/O. It never goes back.
+"""Trusted time of a device, independent of its clock. It never goes back. No I/O.
 
-`floor_us` is kept on disk: the latest time that the hub's signature, the device's own certificate or the build vouch
-for. The machine's clock alone never raises it: one wrong year would be believed for ever.
+`floor_us` is stored on disk: the latest time known from the hub's signature, the device's certificate or the build.
+The machine's clock never raises it, or a single wrong year would be trusted for ever.
 """
 
 from __future__ import annotations
@@ -13,31 +13,31 @@ TOLERANCE_US = 300_000_000
 
 
 class HubTime:
-    """`now_us` is the hub's time counted on since it was heard, else the machine's clock, but never below the floor."""
+    """`now_us` is the hub's time plus the time since it was received, else the machine's clock; at least the floor."""
 
     def __init__(self, floor_us: int = 0) -> None:
         self.floor_us = max(floor_us, BUILD_US)
-        self._heard: tuple[int, float] | None = None
+        self._received: tuple[int, float] | None = None
 
     @property
     def known(self) -> bool:
-        """Whether the hub has told its time since this program started."""
-        return self._heard is not None
+        """Whether the hub's time was received since this program started."""
+        return self._received is not None
 
     def set_hub_time(self, hub_us: int, now_s: float) -> None:
-        """The hub's signed time came in answer to a fresh question. ValueError when it is before what was known."""
+        """Set the hub's time; its signature and nonce were verified. Raises ValueError if it is below the floor."""
         if hub_us < self.floor_us - TOLERANCE_US:
             raise ValueError("the hub's time is before one that it told earlier: set its clock right")
-        self._heard = (max(hub_us, self.floor_us), now_s)
+        self._received = (max(hub_us, self.floor_us), now_s)
         self.raise_floor(hub_us)
 
     def raise_floor(self, t_us: int) -> None:
-        """Something signed says that it is this late at least."""
+        """Raise the floor to a time known from a signed source."""
         self.floor_us = max(self.floor_us, t_us)
 
     def now_us(self, clock_us: int, now_s: float) -> int:
         """The time now; `now_s` is monotonic."""
-        if self._heard is None:
+        if self._received is None:
             return max(clock_us, self.floor_us)
-        told_us, at_s = self._heard
-        return max(told_us + int((now_s - at_s) * 1e6), self.floor_us)
+        hub_us, received_s = self._received
+        return max(hub_us + int((now_s - received_s) * 1e6), self.floor_us)

@@ -1,9 +1,9 @@
-"""One stream on its way to the hub: what was accepted, sent and acknowledged, how many rows may be under way, and when
-to doubt that they are.
+"""Sliding window of one stream: what was accepted, sent and acknowledged, how many rows may be in flight, and when to
+resend them. No I/O.
 
-A core. The window grows by one with each acknowledgement that comes about as soon as the quickest of its connection,
-and is halved when one takes more than twice as long (the idea of TCP Vegas, Brakmo and Peterson 1995). So a fleet that
-returns as one waits at its devices, and not in a broker that drops what exceeds its queue.
+The window grows by one with each acknowledgement that is about as fast as the fastest of its connection, and is halved
+when one takes more than twice as long (the idea of TCP Vegas, Brakmo and Peterson 1995). When a whole fleet reconnects,
+its backlog waits on the devices instead of overflowing the broker's queues.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from dataclasses import dataclass, field
 
 FIRST_WINDOW = 2
 WINDOW_ROWS = 16
-"""Rows of one stream that may be on their way without the hub's acknowledgement: on a new connection, and at most."""
+"""Window in rows of one stream: on a new connection, and the maximum."""
 QUICK_S = 1.0
-"""An acknowledgement within this time is quick in any case."""
+"""An acknowledgement within this time always counts as fast."""
 LONGEST_RESEND_S = 60.0
 DOUBTS = 2
-"""Times that the hub is asked what it holds before rows are sent again: its answer overtakes what waits in the broker's
-queue, so the first one says only that it is there and busy."""
+"""Number of times the hub is asked for its session before rows are resent. Its answer overtakes rows in the broker's
+queue, so the first answer only shows that the hub is up."""
 
 
 @dataclass(slots=True)
 class StreamWindow:
-    """One stream: accepted up to `last`, sent up to `sent`, durable at the hub up to `acked`."""
+    """The window of one stream: accepted up to `last`, sent up to `sent`, acknowledged by the hub up to `acked`."""
 
     resend_s: float
     last: int = 0
@@ -43,23 +43,23 @@ class StreamWindow:
 
     @property
     def ready(self) -> bool:
-        """Whether a row waits that may be sent."""
+        """Whether there is a row that may be sent."""
         return self.sent < self.last and len(self.in_flight) < self._window
 
     @property
     def lost(self) -> bool:
-        """Whether the hub was asked often enough to take for lost what flies."""
+        """Whether rows in flight count as lost, because the hub was asked DOUBTS times."""
         return self._doubts >= DOUBTS
 
     def record_sent(self, last: int, now: float) -> None:
-        """A row that ends at `last` was sent."""
+        """Record that a row ending at `last` was sent."""
         if not self.in_flight:
             self._since = now
         self.sent = last
         self.in_flight.append((last, now))
 
     def record_acked(self, upto: int, now: float) -> None:
-        """The hub holds the stream up to `upto`, which is news."""
+        """Record a new acknowledgement up to `upto`."""
         self.acked, self.sent = upto, max(self.sent, upto)
         self._since, self._patience_s, self._doubts = now, self.resend_s, 0
         took_s = None
@@ -74,7 +74,7 @@ class StreamWindow:
         self._window = min(self._window + 1, WINDOW_ROWS) if quick else max(self._window // 2, 1)
 
     def should_query_hub(self, now: float) -> bool:
-        """Whether it is time to ask the hub what it holds, which is asked ever more seldom."""
+        """Whether to ask the hub what it has stored; the interval doubles each time."""
         if not self.in_flight or now - self._since < self._patience_s:
             return False
         self._since, self._patience_s = now, min(self._patience_s * 2, LONGEST_RESEND_S)
@@ -82,12 +82,12 @@ class StreamWindow:
         return True
 
     def rewind(self) -> None:
-        """What flies may be lost: send it again."""
+        """Send the rows in flight again, because they may be lost."""
         self.sent = self.acked
         self.in_flight.clear()
         self._window, self._quickest_s = FIRST_WINDOW, math.inf
 
     def begin(self) -> None:
-        """On a new connection, or for a hub that begins anew: as if nothing had been tried."""
+        """Reset the window for a new connection or a hub with a new epoch."""
         self.rewind()
         self._patience_s, self._doubts = self.resend_s, 0

@@ -1,1 +1,1 @@
-"""The gate between a model and the hub. No I/O."""
+"""The result gate of a model. No I/O."""

@@ -1,27 +1,27 @@
-"""Between a model and the world: keeps what the gate is sure of, escalates the rest. A core without I/O."""
+"""Applies the gate to model results: keeps confident results and escalates the others. No I/O."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from edge_agent.collectors import Frame
-from shared.gate import Drift, Gate, Result, decide
+from shared.gate import DriftDetector, Gate, Result, decide
 from shared.messages import Escalation, EscalationReason, Metric, Sample
 
 
 class ResultGate:
-    """The gate of one model, its drift panel and its counts. Fails closed: in doubt the frame goes up."""
+    """Gate, drift detection and counters of one model. Fails closed: in doubt the frame is escalated."""
 
     def __init__(self, model: str) -> None:
         self._model = model
         self.gate: Gate | None = None
-        self._drift = Drift(())
+        self._drift = DriftDetector(())
         self.kept = self.escalated = self.skipped = self.answered = 0
         self._captures = 0
 
     @property
     def metrics(self) -> list[Metric]:
-        """What this model's samples mean."""
+        """Metadata of this model's metrics."""
         rows = (
             ("label", "state", "1", "kept answer"), ("score", "score", "1", "margin of the kept answer"),
             ("frame", "counter", "1", "number of the frame answered"), ("kept", "counter", "1", "answers kept"),
@@ -34,29 +34,29 @@ class ResultGate:
 
     @property
     def drifted(self) -> bool:
-        """True from the frame on that showed drift, until a new gate is put in force."""
+        """Whether drift was detected since the gate was set."""
         return self._drift.drifted
 
     def use(self, gate: Gate | None) -> None:
-        """Put another gate in force; its drift panel begins anew."""
+        """Set the gate; a different one resets drift detection."""
         if gate != self.gate:
-            self.gate, self._drift = gate, Drift(gate.panel if gate else ())
+            self.gate, self._drift = gate, DriftDetector(gate.panel if gate else ())
 
     def capture(self) -> None:
-        """Send up the next frame that would be kept, whatever the gate says."""
+        """Escalate the next frame that the gate keeps."""
         self._captures += 1
 
     def judge(
         self, frame: Frame, result: Result | None, draw: float, new_id: Callable[[], str]
     ) -> tuple[list[Sample], Escalation | None]:
-        """The samples of a kept answer, the escalation of any other; an audited answer gives both."""
+        """The samples of a kept result, the escalation of any other; an audited result gives both."""
         if result is not None and self.gate is not None and result.digest == self.gate.digest:
             self._drift.update(result.features)
         verdict = decide(self.gate, result, self.drifted, draw)
         if self._captures and verdict in {"keep", "audit"}:
             self._captures, verdict = self._captures - 1, "captured"
-        sure = {"keep", "audit", "captured"}
-        samples = self._samples(frame, result) if result is not None and verdict in sure else []
+        kept = result is not None and verdict in {"keep", "audit", "captured"}
+        samples = self._samples(frame, result) if result is not None and kept else []
         self.kept += bool(samples)
         if verdict == "keep":
             return samples, None
@@ -88,7 +88,7 @@ class ResultGate:
         )
 
     def counts(self, now_us: int, age_s: float) -> list[Sample]:
-        """The counters, for telemetry once a second. `age_s` is the time since the model's last answer."""
+        """Samples of the counters. `age_s` is the time since the model's last result."""
         values = {
             "kept": self.kept, "escalated": self.escalated, "skipped": self.skipped, "answered": self.answered,
             "drift": float(self.drifted), "age_s": round(age_s, 3),

@@ -1,4 +1,4 @@
-"""Notices that the wall clock was moved, or began or ceased to be kept right. A core: both clocks are handed in."""
+"""Detects jumps of the wall clock and changes of its synchronization. No I/O: both clocks are parameters."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ from dataclasses import dataclass
 from shared.messages import ClockQuality, Event
 
 JUMP_S = 5.0
-"""Between two looks, a second apart: what disciplines a clock moves it by far less (adjtimex(2): 0.5 ms a s)."""
+"""Minimum jump between two checks, one second apart; NTP slews far less (adjtimex(2): 0.5 ms per second)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClockChange:
-    """What is to be said: the wall clock moved by `jump_s` against the other one (0: it did not), and its quality."""
+    """A change of the wall clock: it jumped by `jump_s` (0: it did not), and its quality."""
 
     jump_s: float
     quality: ClockQuality
 
     def event(self, now_us: int) -> Event:
-        """The event that tells of a jump."""
+        """The event that reports a jump."""
         fields: dict[str, str | float] = {"jump_s": round(self.jump_s, 3), "quality": self.quality}
         text = f"the clock was moved by {self.jump_s:+.0f} s"
         return Event(t_us=now_us, source="clock", text=text, level="warning", fields=fields)
 
 
 class ClockMonitor:
-    """`quality` is what was told last."""
+    """Compares two clocks; `quality` is the last reported quality."""
 
     def __init__(self, quality: ClockQuality) -> None:
         self.quality = quality
         self._before: tuple[int, float] | None = None
 
     def check(self, wall_us: int, boottime_s: float, quality: ClockQuality) -> ClockChange | None:
-        """Compare the clocks since the last look; each jump is told once, where it happens.
+        """Compare the clocks since the last check; returns a change, or None. Each jump is reported once.
 
-        `boottime_s` must go on while the machine sleeps, or each sleep would be a jump.
+        `boottime_s` must include time in which the machine is asleep, or each sleep would look like a jump.
         """
         before, self._before = self._before or (wall_us, boottime_s), (wall_us, boottime_s)
         moved_s = (wall_us - before[0]) / 1e6 - (boottime_s - before[1])

@@ -1,11 +1,11 @@
-"""The device's side of its twin: desired state comes in, handlers act, reported state goes out.
+"""State machine of the device's twin documents: applies desired state, publishes reported state.
 
-A core: the agent carries out the effects. What is heard (invariants T1 to T8):
+No I/O: methods return effects that the agent executes. Rules for messages (invariants T1 to T8):
 
-- A message older than one already seen is ignored; after a changed hub epoch all versions are forgotten.
-- `get/accepted` tells everything. From there on each `update/accepted` carries the next version, so nothing is
-  missed, not even what is wished no more; a hole in the numbers is answered with another get.
-- A delta holds every difference. It is acted upon where no accepted message was heard; else it is old news.
+- A message older than one already received is ignored; a changed hub epoch resets all versions.
+- `get/accepted` contains the whole document. After that each `update/accepted` has the next version, so that no change
+  is missed, not even a removed value; after a gap in the versions the device gets the document again.
+- A delta contains every difference. It is applied only if the `update/accepted` of that version was not received.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from dataclasses import dataclass
 
 from edge_agent.twin.core.document import Document, Handler, refusals
 from shared.messages import Applied
-from shared.twin import MAX_LEVELS, State, merge, nesting_depth, same, size
+from shared.twin import MAX_LEVELS, State, json_equal, merge, nesting_depth, size
 from shared.twin_merge import Path, leaves, patch
 
 FETCH_AT_ONCE = 10
-"""AWS answers no more requests of one connection at the same time."""
+"""Maximum number of concurrent requests of one connection (a limit of AWS)."""
 
 MAX_BYTES = 32_768
-"""Desired and reported of one document as JSON, the hub's own default: more is not even tried."""
+"""Maximum size of desired and reported of one document as JSON: the default limit of the hub."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """Publish `reported` of document `name`: null for what is no longer so."""
+    """Publish `reported` of document `name`; null removes a value."""
 
     name: str
     reported: State
@@ -34,7 +34,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestDesired:
-    """Ask the hub to desire what was changed on the device, if its document still is at `version` (None: at all)."""
+    """Request the hub to change desired state, if its document is still at `version` (None: any version)."""
 
     name: str
     desired: State
@@ -50,7 +50,7 @@ class Fetch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remember:
-    """Remember document `name` on disk before anything is reported of it."""
+    """Store document `name` on disk, before anything of it is reported."""
 
     name: str
 
@@ -59,7 +59,7 @@ Effect = Report | RequestDesired | Fetch | Remember | Applied
 
 
 class DeviceTwin:
-    """All documents of this device; `kept` is what `Document.plain` gave. Names: '' classic, 'thresholds', ..."""
+    """All documents of this device by name ('' is the classic one); `kept` are stored results of `Document.plain`."""
 
     def __init__(self, kept: dict[str, State]) -> None:
         self.documents = {name: Document(name, value) for name, value in kept.items()}
@@ -70,76 +70,76 @@ class DeviceTwin:
         self._deleted: set[str] = set()
 
     def handle(self, name: str, path: str | Path, handler: Handler, own: object = None) -> None:
-        """Let `handler` act on what is desired at `path` of document `name`: one key, or several keys deep.
+        """Register `handler` for `path` of document `name`: one key or several.
 
-        Of handlers below one another the deepest gets its subtree, the upper one the rest. `own` is this device's
-        own value, in force while nothing is desired there; without it the last value stays until the next boot.
+        With nested handlers the deepest gets its subtree and the upper one the rest. `own` is the device's own
+        value, in force while nothing is desired; without it the last value stays until the next boot.
         """
         self._document(name).handle(_path(path), handler, own)
 
     def begin(self) -> None:
-        """All handlers are there: put in force what was desired last, network or not."""
+        """Apply the stored desired state, after all handlers were registered."""
         for document in self.documents.values():
             document.begin()
 
     # -- the connection ------------------------------------------------------------------------------
 
     def hub_changed(self) -> list[Effect]:
-        """Another life of the hub (restored backup): its versions begin anew, also after a crash just now."""
+        """Handle a changed hub epoch (a restored backup): reset all versions, durably."""
         for document in self.documents.values():
             document.version, document.sent = 0, []
         return [Remember(name=name) for name in self.documents]
 
     def connected(self) -> list[Effect]:
-        """The hub is there: get every document, once."""
+        """Handle a new connection to the hub: get every document once."""
         for memory in (self._following, self._asked, self._throttled, self._gone):
             memory.clear()
         return [effect for name in self.documents for effect in self._fetch(name)]
 
     def tick(self) -> list[Effect]:
-        """Once a second: ask again, a few at a time, for what the hub had no time for."""
+        """Retry throttled requests, a few at a time; called once a second."""
         names = sorted(self._throttled)[:FETCH_AT_ONCE]
         self._throttled.difference_update(names)
         return [effect for name in names for effect in self._fetch(name)]
 
-    # -- the hub's words -----------------------------------------------------------------------------
+    # -- messages of the hub -------------------------------------------------------------------------
 
     def fetched(self, name: str, version: int, desired: State, reported: State) -> list[Effect]:
-        """The hub's answer to a get: the whole document."""
+        """Handle `get/accepted`: the whole document."""
         document = self._heard(name, version)
         self._asked.discard(name)
         if document is None:
             return []
         self._following.add(name)
         self._deleted.discard(name)
-        words: list[Effect] = [*document.apply_desired(desired, version)]
+        results: list[Effect] = [*document.apply_desired(desired, version)]
         stale = document.stale(reported)
         document.sent = []
-        return self._effects(document, stale, self._pending(document), words)
+        return self._effects(document, stale, self._pending(document), results)
 
     def missing(self, name: str) -> list[Effect]:
-        """The hub has no such document: nothing is desired. Report all we have."""
+        """Handle a 404: nothing is desired; report everything."""
         document = self.documents.get(name)
         self._asked.discard(name)
         if document is None:
             return []
         self._following.add(name)
         self._gone.add(name)
-        words: list[Effect] = [*document.apply_desired({}, document.version)]
+        results: list[Effect] = [*document.apply_desired({}, document.version)]
         pending, document.sent = document.pending(), []
-        if pending and document.reported:  # the report makes the document, whose version the wish then needs
-            return self._effects(document, document.reported, [], words) + self._fetch(name)
+        if pending and document.reported:  # the report creates the document; the request then needs its version
+            return self._effects(document, document.reported, [], results) + self._fetch(name)
         desire: list[Effect] = [RequestDesired(name=name, desired=pending, version=None)] if pending else []
-        return self._effects(document, document.reported, desire, words)
+        return self._effects(document, document.reported, desire, results)
 
     def unanswered(self, name: str) -> list[Effect]:
-        """The hub did not answer a get: throttled (429) or broken (500)."""
+        """Handle a get that failed with 429 (throttled) or 500."""
         self._asked.discard(name)
         self._throttled |= {name} & self.documents.keys()
         return []
 
     def accepted(self, name: str, version: int, state: State | None) -> list[Effect]:
-        """A change that the hub has accepted, anybody's; None: the document is empty now."""
+        """Handle `update/accepted`, from any client; None: the document is empty now."""
         document = self._heard(name, version)
         if document is None or name not in self._following:
             return []
@@ -152,7 +152,7 @@ class DeviceTwin:
         return self._settle(document, merge(document.base, change) if change is not None else {}, version)
 
     def delta(self, name: str, version: int, state: State) -> list[Effect]:
-        """Everything that the hub desires and was not told to be so."""
+        """Handle `update/delta`: everything that is desired and not reported."""
         if name not in self.documents:
             known = [part for document in self.documents.values() for part in document.known()]
             return [*refusals(name, version, list(leaves(state)), known)]
@@ -163,18 +163,18 @@ class DeviceTwin:
         return effects + (self._missed(name) if name in self._following else [])
 
     def deleted(self, name: str, version: int) -> list[Effect]:
-        """The hub has deleted the document that stood at `version`; the next report makes it anew."""
+        """Handle `delete/accepted` of `version`; the next report creates the document again."""
         document = self._heard(name, version)
         if document is None:
             return []
-        words: list[Effect] = [*document.apply_desired({}, version + 1)]
+        results: list[Effect] = [*document.apply_desired({}, version + 1)]
         self._deleted.add(name)
-        return [Remember(name=name), *words]
+        return [Remember(name=name), *results]
 
     def refused(self, name: str, code: int, *, desire: bool) -> list[Effect]:
-        """The hub has refused an update; `desire`: one of desired state.
+        """Handle `update/rejected`; `desire`: it was an update of desired state.
 
-        409: the document has moved on, so merge with what it is now. Any other no of the hub counts.
+        409: the document has a newer version, so get it and merge. After any other refusal the local change is undone.
         """
         document = self.documents.get(name)
         if document is None or not desire or code in {429, 500}:
@@ -184,20 +184,20 @@ class DeviceTwin:
         wanted, document.base = document.base, document.desired
         return self._settle(document, wanted, document.version)
 
-    # -- the device's words --------------------------------------------------------------------------
+    # -- changes on the device -----------------------------------------------------------------------
 
     def report(self, name: str, reported: State) -> list[Effect]:
-        """Something about the device changed by itself; each value is whole, only what differs is published."""
+        """Set top-level values of reported state; only differences are published."""
         document = self._document(name)
         before, document.reported = document.reported, {**document.reported, **reported}
-        if same(before, document.reported):
+        if json_equal(before, document.reported):
             return []
-        if name in self._asked:  # the hub's answer shows what it must be told, this too
+        if name in self._asked:  # the answer to the get shows which reports the hub needs
             return [Remember(name=name)]
-        return self._said(document, before, [], [])
+        return self._publish_changes(document, before, [], [])
 
     def want(self, name: str, wanted: State) -> list[Effect]:
-        """A person on the device wants something: in force at once, then told to the hub. Raises ValueError."""
+        """Change desired state on the device: applied at once, then sent to the hub. Raises ValueError."""
         document = self.documents.get(name)
         if document is None:
             return self.delta(name, 0, wanted)
@@ -206,14 +206,16 @@ class DeviceTwin:
         if size({"desired": merge(document.desired, wanted), "reported": document.reported}) > MAX_BYTES:
             raise ValueError(f"the document would be larger than {MAX_BYTES} bytes")
         before = document.reported
-        words: list[Effect] = [*document.want(wanted)]
-        return self._said(document, before, self._pending(document) if name in self._following else [], words)
+        results: list[Effect] = [*document.want(wanted)]
+        return self._publish_changes(
+            document, before, self._pending(document) if name in self._following else [], results
+        )
 
-    def again(self, name: str, path: str | Path) -> list[Effect]:
-        """Ask a handler once more: what it said Later about is ready, or a refusal has lost its reason."""
+    def retry(self, name: str, path: str | Path) -> list[Effect]:
+        """Call a handler again: deferred work has finished, or the reason of a refusal no longer applies."""
         document = self.documents[name]
         before = document.reported
-        return self._said(document, before, [], [*document.again(_path(path))])
+        return self._publish_changes(document, before, [], [*document.retry(_path(path))])
 
     # -- inside ------------------------------------------------------------------------------------
 
@@ -221,7 +223,7 @@ class DeviceTwin:
         return self.documents.setdefault(name, Document(name, {}))
 
     def _heard(self, name: str, version: int) -> Document | None:
-        """The document, unless the message is older than one already seen, or than the document's deletion."""
+        """The document, or None if the message is older than one already received, or than a deletion."""
         document = self.documents.get(name)
         if document is None or version < document.version + (name in self._gone):
             return None
@@ -245,20 +247,26 @@ class DeviceTwin:
 
     def _settle(self, document: Document, desired: State, version: int) -> list[Effect]:
         before = document.reported
-        words: list[Effect] = [*document.apply_desired(desired, version)]
-        return self._said(document, before, [], words)
+        results: list[Effect] = [*document.apply_desired(desired, version)]
+        return self._publish_changes(document, before, [], results)
 
-    def _said(self, document: Document, before: State, desire: list[Effect], words: list[Effect]) -> list[Effect]:
+    def _publish_changes(
+        self, document: Document, before: State, desire: list[Effect], results: list[Effect]
+    ) -> list[Effect]:
         whole = document.name in self._deleted
-        return self._effects(document, document.reported if whole else patch(before, document.reported), desire, words)
+        return self._effects(
+            document, document.reported if whole else patch(before, document.reported), desire, results
+        )
 
-    def _effects(self, document: Document, reported: State, desire: list[Effect], words: list[Effect]) -> list[Effect]:
-        """In the order that counts: on disk first; then the documents, which others wait for; then progress."""
+    def _effects(
+        self, document: Document, reported: State, desire: list[Effect], results: list[Effect]
+    ) -> list[Effect]:
+        """Effects in the required order: store on disk, then documents, then progress."""
         document.is_reporting()
-        document.sent = document.sent + [one.desired for one in desire if isinstance(one, RequestDesired)]
+        document.sent = document.sent + [effect.desired for effect in desire if isinstance(effect, RequestDesired)]
         self._deleted.discard(document.name)
         report: list[Effect] = [Report(name=document.name, reported=reported)] if reported else []
-        return [Remember(name=document.name), *desire, *report, *words]
+        return [Remember(name=document.name), *desire, *report, *results]
 
 
 def _path(path: str | Path) -> Path:

@@ -68,7 +68,7 @@ def test_every_leaf_is_won_by_the_strongest_that_meets_it(layers: list[Layer]) -
     for number, layer in enumerate(rules.by_priority(layers)):
         for path, value in leaves(dict(layer.content[""])):
             if path in wanted and wanted[path][1] == layer.id:
-                assert twin.same(wanted[path][0], value)
+                assert twin.json_equal(wanted[path][0], value)
             else:
                 stronger = {one.id for one in rules.by_priority(layers)[:number]}
                 assert any(rules.paths_overlap(path, won) and wanted[won][1] in stronger for won in wanted)
@@ -115,7 +115,7 @@ def test_each_wanted_leaf_is_there_or_a_conflict_tells_why_not(layers: list[Laye
     have = dict(leaves(twin.merge(start[0], found.patch)))
     told = {(one.configuration, one.path) for one in found.conflicts}
     for path, (value, source) in wanted.items():
-        there = path in have and twin.same(have[path], value)
+        there = path in have and twin.json_equal(have[path], value)
         assert there != ((source, ".".join(path)) in told)
 
 

@@ -93,7 +93,7 @@ def test_every_line_is_sent_in_order_whatever_is_done_to_the_files() -> None:
 
 
 def without_looking_for_copies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tail, "placed", lambda files, position, path: None)
+    monkeypatch.setattr(tail, "find_position", lambda files, position, path: None)
 
 
 def by_inode_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -351,7 +351,7 @@ def test_the_place_is_stored_in_the_commit_of_its_lines_and_with_no_other(file: 
 def test_the_place_outlives_a_store_that_had_to_be_given_up(file: Path, tmp_path: Path) -> None:
     outbox = Outbox(tmp_path / "outbox.sqlite", 4_000_000, "e1")
     outbox.accept([], "synced", checkpoints={"app": b"here"})
-    outbox._give_up("harm")
+    outbox._replace_file("harm")
     assert outbox.checkpoint("app") == b"here"
     outbox.close()
     again = Outbox(tmp_path / "outbox.sqlite", 4_000_000, "e2")

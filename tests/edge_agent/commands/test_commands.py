@@ -66,7 +66,7 @@ class Press:
 
     def step(self, after_s: float = 0.0) -> list[CommandResult]:
         self.now_s += after_s
-        return self.commands.step(2, self.now_s)
+        return self.commands.run_once(2, self.now_s)
 
     def cancel(self, cid: str = "c1") -> CommandResult:
         return self.commands.handle_cancel(CommandCancel(id=cid, expires_us=LATER), 3)
@@ -77,7 +77,7 @@ class Press:
         if word.state in ENDED:
             return word
         assert word.state == "accepted"
-        (word,) = self.commands.step(now, 0.0)
+        (word,) = self.commands.run_once(now, 0.0)
         return word
 
 
@@ -187,7 +187,7 @@ def test_what_may_still_come_again_is_not_forgotten(press: Press) -> None:
         assert press.commands.handle_cancel(CommandCancel(id=f"c{number}", expires_us=LATER), 1).state == "cancelled"
     assert press.run("first").output["strokes"] == 1.0
     full = press.ask("one more")
-    assert (full.state, "that still hold" in full.text) == ("refused", True)
+    assert (full.state, "that have not expired" in full.text) == ("refused", True)
     assert press.strokes == 1
     request = CommandRequest(id="later", verb="press", target="once", expires_us=LATER * 3)
     assert (

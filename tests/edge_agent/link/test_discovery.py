@@ -58,8 +58,8 @@ def test_what_is_no_address_is_refused_with_an_example(text: str) -> None:
         ("mqtt://10.0.0.5:1883", r"leave 'mqtt://' away, HOST:PORT alone is wanted \(10\.0\.0\.5:1883\)"),
         ("mqtts://broker.example:8883/", r"leave 'mqtts://' away.*\(broker\.example:8883\)"),
         ("broker.example", "the port is missing"),
-        ("fd00::5:8883", "stands in brackets"),
-        ("::1", "stands in brackets"),
+        ("fd00::5:8883", "in brackets"),
+        ("::1", "in brackets"),
     ],
 )
 def test_the_usual_mistakes_in_an_address_are_answered_with_their_cure(text: str, reason: str) -> None:

@@ -85,12 +85,12 @@ def test_an_answer_that_got_lost_is_asked_for_again(
 
 def test_nothing_is_renewed_before_its_time_and_all_of_it_at_once_after(hub: EnrolmentHub, folder: Path) -> None:
     before, renewed = (folder / "pki" / "device.pem").read_bytes(), []  # type: ignore[var-annotated]
-    assert 60 <= device(folder, renewed).step() <= 86400
+    assert 60 <= device(folder, renewed).run_once() <= 86400
     hub.pass_days(18)
-    device(folder, renewed).step()
+    device(folder, renewed).run_once()
     assert (renewed, (folder / "pki" / "device.pem").read_bytes()) == ([], before)
     hub.pass_days(2.5)
-    device(folder, renewed).step()
+    device(folder, renewed).run_once()
     pki = DeviceIdentity(folder)
     assert renewed == ["renewed"]
     assert pki.certificate().public_key() == pki.key().public_key(), "a new key, and its own certificate"
@@ -107,7 +107,7 @@ def test_after_ninety_days_with_a_clock_of_1970_it_rejoins_by_itself(
     returned._on_renewed = lambda: renewed.append("renewed")
     assert not returned._time.known
     assert returned.now_us() >= old.not_valid_before_utc.timestamp() * 1e6
-    returned.step()
+    returned.run_once()
     assert renewed == ["renewed"]
     assert abs(returned.now_us() - hub.now_us()) < 60_000_000
     fresh = DeviceIdentity(folder).certificate()
@@ -120,7 +120,7 @@ def test_a_revoked_one_does_not_rejoin(hub: EnrolmentHub, folder: Path) -> None:
     hub.pass_days(90)
     hub.revoke("press-3")
     with pytest.raises(est.EnrolmentRefused, match="revoked") as refused:
-        device(folder).step()
+        device(folder).run_once()
     assert refused.value.status == 403
 
 
@@ -130,7 +130,7 @@ def test_an_expired_server_is_found_by_the_hubs_own_time_whatever_the_clock_says
     hub.pass_days(1000)  # its certificate was good for 825
     at(monkeypatch, 60_000_000)
     with pytest.raises(NotReady, match="has expired"):
-        device(folder).step()
+        device(folder).run_once()
 
 
 @pytest.mark.parametrize("what", ["authority", "name"])
@@ -142,7 +142,7 @@ def test_a_false_hub_is_told_nothing(hub: EnrolmentHub, folder: Path, tmp_path: 
         assert false.heard == []
         DeviceIdentity(folder)._hub.write_text(false.url)
         with pytest.raises(NotReady, match="not proven"):
-            device(folder).step()
+            device(folder).run_once()
         assert false.heard == []
 
 
@@ -152,23 +152,23 @@ def test_a_time_that_another_key_signed_or_that_is_kept_from_before_is_not_belie
     with monkeypatch.context() as patch:
         patch.setattr(est.secrets, "token_urlsafe", lambda _: "n" * 22)
         with est.connect(hub.url, str(hub.ca)) as (reached, _):
-            kept = reached.ask("GET", f"/.well-known/tidegate/time?nonce={'n' * 22}")
+            kept = reached.request("GET", f"/.well-known/tidegate/time?nonce={'n' * 22}")
     with monkeypatch.context() as patch:
         patch.setattr(est.HubClient, "ask", lambda *_: kept)
         with pytest.raises(WireError, match="no answer to this question"):
-            device(folder).step()
+            device(folder).run_once()
         patch.setattr(est.HubClient, "ask", lambda *_: (kept[0].replace(b"n", b"m"), kept[1]))
         with pytest.raises(WireError, match="not signed by the hub"):
-            device(folder).step()
+            device(folder).run_once()
 
 
 def test_a_hub_that_went_back_in_time_moves_no_floor(hub: EnrolmentHub, folder: Path) -> None:
     hub.pass_days(5)
-    device(folder).step()
+    device(folder).run_once()
     floor = DeviceIdentity(folder).floor_us
     hub.pass_days(-3)
     with pytest.raises(NotReady, match="set its clock right"):
-        device(folder).step()
+        device(folder).run_once()
     assert DeviceIdentity(folder).floor_us == floor
 
 
@@ -188,7 +188,7 @@ def test_a_damaged_identity_is_named_at_the_start(folder: Path, file: str) -> No
 def test_nobody_there_is_no_reason_to_end(folder: Path, hub: EnrolmentHub) -> None:
     DeviceIdentity(folder)._hub.write_text("https://127.0.0.1:9")
     with pytest.raises(NotReady, match=r"127\.0\.0\.1:9"):
-        device(folder).step()
+        device(folder).run_once()
 
 
 # -- commands ----------------------------------------------------------------------------------------
@@ -204,7 +204,7 @@ def command(
 def test_only_what_the_hub_signed_is_obeyed_and_only_when_the_time_is_known(hub: EnrolmentHub, folder: Path) -> None:
     one, good = device(folder), command(hub, b'{"id":"c1"}')
     assert "does not know the time" in one.refusal(good)
-    one.step()
+    one.run_once()
     assert one.refusal(good) == ""
     for changed in (
         {"payload": b'{"id": "c1"}'},
@@ -231,7 +231,7 @@ def test_no_claim_and_no_key_is_logged(hub: EnrolmentHub, tmp_path: Path, caplog
     claim, state = hub.claim("press-3"), tmp_path / "edge"
     enrol("press-3", str(state), hub.url, claim, str(hub.ca))
     hub.pass_days(25)
-    device(state).step()
+    device(state).run_once()
     secret = DeviceIdentity(state).device.read_text().splitlines()[1]
     assert caplog.text
     assert claim not in caplog.text

@@ -21,7 +21,7 @@ class Forgetful(HubTime):
     """A seeded bug: the hub is believed whatever it says, and the floor follows it down."""
 
     def set_hub_time(self, hub_us: int, now_s: float) -> None:
-        self._heard, self.floor_us = (hub_us, now_s), hub_us
+        self._received, self.floor_us = (hub_us, now_s), hub_us
 
 
 def world(kind: type[HubTime], steps: list[tuple[str, int, float]]) -> None:

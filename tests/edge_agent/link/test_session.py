@@ -12,8 +12,8 @@ import pytest
 from simulators.link import Device, MemoryOutbox, World, device_with, play
 
 from edge_agent.link.core.session import (
+    BIRTH_RETRY_S,
     BURST_S,
-    GREET_S,
     LONGEST_SILENCE_S,
     Effect,
     Fetch,
@@ -81,7 +81,7 @@ class ForgetsWhenSent(Device):
     def send(self, send: Send) -> bool:
         done = super().send(send)
         if done:
-            self.forget(send.stream, self.session._lanes[send.stream].sent)
+            self.forget(send.stream, self.session._windows[send.stream].sent)
         return done
 
 
@@ -97,35 +97,35 @@ class AnyFuture(LinkSession):
 
 class NeverRewinds(LinkSession):
     def down(self) -> list[Effect]:
-        self.connected = self.welcome = False
+        self.connected = self.accepted = False
         return []
 
-    def handle_session(self, word: Session, now: float) -> list[Effect]:
-        places = {stream: (lane.sent, lane.in_flight.copy()) for stream, lane in self._lanes.items()}
-        effects = super().handle_session(word, now)
+    def handle_session(self, message: Session, now: float) -> list[Effect]:
+        places = {stream: (lane.sent, lane.in_flight.copy()) for stream, lane in self._windows.items()}
+        effects = super().handle_session(message, now)
         for stream, (sent, flying) in places.items():
-            self._lanes[stream].sent, self._lanes[stream].in_flight = sent, flying
+            self._windows[stream].sent, self._windows[stream].in_flight = sent, flying
         return effects
 
     def tick(self, now: float) -> list[Effect]:
-        return super().tick(now) if not self.welcome else []
+        return super().tick(now) if not self.accepted else []
 
 
 class SendsBeforeWelcome(LinkSession):
     def next(self) -> Send | None:
-        welcome, self.welcome = self.welcome, self.connected
+        welcome, self.accepted = self.accepted, self.connected
         send = super().next()
-        self.welcome = welcome
+        self.accepted = welcome
         return send
 
 
 class NeverResends(LinkSession):
     def tick(self, now: float) -> list[Effect]:
-        return super().tick(now) if not self.welcome else []
+        return super().tick(now) if not self.accepted else []
 
 
 class NeverGivesUp(LinkSession):
-    def _given_up(self, now: float) -> bool:
+    def _timed_out(self, now: float) -> bool:
         return False
 
 
@@ -299,8 +299,8 @@ def test_a_refused_session_asks_again_and_goes_on_when_it_is_let_in() -> None:
     session = joined({"alarm": 1})
     refuse(session)
     assert session.refused
-    assert session.tick(GREET_S) == [PublishBirth()]
-    session.handle_session(welcome(), GREET_S + 1)
+    assert session.tick(BIRTH_RETRY_S) == [PublishBirth()]
+    session.handle_session(welcome(), BIRTH_RETRY_S + 1)
     assert not session.refused
     assert send_all(session) == [("alarm", 1)]
 
@@ -334,9 +334,9 @@ def test_resending_backs_off_until_something_is_acknowledged(answered: bool) -> 
 def test_an_unanswered_birth_is_repeated() -> None:
     session = LinkSession("e1", EMPTY)
     session.up("c1", 10.0)
-    assert session.tick(10.0 + GREET_S - 0.1) == []
-    assert PublishBirth() in session.tick(10.0 + GREET_S)
-    assert session.tick(10.0 + GREET_S + 1) == []
+    assert session.tick(10.0 + BIRTH_RETRY_S - 0.1) == []
+    assert PublishBirth() in session.tick(10.0 + BIRTH_RETRY_S)
+    assert session.tick(10.0 + BIRTH_RETRY_S + 1) == []
 
 
 def test_nothing_happens_without_a_connection() -> None:
@@ -380,7 +380,7 @@ def alarm_latencies(seed: int, replay_bytes_s: float) -> tuple[list[float], floa
             free_at = max(free_at, now) + size / LINE_BYTES_S
             line.append((free_at, send.stream, send.after + 1))
             session.sent(send.stream, send.after + 1, now, size)
-    drained = session._lanes["telemetry"].acked * ROW * 0.75 / 60
+    drained = session._windows["telemetry"].acked * ROW * 0.75 / 60
     return latencies, drained
 
 

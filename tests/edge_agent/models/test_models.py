@@ -16,7 +16,7 @@ from simulators.model_bundles import (
     with_model,
 )
 
-from edge_agent.models.child import MAX_FLYING
+from edge_agent.models.child import MAX_IN_FLIGHT
 from shared.backoff import Backoff
 from shared.bundle import load
 from shared.messages import Sample
@@ -48,7 +48,7 @@ def test_a_killed_child_is_noticed_its_frames_go_up_and_another_is_started(bench
     bench.until(lambda: "failed" in bench.states)
     assert bench.escalations() == [(1, "no-model"), (2, "no-model"), (3, "no-model")]
     assert bench.slot.state["reason"] == "the inference process ended"
-    assert ["another try" in text for text in bench.events()] == [True]
+    assert ["restart in" in text for text in bench.events()] == [True]
     bench.slot.frame(frame(4))
     bench.running(starts=2)
     assert bench.slot.state["reason"] == ""
@@ -95,12 +95,12 @@ def test_a_child_that_was_asked_nothing_for_long_does_not_hang(bench: Bench) -> 
 
 def test_frames_beyond_what_may_fly_are_skipped_and_counted(bench: Bench) -> None:
     bench.signal(signal.SIGSTOP)
-    for number in range(MAX_FLYING + 3):
+    for number in range(MAX_IN_FLIGHT + 3):
         bench.slot.frame(frame(number))
     assert bench.slot.gatekeeper.skipped == 3
     bench.signal(signal.SIGCONT)
-    bench.until(lambda: len(bench.escalations()) == MAX_FLYING)
-    assert bench.escalations() == [(number, "no-gate") for number in range(MAX_FLYING)]
+    bench.until(lambda: len(bench.escalations()) == MAX_IN_FLIGHT)
+    assert bench.escalations() == [(number, "no-gate") for number in range(MAX_IN_FLIGHT)]
 
 
 def test_a_restart_on_demand_sends_up_what_was_in_flight_just_once(bench: Bench) -> None:

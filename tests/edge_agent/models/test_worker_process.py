@@ -22,7 +22,7 @@ from simulators.model_bundles import (
     tampered,
 )
 
-from edge_agent.models.worker import Failed, InferenceRequest, InferenceResult, Ready, Word, read, write
+from edge_agent.models.worker import Failed, InferenceRequest, InferenceResult, Ready, WorkerMessage, read, write
 from shared.bundle import load
 
 
@@ -38,10 +38,10 @@ class Child:
         assert self.process.stdout is not None
         self._to, self._from = self.process.stdin, self.process.stdout
 
-    def word(self) -> Word:
+    def word(self) -> WorkerMessage:
         body = read(self._from)
         assert body is not None, "the child ended without a word"
-        word: Word = msgspec.msgpack.decode(body, type=Word)  # type: ignore[arg-type]
+        word: WorkerMessage = msgspec.msgpack.decode(body, type=WorkerMessage)  # type: ignore[arg-type]
         return word
 
     def ask(self, number: int, shape: tuple[int, int] = SHAPE, data: bytes = bytes(64)) -> InferenceResult:

@@ -176,9 +176,9 @@ def test_a_later_wish_makes_an_earlier_answer_worthless(agent: Agent) -> None:
 class Careless(LimitSet):
     """Seeded bug: uses what came without comparing it with the digest."""
 
-    def _came(self, reference: Reference, content: bytes, reason: str) -> None:
+    def _received(self, reference: Reference, content: bytes, reason: str) -> None:
         self._rules.desired_limits([{"metric": "m0", "high": 77.0}] if content else [])
-        super()._came(reference, content, reason)
+        super()._received(reference, content, reason)
 
 
 def world(kind: type[LimitSet], folder: Path, happenings: list[tuple[str, int]]) -> str:

@@ -113,9 +113,9 @@ def away(folder: Path, days: float, seed: int) -> tuple[Device, Hub]:
     for minute in range(minutes):
         if minute == minutes // 3:
             (pages,) = device.outbox._db.execute("PRAGMA page_count").fetchone()
-            device.outbox._hold(int(pages))
+            device.outbox._limit_pages(int(pages))
         if minute == 2 * minutes // 3:
-            device.outbox.relax()
+            device.outbox.restore_page_limit()
         device.minute()
     device.meet(hub)
     return device, hub

@@ -57,7 +57,7 @@ def test_a_wish_is_kept_while_the_agent_is_off_and_in_force_when_it_starts(
     config: Path, keep: StateStore, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(config, "set", "settings.period_s=0.5", "--wait", "0") == local_cli.EXIT_WAITS == 75
-    assert "It acts when it starts" in capsys.readouterr().err
+    assert "It processes requests when it starts" in capsys.readouterr().err
     agent = Agent(keep)
     assert agent.in_force == {"period_s": 0.5}
     assert run(config, "get", "") == 0

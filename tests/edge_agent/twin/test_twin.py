@@ -187,7 +187,7 @@ def test_the_deepest_handler_gets_its_subtree_and_the_upper_one_the_rest() -> No
     twin.delta("", 2, {"nest": {"a": {"b": 9}}})
     assert (len(upper), lower) == (1, [1, 9]), "only whose part it is must act"
     effects = twin.delta("", 3, {"nest": 5})
-    assert "only an object" in progress(effects)[0][2]
+    assert "must be an object" in progress(effects)[0][2]
 
 
 def test_later_is_told_as_received_and_asked_again() -> None:
@@ -202,7 +202,7 @@ def test_later_is_told_as_received_and_asked_again() -> None:
     assert progress(twin.delta("", 1, {"model": 7})) == [("model", "received", "downloading", 1)]
     twin.delta("", 2, {"model": 8})
     ready += [7, 8]
-    effects = twin.again("", "model")
+    effects = twin.retry("", "model")
     assert progress(effects) == [("model", "verified", "", 2)], "what is desired by then counts"
     assert reports(effects) == [{"model": 8}]
 

@@ -146,7 +146,7 @@ class NoReason(DeviceTwin):
 class NoLimits(DeviceTwin):
     def want(self, name: str, wanted: State) -> list[Effect]:
         document = self.documents[name]
-        return self._said(document, document.reported, self._pending(document), [*document.want(wanted)])
+        return self._publish_changes(document, document.reported, self._pending(document), [*document.want(wanted)])
 
 
 class SaysYes(Document):

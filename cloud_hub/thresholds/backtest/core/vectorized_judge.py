@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from cloud_hub.thresholds.bands.state import Floats, Ints
 from shared.thresholds import JudgeState, Limits, Transition, in_force, judge
-from shared.thresholds.schedule import MONDAY_US, stretches
+from shared.thresholds.schedule import MONDAY_US, week_windows
 from shared.times import WEEK_US
 
 Bools = npt.NDArray[np.bool_]
@@ -37,7 +37,7 @@ def bounds(limits: Limits, t_us: Ints) -> tuple[Floats, Floats]:
 def _scheduled(schedule: tuple[str, ...], t_us: Ints) -> Bools:
     now = (t_us - MONDAY_US) % WEEK_US
     inside = np.zeros(t_us.shape, dtype=np.bool_)
-    for start, end in stretches(schedule):
+    for start, end in week_windows(schedule):
         inside |= (start <= now) & (now < end)
     return inside
 
