@@ -29,8 +29,8 @@ def workers(context: HubContext, forecasters: ForecasterStore) -> list[WorkerSpe
         WorkerSpec(name="rollouts", run_once=lambda: rollouts.run_once(db, now_us(), max_bytes), linger_s=BURST_S),
         WorkerSpec(name="refit", run_once=lambda: refit.run_once(db, now_us()), period_s=REFIT_S),
         WorkerSpec(
-            name="watch", run_once=lambda: anomalies.run_once(now_us(), context.connected()), period_s=MONITOR_S
+            name="anomalies", run_once=lambda: anomalies.run_once(now_us(), context.connected()), period_s=MONITOR_S
         ),
         WorkerSpec(name="peers", run_once=lambda: peers.run_once(now_us()), period_s=MONITOR_S, linger_s=BURST_S),
-        WorkerSpec(name="foresee", run_once=lambda: forecasts.run_once(now_us()), period_s=FORECAST_S),
+        WorkerSpec(name="forecasts", run_once=lambda: forecasts.run_once(now_us()), period_s=FORECAST_S),
     ]

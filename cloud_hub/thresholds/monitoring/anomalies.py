@@ -55,7 +55,7 @@ class AnomalyMonitor:
         if not connected or not 0 <= now_us - self._last_us <= HOLE_US:
             self._awake_us = now_us
         self._last_us = now_us
-        items = WorkItems(self._db, "watch", now_us)
+        items = WorkItems(self._db, "anomalies", now_us)
         if not self._left:
             self._left = series_groups.assign_groups(self._db, now_us, items)
             ended = clear_orphaned_alarms(self._db, now_us, self._alarm_sink, items)

@@ -72,7 +72,7 @@ class ForecastMonitor:
 
     def run_once(self, now_us: int) -> WorkResult:
         """Train what is due and judge one group, or select one model; `again` while this round is not finished."""
-        items = WorkItems(self._db, "foresee", now_us)
+        items = WorkItems(self._db, "forecasts", now_us)
         changed = False
         if not self._left and (not self._unselected or abs(now_us - self._round_us) >= ROUND_US):
             self._round_us = now_us
