@@ -31,10 +31,10 @@ import numpy as np
 from benchmarks import detection, threshold_plots, threshold_speed
 from benchmarks.detectors import CLASSIC, Detector
 from benchmarks.nab_score import PROFILES
-from benchmarks.tidegate_detectors import tidegate_detectors
 from benchmarks.peers import peers
 from benchmarks.report import Row, publish
 from benchmarks.series import Floats, Series, read
+from benchmarks.tidegate_detectors import tidegate_detectors
 
 NOTE = (
     "On NAB's development half and KPI these are in-sample for Tidegate. On the 29 held-out series of NAB: score 60.7, "
