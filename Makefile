@@ -54,10 +54,10 @@ bench: .venv/.dev ## all benchmarks; one: .venv/bin/python -m benchmarks.twin
 	$(BIN)/python -m benchmarks.jobs
 	$(BIN)/python -m benchmarks.ingest
 	$(BIN)/python -m benchmarks.store
-	$(BIN)/python -m benchmarks.watch
+	$(BIN)/python -m benchmarks.monitoring
 	$(BIN)/python -m benchmarks.bytes
 	$(BIN)/python -m benchmarks.fleet
-	$(BIN)/python -m benchmarks.keeping
+	$(BIN)/python -m benchmarks.maintenance
 	$(BIN)/python -m benchmarks.thresholds
 	$(BIN)/python -m benchmarks.pages --servers 300 --weeks 2 --faults 2
 

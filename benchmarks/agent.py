@@ -1,9 +1,9 @@
-"""What the agent costs a device: memory, processor, time to the first sample; beside prometheus-node-exporter.
+"""Measures the agent's memory, CPU and time to the first sample, compared with prometheus-node-exporter.
 
     python -m benchmarks.agent [--seconds 60] [--json FILE]
 
 The agent runs without models, connected and sampling the machine every second. node-exporter (Debian's) is scraped
-every second in the same run. Then the same agent with a camera and its inference child, said as one figure.
+every second in the same run. Then the same agent with a camera and its inference child, reported as one figure.
 Limits: RSS counts shared library pages in full; PSS divides them. Needs Linux (/proc).
 """
 
@@ -57,7 +57,7 @@ def _program(name: str) -> str:
 
 @contextmanager
 def running(command: list[str], log: Path) -> Iterator[psutil.Process]:
-    """A process for the time of the block."""
+    """Run a process for the duration of the block."""
     with log.open("wb") as out:
         process = psutil.Popen(command, stdout=out, stderr=out)
         try:

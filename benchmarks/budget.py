@@ -1,11 +1,12 @@
-"""Pages that came for each that a budget allowed, on noise that nothing is wrong with.
+"""Measures the ratio of actual to budgeted pages on noise without faults.
 
     python -m benchmarks.budget [--days 60] [--series 20] [--pages 1.5] [--seed 7] [--json FILE]
 
-The live watch's own core, day by day, on series of five minutes of independent kinds of noise; all that pages is
-false. Counted are alarms of the second half of the days, for each page that the budget allowed then. Beside each other:
-arithmetic alone, and arithmetic raised by the count of what came (`cloud_hub/thresholds/budget.py`). A figure below 1
-is within the budget. Limits: some tens of pages each, so a figure of 1 has a standard error of about 0.1.
+Runs the core of live monitoring, day by day, on five-minute series of several kinds of independent noise; every page
+is false. The result is the number of alarms in the second half of the days per page that the budget allows. It
+compares the nominal threshold with the threshold raised by the count of episodes
+(`cloud_hub/thresholds/scores/alarm_budget.py`). A ratio below 1 is within the budget. Limits: some tens of pages each,
+so a ratio of 1 has a standard error of about 0.1.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ MOVES: dict[str, Move] = {
 
 
 def came(values: Floats, pages_per_shift: float, move: Move) -> float:
-    """Alarms in the second half of `values` [days x 288, series] for each page that the budget allowed."""
+    """Alarms in the second half of `values` [days x 288, series] per page that the budget allows."""
     days, series = len(values) // A_DAY, values.shape[1]
     scores, ones = ScoreModel(series), [SeriesState(device=str(n), metric="m", upto_us=0) for n in range(series)]
     usual, above, last_us, found = score_alarms.budget_threshold(pages_per_shift, A_DAY * series), 0.0, 0, 0

@@ -1,4 +1,4 @@
-"""What a device-day costs: bytes on the wire by form, and bytes written to flash by the interval of commits.
+"""Measures bytes per device-day: on the wire by encoding, and written to flash by commit interval.
 
     python -m benchmarks.bytes [--commits 300] [--json FILE]
 

@@ -1,4 +1,4 @@
-"""A crossing within 15 minutes: the models that compete for each series, their winner, and simple rivals, in one run.
+"""Evaluates forecasts of limit crossings within 15 minutes: all models, the selected one, and simple baselines.
 
     python -m benchmarks.crossing --nab FILE --kpi FILE [--quantile 0.95] [--seed 7] [--json FILE]
 
@@ -8,8 +8,9 @@ Learned from the first 70 % of time, judged on the last 30 %. Of the first 70 % 
 which each series chooses its model. Five folds of series, dealt by the seed: the shared trees (and a logistic
 regression of all series) are of series of the other four folds only.
 
-Average precision, never accuracy: to foretell nothing is right nine times in ten. Of all moments together, and the
-mean of series with a crossing. Also the Brier score, and for ten equal bins of the probability what was said and came.
+The metric is average precision and not accuracy, because never predicting a crossing is right nine times in ten. It is
+given for all samples together, and as mean of the series with a crossing. Also the Brier score, and predicted and
+observed frequency in ten equal bins of the probability.
 Limits: the structure (which models compete, margin, lift, pull) was chosen on the development half of NAB and on KPI by
 such folds, so figures on these files are in-sample for that choice; only files that were never looked at give held-out
 ones. A series that is not forecast counts with its base rate. Processor time is of a noisy machine.
@@ -65,7 +66,7 @@ class Case:
 
 @dataclass
 class Cost:
-    """What choosing took, and what was chosen."""
+    """Cost and result of the model selection."""
 
     seconds: list[float] = field(default_factory=list)
     shared_s: list[float] = field(default_factory=list)
@@ -148,7 +149,7 @@ def predictions_of(one: Case, shared: CrossingClassifier, cost: Cost) -> dict[st
 
 
 def costs(cost: Cost) -> list[Row]:
-    """What it takes to choose, and what was chosen."""
+    """Rows of the cost and result of the model selection."""
     mean = float(np.mean(cost.seconds))
     found = [Row("all", name, "series that chose it", count, "") for name, count in cost.chosen.most_common()]
     return [

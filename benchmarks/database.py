@@ -3,7 +3,7 @@
     python -m benchmarks.database [--seconds 3] [--json FILE]
 
 Both commit to the disk (SQLite: WAL, synchronous=FULL; PostgreSQL: as delivered, fsync and synchronous_commit on, over
-its unix socket). Beside them, in the same run: bare one-row commits of each. No REST and no MQTT: the database alone.
+its unix socket). Baseline, in the same run: bare one-row commits of each. Without REST and MQTT: only the database.
 """
 
 from __future__ import annotations

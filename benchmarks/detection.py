@@ -1,4 +1,4 @@
-"""What scores are worth on labelled series, at every threshold: NAB, windows hit, false alarms, F1, coverage."""
+"""Evaluates scores on labelled series at every threshold: NAB, windows hit, false alarms, F1, coverage."""
 
 from __future__ import annotations
 

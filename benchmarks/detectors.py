@@ -1,8 +1,8 @@
-"""The methods that are measured beside ours: one small contract, classic methods written plainly, peers by adapters.
+"""Baseline detectors: a small interface, simple implementations of classic methods, and adapters for libraries.
 
-Every method turns one series into scores, higher is stranger, and never looks ahead: the score of a sample may use
-that sample and what came before it. `usual` is the threshold its users would take unasked. The same refractory filter
-is laid over all of them (`nab_score.alarms`).
+Every method maps one series to scores (higher is more anomalous) without looking ahead: the score of a sample uses only
+that sample and earlier ones. `usual` is the customary threshold. The same refractory filter is applied to all methods
+(`nab_score.alarms`).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Detector:
 
 
 def on_finite(scores: Scorer) -> Scorer:
-    """For methods that know no missing values: they see the finite samples only, the others score 0."""
+    """For methods without support for missing values: they get the finite samples only, the others score 0."""
 
     def filtered(t_us: Ints, values: Floats) -> Floats:
         keep = np.isfinite(values)
@@ -66,7 +66,7 @@ def gaussian(name: str, usual: float, centre: Callable[[Ints, Floats], tuple[Flo
 
 
 def static(t_us: Ints, values: Floats) -> tuple[Floats, Floats]:
-    """Mean and deviation of the probation, for ever."""
+    """Mean and deviation of the probation period, for all samples."""
     learn = values[: max(2, probation(len(values)))]
     return np.full(len(values), learn.mean()), np.full(len(values), learn.std())
 

@@ -1,4 +1,4 @@
-"""How fast a backlog leaves the outbox, over the rows that it holds; beside bare SQLite on the same disk.
+"""Measures how fast a backlog leaves the outbox, by its number of rows, compared with bare SQLite on the same disk.
 
     python -m benchmarks.drain [--rows 1000000] [--drained 2000] [--json FILE]
 
@@ -52,7 +52,7 @@ def filled(path: Path, rows: int) -> Outbox:
 
 
 def drain(outbox: Outbox, rows: int, window: int) -> None:
-    """Take so many rows out, acknowledged `window` at a time."""
+    """Send and delete this many rows, acknowledged `window` at a time."""
     seq = outbox.acked["telemetry"]
     for number in range(1, rows + 1):
         row = outbox.after("telemetry", seq)

@@ -1,4 +1,4 @@
-"""A whole fleet on one machine: a real hub, a real mosquitto, and devices that run the agent's own cores.
+"""Load test of a fleet on one machine: a real hub, a real mosquitto, and devices that run the agent's own cores.
 
     python -m benchmarks.fleet --devices 10000 [--json FILE] [--hostile]
 
@@ -62,7 +62,7 @@ ROUNDS = 3
 
 
 class Fleet:
-    """All devices in one loop. `ahead_s` is how far their clock is before the machine's."""
+    """All devices in one event loop. `ahead_s` is how far their clock is ahead of the machine's."""
 
     def __init__(self, count: int, port: int, seed: int) -> None:
         rng = random.Random(seed)
@@ -78,18 +78,18 @@ class Fleet:
             await asyncio.gather(*(device.connect() for device in devices[start : start + AT_ONCE]))
 
     async def begin(self, samples: int) -> None:
-        """Everybody has a first row, and connects."""
+        """Give each device a first row, and connect all."""
         for device in self.devices:
             device.accept(samples, now_us())
         await self.connect(self.devices)
 
     @property
     def reconnects(self) -> int:
-        """Connections that devices gave up for another, since the beginning."""
+        """Number of reconnections since the start."""
         return sum(device.reconnects for device in self.devices)
 
     async def tick(self) -> None:
-        """One turn for everybody; who lost its connection makes another."""
+        """Tick every device; devices without a connection reconnect."""
         wanted = []
         for number, device in enumerate(self.devices):
             if device.tick():
@@ -99,7 +99,7 @@ class Fleet:
         await self.connect(wanted)
 
     async def pings(self) -> None:
-        """Keep the broker content, whatever else goes on."""
+        """Send MQTT keep-alives during the other phases."""
         while True:
             for number, device in enumerate(self.devices):
                 device.ping()
@@ -108,7 +108,7 @@ class Fleet:
             await asyncio.sleep(15)
 
     async def until(self, done: Callable[[Device], bool], patience_s: float) -> int:
-        """Wait until `done` holds for every device; returns for how many it does not after `patience_s`."""
+        """Wait until `done` holds for every device; returns the number of devices left after `patience_s`."""
         began = ticked = time.monotonic()
         while (left := sum(not done(device) for device in self.devices)) and time.monotonic() - began < patience_s:
             if time.monotonic() - ticked > 1:
@@ -118,7 +118,7 @@ class Fleet:
         return left
 
     async def outage(self, seconds: float, period_s: float, samples: int) -> None:
-        """So much of the devices' time without a hub: they collect, tick and reconnect."""
+        """Simulate this much device time without a hub: devices collect, tick and reconnect."""
         until, due = self.clock() + seconds, self.clock() + period_s
         while self.clock() < until:
             self.ahead_s += STEP_S
@@ -171,7 +171,7 @@ class HubProcess:
         return found
 
     def desire(self, devices: list[Device], settings: dict[str, Any]) -> None:
-        """Desired state as a change by REST leaves it, while no hub is there to tell anybody."""
+        """Write desired state as a REST change would, while no hub is running to notify devices."""
         db = Database(f"sqlite:///{self.database}")
         payload = encode({"state": {"desired": {"settings": settings}}})
         for start in range(0, len(devices), 500):
@@ -192,7 +192,7 @@ def counted(file: Path) -> dict[tuple[str, str], tuple[int, int, int]]:
 
 
 def lost(fleet: Fleet, file: Path) -> tuple[int, int]:
-    """(items that were accepted and are not there, items that are there twice)."""
+    """(accepted items that are missing, items stored twice)."""
     held = counted(file)
     missing = twice = 0
     for device in fleet.devices:
@@ -220,17 +220,17 @@ def mosquitto(folder: Path) -> Iterator[tuple[int, psutil.Process]]:
 
 
 def born(device: Device) -> bool:
-    """Its birth is answered and its first row durable."""
+    """Whether its birth is answered and its first row durable."""
     return not device.waiting and device.session.accepted
 
 
-def whole(version: float) -> Callable[[Device], bool]:
-    """Nothing waits, and what is desired now is reported."""
+def converged_to(version: float) -> Callable[[Device], bool]:
+    """Whether nothing is waiting and the desired state is reported."""
     return lambda device: not device.waiting and device.reported == {"period_s": version}
 
 
 class Figures:
-    """What was found so far; each figure is printed at once, so that a run that is ended shows what it had."""
+    """The results so far; each is printed at once, so that an aborted run shows them."""
 
     def __init__(self, dataset: str) -> None:
         self._dataset, self.rows = dataset, list[Row]()
@@ -241,7 +241,7 @@ class Figures:
         print(f"  {method}: {metric} {value:.4g} {unit}", flush=True)
 
     async def converged(self, fleet: Fleet, method: str, done: Callable[[Device], bool], patience_s: float) -> bool:
-        """Wait for every device and tell how long it took, or how many did not get there."""
+        """Wait for every device; report how long it took, or how many did not converge."""
         began = time.monotonic()
         left = await fleet.until(done, patience_s)
         if left:
@@ -258,7 +258,7 @@ def memory(hub: HubProcess, broker: psutil.Process) -> dict[str, float]:
 
 
 async def run(options: Any, folder: Path) -> list[Row]:
-    """All phases; after one that does not converge in `--patience` seconds only the loss is counted."""
+    """Run all phases; after one that does not converge in `--patience` seconds only the loss is counted."""
     figures = Figures(f"{options.devices} devices")
     with mosquitto(folder) as (port, broker):
         hub = HubProcess(folder, port)
@@ -284,7 +284,7 @@ async def run(options: Any, folder: Path) -> list[Row]:
 async def phases(
     options: Any, figures: Figures, fleet: Fleet, hub: HubProcess, broker: psutil.Process, before: dict[str, float]
 ) -> None:
-    """First births, memory, and both returns of a hub."""
+    """Run first births, memory, hub restart and one-hour outage."""
     tell, kib = figures.tell, options.devices * 1024
     connecting = asyncio.create_task(fleet.begin(options.samples))
     if not await figures.converged(fleet, "first birth", born, options.patience):
@@ -305,7 +305,7 @@ async def phases(
         tell(method, "connections made anew meanwhile", (fleet.reconnects - anew) / options.devices, "a device")
         hub.start()
         serving = asyncio.create_task(hub.serving())
-        if not await figures.converged(fleet, method, whole(version), options.patience):
+        if not await figures.converged(fleet, method, converged_to(version), options.patience):
             return
         tell(method, "start command until it serves", await serving, "s")
         tell("memory", f"a device, hub after {method}", hub.rss() / kib, "KiB")

@@ -1,12 +1,12 @@
-"""What the live watch finds, and what it calls falsely, at the threshold that the budget of a large fleet gives.
+"""Measures detections and false alarms of live monitoring at the threshold for the budget of a large fleet.
 
     python -m benchmarks.fleet_budget --nab FILE [--fleet 10000] [--pages 2] [--days 60] [--series 1000] [--seed 12]
 
-- NAB: windows hit and false alarms outside of windows at that threshold, one refractory filter for all rows: by the
-  surprise of a sample, by the rarity of an episode as shipped, and by rarities whose two constants were fitted on the
-  other half of the series (every second name), so that no series is judged by what it taught.
-- Noise with nothing wrong in it: episodes that reach a rarity in the second half of the days, for each that was meant
-  (1 is exact, below 1 is quieter). Only series of five minutes; each kind of noise is one draw of the seed.
+- NAB: windows hit and false alarms outside of windows at that threshold, with one refractory filter for all rows: by
+  the anomaly score of a sample, by the rarity of an episode as shipped, and by rarities whose two constants were fitted
+  on the other half of the series (every second name), so that no series is judged by its own data.
+- Noise without faults: ratio of actual to nominal episodes that reach a rarity in the second half of the days (1 is
+  exact, below 1 is quieter). Only five-minute series; each kind of noise is one draw of the seed.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def judged(series: Sequence[Series], scores: Sequence[Floats], limit: float) -> 
 
 
 def halved(series: Sequence[Series], rarities: Sequence[Floats], limit: float) -> tuple[int, int]:
-    """`judged`, each half by the constants of the other."""
+    """`judged`, each half with the constants of the other."""
     first: Bools = np.arange(len(series)) % 2 == 0
     hit = false = 0
     for half in (first, ~first):
@@ -78,13 +78,13 @@ def on_nab(series: Sequence[Series], limit: float) -> list[Row]:
     windows, days = sum(len(one.judged) for one in series), sum(one.days for one in series)
     rows = [Row("nab", "all", "windows", windows, ""), Row("nab", "all", "judged", days, "series-days")]
     for name, (hit, false) in {
-        "surprise of a sample": judged(series, plain, limit),
+        "anomaly score of a sample": judged(series, plain, limit),
         "rarity of an episode": judged(series, rare, limit),
         "rarity of an episode, fitted on the other half": halved(series, rare, limit),
     }.items():
         rows += [Row("nab", name, "windows hit", 100 * hit / windows, "%"), Row("nab", name, "false alarms", false, "")]
     for level in LEVELS:
-        for name, scores in (("surprise of a sample", plain), ("rarity of an episode", rare)):
+        for name, scores in (("anomaly score of a sample", plain), ("rarity of an episode", rare)):
             hit, false = judged(series, scores, level)
             rows.append(Row("nab", name, f"windows hit at {level:g}", 100 * hit / windows, "%"))
             rows.append(Row("nab", name, f"false alarms at {level:g}", false, ""))
@@ -92,14 +92,14 @@ def on_nab(series: Sequence[Series], limit: float) -> list[Row]:
 
 
 def on_noise(name: str, values: Floats, levels: Sequence[float]) -> list[Row]:
-    """Episodes of the second half of `values` [T, series] for each that a level means."""
+    """Ratio of actual to nominal episodes in the second half of `values` [T, series], for each level."""
     length, many = values.shape
     model, found = ScoreModel(many), np.zeros(values.shape)
     for n in range(length):
         found[n] = model.step(np.full(many, DAY_US + n * (DAY_US // A_DAY)), values[n])
     rare = [rarity(Episodes(), found[:, n].copy(), DEFAULTS.quiet)[1] for n in range(many)]
     rows = []
-    for way, scores in (("surprise of a sample", list(found.T)), ("rarity of an episode", rare)):
+    for way, scores in (("anomaly score of a sample", list(found.T)), ("rarity of an episode", rare)):
         for level in levels:
             came = sum(int((alarms(one, level, DEFAULTS.quiet) >= length // 2).sum()) for one in scores)
             meant = (length - length // 2) * many / 10**level

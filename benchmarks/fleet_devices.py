@@ -1,7 +1,7 @@
 """Simulated devices for `benchmarks.fleet`: the agent's own link session and twin, over an MQTT 5 client of 100 lines.
 
-Stores are in memory and the clock is handed in; all else that travels is what a real agent says, over a real
-connection for each device. One asyncio loop carries them all.
+Stores are in memory and the clock is injected; all messages are those of a real agent, over a real connection for each
+device. One asyncio loop runs all devices.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def text(value: str | bytes) -> bytes:
 
 
 def packet(head: int, body: bytes) -> bytes:
-    """A whole packet: the first byte, the length in groups of seven bits, the body."""
+    """A complete packet: the first byte, the length in groups of seven bits, the body."""
     length, size = len(body), bytearray()
     while True:
         length, seven = length >> 7, length & 127
@@ -70,7 +70,7 @@ class Client(asyncio.Protocol):
         self._device.lost(self)
 
     def data_received(self, data: bytes) -> None:
-        """Cut into packets; what is not whole waits."""
+        """Split into packets; an incomplete one is buffered."""
         data, at = self._left + data, 0
         while True:
             size, shift, head = 0, 0, at + 1
@@ -106,8 +106,8 @@ class Client(asyncio.Protocol):
         self.transport.write(packet(0x30 | qos << 1 | retain, text(topic) + number + b"\0" + payload))
 
 
-class MemoryKeep(StateStore):
-    """The agent's small store, without a disk."""
+class MemoryStateStore(StateStore):
+    """The agent's state store, in memory."""
 
     def __init__(self) -> None:
         self._kept: dict[str, Any] = {}
@@ -141,12 +141,12 @@ class Device:
         self.reported: Any = None
         self.late_us: list[float] = []
         self._sent_at: dict[int, float] = {}
-        self._twin = TwinSync(MemoryKeep(), self._say)
+        self._twin = TwinSync(MemoryStateStore(), self._send)
         self._twin.handle("", "settings", lambda value: value, own={"period_s": 1.0})
         self._twin.begin()
         self._twin.report("", {"agent": {"version": "bench", "boot": 1}})
 
-    # -- what a person would ask -------------------------------------------------------------------
+    # -- status ------------------------------------------------------------------------------------
 
     @property
     def waiting(self) -> int:
@@ -173,7 +173,7 @@ class Device:
         self.pump()
 
     def flood(self, t_us: int) -> None:
-        """One row beside the outbox, which no acknowledgement is waited for: what no agent of ours does."""
+        """Send one row outside of the outbox without waiting for its acknowledgement, unlike a real agent."""
         self._flooded += 1
         item = Sample(metric="cpu.load", t_us=t_us, value=1.0)
         if self._client is not None:
@@ -183,7 +183,7 @@ class Device:
     # -- the connection ----------------------------------------------------------------------------
 
     async def connect(self) -> None:
-        """Connect; a broker that is away is tried again by `tick`."""
+        """Connect; `tick` retries an unavailable broker."""
         self._connection, self._wanted = f"{self._rng.getrandbits(64):016x}", False
         loop = asyncio.get_running_loop()
         try:
@@ -205,7 +205,7 @@ class Device:
             client.transport.abort()
 
     def tick(self) -> bool:
-        """Time has passed; True where a new connection is wanted."""
+        """Advance the timers; returns whether a new connection is needed."""
         self._carry_out(self.session.tick(self._clock()))
         self._twin.tick()
         self.pump()
@@ -237,7 +237,7 @@ class Device:
         for last in [last for last in self._sent_at if last <= upto]:
             self.late_us.append((now - self._sent_at.pop(last)) * 1e6)
 
-    # -- what the cores decide ---------------------------------------------------------------------
+    # -- effects of the cores ----------------------------------------------------------------------
 
     def pump(self) -> None:
         self.session.appended(self._last)
@@ -247,7 +247,7 @@ class Device:
             self._sent_at.setdefault(row[1], self._clock())
             self.session.sent(send.stream, row[1], self._clock())
 
-    def _say(self, rest: str, message: Any, **_: Any) -> bool:
+    def _send(self, rest: str, message: Any, **_: Any) -> bool:
         if self._client is None:
             return False
         self._client.publish(topics.thing(self.id, rest), encode(message))

@@ -1,4 +1,4 @@
-"""What the agent adds to a bare `InferenceSession.run`, per frame, on the same model in the same run.
+"""Measures the agent's overhead per frame over a bare `InferenceSession.run`, with the same model in the same run.
 
     python -m benchmarks.frames [--frames 3000] [--json FILE]
 

@@ -1,7 +1,7 @@
-"""What a hub would have made of a fleet's evidence beside peers: its own alarms, and its own calls to a person.
+"""Computes the alarms and pages that a hub would have raised from a fleet's peer comparison.
 
-The hub's cores as they are: when an alarm of a server or service begins and ends (`thresholds.beside`), that there is
-one at a time (as `thresholds.peer_alarms` asks the database), and which alarms are one call (`alarms.floods`).
+It uses the hub's own cores for the start and end of alarms of a server or service (`thresholds.peers.alarms`) and for
+the grouping of alarms into pages, and allows one alarm at a time, as `thresholds.monitoring.peer_alarms` does.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from cloud_hub.thresholds.peers import alarms as peer_rules
 
 
 @dataclass
-class Standing:
-    """An alarm that began at `step`; `about` is peers or service, `server` the one that it is told on."""
+class ActiveAlarm:
+    """An alarm that began at `step`; `about` is peers or service, `server` the one that it is raised on."""
 
     where: Place
     about: str
@@ -34,8 +34,8 @@ class Standing:
     end: int = 1 << 40
 
 
-class Told:
-    """Evidence that is known already, as `beside.step` asks for it."""
+class PrecomputedEvidence:
+    """Precomputed evidence, with the interface of `PeerDetector`."""
 
     def __init__(self, servers: int) -> None:
         self.servers, self.now = servers, np.zeros(0)
@@ -44,13 +44,13 @@ class Told:
         return self.now[None, : self.servers], self.now[None, self.servers :]
 
 
-def alarms(fleet: Fleet, crossings: Crossings, parts: tuple[float, float]) -> list[Standing]:
-    """The alarms that the hub would have told, in order; `crossings` say how far beyond `parts` evidence was."""
+def alarms(fleet: Fleet, crossings: Crossings, parts: tuple[float, float]) -> list[ActiveAlarm]:
+    """The alarms that the hub would have raised, in order; `crossings` have the evidence relative to `parts`."""
     servers, services = fleet.plan.servers, int(fleet.group.max()) + 1
     limits, of = [parts[0]] * servers + [parts[1]] * services, fleet.group.tolist()
-    told, found = Told(servers), list[Standing]()
+    told, found = PrecomputedEvidence(servers), list[ActiveAlarm]()
     calm: list[dict[int, int]] = [{} for _ in METRICS]
-    stand: list[dict[int, Standing]] = [{} for _ in METRICS]
+    stand: list[dict[int, ActiveAlarm]] = [{} for _ in METRICS]
     for step, evidence in _steps(fleet, crossings, parts):
         for number, metric in enumerate(METRICS):
             told.now, values = evidence[number], fleet.values[number, step][None].astype(np.float64)
@@ -58,11 +58,11 @@ def alarms(fleet: Fleet, crossings: Crossings, parts: tuple[float, float]) -> li
             for change in changes:
                 if change.state == "cleared":
                     stand[number].pop(change.member).end = step
-                elif not _known(stand, number, change, fleet):
+                elif not _is_active(stand, number, change, fleet):
                     service = change.member >= servers
                     where = Place(metric, int(fleet.group[change.server]), None if service else change.server)
                     about = "service" if service else "peers"
-                    one = Standing(where=where, about=about, server=change.server, step=step)
+                    one = ActiveAlarm(where=where, about=about, server=change.server, step=step)
                     stand[number][change.member] = one
                     found.append(one)
             calm[number] = {thing: slots for thing, slots in left.items() if thing in stand[number]}
@@ -85,8 +85,10 @@ def _steps(fleet: Fleet, crossings: Crossings, parts: tuple[float, float]) -> It
         )
 
 
-def _known(stand: list[dict[int, Standing]], metric: int, change: peer_rules.PeerAlarmTransition, fleet: Fleet) -> bool:
-    """Whether people know: of the server by any metric, of the service, or of this very series."""
+def _is_active(
+    stand: list[dict[int, ActiveAlarm]], metric: int, change: peer_rules.PeerAlarmTransition, fleet: Fleet
+) -> bool:
+    """Whether an alarm is active already: of the server by any metric, of the service, or of this series."""
     service = change.member >= fleet.plan.servers
     mine = fleet.group[change.server]
     for number, some in enumerate(stand):
@@ -99,7 +101,7 @@ def _known(stand: list[dict[int, Standing]], metric: int, change: peer_rules.Pee
 
 
 def worth(fleet: Fleet, crossings: Crossings, parts: tuple[float, float]) -> Worth:
-    """Alarms, calls and faults found; devices without an asset path, so the fleet is one site."""
+    """Alarms, pages and faults found; devices have no asset path, so the fleet is one site."""
     told = alarms(fleet, crossings, parts)
     period_us = fleet.plan.period_s * 1_000_000
     of = {

@@ -1,4 +1,4 @@
-"""How many samples a second a hub on one core makes durable, and what a sample costs it.
+"""Measures the samples per second that a hub on one core commits, and its CPU time per sample.
 
     python -m benchmarks.ingest [--messages 20000] [--batches 2000] [--rounds 3] [--json FILE]
 
@@ -76,7 +76,7 @@ def messages(count: int, each: int, seed: int) -> Iterator[tuple[str, bytes]]:
 
 @contextmanager
 def stopped(pid: int) -> Iterator[None]:
-    """A process that stands still for the time of the block."""
+    """Stop a process for the duration of the block."""
     os.kill(pid, signal.SIGSTOP)
     try:
         yield
@@ -107,7 +107,7 @@ def cpu_s(pid: int) -> float:
 
 
 def drain(pid: int, port: int, backlog: Iterator[tuple[str, bytes]], done: Callable[[], bool]) -> dict[str, float]:
-    """Fill the broker while `pid` stands still, let it go on, and measure until `done`."""
+    """Fill the broker while `pid` is stopped, continue it, and measure until `done`."""
     with stopped(pid):
         size = fill(port, backlog)
         before, began = cpu_s(pid), time.perf_counter()

@@ -1,9 +1,9 @@
-"""A bulk job over many twins, and a configuration's full pass over as many devices, in one process without a broker.
+"""Measures a bulk job over many twins, and a configuration's full pass, in one process without a broker.
 
     python -m benchmarks.jobs [--devices 10000] [--database URL] [--json FILE]
 
-A database in a folder of its own, or the empty one at URL. Beside them, in the same run, the floor: the same rows of
-twins and history written by bare executemany in one transaction. Messages are made and counted, not published.
+Uses a database in a temporary folder, or the empty one at URL. Baseline, in the same run: the same rows of twins and
+history written by bare executemany in one transaction. Messages are created and counted, not published.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ REPORTED = {"settings": {"period_s": 1.0}, "models": {"digits": {"digest": "sha2
 
 
 class Watched(Database):
-    """A database that keeps how long each write session had the lock."""
+    """A database that records how long each write session held the lock."""
 
     def __init__(self, url: str) -> None:
         self.queued: list[float] = []
@@ -110,7 +110,7 @@ def job(db: Watched, kind: str, content: dict[str, Any]) -> tuple[float, int, fl
 
 
 def full_pass(db: Watched) -> tuple[float, float]:
-    """(seconds, longest hold of the write lock) of one look of a fresh configurator at every device."""
+    """(seconds, longest hold of the write lock) of one pass of a new reconciler over all devices."""
     loop = ConfigurationReconciler(db, LIMIT, 300)
     db.queued.clear()
     began = time.perf_counter()
@@ -147,7 +147,7 @@ def measure(db: Watched, count: int) -> list[Row]:
 
 
 def configuration() -> Configuration:
-    """One that every device can take: the job has not touched its leaf."""
+    """A configuration that applies to every device: the job has not changed its leaf."""
     content = {"": {"settings": {"burst": True}}}
     return Configuration(id="bench", target="tags.site = 'north'", content=content, actor="bench", created_us=now_us())
 

@@ -17,7 +17,7 @@ from benchmarks.series import Floats, Ints, Series
 
 @dataclass(frozen=True)
 class Profile:
-    """What a hit window earns, and a false detection and a missed window cost."""
+    """Weights of a hit window, a false detection and a missed window."""
 
     name: str
     hit: float
@@ -68,7 +68,7 @@ def normalised(total: float, windows: int, profile: Profile) -> float:
 def alarms(scores: Floats, threshold: float, refractory: int) -> Ints:
     """Samples at which scores reach the threshold, none sooner than `refractory` samples after the one before.
 
-    The filter of all methods alike: an alarm that stands says nothing new. 0 and 1 filter nothing; NaN never alarms.
+    The same filter is used for all methods. 0 and 1 filter nothing; NaN never alarms.
     """
     with np.errstate(invalid="ignore"):
         crossings = np.flatnonzero(scores >= threshold)

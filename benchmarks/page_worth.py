@@ -1,4 +1,4 @@
-"""What alarms over a simulated fleet were worth: pages of one common rule, real and false, and faults found."""
+"""Evaluates alarms of a simulated fleet: pages by a common rule, real and false, and faults found."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ JOIN_S = 7200
 TOLERANCE_S = 3600
 SHIFT_S = 43_200
 GOAL = 2.0
-"""Pages a shift. Half of them may be false, for faults want pages too."""
+"""Pages per shift; half of them may be false, since faults need pages too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Crossings:
 
 @dataclass(frozen=True, slots=True)
 class Worth:
-    """What a threshold gave; `false` pages by the metric of their first alarm, faults `found` with the delay in s."""
+    """Result of a threshold; `false` pages by the metric of their first alarm, faults `found` with the delay in s."""
 
     threshold: float
     alarms: int

@@ -1,4 +1,4 @@
-"""End to end: a simulated fleet of servers with faults, and how often a person is called.
+"""End-to-end evaluation: pages and faults found in a simulated fleet of servers.
 
     python -m benchmarks.pages [--servers 1000] [--weeks 4] [--seed 7] [--score] [--json FILE]
 
@@ -39,7 +39,7 @@ from cloud_hub.thresholds.scores import alarm_budget
 from cloud_hub.thresholds.scores import model as scores
 
 SIDES: tuple[Side, ...] = ("both", "high", "high", "both", "high", "high")
-"""On which side a person wants to hear of cpu, memory, disk, requests, latency, errors: a fast answer is no trouble."""
+"""Sides that alarm for cpu, memory, disk, requests, latency, errors; low latency, for example, is no fault."""
 
 
 NOTE = (

@@ -1,4 +1,4 @@
-"""Methods of other libraries, where they are installed (the extra `peers`); a stated time limit cuts the slow ones."""
+"""Detectors of other libraries, if installed (extra `peers`); slow ones are cut by a time limit."""
 
 from __future__ import annotations
 

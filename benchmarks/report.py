@@ -1,4 +1,4 @@
-"""How every benchmark tells its figures: a table on the terminal, the common JSON form in a file."""
+"""Output of all benchmarks: a table on the terminal and a common JSON format."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def arguments(description: str, **defaults: float | str) -> argparse.Namespace:
 
 
 def machine() -> str:
-    """What ran it, in words."""
+    """A description of this machine."""
     return f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
 
 

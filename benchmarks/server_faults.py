@@ -1,4 +1,4 @@
-"""Faults of servers, made from a seed: what a person should be called for, with the time that it lasts."""
+"""Simulates faults of servers from a seed, with their start and end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks.server_shapes import CPU, DISK, ERRORS, LATENCY, MEMORY, REQUEST
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """Trouble of a kind on some servers, from step `start` to step `end`, both included."""
+    """A fault of a kind on some servers, from step `start` to step `end`, both included."""
 
     kind: str
     servers: tuple[int, ...]

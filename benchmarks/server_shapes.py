@@ -1,6 +1,6 @@
-"""What servers ordinarily do, made from a seed: the part of `benchmarks.servers` that is not faults.
+"""Simulates the ordinary behaviour of servers from a seed: the part of `benchmarks.servers` without faults.
 
-Services (groups of servers) have a daily and weekly course, shared bursts and lasting changes of load; servers differ,
+Services (groups of servers) have daily and weekly seasonality, shared bursts and lasting load changes; servers differ,
 restart, lose samples, run nightly and hourly jobs; deploys roll over a service and sometimes leave a lasting shift;
 memory grows and is collected, disks fill and are cleaned, latency follows utilisation and has a heavy tail, errors are
 counts. All of that is ordinary: an alarm on it is false. It was written before any model was tried on it.

@@ -1,4 +1,4 @@
-"""A seeded fleet of servers over some weeks: what servers ordinarily do, and faults whose times are known.
+"""Simulates a fleet of servers over some weeks from a seed: ordinary behaviour, and faults with known times.
 
 The same plan gives the same fleet; the faults of a plan change nothing but the samples that they strike.
 """

@@ -1,8 +1,8 @@
-"""The simple rivals of evidence beside peers: a robust z-score within each service, held for some minutes.
+"""Simple baselines of the peer comparison: a robust z-score within each service that must persist for some minutes.
 
-Of each metric z = (x - median of the service) / (1.4826 MAD of the service); the score is the least |z| of the last
-HELD samples, so that a blip is nothing. `own` is the fairer one where servers are unlike: each server's z is taken
-beside that server's own median and MAD of z over the last week, taken anew every day.
+For each metric z = (x - median of the service) / (1.4826 MAD of the service); the score is the least |z| of the last
+HELD samples, so short spikes do not count. `own` is fairer if servers are unlike: each server's z is taken relative to
+that server's own median and MAD of z over the last week, updated every day.
 
 Their thresholds were chosen on seeds 101 to 103 (300 servers, two weeks, listed and unlisted kinds): the geometric mean
 of the lowest with at most two pages a shift.

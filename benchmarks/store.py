@@ -1,4 +1,4 @@
-"""What the telemetry store costs and gives: rollups, ranges, the highest devices, bytes, sketches, matrices.
+"""Measures the telemetry store: rollups, range queries, top-k devices, size, sketches, matrices.
 
     python -m benchmarks.store [--nab FILE] [--devices 1000] [--series 10000] [--json FILE]
 

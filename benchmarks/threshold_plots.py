@@ -15,8 +15,8 @@ import numpy as np
 
 from benchmarks import detection
 from benchmarks.nab_score import alarms
-from benchmarks.ours import bands, together
 from benchmarks.series import Series
+from benchmarks.tidegate_detectors import bands, together
 from cloud_hub.thresholds.scores import alarm_budget
 from shared.times import DAY_US
 

@@ -1,4 +1,4 @@
-"""Bands and scores on labelled series: ours beside classic methods and the peers that are installed, in one run.
+"""Evaluates bands and scores on labelled series, compared with classic methods and installed libraries, in one run.
 
     python -m benchmarks.thresholds --nab FILE --kpi FILE [--json FILE] [--plots FOLDER]
 
@@ -15,7 +15,7 @@ refractory filter (100 samples). Printed for each method:
 - microseconds a sample over 10,000 series and bytes a series, beside an EWMA band; what judging costs a device.
 
 Limits: peers may take --peer-seconds each and file; what would take longer is cut and named. Peers and k-means are
-adaptations, told in `benchmarks/detectors.py` and `benchmarks/peers.py`.
+adaptations, described in `benchmarks/detectors.py` and `benchmarks/peers.py`.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ import numpy as np
 from benchmarks import detection, threshold_plots, threshold_speed
 from benchmarks.detectors import CLASSIC, Detector
 from benchmarks.nab_score import PROFILES
-from benchmarks.ours import ours
 from benchmarks.peers import peers
 from benchmarks.report import Row, publish
 from benchmarks.series import Floats, Series, read
+from benchmarks.tidegate_detectors import tidegate_detectors
 
 NOTE = (
     "On NAB's development half and KPI these are in-sample for Tidegate. On the 29 held-out series of NAB: score 60.7, "
@@ -92,7 +92,7 @@ def on_file(kind: str, file: Path, options: argparse.Namespace, outcomes: dict[s
     say(f"{file.name}: {len(series)} series, {sum(len(one.values) for one in series)} samples, {windows} windows")
     rows = [Row(kind, "(the file)", "series", len(series), ""), Row(kind, "(the file)", "windows", windows, "")]
     slow = {method.name for method in peers()}
-    for method in [*ours(), *CLASSIC, *peers()]:
+    for method in [*tidegate_detectors(), *CLASSIC, *peers()]:
         began = time.perf_counter()
         most = options.peer_seconds if method.name in slow else float("inf")
         scores = scored(method, series, most)

@@ -1,4 +1,4 @@
-"""Twins over real brokers, on loopback: how long a change takes, and how many a second.
+"""Measures latency and rate of twin changes over real brokers, on loopback.
 
     python -m benchmarks.twin [--changes 200] [--updates 10000] [--json FILE]
 

@@ -1,4 +1,4 @@
-"""What makes the servers of one service unlike each other: own load, own daily course, own scales, own cron jobs.
+"""Makes the servers of one service unlike each other: own load, daily seasonality, scales and cron jobs.
 
 Written for `benchmarks.servers` after the detectors, and before any of them was run on it; see `Plan.unlike`.
 """

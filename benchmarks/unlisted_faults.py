@@ -1,4 +1,4 @@
-"""Faults of kinds that no detector here was designed for, made from a seed; see `Plan.unlisted`.
+"""Simulates, from a seed, kinds of faults that no detector here was designed for; see `Plan.unlisted`.
 
 Written after the detectors and before any of them was run on these kinds. Each changes values[metric, step, server]
 from its start to its end, as those of `benchmarks.server_faults` do.
@@ -30,7 +30,7 @@ def _shifted_day(part: Values, dice: Rng) -> None:
 
 
 def _half_lost(part: Values, dice: Rng) -> None:
-    """Half of the requests do not arrive any more, and nothing else is said."""
+    """Half of the requests no longer arrive, without any other symptom."""
     left = dice.uniform(0.4, 0.6)
     part[REQUESTS] *= left
     part[ERRORS] = np.floor(part[ERRORS] * left)

@@ -1,8 +1,8 @@
 """Creates, runs and cancels jobs: one change or command for every device that a condition finds.
 
-The devices are those found when the job starts. A row of `JobDevice` is the outcome of one device, written in the
-transaction of the change itself, so that a killed hub continues where it was and changes no device twice.
-`jobs.handlers` changes the devices.
+The set of devices is fixed when the job starts. A row of `JobDevice` is the outcome of one device and is written in the
+transaction of its change, so a restarted hub continues where it stopped and changes no device twice. `jobs.handlers`
+changes the devices.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from shared.errors import NotReady
 log = logging.getLogger(__name__)
 
 BATCH_SIZE = 200
-"""Devices of one transaction; bounds how long other writers wait."""
+"""Devices changed in one transaction; bounds how long other writers wait."""
 
 ACTIVE_STATES = ("scheduled", "running")
 
@@ -77,7 +77,7 @@ def get(session: Session, number: str, *, lock: bool = False) -> Job:
 
 
 def list_newest(session: Session, state: str, limit: int) -> list[Job]:
-    """The newest jobs first: those that reach no further than the session's scope."""
+    """The newest jobs first; only jobs whose scope is within the session's."""
     chosen = rows_of(Job).order_by(col(Job.id).desc())
     chosen = chosen.where(Job.state == state) if state else chosen
     if (scope := scopes.session_scope(session)) is None:
@@ -109,7 +109,7 @@ def devices(session: Session, number: str, *, state: str, after: str, limit: int
 
 
 def run_once(db: Database, now_us: int, max_bytes: int) -> WorkResult:
-    """Do the next piece of the job that has waited longest. One piece at a time, so that others get the database."""
+    """Process one batch of the job that has waited longest; other writers get the database between batches."""
     items = WorkItems(db, "jobs", now_us)
     with db.read() as session:
         due = rows_of(Job.id).where(_due(now_us), items.ready("job", Job.id))
@@ -121,7 +121,7 @@ def run_once(db: Database, now_us: int, max_bytes: int) -> WorkResult:
 
 
 def _piece(db: Database, number: str, now_us: int, max_bytes: int) -> JobProgress:
-    """Do the next piece of one job."""
+    """Process the next batch of one job."""
     with db.read() as session:
         job = session.get(Job, number)
         if job is None or job.state not in ACTIVE_STATES:
@@ -145,13 +145,13 @@ def _due(now_us: int) -> ColumnElement[bool]:
 
 
 def _pending(session: Session, job: Job) -> list[str]:
-    limit = max(1, BATCH_SIZE // 4) if job.kind == "command" else BATCH_SIZE  # each command has its audit row: dearer
+    limit = max(1, BATCH_SIZE // 4) if job.kind == "command" else BATCH_SIZE  # each command also writes an audit row
     chosen = select(_ROWS.c.device).where(_ROWS.c.job == job.id, _ROWS.c.state == "pending")
     return list(session.connection().execute(chosen.order_by(_ROWS.c.device).limit(limit)).scalars())
 
 
 def _begin(session: Session, job: Job, now_us: int) -> None:
-    """Freeze the set of devices."""
+    """Store the set of devices of the job."""
     found = query.matching(session, job.query, job.scope).subquery()
     values = {"job": literal(job.id), "device": found.c.id, "state": literal("pending"), "reason": literal(""),
               "command": literal(""), "t_us": literal(now_us)}  # fmt: skip
@@ -162,11 +162,11 @@ def _begin(session: Session, job: Job, now_us: int) -> None:
 
 
 def _carry_out(db: Database, number: str, some: list[str], now_us: int, max_bytes: int) -> JobProgress:
-    """Do it to these devices. When that fails, to each alone: one bad device costs no other."""
+    """Change these devices; if that fails, change each separately, so that one bad device affects no other."""
     try:
         with db.write() as session:
             job = get(session, number, lock=True)
-            if job.state != "running":  # cancelled since we looked
+            if job.state != "running":  # cancelled meanwhile
                 return JobProgress()
             done = handlers.execute(session, job, some, now_us, max_bytes)
             _record(session, number, done.outcomes, now_us)

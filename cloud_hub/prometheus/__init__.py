@@ -1,1 +1,1 @@
-"""An existing Prometheus: its range queries are read (`client`), its remote write is received (`receiver`)."""
+"""Connects to Prometheus: an HTTP API client (`client`) and a remote write receiver (`remote_write`)."""

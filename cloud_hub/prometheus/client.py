@@ -1,7 +1,7 @@
-"""Read a Prometheus, or what speaks its HTTP API: range queries in chunks, alerting rules, types of metrics.
+"""Client of the Prometheus HTTP API: range queries, alerting rules, types of metrics.
 
-Source: https://prometheus.io/docs/prometheus/latest/querying/api/. A server answers at most 11,000 points a series, so
-a long range is asked in pieces, each beginning one step after the last one ended: no point comes twice.
+Reference: https://prometheus.io/docs/prometheus/latest/querying/api/. A server returns at most 11,000 points per
+series, so a long range is split into several queries, each starting one step after the end of the previous one.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from cloud_hub.prometheus.core.series import Rule, Series
 from shared.errors import TidegateError
 
 MAX_POINTS = 10_000
-"""Of one series in one answer; the server's own limit is 11,000."""
+"""Maximum points of one series in one response; the server's own limit is 11,000."""
 MAX_BYTES = 1 << 28
-"""Of one answer."""
+"""Maximum size of one response."""
 
 
 class PrometheusError(TidegateError):
-    """The server said no, or nothing. `absent` tells that nobody answered; the text names the cure."""
+    """A request failed. `absent` is set if the server did not respond; the text suggests what to do."""
 
     def __init__(self, text: str, *, absent: bool = False) -> None:
         super().__init__(text)
@@ -34,7 +34,7 @@ class PrometheusError(TidegateError):
 
 
 class Client:
-    """Asks one server; a context manager. Raises PrometheusError. `warn` is told the server's own warnings."""
+    """Client of one server; a context manager. Raises PrometheusError. `warn` receives the server's warnings."""
 
     def __init__(self, access: PrometheusConnection, warn: Callable[[str], None] = lambda text: None) -> None:
         self.url = access.url.rstrip("/")
@@ -50,10 +50,16 @@ class Client:
         """Every series of `query` at start_us, start_us + step_s, ... up to end_us, both ends in UTC microseconds."""
         parts: dict[tuple[tuple[str, str], ...], list[tuple[Any, Any]]] = {}
         for start, end in split_range(start_us // 1_000_000, end_us // 1_000_000, step_s):
-            asked = {"query": query, "start": start, "end": end, "step": step_s, "timeout": f"{self._timeout_s:g}s"}
-            data = self._ask("query_range", asked)
+            parameters = {
+                "query": query,
+                "start": start,
+                "end": end,
+                "step": step_s,
+                "timeout": f"{self._timeout_s:g}s",
+            }
+            data = self._request("query_range", parameters)
             if data.get("resultType") != "matrix":
-                raise PrometheusError(f"'{query}' gives no series over time but a {data.get('resultType')}")
+                raise PrometheusError(f"'{query}' returns no range of series but a {data.get('resultType')}")
             for one in data["result"]:
                 if one.get("values"):  # a native histogram has none
                     parts.setdefault(tuple(sorted(one["metric"].items())), []).append(_columns(one["values"]))
@@ -65,8 +71,8 @@ class Client:
         ]
 
     def rules(self) -> list[Rule]:
-        """The alerting rules, as the server holds them."""
-        groups = self._ask("rules", {"type": "alert"})["groups"]
+        """The alerting rules of the server."""
+        groups = self._request("rules", {"type": "alert"})["groups"]
         return [
             Rule(
                 name=one["name"],
@@ -81,9 +87,9 @@ class Client:
         ]
 
     def interval_s(self) -> float:
-        """The longest interval at which it scrapes a target; 0 where it has none, or does not tell."""
+        """The longest scrape interval of all targets; 0 if it is unknown."""
         try:
-            targets = self._ask("targets", {"state": "active"})["activeTargets"]
+            targets = self._request("targets", {"state": "active"})["activeTargets"]
         except PrometheusError as error:
             if error.absent:
                 raise
@@ -91,67 +97,67 @@ class Client:
         return max((_seconds(str(one.get("scrapeInterval", ""))) for one in targets), default=0.0)
 
     def kind(self, metric: str) -> str:
-        """counter, gauge, histogram, summary, or '' where the server does not know (it forgets with its targets)."""
-        told = self._ask("metadata", {"metric": metric, "limit_per_metric": 1}).get(metric) or [{}]
-        return str(told[0].get("type", ""))
+        """counter, gauge, histogram, summary, or '' if the server does not know (it forgets removed targets)."""
+        metadata = self._request("metadata", {"metric": metric, "limit_per_metric": 1}).get(metric) or [{}]
+        return str(metadata[0].get("type", ""))
 
-    def _ask(self, what: str, asked: Mapping[str, Any]) -> Any:
-        """GET for what is short, POST for queries, which may be longer than an address."""
-        path = f"{self.url}/api/v1/{what}"
-        sent = {"data": asked} if what.startswith("query") else {"params": asked}
+    def _request(self, endpoint: str, parameters: Mapping[str, Any]) -> Any:
+        """Send a request: POST for queries, which may exceed the length of a URL, else GET."""
+        path = f"{self.url}/api/v1/{endpoint}"
+        sent = {"data": parameters} if endpoint.startswith("query") else {"params": parameters}
         try:
             with self._http.stream("POST" if "data" in sent else "GET", path, **sent) as answer:  # type: ignore[arg-type]
-                content = self._whole(answer)
+                content = self._read_body(answer)
         except httpx.TimeoutException as error:
-            cure = "Ask for less (--days, --step, a narrower --query) or wait longer (--timeout)"
+            cure = "Request less (--days, --step, a narrower --query) or wait longer (--timeout)"
             raise PrometheusError(
                 f"{self.url} did not answer within {self._timeout_s:g} s. {cure}", absent=True
             ) from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            cure = "Is it running, and is this its address?"
+            cure = "Check that it is running and that the address is correct"
             raise PrometheusError(f"no Prometheus at {self.url} ({error}). {cure}", absent=True) from error
-        return self._said(answer.status_code, content)
+        return self._data_of(answer.status_code, content)
 
-    def _whole(self, answer: httpx.Response) -> bytes:
+    def _read_body(self, answer: httpx.Response) -> bytes:
         content = bytearray()
         for part in answer.iter_bytes():
             content += part
             if len(content) > MAX_BYTES:
-                cure = "Ask for less: --days, --step or a narrower --query"
-                raise PrometheusError(f"the answer is larger than {MAX_BYTES >> 20} MiB. {cure}")
+                raise PrometheusError(f"the response is larger than {MAX_BYTES >> 20} MiB. {REQUEST_LESS}")
         return bytes(content)
 
-    def _said(self, status: int, content: bytes) -> Any:
+    def _data_of(self, status: int, content: bytes) -> Any:
         if status in (401, 403):
-            raise PrometheusError(f"{self.url} does not let us in (HTTP {status}). {CREDENTIALS}")
+            raise PrometheusError(f"{self.url} denied access (HTTP {status}). {CREDENTIALS}")
         try:
-            told = msgspec.json.decode(content)
-            good = told["status"] == "success"
+            answer = msgspec.json.decode(content)
+            good = answer["status"] == "success"
         except (msgspec.MsgspecError, UnicodeDecodeError, KeyError, TypeError):
-            cure = "Give the address below which /api/v1 is, with its path prefix if it has one"
-            raise PrometheusError(f"HTTP {status} of {self.url} is no Prometheus's answer. {cure}") from None
+            cure = "Give the base URL below which /api/v1 is, with its path prefix if it has one"
+            raise PrometheusError(f"HTTP {status} of {self.url} is not a Prometheus response. {cure}") from None
         if not good:
-            kind, text = told.get("errorType", ""), str(told.get("error", ""))[:500]
+            kind, text = answer.get("errorType", ""), str(answer.get("error", ""))[:500]
             raise PrometheusError(
-                f"{self.url} refuses ({kind or status}): {text}. {CURES.get(kind, '')}".rstrip(". ") + "."
+                f"{self.url} rejected the request ({kind or status}): {text}. {CURES.get(kind, '')}".rstrip(". ") + "."
             )
-        for text in told.get("warnings") or ():
+        for text in answer.get("warnings") or ():
             self._warn(str(text)[:500])
-        return told["data"]
+        return answer["data"]
 
 
 CREDENTIALS = "Give --token-file, or --user with --password-file"
+REQUEST_LESS = "Request less: --days, --step or a narrower --query"
 CURES = {
-    "bad_data": "Try the query on the server's own page first",
-    "execution": "Ask for less: --days, --step or a narrower --query",
-    "timeout": "Ask for less: --days, --step or a narrower --query",
-    "canceled": "Ask for less: --days, --step or a narrower --query",
+    "bad_data": "Try the query in the server's web UI first",
+    "execution": REQUEST_LESS,
+    "timeout": REQUEST_LESS,
+    "canceled": REQUEST_LESS,
     "unavailable": "The server is starting or overloaded: try again later",
 }
 
 
 def split_range(start: int, end: int, step: int) -> Iterator[tuple[int, int]]:
-    """start..end (seconds) in stretches of at most MAX_POINTS steps; together they hold each step once."""
+    """Split start..end (seconds) into ranges of at most MAX_POINTS steps that together contain each step once."""
     if step < 1 or end < start:
         raise ValueError("a range needs an end at or after its start, and a step of at least 1 second")
     while start <= end:
@@ -167,6 +173,6 @@ def _columns(values: list[list[Any]]) -> tuple[npt.NDArray[np.int64], npt.NDArra
 
 
 def _seconds(text: str) -> float:
-    """A duration as Go writes it, such as 1m30s."""
+    """The seconds of a duration in Go's format, such as 1m30s."""
     units = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
     return sum(float(number) * units[unit] for number, unit in re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h)", text))

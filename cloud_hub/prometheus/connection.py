@@ -1,4 +1,4 @@
-"""How a Prometheus is reached: address, bearer or basic credentials from files, CA. No redirect is followed."""
+"""Connection settings of a Prometheus: URL, bearer or basic credentials from files, CA. Redirects are not followed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LOCAL = ("127.0.0.1", "::1", "localhost")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrometheusConnection:
-    """`url` is that below which /api/v1 is. Files are read once; their content shows in no error."""
+    """`url` is the base URL below which /api/v1 is. Files are read once; errors never contain their content."""
 
     url: str
     token_file: Path | None = None
@@ -40,7 +40,7 @@ class PrometheusConnection:
             raise ConfigError(place, "would carry the secret readable to everyone", "Use https where one is sent")
 
     def open(self) -> httpx.Client:
-        """A client that signs in; raises ConfigError for a file that cannot be read."""
+        """An authenticated HTTP client; raises ConfigError for a file that cannot be read."""
         headers = (
             {"Authorization": f"Bearer {secret_files.read('--token-file', self.token_file)}"} if self.token_file else {}
         )

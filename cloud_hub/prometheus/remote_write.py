@@ -1,8 +1,8 @@
-"""What a Prometheus sends by remote write, into the telemetry of devices. Sent again, or out of order, it is the same.
+"""Receives Prometheus remote write and stores it as telemetry of devices. Repeated and unordered samples are accepted.
 
-A series is (sender, labels). The register gives it a device and a metric once, for good; its samples are stored under
-one source a sender, so that a sample is known by series and time. A sender writes to devices that came into being by
-its own series, never to an agent's, whatever its labels say.
+A series is (sender, labels). It is assigned a device and a metric once and permanently. All samples of a sender are
+stored under one source, so a sample is identified by series and time. A sender writes only to devices that its own
+series created, never to those of an agent, whatever its labels are.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ from cloud_hub.telemetry.samples import SampleRow
 
 MAX_COMPRESSED, MAX_BYTES, MAX_SAMPLES = 8 << 20, 32 << 20, 200_000
 AHEAD_US = 3_600_000_000
-"""Samples further in the future are of a wrong clock."""
+"""Samples further in the future are rejected: the sender's clock is wrong."""
 PROFILE = "prometheus"
-_TOGETHER = 300
+_CHUNK = 300
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of a request: `stored` samples, and for the rest how many and the first reason."""
+    """Result of a request: the number of `stored` and `invalid` samples, and the first reason of the latter."""
 
     stored: int = 0
     invalid: int = 0
     reason: str = ""
 
     def refuse(self, count: int, reason: str) -> None:
-        """Count samples that cannot be stored, now or ever."""
+        """Count samples that are rejected permanently."""
         self.invalid += count
         self.reason = self.reason or reason
 
 
 @dataclass(slots=True)
-class _Known:
-    """A series with its samples in microseconds, and its place once it is known."""
+class _PendingSeries:
+    """A series with its samples in microseconds, and its device and metric once they are known."""
 
     labels: dict[str, str]
     digest: str
@@ -61,31 +61,31 @@ class _Known:
 
 @dataclass(frozen=True, slots=True)
 class RemoteWriteReceiver:
-    """Stores requests into `db`; at most `max_series` series are ever given a name."""
+    """Stores requests in `db`; registers at most `max_series` series."""
 
     db: Database
     max_series: int
 
     def write(self, content: bytes, sender: str, scope: Scope, now_us: int, trace: str) -> Outcome:
-        """Store one request as it came (snappy, protobuf). Raises HubError 400 or 413: all of it is refused."""
+        """Store one request body (snappy, protobuf). Raises HubError 400 or 413 if the whole request is rejected."""
         outcome = Outcome()
-        wanted = _checked(_decoded(content), sender, outcome, now_us)
+        wanted = _validate(_decode(content), sender, outcome, now_us)
         if not wanted:
             return outcome
         with self.db.read(scope=scope) as session:
             source = _source(session, sender)
-            _find(session, wanted)
-            wanted = _welcome(session, wanted, outcome)
-            ready = _find(session, wanted)
+            _look_up(session, wanted)
+            wanted = _without_removed(session, wanted, outcome)
+            ready = _look_up(session, wanted)
         if not wanted:
             return outcome
         if ready and source is not None:
             with self.db.write(*sorted({one.device for one in wanted}), scope=scope) as session:
                 _store(session, wanted, source, outcome)
             return outcome
-        with self.db.write(scope=scope) as session:  # alone: what was read above may have changed
-            _find(session, wanted)
-            wanted = _welcome(session, wanted, outcome)
+        with self.db.write(scope=scope) as session:  # exclusive, so read again: rows may have changed
+            _look_up(session, wanted)
+            wanted = _without_removed(session, wanted, outcome)
             _Register(session, self.max_series, sender, scope, now_us, trace).name(wanted, outcome)
             _store(
                 session, [one for one in wanted if one.metric], StreamOffsets(session).get(_key(sender)).source, outcome
@@ -94,7 +94,7 @@ class RemoteWriteReceiver:
 
 
 def _key(sender: str) -> Key:
-    """The mark that gives a sender's samples their source: no device's."""
+    """The high-water key whose id is the source of a sender's samples; it belongs to no device."""
     return "", f"prometheus:{sender}", "telemetry"
 
 
@@ -104,8 +104,8 @@ def _source(session: Session, sender: str) -> int | None:
     return session.exec(query.where(HighWater.stream == stream)).first()
 
 
-def _find(session: Session, wanted: Sequence[_Known]) -> bool:
-    """Fill in the places that are known; whether that is all of them, and the session sees their devices."""
+def _look_up(session: Session, wanted: Sequence[_PendingSeries]) -> bool:
+    """Set device and metric of registered series; returns whether all are registered on visible devices."""
     rows: dict[str, tuple[str, str]] = {}
     for some in _chunks([one.digest for one in wanted]):
         query = select(PrometheusSeries.digest, PrometheusSeries.device, PrometheusSeries.metric)
@@ -121,8 +121,8 @@ def _find(session: Session, wanted: Sequence[_Known]) -> bool:
     return all(one.device in there for one in wanted)
 
 
-def _welcome(session: Session, wanted: list[_Known], outcome: Outcome) -> list[_Known]:
-    """Without the series of devices that were removed: their samples are refused, and counted."""
+def _without_removed(session: Session, wanted: list[_PendingSeries], outcome: Outcome) -> list[_PendingSeries]:
+    """Drop the series of removed devices; their samples are counted as rejected."""
     register.preload(session, sorted({one.device for one in wanted if one.device}))
     for one in wanted:
         if one.device and register.removed(session, one.device):
@@ -134,15 +134,15 @@ def _removed(device: str) -> str:
     return f"'{device}' was removed. {fleet.CURE}"
 
 
-def _store(session: Session, wanted: Sequence[_Known], source: int, outcome: Outcome) -> None:
-    """New samples alone: one that is there is the same, by series and time."""
+def _store(session: Session, wanted: Sequence[_PendingSeries], source: int, outcome: Outcome) -> None:
+    """Store the new samples; those already stored for the same series and time are skipped."""
     rows: dict[tuple[str, str, int], SampleRow] = {}
     for one in wanted:
         for t_us, value in one.samples:
             number, quality = (value, "good") if math.isfinite(value) else (None, "bad")
             key = one.device, one.metric, t_us
             rows.setdefault(key, (*key, source, 0, number, None, quality))
-    for key in _there(session, source, list(rows)):
+    for key in _stored_keys(session, source, list(rows)):
         del rows[key]
     telemetry.store_samples(session, list(rows.values()))
     outcome.stored += len(rows)
@@ -150,7 +150,7 @@ def _store(session: Session, wanted: Sequence[_Known], source: int, outcome: Out
 
 @dataclass(slots=True)
 class _Register:
-    """Gives names to series that have none yet, in one transaction."""
+    """Registers new series in one transaction: assigns each a device and a metric."""
 
     session: Session
     max_series: int
@@ -162,15 +162,15 @@ class _Register:
     _new: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     _taken: dict[str, set[str]] = field(default_factory=dict)
 
-    def name(self, wanted: Sequence[_Known], outcome: Outcome) -> None:
-        """Each series that has no place gets one, or is counted as refused."""
-        self._mend(wanted, outcome)
+    def name(self, wanted: Sequence[_PendingSeries], outcome: Outcome) -> None:
+        """Assign a device and metric to each new series, or count its samples as rejected."""
+        self._check_registered(wanted, outcome)
         new = [one for one in wanted if not one.device]
         count = self.session.exec(select(func.count()).select_from(PrometheusSeries)).one()
         for one in new:
             if count >= self.max_series:
                 cure = "send fewer (write_relabel_configs), or raise prometheus.max_series"
-                outcome.refuse(len(one.samples), f"this hub takes {self.max_series} series: {cure}")
+                outcome.refuse(len(one.samples), f"this hub accepts {self.max_series} series: {cure}")
                 continue
             device = self._device(naming.host(one.labels))
             if register.removed(self.session, device):
@@ -182,17 +182,17 @@ class _Register:
                 PrometheusSeries(digest=one.digest, sender=self.sender, host=naming.host(one.labels), device=one.device,
                                  metric=one.metric, labels=one.labels, first_us=self.now_us)
             )  # fmt: skip
-        self._tell_metrics()
+        self._write_metrics()
 
-    def _mend(self, wanted: Sequence[_Known], outcome: Outcome) -> None:
-        """Series that have a place: the device may have been removed since, or be elsewhere now."""
-        known: dict[str, list[_Known]] = {}
+    def _check_registered(self, wanted: Sequence[_PendingSeries], outcome: Outcome) -> None:
+        """Check registered series: create devices that are missing, reject those outside of the token's scope."""
+        known: dict[str, list[_PendingSeries]] = {}
         for one in wanted:
             if one.device:
                 known.setdefault(one.device, []).append(one)
         for device, mine in sorted(known.items()):
             if self.session.get(Device, device) is None:
-                self._make(device)
+                self._create_device(device)
             elif not scopes.sees(self.session, [device]):
                 for one in mine:
                     outcome.refuse(len(one.samples), f"'{device}' is beyond the token's scope")
@@ -208,25 +208,23 @@ class _Register:
         return self._hosts[host]
 
     def _new_device(self, host: str) -> str:
-        """A free id; one that somebody else has, an agent or another sender, is not shared."""
+        """Create a device with a free id; ids of agents and other senders are not shared."""
         name = naming.device(host)
         if self.session.get(Device, name) is not None or register.removed(self.session, name):
             name = naming.disambiguate(name, naming.digest(self.sender, host), naming.DEVICE_MOST)
         if self.session.get(Device, name) is None and not register.removed(self.session, name):
-            self._make(name)
+            self._create_device(name)
         return name
 
-    def _make(self, name: str) -> None:
+    def _create_device(self, name: str) -> None:
         if self.scope is not None and len(self.scope) != 1:
-            raise HubError(
-                403, "Not allowed", "a token that sends new devices must have one scope, or none: they stand there"
-            )
+            raise HubError(403, "Not allowed", "a token that creates devices must have exactly one scope, or none")
         self.session.add(Device(id=name, profile=PROFILE))
         self.session.flush()
         place = self.scope[0] if self.scope else ""
         fleet.audit_registration(self.session, name, place, self.now_us, actor=self.sender, trace=self.trace)
 
-    def _metric(self, one: _Known) -> str:
+    def _metric(self, one: _PendingSeries) -> str:
         if one.device not in self._taken:
             query = select(PrometheusSeries.metric).where(PrometheusSeries.device == one.device)
             self._taken[one.device] = set(self.session.exec(query))
@@ -238,7 +236,7 @@ class _Register:
         self._new.setdefault(one.device, []).append({"name": name, "unit": "1", "kind": kind})
         return name
 
-    def _tell_metrics(self) -> None:
+    def _write_metrics(self) -> None:
         for device, metrics in self._new.items():
             row = self.session.get(Device, device)
             if row is not None:
@@ -247,35 +245,35 @@ class _Register:
                 self.session.add(row)
 
 
-def _decoded(content: bytes) -> list[protobuf.Written]:
-    """Raises HubError: a block tells its size first, so a bomb is refused before it is opened."""
+def _decode(content: bytes) -> list[protobuf.Written]:
+    """Decompress and parse a request. Raises HubError; the size is checked before decompression."""
     try:
         size, _ = protobuf.varint(content, 0)
         if size > MAX_BYTES:
             raise HubError(
-                413, "Too large", f"the request has {size} bytes uncompressed; at most {MAX_BYTES} are taken"
+                413, "Too large", f"the request has {size} bytes uncompressed; at most {MAX_BYTES} are allowed"
             )
         plain = bytes(cramjam.snappy.decompress_raw(content))
         if len(plain) != size:
-            raise protobuf.Malformed("the block does not have the size that it tells")
+            raise protobuf.Malformed("the size of the block does not match its header")
         return protobuf.read(plain, MAX_SAMPLES)
     except (protobuf.Malformed, cramjam.DecompressionError) as error:
-        raise HubError(400, "Invalid request", f"no remote write 1.0: {error}") from None
+        raise HubError(400, "Invalid request", f"not remote write 1.0: {error}") from None
 
 
-def _checked(found: Iterable[protobuf.Written], sender: str, outcome: Outcome, now_us: int) -> list[_Known]:
-    """Series with good labels and times; one that comes twice is one."""
-    known: dict[str, _Known] = {}
+def _validate(found: Iterable[protobuf.Written], sender: str, outcome: Outcome, now_us: int) -> list[_PendingSeries]:
+    """The series with valid labels and times; repeated series are merged."""
+    known: dict[str, _PendingSeries] = {}
     for one in found:
         if not one.samples:
-            continue  # a native histogram, or exemplars alone
+            continue  # a native histogram, or exemplars only
         try:
             labels = naming.validate_labels(one.labels)
         except ValueError as error:
             outcome.refuse(len(one.samples), str(error))
             continue
         number = naming.digest(sender, labels)
-        series = known.setdefault(number, _Known(labels, number, []))
+        series = known.setdefault(number, _PendingSeries(labels, number, []))
         good = [(t_ms * 1000, value) for t_ms, value in one.samples if 0 <= t_ms * 1000 <= now_us + AHEAD_US]
         if len(good) < len(one.samples):
             outcome.refuse(len(one.samples) - len(good), "a sample is before 1970 or more than an hour in the future")
@@ -283,8 +281,8 @@ def _checked(found: Iterable[protobuf.Written], sender: str, outcome: Outcome, n
     return [one for one in known.values() if one.samples]
 
 
-def _there(session: Session, source: int, keys: list[tuple[str, str, int]]) -> list[tuple[str, str, int]]:
-    """Those of the keys that are stored already."""
+def _stored_keys(session: Session, source: int, keys: list[tuple[str, str, int]]) -> list[tuple[str, str, int]]:
+    """The keys that are already stored."""
     connection = session.connection()
     mark = "%s" if connection.dialect.name == "postgresql" else "?"
     found: list[tuple[str, str, int]] = []
@@ -301,4 +299,4 @@ def _there(session: Session, source: int, keys: list[tuple[str, str, int]]) -> l
 
 
 def _chunks(items: list[Any]) -> Iterable[list[Any]]:
-    return (items[start : start + _TOGETHER] for start in range(0, len(items), _TOGETHER))
+    return (items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK))

@@ -44,7 +44,7 @@ def _read(reader: Callable[[str], _T], text: str) -> _T:
 
 
 def matching(session: Session, text: str, scope: Scope | list[str] = None) -> Select[Any]:
-    """A SELECT of the ids of matching devices, for use in another statement; within `scope` and the session's."""
+    """A SELECT of the ids of matching devices, for use in another statement; limited to `scope` and the session's."""
     return Statement(session, scope).select(condition(text), DEVICES.c.id)
 
 
@@ -69,7 +69,7 @@ def count(session: Session, text: str) -> int:
 
 
 def run(session: Session, text: str, *, limit: int, after: str = "") -> Page:
-    """One page of the result: at most `limit` rows; `after` is `next` of the page before."""
+    """One page of the result: at most `limit` rows; `after` is `next` of the previous page."""
     query = parse(text)
     rows = results.groups if query.grouped else results.devices
     return rows(session, query, limit, after)

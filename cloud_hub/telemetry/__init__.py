@@ -1,1 +1,1 @@
-"""Samples, rollups and retention of what devices measure."""
+"""Telemetry: samples, events, rollups and retention."""

@@ -1,4 +1,4 @@
-"""Samples and events in the database: written in bulk by ingest, read by metric and time."""
+"""Stores samples and events in bulk, and reads them by metric and time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PAGE = 50_000
 
 
 def _paged(columns: str, condition: str = "") -> tuple[Any, Any]:
-    """(a page, the key of its last row); the key is asked for only where a page is full."""
+    """(query of a page, query of the key of its last row); the latter is used only if the page is full."""
     span = (
         "FROM telemetry WHERE device = :device AND metric = :metric AND t_us < :end AND (t_us, source, seq) > "
         f"(:t_us, :source, :seq) {condition} ORDER BY t_us, source, seq"
@@ -40,7 +40,7 @@ _SAMPLE: Any = TelemetrySample.__table__  # type: ignore[attr-defined]
 
 
 class StoredSample(NamedTuple):
-    """A sample as it is read for people: an object of the ORM each would cost seven times as much (measured)."""
+    """A sample as read from the database; ORM objects take seven times as long (measured)."""
 
     t_us: int
     value: float | None
@@ -49,20 +49,18 @@ class StoredSample(NamedTuple):
     seq: int
 
 
-"""The hour of a device is what rollups are made of at a time."""
-
 _DUE = (
     "INSERT INTO rollup_due (device, t_us, changes) VALUES (?, ?, 1) "
     "ON CONFLICT (device, t_us) DO UPDATE SET changes = rollup_due.changes + 1"
 )
 TOGETHER = 100
-"""Rows of one statement; a database allows some ten thousand parameters."""
+"""Rows per statement; databases limit the number of parameters."""
 
 _INSERT = "INSERT INTO telemetry (device, metric, t_us, source, seq, value, text, quality) VALUES "
 
 
 class SampleView(Protocol):
-    """A sample, of whatever class it was read into."""
+    """A sample, independent of its class."""
 
     @property
     def metric(self) -> str: ...
@@ -75,20 +73,19 @@ class SampleView(Protocol):
 
 
 def sample_rows(device: str, source: int, numbered: Iterable[tuple[int, SampleView]]) -> list[SampleRow]:
-    """Samples under their delivery identity, as rows."""
+    """Rows of samples with their delivery identity (source, seq)."""
     return [
-        (device, one.metric, one.t_us, source, seq, None, value, one.quality)
-        if isinstance(value := one.value, str)
-        else (device, one.metric, one.t_us, source, seq, value, None, one.quality)
-        for seq, one in numbered
+        (device, sample.metric, sample.t_us, source, seq, None, value, sample.quality)
+        if isinstance(value := sample.value, str)
+        else (device, sample.metric, sample.t_us, source, seq, value, None, sample.quality)
+        for seq, sample in numbered
     ]
 
 
 def store_samples(session: Session, rows: Iterable[SampleRow]) -> None:
-    """Write rows, however many, in the order of their key, many in a statement of the driver: one by one costs a fifth
-    more, and a dict for each row more than SQLite does.
+    """Insert any number of rows in key order, with many rows per driver statement, which is faster than `executemany`.
 
-    The hours that they fall into are due to be rolled up, in the same transaction: none can be forgotten.
+    Their hours are marked as due for rollup in the same transaction, so none can be missed.
     """
     ordered = sorted(rows)
     if not ordered:
@@ -96,33 +93,33 @@ def store_samples(session: Session, rows: Iterable[SampleRow]) -> None:
     connection = session.connection()
     mark = "%s" if connection.dialect.name == "postgresql" else "?"
     row = f"({', '.join([mark] * 8)})"
-    whole = len(ordered) // TOGETHER * TOGETHER
-    for start in range(0, whole, TOGETHER):
+    full = len(ordered) // TOGETHER * TOGETHER
+    for start in range(0, full, TOGETHER):
         values = tuple(chain.from_iterable(ordered[start : start + TOGETHER]))
         connection.exec_driver_sql(_INSERT + ", ".join([row] * TOGETHER), values)
-    if rest := ordered[whole:]:
+    if rest := ordered[full:]:
         connection.exec_driver_sql(_INSERT + row, rest)
     mark_due(session, hours_of(ordered))
 
 
 def mark_due(session: Session, hours: Sequence[tuple[str, int]]) -> None:
-    """Have hours of devices rolled up (again) by the loop of rollups."""
+    """Mark hours of devices as due, so that the rollup worker processes them (again)."""
     connection = session.connection()
     mark = "%s" if connection.dialect.name == "postgresql" else "?"
     connection.exec_driver_sql(_DUE.replace("?", mark), list(hours))
 
 
 def hours_of(rows: Sequence[SampleRow]) -> list[tuple[str, int]]:
-    """(device, beginning of the hour) of each hour that any row falls into, in order."""
+    """(device, start of the hour) of each hour that contains a row, in order."""
     times = [row[2] for row in rows]
     first, last = min(times) // HOUR_US, max(times) // HOUR_US
-    if first == last:  # nearly always: and then no row needs a division of its own
+    if first == last:  # the usual case, without a division per row
         return [(device, first * HOUR_US) for device in sorted({row[0] for row in rows})]
     return sorted({(row[0], row[2] // HOUR_US * HOUR_US) for row in rows})
 
 
 def store_events(session: Session, device: str, source: int, numbered: Sequence[tuple[int, Event]], trace: str) -> None:
-    """Write events under their delivery identity."""
+    """Insert events with their delivery identity (source, seq)."""
     rows: list[dict[str, Any]] = [
         {
             "source": source, "seq": seq, "device": device, "t_us": event.t_us, "origin": event.source,
@@ -153,7 +150,7 @@ def pages(
 ) -> Iterator[Sequence[Any]]:
     """Samples of one metric of start_us..end_us in order of time, `PAGE` at a time: (t_us, value, text, quality).
 
-    With `numbers` (t_us, value) alone, of those that are numbers and not of quality bad.
+    With `numbers`, only (t_us, value) of numeric samples whose quality is not bad.
     """
     connection = session.connection()
     page, last = _NUMBERS if numbers else _SAMPLES
@@ -166,7 +163,7 @@ def pages(
 
 
 def stream_counts(session: Session, source: int) -> tuple[int, int, int]:
-    """(rows, distinct sequence numbers, highest) of one stream of telemetry: equal when nothing is lost or doubled."""
+    """(rows, distinct sequence numbers, highest) of a telemetry stream: all equal if nothing is lost or duplicated."""
     query = select(
         func.count(), func.count(func.distinct(TelemetrySample.seq)), func.coalesce(func.max(TelemetrySample.seq), 0)
     ).where(TelemetrySample.source == source)

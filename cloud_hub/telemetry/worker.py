@@ -1,4 +1,4 @@
-"""The background workers of stored telemetry: rollups, and retention where the settings ask for it."""
+"""Background workers of telemetry: rollups, and retention if it is configured."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RETENTION_S = 600.0
 
 
 def workers(context: HubContext) -> list[WorkerSpec]:
-    """Roll finished hours up, and delete old rows."""
+    """Returns the workers that roll up finished hours and delete old rows."""
     rollups, retention = RollupWorker(context.db), RetentionWorker(context.db, context.settings.retention)
     specs = [
         WorkerSpec(name="rollups", run_once=lambda: rollups.run_once(now_us()), period_s=ROLLUPS_S, linger_s=BURST_S)

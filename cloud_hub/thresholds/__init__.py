@@ -1,1 +1,1 @@
-"""Thresholds learned from history: `fit` learns a band, `backtest` shows what it would have done. Both are pure."""
+"""Thresholds: limits, learning, rollouts, backtests, anomaly scores, peer comparison and forecasts."""

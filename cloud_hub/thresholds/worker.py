@@ -1,4 +1,4 @@
-"""The background workers of thresholds: rollouts, learning, and the three monitors."""
+"""Background workers of thresholds: rollouts, refits, and the three monitors (anomalies, peers, forecasts)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REFIT_S = 5.0
 
 
 def workers(context: HubContext, forecasters: ForecasterStore) -> list[WorkerSpec]:
-    """Learn limits, roll them out, and watch the series for which a learning asks for it."""
+    """Returns the workers that fit limits, roll them out, and monitor the series whose learning asks for it."""
     db, max_bytes = context.db, context.max_twin_bytes
     anomalies, peers = AnomalyMonitor(db, incidents.handle_alarm), PeerMonitor(db, incidents.handle_alarm)
     forecasts = ForecastMonitor(db, forecasters, incidents.handle_alarm)
@@ -29,8 +29,8 @@ def workers(context: HubContext, forecasters: ForecasterStore) -> list[WorkerSpe
         WorkerSpec(name="rollouts", run_once=lambda: rollouts.run_once(db, now_us(), max_bytes), linger_s=BURST_S),
         WorkerSpec(name="refit", run_once=lambda: refit.run_once(db, now_us()), period_s=REFIT_S),
         WorkerSpec(
-            name="watch", run_once=lambda: anomalies.run_once(now_us(), context.connected()), period_s=MONITOR_S
+            name="anomalies", run_once=lambda: anomalies.run_once(now_us(), context.connected()), period_s=MONITOR_S
         ),
         WorkerSpec(name="peers", run_once=lambda: peers.run_once(now_us()), period_s=MONITOR_S, linger_s=BURST_S),
-        WorkerSpec(name="foresee", run_once=lambda: forecasts.run_once(now_us()), period_s=FORECAST_S),
+        WorkerSpec(name="forecasts", run_once=lambda: forecasts.run_once(now_us()), period_s=FORECAST_S),
     ]

@@ -1,4 +1,4 @@
-"""Alarms, incidents, and whom they are told."""
+"""Tables of alarms, suppressions, incidents and notifications."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from cloud_hub.database.tables.columns import JSONS, big_integer, json_object
 
 
 class AlarmRow(SQLModel, table=True):
-    """One alarm through its life (ISA-18.2); `alarms.isa_state` tells its state from these columns.
+    """One alarm through its life (ISA-18.2); `alarms.isa_state` derives its state from these columns.
 
-    `about` is what was judged, '' the value itself. `suppressed` says why nobody is paged for it: shelved, suppressed
+    `about` is what was judged; '' is the value itself. `suppressed` is why nobody is paged for it: shelved, suppressed
     (by design) or out-of-service. `verdict` is the operator's: real, false-alarm or ''. `cleared_by` and
-    `cleared_reason` say who cleared it, and why, when it was not its device.
+    `cleared_reason` are set when something other than its device cleared it.
     """
 
     __tablename__ = "alarms"
@@ -50,10 +50,10 @@ class AlarmRow(SQLModel, table=True):
 
 
 class Suppression(SQLModel, table=True):
-    """Alarms for which nobody is paged, from a time until a time: of a device, or of all below an asset path.
+    """A period during which alarms page nobody: those of a device, or of all devices below an asset path.
 
-    `how` is shelved, suppressed (by design: a maintenance window) or out-of-service; `metric` '' is all of them.
-    Only what is out of service may have no end; `ended_us` is when a person ended it before its time.
+    `method` is shelved, suppressed (by design: a maintenance window) or out-of-service; `metric` '' covers all metrics.
+    Only out-of-service may have no end. `ended_us` is set when a person ended it early.
     """
 
     __tablename__ = "suppressions"
@@ -73,11 +73,11 @@ class Suppression(SQLModel, table=True):
 
 
 class Incident(SQLModel, table=True):
-    """Alarms that belong together, their diagnosis, and how it ended.
+    """A group of related alarms, its diagnosis, and its resolution.
 
-    `page` is the incident that a person was called for: itself, or an earlier one that this one belongs to. `service`
-    is the device's, where evidence beside peers opened it. `resolved_by` and `resolution` say who resolved it, and why,
-    when its alarms did not clear by themselves.
+    `page` is the incident that a person was paged for: this one, or an earlier one that it was grouped with. `service`
+    is the device's service when the peer comparison opened the incident. `resolved_by` and `resolution` are set when a
+    person resolved it, and empty when its alarms cleared.
     """
 
     __tablename__ = "incidents"
@@ -100,12 +100,12 @@ class Incident(SQLModel, table=True):
 
 
 class Notification(SQLModel, table=True):
-    """What one channel was told, or is still to be told, about one page (the id of its first incident).
+    """Delivery state of one page (the id of its first incident) on one notification channel.
 
-    `wanted` and `told` are open, resolved or ''; `due_us` is when to try next, None when nothing is to be done;
-    `since_us` when the wish arose that waits; `state` is waiting, told, closed or given-up. `notified` has the highest
-    priority notified of each (device, subject), as a number; `due_priority` is what the next message was planned for.
-    `messages` and `times_resolved` count what was sent.
+    `wanted` and `told` are the status to send and the status sent last: open, resolved or ''. `due_us` is the time of
+    the next attempt, None when nothing is pending; `since_us` is when the pending status was set. `state` is waiting,
+    told, closed or given-up. `notified` has the highest priority sent for each (device, subject), as a number;
+    `due_priority` is the priority of the planned message. `messages` and `times_resolved` count what was sent.
     """
 
     __tablename__ = "notifications"

@@ -1,4 +1,4 @@
-"""What was learned, and how it is pushed."""
+"""Tables of learnings, rollouts of limits, monitoring state and missed faults."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from cloud_hub.database.tables.columns import JSONS, big_integer, json_list, jso
 
 
 class Rollout(SQLModel, table=True):
-    """Limits pushed to canary devices, then to the rest, until it is confirmed or taken back.
+    """Limits that are pushed to canary devices, then to the rest, until they are confirmed or rolled back.
 
-    By hand: `wanted` for all `devices` in one stage. Of a `learning`: each device its own, in two stages.
-    `stage_us` is the latest push of the stage, `watch_us` since when enough of its devices have it in force.
+    A manual rollout pushes `wanted` to all `devices` in one stage. A rollout of a `learning` pushes each device's own
+    limits in two stages. `stage_us` is the latest push of the stage; `watch_us` is when observation started, because
+    enough of its devices had the limits in force.
     """
 
     __tablename__ = "rollouts"
@@ -39,9 +40,9 @@ class Rollout(SQLModel, table=True):
 
 
 class RolloutDevice(SQLModel, table=True):
-    """What a rollout did to one device: waiting, pushed, verified, refused, left (alone), restored or kept.
+    """State of one device in a rollout: waiting, pushed, verified, refused, left (unchanged), restored or kept.
 
-    `previous` is desired `limits` as it was, None for none; `pushed` is what took its place, in `version`.
+    `previous` is the desired `limits` before the push, None for none; `pushed` replaced it, in twin version `version`.
     """
 
     __tablename__ = "rollout_devices"
@@ -61,9 +62,9 @@ class RolloutDevice(SQLModel, table=True):
 
 
 class Learning(SQLModel, table=True):
-    """Series whose limits this hub learns. `target` finds the devices, `terms` say how.
+    """A set of series whose limits this hub learns. `target` selects the devices, `policy` sets how they are learned.
 
-    `due_us` is when the next refit begins; `refit` is how far the one under way is: its time and its last device.
+    `due_us` is when the next refit starts; `refit` is the progress of the running one: its start and its last device.
     """
 
     __tablename__ = "learnings"
@@ -79,10 +80,10 @@ class Learning(SQLModel, table=True):
 
 
 class LearnedSeries(SQLModel, table=True):
-    """One series of a learning: `limits` as fitted last, `pushed` as put into the twin, `before` that.
+    """One series of a learning: `limits` of the last fit, `pushed` to the twin, and those pushed `before` that.
 
-    `factor` widens (above 1) or tightens what was fitted, by operators' verdicts. `trial` is its backtest. A learned
-    limit stands on the device since `pushed_us`.
+    `factor` widens (above 1) or tightens the fitted limits, by operators' verdicts. `trial` is its backtest. The
+    device has had a learned limit since `pushed_us`.
     """
 
     __tablename__ = "learned_series"
@@ -101,11 +102,11 @@ class LearnedSeries(SQLModel, table=True):
 
 
 class LearnedState(SQLModel, table=True):
-    """The live model of a group of a learning's series: packed, with the version of its form.
+    """Live monitoring state of a group of a learning's series: the packed score model, with its format version.
 
-    `series` are what is remembered of each beside the model; `per_day` is how many samples they bring together.
-    Nothing before `live_us` raises an alarm: it is only learned from. Its threshold is `raised` by so many decades
-    above the budget's arithmetic, by what came of it, lastly at `paged_us`.
+    `series` is the `SeriesState` of each series; `per_day` is the number of samples a day of all of them. Samples
+    before `live_us` train the model and raise no alarm. `raised` is the correction of the threshold, in decades above
+    the nominal one, by the number of alarms that came; `paged_us` is the start of the last episode counted.
     """
 
     __tablename__ = "learned_states"
@@ -120,10 +121,10 @@ class LearnedState(SQLModel, table=True):
 
 
 class PeerState(SQLModel, table=True):
-    """Evidence beside peers of one metric of a learning: `state` packed, of these `devices` in these `services`.
+    """Peer comparison of one metric of a learning: the packed `state` of these `devices` in these `services`.
 
-    It has learned all before `upto_us`; nothing before `live_us` raises an alarm. `form` is what else it was made for.
-    `standing` are its alarms: thing, alarm, device, service, calm. `left_out` says why of other devices.
+    Samples before `upto_us` have been processed; those before `live_us` raise no alarm. `form` identifies the settings
+    that the state was made for. `standing` are the active alarms. `left_out` has the reason for each excluded device.
     """
 
     __tablename__ = "peer_states"
@@ -140,7 +141,7 @@ class PeerState(SQLModel, table=True):
 
 
 class MissedFault(SQLModel, table=True):
-    """What a person says was trouble on a series, both ends included; an alarm should have told."""
+    """A fault of a series that a person reported and no alarm raised; both ends are included."""
 
     __tablename__ = "troubles"
     __table_args__ = (Index("troubles_by_series", "device", "metric", "start_us"),)
@@ -155,7 +156,7 @@ class MissedFault(SQLModel, table=True):
 
 
 class LimitFile(SQLModel, table=True):
-    """A device's set of limits that is too large for its twin. `name` is not to be guessed: who knows it may read."""
+    """A device's set of limits that is too large for its twin. `name` is a secret that grants read access."""
 
     __tablename__ = "limit_files"
     __table_args__ = (Index("limit_files_by_device", "device", "t_us"),)

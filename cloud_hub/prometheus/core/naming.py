@@ -1,7 +1,7 @@
-"""From a series' labels to a device and a metric of ours. A core; docs/prometheus.md tells the rules.
+"""Maps the labels of a Prometheus series to a device and a metric. Pure; the rules are in docs/prometheus.md.
 
-Our names know fewer signs, so two series may want one name: the register of series tells them apart by `disambiguate`,
-a short hash of what they really are. A series keeps the name that it was given first.
+Names here allow fewer characters, so two series may map to the same name; the receiver then uses `disambiguate`, which
+appends a short hash of the series. A series keeps its first name.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 NOT_NAMED = ("__name__", "instance", "job")
 REPLICA = ("prometheus_replica", "__replica__")
-"""What tells two Prometheus servers that scrape the same: their series are one."""
+"""Labels that only distinguish replicas of a Prometheus server; their series are the same."""
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*\Z")
 _LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*\Z")
 _PORT = re.compile(r":\d{1,5}\Z")
@@ -21,23 +21,23 @@ LABELS_MOST, TEXT_MOST = 64, 1024
 
 
 def validate_labels(labels: list[tuple[str, str]]) -> dict[str, str]:
-    """Labels of a series as they must be; raises ValueError that says why they are not."""
+    """The validated labels of a series; raises ValueError with the reason if they are invalid."""
     found = {key: value for key, value in labels if value and key not in REPLICA}
     if len(labels) != len(dict(labels)):
-        raise ValueError("a label is there twice")
+        raise ValueError("duplicate label")
     if len(labels) > LABELS_MOST or any(len(value) > TEXT_MOST for pair in labels for value in pair):
         raise ValueError(f"more than {LABELS_MOST} labels, or one of more than {TEXT_MOST} signs")
     if not _NAME.match(found.get("__name__", "")):
         raise ValueError("a series without a metric name in __name__")
     if wrong := [key for key in found if not _LABEL.match(key)]:
-        raise ValueError(f"'{wrong[0][:60]}' is no name of a label")
+        raise ValueError(f"'{wrong[0][:60]}' is not a valid label name")
     if any("\0" in value for value in found.values()):
-        raise ValueError("a label's value holds NUL")
+        raise ValueError("a label value contains NUL")
     return found
 
 
 def digest(*parts: str | Mapping[str, str]) -> str:
-    """A hash of what something really is: 32 hexadecimal digits."""
+    """A hash of the parts: 32 hexadecimal digits."""
     made = hashlib.blake2b(digest_size=16)
     for part in parts:
         texts = [part] if isinstance(part, str) else [text for pair in sorted(part.items()) for text in pair]
@@ -48,12 +48,12 @@ def digest(*parts: str | Mapping[str, str]) -> str:
 
 
 def host(labels: Mapping[str, str]) -> str:
-    """Where a series comes from: its instance without the port, else its job."""
+    """The host of a series: its instance without the port, else its job."""
     return _PORT.sub("", labels.get("instance", "")) or labels.get("job", "") or "prometheus"
 
 
 def device(where: str) -> str:
-    """A device id for a host: lower case, other signs become '-'."""
+    """A device id for a host: lower case, other characters become '-'."""
     return (_slug(where).lstrip("_-") or "x")[:DEVICE_MOST]
 
 
@@ -66,7 +66,7 @@ def metric(labels: Mapping[str, str]) -> str:
 
 
 def disambiguate(name: str, number: str, most: int) -> str:
-    """The name with the beginning of a digest, where another has the name itself."""
+    """The name with the start of a digest appended, if the name itself is taken."""
     return f"{name[: most - SALT - 1].rstrip('/')}-{number[:SALT]}"
 
 

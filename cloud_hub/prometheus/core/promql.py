@@ -1,7 +1,7 @@
-"""As much of PromQL as an alerting rule's shape needs: which series it compares with which number. A core.
+"""A partial PromQL parser: finds the series that an alerting rule compares with numbers. Pure.
 
 `cpu > 90`, `90 < cpu`, `(cpu > 90) and up == 1`: each part between `and`, `or` and `unless` that compares a series with
-a number is a limit. Anything else (two series compared, `absent()`) is not, and is told so by its absence.
+a number is a limit. Anything else (two series compared, `absent()`) is not a limit and is not returned.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _TURNED: dict[str, Sign] = {">": "<", "<": ">", ">=": "<=", "<=": ">=", "==": "=
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """A series, by the query that gives it, compared with a number."""
+    """A series, given by its query, compared with a number."""
 
     query: str
     sign: Sign
@@ -33,25 +33,25 @@ class Comparison:
 
 
 def find_comparisons(expression: str) -> list[Comparison]:
-    """The limits in an expression, in its order; none where it compares no series with a number."""
+    """The limits in an expression, in order; none if it compares no series with a number."""
     return [one for part in _split_sets(expression) if (one := _comparison(part)) is not None]
 
 
 def counter_name(query: str) -> str:
-    """The metric's name when `query` is one plain selector of a counter by its name's ending, else ''."""
+    """The metric's name if `query` is a plain selector whose name ends like a counter's, else ''."""
     found = SELECTOR.match(query)
     name = found["name"] if found and found["name"] else ""
     return name if name.endswith(_COUNTED) else ""
 
 
 def selector_name(query: str) -> str:
-    """The metric's name when `query` is one plain selector, else ''."""
+    """The metric's name if `query` is a plain selector, else ''."""
     found = SELECTOR.match(query)
     return (found["name"] or "") if found else ""
 
 
 def _bare(text: str) -> str:
-    """Without blanks and brackets that hold the whole."""
+    """The text without surrounding blanks and brackets."""
     text = text.strip()
     while text.startswith("(") and _end(text, 0) == len(text):
         text = text[1:-1].strip()
@@ -88,7 +88,7 @@ def _split_sets(text: str) -> list[str]:
 
 
 def _top(text: str) -> list[tuple[int, str]]:
-    """(place, word or sign of comparison) outside of brackets, braces and texts."""
+    """(position, word or comparison operator) outside of brackets, braces and strings."""
     found, place = [], 0
     while place < len(text):
         if text[place] in "([{\"'`":
@@ -102,7 +102,7 @@ def _top(text: str) -> list[tuple[int, str]]:
 
 
 def _end(text: str, start: int) -> int:
-    """Just after what opens at `start`, a bracket with all in it or a text; the end of all when nothing closes it."""
+    """The end of the bracket or string that opens at `start`; the end of the text if it is not closed."""
     opened = text[start]
     place = start + 1
     if opened in "\"'`":

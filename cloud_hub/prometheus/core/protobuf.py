@@ -1,8 +1,8 @@
 """A strict reader of prometheus.WriteRequest (remote write 1.0).
 
 Written by hand because it refuses wrong wire types and stops at its limits while it reads, which the protobuf library
-does not (docs/adr/0018-what-is-written-by-hand.md). Fields that are not read here (metadata, exemplars, native
-histograms) are passed over, but must be well formed.
+does not (docs/adr/0018-what-is-written-by-hand.md). Fields that are not used (metadata, exemplars, native
+histograms) are skipped, but must be well formed.
 
 Source: https://prometheus.io/docs/specs/prw/remote_write_spec/ and prompb/types.proto.
 """
@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 MAX_LABELS = 1000
-"""Labels of one series; a request with more is refused."""
+"""Labels of one series; a request with more is rejected."""
 MOST_FIELDS = 40
-"""Fields that a request may hold for each sample that it may hold: a sample and its series with ten labels are 34."""
+"""Maximum fields of a request per allowed sample: a sample and its series with ten labels are 34."""
 _DOUBLE = struct.Struct("<d")
 
 
@@ -26,7 +26,7 @@ Field = tuple[int, int, int | bytes]
 
 
 class Malformed(ValueError):
-    """The bytes are no WriteRequest."""
+    """The bytes are not a WriteRequest."""
 
 
 @dataclass(slots=True)

@@ -1,1 +1,1 @@
-"""Rollups of telemetry: minutes, hours and days of each series, made from committed samples and read by time."""
+"""Rollups of telemetry: minutes, hours and days of each series, computed from committed samples."""

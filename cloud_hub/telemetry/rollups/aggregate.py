@@ -1,4 +1,4 @@
-"""What the samples of one hour of a device come to: minutes and a sketch of each metric. Reads, never writes."""
+"""Aggregates the samples of one hour of a device to minutes and a sketch per metric. Read-only."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class Hour:
 
 
 def metrics(session: Session, device: str, most: int = 1 << 31) -> list[str]:
-    """Metrics that a device has samples of, in order, `most` at most: one look into the index for each."""
+    """The metrics of which a device has samples, in order, at most `most`; one index lookup each."""
     return list(session.connection().execute(_METRICS, {"device": device, "most": most}).scalars())
 
 
 def hour(session: Session, device: str, hour_us: int, only: Sequence[str] | None = None) -> tuple[dict[str, Hour], int]:
-    """(each metric's hour, how many samples they are of). Texts, and samples of quality bad, do not count."""
+    """(the hour of each metric, the number of samples). Texts and samples of bad quality are ignored."""
     found: dict[str, Hour] = {}
     size = 0
     for metric in metrics(session, device) if only is None else only:

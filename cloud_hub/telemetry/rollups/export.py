@@ -1,4 +1,4 @@
-"""Telemetry as a Parquet file, made row group by row group: never more of it in memory than one of them.
+"""Exports telemetry as a Parquet file, streamed with one row group in memory at a time.
 
 Samples have the columns device, metric, t, value, text, quality; rollups device, metric, t, count, low, high, mean.
 `t` is a timestamp in microseconds, UTC. Rows go by device, metric and time.
@@ -24,7 +24,7 @@ GROUP = 100_000
 
 
 class _Sink(io.RawIOBase):
-    """What the writer wrote since it was last taken."""
+    """Buffers the bytes that the writer wrote since the last `take`."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
@@ -37,7 +37,7 @@ class _Sink(io.RawIOBase):
         return len(self._parts[-1])
 
     def take(self) -> bytes:
-        """All of it, once."""
+        """Return and clear the buffer."""
         taken = b"".join(self._parts)
         self._parts.clear()
         return taken
@@ -127,7 +127,7 @@ def _buckets(
 def _pieces(
     session: Session, device: str, metric: str, start_us: int, end_us: int, step_s: int
 ) -> Iterator[tuple[int, int]]:
-    """The part of the span that has rollups, in pieces of a row group."""
+    """The part of the range that has rollups, in pieces of a row group."""
     place = ((device, metric), source_of(step_s))
     first, last = extent(session, *place)
     step_us = step_s * 1_000_000

@@ -1,4 +1,4 @@
-"""The newest sample of each series: of a device, or of a fleet page by page."""
+"""Reads the newest sample of each series of a device, or of a fleet in pages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cloud_hub.telemetry.rollups.aggregate import metrics
 from shared.times import DAY_US
 
 METRICS = 10_000
-"""Metrics of one device that are looked at."""
+"""Maximum metrics of one device that are read."""
 
 _NEWEST = text(
     "SELECT t_us, value, text, quality FROM telemetry WHERE device = :device AND metric = :metric AND t_us <= :until "
@@ -25,7 +25,7 @@ _NEWEST = text(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LastValue:
-    """A series' newest sample, by the time that it bears; None is the value of one that had none."""
+    """The newest sample of a series, by its own timestamp; the value may be None."""
 
     device: str
     metric: str
@@ -35,8 +35,8 @@ class LastValue:
 
 
 def device_last_values(session: Session, device: str, only: Sequence[str] | None, now_us: int) -> list[LastValue]:
-    """The newest of each metric of a device, or of some of them, in order. A sample from more than a day ahead is of a
-    clock that is wrong, and does not hide the others."""
+    """The newest sample of each metric of a device, or of some of them, in order. Samples more than a day in the
+    future come from a wrong clock and are ignored."""
     found = []
     for metric in (metrics(session, device) if only is None else only)[:METRICS]:
         asked = {"device": device, "metric": metric, "until": now_us + DAY_US}
@@ -50,9 +50,9 @@ def device_last_values(session: Session, device: str, only: Sequence[str] | None
 def fleet_last_values(
     session: Session, now_us: int, *, metric: str | None, where: str | None, limit: int, after: str
 ) -> tuple[list[LastValue], str]:
-    """(last values of whole devices, in order, until there are `limit`; the device to go on after, '' at the end).
+    """(last values of complete devices, in order, until there are `limit`; the id for the next page, or '').
 
-    Raises HubError for a condition that cannot be read.
+    Raises HubError for an invalid condition.
     """
     found: list[LastValue] = []
     devices = devices_of(session, where, after)
@@ -64,7 +64,7 @@ def fleet_last_values(
 
 
 def devices_of(session: Session, where: str | None, after: str = "") -> list[str]:
-    """Ids of the devices that the session sees and that meet a condition, in order."""
+    """Ids of the devices in the session's scope that meet a condition, in order."""
     asked = scopes.restrict(session, select(Device.id).where(col(Device.id) > after), col(Device.id))
     if where is not None:
         asked = asked.where(col(Device.id).in_(query.matching(session, where)))

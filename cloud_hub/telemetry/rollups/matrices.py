@@ -1,6 +1,6 @@
-"""Many series over a long time as NumPy matrices: what thresholds are fitted to.
+"""Reads many series over a long time as NumPy matrices, for fitting thresholds.
 
-Rollups as they stand: an hour comes into them some minutes after it is over, a day likewise.
+It reads stored rollups only; hours and days are rolled up some minutes after their end.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ Series = tuple[str, str]
 CELLS = 2_000_000
 """Series x points of one page."""
 TOGETHER = 2000
-"""Series of one page: a database allows some ten thousand parameters."""
+"""Series of one page; databases limit the number of parameters."""
 POINTS = 1_000_000
-"""Points of one series at most."""
+"""Maximum points of one series."""
 ROWS = 50_000
-"""Rows that are unpacked at a time."""
+"""Rows unpacked at a time."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,7 +51,7 @@ def columns(
     """Buckets of `resolution_s` seconds (whole minutes, such as 60, 300, 3600 or 86400) of start_us..end_us.
 
     Both ends are rounded outwards to whole buckets. Series come in the order given, as many in a page as fit into
-    `CELLS`. Raises ValueError for a resolution or a span that is none.
+    `CELLS`. Raises ValueError for an invalid resolution or range.
     """
     stored = source_of(resolution_s)
     step_us = resolution_s * 1_000_000
@@ -66,7 +66,7 @@ def columns(
 
 
 def source_of(resolution_s: int) -> int:
-    """The stored step that buckets of `resolution_s` seconds are made of; ValueError when there is none."""
+    """The stored step from which buckets of `resolution_s` seconds are computed; ValueError if there is none."""
     for step, row_s in ((DAY, DAY), (HOUR, DAY), (MINUTE, HOUR)):
         if 0 < resolution_s <= row_s and resolution_s % step == 0 and row_s % resolution_s == 0:
             return step
@@ -74,7 +74,7 @@ def source_of(resolution_s: int) -> int:
 
 
 def raw(session: Session, device: str, metric: str, start_us: int, end_us: int) -> tuple[Ints, Floats]:
-    """(t_us int64[n], values float64[n]) of the numeric samples in order of time; without those of quality bad."""
+    """(t_us int64[n], values float64[n]) of the numeric samples in order of time, without those of bad quality."""
     pages = list(samples(session, device, metric, start_us, end_us))
     if not pages:
         return np.zeros(0, np.int64), np.zeros(0)

@@ -1,7 +1,7 @@
-"""One series over a span of time, in as many points as a person asks for, as it is at this moment.
+"""Range queries: reads one series over a time range at a chosen resolution, up to date.
 
-Hours that are not rolled up yet (the one that runs, and those that samples came late for) are made on the way, from
-their samples: the same way as the roller makes them.
+Hours that are not rolled up yet (the current one, and those with late samples) are computed from their samples during
+the query, in the same way as the rollup worker does.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from shared.times import DAY_US, HOUR_US
 RESOLUTIONS = {"raw": 0, "1m": 60, "5m": 300, "15m": 900, "1h": 3600, "6h": 21600, "1d": 86400}
 """Seconds of a bucket by its name; 0 are the samples themselves."""
 POINTS = 10_000
-"""Points of one answer at most."""
+"""Maximum points of one response."""
 HOURS = 100
-"""Hours that one answer makes on the way at most; more are told."""
+"""Maximum hours computed during one query; the number of others is returned."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RangeResult:
     """A series over start_us..end_us at a resolution: samples where it is raw, else buckets, slot * step_s since 1970.
 
-    `waiting` hours of it have samples that are not in it: the hub is still rolling up what came late.
+    `waiting` is the number of hours with late samples that are not included, because they are not rolled up yet.
     """
 
     resolution: str
@@ -46,9 +46,9 @@ class RangeResult:
 def query_range(
     session: Session, device: str, metric: str, start_us: int, end_us: int, *, points: int, resolution: str | None
 ) -> RangeResult:
-    """At the resolution given, or the finest that is still kept from `start_us` on and needs no more than `points`.
+    """Read at the given resolution, or the finest that is stored from `start_us` on and needs at most `points`.
 
-    Raises HubError 422 when the span is none, or needs more points than are allowed: it then names what would do.
+    Raises HubError 422 for an invalid range, or for too many points, with a resolution that would be accepted.
     """
     if end_us <= start_us:
         raise HubError(422, "Invalid request", "query.end_us: must be after start_us")
@@ -110,14 +110,14 @@ def _due(session: Session, device: str, start_us: int, end_us: int) -> tuple[lis
 
 
 class _Late:
-    """Hours of a series that are due, made from their samples when they are asked for."""
+    """Due hours of a series, computed from their samples on demand."""
 
     def __init__(self, session: Session, kept: RetentionStart, due: list[int]) -> None:
         self._session, self.kept, self._due = session, kept, due
         self.days = sorted({t_us // DAY_US * DAY_US for t_us in due})
 
     def made(self, start_us: int, end_us: int) -> Iterator[tuple[int, Hour]]:
-        """(beginning, hour) of those within start_us..end_us that have samples."""
+        """(start, hour) of those within start_us..end_us that have samples."""
         for t_us in self._due:
             if start_us - HOUR_US < t_us < end_us:
                 found, _ = hour(self._session, self.kept.device, t_us, [self.kept.metric])
@@ -126,13 +126,13 @@ class _Late:
 
 
 def _within_days(rows: DeviceRollups, late: _Late, stored: int, start_us: int, end_us: int) -> Buckets:
-    """Minutes or hours by their slot since 1970, those that are due among them."""
+    """Minutes or hours by their slot since 1970, including due ones."""
     kept, step_us = late.kept, stored * 1_000_000
     first_us = start_us // SPAN_US[stored] * SPAN_US[stored]
     found = rows.buckets(stored, [kept.metric], first_us, end_us)
     whole = concat([empty(), *(one.shifted(t_us // step_us) for (_, t_us), one in found.items())])
     for t_us, one in late.made(start_us, end_us):
-        if t_us < kept.raw_us:  # its samples went: what came late is added
+        if t_us < kept.raw_us:  # its samples were deleted: late ones are added
             since_us = kept.minute_us if stored == MINUTE else kept.hour_us
             before = whole if t_us >= since_us else None
         else:
@@ -144,7 +144,7 @@ def _within_days(rows: DeviceRollups, late: _Late, stored: int, start_us: int, e
 
 
 def _days(rows: DeviceRollups, late: _Late, start_us: int, end_us: int) -> Buckets:
-    """Days by their slot since 1970; one that runs, or has an hour that is due, is made of its hours."""
+    """Days by their slot since 1970; the current day, and days with a due hour, are computed from their hours."""
     found = rows.buckets(DAY, [late.kept.metric], start_us, end_us)
     standing = concat([empty(), *(one.shifted(t_us // DAY_US) for (_, t_us), one in found.items())])
     for day_us in late.days:

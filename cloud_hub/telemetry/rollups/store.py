@@ -1,4 +1,4 @@
-"""Rows of rollups and sketches: read by series and time, written many at a time."""
+"""Reads rows of rollups and sketches by series and time, and writes them in bulk."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from cloud_hub.telemetry.rollups.core.buckets import Buckets, unpack
 MINUTE, HOUR, DAY = 60, 3600, 86400
 """Steps in seconds. A row holds the minutes of an hour, the hours of a day, or one day."""
 SPAN_US = {MINUTE: HOUR * 1_000_000, HOUR: DAY * 1_000_000, DAY: DAY * 1_000_000}
-"""Time that one row is of."""
+"""Time covered by one row."""
 TOGETHER = 500
-"""Metrics of one query: a database allows some ten thousand parameters."""
+"""Metrics of one query; databases limit the number of parameters."""
 
 _PUT = {
     table: text(
@@ -32,7 +32,7 @@ Place = tuple[str, int]
 
 
 class DeviceRollups:
-    """One device's rows, as they stand and as they become; `save` writes them at once."""
+    """Rows of one device with pending changes; `save` writes them together."""
 
     def __init__(self, session: Session, device: str) -> None:
         self._session, self._device = session, device
@@ -47,7 +47,7 @@ class DeviceRollups:
         return dict(self._read(SketchRow, "sketch", step_s, metrics, start_us, end_us))
 
     def kept(self, metrics: Sequence[str] | None = None) -> dict[str, RetentionStart]:
-        """From when on each series is kept; of all metrics of the device, or of those of these that were rolled up."""
+        """The retention start of each rolled-up series: of all metrics of the device, or of these."""
         found: dict[str, RetentionStart] = {}
         query = select(RetentionStart).where(RetentionStart.device == self._device)  # type: ignore[arg-type]
         for some in [None] if metrics is None else _some(metrics):
@@ -56,12 +56,12 @@ class DeviceRollups:
         return found
 
     def put(self, table: str, step_s: int, metric: str, t_us: int, packed: bytes) -> None:
-        """A row of `rollups` or `sketches`, new or instead of the one that is there."""
+        """Insert or replace a row of `rollups` or `sketches`."""
         key = {"step_s": step_s, "device": self._device, "metric": metric, "t_us": t_us}
         self._puts[table].append(key | {"packed": packed})
 
     def save(self) -> None:
-        """Write what was put."""
+        """Write the pending rows."""
         for table, puts in self._puts.items():
             if puts:
                 self._session.connection().execute(_PUT[table], puts)
@@ -99,7 +99,7 @@ def of_series(
 
 
 def extent(session: Session, series: tuple[str, str], step_s: int) -> tuple[int, int]:
-    """(start, end) of the time that a series has rollups of; (0, 0) when there are none."""
+    """(start, end) of the rollups of a series; (0, 0) if there are none."""
     row: Any = Rollup
     mine = (row.step_s == step_s, row.device == series[0], row.metric == series[1])
     first, last = session.connection().execute(select(func.min(row.t_us), func.max(row.t_us)).where(*mine)).one()

@@ -1,4 +1,4 @@
-"""The devices of a fleet that stand highest in a quantile of one metric over a span."""
+"""Finds the devices of a fleet with the highest quantile of one metric over a time range."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TOGETHER = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankedDevice:
-    """A device's quantile and the number of samples that it is of."""
+    """A device's quantile and its number of samples."""
 
     device: str
     value: float
@@ -34,7 +34,7 @@ class RankedDevice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopResult:
-    """The highest first. `start_us` and `end_us` are what was looked at; exact where it was the samples themselves."""
+    """The highest first. `start_us` and `end_us` are the range that was read; `exact` if it was read from samples."""
 
     start_us: int
     end_us: int
@@ -86,7 +86,7 @@ def _of_sketches(
 def _sketches(
     session: Session, devices: Sequence[str], metric: str, start_us: int, end_us: int
 ) -> dict[str, list[bytes]]:  # fmt: skip
-    """Of each device: whole days of the span that are made, and the hours of the rest."""
+    """The sketches of each device: of complete days in the range, and of the hours of the rest."""
     first_us, last_us = -(-start_us // DAY_US) * DAY_US, end_us // DAY_US * DAY_US
     found: dict[str, list[bytes]] = defaultdict(list)
     days: dict[str, set[int]] = defaultdict(set)

@@ -1,11 +1,12 @@
-"""Makes rollups of the hours that ingest left due, each in one transaction with the note that it is done.
+"""Computes rollups of the hours that ingest marked as due; each is written in one transaction with its due mark.
 
-An hour whose samples are all kept is made anew from them: late, repeated and backfilled samples correct it, and doing
-it twice changes nothing. An hour whose samples went by retention is added to, and what is added goes at once, so that
-it is not added again. A day is made from its hours once it is over. A hub that is killed in between has done nothing.
+An hour whose samples are all stored is recomputed from them: late, repeated and backfilled samples correct it, and the
+operation is idempotent. If retention deleted the samples of an hour, late samples are added to its rollup and deleted
+in the same transaction, so they are not added twice. A day is computed from its hours once it is over. After a crash,
+an unfinished transaction has no effect.
 
-Samples are read before the transaction, holding nobody up. `changes` tells whether the hour changed meanwhile: then it
-stays due.
+Samples are read before the transaction, so writers do not wait. `changes` shows whether the hour changed meanwhile; it
+then stays due.
 """
 
 from __future__ import annotations
@@ -29,20 +30,20 @@ from cloud_hub.telemetry.samples import mark_due
 from shared.times import DAY_US, HOUR_US, MINUTE_US
 
 GRACE_US = 2 * MINUTE_US
-"""Samples of the last minutes of an hour are still on their way when it is over."""
+"""Delay after the end of an hour, because its last samples may still arrive."""
 SAMPLES, HOURS = 20_000, 100
-"""About so many samples and hours are one step."""
+"""Approximate number of samples and hours of one run."""
 METRICS, MOST_METRICS = 500, 100_000
-"""Of a device: so many of one transaction, and so many at most: a device that names more has no rollups of the rest."""
+"""Metrics of a device per transaction, and the maximum of a device; further metrics get no rollups."""
 
 Made = dict[str, Hour]
-"""An hour of a device: of each metric."""
+"""An hour of a device, by metric."""
 Work = tuple[str, int, list[tuple[RollupDue, Made]]]
-"""A device, a day, and hours of it."""
+"""A device, a day, and hours of that day."""
 
 
 class RollupWorker:
-    """Goes round all hours that are due, so that no device, however much it sends, keeps others waiting."""
+    """Background worker; processes due hours in rounds, so that a busy device does not delay others."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -51,7 +52,7 @@ class RollupWorker:
         """Hours of more than METRICS metrics, with those that are not rolled up yet."""
 
     def run_once(self, now_us: int) -> WorkResult:
-        """Roll up some hours; `again` until all were looked at, then the next run begins from the front."""
+        """Roll up some hours; `again` until all were processed, then the next run starts from the first."""
         items = WorkItems(self._db, "rollups", now_us)
         days, looked = self._read(now_us, items)
         items.batch("day", days, lambda some: self._roll(some, now_us), key=_key)
@@ -69,7 +70,7 @@ class RollupWorker:
         return True
 
     def _roll_part(self, place: tuple[str, int], now_us: int) -> None:
-        """Write some metrics of a large hour; the last of them say that it is done. What fails begins anew."""
+        """Write some metrics of a large hour; it is done with the last of them. A failed hour starts again."""
         due, names = self._large.pop(place)
         some, left = names[:METRICS], names[METRICS:]
         with self._db.read() as session:
@@ -82,7 +83,7 @@ class RollupWorker:
             self._large[place] = due, left
 
     def _read(self, now_us: int, items: WorkItems) -> tuple[list[Work], bool]:
-        """(Some hours by device and day, whether any was looked at)."""
+        """(Some hours by device and day, whether there was any)."""
         work: list[tuple[RollupDue, Made]] = []
         read = 0
         with self._db.read() as session:
@@ -104,11 +105,11 @@ class RollupWorker:
         return [(device, day_us, list(hours)) for (device, day_us), hours in days], bool(found)
 
     def _hour(self, due: RollupDue) -> tuple[Made, int] | None:
-        """(The hour, how many samples it is of); None for a large one, which is rolled up in parts."""
+        """(The hour, its number of samples); None for a large one, which is rolled up in parts."""
         with self._db.read() as session:
             names = metrics(session, due.device, MOST_METRICS)
             last = due.t_us - _day(due.t_us) == DAY_US - HOUR_US
-            if last:  # the day is made with it, of all that was rolled up
+            if last:  # this also computes the day from all rolled-up hours
                 mine = select(RetentionStart.metric).where(RetentionStart.device == due.device)
                 names = sorted({*names, *session.exec(mine)})
             if len(names) > METRICS:
@@ -135,19 +136,19 @@ def _same(due: RollupDue) -> tuple[ColumnElement[bool], ...]:
 
 
 def _take(session: Session, due: RollupDue) -> bool:
-    """Note that the hour is done; False when it changed since its samples were read, or another hub has done it."""
+    """Remove the due mark; False if the hour changed since its samples were read, or another hub processed it."""
     return session.connection().execute(delete(RollupDue).where(*_same(due))).rowcount == 1
 
 
 def _unchanged(session: Session, due: RollupDue) -> bool:
-    """Whether the hour is still as it was when its samples were read."""
+    """Whether the hour is unchanged since its samples were read."""
     return session.exec(select(RollupDue.t_us).where(*_same(due)).with_for_update()).first() is not None
 
 
 def roll_up(
     session: Session, device: str, day_us: int, hours: dict[int, Made], now_us: int, only: Sequence[str] | None = None
 ) -> None:  # fmt: skip
-    """Write what hours of one day of a device came to; `only`: these are of some of its metrics."""
+    """Write the rollups of hours of one day of a device; `only` restricts them to some of its metrics."""
     rows = DeviceRollups(session, device)
     kept = _kept(session, rows, device, sorted({metric for made in hours.values() for metric in made}))
     whole = [metric for metric, line in kept.items() if line.hour_us <= day_us]
@@ -161,7 +162,7 @@ def roll_up(
     rows.save()
     last_us = day_us + DAY_US - HOUR_US
     if now_us < day_us + DAY_US + GRACE_US:
-        mark_due(session, [(device, last_us)])  # it makes the day, whether it has samples or none
+        mark_due(session, [(device, last_us)])  # it computes the day, with or without samples
         return
     if last_us in hours:
         kept = rows.kept(only)
@@ -171,7 +172,7 @@ def roll_up(
 
 
 def _kept(session: Session, rows: DeviceRollups, device: str, metrics: Sequence[str]) -> dict[str, RetentionStart]:
-    """From when on each of these is kept: of a new one, everything."""
+    """The retention start of each metric; a new metric has all data."""
     kept = rows.kept(metrics)
     new = {metric: RetentionStart(device=device, metric=metric) for metric in metrics if metric not in kept}
     session.add_all(new.values())
@@ -182,7 +183,7 @@ def _kept(session: Session, rows: DeviceRollups, device: str, metrics: Sequence[
 def _hours(
     session: Session, rows: DeviceRollups, line: RetentionStart, standing: Buckets, day_us: int, hours: dict[int, Hour]
 ) -> None:  # fmt: skip
-    """Minutes and sketches of these hours, and the row of the day's hours with them in it."""
+    """Write minutes and sketches of these hours, and update the row of the day's hours."""
     for hour_us, made in hours.items():
         slot = (hour_us - day_us) // HOUR_US
         minutes, sketch = made.minutes, made.sketch
@@ -202,14 +203,14 @@ def _hours(
 
 
 def _added(rows: DeviceRollups, metric: str, hour_us: int, made: Hour) -> tuple[Buckets, Sketch]:
-    """What stands of an hour whose samples went, and what came late."""
+    """Add late samples to the stored rollup of an hour whose samples were deleted."""
     minutes = [*rows.buckets(MINUTE, [metric], hour_us, hour_us + 1).values(), made.minutes]
     sketches = [*rows.sketches(HOUR, [metric], hour_us, hour_us + 1).values(), made.sketch.pack()]
     return concat(minutes), merge_sketches(sketches)
 
 
 def _onto_day(session: Session, rows: DeviceRollups, line: RetentionStart, day_us: int, hours: dict[int, Hour]) -> None:
-    """Add to a day whose hours went."""
+    """Add hours to a day whose hours were deleted."""
     days = [*rows.buckets(DAY, [line.metric], day_us, day_us + 1).values(), *(made.whole for made in hours.values())]
     for hour_us in hours:
         _forget(session, line, hour_us)
@@ -218,14 +219,14 @@ def _onto_day(session: Session, rows: DeviceRollups, line: RetentionStart, day_u
 
 
 def _onto_sketch(rows: DeviceRollups, metric: str, day_us: int, hours: dict[int, Hour]) -> None:
-    """Add to the sketch of a day whose hours' sketches went."""
+    """Add hours to the sketch of a day whose hourly sketches were deleted."""
     sketches = [*rows.sketches(DAY, [metric], day_us, day_us + 1).values()]
     sketches += [made.sketch.pack() for made in hours.values()]
     rows.put("sketches", DAY, metric, day_us, merge_sketches(sketches).pack())
 
 
 def _forget(session: Session, line: RetentionStart, hour_us: int) -> None:
-    """Samples older than what is kept: they were added, and must not be again."""
+    """Delete late samples older than the retention start, which were added and must not be added again."""
     sample = TelemetrySample
     mine = (col(sample.device) == line.device, col(sample.metric) == line.metric)
     span = (col(sample.t_us) >= hour_us, col(sample.t_us) < hour_us + HOUR_US)
@@ -233,7 +234,7 @@ def _forget(session: Session, line: RetentionStart, hour_us: int) -> None:
 
 
 def _make_day(rows: DeviceRollups, metrics: Sequence[str], sketched: Sequence[str], day_us: int) -> None:
-    """Days from their hours, and their sketches where those of the hours are kept."""
+    """Compute days from their hours, and their sketches if the hourly ones are stored."""
     for (metric, _), hours in rows.buckets(HOUR, metrics, day_us, day_us + DAY_US).items():
         rows.put("rollups", DAY, metric, day_us, pack(hours.coarsen(24)))
     sketches = rows.sketches(HOUR, sketched, day_us, day_us + DAY_US)

@@ -1,1 +1,1 @@
-"""What alarms would have been over the past: of limits, of the anomaly score, of an existing Prometheus."""
+"""Backtests: replay history and compare the alarms of limits, of the anomaly score and of an existing Prometheus."""

@@ -1,6 +1,6 @@
-"""A series as a picture: the band that would have been there, what fixed limits and ours raised, and what was labelled.
+"""Plots a series with its band, the alarms of fixed limits and of Tidegate, and its labels.
 
-Needs matplotlib (extra `plot`); draws into a file without any display.
+Needs matplotlib (extra `plot`); writes a file and needs no display.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS = 3000
-"""Beyond twice as many points each column shows its lowest and highest: a lone spike stays to be seen."""
+"""With more than twice as many points, each column shows its lowest and highest value, so spikes stay visible."""
 COLOURS = {"labels": "#e6a700", "fixed": "#7a5195", "ours": "#d62728"}
 SIZE_INCHES, DPI = (14.0, 6.5), 110
 BAND, LINE, LIMIT = "#9ecae1", "#1f4e79", "#7a5195"
@@ -32,9 +32,9 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """What is drawn. `spans` are those of labels, fixed and ours, by these words; `limits` are numbers of fixed limits.
+    """Content of the plot. `spans` has the keys labels, fixed and ours; `limits` are the numbers of fixed limits.
 
-    Before `from_us` there was only learning.
+    The time before `from_us` is for training only.
     """
 
     title: str
@@ -45,7 +45,7 @@ class Picture:
 
 
 def save(picture: Picture, path: Path) -> None:
-    """Write a PNG, the same picture to the same bytes. Raises ConfigError without matplotlib, or a place to write."""
+    """Write a PNG; the same picture gives the same bytes. Raises ConfigError without matplotlib or for a bad path."""
     figure = draw(picture)
     try:
         figure.savefig(path, format="png", dpi=DPI, metadata={"Software": None})
@@ -54,7 +54,7 @@ def save(picture: Picture, path: Path) -> None:
 
 
 def draw(picture: Picture) -> Figure:
-    """The figure: series and band above, one row of bars for each of labels, fixed and ours below."""
+    """The figure: series and band at the top, a row of bars for each of labels, fixed and ours below."""
     try:
         from matplotlib.figure import Figure  # noqa: PLC0415 - an extra
     except ModuleNotFoundError:
@@ -64,7 +64,7 @@ def draw(picture: Picture) -> Figure:
     _series(above, picture)
     _rows(below, picture.spans)
     _dates(below)
-    above.set_title(picture.title[:150], loc="left", parse_math=False)  # a name is data: no formula
+    above.set_title(picture.title[:150], loc="left", parse_math=False)  # a name may contain $
     above.legend(loc="upper left", ncols=5, fontsize="small", framealpha=0.9)
     return figure
 
@@ -92,7 +92,7 @@ def _series(axes: Any, picture: Picture) -> None:
 
 
 def _look_at_the_series(axes: Any, band: Band) -> None:
-    """The height is the series' and of the middle of the band: one that is still wide must not flatten the rest."""
+    """Scale the axis to the series and the middle of the band, so that a wide band does not flatten the plot."""
     if not band.values.size:
         return
     edges = [side[np.isfinite(side)] for side in (band.low, band.high)]
@@ -134,7 +134,7 @@ def _when(t_us: npt.NDArray[Any]) -> Any:
 def downsample(
     t_us: npt.NDArray[np.int64], low: npt.NDArray[np.float64], high: npt.NDArray[np.float64]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """At most COLUMNS times with the lowest and highest number there; as they are where there are few."""
+    """At most COLUMNS times, each with the lowest and highest number; shorter series are unchanged."""
     if t_us.size <= 2 * COLUMNS:
         return t_us, low, high
     firsts = np.linspace(0, t_us.size, COLUMNS, endpoint=False).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Backtest on a Prometheus: alarms that its fixed limits raised in the past, and those that ours would have raised."""
+"""Backtest on a Prometheus: compares past alarms of its fixed limits with those that Tidegate would have raised."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ class FixedLimit:
 
     @property
     def name(self) -> str:
-        """As a person wrote it."""
+        """The limit as text, such as `up < 1`."""
         return f"{self.compared.query} {self.compared.sign} {self.compared.number:g}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BacktestRequest:
-    """What to compare: start_us..end_us, the first `train_days` of it for learning alone.
+    """Parameters of the comparison over start_us..end_us, of which the first `train_days` are for training only.
 
-    Ours judge a point each `step_s`, fixed limits one each `fixed_step_s` seconds, as a server would evaluate them;
-    all series together are allowed `pages_per_shift` of our alarms in 12 hours. Without `queries` the series are those
-    that limits and rules compare with a number. `replay` works rules' expressions out anew where it would read the
+    Tidegate judges a point each `step_s`; fixed limits are evaluated each `fixed_step_s` seconds, as a server would.
+    All series together have a budget of `pages_per_shift` alarms in 12 hours. Without `queries` the series are those
+    that limits and rules compare with a number. `replay` evaluates the rules' expressions instead of reading the
     recorded history of their alerts.
     """
 
@@ -55,7 +55,7 @@ class BacktestRequest:
 
 @dataclass(slots=True, kw_only=True)
 class Report:
-    """The comparison, how much it stands on, and what a reader must know about it."""
+    """The comparison, the amount of data it is based on, and notes for the reader."""
 
     comparison: Comparison
     series: int
@@ -77,28 +77,28 @@ class _Study:
 
     @property
     def from_us(self) -> int:
-        """From when on both sides count."""
+        """The end of training; alarms of both sides count from here."""
         return self.wanted.start_us + int(self.wanted.train_days * DAY_US)
 
     def fetch(self, query: str, step_s: int) -> list[Series]:
         """The series of a query over the whole time."""
-        self.progress(f"asking: {query[:80]}")
+        self.progress(f"query: {query[:80]}")
         return self.client.query_range(query, self.wanted.start_us, self.wanted.end_us, step_s)
 
-    # -- ours ------------------------------------------------------------------------------------------
+    # -- learned --------------------------------------------------------------------------------------
 
     def gather(self, query: str) -> None:
-        """The series of a query, to be judged by ours; a counter by its rate."""
+        """Fetch the series of a query for the learned thresholds; a counter is judged by its rate."""
         found = self.fetch(self._as_rate(query), self.wanted.step_s)
         if not found:
             self.notes.append(f"no series: {query}")
         self.judged += [(query, one) for one in found]
         if len(self.judged) > self.wanted.max_series:
-            cure = "Ask for less with --query, or allow more with --max-series"
-            raise PrometheusError(f"{len(self.judged)} series and more are too many. {cure}")
+            hint = "Select fewer with --query, or allow more with --max-series"
+            raise PrometheusError(f"{len(self.judged)} series or more are too many. {hint}")
 
     def judge(self) -> None:
-        """Ours on all that was gathered: together, because they share one budget of pages."""
+        """Judge all fetched series together, because they share one budget of pages."""
         self.progress(f"judging {len(self.judged)} series")
         samples = [(one.t_us, one.values) for _, one in self.judged]
         found = walk_forward.alarms(samples, self.from_us, self.wanted.pages_per_shift)
@@ -121,7 +121,7 @@ class _Study:
     # -- fixed -----------------------------------------------------------------------------------------
 
     def limit(self, limit: FixedLimit) -> None:
-        """A fixed limit of the command line on each series of its query."""
+        """Evaluate a fixed limit of the command line on each series of its query."""
         step_s = self.wanted.fixed_step_s
         for one in self.fetch(limit.compared.query, step_s):
             spans = comparison.crossings(one, limit.compared.sign, limit.compared.number, step_s, limit.for_s)
@@ -132,7 +132,7 @@ class _Study:
         known = list(rules)
         found: set[str] = set()
         step_s = self.wanted.fixed_step_s
-        # A rule speaks once in its interval: between its words the alert still stands.
+        # A rule is evaluated once per interval; in between, the alert is still firing.
         window_s = max([step_s, *(round(rule.interval_s) for rule in known)])
         for one in self.fetch(f"max_over_time({FIRING}[{window_s}s])", step_s):
             rule = next((rule for rule in known if rule.matches_alert(one.labels)), None)
@@ -143,7 +143,7 @@ class _Study:
         return found
 
     def replayed(self, rule: Rule) -> None:
-        """A rule's expression, worked out by the server at each step: it has a value where it holds."""
+        """Let the server evaluate a rule's expression at each step; it has a value where the rule fires."""
         for one in self.fetch(rule.query, self.wanted.fixed_step_s):
             spans = comparison.runs(one.t_us, one.t_us > 0, self.wanted.fixed_step_s, rule.for_s)
             self._fixed(comparison.device_of(one.labels), rule.name, spans)
@@ -155,7 +155,7 @@ class _Study:
 
 
 def run(client: Client, wanted: BacktestRequest, progress: Callable[[str], None] = lambda text: None) -> Report:
-    """Ask, judge, compare. Raises PrometheusError, also when there is nothing to judge."""
+    """Query the server, judge and compare. Raises PrometheusError, also when there is nothing to judge."""
     study = _Study(client, wanted, progress)
     rules = _judgeable(study, client.rules()) if wanted.rules else []
     queries = list(wanted.queries) or list(dict.fromkeys(_series_of(wanted.limits, rules)))
@@ -169,7 +169,7 @@ def run(client: Client, wanted: BacktestRequest, progress: Callable[[str], None]
     for limit in wanted.limits:
         study.limit(limit)
     _rules(study, rules)
-    if wanted.queries:  # rules on what was not asked for would only stand on one side
+    if wanted.queries:  # rules on series that were not queried would count on one side only
         study.alarms = [one for one in study.alarms if one.device in study.devices]
     return Report(
         comparison=comparison.compare(study.alarms, study.from_us, int(wanted.gap_s * 1e6)),
@@ -179,7 +179,7 @@ def run(client: Client, wanted: BacktestRequest, progress: Callable[[str], None]
 
 
 def _judgeable(study: _Study, rules: list[Rule]) -> list[Rule]:
-    """Rules that compare a series with a number; the others stand on neither side, and are named."""
+    """The rules that compare a series with a number; the others are left out and listed in the notes."""
     for rule in rules:
         if not promql.find_comparisons(rule.query):
             study.notes.append(f"left out, it compares no series with a number: rule {rule.name}")
@@ -199,12 +199,12 @@ def _rules(study: _Study, rules: list[Rule]) -> None:
     for rule in rules:
         if rule.name not in known:
             if not study.wanted.replay:
-                study.notes.append(f"no recorded alerts, its expression was worked out anew: rule {rule.name}")
+                study.notes.append(f"no recorded alerts, its expression was evaluated instead: rule {rule.name}")
             study.replayed(rule)
 
 
 def name_of(query: str, labels: Labels) -> str:
-    """A series for a person: its name (or the query) and the labels that tell it from others of its device."""
+    """The display name of a series: its name (or the query) and the labels other than those of its device."""
     left = {key: value for key, value in labels.items() if key not in {"__name__", "instance", "job"}}
     inner = ",".join(f'{key}="{value}"' for key, value in sorted(left.items()))
     head = labels.get("__name__", query)

@@ -20,14 +20,14 @@ from shared.times import DAY_US
 
 FEWEST = 3
 USUAL = 3.0
-"""The anomaly score that pages where one series stands alone: one normal sample in 1,000."""
+"""The anomaly score that pages for a single series: one normal sample in 1,000."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelledSeries:
     """A series: `t_us` in UTC microseconds, `values`, and `labels`: the (start, end) of each known fault.
 
-    `labelled` is False where nothing is known of faults. A `counter` is judged by its rate.
+    `labelled` is False if the faults are unknown. A `counter` is judged by its rate.
     """
 
     name: str
@@ -40,7 +40,7 @@ class LabelledSeries:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeriesBacktest:
-    """The report, the request that it answers, and the picture of the series."""
+    """The report, its request, and the picture of the series."""
 
     report: Report
     request: BacktestRequest
@@ -53,7 +53,7 @@ def backtest_series(
 ) -> SeriesBacktest:  # fmt: skip
     """Replay a series. `train_days` defaults to 7, at most a third of the history. Raises NotEnough.
 
-    `pages_per_shift` defaults to as many alarms as one normal sample in 1,000 makes.
+    `pages_per_shift` defaults to the rate of one normal sample in 1,000.
     """
     times, values = (counter_rates.counter_rates if series.counter else clean)(series.t_us, series.values)
     if times.size < FEWEST:
@@ -105,13 +105,13 @@ def _fixed_alarms(name: str, series: Series, limits: Sequence[FixedLimit], step_
 
 
 def _hits(series: LabelledSeries, sides: Mapping[str, Sequence[RaisedAlarm]], from_us: int) -> list[str]:
-    """How many labelled faults each side raised an alarm in, of those after the training time."""
+    """Notes on the labelled faults after training: how many of them each side detected."""
     if not series.labelled:
         return []
     faults = [(start, end) for start, end in series.labels if start >= from_us]
     return [
-        f"labels: {sum(any(_inside(one, [fault]) for one in alarms) for fault in faults)} of {len(faults)} stretches"
-        f" seen by {side}, {sum(not _inside(one, series.labels) for one in alarms if one.start_us >= from_us)}"
+        f"labels: {sum(any(_inside(one, [fault]) for one in alarms) for fault in faults)} of {len(faults)} windows"
+        f" hit by {side}, {sum(not _inside(one, series.labels) for one in alarms if one.start_us >= from_us)}"
         " alarms outside"
         for side, alarms in sides.items()
     ]

@@ -1,1 +1,1 @@
-"""The band of a metric: what its next value should be, and the limits learned from it. No I/O."""
+"""Bands: forecast the next value of a metric with a range around it, and derive limits from that. No I/O."""

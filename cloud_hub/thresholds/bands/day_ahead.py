@@ -1,8 +1,8 @@
-"""From a learned band to the limits that a device holds for the coming days. Pure.
+"""Computes the limits that a device uses for the coming days from a learned band. Pure.
 
-The limits of an hour hold all of its quarters, and where the week does not earn 168 of them, all days. Each lies where
-ordinary samples come as seldom as the settings say, beyond the day-ahead forecast: so they are honest for a device
-that hears of the hub once a day. A trend is drawn out over the day to come.
+The limits of an hour cover all of its quarters, and also all days if 168 limits for the week are not justified. Each is
+beyond the day-ahead forecast by so much that ordinary samples exceed it as rarely as the settings require; so the
+limits are valid for a device that receives new ones once a day. A trend is extrapolated over the coming day.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from shared.times import DAY_US
 
 DAYS_AHEAD, MOST_DAYS = 1.0, 7.0
 WORTH = 0.9
-"""A shape that does not take a tenth off the error of the plainer one is not worth its numbers."""
+"""A more detailed shape is used only if it reduces the error by at least a tenth."""
 WEEKS_DAYS = 14
 LEAST_DAYS = 0.99
-"""A day, but for what a mean of periods in 32 bits may be off."""
+"""A day, less the rounding error of a mean of periods in 32 bits."""
 LEAST_DEADBAND = 0.1
-"""Of the least width: where values hardly move, what a scale says is rounding."""
+"""Share of the minimum width: if values hardly move, the scale is rounding noise."""
 
 
 class NotEnough(ValueError):
@@ -35,7 +35,7 @@ class NotEnough(ValueError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Week:
-    """A week from Monday 00:00 UTC, float64 [7, 24, 4] beyond the level: what is expected, and its scale."""
+    """A week from Monday 00:00 UTC, float64 [7, 24, 4] relative to the level: expected values and their scale."""
 
     expected: Floats
     size: Floats
@@ -44,12 +44,12 @@ class _Week:
 def day_ahead_limits(
     one: Columns, tables: Tables, index: int, metric: str, now_us: int, settings: BandSettings, period_s: float | None
 ) -> Limits:
-    """Limits of `metric` from columns of one series, which is `index` in `tables`; `now_us` stamps them.
+    """Limits of `metric` from columns of one series, which has `index` in `tables`; `now_us` is their timestamp.
 
-    `period_s` is the time between samples where the series was thinned out before it was learned. Raises NotEnough
-    before 30 samples over a day, ValueError for numbers that overflow.
+    `period_s` is the time between samples before any thinning. Raises NotEnough for less than 30 samples over a day,
+    ValueError for numbers that overflow.
     """
-    # By the period, or by midnights passed, where samples have lately come faster than before.
+    # By the period, or by the number of midnights, if samples have become more frequent.
     seen, days = int(one.seen[0]), max(float(one.seen[0] * one.period[0]) / 86400, float(one.days[0]) - 1)
     if seen < width.LEAST_SEEN or days < LEAST_DAYS:
         raise NotEnough(f"{metric} has {seen} usable points over {days:.2f} days; limits need 30 over a day")
@@ -102,7 +102,7 @@ def _weights(one: Columns) -> list[float]:
 def _edges(
     one: Columns, week: _Week, settings: BandSettings, period_s: float, now_us: int, least: float
 ) -> tuple[Floats, Floats]:
-    """Low and high beyond the level, float64 [7, 24, 4]."""
+    """Low and high relative to the level, float64 [7, 24, 4]."""
     outside = min(settings.outside, width.TAIL, max(period_s, 1e-3) / 86400 / settings.return_days)
     folds = float(np.log(width.TAIL / outside))
     caution = float(width.caution(one, width.progress(one))[0])
@@ -111,14 +111,14 @@ def _edges(
     trend, old = float(one.trend[0]), (now_us - int(one.last[0])) / DAY_US
     # The level is that of the last day's middle.
     courses = (-0.5 * trend, (min(max(old, 0.0), MOST_DAYS) + DAYS_AHEAD) * trend)
-    with np.errstate(over="ignore"):  # Limits refuses what is not finite
+    with np.errstate(over="ignore"):  # Limits rejects values that are not finite
         low = week.expected + min(courses) - np.maximum(down * week.size, least)
         high = week.expected + max(courses) + np.maximum(up * week.size, least)
     return low, high
 
 
 def _worth(one: Columns) -> int:
-    """How many slots the limits deserve: 1, the 24 hours of a day or the 168 of a week."""
+    """The number of slots that the limits need: 1, the 24 hours of a day or the 168 of a week."""
     flat, daily, weekly = one.ahead_error[:, 0].tolist()
     if one.days[0] >= WEEKS_DAYS and weekly < WORTH * min(daily, flat):
         return WEEK_SLOTS
@@ -126,7 +126,7 @@ def _worth(one: Columns) -> int:
 
 
 def _slots(edge: Floats, slots: int, worst: Callable[..., Floats]) -> list[float]:
-    """The worst of what each slot holds of a week [7, 24, 4]."""
+    """The extreme value of a week [7, 24, 4] in each slot."""
     axes = {1: (0, 1, 2), HOURS: (0, 2), WEEK_SLOTS: (2,)}[slots]
     found: list[float] = np.atleast_1d(worst(edge, axis=axes)).ravel().tolist()
     return found

@@ -20,7 +20,7 @@ MOST_POINTS = 10_000
 
 
 def clean(t_us: npt.NDArray[Any], values: npt.NDArray[Any]) -> tuple[Ints, Floats]:
-    """Finite points in order of time, one a timestamp (duplicates become their mean).
+    """Finite points in order of time, one per timestamp (duplicates become their mean).
 
     Both arrays are one-dimensional and of one length, times in UTC microseconds; raises ValueError otherwise.
     """
@@ -48,11 +48,11 @@ def fit(
     settings: BandSettings = STANDARD,
     period_s: float | None = None,
 ) -> Limits:
-    """Learn the limits of `metric` from `values` at `t_us` (UTC microseconds; any order); `now_us` stamps them.
+    """Learn the limits of `metric` from `values` at `t_us` (UTC microseconds; any order); `now_us` is their timestamp.
 
-    `period_s` is the usual time between samples, where these were thinned before. The same data give the same limits
-    bit for bit, in whatever order they come. Raises NotEnough before 30 usable points over a day, ValueError for
-    arrays that do not fit together or numbers that overflow.
+    `period_s` is the usual time between samples, if they were thinned. The same data give the same limits bit for bit,
+    in any order. Raises NotEnough for less than 30 usable points over a day, ValueError for arrays that do not fit
+    together or numbers that overflow.
     """
     times, points = clean(t_us, values)
     every = -(-times.size // MOST_POINTS) or 1

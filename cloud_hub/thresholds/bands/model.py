@@ -1,29 +1,30 @@
-"""The band of a metric: what its next value should be, and between which limits it should lie. Online, pure.
+"""The band of a metric: forecasts its next value and the range in which it should lie. Online, pure.
 
-The model, for n series side by side as NumPy columns; work and memory a sample are constant. Each series has a level
-and a shape of day and week (`profile`). From these come three bases: level, level and day, level and day and week. To
-each base is added what the values have lately been beyond it, once over half a day, once over the last few samples:
-six forecasts. They are mixed by the fourth power of their mean absolute error over the last hundred samples, so the
-best leads, and a series without weekdays pays little for having them tried (combination of forecasts by past error:
-Bates & Granger 1969; discounting as in Stock & Watson 2004). Scale is the mean absolute error, times the hour's own
-share of it.
+**Model.** n series are processed side by side as NumPy columns, with constant work and memory per sample. Each series
+has a level and a seasonal shape of day and week (`seasonal_profile`). They give three bases: level, level and day,
+level and day and week. To each base the recent mean residual is added, once over half a day and once over the last few
+samples, which gives six forecasts. Their weights are the inverse fourth power of their mean absolute error over the
+last hundred samples, so the best dominates, and unused seasonality costs little (combination of forecasts by past
+error: Bates & Granger 1969; discounting as in Stock & Watson 2004). The scale is the mean absolute error, times a
+factor for the hour of day.
 
-How wide the band is in scales, the misses say (`edges`): coverage is held by feedback and not by a distribution that
-was assumed. On a short history it is wider, and `sure` tells how much has been seen.
+**Width.** The width in scales follows the misses (`width`): coverage is held by feedback, not by an assumed
+distribution. It is wider on a short history, and `sure` is the share of the needed history.
 
-A value far outside is learned from as if it lay twice as far as the edge: an anomaly does not become the norm at once.
-With each further sample outside the reach grows by a fifth, so a level that stays is followed after n samples, where
-1.2**n is about its distance in widths: 13 for ten widths, 38 for a thousand. Meanwhile `sure` falls.
+**Outliers.** A value far outside is learned from as if it were at twice the distance of the edge, so an anomaly does
+not become normal at once. With each further sample outside, that distance grows by a fifth, so a new level is followed
+after n samples, where 1.2**n is about its distance in widths: 13 for ten widths, 38 for a thousand. Meanwhile `sure`
+falls.
 
-What a device judges by for the coming days is another band, the day-ahead one: bases only, with no sight of the last
-hours. Its level moves at midnight UTC, and after three days of misses at once: no weekend lasts that long. It is
-tracked beside the other on what it would have missed, so its width knows how far a day ahead can be seen.
+**Day-ahead band.** Devices use a second band for the coming days: bases only, without the last hours. Its level moves
+at midnight UTC, and at once after three days of misses, which is longer than any weekend. It is updated by its own
+misses, so its width reflects the error of a forecast one day ahead.
 
-What it loses: days are UTC, so a day shape that follows summer time is wrong for a week or so. Holidays are weekdays.
-Two regimes that take turns get a band over both.
-A scale comes in by 1% a sample, so after a unit of thousandths the band is too wide for more than ten days, and after a
-first value of 1e30 for weeks. Values beyond 1e30 from the level count as 1e30.
-Parameters were chosen on 29 series of the Numenta Anomaly Benchmark, 3 of KPI, and are the same for all.
+**Limitations.** Days are UTC, so a daily shape that follows summer time is wrong for about a week. Holidays count as
+weekdays. Two alternating regimes get one band over both. The scale adapts by 1 % a sample, so after a change of unit to
+thousandths the band is too wide for more than ten days, and after a first value of 1e30 for weeks. Values beyond 1e30
+from the level count as 1e30. Parameters were chosen on 29 series of the Numenta Anomaly Benchmark and 3 of KPI, and are
+the same for all series.
 """
 
 from __future__ import annotations
@@ -44,28 +45,27 @@ from shared.thresholds import Limits
 
 ERROR_RATE, AHEAD_RATE = np.float32(1 / 100), np.float32(1 / 1000)
 SLOW_S, SLOW_MOST = np.float32(43_200), np.float32(0.2)
-"""Half a day: what is beyond the shape for longer is the level's."""
+"""Half a day: longer deviations from the shape belong to the level."""
 FAST = np.float32(0.3)
 WIDTH = 6.0
-"""Scales to each side at first: 99% of samples of all but the heaviest tails."""
+"""Initial width to each side in scales: covers 99 % of samples except for very heavy tails."""
 NORMAL = np.float32(1.25)
-"""Standard deviation of a normal variable by its mean absolute value."""
+"""Ratio of standard deviation to mean absolute value of a normal variable."""
 FEW = 8
-"""Of eight series one at most may be absent for all to be stepped together."""
+"""All series are stepped together if at most one in this many has no sample."""
 STANDS_S, STANDS = np.float32(3 * 86400), np.float32(12)
-"""Outside of the day-ahead band for three days, and twelve samples: no weekend, but a new level."""
+"""Three days and twelve samples outside of the day-ahead band are a new level, not a weekend."""
 KNOWN = 2
-"""Samples before there is a band at all."""
+"""Samples before there is a band."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BandResult:
-    """One sample of each series beside what was expected before it was seen. All float64 [n], in the metric's unit.
+    """One sample of each series and the band forecast before it. All float64 [n], in the metric's unit.
 
-    NaN where a series had no sample. `low` and `high` are infinite before the third
-    sample, and where values swing by more than 1e29. `z` is the residual in
-    scales (about standard deviations). `sure` is 0..1: how much of the needed history has been seen, lower while
-    values are outside.
+    NaN where a series had no sample. `low` and `high` are infinite before the third sample, and if values vary by more
+    than 1e29. `z` is the residual in scales (about standard deviations). `sure` is 0..1, the share of the needed
+    history; it is lower while values are outside.
     """
 
     expected: Floats
@@ -76,7 +76,7 @@ class BandResult:
 
 
 class Bands:
-    """Bands of `n` series. Series do not know each other: each alone would get the same bits."""
+    """Bands of `n` independent series; a series alone gives the same bits."""
 
     def __init__(self, n: int, settings: BandSettings = STANDARD) -> None:
         self.settings = settings
@@ -87,25 +87,25 @@ class Bands:
         self._all = np.arange(self.n)
 
     def step(self, t_us: npt.NDArray[Any], values: npt.NDArray[Any]) -> BandResult:
-        """Judge one sample of each series by its past, then learn from it.
+        """Judge one sample of each series by its history, then learn from it.
 
-        `t_us` int64 [n] is UTC microseconds, `values` float [n]; NaN or infinite is no sample of that series. Raises
+        `t_us` int64 [n] is UTC microseconds, `values` float [n]; NaN or infinity means no sample of that series. Raises
         ValueError for other shapes.
         """
         times, points = np.asarray(t_us, np.int64), np.asarray(values, np.float64)
         if times.shape != (self.n,) or points.shape != (self.n,):
             raise ValueError(f"times {times.shape} and values {points.shape} must both be ({self.n},)")
         absent = np.flatnonzero(~np.isfinite(points))
-        with np.errstate(over="ignore", under="ignore"):  # infinite edges are meant: no limit
+        with np.errstate(over="ignore", under="ignore"):  # infinite edges are intended: no limit
             if not absent.size:
                 return BandResult(*_step(self._columns, self._tables, self._all, times, points, self.settings))
             most = absent.size * FEW < self.n
             return BandResult(*(self._step_most if most else self._step_some)(times, points, absent))
 
     def _step_most(self, times: Ints, points: Floats, absent: Ints) -> Floats:
-        """All series; the few absent ones are put back as they were, which is cheaper than to copy all others.
+        """Step all series, then restore the few without a sample, which is cheaper than copying all others.
 
-        Their clock stands still, so that no slot of theirs is closed: the tables stay as they are.
+        Their clock is not advanced, so none of their slots is closed and the tables do not change.
         """
         columns = self._columns.take(absent)
         times, points = times.copy(), points.copy()
@@ -116,7 +116,7 @@ class Bands:
         return judged
 
     def _step_some(self, times: Ints, points: Floats, absent: Ints) -> Floats:
-        """Those series that have a sample, in a copy."""
+        """Step a copy of the series that have a sample."""
         who, judged = np.delete(self._all, absent), np.full((5, self.n), np.nan)
         if who.size:
             part = self._columns.take(who)
@@ -125,7 +125,7 @@ class Bands:
         return judged
 
     def learn(self, t_us: npt.NDArray[Any], values: npt.NDArray[Any]) -> None:
-        """Replay history: `values` float [T, n] at `t_us` int64 [T] or [T, n], as T steps."""
+        """Learn from history: `values` float [T, n] at `t_us` int64 [T] or [T, n], as T steps."""
         times, points = np.asarray(t_us, np.int64), np.asarray(values, np.float64)
         for t, value in zip(
             times if times.ndim == 2 else np.repeat(times, self.n).reshape(-1, self.n), points, strict=True
@@ -133,17 +133,17 @@ class Bands:
             self.step(t, value)
 
     def limits(self, index: int, metric: str, now_us: int, *, period_s: float | None = None) -> Limits:
-        """What a device shall judge series `index` by in the coming days; see `ahead.limits`."""
+        """The limits of series `index` for the coming days; see `day_ahead.day_ahead_limits`."""
         one = np.array([index])
         return day_ahead_limits(self._columns.take(one), self._tables, index, metric, now_us, self.settings, period_s)
 
     def pack(self) -> bytes:
-        """The whole state, settings too. Stepping on after `unpack` gives the same bits as without."""
+        """Serialise the state and settings. Continuing after `unpack` gives the same bits."""
         return pack(self._columns, self._tables, self.settings.numbers())
 
     @classmethod
     def unpack(cls, data: bytes) -> Bands:
-        """What `pack` made. Raises ValueError for another version or damaged bytes."""
+        """Restore bands from `pack`. Raises ValueError for another version or damaged bytes."""
         columns, tables, numbers = unpack(data)
         bands = cls(0, BandSettings.of(numbers))
         bands._adopt(columns, tables)
@@ -178,7 +178,7 @@ def _judged(columns: Columns, near: Band, value: Small, sure: Small) -> Floats:
 
 
 def _learn(columns: Columns, shape: Shape, near: Band, ahead: Band, value: Small, outside: float) -> None:
-    once = width.ONE / (columns.seen + 1)  # the first samples count alike, later ones as the rate says
+    once = width.ONE / (columns.seen + 1)  # the first samples have equal weight, later ones decay by the rate
     known = columns.seen >= KNOWN
     below, above = near.beyond(value, known)
     kept = np.where(known, near.clipped(value, columns.lift), value)
@@ -202,7 +202,7 @@ def _learn_near(columns: Columns, shape: Shape, near: Band, kept: Small, once: S
     columns.hour_size += error
     columns.error += rate * (np.abs(kept - near.forecasts) - columns.error)
     columns.scale += rate * (error / shape.spread - columns.scale)
-    for decaying in (columns.error, columns.scale):  # denormal numbers would cost a hundred times as much
+    for decaying in (columns.error, columns.scale):  # denormal numbers would be a hundred times slower
         np.maximum(decaying, TINY, out=decaying)
     beyond = kept - shape.bases
     slow = np.maximum(np.minimum(columns.period / SLOW_S, SLOW_MOST), once)
@@ -211,7 +211,7 @@ def _learn_near(columns: Columns, shape: Shape, near: Band, kept: Small, once: S
 
 
 def _move_level(columns: Columns, some: Ints, shift: Small) -> None:
-    """Values have stood outside of the day-ahead band for three days: that is the level now."""
+    """Move the level after values have been outside of the day-ahead band for three days."""
     columns.level[some] += shift.astype(np.float64)
     columns.slow[:, some] -= shift
     columns.fast[:, some] -= shift

@@ -1,9 +1,9 @@
-"""The shape of a day and of a week, learned visit by visit of its slots.
+"""Seasonal profile: learns the shape of a day and of a week, one time slot at a time.
 
-While a slot lasts, only a sum and a count of what was seen beyond the forecast are kept; when it ends, its mean moves
-the table. So a slot weighs the same at one sample a second and at one an hour. Every visit counts 1/visits, later
-LEAST_RATE: an exponential window (Holt-Winters; Winters 1960) that starts as a plain mean. A day's mean error moves
-the level, and with DAMPING the trend (Gardner & McKenzie 1985).
+During a slot, only the sum and count of its residuals are kept; at its end, their mean updates the table. So a slot has
+the same weight at one sample a second and at one an hour. Each visit has weight 1/visits, later LEAST_RATE: an
+exponential window (Holt-Winters; Winters 1960) that starts as a plain mean. The mean error of a day updates the level
+and, with DAMPING, the trend (Gardner & McKenzie 1985).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from cloud_hub.thresholds.bands.state import DAY_SLOTS, HOURS, NEVER, WEEK_SLOTS
 
 QUARTER_US = 900_000_000
 COARSE_S = 1000.0
-"""Series slower than this have one slot an hour: a quarter of an hour would stay empty when their minute drifts."""
+"""Series with a longer period have one slot an hour: slots of a quarter would stay empty when the minute drifts."""
 DAY_RATE, WEEK_RATE, SPREAD_RATE = 0.15, 0.2, 0.15
 LEVEL_RATE, TREND_RATE, DAMPING = 0.25, 0.1, 0.95
 LATE_SAMPLES = 3
@@ -30,9 +30,9 @@ def slots_of(quarters: Ints, period: Small) -> Ints:
 
 
 def turn(columns: Columns, tables: Tables, who: Ints, t_us: Ints) -> None:
-    """Set the clock of series that have a sample at `t_us`, and close the slots, hours and days that ended since.
+    """Advance the clock of series that have a sample at `t_us`, and close the slots, hours and days that ended.
 
-    A sample that is not after the last one leaves the clock, until it is the third in a row: then the clock was wrong.
+    A sample that is not after the last one leaves the clock unchanged; the third such sample in a row resets it.
     """
     new = columns.last == NEVER
     before = np.where(new, t_us, columns.last) if new.any() else columns.last
@@ -49,7 +49,7 @@ def turn(columns: Columns, tables: Tables, who: Ints, t_us: Ints) -> None:
 
 
 def _learn_period(columns: Columns, gap: Small, ahead: Flags) -> None:
-    """A mean of the gaps that a long one cannot move by more than itself: in a regular series, exactly its period."""
+    """Update the period: a mean of the gaps in which a long gap has limited weight; exact for a regular series."""
     period = columns.period
     step = np.clip(gap - period, np.float32(-0.9) * period, period)
     rate = np.maximum(1 / np.maximum(columns.seen, 1), np.float32(0.05))
@@ -92,7 +92,7 @@ def _close_hours(columns: Columns, tables: Tables, who: Ints, some: Ints, hours:
 def _close_days(columns: Columns, tables: Tables, who: Ints, some: Ints) -> None:
     days = columns.days[some]
     error = columns.day_sum[some] / columns.day_count[some]
-    # What the slots have taken of the error already is not taken again.
+    # The part of the error that the slots have learned is not counted again.
     rate = np.minimum(np.float32(LEVEL_RATE), 1 - np.maximum(1 / (days + 1), np.float32(DAY_RATE)))
     day = tables.day[:, who[some]]
     seen = ~np.isnan(day)
@@ -100,7 +100,7 @@ def _close_days(columns: Columns, tables: Tables, who: Ints, some: Ints) -> None
     tables.day[:, who[some]] = day - middle
     trend, step = columns.trend[some], rate * error
     columns.level[some] += (step + middle + trend).astype(np.float64)
-    for short in (columns.slow, columns.fast):  # what they add to the level stays where it was
+    for short in (columns.slow, columns.fast):  # their effect on the level is not changed
         short[:, some] -= step
         short[0, some] -= middle
     columns.trend[some] = np.float32(DAMPING) * trend + np.where(days >= 2, np.float32(TREND_RATE), 0) * error
@@ -110,7 +110,7 @@ def _close_days(columns: Columns, tables: Tables, who: Ints, some: Ints) -> None
 
 @dataclass(slots=True, eq=False)
 class Shape:
-    """What the tables say of a time: `bases` [3, n] (level, with day, with day and week) beyond the level; `spread`."""
+    """The shape at one time: `bases` [3, n] (level, with day, with day and week) relative to the level; `spread`."""
 
     bases: Small
     spread: Small

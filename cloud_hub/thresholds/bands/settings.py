@@ -1,4 +1,4 @@
-"""What a person may choose about learned bands and limits. Pure."""
+"""Settings of learned bands and limits. Pure."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import astuple, dataclass, fields
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BandSettings:
-    """`coverage` is the share of samples inside the band that is shown; the rest is about limits on a device.
+    """`coverage` is the share of samples inside the band that is shown; the other settings are for limits on a device.
 
-    `outside` is the share of ordinary samples allowed beyond each limit, `return_days` how seldom at least that may
-    happen: the former rules where samples are slow, the latter where they are fast. Three crossings in a row raise
-    (`on_periods` 2): a lone spike is no alarm. Six samples back inside clear (`off_periods` 5): an alarm that
-    flickers is one alarm. `deadband` is in scales, `least_width` relative to the level.
+    `outside` is the share of ordinary samples allowed beyond each limit; `return_days` is the minimum mean time between
+    them, which decides for frequent samples. Three crossings in a row raise an alarm (`on_periods` 2), so a single
+    spike does not. Six samples back inside clear it (`off_periods` 5), so flickering is one alarm. `deadband` is in
+    scales, `least_width` relative to the level.
     """
 
     coverage: float = 0.99
@@ -39,7 +39,7 @@ class BandSettings:
 
     @classmethod
     def of(cls, numbers: tuple[float, ...]) -> BandSettings:
-        """The settings that `numbers` gave. Raises ValueError when they are not allowed."""
+        """Settings from `numbers`. Raises ValueError for invalid ones."""
         return cls(**{field.name: value for field, value in zip(fields(cls), numbers, strict=True)})
 
 

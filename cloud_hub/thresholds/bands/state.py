@@ -1,4 +1,4 @@
-"""What the bands remember of their series: NumPy columns, and their packed form.
+"""State of the bands: NumPy columns, and their packed form.
 
 A series takes 8 + 8 bytes for its clock and level, 4 for each row of LAYOUT and of its three tables: about 1.3 KB.
 """
@@ -20,7 +20,7 @@ Flags = npt.NDArray[np.bool_]
 
 DAY_SLOTS, WEEK_SLOTS, HOURS = 96, 168, 24
 NEVER: Final = int(np.iinfo(np.int64).min)
-"""The clock of a series that has not been seen yet."""
+"""The clock of a series without samples."""
 VERSION: Final = 1
 _HEAD = struct.Struct("<4sHHQ7dI")
 _MAGIC = b"TGBD"
@@ -81,7 +81,7 @@ class Columns:
 
     @classmethod
     def new(cls, n: int, width: float) -> Columns:
-        """Columns of n series that have not been seen; bands begin `width` scales wide."""
+        """Columns of n series without samples; bands start with `width` scales."""
         made = cls(np.full(n, NEVER), np.zeros(n), np.zeros((ROWS, n), np.float32))
         made.lift[:] = made.low_excess[:] = made.high_excess[:] = 1
         for edge in (made.low, made.high):
@@ -92,18 +92,18 @@ class Columns:
 
     def take(self, who: Ints) -> Columns:
         """A copy of some series."""
-        return Columns(self.last[who], self.level[who], self.rows.take(who, axis=1))  # rows that lie one after another
+        return Columns(self.last[who], self.level[who], self.rows.take(who, axis=1))  # contiguous rows
 
     def put(self, who: Ints, part: Columns) -> None:
-        """Write a copy back to where `take` had it from."""
+        """Write back a copy made by `take`."""
         self.last[who], self.level[who], self.rows[:, who] = part.last, part.level, part.rows
 
 
 class Tables:
     """The shape of each series: `day` [96, n], `week` [168, n] and `spread` [24, n], all float32.
 
-    `day` holds deviations from the level by quarter of an hour, NaN where not seen yet; `week` corrections to it by
-    hour of the week (from Thursday 00:00 UTC, as the epoch began); `spread` the scale of each hour of the day
+    `day` holds deviations from the level by quarter of an hour, NaN where there is no sample yet; `week` corrections to
+    it by hour of the week (from Thursday 00:00 UTC, the start of the epoch); `spread` the scale of each hour of the day
     relative to the overall one.
     """
 
@@ -118,7 +118,7 @@ class Tables:
 
 
 def pack(columns: Columns, tables: Tables, settings: tuple[float, ...]) -> bytes:
-    """All series as bytes, little-endian, with version and checksum: about 1.3 KB a series."""
+    """Serialise all series, little-endian, with version and checksum: about 1.3 KB a series."""
     parts = (columns.last, columns.level, columns.rows, tables.day, tables.week, tables.spread)
     body = b"".join(part.astype(part.dtype.newbyteorder("<"), copy=False).tobytes() for part in parts)
     head = _HEAD.pack(_MAGIC, VERSION, ROWS, columns.last.size, *settings, 0)
@@ -126,7 +126,7 @@ def pack(columns: Columns, tables: Tables, settings: tuple[float, ...]) -> bytes
 
 
 def unpack(data: bytes) -> tuple[Columns, Tables, tuple[float, ...]]:
-    """What `pack` was given. Raises ValueError for another version or damaged bytes."""
+    """The inverse of `pack`. Raises ValueError for another version or damaged bytes."""
     if len(data) < _HEAD.size or data[:4] != _MAGIC:
         raise ValueError("these bytes are not a packed band; fit it again from history")
     _, version, rows, n, *settings, checksum = _HEAD.unpack_from(data)

@@ -1,12 +1,12 @@
-"""How far out the edges of a band lie, and what may be learned from a value beyond them.
+"""Width of a band: adapts its edges to a target coverage, and limits how much is learned from outliers.
 
-An edge is a multiple of the scale. Each sample beyond it moves it out by a step, each one inside moves it in by the
-step's share, so that in the long run as many are beyond as are meant to be, whatever the series does: the online
+An edge is a multiple of the scale. Each sample beyond it moves it outwards by a step, each sample inside moves it
+inwards by a fraction of the step, so that in the long run the intended share is beyond, for any series: the online
 gradient step on the pinball loss (Gibbs & Candès, "Adaptive conformal inference under distribution shift", 2021;
-Angelopoulos, Candès & Tibshirani, "Conformal PID control", 2023), taken on the logarithm. Farther out than samples
-can be counted, the excess over an edge counts as exponential (peaks over threshold; Siffer et al., "Anomaly detection
-in streams with extreme value theory", 2017; a rarer share than the edge's own only, as the facts demand).
-Only + - * / and comparisons are used: these give the same bits on every machine, exp and log need not.
+Angelopoulos, Candès & Tibshirani, "Conformal PID control", 2023), taken on the logarithm. For shares too rare to be
+counted, the excess over an edge is taken as exponential (peaks over threshold; Siffer et al., "Anomaly detection in
+streams with extreme value theory", 2017).
+Only + - * / and comparisons are used: they give the same bits on every machine, unlike exp and log.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ import numpy as np
 from cloud_hub.thresholds.bands.state import Columns, Flags, Small
 
 STEP, AHEAD_STEP = np.float32(0.1), np.float32(0.03)
-"""An edge grows by a tenth with a sample beyond it. The day-ahead one is calmer from 1,000 samples on."""
+"""An edge grows by a tenth with each sample beyond it; the day-ahead edge less, after 1,000 samples."""
 SETTLED = np.float32(100)
 TAIL = 0.01
 """Share of samples beyond each day-ahead edge; rarer ones are extrapolated."""
 EXCESS_RATE = np.float32(0.02)
 RATE_MEMORY = np.float32(1 / 1000)
 LEARN_WITHIN, LEAST_WITHIN = np.float32(2), np.float32(6)
-"""A value is learned from as far as twice the edge, at least six scales: a near edge must not hide a change."""
+"""Values are clipped at twice the edge, but at least at six scales, so that a narrow band does not hide a change."""
 LIFT, ONE = np.float32(1.2), np.float32(1)
 ROUNDING = 1e-13
-"""No scale is below this share of the level: there float64 itself is rough."""
+"""Minimum scale as a share of the level, because of the resolution of float64."""
 ENOUGH_SEEN, LEAST_SEEN, DAY_S = 1000, 30, np.float32(86400)
 MOST, HUGE, LEAST, TINY = np.float32(1e30), np.float32(1e29), np.float32(1e-3), np.float32(1e-30)
 
 
 @dataclass(slots=True, eq=False)
 class Band:
-    """A forecast of n series beyond their levels, float32 [n]: `expected`, `down` and `up` from it, one scale `size`.
+    """A forecast of n series relative to their levels, float32 [n]: `expected`, edges `down` and `up`, scale `size`.
 
-    `forecasts` [k, n] are those that `expected` is mixed of.
+    `expected` is the weighted mean of `forecasts` [k, n].
     """
 
     forecasts: Small
@@ -47,12 +47,12 @@ class Band:
     up: Small
 
     def beyond(self, value: Small, known: Flags) -> tuple[Flags, Flags]:
-        """Whether `value` lies below or above."""
+        """(whether `value` is below the band, whether it is above)."""
         off = value - self.expected
         return (off < -self.down) & known, (off > self.up) & known
 
     def clipped(self, value: Small, lift: Small | np.float32 = ONE) -> Small:
-        """What is learned of `value`: an outlier counts as one that lies `lift` times the usual reach away."""
+        """`value`, clipped at `lift` times the usual distance for learning."""
         least = LEAST_WITHIN * self.size
         down, up = np.maximum(LEARN_WITHIN * self.down, least), np.maximum(LEARN_WITHIN * self.up, least)
         kept: Small = self.expected + np.clip(value - self.expected, -down * lift, up * lift)
@@ -61,7 +61,7 @@ class Band:
 
 @dataclass(slots=True, eq=False)
 class Moment:
-    """What both bands of a sample share, float32 [n]: `spread` and `rounding` of the scale, caution, `sure` 0..1."""
+    """Values common to both bands of a sample, float32 [n]: `spread` and `rounding` of the scale, caution, `sure`."""
 
     spread: Small
     rounding: Small
@@ -70,16 +70,16 @@ class Moment:
 
 
 def moment(columns: Columns, spread: Small) -> Moment:
-    """The moment of a sample at whose time the scale is `spread` times the usual one."""
+    """The `Moment` of a sample; at its time the scale is `spread` times the usual one."""
     rounding = np.minimum(np.abs(columns.level) * ROUNDING, MOST).astype(np.float32) + TINY
     sure = progress(columns)
     return Moment(spread, rounding, caution(columns, sure), sure)
 
 
 def band(forecasts: Small, error: Small, scale: Small, reach: tuple[Small, Small], now: Moment) -> Band:
-    """The band about the mixture of `forecasts` [k, n], whose mean absolute errors were `error` [k, n].
+    """The band around the weighted `forecasts` [k, n], whose mean absolute errors were `error` [k, n].
 
-    `reach` is how many times `scale` it goes down and up once settled.
+    `reach` is its distance down and up in multiples of `scale` once settled.
     """
     least = scale * np.float32(1e-3) + TINY
     weights = (error.min(axis=0) + least) / (error + least)
@@ -92,7 +92,7 @@ def band(forecasts: Small, error: Small, scale: Small, reach: tuple[Small, Small
 
 
 def progress(columns: Columns) -> Small:
-    """How far each series is, 0..1, on the way to ENOUGH_SEEN samples or a day of at least LEAST_SEEN of them."""
+    """The progress of each series, 0..1, towards ENOUGH_SEEN samples, or a day with at least LEAST_SEEN samples."""
     seen = columns.seen
     done = np.maximum(seen / ENOUGH_SEEN, seen * columns.period / DAY_S)
     least: Small = np.minimum(np.minimum(done, seen / LEAST_SEEN), ONE)
@@ -100,20 +100,20 @@ def progress(columns: Columns) -> Small:
 
 
 def caution(columns: Columns, sure: Small) -> Small:
-    """How many times wider a band must be for what has not been seen yet; 1 in the end."""
+    """The factor by which a band is wider on a short history; approaches 1."""
     factor: Small = 20 / (columns.seen + 1) + np.float32(1.5) - np.float32(0.5) * sure
     return factor
 
 
 def raise_lift(lift: Small, out: Flags) -> None:
-    """Each sample outside opens the reach by LIFT, each inside halves it: a shift by any factor is soon taken over."""
+    """Each sample outside multiplies the clipping distance by LIFT, each inside halves it, to follow large shifts."""
     lift[:] = np.where(out, np.minimum(lift * LIFT, MOST), np.maximum(lift * np.float32(0.5), 1))
 
 
 def follow(columns: Columns, below: Flags, above: Flags, once: Small, outside: float) -> None:
-    """Move both edges so that a share `outside` of samples lies beyond them together.
+    """Move both edges so that a share `outside` of samples is beyond them together.
 
-    Each side has half of it; where the other side cannot be crossed (a count of 0 is its own floor), more.
+    Each side gets half of it, or more if the other side cannot be crossed (for example, counts are never below 0).
     """
     whole, half = np.float32(outside), np.float32(outside / 2)
     low = np.clip(whole - columns.high_rate, half, whole)
@@ -126,9 +126,9 @@ def follow(columns: Columns, below: Flags, above: Flags, once: Small, outside: f
 
 
 def follow_ahead(columns: Columns, ahead: Band, value: Small, below: Flags, above: Flags) -> None:
-    """Move the day-ahead edges to a share TAIL beyond each, and learn how far beyond ordinary samples go.
+    """Move the day-ahead edges to a share TAIL beyond each, and update the mean excess of ordinary samples.
 
-    The k-th sample of a run beyond counts 1/k: a long run is one event, and an anomaly must not open the limits.
+    The k-th sample of a run beyond has weight 1/k: a long run is one event, and an anomaly must not widen the limits.
     """
     run = columns.ahead_run
     np.multiply(run + 1, below | above, out=run)
@@ -140,7 +140,7 @@ def follow_ahead(columns: Columns, ahead: Band, value: Small, below: Flags, abov
         (columns.ahead_low, columns.low_excess, below * counts, -off - ahead.down),
         (columns.ahead_high, columns.high_excess, above * counts, off - ahead.up),
     ):
-        # An excess larger than the edge itself is an anomaly, no tail.
+        # An excess larger than the edge itself is an anomaly and not part of the tail.
         ordinary = np.clip(over / ahead.size, 0, edge)
         np.add(excess, rate * missed * (ordinary - excess), out=excess)
         _move(edge, step * (missed - np.float32(TAIL)))

@@ -1,4 +1,4 @@
-"""Crossing classifier: the probability that a series crosses an upper limit within the next 15 minutes.
+"""Crossing classifier: predicts the probability that a series crosses an upper limit within the next 15 minutes.
 
 One gradient-boosted model (histograms: Ke et al., LightGBM, 2017; scikit-learn's) is trained on many series together,
 on dimensionless features (`features`, `rise_features`), and applies to series that it never saw. Its output is
@@ -32,19 +32,19 @@ Labelled = tuple[Features, npt.NDArray[np.int8]]
 Samples = tuple[Features, npt.NDArray[np.int8], Ints]
 
 NAMES = (*crossing_features.NAMES, *rise_features.NAMES)
-"""What the columns of `features` are, in order."""
+"""Names of the columns of `features`, in order."""
 RISING = (*NAMES[:3], *rise_features.NAMES)
-"""Features in which the probability is constrained to rise, so that noise of a few series cannot invert it."""
+"""Features with a monotonic constraint (higher is more probable), against noise of a few series."""
 
 SHARED = "shared-trees"
 FITTED = 0.7
-"""This share of each series' samples, the earlier ones, is for fitting; the later rest is for calibrating."""
+"""Share of each series' samples used for fitting, the earlier ones; the later ones are for calibration."""
 LEAST = 20
-"""The least number of crossings, in either part, to train on."""
+"""Minimum number of crossings in either part."""
 
 
 def features(t_us: Ints, values: Floats, limit: float) -> Features:
-    """Features of every moment, float32[T, F]; `t_us` increasing, values finite. Row i knows samples 0 to i only."""
+    """Features of every sample, float32[T, F]; `t_us` increasing, values finite. Row i uses samples 0 to i only."""
     past = SeriesHistory(t_us, values, limit)
     day = past.spread(DAY_US)
     columns = [*crossing_features.history_features(past, day), *rise_features.rise_features(past, day)]
@@ -52,11 +52,10 @@ def features(t_us: Ints, values: Floats, limit: float) -> Features:
 
 
 def samples(t_us: npt.NDArray[Any], values: npt.NDArray[Any], limit: float) -> Samples:
-    """(features[M, F], labels[M], index[M]): the moments that can be judged and whose next 15 minutes are known.
+    """(features[M, F], labels[M], index[M]) of the samples that can be judged and whose next 15 minutes are known.
 
-    `t_us` in UTC microseconds, any order; label 1: some sample of the next 15 minutes is above `limit`; index: the
-    moment's place in the given arrays. Raises ValueError for arrays that do not fit together or a limit that is
-    no number.
+    `t_us` in UTC microseconds, any order; label 1: a sample of the next 15 minutes is above `limit`; index: the
+    position in the given arrays. Raises ValueError for arrays that do not fit together or a limit that is not finite.
     """
     times, points, where = _cleaned(t_us, values, limit)
     if not times.size:
@@ -92,8 +91,8 @@ class CrossingClassifier:
     def probability(self, t_us: npt.NDArray[Any], values: npt.NDArray[Any], limit: float) -> Floats:
         """Probability of being above `limit` within 15 minutes after each sample; float64[T], in the order given.
 
-        NaN where it is not judged: already above, less than a day of history, no sample in the 15 minutes before, a
-        value that is no number. Entry i depends on samples up to its time only. Raises ValueError as `samples` does.
+        NaN where it is not judged: already above, less than a day of history, no sample in the 15 minutes before, or
+        a value that is not finite. Entry i depends on samples up to its time only. Raises ValueError as `samples`.
         """
         times, points, where = _cleaned(t_us, values, limit)
         found = np.full(np.asarray(values).shape, np.nan)
@@ -103,7 +102,7 @@ class CrossingClassifier:
         return found
 
     def newest(self, t_us: Ints, values: Floats, limit: float) -> float | None:
-        """The probability after the last sample alone; None where it is not judged. As `probability`, in less time."""
+        """The last entry of `probability`, computed faster; None where it is not judged."""
         row = newest_row(t_us, values, limit)
         return None if row is None else float(self.of(row)[0])
 
@@ -138,7 +137,7 @@ def train(given: Sequence[Samples], seed: int = 7) -> CrossingClassifier:
         monotonic_cst=[int(name in RISING) for name in NAMES],
     )  # fmt: skip
     rows, labels = _together(early)
-    rows[:, np.isnan(rows).all(axis=0)] = 0  # of a short history no sample has a week before it; trees refuse that
+    rows[:, np.isnan(rows).all(axis=0)] = 0  # the trees reject columns without any value
     trees.fit(rows, labels)
     rows, labels = _together(late)
     odds = trees.decision_function(rows)
@@ -173,7 +172,7 @@ def _together(parts: Sequence[Labelled]) -> Labelled:
 
 
 def _cleaned(t_us: npt.NDArray[Any], values: npt.NDArray[Any], limit: float) -> tuple[Ints, Floats, Ints]:
-    """`clean`, and for each point that is left its (last) place in the given arrays."""
+    """The result of `clean`, and the (last) position of each of its points in the given arrays."""
     if not np.isfinite(limit):
         raise ValueError(f"a limit must be a finite number, not {limit}")
     times, points = clean(t_us, values)
@@ -184,6 +183,6 @@ def _cleaned(t_us: npt.NDArray[Any], values: npt.NDArray[Any], limit: float) -> 
 
 
 def _judged(times: Ints, points: Floats, limit: float) -> Bools:
-    """Which moments are judged: below the limit, a day after the first sample, not first after a gap."""
+    """A mask of the samples that are judged: below the limit, a day after the first sample, not first after a gap."""
     fresh = np.diff(times, prepend=times[0] - DAY_US) <= AHEAD_US
     return np.asarray((points <= limit) & (times - times[0] >= DAY_US) & fresh)

@@ -1,8 +1,8 @@
-"""Features of a series' past for crossing an upper limit soon: dimensionless, for one model of all series.
+"""Computes dimensionless features of a series' past to predict that it crosses an upper limit.
 
-Everything is a sum over a window that ends at or before the moment itself, so nothing looks ahead. Values are taken as
-distance from the limit in units of the first day's mean distance, and cut there at 10,000: one broken value must not
-spoil the sums for ever. Missing past (no sample a week ago) is NaN, which the model understands.
+All features are sums over windows that end at or before the sample, so none looks ahead. Values are distances from the
+limit in units of the first day's mean distance, clipped at 10,000, because the running sums would keep the error of an
+outlier. Missing history (no sample a week ago) is NaN, which the model accepts.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from shared.times import DAY_US, HOUR_US, MINUTE_US
 Bools = npt.NDArray[np.bool_]
 AHEAD_US = 15 * MINUTE_US
 DAYS = 14
-"""So many past days are asked for the same time of day: two of each weekday."""
+"""Past days that are compared at the same time of day: two of each weekday."""
 INTERVALS = 16
-"""So many times between past crossings are remembered."""
+"""Number of past intervals between crossings that are compared."""
 FARTHEST = 1e4
 NAMES = (
     "distance in a day's spread", "distance in a week's spread", "distance in usual moves", "straight line ahead",
@@ -31,11 +31,11 @@ NAMES = (
     "above in 1 h", "above in 6 h", "above in 24 h", "above in a week", "crossings in 24 h", "crossings in a week",
     "crossings ever", "time since above", "pauses that end now", "pause beside the usual", "pause beside the last",
 )  # fmt: skip
-"""What the columns of `history_features` are, in order; "ahead" is the coming 15 minutes as they were on past days."""
+"""Names of the columns of `history_features`, in order; "ahead" is the same 15 minutes on past days."""
 
 
 class SeriesHistory:
-    """One series of T samples, increasing times in microseconds, and its columns of the past."""
+    """One series of T samples, with increasing times in microseconds, and running sums over its past."""
 
     def __init__(self, t_us: Ints, values: Floats, limit: float) -> None:
         with np.errstate(over="ignore"):
@@ -58,7 +58,7 @@ class SeriesHistory:
         }
 
     def until(self, ago_us: int) -> Ints:
-        """How many samples are as old as `ago_us` or older, at each moment; int64[T]."""
+        """The number of samples at least `ago_us` old at the time of each sample; int64[T]."""
         return np.searchsorted(self.t_us, self.t_us - ago_us, side="right").astype(np.int64)
 
     def mean(self, name: str, since_us: int, ago_us: int = 0) -> Floats:
@@ -73,7 +73,7 @@ class SeriesHistory:
         return np.asarray(np.sqrt(np.maximum(variance, 1e-12)))
 
     def then(self, ago_us: int) -> Floats:
-        """The value that held so long ago; NaN before the first."""
+        """The latest value at least `ago_us` old; NaN before the first."""
         at = self.until(ago_us) - 1
         return np.where(at >= 0, self.y[at], np.nan)
 
@@ -99,7 +99,7 @@ def _lately(past: SeriesHistory, day: Floats) -> list[Floats]:
 
 
 def _same_time(past: SeriesHistory, day: Floats) -> list[Floats]:
-    """The coming quarter of an hour as it was on past days, and in past hours."""
+    """The next 15 minutes on past days and in past weeks, and shares of past hours."""
     levels, rises, shares, wide, begun = [], [], [], [], []
     for k in range(1, DAYS + 1):
         ago = k * DAY_US
@@ -120,7 +120,7 @@ def _same_time(past: SeriesHistory, day: Floats) -> list[Floats]:
 
 
 def _crossings(past: SeriesHistory) -> list[Floats]:
-    """How often and how long ago it crossed, and how many past pauses ended at this length."""
+    """How often and how long ago it crossed, and how many past intervals ended at this length."""
     found = [past.mean("over", hours * HOUR_US) for hours in (1, 6, 24, 168)]
     found += [past.mean("starts", hours * HOUR_US) for hours in (24, 168)]
     ever = np.arange(1, past.t_us.size + 1)
@@ -147,12 +147,12 @@ def _crossings(past: SeriesHistory) -> list[Floats]:
 
 
 def _any(mean: Floats) -> Floats:
-    """1 where some sample was, 0 where none, NaN where none was there."""
+    """1 where the mean of a mask is above 0, else 0; NaN stays NaN."""
     return np.where(np.isnan(mean), np.nan, mean > 0)
 
 
 def average(columns: list[Floats]) -> Floats:
-    """Mean of those columns that are known; NaN where none is."""
+    """Mean of the known columns; NaN where none is known."""
     total, known = np.zeros(columns[0].size), np.zeros(columns[0].size)
     for column in columns:
         there = ~np.isnan(column)

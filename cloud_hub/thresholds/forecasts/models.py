@@ -22,18 +22,18 @@ from shared.times import DAY_US
 
 Labels = npt.NDArray[np.int8]
 Fitted = Callable[[Features, Ints], Floats]
-"""Rows of features and their times in, probabilities out."""
+"""A fitted model: maps rows of features and their times to probabilities."""
 Fit = Callable[[Features, Labels, Ints], Fitted]
 
 SLOTS, NEAR, PRIOR = 288, 2, 5.0
-"""Slots of a day; so many on each side are counted in; the base rate weighs as much as so many moments."""
+"""Slots of a day; neighbouring slots on each side that are included; weight of the base rate in samples."""
 FARTHEST = 1e4
 EITHER = 2
-"""Fewer crossings, or fewer quiet moments, than this: the model is the base rate."""
+"""With fewer crossings, or fewer samples without one, the model is the base rate."""
 
 
 def time_of_day(rows: Features, labels: Labels, t_us: Ints) -> Fitted:
-    """The share of past moments at this time of day, ten minutes around, that a crossing followed."""
+    """The share of past samples at this time of day, within ten minutes, that were followed by a crossing."""
     slot = _slot(t_us)
     count = _around(np.bincount(slot, minlength=SLOTS))
     crossed = _around(np.bincount(slot, weights=labels, minlength=SLOTS))
@@ -42,7 +42,7 @@ def time_of_day(rows: Features, labels: Labels, t_us: Ints) -> Fitted:
 
 
 def logistic(rows: Features, labels: Labels, t_us: Ints) -> Fitted:
-    """A logistic regression on standardised features; missing ones are their mean."""
+    """A logistic regression on standardised features; missing ones are replaced by their mean."""
     from sklearn.impute import SimpleImputer  # noqa: PLC0415 - a second of import
     from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
     from sklearn.pipeline import make_pipeline  # noqa: PLC0415
@@ -57,7 +57,7 @@ def logistic(rows: Features, labels: Labels, t_us: Ints) -> Fitted:
 
 
 def trees(rows: Features, labels: Labels, t_us: Ints) -> Fitted:
-    """Small gradient-boosted trees (histograms), held to rise with distance and rises as the shared ones are."""
+    """Small gradient-boosted trees (histograms), with the monotonic constraints of the shared classifier."""
     from sklearn.ensemble import HistGradientBoostingClassifier  # noqa: PLC0415 - a second of import
 
     boosted = HistGradientBoostingClassifier(
@@ -65,13 +65,13 @@ def trees(rows: Features, labels: Labels, t_us: Ints) -> Fitted:
         max_features=0.3, early_stopping=False, random_state=7, monotonic_cst=[int(name in RISING) for name in NAMES],
     )  # fmt: skip
     known = rows.copy()
-    known[:, np.isnan(known).all(axis=0)] = 0  # of a short history no sample has a week before it; trees refuse that
+    known[:, np.isnan(known).all(axis=0)] = 0  # the trees reject columns without any value
     boosted.fit(known, labels)
     return lambda given, _: _second(boosted, given)
 
 
 OWN: dict[str, Fit] = {"time-of-day": time_of_day, "logistic-regression": logistic, "own-trees": trees}
-"""Those that are fitted to one series' own history."""
+"""The models that are fitted on one series' own history."""
 BLEND = "blend"
 BLENDED = ("logistic-regression", "own-trees", SHARED)
 MODELS = (*OWN, SHARED, BLEND)
@@ -79,7 +79,7 @@ MODELS = (*OWN, SHARED, BLEND)
 
 
 def fitted(name: str, rows: Features, labels: Labels, t_us: Ints) -> Fitted:
-    """One of the OWN models; the base rate where one of the two outcomes was hardly ever seen."""
+    """Fit one of the OWN models; the base rate if one of the two outcomes is too rare."""
     crossed = int(labels.sum())
     if min(crossed, labels.size - crossed) < EITHER:
         rate = (crossed + 0.5) / (labels.size + 1.0)
@@ -94,7 +94,7 @@ def log_odds(probability: Floats) -> Floats:
 
 
 def blended(parts: Sequence[Floats]) -> Floats:
-    """The probability whose log-odds are the mean of theirs."""
+    """The blend: the probability whose log-odds are the mean of those of the parts."""
     return np.asarray(1 / (1 + np.exp(-np.mean([log_odds(part) for part in parts], axis=0))))
 
 

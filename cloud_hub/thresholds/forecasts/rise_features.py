@@ -1,8 +1,8 @@
-"""How far a series rises within 15 minutes, beside how far it is from its limit: six features without unit.
+"""Computes six dimensionless features that compare a series' usual rise in 15 minutes with its distance to the limit.
 
-The rise of a moment is from its value to the highest of the next 15 minutes. It is known 15 minutes later, and only
-then counted, so nothing looks ahead. Two forecasts with their spread: the mean rise lately, and the usual rise at this
-time of day; and two shares: how many rises of the past would have reached the limit from here.
+The rise of a sample is from its value to the highest value of the next 15 minutes. It is known and used only 15 minutes
+later, so no feature looks ahead. There are forecasts relative to their spread (the recent mean rise, and the usual rise
+at this time of day) and shares of the past rises that would have reached the limit from here.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from cloud_hub.thresholds.forecasts.features import AHEAD_US, DAYS, SeriesHistor
 from shared.times import DAY_US, HOUR_US, MINUTE_US
 
 LATELY = 288
-"""So many last rises are compared with the distance: of a day, at five minutes."""
+"""Number of recent rises that are compared with the distance: a day at five minutes."""
 NAMES = (
     "risen as in the last hour", "risen as in the last day", "risen as in the last week",
     "share of rises that reach it", "share of rises at this time that reach it", "risen as at this time",
 )  # fmt: skip
-"""What the columns of `rise_features` are; the more, the more probable is a crossing."""
+"""Names of the columns of `rise_features`; higher values make a crossing more probable."""
 
 
 def rise_features(past: SeriesHistory, day: Floats) -> list[Floats]:
@@ -30,7 +30,7 @@ def rise_features(past: SeriesHistory, day: Floats) -> list[Floats]:
 
 
 def _rises(past: SeriesHistory) -> Floats:
-    """From each value to the highest of the next 15 minutes; NaN without a sample there."""
+    """The rise from each value to the highest of the next 15 minutes; NaN without a sample there."""
     end = np.searchsorted(past.t_us, past.t_us + AHEAD_US, side="right")
     top, at = np.full(past.y.size, -np.inf), np.arange(1, past.y.size + 1)
     while (ahead := at < end).any():
@@ -40,7 +40,7 @@ def _rises(past: SeriesHistory) -> Floats:
 
 
 def _forecasts(past: SeriesHistory, rise: Floats, known: Ints) -> list[Floats]:
-    """The value and the mean rise of a window, in units of how much the rises differ there."""
+    """The value plus the mean rise of a window, in units of the standard deviation of the rises."""
     parts = (np.isfinite(rise), np.nan_to_num(rise), np.nan_to_num(rise) ** 2)
     counts, sums, squares = (np.concatenate(([0.0], np.cumsum(part))) for part in parts)
     found = []
@@ -55,10 +55,10 @@ def _forecasts(past: SeriesHistory, rise: Floats, known: Ints) -> list[Floats]:
 
 
 def _lately(y: Floats, rise: Floats, known: Ints) -> Floats:
-    """Which share of the last known rises is larger than the distance."""
+    """The share of the last known rises that exceed the distance."""
     windows = sliding_window_view(np.concatenate((np.full(LATELY, np.nan), rise)), LATELY)
     found = np.empty(y.size)
-    for first in range(0, y.size, 2000):  # a window for each moment at once would fill the memory
+    for first in range(0, y.size, 2000):  # in chunks: windows of all samples at once would need too much memory
         part = slice(first, first + 2000)
         block = windows[known[part]]
         found[part] = (block > -y[part, None]).sum(axis=1) / np.maximum(np.isfinite(block).sum(axis=1), 1)
@@ -66,7 +66,7 @@ def _lately(y: Floats, rise: Floats, known: Ints) -> Floats:
 
 
 def _same_time(past: SeriesHistory, rise: Floats, known: Ints, day: Floats) -> list[Floats]:
-    """The share of the rises at this time of past days, ten minutes around, that reach it; and the usual rise."""
+    """The share of rises at this time of past days, within ten minutes, that reach the limit; and the usual rise."""
     reach, there, usual = np.zeros(rise.size), np.zeros(rise.size), []
     for k in range(1, DAYS + 1):
         for minutes in (-10, -5, 0, 5, 10):

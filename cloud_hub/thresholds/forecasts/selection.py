@@ -1,10 +1,11 @@
-"""Model selection: which model forecasts the limit crossings of a series, by its own validation data. Pure.
+"""Model selection: chooses the model that forecasts the limit crossings of a series, by its validation data. Pure.
 
-Forward-chaining: each of the last two stretches of the history is forecast by what was fitted on all before it. The
-shared trees never learn from that part of any series (`classifier.FITTED`), so they have no advantage. Models are
-compared by average precision; the blend is kept unless another beats it by MARGIN, for the best of five is partly
-luck. The winner is calibrated on the same data (Platt 1999, drawn towards "as it is") and fitted again on the whole
-history. Where no model beats the base rate by LIFT, the series is not forecast, and the reason says so.
+Validation is forward-chaining: each of the last two folds of the history is forecast by models fitted on all data
+before it. The shared trees never learn from that part of any series (`classifier.FITTED`), so they have no advantage.
+Models are compared by average precision; the blend is kept unless another model beats it by MARGIN, because the best of
+five is partly chance. The selected model is calibrated on the same data (Platt 1999, with a prior towards no change)
+and fitted again on the whole history. If no model beats the base rate by LIFT, the series is not forecast, and the
+reason is given.
 """
 
 from __future__ import annotations
@@ -30,15 +31,15 @@ from cloud_hub.thresholds.forecasts.models import BLEND, BLENDED, OWN, Fitted, L
 
 FOLDS = (FITTED, (1 + FITTED) / 2, 1.0)
 LEAST = 10
-"""With fewer crossings, or non-crossings, in its validation data a series gets no model of its own."""
+"""Minimum crossings, and minimum samples without one, in the validation data for a model of its own."""
 MARGIN = 0.05
 LIFT = 1.25
 PULL = 30.0
-"""How strongly a calibration is drawn towards slope 1 and shift 0, as samples count."""
+"""Weight of the calibration's prior (slope 1, shift 0) in samples."""
 
 
 class SeriesForecaster(Protocol):
-    """Forecasts one series; `reason` is why it does not, '' where it does."""
+    """Forecasts one series; `reason` is '' or why there is no forecast."""
 
     @property
     def skill(self) -> Skill: ...
@@ -82,14 +83,14 @@ class SelectedModel:
 
 
 def shared_forecaster(shared: CrossingClassifier) -> SeriesForecaster:
-    """The shared classifier, for series without a model of their own; none where it does not beat the base rate."""
+    """The shared classifier, for series without a model of their own; `NoForecaster` unless it beats the base rate."""
     return shared if useful(shared.skill) else NoForecaster(reason=_no_better(shared.skill), skill=shared.skill)
 
 
 def select_model(own: Samples, t_us: Ints, shared: CrossingClassifier) -> SeriesForecaster:
-    """The forecaster for one series and side from its samples; `t_us` are the times that their index is of.
+    """The forecaster for one series and side from its samples; their index refers to `t_us`.
 
-    Raises ValueError where a model cannot be fitted.
+    Raises ValueError if a model cannot be fitted.
     """
     rows, labels, index = own
     times = np.asarray(t_us[index], np.int64)
@@ -107,7 +108,7 @@ def select_model(own: Samples, t_us: Ints, shared: CrossingClassifier) -> Series
 
 
 def validation_predictions(rows: Features, labels: Labels, t_us: Ints, shared: CrossingClassifier) -> dict[str, Floats]:
-    """Predictions of every model for the validation moments, none of which it was fitted on."""
+    """Out-of-sample predictions of every model for the validation samples."""
     cuts = [int(fold * labels.size) for fold in FOLDS]
     predictions: dict[str, Floats] = {SHARED: shared.of(rows[cuts[0] :])}
     for name in OWN:

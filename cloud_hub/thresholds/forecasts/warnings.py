@@ -1,7 +1,7 @@
-"""Warnings: when a probability of crossing a limit raises one, and when it is cleared. No clock, no I/O.
+"""Decides when the probability of crossing a limit raises a warning, and when the warning clears. No clock, no I/O.
 
-A limit may change with the hour, so the excess over it is forecast, whose limit is 0. A lower limit is an upper one of
-the negated values.
+A limit may change with the hour, so the excess over it is forecast, with limit 0. A lower limit is treated as an upper
+limit of the negated values.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ EVERY_US = 4 * AHEAD_US
 class Forecast:
     """The probability that the series is beyond `limit` on this side within 15 minutes after its sample of `at_us`.
 
-    None with a `reason` where it is not judged. `beyond`: it is there already. `skill`: which model it is by.
+    The probability is None, with a `reason`, if it is not judged. `beyond`: the series is already beyond the limit.
+    `skill`: the model and its quality.
     """
 
     probability: float | None
@@ -55,8 +56,8 @@ class WarningState:
 def decide(found: Forecast, standing: WarningState, bar: float, now_us: int) -> Literal["", "raised", "cleared"]:
     """Whether to raise or clear the warning. `found` is of the side of the active warning, if there is one.
 
-    Raised from the probability `bar` on, where no alarm stands and the last warning is an hour old. Cleared when the
-    crossing came, below half of `bar`, and after 15 minutes in any case.
+    Raised at a probability of at least `bar`, if no alarm is active and the last warning is an hour old. Cleared when
+    the limit is crossed, below half of `bar`, and after 15 minutes in any case.
     """
     if standing.warning:
         over = standing.warned_us is None or now_us - standing.warned_us >= AHEAD_US
@@ -117,7 +118,7 @@ def _unjudged(t_us: Ints, beyond: Floats, now_us: int) -> str:
 
 
 def most_probable(found: Sequence[Forecast]) -> Forecast:
-    """Of the sides that have a limit the one that is most probably crossed."""
+    """The forecast of the side that will most probably be crossed, among those with a limit."""
     limited = [one for one in found if one.limit is not None] or list(found)
     return max(limited, key=lambda one: -1.0 if one.probability is None else one.probability)
 

@@ -1,4 +1,4 @@
-"""Reads what learning needs of a series: its history, its alarms, and people's feedback."""
+"""Reads the input of learning for a series: its history, its alarms, and people's feedback."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from cloud_hub.thresholds.limits.standing import Series, standing_alarms
 from shared.thresholds import Limits
 
 MOST_POINTS = 10_000
-"""Points of one series that a fit reads: of more, one in each stretch of equal length, as it was measured."""
+"""Points of one series that a fit reads; a longer history is thinned to one sample in each interval of equal length."""
 
 ROLLED_S = 600
-"""Means of so many seconds replace samples that are no longer stored."""
+"""Length in seconds of the rollup means that replace deleted samples."""
 
 AFTER_US = 3_600_000_000
-"""An alarm that people judged counts until it cleared, or this long."""
+"""An alarm with a verdict counts until it cleared, but at most this long."""
 
 
 MANY = 20_000
-"""Rows of one read for many series: of more, each series is read for itself."""
+"""Rows of one read for many series; if there are more, each series is read separately."""
 _NEW_SAMPLES = """
 SELECT n, t_us, value FROM (
     SELECT wanted.n, t.t_us, t.value, t.source, t.seq FROM {} CROSS JOIN telemetry AS t
@@ -58,9 +58,9 @@ _DEVICES: Any = Device.__table__  # type: ignore[attr-defined]
 
 
 def history(session: Session, series: Series, from_us: int, to_us: int, most: int = MOST_POINTS) -> History:
-    """What was measured in from_us <= t < to_us, at most about `most` points, one a time.
+    """The samples in from_us <= t < to_us, at most about `most` points, with distinct times.
 
-    Before the oldest sample that is still kept, the means of rollups take their place: they spread less.
+    Before the oldest stored sample, means of rollups are used; they vary less.
     """
     table = _SAMPLES.c
     mine = (table.device == series[0], table.metric == series[1], table.t_us >= from_us, table.t_us < to_us,
@@ -88,7 +88,7 @@ def history(session: Session, series: Series, from_us: int, to_us: int, most: in
 def samples_after(
     session: Session, series: Series, after_us: int, before_us: int | None = None, most: int | None = None
 ) -> tuple[Ints, Floats]:
-    """(t_us, values) after `after_us` in order of time, `most` of them; of one time the last one stored."""
+    """(t_us, values) after `after_us` in order of time, at most `most`; of equal times the last one stored."""
     table = _SAMPLES.c
     query = select(table.t_us, table.value).where(
         table.device == series[0], table.metric == series[1], table.t_us > after_us, table.value.is_not(None)
@@ -159,13 +159,13 @@ def load_feedback(session: Session, series: Sequence[Series], from_us: int, to_u
 def known(
     session: Session, series: Sequence[Series], from_us: int, to_us: int, present: Mapping[Series, Limits]
 ) -> list[Known]:
-    """The context of each series in from_us..to_us; `present` are the limits that stand there."""
+    """The context of each series in from_us..to_us; `present` are the limits in force."""
     devices = sorted({device for device, _ in series})
     alarms, ranges = unjudged(session, devices, from_us, to_us), _ranges(session, devices)
     since = standing_alarms(session, devices)
     found = []
     for one in series:
-        early_us = int(present[one].on_delay_s * 1e6) if one in present else 0  # it was beyond its limit by then
+        early_us = int(present[one].on_delay_s * 1e6) if one in present else 0  # the value was beyond its limit by then
         windows = tuple(Window(start_us=w.start_us - early_us, end_us=w.end_us) for w in alarms.get(one, ()))
         low, high = ranges.get(one, (None, None))
         found.append(Known(alarms=windows, standing_us=since.get(one, 0), low=low, high=high))
@@ -173,7 +173,7 @@ def known(
 
 
 def unjudged(session: Session, devices: Sequence[str], from_us: int, to_us: int) -> dict[Series, list[Window]]:
-    """Alarms that met from_us..to_us and were not judged false, and reported missed faults, by series.
+    """Alarms that overlap from_us..to_us and were not judged false, and reported missed faults, by series.
 
     An active alarm lasts until `to_us`. Forecast warnings do not count.
     """

@@ -53,37 +53,37 @@ _UPDATE = update(_ROWS).where(*(_ROWS.c[name] == bindparam(f"b_{name}") for name
 
 
 def run_once(db: Database, now_us: int) -> WorkResult:
-    """Do the next piece of the refit that is due. One page at a time, so that others get the database in between."""
+    """Process the next page of the refit that is due; other writers get the database between pages."""
     items = WorkItems(db, "refit", now_us)
     with db.read() as session:
         name = session.exec(_due(now_us, items.ready("learning", Learning.id))).first()
     if name is None:
         return NOTHING
-    items.run("learning", name, partial(_piece, db, name, now_us))
+    items.run("learning", name, partial(_process_page, db, name, now_us))
     return items.result(again=True, wake=["rollouts"])
 
 
-def _piece(db: Database, name: str, now_us: int) -> None:
-    """Do the next piece of one refit."""
+def _process_page(db: Database, name: str, now_us: int) -> None:
+    """Process the next page of one refit."""
     with db.read() as session:
         row = session.get(Learning, name)
         if row is None:
             return
         try:
             page = None if row.refit is None else _page(session, row, row.refit["now_us"], row.refit["after"])
-        except HubError as error:  # its target cannot be read any more, say
+        except HubError as error:  # for example, its target is no longer valid
             _give_up(db, row, now_us, str(error))
             return
     if page is None:
         _begin(db, row.id, now_us)
     elif page.devices:
-        _write(db, row.id, page, _fitted(page))
+        _write(db, row.id, page, _fit_page(page))
     else:
         _finish(db, row.id, now_us)
 
 
 def _due(now_us: int, ready: Any) -> Any:
-    """Due, and nothing of it is on trial: limits that are being pushed must not change meanwhile."""
+    """The learning whose refit is due. Those with an active rollout wait: its limits must not change meanwhile."""
     busy = select(col(Rollout.learning)).where(col(Rollout.state).in_(rollout.ACTIVE))
     due = rows_of(Learning.id).where(Learning.due_us <= now_us, col(Learning.id).not_in(busy), ready)
     return due.order_by(col(Learning.due_us), Learning.id).limit(1)
@@ -97,7 +97,7 @@ def _begin(db: Database, name: str, now_us: int) -> None:
 
 
 def _give_up(db: Database, seen: Learning, now_us: int, reason: str) -> None:
-    """Until the next refit is due."""
+    """Abandon this refit with a reason; the next one starts when it is due."""
     with db.write() as session:
         row = learnings.get(session, seen.id, lock=True)
         row.refit, row.reason = None, reason[:500]
@@ -107,8 +107,8 @@ def _give_up(db: Database, seen: Learning, now_us: int, reason: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefitPage:
-    """Some devices of a refit with all that fitting needs, no session and no clock: histories of their series, and
-    for each the limits that stand, people's feedback, its factor, and its alarms and range.
+    """Input of the fit for one page of devices, independent of the database: the histories of their series, and for
+    each series the limits in force, people's feedback, the widening factor, and its alarms and range.
     """
 
     policy: LearningPolicy
@@ -148,7 +148,7 @@ def learned_series(session: Session, devices: list[str], policy: LearningPolicy)
 
 
 def first_series(session: Session, row: Learning, policy: LearningPolicy, devices: int) -> list[Series]:
-    """Series of the first so many devices, by id."""
+    """The series of the first `devices` devices, by id."""
     return learned_series(session, query.devices(session, row.target, limit=devices, scope=row.scope), policy)
 
 
@@ -164,17 +164,17 @@ def _factors(session: Session, name: str, devices: list[str]) -> dict[Series, fl
     return found
 
 
-def _fitted(page: RefitPage) -> list[dict[str, Any]]:
+def _fit_page(page: RefitPage) -> list[dict[str, Any]]:
     """A row of each series; one that cannot be fitted keeps its last limits, which become stale."""
     try:
         return _rows(page, page.histories)
     except Exception:
         log.exception("refit.page_failed", extra={"fields": {"devices": page.devices}})
-    return [row for history in page.histories for row in _alone(page, history)]
+    return [row for history in page.histories for row in _fit_alone(page, history)]
 
 
-def _alone(page: RefitPage, history: History) -> list[dict[str, Any]]:
-    """The row of one series, whatever is wrong with it."""
+def _fit_alone(page: RefitPage, history: History) -> list[dict[str, Any]]:
+    """The row of one series; any error becomes its reason."""
     try:
         return _rows(page, [history])
     except Exception as error:
@@ -191,11 +191,11 @@ def _rows(page: RefitPage, histories: list[History]) -> list[dict[str, Any]]:
     factors = [page.factors.get(key, 1.0) for key in keys]
     known = [page.known[key] for key in keys]
     before, found = learn_limits(histories, policy, factors, [begin, now_us], known)
-    tries = proposals(before, found)
+    proposed = proposals(before, found)
     rows = []
     for index, key in enumerate(keys):
         present, limits = page.present.get(key), found[index]
-        trial = run_trial(histories[index], present, tries[index], page.feedback[key], begin, now_us)
+        trial = run_trial(histories[index], present, proposed[index], page.feedback[key], begin, now_us)
         row = {"device": key[0], "metric": key[1], "factor": factors[index], "trial": trials.without_episodes(trial)}
         reason = limits if isinstance(limits, str) else _withheld(known[index], trial, before[index], policy)
         if reason or isinstance(limits, str):
@@ -207,15 +207,13 @@ def _rows(page: RefitPage, histories: list[History]) -> list[dict[str, Any]]:
 
 
 def _withheld(known: Known, trial: Trial, before: Limits | str, policy: LearningPolicy) -> str:
-    """Why limits that were learned may not take the place of what stands, or ''."""
+    """Why learned limits may not replace those in force, or ''."""
     if known.standing_us:
         return twin_writes.KEPT
     if isinstance(before, str):
-        return f"not tried on history that it had not seen: before the last {policy.backtest_days:g} days {before}"[
-            :500
-        ]
+        return f"no out-of-sample backtest: before the last {policy.backtest_days:g} days {before}"[:500]
     if not trial.points:
-        return f"not tried on history that it had not seen: no samples in the last {policy.backtest_days:g} days"
+        return f"no out-of-sample backtest: no samples in the last {policy.backtest_days:g} days"
     return ""
 
 
@@ -245,7 +243,7 @@ def _write(db: Database, name: str, page: RefitPage, rows: list[dict[str, Any]])
 
 
 def _finish(db: Database, name: str, now_us: int) -> None:
-    """All pages are there: hold it back, or begin the rollout with the canaries."""
+    """End the refit after its last page: hold the limits back, or start their rollout with the canaries."""
     with db.write() as session:
         row = learnings.get(session, name, lock=True)
         if row.refit is None:
@@ -256,7 +254,7 @@ def _finish(db: Database, name: str, now_us: int) -> None:
         devices = _ready(session, name, began)
         backtest = trials.learning_trials(session, name)
         trace = new_trace()
-        row.reason = _held(session, name, devices, backtest, policy)
+        row.reason = _hold_back_reason(session, name, devices, backtest, policy)
         if row.reason:
             trail.add(session, now_us, "hub", "learning.held", name, trace=trace, reason=row.reason, backtest=backtest)
             return
@@ -278,7 +276,9 @@ def _finish(db: Database, name: str, now_us: int) -> None:
         row.reason = f"rollout {trial.id}"
 
 
-def _held(session: Session, name: str, devices: list[str], backtest: dict[str, Any], policy: LearningPolicy) -> str:
+def _hold_back_reason(
+    session: Session, name: str, devices: list[str], backtest: dict[str, Any], policy: LearningPolicy
+) -> str:
     if not devices:
         first = select(_ROWS.c.device, _ROWS.c.metric, _ROWS.c.reason).where(
             _ROWS.c.learning == name, _ROWS.c.reason != ""
@@ -293,7 +293,7 @@ def _held(session: Session, name: str, devices: list[str], backtest: dict[str, A
 
 
 def _ready(session: Session, name: str, began_us: int) -> list[str]:
-    """Devices with limits of this refit that no other rollout holds."""
+    """Devices with limits of this refit that are not in another active rollout."""
     members: Any = RolloutDevice.__table__  # type: ignore[attr-defined]
     busy = select(members.c.device).where(
         members.c.rollout.in_(select(col(Rollout.id)).where(col(Rollout.state).in_(rollout.ACTIVE)))

@@ -1,4 +1,4 @@
-"""The registry of learnings: which series of which devices are learned, by which policy, and how well it does.
+"""The registry of learnings: the series that they cover, their policies, and their hits and misses.
 
 Hits, misses and false alarms are counted here from alarms and people's verdicts. Alarms arrive exactly once and
 verdicts live in the hub only, so a device that lost its disk loses no count.
@@ -51,7 +51,7 @@ _MISSED_FAULTS: Any = MissedFault.__table__  # type: ignore[attr-defined]
 class Counts:
     """`alarms` of learned limits, `hits` judged real, `false` judged false; `faults` reported, some of them `missed`.
 
-    Alarms about anything else are not counted there. `anomalies` are alarms of live monitoring and of the peer
+    Alarms about anything else are not included. `anomalies` are alarms of live monitoring and of the peer
     comparison, `false_anomalies` those judged false.
     """
 
@@ -90,7 +90,7 @@ def put(session: Session, row: Learning, trace: str) -> tuple[Learning, bool]:
     if old is not None and not scopes.covers(scopes.session_scope(session), old.scope):
         raise HubError(409, "Name is taken", f"'{row.id}' is the name of a learning beyond this token's scope")
     if old is None and session.exec(rows_of(func.count()).select_from(Learning)).one() >= LIMIT:
-        raise HubError(409, "Too many learnings", f"there may be {LIMIT}: delete one that is not needed")
+        raise HubError(409, "Too many learnings", f"at most {LIMIT} are allowed: delete one that is not needed")
     trail.add(
         session,
         row.created_us,
@@ -158,7 +158,7 @@ def release(
 class PeerSummary:
     """A metric in the peer comparison: judged up to `upto_us` on `servers` servers of `services` services.
 
-    `left_out` devices have the metric and are not judged; `reasons` are those of the first few. `standing` are its
+    `left_out` devices have the metric and are not judged; `reasons` are given for the first few. `standing` are its
     active alarms.
     """
 
@@ -188,7 +188,7 @@ def budget_correction(session: Session, name: str) -> float:
     return float(session.connection().execute(most).scalar_one())
 
 
-# -- how well it does ------------------------------------------------------------------------------
+# -- results ---------------------------------------------------------------------------------------
 
 
 def _count(condition: Any) -> Any:
@@ -197,7 +197,7 @@ def _count(condition: Any) -> Any:
 
 
 def counts(session: Session, name: str, series: limits_standing.Series | None = None) -> Counts:
-    """Counts since its limits are on the devices: of the whole learning, or of one series."""
+    """Counts since its limits were pushed to the devices: of the whole learning, or of one series."""
     mine = [_SERIES.c.learning == name]
     if series is not None:
         mine += [_SERIES.c.device == series[0], _SERIES.c.metric == series[1]]

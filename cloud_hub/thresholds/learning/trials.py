@@ -1,4 +1,4 @@
-"""Backtests over stored history, many series together: before limits are pushed, and whenever somebody asks."""
+"""Backtests limits of many series over stored history, before they are pushed or on request."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from shared.thresholds import Limits
 from shared.times import DAY_US
 
 DAYS = 7.0
-"""Of history on which limits that a person pushes are tried."""
+"""Days of history on which manually pushed limits are tested."""
 DEVICES = 20
-"""On so many of the devices."""
+"""Devices on which manually pushed limits are tested."""
 
 _ROWS: Any = LearnedSeries.__table__  # type: ignore[attr-defined]
 
@@ -31,7 +31,7 @@ def trial_series(
     session: Session, series: Sequence[Series], policy: LearningPolicy, from_us: int, to_us: int,
     proposed: dict[str, Limits] | None = None,
 ) -> list[Trial]:  # fmt: skip
-    """Each series by its present limits and by `proposed` (by metric), or by what its history would teach."""
+    """Backtest each series with its present limits and with `proposed` (by metric), or those learned from history."""
     present = limits_standing.present(session, sorted({device for device, _ in series}))
     feedback = stored.load_feedback(session, series, from_us, to_us)
     before_us = from_us if proposed is not None else from_us - int(policy.train_days * DAY_US)
@@ -50,7 +50,7 @@ def trial_series(
 def trial_manual_limits(
     session: Session, devices: Sequence[str], limits: Sequence[Limits], now_us: int
 ) -> dict[str, Any]:
-    """What limits that a person is about to push would have raised; `points` 0: nothing is stored to try them on."""
+    """The alarms that manual limits would have raised, before they are pushed; `points` 0: there is no history."""
     proposed = {one.metric: one for one in limits}
     series = [(device, metric) for device in devices[:DEVICES] for metric in proposed]
     found = trial_series(session, series, LearningPolicy(metrics=("*",)), now_us - int(DAYS * DAY_US), now_us, proposed)
@@ -58,13 +58,13 @@ def trial_manual_limits(
 
 
 def learning_trials(session: Session, name: str) -> dict[str, Any]:
-    """The trials of a learning's series, as its latest refit left them, together."""
+    """The summary of the trials of a learning's series, from its latest refit."""
     found = select(_ROWS.c.device, _ROWS.c.trial).where(_ROWS.c.learning == name, _ROWS.c.trial.is_not(None))
     return summarize_trials((device, trial) for device, trial in session.connection().execute(found))
 
 
 def summarize_trials(trials: Iterable[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
-    """Alarms a device and week by proposed and by present limits; faults hit and missed, alarms known as false."""
+    """Alarms per device and week with proposed and with present limits; faults hit and missed; known false alarms."""
     devices: set[str] = set()
     weekly = {"proposed": 0.0, "present": 0.0}
     counted = dict.fromkeys(("points", "alarms", "hit", "missed", "false", "in_sample"), 0)
@@ -82,7 +82,7 @@ def summarize_trials(trials: Iterable[tuple[str, dict[str, Any]]]) -> dict[str, 
 
 
 def without_episodes(trial: Trial) -> dict[str, Any]:
-    """A trial as it is kept: without its episodes."""
+    """A trial as it is stored: without its episodes."""
     row = asdict(trial)
     for side in ("present", "proposed"):
         if row[side] is not None:

@@ -1,6 +1,6 @@
-"""Sets of limits as a twin holds them: inline up to 4 KB, else `{digest, size, path}` of a file kept here.
+"""Stores sets of limits for twins: inline up to 4 KB, else as a file that the twin refers to by `{digest, size, path}`.
 
-The file's name is 256 random bits that only its device's twin tells: to know it is the right to read it. The device
+The file's name is 256 random bits and appears only in its device's twin, so the name grants read access. The device
 checks size and SHA-256 before it uses a byte.
 """
 
@@ -20,7 +20,7 @@ from shared.codec import decode, encode
 from shared.content_reference import FILES, INLINE_BYTES, digest
 
 KEPT = 5
-"""So many files of a device stay: the one in force, the one before it, and what late readers may still ask for."""
+"""Files stored per device: the one in force, the one before it, and those that late readers may still fetch."""
 
 Entries = list[dict[str, Any]]
 
@@ -28,7 +28,7 @@ Entries = list[dict[str, Any]]
 def desired_value(
     session: Session, device: str, entries: Sequence[dict[str, Any]], now_us: int
 ) -> list[Any] | dict[str, Any]:
-    """What to desire as `limits`: the entries themselves, or where they are."""
+    """The value of desired `limits`: the entries inline, or the reference to a file that was stored."""
     body = encode(list(entries))
     if len(body) <= INLINE_BYTES:
         return list(entries)
@@ -48,7 +48,7 @@ def desired_value(
 def read_entries(session: Session, limits: Any) -> Entries | None:
     """The entries of a twin's `limits`, inline or in a file; None where there are none, or the file is gone.
 
-    A device may report anything: what is no entry of a metric is left out.
+    A device may report anything; values that are not entries of a metric are ignored.
     """
     if isinstance(limits, dict):
         file = session.get(LimitFile, text(limits.get("path")).removeprefix(FILES))
@@ -60,5 +60,5 @@ def file_content(session: Session, name: str) -> bytes:
     """The file, or HubError 404."""
     file = session.get(LimitFile, name)
     if file is None:
-        raise HubError(404, "No such file", "limits under this name are not kept here (any more)")
+        raise HubError(404, "No such file", "no limits are stored under this name (any more)")
     return file.body

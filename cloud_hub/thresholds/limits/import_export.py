@@ -1,4 +1,4 @@
-"""The limits of many devices as one file, out of this hub and into it: versioned, checked whole before any is taken."""
+"""Exports and imports the limits of many devices as one versioned file, which is validated before anything changes."""
 
 from __future__ import annotations
 
@@ -24,39 +24,39 @@ MOST_DEVICES = 1000
 
 
 def export_limits(session: Session, target: str, after: str, limit: int, source: str, now_us: int) -> dict[str, Any]:
-    """The limits that stand on the devices that a query finds; `source` learned or fixed leaves out the other kind."""
+    """The limits in force on the devices that match a query; `source` (learned or fixed) restricts the kind."""
     devices = query.devices(session, target, after=after, limit=limit)
     sets: dict[str, list[Any]] = {}
     for (device, _), one in sorted(limits_standing.present(session, devices).items()):
         if source in ("", one.source):
-            sets.setdefault(device, []).append(_told(one))
+            sets.setdefault(device, []).append(_without_defaults(one))
     more = devices[-1] if len(devices) == limit else ""
     return {"form": FORM, "exported_us": now_us, "devices": sets, "next": more}
 
 
-def _told(limits: Limits) -> dict[str, Any]:
-    """Without what is as it would be anyway."""
+def _without_defaults(limits: Limits) -> dict[str, Any]:
+    """The limits as JSON, without fields that have their default."""
     usual: dict[str, Any] = plain(Limits(metric=limits.metric, high=1.0)) | {"high": None}
     return {key: value for key, value in plain(limits).items() if key == "metric" or value != usual.get(key)}
 
 
 def read_file(form: str, sets: Mapping[str, list[dict[str, Any]]]) -> dict[str, list[Limits]]:
-    """The sets of a file; raises HubError 422 that names the place, before anything is taken."""
+    """Parse the sets of a file. Raises HubError 422 with the position of the first error."""
     if form != FORM:
         raise HubError(422, "Invalid request", f"body.form: this hub reads {FORM}, not '{form[:80]}'")
     found: dict[str, list[Limits]] = {}
     for device, rows in sets.items():
         for number, row in enumerate(rows):
-            place = f"body.devices.{device}[{number}]"
+            position = f"body.devices.{device}[{number}]"
             if unknown := sorted(row.keys() - Limits.__dataclass_fields__.keys()):
-                raise HubError(422, "Invalid request", f"{place}: '{unknown[0]}' is no field of limits")
+                raise HubError(422, "Invalid request", f"{position}: '{unknown[0]}' is no field of limits")
             try:
                 found.setdefault(device, []).append(from_plain(Limits, row))
             except ValueError as error:
-                raise HubError(422, "Invalid request", f"{place}: {error}") from error
+                raise HubError(422, "Invalid request", f"{position}: {error}") from error
         metrics = [one.metric for one in found.get(device, [])]
-        if twice := [metric for metric in metrics if metrics.count(metric) > 1]:
-            raise HubError(422, "Invalid request", f"body.devices.{device}: limits of {twice[0]} are there twice")
+        if duplicates := [metric for metric in metrics if metrics.count(metric) > 1]:
+            raise HubError(422, "Invalid request", f"body.devices.{device}: duplicate limits of {duplicates[0]}")
     return found
 
 
@@ -64,7 +64,7 @@ def import_limits(
     session: Session, sets: Mapping[str, list[Limits]], now_us: int, *, actor: str, replace: bool, max_bytes: int,
     trace: str,
 ) -> list[OutgoingMessage]:  # fmt: skip
-    """Desire each device's set, all of them or none; other metrics' limits stay, unless `replace`."""
+    """Set each device's desired limits, all or none; limits of other metrics are kept unless `replace`."""
     messages: list[OutgoingMessage] = []
     for device, limits in sets.items():
         fleet.require_device(session, device)
@@ -87,6 +87,6 @@ def _current(session: Session, device: str) -> list[dict[str, Any]]:
 
 
 def check_size(devices: Collection[str]) -> None:
-    """Raise HubError 422 when they are too many for one request."""
+    """Raise HubError 422 for too many devices in one request."""
     if not 1 <= len(devices) <= MOST_DEVICES:
         raise HubError(422, "Invalid request", f"body.devices: 1 to {MOST_DEVICES} devices in one request")

@@ -1,4 +1,4 @@
-"""The limits that stand on devices: desired ones, else reported ones."""
+"""Reads the limits in force on devices: the desired ones, else the reported ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ALARMS: Any = AlarmRow.__table__  # type: ignore[attr-defined]
 
 
 def present(session: Session, devices: Collection[str]) -> dict[Series, Limits]:
-    """The limits that stand on these devices: desired ones, else what the device reports."""
+    """The limits in force on these devices: the desired ones, else those that the device reports."""
     found: dict[Series, Limits] = {}
     for (device, _), (document, _) in twin_batch.read_documents(session, devices, ["thresholds"]).items():
         sections = (document.state.get(name, {}).get("limits") for name in ("desired", "reported"))
@@ -30,20 +30,20 @@ def present(session: Session, devices: Collection[str]) -> dict[Series, Limits]:
         for entry in sets[0] if sets else []:
             try:
                 found[device, str(entry["metric"])] = from_plain(Limits, entry)
-            except ValueError:  # somebody desired what no device takes
+            except ValueError:  # the desired entry is invalid: every device refuses it
                 continue
     return found
 
 
 def desired(session: Session, device: str) -> limit_files.Entries:
-    """The limits that the hub desires of a device, just as they stand there."""
+    """The desired limits of a device as raw entries."""
     for document, _ in twin_batch.read_documents(session, [device], ["thresholds"]).values():
         return limit_files.read_entries(session, document.state.get("desired", {}).get("limits")) or []
     return []
 
 
 def standing_alarms(session: Session, devices: Collection[str]) -> dict[Series, int]:
-    """Since when an alarm of the value itself stands that nobody judged false, by series."""
+    """When the active alarm of a limit was raised, by series; alarms judged false are left out."""
     mine = select(_ALARMS.c.device, _ALARMS.c.metric, func.min(_ALARMS.c.raised_us)).where(
         _ALARMS.c.device.in_(devices), _ALARMS.c.about == "", _ALARMS.c.state == "raised",
         _ALARMS.c.kind != "no-data", _ALARMS.c.verdict != "false-alarm",

@@ -34,13 +34,13 @@ from shared.codec import plain
 from shared.messages import Alarm
 
 HOLE_US = absence.GRACE_US // 2
-"""With longer pauses between runs than this, the hub was down."""
+"""If the pause between two runs is longer than this, the hub was down."""
 
 _ALARMS: Any = AlarmRow.__table__  # type: ignore[attr-defined]
 
 
 class AnomalyMonitor:
-    """Background worker: holds the groups that are left in this round."""
+    """Background worker; holds the groups not yet judged in this round."""
 
     def __init__(self, db: Database, alarm_sink: AlarmSink) -> None:
         self._db, self._alarm_sink = db, alarm_sink
@@ -55,7 +55,7 @@ class AnomalyMonitor:
         if not connected or not 0 <= now_us - self._last_us <= HOLE_US:
             self._awake_us = now_us
         self._last_us = now_us
-        items = WorkItems(self._db, "watch", now_us)
+        items = WorkItems(self._db, "anomalies", now_us)
         if not self._left:
             self._left = series_groups.assign_groups(self._db, now_us, items)
             ended = clear_orphaned_alarms(self._db, now_us, self._alarm_sink, items)
@@ -108,7 +108,7 @@ def judge_group(
 ) -> tuple[bool, bool]:
     """Judge new and absent samples of one group: (whether there are more, whether alarms changed).
 
-    The hub receives from its devices since `awake_us`.
+    The hub has received from its devices since `awake_us`.
     """
     with db.read() as session:
         seen = series_groups.read_group(session, name, number, awake_us, now_us)
@@ -119,7 +119,7 @@ def judge_group(
         return False, False
     with db.write() as session:
         kept = session.get(LearnedState, (name, number), with_for_update=True)
-        if kept is None or kept.live_us != seen.row.live_us:  # its learning was changed meanwhile
+        if kept is None or kept.live_us != seen.row.live_us:  # the learning was changed meanwhile
             return False, False
         series = _raise_alarms(session, judged, alarm_sink, now_us)
         kept.series, kept.state, kept.per_day = plain(series), judged.scores.pack(), judged.per_day

@@ -1,4 +1,4 @@
-"""Five-minute means of one metric of many devices: of the last hours from samples, of what is older from rollups."""
+"""Reads five-minute means of one metric of many devices: the last hours from samples, older ones from rollups."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SLOT_US = SLOT_S * 1_000_000
 
 Doubles = npt.NDArray[np.float64]
 
-# From the few to the many: each of the learning's series is one look into the index of samples.
+# The join starts at the learning's series, so that each is one lookup in the index of samples.
 _RECENT = text(
     "SELECT s.device, t.t_us / 300000000 AS slot, avg(t.value) FROM learned_series s CROSS JOIN telemetry t "
     "WHERE s.learning = :learning AND s.metric = :metric AND t.device = s.device AND t.metric = s.metric "
@@ -27,7 +27,7 @@ _RECENT = text(
 def means_from_samples(
     session: Session, learning: str, metric: str, devices: Sequence[str], start_us: int, end_us: int
 ) -> Doubles:
-    """Means [T, N] of start_us..end_us, whole slots, from samples; NaN where there are none. One query."""
+    """Means [T, N] of the whole slots in start_us..end_us, from samples; NaN where there are none. One query."""
     place = {device: number for number, device in enumerate(devices)}
     found = np.full(((end_us - start_us) // SLOT_US, len(devices)), np.nan)
     wanted = {"learning": learning, "metric": metric, "start": start_us, "end": end_us}
@@ -38,7 +38,7 @@ def means_from_samples(
 
 
 def means_from_rollups(session: Session, metric: str, devices: Sequence[str], start_us: int, end_us: int) -> Doubles:
-    """The same from rollups."""
+    """As `means_from_samples`, from rollups."""
     series = [(device, metric) for device in devices]
     pages = columns(session, series, start_us, end_us, SLOT_S)
     return np.concatenate([page.mean for page in pages]).T

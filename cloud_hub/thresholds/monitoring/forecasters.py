@@ -32,7 +32,7 @@ from shared.times import DAY_US
 TRAINING_SERIES = 20
 """Series that a learning is trained on, evenly spread over all its series."""
 POINTS = 5000
-"""Points of one series that are looked at; of more, one in four minutes."""
+"""Points of one series that are used; a longer history is thinned to one point in four minutes."""
 DAYS = 14.5
 """Days of history that a forecast uses."""
 RETRY_US = 3_600_000_000
@@ -114,7 +114,7 @@ class ForecasterStore:
 
 @contextmanager
 def single_thread() -> Iterator[None]:
-    """One thread of OpenMP: the other cores belong to ingest and REST, and threads wait long for each other there."""
+    """Limit OpenMP to one thread: ingest and REST use the other cores, so several threads would wait for each other."""
     import sklearn.ensemble  # noqa: F401, PLC0415 - a second of import; what is not loaded yet cannot be limited
     from threadpoolctl import threadpool_limits  # noqa: PLC0415
 
@@ -180,7 +180,7 @@ class SeriesCache:
         return t_us, values
 
     def clear(self) -> None:
-        """Empty the cache: samples may have come late."""
+        """Empty the cache, because samples may have arrived late."""
         self._held.clear()
 
 

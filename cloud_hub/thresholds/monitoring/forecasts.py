@@ -54,14 +54,14 @@ GROUP = 20
 MOST_SERIES = 200
 """Series of a learning that are judged; the first ones, by device and metric."""
 ROUND_US = 60_000_000
-"""Model selection gives way to a round of judgements that is due."""
+"""Period of the rounds of judgements, which take precedence over model selection."""
 
 _ALARMS: Any = AlarmRow.__table__  # type: ignore[attr-defined]
 _SERIES: Any = LearnedSeries.__table__  # type: ignore[attr-defined]
 
 
 class ForecastMonitor:
-    """Background worker: holds the groups still to be judged in this round, and the series that need a model."""
+    """Background worker; holds the groups not yet judged in this round, and the series that need a model."""
 
     def __init__(self, db: Database, forecasters: ForecasterStore, alarm_sink: AlarmSink) -> None:
         self._db, self._forecasters, self._alarm_sink = db, forecasters, alarm_sink
@@ -72,7 +72,7 @@ class ForecastMonitor:
 
     def run_once(self, now_us: int) -> WorkResult:
         """Train what is due and judge one group, or select one model; `again` while this round is not finished."""
-        items = WorkItems(self._db, "foresee", now_us)
+        items = WorkItems(self._db, "forecasts", now_us)
         changed = False
         if not self._left and (not self._unselected or abs(now_us - self._round_us) >= ROUND_US):
             self._round_us = now_us
@@ -112,7 +112,7 @@ class ForecastMonitor:
         return found
 
     def _train(self, row: Learning, now_us: int) -> None:
-        """Train the forecaster of a learning if that is due."""
+        """Train the forecaster of a learning if training is due."""
         if _due(row, self._forecasters.get(row.id), now_us):
             self._courses.clear()
             before, after = self._forecasters.get(row.id), train_forecaster(self._db, row, now_us)
@@ -120,7 +120,7 @@ class ForecastMonitor:
             self._forecasters.put(row.id, after)
 
     def _judge_group(self, name: str, group: Sequence[Series], now_us: int) -> bool:
-        """Judge the newest sample of each series of a group; whether alarms changed."""
+        """Judge the newest sample of each series of a group; returns whether alarms changed."""
         held = self._forecasters.get(name)
         with self._db.read() as session:
             learning = session.get(Learning, name)
@@ -157,7 +157,7 @@ class ForecastMonitor:
 
 
 def _due(row: Learning, held: TrainedForecaster | None, now_us: int) -> bool:
-    """Once for each refit that has ended; at once where there is none yet."""
+    """Whether training is due: once after each refit, and at once if there is no forecaster yet."""
     if held is None:
         return True
     ended = row.refit is None and row.due_us > now_us
@@ -190,7 +190,7 @@ def side_forecasts(
 def forecast_series(
     session: Session, forecasters: ForecasterStore, one: Series, limits: Limits | None, now_us: int
 ) -> tuple[Forecast, TrainedForecaster | None]:
-    """The forecast of one series, by `limits` or those that stand, and its forecaster."""
+    """The forecast of one series for `limits` (default: those in force), and its forecaster."""
     query = rows_of(Learning).join(LearnedSeries, _SERIES.c.learning == Learning.id)
     found = session.exec(query.where(_SERIES.c.device == one[0], _SERIES.c.metric == one[1]).order_by(Learning.id))
     names = [row.id for row in found if row.policy.get("warn_probability")]
@@ -203,7 +203,7 @@ def forecast_series(
 
 
 def clear_expired_warnings(db: Database, now_us: int, alarm_sink: AlarmSink, items: WorkItems) -> bool:
-    """Clear warnings older than 15 minutes, also of series that nobody judges any more; whether there were any."""
+    """Clear warnings older than 15 minutes, also of series no longer judged; returns whether there were any."""
     old = (_ALARMS.c.about == "forecast") & (_ALARMS.c.state == "raised") & (_ALARMS.c.raised_us <= now_us - AHEAD_US)
     with db.read() as session:
         rows = session.exec(rows_of(AlarmRow).where(old)).all()

@@ -20,7 +20,7 @@ _ALARMS: Any = AlarmRow.__table__  # type: ignore[attr-defined]
 
 
 def false_verdicts(session: Session) -> dict[tuple[str, str, str], int]:
-    """How many alarms of a metric, a device and about peers or its service people judged false."""
+    """The number of alarms judged false by (metric, device, about), where about is peers or service."""
     table = _ALARMS.c
     query = select(table.metric, table.device, table.about, func.count()).where(
         table.about.in_(("peers", "service")), table.verdict == "false-alarm"
@@ -32,10 +32,10 @@ def false_verdicts(session: Session) -> dict[tuple[str, str, str], int]:
 def alarm_thresholds(
     metric: str, fleet: Fleet, asked: tuple[float, float], false: Mapping[tuple[str, str, str], int]
 ) -> tuple[float, ...]:
-    """The evidence threshold of each member: the budget's for servers and services, with double rarity per alarm
-    that was judged false, as for anomalies.
+    """The evidence threshold of each member: the budget's for servers and services, with the required rarity doubled
+    per alarm judged false, as for anomalies.
 
-    Verdicts on a service count where the device that they were raised on is now.
+    Verdicts on a service count for the service that the device of the alarm belongs to now.
     """
     wrong = [false.get((metric, device, "peers"), 0) for device in fleet.devices] + [0] * len(fleet.names)
     for device, service in zip(fleet.devices, fleet.service, strict=True):
@@ -54,7 +54,7 @@ def report_changes(
     now_us: int,
     alarm_sink: AlarmSink,
 ) -> list[dict[str, Any]]:
-    """Raise and clear alarms; returns the active ones. Members that active the fleet have none."""
+    """Raise and clear alarms; returns the active ones. Alarms of members that left the fleet are cleared."""
     active = dict(kept)
     for member in [member for member in kept if member not in members]:
         gone = active.pop(member)

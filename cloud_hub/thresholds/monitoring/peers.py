@@ -41,9 +41,9 @@ from shared.times import DAY_US
 log = logging.getLogger(__name__)
 
 GRACE_US = 120_000_000
-"""Samples of a slot may arrive so late."""
+"""How late samples of a slot may arrive."""
 RECENT_US = 3 * 3_600_000_000
-"""Younger than this is read from samples: its rollups may not be made yet."""
+"""More recent slots are read from samples, because their rollups may not exist yet."""
 HISTORY_US = 21 * DAY_US
 """History that a new fleet learns from first."""
 
@@ -51,7 +51,7 @@ _SERIES: Any = LearnedSeries.__table__  # type: ignore[attr-defined]
 
 
 class PeerMonitor:
-    """Background worker: holds the tasks that are left in this round. There is one round per slot."""
+    """Background worker; holds the tasks not yet judged in this round. There is one round per slot."""
 
     def __init__(self, db: Database, alarm_sink: AlarmSink) -> None:
         self._db, self._alarm_sink = db, alarm_sink
@@ -80,7 +80,7 @@ class PeerMonitor:
 
 
 def _round(db: Database, now_us: int, alarm_sink: AlarmSink, items: WorkItems) -> tuple[list[PeerTask], bool]:
-    """(Tasks of this round, whether alarms changed); removes states that no learning needs any more."""
+    """(Tasks of this round, whether alarms changed); removes states that no learning uses any more."""
     with db.read() as session:
         asked = [
             row for row in session.exec(rows_of(Learning).order_by(Learning.id)) if mapping(row.policy).get("peers")
@@ -108,7 +108,7 @@ def _tasks(session: Session, row: Learning, false: Mapping[tuple[str, str, str],
     policy = learnings.policy_of(row)
     try:
         members = query.matching(session, row.target, row.scope)
-    except HubError:  # its target cannot be read any more; its refit says so
+    except HubError:  # its target is no longer valid; the refit reports it
         return []
     pairs = select(_SERIES.c.metric, _SERIES.c.device).where(
         _SERIES.c.learning == row.id, _SERIES.c.device.in_(members)
@@ -146,7 +146,7 @@ def _remove(db: Database, key: tuple[str, str], now_us: int, alarm_sink: AlarmSi
 
 
 def judge_metric(db: Database, task: PeerTask, end_us: int, now_us: int, alarm_sink: AlarmSink) -> tuple[bool, bool]:
-    """Judge what is new of a metric up to `end_us`, a day at most: (whether there is more, whether alarms changed)."""
+    """Judge new slots of a metric up to `end_us`, at most one day: (whether there are more, whether alarms changed)."""
     with db.read() as session:
         old = session.get(PeerState, (task.learning, task.metric))
         row, peers = _open_state(old, task, end_us)
@@ -176,7 +176,7 @@ def judge_metric(db: Database, task: PeerTask, end_us: int, now_us: int, alarm_s
 
 
 def _exclude_alarms(session: Session, task: PeerTask, row: PeerState, values: five_minute_means.Doubles) -> None:
-    """Remove, in place, history in alarms that nobody judged false: a rebuilt state would learn the fault."""
+    """Mask, in place, history in alarms that nobody judged false: a rebuilt state would learn the fault."""
     end_us = min(row.upto_us + len(values) * SLOT_US, row.live_us)
     if end_us <= row.upto_us:
         return
@@ -213,7 +213,7 @@ def _open_state(old: PeerState | None, task: PeerTask, end_us: int) -> tuple[Pee
 
 
 def _read_values(session: Session, task: PeerTask, start_us: int, end_us: int) -> tuple[int, Any]:
-    """(until when, means [T, N] of whole slots until then)."""
+    """(end of the slots read, means [T, N] of these slots)."""
     devices, border_us = task.fleet.devices, end_us - RECENT_US
     if start_us >= end_us or not devices:
         return max(start_us, end_us), np.zeros((max(end_us - start_us, 0) // SLOT_US, len(devices)))

@@ -111,7 +111,7 @@ class GroupInput:
 
 
 def read_group(session: Session, name: str, number: int, awake_us: int, now_us: int) -> GroupInput | None:
-    """None where there is nothing to judge."""
+    """Read the input of one group; None if there is nothing to judge."""
     row, learning = session.get(LearnedState, (name, number)), session.get(Learning, name)
     if row is None or learning is None:
         return None
@@ -132,7 +132,7 @@ def read_group(session: Session, name: str, number: int, awake_us: int, now_us: 
 
 
 def _ordinary(session: Session, series: list[SeriesState], samples: list[Samples], live_us: int) -> list[Samples]:
-    """Samples without stored history in alarms that nobody judged false: the model would learn the fault.
+    """The samples without history inside alarms that nobody judged false: the model would learn the fault.
 
     The last sample of each series is kept, so that it continues after it. Live samples are always judged.
     """
@@ -150,7 +150,7 @@ def _ordinary(session: Session, series: list[SeriesState], samples: list[Samples
 
 
 def _heard_since(session: Session, series: list[SeriesState], awake_us: int, now_us: int) -> dict[int, int]:
-    """Series that may be absent, by number: since when the hub could receive all their samples.
+    """The series that may be absent, by index, each with the time since when the hub could receive all its samples.
 
     Devices that never report their presence (Prometheus writes for them) count as online.
     """

@@ -1,1 +1,1 @@
-"""Peer comparison: which of many servers differs from its peers, and persistently so. No I/O."""
+"""Peer comparison: detects servers that persistently differ from their peers. No I/O."""

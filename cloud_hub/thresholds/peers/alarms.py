@@ -2,7 +2,7 @@
 
 A **member** is a server (number n of N) or a service (N + s). A member has one alarm at a time: raised when its
 evidence reaches its threshold, cleared after CALM consecutive slots with samples that were below it by MARGIN. Slots
-without samples do not count as calm. Slots before `live_us` are only learned from.
+without samples do not count as calm. Slots before `live_us` train the detector and raise no alarm.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from cloud_hub.thresholds.peers.detector import Side
 
 CALM = 20
 MARGIN = 0.3
-"""Hysteresis: evidence that hovers about its threshold is one alarm."""
+"""Hysteresis: evidence that hovers around its threshold is one alarm."""
 LEAST = 3
-"""Least servers of a service: of two it is not decidable which one differs."""
+"""Minimum servers of a service: with two it cannot be decided which one differs."""
 
 Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -34,7 +34,7 @@ class Evidence(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerAlarmTransition:
-    """An alarm of a member begins or ends at `t_us`; `server` is where it is raised, for a service the most deviant."""
+    """An alarm of a member is raised or cleared at `t_us` on `server`: for a service, the one that deviates most."""
 
     member: int
     state: Literal["raised", "cleared"]
@@ -45,7 +45,7 @@ class PeerAlarmTransition:
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """Who is compared with whom: `service` of each of `devices`, by index in `names`; why others are `left_out`."""
+    """Groups of the comparison: the `service` of each of `devices`, as index into `names`; `left_out` has reasons."""
 
     devices: tuple[str, ...]
     service: tuple[int, ...]
@@ -73,7 +73,7 @@ class PeerTask:
 
 
 def fleet_of(tags: Mapping[str, Any], path: str) -> Fleet:
-    """Services by the tag at `path` ("tags.service") of each device's tags; by name and number, so always the same."""
+    """Group devices into services by the tag at `path` ("tags.service"), in order of name."""
     named = {device: _name(tags[device], path) for device in sorted(tags)}
     sizes: dict[str, int] = {}
     for name in named.values():
@@ -98,7 +98,7 @@ def _name(tags: Any, path: str) -> str:
 
 
 def warmup_start(values: Doubles) -> int:
-    """The first slot of `values[T, N]` that a new fleet learns from: the first with half of its servers; else T."""
+    """The first slot of `values[T, N]` that a new fleet learns from: the first with half of its servers, or T."""
     enough = np.flatnonzero(np.isfinite(values).sum(axis=1) * 2 >= values.shape[1])
     return int(enough[0]) if enough.size else len(values)
 

@@ -1,16 +1,16 @@
-"""Peer comparison: which of many servers persistently differs from its peers.
+"""Peer comparison: detects servers that persistently differ from their peers.
 
 The anomaly score of one series (`scores`) is about one sample. In a fleet of six thousand series something rare happens
-every minute, and nobody should be called for it. A fault worth a call persists, and shows on one server while the
-others of its service are normal, or on a whole service at once. So each value is taken in units of its series' own
-usual size (root mean square), and
+every minute, which should page nobody. A fault that should page persists, and shows on one server while the others of
+its service are normal, or on a whole service at once. So each value is taken in units of the usual size of its series
+(root mean square), and
 
-- **a server** is compared with the median of its service: daily and weekly course, bursts and persistent changes of
-  the load, which all its servers share, cancel out;
+- **a server** is compared with the median of its service, which cancels what its servers share: daily and weekly
+  seasonality, bursts, and persistent changes of the load;
 - **a service**, represented by that median, is compared with its usual value at this hour of working days or weekends.
 
-In addition to the long means of these residuals (`persistence`) there are two features of a server's metric that a mean
-does not show: how long the same value has been repeated (a stuck sensor), and how much it jumps between samples.
+In addition to the long means of these residuals (`persistence`), there are two features of a server's metric that a
+mean does not show: how long the same value has been repeated (a stuck sensor), and how much it jumps between samples.
 Pure: no clock, no I/O. Constant work and memory per sample.
 """
 
@@ -32,18 +32,19 @@ from shared.times import DAY_US, HOUR_US
 Longs = npt.NDArray[np.int64]
 Side = Literal["high", "low", "both"]
 SERVICES_SHARE = 0.15
-"""Share of the budget for services. They are far fewer than servers, so even a small share lets each alarm sooner."""
+"""Share of the budget for services. There are far fewer of them than servers, so a small share is enough."""
 
 
 MOVING = 6.0
-"""How much less deviations of servers count while their service deviates from its usual value."""
+"""Factor by which deviations of servers count less while their service deviates from its usual value."""
 
 
 def thresholds(false_a_day: float, servers: int, services: int) -> tuple[float, float]:
-    """Evidence at which metrics of servers and of services alarm: together falsely `false_a_day` times a day.
+    """(evidence threshold of servers, of services) at which all together raise `false_a_day` false alarms a day.
 
-    `servers` and `services` count series, so metrics times members. The several features of a metric cost about what
-    pages that group alarms save (measured: docs/benchmarks.md). Raises ValueError for numbers not above 0.
+    `servers` and `services` count series, so metrics times members. Several features per metric raise the number of
+    pages by about as much as grouping lowers it (measured: docs/benchmarks.md). Raises ValueError for numbers not
+    above 0.
     """
     if not (math.isfinite(false_a_day) and min(false_a_day, servers, services) > 0):
         raise ValueError("false alarms a day, servers and services must be finite and above 0")
@@ -70,7 +71,7 @@ class PeerDetector:
         self._usual = np.full((2, 24, metrics, services), np.nan)
         means = _counted_features(metrics, len(settings.hours), sides)
         both = np.concatenate([means, np.ones((2, metrics, 1), dtype=bool)])
-        # A value repeated for less than the shortest mean is nothing, whatever the record.
+        # A value repeated for less than the span of the shortest mean never counts.
         shortest = settings.hours[0] * 3600 / settings.period_s
         self._servers = PersistenceDetector(metrics, n, settings, both, (shortest, 1e-9), self._service)
         self._services = PersistenceDetector(metrics, services, settings, means)
@@ -78,7 +79,7 @@ class PeerDetector:
     def step(self, t_us: int, values: npt.NDArray[Any]) -> tuple[Doubles, Doubles]:
         """(evidence[M, N] of servers, evidence[M, S] of services) after `values[M, N]` at one time.
 
-        NaN and infinite is no sample. Evidence e: on about one day in 10**e of one metric of one server.
+        NaN and infinity mean no sample. Evidence e is reached on about one day in 10**e of one metric of one server.
         """
         given = np.asarray(values, dtype=np.float64)
         here = np.isfinite(given)
@@ -98,9 +99,9 @@ class PeerDetector:
         return servers, services
 
     def _unit(self, size: Doubles, gain: Doubles) -> Doubles:
-        """The usual size of each series: the root of its mean square, so that a lone error is not a hundred times it.
+        """The usual size of each series: its root mean square, which limits the weight of a single outlier.
 
-        A sample moves it by no more than ten times the usual size.
+        A sample counts as at most ten times the usual size.
         """
         usual = np.sqrt(self._level)
         size = np.where((self._seen > 50) & (usual > 0), np.minimum(size, 10 * usual), size)
@@ -108,7 +109,7 @@ class PeerDetector:
         return np.maximum(np.sqrt(self._level), 1e-9)
 
     def pack(self) -> bytes:
-        """The whole state with settings, sides and services. Continuing after `unpack` gives the same bits."""
+        """Serialise the state with settings, sides and services. Continuing after `unpack` gives the same bits."""
         parts = ((self, ""), (self._servers, "servers"), (self._services, "services"))
         arrays = {place + name: getattr(detector, name) for detector, place in parts for name in detector.STATE}
         about = {"metrics": self.metrics, "sides": self.sides, "settings": asdict(self.settings)}
@@ -116,7 +117,7 @@ class PeerDetector:
 
     @classmethod
     def unpack(cls, packed: bytes) -> PeerDetector:
-        """What `pack` made. Raises InvalidState for bytes that are not one whole state of this version."""
+        """Restore a detector from `pack`. Raises InvalidState unless the bytes are a complete state of this version."""
         about, arrays = peer_state.unpack(packed)
         try:
             settings = about["settings"] | {"hours": tuple(about["settings"]["hours"])}
@@ -128,7 +129,7 @@ class PeerDetector:
         return peers
 
     def _update_repeats_and_jumps(self, x: Doubles, residual: Doubles, here: Flags, gain: Doubles) -> None:
-        """How long the same value, and the mean of two hours of jumps, each at most ten times the usual one."""
+        """Update the duration of repeated values, and the two-hour mean of jumps, capped at ten times the usual."""
         self._repeats = np.where(here, np.where(x == self._last, self._repeats + 1, 0.0), self._repeats)
         self._last = np.where(here, x, self._last)
         jump = np.abs(residual - self._before)
@@ -138,29 +139,29 @@ class PeerDetector:
         self._before = np.where(here, residual, self._before)
 
     def _hourly_deviation(self, t_us: int, middle: Doubles, known: Flags) -> Doubles:
-        """Distance from the usual value of this hour; where that is not known yet, from the other kind of day's."""
+        """Distance from the usual value of this hour, or of the other kind of day if this one has no value yet."""
         weekend, hour = int((t_us // DAY_US + 3) % 7 >= 5), t_us % DAY_US // HOUR_US  # 1970 began on a Thursday
         own, other = self._usual[weekend, hour], self._usual[1 - weekend, hour]
         expected = np.where(np.isfinite(own), own, np.where(np.isfinite(other), other, middle))
         share = self.settings.period_s / 3600 / 3  # a mean over about three visits of the hour
         learned = np.where(np.isfinite(own), own + share * (middle - own), middle)
         self._usual[weekend, hour] = np.where(known, learned, own)
-        # Where only high values alarm, a return from low ones (memory after a restart) is no fault.
+        # If only high values alarm, a return from low ones (memory after a restart) is not a fault.
         expected = np.where(self._high, np.maximum(expected, 1.0), expected)
         return np.where(known, middle - expected, 0.0)
 
 
 def _own_deviation(residual: Doubles, unusual: Doubles) -> Doubles:
-    """The lesser of the deviation from the peers now and the deviation from the usual value at this hour.
+    """The smaller of the deviation from the peers now and the deviation from the usual value at this hour.
 
-    A server that is merely left behind when its peers move is not faulty, and while they move, deviations count less.
+    A server that stays constant while its peers change is not faulty, and deviations count less during such a change.
     """
     up, down = np.maximum(residual + np.minimum(unusual, 0), 0), np.minimum(residual + np.maximum(unusual, 0), 0)
     return np.where(residual > 0, up, down) / (1 + MOVING * np.abs(unusual))
 
 
 def _counted_features(metrics: int, hours: int, sides: Sequence[Side]) -> Flags:
-    """Which means count, [2 * hours, metrics, 1]: upward, then downward."""
+    """A mask of the means that count, [2 * hours, metrics, 1]: upward, then downward."""
     given = list(sides) or ["both"] * metrics
     if len(given) != metrics:
         raise ValueError(f"{len(given)} sides for {metrics} metrics")
@@ -169,7 +170,7 @@ def _counted_features(metrics: int, hours: int, sides: Sequence[Side]) -> Flags:
 
 
 def _members(service: Longs, count: int) -> Longs:
-    """Servers of each service, [S, widest]; -1 where there are no more."""
+    """Servers of each service, [S, size of the largest], padded with -1."""
     sizes = np.bincount(service, minlength=count)
     found = np.full((count, int(sizes.max())), -1)
     for name in range(count):

@@ -1,17 +1,17 @@
-"""Persistence: evidence from persistent residuals of many similar members, calibrated on all of them.
+"""Persistence: computes evidence from persistent residuals of many similar members, calibrated on all of them.
 
 Each of K members has M metrics, each metric some features: means of its residual over half an hour, two hours, half a
-day and a day and a half, upward and downward, and further features of the caller. Blips do not count: the means are of
-medians of five.
+day and a day and a half, upward and downward, and further features of the caller. The means are of medians of five, so
+short spikes do not count.
 
-- **Against its own record**: a feature counts in units of the largest that it reached on past days (records fade by 1 %
-  a day), but of no less than its own usual residual, the middle record of all K, and `least`. What happens
-  every night is not new.
+- **Relative to its own record**: a feature is divided by its largest value on past days (records fade by 1 % a day),
+  but at least by its own usual residual, the median record of all K, and `least`. So an event of every night is not
+  new.
 - **Calibrated**: the daily peaks of all K in a feature make one tail, taken as a power law through its 10 % and its 1 %
   quantile (after Hill 1975), corrected for each group of similar members by how many of its own peaks lie beyond and
   how far (`fit_tails`). Evidence e is reached in one feature on about one day in 10**e of one metric of one member;
   over all features, which depend on one another, two to four times as often (measured). As in SPOT
-  (Siffer et al. 2017) what is stranger than `strange` is no part of the tail, so a fault does not hide the next one.
+  (Siffer et al. 2017) peaks beyond `strange` are excluded from the tail, so a fault does not hide the next one.
 
 Constant work and memory per sample; the same data give the same evidence bit for bit. Pure.
 """
@@ -32,11 +32,11 @@ Flags = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerSettings:
-    """`period_s` of the samples; `hours` of the long means; `memory_days` of levels; `fade` of records by day.
+    """Settings: `period_s` of the samples, `hours` of the long means, `memory_days` of levels, daily `fade` of records.
 
-    `near` and `far` are the shares of daily peaks between which the slope of a tail is read; peaks of `tail_days`
-    count, unless their evidence is `strange`. A record below `least` (of the usual size) counts as
-    `least`. Records begin after the first day; there is no evidence before `learn_days`.
+    `near` and `far` are the shares of daily peaks between which the slope of a tail is estimated; peaks of `tail_days`
+    count, unless their evidence is beyond `strange`. A record below `least` (of the usual size) counts as `least`.
+    Records start after the first day; there is no evidence before `learn_days`.
     """
 
     period_s: float = 300.0
@@ -59,7 +59,7 @@ class PeerSettings:
             )
 
     def gain(self, seen: Doubles) -> Doubles:
-        """The share of a new sample in a level that has seen so many."""
+        """The weight of a new sample in a level after `seen` samples."""
         return np.maximum(1 / (seen + 1), self.period_s / 86_400 / self.memory_days)
 
 
@@ -67,7 +67,7 @@ STANDARD = PeerSettings()
 
 
 class PersistenceDetector:
-    """Evidence of residuals [M, K]. `counted[V, M, 1]` says which of the features count; V is 2 * hours + `extra`.
+    """Computes evidence of residuals [M, K]. `counted[V, M, 1]` masks the features; V is 2 * hours + `extra`.
 
     `group[K]` is the group of each member from 0; by default all are in one group.
     """
@@ -94,7 +94,7 @@ class PersistenceDetector:
         self._group = np.zeros(count, dtype=np.int64) if group is None else group
         groups = int(self._group.max()) + 1
         self._base, self._slope = np.full((*features[:2], groups), -np.inf), np.ones((*features[:2], groups))
-        self._days = np.array([-1, 0])  # the day, and how many there were before it
+        self._days = np.array([-1, 0])  # the current day, and the number of days before it
 
     def step(self, t_us: int, residual: Doubles, here: Flags, extra: Doubles) -> Doubles:
         """Evidence [M, K] after `residual[M, K]` and `extra[E, M, K]`; 0 while learning, and where not `here`."""
@@ -119,7 +119,7 @@ class PersistenceDetector:
         return np.asarray(base + slope * np.log10(np.maximum(ratio, 1e-9)))
 
     def _start_day(self, day: int) -> None:
-        """A new day: yesterday's peaks become records, and part of the tails. The first day only finds levels."""
+        """Start a new day: yesterday's peaks update records and tails. The first day only estimates levels."""
         days = int(self._days[1])
         if days >= 2:
             self._record = np.maximum(self._record * (1 - self.settings.fade), self._peak)

@@ -1,4 +1,4 @@
-"""The state of `peers` as bytes: named arrays behind a description; versioned, with a checksum, never unpickled."""
+"""Serialises the state of `peers`: named arrays after a JSON header; versioned, with a checksum, without pickle."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KINDS = ("<f8", "<f4", "<i8")
 
 
 def pack(about: Mapping[str, Any], arrays: Mapping[str, Array]) -> bytes:
-    """`about` (what JSON can say) and arrays as bytes, little-endian, deflated; the same state gives the same bytes."""
+    """Serialise `about` (JSON) and arrays, little-endian, deflated; the same state gives the same bytes."""
     small = {name: np.ascontiguousarray(part, part.dtype.newbyteorder("<")) for name, part in arrays.items()}
     shapes = [[name, part.dtype.str, part.shape] for name, part in small.items()]
     header = json.dumps({"about": about, "arrays": shapes}).encode()
@@ -29,7 +29,7 @@ def pack(about: Mapping[str, Any], arrays: Mapping[str, Array]) -> bytes:
 
 
 def unpack(packed: bytes) -> tuple[dict[str, Any], dict[str, Array]]:
-    """What `pack` was given. Raises InvalidState for another version and for damaged bytes."""
+    """The inverse of `pack`. Raises InvalidState for another version and for damaged bytes."""
     if len(packed) < HEADER.size:
         raise InvalidState("too short for a state of peers")
     magic, version, length, check = HEADER.unpack_from(packed)
@@ -59,7 +59,7 @@ def _arrays(shapes: list[tuple[str, str, list[int]]], body: bytes) -> dict[str, 
 
 
 def fill(detector: object, names: tuple[str, ...], arrays: Mapping[str, Array], place: str) -> None:
-    """Put arrays where a fresh detector of the same shape has them. Raises InvalidState where they do not fit."""
+    """Set the arrays of a new detector of the same shape. Raises InvalidState if they do not fit."""
     for name in names:
         fresh, stored = getattr(detector, name), arrays.get(place + name)
         if stored is None or (stored.shape, stored.dtype) != (fresh.shape, fresh.dtype):

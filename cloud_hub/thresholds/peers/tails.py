@@ -1,9 +1,9 @@
 """Tail calibration: how rare a daily peak is in a group of similar members, by a common tail corrected per group.
 
-Servers that run jobs start and end them a little apart every day, so their peaks scatter wider than those of servers
-that run none. One tail of all calls the first too often, and the others too late. A group's own peaks alone are too
-few to tell; so each group begins as the rest and its own peaks count by their number (empirical Bayes: Robbins 1956;
-the common curve with a correction for each place is the index flood of Hosking and Wallis 1997). Pure.
+Servers that run jobs start and end them at slightly different times every day, so their peaks vary more than those of
+servers without jobs. With one common tail the former alarm too often and the latter too late. A group's own peaks alone
+are too few; so each group starts with the common tail, and its own peaks count by their number (empirical Bayes:
+Robbins 1956; a common curve with a correction per site is the index flood of Hosking and Wallis 1997). Pure.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy.typing as npt
 Doubles = npt.NDArray[np.float64]
 
 TRUST = 10.0
-"""Peaks beyond `near` at which a group's own count as much as the rest's: their mean is then known to a third."""
+"""Number of peaks beyond `near` at which a group's own tail and the common tail have equal weight."""
 
 
 def fit_tails(
@@ -22,14 +22,14 @@ def fit_tails(
 ) -> tuple[Doubles, Doubles]:
     """(base, slope)[V, M, G] of peaks[D, V, M, K], NaN where there is none: evidence is base + slope * log10(peak).
 
-    `near` and `far` are the shares of all peaks between which the slope of the common tail is read. Evidence is
-    log10 of one in how many days.
+    `near` and `far` are the shares of all peaks between which the slope of the common tail is estimated. Evidence e
+    means one day in 10**e.
     """
     start, slope = _common(peaks, near, far)
     width = np.log10(near / far) / slope
     beyond = np.log10(np.maximum(peaks, 1e-9)) - start
     over = beyond > 0
-    # No peak counts for more than the rarest of the common tail: a fault must not desensitise its group.
+    # Peaks are capped at the rarest of the common tail, so that a fault does not desensitise its group.
     many, size, there = (
         _by_group(part, group) for part in (over, np.where(over, np.minimum(beyond, width), 0.0), np.isfinite(peaks))
     )
@@ -42,10 +42,10 @@ def fit_tails(
 
 
 def _common(peaks: npt.NDArray[np.float32], near: float, far: float) -> tuple[Doubles, Doubles]:
-    """(log10 of where the tail of all peaks begins, its slope), [V, M, 1] each."""
+    """(log10 of the start of the common tail, its slope), [V, M, 1] each."""
     pooled = np.moveaxis(peaks, 0, 2).reshape(*peaks.shape[1:3], -1)
     low, high = np.nanquantile(pooled, [1 - near, 1 - far], axis=2)
-    high = np.maximum(high, 1.0)  # what is no record is no evidence
+    high = np.maximum(high, 1.0)  # peaks below the record are not evidence
     steep = np.log10(near / far)
     slope = np.clip(steep / np.log10(np.maximum(high / np.maximum(low, 0.5), 1.0001)), 1.0, 10.0)
     return np.asarray(np.log10(high) - steep / slope)[..., None], np.asarray(slope)[..., None]

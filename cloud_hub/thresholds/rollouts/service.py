@@ -1,7 +1,7 @@
-"""Limits pushed to canaries, watched, widened to the rest and confirmed; or taken back by themselves.
+"""Rolls limits out: pushed to canaries, observed, widened to the rest and confirmed, or rolled back automatically.
 
-`rollout_rules` decides, `rollout_twins` carries it out; here is what the database knows of it. A bad push is undone as
-desired state, so a device that is away never sees it, or takes it back when it is there again.
+`core.rules` decides, `twin_writes` changes the twins, and this module reads and writes the rollout in the database. A
+rollback restores desired state, so an offline device never applies the bad limits, or drops them when it reconnects.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from shared.thresholds import Limits
 ACTIVE = ("watching", "taking-back")
 
 _ROWS: Any = RolloutDevice.__table__  # type: ignore[attr-defined]
-_WORDS: Any = AppliedRow.__table__  # type: ignore[attr-defined]
+_PROGRESS: Any = AppliedRow.__table__  # type: ignore[attr-defined]
 _ALARMS: Any = AlarmRow.__table__  # type: ignore[attr-defined]
 
 
-# -- beginning -------------------------------------------------------------------------------------
+# -- start -----------------------------------------------------------------------------------------
 
 
 def start(
@@ -46,7 +46,7 @@ def start(
     actor: str, watch_s: float, max_alarms: int, max_bytes: int, trace: str,
     backtest: dict[str, Any] | None = None, override: str = "",
 ) -> tuple[Rollout, list[OutgoingMessage]]:  # fmt: skip
-    """Push `limits` to these devices, one set for all, and begin to watch."""
+    """Push the same `limits` to these devices and start to observe them."""
     for device in devices:
         fleet.require_device(session, device)
     devices = list(dict.fromkeys(devices))
@@ -60,14 +60,17 @@ def start(
 
 
 def begin(session: Session, rollout: Rollout, stages: dict[str, int], actor: str) -> None:
-    """Store a rollout with the stage of each of its devices; `step` pushes. HubError 409 while another holds one."""
+    """Store a rollout with the stage of each of its devices; `run_once` pushes.
+
+    Raises HubError 409 while another rollout includes one of the devices.
+    """
     busy = select(_ROWS.c.rollout, _ROWS.c.device).where(
         _ROWS.c.rollout.in_(select(col(Rollout.id)).where(col(Rollout.state).in_(ACTIVE))),
     )  # fmt: skip
     for other, device in session.connection().execute(busy):
         if device in stages:
-            detail = f"rollout {other} is still watched on {device}; wait until it has ended"
-            raise HubError(409, "Another rollout is under watch", detail)
+            detail = f"rollout {other} is still running on {device}; wait until it has ended"
+            raise HubError(409, "Another rollout is running", detail)
     session.add(rollout)
     values = [
         {"rollout": rollout.id, "device": device, "stage": stage, "state": "waiting", "reason": "", "version": 0,
@@ -83,11 +86,11 @@ def begin(session: Session, rollout: Rollout, stages: dict[str, int], actor: str
     )  # fmt: skip
 
 
-# -- the loop --------------------------------------------------------------------------------------
+# -- the worker ------------------------------------------------------------------------------------
 
 
 def run_once(db: Database, now_us: int, max_bytes: int) -> WorkResult:
-    """Look at every rollout that has not ended, each for itself, and make one move in each."""
+    """Make one move in each active rollout; an error in one does not affect the others."""
     with db.read() as session:
         active = list(session.exec(rows_of(Rollout.id).where(col(Rollout.state).in_(ACTIVE)).order_by(Rollout.id)))
     if not active:
@@ -95,24 +98,26 @@ def run_once(db: Database, now_us: int, max_bytes: int) -> WorkResult:
     items, messages = WorkItems(db, "rollouts", now_us), list[OutgoingMessage]()
     for number in active:
         messages += items.run("rollout", number, partial(_advance, db, number, now_us, max_bytes)) or []
-    return items.result(messages=messages, again=bool(messages))  # some devices at a time: others get the database
+    return items.result(
+        messages=messages, again=bool(messages)
+    )  # a few devices per run, so that other writers get the database
 
 
 def _advance(db: Database, number: str, now_us: int, max_bytes: int) -> list[OutgoingMessage]:
-    """One move of a rollout."""
+    """Make one move in a rollout."""
     with db.write() as session:
         rollout = session.get(Rollout, number)
         if rollout is None or rollout.state not in ACTIVE:
             return []
-        _heard(session, rollout, now_us)
-        return _move(session, rollout, now_us, max_bytes)
+        _record_acknowledgements(session, rollout, now_us)
+        return _make_move(session, rollout, now_us, max_bytes)
 
 
-def _move(session: Session, rollout: Rollout, now_us: int, max_bytes: int) -> list[OutgoingMessage]:
+def _make_move(session: Session, rollout: Rollout, now_us: int, max_bytes: int) -> list[OutgoingMessage]:
     bounds = Bounds(watch_s=rollout.watch_s, max_alarms=rollout.max_alarms, max_false_alarms=rollout.max_false_alarms,
                     canaries=rollout.canaries)  # fmt: skip
     stage = Stage(number=rollout.stage, pushed_us=rollout.stage_us, watch_us=rollout.watch_us,
-                  taking_back=rollout.state == "taking-back")  # fmt: skip
+                  rolling_back=rollout.state == "taking-back")  # fmt: skip
     move, reason = rollout_rules.decide(bounds, stage, rollout_status(session, rollout), now_us)
     session.add(rollout)
     if move == "push":
@@ -121,52 +126,52 @@ def _move(session: Session, rollout: Rollout, now_us: int, max_bytes: int) -> li
         rollout.watch_us = now_us
     elif move == "widen":
         rollout.stage, rollout.stage_us, rollout.watch_us = rollout.stage + 1, now_us, None
-        _tell(session, rollout, "widened", reason, now_us)
+        _record_event(session, rollout, "widened", reason, now_us)
         return twin_writes.push(session, rollout, now_us, max_bytes)
     elif move == "confirm":
         _end(session, rollout, "confirmed", reason, now_us)
-    elif move == "take back":
+    elif move == "roll back":
         rollout.state, rollout.reason = "taking-back", reason
-        return _take_back(session, rollout, now_us, max_bytes)
+        return _roll_back(session, rollout, now_us, max_bytes)
     elif move in {"restore", "end"}:
-        return _take_back(session, rollout, now_us, max_bytes)
+        return _roll_back(session, rollout, now_us, max_bytes)
     return []
 
 
-def _tell(session: Session, rollout: Rollout, what: str, reason: str, now_us: int) -> None:
-    trail.add(session, now_us, "hub", f"rollout.{what}", rollout.id, trace=rollout.traceparent, reason=reason)
+def _record_event(session: Session, rollout: Rollout, event: str, reason: str, now_us: int) -> None:
+    trail.add(session, now_us, "hub", f"rollout.{event}", rollout.id, trace=rollout.traceparent, reason=reason)
 
 
 def _end(session: Session, rollout: Rollout, state: str, reason: str, now_us: int) -> None:
     rollout.state, rollout.reason, rollout.ended_us = state, reason, now_us
-    _tell(session, rollout, state, reason, now_us)
+    _record_event(session, rollout, state, reason, now_us)
 
 
-def _take_back(session: Session, rollout: Rollout, now_us: int, max_bytes: int) -> list[OutgoingMessage]:
+def _roll_back(session: Session, rollout: Rollout, now_us: int, max_bytes: int) -> list[OutgoingMessage]:
     messages = twin_writes.restore(session, rollout, now_us, max_bytes)
     if not rollout_status(session, rollout).left:
         _end(session, rollout, "rolled-back", rollout.reason, now_us)
     return messages
 
 
-def _heard(session: Session, rollout: Rollout, now_us: int) -> None:
-    """Take up the devices' words on what they were sent; a word on an older version is not about it."""
-    path = _WORDS.c.path
-    about = (_WORDS.c.shadow == DOCUMENT, or_(path == "limits", path.like("limits.%")),
-             _WORDS.c.version >= _ROWS.c.version, _WORDS.c.device == _ROWS.c.device,
-             _WORDS.c.t_us >= rollout.started_us)  # fmt: skip
+def _record_acknowledgements(session: Session, rollout: Rollout, now_us: int) -> None:
+    """Record the devices' acknowledgements of the pushed version; those of older versions are ignored."""
+    path = _PROGRESS.c.path
+    about = (_PROGRESS.c.shadow == DOCUMENT, or_(path == "limits", path.like("limits.%")),
+             _PROGRESS.c.version >= _ROWS.c.version, _PROGRESS.c.device == _ROWS.c.device,
+             _PROGRESS.c.t_us >= rollout.started_us)  # fmt: skip
     mine = (_ROWS.c.rollout == rollout.id, _ROWS.c.state == "pushed")
-    query = select(_ROWS.c.device, _WORDS.c.state, _WORDS.c.reason).where(*mine, *about)
-    said: dict[str, tuple[str, str]] = {}
+    query = select(_ROWS.c.device, _PROGRESS.c.state, _PROGRESS.c.reason).where(*mine, *about)
+    answers: dict[str, tuple[str, str]] = {}
     for device, state, reason in session.connection().execute(query):
-        if state == "refused" or (state == "verified" and said.get(device, ("",))[0] != "refused"):
-            said[device] = (state, reason)
-    for device, (state, reason) in said.items():
+        if state == "refused" or (state == "verified" and answers.get(device, ("",))[0] != "refused"):
+            answers[device] = (state, reason)
+    for device, (state, reason) in answers.items():
         twin_writes.record_device(session, rollout.id, device, state=state, reason=reason, t_us=now_us)
 
 
 def rollout_status(session: Session, rollout: Rollout) -> RolloutStatus:
-    """The counts that `rollout_rules.decide` goes by."""
+    """The counts that `rollout_rules.decide` needs."""
     grouped = select(_ROWS.c.stage, _ROWS.c.state, func.count()).where(_ROWS.c.rollout == rollout.id)
     found = {
         (stage, state): count
@@ -174,18 +179,18 @@ def rollout_status(session: Session, rollout: Rollout) -> RolloutStatus:
     }
     touched = sum(count for (_, state), count in found.items() if state in HOLDING)
     refused = select(_ROWS.c.device, _ROWS.c.reason).where(_ROWS.c.rollout == rollout.id, _ROWS.c.state == "refused")
-    no = session.connection().execute(refused.order_by(_ROWS.c.device).limit(1)).first()
+    refusal = session.connection().execute(refused.order_by(_ROWS.c.device).limit(1)).first()
     alarms, false = _alarms(session, rollout)
     return RolloutStatus(
         waiting=found.get((rollout.stage, "waiting"), 0), asked=found.get((rollout.stage, "pushed"), 0),
         verified=found.get((rollout.stage, "verified"), 0), touched=touched, left=touched,
         later=sum(count for (stage, _), count in found.items() if stage > rollout.stage),
-        alarms=alarms, false=false, refused="" if no is None else f"{no.device} refused it: {no.reason}",
+        alarms=alarms, false=false, refused="" if refusal is None else f"{refusal.device} refused it: {refusal.reason}",
     )  # fmt: skip
 
 
 def _alarms(session: Session, rollout: Rollout) -> tuple[int, int]:
-    """(alarms, those judged false) on what was pushed, where and since it was."""
+    """(alarms, alarms judged false) of the pushed metrics on the pushed devices since the rollout started."""
     mine = (
         _ALARMS.c.device == _ROWS.c.device, _ROWS.c.rollout == rollout.id, _ROWS.c.state.in_(HOLDING),
         _ALARMS.c.received_us >= rollout.started_us, _ALARMS.c.about == "",
@@ -223,7 +228,7 @@ def list_newest(session: Session, learning: str, limit: int) -> list[Rollout]:
 
 
 def devices(session: Session, rollout_id: str, state: str, after: str, limit: int) -> list[RolloutDevice]:
-    """What became of its devices, by id, a page at a time."""
+    """The state of its devices, by id, one page at a time."""
     get(session, rollout_id)
     mine = rows_of(RolloutDevice).where(RolloutDevice.rollout == rollout_id, RolloutDevice.device > after)
     if state:

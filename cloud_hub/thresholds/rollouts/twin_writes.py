@@ -1,6 +1,6 @@
-"""What a rollout does to the twins: limits in the place of those before, and back, some devices in each transaction.
+"""Writes a rollout's limits to twins, and restores the previous ones, a few devices per transaction.
 
-What was desired before is kept by device; what a person changed since is left alone, on the way forth and back.
+The previous desired limits are stored per device. Limits that a person changed since are neither replaced nor restored.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ log = logging.getLogger(__name__)
 
 DOCUMENT = "thresholds"
 TOGETHER = 10
-"""Devices that are pushed to, or taken back, in one transaction."""
-KEPT = "an alarm of its limits stands: they are kept until it ends or is judged false"
+"""Devices pushed to, or restored, in one transaction."""
+KEPT = "an alarm of its limits is active: they are kept until it clears or is judged false"
 HOLDING = ("pushed", "verified", "refused")
 """States of a device whose desired limits are the rollout's."""
 
@@ -43,12 +43,12 @@ Learned = dict[str, LearnedSeries]
 def push(
     session: Session, rollout: Rollout, now_us: int, max_bytes: int, *, insist: bool = False
 ) -> list[OutgoingMessage]:  # fmt: skip
-    """The stage's next devices get their limits; what was desired before is kept for the way back.
+    """Write limits to the next devices of the stage; the previous desired limits are stored for a rollback.
 
-    A device that cannot be given them is left alone, with the reason; with `insist` HubError 413 is raised where its
-    twin refuses them, so that whoever starts a rollout is told.
+    A device that cannot get them is left unchanged, with the reason. With `insist`, HubError 413 is raised if its twin
+    refuses them, so that the caller who starts a rollout sees the error.
     """
-    batch, stored, devices = _some(session, rollout, ("waiting",), now_us, max_bytes, rollout.stage)
+    batch, stored, devices = _next_devices(session, rollout, ("waiting",), now_us, max_bytes, rollout.stage)
     learned = _learned(session, rollout, devices)
     alarmed = standing_alarms(session, devices) if rollout.learning else {}
     for device in devices:
@@ -56,20 +56,20 @@ def push(
         mine = learned.get(device, {})
         keep = {metric: KEPT for metric in mine if (device, metric) in alarmed}
         try:
-            one = _pushed(session, batch, rollout, device, document, _owner(owners), mine, keep, now_us)
-        except (TypeError, ValueError, LookupError, AttributeError) as error:  # of what this device's twin holds
+            outcome = _push_device(session, batch, rollout, device, document, _owner(owners), mine, keep, now_us)
+        except (TypeError, ValueError, LookupError, AttributeError) as error:  # by the content of this device's twin
             log.exception("rollout.device_failed", extra={"fields": {"rollout": rollout.id, "device": device}})
-            one = {"state": "left", "reason": f"the hub failed: {type(error).__name__}; see its log"}
-        if insist and not rollout.learning and one.get("refused"):
-            raise HubError(413, "The twin refused the limits", f"{device}: {one['reason']}")
-        one.pop("refused", None)
-        record_device(session, rollout.id, device, t_us=now_us, **one)
+            outcome = {"state": "left", "reason": f"the hub failed: {type(error).__name__}; see its log"}
+        if insist and not rollout.learning and outcome.get("refused"):
+            raise HubError(413, "The twin refused the limits", f"{device}: {outcome['reason']}")
+        outcome.pop("refused", None)
+        record_device(session, rollout.id, device, t_us=now_us, **outcome)
     batch.write(session)
     rollout.stage_us = now_us
     return batch.messages
 
 
-def _pushed(
+def _push_device(
     session: Session,
     batch: TwinBatch,
     rollout: Rollout,
@@ -80,27 +80,29 @@ def _pushed(
     keep: dict[str, str],
     now_us: int,
 ) -> dict[str, Any]:
-    """Give one device its limits: what is to be noted of it."""
-    limits, held = _placed(session, rollout, document, owner, mine, keep)
-    why = "; ".join(f"{metric}: {reason}" for metric, reason in sorted(held.items()))[:1000]
+    """Write the limits of one device; returns the columns of its row in the rollout."""
+    limits, reasons = _merged_limits(session, rollout, document, owner, mine, keep)
+    reason_text = "; ".join(f"{metric}: {reason}" for metric, reason in sorted(reasons.items()))[:1000]
     if limits is None:
-        return {"state": "left", "reason": why}
+        return {"state": "left", "reason": reason_text}
     value = limit_files.desired_value(session, device, limits, now_us)
     state, reason, version = _desire(batch, rollout, device, value)
-    told = {"refused": "left", "unchanged": "verified", "written": "pushed"}[state]
+    outcome = {"refused": "left", "unchanged": "verified", "written": "pushed"}[state]
     if state == "written":
-        _remember(session, [row for metric, row in mine.items() if metric not in held], now_us)
+        _record_pushed(session, [row for metric, row in mine.items() if metric not in reasons], now_us)
     previous = document.state.get("desired", {}).get("limits")
-    return {"state": told, "reason": reason or why, "version": version, "previous": previous, "pushed": value,
-            "refused": state == "refused"}  # fmt: skip
+    return {
+        "state": outcome, "reason": reason or reason_text, "version": version, "previous": previous, "pushed": value,
+        "refused": state == "refused",
+    }  # fmt: skip
 
 
-def _placed(
+def _merged_limits(
     session: Session, rollout: Rollout, document: twin.Document, owner: str, mine: Learned, keep: dict[str, str]
 ) -> tuple[list[dict[str, Any]] | None, dict[str, str]]:
-    """A device's set with the rollout's limits, None when none may stand there; and why not, by metric.
+    """(The device's set with the rollout's limits, None when none applies; reasons of those that do not, by metric).
 
-    Limits of the metrics `keep` stay as they are.
+    Limits of the metrics in `keep` are not changed.
     """
     desired, own = (
         limit_files.read_entries(session, document.state.get(section, {}).get("limits"))
@@ -112,12 +114,12 @@ def _placed(
     if not wanted:
         return None, keep
     pushed = {name: row.pushed for name, row in mine.items()}
-    limits, held = core_entries.place(desired, own or [], wanted, pushed, owner)
-    return limits, held | keep
+    limits, reasons = core_entries.place(desired, own or [], wanted, pushed, owner)
+    return limits, reasons | keep
 
 
-def _remember(session: Session, rows: Iterable[LearnedSeries], now_us: int) -> None:
-    """Their limits stand on the device from now on."""
+def _record_pushed(session: Session, rows: Iterable[LearnedSeries], now_us: int) -> None:
+    """Record that the device has these limits from now on."""
     for row in rows:
         if row.limits is not None:
             row.pushed_us = row.pushed_us if row.pushed is not None else now_us
@@ -126,8 +128,8 @@ def _remember(session: Session, rows: Iterable[LearnedSeries], now_us: int) -> N
 
 
 def restore(session: Session, rollout: Rollout, now_us: int, max_bytes: int) -> list[OutgoingMessage]:
-    """What was desired before is desired again, unless somebody has set something else meanwhile."""
-    batch, stored, devices = _some(session, rollout, HOLDING, now_us, max_bytes)
+    """Restore the previous desired limits, except where somebody has set other limits since."""
+    batch, stored, devices = _next_devices(session, rollout, HOLDING, now_us, max_bytes)
     learned = _learned(session, rollout, devices)
     members = rows_of(RolloutDevice).where(
         RolloutDevice.rollout == rollout.id, col(RolloutDevice.device).in_(devices)
@@ -150,7 +152,7 @@ def restore(session: Session, rollout: Rollout, now_us: int, max_bytes: int) -> 
     return batch.messages
 
 
-def _some(
+def _next_devices(
     session: Session, rollout: Rollout, states: Sequence[str], now_us: int, max_bytes: int, stage: int | None = None
 ) -> tuple[TwinBatch, dict[Key, Stored], list[str]]:
     """The next devices in these states, with their documents."""
@@ -180,12 +182,12 @@ def _desire(batch: TwinBatch, rollout: Rollout, device: str, value: Any) -> tupl
 
 
 def _owner(owners: twin.State) -> str:
-    """Who set `limits` last; of a reference, who set its digest."""
+    """The actor that set `limits` last; for a reference, the one that set its digest."""
     found = owners.get("limits", "")
     return str(found.get("digest", "")) if isinstance(found, dict) else str(found)
 
 
 def record_device(session: Session, rollout: str, device: str, **changes: Any) -> None:
-    """Keep how it stands on one device."""
+    """Update the row of one device."""
     mine = (_ROWS.c.rollout == rollout) & (_ROWS.c.device == device)
     session.connection().execute(update(_ROWS).where(mine).values(**changes))

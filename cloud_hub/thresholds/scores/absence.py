@@ -20,8 +20,8 @@ LONGEST = 3
 def absence_threshold(sample_limit: float, false: int) -> float:
     """The anomaly score at which an absence alarms: far below the limit that the budget sets for samples.
 
-    Where a series never paused, the tail of its gaps is a guess (`ScoreModel.silence`: one decade for each decade of
-    periods), and the budget of a large fleet would wait for years. The longest gap then guards against false alarms.
+    For a series that never paused, the tail of its gaps is a guess (`ScoreModel.silence`: one decade for each decade of
+    periods), and at the budget of a large fleet an alarm would take years. The longest gap then prevents false alarms.
     """
     return min(sample_limit, DEFAULTS.threshold + feedback_margin(false))
 
@@ -43,7 +43,7 @@ def find_absent(
     since_us: Mapping[int, int],
     now_us: int,
 ) -> tuple[list[SeriesState], list[AlarmTransition]]:
-    """Raise alarms for series that have sent nothing for too long, of those that `since_us` names by number.
+    """Raise alarms for series that have sent nothing for too long; `since_us` has the indices of those to check.
 
     The hub could receive each since its `since_us` (hub clock, as `now_us`); `limits` are those of its samples and of
     its absence. While a whole device is absent, its first alarm covers all series. Constant work; the model is not

@@ -1,9 +1,9 @@
 """The alarm budget: turns a fleet's pages per shift into the threshold of each series. No clock, no I/O.
 
-The nominal threshold assumes that an anomaly score s is reached once in 10**s samples. Where normal noise has longer
-tails than the model, more alarms come. So episodes are counted from the first stored sample on, and the threshold is
-raised until no more come than the budget allows (as Gibbs and Candes, 2021, keep a coverage). It never falls below the
-nominal threshold: a budget is a ceiling, not a quota to be filled with noise.
+The nominal threshold assumes that an anomaly score s is reached once in 10**s samples. If normal noise has longer
+tails than the model, there are more alarms. Therefore episodes are counted from the first stored sample on, and the
+threshold is raised until their number is within the budget (as Gibbs and Candes, 2021, keep a coverage). It never
+falls below the nominal threshold: a budget is an upper bound, not a target.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from shared.times import HOUR_US
 SHIFTS_A_DAY = 2.0  # a shift is twelve hours
 
 TRUST = 10.0
-"""So many excess pages move the threshold by log10(2) at most: one page by 0.04 decades."""
+"""This many excess pages raise the threshold by at most log10(2); one page raises it by 0.04 decades."""
 MOST = 1.5
-"""Decades by which it may rise: beyond that the fleet has faults, and not a wrong threshold."""
+"""Largest correction in decades: beyond that the fleet has faults, and the threshold is not wrong."""
 
 
 def threshold(pages_per_shift: float, series: int, samples_per_day: float) -> float:

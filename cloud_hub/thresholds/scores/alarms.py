@@ -26,7 +26,7 @@ HIGHER, MOST_HIGHER = 0.3, 1.5
 
 
 UNIT, UNIT_US = 20.0, 3 * DAY_US
-"""Values so many times smaller or larger than usual, for so long without exception, are in another unit."""
+"""Factor and time after which consistently smaller or larger values are taken as a change of unit."""
 MEMORY = 5000
 """Samples over which the usual size is averaged."""
 
@@ -73,7 +73,7 @@ Samples = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]
 
 
 def unpack_scores(state: bytes, count: int) -> ScoreModel:
-    """The model as it was packed; a fresh one where it is of another version, or of other series."""
+    """The unpacked model; a new one if the state is of another version or number of series."""
     try:
         found = ScoreModel.unpack(state)
     except InvalidState:
@@ -87,12 +87,12 @@ def budget_threshold(pages_per_shift: float, per_day: float) -> float:
 
 
 def feedback_margin(false: int) -> float:
-    """By how much the threshold of a series rises after so many alarms judged false."""
+    """How much the threshold of a series rises after `false` alarms judged false."""
     return min(MOST_HIGHER, false * HIGHER)
 
 
 def samples_per_day(samples: Sequence[Samples], before: float) -> float:
-    """Samples a day of all these series together, by their usual distance; `before` where there are too few."""
+    """Samples a day of all these series together, by their median interval; `before` if there are too few."""
     gaps = [float(np.median(np.diff(t_us))) for t_us, _ in samples if t_us.size > 2]
     rates = [DAY_US / gap for gap in gaps if gap > 0]
     return sum(rates) / len(rates) * len(samples) if rates else before
@@ -109,8 +109,8 @@ def advance(
 ) -> tuple[list[SeriesState], list[AlarmTransition], list[int]]:
     """Judge the new samples of each series: (new states, alarm transitions in order, starts of rare episodes).
 
-    Updates the model; samples before `live_us` are only learned from. The starts, live or not, are those of episodes
-    beyond `paging`, the limit without verdicts: they count against the budget.
+    Updates the model; samples before `live_us` train it and raise no alarm. The starts, live or not, are those of
+    episodes beyond `paging`, the limit without verdicts; they count against the budget.
     """
     longest = max((t_us.size for t_us, _ in samples), default=0)
     times = np.zeros((longest, len(series)), np.int64)
@@ -130,7 +130,7 @@ def advance(
         begun += times_us
         remembered, new = _judged(counted, index, t_us, rarities, limits[index], live_us)
         remembered = track_scale(remembered, samples[index])
-        if remembered.size == 0 < one.size:  # it would hardly alarm in its new unit otherwise
+        if remembered.size == 0 < one.size:  # otherwise it would hardly alarm in its new unit
             scores.restart(np.array([index]))
             remembered = replace(remembered, episodes=Episodes())
         if t_us.size and t_us[-1] >= live_us:
@@ -182,7 +182,7 @@ def _judged(
 def track_scale(one: SeriesState, samples: Samples) -> SeriesState:
     """Update the usual size of values; size 0, to restart, where the unit has changed for good.
 
-    A series that is much smaller at night or over a weekend comes back before that. Zeros are ignored.
+    A series that is much smaller at night or over a weekend returns before that time. Zeros are ignored.
     """
     t_us, values = samples
     used = np.isfinite(values) & (values != 0)

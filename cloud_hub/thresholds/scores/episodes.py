@@ -1,16 +1,16 @@
 """Rarity of episodes of a series: the number that live monitoring compares with its alarm budget. Pure.
 
-Up to KNOWN the anomaly score is calibrated on all data that was measured. Beyond, it is not: independent noise of long
+Up to KNOWN the anomaly score is calibrated on all measured data. Beyond KNOWN it is not: independent noise with long
 tails (log-normal, Student t) reaches 5.86 up to a hundred times as often as once in 10**5.86 samples. A budget counts
-episodes, and a series' own episodes show how heavy its tails are. So beyond KNOWN episodes are judged, not samples:
+episodes, and a series' own episodes show how heavy its tails are. So beyond KNOWN, episodes are judged, not samples:
 
 1. Evidence is a leaky sum of scores above LEAST: persistent or repeated anomalies weigh more than one sample.
 2. Exceedances within `quiet` samples of one another are one episode; its peak of evidence, capped at CLIP times the
    usual, moves the mean peak of the series' episodes, which begins at USUAL and is worth TRUST episodes.
 3. Peaks in units of that mean are taken as exponential (peaks over threshold, declustered: Davison and Smith, 1990).
 
-KNOWN and DECADES were fitted to the development half of NAB outside of labelled windows, KEPT was chosen on simulated
-noise of seven kinds; `benchmarks.fleet_budget` measures both anew.
+KNOWN and DECADES were fitted to the development half of NAB outside of labelled windows; KEPT was chosen on simulated
+noise of seven kinds. `benchmarks.fleet_budget` measures both.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Seventeen features of one series, each a standardised residual of the sample.
+"""Computes seventeen features of one series, each a standardised residual of the sample.
 
-Five kinds of feature, most smoothed over several spans, so that a spike, an hour and half a day are all seen:
+There are five kinds of feature, most smoothed over several spans, to detect spikes as well as changes of hours:
 - 0-4, levels: the level over 1, 3, 10, 30 and 100 samples against the slow level;
 - 5-8 and 9-12, day and week: what is left over 1, 3, 10 and 30 samples after the usual value of this hour;
 - 13, the next sample: the error of a forecast from the last eight (normalised LMS: Widrow and Hoff 1960);
 - 14-16, spread: the size of the changes over 10, 30 and 100 samples against its slow mean. A flat line is small.
-An hour not seen yet falls back: the week's on the day's, the day's on the slow level. Spans are in samples, because
-they are what a delay is made of; memories are in time as well, because days and weeks are.
+An hour without data falls back: the week's value to the day's, the day's to the slow level. Spans are in samples,
+because they determine the delay; memories are in time as well, because days and weeks are.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ NEXT, SPREAD = 13, 14
 
 ONE = np.float32(1.0)
 HUGE, OUTLIER_BOUND = np.float32(1e30), 1e6
-YOUNG = 100  # samples in which a series may still be anything
+YOUNG = 100  # samples before the state of a series is reliable
 TINY = np.float32(1e-30)
 NOTHING = 1e-200
-FAR = np.float32(1000.0)  # beyond a thousand times the usual residual all is equally strange
-STILL = np.float32(0.01)  # below a hundredth of the usual change all is equally still
+FAR = np.float32(1000.0)  # residuals beyond a thousand times the usual one are equal
+STILL = np.float32(0.01)  # changes below a hundredth of the usual one are equal
 BITS, BIAS, LN2 = np.float32(2.0**-23), np.float32(127.0), np.float32(0.6931472)
 
 
@@ -61,12 +61,12 @@ def ln(x: Singles) -> Singles:
 
 
 def to_float32(x: Doubles) -> Singles:
-    """x as 32-bit numbers; what does not fit is cut off."""
+    """x as 32-bit numbers, clipped to their range."""
     return np.clip(x, -HUGE, HUGE).astype(np.float32)
 
 
 def clip_outliers(columns: Columns, x: Doubles) -> Doubles:
-    """x[n], cut to a million times the usual distance from the slow level.
+    """x[n], clipped to a million times the usual distance from the slow level.
 
     A single absurd value must not desensitise the model until it has decayed; a new unit takes some sixty samples to be
     accepted.
@@ -79,7 +79,7 @@ def clip_outliers(columns: Columns, x: Doubles) -> Doubles:
 
 
 def compute_features(columns: Columns, x: Doubles, hour: Longs, gain: Doubles, learn: Doubles, count: Longs) -> Singles:
-    """Standardised residuals float32[FEATURES, n] of values x[n]; the state moves on.
+    """Standardised residuals float32[FEATURES, n] of values x[n]; updates the state.
 
     `hour` counts from 1970, `gain` is the slow memory's share of this sample, `learn` that of an hour's usual value,
     `count` the samples before this one.
@@ -106,14 +106,14 @@ def compute_features(columns: Columns, x: Doubles, hour: Longs, gain: Doubles, l
 
 
 def hourly_values(columns: Columns, row: Longs) -> Singles:
-    """The usual values of hours row[n], from the anchor; NaN where there is none yet. They are kept in 24 bits."""
+    """The usual values of hours row[n], relative to the anchor, stored in 24 bits; NaN where there is none yet."""
     series = np.arange(row.size)
     bits = (columns.hours[row, series].astype(np.uint32) << 16) | (columns.rests[row, series].astype(np.uint32) << 8)
     return bits.view(np.float32)
 
 
 def store_hourly(columns: Columns, row: Longs, value: Singles) -> None:
-    """Write what `hourly_values` reads, rounded."""
+    """Store the usual values that `hourly_values` reads, rounded to 24 bits."""
     bits, series = (value.view(np.uint32) + np.uint32(128)) >> 8, np.arange(row.size)
     columns.hours[row, series], columns.rests[row, series] = bits >> 8, bits & 255
 
@@ -139,7 +139,7 @@ def _forecast(slims: Singles, off: Singles, fresh: Singles) -> Singles:
     centre += np.maximum(CENTRE_SHARE, fresh) * (off - centre)
     lags = (slims[LAGS] - centre).astype(np.float64)
     error, energy = (off - centre).astype(np.float64), np.full(off.size, NOTHING)
-    for lag, weight in zip(lags, weights, strict=True):  # one after another: another order has other bits
+    for lag, weight in zip(lags, weights, strict=True):  # sequential: another order of summation gives other bits
         error -= weight * lag
         energy += lag * lag
     weights[:] = to_float32(weights + (RATE * error / energy) * lags)
@@ -156,7 +156,7 @@ def _spreads(slims: Singles, change: Singles, out: Singles, gain: Singles, fresh
 
 
 def _standardise(scales: Singles, out: Singles, gain: Singles) -> None:
-    """Residuals to signed logarithms of one and how many times the usual size they are, in place."""
+    """Replace residuals, in place, by the signed logarithm of 1 plus their size in units of the usual size."""
     size = np.abs(out)
     times = np.minimum(size / (scales * scales + TINY), FAR)
     far = ln(ONE + times)

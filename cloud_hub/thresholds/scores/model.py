@@ -1,11 +1,11 @@
 """The anomaly score of samples: one number for every series, so that one threshold serves a whole fleet.
 
-The score s is the surprise of a sample, -log10 of its probability: normal samples of a series reach s about once in
-10**s, up to about 4. Beyond, long tails reach it more often, and `episodes` measures how rare that is. Constant work
-and memory per sample: seventeen features of the series (`features`), the rarity of each by its own tails (`tails`),
-their sum, as Fisher combined tests (1925), because a fault shows in many features a little before it shows in one a
-lot. Only novelty counts (`pattern_memory`), and its rarity is calibrated once more, because the features depend on one
-another. The score is independent of the bands that are shown and pushed to devices.
+The anomaly score s is -log10 of the probability of a sample: normal samples of a series reach s about once in 10**s
+samples, up to about 4. Beyond 4, long tails reach it more often, and `episodes` measures how rare that is. The score is
+computed with constant work and memory per sample: seventeen features of the series (`features`), the rarity of each by
+its own tails (`tails`), and their sum, as Fisher combined tests (1925), because a fault shows a little in many features
+before it shows a lot in one. Only novelty counts (`pattern_memory`), and its rarity is calibrated again, because the
+features depend on one another. The score is independent of the bands that are shown and pushed to devices.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULTS", "InvalidState", "ScoreModel", "ScoreSettings", "exceedances", "score_series"]
 
-LARGEST = 1e30  # no measurement is larger: what is counts as no sample
+LARGEST = 1e30  # larger values are taken as missing
 
 # Sum of seventeen feature scores of normal data: its median, and the increase that is a decade rarer (measured).
 USUAL_SUM, DECADE = np.float32(12.8), np.float32(4.8)
@@ -39,9 +39,9 @@ GAP_RARE, GAP_LEAST = 0.01, (score_columns.GAP_START, 0.5)
 class ScoreSettings:
     """Settings of the anomaly score.
 
-    The defaults are round numbers with a reason each; no search over labels chose their values. They are not blind
-    either: the choice of features, that only novelty counts, and `near`, `echo`, `narrow` and `quiet` were kept because
-    the development half of NAB liked them, and the scale of s was set on its samples outside of windows.
+    The defaults are round numbers with a reason each and were not tuned on labels. They are not independent of labels
+    either: the features, novelty, `near`, `echo`, `narrow` and `quiet` were kept because they improved the result on
+    the development half of NAB, and the scale of s was set on its samples outside of windows.
 
     `memory_samples` and `memory_days`: the slow level and the scales remember at least both. `visits`: an hour's usual
     value is the mean of about so many visits. `tail`: share of numbers beyond each side that count as the tail.
@@ -49,8 +49,8 @@ class ScoreSettings:
     `forget`: share of a new number in the tails once settled: about three days at five minutes. `echo`: samples after
     which the peak of an episode has faded. `near`: distance, in logarithms of sizes, within which two shapes are one:
     each feature within a factor of 1.6. `warmup`: samples before a series is scored. `threshold`: the score that
-    pages: once in a thousand samples. `quiet`: samples after a page without another, the longest span of the
-    features: what they still contain is the same episode.
+    pages: once in a thousand samples. `quiet`: samples after a page without another one; it is the longest span of the
+    features, which still contain the same episode.
     """
 
     memory_samples: int = 3000
@@ -78,10 +78,10 @@ DEFAULTS = ScoreSettings()
 
 
 class ScoreModel:
-    """Scores n series, sample by sample. The same data give the same numbers bit for bit."""
+    """Scores n series, sample by sample. The same data give the same scores bit for bit."""
 
     def __init__(self, n: int, settings: ScoreSettings = DEFAULTS, *, fast: bool = True) -> None:
-        """`fast` asks for the machine code of numba where that is installed; the numbers are the same."""
+        """`fast` uses numba's machine code if it is installed; the scores are the same."""
         self.settings = settings
         self._state = score_columns.Blocks(n)
         self._fast = fast
@@ -104,16 +104,16 @@ class ScoreModel:
         return out
 
     def _block(self, block: Columns, times: Longs, x: Doubles, out: Doubles) -> None:
-        """One sample of each series of a block into `out`."""
+        """Score one sample of each series of a block into `out`."""
         here = np.abs(x) <= LARGEST  # NaN is not
         chosen = slice(None) if here.all() else np.flatnonzero(here)
         part = block.take(chosen)
-        with np.errstate(over="ignore"):  # what overflows is cut off
+        with np.errstate(over="ignore"):  # overflows are clipped
             out[chosen] = _step(part, times[chosen], x[chosen], self.settings)
         block.put(chosen, part)
 
     def follow(self, t_us: npt.NDArray[Any], values: npt.NDArray[Any]) -> Doubles:
-        """Scores float64[T] of values[T] at t_us[T] of a single series: `step` for each, but quicker.
+        """Scores float64[T] of values[T] at t_us[T] of a single series: as `step` for each sample, but faster.
 
         Raises ValueError unless there is one series, and for arrays that do not fit together.
         """
@@ -129,9 +129,9 @@ class ScoreModel:
         return out
 
     def restart(self, chosen: npt.NDArray[np.intp]) -> None:
-        """Forget all of the chosen series, for example when somebody says that its sensor or unit was changed.
+        """Reset the chosen series, for example after a change of sensor or unit.
 
-        A unit a thousand times as small is else below notice until the old one has faded, some 10,000 samples.
+        Otherwise values in a unit a thousand times smaller raise no alarm for some 10,000 samples.
         """
         self._state.restart(chosen)
 
@@ -151,12 +151,12 @@ class ScoreModel:
         return times, x
 
     def pack(self) -> bytes:
-        """The state as bytes, to be read by `unpack`: versioned, with a checksum."""
+        """Serialise the state for `unpack`: versioned, with a checksum."""
         return score_columns.pack(self._state)
 
     @classmethod
     def unpack(cls, packed: bytes, settings: ScoreSettings = DEFAULTS) -> ScoreModel:
-        """Scores as they were packed. Raises InvalidState for bytes that are not one whole state of this version."""
+        """Restore a model from `pack`. Raises InvalidState for bytes that are not a complete state of this version."""
         scores = cls(0, settings)
         scores._state = score_columns.unpack(packed)
         return scores
@@ -231,7 +231,7 @@ def _step(state: Columns, t_us: Longs, x: Doubles, settings: ScoreSettings) -> D
     if new.any():
         state.wide[:, new] = x[new]
         times[FIRST, new] = times[LAST, new] = t_us[new]
-    passed = np.maximum(t_us - times[LAST], 0)  # a clock that stepped back: no time has passed
+    passed = np.maximum(t_us - times[LAST], 0)  # the clock was set back: no time has passed
     gain, learn = _gains(times, passed, count, settings)
     x = features.clip_outliers(state, x)
     y = features.compute_features(state, x, t_us // HOUR_US, gain, learn, count)
@@ -257,7 +257,7 @@ def _novelty(state: Columns, y: Singles, each: Singles, count: Longs, settings: 
     total = each[0].copy()
     for row in each[1:]:  # one after another: another order has other bits
         total += row
-    # What a series does while it is new must neither be remembered as an episode nor as a shape.
+    # A new series stores neither episodes nor shapes.
     awake = count >= settings.warmup
     together = np.where(awake, (total - USUAL_SUM) / DECADE + tails.HALF, np.float32(0.0))
     alone = np.where(awake, each[features.NEXT], np.float32(0.0))
@@ -286,9 +286,9 @@ def score_series(t_us: npt.NDArray[Any], values: npt.NDArray[Any], settings: Sco
 def exceedances(
     s: npt.NDArray[Any], threshold: float = DEFAULTS.threshold, quiet: int = DEFAULTS.quiet
 ) -> npt.NDArray[np.bool_]:
-    """Which samples page, bool[T]: those that reach the threshold, but none within `quiet` samples after a page.
+    """The samples that page, bool[T]: those that reach the threshold, but none within `quiet` samples after a page.
 
-    `quiet` counts from the page and does not stretch with the episode, so what is still new after it pages again.
+    `quiet` counts from the page and is not extended by the episode, so an anomaly that is still new then pages again.
     """
     paging, free = np.zeros(len(s), dtype=np.bool_), 0
     for index in np.flatnonzero(np.asarray(s) >= threshold).tolist():

@@ -1,8 +1,8 @@
-"""Novelty: discounts what the current episode has shown already, and patterns seen before. No clock, no I/O.
+"""Novelty: discounts repeated anomalies of the current episode, and patterns seen before. No clock, no I/O.
 
-The patterns are categories as adaptive resonance makes them (Carpenter, Grossberg and Rosen, "Fuzzy ART", 1991): the
-nearest one answers if it is near enough, else the newcomer becomes a category at once, in place of the one not met
-for the longest time. Only anomalies are looked up or stored, so sixteen patterns last long and cost next to nothing.
+The patterns are categories as in adaptive resonance (Carpenter, Grossberg and Rosen, "Fuzzy ART", 1991): the nearest
+category matches if it is near enough; otherwise the new pattern becomes a category and replaces the least recently
+matched one. Only anomalies are looked up or stored, so sixteen patterns last long at little cost.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import numpy as np
 from cloud_hub.thresholds.scores.state import EMPTY, PEAK, TICK, Columns, Longs, Singles
 
 ORDINARY = np.float32(0.30103)
-STRANGE = np.float32(1.7)  # once in fifty samples: below it nothing is looked up
+STRANGE = np.float32(1.7)  # once in fifty samples; lower scores are not looked up
 GRAIN = np.float32(16.0)
-# log10(1 + k), rounded, so that all libraries of mathematics agree.
+# log10(1 + k), rounded, so that all math libraries agree.
 TIMES = np.round(np.log10(1.0 + np.arange(256)), 6).astype(np.float32)
 
 
 def novelty(columns: Columns, together: Singles, fade: float) -> Singles:
-    """Scores `together`[n] beyond the recent peak, which decays by `fade` a sample; others are cut to ORDINARY."""
+    """Scores `together`[n] beyond the recent peak, which decays by `fade` a sample; others become ORDINARY."""
     peak = columns.slim[PEAK]
     out: Singles = np.where(together > peak, together, np.minimum(together, ORDINARY))
     np.maximum(peak * np.float32(1.0 - fade), together, out=peak)

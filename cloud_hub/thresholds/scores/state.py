@@ -30,21 +30,21 @@ PEAK, USUAL_GAP = 47, 48
 GAP, GAP_EXCESS, NOVELTY, NOVELTY_EXCESS = 49, 50, 51, 52
 SLIM = 53
 DAY, WEEK, HOURS = 0, 24, 192  # rows of `hours` and `rests`
-UNKNOWN, EMPTY = 0x7FC0, 255  # an hour without a value (NaN), a place without a shape
-WIDTH = 256  # series of a block: what is reckoned with at a time stays in the cache
+UNKNOWN, EMPTY = 0x7FC0, 255  # an hour without a value (NaN), an empty slot of a shape
+WIDTH = 256  # series of a block, so that its working set fits into the cache
 TICK = 3  # `when` counts in steps of 2**3 samples
 
-# Where tails begin before a series has shown its own. A logarithm of sizes: twice the usual size. A gap: ten periods.
+# Initial start of the tails. For a logarithm of sizes: twice the usual size. For a gap: ten periods.
 # Novelty: a calibrated score, with the exponential's mean excess.
 TAIL, GAP_START, NOVELTY_START, NOVELTY_EXCESS_START = 2.0, 2.3025851, 2.0, 0.43429448
 
 
 class InvalidState(ValueError):
-    """The bytes are no state of scores, or one of another version, or damaged."""
+    """The bytes are not a state of scores, are damaged, or are of another version."""
 
 
 class Columns(NamedTuple):
-    """The state of n series. `tails` are upper and lower quantile, mean excess above and below, and the middle."""
+    """State of n series. `tails` has upper and lower quantile, mean excess above and below, and the median."""
 
     times: Longs  # [3, n]: microseconds of the first and the last sample, count of samples
     wide: Doubles  # [WIDE, n]
@@ -53,7 +53,7 @@ class Columns(NamedTuple):
     rests: npt.NDArray[np.uint8]  # [HOURS, n]: eight bits more
     tails: Singles  # [5, FEATURES, n]
     shapes: npt.NDArray[np.int8]  # [SHAPES, FEATURES, n], sixteenths
-    seen: npt.NDArray[np.uint8]  # [SHAPES, n]: in how many episodes the shape came back, EMPTY: no shape here
+    seen: npt.NDArray[np.uint8]  # [SHAPES, n]: number of episodes in which the shape was matched; EMPTY: no shape here
     when: npt.NDArray[np.uint16]  # [SHAPES, n]: tick at which it was last met, modulo 65,536
 
     def take(self, chosen: slice | npt.NDArray[np.intp]) -> Columns:
@@ -99,9 +99,9 @@ def fresh(n: int) -> Columns:
 
 
 class Blocks:
-    """The state of n series in blocks of WIDTH, the last of what is left: what a step reads and writes lies together.
+    """State of n series in blocks of WIDTH (the last one may be smaller), so that a step uses contiguous memory.
 
-    `flat` has the numbers of each part in one dimension, block after block; `each` shows the blocks.
+    `flat` has the numbers of each part in one dimension, block after block; `each` has views of the blocks.
     """
 
     def __init__(self, n: int) -> None:
@@ -120,23 +120,23 @@ class Blocks:
         )
 
     def cut(self) -> Iterator[tuple[slice, Columns]]:
-        """Which series, and their block."""
+        """Iterate over (slice of the series, their block)."""
         for number, block in enumerate(self.each):
             yield slice(number * WIDTH, number * WIDTH + WIDTH), block
 
     def joined(self, name: str) -> npt.NDArray[Any]:
-        """A copy of one part of all series, as it stands in columns."""
+        """A copy of one part of all series, as columns."""
         return np.concatenate([getattr(block, name) for block in (fresh(0), *self.each)], axis=-1)
 
     def restart(self, chosen: npt.NDArray[np.intp]) -> None:
-        """The chosen series are as without a sample."""
+        """Reset the chosen series to the initial state."""
         for number in np.unique(chosen // WIDTH):
             here = chosen[chosen // WIDTH == number] % WIDTH
             self.each[number].put(here, fresh(here.size))
 
 
 def pack(blocks: Blocks) -> bytes:
-    """The state as bytes: versioned, with a checksum, little-endian, one part after another whatever the blocks."""
+    """Serialise the state: versioned, with a checksum, little-endian, part after part, independent of the blocks."""
     body = bytearray(blocks.flat.nbytes)
     whole = _columns(body, blocks.n)
     for cut, block in blocks.cut():
@@ -145,7 +145,7 @@ def pack(blocks: Blocks) -> bytes:
 
 
 def unpack(packed: bytes) -> Blocks:
-    """The state as it was packed. Raises InvalidState for bytes that are not one whole state of this version."""
+    """Restore the state from `pack`. Raises InvalidState for bytes that are not a complete state of this version."""
     if len(packed) < HEADER.size:
         raise InvalidState("too short for a state of scores")
     magic, version, n, check = HEADER.unpack_from(packed)
@@ -161,7 +161,7 @@ def unpack(packed: bytes) -> Blocks:
 
 
 def _columns(body: bytearray | memoryview, n: int) -> Columns:
-    """What is written in `body`: views of it."""
+    """Views of the columns in `body`."""
     parts: list[npt.NDArray[Any]] = []
     at = 0
     for one in fresh(1):

@@ -2,9 +2,9 @@
 
 Peaks over threshold (Pickands 1975; Siffer et al., "Anomaly Detection in Streams with Extreme Value Theory", 2017):
 beyond the quantile u of q the excess is taken as exponential, so v > u has the tail probability
-(1 - q) exp(-(v - u) / m) with m the mean excess. Quantile and mean excess are followed by stochastic approximation:
-a few numbers a tail, whatever the length of history. The inputs are logarithms of sizes, so an exponential tail is a
-power law in the unit of the series.
+(1 - q) exp(-(v - u) / m) with m the mean excess. Quantile and mean excess are estimated by stochastic approximation:
+a few numbers per tail, independent of the length of history. The inputs are logarithms of sizes, so an exponential tail
+is a power law in the unit of the series.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ RISES = tuple(np.float32(height) for height in (0.22, 0.67))
 
 
 def paces(count: Longs, forget: float, rare: float) -> tuple[Singles, Singles]:
-    """How far one number moves a quantile, and the share of one excess in its mean, after `count` numbers."""
+    """(step of a quantile per number, weight of one excess in its mean) after `count` numbers."""
     pace = np.maximum(10.0 / (count + 10.0), forget)
     settle = np.maximum(1.0 / (rare * count + 5.0), 10.0 * forget)
     return pace.astype(np.float32), settle.astype(np.float32)
@@ -33,7 +33,7 @@ def two_sided(tails: Singles, y: Singles, rare: float, narrow: float, pace: Sing
     """Two-sided score float32[features, n] of y given the numbers before; updates the tails float32[5, features, n].
 
     `rare` is the share of numbers beyond each quantile, `narrow` the least mean excess in half-widths of the body:
-    a tail that has shown nothing yet is not taken for a wall.
+    a tail without samples is not taken as a hard bound.
     """
     upper, lower, above, below, middle = tails
     share, body = np.float32(rare), np.float32(-np.log10(rare))
@@ -68,8 +68,8 @@ def one_sided(
 ) -> Singles:
     """Score float32[n] of y[n] >= 0 on the upper side alone; updates quantile and mean excess.
 
-    `least` are values that quantile and mean excess do not go below: a series that was always calm may be a little
-    less calm without a page. Below the quantile the score follows the measured distribution of sums of normal scores.
+    `least` are lower bounds of quantile and mean excess, so that small deviations of a very calm series do not page.
+    Below the quantile the score follows the measured distribution of sums of normal scores.
     """
     body, over = np.float32(-np.log10(rare)), y - quantile
     high = over > 0

@@ -61,14 +61,14 @@ def test_a_native_histogram_is_passed_over() -> None:
     ("answer", "said"),
     [
         (bad(400, "bad_data", "parse error at char 3"), "parse error at char 3"),
-        (bad(422, "execution", "query processing would load too many samples into memory"), "Ask for less"),
-        (bad(503, "timeout", "query timed out"), "Ask for less"),
+        (bad(422, "execution", "query processing would load too many samples into memory"), "Request less"),
+        (bad(503, "timeout", "query timed out"), "Request less"),
         (bad(503, "unavailable", "starting"), "try again later"),
         ((401, b"Unauthorized"), "--token-file"),
         ((403, b"{}"), "--token-file"),
-        ((302, b""), "no Prometheus's answer"),
+        ((302, b""), "is not a Prometheus response"),
         ((200, b"<html>a proxy's page</html>"), "path prefix"),
-        ((200, b"[1]"), "no Prometheus's answer"),
+        ((200, b"[1]"), "is not a Prometheus response"),
         (good({"resultType": "scalar", "result": [1, "2"]}), "a scalar"),
     ],
 )

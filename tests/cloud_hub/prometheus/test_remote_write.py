@@ -242,14 +242,14 @@ def test_too_many_samples_are_refused_whole(
 
 
 @pytest.mark.parametrize(
-    ("reader", "inner", "limit"), [("_sample", part(2, b""), 10), ("_label", part(1, b""), protobuf.MAX_LABELS)]
+    ("reader", "inner", "limit"), [("_sample", part(2, b""), 10), ("_Reader._label", part(1, b""), protobuf.MAX_LABELS)]
 )
 def test_the_limits_hold_while_one_series_is_read(
     monkeypatch: pytest.MonkeyPatch, reader: str, inner: bytes, limit: int
 ) -> None:
     """Many empty samples or labels in one series: refused at the first beyond the limit, not after all are read."""
     calls = []
-    monkeypatch.setattr(protobuf, reader, calls.append)
+    monkeypatch.setattr(f"{protobuf.__name__}.{reader}", calls.append)
     with pytest.raises(protobuf.Malformed, match=f"more than {limit}"):
         protobuf.read(part(1, inner * 5000), 10)
     assert len(calls) == limit

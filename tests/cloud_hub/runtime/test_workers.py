@@ -217,7 +217,7 @@ def watched(session: Session, patch: pytest.MonkeyPatch) -> None:
     session.add(LearnedState(learning=BAD, number=0, series=[5], state=b"", live_us=1))
 
 
-def run_watch(db: Database, now_us: int, patch: pytest.MonkeyPatch) -> None:
+def run_anomalies(db: Database, now_us: int, patch: pytest.MonkeyPatch) -> None:
     worker = AnomalyMonitor(db, incidents.handle_alarm)
     while worker.run_once(now_us + SECOND).again:
         pass
@@ -255,7 +255,7 @@ def foreseen(session: Session, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(forecasts, "side_forecasts", judged)
 
 
-def run_foresee(db: Database, now_us: int, patch: pytest.MonkeyPatch) -> None:
+def run_forecasts(db: Database, now_us: int, patch: pytest.MonkeyPatch) -> None:
     worker = ForecastMonitor(db, ForecasterStore(), incidents.handle_alarm)
     while worker.run_once(now_us).again:
         pass
@@ -397,10 +397,10 @@ CASES = [
     Case("rollouts", "rollout", rollouts, run_rollouts,
          lambda session: session.get_one(RolloutDevice, (number(GOOD), GOOD)).state == "pushed"),
     Case("refit", "learning", learnings, run_refit, lambda session: session.get_one(Learning, GOOD).reason),
-    Case("watch", "group", watched, run_watch,
+    Case("anomalies", "group", watched, run_anomalies,
          lambda session: [state.per_day for state in session.exec(select(LearnedState)) if state.learning == GOOD]),
     Case("peers", "state", peers, run_peers, lambda session: session.get(PeerState, ("gone", GOOD)) is None),
-    Case("foresee", "series", foreseen, run_foresee, lambda session: GOOD in JUDGED),
+    Case("forecasts", "series", foreseen, run_forecasts, lambda session: GOOD in JUDGED),
     Case("jobs", "job", scheduled, run_jobs,
          lambda session: session.get_one(Job, number(GOOD)).state == "completed"),
     Case("configurations", "configuration", configured, run_configurations,

@@ -1,7 +1,7 @@
-"""Buckets of time: count, lowest, highest and mean of the samples in each, as NumPy columns. No I/O.
+"""Time buckets: count, lowest, highest and mean of the samples in each, as NumPy columns. No I/O.
 
-`merge_neighbours` is the one operation: samples into minutes, minutes into hours, old into new. Whatever the order and
-the grouping, count, lowest and highest come out the same; the mean to rounding.
+All aggregation uses `merge_neighbours`: samples into minutes, minutes into hours, old into new. Count, lowest and
+highest do not depend on order and grouping; the mean does so only by rounding.
 Packed, a row is a bitmap of the slots that have samples and their columns, 28 bytes a slot; 8 bytes where every slot
 has one sample only, as of a device that samples once a minute.
 """
@@ -38,7 +38,7 @@ class Buckets:
         return len(self.slot)
 
     def part(self, chosen: Any) -> Buckets:
-        """Some of them: a slice or a mask."""
+        """The buckets of a slice or mask."""
         return Buckets(self.slot[chosen], self.count[chosen], self.low[chosen], self.high[chosen], self.mean[chosen])
 
     def shifted(self, by: int | Ints) -> Buckets:
@@ -51,7 +51,7 @@ class Buckets:
 
 
 def empty() -> Buckets:
-    """None at all."""
+    """No buckets."""
     none, nothing = np.zeros(0, np.int64), np.zeros(0)
     return Buckets(none, none, nothing, nothing, nothing)
 
@@ -103,7 +103,7 @@ def pack(buckets: Buckets) -> bytes:
 
 
 def unpack(row: bytes) -> Buckets:
-    """What `pack` was given."""
+    """The inverse of `pack`."""
     return unpack_all([row])[1]
 
 
@@ -114,7 +114,7 @@ def unpack_all(rows: Sequence[bytes]) -> tuple[Ints, Buckets]:
     starts = np.cumsum(sizes) - sizes
     heads = words.view("<u8")[starts]
     if (heads & ~_SLOT_BITS).any():
-        raise ValueError("a rollup is of a newer form than this hub knows")
+        raise ValueError("a rollup has a newer format than this hub supports")
     bits = np.unpackbits(heads.view(np.uint8).reshape(-1, 8), axis=1, bitorder="little")
     row, slot = np.nonzero(bits)
     length = bits.sum(axis=1, dtype=np.int64)

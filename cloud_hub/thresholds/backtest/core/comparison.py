@@ -1,4 +1,4 @@
-"""Comparison of fixed limits with ours: runs of a condition, pages, and which episodes are in both. Pure.
+"""Compares fixed limits with learned thresholds: runs of a condition, pages, and common episodes. Pure.
 
 Both sides are counted alike. Pages are those that the hub would have sent (`incidents.core.grouping`). An episode
 combines one device's alarms of both sides that overlap, or follow each other within the grouping time.
@@ -27,7 +27,7 @@ _HOLDS: dict[str, Callable[[Any, float], Any]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RaisedAlarm:
-    """One alarm of one side: where, by what, from when to when (UTC microseconds)."""
+    """One alarm of one side: its device, its cause, start and end (UTC microseconds)."""
 
     side: Side
     device: str
@@ -48,7 +48,7 @@ class AlarmGroup:
 
 
 def device_of(labels: Labels) -> str:
-    """Where a series belongs: its instance, or all that its labels say besides the metric's name."""
+    """The device of a series: its instance, or all labels except the metric's name."""
     if "instance" in labels:
         return labels["instance"]
     left = {key: value for key, value in labels.items() if key not in {"__name__", "alertname", "alertstate"}}
@@ -56,14 +56,14 @@ def device_of(labels: Labels) -> str:
 
 
 def alert_device(labels: Labels, rule: Rule) -> str:
-    """The same of an alert: what the rule itself added says nothing about where."""
+    """The device of an alert, without the labels that the rule added."""
     return device_of({key: value for key, value in labels.items() if rule.labels.get(key) != value})
 
 
 def runs(t_us: npt.NDArray[np.int64], held: npt.NDArray[np.bool_], step_s: int, for_s: float) -> list[tuple[int, int]]:
     """(start, end) of each time that `held` lasted at least `for_s`; a missing step ends it, as in Prometheus.
 
-    `t_us` are the steps that are there, rising. The start is when the alarm is raised: `for_s` after it began to hold.
+    `t_us` are the existing steps, ascending. The start is when the alarm is raised: `for_s` after the condition began.
     """
     times = t_us[held]
     if not times.size:
@@ -81,14 +81,14 @@ def runs(t_us: npt.NDArray[np.int64], held: npt.NDArray[np.bool_], step_s: int, 
 
 
 def crossings(series: Series, sign: Sign, number: float, step_s: int, for_s: float) -> list[tuple[int, int]]:
-    """When a series crossed a fixed limit for long enough; NaN crosses nothing."""
+    """The (start, end) of each time that a series was beyond a fixed limit for at least `for_s`; NaN never is."""
     with np.errstate(invalid="ignore"):
         held = _HOLDS[sign](series.values, number) & ~np.isnan(series.values)
     return runs(series.t_us, held, step_s, for_s)
 
 
 def group_alarms(alarms: Iterable[RaisedAlarm], gap_us: int) -> list[AlarmGroup]:
-    """Alarms by device, those together that overlap or begin within `gap_us` of the end of the others; by time."""
+    """Group the alarms of each device that overlap or start within `gap_us` of the end of the group; by time."""
     groups: list[list[RaisedAlarm]] = []
     ends: dict[str, tuple[int, list[RaisedAlarm]]] = {}
     for alarm in sorted(alarms, key=lambda one: (one.start_us, one.end_us, one.side, one.what)):
@@ -113,7 +113,7 @@ def _together(group: Sequence[RaisedAlarm]) -> AlarmGroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Both sides over one stretch of time: counts, and every episode with who saw it."""
+    """Both sides over the same time: counts, and every episode with the sides that raised it."""
 
     alarms: dict[Side, int]
     pages: dict[Side, int]
@@ -123,7 +123,7 @@ class Comparison:
 
 
 def compare(alarms: Iterable[RaisedAlarm], from_us: int, gap_us: int) -> Comparison:
-    """Count what was raised from `from_us` on: before that ours only learned, so neither side is judged there."""
+    """Count the alarms raised from `from_us` on; the time before is for training, and neither side is judged there."""
     judged = [one for one in alarms if one.start_us >= from_us]
     sides: tuple[Side, Side] = ("fixed", "ours")
     mine = {side: [one for one in judged if one.side == side] for side in sides}
@@ -141,6 +141,6 @@ def compare(alarms: Iterable[RaisedAlarm], from_us: int, gap_us: int) -> Compari
 
 
 def _stood(alarm: RaisedAlarm) -> AlarmSpan:
-    """As the hub would have it of a Prometheus that writes into it: hosts are devices, all of them of one site."""
+    """The alarm as of a Prometheus that writes to the hub: hosts are devices, all of the same site."""
     host = naming.host({"instance": alarm.device})
     return AlarmSpan(device=host, site="", about=alarm.device, start_us=alarm.start_us, end_us=alarm.end_us)

@@ -1,4 +1,4 @@
-"""Rates of counters, which start anew at 0 where their process does. Pure."""
+"""Rates of counters, which restart at 0 with their process. Pure."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def counter_rates(
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     """Increase per second from each sample of a counter to the next, at the later one's time (UTC microseconds).
 
-    A value below the one before is a new start: what it shows has come since. Any order; NaN is no value. One value
-    less than there are samples.
+    A value below the previous one is a restart from 0. Samples may be in any order; NaN is ignored. The result has one
+    value less than there are samples.
     """
     times, points = clean(t_us, values)
     with np.errstate(over="ignore"):

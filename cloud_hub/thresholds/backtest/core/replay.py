@@ -1,4 +1,4 @@
-"""Replay of history through the judge that devices run: alarms that limits would have raised. Pure."""
+"""Replays history through the judge that devices run, to find the alarms that limits would have raised. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from shared.times import DAY_US
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Episode:
-    """One alarm from raised to cleared, UTC microseconds; `end_us` None while it stands. `peak` is its worst value."""
+    """One alarm from raised to cleared, UTC microseconds; `end_us` None while active. `peak` is its worst value."""
 
     start_us: int
     end_us: int | None
@@ -38,7 +38,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """What a method's alarms were worth: `hit` of `windows` windows, `false_alarms` of `alarms` outside of all."""
+    """Result of a method: `hit` of `windows` windows were hit; `false_alarms` of `alarms` were outside of windows."""
 
     alarms: int
     windows: int
@@ -48,7 +48,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Fixed limits and the learned band on one labelled series, all judged over the same stretch of time."""
+    """Fixed limits and the learned band on one labelled series, all judged over the same time."""
 
     metric: str
     from_us: int
@@ -57,7 +57,7 @@ class Comparison:
 
 
 def replay(limits: Limits, t_us: npt.NDArray[Any], values: npt.NDArray[Any]) -> list[Episode]:
-    """Episodes that `limits` would have made of `values` at `t_us` (any order; see `fit.clean`)."""
+    """The episodes of `limits` on `values` at `t_us` (any order; see `fit.clean`)."""
     times, points = clean(t_us, values)
     return _episodes(judge_history(limits, times, points)[1], times, points)
 
@@ -71,9 +71,9 @@ def replay_rolling(
     *,
     settings: BandSettings = STANDARD,
 ) -> list[Episode]:
-    """Episodes of limits that are learned from the past alone, as a hub would have pushed them; see `rolling_limits`.
+    """The episodes of limits learned from the past only, as a hub would have pushed them; see `rolling_limits`.
 
-    The judge's state goes on over a refit, as on the device.
+    The judge keeps its state across refits, as on the device.
     """
     times, points = clean(t_us, values)
     state, steps = JudgeState(), list[Step]()
@@ -86,10 +86,10 @@ def replay_rolling(
 def rolling_limits(
     metric: str, times: Ints, points: Floats, train_days: float, refit_days: float, *, settings: BandSettings = STANDARD
 ) -> Iterator[tuple[Limits, slice]]:
-    """Limits as a device would have had them, each with the points (of a series made `clean`) that it judges by them.
+    """The limits that a device would have had, each with the points (of a `clean` series) that it judges by them.
 
-    The first come `train_days` after the first point, then new ones each `refit_days`. Before the first nothing is
-    judged, and a refit without enough points keeps the last good ones. Raises ValueError unless the days are above 0.
+    The first limits are learned `train_days` after the first point, then new ones each `refit_days`. Earlier points are
+    not judged, and a refit without enough points keeps the last limits. Raises ValueError unless the days are above 0.
     """
     if min(train_days, refit_days) <= 0:
         raise ValueError("train_days and refit_days must be above 0")
@@ -100,7 +100,7 @@ def rolling_limits(
     first = int(times.searchsorted(start_us))
     bands.learn(times[:first], points[:first, None])
     while first < times.size:
-        start_us += (int(times[first]) - start_us) // refit_us * refit_us  # of a gap's refits the last one counts
+        start_us += (int(times[first]) - start_us) // refit_us * refit_us  # in a gap, only the last refit counts
         with suppress(NotEnough):
             limits = bands.limits(0, metric, start_us)
         start_us += refit_us
@@ -112,10 +112,10 @@ def rolling_limits(
 
 
 def score(episodes: Sequence[Episode], windows: Sequence[Window], from_us: int) -> Score:
-    """Count what `episodes` raised from `from_us` on are worth.
+    """Score the `episodes` raised from `from_us` on.
 
-    A window counts as hit when an alarm is raised inside it: one that has stood since before tells nothing new.
-    A window that begins before `from_us` was partly learned from; it is left out, and alarms in it are not false.
+    A window counts as hit when an alarm is raised inside it, not when one is already active at its start. A window that
+    starts before `from_us` is partly training data; it is left out, and alarms in it are not false.
     """
     raised = [episode.start_us for episode in episodes if episode.start_us >= from_us]
     judged = [window for window in windows if window.start_us >= from_us]
@@ -136,7 +136,7 @@ def compare(
 ) -> Comparison:
     """Judge one series by each of `fixed` (named by their high) and by the rolling band, over the same time.
 
-    The `train_days` at the start are for training only and left out for all alike: nobody is judged there.
+    The first `train_days` are for training only and are judged for none of them.
     """
     times, points = clean(t_us, values)
     if not times.size:
@@ -153,7 +153,7 @@ def compare(
 
 
 def _episodes(steps: Iterable[Step], times: Ints, points: Floats) -> list[Episode]:
-    """Raised and cleared come in turn; the last may stand."""
+    """Pair raised and cleared transitions; the last episode may still be active."""
     done: list[Episode] = []
     begun: Step | None = None
     for step in steps:

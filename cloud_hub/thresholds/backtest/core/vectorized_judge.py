@@ -1,7 +1,7 @@
-"""The judge over arrays: long histories, or many series at once; bit for bit what `shared.thresholds.judge` says. Pure.
+"""A vectorised judge for long histories or many series, with exactly the results of `shared.thresholds.judge`. Pure.
 
-NumPy looks where anything can change at all; there, and nowhere else, the judge itself is asked. So the two cannot
-come apart in what a delay or a deadband means: what is computed here is only where to look.
+NumPy finds the samples at which the state may change, and only these are passed to the judge itself. So delays and
+deadbands are implemented only once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from shared.times import WEEK_US
 
 Bools = npt.NDArray[np.bool_]
 Step = tuple[int, Transition]
-"""Index of a sample, and the transition that it makes."""
+"""Index of a sample, and its transition."""
 
 
 def bounds(limits: Limits, t_us: Ints) -> tuple[Floats, Floats]:
@@ -53,7 +53,7 @@ def judge_history(
     lows, highs = bounds(limits, times)
     finite, band = np.isfinite(points), limits.deadband
     state = state or JudgeState()
-    # Where each of the three states of rest ends: the next sample that is not one more of the same.
+    # The end of each of the three steady states: the next sample of another kind.
     ends = {
         None: np.flatnonzero(finite & ((points > highs) | (points < lows))),
         "high": np.flatnonzero(finite & ~(points > highs - band)),
@@ -76,7 +76,7 @@ def judge_history(
 
 
 class VectorizedJudge:
-    """The judge of n series side by side, one sample of each at a time. `states` are the judge's own."""
+    """Judges n series side by side, one sample of each at a time. `states` are those of the judge."""
 
     def __init__(self, limits: Sequence[Limits]) -> None:
         self._limits = list(limits)
@@ -92,7 +92,7 @@ class VectorizedJudge:
         self._high, self._low, self._busy = (np.zeros(len(self._limits), np.bool_) for _ in range(3))
 
     def step(self, t_us: npt.NDArray[Any], values: npt.NDArray[Any]) -> list[Step]:
-        """One sample of each series, NaN for none: (series, transition) of those that change."""
+        """Judge one sample of each series, NaN for none: (series, transition) of those that change."""
         times, points = np.asarray(t_us, np.int64), np.asarray(values, np.float64)
         slots = self._first + (times - MONDAY_US) % self._cycles * self._counts // self._cycles
         lows, highs = self._lows[slots], self._highs[slots]

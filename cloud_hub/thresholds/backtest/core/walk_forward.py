@@ -1,7 +1,7 @@
-"""Walk-forward evaluation of our models: alarms and band of series, each learned from the past alone. Pure.
+"""Walk-forward evaluation: alarms and bands of series, each learned from the past only. Pure.
 
-The one place that knows which models a backtest uses: alarms are those of live monitoring (`scores`), with a budget of
-pages that all series share; the band shows the limits that would have been pushed.
+Only this module knows which models a backtest uses: alarms are those of live monitoring (`scores`), with a budget of
+pages for all series together; the band shows the limits that would have been pushed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from cloud_hub.thresholds.scores.alarms import AlarmTransition, Samples, SeriesS
 from cloud_hub.thresholds.scores.model import ScoreModel
 
 CELLS = 4_000_000
-"""Series x samples that are judged together."""
+"""Series times samples of one batch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +38,8 @@ class Anomaly:
 def alarms(samples: Sequence[Samples], from_us: int, pages_per_shift: float) -> list[list[Anomaly]]:
     """Alarms of each series (times in UTC microseconds, any order; NaN is no value), raised from `from_us` on.
 
-    All series together share `pages_per_shift` pages in 12 hours. Samples before `from_us` are learned from, and
-    raise the threshold where they exceed the budget, as in live monitoring.
+    All series together share `pages_per_shift` pages in 12 hours. Samples before `from_us` train the model, and raise
+    the threshold if they exceed the budget, as in live monitoring.
     """
     series = [clean(t_us, values) for t_us, values in samples]
     usual = score_alarms.budget_threshold(pages_per_shift, score_alarms.samples_per_day(series, 0.0))
@@ -56,7 +56,7 @@ def _judged(series: list[Samples], from_us: int, usual: float) -> list[list[Anom
     scores, ones = ScoreModel(len(series)), [SeriesState(device="", metric="", upto_us=0) for _ in series]
     before = [_cut(one, before_us=from_us) for one in series]
     rest = [_cut(one, from_us=from_us) for one in series]
-    with np.errstate(over="ignore"):  # of values far apart; what overflows is cut
+    with np.errstate(over="ignore"):  # differences of extreme values; overflows are clipped
         ones, _, begun = score_alarms.advance(scores, ones, before, [usual] * len(series), usual, from_us, from_us)
         came, _ = alarm_budget.count_episodes(begun, 0)
         limit = usual + alarm_budget.corrected(0.0, sum(t_us.size for t_us, _ in before) / 10**usual, came)
@@ -94,7 +94,7 @@ class Band:
 def band(
     metric: str, t_us: npt.NDArray[Any], values: npt.NDArray[Any], *, train_days: float = 3.0, refit_days: float = 1.0
 ) -> Band:
-    """Learned for `train_days` first, then from day to day, and pushed each `refit_days`. Raises ValueError."""
+    """The band of limits learned for `train_days`, then daily, and pushed each `refit_days`. Raises ValueError."""
     times, points = clean(t_us, values)
     low, high = np.full(times.size, np.nan), np.full(times.size, np.nan)
     for limits, some in rolling_limits(metric, times, points, train_days, refit_days):

@@ -1,1 +1,1 @@
-"""From a policy and histories to limits. No I/O."""
+"""Computes limits from a policy and histories. No I/O."""

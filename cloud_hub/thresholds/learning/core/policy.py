@@ -14,12 +14,12 @@ from shared.thresholds import Limits
 _PATTERN = re.compile(r"[a-z0-9_./*-]{1,100}\Z")
 _TAG = re.compile(r"tags(\.[^.$ \"\\\x00-\x1f\x7f-\x9f]{1,200}){1,10}\Z")
 FITTED = {"gauge", "score"}
-"""Kinds of metrics that a pattern finds; a counter's level means nothing, a state has none."""
+"""Kinds of metrics that a pattern matches; the level of a counter has no meaning, and a state has no level."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearningPolicy:
-    """What is learned, how it is rolled out, and which live monitoring runs on it.
+    """Settings of a learning: what is learned, how it is rolled out, and which live monitoring runs on it.
 
     - `metrics`: names, or patterns with `*` that match gauges and scores.
     - `train_days`, `refit_days`: history of each fit, and time between fits. `coverage`: share of samples inside.
@@ -65,16 +65,16 @@ class LearningPolicy:
         if self.train_days - self.backtest_days < CYCLES:
             raise ValueError(
                 f"train_days must be above backtest_days by {CYCLES} at least: limits are learned from {CYCLES} days "
-                "or more, and tried on what they did not see"
+                "or more, and tested on later days"
             )
 
     @property
     def stale_s(self) -> float:
-        """When limits are stale, in seconds after their fit."""
+        """Age in seconds, since their fit, at which limits are stale."""
         return self.stale_refits * self.refit_days * 86_400.0
 
     def side(self, metric: str) -> Literal["high", "both"]:
-        """On which side of its peers a metric alarms."""
+        """The side on which a metric alarms when it differs from its peers."""
         return "high" if any(fnmatchcase(metric, one) for one in self.peers_high) else "both"
 
     def wants(self, metric: str, kind: str) -> bool:
@@ -89,7 +89,7 @@ _RANGES = (
     ("pages_per_shift", 0.001, 1e6), ("warn_probability", 0.0, 1.0),
 )  # fmt: skip
 
-# -- what verdicts change --------------------------------------------------------------------------
+# -- verdicts --------------------------------------------------------------------------------------
 
 WIDER, TIGHTER = 1.25, 0.9
 LEAST, MOST = 0.5, 3.0

@@ -21,7 +21,7 @@ from shared.times import DAY_US
 CYCLES = 3
 """Days that must be spanned, and on which there must be samples."""
 SLACK_US = DAY_US // 24
-"""So much may be missing of them."""
+"""Fraction of a day that may be missing from them."""
 OF_RANGE = 0.005
 """Limits lie at least this share of the declared range from their middle."""
 DEADBAND = 0.1
@@ -41,7 +41,7 @@ class Known:
 
 
 def ordinary(t_us: Ints, alarms: Sequence[Window]) -> Flags:
-    """Which times lie outside of all alarms."""
+    """A mask of the times that lie outside of all alarms."""
     keep = np.ones(t_us.shape, bool)
     for one in alarms:
         keep &= (t_us < one.start_us) | (t_us > one.end_us)
@@ -65,7 +65,7 @@ def enough(metric: str, t_us: Ints, left_out: int) -> None:
 def bounded(limits: Limits, values: Floats, known: Known) -> Limits:
     """The limits, no narrower than the scale of the `values` they were learned from, and within the declared range.
 
-    Raises ValueError where nothing of them is left, or where nothing tells the scale: a series that was always 0.
+    Raises ValueError if nothing of them is left, or if the scale is unknown: a series that was always 0.
     """
     range_ = 0.0 if known.low is None or known.high is None else known.high - known.low
     steps = np.diff(np.unique(values))

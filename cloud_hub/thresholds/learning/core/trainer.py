@@ -1,4 +1,4 @@
-"""The trainer: from histories to limits. The one place that knows which model is fitted. Pure."""
+"""Trainer: learns limits from histories. The only module that knows which model is fitted. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from shared.thresholds import Limits
 class History:
     """One series: `t_us` int64[n] in UTC microseconds, ascending, and `values` float64[n].
 
-    `period_s` is the usual time between its samples, also where it was thinned out; None for too few.
+    `period_s` is the usual time between its samples before any thinning; None for too few samples.
     """
 
     device: str
@@ -31,16 +31,16 @@ class History:
     period_s: float | None = None
 
     def between(self, from_us: int, to_us: int) -> History:
-        """What lies in from_us <= t < to_us."""
+        """The samples in from_us <= t < to_us."""
         some = slice(*np.searchsorted(self.t_us, [from_us, to_us]).tolist())
         return replace(self, t_us=self.t_us[some], values=self.values[some])
 
     def before(self, to_us: int) -> History:
-        """What lies before `to_us`."""
+        """The samples before `to_us`."""
         return self.between(0, to_us)
 
     def without(self, alarms: Sequence[Window]) -> History:
-        """What lies outside of these alarms."""
+        """The samples outside of these alarms."""
         keep = safeguards.ordinary(self.t_us, alarms)
         return replace(self, t_us=self.t_us[keep], values=self.values[keep])
 
@@ -52,7 +52,7 @@ def learn_limits(
     times_us: Sequence[int],
     known: Sequence[Known],
 ) -> list[list[Limits | str]]:
-    """At each of the times, in order: limits of each series from what lies before, or why there are none.
+    """For each of the times, in order: the limits of each series from earlier samples, or why there are none.
 
     Samples in alarms are left out (`safeguards`). Limits are `factors` times as wide as fitted. The same data give the
     same limits (P7); series are independent.
@@ -72,7 +72,7 @@ def learn_limits(
 
 
 def _rows(histories: Sequence[History]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """(t_us [T, n], values [T, n]): each series' samples from above, NaN below its last."""
+    """(t_us [T, n], values [T, n]): one column per series, padded with NaN at the end."""
     longest = max((one.t_us.size for one in histories), default=0)
     times = np.zeros((longest, len(histories)), np.int64)
     values = np.full((longest, len(histories)), np.nan)

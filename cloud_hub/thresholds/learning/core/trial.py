@@ -1,7 +1,7 @@
 """Backtest of current and proposed limits on stored history, against people's feedback. Pure.
 
-The proposed limits are learned from history before the test period. Where there is too little, they are tested on the
-history they were learned from, which flatters them: `in_sample` is then set.
+The proposed limits are learned from history before the test period. If there is too little, they are tested on the
+history they were learned from, which is too favourable: `in_sample` is then set.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """One series, judged in from_us <= t < to_us. `present` None: no limits stand there. `reason`: why no proposal."""
+    """One series, judged in from_us <= t < to_us. `present` None: no limits are in force. `reason`: why no proposal."""
 
     device: str
     metric: str
@@ -52,7 +52,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
-    """Limits to try, or why there are none; `in_sample` when they were learned from what they are tried on."""
+    """Limits to test, or why there are none; `in_sample` when they were learned from the test period."""
 
     limits: Limits | None = None
     in_sample: bool = False
@@ -60,7 +60,7 @@ class Proposal:
 
 
 def proposals(before: Sequence[Limits | str], whole: Sequence[Limits | str]) -> list[Proposal]:
-    """The limits learned before the trial; where there was too little history, those learned until its end."""
+    """The limits learned before the test period; if there was too little history, those learned until its end."""
     return [
         Proposal(limits=early) if not isinstance(early, str)
         else Proposal(reason=late) if isinstance(late, str)
@@ -72,7 +72,7 @@ def proposals(before: Sequence[Limits | str], whole: Sequence[Limits | str]) -> 
 def run_trial(
     history: History, present: Limits | None, proposal: Proposal, feedback: Feedback, from_us: int, to_us: int
 ) -> Trial:
-    """Replay from_us..to_us by current and by proposed limits."""
+    """Replay from_us..to_us with current and with proposed limits."""
     late = history.between(from_us, to_us)
     begin = int(late.t_us[0]) if late.t_us.size else from_us
     weeks = max((to_us - max(from_us, begin)) / (7 * DAY_US), 1 / 168)

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Pure functions on sets of limits. No I/O."""

@@ -1,7 +1,7 @@
-"""When limits on trial go to more devices, when they stay, and when they are taken back. A core without I/O.
+"""Decides the next move of a rollout: push, widen to the rest, confirm, or roll back. No I/O.
 
-A rollout goes in stages: the canaries, then the rest. `decide` sees counts and says the next move; the shell carries
-it out, some devices at a time. `place` lays learned limits over a device's set and leaves alone what others set.
+A rollout has two stages: the canaries, then the rest. `decide` takes counts and returns the next move, which
+`rollouts.service` carries out for some devices at a time.
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 PATIENCE = 10
-"""A stage waits so many times its watch for its devices to come back before it goes on, or is undone, without them."""
+"""A stage waits this many times `watch_s` for offline devices before it continues, or is rolled back, without them."""
 
-Move = Literal["push", "watch", "wait", "widen", "confirm", "take back", "restore", "end"]
+Move = Literal["push", "watch", "wait", "widen", "confirm", "roll back", "restore", "end"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """A stage is watched for `watch_s`; so many alarms, and alarms judged false, the canaries may raise in all.
+    """Conditions of a rollout: each stage is observed for `watch_s`, and all canaries together may raise at most
+    `max_alarms` alarms and `max_false_alarms` alarms judged false (None: not checked).
 
-    With the rest of the fleet the numbers grow as the devices do. `max_false` None counts alarms alone.
+    For the rest of the fleet both numbers grow with the number of devices.
     """
 
     watch_s: float
@@ -32,10 +33,10 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutStatus:
-    """One look at a rollout. Of the stage under way: `waiting` to be pushed, `asked` and not heard of, `verified`.
+    """Counts of a rollout. In the current stage: devices `waiting` for the push, `asked` without an answer, `verified`.
 
-    Of all stages: devices `touched`, `refused` (a device's reason), `alarms` and among them `false` ones; `later`
-    devices wait for the next stage. While it is taken back, `left` devices still hold the new set as desired.
+    Over all stages: devices `touched`, `refused` (the reason of one device), `alarms`, and how many of them are
+    `false`. `later` devices wait for the next stage. During a rollback, `left` devices still desire the new set.
     """
 
     waiting: int = 0
@@ -51,24 +52,24 @@ class RolloutStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """`number` 0 are the canaries; times in UTC microseconds, `watch_us` None until enough have it in force."""
+    """A stage: `number` 0 is the canaries. Times are UTC microseconds; `watch_us` is None until observation starts."""
 
     number: int
     pushed_us: int
     watch_us: int | None
-    taking_back: bool = False
+    rolling_back: bool = False
 
 
 def decide(bounds: Bounds, stage: Stage, seen: RolloutStatus, now_us: int) -> tuple[Move, str]:
-    """The next move, and why. Nothing beyond the stage under way is ever pushed before `widen`."""
-    if stage.taking_back:
+    """The next move and its reason. Nothing beyond the current stage is pushed before `widen`."""
+    if stage.rolling_back:
         return ("restore" if seen.left else "end"), ""
-    if bad := _bad(bounds, seen):
-        return "take back", bad
+    if reason := _failure(bounds, seen):
+        return "roll back", reason
     if seen.waiting:
         return "push", ""
     if stage.watch_us is None:
-        return _gather(bounds, stage, seen, now_us)
+        return _await_activation(bounds, stage, seen, now_us)
     if now_us - stage.watch_us <= bounds.watch_s * 1e6:
         return "wait", ""
     if seen.later:
@@ -76,7 +77,8 @@ def decide(bounds: Bounds, stage: Stage, seen: RolloutStatus, now_us: int) -> tu
     return "confirm", f"not more than {alarm_allowance(bounds.max_alarms, bounds, seen)} alarms in {bounds.watch_s:g} s"
 
 
-def _bad(bounds: Bounds, seen: RolloutStatus) -> str:
+def _failure(bounds: Bounds, seen: RolloutStatus) -> str:
+    """Why the rollout must be rolled back, or ''."""
     if seen.refused:
         return seen.refused
     if seen.alarms > (most := alarm_allowance(bounds.max_alarms, bounds, seen)):
@@ -89,15 +91,16 @@ def _bad(bounds: Bounds, seen: RolloutStatus) -> str:
 
 
 def alarm_allowance(count: int, bounds: Bounds, seen: RolloutStatus) -> int:
-    """What the canaries may raise, for as many devices as were touched."""
+    """The allowance of the canaries, scaled to the number of devices touched."""
     return count * max(1, seen.touched // max(1, bounds.canaries))
 
 
-def _gather(bounds: Bounds, stage: Stage, seen: RolloutStatus, now_us: int) -> tuple[Move, str]:
-    """The watch begins when half of the stage have it in force: a device that is away tells nothing."""
+def _await_activation(bounds: Bounds, stage: Stage, seen: RolloutStatus, now_us: int) -> tuple[Move, str]:
+    """Observation starts when half of the stage has the limits in force; offline devices show nothing."""
     if not seen.asked + seen.verified:
-        nobody = "nothing to try: other people's limits stand on every canary"
-        return ("confirm", "nothing to change on the rest") if stage.number else ("take back", nobody)
+        if stage.number:
+            return "confirm", "nothing to change on the rest"
+        return "roll back", "nothing to roll out: every canary has limits set by others"
     if seen.verified >= max(1, seen.asked):
         return "watch", ""
     if now_us - stage.pushed_us <= PATIENCE * bounds.watch_s * 1e6:
@@ -105,14 +108,15 @@ def _gather(bounds: Bounds, stage: Stage, seen: RolloutStatus, now_us: int) -> t
     if seen.verified:
         return "watch", ""
     if stage.number == 0:
-        return "take back", f"none of {seen.touched} canaries has put it in force in {PATIENCE * bounds.watch_s:g} s"
-    return "confirm", f"the rest, {seen.asked} devices, take it when they are there again"
+        patience_s = PATIENCE * bounds.watch_s
+        return "roll back", f"none of {seen.touched} canaries has activated the limits within {patience_s:g} s"
+    return "confirm", f"the rest, {seen.asked} devices, get the limits when they reconnect"
 
 
 def choose_canaries(devices: Sequence[str], share: float, salt: str) -> frozenset[str]:
-    """Whom to try it on: this share of the devices, rounded down, at least one; others with another `salt`.
+    """Choose the canaries: this share of the devices, rounded down, at least one.
 
-    Chosen by a hash, so that neither names nor their order decide, and a restart chooses the same.
+    The choice is by a hash of `salt` and device id, so it does not depend on order and survives a restart.
     """
     count = min(len(devices), max(1, int(share * len(devices))))
     ranked = sorted(devices, key=lambda device: hashlib.sha256(f"{salt} {device}".encode()).digest())

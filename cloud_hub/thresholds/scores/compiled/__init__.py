@@ -1,1 +1,1 @@
-"""The anomaly score once more for numba, bit for bit the same."""
+"""The anomaly score compiled by numba; bit-identical to the NumPy version."""

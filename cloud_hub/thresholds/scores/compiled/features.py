@@ -79,7 +79,7 @@ from shared.times import DAY_US, HOUR_US
 
 @part
 def begin(block: Any, w: int, t: Any, values: Any, m: int, p: Any, s: Any, f: Any, d: Any) -> None:
-    """Inputs of the features of each series: its value, its memory's share, its paces."""
+    """Compute the inputs of the features of each series: its value, gain, and step sizes."""
     times, wide = block[0], block[1]
     for j in range(m):
         here = abs(values[j]) <= p.largest
@@ -125,11 +125,11 @@ def levels(m: int, s: Any, f: Any, d: Any) -> None:
 
 @part
 def hours(block: Any, w: int, t: Any, m: int, f: Any, d: Any, bits: Any) -> None:
-    """The usual values of this hour, read and written: the one part that jumps about in memory."""
+    """Read and update the usual values of this hour: the only part with scattered memory access."""
     wide, hours, rests = block[1], block[3], block[4]
     stamp, day, week = np.int64(-1), np.int64(0), np.int64(0)
     for j in range(m):
-        if t[j] != stamp or j == 0:  # most have the same
+        if t[j] != stamp or j == 0:  # usually equal for all series
             stamp = t[j]
             hour = stamp // HOUR_US
             day, week = (DAY + hour % 24) * w, (WEEK + hour % 168) * w
@@ -161,7 +161,7 @@ def hours(block: Any, w: int, t: Any, m: int, f: Any, d: Any, bits: Any) -> None
 
 @part
 def seasons(m: int, s: Any, f: Any) -> None:
-    """Features 5 to 12: what is left after the usual values of the hour."""
+    """Features 5 to 12: residuals after the usual values of the hour."""
     for k in range(4):
         for j in range(m):
             value = f[VALUE * WIDTH + j]

@@ -1,8 +1,8 @@
-"""Machine code by numba, where that is installed (extra `fast`): made at the first use and kept beside its file.
+"""Compiles functions with numba (extra `fast`), if installed, at first use, and caches the code next to the source.
 
-numba looks whether that file has changed, not at the functions and constants that it takes from others: code of
-before would go on, perhaps on rows of another length. So an entry is a closure over the `mark` of all it is made of,
-which is a part of the key under which numba keeps it; and only entries are kept, not their parts.
+numba invalidates its cache only when the file changes, not when imported functions and constants do; stale code could
+then run on rows of another length. Therefore an entry is a closure over the `mark` of all its parts, which becomes part
+of numba's cache key. Only entries are cached, not their parts.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ AVAILABLE = _NUMBA is not None
 
 
 def part(function: Callable[..., Any]) -> Any:
-    """A function that entries call, or just the function where there is no numba."""
+    """Compile a function that entries call; without numba, return it unchanged."""
     return _NUMBA.njit(error_model="numpy")(function) if AVAILABLE else function
 
 
 def entry(function: Callable[..., Any]) -> Any:
-    """A function that Python calls, kept from one process to the next where there is a folder for it."""
+    """Compile a function that Python calls; cached across processes if there is a folder for the cache."""
     if not AVAILABLE:
         return function
     try:
         return _NUMBA.njit(cache=True, error_model="numpy")(function)
-    except RuntimeError:  # no folder to keep the machine code in
+    except RuntimeError:  # no folder for the cache
         return part(function)
 
 
 def mark(*functions: Any) -> int:
-    """A number that changes with the code of the functions, of those they call, and with the constants these use."""
+    """A hash of the code of the functions, of the functions they call, and of the constants that these use."""
     seen: dict[str, bytes] = {}
     for function in functions:
         _collect(function, seen)

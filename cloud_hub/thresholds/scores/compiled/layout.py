@@ -1,6 +1,6 @@
-"""Memory layout of the scratch arrays of a block: rows of WIDTH series, at strides that the compiler knows.
+"""Memory layout of the scratch arrays of a block: rows of WIDTH series, at strides known at compile time.
 
-So rows do not overlap and it processes eight series at a time. `f` holds the SINGLES, float32, `d` the DOUBLES,
+The compiler then knows that rows do not overlap, and vectorises. `f` holds the SINGLES, float32, `d` the DOUBLES,
 float64; `s` and `q` are the slim state and the tails of a whole block.
 """
 
@@ -30,17 +30,17 @@ SLOW_ROW, X, OFF, GAIN, PASSED, DAYS, COUNT_ROW, ERROR, ENERGY, DOUBLES = range(
 
 @part
 def slimmed(x: Any) -> Any:
-    """x as a 32-bit number, cut off where it does not fit."""
+    """x as a 32-bit number, clipped to its range."""
     return np.float32(min(max(x, -HUGE), HUGE))
 
 
 @part
 def pace_after(count: Any, forget: Any) -> Any:
-    """How far one number moves a quantile after `count` numbers."""
+    """The step of a quantile per number, after `count` numbers."""
     return np.float32(max(10.0 / (count + 10.0), forget))
 
 
 @part
 def settle_after(count: Any, forget: Any, rare: Any) -> Any:
-    """The share of one excess in its mean after `count` numbers."""
+    """The weight of one excess in its mean, after `count` numbers."""
     return np.float32(max(1.0 / (rare * count + 5.0), 10.0 * forget))

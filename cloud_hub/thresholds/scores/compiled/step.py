@@ -30,7 +30,7 @@ from cloud_hub.thresholds.scores.state import COUNT, FEATURES, HOURS, LAST, SHAP
 
 
 class Plan(NamedTuple):
-    """The settings and constants of a step, each in the precision that NumPy would use."""
+    """Settings and constants of a step, each in the precision that NumPy would use."""
 
     largest: float
     memory_samples: int
@@ -78,7 +78,7 @@ def _block(state: Any, lo: int, m: int) -> Any:
 
 @part
 def _advance(block: Any, w: int, t: Any, values: Any, m: int, p: Any, scratch: Any, out: Any) -> None:
-    """One sample of each of m series; rows of `block` are w apart, those of `scratch` WIDTH."""
+    """Process one sample of each of m series; rows of `block` are w apart, rows of `scratch` are WIDTH apart."""
     s, q, f, d = scratch
     bits, wide, times = f.view(np.int32), block[1], block[0]
     begin(block, w, t, values, m, p, s, f, d)
@@ -104,7 +104,7 @@ def _advance(block: Any, w: int, t: Any, values: Any, m: int, p: Any, scratch: A
 
 @part
 def _copy(given: Any, apart: int, kept: Any, spread: int, m: int) -> None:
-    """Rows of m numbers, `apart` from one another, to where they are `spread`."""
+    """Copy rows of m numbers from stride `apart` to stride `spread`."""
     for r in range(given.size // apart):
         for j in range(m):
             kept[r * spread + j] = given[r * apart + j]
@@ -112,7 +112,7 @@ def _copy(given: Any, apart: int, kept: Any, spread: int, m: int) -> None:
 
 @part
 def _aside(rows: Any, kept: Any, which: Any, back: bool) -> None:
-    """The state of series `which` of a block, set aside or put `back`; row by row, as it lies in memory."""
+    """Save the state of the series `which` of a block, or restore it if `back`; row by row, as stored in memory."""
     for r in range(rows.size // WIDTH):
         for i in range(which.size):
             if back:
@@ -123,7 +123,7 @@ def _aside(rows: Any, kept: Any, which: Any, back: bool) -> None:
 
 @part
 def _step(state: Any, t: Any, values: Any, p: Any, out: Any) -> None:
-    """One sample of each series into `out`, block by block."""
+    """Score one sample of each series into `out`, block by block."""
     f, d = np.zeros(SINGLES * WIDTH, dtype=np.float32), np.zeros(DOUBLES)
     for lo in range(0, values.size, WIDTH):
         m = min(WIDTH, values.size - lo)
@@ -149,7 +149,7 @@ def _step(state: Any, t: Any, values: Any, p: Any, out: Any) -> None:
 
 @part
 def _run(state: Any, t: Any, values: Any, p: Any, out: Any) -> None:
-    """All samples of one series into `out`; those that are no samples are skipped."""
+    """Score all samples of one series into `out`; missing samples are skipped."""
     f, d = np.zeros(SINGLES * WIDTH, dtype=np.float32), np.zeros(DOUBLES)
     s, q = np.zeros(SLIM * WIDTH, dtype=np.float32), np.zeros(TAILS * WIDTH, dtype=np.float32)
     block = _block(state, 0, 1)
@@ -163,7 +163,7 @@ def _run(state: Any, t: Any, values: Any, p: Any, out: Any) -> None:
 
 
 def _entries(made_of: int) -> Any:
-    """`step` and `run` as Python calls them."""
+    """The entries `step` and `run` that Python calls."""
 
     def step(state: Any, t: Any, values: Any, p: Any, out: Any) -> None:
         _ = made_of

@@ -1,4 +1,4 @@
-"""Tails, pattern memory and novelty of `scores` for numba: how rare the features are, and what is new."""
+"""Tails, pattern memory and novelty of `scores` for numba."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from cloud_hub.thresholds.scores.tails import BEND, HALF, INSIDE, KNEE, LEAST, L
 
 @part
 def tails(m: int, p: Any, q: Any, f: Any) -> None:
-    """The sum of all feature scores in row S, the score of the forecast error in row ALONE."""
+    """Write the sum of all feature scores to row S, and the score of the forecast error to row ALONE."""
     rare, body, narrow = p.share, p.body, p.narrow
     for j in range(m):
         f[S * WIDTH + j] = NONE
@@ -105,7 +105,7 @@ def _repeated(block: Any, w: int, f: Any, j: Any, s: Any, count: Any, reach: Any
 
 @part
 def _upper(m: int, s: Any, f: Any, quantile: int, excess: int, rare: Any, body: Any, least: Any) -> None:
-    """The one-sided score of row S, in place, with the rates of rows PACE and SETTLE."""
+    """Replace row S by its one-sided score, with the rates of rows PACE and SETTLE."""
     for j in range(m):
         u, size, y = s[quantile * WIDTH + j], s[excess * WIDTH + j], f[S * WIDTH + j]
         over, part = y - u, min(y / u, ONE)
@@ -120,7 +120,7 @@ def _upper(m: int, s: Any, f: Any, quantile: int, excess: int, rare: Any, body: 
 
 @part
 def novelty(block: Any, w: int, m: int, p: Any, s: Any, f: Any, d: Any) -> None:
-    """The novelty of row S, in place; patterns are looked up and stored."""
+    """Replace row S by its novelty; looks up and stores patterns."""
     for j in range(m):
         awake, peak = d[COUNT_ROW + j] >= p.warmup, s[PEAK * WIDTH + j]
         together = ((f[S * WIDTH + j] - p.usual_sum) / p.decade + HALF) if awake else NONE
@@ -140,7 +140,7 @@ def novelty(block: Any, w: int, m: int, p: Any, s: Any, f: Any, d: Any) -> None:
 
 @part
 def gap(m: int, p: Any, s: Any, f: Any, d: Any, bits: Any) -> None:
-    """The score of the gap since the last sample in row S; that of the sample moves to row VALUE."""
+    """Write the score of the gap since the last sample to row S; the score of the sample moves to row VALUE."""
     for j in range(m):
         f[VALUE * WIDTH + j] = f[S * WIDTH + j]
         root, usual = np.float32(np.sqrt(min(d[PASSED + j], np.float64(YEAR_US)))), s[USUAL_GAP * WIDTH + j]

@@ -108,5 +108,5 @@ def test_one_sample_a_minute_takes_eight_bytes_each() -> None:
 
 
 def test_a_newer_form_is_refused() -> None:
-    with pytest.raises(ValueError, match="newer form"):
+    with pytest.raises(ValueError, match="newer format"):
         unpack(b"\x01\0\0\0\0\0\0\x10" + bytes(8))

@@ -156,7 +156,7 @@ def test_a_file_is_judged_and_drawn(week: Path, tmp_path: Path, capsys: pytest.C
     told = json.loads(capsys.readouterr().out)
     assert told["alarms"]["fixed"] == 1
     assert told["episodes"]["both"] == 1
-    assert "labels: 1 of 1 stretches seen by ours, 0 alarms outside" in told["notes"]
+    assert "labels: 1 of 1 windows hit by ours, 0 alarms outside" in told["notes"]
     assert len(pixels(out, COLOURS["ours"])) > 100
     assert __main__.main(command) == 0
     assert "anomaly score" in capsys.readouterr().out

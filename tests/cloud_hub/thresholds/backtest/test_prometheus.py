@@ -180,7 +180,7 @@ def test_what_is_refused_is_told_with_its_cure(
 
 def test_nobody_there_is_exit_5(capsys: pytest.CaptureFixture[str]) -> None:
     assert __main__.main(["backtest", "--prometheus", "http://127.0.0.1:9", "--days", "2"]) == 5
-    assert "Is it running" in capsys.readouterr().err
+    assert "Check that it is running" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("address", ["localhost:9090", "ftp://a", "http://u:p@h:1"])

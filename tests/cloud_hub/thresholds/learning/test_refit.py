@@ -471,7 +471,7 @@ def test_limits_are_kept_while_an_alarm_of_theirs_stands(plant: Database) -> Non
     for device in FLEET:
         stands(plant, device, NOW - SECOND)
     learn(plant)
-    assert "an alarm of its limits stands" in fitted(plant).reason
+    assert "an alarm of its limits is active" in fitted(plant).reason
     assert touched(plant) == set()
     with plant.write() as session:
         for row in session.exec(select(AlarmRow)):
@@ -489,7 +489,7 @@ def test_an_alarm_that_comes_while_canaries_are_watched_keeps_its_limits(plant: 
     assert touched(plant) == set()
     with plant.read() as session:
         assert {one.reason for one in rollout.devices(session, trial(plant).id, "left", "", 10)} == {
-            "cpu.load: an alarm of its limits stands: they are kept until it ends or is judged false"}  # fmt: skip
+            "cpu.load: an alarm of its limits is active: they are kept until it clears or is judged false"}  # fmt: skip
 
 
 def test_nothing_is_pushed_that_was_not_tried_on_history_it_had_not_seen(db: Database) -> None:
@@ -497,7 +497,7 @@ def test_nothing_is_pushed_that_was_not_tried_on_history_it_had_not_seen(db: Dat
     for n, device in enumerate(FLEET):
         histories.store(db, device, "cpu.load", *histories.course(4, 300, n, NOW))
     learn(db)
-    assert "not tried on history that it had not seen: before the last 2 days" in fitted(db).reason
+    assert "no out-of-sample backtest: before the last 2 days" in fitted(db).reason
     assert touched(db) == set()
 
 

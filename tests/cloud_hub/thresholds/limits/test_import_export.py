@@ -80,7 +80,7 @@ def test_one_unknown_device_and_nothing_is_taken(plant: Database) -> None:
     ("tidegate-limits/2", {}, "body.form"),
     (import_export.FORM, {"a": [{"metric": "m", "high": 1.0, "color": "red"}]}, r"body.devices.a\[0\]: 'color'"),
     (import_export.FORM, {"a": [{"metric": "m", "high": 1.0}, {"metric": "n"}]}, r"body.devices.a\[1\]"),
-    (import_export.FORM, {"a": [{"metric": "m", "high": 1.0}] * 2}, "there twice"),
+    (import_export.FORM, {"a": [{"metric": "m", "high": 1.0}] * 2}, "duplicate limits of m"),
     (import_export.FORM, {"a": [{"high": 1.0}]}, r"body.devices.a\[0\]"),
 ])  # fmt: skip
 def test_a_wrong_file_is_told_with_its_place(form: str, sets: Any, place: str) -> None:

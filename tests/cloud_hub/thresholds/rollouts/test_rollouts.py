@@ -220,7 +220,7 @@ def test_canaries_that_never_answer_prove_nothing(db: Database) -> None:
     row, _ = start(db)
     step(db, 601)
     found = state(db, row)
-    assert (found.state, found.reason) == ("rolled-back", "none of 2 canaries has put it in force in 600 s")
+    assert (found.state, found.reason) == ("rolled-back", "none of 2 canaries has activated the limits within 600 s")
 
 
 def test_what_a_person_set_since_is_not_reverted(db: Database) -> None:

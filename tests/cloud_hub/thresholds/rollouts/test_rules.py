@@ -82,7 +82,7 @@ class Fleet:
             number, pushed, watch = number + 1, self.now_us, None
         elif move == "confirm":
             self.state = "confirmed"
-        elif move == "take back":
+        elif move == "roll back":
             self.state = "taking-back"
         elif move == "restore":
             holding = [one for one in self.devices if one.told in {"pushed", "verified", "refused"}]
@@ -91,7 +91,7 @@ class Fleet:
                 one.desired = one.desired if one.desired == HAND else OLD
         elif move == "end":
             self.state = "rolled-back"
-        self.stage = Stage(number=number, pushed_us=pushed, watch_us=watch, taking_back=self.state == "taking-back")
+        self.stage = Stage(number=number, pushed_us=pushed, watch_us=watch, rolling_back=self.state == "taking-back")
 
 
 happenings = st.lists(st.sampled_from(["away", "back", "alarm", "hand", "pass", "long"]), max_size=30)
@@ -221,7 +221,7 @@ def test_alarms_that_are_allowed_grow_with_the_devices() -> None:
     assert rollout_rules.alarm_allowance(2, bounds, RolloutStatus(touched=10)) == 2
     assert rollout_rules.alarm_allowance(2, bounds, RolloutStatus(touched=100)) == 20
     stage = Stage(number=0, pushed_us=0, watch_us=0)
-    assert decide(bounds, stage, RolloutStatus(touched=10, alarms=1, false=1), 1)[0] == "take back"
+    assert decide(bounds, stage, RolloutStatus(touched=10, alarms=1, false=1), 1)[0] == "roll back"
 
 
 # -- whose limits ----------------------------------------------------------------------------------

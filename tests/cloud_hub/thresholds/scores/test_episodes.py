@@ -28,7 +28,7 @@ def test_a_rarity_beyond_four_comes_about_as_often_as_it_says(noise: str) -> Non
 
 
 def test_seeded_bug_a_surprise_beyond_four_comes_far_more_often_than_it_says() -> None:
-    assert came("Student t, 2", "surprise of a sample", 4.5) > 5
+    assert came("Student t, 2", "anomaly score of a sample", 4.5) > 5
 
 
 def test_up_to_what_is_known_a_surprise_is_what_it_was() -> None:

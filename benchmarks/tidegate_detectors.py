@@ -1,4 +1,4 @@
-"""Tidegate's own methods under the contract of the others, over many series at once as the hub runs them."""
+"""Tidegate's methods with the interface of the baselines, over many series at once as in the hub."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from shared.thresholds import Limits
 from shared.times import DAY_US
 
 
-def ours() -> list[Detector]:
-    """What of ours is here."""
+def tidegate_detectors() -> list[Detector]:
+    """Tidegate's detectors."""
     return [
         Detector("Tidegate score", scores.DEFAULTS.threshold, alone, fleet=together),
         Detector("Tidegate band, z", 4.0, lambda t, v: far([Series("alone", t, v)])[0], fleet=far, fleet_band=bands),
@@ -68,7 +68,7 @@ def bands(series: Sequence[Series]) -> list[tuple[Floats, Floats]]:
 
 
 def pushed(series: Sequence[Series]) -> list[Floats]:
-    """What a device judges by: limits made at each midnight, UTC, for the day to come; 1 at the limit, 0 without one.
+    """Scores by the limits pushed to a device at each midnight UTC for the next day; 1 at the limit, 0 without one.
 
     The score is the distance from their middle in half-widths. No limits before a series has enough history.
     """

@@ -1,6 +1,6 @@
-"""Backup, restore and retention of a hub on SQLite, and what ingest feels of them.
+"""Measures backup, restore and retention of a hub on SQLite, and their effect on ingest latency.
 
-    python -m benchmarks.keeping [--rows 1000000] [--json FILE]
+    python -m benchmarks.maintenance [--rows 1000000] [--json FILE]
 
 A second process commits 20 samples every 5 ms, as ingest does, through all of it; the longest of its commits is given.
 """
@@ -49,7 +49,7 @@ def fill(url: str, rows: int) -> None:
 
 
 def write(url: str, longest: Synchronized[float], stopped: Any) -> None:
-    """Commit as ingest does, and keep the longest wait, until told."""
+    """Commit as ingest does, and record the longest commit, until stopped."""
     db, seq = Database(url), 0
     while not stopped.is_set():
         begun = time.perf_counter()
@@ -115,7 +115,7 @@ def main() -> None:
         begun = time.perf_counter()
         Database(hub.database_url).close()
         note("first opening", "time", time.perf_counter() - begun, "s")
-    publish("keeping", options.seed, rows, options.json)
+    publish("maintenance", options.seed, rows, options.json)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""What the live watch costs a hub: a round over all watched series, and catching up with stored history.
+"""Measures the cost of live monitoring: a round over all monitored series, and catching up with stored history.
 
-    python -m benchmarks.watch [--devices 1000] [--metrics 10] [--history 60] [--rounds 5] [--json FILE]
+    python -m benchmarks.monitoring [--devices 1000] [--metrics 10] [--history 60] [--rounds 5] [--json FILE]
 
-A learning with `watch` over `devices` x `metrics` series of a sample a minute, SQLite with FULL commits, through the
-hub's own loop. Catching up: the first rounds, in which `history` stored samples of each series are learned from. A
-round: a sample of each has come, and every group is read, judged and written. Beside it, in the same run, what the
-model alone takes for the same samples in memory, and one bare SELECT of them. Processor time, median of `rounds`.
-Limits: warm caches, nothing else asks meanwhile, no alarms.
+A learning with `monitor` over `devices` x `metrics` series of a sample a minute, SQLite with FULL commits, through the
+hub's own worker. Catching up: the first rounds, which learn from `history` stored samples of each series. A round: each
+series has a new sample, and every group is read, judged and written. Baselines, in the same run: the model alone on the
+same samples in memory, and one bare SELECT of them. CPU time, median of `rounds`. Limits: warm caches, no other
+queries, no alarms.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BEGAN_US = 1_795_132_800_000_000
 
 
 class Fleet:
-    """Series that are watched, and their samples as ingest would have stored them."""
+    """Monitored series, and their samples as stored by ingest."""
 
     def __init__(self, db: Database, devices: int, metrics: int, seed: int) -> None:
         self.db, self.dice, self.at_us = db, np.random.default_rng(seed), BEGAN_US
@@ -72,8 +72,8 @@ class Fleet:
             return len(session.connection().exec_driver_sql(query, (self.at_us - MINUTE_US,)).all())
 
 
-def taken(watcher: AnomalyMonitor, now_us: int) -> float:
-    """Processor seconds of a whole round."""
+def round_cpu_s(watcher: AnomalyMonitor, now_us: int) -> float:
+    """CPU seconds of a complete round."""
     began = time.process_time()
     while watcher.run_once(now_us).again:
         pass
@@ -99,11 +99,11 @@ def rows(devices: int, metrics: int, history: int, rounds: int, seed: int) -> li
         fleet, count = Fleet(db, devices, metrics, seed), devices * metrics
         fleet.live(history)
         watcher = AnomalyMonitor(db, incidents.handle_alarm)
-        caught = taken(watcher, fleet.at_us)
+        caught = round_cpu_s(watcher, fleet.at_us)
         each, reads = [], []
         for _ in range(rounds):
             fleet.live(1)
-            each.append(taken(watcher, fleet.at_us))
+            each.append(round_cpu_s(watcher, fleet.at_us))
             began = time.process_time()
             fleet.read()
             reads.append(time.process_time() - began)
@@ -122,7 +122,7 @@ def main() -> None:
     """Run it."""
     options = arguments(__doc__ or "", devices=1000, metrics=10, history=60, rounds=5)
     found = rows(options.devices, options.metrics, options.history, options.rounds, options.seed)
-    publish("watch", options.seed, found, options.json)
+    publish("monitoring", options.seed, found, options.json)
 
 
 if __name__ == "__main__":
