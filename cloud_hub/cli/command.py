@@ -96,7 +96,8 @@ def _watch(hub: Remote, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _line(row: dict[str, Any]) -> str:
-    part = "" if row["progress"] is None else f" {row['progress']:4.0%} {'#' * round(row['progress'] * 20):20}"
+    running = row["done_us"] is None and row["progress"] is not None
+    part = f" {row['progress']:4.0%} {'#' * round(row['progress'] * 20):20}" if running else ""
     return clean(f"{row['state']:9}{part} {row['text']}")[:110]
 
 

@@ -1,4 +1,4 @@
-"""E-mail by SMTP: plain text, so that nothing in it is markup. A page's later mails answer its first one."""
+"""Sends pages by e-mail (SMTP), as plain text. Later mails about a page are replies to its first one."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from cloud_hub.settings import channels
 from shared.errors import ConfigError, NotReady
 
 MAX_LINE = 900
-"""SMTP's lines end at 998."""
+"""SMTP allows lines of at most 998 bytes."""
 
 
 class Mail:
-    """At most 100 pages a mail."""
+    """Sends mails of at most 100 pages."""
 
     most = 100
 
