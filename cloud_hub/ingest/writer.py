@@ -1,7 +1,7 @@
-"""Stores what devices said, many messages in one transaction, and gathers what must be published after its commit.
+"""Stores device messages, many in one transaction, and collects what to publish after the commit.
 
-Idempotent by (device, epoch, stream, seq): what is at or below the high-water mark is already here, what lies
-beyond a gap waits for the gap to be filled by a resend.
+Idempotent by (device, epoch, stream, seq): items at or below the high-water mark are already stored; items after a gap
+wait until a resend fills the gap.
 """
 
 from __future__ import annotations
@@ -45,19 +45,20 @@ from shared.twin import MAX_BYTES, rejected
 log = logging.getLogger(__name__)
 
 GAP_US = 300_000_000
-"""So long may a stream wait for an item while later ones come."""
+"""How long a stream may wait for a missing item while later ones arrive."""
 
 
 REFUSED = "what it sends is refused until somebody puts it back (tidegate-hub device restore)"
 LOGGED_US = 60_000_000
-"""Between two log lines about one removed device that still sends."""
+"""The interval between log lines about a removed device that still sends."""
 
 
 @dataclass(slots=True)
 class WriteResults:
-    """What a transaction leaves to do after its commit. `wake` names the workers that have new work,
-    and the commands that have ended; `changed` the devices whose birth or twin may make configurations apply otherwise;
-    `removed` those that were removed and still send.
+    """What to do after the commit of a transaction.
+
+    `wake` names workers with new work, and commands that have ended. `changed` are devices whose configurations must be
+    reconciled after a birth or twin update. `removed` are removed devices that still send.
     """
 
     acks: dict[tuple[str, str, str], int] = field(default_factory=dict)
@@ -65,15 +66,15 @@ class WriteResults:
     wake: set[str] = field(default_factory=set)
     changed: set[str] = field(default_factory=set)
     cost: dict[str, float] = field(default_factory=dict)
-    """Beyond what reading told, by device (`ingest.cost`)."""
+    """Additional cost by device (`ingest.core.cost`)."""
     removed: set[str] = field(default_factory=set)
 
     def charge(self, device: str, cost: float) -> None:
-        """Add to what a device has cost."""
+        """Add to the cost of a device."""
         self.cost[device] = self.cost.get(device, 0.0) + cost
 
     def outgoing(self) -> list[OutgoingMessage]:
-        """Everything to publish: replies first, then one acknowledgement for each stream that moved."""
+        """The messages to publish: replies first, then one acknowledgement for each stream that advanced."""
         acks = [
             OutgoingMessage(
                 topic=topics.thing(device, "acks"),
@@ -86,7 +87,7 @@ class WriteResults:
 
 @dataclass(slots=True)
 class _Work:
-    """What one transaction gathers."""
+    """The state of one transaction: rows read ahead, and rows to write."""
 
     session: Session
     marks: StreamOffsets
@@ -103,22 +104,22 @@ class _Work:
         self.births, self.twins = Births(self.session, self.marks), TwinRows(self.session)
         self.stalls = StalledStreams(self.session, self.marks, self.now_us)
 
-    def gather(self, said: Sequence[IngestMessage]) -> None:
-        """Ask the database what all of it will ask, a few questions however many they are."""
-        births = [one.message for one in said if isinstance(one, DeviceMessage) and isinstance(one.message, Birth)]
+    def preload(self, messages: Sequence[IngestMessage]) -> None:
+        """Load the rows that these messages need, with a fixed number of queries."""
+        births = [one.message for one in messages if isinstance(one, DeviceMessage) and isinstance(one.message, Birth)]
         born = {birth.device for birth in births}
-        register.preload(self.session, {one.device for one in said})
-        self.stalls.load({one.device for one in said if isinstance(one, (DataBatch, UnreadableBatch))})
-        self.marks.load((one.device, one.batch.epoch, one.stream) for one in said if isinstance(one, DataBatch))
-        asked = {(one.device, one.name) for one in said if isinstance(one, ShadowRequest)}
-        self.births.load(born | {device for device, _ in asked})
-        self.twins.load(asked)
+        register.preload(self.session, {one.device for one in messages})
+        self.stalls.load({one.device for one in messages if isinstance(one, (DataBatch, UnreadableBatch))})
+        self.marks.load((one.device, one.batch.epoch, one.stream) for one in messages if isinstance(one, DataBatch))
+        shadows = {(one.device, one.name) for one in messages if isinstance(one, ShadowRequest)}
+        self.births.load(born | {device for device, _ in shadows})
+        self.twins.load(shadows)
         if born:
             self.marks.load(key for birth in births if birth.state == "online" for key in birth_streams(birth))
             self.awaited = commands.devices_with_pending(self.session, born, self.now_us)
 
     def flush(self) -> None:
-        """Everything gathered into the database."""
+        """Write the collected rows."""
         telemetry.store_samples(self.session, self.samples)
         fleet.record_lost_range(self.session, self.lost)
         self.births.save()
@@ -128,7 +129,7 @@ class _Work:
 
 
 class Writer:
-    """Writes into one session at a time. `max_bytes` bounds a twin document, `aws_max_bytes` one on the alias."""
+    """Writes device messages. `max_bytes` limits a twin document, `aws_max_bytes` one under the `$aws` alias."""
 
     def __init__(self, hub_epoch: str, max_bytes: int, aws_max_bytes: int = MAX_BYTES) -> None:
         self._hub_epoch = hub_epoch
@@ -138,41 +139,40 @@ class Writer:
         self._max_bytes = {topics.PREFIX: max_bytes, topics.AWS: aws_max_bytes}
 
     def write(
-        self, session: Session, said: Sequence[tuple[IngestMessage, str]], now_us: int, results: WriteResults
+        self, session: Session, messages: Sequence[tuple[IngestMessage, str]], now_us: int, results: WriteResults
     ) -> None:
-        """Store what devices said, each with its traceparent, in this order; all of it or, on an exception, nothing.
-        Of a revoked device only that it went.
+        """Store messages, each with its traceparent, in this order: all of them or, on an exception, none.
 
-        What many ask of the database is asked once for all of it (marks, who is revoked, and for a fleet that returns
-        its devices and which of them commands wait for); marks are written once, and samples inserted together.
+        Of a revoked device, only its offline message is stored. Rows that many messages need are loaded once (stream
+        offsets, revocations, devices, pending commands); offsets are written once, and samples inserted together.
         """
         work = _Work(session, StreamOffsets(session), now_us, results)
-        work.gather([one for one, _ in said])
-        for one, trace in said:
-            if register.removed(session, one.device):
-                self._removed(one, now_us, results)
-            elif (why := register.revocation_reason(session, one.device)) and not _goodbye(one):
-                _refuse(one, why, self._hub_epoch, results)
-            elif isinstance(one, DataBatch):
-                self._data(work, one, trace)
-            elif isinstance(one, UnreadableBatch):
-                work.stalls.begin(one.device, one.stream, one.reason)
-            elif isinstance(one, ShadowRequest):
-                self._shadow(work, one, trace)
+        work.preload([message for message, _ in messages])
+        for message, trace in messages:
+            if register.removed(session, message.device):
+                self._removed(message, now_us, results)
+            elif (reason := register.revocation_reason(session, message.device)) and not _is_offline(message):
+                _refuse(message, reason, self._hub_epoch, results)
+            elif isinstance(message, DataBatch):
+                self._data(work, message, trace)
+            elif isinstance(message, UnreadableBatch):
+                work.stalls.begin(message.device, message.stream, message.reason)
+            elif isinstance(message, ShadowRequest):
+                self._shadow(work, message, trace)
             else:
-                self._word(work, one)
+                self._device_message(work, message)
         work.flush()
 
     def _removed(self, said: IngestMessage, now_us: int, results: WriteResults) -> None:
-        """A removed device learns it from the answer to its birth; nothing that it sends is stored."""
+        """Refuse a message of a removed device; a birth is answered with the reason."""
         results.removed.add(said.device)
-        born = isinstance(said, DeviceMessage) and isinstance(said.message, Birth)
-        if born or now_us - self._logged_us.get(said.device, 0) >= LOGGED_US:
+        is_birth = isinstance(said, DeviceMessage) and isinstance(said.message, Birth)
+        if is_birth or now_us - self._logged_us.get(said.device, 0) >= LOGGED_US:
             self._logged_us[said.device] = now_us
             log.warning("device.removed", extra={"fields": {"device": said.device, "reason": REFUSED}})
         if isinstance(said, DeviceMessage) and isinstance(said.message, Birth) and said.message.state == "online":
-            word = refused_session(said.message, f"'{said.device}' was removed: {REFUSED}", self._hub_epoch)
-            results.messages.append(OutgoingMessage(topic=topics.thing(said.device, "session"), payload=encode(word)))
+            answer = refused_session(said.message, f"'{said.device}' was removed: {REFUSED}", self._hub_epoch)
+            results.messages.append(OutgoingMessage(topic=topics.thing(said.device, "session"), payload=encode(answer)))
 
     # -- streams -----------------------------------------------------------------------------------
 
@@ -197,7 +197,7 @@ class Writer:
         work.results.acks[key] = mark.upto
 
     def _gap(self, work: _Work, said: DataBatch, first: int) -> None:
-        """What is missing is sent again soon, by a device that can; one that cannot has stalled."""
+        """Wait for missing items to be resent; after `GAP_US` the stream has stalled."""
         since_us = self._waiting.setdefault((said.device, said.stream), work.now_us)
         if work.now_us - since_us >= GAP_US:
             reason = (
@@ -208,7 +208,7 @@ class Writer:
     def _invalid(
         self, work: _Work, said: DataBatch, source: int, ranges: Sequence[tuple[int, int]], reason: str, trace: str
     ) -> None:  # fmt: skip
-        """Keep ranges of items that cannot be stored; one log line, with the first reason."""
+        """Record ranges of items that cannot be stored, and log the first reason."""
         work.lost += [(source, first, last, "invalid") for first, last in ranges]
         count = sum(last - first + 1 for first, last in ranges)
         fields = {"device": said.device, "stream": said.stream, "seq": ranges[0][0], "items": count, "reason": reason}
@@ -236,7 +236,7 @@ class Writer:
             _escalations(session, said, [item for _, item in good], trace, work.now_us)
             work.results.wake.add("experts")
 
-    # -- words -------------------------------------------------------------------------------------
+    # -- twins and device messages -----------------------------------------------------------------
 
     def _shadow(self, work: _Work, said: ShadowRequest, trace: str) -> None:
         session, now_us, results = work.session, work.now_us, work.results
@@ -256,7 +256,7 @@ class Writer:
         results.messages += messages
         results.charge(said.device, sum(len(message.payload) for message in messages) / cost.BYTES)
 
-    def _word(self, work: _Work, said: DeviceMessage) -> None:
+    def _device_message(self, work: _Work, said: DeviceMessage) -> None:
         session, now_us, results, message = work.session, work.now_us, work.results, said.message
         if isinstance(message, Birth):
             self._birth(work, message)
@@ -275,14 +275,14 @@ class Writer:
             return
         if conflict := work.births.handle_birth(birth, now_us):
             log.error("device.conflict", extra={"fields": {"device": birth.device, "reason": conflict}})
-        word = session_answer(session, work.marks, birth, self._hub_epoch, self.hub_link, conflict)
-        results.messages.append(OutgoingMessage(topic=topics.thing(birth.device, "session"), payload=encode(word)))
-        if not word.refused and birth.device in work.awaited:
+        answer = session_answer(session, work.marks, birth, self._hub_epoch, self.hub_link, conflict)
+        results.messages.append(OutgoingMessage(topic=topics.thing(birth.device, "session"), payload=encode(answer)))
+        if not answer.refused and birth.device in work.awaited:
             results.messages += commands.pending_messages(session, birth.device, now_us)
 
 
 def failure_replies(said: IngestMessage, trace: str, now_us: int) -> WriteResults:
-    """What is left to publish when `said` could not be stored and it is our fault: a twin request is told."""
+    """The replies to a message that the hub failed to store: a twin request is rejected with status 500."""
     if not isinstance(said, ShadowRequest):
         return WriteResults()
     reply = rejected(said.verb, 500, "Internal service failure", said.payload, now_us // 1_000_000)
@@ -290,7 +290,7 @@ def failure_replies(said: IngestMessage, trace: str, now_us: int) -> WriteResult
 
 
 def split_batch(said: DataBatch, reason: str) -> list[DataBatch]:
-    """A batch that could not be stored, as two, to find the items that cannot; one item alone is invalid."""
+    """Split a batch that could not be stored, to find the bad items; a single item is marked invalid."""
     batch, count = said.batch, len(said.batch.items)
     if count < 2 or said.invalid:
         return [replace(said, invalid=reason)]
@@ -305,16 +305,16 @@ def _part(batch: Batch | TelemetryBatch, start: int, end: int) -> Batch | Teleme
     return msgspec.structs.replace(batch, first=first, items=batch.items[start:end])
 
 
-def _goodbye(said: IngestMessage) -> bool:
+def _is_offline(said: IngestMessage) -> bool:
     return isinstance(said, DeviceMessage) and isinstance(said.message, Birth) and said.message.state == "offline"
 
 
-def _refuse(said: IngestMessage, why: str, hub_epoch: str, results: WriteResults) -> None:
-    """A revoked device is told so when it is born; nothing else that it says is heard."""
-    log.warning("device.revoked", extra={"fields": {"device": said.device, "reason": why}})
+def _refuse(said: IngestMessage, reason: str, hub_epoch: str, results: WriteResults) -> None:
+    """Refuse a message of a revoked device; a birth is answered with the reason."""
+    log.warning("device.revoked", extra={"fields": {"device": said.device, "reason": reason}})
     if isinstance(said, DeviceMessage) and isinstance(said.message, Birth):
-        word = refused_session(said.message, f"'{said.device}' was revoked", hub_epoch)
-        results.messages.append(OutgoingMessage(topic=topics.thing(said.device, "session"), payload=encode(word)))
+        answer = refused_session(said.message, f"'{said.device}' was revoked", hub_epoch)
+        results.messages.append(OutgoingMessage(topic=topics.thing(said.device, "session"), payload=encode(answer)))
 
 
 def _escalations(session: Session, said: DataBatch, items: Sequence[Escalation], trace: str, now_us: int) -> None:

@@ -1,4 +1,7 @@
-"""Posts pages as JSON to any URL. With a secret, requests are signed (docs/notifications.md shows how to verify them)."""
+"""Posts pages as JSON to any URL.
+
+With a secret, requests are signed; docs/notifications.md shows how to verify the signature.
+"""
 
 from __future__ import annotations
 

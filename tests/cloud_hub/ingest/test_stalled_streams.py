@@ -52,7 +52,7 @@ class Hub(Listener):
                 self.acks[message.topic.split("/")[3], ack.stream] = ack.upto
 
     def hear(self, *messages: tuple[str, bytes], device: str = DEVICE) -> None:
-        self._take([
+        self._process([
             Inbound(topic=topics.thing(device, rest), payload=payload, traceparent="", acknowledge=lambda: None)
             for rest, payload in messages
         ])  # fmt: skip
