@@ -7,7 +7,7 @@ from typing import Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from cloud_hub.alarms import service as desk
+from cloud_hub.alarms import service as alarm_service
 from cloud_hub.alarms import suppression
 from cloud_hub.alarms.core.performance import Report
 from cloud_hub.alarms.core.state import SuppressionMethod, Verdict, isa_state
@@ -106,7 +106,7 @@ def alarms(
 ) -> list[AlarmView]:  # fmt: skip
     """The newest alarms first; `isa_state` is the ISA-18.2 state, `state` what the device reports."""
     with hub.db.read(scope=caller.scope) as session:
-        rows = desk.list_alarms(
+        rows = alarm_service.list_alarms(
             session, device=device, metric=metric, state=state, life=life, priority=priority or "", verdict=verdict,
             since_us=None if since_us is None else min(max(since_us, 0), MAX_US), limit=min(max(limit, 1), 1000),
         )  # fmt: skip
@@ -120,7 +120,7 @@ def report(hub: TheHub, caller: Reader, days: float = 7.0, device: str = "") -> 
         raise HubError(422, "Invalid request", "query.days: give more than 0 and at most 92")
     with hub.db.read(scope=caller.scope) as session:
         now = now_us()
-        return desk.performance(session, now - int(days * 86_400e6), now, device=device)
+        return alarm_service.performance(session, now - int(days * 86_400e6), now, device=device)
 
 
 @router.get("/suppressions")
@@ -150,15 +150,15 @@ def unsuppress(suppression_id: str, hub: TheHub, caller: Operator) -> None:
 def alarm(alarm_id: str, hub: TheHub, caller: Reader) -> AlarmView:
     """Get an alarm."""
     with hub.db.read(scope=caller.scope) as session:
-        return _view(desk.get(session, alarm_id))
+        return _view(alarm_service.get(session, alarm_id))
 
 
 @router.post("/{alarm_id}/acknowledge")
 def acknowledge(alarm_id: str, body: AcknowledgeBody, hub: TheHub, caller: Operator) -> AlarmView:
     """Acknowledge an alarm. The first acknowledgement counts; a later comment replaces an earlier one."""
     with hub.db.write(scope=caller.scope) as session:
-        row = desk.get(session, alarm_id)
-        desk.acknowledge(session, row, now_us(), actor=caller.actor, comment=body.comment, trace=caller.trace)
+        row = alarm_service.get(session, alarm_id)
+        alarm_service.acknowledge(session, row, now_us(), actor=caller.actor, comment=body.comment, trace=caller.trace)
     return _told(hub, row, caller)
 
 
@@ -166,8 +166,8 @@ def acknowledge(alarm_id: str, body: AcknowledgeBody, hub: TheHub, caller: Opera
 def verdict(alarm_id: str, body: VerdictBody, hub: TheHub, caller: Operator) -> AlarmView:
     """Record whether an alarm was real or false; the last verdict counts. It also acknowledges the alarm."""
     with hub.db.write(scope=caller.scope) as session:
-        row = desk.get(session, alarm_id)
-        desk.set_verdict(
+        row = alarm_service.get(session, alarm_id)
+        alarm_service.set_verdict(
             session, row, body.verdict, now_us(), actor=caller.actor, comment=body.comment, trace=caller.trace
         )
     return _told(hub, row, caller)
@@ -185,7 +185,7 @@ def resolve(alarm_id: str, body: ReasonBody, hub: TheHub, caller: Operator) -> A
 def shelve(alarm_id: str, body: ShelveBody, hub: TheHub, caller: Operator) -> AlarmView:
     """Shelve this alarm, and others of the same device and metric, for a while."""
     with hub.db.read(scope=caller.scope) as session:
-        row = desk.get(session, alarm_id)
+        row = alarm_service.get(session, alarm_id)
     wanted = Suppression(
         id="",
         method="shelved",
@@ -199,7 +199,7 @@ def shelve(alarm_id: str, body: ShelveBody, hub: TheHub, caller: Operator) -> Al
     )
     _suppress(hub, caller, wanted)
     with hub.db.read(scope=caller.scope) as session:
-        row = desk.get(session, alarm_id)
+        row = alarm_service.get(session, alarm_id)
     return _told(hub, row, caller)
 
 
@@ -207,7 +207,7 @@ def shelve(alarm_id: str, body: ShelveBody, hub: TheHub, caller: Operator) -> Al
 def unshelve(alarm_id: str, hub: TheHub, caller: Operator) -> AlarmView:
     """End the shelving of the alarm's device and metric; if it is still raised, it opens an incident."""
     with hub.db.write(scope=caller.scope) as session:
-        row = desk.get(session, alarm_id)
+        row = alarm_service.get(session, alarm_id)
         if not suppression.unshelve(session, row, now_us(), actor=caller.actor, trace=caller.trace):
             raise HubError(409, "Not shelved", f"{row.metric} of {row.device} is not shelved")
     hub.notify("alarms")
@@ -221,5 +221,5 @@ def _suppress(hub: Hub, caller: Caller, wanted: Suppression) -> Suppression:
 
 def _told(hub: Hub, row: AlarmRow, caller: Caller) -> AlarmView:
     """Publish the alarm's state for local displays and third parties, and return the view."""
-    hub.publish([desk.state_message(row, now_us(), actor=caller.actor)])
+    hub.publish([alarm_service.state_message(row, now_us(), actor=caller.actor)])
     return _view(row)

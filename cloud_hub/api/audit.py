@@ -19,7 +19,7 @@ Number = Annotated[int | None, Query(ge=0, lt=1 << 62)]
 class AuditView(BaseModel):
     """The newest rows first. If `next` is set, there are more: send it as `after`.
 
-    `verified` says whether the chain of hashes holds, and `broken_at` the first row that does not fit. The chain is
+    `verified` is whether the hash chain is intact, and `broken_at` the first row that breaks it. The chain is
     walked only when `verify` is asked for; otherwise `verified` is null.
     """
 

@@ -58,9 +58,9 @@ class Stall(BaseModel):
 
 
 class StreamCount(BaseModel):
-    """One stream of one epoch: durable up to `upto`; telemetry that was counted also tells its rows.
+    """One stream of one epoch: durable up to `upto`; with `count`, telemetry also has its rows.
 
-    `stalled` stands at the newest epoch of a stream; one that never began has epoch ''.
+    `stalled` is set at the newest epoch of a stream; a stream that never started has epoch ''.
     """
 
     epoch: str
@@ -137,7 +137,7 @@ def _seen(row: Device, hub: Hub) -> Device:
 def register(device: str, hub: TheHub, caller: Operator, response: Response) -> Device:
     """Register a device before its first birth, or for a client that uses only the twin.
 
-    The name of an AWS thing is taken too: the answer says the device's id.
+    The name of an AWS thing is accepted too; the answer contains the device id.
     """
     device = device_of_thing(device) or device
     with hub.db.write(scope=caller.scope) as session:

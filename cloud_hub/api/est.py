@@ -141,6 +141,6 @@ def _certs_only(certificates: list[x509.Certificate]) -> Response:
 
 @router.get("/tidegate/files/{name}")
 def file(name: str, hub: TheHub) -> Response:
-    """Desired content too large for a twin. The name is not to be guessed: only its device's twin tells it."""
+    """Desired content too large for a twin. Its name cannot be guessed: only the device's twin contains it."""
     with hub.db.read() as session:
         return Response(limit_files.file_content(session, name), media_type="application/json")

@@ -78,7 +78,7 @@ class _Snapshot(Collector):
         yield info
         yield GaugeMetricFamily("tidegate_broker_connected", "1 while the broker is there.", value=int(self._broker))
         runs = CounterMetricFamily("tidegate_worker_runs", "Runs of a background worker.", labels=["worker"])
-        failures = CounterMetricFamily("tidegate_worker_failures", "Runs that failed as a whole.", labels=["worker"])
+        failures = CounterMetricFamily("tidegate_worker_failures", "Failed runs.", labels=["worker"])
         state = GaugeMetricFamily("tidegate_worker_failing", "1 while a worker fails or has ended.", labels=["worker"])
         good = GaugeMetricFamily(
             "tidegate_worker_last_success_timestamp_seconds", "When a run last succeeded.", labels=["worker"]

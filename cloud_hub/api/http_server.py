@@ -1,6 +1,6 @@
 """The web server: uvicorn with bounds on connections and on the time that a request's headers may take.
 
-uvicorn times idle connections between two requests only: one that never sends a whole request would stay for ever.
+uvicorn limits only the idle time between two requests: a connection that never completes a request would stay open.
 """
 
 from __future__ import annotations

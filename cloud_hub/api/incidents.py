@@ -12,7 +12,7 @@ from cloud_hub.api.hub import Operator, Reader, TheHub
 from cloud_hub.clock import now_us
 from cloud_hub.database import scopes
 from cloud_hub.database.tables import Action, AlarmRow, Incident
-from cloud_hub.incidents import actions as desk
+from cloud_hub.incidents import actions as incident_actions
 from cloud_hub.incidents import service as incidents
 
 router = APIRouter(prefix="/api/v1", tags=["incidents"])
@@ -88,6 +88,6 @@ def resolve(incident_id: str, body: ReasonBody, hub: TheHub, caller: Operator) -
 def decide(action_id: str, body: DecisionBody, hub: TheHub, caller: Operator) -> Action:
     """Approve or refuse a proposed action."""
     with hub.db.write(scope=caller.scope) as session:
-        action = desk.decide(session, action_id, body.approve, caller.actor, now_us())
+        action = incident_actions.decide(session, action_id, body.approve, caller.actor, now_us())
     hub.notify("actions")
     return action

@@ -1,6 +1,6 @@
 """openapi.json: extends the schema of FastAPI with security schemes and error responses.
 
-Also the query parameters that a route does not have are refused here, by what openapi.json says that it has.
+It also refuses query parameters that are not in openapi.json.
 """
 
 from __future__ import annotations

@@ -163,7 +163,7 @@ class DeploymentScaler:
 WHO_MUST_ACT = {
     401: "the token is not accepted: the cluster's operator must renew what token_file names",
     403: "not allowed: the cluster's operator must raise the quota or grant get and patch on deployments/scale",
-    404: "there is no such Deployment: who deploys must create it, or correct namespace and deployment",
+    404: "there is no such Deployment: create it, or correct namespace and deployment",
     422: "the count is not acceptable: correct the autoscaler's bounds",
 }
 
@@ -184,9 +184,9 @@ def _wait_s(answer: httpx.Response, otherwise: float) -> float:
 def _refusal(name: str, answer: httpx.Response) -> ScaleRefused | NotReady:
     status, text = answer.status_code, _message(answer)
     if status == 409:
-        return NotReady(f"{name}: it changed since it was read; nobody must act, decide anew ({text})", 0.0)
+        return NotReady(f"{name}: it changed since it was read; no action needed, decide again ({text})", 0.0)
     if status == 429:
-        return NotReady(f"{name}: too many requests; nobody must act, ask later ({text})", _wait_s(answer, 5.0))
+        return NotReady(f"{name}: too many requests; no action needed, retry later ({text})", _wait_s(answer, 5.0))
     if status >= 500:
         return NotReady(f"{name}: the API server fails with {status} ({text})", _wait_s(answer, 10.0))
     return ScaleRefused(f"{name}: {WHO_MUST_ACT.get(status, f'unexpected answer {status}')} ({text})")

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 DAY_S = 86400
 ROWS = 40
+LABELS = {"fixed": "fixed", "ours": "learned"}
+"""How the text report names the sides."""
 
 EXAMPLES = """examples:
   tidegate-hub backtest --prometheus http://10.0.0.5:9090 --days 30
@@ -230,8 +232,8 @@ def lines(report: Report, wanted: BacktestRequest, rows: int) -> list[str]:
         "",
         f"{'':8}{'alarms':>8}{'pages':>8}{'pages a day':>14}",
         *(
-            f"{label:8}{found.alarms[side]:>8}{found.pages[side]:>8}{found.pages[side] / days:>14.2f}"
-            for side, label in (("fixed", "fixed"), ("ours", "learned"))
+            f"{LABELS[side]:8}{found.alarms[side]:>8}{found.pages[side]:>8}{found.pages[side] / days:>14.2f}"
+            for side in ("fixed", "ours")
         ),
         "",
         f"episodes: {found.both} in both, {found.only['fixed']} only fixed, {found.only['ours']} only learned",

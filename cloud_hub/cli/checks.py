@@ -161,7 +161,7 @@ def _pair(settings: Settings) -> list[str]:
     tls = settings.mqtt.tls
     if tls is None:
         return []
-    cure = "Make it anew: tidegate-hub broker setup (docs/broker.md)"
+    cure = "Create it again: tidegate-hub broker setup (docs/broker.md)"
     paths = {"mqtt.tls.ca": tls.ca, "mqtt.tls.certificate": tls.certificate, "mqtt.tls.key": tls.key}
     if missing := _files(paths, "Correct the path"):
         return missing
@@ -215,10 +215,10 @@ def _aws(settings: Settings) -> list[str]:
 
 
 def _alias(settings: Settings) -> list[str]:
-    """Say `$aws` to the broker and hear it. Not with TLS: there one certificate may be one session, the hub's."""
+    """Publish on `$aws` and receive it. Not with TLS, where a certificate may have only one session, the hub's."""
     if settings.mqtt.tls is not None:
         return []
-    heard: queue.Queue[str] = queue.Queue()
+    received: queue.Queue[str] = queue.Queue()
     topic = topics.shadow("tidegate-check", "", "get", topics.AWS)
 
     def say() -> None:
@@ -227,11 +227,11 @@ def _alias(settings: Settings) -> list[str]:
     connection = Connection(
         Options(client_id=f"{settings.mqtt.client_id}-check", filters=[topic]),
         locate=lambda: parse_address(settings.mqtt.address, "mqtt.address"),
-        on_message=lambda _: heard.put(""), on_up=say, on_down=heard.put,
+        on_message=lambda _: received.put(""), on_up=say, on_down=received.put,
     )  # fmt: skip
     connection.start()
     try:
-        reason = heard.get(timeout=5)
+        reason = received.get(timeout=5)
     except queue.Empty:
         reason = "the broker delivers none: its access list must let the hub read and write $aws/#"
     connection.stop()
@@ -252,7 +252,7 @@ def _experts(settings: Settings) -> list[str]:
 
 
 def _oidc(settings: Settings) -> list[str]:
-    """Its settings and the file of keys; an address is asked when somebody signs in."""
+    """The OIDC settings and the file of keys; a URL is fetched only at the first sign-in."""
     try:
         if settings.oidc is not None:
             Oidc(settings.oidc)

@@ -16,7 +16,7 @@ EXAMPLES = """examples:
   tidegate-hub learning put servers --target "*" --metrics cpu.load --set canary=0.1 --set watch_s=7200
   tidegate-hub learning put servers --target "*" --metrics cpu.* --set peers=tags.service --set 'peers_high=["cpu.*"]'
   tidegate-hub learning backtest servers --days 30       what it would have alarmed on; pushes nothing
-  tidegate-hub learning show servers                     how its limits stand, and what their alarms were worth
+  tidegate-hub learning show servers                     state of its limits and quality of their alarms
   tidegate-hub learning release servers press-3 cpu.load let it replace a limit that was set by hand
   tidegate-hub learning missed-fault press-3 cpu.load --since 2026-11-20T08:00:00Z --until 2026-11-20T09:00:00Z
 

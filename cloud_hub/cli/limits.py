@@ -26,7 +26,7 @@ EXAMPLES = """examples:
   tidegate-hub limits import limits.toml --dry-run          check everything, change nothing
   tidegate-hub limits import limits.json --replace          remove limits of other metrics of these devices
 
-The file says `form = "tidegate-limits/1"` and holds the limits of each device; JSON or TOML by its name.
+The file has `form = "tidegate-limits/1"` and holds the limits of each device; JSON or TOML by its name.
 exit codes: 0 success; 1 failed; 2 usage, or an invalid file; 3 not permitted; 4 not found; 5 no answer
 """
 
@@ -121,7 +121,7 @@ def toml(found: dict[str, Any]) -> str:
 
 
 def _value(value: Any) -> str:
-    """TOML's form of a JSON value; both write texts, whole numbers and lists alike."""
+    """TOML's form of a JSON value; strings, integers and lists are the same in both."""
     if isinstance(value, float) and math.isfinite(value):
         return repr(value)
     if isinstance(value, list):

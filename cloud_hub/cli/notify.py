@@ -1,4 +1,4 @@
-"""notify test, list: whether a channel takes a message, by this machine's configuration; what a running hub told."""
+"""notify test, list: tests a channel of the local configuration, and lists notifications over REST."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from shared.errors import ConfigError, NotReady
 EXAMPLES = """examples:
   tidegate-hub notify test ops --config hub.toml     send a test over [notify.ops], now, no hub needed
   tidegate-hub notify test ops --resolved            and what its end looks like
-  tidegate-hub notify list --state given-up          what a running hub could not tell
+  tidegate-hub notify list --state given-up          notifications that could not be sent
 
 exit codes: 0 accepted by the server; 1 unreachable or overloaded; 2 usage; 78 refused, or not configured
 """

@@ -14,7 +14,7 @@ def seconds(text: str) -> float:
     """Seconds of a duration such as 90s, 2h or 3d."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text)
     if not found:
-        raise argparse.ArgumentTypeError(f"'{text}' is no time: write 90s, 15m, 2h or 3d")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a time: write 90s, 15m, 2h or 3d")
     return float(found[1]) * _UNITS[found[2] or "s"]
 
 
@@ -25,7 +25,9 @@ def instant(text: str) -> int:
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is no time: write 2026-11-01, 2026-11-01T08:00:00Z or 7d") from None
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not a time: write 2026-11-01, 2026-11-01T08:00:00Z or 7d"
+        ) from None
     return int((found if found.tzinfo else found.replace(tzinfo=timezone.utc)).timestamp() * 1_000_000)
 
 

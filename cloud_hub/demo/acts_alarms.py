@@ -61,11 +61,11 @@ def _live(world: World, device: str) -> list[str]:
             burner.wait()
     incident = world.client.get(f"/incidents/{alarm['incident']}")["incident"]
     latency = (alarm["received_us"] - alarm["raised_us"]) / 1000
-    said = incident["diagnosis"] or {"explanation": "not diagnosed before it cleared"}
+    diagnosis = incident["diagnosis"] or {"explanation": "not diagnosed before it cleared"}
     return [
         f"live: cpu.load {alarm['value']:.0f} % > {alarm['limit']:.0f} % raised on {device}, at the hub in "
         f"{latency:.0f} ms, cleared by itself",
-        f"diagnosis: {said['explanation'][:110]}",
+        f"diagnosis: {diagnosis['explanation'][:110]}",
     ]
 
 

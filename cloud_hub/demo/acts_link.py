@@ -21,7 +21,7 @@ def twins(world: World) -> list[str]:
     began = time.monotonic()
     _desire_period(world, device, 0.5)
     took = (time.monotonic() - began) * 1000
-    progress = until("the progress is told", lambda: _verified(world, device), 10)
+    progress = until("the progress is reported", lambda: _verified(world, device), 10)
     _desire_period(world, device, 1.0)
     return [*lines, f"{device}: desired period_s 0.5 -> {progress['state']}, reported in {took:.0f} ms, then reverted"]
 

@@ -200,7 +200,7 @@ def _executed(session: Session, action: Action, now_us: int) -> None:
 def _verify(session: Session, action: Action, now_us: int, settings: Actions) -> None:
     check = VERIFIED.get(action.verb)
     if check is None:
-        _end(session, action, "verified", "nothing in the twin shows this verb; the device's word stands", now_us)
+        _end(session, action, "verified", "the twin does not show this verb; the device's result counts", now_us)
     elif check(reported.model(action.before), _model(session, action)):
         _end(session, action, "verified", "the twin shows it", now_us)
     elif now_us - action.changed_us > settings.verify_s * 1e6:

@@ -45,7 +45,7 @@ class StalledStreams:
         row = {"device": device, "stream": stream, "since_us": self._now_us, "reason": reason[:500]}
         self._session.connection().execute(_INSERT, row)
         event = Event(
-            t_us=self._now_us, source="hub", level="error", text=f"stream {stream} stands still: {reason[:500]}"
+            t_us=self._now_us, source="hub", level="error", text=f"stream {stream} is stalled: {reason[:500]}"
         )
         mark = self._marks.get(("", f"hub:{device}", "event"))
         mark.upto += 1

@@ -48,7 +48,7 @@ GAP_US = 300_000_000
 """How long a stream may wait for a missing item while later ones arrive."""
 
 
-REFUSED = "what it sends is refused until somebody puts it back (tidegate-hub device restore)"
+REFUSED = "its messages are refused until it is restored (tidegate-hub device restore)"
 LOGGED_US = 60_000_000
 """The interval between log lines about a removed device that still sends."""
 
@@ -107,16 +107,16 @@ class _Work:
     def preload(self, messages: Sequence[IngestMessage]) -> None:
         """Load the rows that these messages need, with a fixed number of queries."""
         births = [one.message for one in messages if isinstance(one, DeviceMessage) and isinstance(one.message, Birth)]
-        born = {birth.device for birth in births}
+        births_of = {birth.device for birth in births}
         register.preload(self.session, {one.device for one in messages})
         self.stalls.load({one.device for one in messages if isinstance(one, (DataBatch, UnreadableBatch))})
         self.marks.load((one.device, one.batch.epoch, one.stream) for one in messages if isinstance(one, DataBatch))
         shadows = {(one.device, one.name) for one in messages if isinstance(one, ShadowRequest)}
-        self.births.load(born | {device for device, _ in shadows})
+        self.births.load(births_of | {device for device, _ in shadows})
         self.twins.load(shadows)
-        if born:
+        if births_of:
             self.marks.load(key for birth in births if birth.state == "online" for key in birth_streams(birth))
-            self.awaited = commands.devices_with_pending(self.session, born, self.now_us)
+            self.awaited = commands.devices_with_pending(self.session, births_of, self.now_us)
 
     def flush(self) -> None:
         """Write the collected rows."""
@@ -163,108 +163,119 @@ class Writer:
                 self._device_message(work, message)
         work.flush()
 
-    def _removed(self, said: IngestMessage, now_us: int, results: WriteResults) -> None:
+    def _removed(self, message: IngestMessage, now_us: int, results: WriteResults) -> None:
         """Refuse a message of a removed device; a birth is answered with the reason."""
-        results.removed.add(said.device)
-        is_birth = isinstance(said, DeviceMessage) and isinstance(said.message, Birth)
-        if is_birth or now_us - self._logged_us.get(said.device, 0) >= LOGGED_US:
-            self._logged_us[said.device] = now_us
-            log.warning("device.removed", extra={"fields": {"device": said.device, "reason": REFUSED}})
-        if isinstance(said, DeviceMessage) and isinstance(said.message, Birth) and said.message.state == "online":
-            answer = refused_session(said.message, f"'{said.device}' was removed: {REFUSED}", self._hub_epoch)
-            results.messages.append(OutgoingMessage(topic=topics.thing(said.device, "session"), payload=encode(answer)))
+        results.removed.add(message.device)
+        is_birth = isinstance(message, DeviceMessage) and isinstance(message.message, Birth)
+        if is_birth or now_us - self._logged_us.get(message.device, 0) >= LOGGED_US:
+            self._logged_us[message.device] = now_us
+            log.warning("device.removed", extra={"fields": {"device": message.device, "reason": REFUSED}})
+        if (
+            isinstance(message, DeviceMessage)
+            and isinstance(message.message, Birth)
+            and message.message.state == "online"
+        ):
+            answer = refused_session(message.message, f"'{message.device}' was removed: {REFUSED}", self._hub_epoch)
+            results.messages.append(
+                OutgoingMessage(topic=topics.thing(message.device, "session"), payload=encode(answer))
+            )
 
     # -- streams -----------------------------------------------------------------------------------
 
-    def _data(self, work: _Work, said: DataBatch, trace: str) -> None:
-        batch = said.batch
-        key = (said.device, batch.epoch, said.stream)
+    def _data(self, work: _Work, message: DataBatch, trace: str) -> None:
+        batch = message.batch
+        key = (message.device, batch.epoch, message.stream)
         mark = work.marks.get(key)
         first = mark.upto + 1
         if batch.first <= first <= batch.last:
             if batch.lost is not None:
                 work.lost.append((mark.source, first, batch.last, batch.lost.reason))
-            elif said.invalid:
-                self._invalid(work, said, mark.source, [(first, batch.last)], said.invalid, trace)
+            elif message.invalid:
+                self._invalid(work, message, mark.source, [(first, batch.last)], message.invalid, trace)
             else:
                 numbered = enumerate(batch.items[first - batch.first :], first)
-                self._items(work, said, mark.source, numbered, trace)
+                self._items(work, message, mark.source, numbered, trace)
             mark.upto = batch.last
-            self._waiting.pop((said.device, said.stream), None)
-            work.stalls.end(said.device, said.stream)
+            self._waiting.pop((message.device, message.stream), None)
+            work.stalls.end(message.device, message.stream)
         elif batch.first > first:
-            self._gap(work, said, first)
+            self._gap(work, message, first)
         work.results.acks[key] = mark.upto
 
-    def _gap(self, work: _Work, said: DataBatch, first: int) -> None:
+    def _gap(self, work: _Work, message: DataBatch, first: int) -> None:
         """Wait for missing items to be resent; after `GAP_US` the stream has stalled."""
-        since_us = self._waiting.setdefault((said.device, said.stream), work.now_us)
+        since_us = self._waiting.setdefault((message.device, message.stream), work.now_us)
         if work.now_us - since_us >= GAP_US:
-            reason = (
-                f"item {first} of epoch '{said.batch.epoch}' is waited for, but those from {said.batch.first} on came"
-            )
-            work.stalls.begin(said.device, said.stream, reason)
+            batch = message.batch
+            reason = f"item {first} of epoch '{batch.epoch}' is missing, but those from {batch.first} on arrived"
+            work.stalls.begin(message.device, message.stream, reason)
 
     def _invalid(
-        self, work: _Work, said: DataBatch, source: int, ranges: Sequence[tuple[int, int]], reason: str, trace: str
+        self, work: _Work, message: DataBatch, source: int, ranges: Sequence[tuple[int, int]], reason: str, trace: str
     ) -> None:  # fmt: skip
         """Record ranges of items that cannot be stored, and log the first reason."""
         work.lost += [(source, first, last, "invalid") for first, last in ranges]
         count = sum(last - first + 1 for first, last in ranges)
-        fields = {"device": said.device, "stream": said.stream, "seq": ranges[0][0], "items": count, "reason": reason}
+        fields = {
+            "device": message.device,
+            "stream": message.stream,
+            "seq": ranges[0][0],
+            "items": count,
+            "reason": reason,
+        }
         log.warning("wire.item_refused", extra={"fields": fields, "trace": trace})
 
     def _items(
-        self, work: _Work, said: DataBatch, source: int, numbered: Iterable[tuple[int, Any]], trace: str
+        self, work: _Work, message: DataBatch, source: int, numbered: Iterable[tuple[int, Any]], trace: str
     ) -> None:
         session = work.session
-        if isinstance(said.batch, TelemetryBatch):
-            work.samples += telemetry.sample_rows(said.device, source, numbered)
+        if isinstance(message.batch, TelemetryBatch):
+            work.samples += telemetry.sample_rows(message.device, source, numbered)
             return
-        good, bad = validate_items(ITEM_TYPE[said.stream], numbered, said.nul)
+        good, bad = validate_items(ITEM_TYPE[message.stream], numbered, message.nul)
         if bad:
-            self._invalid(work, said, source, [(seq, seq) for seq, _ in bad], bad[0][1][:500], trace)
-        if said.stream == "telemetry":
-            work.samples += telemetry.sample_rows(said.device, source, good)
-        elif said.stream == "event" and good:
-            telemetry.store_events(session, said.device, source, good, trace)
-        elif said.stream == "alarm" and good:
-            opened = incidents.handle_alarms(session, said.device, [alarm for _, alarm in good], work.now_us, trace)
-            work.results.charge(said.device, opened * cost.INCIDENT)
+            self._invalid(work, message, source, [(seq, seq) for seq, _ in bad], bad[0][1][:500], trace)
+        if message.stream == "telemetry":
+            work.samples += telemetry.sample_rows(message.device, source, good)
+        elif message.stream == "event" and good:
+            telemetry.store_events(session, message.device, source, good, trace)
+        elif message.stream == "alarm" and good:
+            opened = incidents.handle_alarms(session, message.device, [alarm for _, alarm in good], work.now_us, trace)
+            work.results.charge(message.device, opened * cost.INCIDENT)
             work.results.wake |= {"diagnosis", "rollouts"}
-        elif said.stream == "escalation" and good:
-            _escalations(session, said, [item for _, item in good], trace, work.now_us)
+        elif message.stream == "escalation" and good:
+            _escalations(session, message, [item for _, item in good], trace, work.now_us)
             work.results.wake.add("experts")
 
     # -- twins and device messages -----------------------------------------------------------------
 
-    def _shadow(self, work: _Work, said: ShadowRequest, trace: str) -> None:
+    def _shadow(self, work: _Work, message: ShadowRequest, trace: str) -> None:
         session, now_us, results = work.session, work.now_us, work.results
-        if work.births.is_known(said.device):
+        if work.births.is_known(message.device):
             replies = twins.handle_request(
-                session, said.device, said.name, said.verb, said.payload, now_us,
-                actor=said.device, max_bytes=self._max_bytes[said.prefix], trace=trace,
+                session, message.device, message.name, message.verb, message.payload, now_us,
+                actor=message.device, max_bytes=self._max_bytes[message.prefix], trace=trace,
                 rows=work.twins,
             )  # fmt: skip
             results.wake.add("actions")
-            if said.verb != "get":
-                results.changed.add(said.device)
+            if message.verb != "get":
+                results.changed.add(message.device)
         else:
-            log.warning("twin.unknown_device", extra={"fields": {"device": said.device}, "trace": trace})
-            replies = [twins.unknown_thing_reply(said.verb, said.payload, now_us)]
-        messages = twins.reply_messages(said.device, said.name, replies, trace, said.prefix)
+            log.warning("twin.unknown_device", extra={"fields": {"device": message.device}, "trace": trace})
+            replies = [twins.unknown_thing_reply(message.verb, message.payload, now_us)]
+        messages = twins.reply_messages(message.device, message.name, replies, trace, message.prefix)
         results.messages += messages
-        results.charge(said.device, sum(len(message.payload) for message in messages) / cost.BYTES)
+        results.charge(message.device, sum(len(one.payload) for one in messages) / cost.BYTES)
 
-    def _device_message(self, work: _Work, said: DeviceMessage) -> None:
-        session, now_us, results, message = work.session, work.now_us, work.results, said.message
-        if isinstance(message, Birth):
-            self._birth(work, message)
-        elif isinstance(message, Applied):
-            twins.record_progress(session, said.device, message, now_us)
+    def _device_message(self, work: _Work, message: DeviceMessage) -> None:
+        session, now_us, results, content = work.session, work.now_us, work.results, message.message
+        if isinstance(content, Birth):
+            self._birth(work, content)
+        elif isinstance(content, Applied):
+            twins.record_progress(session, message.device, content, now_us)
             results.wake.add("rollouts")
-        elif isinstance(message, CommandResult) and commands.handle_result(session, said.device, message, now_us):
-            results.wake |= {"actions", "diagnosis", message.id}
+        elif isinstance(content, CommandResult) and commands.handle_result(session, message.device, content, now_us):
+            results.wake |= {"actions", "diagnosis", content.id}
 
     def _birth(self, work: _Work, birth: Birth) -> None:
         session, now_us, results = work.session, work.now_us, work.results
@@ -281,21 +292,21 @@ class Writer:
             results.messages += commands.pending_messages(session, birth.device, now_us)
 
 
-def failure_replies(said: IngestMessage, trace: str, now_us: int) -> WriteResults:
+def failure_replies(message: IngestMessage, trace: str, now_us: int) -> WriteResults:
     """The replies to a message that the hub failed to store: a twin request is rejected with status 500."""
-    if not isinstance(said, ShadowRequest):
+    if not isinstance(message, ShadowRequest):
         return WriteResults()
-    reply = rejected(said.verb, 500, "Internal service failure", said.payload, now_us // 1_000_000)
-    return WriteResults(messages=twins.reply_messages(said.device, said.name, [reply], trace, said.prefix))
+    reply = rejected(message.verb, 500, "Internal service failure", message.payload, now_us // 1_000_000)
+    return WriteResults(messages=twins.reply_messages(message.device, message.name, [reply], trace, message.prefix))
 
 
-def split_batch(said: DataBatch, reason: str) -> list[DataBatch]:
+def split_batch(message: DataBatch, reason: str) -> list[DataBatch]:
     """Split a batch that could not be stored, to find the bad items; a single item is marked invalid."""
-    batch, count = said.batch, len(said.batch.items)
-    if count < 2 or said.invalid:
-        return [replace(said, invalid=reason)]
+    batch, count = message.batch, len(message.batch.items)
+    if count < 2 or message.invalid:
+        return [replace(message, invalid=reason)]
     middle = count // 2
-    return [replace(said, batch=_part(batch, 0, middle)), replace(said, batch=_part(batch, middle, count))]
+    return [replace(message, batch=_part(batch, 0, middle)), replace(message, batch=_part(batch, middle, count))]
 
 
 def _part(batch: Batch | TelemetryBatch, start: int, end: int) -> Batch | TelemetryBatch:
@@ -305,19 +316,21 @@ def _part(batch: Batch | TelemetryBatch, start: int, end: int) -> Batch | Teleme
     return msgspec.structs.replace(batch, first=first, items=batch.items[start:end])
 
 
-def _is_offline(said: IngestMessage) -> bool:
-    return isinstance(said, DeviceMessage) and isinstance(said.message, Birth) and said.message.state == "offline"
+def _is_offline(message: IngestMessage) -> bool:
+    return (
+        isinstance(message, DeviceMessage) and isinstance(message.message, Birth) and message.message.state == "offline"
+    )
 
 
-def _refuse(said: IngestMessage, reason: str, hub_epoch: str, results: WriteResults) -> None:
+def _refuse(message: IngestMessage, reason: str, hub_epoch: str, results: WriteResults) -> None:
     """Refuse a message of a revoked device; a birth is answered with the reason."""
-    log.warning("device.revoked", extra={"fields": {"device": said.device, "reason": reason}})
-    if isinstance(said, DeviceMessage) and isinstance(said.message, Birth):
-        answer = refused_session(said.message, f"'{said.device}' was revoked", hub_epoch)
-        results.messages.append(OutgoingMessage(topic=topics.thing(said.device, "session"), payload=encode(answer)))
+    log.warning("device.revoked", extra={"fields": {"device": message.device, "reason": reason}})
+    if isinstance(message, DeviceMessage) and isinstance(message.message, Birth):
+        answer = refused_session(message.message, f"'{message.device}' was revoked", hub_epoch)
+        results.messages.append(OutgoingMessage(topic=topics.thing(message.device, "session"), payload=encode(answer)))
 
 
-def _escalations(session: Session, said: DataBatch, items: Sequence[Escalation], trace: str, now_us: int) -> None:
+def _escalations(session: Session, message: DataBatch, items: Sequence[Escalation], trace: str, now_us: int) -> None:
     known = set(session.exec(select(EscalationRow.id).where(col(EscalationRow.id).in_({item.id for item in items}))))
     for item in items:
         if item.id in known:
@@ -326,9 +339,9 @@ def _escalations(session: Session, said: DataBatch, items: Sequence[Escalation],
         height, width = item.shape
         session.add(
             EscalationRow(
-                id=item.id, device=said.device, model=item.model, digest=item.digest, number=item.number,
+                id=item.id, device=message.device, model=item.model, digest=item.digest, number=item.number,
                 reason=item.reason, label=item.label, margin=item.margin, height=height, width=width, frame=item.frame,
                 features=item.features, t_us=item.t_us, received_us=now_us,
-                wire_bytes=said.size // max(1, len(said.batch.items)), trace_id=trace_id(trace),
+                wire_bytes=message.size // max(1, len(message.batch.items)), trace_id=trace_id(trace),
             )
         )  # fmt: skip

@@ -40,7 +40,7 @@ class Post:
             return address(secret_files.read(place, self._settings.url_file))
         except ValueError as error:
             raise ConfigError(
-                place, f"holds no usable address: {error}", "Copy it anew from the robot's page"
+                place, f"holds no usable address: {error}", "Copy it again from the robot's page"
             ) from None
 
     def __call__(

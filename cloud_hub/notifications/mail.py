@@ -86,7 +86,7 @@ class Mail:
 
 
 def _refusal(place: str, error: smtplib.SMTPException) -> ConfigError | NotReady:
-    """By its code: 4xx is for now, 5xx is for good. Its own words stay out: a server may repeat what was sent."""
+    """The error for an SMTP code: 4xx is temporary, 5xx permanent. Omits the server's text, which may hold secrets."""
     code = getattr(error, "smtp_code", 0)
     if isinstance(error, smtplib.SMTPRecipientsRefused):
         code = max((one for one, _ in error.recipients.values()), default=0)

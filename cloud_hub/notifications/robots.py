@@ -20,10 +20,10 @@ def check_answer(place: str, answer: tuple[int, bytes], code: str, text: str, bu
     if number == 0:
         return
     if not isinstance(number, int):
-        raise ConfigError(place, "answers, but not as a robot does", "Copy the robot's address anew")
+        raise ConfigError(place, "the answer is not that of a robot", "Copy the robot's address again")
     reason = f"{number}: {strip_control(str(body.get(text, '')))[:150]}"
     if number in busy:
         raise NotReady(reason, busy[number])
     if number == -1:  # "system busy" at all three
         raise NotReady(reason, 5.0)
-    raise ConfigError(place, f"refused ({reason})", "Check the robot's address, secret and key words")
+    raise ConfigError(place, f"refused ({reason})", "Check the robot's address, secret and keywords")

@@ -50,9 +50,9 @@ def judge(verb: str, rules: Rules, facts: Facts, now_us: int) -> Verdict:
     device, not per target.
     """
     if verb not in READ_ONLY | CHANGING:
-        return Verdict(decision="refuse", reason=f"'{verb}' is no verb that a proposal may use")
+        return Verdict(decision="refuse", reason=f"'{verb}' is not a verb that a proposal may use")
     if verb not in rules.automatic:
-        return Verdict(decision="ask", reason=f"'{verb}' wants a person's approval here")
+        return Verdict(decision="ask", reason=f"'{verb}' requires approval")
     if verb in READ_ONLY:
         return Verdict(decision="allow", reason="read-only")
     reason = unfounded(verb, facts)
@@ -62,7 +62,7 @@ def judge(verb: str, rules: Rules, facts: Facts, now_us: int) -> Verdict:
         reason = (
             reason or f"the device had {facts.within_day} automatic actions within a day, {rules.per_day} are allowed"
         )
-    return Verdict(decision="ask" if reason else "allow", reason=reason or "allowed without a person")
+    return Verdict(decision="ask" if reason else "allow", reason=reason or "allowed without approval")
 
 
 def unfounded(verb: str, facts: Facts) -> str:
@@ -70,5 +70,5 @@ def unfounded(verb: str, facts: Facts) -> str:
     if not facts.reported:
         return "the twin reports no such model"
     if verb == "restart" and not facts.stalled:
-        return "no alarm stands that this model gives no answers"
+        return "no alarm is raised that this model gives no answers"
     return ""

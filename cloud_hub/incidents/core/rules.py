@@ -26,7 +26,7 @@ Allowed = tuple[Verb, str, str]
 class Rule:
     """Maps an alarm of a metric, `kind` and `about` to a `cause`.
 
-    `says` and `target` may use {metric}, {name}, {value}, {limit}. A rule with the verb 'diagnose' proposes that
+    `explanation` and `target` may use {metric}, {name}, {value}, {limit}. A rule with the verb 'diagnose' proposes that
     command first; once there is output, it names the top process instead.
     """
 
@@ -34,14 +34,16 @@ class Rule:
     kind: AlarmKind
     cause: str
     confidence: float
-    says: str
+    explanation: str
     verb: Verb = DIAGNOSE[0]
     target: str = DIAGNOSE[1]
     about: About = ""
 
 
-def _rule(metric: str, kind: AlarmKind, cause: str, confidence: float, says: str, about: About = "") -> Rule:
-    return Rule(metric=re.compile(metric), kind=kind, cause=cause, confidence=confidence, says=says, about=about)
+def _rule(metric: str, kind: AlarmKind, cause: str, confidence: float, explanation: str, about: About = "") -> Rule:
+    return Rule(
+        metric=re.compile(metric), kind=kind, cause=cause, confidence=confidence, explanation=explanation, about=about
+    )
 
 
 AHEAD = "{limit:.6g} within a quarter of an hour (probability {value:.2f})"
@@ -52,22 +54,22 @@ RULES: tuple[Rule, ...] = (
         kind="high",
         cause="model-stalled",
         confidence=0.9,
-        says="model {name} gave no answer for {value:.6g} s (limit {limit:.6g} s)",
+        explanation="model {name} gave no answer for {value:.6g} s (limit {limit:.6g} s)",
         verb="restart",
         target="{name}",
     ),
     _rule(r"temp\..+", "high", "overheating", 0.8, "{metric} is {value:.6g}, above {limit:.6g}"),
     _rule(r"disk\.used", "high", "disk-filling", 0.85, "the disk is full to {value:.6g} (limit {limit:.6g})"),
-    _rule(r"disk\.free", "low", "disk-filling", 0.85, "only {value:.6g} of the disk are free (limit {limit:.6g})"),
+    _rule(r"disk\.free", "low", "disk-filling", 0.85, "only {value:.6g} of the disk is free (limit {limit:.6g})"),
     _rule(r"(?:memory|swap)\.used", "high", "memory-pressure", 0.8, "{metric} is {value:.6g}, above {limit:.6g}"),
     _rule(r"memory\.available", "low", "memory-pressure", 0.8, "{metric} is {value:.6g}, below {limit:.6g}"),
     _rule(r"cpu\.load1?", "high", "cpu-saturated", 0.8, "{metric} is {value:.6g}, above {limit:.6g}"),
-    _rule(r".+", "high", "no-data", 0.8, "nothing was heard of {metric} for {value:.6g} s", "no-data"),
-    _rule(r".+", "no-data", "no-data", 0.7, "nothing came of {metric} for longer than is usual", "anomaly"),
+    _rule(r".+", "high", "no-data", 0.8, "no data of {metric} for {value:.6g} s", "no-data"),
+    _rule(r".+", "no-data", "no-data", 0.7, "no data of {metric} for longer than usual", "anomaly"),
     _rule(r".+", "high", "sensor-stuck", 0.6, "{metric} has not moved for {value:.6g} s", "flat"),
-    _rule(r".+", "high", "service-unusual", 0.5, "{metric} of a whole service is not as usual at this hour", "service"),
+    _rule(r".+", "high", "service-unusual", 0.5, "{metric} of a whole service is unusual for this hour", "service"),
     _rule(r".+", "high", "unlike-peers", 0.5, "{metric} differs lastingly from other devices of its service", "peers"),
-    _rule(r".+", "high", "unusual-course", 0.4, "the course of {metric} is not as it ever was", "anomaly"),
+    _rule(r".+", "high", "unusual-course", 0.4, "the course of {metric} is unlike its history", "anomaly"),
     _rule(r".+", "high", "limit-ahead", 0.4, f"{{metric}} will probably be above {AHEAD}", "forecast"),
     _rule(r".+", "low", "limit-ahead", 0.4, f"{{metric}} will probably be below {AHEAD}", "forecast"),
 )
@@ -83,26 +85,28 @@ def diagnose(evidence: Evidence) -> Diagnosis:
                 match = rule.metric.fullmatch(alarm.metric) if alarm.state == state else None
                 if match and (alarm.kind, alarm.about) == (rule.kind, rule.about):
                     return _diagnosis(evidence, rule, alarm, match.groupdict())
-    proposals = [] if evidence.command_output else [_diagnose_first(evidence, "no rule knows these alarms: look first")]
+    proposals = (
+        [] if evidence.command_output else [_diagnose_first(evidence, "no rule matches these alarms: diagnose first")]
+    )
     return _result("unknown", 0.2, f"no rule matches{_top(evidence.command_output)}", proposals)
 
 
 def _diagnosis(evidence: Evidence, rule: Rule, alarm: AlarmFact, named: Mapping[str, str]) -> Diagnosis:
     facts = {"metric": alarm.metric, "value": alarm.value, "limit": alarm.limit, **named}
-    says = rule.says.format(**facts)
+    explanation = rule.explanation.format(**facts)
     if alarm.state == "cleared":  # nothing left to do
-        return _result(rule.cause, rule.confidence / 2, f"{says}; the alarm has cleared", [])
+        return _result(rule.cause, rule.confidence / 2, f"{explanation}; the alarm has cleared", [])
     if rule.verb != "diagnose":
         target = rule.target.format(**facts)
-        proposal = Proposal(verb=rule.verb, device=evidence.device, target=target, reason=says)
-        return _result(rule.cause, rule.confidence, says, [proposal])
-    proposals = [] if evidence.command_output else [_diagnose_first(evidence, says)]
-    return _result(rule.cause, rule.confidence, says + _top(evidence.command_output), proposals)
+        proposal = Proposal(verb=rule.verb, device=evidence.device, target=target, reason=explanation)
+        return _result(rule.cause, rule.confidence, explanation, [proposal])
+    proposals = [] if evidence.command_output else [_diagnose_first(evidence, explanation)]
+    return _result(rule.cause, rule.confidence, explanation + _top(evidence.command_output), proposals)
 
 
-def _result(cause: str, confidence: float, says: str, proposals: list[Proposal]) -> Diagnosis:
+def _result(cause: str, confidence: float, explanation: str, proposals: list[Proposal]) -> Diagnosis:
     return Diagnosis(
-        cause=cause, confidence=confidence, explanation=f"{says} ({ENGINE})", author="rules", engine=ENGINE,
+        cause=cause, confidence=confidence, explanation=f"{explanation} ({ENGINE})", author="rules", engine=ENGINE,
         proposals=proposals,
     )  # fmt: skip
 

@@ -30,10 +30,10 @@ MAX_RESOLVE_WAIT_S = 3600.0
 """The longest wait before a page that reopens again and again is notified as resolved."""
 
 SHELVED = "nobody is called for it: shelved, or suppressed"
-ACKNOWLEDGED = "acknowledged before it was told"
-REMOVED = "its device was removed before it was told"
-HELD = "over before the channel's hours"
-GONE = "nothing of it is this channel's any more"
+ACKNOWLEDGED = "acknowledged before it was sent"
+REMOVED = "the device was removed before it was sent"
+HELD = "resolved before the channel's hours"
+GONE = "no longer relevant for this channel"
 
 Fields = dict[str, Any]
 
