@@ -1,4 +1,4 @@
-"""tidegate-hub. Exit codes: 0 well, 1 failed, 2 wrong use, 78 configuration; cli/remote.py adds those of REST."""
+"""The `tidegate-hub` command. Exit codes: 0 success, 1 failure, 2 usage, 78 configuration; see also cli/remote.py."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ from shared.terminal import handle_broken_pipe, printable_lines
 
 EXAMPLES = """examples:
   tidegate-hub demo                                     a hub, a broker and three devices on this machine
-  tidegate-hub broker                                   a broker for trying out (loopback only)
-  tidegate-hub check --config hub.toml                  what is wrong, and what to do about it
-  tidegate-hub serve --config hub.toml                  work until stopped
-  tidegate-hub backup --out hub-1.tar                   the whole state into one file, while it runs
+  tidegate-hub broker                                   a broker for trials (loopback only)
+  tidegate-hub check --config hub.toml                  check the configuration and its environment
+  tidegate-hub serve --config hub.toml                  run the hub until it is stopped
+  tidegate-hub backup --out hub-1.tar                   back up the running hub into one file
   tidegate-hub token create --name anna --role operator --scope acme/site-a --life 30d
-  tidegate-hub ca claim press-3                         a one-time claim with which a device enrols
-  tidegate-hub twin set press-3 settings.period_s=2     change desired state, over the REST of a running hub
-  tidegate-hub alarm list --life unacknowledged         what waits for somebody, over the REST of a running hub
-  tidegate-hub command send press-3 diagnose processes  ask a device, over the REST of a running hub
-  tidegate-hub learning put all --target "*" --metrics cpu.load    learn limits, push them, take bad ones back
-  tidegate-hub backtest --prometheus http://10.0.0.5:9090   what our alarms would have been, no hub needed
+  tidegate-hub ca claim press-3                         a one-time claim to enrol a device
+  tidegate-hub twin set press-3 settings.period_s=2     change desired state
+  tidegate-hub alarm list --life unacknowledged         alarms that need acknowledgement
+  tidegate-hub command send press-3 diagnose processes  send a command to a device
+  tidegate-hub learning put all --target "*" --metrics cpu.load    learn limits, push them, roll back bad ones
+  tidegate-hub backtest --prometheus http://10.0.0.5:9090   backtest learned limits, without a hub
 """
 
 

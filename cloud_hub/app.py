@@ -1,4 +1,4 @@
-"""The composition root of the hub: ingest, background workers and REST around one database."""
+"""The composition root of the hub: connects ingest, background workers and REST."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ WORKERS: tuple[WorkerFactory, ...] = (
 
 
 class HubApp:
-    """All parts of one hub. Opening it raises ConfigError; `start` and `stop` are called by the web server."""
+    """All components of a hub. The constructor raises ConfigError; the web server calls `start` and `stop`."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -134,7 +134,7 @@ class HubApp:
 
 
 def command_signer(settings: Settings) -> Callable[[bytes], bytes | None]:
-    """Signs commands with the hub's CA, as soon as there is one; without a CA the signer returns None."""
+    """A function that signs commands with the hub's CA key; it returns None while there is no CA."""
     folder = CaFolder(settings.state_dir)
     keys = [folder.open_signing()] if folder.exists else []
 

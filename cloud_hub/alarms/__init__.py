@@ -1,1 +1,1 @@
-"""Alarms as operators know them (ISA-18.2): their life, who is not called for them and why, floods, and the report."""
+"""Alarm management after ISA-18.2: alarm states, acknowledgement, suppression, and the performance report."""

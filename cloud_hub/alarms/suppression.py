@@ -1,8 +1,8 @@
-"""For which alarms nobody is called, why and until when.
+"""Suppresses alarms: shelving, suppression by design, and out of service (ISA-18.2).
 
-Judged here and not on the device: the alarm is raised and recorded all the same, only the call is held back, and calls
-are the hub's. So it also counts for a device that is offline, needs no trust in a device's clock, and ends by itself
-though nobody asks. What still stands then comes back and is called for.
+A suppressed alarm is still raised and recorded, but it opens no incident and notifies nobody. The hub decides this, not
+the device: it also works for a device that is offline, does not depend on the device's clock, and ends by itself.
+Alarms that are still raised when a suppression ends open an incident then.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ LONGEST_US: dict[SuppressionMethod, int | None] = {
     "suppressed": 90 * DAY_US,
     "out-of-service": None,
 }
-"""Shelving is for a few shifts; what needs more is out of service, by a word that says so."""
+"""The maximum duration by method; out of service has none."""
 
 
 def create(session: Session, wanted: Suppression, now_us: int, trace: str = "") -> Suppression:
-    """Begin it; standing alarms that it covers are suppressed too. Raises HubError 404, 403 or 422.
+    """Start a suppression; raised alarms that it covers are suppressed too. Raises HubError 404, 403 or 422.
 
-    Of `wanted` count how, device or path, metric, reason, who, from_us and until_us.
+    Reads method, device or path, metric, reason, actor, from_us and until_us of `wanted`.
     """
-    _refuse(session, wanted, now_us)
+    _validate(session, wanted, now_us)
     wanted.id, wanted.created_us, wanted.from_us = new_id(), now_us, max(wanted.from_us, now_us)
     session.add(wanted)
     trail.add(session, now_us, wanted.actor, "alarms.suppressed", wanted.metric or wanted.path or "all",
@@ -45,13 +45,13 @@ def create(session: Session, wanted: Suppression, now_us: int, trace: str = "") 
               reason=wanted.reason, from_us=wanted.from_us, until_us=wanted.until_us)  # fmt: skip
     session.flush()
     if wanted.from_us <= now_us:
-        for row in session.exec(_standing_under(wanted)).all():
+        for row in session.exec(_raised_under(wanted)).all():
             row.suppressed = wanted.method
             session.add(row)
     return wanted
 
 
-def _refuse(session: Session, wanted: Suppression, now_us: int) -> None:
+def _validate(session: Session, wanted: Suppression, now_us: int) -> None:
     method: SuppressionMethod = wanted.method  # type: ignore[assignment]
     try:
         if bool(wanted.device) == bool(wanted.path):
@@ -81,7 +81,7 @@ def _refuse(session: Session, wanted: Suppression, now_us: int) -> None:
 
 
 def end(session: Session, row: Suppression, now_us: int, *, actor: str, trace: str = "") -> None:
-    """End it before its time; what stands under it comes back by `suppression_changes`."""
+    """End a suppression early; `suppression_changes` returns its raised alarms to service."""
     if row.ended_us is None and (row.until_us is None or row.until_us > now_us):
         row.ended_us, row.ended_by = now_us, actor
         session.add(row)
@@ -90,22 +90,24 @@ def end(session: Session, row: Suppression, now_us: int, *, actor: str, trace: s
 
 
 def end_all(session: Session, device: str, now_us: int, *, actor: str) -> None:
-    """End all that are of this device alone."""
-    for row in session.exec(select(Suppression).where(Suppression.device == device, _living(now_us))).all():
+    """End all suppressions of this device; those of asset paths stay."""
+    for row in session.exec(select(Suppression).where(Suppression.device == device, _not_ended(now_us))).all():
         end(session, row, now_us, actor=actor)
 
 
 def unshelve(session: Session, alarm: AlarmRow, now_us: int, *, actor: str, trace: str = "") -> bool:
-    """End the shelving of an alarm's metric; False when it is not shelved."""
-    mine = and_(col(Suppression.device) == alarm.device, col(Suppression.metric) == alarm.metric, _living(now_us))
-    rows = session.exec(select(Suppression).where(mine, Suppression.method == "shelved")).all()
+    """End the shelving of an alarm's metric; False if it is not shelved."""
+    same_series = and_(
+        col(Suppression.device) == alarm.device, col(Suppression.metric) == alarm.metric, _not_ended(now_us)
+    )
+    rows = session.exec(select(Suppression).where(same_series, Suppression.method == "shelved")).all()
     for row in rows:
         end(session, row, now_us, actor=actor, trace=trace)
     return bool(rows)
 
 
 def get(session: Session, number: str) -> Suppression:
-    """The one, or HubError 404."""
+    """The suppression; raises HubError 404."""
     row = session.get(Suppression, number)
     if row is None or not _seen(session, row):
         raise HubError(404, "No such suppression", f"'{number[:80]}' is not known")
@@ -119,19 +121,19 @@ def _seen(session: Session, row: Suppression) -> bool:
 
 
 def list_suppressions(session: Session, now_us: int, *, active: bool, limit: int) -> list[Suppression]:
-    """The newest first; `active`: only those that are not over yet."""
+    """The newest suppressions first; `active`: only those that have not ended."""
     query = select(Suppression).order_by(col(Suppression.id).desc())
     if active:
-        query = query.where(_living(now_us))
+        query = query.where(_not_ended(now_us))
     seen = (row for row in session.exec(query) if _seen(session, row))
     return [row for row, _ in zip(seen, range(limit), strict=False)]
 
 
-def _living(t_us: int) -> Any:
-    return and_(col(Suppression.ended_us).is_(None), _lasts(t_us))
+def _not_ended(t_us: int) -> Any:
+    return and_(col(Suppression.ended_us).is_(None), _until_after(t_us))
 
 
-def _lasts(t_us: int) -> Any:
+def _until_after(t_us: int) -> Any:
     return or_(col(Suppression.until_us).is_(None), col(Suppression.until_us) > t_us)
 
 
@@ -141,34 +143,36 @@ def _lasts(t_us: int) -> Any:
 def suppression_lookup(
     session: Session, device: str, from_us: int, until_us: int
 ) -> Callable[[str, Sequence[int]], SuppressionMethod | None]:  # fmt: skip
-    """How alarms of a device are suppressed within these times, as a function of a metric and of times: at one of them,
-    of several suppressions by the one that lasts longest.
+    """Return a function that tells how an alarm is suppressed, from its metric and times; None if it is not.
+
+    Loads the suppressions of the device that are active between `from_us` and `until_us`. An alarm is suppressed if any
+    of its times is covered; of several suppressions, the one that ends last counts.
     """
-    begun = and_(col(Suppression.from_us) <= until_us, _lasts(from_us))
+    active = and_(col(Suppression.from_us) <= until_us, _until_after(from_us))
     here = or_(col(Suppression.device) == device, col(Suppression.path) != "")
-    rows = session.exec(select(Suppression).where(begun, here)).all()
+    rows = session.exec(select(Suppression).where(active, here)).all()
     path = _path(session, device) if rows else ""
 
     def covers(metric: str, times_us: Sequence[int]) -> SuppressionMethod | None:
-        living = [row for row in rows if any(_alive(row, t_us) for t_us in times_us)]
-        return _strongest(living, device, metric, path)
+        active = [row for row in rows if any(_active_at(row, t_us) for t_us in times_us)]
+        return _longest(active, device, metric, path)
 
     return covers
 
 
-def _alive(row: Suppression, t_us: int) -> bool:
+def _active_at(row: Suppression, t_us: int) -> bool:
     until_us = min(end for end in (row.until_us, row.ended_us, 1 << 62) if end is not None)
     return row.from_us <= t_us < until_us
 
 
-def _strongest(living: Sequence[Suppression], device: str, metric: str, path: str) -> SuppressionMethod | None:
-    mine = [
+def _longest(active: Sequence[Suppression], device: str, metric: str, path: str) -> SuppressionMethod | None:
+    matching = [
         row
-        for row in living
+        for row in active
         if row.metric in {"", metric}
         and (row.device == device if row.device else bool(path) and scopes.is_below(path, row.path))
     ]
-    longest = max(mine, key=lambda row: row.until_us or 1 << 62, default=None)
+    longest = max(matching, key=lambda row: row.until_us or 1 << 62, default=None)
     return longest and longest.method  # type: ignore[return-value]
 
 
@@ -177,18 +181,18 @@ def _path(session: Session, device: str) -> str:
 
 
 def suppression_changes(session: Session, now_us: int) -> list[tuple[AlarmRow, str]]:
-    """Standing alarms that time has changed, each with how it is suppressed now: '' for one that comes back."""
-    living = session.exec(select(Suppression).where(col(Suppression.from_us) <= now_us, _living(now_us))).all()
+    """Raised alarms whose suppression has started or ended, each with its method now; '' for none."""
+    active = session.exec(select(Suppression).where(col(Suppression.from_us) <= now_us, _not_ended(now_us))).all()
     query = select(AlarmRow, Device.assigned_path).join(Device, col(Device.id) == AlarmRow.device, isouter=True)
     suppressed = query.where(col(AlarmRow.suppressed).in_(list(LONGEST_US)), AlarmRow.state == "raised")
     found = [
-        (row, _strongest(living, row.device, row.metric, path or "") or "") for row, path in session.exec(suppressed)
+        (row, _longest(active, row.device, row.metric, path or "") or "") for row, path in session.exec(suppressed)
     ]
     found = [(row, method) for row, method in found if row.suppressed != method]
-    return found + [(row, one.method) for one in living for row in session.exec(_standing_under(one))]
+    return found + [(row, one.method) for one in active for row in session.exec(_raised_under(one))]
 
 
-def _standing_under(one: Suppression) -> Any:
+def _raised_under(one: Suppression) -> Any:
     query = select(AlarmRow).where(AlarmRow.suppressed == "", AlarmRow.state == "raised")
     if one.metric:
         query = query.where(AlarmRow.metric == one.metric)

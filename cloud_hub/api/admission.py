@@ -1,4 +1,4 @@
-"""What must be known of a request before its body is read, for each family of routes."""
+"""Configures the request guard: authentication and body limit of each family of routes."""
 
 from __future__ import annotations
 
@@ -28,5 +28,5 @@ FAMILIES = (
 
 
 def install(app: FastAPI) -> None:
-    """Put the guard in front of every route."""
+    """Add the guard to the application."""
     app.add_middleware(RequestGuard, families=FAMILIES)

@@ -1,4 +1,4 @@
-"""/api/v1/alarms: an alarm's life (ISA-18.2), for which alarms nobody is called, and how the whole performs."""
+"""/api/v1/alarms: alarm states (ISA-18.2), suppression, and the performance report."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from cloud_hub.alarms import service as desk
+from cloud_hub.alarms import service as alarm_service
 from cloud_hub.alarms import suppression
 from cloud_hub.alarms.core.performance import Report
 from cloud_hub.alarms.core.state import SuppressionMethod, Verdict, isa_state
@@ -24,7 +24,7 @@ MAX_US = 1 << 62
 
 
 class AlarmView(BaseModel):
-    """An alarm and the state it is in; see `AlarmRow`."""
+    """An alarm with its ISA-18.2 state; see `AlarmRow`."""
 
     model_config = ConfigDict(from_attributes=True)
     id: str
@@ -54,20 +54,20 @@ class AlarmView(BaseModel):
 
 
 class AcknowledgeBody(BaseModel):
-    """A person has seen it."""
+    """An acknowledgement."""
 
     model_config = ConfigDict(extra="forbid")
     comment: str = Field(default="", max_length=1000)
 
 
 class VerdictBody(AcknowledgeBody):
-    """Whether it was worth a call: thresholds learn from it."""
+    """Whether the alarm was real; learning of thresholds uses it."""
 
     verdict: Verdict
 
 
 class ShelveBody(BaseModel):
-    """Call nobody for this device's metric for so long, and say why."""
+    """Shelve the metric of the alarm's device for some time, with a reason."""
 
     model_config = ConfigDict(extra="forbid")
     for_s: float = Field(ge=60, le=suppression.SHELVED_S)
@@ -75,14 +75,14 @@ class ShelveBody(BaseModel):
 
 
 class ReasonBody(BaseModel):
-    """Why it ends."""
+    """The reason for clearing the alarm."""
 
     model_config = ConfigDict(extra="forbid")
     reason: str = Field(min_length=1, max_length=1000)
 
 
 class SuppressionBody(BaseModel):
-    """Call nobody, for one device or all below an asset path, and for one metric or all of them."""
+    """Suppress alarms of a device or of all devices below an asset path, for one metric or all metrics."""
 
     model_config = ConfigDict(extra="forbid")
     method: SuppressionMethod = "suppressed"
@@ -104,9 +104,9 @@ def alarms(
     life: Life | None = None, priority: Priority | None = None, verdict: Literal["", "real", "false-alarm"] = "",
     since_us: int | None = None, limit: int = 200,
 ) -> list[AlarmView]:  # fmt: skip
-    """The newest alarms first; `isa_state` is the state by ISA-18.2, `state` the device's word."""
+    """The newest alarms first; `isa_state` is the ISA-18.2 state, `state` what the device reports."""
     with hub.db.read(scope=caller.scope) as session:
-        rows = desk.list_alarms(
+        rows = alarm_service.list_alarms(
             session, device=device, metric=metric, state=state, life=life, priority=priority or "", verdict=verdict,
             since_us=None if since_us is None else min(max(since_us, 0), MAX_US), limit=min(max(limit, 1), 1000),
         )  # fmt: skip
@@ -115,17 +115,17 @@ def alarms(
 
 @router.get("/report")
 def report(hub: TheHub, caller: Reader, days: float = 7.0, device: str = "") -> Report:
-    """How the alarm system performed over the last `days` (at most 92), by the measures of ISA-18.2."""
+    """The performance of the alarm system over the last `days` (at most 92), after ISA-18.2."""
     if not 0 < days <= 92:
         raise HubError(422, "Invalid request", "query.days: give more than 0 and at most 92")
     with hub.db.read(scope=caller.scope) as session:
         now = now_us()
-        return desk.performance(session, now - int(days * 86_400e6), now, device=device)
+        return alarm_service.performance(session, now - int(days * 86_400e6), now, device=device)
 
 
 @router.get("/suppressions")
 def suppressions(hub: TheHub, caller: Reader, active: bool = True, limit: int = 200) -> list[Suppression]:
-    """For what nobody is called: the newest first, with `active=false` those that are over, too."""
+    """List suppressions, the newest first; with `active=false` also those that have ended."""
     with hub.db.read(scope=caller.scope) as session:
         return suppression.list_suppressions(session, now_us(), active=active, limit=min(max(limit, 1), 1000))
 
@@ -138,7 +138,7 @@ def suppress(body: SuppressionBody, hub: TheHub, caller: Operator) -> Suppressio
 
 @router.delete("/suppressions/{suppression_id}", status_code=204)
 def unsuppress(suppression_id: str, hub: TheHub, caller: Operator) -> None:
-    """End it before its time: what still stands is called for."""
+    """End a suppression early; alarms that are still raised open incidents."""
     with hub.db.write(scope=caller.scope) as session:
         suppression.end(
             session, suppression.get(session, suppression_id), now_us(), actor=caller.actor, trace=caller.trace
@@ -148,26 +148,26 @@ def unsuppress(suppression_id: str, hub: TheHub, caller: Operator) -> None:
 
 @router.get("/{alarm_id}")
 def alarm(alarm_id: str, hub: TheHub, caller: Reader) -> AlarmView:
-    """One alarm."""
+    """Get an alarm."""
     with hub.db.read(scope=caller.scope) as session:
-        return _view(desk.get(session, alarm_id))
+        return _view(alarm_service.get(session, alarm_id))
 
 
 @router.post("/{alarm_id}/acknowledge")
 def acknowledge(alarm_id: str, body: AcknowledgeBody, hub: TheHub, caller: Operator) -> AlarmView:
-    """Say that it was seen. The first who says so stands; another comment takes the place of the one before."""
+    """Acknowledge an alarm. The first acknowledgement counts; a later comment replaces an earlier one."""
     with hub.db.write(scope=caller.scope) as session:
-        row = desk.get(session, alarm_id)
-        desk.acknowledge(session, row, now_us(), actor=caller.actor, comment=body.comment, trace=caller.trace)
+        row = alarm_service.get(session, alarm_id)
+        alarm_service.acknowledge(session, row, now_us(), actor=caller.actor, comment=body.comment, trace=caller.trace)
     return _told(hub, row, caller)
 
 
 @router.post("/{alarm_id}/verdict")
 def verdict(alarm_id: str, body: VerdictBody, hub: TheHub, caller: Operator) -> AlarmView:
-    """Say whether it was real or a false alarm; the last word counts. It is acknowledged by that, too."""
+    """Record whether an alarm was real or false; the last verdict counts. It also acknowledges the alarm."""
     with hub.db.write(scope=caller.scope) as session:
-        row = desk.get(session, alarm_id)
-        desk.set_verdict(
+        row = alarm_service.get(session, alarm_id)
+        alarm_service.set_verdict(
             session, row, body.verdict, now_us(), actor=caller.actor, comment=body.comment, trace=caller.trace
         )
     return _told(hub, row, caller)
@@ -175,7 +175,7 @@ def verdict(alarm_id: str, body: VerdictBody, hub: TheHub, caller: Operator) -> 
 
 @router.post("/{alarm_id}/resolve")
 def resolve(alarm_id: str, body: ReasonBody, hub: TheHub, caller: Operator) -> AlarmView:
-    """Clear an alarm whose device is known no more; 409 while the device is there."""
+    """Clear an alarm whose device is no longer known; 409 while the device exists."""
     with hub.db.write(scope=caller.scope) as session:
         row = incidents.resolve_alarm(session, alarm_id, now_us(), actor=caller.actor, reason=body.reason)
     return _view(row)
@@ -183,9 +183,9 @@ def resolve(alarm_id: str, body: ReasonBody, hub: TheHub, caller: Operator) -> A
 
 @router.post("/{alarm_id}/shelve")
 def shelve(alarm_id: str, body: ShelveBody, hub: TheHub, caller: Operator) -> AlarmView:
-    """Call nobody for this alarm, and others of the same device's metric, for a while; it ends by itself."""
+    """Shelve this alarm, and others of the same device and metric, for a while."""
     with hub.db.read(scope=caller.scope) as session:
-        row = desk.get(session, alarm_id)
+        row = alarm_service.get(session, alarm_id)
     wanted = Suppression(
         id="",
         method="shelved",
@@ -199,15 +199,15 @@ def shelve(alarm_id: str, body: ShelveBody, hub: TheHub, caller: Operator) -> Al
     )
     _suppress(hub, caller, wanted)
     with hub.db.read(scope=caller.scope) as session:
-        row = desk.get(session, alarm_id)
+        row = alarm_service.get(session, alarm_id)
     return _told(hub, row, caller)
 
 
 @router.post("/{alarm_id}/unshelve")
 def unshelve(alarm_id: str, hub: TheHub, caller: Operator) -> AlarmView:
-    """End the shelving of its device's metric; if it still stands, somebody is called."""
+    """End the shelving of the alarm's device and metric; if it is still raised, it opens an incident."""
     with hub.db.write(scope=caller.scope) as session:
-        row = desk.get(session, alarm_id)
+        row = alarm_service.get(session, alarm_id)
         if not suppression.unshelve(session, row, now_us(), actor=caller.actor, trace=caller.trace):
             raise HubError(409, "Not shelved", f"{row.metric} of {row.device} is not shelved")
     hub.notify("alarms")
@@ -220,6 +220,6 @@ def _suppress(hub: Hub, caller: Caller, wanted: Suppression) -> Suppression:
 
 
 def _told(hub: Hub, row: AlarmRow, caller: Caller) -> AlarmView:
-    """Answer, and let others know: who is on site, and third parties."""
-    hub.publish([desk.state_message(row, now_us(), actor=caller.actor)])
+    """Publish the alarm's state for local displays and third parties, and return the view."""
+    hub.publish([alarm_service.state_message(row, now_us(), actor=caller.actor)])
     return _view(row)

@@ -1,4 +1,4 @@
-"""/api/v1/audit: who did what, when, with which result. It is read here and nowhere changed."""
+"""/api/v1/audit: reads the audit trail."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Number = Annotated[int | None, Query(ge=0, lt=1 << 62)]
 
 
 class AuditView(BaseModel):
-    """The newest rows first; with `next` there are more: send it as `after`.
+    """The newest rows first. If `next` is set, there are more: send it as `after`.
 
-    `verified` says whether the chain of hashes holds, and `broken_at` the first row that does not fit. The chain is
+    `verified` is whether the hash chain is intact, and `broken_at` the first row that breaks it. The chain is
     walked only when `verify` is asked for; otherwise `verified` is null.
     """
 
@@ -34,7 +34,7 @@ def trail(
     hub: TheHub, caller: Auditor, since_us: Number = None, until_us: Number = None, actor: str = "", device: str = "",
     kind: str = "", trace: str = "", after: Number = None, limit: int = 200, verify: bool = False,
 ) -> AuditView:  # fmt: skip
-    """The audit trail by time, who, device, kind (or its beginning) and trace; with `verify` whether it holds."""
+    """Search the audit trail by time, actor, device, kind (or a prefix) and trace; `verify` checks the hash chain."""
     size = min(max(limit, 1), 10_000)
     with hub.db.read(scope=caller.scope) as session:
         rows = audit.rows(

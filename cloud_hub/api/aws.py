@@ -34,21 +34,21 @@ MODELLED = {
     409: "ConflictException", 413: "RequestEntityTooLargeException", 415: "UnsupportedDocumentEncodingException",
     429: "ThrottlingException",
 }  # fmt: skip
-"""The names that AWS's model of this service gives to the twin's codes."""
+"""The AWS exception names for the error codes of twins."""
 
 TOO_LARGE = "The payload exceeds the maximum size allowed"
 MAX_PAGE = 100
 
 
 class AwsError(HubError):
-    """An answer that AWS's clients turn into their own exception: `kind` is its name."""
+    """An error that AWS clients raise as the exception `kind`."""
 
     def __init__(self, status: int, message: str, kind: str = "") -> None:
         super().__init__(status, kind or MODELLED[status], message)
 
 
 def refusal(error: HubError) -> JSONResponse:
-    """An error in AWS's form."""
+    """Render an error as AWS does."""
     kind = error.title if isinstance(error, AwsError) else MODELLED.get(error.status, "ServiceUnavailableException")
     message = TOO_LARGE if error.status == 413 else error.detail
     return JSONResponse({"message": message}, error.status, {"x-amzn-errortype": kind})
@@ -59,12 +59,12 @@ async def _answer_error(_request: Request, error: Any) -> JSONResponse:
 
 
 def install(app: FastAPI, dependencies: Sequence[params.Depends] = ()) -> None:
-    """Serve the mirror, with errors in AWS's form."""
+    """Add the routes, with errors rendered as AWS does."""
     app.add_exception_handler(AwsError, _answer_error)
     app.include_router(router, dependencies=dependencies)
 
 
-# -- who asks --------------------------------------------------------------------------------------
+# -- authentication --------------------------------------------------------------------------------
 
 
 async def _body(request: Request) -> bytes:
@@ -82,7 +82,7 @@ def _signed_request(request: Request, body: bytes) -> sigv4.Request:
 
 
 async def authenticate(scope: Scope) -> None:
-    """Judge all of a signed request but its body. Raises AwsError."""
+    """Check the signature of a request, except over its body; raises AwsError."""
     request = Request(scope)
     hub: Hub = request.app.state.hub
     try:
@@ -144,7 +144,7 @@ def _device(session: Session, thing: str) -> str:
 
 
 def _ask(session: Session, hub: Hub, thing: str, name: str | None, verb: str, body: bytes, caller: Caller) -> Any:
-    """(accepted body, messages to publish) of one request; raises AwsError where it is rejected."""
+    """(accepted body, messages to publish) of one request; raises AwsError if it is rejected."""
     device = _device(session, thing)
     if name == "":
         raise AwsError(400, "Invalid shadow name: ''")

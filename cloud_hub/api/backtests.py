@@ -1,4 +1,4 @@
-"""/api/v1/thresholds/backtest: what limits would have alarmed on in stored history."""
+"""/api/v1/thresholds/backtest: the alarms that limits would have raised on stored history."""
 
 from __future__ import annotations
 

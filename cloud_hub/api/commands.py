@@ -1,4 +1,4 @@
-"""/api/v1/devices/{device}/commands and /api/v1/commands: send, wait, look, cancel."""
+"""/api/v1/devices/{device}/commands and /api/v1/commands: send, wait, show, cancel."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ router = APIRouter(prefix="/api/v1", tags=["commands"])
 
 QUEUED_LIFE_S = 86400.0
 POLL_S = 1.0
-"""A result that another hub process stored notifies nobody here, so the database is polled this often anyway."""
+"""The poll interval: a result that another hub process stored does not wake waiters here."""
 
 Name = Annotated[str, Field(min_length=1, max_length=64)]
 Value = Annotated[float, Field(allow_inf_nan=False)] | Annotated[str, Field(max_length=1000)]
 
 
 class CommandBody(BaseModel):
-    """A command. `direct` wants the device online now; `queued` waits for it, at most `life_s` seconds.
+    """A command. `direct` requires the device to be online; `queued` waits for it, at most `life_s` seconds.
 
     `life_s` is how long the device may be silent: 30 s for a direct command, a day for a queued one. With `wait` the
     answer comes when the command has ended, at most `timeout_s` seconds later.
@@ -48,7 +48,7 @@ class CommandBody(BaseModel):
 
 @router.post("/devices/{device}/commands", status_code=202, responses={200: {"model": Command, "description": "Ended"}})
 async def send(device: str, body: CommandBody, response: Response, hub: TheHub, caller: Operator) -> Command:
-    """Send a command: 202 and its beginning, or with `wait` 200 and its end; 504 when it has not ended in time."""
+    """Send a command: 202 at once, or with `wait` 200 when it has ended and 504 if it does not end in time."""
     row = await run_in_threadpool(_create, hub, caller, device, body)
     if not body.wait:
         return row
@@ -75,7 +75,7 @@ def _create(hub: Hub, caller: Caller, device: str, body: CommandBody) -> Command
 
 
 async def _ended(hub: Hub, caller: Caller, command_id: str, timeout_s: float) -> Command:
-    """The command when it has ended, or as it stands after `timeout_s`. Holds neither thread nor session meanwhile."""
+    """Wait until the command has ended, at most `timeout_s`. Holds neither a thread nor a session meanwhile."""
     deadline = time.monotonic() + timeout_s
     with hub.waiters.register(command_id) as event:
         while True:
@@ -109,13 +109,13 @@ def list_for_device(
 
 @router.get("/commands/{command_id}")
 def command(command_id: str, hub: TheHub, caller: Reader) -> Command:
-    """What became of a command."""
+    """Get a command."""
     return _look(hub, caller, command_id)
 
 
 @router.post("/commands/{command_id}/cancel", status_code=202)
 def cancel(command_id: str, hub: TheHub, caller: Operator) -> Command:
-    """Cancel: at once when no device can have it, else the device is told and says how it ended; 409 when it ended."""
+    """Cancel a command: at once if it was not sent, else the device ends it; 409 if it has already ended."""
     with hub.db.write(scope=caller.scope) as session:
         row, messages = commands.cancel(session, command_id, caller.actor, now_us())
     hub.publish(messages)

@@ -1,4 +1,4 @@
-"""/api/v1/configurations: desired state for all devices that a condition finds; and who owns what of a twin."""
+"""/api/v1/configurations: desired state for all devices that match a condition, and ownership of twin leaves."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class ConfigurationBody(BaseModel):
 
 
 class ConfigurationChange(BaseModel):
-    """What may change later: all but the content."""
+    """The fields that can change: all but the content."""
 
     model_config = ConfigDict(extra="forbid")
     target: Condition | None = None
@@ -79,7 +79,7 @@ class ConfigurationView(BaseModel):
 
 
 class ReleaseBody(BaseModel):
-    """Paths such as `settings.period_s`, each with all below it, to be given back to the configurations."""
+    """Paths such as `settings.period_s`, each with all leaves below it, to return to the configurations."""
 
     model_config = ConfigDict(extra="forbid")
     document: str = Field(default="", max_length=64)
@@ -87,7 +87,7 @@ class ReleaseBody(BaseModel):
 
 
 class Owned(BaseModel):
-    """A leaf of desired state and its owner; without a value somebody removed what a configuration had set."""
+    """A leaf of desired state and its owner. Without a value, the owner removed what a configuration had set."""
 
     path: str
     owner: str
@@ -96,7 +96,7 @@ class Owned(BaseModel):
 
 
 class OwnersView(BaseModel):
-    """Who owns each leaf of a document, and what configurations want of it and may not have."""
+    """The owner of each leaf of a document, and the conflicts with configurations."""
 
     owners: list[Owned]
     conflicts: list[dict[str, Any]]
@@ -104,7 +104,7 @@ class OwnersView(BaseModel):
 
 @router.get("")
 def all_configurations(hub: TheHub, caller: Reader) -> list[ConfigurationView]:
-    """All, the strongest first."""
+    """List configurations, the highest priority first."""
     order = (col(Configuration.priority).desc(), col(Configuration.created_us).desc(), Configuration.id)
     with hub.db.read(scope=caller.scope) as session:
         counts = configurations.counts(session)
@@ -114,7 +114,7 @@ def all_configurations(hub: TheHub, caller: Reader) -> list[ConfigurationView]:
 
 @router.get("/{configuration_id}")
 def configuration(configuration_id: str, hub: TheHub, caller: Reader) -> ConfigurationView:
-    """One with its metrics, counted now."""
+    """Get a configuration with its current metrics."""
     with hub.db.read(scope=caller.scope) as session:
         row = configurations.get(session, configuration_id)
         return ConfigurationView(
@@ -128,7 +128,7 @@ def devices(
     configuration_id: str, hub: TheHub, caller: Reader,
     state: Literal["", "applied", "conflict", "overridden", "refused"] = "", after: str = "", limit: int = 100,
 ) -> list[ConfigurationDevice]:  # fmt: skip
-    """How it stands on its devices, by id; give the last one as `after` for the next page."""
+    """The state of the configuration on its devices, by id; give the last id as `after` for the next page."""
     with hub.db.read(scope=caller.scope) as session:
         configurations.get(session, configuration_id)
         return configurations.devices(
@@ -140,7 +140,7 @@ def devices(
 def put(
     configuration_id: str, body: ConfigurationBody, hub: TheHub, caller: Operator, answer: Response
 ) -> Configuration:  # fmt: skip
-    """Create it: 201. When it is there with the same content, change the rest; 409 for other content."""
+    """Create a configuration (201), or change one with the same content; 409 for other content."""
     if not NAME.match(configuration_id):
         raise HubError(422, "Invalid request", "path.configuration_id: use 1 to 64 of a-z A-Z 0-9 _ -")
     scope = None if caller.scope is None else list(caller.scope)
@@ -164,7 +164,7 @@ def change(configuration_id: str, body: ConfigurationChange, hub: TheHub, caller
 
 @router.delete("/{configuration_id}", status_code=204)
 def remove(configuration_id: str, hub: TheHub, caller: Operator) -> None:
-    """End it; what it set is taken away or falls to the next."""
+    """Delete a configuration; what it set is removed, or set by the next one."""
     with hub.db.write(scope=caller.scope) as session:
         configurations.remove(session, configuration_id, now_us(), caller.actor, caller.trace)
     hub.notify("configurations")
@@ -172,7 +172,7 @@ def remove(configuration_id: str, hub: TheHub, caller: Operator) -> None:
 
 @owners_router.get("/owners")
 def owners(device: str, hub: TheHub, caller: Reader, name: str = "") -> OwnersView:
-    """Who set each leaf of desired state of document `name`, and the conflicts there."""
+    """The owner of each leaf of desired state in document `name`, and the conflicts."""
     with hub.db.read(scope=caller.scope) as session:
         fleet.get_device(session, device)
         stored = twin_batch.read_documents(session, [device], [name])
@@ -193,7 +193,7 @@ def owners(device: str, hub: TheHub, caller: Reader, name: str = "") -> OwnersVi
 
 @owners_router.post("/release")
 def release(device: str, body: ReleaseBody, hub: TheHub, caller: Operator) -> list[str]:
-    """Give paths back to the configurations, which then apply again; returns the leaves that somebody else owned."""
+    """Return paths to the configurations, which then apply again; returns the leaves that others owned."""
     with hub.db.write(scope=caller.scope) as session:
         fleet.get_device(session, device)
         found = configurations.release(

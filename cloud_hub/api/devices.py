@@ -1,4 +1,4 @@
-"""/api/v1/devices: the fleet, telemetry, events and what became of every accepted item."""
+"""/api/v1/devices: devices, telemetry, events and stream progress."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ removed_router = APIRouter(prefix="/api/v1/removed-devices", tags=["devices"])
 
 
 class RemovedDeviceView(BaseModel):
-    """A removed device; `heard_us` is when this hub last heard it, 0 for not since the hub was started."""
+    """A removed device; `heard_us` is when the hub last received a message of it, 0 for not since its start."""
 
     device: str
     removed_us: int
@@ -45,22 +45,22 @@ class Point(BaseModel):
 
     @classmethod
     def of(cls, row: telemetry.StoredSample) -> Point:
-        """A row of the table."""
+        """Build the view of a row."""
         value = row.text if row.text is not None else row.value
         return cls(t_us=row.t_us, value=value, quality=row.quality, seq=row.seq)
 
 
 class Stall(BaseModel):
-    """A stream of which nothing can be taken, since when and why."""
+    """A stream whose batches cannot be stored, since when and why."""
 
     since_us: int
     reason: str
 
 
 class StreamCount(BaseModel):
-    """One stream of one epoch: durable up to `upto`; telemetry that was counted also tells its rows.
+    """One stream of one epoch: durable up to `upto`; with `count`, telemetry also has its rows.
 
-    `stalled` stands at the newest epoch of a stream; one that never began has epoch ''.
+    `stalled` is set at the newest epoch of a stream; a stream that never started has epoch ''.
     """
 
     epoch: str
@@ -73,7 +73,7 @@ class StreamCount(BaseModel):
 
 
 class EventView(BaseModel):
-    """An event of `device`; `source` is the part of it that tells, such as agent or clock."""
+    """An event of `device`; `source` is the component that reports it, such as agent or clock."""
 
     device: str
     source: str
@@ -86,7 +86,7 @@ class EventView(BaseModel):
 
 
 class DeviceView(BaseModel):
-    """A device as its last birth told. `reachable`: it is online, and the hub is connected to its broker."""
+    """A device as of its last birth. `reachable`: it is online, and the hub is connected to its broker."""
 
     id: str
     profile: str
@@ -110,7 +110,7 @@ class DeviceView(BaseModel):
 
 @router.get("")
 def devices(hub: TheHub, caller: Reader, where: str | None = None) -> list[Device]:
-    """All devices, or those that meet a condition such as `tags.site = 'a'`."""
+    """List all devices, or those that match a condition such as `tags.site = 'a'`."""
     with hub.db.read(scope=caller.scope) as session:
         if where is None:
             rows = fleet.list_devices(session)
@@ -122,7 +122,7 @@ def devices(hub: TheHub, caller: Reader, where: str | None = None) -> list[Devic
 
 @router.get("/{device}")
 def device(device: str, hub: TheHub, caller: Reader) -> DeviceView:
-    """One device as its last birth told; `seen_us` moves with whatever it says."""
+    """Get a device as of its last birth; every message updates `seen_us`."""
     with hub.db.read(scope=caller.scope) as session:
         row = _seen(fleet.get_device(session, device), hub)
     return DeviceView(**row.model_dump(), reachable=row.state == "online" and hub.connected())
@@ -135,9 +135,9 @@ def _seen(row: Device, hub: Hub) -> Device:
 
 @router.put("/{device}", status_code=201, responses={200: {"description": "It was known already"}})
 def register(device: str, hub: TheHub, caller: Operator, response: Response) -> Device:
-    """Make a device known before its first birth, or for a client that speaks the twin alone.
+    """Register a device before its first birth, or for a client that uses only the twin.
 
-    The name of an AWS thing is taken too: the answer says the device's id.
+    The name of an AWS thing is accepted too; the answer contains the device id.
     """
     device = device_of_thing(device) or device
     with hub.db.write(scope=caller.scope) as session:
@@ -149,7 +149,7 @@ def register(device: str, hub: TheHub, caller: Operator, response: Response) -> 
 
 
 class Place(BaseModel):
-    """Where a device stands: `enterprise/site/area/line/cell`, or the beginning of it; '' for nowhere."""
+    """The asset path of a device: `enterprise/site/area/line/cell` or a prefix of it; '' for none."""
 
     model_config = ConfigDict(extra="forbid")
     asset_path: str
@@ -157,7 +157,7 @@ class Place(BaseModel):
 
 @router.put("/{device}/asset-path")
 def assign(device: str, body: Place, hub: TheHub, caller: Administrator) -> Device:
-    """Say where a device stands: that decides which tokens see it, whatever the device claims."""
+    """Assign the asset path of a device, which decides which tokens see it."""
     with hub.db.write(scope=caller.scope) as session:
         return fleet.assign_asset_path(
             session, device, body.asset_path, now_us(), within=caller.scope, actor=caller.actor, trace=caller.trace
@@ -186,7 +186,7 @@ def remove(
 
 @removed_router.get("")
 def removed(hub: TheHub, caller: Reader) -> list[RemovedDeviceView]:
-    """Devices that were removed, with the time when they last sent something all the same."""
+    """List removed devices, with the time of their last message."""
     with hub.db.read(scope=caller.scope) as session:
         rows = removal.list_removed(session)
     return [RemovedDeviceView(**row.model_dump(), heard_us=hub.heard_us(row.device)) for row in rows]
@@ -194,7 +194,7 @@ def removed(hub: TheHub, caller: Reader) -> list[RemovedDeviceView]:
 
 @removed_router.post("/{name}/restore")
 def restore(name: str, hub: TheHub, caller: Administrator) -> Device:
-    """Put a removed device back, with its asset path and tags. It is known from its next birth on as any other."""
+    """Restore a removed device with its asset path and tags; it is listed again after its next birth."""
     with hub.db.write(scope=caller.scope) as session:
         row = removal.restore(session, name, now_us(), actor=caller.actor, trace=caller.trace)
     hub.changed([name])
@@ -211,7 +211,7 @@ def samples(
     end_us: int | None = None,
     limit: int = 1000,
 ) -> list[Point]:
-    """Samples of one metric in order of time: the newest `limit` (at most 100,000) of start_us..end_us."""
+    """Samples of a metric by time: the newest `limit` (at most 100,000) of start_us..end_us."""
     with hub.db.read(scope=caller.scope) as session:
         fleet.get_device(session, device)
         start_us, end_us = instant("start_us", start_us), None if end_us is None else instant("end_us", end_us)
@@ -220,7 +220,7 @@ def samples(
 
 
 def instant(name: str, t_us: int) -> int:
-    """A time as a query gives it; HubError 422 when it is none."""
+    """Validate a time of a query; raises HubError 422."""
     if not 0 <= t_us < 1 << 62:
         raise HubError(422, "Invalid request", f"query.{name}: is no time in microseconds")
     return t_us
@@ -228,7 +228,7 @@ def instant(name: str, t_us: int) -> int:
 
 @router.get("/{device}/events")
 def events(device: str, hub: TheHub, caller: Reader, since_us: int = 0, limit: int = 100) -> list[EventView]:
-    """The newest events first."""
+    """List events, the newest first."""
     with hub.db.read(scope=caller.scope) as session:
         fleet.get_device(session, device)
         rows = telemetry.events(session, device, instant("since_us", since_us), min(max(limit, 1), 1000))
@@ -237,7 +237,7 @@ def events(device: str, hub: TheHub, caller: Reader, since_us: int = 0, limit: i
 
 @router.get("/{device}/streams")
 def streams(device: str, hub: TheHub, caller: Reader, count: bool = False, limit: int = 1000) -> list[StreamCount]:
-    """Up to where each stream is durable, what was lost and why; with `count` also what is really stored.
+    """Up to which item each stream is stored, and what was lost and why; `count` also counts the stored rows.
 
     Of the newest `limit` (at most 10,000) streams: each epoch of the device has its own.
     """

@@ -1,4 +1,4 @@
-"""/api/v1/escalations: samples that edge models sent up to an expert, with its answers."""
+"""/api/v1/escalations: frames that edge models escalated to an expert, with its answers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class EscalationView(BaseModel):
 def escalations(
     hub: TheHub, caller: Reader, device: str = "", model: str = "", since_us: int = 0, limit: int = 1000
 ) -> list[EscalationView]:
-    """Escalations in the order they were received: the oldest `limit` (at most 50,000) since `since_us`."""
+    """List escalations by time of receipt: the oldest `limit` (at most 50,000) since `since_us`."""
     query = select(EscalationRow).where(col(EscalationRow.received_us) > min(max(since_us, 0), 1 << 62))
     if device:
         query = query.where(EscalationRow.device == device)

@@ -42,7 +42,7 @@ async def protected(request: Request) -> None:
 
 
 async def authenticate(scope: Scope) -> None:
-    """Judge a request before its body is read: over TLS, and for a first certificate with something like a claim."""
+    """Check a request before its body is read: TLS, and for a first certificate the form of the claim."""
     request = Request(scope)
     await protected(request)
     if request.url.path.endswith("/simpleenroll"):
@@ -70,19 +70,19 @@ router = APIRouter(prefix="/.well-known", tags=["enrolment"], dependencies=[Depe
 
 @router.get("/est/cacerts", response_class=Response)
 def cacerts(ca: TheCa) -> Response:
-    """The CA's certificate, PKCS#7. Who does not hold it yet must compare it with what `ca show` prints."""
+    """The CA certificate (PKCS#7). Clients that do not trust it yet must compare it with the output of `ca show`."""
     return _certs_only([ca.open().certificate])
 
 
 @router.post("/est/simpleenroll", response_class=Response, openapi_extra=_REQUEST)
 async def simpleenroll(request: Request, content: Content, hub: TheHub, ca: TheCa) -> Response:
-    """A PKCS#10 request with HTTP Basic (device id, one-time claim) becomes the device's first certificate."""
+    """Issue the first certificate of a device for a PKCS#10 request with HTTP Basic (device id, one-time claim)."""
     return await run_in_threadpool(_enrol, hub, ca, request.headers.get("authorization", ""), content)
 
 
 @router.post("/est/simplereenroll", response_class=Response, openapi_extra=_REQUEST)
 async def simplereenroll(request: Request, content: Content, hub: TheHub, ca: TheCa) -> Response:
-    """The same with a `Tidegate-Proof` by the device's key in place of a claim; its certificate may be expired."""
+    """Renew a certificate with a `Tidegate-Proof` by the device's key; the old certificate may be expired."""
     return await run_in_threadpool(_reenrol, hub, ca, request.headers.get(signatures.PROOF_HEADER, ""), content)
 
 
@@ -98,7 +98,7 @@ def time(nonce: str, ca: TheCa) -> Response:
 
 @router.get("/tidegate/signing", response_class=Response)
 def signing(ca: TheCa) -> Response:
-    """The certificate over the key that this hub signs commands and the time with, PEM."""
+    """The certificate of the key that signs commands and the time (PEM)."""
     return Response(ca.signing_certificate.read_bytes(), media_type="application/pem-certificate-chain")
 
 
@@ -141,6 +141,6 @@ def _certs_only(certificates: list[x509.Certificate]) -> Response:
 
 @router.get("/tidegate/files/{name}")
 def file(name: str, hub: TheHub) -> Response:
-    """Desired content too large for a twin. The name is not to be guessed: only its device's twin tells it."""
+    """Desired content too large for a twin. Its name cannot be guessed: only the device's twin contains it."""
     with hub.db.read() as session:
         return Response(limit_files.file_content(session, name), media_type="application/json")

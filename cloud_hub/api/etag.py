@@ -23,5 +23,5 @@ def check_if_match(condition: str | None, version: int) -> None:
     tags = [tag.strip() for tag in condition.split(",")]
     if ("*" in tags and version > 0) or etag(version) in tags:
         return
-    detail = f"If-Match says {condition[:80]}, the version is {version}: read it again and repeat the change"
+    detail = f"If-Match is {condition[:80]}, the version is {version}: read it again and repeat the change"
     raise HubError(412, "Precondition failed", detail)

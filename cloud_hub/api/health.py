@@ -27,7 +27,7 @@ class FailingWorker(BaseModel):
 
 
 class Health(BaseModel):
-    """`degraded`: the broker is not there, or a background worker fails. What works goes on."""
+    """`degraded`: the broker is not connected, or a background worker fails; the rest keeps working."""
 
     status: Literal["ok", "degraded"]
     version: str
@@ -37,13 +37,13 @@ class Health(BaseModel):
 
 
 def failing(statuses: Sequence[WorkerStatus]) -> list[WorkerStatus]:
-    """Workers that fail as a whole, or that have ended."""
+    """Workers that fail or have stopped."""
     return [one for one in statuses if one.failing_since_us is not None or one.state == "stopped"]
 
 
 @router.get("/healthz")
 def healthz(hub: TheHub) -> Health:
-    """Whether the hub lives, sees its broker and does its background work. Needs no token; always 200."""
+    """The health of the hub, its broker connection and its background workers. Needs no token; always 200."""
     bad = [FailingWorker(name=one.name, since_us=one.failing_since_us) for one in failing(hub.workers())]
     broker = hub.connected()
     return Health(
@@ -54,7 +54,7 @@ def healthz(hub: TheHub) -> Health:
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 def metrics(hub: TheHub, caller: Reader) -> Response:
-    """The hub's own figures in Prometheus's text format; for a token that sees the whole hub."""
+    """The metrics of the hub in Prometheus text format; needs a token without a scope."""
     caller.needs_all()
     with hub.db.read() as session:
         failed = items.counts(session)
@@ -64,7 +64,7 @@ def metrics(hub: TheHub, caller: Reader) -> Response:
 
 
 class _Snapshot(Collector):
-    """Everything as it is at one scrape; nothing is counted here, so threads share nothing."""
+    """Collects all metrics at a scrape; it counts nothing itself, so threads share no state."""
 
     def __init__(
         self, broker: bool, workers: Sequence[WorkerStatus], failed: dict[str, tuple[int, int]]
@@ -78,7 +78,7 @@ class _Snapshot(Collector):
         yield info
         yield GaugeMetricFamily("tidegate_broker_connected", "1 while the broker is there.", value=int(self._broker))
         runs = CounterMetricFamily("tidegate_worker_runs", "Runs of a background worker.", labels=["worker"])
-        failures = CounterMetricFamily("tidegate_worker_failures", "Runs that failed as a whole.", labels=["worker"])
+        failures = CounterMetricFamily("tidegate_worker_failures", "Failed runs.", labels=["worker"])
         state = GaugeMetricFamily("tidegate_worker_failing", "1 while a worker fails or has ended.", labels=["worker"])
         good = GaugeMetricFamily(
             "tidegate_worker_last_success_timestamp_seconds", "When a run last succeeded.", labels=["worker"]

@@ -1,6 +1,6 @@
 """The web server: uvicorn with bounds on connections and on the time that a request's headers may take.
 
-uvicorn times idle connections between two requests only: one that never sends a whole request would stay for ever.
+uvicorn limits only the idle time between two requests: a connection that never completes a request would stay open.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from cloud_hub.settings import Rest
 log = logging.getLogger(__name__)
 
 HEADER_S = 10.0
-"""From the connection, or from the first byte of a further request, to the end of the headers."""
+"""The timeout from the connection, or the first byte of a further request, to the end of the headers."""
 WRITE_S = 60.0
-"""For the client to take what fills the send buffer."""
+"""The timeout for the client to read from a full send buffer."""
 _BUSY = (b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nContent-Length: 21\r\nRetry-After: 1\r\n"
          b"Connection: close\r\n\r\nToo many connections\n")  # fmt: skip
 
@@ -35,11 +35,11 @@ class BoundedProtocol(H11Protocol):
 
     @property
     def host(self) -> str:
-        """The address of the other side."""
+        """The address of the client."""
         return self.client[0] if self.client else ""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take the connection, or send it away when there are too many."""
+        """Accept the connection, or refuse it if there are too many."""
         super().connection_made(transport)
         if not self._has_room():
             self.connections.discard(self)
@@ -56,7 +56,7 @@ class BoundedProtocol(H11Protocol):
         return mine <= self.rest.max_connections_per_address or _is_proxy(host, self.rest.proxies)
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser, then see whether a request has begun."""
+        """Feed the parser, then check whether a request has started."""
         super().data_received(data)
         self._time_headers()
 
@@ -67,12 +67,12 @@ class BoundedProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """The client does not take what was sent: give it some time."""
+        """Start the write timeout: the client does not read."""
         super().pause_writing()
         self._write_timer = self.loop.call_later(WRITE_S, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """It goes on."""
+        """Stop the write timeout: the client reads again."""
         self._stop_write_timer()
         super().resume_writing()
 
@@ -82,7 +82,7 @@ class BoundedProtocol(H11Protocol):
             self._write_timer = None
 
     def _time_headers(self) -> None:
-        """Run the timer while headers are awaited, and only then."""
+        """Run the timer only while headers are expected."""
         if self.cycle is not None and not self.cycle.response_complete:
             self._stop_timer()
         elif self._header_timer is None and self.timeout_keep_alive_task is None:
@@ -100,7 +100,7 @@ class BoundedProtocol(H11Protocol):
 
 
 def _is_proxy(host: str, proxies: list[str]) -> bool:
-    """Whether it is one of `rest.proxies`: an address, a network, or * for all."""
+    """Whether an address is in `rest.proxies`: an address, a network, or * for all."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
         return any(one == "*" or address in ipaddress.ip_network(one, strict=False) for one in proxies)
@@ -109,7 +109,7 @@ def _is_proxy(host: str, proxies: list[str]) -> bool:
 
 
 def config(app: Any, rest: Rest) -> uvicorn.Config:
-    """How this hub's REST is served."""
+    """The uvicorn configuration of the hub's REST."""
     protocol = type("Protocol", (BoundedProtocol,), {"rest": rest})
     made = uvicorn.Config(
         app, host=rest.host, port=rest.port, http=protocol, ws="none", log_config=None, access_log=False,

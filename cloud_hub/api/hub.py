@@ -1,7 +1,7 @@
-"""What every route stands on: the database, the settings, the way to publish, and who asks.
+"""The dependencies of all routes: the hub, and the authenticated and authorised caller.
 
-Who asks is decided here, once for all routes: the token or the OIDC bearer token, the power, the second factor, and
-whether the device in the path lies within the caller's scope. Sessions made with `scope=caller.scope` do the rest.
+Authentication and authorisation happen here, once for all routes: hub token or OIDC token, role, second factor, and
+whether the device in the path is within the caller's scope. Sessions made with `scope=caller.scope` filter the rest.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ from shared.ids import TRACEPARENT, device_of_thing
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hub:
-    """The parts that routes need; `connected` tells whether the broker is there, `heard_us` when a device last spoke.
+    """The components that routes use.
 
-    `changed` is told devices whose tags or twins changed, so that configurations follow at once. `workers` is how the
-    background workers do.
+    `connected` tells whether the broker is connected, `heard_us` when the last message of a device arrived. `changed`
+    is called with devices whose tags or twins changed, so that configurations are reconciled. `workers` returns the
+    statuses of the background workers.
     """
 
     settings: Settings
@@ -54,9 +55,10 @@ class Hub:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who asks: a token's name or a person's; `trace` continues the caller's traceparent, or begins one.
+    """The caller of a request: the name of a token or a person.
 
-    `scope` are the asset paths below which the caller sees devices; None is the whole hub.
+    `trace` continues the caller's traceparent or starts one. `scope` are the asset paths below which the caller sees
+    devices; None for the whole hub.
     """
 
     actor: str
@@ -66,7 +68,7 @@ class Caller:
     def needs_all(self) -> None:
         """Raise HubError 403 unless the caller sees the whole hub."""
         if self.scope is not None:
-            raise HubError(403, "Not allowed", "this is of the whole hub, and the token has a scope")
+            raise HubError(403, "Not allowed", "this needs access to the whole hub, and the token has a scope")
 
 
 async def get_hub(request: Request) -> Hub:
@@ -75,7 +77,7 @@ async def get_hub(request: Request) -> Hub:
     return hub
 
 
-# -- who asks --------------------------------------------------------------------------------------
+# -- authentication --------------------------------------------------------------------------------
 
 
 def _source(request: Request) -> str:
@@ -83,12 +85,12 @@ def _source(request: Request) -> str:
 
 
 def require_unlocked(hub: Hub, request: Request) -> None:
-    """Raise HubError 429 while the address that asks is locked out."""
+    """Raise HubError 429 while the address of the client is locked out."""
     hub.lockout.check(_source(request), now_us())
 
 
 def record_wrong_token(hub: Hub, request: Request) -> None:
-    """Count a wrong token; the lock that it may bring about outlives a restart."""
+    """Count a wrong token; a resulting lockout survives a restart."""
     address, now = _source(request), now_us()
     until_us = hub.lockout.record_failure(address, now)
     if until_us is not None:
@@ -97,7 +99,7 @@ def record_wrong_token(hub: Hub, request: Request) -> None:
 
 
 def authorize(hub: Hub, request: Request, identity: Identity, power: str) -> Caller:
-    """The caller, where roles, second factor and scope allow it. Raises HubError 403, or 404 beyond the scope."""
+    """Check role, second factor and scope; raises HubError 403, or 404 for a device outside the scope."""
     roles.require(identity.roles, power)
     changes = power == "administer" and request.method not in {"GET", "HEAD"}
     if changes and hub.oidc is not None and not identity.second_factor:
@@ -113,13 +115,13 @@ def authorize(hub: Hub, request: Request, identity: Identity, power: str) -> Cal
 
 
 def _identity(hub: Hub, text: str) -> Identity:
-    if hub.oidc is not None and "." in text:  # no token of ours holds a dot
+    if hub.oidc is not None and "." in text:  # tokens of the hub contain no dot
         return hub.oidc.identity(text, now_us())
     return tokens.authenticate(hub.db, text, now_us())
 
 
 async def authenticated(request: Request) -> Identity:
-    """Who asks, by bearer token; looked up once a request. Raises HubError 401, or 429 while locked out."""
+    """Authenticate the bearer token, once per request. Raises HubError 401, or 429 while locked out."""
     known: Identity | None = request.scope.get("identity")
     if known is None:
         known = request.scope["identity"] = await _authenticate(request)
@@ -133,10 +135,10 @@ async def _authenticate(request: Request) -> Identity:
     text = text.strip()
     if scheme.lower() != "bearer" or not text:
         raise HubError(401, "Not signed in", "send a token as 'Authorization: Bearer tg_...'")
-    # A file is read faster than a thread is found; a server over the network must not hold up the event loop.
-    here = hub.db.is_file and (hub.oidc is None or "." not in text)
+    # Reading a SQLite file is faster than starting a thread; a database server must not block the event loop.
+    inline = hub.db.is_file and (hub.oidc is None or "." not in text)
     try:
-        return _identity(hub, text) if here else await run_in_threadpool(_identity, hub, text)
+        return _identity(hub, text) if inline else await run_in_threadpool(_identity, hub, text)
     except WrongToken:
         await run_in_threadpool(record_wrong_token, hub, request)
         raise

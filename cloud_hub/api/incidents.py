@@ -1,4 +1,4 @@
-"""/api/v1/incidents and /actions: from what crossed a limit to what was done about it."""
+"""/api/v1/incidents and /api/v1/actions: incidents with their alarms and actions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cloud_hub.api.hub import Operator, Reader, TheHub
 from cloud_hub.clock import now_us
 from cloud_hub.database import scopes
 from cloud_hub.database.tables import Action, AlarmRow, Incident
-from cloud_hub.incidents import actions as desk
+from cloud_hub.incidents import actions as incident_actions
 from cloud_hub.incidents import service as incidents
 
 router = APIRouter(prefix="/api/v1", tags=["incidents"])
@@ -27,7 +27,7 @@ class IncidentView(BaseModel):
 
 
 class DecisionBody(BaseModel):
-    """A person's word on a proposed action."""
+    """The decision on a proposed action."""
 
     model_config = ConfigDict(extra="forbid")
     approve: bool
@@ -37,7 +37,7 @@ class DecisionBody(BaseModel):
 def all_incidents(
     hub: TheHub, caller: Reader, device: str = "", page: str = "", limit: int = 100
 ) -> list[Incident]:  # fmt: skip
-    """The newest incidents first; `page`: those that were one call to a person."""
+    """List incidents, the newest first; `page` selects those that were notified together."""
     query = select(Incident).order_by(col(Incident.id).desc()).limit(min(max(limit, 1), 1000))
     if device:
         query = query.where(Incident.device == device)
@@ -49,7 +49,7 @@ def all_incidents(
 
 @router.get("/incidents/{incident_id}")
 def incident(incident_id: str, hub: TheHub, caller: Reader) -> IncidentView:
-    """One incident, whole."""
+    """Get an incident with its alarms and actions."""
     with hub.db.read(scope=caller.scope) as session:
         return IncidentView(
             incident=incidents.get(session, incident_id),
@@ -60,7 +60,7 @@ def incident(incident_id: str, hub: TheHub, caller: Reader) -> IncidentView:
 
 @router.post("/incidents/{incident_id}/acknowledge")
 def acknowledge(incident_id: str, hub: TheHub, caller: Operator) -> Incident:
-    """A person has seen it, and with it its alarms; with a page's first incident, all that stands of the page."""
+    """Acknowledge an incident and its alarms; for the first incident of a page, all open ones of the page."""
     now = now_us()
     with hub.db.write(scope=caller.scope) as session:
         row = incidents.acknowledge(session, incident_id, now, caller.actor)
@@ -75,7 +75,7 @@ def acknowledge(incident_id: str, hub: TheHub, caller: Operator) -> Incident:
 
 @router.post("/incidents/{incident_id}/resolve")
 def resolve(incident_id: str, body: ReasonBody, hub: TheHub, caller: Operator) -> Incident:
-    """End an incident that no device will clear: its alarms are cleared and its actions given up, with the reason."""
+    """Resolve an incident that no device will clear: its alarms are cleared and its actions aborted."""
     now = now_us()
     with hub.db.write(scope=caller.scope) as session:
         row = incidents.resolve(session, incident_id, now, actor=caller.actor, reason=body.reason)
@@ -88,6 +88,6 @@ def resolve(incident_id: str, body: ReasonBody, hub: TheHub, caller: Operator) -
 def decide(action_id: str, body: DecisionBody, hub: TheHub, caller: Operator) -> Action:
     """Approve or refuse a proposed action."""
     with hub.db.write(scope=caller.scope) as session:
-        action = desk.decide(session, action_id, body.approve, caller.actor, now_us())
+        action = incident_actions.decide(session, action_id, body.approve, caller.actor, now_us())
     hub.notify("actions")
     return action

@@ -1,4 +1,4 @@
-"""/api/v1/jobs: one change or command for every device that a condition finds: foreseen, started, watched, ended."""
+"""/api/v1/jobs: a change or command for all devices that match a condition: preview, start, watch, cancel."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Patch = Annotated[dict[str, Any], AfterValidator(finite)]
 
 
 class Work(BaseModel):
-    """What to do where. `content` is a merge patch of desired state or of tags, or `{verb, target, args}`."""
+    """An operation and its target. `content` is a merge patch of desired state or tags, or `{verb, target, args}`."""
 
     model_config = ConfigDict(extra="forbid")
     kind: Literal["twin", "tags", "command"]
@@ -58,7 +58,7 @@ class Work(BaseModel):
         return self
 
     def job(self, caller: Caller, start_us: int, max_s: float) -> Job:
-        """The row of this work, not stored yet."""
+        """Build the row of this job, without storing it."""
         now = now_us()
         start = max(start_us, now)
         return Job(
@@ -69,34 +69,34 @@ class Work(BaseModel):
 
 
 class JobBody(Work):
-    """A job; it starts at `start_us`, or now, and does nothing more once it has run for `max_s` seconds."""
+    """A job; it starts at `start_us`, or now, and stops after `max_s` seconds."""
 
     start_us: int = Field(default=0, ge=0, lt=1 << 62)
     max_s: float = Field(default=86400.0, gt=0, le=366 * 86400)
 
 
 class PreviewBody(Work):
-    """What the job would do to the first `limit` devices."""
+    """A preview of the job for the first `limit` devices."""
 
     limit: int = Field(default=20, ge=0, le=200)
 
 
 class Preview(BaseModel):
-    """How many devices the condition finds, and what would become of the first of them."""
+    """The number of matching devices, and the outcome for the first of them."""
 
     found: int
     devices: list[PreviewedDevice]
 
 
 class JobView(BaseModel):
-    """A job with its devices counted by state. They are those found at its start: later ones do not join."""
+    """A job with its devices counted by state. They are those that matched at its start."""
 
     job: Job
     devices: dict[str, int]
 
 
 class JobDeviceView(BaseModel):
-    """What became of a device; `in_force` is whether it reports a twin's change, `command` how a command stands."""
+    """The state on a device; `in_force`: it reports the twin change; `command`: the state of the command."""
 
     device: str
     state: str
@@ -109,7 +109,7 @@ class JobDeviceView(BaseModel):
 
 @router.post("/preview")
 def preview(body: PreviewBody, hub: TheHub, caller: Operator) -> Preview:
-    """What a job would do now; nothing is written."""
+    """Preview a job; nothing is written."""
     job = body.job(caller, 0, 1.0)
     limit = hub.settings.twins.max_bytes
     with hub.db.read(scope=caller.scope) as session:
@@ -121,7 +121,7 @@ def preview(body: PreviewBody, hub: TheHub, caller: Operator) -> Preview:
 
 @router.post("", status_code=202)
 def start(body: JobBody, hub: TheHub, caller: Operator) -> Job:
-    """Start a job; its devices are those that the condition finds at its start."""
+    """Start a job for the devices that match the condition at its start."""
     with hub.db.write(scope=caller.scope) as session:
         job = jobs.create(session, body.job(caller, body.start_us, body.max_s), hub.settings.twins.max_bytes)
     hub.notify("jobs")
@@ -133,7 +133,7 @@ def newest(
     hub: TheHub, caller: Reader, state: Literal["", "scheduled", "running", "completed", "cancelled", "failed"] = "",
     limit: int = 100,
 ) -> list[JobView]:  # fmt: skip
-    """The newest first."""
+    """List jobs, the newest first."""
     with hub.db.read(scope=caller.scope) as session:
         rows = jobs.list_newest(session, state, min(max(limit, 1), 1000))
         counts = jobs.counts(session, [row.id for row in rows])
@@ -142,7 +142,7 @@ def newest(
 
 @router.get("/{job_id}")
 def job(job_id: str, hub: TheHub, caller: Reader) -> JobView:
-    """One job."""
+    """Get a job."""
     with hub.db.read(scope=caller.scope) as session:
         return JobView(job=jobs.get(session, job_id), devices=jobs.counts(session, [job_id])[job_id])
 
@@ -151,7 +151,7 @@ def job(job_id: str, hub: TheHub, caller: Reader) -> JobView:
 def devices(
     job_id: str, hub: TheHub, caller: Reader, state: State = "", after: str = "", limit: int = 100
 ) -> list[JobDeviceView]:  # fmt: skip
-    """What became of its devices, by id; give the last one as `after` for the next page."""
+    """The state of the job on its devices, by id; give the last id as `after` for the next page."""
     with hub.db.read(scope=caller.scope) as session:
         found = jobs.get(session, job_id)
         rows = jobs.devices(session, job_id, state=state, after=after, limit=min(max(limit, 1), 1000))
@@ -173,6 +173,6 @@ def _views(session: Session, job: Job, rows: list[JobDevice]) -> list[JobDeviceV
 
 @router.post("/{job_id}/cancel")
 def cancel(job_id: str, hub: TheHub, caller: Operator) -> Job:
-    """Change no further device; 409 when it has ended."""
+    """Cancel a job: no further device is changed; 409 if it has ended."""
     with hub.db.write(scope=caller.scope) as session:
         return jobs.cancel(session, job_id, now_us(), caller.actor)

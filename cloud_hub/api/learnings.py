@@ -1,4 +1,4 @@
-"""/api/v1/learnings and /thresholds/fit: which limits are learned, and how well they do."""
+"""/api/v1/learnings and /api/v1/thresholds/fit: learning of limits, and its results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""/api/v1/notifications: what each channel was told, what waits, and what was given up."""
+"""/api/v1/notifications: sent, waiting and failed notifications of each channel."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def notifications(
     hub: TheHub, caller: Reader, channel: str = "", page: str = "",
     state: Literal["", "waiting", "told", "closed", "given-up"] = "", limit: int = 100,
 ) -> list[Notification]:  # fmt: skip
-    """The newest first."""
+    """List notifications, the newest first."""
     query = select(Notification).order_by(col(Notification.id).desc()).limit(min(max(limit, 1), 1000))
     for column, value in ((Notification.channel, channel), (Notification.page, page), (Notification.state, state)):
         query = query.where(column == value) if value else query

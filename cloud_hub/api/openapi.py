@@ -1,6 +1,6 @@
-"""openapi.json: what FastAPI finds out by itself, and what it cannot know: who signs in how, and every refusal.
+"""openapi.json: extends the schema of FastAPI with security schemes and error responses.
 
-Also the query parameters that a route does not have are refused here, by what openapi.json says that it has.
+It also refuses query parameters that are not in openapi.json.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ SIGNED = (400, 403, 404, 409, 413, 415, 429, 503)
 
 
 def operation_id(route: APIRoute) -> str:
-    """Its tag and its function's name: short, and of its own kind once each."""
+    """The operation id: tag and function name, which are unique together."""
     return "_".join([*(str(tag) for tag in route.tags[:1]), route.name])
 
 
 def install(app: FastAPI) -> None:
-    """Make `app.openapi()` complete."""
+    """Extend `app.openapi()`."""
 
     @cache
     def described() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Every error leaves as RFC 9457 `application/problem+json`: type, title, status, detail that names place and cure."""
+"""Renders errors as RFC 9457 `application/problem+json`: type, title, status, and a detail with place and fix."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def _problem(status: int, title: str, detail: str, **more: str) -> JSONResponse:
 
 
 def problem_response(error: HubError) -> JSONResponse:
-    """The answer to one error."""
+    """The response for an error."""
     return _problem(error.status, error.title, error.detail, **error.extensions)
 
 
 def enrolment_problem(error: HubError) -> JSONResponse:
-    """The same below /.well-known/est, where a device signs in by HTTP Basic."""
+    """The response below /.well-known/est, where devices authenticate with HTTP Basic."""
     answer = problem_response(error)
     if error.status == 401:
         answer.headers["WWW-Authenticate"] = 'Basic realm="enrolment"'
@@ -73,7 +73,7 @@ async def _unexpected(request: Request, error: Exception) -> JSONResponse:
 
 
 def install(app: FastAPI) -> None:
-    """Answer every kind of error in the one form."""
+    """Register handlers that render every kind of error."""
     app.add_exception_handler(HubError, _hub_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(UnicodeEncodeError, _no_text)

@@ -14,7 +14,7 @@ router = APIRouter(prefix="/api/v1/query", tags=["query"])
 
 
 class QueryBody(BaseModel):
-    """A query, the most rows of one page, and `next` of the page before."""
+    """A query, the page size, and `next` of the previous page."""
 
     model_config = ConfigDict(extra="forbid")
     query: str
@@ -23,7 +23,7 @@ class QueryBody(BaseModel):
 
 
 class PageView(BaseModel):
-    """Rows of the answer. With `next` there are more: send it as `after`."""
+    """Rows of the result. If `next` is set, there are more: send it as `after`."""
 
     rows: list[dict[str, Any]]
     next: str
@@ -31,7 +31,7 @@ class PageView(BaseModel):
 
 @router.post("")
 def run_query(body: QueryBody, hub: TheHub, caller: Reader) -> PageView:
-    """Ask about the fleet: `SELECT * FROM devices WHERE tags.site = 'a'`."""
+    """Query the fleet: `SELECT * FROM devices WHERE tags.site = 'a'`."""
     with hub.db.read(scope=caller.scope) as session:
         page = query.run(session, body.query, limit=body.limit, after=body.after)
     return PageView(rows=page.rows, next=page.next)

@@ -1,7 +1,7 @@
-"""An ASGI middleware that judges a request before its body is read: who asks, how long the body is, how fast it comes.
+"""ASGI middleware that checks a request before its body is processed: token, size and transfer rate.
 
-FastAPI reads and parses a body before it looks at the token. Here the order is: token, declared length, then the body
-itself, counted and timed while it arrives, then how many values it holds. Only then does the application see it.
+FastAPI reads and parses a body before it checks the token. The order here is: token, declared length, then the body,
+counted and timed while it arrives, then the number of its values. Only then is the application called.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from shared.errors import NotReady
 
 GRACE_S = 10.0
 MIN_RATE = 16 << 10
-"""A body must arrive within GRACE_S, and a second more for each MIN_RATE bytes (as Apache's mod_reqtimeout does it)."""
+"""A body must arrive within GRACE_S plus one second for each MIN_RATE bytes (like Apache's mod_reqtimeout)."""
 BODIES_BYTES = 64 << 20
-"""Bodies of all requests that are in memory at one time."""
+"""The maximum size of all request bodies in memory."""
 LINGER_BYTES, LINGER_S = 1 << 20, 2.0
-"""Of a refused body so much is read and thrown away, so that the client sees the answer before the connection ends."""
+"""How much of a refused body is read and discarded, so that the client can read the response."""
 _STRUCTURE = (b",", b"[", b"{")
 
 
@@ -42,7 +42,7 @@ _declared: list[tuple[str, re.Pattern[str], Limit]] = []
 
 
 def declare(method: str, path: str, limit: Limit) -> None:
-    """Give one route another limit; stands beside the route."""
+    """Declare the limit of a route; call it next to the route."""
     _declared.append((method, compile_path(path)[0], limit))
 
 
@@ -54,7 +54,7 @@ def limit_of(method: str, path: str) -> Limit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """Routes below a prefix: who asks (raises HubError), how a refusal is answered, and the limit of a body."""
+    """Routes below a prefix: authentication (raises HubError), the response of a refusal, and the body limit."""
 
     prefix: str
     authenticate: Callable[[Scope], Awaitable[None]]
@@ -63,12 +63,12 @@ class Family:
 
 
 def too_large(size: int) -> HubError:
-    """413 for a body of more than `size` bytes."""
+    """The error 413 for a body of more than `size` bytes."""
     return HubError(413, "Too large", f"the body of this request has at most {size} bytes: send less at a time")
 
 
 class RequestGuard:
-    """The middleware. The first family whose prefix fits is the request's; the last one takes all others."""
+    """The middleware. The first family with a matching prefix handles a request; the last one matches all."""
 
     def __init__(self, app: ASGIApp, families: Sequence[Family]) -> None:
         self._app, self._families = app, families
@@ -95,7 +95,7 @@ class RequestGuard:
             self._held -= body.queued
 
     def hold(self, count: int) -> None:
-        """Count bytes in memory; raises HubError 503 while there is no room for more."""
+        """Count bytes in memory; raises HubError 503 over the limit."""
         if self._held + count > BODIES_BYTES:
             raise HubError(503, "Busy", "too many bodies are being received; try again")
         self._held += count
@@ -112,7 +112,7 @@ def _has_body(scope: Scope) -> bool:
 
 
 def _length(scope: Scope) -> int:
-    """What the client says; 0 where it does not say. The server has checked that it is a number."""
+    """The declared length, or 0 if there is none. The server has checked that it is a number."""
     declared = _header(scope, b"content-length") or b""
     return int(declared) if declared.isdigit() else 0
 
@@ -135,14 +135,14 @@ class _Body:
         try:
             async with asyncio.timeout(GRACE_S) as timer:
                 while not self.complete:
-                    self._take(await self._receive())
+                    self._add(await self._receive())
                     timer.reschedule(start + GRACE_S + len(self._content) / MIN_RATE)
         except TimeoutError:
             cure = f"send it within {GRACE_S:g} s and at no less than {MIN_RATE} bytes a second"
             raise HubError(408, "Too slow", f"the body did not arrive in time: {cure}") from None
-        self._judge()
+        self._check_values()
 
-    def _take(self, message: Message) -> None:
+    def _add(self, message: Message) -> None:
         if message["type"] == "http.disconnect":
             raise HubError(400, "Invalid request", "the connection ended before the body did")
         part = message.get("body", b"")
@@ -153,7 +153,7 @@ class _Body:
         self._content += part
         self.complete = not message.get("more_body", False)
 
-    def _judge(self) -> None:
+    def _check_values(self) -> None:
         most = self._limit.values
         if most is not None and sum(map(self._content.count, _STRUCTURE)) > most:
             raise HubError(
@@ -169,7 +169,7 @@ class _Body:
         return {"type": "http.request", "body": content, "more_body": False}
 
     async def discard(self) -> None:
-        """Throw away what still comes, for a while."""
+        """Discard what still arrives, for a while."""
         left = LINGER_BYTES
         try:
             async with asyncio.timeout(LINGER_S):
@@ -182,7 +182,7 @@ class _Body:
 
 
 async def _refuse(response: Response, scope: Scope, body: _Body, send: Send) -> None:
-    """Answer, and end the connection where the body was not read to its end."""
+    """Send a refusal, and close the connection if the body was not read completely."""
     if body.complete:
         await response(scope, body.replay, send)
         return

@@ -1,4 +1,4 @@
-"""/api/v1/devices/{id}/tags: the hub's own words about a device. The entity tag is their version."""
+"""/api/v1/devices/{id}/tags: tags that the hub stores for a device. The entity tag is their version."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ router = APIRouter(prefix="/api/v1/devices/{device}/tags", tags=["tags"])
 
 @router.get("")
 def read(device: str, hub: TheHub, caller: Reader, response: Response) -> dict[str, Any]:
-    """The tags of a device."""
+    """Get the tags of a device."""
     with hub.db.read(scope=caller.scope) as session:
         row = fleet.get_device(session, device)
     response.headers["ETag"] = etag(row.tags_version)
@@ -28,7 +28,7 @@ def read(device: str, hub: TheHub, caller: Reader, response: Response) -> dict[s
 def change(
     device: str, patch: dict[str, Any], hub: TheHub, caller: Operator, response: Response, if_match: IfMatch = None
 ) -> dict[str, Any]:
-    """Lay a merge patch over the tags: null deletes."""
+    """Apply a merge patch to the tags; null deletes."""
     return _change(hub, device, patch, caller, response, if_match, whole=False)
 
 
@@ -45,7 +45,7 @@ def _change(
 ) -> tags.Tags:
     with hub.db.write(scope=caller.scope) as session:
         row = fleet.get_device(session, device)
-        if condition is None or condition.strip() != "*":  # the tags of a known device are always there
+        if condition is None or condition.strip() != "*":  # a known device always has tags
             check_if_match(condition, row.tags_version)
         changed = tags.change(session, row, patch, now_us(), actor=caller.actor, trace=caller.trace, whole=whole)
     if changed:

@@ -1,4 +1,4 @@
-"""/api/v1/telemetry and a device's own: last values, series over a span, and who stands highest."""
+"""/api/v1/telemetry and telemetry of a device: last values, series over a time span, top devices, export."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ router = APIRouter(prefix="/api/v1", tags=["telemetry"])
 
 
 class LastPage(BaseModel):
-    """Last values of whole devices. With `next` there are more: send it as `after`."""
+    """Last values of whole devices. If `next` is set, there are more: send it as `after`."""
 
     rows: list[LastValue]
     next: str
@@ -57,7 +57,7 @@ class SpanView(BaseModel):
 
 
 class TopView(BaseModel):
-    """The highest first, over what was looked at; `exact` where that were the samples themselves, not sketches."""
+    """The highest first; `exact` if computed from samples, not from sketches."""
 
     metric: str
     quantile: float
@@ -107,7 +107,7 @@ def fleet_last(
     limit: Annotated[int, Query(ge=1, le=POINTS)] = 1000,
     after: str = "",
 ) -> LastPage:
-    """The newest samples of all devices, or of those that meet a condition such as `tags.site = 'a'`."""
+    """The newest samples of all devices, or of those that match a condition such as `tags.site = 'a'`."""
     with hub.db.read(scope=caller.scope) as session:
         rows, following = fleet_last_values(session, now_us(), metric=metric, where=where, limit=limit, after=after)
     return LastPage(rows=rows, next=following)
@@ -153,7 +153,7 @@ def export(
     of those that meet a condition."""
     start_us, end_us = _span(start_us, end_us)
     if resolution not in RESOLUTIONS:
-        raise HubError(422, "Invalid request", f"query.resolution: is none of {', '.join(RESOLUTIONS)}")
+        raise HubError(422, "Invalid request", f"query.resolution: must be one of {', '.join(RESOLUTIONS)}")
     with hub.db.read(scope=caller.scope) as session:
         devices = devices_of(session, where)
         for unknown in sorted(set(device or ()) - set(devices)):
@@ -165,7 +165,7 @@ def export(
 
 
 def _span(start_us: int | None, end_us: int | None) -> tuple[int, int]:
-    """The last day, where nothing else is said."""
+    """The time span of a query; the last day by default."""
     end = now_us() if end_us is None else instant("end_us", end_us)
     start = max(0, end - DAY_US) if start_us is None else instant("start_us", start_us)
     if end <= start:

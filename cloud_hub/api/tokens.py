@@ -1,4 +1,4 @@
-"""/api/v1/tokens: who may use this REST without a person behind it. For administrators of the whole hub."""
+"""/api/v1/tokens: manages REST tokens. For administrators of the whole hub."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ router = APIRouter(prefix="/api/v1/tokens", tags=["tokens"])
 
 
 class TokenBody(BaseModel):
-    """A token to make; `scope` are asset paths, without it the whole hub."""
+    """A token to create; `scope` lists asset paths, None for the whole hub."""
 
     model_config = ConfigDict(extra="forbid")
     name: str
@@ -26,7 +26,7 @@ class TokenBody(BaseModel):
 
 
 class TokenView(BaseModel):
-    """A token without its text, which the hub does not know."""
+    """A token without its secret, which the hub does not store."""
 
     id: str
     name: str
@@ -38,14 +38,14 @@ class TokenView(BaseModel):
 
 
 class NewToken(TokenView):
-    """A token with its text, shown this once."""
+    """A token with its secret, which is shown only once."""
 
     token: str
 
 
 @router.get("")
 def newest(hub: TheHub, caller: Administrator, limit: int = 100) -> list[TokenView]:
-    """The newest first, ended ones too."""
+    """List tokens, the newest first, including revoked and expired ones."""
     caller.needs_all()
     with hub.db.read() as session:
         rows = tokens.list_newest(session, min(max(limit, 1), 1000))
@@ -54,7 +54,7 @@ def newest(hub: TheHub, caller: Administrator, limit: int = 100) -> list[TokenVi
 
 @router.post("", status_code=201)
 def create(body: TokenBody, hub: TheHub, caller: Administrator) -> NewToken:
-    """Make one; its text is in this answer and nowhere else."""
+    """Create a token; only this response contains its secret."""
     caller.needs_all()
     now = now_us()
     scope = None if body.scope is None else tuple(body.scope)
@@ -72,7 +72,7 @@ def create(body: TokenBody, hub: TheHub, caller: Administrator) -> NewToken:
 
 @router.delete("/{token_id}", status_code=204)
 def revoke(token_id: str, hub: TheHub, caller: Administrator) -> None:
-    """End one at once."""
+    """Revoke a token at once."""
     caller.needs_all()
     with hub.db.write() as session:
         tokens.revoke_by_id(session, token_id, now_us(), caller.actor, caller.trace)

@@ -45,7 +45,7 @@ class TwinView(BaseModel):
 
 
 class DesiredChange(BaseModel):
-    """Desired state: a merge patch where null deletes (PATCH), or the whole of it (PUT). `version` makes it
+    """Desired state: a merge patch where null deletes (PATCH), or all of it (PUT). `version` makes it
     conditional, as does If-Match.
     """
 
@@ -162,7 +162,7 @@ def documents(device: str, hub: TheHub, caller: Reader) -> dict[str, int]:
 
 @router.get("/progress")
 def progress(device: str, hub: TheHub, caller: Reader, removed: bool = False) -> list[AppliedRow]:
-    """The device's last word on each path that is desired now: received, applied, verified or refused.
+    """The device's last progress report on each desired path: received, applied, verified or refused.
 
     With `removed` also on paths that are desired no longer.
     """

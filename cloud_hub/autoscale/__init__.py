@@ -1,7 +1,7 @@
-"""How many replicas of the hub's workers there should be, and the door through which a platform is asked for them.
+"""Scales the replicas of the hub's workers.
 
-`policy` decides (pure); one file per platform carries it out behind `Scaler`. This room never decides who
-may act: the composition root holds the lease, reads the demand, and hands both in.
+`core.policy` decides (pure), `worker` reads the demand and stores each decision, and `Scaler` is the plug-in interface
+of a platform, with one module per platform.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from shared.errors import TidegateError
 
 
 class ScaleRefused(TidegateError):
-    """The platform says no and will go on saying no: `reason` names the person who must act."""
+    """The platform refuses permanently; `reason` names who must act."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -20,19 +20,19 @@ class ScaleRefused(TidegateError):
 
 
 class Scaler(Protocol):
-    """One scalable thing on one platform. `tests/examiners/scalers.py` says what every scaler must keep."""
+    """A scalable workload on a platform. `tests/examiners/scalers.py` checks every implementation."""
 
     name: str
 
     def current(self) -> int:
-        """Replicas now asked for (not: ready). Raises ScaleRefused, or NotReady when the platform cannot be reached."""
+        """The desired (not ready) replicas. Raises ScaleRefused, or NotReady if the platform cannot be reached."""
         ...
 
     def scale(self, to: int, key: str) -> int:
-        """Ask for `to` replicas in all and return the replicas now asked for.
+        """Set the desired replicas to `to` and return the desired replicas.
 
-        `key` names the decision: a repeat with the same key never acts twice, also after a timeout. Raises
-        ScaleRefused when the platform's own limit refuses, NotReady when it cannot be reached or another
-        writer was faster; `to` below 0 is refused.
+        `key` is the idempotency key of the decision: a repeated call never acts twice, even after a timeout. Raises
+        ScaleRefused if `to` is negative or over a limit of the platform, NotReady if the platform cannot be reached or
+        another writer was faster.
         """
         ...

@@ -1,8 +1,8 @@
-"""A Deployment's scale subresource as a Scaler. The one file of this room that opens a connection.
+"""Scales a Kubernetes Deployment through its scale subresource.
 
-It reads the count, writes it under the resourceVersion that it read (two hubs never overwrite each other), and
-translates what the API server answers. It decides nothing and retries nothing. The token is read anew for
-each call, because Kubernetes rotates it, and goes nowhere but to the API server.
+It reads the replica count, writes it with the resourceVersion that it read (two hubs never overwrite each other), and
+translates the answers of the API server. It decides nothing and retries nothing. The token file is read for each call,
+because Kubernetes rotates it, and the token is sent only to the API server.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class _Scale(msgspec.Struct, frozen=True):
 
 
 def open_scaler(options: dict[str, object]) -> Scaler:
-    """A scaler for one Deployment; raises ConfigError when an option or a named file cannot be used."""
+    """Create a scaler for one Deployment; raises ConfigError if an option or a file cannot be used."""
     try:
         read = msgspec.convert(options, Options)
     except msgspec.ValidationError as error:
@@ -81,7 +81,7 @@ def _trust(ca_file: str) -> ssl.SSLContext:
 
 
 class DeploymentScaler:
-    """Scales `deployments/<name>` of one namespace; one connection a call, so there is nothing to close."""
+    """Scales `deployments/<name>` of one namespace. Opens a connection for each call, so there is nothing to close."""
 
     def __init__(self, options: Options) -> None:
         self.name = f"kubernetes:{options.namespace}/{options.deployment}"
@@ -93,14 +93,14 @@ class DeploymentScaler:
         self._token()
 
     def current(self) -> int:
-        """Replicas now asked for; see `Scaler`."""
+        """The desired replicas; see `Scaler`."""
         return self._read().spec.replicas
 
     def scale(self, to: int, key: str) -> int:
-        """Ask for `to` replicas; see `Scaler`. One call at a time.
+        """Set the desired replicas; see `Scaler`. One call at a time.
 
-        A write that got no answer may have landed. Its repeat carries the old resourceVersion, so that the
-        server cannot do it a second time. Keys are remembered by this object only, not across a restart.
+        A write without an answer may have succeeded. Its repeat carries the old resourceVersion, so that the server
+        cannot apply it twice. Keys are remembered by this object only, not across a restart.
         """
         if to < 0:
             raise ScaleRefused(f"{self.name}: {to} replicas cannot be; correct the autoscaler's bounds")
@@ -115,7 +115,7 @@ class DeploymentScaler:
         if answer.status_code < 500:
             self._unknown = ("", "")
         if answer.status_code == 200 or (repeated and answer.status_code == 409):
-            self._done.append(key)  # after such a conflict nobody can tell whether it was done: let it rest
+            self._done.append(key)  # after such a conflict the outcome is unknown: do not repeat it
         return self._scale_of(answer).spec.replicas
 
     def _write(self, to: int, version: str) -> httpx.Response:
@@ -138,7 +138,7 @@ class DeploymentScaler:
     def _call(self, method: str, body: bytes | None = None) -> httpx.Response:
         try:
             headers = {"Authorization": f"Bearer {self._token()}", "Accept": "application/json"}
-        except ConfigError as error:  # at start it stops the hub; while running the file may be just being replaced
+        except ConfigError as error:  # fatal at start; later the file may be being replaced
             raise NotReady(f"{self.name}: {error}") from None
         if body is not None:
             headers["Content-Type"] = "application/merge-patch+json"
@@ -163,7 +163,7 @@ class DeploymentScaler:
 WHO_MUST_ACT = {
     401: "the token is not accepted: the cluster's operator must renew what token_file names",
     403: "not allowed: the cluster's operator must raise the quota or grant get and patch on deployments/scale",
-    404: "there is no such Deployment: who deploys must create it, or correct namespace and deployment",
+    404: "there is no such Deployment: create it, or correct namespace and deployment",
     422: "the count is not acceptable: correct the autoscaler's bounds",
 }
 
@@ -182,11 +182,11 @@ def _wait_s(answer: httpx.Response, otherwise: float) -> float:
 
 
 def _refusal(name: str, answer: httpx.Response) -> ScaleRefused | NotReady:
-    status, said = answer.status_code, _message(answer)
+    status, text = answer.status_code, _message(answer)
     if status == 409:
-        return NotReady(f"{name}: it changed since it was read; nobody must act, decide anew ({said})", 0.0)
+        return NotReady(f"{name}: it changed since it was read; no action needed, decide again ({text})", 0.0)
     if status == 429:
-        return NotReady(f"{name}: too many requests; nobody must act, ask later ({said})", _wait_s(answer, 5.0))
+        return NotReady(f"{name}: too many requests; no action needed, retry later ({text})", _wait_s(answer, 5.0))
     if status >= 500:
-        return NotReady(f"{name}: the API server fails with {status} ({said})", _wait_s(answer, 10.0))
-    return ScaleRefused(f"{name}: {WHO_MUST_ACT.get(status, f'unexpected answer {status}')} ({said})")
+        return NotReady(f"{name}: the API server fails with {status} ({text})", _wait_s(answer, 10.0))
+    return ScaleRefused(f"{name}: {WHO_MUST_ACT.get(status, f'unexpected answer {status}')} ({text})")

@@ -1,7 +1,7 @@
-"""One round of the autoscaler: read the demand, decide, write the decision down, ask the platform, write what it said.
+"""The autoscaler: reads the demand, decides, stores the decision, calls the platform, stores the outcome.
 
-The decision is committed before the platform is asked, and its id is the idempotency key: a hub killed in
-between asks again with the same key (invariant A5).
+A decision is committed before the platform is called, and its id is the idempotency key: a hub that was killed in
+between repeats the call with the same key (invariant A5).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PERIOD_S = 2.0
 
 
 def workers(context: HubContext) -> list[WorkerSpec]:
-    """Scale the hub's workers, where a scaler is configured; raises ConfigError."""
+    """Scale the hub's workers if a scaler is configured; raises ConfigError."""
     scaler = load_scaler(context.settings)
     if scaler is None:
         return []
@@ -49,13 +49,13 @@ def load_scaler(settings: Settings) -> Scaler | None:
 
 
 def escalation_rate(session: Session, window_s: float, now: int) -> float:
-    """Escalations a second that reached the hub within the last `window_s` seconds."""
+    """Escalations per second that reached the hub within the last `window_s` seconds."""
     query = select(func.count()).where(col(EscalationRow.received_us) > now - int(window_s * 1e6))
     return session.exec(query).one() / window_s
 
 
 class Autoscaler:
-    """Holds the policy's state of one scaler."""
+    """Runs the policy for one scaler, and holds its state."""
 
     def __init__(self, db: Database, scaler: Scaler, settings: Autoscale) -> None:
         self._db, self._scaler, self._settings = db, scaler, settings
@@ -68,7 +68,7 @@ class Autoscaler:
         self._refused_until = 0
 
     def run_once(self) -> WorkResult:
-        """One round; raises NotReady while the platform cannot be reached."""
+        """Decide once and call the platform; raises NotReady while it cannot be reached."""
         now = now_us()
         items = WorkItems(self._db, "autoscale", now)
         if now < self._refused_until or self._finish(items):
@@ -84,23 +84,23 @@ class Autoscaler:
         with self._db.write() as session:
             session.add(row)
         self._state = policy.record_action(self._bounds, self._state, decision, now)
-        items.run("step", row.id, partial(self._ask, row))
+        items.run("step", row.id, partial(self._scale, row))
         return items.result()
 
     def _finish(self, items: WorkItems) -> bool:
-        """Ask again for a decision whose answer never came."""
+        """Repeat the call of a decision without an outcome."""
         decided = select(ScaleStep).where(ScaleStep.state == "decided", items.ready("step", ScaleStep.id))
         with self._db.read() as session:
             row = session.exec(decided).first()
         if row is not None:
-            items.run("step", row.id, partial(self._ask, row))
+            items.run("step", row.id, partial(self._scale, row))
         return row is not None
 
-    def _ask(self, row: ScaleStep) -> None:
+    def _scale(self, row: ScaleStep) -> None:
         try:
             state, outcome = "done", f"{self._scaler.scale(row.to, row.id)} replicas asked for"
         except ScaleRefused as error:
-            # A limit of the platform will not move by asking again at once.
+            # A limit of the platform does not change at once: wait before the next attempt.
             self._refused_until = now_us() + int(self._settings.cooldown_s * 1e6)
             state, outcome = "refused", error.reason
         except NotReady as error:

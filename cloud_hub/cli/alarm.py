@@ -21,63 +21,63 @@ EXAMPLES = """examples:
   tidegate-hub alarm suppressions
   tidegate-hub alarm report --days 30
 
-exit codes: 0 well; 2 wrong use; 3 the token may not; 4 not known; 5 no answer; 6 not shelved, or its device is there
+exit codes: 0 success; 2 usage; 3 not permitted; 4 not found; 5 no answer; 6 not shelved, or the device still exists
 """
 
 
 def add(commands: Commands) -> None:
-    """Add the parsers of this group."""
+    """Add the parsers of this command group."""
     group = commands.add_parser(
-        "alarm", help="see, acknowledge, shelve and judge alarms; how they perform", epilog=EXAMPLES,
+        "alarm", help="list, acknowledge, shelve, suppress and judge alarms; performance report", epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    whats = group.add_subparsers(dest="what", required=True, metavar="WHAT")
+    subcommands = group.add_subparsers(dest="what", required=True, metavar="COMMAND")
     hub = options()
-    hub.add_argument("--json", action="store_true", help="print the hub's answer as JSON")
+    hub.add_argument("--json", action="store_true", help="print JSON")
 
-    def what(name: str, text: str, action: Any, *, of_one: bool = False) -> argparse.ArgumentParser:
-        parser = whats.add_parser(name, help=text, parents=[hub])
+    def subcommand(name: str, text: str, action: Any, *, of_one: bool = False) -> argparse.ArgumentParser:
+        parser = subcommands.add_parser(name, help=text, parents=[hub])
         parser.set_defaults(action=action)
         if of_one:
             parser.add_argument("id")
         return parser
 
-    listed = what("list", "the newest first", _list)
+    listed = subcommand("list", "list alarms, the newest first", _list)
     listed.add_argument("--device", default="")
     listed.add_argument("--metric", default="")
     listed.add_argument("--life", help="unacknowledged, acknowledged, returned-unacknowledged, shelved, ...")
     listed.add_argument("--priority", help="low, medium, high or critical")
     listed.add_argument("--verdict", default="", help="real or false-alarm")
-    listed.add_argument("--limit", type=int, default=20, help="how many (default 20)")
-    what("show", "one alarm", _show, of_one=True)
-    what("ack", "say that it was seen", _ack, of_one=True).add_argument("--comment", default="")
-    verdict = what("verdict", "say whether it was real: thresholds learn from it", _verdict, of_one=True)
+    listed.add_argument("--limit", type=int, default=20, help="maximum number (default 20)")
+    subcommand("show", "show one alarm", _show, of_one=True)
+    subcommand("ack", "acknowledge an alarm", _ack, of_one=True).add_argument("--comment", default="")
+    verdict = subcommand("verdict", "record whether an alarm was real; learning uses it", _verdict, of_one=True)
     verdict.add_argument("verdict", choices=["real", "false-alarm"])
     verdict.add_argument("--comment", default="")
-    resolve = what("resolve", "clear one whose device is known no more", _resolve, of_one=True)
+    resolve = subcommand("resolve", "clear an alarm whose device is no longer known", _resolve, of_one=True)
     resolve.add_argument("--reason", required=True)
-    shelve = what("shelve", "call nobody for it for a while", _shelve, of_one=True)
+    shelve = subcommand("shelve", "shelve an alarm for a while", _shelve, of_one=True)
     shelve.add_argument("--for", dest="for_s", type=seconds, required=True, metavar="TIME", help="90m, 8h, at most 7d")
     shelve.add_argument("--reason", required=True)
-    what("unshelve", "end that", _unshelve, of_one=True)
-    _add_suppressions(what)
-    report = what("report", "how the alarm system performs (ISA-18.2)", _report)
-    report.add_argument("--days", type=float, default=7.0, help="over so many (default 7)")
+    subcommand("unshelve", "end the shelving of an alarm", _unshelve, of_one=True)
+    _add_suppressions(subcommand)
+    report = subcommand("report", "performance of the alarm system (ISA-18.2)", _report)
+    report.add_argument("--days", type=float, default=7.0, help="length of the period (default 7)")
     report.add_argument("--device", default="")
 
 
-def _add_suppressions(what: Any) -> None:
-    what("suppressions", "for what nobody is called now", _suppressions)
-    suppress = what("suppress", "a maintenance window: call nobody", _suppress)
+def _add_suppressions(subcommand: Any) -> None:
+    subcommand("suppressions", "list active suppressions", _suppressions)
+    suppress = subcommand("suppress", "suppress alarms, such as for maintenance", _suppress)
     where = suppress.add_mutually_exclusive_group(required=True)
     where.add_argument("--device", default="")
     where.add_argument("--path", default="", help="all devices below an asset path")
     suppress.add_argument("--metric", default="", help="only this one (default: all)")
     suppress.add_argument("--from", dest="from_us", type=instant, default=0, metavar="TIME", help="default: now")
     suppress.add_argument("--for", dest="for_s", type=seconds, metavar="TIME", help="90m, 4h, at most 90d")
-    suppress.add_argument("--out-of-service", action="store_true", help="until further notice is allowed then")
+    suppress.add_argument("--out-of-service", action="store_true", help="take out of service; needs no --for")
     suppress.add_argument("--reason", required=True)
-    what("unsuppress", "end one before its time", _unsuppress, of_one=True)
+    subcommand("unsuppress", "end a suppression early", _unsuppress, of_one=True)
 
 
 def _one(arguments: argparse.Namespace, verb: str, body: dict[str, Any] | None) -> int:
@@ -179,11 +179,11 @@ def _unsuppress(arguments: argparse.Namespace) -> int:
 def _report(arguments: argparse.Namespace) -> int:
     with connect(arguments) as hub:
         found = hub.get("/alarms/report", days=arguments.days, device=arguments.device)
-    print(json.dumps(found) if arguments.json else _told(found))
+    print(json.dumps(found) if arguments.json else _report_text(found))
     return 0
 
 
-def _told(found: dict[str, Any]) -> str:
+def _report_text(found: dict[str, Any]) -> str:
     ack = (
         "nothing acknowledged"
         if found["ack_median_s"] is None
@@ -192,7 +192,7 @@ def _told(found: dict[str, Any]) -> str:
     lines = [
         f"{shown(found['since_us'])} to {shown(found['until_us'])}",
         f"alarms: {found['alarms']}, {found['per_day']:.1f} a day (ISA-18.2: about 150 can be handled); {ack}",
-        f"pages: {found['pages']}; suppressed on top: {found['suppressed']}",
+        f"pages: {found['pages']}; suppressed in addition: {found['suppressed']}",
         f"most in ten minutes: {found['peak']}; in flood (more than 10): {found['in_flood']:.1%} of the time",
         f"standing: {found['standing']}, unacknowledged {found['unacknowledged']}, stale (over a day) {found['stale']}",
         f"chattering: {found['chattering']}; fleeting: {found['fleeting']}",

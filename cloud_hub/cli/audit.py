@@ -1,4 +1,4 @@
-"""audit head, verify, search, export: the audit trail on the hub's machine, by its own configuration."""
+"""audit head, verify, search, export: reads the audit trail from the hub's database."""
 
 from __future__ import annotations
 
@@ -27,51 +27,60 @@ if TYPE_CHECKING:
 COLUMNS = ("seq", "t_us", "actor", "kind", "subject", "device", "trace_id", "detail", "hash")
 
 EXAMPLES = """examples:
-  tidegate-hub audit head                               write this line down elsewhere, each day
-  tidegate-hub audit verify --head 812:5e0c...          does all of it still hold, up to that line and beyond?
+  tidegate-hub audit head                               store this line elsewhere every day
+  tidegate-hub audit verify --head 812:5e0c...          verify the chain; it must contain that line
   tidegate-hub audit search --actor anna --since 7d
   tidegate-hub audit export --since 2026-10-01 --until 2026-11-01 --format csv --out october.csv
 
-exit codes: 0 well; 1 the chain is broken; 2 wrong use; 78 the configuration is wrong
+exit codes: 0 success; 1 the chain is broken; 2 usage; 78 the configuration is wrong
 """
 
 
 def add(commands: Commands) -> None:
-    """Add the parsers of this group."""
+    """Add the parsers of this command group."""
     group = commands.add_parser(
         "audit", help="verify, search and export the audit trail", epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    whats = group.add_subparsers(dest="what", required=True, metavar="WHAT")
+    subcommands = group.add_subparsers(dest="what", required=True, metavar="COMMAND")
     shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--config", type=Path, help="TOML file; without it defaults and TIDEGATE_... count")
+    shared.add_argument("--config", type=Path, help="TOML file (default: built-in defaults and TIDEGATE_... variables)")
     wanted = argparse.ArgumentParser(add_help=False)
-    wanted.add_argument("--since", type=instant, metavar="TIME", help="2026-11-01, 2026-11-01T08:00:00Z, 7d or 12h ago")
-    wanted.add_argument("--until", type=instant, metavar="TIME", help="before this time")
-    wanted.add_argument("--actor", default="", help="a token's name, oidc:... for a person, a device, or hub")
-    wanted.add_argument("--device", default="")
-    wanted.add_argument("--kind", default="", help="such as command.sent, or its beginning: token.")
-    wanted.add_argument("--trace", default="", help="a trace id")
-    whats.add_parser("head", help="number and hash of the newest row", parents=[shared]).set_defaults(action=_head)
-    verify = whats.add_parser("verify", help="walk the whole chain", parents=[shared])
+    wanted.add_argument(
+        "--since",
+        type=instant,
+        metavar="TIME",
+        help="from this time: 2026-11-01, 2026-11-01T08:00:00Z, or an age such as 7d or 12h",
+    )
+    wanted.add_argument("--until", type=instant, metavar="TIME", help="before this time (default: now)")
+    wanted.add_argument("--actor", default="", help="name of a token, oidc:... for a person, a device, or hub")
+    wanted.add_argument("--device", default="", help="device id")
+    wanted.add_argument("--kind", default="", help="kind of event such as command.sent, or a prefix such as token.")
+    wanted.add_argument("--trace", default="", help="trace id")
+    subcommands.add_parser("head", help="print number and hash of the newest row", parents=[shared]).set_defaults(
+        action=_head
+    )
+    verify = subcommands.add_parser("verify", help="verify the hash chain", parents=[shared])
     verify.set_defaults(action=_verify)
     verify.add_argument(
-        "--head", type=_marked, metavar="SEQ:HASH", help="a line of `audit head`: it must still be there"
+        "--head", type=_head_line, metavar="SEQ:HASH", help="a line of `audit head` that the chain must contain"
     )
-    search = whats.add_parser("search", help="the newest rows first", parents=[shared, wanted])
+    search = subcommands.add_parser("search", help="print matching rows, the newest first", parents=[shared, wanted])
     search.set_defaults(action=_search)
-    search.add_argument("--limit", type=int, default=50, help="how many (default 50)")
-    search.add_argument("--json", action="store_true", help="JSON lines")
-    export = whats.add_parser("export", help="all rows, the oldest first", parents=[shared, wanted])
+    search.add_argument("--limit", type=int, default=50, help="maximum number (default 50)")
+    search.add_argument("--json", action="store_true", help="print JSON")
+    export = subcommands.add_parser(
+        "export", help="write all matching rows, the oldest first", parents=[shared, wanted]
+    )
     export.set_defaults(action=_export)
     export.add_argument("--format", choices=["jsonl", "csv"], default="jsonl")
     export.add_argument("--out", type=Path, metavar="FILE", help="a new file, mode 0600 (default: standard output)")
 
 
-def _marked(text: str) -> tuple[int, str]:
+def _head_line(text: str) -> tuple[int, str]:
     found = re.fullmatch(r"(\d{1,18}):([0-9a-f]{64})", text.strip())
     if not found:
-        raise argparse.ArgumentTypeError("is no line of `audit head`: SEQ:HASH")
+        raise argparse.ArgumentTypeError("is not a line of `audit head`: SEQ:HASH")
     return int(found[1]), found[2]
 
 
@@ -88,7 +97,7 @@ def _trail(arguments: argparse.Namespace) -> Iterator[Session]:
         db.close()
 
 
-def _wanted(arguments: argparse.Namespace) -> AuditFilter:
+def _filter(arguments: argparse.Namespace) -> AuditFilter:
     from cloud_hub.audit.trail import AuditFilter  # noqa: PLC0415
 
     return AuditFilter(
@@ -114,7 +123,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     from cloud_hub.audit import trail  # noqa: PLC0415
 
     with _trail(arguments) as session:
-        if arguments.head and arguments.head[0] == 0:  # written down before the first row
+        if arguments.head and arguments.head[0] == 0:  # recorded before the first row
             arguments.head = None
         broken = trail.verify(session, arguments.head)
         number, digest = trail.head(session)
@@ -130,7 +139,7 @@ def _search(arguments: argparse.Namespace) -> int:
 
     with _trail(arguments) as session:
         found = [
-            row.model_dump() for row in trail.rows(session, limit=max(arguments.limit, 1), **asdict(_wanted(arguments)))
+            row.model_dump() for row in trail.rows(session, limit=max(arguments.limit, 1), **asdict(_filter(arguments)))
         ]
     for row in found:
         print(printable_json(row) if arguments.json else _line(row))
@@ -147,7 +156,7 @@ def _export(arguments: argparse.Namespace) -> int:
 
     write: Callable[[TextIO, Iterable[dict[str, Any]]], None] = {"jsonl": _jsonl, "csv": _csv}[arguments.format]
     with _trail(arguments) as session:
-        rows = trail.export(session, _wanted(arguments))
+        rows = trail.export(session, _filter(arguments))
         if arguments.out is None:
             write(sys.stdout, rows)
             return 0
@@ -158,7 +167,7 @@ def _export(arguments: argparse.Namespace) -> int:
 
 @contextmanager
 def _new(path: Path) -> Iterator[TextIO]:
-    """A file that was not there before, for its owner alone."""
+    """Create a new file that only the owner can read."""
     try:
         number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:
@@ -182,5 +191,5 @@ def _csv(out: TextIO, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def _cell(value: Any) -> Any:
-    """Spreadsheets take a text that begins so for a formula, and devices have a say in some texts."""
+    """Escape text that a spreadsheet would run as a formula; some texts come from devices."""
     return f"'{value}" if isinstance(value, str) and value[:1] in {"=", "+", "-", "@", "\t", "\r"} else value

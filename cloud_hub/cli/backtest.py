@@ -1,4 +1,4 @@
-"""backtest: alarms of fixed limits and of learned ones on the past of a Prometheus, or of one series."""
+"""backtest: compares alarms of fixed limits with learned ones, on the history of a Prometheus or of one series."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 DAY_S = 86400
 ROWS = 40
+LABELS = {"fixed": "fixed", "ours": "learned"}
+"""How the text report names the sides."""
 
 EXAMPLES = """examples:
   tidegate-hub backtest --prometheus http://10.0.0.5:9090 --days 30
@@ -29,88 +31,94 @@ EXAMPLES = """examples:
   tidegate-hub backtest press-3/cpu.load --limit 'cpu > 90 for 5m' --plot cpu.png
   tidegate-hub backtest week.csv --plot week.png
 
-Without --limit the server's own alerting rules are the fixed limits: the alerts it recorded, or where it recorded
-none, their expressions worked out anew. Without --query the series are those which limits and rules compare with a
-number. The first days are only learned from, and counted on neither side. A page is what one device's alarms make
-that overlap or follow each other within --group. The number behind one of our alarms is its anomaly score s:
-normal samples reach it about once in 10**s.
+Without --limit, the alerting rules of the server are the fixed limits: the alerts that it recorded or, if there are
+none, their expressions evaluated again. Without --query, the series are those that limits and rules compare with a
+number. The first days are used for learning only and are counted on neither side. Alarms of one device that overlap
+or follow each other within --group form a page. The number after a learned alarm is its anomaly score s: normal
+samples reach it about once in 10**s.
 
 A series is DEVICE/METRIC of a running hub, or a CSV or Parquet file with columns timestamp, value and, if known, label
 (1 during a fault). --plot draws it with the band, the alarms of both sides and the labels.
 
-exit codes: 0 compared; 1 the server refused, or there is nothing to compare; 2 wrong use; 5 no answer; 78 configuration
+exit codes: 0 compared; 1 the server refused, or there is nothing to compare; 2 usage; 5 no answer; 78 configuration
 """
 
 
 def add(commands: Commands) -> None:
     """Add the parser of this group."""
     parser = commands.add_parser(
-        "backtest", help="alarms of fixed limits compared with ours, over the past of a Prometheus or a series",
+        "backtest", help="compare alarms of fixed and learned limits on the history of a Prometheus or a series",
         epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, parents=[options()],
     )  # fmt: skip
     parser.set_defaults(action=_backtest)
     parser.add_argument(
         "series", nargs="?", metavar="SERIES", help="DEVICE/METRIC of a hub, or a .csv or .parquet file"
     )
-    parser.add_argument("--name", help="which series of a file that holds several")
+    parser.add_argument("--name", help="the series of a file with several")
     where = parser.add_argument_group("the Prometheus")
-    where.add_argument(
-        "--prometheus", metavar="URL", help="address below which /api/v1 is; --token-file is its token's"
-    )
+    where.add_argument("--prometheus", metavar="URL", help="base URL without /api/v1; --token-file is then its token")
     where.add_argument("--user", default="", help="for basic authentication, with --password-file")
     where.add_argument("--password-file", type=Path)
     where.add_argument("--ca-file", type=Path, help="PEM of the CA that signed its certificate")
-    where.add_argument("--timeout", type=seconds, default=60.0, metavar="TIME", help="of one question (default 60s)")
+    where.add_argument(
+        "--timeout", type=seconds, default=60.0, metavar="TIME", help="timeout of one request (default 60s)"
+    )
     what = parser.add_argument_group("what is compared")
     what.add_argument("--days", type=_above, default=30.0, help="how far back (default 30)")
-    what.add_argument("--train-days", type=_above, help="of these, only to learn (default 7, at most a third)")
+    what.add_argument(
+        "--train-days", type=_above, help="how many of these are for learning only (default 7, at most a third)"
+    )
     what.add_argument(
         "--step",
         type=seconds,
         metavar="TIME",
-        help="between points that ours judge (default: as it scrapes, at least 5m)",
+        help="between points for learned limits (default: the scrape interval, at least 5m)",
     )
-    what.add_argument("--query", action="append", default=[], metavar="PROMQL", help="series to judge; may be repeated")
+    what.add_argument("--query", action="append", default=[], metavar="PROMQL", help="series to judge; repeatable")
     what.add_argument(
         "--limit", action="append", default=[], type=limit, metavar="LIMIT",
-        help="a fixed limit, such as 'node_load1 > 8 for 5m'; may be repeated",
+        help="a fixed limit, such as 'node_load1 > 8 for 5m'; repeatable",
     )  # fmt: skip
-    what.add_argument("--rules", action="store_true", help="the server's rules too, with --limit")
+    what.add_argument("--rules", action="store_true", help="also use the rules of the server, with --limit")
     what.add_argument(
         "--pages-per-shift", type=_above, metavar="N",
-        help="our alarms that all series together may raise in 12 hours (default 2; of one SERIES: as many as one"
-        " ordinary sample in 1,000 makes)",
+        help="learned alarms that all series together may raise in 12 hours (default 2; for one SERIES: one in"
+        " 1,000 normal samples)",
     )  # fmt: skip
-    what.add_argument("--replay", action="store_true", help="work rules out anew even where alerts were recorded")
-    what.add_argument("--group", type=seconds, default=600.0, metavar="TIME", help="of episodes (default 10m)")
-    what.add_argument("--max-series", type=int, default=500, metavar="N", help="stop beyond so many (default 500)")
+    what.add_argument("--replay", action="store_true", help="evaluate rules again even if alerts were recorded")
+    what.add_argument(
+        "--group", type=seconds, default=600.0, metavar="TIME", help="largest gap within an episode (default 10m)"
+    )
+    what.add_argument("--max-series", type=int, default=500, metavar="N", help="fail with more series (default 500)")
     shown = parser.add_argument_group("what is shown")
     shown.add_argument("--json", action="store_true", help="print everything as JSON")
-    shown.add_argument("--plot", type=Path, metavar="FILE", help="of a series: draw it into this PNG")
+    shown.add_argument("--plot", type=Path, metavar="FILE", help="draw the series into this PNG")
     shown.add_argument("--rows", type=int, default=ROWS, metavar="N", help=f"episodes in the table (default {ROWS})")
 
 
 def _above(text: str) -> float:
     value = float(text) if re.fullmatch(r"\d{1,4}(\.\d+)?", text) else 0.0
     if not value:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number above 0")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number above 0")
     return value
 
 
 def limit(text: str) -> FixedLimit:
-    """A limit such as `node_load1 > 8 for 5m`."""
+    """Parse a limit such as `node_load1 > 8 for 5m`."""
     from cloud_hub.prometheus.core.promql import find_comparisons  # noqa: PLC0415
     from cloud_hub.thresholds.backtest.prometheus import FixedLimit  # noqa: PLC0415
 
     found = re.fullmatch(r"(.*?)(?:\s+for\s+(\S+))?\s*", text, re.DOTALL)
     parts = find_comparisons(found[1]) if found else []
     if not found or len(parts) != 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is no limit: write a series, a sign and a number: 'node_load1 > 8'")
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not a limit: write a series, a sign and a number: 'node_load1 > 8'"
+        )
     return FixedLimit(compared=parts[0], for_s=seconds(found[2]) if found[2] else 0.0)
 
 
 def _wanted(arguments: argparse.Namespace, now_s: int, interval_s: float) -> BacktestRequest:
-    """A step below the scrape interval would show each sample several times, and one spike as a lasting one."""
+    """The request. The step is at least the scrape interval: a smaller one would repeat samples and stretch spikes."""
     from cloud_hub.thresholds.backtest.prometheus import BacktestRequest  # noqa: PLC0415
 
     step = int(arguments.step or max(300, interval_s))
@@ -194,7 +202,7 @@ def _progress(text: str) -> None:
 
 
 def document(report: Report, wanted: BacktestRequest) -> dict[str, Any]:
-    """Everything, for machines. Times are UTC microseconds."""
+    """The report as JSON. Times are UTC microseconds."""
     found = report.comparison
     return {
         "from_us": wanted.start_us + int(wanted.train_days * DAY_S * 1e6), "to_us": wanted.end_us,
@@ -215,20 +223,20 @@ def document(report: Report, wanted: BacktestRequest) -> dict[str, Any]:
 
 
 def lines(report: Report, wanted: BacktestRequest, rows: int) -> list[str]:
-    """The same for a person."""
+    """The report as lines of text."""
     found, days = report.comparison, (wanted.end_us - wanted.start_us) / 1e6 / DAY_S - wanted.train_days
     shown = found.episodes[-rows:] if rows > 0 else []
     head = [
         f"{report.series} series of {report.devices} devices, {report.points} points at {wanted.step_s} s;"
-        f" {wanted.train_days:.3g} days only learned from, {days:.1f} days compared",
+        f" {wanted.train_days:.3g} days for learning only, {days:.1f} days compared",
         "",
         f"{'':8}{'alarms':>8}{'pages':>8}{'pages a day':>14}",
         *(
-            f"{side:8}{found.alarms[side]:>8}{found.pages[side]:>8}{found.pages[side] / days:>14.2f}"
+            f"{LABELS[side]:8}{found.alarms[side]:>8}{found.pages[side]:>8}{found.pages[side] / days:>14.2f}"
             for side in ("fixed", "ours")
         ),
         "",
-        f"episodes: {found.both} in both, {found.only['fixed']} fixed alone, {found.only['ours']} ours alone",
+        f"episodes: {found.both} in both, {found.only['fixed']} only fixed, {found.only['ours']} only learned",
         *([""] if shown else []),
     ]
     cut = len(found.episodes) - len(shown)
@@ -239,15 +247,15 @@ def lines(report: Report, wanted: BacktestRequest, rows: int) -> list[str]:
 
 
 def table(episodes: list[AlarmGroup]) -> list[str]:
-    """A row an episode: when, how long, where, and what each side said."""
+    """A row for each episode: start, duration, device, and the alarms of each side."""
     if not episodes:
         return []
-    body = [("start (UTC)", "lasted", "device", "fixed", "ours")]
+    body = [("start (UTC)", "lasted", "device", "fixed", "learned")]
     body += [
         (
             datetime.fromtimestamp(one.start_us / 1e6, timezone.utc).strftime("%Y-%m-%d %H:%M"),
             _lasted(one.end_us - one.start_us), clean(one.device)[:28],
-            _whats([alarm.what for alarm in one.fixed]), _whats([alarm.what for alarm in one.ours]),
+            _names([alarm.what for alarm in one.fixed]), _names([alarm.what for alarm in one.ours]),
         )
         for one in episodes
     ]  # fmt: skip
@@ -255,7 +263,7 @@ def table(episodes: list[AlarmGroup]) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in body]
 
 
-def _whats(names: list[str]) -> str:
+def _names(names: list[str]) -> str:
     if not names:
         return "-"
     first = clean(names[0])

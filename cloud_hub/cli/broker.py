@@ -1,4 +1,4 @@
-"""broker: one for trying out; and setup, check, grant, deny, reload for the real one, which is mosquitto."""
+"""broker: runs an embedded broker for trials; setup, check, grant, deny and reload manage a mosquitto."""
 
 from __future__ import annotations
 
@@ -20,48 +20,54 @@ if TYPE_CHECKING:
     from cloud_hub.settings import Settings
 
 EXAMPLES = """examples:
-  tidegate-hub broker                                          for trying out, on loopback
+  tidegate-hub broker                                          an embedded broker for trials, on loopback
   tidegate-hub broker setup --folder /var/lib/tidegate-broker --name broker.plant.example --name 10.0.0.5
-  tidegate-hub broker check                                    is it as closed as it should be?
+  tidegate-hub broker check                                    test its access control
   tidegate-hub broker grant press-3 --folder /var/lib/tidegate-broker --group line-1 --node press-3
   tidegate-hub broker reload --folder /var/lib/tidegate-broker after a grant or a revocation
 """
 
 
 def add(commands: Commands) -> None:
-    """Add the parsers of this group."""
+    """Add the parsers of this command group."""
     group = commands.add_parser(
-        "broker", help="one for trying out; setup, check, grant, deny, reload: mosquitto", epilog=EXAMPLES,
+        "broker", help="run an embedded broker for trials; set up and check mosquitto", epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     group.set_defaults(action=_embedded)
-    group.add_argument("--mqtt3", type=int, default=1884, help="trying out: port for MQTT 3.1.1 (default 1884)")
-    group.add_argument("--mqtt5", type=int, default=1883, help="trying out: port for MQTT 5 (default 1883)")
-    whats = group.add_subparsers(dest="what", metavar="WHAT")
+    group.add_argument("--mqtt3", type=int, default=1884, help="embedded broker: port for MQTT 3.1.1 (default 1884)")
+    group.add_argument("--mqtt5", type=int, default=1883, help="embedded broker: port for MQTT 5 (default 1883)")
+    subcommands = group.add_subparsers(dest="what", metavar="COMMAND")
     folder, config = argparse.ArgumentParser(add_help=False), argparse.ArgumentParser(add_help=False)
-    folder.add_argument("--folder", type=Path, required=True, help="the broker's folder")
-    config.add_argument("--config", type=Path, help="the hub's TOML file: it tells where its CA is")
-    setup = whats.add_parser("setup", help="write mosquitto's folder", parents=[folder, config])
+    folder.add_argument("--folder", type=Path, required=True, help="configuration directory of the broker")
+    config.add_argument("--config", type=Path, help="the hub's TOML file, which names its CA")
+    setup = subcommands.add_parser(
+        "setup", help="write the configuration directory of mosquitto", parents=[folder, config]
+    )
     setup.set_defaults(action=_setup)
-    setup.add_argument("--name", action="append", metavar="HOST|IP", help="how clients reach it; may be repeated")
-    setup.add_argument("--port", type=int, default=8883, help="where it listens (default 8883)")
-    setup.add_argument("--bind", default="", metavar="IP", help="listen on this address alone (default: on all)")
-    setup.add_argument("--user", default="mosquitto", help="whom it becomes when root starts it (default mosquitto)")
+    setup.add_argument("--name", action="append", metavar="HOST|IP", help="name or address for clients; repeatable")
+    setup.add_argument("--port", type=int, default=8883, help="port to listen on (default 8883)")
+    setup.add_argument("--bind", default="", metavar="IP", help="address to listen on (default: all)")
+    setup.add_argument("--user", default="mosquitto", help="user to run as when started by root (default mosquitto)")
     setup.add_argument("--aws-alias", action="store_true", help="allow $aws/..., as twins.aws_alias = true does")
-    check = whats.add_parser("check", help="try its doors, as two clients of the hub's CA", parents=[config])
+    check = subcommands.add_parser(
+        "check", help="test its access control with two clients of the hub's CA", parents=[config]
+    )
     check.set_defaults(action=_check)
-    check.add_argument("--folder", type=Path, help="its folder, if it is here: tells why it does not start")
-    check.add_argument("--address", metavar="HOST:PORT", help="where it is (default: mqtt.address)")
-    grant = whats.add_parser("grant", help="let a device be a Sparkplug edge node too", parents=[folder])
+    check.add_argument("--folder", type=Path, help="its configuration directory, to find out why it does not start")
+    check.add_argument("--address", metavar="HOST:PORT", help="address of the broker (default: mqtt.address)")
+    grant = subcommands.add_parser("grant", help="allow a device to be a Sparkplug edge node", parents=[folder])
     grant.set_defaults(action=_grant)
     grant.add_argument("device")
     grant.add_argument("--group", required=True, help="its Sparkplug group")
     grant.add_argument("--node", required=True, help="its Sparkplug edge node")
-    deny = whats.add_parser("deny", help="make a revoked device mute, on open sessions too", parents=[folder])
+    deny = subcommands.add_parser("deny", help="block a revoked device, including open sessions", parents=[folder])
     deny.set_defaults(action=_deny)
     deny.add_argument("device")
-    deny.add_argument("--lift", action="store_true", help="take it back, for a device that is enrolled anew")
-    reload = whats.add_parser("reload", help="hand over the list of revoked certificates", parents=[folder, config])
+    deny.add_argument("--lift", action="store_true", help="unblock a device that is enrolled again")
+    reload = subcommands.add_parser(
+        "reload", help="update the list of revoked certificates and reload", parents=[folder, config]
+    )
     reload.set_defaults(action=_reload)
 
 
@@ -81,7 +87,7 @@ def _setup(arguments: argparse.Namespace) -> int:
     settings = _settings(arguments.config)
     hub = settings.mqtt.client_id
     if not hub.startswith(RESERVED):
-        text = f"'{hub}' could be a device's id, and that device would be given the hub's rights"
+        text = f"'{hub}' could be the id of a device, which would then have the rights of the hub"
         raise ConfigError("mqtt.client_id", text, f"Let it begin with {RESERVED}")
     names = arguments.name or [socket.gethostname(), "localhost"]
     ca = CaFolder(settings.state_dir)
@@ -137,7 +143,7 @@ def _amend(folder: Path, paragraph: Callable[[], str], *, there: bool = True) ->
     except ValueError as error:
         raise ConfigError("broker", str(error), "Name another") from error
     new = edit_access_list(folder, text, there=there)
-    print(f"written; now: tidegate-hub broker reload --folder {folder}" if new else "so it was already")
+    print(f"written; now: tidegate-hub broker reload --folder {folder}" if new else "unchanged")
     return 0
 
 
@@ -146,7 +152,7 @@ def _reload(arguments: argparse.Namespace) -> int:
     from cloud_hub.certificates.files import CaFolder  # noqa: PLC0415
 
     reload(arguments.folder, CaFolder(_settings(arguments.config).state_dir))
-    print("read again: access list and revoked certificates. Sessions that are open stay open (docs/broker.md)")
+    print("reloaded: access list and revoked certificates. Open sessions stay open (docs/broker.md)")
     return 0
 
 

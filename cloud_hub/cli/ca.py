@@ -1,4 +1,4 @@
-"""ca init, show, issue-server, claim, list, revoke, crl: the hub's small CA, on the machine with its state_dir."""
+"""ca init, show, issue-server, claim, list, revoke, crl: manages the CA in the hub's state_dir."""
 
 from __future__ import annotations
 
@@ -19,51 +19,55 @@ if TYPE_CHECKING:
     from cloud_hub.settings import Settings
 
 EXAMPLES = """examples:
-  tidegate-hub ca init --config hub.toml                          make it; once, and keep state_dir/ca safe
-  tidegate-hub ca show --config hub.toml > ca.pem                 what every device must be given
+  tidegate-hub ca init --config hub.toml                          create the CA once; protect state_dir/ca
+  tidegate-hub ca show --config hub.toml > ca.pem                 the trust anchor of every device
   tidegate-hub ca issue-server --name hub.plant.example --name 10.0.0.5 --out /etc/tidegate/rest --config hub.toml
   tidegate-hub ca claim press-3 --life 24h --config hub.toml      a one-time claim; shown once
   tidegate-hub ca list --config hub.toml                          certificates of devices
   tidegate-hub ca revoke press-3 --reason stolen --broker /var/lib/tidegate-broker --config hub.toml
 
-exit codes: 0 well; 1 refused (revoked, or no device id); 2 wrong use; 78 no CA, or it cannot be used
+exit codes: 0 success; 1 refused (revoked, or no device id); 2 usage; 78 no CA, or it cannot be used
 """
 
 
 def add(commands: Commands) -> None:
-    """Add the parsers of this group."""
+    """Add the parsers of this command group."""
     group = commands.add_parser(
-        "ca", help="certificates: make the CA, enrol and revoke devices", epilog=EXAMPLES,
+        "ca", help="create the CA, enrol and revoke devices", epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    whats = group.add_subparsers(dest="what", required=True, metavar="WHAT")
+    subcommands = group.add_subparsers(dest="what", required=True, metavar="COMMAND")
 
-    def what(name: str, text: str, action: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
-        made: argparse.ArgumentParser = whats.add_parser(name, help=text, description=text)
-        made.add_argument("--config", type=Path, help="the hub's TOML file; without it defaults and TIDEGATE_... count")
+    def subcommand(name: str, text: str, action: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
+        made: argparse.ArgumentParser = subcommands.add_parser(name, help=text, description=text)
+        made.add_argument(
+            "--config", type=Path, help="the hub's TOML file (default: built-in defaults and TIDEGATE_... variables)"
+        )
         made.set_defaults(action=action)
         return made
 
-    what("init", "make the CA, the hub's signing key and an empty list of revoked certificates", _init)
-    what("show", "print the CA's certificate (PEM); its fingerprint goes to stderr", _show)
-    server = what("issue-server", "key and certificate for a broker or for REST", _issue_server)
-    server.add_argument("--name", action="append", required=True, help="host name or address; may be repeated")
+    subcommand("init", "create the CA, the hub's signing key and an empty certificate revocation list", _init)
+    subcommand("show", "print the CA's certificate (PEM); its fingerprint goes to stderr", _show)
+    server = subcommand("issue-server", "issue key and certificate for a broker or for REST", _issue_server)
+    server.add_argument("--name", action="append", required=True, help="host name or address; repeatable")
     server.add_argument("--out", type=Path, required=True, metavar="STEM", help="writes STEM.pem and STEM.key (0600)")
-    server.add_argument("--days", type=float, default=825.0, help="life (default 825)")
-    claim = what("claim", "a one-time claim for a device; printed once", _claim)
+    server.add_argument("--days", type=float, default=825.0, help="validity in days (default 825)")
+    claim = subcommand("claim", "create a one-time claim for a device; printed once", _claim)
     claim.add_argument("device")
     claim.add_argument(
-        "--life", type=seconds, default=86400.0, metavar="TIME", help="such as 90s, 2h, 3d (default 24h)"
+        "--life", type=seconds, default=86400.0, metavar="TIME", help="validity such as 90s, 2h, 3d (default 24h)"
     )
-    claim.add_argument("--out", type=Path, metavar="FILE", help="write it there (a new file, 0600), print nothing")
-    claim.add_argument("--readmit", action="store_true", help="also when the device was revoked")
-    what("list", "certificates that were issued to devices", _list)
-    revoke = what("revoke", "let a device in no more, here and (after its list is read again) at the broker", _revoke)
+    claim.add_argument(
+        "--out", type=Path, metavar="FILE", help="write to this new file (mode 0600) instead of printing"
+    )
+    claim.add_argument("--readmit", action="store_true", help="even if the device was revoked")
+    subcommand("list", "list the certificates of devices", _list)
+    revoke = subcommand("revoke", "revoke a device, at the hub and (after it reloads) at the broker", _revoke)
     revoke.add_argument("device")
-    revoke.add_argument("--reason", default="", help="stands in the audit trail")
-    text = "the broker's folder, where it is on this machine: it refuses the device from now on, its open session too"
+    revoke.add_argument("--reason", default="", help="recorded in the audit trail")
+    text = "configuration directory of a broker on this machine; it then blocks the device and its open sessions"
     revoke.add_argument("--broker", type=Path, metavar="FOLDER", help=text)
-    what("crl", "write state_dir/ca/crl.pem anew from the database", _crl)
+    subcommand("crl", "write state_dir/ca/crl.pem from the database", _crl)
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:
@@ -94,9 +98,7 @@ def _init(arguments: argparse.Namespace) -> int:
     settings = _settings(arguments)
     folder = _folder(settings)
     folder.make(settings.name, _now_us())
-    print(
-        f"{folder.path}: made. Its key {folder.key.name} is all that vouches for your devices: keep it, and tell nobody"
-    )
+    print(f"{folder.path}: created. Its key {folder.key.name} signs the certificates of all devices: keep it secret")
     return 0
 
 
@@ -115,14 +117,16 @@ def _issue_server(arguments: argparse.Namespace) -> int:
     stem: Path = arguments.out
     wrong = [name for name in arguments.name if not re.fullmatch(r"[A-Za-z0-9_.:-]{1,253}", name)]
     if wrong:
-        raise ConfigError("--name", f"'{clean(wrong[0])[:80]}' is no host name or address", "Give for example 10.0.0.5")
+        raise ConfigError(
+            "--name", f"'{clean(wrong[0])[:80]}' is not a host name or address", "Give for example 10.0.0.5"
+        )
     made = _folder(_settings(arguments)).issue_server(arguments.name, _now_us(), arguments.days)
     try:
         write_file(stem.with_name(f"{stem.name}.key"), made.key, secret=True)
         write_file(stem.with_name(f"{stem.name}.pem"), made.certificate)
     except OSError as error:
-        raise ConfigError(str(stem), f"cannot be written ({error.strerror})", "Give --out another place") from error
-    print(f"{stem}.pem and {stem}.key: for {', '.join(arguments.name)}, good for {arguments.days:g} days")
+        raise ConfigError(str(stem), f"cannot be written ({error.strerror})", "Give --out another path") from error
+    print(f"{stem}.pem and {stem}.key: for {', '.join(arguments.name)}, valid for {arguments.days:g} days")
     return 0
 
 
@@ -182,7 +186,7 @@ def _deny(arguments: argparse.Namespace) -> int:
 
     edit_access_list(arguments.broker, deny_paragraph(arguments.device))
     reload(arguments.broker, _folder(_settings(arguments)))
-    print(f"{arguments.broker}: its certificates are refused, and an open session says and hears nothing any more")
+    print(f"{arguments.broker}: certificates of the device are refused, and its open session is blocked")
     return 0
 
 
@@ -196,6 +200,6 @@ def _crl(arguments: argparse.Namespace) -> int:
         revoked = register.revocations(session, now_us)
     db.close()
     folder.write_crl(revoked, now_us)
-    told = "" if getattr(arguments, "broker", None) else ". Make the broker read it again (docs/broker.md)"
-    print(f"{folder.crl}: {len(revoked)} revoked certificates{told}")
+    hint = "" if getattr(arguments, "broker", None) else ". Reload the broker (docs/broker.md)"
+    print(f"{folder.crl}: {len(revoked)} revoked certificates{hint}")
     return 0

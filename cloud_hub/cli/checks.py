@@ -1,4 +1,4 @@
-"""`tidegate-hub check`: tries what `serve` will need, in bounded time, each finding with its cure."""
+"""`tidegate-hub check`: tests what `serve` needs, in bounded time, and reports problems with their fix."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from shared.tls import pair_problem
 
 LOCAL = {"localhost", "127.0.0.1", "::1"}
 SECRETS = {"key", "key_file", "token_file", "secret_file", "password_file", "url_file"}
-"""Settings that name a file with a secret."""
+"""Settings whose value is the path of a secret file."""
 PLUGIN_S = 20.0
-"""So long an engine or a scaler may take to answer."""
+"""The timeout for an engine or a scaler."""
 PROBE = 'Nothing happened.\n{"rules": {"cause": "none", "confidence": 1, "explanation": ""}, "allowed": []}'
-"""A question whose answer nobody needs."""
+"""A prompt for a connection test; the answer is ignored."""
 ENDING_S = 30 * 86_400.0
-"""A server's certificate that ends sooner than this is a problem already."""
+"""A server certificate that expires sooner than this is a problem."""
 
 
 def examine(path: Path | None) -> Findings:
-    """Everything that can be known before the start. Nothing is left behind; an engine is asked one small question."""
+    """Run all checks. They leave nothing behind; an engine receives one small prompt."""
     found = Findings()
     try:
         settings = hub_settings.read(path)
@@ -46,14 +46,14 @@ def examine(path: Path | None) -> Findings:
     _broker(settings, found)
     found.warnings += [*_port(settings), *_secrets(settings.model_dump())]
     for wanted in (_engine, _scaler):
-        _asked(wanted, settings, found)
+        _call_plugin(wanted, settings, found)
     if settings.twins.aws_alias and not found.problems:
         found.problems += _alias(settings)
     return found
 
 
-def _asked(ask: Callable[[Settings], None], settings: Settings, found: Findings) -> None:
-    """Ask a plug-in what it is needed for; one that is away for a while is a warning."""
+def _call_plugin(ask: Callable[[Settings], None], settings: Settings, found: Findings) -> None:
+    """Call a plug-in; one that is temporarily unavailable is a warning."""
     try:
         run_with_timeout(PLUGIN_S, lambda: _translated(ask, settings))
     except (NotReady, TimeoutError) as error:
@@ -76,7 +76,7 @@ def _engine(settings: Settings) -> None:
     from cloud_hub.inference.engines import load_engine  # noqa: PLC0415 - with httpx, where it is wanted
 
     if (engine := load_engine(settings)) is not None:
-        with suppress(WireError):  # it answered, if not well: one question is no proof of more
+        with suppress(WireError):  # it answered, even if unusably: enough for a connection test
             engine.ask("This is a test of the connection.", PROBE, {"type": "object"})
 
 
@@ -88,7 +88,7 @@ def _scaler(settings: Settings) -> None:
 
 
 def _state(settings: Settings) -> list[str]:
-    """Whether the state folder can be written, or made, by whoever runs this."""
+    """Whether the current user can write or create the state directory."""
     if reason := write_error(Path(settings.state_dir)):
         cure = "Give a folder of the hub's user, and run `check` as that user"
         return [f"state_dir: {settings.state_dir} cannot be written ({reason}). {cure}"]
@@ -96,7 +96,7 @@ def _state(settings: Settings) -> list[str]:
 
 
 def _secrets(table: Any, place: str = "") -> list[str]:
-    """Files with secrets that others may read."""
+    """Secret files that other users can read."""
     found = []
     for key, value in table.items():
         if isinstance(value, dict):
@@ -110,12 +110,12 @@ def _port(settings: Settings) -> list[str]:
     try:
         port_free(settings.rest.host, settings.rest.port)
     except ConfigError as error:
-        return [f"{error}. No matter, if it is this hub that runs already"]
+        return [f"{error}. Ignore this if the hub is already running"]
     return []
 
 
 def _environment() -> list[str]:
-    """Variables that nobody reads; one that resembles a setting has stopped the reading of them already."""
+    """Unknown TIDEGATE_ variables; one that resembles a setting has already failed the reading of settings."""
     strange = environment.unknown_variables(os.environ, Settings)
     return [f"environment variable {name}: there is no such setting. Unset it, or correct its name" for name in strange]
 
@@ -161,7 +161,7 @@ def _pair(settings: Settings) -> list[str]:
     tls = settings.mqtt.tls
     if tls is None:
         return []
-    cure = "Make it anew: tidegate-hub broker setup (docs/broker.md)"
+    cure = "Create it again: tidegate-hub broker setup (docs/broker.md)"
     paths = {"mqtt.tls.ca": tls.ca, "mqtt.tls.certificate": tls.certificate, "mqtt.tls.key": tls.key}
     if missing := _files(paths, "Correct the path"):
         return missing
@@ -215,10 +215,10 @@ def _aws(settings: Settings) -> list[str]:
 
 
 def _alias(settings: Settings) -> list[str]:
-    """Say `$aws` to the broker and hear it. Not with TLS: there one certificate may be one session, the hub's."""
+    """Publish on `$aws` and receive it. Not with TLS, where a certificate may have only one session, the hub's."""
     if settings.mqtt.tls is not None:
         return []
-    heard: queue.Queue[str] = queue.Queue()
+    received: queue.Queue[str] = queue.Queue()
     topic = topics.shadow("tidegate-check", "", "get", topics.AWS)
 
     def say() -> None:
@@ -227,11 +227,11 @@ def _alias(settings: Settings) -> list[str]:
     connection = Connection(
         Options(client_id=f"{settings.mqtt.client_id}-check", filters=[topic]),
         locate=lambda: parse_address(settings.mqtt.address, "mqtt.address"),
-        on_message=lambda _: heard.put(""), on_up=say, on_down=heard.put,
+        on_message=lambda _: received.put(""), on_up=say, on_down=received.put,
     )  # fmt: skip
     connection.start()
     try:
-        reason = heard.get(timeout=5)
+        reason = received.get(timeout=5)
     except queue.Empty:
         reason = "the broker delivers none: its access list must let the hub read and write $aws/#"
     connection.stop()
@@ -252,7 +252,7 @@ def _experts(settings: Settings) -> list[str]:
 
 
 def _oidc(settings: Settings) -> list[str]:
-    """Its settings and the file of keys; an address is asked when somebody signs in."""
+    """The OIDC settings and the file of keys; a URL is fetched only at the first sign-in."""
     try:
         if settings.oidc is not None:
             Oidc(settings.oidc)

@@ -1,4 +1,4 @@
-"""command send, show, list, cancel: verbs for a device, over the REST of a running hub."""
+"""command send, show, list, cancel: commands for a device, over REST."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cloud_hub.cli import Commands, clean
 from cloud_hub.cli.remote import EXIT_CONFLICT, EXIT_FAILED, EXIT_NO_ANSWER, Remote, RemoteError, connect, options
 from cloud_hub.cli.times import seconds
 
-LOOK_S = 0.3
+POLL_S = 0.3
 
 EXAMPLES = """examples:
   tidegate-hub command send press-3 diagnose processes
@@ -23,38 +23,38 @@ EXAMPLES = """examples:
   tidegate-hub command list press-3 --state queued
   tidegate-hub command cancel 01a1fc6b-a98f-7b80-b3e0-d90b220720c5
 
-exit codes: 0 it succeeded (or, without waiting, was sent); 1 it failed, was refused, was cancelled; 2 wrong use;
-3 the token may not; 4 not known, or the device is offline; 5 no answer in time; 6 it has ended already
+exit codes: 0 succeeded (or sent, with --no-wait); 1 failed, refused or cancelled; 2 usage;
+3 not permitted; 4 not found, or the device is offline; 5 no answer in time; 6 already ended
 """
 
 
 def add(commands: Commands) -> None:
-    """Add the parsers of this group."""
+    """Add the parsers of this command group."""
     group = commands.add_parser(
-        "command", help="send a verb to a device, watch it, cancel it", epilog=EXAMPLES,
+        "command", help="send a command to a device, watch it, cancel it", epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    whats = group.add_subparsers(dest="what", required=True, metavar="WHAT")
+    subcommands = group.add_subparsers(dest="what", required=True, metavar="COMMAND")
     shown = options()
-    shown.add_argument("--json", action="store_true", help="print the hub's answer as JSON")
-    send = whats.add_parser("send", help="send one and wait for its end", parents=[shown])
+    shown.add_argument("--json", action="store_true", help="print JSON")
+    send = subcommands.add_parser("send", help="send a command and wait for its end", parents=[shown])
     send.set_defaults(action=_send)
     send.add_argument("device")
-    send.add_argument("verb", help="restart, diagnose or capture; a device's twin reports what it has")
+    send.add_argument("verb", help="restart, diagnose or capture; the device's twin reports which it supports")
     send.add_argument("target", help="a model's name, or processes")
-    send.add_argument("--arg", action="append", default=[], type=_pair, metavar="KEY=VALUE", help="may be repeated")
-    send.add_argument("--queued", action="store_true", help="wait for a device that is offline")
-    send.add_argument("--life", type=seconds, metavar="TIME", help="how long it may be silent, such as 90s, 2h, 3d")
+    send.add_argument("--arg", action="append", default=[], type=_pair, metavar="KEY=VALUE", help="repeatable")
+    send.add_argument("--queued", action="store_true", help="queue the command if the device is offline")
+    send.add_argument("--life", type=seconds, metavar="TIME", help="time until it expires, such as 90s, 2h, 3d")
     send.add_argument("--no-wait", action="store_true", help="do not wait for the end")
-    show = whats.add_parser("show", help="what became of one", parents=[shown])
+    show = subcommands.add_parser("show", help="show a command", parents=[shown])
     show.set_defaults(action=_show)
     show.add_argument("id")
-    listed = whats.add_parser("list", help="a device's commands, the newest first", parents=[shown])
+    listed = subcommands.add_parser("list", help="list the commands of a device, the newest first", parents=[shown])
     listed.set_defaults(action=_list)
     listed.add_argument("device")
-    listed.add_argument("--state", help="only those, such as queued or running")
-    listed.add_argument("--limit", type=int, default=20, help="how many (default 20)")
-    cancel = whats.add_parser("cancel", help="cancel one", parents=[shown])
+    listed.add_argument("--state", help="only this state, such as queued or running")
+    listed.add_argument("--limit", type=int, default=20, help="maximum number (default 20)")
+    cancel = subcommands.add_parser("cancel", help="cancel a command", parents=[shown])
     cancel.set_defaults(action=_cancel)
     cancel.add_argument("id")
 
@@ -62,7 +62,7 @@ def add(commands: Commands) -> None:
 def _pair(text: str) -> tuple[str, str | float]:
     key, equals, value = text.partition("=")
     if not key or not equals:
-        raise argparse.ArgumentTypeError(f"'{text}' is no KEY=VALUE")
+        raise argparse.ArgumentTypeError(f"'{text}' is not KEY=VALUE")
     return key, float(value) if re.fullmatch(r"-?\d+(\.\d+)?", value) else value
 
 
@@ -82,13 +82,13 @@ def _send(arguments: argparse.Namespace) -> int:
 
 
 def _watch(hub: Remote, row: dict[str, Any]) -> dict[str, Any]:
-    """Until it has ended; the hub ends each one in time. Progress is drawn on a terminal."""
+    """Poll until the command has ended; the hub expires every command. Shows progress on a terminal."""
     line = ""
     while row["done_us"] is None:
         if sys.stderr.isatty() and (now := _line(row)) != line:
             line = now
             print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
-        time.sleep(LOOK_S)
+        time.sleep(POLL_S)
         row = hub.get(f"/commands/{row['id']}")
     if line:
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
@@ -96,7 +96,8 @@ def _watch(hub: Remote, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _line(row: dict[str, Any]) -> str:
-    part = "" if row["progress"] is None else f" {row['progress']:4.0%} {'#' * round(row['progress'] * 20):20}"
+    running = row["done_us"] is None and row["progress"] is not None
+    part = f" {row['progress']:4.0%} {'#' * round(row['progress'] * 20):20}" if running else ""
     return clean(f"{row['state']:9}{part} {row['text']}")[:110]
 
 
@@ -129,7 +130,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _cancel(arguments: argparse.Namespace) -> int:
-    """Cancelled is what was asked for; another end came first, and is a conflict."""
+    """Cancel a command; it is a conflict if it ends in another state first."""
     with connect(arguments) as hub:
         row = _watch(hub, hub.call("POST", f"/commands/{quote(arguments.id, '')}/cancel"))
     if row["state"] == "cancelled":

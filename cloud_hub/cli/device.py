@@ -1,4 +1,4 @@
-"""device remove, removed, restore: take a device out of the fleet, and put it back, over the REST of a running hub."""
+"""device remove, removed, restore: removes devices from the fleet and restores them, over REST."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ EXAMPLES = """examples:
   tidegate-hub device removed
   tidegate-hub device restore press-3
 
-exit codes: 0 well; 2 wrong use; 3 the token may not; 4 not known, or not removed; 5 no answer
+exit codes: 0 success; 2 usage; 3 not permitted; 4 not found, or not removed; 5 no answer
 """
 
 
 def add(commands: Commands) -> None:
-    """Add the parsers of this group."""
+    """Add the parsers of this command group."""
     group = commands.add_parser(
-        "device", help="remove a device for good, and put one back", epilog=EXAMPLES,
+        "device", help="remove a device, and restore a removed one", epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    whats = group.add_subparsers(dest="what", required=True, metavar="WHAT")
+    subcommands = group.add_subparsers(dest="what", required=True, metavar="COMMAND")
     hub = options()
-    hub.add_argument("--json", action="store_true", help="print the hub's answer as JSON")
+    hub.add_argument("--json", action="store_true", help="print JSON")
 
-    def what(name: str, text: str, action: Any) -> argparse.ArgumentParser:
-        parser = whats.add_parser(name, help=text, parents=[hub])
+    def subcommand(name: str, text: str, action: Any) -> argparse.ArgumentParser:
+        parser = subcommands.add_parser(name, help=text, parents=[hub])
         parser.set_defaults(action=action)
         return parser
 
-    remove = what("remove", "end all that it began, and refuse what it still sends", _remove)
+    remove = subcommand("remove", "remove a device, and refuse what it sends", _remove)
     remove.add_argument("id")
-    remove.add_argument("--reason", default="", help="stands in the audit trail")
-    what("removed", "those that were removed", _removed)
-    what("restore", "put a removed device back, with its asset path and tags", _restore).add_argument("id")
+    remove.add_argument("--reason", default="", help="recorded in the audit trail")
+    subcommand("removed", "list removed devices", _removed)
+    subcommand("restore", "restore a removed device, with its asset path and tags", _restore).add_argument("id")
 
 
 def _remove(arguments: argparse.Namespace) -> int:

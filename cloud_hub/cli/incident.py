@@ -1,4 +1,4 @@
-"""incident list, ack, resolve: over the REST of a running hub."""
+"""incident list, ack, resolve, over REST."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ EXAMPLES = """examples:
   tidegate-hub incident ack 01a1fc6b-9efb-7fe8-bebf-9ef1d6d45891
   tidegate-hub incident resolve 01a1fc6b-9efb-7fe8-bebf-9ef1d6d45891 --reason "sensor was taken off"
 
-exit codes: 0 well; 2 wrong use; 3 the token may not; 4 not known; 5 no answer; 6 it is resolved already
+exit codes: 0 success; 2 usage; 3 not permitted; 4 not found; 5 no answer; 6 already resolved
 """
 
 
 def add(commands: Commands) -> None:
-    """Add the parsers of this group."""
+    """Add the parsers of this command group."""
     group = commands.add_parser(
-        "incident", help="see, acknowledge and end incidents", epilog=EXAMPLES,
+        "incident", help="list, acknowledge and resolve incidents", epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    whats = group.add_subparsers(dest="what", required=True, metavar="WHAT")
+    subcommands = group.add_subparsers(dest="what", required=True, metavar="COMMAND")
     hub = options()
-    hub.add_argument("--json", action="store_true", help="print the hub's answer as JSON")
+    hub.add_argument("--json", action="store_true", help="print JSON")
 
-    def what(name: str, text: str, action: Any) -> argparse.ArgumentParser:
-        parser = whats.add_parser(name, help=text, parents=[hub])
+    def subcommand(name: str, text: str, action: Any) -> argparse.ArgumentParser:
+        parser = subcommands.add_parser(name, help=text, parents=[hub])
         parser.set_defaults(action=action)
         return parser
 
-    listed = what("list", "the newest first", _list)
+    listed = subcommand("list", "list incidents, the newest first", _list)
     listed.add_argument("--device", default="")
-    listed.add_argument("--page", default="", help="those of one call, by its first incident")
-    listed.add_argument("--limit", type=int, default=20, help="how many (default 20)")
-    what("ack", "say that it was seen; of a page's first incident, all of the page", _ack).add_argument("id")
-    resolve = what("resolve", "end one that no device will clear", _resolve)
+    listed.add_argument("--page", default="", help="only this page (the id of its first incident)")
+    listed.add_argument("--limit", type=int, default=20, help="maximum number (default 20)")
+    subcommand("ack", "acknowledge an incident, or a whole page by its first incident", _ack).add_argument("id")
+    resolve = subcommand("resolve", "resolve an incident that no device will clear", _resolve)
     resolve.add_argument("id")
     resolve.add_argument("--reason", required=True)
 

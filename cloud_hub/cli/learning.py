@@ -16,49 +16,47 @@ EXAMPLES = """examples:
   tidegate-hub learning put servers --target "*" --metrics cpu.load --set canary=0.1 --set watch_s=7200
   tidegate-hub learning put servers --target "*" --metrics cpu.* --set peers=tags.service --set 'peers_high=["cpu.*"]'
   tidegate-hub learning backtest servers --days 30       what it would have alarmed on; pushes nothing
-  tidegate-hub learning show servers                     how its limits stand, and what their alarms were worth
+  tidegate-hub learning show servers                     state of its limits and quality of their alarms
   tidegate-hub learning release servers press-3 cpu.load let it replace a limit that was set by hand
   tidegate-hub learning missed-fault press-3 cpu.load --since 2026-11-20T08:00:00Z --until 2026-11-20T09:00:00Z
 
-exit codes: 0 well; 1 failed; 2 wrong use; 3 the token may not; 4 not known; 5 no answer; 6 conflict
+exit codes: 0 success; 1 failed; 2 usage; 3 not permitted; 4 not found; 5 no answer; 6 conflict
 """
 
 
 def add(commands: Commands) -> None:
-    """Add the parsers of this group."""
+    """Add the parsers of this command group."""
     group = commands.add_parser(
-        "learning", help="limits learned from history, pushed and taken back by themselves", epilog=EXAMPLES,
+        "learning", help="learn limits from history, push them, roll them back automatically", epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    whats = group.add_subparsers(dest="what", required=True, metavar="WHAT")
+    subcommands = group.add_subparsers(dest="what", required=True, metavar="COMMAND")
     shown = options()
-    shown.add_argument("--json", action="store_true", help="print the hub's answer as JSON")
+    shown.add_argument("--json", action="store_true", help="print JSON")
 
     def command(name: str, text: str, action: Any, *, named: bool = True) -> argparse.ArgumentParser:
-        parser = whats.add_parser(name, help=text, description=text, parents=[shown])
+        parser = subcommands.add_parser(name, help=text, description=text, parents=[shown])
         parser.set_defaults(action=action)
         if named:
             parser.add_argument("name")
         return parser
 
-    put = command("put", "create or change one", _put)
+    put = command("put", "create or change a learning", _put)
     put.add_argument("--target", required=True, help="which devices: a condition of the query language, * for all")
-    put.add_argument("--metrics", required=True, help="names or patterns, with commas between")
-    put.add_argument(
-        "--set", action="append", default=[], type=_policy_field, metavar="FIELD=VALUE", help="may be repeated"
-    )
-    command("list", "all, by name", _list, named=False)
-    command("show", "one, with hits, false alarms, misses and its newest rollout", _show)
-    series = command("series", "its series", _series)
+    put.add_argument("--metrics", required=True, help="names or patterns, separated by commas")
+    put.add_argument("--set", action="append", default=[], type=_policy_field, metavar="FIELD=VALUE", help="repeatable")
+    command("list", "list all learnings by name", _list, named=False)
+    command("show", "show a learning with hits, false alarms, misses and its newest rollout", _show)
+    series = command("series", "list the series of a learning", _series)
     series.add_argument("--device", default="")
     command("refit", "start a refit now", _refit)
-    release = command("release", "let it replace limits that were set by hand", _release)
+    release = command("release", "let a learning replace limits that were set by hand", _release)
     release.add_argument("device")
-    release.add_argument("metrics", nargs="*", help="all that it learns there without any")
-    command("remove", "delete it; limits that it pushed stay in force", _remove)
-    backtest = command("backtest", "replay history by present limits and by learned ones", _backtest)
+    release.add_argument("metrics", nargs="*", help="metrics (default: all that it learns on the device)")
+    command("remove", "delete a learning; limits that it pushed stay in force", _remove)
+    backtest = command("backtest", "replay history with current and with learned limits", _backtest)
     backtest.add_argument("--days", type=float, default=7.0)
-    backtest.add_argument("--devices", type=int, default=10, help="on the first so many (default 10)")
+    backtest.add_argument("--devices", type=int, default=10, help="number of devices (default 10)")
     fault = command("missed-fault", "report a fault on which no alarm was raised", _missed_fault, named=False)
     fault.add_argument("device")
     fault.add_argument("metric")
@@ -68,7 +66,9 @@ def add(commands: Commands) -> None:
     forecast = command("forecast", "the probability of crossing a limit within 15 minutes", _forecast, named=False)
     forecast.add_argument("device")
     forecast.add_argument("metric")
-    forecast.add_argument("--limit", type=float, help="of being above this, in place of the limit in force")
+    forecast.add_argument(
+        "--limit", type=float, help="probability of exceeding this value, instead of the limit in force"
+    )
 
 
 def _policy_field(text: str) -> tuple[str, Any]:
@@ -78,14 +78,14 @@ def _policy_field(text: str) -> tuple[str, Any]:
     try:
         return key, json.loads(value)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"'{text}' is no FIELD=NUMBER, monitor=true or peers=tags.service") from error
+        raise argparse.ArgumentTypeError(f"'{text}' is not FIELD=NUMBER, monitor=true or peers=tags.service") from error
 
 
 def _instant(text: str) -> int:
     try:
         found = datetime.fromisoformat(text.replace("Z", "+00:00"))
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"'{text}' is no time: write 2026-11-20T08:00:00Z") from error
+        raise argparse.ArgumentTypeError(f"'{text}' is not a time: write 2026-11-20T08:00:00Z") from error
     return int((found if found.tzinfo else found.replace(tzinfo=timezone.utc)).timestamp() * 1e6)
 
 
@@ -97,7 +97,7 @@ def _put(arguments: argparse.Namespace) -> int:
     policy = {"metrics": [one.strip() for one in arguments.metrics.split(",") if one.strip()]} | dict(arguments.set)
     with connect(arguments) as hub:
         row = hub.call("PUT", _path(arguments.name), {"target": arguments.target, "policy": policy})
-    print(json.dumps(row) if arguments.json else f"{arguments.name}: a refit begins; see: learning show {row['id']}")
+    print(json.dumps(row) if arguments.json else f"{arguments.name}: a refit starts; see: learning show {row['id']}")
     return 0
 
 
@@ -143,9 +143,9 @@ def _show(arguments: argparse.Namespace) -> int:
 
 
 def _weekly(total: dict[str, Any]) -> str:
-    flattered = f"; {total['in_sample']} series tried on what they learned from" if total["in_sample"] else ""
-    return (f"{total['per_device_week']:.2f} alarms a device and week, by present limits "
-            f"{total['present_per_device_week']:.2f}; faults hit {total['hit']}, missed {total['missed']}{flattered}"
+    in_sample = f"; {total['in_sample']} series tested on their training data" if total["in_sample"] else ""
+    return (f"{total['per_device_week']:.2f} alarms per device and week, with current limits "
+            f"{total['present_per_device_week']:.2f}; faults hit {total['hit']}, missed {total['missed']}{in_sample}"
             )  # fmt: skip
 
 
@@ -166,7 +166,9 @@ def _series(arguments: argparse.Namespace) -> int:
 def _refit(arguments: argparse.Namespace) -> int:
     with connect(arguments) as hub:
         row = hub.call("POST", _path(arguments.name, "/refit"))
-    print(json.dumps(row) if arguments.json else f"{row['id']}: a refit begins, unless its limits are on trial")
+    print(
+        json.dumps(row) if arguments.json else f"{row['id']}: a refit starts, unless a rollout of its limits is running"
+    )
     return 0
 
 

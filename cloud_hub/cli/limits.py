@@ -1,4 +1,4 @@
-"""limits export, limits import: the limits of many devices as a file, out of one hub and into another, over REST."""
+"""limits export, limits import: writes the limits of many devices to a file, and reads them, over REST."""
 
 from __future__ import annotations
 
@@ -15,46 +15,46 @@ import tomllib
 from cloud_hub.cli import Commands
 from cloud_hub.cli.remote import EXIT_USAGE, RemoteError, connect, options
 
-TOGETHER = 200
-"""Devices of one request."""
+DEVICES_PER_REQUEST = 200
+"""The maximum number of devices in one request."""
 PAGE_BYTES = 1 << 20
-"""Bytes of one request, unless a single device has more."""
+"""The maximum size of one request in bytes, unless a single device needs more."""
 
 EXAMPLES = """examples:
   tidegate-hub limits export limits.toml --target "tags.site = 'a'" --source learned
   tidegate-hub limits export -                              JSON on the standard output
-  tidegate-hub limits import limits.toml --dry-run          checks all of it, changes nothing
-  tidegate-hub limits import limits.json --replace          other metrics' limits of these devices go
+  tidegate-hub limits import limits.toml --dry-run          check everything, change nothing
+  tidegate-hub limits import limits.json --replace          remove limits of other metrics of these devices
 
-The file says `form = "tidegate-limits/1"` and holds the limits of each device; JSON or TOML by its name.
-exit codes: 0 well; 1 failed; 2 wrong use, or a file that is none; 3 the token may not; 4 not known; 5 no answer
+The file has `form = "tidegate-limits/1"` and holds the limits of each device; JSON or TOML by its name.
+exit codes: 0 success; 1 failed; 2 usage, or an invalid file; 3 not permitted; 4 not found; 5 no answer
 """
 
 
 def add(commands: Commands) -> None:
-    """Add the parsers of this group."""
+    """Add the parsers of this command group."""
     group = commands.add_parser(
-        "limits", help="limits of many devices as a file", epilog=EXAMPLES,
+        "limits", help="export and import limits of many devices", epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    whats = group.add_subparsers(dest="what", required=True, metavar="WHAT")
-    out = whats.add_parser("export", help="into a file", parents=[options()])
+    subcommands = group.add_subparsers(dest="what", required=True, metavar="COMMAND")
+    out = subcommands.add_parser("export", help="write limits to a file", parents=[options()])
     out.set_defaults(action=_export)
     out.add_argument("file", help="name.toml, name.json, or - for JSON on the standard output")
     out.add_argument("--target", default="*", help="which devices: a condition of the query language (default all)")
     out.add_argument("--source", choices=["learned", "fixed"], default="", help="only these limits")
-    into = whats.add_parser("import", help="out of a file", parents=[options()])
+    into = subcommands.add_parser("import", help="read limits from a file", parents=[options()])
     into.set_defaults(action=_import)
     into.add_argument("file", help="name.toml or name.json")
-    into.add_argument("--replace", action="store_true", help="limits of other metrics on these devices go")
-    into.add_argument("--dry-run", action="store_true", help="check it all, change nothing")
+    into.add_argument("--replace", action="store_true", help="remove limits of other metrics of these devices")
+    into.add_argument("--dry-run", action="store_true", help="check everything, change nothing")
 
 
 def _export(arguments: argparse.Namespace) -> int:
     with connect(arguments) as hub:
-        found = hub.get("/limits", target=arguments.target, source=arguments.source, limit=TOGETHER)
+        found = hub.get("/limits", target=arguments.target, source=arguments.source, limit=DEVICES_PER_REQUEST)
         while found["next"]:
-            more = hub.get("/limits", target=arguments.target, source=arguments.source, limit=TOGETHER,
+            more = hub.get("/limits", target=arguments.target, source=arguments.source, limit=DEVICES_PER_REQUEST,
                            after=found["next"])  # fmt: skip
             found["devices"] |= more["devices"]
             found["next"] = more["next"]
@@ -74,7 +74,7 @@ def _import(arguments: argparse.Namespace) -> int:
     pages = list(_pages(devices))
     done = 0
     with connect(arguments) as hub:
-        # All pages are checked before the first is taken: a wrong file changes nothing.
+        # All pages are checked before the first is imported: an invalid file changes nothing.
         for dry_run in (True,) if arguments.dry_run else (True, False):
             for page in pages:
                 answer = hub.call("POST", "/limits", found | {"devices": page}, dry_run=dry_run,
@@ -90,7 +90,7 @@ def _pages(devices: list[tuple[str, Any]]) -> Iterator[dict[str, Any]]:
     size = 0
     for device, limits in devices:
         more = len(json.dumps(limits))
-        if page and (len(page) == TOGETHER or size + more > PAGE_BYTES):
+        if page and (len(page) == DEVICES_PER_REQUEST or size + more > PAGE_BYTES):
             yield page
             page, size = {}, 0
         page[device] = limits
@@ -121,7 +121,7 @@ def toml(found: dict[str, Any]) -> str:
 
 
 def _value(value: Any) -> str:
-    """TOML's form of a JSON value; both write texts, whole numbers and lists alike."""
+    """TOML's form of a JSON value; strings, integers and lists are the same in both."""
     if isinstance(value, float) and math.isfinite(value):
         return repr(value)
     if isinstance(value, list):

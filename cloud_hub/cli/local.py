@@ -1,4 +1,4 @@
-"""serve, check, migrate, token: the hub on this machine, by its own configuration."""
+"""serve, check, migrate, token: runs and administers the hub on this machine."""
 
 from __future__ import annotations
 
@@ -23,34 +23,38 @@ GC_OBJECTS = 50_000
 
 
 def add(commands: Commands) -> None:
-    """Add the parsers of this group."""
+    """Add the parsers of this command group."""
     with_config = argparse.ArgumentParser(add_help=False)
-    with_config.add_argument("--config", type=Path, help="TOML file; without it defaults and TIDEGATE_... count")
+    with_config.add_argument(
+        "--config", type=Path, help="TOML file (default: built-in defaults and TIDEGATE_... variables)"
+    )
     for name, action, text in (
-        ("serve", _serve, "work until stopped"),
+        ("serve", _serve, "run the hub until it is stopped"),
         ("check", _check, "validate configuration and installation"),
         ("migrate", _migrate, "bring the database's schema up to date"),
     ):
         commands.add_parser(name, help=text, description=text, parents=[with_config]).set_defaults(action=action)
-    token = commands.add_parser("token", help="make or end a REST token", parents=[with_config])
+    token = commands.add_parser("token", help="create or revoke a REST token", parents=[with_config])
     token.set_defaults(action=_token)
     token.add_argument("what", choices=["create", "revoke"])
-    token.add_argument("--name", required=True, help="who it is for; stands in the audit trail")
+    token.add_argument("--name", required=True, help="name of the token; recorded in the audit trail")
     token.add_argument(
         "--role", action="append", choices=["viewer", "operator", "auditor", "admin", "writer"],
-        help="create: what it may do (default viewer); may be repeated",
+        help="create: role (default viewer); repeatable",
     )  # fmt: skip
     token.add_argument(
         "--scope",
         action="append",
         metavar="PATH",
-        help="create: see only devices below this asset path; may be repeated",
+        help="create: limit it to devices below this asset path; repeatable",
     )
     token.add_argument(
-        "--life", type=_days, default=90.0, metavar="TIME", help="create: such as 12h, 90d (default), never"
+        "--life", type=_days, default=90.0, metavar="TIME", help="create: validity, such as 12h, 90d (default), never"
     )
-    token.add_argument("--out", type=Path, metavar="FILE", help="create: write it there (a new file, 0600), not here")
-    token.add_argument("--aws", action="store_true", help="create: print also a key pair for AWS's own clients")
+    token.add_argument(
+        "--out", type=Path, metavar="FILE", help="create: write to this new file (mode 0600) instead of printing"
+    )
+    token.add_argument("--aws", action="store_true", help="create: also print a key pair for AWS clients")
 
 
 def _days(text: str) -> float | None:
@@ -58,7 +62,7 @@ def _days(text: str) -> float | None:
     if text == "never":
         return None
     if not found or float(found[1]) == 0:
-        raise argparse.ArgumentTypeError(f"'{text}' is no life: write 12h, 90d or never")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a validity: write 12h, 90d or never")
     return float(found[1]) / {"h": 24, "d": 1}[found[2]]
 
 
@@ -86,7 +90,7 @@ def _served(app: HubApp, settings: Settings) -> int:
 
     port_free(settings.rest.host, settings.rest.port)
     config = http_server.config(app.rest(), settings.rest)
-    # Ingest makes a million short-lived objects a second: to look for cycles every 700 of them costs a fifth.
+    # Ingest creates a million short-lived objects a second: collecting cycles every 700 objects costs 20 % of the time.
     gc.freeze()
     gc.set_threshold(GC_OBJECTS, 10, 10)
     uvicorn.Server(config).run()
@@ -140,6 +144,6 @@ def _token(arguments: argparse.Namespace) -> int:
                 print(f"aws_access_key_id = {key_id}\naws_secret_access_key = {aws_key.secret(key, key_id)}")
         else:
             ended = tokens.revoke_by_name(session, arguments.name, now_us(), "command line")
-            print(f"{ended} tokens of '{arguments.name}' ended")
+            print(f"{ended} tokens of '{arguments.name}' revoked")
     db.close()
     return 0

@@ -1,4 +1,4 @@
-"""notify test, list: whether a channel takes a message, by this machine's configuration; what a running hub told."""
+"""notify test, list: tests a channel of the local configuration, and lists notifications over REST."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from shared.errors import ConfigError, NotReady
 EXAMPLES = """examples:
   tidegate-hub notify test ops --config hub.toml     send a test over [notify.ops], now, no hub needed
   tidegate-hub notify test ops --resolved            and what its end looks like
-  tidegate-hub notify list --state given-up          what a running hub could not tell
+  tidegate-hub notify list --state given-up          notifications that could not be sent
 
-exit codes: 0 taken by the channel's server; 1 not reached, or overloaded; 2 wrong use; 78 refused, or not configured
+exit codes: 0 accepted by the server; 1 unreachable or overloaded; 2 usage; 78 refused, or not configured
 """
 
 
 def add(commands: Commands) -> None:
-    """Add the parsers of this group."""
+    """Add the parsers of this command group."""
     group = commands.add_parser(
-        "notify", help="try a channel over which alarms leave; see what left", epilog=EXAMPLES,
+        "notify", help="test a notification channel; list notifications", epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    whats = group.add_subparsers(dest="what", required=True, metavar="WHAT")
-    test = whats.add_parser("test", help="send a test message over a channel")
+    subcommands = group.add_subparsers(dest="what", required=True, metavar="COMMAND")
+    test = subcommands.add_parser("test", help="send a test message")
     test.set_defaults(action=_test)
-    test.add_argument("name", help="as in [notify.NAME]")
-    test.add_argument("--config", type=Path, help="TOML file; without it TIDEGATE_NOTIFY counts")
-    test.add_argument("--resolved", action="store_true", help="as of an incident that is over")
-    listed = whats.add_parser("list", help="what was told and what waits, the newest first", parents=[options()])
+    test.add_argument("name", help="channel, as in [notify.NAME]")
+    test.add_argument("--config", type=Path, help="TOML file (default: TIDEGATE_NOTIFY)")
+    test.add_argument("--resolved", action="store_true", help="send it as a resolved incident")
+    listed = subcommands.add_parser("list", help="list notifications, the newest first", parents=[options()])
     listed.set_defaults(action=_list)
-    listed.add_argument("--channel", help="only this one")
+    listed.add_argument("--channel", help="only this channel")
     listed.add_argument("--state", choices=["waiting", "told", "closed", "given-up"])
-    listed.add_argument("--limit", type=int, default=20, help="how many (default 20)")
-    listed.add_argument("--json", action="store_true", help="print the hub's answer as JSON")
+    listed.add_argument("--limit", type=int, default=20, help="maximum number (default 20)")
+    listed.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _test(arguments: argparse.Namespace) -> int:
@@ -51,8 +51,8 @@ def _test(arguments: argparse.Namespace) -> int:
     known = settings.read(arguments.config)
     channel = known.notify.get(arguments.name)
     if channel is None:
-        there = ", ".join(sorted(known.notify)) or "none"
-        raise ConfigError(f"notify.{arguments.name}", f"is not there (there are: {there})", "Name one of them")
+        names = ", ".join(sorted(known.notify)) or "none"
+        raise ConfigError(f"notify.{arguments.name}", f"is not configured (configured: {names})", "Name one of them")
     now = now_us()
     ended = now if arguments.resolved else None
     alarm = PageAlarm(

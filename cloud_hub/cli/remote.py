@@ -1,4 +1,4 @@
-"""REST of a running hub, for subcommands that work from any machine: the client, its options and its exit codes."""
+"""The REST client of subcommands, with its options and exit codes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _TOKEN = re.compile(r"[!-~]+\Z")
 
 
 class RemoteError(TidegateError):
-    """The hub said no, or nothing. `exit_code` is the program's; `problem` the RFC 9457 body, {} when there is none."""
+    """The hub refused or did not answer. `exit_code` is for the process; `problem` is the RFC 9457 body, or {}."""
 
     def __init__(self, text: str, exit_code: int, problem: dict[str, Any] | None = None) -> None:
         super().__init__(text)
@@ -41,24 +41,24 @@ class RemoteError(TidegateError):
 
 
 def options() -> argparse.ArgumentParser:
-    """Parent parser with what every remote subcommand takes: --url and --token-file."""
+    """A parent parser with the options of remote subcommands: --url and --token-file."""
     parent = argparse.ArgumentParser(add_help=False)
     group = parent.add_argument_group("the hub")
-    group.add_argument("--url", help=f"where it is (default: TIDEGATE_URL, or {URL})")
+    group.add_argument("--url", help=f"URL of the hub (default: TIDEGATE_URL, or {URL})")
     group.add_argument("--token-file", type=Path, help="file with the REST token (default: TIDEGATE_TOKEN holds it)")
     return parent
 
 
 class Remote:
-    """A client of one hub; a context manager. What the hub refuses is raised as RemoteError."""
+    """A REST client of a hub; a context manager. Errors are raised as RemoteError."""
 
     def __init__(self, url: str, token: str) -> None:
         import httpx  # noqa: PLC0415
 
         if not _ADDRESS.match(url):
-            raise ConfigError("--url", f"'{url}' is no address", "Write for example: --url http://10.0.0.5:8080")
+            raise ConfigError("--url", f"'{url}' is not an address", "Write for example: --url http://10.0.0.5:8080")
         if not _TOKEN.match(token):
-            raise ConfigError("token", "is none of a hub's", "They begin with tg_ and are one word")
+            raise ConfigError("token", "is not a hub token", "Tokens start with tg_ and contain no space")
         self.url = url
         self._http = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"})
 
@@ -72,7 +72,7 @@ class Remote:
         self, method: str, path: str, body: Any = None, *, headers: dict[str, str] | None = None,
         timeout_s: float = 30.0, **query: Any,
     ) -> httpx.Response:  # fmt: skip
-        """One request below /api/v1; queries that are None are left out. Returns the answer when it is a 2xx."""
+        """Send a request below /api/v1, without query parameters that are None; returns a 2xx response."""
         import httpx  # noqa: PLC0415
 
         asked = {key: value for key, value in query.items() if value is not None}
@@ -114,17 +114,17 @@ class Remote:
 
 
 def _refused(answer: httpx.Response) -> RemoteError:
-    """A problem+json, told as a person reads it."""
+    """The error for a problem+json response."""
     try:
         problem = answer.json()
         text = f"{problem['title']}: {problem['detail']}"
     except (ValueError, KeyError, TypeError):
-        return RemoteError(f"HTTP {answer.status_code}: this is no Tidegate hub's answer", EXIT_FAILED)
+        return RemoteError(f"HTTP {answer.status_code}: this is not an answer of a Tidegate hub", EXIT_FAILED)
     return RemoteError(text, _EXIT.get(answer.status_code, EXIT_FAILED), problem)
 
 
 def connect(arguments: argparse.Namespace) -> Remote:
-    """The hub that `options` name; raises ConfigError when there is no token."""
+    """Connect to the hub that `options` name; raises ConfigError if there is no token."""
     return Remote(arguments.url or os.environ.get("TIDEGATE_URL") or URL, _token(arguments.token_file))
 
 

@@ -27,7 +27,7 @@ def read(arguments: argparse.Namespace, since_us: int) -> LabelledSeries:
         return _file(Path(name), arguments.name)
     device, slash, metric = name.partition("/")
     if not device or not slash or not metric:
-        raise RemoteError(f"'{name}' is no series: write device/metric, or a file ending in .csv or .parquet", 2)
+        raise RemoteError(f"'{name}' is not a series: write device/metric, or a file ending in .csv or .parquet", 2)
     with connect(arguments) as hub:
         return _of_hub(hub, device, metric, since_us)
 

@@ -1,4 +1,4 @@
-"""telemetry last, range, top, export: what devices measured, over the REST of a running hub."""
+"""telemetry last, range, top, export: what devices measured, over REST."""
 
 from __future__ import annotations
 
@@ -23,40 +23,44 @@ EXAMPLES = """examples:
   tidegate-hub telemetry top cpu.load --quantile 0.99 --from 7d -k 20
   tidegate-hub telemetry export --from 7d --resolution 1h --out week.parquet
 
-exit codes: 0 well; 1 failed; 2 wrong use; 3 the token may not; 4 not known; 5 no answer
+exit codes: 0 success; 1 failed; 2 usage; 3 not permitted; 4 not found; 5 no answer
 """
 
 
 def add(commands: Commands) -> None:
-    """Add the parsers of this group."""
+    """Add the parsers of this command group."""
     group = commands.add_parser(
-        "telemetry", help="last values, series, who stands highest, Parquet", epilog=EXAMPLES,
+        "telemetry", help="last values, series, top devices, Parquet export", epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    whats = group.add_subparsers(dest="what", required=True, metavar="WHAT")
+    subcommands = group.add_subparsers(dest="what", required=True, metavar="COMMAND")
     shown = options()
-    shown.add_argument("--json", action="store_true", help="one JSON object a line")
+    shown.add_argument("--json", action="store_true", help="print JSON, one object per line")
     span = argparse.ArgumentParser(add_help=False)
     span.add_argument("--from", dest="start", type=instant, metavar="TIME", help="2026-11-01, or 7d ago (default: 1d)")
     span.add_argument("--to", dest="end", type=instant, metavar="TIME", help="before this time (default: now)")
     where = argparse.ArgumentParser(add_help=False)
     where.add_argument("--where", metavar="CONDITION", help="only devices such as: tags.site = 'a'")
-    last = whats.add_parser("last", help="the newest sample of each metric", parents=[shown, where])
+    last = subcommands.add_parser("last", help="the newest sample of each metric", parents=[shown, where])
     last.set_defaults(action=_last)
     last.add_argument("device", nargs="?", help="one device (default: all)")
     last.add_argument("--metric")
-    ranged = whats.add_parser("range", help="one metric over a span", parents=[shown, span])
+    ranged = subcommands.add_parser("range", help="one metric over a time span", parents=[shown, span])
     ranged.set_defaults(action=_range)
     ranged.add_argument("device")
     ranged.add_argument("metric")
-    ranged.add_argument("--points", type=int, default=1000, help="at most so many (default 1000, at most 10000)")
+    ranged.add_argument(
+        "--points", type=int, default=1000, help="maximum number of points (default 1000, at most 10000)"
+    )
     ranged.add_argument("--resolution", help="raw, 1m, 5m, 15m, 1h, 6h or 1d (default: the finest that fits)")
-    top = whats.add_parser("top", help="the devices with the highest quantile", parents=[shown, span, where])
+    top = subcommands.add_parser("top", help="the devices with the highest quantile", parents=[shown, span, where])
     top.set_defaults(action=_top)
     top.add_argument("metric")
     top.add_argument("--quantile", type=float, default=0.95, help="0 to 1 (default 0.95)")
     top.add_argument("-k", type=int, default=10, help="how many devices (default 10)")
-    export = whats.add_parser("export", help="samples or rollups as a Parquet file", parents=[options(), span, where])
+    export = subcommands.add_parser(
+        "export", help="samples or rollups as a Parquet file", parents=[options(), span, where]
+    )
     export.set_defaults(action=_export)
     export.add_argument("--out", type=Path, required=True, metavar="FILE", help="a new file")
     export.add_argument("--device", action="append", help="may be repeated (default: all)")
@@ -121,7 +125,7 @@ def _top(arguments: argparse.Namespace) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    """Into a file beside it, which gets its name when all of it is there."""
+    """Write to a temporary file, and rename it when it is complete."""
     if arguments.out.exists():
         raise ConfigError("--out", f"{arguments.out} is there already", "Give a new file")
     part = arguments.out.with_name(f"{arguments.out.name}.part")

@@ -1,4 +1,4 @@
-"""Times as people write and read them on a command line."""
+"""Parses and formats times for the command line."""
 
 from __future__ import annotations
 
@@ -11,24 +11,26 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def seconds(text: str) -> float:
-    """A time such as 90s, 2h or 3d."""
+    """Seconds of a duration such as 90s, 2h or 3d."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text)
     if not found:
-        raise argparse.ArgumentTypeError(f"'{text}' is no time: write 90s, 15m, 2h or 3d")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a time: write 90s, 15m, 2h or 3d")
     return float(found[1]) * _UNITS[found[2] or "s"]
 
 
 def instant(text: str) -> int:
-    """Microseconds of a time as people write it: a date or time (UTC unless it says otherwise), or `7d` ago."""
+    """UTC microseconds of a date, a time (UTC without an offset), or an age such as `7d`."""
     if ago := re.fullmatch(r"(\d{1,5})([hd])", text):
         return time.time_ns() // 1000 - int(ago[1]) * _UNITS[ago[2]] * 1_000_000
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is no time: write 2026-11-01, 2026-11-01T08:00:00Z or 7d") from None
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not a time: write 2026-11-01, 2026-11-01T08:00:00Z or 7d"
+        ) from None
     return int((found if found.tzinfo else found.replace(tzinfo=timezone.utc)).timestamp() * 1_000_000)
 
 
 def shown(t_us: int) -> str:
-    """A time for people, in UTC."""
+    """A time as text, in UTC."""
     return datetime.fromtimestamp(t_us / 1e6, timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ")

@@ -1,4 +1,4 @@
-"""twin get, set, query, history, diff: documents of the fleet, over the REST of a running hub."""
+"""twin get, set, query, history, diff: documents of the fleet, over REST."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cloud_hub.cli import Commands, clean
 from cloud_hub.cli.remote import EXIT_FAILED, EXIT_NO_ANSWER, EXIT_USAGE, Remote, RemoteError, connect, options
 from shared.terminal import printable_json
 
-LOOK_S = 0.2
+POLL_S = 0.2
 
 EXAMPLES = """examples:
   tidegate-hub twin get press-3
@@ -25,35 +25,43 @@ EXAMPLES = """examples:
   tidegate-hub twin history press-3
   tidegate-hub twin diff press-3 --old 4 --new 9
 
-exit codes: 0 well; 1 the device refused it, or has another value in force; 2 wrong use; 3 the token may not;
-4 not known; 5 no answer in time; 6 the document has changed meanwhile
+exit codes: 0 success; 1 refused, or another value is in force; 2 usage; 3 not permitted;
+4 not found; 5 no answer in time; 6 the document has changed
 """
 
 
 def add(commands: Commands) -> None:
-    """Add the parsers of this group."""
+    """Add the parsers of this command group."""
     group = commands.add_parser(
-        "twin", help="read, change, search and look back at device twins", epilog=EXAMPLES,
+        "twin", help="read, change and search device twins, and show their history", epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    whats = group.add_subparsers(dest="what", required=True, metavar="WHAT")
+    subcommands = group.add_subparsers(dest="what", required=True, metavar="COMMAND")
     of_one = argparse.ArgumentParser(add_help=False, parents=[options()])
     of_one.add_argument("device")
     of_one.add_argument("--name", default="", help="a named document, such as thresholds (default: the classic one)")
-    get = whats.add_parser("get", help="print a document as JSON", parents=[of_one])
+    get = subcommands.add_parser("get", help="print a document as JSON", parents=[of_one])
     get.set_defaults(action=_get)
-    put = whats.add_parser("set", help="change desired state", parents=[of_one])
+    put = subcommands.add_parser("set", help="change desired state", parents=[of_one])
     put.set_defaults(action=_set)
-    put.add_argument("change", nargs="+", type=_change, metavar="PATH=JSON", help="null deletes; a bare word is a text")
+    put.add_argument(
+        "change", nargs="+", type=_change, metavar="PATH=JSON", help="null deletes; a bare word is a string"
+    )
     put.add_argument("--if-version", type=int, metavar="N", help="only if the document is still at this version")
-    put.add_argument("--wait", type=float, default=0.0, metavar="S", help="wait for the device's word on each path")
-    query = whats.add_parser("query", help="search all devices, one JSON object a line", parents=[options()])
+    put.add_argument(
+        "--wait", type=float, default=0.0, metavar="S", help="wait until the device has applied or refused the change"
+    )
+    query = subcommands.add_parser(
+        "query", help="search all devices; prints one JSON object per line", parents=[options()]
+    )
     query.set_defaults(action=_query)
     query.add_argument("query", help="SELECT ... FROM devices WHERE ...")
-    history = whats.add_parser("history", help="who changed it, when and how, newest first", parents=[of_one])
+    history = subcommands.add_parser(
+        "history", help="list changes with time and actor, the newest first", parents=[of_one]
+    )
     history.set_defaults(action=_history)
     history.add_argument("--limit", type=int, default=20, help="how many versions (default 20)")
-    diff = whats.add_parser("diff", help="what differs between two versions", parents=[of_one])
+    diff = subcommands.add_parser("diff", help="show the difference between two versions", parents=[of_one])
     diff.set_defaults(action=_diff)
     diff.add_argument("--old", type=int, help="default: the version before the newer one")
     diff.add_argument("--new", type=int, help="default: the newest")
@@ -63,7 +71,7 @@ def _change(text: str) -> tuple[list[str], Any]:
     path, equals, value = text.partition("=")
     keys = path.split(".")
     if not equals or not all(keys):
-        raise argparse.ArgumentTypeError(f"'{text}' is no PATH=JSON, such as settings.period_s=2")
+        raise argparse.ArgumentTypeError(f"'{text}' is not PATH=JSON, such as settings.period_s=2")
     try:
         return keys, json.loads(value)
     except ValueError:
@@ -78,7 +86,7 @@ def _nested(changes: list[tuple[list[str], Any]]) -> dict[str, Any]:
         for key in keys[:-1]:
             place = place.setdefault(key, {})
             if not isinstance(place, dict):
-                raise RemoteError(f"'{'.'.join(keys)}' lies inside a value that is set too", EXIT_USAGE)
+                raise RemoteError(f"'{'.'.join(keys)}' is inside a value that is set too", EXIT_USAGE)
         place[keys[-1]] = value
     return patch
 
@@ -109,44 +117,47 @@ def _set(arguments: argparse.Namespace) -> int:
 
 
 def _await(hub: Remote, arguments: argparse.Namespace, version: int) -> int:
-    """Until nothing of what was set differs from what the device reports and the device has spoken of what was removed,
-    or it says that it will stay otherwise. A device that cannot be reached has nothing in force that anybody knows of.
+    """Wait until the device has applied the change, or has refused it.
+
+    A change is applied when nothing that was set is in the delta, the device has reported progress of what was removed,
+    and the device is reachable.
     """
     deadline = time.monotonic() + arguments.wait
     removed = {".".join(keys) for keys, value in arguments.change if value is None}
     while True:
         delta = hub.get(_document(arguments))["state"].get("delta", {})
-        heard = hub.get(f"{_path(arguments)}/progress", removed=True)
-        words = [word for word in heard if word["shadow"] == arguments.name and word["version"] >= version]
-        waiting = [".".join(keys) for keys, value in arguments.change if value is not None and _stands(delta, keys)]
-        waiting += sorted(path for path in removed if not _spoken_of(path, words))
+        progress = hub.get(f"{_path(arguments)}/progress", removed=True)
+        reports = [one for one in progress if one["shadow"] == arguments.name and one["version"] >= version]
+        waiting = [".".join(keys) for keys, value in arguments.change if value is not None and _contains(delta, keys)]
+        waiting += sorted(path for path in removed if not _has_report(path, reports))
         reachable = hub.get(f"/devices/{quote(arguments.device, '')}")["reachable"]
         if not waiting and reachable:
             print("in force")
             return 0
         final = [
-            word
-            for word in words
-            if word["state"] == "refused" or (word["state"] == "applied" and word["path"] not in removed and waiting)
+            report
+            for report in reports
+            if report["state"] == "refused"
+            or (report["state"] == "applied" and report["path"] not in removed and waiting)
         ]
-        for word in final:
-            print(clean(f"{word['path']}: {word['state']} {word['reason']}").rstrip())
+        for report in final:
+            print(clean(f"{report['path']}: {report['state']} {report['reason']}").rstrip())
         if final:
             return EXIT_FAILED
         if time.monotonic() >= deadline:
             paths = ", ".join(waiting or (".".join(keys) for keys, _ in arguments.change))
             away = "" if reachable else "the device cannot be reached; "
-            print(f"{away}no word from the device on: {paths}", file=sys.stderr)
+            print(f"{away}no report from the device on: {paths}", file=sys.stderr)
             return EXIT_NO_ANSWER
-        time.sleep(LOOK_S)
+        time.sleep(POLL_S)
 
 
-def _spoken_of(path: str, words: list[dict[str, Any]]) -> bool:
-    """Whether the device has spoken of this path, or of one inside of it."""
-    return any(word["path"] == path or word["path"].startswith(f"{path}.") for word in words)
+def _has_report(path: str, reports: list[dict[str, Any]]) -> bool:
+    """Whether the device has reported progress of this path, or of one below it."""
+    return any(one["path"] == path or one["path"].startswith(f"{path}.") for one in reports)
 
 
-def _stands(tree: Any, keys: list[str]) -> bool:
+def _contains(tree: Any, keys: list[str]) -> bool:
     for key in keys:
         if not isinstance(tree, dict) or key not in tree:
             return False

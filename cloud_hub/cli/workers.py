@@ -1,4 +1,4 @@
-"""workers list, items, retry: over the REST of a running hub."""
+"""workers list, items, retry, over REST."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ EXAMPLES = """examples:
   tidegate-hub workers retry 01a1fc6b-9efb-7fe8-bebf-9ef1d6d45891
   tidegate-hub workers retry --all
 
-exit codes: 0 well; 2 wrong use; 3 the token may not; 4 not known; 5 no answer
+exit codes: 0 success; 2 usage; 3 not permitted; 4 not found; 5 no answer
 """
 
 
 def add(commands: Commands) -> None:
-    """Add the parsers of this group."""
+    """Add the parsers of this command group."""
     group = commands.add_parser(
-        "workers", help="background workers, and the items they could not do", epilog=EXAMPLES,
+        "workers", help="list background workers and failed items; retry items", epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    whats = group.add_subparsers(dest="what", required=True, metavar="WHAT")
+    subcommands = group.add_subparsers(dest="what", required=True, metavar="COMMAND")
     hub = options()
-    hub.add_argument("--json", action="store_true", help="print the hub's answer as JSON")
-    listed = whats.add_parser("list", help="every worker: idle, running, failing or stopped", parents=[hub])
+    hub.add_argument("--json", action="store_true", help="print JSON")
+    listed = subcommands.add_parser("list", help="list workers: idle, running, failing or stopped", parents=[hub])
     listed.set_defaults(action=_list)
-    found = whats.add_parser("items", help="items that failed", parents=[hub])
-    found.add_argument("--worker", default="", help="of this worker (default: all)")
-    found.add_argument("--parked", action="store_true", help="only those that wait for a person")
-    found.add_argument("--limit", type=int, default=100, help="how many (default 100)")
+    found = subcommands.add_parser("items", help="list failed items", parents=[hub])
+    found.add_argument("--worker", default="", help="only this worker (default: all)")
+    found.add_argument("--parked", action="store_true", help="only parked items")
+    found.add_argument("--limit", type=int, default=100, help="maximum number (default 100)")
     found.set_defaults(action=_items)
-    retry = whats.add_parser("retry", help="try an item again now", parents=[hub])
+    retry = subcommands.add_parser("retry", help="retry an item now", parents=[hub])
     which = retry.add_mutually_exclusive_group(required=True)
-    which.add_argument("id", nargs="?", help="as `workers items` shows it")
-    which.add_argument("--all", action="store_true", help="every parked item, at most 1000")
+    which.add_argument("id", nargs="?", help="id from `workers items`")
+    which.add_argument("--all", action="store_true", help="all parked items, at most 1000")
     retry.set_defaults(action=_retry)
 
 

@@ -1,1 +1,1 @@
-"""`tidegate-hub demo`: a hub, a broker and a small fleet on this machine, played and checked through a user's doors."""
+"""`tidegate-hub demo`: runs a hub, a broker and a small fleet on this machine, and checks them through public APIs."""

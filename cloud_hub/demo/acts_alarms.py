@@ -1,4 +1,4 @@
-"""Acts about alarms: d. Thresholds, e. Desk and f. Undo."""
+"""Demo acts about alarms: d. Thresholds, e. Desk and f. Undo."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _alarm(world: World, device: str, metric: str, since_us: int, state: str = "
 
 
 def replay(rows: Sequence[weeks.Row]) -> list[str]:
-    """What the recorded weeks gave, summed over the series."""
+    """The results on the recorded weeks, summed over the series."""
     lines = []
     for method in dict.fromkeys(row.method for row in rows):
         chosen = [row for row in rows if row.method == method]
@@ -32,11 +32,11 @@ def replay(rows: Sequence[weeks.Row]) -> list[str]:
 
 
 def thresholds(world: World) -> list[str]:
-    """A replay of recorded weeks, then a live alarm on a device, which clears."""
+    """Replays recorded weeks, then raises and clears a live alarm on a device."""
     lines = [f"replay of recorded server weeks: {line}" for line in replay(weeks.compare(weeks.load()))]
     device = world.worker
     try:
-        until("no alarm of cpu.load stands", lambda: not _alarm(world, device, "cpu.load", 0, "raised"), 40)
+        until("no alarm of cpu.load is raised", lambda: not _alarm(world, device, "cpu.load", 0, "raised"), 40)
     except ActLate as error:
         reason = "the live alarm: this machine's processor is at its limit already (end other work on it)"
         raise ActSkipped(reason, lines) from error
@@ -49,7 +49,7 @@ def thresholds(world: World) -> list[str]:
 
 
 def _live(world: World, device: str) -> list[str]:
-    """Load on the processor raises an alarm, which clears when it is over."""
+    """Raises an alarm by CPU load, and waits until it clears."""
     start = now_us()
     burners = burn(BURN_S)
     try:
@@ -61,11 +61,11 @@ def _live(world: World, device: str) -> list[str]:
             burner.wait()
     incident = world.client.get(f"/incidents/{alarm['incident']}")["incident"]
     latency = (alarm["received_us"] - alarm["raised_us"]) / 1000
-    said = incident["diagnosis"] or {"explanation": "not diagnosed before it cleared"}
+    diagnosis = incident["diagnosis"] or {"explanation": "not diagnosed before it cleared"}
     return [
         f"live: cpu.load {alarm['value']:.0f} % > {alarm['limit']:.0f} % raised on {device}, at the hub in "
         f"{latency:.0f} ms, cleared by itself",
-        f"diagnosis: {said['explanation'][:110]}",
+        f"diagnosis: {diagnosis['explanation'][:110]}",
     ]
 
 
@@ -76,7 +76,7 @@ EXPECTED = (
 
 
 def desk(world: World) -> list[str]:
-    """A model hangs: alarm, incident, diagnosis, action, policy, command, verified in the twin, resolved."""
+    """Stalls a model: alarm, incident, diagnosis, action, command, verification in the twin, resolution."""
     device, start = world.camera, now_us()
     before = world.client.reported(device)["models"][MODEL]
     os.kill(int(before["pid"]), signal.SIGSTOP)
@@ -115,7 +115,7 @@ def _limits(world: World, device: str) -> list[dict[str, Any]]:
 
 
 def undo(world: World) -> list[str]:
-    """A bad threshold goes to one canary and is taken back by itself."""
+    """Rolls out a bad threshold to one canary; it is rolled back automatically."""
     device = world.canary
     before = _limits(world, device)
     bad = {"metric": "memory.used", "high": 0.5}
@@ -142,6 +142,6 @@ def undo(world: World) -> list[str]:
     others = [d for d in world.devices if d != device]
     return [
         f"memory.used > 0.5 % pushed to {device} only ({', '.join(others) or 'no other'} untouched)",
-        f"taken back by itself after {took:.1f} s: {end['reason']}",
+        f"rolled back automatically after {took:.1f} s: {end['reason']}",
         "the device reports its old limits again and the alarm cleared",
     ]

@@ -1,4 +1,4 @@
-"""Acts about the camera: b. Split and c. Drift."""
+"""Demo acts about the camera: b. Split and c. Drift."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ DARK = 0.3
 
 
 def gate_in_force(world: World, but: Gate | None = None) -> Gate | None:
-    """The gate that the device reports, unless it is still `but`."""
+    """The gate that the device reports; None while it is still `but`."""
     plain = world.client.reported(world.camera, "gates").get(MODEL)
     gate = from_plain(Gate, plain) if plain else None
     return gate if gate != but else None
 
 
-def _watch(world: World, start_us: int, count: int, wait_s: float) -> list[Seen]:
-    """The first `count` frames since `start_us` that have their final answer."""
+def _answered_frames(world: World, start_us: int, count: int, wait_s: float) -> list[Seen]:
+    """Wait for the first `count` frames since `start_us` that have their final answer."""
     until(f"{count} frames are answered", lambda: len(stream.frames(world, start_us, now_us())) >= count, wait_s, 0.5)
     return stream.frames(world, start_us, now_us())[:count]
 
@@ -35,23 +35,26 @@ def _right(frames: list[Seen], answers: list[str]) -> float:
 
 
 def _every_frame(world: World, frames: list[Seen]) -> list[str]:
-    """What the hub's expert says of every one of these frames, asked here on the same file."""
+    """The answers of the hub's expert model to all these frames."""
     expert = open_expert(str(ASSETS / "digits-expert"))
     data = [world.images[frame.number % len(world.images)].tobytes() for frame in frames]
     return [opinion.label for opinion in expert.answer((8, 8), data)]
 
 
 def split(world: World) -> list[str]:
-    """The gate keeps what the edge model is sure of; the expert answers the rest."""
+    """The gate keeps confident answers of the edge model; the expert answers the rest."""
     gate = until("the gate is calibrated and in force", lambda: gate_in_force(world), 60)
-    frames = _watch(world, now_us(), MEASURE_FRAMES, 60)
+    frames = _answered_frames(world, now_us(), MEASURE_FRAMES, 60)
     asked = [frame for frame in frames if frame.answer]
     if not asked or len(asked) == len(frames):
         raise ActFailed(f"of {len(frames)} frames {len(asked)} were escalated: the gate decides nothing")
     passes = sum(frame.kept and not frame.answer and frame.edge != frame.truth for frame in frames)
     edge_wrong = sum(frame.edge != frame.truth for frame in frames)
-    one = sum(frame.wire_bytes for frame in asked if not frame.kept) / max(1, sum(not frame.kept for frame in asked))
-    ours = sum(frame.wire_bytes for frame in frames)
+    per_frame = sum(frame.wire_bytes for frame in asked if not frame.kept) / max(
+        1, sum(not frame.kept for frame in asked)
+    )
+    all_up = per_frame * len(frames)
+    split_bytes = sum(frame.wire_bytes for frame in frames)
     return [
         f"gate: keep when top1-top2 > {gate.margin:.3f}, from n={gate.n} frames, k={gate.k}, alpha={gate.alpha}",
         f"{len(frames)} frames, {len(asked)} escalated ({100 * len(asked) / len(frames):.1f} %)",
@@ -59,7 +62,7 @@ def split(world: World) -> list[str]:
         f"{_right(frames, [f.final for f in frames]):.1f} %, every frame up "
         f"{_right(frames, _every_frame(world, frames)):.1f} %",
         f"false passes: edge only {edge_wrong}, split {passes}",
-        f"bytes: split {ours}, every frame up {one * len(frames):.0f} (ratio {ours / (one * len(frames)):.2f}; "
+        f"bytes: split {split_bytes}, every frame up {all_up:.0f} (ratio {split_bytes / all_up:.2f}; "
         "these frames are 64 bytes, a camera's are 100 kB and more)",
     ]
 
@@ -70,7 +73,7 @@ def _fixed_keeps(gate: Gate, frame: Seen) -> bool:
 
 
 def drift(world: World) -> list[str]:
-    """The light fails. A fixed gate goes on keeping wrong answers; ours notices and escalates."""
+    """The light fails. A fixed gate keeps wrong answers; Tidegate detects the drift and escalates."""
     gate = gate_in_force(world)
     if gate is None:
         raise ActSkipped("no gate is in force: act b was not shown")
@@ -85,20 +88,20 @@ def _in_the_dark(world: World, gate: Gate) -> list[str]:
     start = now_us()
     _note(world, f"lamp 2 failed: brightness {DARK:.0%}")
     until("drift is noticed", lambda: _drift_noticed(world, start), 40, 0.25)
-    frames = _watch(world, start, MEASURE_FRAMES, 40)
+    frames = _answered_frames(world, start, MEASURE_FRAMES, 40)
     fixed = [frame for frame in frames if _fixed_keeps(gate, frame)]
     fixed_wrong = sum(frame.edge != frame.truth for frame in fixed)
-    ours = [frame for frame in frames if frame.kept and not frame.answer]
-    ours_wrong = sum(frame.edge != frame.truth for frame in ours)
+    adaptive = [frame for frame in frames if frame.kept and not frame.answer]
+    adaptive_wrong = sum(frame.edge != frame.truth for frame in adaptive)
     first = next(i for i, frame in enumerate(frames) if frame.reason == "drift")
-    if ours_wrong >= fixed_wrong:
-        raise ActFailed(f"ours kept {ours_wrong} wrong answers, the fixed gate {fixed_wrong}")
-    fresh = until("the gate is calibrated anew in the dark", lambda: gate_in_force(world, but=gate), 40)
+    if adaptive_wrong >= fixed_wrong:
+        raise ActFailed(f"Tidegate kept {adaptive_wrong} wrong answers, the fixed gate {fixed_wrong}")
+    fresh = until("the gate is recalibrated in the dark", lambda: gate_in_force(world, but=gate), 40)
     event = until("the lamp's log line is an event", lambda: _events(world, "lamp 2"), 10)
     return [
         f"brightness {DARK:.0%} on {len(frames)} frames; drift noticed after {first} of them",
-        f"wrong answers kept: fixed gate {fixed_wrong} of {len(fixed)}, ours {ours_wrong} of {len(ours)}",
-        f"right: fixed gate {_right(frames, [_with_fixed(gate, f) for f in frames]):.1f} %, ours "
+        f"wrong answers kept: fixed gate {fixed_wrong} of {len(fixed)}, tidegate {adaptive_wrong} of {len(adaptive)}",
+        f"right: fixed gate {_right(frames, [_with_fixed(gate, f) for f in frames]):.1f} %, tidegate "
         f"{_right(frames, [f.final for f in frames]):.1f} %",
         f"new gate for the dark: margin {gate.margin:.3f} -> {fresh.margin:.3f}",
         f"the line's own log arrived as an event: '{event[0]['text'][-60:]}'",

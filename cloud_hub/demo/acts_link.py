@@ -1,4 +1,4 @@
-"""Acts about the link: a. Twins, g. Outage and h. Scale."""
+"""Demo acts about connections: a. Twins, g. Outage and h. Scale."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def twins(world: World) -> list[str]:
     began = time.monotonic()
     _desire_period(world, device, 0.5)
     took = (time.monotonic() - began) * 1000
-    progress = until("the progress is told", lambda: _verified(world, device), 10)
+    progress = until("the progress is reported", lambda: _verified(world, device), 10)
     _desire_period(world, device, 1.0)
-    return [*lines, f"{device}: desired period_s 0.5 -> {progress['state']}, reported in {took:.0f} ms, and back again"]
+    return [*lines, f"{device}: desired period_s 0.5 -> {progress['state']}, reported in {took:.0f} ms, then reverted"]
 
 
 def _introduction(world: World, device: str) -> str:
@@ -33,9 +33,9 @@ def _introduction(world: World, device: str) -> str:
 
     reported = until(f"{device} has reported itself", known, 15)
     profile, model = reported["profile"], reported.get("models", {}).get(MODEL, {})
-    says = f", {MODEL} {model['version']} on {model['provider']}" if model else ""
+    runs = f", {MODEL} {model['version']} on {model['provider']}" if model else ""
     missing = ", ".join(profile["missing"]) or "nothing"
-    return f"{device}: {profile['name']}{says}; broker by {reported['link']['found_by']}; missing: {missing}"
+    return f"{device}: {profile['name']}{runs}; broker by {reported['link']['found_by']}; missing: {missing}"
 
 
 def _desire_period(world: World, device: str, period_s: float) -> None:
@@ -61,14 +61,14 @@ def _accepted(world: World) -> dict[str, int]:
 
 
 def outage(world: World) -> list[str]:
-    """Broker away for ten seconds, hub and an agent killed with -9: nothing accepted is lost or doubled."""
+    """Stops the broker for ten seconds, kills hub and agent with -9: no accepted item is lost or duplicated."""
     before = _accepted(world)
     world.end("broker")
     time.sleep(BROKER_AWAY_S)
     during = _accepted(world)
     idle = [device for device in world.devices if during[device] <= before[device]]
     if idle:
-        raise ActFailed(f"{', '.join(idle)} stored nothing while the broker was away")
+        raise ActFailed(f"{', '.join(idle)} stored nothing while the broker was down")
     world.start_broker()
     world.end("hub", signal.SIGKILL)
     world.start_hub()
@@ -83,8 +83,8 @@ def outage(world: World) -> list[str]:
         total, rows = total + counted, rows + stored
     stored_meanwhile = sum(during[d] - before[d] for d in world.devices)
     return [
-        f"broker away {BROKER_AWAY_S:.0f} s: {stored_meanwhile} items accepted meanwhile",
-        f"then kill -9 of the hub, then of {world.camera}; all came back by themselves",
+        f"broker down for {BROKER_AWAY_S:.0f} s: {stored_meanwhile} items accepted meanwhile",
+        f"then kill -9 of the hub, then of {world.camera}; all recovered",
         f"{total} items accepted, {total} at the hub; {rows} telemetry rows = distinct sequence numbers = highest",
     ]
 
@@ -100,7 +100,7 @@ def _arrived(world: World, status: dict[str, Any]) -> bool:
 
 
 def _count(world: World, device: str, epoch: str) -> tuple[int, int]:
-    """(items at the hub, telemetry rows) of a device; raises ActFailed when any is lost or doubled."""
+    """(items at the hub, telemetry rows) of a device; raises ActFailed if any is lost or duplicated."""
     at_hub = _streams(world, device, epoch)
     telemetry = at_hub["telemetry"]
     if not telemetry["upto"] == telemetry["rows"] == telemetry["distinct"]:
@@ -114,7 +114,7 @@ def _count(world: World, device: str, epoch: str) -> tuple[int, int]:
 
 
 def scale(world: World) -> list[str]:
-    """Demand on the expert made the autoscaler ask a simulated cloud, whose quota it could not pass."""
+    """Shows that expert load made the autoscaler scale a simulated cloud up to its quota."""
     done = until("a scaling step was carried out", lambda: _steps(world, "done"), 30)
     refused = until("the cloud's quota refused a step", lambda: _steps(world, "refused"), 60)
     base = f"http://127.0.0.1:{world.cloud_port}"

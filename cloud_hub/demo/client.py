@@ -1,4 +1,4 @@
-"""The demo's way in: REST with a token, as any user has it, and waiting for what must become true."""
+"""A REST client for the demo, and waiting for conditions."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ T = TypeVar("T")
 
 
 class ActFailed(TidegateError):
-    """An act could not be shown; the reason says what was seen instead."""
+    """An act failed; the text describes what was observed."""
 
 
 class ActLate(ActFailed):
-    """Something did not come in time: on a busy machine that shows nothing, and the act is skipped."""
+    """A condition was not met in time; on a busy machine the act is skipped."""
 
 
 class ActSkipped(TidegateError):
-    """An act cannot run here; the reason says why. `lines` are what could be shown."""
+    """An act cannot run on this machine. `lines` hold the partial results."""
 
     def __init__(self, reason: str, lines: Sequence[str] = ()) -> None:
         super().__init__(reason)
@@ -30,7 +30,7 @@ class ActSkipped(TidegateError):
 
 
 def busy(load: float, processors: int) -> str:
-    """That this machine has more to do than it can (the load average of a minute), or ''."""
+    """A description of an overloaded machine (by its one-minute load average), or ''."""
     return f"load {load:.1f} on {processors} processors" if load > processors else ""
 
 
@@ -70,7 +70,7 @@ class Client:
 
 
 def until(what: str, seen: Callable[[], T | None], wait_s: float, every_s: float = 0.1) -> T:
-    """Ask `seen` until it gives something true, at most `wait_s` seconds; raises ActFailed naming `what`."""
+    """Call `seen` until its result is true, at most `wait_s` seconds; raises ActLate naming `what`."""
     deadline = time.monotonic() + wait_s
     last = ""
     while time.monotonic() < deadline:

@@ -31,7 +31,7 @@ Fault = Literal["lose-request", "lose-answer", "fail"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterPolicy:
-    """What this cloud is like. `maximum` is the quota; `rate` the calls allowed within any one second."""
+    """The behaviour of the simulated cluster. `maximum` is the quota, `rate` the calls allowed within a second."""
 
     token: str
     namespace: str = "tidegate"
@@ -83,12 +83,12 @@ class Cloud:
 
     @property
     def asked(self) -> int:
-        """Replicas asked for (spec)."""
+        """The desired replicas (spec)."""
         return self._asked
 
     @property
     def ready(self) -> int:
-        """Replicas that have booted (status)."""
+        """The ready replicas (status)."""
         with self._lock:
             self._settle()
             return self._ready
@@ -167,7 +167,7 @@ class Cloud:
         self._version += 1
         if to > self._asked:
             self._boots += [self.now_s() + self.policy.boot_s] * (to - self._asked)
-        else:  # what has not booted yet goes first
+        else:  # replicas that are not ready are removed first
             self._boots = self._boots[: max(0, to - self._ready)]
             self._ready = min(self._ready, to)
         self._asked = to
@@ -214,12 +214,12 @@ class CloudServer:
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def start(self) -> CloudServer:
-        """Begin to answer."""
+        """Start serving."""
         self._thread.start()
         return self
 
     def stop(self) -> None:
-        """Stop answering and free the port."""
+        """Stop serving and free the port."""
         if self._thread.is_alive():
             self._server.shutdown()
             self._thread.join()
@@ -259,7 +259,7 @@ def _answering(cloud: Cloud) -> type[BaseHTTPRequestHandler]:
         do_GET = do_PATCH = do_PUT = do_POST = do_DELETE = _reply  # noqa: N815 - http.server's names
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
-            """Stay silent: the log is the cloud's own."""
+            """Log nothing: the cluster has its own log."""
 
     return Answering
 

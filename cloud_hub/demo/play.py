@@ -1,4 +1,4 @@
-"""Plays the acts in order, checks each, and says at the end what was shown. The map of the demo."""
+"""Runs the acts of the demo in order, checks each, and prints a summary."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ACTS: tuple[tuple[str, Act], ...] = (
 
 
 def play(devices: int = 3, seed: int = 7, keep: bool = False, json_file: Path | None = None) -> int:
-    """Play everything; 0 when every act was shown, or skipped with its reason; 1 with the failed act named.
+    """Run the demo; returns 0 if every act was shown or skipped with a reason, 1 if one failed.
 
     Ctrl-C leaves no process behind.
     """
@@ -53,9 +53,9 @@ def play(devices: int = 3, seed: int = 7, keep: bool = False, json_file: Path | 
         failed = _play(world, console, entries)
         summary(console, entries)
         if skipped := [entry.title for entry in entries if entry.state == "skipped"]:
-            console.print(f"SKIPPED: {', '.join(skipped)}: not shown here, and not failed", style="bold yellow")
+            console.print(f"SKIPPED: {', '.join(skipped)}: not shown on this machine", style="bold yellow")
         kept = keep and not failed
-        _say(console, world, failed, kept, json_file)
+        _finish(console, world, failed, kept, json_file)
     finally:
         if not kept:
             world.stop()
@@ -69,17 +69,17 @@ def _interrupt(*_: object) -> None:
 
 
 def _play(world: World, console: Console, entries: list[Entry]) -> str:
-    """The title of the act that failed, or ''."""
+    """Run the acts; returns the title of the one that failed, or ''."""
 
     def start(world: World) -> list[str]:
         world.start()
-        return [f"broker, hub, simulated cloud and {len(world.devices)} agents run as processes of their own"]
+        return [f"broker, hub, simulated cloud and {len(world.devices)} agents run as separate processes"]
 
     with View(console, entries) as view:
         for entry, (_, act) in zip(entries, (("start", start), *ACTS), strict=True):
             began = time.monotonic()
             entry.state = "running"
-            view.told(entry)
+            view.update(entry)
             try:
                 entry.lines = _shown(act, world, needed=entry.title == "start")
                 world.check_alive()
@@ -87,12 +87,12 @@ def _play(world: World, console: Console, entries: list[Entry]) -> str:
                 entry.state, entry.lines = "skipped", [*error.lines, f"cannot run here: {error}"]
             except ActFailed as error:
                 entry.state, entry.lines = "failed", [str(error)]
-            except Exception as error:  # noqa: BLE001 - named like any other failure; the processes must be ended all the same
+            except Exception as error:  # noqa: BLE001 - reported like any other failure; the processes must still be stopped
                 entry.state, entry.lines = "failed", [f"{type(error).__name__}: {error}"]
             else:
                 entry.state = "shown"
             entry.took_s = time.monotonic() - began
-            view.told(entry)
+            view.update(entry)
             view.watch(world)
             if entry.state == "failed":
                 return entry.title
@@ -100,7 +100,7 @@ def _play(world: World, console: Console, entries: list[Entry]) -> str:
 
 
 def _shown(act: Act, world: World, *, needed: bool) -> list[str]:
-    """What an act showed; ActSkipped where it was late because this machine is busy, and others can do without it."""
+    """Run an act; raises ActSkipped if it was late because this machine is busy, unless it is `needed`."""
     try:
         return act(world)
     except ActLate as error:
@@ -110,13 +110,13 @@ def _shown(act: Act, world: World, *, needed: bool) -> list[str]:
         raise ActSkipped(f"this machine is busy ({reason}): {error}") from error
 
 
-def _say(console: Console, world: World, failed: str, kept: bool, json_file: Path | None) -> None:
+def _finish(console: Console, world: World, failed: str, kept: bool, json_file: Path | None) -> None:
     if failed:
         console.print(f"FAILED: {failed}. Logs of every process: {world.folder}", style="bold red")
     if json_file is not None:
         secret_files.write(json_file, json.dumps(world.addresses(), indent=1), new=False)
     if kept:
         pids = " ".join(str(process.pid) for process in world.processes.values())
-        console.print(f"Everything goes on running. REST: {world.client.base}/api/v1/devices")
+        console.print(f"Everything keeps running. REST: {world.client.base}/api/v1/devices")
         console.print(f"token: {world.client.token}", highlight=False)
         console.print(f"End it with: kill {pids}", highlight=False, soft_wrap=True)

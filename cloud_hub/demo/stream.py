@@ -1,4 +1,4 @@
-"""What became of each frame, read back over REST: kept answers from telemetry, the others from the escalations."""
+"""Reads the result of each frame over REST: kept answers from telemetry, the others from escalations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from shared.messages import Sample
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """One frame: what the edge model said, whether it was kept, what the expert said, and what it truly shows."""
+    """A frame: the answer of the edge model, whether it was kept, the answer of the expert, and the true label."""
 
     number: int
     truth: str
@@ -24,7 +24,7 @@ class Seen:
 
     @property
     def final(self) -> str:
-        """The answer that counts: the expert's where it was asked, else the kept one."""
+        """The final answer: the expert's if there is one, else the kept one."""
         return self.answer or self.edge
 
 
@@ -36,7 +36,7 @@ def _samples(world: World, metric: str, start_us: int, end_us: int) -> dict[int,
 
 
 def _kept_bytes(t_us: int, number: float, label: str, score: float) -> int:
-    """Bytes of a kept answer's three samples on the wire, coded as the device codes them."""
+    """The wire size of a kept answer: three samples, encoded like on the device."""
     values: dict[str, float | str] = {"label": label, "score": score, "frame": number}
     coded = [encode(Sample(metric=f"{MODEL}/{name}", t_us=t_us, value=value)) for name, value in values.items()]
     return sum(map(len, coded)) + len(coded)

@@ -1,4 +1,4 @@
-"""What a person sees: acts and devices while it runs, a table at the end. Plain lines where there is no terminal."""
+"""The display of the demo: acts and devices while it runs, then a summary. Plain lines without a terminal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STYLES = {"waiting": "dim", "running": "bold yellow", "shown": "green", "skipped
 
 @dataclass(slots=True)
 class Entry:
-    """One act on the screen."""
+    """The display state of an act."""
 
     title: str
     state: str = "waiting"
@@ -30,7 +30,7 @@ class Entry:
 
 
 class View:
-    """Shows `entries` and the fleet. Use as a context manager."""
+    """Displays `entries` and the fleet. A context manager."""
 
     def __init__(self, console: Console, entries: list[Entry]) -> None:
         self._console, self._entries = console, entries
@@ -54,11 +54,11 @@ class View:
             self._live.stop()
 
     def watch(self, world: World) -> None:
-        """Show this world's fleet from now on."""
+        """Display the fleet of this world."""
         self._world = world
 
-    def told(self, entry: Entry) -> None:
-        """An act changed its state."""
+    def update(self, entry: Entry) -> None:
+        """Display the new state of an act."""
         if self._console.is_terminal:
             return
         took = f" ({entry.took_s:.1f} s)" if entry.state in {"shown", "skipped", "failed"} else ""
@@ -88,7 +88,7 @@ class View:
 
 
 def summary(console: Console, entries: list[Entry]) -> None:
-    """The table at the end: what was shown, with its figures."""
+    """Print a table of the acts with their results."""
     table = Table(title="What was shown", show_lines=True, title_style="bold")
     for name in ("act", "", "s", "figures"):
         table.add_column(name, overflow="fold")

@@ -1,4 +1,4 @@
-"""Recorded weeks of three servers, and what fixed limits and the learned band make of them.
+"""Compares fixed limits with the learned band on recorded weeks of three servers.
 
 The series ship in `assets/weeks` (Numenta Anomaly Benchmark, see NOTICE.md there). They were chosen for being
 ordinary server CPU, one that the band suits, one where a fixed limit does as well, and one where it does not help.

@@ -1,4 +1,4 @@
-"""The demo's processes and files: a broker, a hub, agents and a simulated cloud, each as a user would start it."""
+"""The processes and files of the demo: a broker, a hub, agents and a simulated cloud."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NAMESPACE, DEPLOYMENT = "tidegate", "expert"
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listens on now."""
+    """Find free ports of 127.0.0.1."""
     sockets = [socket.socket() for _ in range(count)]
     for one in sockets:
         one.bind(("127.0.0.1", 0))
@@ -44,7 +44,7 @@ def _program(name: str) -> str:
 
 
 class World:
-    """Everything that runs. `folder` holds state, configuration and logs of each process."""
+    """All processes of the demo. `folder` holds state, configuration and logs of each process."""
 
     def __init__(self, folder: Path, devices: int, seed: int) -> None:
         self.folder, self.seed = folder, seed
@@ -62,23 +62,23 @@ class World:
 
     @property
     def camera(self) -> str:
-        """The device whose camera sees the labels."""
+        """The device with the camera."""
         return self.devices[0]
 
     @property
     def canary(self) -> str:
-        """The device on which limits are tried."""
+        """The device that receives trial limits."""
         return self.devices[1 % len(self.devices)]
 
     @property
     def worker(self) -> str:
-        """The device whose processor is loaded."""
+        """The device that gets CPU load."""
         return self.devices[2 % len(self.devices)]
 
     # -- start and stop ----------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start everything and wait until each device has been born and its model runs."""
+        """Start everything, and wait until each device is online and its model runs."""
         self.show_frames(1.0)
         self.line_log.write_text("", "utf-8")
         self._write_hub()
@@ -94,30 +94,30 @@ class World:
         until("the camera's model runs", lambda: self.model_state() == "running", 30)
 
     def start_broker(self) -> None:
-        """The embedded broker, and wait until it listens."""
+        """Start the embedded broker, and wait until it listens."""
         self._spawn(
             "broker", [_program("tidegate-hub"), "broker", "--mqtt3", str(self.mqtt3), "--mqtt5", str(self.mqtt5)]
         )
         until("the broker listens", lambda: _listens(self.mqtt5), 20)
 
     def start_hub(self) -> None:
-        """The hub, and wait until its REST answers."""
+        """Start the hub, and wait until its REST answers."""
         self._spawn("hub", [_program("tidegate-hub"), "serve", "--config", str(self.folder / "hub.toml")])
         until("the hub answers", lambda: _listens(self.rest_port), 30)
 
     def start_cloud(self) -> None:
-        """The simulated Kubernetes API, which enforces its quota."""
+        """Start the simulated Kubernetes API."""
         command = [sys.executable, "-P", "-m", "cloud_hub.demo.cloud", "--port", str(self.cloud_port)]
         command += ["--token-file", str(self.folder / "cloud.token"), "--namespace", NAMESPACE]
         self._spawn("cloud", [*command, "--deployment", DEPLOYMENT, "--replicas", "1", "--maximum", str(QUOTA)])
         until("the simulated cloud answers", lambda: _listens(self.cloud_port), 20)
 
     def start_device(self, device: str) -> None:
-        """An agent as a device runs it."""
+        """Start the agent of a device."""
         self._spawn(device, [_program("tidegate-edge"), "run", "--config", str(self.folder / f"{device}.toml")])
 
     def end(self, name: str, number: signal.Signals = signal.SIGTERM) -> None:
-        """Send one process a signal and wait until it is gone."""
+        """Send a signal to a process, and wait until it has ended."""
         process = self.processes.pop(name)
         process.send_signal(number)
         try:
@@ -127,20 +127,20 @@ class World:
             process.wait(10)
 
     def stop(self) -> None:
-        """End every process: agents first, so that they say goodbye."""
+        """Stop all processes, agents first, so that they disconnect cleanly."""
         for name in sorted(self.processes, key=lambda n: (n in {"broker", "cloud"}, n == "hub")):
             self.end(name)
         self.client.close()
 
     def _spawn(self, name: str, command: list[str]) -> None:
         with (self.folder / f"{name}.log").open("ab") as log:
-            # A session of its own: Ctrl-C reaches the demo alone, which ends the others in order.
+            # A separate session: Ctrl-C reaches only the demo, which stops the others in order.
             self.processes[name] = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=self.folder
             )
 
     def check_alive(self) -> None:
-        """Raise ActFailed when a process has ended that should run."""
+        """Raise ActFailed if a process has ended unexpectedly."""
         for name, process in self.processes.items():
             if process.poll() is not None:
                 raise ActFailed(f"'{name}' ended with code {process.returncode}; see {self.folder / name}.log")
@@ -148,7 +148,7 @@ class World:
     # -- files -------------------------------------------------------------------------------------
 
     def show_frames(self, brightness: float) -> None:
-        """What the camera sees from now on: the same frames at another brightness."""
+        """Set the brightness of the camera's frames."""
         fresh = self.frames_file.with_suffix(".new")
         with fresh.open("wb") as file:
             np.save(file, digits.with_brightness(self.images, brightness))
@@ -188,7 +188,7 @@ class World:
             raise ActFailed(f"no token: {made.stderr.decode()[-300:]}")
         return made.stdout.decode().strip()
 
-    # -- looks -------------------------------------------------------------------------------------
+    # -- state -------------------------------------------------------------------------------------
 
     def all_online(self) -> bool:
         """Whether every device is connected."""
@@ -197,7 +197,7 @@ class World:
         return all(states.get(device) == "online" for device in self.devices)
 
     def model_state(self) -> str:
-        """State of the camera's model, as the twin reports it."""
+        """The state of the camera's model in the twin."""
         return str(self.client.reported(self.camera).get("models", {}).get(MODEL, {}).get("state", ""))
 
     def outbox(self, device: str) -> dict[str, Any]:
@@ -210,7 +210,7 @@ class World:
         return found
 
     def addresses(self) -> dict[str, Any]:
-        """What a machine needs to try the running demo."""
+        """The addresses and credentials of the running demo."""
         return {
             "rest": self.client.base, "mqtt3": f"127.0.0.1:{self.mqtt3}", "mqtt5": f"127.0.0.1:{self.mqtt5}",
             "token": self.client.token, "devices": self.devices,
@@ -227,14 +227,14 @@ def _listens(port: int) -> bool:
 
 
 def burn(seconds: float) -> list[subprocess.Popen[bytes]]:
-    """Keep every core busy for `seconds`, then end by itself."""
+    """Start a process that keeps every core busy for `seconds`."""
     code = "import sys, time\nend = time.monotonic() + float(sys.argv[1])\nwhile time.monotonic() < end: pass"
     command = [sys.executable, "-I", "-c", code, str(seconds)]
     return [subprocess.Popen(command, start_new_session=True) for _ in range(os.cpu_count() or 1)]
 
 
 def now_us() -> int:
-    """UTC now in microseconds."""
+    """The current UTC time in microseconds."""
     return time.time_ns() // 1000
 
 

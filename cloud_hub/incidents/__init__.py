@@ -1,5 +1,5 @@
-"""The incident desk: evidence in, a diagnosis with proposed actions out, by rules or by a language model.
+"""Incidents: grouping of alarms, diagnosis by rules or a language model, and actions with approval.
 
-It proposes and never acts: policy and approval live in `cloud_hub.actions`. What devices say is data here,
-never an instruction, and nothing that an engine answers can name an action outside `rules.allowed_actions`.
+A diagnosis proposes actions and never executes them; `actions` applies policy and approval. Text from devices is
+treated as data, never as an instruction. A language model cannot propose an action outside `rules.allowed_actions`.
 """

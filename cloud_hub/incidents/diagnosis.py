@@ -1,7 +1,7 @@
-"""The incident desk: rules always answer; an engine may answer better, under strict conditions.
+"""Diagnoses incidents: by rules, or by a language model under strict conditions.
 
-The engine's reply is decoded strictly, and its proposals are held against the list computed from the evidence.
-Whatever the engine does wrong, the rules' diagnosis stands, with a note that says why. It proposes, never acts.
+The engine's reply is decoded strictly, and proposals outside the list computed from the evidence are dropped. If the
+engine fails in any way, the diagnosis of the rules is used, with a note about the reason.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ CAUSE = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+){0,5}\Z")
 MAX_PROPOSALS = 8
 
 VerbText = Annotated[str, msgspec.Meta(extra_json_schema={"enum": list(get_args(Verb))})]
-"""The schema asks for a known verb, yet any text is read: one bad proposal is dropped, not the whole answer."""
+"""The schema asks for a known verb, but any text is accepted: a bad proposal is dropped, not the whole reply."""
 
 
 class ReplyProposal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A proposal as the engine wrote it; not yet held against the allowed list."""
+    """A proposal as the engine wrote it, not checked against the allowed list yet."""
 
     verb: VerbText
     device: str
@@ -39,7 +39,7 @@ class ReplyProposal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What an engine must answer."""
+    """The reply that an engine must give."""
 
     cause: str
     confidence: float
@@ -56,7 +56,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 def _schema() -> dict[str, Any]:
-    """Reply's JSON Schema with the object at its root: several servers refuse a reference there."""
+    """The JSON Schema of Reply with an object at the root: several servers reject a reference there."""
     named: dict[str, Any] = msgspec.json.schema(Reply)["$defs"]
     root: dict[str, Any] = named.pop("Reply")
     return root | {"$defs": named}
@@ -66,27 +66,28 @@ SCHEMA = _schema()
 
 
 def diagnose(evidence: Evidence, engine: Engine | None = None) -> Diagnosis:
-    """The diagnosis of one incident, by the engine where it gives a valid one, else by the rules. Never raises
-    because of the engine; `note` says what went wrong. Takes as long as the engine's own limit.
+    """Diagnose an incident by the engine if its reply is valid, else by the rules.
+
+    Engine errors are not raised but recorded in `note`. Takes at most as long as the timeout of the engine.
     """  # fmt: skip
-    ours = rules.diagnose(evidence)
+    by_rules = rules.diagnose(evidence)
     if engine is None:
-        return ours
+        return by_rules
     allowed = rules.allowed_actions(evidence)
     try:
-        text = engine.ask(prompts.SYSTEM, prompts.render_prompt(evidence, ours, allowed), SCHEMA)
+        text = engine.ask(prompts.SYSTEM, prompts.render_prompt(evidence, by_rules, allowed), SCHEMA)
         reply = msgspec.json.decode(text, type=Reply)
     except (TidegateError, msgspec.MsgspecError) as error:
-        return _fallback(ours, engine, str(error))
+        return _fallback(by_rules, engine, str(error))
     except Exception as error:  # noqa: BLE001 - a third party's engine may raise anything; its text may hold secrets
-        return _fallback(ours, engine, type(error).__name__)
+        return _fallback(by_rules, engine, type(error).__name__)
     return _checked(reply, engine, allowed)
 
 
-def _fallback(ours: Diagnosis, engine: Engine, why: str) -> Diagnosis:
-    note = f"by rules, because {engine.name} gave no usable answer: {prompts.sanitize(why)}"
-    log.warning("diagnosis.fallback", extra={"fields": {"engine": engine.name, "why": prompts.sanitize(why)}})
-    return replace(ours, note=note)
+def _fallback(by_rules: Diagnosis, engine: Engine, reason: str) -> Diagnosis:
+    note = f"by rules, because {engine.name} gave no usable answer: {prompts.sanitize(reason)}"
+    log.warning("diagnosis.fallback", extra={"fields": {"engine": engine.name, "reason": prompts.sanitize(reason)}})
+    return replace(by_rules, note=note)
 
 
 def _checked(reply: Reply, engine: Engine, allowed: Sequence[rules.Allowed]) -> Diagnosis:

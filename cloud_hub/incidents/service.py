@@ -1,4 +1,4 @@
-"""Incidents: alarms that belong together, from the first raised to all cleared and every action verified."""
+"""Opens, acknowledges and resolves incidents: the alarms of one device and subject, with their actions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import func, or_
 from sqlmodel import Session, col, select
 
-from cloud_hub.alarms import service as desk
+from cloud_hub.alarms import service as alarm_service
 from cloud_hub.alarms import suppression
 from cloud_hub.audit import trail
 from cloud_hub.certificates import registry as register
@@ -31,22 +31,22 @@ _INCIDENTS: Any = Incident.__table__  # type: ignore[attr-defined]
 _DEVICES: Any = Device.__table__  # type: ignore[attr-defined]
 UNRESOLVED = ("open", "acknowledged")
 REMOVED = "the device was removed"
-"""Why an alarm was cleared, and an incident resolved, when its device was removed."""
+"""The reason for clearing an alarm or resolving an incident when its device is removed."""
 UNDER_WAY = ("proposed", "approved", "executing", "executed")
 
 
 def subject_of(metric: str) -> str:
-    """What a metric is about, its first word: alarms of one device about one subject belong together."""
+    """The subject of a metric, the first part of its name; alarms of one device and subject share an incident."""
     return re.split(r"[./]", metric, maxsplit=1)[0]
 
 
 def handle_alarm(
     session: Session, device: str, alarm: Alarm, now_us: int, trace: str, service: str = ""
 ) -> None:  # fmt: skip
-    """Take an alarm raised or cleared by a device: keep it, and open or settle its incident.
+    """Store an alarm that a device raised or cleared, and open or settle its incident.
 
-    One that is suppressed is kept as any other, but nobody is called: it belongs to no incident. `service` is the
-    device's, where the alarm came of evidence beside its peers.
+    A suppressed alarm is stored but opens no incident. `service` is the device's service if the alarm comes from peer
+    comparison.
     """
     handle_alarms(session, device, [alarm], now_us, trace, service)
 
@@ -54,11 +54,11 @@ def handle_alarm(
 def handle_alarms(
     session: Session, device: str, changed: Sequence[Alarm], now_us: int, trace: str, service: str = ""
 ) -> int:  # fmt: skip
-    """Take many alarms of a device in their order, as `handle_alarm` does: what is asked for each is asked once.
+    """Handle many alarms of a device in order, like `handle_alarm`, with few queries.
 
     Returns how many subjects were looked up for an incident.
     """
-    if register.removed(session, device):  # a worker had looked at it before
+    if register.removed(session, device):  # a worker read it before the removal
         return 0
     query = select(AlarmRow).where(col(AlarmRow.id).in_({alarm.id for alarm in changed}))
     rows: dict[str, AlarmRow] = {row.id: row for row in session.exec(query)}
@@ -69,12 +69,12 @@ def handle_alarms(
     for alarm in changed:
         row = rows.get(alarm.id)
         if row is None and alarm.state == "raised":
-            cleared = _settle_all(session, cleared, now_us)  # what is over takes in no new alarm
-            # Late news count as of then, too: what a maintenance window covered calls nobody when it arrives after it.
+            cleared = _settle_all(session, cleared, now_us)  # a resolved incident accepts no new alarm
+            # The time of the alarm counts, too: an alarm from a maintenance window that arrives later stays suppressed.
             method = covers(alarm.metric, [min(alarm.t_us, now_us), now_us])
             rows[alarm.id] = _raise(session, device, alarm, now_us, trace, service, method, unresolved)
         elif row is not None and row.device == device and alarm.state == "cleared" and row.cleared_us is None:
-            row.state, row.cleared_us = "cleared", alarm.t_us  # only its own device clears an alarm
+            row.state, row.cleared_us = "cleared", alarm.t_us  # only the device of an alarm clears it
             trail.add(session, now_us, device, "alarm.cleared", alarm.metric, device=device, trace=trace,
                       incident=row.incident)  # fmt: skip
             cleared.add(row.incident)
@@ -92,7 +92,7 @@ def _raise(
     session: Session, device: str, alarm: Alarm, now_us: int, trace: str, service: str, method: str | None,
     unresolved: dict[str, Incident],
 ) -> AlarmRow:  # fmt: skip
-    """A new alarm; `unresolved` are the incidents of the device by subject, as far as they were looked up."""
+    """Create an alarm. `unresolved` caches the incidents of the device by subject."""
     row = AlarmRow(
         id=alarm.id, device=device, metric=alarm.metric, kind=alarm.kind, priority=alarm.priority, state="raised",
         value=alarm.value, limit=alarm.limit, raised_us=alarm.t_us, received_us=now_us, about=alarm.about,
@@ -112,8 +112,9 @@ def _raise(
 
 
 def apply_suppression(session: Session, alarm_id: str, now_us: int) -> AlarmRow | None:
-    """Carry out what time has changed for an alarm: one that stands and is suppressed no more is called for, another
-    no more. Returns the alarm if it changed.
+    """Apply the start or end of a suppression to a raised alarm; returns the alarm if it changed.
+
+    An alarm whose suppression has ended opens an incident.
     """
     row = session.get(AlarmRow, alarm_id)
     if row is None or row.state != "raised":
@@ -156,8 +157,8 @@ def _page(session: Session, device: str, now_us: int, service: str) -> str | Non
     path = session.exec(select(Device.assigned_path).where(Device.id == device)).first() or ""
     site, grouping = floods.site_of(path), floods.STANDARD
     mine, flood_us = _INCIDENTS.c, now_us - int(grouping.flood_s * 1e6)
-    crowd = _of_site(site) if site else col(AlarmRow.device) == device
-    alarms = _recent(session, crowd, flood_us, grouping.flood_alarms + 1)
+    same_site = _of_site(site) if site else col(AlarmRow.device) == device
+    alarms = _recent(session, same_site, flood_us, grouping.flood_alarms + 1)
     near = or_(mine.device == device, _of_site(site)) if site else mine.device == device
     opened = _opened(session, near, now_us - int(grouping.page_s * 1e6))
     if service:
@@ -167,12 +168,12 @@ def _page(session: Session, device: str, now_us: int, service: str) -> str | Non
 
 
 def _opened(session: Session, which: Any, since_us: int) -> list[OpenedIncident]:
-    """The newest incidents that were opened since then."""
+    """The newest incidents that were opened since `since_us`."""
     mine, first = _INCIDENTS.c, _INCIDENTS.alias()
     columns = [mine.page, mine.device, _DEVICES.c.assigned_path, mine.opened_us, first.c.opened_us, mine.service]
     query: Any = select(*columns).join(first, first.c.id == mine.page)
     query = query.join(_DEVICES, _DEVICES.c.id == mine.device, isouter=True)
-    query = query.where(mine.device.not_in(select(RemovedDevice.device)))  # what a removed device began takes in nobody
+    query = query.where(mine.device.not_in(select(RemovedDevice.device)))  # nothing joins the page of a removed device
     newest = query.where(which, mine.opened_us >= since_us).order_by(mine.opened_us.desc(), mine.id.desc())
     return [
         OpenedIncident(
@@ -183,14 +184,14 @@ def _opened(session: Session, which: Any, since_us: int) -> list[OpenedIncident]
 
 
 def _recent(session: Session, which: Any, since_us: int, enough: int) -> int:
-    """Alarms of some devices since a time, as far as somebody could be called for them; at most `enough`."""
+    """The number of unsuppressed alarms of some devices since a time; counts up to `enough`."""
     query = select(AlarmRow.id).join(Device, col(Device.id) == AlarmRow.device, isouter=True)
     query = query.where(col(AlarmRow.received_us) > since_us, AlarmRow.suppressed == "", which)
     return len(session.exec(query.order_by(col(AlarmRow.received_us).desc()).limit(enough)).all())
 
 
 def _of_site(site: str) -> Any:
-    """The condition on devices: theirs is this site (`floods.site_of`); '' are those without a path."""
+    """The condition for devices of this site (`floods.site_of`); '' for those without an asset path."""
     return scopes.scope_condition([site]) if "/" in site else func.coalesce(col(Device.assigned_path), "") == site
 
 
@@ -210,11 +211,11 @@ def settle(session: Session, incident_id: str, now_us: int) -> None:
 
 
 def acknowledge(session: Session, incident_id: str, now_us: int, actor: str) -> Incident:
-    """A person has seen it, and with it its alarms."""
+    """Acknowledge an incident and its alarms."""
     incident = get(session, incident_id)
     for alarm in alarms(session, incident_id):
         if alarm.acked_us is None:
-            desk.acknowledge(session, alarm, now_us, actor=actor, trace=incident.traceparent)
+            alarm_service.acknowledge(session, alarm, now_us, actor=actor, trace=incident.traceparent)
     if incident.state == "open":
         incident.state = "acknowledged"
         trail.add(session, now_us, actor, "incident.acknowledged", incident.id, device=incident.device,
@@ -223,7 +224,7 @@ def acknowledge(session: Session, incident_id: str, now_us: int, actor: str) -> 
 
 
 def resolve(session: Session, incident_id: str, now_us: int, *, actor: str, reason: str) -> Incident:
-    """End it though its alarms stand: they are cleared, actions under way are given up. HubError 404, 409 or 422."""
+    """Resolve an incident by hand: clear its alarms and abort its actions. HubError 404, 409 or 422."""
     incident = get(session, incident_id)
     if not reason.strip():
         raise HubError(422, "Invalid request", "give a reason: who looks for it later wants to know why")
@@ -237,8 +238,8 @@ def resolve(session: Session, incident_id: str, now_us: int, *, actor: str, reas
 
 
 def resolve_alarm(session: Session, number: str, now_us: int, *, actor: str, reason: str) -> AlarmRow:
-    """Clear an alarm whose device is known here no more, and settle its incident. HubError 404, 409 or 422."""
-    row = desk.get(session, number)
+    """Clear an alarm whose device is no longer known, and settle its incident. HubError 404, 409 or 422."""
+    row = alarm_service.get(session, number)
     if not reason.strip():
         raise HubError(422, "Invalid request", "give a reason: who looks for it later wants to know why")
     if row.state != "raised":
@@ -252,7 +253,7 @@ def resolve_alarm(session: Session, number: str, now_us: int, *, actor: str, rea
 
 
 def clear(session: Session, row: AlarmRow, now_us: int, *, actor: str, reason: str) -> None:
-    """Clear an alarm in its device's place."""
+    """Clear an alarm on behalf of its device."""
     row.state, row.cleared_us, row.cleared_by, row.cleared_reason = "cleared", now_us, actor, reason
     session.add(row)
     trail.add(session, now_us, actor, "alarm.cleared", row.metric, device=row.device, alarm=row.id, reason=reason,
@@ -260,7 +261,7 @@ def clear(session: Session, row: AlarmRow, now_us: int, *, actor: str, reason: s
 
 
 def clear_all(session: Session, device: str, now_us: int, *, actor: str, reason: str) -> int:
-    """Clear all alarms of a device that stand; returns how many did."""
+    """Clear all raised alarms of a device; returns how many."""
     rows = session.exec(select(AlarmRow).where(AlarmRow.device == device, AlarmRow.state == "raised")).all()
     for row in rows:
         clear(session, row, now_us, actor=actor, reason=reason)
@@ -268,27 +269,27 @@ def clear_all(session: Session, device: str, now_us: int, *, actor: str, reason:
 
 
 def resolve_all(session: Session, device: str, now_us: int, *, actor: str, reason: str) -> int:
-    """Resolve all incidents of a device that are not, and give up its actions; returns how many incidents."""
+    """Resolve all open incidents of a device and abort its actions; returns how many incidents."""
     rows = session.exec(select(Incident).where(Incident.device == device, Incident.state != "resolved")).all()
     for row in rows:
         _resolve(session, row, now_us, actor=actor, reason=reason)
     left = select(Action).where(Action.device == device, col(Action.state).in_(UNDER_WAY))
     for action in session.exec(left).all():
-        _give_up(session, action, now_us, actor=actor, reason=reason)
+        _abort(session, action, now_us, actor=actor, reason=reason)
     return len(rows)
 
 
 def _resolve(session: Session, incident: Incident, now_us: int, *, actor: str, reason: str) -> None:
     for action in actions(session, incident.id):
         if action.state in UNDER_WAY:
-            _give_up(session, action, now_us, actor=actor, reason=reason)
+            _abort(session, action, now_us, actor=actor, reason=reason)
     incident.state, incident.resolved_us, incident.resolved_by, incident.resolution = "resolved", now_us, actor, reason
     session.add(incident)
     trail.add(session, now_us, actor, "incident.resolved", incident.id, device=incident.device,
               trace=incident.traceparent, reason=reason)  # fmt: skip
 
 
-def _give_up(session: Session, action: Action, now_us: int, *, actor: str, reason: str) -> None:
+def _abort(session: Session, action: Action, now_us: int, *, actor: str, reason: str) -> None:
     action.state = "refused" if action.state in {"proposed", "approved"} else "failed"
     action.outcome, action.changed_us = reason, now_us
     session.add(action)
@@ -297,7 +298,7 @@ def _give_up(session: Session, action: Action, now_us: int, *, actor: str, reaso
 
 
 def record_diagnosis(session: Session, incident_id: str, diagnosis: dict[str, Any], now_us: int) -> Incident:
-    """Keep the desk's diagnosis."""
+    """Store a diagnosis."""
     incident = get(session, incident_id)
     incident.diagnosis, incident.diagnosed_us = diagnosis, now_us
     trail.add(session, now_us, str(diagnosis["author"]), "incident.diagnosed", incident.id, device=incident.device,
@@ -306,7 +307,7 @@ def record_diagnosis(session: Session, incident_id: str, diagnosis: dict[str, An
 
 
 def get(session: Session, incident_id: str) -> Incident:
-    """The incident, or HubError 404."""
+    """The incident; raises HubError 404."""
     incident = session.get(Incident, incident_id)
     if incident is None or not scopes.sees(session, [incident.device]):
         raise HubError(404, "No such incident", f"'{incident_id}' is not known")
@@ -314,7 +315,7 @@ def get(session: Session, incident_id: str) -> Incident:
 
 
 def list_for_page(session: Session, page: str) -> list[Incident]:
-    """The incidents of a page that stand, as far as the session sees them; none for what is no page's first."""
+    """The unresolved incidents of a page that the session sees."""
     query = select(Incident).where(Incident.page == page, Incident.state != "resolved").order_by(Incident.id)
     return list(session.exec(scopes.restrict(session, query, col(Incident.device))))
 
@@ -334,7 +335,7 @@ def actions(session: Session, incident_id: str) -> list[Action]:
 
 
 def list_undiagnosed(session: Session, where: Any, limit: int) -> list[str]:
-    """Unresolved incidents that wait for a diagnosis and meet a condition, the oldest first."""
+    """Ids of unresolved incidents without a diagnosis that meet a condition, the oldest first."""
     query = select(Incident.id).where(Incident.state != "resolved", col(Incident.diagnosed_us).is_(None), where)
     return list(session.exec(query.order_by(Incident.id).limit(limit)))
 
@@ -343,17 +344,17 @@ def list_undiagnosed(session: Session, where: Any, limit: int) -> list[str]:
 
 
 def apply_suppression_changes(db: Database, now_us: int) -> WorkResult:
-    """`apply_suppression` for each alarm that time has changed; devices and third parties are told."""
+    """Apply suppressions that started or ended, and publish the states of the changed alarms."""
     with db.read() as session:
         changed = [row.id for row, _ in suppression.suppression_changes(session, now_us)]
     if not changed:
         return NOTHING
     items = WorkItems(db, "alarms", now_us)
-    words = [items.run("alarm", one, partial(_resume, db, one, now_us)) for one in changed]
-    return items.result(messages=[word for word in words if word is not None], wake=["diagnosis"])
+    messages = [items.run("alarm", one, partial(_resume, db, one, now_us)) for one in changed]
+    return items.result(messages=[message for message in messages if message is not None], wake=["diagnosis"])
 
 
 def _resume(db: Database, alarm_id: str, now_us: int) -> OutgoingMessage | None:
     with db.write() as session:
         row = apply_suppression(session, alarm_id, now_us)
-        return None if row is None else desk.state_message(row, now_us, actor="hub")
+        return None if row is None else alarm_service.state_message(row, now_us, actor="hub")

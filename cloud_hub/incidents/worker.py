@@ -1,4 +1,4 @@
-"""The incident desk in the hub: gathers the evidence of an open incident, has it diagnosed, files the proposals."""
+"""Background workers of incidents: gather the evidence of open incidents, diagnose them, store the proposals."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ log = logging.getLogger(__name__)
 
 RECENT = 60
 BATCH_SIZE = 100
-"""Incidents of one run."""
+"""The maximum number of incidents in one run."""
 ACTIONS_S = 0.5
 
 
 def workers(context: HubContext) -> list[WorkerSpec]:
-    """Diagnose incidents, carry out actions, and apply suppressions that begin or end; raises ConfigError."""
+    """Diagnose incidents, execute actions, and apply suppressions that start or end; raises ConfigError."""
     db, settings = context.db, context.settings.actions
     engine = load_engine(context.settings)
 
-    def carry_out() -> WorkResult:
+    def execute() -> WorkResult:
         return actions.run_once(db, now_us(), settings)
 
     def suppress() -> WorkResult:
@@ -46,13 +46,13 @@ def workers(context: HubContext) -> list[WorkerSpec]:
 
     return [
         WorkerSpec(name="diagnosis", run_once=lambda: run_once(db, engine, settings)),
-        WorkerSpec(name="actions", run_once=carry_out, period_s=ACTIONS_S, linger_s=BURST_S),
+        WorkerSpec(name="actions", run_once=execute, period_s=ACTIONS_S, linger_s=BURST_S),
         WorkerSpec(name="alarms", run_once=suppress, linger_s=BURST_S),
     ]
 
 
 def gather_evidence(session: Session, incident: Incident) -> Evidence:
-    """All that the hub knows of one incident."""
+    """Collect what the hub knows about an incident."""
     alarms = incidents.alarms(session, incident.id)
     device = session.get(Device, incident.device)  # None: removed, or it raised an alarm before its first birth
     metrics = {
@@ -77,12 +77,12 @@ def gather_evidence(session: Session, incident: Incident) -> Evidence:
         metrics=metrics,
         events=[f"{row.level}: {row.text}" for row in reversed(events)],
         reported=twins.reported(session, incident.device),
-        command_output=_looked(session, incident),
+        command_output=_diagnose_output(session, incident),
     )  # fmt: skip
 
 
-def _looked(session: Session, incident: Incident) -> dict[str, str | float]:
-    """Output of the incident's last diagnose command."""
+def _diagnose_output(session: Session, incident: Incident) -> dict[str, str | float]:
+    """The output of the incident's last diagnose command."""
     query = (
         select(Command)
         .join(Action, col(Action.command) == col(Command.id))
@@ -93,7 +93,7 @@ def _looked(session: Session, incident: Incident) -> dict[str, str | float]:
 
 
 def run_once(db: Database, engine: Engine | None, settings: Actions) -> WorkResult:
-    """Diagnose incidents that wait, each for itself. The engine is asked outside any transaction."""
+    """Diagnose the waiting incidents one by one. The engine is called outside any transaction."""
     now = now_us()
     items = WorkItems(db, "diagnosis", now)
     with db.read() as session:
@@ -103,21 +103,21 @@ def run_once(db: Database, engine: Engine | None, settings: Actions) -> WorkResu
 
 
 def _diagnose(db: Database, incident_id: str, engine: Engine | None, settings: Actions) -> bool:
-    """Diagnose one incident; False when it is gone."""
+    """Diagnose one incident; False if it no longer exists."""
     with db.read() as session:
         incident = session.get(Incident, incident_id)
         if incident is None:
             return False
         facts = gather_evidence(session, incident)
-    _file(db, incident_id, diagnose(facts, engine), settings)
+    _store(db, incident_id, diagnose(facts, engine), settings)
     return True
 
 
-def _file(db: Database, incident_id: str, found: Diagnosis, settings: Actions) -> None:
+def _store(db: Database, incident_id: str, found: Diagnosis, settings: Actions) -> None:
     now = now_us()
     plain = msgspec.to_builtins(replace(found, proposals=[]))
     with db.write() as session:
-        if incidents.get(session, incident_id).diagnosed_us is not None:  # by another hub, meanwhile
+        if incidents.get(session, incident_id).diagnosed_us is not None:  # another hub was faster
             return
         incident = incidents.record_diagnosis(session, incident_id, plain, now)
         for proposal in found.proposals:

@@ -1,7 +1,7 @@
-"""Language models behind one question: the Engine protocol, and any OpenAI-compatible chat-completions address.
+"""Language model engines: the Engine protocol, and a client of OpenAI-compatible chat completions.
 
-An engine carries text and judges nothing: `desk` validates each reply. The key is read from its file for each
-question, is sent to the configured address only, and appears in no log, error or repr.
+An engine transports text; `incidents.diagnosis` validates each reply. The API key is read from its file for each
+request, is sent to the configured URL only, and appears in no log, error or repr.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from shared.suggestions import explained
 PLACE = "glm.options"
 LOCAL = ("127.0.0.1", "::1", "localhost")
 MAX_REPLY = 1 << 18
-"""Bytes of an answer that are read at all."""
+"""The maximum size of a response in bytes."""
 
 
 class Engine(Protocol):
-    """A language model. `tests/examiners/engines.py` says what every engine must keep."""
+    """A language model. `tests/examiners/engines.py` checks every implementation."""
 
     name: str
 
     def ask(self, system: str, user: str, schema: dict[str, Any]) -> str:
-        """The model's text, which should be JSON of `schema` (nothing is promised: validate it).
+        """Return the model's text, which should be JSON of `schema` but must be validated.
 
-        Raises NotReady (not reached, too late, overloaded), WireError (no usable answer) or ConfigError
-        (key, model or request refused: the operator must act).
+        Raises NotReady (unreachable, timed out or overloaded), WireError (unusable response) or ConfigError (key, model
+        or request rejected: an operator must act).
         """
         ...
 
 
 def load_engine(settings: Settings) -> Engine | None:
-    """The configured language model, or None where the rules answer alone; raises ConfigError."""
+    """The configured language model, or None if only the rules are used; raises ConfigError."""
     glm = settings.glm
     if not glm.url:
         return None
@@ -51,9 +51,9 @@ def load_engine(settings: Settings) -> Engine | None:
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`url` up to and without `/chat/completions`; `key_file` may be empty for a local server without a key.
+    """`url` is the base URL without `/chat/completions`; `key_file` may be empty for a local server without a key.
 
-    `timeout_s` bounds the whole answer. `extra_body` is laid over the request; a null there removes a field
+    `timeout_s` limits the whole response. `extra_body` overrides fields of the request; a null removes a field
     (Z.ai: `{"chat_template_kwargs": null, "thinking": {"type": "disabled"}}`).
     """
 
@@ -90,7 +90,7 @@ class _Completion(msgspec.Struct, frozen=True):
 
 
 def open_engine(options: dict[str, object]) -> Engine:
-    """An engine for one address; raises ConfigError when an option or the key file cannot be used."""
+    """Create an engine for one URL; raises ConfigError if an option or the key file cannot be used."""
     try:
         read = msgspec.convert(options, Options)
     except msgspec.ValidationError as error:
@@ -99,7 +99,7 @@ def open_engine(options: dict[str, object]) -> Engine:
 
 
 class ChatEngine:
-    """Asks `POST <url>/chat/completions`; one connection a question, so there is nothing to close."""
+    """Calls `POST <url>/chat/completions`. Opens a connection for each request, so there is nothing to close."""
 
     def __init__(self, options: Options) -> None:
         self.name = f"{options.model} at {urlsplit(options.url).hostname}"
@@ -132,8 +132,8 @@ class ChatEngine:
         try:
             key = Path(self._options.key_file).read_text("ascii").strip()
         except (OSError, UnicodeDecodeError) as error:
-            why = error.strerror if isinstance(error, OSError) else "is not ASCII"  # its text could show the key
-            raise ConfigError(place, f"'{self._options.key_file}' {why}", cure) from None
+            reason = error.strerror if isinstance(error, OSError) else "is not ASCII"  # its text could show the key
+            raise ConfigError(place, f"'{self._options.key_file}' {reason}", cure) from None
         if not key or not key.isprintable():
             raise ConfigError(place, f"'{self._options.key_file}' holds no key", cure)
         return key
@@ -152,8 +152,8 @@ class ChatEngine:
                     content += part
                     if len(content) > MAX_REPLY:
                         raise WireError(f"the answer is longer than {MAX_REPLY} bytes", self.name)
-                    if time.monotonic() > late:  # httpx limits each read, not the whole
-                        raise NotReady(f"{self.name}: no whole answer within {limit:g} s", 5.0)
+                    if time.monotonic() > late:  # httpx limits each read, not the whole response
+                        raise NotReady(f"{self.name}: no complete answer within {limit:g} s", 5.0)
                 return answer.status_code, content
         except httpx.TimeoutException:
             raise NotReady(f"{self.name}: no answer within {limit:g} s", 5.0) from None
@@ -183,7 +183,7 @@ REFUSED = {
 
 
 def _refusal(name: str, status: int) -> ConfigError | NotReady:
-    """The error for a status. The body is left out: some servers repeat the key in it."""
+    """The error for a status, without the body: some servers repeat the key in it."""
     if status in REFUSED:
         reason, cure = REFUSED[status]
         return ConfigError(PLACE, f"{name}: {reason} (HTTP {status})", cure)

@@ -1,1 +1,1 @@
-"""What devices say, into the database: `router` reads it, `writer` stores it, `listener` drives both."""
+"""Ingest of device messages: `listener` receives them, `core.router` parses them, `writer` stores them."""

@@ -1,11 +1,10 @@
-"""Drives ingest: the MQTT client's thread -> a bounded queue -> one writer thread that commits in batches.
+"""Receives device messages: MQTT client thread -> bounded queue -> one writer thread that commits in batches.
 
-Only after the commit are the hub's acknowledgements published and the broker's PUBACKs given, so that a
-hub killed at any moment loses nothing. A full queue holds back the client's thread, and with it the broker.
+Acknowledgements to devices and PUBACKs to the broker are sent only after the commit, so a hub that is killed loses
+nothing. A full queue blocks the client's thread, and thereby the broker.
 
-Heartbeats are answered before that queue, at once and without the database: they ask whether this hub hears and is
-heard. They travel at QoS 0, so that they pass messages which wait for a commit, and none is kept for a hub that is
-away.
+Heartbeats are answered at once, without queue and database: they test the connection in both directions. They use QoS
+0, so they overtake messages that wait for a commit, and the broker queues none for a hub that is offline.
 """
 
 from __future__ import annotations
@@ -34,30 +33,30 @@ from shared.topics import TOPIC_STREAM
 log = logging.getLogger(__name__)
 
 MAX_BATCH = 500
-"""Messages of one commit at most, and that the broker gives before the first of them is acknowledged: a commit, and the
-word to each device, are shared by all of them."""
+"""The maximum number of messages in one commit, and of unacknowledged messages in flight from the broker."""
 COMMIT_BYTES = 4 << 20
-"""A commit ends with the message that passes this, inflated: larger ones gain nothing, and all of it is in memory."""
+"""A commit ends with the message that exceeds this size (inflated). Larger commits are not faster and use memory."""
 COMMIT_ROWS = 20_000
-"""And with the one that passes this many rows, of which an alarm counts for more: others wait meanwhile."""
+"""A commit also ends with the message that exceeds this many rows; an alarm counts as several."""
 MAX_QUEUED_BYTES = 32 << 20
-"""What waits for the writer at most: a thousand rows of ordinary size, and of the largest messages a few."""
+"""The maximum size of the queue: a thousand messages of ordinary size, or a few of the largest."""
 BUSY = 20
-"""After so many messages in one commit more are waited for, while they come."""
+"""After a commit of at least this many messages, wait for more while they arrive."""
 GATHER_S = 0.001
 SESSION_S = 24 * 3600
 NO_ALIAS = "this broker ends connections that ask for $aws topics: use mosquitto, or set twins.aws_alias = false"
 
 SESSION_TAKEN_OVER = "session taken over"
 EVICTIONS = 3
-"""Connections in a row that end soon after they stood. mosquitto 2.0.11 evicts without saying why."""
+"""Consecutive short connections that count as eviction. mosquitto 2.0.11 evicts without a reason code."""
 TWO_HUBS = "the broker ends each connection soon: is another hub connected under this client id? Stop one of them"
 
 
 class Listener:
-    """The hub's connection to the broker. `notify(name)` wakes the worker that has new work.
+    """The hub's connection to the broker. `notify(name)` wakes the worker with that name.
 
-    `changed` is told devices whose birth or twin was stored; `sign` signs commands: None where the hub has no key.
+    `changed` is called with the devices whose birth or twin was stored. `sign` signs commands; it returns None if the
+    hub has no key.
     """
 
     def __init__(
@@ -69,9 +68,9 @@ class Listener:
         self._db, self._notify, self._changed = db, notify, changed
         self._alias = twins.aws_alias
         self._writer = Writer(db.hub_epoch, twins.max_bytes, twins.aws_max_bytes)
-        self._inbox: IngestQueue[Inbound] = IngestQueue(2 * MAX_BATCH, MAX_QUEUED_BYTES)
+        self._queue: IngestQueue[Inbound] = IngestQueue(2 * MAX_BATCH, MAX_QUEUED_BYTES)
         self._settings = settings
-        # One for each thread: messages as they arrive, and what they cost once they are read and stored.
+        # One for each thread: the number of messages on arrival, and their cost when they are parsed and stored.
         self._arriving, self._working = RateLimiter(settings.device_rate), RateLimiter(settings.device_rate)
         self._heard: dict[str, int] = {}
         self._addresses = [parse_address(text, "mqtt.address") for text in (settings.address, *settings.fallback)]
@@ -104,19 +103,19 @@ class Listener:
         self._thread = threading.Thread(target=self._run, name="ingest", daemon=True)
 
     def start(self) -> None:
-        """Begin to listen; returns at once."""
+        """Start receiving; returns at once."""
         self._thread.start()
         self._connection.start()
 
     def stop(self) -> None:
-        """Stop listening; what was committed is acknowledged, the rest will come again."""
+        """Stop receiving. Committed messages are acknowledged; the others will be sent again."""
         self._stopping.set()
         self._connection.stop()
-        self._inbox.close()
+        self._queue.close()
         self._thread.join(10)
 
     def publish(self, messages: Iterable[OutgoingMessage]) -> None:
-        """Publish what is already committed; what cannot be delivered now is fetched by the device later."""
+        """Publish messages whose transaction is committed; devices fetch later what cannot be delivered now."""
         for message in messages:
             self._send(message, message.topic)
             if self._alias and (other := topics.twin_topic(message.topic)):
@@ -130,20 +129,20 @@ class Listener:
         )  # fmt: skip
 
     def heard_us(self, device: str) -> int:
-        """When this hub last heard the device, microseconds of UTC; 0: not since it was started."""
+        """When this process last received a message of the device, in UTC microseconds; 0 for never."""
         return self._heard.get(device, 0)
 
     # -- the connection's thread -------------------------------------------------------------------
 
     def _locate(self) -> Address:
-        """The next broker in order; after a connection that stood, the first one again."""
+        """The next broker in order; the first one again after a successful connection."""
         self._address = self._addresses[self._tried % len(self._addresses)]
         self._tried += 1
         return self._address
 
     def _arrived(self, inbound: Inbound) -> None:
         device, rest = _device_of(inbound.topic)
-        if rest == "birth" and not inbound.payload:  # the broker forgot a removed device: our own wish
+        if rest == "birth" and not inbound.payload:  # the hub itself cleared the retained birth of a removed device
             inbound.acknowledge()
             return
         if not self._allowed(self._arriving, device):
@@ -153,7 +152,7 @@ class Listener:
         if rest == "heartbeat":
             self._answer(device, inbound)
         else:
-            self._inbox.put(inbound)
+            self._queue.put(inbound)
 
     def _answer(self, device: str, inbound: Inbound) -> None:
         try:
@@ -179,7 +178,7 @@ class Listener:
         return False
 
     def _signature(self, topic: str, payload: bytes) -> str:
-        """The hub's own signature over the bytes that leave: a broker in between can make none."""
+        """The hub's signature over the message, which a broker cannot forge."""
         found = topics.split(topic)
         if found is None or not signatures.is_signed(found[1]):
             return ""
@@ -188,7 +187,7 @@ class Listener:
 
     def _up(self) -> None:
         self.connected, self._tried, self._up_at = True, 0, time.monotonic()
-        # Births that are answered from now on: their devices fetch what an older connection may have swallowed.
+        # Devices that are born from now on fetch what the previous connection may have lost.
         self._writer.hub_link = secrets.token_hex(8)
         log.info("broker.up", extra={"fields": {"address": self._address}})
 
@@ -207,33 +206,35 @@ class Listener:
 
     def _run(self) -> None:
         busy = False
-        while batch := self._inbox.take(MAX_BATCH, COMMIT_BYTES):
-            self._take(batch)
+        while batch := self._queue.take(MAX_BATCH, COMMIT_BYTES):
+            self._process(batch)
             busy = len(batch) >= BUSY
             if busy:
                 self._gather()
 
     def _gather(self) -> None:
-        """Leave the processor to the client's thread while it brings more: two threads of Python that take turns at
-        every message are slower than one after the other."""
+        """Wait while the client's thread queues more messages.
+
+        Two Python threads that alternate at every message are slower than one after the other.
+        """
         before = -1
-        while before < (found := len(self._inbox)) < MAX_BATCH and not self._stopping.is_set():
+        while before < (found := len(self._queue)) < MAX_BATCH and not self._stopping.is_set():
             before = found
             time.sleep(GATHER_S)
 
-    def _take(self, batch: list[Inbound]) -> None:
-        for part in self._read_all(batch):
+    def _process(self, batch: list[Inbound]) -> None:
+        for part in self._parse_all(batch):
             self._store(part)
 
-    def _read_all(self, batch: list[Inbound]) -> Iterator[list[tuple[Inbound, IngestMessage | None]]]:
-        """The batch, read, in parts that are bounded once inflated: a small message may become a large one."""
+    def _parse_all(self, batch: list[Inbound]) -> Iterator[list[tuple[Inbound, IngestMessage | None]]]:
+        """Parse the batch into parts of bounded inflated size: a small message may inflate to a large one."""
         part: list[tuple[Inbound, IngestMessage | None]] = []
         size = items = 0
         for inbound in batch:
-            thing = self._read(inbound)
-            part.append((inbound, thing))
-            size += thing.size if isinstance(thing, DataBatch) else len(inbound.payload)
-            items += cost.rows(thing)
+            message = self._parse(inbound)
+            part.append((inbound, message))
+            size += message.size if isinstance(message, DataBatch) else len(inbound.payload)
+            items += cost.rows(message)
             if size >= COMMIT_BYTES or items >= COMMIT_ROWS:
                 yield part
                 part, size, items = [], 0, 0
@@ -241,9 +242,9 @@ class Listener:
             yield part
 
     def _store(self, part: list[tuple[Inbound, IngestMessage | None]]) -> None:
-        results = self._commit([(inbound, thing) for inbound, thing in part if thing is not None])
+        results = self._commit([(inbound, message) for inbound, message in part if message is not None])
         self.publish(results.outgoing())
-        self._clear([inbound for inbound, _ in part], results.removed)
+        self._clear_retained([inbound for inbound, _ in part], results.removed)
         acknowledge_all(inbound for inbound, _ in part)
         for device, extra in results.cost.items():
             self._working.charge(device, extra, time.monotonic())
@@ -252,57 +253,66 @@ class Listener:
         if results.changed:
             self._changed(results.changed)
 
-    def _clear(self, part: list[Inbound], removed: set[str]) -> None:
-        """Make the broker forget what it keeps of removed devices, a Will that it published just now too."""
-        kept = {
+    def _clear_retained(self, part: list[Inbound], removed: set[str]) -> None:
+        """Clear retained messages of removed devices on the broker, including a Will that it has just published."""
+        retained = {
             inbound.topic for inbound in part
             for device, rest in [topics.split(inbound.topic) or topics.split(inbound.topic, topics.AWS) or ("", "")]
             if device in removed and inbound.payload and (inbound.retained or rest == "birth")
         }  # fmt: skip
-        for topic in sorted(kept):
+        for topic in sorted(retained):
             self._connection.publish(topic, b"", retain=True)
 
-    def _commit(self, said: list[tuple[Inbound, IngestMessage]]) -> WriteResults:
-        """Commit all of it, however often the database must be asked; a message that cannot be stored is refused."""
+    def _commit(self, messages: list[tuple[Inbound, IngestMessage]]) -> WriteResults:
+        """Commit messages, retrying while the database is unavailable; refuse those that cannot be stored."""
         while True:
             try:
-                return self._commit_once(said)
+                return self._commit_once(messages)
             except NotReady as error:
-                # Nothing is acknowledged meanwhile: the queue fills and the broker holds the rest.
+                # Nothing is acknowledged meanwhile: the queue fills, and the broker keeps the rest.
                 log.error("database.not_ready", extra={"fields": {"reason": error.reason}})
                 if self._stopping.wait(error.wait_s):
                     return WriteResults()
-            except Exception as error:  # noqa: BLE001 - whatever it is, the other messages are stored
-                if len(said) > 1:  # halves, so that one that fails costs the others few commits
-                    middle = len(said) // 2
-                    return _joined([self._commit(said[:middle]), self._commit(said[middle:])])
-                return self._failed(*said[0], error)
+            except Exception as error:  # noqa: BLE001 - the other messages are still stored
+                if len(messages) > 1:  # halves, so that one bad message costs few commits
+                    middle = len(messages) // 2
+                    return _merged([self._commit(messages[:middle]), self._commit(messages[middle:])])
+                return self._failed(*messages[0], error)
 
-    def _failed(self, inbound: Inbound, said: IngestMessage, error: Exception) -> WriteResults:
-        """One message alone cannot be stored. Of a batch every item that can be is, where the content is to blame; what
-        we fail at by ourselves is not acknowledged, and stalls its stream until we are mended.
+    def _failed(self, inbound: Inbound, message: IngestMessage, error: Exception) -> WriteResults:
+        """Handle a message that cannot be stored.
+
+        If the content of a batch is to blame, store its good items. If the hub fails, the batch is not acknowledged,
+        and its stream stalls until the hub is repaired.
         """
-        if isinstance(said, DataBatch) and said.batch.lost is None and not said.invalid and is_content_error(error):
+        if (
+            isinstance(message, DataBatch)
+            and message.batch.lost is None
+            and not message.invalid
+            and is_content_error(error)
+        ):
             return self._commit(
-                [(inbound, part) for part in split_batch(said, f"{type(error).__name__}: {error}"[:500])]
+                [(inbound, part) for part in split_batch(message, f"{type(error).__name__}: {error}"[:500])]
             )
         self.refused += 1
         reason = f"{type(error).__name__}: {error}"[:500]
         log.exception("ingest.refused", extra={"fields": {"topic": inbound.topic, "reason": reason}})
-        if isinstance(said, DataBatch):
-            stalled = UnreadableBatch(device=said.device, stream=said.stream, reason=f"the hub fails: {reason}")
+        if isinstance(message, DataBatch):
+            stalled = UnreadableBatch(device=message.device, stream=message.stream, reason=f"the hub fails: {reason}")
             return self._commit([(inbound, stalled)])
-        return failure_replies(said, inbound.traceparent, now_us())
+        return failure_replies(message, inbound.traceparent, now_us())
 
-    def _commit_once(self, said: list[tuple[Inbound, IngestMessage]]) -> WriteResults:
+    def _commit_once(self, messages: list[tuple[Inbound, IngestMessage]]) -> WriteResults:
         results = WriteResults()
-        if said:
-            with self._db.write(*{thing.device for _, thing in said}) as session:
-                self._writer.write(session, [(thing, one.traceparent) for one, thing in said], now_us(), results)
+        if messages:
+            with self._db.write(*{message.device for _, message in messages}) as session:
+                self._writer.write(
+                    session, [(message, inbound.traceparent) for inbound, message in messages], now_us(), results
+                )
         return results
 
-    def _read(self, inbound: Inbound) -> IngestMessage | None:
-        """The message as a thing to store; None for one that is refused."""
+    def _parse(self, inbound: Inbound) -> IngestMessage | None:
+        """Parse a message; None if it is refused."""
         device, rest = _device_of(inbound.topic)
         if not self._allowed(self._working, device):
             return None
@@ -311,28 +321,28 @@ class Listener:
             if inbound.content_type == DEFLATED and rest not in TOPIC_STREAM:
                 raise WireError("only batches may come deflated", inbound.topic)
             payload = inflate(inbound.payload, inbound.content_type, inbound.topic)
-            said: IngestMessage | None = route(inbound.topic, payload, self._alias)
+            message: IngestMessage | None = route(inbound.topic, payload, self._alias)
         except WireError as error:
             self.refused += 1
             log.warning("wire.refused", extra={"fields": {"reason": str(error)[:500]}, "trace": inbound.traceparent})
-            said = unreadable(inbound.topic, error.reason)
-        self._working.charge(device, cost.of_message(said, payload), time.monotonic())
-        return said
+            message = unreadable(inbound.topic, error.reason)
+        self._working.charge(device, cost.of_message(message, payload), time.monotonic())
+        return message
 
 
 def _device_of(topic: str) -> tuple[str, str]:
-    """(device, the rest of its topic), by either prefix; empty for a topic of nobody."""
+    """(device, rest of the topic) under either prefix; empty for a topic of no device."""
     return topics.split(topic) or topics.split(topic, topics.AWS) or ("", "")
 
 
-def _joined(parts: list[WriteResults]) -> WriteResults:
-    whole = WriteResults()
+def _merged(parts: list[WriteResults]) -> WriteResults:
+    merged = WriteResults()
     for part in parts:
-        whole.acks |= part.acks
-        whole.messages += part.messages
-        whole.wake |= part.wake
-        whole.changed |= part.changed
+        merged.acks |= part.acks
+        merged.messages += part.messages
+        merged.wake |= part.wake
+        merged.changed |= part.changed
         for device, extra in part.cost.items():
-            whole.charge(device, extra)
-        whole.removed |= part.removed
-    return whole
+            merged.charge(device, extra)
+        merged.removed |= part.removed
+    return merged

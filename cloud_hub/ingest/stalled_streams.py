@@ -1,7 +1,6 @@
-"""Streams that stand still: what comes on them cannot be read or stored, so nothing of it is acknowledged.
+"""Records stalled streams, whose batches cannot be read or stored and so are not acknowledged.
 
-`StalledStreams` are those of one transaction's devices. A stall begins with an event of the device and ends when its
-stream moves again; until then it is shown by `/streams`.
+A stall starts with an event of the device and ends when the stream advances again; until then `/streams` shows it.
 """
 
 from __future__ import annotations
@@ -27,26 +26,26 @@ _DELETE = delete(_TABLE).where(_TABLE.c.device == bindparam("b_device"), _TABLE.
 
 
 class StalledStreams:
-    """The stalled streams of the devices that one transaction is about."""
+    """The stalled streams of the devices of one transaction."""
 
     def __init__(self, session: Session, marks: StreamOffsets, now_us: int) -> None:
         self._session, self._marks, self._now_us = session, marks, now_us
         self._stalled: set[tuple[str, str]] = set()
 
     def load(self, devices: Collection[str]) -> None:
-        """Read which streams of these devices stand still."""
+        """Load the stalled streams of these devices."""
         rows = self._session.connection().execute(_READ, {"b_devices": sorted(devices)})
         self._stalled.update((device, stream) for device, stream in rows)
 
     def begin(self, device: str, stream: str, reason: str) -> None:
-        """A stream stands still; said once, however often its device tries."""
+        """Record a stall, once however often the device retries."""
         if (device, stream) in self._stalled:
             return
         self._stalled.add((device, stream))
         row = {"device": device, "stream": stream, "since_us": self._now_us, "reason": reason[:500]}
         self._session.connection().execute(_INSERT, row)
         event = Event(
-            t_us=self._now_us, source="hub", level="error", text=f"stream {stream} stands still: {reason[:500]}"
+            t_us=self._now_us, source="hub", level="error", text=f"stream {stream} is stalled: {reason[:500]}"
         )
         mark = self._marks.get(("", f"hub:{device}", "event"))
         mark.upto += 1
@@ -54,7 +53,7 @@ class StalledStreams:
         log.error("stream.stalled", extra={"fields": {"device": device, "stream": stream, "reason": reason[:500]}})
 
     def end(self, device: str, stream: str) -> None:
-        """A stream has moved."""
+        """Record that a stream has advanced."""
         if (device, stream) in self._stalled:
             self._stalled.discard((device, stream))
             self._session.connection().execute(_DELETE, {"b_device": device, "b_stream": stream})

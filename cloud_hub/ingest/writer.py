@@ -1,7 +1,7 @@
-"""Stores what devices said, many messages in one transaction, and gathers what must be published after its commit.
+"""Stores device messages, many in one transaction, and collects what to publish after the commit.
 
-Idempotent by (device, epoch, stream, seq): what is at or below the high-water mark is already here, what lies
-beyond a gap waits for the gap to be filled by a resend.
+Idempotent by (device, epoch, stream, seq): items at or below the high-water mark are already stored; items after a gap
+wait until a resend fills the gap.
 """
 
 from __future__ import annotations
@@ -45,19 +45,20 @@ from shared.twin import MAX_BYTES, rejected
 log = logging.getLogger(__name__)
 
 GAP_US = 300_000_000
-"""So long may a stream wait for an item while later ones come."""
+"""How long a stream may wait for a missing item while later ones arrive."""
 
 
-REFUSED = "what it sends is refused until somebody puts it back (tidegate-hub device restore)"
+REFUSED = "its messages are refused until it is restored (tidegate-hub device restore)"
 LOGGED_US = 60_000_000
-"""Between two log lines about one removed device that still sends."""
+"""The interval between log lines about a removed device that still sends."""
 
 
 @dataclass(slots=True)
 class WriteResults:
-    """What a transaction leaves to do after its commit. `wake` names the workers that have new work,
-    and the commands that have ended; `changed` the devices whose birth or twin may make configurations apply otherwise;
-    `removed` those that were removed and still send.
+    """What to do after the commit of a transaction.
+
+    `wake` names workers with new work, and commands that have ended. `changed` are devices whose configurations must be
+    reconciled after a birth or twin update. `removed` are removed devices that still send.
     """
 
     acks: dict[tuple[str, str, str], int] = field(default_factory=dict)
@@ -65,15 +66,15 @@ class WriteResults:
     wake: set[str] = field(default_factory=set)
     changed: set[str] = field(default_factory=set)
     cost: dict[str, float] = field(default_factory=dict)
-    """Beyond what reading told, by device (`ingest.cost`)."""
+    """Additional cost by device (`ingest.core.cost`)."""
     removed: set[str] = field(default_factory=set)
 
     def charge(self, device: str, cost: float) -> None:
-        """Add to what a device has cost."""
+        """Add to the cost of a device."""
         self.cost[device] = self.cost.get(device, 0.0) + cost
 
     def outgoing(self) -> list[OutgoingMessage]:
-        """Everything to publish: replies first, then one acknowledgement for each stream that moved."""
+        """The messages to publish: replies first, then one acknowledgement for each stream that advanced."""
         acks = [
             OutgoingMessage(
                 topic=topics.thing(device, "acks"),
@@ -86,7 +87,7 @@ class WriteResults:
 
 @dataclass(slots=True)
 class _Work:
-    """What one transaction gathers."""
+    """The state of one transaction: rows read ahead, and rows to write."""
 
     session: Session
     marks: StreamOffsets
@@ -103,22 +104,22 @@ class _Work:
         self.births, self.twins = Births(self.session, self.marks), TwinRows(self.session)
         self.stalls = StalledStreams(self.session, self.marks, self.now_us)
 
-    def gather(self, said: Sequence[IngestMessage]) -> None:
-        """Ask the database what all of it will ask, a few questions however many they are."""
-        births = [one.message for one in said if isinstance(one, DeviceMessage) and isinstance(one.message, Birth)]
-        born = {birth.device for birth in births}
-        register.preload(self.session, {one.device for one in said})
-        self.stalls.load({one.device for one in said if isinstance(one, (DataBatch, UnreadableBatch))})
-        self.marks.load((one.device, one.batch.epoch, one.stream) for one in said if isinstance(one, DataBatch))
-        asked = {(one.device, one.name) for one in said if isinstance(one, ShadowRequest)}
-        self.births.load(born | {device for device, _ in asked})
-        self.twins.load(asked)
-        if born:
+    def preload(self, messages: Sequence[IngestMessage]) -> None:
+        """Load the rows that these messages need, with a fixed number of queries."""
+        births = [one.message for one in messages if isinstance(one, DeviceMessage) and isinstance(one.message, Birth)]
+        births_of = {birth.device for birth in births}
+        register.preload(self.session, {one.device for one in messages})
+        self.stalls.load({one.device for one in messages if isinstance(one, (DataBatch, UnreadableBatch))})
+        self.marks.load((one.device, one.batch.epoch, one.stream) for one in messages if isinstance(one, DataBatch))
+        shadows = {(one.device, one.name) for one in messages if isinstance(one, ShadowRequest)}
+        self.births.load(births_of | {device for device, _ in shadows})
+        self.twins.load(shadows)
+        if births_of:
             self.marks.load(key for birth in births if birth.state == "online" for key in birth_streams(birth))
-            self.awaited = commands.devices_with_pending(self.session, born, self.now_us)
+            self.awaited = commands.devices_with_pending(self.session, births_of, self.now_us)
 
     def flush(self) -> None:
-        """Everything gathered into the database."""
+        """Write the collected rows."""
         telemetry.store_samples(self.session, self.samples)
         fleet.record_lost_range(self.session, self.lost)
         self.births.save()
@@ -128,7 +129,7 @@ class _Work:
 
 
 class Writer:
-    """Writes into one session at a time. `max_bytes` bounds a twin document, `aws_max_bytes` one on the alias."""
+    """Writes device messages. `max_bytes` limits a twin document, `aws_max_bytes` one under the `$aws` alias."""
 
     def __init__(self, hub_epoch: str, max_bytes: int, aws_max_bytes: int = MAX_BYTES) -> None:
         self._hub_epoch = hub_epoch
@@ -138,133 +139,143 @@ class Writer:
         self._max_bytes = {topics.PREFIX: max_bytes, topics.AWS: aws_max_bytes}
 
     def write(
-        self, session: Session, said: Sequence[tuple[IngestMessage, str]], now_us: int, results: WriteResults
+        self, session: Session, messages: Sequence[tuple[IngestMessage, str]], now_us: int, results: WriteResults
     ) -> None:
-        """Store what devices said, each with its traceparent, in this order; all of it or, on an exception, nothing.
-        Of a revoked device only that it went.
+        """Store messages, each with its traceparent, in this order: all of them or, on an exception, none.
 
-        What many ask of the database is asked once for all of it (marks, who is revoked, and for a fleet that returns
-        its devices and which of them commands wait for); marks are written once, and samples inserted together.
+        Of a revoked device, only its offline message is stored. Rows that many messages need are loaded once (stream
+        offsets, revocations, devices, pending commands); offsets are written once, and samples inserted together.
         """
         work = _Work(session, StreamOffsets(session), now_us, results)
-        work.gather([one for one, _ in said])
-        for one, trace in said:
-            if register.removed(session, one.device):
-                self._removed(one, now_us, results)
-            elif (why := register.revocation_reason(session, one.device)) and not _goodbye(one):
-                _refuse(one, why, self._hub_epoch, results)
-            elif isinstance(one, DataBatch):
-                self._data(work, one, trace)
-            elif isinstance(one, UnreadableBatch):
-                work.stalls.begin(one.device, one.stream, one.reason)
-            elif isinstance(one, ShadowRequest):
-                self._shadow(work, one, trace)
+        work.preload([message for message, _ in messages])
+        for message, trace in messages:
+            if register.removed(session, message.device):
+                self._removed(message, now_us, results)
+            elif (reason := register.revocation_reason(session, message.device)) and not _is_offline(message):
+                _refuse(message, reason, self._hub_epoch, results)
+            elif isinstance(message, DataBatch):
+                self._data(work, message, trace)
+            elif isinstance(message, UnreadableBatch):
+                work.stalls.begin(message.device, message.stream, message.reason)
+            elif isinstance(message, ShadowRequest):
+                self._shadow(work, message, trace)
             else:
-                self._word(work, one)
+                self._device_message(work, message)
         work.flush()
 
-    def _removed(self, said: IngestMessage, now_us: int, results: WriteResults) -> None:
-        """A removed device learns it from the answer to its birth; nothing that it sends is stored."""
-        results.removed.add(said.device)
-        born = isinstance(said, DeviceMessage) and isinstance(said.message, Birth)
-        if born or now_us - self._logged_us.get(said.device, 0) >= LOGGED_US:
-            self._logged_us[said.device] = now_us
-            log.warning("device.removed", extra={"fields": {"device": said.device, "reason": REFUSED}})
-        if isinstance(said, DeviceMessage) and isinstance(said.message, Birth) and said.message.state == "online":
-            word = refused_session(said.message, f"'{said.device}' was removed: {REFUSED}", self._hub_epoch)
-            results.messages.append(OutgoingMessage(topic=topics.thing(said.device, "session"), payload=encode(word)))
+    def _removed(self, message: IngestMessage, now_us: int, results: WriteResults) -> None:
+        """Refuse a message of a removed device; a birth is answered with the reason."""
+        results.removed.add(message.device)
+        is_birth = isinstance(message, DeviceMessage) and isinstance(message.message, Birth)
+        if is_birth or now_us - self._logged_us.get(message.device, 0) >= LOGGED_US:
+            self._logged_us[message.device] = now_us
+            log.warning("device.removed", extra={"fields": {"device": message.device, "reason": REFUSED}})
+        if (
+            isinstance(message, DeviceMessage)
+            and isinstance(message.message, Birth)
+            and message.message.state == "online"
+        ):
+            answer = refused_session(message.message, f"'{message.device}' was removed: {REFUSED}", self._hub_epoch)
+            results.messages.append(
+                OutgoingMessage(topic=topics.thing(message.device, "session"), payload=encode(answer))
+            )
 
     # -- streams -----------------------------------------------------------------------------------
 
-    def _data(self, work: _Work, said: DataBatch, trace: str) -> None:
-        batch = said.batch
-        key = (said.device, batch.epoch, said.stream)
+    def _data(self, work: _Work, message: DataBatch, trace: str) -> None:
+        batch = message.batch
+        key = (message.device, batch.epoch, message.stream)
         mark = work.marks.get(key)
         first = mark.upto + 1
         if batch.first <= first <= batch.last:
             if batch.lost is not None:
                 work.lost.append((mark.source, first, batch.last, batch.lost.reason))
-            elif said.invalid:
-                self._invalid(work, said, mark.source, [(first, batch.last)], said.invalid, trace)
+            elif message.invalid:
+                self._invalid(work, message, mark.source, [(first, batch.last)], message.invalid, trace)
             else:
                 numbered = enumerate(batch.items[first - batch.first :], first)
-                self._items(work, said, mark.source, numbered, trace)
+                self._items(work, message, mark.source, numbered, trace)
             mark.upto = batch.last
-            self._waiting.pop((said.device, said.stream), None)
-            work.stalls.end(said.device, said.stream)
+            self._waiting.pop((message.device, message.stream), None)
+            work.stalls.end(message.device, message.stream)
         elif batch.first > first:
-            self._gap(work, said, first)
+            self._gap(work, message, first)
         work.results.acks[key] = mark.upto
 
-    def _gap(self, work: _Work, said: DataBatch, first: int) -> None:
-        """What is missing is sent again soon, by a device that can; one that cannot has stalled."""
-        since_us = self._waiting.setdefault((said.device, said.stream), work.now_us)
+    def _gap(self, work: _Work, message: DataBatch, first: int) -> None:
+        """Wait for missing items to be resent; after `GAP_US` the stream has stalled."""
+        since_us = self._waiting.setdefault((message.device, message.stream), work.now_us)
         if work.now_us - since_us >= GAP_US:
-            reason = (
-                f"item {first} of epoch '{said.batch.epoch}' is waited for, but those from {said.batch.first} on came"
-            )
-            work.stalls.begin(said.device, said.stream, reason)
+            batch = message.batch
+            reason = f"item {first} of epoch '{batch.epoch}' is missing, but those from {batch.first} on arrived"
+            work.stalls.begin(message.device, message.stream, reason)
 
     def _invalid(
-        self, work: _Work, said: DataBatch, source: int, ranges: Sequence[tuple[int, int]], reason: str, trace: str
+        self, work: _Work, message: DataBatch, source: int, ranges: Sequence[tuple[int, int]], reason: str, trace: str
     ) -> None:  # fmt: skip
-        """Keep ranges of items that cannot be stored; one log line, with the first reason."""
+        """Record ranges of items that cannot be stored, and log the first reason."""
         work.lost += [(source, first, last, "invalid") for first, last in ranges]
         count = sum(last - first + 1 for first, last in ranges)
-        fields = {"device": said.device, "stream": said.stream, "seq": ranges[0][0], "items": count, "reason": reason}
+        fields = {
+            "device": message.device,
+            "stream": message.stream,
+            "seq": ranges[0][0],
+            "items": count,
+            "reason": reason,
+        }
         log.warning("wire.item_refused", extra={"fields": fields, "trace": trace})
 
     def _items(
-        self, work: _Work, said: DataBatch, source: int, numbered: Iterable[tuple[int, Any]], trace: str
+        self, work: _Work, message: DataBatch, source: int, numbered: Iterable[tuple[int, Any]], trace: str
     ) -> None:
         session = work.session
-        if isinstance(said.batch, TelemetryBatch):
-            work.samples += telemetry.sample_rows(said.device, source, numbered)
+        if isinstance(message.batch, TelemetryBatch):
+            work.samples += telemetry.sample_rows(message.device, source, numbered)
             return
-        good, bad = validate_items(ITEM_TYPE[said.stream], numbered, said.nul)
+        good, bad = validate_items(ITEM_TYPE[message.stream], numbered, message.nul)
         if bad:
-            self._invalid(work, said, source, [(seq, seq) for seq, _ in bad], bad[0][1][:500], trace)
-        if said.stream == "telemetry":
-            work.samples += telemetry.sample_rows(said.device, source, good)
-        elif said.stream == "event" and good:
-            telemetry.store_events(session, said.device, source, good, trace)
-        elif said.stream == "alarm" and good:
-            opened = incidents.handle_alarms(session, said.device, [alarm for _, alarm in good], work.now_us, trace)
-            work.results.charge(said.device, opened * cost.INCIDENT)
+            self._invalid(work, message, source, [(seq, seq) for seq, _ in bad], bad[0][1][:500], trace)
+        if message.stream == "telemetry":
+            work.samples += telemetry.sample_rows(message.device, source, good)
+        elif message.stream == "event" and good:
+            telemetry.store_events(session, message.device, source, good, trace)
+        elif message.stream == "alarm" and good:
+            opened = incidents.handle_alarms(session, message.device, [alarm for _, alarm in good], work.now_us, trace)
+            work.results.charge(message.device, opened * cost.INCIDENT)
             work.results.wake |= {"diagnosis", "rollouts"}
-        elif said.stream == "escalation" and good:
-            _escalations(session, said, [item for _, item in good], trace, work.now_us)
+        elif message.stream == "escalation" and good:
+            _escalations(session, message, [item for _, item in good], trace, work.now_us)
             work.results.wake.add("experts")
 
-    # -- words -------------------------------------------------------------------------------------
+    # -- twins and device messages -----------------------------------------------------------------
 
-    def _shadow(self, work: _Work, said: ShadowRequest, trace: str) -> None:
+    def _shadow(self, work: _Work, message: ShadowRequest, trace: str) -> None:
         session, now_us, results = work.session, work.now_us, work.results
-        if work.births.is_known(said.device):
+        if work.births.is_known(message.device):
             replies = twins.handle_request(
-                session, said.device, said.name, said.verb, said.payload, now_us,
-                actor=said.device, max_bytes=self._max_bytes[said.prefix], trace=trace,
+                session, message.device, message.name, message.verb, message.payload, now_us,
+                actor=message.device, max_bytes=self._max_bytes[message.prefix], trace=trace,
                 rows=work.twins,
             )  # fmt: skip
             results.wake.add("actions")
-            if said.verb != "get":
-                results.changed.add(said.device)
+            if message.verb != "get":
+                results.changed.add(message.device)
         else:
-            log.warning("twin.unknown_device", extra={"fields": {"device": said.device}, "trace": trace})
-            replies = [twins.unknown_thing_reply(said.verb, said.payload, now_us)]
-        messages = twins.reply_messages(said.device, said.name, replies, trace, said.prefix)
+            log.warning("twin.unknown_device", extra={"fields": {"device": message.device}, "trace": trace})
+            replies = [twins.unknown_thing_reply(message.verb, message.payload, now_us)]
+        messages = twins.reply_messages(message.device, message.name, replies, trace, message.prefix)
         results.messages += messages
-        results.charge(said.device, sum(len(message.payload) for message in messages) / cost.BYTES)
+        results.charge(message.device, sum(len(one.payload) for one in messages) / cost.BYTES)
 
-    def _word(self, work: _Work, said: DeviceMessage) -> None:
-        session, now_us, results, message = work.session, work.now_us, work.results, said.message
-        if isinstance(message, Birth):
-            self._birth(work, message)
-        elif isinstance(message, Applied):
-            twins.record_progress(session, said.device, message, now_us)
+    def _device_message(self, work: _Work, message: DeviceMessage) -> None:
+        session, now_us, results, content = work.session, work.now_us, work.results, message.message
+        if isinstance(content, Birth):
+            self._birth(work, content)
+        elif isinstance(content, Applied):
+            twins.record_progress(session, message.device, content, now_us)
             results.wake.add("rollouts")
-        elif isinstance(message, CommandResult) and commands.handle_result(session, said.device, message, now_us):
-            results.wake |= {"actions", "diagnosis", message.id}
+        elif isinstance(content, CommandResult) and commands.handle_result(session, message.device, content, now_us):
+            results.wake |= {"actions", "diagnosis", content.id}
 
     def _birth(self, work: _Work, birth: Birth) -> None:
         session, now_us, results = work.session, work.now_us, work.results
@@ -275,27 +286,27 @@ class Writer:
             return
         if conflict := work.births.handle_birth(birth, now_us):
             log.error("device.conflict", extra={"fields": {"device": birth.device, "reason": conflict}})
-        word = session_answer(session, work.marks, birth, self._hub_epoch, self.hub_link, conflict)
-        results.messages.append(OutgoingMessage(topic=topics.thing(birth.device, "session"), payload=encode(word)))
-        if not word.refused and birth.device in work.awaited:
+        answer = session_answer(session, work.marks, birth, self._hub_epoch, self.hub_link, conflict)
+        results.messages.append(OutgoingMessage(topic=topics.thing(birth.device, "session"), payload=encode(answer)))
+        if not answer.refused and birth.device in work.awaited:
             results.messages += commands.pending_messages(session, birth.device, now_us)
 
 
-def failure_replies(said: IngestMessage, trace: str, now_us: int) -> WriteResults:
-    """What is left to publish when `said` could not be stored and it is our fault: a twin request is told."""
-    if not isinstance(said, ShadowRequest):
+def failure_replies(message: IngestMessage, trace: str, now_us: int) -> WriteResults:
+    """The replies to a message that the hub failed to store: a twin request is rejected with status 500."""
+    if not isinstance(message, ShadowRequest):
         return WriteResults()
-    reply = rejected(said.verb, 500, "Internal service failure", said.payload, now_us // 1_000_000)
-    return WriteResults(messages=twins.reply_messages(said.device, said.name, [reply], trace, said.prefix))
+    reply = rejected(message.verb, 500, "Internal service failure", message.payload, now_us // 1_000_000)
+    return WriteResults(messages=twins.reply_messages(message.device, message.name, [reply], trace, message.prefix))
 
 
-def split_batch(said: DataBatch, reason: str) -> list[DataBatch]:
-    """A batch that could not be stored, as two, to find the items that cannot; one item alone is invalid."""
-    batch, count = said.batch, len(said.batch.items)
-    if count < 2 or said.invalid:
-        return [replace(said, invalid=reason)]
+def split_batch(message: DataBatch, reason: str) -> list[DataBatch]:
+    """Split a batch that could not be stored, to find the bad items; a single item is marked invalid."""
+    batch, count = message.batch, len(message.batch.items)
+    if count < 2 or message.invalid:
+        return [replace(message, invalid=reason)]
     middle = count // 2
-    return [replace(said, batch=_part(batch, 0, middle)), replace(said, batch=_part(batch, middle, count))]
+    return [replace(message, batch=_part(batch, 0, middle)), replace(message, batch=_part(batch, middle, count))]
 
 
 def _part(batch: Batch | TelemetryBatch, start: int, end: int) -> Batch | TelemetryBatch:
@@ -305,19 +316,21 @@ def _part(batch: Batch | TelemetryBatch, start: int, end: int) -> Batch | Teleme
     return msgspec.structs.replace(batch, first=first, items=batch.items[start:end])
 
 
-def _goodbye(said: IngestMessage) -> bool:
-    return isinstance(said, DeviceMessage) and isinstance(said.message, Birth) and said.message.state == "offline"
+def _is_offline(message: IngestMessage) -> bool:
+    return (
+        isinstance(message, DeviceMessage) and isinstance(message.message, Birth) and message.message.state == "offline"
+    )
 
 
-def _refuse(said: IngestMessage, why: str, hub_epoch: str, results: WriteResults) -> None:
-    """A revoked device is told so when it is born; nothing else that it says is heard."""
-    log.warning("device.revoked", extra={"fields": {"device": said.device, "reason": why}})
-    if isinstance(said, DeviceMessage) and isinstance(said.message, Birth):
-        word = refused_session(said.message, f"'{said.device}' was revoked", hub_epoch)
-        results.messages.append(OutgoingMessage(topic=topics.thing(said.device, "session"), payload=encode(word)))
+def _refuse(message: IngestMessage, reason: str, hub_epoch: str, results: WriteResults) -> None:
+    """Refuse a message of a revoked device; a birth is answered with the reason."""
+    log.warning("device.revoked", extra={"fields": {"device": message.device, "reason": reason}})
+    if isinstance(message, DeviceMessage) and isinstance(message.message, Birth):
+        answer = refused_session(message.message, f"'{message.device}' was revoked", hub_epoch)
+        results.messages.append(OutgoingMessage(topic=topics.thing(message.device, "session"), payload=encode(answer)))
 
 
-def _escalations(session: Session, said: DataBatch, items: Sequence[Escalation], trace: str, now_us: int) -> None:
+def _escalations(session: Session, message: DataBatch, items: Sequence[Escalation], trace: str, now_us: int) -> None:
     known = set(session.exec(select(EscalationRow.id).where(col(EscalationRow.id).in_({item.id for item in items}))))
     for item in items:
         if item.id in known:
@@ -326,9 +339,9 @@ def _escalations(session: Session, said: DataBatch, items: Sequence[Escalation],
         height, width = item.shape
         session.add(
             EscalationRow(
-                id=item.id, device=said.device, model=item.model, digest=item.digest, number=item.number,
+                id=item.id, device=message.device, model=item.model, digest=item.digest, number=item.number,
                 reason=item.reason, label=item.label, margin=item.margin, height=height, width=width, frame=item.frame,
                 features=item.features, t_us=item.t_us, received_us=now_us,
-                wire_bytes=said.size // max(1, len(said.batch.items)), trace_id=trace_id(trace),
+                wire_bytes=message.size // max(1, len(message.batch.items)), trace_id=trace_id(trace),
             )
         )  # fmt: skip

@@ -1,7 +1,7 @@
-"""Alarms leave the hub. A page (incidents that are one call to a person) is notified to each channel that wants it.
+"""Sends notifications of alarms to channels: webhook, e-mail, chat robots, Alertmanager.
 
-`pages` reads them, `plan` decides what is notified and when (pure), `outgoing` does it and keeps it in the database;
-one module a kind of channel carries the text.
+The unit of notification is a page: incidents that are notified together. `pages` loads them, `core.routing` decides
+what is sent and when, `delivery` runs one worker for each channel, and each kind of channel has a module of its own.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ RANK: dict[str, int] = {"low": 0, "medium": 1, "high": 2, "critical": 3}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageAlarm:
-    """One alarm of a page. Times are UTC microseconds; `value` and `limit` are of what it is `about`, '' the value."""
+    """One alarm of a page. Times are UTC microseconds; `value` and `limit` belong to what the alarm is `about`."""
 
     device: str
     metric: str
@@ -34,9 +34,9 @@ class PageAlarm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageIncident:
-    """Alarms of one device about one subject; `path` is where an administrator said it stands.
+    """An incident: alarms of one device and one subject. `path` is the asset path that an administrator assigned.
 
-    `removed`: its device was removed while it stood. `diagnosis` is the desk's, '' when there is none.
+    `removed`: the device was removed while the incident was open. `diagnosis` is empty when there is none.
     """
 
     device: str
@@ -50,19 +50,19 @@ class PageIncident:
 
     @property
     def key(self) -> str:
-        """The same for whatever is the same trouble to a person: device and subject."""
+        """Identifies the problem across incidents: a hash of device and subject."""
         return hashlib.blake2b(f"{self.device} {self.subject}".encode(), digest_size=6).hexdigest()
 
     @property
     def open(self) -> bool:
-        """Whether it still stands."""
+        """Whether the incident is unresolved."""
         return self.resolved_us is None
 
     @property
     def priority(self) -> Priority:
-        """The highest that stands; of one that is over, the highest that it had."""
-        standing = [one.priority for one in self.alarms if one.cleared_us is None]
-        return max(standing or [one.priority for one in self.alarms], key=RANK.__getitem__)
+        """The highest priority of its raised alarms; of all its alarms when none is raised."""
+        raised = [one.priority for one in self.alarms if one.cleared_us is None]
+        return max(raised or [one.priority for one in self.alarms], key=RANK.__getitem__)
 
     def rank(self, *, acknowledged: bool | None = None) -> int:
         """The highest priority of its alarms, or of those that were (not) acknowledged; -1 for none."""
@@ -73,10 +73,11 @@ class PageIncident:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """What a person is called for: `id` is its first incident's. Device, subject, path and priority are its worst's.
+    """Incidents that are notified together. `id` is the id of the first one.
 
-    `suppressed`: nobody is called for any of it now. `joined` are devices with something new since the message before;
-    `message` counts the earlier messages of this page on this channel.
+    Device, subject, path and priority are those of the worst incident. `suppressed`: all its alarms are suppressed.
+    `joined` are devices with new alarms since the last message; `message` counts the earlier messages of this page on
+    this channel.
     """
 
     id: str
@@ -87,32 +88,32 @@ class Page:
 
     @property
     def worst(self) -> PageIncident:
-        """What stands before what is over, the highest priority first, then the oldest."""
+        """The worst incident: open before resolved, then by priority, then the oldest."""
         return min(self.incidents, key=lambda one: (not one.open, -RANK[one.priority], one.opened_us, one.device))
 
     @property
     def device(self) -> str:
-        """Of the worst incident."""
+        """Taken from the worst incident."""
         return self.worst.device
 
     @property
     def subject(self) -> str:
-        """Of the worst incident."""
+        """Taken from the worst incident."""
         return self.worst.subject
 
     @property
     def path(self) -> str:
-        """Of the worst incident."""
+        """Taken from the worst incident."""
         return self.worst.path
 
     @property
     def priority(self) -> Priority:
-        """Of the worst incident."""
+        """Taken from the worst incident."""
         return self.worst.priority
 
     @property
     def highest(self) -> Priority:
-        """The highest priority that any of its alarms ever had."""
+        """The highest priority of all its alarms, cleared ones included."""
         return max((one.priority for one in self.alarms), key=RANK.__getitem__)
 
     @property
@@ -122,35 +123,35 @@ class Page:
 
     @property
     def resolved_us(self) -> int | None:
-        """When its last incident was resolved; None while one stands."""
+        """When the last incident was resolved; None while any is open."""
         ends = [one.resolved_us for one in self.incidents]
         return None if None in ends else max(end for end in ends if end is not None)
 
     @property
     def open(self) -> bool:
-        """Whether any of it still stands."""
+        """Whether any incident is open."""
         return any(one.open for one in self.incidents)
 
     @property
     def acknowledged(self) -> bool:
-        """Whether somebody has seen all that stands."""
-        standing = [alarm for one in self.incidents if one.open for alarm in one.alarms if alarm.cleared_us is None]
-        return bool(standing) and all(alarm.acknowledged for alarm in standing)
+        """Whether all raised alarms of open incidents are acknowledged."""
+        raised = [alarm for one in self.incidents if one.open for alarm in one.alarms if alarm.cleared_us is None]
+        return bool(raised) and all(alarm.acknowledged for alarm in raised)
 
     @property
     def removed(self) -> bool:
-        """Whether nothing is left of it but what removed devices began."""
+        """Whether all its incidents belong to removed devices."""
         return all(one.removed for one in self.incidents)
 
     @property
     def devices(self) -> tuple[str, ...]:
-        """All that are concerned, the worst first."""
+        """The affected devices, the worst first."""
         order = sorted(self.incidents, key=lambda one: (not one.open, -RANK[one.priority], one.opened_us, one.device))
         return tuple(dict.fromkeys(one.device for one in order))
 
     @property
     def alarms(self) -> tuple[PageAlarm, ...]:
-        """All of its alarms: those that stand first, the worst first, then the oldest."""
+        """All its alarms: raised before cleared, then by priority, then the oldest."""
         alarms = (alarm for one in self.incidents for alarm in one.alarms)
         return tuple(
             sorted(alarms, key=lambda one: (one.cleared_us is not None, -RANK[one.priority], one.raised_us, one.device))
@@ -158,20 +159,21 @@ class Page:
 
     @property
     def diagnosis(self) -> str:
-        """The worst incident's, else the first that has one."""
+        """The diagnosis of the worst incident, or else the first one there is."""
         return self.worst.diagnosis or next((one.diagnosis for one in self.incidents if one.diagnosis), "")
 
 
 class Sender(Protocol):
-    """A kind of channel. Each call is one message, however many pages there are."""
+    """Sends messages over one channel. Each call is one message, however many pages it covers."""
 
     most: int
-    """Pages that one message holds."""
+    """The maximum number of pages in one message."""
 
     def send(self, pages: Sequence[Page], now_us: int) -> None:
-        """Tell these pages, each as it stands: open, or resolved.
+        """Send the current state of these pages, open or resolved, in one message.
 
-        Raises NotReady (not reached, too late, overloaded: with the wait it asks for) or ConfigError (refused: somebody
-        must act). Neither shows an address or a secret. What was told may be told again: a hub can die in between.
+        Raises NotReady (unreachable, timed out or overloaded; with the wait that it asks for) or ConfigError (rejected:
+        an operator must act). Error texts show no address and no secret. A message may be sent twice: the hub can be
+        killed before it records the outcome.
         """
         ...

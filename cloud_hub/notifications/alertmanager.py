@@ -1,7 +1,7 @@
-"""Prometheus Alertmanager, API v2: one alert a page, said again while it stands, ended by `endsAt`.
+"""Sends pages to a Prometheus Alertmanager (API v2): one alert a page, resent while it is open, ended by `endsAt`.
 
-Source: https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml. Labels are an alert's identity: a page
-that becomes worse is another alert there, and the earlier one ends by itself.
+Source: https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml. Labels
+identify an alert: when the severity of a page rises, it becomes a new alert, and the earlier one expires.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from cloud_hub.notifications.http import Post, response_error
 from cloud_hub.security import secret_files
 from cloud_hub.settings import channels
 
-FORGIVEN = 4
-"""Repetitions that may fail before an alert ends by itself, as Prometheus has it."""
+MISSED_RESENDS = 4
+"""Resends that may fail before an alert expires, as in Prometheus."""
 
 
 class Alertmanager:
-    """Alerts of at most 100 pages a request."""
+    """Posts alerts, at most 100 a request."""
 
     most = 100
 
@@ -36,17 +36,17 @@ class Alertmanager:
 
     def send(self, pages: Sequence[Page], now_us: int) -> None:
         """See `Sender`."""
-        until_us = now_us + int(FORGIVEN * self._settings.resend_s * 1e6)
+        until_us = now_us + int(MISSED_RESENDS * self._settings.resend_s * 1e6)
         alerts = [self._alert(page, until_us) for page in pages]
         status, content = self._post(msgspec.json.encode(alerts), self._headers(), "/api/v2/alerts")
         if status != 200:
             raise response_error(self._place, status, strip_control(content.decode("utf-8", "replace"))[:200])
 
     def _alert(self, page: Page, until_us: int) -> dict[str, Any]:
-        one = page.incidents[0]  # the first, whatever joins it: labels are an alert's identity
+        first = page.incidents[0]  # the first one, whatever joins the page: labels identify an alert
         labels = {
-            "alertname": "TidegateIncident", "hub": self._hub, "device": one.device, "subject": one.subject,
-            "severity": page.highest, "incident": page.id, "site": one.path,
+            "alertname": "TidegateIncident", "hub": self._hub, "device": first.device, "subject": first.subject,
+            "severity": page.highest, "incident": page.id, "site": first.path,
         }  # fmt: skip
         text = "\n".join(
             f"{key}: {strip_control(value)}" for key, value in templates.lines([page], self._settings.language)
@@ -62,12 +62,12 @@ class Alertmanager:
         }
 
     def _headers(self) -> dict[str, str]:
-        one = self._settings
-        if one.token_file:
-            return {"Authorization": f"Bearer {secret_files.read(f'{self._place}.token_file', one.token_file)}"}
-        if one.user:
-            password = secret_files.read(f"{self._place}.password_file", one.password_file)
-            return {"Authorization": "Basic " + base64.b64encode(f"{one.user}:{password}".encode()).decode()}
+        settings = self._settings
+        if settings.token_file:
+            return {"Authorization": f"Bearer {secret_files.read(f'{self._place}.token_file', settings.token_file)}"}
+        if settings.user:
+            password = secret_files.read(f"{self._place}.password_file", settings.password_file)
+            return {"Authorization": "Basic " + base64.b64encode(f"{settings.user}:{password}".encode()).decode()}
         return {}
 
 

@@ -1,7 +1,7 @@
-"""One channel at work: looks at pages, keeps in the database what is to be told, tells it, keeps what became of it.
+"""Delivers the notifications of one channel: finds pages, schedules a row for each, sends it, records the outcome.
 
-Incidents are the committed facts; rows are made from them, so nothing gets lost between an alarm and its row. A row is
-claimed for a while before it is told: another hub passes it over, and after a crash it is told (again) then.
+Rows are derived from committed incidents, so no notification is lost between an alarm and its row. A row is claimed for
+a while before it is sent. Other hubs skip a claimed row; after a crash it becomes due again when the claim ends.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import random
 from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -32,13 +32,22 @@ from shared.ids import uuid7
 
 log = logging.getLogger(__name__)
 
-Loaded = tuple[dict[str, Page], set[str]]
-"""Pages by id, and the ids of those that cannot be read."""
-
 CLAIM_S = 120.0
-"""Longer than any one message takes."""
+"""How long a row stays claimed; longer than sending any one message takes."""
 BACK_US = 60_000_000
-"""A transaction may commit this much later than its incident's id says."""
+"""How far to read back behind the cursor: a transaction may commit this much later than the time in its incident's id.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """The channel's pages by id, and the fields to change by page; `device` is among them for a new row."""
+
+    pages: dict[str, Page] = field(default_factory=dict)
+    changes: dict[str, routing.Fields] = field(default_factory=dict)
+
+
+Evaluate = Callable[[Session, Mapping[str, Notification], Iterable[str], int], Evaluation]
 
 
 def workers(context: HubContext) -> list[WorkerSpec]:
@@ -61,79 +70,83 @@ class ChannelWorker:
     ) -> None:  # fmt: skip
         self.name = name
         self._db, self._settings, self._sender, self._draw, self._now = db, settings, sender, draw, now
-        self._left: deque[routing.SentMessage] = deque(maxlen=max(settings.per_minute, settings.burst))
+        self._sent: deque[routing.SentMessage] = deque(maxlen=max(settings.per_minute, settings.burst))
 
     def run_once(self) -> WorkResult:
-        """Take up what is new, and send one message if anything is due and the rate allows it."""
+        """Update the rows of changed pages, and send one message if any is due and the rate limit allows it."""
         items = WorkItems(self._db, f"notify-{self.name}", self._now())
-        self._look(items)
-        if routing.rate_allows(self._left, self._settings.per_minute, self._now()):
+        self._update(items)
+        if routing.rate_allows(self._sent, self._settings.per_minute, self._now()):
             batch = self._claim(items)
             if batch:
-                self._left.append((self._now(), routing.rank(page for _, _, page in batch)))
+                self._sent.append((self._now(), routing.rank(page for _, _, page in batch)))
                 self._send(batch)
         return items.result()
 
-    # -- what is to be told --------------------------------------------------------------------------
+    # -- scheduling ----------------------------------------------------------------------------------
 
-    def _look(self, items: WorkItems) -> None:
+    def _update(self, items: WorkItems) -> None:
         with self._db.read() as session:
-            cursor = self._cursor(session)
-            if not self._changes(session, cursor, partial(self._load_each, session, items)):
+            if not self._changes(session, self._cursor(session), partial(self._evaluate_each, items)):
                 return
-        with self._db.write() as session:  # read again: what was seen above may have changed
-            cursor = self._cursor(session)
-            for page, fields in self._changes(session, cursor, partial(self._load, session, items)).items():
-                self._keep(session, page, fields)
+        with self._db.write() as session:  # evaluated again: the state may have changed in between
+            changes = self._changes(session, self._cursor(session), partial(self._evaluate_due, items))
+            for page, fields in changes.items():
+                self._store(session, page, fields)
 
-    def _load_each(self, session: Session, items: WorkItems, ids: Iterable[str]) -> Loaded:
-        """(Pages as they stand, those that cannot be read): what is wrong with one page holds up no other.
+    def _evaluate_each(
+        self, items: WorkItems, session: Session, rows: Mapping[str, Notification], ids: Iterable[str], now: int
+    ) -> Evaluation:
+        """Evaluate pages so that one that fails blocks no other. It is recorded as a failed item.
 
-        Not in a transaction that writes: what failed is noted in one of its own.
+        Call it outside a write transaction: failures are recorded in a transaction of their own.
         """
-        wanted = sorted(ids)
-        found: dict[str, Page] = {}
-        for some in items.batch("page", wanted, lambda part: self._own(session, part)):
-            found |= some
-        return found, {page for page in wanted if not items.due("page", page)}
+        found = Evaluation()
+        for part in items.batch("page", sorted(ids), lambda some: self._evaluate(session, rows, some, now)):
+            found.pages.update(part.pages)
+            found.changes.update(part.changes)
+        return found
 
-    def _load(self, session: Session, items: WorkItems, ids: Iterable[str]) -> Loaded:
-        """The same of pages that `_load_each` could read a moment ago."""
-        wanted = set(ids)
-        unread = {page for page in wanted if not items.due("page", page)}
-        return self._own(session, wanted - unread), unread
+    def _evaluate_due(
+        self, items: WorkItems, session: Session, rows: Mapping[str, Notification], ids: Iterable[str], now: int
+    ) -> Evaluation:
+        """Evaluate the pages that `_evaluate_each` did not record as failed."""
+        return self._evaluate(session, rows, [page for page in ids if items.due("page", page)], now)
 
-    def _own(self, session: Session, ids: Iterable[str]) -> dict[str, Page]:
-        """These pages as far as they are this channel's."""
+    def _evaluate(
+        self, session: Session, rows: Mapping[str, Notification], ids: Sequence[str], now: int
+    ) -> Evaluation:  # fmt: skip
+        found, changes = self._load(session, ids), dict[str, routing.Fields]()
+        for number in ids:
+            page, fields = found.get(number), None
+            if number in rows:
+                fields = routing.next_state(self._settings, page, rows[number], now)
+            elif page is not None and (fields := routing.initial_state(self._settings, page, now)):
+                fields |= {"device": page.device}
+            if fields:
+                changes[number] = fields
+        return Evaluation(pages=found, changes=changes)
+
+    def _load(self, session: Session, ids: Iterable[str]) -> dict[str, Page]:
+        """Load pages, limited to the incidents that this channel is configured for."""
         found = {
             number: routing.for_channel(self._settings, page) for number, page in pages.load_pages(session, ids).items()
         }
         return {number: page for number, page in found.items() if page is not None}
 
-    def _changes(
-        self, session: Session, cursor: int | None, load: Callable[[Iterable[str]], Loaded]
-    ) -> dict[str, routing.Fields]:  # fmt: skip
-        """Fields to change by page; `device` is among them where a row is to be made. '' stands for the cursor."""
+    def _changes(self, session: Session, cursor: int | None, evaluate: Evaluate) -> dict[str, routing.Fields]:
+        """Fields to change by page; the key '' stands for the cursor."""
         now = self._now()
         if cursor is None:
             return {"": {"cursor": now}}
         ids = pages.open_pages(session, uuid7(max(cursor - BACK_US, 0), 0))
         rows = self._rows(session, ids)
-        found, unread = load(ids | set(rows))
-        changes = {
-            page: routing.next_state(self._settings, found.get(page), row, now)
-            for page, row in rows.items() if page not in unread
-        }  # fmt: skip
-        for page, one in found.items():
-            if page not in rows and (fields := routing.initial_state(self._settings, one, now)):
-                changes[page] = fields | {"device": one.device}
-        newest = max((each.opened_us for one in found.values() for each in one.incidents), default=0)
-        if newest > cursor:
-            changes[""] = {"cursor": newest}
-        return {page: fields for page, fields in changes.items() if fields}
+        found = evaluate(session, rows, ids | set(rows), now)
+        newest = max((one.opened_us for page in found.pages.values() for one in page.incidents), default=0)
+        return found.changes | ({"": {"cursor": newest}} if newest > cursor else {})
 
     def _rows(self, session: Session, ids: set[str]) -> dict[str, Notification]:
-        """Rows of these pages, and all that are not done."""
+        """The rows of these pages, and all rows that are still active."""
         mine = select(Notification).where(Notification.channel == self.name)
         rows = list(session.exec(mine.where(col(Notification.state).in_(["waiting", "told"]))))
         seen, wanted = {row.page for row in rows}, sorted(ids - {row.page for row in rows})
@@ -146,7 +159,7 @@ class ChannelWorker:
         row = session.get(Meta, f"notify:{self.name}")
         return None if row is None else int(row.value)
 
-    def _keep(self, session: Session, page: str, fields: routing.Fields) -> None:
+    def _store(self, session: Session, page: str, fields: routing.Fields) -> None:
         if not page:
             session.merge(Meta(key=f"notify:{self.name}", value=str(fields["cursor"])))
         elif "device" in fields:
@@ -155,28 +168,27 @@ class ChannelWorker:
             query = select(Notification).where(Notification.channel == self.name, Notification.page == page)
             _set(session.exec(query).one(), fields)
 
-    # -- telling -------------------------------------------------------------------------------------
+    # -- sending -------------------------------------------------------------------------------------
 
     def _claim(self, items: WorkItems) -> list[tuple[str, str, Page]]:
-        """(row, what it wants, page) of the most urgent rows that are due; due again when the claim ends."""
+        """Claim the most urgent due rows: (row id, wanted state, page) of each."""
         now = self._now()
         query = select(Notification).where(Notification.channel == self.name, col(Notification.due_us) <= now)
-        above = routing.burst_threshold(self._settings, self._left, now)
+        threshold = routing.burst_threshold(self._settings, self._sent, now)
         with self._db.read() as session:
-            due = {row.page for row in session.exec(query)}
-            found, unread = self._load_each(session, items, due)
-            if not due - unread or (above is not None and routing.rank(found.values()) <= above):
+            rows = {row.page: row for row in session.exec(query)}
+            found = self._evaluate_each(items, session, rows, rows, now)
+            evaluated = any(items.due("page", page) for page in rows)
+            if not evaluated or (threshold is not None and routing.rank(found.pages.values()) <= threshold):
                 return []
         with self._db.write() as session:
             rows = {row.page: row for row in session.exec(query)}
-            found, unread = self._load(session, items, rows)
-            for page, row in rows.items():  # what was shelved, acknowledged or came back just now
-                if page not in unread:
-                    _set(row, routing.next_state(self._settings, found.get(page), row, now))
-            ready = {page: one for page, one in found.items() if _is_due(rows[page], now)}
-            return [
-                self._claimed(rows[page], ready[page], now) for page in routing.most_urgent(ready, self._sender.most)
-            ]
+            found = self._evaluate_due(items, session, rows, rows, now)
+            for page, fields in found.changes.items():  # shelved, acknowledged or reopened just now
+                _set(rows[page], fields)
+            ready = {number: page for number, page in found.pages.items() if _is_due(rows[number], now)}
+            urgent = routing.most_urgent(ready, self._sender.most)
+            return [self._claimed(rows[page], ready[page], now) for page in urgent]
 
     def _claimed(self, row: Notification, page: Page, now: int) -> tuple[str, str, Page]:
         joined = routing.unnotified_incidents(self._settings, page, row) if row.messages else []
@@ -195,7 +207,7 @@ class ChannelWorker:
             reason, wait_s = str(error), routing.REFUSED_S
         except Exception as error:
             log.exception("notification.page_failed", extra={"fields": {"channel": self.name, "pages": len(batch)}})
-            if len(batch) > 1:  # one of them: each alone, or it takes the others with it each time
+            if len(batch) > 1:  # send each page alone, so that the bad one does not block the others
                 for one in batch:
                     self._send([one])
                 return

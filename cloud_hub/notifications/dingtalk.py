@@ -1,7 +1,7 @@
-"""A robot of a DingTalk (钉钉) group: markdown, at most 20 messages a minute, signed in the address.
+"""Sends pages to a DingTalk (钉钉) group robot: markdown, at most 20 messages a minute, signed in the URL.
 
 Source: https://open.dingtalk.com/document/robots/custom-robot-access: HMAC-SHA256 with the secret over the time in
-milliseconds, a line feed and the secret; base64; good for an hour.
+milliseconds, a line feed and the secret; base64; valid for an hour.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from cloud_hub.security import secret_files
 from cloud_hub.settings import channels
 
 MAX_BYTES = 18_000
-"""Of the text; the whole body may have 20,000."""
+"""The maximum size of the text; the body may have 20,000 bytes."""
 BUSY = {130101: 600.0, 660026: 60.0, 410100: 600.0}
-"""Who sends too fast is not heard for ten minutes."""
+"""Error codes for too many messages, with the wait in seconds: DingTalk blocks a robot for ten minutes."""
 
 
 class DingTalk:
-    """At most 100 pages a message."""
+    """Posts markdown messages of at most 100 pages."""
 
     most = 100
 
@@ -55,5 +55,5 @@ class DingTalk:
 
 
 def sign(secret: str, at_ms: int) -> str:
-    """The signature of one moment."""
+    """The signature for this time."""
     return base64.b64encode(hmac.new(secret.encode(), f"{at_ms}\n{secret}".encode(), hashlib.sha256).digest()).decode()

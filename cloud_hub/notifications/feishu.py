@@ -1,7 +1,7 @@
-"""A robot of a Feishu (飞书) group: rich text, no markup in it; at most 20 kB and 100 messages a minute.
+"""Sends pages to a Feishu (飞书) group robot: rich text without markup, at most 20 kB and 100 messages a minute.
 
-Source: https://open.feishu.cn/document/client-docs/bot-v3/add-custom-bot: the signature is the HMAC-SHA256 of nothing,
-with the seconds, a line feed and the secret as its key; base64; good for an hour.
+Source: https://open.feishu.cn/document/client-docs/bot-v3/add-custom-bot: the signature is the HMAC-SHA256 of an
+empty message, with the seconds, a line feed and the secret as the key; base64; valid for an hour.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from cloud_hub.security import secret_files
 from cloud_hub.settings import channels
 
 MAX_LINE = 700
-"""Bytes of a line: at most 24 of them stay below the body's 20 kB."""
+"""Bytes of a line; the 24 lines of a message then stay below 20 kB."""
 BUSY = {11232: 60.0, 9499: 60.0}
 
 
 class Feishu:
-    """At most 100 pages a message."""
+    """Posts rich text messages of at most 100 pages."""
 
     most = 100
 
@@ -58,5 +58,5 @@ class Feishu:
 
 
 def sign(secret: str, at_s: int) -> str:
-    """The signature of one moment."""
+    """The signature for this time."""
     return base64.b64encode(hmac.new(f"{at_s}\n{secret}".encode(), b"", hashlib.sha256).digest()).decode()

@@ -1,4 +1,4 @@
-"""One POST to a channel's address: no redirect is followed, little is read, and no error shows the address."""
+"""HTTP POST to the URL of a channel: follows no redirect, limits the response, and keeps the URL out of errors."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from shared.errors import ConfigError, NotReady
 
 MAX_REPLY = 1 << 16
 
-for _name in ("httpx", "httpcore"):  # they log whole addresses, and a robot's address is its key
+for _name in ("httpx", "httpcore"):  # they log URLs, and the URL of a robot is its secret
     logging.getLogger(_name).setLevel(logging.WARNING)
 
 
 class Post:
-    """Posts to the address that the settings name, read anew each time: a key can be changed while the hub runs."""
+    """Posts to the URL of the settings. A `url_file` is read for each request, so it can change while the hub runs."""
 
     def __init__(self, place: str, settings: Web) -> None:
         self.place, self._settings = place, settings
@@ -32,7 +32,7 @@ class Post:
         self.address()
 
     def address(self) -> str:
-        """Where to; raises ConfigError."""
+        """The URL; raises ConfigError."""
         if not self._settings.url_file:
             return self._settings.url
         place = f"{self.place}.url_file"
@@ -40,7 +40,7 @@ class Post:
             return address(secret_files.read(place, self._settings.url_file))
         except ValueError as error:
             raise ConfigError(
-                place, f"holds no usable address: {error}", "Copy it anew from the robot's page"
+                place, f"holds no usable address: {error}", "Copy it again from the robot's page"
             ) from None
 
     def __call__(
@@ -50,7 +50,7 @@ class Post:
         path: str = "",
         query: Mapping[str, str] | None = None,
     ) -> tuple[int, bytes]:
-        """(status, the beginning of the answer). Raises NotReady when nobody answers in time."""
+        """Return (status, the beginning of the response). Raises NotReady when there is no response in time."""
         url, limit = self.address(), self._settings.timeout_s
         more = {"Content-Type": "application/json", "User-Agent": "tidegate-hub", **(headers or {})}
         try:
@@ -61,14 +61,14 @@ class Post:
                 ) as http,
                 http.stream("POST", target, headers=more, content=body) as answer,
             ):
-                return answer.status_code, b"".join(_some(answer))
+                return answer.status_code, b"".join(_limited(answer))
         except httpx.TimeoutException:
             raise NotReady(f"no answer within {limit:g} s") from None
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:  # its words may show the address
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:  # its text may show the address
             raise NotReady(f"cannot be reached ({type(error).__name__}{_errno(error)})") from None
 
 
-def _some(answer: httpx.Response) -> Any:
+def _limited(answer: httpx.Response) -> Any:
     size = 0
     for part in answer.iter_bytes():
         yield part
@@ -86,11 +86,11 @@ def _errno(error: BaseException | None) -> str:
 
 
 def response_error(place: str, status: int, text: str = "") -> ConfigError | NotReady:
-    """The error for an answer that is not a success: what is overloaded is tried again soon, the rest late."""
-    said = f"HTTP {status}{': ' + text if text else ''}"
+    """The error for an unsuccessful status: an overloaded server is retried soon, anything else late."""
+    reason = f"HTTP {status}{': ' + text if text else ''}"
     if status in (408, 429) or status >= 500:
-        return NotReady(said, 30.0 if status == 429 else 5.0)
-    return ConfigError(place, f"refused ({said})", "Check address, secret and rights of this channel")
+        return NotReady(reason, 30.0 if status == 429 else 5.0)
+    return ConfigError(place, f"refused ({reason})", "Check address, secret and rights of this channel")
 
 
 def json_object(content: bytes) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""E-mail by SMTP: plain text, so that nothing in it is markup. A page's later mails answer its first one."""
+"""Sends pages by e-mail (SMTP), as plain text. Later mails about a page are replies to its first one."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from cloud_hub.settings import channels
 from shared.errors import ConfigError, NotReady
 
 MAX_LINE = 900
-"""SMTP's lines end at 998."""
+"""SMTP allows lines of at most 998 bytes."""
 
 
 class Mail:
-    """At most 100 pages a mail."""
+    """Sends mails of at most 100 pages."""
 
     most = 100
 
@@ -86,7 +86,7 @@ class Mail:
 
 
 def _refusal(place: str, error: smtplib.SMTPException) -> ConfigError | NotReady:
-    """By its code: 4xx is for now, 5xx is for good. Its own words stay out: a server may repeat what was sent."""
+    """The error for an SMTP code: 4xx is temporary, 5xx permanent. Omits the server's text, which may hold secrets."""
     code = getattr(error, "smtp_code", 0)
     if isinstance(error, smtplib.SMTPRecipientsRefused):
         code = max((one for one, _ in error.recipients.values()), default=0)

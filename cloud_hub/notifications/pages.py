@@ -1,4 +1,4 @@
-"""Pages out of the database: incidents that belong together, with the alarms for which somebody may be called."""
+"""Loads pages from the database: incidents that are notified together, with their alarms."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from sqlmodel import Session, col, select
 
 from cloud_hub.database.tables import AlarmRow, Device, Incident
 from cloud_hub.incidents.service import REMOVED
-from cloud_hub.notifications import Page, PageAlarm, PageIncident
+from cloud_hub.notifications import RANK, Page, PageAlarm, PageIncident
 from cloud_hub.twins.core.reported import mapping
 
 BATCH_SIZE = 500
-"""Ids of one query: a database allows some ten thousand parameters."""
+"""Ids of one query; databases limit the number of parameters."""
 _T = TypeVar("_T")
 
 
@@ -27,7 +27,10 @@ def open_pages(session: Session, since_id: str) -> set[str]:
 
 
 def load_pages(session: Session, ids: Iterable[str]) -> dict[str, Page]:
-    """These pages as they stand, by id. One without any alarm is not there."""
+    """Load the current state of these pages, by id. Pages without an alarm are left out.
+
+    Raises ValueError for an alarm with an unknown priority.
+    """
     wanted = sorted(set(ids))
     incidents = [
         row
@@ -48,10 +51,10 @@ def load_pages(session: Session, ids: Iterable[str]) -> dict[str, Page]:
 
 
 def _page(page: str, rows: list[Incident], alarms: dict[str, list[AlarmRow]], paths: dict[str, str]) -> Page | None:
-    """The page of what calls; where nothing does, of what is suppressed."""
-    calling = {row.id: [one for one in alarms.get(row.id, ()) if not one.suppressed] for row in rows}
-    suppressed = not any(calling.values())
-    chosen = alarms if suppressed else calling
+    """The page of the alarms that are not suppressed; of the suppressed ones if there are no others."""
+    active = {row.id: [one for one in alarms.get(row.id, ()) if not one.suppressed] for row in rows}
+    suppressed = not any(active.values())
+    chosen = alarms if suppressed else active
     mine = [_incident(row, chosen[row.id], paths.get(row.device, "")) for row in rows if chosen.get(row.id)]
     left = [one for one in mine if not one.removed] or mine
     return Page(id=page, incidents=tuple(left), suppressed=suppressed) if left else None
@@ -68,6 +71,8 @@ def _incident(row: Incident, alarms: list[AlarmRow], path: str) -> PageIncident:
 
 
 def _alarm(row: AlarmRow) -> PageAlarm:
+    if row.priority not in RANK:
+        raise ValueError(f"alarm {row.id} has the unknown priority '{row.priority[:40]}'")
     return PageAlarm(
         device=row.device, metric=row.metric, kind=row.kind, priority=row.priority,  # type: ignore[arg-type]
         value=row.value, limit=row.limit, raised_us=row.raised_us, cleared_us=row.cleared_us, about=row.about,

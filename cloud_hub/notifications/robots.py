@@ -1,4 +1,4 @@
-"""What the three chat robots have in common: they answer 200 and say in the body whether they took it."""
+"""Checks the answers of chat robots: they answer HTTP 200 and report errors in the body."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from shared.errors import ConfigError, NotReady
 
 
 def check_answer(place: str, answer: tuple[int, bytes], code: str, text: str, busy: Mapping[int, float]) -> None:
-    """Raise unless the answer's `code` is 0; `busy` are the codes for too many messages, with the wait in seconds."""
+    """Raise unless the answer's `code` is 0; `busy` maps the codes for too many messages to the wait in seconds."""
     status, content = answer
     if status != 200:
         raise response_error(place, status)
@@ -20,10 +20,10 @@ def check_answer(place: str, answer: tuple[int, bytes], code: str, text: str, bu
     if number == 0:
         return
     if not isinstance(number, int):
-        raise ConfigError(place, "answers, but not as a robot does", "Copy the robot's address anew")
-    said = f"{number}: {strip_control(str(body.get(text, '')))[:150]}"
+        raise ConfigError(place, "the answer is not that of a robot", "Copy the robot's address again")
+    reason = f"{number}: {strip_control(str(body.get(text, '')))[:150]}"
     if number in busy:
-        raise NotReady(said, busy[number])
+        raise NotReady(reason, busy[number])
     if number == -1:  # "system busy" at all three
-        raise NotReady(said, 5.0)
-    raise ConfigError(place, f"refused ({said})", "Check the robot's address, secret and key words")
+        raise NotReady(reason, 5.0)
+    raise ConfigError(place, f"refused ({reason})", "Check the robot's address, secret and keywords")

@@ -1,4 +1,4 @@
-"""From a channel's settings to its sender."""
+"""Creates the sender of a channel from its settings."""
 
 from __future__ import annotations
 

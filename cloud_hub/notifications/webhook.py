@@ -1,4 +1,7 @@
-"""A POST of JSON to any address. With a secret it is signed: docs/notifications.md shows how a receiver checks it."""
+"""Posts pages as JSON to any URL.
+
+With a secret, requests are signed; docs/notifications.md shows how to verify the signature.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +19,12 @@ from cloud_hub.security import secret_files
 from cloud_hub.settings import channels
 
 SIGNATURE = "Tidegate-Signature"
-
-
 MOST = 100
-"""Alarms, and devices, of one page that a request names."""
+"""The maximum number of alarms, and of devices, that a request lists for one page."""
 
 
 class Webhook:
-    """At most 100 pages a request."""
+    """Posts requests of at most 100 pages."""
 
     most = 100
 

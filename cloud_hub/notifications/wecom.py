@@ -1,4 +1,4 @@
-"""A robot of a WeCom (企业微信) group: markdown of at most 4096 bytes, at most 20 messages a minute.
+"""Sends pages to a WeCom (企业微信) group robot: markdown of at most 4096 bytes, at most 20 messages a minute.
 
 Source: https://developer.work.weixin.qq.com/document/path/91770.
 """
@@ -21,7 +21,7 @@ BUSY = {45009: 60.0, 45033: 60.0}
 
 
 class WeCom:
-    """At most 100 pages a message."""
+    """Posts markdown messages of at most 100 pages."""
 
     most = 100
 
@@ -36,7 +36,7 @@ class WeCom:
 
 
 def text(pages: Sequence[Page], language: templates.Language) -> str:
-    """The message: a coloured title and a quoted line for each fact."""
+    """The message: a coloured title, and a quoted line for each field."""
     colour = "warning" if any(page.open for page in pages) else "info"
     head = f'<font color="{colour}">{escape(templates.title(pages, language))}</font>'
     rows = [f"> {escape(key)}: {escape(value)}" for key, value in templates.lines(pages, language)]

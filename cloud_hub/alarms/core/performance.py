@@ -1,8 +1,8 @@
-"""How an alarm system performs, by the measures of ISA-18.2 clause 16.5 and EEMUA 191. A core: rows in, figures out.
+"""Measures the performance of an alarm system after ISA-18.2 clause 16.5 and EEMUA 191. Pure.
 
 More than about 150 alarms a day, one in ten minutes on average, are more than an operator can handle; more than 10 in
-ten minutes are a flood. Chattering: three raises of one alarm within a minute. Stale: it has stood for a day. Fleeting:
-cleared within ten seconds, before anybody could have done anything.
+ten minutes are a flood. Chattering: three raises of one alarm within a minute. Stale: raised for more
+than a day. Fleeting: cleared within ten seconds, before anyone could act.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FLEETING_US = 10 * SECOND_US
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlarmRecord:
-    """What the report reads of one alarm; `raised_us` is the device's time, all others are the hub's or nearly so."""
+    """The columns of an alarm that the report reads; `raised_us` is the device's time."""
 
     device: str
     metric: str
@@ -39,7 +39,7 @@ class AlarmRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offender:
-    """One alarm and how often it came; `share` of all."""
+    """An alarm that was raised often, and its `share` of all alarms."""
 
     device: str
     metric: str
@@ -50,10 +50,10 @@ class Offender:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """The figures of a time. `alarms` are those for which somebody could be called; `suppressed` come on top.
+    """The performance over a period. `alarms` excludes suppressed alarms, which `suppressed` counts.
 
-    `peak` is the most in ten minutes, `in_flood` the share of ten-minute spans with more than ten. `standing`, `stale`
-    and `unacknowledged` are of now.
+    `peak` is the highest number in ten minutes, `in_flood` the share of ten-minute spans with more than ten.
+    `standing`, `stale` and `unacknowledged` describe the end of the period.
     """
 
     since_us: int
@@ -81,31 +81,31 @@ class Report:
 def build_report(
     rows: Sequence[AlarmRecord], standing: Sequence[AlarmRecord], pages: int, since_us: int, until_us: int
 ) -> Report:
-    """Figures of alarms received from `since_us` until `until_us`; `standing` are all that stand at its end.
+    """Build the report on alarms received from `since_us` until `until_us`; `standing` are those raised at the end.
 
-    What a person could see counts by when it was received; only chattering is by the device's own times.
+    Alarms are counted by the time of receipt; only chattering uses the device's times.
     """
-    called = [row for row in rows if not row.suppressed]
-    spans = Counter((row.received_us - since_us) // WINDOW_US for row in called)
-    days = Counter(date.fromordinal(EPOCH + row.received_us // DAY_US).isoformat() for row in called)
+    active = [row for row in rows if not row.suppressed]
+    spans = Counter((row.received_us - since_us) // WINDOW_US for row in active)
+    days = Counter(date.fromordinal(EPOCH + row.received_us // DAY_US).isoformat() for row in active)
     raised: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for row in called:
+    for row in active:
         raised[row.device, row.metric].append(row.raised_us)
     chattering = {key for key, times in raised.items() if _chatters(sorted(times))}
     most = sorted(raised.items(), key=lambda pair: (-len(pair[1]), pair[0]))[:10]
-    waits = [(row.acked_us - row.received_us) / SECOND_US for row in called if row.acked_us is not None]
+    waits = [(row.acked_us - row.received_us) / SECOND_US for row in active if row.acked_us is not None]
     length_us = max(until_us - since_us, 1)
     return Report(
-        since_us=since_us, until_us=until_us, alarms=len(called), pages=pages, suppressed=len(rows) - len(called),
-        per_day=len(called) * DAY_US / length_us, per_day_each=dict(sorted(days.items())),
-        by_priority=dict(Counter(row.priority for row in called)),
+        since_us=since_us, until_us=until_us, alarms=len(active), pages=pages, suppressed=len(rows) - len(active),
+        per_day=len(active) * DAY_US / length_us, per_day_each=dict(sorted(days.items())),
+        by_priority=dict(Counter(row.priority for row in active)),
         peak=max(spans.values(), default=0),
         in_flood=sum(count > FLOOD for count in spans.values()) / max(1, -(-length_us // WINDOW_US)),
-        top=[Offender(device=device, metric=metric, alarms=len(times), share=len(times) / len(called),
+        top=[Offender(device=device, metric=metric, alarms=len(times), share=len(times) / len(active),
                       chattering=(device, metric) in chattering) for (device, metric), times in most],
-        top_share=sum(len(times) for _, times in most) / max(1, len(called)),
+        top_share=sum(len(times) for _, times in most) / max(1, len(active)),
         chattering=len(chattering),
-        fleeting=sum(row.cleared_us is not None and row.cleared_us - row.raised_us < FLEETING_US for row in called),
+        fleeting=sum(row.cleared_us is not None and row.cleared_us - row.raised_us < FLEETING_US for row in active),
         standing=len(standing),
         stale=sum(until_us - row.received_us > DAY_US and not row.suppressed for row in standing),
         unacknowledged=sum(row.acked_us is None and not row.suppressed for row in standing),

@@ -1,4 +1,4 @@
-"""The state of an alarm by ISA-18.2 (clause 5.6), told from what happened to it. A core."""
+"""Derives the ISA-18.2 state of an alarm (clause 5.6). Pure."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Literal, Protocol
 from shared.messages import Life
 
 SuppressionMethod = Literal["shelved", "suppressed", "out-of-service"]
-"""Why nobody is called: an operator's choice for a while, by design (maintenance), or taken out of service."""
+"""How an alarm is suppressed: by an operator for a while, by design (maintenance), or out of service."""
 
 Verdict = Literal["real", "false-alarm"]
 
 
 class Alarm(Protocol):
-    """What is known of one; `state` is the device's word, raised or cleared."""
+    """The fields that determine the state; `state` is raised or cleared, as the device reports it."""
 
     state: str
     acked_us: int | None
@@ -21,7 +21,7 @@ class Alarm(Protocol):
 
 
 def isa_state(alarm: Alarm) -> Life:
-    """The state it is in. One that cleared while suppressed waits for nobody."""
+    """The ISA-18.2 state. An alarm that cleared while suppressed needs no acknowledgement."""
     if alarm.state == "raised" and alarm.suppressed:
         method: Life = alarm.suppressed  # type: ignore[assignment]
         return method

@@ -1,9 +1,9 @@
-"""When to scale, and how far. Pure: demand and time come in, a decision goes out; nothing is asked of a platform.
+"""Decides when to scale, and how far. Pure: demand and time go in, a decision comes out.
 
-The caller's round: `observe` the demand, `decide`, and `record_action` once the platform has really been asked.
-Out at once, in late: a scale-in waits until one window has been watched, obeys the window's highest demand and
-leaves room for the stated noise, so that no scale-in is ever regretted on a constant load (A9).
-Missing, stale or impossible demand holds (A1): what is not known is never taken for zero.
+The caller runs `observe`, then `decide`, and `record_action` after calling the platform. Scale-out is immediate.
+Scale-in waits until a whole window has been observed, follows the highest demand of the window, and leaves headroom for
+the configured noise, so that a constant load never causes a scale-in that must be reverted (A9). Missing, stale or
+impossible demand holds the replicas (A1): unknown demand is never treated as zero.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from shared.times import HOUR_US, SECOND_US
 Direction = Literal["out", "in"]
 
 ROUNDING = 1e-9
-"""Share of a replica that rounding errors may add without calling for one more."""
+"""The share of a replica by which rounding errors may exceed the demand without adding a replica."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """What the operator allows. `per_replica` is the demand that one replica carries, in the demand's unit.
+    """The configured bounds. `per_replica` is the demand that one replica carries, in the demand's unit.
 
-    A swing of `noise` (a share: 0.2 is +-20 %) around a constant load never moves replicas back and forth;
-    `window_s` seconds of known demand must have passed before anything is taken in.
+    Variation of `noise` (a share: 0.2 is +-20 %) around a constant load never makes replicas oscillate. `window_s`
+    seconds of known demand must have passed before a scale-in.
     """
 
     minimum: int
@@ -57,7 +57,7 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
-    """An action that the platform was asked for."""
+    """A scaling action that was sent to the platform."""
 
     t_us: int
     direction: Direction
@@ -65,7 +65,7 @@ class Action:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemandReading:
-    """A known demand at its time."""
+    """A known demand and its time."""
 
     t_us: int
     demand: float
@@ -73,7 +73,7 @@ class DemandReading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """What the policy remembers: actions (oldest first), demands that may still be a window's peak, since when."""
+    """The state of the policy: actions (oldest first), demands that may be the window's peak, start of observation."""
 
     actions: tuple[Action, ...] = ()
     demands: tuple[DemandReading, ...] = ()
@@ -82,7 +82,7 @@ class State:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """`to` replicas are right, always within the bounds; the caller asks for them unless `action` is 'hold'."""
+    """The replicas to set, always within the bounds. The caller calls the platform unless `action` is 'hold'."""
 
     to: int
     reason: str
@@ -90,19 +90,19 @@ class Decision:
 
 
 def fresh_demand(demand: float | None, t_us: int, now_us: int, limit_s: float) -> float | None:
-    """The demand when it was measured at most `limit_s` before `now_us`, else None: a stale one is not known."""
+    """The demand if it was measured at most `limit_s` before `now_us`, else None."""
     return demand if abs(now_us - t_us) <= limit_s * SECOND_US else None
 
 
 def valid_demand(demand: float | None) -> float | None:
-    """The demand when it is a number that a demand can be, else None."""
+    """The demand if it is a finite number of at least 0, else None."""
     return demand if demand is not None and math.isfinite(demand) and demand >= 0 else None
 
 
 def observe(bounds: Bounds, state: State, demand: float | None, now_us: int) -> State:
-    """Remember one reading. After a whole window without a known demand the watch begins anew.
+    """Record one reading. After a whole window without known demand, observation starts over.
 
-    A clock set back makes later times count as now, so that it neither forgets an action nor waits for ever.
+    If the clock is set back, later times count as now, so that no action is forgotten and no wait is endless.
     """
     actions = tuple(replace(a, t_us=min(a.t_us, now_us)) for a in state.actions)
     edge = now_us - int(bounds.window_s * SECOND_US)
@@ -117,9 +117,9 @@ def observe(bounds: Bounds, state: State, demand: float | None, now_us: int) -> 
 
 
 def replicas_for(bounds: Bounds, demand: float) -> int:
-    """Replicas that carry `demand`, within the bounds."""
+    """The replicas that carry `demand`, within the bounds."""
     quotient = demand / bounds.per_replica
-    if quotient >= bounds.maximum:  # also infinity, which ceil refuses
+    if quotient >= bounds.maximum:  # also infinity, which ceil rejects
         return bounds.maximum
     return max(bounds.minimum, math.ceil(quotient * (1 - ROUNDING)))
 
@@ -152,9 +152,9 @@ def _refusal(bounds: Bounds, state: State, direction: Direction, now_us: int) ->
 
 
 def decide(bounds: Bounds, state: State, demand: float | None, current: int, now_us: int) -> Decision:
-    """The right number of replicas at `now_us` (microseconds); `current` is what the platform is asked for now.
+    """Decide the number of replicas at `now_us` (microseconds); `current` is the desired number now.
 
-    A step is at most `max_step`, except back into the bounds: the operator's word outranks the step.
+    A step is at most `max_step`, except to return into the bounds.
     """
     to, reason = _wanted(bounds, state, valid_demand(demand), current, now_us)
     if to == current:
@@ -168,7 +168,7 @@ def decide(bounds: Bounds, state: State, demand: float | None, current: int, now
 
 
 def record_action(bounds: Bounds, state: State, decision: Decision, now_us: int) -> State:
-    """The state after the platform was asked for `decision`; a hold changes nothing. Unknown outcome: it acted."""
+    """The state after `decision` was sent to the platform; an unknown outcome counts as executed."""
     if decision.action == "hold":
         return state
     horizon = now_us - max(HOUR_US, int(bounds.cooldown_s * SECOND_US))

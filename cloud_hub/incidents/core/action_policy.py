@@ -1,4 +1,4 @@
-"""Whether a proposed action may happen: by itself, after a person's approval, or not at all. A core without I/O."""
+"""The policy for proposed actions: execute, ask for approval, or refuse. Pure."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ CHANGING = frozenset({"restart", "capture"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """The operator's: verbs that need no person, how long a device is left alone between two changing ones, and how
-    many of them it gets in a day.
-    """
+    """Configured rules: verbs that need no approval; cooldown and daily limit of a device for changing verbs."""
 
     automatic: Sequence[str]
     cooldown_s: float
@@ -23,11 +21,11 @@ class Rules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What is known of the device and the target.
+    """Facts about the device and the target.
 
-    `reported`: the twin reports a model of the target's name. `stalled`: an alarm stands that this model gives no
-    answers. `last_us` is when the verb was last approved or carried out on the device, whatever its target, None when
-    never; `within_day` counts the device's automatic changing actions of the last day.
+    `reported`: the twin reports a model with the target's name. `stalled`: an alarm is raised that this model gives no
+    answers. `last_us` is when the verb was last approved or executed on the device, for any target; None for never.
+    `within_day` counts the device's automatic changing actions of the last day.
     """
 
     reported: bool
@@ -38,21 +36,23 @@ class Facts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """`allow` now, `ask` a person, or `refuse`; and why."""
+    """`allow`, `ask` for approval, or `refuse`, with the reason."""
 
     decision: Literal["allow", "ask", "refuse"]
     reason: str
 
 
 def judge(verb: str, rules: Rules, facts: Facts, now_us: int) -> Verdict:
-    """Read-only verbs need no cooldown. A changing verb that is repeated too soon did not help the last time: a person
-    must look. A device names its models and raises its alarms itself, so cooldown and count are the device's and not
-    the target's.
+    """Apply the policy to a proposed verb.
+
+    Read-only verbs have no cooldown. A changing verb that is repeated too soon did not help the last time, so a person
+    decides. Devices choose the names of their models and raise their own alarms, so cooldown and daily limit count per
+    device, not per target.
     """
     if verb not in READ_ONLY | CHANGING:
-        return Verdict(decision="refuse", reason=f"'{verb}' is no verb that a proposal may use")
+        return Verdict(decision="refuse", reason=f"'{verb}' is not a verb that a proposal may use")
     if verb not in rules.automatic:
-        return Verdict(decision="ask", reason=f"'{verb}' wants a person's approval here")
+        return Verdict(decision="ask", reason=f"'{verb}' requires approval")
     if verb in READ_ONLY:
         return Verdict(decision="allow", reason="read-only")
     reason = unfounded(verb, facts)
@@ -62,13 +62,13 @@ def judge(verb: str, rules: Rules, facts: Facts, now_us: int) -> Verdict:
         reason = (
             reason or f"the device had {facts.within_day} automatic actions within a day, {rules.per_day} are allowed"
         )
-    return Verdict(decision="ask" if reason else "allow", reason=reason or "allowed without a person")
+    return Verdict(decision="ask" if reason else "allow", reason=reason or "allowed without approval")
 
 
 def unfounded(verb: str, facts: Facts) -> str:
-    """Why a changing verb may not happen by itself as things stand, or ''."""
+    """Why a changing verb may not be executed automatically now, or ''."""
     if not facts.reported:
         return "the twin reports no such model"
     if verb == "restart" and not facts.stalled:
-        return "no alarm stands that this model gives no answers"
+        return "no alarm is raised that this model gives no answers"
     return ""

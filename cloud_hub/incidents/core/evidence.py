@@ -1,4 +1,4 @@
-"""What the desk is given and what it gives back. Types only; each is checked by who makes it."""
+"""Types of a diagnosis: evidence, proposals, and the result."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Verb = Literal["restart", "diagnose", "capture"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlarmFact:
-    """One alarm of the incident; `value` and `limit` in the metric's unit, or of what it is `about`."""
+    """An alarm of the incident. `value` and `limit` are in the metric's unit, or belong to what it is `about`."""
 
     metric: str
     kind: AlarmKind
@@ -26,9 +26,10 @@ class AlarmFact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """All that is known of one incident. `metrics` holds recent values, oldest first; `events` texts, oldest first.
+    """What is known about an incident. `metrics` holds recent values and `events` texts, both oldest first.
 
-    `reported` is the twin's reported state; `command_output` what the last diagnose brought, load by process name.
+    `reported` is the reported state of the twin, `command_output` the output of the last diagnose command: load by
+    process name.
     """
 
     incident: str
@@ -43,7 +44,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
-    """A proposed action: a command's verb and target for one device, and why."""
+    """A proposed action: verb and target of a command for one device, and the reason."""
 
     verb: Verb
     device: str
@@ -53,9 +54,9 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnosis:
-    """What is probably wrong. `cause` is a short code, `confidence` 0..1, `engine` the name of what answered.
+    """The probable cause. `cause` is a short code, `confidence` 0..1, `engine` the name of the rules or model.
 
-    `note` says what a reader must know about how it came about: a fallback, dropped proposals.
+    `note` reports a fallback to the rules, or dropped proposals.
     """
 
     cause: str

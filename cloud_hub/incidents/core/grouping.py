@@ -1,17 +1,18 @@
-"""Which incidents are one call to a person. A core.
+"""Groups incidents into pages, the unit of notification. Pure.
 
-A person who is called twice for one trouble learns to ignore calls. So an incident joins the page of an earlier one
+People who are notified twice about one problem learn to ignore notifications. So an incident joins the page of an
+earlier incident
 
-- of the same device, within ten minutes: one machine's trouble shows in many metrics;
-- of the same site, within two minutes: a switch, a power line or a hot aisle is the trouble of many machines (a device
+- of the same device, within ten minutes: a problem of one machine shows in many metrics;
+- of the same site, within two minutes: a switch, a power line or a hot aisle affects many machines (a device
   without an asset path shares its site with no other);
 - of the same site, within ten minutes, in a flood: more than ten alarms in ten minutes are more than an operator can
-  take in (ISA-18.2 clause 16.5, EEMUA 191);
-- of the same service of the same site, within two hours: what lasts beside its peers is seen on one server after the
-  other.
+  handle (ISA-18.2 clause 16.5, EEMUA 191);
+- of the same service of the same site, within two hours: a lasting difference from peers appears on one
+  server after the other.
 
-A page takes in no more after `page_s`, of its service after `service_page_s`: what still comes then is worth another
-call.
+A page accepts no more incidents after `page_s`, or after `service_page_s` for those of its service: later ones deserve
+another notification.
 """
 
 from __future__ import annotations
@@ -23,13 +24,16 @@ from dataclasses import dataclass
 from shared.times import SECOND_US
 
 NEARBY = 20
-"""Of earlier incidents so many are looked at: in a flood the newest of them has the page."""
+"""How many earlier incidents are considered; in a flood the newest one has the page."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grouping:
-    """`device_s`, `site_s` and `service_s` since a page's last incident, `flood_alarms` within `flood_s`; `page_s` is a
-    page's longest life, `service_page_s` that for its service: a shift.
+    """The time limits of grouping.
+
+    `device_s`, `site_s` and `service_s` are counted from the last incident of a page. A flood is more than
+    `flood_alarms` within `flood_s`. `page_s` is the maximum age of a page, `service_page_s` that for its service (a
+    shift).
     """
 
     device_s: float = 600.0
@@ -46,8 +50,9 @@ STANDARD = Grouping()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenedIncident:
-    """An incident as it was opened; `page` is the one that it belongs to, which began at `page_us`. `service` is that
-    of evidence beside peers, else empty.
+    """An incident when it was opened. `page` is its page, which started at `page_us`.
+
+    `service` is set for alarms of peer comparison, else empty.
     """
 
     page: str
@@ -59,7 +64,7 @@ class OpenedIncident:
 
 
 def site_of(path: str) -> str:
-    """The site of an asset path: enterprise/site; '' for no path: such a device shares its site with no other."""
+    """The site of an asset path: enterprise/site; '' without a path: such a device shares its site with no other."""
     return "/".join(path.split("/")[:2])
 
 
@@ -67,29 +72,32 @@ def page_of(
     device: str, site: str, now_us: int, opened: Iterable[OpenedIncident], alarms: int, grouping: Grouping = STANDARD,
     service: str = "",
 ) -> str | None:  # fmt: skip
-    """The page that an incident of `device` belongs to, or None when it is one of its own.
+    """The page that an incident of `device` joins, or None if it starts a page.
 
     `opened` are earlier incidents, those of the device and the site first, then those of its `service`, each the newest
-    first; `alarms` the number of the site's (without one, of the device's) within the last `flood_s`, the one at hand
-    included.
+    first. `alarms` is the number of alarms of the site (of the device without a site) within the last `flood_s`, this
+    one included.
     """
     site_s = grouping.flood_s if alarms > grouping.flood_alarms else grouping.site_s
     for one in opened:
         age_us = now_us - one.t_us
-        mine = one.device == device and age_us <= grouping.device_s * SECOND_US
-        near = bool(site) and one.site == site and age_us <= site_s * SECOND_US
-        if (mine or near) and now_us - one.page_us <= grouping.page_s * SECOND_US:
+        same_device = one.device == device and age_us <= grouping.device_s * SECOND_US
+        same_site = bool(site) and one.site == site and age_us <= site_s * SECOND_US
+        if (same_device or same_site) and now_us - one.page_us <= grouping.page_s * SECOND_US:
             return one.page
-        kin = bool(service) and (one.service, one.site) == (service, site) and age_us <= grouping.service_s * SECOND_US
-        if kin and now_us - one.page_us <= grouping.service_page_s * SECOND_US:
+        same_service = (
+            bool(service) and (one.service, one.site) == (service, site) and age_us <= grouping.service_s * SECOND_US
+        )
+        if same_service and now_us - one.page_us <= grouping.service_page_s * SECOND_US:
             return one.page
     return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlarmSpan:
-    """An alarm that stood from start_us to end_us. Those of one device `about` one subject are one incident, while any
-    of them stands.
+    """An alarm that was raised from start_us to end_us.
+
+    Alarms of one device `about` one subject belong to one incident while any of them is raised.
     """
 
     device: str
@@ -101,22 +109,22 @@ class AlarmSpan:
 
 
 def count_pages(alarms: Iterable[AlarmSpan], grouping: Grouping = STANDARD) -> int:
-    """How many calls to a person these alarms would have been, had each come to the hub when it was raised."""
+    """How many pages these alarms would have been, had each reached the hub when it was raised."""
     return len(group_into_pages(alarms, grouping))
 
 
 def group_into_pages(alarms: Iterable[AlarmSpan], grouping: Grouping = STANDARD) -> list[list[AlarmSpan]]:
-    """The alarms of each call to a person, had each come to the hub when it was raised."""
+    """The alarms of each page, had each reached the hub when it was raised."""
     found: list[list[AlarmSpan]] = []
     opened: deque[OpenedIncident] = deque()
     recent: deque[AlarmSpan] = deque()
-    stand: dict[tuple[str, str], tuple[int, int]] = {}
+    open_until: dict[tuple[str, str], tuple[int, int]] = {}
     for alarm in sorted(alarms, key=lambda one: (one.start_us, one.end_us, one.device, one.about)):
         now_us, subject = alarm.start_us, (alarm.device, alarm.about)
         recent.append(alarm)
         while recent[0].start_us <= now_us - grouping.flood_s * SECOND_US:
             recent.popleft()
-        end_us, number = stand.get(subject, (-1, 0))
+        end_us, number = open_until.get(subject, (-1, 0))
         if end_us < now_us:
             page = _page(alarm, opened, recent, grouping)
             number = len(found) if page is None else int(page)
@@ -126,7 +134,7 @@ def group_into_pages(alarms: Iterable[AlarmSpan], grouping: Grouping = STANDARD)
             one = OpenedIncident(page=str(number), device=alarm.device, site=alarm.site, t_us=now_us, page_us=begun_us,
                          service=alarm.service)  # fmt: skip
             opened.appendleft(one)
-        stand[subject] = max(alarm.end_us, end_us), number
+        open_until[subject] = max(alarm.end_us, end_us), number
         found[number].append(alarm)
     return found
 

@@ -1,8 +1,8 @@
-"""What an engine is told: the fixed system text, and the evidence rendered as delimited data of bounded size.
+"""Renders the prompt of an engine: the fixed system text, and the evidence as delimited data of bounded size.
 
-Texts from devices are data. They are stripped of control and invisible characters, cut, and written as JSON
-in which no `<` or `>` is left, so that no text can end the data block. Safety does not rest on this:
-`desk` drops every proposal outside the allowed list, whatever was answered.
+Texts from devices are data. They are stripped of control and invisible characters, truncated, and written as JSON
+without `<` or `>`, so that no text can close the data block. Safety does not depend on this: `diagnosis` drops every
+proposal outside the allowed list.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ name the values you rely on), proposals (verb, device, target, reason)."""
 TEXT, NAME, REPORTED = 240, 128, 2000  # characters
 ALARMS, METRICS, VALUES, EVENTS, OUTPUTS, ALLOWED = 16, 16, 20, 24, 10, 16
 MAX_CHARS = 70_000
-"""Characters of a rendered message: the caps above keep it below, even where every character is escaped."""
+"""The maximum size of a rendered message in characters; the limits above ensure it, even if every one is escaped."""
 
 ANGLES = str.maketrans("<>", "‹›")
 

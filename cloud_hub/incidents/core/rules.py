@@ -1,6 +1,6 @@
-"""The offline diagnosis: a table of rules over alarms, without any language model. Pure.
+"""Diagnoses incidents by a table of rules over alarms, without a language model. Pure.
 
-It also says which proposals are allowed at all (`allowed_actions`): rules and engines are held to the same list.
+`allowed_actions` lists the proposals that are allowed at all; it applies to rules and engines alike.
 """
 
 from __future__ import annotations
@@ -15,34 +15,35 @@ from shared.messages import About, AlarmKind
 
 ENGINE = "rules, no language model"
 URGENCY = ("critical", "high", "medium", "low")
-LOOK: tuple[Verb, str] = ("diagnose", "processes")
-"""The read-only look that every device offers: which processes use most."""
+DIAGNOSE: tuple[Verb, str] = ("diagnose", "processes")
+"""The read-only command that every device offers: which processes use the most."""
 
 Allowed = tuple[Verb, str, str]
-"""Verb, device and target of a proposal that may be made."""
+"""Verb, device and target of an allowed proposal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """A metric's alarm of `kind`, about its value or as `about` says, means `cause`.
+    """Maps an alarm of a metric, `kind` and `about` to a `cause`.
 
-    `says` and `target` may use {metric}, {name}, {value}, {limit}.
-
-    A rule with the verb 'diagnose' looks first; once there is output it names the top process instead.
+    `explanation` and `target` may use {metric}, {name}, {value}, {limit}. A rule with the verb 'diagnose' proposes that
+    command first; once there is output, it names the top process instead.
     """
 
     metric: re.Pattern[str]
     kind: AlarmKind
     cause: str
     confidence: float
-    says: str
-    verb: Verb = LOOK[0]
-    target: str = LOOK[1]
+    explanation: str
+    verb: Verb = DIAGNOSE[0]
+    target: str = DIAGNOSE[1]
     about: About = ""
 
 
-def _rule(metric: str, kind: AlarmKind, cause: str, confidence: float, says: str, about: About = "") -> Rule:
-    return Rule(metric=re.compile(metric), kind=kind, cause=cause, confidence=confidence, says=says, about=about)
+def _rule(metric: str, kind: AlarmKind, cause: str, confidence: float, explanation: str, about: About = "") -> Rule:
+    return Rule(
+        metric=re.compile(metric), kind=kind, cause=cause, confidence=confidence, explanation=explanation, about=about
+    )
 
 
 AHEAD = "{limit:.6g} within a quarter of an hour (probability {value:.2f})"
@@ -53,30 +54,30 @@ RULES: tuple[Rule, ...] = (
         kind="high",
         cause="model-stalled",
         confidence=0.9,
-        says="model {name} gave no answer for {value:.6g} s (limit {limit:.6g} s)",
+        explanation="model {name} gave no answer for {value:.6g} s (limit {limit:.6g} s)",
         verb="restart",
         target="{name}",
     ),
     _rule(r"temp\..+", "high", "overheating", 0.8, "{metric} is {value:.6g}, above {limit:.6g}"),
     _rule(r"disk\.used", "high", "disk-filling", 0.85, "the disk is full to {value:.6g} (limit {limit:.6g})"),
-    _rule(r"disk\.free", "low", "disk-filling", 0.85, "only {value:.6g} of the disk are free (limit {limit:.6g})"),
+    _rule(r"disk\.free", "low", "disk-filling", 0.85, "only {value:.6g} of the disk is free (limit {limit:.6g})"),
     _rule(r"(?:memory|swap)\.used", "high", "memory-pressure", 0.8, "{metric} is {value:.6g}, above {limit:.6g}"),
     _rule(r"memory\.available", "low", "memory-pressure", 0.8, "{metric} is {value:.6g}, below {limit:.6g}"),
     _rule(r"cpu\.load1?", "high", "cpu-saturated", 0.8, "{metric} is {value:.6g}, above {limit:.6g}"),
-    _rule(r".+", "high", "no-data", 0.8, "nothing was heard of {metric} for {value:.6g} s", "no-data"),
-    _rule(r".+", "no-data", "no-data", 0.7, "nothing came of {metric} for longer than is usual", "anomaly"),
+    _rule(r".+", "high", "no-data", 0.8, "no data of {metric} for {value:.6g} s", "no-data"),
+    _rule(r".+", "no-data", "no-data", 0.7, "no data of {metric} for longer than usual", "anomaly"),
     _rule(r".+", "high", "sensor-stuck", 0.6, "{metric} has not moved for {value:.6g} s", "flat"),
-    _rule(r".+", "high", "service-unusual", 0.5, "{metric} of a whole service is not as usual at this hour", "service"),
+    _rule(r".+", "high", "service-unusual", 0.5, "{metric} of a whole service is unusual for this hour", "service"),
     _rule(r".+", "high", "unlike-peers", 0.5, "{metric} differs lastingly from other devices of its service", "peers"),
-    _rule(r".+", "high", "unusual-course", 0.4, "the course of {metric} is not as it ever was", "anomaly"),
+    _rule(r".+", "high", "unusual-course", 0.4, "the course of {metric} is unlike its history", "anomaly"),
     _rule(r".+", "high", "limit-ahead", 0.4, f"{{metric}} will probably be above {AHEAD}", "forecast"),
     _rule(r".+", "low", "limit-ahead", 0.4, f"{{metric}} will probably be below {AHEAD}", "forecast"),
 )
-"""In order: of several causes the one that explains the others stands first."""
+"""In order of precedence: a cause that explains others comes first."""
 
 
 def diagnose(evidence: Evidence) -> Diagnosis:
-    """The first rule that a raised alarm meets, else one that a cleared alarm meets, else 'unknown'."""
+    """Apply the first rule that matches a raised alarm, else a cleared one; 'unknown' if none matches."""
     alarms = sorted(evidence.alarms, key=lambda alarm: URGENCY.index(alarm.priority))
     for state in ("raised", "cleared"):
         for rule in RULES:
@@ -84,32 +85,34 @@ def diagnose(evidence: Evidence) -> Diagnosis:
                 match = rule.metric.fullmatch(alarm.metric) if alarm.state == state else None
                 if match and (alarm.kind, alarm.about) == (rule.kind, rule.about):
                     return _diagnosis(evidence, rule, alarm, match.groupdict())
-    proposals = [] if evidence.command_output else [_look(evidence, "no rule knows these alarms: look first")]
-    return _said("unknown", 0.2, f"no rule matches{_top(evidence.command_output)}", proposals)
+    proposals = (
+        [] if evidence.command_output else [_diagnose_first(evidence, "no rule matches these alarms: diagnose first")]
+    )
+    return _result("unknown", 0.2, f"no rule matches{_top(evidence.command_output)}", proposals)
 
 
 def _diagnosis(evidence: Evidence, rule: Rule, alarm: AlarmFact, named: Mapping[str, str]) -> Diagnosis:
     facts = {"metric": alarm.metric, "value": alarm.value, "limit": alarm.limit, **named}
-    says = rule.says.format(**facts)
-    if alarm.state == "cleared":  # it is over: nothing is left to be done
-        return _said(rule.cause, rule.confidence / 2, f"{says}; the alarm has cleared", [])
+    explanation = rule.explanation.format(**facts)
+    if alarm.state == "cleared":  # nothing left to do
+        return _result(rule.cause, rule.confidence / 2, f"{explanation}; the alarm has cleared", [])
     if rule.verb != "diagnose":
         target = rule.target.format(**facts)
-        act = Proposal(verb=rule.verb, device=evidence.device, target=target, reason=says)
-        return _said(rule.cause, rule.confidence, says, [act])
-    proposals = [] if evidence.command_output else [_look(evidence, says)]
-    return _said(rule.cause, rule.confidence, says + _top(evidence.command_output), proposals)
+        proposal = Proposal(verb=rule.verb, device=evidence.device, target=target, reason=explanation)
+        return _result(rule.cause, rule.confidence, explanation, [proposal])
+    proposals = [] if evidence.command_output else [_diagnose_first(evidence, explanation)]
+    return _result(rule.cause, rule.confidence, explanation + _top(evidence.command_output), proposals)
 
 
-def _said(cause: str, confidence: float, says: str, proposals: list[Proposal]) -> Diagnosis:
+def _result(cause: str, confidence: float, explanation: str, proposals: list[Proposal]) -> Diagnosis:
     return Diagnosis(
-        cause=cause, confidence=confidence, explanation=f"{says} ({ENGINE})", author="rules", engine=ENGINE,
+        cause=cause, confidence=confidence, explanation=f"{explanation} ({ENGINE})", author="rules", engine=ENGINE,
         proposals=proposals,
     )  # fmt: skip
 
 
-def _look(evidence: Evidence, reason: str) -> Proposal:
-    return Proposal(verb=LOOK[0], device=evidence.device, target=LOOK[1], reason=reason)
+def _diagnose_first(evidence: Evidence, reason: str) -> Proposal:
+    return Proposal(verb=DIAGNOSE[0], device=evidence.device, target=DIAGNOSE[1], reason=reason)
 
 
 def _top(output: Mapping[str, str | float]) -> str:
@@ -122,11 +125,11 @@ def _top(output: Mapping[str, str | float]) -> str:
 
 
 def allowed_actions(evidence: Evidence) -> list[Allowed]:
-    """What may be proposed for this incident: a look, and restart or capture of the models that raised its alarms.
+    """The actions that may be proposed: diagnose, and restart or capture of the models that raised the alarms.
 
-    Only alarms name a model: no event text, twin content or command output can widen this list.
+    Only alarms name a model: event texts, twin content and command output cannot extend this list.
     """
     names = {alarm.metric.rpartition("/")[0] for alarm in evidence.alarms} - {""}
     verbs: tuple[Verb, ...] = ("capture", "restart")
-    look: Allowed = (LOOK[0], evidence.device, LOOK[1])
-    return [look, *((verb, evidence.device, name) for name in sorted(names) for verb in verbs)]
+    diagnose_processes: Allowed = (DIAGNOSE[0], evidence.device, DIAGNOSE[1])
+    return [diagnose_processes, *((verb, evidence.device, name) for name in sorted(names) for verb in verbs)]

@@ -1,6 +1,6 @@
-"""Experts answer what the edge would not keep: a larger model today, a GLM with vision where one is configured.
+"""Experts: larger models that answer frames which edge models escalate.
 
-`desk` answers escalations from the database; `calibration` turns its answers into the gates of the devices.
+`worker` answers escalations from the database; `calibration` computes the gates of devices from the answers.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ class Opinion:
 
 
 class Expert(Protocol):
-    """Answers frames."""
+    """A model that answers escalated frames."""
 
     name: str
 
     def answer(self, shape: tuple[int, int], frames: Sequence[bytes]) -> list[Opinion]:
-        """One opinion a frame of uint8 grey values [height, width]; raises ModelError when they do not fit."""
+        """Return an opinion for each frame of uint8 grey values [height, width]; raises ModelError on a misfit."""
         ...

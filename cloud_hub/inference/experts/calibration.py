@@ -1,6 +1,6 @@
-"""Gates from the expert's answers: the expert's label is the truth that a device's gate is calibrated against.
+"""Calibrates the gates of devices, with the expert's labels as ground truth.
 
-Only frames that no gate chose count (no gate yet, another model file, drift): any other choice would be biased.
+Only frames that no gate selected are used (no gate yet, another model file, drift): others would be a biased sample.
 """
 
 from __future__ import annotations
@@ -12,21 +12,23 @@ from cloud_hub.database.tables import EscalationRow
 from cloud_hub.settings import Experts
 from shared.gate import Gate, calibrate, drift_tests
 
-UNCHOSEN = ("no-gate", "wrong-model", "drift")
+UNSELECTED = ("no-gate", "wrong-model", "drift")
 
 
 def recalibrated_gate(session: Session, device: str, model: str, since_us: int, settings: Experts) -> Gate | None:
-    """A new gate for one device's model from the first `frames` unchosen frames received after `since_us`.
+    """Calibrate a gate for a device's model from the first `frames` unselected frames received after `since_us`.
 
-    None while there are not enough; they must all be of one model file, the newest.
+    Returns None while there are not enough frames of the newest model file.
     """
     newest = session.exec(
-        _unchosen(device, model, since_us).order_by(col(EscalationRow.received_us).desc(), col(EscalationRow.id).desc())
+        _unselected(device, model, since_us).order_by(
+            col(EscalationRow.received_us).desc(), col(EscalationRow.id).desc()
+        )
     ).first()
     if newest is None:
         return None
     rows = session.exec(
-        _unchosen(device, model, since_us)
+        _unselected(device, model, since_us)
         .where(EscalationRow.digest == newest.digest, col(EscalationRow.answer).is_not(None))
         .order_by(col(EscalationRow.received_us), EscalationRow.id)
         .limit(settings.frames)
@@ -41,11 +43,11 @@ def recalibrated_gate(session: Session, device: str, model: str, since_us: int, 
     )  # fmt: skip
 
 
-def _unchosen(device: str, model: str, since_us: int) -> SelectOfScalar[EscalationRow]:
+def _unselected(device: str, model: str, since_us: int) -> SelectOfScalar[EscalationRow]:
     return select(EscalationRow).where(
         EscalationRow.device == device,
         EscalationRow.model == model,
         col(EscalationRow.received_us) > since_us,
-        col(EscalationRow.reason).in_(UNCHOSEN),
+        col(EscalationRow.reason).in_(UNSELECTED),
         EscalationRow.label != "",
     )

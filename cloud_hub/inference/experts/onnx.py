@@ -1,4 +1,4 @@
-"""An expert that runs a verified bundle with ONNX Runtime, many frames at once."""
+"""An expert that runs a verified model bundle with ONNX Runtime, in batches of frames."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from shared.errors import ModelError
 
 
 class OnnxExpert:
-    """One classifier; `name` tells bundle and version."""
+    """A classifier; `name` holds the bundle's name and version."""
 
     def __init__(self, bundle: Bundle) -> None:
         manifest = self._manifest = bundle.manifest
@@ -34,7 +34,7 @@ class OnnxExpert:
         self.answer((height, width), [bytes(height * width)])
 
     def answer(self, shape: tuple[int, int], frames: Sequence[bytes]) -> list[Opinion]:
-        """One opinion a frame; raises ModelError when the frames do not fit the model."""
+        """Return one opinion for each frame; raises ModelError if the frames do not fit the model."""
         wanted = self._manifest.input
         if (1, *shape) != tuple(wanted.shape):
             raise ModelError(f"{self.name}: frames are {shape}, the model takes {tuple(wanted.shape[1:])}")
@@ -54,5 +54,5 @@ class OnnxExpert:
 
 
 def open_expert(folder: str) -> OnnxExpert:
-    """The expert in `folder`; raises ModelError."""
+    """Load the expert in `folder`; raises ModelError."""
     return OnnxExpert(load(Path(folder)))

@@ -1,4 +1,4 @@
-"""Answers escalations and keeps the gates calibrated. One step at a time, from the database, so a restart goes on."""
+"""Answers escalations and recalibrates gates. All state is in the database, so a restarted hub continues."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ _ROWS: Any = EscalationRow
 
 
 def workers(context: HubContext) -> list[WorkerSpec]:
-    """Answer escalations; raises ConfigError where a bundle cannot be opened."""
+    """Answer escalations; raises ConfigError if a bundle cannot be opened."""
     experts = load_experts(context.settings)
     worker = ExpertWorker(context.db, experts, context.settings.experts, context.max_twin_bytes)
     return [WorkerSpec(name="experts", run_once=worker.run_once)]
 
 
 def load_experts(settings: Settings) -> dict[str, Expert]:
-    """The experts by the name that devices give the model; raises ConfigError."""
+    """Load the experts, by the device's name of the model; raises ConfigError."""
     if not settings.experts.bundles:
         return {}
     from cloud_hub.inference.experts.onnx import open_expert  # noqa: PLC0415 - ONNX Runtime, only where it is used
@@ -59,7 +59,7 @@ def load_experts(settings: Settings) -> dict[str, Expert]:
 
 
 def _groups(rows: Iterable[EscalationRow]) -> list[list[EscalationRow]]:
-    """Rows that one call can answer."""
+    """Group rows that one call can answer."""
     groups: dict[tuple[str, int, int], list[EscalationRow]] = {}
     for row in rows:
         groups.setdefault((row.model, row.height, row.width), []).append(row)
@@ -67,14 +67,14 @@ def _groups(rows: Iterable[EscalationRow]) -> list[list[EscalationRow]]:
 
 
 class ExpertWorker:
-    """`experts` by the name that devices give the model."""
+    """Runs `experts`, which are keyed by the device's name of the model."""
 
     def __init__(self, db: Database, experts: dict[str, Expert], settings: Experts, max_bytes: int) -> None:
         self._db, self._experts, self._settings, self._max_bytes = db, experts, settings, max_bytes
         self._since: dict[tuple[str, str], int] = {}
 
     def run_once(self) -> WorkResult:
-        """Answer what waits, then look whether a gate is due."""
+        """Answer the waiting escalations, then recalibrate gates that are due."""
         items = WorkItems(self._db, "experts", now_us())
         messages: list[OutgoingMessage] = []
         touched: set[tuple[str, str]] = set()
@@ -97,9 +97,9 @@ class ExpertWorker:
             return list(session.exec(wanted))
 
     def _answer(self, rows: Sequence[EscalationRow]) -> list[OutgoingMessage]:
-        """Answer frames of one model and shape."""
+        """Answer frames of the same model and shape."""
         model, shape = rows[0].model, (rows[0].height, rows[0].width)
-        try:  # before the transaction: nobody waits for a model
+        try:  # outside the transaction, which must not wait for a model
             opinions = self._experts[model].answer(shape, [row.frame for row in rows])
         except ModelError as error:
             log.warning("expert.refused", extra={"fields": {"model": model, "reason": str(error)}})
@@ -113,7 +113,7 @@ class ExpertWorker:
     def _store(self, session: Session, row: EscalationRow, opinion: Opinion) -> list[OutgoingMessage]:
         expert = self._experts[row.model].name
         stored = session.get_one(EscalationRow, row.id)
-        if stored.answer is not None:  # by another hub, meanwhile
+        if stored.answer is not None:  # another hub was faster
             return []
         stored.answer, stored.confidence, stored.expert = opinion.label, opinion.confidence, expert
         stored.answered_us = now_us()
@@ -142,7 +142,7 @@ class ExpertWorker:
 
     @staticmethod
     def _last_gate(session: Session, device: str, model: str) -> int:
-        """When this model's gate was last calibrated, from the audit trail: it survives a restart of the hub."""
+        """When the model's gate was last calibrated; read from the audit trail, so it survives a restart."""
         for row in trail.rows(session, device=device, kind="gate.calibrated", limit=50):
             if row.subject == model:
                 return row.t_us

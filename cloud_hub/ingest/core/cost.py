@@ -1,7 +1,7 @@
-"""What a message of a device costs the hub, in messages of one sample: that is what a device's rate limit counts.
+"""Estimates the cost of a device message for rate limits; the unit is a message of one sample.
 
-A core without I/O. The figures are ratios of processor time, rounded up; tests/cloud_hub/ingest/test_cost.py holds
-hostile input against honest input by them.
+Pure. The figures are ratios of processor time, rounded up; tests/cloud_hub/ingest/test_cost.py compares hostile input
+with ordinary input.
 """
 
 from __future__ import annotations
@@ -10,34 +10,34 @@ from cloud_hub.ingest.core.router import DataBatch, IngestMessage, ShadowRequest
 from shared.messages import Stream
 
 BYTES = 4096
-"""Bytes, inflated or published, that cost as much as a message."""
+"""Bytes, inflated or published, that cost one unit."""
 VALUES = 256
-"""Values of JSON that cost as much as a message, where they are not read the quick way."""
+"""JSON values that cost one unit, outside the fast path."""
 UPDATE = 4
-"""A value of a twin update costs so many: it is merged, dated, owned, compared and told."""
+"""The factor for a value of a twin update: it is merged, timestamped, owned, compared and published."""
 ITEM: dict[Stream, float] = {"telemetry": 0.02, "event": 0.1, "alarm": 3.0, "escalation": 3.0}
 ALARM_ROWS = 50
-"""Samples that are written in the time of an alarm or an escalation."""
+"""How many samples could be written in the time of an alarm or an escalation."""
 SLOW_ITEM = 0.1
-"""An item that is not as agents write it, or that cannot be read."""
+"""The cost of an item outside the fast path."""
 INCIDENT = 20.0
-"""An incident that is opened: its page is looked for, and others are woken."""
+"""The cost of opening an incident: finding its page, and waking workers."""
 
 
-def of_message(said: IngestMessage | None, payload: bytes) -> float:
-    """The cost beyond its first unit of a message, inflated, as far as reading it tells."""
+def of_message(message: IngestMessage | None, payload: bytes) -> float:
+    """The cost of an inflated message beyond its first unit, as far as parsing shows it."""
     cost = len(payload) / BYTES
-    quick = isinstance(said, DataBatch) and isinstance(said.batch, TelemetryBatch)
-    if not quick:
-        times = UPDATE if isinstance(said, ShadowRequest) and said.verb == "update" else 1
+    fast = isinstance(message, DataBatch) and isinstance(message.batch, TelemetryBatch)
+    if not fast:
+        times = UPDATE if isinstance(message, ShadowRequest) and message.verb == "update" else 1
         cost += sum(map(payload.count, (b",", b"[", b"{"))) * times / VALUES
-    if isinstance(said, DataBatch) and said.batch.lost is None and not said.invalid:
-        cost += len(said.batch.items) * (ITEM[said.stream] + (0.0 if quick else SLOW_ITEM))
+    if isinstance(message, DataBatch) and message.batch.lost is None and not message.invalid:
+        cost += len(message.batch.items) * (ITEM[message.stream] + (0.0 if fast else SLOW_ITEM))
     return cost
 
 
-def rows(said: IngestMessage | None) -> int:
-    """How many samples' rows a message may cost to write."""
-    if not isinstance(said, DataBatch) or said.invalid:
+def rows(message: IngestMessage | None) -> int:
+    """The cost of writing a message, in rows of samples."""
+    if not isinstance(message, DataBatch) or message.invalid:
         return 1
-    return max(1, len(said.batch.items)) * (1 if said.stream in {"telemetry", "event"} else ALARM_ROWS)
+    return max(1, len(message.batch.items)) * (1 if message.stream in {"telemetry", "event"} else ALARM_ROWS)

@@ -1,7 +1,7 @@
-"""Reads a batch that holds items which are no JSON: its head, and each item by itself. A core without I/O.
+"""Parses a batch that contains invalid JSON items: the head, and each item by itself. Pure.
 
-Third-party devices write NaN, 1e999, half surrogate pairs, a name twice, trailing commas or Latin-1. Such an item costs
-no other one. What must be right is the head (`epoch`, `first`, `lost`) and that brackets and quotes match.
+Third-party devices write NaN, 1e999, half surrogate pairs, duplicate names, trailing commas or Latin-1. Such an item
+does not affect the others. Only the head (`epoch`, `first`, `lost`) must be valid, and brackets and quotes must match.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from shared.errors import WireError
 from shared.messages import Batch
 
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[\]{},]', re.DOTALL)
-"""A string, or a character that structures. A string may lack its end, so that no match is ever tried twice."""
+"""A string or a structural character. A string may lack its end, so that matching never backtracks."""
 _MEMBER = re.compile(rb'\s*"(epoch|first|clock|items|lost)"\s*:\s*')
 _OPENING, _CLOSING, _COMMA = b"[{", b"]}", ord(",")
 
 
 @dataclass(frozen=True, slots=True)
 class InvalidItem:
-    """Stands in a batch for an item that cannot be read."""
+    """Replaces an item of a batch that cannot be parsed."""
 
     reason: str
 
 
 def read_batch(payload: bytes, topic: str) -> Batch:
-    """The batch with `InvalidItem` for each item that is no JSON object; of more than MAX_ITEMS none is read.
+    """Parse a batch, with `InvalidItem` for each item that is no JSON object.
 
-    Raises WireError when the head cannot be read.
+    More than MAX_ITEMS items are all invalid. Raises WireError if the head cannot be parsed.
     """
     payload = payload.strip()
     if len(payload) > MAX_PAYLOAD or not payload.startswith(b"{"):
@@ -65,9 +65,9 @@ def _item(span: bytes) -> Any:
 
 
 def _split(payload: bytes, start: int, topic: str) -> tuple[list[bytes], int]:
-    """What stands between the commas of the array or object that opens at `start`, and where it ends.
+    """Split the array or object that opens at `start` at its commas; returns the parts and the end.
 
-    A comma before the end adds nothing, as in JSON5.
+    A trailing comma is ignored, as in JSON5.
     """
     parts: list[bytes] = []
     depth, begin = 0, start + 1

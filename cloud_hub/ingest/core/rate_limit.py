@@ -1,7 +1,7 @@
-"""Rate limits of devices: a token bucket each, so that a device that floods takes nothing from the others.
+"""Rate limits of devices: a token bucket each, so that a flooding device does not affect the others.
 
-A core without I/O. A message over the limit is neither read nor stored nor acknowledged by the hub: an agent keeps it
-in its outbox and sends it again. `now` is monotonic seconds.
+Pure. A message over the limit is not parsed, stored or acknowledged by the hub: an agent keeps it in its outbox and
+sends it again. `now` is monotonic seconds.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 BURST_S = 2.0
-"""A bucket holds what comes in this time at the full rate: a device that was away may begin at once."""
+"""The capacity of a bucket, in seconds at the full rate: a device that was offline may send at once."""
 DEBT_S = 10.0
-"""One message may cost more than a bucket holds; its device then waits, at most so long."""
+"""The maximum debt, in seconds at the full rate: a message may cost more than a bucket holds."""
 REPORT_S = 60.0
 
 
 @dataclass(slots=True)
 class TokenBucket:
-    """Tokens come in at `rate` a second, up to `capacity`. What is charged afterwards may leave a debt."""
+    """A bucket that refills at `rate` tokens a second, up to `capacity`. `charge` may leave a debt."""
 
     rate: float
     capacity: float
@@ -25,7 +25,7 @@ class TokenBucket:
     updated_at: float
 
     def allow(self, now: float) -> bool:
-        """Take one token, if one is there."""
+        """Take one token if there is one."""
         self._refill(now)
         if self.tokens < 1:
             return False
@@ -33,11 +33,11 @@ class TokenBucket:
         return True
 
     def charge(self, cost: float) -> None:
-        """Take tokens for work that is done already."""
+        """Take tokens for work that is already done."""
         self.tokens = max(self.tokens - cost, -self.rate * DEBT_S)
 
     def is_full(self, now: float) -> bool:
-        """Whether nothing is known here that a new bucket would not say."""
+        """Whether the bucket is full, and so equal to a new one."""
         self._refill(now)
         return self.tokens >= self.capacity
 
@@ -47,7 +47,7 @@ class TokenBucket:
 
 
 class RateLimiter:
-    """A bucket for each device, `rate` tokens a second; 0 is no limit."""
+    """A token bucket for each device, with `rate` tokens a second; 0 for no limit."""
 
     def __init__(self, rate: float) -> None:
         self._rate = rate
@@ -57,7 +57,7 @@ class RateLimiter:
         self.refused = 0
 
     def allow(self, device: str, now: float) -> bool:
-        """Whether one more message of `device` is within its limit; takes one token for it."""
+        """Whether one more message of `device` is within its limit; takes one token if so."""
         if not self._rate or self._bucket(device, now).allow(now):
             return True
         self._refused[device] = self._refused.get(device, 0) + 1
@@ -65,12 +65,12 @@ class RateLimiter:
         return False
 
     def charge(self, device: str, cost: float, now: float) -> None:
-        """Take what a message cost beyond its first token, once that is known."""
+        """Charge the cost of a message beyond its first token."""
         if self._rate and cost > 0:
             self._bucket(device, now).charge(cost)
 
     def report(self, now: float) -> dict[str, int]:
-        """Refused messages by device since the last report; at most once in `REPORT_S`. Forgets full buckets."""
+        """Refused messages by device since the last report, at most every `REPORT_S`. Drops full buckets."""
         if now - self._reported_at < REPORT_S:
             return {}
         self._reported_at, refused, self._refused = now, self._refused, {}

@@ -11,7 +11,7 @@ import re
 _TWINS = str.maketrans({sign: chr(ord(sign) + 0xFEE0) for sign in "<>[]*_`#|~\\!@&"})
 
 _INSIDE = re.compile(r"(?<=[A-Za-z0-9])_(?=[A-Za-z0-9])")
-"""Within a word it is none of markdown's, and metrics have it in their names."""
+"""Inside a word it is not markup, and names of metrics contain it."""
 
 
 def strip_control(text: str) -> str:
@@ -26,7 +26,7 @@ def escape(text: str) -> str:
 
 
 def truncate(text: str, most: int) -> str:
-    """The text with at most `most` bytes of UTF-8, whole signs and whole lines where there are several."""
+    """Truncate text to `most` bytes of UTF-8, at a character and, with several lines, at a line."""
     raw = text.encode()
     if len(raw) <= most:
         return text

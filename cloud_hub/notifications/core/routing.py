@@ -1,11 +1,14 @@
-"""What is notified, and when. A core: settings, pages and what was notified before go in, changes of rows come out.
+"""Decides what is notified and when. Pure: settings, pages and stored rows go in, changes of rows come out.
 
-One row a channel and page, as Alertmanager has one a receiver and group. A new page waits `group_wait_s`. What joins a
-page that was notified is notified `group_interval_s` after the message before; what is worse than all before, after
-`group_wait_s`. The same trouble (device and subject, at the same priority) is notified once, until the page is over.
-After an acknowledgement only what is new and worse than what was acknowledged calls again. The end of a page is
-notified once it has been over for `group_interval_s`, longer each time that it came back; a page that ended before it
-was notified is notified once, as resolved.
+There is one row for each channel and page, like Alertmanager's for each receiver and group:
+
+- A new page is notified after `group_wait_s`.
+- Additions to a page are notified `group_interval_s` after the last message, or after `group_wait_s` if they have a
+  higher priority than everything before.
+- The same problem (device and subject, at the same priority) is notified once, until the page is resolved.
+- After an acknowledgement, only alarms of a higher priority than the acknowledged ones are notified.
+- The end of a page is notified once it has been resolved for `group_interval_s`, longer each time that it reopened. A
+  page that ended before it was notified is notified once, as resolved.
 """
 
 from __future__ import annotations
@@ -20,23 +23,23 @@ from cloud_hub.settings.channels import Alertmanager, Common
 from shared.times import MINUTE_US, SECOND_US
 
 FIRST_S, LIMIT_S = 5.0, 300.0
-"""Between two tries: doubling from the first to the limit."""
+"""The backoff between two attempts: doubling from the first to the limit."""
 REFUSED_S = 120.0
-"""Before the next try where somebody must act first."""
+"""The wait before the next attempt where an operator must act first."""
 MAX_RESOLVE_WAIT_S = 3600.0
-"""A page that comes back again and again is notified as resolved after so long a calm at most."""
+"""The longest wait before a page that reopens again and again is notified as resolved."""
 
 SHELVED = "nobody is called for it: shelved, or suppressed"
-ACKNOWLEDGED = "acknowledged before it was told"
-REMOVED = "its device was removed before it was told"
-HELD = "over before the channel's hours"
-GONE = "nothing of it is this channel's any more"
+ACKNOWLEDGED = "acknowledged before it was sent"
+REMOVED = "the device was removed before it was sent"
+HELD = "resolved before the channel's hours"
+GONE = "no longer relevant for this channel"
 
 Fields = dict[str, Any]
 
 
 class NotificationState(Protocol):
-    """What this module reads of a row of the table."""
+    """The columns of a notification row that this module reads."""
 
     state: str
     wanted: str
@@ -57,7 +60,7 @@ class NotificationState(Protocol):
 
 
 def for_channel(settings: Common, page: Page) -> Page | None:
-    """The page as far as it is the channel's: what stands below its sites. None for nothing of it."""
+    """The page limited to the incidents below the channel's sites; None if there are none."""
     if not settings.sites:
         return page
     mine = tuple(one for one in page.incidents if _below(one.path, settings.sites))
@@ -69,8 +72,8 @@ def _below(path: str, sites: Iterable[str]) -> bool:
 
 
 def unnotified_incidents(settings: Common, page: Page, row: NotificationState | None) -> list[PageIncident]:
-    """What a person must be called for, after what was notified and acknowledged."""
-    again = row is not None and page.open and _begins_again(row)
+    """The incidents to notify: neither notified before nor covered by an acknowledgement."""
+    again = row is not None and page.open and _starts_over(row)
     known: Mapping[str, Any] = {} if row is None or again else row.notified
     seen = max((one.rank(acknowledged=True) for one in page.incidents if one.open), default=-1)
     least = max(seen + 1, RANK[settings.priority])
@@ -80,7 +83,7 @@ def unnotified_incidents(settings: Common, page: Page, row: NotificationState | 
     ]  # fmt: skip
 
 
-def _begins_again(row: NotificationState) -> bool:
+def _starts_over(row: NotificationState) -> bool:
     return row.state != "given-up" and (row.told == "resolved" or row.error == SHELVED)
 
 
@@ -88,7 +91,7 @@ def _begins_again(row: NotificationState) -> bool:
 
 
 def next_due_us(settings: Common, at_us: int) -> int:
-    """`at_us`, or when the channel's next hours begin."""
+    """`at_us`, or the start of the channel's next hours."""
     return week_hours.next_us(
         [week_hours.parse_hours(text) for text in settings.hours], week_hours.parse_time_zone(settings.time_zone), at_us
     )
@@ -99,7 +102,7 @@ def _us(seconds: float) -> int:
 
 
 def _calm_us(settings: Common, times: int) -> int:
-    """`group_interval_s`, twice as long for each time that it was over before, up to an hour."""
+    """How long a page must be resolved before that is notified: doubled for each earlier time, up to an hour."""
     return _us(
         min(
             settings.group_interval_s * 2.0 ** min(max(times, 0), 20),
@@ -108,8 +111,8 @@ def _calm_us(settings: Common, times: int) -> int:
     )
 
 
-def _call_us(settings: Common, page: Page, row: NotificationState, rank: int, now_us: int) -> int:
-    """When what is new in a page is notified."""
+def _next_message_us(settings: Common, page: Page, row: NotificationState, rank: int, now_us: int) -> int:
+    """When additions to a page are notified."""
     soon_us = now_us + _us(settings.group_wait_s)
     if row.sent_us is None:
         return next_due_us(settings, max(now_us, page.opened_us + _us(settings.group_wait_s)))
@@ -120,47 +123,47 @@ def _call_us(settings: Common, page: Page, row: NotificationState, rank: int, no
     return next_due_us(settings, max(soon_us, row.sent_us + wait_us))
 
 
-def _end_us(settings: Common, page: Page, row: NotificationState, now_us: int) -> int:
-    """When the end of a page is notified: with other ends, at a whole multiple of the interval."""
-    calm_us, step_us = _calm_us(settings, row.times_resolved), _us(settings.group_interval_s)
+def _resolved_message_us(settings: Common, page: Page, row: NotificationState, now_us: int) -> int:
+    """When the end of a page is notified: at a multiple of the interval, so that several ends share a message."""
+    calm_us, interval_us = _calm_us(settings, row.times_resolved), _us(settings.group_interval_s)
     at_us = max(now_us, (page.resolved_us or now_us) + calm_us)
-    return next_due_us(settings, -(-at_us // step_us) * step_us if step_us else at_us)
+    return next_due_us(settings, -(-at_us // interval_us) * interval_us if interval_us else at_us)
 
 
-def _again_us(settings: Common, now_us: int) -> int | None:
-    """When what stands is notified again though nothing is new; None for never."""
-    again_s = settings.resend_s if isinstance(settings, Alertmanager) else settings.repeat_interval_s
-    return next_due_us(settings, now_us + _us(again_s)) if again_s else None
+def _repeat_us(settings: Common, now_us: int) -> int | None:
+    """When an open page is notified again although nothing is new; None for never."""
+    repeat_s = settings.resend_s if isinstance(settings, Alertmanager) else settings.repeat_interval_s
+    return next_due_us(settings, now_us + _us(repeat_s)) if repeat_s else None
 
 
 # -- changes of rows -------------------------------------------------------------------------------
 
 
 def initial_state(settings: Common, page: Page, now_us: int) -> Fields | None:
-    """The new row of a page that has none, or None where it is not notified."""
+    """The fields of a new row for a page without one, or None if it is not notified."""
     found = [] if page.suppressed or page.removed else unnotified_incidents(settings, page, None)
     if not found:
         return None
     wait_us = _us(settings.group_wait_s)
     due = next_due_us(settings, max(now_us, page.opened_us + wait_us))
     if not page.open and due > now_us + wait_us:
-        return None  # it came and went outside of the hours
+        return None  # opened and resolved outside the hours
     return {"wanted": "open" if page.open else "resolved", "due_us": due, "since_us": now_us,
             "due_priority": page.highest}  # fmt: skip
 
 
 def next_state(settings: Common, page: Page | None, row: NotificationState, now_us: int) -> Fields:
-    """What changes in the row of a page; {} when nothing does."""
+    """The fields to change in the row of a page; {} for none."""
     if page is None:
         return {} if row.state == "closed" else _closed(GONE)
     if page.suppressed and page.open:
         return {} if row.error == SHELVED else _closed(SHELVED) | {"wanted": "open"}
     if not page.open:
-        return _over(settings, page, row, now_us)
-    there = {one.key for one in page.incidents}
-    kept = {key: rank for key, rank in row.notified.items() if key in there}  # what was shelved is new afterwards
-    forgotten: Fields = {} if len(kept) == len(row.notified) else {"notified": kept}
-    return forgotten or _standing(settings, page, row, now_us)
+        return _resolved(settings, page, row, now_us)
+    keys = {one.key for one in page.incidents}
+    kept = {key: rank for key, rank in row.notified.items() if key in keys}  # a shelved incident is new afterwards
+    dropped: Fields = {} if len(kept) == len(row.notified) else {"notified": kept}
+    return dropped or _open(settings, page, row, now_us)
 
 
 def _waiting(wanted: str, due: int, priority: str, now_us: int) -> Fields:
@@ -168,48 +171,48 @@ def _waiting(wanted: str, due: int, priority: str, now_us: int) -> Fields:
             "tries": 0, "error": ""}  # fmt: skip
 
 
-def _closed(why: str) -> Fields:
-    return {"state": "closed", "due_us": None, "error": why}
+def _closed(reason: str) -> Fields:
+    return {"state": "closed", "due_us": None, "error": reason}
 
 
-def _standing(settings: Common, page: Page, row: NotificationState, now_us: int) -> Fields:
+def _open(settings: Common, page: Page, row: NotificationState, now_us: int) -> Fields:
     found = unnotified_incidents(settings, page, row)
     if not found:
         return _nothing_new(settings, page, row, now_us)
     rank = max(one.rank(acknowledged=False) for one in found)
-    due = _call_us(settings, page, row, rank, now_us)
+    due = _next_message_us(settings, page, row, rank, now_us)
     if (row.state, row.wanted) == ("waiting", "open"):
         if row.tries or rank <= RANK.get(row.due_priority, -1):
             return {}
-        return {"due_us": min(due, row.due_us or due), "due_priority": _named(rank)}
-    return _waiting("open", due, _named(rank), now_us)
+        return {"due_us": min(due, row.due_us or due), "due_priority": _priority_name(rank)}
+    return _waiting("open", due, _priority_name(rank), now_us)
 
 
-def _named(rank: int) -> str:
+def _priority_name(rank: int) -> str:
     return next(name for name, number in RANK.items() if number == rank)
 
 
 def _nothing_new(settings: Common, page: Page, row: NotificationState, now_us: int) -> Fields:
-    known: Fields = {"state": "told", "wanted": "open", "tries": 0, "error": "", "due_us": _again_us(settings, now_us)}
-    acknowledged = page.acknowledged and not isinstance(settings, Alertmanager)  # which forgets what is not said again
+    sent: Fields = {"state": "told", "wanted": "open", "tries": 0, "error": "", "due_us": _repeat_us(settings, now_us)}
+    acknowledged = page.acknowledged and not isinstance(settings, Alertmanager)  # it drops alerts that are not resent
     if row.state == "told":
         return {"due_us": None} if acknowledged and row.due_us is not None else {}
     if row.state != "waiting":
         return {}
     if row.told != "open":
         return _closed(ACKNOWLEDGED)
-    if row.wanted == "resolved":  # it was over for a moment
-        return known | ({"due_us": None} if acknowledged else {})
-    return known | {"due_us": None} if acknowledged or not _again_us(settings, now_us) else {}
+    if row.wanted == "resolved":  # resolved for a moment only
+        return sent | ({"due_us": None} if acknowledged else {})
+    return sent | {"due_us": None} if acknowledged or not _repeat_us(settings, now_us) else {}
 
 
-def _over(settings: Common, page: Page, row: NotificationState, now_us: int) -> Fields:
+def _resolved(settings: Common, page: Page, row: NotificationState, now_us: int) -> Fields:
     if row.told == "open":
         if row.wanted == "resolved":
             return {}
         if not settings.resolved:
             return _closed("") | {"told": "resolved", "wanted": "resolved"}
-        return _waiting("resolved", _end_us(settings, page, row, now_us), page.highest, now_us)
+        return _waiting("resolved", _resolved_message_us(settings, page, row, now_us), page.highest, now_us)
     if row.state == "given-up" or page.suppressed:
         return {}
     if page.removed or not unnotified_incidents(settings, page, row):
@@ -218,7 +221,7 @@ def _over(settings: Common, page: Page, row: NotificationState, now_us: int) -> 
         return _closed(HELD) | {"notified": _notified(page)}
     if row.state == "waiting":
         return {} if row.wanted == "resolved" else {"wanted": "resolved"}
-    due = _call_us(settings, page, row, -1, now_us)
+    due = _next_message_us(settings, page, row, -1, now_us)
     return _waiting("resolved", due, page.highest, now_us)
 
 
@@ -230,20 +233,23 @@ def _notified(page: Page) -> dict[str, int]:
 
 
 def after_success(settings: Common, page: Page, row: NotificationState, wanted: str, now_us: int) -> Fields:
-    """After the channel took it."""
-    known = max((row.sent_priority, page.highest), key=lambda name: RANK.get(name, -1))
+    """The fields to change after a successful message."""
+    highest = max((row.sent_priority, page.highest), key=lambda name: RANK.get(name, -1))
     return {
-        "told": wanted, "sent_priority": known, "sent_us": now_us, "tries": 0, "error": "", "since_us": now_us,
+        "told": wanted, "sent_priority": highest, "sent_us": now_us, "tries": 0, "error": "", "since_us": now_us,
         "state": "told" if wanted == "open" else "closed", "notified": _notified(page), "messages": row.messages + 1,
         "times_resolved": row.times_resolved + (wanted == "resolved"),
-        "due_us": _again_us(settings, now_us) if wanted == "open" else None,
+        "due_us": _repeat_us(settings, now_us) if wanted == "open" else None,
     }  # fmt: skip
 
 
 def after_failure(
     settings: Common, page: Page, row: NotificationState, reason: str, wait_s: float, draw: float, now_us: int
 ) -> Fields:  # fmt: skip
-    """After a try that did not work: again, or given up. `draw` is uniform in 0..1, `wait_s` the least wait."""
+    """The fields to change after a failed attempt: retry, or give up.
+
+    `draw` is uniform in 0..1, `wait_s` the minimum wait.
+    """
     backoff = min(FIRST_S * 2.0 ** min(row.tries, 20), LIMIT_S) * (0.5 + draw / 2)
     due = now_us + int(max(backoff, wait_s) * 1e6)
     if due - row.since_us > settings.give_up_s * 1e6:
@@ -255,27 +261,27 @@ def after_failure(
 # -- how many messages -----------------------------------------------------------------------------
 
 SentMessage = tuple[int, int]
-"""When a message left, and the highest priority that stood in it; -1 for none."""
+"""When a message was sent, and the highest priority of its open pages; -1 for none."""
 
 
 def rate_allows(sent: Sequence[SentMessage], per_minute: int, now_us: int) -> bool:
-    """Whether one more message may leave, after those."""
+    """Whether the rate limit allows one more message after these."""
     return sum(now_us - MINUTE_US < at <= now_us for at, _ in sent) < per_minute
 
 
 def burst_threshold(settings: Common, sent: Sequence[SentMessage], now_us: int) -> int | None:
-    """After `burst` messages within `group_interval_s`: only what is worse than this leaves before it is over."""
+    """The rank that a message must exceed after `burst` messages within `group_interval_s`; None for no threshold."""
     recent = [rank for at, rank in sent if now_us - _us(settings.group_interval_s) < at <= now_us]
     return max(recent) if settings.burst and len(recent) >= settings.burst else None
 
 
 def rank(pages: Iterable[Page]) -> int:
-    """The highest priority that stands in them; -1 for none."""
+    """The rank of the highest priority of the open pages; -1 for none."""
     return max((RANK[page.priority] for page in pages if page.open), default=-1)
 
 
 def most_urgent(pages: Mapping[str, Page], most: int) -> list[str]:
-    """The ids of at most so many pages: what stands before what is over, the worst first, then the oldest."""
+    """The ids of at most `most` pages: open before resolved, then by priority, then the oldest."""
     return sorted(pages, key=lambda one: (not pages[one].open, -RANK[pages[one].priority], pages[one].opened_us, one))[
         :most
     ]

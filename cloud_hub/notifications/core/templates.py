@@ -1,4 +1,4 @@
-"""A page in words, English and Chinese. Pure; nothing is escaped here: each channel does that in its own way."""
+"""Renders pages as text, in English and Chinese. Pure; nothing is escaped here: each channel does that itself."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from cloud_hub.notifications import Page, PageAlarm
 
 Language = Literal["en", "zh"]
 ALARMS = 10
-"""Alarms that a message names, and devices."""
+"""The maximum number of alarms, and of devices, in a message."""
 NAMED = 3
-"""Devices that a line of a message of several pages names."""
+"""The maximum number of devices in a line of a message about several pages."""
 PAGES = 20
-"""Pages that a message of several names."""
+"""The maximum number of pages in a message."""
 
 _CATALOGUE: dict[str, dict[str, str]] = {
     "en": {
@@ -35,12 +35,12 @@ _CATALOGUE: dict[str, dict[str, str]] = {
 
 
 def translate(language: Language, key: str, *values: object) -> str:
-    """One phrase."""
+    """The phrase for a key, with its values filled in."""
     return _CATALOGUE[language][key].format(*values)
 
 
 def title(pages: Sequence[Page], language: Language) -> str:
-    """One line: of one page which and how bad, of several how many."""
+    """The title: state, device and subject of one page, or the number of pages."""
     if len(pages) > 1:
         still = sum(page.open for page in pages)
         return translate(language, "several", len(pages), still, len(pages) - still)
@@ -51,10 +51,12 @@ def title(pages: Sequence[Page], language: Language) -> str:
 
 
 def lines(pages: Sequence[Page], language: Language) -> list[tuple[str, str]]:
-    """(word, text) of each line below the title."""
+    """(label, text) of each line below the title."""
     if len(pages) == 1:
         return _one(pages[0], language)
-    shown = [(format_time(page.opened_us), title([page], language) + _who(page, language)) for page in pages[:PAGES]]
+    shown = [
+        (format_time(page.opened_us), title([page], language) + _devices(page, language)) for page in pages[:PAGES]
+    ]
     left = len(pages) - len(shown)
     return [*shown, *([("", translate(language, "more", left))] if left else [])]
 
@@ -77,21 +79,21 @@ def _one(page: Page, language: Language) -> list[tuple[str, str]]:
     return [(translate(language, key), text) for key, text in rows if text]
 
 
-def _who(page: Page, language: Language) -> str:
-    """The page's devices, where it is of several: in a message of several pages this line is all that it gets."""
+def _devices(page: Page, language: Language) -> str:
+    """The devices of the page if there are several; empty for one, which the title names."""
     return f" ({names(page.devices, NAMED, language)})" if len(page.devices) > 1 else ""
 
 
 def names(devices: Sequence[str], most: int, language: Language) -> str:
-    """At most so many devices, and how many more there are."""
+    """At most `most` devices, and the number of the others."""
     left = len(devices) - most
     return ", ".join(devices[:most]) + (f" {translate(language, 'more', left)}" if left > 0 else "")
 
 
 def alarm_text(one: PageAlarm, language: Language) -> str:
-    """One alarm: what, how far beyond which limit, and whether it is over."""
-    what = one.kind if one.kind == "no-data" else one.about or one.kind
-    text = f"{one.device} {one.metric} {what} {one.value:.6g} ({translate(language, 'limit', f'{one.limit:.6g}')})"
+    """One alarm: metric, value, limit, and whether it has cleared."""
+    kind = one.kind if one.kind == "no-data" else one.about or one.kind
+    text = f"{one.device} {one.metric} {kind} {one.value:.6g} ({translate(language, 'limit', f'{one.limit:.6g}')})"
     return f"{text}, {translate(language, 'cleared')}" if one.cleared_us is not None else text
 
 

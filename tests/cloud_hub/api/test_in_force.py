@@ -50,7 +50,7 @@ def test_a_removal_is_in_force_once_the_device_has_spoken_of_it(
 ) -> None:
     says(hub, "settings.log_level", version=0)  # of an older version
     assert set_and_wait("settings.log_level=null") == 5
-    assert "no word from the device on: settings.log_level" in capsys.readouterr().err
+    assert "no report from the device on: settings.log_level" in capsys.readouterr().err
     says(hub, "settings.log_level")
     assert set_and_wait("settings.log_level=null") == 0
 

@@ -109,7 +109,7 @@ def test_two_hubs_do_not_overwrite_each_other(world: World, monkeypatch: pytest.
         return seen
 
     monkeypatch.setattr(scaler, "_read", read_then_lose_the_race)
-    with pytest.raises(NotReady, match="decide anew"):
+    with pytest.raises(NotReady, match="decide again"):
         scaler.scale(4, "k")
     assert world.cloud.asked == 2
     monkeypatch.undo()

@@ -40,9 +40,9 @@ def test_a_report_of_nothing_is_told_as_well() -> None:
         "in_flood": 0.0, "top": [], "top_share": 0.0, "chattering": 0, "fleeting": 0, "standing": 0, "stale": 0,
         "unacknowledged": 0, "ack_median_s": None, "real": 0, "false_alarms": 0,
     }  # fmt: skip
-    assert "nothing acknowledged" in alarm._told(found)
+    assert "nothing acknowledged" in alarm._report_text(found)
     top = {"device": EVIL, "metric": "cpu.load", "alarms": 3, "share": 0.5, "chattering": True}
-    shown = alarm._told(found | {"top": [top], "ack_median_s": 12.4})
+    shown = alarm._report_text(found | {"top": [top], "ack_median_s": 12.4})
     assert "half of them within 12 s" in shown
     assert shown.endswith("cpu.load  chattering")
     assert "\x1b" not in shown

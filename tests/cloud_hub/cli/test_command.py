@@ -11,7 +11,7 @@ from cloud_hub.cli import command, times
 
 ROW: dict[str, Any] = {
     "id": "c1", "device": "press-3", "verb": "diagnose", "target": "processes", "state": "running", "progress": 0.25,
-    "text": "watched 1 of 4 s", "output": {},
+    "text": "watched 1 of 4 s", "output": {}, "done_us": None,
 }  # fmt: skip
 
 
@@ -49,6 +49,11 @@ def test_without_a_token_nothing_is_sent(capsys: pytest.CaptureFixture[str]) -> 
 def test_progress_is_a_bar_and_the_devices_words() -> None:
     assert command._line(ROW) == "running    25% #####                watched 1 of 4 s"
     assert command._line(ROW | {"progress": None, "state": "sent", "text": ""}).rstrip() == "sent"
+
+
+def test_progress_is_not_shown_after_the_end() -> None:
+    ended = ROW | {"progress": 0.5, "state": "succeeded", "text": "watched 2 of 2 s", "done_us": 5}
+    assert command._line(ended) == "succeeded watched 2 of 2 s"
 
 
 def test_a_devices_text_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:

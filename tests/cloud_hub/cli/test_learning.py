@@ -83,7 +83,7 @@ def test_examples_stand_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_flattering_backtest_says_so() -> None:
     total = {"per_device_week": 0.5, "present_per_device_week": 9, "hit": 1, "missed": 0, "in_sample": 2}
-    assert learning._weekly(total).endswith("2 series tried on what they learned from")
+    assert learning._weekly(total).endswith("2 series tested on their training data")
     assert json.dumps(total)
 
 

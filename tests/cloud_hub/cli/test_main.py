@@ -365,7 +365,7 @@ def test_a_token_is_made_shown_once_and_ended(tmp_path: Path, capsys: pytest.Cap
         token = find(session, text, now_us())
         assert (token.name, token.role) == ("anna", "operator")
     assert hub_main.main(["token", "revoke", "--config", file, "--name", "anna"]) == 0
-    assert "1 tokens of 'anna' ended" in capsys.readouterr().out
+    assert "1 tokens of 'anna' revoked" in capsys.readouterr().out
     with db.read() as session:
         kinds = [row.kind for row in trail.rows(session)]
     db.close()

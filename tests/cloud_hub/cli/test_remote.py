@@ -70,7 +70,10 @@ def test_a_problem_is_told_kindly_and_has_its_exit_code(url: str, status: int, c
 
 
 def test_what_is_no_hub_is_told_so(url: str) -> None:
-    with Remote(url, "tg_x") as hub, pytest.raises(RemoteError, match="HTTP 502: this is no Tidegate hub"):
+    with (
+        Remote(url, "tg_x") as hub,
+        pytest.raises(RemoteError, match="HTTP 502: this is not an answer of a Tidegate hub"),
+    ):
         hub.get("/a/502")
 
 

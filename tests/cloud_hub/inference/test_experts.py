@@ -18,7 +18,7 @@ from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import EscalationRow
 from cloud_hub.demo import digits
 from cloud_hub.inference.experts import Expert
-from cloud_hub.inference.experts.calibration import UNCHOSEN, recalibrated_gate
+from cloud_hub.inference.experts.calibration import UNSELECTED, recalibrated_gate
 from cloud_hub.inference.experts.onnx import OnnxExpert, open_expert
 from cloud_hub.inference.experts.worker import ExpertWorker
 from cloud_hub.settings import Experts
@@ -171,7 +171,7 @@ def test_frames_that_a_gate_chose_do_not_count(born: Database, expert: OnnxExper
     assert gates(born) == {}
 
 
-@pytest.mark.parametrize("reason", UNCHOSEN)
+@pytest.mark.parametrize("reason", UNSELECTED)
 def test_frames_that_went_up_unasked_count(born: Database, expert: OnnxExpert, reason: str) -> None:
     ask(born, FRAMES, reason=reason)
     desk(born, expert).run_once()

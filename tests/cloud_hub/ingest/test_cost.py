@@ -49,7 +49,7 @@ class Counted(Listener):
         list(messages)
 
     def hear(self, *inbound: Inbound) -> None:
-        self._take(list(inbound))
+        self._process(list(inbound))
 
 
 def inbound(rest: str, payload: bytes, device: str = "press-3", *, deflated: bool = False) -> Inbound:

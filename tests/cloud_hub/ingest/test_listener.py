@@ -36,7 +36,7 @@ def test_a_request_that_we_fail_at_is_answered_500(db: Database, prefix: str, mo
     monkeypatch.setattr(listener._writer, "write", fail)
     topic = topics.shadow("press-3", "", "update", prefix)
     ack = lambda: acknowledged.append(True)  # noqa: E731
-    listener._take([Inbound(topic=topic, payload=b'{"clientToken": "t"}', traceparent="", acknowledge=ack)])
+    listener._process([Inbound(topic=topic, payload=b'{"clientToken": "t"}', traceparent="", acknowledge=ack)])
     (message,) = listener.published
     body = decode(dict[str, Any], message.payload)
     assert message.topic == f"{topic}/rejected"
@@ -121,7 +121,7 @@ def test_deflated_telemetry_is_stored_and_a_bomb_is_refused_alone(db: Database) 
     items = [Sample(metric="cpu.load", t_us=n + 1, value=float(n)) for n in range(50)]
     payload, content_type = deflate(encode(Batch(epoch="e", first=1, items=items)))
     assert content_type == DEFLATED
-    listener._take([
+    listener._process([
         Inbound(topic=topics.thing("press-3", "telemetry"), payload=body, traceparent="", content_type=DEFLATED,
                 acknowledge=lambda: acknowledged.append(1))
         for body in (zlib.compress(b" " * (9 << 20)), payload)

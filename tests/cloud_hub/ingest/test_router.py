@@ -256,14 +256,14 @@ def both_ways(payload: bytes, quick: Any) -> bool:
 @settings(max_examples=500, deadline=None)
 @given(payload=ITEMS)
 def test_what_the_quick_way_takes_is_what_the_slow_one_reads(payload: bytes) -> None:
-    both_ways(payload, router._readings)
+    both_ways(payload, router._fast_telemetry)
 
 
 def test_that_property_catches_a_quick_way_that_does_not_count_names() -> None:
     @settings(max_examples=2000, deadline=None, database=None)
     @given(payload=ITEMS)
     def careless(payload: bytes) -> None:
-        both_ways(payload, router._READINGS.decode)
+        both_ways(payload, router._FAST.decode)
 
     with pytest.raises((AssertionError, WireError)):
         careless()
@@ -272,4 +272,4 @@ def test_that_property_catches_a_quick_way_that_does_not_count_names() -> None:
 def test_what_agents_write_goes_the_quick_way() -> None:
     items = [Sample(metric="cpu.load", t_us=1, value=2.0), Sample(metric="state", t_us=2, value="on"),
              Sample(metric="door", t_us=3, value=None, quality="bad")]  # fmt: skip
-    assert both_ways(encode(Batch(epoch="e", first=1, items=items)), router._readings)
+    assert both_ways(encode(Batch(epoch="e", first=1, items=items)), router._fast_telemetry)

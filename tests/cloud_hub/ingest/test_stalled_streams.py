@@ -52,7 +52,7 @@ class Hub(Listener):
                 self.acks[message.topic.split("/")[3], ack.stream] = ack.upto
 
     def hear(self, *messages: tuple[str, bytes], device: str = DEVICE) -> None:
-        self._take([
+        self._process([
             Inbound(topic=topics.thing(device, rest), payload=payload, traceparent="", acknowledge=lambda: None)
             for rest, payload in messages
         ])  # fmt: skip
@@ -130,7 +130,7 @@ def test_a_stream_with_an_unreadable_head_is_shown_and_told_once_until_it_moves(
         ((epoch, upto, reason),) = shown(db)
         assert (epoch, upto) == ("e", 3)
         assert "not a valid Batch" in reason
-        assert events(db) == [f"stream telemetry stands still: {reason}"]
+        assert events(db) == [f"stream telemetry is stalled: {reason}"]
         Hub(db).hear(HEADLESS)  # the hub begins anew: it is the same stall
         assert len(events(db)) == 1
         hub.hear(samples(4))
@@ -168,7 +168,7 @@ def test_a_gap_that_is_not_filled_is_a_stall_and_one_that_is_filled_is_none(
     now[0] += 1
     hub.hear(samples(5))
     ((_, _, reason),) = shown(db)
-    assert reason == "item 4 of epoch 'e' is waited for, but those from 5 on came"
+    assert reason == "item 4 of epoch 'e' is missing, but those from 5 on arrived"
     hub.hear(samples(4, 3))
     assert shown(db) == [("e", 6, "")]
 

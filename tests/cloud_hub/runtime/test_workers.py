@@ -339,10 +339,17 @@ def paged(session: Session, patch: pytest.MonkeyPatch) -> None:
     opened(session, GOOD)
 
 
+def paged_over_a_broken_row(session: Session, patch: pytest.MonkeyPatch) -> None:
+    for device in (BAD, GOOD):
+        opened(session, device)
+    session.add(Notification(id=number(BAD, 9), channel="ops", page=number(BAD), device=BAD, state="told",
+                             wanted="open", told="open", since_us=NOW, notified=["evil"]))  # fmt: skip
+
+
 def run_notify(db: Database, now_us: int, patch: pytest.MonkeyPatch) -> None:
     worker = ChannelWorker(db, "ops", CHANNEL, Taker(), lambda: 0.5, lambda: now_us)
     with db.write() as session:
-        worker._keep(session, "", {"cursor": NOW - 2 * HOUR_US})
+        worker._store(session, "", {"cursor": NOW - 2 * HOUR_US})
     worker.run_once()
 
 
@@ -410,6 +417,8 @@ CASES = [
     Case("retention", "telemetry", old, run_retention, lambda session: len(
         session.exec(select(TelemetrySample).where(TelemetrySample.device == GOOD)).all()) == 1),
     Case("notify-ops", "page", paged, run_notify, lambda session: [
+        row.state for row in session.exec(select(Notification)) if row.page == number(GOOD) and row.told == "open"]),
+    Case("notify-ops", "page", paged_over_a_broken_row, run_notify, lambda session: [
         row.state for row in session.exec(select(Notification)) if row.page == number(GOOD) and row.told == "open"]),
     Case("autoscale", "step", decided, run_autoscale,
          lambda session: session.get_one(ScaleStep, number(GOOD)).state == "done"),
