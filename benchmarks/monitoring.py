@@ -24,7 +24,7 @@ from cloud_hub.database.tables import LearnedSeries, Learning
 from cloud_hub.devices.offsets import StreamOffsets
 from cloud_hub.incidents import service as incidents
 from cloud_hub.telemetry import samples
-from cloud_hub.thresholds.learning.core.policy import LearningPolicy
+from cloud_hub.thresholds.learning.core.policy import LimitPolicy
 from cloud_hub.thresholds.monitoring.anomalies import AnomalyMonitor
 from cloud_hub.thresholds.scores.model import ScoreModel
 from shared.codec import plain
@@ -40,7 +40,7 @@ class Fleet:
         self.db, self.dice, self.at_us = db, np.random.default_rng(seed), BEGAN_US
         self.devices = [f"server-{n}" for n in range(devices)]
         self.metrics = [f"metric.{n}" for n in range(metrics)]
-        policy = plain(LearningPolicy(metrics=("metric.*",), monitor=True))
+        policy = plain(LimitPolicy(metrics=("metric.*",), monitor=True))
         with db.write() as session:
             session.add(Learning(id="all", target="*", policy=policy, actor="", created_us=0, due_us=1 << 61))
             session.add_all(

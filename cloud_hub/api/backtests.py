@@ -13,7 +13,7 @@ from cloud_hub.devices import registry as fleet
 from cloud_hub.errors import HubError
 from cloud_hub.thresholds.learning import refit, trials
 from cloud_hub.thresholds.learning import registry as learnings
-from cloud_hub.thresholds.learning.core.policy import LearningPolicy
+from cloud_hub.thresholds.learning.core.policy import LimitPolicy
 from cloud_hub.thresholds.learning.core.trial import Trial
 from shared.thresholds import Limits
 from shared.times import DAY_US
@@ -60,7 +60,7 @@ def run(body: BacktestBody, hub: TheHub, caller: Operator) -> Backtest:
     from_us = to_us - int(trials.DAYS * DAY_US) if body.from_us is None else body.from_us
     if not max(0, to_us - 400 * DAY_US) <= from_us < to_us:
         raise HubError(422, "Invalid request", "body.from_us: must lie before to_us, by at most 400 days")
-    policy = LearningPolicy(metrics=("*",))
+    policy = LimitPolicy(metrics=("*",))
     chosen = [(one.device, one.metric) for one in body.series]
     with hub.db.read(scope=caller.scope) as session:
         for device, _ in chosen:

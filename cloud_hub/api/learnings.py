@@ -16,7 +16,7 @@ from cloud_hub.thresholds.bands import fit
 from cloud_hub.thresholds.learning import history, trials
 from cloud_hub.thresholds.learning import registry as learnings
 from cloud_hub.thresholds.learning.core import safeguards
-from cloud_hub.thresholds.learning.core.policy import LearningPolicy
+from cloud_hub.thresholds.learning.core.policy import LimitPolicy
 from cloud_hub.thresholds.learning.registry import Counts, PeerSummary
 from cloud_hub.thresholds.limits import standing as limits_standing
 from cloud_hub.thresholds.rollouts import service as rollout
@@ -35,7 +35,7 @@ class LearningBody(_Body):
     """What to learn: `target` is a condition of the query language."""
 
     target: str = Field(min_length=1, max_length=4000)
-    policy: LearningPolicy
+    policy: LimitPolicy
 
 
 class LearningView(BaseModel):

@@ -38,7 +38,7 @@ from cloud_hub.incidents import service as incidents
 from cloud_hub.jobs import service as jobs
 from cloud_hub.settings import Settings
 from cloud_hub.telemetry import samples
-from cloud_hub.thresholds.learning.core.policy import LearningPolicy
+from cloud_hub.thresholds.learning.core.policy import LimitPolicy
 from cloud_hub.thresholds.rollouts import service as rollout
 from cloud_hub.twins import service as twins
 from shared.codec import plain
@@ -55,7 +55,7 @@ PLACES = {MINE: "acme/a/hall-2", THEIRS: "acme/b", "beside": "acme/ab", "nowhere
 CANARY = "kestrel"
 """Stands in everything of the other sites, and nowhere else."""
 
-TERMS = LearningPolicy(metrics=("m",))
+TERMS = LimitPolicy(metrics=("m",))
 BODIES: dict[str, dict[str, Any]] = {
     "PUT /api/v1/devices/{device}/asset-path": {"asset_path": "acme/a/hall-9"},
     "POST /api/v1/devices/{device}/commands": {"verb": "diagnose", "target": "processes", "mode": "queued"},

@@ -28,7 +28,7 @@ from cloud_hub.thresholds.learning import history as stored
 from cloud_hub.thresholds.learning import registry as learnings
 from cloud_hub.thresholds.learning import trials
 from cloud_hub.thresholds.learning.core import policy as rules
-from cloud_hub.thresholds.learning.core.policy import LearningPolicy
+from cloud_hub.thresholds.learning.core.policy import LimitPolicy
 from cloud_hub.thresholds.learning.core.safeguards import Known
 from cloud_hub.thresholds.learning.core.trainer import History, learn_limits
 from cloud_hub.thresholds.learning.core.trial import Feedback, Trial, proposals, run_trial
@@ -111,7 +111,7 @@ class RefitPage:
     each series the limits in force, people's feedback, the widening factor, and its alarms and range.
     """
 
-    policy: LearningPolicy
+    policy: LimitPolicy
     now_us: int
     devices: list[str]
     histories: list[History]
@@ -136,7 +136,7 @@ def _page(session: Session, row: Learning, now_us: int, after: str) -> RefitPage
     )  # fmt: skip
 
 
-def learned_series(session: Session, devices: list[str], policy: LearningPolicy) -> list[Series]:
+def learned_series(session: Session, devices: list[str], policy: LimitPolicy) -> list[Series]:
     """The series of these devices that match the policy, by the devices' births."""
     rows = session.exec(rows_of(Device.id, Device.metrics).where(col(Device.id).in_(devices)).order_by(Device.id))
     return [
@@ -147,7 +147,7 @@ def learned_series(session: Session, devices: list[str], policy: LearningPolicy)
     ]
 
 
-def first_series(session: Session, row: Learning, policy: LearningPolicy, devices: int) -> list[Series]:
+def first_series(session: Session, row: Learning, policy: LimitPolicy, devices: int) -> list[Series]:
     """The series of the first `devices` devices, by id."""
     return learned_series(session, query.devices(session, row.target, limit=devices, scope=row.scope), policy)
 
@@ -206,7 +206,7 @@ def _rows(page: RefitPage, histories: list[History]) -> list[dict[str, Any]]:
     return rows
 
 
-def _withheld(known: Known, trial: Trial, before: Limits | str, policy: LearningPolicy) -> str:
+def _withheld(known: Known, trial: Trial, before: Limits | str, policy: LimitPolicy) -> str:
     """Why learned limits may not replace those in force, or ''."""
     if known.standing_us:
         return twin_writes.KEPT
@@ -277,7 +277,7 @@ def _finish(db: Database, name: str, now_us: int) -> None:
 
 
 def _hold_back_reason(
-    session: Session, name: str, devices: list[str], backtest: dict[str, Any], policy: LearningPolicy
+    session: Session, name: str, devices: list[str], backtest: dict[str, Any], policy: LimitPolicy
 ) -> str:
     if not devices:
         first = select(_ROWS.c.device, _ROWS.c.metric, _ROWS.c.reason).where(

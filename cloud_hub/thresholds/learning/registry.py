@@ -29,7 +29,7 @@ from cloud_hub.database.tables import (
     RolloutDevice,
 )
 from cloud_hub.errors import HubError
-from cloud_hub.thresholds.learning.core.policy import LearningPolicy
+from cloud_hub.thresholds.learning.core.policy import LimitPolicy
 from cloud_hub.thresholds.limits import standing as limits_standing
 from cloud_hub.thresholds.rollouts import service as rollout
 from cloud_hub.thresholds.rollouts.twin_writes import DOCUMENT, HOLDING
@@ -64,9 +64,9 @@ class Counts:
     false_anomalies: int = 0
 
 
-def policy_of(row: Learning) -> LearningPolicy:
+def policy_of(row: Learning) -> LimitPolicy:
     """The policy as an object."""
-    return from_plain(LearningPolicy, row.policy)
+    return from_plain(LimitPolicy, row.policy)
 
 
 def get(session: Session, name: str, *, lock: bool = False) -> Learning:

@@ -11,7 +11,7 @@ from sqlmodel import Session
 
 from cloud_hub.database.tables import LearnedSeries
 from cloud_hub.thresholds.learning import history as stored
-from cloud_hub.thresholds.learning.core.policy import LearningPolicy
+from cloud_hub.thresholds.learning.core.policy import LimitPolicy
 from cloud_hub.thresholds.learning.core.trainer import learn_limits
 from cloud_hub.thresholds.learning.core.trial import Proposal, Trial, proposals, run_trial
 from cloud_hub.thresholds.limits import standing as limits_standing
@@ -28,7 +28,7 @@ _ROWS: Any = LearnedSeries.__table__  # type: ignore[attr-defined]
 
 
 def trial_series(
-    session: Session, series: Sequence[Series], policy: LearningPolicy, from_us: int, to_us: int,
+    session: Session, series: Sequence[Series], policy: LimitPolicy, from_us: int, to_us: int,
     proposed: dict[str, Limits] | None = None,
 ) -> list[Trial]:  # fmt: skip
     """Backtest each series with its present limits and with `proposed` (by metric), or those learned from history."""
@@ -53,7 +53,7 @@ def trial_manual_limits(
     """The alarms that manual limits would have raised, before they are pushed; `points` 0: there is no history."""
     proposed = {one.metric: one for one in limits}
     series = [(device, metric) for device in devices[:DEVICES] for metric in proposed]
-    found = trial_series(session, series, LearningPolicy(metrics=("*",)), now_us - int(DAYS * DAY_US), now_us, proposed)
+    found = trial_series(session, series, LimitPolicy(metrics=("*",)), now_us - int(DAYS * DAY_US), now_us, proposed)
     return summarize_trials((one.device, without_episodes(one)) for one in found)
 
 

@@ -17,7 +17,7 @@ from cloud_hub.clock import now_us
 from cloud_hub.database.tables import LearnedSeries, LearnedState, Learning, Rollup, TelemetrySample
 from cloud_hub.incidents import service as incidents
 from cloud_hub.telemetry.rollups.worker import RollupWorker
-from cloud_hub.thresholds.learning.core.policy import LearningPolicy
+from cloud_hub.thresholds.learning.core.policy import LimitPolicy
 from cloud_hub.thresholds.monitoring.forecasts import ForecastMonitor
 from cloud_hub.thresholds.monitoring.peers import PeerMonitor
 from cloud_hub.twins import service as twins
@@ -181,7 +181,7 @@ def test_a_forecast_tells_its_limit_and_what_it_was_learned_from_or_a_reason(sit
     assert forecast(sites, limit="nan").status_code == 422
     assert forecast(sites, limit=1.0, metric="no metric").status_code == 422
     with sites.db.write() as session:
-        policy = plain(LearningPolicy(metrics=("cpu.load",), warn_probability=0.9))
+        policy = plain(LimitPolicy(metrics=("cpu.load",), warn_probability=0.9))
         session.add(Learning(id="f", target="*", policy=policy, actor="anna", created_us=1, due_us=1 << 61))
         session.add(LearnedSeries(learning="f", device="server-1", metric="cpu.load"))
         told = [plain(Limits(metric="cpu.load", high=70.0))]  # crossed often enough, whatever hour it is now

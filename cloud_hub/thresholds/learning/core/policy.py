@@ -18,7 +18,7 @@ FITTED = {"gauge", "score"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LearningPolicy:
+class LimitPolicy:
     """Settings of a learning: what is learned, how it is rolled out, and which live monitoring runs on it.
 
     - `metrics`: names, or patterns with `*` that match gauges and scores.

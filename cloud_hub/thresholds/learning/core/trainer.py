@@ -12,7 +12,7 @@ from cloud_hub.thresholds.backtest.core.replay import Window
 from cloud_hub.thresholds.bands.model import Bands
 from cloud_hub.thresholds.bands.settings import STANDARD
 from cloud_hub.thresholds.learning.core import safeguards
-from cloud_hub.thresholds.learning.core.policy import LearningPolicy, widen_limits
+from cloud_hub.thresholds.learning.core.policy import LimitPolicy, widen_limits
 from cloud_hub.thresholds.learning.core.safeguards import Known
 from shared.thresholds import Limits
 
@@ -47,7 +47,7 @@ class History:
 
 def learn_limits(
     histories: Sequence[History],
-    policy: LearningPolicy,
+    policy: LimitPolicy,
     factors: Sequence[float],
     times_us: Sequence[int],
     known: Sequence[Known],
@@ -85,7 +85,7 @@ def _limits(
     bands: Bands,
     index: int,
     ordinary: History,
-    policy: LearningPolicy,
+    policy: LimitPolicy,
     now_us: int,
     factor: float,
     known: Known,

@@ -20,7 +20,7 @@ from cloud_hub.telemetry.rollups.worker import RollupWorker
 from cloud_hub.thresholds.learning import history as stored
 from cloud_hub.thresholds.learning import refit, trials
 from cloud_hub.thresholds.learning import registry as learnings
-from cloud_hub.thresholds.learning.core.policy import LearningPolicy
+from cloud_hub.thresholds.learning.core.policy import LimitPolicy
 from cloud_hub.thresholds.rollouts import service as rollout
 from cloud_hub.twins import service as twins
 from shared.codec import encode, plain
@@ -31,7 +31,7 @@ from shared.times import DAY_US
 NOW = 1_800_000_000_000_000
 SECOND = 1_000_000
 FLEET = [f"press-{n}" for n in range(1, 5)]
-TERMS = LearningPolicy(
+TERMS = LimitPolicy(
     metrics=("cpu.load",), train_days=6, backtest_days=2, canary=0.3, watch_s=60, max_alarms=1, max_false_alarms=0
 )
 
@@ -45,7 +45,7 @@ def plant(db: Database) -> Database:
     return db
 
 
-def learn(db: Database, policy: LearningPolicy = TERMS, target: str = "*") -> None:
+def learn(db: Database, policy: LimitPolicy = TERMS, target: str = "*") -> None:
     with db.write() as session:
         row = Learning(id="all", target=target, policy=plain(policy), actor="anna", created_us=NOW, due_us=NOW)
         learnings.put(session, row, "")
@@ -153,7 +153,7 @@ def test_what_would_alarm_too_much_is_held_back(db: Database) -> None:
         times, values = histories.course(6, 300, n, NOW)
         values[times > NOW - 2 * DAY_US] += (times[times > NOW - 2 * DAY_US] // 3_600_000_000 % 2) * 300
         histories.store(db, device, "cpu.load", times, values)
-    learn(db, LearningPolicy(metrics=("cpu.load",), train_days=6, backtest_days=2, max_backtest=0.5))
+    learn(db, LimitPolicy(metrics=("cpu.load",), train_days=6, backtest_days=2, max_backtest=0.5))
     assert fitted(db).reason.startswith("held back: the backtest gave")
     assert touched(db) == set()
     with db.read() as session:
@@ -229,7 +229,7 @@ def test_a_limit_by_hand_is_left_alone_until_it_is_released(plant: Database) -> 
         twins.update_desired(session, "press-1", "thresholds", {"limits": hand}, NOW, actor="anna", max_bytes=32768)
     learn(
         plant,
-        LearningPolicy(metrics=("cpu.load",), train_days=6, backtest_days=2, canary=1.0, watch_s=60, max_alarms=1),
+        LimitPolicy(metrics=("cpu.load",), train_days=6, backtest_days=2, canary=1.0, watch_s=60, max_alarms=1),
     )
     fitted(plant)
     confirm_all(plant)
@@ -407,7 +407,7 @@ def test_seventeen_minutes_of_a_fault_teach_nothing_and_its_alarm_stands(db: Dat
     times = NOW - np.arange(1000, 0, -1) * SECOND
     histories.store(db, "press-1", "cpu.load", times, np.full(1000, 100.0))
     stands(db, "press-1", int(times[0]))
-    learn(db, LearningPolicy(metrics=("cpu.load",), canary=1.0))
+    learn(db, LimitPolicy(metrics=("cpu.load",), canary=1.0))
     assert fitted(db).reason == f"no series could be learned: cpu.load of press-1: {series(db).reason}"
     assert "cpu.load has 0 usable points" in series(db).reason
     assert "1000 in alarms that nobody judged false are not learned from" in series(db).reason
@@ -421,7 +421,7 @@ def test_seventeen_minutes_of_a_fault_teach_nothing_and_its_alarm_stands(db: Dat
 def test_seventeen_minutes_without_an_alarm_teach_nothing_either(db: Database) -> None:
     histories.devices(db, ["press-1"], "cpu.load")
     histories.store(db, "press-1", "cpu.load", NOW - np.arange(1000, 0, -1) * SECOND, np.full(1000, 100.0))
-    learn(db, LearningPolicy(metrics=("cpu.load",), canary=1.0))
+    learn(db, LimitPolicy(metrics=("cpu.load",), canary=1.0))
     assert "over 0.0 days, on 1 of them; limits need 3 days" in fitted(db).reason
 
 
@@ -435,7 +435,7 @@ def faulty(db: Database, days: float) -> int:
     return since_us
 
 
-LONG = LearningPolicy(metrics=("cpu.load",), train_days=12, backtest_days=2, canary=1.0, watch_s=60, max_backtest=1e6)
+LONG = LimitPolicy(metrics=("cpu.load",), train_days=12, backtest_days=2, canary=1.0, watch_s=60, max_backtest=1e6)
 
 
 @pytest.mark.parametrize("verdict", ["", "real"])

@@ -14,7 +14,7 @@ from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import AlarmRow, Device, LearnedSeries, LearnedState, Learning
 from cloud_hub.incidents import service as incidents
 from cloud_hub.thresholds.learning import registry as learnings
-from cloud_hub.thresholds.learning.core.policy import LearningPolicy
+from cloud_hub.thresholds.learning.core.policy import LimitPolicy
 from cloud_hub.thresholds.monitoring import anomalies, series_groups
 from cloud_hub.thresholds.monitoring.anomalies import AnomalyMonitor
 from cloud_hub.thresholds.scores import absence
@@ -34,7 +34,7 @@ FLEET = ["press-1", "press-2"]
 def plant(db: Database) -> Database:
     """Two devices with five days at a minute, watched."""
     histories.devices(db, FLEET, "cpu.load")
-    policy = LearningPolicy(metrics=("cpu.load",), monitor=True, pages_per_shift=1)
+    policy = LimitPolicy(metrics=("cpu.load",), monitor=True, pages_per_shift=1)
     with db.write() as session:
         session.add(Learning(id="all", target="*", policy=plain(policy), actor="anna", created_us=NOW, due_us=1 << 61))
         session.add_all(LearnedSeries(learning="all", device=device, metric="cpu.load") for device in FLEET)
@@ -120,7 +120,7 @@ def test_an_alarm_whose_learning_is_gone_or_changed_is_cleared_with_the_next_rou
         if gone:
             learnings.remove(session, "all", at, "anna", "")
         else:
-            policy = plain(LearningPolicy(metrics=("cpu.load",), monitor=True, pages_per_shift=2))
+            policy = plain(LimitPolicy(metrics=("cpu.load",), monitor=True, pages_per_shift=2))
             row = Learning(id="all", target="*", policy=policy, actor="anna", created_us=at, due_us=1 << 61)
             learnings.put(session, row, "")
     run(plant, at)
@@ -415,7 +415,7 @@ def test_a_quiet_night_a_weekend_and_zeros_are_no_other_unit() -> None:
 def peak_after_a_fault(db: Database, verdict: str) -> float:
     """The rarity of 200, live, in a series whose stored history stood at 200 for two of its five days, in an alarm."""
     histories.devices(db, ["press-1"], "cpu.load")
-    policy = LearningPolicy(metrics=("cpu.load",), monitor=True, pages_per_shift=1)
+    policy = LimitPolicy(metrics=("cpu.load",), monitor=True, pages_per_shift=1)
     times, values = histories.course(5, 60, 1, NOW)
     fault = (times >= times[0] + 2 * 1440 * MINUTE) & (times < times[0] + 4 * 1440 * MINUTE)
     values[fault] += 150

@@ -15,7 +15,7 @@ from cloud_hub.incidents import service as incidents
 from cloud_hub.thresholds.forecasts.classifier import SHARED
 from cloud_hub.thresholds.forecasts.models import MODELS
 from cloud_hub.thresholds.forecasts.warnings import Forecast
-from cloud_hub.thresholds.learning.core.policy import LearningPolicy
+from cloud_hub.thresholds.learning.core.policy import LimitPolicy
 from cloud_hub.thresholds.monitoring import forecasters, forecasts
 from cloud_hub.thresholds.monitoring.forecasters import ForecasterStore, TrainedForecaster
 from cloud_hub.thresholds.monitoring.forecasts import ForecastMonitor, forecast_series
@@ -48,7 +48,7 @@ def store(db: Database, device: str, from_us: int, to_us: int, seed: int) -> Non
 def plant(db: Database) -> Database:
     """Three devices with 14 days at five minutes, a limit of 60 in force, and a learning that foresees."""
     histories.devices(db, FLEET, "cpu.load")
-    policy = LearningPolicy(metrics=("cpu.load",), warn_probability=0.5)
+    policy = LimitPolicy(metrics=("cpu.load",), warn_probability=0.5)
     with db.write() as session:
         session.add(Learning(id="all", target="*", policy=plain(policy), actor="anna", created_us=1, due_us=1 << 61))
         session.add_all(LearnedSeries(learning="all", device=device, metric="cpu.load") for device in FLEET)
@@ -168,7 +168,7 @@ def test_a_series_is_asked_for_by_its_own_limit_and_by_another(plant: Database) 
 def test_without_a_learning_that_foresees_the_reason_says_so(plant: Database) -> None:
     with plant.write() as session:
         row = session.get_one(Learning, "all")
-        row.policy = plain(LearningPolicy(metrics=("cpu.load",)))
+        row.policy = plain(LimitPolicy(metrics=("cpu.load",)))
         session.add(row)
     held = ForecasterStore()
     run(loop_of(plant, held), TODAY)

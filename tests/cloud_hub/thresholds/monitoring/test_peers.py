@@ -21,7 +21,7 @@ from cloud_hub.runtime.worker import NOTHING
 from cloud_hub.telemetry import samples
 from cloud_hub.telemetry.rollups.worker import RollupWorker
 from cloud_hub.thresholds.learning import registry as learnings
-from cloud_hub.thresholds.learning.core.policy import LearningPolicy
+from cloud_hub.thresholds.learning.core.policy import LimitPolicy
 from cloud_hub.thresholds.monitoring import peer_alarms
 from cloud_hub.thresholds.monitoring import peers as fleet_watch
 from cloud_hub.thresholds.monitoring.five_minute_means import SLOT_US
@@ -73,7 +73,7 @@ def tagged(session: Session, device: str, tags: dict[str, Any]) -> None:
 def twelve(db: Database) -> None:
     """Twelve servers of two services with ten days of history, rolled up where their hours are over."""
     histories.devices(db, FLEET, *METRICS)
-    policy = LearningPolicy(metrics=METRICS, peers="tags.service", pages_per_shift=0.001)
+    policy = LimitPolicy(metrics=METRICS, peers="tags.service", pages_per_shift=0.001)
     with db.write() as session:
         session.add(Learning(id="all", target="*", policy=plain(policy), actor="anna", created_us=NOW, due_us=1 << 61))
         for device in FLEET:
