@@ -77,7 +77,7 @@ def test_a_child_that_hangs_is_ended_and_another_is_started() -> None:
     bench.slot.frame(frame(1))
     bench.until(lambda: bench.slot.state["starts"] == 2)
     assert bench.escalations() == [(1, "no-model")]
-    assert "answered nothing for 0.1 s" in bench.events()[0]
+    assert "gave no result for 0.1 s" in bench.events()[0]
     with pytest.raises(ProcessLookupError):
         os.kill(hung, 0)
     bench.running(starts=2)
