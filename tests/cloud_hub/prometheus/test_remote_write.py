@@ -182,7 +182,8 @@ def test_there_is_an_end_to_new_series_and_the_known_ones_go_on(db: Database) ->
 @pytest.mark.parametrize(
     ("labels", "said"),
     [
-        ({"instance": "a"}, "__name__"), ({**LOAD, "__name__": "a b"}, "__name__"), ({**LOAD, "a-b": "c"}, "not a valid label name"),
+        ({"instance": "a"}, "__name__"), ({**LOAD, "__name__": "a b"}, "__name__"),
+        ({**LOAD, "a-b": "c"}, "not a valid label name"),
         ({**LOAD, "a": "x" * 2000}, "1024"), ({**LOAD, **{f"l{n}": "x" for n in range(70)}}, "64 labels"),
         ({**LOAD, "a": "b\0"}, "NUL"),
     ],
