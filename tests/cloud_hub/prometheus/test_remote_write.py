@@ -182,7 +182,8 @@ def test_there_is_an_end_to_new_series_and_the_known_ones_go_on(db: Database) ->
 @pytest.mark.parametrize(
     ("labels", "said"),
     [
-        ({"instance": "a"}, "__name__"), ({**LOAD, "__name__": "a b"}, "__name__"), ({**LOAD, "a-b": "c"}, "no name"),
+        ({"instance": "a"}, "__name__"), ({**LOAD, "__name__": "a b"}, "__name__"),
+        ({**LOAD, "a-b": "c"}, "not a valid label name"),
         ({**LOAD, "a": "x" * 2000}, "1024"), ({**LOAD, **{f"l{n}": "x" for n in range(70)}}, "64 labels"),
         ({**LOAD, "a": "b\0"}, "NUL"),
     ],
@@ -251,7 +252,7 @@ def test_the_limits_hold_while_one_series_is_read(
     calls = []
     monkeypatch.setattr(f"{protobuf.__name__}.{reader}", calls.append)
     with pytest.raises(protobuf.Malformed, match=f"more than {limit}"):
-        protobuf.read(part(1, inner * 5000), 10)
+        protobuf.read(part(1, inner * 5000), limit)
     assert len(calls) == limit
 
 
