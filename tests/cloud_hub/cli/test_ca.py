@@ -103,7 +103,7 @@ def test_a_server_certificate_that_ends_soon_is_a_problem_before_it_has_ended(
         assert told in said
     stem.with_name("rest.pem").write_text("nothing of the kind", "utf-8")
     assert __main__.main(["check", "--config", str(toml)]) == EXIT_CONFIG
-    assert "no certificate that can be read" in capsys.readouterr().err
+    assert "are no pair that can be used" in capsys.readouterr().err
 
 
 def test_a_hub_that_runs_already_signs_from_the_moment_on_that_the_ca_is_made(toml: Path) -> None:

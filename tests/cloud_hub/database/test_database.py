@@ -184,7 +184,7 @@ OLD = [
     "INSERT INTO high_water VALUES (5, 'press-3', 'e', 'telemetry', 12)",
     "INSERT INTO lost VALUES (5, 3, 4, 'evicted')",
     "INSERT INTO telemetry VALUES ('press-3', 'cpu.load', 10, 5, 1, 0.5, NULL, 'good')",
-    "INSERT INTO audit (t_us, who, kind, subject, device, trace_id, detail, hash)"
+    "INSERT INTO audit (t_us, actor, kind, subject, device, trace_id, detail, hash)"
     """ VALUES (1, 'anna', 'twin.desired', 'twin', 'press-3', '', '{"z": 1e16, "a": 2}', 'h')""",
 ]
 """Rows as revision 0001 had them, one for each table that has since changed and for those it leans on."""

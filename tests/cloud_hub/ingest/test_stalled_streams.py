@@ -18,6 +18,7 @@ from sqlmodel import col, select
 from cloud_hub.api import devices
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import AlarmRow, EventRow, LostRange, StalledStream, TelemetrySample
+from cloud_hub.decommissioning import service as removal
 from cloud_hub.devices import registry as fleet
 from cloud_hub.incidents import service as incidents
 from cloud_hub.ingest import listener
@@ -148,7 +149,7 @@ def test_a_stream_that_never_began_is_shown_too_and_a_removed_device_is_forgotte
     assert "not a valid Batch" in reason
     assert shown(db) == []
     with db.write() as session:
-        fleet.remove(session, DEVICE, NOW, actor="anna")
+        removal.remove(session, DEVICE, NOW, actor="anna")
     with db.read() as session:
         assert session.exec(select(StalledStream)).all() == []
 
@@ -185,7 +186,7 @@ def poisoned(monkeypatch: pytest.MonkeyPatch, metric: str, error: Exception) -> 
             raise error
         return good(session, device, alarms, *rest)
 
-    monkeypatch.setattr(incidents, "alarms_changed", changed)
+    monkeypatch.setattr(incidents, "handle_alarms", changed)
 
 
 def alarm_batch(first: int, *metrics: str) -> tuple[str, bytes]:

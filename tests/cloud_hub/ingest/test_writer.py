@@ -616,7 +616,7 @@ def test_the_property_of_births_catches_a_seeded_bug(db: Database, monkeypatch: 
 
     def forgetful(self: StreamOffsets, keys: Any) -> None:
         """Reads the marks once for each, and takes the one that was raised meanwhile back to what the table says."""
-        self._asked.clear()
+        self._loaded.clear()
         load(self, keys)
 
     monkeypatch.setattr(StreamOffsets, "load", forgetful)
@@ -676,7 +676,7 @@ def test_the_property_of_twin_requests_catches_a_seeded_bug(db: Database, monkey
 
     def forgetful(self: TwinRows, device: str, name: str) -> Any:
         """Reads the row anew, which does not hold yet what the transaction has changed."""
-        self._kept.clear()
+        self._documents.clear()
         return get(self, device, name)
 
     monkeypatch.setattr(TwinRows, "get", forgetful)

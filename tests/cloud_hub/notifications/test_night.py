@@ -86,7 +86,7 @@ class Night:
                 due = suppression.suppression_changes(session, self.now)
             if due:
                 with self.db.write() as session:
-                    incidents.apply_suppression(session, self.now)
+                    [incidents.apply_suppression(session, row.id, self.now) for row, _ in due]
             self.channel.run_once()
 
     def _change(self, device: str, metric: str, state: Any, priority: Priority) -> None:

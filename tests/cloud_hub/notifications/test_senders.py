@@ -164,7 +164,7 @@ def test_no_text_of_a_device_steers_a_chat(text: str) -> None:
 
 
 def test_the_check_of_texts_finds_one_that_is_let_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wecom, "safe", markdown.strip_control)
+    monkeypatch.setattr(wecom, "escape", markdown.strip_control)
     message = wecom.text([page(subject=EVIL)], "en")
     assert "[click](http://evil.example)" in message
     assert markdown.escape("line_camera/ok_score (5)") == "line_camera/ok_score (5)"

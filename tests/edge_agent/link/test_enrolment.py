@@ -154,10 +154,10 @@ def test_a_time_that_another_key_signed_or_that_is_kept_from_before_is_not_belie
         with est.connect(hub.url, str(hub.ca)) as (reached, _):
             kept = reached.request("GET", f"/.well-known/tidegate/time?nonce={'n' * 22}")
     with monkeypatch.context() as patch:
-        patch.setattr(est.HubClient, "ask", lambda *_: kept)
+        patch.setattr(est.HubClient, "request", lambda *_: kept)
         with pytest.raises(WireError, match="no answer to this question"):
             device(folder).run_once()
-        patch.setattr(est.HubClient, "ask", lambda *_: (kept[0].replace(b"n", b"m"), kept[1]))
+        patch.setattr(est.HubClient, "request", lambda *_: (kept[0].replace(b"n", b"m"), kept[1]))
         with pytest.raises(WireError, match="not signed by the hub"):
             device(folder).run_once()
 
