@@ -447,7 +447,7 @@ def test_a_page_that_was_over_before_the_hours_is_notified_when_another_joins_wi
     world = World(db, hours=["mon-fri 08:00-18:00"], time_zone="UTC")
     monday = 1_763_942_400  # 2025-11-24 00:00 UTC
     world.now = (monday + 8 * 3600 - 300) * S
-    world.channel.step()
+    world.channel.run_once()
     first = world.opens(device="a")
     world.passes(60)
     world.becomes(first, "resolved")
