@@ -163,7 +163,7 @@ class DeploymentScaler:
 WHO_MUST_ACT = {
     401: "the token is not accepted: the cluster's operator must renew what token_file names",
     403: "not allowed: the cluster's operator must raise the quota or grant get and patch on deployments/scale",
-    404: "there is no such Deployment: create it, or correct namespace and deployment",
+    404: "there is no such Deployment: the cluster's operator must create it, or correct namespace and deployment",
     422: "the count is not acceptable: correct the autoscaler's bounds",
 }
 

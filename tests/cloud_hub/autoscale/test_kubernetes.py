@@ -118,8 +118,8 @@ def test_two_hubs_do_not_overwrite_each_other(world: World, monkeypatch: pytest.
 
 def test_every_refusal_says_who_must_act(world: World) -> None:
     for changes, says in (
-        ({"namespace": "elsewhere"}, "who deploys"),
-        ({"deployment": "nothing"}, "who deploys"),
+        ({"namespace": "elsewhere"}, "operator must create it"),
+        ({"deployment": "nothing"}, "operator must create it"),
     ):
         with pytest.raises(ScaleRefused, match=says):
             world.scaler(**changes).current()
@@ -140,7 +140,7 @@ def test_too_many_requests_say_how_long_to_wait(tmp_path: Path) -> None:
     with world.server:
         scaler = world.scaler()
         assert scaler.current() == scaler.current() == 1
-        with pytest.raises(NotReady, match="ask later") as caught:
+        with pytest.raises(NotReady, match="retry later") as caught:
             scaler.current()
         assert caught.value.wait_s == 1.0
         world.now += 2
