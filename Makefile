@@ -34,7 +34,7 @@ test: .venv/.dev ## the fast suite, over real brokers and processes
 nightly: .venv/.dev ## all tests: exhaustive matrices and long simulations too
 	$(PYTEST) $(ARGS)
 
-check: .venv/.dev ## lint, format, types, floors, docs
+check: .venv/.dev ## lint, format, types, layers, docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
