@@ -20,6 +20,7 @@ from cloud_hub.notifications.delivery import CLAIM_S, ChannelWorker
 from cloud_hub.settings import channels
 from shared.errors import ConfigError, NotReady
 from shared.ids import uuid7
+from shared.times import HOUR_US
 
 S = 1_000_000
 
@@ -57,7 +58,8 @@ class World:
         if raw["kind"] == "email":
             raw = {"host": "h", "sender": "a@b", "to": ["c@d"]} | {k: v for k, v in raw.items() if k != "url"}
         self.settings: Any = TypeAdapter(channels.AnyChannel).validate_python(raw)
-        self.db, self.taker, self.now, self.count = db, Taker(), clock.now_us(), 0
+        self.db, self.taker, self.count = db, Taker(), 0
+        self.now = clock.now_us() // HOUR_US * HOUR_US  # ends are notified at multiples of an interval
         self.restart()
         self.channel.run_once()
 
