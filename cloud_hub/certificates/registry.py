@@ -114,7 +114,7 @@ def refuse_revoked(session: Session, device: str, serial: int | None = None) -> 
         raise HubError(403, "Removed", f"'{device}' was removed: put it back first (tidegate-hub device restore)")
     row = None if serial is None else session.get(CertificateRow, f"{serial:x}")
     if (row is not None and row.revoked_us is not None) or revocation_reason(session, device):
-        raise HubError(403, "Revoked", f"'{device}' was revoked: an administrator readmits it with a new claim")
+        raise HubError(403, "Revoked", f"'{device}' was revoked: readmit it with `tidegate-hub ca claim --readmit`")
 
 
 def certificates(session: Session, device: str = "") -> list[CertificateRow]:
