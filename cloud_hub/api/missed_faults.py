@@ -16,7 +16,7 @@ from cloud_hub.database.tables import MissedFault
 from cloud_hub.devices import registry as fleet
 from cloud_hub.errors import HubError
 
-router = APIRouter(prefix="/api/v1", tags=["missed-faults"])
+router = APIRouter(prefix="/api/v1", tags=["missed_faults"])
 
 Instant = Annotated[int, Field(ge=0, lt=1 << 62)]
 

@@ -112,7 +112,7 @@ def test_from_history_to_every_device_and_a_bad_push_undone_by_itself(build: Any
         owners = world.get(f"/devices/{device}/twin/owners", name="thresholds")["owners"]
         assert {row["owner"] for row in owners} == {f"{LEARNING}good"}
     shown = world.get("/learnings/good")
-    assert shown["standing"] == {"series": 24, "fitted": 24, "pushed": 24, "stale": 0}
+    assert shown["standing"] == {"series": 24, "fitted": 24, "pushed": 24, "in_force": 24, "stale": 0}
 
     # Without the hub, after a restart, the file on the device's disk is in force.
     device = DEVICES[0]
@@ -128,7 +128,7 @@ def test_from_history_to_every_device_and_a_bad_push_undone_by_itself(build: Any
 
     # Out into a file and in again: the learning goes on to own what is just as it put it there.
     shown = hub(world, "learning", "show", "good")
-    assert "series: 24, fitted 24, in force 24, stale 0" in shown
+    assert "series: 24, fitted 24, pushed 24, in force 24, stale 0" in shown
     file = world.folder / "limits.toml"
     assert "3 devices, 24 limits" in hub(world, "limits", "export", str(file), "--source", "learned")
     assert "24 limits of 3 devices would be desired" in hub(world, "limits", "import", str(file), "--dry-run")

@@ -114,12 +114,15 @@ def arguments(generated: Any, call: Any, operation: dict[str, Any]) -> dict[str,
 def test_a_generated_client_works_for_every_route(hub: RestHub, generated: Any, name: str) -> None:
     """Routes that a bearer token opens succeed or say why not, in the form that is described; others say who may."""
     method, path, operation = OPERATIONS[name]
-    call = importlib.import_module(f"{generated.__name__}.api.{operation['tags'][0]}.{name}").sync_detailed
+    call = importlib.import_module(
+        f"{generated.__name__}.api.{operation['tags'][0].replace('-', '_')}.{name}"
+    ).sync_detailed
     url = f"http://127.0.0.1:{hub.port}"
     with generated.AuthenticatedClient(url, hub.token, raise_on_unexpected_status=True) as client:
         answer = call(client=client, **arguments(generated, call, operation))
     assert str(answer.status_code.value) in operation["responses"]
-    if answer.content and "content" in operation["responses"][str(answer.status_code.value)]:
+    described = operation["responses"][str(answer.status_code.value)].get("content", {})
+    if answer.content and described and "text/plain" not in described:  # the generator parses no plain text
         assert answer.parsed is not None or answer.content == b"null"
     if method == "get" and operation["security"] == [{"token": []}] and "none" not in arguments_of(operation).values():
         assert answer.status_code.value == 200, path
@@ -153,7 +156,7 @@ def test_names_are_used_once() -> None:
 
 
 @pytest.mark.parametrize(("path", "status", "known"), [
-    ("/api/v1/devices?limti=3", 422, "where"), ("/api/v1/audit?sinse=1", 422, "since_us, until_us, who"),
+    ("/api/v1/devices?limti=3", 422, "where"), ("/api/v1/audit?sinse=1", 422, "since_us, until_us, actor"),
     ("/api/v1/devices/press-3/twin?name=gates", 422, "none"), ("/healthz?now=1", 200, ""),
 ])  # fmt: skip
 def test_a_parameter_that_a_route_does_not_have_is_refused(hub: RestHub, path: str, status: int, known: str) -> None:

@@ -186,7 +186,7 @@ def test_the_command_tries_a_channel(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert __main__.main(["notify", "test", "ops", "--config", str(config)]) == 1
     assert __main__.main(["notify", "test", "other", "--config", str(config)]) == 78
     said = capsys.readouterr()
-    assert "there are: ops" in said.err
+    assert "configured: ops" in said.err
     assert "hunter2" not in said.err + said.out
 
 

@@ -31,7 +31,10 @@ groups:
 
 
 class World:
-    """Three hosts with a daily course that goes past 80 each noon, and one real fault far from noon."""
+    """Three hosts with a daily course that goes past 80 once a day, and one real fault far from that time.
+
+    The course is relative to the start, so that this holds at whatever time of day the test runs.
+    """
 
     def __init__(self) -> None:
         self.end = int(time.time()) // STEP * STEP
@@ -42,7 +45,7 @@ class World:
     def load(self, host: str) -> list[Point]:
         points = []
         for t in range(self.start, self.end + 1, STEP):
-            value = 50 + 34 * math.sin(2 * math.pi * (t % 86400) / 86400) + self.random.gauss(0, 1.5)
+            value = 50 - 34 * math.sin(2 * math.pi * (t - self.start) / 86400) + self.random.gauss(0, 1.5)
             if host == "db-1:9100" and self.fault <= t < self.fault + 7200:
                 value = 140.0
             points.append((float(t), value))
