@@ -114,9 +114,7 @@ def arguments(generated: Any, call: Any, operation: dict[str, Any]) -> dict[str,
 def test_a_generated_client_works_for_every_route(hub: RestHub, generated: Any, name: str) -> None:
     """Routes that a bearer token opens succeed or say why not, in the form that is described; others say who may."""
     method, path, operation = OPERATIONS[name]
-    call = importlib.import_module(
-        f"{generated.__name__}.api.{operation['tags'][0].replace('-', '_')}.{name}"
-    ).sync_detailed
+    call = importlib.import_module(f"{generated.__name__}.api.{operation['tags'][0]}.{name}").sync_detailed
     url = f"http://127.0.0.1:{hub.port}"
     with generated.AuthenticatedClient(url, hub.token, raise_on_unexpected_status=True) as client:
         answer = call(client=client, **arguments(generated, call, operation))
