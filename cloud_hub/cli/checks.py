@@ -221,13 +221,13 @@ def _alias(settings: Settings) -> list[str]:
     received: queue.Queue[str] = queue.Queue()
     topic = topics.shadow("tidegate-check", "", "get", topics.AWS)
 
-    def say() -> None:
+    def publish_probe() -> None:
         connection.publish(topic, b"")
 
     connection = Connection(
         Options(client_id=f"{settings.mqtt.client_id}-check", filters=[topic]),
         locate=lambda: parse_address(settings.mqtt.address, "mqtt.address"),
-        on_message=lambda _: received.put(""), on_up=say, on_down=received.put,
+        on_message=lambda _: received.put(""), on_up=publish_probe, on_down=received.put,
     )  # fmt: skip
     connection.start()
     try:

@@ -206,7 +206,7 @@ class Listener:
 
     def _run(self) -> None:
         busy = False
-        while batch := self._queue.take(MAX_BATCH, COMMIT_BYTES):
+        while batch := self._queue.receive(MAX_BATCH, COMMIT_BYTES):
             self._process(batch)
             busy = len(batch) >= BUSY
             if busy:

@@ -52,7 +52,7 @@ class IngestQueue(Generic[T]):
     def _fits(self, size: int) -> bool:
         return len(self._waiting) < self._messages and self._bytes + size <= self._size
 
-    def take(self, most: int, size: int) -> list[T]:
+    def receive(self, most: int, size: int) -> list[T]:
         """Wait for a message, then take at most `most`, ending with the one that exceeds `size` bytes.
 
         Returns an empty list after `close`, once the queue is empty.

@@ -90,7 +90,7 @@ def grouped(session: Session, query: Query) -> Select[Any]:
     statement = Statement(session)
     keys: list[Any] = []
     for number, value in enumerate(map(statement.value, query.group)):
-        keys += [kind_in_sql(value).label(f"kind_{number}"), value.whole().label(f"value_{number}")]
+        keys += [kind_in_sql(value).label(f"kind_{number}"), value.primitive().label(f"value_{number}")]
     numbers = [
         _number(statement, item.value.verb, statement.value(item.value.path)).label(f"number_{place}")
         for place, item in enumerate(query.items)

@@ -54,7 +54,7 @@ class Value(Protocol):
     def read(self, kind: str) -> Expr:
         """Its value; asked for only where it has that type."""
 
-    def whole(self) -> Expr:
+    def primitive(self) -> Expr:
         """Its value in the form that rows are read in; NULL where it is missing or no primitive."""
 
 
@@ -73,7 +73,7 @@ class Fixed:
     def read(self, kind: str) -> Expr:
         return self._value
 
-    def whole(self) -> Expr:
+    def primitive(self) -> Expr:
         return self._value
 
 
@@ -102,7 +102,7 @@ class _SqliteJson:
     def read(self, kind: str) -> Expr:
         return literal_column("0") if kind == "null" else func.json_extract(*self._place)
 
-    def whole(self) -> Expr:
+    def primitive(self) -> Expr:
         return case((self._type().not_in(["array", "object"]), func.json_extract(*self._place)))
 
 
@@ -128,7 +128,7 @@ class _PostgresJson:
             return text.collate("C")  # by code point, as SQLite
         return literal_column("0") if kind == "null" else cast(text, Numeric if kind == "number" else Boolean)
 
-    def whole(self) -> Expr:
+    def primitive(self) -> Expr:
         return case((func.jsonb_typeof(self._value).not_in(["array", "object"]), self._value))
 
 

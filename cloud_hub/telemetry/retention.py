@@ -55,9 +55,9 @@ class RetentionWorker:
     def run_once(self, now_us: int) -> WorkResult:
         """Delete one batch; `again` until the end of the pass. The next run starts another pass."""
         items = WorkItems(self._db, "retention", now_us)
-        return items.result(again=self.step(now_us, items) is not None)
+        return items.result(again=self.delete_next(now_us, items) is not None)
 
-    def step(self, now_us: int, items: WorkItems) -> int | None:
+    def delete_next(self, now_us: int, items: WorkItems) -> int | None:
         """Delete one batch; returns the number of rows, or None at the end of a pass (the next call starts another)."""
         self._part = self._part or next(self._work, None)
         if self._part is None:

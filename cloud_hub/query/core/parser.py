@@ -49,15 +49,15 @@ _KNOWN = f"{', '.join(FIELDS)}, tags.x, desired.x, reported.x, shadow.<name>.rep
 def parse(text: str) -> Query:
     """A whole query. Raises QueryError."""
     parser = _Parser(text)
-    return parser.whole(parser.query)
+    return parser.parse_all(parser.query)
 
 
 def condition(text: str) -> Condition:
     """The condition alone: `tags.site = 'a'`, `*` for every device, or a whole query that counts nothing."""
     parser = _Parser(text)
     if not parser.tokens.peek_is("SELECT"):
-        return parser.whole(parser.everything if parser.tokens.peek_is("*") else parser.condition)
-    query = parser.whole(parser.query)
+        return parser.parse_all(parser.everything if parser.tokens.peek_is("*") else parser.condition)
+    query = parser.parse_all(parser.query)
     if query.grouped:
         raise parser.tokens.error(0, "a condition is wanted here, and this query counts: give what is after WHERE")
     return query.where
@@ -71,8 +71,8 @@ class _Parser:
         self._terms, self._depth = 0, 0
         self._documents: set[str] = set()
 
-    def whole(self, phrase: Callable[[], _T]) -> _T:
-        """`phrase`, and nothing after it."""
+    def parse_all(self, phrase: Callable[[], _T]) -> _T:
+        """Parse `phrase` and require the end of the text after it."""
         result = phrase()
         if self.tokens.next.kind != "end":
             raise self.tokens.expected("the end, AND or OR")

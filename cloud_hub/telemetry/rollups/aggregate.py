@@ -29,7 +29,7 @@ class Hour:
     sketch: Sketch
 
     @property
-    def whole(self) -> Buckets:
+    def total(self) -> Buckets:
         """The hour as one bucket, in slot 0."""
         return self.minutes.coarsen(60)
 

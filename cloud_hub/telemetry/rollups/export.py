@@ -24,7 +24,7 @@ GROUP = 100_000
 
 
 class _Sink(io.RawIOBase):
-    """Buffers the bytes that the writer wrote since the last `take`."""
+    """Buffers the bytes that the writer wrote since the last `drain`."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
@@ -36,7 +36,7 @@ class _Sink(io.RawIOBase):
         self._parts.append(bytes(data))
         return len(self._parts[-1])
 
-    def take(self) -> bytes:
+    def drain(self) -> bytes:
         """Return and clear the buffer."""
         taken = b"".join(self._parts)
         self._parts.clear()
@@ -60,7 +60,7 @@ def parquet(
                 table = arrow.concat_tables(waiting)
                 writer.write_table(table, len(table))
                 waiting.clear()
-                return sink.take()
+                return sink.drain()
 
             for device, name, found in rows(db, devices, metric, start_us, end_us, resolution_s):
                 waiting.append(_table(arrow, schema, device, name, found))
@@ -68,7 +68,7 @@ def parquet(
                     yield group()
             if waiting:
                 yield group()
-        yield sink.take()
+        yield sink.drain()
 
     return pieces()
 

@@ -138,7 +138,7 @@ def _within_days(rows: DeviceRollups, late: _Late, stored: int, start_us: int, e
         else:
             before = whole.part(whole.slot * step_us // HOUR_US != t_us // HOUR_US)
         if before is not None:
-            part = one.minutes if stored == MINUTE else one.whole
+            part = one.minutes if stored == MINUTE else one.total
             whole = concat([before, part.shifted(t_us // step_us)])
     return whole
 
@@ -151,7 +151,7 @@ def _days(rows: DeviceRollups, late: _Late, start_us: int, end_us: int) -> Bucke
         if not start_us <= day_us < end_us:
             continue
         if day_us < late.kept.hour_us:
-            added = [one.whole.shifted(day_us // DAY_US) for _, one in late.made(day_us, day_us + DAY_US)]
+            added = [one.total.shifted(day_us // DAY_US) for _, one in late.made(day_us, day_us + DAY_US)]
             standing = concat([standing, *added])
         else:
             of_hours = _within_days(rows, late, HOUR, day_us, day_us + DAY_US).coarsen(24)

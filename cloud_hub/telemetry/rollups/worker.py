@@ -192,7 +192,7 @@ def _hours(
         else:
             minutes, sketch = _added(rows, line.metric, hour_us, made)
             _forget(session, line, hour_us)
-        standing = concat([standing, made.whole.shifted(slot)])
+        standing = concat([standing, made.total.shifted(slot)])
         if hour_us >= min(line.raw_us, line.minute_us):
             rows.put("rollups", MINUTE, line.metric, hour_us, pack(minutes))
         if day_us >= line.sketch_us:
@@ -211,7 +211,7 @@ def _added(rows: DeviceRollups, metric: str, hour_us: int, made: Hour) -> tuple[
 
 def _onto_day(session: Session, rows: DeviceRollups, line: RetentionStart, day_us: int, hours: dict[int, Hour]) -> None:
     """Add hours to a day whose hours were deleted."""
-    days = [*rows.buckets(DAY, [line.metric], day_us, day_us + 1).values(), *(made.whole for made in hours.values())]
+    days = [*rows.buckets(DAY, [line.metric], day_us, day_us + 1).values(), *(made.total for made in hours.values())]
     for hour_us in hours:
         _forget(session, line, hour_us)
     rows.put("rollups", DAY, line.metric, day_us, pack(concat(days)))

@@ -34,7 +34,7 @@ def test_messages_and_bytes_are_bounded_and_nothing_is_lost(sizes: list[int], he
     assert inbox.queued <= 1000 or len(inbox) == 1
     taken = 0
     while taken < len(sizes):
-        taken += len(inbox.take(2, 1 << 20))
+        taken += len(inbox.receive(2, 1 << 20))
         assert len(inbox) <= 5
     thread.join(10)
     assert (taken, inbox.queued) == (len(sizes), 0)
@@ -43,9 +43,9 @@ def test_messages_and_bytes_are_bounded_and_nothing_is_lost(sizes: list[int], he
 def test_a_batch_ends_with_the_message_that_passes_its_size() -> None:
     inbox: IngestQueue[Message] = IngestQueue(10, 1 << 20)
     filling(inbox, [100, 200, 300, 400]).join(10)
-    assert [len(one.payload) for one in inbox.take(10, 250)] == [100, 200]
-    assert [len(one.payload) for one in inbox.take(1, 1 << 20)] == [300]
-    assert [len(one.payload) for one in inbox.take(10, 1 << 20)] == [400]
+    assert [len(one.payload) for one in inbox.receive(10, 250)] == [100, 200]
+    assert [len(one.payload) for one in inbox.receive(1, 1 << 20)] == [300]
+    assert [len(one.payload) for one in inbox.receive(10, 1 << 20)] == [400]
 
 
 def test_who_waits_is_let_go_when_it_is_closed() -> None:
@@ -55,5 +55,5 @@ def test_who_waits_is_let_go_when_it_is_closed() -> None:
     inbox.close()
     putting.join(10)
     assert not putting.is_alive()
-    assert len(inbox.take(10, 1000)) == 1
-    assert inbox.take(10, 1000) == []
+    assert len(inbox.receive(10, 1000)) == 1
+    assert inbox.receive(10, 1000) == []

@@ -45,8 +45,8 @@ ALL = Retention(
 def swept(db: Database, days: Retention = ALL) -> list[int]:
     """Everything that is due, deleted; the batches."""
     sweep, batches = RetentionWorker(db, days), []
-    assert sweep.step(NOW, WorkItems(db, "retention", NOW)) is None, "the first call begins"
-    while (done := sweep.step(NOW, WorkItems(db, "retention", NOW))) is not None:
+    assert sweep.delete_next(NOW, WorkItems(db, "retention", NOW)) is None, "the first call begins"
+    while (done := sweep.delete_next(NOW, WorkItems(db, "retention", NOW))) is not None:
         batches.append(done)
     return batches
 
