@@ -20,7 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from sqlmodel import Session
 
 from cloud_hub.audit import trail
-from cloud_hub.certificates import registry as register
+from cloud_hub.certificates import registry as certificates
 from cloud_hub.certificates.core.authority import Authority, common_name
 from cloud_hub.database.tables import Claim
 from cloud_hub.errors import HubError
@@ -50,8 +50,8 @@ def create_claim(
         rule = f"1 to 60 of a-z 0-9 _ -, first a letter or digit; the hub's own and '{RESERVED}...' are taken"
         raise HubError(422, "Invalid request", f"'{device[:80]}' is no device id: {rule}")
     if readmit:
-        register.readmit(session, device, now_us, actor=actor)
-    register.refuse_revoked(session, device)
+        certificates.readmit(session, device, now_us, actor=actor)
+    certificates.refuse_revoked(session, device)
     text = f"tgc_{secrets.token_urlsafe(32)}"
     session.merge(Claim(device=device, digest=_digest(text), actor=actor, created_us=now_us,
                         expires_us=now_us + int(life_s * 1e6), wrong_us=[]))  # fmt: skip
@@ -78,7 +78,7 @@ def enrol(
         cn = _cn(request, device)
         if row.used_us is not None and not hmac.compare_digest(row.key_digest, _key_digest(request)):
             return _wrong(session, row, now_us, "used")
-        register.refuse_revoked(session, device)
+        certificates.refuse_revoked(session, device)
     except HubError as error:
         return error
     row.used_us, row.key_digest, row.wrong_us = row.used_us or now_us, _key_digest(request), []
@@ -116,8 +116,8 @@ def reenrol(
     session: Session, authority: Authority, actor: ProvenDevice, body: bytes, now_us: int, days: float
 ) -> x509.Certificate:
     """The next certificate of a device that has proven itself, in `write(who.device)`. HubError."""
-    register.refuse_revoked(session, actor.device, actor.serial)
-    row = register.identity(session, actor.device)
+    certificates.refuse_revoked(session, actor.device, actor.serial)
+    row = certificates.identity(session, actor.device)
     if not row.proof_us < actor.t_us or abs(now_us - actor.t_us) > FRESH_US:
         raise _unproven("its time is not the hub's, or was used before: ask /.well-known/tidegate/time again")
     row.proof_us = actor.t_us
@@ -187,8 +187,10 @@ def _no_claim() -> HubError:
 
 def _cn(request: x509.CertificateSigningRequest, device: str) -> str:
     asked = common_name(request.subject) or device
-    if asked not in {device, device + register.SPARKPLUG}:
-        raise HubError(400, "Bad certificate request", f"its CN must be '{device}' or '{device}{register.SPARKPLUG}'")
+    if asked not in {device, device + certificates.SPARKPLUG}:
+        raise HubError(
+            400, "Bad certificate request", f"its CN must be '{device}' or '{device}{certificates.SPARKPLUG}'"
+        )
     return asked
 
 
@@ -200,7 +202,7 @@ def _issue(
     if not isinstance(key, ec.EllipticCurvePublicKey):
         raise HubError(400, "Bad certificate request", "make an EC key on the curve P-256")
     certificate = authority.sign(key, cn, now_us, days)
-    register.record_certificate(session, device, certificate)
+    certificates.record_certificate(session, device, certificate)
     trail.add(session, now_us, device, f"device.{kind}", cn, device=device, serial=f"{certificate.serial_number:x}",
               expires=certificate.not_valid_after_utc.isoformat())  # fmt: skip
     return certificate

@@ -153,12 +153,12 @@ def _claim(arguments: argparse.Namespace) -> int:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    from cloud_hub.certificates import registry as register  # noqa: PLC0415
+    from cloud_hub.certificates import registry as certificates  # noqa: PLC0415
     from cloud_hub.certificates.core.authority import x509_time  # noqa: PLC0415
 
     db = _open(_settings(arguments))
     with db.read() as session:
-        rows = register.certificates(session)
+        rows = certificates.certificates(session)
     db.close()
     for row in rows:
         state = "good" if row.expires_us > _now_us() else "expired"
@@ -169,12 +169,12 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _revoke(arguments: argparse.Namespace) -> int:
-    from cloud_hub.certificates import registry as register  # noqa: PLC0415
+    from cloud_hub.certificates import registry as certificates  # noqa: PLC0415
 
     db = _open(_settings(arguments))
     with db.write() as session:
         actor = "command line"
-        ended = register.revoke(session, arguments.device, _now_us(), actor=actor, reason=arguments.reason)
+        ended = certificates.revoke(session, arguments.device, _now_us(), actor=actor, reason=arguments.reason)
     db.close()
     print(f"'{clean(arguments.device)}' is revoked at the hub, with {ended} certificates")
     return _crl(arguments) or (_deny(arguments) if arguments.broker else 0)
@@ -191,13 +191,13 @@ def _deny(arguments: argparse.Namespace) -> int:
 
 
 def _crl(arguments: argparse.Namespace) -> int:
-    from cloud_hub.certificates import registry as register  # noqa: PLC0415
+    from cloud_hub.certificates import registry as certificates  # noqa: PLC0415
 
     settings = _settings(arguments)
     folder, now_us = _folder(settings), _now_us()
     db = _open(settings)
     with db.read() as session:
-        revoked = register.revocations(session, now_us)
+        revoked = certificates.revocations(session, now_us)
     db.close()
     folder.write_crl(revoked, now_us)
     hint = "" if getattr(arguments, "broker", None) else ". Reload the broker (docs/broker.md)"

@@ -15,7 +15,7 @@ from sqlmodel import select as rows_of
 
 from cloud_hub.alarms import suppression
 from cloud_hub.audit import trail
-from cloud_hub.certificates import registry as register
+from cloud_hub.certificates import registry as certificates
 from cloud_hub.database import scopes
 from cloud_hub.database.tables import (
     AppliedRow,
@@ -98,7 +98,7 @@ def remove(
         "alarms": incidents.clear_all(session, device, now_us, actor=actor, reason=REMOVED),
         "incidents": incidents.resolve_all(session, device, now_us, actor=actor, reason=REMOVED),
         "commands": len(messages),
-        "certificates": register.revoke_certificates(session, device, now_us),
+        "certificates": certificates.revoke_certificates(session, device, now_us),
     }
     for name in twins.versions(session, device):
         messages += twins.remove(session, device, name, now_us, actor=actor, trace=trace)
@@ -107,7 +107,7 @@ def remove(
                               assigned_path=row.assigned_path, tags=row.tags))  # fmt: skip
     session.delete(row)
     session.flush()
-    register.clear_cache(session)
+    certificates.clear_cache(session)
     trail.add(session, now_us, actor, "device.removed", device, device=device, trace=trace, reason=reason,
               path=row.assigned_path, **counts)  # fmt: skip
     return messages + clear_retained_messages(device, names)
@@ -162,7 +162,7 @@ def restore(session: Session, device: str, now_us: int, *, actor: str, trace: st
     session.delete(row)
     session.add(back)
     session.flush()
-    register.clear_cache(session)
+    certificates.clear_cache(session)
     trail.add(session, now_us, actor, "device.restored", device, device=device, trace=trace, removed_us=row.removed_us,
               path=row.assigned_path)  # fmt: skip
     return back

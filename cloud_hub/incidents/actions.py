@@ -16,7 +16,7 @@ from sqlalchemy import func, or_
 from sqlmodel import Session, col, select
 
 from cloud_hub.audit import trail
-from cloud_hub.certificates import registry as register
+from cloud_hub.certificates import registry as certificates
 from cloud_hub.clock import new_id
 from cloud_hub.database import scopes
 from cloud_hub.database.sessions import Database
@@ -152,7 +152,7 @@ def _advance(db: Database, number: str, now_us: int, settings: Actions) -> list[
         action = session.get(Action, number)
         if action is None:
             return []
-        if register.removed(session, action.device):  # proposed during the removal
+        if certificates.removed(session, action.device):  # proposed during the removal
             _end(session, action, "failed", incidents.REMOVED, now_us)
         elif action.state == "approved":
             messages += _execute(session, action, now_us, settings)

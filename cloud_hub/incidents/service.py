@@ -13,7 +13,7 @@ from sqlmodel import Session, col, select
 from cloud_hub.alarms import service as alarm_service
 from cloud_hub.alarms import suppression
 from cloud_hub.audit import trail
-from cloud_hub.certificates import registry as register
+from cloud_hub.certificates import registry as certificates
 from cloud_hub.clock import new_id, new_trace
 from cloud_hub.database import scopes
 from cloud_hub.database.sessions import Database
@@ -58,7 +58,7 @@ def handle_alarms(
 
     Returns how many subjects were looked up for an incident.
     """
-    if register.removed(session, device):  # a worker read it before the removal
+    if certificates.removed(session, device):  # a worker read it before the removal
         return 0
     query = select(AlarmRow).where(col(AlarmRow.id).in_({alarm.id for alarm in changed}))
     rows: dict[str, AlarmRow] = {row.id: row for row in session.exec(query)}

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from sqlmodel import Session, col, select
 
-from cloud_hub.certificates import registry as register
+from cloud_hub.certificates import registry as certificates
 from cloud_hub.database.tables import EscalationRow
 from cloud_hub.devices import commands
 from cloud_hub.devices import registry as fleet
@@ -108,7 +108,7 @@ class _Work:
         """Load the rows that these messages need, with a fixed number of queries."""
         births = [one.message for one in messages if isinstance(one, DeviceMessage) and isinstance(one.message, Birth)]
         births_of = {birth.device for birth in births}
-        register.preload(self.session, {one.device for one in messages})
+        certificates.preload(self.session, {one.device for one in messages})
         self.stalls.load({one.device for one in messages if isinstance(one, (DataBatch, UnreadableBatch))})
         self.marks.load((one.device, one.batch.epoch, one.stream) for one in messages if isinstance(one, DataBatch))
         shadows = {(one.device, one.name) for one in messages if isinstance(one, ShadowRequest)}
@@ -149,9 +149,9 @@ class Writer:
         work = _Work(session, StreamOffsets(session), now_us, results)
         work.preload([message for message, _ in messages])
         for message, trace in messages:
-            if register.removed(session, message.device):
+            if certificates.removed(session, message.device):
                 self._removed(message, now_us, results)
-            elif (reason := register.revocation_reason(session, message.device)) and not _is_offline(message):
+            elif (reason := certificates.revocation_reason(session, message.device)) and not _is_offline(message):
                 _refuse(message, reason, self._hub_epoch, results)
             elif isinstance(message, DataBatch):
                 self._data(work, message, trace)

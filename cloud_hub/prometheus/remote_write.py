@@ -15,7 +15,7 @@ from typing import Any
 import cramjam
 from sqlmodel import Session, col, func, select
 
-from cloud_hub.certificates import registry as register
+from cloud_hub.certificates import registry as certificates
 from cloud_hub.database import scopes
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import Device, HighWater, PrometheusSeries
@@ -123,11 +123,11 @@ def _look_up(session: Session, wanted: Sequence[_PendingSeries]) -> bool:
 
 def _without_removed(session: Session, wanted: list[_PendingSeries], outcome: Outcome) -> list[_PendingSeries]:
     """Drop the series of removed devices; their samples are counted as rejected."""
-    register.preload(session, sorted({one.device for one in wanted if one.device}))
+    certificates.preload(session, sorted({one.device for one in wanted if one.device}))
     for one in wanted:
-        if one.device and register.removed(session, one.device):
+        if one.device and certificates.removed(session, one.device):
             outcome.refuse(len(one.samples), _removed(one.device))
-    return [one for one in wanted if not (one.device and register.removed(session, one.device))]
+    return [one for one in wanted if not (one.device and certificates.removed(session, one.device))]
 
 
 def _removed(device: str) -> str:
@@ -173,7 +173,7 @@ class _Register:
                 outcome.refuse(len(one.samples), f"this hub accepts {self.max_series} series: {cure}")
                 continue
             device = self._device(naming.host(one.labels))
-            if register.removed(self.session, device):
+            if certificates.removed(self.session, device):
                 outcome.refuse(len(one.samples), _removed(device))
                 continue
             count, one.device = count + 1, device
@@ -210,9 +210,9 @@ class _Register:
     def _new_device(self, host: str) -> str:
         """Create a device with a free id; ids of agents and other senders are not shared."""
         name = naming.device(host)
-        if self.session.get(Device, name) is not None or register.removed(self.session, name):
+        if self.session.get(Device, name) is not None or certificates.removed(self.session, name):
             name = naming.disambiguate(name, naming.digest(self.sender, host), naming.DEVICE_MOST)
-        if self.session.get(Device, name) is None and not register.removed(self.session, name):
+        if self.session.get(Device, name) is None and not certificates.removed(self.session, name):
             self._create_device(name)
         return name
 

@@ -24,7 +24,7 @@ from cloud_hub.database.tables import Device, LearnedSeries, Learning, Rollout, 
 from cloud_hub.errors import HubError
 from cloud_hub.runtime.items import WorkItems
 from cloud_hub.runtime.worker import NOTHING, WorkResult
-from cloud_hub.thresholds.learning import history as stored
+from cloud_hub.thresholds.learning import history as learning_history
 from cloud_hub.thresholds.learning import registry as learnings
 from cloud_hub.thresholds.learning import trials
 from cloud_hub.thresholds.learning.core import policy as rules
@@ -129,9 +129,9 @@ def _page(session: Session, row: Learning, now_us: int, after: str) -> RefitPage
     present = limits_standing.present(session, devices)
     return RefitPage(
         policy=policy, now_us=now_us, devices=devices, present=present,
-        known=dict(zip(series, stored.known(session, series, from_us, now_us, present), strict=True)),
-        feedback=stored.load_feedback(session, series, now_us - int(policy.backtest_days * DAY_US), now_us),
-        histories=[stored.history(session, one, from_us, now_us) for one in series],
+        known=dict(zip(series, learning_history.known(session, series, from_us, now_us, present), strict=True)),
+        feedback=learning_history.load_feedback(session, series, now_us - int(policy.backtest_days * DAY_US), now_us),
+        histories=[learning_history.history(session, one, from_us, now_us) for one in series],
         factors=_factors(session, row.id, devices),
     )  # fmt: skip
 

@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlmodel import Session
 
 from cloud_hub.database.tables import LearnedSeries
-from cloud_hub.thresholds.learning import history as stored
+from cloud_hub.thresholds.learning import history as learning_history
 from cloud_hub.thresholds.learning.core.policy import LimitPolicy
 from cloud_hub.thresholds.learning.core.trainer import learn_limits
 from cloud_hub.thresholds.learning.core.trial import Proposal, Trial, proposals, run_trial
@@ -33,11 +33,11 @@ def trial_series(
 ) -> list[Trial]:  # fmt: skip
     """Backtest each series with its present limits and with `proposed` (by metric), or those learned from history."""
     present = limits_standing.present(session, sorted({device for device, _ in series}))
-    feedback = stored.load_feedback(session, series, from_us, to_us)
+    feedback = learning_history.load_feedback(session, series, from_us, to_us)
     before_us = from_us if proposed is not None else from_us - int(policy.train_days * DAY_US)
-    histories = [stored.history(session, one, before_us, to_us) for one in series]
+    histories = [learning_history.history(session, one, before_us, to_us) for one in series]
     if proposed is None:
-        known = stored.known(session, series, before_us, to_us, present)
+        known = learning_history.known(session, series, before_us, to_us, present)
         wanted = proposals(*learn_limits(histories, policy, [1.0] * len(series), [from_us, to_us], known))
     else:
         wanted = [Proposal(limits=proposed.get(metric)) for _, metric in series]

@@ -14,7 +14,7 @@ from cloud_hub.errors import HubError
 from cloud_hub.runtime.outgoing import OutgoingMessage
 from cloud_hub.thresholds.limits import files as limit_files
 from cloud_hub.thresholds.limits import standing as limits_standing
-from cloud_hub.thresholds.limits.core import entries as core_entries
+from cloud_hub.thresholds.limits.core import entries as limit_entries
 from cloud_hub.twins import service as twins
 from shared.codec import from_plain, plain
 from shared.thresholds import Limits
@@ -70,7 +70,7 @@ def import_limits(
         fleet.require_device(session, device)
         wanted = [plain(one) for one in limits]
         current = [] if replace else _current(session, device)
-        value = limit_files.desired_value(session, device, core_entries.merged(current, wanted), now_us)
+        value = limit_files.desired_value(session, device, limit_entries.merged(current, wanted), now_us)
         messages += twins.update_desired(
             session, device, "thresholds", {"limits": value}, now_us, actor=actor, max_bytes=max_bytes, trace=trace
         )

@@ -23,7 +23,7 @@ from cloud_hub.thresholds.bands.state import Floats, Ints
 from cloud_hub.thresholds.forecasts.classifier import CrossingClassifier, Samples, Skill, check_enough, train
 from cloud_hub.thresholds.forecasts.selection import NoForecaster, SeriesForecaster, select_model, shared_forecaster
 from cloud_hub.thresholds.forecasts.warnings import Side, training_series
-from cloud_hub.thresholds.learning import history as stored
+from cloud_hub.thresholds.learning import history as learning_history
 from cloud_hub.thresholds.limits import standing as limits_standing
 from cloud_hub.thresholds.limits.standing import Series
 from shared.thresholds import Limits
@@ -170,7 +170,9 @@ class SeriesCache:
         """(t_us int64[n], values float64[n]) of one series before `now_us`."""
         from_us = now_us - int(DAYS * DAY_US)
         t_us, values = self._held.get(one) or _read(session, one, from_us, now_us)
-        new_us, new = stored.samples_after(session, one, int(t_us[-1]) if t_us.size else from_us, before_us=now_us)
+        new_us, new = learning_history.samples_after(
+            session, one, int(t_us[-1]) if t_us.size else from_us, before_us=now_us
+        )
         first = np.diff(new_us // STRETCH_US, prepend=t_us[-1] // STRETCH_US if t_us.size else -1) > 0
         kept = t_us >= from_us
         t_us, values = np.append(t_us[kept], new_us[first]), np.append(values[kept], new[first])
@@ -185,7 +187,7 @@ class SeriesCache:
 
 
 def _read(session: Session, one: Series, from_us: int, now_us: int) -> Course:
-    past = stored.history(session, one, from_us, now_us, POINTS)
+    past = learning_history.history(session, one, from_us, now_us, POINTS)
     return past.t_us, past.values
 
 

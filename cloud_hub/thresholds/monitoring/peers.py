@@ -25,7 +25,7 @@ from cloud_hub.database.tables import Device, LearnedSeries, Learning, PeerState
 from cloud_hub.errors import HubError
 from cloud_hub.runtime.items import WorkItems
 from cloud_hub.runtime.worker import NOTHING, WorkResult
-from cloud_hub.thresholds.learning import history as stored
+from cloud_hub.thresholds.learning import history as learning_history
 from cloud_hub.thresholds.learning import registry as learnings
 from cloud_hub.thresholds.learning.core import safeguards
 from cloud_hub.thresholds.monitoring import five_minute_means, peer_alarms
@@ -181,7 +181,7 @@ def _exclude_alarms(session: Session, task: PeerTask, row: PeerState, values: fi
     if end_us <= row.upto_us:
         return
     t_us = np.arange(row.upto_us, end_us, SLOT_US)
-    alarms = stored.unjudged(session, task.fleet.devices, row.upto_us, end_us)
+    alarms = learning_history.unjudged(session, task.fleet.devices, row.upto_us, end_us)
     for number, device in enumerate(task.fleet.devices):
         keep = safeguards.ordinary(t_us, alarms.get((device, task.metric), ()))
         values[: t_us.size, number][~keep] = np.nan

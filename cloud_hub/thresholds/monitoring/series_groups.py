@@ -16,7 +16,7 @@ from sqlmodel import select as rows_of
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import AlarmRow, Device, LearnedSeries, LearnedState, Learning, TelemetrySample
 from cloud_hub.runtime.items import WorkItems
-from cloud_hub.thresholds.learning import history as stored
+from cloud_hub.thresholds.learning import history as learning_history
 from cloud_hub.thresholds.learning import registry as learnings
 from cloud_hub.thresholds.learning.core import safeguards
 from cloud_hub.thresholds.scores import absence
@@ -116,7 +116,7 @@ def read_group(session: Session, name: str, number: int, awake_us: int, now_us: 
     if row is None or learning is None:
         return None
     series = [from_plain(SeriesState, one) for one in row.series]
-    samples = stored.new_samples(session, [(one.device, one.metric, one.upto_us) for one in series], SOME)
+    samples = learning_history.new_samples(session, [(one.device, one.metric, one.upto_us) for one in series], SOME)
     behind = any(t_us.size >= SOME for t_us, _ in samples)
     samples = _ordinary(session, series, samples, row.live_us)
     since_us = {} if behind else _heard_since(session, series, awake_us, now_us)
@@ -140,7 +140,7 @@ def _ordinary(session: Session, series: list[SeriesState], samples: list[Samples
     if not early:
         return samples
     devices = sorted({one.device for one in series})
-    alarms = stored.unjudged(session, devices, int(min(early)), live_us)
+    alarms = learning_history.unjudged(session, devices, int(min(early)), live_us)
     found = []
     for one, (t_us, values) in zip(series, samples, strict=True):
         keep = safeguards.ordinary(t_us, alarms.get((one.device, one.metric), ())) | (t_us >= live_us)

@@ -17,7 +17,7 @@ from cloud_hub.database.tables import LearnedSeries, Rollout, RolloutDevice
 from cloud_hub.errors import HubError
 from cloud_hub.runtime.outgoing import OutgoingMessage
 from cloud_hub.thresholds.limits import files as limit_files
-from cloud_hub.thresholds.limits.core import entries as core_entries
+from cloud_hub.thresholds.limits.core import entries as limit_entries
 from cloud_hub.thresholds.limits.standing import standing_alarms
 from cloud_hub.twins import batch as twin_batch
 from cloud_hub.twins.batch import TwinBatch
@@ -109,12 +109,12 @@ def _merged_limits(
         for section in ("desired", "reported")
     )
     if not rollout.learning:
-        return core_entries.merged(desired if desired is not None else own or [], rollout.wanted), {}
+        return limit_entries.merged(desired if desired is not None else own or [], rollout.wanted), {}
     wanted = [row.limits for name, row in mine.items() if row.limits is not None and name not in keep]
     if not wanted:
         return None, keep
     pushed = {name: row.pushed for name, row in mine.items()}
-    limits, reasons = core_entries.place(desired, own or [], wanted, pushed, owner)
+    limits, reasons = limit_entries.place(desired, own or [], wanted, pushed, owner)
     return limits, reasons | keep
 
 

@@ -51,7 +51,7 @@ def test_from_nothing_to_a_claim_and_back(toml: Path, capsys: pytest.CaptureFixt
     assert capsys.readouterr().out.startswith("tgc_")
     assert ca(toml, "revoke", "press-3", "--reason", "stolen") == 0
     assert ca(toml, "claim", "press-3") == 1
-    assert "readmits" in capsys.readouterr().err
+    assert "--readmit" in capsys.readouterr().err
     assert ca(toml, "claim", "press-3", "--readmit") == 0
 
 

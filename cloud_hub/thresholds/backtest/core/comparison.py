@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from cloud_hub.incidents.core import grouping as floods
+from cloud_hub.incidents.core import grouping
 from cloud_hub.incidents.core.grouping import AlarmSpan
 from cloud_hub.prometheus.core import naming
 from cloud_hub.prometheus.core.promql import Sign
@@ -130,7 +130,7 @@ def compare(alarms: Iterable[RaisedAlarm], from_us: int, gap_us: int) -> Compari
     episodes = group_alarms(judged, gap_us)
     return Comparison(
         alarms={side: len(mine[side]) for side in sides},
-        pages={side: floods.count_pages(map(_stood, mine[side])) for side in sides},
+        pages={side: grouping.count_pages(map(_stood, mine[side])) for side in sides},
         both=sum(bool(one.fixed and one.ours) for one in episodes),
         only={
             "fixed": sum(not one.ours for one in episodes),
