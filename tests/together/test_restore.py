@@ -56,7 +56,9 @@ def _lost_and_back(world: Any) -> None:
     assert saved.returncode == 0, saved.stderr
     assert hub(world, "backup", "--out", str(out)).returncode == 1, "it never overwrites"
     refused = hub(world, "restore", str(out), "--force")
-    assert (refused.returncode, "Stop the hub first" in refused.stderr) == (78, True)
+    assert (refused.returncode, "is in use by process" in refused.stderr) == (78, True)
+    assert "tidegate-hub serve" in refused.stderr, "it names the hub that runs"
+    assert "Stop it first" in refused.stderr
     desire(world, 0.1)  # after the backup: this will be lost with the hub
     after = upto(world, epoch)
     until("telemetry flows", lambda: upto(world, epoch) > after + 50)
