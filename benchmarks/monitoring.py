@@ -28,7 +28,7 @@ from cloud_hub.thresholds.learning.core.policy import LimitPolicy
 from cloud_hub.thresholds.monitoring.anomalies import AnomalyMonitor
 from cloud_hub.thresholds.scores.model import ScoreModel
 from shared.codec import plain
-from shared.times import MINUTE_US
+from shared.durations import MINUTE_US
 
 BEGAN_US = 1_795_132_800_000_000
 

@@ -23,8 +23,8 @@ from cloud_hub import __main__ as hub_main
 from cloud_hub import settings as hub_settings
 from cloud_hub.api.routes import create_rest_app
 from cloud_hub.settings import channels
-from edge_agent import __main__ as edge_main
 from edge_agent import config as edge_config
+from edge_agent.cli import main as edge_main
 from shared.thresholds import Expression, Flat, Limits, NoData, Rate
 from shared.topics import TABLE
 

@@ -20,8 +20,8 @@ from cloud_hub.database import scopes
 from cloud_hub.database.tables import AlarmRow, Device, Suppression
 from cloud_hub.devices import registry as fleet
 from cloud_hub.errors import HubError
+from shared.durations import DAY_US
 from shared.ids import metric_name
-from shared.times import DAY_US
 
 SHELVED_S = 7 * 86_400.0
 LONGEST_US: dict[SuppressionMethod, int | None] = {

@@ -16,7 +16,7 @@ from sqlmodel import Session
 from starlette.types import Scope
 
 from cloud_hub.access import tokens
-from cloud_hub.api.hub import Caller, Hub, TheHub, authorize, record_wrong_token, require_unlocked
+from cloud_hub.api.dependencies import Caller, Hub, TheHub, authorize, record_wrong_token, require_unlocked
 from cloud_hub.clock import now_us
 from cloud_hub.database.tables import Token
 from cloud_hub.devices import registry as fleet

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from cloud_hub.api.hub import Operator, TheHub
+from cloud_hub.api.dependencies import Operator, TheHub
 from cloud_hub.clock import now_us
 from cloud_hub.devices import registry as fleet
 from cloud_hub.errors import HubError
@@ -15,8 +15,8 @@ from cloud_hub.thresholds.learning import refit, trials
 from cloud_hub.thresholds.learning import registry as learnings
 from cloud_hub.thresholds.learning.core.policy import LimitPolicy
 from cloud_hub.thresholds.learning.core.trial import Trial
+from shared.durations import DAY_US
 from shared.thresholds import Limits
-from shared.times import DAY_US
 
 router = APIRouter(prefix="/api/v1", tags=["backtests"])
 

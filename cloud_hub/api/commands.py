@@ -11,7 +11,7 @@ from fastapi import APIRouter, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, Field
 
-from cloud_hub.api.hub import Caller, Hub, Operator, Reader, TheHub
+from cloud_hub.api.dependencies import Caller, Hub, Operator, Reader, TheHub
 from cloud_hub.clock import now_us
 from cloud_hub.database.tables import Command
 from cloud_hub.devices import commands

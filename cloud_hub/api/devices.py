@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from sqlmodel import col, select
 
 from cloud_hub import query
-from cloud_hub.api.hub import Administrator, Hub, Operator, Reader, TheHub
+from cloud_hub.api.dependencies import Administrator, Hub, Operator, Reader, TheHub
 from cloud_hub.certificates import registry as certificates
 from cloud_hub.certificates.files import CaFolder
 from cloud_hub.clock import now_us

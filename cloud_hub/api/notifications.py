@@ -7,7 +7,7 @@ from typing import Literal
 from fastapi import APIRouter
 from sqlmodel import col, select
 
-from cloud_hub.api.hub import Reader, TheHub
+from cloud_hub.api.dependencies import Reader, TheHub
 from cloud_hub.database import scopes
 from cloud_hub.database.tables import Notification
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from cloud_hub.api.hub import Operator, Reader, TheHub
+from cloud_hub.api.dependencies import Operator, Reader, TheHub
 from cloud_hub.api.request_guard import Limit, declare
 from cloud_hub.clock import now_us
 from cloud_hub.database.tables import Rollout, RolloutDevice

@@ -6,8 +6,8 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
+from cloud_hub.api.dependencies import Hub, Operator, Reader, TheHub
 from cloud_hub.api.etag import IfMatch, check_if_match, etag
-from cloud_hub.api.hub import Hub, Operator, Reader, TheHub
 from cloud_hub.clock import now_us
 from cloud_hub.devices import registry as fleet
 from cloud_hub.devices import tags

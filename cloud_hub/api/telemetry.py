@@ -8,8 +8,8 @@ from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
+from cloud_hub.api.dependencies import Reader, TheHub
 from cloud_hub.api.devices import Point, instant
-from cloud_hub.api.hub import Reader, TheHub
 from cloud_hub.clock import now_us
 from cloud_hub.devices import registry as fleet
 from cloud_hub.errors import HubError
@@ -18,7 +18,7 @@ from cloud_hub.telemetry.rollups.export import parquet
 from cloud_hub.telemetry.rollups.last_values import LastValue, device_last_values, devices_of, fleet_last_values
 from cloud_hub.telemetry.rollups.ranges import POINTS, RESOLUTIONS, query_range
 from cloud_hub.telemetry.rollups.top_k import RankedDevice, top_devices
-from shared.times import DAY_US
+from shared.durations import DAY_US
 
 router = APIRouter(prefix="/api/v1", tags=["telemetry"])
 

@@ -9,8 +9,8 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, field_validator
 
+from cloud_hub.api.dependencies import Hub, Operator, Reader, TheHub
 from cloud_hub.api.etag import IfMatch, check_if_match, etag
-from cloud_hub.api.hub import Hub, Operator, Reader, TheHub
 from cloud_hub.api.request_guard import Limit, declare
 from cloud_hub.clock import now_us
 from cloud_hub.database.tables import AppliedRow, TwinChange

@@ -16,8 +16,8 @@ import numpy as np
 from cloud_hub.thresholds.backtest.core.replay import Score, Window
 from cloud_hub.thresholds.backtest.core.replay import compare as backtest
 from cloud_hub.thresholds.bands.state import Floats, Ints
+from shared.durations import SECOND_US
 from shared.thresholds import Limits
-from shared.times import SECOND_US
 
 TRAIN_DAYS, REFIT_DAYS = 4.0, 1.0
 FIXED_PERCENT = (80.0, 90.0)

@@ -11,9 +11,9 @@ from sqlalchemy import select as columns_of
 from sqlmodel import Session, col, select
 
 from cloud_hub.database.tables import EventRow, TelemetrySample
+from shared.durations import HOUR_US
 from shared.ids import trace_id
 from shared.messages import Event
-from shared.times import HOUR_US
 
 PAGE = 50_000
 """Samples in memory at a time, however fast a device sends."""

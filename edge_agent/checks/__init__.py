@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from edge_agent import clock
-from edge_agent.checks.link import link
+from edge_agent.checks.broker_connection import check_broker_connection
 from edge_agent.collectors import Collector, Frame
 from edge_agent.config import Config, ModelTable, read
 from edge_agent.models.child import Failed, InferenceChild, InferenceResult, WorkerMessage
@@ -45,7 +45,7 @@ def run_checks(path: Path) -> Findings:
     _sources(config, collectors, found)
     for collector in collectors.values():
         collector.close()
-    problems, warnings = link(config)
+    problems, warnings = check_broker_connection(config)
     found.problems += problems
     found.warnings += warnings
     found.warnings += _hardware(profile)

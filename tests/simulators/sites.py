@@ -12,7 +12,7 @@ from sqlmodel import select
 from cloud_hub.access import tokens
 from cloud_hub.access.oidc import Oidc
 from cloud_hub.alarms import suppression
-from cloud_hub.api.hub import Hub
+from cloud_hub.api.dependencies import Hub
 from cloud_hub.api.routes import create_rest_app
 from cloud_hub.clock import now_us
 from cloud_hub.configurations.reconciler import ConfigurationReconciler

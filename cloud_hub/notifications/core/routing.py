@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from cloud_hub.notifications import RANK, Page, PageIncident
 from cloud_hub.settings import week_hours
 from cloud_hub.settings.channels import Alertmanager, Common
-from shared.times import MINUTE_US, SECOND_US
+from shared.durations import MINUTE_US, SECOND_US
 
 FIRST_S, LIMIT_S = 5.0, 300.0
 """The backoff between two attempts: doubling from the first to the limit."""

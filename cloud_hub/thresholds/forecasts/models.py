@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from cloud_hub.thresholds.bands.state import Floats, Ints
 from cloud_hub.thresholds.forecasts.classifier import NAMES, RISING, SHARED, Features
-from shared.times import DAY_US
+from shared.durations import DAY_US
 
 Labels = npt.NDArray[np.int8]
 Fitted = Callable[[Features, Ints], Floats]

@@ -37,10 +37,10 @@ from cloud_hub.thresholds.limits.standing import Series
 from cloud_hub.thresholds.rollouts import service as rollout
 from cloud_hub.thresholds.rollouts import twin_writes
 from cloud_hub.thresholds.rollouts.core import rules as rollout_rules
-from cloud_hub.twins.core import reported
+from cloud_hub.twins.core import reported_values
 from shared.codec import plain
+from shared.durations import DAY_US
 from shared.thresholds import Limits
-from shared.times import DAY_US
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ def learned_series(session: Session, devices: list[str], policy: LimitPolicy) ->
     return [
         (device, name)
         for device, metrics in rows
-        for name, kind in sorted(reported.metrics(metrics).items())
+        for name, kind in sorted(reported_values.metrics(metrics).items())
         if policy.wants(name, kind)
     ]
 

@@ -16,8 +16,8 @@ from cloud_hub.thresholds.learning.core.trainer import learn_limits
 from cloud_hub.thresholds.learning.core.trial import Proposal, Trial, proposals, run_trial
 from cloud_hub.thresholds.limits import standing as limits_standing
 from cloud_hub.thresholds.limits.standing import Series
+from shared.durations import DAY_US
 from shared.thresholds import Limits
-from shared.times import DAY_US
 
 DAYS = 7.0
 """Days of history on which manually pushed limits are tested."""

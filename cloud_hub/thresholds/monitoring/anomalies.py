@@ -29,7 +29,7 @@ from cloud_hub.thresholds.scores import absence, alarm_budget
 from cloud_hub.thresholds.scores import alarms as score_alarms
 from cloud_hub.thresholds.scores.alarms import AlarmTransition, SeriesState
 from cloud_hub.thresholds.scores.model import ScoreModel
-from cloud_hub.twins.core.reported import mapping
+from cloud_hub.twins.core.reported_values import mapping
 from shared.codec import plain
 from shared.messages import Alarm
 

@@ -26,8 +26,8 @@ from cloud_hub.thresholds.forecasts.warnings import Side, training_series
 from cloud_hub.thresholds.learning import history as learning_history
 from cloud_hub.thresholds.limits import standing as limits_standing
 from cloud_hub.thresholds.limits.standing import Series
+from shared.durations import DAY_US
 from shared.thresholds import Limits
-from shared.times import DAY_US
 
 TRAINING_SERIES = 20
 """Series that a learning is trained on, evenly spread over all its series."""

@@ -45,7 +45,7 @@ from cloud_hub.thresholds.monitoring.forecasters import (
     single_thread,
     train_forecaster,
 )
-from cloud_hub.twins.core.reported import mapping
+from cloud_hub.twins.core.reported_values import mapping
 from shared.messages import Alarm
 from shared.thresholds import Limits
 

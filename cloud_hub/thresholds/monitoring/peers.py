@@ -35,8 +35,8 @@ from cloud_hub.thresholds.peers import alarms as peer_rules
 from cloud_hub.thresholds.peers.alarms import PeerAlarmTransition, PeerTask
 from cloud_hub.thresholds.peers.detector import PeerDetector, thresholds
 from cloud_hub.thresholds.scores.model import InvalidState
-from cloud_hub.twins.core.reported import mapping
-from shared.times import DAY_US
+from cloud_hub.twins.core.reported_values import mapping
+from shared.durations import DAY_US
 
 log = logging.getLogger(__name__)
 

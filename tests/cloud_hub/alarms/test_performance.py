@@ -9,8 +9,8 @@ from cloud_hub.alarms.core.performance import AlarmRecord, build_report
 from cloud_hub.database.sessions import Database
 from cloud_hub.devices import registry as fleet
 from cloud_hub.incidents import service as incidents
+from shared.durations import DAY_US, SECOND_US
 from shared.messages import Alarm
-from shared.times import DAY_US, SECOND_US
 
 START = 1_800_000_000 * SECOND_US
 WEEK = 7 * DAY_US

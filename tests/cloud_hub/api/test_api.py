@@ -29,7 +29,7 @@ from sqlalchemy import event
 from sqlmodel import select
 
 from cloud_hub.access import tokens
-from cloud_hub.api.hub import Hub
+from cloud_hub.api.dependencies import Hub
 from cloud_hub.api.routes import create_rest_app
 from cloud_hub.audit import trail
 from cloud_hub.clock import now_us

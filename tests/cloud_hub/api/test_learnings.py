@@ -22,8 +22,8 @@ from cloud_hub.thresholds.monitoring.forecasts import ForecastMonitor
 from cloud_hub.thresholds.monitoring.peers import PeerMonitor
 from cloud_hub.twins import service as twins
 from shared.codec import plain
+from shared.durations import DAY_US
 from shared.thresholds import Limits
-from shared.times import DAY_US
 
 
 @pytest.fixture

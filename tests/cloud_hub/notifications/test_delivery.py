@@ -18,9 +18,9 @@ from cloud_hub.incidents.service import REMOVED
 from cloud_hub.notifications import Page
 from cloud_hub.notifications.delivery import CLAIM_S, ChannelWorker
 from cloud_hub.settings import channels
+from shared.durations import HOUR_US
 from shared.errors import ConfigError, NotReady
 from shared.ids import uuid7
-from shared.times import HOUR_US
 
 S = 1_000_000
 

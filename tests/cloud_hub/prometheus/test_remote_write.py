@@ -17,7 +17,7 @@ from sqlmodel import select
 
 from cloud_hub import clock
 from cloud_hub.access import tokens
-from cloud_hub.api.hub import Hub
+from cloud_hub.api.dependencies import Hub
 from cloud_hub.api.routes import create_rest_app
 from cloud_hub.audit import trail
 from cloud_hub.database.sessions import Database

@@ -66,10 +66,10 @@ from cloud_hub.thresholds.monitoring.forecasts import ForecastMonitor
 from cloud_hub.thresholds.monitoring.peers import PeerMonitor
 from cloud_hub.thresholds.rollouts import service as rollout
 from cloud_hub.twins import service as twins
+from shared.durations import HOUR_US
 from shared.errors import NotReady
 from shared.ids import uuid7
 from shared.messages import Alarm, Birth
-from shared.times import HOUR_US
 
 SECOND = 1_000_000
 NOW = 1_800_000_000 * SECOND // (24 * HOUR_US) * 24 * HOUR_US

@@ -24,9 +24,9 @@ from cloud_hub.thresholds.learning.core.policy import LimitPolicy
 from cloud_hub.thresholds.rollouts import service as rollout
 from cloud_hub.twins import service as twins
 from shared.codec import encode, plain
+from shared.durations import DAY_US
 from shared.messages import About, Alarm, Applied, Birth, Metric
 from shared.thresholds import Limits
-from shared.times import DAY_US
 
 NOW = 1_800_000_000_000_000
 SECOND = 1_000_000

@@ -22,8 +22,8 @@ from cloud_hub.thresholds.scores import alarms as score_alarms
 from cloud_hub.thresholds.scores.alarms import CALM, SeriesState
 from cloud_hub.thresholds.scores.model import ScoreModel
 from shared.codec import plain
+from shared.durations import DAY_US
 from shared.messages import Alarm
-from shared.times import DAY_US
 
 NOW = 1_800_000_000_000_000
 MINUTE = 60_000_000

@@ -21,9 +21,9 @@ from cloud_hub.thresholds.monitoring.forecasters import ForecasterStore, Trained
 from cloud_hub.thresholds.monitoring.forecasts import ForecastMonitor, forecast_series
 from cloud_hub.twins import service as twins
 from shared.codec import plain
+from shared.durations import DAY_US
 from shared.messages import Alarm
 from shared.thresholds import Limits
-from shared.times import DAY_US
 
 MINUTE = 60_000_000
 STEP = 5 * MINUTE
