@@ -67,7 +67,7 @@ def _state(folder: Path) -> list[str]:
 def _bounds(config: Config) -> list[str]:
     """Limits and settings outside of the site's hard bounds, with which the agent does not start."""
     found = []
-    if reason := LimitRules(config.hard_limits, {}, config.hard_watches).use_limits(config.limits):
+    if reason := LimitRules(config.hard_limits, {}, config.hard_alarm_rules).use_limits(config.limits):
         found.append(f"limits: {reason}. Keep [[limits]] within [[hard_limits]]")
     if reason := config.hard_settings.refusal(config.settings):
         found.append(f"settings: {reason}. Keep [settings] within [hard_settings]")
@@ -107,9 +107,9 @@ def _sources(config: Config, collectors: dict[str, Collector], found: Findings) 
         return
     declared = {metric.name for collector in collectors.values() for metric in collector.metrics}
     declared |= {metric.name for model in config.models for metric in ResultGate(model.name).metrics}
-    rules = LimitRules(config.hard_limits, {}, config.hard_watches)
+    rules = LimitRules(config.hard_limits, {}, config.hard_alarm_rules)
     rules.use_limits(config.limits)
-    rules.use_rules(config.watches)
+    rules.use_rules(config.alarm_rules)
     for metric in rules.without_source(declared | {metric.name for metric in health.METRICS}):
         cure = "Correct its name (the birth lists all metrics), or add the collector that gives it"
         found.warnings.append(f"limits: no collector or model here declares '{metric}': never judged. {cure}")
