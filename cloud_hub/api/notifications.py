@@ -17,7 +17,7 @@ router = APIRouter(prefix="/api/v1", tags=["incidents"])
 @router.get("/notifications")
 def notifications(
     hub: TheHub, caller: Reader, channel: str = "", page: str = "",
-    state: Literal["", "waiting", "told", "closed", "given-up"] = "", limit: int = 100,
+    state: Literal["", "waiting", "notified", "closed", "given-up"] = "", limit: int = 100,
 ) -> list[Notification]:  # fmt: skip
     """List notifications, the newest first."""
     query = select(Notification).order_by(col(Notification.id).desc()).limit(min(max(limit, 1), 1000))

@@ -58,7 +58,7 @@ def trial_manual_limits(
 
 
 def learning_trials(session: Session, name: str) -> dict[str, Any]:
-    """The summary of the trials of a learning's series, from its latest refit."""
+    """The summary of the trials of a learning job's series, from its latest refit."""
     found = select(_ROWS.c.device, _ROWS.c.trial).where(_ROWS.c.learning == name, _ROWS.c.trial.is_not(None))
     return summarize_trials((device, trial) for device, trial in session.connection().execute(found))
 

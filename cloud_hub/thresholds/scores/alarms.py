@@ -82,7 +82,7 @@ def unpack_scores(state: bytes, count: int) -> ScoreModel:
 
 
 def budget_threshold(pages_per_shift: float, per_day: float) -> float:
-    """The nominal threshold of a learning with `per_day` samples a day."""
+    """The nominal threshold of a learning job with `per_day` samples a day."""
     return threshold(pages_per_shift, 1, max(per_day, 1.0))
 
 
