@@ -13,7 +13,7 @@ from cloud_hub.api.dependencies import Administrator, Hub, Operator, Reader, The
 from cloud_hub.certificates import registry as certificates
 from cloud_hub.certificates.files import CaFolder
 from cloud_hub.clock import now_us
-from cloud_hub.database.tables import Device, HighWater, LostRange, StalledStream
+from cloud_hub.database.tables import Device, HighWater, StalledStream
 from cloud_hub.decommissioning import service as decommissioning
 from cloud_hub.devices import registry as device_registry
 from cloud_hub.errors import HubError
@@ -60,6 +60,7 @@ class Stall(BaseModel):
 class StreamCount(BaseModel):
     """One stream of one epoch: durable up to `upto`; with `count`, telemetry also has its rows.
 
+    `lost` are ranges (first, last, reason), the newest ones; `lost_left_out` counts the older ones that are not shown.
     `stalled` is set at the newest epoch of a stream; a stream that never started has epoch ''.
     """
 
@@ -69,6 +70,7 @@ class StreamCount(BaseModel):
     rows: int | None = None
     distinct: int | None = None
     lost: list[tuple[int, int, str]] = []
+    lost_left_out: int = 0
     stalled: Stall | None = None
 
 
@@ -236,23 +238,26 @@ def events(device: str, hub: TheHub, caller: Reader, since_us: int = 0, limit: i
 
 
 @router.get("/{device}/streams")
-def streams(device: str, hub: TheHub, caller: Reader, count: bool = False, limit: int = 1000) -> list[StreamCount]:
+def streams(
+    device: str, hub: TheHub, caller: Reader, count: bool = False, limit: int = 1000, lost_limit: int = 100
+) -> list[StreamCount]:  # fmt: skip
     """Up to which item each stream is stored, and what was lost and why; `count` also counts the stored rows.
 
-    Of the newest `limit` (at most 10,000) streams: each epoch of the device has its own.
+    Of the newest `limit` (at most 10,000) streams: each epoch of the device has its own. Of each stream the newest
+    `lost_limit` (at most 1,000) lost ranges.
     """
     with hub.db.read(scope=caller.scope) as session:
         device_registry.get_device(session, device)
         found = []
         newest_first = select(HighWater).where(HighWater.device == device).order_by(col(HighWater.id).desc())
         marks = session.exec(newest_first.limit(min(max(limit, 1), 10_000))).all()[::-1]
-        lost: dict[int, list[tuple[int, int, str]]] = {}
-        mine = select(LostRange).join(HighWater, col(HighWater.id) == LostRange.source)
-        mine = mine.where(HighWater.device == device, col(HighWater.id) >= (marks[0].id if marks else 0))
-        for r in session.exec(mine.order_by(col(LostRange.first))):
-            lost.setdefault(r.source, []).append((r.first, r.last, r.reason))
+        first = (marks[0].id or 0) if marks else 0
+        shown = min(max(lost_limit, 1), 1000)
+        lost = device_registry.lost_ranges(session, device, first_source=first, limit=shown)
         for mark in marks:
-            row = StreamCount(epoch=mark.epoch, stream=mark.stream, upto=mark.upto, lost=lost.get(mark.id or 0, []))
+            ranges, total = lost.get(mark.id or 0, ([], 0))
+            row = StreamCount(epoch=mark.epoch, stream=mark.stream, upto=mark.upto, lost=ranges)
+            row.lost_left_out = total - len(ranges)
             if count and mark.stream == "telemetry":
                 row.rows, row.distinct, _ = telemetry.stream_counts(session, mark.id or 0)
             found.append(row)

@@ -37,7 +37,7 @@ def create_backup(settings: Settings, out: Path, now_us: int, report: ReportProg
         sources = {member: copy} | {f"{STATE}/{name}": path for name, path in found.items() if path != out}
         files = {name: archive.file_digest(path) for name, path in sources.items()}
         manifest = Manifest(kind=kind, schema=schema, hub_epoch=epoch, taken_us=now_us, files=files)
-        report(f"writing {len(files)} files")
+        report(f"writing {len(files)} {'file' if len(files) == 1 else 'files'}")
         archive.pack(out, manifest, sources, report)
     return manifest
 

@@ -39,7 +39,8 @@ exit codes: 0 success; 1 the chain is broken; 2 usage; 78 the configuration is w
 def add(commands: Commands) -> None:
     """Add the parsers of this command group."""
     group = commands.add_parser(
-        "audit", help="verify, search and export the audit trail", epilog=EXAMPLES,
+        "audit", help="verify, search and export the audit trail (on the hub's machine: reads its database)",
+        epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     subcommands = group.add_subparsers(dest="what", required=True, metavar="COMMAND")
@@ -65,7 +66,11 @@ def add(commands: Commands) -> None:
     verify.add_argument(
         "--head", type=_head_line, metavar="SEQ:HASH", help="a line of `audit head` that the chain must contain"
     )
-    search = subcommands.add_parser("search", help="print matching rows, the newest first", parents=[shared, wanted])
+    search = subcommands.add_parser(
+        "search", help="print matching rows, the newest first", parents=[shared, wanted],
+        description="Print matching rows, the newest first. Reads the hub's database itself, not its REST API: "
+        "run it on the hub's machine, with the hub's --config.",
+    )  # fmt: skip
     search.set_defaults(action=_search)
     search.add_argument("--limit", type=int, default=50, help="maximum number (default 50)")
     search.add_argument("--json", action="store_true", help="print JSON")

@@ -201,13 +201,17 @@ def settle(session: Session, incident_id: str, now_us: int) -> None:
     incident = session.get(Incident, incident_id) if incident_id else None
     if incident is None or incident.state == "resolved":
         return
-    standing = select(AlarmRow.id).where(AlarmRow.incident == incident_id, AlarmRow.state == "raised").limit(1)
     under_way = select(Action.id).where(Action.incident == incident_id, col(Action.state).in_(UNDER_WAY)).limit(1)
-    if session.exec(standing).first() or session.exec(under_way).first():
+    if _has_raised_alarm(session, incident_id) or session.exec(under_way).first():
         return
     incident.state, incident.resolved_us = "resolved", now_us
     trail.add(session, now_us, "hub", "incident.resolved", incident.id, device=incident.device,
               trace=incident.traceparent)  # fmt: skip
+
+
+def _has_raised_alarm(session: Session, incident_id: str) -> bool:
+    raised = select(AlarmRow.id).where(AlarmRow.incident == incident_id, AlarmRow.state == "raised").limit(1)
+    return session.exec(raised).first() is not None
 
 
 def acknowledge(session: Session, incident_id: str, now_us: int, actor: str) -> Incident:
@@ -238,7 +242,10 @@ def resolve(session: Session, incident_id: str, now_us: int, *, actor: str, reas
 
 
 def resolve_alarm(session: Session, number: str, now_us: int, *, actor: str, reason: str) -> AlarmRow:
-    """Clear an alarm whose device is no longer known, and settle its incident. HubError 404, 409 or 422."""
+    """Clear an alarm whose device is not known. HubError 404, 409 or 422.
+
+    Its incident is resolved with its last alarm, and actions under way are aborted: no device could verify them.
+    """
     row = alarm_service.get(session, number)
     if not reason.strip():
         raise HubError(422, "Invalid request", "give a reason: who looks for it later wants to know why")
@@ -248,7 +255,10 @@ def resolve_alarm(session: Session, number: str, now_us: int, *, actor: str, rea
         cure = "its device clears it: shelve it, or resolve its incident"
         raise HubError(409, "The device is there", f"'{row.device}' is known: {cure}")
     clear(session, row, now_us, actor=actor, reason=reason)
-    settle(session, row.incident, now_us)
+    session.flush()
+    incident = session.get(Incident, row.incident) if row.incident else None
+    if incident is not None and incident.state != "resolved" and not _has_raised_alarm(session, incident.id):
+        _resolve(session, incident, now_us, actor=actor, reason=reason)
     return row
 
 

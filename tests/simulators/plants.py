@@ -58,7 +58,7 @@ class Plant:
 
     def command(self, what: str, *arguments: str) -> None:
         """A subcommand of `tidegate-hub broker` on this folder."""
-        config = [] if what in {"grant", "deny"} else ["--config", str(self.folder / "hub.toml")]
+        config = ["--config", str(self.folder / "hub.toml")]
         assert main(["broker", what, *arguments, "--folder", str(self.folder / "broker"), *config]) == 0
 
     def identity(self, cn: str, *, authority: Authority | None = None, begin_us: int = 0, days: float = 1.0) -> Tls:

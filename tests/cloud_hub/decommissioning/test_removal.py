@@ -320,6 +320,24 @@ def test_an_alarm_is_ended_by_a_person_only_where_its_device_is_gone(world: Data
         assert session.get_one(Incident, row.incident).state == "resolved"
 
 
+def test_the_incident_of_a_device_never_born_ends_with_its_last_alarm_although_an_action_is_proposed(
+    world: Database,
+) -> None:
+    with world.write() as session:
+        for number in ("orphan-1", "orphan-2"):
+            incidents.handle_alarm(session, "never-born", alarm(number, metric=f"{number}.x"), NOW, "")
+        incident = session.get_one(AlarmRow, "orphan-1").incident
+        session.get_one(AlarmRow, "orphan-2").incident = incident
+        session.add(Action(id="proposal", incident=incident, device="never-born", verb="restart", target="m",
+                           reason="r", state="proposed", changed_us=NOW))  # fmt: skip
+    with world.write() as session:
+        incidents.resolve_alarm(session, "orphan-1", NOW + 1, actor="anna", reason="never born")
+        assert session.get_one(Incident, incident).state == "open", "one alarm is still raised"
+        incidents.resolve_alarm(session, "orphan-2", NOW + 2, actor="anna", reason="never born")
+        assert session.get_one(Incident, incident).state == "resolved"
+        assert session.get_one(Action, "proposal").state == "refused"
+
+
 def test_a_job_under_way_goes_on_with_the_others(world: Database) -> None:
     remove(world)
     for _ in range(3):

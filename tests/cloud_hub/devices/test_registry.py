@@ -6,7 +6,7 @@ import pytest
 from sqlmodel import select
 
 from cloud_hub.database.sessions import Database
-from cloud_hub.database.tables import Device, LostRange
+from cloud_hub.database.tables import Device, HighWater, LostRange
 from cloud_hub.devices import registry as device_registry
 from cloud_hub.devices.births import CONFLICT_US
 from cloud_hub.errors import HubError
@@ -151,3 +151,18 @@ def test_devices_by_id(db: Database) -> None:
             session.add(Device(id=name))
     with db.read() as session:
         assert [row.id for row in device_registry.list_devices(session)] == ["a", "b", "c"]
+
+
+def test_the_newest_lost_ranges_of_each_stream_are_listed_and_all_are_counted(db: Database) -> None:
+    with db.write() as session:
+        session.add(Device(id="press-3"))
+        for number, stream in ((1, "telemetry"), (2, "event")):
+            session.add(HighWater(id=number, device="press-3", epoch="e", stream=stream))
+        session.flush()
+        device_registry.record_lost_range(session, [(1, 10 * n, 10 * n, "evicted") for n in range(1, 6)])
+        device_registry.record_lost_range(session, [(2, 1, 2, "invalid")])
+    with db.read() as session:
+        found = device_registry.lost_ranges(session, "press-3", first_source=0, limit=2)
+        assert found == {1: ([(40, 40, "evicted"), (50, 50, "evicted")], 5), 2: ([(1, 2, "invalid")], 1)}
+        assert set(device_registry.lost_ranges(session, "press-3", first_source=2, limit=2)) == {2}
+        assert device_registry.lost_ranges(session, "press-4", first_source=0, limit=2) == {}

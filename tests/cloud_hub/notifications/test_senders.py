@@ -279,6 +279,11 @@ def test_a_file_without_a_usable_address_is_told_at_the_start_and_not_shown(cont
     assert "hunter2" not in str(told.value)
 
 
+def test_a_channel_of_an_unknown_kind_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"notify\.ops: no sender for settings of kind Common"):
+        open_sender("ops", channels.Common(), "hub")
+
+
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_both_languages_have_every_phrase(language: templates.Language) -> None:
     many = tuple(f"d{n}" for n in range(20))
