@@ -26,7 +26,7 @@ from cloud_hub.settings import Retention, Settings
 from cloud_hub.telemetry import samples as telemetry
 from cloud_hub.telemetry.retention import ROWS, RetentionWorker
 from shared.durations import DAY_US
-from shared.messages import Sample
+from shared.protocol.messages import Sample
 
 NOW = 1_795_000_000_000_000
 TOGETHER = 5000

@@ -27,8 +27,8 @@ from cloud_hub.telemetry import samples
 from cloud_hub.thresholds.learning.core.policy import LimitPolicy
 from cloud_hub.thresholds.monitoring.anomalies import AnomalyMonitor
 from cloud_hub.thresholds.scores.model import ScoreModel
-from shared.codec import plain
 from shared.durations import MINUTE_US
+from shared.protocol.codec import plain
 
 BEGAN_US = 1_795_132_800_000_000
 

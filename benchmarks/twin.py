@@ -41,8 +41,8 @@ from cloud_hub.database.sessions import Database
 from cloud_hub.demo.client import until
 from cloud_hub.demo.world import free_ports
 from cloud_hub.devices import registry as device_registry
-from shared import topics
-from shared.mqtt import Connection, Inbound, Options
+from shared.protocol import topics
+from shared.transport.mqtt import Connection, Inbound, Options
 
 MOSQUITTO = """
 listener {port} 127.0.0.1

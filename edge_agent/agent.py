@@ -35,11 +35,11 @@ from edge_agent.store.statestore import StateStore, state_dir
 from edge_agent.twin.settings import SettingsHandler
 from edge_agent.twin.sync import TwinSync
 from shared import PROTOCOL, VERSION
-from shared.codec import decode
-from shared.messages import AlarmStateMessage, Birth, EscalationAnswer, Event, Metric
-from shared.mqtt import Inbound
-from shared.profile import DeviceProfile
+from shared.device_profile import DeviceProfile
+from shared.protocol.codec import decode
+from shared.protocol.messages import AlarmStateMessage, Birth, EscalationAnswer, Event, Metric
 from shared.thresholds import JudgeState
+from shared.transport.mqtt import Inbound
 
 if TYPE_CHECKING:
     from edge_agent.link.trust import TrustManager

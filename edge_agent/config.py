@@ -11,10 +11,10 @@ from typing import Any
 
 import msgspec
 
-from shared import profile as profiles
+from shared import device_profile
+from shared.device_profile import DeviceProfile
 from shared.errors import ConfigError
 from shared.ids import device_id, first_duplicate, metric_name
-from shared.profile import DeviceProfile
 from shared.suggestions import explained
 from shared.thresholds import AlarmRules, Limits
 
@@ -201,7 +201,7 @@ def parse(text: str, place: str = "configuration") -> tuple[Config, DeviceProfil
     """Parse a configuration and load its device profile; raises ConfigError with the place and the cure."""
     try:
         table = msgspec.toml.decode(text.encode())
-        chosen = profiles.load(msgspec.convert(table, _Head).device.profile)
+        chosen = device_profile.load(msgspec.convert(table, _Head).device.profile)
         raw = msgspec.convert(_merge_tables(chosen.settings, table), _Raw)
     except msgspec.MsgspecError as error:
         cure = "Every key is listed in docs/configuration.md"

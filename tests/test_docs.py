@@ -25,8 +25,8 @@ from cloud_hub.api.routes import create_rest_app
 from cloud_hub.settings import channels
 from edge_agent import config as edge_config
 from edge_agent.cli import main as edge_main
+from shared.protocol.topics import TABLE
 from shared.thresholds import Expression, Flat, Limits, NoData, Rate
-from shared.topics import TABLE
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"

@@ -14,9 +14,9 @@ from cloud_hub.database import scopes
 from cloud_hub.database.tables import AlarmRow, Incident
 from cloud_hub.errors import HubError
 from cloud_hub.runtime.outgoing import OutgoingMessage
-from shared import topics
-from shared.codec import encode
-from shared.messages import AlarmStateMessage, Life
+from shared.protocol import topics
+from shared.protocol.codec import encode
+from shared.protocol.messages import AlarmStateMessage, Life
 
 _ALARMS: Any = AlarmRow.__table__  # type: ignore[attr-defined]
 

@@ -16,7 +16,7 @@ from cloud_hub.clock import now_us
 from cloud_hub.database.tables import AlarmRow, Suppression
 from cloud_hub.errors import HubError
 from cloud_hub.incidents import service as incidents
-from shared.messages import Life, Priority
+from shared.protocol.messages import Life, Priority
 
 router = APIRouter(prefix="/api/v1/alarms", tags=["alarms"])
 

@@ -24,8 +24,8 @@ from cloud_hub.errors import HubError
 from cloud_hub.security import aws_key
 from cloud_hub.security.core import sigv4
 from cloud_hub.twins import service as twins
-from shared.codec import encode
 from shared.ids import SHADOW_NAME, device_of_thing
+from shared.protocol.codec import encode
 
 router = APIRouter(tags=["aws"])
 

@@ -17,7 +17,7 @@ from cloud_hub.database.tables import Command
 from cloud_hub.devices import commands
 from cloud_hub.devices import registry as device_registry
 from cloud_hub.errors import HubError
-from shared.messages import CommandState
+from shared.protocol.messages import CommandState
 
 router = APIRouter(prefix="/api/v1", tags=["commands"])
 

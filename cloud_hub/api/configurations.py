@@ -19,7 +19,7 @@ from cloud_hub.errors import HubError
 from cloud_hub.twins import batch as twin_batch
 from cloud_hub.twins.core.owners import REMOVED
 from shared.ids import NAME, SHADOW_NAME
-from shared.twin_merge import format_path, leaves
+from shared.twin.merge import format_path, leaves
 
 router = APIRouter(prefix="/api/v1/configurations", tags=["configurations"])
 owners_router = APIRouter(prefix="/api/v1/devices/{device}/twin", tags=["configurations"])

@@ -21,9 +21,9 @@ from cloud_hub.certificates.files import CaFolder
 from cloud_hub.clock import now_us
 from cloud_hub.errors import HubError
 from cloud_hub.thresholds.limits import files as limit_files
-from shared import signatures
-from shared.codec import encode
 from shared.ids import DEVICE_ID
+from shared.protocol import signatures
+from shared.protocol.codec import encode
 
 MAX_REQUEST = 16384
 BINARY = {"type": "string", "format": "binary"}

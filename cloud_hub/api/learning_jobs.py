@@ -20,8 +20,8 @@ from cloud_hub.thresholds.learning.core.policy import LimitPolicy
 from cloud_hub.thresholds.learning.registry import Counts, PeerSummary
 from cloud_hub.thresholds.limits import standing as limits_standing
 from cloud_hub.thresholds.rollouts import service as rollout_service
-from shared.codec import plain
 from shared.ids import NAME
+from shared.protocol.codec import plain
 from shared.thresholds import Limits
 
 router = APIRouter(prefix="/api/v1", tags=["learning_jobs"])

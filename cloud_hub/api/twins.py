@@ -19,11 +19,11 @@ from cloud_hub.errors import HubError
 from cloud_hub.twins import history
 from cloud_hub.twins import service as twins
 from cloud_hub.twins.rows import TwinRows
-from shared import twin
-from shared.codec import MAX_PAYLOAD, encode
 from shared.ids import SHADOW_NAME
-from shared.twin import Document, State
-from shared.twin_merge import patch
+from shared.protocol.codec import MAX_PAYLOAD, encode
+from shared.twin import shadow
+from shared.twin.merge import patch
+from shared.twin.shadow import Document, State
 
 Number = Annotated[int | None, Query(ge=0, lt=1 << 62)]
 
@@ -71,7 +71,7 @@ class DesiredChange(BaseModel):
 
 
 def _body(document: Document, device: str, name: str) -> State:
-    (reply,) = twin.get(document, name or device, b"", now_us() // 1_000_000)
+    (reply,) = shadow.get(document, name or device, b"", now_us() // 1_000_000)
     if reply.verb == "get/rejected":
         raise HubError(reply.body["code"], "No such twin document", reply.body["message"])
     return reply.body

@@ -18,8 +18,8 @@ from sqlmodel import Session, select
 
 from cloud_hub.database import locks, scopes
 from cloud_hub.database.tables import AuditRow
-from shared.codec import encode
 from shared.ids import trace_id
+from shared.protocol.codec import encode
 
 GENESIS = "0" * 64
 

@@ -18,8 +18,8 @@ from typing import IO
 
 from cloud_hub.errors import BackupError
 from shared import VERSION
-from shared.codec import decode, encode
 from shared.errors import ConfigError, WireError
+from shared.protocol.codec import decode, encode
 
 FORMAT = 1
 MANIFEST = "manifest.json"

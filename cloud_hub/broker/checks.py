@@ -21,10 +21,10 @@ from pathlib import Path
 from cloud_hub.certificates.core.authority import Authority
 from cloud_hub.certificates.files import CaFolder, write_file
 from cloud_hub.clock import now_us
-from shared import topics
-from shared.checks import connection_error
-from shared.codec import MAX_PAYLOAD
-from shared.mqtt import Address, Connection, Inbound, Options, Tls
+from shared.process.checks import connection_error
+from shared.protocol import topics
+from shared.protocol.codec import MAX_PAYLOAD
+from shared.transport.mqtt import Address, Connection, Inbound, Options, Tls
 
 Identity = tuple[str, Tls]
 """CN, and the files that prove it."""

@@ -12,7 +12,7 @@ import threading
 from zeroconf import Error, InterfaceChoice, ServiceInfo, Zeroconf
 
 from cloud_hub.settings import Settings
-from shared.mqtt import parse_address
+from shared.transport.mqtt import parse_address
 
 log = logging.getLogger(__name__)
 

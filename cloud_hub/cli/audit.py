@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from cloud_hub.cli import Commands, clean
 from cloud_hub.cli.times import instant, shown
 from shared.errors import ConfigError
-from shared.terminal import printable, printable_json
+from shared.process.terminal import printable, printable_json
 
 if TYPE_CHECKING:
     from sqlmodel import Session

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from cloud_hub.cli import Commands
 from shared.errors import ConfigError
-from shared.terminal import printable_lines
+from shared.process.terminal import printable_lines
 
 if TYPE_CHECKING:
     from cloud_hub.settings import Settings
@@ -118,7 +118,7 @@ def _check(arguments: argparse.Namespace) -> int:
     from cloud_hub.broker.checks import check_broker  # noqa: PLC0415
     from cloud_hub.broker.config_directory import find_damage  # noqa: PLC0415
     from cloud_hub.certificates.files import CaFolder  # noqa: PLC0415
-    from shared.mqtt import parse_address  # noqa: PLC0415
+    from shared.transport.mqtt import parse_address  # noqa: PLC0415
 
     settings = _settings(arguments.config)
     address = parse_address(arguments.address or settings.mqtt.address, "--address")

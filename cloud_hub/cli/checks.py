@@ -16,11 +16,11 @@ from cloud_hub.clock import now_us
 from cloud_hub.notifications.senders import open_sender
 from cloud_hub.security import aws_key
 from cloud_hub.settings import Settings, environment
-from shared import topics
-from shared.checks import Findings, connection_error, run_with_timeout, write_error
 from shared.errors import ConfigError, NotReady, TidegateError, WireError
-from shared.mqtt import Connection, Options, parse_address
-from shared.tls import pair_problem
+from shared.process.checks import Findings, connection_error, run_with_timeout, write_error
+from shared.protocol import topics
+from shared.transport.mqtt import Connection, Options, parse_address
+from shared.transport.tls import pair_problem
 
 LOCAL = {"localhost", "127.0.0.1", "::1"}
 SECRETS = {"key", "key_file", "token_file", "secret_file", "password_file", "url_file"}

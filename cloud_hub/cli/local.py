@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloud_hub.cli import Commands
-from shared import logs
 from shared.durations import DAY_US
 from shared.errors import EXIT_CONFIG
+from shared.process import logs
 
 if TYPE_CHECKING:
     from cloud_hub.app import HubApp

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from cloud_hub.cli import Commands, clean
 from cloud_hub.cli.remote import EXIT_FAILED, EXIT_NO_ANSWER, EXIT_USAGE, Remote, RemoteError, connect, options
-from shared.terminal import printable_json
+from shared.process.terminal import printable_json
 
 POLL_S = 0.2
 

@@ -31,8 +31,8 @@ from cloud_hub.twins import batch as twin_batch
 from cloud_hub.twins.batch import TwinBatch
 from cloud_hub.twins.core.owners import CONFIGURATION
 from cloud_hub.twins.rows import Key, Stored
-from shared import twin
-from shared.twin_merge import leaves
+from shared.twin import shadow
+from shared.twin.merge import leaves
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ def reconcile_devices(db: Database, devices: Collection[str], now: int, max_byte
 def _write(session: Session, found: Reconciliation, now: int, max_bytes: int) -> list[OutgoingMessage]:
     batch = TwinBatch(found.stored, now, max_bytes)
     for (device, name), one in found.settled.items():
-        document, owners = found.stored.get((device, name), (twin.Document(), {}))
+        document, owners = found.stored.get((device, name), (shadow.Document(), {}))
         if one.plan.patch:
             actor = CONFIGURATION + ",".join(sorted(one.plan.touched))
             batch.change(device, name, document, one.document, one.plan.owners, one.plan.patch, one.replies, actor)
@@ -173,7 +173,7 @@ def reconcile(
         layers = targeted.get(device, [])
         wanted = {name for layer in layers for name in layer.content}
         for name in sorted(wanted | _held(stored, device)):
-            document, owners = stored.get((device, name), (twin.Document(), {}))
+            document, owners = stored.get((device, name), (shadow.Document(), {}))
             settled[device, name] = configuration_rules.apply_layers(
                 layers, name, document, owners, now // 1_000_000, max_bytes
             )

@@ -20,8 +20,8 @@ from cloud_hub.database.tables import Configuration, ConfigurationDevice, TwinRo
 from cloud_hub.errors import HubError
 from cloud_hub.twins import batch as twin_batch
 from cloud_hub.twins.core.owners import RELEASED, REMOVED
-from shared import twin
-from shared.twin_merge import Path, format_path, leaves, tree
+from shared.twin import shadow
+from shared.twin.merge import Path, format_path, leaves, tree
 
 LIMIT = 100
 BATCH_SIZE = 500
@@ -51,7 +51,7 @@ def put(session: Session, row: Configuration, max_bytes: int, trace: str) -> tup
         return row, True
     if not scopes.covers(scopes.session_scope(session), old.scope):
         raise HubError(409, "Name is taken", f"'{row.id}' is the name of a configuration beyond this token's scope")
-    if not twin.json_equal(old.content, row.content):
+    if not shadow.json_equal(old.content, row.content):
         cure = "make another configuration with a higher priority, or delete this one first"
         raise HubError(409, "Content cannot be changed", f"'{row.id}' was created with other content: {cure}")
     changes = {name: getattr(row, name) for name in ("priority", "target", "metrics", "labels")}
@@ -85,7 +85,7 @@ def release(
     No value changes here, and the document keeps its version.
     """
     stored = twin_batch.read_documents(session, [device], [document], lock=True)
-    old, owners = stored.get((device, document), (twin.Document(), {}))
+    old, owners = stored.get((device, document), (shadow.Document(), {}))
     names = dict(leaves(owners))
     chosen: set[Path] = set()
     for path in paths:
@@ -170,7 +170,7 @@ def _in_force(session: Session, row: Configuration, targeted: Sequence[str]) -> 
         )
         reported = {(device, name): state.get("reported", {}) for device, name, state in session.exec(chosen)}
         counted += sum(
-            not any(twin.difference(want, reported.get((device, name), {})) for name, want in row.content.items())
+            not any(shadow.difference(want, reported.get((device, name), {})) for name, want in row.content.items())
             for device in some
         )
     return counted

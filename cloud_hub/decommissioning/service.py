@@ -41,7 +41,7 @@ from cloud_hub.incidents.service import REMOVED
 from cloud_hub.runtime.outgoing import OutgoingMessage
 from cloud_hub.thresholds.rollouts.service import ACTIVE
 from cloud_hub.twins import service as twins
-from shared import topics
+from shared.protocol import topics
 
 HISTORY = "stays: history"
 TABLES: dict[str, str] = {

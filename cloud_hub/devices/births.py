@@ -17,10 +17,11 @@ from sqlmodel import Session
 from cloud_hub.database.tables import Device
 from cloud_hub.devices import registry as device_registry
 from cloud_hub.devices.offsets import Key, StreamOffsets
-from shared import PROTOCOL, protocol_versions
-from shared.codec import DEFLATED
-from shared.messages import STREAMS, Birth
-from shared.messages import Session as SessionMessage
+from shared import PROTOCOL
+from shared.protocol import versions
+from shared.protocol.codec import DEFLATED
+from shared.protocol.messages import STREAMS, Birth
+from shared.protocol.messages import Session as SessionMessage
 
 CONFLICT_US = 60_000_000
 """Two agents share an id if an old epoch returns within this time of another one."""
@@ -153,11 +154,11 @@ def session_answer(
         upto[stream] = mark.upto
     return SessionMessage(
         hub_epoch=hub_epoch,
-        protocol=protocol_versions.agreed(birth.protocol, PROTOCOL) or PROTOCOL,
+        protocol=versions.agreed(birth.protocol, PROTOCOL) or PROTOCOL,
         session=birth.session,
         epoch=birth.epoch,
         upto=upto,
-        refused=conflict or protocol_versions.refusal(birth.protocol),
+        refused=conflict or versions.refusal(birth.protocol),
         heartbeat=True,
         hub_link=hub_link,
         reads=[DEFLATED],

@@ -20,9 +20,9 @@ from cloud_hub.database import scopes
 from cloud_hub.database.tables import Command, Device
 from cloud_hub.errors import HubError
 from cloud_hub.runtime.outgoing import OutgoingMessage
-from shared import topics
-from shared.codec import encode
-from shared.messages import ENDED, CommandCancel, CommandRequest, CommandResult
+from shared.protocol import topics
+from shared.protocol.codec import encode
+from shared.protocol.messages import ENDED, CommandCancel, CommandRequest, CommandResult
 
 Mode = Literal["direct", "queued"]
 DEFAULT_LIFE_S = 30.0

@@ -25,7 +25,7 @@ from cloud_hub.runtime.items import WorkItems
 from cloud_hub.runtime.outgoing import OutgoingMessage
 from cloud_hub.runtime.worker import NOTHING, WorkResult
 from shared.ids import trace_id
-from shared.messages import Alarm
+from shared.protocol.messages import Alarm
 
 _INCIDENTS: Any = Incident.__table__  # type: ignore[attr-defined]
 _DEVICES: Any = Device.__table__  # type: ignore[attr-defined]

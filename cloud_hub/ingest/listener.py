@@ -24,11 +24,21 @@ from cloud_hub.ingest.queue import IngestQueue
 from cloud_hub.ingest.writer import Writer, WriteResults, failure_replies, split_batch
 from cloud_hub.runtime.outgoing import OutgoingMessage
 from cloud_hub.settings import Mqtt, Twins
-from shared import signatures, topics
-from shared.codec import DEFLATED, encode, inflate
 from shared.errors import NotReady, WireError
-from shared.mqtt import STEADY_S, UNANSWERED, Address, Connection, Inbound, Options, Tls, acknowledge_all, parse_address
-from shared.topics import TOPIC_STREAM
+from shared.protocol import signatures, topics
+from shared.protocol.codec import DEFLATED, encode, inflate
+from shared.protocol.topics import TOPIC_STREAM
+from shared.transport.mqtt import (
+    STEADY_S,
+    UNANSWERED,
+    Address,
+    Connection,
+    Inbound,
+    Options,
+    Tls,
+    acknowledge_all,
+    parse_address,
+)
 
 log = logging.getLogger(__name__)
 

@@ -36,11 +36,11 @@ from cloud_hub.runtime.outgoing import OutgoingMessage
 from cloud_hub.telemetry import samples as telemetry
 from cloud_hub.twins import service as twins
 from cloud_hub.twins.rows import TwinRows
-from shared import topics
-from shared.codec import ITEM_TYPE, encode
 from shared.ids import trace_id
-from shared.messages import Ack, Applied, Batch, Birth, CommandResult, Escalation
-from shared.twin import MAX_BYTES, rejected
+from shared.protocol import topics
+from shared.protocol.codec import ITEM_TYPE, encode
+from shared.protocol.messages import Ack, Applied, Batch, Birth, CommandResult, Escalation
+from shared.twin.shadow import MAX_BYTES, rejected
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from shared.messages import Priority
+from shared.protocol.messages import Priority
 
 RANK: dict[str, int] = {"low": 0, "medium": 1, "high": 2, "critical": 3}
 

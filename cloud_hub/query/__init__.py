@@ -19,7 +19,7 @@ from cloud_hub.query.core.tree import Condition, Query
 from cloud_hub.query.results import Page
 from cloud_hub.query.sql import DEVICES, Statement
 from cloud_hub.security.core.roles import Scope
-from shared.codec import encode
+from shared.protocol.codec import encode
 
 __all__ = ["Condition", "Page", "Query", "condition", "count", "devices", "matching", "parse", "run"]
 

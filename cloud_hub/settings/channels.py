@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from cloud_hub.settings import week_hours
-from shared.messages import Priority
+from shared.protocol.messages import Priority
 
 LOCAL = ("127.0.0.1", "::1", "localhost")
 

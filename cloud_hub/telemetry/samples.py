@@ -13,7 +13,7 @@ from sqlmodel import Session, col, select
 from cloud_hub.database.tables import EventRow, TelemetrySample
 from shared.durations import HOUR_US
 from shared.ids import trace_id
-from shared.messages import Event
+from shared.protocol.messages import Event
 
 PAGE = 50_000
 """Samples in memory at a time, however fast a device sends."""

@@ -21,10 +21,10 @@ from edge_agent.pipeline.core.limit_rules import LimitRules
 from edge_agent.pipeline.sampler import open_collector
 from edge_agent.runtime import health
 from shared import plugins
-from shared.bundle import load
-from shared.checks import Findings, run_with_timeout, write_error
+from shared.device_profile import DeviceProfile
 from shared.errors import ConfigError, ModelError, NotReady, TidegateError
-from shared.profile import DeviceProfile
+from shared.models.bundle import load
+from shared.process.checks import Findings, run_with_timeout, write_error
 
 OPEN_S = 10.0
 """Time limit for a collector to open and to return its first frame."""

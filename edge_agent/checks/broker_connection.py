@@ -6,10 +6,10 @@ from pathlib import Path
 
 from edge_agent.config import Config
 from edge_agent.link.pki import DeviceIdentity
-from shared.checks import connection_error
 from shared.errors import ConfigError
-from shared.mqtt import parse_address
-from shared.tls import pair_problem
+from shared.process.checks import connection_error
+from shared.transport.mqtt import parse_address
+from shared.transport.tls import pair_problem
 
 LOCAL = {"localhost", "127.0.0.1", "::1"}
 

@@ -11,7 +11,7 @@ import sys
 from edge_agent.cli import check, enrol, run, status, twin
 from shared import VERSION
 from shared.errors import EXIT_CONFIG, ConfigError, TidegateError
-from shared.terminal import handle_broken_pipe, printable_lines
+from shared.process.terminal import handle_broken_pipe, printable_lines
 
 EXAMPLES = """examples:
   tidegate-edge check --config edge.toml      validate configuration and installation

@@ -7,8 +7,8 @@ import signal
 import sys
 
 from edge_agent.cli import Commands, add_command
-from shared import logs
-from shared.process_lock import process_lock
+from shared.process import logs
+from shared.process.lock import process_lock
 
 LOCK = "agent.lock"
 """Lock file in the state directory; only one agent can use the directory at a time."""

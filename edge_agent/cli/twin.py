@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from edge_agent.cli import Commands, add_config_option
-from shared.terminal import printable, printable_json
+from shared.process.terminal import printable, printable_json
 
 TEXT = "show or change twin documents on this device"
 

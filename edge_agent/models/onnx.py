@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from shared.bundle import Bundle
 from shared.errors import ModelError
-from shared.gate import Result
+from shared.models.bundle import Bundle
+from shared.models.gate import Result
 
 
 def features(image: np.ndarray, margin: float) -> dict[str, float]:

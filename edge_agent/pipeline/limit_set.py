@@ -16,9 +16,9 @@ from edge_agent.config import Config
 from edge_agent.pipeline.core.limit_rules import LimitRules
 from edge_agent.twin.core.document import Deferred
 from edge_agent.twin.sync import TwinSync
-from shared.codec import decode, encode, from_plain, plain
-from shared.content_reference import Reference
 from shared.errors import ConfigError, WireError
+from shared.protocol.codec import decode, encode, from_plain, plain
+from shared.protocol.content_reference import Reference
 from shared.thresholds import Limits
 
 log = logging.getLogger(__name__)

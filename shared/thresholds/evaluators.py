@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from shared.durations import SECOND_US
-from shared.messages import About, AlarmKind, Priority
+from shared.protocol.messages import About, AlarmKind, Priority
 from shared.thresholds.expressions import parse
 from shared.thresholds.judge import JudgeState, Transition, apply_delays, judge
 from shared.thresholds.limits import Limits

@@ -7,7 +7,7 @@ from typing import Literal
 
 from shared.durations import DAY_US, WEEK_US
 from shared.ids import metric_name
-from shared.messages import Priority, check_finite
+from shared.protocol.messages import Priority, check_finite
 from shared.thresholds.schedule import MONDAY_US, in_force, week_windows
 
 Pair = tuple[float | None, float | None]

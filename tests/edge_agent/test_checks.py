@@ -17,8 +17,8 @@ from edge_agent.agent import Agent
 from edge_agent.checks import run_checks
 from edge_agent.config import parse
 from edge_agent.link.pki import DeviceIdentity
-from shared.checks import RESOLVE_S, Findings, run_with_timeout
 from shared.errors import ConfigError
+from shared.process.checks import RESOLVE_S, Findings, run_with_timeout
 
 DIGITS = Path(__file__).parents[2] / "cloud_hub" / "demo" / "assets" / "digits-edge"
 HOST = "[[collectors]]\nkind = 'host'\ntemperatures = false\n"

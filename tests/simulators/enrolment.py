@@ -27,7 +27,7 @@ from cloud_hub.certificates.files import CaFolder
 from cloud_hub.clock import now_us
 from cloud_hub.database.sessions import Database
 from cloud_hub.settings import Settings
-from shared import signatures
+from shared.protocol import signatures
 
 Key = ec.EllipticCurvePrivateKey
 

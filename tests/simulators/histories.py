@@ -11,7 +11,7 @@ from cloud_hub.database.sessions import Database
 from cloud_hub.devices.offsets import StreamOffsets
 from cloud_hub.telemetry import samples
 from shared.durations import DAY_US
-from shared.messages import Birth, Metric
+from shared.protocol.messages import Birth, Metric
 
 
 def devices(db: Database, names: list[str], *metrics: str) -> None:

@@ -21,7 +21,7 @@ from cloud_hub.api.routes import create_rest_app
 from cloud_hub.clock import now_us
 from cloud_hub.database.sessions import Database
 from cloud_hub.settings import Rest, Settings
-from shared.messages import Birth
+from shared.protocol.messages import Birth
 
 
 class RestHub:

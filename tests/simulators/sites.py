@@ -41,8 +41,8 @@ from cloud_hub.telemetry import samples
 from cloud_hub.thresholds.learning.core.policy import LimitPolicy
 from cloud_hub.thresholds.rollouts import service as rollout_service
 from cloud_hub.twins import service as twins
-from shared.codec import plain
-from shared.messages import Alarm, Birth, Event, Sample
+from shared.protocol.codec import plain
+from shared.protocol.messages import Alarm, Birth, Event, Sample
 from shared.thresholds import Limits
 
 with warnings.catch_warnings():  # newer Starlettes ask for a client that not every machine has

@@ -27,8 +27,8 @@ from cloud_hub.errors import HubError
 from cloud_hub.runtime.outgoing import OutgoingMessage
 from edge_agent.commands.service import Commands, Output, Progress, Work
 from edge_agent.store.statestore import StateStore
-from shared.codec import decode, encode
-from shared.messages import ENDED, Birth, CommandCancel, CommandRequest, CommandResult
+from shared.protocol.codec import decode, encode
+from shared.protocol.messages import ENDED, Birth, CommandCancel, CommandRequest, CommandResult
 
 SECOND = 1_000_000
 LIFE_S = 40.0

@@ -10,8 +10,8 @@ import numpy as np
 import onnxruntime as ort
 
 from cloud_hub.inference.experts import Opinion
-from shared.bundle import Bundle, load
 from shared.errors import ModelError
+from shared.models.bundle import Bundle, load
 
 
 class OnnxExpert:

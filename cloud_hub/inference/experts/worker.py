@@ -23,10 +23,10 @@ from cloud_hub.runtime.outgoing import OutgoingMessage
 from cloud_hub.runtime.worker import WorkerSpec, WorkResult
 from cloud_hub.settings import Experts, Settings
 from cloud_hub.twins import service as twins
-from shared import topics
-from shared.codec import encode, plain
 from shared.errors import ConfigError, ModelError
-from shared.messages import EscalationAnswer
+from shared.protocol import topics
+from shared.protocol.codec import encode, plain
+from shared.protocol.messages import EscalationAnswer
 
 log = logging.getLogger(__name__)
 

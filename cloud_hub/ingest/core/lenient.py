@@ -10,9 +10,9 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
-from shared.codec import MAX_ITEMS, MAX_PAYLOAD, decode
 from shared.errors import WireError
-from shared.messages import Batch
+from shared.protocol.codec import MAX_ITEMS, MAX_PAYLOAD, decode
+from shared.protocol.messages import Batch
 
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[\]{},]', re.DOTALL)
 """A string or a structural character. A string may lack its end, so that matching never backtracks."""

@@ -10,13 +10,13 @@ from typing import Annotated, Any
 import msgspec
 
 from cloud_hub.ingest.core import lenient
-from shared import topics
-from shared.codec import MAX_ITEMS, MAX_PAYLOAD, decode, encode, from_plain
 from shared.errors import WireError
 from shared.ids import metric_name
-from shared.messages import Applied, Batch, Birth, ClockQuality, CommandResult, Heartbeat, Quality, Stream
-from shared.text_rules import holds_nul
-from shared.topics import TOPIC_STREAM
+from shared.protocol import topics
+from shared.protocol.codec import MAX_ITEMS, MAX_PAYLOAD, decode, encode, from_plain
+from shared.protocol.messages import Applied, Batch, Birth, ClockQuality, CommandResult, Heartbeat, Quality, Stream
+from shared.protocol.text_rules import holds_nul
+from shared.protocol.topics import TOPIC_STREAM
 
 SHADOW_VERBS = frozenset({"get", "update", "delete"})
 

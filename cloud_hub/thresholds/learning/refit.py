@@ -37,8 +37,8 @@ from cloud_hub.thresholds.rollouts import service as rollout_service
 from cloud_hub.thresholds.rollouts import twin_writes
 from cloud_hub.thresholds.rollouts.core import rules as rollout_rules
 from cloud_hub.twins.core import reported_values
-from shared.codec import plain
 from shared.durations import DAY_US
+from shared.protocol.codec import plain
 from shared.thresholds import Limits
 
 log = logging.getLogger(__name__)

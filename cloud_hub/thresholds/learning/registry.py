@@ -33,7 +33,7 @@ from cloud_hub.thresholds.learning.core.policy import LimitPolicy
 from cloud_hub.thresholds.limits import standing as limits_standing
 from cloud_hub.thresholds.rollouts import service as rollout_service
 from cloud_hub.thresholds.rollouts.twin_writes import DOCUMENT, HOLDING
-from shared.codec import from_plain
+from shared.protocol.codec import from_plain
 
 LIMIT = 100
 REASONS = 20

@@ -16,7 +16,7 @@ from cloud_hub.thresholds.limits import files as limit_files
 from cloud_hub.thresholds.limits import standing as limits_standing
 from cloud_hub.thresholds.limits.core import entries as limit_entries
 from cloud_hub.twins import service as twins
-from shared.codec import from_plain, plain
+from shared.protocol.codec import from_plain, plain
 from shared.thresholds import Limits
 
 FORM = "tidegate-limits/1"

@@ -30,8 +30,8 @@ from cloud_hub.thresholds.scores import alarms as score_alarms
 from cloud_hub.thresholds.scores.alarms import AlarmTransition, SeriesState
 from cloud_hub.thresholds.scores.model import ScoreModel
 from cloud_hub.twins.core.reported_values import mapping
-from shared.codec import plain
-from shared.messages import Alarm
+from shared.protocol.codec import plain
+from shared.protocol.messages import Alarm
 
 HOLE_US = absence.GRACE_US // 2
 """If the pause between two runs is longer than this, the hub was down."""

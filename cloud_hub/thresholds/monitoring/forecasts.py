@@ -46,7 +46,7 @@ from cloud_hub.thresholds.monitoring.forecasters import (
     train_forecaster,
 )
 from cloud_hub.twins.core.reported_values import mapping
-from shared.messages import Alarm
+from shared.protocol.messages import Alarm
 from shared.thresholds import Limits
 
 GROUP = 20

@@ -23,7 +23,7 @@ from cloud_hub.thresholds.scores import absence
 from cloud_hub.thresholds.scores.alarms import Samples, SeriesState
 from cloud_hub.thresholds.scores.model import ScoreModel
 from cloud_hub.twins.core.reported_values import mapping
-from shared.codec import from_plain, plain
+from shared.protocol.codec import from_plain, plain
 
 GROUP = 200
 """Series of one group."""

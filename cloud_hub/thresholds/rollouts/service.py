@@ -28,7 +28,7 @@ from cloud_hub.thresholds.rollouts import twin_writes
 from cloud_hub.thresholds.rollouts.core import rules as rollout_rules
 from cloud_hub.thresholds.rollouts.core.rules import Bounds, RolloutStatus, Stage
 from cloud_hub.thresholds.rollouts.twin_writes import DOCUMENT, HOLDING
-from shared.codec import plain
+from shared.protocol.codec import plain
 from shared.thresholds import Limits
 
 ACTIVE = ("watching", "taking-back")

@@ -18,7 +18,7 @@ from cloud_hub.thresholds.scores.alarm_budget import threshold
 from cloud_hub.thresholds.scores.episodes import Episodes, rarity
 from cloud_hub.thresholds.scores.model import DEFAULTS, InvalidState, ScoreModel
 from shared.durations import DAY_US
-from shared.messages import AlarmKind
+from shared.protocol.messages import AlarmKind
 
 CALM = 20
 HIGHER, MOST_HIGHER = 0.3, 1.5

@@ -13,8 +13,8 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from typing import Any, get_args
 
-from shared.codec import from_plain
-from shared.messages import Alarm, Priority, Sample
+from shared.protocol.codec import from_plain
+from shared.protocol.messages import Alarm, Priority, Sample
 from shared.thresholds import AlarmRules, Expression, Flat, JudgeState, Limits, NoData, Rate, refusal
 from shared.thresholds.evaluators import RuleEvaluator, RuleTransition, make_evaluator
 

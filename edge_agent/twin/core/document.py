@@ -13,9 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from shared.messages import Applied, AppliedState
-from shared.twin import State, difference, json_equal, merge
-from shared.twin_merge import ABSENT, Path, format_path, leaves, merge3, patch, tree, value_at, with_value
+from shared.protocol.messages import Applied, AppliedState
+from shared.twin.merge import ABSENT, Path, format_path, leaves, merge3, patch, tree, value_at, with_value
+from shared.twin.shadow import State, difference, json_equal, merge
 
 Handler = Callable[[Any], Any]
 """Applies a desired value and returns the value now in force. Raises ValueError, TypeError or LookupError to refuse the

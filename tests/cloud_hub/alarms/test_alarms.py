@@ -18,8 +18,8 @@ from cloud_hub.database.tables import AlarmRow, Incident, Suppression
 from cloud_hub.devices import registry as device_registry
 from cloud_hub.errors import HubError
 from cloud_hub.incidents import service as incidents
-from shared.codec import decode
-from shared.messages import Alarm, AlarmStateMessage, Life
+from shared.protocol.codec import decode
+from shared.protocol.messages import Alarm, AlarmStateMessage, Life
 
 NOW = 1_800_000_000_000_000
 S = 1_000_000

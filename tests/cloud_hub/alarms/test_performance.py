@@ -10,7 +10,7 @@ from cloud_hub.database.sessions import Database
 from cloud_hub.devices import registry as device_registry
 from cloud_hub.incidents import service as incidents
 from shared.durations import DAY_US, SECOND_US
-from shared.messages import Alarm
+from shared.protocol.messages import Alarm
 
 START = 1_800_000_000 * SECOND_US
 WEEK = 7 * DAY_US

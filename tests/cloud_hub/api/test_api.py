@@ -46,8 +46,8 @@ from cloud_hub.runtime.worker import WorkerStatus
 from cloud_hub.settings import Settings
 from cloud_hub.telemetry import samples as telemetry
 from cloud_hub.twins import service as twins
-from shared.codec import encode
-from shared.messages import Alarm, Birth, CommandResult, Sample
+from shared.protocol.codec import encode
+from shared.protocol.messages import Alarm, Birth, CommandResult, Sample
 
 with warnings.catch_warnings():  # newer Starlettes ask for a client that not every machine has
     warnings.simplefilter("ignore")

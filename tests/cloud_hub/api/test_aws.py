@@ -27,9 +27,9 @@ from cloud_hub.runtime.outgoing import OutgoingMessage
 from cloud_hub.security import aws_key
 from cloud_hub.settings import Settings
 from cloud_hub.twins import service as twins
-from shared import topics
-from shared.codec import MAX_PAYLOAD
 from shared.ids import device_of_thing
+from shared.protocol import topics
+from shared.protocol.codec import MAX_PAYLOAD
 
 with warnings.catch_warnings():  # newer Starlettes ask for a client that not every machine has
     warnings.simplefilter("ignore")

@@ -16,7 +16,7 @@ from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import LearnedSeries, Rollout, RolloutDevice
 from cloud_hub.thresholds.learning import registry as learning_registry
 from cloud_hub.twins import service as twins
-from shared.messages import Applied
+from shared.protocol.messages import Applied
 
 NOW = 1_800_000_000_000_000
 

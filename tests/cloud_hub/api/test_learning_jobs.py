@@ -21,8 +21,8 @@ from cloud_hub.thresholds.learning.core.policy import LimitPolicy
 from cloud_hub.thresholds.monitoring.forecasts import ForecastMonitor
 from cloud_hub.thresholds.monitoring.peers import PeerMonitor
 from cloud_hub.twins import service as twins
-from shared.codec import plain
 from shared.durations import DAY_US
+from shared.protocol.codec import plain
 from shared.thresholds import Limits
 
 

@@ -30,7 +30,7 @@ from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import Claim
 from cloud_hub.errors import HubError
 from cloud_hub.settings import Settings
-from shared import signatures
+from shared.protocol import signatures
 
 with warnings.catch_warnings():  # newer Starlettes ask for a client that not every machine has
     warnings.simplefilter("ignore")

@@ -23,7 +23,7 @@ from cloud_hub.database import scopes
 from cloud_hub.database.tables import Configuration, ConfigurationDevice, Job
 from cloud_hub.devices import registry as device_registry
 from cloud_hub.jobs import service as jobs
-from shared.messages import Birth
+from shared.protocol.messages import Birth
 
 WHOLE_HUB = {
     ("GET", "/api/v1/tokens"), ("POST", "/api/v1/tokens"), ("DELETE", "/api/v1/tokens/{token_id}"),

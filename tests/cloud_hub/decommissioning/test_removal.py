@@ -46,9 +46,9 @@ from cloud_hub.jobs import service as jobs
 from cloud_hub.runtime import outgoing as runtime_outgoing
 from cloud_hub.settings import Actions
 from cloud_hub.twins import service as twins
-from shared import topics
-from shared.codec import plain
-from shared.messages import Alarm, Batch, Birth, CommandResult, Priority, Sample
+from shared.protocol import topics
+from shared.protocol.codec import plain
+from shared.protocol.messages import Alarm, Batch, Birth, CommandResult, Priority, Sample
 
 NOW = 1_800_000_000_000_000
 PRESS, OTHER = "press-3", "press-4"

@@ -13,9 +13,9 @@ from cloud_hub.errors import HubError
 from cloud_hub.ingest.core.router import DeviceMessage
 from cloud_hub.ingest.writer import Writer, WriteResults
 from shared import PROTOCOL
-from shared.codec import decode
-from shared.messages import Birth, Metric, Stream
-from shared.messages import Session as SessionWord
+from shared.protocol.codec import decode
+from shared.protocol.messages import Birth, Metric, Stream
+from shared.protocol.messages import Session as SessionWord
 
 NOW = 1_800_000_000_000_000
 SECOND = 1_000_000

@@ -26,8 +26,8 @@ from cloud_hub.incidents.core.grouping import AlarmSpan
 from cloud_hub.inference.engines import open_engine
 from cloud_hub.settings import Actions
 from cloud_hub.twins import service as twins
-from shared.codec import decode, encode
-from shared.messages import Alarm, Birth, CommandRequest, CommandResult
+from shared.protocol.codec import decode, encode
+from shared.protocol.messages import Alarm, Birth, CommandRequest, CommandResult
 
 NOW = 1_800_000_000_000_000
 SECOND = 1_000_000

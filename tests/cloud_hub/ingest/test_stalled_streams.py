@@ -26,10 +26,10 @@ from cloud_hub.ingest.listener import Listener
 from cloud_hub.ingest.writer import GAP_US
 from cloud_hub.settings import Mqtt, Twins
 from cloud_hub.telemetry import samples as telemetry
-from shared import topics
-from shared.codec import decode, encode
-from shared.messages import Ack, Applied, Batch, Birth, CommandResult
-from shared.mqtt import Connection, Inbound, Options
+from shared.protocol import topics
+from shared.protocol.codec import decode, encode
+from shared.protocol.messages import Ack, Applied, Batch, Birth, CommandResult
+from shared.transport.mqtt import Connection, Inbound, Options
 
 NOW = 1_800_000_000_000_000
 DEVICE = "press-3"

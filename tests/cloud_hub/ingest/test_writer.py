@@ -34,10 +34,10 @@ from cloud_hub.ingest.core.router import DataBatch, DeviceMessage, IngestMessage
 from cloud_hub.ingest.writer import Writer, WriteResults
 from cloud_hub.telemetry import samples as telemetry
 from cloud_hub.twins.rows import TwinRows
-from shared import topics
-from shared.codec import decode, encode
-from shared.messages import Ack, Alarm, Batch, Birth, Escalation, Event, Lost, Metric, Sample, Stream
-from shared.messages import Session as SessionWord
+from shared.protocol import topics
+from shared.protocol.codec import decode, encode
+from shared.protocol.messages import Ack, Alarm, Batch, Birth, Escalation, Event, Lost, Metric, Sample, Stream
+from shared.protocol.messages import Session as SessionWord
 
 NOW = 1_800_000_000_000_000
 DEVICE = "press-3"

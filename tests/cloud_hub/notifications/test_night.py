@@ -30,7 +30,7 @@ from cloud_hub.notifications.core import templates
 from cloud_hub.notifications.delivery import ChannelWorker
 from cloud_hub.settings import channels
 from shared.errors import NotReady
-from shared.messages import Alarm, Priority
+from shared.protocol.messages import Alarm, Priority
 
 S = 1_000_000
 START = 1_800_000_000 * S

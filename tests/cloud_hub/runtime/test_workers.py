@@ -69,7 +69,7 @@ from cloud_hub.twins import service as twins
 from shared.durations import HOUR_US
 from shared.errors import NotReady
 from shared.ids import uuid7
-from shared.messages import Alarm, Birth
+from shared.protocol.messages import Alarm, Birth
 
 SECOND = 1_000_000
 NOW = 1_800_000_000 * SECOND // (24 * HOUR_US) * 24 * HOUR_US

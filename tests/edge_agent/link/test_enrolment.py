@@ -15,9 +15,9 @@ from edge_agent.cli import main as edge_cli
 from edge_agent.link import est, trust
 from edge_agent.link.pki import DeviceIdentity
 from edge_agent.link.trust import TrustManager, enrol
-from shared import signatures
 from shared.errors import ConfigError, NotReady, WireError
-from shared.mqtt import Inbound
+from shared.protocol import signatures
+from shared.transport.mqtt import Inbound
 
 DAY = 86_400_000_000
 

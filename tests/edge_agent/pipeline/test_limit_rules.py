@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from edge_agent.pipeline.core.limit_rules import LimitRules
 from edge_agent.store.statestore import StateStore
 from edge_agent.twin.core.twin import DeviceTwin
-from shared.codec import plain
-from shared.messages import Alarm, Priority, Sample
+from shared.protocol.codec import plain
+from shared.protocol.messages import Alarm, Priority, Sample
 from shared.thresholds import AlarmRules, Expression, Flat, JudgeState, Limits, NoData, Rate
-from shared.twin import MAX_LEVELS, nesting_depth
+from shared.twin.shadow import MAX_LEVELS, nesting_depth
 
 LOAD, TEMP = Limits(metric="cpu.load", high=90.0, priority="high"), Limits(metric="temp.cpu", low=5.0, high=80.0)
 

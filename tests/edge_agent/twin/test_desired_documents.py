@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from edge_agent.agent import Agent
 from edge_agent.config import parse
 from edge_agent.twin.core.twin import DeviceTwin
-from shared.codec import plain
 from shared.errors import WireError
-from shared.gate import DriftTest, Gate
-from shared.messages import Applied
-from shared.mqtt import Inbound
+from shared.models.gate import DriftTest, Gate
+from shared.protocol.codec import plain
+from shared.protocol.messages import Applied
 from shared.thresholds import AlarmRules, Expression, Flat, Limits, NoData, Rate
-from shared.twin import State
+from shared.transport.mqtt import Inbound
+from shared.twin.shadow import State
 
 CONFIG = """
 [device]

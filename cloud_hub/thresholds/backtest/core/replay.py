@@ -14,7 +14,7 @@ from cloud_hub.thresholds.bands.fit import STANDARD, BandSettings, NotEnough, cl
 from cloud_hub.thresholds.bands.model import Bands
 from cloud_hub.thresholds.bands.state import Floats, Ints
 from shared.durations import DAY_US
-from shared.messages import AlarmKind
+from shared.protocol.messages import AlarmKind
 from shared.thresholds import JudgeState, Limits
 
 

@@ -23,9 +23,9 @@ from cloud_hub.thresholds.learning import registry as learning_registry
 from cloud_hub.thresholds.learning.core.policy import LimitPolicy
 from cloud_hub.thresholds.rollouts import service as rollout_service
 from cloud_hub.twins import service as twins
-from shared.codec import encode, plain
 from shared.durations import DAY_US
-from shared.messages import About, Alarm, Applied, Birth, Metric
+from shared.protocol.codec import encode, plain
+from shared.protocol.messages import About, Alarm, Applied, Birth, Metric
 from shared.thresholds import Limits
 
 NOW = 1_800_000_000_000_000

@@ -21,9 +21,9 @@ from cloud_hub.thresholds.scores import absence
 from cloud_hub.thresholds.scores import alarms as score_alarms
 from cloud_hub.thresholds.scores.alarms import CALM, SeriesState
 from cloud_hub.thresholds.scores.model import ScoreModel
-from shared.codec import plain
 from shared.durations import DAY_US
-from shared.messages import Alarm
+from shared.protocol.codec import plain
+from shared.protocol.messages import Alarm
 
 NOW = 1_800_000_000_000_000
 MINUTE = 60_000_000

@@ -20,9 +20,9 @@ from cloud_hub.thresholds.monitoring import forecasters, forecasts
 from cloud_hub.thresholds.monitoring.forecasters import ForecasterStore, TrainedForecaster
 from cloud_hub.thresholds.monitoring.forecasts import ForecastMonitor, forecast_series
 from cloud_hub.twins import service as twins
-from shared.codec import plain
 from shared.durations import DAY_US
-from shared.messages import Alarm
+from shared.protocol.codec import plain
+from shared.protocol.messages import Alarm
 from shared.thresholds import Limits
 
 MINUTE = 60_000_000

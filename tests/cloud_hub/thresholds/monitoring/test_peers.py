@@ -28,9 +28,9 @@ from cloud_hub.thresholds.monitoring.five_minute_means import SLOT_US
 from cloud_hub.thresholds.monitoring.peers import GRACE_US, PeerMonitor
 from cloud_hub.thresholds.peers import alarms as peer_rules
 from cloud_hub.thresholds.peers.alarms import PeerTask
-from shared.codec import plain
 from shared.durations import DAY_US
-from shared.messages import About, Alarm
+from shared.protocol.codec import plain
+from shared.protocol.messages import About, Alarm
 
 NOW = 1_800_000_000_000_000 // DAY_US * DAY_US + 8 * 3_600_000_000
 DAYS = 10

@@ -17,9 +17,9 @@ from cloud_hub.runtime.outgoing import OutgoingMessage
 from cloud_hub.thresholds.limits import files as limit_files
 from cloud_hub.thresholds.rollouts import service as rollout_service
 from cloud_hub.twins import service as twins
-from shared.codec import encode
-from shared.content_reference import FILES, Reference
-from shared.messages import Alarm, Applied
+from shared.protocol.codec import encode
+from shared.protocol.content_reference import FILES, Reference
+from shared.protocol.messages import Alarm, Applied
 from shared.thresholds import Limits
 
 NOW = 1_800_000_000_000_000

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from shared import twin
-from shared.topics import split_shadow
+from shared.protocol.topics import split_shadow
+from shared.twin import shadow
 
-VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "device_shadow.json").read_text("utf-8"))["device_shadow"]
+VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "device_shadow.json").read_text("utf-8"))["device_shadow"]
 
 
 def payload_of(step: dict[str, Any]) -> bytes:
@@ -42,23 +42,25 @@ def cleaned(verb: str, body: dict[str, Any], ignored: list[str], wanted: dict[st
     return body
 
 
-def run(documents: dict[str, twin.Document], topic: str, payload: bytes, now: int) -> list[tuple[str, dict[str, Any]]]:
+def run(
+    documents: dict[str, shadow.Document], topic: str, payload: bytes, now: int
+) -> list[tuple[str, dict[str, Any]]]:
     base, rest = topic.split("/shadow", 1)
     name, verb = split_shadow("shadow" + rest) or ("", "")
-    document = documents.get(name, twin.Document())
+    document = documents.get(name, shadow.Document())
     if verb == "get":
-        replies = twin.get(document, name, payload, now)
+        replies = shadow.get(document, name, payload, now)
     elif verb == "update":
-        documents[name], replies = twin.update(document, payload, now)
+        documents[name], replies = shadow.update(document, payload, now)
     else:
-        documents[name], replies = twin.delete(document, name, payload, now)
+        documents[name], replies = shadow.delete(document, name, payload, now)
     head = f"{base}/shadow" + (f"/name/{name}" if name else "")
     return [(f"{head}/{reply.verb}", reply.body) for reply in replies]
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda v: f"{v['id']} {v['title']}")
 def test_vector(vector: dict[str, Any]) -> None:
-    documents: dict[str, twin.Document] = {}
+    documents: dict[str, shadow.Document] = {}
     for step in vector["steps"]:
         got = dict(run(documents, step["in"]["topic"], payload_of(step["in"]), step["now"]))
         wanted = {out["topic"]: out["payload"] for out in step["out"]}

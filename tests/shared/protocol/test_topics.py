@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shared import topics
+from shared.protocol import topics
 
 
 def test_below_aws_the_hub_asks_for_shadow_requests_only() -> None:

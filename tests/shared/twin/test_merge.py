@@ -10,8 +10,8 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from shared.twin import State, json_equal, merge
-from shared.twin_merge import ABSENT, format_path, leaves, merge3, patch, tree, value_at, with_value
+from shared.twin.merge import ABSENT, format_path, leaves, merge3, patch, tree, value_at, with_value
+from shared.twin.shadow import State, json_equal, merge
 
 Merge = Callable[..., State]
 FIXED = settings(max_examples=500, deadline=None, derandomize=True, database=None)

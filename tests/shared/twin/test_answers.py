@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from shared.twin import Document, Reply, delete, get, rejected, update
+from shared.twin.shadow import Document, Reply, delete, get, rejected, update
 
 LEVELS = "JSON contains too many levels of nesting; maximum is 6"
 NODE = "State contains an invalid node"

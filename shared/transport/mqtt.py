@@ -25,9 +25,9 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from shared.backoff import Backoff
-from shared.codec import JSON, MAX_PAYLOAD
 from shared.errors import ConfigError, NotReady
-from shared.tls import check_dates, client_context
+from shared.protocol.codec import JSON, MAX_PAYLOAD
+from shared.transport.tls import check_dates, client_context
 
 log = logging.getLogger(__name__)
 
@@ -81,8 +81,8 @@ class Inbound:
     many).
 
     `response_topic` and `correlation` are MQTT 5's request and response (MQTT 5.0 section 4.10), empty when absent.
-    `signature` is the hub's signature of topic and payload (shared/signatures.py), not verified here. `retained`: the
-    broker had stored it before this client subscribed.
+    `signature` is the hub's signature of topic and payload (`shared.protocol.signatures`), not verified here.
+    `retained`: the broker had stored it before this client subscribed.
     """
 
     topic: str

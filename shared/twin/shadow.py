@@ -12,7 +12,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from shared.text_rules import holds_nul
+from shared.protocol.text_rules import holds_nul
 
 Json = Any
 State = dict[str, Json]

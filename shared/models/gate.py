@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from shared.messages import EscalationReason, check_finite
+from shared.protocol.messages import EscalationReason, check_finite
 
 NEVER = 1.0
 """A margin that no result exceeds: escalate all."""

@@ -10,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 import pytest
 
-from shared.gate import (
+from shared.models.gate import (
     NEVER,
     DriftDetector,
     DriftTest,

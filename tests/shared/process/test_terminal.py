@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.store.statestore import StateStore
-from shared import logs
-from shared.terminal import EXIT_PIPE, printable, printable_json, printable_lines
+from shared.process import logs
+from shared.process.terminal import EXIT_PIPE, printable, printable_json, printable_lines
 
 EVIL = {
     "colour": "\x1b[31mred", "title": "\x1b]0;owned\x07", "C1": "\x9b2J", "override": "\u202egnp.exe",

@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from shared.codec import encode
 from shared.errors import ModelError
+from shared.protocol.codec import encode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ import pytest
 from edge_agent.cli.main import main
 from edge_agent.store.outbox import status
 from shared.errors import EXIT_CONFIG, ConfigError
-from shared.process_lock import process_lock
+from shared.process.lock import process_lock
 
 CONFIG = """
 [device]

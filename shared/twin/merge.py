@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
-from shared.twin import State, json_equal
+from shared.twin.shadow import State, json_equal
 
 Path = tuple[str, ...]
 """Keys from the root of a section to a value."""

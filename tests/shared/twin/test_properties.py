@@ -12,8 +12,8 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from shared.codec import encode
-from shared.twin import (
+from shared.protocol.codec import encode
+from shared.twin.shadow import (
     MAX_LEVELS,
     SECTIONS,
     Document,

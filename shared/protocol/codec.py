@@ -16,7 +16,7 @@ import msgspec
 
 from shared.errors import WireError
 from shared.ids import first_duplicate
-from shared.messages import Alarm, Escalation, Event, Sample, Stream
+from shared.protocol.messages import Alarm, Escalation, Event, Sample, Stream
 from shared.suggestions import explained
 
 T = TypeVar("T")

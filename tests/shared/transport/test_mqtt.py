@@ -16,8 +16,8 @@ from simulators.certificates import certificates
 
 from cloud_hub.certificates.files import CaFolder
 from cloud_hub.clock import now_us
-from shared import topics
-from shared.mqtt import Connection, Inbound, Options, Tls, _Receipt, acknowledge_all
+from shared.protocol import topics
+from shared.transport.mqtt import Connection, Inbound, Options, Tls, _Receipt, acknowledge_all
 
 TOPIC = topics.thing("press-3", "acks")
 BURST = 30

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from shared.errors import ModelError
-from shared.manifest import Manifest, verify
+from shared.models.manifest import Manifest, verify
 from shared.suggestions import explained
 
 MAX_FILE = 512 << 20

@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from typing import IO, Any
 
 from shared.ids import trace_id
-from shared.terminal import printable, printable_json, printable_lines
+from shared.process.terminal import printable, printable_json, printable_lines
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from shared.ids import DEVICE_ID, device_of_thing, thing_of_device
-from shared.messages import Stream
+from shared.protocol.messages import Stream
 
 PREFIX = "tidegate/v1"
 AWS = "$aws"

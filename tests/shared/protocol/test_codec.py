@@ -14,8 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared import messages
-from shared.codec import (
+from shared.errors import WireError
+from shared.models.gate import DriftTest, Gate
+from shared.protocol import messages
+from shared.protocol.codec import (
     DEFLATED,
     ITEM_TYPE,
     JSON,
@@ -28,8 +30,6 @@ from shared.codec import (
     inflate,
     plain,
 )
-from shared.errors import WireError
-from shared.gate import DriftTest, Gate
 from shared.thresholds import Limits
 
 FIXED = settings(max_examples=150, deadline=None, derandomize=True, database=None)

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from shared.terminal import printable
-from shared.tls import client_context
+from shared.process.terminal import printable
+from shared.transport.tls import client_context
 
 T = TypeVar("T")
 

@@ -10,10 +10,11 @@ import msgspec
 import pytest
 from simulators.wire import Recorded, recorded, with_unknown_fields
 
-from shared import PROTOCOL, messages, protocol_versions
-from shared.codec import ITEM_TYPE, decode, encode, from_plain
+from shared import PROTOCOL
 from shared.errors import WireError
-from shared.topics import TOPIC_STREAM, split
+from shared.protocol import messages, versions
+from shared.protocol.codec import ITEM_TYPE, decode, encode, from_plain
+from shared.protocol.topics import TOPIC_STREAM, split
 
 GOLD = recorded()
 TYPED = {name: word for name, word in GOLD.items() if word.kind != "json"}
@@ -24,13 +25,13 @@ TYPED = {name: word for name, word in GOLD.items() if word.kind != "json"}
     [(1, 1, 1), (2, 1, 1), (1, 2, 1), (2, 2, 2), (3, 1, None), (1, 3, None), (3, 2, 2), (0, 1, None), (-1, -1, None)],
 )
 def test_each_version_is_served_with_the_one_before(agent: int, hub: int, spoken: int | None) -> None:
-    assert protocol_versions.agreed(agent, hub) == protocol_versions.agreed(hub, agent) == spoken
-    assert bool(protocol_versions.refusal(agent, hub)) == (spoken is None)
+    assert versions.agreed(agent, hub) == versions.agreed(hub, agent) == spoken
+    assert bool(versions.refusal(agent, hub)) == (spoken is None)
 
 
 def test_a_refusal_says_who_must_be_updated() -> None:
-    assert "update the hub first" in protocol_versions.refusal(3, 1)
-    assert "update the agent" in protocol_versions.refusal(1, 3)
+    assert "update the hub first" in versions.refusal(3, 1)
+    assert "update the agent" in versions.refusal(1, 3)
 
 
 def read(word: Recorded, payload: Any) -> Any:
