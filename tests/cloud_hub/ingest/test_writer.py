@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import threading
 from dataclasses import replace
 from functools import partial
@@ -656,13 +657,19 @@ def _asked(db: Database, requests: list[Any], together: bool) -> tuple[list[Any]
         session.flush()
         for some in [said] if together else [[one] for one in said]:
             writer.write(session, [(one, "") for one in some], NOW, results)
-    replies = [(one.topic.replace(prefix, ""), one.payload.replace(prefix.encode(), b"")) for one in results.messages]
+    # As values: PostgreSQL gives the keys of a document back in an order of its own.
+    replies = [
+        (message.topic.replace(prefix, ""), json.loads(message.payload.replace(prefix.encode(), b"")))
+        for message in results.messages
+    ]
     with db.read() as session:
         mine = session.exec(select(TwinRow).where(col(TwinRow.device).startswith(f"{prefix}-")))
-        rows = sorted((row.device[len(prefix) :], row.name, row.version, row.deleted, row.state) for row in mine)
+        rows = [(row.device[len(prefix) :], row.name, row.version, row.deleted, row.state) for row in mine]
         past = session.exec(select(TwinChange).where(col(TwinChange.device).startswith(f"{prefix}-")))
-        changes = sorted((one.device[len(prefix) :], one.name, one.version, one.verb, str(one.state)) for one in past)
-    return replies, rows, changes
+        changes = [
+            (change.device[len(prefix) :], change.name, change.version, change.verb, change.state) for change in past
+        ]
+    return replies, sorted(rows, key=lambda row: row[:2]), sorted(changes, key=lambda change: change[:3])
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
