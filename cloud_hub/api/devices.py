@@ -243,7 +243,7 @@ def streams(device: str, hub: TheHub, caller: Reader, count: bool = False, limit
     """
     with hub.db.read(scope=caller.scope) as session:
         fleet.get_device(session, device)
-        found = []
+        rows = []
         newest_first = select(HighWater).where(HighWater.device == device).order_by(col(HighWater.id).desc())
         marks = session.exec(newest_first.limit(min(max(limit, 1), 10_000))).all()[::-1]
         lost: dict[int, list[tuple[int, int, str]]] = {}
@@ -255,11 +255,11 @@ def streams(device: str, hub: TheHub, caller: Reader, count: bool = False, limit
             row = StreamCount(epoch=mark.epoch, stream=mark.stream, upto=mark.upto, lost=lost.get(mark.id or 0, []))
             if count and mark.stream == "telemetry":
                 row.rows, row.distinct, _ = telemetry.stream_counts(session, mark.id or 0)
-            found.append(row)
+            rows.append(row)
         for stalled in session.exec(select(StalledStream).where(StalledStream.device == device)):
-            newest = next((row for row in reversed(found) if row.stream == stalled.stream), None)
+            newest = next((row for row in reversed(rows) if row.stream == stalled.stream), None)
             if newest is None:
                 newest = StreamCount(epoch="", stream=stalled.stream, upto=0)
-                found.append(newest)
+                rows.append(newest)
             newest.stalled = Stall(since_us=stalled.since_us, reason=stalled.reason)
-    return found
+    return rows
