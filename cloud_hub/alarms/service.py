@@ -126,5 +126,5 @@ def _records(session: Session, condition: Any, device: str) -> list[AlarmRecord]
     query: Any = select(*_COLUMNS).where(condition)
     if device:
         query = query.where(_ALARMS.c.device == device)
-    found = session.connection().execute(scopes.restrict(session, query, _ALARMS.c.device))
-    return [AlarmRecord(**row) for row in found.mappings()]
+    rows = session.connection().execute(scopes.restrict(session, query, _ALARMS.c.device))
+    return [AlarmRecord(**row) for row in rows.mappings()]

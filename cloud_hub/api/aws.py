@@ -213,6 +213,6 @@ def list_named_shadows_for_thing(
         raise AwsError(400, "Invalid nextToken")
     with hub.db.read(scope=caller.scope) as session:
         device = _device(session, thing)
-        found = twins.names(session, device, after, size + 1)
-    page = {"results": found[:size], "timestamp": now_us() // 1_000_000}
-    return _json(page | ({"nextToken": found[size - 1]} if len(found) > size else {}))
+        names = twins.names(session, device, after, size + 1)
+    page = {"results": names[:size], "timestamp": now_us() // 1_000_000}
+    return _json(page | ({"nextToken": names[size - 1]} if len(names) > size else {}))

@@ -61,7 +61,7 @@ def run(body: BacktestBody, hub: TheHub, caller: Operator) -> Backtest:
     if not max(0, to_us - 400 * DAY_US) <= from_us < to_us:
         raise HubError(422, "Invalid request", "body.from_us: must lie before to_us, by at most 400 days")
     policy = LimitPolicy(metrics=("*",))
-    chosen = [(one.device, one.metric) for one in body.series]
+    chosen = [(item.device, item.metric) for item in body.series]
     with hub.db.read(scope=caller.scope) as session:
         for device, _ in chosen:
             device_registry.get_device(session, device)
@@ -71,8 +71,9 @@ def run(body: BacktestBody, hub: TheHub, caller: Operator) -> Backtest:
             chosen += refit.first_series(session, row, policy, body.devices)
         if not chosen:
             raise HubError(422, "Invalid request", "body.series: name series, or a learning job that finds some")
-        proposed = {one.metric: one for one in body.limits} or None
-        found = trials.trial_series(session, chosen[:100], policy, from_us, to_us, proposed)
+        proposed = {item.metric: item for item in body.limits} or None
+        trial_results = trials.trial_series(session, chosen[:100], policy, from_us, to_us, proposed)
     return Backtest(
-        total=trials.summarize_trials((one.device, trials.without_episodes(one)) for one in found), series=found
+        total=trials.summarize_trials((item.device, trials.without_episodes(item)) for item in trial_results),
+        series=trial_results,
     )

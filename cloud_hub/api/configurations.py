@@ -177,7 +177,7 @@ def owners(device: str, hub: TheHub, caller: Reader, name: str = "") -> OwnersVi
         device_registry.get_device(session, device)
         stored = twin_batch.read_documents(session, [device], [name])
         conflicts = configurations.conflicts(session, device, name)
-    found = [(dict(leaves(document.state.get("desired", {}))), names) for document, names in stored.values()]
+    documents = [(dict(leaves(document.state.get("desired", {}))), names) for document, names in stored.values()]
     rows = [
         Owned(
             path=format_path(path),
@@ -185,7 +185,7 @@ def owners(device: str, hub: TheHub, caller: Reader, name: str = "") -> OwnersVi
             value=values.get(path),
             removed=path not in values,
         )
-        for values, names in found
+        for values, names in documents
         for path, owner in leaves(names)
     ]
     return OwnersView(owners=rows, conflicts=conflicts)
@@ -196,8 +196,8 @@ def release(device: str, body: ReleaseBody, hub: TheHub, caller: Operator) -> li
     """Return paths to the configurations, which then apply again; returns the leaves that others owned."""
     with hub.db.write(scope=caller.scope) as session:
         device_registry.get_device(session, device)
-        found = configurations.release(
+        released = configurations.release(
             session, device, body.document, body.paths, now_us(), caller.actor, caller.trace
         )  # fmt: skip
     hub.changed([device])
-    return found
+    return released

@@ -248,7 +248,7 @@ def streams(
     """
     with hub.db.read(scope=caller.scope) as session:
         device_registry.get_device(session, device)
-        found = []
+        rows = []
         newest_first = select(HighWater).where(HighWater.device == device).order_by(col(HighWater.id).desc())
         marks = session.exec(newest_first.limit(min(max(limit, 1), 10_000))).all()[::-1]
         first = (marks[0].id or 0) if marks else 0
@@ -260,11 +260,11 @@ def streams(
             row.lost_left_out = total - len(ranges)
             if count and mark.stream == "telemetry":
                 row.rows, row.distinct, _ = telemetry.stream_counts(session, mark.id or 0)
-            found.append(row)
+            rows.append(row)
         for stalled in session.exec(select(StalledStream).where(StalledStream.device == device)):
-            newest = next((row for row in reversed(found) if row.stream == stalled.stream), None)
+            newest = next((row for row in reversed(rows) if row.stream == stalled.stream), None)
             if newest is None:
                 newest = StreamCount(epoch="", stream=stalled.stream, upto=0)
-                found.append(newest)
+                rows.append(newest)
             newest.stalled = Stall(since_us=stalled.since_us, reason=stalled.reason)
-    return found
+    return rows

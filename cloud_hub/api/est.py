@@ -107,10 +107,10 @@ def _enrol(hub: Hub, ca: CaFolder, authorization: str, content: bytes) -> Respon
     with hub.db.read() as session:
         enrolment.require_claim(session, device)
     with hub.db.write(device) as session:
-        found = enrolment.enrol(session, ca.open(), device, text, content, now_us(), hub.settings.ca.device_days)
-    if isinstance(found, HubError):
-        raise found
-    return _certs_only([found])
+        certificate = enrolment.enrol(session, ca.open(), device, text, content, now_us(), hub.settings.ca.device_days)
+    if isinstance(certificate, HubError):
+        raise certificate
+    return _certs_only([certificate])
 
 
 def _reenrol(hub: Hub, ca: CaFolder, header: str, content: bytes) -> Response:

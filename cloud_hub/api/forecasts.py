@@ -48,13 +48,13 @@ def get(
     with hub.db.read(scope=caller.scope) as session:
         device_registry.get_device(session, device)
         wanted = None if limit is None else _upper(metric, limit)
-        found, held = forecasts.forecast_series(session, hub.forecasters, (device, metric), wanted, now_us())
+        forecast, held = forecasts.forecast_series(session, hub.forecasters, (device, metric), wanted, now_us())
     return ForecastView(
-        device=device, metric=metric, probability=found.probability, limit=found.limit, side=found.side,
-        at_us=found.at_us, reason=found.reason, trained_us=None if held is None else held.trained_us,
-        model=found.skill.model if found.skill else "",
-        average_precision=found.skill.average_precision if found.skill else None,
-        base_rate=found.skill.base_rate if found.skill else held.base_rate if held else None,
+        device=device, metric=metric, probability=forecast.probability, limit=forecast.limit, side=forecast.side,
+        at_us=forecast.at_us, reason=forecast.reason, trained_us=None if held is None else held.trained_us,
+        model=forecast.skill.model if forecast.skill else "",
+        average_precision=forecast.skill.average_precision if forecast.skill else None,
+        base_rate=forecast.skill.base_rate if forecast.skill else held.base_rate if held else None,
     )  # fmt: skip
 
 

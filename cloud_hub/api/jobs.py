@@ -153,9 +153,9 @@ def devices(
 ) -> list[JobDeviceView]:  # fmt: skip
     """The state of the job on its devices, by id; give the last id as `after` for the next page."""
     with hub.db.read(scope=caller.scope) as session:
-        found = jobs.get(session, job_id)
+        job = jobs.get(session, job_id)
         rows = jobs.devices(session, job_id, state=state, after=after, limit=min(max(limit, 1), 1000))
-        return _views(session, found, rows)
+        return _views(session, job, rows)
 
 
 def _views(session: Session, job: Job, rows: list[JobDevice]) -> list[JobDeviceView]:

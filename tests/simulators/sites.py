@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import sqlite3
 import warnings
+from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from simulators.births import born
+from simulators.rest_app import RestApp, shared_app
+from sqlalchemy import make_url
 from sqlmodel import select
 
 from cloud_hub.access import tokens
 from cloud_hub.access.oidc import Oidc
 from cloud_hub.alarms import suppression
 from cloud_hub.api.dependencies import Hub
-from cloud_hub.api.routes import create_rest_app
 from cloud_hub.clock import now_us
 from cloud_hub.configurations.reconciler import ConfigurationReconciler
 from cloud_hub.database.sessions import Database
@@ -81,17 +84,35 @@ BODIES: dict[str, dict[str, Any]] = {
 
 
 class Sites:
-    """A hub with devices of three sites. `ids` are the path parameters of everything that belongs to a device."""
+    """A hub with devices of three sites. `ids` are the path parameters of everything that belongs to a device.
+
+    The first of a process fills its database row by row, those on SQLite after it copy the file.
+    """
+
+    _first: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, folder: Path, url: str, oidc: Oidc | None = None) -> None:
+        file = make_url(url).database if url.startswith("sqlite") else None
+        if file and self._first:
+            Path(file).write_bytes(self._first["file"])
         self.db = Database(url)
-        self.app = create_rest_app()
-        self.app.state.hub = Hub(
+        hub = Hub(
             settings=Settings(state_dir=str(folder)), db=self.db, publish=lambda messages: None,
             notify=lambda name: None, connected=lambda: True, oidc=oidc,
         )  # fmt: skip
+        self.app = RestApp(hub)
         self.client = TestClient(self.app, raise_server_exceptions=False)
         self.ids: dict[str, dict[str, str]] = {}
+        if file and self._first:
+            self.ids, self.whole, self.of_a = deepcopy(self._first["ids"]), self._first["whole"], self._first["of_a"]
+            return
+        self._fill_all()
+        if file:
+            with sqlite3.connect(self.db.engine.url.database or "") as source:
+                content = source.serialize()
+            self._first.update(file=content, ids=deepcopy(self.ids), whole=self.whole, of_a=self.of_a)
+
+    def _fill_all(self) -> None:
         now = now_us()
         with self.db.write() as session:
             self.whole = tokens.create(session, "anna", ROLES, now, "test")
@@ -204,5 +225,5 @@ class Sites:
 
 def routes() -> list[tuple[str, str]]:
     """Every route of the hub's own REST."""
-    paths = create_rest_app().openapi()["paths"].items()
+    paths = shared_app().openapi()["paths"].items()
     return [(m.upper(), p) for p, methods in paths for m in methods if p.startswith("/api/v1/")]

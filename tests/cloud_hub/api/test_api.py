@@ -16,7 +16,6 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 import pytest
-from fastapi import FastAPI
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -25,12 +24,12 @@ from pyarrow import parquet
 from simulators import databases
 from simulators.births import born
 from simulators.postgres import postgres
+from simulators.rest_app import RestApp, shared_app
 from sqlalchemy import event
 from sqlmodel import select
 
 from cloud_hub.access import tokens
 from cloud_hub.api.dependencies import Hub
-from cloud_hub.api.routes import create_rest_app
 from cloud_hub.audit import trail
 from cloud_hub.clock import now_us
 from cloud_hub.configurations.reconciler import ConfigurationReconciler
@@ -172,12 +171,12 @@ class World:
         self.notified: list[str] = []
         self.changed: list[str] = []
         self.workers: list[WorkerStatus] = []
-        self.app: FastAPI = create_rest_app()
-        self.app.state.hub = Hub(
+        hub = Hub(
             settings=Settings(state_dir=str(folder)), db=self.db, publish=self.published.extend,
             notify=self.notified.append, connected=lambda: True, changed=self.changed.extend,
             workers=lambda: self.workers,
         )  # fmt: skip
+        self.app = RestApp(hub)
         self.client = TestClient(self.app, raise_server_exceptions=False)
         with self.db.write() as session:
             self.tokens = {role: tokens.create(session, f"the {role}", role, NOW, "test") for role in ROLES}
@@ -247,7 +246,7 @@ def problem(answer: Any, status: int) -> str:
 def test_the_table_of_routes_is_exhaustive() -> None:
     """The routes of AWS's data plane are signed in another way: test_aws.py."""
     described = {
-        (method.upper(), path) for path, methods in create_rest_app().openapi()["paths"].items() for method in methods
+        (method.upper(), path) for path, methods in shared_app().openapi()["paths"].items() for method in methods
         if path.startswith("/api/v1/")
     }  # fmt: skip
     assert described == set(ROUTES)
@@ -756,7 +755,7 @@ NUMBERS = ["-1", "0", "1", str(2**31), str(2**63 - 1), str(2**63), str(-(2**63) 
 @cache
 def query_parameters() -> list[tuple[str, str]]:
     """Each parameter in the query of each GET route."""
-    paths = create_rest_app().openapi()["paths"]
+    paths = shared_app().openapi()["paths"]
     found = [(path, paths[path]["get"].get("parameters", [])) for method, path in ROUTES if method == "GET"]
     return [(path, one["name"]) for path, parameters in found for one in parameters if one["in"] == "query"]
 

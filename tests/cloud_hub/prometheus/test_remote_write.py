@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from simulators.remote_write import HEADERS, STALE, block, message, part, request, varint
+from simulators.rest_app import RestApp
 from sqlmodel import select
 
 from cloud_hub import clock
 from cloud_hub.access import tokens
 from cloud_hub.api.dependencies import Hub
-from cloud_hub.api.routes import create_rest_app
 from cloud_hub.audit import trail
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import Device, PrometheusSeries, TelemetrySample
@@ -315,8 +315,7 @@ def client(db: Database) -> Iterator[Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from fastapi.testclient import TestClient
-    app = create_rest_app()
-    app.state.hub = Hub(
+    hub = Hub(
         settings=Settings(prometheus=Prometheus(max_series=100)), db=db, publish=lambda messages: None,
         notify=lambda name: None, connected=lambda: True,
     )  # fmt: skip
@@ -325,7 +324,7 @@ def client(db: Database) -> Iterator[Any]:
             role: tokens.create(session, role, role, clock.now_us(), "test")
             for role in ("writer", "viewer", "operator")
         }
-    with TestClient(app, raise_server_exceptions=False) as one:
+    with TestClient(RestApp(hub), raise_server_exceptions=False) as one:
         one.made = made  # type: ignore[attr-defined]
         yield one
 
