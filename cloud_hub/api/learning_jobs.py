@@ -161,7 +161,7 @@ def fit_limits(body: FitBody, hub: TheHub, caller: Operator) -> Limits:
     ordinary = past.without(known.alarms)
     try:
         safeguards.enough(body.metric, ordinary.t_us, past.t_us.size - ordinary.t_us.size)
-        found = fit.fit(body.metric, ordinary.t_us, ordinary.values, now_us=now, period_s=past.period_s)
-        return safeguards.bounded(found, ordinary.values, known)
+        limits = fit.fit(body.metric, ordinary.t_us, ordinary.values, now_us=now, period_s=past.period_s)
+        return safeguards.bounded(limits, ordinary.values, known)
     except ValueError as error:
         raise HubError(422, "Not enough to learn from", str(error)) from error

@@ -45,9 +45,10 @@ def start(body: RolloutBody, hub: TheHub, caller: Operator) -> Rollout:
         for device in body.devices:
             device_registry.require_device(session, device)
         backtest = trials.trial_manual_limits(session, body.devices, body.limits, now)
-    if (found := backtest["per_device_week"]) > body.max_backtest and not body.override:
+    if (per_week := backtest["per_device_week"]) > body.max_backtest and not body.override:
         cure = "change the limits, raise max_backtest, or give the reason for pushing them anyway in override"
-        detail = f"these limits would have raised {found:.1f} alarms a device and week, allowed: {body.max_backtest:g}"
+        allowed = f"allowed: {body.max_backtest:g}"
+        detail = f"these limits would have raised {per_week:.1f} alarms a device and week, {allowed}"
         raise HubError(409, "The backtest speaks against it", f"{detail}; {cure}")
     with hub.db.write(scope=caller.scope) as session:
         row, messages = rollout_service.start(

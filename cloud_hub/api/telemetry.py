@@ -90,11 +90,11 @@ def time_range(
     start_us, end_us = _span(start_us, end_us)
     with hub.db.read(scope=caller.scope) as session:
         device_registry.get_device(session, device)
-        found = query_range(session, device, metric, start_us, end_us, points=points, resolution=resolution)
+        result = query_range(session, device, metric, start_us, end_us, points=points, resolution=resolution)
     return SpanView(
-        device=device, metric=metric, resolution=found.resolution, start_us=found.start_us, end_us=found.end_us,
-        waiting=found.waiting, samples=[Point.of(row) for row in found.samples],
-        buckets=_views(found.buckets, RESOLUTIONS[found.resolution]),
+        device=device, metric=metric, resolution=result.resolution, start_us=result.start_us, end_us=result.end_us,
+        waiting=result.waiting, samples=[Point.of(row) for row in result.samples],
+        buckets=_views(result.buckets, RESOLUTIONS[result.resolution]),
     )  # fmt: skip
 
 
@@ -127,10 +127,10 @@ def highest(
     """The devices with the highest quantile of a metric over a span (the last day unless given)."""
     start_us, end_us = _span(start_us, end_us)
     with hub.db.read(scope=caller.scope) as session:
-        found = top_devices(session, devices_of(session, where), metric, start_us, end_us, share=quantile, k=k)
+        result = top_devices(session, devices_of(session, where), metric, start_us, end_us, share=quantile, k=k)
     return TopView(
-        metric=metric, quantile=quantile, start_us=found.start_us, end_us=found.end_us, exact=found.exact,
-        rows=found.ranks,
+        metric=metric, quantile=quantile, start_us=result.start_us, end_us=result.end_us, exact=result.exact,
+        rows=result.ranks,
     )  # fmt: skip
 
 
@@ -159,7 +159,7 @@ def export(
         for unknown in sorted(set(device or ()) - set(devices)):
             device_registry.require_device(session, unknown)
     if device is not None:
-        devices = [one for one in devices if one in set(device)]
+        devices = [candidate for candidate in devices if candidate in set(device)]
     pieces = parquet(hub.db, devices, metric, start_us, end_us, RESOLUTIONS[resolution])
     return StreamingResponse(pieces, media_type=PARQUET)
 

@@ -45,8 +45,8 @@ def workers(hub: TheHub, caller: Reader) -> list[WorkerView]:
     caller.needs_all()
     with hub.db.read() as session:
         failed = items.counts(session)
-    ordered = sorted(hub.workers(), key=lambda one: one.name)
-    return [_view(one, *failed.get(one.name, (0, 0))) for one in ordered]
+    ordered = sorted(hub.workers(), key=lambda status: status.name)
+    return [_view(status, *failed.get(status.name, (0, 0))) for status in ordered]
 
 
 @router.get("/workers/items")

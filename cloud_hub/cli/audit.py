@@ -83,10 +83,10 @@ def add(commands: Commands) -> None:
 
 
 def _head_line(text: str) -> tuple[int, str]:
-    found = re.fullmatch(r"(\d{1,18}):([0-9a-f]{64})", text.strip())
-    if not found:
+    match = re.fullmatch(r"(\d{1,18}):([0-9a-f]{64})", text.strip())
+    if not match:
         raise argparse.ArgumentTypeError("is not a line of `audit head`: SEQ:HASH")
-    return int(found[1]), found[2]
+    return int(match[1]), match[2]
 
 
 @contextmanager
@@ -143,10 +143,10 @@ def _search(arguments: argparse.Namespace) -> int:
     from cloud_hub.audit import trail  # noqa: PLC0415
 
     with _trail(arguments) as session:
-        found = [
+        rows = [
             row.model_dump() for row in trail.rows(session, limit=max(arguments.limit, 1), **asdict(_filter(arguments)))
         ]
-    for row in found:
+    for row in rows:
         print(printable_json(row) if arguments.json else _line(row))
     return 0
 

@@ -122,13 +122,13 @@ def _check(arguments: argparse.Namespace) -> int:
 
     settings = _settings(arguments.config)
     address = parse_address(arguments.address or settings.mqtt.address, "--address")
-    found = find_damage(arguments.folder) if arguments.folder else []
-    found += check_broker(address, CaFolder(settings.state_dir), settings.twins.aws_alias)
-    for line in found:
+    problems = find_damage(arguments.folder) if arguments.folder else []
+    problems += check_broker(address, CaFolder(settings.state_dir), settings.twins.aws_alias)
+    for line in problems:
         print(f"problem: {printable_lines(line)}", file=sys.stderr)
-    if not found:
+    if not problems:
         print("well: certificates of this CA only, TLS 1.3 only, each identity its own topics only")
-    return 1 if found else 0
+    return 1 if problems else 0
 
 
 def _grant(arguments: argparse.Namespace) -> int:

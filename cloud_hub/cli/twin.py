@@ -154,7 +154,7 @@ def _await(hub: Remote, arguments: argparse.Namespace, version: int) -> int:
 
 def _has_report(path: str, reports: list[dict[str, Any]]) -> bool:
     """Whether the device has reported progress of this path, or of one below it."""
-    return any(one["path"] == path or one["path"].startswith(f"{path}.") for one in reports)
+    return any(report["path"] == path or report["path"].startswith(f"{path}.") for report in reports)
 
 
 def _contains(tree: Any, keys: list[str]) -> bool:

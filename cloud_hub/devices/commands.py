@@ -79,8 +79,8 @@ def create(
 def _online(session: Session, device: str) -> bool:
     # Locked, so that no birth between this query and the commit misses the command.
     query = select(Device).where(Device.id == device).with_for_update().execution_options(populate_existing=True)
-    found = session.exec(query).first()
-    return found is not None and found.state == "online"
+    row = session.exec(query).first()
+    return row is not None and row.state == "online"
 
 
 def handle_result(session: Session, device: str, result: CommandResult, now_us: int) -> bool:

@@ -142,17 +142,17 @@ def lost_ranges(
         func.count().over(partition_by=_LOST.c.source).label("total"),
     ).where(_LOST.c.source.in_(mine)).subquery()  # fmt: skip
     newest = sqlalchemy.select(ranked).where(ranked.c.number <= limit).order_by(ranked.c.source, ranked.c.first)
-    found: dict[int, tuple[list[tuple[int, int, str]], int]] = {}
+    by_source: dict[int, tuple[list[tuple[int, int, str]], int]] = {}
     for row in session.connection().execute(newest):
-        found.setdefault(row.source, ([], row.total))[0].append((row.first, row.last, row.reason))
-    return found
+        by_source.setdefault(row.source, ([], row.total))[0].append((row.first, row.last, row.reason))
+    return by_source
 
 
 def _merge(ranges: Sequence[Lost]) -> list[Lost]:
-    found: list[Lost] = []
+    merged: list[Lost] = []
     for source, first, last, reason in sorted(ranges):
-        if found and found[-1][0] == source and found[-1][2] == first - 1 and found[-1][3] == reason:
-            found[-1] = (source, found[-1][1], last, reason)
+        if merged and merged[-1][0] == source and merged[-1][2] == first - 1 and merged[-1][3] == reason:
+            merged[-1] = (source, merged[-1][1], last, reason)
         else:
-            found.append((source, first, last, reason))
-    return found
+            merged.append((source, first, last, reason))
+    return merged

@@ -127,8 +127,8 @@ def run_once(db: Database, now_us: int, settings: Actions) -> WorkResult:
         parts = items.batch("command", expired[first : first + BATCH_SIZE], lambda ids: _expire(db, ids, now_us))
         messages += [message for part in parts for message in part]
     with db.read() as session:
-        found = _ready_to_advance(session)
-    for number in found:
+        ready = _ready_to_advance(session)
+    for number in ready:
         messages += items.run("action", number, partial(_advance, db, number, now_us, settings)) or []
     return items.result(messages=messages)
 

@@ -177,9 +177,9 @@ def _opened(session: Session, which: Any, since_us: int) -> list[OpenedIncident]
     newest = query.where(which, mine.opened_us >= since_us).order_by(mine.opened_us.desc(), mine.id.desc())
     return [
         OpenedIncident(
-            page=page, device=one, site=grouping.site_of(path or ""), t_us=t_us, page_us=page_us, service=service
+            page=page, device=device, site=grouping.site_of(path or ""), t_us=t_us, page_us=page_us, service=service
         )
-        for page, one, path, t_us, page_us, service in session.connection().execute(newest.limit(grouping.NEARBY))
+        for page, device, path, t_us, page_us, service in session.connection().execute(newest.limit(grouping.NEARBY))
     ]
 
 
@@ -360,7 +360,7 @@ def apply_suppression_changes(db: Database, now_us: int) -> WorkResult:
     if not changed:
         return NOTHING
     items = WorkItems(db, "alarms", now_us)
-    messages = [items.run("alarm", one, partial(_resume, db, one, now_us)) for one in changed]
+    messages = [items.run("alarm", incident_id, partial(_resume, db, incident_id, now_us)) for incident_id in changed]
     return items.result(messages=[message for message in messages if message is not None], wake=["diagnosis"])
 
 

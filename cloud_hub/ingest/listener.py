@@ -189,8 +189,8 @@ class Listener:
 
     def _signature(self, topic: str, payload: bytes) -> str:
         """The hub's signature over the message, which a broker cannot forge."""
-        found = topics.split(topic)
-        if found is None or not signatures.is_signed(found[1]):
+        parts = topics.split(topic)
+        if parts is None or not signatures.is_signed(parts[1]):
             return ""
         signature = self._sign(signatures.message(topic, payload))
         return "" if signature is None else signatures.pack(signature)
@@ -228,8 +228,8 @@ class Listener:
         Two Python threads that alternate at every message are slower than one after the other.
         """
         before = -1
-        while before < (found := len(self._queue)) < MAX_BATCH and not self._stopping.is_set():
-            before = found
+        while before < (queued := len(self._queue)) < MAX_BATCH and not self._stopping.is_set():
+            before = queued
             time.sleep(GATHER_S)
 
     def _process(self, batch: list[Inbound]) -> None:

@@ -106,12 +106,20 @@ class _Work:
 
     def preload(self, messages: Sequence[IngestMessage]) -> None:
         """Load the rows that these messages need, with a fixed number of queries."""
-        births = [one.message for one in messages if isinstance(one, DeviceMessage) and isinstance(one.message, Birth)]
+        births = [
+            message.message
+            for message in messages
+            if isinstance(message, DeviceMessage) and isinstance(message.message, Birth)
+        ]
         births_of = {birth.device for birth in births}
-        certificates.preload(self.session, {one.device for one in messages})
-        self.stalls.load({one.device for one in messages if isinstance(one, (DataBatch, UnreadableBatch))})
-        self.marks.load((one.device, one.batch.epoch, one.stream) for one in messages if isinstance(one, DataBatch))
-        shadows = {(one.device, one.name) for one in messages if isinstance(one, ShadowRequest)}
+        certificates.preload(self.session, {message.device for message in messages})
+        self.stalls.load({message.device for message in messages if isinstance(message, (DataBatch, UnreadableBatch))})
+        self.marks.load(
+            (message.device, message.batch.epoch, message.stream)
+            for message in messages
+            if isinstance(message, DataBatch)
+        )
+        shadows = {(message.device, message.name) for message in messages if isinstance(message, ShadowRequest)}
         self.births.load(births_of | {device for device, _ in shadows})
         self.twins.load(shadows)
         if births_of:
@@ -265,7 +273,7 @@ class Writer:
             replies = [twins.unknown_thing_reply(message.verb, message.payload, now_us)]
         messages = twins.reply_messages(message.device, message.name, replies, trace, message.prefix)
         results.messages += messages
-        results.charge(message.device, sum(len(one.payload) for one in messages) / cost.BYTES)
+        results.charge(message.device, sum(len(request.payload) for request in messages) / cost.BYTES)
 
     def _device_message(self, work: _Work, message: DeviceMessage) -> None:
         session, now_us, results, content = work.session, work.now_us, work.results, message.message

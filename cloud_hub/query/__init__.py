@@ -64,8 +64,8 @@ def devices(
 
 def count(session: Session, text: str) -> int:
     """The number of matching devices."""
-    found = select(func.count()).select_from(matching(session, text).subquery())
-    return int(session.connection().execute(found).scalar_one())
+    counted = select(func.count()).select_from(matching(session, text).subquery())
+    return int(session.connection().execute(counted).scalar_one())
 
 
 def run(session: Session, text: str, *, limit: int, after: str = "") -> Page:

@@ -141,7 +141,7 @@ def series(
     if end_us is not None:
         query = query.where(table.t_us < end_us)
     key = (table.t_us, table.source, table.seq)
-    rows = session.connection().execute(query.order_by(*(one.desc() for one in key)).limit(limit)).all()
+    rows = session.connection().execute(query.order_by(*(column.desc() for column in key)).limit(limit)).all()
     return [StoredSample(*row) for row in reversed(rows)]
 
 
@@ -175,4 +175,4 @@ def events(session: Session, device: str, since_us: int = 0, limit: int = 100) -
     """The newest events of a device first."""
     query = select(EventRow).where(EventRow.device == device, col(EventRow.t_us) >= since_us)
     key = (EventRow.t_us, EventRow.source, EventRow.seq)
-    return list(session.exec(query.order_by(*(col(one).desc() for one in key)).limit(limit)))
+    return list(session.exec(query.order_by(*(col(column).desc() for column in key)).limit(limit)))

@@ -141,11 +141,11 @@ def apply_layers(
     kept: list[Layer] = []
     refused: dict[str, str] = {}
     for layer in by_priority(layers):
-        found, reason = _try([*kept, layer], name, document, owners, now_s, max_bytes)
+        merged, reason = _try([*kept, layer], name, document, owners, now_s, max_bytes)
         if reason:
             refused[layer.id] = reason
         else:
-            best = found
+            best = merged
             kept.append(layer)
     return AppliedLayers(plan=best.plan, document=best.document, replies=best.replies, refused=refused)
 
@@ -154,14 +154,14 @@ def _try(
     layers: Sequence[Layer], name: str, document: shadow.Document, owners: shadow.State, now_s: int, max_bytes: int,
 ) -> tuple[AppliedLayers, str]:  # fmt: skip
     """(the outcome, why the twin's rules refuse it); a refused outcome leaves the document as it is."""
-    found = plan(resolve(layers, name), document.state.get("desired", {}), owners)
-    if not found.patch:
-        return AppliedLayers(plan=found, document=document), ""
-    new, replies = shadow.update(document, encode({"state": {"desired": found.patch}}), now_s, max_bytes)
+    merged = plan(resolve(layers, name), document.state.get("desired", {}), owners)
+    if not merged.patch:
+        return AppliedLayers(plan=merged, document=document), ""
+    new, replies = shadow.update(document, encode({"state": {"desired": merged.patch}}), now_s, max_bytes)
     if new is document:
         nothing = Plan(patch={}, owners=owners)
         return AppliedLayers(plan=nothing, document=document), str(replies[0].body["message"])
-    return AppliedLayers(plan=found, document=new, replies=replies), ""
+    return AppliedLayers(plan=merged, document=new, replies=replies), ""
 
 
 def check(content: Mapping[str, shadow.State], max_bytes: int) -> None:

@@ -41,8 +41,8 @@ def read_batch(payload: bytes, topic: str) -> Batch:
     head: list[bytes] = []
     items: list[Any] = []
     for member in members:
-        if found := _MEMBER.match(member):
-            name, value = found[1], member[found.end() :]
+        if match := _MEMBER.match(member):
+            name, value = match[1], member[match.end() :]
             if name == b"items" and value.startswith(b"["):
                 items = _items(value, topic)
                 value = b"[0]" if items else b"[]"

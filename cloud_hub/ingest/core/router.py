@@ -96,10 +96,10 @@ def route(topic: str, payload: bytes, alias: bool = False) -> IngestMessage:
     aws = topic.startswith(f"{topics.AWS}/")
     if aws and not alias:  # an old subscription that the broker still keeps
         raise WireError("the alias is off. To serve it, set twins.aws_alias", topic)
-    found = topics.split(topic, topics.AWS) if aws else topics.split(topic)
-    if found is None:
+    parts = topics.split(topic, topics.AWS) if aws else topics.split(topic)
+    if parts is None:
         raise WireError("is no topic of a device", topic)
-    device, rest = found
+    device, rest = parts
     if aws:
         return _shadow(device, topics.split_shadow(rest) or ("", rest), payload, topic, topics.AWS)
     if rest in TOPIC_STREAM:

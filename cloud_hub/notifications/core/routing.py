@@ -63,8 +63,8 @@ def for_channel(settings: Common, page: Page) -> Page | None:
     """The page limited to the incidents below the channel's sites; None if there are none."""
     if not settings.sites:
         return page
-    mine = tuple(one for one in page.incidents if _below(one.path, settings.sites))
-    return replace(page, incidents=mine) if mine else None
+    incidents = tuple(incident for incident in page.incidents if _below(incident.path, settings.sites))
+    return replace(page, incidents=incidents) if incidents else None
 
 
 def _below(path: str, sites: Iterable[str]) -> bool:
@@ -75,11 +75,12 @@ def unnotified_incidents(settings: Common, page: Page, row: NotificationState | 
     """The incidents to notify: neither notified before nor covered by an acknowledgement."""
     again = row is not None and page.open and _starts_over(row)
     known: Mapping[str, Any] = {} if row is None or again else row.notified
-    seen = max((one.rank(acknowledged=True) for one in page.incidents if one.open), default=-1)
+    seen = max((incident.rank(acknowledged=True) for incident in page.incidents if incident.open), default=-1)
     least = max(seen + 1, RANK[settings.priority])
     return [
-        one for one in page.incidents
-        if one.rank(acknowledged=False) >= max(least, known.get(one.key, -1) + 1) and (one.open or not again)
+        incident for incident in page.incidents
+        if incident.rank(acknowledged=False) >= max(least, known.get(incident.key, -1) + 1)
+        and (incident.open or not again)
     ]  # fmt: skip
 
 
@@ -141,8 +142,8 @@ def _repeat_us(settings: Common, now_us: int) -> int | None:
 
 def initial_state(settings: Common, page: Page, now_us: int) -> Fields | None:
     """The fields of a new row for a page without one, or None if it is not notified."""
-    found = [] if page.suppressed or page.removed else unnotified_incidents(settings, page, None)
-    if not found:
+    incidents = [] if page.suppressed or page.removed else unnotified_incidents(settings, page, None)
+    if not incidents:
         return None
     wait_us = _us(settings.group_wait_s)
     due = next_due_us(settings, max(now_us, page.opened_us + wait_us))
@@ -160,7 +161,7 @@ def next_state(settings: Common, page: Page | None, row: NotificationState, now_
         return {} if row.error == SHELVED else _closed(SHELVED) | {"due_status": "open"}
     if not page.open:
         return _resolved(settings, page, row, now_us)
-    keys = {one.key for one in page.incidents}
+    keys = {incident.key for incident in page.incidents}
     kept = {key: rank for key, rank in row.notified.items() if key in keys}  # a shelved incident is new afterwards
     dropped: Fields = {} if len(kept) == len(row.notified) else {"notified": kept}
     return dropped or _open(settings, page, row, now_us)
@@ -176,10 +177,10 @@ def _closed(reason: str) -> Fields:
 
 
 def _open(settings: Common, page: Page, row: NotificationState, now_us: int) -> Fields:
-    found = unnotified_incidents(settings, page, row)
-    if not found:
+    incidents = unnotified_incidents(settings, page, row)
+    if not incidents:
         return _nothing_new(settings, page, row, now_us)
-    rank = max(one.rank(acknowledged=False) for one in found)
+    rank = max(incident.rank(acknowledged=False) for incident in incidents)
     due = _next_message_us(settings, page, row, rank, now_us)
     if (row.state, row.due_status) == ("waiting", "open"):
         if row.tries or rank <= RANK.get(row.due_priority, -1):
@@ -228,8 +229,8 @@ def _resolved(settings: Common, page: Page, row: NotificationState, now_us: int)
 
 def _notified(page: Page) -> dict[str, int]:
     ranks: dict[str, int] = {}
-    for one in page.incidents:
-        ranks[one.key] = max(ranks.get(one.key, -1), one.rank())
+    for incident in page.incidents:
+        ranks[incident.key] = max(ranks.get(incident.key, -1), incident.rank())
     return ranks
 
 
@@ -283,6 +284,12 @@ def rank(pages: Iterable[Page]) -> int:
 
 def most_urgent(pages: Mapping[str, Page], most: int) -> list[str]:
     """The ids of at most `most` pages: open before resolved, then by priority, then the oldest."""
-    return sorted(pages, key=lambda one: (not pages[one].open, -RANK[pages[one].priority], pages[one].opened_us, one))[
-        :most
-    ]
+    return sorted(
+        pages,
+        key=lambda page_id: (
+            not pages[page_id].open,
+            -RANK[pages[page_id].priority],
+            pages[page_id].opened_us,
+            page_id,
+        ),
+    )[:most]

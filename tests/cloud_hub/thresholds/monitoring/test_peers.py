@@ -23,7 +23,7 @@ from cloud_hub.telemetry.rollups.worker import RollupWorker
 from cloud_hub.thresholds.learning import registry as learning_registry
 from cloud_hub.thresholds.learning.core.policy import LimitPolicy
 from cloud_hub.thresholds.monitoring import peer_alarms
-from cloud_hub.thresholds.monitoring import peers as fleet_watch
+from cloud_hub.thresholds.monitoring import peers as peer_monitor
 from cloud_hub.thresholds.monitoring.five_minute_means import SLOT_US
 from cloud_hub.thresholds.monitoring.peers import GRACE_US, PeerMonitor
 from cloud_hub.thresholds.peers import alarms as peer_rules
@@ -346,6 +346,6 @@ def test_history_in_an_alarm_is_not_learned_from_unless_it_was_judged_false(
     row = PeerState(learning="all", metric="cpu.load", form="", state=b"", upto_us=first, live_us=live)
     values = np.ones((300, 6))
     with db.read() as session:
-        fleet_watch._exclude_alarms(session, task, row, values)
+        peer_monitor._exclude_alarms(session, task, row, values)
     assert np.isnan(values).sum(axis=0).tolist() == [0, missing, 0, 0, 0, 0]
     assert np.isfinite(values[288:]).all()
