@@ -154,7 +154,7 @@ def test_an_incident_is_resolved_when_its_last_alarm_clears(story: Story) -> Non
         assert len(session.exec(select(Incident)).all()) == 2  # what comes later is another one
 
 
-def test_a_cleared_alarm_that_was_never_raised_here_is_nothing(story: Story) -> None:
+def test_clearing_an_unknown_alarm_is_ignored(story: Story) -> None:
     story.hear(alarm("a9", state="cleared"))
     with story.db.read() as session:
         assert session.exec(select(Incident)).all() == []
@@ -241,7 +241,7 @@ def test_a_hub_killed_before_it_could_publish_sends_the_command_with_the_next_bi
         assert len(session.exec(select(Command)).all()) == 1
 
 
-def test_a_result_told_twice_counts_once(story: Story) -> None:
+def test_a_repeated_command_result_counts_once(story: Story) -> None:
     story.hear(alarm())
     story.diagnose()
     (request,) = story.step()
@@ -251,7 +251,7 @@ def test_a_result_told_twice_counts_once(story: Story) -> None:
     assert story.effects == ["restart digits"]
 
 
-def test_a_look_brings_evidence_and_the_desk_looks_again_once(story: Story) -> None:
+def test_a_diagnose_command_adds_evidence_and_the_diagnosis_is_repeated_once(story: Story) -> None:
     story.hear(alarm(metric="cpu.load", value=99))
     story.diagnose()
     (request,) = story.step()
@@ -266,7 +266,7 @@ def test_a_look_brings_evidence_and_the_desk_looks_again_once(story: Story) -> N
     assert len(story.actions()) == 1
 
 
-def test_an_engine_that_always_wants_a_look_gets_no_endless_loop(story: Story, tmp_path: Path) -> None:
+def test_an_engine_that_always_asks_for_diagnose_is_not_called_again(story: Story, tmp_path: Path) -> None:
     with GlmSimulator() as server:
         engine = open_engine({"url": server.url, "model": server.model, "key_file": _key(tmp_path, server.key)})
         story.hear(alarm(metric="cpu.load", value=99))
@@ -288,7 +288,7 @@ def _key(folder: Path, key: str) -> str:
 # -- what goes wrong -------------------------------------------------------------------------------
 
 
-def test_a_command_that_nobody_answers_fails_the_action(story: Story) -> None:
+def test_an_unanswered_command_fails_the_action(story: Story) -> None:
     story.hear(alarm())
     story.diagnose()
     story.step()
@@ -314,7 +314,7 @@ def test_a_refused_command_fails_the_action_with_the_reason(story: Story) -> Non
     assert (action.state, action.outcome) == ("failed", "the command was refused: this device has no 'digits'")
 
 
-def test_accepted_is_no_result(story: Story) -> None:
+def test_an_accepted_command_is_not_a_result(story: Story) -> None:
     story.hear(alarm())
     story.diagnose()
     (request,) = story.step()
@@ -328,7 +328,7 @@ def test_accepted_is_no_result(story: Story) -> None:
     assert [a.state for a in story.actions()] == ["verified"]
 
 
-def test_the_word_of_another_device_does_not_count(story: Story) -> None:
+def test_a_result_of_another_device_is_ignored(story: Story) -> None:
     story.hear(alarm())
     story.diagnose()
     (request,) = story.step()
