@@ -44,6 +44,10 @@ class Task(Protocol):
         """An input that fits the model, for its warm-up."""
         ...
 
+    def agreement(self, result: Result, reference: Result) -> float:
+        """How far two answers to the same input agree, 0..1; compares variants, and runners on devices."""
+        ...
+
 
 def open_task(manifest: Manifest, variant: str) -> Task:
     """The task of a bundle, whose results carry the digest of `variant`; raises ModelError."""

@@ -1,24 +1,12 @@
-"""Reads `task_options` and the tensors of a manifest, with errors that name the bundle and the cure."""
+"""Reads `task_options` of a manifest, with errors that name the bundle, the option and what is allowed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from shared.errors import ModelError
-from shared.manifest import Manifest, TensorSpec
+from shared.manifest import Manifest
 from shared.suggestions import nearest
-from shared.tasks import Array
-
-
-def only_input(manifest: Manifest) -> TensorSpec:
-    """The model's input; raises ModelError when it has several."""
-    if len(manifest.inputs) != 1:
-        names = ", ".join(one.name for one in manifest.inputs)
-        raise ModelError(
-            f"{manifest.name}: it has {len(manifest.inputs)} inputs ({names}), a task feeds one. "
-            "Export the model with the others as constants"
-        )
-    return manifest.inputs[0]
 
 
 def check_known(manifest: Manifest, known: Sequence[str]) -> None:
@@ -38,6 +26,11 @@ def number(manifest: Manifest, name: str, default: float, low: float, high: floa
     return float(value)
 
 
+def optional_number(manifest: Manifest, name: str) -> float | None:
+    """A numeric option that may be absent; raises ModelError."""
+    return number(manifest, name, 0.0, -1e30, 1e30) if name in manifest.task_options else None
+
+
 def choice(manifest: Manifest, name: str, allowed: Sequence[str]) -> str:
     """An option that is one of `allowed`, the first by default; raises ModelError."""
     value = manifest.task_options.get(name, allowed[0])
@@ -46,11 +39,9 @@ def choice(manifest: Manifest, name: str, allowed: Sequence[str]) -> str:
     return str(value)
 
 
-def output(manifest: Manifest, outputs: Mapping[str, Array], name: str, count: int) -> Array:
-    """The output `name` of a batch of `count` inputs; raises ModelError when the model did not give it."""
-    if name not in outputs:
-        raise ModelError(f"{manifest.name}: the model gave no output '{name}'. It gave: {', '.join(outputs)}")
-    found = outputs[name]
-    if found.ndim == 0 or len(found) != count:
-        raise ModelError(f"{manifest.name}: output '{name}' is {list(found.shape)} for a batch of {count}")
-    return found
+def flag(manifest: Manifest, name: str, default: bool) -> bool:
+    """An option that is true or false; raises ModelError."""
+    value = manifest.task_options.get(name, default)
+    if not isinstance(value, bool):
+        raise ModelError(f"{manifest.name}: task_options.{name}: must be true or false, not {value!r}")
+    return value
