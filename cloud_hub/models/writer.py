@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
+from cloud_hub.models.errors import BuildError
 from shared.codec import plain
-from shared.errors import ConfigError
 from shared.manifest import FileEntry, Manifest
 
 
@@ -26,10 +26,16 @@ def make_manifest(files: Mapping[str, bytes], **fields: Any) -> Manifest:
     return Manifest(files=entries, **fields)
 
 
+def check_free(out: Path) -> None:
+    """Raise BuildError when there is something at `out`."""
+    if out.exists() or out.is_symlink():
+        raise BuildError(str(out), "already exists", "Give a new folder, or remove this one")
+
+
 def write_bundle(out: Path, manifest: Manifest, files: Mapping[str, bytes], *, replace: bool = False) -> None:
-    """Write a bundle into the new folder `out`; raises ConfigError when it exists or cannot be written."""
-    if out.exists() and not replace:
-        raise ConfigError(str(out), "already exists", "Give a new folder, or remove this one")
+    """Write a bundle into the new folder `out`; raises BuildError when it exists or cannot be written."""
+    if not replace:
+        check_free(out)
     half: Path | None = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -40,7 +46,7 @@ def write_bundle(out: Path, manifest: Manifest, files: Mapping[str, bytes], *, r
         half.rename(out)
     except OSError as error:
         cure = "Free space or change the permissions, then build again: nothing was left behind"
-        raise ConfigError(str(out), f"cannot be written ({error.strerror or error})", cure) from error
+        raise BuildError(str(out), f"cannot be written ({error.strerror or error})", cure) from error
     finally:
         if half is not None and half.exists():
             shutil.rmtree(half, ignore_errors=True)
