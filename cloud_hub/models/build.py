@@ -169,14 +169,15 @@ class _Build:
     def _wanted(self) -> Iterator[str]:
         """The variants to make besides the reference."""
         for key in self._request.variants:
-            if key.endswith("int8") and not recipes.can_quantize(self._graph.model):
+            if key.endswith("int8") and not recipes.can_quantize(self._prepared):
                 self._note(f"{key}: left out, the graph has no convolution or matrix product")
             elif key != REFERENCE:
                 yield key
 
     def _variant(self, key: str, reference: Sequence[Result]) -> Evaluation:
         """Make a variant in the first way that loses no more than the tolerance; refused when none does."""
-        attempts = ATTEMPTS if key.endswith("int8") else ATTEMPTS[:1]
+        possible = [one for one in ATTEMPTS if recipes.can_quantize(self._prepared, one)]
+        attempts = possible if key.endswith("int8") else ATTEMPTS[:1]
         for attempt in attempts:
             self._report(f"{key}: {attempt.text if key.endswith('int8') else 'converting'}")
             found = self._tried(key, attempt, reference)

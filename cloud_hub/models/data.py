@@ -113,7 +113,7 @@ def _npz(path: Path, labels: Sequence[str]) -> list[Item]:
 
 def _npz_arrays(path: Path) -> dict[str, Array]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         cure = "Write it with numpy.savez, without objects"

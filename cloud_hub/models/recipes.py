@@ -112,9 +112,10 @@ def _sort(graph: onnx.GraphProto) -> None:
     graph.node.extend(ordered)
 
 
-def can_quantize(model: onnx.ModelProto) -> bool:
-    """Whether the graph has anything that INT8 makes faster."""
-    return any(node.op_type in HEAVY for node in model.graph.node)
+def can_quantize(model: onnx.ModelProto, attempt: Attempt = ATTEMPTS[0]) -> bool:
+    """Whether an attempt leaves anything to quantize of a prepared graph."""
+    outside = set(_outside(model, attempt.keep_last))
+    return any(node.op_type in HEAVY and node.name not in outside for node in model.graph.node)
 
 
 def _outside(model: onnx.ModelProto, keep_last: bool) -> list[str]:

@@ -12,6 +12,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 Value = tuple[str, Sequence[Any]]
+DIGITS = [str(digit) for digit in range(10)]
+TASKS = ("classification", "detection", "ssd", "segmentation", "anomaly", "regression", "tensors")
 
 
 def model(
