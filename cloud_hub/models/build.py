@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 import onnx
+from onnxruntime.quantization import CalibrationMethod
 
 from cloud_hub.models import card, evaluation, recipes
 from cloud_hub.models.data import Item, read_items, split
@@ -41,7 +42,8 @@ from shared.tasks.images import ImageInput, letterboxed, resized
 
 Report = Callable[[str], None]
 REFERENCE = "fp32"
-CALIBRATION_BATCHES = 32
+MAX_HISTOGRAMS = 64
+"""Clipped ranges come from histograms, which hold every value of every activation: from so many inputs."""
 GOLDEN = 8
 RUNNERS = {
     "cpu-int8": ["onnx"], "tensorrt-int8": ["tensorrt", "onnx"], "fp16": ["tensorrt", "onnx"],
@@ -207,11 +209,9 @@ class _Build:
     def _made(self, key: str, attempt: recipes.Attempt) -> onnx.ModelProto:
         if key == "fp16":
             return recipes.half(self._graph.model)
-        feed = [batch for _, batch in evaluation.tensors(self._task, self._calibration, self._color, self._graph.batch)]
-        return recipes.quantized(
-            self._prepared, feed[:CALIBRATION_BATCHES] if self._graph.batch == 0 else feed, attempt,
-            tensorrt=key.startswith("tensorrt"),
-        )  # fmt: skip
+        items = self._calibration if attempt.method == CalibrationMethod.MinMax else self._calibration[:MAX_HISTOGRAMS]
+        feed = (batch for _, batch in evaluation.tensors(self._task, items, self._color, self._graph.batch))
+        return recipes.quantized(self._prepared, feed, attempt, tensorrt=key.startswith("tensorrt"))
 
     def _judge(self, key: str, content: bytes, reference: Sequence[Result]) -> Evaluation:
         session = self._session(content)

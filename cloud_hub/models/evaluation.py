@@ -16,7 +16,7 @@ from shared.gate import Result
 from shared.manifest import Manifest
 from shared.tasks import Array, Task, Tensors
 
-BATCH = 16
+BATCH, MAX_BATCH_BYTES = 16, 4 << 20
 WORST = 5
 WARM_UP, TIMED, MAX_TIMED_S = 3, 30, 2.0
 
@@ -54,7 +54,8 @@ def tensors(task: Task, items: Sequence[Item], color: str, batch: int) -> Iterat
 
     The last batch of a fixed size is filled up with its last input.
     """
-    for part in batches(items, batch or BATCH):
+    bytes_each = sum(tensor.nbytes for tensor in task.preprocess([task.blank()] * (batch or 1)).values())
+    for part in batches(items, batch or max(1, min(BATCH, MAX_BATCH_BYTES // bytes_each))):
         inputs = [item.load(color) for item in part]
         filled = inputs + inputs[-1:] * ((batch or len(inputs)) - len(inputs))
         try:

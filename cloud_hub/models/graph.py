@@ -173,7 +173,7 @@ def _free_batch(path: Path, model: onnx.ModelProto, notes: list[str]) -> onnx.Mo
     value = _inputs(model)[0]
     if not value.type.tensor_type.shape.dim:
         raise BuildError(str(path), f"input '{value.name}' has no batch dimension", "Export it with one")
-    fixed = value.type.tensor_type.shape.dim[0].dim_value
+    fixed = max(value.type.tensor_type.shape.dim[0].dim_value, 0)
     freed: onnx.ModelProto = onnx.ModelProto.FromString(model.SerializeToString())
     del freed.graph.value_info[:]
     for one in (*_inputs(freed), *freed.graph.output):

@@ -1,6 +1,6 @@
 """How each variant is made from the reference graph.
 
-`cpu-int8`       Q/DQ, per channel, int32 biases: what ONNX Runtime's CPU kernels fuse best
+`cpu-int8`       Q/DQ, per channel, uint8 activations, int32 biases: the form that ONNX Runtime's CPU kernels fuse best
 `tensorrt-int8`  explicit Q/DQ, symmetric, float biases: the only form that TensorRT 10 and 11 parse
 `fp16`           float16 weights and computation, float32 at the edges
 
@@ -11,7 +11,7 @@ after it are softmax, boxes and scores, whose ranges do not fit into one scale.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,20 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from shared.tasks import Array, Tensors
 
 HEAVY = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
+LIGHT = {
+    "Relu",
+    "Clip",
+    "Add",
+    "Concat",
+    "MaxPool",
+    "AveragePool",
+    "GlobalAveragePool",
+    "Flatten",
+    "Reshape",
+    "Transpose",
+}
+"""What may stand between heavy nodes in INT8. Others (HardSwish, Sigmoid, Mul) cost more in Q/DQ than they save, and
+TensorRT fuses them in float16."""
 TENSORRT = {
     "ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False, "AddQDQPairToWeight": False,
 }  # fmt: skip
@@ -46,10 +60,14 @@ ATTEMPTS = (
 )
 
 
+KEPT_OUTPUTS = 8
+"""The calibrator holds the outputs of so many batches in memory."""
+
+
 class Feed(CalibrationDataReader):  # type: ignore[misc, unused-ignore]
     """Gives batches of input tensors to the quantizer."""
 
-    def __init__(self, batches: Sequence[Tensors]) -> None:
+    def __init__(self, batches: Iterable[Tensors]) -> None:
         self._batches = iter(batches)
 
     def get_next(self) -> Tensors | None:  # type: ignore[override]
@@ -68,15 +86,17 @@ def prepared(model: onnx.ModelProto) -> onnx.ModelProto:
         return onnx.load(target)
 
 
-def quantized(model: onnx.ModelProto, feed: Sequence[Tensors], attempt: Attempt, *, tensorrt: bool) -> onnx.ModelProto:
+def quantized(model: onnx.ModelProto, feed: Iterable[Tensors], attempt: Attempt, *, tensorrt: bool) -> onnx.ModelProto:
     """The INT8 form of a prepared graph, with ranges from `feed`."""
+    activations = QuantType.QInt8 if tensorrt else QuantType.QUInt8
+    options = (TENSORRT if tensorrt else {}) | {"CalibMaxIntermediateOutputs": KEPT_OUTPUTS}
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "fp32.onnx"), Path(folder, "int8.onnx")
         onnx.save(model, source)
         quantize_static(
-            source, target, Feed(feed), quant_format=QuantFormat.QDQ, per_channel=True,
-            activation_type=QuantType.QInt8, weight_type=QuantType.QInt8, calibrate_method=attempt.method,
-            nodes_to_exclude=_outside(model, attempt.keep_last), extra_options=dict(TENSORRT) if tensorrt else {},
+            source, target, Feed(feed), quant_format=QuantFormat.QDQ, per_channel=True, activation_type=activations,
+            weight_type=QuantType.QInt8, calibrate_method=attempt.method, extra_options=options,
+            op_types_to_quantize=sorted(HEAVY | LIGHT), nodes_to_exclude=_outside(model, attempt.keep_last),
         )  # fmt: skip
         found = onnx.load(target)
     del found.opset_import[:]
@@ -122,10 +142,12 @@ def _outside(model: onnx.ModelProto, keep_last: bool) -> list[str]:
     """Names of the nodes before the first and behind the last heavy ones; `keep_last`: and of the last ones."""
     nodes = list(model.graph.node)
     above, below = _reached(nodes), _reached(nodes[::-1], backward=True)
+    constants = {one.name for one in model.graph.initializer}
     inside = [
         node for node in nodes
         if (node.op_type in HEAVY and not (keep_last and not _has_heavy_below(node, below)))
-        or (node.op_type not in HEAVY and _any(node.input, above) and _any(node.output, below))
+        or (node.op_type in LIGHT and _any(node.input, above) and _any(node.output, below)
+            and not (node.op_type in {"Add", "Concat"} and _any(node.input, constants)))
     ]  # fmt: skip
     kept = {node.name for node in inside}
     return [node.name for node in nodes if node.name not in kept]
@@ -160,5 +182,7 @@ def _ranges(model: onnx.ModelProto, constants: Mapping[str, Array]) -> Iterator[
         if node.op_type != "QuantizeLinear" or node.input[0] in constants or node.input[1] not in constants:
             continue
         scale = float(np.ravel(constants[node.input[1]])[0])
-        zero = int(np.ravel(constants[node.input[2]])[0]) if len(node.input) > 2 and node.input[2] in constants else 0
-        yield node.input[0], (round((-128 - zero) * scale, 6), round((127 - zero) * scale, 6))
+        zero = constants.get(node.input[2] if len(node.input) > 2 else "", np.zeros(1, np.uint8)).ravel()[0]
+        limits = np.iinfo(zero.dtype)
+        low, high = ((limit - int(zero)) * scale for limit in (limits.min, limits.max))
+        yield node.input[0], (round(low, 6), round(high, 6))

@@ -135,6 +135,24 @@ def squares(count: int, seed: int = 1) -> Any:
     return frames
 
 
+def mobile() -> onnx.ModelProto:
+    """Depthwise layers, HardSwish, squeeze-and-excitation and added constants, as mobile networks have them."""
+    rng = np.random.default_rng(4)
+    nodes = [
+        node("Conv", "images first", "a", pads=[1, 1, 1, 1], strides=[2, 2]), node("HardSwish", "a", "b"),
+        node("Conv", "b depth", "c", pads=[1, 1, 1, 1], group=8), node("GlobalAveragePool", "c", "d"),
+        node("Conv", "d squeeze", "e"), node("Add", "e shift", "f"), node("Clip", "f low high", "g"),
+        node("Mul", "c g", "h"), node("Add", "h b", "i"), node("Conv", "i last", "j"), node("Relu", "j", "k"),
+        node("GlobalAveragePool", "k", "l"), node("Flatten", "l", "m"), node("Gemm", "m weights", "scores"),
+    ]  # fmt: skip
+    constants = {
+        "first": rng.normal(size=(8, 3, 3, 3)), "depth": rng.normal(size=(8, 1, 3, 3)),
+        "squeeze": rng.normal(size=(8, 8, 1, 1)), "last": rng.normal(size=(16, 8, 1, 1)),
+        "weights": rng.normal(size=(16, 3)), "shift": np.array(0.5), "low": np.array(0.0), "high": np.array(6.0),
+    }  # fmt: skip
+    return model(nodes, constants, [("images", ("N", 3, 16, 16))], [("scores", ("N", 3))])
+
+
 def segmenter() -> onnx.ModelProto:
     """RGB [N, 3, 32, 32] -> logits of background, bright and red for each pixel, smoothed over 3 x 3."""
     kernels = np.zeros((3, 3, 3, 3))

@@ -186,6 +186,17 @@ def test_preprocessing_before_the_first_layer_and_scores_behind_the_last_stay_in
     assert "probabilities" not in quantized
 
 
+def test_tensorrt_builds_a_quantized_mobile_network() -> None:
+    """Constants that are added or multiplied must stay in float: TensorRT refuses them as INT8."""
+    prepared = recipes.prepared(models.mobile())
+    feed = [{"images": np.random.default_rng(1).random((8, 3, 16, 16)).astype(np.float32)}]
+    found = recipes.quantized(prepared, feed, recipes.ATTEMPTS[0], tensorrt=True)
+    assert {node.op_type for node in found.graph.node} >= {"QuantizeLinear", "HardSwish"}
+    engine, complaints = build_engine(tensorrt(), found.SerializeToString())
+    assert complaints == []
+    assert engine
+
+
 def test_external_data_is_taken_into_the_bundle(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     onnx.save(models.digits_classifier(), path, save_as_external_data=True, location="m.bin", size_threshold=0)
