@@ -15,6 +15,7 @@ import textwrap
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -25,8 +26,10 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from sklearn.neural_network import MLPClassifier
 
 from cloud_hub.demo import digits
+from cloud_hub.models.golden import COUNT, GOLDEN, golden_files
 from cloud_hub.models.writer import make_manifest, write_bundle
 from shared.manifest import Preprocess, TensorSpec, Variant
+from shared.tasks import open_task
 
 Array = NDArray[np.float64]
 Layers = list[tuple[Array, Array]]  # (weights [in, out], bias [out]) from the input to the logits
@@ -253,16 +256,21 @@ def save(folder: Path, data: bytes, recipe: Recipe, text: str) -> None:
     on_cpu = Variant(file="model.onnx", format="onnx", precision="int8" if quantized else "fp32", runners=["onnx"])
     on_gpu = replace(on_cpu, runners=["tensorrt", "onnx"])
     files = {"model.onnx": data, "CARD.md": text.encode()}
-    manifest = make_manifest(
-        files, name=recipe.name, version="1.0.0", task="classification", labels=[str(digit) for digit in range(10)],
-        inputs=[TensorSpec(name="image", shape=(1, 8, 8), layout="NCHW")],
-        outputs=[TensorSpec(name="probabilities", shape=(10,))],
-        preprocess=Preprocess(color="gray", scale=digits.INPUT_SCALE),
-        variants={"cpu-int8": on_cpu, "tensorrt-int8": on_gpu} if quantized else {"fp32": on_cpu},
-        provenance={"made by": "cloud_hub.demo.train_digits", "data": "UCI Optical Recognition of Handwritten Digits"},
-        licence="Apache-2.0; data CC-BY-4.0",
-    )  # fmt: skip
-    write_bundle(folder, manifest, files, replace=True)
+    fields: dict[str, Any] = {
+        "name": recipe.name, "version": "1.0.0", "task": "classification", "labels": [str(n) for n in range(10)],
+        "inputs": [TensorSpec(name="image", shape=(1, 8, 8), layout="NCHW")],
+        "outputs": [TensorSpec(name="probabilities", shape=(10,))],
+        "preprocess": Preprocess(color="gray", scale=digits.INPUT_SCALE),
+        "variants": {"cpu-int8": on_cpu, "tensorrt-int8": on_gpu} if quantized else {"fp32": on_cpu},
+        "provenance": {"made by": "cloud_hub.demo.train_digits", "data": "UCI handwritten digits"},
+        "licence": "Apache-2.0; data CC-BY-4.0",
+    }  # fmt: skip
+    manifest = make_manifest(files, **fields)
+    models = dict.fromkeys(manifest.variants, data)
+    frames = [image[..., None] for image in digits.held_out()[0][:COUNT]]
+    files |= golden_files(manifest, open_task(manifest, next(iter(models))), models, frames)
+    entries = make_manifest(files, **fields, golden=GOLDEN)
+    write_bundle(folder, entries, files, replace=True)
     print(text)
 
 

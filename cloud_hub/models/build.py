@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import platform
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +17,7 @@ from cloud_hub.models import card, evaluation, recipes
 from cloud_hub.models.data import Item, read_items, split
 from cloud_hub.models.errors import BuildError
 from cloud_hub.models.evaluation import Evaluation
+from cloud_hub.models.golden import COUNT, GOLDEN, golden_files
 from cloud_hub.models.graph import Graph, read_graph
 from cloud_hub.models.recipes import ATTEMPTS
 from cloud_hub.models.request import (
@@ -34,17 +34,14 @@ from cloud_hub.models.session import OnnxSession
 from cloud_hub.models.writer import check_free, make_manifest, write_bundle
 from shared.errors import ModelError
 from shared.gate import Result
-from shared.manifest import Golden, Manifest, Variant
+from shared.manifest import Manifest, Variant
 from shared.tasks import Array, Tensors, open_task
 from shared.tasks.anomaly import Anomaly
-from shared.tasks.base import open_input
-from shared.tasks.images import ImageInput, letterboxed, resized
 
 Report = Callable[[str], None]
 REFERENCE = "fp32"
 MAX_HISTOGRAMS = 64
 """Clipped ranges come from histograms, which hold every value of every activation: from so many inputs."""
-GOLDEN = 8
 RUNNERS = {
     "cpu-int8": ["onnx"], "tensorrt-int8": ["tensorrt", "onnx"], "fp16": ["tensorrt", "onnx"],
     "fp32": ["onnx", "tensorrt"],
@@ -209,8 +206,10 @@ class _Build:
     def _made(self, key: str, attempt: recipes.Attempt) -> onnx.ModelProto:
         if key == "fp16":
             return recipes.half(self._graph.model)
-        items = self._calibration if attempt.method == CalibrationMethod.MinMax else self._calibration[:MAX_HISTOGRAMS]
-        feed = (batch for _, batch in evaluation.tensors(self._task, items, self._color, self._graph.batch))
+        items, batch = self._calibration, self._graph.batch
+        if attempt.method != CalibrationMethod.MinMax:
+            items, batch = items[:MAX_HISTOGRAMS], batch or 1  # the histograms want batches of one size
+        feed = (tensors for _, tensors in evaluation.tensors(self._task, items, self._color, batch))
         return recipes.quantized(self._prepared, feed, attempt, tensorrt=key.startswith("tensorrt"))
 
     def _judge(self, key: str, content: bytes, reference: Sequence[Result]) -> Evaluation:
@@ -258,11 +257,12 @@ class _Build:
     def _write(self, evaluations: list[Evaluation]) -> BuildReport:
         kept = {found.variant: found for found in evaluations if not found.refused}
         order = [key for key in VARIANTS if key in kept]
-        self._files["golden/inputs.npz"], self._files["golden/outputs.npz"] = self._golden(order)
+        inputs = [item.load(self._color) for item in self._judged[: self._graph.batch or COUNT]]
+        models = {key: self._files[f"{key}.onnx"] for key in order}
+        self._files |= golden_files(self._manifest, self._task, models, inputs)
         self._files["calibration.json"] = (json.dumps(self._calibration_summary(), indent=2) + "\n").encode()
-        golden = Golden(inputs="golden/inputs.npz", outputs="golden/outputs.npz")
         variants = {key: _entry(key, kept[key].metrics) for key in order}
-        fields = _fields(self._manifest) | {"variants": variants, "golden": golden}
+        fields = _fields(self._manifest) | {"variants": variants, "golden": GOLDEN}
         text = card.text(make_manifest(self._files, **fields), evaluations, self._notes)
         self._files["CARD.md"] = text.encode()
         manifest = make_manifest(self._files, **fields)
@@ -275,28 +275,6 @@ class _Build:
             "inputs": [item.name for item in self._calibration], "evaluated_on": [item.name for item in self._judged],
             "variants": self._summary,
         }  # fmt: skip
-
-    def _golden(self, keys: Sequence[str]) -> tuple[bytes, bytes]:
-        """(inputs, outputs) npz: some inputs at the model's size, and what each variant makes of them."""
-        count = self._graph.batch or GOLDEN
-        raw = [self._sized(item.load(self._color)) for item in self._judged[:count]]
-        same = [one for one in raw if one.shape == raw[0].shape]
-        inputs = same + same[-1:] * ((self._graph.batch or len(same)) - len(same))
-        batch = self._task.preprocess(inputs)
-        outputs = {
-            f"{key}/{name}": value
-            for key in keys
-            for name, value in self._session(self._files[f"{key}.onnx"]).run(batch).items()
-        }
-        return _npz({"inputs": np.stack(inputs)}), _npz(outputs)
-
-    def _sized(self, one: Array) -> Array:
-        """A frame at the size of the model's input, so that all can stand in one array."""
-        wanted = open_input(self._manifest)
-        if not isinstance(wanted, ImageInput) or self._manifest.preprocess.resize == "none":
-            return one
-        resize = letterboxed if self._manifest.preprocess.resize == "letterbox" else resized
-        return resize(one, wanted.height, wanted.width)
 
 
 def _entry(key: str, metrics: dict[str, float]) -> Variant:
@@ -314,9 +292,3 @@ def _failed(key: str, reason: str) -> Evaluation:
 def _fields(manifest: Manifest) -> dict[str, Any]:
     """The fields of a manifest except its files."""
     return {name: getattr(manifest, name) for name in Manifest.__slots__ if name != "files"}
-
-
-def _npz(arrays: dict[str, Array]) -> bytes:
-    file = io.BytesIO()
-    np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-    return file.getvalue()

@@ -10,6 +10,8 @@ after it are softmax, boxes and scores, whose ranges do not fit into one scale.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -60,10 +62,6 @@ ATTEMPTS = (
 )
 
 
-KEPT_OUTPUTS = 8
-"""The calibrator holds the outputs of so many batches in memory."""
-
-
 class Feed(CalibrationDataReader):  # type: ignore[misc, unused-ignore]
     """Gives batches of input tensors to the quantizer."""
 
@@ -89,15 +87,16 @@ def prepared(model: onnx.ModelProto) -> onnx.ModelProto:
 def quantized(model: onnx.ModelProto, feed: Iterable[Tensors], attempt: Attempt, *, tensorrt: bool) -> onnx.ModelProto:
     """The INT8 form of a prepared graph, with ranges from `feed`."""
     activations = QuantType.QInt8 if tensorrt else QuantType.QUInt8
-    options = (TENSORRT if tensorrt else {}) | {"CalibMaxIntermediateOutputs": KEPT_OUTPUTS}
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "fp32.onnx"), Path(folder, "int8.onnx")
         onnx.save(model, source)
-        quantize_static(
-            source, target, Feed(feed), quant_format=QuantFormat.QDQ, per_channel=True, activation_type=activations,
-            weight_type=QuantType.QInt8, calibrate_method=attempt.method, extra_options=options,
-            op_types_to_quantize=sorted(HEAVY | LIGHT), nodes_to_exclude=_outside(model, attempt.keep_last),
-        )  # fmt: skip
+        with contextlib.redirect_stdout(io.StringIO()):  # the calibrator prints what it does
+            quantize_static(
+                source, target, Feed(feed), quant_format=QuantFormat.QDQ, per_channel=True,
+                activation_type=activations, weight_type=QuantType.QInt8, calibrate_method=attempt.method,
+                op_types_to_quantize=sorted(HEAVY | LIGHT), nodes_to_exclude=_outside(model, attempt.keep_last),
+                extra_options=TENSORRT if tensorrt else {},
+            )  # fmt: skip
         found = onnx.load(target)
     del found.opset_import[:]
     found.opset_import.extend(model.opset_import)

@@ -67,3 +67,10 @@ def from_frame(data: bytes | memoryview, shape: tuple[int, int, int], color: str
         raise ModelError(f"frame is {pixels.size} bytes, its shape {shape} says otherwise")
     pixels = pixels.reshape(shape)
     return pixels[..., ::-1] if color == "bgr" else pixels
+
+
+def window_from(data: bytes | memoryview, shape: tuple[int, int]) -> Array:
+    """A window of metrics as a task takes it: float32 [samples, metrics], not copied."""
+    if len(data) != shape[0] * shape[1] * 4:
+        raise ModelError(f"window is {len(data)} bytes, its shape {shape} of float32 says otherwise")
+    return np.frombuffer(data, np.float32).reshape(shape)

@@ -10,26 +10,28 @@ from cloud_hub.models.session import OnnxSession
 from shared.bundle import Bundle, load
 from shared.errors import ModelError
 from shared.gate import Result
-from shared.tasks import Array, from_frame, open_task
+from shared.tasks import Array, from_frame, open_task, window_from
 
 
 class OnnxExpert:
-    """Runs the first variant of the bundle that names the runner `onnx`; `name` holds the bundle's name and version."""
+    """Runs the bundle in float32 where it can; `name` holds the bundle's name and version."""
 
     def __init__(self, bundle: Bundle) -> None:
         manifest = bundle.manifest
         self.name = f"{manifest.name} {manifest.version}"
-        variant = next(iter(manifest.variants_for("onnx")), "")
+        variants = manifest.variants_for("onnx")
+        variant = next((key for key in variants if manifest.variants[key].precision == "fp32"), "".join(variants[:1]))
         self._task = open_task(manifest, variant)
         self._session = OnnxSession(bundle.model(variant), manifest)
         self._results([self._task.blank()])
 
-    def answer(self, shape: tuple[int, ...], frames: Sequence[bytes]) -> list[Opinion]:
+    def answer(
+        self, shape: tuple[int, ...], frames: Sequence[bytes], *, dtype: str = "uint8", color: str = "gray"
+    ) -> list[Opinion]:
         """Return one opinion for each frame; raises ModelError if the frames do not fit the model."""
-        height, width, channels = (*shape, 1) if len(shape) == 2 else shape
-        if min(height, width, channels) < 1:
-            raise ModelError(f"{self.name}: frames are {shape}, the model takes pixels")
-        results = self._results([from_frame(frame, (height, width, channels)) for frame in frames])
+        if min(shape) < 1:
+            raise ModelError(f"{self.name}: frames are {shape}, the model takes pixels or samples")
+        results = self._results([_input(frame, shape, dtype, color) for frame in frames])
         return [
             Opinion(label=result.label, confidence=result.values.get("score", max(result.margin, 0.0)))
             for result in results
@@ -45,6 +47,13 @@ class OnnxExpert:
             outputs = self._session.run(self._task.preprocess(padded))
             results += self._task.postprocess(outputs, padded)[: len(part)]
         return results
+
+
+def _input(data: bytes, shape: tuple[int, ...], dtype: str, color: str) -> Array:
+    """A frame as the task takes it, or a window of metrics."""
+    if dtype == "uint8":
+        return from_frame(data, (shape[0], shape[1], shape[2] if len(shape) > 2 else 1), color)
+    return window_from(data, (shape[0], shape[1]))
 
 
 def open_expert(folder: str) -> OnnxExpert:

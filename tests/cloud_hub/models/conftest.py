@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from simulators import onnx_models as models
-from simulators.onnx_models import DIGITS
+from simulators import trained_models as models
+from simulators.trained_models import DIGITS
 
 from cloud_hub.models.build import BuildReport, build
 from cloud_hub.models.request import BuildRequest

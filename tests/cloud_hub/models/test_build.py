@@ -15,10 +15,10 @@ import onnx
 import pytest
 from examiners.tasks import examine_task
 from onnx import TensorProto, helper
-from simulators import onnx_models as models
+from simulators import trained_models as models
 from simulators.disks import on_small_disk
-from simulators.onnx_models import DIGITS, TASKS
 from simulators.tensorrt_builder import build_engine, tensorrt
+from simulators.trained_models import DIGITS, TASKS
 
 from cloud_hub.models import recipes
 from cloud_hub.models.build import BuildReport, build
@@ -184,6 +184,16 @@ def test_preprocessing_before_the_first_layer_and_scores_behind_the_last_stay_in
     assert "image" not in quantized
     assert "negative" in quantized
     assert "probabilities" not in quantized
+
+
+def test_ranges_are_clipped_when_nothing_else_keeps_the_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cloud_hub.models.build.ATTEMPTS", recipes.ATTEMPTS[2:])
+    report = build(request(tmp_path, models.digits_classifier(), variants=["cpu-int8", "fp32"]))
+    assert "cpu-int8" in report.manifest.variants
+    summary = json.loads(load(tmp_path / "out").file("calibration.json"))
+    assert summary["variants"]["cpu-int8"]["way"] == "last layers in float, ranges clipped"
 
 
 def test_tensorrt_builds_a_quantized_mobile_network() -> None:
