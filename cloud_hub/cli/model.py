@@ -43,7 +43,9 @@ def _add_build(groups: Commands) -> None:
         "build", help="build a bundle from an ONNX file", description=BUILD,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="the model, in float")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--onnx", type=Path, metavar="FILE", help="the model, in float")
+    source.add_argument("--tflite", type=Path, metavar="FILE.tflite", help="or a TensorFlow Lite file, taken as it is")
     parser.add_argument("--task", required=True, help="classification, detection, segmentation, anomaly, ...")
     parser.add_argument(
         "--calibration", type=Path, required=True, metavar="DIR|NPZ",
@@ -117,11 +119,11 @@ def _build(arguments: argparse.Namespace) -> int:
 
     given = arguments
     request = BuildRequest(
-        onnx=given.onnx, task=given.task, calibration=given.calibration, evaluation=given.evaluation, out=given.out,
-        labels=_labels(given.labels), tolerance=given.tolerance, variants=given.variants or VARIANTS, shape=given.shape,
-        layout=given.layout, color=given.color, resize=given.resize, scale=given.scale, mean=given.mean, std=given.std,
-        options={name: _option(value) for name, value in given.option}, name=given.name, version=given.version,
-        licence=given.licence, provenance=dict(given.provenance),
+        onnx=given.onnx or given.tflite, task=given.task, calibration=given.calibration, evaluation=given.evaluation,
+        out=given.out, labels=_labels(given.labels), tolerance=given.tolerance, variants=given.variants or VARIANTS,
+        shape=given.shape, layout=given.layout, color=given.color, resize=given.resize, scale=given.scale,
+        mean=given.mean, std=given.std, options={name: _option(value) for name, value in given.option},
+        name=given.name, version=given.version, licence=given.licence, provenance=dict(given.provenance),
     )  # fmt: skip
     found = build(request, lambda text: print(clean(text), file=sys.stderr, flush=True))
     print(json.dumps(_measured(found)) if given.json else _next_steps(given.out, found))

@@ -30,7 +30,7 @@ from cloud_hub.models.request import (
     preprocessing,
     task_options,
 )
-from cloud_hub.models.session import OnnxSession
+from cloud_hub.models.session import Session, open_session
 from cloud_hub.models.writer import check_free, make_manifest, write_bundle
 from shared.errors import ModelError
 from shared.gate import Result
@@ -39,12 +39,11 @@ from shared.tasks import Array, Tensors, open_task
 from shared.tasks.anomaly import Anomaly
 
 Report = Callable[[str], None]
-REFERENCE = "fp32"
 MAX_HISTOGRAMS = 64
 """Clipped ranges come from histograms, which hold every value of every activation: from so many inputs."""
 RUNNERS = {
     "cpu-int8": ["onnx"], "tensorrt-int8": ["tensorrt", "onnx"], "fp16": ["tensorrt", "onnx"],
-    "fp32": ["onnx", "tensorrt"],
+    "fp32": ["onnx", "tensorrt"], "tflite-int8": ["litert"], "tflite-fp32": ["litert"],
 }  # fmt: skip
 
 
@@ -62,12 +61,20 @@ def build(request: BuildRequest, report: Report = lambda _text: None) -> BuildRe
     check_free(request.out)
     _check(request)
     report(f"reading {request.onnx.name}")
-    graph = read_graph(request.onnx, request.shape)
+    graph = _read(request)
     for note in graph.notes:
         report(f"  {note}")
     calibration, judged = _data(request)
     report(f"{len(calibration)} inputs for calibration, {len(judged)} others for evaluation")
     return _Build(request, graph, calibration, judged, report).run()
+
+
+def _read(request: BuildRequest) -> Graph:
+    if request.onnx.suffix != ".tflite":
+        return read_graph(request.onnx, request.shape)
+    from cloud_hub.models.tflite import read_tflite  # noqa: PLC0415 - extra `litert`
+
+    return read_tflite(request.onnx)
 
 
 def _check(request: BuildRequest) -> None:
@@ -96,20 +103,20 @@ class _Build:
         self._request, self._graph, self._report = request, graph, report
         self._calibration, self._judged = calibration, judged
         self._notes = list(graph.notes)
-        self._reference = graph.model.SerializeToString()
-        self._files: dict[str, bytes] = {"fp32.onnx": self._reference}
+        self._key, self._reference = graph.reference, graph.content
+        self._files: dict[str, bytes] = {_file(self._key): self._reference}
         self._manifest = self._described()
         self._color = self._manifest.preprocess.color
         self._manifest = replace(self._manifest, task_options=self._settled())
-        self._task = open_task(self._manifest, REFERENCE)
-        self._prepared = recipes.prepared(graph.model)
+        self._task = open_task(self._manifest, self._key)
+        self._prepared = None if graph.model is None else recipes.prepared(graph.model)
         self._summary: dict[str, Any] = {}
 
     def run(self) -> BuildReport:
         """Make, judge and write all variants."""
-        session = self._session(self._reference)
-        reference = self._answers(session, "FP32 reference")
-        evaluations = [self._judge(REFERENCE, self._reference, reference)]
+        session = self._session(self._key, self._reference)
+        reference = self._answers(session, f"{self._key} reference")
+        evaluations = [self._judge(self._key, self._reference, reference)]
         self._report(self._line(evaluations[0]))
         self._warn_of_chance(evaluations[0])
         evaluations += [self._variant(key, reference) for key in self._wanted()]
@@ -127,7 +134,7 @@ class _Build:
                 self._files, name=request.name or request.onnx.stem, version=request.version, task=request.task,
                 labels=list(request.labels), inputs=[spec], outputs=outputs, preprocess=preprocessing(request, spec),
                 task_options=task_options(request, outputs), batch=self._graph.batch, licence=request.licence,
-                variants={REFERENCE: _entry(REFERENCE, {})}, provenance=self._provenance(),
+                variants={self._key: _entry(self._key, {})}, provenance=self._provenance(),
             )  # fmt: skip
         except ValueError as error:
             raise BuildError("the bundle's manifest", str(error), "Correct the labels or the options") from error
@@ -146,7 +153,7 @@ class _Build:
         options = dict(self._manifest.task_options)
         probe: Options = {"threshold": 0.0} if self._request.task == "anomaly" else {}
         made = replace(self._manifest, task_options=probe | options)
-        task, session = open_task(made, REFERENCE), self._session(self._reference)
+        task, session = open_task(made, self._key), self._session(self._key, self._reference)
         rows: list[Tensors] = []
         scores: list[Array] = []
         for inputs, batch in evaluation.tensors(task, self._normal(), self._color, session.batch):
@@ -167,10 +174,10 @@ class _Build:
 
     def _wanted(self) -> Iterator[str]:
         """The variants to make besides the reference."""
-        for key in self._request.variants:
+        for key in self._request.variants if self._prepared is not None else ():
             if key.endswith("int8") and not recipes.can_quantize(self._prepared):
                 self._note(f"{key}: left out, the graph has no convolution or matrix product")
-            elif key != REFERENCE:
+            elif key != self._key:
                 yield key
 
     def _variant(self, key: str, reference: Sequence[Result]) -> Evaluation:
@@ -198,12 +205,14 @@ class _Build:
         if found.loss > self._request.tolerance + 1e-9:
             reason = f"loses {found.loss:.1%}, more than --tolerance {self._request.tolerance:.1%}"
             return replace(found, refused=reason)
-        self._files[f"{key}.onnx"] = content
+        self._files[_file(key)] = content
         if key.endswith("int8"):
             self._summary[key] = {"way": attempt.text, "ranges": recipes.activation_ranges(model)}
         return found
 
     def _made(self, key: str, attempt: recipes.Attempt) -> onnx.ModelProto:
+        assert self._graph.model is not None
+        assert self._prepared is not None
         if key == "fp16":
             return recipes.half(self._graph.model)
         items, batch = self._calibration, self._graph.batch
@@ -213,15 +222,16 @@ class _Build:
         return recipes.quantized(self._prepared, feed, attempt, tensorrt=key.startswith("tensorrt"))
 
     def _judge(self, key: str, content: bytes, reference: Sequence[Result]) -> Evaluation:
-        session = self._session(content)
-        found = reference if key == REFERENCE else self._answers(session, key)
+        session = self._session(key, content)
+        found = reference if key == self._key else self._answers(session, key)
         latency = evaluation.latency_ms(self._task, session, self._color, self._judged[0])
         return evaluation.evaluate(key, len(content), latency, self._task, found, reference, self._judged)
 
-    def _session(self, content: bytes) -> OnnxSession:
-        return OnnxSession(content, self._manifest)
+    def _session(self, key: str, content: bytes) -> Session:
+        described = replace(self._manifest, variants={key: replace(_entry(key, {}), file=_file(self._key))})
+        return open_session(content, described, key)
 
-    def _answers(self, session: OnnxSession, what: str) -> list[Result]:
+    def _answers(self, session: Session, what: str) -> list[Result]:
         try:
             found = evaluation.results(self._task, session, self._judged, self._color)
         except BuildError:
@@ -251,17 +261,19 @@ class _Build:
 
     def _compare_speed(self, evaluations: Sequence[Evaluation]) -> None:
         latency = {found.variant: found.latency_ms for found in evaluations if not found.refused}
-        if latency.get("cpu-int8", 0.0) > latency[REFERENCE]:
+        if latency.get("cpu-int8", 0.0) > latency[self._key]:
             self._note("cpu-int8 is not faster than fp32 on this processor: measure it on the device before you use it")
 
     def _write(self, evaluations: list[Evaluation]) -> BuildReport:
         kept = {found.variant: found for found in evaluations if not found.refused}
-        order = [key for key in VARIANTS if key in kept]
+        order = [key for key in (*VARIANTS, *kept) if key in kept]
+        order = list(dict.fromkeys(order))
         inputs = [item.load(self._color) for item in self._judged[: self._graph.batch or COUNT]]
-        models = {key: self._files[f"{key}.onnx"] for key in order}
-        self._files |= golden_files(self._manifest, self._task, models, inputs)
-        self._files["calibration.json"] = (json.dumps(self._calibration_summary(), indent=2) + "\n").encode()
+        models = {key: self._files[_file(key)] for key in order}
         variants = {key: _entry(key, kept[key].metrics) for key in order}
+        described = make_manifest(self._files, **_fields(self._manifest) | {"variants": variants})
+        self._files |= golden_files(described, self._task, models, inputs)
+        self._files["calibration.json"] = (json.dumps(self._calibration_summary(), indent=2) + "\n").encode()
         fields = _fields(self._manifest) | {"variants": variants, "golden": GOLDEN}
         text = card.text(make_manifest(self._files, **fields), evaluations, self._notes)
         self._files["CARD.md"] = text.encode()
@@ -277,9 +289,16 @@ class _Build:
         }  # fmt: skip
 
 
+def _file(key: str) -> str:
+    return f"{key}.{'tflite' if key.startswith('tflite') else 'onnx'}"
+
+
 def _entry(key: str, metrics: dict[str, float]) -> Variant:
     precision: Literal["fp32", "fp16", "int8"] = "int8" if key.endswith("int8") else "fp16" if key == "fp16" else "fp32"
-    return Variant(file=f"{key}.onnx", format="onnx", precision=precision, runners=RUNNERS[key], metrics=metrics)
+    lite = key.startswith("tflite")
+    return Variant(
+        file=_file(key), format="tflite" if lite else "onnx", precision=precision, runners=RUNNERS[key], metrics=metrics
+    )
 
 
 def _failed(key: str, reason: str) -> Evaluation:

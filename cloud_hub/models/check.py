@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cloud_hub.models.session import OnnxSession
+from cloud_hub.models.session import open_session
 from shared.bundle import Bundle
 from shared.errors import ModelError
 from shared.tasks import Array, Tensors, open_task
@@ -51,11 +51,10 @@ def _arrays(bundle: Bundle, path: str) -> Tensors:
 
 def _checks(bundle: Bundle, inputs: list[Array], outputs: Tensors) -> Iterator[Check]:
     for key, variant in bundle.manifest.variants.items():
-        if variant.format != "onnx":
-            yield Check(variant=key, skipped=f"it is {variant.format}, and only ONNX is run here")
-            continue
         try:
             yield _check(bundle, key, inputs, outputs)
+        except ModuleNotFoundError as error:
+            yield Check(variant=key, skipped=f"it is {variant.format}, and {error.name} is not installed")
         except ModelError as error:
             yield Check(variant=key, problem=str(error))
 
@@ -67,7 +66,7 @@ def _check(bundle: Bundle, key: str, inputs: list[Array], outputs: Tensors) -> C
     if len(known) < len(wanted):
         return Check(variant=key, problem="its golden outputs are missing")
     task = open_task(manifest, key)
-    found = OnnxSession(bundle.model(key), manifest).run(task.preprocess(inputs))
+    found = open_session(bundle.model(key), manifest, key).run(task.preprocess(inputs))
     if any(found[name].shape != value.shape for name, value in known.items()):
         return Check(variant=key, problem="its outputs have other shapes than at the build")
     pairs = zip(task.postprocess(found, inputs), task.postprocess(known, inputs), strict=True)

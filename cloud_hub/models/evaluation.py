@@ -10,7 +10,7 @@ import numpy as np
 
 from cloud_hub.models.data import Item, batches
 from cloud_hub.models.errors import BuildError
-from cloud_hub.models.session import OnnxSession
+from cloud_hub.models.session import Session
 from shared.errors import ModelError
 from shared.gate import Result
 from shared.manifest import Manifest
@@ -65,7 +65,7 @@ def tensors(task: Task, items: Sequence[Item], color: str, batch: int) -> Iterat
             raise BuildError(f"calibration data '{part[0].name}'", str(error), cure) from error
 
 
-def results(task: Task, session: OnnxSession, items: Sequence[Item], color: str) -> list[Result]:
+def results(task: Task, session: Session, items: Sequence[Item], color: str) -> list[Result]:
     """The result of each item; raises ModelError."""
     found: list[Result] = []
     for inputs, batch in tensors(task, items, color, session.batch):
@@ -74,7 +74,7 @@ def results(task: Task, session: OnnxSession, items: Sequence[Item], color: str)
     return found
 
 
-def latency_ms(task: Task, session: OnnxSession, color: str, item: Item) -> float:
+def latency_ms(task: Task, session: Session, color: str, item: Item) -> float:
     """Median time of one run with one input, in one thread, without pre- and post-processing."""
     _, batch = next(tensors(task, [item], color, session.batch))
     times: list[float] = []
@@ -97,7 +97,9 @@ def evaluate(
     agreement = float(np.mean(agreements))
     loss, how = 1.0 - agreement, f"agrees with FP32 on {agreement:.1%}"
     if accuracy is not None and before is not None:
-        loss, how = before - accuracy, f"accuracy {accuracy:.1%}, FP32 {before:.1%}"
+        loss, how = before - accuracy, f"accuracy {accuracy:.1%}, agrees with FP32 on {agreement:.1%}"
+    if found is reference:
+        how = "the reference" if accuracy is None else f"accuracy {accuracy:.1%}"
     order = sorted(range(len(items)), key=lambda i: (agreements[i], found[i].margin))
     worst = [_line(items[i], found[i], reference[i]) for i in order if agreements[i] < 0.999][:WORST]
     return Evaluation(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from cloud_hub.models.session import OnnxSession
+from cloud_hub.models.session import open_session
 from shared.manifest import Golden, Manifest
 from shared.tasks import Array, Task
 from shared.tasks.base import open_input
@@ -29,7 +29,7 @@ def golden_files(
     outputs = {
         f"{key}/{name}": value
         for key, content in models.items()
-        for name, value in OnnxSession(content, manifest).run(batch).items()
+        for name, value in open_session(content, manifest, key).run(batch).items()
     }
     return {GOLDEN.inputs: _npz({"inputs": np.stack(chosen)}), GOLDEN.outputs: _npz(outputs)}
 

@@ -36,12 +36,17 @@ QUANTIZED = {"QuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "M
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Graph:
-    """A checked model. `batch` is how many inputs it takes at once, 0: any number. `notes` say what was changed."""
+    """A checked model. `batch` is how many inputs it takes at once, 0: any number. `notes` say what was changed.
 
-    model: onnx.ModelProto
+    `content` is its file, the variant `reference` of the bundle; `model` is None where it is not ONNX.
+    """
+
+    content: bytes
     inputs: list[TensorSpec]
     outputs: list[TensorSpec]
     batch: int
+    model: onnx.ModelProto | None = None
+    reference: str = "fp32"
     notes: list[str] = field(default_factory=list)
 
 
@@ -249,7 +254,8 @@ def _described(path: Path, model: onnx.ModelProto, notes: list[str]) -> Graph:
     batch = value.type.tensor_type.shape.dim[0].dim_value
     outputs = [_spec(path, one, seen) for one, seen in zip(model.graph.output, _measured(model), strict=True)]
     spec = TensorSpec(name=value.name, shape=tuple(_sides(value)[1:]), dtype=_dtype(path, value))
-    return Graph(model=model, inputs=[spec], outputs=outputs, batch=batch, notes=notes)
+    content = model.SerializeToString()
+    return Graph(content=content, model=model, inputs=[spec], outputs=outputs, batch=batch, notes=notes)
 
 
 def _measured(model: onnx.ModelProto) -> list[tuple[int, ...]]:

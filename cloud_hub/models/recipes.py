@@ -131,8 +131,10 @@ def _sort(graph: onnx.GraphProto) -> None:
     graph.node.extend(ordered)
 
 
-def can_quantize(model: onnx.ModelProto, attempt: Attempt = ATTEMPTS[0]) -> bool:
+def can_quantize(model: onnx.ModelProto | None, attempt: Attempt = ATTEMPTS[0]) -> bool:
     """Whether an attempt leaves anything to quantize of a prepared graph."""
+    if model is None:
+        return False
     outside = set(_outside(model, attempt.keep_last))
     return any(node.op_type in HEAVY and node.name not in outside for node in model.graph.node)
 

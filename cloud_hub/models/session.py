@@ -1,9 +1,9 @@
-"""An ONNX Runtime session on the CPU, for experts and for the evaluation of variants."""
+"""Sessions on the CPU, for experts and for the evaluation of variants."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime as ort
@@ -11,6 +11,25 @@ import onnxruntime as ort
 from shared.errors import ModelError
 from shared.manifest import Manifest
 from shared.tasks import Array, Tensors
+
+
+class Session(Protocol):
+    """Runs a model. `batch` is how many inputs it takes at once; 0 is any number."""
+
+    batch: int
+
+    def run(self, tensors: Mapping[str, Array]) -> Tensors:
+        """The output tensors by name; raises ModelError."""
+        ...
+
+
+def open_session(content: bytes, manifest: Manifest, variant: str) -> Session:
+    """A session for the file of a variant; raises ModelError, or ModuleNotFoundError where LiteRT is not installed."""
+    if manifest.variant(variant).format == "tflite":
+        from cloud_hub.models.tflite import TfliteSession  # noqa: PLC0415 - extra `litert`
+
+        return TfliteSession(content, manifest)
+    return OnnxSession(content, manifest)
 
 
 class OnnxSession:

@@ -278,7 +278,7 @@ SPOILT_MODELS: list[tuple[Callable[[Path], object], str]] = [
     (Path.unlink, "No such file"), (custom, r"devices do not know: com\.example\.Lit"),
     (already_quantized, "is quantized already"), (external_missing, r"data file 'm\.bin' is missing"),
     (two_inputs, r"2 inputs \(a, b\)"), (free_sides, "free sides: 3x.x.. Settle them, for example with --shape 3x"),
-    (doubles, "is DOUBLE"), (nan, "FP32 reference of m: its answer to '.*' is no number"),
+    (doubles, "is DOUBLE"), (nan, "fp32 reference of m: its answer to '.*' is no number"),
 ]  # fmt: skip
 
 
