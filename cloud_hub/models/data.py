@@ -139,6 +139,17 @@ def _truth(path: Path, value: object, labels: Sequence[str]) -> str:
 
 def split(items: Sequence[Item], place: str) -> tuple[list[Item], list[Item]]:
     """(for calibration, for evaluation): halves of each label, shuffled the same way each time. Raises BuildError."""
+    calibration, evaluation = _halves(items, place)
+    return _some(calibration, MAX_CALIBRATION), _some(evaluation, MAX_EVALUATION)
+
+
+def calibration_part(items: Sequence[Item], place: str) -> list[Item]:
+    """All items, or an even choice of them, for calibration alone. Raises BuildError."""
+    calibration, evaluation = _halves(items, place)
+    return _some([*calibration, *evaluation], MAX_CALIBRATION)
+
+
+def _halves(items: Sequence[Item], place: str) -> tuple[list[Item], list[Item]]:
     if len(items) < MIN_INPUTS:
         cure = f"Give {MIN_INPUTS} at least; 100 to 500 that show what the device will see are good"
         raise BuildError(place, f"has only {len(items)} inputs", cure)
@@ -149,7 +160,7 @@ def split(items: Sequence[Item], place: str) -> tuple[list[Item], list[Item]]:
     for item in (items[i] for i in order):
         (evaluation if seen[item.truth] % 2 else calibration).append(item)
         seen[item.truth] += 1
-    return _some(calibration, MAX_CALIBRATION), _some(evaluation, MAX_EVALUATION)
+    return calibration, evaluation
 
 
 def _some(items: list[Item], count: int) -> list[Item]:

@@ -65,13 +65,11 @@ def tensors(task: Task, items: Sequence[Item], color: str, batch: int) -> Iterat
             raise BuildError(f"calibration data '{part[0].name}'", str(error), cure) from error
 
 
-def results(task: Task, session: Session, items: Sequence[Item], color: str) -> list[Result]:
-    """The result of each item; raises ModelError."""
-    found: list[Result] = []
+def results(task: Task, session: Session, items: Sequence[Item], color: str) -> Iterator[list[Result]]:
+    """The results of all items, batch by batch; raises ModelError."""
     for inputs, batch in tensors(task, items, color, session.batch):
         filled = inputs + inputs[-1:] * (len(next(iter(batch.values()))) - len(inputs))
-        found += task.postprocess(session.run(batch), filled)[: len(inputs)]
-    return found
+        yield task.postprocess(session.run(batch), filled)[: len(inputs)]
 
 
 def latency_ms(task: Task, session: Session, color: str, item: Item) -> float:
@@ -136,3 +134,11 @@ def check_numbers(manifest: Manifest, found: Sequence[Result], items: Sequence[I
         if not 0.0 <= result.margin <= 1.0:
             cure = "Check --scale, --mean and --std, and the export: the model gives NaN or infinity for this input"
             raise BuildError(f"{what} of {manifest.name}", f"its answer to '{item.name}' is no number", cure)
+
+
+def failed(variant: str, reason: str) -> Evaluation:
+    """A variant that could not be evaluated."""
+    return Evaluation(
+        variant=variant, bytes=0, latency_ms=0.0, agreement=0.0, accuracy=None, error=None, loss=1.0,
+        how="not evaluated", refused=reason,
+    )  # fmt: skip

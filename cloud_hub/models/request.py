@@ -11,7 +11,7 @@ import numpy as np
 from cloud_hub.models.errors import BuildError
 from cloud_hub.models.graph import Graph
 from shared.manifest import CHANNELS, Color, Preprocess, TensorSpec
-from shared.tasks import Array, Tensors
+from shared.tasks import Array
 from shared.tasks.windows import LAYOUTS as WINDOW_LAYOUTS
 
 VARIANTS = ("cpu-int8", "tensorrt-int8", "fp16", "fp32")
@@ -123,9 +123,9 @@ def task_options(request: BuildRequest, outputs: Sequence[TensorSpec]) -> Option
     return options
 
 
-def measured_options(task: str, options: Options, outputs: Tensors, scores: Array | None) -> Options:
-    """Options that the reference's outputs on the calibration data tell; `scores` are those of an anomaly model."""
-    first = next(iter(outputs.values())).astype(np.float64)
+def measured_options(task: str, options: Options, outputs: Array, scores: Array | None) -> Options:
+    """Options that the reference's first output on the calibration data tells; `scores` are of an anomaly model."""
+    first = outputs.astype(np.float64)
     found: Options = {}
     if task == "classification":
         rows = first.reshape(len(first), -1)

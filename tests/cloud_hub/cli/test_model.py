@@ -95,7 +95,8 @@ def test_what_is_wrong_is_said_with_its_exit_code(
 def test_a_missing_package_is_named_with_its_extra(
     files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.delitem(sys.modules, "cloud_hub.models.build", raising=False)
+    for name in ("build", "graph"):
+        monkeypatch.delitem(sys.modules, f"cloud_hub.models.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "onnx", None)
     assert main(words(files, tmp_path / "a")) == 78
     assert "tidegate[hub,build]" in capsys.readouterr().err

@@ -189,7 +189,7 @@ def test_preprocessing_before_the_first_layer_and_scores_behind_the_last_stay_in
 def test_ranges_are_clipped_when_nothing_else_keeps_the_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cloud_hub.models.build.ATTEMPTS", recipes.ATTEMPTS[2:])
+    monkeypatch.setattr("cloud_hub.models.variants.ATTEMPTS", recipes.ATTEMPTS[2:])
     report = build(request(tmp_path, models.digits_classifier(), variants=["cpu-int8", "fp32"]))
     assert "cpu-int8" in report.manifest.variants
     summary = json.loads(load(tmp_path / "out").file("calibration.json"))
@@ -205,6 +205,22 @@ def test_tensorrt_builds_a_quantized_mobile_network() -> None:
     engine, complaints = build_engine(tensorrt(), found.SerializeToString())
     assert complaints == []
     assert engine
+
+
+def test_other_data_for_the_evaluation_leave_all_the_rest_for_calibration(tmp_path: Path) -> None:
+    wanted = request(tmp_path, models.digits_classifier(), evaluation=models.digits_folder(tmp_path / "other", 40))
+    build(wanted)
+    summary = json.loads(load(wanted.out).file("calibration.json"))
+    assert (len(summary["inputs"]), len(summary["evaluated_on"])) == (60, 40)
+    assert all(name.endswith(".png") for name in summary["evaluated_on"])
+
+
+def test_a_build_that_takes_long_reports_its_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cloud_hub.models.variants.PROGRESS_S", -1.0)
+    lines: list[str] = []
+    build(request(tmp_path, models.digits_classifier(), variants=["cpu-int8"]), lines.append)
+    assert "  fp32: evaluated on 16 of 28 inputs" in lines
+    assert "  cpu-int8: calibrated on 32 of 32 inputs" in lines
 
 
 def test_external_data_is_taken_into_the_bundle(tmp_path: Path) -> None:
@@ -278,7 +294,7 @@ SPOILT_MODELS: list[tuple[Callable[[Path], object], str]] = [
     (Path.unlink, "No such file"), (custom, r"devices do not know: com\.example\.Lit"),
     (already_quantized, "is quantized already"), (external_missing, r"data file 'm\.bin' is missing"),
     (two_inputs, r"2 inputs \(a, b\)"), (free_sides, "free sides: 3x.x.. Settle them, for example with --shape 3x"),
-    (doubles, "is DOUBLE"), (nan, "fp32 reference of m: its answer to '.*' is no number"),
+    (doubles, "is DOUBLE"), (nan, "fp32 variant of m: its answer to '.*' is no number"),
 ]  # fmt: skip
 
 
