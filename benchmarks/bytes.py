@@ -22,8 +22,8 @@ import msgspec
 
 from benchmarks.report import Row, arguments, publish
 from edge_agent.store.outbox import ITEMS_PER_ROW, Outbox, RowBatch
-from shared.codec import deflate, encode
-from shared.messages import Batch, Sample
+from shared.protocol.codec import deflate, encode
+from shared.protocol.messages import Batch, Sample
 
 METRICS = ["cpu.load", "cpu.temperature", "memory.used", "memory.swap", "disk.used", "disk.read", "disk.written",
            "network.received", "network.sent", "process.count", "line/speed"]  # fmt: skip

@@ -25,9 +25,9 @@ from cloud_hub.database.tables import Device
 from cloud_hub.ingest.core.router import route
 from cloud_hub.ingest.writer import Writer, WriteResults
 from cloud_hub.twins import service as twins
-from shared import topics
-from shared.codec import encode
-from shared.messages import Batch
+from shared.protocol import topics
+from shared.protocol.codec import encode
+from shared.protocol.messages import Batch
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))  # the throwaway server of the tests
 from simulators.postgres import postgres

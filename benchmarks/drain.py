@@ -21,8 +21,8 @@ from pathlib import Path
 from benchmarks.report import Row, arguments, publish
 from edge_agent.link.core.stream_window import WINDOW_ROWS
 from edge_agent.store.outbox import Outbox, RowBatch
-from shared.codec import encode
-from shared.messages import Batch, Sample
+from shared.protocol.codec import encode
+from shared.protocol.messages import Batch, Sample
 
 ITEMS = [Sample(metric=f"bench.{n}", t_us=1_700_000_000_000_000, value=n * 1.5) for n in range(11)]
 """What the host collector gives each second: one row of the outbox."""

@@ -46,7 +46,7 @@ from cloud_hub.clock import now_us
 from cloud_hub.database.sessions import Database
 from cloud_hub.demo.world import free_ports
 from cloud_hub.twins import service as twins
-from shared.codec import encode
+from shared.protocol.codec import encode
 
 MOSQUITTO = """
 listener {port} 127.0.0.1

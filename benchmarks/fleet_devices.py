@@ -25,10 +25,10 @@ from edge_agent.link.core.session import (
 )
 from edge_agent.store.statestore import StateStore
 from edge_agent.twin.sync import TwinSync
-from shared import topics
-from shared.codec import decode, encode
-from shared.messages import STREAMS, Ack, Batch, Birth, Heartbeat, Sample, Session, Stream
-from shared.mqtt import Inbound
+from shared.protocol import topics
+from shared.protocol.codec import decode, encode
+from shared.protocol.messages import STREAMS, Ack, Batch, Birth, Heartbeat, Sample, Session, Stream
+from shared.transport.mqtt import Inbound
 
 CONNACK, PUBLISH, PUBACK, SUBACK = 2, 3, 4, 9
 KEEPALIVE_S = 60

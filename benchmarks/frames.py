@@ -29,8 +29,8 @@ from edge_agent.models.core.gating import ResultGate
 from edge_agent.models.onnx import open_runner
 from edge_agent.models.worker import InferenceResult, Ready, WorkerMessage
 from edge_agent.store.outbox import Outbox, RowBatch
-from shared.bundle import load
-from shared.gate import Gate, Result, drift_tests
+from shared.models.bundle import load
+from shared.models.gate import Gate, Result, drift_tests
 
 BUNDLE = ASSETS / "digits-edge"
 COMMIT_EVERY = 20

@@ -40,10 +40,10 @@ from benchmarks.twin import House, broker, client
 from cloud_hub.database.sessions import Database
 from cloud_hub.demo.client import until
 from cloud_hub.ingest.listener import MAX_BATCH
-from shared import topics
-from shared.codec import decode, encode
-from shared.messages import Ack, Batch, Sample
-from shared.mqtt import Inbound
+from shared.protocol import topics
+from shared.protocol.codec import decode, encode
+from shared.protocol.messages import Ack, Batch, Sample
+from shared.transport.mqtt import Inbound
 
 DEVICES = 100
 METRICS = ["cpu.load", "cpu.temperature", "memory.used", "disk.used", "network.received", "network.sent",

@@ -26,8 +26,8 @@ from cloud_hub.database.tables import Configuration, Device, Job, TwinChange, Tw
 from cloud_hub.jobs import service as jobs
 from cloud_hub.security.core.roles import Scope
 from cloud_hub.twins.rows import columns
-from shared import twin
-from shared.codec import encode
+from shared.protocol.codec import encode
+from shared.twin import shadow
 
 LIMIT = 32768
 REPORTED = {"settings": {"period_s": 1.0}, "models": {"digits": {"digest": "sha256:" + "a" * 64, "starts": 1}},
@@ -52,7 +52,7 @@ class Watched(Database):
 def fill(db: Database, count: int) -> list[str]:
     """Devices with tags and a classic document each."""
     names = [f"device-{number:06}" for number in range(count)]
-    document, _ = twin.update(twin.Document(), encode({"state": {"reported": REPORTED}}), now_us() // 1_000_000)
+    document, _ = shadow.update(shadow.Document(), encode({"state": {"reported": REPORTED}}), now_us() // 1_000_000)
     values = columns(document, {})
     with db.write() as session:
         connection = session.connection()

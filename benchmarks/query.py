@@ -30,7 +30,7 @@ from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import Device, TwinRow
 from cloud_hub.query import results
 from cloud_hub.query.sql import DEVICES, TWINS
-from shared.codec import encode
+from shared.protocol.codec import encode
 
 ROUNDS = 15
 SITES, VERSIONS = 100, ["1.0", "1.1", "1.2", "1.3", "2.0"]

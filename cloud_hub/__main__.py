@@ -28,7 +28,7 @@ from cloud_hub.cli import (
 )
 from shared import VERSION
 from shared.errors import EXIT_CONFIG, ConfigError, TidegateError
-from shared.terminal import handle_broken_pipe, printable_lines
+from shared.process.terminal import handle_broken_pipe, printable_lines
 
 EXAMPLES = """examples:
   tidegate-hub demo                                     a hub, a broker and three devices on this machine

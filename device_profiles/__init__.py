@@ -1,1 +1,1 @@
-"""Device profiles as TOML files; `shared.profile` reads them."""
+"""Device profiles as TOML files; `shared.device_profile` reads them."""

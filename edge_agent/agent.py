@@ -35,11 +35,11 @@ from edge_agent.store.statestore import StateStore, state_dir
 from edge_agent.twin.settings import SettingsHandler
 from edge_agent.twin.sync import TwinSync
 from shared import PROTOCOL, VERSION
-from shared.codec import decode
-from shared.messages import AlarmStateMessage, Birth, EscalationAnswer, Event, Metric
-from shared.mqtt import Inbound
-from shared.profile import DeviceProfile
+from shared.device_profile import DeviceProfile
+from shared.protocol.codec import decode
+from shared.protocol.messages import AlarmStateMessage, Birth, EscalationAnswer, Event, Metric
 from shared.thresholds import JudgeState
+from shared.transport.mqtt import Inbound
 
 if TYPE_CHECKING:
     from edge_agent.link.trust import TrustManager
@@ -66,7 +66,7 @@ class Agent:
         )  # fmt: skip
         self._stores = StoreMonitor(self._disk, self._outbox)
         active = self._state_store.get("alarms", {}, dict[str, JudgeState])
-        rules = LimitRules(config.hard_limits, active, config.hard_watches)
+        rules = LimitRules(config.hard_limits, active, config.hard_alarm_rules)
         self._pipeline = Pipeline(rules, self._outbox, self._state_store, pump=lambda: self._uplink.pump())  # noqa: PLW0108
         self._health = health.Health(self._outbox)
         self._models = [ModelSlot(m, self.loop.post, self._pipeline.add, self._report_device) for m in config.models]

@@ -11,10 +11,10 @@ from typing import Any
 
 import msgspec
 
-from shared import profile as profiles
+from shared import device_profile
+from shared.device_profile import DeviceProfile
 from shared.errors import ConfigError
 from shared.ids import device_id, first_duplicate, metric_name
-from shared.profile import DeviceProfile
 from shared.suggestions import explained
 from shared.thresholds import AlarmRules, Limits
 
@@ -144,9 +144,10 @@ class ModelTable(_Table, frozen=True):
 
 
 class Config(_Table, frozen=True):
-    """The configuration file. `limits`, `watches` and `settings` are in force until the hub sends desired state.
+    """The configuration file. `limits`, `alarm_rules` and `settings` are in force until the hub sends desired state.
 
-    `hard_limits` and `hard_settings` bound the desired state. `hard_limits` and `hard_watches` are always evaluated.
+    `hard_limits` and `hard_settings` bound the desired state. `hard_limits` and `hard_alarm_rules` are always
+    evaluated.
     """
 
     device: Device
@@ -158,8 +159,8 @@ class Config(_Table, frozen=True):
     models: list[ModelTable] = []
     limits: list[Limits] = []
     hard_limits: list[Limits] = []
-    watches: AlarmRules = AlarmRules()
-    hard_watches: AlarmRules = AlarmRules()
+    alarm_rules: AlarmRules = AlarmRules()
+    hard_alarm_rules: AlarmRules = AlarmRules()
 
 
 class _Head(msgspec.Struct, frozen=True):
@@ -200,7 +201,7 @@ def parse(text: str, place: str = "configuration") -> tuple[Config, DeviceProfil
     """Parse a configuration and load its device profile; raises ConfigError with the place and the cure."""
     try:
         table = msgspec.toml.decode(text.encode())
-        chosen = profiles.load(msgspec.convert(table, _Head).device.profile)
+        chosen = device_profile.load(msgspec.convert(table, _Head).device.profile)
         raw = msgspec.convert(_merge_tables(chosen.settings, table), _Raw)
     except msgspec.MsgspecError as error:
         cure = "Every key is listed in docs/configuration.md"

@@ -26,10 +26,10 @@ from cloud_hub import __main__ as hub_main
 from cloud_hub import settings as hub_settings
 from cloud_hub.api.routes import create_rest_app
 from cloud_hub.settings import channels
-from edge_agent import __main__ as edge_main
 from edge_agent import config as edge_config
+from edge_agent.cli import main as edge_main
+from shared.protocol.topics import TABLE
 from shared.thresholds import Expression, Flat, Limits, NoData, Rate
-from shared.topics import TABLE
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -89,8 +89,8 @@ def edge_keys() -> set[str]:
     keys = {f"{name}.{key}" for name, kind in tables.items() for key in fields(kind)}
     keys |= {f"limits.{key}" for key in Limits.__dataclass_fields__} | {"hard_limits.metric"}
     for name, kind in {"rates": Rate, "no_data": NoData, "flat": Flat, "expressions": Expression}.items():
-        keys |= {f"watches.{name}.{key}" for key in kind.__dataclass_fields__}
-    rules = {"limits", "hard_limits", "watches", "hard_watches"}
+        keys |= {f"alarm_rules.{name}.{key}" for key in kind.__dataclass_fields__}
+    rules = {"limits", "hard_limits", "alarm_rules", "hard_alarm_rules"}
     assert set(fields(edge_config.Config)) == {name for name in tables if "." not in name} | rules
     return keys - {"link.tls", "collectors.options"}
 
@@ -115,11 +115,11 @@ def options() -> dict[str, set[str]]:
 
 
 def test_every_key_of_the_agent_is_on_the_page_and_no_other() -> None:
-    assert keys_in(page("configuration/edge.md")) == edge_keys()
+    assert keys_in(page("configuration/edge.md") + page("configuration/edge-alarms.md")) == edge_keys()
 
 
 def test_every_key_of_the_hub_is_on_the_page_and_no_other() -> None:
-    assert keys_in(page("configuration/hub.md").partition("\n## Channels\n")[0]) == hub_keys()
+    assert keys_in(page("configuration/hub.md") + page("configuration/hub-models.md")) == hub_keys()
 
 
 @pytest.mark.parametrize("kind", sorted(options()))
@@ -148,8 +148,8 @@ def channel_keys(kind: type[channels.Common]) -> set[str]:
 @pytest.mark.parametrize("kind", get_args(channels.Channel), ids=lambda kind: kind.__name__)
 def test_every_key_of_a_channel_is_under_its_heading(kind: type[channels.Common]) -> None:
     (name,) = get_args(kind.model_fields["kind"].annotation)
-    assert keys_in(section(page("configuration/hub.md"), name)) == channel_keys(kind)
-    assert keys_in(section(page("configuration/hub.md"), "Channels")) == set(channels.Common.model_fields)
+    assert keys_in(section(page("configuration/channels.md"), name)) == channel_keys(kind)
+    assert keys_in(section(page("configuration/channels.md"), "Every channel")) == set(channels.Common.model_fields)
 
 
 def test_every_profile_is_named() -> None:
@@ -235,7 +235,8 @@ def test_every_topic_is_on_the_page_and_no_other() -> None:
 
 
 def test_every_route_is_on_the_page_and_no_other() -> None:
-    named = set(re.findall(r"^\| `([A-Z]+ /[^`]*)` \|", page("rest/routes.md"), re.M))
+    pages = "".join(file.read_text("utf-8") for file in sorted((DOCS / "rest").glob("*.md")))
+    named = set(re.findall(r"^\| `([A-Z]+ /[^`]*)` \|", pages, re.M))
     paths = create_rest_app().openapi()["paths"]
     assert named == {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
 

@@ -64,14 +64,14 @@ def tree(tmp_path: Path) -> Path:
     ("file", "line", "broken"),
     [
         ("edge_agent/runtime/event_loop.py", "import cloud_hub.clock", "the two programs stand above the wire"),
-        ("shared/topics.py", "import edge_agent.clock", "the two programs stand above the wire"),
+        ("shared/protocol/topics.py", "import edge_agent.clock", "the two programs stand above the wire"),
         ("edge_agent/pipeline/core/limit_rules.py", "import socket", "cores do no I/O"),
         ("cloud_hub/thresholds/bands/fit.py", "import random", "cores do no I/O"),
-        ("edge_agent/twin/core/twin.py", "import shared.mqtt", "cores do no I/O"),
+        ("edge_agent/twin/core/twin.py", "import shared.transport.mqtt", "cores do no I/O"),
         ("edge_agent/config.py", "import edge_agent.pipeline.core.limit_rules", "layers of the edge agent"),
         ("cloud_hub/twins/service.py", "import cloud_hub.incidents.service", "layers of the hub"),
         ("cloud_hub/thresholds/scores/model.py", "import cloud_hub.database.sessions", "layers of the hub"),
-        ("shared/messages.py", "import shared.codec", "layers of the wire"),
+        ("shared/protocol/messages.py", "import shared.twin.shadow", "layers of the wire"),
     ],
 )
 def test_a_seeded_breach_is_caught(tree: Path, file: str, line: str, broken: str) -> None:
@@ -123,6 +123,8 @@ def test_the_search_finds_a_seeded_breach(source: str) -> None:
 
 def test_the_search_knows_the_cores() -> None:
     assert len(cores()) >= 90
-    assert {"cloud_hub/query/core/parser.py", "cloud_hub/thresholds/scores/compiled/step.py", "shared/twin.py"} <= set(
-        cores()
-    )
+    assert {
+        "cloud_hub/query/core/parser.py",
+        "cloud_hub/thresholds/scores/compiled/step.py",
+        "shared/twin/shadow.py",
+    } <= set(cores())

@@ -24,7 +24,7 @@ from cloud_hub.database import scopes
 from cloud_hub.errors import HubError, WrongToken
 from cloud_hub.security.core import roles
 from cloud_hub.security.core.roles import Identity, Scope
-from cloud_hub.settings import Oidc as Settings
+from cloud_hub.settings import Oidc as OidcSettings
 from cloud_hub.twins.core.owners import PERSON
 from shared.errors import ConfigError
 
@@ -50,7 +50,10 @@ class Oidc:
     """One issuer. `fetch` returns the text of its JWKS. Raises ConfigError for invalid settings."""
 
     def __init__(
-        self, settings: Settings, fetch: Callable[[], str] | None = None, clock_s: Callable[[], float] = time.monotonic
+        self,
+        settings: OidcSettings,
+        fetch: Callable[[], str] | None = None,
+        clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings
         self._clock_s, self._fetch = clock_s, fetch or (lambda: _download(settings.jwks_url))
@@ -144,18 +147,18 @@ class Oidc:
 
     def _roles(self, claims: dict[str, Any]) -> str:
         given = _texts(_at(claims, self.settings.roles_claim))
-        found = roles.format_roles([one for value in given for one in self.settings.roles.get(value, "").split()])
-        if not found:
+        granted = roles.format_roles([role for value in given for role in self.settings.roles.get(value, "").split()])
+        if not granted:
             detail = f"claim {self.settings.roles_claim} holds no value that [oidc.roles] gives a role"
             raise HubError(403, "No role", detail)
-        return found
+        return granted
 
     def _scope(self, claims: dict[str, Any]) -> Scope:
         if not self.settings.scope_claim:
             return None
         given = _texts(_at(claims, self.settings.scope_claim))
         try:
-            paths = tuple(sorted(scopes.validate_path(one) for one in given))
+            paths = tuple(sorted(scopes.validate_path(path) for path in given))
         except ValueError as error:
             raise HubError(403, "No scope", f"claim {self.settings.scope_claim}: {error}") from error
         if not paths:
@@ -193,12 +196,12 @@ def parse_jwks(text: str) -> Keys:
     """The usable keys of a JWKS; others are skipped. ValueError if there is none."""
     try:
         listed = json.loads(text)["keys"]
-        found = dict(one for row in listed if isinstance(row, dict) and (one := _usable(row)))
+        keys = dict(key for row in listed if isinstance(row, dict) and (key := _usable(row)))
     except (KeyError, TypeError, RecursionError) as error:
         raise ValueError("is no JSON Web Key Set") from error
-    if not found:
+    if not keys:
         raise ValueError("holds no signing key with an id that is Ed25519, P-256 or RSA of 2048 bits or more")
-    return found
+    return keys
 
 
 def _usable(row: dict[str, Any]) -> tuple[str, tuple[str, Any]] | None:

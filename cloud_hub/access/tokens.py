@@ -6,8 +6,8 @@ import hashlib
 import secrets
 from typing import Any
 
+import sqlalchemy
 from sqlalchemy import bindparam
-from sqlalchemy import select as columns_of
 from sqlmodel import Session, col, select
 
 from cloud_hub.audit import trail
@@ -41,7 +41,7 @@ _OWN = ("hub", "command line")
 _TOKENS: Any = Token.__table__  # type: ignore[attr-defined]
 _READ = ("name", "role", "scope", "expires_us", "revoked_us")
 _BY_DIGEST = DriverQuery(
-    columns_of(*(_TOKENS.c[name] for name in _READ)).where(_TOKENS.c.digest == bindparam("digest"))
+    sqlalchemy.select(*(_TOKENS.c[name] for name in _READ)).where(_TOKENS.c.digest == bindparam("digest"))
 )
 
 
@@ -63,7 +63,7 @@ def create(
     if not name or len(name) > MAX_NAME or not name.isprintable():
         raise ConfigError("token name", "is empty, too long or not printable", f"give 1 to {MAX_NAME} characters")
     try:
-        roles, paths = format_roles(role.split()), None if scope is None else [validate_path(one) for one in scope]
+        roles, paths = format_roles(role.split()), None if scope is None else [validate_path(path) for path in scope]
     except ValueError as error:
         raise ConfigError("token", str(error), "see docs/rest.md") from error
     if not roles or paths == []:
@@ -97,8 +97,8 @@ def _is_active(row: Token, now_us: int) -> bool:
 
 def authenticate(db: Database, text: str, now_us: int) -> Identity:
     """The identity behind a token, checked as in `find`, with one fast query."""
-    found = db.first(_BY_DIGEST, digest=_digest(text))
-    return identity(_require_active(None if found is None else Token(**dict(zip(_READ, found, strict=True))), now_us))
+    row = db.first(_BY_DIGEST, digest=_digest(text))
+    return identity(_require_active(None if row is None else Token(**dict(zip(_READ, row, strict=True))), now_us))
 
 
 def identity(row: Token) -> Identity:

@@ -14,9 +14,9 @@ from cloud_hub.database import scopes
 from cloud_hub.database.tables import AlarmRow, Incident
 from cloud_hub.errors import HubError
 from cloud_hub.runtime.outgoing import OutgoingMessage
-from shared import topics
-from shared.codec import encode
-from shared.messages import AlarmStateMessage, Life
+from shared.protocol import topics
+from shared.protocol.codec import encode
+from shared.protocol.messages import AlarmStateMessage, Life
 
 _ALARMS: Any = AlarmRow.__table__  # type: ignore[attr-defined]
 
@@ -126,5 +126,5 @@ def _records(session: Session, condition: Any, device: str) -> list[AlarmRecord]
     query: Any = select(*_COLUMNS).where(condition)
     if device:
         query = query.where(_ALARMS.c.device == device)
-    found = session.connection().execute(scopes.restrict(session, query, _ALARMS.c.device))
-    return [AlarmRecord(**row) for row in found.mappings()]
+    rows = session.connection().execute(scopes.restrict(session, query, _ALARMS.c.device))
+    return [AlarmRecord(**row) for row in rows.mappings()]

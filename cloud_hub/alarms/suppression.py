@@ -18,10 +18,10 @@ from cloud_hub.audit import trail
 from cloud_hub.clock import new_id
 from cloud_hub.database import scopes
 from cloud_hub.database.tables import AlarmRow, Device, Suppression
-from cloud_hub.devices import registry as fleet
+from cloud_hub.devices import registry as device_registry
 from cloud_hub.errors import HubError
+from shared.durations import DAY_US
 from shared.ids import metric_name
-from shared.times import DAY_US
 
 SHELVED_S = 7 * 86_400.0
 LONGEST_US: dict[SuppressionMethod, int | None] = {
@@ -75,7 +75,7 @@ def _validate(session: Session, wanted: Suppression, now_us: int) -> None:
     except ValueError as error:
         raise HubError(422, "Invalid request", f"body: {error}") from error
     if wanted.device:
-        fleet.require_device(session, wanted.device)
+        device_registry.require_device(session, wanted.device)
     elif not scopes.covers(scopes.session_scope(session), [wanted.path]):
         raise HubError(403, "Not allowed", f"this token reaches only {', '.join(scopes.session_scope(session) or ())}")
 
@@ -185,18 +185,20 @@ def suppression_changes(session: Session, now_us: int) -> list[tuple[AlarmRow, s
     active = session.exec(select(Suppression).where(col(Suppression.from_us) <= now_us, _not_ended(now_us))).all()
     query = select(AlarmRow, Device.assigned_path).join(Device, col(Device.id) == AlarmRow.device, isouter=True)
     suppressed = query.where(col(AlarmRow.suppressed).in_(list(LONGEST_US)), AlarmRow.state == "raised")
-    found = [
+    changes = [
         (row, _longest(active, row.device, row.metric, path or "") or "") for row, path in session.exec(suppressed)
     ]
-    found = [(row, method) for row, method in found if row.suppressed != method]
-    return found + [(row, one.method) for one in active for row in session.exec(_raised_under(one))]
+    changes = [(row, method) for row, method in changes if row.suppressed != method]
+    return changes + [
+        (row, suppression.method) for suppression in active for row in session.exec(_raised_under(suppression))
+    ]
 
 
-def _raised_under(one: Suppression) -> Any:
+def _raised_under(suppression: Suppression) -> Any:
     query = select(AlarmRow).where(AlarmRow.suppressed == "", AlarmRow.state == "raised")
-    if one.metric:
-        query = query.where(AlarmRow.metric == one.metric)
-    if one.device:
-        return query.where(AlarmRow.device == one.device)
-    below: Any = select(Device.id).where(scopes.scope_condition([one.path]))
+    if suppression.metric:
+        query = query.where(AlarmRow.metric == suppression.metric)
+    if suppression.device:
+        return query.where(AlarmRow.device == suppression.device)
+    below: Any = select(Device.id).where(scopes.scope_condition([suppression.path]))
     return query.where(col(AlarmRow.device).in_(below))

@@ -16,16 +16,16 @@ from sqlmodel import Session
 from starlette.types import Scope
 
 from cloud_hub.access import tokens
-from cloud_hub.api.hub import Caller, Hub, TheHub, authorize, record_wrong_token, require_unlocked
+from cloud_hub.api.dependencies import Caller, Hub, TheHub, authorize, record_wrong_token, require_unlocked
 from cloud_hub.clock import now_us
 from cloud_hub.database.tables import Token
-from cloud_hub.devices import registry as fleet
+from cloud_hub.devices import registry as device_registry
 from cloud_hub.errors import HubError
 from cloud_hub.security import aws_key
 from cloud_hub.security.core import sigv4
 from cloud_hub.twins import service as twins
-from shared.codec import encode
 from shared.ids import SHADOW_NAME, device_of_thing
+from shared.protocol.codec import encode
 
 router = APIRouter(tags=["aws"])
 
@@ -138,7 +138,7 @@ Operator = Annotated[Caller, Depends(_signed("operate"))]
 
 def _device(session: Session, thing: str) -> str:
     device = device_of_thing(thing)
-    if device is None or not fleet.exists(session, device):
+    if device is None or not device_registry.exists(session, device):
         raise AwsError(404, "Thing not found")
     return device
 
@@ -213,6 +213,6 @@ def list_named_shadows_for_thing(
         raise AwsError(400, "Invalid nextToken")
     with hub.db.read(scope=caller.scope) as session:
         device = _device(session, thing)
-        found = twins.names(session, device, after, size + 1)
-    page = {"results": found[:size], "timestamp": now_us() // 1_000_000}
-    return _json(page | ({"nextToken": found[size - 1]} if len(found) > size else {}))
+        names = twins.names(session, device, after, size + 1)
+    page = {"results": names[:size], "timestamp": now_us() // 1_000_000}
+    return _json(page | ({"nextToken": names[size - 1]} if len(names) > size else {}))

@@ -15,15 +15,15 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from starlette.types import Scope
 
-from cloud_hub.api.hub import Hub, TheHub
+from cloud_hub.api.dependencies import Hub, TheHub
 from cloud_hub.certificates import enrolment
 from cloud_hub.certificates.files import CaFolder
 from cloud_hub.clock import now_us
 from cloud_hub.errors import HubError
 from cloud_hub.thresholds.limits import files as limit_files
-from shared import signatures
-from shared.codec import encode
 from shared.ids import DEVICE_ID
+from shared.protocol import signatures
+from shared.protocol.codec import encode
 
 MAX_REQUEST = 16384
 BINARY = {"type": "string", "format": "binary"}
@@ -107,10 +107,10 @@ def _enrol(hub: Hub, ca: CaFolder, authorization: str, content: bytes) -> Respon
     with hub.db.read() as session:
         enrolment.require_claim(session, device)
     with hub.db.write(device) as session:
-        found = enrolment.enrol(session, ca.open(), device, text, content, now_us(), hub.settings.ca.device_days)
-    if isinstance(found, HubError):
-        raise found
-    return _certs_only([found])
+        certificate = enrolment.enrol(session, ca.open(), device, text, content, now_us(), hub.settings.ca.device_days)
+    if isinstance(certificate, HubError):
+        raise certificate
+    return _certs_only([certificate])
 
 
 def _reenrol(hub: Hub, ca: CaFolder, header: str, content: bytes) -> Response:

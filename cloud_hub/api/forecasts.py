@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
-from cloud_hub.api.hub import Reader, TheHub
+from cloud_hub.api.dependencies import Reader, TheHub
 from cloud_hub.clock import now_us
-from cloud_hub.devices import registry as fleet
+from cloud_hub.devices import registry as device_registry
 from cloud_hub.errors import HubError
 from cloud_hub.thresholds.forecasts.features import AHEAD_US
 from cloud_hub.thresholds.monitoring import forecasts
@@ -46,15 +46,15 @@ def get(
 ) -> ForecastView:  # fmt: skip
     """The probability that a series crosses its limit, or `limit`, in 15 minutes, where `warn_probability` is set."""
     with hub.db.read(scope=caller.scope) as session:
-        fleet.get_device(session, device)
+        device_registry.get_device(session, device)
         wanted = None if limit is None else _upper(metric, limit)
-        found, held = forecasts.forecast_series(session, hub.forecasters, (device, metric), wanted, now_us())
+        forecast, held = forecasts.forecast_series(session, hub.forecasters, (device, metric), wanted, now_us())
     return ForecastView(
-        device=device, metric=metric, probability=found.probability, limit=found.limit, side=found.side,
-        at_us=found.at_us, reason=found.reason, trained_us=None if held is None else held.trained_us,
-        model=found.skill.model if found.skill else "",
-        average_precision=found.skill.average_precision if found.skill else None,
-        base_rate=found.skill.base_rate if found.skill else held.base_rate if held else None,
+        device=device, metric=metric, probability=forecast.probability, limit=forecast.limit, side=forecast.side,
+        at_us=forecast.at_us, reason=forecast.reason, trained_us=None if held is None else held.trained_us,
+        model=forecast.skill.model if forecast.skill else "",
+        average_precision=forecast.skill.average_precision if forecast.skill else None,
+        base_rate=forecast.skill.base_rate if forecast.skill else held.base_rate if held else None,
     )  # fmt: skip
 
 

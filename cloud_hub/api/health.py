@@ -11,7 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from pydantic import BaseModel
 
-from cloud_hub.api.hub import Reader, TheHub
+from cloud_hub.api.dependencies import Reader, TheHub
 from cloud_hub.runtime import items
 from cloud_hub.runtime.worker import WorkerStatus
 from shared import VERSION
@@ -38,13 +38,13 @@ class Health(BaseModel):
 
 def failing(statuses: Sequence[WorkerStatus]) -> list[WorkerStatus]:
     """Workers that fail or have stopped."""
-    return [one for one in statuses if one.failing_since_us is not None or one.state == "stopped"]
+    return [status for status in statuses if status.failing_since_us is not None or status.state == "stopped"]
 
 
 @router.get("/healthz")
 def healthz(hub: TheHub) -> Health:
     """The health of the hub, its broker connection and its background workers. Needs no token; always 200."""
-    bad = [FailingWorker(name=one.name, since_us=one.failing_since_us) for one in failing(hub.workers())]
+    bad = [FailingWorker(name=status.name, since_us=status.failing_since_us) for status in failing(hub.workers())]
     broker = hub.connected()
     return Health(
         status="ok" if broker and not bad else "degraded", version=VERSION, broker=broker, hub_epoch=hub.db.hub_epoch,
@@ -83,17 +83,17 @@ class _Snapshot(Collector):
         good = GaugeMetricFamily(
             "tidegate_worker_last_success_timestamp_seconds", "When a run last succeeded.", labels=["worker"]
         )
-        bad = {one.name for one in failing(self._workers)}
-        for one in self._workers:
-            runs.add_metric([one.name], one.runs)
-            failures.add_metric([one.name], one.failed_runs)
-            state.add_metric([one.name], int(one.name in bad))
-            if one.succeeded_us is not None:
-                good.add_metric([one.name], one.succeeded_us / 1e6)
+        bad = {status.name for status in failing(self._workers)}
+        for status in self._workers:
+            runs.add_metric([status.name], status.runs)
+            failures.add_metric([status.name], status.failed_runs)
+            state.add_metric([status.name], int(status.name in bad))
+            if status.succeeded_us is not None:
+                good.add_metric([status.name], status.succeeded_us / 1e6)
         yield from (runs, failures, state, good)
         parked = GaugeMetricFamily("tidegate_worker_parked_items", "Items that wait for a person.", labels=["worker"])
         waiting = GaugeMetricFamily("tidegate_worker_retrying_items", "Items tried again.", labels=["worker"])
-        for worker in sorted({one.name for one in self._workers} | self._failed.keys()):
+        for worker in sorted({status.name for status in self._workers} | self._failed.keys()):
             counts = self._failed.get(worker, (0, 0))
             parked.add_metric([worker], counts[0])
             waiting.add_metric([worker], counts[1])

@@ -52,7 +52,9 @@ class BoundedProtocol(H11Protocol):
         if len(self.connections) > self.rest.max_connections:
             return False
         host = self.host
-        mine = sum(1 for one in self.connections if isinstance(one, BoundedProtocol) and one.host == host)
+        mine = sum(
+            1 for connection in self.connections if isinstance(connection, BoundedProtocol) and connection.host == host
+        )
         return mine <= self.rest.max_connections_per_address or _is_proxy(host, self.rest.proxies)
 
     def data_received(self, data: bytes) -> None:
@@ -103,7 +105,7 @@ def _is_proxy(host: str, proxies: list[str]) -> bool:
     """Whether an address is in `rest.proxies`: an address, a network, or * for all."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
-        return any(one == "*" or address in ipaddress.ip_network(one, strict=False) for one in proxies)
+        return any(network == "*" or address in ipaddress.ip_network(network, strict=False) for network in proxies)
     except ValueError:
         return host in proxies
 

@@ -8,7 +8,7 @@ from sqlmodel import col, select
 
 from cloud_hub.alarms import service as alarms
 from cloud_hub.api.alarms import ReasonBody
-from cloud_hub.api.hub import Operator, Reader, TheHub
+from cloud_hub.api.dependencies import Operator, Reader, TheHub
 from cloud_hub.clock import now_us
 from cloud_hub.database import scopes
 from cloud_hub.database.tables import Action, AlarmRow, Incident
@@ -64,10 +64,10 @@ def acknowledge(incident_id: str, hub: TheHub, caller: Operator) -> Incident:
     now = now_us()
     with hub.db.write(scope=caller.scope) as session:
         row = incidents.acknowledge(session, incident_id, now, caller.actor)
-        also = [one for one in incidents.list_for_page(session, incident_id) if one.id != incident_id]
-        for one in also:
-            incidents.acknowledge(session, one.id, now, caller.actor)
-        numbers = [incident_id, *(one.id for one in also)]
+        also = [other for other in incidents.list_for_page(session, incident_id) if other.id != incident_id]
+        for other in also:
+            incidents.acknowledge(session, other.id, now, caller.actor)
+        numbers = [incident_id, *(other.id for other in also)]
         seen = [alarm for number in numbers for alarm in incidents.alarms(session, number) if alarm.acked_us == now]
     hub.publish([alarms.state_message(alarm, now, actor=caller.actor) for alarm in seen])
     return row

@@ -11,7 +11,7 @@ from sqlmodel import Session
 
 from cloud_hub import query
 from cloud_hub.api.commands import CommandBody
-from cloud_hub.api.hub import Caller, Operator, Reader, TheHub
+from cloud_hub.api.dependencies import Caller, Operator, Reader, TheHub
 from cloud_hub.clock import now_us
 from cloud_hub.database.tables import Command, Job, JobDevice
 from cloud_hub.jobs import handlers
@@ -153,9 +153,9 @@ def devices(
 ) -> list[JobDeviceView]:  # fmt: skip
     """The state of the job on its devices, by id; give the last id as `after` for the next page."""
     with hub.db.read(scope=caller.scope) as session:
-        found = jobs.get(session, job_id)
+        job = jobs.get(session, job_id)
         rows = jobs.devices(session, job_id, state=state, after=after, limit=min(max(limit, 1), 1000))
-        return _views(session, found, rows)
+        return _views(session, job, rows)
 
 
 def _views(session: Session, job: Job, rows: list[JobDevice]) -> list[JobDeviceView]:

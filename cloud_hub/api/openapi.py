@@ -14,7 +14,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
 from cloud_hub.api.aws import AwsError
-from cloud_hub.api.hub import authenticated
+from cloud_hub.api.dependencies import authenticated
 from cloud_hub.errors import HubError
 
 PROBLEM = {
@@ -104,7 +104,7 @@ def _refusals(path: str, operation: dict[str, Any]) -> Iterator[int]:
     yield from (*EVERYWHERE, 404, 422)
     if path.startswith("/v1/"):
         yield from (400, 408, 413, 415)
-    names = {one["name"] for one in operation.get("parameters", [])}
+    names = {parameter["name"] for parameter in operation.get("parameters", [])}
     if "requestBody" in operation:
         yield from (*WITH_BODY, 409)
     if "if-match" in names:
@@ -138,4 +138,4 @@ async def reject_unknown_query(request: Request) -> None:
 @cache
 def _names(app: FastAPI, method: str, path: str) -> list[str]:
     operation = app.openapi()["paths"].get(path, {}).get(method.lower(), {})
-    return [one["name"] for one in operation.get("parameters", []) if one["in"] == "query"]
+    return [parameter["name"] for parameter in operation.get("parameters", []) if parameter["in"] == "query"]

@@ -48,8 +48,8 @@ def declare(method: str, path: str, limit: Limit) -> None:
 
 def limit_of(method: str, path: str) -> Limit:
     """The limit of the route that serves this request."""
-    found = (limit for verb, pattern, limit in _declared if verb == method and pattern.match(path))
-    return next(found, DEFAULT)
+    limits = (limit for verb, pattern, limit in _declared if verb == method and pattern.match(path))
+    return next(limits, DEFAULT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +79,9 @@ class RequestGuard:
         if scope["type"] != "http" or not _has_body(scope):
             await self._app(scope, receive, send)
             return
-        family = next(one for one in self._families if scope["path"].startswith(one.prefix))
+        family = next(
+            family_of_path for family_of_path in self._families if scope["path"].startswith(family_of_path.prefix)
+        )
         body = _Body(receive, family.limit or limit_of(scope["method"], scope["path"]), self)
         try:
             try:
@@ -102,8 +104,8 @@ class RequestGuard:
 
 
 def _header(scope: Scope, name: bytes) -> bytes | None:
-    found: bytes | None = next((value for key, value in scope["headers"] if key == name), None)
-    return found
+    value_of_header: bytes | None = next((value for key, value in scope["headers"] if key == name), None)
+    return value_of_header
 
 
 def _has_body(scope: Scope) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 from pydantic import BaseModel
 
-from cloud_hub.api.hub import Operator, Reader, TheHub
+from cloud_hub.api.dependencies import Operator, Reader, TheHub
 from cloud_hub.clock import now_us
 from cloud_hub.database.tables import FailedItem
 from cloud_hub.runtime import items
@@ -45,8 +45,8 @@ def workers(hub: TheHub, caller: Reader) -> list[WorkerView]:
     caller.needs_all()
     with hub.db.read() as session:
         failed = items.counts(session)
-    ordered = sorted(hub.workers(), key=lambda one: one.name)
-    return [_view(one, *failed.get(one.name, (0, 0))) for one in ordered]
+    ordered = sorted(hub.workers(), key=lambda status: status.name)
+    return [_view(status, *failed.get(status.name, (0, 0))) for status in ordered]
 
 
 @router.get("/workers/items")

@@ -18,8 +18,8 @@ from sqlmodel import Session, select
 
 from cloud_hub.database import locks, scopes
 from cloud_hub.database.tables import AuditRow
-from shared.codec import encode
 from shared.ids import trace_id
+from shared.protocol.codec import encode
 
 GENESIS = "0" * 64
 
@@ -61,14 +61,14 @@ def verify(session: Session, head: tuple[int, str] | None = None) -> int | None:
 
     `head` is (number, hash) of a row that was stored elsewhere; its number is returned if it is missing or different.
     """
-    before, found = GENESIS, head is None
+    before, head_seen = GENESIS, head is None
     with closing(_stream(session, select(_AUDIT).order_by(_AUDIT.c.seq))) as stream:
         for row in stream:
             if _digest(before, row) != row["hash"]:
                 return int(row["seq"])
             before = row["hash"]
-            found = found or (row["seq"], before) == head
-    return None if found or head is None else head[0]
+            head_seen = head_seen or (row["seq"], before) == head
+    return None if head_seen or head is None else head[0]
 
 
 def head(session: Session) -> tuple[int, str]:
@@ -81,8 +81,8 @@ def head(session: Session) -> tuple[int, str]:
 
 def _stream(session: Session, query: Any) -> Generator[dict[str, Any], None, None]:
     """Stream rows, a thousand in memory at a time."""
-    with session.connection().execute(query, execution_options={"yield_per": 1000}) as found:
-        for row in found.mappings():
+    with session.connection().execute(query, execution_options={"yield_per": 1000}) as result:
+        for row in result.mappings():
             yield dict(row)
 
 

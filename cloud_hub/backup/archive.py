@@ -18,8 +18,8 @@ from typing import IO
 
 from cloud_hub.errors import BackupError
 from shared import VERSION
-from shared.codec import decode, encode
 from shared.errors import ConfigError, WireError
+from shared.protocol.codec import decode, encode
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -71,8 +71,8 @@ def pack(target: Path, manifest: Manifest, sources: Mapping[str, Path], report: 
             out.flush()
             os.fsync(out.fileno())
         report("reading it back")
-        with _opened(part) as found:
-            for _ in found.contents():
+        with _opened(part) as archive_file:
+            for _ in archive_file.contents():
                 pass
         os.link(part, target)
         _sync(target.parent)
@@ -87,27 +87,27 @@ def pack(target: Path, manifest: Manifest, sources: Mapping[str, Path], report: 
 
 def unpack(source: Path, folder: Path, report: ReportProgress) -> Manifest:
     """Verify the archive while extracting it below the new directory `folder`; raises BackupError."""
-    with _opened(source) as found:
-        for name, content in found.contents():
+    with _opened(source) as archive_file:
+        for name, content in archive_file.contents():
             report(f"unpacking {name}")
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, found.manifest.files[name].mode & 0o700)
+            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, archive_file.manifest.files[name].mode & 0o700)
             with os.fdopen(handle, "wb") as out:
                 for chunk in content:
                     out.write(chunk)
                 out.flush()
                 os.fsync(out.fileno())
-            path.chmod(found.manifest.files[name].mode)
-        return found.manifest
+            path.chmod(archive_file.manifest.files[name].mode)
+        return archive_file.manifest
 
 
 def verify(source: Path) -> Manifest:
     """Read the archive and compare every hash; raises BackupError."""
-    with _opened(source) as found:
-        for _ in found.contents():
+    with _opened(source) as archive_file:
+        for _ in archive_file.contents():
             pass
-        return found.manifest
+        return archive_file.manifest
 
 
 def _write(out: IO[bytes], manifest: Manifest, sources: Mapping[str, Path]) -> None:

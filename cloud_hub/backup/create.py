@@ -31,13 +31,13 @@ def create_backup(settings: Settings, out: Path, now_us: int, report: ReportProg
         copy = folder / member
         snapshot.save(url, copy, lambda done: report(f"database {done} %"))
         schema, epoch = database_identity(f"sqlite:///{copy}" if kind == "sqlite" else url)
-        found, strange = state_files.plain_files(settings)
+        plain, strange = state_files.plain_files(settings)
         for path in strange:
             report(f"NOT taken, because it is no plain file: {path}")
-        sources = {member: copy} | {f"{STATE}/{name}": path for name, path in found.items() if path != out}
+        sources = {member: copy} | {f"{STATE}/{name}": path for name, path in plain.items() if path != out}
         files = {name: archive.file_digest(path) for name, path in sources.items()}
         manifest = Manifest(kind=kind, schema=schema, hub_epoch=epoch, taken_us=now_us, files=files)
-        report(f"writing {len(files)} files")
+        report(f"writing {len(files)} {'file' if len(files) == 1 else 'files'}")
         archive.pack(out, manifest, sources, report)
     return manifest
 

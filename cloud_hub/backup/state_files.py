@@ -20,10 +20,10 @@ def entries(settings: Settings) -> list[Path]:
     """Entries of the state directory without the database, the lock, hidden files and remains of a restore."""
     state = Path(settings.state_dir)
     databases = {path.name for path in database_files(settings) if path.parent.resolve() == state.resolve()}
-    found = sorted(state.iterdir()) if state.is_dir() else []
+    paths = sorted(state.iterdir()) if state.is_dir() else []
     return [
         path
-        for path in found
+        for path in paths
         if path.name not in databases | {LOCK, RESTORING} and not path.name.startswith((ASIDE, "."))
     ]
 
@@ -40,8 +40,8 @@ def plain_files(settings: Settings) -> tuple[dict[str, Path], list[Path]]:
     return files, strange
 
 
-def _walk(found: list[Path]) -> Iterator[Path]:
-    for path in found:
+def _walk(paths: list[Path]) -> Iterator[Path]:
+    for path in paths:
         yield path
         if path.is_dir() and not path.is_symlink():
             yield from _walk(sorted(path.iterdir()))

@@ -21,10 +21,10 @@ from pathlib import Path
 from cloud_hub.certificates.core.authority import Authority
 from cloud_hub.certificates.files import CaFolder, write_file
 from cloud_hub.clock import now_us
-from shared import topics
-from shared.checks import connection_error
-from shared.codec import MAX_PAYLOAD
-from shared.mqtt import Address, Connection, Inbound, Options, Tls
+from shared.process.checks import connection_error
+from shared.protocol import topics
+from shared.protocol.codec import MAX_PAYLOAD
+from shared.transport.mqtt import Address, Connection, Inbound, Options, Tls
 
 Identity = tuple[str, Tls]
 """CN, and the files that prove it."""
@@ -49,11 +49,11 @@ def check_broker(address: Address, ca: CaFolder, aws_alias: bool) -> list[str]:
         folder = Path(name)
         first, second = (_identity(folder, authority, f"tidegate-check-{secrets.token_hex(4)}") for _ in range(2))
         stranger = _identity(folder, Authority.create("stranger", now_us()), "tidegate-check")
-        found = _listeners(address, first, stranger)
+        problems = _listeners(address, first, stranger)
         try:
-            return found + _inside(address, first, second, aws_alias)
+            return problems + _inside(address, first, second, aws_alias)
         except _Refused as error:
-            return [*found, f"a client with a certificate of the hub's CA: {error}"]
+            return [*problems, f"a client with a certificate of the hub's CA: {error}"]
 
 
 class _Refused(Exception):
@@ -152,10 +152,10 @@ def _inside(address: Address, first: Identity, second: Identity, aws_alias: bool
     own = [_topic(first), *([_topic(first, topics.AWS)] if aws_alias else [])]
     client = _Client(address, first, own)
     try:
-        found = _own(client, own, _tcp_s(address))
+        problems = _own(client, own, _tcp_s(address))
     finally:
         client.stop()
-    return found + _bound(address, first) + _others(address, first, second)
+    return problems + _bound(address, first) + _others(address, first, second)
 
 
 def _topic(identity: Identity, prefix: str = topics.PREFIX) -> str:
@@ -172,13 +172,13 @@ def _own(client: _Client, own: list[str], tcp_s: float) -> list[str]:
     """What each identity must be able to do; without its own topics there is nothing more to try."""
     if client.echo_s(own[0], b"first") == math.inf:
         raise _Refused(f"an identity cannot use its own topics ({own[0]}). Let the access list allow things/%u/#")
-    found = []
+    problems = []
     if own[1:] and client.echo_s(own[1], b"first") == math.inf:
-        found.append("$aws is missing: no shadow of AWS's clients. Run: tidegate-hub broker setup --aws-alias")
+        problems.append("$aws is missing: no shadow of AWS's clients. Run: tidegate-hub broker setup --aws-alias")
     if client.echo_s(own[0], bytes(MAX_PAYLOAD)) == math.inf:
-        found.append(f"messages of {MAX_PAYLOAD} bytes do not pass. Set max_packet_size {MAX_PAYLOAD + 4096}")
+        problems.append(f"messages of {MAX_PAYLOAD} bytes do not pass. Set max_packet_size {MAX_PAYLOAD + 4096}")
     trip_s = statistics.median(client.echo_s(own[0], bytes([number])) for number in range(7))
-    return found + is_nagle_delayed(trip_s, tcp_s)
+    return problems + is_nagle_delayed(trip_s, tcp_s)
 
 
 def is_nagle_delayed(trip_s: float, tcp_s: float) -> list[str]:
@@ -210,11 +210,11 @@ def _others(address: Address, first: Identity, second: Identity) -> list[str]:
     """What `first` can hear and say of `second`; a broker that refuses the subscription is as good as a silent one."""
     theirs = [_topic(second), topics.thing(second[0], "acks"), f"{topics.SPARKPLUG}/check/NDATA/{second[0]}"]
     victim = _Client(address, second, [topics.thing(second[0], "#")])
-    found = []
+    problems = []
     try:
         for wide in ("#", topics.thing("+", "#"), topics.thing(second[0], "#"), f"{topics.SPARKPLUG}/#", "$SYS/#"):
             if _overhears(address, first, wide, lambda: victim.echo_s(theirs[0], wide.encode())):  # noqa: B023
-                found.append(f"a device hears others' messages by '{wide}'. Allow it things/%u/# and no more")
+                problems.append(f"a device hears others' messages by '{wide}'. Allow it things/%u/# and no more")
         intruder = _Client(address, first, [_topic(first)])
         for topic in theirs:
             intruder.publish(topic, b"intruder")
@@ -222,10 +222,10 @@ def _others(address: Address, first: Identity, second: Identity) -> list[str]:
         time.sleep(SETTLE_S)
         intruder.stop()
         if b"intruder" in victim.received.values():
-            found.append("a device can speak in another's name. Allow it to write things/%u/# and no more")
+            problems.append("a device can speak in another's name. Allow it to write things/%u/# and no more")
     finally:
         victim.stop()
-    return found
+    return problems
 
 
 def _overhears(address: Address, identity: Identity, wide: str, speak: Callable[[], float]) -> bool:

@@ -11,8 +11,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from shared.codec import MAX_PAYLOAD
 from shared.errors import ConfigError
+from shared.protocol.codec import MAX_PAYLOAD
 
 log = logging.getLogger(__name__)
 

@@ -24,8 +24,8 @@ from cloud_hub.certificates import registry as certificates
 from cloud_hub.certificates.core.authority import Authority, common_name
 from cloud_hub.database.tables import Claim
 from cloud_hub.errors import HubError
-from shared import signatures
 from shared.ids import DEVICE_ID
+from shared.protocol import signatures
 
 CLAIM_LIFE_S = 86400.0
 TRIES, TRIES_US = 5, 60_000_000

@@ -178,30 +178,31 @@ def _unsuppress(arguments: argparse.Namespace) -> int:
 
 def _report(arguments: argparse.Namespace) -> int:
     with connect(arguments) as hub:
-        found = hub.get("/alarms/report", days=arguments.days, device=arguments.device)
-    print(json.dumps(found) if arguments.json else _report_text(found))
+        report = hub.get("/alarms/report", days=arguments.days, device=arguments.device)
+    print(json.dumps(report) if arguments.json else _report_text(report))
     return 0
 
 
-def _report_text(found: dict[str, Any]) -> str:
+def _report_text(report: dict[str, Any]) -> str:
     ack = (
         "nothing acknowledged"
-        if found["ack_median_s"] is None
-        else f"half of them within {found['ack_median_s']:.0f} s"
+        if report["ack_median_s"] is None
+        else f"half of them within {report['ack_median_s']:.0f} s"
     )
     lines = [
-        f"{shown(found['since_us'])} to {shown(found['until_us'])}",
-        f"alarms: {found['alarms']}, {found['per_day']:.1f} a day (ISA-18.2: about 150 can be handled); {ack}",
-        f"pages: {found['pages']}; suppressed in addition: {found['suppressed']}",
-        f"most in ten minutes: {found['peak']}; in flood (more than 10): {found['in_flood']:.1%} of the time",
-        f"standing: {found['standing']}, unacknowledged {found['unacknowledged']}, stale (over a day) {found['stale']}",
-        f"chattering: {found['chattering']}; fleeting: {found['fleeting']}",
-        f"verdicts: {found['real']} real, {found['false_alarms']} false",
-        f"most often ({found['top_share']:.0%} of all):",
+        f"{shown(report['since_us'])} to {shown(report['until_us'])}",
+        f"alarms: {report['alarms']}, {report['per_day']:.1f} a day (ISA-18.2: about 150 can be handled); {ack}",
+        f"pages: {report['pages']}; suppressed in addition: {report['suppressed']}",
+        f"most in ten minutes: {report['peak']}; in flood (more than 10): {report['in_flood']:.1%} of the time",
+        f"standing: {report['standing']}, unacknowledged {report['unacknowledged']}, "
+        f"stale (over a day) {report['stale']}",
+        f"chattering: {report['chattering']}; fleeting: {report['fleeting']}",
+        f"verdicts: {report['real']} real, {report['false_alarms']} false",
+        f"most often ({report['top_share']:.0%} of all):",
         *(
-            f"  {one['alarms']:6}  {one['share']:4.0%}  {one['device']}  {one['metric']}"
-            + ("  chattering" if one["chattering"] else "")
-            for one in found["top"]
+            f"  {row['alarms']:6}  {row['share']:4.0%}  {row['device']}  {row['metric']}"
+            + ("  chattering" if row["chattering"] else "")
+            for row in report["top"]
         ),
     ]
     return "\n".join(clean(line) for line in lines)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from cloud_hub.cli import Commands, clean
 from cloud_hub.cli.times import instant, shown
 from shared.errors import ConfigError
-from shared.terminal import printable, printable_json
+from shared.process.terminal import printable, printable_json
 
 if TYPE_CHECKING:
     from sqlmodel import Session
@@ -39,7 +39,8 @@ exit codes: 0 success; 1 the chain is broken; 2 usage; 78 the configuration is w
 def add(commands: Commands) -> None:
     """Add the parsers of this command group."""
     group = commands.add_parser(
-        "audit", help="verify, search and export the audit trail", epilog=EXAMPLES,
+        "audit", help="verify, search and export the audit trail (on the hub's machine: reads its database)",
+        epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     subcommands = group.add_subparsers(dest="what", required=True, metavar="COMMAND")
@@ -65,7 +66,11 @@ def add(commands: Commands) -> None:
     verify.add_argument(
         "--head", type=_head_line, metavar="SEQ:HASH", help="a line of `audit head` that the chain must contain"
     )
-    search = subcommands.add_parser("search", help="print matching rows, the newest first", parents=[shared, wanted])
+    search = subcommands.add_parser(
+        "search", help="print matching rows, the newest first", parents=[shared, wanted],
+        description="Print matching rows, the newest first. Reads the hub's database itself, not its REST API: "
+        "run it on the hub's machine, with the hub's --config.",
+    )  # fmt: skip
     search.set_defaults(action=_search)
     search.add_argument("--limit", type=int, default=50, help="maximum number (default 50)")
     search.add_argument("--json", action="store_true", help="print JSON")
@@ -78,10 +83,10 @@ def add(commands: Commands) -> None:
 
 
 def _head_line(text: str) -> tuple[int, str]:
-    found = re.fullmatch(r"(\d{1,18}):([0-9a-f]{64})", text.strip())
-    if not found:
+    match = re.fullmatch(r"(\d{1,18}):([0-9a-f]{64})", text.strip())
+    if not match:
         raise argparse.ArgumentTypeError("is not a line of `audit head`: SEQ:HASH")
-    return int(found[1]), found[2]
+    return int(match[1]), match[2]
 
 
 @contextmanager
@@ -138,10 +143,10 @@ def _search(arguments: argparse.Namespace) -> int:
     from cloud_hub.audit import trail  # noqa: PLC0415
 
     with _trail(arguments) as session:
-        found = [
+        rows = [
             row.model_dump() for row in trail.rows(session, limit=max(arguments.limit, 1), **asdict(_filter(arguments)))
         ]
-    for row in found:
+    for row in rows:
         print(printable_json(row) if arguments.json else _line(row))
     return 0
 

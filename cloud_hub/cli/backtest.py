@@ -108,13 +108,13 @@ def limit(text: str) -> FixedLimit:
     from cloud_hub.prometheus.core.promql import find_comparisons  # noqa: PLC0415
     from cloud_hub.thresholds.backtest.prometheus import FixedLimit  # noqa: PLC0415
 
-    found = re.fullmatch(r"(.*?)(?:\s+for\s+(\S+))?\s*", text, re.DOTALL)
-    parts = find_comparisons(found[1]) if found else []
-    if not found or len(parts) != 1:
+    match = re.fullmatch(r"(.*?)(?:\s+for\s+(\S+))?\s*", text, re.DOTALL)
+    parts = find_comparisons(match[1]) if match else []
+    if not match or len(parts) != 1:
         raise argparse.ArgumentTypeError(
             f"'{text}' is not a limit: write a series, a sign and a number: 'node_load1 > 8'"
         )
-    return FixedLimit(compared=parts[0], for_s=seconds(found[2]) if found[2] else 0.0)
+    return FixedLimit(compared=parts[0], for_s=seconds(match[2]) if match[2] else 0.0)
 
 
 def _wanted(arguments: argparse.Namespace, now_s: int, interval_s: float) -> BacktestRequest:
@@ -203,20 +203,21 @@ def _progress(text: str) -> None:
 
 def document(report: Report, wanted: BacktestRequest) -> dict[str, Any]:
     """The report as JSON. Times are UTC microseconds."""
-    found = report.comparison
+    comparison = report.comparison
     return {
         "from_us": wanted.start_us + int(wanted.train_days * DAY_S * 1e6), "to_us": wanted.end_us,
         "step_s": wanted.step_s, "fixed_step_s": wanted.fixed_step_s, "pages_per_shift": wanted.pages_per_shift,
         "train_days": wanted.train_days, "group_s": wanted.gap_s,
         "series": report.series, "points": report.points, "devices": report.devices, "queries": report.queries,
-        "alarms": found.alarms, "pages": found.pages,
-        "episodes": {"both": found.both, "fixed_only": found.only["fixed"], "ours_only": found.only["ours"]},
+        "alarms": comparison.alarms, "pages": comparison.pages,
+        "episodes": {"both": comparison.both, "fixed_only": comparison.only["fixed"],
+                     "ours_only": comparison.only["ours"]},
         "list": [
             {
-                "device": one.device, "start_us": one.start_us, "end_us": one.end_us,
-                "fixed": [alarm.what for alarm in one.fixed], "ours": [alarm.what for alarm in one.ours],
+                "device": episode.device, "start_us": episode.start_us, "end_us": episode.end_us,
+                "fixed": [alarm.what for alarm in episode.fixed], "ours": [alarm.what for alarm in episode.ours],
             }
-            for one in found.episodes
+            for episode in comparison.episodes
         ],
         "notes": report.notes,
     }  # fmt: skip
@@ -224,22 +225,24 @@ def document(report: Report, wanted: BacktestRequest) -> dict[str, Any]:
 
 def lines(report: Report, wanted: BacktestRequest, rows: int) -> list[str]:
     """The report as lines of text."""
-    found, days = report.comparison, (wanted.end_us - wanted.start_us) / 1e6 / DAY_S - wanted.train_days
-    shown = found.episodes[-rows:] if rows > 0 else []
+    comparison, days = report.comparison, (wanted.end_us - wanted.start_us) / 1e6 / DAY_S - wanted.train_days
+    shown = comparison.episodes[-rows:] if rows > 0 else []
     head = [
         f"{report.series} series of {report.devices} devices, {report.points} points at {wanted.step_s} s;"
         f" {wanted.train_days:.3g} days for learning only, {days:.1f} days compared",
         "",
         f"{'':8}{'alarms':>8}{'pages':>8}{'pages a day':>14}",
         *(
-            f"{LABELS[side]:8}{found.alarms[side]:>8}{found.pages[side]:>8}{found.pages[side] / days:>14.2f}"
+            f"{LABELS[side]:8}{comparison.alarms[side]:>8}{comparison.pages[side]:>8}"
+            f"{comparison.pages[side] / days:>14.2f}"
             for side in ("fixed", "ours")
         ),
         "",
-        f"episodes: {found.both} in both, {found.only['fixed']} only fixed, {found.only['ours']} only learned",
+        f"episodes: {comparison.both} in both, {comparison.only['fixed']} only fixed, "
+        f"{comparison.only['ours']} only learned",
         *([""] if shown else []),
     ]
-    cut = len(found.episodes) - len(shown)
+    cut = len(comparison.episodes) - len(shown)
     tail = [f"({cut} earlier ones; --rows shows more)"] if cut else []
     return (
         head + table(shown) + tail + ["", *(clean(f"note: {text}") for text in report.notes)][: len(report.notes) + 1]
@@ -253,11 +256,11 @@ def table(episodes: list[AlarmGroup]) -> list[str]:
     body = [("start (UTC)", "lasted", "device", "fixed", "learned")]
     body += [
         (
-            datetime.fromtimestamp(one.start_us / 1e6, timezone.utc).strftime("%Y-%m-%d %H:%M"),
-            _lasted(one.end_us - one.start_us), clean(one.device)[:28],
-            _names([alarm.what for alarm in one.fixed]), _names([alarm.what for alarm in one.ours]),
+            datetime.fromtimestamp(episode.start_us / 1e6, timezone.utc).strftime("%Y-%m-%d %H:%M"),
+            _lasted(episode.end_us - episode.start_us), clean(episode.device)[:28],
+            _names([alarm.what for alarm in episode.fixed]), _names([alarm.what for alarm in episode.ours]),
         )
-        for one in episodes
+        for episode in episodes
     ]  # fmt: skip
     widths = [max(len(row[column]) for row in body) for column in range(5)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in body]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import signal
 import socket
 import sys
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from cloud_hub.cli import Commands
 from shared.errors import ConfigError
-from shared.terminal import printable_lines
+from shared.process.terminal import printable_lines
 
 if TYPE_CHECKING:
     from cloud_hub.settings import Settings
@@ -56,12 +57,14 @@ def add(commands: Commands) -> None:
     check.set_defaults(action=_check)
     check.add_argument("--folder", type=Path, help="its configuration directory, to find out why it does not start")
     check.add_argument("--address", metavar="HOST:PORT", help="address of the broker (default: mqtt.address)")
-    grant = subcommands.add_parser("grant", help="allow a device to be a Sparkplug edge node", parents=[folder])
+    grant = subcommands.add_parser("grant", help="allow a device to be a Sparkplug edge node", parents=[folder, config])
     grant.set_defaults(action=_grant)
     grant.add_argument("device")
     grant.add_argument("--group", required=True, help="its Sparkplug group")
     grant.add_argument("--node", required=True, help="its Sparkplug edge node")
-    deny = subcommands.add_parser("deny", help="block a revoked device, including open sessions", parents=[folder])
+    deny = subcommands.add_parser(
+        "deny", help="block a revoked device, including open sessions", parents=[folder, config]
+    )
     deny.set_defaults(action=_deny)
     deny.add_argument("device")
     deny.add_argument("--lift", action="store_true", help="unblock a device that is enrolled again")
@@ -75,6 +78,11 @@ def _settings(path: Path | None) -> Settings:
     from cloud_hub import settings  # noqa: PLC0415
 
     return settings.read(path)
+
+
+def _config_option(arguments: argparse.Namespace) -> str:
+    """The --config option that a follow-up command needs, with a leading space; '' without one."""
+    return f" --config {shlex.quote(str(arguments.config))}" if arguments.config else ""
 
 
 def _setup(arguments: argparse.Namespace) -> int:
@@ -98,8 +106,8 @@ def _setup(arguments: argparse.Namespace) -> int:
     config_directory.setup(plan, ca, ca.issue_server(names, now_us()))
     own = config_directory.write_hub_certificate(ca, ca.issue_client(hub, now_us()))
     print(f"{plan.folder}: written, for {', '.join(names)}")
-    print(f"start it:  mosquitto -c '{plan.folder}/mosquitto.conf'  (as a service: docs/broker.md)")
-    print(f"try it:    tidegate-hub broker check --address {names[0]}:{plan.port}")
+    print(f"start it:  mosquitto -c {shlex.quote(f'{plan.folder}/mosquitto.conf')}  (as a service: docs/broker.md)")
+    print(f"try it:    tidegate-hub broker check --address {names[0]}:{plan.port}{_config_option(arguments)}")
     print(f'the hub:   [mqtt]\n           address = "{names[0]}:{plan.port}"\n           [mqtt.tls]')
     for key, path in own.items():
         print(f'           {key} = "{path}"')
@@ -110,40 +118,41 @@ def _check(arguments: argparse.Namespace) -> int:
     from cloud_hub.broker.checks import check_broker  # noqa: PLC0415
     from cloud_hub.broker.config_directory import find_damage  # noqa: PLC0415
     from cloud_hub.certificates.files import CaFolder  # noqa: PLC0415
-    from shared.mqtt import parse_address  # noqa: PLC0415
+    from shared.transport.mqtt import parse_address  # noqa: PLC0415
 
     settings = _settings(arguments.config)
     address = parse_address(arguments.address or settings.mqtt.address, "--address")
-    found = find_damage(arguments.folder) if arguments.folder else []
-    found += check_broker(address, CaFolder(settings.state_dir), settings.twins.aws_alias)
-    for line in found:
+    problems = find_damage(arguments.folder) if arguments.folder else []
+    problems += check_broker(address, CaFolder(settings.state_dir), settings.twins.aws_alias)
+    for line in problems:
         print(f"problem: {printable_lines(line)}", file=sys.stderr)
-    if not found:
+    if not problems:
         print("well: certificates of this CA only, TLS 1.3 only, each identity its own topics only")
-    return 1 if found else 0
+    return 1 if problems else 0
 
 
 def _grant(arguments: argparse.Namespace) -> int:
     from cloud_hub.broker.core.mosquitto import grant_paragraph  # noqa: PLC0415
 
-    return _amend(arguments.folder, lambda: grant_paragraph(arguments.device, arguments.group, arguments.node))
+    return _amend(arguments, lambda: grant_paragraph(arguments.device, arguments.group, arguments.node))
 
 
 def _deny(arguments: argparse.Namespace) -> int:
     from cloud_hub.broker.core.mosquitto import deny_paragraph  # noqa: PLC0415
 
-    return _amend(arguments.folder, lambda: deny_paragraph(arguments.device), there=not arguments.lift)
+    return _amend(arguments, lambda: deny_paragraph(arguments.device), there=not arguments.lift)
 
 
-def _amend(folder: Path, paragraph: Callable[[], str], *, there: bool = True) -> int:
+def _amend(arguments: argparse.Namespace, paragraph: Callable[[], str], *, there: bool = True) -> int:
     from cloud_hub.broker.config_directory import edit_access_list  # noqa: PLC0415
 
     try:
         text = paragraph()
     except ValueError as error:
         raise ConfigError("broker", str(error), "Name another") from error
-    new = edit_access_list(folder, text, there=there)
-    print(f"written; now: tidegate-hub broker reload --folder {folder}" if new else "unchanged")
+    new = edit_access_list(arguments.folder, text, there=there)
+    options = f"--folder {shlex.quote(str(arguments.folder))}{_config_option(arguments)}"
+    print(f"written; now: tidegate-hub broker reload {options}" if new else "unchanged")
     return 0
 
 

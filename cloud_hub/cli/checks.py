@@ -16,11 +16,11 @@ from cloud_hub.clock import now_us
 from cloud_hub.notifications.senders import open_sender
 from cloud_hub.security import aws_key
 from cloud_hub.settings import Settings, environment
-from shared import topics
-from shared.checks import Findings, connection_error, run_with_timeout, write_error
 from shared.errors import ConfigError, NotReady, TidegateError, WireError
-from shared.mqtt import Connection, Options, parse_address
-from shared.tls import pair_problem
+from shared.process.checks import Findings, connection_error, run_with_timeout, write_error
+from shared.protocol import topics
+from shared.transport.mqtt import Connection, Options, parse_address
+from shared.transport.tls import pair_problem
 
 LOCAL = {"localhost", "127.0.0.1", "::1"}
 SECRETS = {"key", "key_file", "token_file", "secret_file", "password_file", "url_file"}
@@ -35,31 +35,31 @@ ENDING_S = 30 * 86_400.0
 
 def examine(path: Path | None) -> Findings:
     """Run all checks. They leave nothing behind; an engine receives one small prompt."""
-    found = Findings()
+    findings = Findings()
     try:
         settings = hub_settings.read(path)
     except ConfigError as error:
-        found.problems.append(str(error))
-        return found
+        findings.problems.append(str(error))
+        return findings
     parts = (_state, _database, _rest, _experts, _oidc, _channels, _aws)
-    found.problems += [*_environment(), *(line for part in parts for line in part(settings))]
-    _broker(settings, found)
-    found.warnings += [*_port(settings), *_secrets(settings.model_dump())]
+    findings.problems += [*_environment(), *(line for part in parts for line in part(settings))]
+    _broker(settings, findings)
+    findings.warnings += [*_port(settings), *_secrets(settings.model_dump())]
     for wanted in (_engine, _scaler):
-        _call_plugin(wanted, settings, found)
-    if settings.twins.aws_alias and not found.problems:
-        found.problems += _alias(settings)
-    return found
+        _call_plugin(wanted, settings, findings)
+    if settings.twins.aws_alias and not findings.problems:
+        findings.problems += _alias(settings)
+    return findings
 
 
-def _call_plugin(ask: Callable[[Settings], None], settings: Settings, found: Findings) -> None:
+def _call_plugin(ask: Callable[[Settings], None], settings: Settings, findings: Findings) -> None:
     """Call a plug-in; one that is temporarily unavailable is a warning."""
     try:
         run_with_timeout(PLUGIN_S, lambda: _translated(ask, settings))
     except (NotReady, TimeoutError) as error:
-        found.warnings.append(f"{ask.__name__[1:]}: {error}. The hub goes on without it, and tries again")
+        findings.warnings.append(f"{ask.__name__[1:]}: {error}. The hub goes on without it, and tries again")
     except TidegateError as error:
-        found.problems.append(str(error))
+        findings.problems.append(str(error))
 
 
 def _translated(ask: Callable[[Settings], None], settings: Settings) -> None:
@@ -97,13 +97,13 @@ def _state(settings: Settings) -> list[str]:
 
 def _secrets(table: Any, place: str = "") -> list[str]:
     """Secret files that other users can read."""
-    found = []
+    problems = []
     for key, value in table.items():
         if isinstance(value, dict):
-            found += _secrets(value, f"{place}{key}.")
+            problems += _secrets(value, f"{place}{key}.")
         elif key in SECRETS and value and Path(value).is_file() and Path(value).stat().st_mode & 0o007:
-            found.append(f"{place}{key}: others may read {value}. Run: chmod 600 {value}")
-    return found
+            problems.append(f"{place}{key}: others may read {value}. Run: chmod 600 {value}")
+    return problems
 
 
 def _port(settings: Settings) -> list[str]:
@@ -134,26 +134,26 @@ def _database(settings: Settings) -> list[str]:
     return []
 
 
-def _broker(settings: Settings, found: Findings) -> None:
+def _broker(settings: Settings, findings: Findings) -> None:
     """The broker must answer, where the certificates can be used to ask it; those to fall back on may be away."""
     tls = settings.mqtt.tls
     fits = tls is not None and not _pair(settings)
     files = (tls.ca, tls.certificate, tls.key) if tls is not None and fits else None
-    found.problems += _pair(settings)
+    findings.problems += _pair(settings)
     for number, text in enumerate((settings.mqtt.address, *settings.mqtt.fallback)):
         place = "mqtt.fallback" if number else "mqtt.address"
         try:
             address = parse_address(text, place)
         except ConfigError as error:
-            found.problems.append(str(error))
+            findings.problems.append(str(error))
             continue
         if tls is None and address[0] not in LOCAL:
-            found.problems.append(
+            findings.problems.append(
                 f"{place}: {address[0]} is reached without TLS. Set [mqtt.tls] (docs/configuration.md)"
             )
         if reason := connection_error(address, files):
             cure = "Start it (mosquitto, or for a first look: tidegate-hub broker)"
-            (found.warnings if number else found.problems).append(f"{place}: {reason} {cure}")
+            (findings.warnings if number else findings.problems).append(f"{place}: {reason} {cure}")
 
 
 def _pair(settings: Settings) -> list[str]:
@@ -263,13 +263,13 @@ def _oidc(settings: Settings) -> list[str]:
 
 def _channels(settings: Settings) -> list[str]:
     """Files and addresses of channels; `tidegate-hub notify test` sends over one."""
-    found = []
+    problems = []
     for name, channel in settings.notify.items():
         try:
             open_sender(name, channel, settings.name)
         except ConfigError as error:
-            found.append(str(error))
-    return found
+            problems.append(str(error))
+    return problems
 
 
 def port_free(host: str, port: int) -> None:

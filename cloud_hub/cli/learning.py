@@ -1,4 +1,4 @@
-"""learning put, show, list, series, refit, release, remove, backtest, missed-fault, forecast: learnings over REST."""
+"""learning put, show, list, series, refit, release, remove, backtest, missed-fault, forecast, over REST."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ def add(commands: Commands) -> None:
     put.add_argument("--target", required=True, help="which devices: a condition of the query language, * for all")
     put.add_argument("--metrics", required=True, help="names or patterns, separated by commas")
     put.add_argument("--set", action="append", default=[], type=_policy_field, metavar="FIELD=VALUE", help="repeatable")
-    command("list", "list all learnings by name", _list, named=False)
-    command("show", "show a learning with hits, false alarms, misses and its newest rollout", _show)
+    command("list", "list all learning jobs by name", _list, named=False)
+    command("show", "show a learning job with hits, false alarms, misses and its newest rollout", _show)
     series = command("series", "list the series of a learning", _series)
     series.add_argument("--device", default="")
     command("refit", "start a refit now", _refit)
-    release = command("release", "let a learning replace limits that were set by hand", _release)
+    release = command("release", "let a learning job replace limits that were set by hand", _release)
     release.add_argument("device")
     release.add_argument("metrics", nargs="*", help="metrics (default: all that it learns on the device)")
-    command("remove", "delete a learning; limits that it pushed stay in force", _remove)
+    command("remove", "delete a learning job; limits that it pushed stay in force", _remove)
     backtest = command("backtest", "replay history with current and with learned limits", _backtest)
     backtest.add_argument("--days", type=float, default=7.0)
     backtest.add_argument("--devices", type=int, default=10, help="number of devices (default 10)")
@@ -83,18 +83,20 @@ def _policy_field(text: str) -> tuple[str, Any]:
 
 def _instant(text: str) -> int:
     try:
-        found = datetime.fromisoformat(text.replace("Z", "+00:00"))
+        instant = datetime.fromisoformat(text.replace("Z", "+00:00"))
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"'{text}' is not a time: write 2026-11-20T08:00:00Z") from error
-    return int((found if found.tzinfo else found.replace(tzinfo=timezone.utc)).timestamp() * 1e6)
+    return int((instant if instant.tzinfo else instant.replace(tzinfo=timezone.utc)).timestamp() * 1e6)
 
 
 def _path(name: str, rest: str = "") -> str:
-    return f"/learnings/{quote(name, '')}{rest}"
+    return f"/learning-jobs/{quote(name, '')}{rest}"
 
 
 def _put(arguments: argparse.Namespace) -> int:
-    policy = {"metrics": [one.strip() for one in arguments.metrics.split(",") if one.strip()]} | dict(arguments.set)
+    policy = {"metrics": [metric.strip() for metric in arguments.metrics.split(",") if metric.strip()]} | dict(
+        arguments.set
+    )
     with connect(arguments) as hub:
         row = hub.call("PUT", _path(arguments.name), {"target": arguments.target, "policy": policy})
     print(json.dumps(row) if arguments.json else f"{arguments.name}: a refit starts; see: learning show {row['id']}")
@@ -103,7 +105,7 @@ def _put(arguments: argparse.Namespace) -> int:
 
 def _list(arguments: argparse.Namespace) -> int:
     with connect(arguments) as hub:
-        rows = hub.get("/learnings")
+        rows = hub.get("/learning-jobs")
     for row in rows:
         line = f"{row['id']}  {', '.join(row['policy']['metrics'])}  where {row['target']}  {row['reason']}"
         print(json.dumps(row) if arguments.json else clean(line))
@@ -126,15 +128,15 @@ def _show(arguments: argparse.Namespace) -> int:
         print(
             f"  more alarms came than the budget allows: the threshold is raised by up to {view['raised']:.1f} decades"
         )
-    for one in view["peers"]:
+    for peer_metric in view["peers"]:
         print(
             clean(
                 "  {metric} compared with peers: {servers} servers of {services} services, {left_out} left out".format(
-                    **one
+                    **peer_metric
                 )
             )
         )
-        for device, reason in one["reasons"].items():
+        for device, reason in peer_metric["reasons"].items():
             print(clean(f"    {device} {reason}"))
     print(f"  backtest: {_weekly(backtest)}")
     if rollout is not None:
@@ -192,15 +194,15 @@ def _backtest(arguments: argparse.Namespace) -> int:
     body = {"learning": arguments.name, "devices": arguments.devices, "to_us": to_us,
             "from_us": to_us - int(arguments.days * 86_400e6)}  # fmt: skip
     with connect(arguments) as hub:
-        found = hub.call("POST", "/thresholds/backtest", body, timeout_s=300.0)
+        result = hub.call("POST", "/thresholds/backtest", body, timeout_s=300.0)
     if arguments.json:
-        print(json.dumps(found))
+        print(json.dumps(result))
         return 0
-    for row in found["series"]:
+    for row in result["series"]:
         sides = [f"{side} {row[side]['alarms']}" if row[side] else f"{side} none" for side in ("present", "proposed")]
         print(clean(f"{row['device']}  {row['metric']}  {row['points']} points; alarms: {', '.join(sides)}  "
                     f"{row['reason']}".rstrip()))  # fmt: skip
-    print(_weekly(found["total"]))
+    print(_weekly(result["total"]))
     return 0
 
 
@@ -215,16 +217,19 @@ def _missed_fault(arguments: argparse.Namespace) -> int:
 
 def _forecast(arguments: argparse.Namespace) -> int:
     with connect(arguments) as hub:
-        found = hub.get("/thresholds/forecast", device=arguments.device, metric=arguments.metric, limit=arguments.limit)
-    print(json.dumps(found) if arguments.json else clean(_forecast_text(found)))
+        forecast = hub.get(
+            "/thresholds/forecast", device=arguments.device, metric=arguments.metric, limit=arguments.limit
+        )
+    print(json.dumps(forecast) if arguments.json else clean(_forecast_text(forecast)))
     return 0
 
 
-def _forecast_text(found: dict[str, Any]) -> str:
-    series = f"{found['device']}  {found['metric']}"
-    if found["probability"] is None:
-        return f"{series}: not judged: {found['reason']}"
-    beyond = "above" if found["side"] == "high" else "below"
-    return (f"{series}: {found['probability']:.2f} to be {beyond} {found['limit']:g} within {found['within_s'] // 60} "
-            f"minutes; by {found['model']}, average precision {found['average_precision']:.3f} on validation data, "
-            f"base rate {found['base_rate']:.3f}")  # fmt: skip
+def _forecast_text(forecast: dict[str, Any]) -> str:
+    series = f"{forecast['device']}  {forecast['metric']}"
+    if forecast["probability"] is None:
+        return f"{series}: not judged: {forecast['reason']}"
+    beyond = "above" if forecast["side"] == "high" else "below"
+    return (f"{series}: {forecast['probability']:.2f} to be {beyond} {forecast['limit']:g} within "
+            f"{forecast['within_s'] // 60} minutes; by {forecast['model']}, average precision "
+            f"{forecast['average_precision']:.3f} on validation data, "
+            f"base rate {forecast['base_rate']:.3f}")  # fmt: skip

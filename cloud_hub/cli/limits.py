@@ -52,32 +52,32 @@ def add(commands: Commands) -> None:
 
 def _export(arguments: argparse.Namespace) -> int:
     with connect(arguments) as hub:
-        found = hub.get("/limits", target=arguments.target, source=arguments.source, limit=DEVICES_PER_REQUEST)
-        while found["next"]:
+        page = hub.get("/limits", target=arguments.target, source=arguments.source, limit=DEVICES_PER_REQUEST)
+        while page["next"]:
             more = hub.get("/limits", target=arguments.target, source=arguments.source, limit=DEVICES_PER_REQUEST,
-                           after=found["next"])  # fmt: skip
-            found["devices"] |= more["devices"]
-            found["next"] = more["next"]
-    del found["next"]
-    text = toml(found) if arguments.file.endswith(".toml") else json.dumps(found, indent=1) + "\n"
+                           after=page["next"])  # fmt: skip
+            page["devices"] |= more["devices"]
+            page["next"] = more["next"]
+    del page["next"]
+    text = toml(page) if arguments.file.endswith(".toml") else json.dumps(page, indent=1) + "\n"
     if arguments.file == "-":
         sys.stdout.write(text)
         return 0
     Path(arguments.file).write_text(text, "utf-8")
-    print(f"{len(found['devices'])} devices, {sum(map(len, found['devices'].values()))} limits: {arguments.file}")
+    print(f"{len(page['devices'])} devices, {sum(map(len, page['devices'].values()))} limits: {arguments.file}")
     return 0
 
 
 def _import(arguments: argparse.Namespace) -> int:
-    found = _read(Path(arguments.file))
-    devices = sorted(found["devices"].items())
+    document = _read(Path(arguments.file))
+    devices = sorted(document["devices"].items())
     pages = list(_pages(devices))
     done = 0
     with connect(arguments) as hub:
         # All pages are checked before the first is imported: an invalid file changes nothing.
         for dry_run in (True,) if arguments.dry_run else (True, False):
             for page in pages:
-                answer = hub.call("POST", "/limits", found | {"devices": page}, dry_run=dry_run,
+                answer = hub.call("POST", "/limits", document | {"devices": page}, dry_run=dry_run,
                                   replace=arguments.replace)  # fmt: skip
                 done += 0 if dry_run and not arguments.dry_run else answer["limits"]
     print(f"{done} limits of {len(devices)} devices {'would be' if arguments.dry_run else 'are'} desired")
@@ -102,21 +102,21 @@ def _pages(devices: list[tuple[str, Any]]) -> Iterator[dict[str, Any]]:
 def _read(file: Path) -> dict[str, Any]:
     try:
         text = file.read_text("utf-8")
-        found = tomllib.loads(text) if file.suffix == ".toml" else json.loads(text)
+        document = tomllib.loads(text) if file.suffix == ".toml" else json.loads(text)
     except (OSError, ValueError) as error:
         raise RemoteError(f"{file} cannot be read: {error}", EXIT_USAGE) from error
-    if not isinstance(found, dict) or not isinstance(found.get("devices"), dict):
+    if not isinstance(document, dict) or not isinstance(document.get("devices"), dict):
         raise RemoteError(f"{file} holds no limits: it needs form and devices, as `limits export` writes", EXIT_USAGE)
-    return found
+    return document
 
 
-def toml(found: dict[str, Any]) -> str:
+def toml(document: dict[str, Any]) -> str:
     """An export as TOML: a `[[devices."press-3"]]` table for each limit."""
-    lines = [f"form = {json.dumps(found['form'])}", f"exported_us = {found['exported_us']}"]
-    for device, limits in found["devices"].items():
-        for one in limits:
+    lines = [f"form = {json.dumps(document['form'])}", f"exported_us = {document['exported_us']}"]
+    for device, limits in document["devices"].items():
+        for limit in limits:
             lines += ["", f"[[devices.{json.dumps(device)}]]"]
-            lines += [f"{key} = {_value(value)}" for key, value in one.items() if value is not None]
+            lines += [f"{key} = {_value(value)}" for key, value in limit.items() if value is not None]
     return "\n".join(lines) + "\n"
 
 

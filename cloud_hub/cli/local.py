@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloud_hub.cli import Commands
-from shared import logs
+from shared.durations import DAY_US
 from shared.errors import EXIT_CONFIG
-from shared.times import DAY_US
+from shared.process import logs
 
 if TYPE_CHECKING:
     from cloud_hub.app import HubApp
@@ -58,12 +58,12 @@ def add(commands: Commands) -> None:
 
 
 def _days(text: str) -> float | None:
-    found = re.fullmatch(r"(\d{1,5}(?:\.\d+)?)([hd])", text)
+    match = re.fullmatch(r"(\d{1,5}(?:\.\d+)?)([hd])", text)
     if text == "never":
         return None
-    if not found or float(found[1]) == 0:
+    if not match or float(match[1]) == 0:
         raise argparse.ArgumentTypeError(f"'{text}' is not a validity: write 12h, 90d or never")
-    return float(found[1]) / {"h": 24, "d": 1}[found[2]]
+    return float(match[1]) / {"h": 24, "d": 1}[match[2]]
 
 
 def _settings(path: Path | None) -> Settings:
@@ -100,12 +100,12 @@ def _served(app: HubApp, settings: Settings) -> int:
 def _check(arguments: argparse.Namespace) -> int:
     from cloud_hub.cli.checks import examine  # noqa: PLC0415
 
-    found = examine(arguments.config)
-    for line in found.lines():
+    findings = examine(arguments.config)
+    for line in findings.lines():
         print(line, file=sys.stderr)
-    if not found.problems:
+    if not findings.problems:
         print("well. Start it with: tidegate-hub serve" + (f" --config {arguments.config}" if arguments.config else ""))
-    return EXIT_CONFIG if found.problems else 0
+    return EXIT_CONFIG if findings.problems else 0
 
 
 def _migrate(arguments: argparse.Namespace) -> int:

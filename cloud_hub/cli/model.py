@@ -13,7 +13,7 @@ from cloud_hub.cli import Commands, clean
 if TYPE_CHECKING:
     from cloud_hub.models.build import BuildReport
     from cloud_hub.models.check import Check
-    from shared.manifest import Manifest
+    from shared.models.manifest import Manifest
 
 BUILD = """
 Checks and simplifies the ONNX file, quantizes it for the CPU and for TensorRT, compares each variant with FP32 on
@@ -160,7 +160,7 @@ def _next_steps(out: Path, found: BuildReport) -> str:
 def _show(arguments: argparse.Namespace) -> int:
     import msgspec  # noqa: PLC0415
 
-    from shared.bundle import load  # noqa: PLC0415
+    from shared.models.bundle import load  # noqa: PLC0415
 
     manifest = load(arguments.bundle).manifest
     if arguments.json:
@@ -197,7 +197,7 @@ def _lines(manifest: Manifest) -> list[str]:
 
 def _check(arguments: argparse.Namespace) -> int:
     from cloud_hub.models.check import check_bundle  # noqa: PLC0415
-    from shared.bundle import load  # noqa: PLC0415
+    from shared.models.bundle import load  # noqa: PLC0415
 
     checks = check_bundle(load(arguments.bundle))
     if arguments.json:

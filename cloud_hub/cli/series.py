@@ -44,7 +44,9 @@ def _of_hub(hub: Remote, device: str, metric: str, since_us: int) -> LabelledSer
             break
         end_us = page[0]["t_us"]
     good = [row for row in rows if isinstance(row["value"], (int, float)) and row["quality"] != "bad"]
-    counter = any(one.get("name") == metric and one.get("kind") == "counter" for one in known)
+    counter = any(
+        known_metric.get("name") == metric and known_metric.get("kind") == "counter" for known_metric in known
+    )
     return _stored(f"{device}/{metric}", [(row["t_us"], row["value"], "") for row in good], counter=counter)
 
 
@@ -104,7 +106,7 @@ def _stored(
 
     from cloud_hub.thresholds.backtest.single_series import LabelledSeries  # noqa: PLC0415
 
-    points.sort(key=lambda one: one[0])
+    points.sort(key=lambda point: point[0])
     labels: list[tuple[int, int]] = []
     before = False
     for t_us, _, label in points:
@@ -113,6 +115,6 @@ def _stored(
             labels[-1:] = [(labels[-1][0], t_us)] if before else [*labels[-1:], (t_us, t_us)]
         before = now
     return LabelledSeries(
-        name=name, t_us=np.array([one[0] for one in points], np.int64),
-        values=np.array([one[1] for one in points], np.float64), labels=labels, labelled=labelled, counter=counter,
+        name=name, t_us=np.array([point[0] for point in points], np.int64),
+        values=np.array([point[1] for point in points], np.float64), labels=labels, labelled=labelled, counter=counter,
     )  # fmt: skip

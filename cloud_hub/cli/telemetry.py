@@ -93,15 +93,15 @@ def _last_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
 def _range(arguments: argparse.Namespace) -> int:
     path = f"/devices/{quote(arguments.device, '')}/range/{quote(arguments.metric)}"
     with connect(arguments) as hub:
-        found = hub.get(
+        result = hub.get(
             path, start_us=arguments.start, end_us=arguments.end, points=arguments.points,
             resolution=arguments.resolution,
         )  # fmt: skip
-    note = f"resolution {found['resolution']}"
-    if found["waiting"]:
-        note += f"; {found['waiting']} hours came late and are still being rolled up"
+    note = f"resolution {result['resolution']}"
+    if result["waiting"]:
+        note += f"; {result['waiting']} hours came late and are still being rolled up"
     print(note, file=sys.stderr)
-    for row in found["samples"] + found["buckets"]:
+    for row in result["samples"] + result["buckets"]:
         if arguments.json:
             print(json.dumps(row))
         elif "count" in row:
@@ -113,13 +113,13 @@ def _range(arguments: argparse.Namespace) -> int:
 
 def _top(arguments: argparse.Namespace) -> int:
     with connect(arguments) as hub:
-        found = hub.get(
+        result = hub.get(
             "/telemetry/top", metric=arguments.metric, quantile=arguments.quantile, k=arguments.k,
             start_us=arguments.start, end_us=arguments.end, where=arguments.where,
         )  # fmt: skip
-    how = "of the samples" if found["exact"] else "by sketches"
-    print(f"{_when(found['start_us'])} to {_when(found['end_us'])}, {how}", file=sys.stderr)
-    for row in found["rows"]:
+    how = "of the samples" if result["exact"] else "by sketches"
+    print(f"{_when(result['start_us'])} to {_when(result['end_us'])}, {how}", file=sys.stderr)
+    for row in result["rows"]:
         print(json.dumps(row) if arguments.json else f"{row['device']:24}  {row['value']:12g}  of {row['count']}")
     return 0
 

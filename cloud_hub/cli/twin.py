@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from cloud_hub.cli import Commands, clean
 from cloud_hub.cli.remote import EXIT_FAILED, EXIT_NO_ANSWER, EXIT_USAGE, Remote, RemoteError, connect, options
-from shared.terminal import printable_json
+from shared.process.terminal import printable_json
 
 POLL_S = 0.2
 
@@ -154,7 +154,7 @@ def _await(hub: Remote, arguments: argparse.Namespace, version: int) -> int:
 
 def _has_report(path: str, reports: list[dict[str, Any]]) -> bool:
     """Whether the device has reported progress of this path, or of one below it."""
-    return any(one["path"] == path or one["path"].startswith(f"{path}.") for one in reports)
+    return any(report["path"] == path or report["path"].startswith(f"{path}.") for report in reports)
 
 
 def _contains(tree: Any, keys: list[str]) -> bool:

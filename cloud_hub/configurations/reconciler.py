@@ -31,8 +31,8 @@ from cloud_hub.twins import batch as twin_batch
 from cloud_hub.twins.batch import TwinBatch
 from cloud_hub.twins.core.owners import CONFIGURATION
 from cloud_hub.twins.rows import Key, Stored
-from shared import twin
-from shared.twin_merge import leaves
+from shared.twin import shadow
+from shared.twin.merge import leaves
 
 log = logging.getLogger(__name__)
 
@@ -113,22 +113,35 @@ def reconcile_devices(db: Database, devices: Collection[str], now: int, max_byte
         return _write(session, reconcile(session, sorted(changed), now, max_bytes, lock=True), now, max_bytes)
 
 
-def _write(session: Session, found: Reconciliation, now: int, max_bytes: int) -> list[OutgoingMessage]:
-    batch = TwinBatch(found.stored, now, max_bytes)
-    for (device, name), one in found.settled.items():
-        document, owners = found.stored.get((device, name), (twin.Document(), {}))
-        if one.plan.patch:
-            actor = CONFIGURATION + ",".join(sorted(one.plan.touched))
-            batch.change(device, name, document, one.document, one.plan.owners, one.plan.patch, one.replies, actor)
-        elif one.plan.owners != owners:
-            batch.set_owners(device, name, document, one.plan.owners)
+def _write(session: Session, reconciliation: Reconciliation, now: int, max_bytes: int) -> list[OutgoingMessage]:
+    batch = TwinBatch(reconciliation.stored, now, max_bytes)
+    for (device, name), outcome in reconciliation.settled.items():
+        document, owners = reconciliation.stored.get((device, name), (shadow.Document(), {}))
+        if outcome.plan.patch:
+            actor = CONFIGURATION + ",".join(sorted(outcome.plan.touched))
+            batch.change(
+                device,
+                name,
+                document,
+                outcome.document,
+                outcome.plan.owners,
+                outcome.plan.patch,
+                outcome.replies,
+                actor,
+            )
+        elif outcome.plan.owners != owners:
+            batch.set_owners(device, name, document, outcome.plan.owners)
     batch.write(session)
-    moved = [key for key in found.old.keys() | found.new.keys() if found.old.get(key) != found.new.get(key)]
+    moved = [
+        key
+        for key in reconciliation.old.keys() | reconciliation.new.keys()
+        if reconciliation.old.get(key) != reconciliation.new.get(key)
+    ]
     deletes = [{"b_device": device, "b_configuration": number} for device, number in moved]
     inserts = [
         {"device": device, "configuration": number, "state": state, "conflicts": conflicts, "t_us": now}
-        for device, number in moved if (device, number) in found.new
-        for state, conflicts in [found.new[device, number]]
+        for device, number in moved if (device, number) in reconciliation.new
+        for state, conflicts in [reconciliation.new[device, number]]
     ]  # fmt: skip
     for statement, rows in ((_DELETE, deletes), (_INSERT, inserts)):
         if rows:
@@ -149,8 +162,8 @@ class Reconciliation:
         """Devices for which something is to be written."""
         documents = {
             device
-            for (device, name), found in self.settled.items()
-            if found.plan.patch or found.plan.owners != self.stored.get((device, name), (None, {}))[1]
+            for (device, name), outcome in self.settled.items()
+            if outcome.plan.patch or outcome.plan.owners != self.stored.get((device, name), (None, {}))[1]
         }
         stands = {key for key in self.old.keys() | self.new.keys() if self.old.get(key) != self.new.get(key)}
         return documents | {device for device, _ in stands}
@@ -173,7 +186,7 @@ def reconcile(
         layers = targeted.get(device, [])
         wanted = {name for layer in layers for name in layer.content}
         for name in sorted(wanted | _held(stored, device)):
-            document, owners = stored.get((device, name), (twin.Document(), {}))
+            document, owners = stored.get((device, name), (shadow.Document(), {}))
             settled[device, name] = configuration_rules.apply_layers(
                 layers, name, document, owners, now // 1_000_000, max_bytes
             )
@@ -189,7 +202,7 @@ def reconcile(
 
 def _layers(session: Session, names: Collection[str]) -> tuple[dict[str, list[Layer]], list[str]]:
     """The configurations that target each of these devices, as long as it is there; and those that cannot be read."""
-    found: dict[str, list[Layer]] = {}
+    layers: dict[str, list[Layer]] = {}
     broken: list[str] = []
     for row in session.exec(select(Configuration)):
         try:
@@ -200,13 +213,13 @@ def _layers(session: Session, names: Collection[str]) -> tuple[dict[str, list[La
             continue
         layer = Layer(id=row.id, priority=row.priority, created_us=row.created_us, content=row.content)
         for device in devices:
-            found.setdefault(device, []).append(layer)
-    return found, broken
+            layers.setdefault(device, []).append(layer)
+    return layers, broken
 
 
 def _targets(session: Session, row: Configuration, only: Collection[str] | None = None) -> list[str]:
     """Devices that a configuration targets; raises ValueError where its content is none."""
-    if not isinstance(row.content, dict) or not all(isinstance(one, dict) for one in row.content.values()):
+    if not isinstance(row.content, dict) or not all(isinstance(section, dict) for section in row.content.values()):
         raise ValueError("its content is no object of documents")
     return list(query.devices(session, row.target, only=only, scope=row.scope))
 
@@ -222,16 +235,16 @@ def _held(stored: dict[Key, Stored], device: str) -> set[str]:
 
 def _stands(layer: Layer, settled: dict[str, AppliedLayers]) -> State:
     conflicts = [
-        one.as_dict(name) for name, found in settled.items() for one in found.plan.conflicts
-        if one.configuration == layer.id
+        conflict.as_dict(name) for name, outcome in settled.items() for conflict in outcome.plan.conflicts
+        if conflict.configuration == layer.id
     ]  # fmt: skip
     refused = [
-        {"document": name, "configuration": layer.id, "reason": found.refused[layer.id]}
-        for name, found in settled.items() if layer.id in found.refused
+        {"document": name, "configuration": layer.id, "reason": outcome.refused[layer.id]}
+        for name, outcome in settled.items() if layer.id in outcome.refused
     ]  # fmt: skip
     if refused:
         return "refused", refused + conflicts
     if conflicts:
         return "conflict", conflicts
-    won = any(layer.id in found.plan.winners for found in settled.values())
+    won = any(layer.id in outcome.plan.winners for outcome in settled.values())
     return ("applied" if won else "overridden"), []

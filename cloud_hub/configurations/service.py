@@ -20,8 +20,8 @@ from cloud_hub.database.tables import Configuration, ConfigurationDevice, TwinRo
 from cloud_hub.errors import HubError
 from cloud_hub.twins import batch as twin_batch
 from cloud_hub.twins.core.owners import RELEASED, REMOVED
-from shared import twin
-from shared.twin_merge import Path, format_path, leaves, tree
+from shared.twin import shadow
+from shared.twin.merge import Path, format_path, leaves, tree
 
 LIMIT = 100
 BATCH_SIZE = 500
@@ -51,7 +51,7 @@ def put(session: Session, row: Configuration, max_bytes: int, trace: str) -> tup
         return row, True
     if not scopes.covers(scopes.session_scope(session), old.scope):
         raise HubError(409, "Name is taken", f"'{row.id}' is the name of a configuration beyond this token's scope")
-    if not twin.json_equal(old.content, row.content):
+    if not shadow.json_equal(old.content, row.content):
         cure = "make another configuration with a higher priority, or delete this one first"
         raise HubError(409, "Content cannot be changed", f"'{row.id}' was created with other content: {cure}")
     changes = {name: getattr(row, name) for name in ("priority", "target", "metrics", "labels")}
@@ -85,14 +85,14 @@ def release(
     No value changes here, and the document keeps its version.
     """
     stored = twin_batch.read_documents(session, [device], [document], lock=True)
-    old, owners = stored.get((device, document), (twin.Document(), {}))
+    old, owners = stored.get((device, document), (shadow.Document(), {}))
     names = dict(leaves(owners))
     chosen: set[Path] = set()
     for path in paths:
-        found = {leaf for leaf in names if format_path(leaf) == path or format_path(leaf).startswith(f"{path}.")}
-        if not found:
+        matching = {leaf for leaf in names if format_path(leaf) == path or format_path(leaf).startswith(f"{path}.")}
+        if not matching:
             raise HubError(404, "Nothing to release", f"nobody has set '{path[:200]}' in document '{document}'")
-        chosen |= {leaf for leaf in found if not is_managed(names[leaf])}
+        chosen |= {leaf for leaf in matching if not is_managed(names[leaf])}
     after = {
         leaf: RELEASED + actor if leaf in chosen else name
         for leaf, name in names.items() if not (leaf in chosen and name.startswith(REMOVED))
@@ -128,10 +128,10 @@ def counts(session: Session) -> dict[str, dict[str, int]]:
         select(ConfigurationDevice.configuration, ConfigurationDevice.state, func.count())
         .group_by(ConfigurationDevice.configuration, ConfigurationDevice.state)
     )  # fmt: skip
-    found: dict[str, dict[str, int]] = {}
+    by_configuration: dict[str, dict[str, int]] = {}
     for number, state, count in rows:
-        found.setdefault(number, {})[state] = count
-    return found
+        by_configuration.setdefault(number, {})[state] = count
+    return by_configuration
 
 
 def devices(
@@ -151,13 +151,13 @@ def metrics(session: Session, row: Configuration) -> dict[str, int]:
     """Devices that it targets, on which it is applied, in conflict and in force; then its own conditions' counts."""
     stands = counts(session).get(row.id, {})
     targeted = list(session.exec(select(ConfigurationDevice.device).where(ConfigurationDevice.configuration == row.id)))
-    found = {
+    values = {
         "targeted": len(targeted), "applied": stands.get("applied", 0), "conflicts": stands.get("conflict", 0),
         "overridden": stands.get("overridden", 0), "refused": stands.get("refused", 0),
         "in_force": _in_force(session, row, targeted),
     }  # fmt: skip
     own = {name: len(query.devices(session, text, only=targeted)) for name, text in row.metrics.items()}
-    return found | own
+    return values | own
 
 
 def _in_force(session: Session, row: Configuration, targeted: Sequence[str]) -> int:
@@ -170,7 +170,7 @@ def _in_force(session: Session, row: Configuration, targeted: Sequence[str]) -> 
         )
         reported = {(device, name): state.get("reported", {}) for device, name, state in session.exec(chosen)}
         counted += sum(
-            not any(twin.difference(want, reported.get((device, name), {})) for name, want in row.content.items())
+            not any(shadow.difference(want, reported.get((device, name), {})) for name, want in row.content.items())
             for device in some
         )
     return counted
@@ -179,5 +179,9 @@ def _in_force(session: Session, row: Configuration, targeted: Sequence[str]) -> 
 def conflicts(session: Session, device: str, document: str) -> list[dict[str, Any]]:
     """What configurations want of one document and may not have."""
     chosen = select(ConfigurationDevice).where(ConfigurationDevice.device == device)
-    found = [one for row in session.exec(chosen.order_by(ConfigurationDevice.configuration)) for one in row.conflicts]
-    return [one for one in found if one["document"] == document]
+    everything = [
+        conflict
+        for row in session.exec(chosen.order_by(ConfigurationDevice.configuration))
+        for conflict in row.conflicts
+    ]
+    return [conflict for conflict in everything if conflict["document"] == document]

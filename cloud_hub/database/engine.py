@@ -12,8 +12,8 @@ from sqlalchemy import URL, Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 
-from shared.codec import encode
 from shared.errors import ConfigError, NotReady
+from shared.protocol.codec import encode
 
 WAIT_S = 30
 """Timeout in seconds of a writer that waits for a lock or a connection."""

@@ -39,7 +39,7 @@ def covers(scope: Scope, inner: Scope | list[str]) -> bool:
     """Whether all paths of `inner` are within `scope`."""
     if scope is None or inner is None:
         return scope is None
-    return all(any(is_below(one, top) for top in scope) for one in inner)
+    return all(any(is_below(path, top) for top in scope) for path in inner)
 
 
 def is_below(path: str, top: str) -> bool:
@@ -66,5 +66,5 @@ def sees(session: Session, devices: Sequence[str]) -> bool:
     if scope is None:
         return True
     wanted = set(devices)
-    found = select(_DEVICES.c.id).where(_DEVICES.c.id.in_(wanted), scope_condition(scope))
-    return bool(wanted) and len(session.connection().execute(found).all()) == len(wanted)
+    visible = select(_DEVICES.c.id).where(_DEVICES.c.id.in_(wanted), scope_condition(scope))
+    return bool(wanted) and len(session.connection().execute(visible).all()) == len(wanted)

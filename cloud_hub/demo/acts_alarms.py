@@ -1,4 +1,4 @@
-"""Demo acts about alarms: d. Thresholds, e. Desk and f. Undo."""
+"""Demo acts about alarms: d. Thresholds, e. Incidents and f. Undo."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ BURN_S = 8.0
 
 def _alarm(world: World, device: str, metric: str, since_us: int, state: str = "") -> dict[str, Any] | None:
     rows = world.client.get("/alarms", device=device, state=state)
-    found = [row for row in rows if row["metric"] == metric and row["received_us"] >= since_us]
-    return found[0] if found else None
+    alarms = [row for row in rows if row["metric"] == metric and row["received_us"] >= since_us]
+    return alarms[0] if alarms else None
 
 
 def replay(rows: Sequence[weeks.Row]) -> list[str]:
@@ -75,7 +75,7 @@ EXPECTED = (
 )  # fmt: skip
 
 
-def desk(world: World) -> list[str]:
+def incidents(world: World) -> list[str]:
     """Stalls a model: alarm, incident, diagnosis, action, command, verification in the twin, resolution."""
     device, start = world.camera, now_us()
     before = world.client.reported(device)["models"][MODEL]
@@ -84,8 +84,8 @@ def desk(world: World) -> list[str]:
     alarm = until("the stalled model raises an alarm", lambda: _alarm(world, device, metric, start), 20)
 
     def resolved() -> dict[str, Any] | None:
-        found: dict[str, Any] = world.client.get(f"/incidents/{alarm['incident']}")
-        return found if found["incident"]["state"] == "resolved" else None
+        incident: dict[str, Any] = world.client.get(f"/incidents/{alarm['incident']}")
+        return incident if incident["incident"]["state"] == "resolved" else None
 
     view = until("the incident is resolved", resolved, 40)
     after = world.client.reported(device)["models"][MODEL]
@@ -125,8 +125,8 @@ def undo(world: World) -> list[str]:
     )  # fmt: skip
 
     def ended() -> dict[str, Any] | None:
-        found: dict[str, Any] = world.client.get(f"/thresholds/rollouts/{rollout['id']}")
-        return found if found["state"] != "watching" else None
+        state: dict[str, Any] = world.client.get(f"/thresholds/rollouts/{rollout['id']}")
+        return state if state["state"] != "watching" else None
 
     end = until("the rollout ends", ended, 30)
     if end["state"] != "rolled-back":

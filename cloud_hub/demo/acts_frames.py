@@ -10,8 +10,8 @@ from cloud_hub.demo.client import ActFailed, ActSkipped, until
 from cloud_hub.demo.stream import Seen
 from cloud_hub.demo.world import ASSETS, MODEL, World, now_us
 from cloud_hub.inference.experts.onnx import open_expert
-from shared.codec import from_plain
-from shared.gate import Gate, Result, decide
+from shared.models.gate import Gate, Result, decide
+from shared.protocol.codec import from_plain
 
 MEASURE_FRAMES = 200
 DARK = 0.3

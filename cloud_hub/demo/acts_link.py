@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import textwrap
 import time
 from typing import Any
 
@@ -126,9 +127,10 @@ def scale(world: World) -> list[str]:
     asked = httpx.get(base + path, headers={"Authorization": f"Bearer {token}"}, timeout=5).json()["spec"]["replicas"]
     if asked > QUOTA or not changes:
         raise ActFailed(f"the cloud has {asked} replicas after {len(changes)} changes; its quota is {QUOTA}")
+    reason = textwrap.shorten(no["outcome"], 160, placeholder=" ...")
     return [
         f"{first['demand']:.1f} escalations/s: {first['before']} -> {first['to']} replicas ({first['reason']})",
-        f"then {no['before']} -> {no['to']}: refused by the simulated Kubernetes API: {no['outcome'][:90]}",
+        f"then {no['before']} -> {no['to']}: refused by the simulated Kubernetes API: {reason}",
         f"{len(changes)} PATCH calls in the cloud's own log; it has {asked} replicas, quota {QUOTA}",
     ]
 

@@ -75,11 +75,11 @@ def until(what: str, seen: Callable[[], T | None], wait_s: float, every_s: float
     last = ""
     while time.monotonic() < deadline:
         try:
-            found = seen()
+            result = seen()
         except ActFailed as error:
             last = f" ({error})"
         else:
-            if found:
-                return found
+            if result:
+                return result
         time.sleep(every_s)
     raise ActLate(f"{what}: not within {wait_s:g} s{last}")

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.gate import calibrate
+from shared.models.gate import calibrate
 
 Images = NDArray[np.uint8]  # [N, 8, 8], values 0..255
 Labels = NDArray[np.int64]  # [N], values 0..9

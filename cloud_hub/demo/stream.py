@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cloud_hub.demo.world import MODEL, World
-from shared.codec import encode
-from shared.messages import Sample
+from shared.protocol.codec import encode
+from shared.protocol.messages import Sample
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

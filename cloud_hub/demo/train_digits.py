@@ -28,7 +28,7 @@ from sklearn.neural_network import MLPClassifier
 from cloud_hub.demo import digits
 from cloud_hub.models.golden import COUNT, GOLDEN, golden_files
 from cloud_hub.models.writer import make_manifest, write_bundle
-from shared.manifest import Preprocess, TensorSpec, Variant
+from shared.models.manifest import Preprocess, TensorSpec, Variant
 from shared.tasks import open_task
 
 Array = NDArray[np.float64]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import threading
 import time
 from dataclasses import dataclass, field
@@ -78,8 +79,11 @@ class View:
     def _picture(self) -> Group:
         acts = Table.grid(padding=(0, 1))
         for entry in self._entries:
-            acts.add_row(Text(MARKS[entry.state], STYLES[entry.state]), Text(entry.title, STYLES[entry.state]),
-                         Text(entry.lines[-1][:100] if entry.lines else "", "dim"))  # fmt: skip
+            style, newest = STYLES[entry.state], entry.lines[-1] if entry.lines else ""
+            acts.add_row(
+                Text(MARKS[entry.state], style), Text(entry.title, style),
+                Text(textwrap.shorten(newest, 100, placeholder=" ..."), "dim"),
+            )  # fmt: skip
         fleet = Table.grid(padding=(0, 2))
         for row in self._fleet:
             fleet.add_row(Text(row["id"], "cyan"), row["profile"], Text(row["state"]), row["asset_path"])

@@ -31,11 +31,11 @@ NAMESPACE, DEPLOYMENT = "tidegate", "expert"
 def free_ports(count: int) -> list[int]:
     """Find free ports of 127.0.0.1."""
     sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [int(one.getsockname()[1]) for one in sockets]
-    for one in sockets:
-        one.close()
+    for sock in sockets:
+        sock.bind(("127.0.0.1", 0))
+    ports = [int(sock.getsockname()[1]) for sock in sockets]
+    for sock in sockets:
+        sock.close()
     return ports
 
 
@@ -206,8 +206,8 @@ class World:
         made = subprocess.run(command, capture_output=True, check=False)
         if made.returncode:
             raise ActFailed(f"status of {device}: {made.stderr.decode()[-300:]}")
-        found: dict[str, Any] = json.loads(made.stdout)
-        return found
+        status: dict[str, Any] = json.loads(made.stdout)
+        return status
 
     def addresses(self) -> dict[str, Any]:
         """The addresses and credentials of the running demo."""

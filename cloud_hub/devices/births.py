@@ -15,12 +15,13 @@ from sqlalchemy import bindparam, insert, select, update
 from sqlmodel import Session
 
 from cloud_hub.database.tables import Device
-from cloud_hub.devices import registry as fleet
+from cloud_hub.devices import registry as device_registry
 from cloud_hub.devices.offsets import Key, StreamOffsets
-from shared import PROTOCOL, protocol_versions
-from shared.codec import DEFLATED
-from shared.messages import STREAMS, Birth
-from shared.messages import Session as SessionMessage
+from shared import PROTOCOL
+from shared.protocol import versions
+from shared.protocol.codec import DEFLATED
+from shared.protocol.messages import STREAMS, Birth
+from shared.protocol.messages import Session as SessionMessage
 
 CONFLICT_US = 60_000_000
 """Two agents share an id if an old epoch returns within this time of another one."""
@@ -148,16 +149,16 @@ def session_answer(
         mark = marks.get((birth.device, birth.epoch, stream))
         deleted = birth.acked.get(stream, 0)
         if deleted > mark.upto:
-            fleet.record_lost_range(session, [(mark.source, mark.upto + 1, deleted, "hub-restored")])
+            device_registry.record_lost_range(session, [(mark.source, mark.upto + 1, deleted, "hub-restored")])
             mark.upto = deleted
         upto[stream] = mark.upto
     return SessionMessage(
         hub_epoch=hub_epoch,
-        protocol=protocol_versions.agreed(birth.protocol, PROTOCOL) or PROTOCOL,
+        protocol=versions.agreed(birth.protocol, PROTOCOL) or PROTOCOL,
         session=birth.session,
         epoch=birth.epoch,
         upto=upto,
-        refused=conflict or protocol_versions.refusal(birth.protocol),
+        refused=conflict or versions.refusal(birth.protocol),
         heartbeat=True,
         hub_link=hub_link,
         reads=[DEFLATED],

@@ -20,9 +20,9 @@ from cloud_hub.database import scopes
 from cloud_hub.database.tables import Command, Device
 from cloud_hub.errors import HubError
 from cloud_hub.runtime.outgoing import OutgoingMessage
-from shared import topics
-from shared.codec import encode
-from shared.messages import ENDED, CommandCancel, CommandRequest, CommandResult
+from shared.protocol import topics
+from shared.protocol.codec import encode
+from shared.protocol.messages import ENDED, CommandCancel, CommandRequest, CommandResult
 
 Mode = Literal["direct", "queued"]
 DEFAULT_LIFE_S = 30.0
@@ -79,8 +79,8 @@ def create(
 def _online(session: Session, device: str) -> bool:
     # Locked, so that no birth between this query and the commit misses the command.
     query = select(Device).where(Device.id == device).with_for_update().execution_options(populate_existing=True)
-    found = session.exec(query).first()
-    return found is not None and found.state == "online"
+    row = session.exec(query).first()
+    return row is not None and row.state == "online"
 
 
 def handle_result(session: Session, device: str, result: CommandResult, now_us: int) -> bool:

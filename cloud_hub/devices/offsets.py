@@ -89,6 +89,6 @@ class StreamOffsets:
             "SELECT h.id, h.device, h.epoch, h.stream, h.upto FROM wanted w CROSS JOIN high_water h "
             "WHERE h.device = w.device AND h.epoch = w.epoch AND h.stream = w.stream"
         )
-        found = self._connection.exec_driver_sql(query, tuple(part for key in keys for part in key))
-        for source, device, epoch, stream, upto in found:
+        rows = self._connection.exec_driver_sql(query, tuple(part for key in keys for part in key))
+        for source, device, epoch, stream, upto in rows:
             self._marks[device, epoch, stream] = StreamOffset(source=source, upto=upto, saved=upto)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import sqlalchemy
 from sqlalchemy import bindparam, func, insert, update
 from sqlmodel import Session, col, select
 
 from cloud_hub.audit import trail
 from cloud_hub.database import scopes
-from cloud_hub.database.tables import Device, LostRange, RemovedDevice
+from cloud_hub.database.tables import Device, HighWater, LostRange, RemovedDevice
 from cloud_hub.errors import HubError
 from cloud_hub.security.core.roles import Scope
 from shared.ids import DEVICE_ID
@@ -107,6 +108,7 @@ Lost = tuple[int, int, int, str]
 """A range of lost items: number of the stream's mark, first, last, reason."""
 
 _LOST: Any = LostRange.__table__  # type: ignore[attr-defined]
+_MARKS: Any = HighWater.__table__  # type: ignore[attr-defined]
 _NEWEST = select(func.max(_LOST.c.first)).where(_LOST.c.source == bindparam("b_source")).scalar_subquery()
 _EXTEND = update(_LOST).values(last=bindparam("b_last")).where(
     _LOST.c.source == bindparam("b_source"), _LOST.c.first == _NEWEST, _LOST.c.last == bindparam("b_before"),
@@ -130,11 +132,27 @@ def record_lost_range(session: Session, ranges: Sequence[Lost]) -> None:
         connection.execute(_ADD, new)
 
 
+def lost_ranges(
+    session: Session, device: str, *, first_source: int, limit: int
+) -> dict[int, tuple[list[tuple[int, int, str]], int]]:
+    """For each stream from mark `first_source` on: the newest `limit` ranges and their number in all."""
+    mine = select(_MARKS.c.id).where(_MARKS.c.device == device, _MARKS.c.id >= first_source)
+    ranked = sqlalchemy.select(
+        _LOST, func.row_number().over(partition_by=_LOST.c.source, order_by=_LOST.c.first.desc()).label("number"),
+        func.count().over(partition_by=_LOST.c.source).label("total"),
+    ).where(_LOST.c.source.in_(mine)).subquery()  # fmt: skip
+    newest = sqlalchemy.select(ranked).where(ranked.c.number <= limit).order_by(ranked.c.source, ranked.c.first)
+    by_source: dict[int, tuple[list[tuple[int, int, str]], int]] = {}
+    for row in session.connection().execute(newest):
+        by_source.setdefault(row.source, ([], row.total))[0].append((row.first, row.last, row.reason))
+    return by_source
+
+
 def _merge(ranges: Sequence[Lost]) -> list[Lost]:
-    found: list[Lost] = []
+    merged: list[Lost] = []
     for source, first, last, reason in sorted(ranges):
-        if found and found[-1][0] == source and found[-1][2] == first - 1 and found[-1][3] == reason:
-            found[-1] = (source, found[-1][1], last, reason)
+        if merged and merged[-1][0] == source and merged[-1][2] == first - 1 and merged[-1][3] == reason:
+            merged[-1] = (source, merged[-1][1], last, reason)
         else:
-            found.append((source, first, last, reason))
-    return found
+            merged.append((source, first, last, reason))
+    return merged

@@ -14,8 +14,8 @@ from sqlmodel import Session
 from cloud_hub.audit import trail
 from cloud_hub.database.tables import Device
 from cloud_hub.errors import HubError
-from shared import twin
-from shared.codec import encode
+from shared.protocol.codec import encode
+from shared.twin import shadow
 
 Tags = dict[str, Any]
 
@@ -36,12 +36,12 @@ def change(
     invalid tags, 413 above 8 KB.
     """
     check(patch)
-    tags = twin.merge({} if whole else device.tags, patch)
-    if twin.nesting_depth(tags) > MAX_LEVELS:
+    tags = shadow.merge({} if whole else device.tags, patch)
+    if shadow.nesting_depth(tags) > MAX_LEVELS:
         raise HubError(422, "The tags are nested too deep", f"at most {MAX_LEVELS} objects and arrays in one another")
     if len(encode(tags)) > MAX_BYTES:
         raise HubError(413, "The tags are too large", f"all tags of a device fit in {MAX_BYTES} bytes of JSON")
-    if twin.json_equal(tags, device.tags):
+    if shadow.json_equal(tags, device.tags):
         return False
     device.tags, device.tags_version = tags, device.tags_version + 1
     session.add(device)
@@ -54,7 +54,7 @@ def change(
 
 def check(patch: Tags) -> None:
     """Raise HubError 413 or 422 if the tags are invalid. The depth is checked before anything recursive."""
-    if twin.nesting_depth(patch) > MAX_LEVELS:
+    if shadow.nesting_depth(patch) > MAX_LEVELS:
         raise HubError(422, "The tags are nested too deep", f"at most {MAX_LEVELS} objects and arrays in one another")
     reason = next(_faults(patch), None)
     if reason is not None:

@@ -19,13 +19,13 @@ from cloud_hub.database import scopes
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import Action, AlarmRow, Device, Incident, RemovedDevice
 from cloud_hub.errors import HubError
-from cloud_hub.incidents.core import grouping as floods
+from cloud_hub.incidents.core import grouping
 from cloud_hub.incidents.core.grouping import OpenedIncident
 from cloud_hub.runtime.items import WorkItems
 from cloud_hub.runtime.outgoing import OutgoingMessage
 from cloud_hub.runtime.worker import NOTHING, WorkResult
 from shared.ids import trace_id
-from shared.messages import Alarm
+from shared.protocol.messages import Alarm
 
 _INCIDENTS: Any = Incident.__table__  # type: ignore[attr-defined]
 _DEVICES: Any = Device.__table__  # type: ignore[attr-defined]
@@ -155,16 +155,16 @@ def _page(session: Session, device: str, now_us: int, service: str) -> str | Non
     """The page of an earlier incident that an incident of this device, opened now, belongs to."""
     session.flush()
     path = session.exec(select(Device.assigned_path).where(Device.id == device)).first() or ""
-    site, grouping = floods.site_of(path), floods.STANDARD
-    mine, flood_us = _INCIDENTS.c, now_us - int(grouping.flood_s * 1e6)
+    site, limits = grouping.site_of(path), grouping.STANDARD
+    mine, flood_us = _INCIDENTS.c, now_us - int(limits.flood_s * 1e6)
     same_site = _of_site(site) if site else col(AlarmRow.device) == device
-    alarms = _recent(session, same_site, flood_us, grouping.flood_alarms + 1)
+    alarms = _recent(session, same_site, flood_us, limits.flood_alarms + 1)
     near = or_(mine.device == device, _of_site(site)) if site else mine.device == device
-    opened = _opened(session, near, now_us - int(grouping.page_s * 1e6))
+    opened = _opened(session, near, now_us - int(limits.page_s * 1e6))
     if service:
         kin = (mine.service == service) & _of_site(site)
-        opened += _opened(session, kin, now_us - int(grouping.service_s * 1e6))
-    return floods.page_of(device, site, now_us, opened, alarms, grouping, service)
+        opened += _opened(session, kin, now_us - int(limits.service_s * 1e6))
+    return grouping.page_of(device, site, now_us, opened, alarms, limits, service)
 
 
 def _opened(session: Session, which: Any, since_us: int) -> list[OpenedIncident]:
@@ -177,9 +177,9 @@ def _opened(session: Session, which: Any, since_us: int) -> list[OpenedIncident]
     newest = query.where(which, mine.opened_us >= since_us).order_by(mine.opened_us.desc(), mine.id.desc())
     return [
         OpenedIncident(
-            page=page, device=one, site=floods.site_of(path or ""), t_us=t_us, page_us=page_us, service=service
+            page=page, device=device, site=grouping.site_of(path or ""), t_us=t_us, page_us=page_us, service=service
         )
-        for page, one, path, t_us, page_us, service in session.connection().execute(newest.limit(floods.NEARBY))
+        for page, device, path, t_us, page_us, service in session.connection().execute(newest.limit(grouping.NEARBY))
     ]
 
 
@@ -191,7 +191,7 @@ def _recent(session: Session, which: Any, since_us: int, enough: int) -> int:
 
 
 def _of_site(site: str) -> Any:
-    """The condition for devices of this site (`floods.site_of`); '' for those without an asset path."""
+    """The condition for devices of this site (`grouping.site_of`); '' for those without an asset path."""
     return scopes.scope_condition([site]) if "/" in site else func.coalesce(col(Device.assigned_path), "") == site
 
 
@@ -201,13 +201,17 @@ def settle(session: Session, incident_id: str, now_us: int) -> None:
     incident = session.get(Incident, incident_id) if incident_id else None
     if incident is None or incident.state == "resolved":
         return
-    standing = select(AlarmRow.id).where(AlarmRow.incident == incident_id, AlarmRow.state == "raised").limit(1)
     under_way = select(Action.id).where(Action.incident == incident_id, col(Action.state).in_(UNDER_WAY)).limit(1)
-    if session.exec(standing).first() or session.exec(under_way).first():
+    if _has_raised_alarm(session, incident_id) or session.exec(under_way).first():
         return
     incident.state, incident.resolved_us = "resolved", now_us
     trail.add(session, now_us, "hub", "incident.resolved", incident.id, device=incident.device,
               trace=incident.traceparent)  # fmt: skip
+
+
+def _has_raised_alarm(session: Session, incident_id: str) -> bool:
+    raised = select(AlarmRow.id).where(AlarmRow.incident == incident_id, AlarmRow.state == "raised").limit(1)
+    return session.exec(raised).first() is not None
 
 
 def acknowledge(session: Session, incident_id: str, now_us: int, actor: str) -> Incident:
@@ -238,7 +242,10 @@ def resolve(session: Session, incident_id: str, now_us: int, *, actor: str, reas
 
 
 def resolve_alarm(session: Session, number: str, now_us: int, *, actor: str, reason: str) -> AlarmRow:
-    """Clear an alarm whose device is no longer known, and settle its incident. HubError 404, 409 or 422."""
+    """Clear an alarm whose device is not known. HubError 404, 409 or 422.
+
+    Its incident is resolved with its last alarm, and actions under way are aborted: no device could verify them.
+    """
     row = alarm_service.get(session, number)
     if not reason.strip():
         raise HubError(422, "Invalid request", "give a reason: who looks for it later wants to know why")
@@ -248,7 +255,10 @@ def resolve_alarm(session: Session, number: str, now_us: int, *, actor: str, rea
         cure = "its device clears it: shelve it, or resolve its incident"
         raise HubError(409, "The device is there", f"'{row.device}' is known: {cure}")
     clear(session, row, now_us, actor=actor, reason=reason)
-    settle(session, row.incident, now_us)
+    session.flush()
+    incident = session.get(Incident, row.incident) if row.incident else None
+    if incident is not None and incident.state != "resolved" and not _has_raised_alarm(session, incident.id):
+        _resolve(session, incident, now_us, actor=actor, reason=reason)
     return row
 
 
@@ -350,7 +360,7 @@ def apply_suppression_changes(db: Database, now_us: int) -> WorkResult:
     if not changed:
         return NOTHING
     items = WorkItems(db, "alarms", now_us)
-    messages = [items.run("alarm", one, partial(_resume, db, one, now_us)) for one in changed]
+    messages = [items.run("alarm", incident_id, partial(_resume, db, incident_id, now_us)) for incident_id in changed]
     return items.result(messages=[message for message in messages if message is not None], wake=["diagnosis"])
 
 

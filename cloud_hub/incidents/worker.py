@@ -23,7 +23,7 @@ from cloud_hub.runtime.worker import BURST_S, WorkerSpec, WorkResult
 from cloud_hub.settings import Actions
 from cloud_hub.telemetry import samples
 from cloud_hub.twins import service as twins
-from cloud_hub.twins.core import reported
+from cloud_hub.twins.core import reported_values
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ def _diagnose_output(session: Session, incident: Incident) -> dict[str, str | fl
         .where(Action.incident == incident.id, Action.verb == "diagnose", Command.state == "succeeded")
     )
     row = session.exec(query.order_by(col(Command.id).desc())).first()
-    return dict(reported.mapping(row.output)) if row is not None else {}
+    return dict(reported_values.mapping(row.output)) if row is not None else {}
 
 
 def run_once(db: Database, engine: Engine | None, settings: Actions) -> WorkResult:
@@ -98,7 +98,10 @@ def run_once(db: Database, engine: Engine | None, settings: Actions) -> WorkResu
     items = WorkItems(db, "diagnosis", now)
     with db.read() as session:
         waiting = incidents.list_undiagnosed(session, items.ready("incident", Incident.id), BATCH_SIZE)
-    done = [items.run("incident", one, partial(_diagnose, db, one, engine, settings)) for one in waiting]
+    done = [
+        items.run("incident", incident_id, partial(_diagnose, db, incident_id, engine, settings))
+        for incident_id in waiting
+    ]
     return items.result(again=len(waiting) == BATCH_SIZE, wake=["actions"] if any(done) else ())
 
 
@@ -113,15 +116,15 @@ def _diagnose(db: Database, incident_id: str, engine: Engine | None, settings: A
     return True
 
 
-def _store(db: Database, incident_id: str, found: Diagnosis, settings: Actions) -> None:
+def _store(db: Database, incident_id: str, diagnosis: Diagnosis, settings: Actions) -> None:
     now = now_us()
-    plain = msgspec.to_builtins(replace(found, proposals=[]))
+    plain = msgspec.to_builtins(replace(diagnosis, proposals=[]))
     with db.write() as session:
         if incidents.get(session, incident_id).diagnosed_us is not None:  # another hub was faster
             return
         incident = incidents.record_diagnosis(session, incident_id, plain, now)
-        for proposal in found.proposals:
+        for proposal in diagnosis.proposals:
             actions.propose(session, incident, proposal.verb, proposal.target, proposal.reason, now, settings)
         incidents.settle(session, incident_id, now)
-    fields = {"incident": incident_id, "cause": found.cause, "author": found.author, "note": found.note}
+    fields = {"incident": incident_id, "cause": diagnosis.cause, "author": diagnosis.author, "note": diagnosis.note}
     log.info("incident.diagnosed", extra={"fields": fields, "trace": incident.traceparent})

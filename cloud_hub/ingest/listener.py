@@ -24,11 +24,21 @@ from cloud_hub.ingest.queue import IngestQueue
 from cloud_hub.ingest.writer import Writer, WriteResults, failure_replies, split_batch
 from cloud_hub.runtime.outgoing import OutgoingMessage
 from cloud_hub.settings import Mqtt, Twins
-from shared import signatures, topics
-from shared.codec import DEFLATED, encode, inflate
 from shared.errors import NotReady, WireError
-from shared.mqtt import STEADY_S, UNANSWERED, Address, Connection, Inbound, Options, Tls, acknowledge_all, parse_address
-from shared.topics import TOPIC_STREAM
+from shared.protocol import signatures, topics
+from shared.protocol.codec import DEFLATED, encode, inflate
+from shared.protocol.topics import TOPIC_STREAM
+from shared.transport.mqtt import (
+    STEADY_S,
+    UNANSWERED,
+    Address,
+    Connection,
+    Inbound,
+    Options,
+    Tls,
+    acknowledge_all,
+    parse_address,
+)
 
 log = logging.getLogger(__name__)
 
@@ -179,8 +189,8 @@ class Listener:
 
     def _signature(self, topic: str, payload: bytes) -> str:
         """The hub's signature over the message, which a broker cannot forge."""
-        found = topics.split(topic)
-        if found is None or not signatures.is_signed(found[1]):
+        parts = topics.split(topic)
+        if parts is None or not signatures.is_signed(parts[1]):
             return ""
         signature = self._sign(signatures.message(topic, payload))
         return "" if signature is None else signatures.pack(signature)
@@ -218,8 +228,8 @@ class Listener:
         Two Python threads that alternate at every message are slower than one after the other.
         """
         before = -1
-        while before < (found := len(self._queue)) < MAX_BATCH and not self._stopping.is_set():
-            before = found
+        while before < (queued := len(self._queue)) < MAX_BATCH and not self._stopping.is_set():
+            before = queued
             time.sleep(GATHER_S)
 
     def _process(self, batch: list[Inbound]) -> None:

@@ -64,7 +64,7 @@ class IngestQueue(Generic[T]):
             while self._waiting and len(taken) < most and size > 0:
                 taken.append(self._waiting.popleft())
                 size -= len(taken[-1].payload)
-            self._bytes -= sum(len(one.payload) for one in taken)
+            self._bytes -= sum(len(message.payload) for message in taken)
             self._changed.notify_all()
         return taken
 

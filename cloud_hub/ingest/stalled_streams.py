@@ -15,7 +15,7 @@ from sqlmodel import Session
 from cloud_hub.database.tables import StalledStream
 from cloud_hub.devices.offsets import StreamOffsets
 from cloud_hub.telemetry import samples
-from shared.messages import Event
+from shared.protocol.messages import Event
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from sqlmodel import Session, col, select
 from cloud_hub.certificates import registry as certificates
 from cloud_hub.database.tables import EscalationRow
 from cloud_hub.devices import commands
-from cloud_hub.devices import registry as fleet
+from cloud_hub.devices import registry as device_registry
 from cloud_hub.devices.births import Births, birth_streams, refused_session, session_answer
 from cloud_hub.devices.offsets import StreamOffsets
 from cloud_hub.incidents import service as incidents
@@ -36,11 +36,11 @@ from cloud_hub.runtime.outgoing import OutgoingMessage
 from cloud_hub.telemetry import samples as telemetry
 from cloud_hub.twins import service as twins
 from cloud_hub.twins.rows import TwinRows
-from shared import topics
-from shared.codec import ITEM_TYPE, encode
 from shared.ids import trace_id
-from shared.messages import Ack, Applied, Batch, Birth, CommandResult, Escalation
-from shared.twin import MAX_BYTES, rejected
+from shared.protocol import topics
+from shared.protocol.codec import ITEM_TYPE, encode
+from shared.protocol.messages import Ack, Applied, Batch, Birth, CommandResult, Escalation
+from shared.twin.shadow import MAX_BYTES, rejected
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ class _Work:
     now_us: int
     results: WriteResults
     samples: list[telemetry.SampleRow] = field(default_factory=list)
-    lost: list[fleet.Lost] = field(default_factory=list)
+    lost: list[device_registry.Lost] = field(default_factory=list)
     awaited: set[str] = field(default_factory=set)
     births: Births = field(init=False)
     twins: TwinRows = field(init=False)
@@ -106,12 +106,20 @@ class _Work:
 
     def preload(self, messages: Sequence[IngestMessage]) -> None:
         """Load the rows that these messages need, with a fixed number of queries."""
-        births = [one.message for one in messages if isinstance(one, DeviceMessage) and isinstance(one.message, Birth)]
+        births = [
+            message.message
+            for message in messages
+            if isinstance(message, DeviceMessage) and isinstance(message.message, Birth)
+        ]
         births_of = {birth.device for birth in births}
-        certificates.preload(self.session, {one.device for one in messages})
-        self.stalls.load({one.device for one in messages if isinstance(one, (DataBatch, UnreadableBatch))})
-        self.marks.load((one.device, one.batch.epoch, one.stream) for one in messages if isinstance(one, DataBatch))
-        shadows = {(one.device, one.name) for one in messages if isinstance(one, ShadowRequest)}
+        certificates.preload(self.session, {message.device for message in messages})
+        self.stalls.load({message.device for message in messages if isinstance(message, (DataBatch, UnreadableBatch))})
+        self.marks.load(
+            (message.device, message.batch.epoch, message.stream)
+            for message in messages
+            if isinstance(message, DataBatch)
+        )
+        shadows = {(message.device, message.name) for message in messages if isinstance(message, ShadowRequest)}
         self.births.load(births_of | {device for device, _ in shadows})
         self.twins.load(shadows)
         if births_of:
@@ -121,7 +129,7 @@ class _Work:
     def flush(self) -> None:
         """Write the collected rows."""
         telemetry.store_samples(self.session, self.samples)
-        fleet.record_lost_range(self.session, self.lost)
+        device_registry.record_lost_range(self.session, self.lost)
         self.births.save()
         self.twins.save()
         self.marks.save()
@@ -265,7 +273,7 @@ class Writer:
             replies = [twins.unknown_thing_reply(message.verb, message.payload, now_us)]
         messages = twins.reply_messages(message.device, message.name, replies, trace, message.prefix)
         results.messages += messages
-        results.charge(message.device, sum(len(one.payload) for one in messages) / cost.BYTES)
+        results.charge(message.device, sum(len(request.payload) for request in messages) / cost.BYTES)
 
     def _device_message(self, work: _Work, message: DeviceMessage) -> None:
         session, now_us, results, content = work.session, work.now_us, work.results, message.message

@@ -19,10 +19,10 @@ from cloud_hub.runtime.outgoing import OutgoingMessage
 from cloud_hub.twins import batch as twin_batch
 from cloud_hub.twins.core.owners import JOB
 from cloud_hub.twins.rows import Key, Stored
-from shared import twin
-from shared.codec import encode
 from shared.ids import SHADOW_NAME
-from shared.twin_merge import format_path, leaves
+from shared.protocol.codec import encode
+from shared.twin import shadow
+from shared.twin.merge import format_path, leaves
 
 _DEVICES: Any = Device.__table__  # type: ignore[attr-defined]
 _SET_TAGS = (
@@ -81,7 +81,7 @@ def _check_twin(job: Job, max_bytes: int) -> None:
         raise HubError(400, "No such document", f"'{job.document[:80]}' is no name of a twin document")
     if not job.content:
         raise HubError(400, "Nothing to do", "the patch is empty: say what is desired, null removes")
-    new, replies = twin.update(twin.Document(), _request(job), 0, max_bytes)
+    new, replies = shadow.update(shadow.Document(), _request(job), 0, max_bytes)
     if new.deleted:
         body = replies[0].body
         raise HubError(body["code"], "No twin could take the change", body["message"])
@@ -122,7 +122,7 @@ def _tags(session: Session, job: Job, devices: Sequence[str], _now_us: int, _max
         after, reason = _retagged(before, job.content)
         if reason:
             outcomes[device] = Outcome(state="refused", reason=reason, version=version)
-        elif twin.json_equal(after, before):
+        elif shadow.json_equal(after, before):
             outcomes[device] = Outcome(state="unchanged", version=version)
         else:
             outcomes[device] = Outcome(state="written", version=version + 1)
@@ -138,8 +138,8 @@ def _tagged(session: Session, devices: Sequence[str], *, lock: bool = False) -> 
     return list(session.connection().execute(chosen.with_for_update() if lock else chosen))
 
 
-def _retagged(before: twin.State, patch: twin.State) -> tuple[twin.State, str]:
-    after = twin.merge(before, patch)
+def _retagged(before: shadow.State, patch: shadow.State) -> tuple[shadow.State, str]:
+    after = shadow.merge(before, patch)
     try:
         tags.check(after)
     except HubError as error:
@@ -167,11 +167,11 @@ _KINDS: dict[str, Callable[[Session, Job, Sequence[str], int, int], JobProgress]
 
 def in_force(session: Session, job: Job, devices: Sequence[str]) -> set[str]:
     """Of these devices those that report what the job desired. What it removed is the device's own business."""
-    wanted = twin.merge({}, job.content)
+    wanted = shadow.merge({}, job.content)
     return {
         device
         for (device, _), (document, _) in twin_batch.read_documents(session, devices, [job.document]).items()
-        if not twin.difference(wanted, document.state.get("reported", {}))
+        if not shadow.difference(wanted, document.state.get("reported", {}))
     }
 
 
@@ -197,26 +197,26 @@ def preview(session: Session, job: Job, devices: Sequence[str], now_us: int, max
 def _preview_twin(
     job: Job, device: str, stored: dict[Key, Stored], batch: twin_batch.TwinBatch
 ) -> PreviewedDevice:  # fmt: skip
-    document, owners = stored.get((device, job.document), (twin.Document(), {}))
+    document, owners = stored.get((device, job.document), (shadow.Document(), {}))
     state, reason, _ = batch.patch_desired(device, job.document, job.content, _request(job), JOB + job.id)
     before = document.state.get("desired", {})
-    changes = difference(before, twin.merge(before, job.content), owners) if state == "written" else []
+    changes = difference(before, shadow.merge(before, job.content), owners) if state == "written" else []
     return PreviewedDevice(device=device, state=state, reason=reason, changes=changes)
 
 
-def _preview_tags(job: Job, device: str, before: twin.State) -> PreviewedDevice:
+def _preview_tags(job: Job, device: str, before: shadow.State) -> PreviewedDevice:
     after, reason = _retagged(before, job.content)
     changes = difference(before, after, {})
     return PreviewedDevice(device=device, state="refused" if reason else "written" if changes else "unchanged",
                     reason=reason, changes=changes)  # fmt: skip
 
 
-def difference(before: twin.State, after: twin.State, owners: twin.State) -> list[dict[str, Any]]:
+def difference(before: shadow.State, after: shadow.State, owners: shadow.State) -> list[dict[str, Any]]:
     """Each leaf that changes: its path, what was and what will be there, and who owns it now."""
     old, new, names = dict(leaves(before)), dict(leaves(after)), dict(leaves(owners))
     changes = []
     for path in sorted(old.keys() | new.keys()):
-        if path in old and path in new and twin.json_equal(old[path], new[path]):
+        if path in old and path in new and shadow.json_equal(old[path], new[path]):
             continue
         change = {"path": format_path(path)}
         for name, values in (("before", old), ("after", new), ("owner", names)):

@@ -14,9 +14,9 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
+import sqlmodel
 from sqlalchemy import ColumnElement, and_, bindparam, func, insert, literal, or_, select, update
 from sqlmodel import Session, col
-from sqlmodel import select as rows_of
 
 from cloud_hub import query
 from cloud_hub.audit import trail
@@ -78,27 +78,27 @@ def get(session: Session, number: str, *, lock: bool = False) -> Job:
 
 def list_newest(session: Session, state: str, limit: int) -> list[Job]:
     """The newest jobs first; only jobs whose scope is within the session's."""
-    chosen = rows_of(Job).order_by(col(Job.id).desc())
+    chosen = sqlmodel.select(Job).order_by(col(Job.id).desc())
     chosen = chosen.where(Job.state == state) if state else chosen
     if (scope := scopes.session_scope(session)) is None:
         return list(session.exec(chosen.limit(limit)))
-    found = session.exec(chosen.where(col(Job.scope).is_not(None)).execution_options(yield_per=BATCH_SIZE))
-    with closing(found):
-        return list(islice((job for job in found if scopes.covers(scope, job.scope)), limit))
+    rows = session.exec(chosen.where(col(Job.scope).is_not(None)).execution_options(yield_per=BATCH_SIZE))
+    with closing(rows):
+        return list(islice((job for job in rows if scopes.covers(scope, job.scope)), limit))
 
 
 def counts(session: Session, numbers: Sequence[str]) -> dict[str, dict[str, int]]:
     """Devices in each state, by job."""
     chosen = select(_ROWS.c.job, _ROWS.c.state, func.count()).where(_ROWS.c.job.in_(numbers))
-    found: dict[str, dict[str, int]] = {number: {} for number in numbers}
+    by_job: dict[str, dict[str, int]] = {number: {} for number in numbers}
     for number, state, count in session.connection().execute(chosen.group_by(_ROWS.c.job, _ROWS.c.state)):
-        found[number][state] = count
-    return found
+        by_job[number][state] = count
+    return by_job
 
 
 def devices(session: Session, number: str, *, state: str, after: str, limit: int) -> list[JobDevice]:
     """The outcomes of its devices by id, in pages."""
-    chosen = rows_of(JobDevice).where(JobDevice.job == number, JobDevice.device > after)
+    chosen = sqlmodel.select(JobDevice).where(JobDevice.job == number, JobDevice.device > after)
     chosen = scopes.restrict(session, chosen, col(JobDevice.device))
     if state:
         chosen = chosen.where(JobDevice.state == state)
@@ -112,7 +112,7 @@ def run_once(db: Database, now_us: int, max_bytes: int) -> WorkResult:
     """Process one batch of the job that has waited longest; other writers get the database between batches."""
     items = WorkItems(db, "jobs", now_us)
     with db.read() as session:
-        due = rows_of(Job.id).where(_due(now_us), items.ready("job", Job.id))
+        due = sqlmodel.select(Job.id).where(_due(now_us), items.ready("job", Job.id))
         number = session.exec(due.order_by(col(Job.start_us), Job.id).limit(1)).first()
     if number is None:
         return NOTHING
@@ -152,8 +152,8 @@ def _pending(session: Session, job: Job) -> list[str]:
 
 def _begin(session: Session, job: Job, now_us: int) -> None:
     """Store the set of devices of the job."""
-    found = query.matching(session, job.query, job.scope).subquery()
-    values = {"job": literal(job.id), "device": found.c.id, "state": literal("pending"), "reason": literal(""),
+    selected = query.matching(session, job.query, job.scope).subquery()
+    values = {"job": literal(job.id), "device": selected.c.id, "state": literal("pending"), "reason": literal(""),
               "command": literal(""), "t_us": literal(now_us)}  # fmt: skip
     rows = select(*(value.label(name) for name, value in values.items()))
     session.connection().execute(insert(_ROWS).from_select(list(values), rows))
@@ -188,9 +188,9 @@ def _carry_out(db: Database, number: str, some: list[str], now_us: int, max_byte
 
 def _record(session: Session, number: str, outcomes: dict[str, Outcome], now_us: int) -> None:
     rows = [
-        {"b_job": number, "b_device": device, "state": one.state, "reason": one.reason, "version": one.version,
-         "command": one.command, "t_us": now_us}
-        for device, one in outcomes.items()
+        {"b_job": number, "b_device": device, "state": outcome.state, "reason": outcome.reason,
+         "version": outcome.version, "command": outcome.command, "t_us": now_us}
+        for device, outcome in outcomes.items()
     ]  # fmt: skip
     session.connection().execute(_OUTCOME, rows)
 

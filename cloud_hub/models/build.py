@@ -29,7 +29,7 @@ from cloud_hub.models.request import (
 )
 from cloud_hub.models.variants import Made, Material, Report, VariantBuilder, entry, file_name, session_for
 from cloud_hub.models.writer import check_free, make_manifest, write_bundle
-from shared.manifest import Manifest
+from shared.models.manifest import Manifest
 from shared.tasks import Array, open_task
 from shared.tasks.anomaly import Anomaly
 

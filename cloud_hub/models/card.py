@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cloud_hub.models.evaluation import Evaluation
-from shared.manifest import Manifest, Preprocess, TensorSpec
+from shared.models.manifest import Manifest, Preprocess, TensorSpec
 
 
 def text(manifest: Manifest, evaluations: Sequence[Evaluation], notes: Sequence[str]) -> str:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from cloud_hub.models.session import open_session
-from shared.bundle import Bundle
 from shared.errors import ModelError
+from shared.models.bundle import Bundle
 from shared.tasks import Array, Tensors, open_task
 
 MIN_AGREEMENT = 0.95

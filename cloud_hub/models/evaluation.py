@@ -12,8 +12,8 @@ from cloud_hub.models.data import Item, batches
 from cloud_hub.models.errors import BuildError
 from cloud_hub.models.session import Session
 from shared.errors import ModelError
-from shared.gate import Result
-from shared.manifest import Manifest
+from shared.models.gate import Result
+from shared.models.manifest import Manifest
 from shared.tasks import Array, Task, Tensors
 
 BATCH, MAX_BATCH_BYTES = 16, 4 << 20

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from cloud_hub.models.session import open_session
-from shared.manifest import Golden, Manifest
+from shared.models.manifest import Golden, Manifest
 from shared.tasks import Array, Task
 from shared.tasks.base import open_input
 from shared.tasks.images import ImageInput, letterboxed, resized

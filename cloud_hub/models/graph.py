@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, version_converter
 from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_model, uses_external_data
 
 from cloud_hub.models.errors import BuildError
-from shared.manifest import FREE, DType, TensorSpec
+from shared.models.manifest import FREE, DType, TensorSpec
 
 MAX_BYTES = 1 << 30
 OPSET, MIN_OPSET = 17, 13

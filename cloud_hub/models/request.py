@@ -10,7 +10,7 @@ import numpy as np
 
 from cloud_hub.models.errors import BuildError
 from cloud_hub.models.graph import Graph
-from shared.manifest import CHANNELS, Color, Preprocess, TensorSpec
+from shared.models.manifest import CHANNELS, Color, Preprocess, TensorSpec
 from shared.tasks import Array
 from shared.tasks.windows import LAYOUTS as WINDOW_LAYOUTS
 

@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime as ort
 
 from shared.errors import ModelError
-from shared.manifest import Manifest
+from shared.models.manifest import Manifest
 from shared.tasks import Array, Tensors
 
 

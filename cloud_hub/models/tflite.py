@@ -15,7 +15,7 @@ import numpy as np
 from cloud_hub.models.errors import BuildError
 from cloud_hub.models.graph import Graph
 from shared.errors import ModelError
-from shared.manifest import FREE, Manifest, TensorSpec
+from shared.models.manifest import FREE, Manifest, TensorSpec
 from shared.tasks import Array, Tensors
 
 MAX_BYTES = 1 << 30

@@ -18,8 +18,8 @@ from cloud_hub.models.graph import Graph
 from cloud_hub.models.recipes import ATTEMPTS, Attempt
 from cloud_hub.models.session import Session, open_session
 from shared.errors import ModelError
-from shared.gate import Result
-from shared.manifest import Manifest, Variant
+from shared.models.gate import Result
+from shared.models.manifest import Manifest, Variant
 from shared.tasks import Task, Tensors
 
 Report = Callable[[str], None]

@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 
 from cloud_hub.models.errors import BuildError
-from shared.codec import plain
-from shared.manifest import FileEntry, Manifest
+from shared.models.manifest import FileEntry, Manifest
+from shared.protocol.codec import plain
 
 
 def make_manifest(files: Mapping[str, bytes], **fields: Any) -> Manifest:

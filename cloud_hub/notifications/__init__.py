@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from shared.messages import Priority
+from shared.protocol.messages import Priority
 
 RANK: dict[str, int] = {"low": 0, "medium": 1, "high": 2, "critical": 3}
 
@@ -61,13 +61,13 @@ class PageIncident:
     @property
     def priority(self) -> Priority:
         """The highest priority of its raised alarms; of all its alarms when none is raised."""
-        raised = [one.priority for one in self.alarms if one.cleared_us is None]
-        return max(raised or [one.priority for one in self.alarms], key=RANK.__getitem__)
+        raised = [alarm.priority for alarm in self.alarms if alarm.cleared_us is None]
+        return max(raised or [alarm.priority for alarm in self.alarms], key=RANK.__getitem__)
 
     def rank(self, *, acknowledged: bool | None = None) -> int:
         """The highest priority of its alarms, or of those that were (not) acknowledged; -1 for none."""
         return max(
-            (RANK[one.priority] for one in self.alarms if acknowledged in {None, one.acknowledged}), default=-1
+            (RANK[alarm.priority] for alarm in self.alarms if acknowledged in {None, alarm.acknowledged}), default=-1
         )  # fmt: skip
 
 
@@ -89,7 +89,10 @@ class Page:
     @property
     def worst(self) -> PageIncident:
         """The worst incident: open before resolved, then by priority, then the oldest."""
-        return min(self.incidents, key=lambda one: (not one.open, -RANK[one.priority], one.opened_us, one.device))
+        return min(
+            self.incidents,
+            key=lambda incident: (not incident.open, -RANK[incident.priority], incident.opened_us, incident.device),
+        )
 
     @property
     def device(self) -> str:
@@ -114,40 +117,49 @@ class Page:
     @property
     def highest(self) -> Priority:
         """The highest priority of all its alarms, cleared ones included."""
-        return max((one.priority for one in self.alarms), key=RANK.__getitem__)
+        return max((alarm.priority for alarm in self.alarms), key=RANK.__getitem__)
 
     @property
     def opened_us(self) -> int:
         """When its first incident was opened."""
-        return min(one.opened_us for one in self.incidents)
+        return min(incident.opened_us for incident in self.incidents)
 
     @property
     def resolved_us(self) -> int | None:
         """When the last incident was resolved; None while any is open."""
-        ends = [one.resolved_us for one in self.incidents]
+        ends = [incident.resolved_us for incident in self.incidents]
         return None if None in ends else max(end for end in ends if end is not None)
 
     @property
     def open(self) -> bool:
         """Whether any incident is open."""
-        return any(one.open for one in self.incidents)
+        return any(incident.open for incident in self.incidents)
 
     @property
     def acknowledged(self) -> bool:
         """Whether all raised alarms of open incidents are acknowledged."""
-        raised = [alarm for one in self.incidents if one.open for alarm in one.alarms if alarm.cleared_us is None]
+        raised = [
+            alarm
+            for incident in self.incidents
+            if incident.open
+            for alarm in incident.alarms
+            if alarm.cleared_us is None
+        ]
         return bool(raised) and all(alarm.acknowledged for alarm in raised)
 
     @property
     def removed(self) -> bool:
         """Whether all its incidents belong to removed devices."""
-        return all(one.removed for one in self.incidents)
+        return all(incident.removed for incident in self.incidents)
 
     @property
     def devices(self) -> tuple[str, ...]:
         """The affected devices, the worst first."""
-        order = sorted(self.incidents, key=lambda one: (not one.open, -RANK[one.priority], one.opened_us, one.device))
-        return tuple(dict.fromkeys(one.device for one in order))
+        order = sorted(
+            self.incidents,
+            key=lambda incident: (not incident.open, -RANK[incident.priority], incident.opened_us, incident.device),
+        )
+        return tuple(dict.fromkeys(incident.device for incident in order))
 
     @property
     def alarms(self) -> tuple[PageAlarm, ...]:
@@ -160,7 +172,9 @@ class Page:
     @property
     def diagnosis(self) -> str:
         """The diagnosis of the worst incident, or else the first one there is."""
-        return self.worst.diagnosis or next((one.diagnosis for one in self.incidents if one.diagnosis), "")
+        return self.worst.diagnosis or next(
+            (incident.diagnosis for incident in self.incidents if incident.diagnosis), ""
+        )
 
 
 class Sender(Protocol):

@@ -101,11 +101,11 @@ class ChannelWorker:
 
         Call it outside a write transaction: failures are recorded in a transaction of their own.
         """
-        found = Evaluation()
+        evaluation = Evaluation()
         for part in items.batch("page", sorted(ids), lambda some: self._evaluate(session, rows, some, now)):
-            found.pages.update(part.pages)
-            found.changes.update(part.changes)
-        return found
+            evaluation.pages.update(part.pages)
+            evaluation.changes.update(part.changes)
+        return evaluation
 
     def _evaluate_due(
         self, items: WorkItems, session: Session, rows: Mapping[str, Notification], ids: Iterable[str], now: int
@@ -116,23 +116,23 @@ class ChannelWorker:
     def _evaluate(
         self, session: Session, rows: Mapping[str, Notification], ids: Sequence[str], now: int
     ) -> Evaluation:  # fmt: skip
-        found, changes = self._load(session, ids), dict[str, routing.Fields]()
+        loaded, changes = self._load(session, ids), dict[str, routing.Fields]()
         for number in ids:
-            page, fields = found.get(number), None
+            page, fields = loaded.get(number), None
             if number in rows:
                 fields = routing.next_state(self._settings, page, rows[number], now)
             elif page is not None and (fields := routing.initial_state(self._settings, page, now)):
                 fields |= {"device": page.device}
             if fields:
                 changes[number] = fields
-        return Evaluation(pages=found, changes=changes)
+        return Evaluation(pages=loaded, changes=changes)
 
     def _load(self, session: Session, ids: Iterable[str]) -> dict[str, Page]:
         """Load pages, limited to the incidents that this channel is configured for."""
-        found = {
+        loaded = {
             number: routing.for_channel(self._settings, page) for number, page in pages.load_pages(session, ids).items()
         }
-        return {number: page for number, page in found.items() if page is not None}
+        return {number: page for number, page in loaded.items() if page is not None}
 
     def _changes(self, session: Session, cursor: int | None, evaluate: Evaluate) -> dict[str, routing.Fields]:
         """Fields to change by page; the key '' stands for the cursor."""
@@ -141,14 +141,16 @@ class ChannelWorker:
             return {"": {"cursor": now}}
         ids = pages.open_pages(session, uuid7(max(cursor - BACK_US, 0), 0))
         rows = self._rows(session, ids)
-        found = evaluate(session, rows, ids | set(rows), now)
-        newest = max((one.opened_us for page in found.pages.values() for one in page.incidents), default=0)
-        return found.changes | ({"": {"cursor": newest}} if newest > cursor else {})
+        evaluation = evaluate(session, rows, ids | set(rows), now)
+        newest = max(
+            (incident.opened_us for page in evaluation.pages.values() for incident in page.incidents), default=0
+        )
+        return evaluation.changes | ({"": {"cursor": newest}} if newest > cursor else {})
 
     def _rows(self, session: Session, ids: set[str]) -> dict[str, Notification]:
         """The rows of these pages, and all rows that are still active."""
         mine = select(Notification).where(Notification.channel == self.name)
-        rows = list(session.exec(mine.where(col(Notification.state).in_(["waiting", "told"]))))
+        rows = list(session.exec(mine.where(col(Notification.state).in_(["waiting", "notified"]))))
         seen, wanted = {row.page for row in rows}, sorted(ids - {row.page for row in rows})
         for start in range(0, len(wanted), pages.BATCH_SIZE):
             some = wanted[start : start + pages.BATCH_SIZE]
@@ -171,31 +173,31 @@ class ChannelWorker:
     # -- sending -------------------------------------------------------------------------------------
 
     def _claim(self, items: WorkItems) -> list[tuple[str, str, Page]]:
-        """Claim the most urgent due rows: (row id, wanted state, page) of each."""
+        """Claim the most urgent due rows: (row id, status, page) of each."""
         now = self._now()
         query = select(Notification).where(Notification.channel == self.name, col(Notification.due_us) <= now)
         threshold = routing.burst_threshold(self._settings, self._sent, now)
         with self._db.read() as session:
             rows = {row.page: row for row in session.exec(query)}
-            found = self._evaluate_each(items, session, rows, rows, now)
+            evaluation = self._evaluate_each(items, session, rows, rows, now)
             evaluated = any(items.due("page", page) for page in rows)
-            if not evaluated or (threshold is not None and routing.rank(found.pages.values()) <= threshold):
+            if not evaluated or (threshold is not None and routing.rank(evaluation.pages.values()) <= threshold):
                 return []
         with self._db.write() as session:
             rows = {row.page: row for row in session.exec(query)}
-            found = self._evaluate_due(items, session, rows, rows, now)
-            for page, fields in found.changes.items():  # shelved, acknowledged or reopened just now
+            evaluation = self._evaluate_due(items, session, rows, rows, now)
+            for page, fields in evaluation.changes.items():  # shelved, acknowledged or reopened just now
                 _set(rows[page], fields)
-            ready = {number: page for number, page in found.pages.items() if _is_due(rows[number], now)}
+            ready = {number: page for number, page in evaluation.pages.items() if _is_due(rows[number], now)}
             urgent = routing.most_urgent(ready, self._sender.most)
             return [self._claimed(rows[page], ready[page], now) for page in urgent]
 
     def _claimed(self, row: Notification, page: Page, now: int) -> tuple[str, str, Page]:
         joined = routing.unnotified_incidents(self._settings, page, row) if row.messages else []
         row.due_us, row.due_priority = now + int(CLAIM_S * 1e6), page.highest
-        wanted = "open" if page.open else "resolved"
-        devices = tuple(dict.fromkeys(one.device for one in joined))
-        return row.id, wanted, replace(page, joined=devices, message=row.messages)
+        status = "open" if page.open else "resolved"
+        devices = tuple(dict.fromkeys(incident.device for incident in joined))
+        return row.id, status, replace(page, joined=devices, message=row.messages)
 
     def _send(self, batch: list[tuple[str, str, Page]]) -> None:
         reason, wait_s = "", 0.0
@@ -208,8 +210,8 @@ class ChannelWorker:
         except Exception as error:
             log.exception("notification.page_failed", extra={"fields": {"channel": self.name, "pages": len(batch)}})
             if len(batch) > 1:  # send each page alone, so that the bad one does not block the others
-                for one in batch:
-                    self._send([one])
+                for claimed in batch:
+                    self._send([claimed])
                 return
             reason = f"the hub failed: {type(error).__name__}; see its log"
         fields: dict[str, Any] = {"channel": self.name, "pages": len(batch)}
@@ -218,15 +220,15 @@ class ChannelWorker:
         else:
             log.info("notification.sent", extra={"fields": fields})
         with self._db.write() as session:
-            for number, wanted, page in batch:
-                self._settle(session, number, wanted, page, reason, wait_s)
+            for number, status, page in batch:
+                self._settle(session, number, status, page, reason, wait_s)
 
-    def _settle(self, session: Session, number: str, wanted: str, page: Page, reason: str, wait_s: float) -> None:
+    def _settle(self, session: Session, number: str, status: str, page: Page, reason: str, wait_s: float) -> None:
         row, now = session.get(Notification, number), self._now()
         if row is None:
             return
         if not reason:
-            _set(row, {"wanted": wanted} | routing.after_success(self._settings, page, row, wanted, now))
+            _set(row, {"due_status": status} | routing.after_success(self._settings, page, row, status, now))
             return
         _set(row, routing.after_failure(self._settings, page, row, reason, wait_s, self._draw(), now))
         if row.state == "given-up":

@@ -96,7 +96,7 @@ def response_error(place: str, status: int, text: str = "") -> ConfigError | Not
 def json_object(content: bytes) -> dict[str, Any]:
     """The JSON object in an answer, {} when there is none."""
     try:
-        found = msgspec.json.decode(content)
+        decoded = msgspec.json.decode(content)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return decoded if isinstance(decoded, dict) else {}

@@ -53,21 +53,21 @@ class Mail:
             raise NotReady(f"cannot be reached ({error.strerror or type(error).__name__})", 5.0) from None
 
     def _connect(self) -> smtplib.SMTP:
-        one = self._settings
-        if one.tls == "tls":
-            return smtplib.SMTP_SSL(one.host, one.port, timeout=one.timeout_s, context=self._trust)
-        return smtplib.SMTP(one.host, one.port, timeout=one.timeout_s)
+        settings = self._settings
+        if settings.tls == "tls":
+            return smtplib.SMTP_SSL(settings.host, settings.port, timeout=settings.timeout_s, context=self._trust)
+        return smtplib.SMTP(settings.host, settings.port, timeout=settings.timeout_s)
 
     def _password(self) -> str:
-        one = self._settings
-        return secret_files.read(f"{self._place}.password_file", one.password_file) if one.user else ""
+        settings = self._settings
+        return secret_files.read(f"{self._place}.password_file", settings.password_file) if settings.user else ""
 
     def _mail(self, pages: Sequence[Page], now_us: int) -> EmailMessage:
-        one, mail = self._settings, EmailMessage(policy=SMTP)
-        mail["Subject"] = truncate(strip_control(templates.title(pages, one.language)), 200)
-        mail["From"], mail["To"] = one.sender, ", ".join(one.to)
+        settings, mail = self._settings, EmailMessage(policy=SMTP)
+        mail["Subject"] = truncate(strip_control(templates.title(pages, settings.language)), 200)
+        mail["From"], mail["To"] = settings.sender, ", ".join(settings.to)
         mail["Date"] = format_datetime(datetime.fromtimestamp(now_us / 1e6, timezone.utc))
-        domain = one.sender.partition("@")[2]
+        domain = settings.sender.partition("@")[2]
         if len(pages) == 1:  # the same mail sent twice has the same name
             thread = f"<{pages[0].id}.open@{domain}>"
             state, number = "open" if pages[0].open else "resolved", pages[0].message
@@ -79,7 +79,8 @@ class Mail:
             mail["Message-ID"] = f"<{pages[0].id}.{len(pages)}.{now_us}@{domain}>"
         mail["Auto-Submitted"] = "auto-generated"
         rows = [
-            truncate(f"{key}: {strip_control(text)}", MAX_LINE) for key, text in templates.lines(pages, one.language)
+            truncate(f"{key}: {strip_control(text)}", MAX_LINE)
+            for key, text in templates.lines(pages, settings.language)
         ]
         mail.set_content("\n".join([*rows, "", "-- ", f"Tidegate {self._hub}"]))
         return mail
@@ -89,7 +90,7 @@ def _refusal(place: str, error: smtplib.SMTPException) -> ConfigError | NotReady
     """The error for an SMTP code: 4xx is temporary, 5xx permanent. Omits the server's text, which may hold secrets."""
     code = getattr(error, "smtp_code", 0)
     if isinstance(error, smtplib.SMTPRecipientsRefused):
-        code = max((one for one, _ in error.recipients.values()), default=0)
+        code = max((smtp_code for smtp_code, _ in error.recipients.values()), default=0)
     if isinstance(error, smtplib.SMTPAuthenticationError) or 500 <= code < 600:
         return ConfigError(
             place, f"refused ({type(error).__name__} {code})", "Check user, password, sender and recipients"

@@ -11,7 +11,7 @@ from sqlmodel import Session, col, select
 from cloud_hub.database.tables import AlarmRow, Device, Incident
 from cloud_hub.incidents.service import REMOVED
 from cloud_hub.notifications import RANK, Page, PageAlarm, PageIncident
-from cloud_hub.twins.core.reported import mapping
+from cloud_hub.twins.core.reported_values import mapping
 
 BATCH_SIZE = 500
 """Ids of one query; databases limit the number of parameters."""
@@ -23,7 +23,7 @@ def open_pages(session: Session, since_id: str) -> set[str]:
     query = select(Incident.id, Incident.page).where(
         or_(col(Incident.state) != "resolved", col(Incident.id) >= since_id)
     )
-    return {page or one for one, page in session.exec(query)}
+    return {page or incident_id for incident_id, page in session.exec(query)}
 
 
 def load_pages(session: Session, ids: Iterable[str]) -> dict[str, Page]:
@@ -43,11 +43,11 @@ def load_pages(session: Session, ids: Iterable[str]) -> dict[str, Page]:
         for alarm in session.exec(query.order_by(col(AlarmRow.raised_us), AlarmRow.id)):
             alarms.setdefault(alarm.incident, []).append(alarm)
     members: dict[str, list[Incident]] = {}
-    for row in sorted(incidents, key=lambda one: one.id):
+    for row in sorted(incidents, key=lambda candidate: candidate.id):
         members.setdefault(row.page or row.id, []).append(row)
     paths = _paths(session, {row.device for row in incidents})
-    found = {page: _page(page, rows, alarms, paths) for page, rows in members.items() if page in set(wanted)}
-    return {page: one for page, one in found.items() if one is not None}
+    pages = {page: _page(page, rows, alarms, paths) for page, rows in members.items() if page in set(wanted)}
+    return {page: candidate for page, candidate in pages.items() if candidate is not None}
 
 
 def _page(page: str, rows: list[Incident], alarms: dict[str, list[AlarmRow]], paths: dict[str, str]) -> Page | None:
@@ -66,7 +66,7 @@ def _incident(row: Incident, alarms: list[AlarmRow], path: str) -> PageIncident:
     return PageIncident(
         device=row.device, subject=row.subject, path=path, opened_us=row.opened_us, resolved_us=resolved_us,
         alarms=tuple(map(_alarm, alarms)), diagnosis=str(diagnosis.get("summary") or diagnosis.get("cause") or ""),
-        removed=any(one.cleared_reason == REMOVED for one in alarms),
+        removed=any(alarm.cleared_reason == REMOVED for alarm in alarms),
     )  # fmt: skip
 
 
@@ -81,10 +81,10 @@ def _alarm(row: AlarmRow) -> PageAlarm:
 
 
 def _paths(session: Session, devices: set[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for some in _chunks(sorted(devices)):
-        found |= dict(session.exec(select(Device.id, Device.assigned_path).where(col(Device.id).in_(some))).all())
-    return found
+    paths: dict[str, str] = {}
+    for chunk in _chunks(sorted(devices)):
+        paths |= dict(session.exec(select(Device.id, Device.assigned_path).where(col(Device.id).in_(chunk))).all())
+    return paths
 
 
 def _chunks(items: list[_T]) -> Iterable[list[_T]]:

@@ -60,9 +60,9 @@ class Client:
             data = self._request("query_range", parameters)
             if data.get("resultType") != "matrix":
                 raise PrometheusError(f"'{query}' returns no range of series but a {data.get('resultType')}")
-            for one in data["result"]:
-                if one.get("values"):  # a native histogram has none
-                    parts.setdefault(tuple(sorted(one["metric"].items())), []).append(_columns(one["values"]))
+            for series in data["result"]:
+                if series.get("values"):  # a native histogram has none
+                    parts.setdefault(tuple(sorted(series["metric"].items())), []).append(_columns(series["values"]))
         return [
             Series(
                 labels=dict(key), t_us=np.concatenate([t for t, _ in some]), values=np.concatenate([v for _, v in some])
@@ -75,15 +75,15 @@ class Client:
         groups = self._request("rules", {"type": "alert"})["groups"]
         return [
             Rule(
-                name=one["name"],
-                query=one["query"],
-                for_s=float(one.get("duration", 0)),
+                name=rule["name"],
+                query=rule["query"],
+                for_s=float(rule.get("duration", 0)),
                 interval_s=float(group.get("interval", 0)),
-                labels=one.get("labels") or {},
+                labels=rule.get("labels") or {},
             )
             for group in groups
-            for one in group["rules"]
-            if one.get("type") == "alerting"
+            for rule in group["rules"]
+            if rule.get("type") == "alerting"
         ]
 
     def interval_s(self) -> float:
@@ -94,7 +94,7 @@ class Client:
             if error.absent:
                 raise
             return 0.0
-        return max((_seconds(str(one.get("scrapeInterval", ""))) for one in targets), default=0.0)
+        return max((_seconds(str(target.get("scrapeInterval", ""))) for target in targets), default=0.0)
 
     def kind(self, metric: str) -> str:
         """counter, gauge, histogram, summary, or '' if the server does not know (it forgets removed targets)."""
@@ -168,8 +168,8 @@ def split_range(start: int, end: int, step: int) -> Iterator[tuple[int, int]]:
 
 def _columns(values: list[list[Any]]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     """Times in seconds and values as text ('NaN', '+Inf', '1e3') as columns."""
-    t_us = np.array([round(one[0] * 1000) * 1000 for one in values], dtype=np.int64)
-    return t_us, np.array([one[1] for one in values], dtype=np.float64)
+    t_us = np.array([round(pair[0] * 1000) * 1000 for pair in values], dtype=np.int64)
+    return t_us, np.array([pair[1] for pair in values], dtype=np.float64)
 
 
 def _seconds(text: str) -> float:

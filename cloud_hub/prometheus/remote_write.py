@@ -19,7 +19,7 @@ from cloud_hub.certificates import registry as certificates
 from cloud_hub.database import scopes
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import Device, HighWater, PrometheusSeries
-from cloud_hub.devices import registry as fleet
+from cloud_hub.devices import registry as device_registry
 from cloud_hub.devices.offsets import Key, StreamOffsets
 from cloud_hub.errors import HubError
 from cloud_hub.prometheus.core import naming, protobuf
@@ -80,7 +80,7 @@ class RemoteWriteReceiver:
         if not wanted:
             return outcome
         if ready and source is not None:
-            with self.db.write(*sorted({one.device for one in wanted}), scope=scope) as session:
+            with self.db.write(*sorted({series.device for series in wanted}), scope=scope) as session:
                 _store(session, wanted, source, outcome)
             return outcome
         with self.db.write(scope=scope) as session:  # exclusive, so read again: rows may have changed
@@ -88,7 +88,10 @@ class RemoteWriteReceiver:
             wanted = _without_removed(session, wanted, outcome)
             _Register(session, self.max_series, sender, scope, now_us, trace).name(wanted, outcome)
             _store(
-                session, [one for one in wanted if one.metric], StreamOffsets(session).get(_key(sender)).source, outcome
+                session,
+                [series for series in wanted if series.metric],
+                StreamOffsets(session).get(_key(sender)).source,
+                outcome,
             )
         return outcome
 
@@ -107,40 +110,40 @@ def _source(session: Session, sender: str) -> int | None:
 def _look_up(session: Session, wanted: Sequence[_PendingSeries]) -> bool:
     """Set device and metric of registered series; returns whether all are registered on visible devices."""
     rows: dict[str, tuple[str, str]] = {}
-    for some in _chunks([one.digest for one in wanted]):
+    for chunk in _chunks([series.digest for series in wanted]):
         query = select(PrometheusSeries.digest, PrometheusSeries.device, PrometheusSeries.metric)
-        for number, device, metric in session.exec(query.where(col(PrometheusSeries.digest).in_(some))):
+        for number, device, metric in session.exec(query.where(col(PrometheusSeries.digest).in_(chunk))):
             rows[number] = device, metric
-    for one in wanted:
-        one.device, one.metric = rows.get(one.digest, ("", ""))
-    there: set[str] = set()
-    for some in _chunks(sorted({device for device, _ in rows.values()})):
-        there.update(
-            session.exec(scopes.restrict(session, select(Device.id).where(col(Device.id).in_(some)), col(Device.id)))
+    for series in wanted:
+        series.device, series.metric = rows.get(series.digest, ("", ""))
+    registered: set[str] = set()
+    for chunk in _chunks(sorted({device for device, _ in rows.values()})):
+        registered.update(
+            session.exec(scopes.restrict(session, select(Device.id).where(col(Device.id).in_(chunk)), col(Device.id)))
         )
-    return all(one.device in there for one in wanted)
+    return all(series.device in registered for series in wanted)
 
 
 def _without_removed(session: Session, wanted: list[_PendingSeries], outcome: Outcome) -> list[_PendingSeries]:
     """Drop the series of removed devices; their samples are counted as rejected."""
-    certificates.preload(session, sorted({one.device for one in wanted if one.device}))
-    for one in wanted:
-        if one.device and certificates.removed(session, one.device):
-            outcome.refuse(len(one.samples), _removed(one.device))
-    return [one for one in wanted if not (one.device and certificates.removed(session, one.device))]
+    certificates.preload(session, sorted({series.device for series in wanted if series.device}))
+    for series in wanted:
+        if series.device and certificates.removed(session, series.device):
+            outcome.refuse(len(series.samples), _removed(series.device))
+    return [series for series in wanted if not (series.device and certificates.removed(session, series.device))]
 
 
 def _removed(device: str) -> str:
-    return f"'{device}' was removed. {fleet.CURE}"
+    return f"'{device}' was removed. {device_registry.CURE}"
 
 
 def _store(session: Session, wanted: Sequence[_PendingSeries], source: int, outcome: Outcome) -> None:
     """Store the new samples; those already stored for the same series and time are skipped."""
     rows: dict[tuple[str, str, int], SampleRow] = {}
-    for one in wanted:
-        for t_us, value in one.samples:
+    for series in wanted:
+        for t_us, value in series.samples:
             number, quality = (value, "good") if math.isfinite(value) else (None, "bad")
-            key = one.device, one.metric, t_us
+            key = series.device, series.metric, t_us
             rows.setdefault(key, (*key, source, 0, number, None, quality))
     for key in _stored_keys(session, source, list(rows)):
         del rows[key]
@@ -165,38 +168,38 @@ class _Register:
     def name(self, wanted: Sequence[_PendingSeries], outcome: Outcome) -> None:
         """Assign a device and metric to each new series, or count its samples as rejected."""
         self._check_registered(wanted, outcome)
-        new = [one for one in wanted if not one.device]
+        new = [series for series in wanted if not series.device]
         count = self.session.exec(select(func.count()).select_from(PrometheusSeries)).one()
-        for one in new:
+        for series in new:
             if count >= self.max_series:
                 cure = "send fewer (write_relabel_configs), or raise prometheus.max_series"
-                outcome.refuse(len(one.samples), f"this hub accepts {self.max_series} series: {cure}")
+                outcome.refuse(len(series.samples), f"this hub accepts {self.max_series} series: {cure}")
                 continue
-            device = self._device(naming.host(one.labels))
+            device = self._device(naming.host(series.labels))
             if certificates.removed(self.session, device):
-                outcome.refuse(len(one.samples), _removed(device))
+                outcome.refuse(len(series.samples), _removed(device))
                 continue
-            count, one.device = count + 1, device
-            one.metric = self._metric(one)
+            count, series.device = count + 1, device
+            series.metric = self._metric(series)
             self.session.add(
-                PrometheusSeries(digest=one.digest, sender=self.sender, host=naming.host(one.labels), device=one.device,
-                                 metric=one.metric, labels=one.labels, first_us=self.now_us)
+                PrometheusSeries(digest=series.digest, sender=self.sender, host=naming.host(series.labels),
+                                 device=series.device, metric=series.metric, labels=series.labels, first_us=self.now_us)
             )  # fmt: skip
         self._write_metrics()
 
     def _check_registered(self, wanted: Sequence[_PendingSeries], outcome: Outcome) -> None:
         """Check registered series: create devices that are missing, reject those outside of the token's scope."""
         known: dict[str, list[_PendingSeries]] = {}
-        for one in wanted:
-            if one.device:
-                known.setdefault(one.device, []).append(one)
-        for device, mine in sorted(known.items()):
+        for series in wanted:
+            if series.device:
+                known.setdefault(series.device, []).append(series)
+        for device, series_of_device in sorted(known.items()):
             if self.session.get(Device, device) is None:
                 self._create_device(device)
             elif not scopes.sees(self.session, [device]):
-                for one in mine:
-                    outcome.refuse(len(one.samples), f"'{device}' is beyond the token's scope")
-                    one.metric, one.samples = "", []
+                for series in series_of_device:
+                    outcome.refuse(len(series.samples), f"'{device}' is beyond the token's scope")
+                    series.metric, series.samples = "", []
 
     def _device(self, host: str) -> str:
         if host not in self._hosts:
@@ -222,18 +225,18 @@ class _Register:
         self.session.add(Device(id=name, profile=PROFILE))
         self.session.flush()
         place = self.scope[0] if self.scope else ""
-        fleet.audit_registration(self.session, name, place, self.now_us, actor=self.sender, trace=self.trace)
+        device_registry.audit_registration(self.session, name, place, self.now_us, actor=self.sender, trace=self.trace)
 
-    def _metric(self, one: _PendingSeries) -> str:
-        if one.device not in self._taken:
-            query = select(PrometheusSeries.metric).where(PrometheusSeries.device == one.device)
-            self._taken[one.device] = set(self.session.exec(query))
-        name = naming.metric(one.labels)
-        if name in self._taken[one.device]:
-            name = naming.disambiguate(name, one.digest, naming.METRIC_MOST)
-        self._taken[one.device].add(name)
-        kind = "counter" if one.labels["__name__"].endswith(("_total", "_bucket", "_sum", "_count")) else "gauge"
-        self._new.setdefault(one.device, []).append({"name": name, "unit": "1", "kind": kind})
+    def _metric(self, series: _PendingSeries) -> str:
+        if series.device not in self._taken:
+            query = select(PrometheusSeries.metric).where(PrometheusSeries.device == series.device)
+            self._taken[series.device] = set(self.session.exec(query))
+        name = naming.metric(series.labels)
+        if name in self._taken[series.device]:
+            name = naming.disambiguate(name, series.digest, naming.METRIC_MOST)
+        self._taken[series.device].add(name)
+        kind = "counter" if series.labels["__name__"].endswith(("_total", "_bucket", "_sum", "_count")) else "gauge"
+        self._new.setdefault(series.device, []).append({"name": name, "unit": "1", "kind": kind})
         return name
 
     def _write_metrics(self) -> None:
@@ -261,41 +264,41 @@ def _decode(content: bytes) -> list[protobuf.Written]:
         raise HubError(400, "Invalid request", f"not remote write 1.0: {error}") from None
 
 
-def _validate(found: Iterable[protobuf.Written], sender: str, outcome: Outcome, now_us: int) -> list[_PendingSeries]:
+def _validate(written: Iterable[protobuf.Written], sender: str, outcome: Outcome, now_us: int) -> list[_PendingSeries]:
     """The series with valid labels and times; repeated series are merged."""
     known: dict[str, _PendingSeries] = {}
-    for one in found:
-        if not one.samples:
+    for item in written:
+        if not item.samples:
             continue  # a native histogram, or exemplars only
         try:
-            labels = naming.validate_labels(one.labels)
+            labels = naming.validate_labels(item.labels)
         except ValueError as error:
-            outcome.refuse(len(one.samples), str(error))
+            outcome.refuse(len(item.samples), str(error))
             continue
         number = naming.digest(sender, labels)
         series = known.setdefault(number, _PendingSeries(labels, number, []))
-        good = [(t_ms * 1000, value) for t_ms, value in one.samples if 0 <= t_ms * 1000 <= now_us + AHEAD_US]
-        if len(good) < len(one.samples):
-            outcome.refuse(len(one.samples) - len(good), "a sample is before 1970 or more than an hour in the future")
+        good = [(t_ms * 1000, value) for t_ms, value in item.samples if 0 <= t_ms * 1000 <= now_us + AHEAD_US]
+        if len(good) < len(item.samples):
+            outcome.refuse(len(item.samples) - len(good), "a sample is before 1970 or more than an hour in the future")
         series.samples += good
-    return [one for one in known.values() if one.samples]
+    return [item for item in known.values() if item.samples]
 
 
 def _stored_keys(session: Session, source: int, keys: list[tuple[str, str, int]]) -> list[tuple[str, str, int]]:
     """The keys that are already stored."""
     connection = session.connection()
     mark = "%s" if connection.dialect.name == "postgresql" else "?"
-    found: list[tuple[str, str, int]] = []
-    for some in _chunks(keys):
-        values = ", ".join([f"({mark}, {mark}, {mark})"] * len(some))
+    stored: list[tuple[str, str, int]] = []
+    for chunk in _chunks(keys):
+        values = ", ".join([f"({mark}, {mark}, {mark})"] * len(chunk))
         query = (
             f"WITH wanted (device, metric, t_us) AS (VALUES {values}) "  # noqa: S608 - placeholders alone
             "SELECT t.device, t.metric, t.t_us FROM wanted w CROSS JOIN telemetry t WHERE t.device = w.device "
             f"AND t.metric = w.metric AND t.t_us = w.t_us AND t.source = {mark} AND t.seq = 0"
         )
-        parameters = (*(part for key in some for part in key), source)
-        found += [tuple(row) for row in connection.exec_driver_sql(query, parameters)]
-    return found
+        parameters = (*(part for key in chunk for part in key), source)
+        stored += [tuple(row) for row in connection.exec_driver_sql(query, parameters)]
+    return stored
 
 
 def _chunks(items: list[Any]) -> Iterable[list[Any]]:

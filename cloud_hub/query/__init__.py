@@ -19,7 +19,7 @@ from cloud_hub.query.core.tree import Condition, Query
 from cloud_hub.query.results import Page
 from cloud_hub.query.sql import DEVICES, Statement
 from cloud_hub.security.core.roles import Scope
-from shared.codec import encode
+from shared.protocol.codec import encode
 
 __all__ = ["Condition", "Page", "Query", "condition", "count", "devices", "matching", "parse", "run"]
 
@@ -64,8 +64,8 @@ def devices(
 
 def count(session: Session, text: str) -> int:
     """The number of matching devices."""
-    found = select(func.count()).select_from(matching(session, text).subquery())
-    return int(session.connection().execute(found).scalar_one())
+    counted = select(func.count()).select_from(matching(session, text).subquery())
+    return int(session.connection().execute(counted).scalar_one())
 
 
 def run(session: Session, text: str, *, limit: int, after: str = "") -> Page:

@@ -35,10 +35,10 @@ def devices(session: Session, query: Query, limit: int, after: str) -> Page:
     chosen = Statement(session).select(query.where, key).order_by(key.desc() if query.descending else key)
     if after:
         chosen = chosen.where(key < after if query.descending else key > after)
-    found = list(session.connection().execute(chosen.limit(limit + 1)).scalars())
-    views = _views(session, found[:limit])
-    rows = [_row(query, views[device]) for device in found[:limit] if device in views]
-    return Page(rows=rows, next=found[limit - 1] if len(found) > limit else "")
+    ids = list(session.connection().execute(chosen.limit(limit + 1)).scalars())
+    views = _views(session, ids[:limit])
+    rows = [_row(query, views[device]) for device in ids[:limit] if device in views]
+    return Page(rows=rows, next=ids[limit - 1] if len(ids) > limit else "")
 
 
 def _views(session: Session, ids: list[str]) -> dict[str, dict[str, Any]]:
@@ -61,8 +61,8 @@ def _row(query: Query, view: dict[str, Any]) -> dict[str, Any]:
     """The columns that were asked for; what is not there is left out."""
     if not query.items:
         return view
-    found = {item.name: _at(view, item.value) for item in query.items if isinstance(item.value, Path)}
-    return {name: value for name, value in found.items() if value is not _MISSING}
+    row = {item.name: _at(view, item.value) for item in query.items if isinstance(item.value, Path)}
+    return {name: value for name, value in row.items() if value is not _MISSING}
 
 
 def _at(view: dict[str, Any], path: Path) -> Any:
@@ -127,8 +127,8 @@ def _counted(query: Query, found: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def _key(found: dict[str, Any], number: int) -> Any:
-    kind, value = found[f"kind_{number}"], found[f"value_{number}"]
+def _key(row: dict[str, Any], number: int) -> Any:
+    kind, value = row[f"kind_{number}"], row[f"value_{number}"]
     if kind in {"bool", "null"}:
         return bool(value) if kind == "bool" else None
     return _MISSING if kind is None else value

@@ -35,7 +35,7 @@ class Statement:
     """
 
     def __init__(self, session: Session, scope: Scope | list[str] = None) -> None:
-        self._scopes = [one for one in (scopes.session_scope(session), scope) if one is not None]
+        self._scopes = [paths for paths in (scopes.session_scope(session), scope) if paths is not None]
         self.dialect = Postgres if session.get_bind().dialect.name == "postgresql" else Sqlite
         self._twins: dict[str, Any] = {}
 
@@ -100,8 +100,8 @@ class Statement:
     def _in(self, path: Path, values: Sequence[Scalar]) -> Expr:
         value = self.value(path)
         by_kind: dict[str, list[Expr]] = {}
-        for one in values:
-            by_kind.setdefault(kind_of(one), []).append(self.dialect.literal(one))
+        for item in values:
+            by_kind.setdefault(kind_of(item), []).append(self.dialect.literal(item))
         return or_(*[
             _first([(value.has(kind), value.read(kind).in_(listed))] if kind in value.kinds else [])
             for kind, listed in by_kind.items()
@@ -113,11 +113,11 @@ class Statement:
             return UNDEFINED
         text = value.read("string")
         if verb == "contains":
-            found = self.dialect.contains(text, wanted)
+            condition = self.dialect.contains(text, wanted)
         else:
             start = 1 if verb == "startswith" else func.length(text) - len(part) + 1
-            found = func.substr(text, start, len(part)) == wanted
-        return _first([(value.has("string"), found)])
+            condition = func.substr(text, start, len(part)) == wanted
+        return _first([(value.has("string"), condition)])
 
 
 def _first(whens: Sequence[tuple[Expr, Expr]]) -> Expr:

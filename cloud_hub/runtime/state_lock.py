@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from shared.errors import ConfigError
-from shared.process_lock import process_lock
+from shared.process.lock import process_lock
 
 LOCK = "hub.lock"
 RESTORING = "restoring"

@@ -110,7 +110,7 @@ class Experts(_Table):
 
 
 class Glm(_Table):
-    """An engine for the incident desk; without `url` the rules answer alone."""
+    """A language model for the diagnosis of incidents; without `url` the rules answer alone."""
 
     kind: str = "openai"
     url: str = ""
@@ -262,8 +262,8 @@ def read(path: Path | None) -> Settings:
     except ValidationError as error:
         raise _wrong(error, path) from error
     except SettingsError as error:  # an environment variable that stands for a table or a list
-        found = re.search(r'field "(\w+)"', str(error))
-        names = environment.invalid_variables(os.environ, found[1]) if found else ""
+        match = re.search(r'field "(\w+)"', str(error))
+        names = environment.invalid_variables(os.environ, match[1]) if match else ""
         place = f"environment variable {names}" if names else "environment"
         raise ConfigError(place, str(error), "Write tables and lists as JSON") from error
     except ValueError as error:

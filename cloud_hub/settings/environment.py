@@ -92,8 +92,10 @@ def _holds(text: str, keys: Sequence[str]) -> bool:
 def _table(settings: type[BaseModel], name: str) -> type[BaseModel] | None:
     """The table that a key stands for."""
     field = settings.model_fields.get(name)
-    found = (field.annotation, *get_args(field.annotation)) if field else ()
-    return next((one for one in found if isinstance(one, type) and issubclass(one, BaseModel)), None)
+    types = (field.annotation, *get_args(field.annotation)) if field else ()
+    return next(
+        (candidate for candidate in types if isinstance(candidate, type) and issubclass(candidate, BaseModel)), None
+    )
 
 
 def _paths(settings: type[BaseModel]) -> Iterator[tuple[str, ...]]:

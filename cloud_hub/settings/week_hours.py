@@ -23,12 +23,12 @@ class Hours:
 
 def parse_hours(text: str) -> Hours:
     """Read `mon-fri 08:00-18:00` or `sat,sun 22:00-06:00`; raises ValueError that shows the format."""
-    found = _FORM.match(text)
+    match = _FORM.match(text)
     try:
-        if found is None:
+        if match is None:
             raise ValueError
-        days = frozenset(day for part in found["days"].split(",") for day in _span(part))
-        return Hours(days, _clock(found["start"]), _clock(found["end"]))
+        days = frozenset(day for part in match["days"].split(",") for day in _span(part))
+        return Hours(days, _clock(match["start"]), _clock(match["end"]))
     except ValueError:
         raise ValueError(
             f"'{text[:60]}' are no hours: write them as 'mon-fri 08:00-18:00' or 'sat,sun 22:00-06:00'"
@@ -60,10 +60,10 @@ def next_us(spans: Sequence[Hours], where: tzinfo, now_us: int) -> int:
 def _around(spans: Sequence[Hours], where: tzinfo, today: date) -> Iterator[tuple[int, int]]:
     for offset in range(-1, 9):
         day = today + timedelta(days=offset)
-        for one in spans:
-            if day.weekday() in one.days:
-                last = day + timedelta(days=one.end <= one.start)
-                yield _us(day, one.start, where), _us(last, one.end, where)
+        for span in spans:
+            if day.weekday() in span.days:
+                last = day + timedelta(days=span.end <= span.start)
+                yield _us(day, span.start, where), _us(last, span.end, where)
 
 
 def _us(day: date, clock: time, where: tzinfo) -> int:

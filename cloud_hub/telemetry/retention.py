@@ -29,7 +29,7 @@ from cloud_hub.database.tables import (
 from cloud_hub.runtime.items import WorkItems
 from cloud_hub.runtime.worker import WorkResult
 from cloud_hub.settings import Retention
-from shared.times import DAY_US, HOUR_US
+from shared.durations import DAY_US, HOUR_US
 
 DeleteBatch = Callable[[Session], int]
 """Deletes one batch; returns the number of rows, 0 at the end."""
@@ -118,10 +118,10 @@ class RetentionWorker:
         while True:
             ended = select(jobs.c.id).where(jobs.c.ended_us < before_us, jobs.c.id > after).order_by(jobs.c.id).limit(1)
             with self._db.read() as session:
-                found = session.connection().execute(ended).scalar()
-            if found is None:
+                count = session.connection().execute(ended).scalar()
+            if count is None:
                 return
-            after = str(found)
+            after = str(count)
             yield after
 
     def _series(self, table: Any, keys: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
@@ -129,11 +129,11 @@ class RetentionWorker:
         columns = [table.c[name] for name in keys]
         query = select(*columns).order_by(*columns).limit(1)
         with self._db.read() as session:
-            found = session.connection().execute(query).first()
-        while found is not None:
-            yield tuple(found)
+            row = session.connection().execute(query).first()
+        while row is not None:
+            yield tuple(row)
             with self._db.read() as session:
-                found = session.connection().execute(query.where(tuple_(*columns) > tuple_(*found))).first()
+                row = session.connection().execute(query.where(tuple_(*columns) > tuple_(*row))).first()
 
 
 # -- one batch ---------------------------------------------------------------------------------------

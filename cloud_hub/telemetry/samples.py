@@ -6,14 +6,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any, NamedTuple, Protocol
 
+import sqlalchemy
 from sqlalchemy import func, insert, text
-from sqlalchemy import select as columns_of
 from sqlmodel import Session, col, select
 
 from cloud_hub.database.tables import EventRow, TelemetrySample
+from shared.durations import HOUR_US
 from shared.ids import trace_id
-from shared.messages import Event
-from shared.times import HOUR_US
+from shared.protocol.messages import Event
 
 PAGE = 50_000
 """Samples in memory at a time, however fast a device sends."""
@@ -135,13 +135,13 @@ def series(
 ) -> list[StoredSample]:
     """Samples of one metric in order of time, the newest `limit` of start_us..end_us."""
     table = _SAMPLE.c
-    query = columns_of(*(table[name] for name in StoredSample._fields)).where(
+    query = sqlalchemy.select(*(table[name] for name in StoredSample._fields)).where(
         table.device == device, table.metric == metric, table.t_us >= start_us
     )
     if end_us is not None:
         query = query.where(table.t_us < end_us)
     key = (table.t_us, table.source, table.seq)
-    rows = session.connection().execute(query.order_by(*(one.desc() for one in key)).limit(limit)).all()
+    rows = session.connection().execute(query.order_by(*(column.desc() for column in key)).limit(limit)).all()
     return [StoredSample(*row) for row in reversed(rows)]
 
 
@@ -175,4 +175,4 @@ def events(session: Session, device: str, since_us: int = 0, limit: int = 100) -
     """The newest events of a device first."""
     query = select(EventRow).where(EventRow.device == device, col(EventRow.t_us) >= since_us)
     key = (EventRow.t_us, EventRow.source, EventRow.seq)
-    return list(session.exec(query.order_by(*(col(one).desc() for one in key)).limit(limit)))
+    return list(session.exec(query.order_by(*(col(column).desc() for column in key)).limit(limit)))

@@ -16,8 +16,8 @@ from cloud_hub.runtime.outgoing import OutgoingMessage
 from cloud_hub.twins.core.owners import update_owners
 from cloud_hub.twins.rows import Key, Stored, TwinRows, stored
 from cloud_hub.twins.service import reply_messages
-from shared import twin
 from shared.ids import trace_id
+from shared.twin import shadow
 
 _TWINS: Any = TwinRow.__table__  # type: ignore[attr-defined]
 
@@ -43,20 +43,20 @@ class TwinBatch:
         self.messages: list[OutgoingMessage] = []
 
     def patch_desired(
-        self, device: str, name: str, patch: twin.State, payload: bytes, actor: str
+        self, device: str, name: str, patch: shadow.State, payload: bytes, actor: str
     ) -> tuple[str, str, int]:
         """Merge `patch` into desired state; `payload` is the request with it.
 
         Returns (written, unchanged or refused; reason; version).
         """
-        old, owners = self._stored.get((device, name), (twin.Document(), {}))
+        old, owners = self._stored.get((device, name), (shadow.Document(), {}))
         before = old.state.get("desired", {})
-        if twin.json_equal(twin.merge(before, patch), before):
+        if shadow.json_equal(shadow.merge(before, patch), before):
             after = update_owners(owners, before, patch, actor)
             if after != owners:
                 self.set_owners(device, name, old, after)
             return "unchanged", "", old.version
-        new, replies = twin.update(old, payload, self._now_us // 1_000_000, self._max_bytes)
+        new, replies = shadow.update(old, payload, self._now_us // 1_000_000, self._max_bytes)
         if new is old:
             return "refused", str(replies[0].body["message"]), old.version
         after = update_owners(owners, new.state.get("desired", {}), patch, actor)
@@ -64,8 +64,8 @@ class TwinBatch:
         return "written", "", new.version
 
     def change(
-        self, device: str, name: str, old: twin.Document, new: twin.Document, owners: twin.State, patch: twin.State,
-        replies: Iterable[twin.Reply], actor: str,
+        self, device: str, name: str, old: shadow.Document, new: shadow.Document, owners: shadow.State,
+        patch: shadow.State, replies: Iterable[shadow.Reply], actor: str,
     ) -> None:  # fmt: skip
         """Store a new version of a document, with its row of history and its messages."""
         change = {"device": device, "name": name, "version": new.version, "t_us": self._now_us, "actor": actor,
@@ -73,7 +73,7 @@ class TwinBatch:
         self._writes.append(lambda rows: rows.put(old, new, owners, change))
         self.messages += reply_messages(device, name, list(replies), self._trace)
 
-    def set_owners(self, device: str, name: str, document: twin.Document, owners: twin.State) -> None:
+    def set_owners(self, device: str, name: str, document: shadow.Document, owners: shadow.State) -> None:
         """Store other owners of the same document. The version stays, because nothing changes for the device."""
         self._writes.append(lambda rows: rows.set_owners(device, name, document, owners))
 

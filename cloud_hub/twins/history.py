@@ -14,8 +14,8 @@ from sqlmodel import Session, col, select
 
 from cloud_hub.database.tables import TwinChange
 from cloud_hub.errors import HubError
-from shared.twin import State, apply_state
-from shared.twin_merge import format_path, leaves
+from shared.twin.merge import format_path, leaves
+from shared.twin.shadow import State, apply_state
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

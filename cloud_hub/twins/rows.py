@@ -13,7 +13,7 @@ from sqlalchemy import bindparam, delete, insert, select, update
 from sqlmodel import Session
 
 from cloud_hub.database.tables import TwinChange, TwinRow
-from shared import twin
+from shared.twin import shadow
 
 SNAPSHOT_EVERY = 50
 """History stores each change as sent, and the full document once in this many versions."""
@@ -23,7 +23,7 @@ KEPT_VERSIONS = 20 * SNAPSHOT_EVERY
 
 Key = tuple[str, str]
 """(device, document name)"""
-Stored = tuple[twin.Document, twin.State]
+Stored = tuple[shadow.Document, shadow.State]
 """(document, owners of its desired leaves)"""
 
 _TWINS: Any = TwinRow.__table__  # type: ignore[attr-defined]
@@ -57,7 +57,7 @@ class TwinRows:
         """Read several documents with one query; remember which do not exist."""
         missing = {key for key in keys if key not in self._documents}
         if len(missing) > 1:
-            self._documents.update(dict.fromkeys(missing, (twin.Document(), {})))
+            self._documents.update(dict.fromkeys(missing, (shadow.Document(), {})))
             devices, names = (sorted(set(part)) for part in zip(*missing, strict=True))
             found = self._connection.execute(_SELECT_MANY, {"b_devices": devices, "b_names": names})
             self._documents.update({key: stored(row) for row in found if (key := (row.device, row.name)) in missing})
@@ -67,10 +67,10 @@ class TwinRows:
         key = (device, name)
         if key not in self._documents:
             row = self._connection.execute(_SELECT, {"b_device": device, "b_name": name}).one_or_none()
-            self._documents[key] = (twin.Document(), {}) if row is None else stored(row)
+            self._documents[key] = (shadow.Document(), {}) if row is None else stored(row)
         return self._documents[key]
 
-    def put(self, old: twin.Document, new: twin.Document, owners: twin.State, change: dict[str, Any]) -> None:
+    def put(self, old: shadow.Document, new: shadow.Document, owners: shadow.State, change: dict[str, Any]) -> None:
         """Replace `old` by `new`. `change` is the row of its history, without the snapshot."""
         device, name = change["device"], change["name"]
         self._set(device, name, old, new, owners)
@@ -78,11 +78,11 @@ class TwinRows:
         if new.version % SNAPSHOT_EVERY == 0:
             self._expired.append({"b_device": device, "b_name": name, "b_oldest": new.version - KEPT_VERSIONS})
 
-    def set_owners(self, device: str, name: str, document: twin.Document, owners: twin.State) -> None:
+    def set_owners(self, device: str, name: str, document: shadow.Document, owners: shadow.State) -> None:
         """Store other owners of the same document. The version stays, because nothing changes for the device."""
         self._set(device, name, document, document, owners)
 
-    def _set(self, device: str, name: str, old: twin.Document, new: twin.Document, owners: twin.State) -> None:
+    def _set(self, device: str, name: str, old: shadow.Document, new: shadow.Document, owners: shadow.State) -> None:
         key, values = (device, name), columns(new, owners)
         self._documents[key] = (new, owners)
         if old.version == 0 or key in self._inserts:
@@ -103,17 +103,17 @@ class TwinRows:
 
 def stored(row: Any) -> Stored:
     """A row of the table as (document, owners)."""
-    document = twin.Document(version=row.version, deleted=row.deleted, state=row.state, metadata=row.marks,
+    document = shadow.Document(version=row.version, deleted=row.deleted, state=row.state, metadata=row.marks,
                              timestamp=row.timestamp)  # fmt: skip
     return document, row.owners
 
 
-def columns(new: twin.Document, owners: twin.State) -> dict[str, Any]:
+def columns(new: shadow.Document, owners: shadow.State) -> dict[str, Any]:
     """The columns of a document's row, without its key."""
     return {"version": new.version, "deleted": new.deleted, "state": new.state, "marks": new.metadata,
             "owners": owners, "timestamp": new.timestamp}  # fmt: skip
 
 
-def _snapshot(old: twin.Document, new: twin.Document) -> twin.State | None:
+def _snapshot(old: shadow.Document, new: shadow.Document) -> shadow.State | None:
     """The full state for history: of a new document, and once in SNAPSHOT_EVERY versions."""
     return new.state if old.deleted or new.version % SNAPSHOT_EVERY == 0 else None

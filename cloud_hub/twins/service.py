@@ -1,4 +1,4 @@
-"""Applies the rules of `shared.twin` to twin documents in the database, and stores what devices report about them.
+"""Applies the rules of `shared.twin.shadow` to twin documents in the database, and stores what devices report.
 
 A writer holds the lock of the device (`db.write`), so the version that was read is the one that is replaced. If it did
 not, the primary key of `twin_changes` would refuse a second change of the same version.
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import sqlalchemy
 from sqlalchemy import bindparam, insert, update
-from sqlalchemy import select as columns_of
 from sqlmodel import Session, col, select
 
 from cloud_hub.audit import trail
@@ -21,24 +21,25 @@ from cloud_hub.errors import HubError
 from cloud_hub.runtime.outgoing import OutgoingMessage
 from cloud_hub.twins.core.owners import update_owners
 from cloud_hub.twins.rows import TwinRows
-from shared import topics, twin
-from shared.codec import encode
 from shared.ids import SHADOW_NAME, thing_of_device, trace_id
-from shared.messages import Applied
+from shared.protocol import topics
+from shared.protocol.codec import encode
+from shared.protocol.messages import Applied
+from shared.twin import shadow
 
 
-def read(db: Database, device: str, name: str) -> twin.Document | None:
+def read(db: Database, device: str, name: str) -> shadow.Document | None:
     """Read a document with one statement; None if the device is unknown. The caller checks the scope."""
     row = db.first(_DOCUMENT, device=device, name=name)
     if row is None:
         return None
     version, deleted, state, marks, timestamp = row
     if version is None:
-        return twin.Document()
-    return twin.Document(version=version, deleted=bool(deleted), state=state, metadata=marks, timestamp=timestamp)
+        return shadow.Document()
+    return shadow.Document(version=version, deleted=bool(deleted), state=state, metadata=marks, timestamp=timestamp)
 
 
-def load(session: Session, device: str, name: str) -> twin.Document:
+def load(session: Session, device: str, name: str) -> shadow.Document:
     """The stored document, or an empty one if it never existed."""
     return TwinRows(session).get(device, name)[0]
 
@@ -46,7 +47,7 @@ def load(session: Session, device: str, name: str) -> twin.Document:
 _DEVICES: Any = Device.__table__  # type: ignore[attr-defined]
 _TWINS: Any = TwinRow.__table__  # type: ignore[attr-defined]
 _DOCUMENT = DriverQuery(
-    columns_of(*(_TWINS.c[name] for name in ("version", "deleted", "state", "marks", "timestamp")))
+    sqlalchemy.select(*(_TWINS.c[name] for name in ("version", "deleted", "state", "marks", "timestamp")))
     .select_from(_DEVICES.outerjoin(_TWINS, (_TWINS.c.device == _DEVICES.c.id) & (_TWINS.c.name == bindparam("name"))))
     .where(_DEVICES.c.id == bindparam("device"))
 )
@@ -60,22 +61,22 @@ _INSERT_APPLIED, _UPDATE_APPLIED = insert(_APPLIED), update(_APPLIED).where(*_AP
 def handle_request(
     session: Session, device: str, name: str, verb: str, payload: bytes, now_us: int, *,
     actor: str, max_bytes: int, trace: str = "", rows: TwinRows | None = None,
-) -> list[twin.Reply]:  # fmt: skip
+) -> list[shadow.Reply]:  # fmt: skip
     """Handle a get, update or delete from MQTT or REST; returns the replies to publish.
 
     `actor` is recorded in history and as owner of desired leaves. With `rows`, the caller saves them.
     """
     now_s = now_us // 1_000_000
     if name and not SHADOW_NAME.match(name):
-        return [twin.rejected(verb, 400, f"Invalid shadow name: '{name[:80]}'", payload, now_s)]
+        return [shadow.rejected(verb, 400, f"Invalid shadow name: '{name[:80]}'", payload, now_s)]
     documents = rows or TwinRows(session)
     old, owners = documents.get(device, name)
     if verb == "get":
-        return twin.get(old, name or thing_of_device(device), payload, now_s)
+        return shadow.get(old, name or thing_of_device(device), payload, now_s)
     if verb == "update":
-        new, replies = twin.update(old, payload, now_s, max_bytes)
+        new, replies = shadow.update(old, payload, now_s, max_bytes)
     else:
-        new, replies = twin.delete(old, name or thing_of_device(device), payload, now_s)
+        new, replies = shadow.delete(old, name or thing_of_device(device), payload, now_s)
     if new is not old:
         locks.require_lock(session, device)
         patch = replies[0].body.get("state")
@@ -103,13 +104,13 @@ def _audit(
     trail.add(session, now_us, actor, kind, subject, device=device, trace=trace, version=version)
 
 
-def unknown_thing_reply(verb: str, payload: bytes, now_us: int) -> twin.Reply:
+def unknown_thing_reply(verb: str, payload: bytes, now_us: int) -> shadow.Reply:
     """The reply to a request for an unknown thing."""
-    return twin.rejected(verb, 404, "Thing not found", payload, now_us // 1_000_000)
+    return shadow.rejected(verb, 404, "Thing not found", payload, now_us // 1_000_000)
 
 
 def reply_messages(
-    device: str, name: str, replies: list[twin.Reply], trace: str, prefix: str = topics.PREFIX
+    device: str, name: str, replies: list[shadow.Reply], trace: str, prefix: str = topics.PREFIX
 ) -> list[OutgoingMessage]:
     """Replies as messages to publish, under the prefix of the request."""
     return [
@@ -119,7 +120,7 @@ def reply_messages(
 
 
 def update_desired(
-    session: Session, device: str, name: str, wanted: twin.State, now_us: int, *,
+    session: Session, device: str, name: str, wanted: shadow.State, now_us: int, *,
     actor: str, max_bytes: int, trace: str = "", version: int | None = None, rows: TwinRows | None = None,
 ) -> list[OutgoingMessage]:  # fmt: skip
     """Change desired state for the hub or a person. With `rows`, the caller saves them.
@@ -145,7 +146,7 @@ def remove(
     return reply_messages(device, name, replies, trace)
 
 
-def _require_accepted(reply: twin.Reply) -> None:
+def _require_accepted(reply: shadow.Reply) -> None:
     if reply.verb.endswith("rejected"):
         raise HubError(reply.body["code"], "The twin refused the change", reply.body["message"])
 
@@ -162,7 +163,7 @@ def names(session: Session, device: str, after: str, limit: int) -> list[str]:
     return list(session.exec(living.where(TwinRow.name > after).order_by(TwinRow.name).limit(limit)))
 
 
-def reported(session: Session, device: str, name: str = "") -> twin.State:
+def reported(session: Session, device: str, name: str = "") -> shadow.State:
     """The reported part of a document."""
     return dict(load(session, device, name).state.get("reported", {}))
 

@@ -15,7 +15,8 @@ import yaml
 from cloud_hub.api.routes import create_rest_app
 from cloud_hub.settings import Settings
 from edge_agent.config import Config
-from shared import VERSION, messages, topics
+from shared import VERSION
+from shared.protocol import messages, topics
 
 HERE = Path(__file__).parent
 TWIN = "AWS device shadow document"

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from shared.messages import Event, Metric, Sample
+from shared.protocol.messages import Event, Metric, Sample
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ import psutil
 
 from edge_agent.config import CollectorTable, options
 from shared.errors import NotReady
-from shared.messages import Metric, Sample
+from shared.protocol.messages import Metric, Sample
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

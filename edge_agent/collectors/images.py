@@ -15,9 +15,9 @@ import msgspec
 
 from edge_agent.collectors import Frame
 from edge_agent.config import CollectorTable, options
-from shared.codec import MAX_PAYLOAD
 from shared.errors import ConfigError, NotReady
-from shared.messages import Metric
+from shared.protocol.codec import MAX_PAYLOAD
+from shared.protocol.messages import Metric
 
 MAX_FRAME = MAX_PAYLOAD // 2
 """Maximum bytes of one frame: an escalation sends it as base64, four bytes for three, in one message."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import psutil
 
 from edge_agent.commands.service import Output, Progress, Verb, Work, take_args
-from shared.messages import CommandRequest
+from shared.protocol.messages import CommandRequest
 
 TOP = 5
 LONGEST_S = 600

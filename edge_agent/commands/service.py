@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 
 from edge_agent.store.statestore import StateStore
-from shared.codec import from_plain
-from shared.messages import ClockQuality, CommandCancel, CommandRequest, CommandResult
+from shared.protocol.codec import from_plain
+from shared.protocol.messages import ClockQuality, CommandCancel, CommandRequest, CommandResult
 
 log = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from edge_agent import clock
 from edge_agent.commands.service import Commands
 from edge_agent.runtime import health
-from shared.codec import decode
-from shared.messages import ENDED, ClockQuality, CommandCancel, CommandRequest, CommandResult
-from shared.mqtt import Inbound
+from shared.protocol.codec import decode
+from shared.protocol.messages import ENDED, ClockQuality, CommandCancel, CommandRequest, CommandResult
+from shared.transport.mqtt import Inbound
 
 log = logging.getLogger(__name__)
 

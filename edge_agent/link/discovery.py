@@ -15,7 +15,7 @@ from typing import Any
 
 from edge_agent.config import Link
 from shared.errors import NotReady
-from shared.mqtt import Address, parse_address
+from shared.transport.mqtt import Address, parse_address
 
 log = logging.getLogger(__name__)
 

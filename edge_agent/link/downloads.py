@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from shared.backoff import Backoff
-from shared.content_reference import Reference
 from shared.errors import NotReady, TidegateError
+from shared.protocol.content_reference import Reference
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ed25519

@@ -21,10 +21,10 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import pkcs7
 
 from edge_agent.link.pki import signing_key_of
-from shared import signatures
-from shared.codec import decode
 from shared.errors import ConfigError, NotReady, TidegateError, WireError
-from shared.tls import check_dates, client_context
+from shared.protocol import signatures
+from shared.protocol.codec import decode
+from shared.transport.tls import check_dates, client_context
 
 EST = "/.well-known/est"
 REENROLL = f"{EST}/simplereenroll"

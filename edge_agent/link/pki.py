@@ -18,9 +18,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from cryptography.x509.oid import NameOID
 
-from shared import signatures
 from shared.errors import ConfigError, WireError
-from shared.process_lock import process_lock
+from shared.process.lock import process_lock
+from shared.protocol import signatures
 
 SIGNING_SUFFIX = ":signing"
 

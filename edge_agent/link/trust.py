@@ -19,11 +19,11 @@ from edge_agent import clock
 from edge_agent.link import est
 from edge_agent.link.core.hub_time import HubTime
 from edge_agent.link.pki import DeviceIdentity
-from shared import signatures
 from shared.backoff import Backoff
 from shared.errors import ConfigError, NotReady, TidegateError
-from shared.messages import ClockQuality
-from shared.mqtt import Inbound, Tls
+from shared.protocol import signatures
+from shared.protocol.messages import ClockQuality
+from shared.transport.mqtt import Inbound, Tls
 
 log = logging.getLogger(__name__)
 

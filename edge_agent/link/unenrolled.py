@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from edge_agent import clock
-from shared.messages import ClockQuality
-from shared.mqtt import Inbound, Tls
+from shared.protocol.messages import ClockQuality
+from shared.transport.mqtt import Inbound, Tls
 
 
 class Unenrolled:

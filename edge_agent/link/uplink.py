@@ -29,12 +29,12 @@ from edge_agent.link.core.session import (
 )
 from edge_agent.link.discovery import BrokerLocator
 from edge_agent.store.outbox import Outbox
-from shared import topics
-from shared.codec import DEFLATED, JSON, decode, deflate, encode
 from shared.errors import WireError
-from shared.messages import Ack, Birth, Heartbeat, Session
-from shared.mqtt import Connection, Inbound, Options, Tls, Will
-from shared.topics import STREAM_TOPIC
+from shared.protocol import topics
+from shared.protocol.codec import DEFLATED, JSON, decode, deflate, encode
+from shared.protocol.messages import Ack, Birth, Heartbeat, Session
+from shared.protocol.topics import STREAM_TOPIC
+from shared.transport.mqtt import Connection, Inbound, Options, Tls, Will
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from shared.gate import Result
+from shared.models.gate import Result
 
 
 class Runner(Protocol):

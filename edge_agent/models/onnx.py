@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnxruntime as ort
 
-from shared.bundle import Bundle
 from shared.errors import ModelError
-from shared.gate import Result
+from shared.models.bundle import Bundle
+from shared.models.gate import Result
 from shared.tasks import open_task
 
 

@@ -21,9 +21,9 @@ from edge_agent.models.core.gating import ResultGate
 from edge_agent.models.worker import Failed, InferenceResult, Ready, WorkerMessage
 from edge_agent.twin.sync import TwinSync
 from shared.backoff import Backoff
-from shared.codec import from_plain, plain
-from shared.gate import Gate, Result
-from shared.messages import CommandRequest, Escalation, EscalationAnswer, Event, Sample
+from shared.models.gate import Gate, Result
+from shared.protocol.codec import from_plain, plain
+from shared.protocol.messages import CommandRequest, Escalation, EscalationAnswer, Event, Sample
 
 log = logging.getLogger(__name__)
 

@@ -15,9 +15,9 @@ from typing import IO
 import msgspec
 
 from shared import plugins
-from shared.bundle import load
 from shared.errors import ConfigError, ModelError
-from shared.gate import Result
+from shared.models.bundle import load
+from shared.models.gate import Result
 
 LENGTH_BYTES = 4
 

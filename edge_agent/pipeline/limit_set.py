@@ -16,9 +16,9 @@ from edge_agent.config import Config
 from edge_agent.pipeline.core.limit_rules import LimitRules
 from edge_agent.twin.core.document import Deferred
 from edge_agent.twin.sync import TwinSync
-from shared.codec import decode, encode, from_plain, plain
-from shared.content_reference import Reference
 from shared.errors import ConfigError, WireError
+from shared.protocol.codec import decode, encode, from_plain, plain
+from shared.protocol.content_reference import Reference
 from shared.thresholds import Limits
 
 log = logging.getLogger(__name__)
@@ -103,13 +103,13 @@ class LimitSet:
 
 
 def register_rules(twin: TwinSync, rules: LimitRules, config: Config, file: Path, fetch: Fetch) -> None:
-    """Handle desired `limits` and `watches`; until there are any, those of the configuration are in force. Raises
+    """Handle desired `limits` and `alarm_rules`; until there are any, those of the configuration are in force. Raises
     ConfigError."""
     if reason := rules.use_limits(config.limits):
         raise ConfigError("limits", reason, "Keep [[limits]] within [[hard_limits]]")
     limits = LimitSet(rules, file, fetch, lambda: twin.retry("thresholds", "limits"))
     twin.handle("thresholds", "limits", limits.desired, own=[plain(entry) for entry in config.limits])
-    twin.handle("thresholds", "watches", rules.desired_rules, own=plain(config.watches))
+    twin.handle("thresholds", "alarm_rules", rules.desired_rules, own=plain(config.alarm_rules))
 
 
 def _entries(content: bytes) -> list[dict[str, Any]]:

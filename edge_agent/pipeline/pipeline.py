@@ -15,7 +15,7 @@ from edge_agent.pipeline.core.limit_rules import LimitRules
 from edge_agent.runtime.health import clock_quality
 from edge_agent.store.outbox import Outbox, OutboxFull, RowBatch
 from edge_agent.store.statestore import StateStore
-from shared.messages import Alarm, Escalation, Event, Sample, Stream
+from shared.protocol.messages import Alarm, Escalation, Event, Sample, Stream
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from edge_agent.config import CollectorTable
 from edge_agent.runtime.event_loop import EventLoop, Timer
 from shared import plugins
 from shared.errors import ConfigError, NotReady
-from shared.messages import Metric
+from shared.protocol.messages import Metric
 
 log = logging.getLogger(__name__)
 

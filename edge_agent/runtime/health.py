@@ -15,8 +15,8 @@ from typing import Any, cast
 import psutil
 
 from edge_agent.store.outbox import Outbox
-from shared.messages import ClockQuality, Metric, Sample
-from shared.profile import DeviceProfile
+from shared.device_profile import DeviceProfile
+from shared.protocol.messages import ClockQuality, Metric, Sample
 
 METRICS = [
     Metric(name="agent.rss", unit="By", description="resident memory of the agent itself"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edge_agent.store.disk import Disk
 from edge_agent.store.outbox import Outbox
-from shared.messages import Event, Level
+from shared.protocol.messages import Event, Level
 
 
 class StoreMonitor:

@@ -20,9 +20,9 @@ from typing import Any
 
 from edge_agent.store.disk import Disk, found_damage, found_full
 from edge_agent.store.statestore import checksum, open_database
-from shared.codec import MAX_ITEMS, decode, encode
 from shared.errors import TidegateError
-from shared.messages import STREAMS, Batch, ClockQuality, Lost, Stream
+from shared.protocol.codec import MAX_ITEMS, decode, encode
+from shared.protocol.messages import STREAMS, Batch, ClockQuality, Lost, Stream
 
 SCHEMA_VERSION = 2
 SCHEMA = """

@@ -16,8 +16,8 @@ from typing import Any
 
 from edge_agent.store.statestore import SCHEMA_VERSION
 from shared.errors import TidegateError
-from shared.twin import MAX_LEVELS, State
-from shared.twin_merge import patch, with_value
+from shared.twin.merge import patch, with_value
+from shared.twin.shadow import MAX_LEVELS, State
 
 EXIT_WAITS = 75
 """EX_TEMPFAIL of sysexits.h: the request is stored, but the agent has not processed it yet."""

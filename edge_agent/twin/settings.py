@@ -10,8 +10,8 @@ import msgspec
 
 from edge_agent.config import Config, Settings
 from edge_agent.twin.sync import TwinSync
-from shared.codec import from_plain
 from shared.errors import ConfigError
+from shared.protocol.codec import from_plain
 
 
 class SettingsHandler:

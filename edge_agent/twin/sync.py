@@ -9,14 +9,14 @@ from typing import Any
 from edge_agent.store.statestore import StateStore
 from edge_agent.twin.core.document import Handler
 from edge_agent.twin.core.twin import DeviceTwin, Effect, Fetch, Remember, Report, RequestDesired
-from shared.codec import MAX_PAYLOAD
 from shared.errors import WireError
 from shared.ids import SHADOW_NAME
-from shared.messages import Applied
-from shared.mqtt import Inbound
-from shared.topics import split_shadow
-from shared.twin import State, check_state, parse
-from shared.twin_merge import Path
+from shared.protocol.codec import MAX_PAYLOAD
+from shared.protocol.messages import Applied
+from shared.protocol.topics import split_shadow
+from shared.transport.mqtt import Inbound
+from shared.twin.merge import Path
+from shared.twin.shadow import State, check_state, parse
 
 log = logging.getLogger(__name__)
 

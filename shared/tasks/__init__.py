@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from shared import plugins
 from shared.errors import ConfigError, ModelError
-from shared.gate import Result
-from shared.manifest import Manifest
+from shared.models.gate import Result
+from shared.models.manifest import Manifest
 
 Array: TypeAlias = NDArray[Any]
 Tensors: TypeAlias = dict[str, Array]

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from shared.errors import ModelError
-from shared.gate import Result
-from shared.manifest import Manifest
+from shared.models.gate import Result
+from shared.models.manifest import Manifest
 from shared.tasks import Array, Tensors
 from shared.tasks.images import LAYOUTS as IMAGE_LAYOUTS
 from shared.tasks.images import ImageInput

@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from shared.errors import ModelError
-from shared.gate import Box, Result
-from shared.manifest import Manifest
+from shared.models.gate import Box, Result
+from shared.models.manifest import Manifest
 from shared.tasks import Array
 from shared.tasks.base import BaseTask
 from shared.tasks.boxes import MAX_CANDIDATES, overlap, suppress, to_corners

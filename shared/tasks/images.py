@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 
 from shared.errors import ModelError
-from shared.manifest import CHANNELS, FREE, Manifest, TensorSpec
+from shared.models.manifest import CHANNELS, FREE, Manifest, TensorSpec
 from shared.tasks import Array
 
 GRAY = np.array([0.299, 0.587, 0.114], np.float32)

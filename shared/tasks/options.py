@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from shared.errors import ModelError
-from shared.manifest import Manifest
+from shared.models.manifest import Manifest
 from shared.suggestions import nearest
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from shared.errors import ModelError
-from shared.manifest import FREE, Manifest, TensorSpec
+from shared.models.manifest import FREE, Manifest, TensorSpec
 from shared.tasks import Array
 from shared.tasks.images import per_channel, to_dtype
 

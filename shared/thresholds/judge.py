@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from shared.messages import AlarmKind
+from shared.protocol.messages import AlarmKind
 from shared.thresholds.limits import Limits
 
 

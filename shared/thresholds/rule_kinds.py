@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from shared.ids import first_duplicate, metric_name
-from shared.messages import Priority, check_finite
+from shared.protocol.messages import Priority, check_finite
 from shared.thresholds import expressions
 from shared.thresholds.limits import Limits
 from shared.thresholds.schedule import week_windows

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from simulators import databases
+from sqlmodel import SQLModel
 
 from cloud_hub.database.sessions import Database
 
@@ -50,6 +51,14 @@ def db(url: str) -> Iterator[Database]:
     database = Database(url)
     yield database
     database.close()
+
+
+@pytest.fixture(autouse=True)
+def forget_compiled_statements() -> Iterator[None]:
+    """SQLAlchemy keeps what each mapper has compiled for each engine that there was: hundreds of megabytes."""
+    yield
+    for mapper in SQLModel._sa_registry.mappers:
+        mapper._compiled_cache.clear()
 
 
 @pytest.fixture(autouse=True)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from edge_agent.config import Config, options, parse, read
-from shared import profile
+from shared import device_profile
 from shared.errors import ConfigError
-from shared.mqtt import parse_address
+from shared.transport.mqtt import parse_address
 
 DEVICE = """
 [device]
@@ -106,14 +106,14 @@ def test_a_file_is_read_whole(tmp_path: Path) -> None:
 
 def test_defaults_stand_below_the_profile_and_the_profile_below_the_file() -> None:
     defaults = config(DEVICE.replace("x86-64", "raspberry-pi-5"))
-    assert defaults.outbox.max_mb == profile.load("raspberry-pi-5").settings["outbox"]["max_mb"] == 128
+    assert defaults.outbox.max_mb == device_profile.load("raspberry-pi-5").settings["outbox"]["max_mb"] == 128
     assert defaults.outbox.commit_s == 2.0
     assert defaults.settings.period_s == 1.0, "neither profile nor file says otherwise"
     chosen = config(DEVICE.replace("x86-64", "raspberry-pi-5") + "[outbox]\nmax_mb = 50\n[settings]\nperiod_s = 9")
     assert (chosen.outbox.max_mb, chosen.outbox.commit_s, chosen.settings.period_s) == (50, 2.0, 9)
 
 
-@pytest.mark.parametrize("name", profile.names())
+@pytest.mark.parametrize("name", device_profile.names())
 def test_each_shipped_profile_is_a_valid_ground_for_a_file(name: str) -> None:
     assert config(DEVICE.replace("x86-64", name)).device.profile == name
 

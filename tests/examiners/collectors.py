@@ -10,9 +10,9 @@ import pytest
 
 from edge_agent.collectors import Collector, Frame, Reading
 from edge_agent.config import CollectorTable
-from shared.codec import encode
 from shared.errors import ConfigError
-from shared.messages import Event, Metric, Sample
+from shared.protocol.codec import encode
+from shared.protocol.messages import Event, Metric, Sample
 
 NOW_US = 1_700_000_000_000_000
 

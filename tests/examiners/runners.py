@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from edge_agent.models import Runner
-from shared.bundle import Bundle, load
 from shared.errors import ModelError
+from shared.models.bundle import Bundle, load
 
 
 def examine_runner(open_runner: Callable[[Bundle], Runner], folder: Path) -> None:

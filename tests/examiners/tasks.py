@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from shared.errors import ModelError
-from shared.gate import Gate, Result, decide
-from shared.manifest import FREE, Manifest
+from shared.models.gate import Gate, Result, decide
+from shared.models.manifest import FREE, Manifest
 from shared.tasks import Array, Task, Tensors
 
 DIGEST = "sha256:examined"

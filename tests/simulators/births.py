@@ -6,7 +6,7 @@ from sqlmodel import Session
 
 from cloud_hub.devices.births import Births
 from cloud_hub.devices.offsets import StreamOffsets
-from shared.messages import Birth
+from shared.protocol.messages import Birth
 
 
 def born(session: Session, birth: Birth, now_us: int) -> None:

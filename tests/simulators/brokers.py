@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar
 import pytest
 
 from cloud_hub.broker.embedded import open_broker
-from shared.codec import MAX_PAYLOAD
+from shared.protocol.codec import MAX_PAYLOAD
 
 T = TypeVar("T")
 Kind = Literal["embedded", "mosquitto"]

@@ -19,7 +19,7 @@ from simulators import databases
 from simulators.brokers import free_port, listens, until
 
 from cloud_hub.api import est
-from cloud_hub.api.hub import Hub
+from cloud_hub.api.dependencies import Hub
 from cloud_hub.api.routes import create_rest_app
 from cloud_hub.certificates import enrolment
 from cloud_hub.certificates import registry as register
@@ -27,7 +27,7 @@ from cloud_hub.certificates.files import CaFolder
 from cloud_hub.clock import now_us
 from cloud_hub.database.sessions import Database
 from cloud_hub.settings import Settings
-from shared import signatures
+from shared.protocol import signatures
 
 Key = ec.EllipticCurvePrivateKey
 

@@ -21,7 +21,7 @@ from edge_agent.link.core.session import (
     Send,
     SendHeartbeat,
 )
-from shared.messages import STREAMS, Ack, Birth, Heartbeat, Session, Stream
+from shared.protocol.messages import STREAMS, Ack, Birth, Heartbeat, Session, Stream
 
 
 @dataclass(frozen=True)

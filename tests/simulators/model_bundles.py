@@ -17,8 +17,8 @@ from edge_agent.models.core.gating import ResultGate
 from edge_agent.models.slot import ModelSlot
 from edge_agent.runtime.event_loop import EventLoop
 from shared.backoff import Backoff
-from shared.gate import Gate
-from shared.messages import Escalation, Event, Sample
+from shared.models.gate import Gate
+from shared.protocol.messages import Escalation, Event, Sample
 
 DIGITS = Path(__file__).parents[2] / "cloud_hub" / "demo" / "assets" / "digits-edge"
 SHAPE = (8, 8)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from edge_agent.store.outbox import Outbox, Row, RowBatch
-from shared.codec import decode
-from shared.messages import Batch, Event, Stream
+from shared.protocol.codec import decode
+from shared.protocol.messages import Batch, Event, Stream
 
 ROOMY = 4_000_000
 TIGHT = 20_000

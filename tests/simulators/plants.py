@@ -22,7 +22,7 @@ from cloud_hub.__main__ import main
 from cloud_hub.certificates.core.authority import Authority
 from cloud_hub.certificates.files import CaFolder
 from cloud_hub.clock import now_us
-from shared.mqtt import Tls
+from shared.transport.mqtt import Tls
 
 WAIT_S = 10.0
 
@@ -58,7 +58,7 @@ class Plant:
 
     def command(self, what: str, *arguments: str) -> None:
         """A subcommand of `tidegate-hub broker` on this folder."""
-        config = [] if what in {"grant", "deny"} else ["--config", str(self.folder / "hub.toml")]
+        config = ["--config", str(self.folder / "hub.toml")]
         assert main(["broker", what, *arguments, "--folder", str(self.folder / "broker"), *config]) == 0
 
     def identity(self, cn: str, *, authority: Authority | None = None, begin_us: int = 0, days: float = 1.0) -> Tls:
@@ -104,7 +104,9 @@ class Peer:
         if will is not None:
             client.will_set(will[0], will[1], 1, will[2])
         client.on_socket_open = lambda _c, _d, sock: sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        client.on_socket_register_write = lambda *_: None  # one thread alone touches the socket (shared/mqtt.py)
+        client.on_socket_register_write = lambda *_: (
+            None
+        )  # one thread alone touches the socket (shared/transport/mqtt.py)
         client.on_connect = lambda _c, _d, _flags, reason, _p: self._answers.put(reason)
         client.on_subscribe = lambda _c, _d, _mid, reasons, _p: self._answers.put(reasons)
         client.on_publish = lambda _c, _d, _mid, reason, _p: self._answers.put(reason)

@@ -1,7 +1,8 @@
 """A throwaway PostgreSQL (15 or newer): one cluster for a test process, on a unix socket in a folder of its own.
 
-Each test gets a fresh database, copied from a template that already holds the hub's schema. The server ends with the
-test process, however that ends: the kernel tells it when its parent died.
+Each test gets an empty database with the hub's schema: one that an earlier test has left and that was emptied, if its
+schema is untouched, else a copy of a template. The server ends with the test process, however that ends: the kernel
+tells it when its parent died.
 """
 
 from __future__ import annotations
@@ -28,6 +29,21 @@ from cloud_hub.database.engine import open_engine
 from cloud_hub.database.schema import migrate
 
 TEMPLATE = "tidegate_template"
+SCHEMA = """SELECT md5(string_agg(line, '|' ORDER BY line)) FROM (
+  SELECT concat_ws(' ', c.relname, c.relkind, a.attname, a.atttypid, a.attnotnull, a.attidentity) AS line
+  FROM pg_class c LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
+  WHERE c.relnamespace = 'public'::regnamespace
+  UNION ALL SELECT concat_ws(' ', tgname, tgenabled) FROM pg_trigger WHERE NOT tgisinternal
+  UNION ALL SELECT concat_ws(' ', proname, md5(prosrc)) FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+  UNION ALL SELECT version_num FROM alembic_version
+) AS lines"""
+"""A text that differs when a test has changed the schema."""
+EMPTY = """DO $$ DECLARE name text; filled boolean; BEGIN
+  SET LOCAL session_replication_role = replica;  -- the audit trail's trigger refuses deletions
+  FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version' LOOP
+    EXECUTE format('SELECT EXISTS (SELECT 1 FROM %I)', name) INTO filled;
+    IF filled THEN EXECUTE format('TRUNCATE %I RESTART IDENTITY CASCADE', name); END IF;
+  END LOOP; END $$"""
 # What a crash of the machine would cost does not matter here; `durable=True` leaves fsync as it is delivered.
 FAST = ("-c", "fsync=off", "-c", "full_page_writes=off", "-c", "autovacuum=off", "-c", "shared_buffers=16MB")
 
@@ -60,6 +76,8 @@ class Server:
     durable: bool = False
     process: subprocess.Popen[bytes] | None = None
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
+    _emptied: list[str] = field(default_factory=list)
+    _schema: str = ""
 
     def initialise(self) -> None:
         """Make the cluster's files."""
@@ -98,8 +116,11 @@ class Server:
 
     def run(self, statement: str | sql.Composed, database: str = "postgres") -> None:
         """One statement as the cluster's owner, outside any transaction."""
-        with psycopg.connect(host=str(self.folder), user="tidegate", dbname=database, autocommit=True) as connection:
+        with self._connected(database) as connection:
             connection.execute(statement)  # type: ignore[arg-type]
+
+    def _connected(self, database: str) -> psycopg.Connection[Any]:
+        return psycopg.connect(host=str(self.folder), user="tidegate", dbname=database, autocommit=True)
 
     def url(self, name: str) -> str:
         """Address of one database."""
@@ -111,16 +132,36 @@ class Server:
         engine = open_engine(self.url(TEMPLATE))
         migrate(engine, self.url(TEMPLATE))
         engine.dispose()
+        with self._connected(TEMPLATE) as connection:
+            self._schema = connection.execute(SCHEMA).fetchone()[0]
 
     @contextmanager
     def database(self, template: str = TEMPLATE) -> Iterator[str]:
-        """The address of a fresh database, gone at the end."""
-        name = f"hub_{next(self._numbers)}"
-        self.run(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")  # the quicker one for small ones
+        """The address of an empty database, or of a copy of `template`."""
+        name = self._emptied.pop() if template == TEMPLATE and self._emptied else self._copy(template)
         try:
             yield self.url(name)
         finally:
-            self.run(f"DROP DATABASE {name} WITH (FORCE)")
+            if template == TEMPLATE and self._empty(name):
+                self._emptied.append(name)
+            else:
+                self.run(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def _copy(self, template: str) -> str:
+        name = f"hub_{next(self._numbers)}"
+        self.run(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")  # the quicker one for small ones
+        return name
+
+    def _empty(self, name: str) -> bool:
+        """Delete all rows; False if the database cannot be used again, since a test has changed its schema."""
+        others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()"
+        try:
+            with self._connected(name) as connection:
+                connection.execute(others, [name])
+                connection.execute(EMPTY)
+                return bool(connection.execute(SCHEMA).fetchone()[0] == self._schema)
+        except psycopg.Error:
+            return False
 
 
 @contextmanager

@@ -21,14 +21,14 @@ from pathlib import Path
 import pytest
 
 from edge_agent.store.outbox import Outbox
-from shared.codec import decode
-from shared.messages import Batch
+from shared.protocol.codec import decode
+from shared.protocol.messages import Batch
 
 WRITER = """
 import sys
 from pathlib import Path
 from edge_agent.store.outbox import Outbox, RowBatch
-from shared.messages import Event
+from shared.protocol.messages import Event
 outbox = Outbox(Path(sys.argv[1]) / "outbox.sqlite", 20_000_000, "e1")
 outbox._db.execute(f"PRAGMA synchronous={sys.argv[2]}")
 while True:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from shared.manifest import FileEntry, Manifest, Preprocess, TensorSpec, Variant
+from shared.models.manifest import FileEntry, Manifest, Preprocess, TensorSpec, Variant
 from shared.tasks import Tensors
 
 Shapes = Sequence[tuple[str, tuple[int, ...]]]

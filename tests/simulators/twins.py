@@ -15,12 +15,12 @@ from typing import Any
 from edge_agent.twin.core.document import Document
 from edge_agent.twin.core.twin import MAX_BYTES, DeviceTwin
 from edge_agent.twin.sync import TwinSync
-from shared import twin as rules
-from shared.codec import encode
-from shared.mqtt import Inbound
-from shared.topics import split_shadow
-from shared.twin import MAX_LEVELS, SECTIONS, State
-from shared.twin_merge import ABSENT, Path, format_path, leaves, value_at, with_value
+from shared.protocol.codec import encode
+from shared.protocol.topics import split_shadow
+from shared.transport.mqtt import Inbound
+from shared.twin import shadow
+from shared.twin.merge import ABSENT, Path, format_path, leaves, value_at, with_value
+from shared.twin.shadow import MAX_LEVELS, SECTIONS, State
 
 NAMES = ("", "cam")
 HUB_BYTES = 1200
@@ -111,26 +111,26 @@ class Hub:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.documents = dict.fromkeys(NAMES, rules.Document())
+        self.documents = dict.fromkeys(NAMES, shadow.Document())
         self.life, self.mute = 0, False
-        self.told: dict[tuple[str, str], dict[str, Any]] = {}
+        self.progress: dict[tuple[str, str], dict[str, Any]] = {}
         self.set_at: dict[tuple[str, Path], int] = {}
         self.tomb: dict[str, int] = dict.fromkeys(NAMES, 0)
         self.backups: list[Any] = []
 
-    def update(self, name: str, payload: bytes) -> list[rules.Reply]:
+    def update(self, name: str, payload: bytes) -> list[shadow.Reply]:
         """One update."""
-        self.documents[name], replies = rules.update(self.documents[name], payload, self.world.now, HUB_BYTES)
+        self.documents[name], replies = shadow.update(self.documents[name], payload, self.world.now, HUB_BYTES)
         return replies
 
-    def delete(self, name: str) -> list[rules.Reply]:
+    def delete(self, name: str) -> list[shadow.Reply]:
         """One delete."""
-        self.documents[name], replies = rules.delete(self.documents[name], name, b"", self.world.now)
+        self.documents[name], replies = shadow.delete(self.documents[name], name, b"", self.world.now)
         return replies
 
-    def get(self, name: str, payload: bytes) -> list[rules.Reply]:
+    def get(self, name: str, payload: bytes) -> list[shadow.Reply]:
         """One get."""
-        return rules.get(self.documents[name], name, payload, self.world.now)
+        return shadow.get(self.documents[name], name, payload, self.world.now)
 
     def restore(self) -> None:
         """An older copy of everything is put back: another life."""
@@ -203,9 +203,9 @@ class World:
 
     def publish(self, rest: str, message: Any, trace: str = "") -> bool:
         """The agent's door to the network."""
-        told = self.disk.get(f"twin:{(split_shadow(rest) or ('',))[0]}", {}).get("told", [])
+        remembered = self.disk.get(f"twin:{(split_shadow(rest) or ('',))[0]}", {}).get("reported_paths", [])
         for leaf, value in leaves(message["state"].get("reported", {})) if rest.endswith("update") else ():
-            assert value is None or list(leaf) in told, "reported before it was remembered"
+            assert value is None or list(leaf) in remembered, "reported before it was remembered"
         if self.connected:
             self.sent += 1
             self.up.append((rest, encode(message), self.life_told))
@@ -242,7 +242,7 @@ class World:
         above = [
             (self.bases[name, path[:n]], path[n:]) for n in range(1, len(path) + 1) if (name, path[:n]) in self.bases
         ]
-        return any(rules.json_equal(value_at({"": base}, ("", *rest)), value) for base, rest in above)
+        return any(shadow.json_equal(value_at({"": base}, ("", *rest)), value) for base, rest in above)
 
     # -- the network -------------------------------------------------------------------------------
 
@@ -323,9 +323,9 @@ class World:
         rest, payload, life = message
         if rest == "applied":
             word = json.loads(payload)
-            old = self.hub.told.get((word["shadow"], word["path"]), word)
+            old = self.hub.progress.get((word["shadow"], word["path"]), word)
             if old["version"] <= word["version"] or life > old.get("life", 0):
-                self.hub.told[word["shadow"], word["path"]] = word | {"life": life}
+                self.hub.progress[word["shadow"], word["path"]] = word | {"life": life}
             return
         name, verb = split_shadow(rest) or ("", "")
         replies = self.hub.get(name, payload) if verb == "get" else self.hub_update(name, payload, device=life)
@@ -333,7 +333,7 @@ class World:
             (self.too_large.add if replies[0].body.get("code") == 413 else self.too_large.discard)(name)
         self.answer(name, replies)
 
-    def answer(self, name: str, replies: list[rules.Reply]) -> None:
+    def answer(self, name: str, replies: list[shadow.Reply]) -> None:
         """Replies on their way to the device."""
         if self.hub.mute:
             self.hub.mute = False
@@ -364,14 +364,14 @@ class World:
         path = self.random.choice(WISHES)
         return ("cam" if path == ("gate",) else ""), with_value({}, path, value)
 
-    def hub_update(self, name: str, payload: bytes, device: int | None = None) -> list[rules.Reply]:
+    def hub_update(self, name: str, payload: bytes, device: int | None = None) -> list[shadow.Reply]:
         """An update by anybody; `device` is the hub's life that its sender knew."""
         old = self.hub.documents[name]
         replies = self.hub.update(name, payload)
         new = self.hub.documents[name]
         assert new.version >= old.version, "the hub's version fell (T2)"
-        assert rules.size(new.state) <= HUB_BYTES, "too large at the hub (T7)"
-        assert all(rules.nesting_depth(new.state.get(section)) <= MAX_LEVELS for section in SECTIONS), "too deep (T7)"
+        assert shadow.size(new.state) <= HUB_BYTES, "too large at the hub (T7)"
+        assert all(shadow.nesting_depth(new.state.get(section)) <= MAX_LEVELS for section in SECTIONS), "too deep (T7)"
         if replies[0].verb != "update/accepted":
             return replies
         request = json.loads(payload)
@@ -439,8 +439,8 @@ class World:
         )
         for section in ("desired", "base", "reported"):
             assert not any(value is None for _, value in leaves(new[section])), f"null in {section} (T7)"
-            assert rules.nesting_depth(new[section]) <= MAX_LEVELS, f"{section} is too deep (T7)"
-        assert rules.size({"desired": new["desired"], "reported": new["reported"]}) <= MAX_BYTES, "too large (T7)"
+            assert shadow.nesting_depth(new[section]) <= MAX_LEVELS, f"{section} is too deep (T7)"
+        assert shadow.size({"desired": new["desired"], "reported": new["reported"]}) <= MAX_BYTES, "too large (T7)"
 
     def check_no_resurrection(self, name: str, desired: State, where: str, version: int | None = None) -> None:
         """Nothing is desired that was set before a delete which this side knows of."""
@@ -452,7 +452,7 @@ class World:
                 assert set_at >= tomb, f"{where} desires {format_path(leaf)} again, which was deleted (T5)"
 
     def check_device_update(
-        self, name: str, old: rules.Document, new: rules.Document, request: State, changed: list[Path]
+        self, name: str, old: shadow.Document, new: shadow.Document, request: State, changed: list[Path]
     ) -> None:
         """The device spoils nobody's fields and overrides no wish that it has not seen."""
         for path in FOREIGN if not old.deleted and name == "" else ():
@@ -499,32 +499,32 @@ class World:
                 continue
             mine, theirs = self.twin.documents[name], self.hub.documents[name].state
             desired, reported = theirs.get("desired", {}), theirs.get("reported", {})
-            assert rules.json_equal(mine.desired, desired), f"device and hub desire otherwise in '{name}' (T1)"
+            assert shadow.json_equal(mine.desired, desired), f"device and hub desire otherwise in '{name}' (T1)"
             for path in FOREIGN:
                 reported = with_value(reported, path, ABSENT)
             own = with_value(mine.reported, ("mix", "none"), ABSENT) if "mix" in mine.reported else mine.reported
-            assert rules.json_equal(own, reported), f"the hub does not know what the device is in '{name}' (T1)"
+            assert shadow.json_equal(own, reported), f"the hub does not know what the device is in '{name}' (T1)"
             for leaf, value in leaves(desired):
                 self.check_wish(name, mine, leaf, value)
         assert self.disk.answers.keys() == self.disk.asked.keys(), "a person was not answered"
 
     def check_wish(self, name: str, mine: Document, leaf: Path, value: Any) -> None:
         """T8."""
-        word = self.hub.told.get((name, format_path(leaf)))
+        word = self.hub.progress.get((name, format_path(leaf)))
         paths = [path for path in HANDLED[name] if leaf[: len(path)] == path]
         path = max(paths, key=len, default=())
         in_force = (
             value_at(with_value({}, path, self.thing.in_force.get((name, path), ABSENT)), leaf) if path else ABSENT
         )
-        if rules.json_equal(in_force, value):
-            assert rules.json_equal(value_at(mine.reported, leaf), value), (
+        if shadow.json_equal(in_force, value):
+            assert shadow.json_equal(value_at(mine.reported, leaf), value), (
                 f"{format_path(leaf)} is in force and not reported (T8)"
             )
             return
         if value == {} and isinstance(in_force, dict):
             return
         assert word is not None, f"{format_path(leaf)} is not in force and nothing was said (T8)"
-        clamped = word["state"] == "applied" and rules.json_equal(in_force, lowered(value))
+        clamped = word["state"] == "applied" and shadow.json_equal(in_force, lowered(value))
         assert clamped or word["state"] == "refused", (
             f"{format_path(leaf)} is not in force, and told {word['state']} (T8)"
         )

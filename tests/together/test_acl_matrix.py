@@ -16,8 +16,8 @@ import pytest
 from simulators.brokers import until
 from simulators.plants import Peer, Plant, Refused
 
-from shared import topics
-from shared.topics import TABLE, thing
+from shared.protocol import topics
+from shared.protocol.topics import TABLE, thing
 
 pytestmark = pytest.mark.slow
 

@@ -33,8 +33,8 @@ from simulators.certificates import certificates
 from cloud_hub.__main__ import main
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import Device
-from shared import topics
-from shared.mqtt import Connection, Options, Tls
+from shared.protocol import topics
+from shared.transport.mqtt import Connection, Options, Tls
 
 pytestmark = pytest.mark.slow
 

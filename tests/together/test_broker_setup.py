@@ -19,10 +19,10 @@ from cloud_hub.__main__ import main
 from cloud_hub.broker import checks as broker_check
 from cloud_hub.certificates.core.authority import Authority, Revoked
 from cloud_hub.clock import now_us
-from shared import topics
-from shared.mqtt import Tls
-from shared.times import DAY_US
-from shared.topics import thing
+from shared.durations import DAY_US
+from shared.protocol import topics
+from shared.protocol.topics import thing
+from shared.transport.mqtt import Tls
 
 pytestmark = pytest.mark.slow
 

@@ -22,13 +22,13 @@ from sqlmodel import select
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import Command
 from cloud_hub.devices import commands
-from cloud_hub.devices import registry as fleet
+from cloud_hub.devices import registry as device_registry
 from cloud_hub.errors import HubError
 from cloud_hub.runtime.outgoing import OutgoingMessage
 from edge_agent.commands.service import Commands, Output, Progress, Work
 from edge_agent.store.statestore import StateStore
-from shared.codec import decode, encode
-from shared.messages import ENDED, Birth, CommandCancel, CommandRequest, CommandResult
+from shared.protocol.codec import decode, encode
+from shared.protocol.messages import ENDED, Birth, CommandCancel, CommandRequest, CommandResult
 
 SECOND = 1_000_000
 LIFE_S = 40.0
@@ -117,7 +117,7 @@ class World:
 
     def send(self, mode: Any, target: str) -> None:
         with self.db.write() as session:
-            if fleet.get_device(session, self.device).state != "online" and mode == "direct":
+            if device_registry.get_device(session, self.device).state != "online" and mode == "direct":
                 return
             row, messages = commands.create(
                 session, self.device, "diagnose", target, self.now, actor="test", mode=mode, life_s=LIFE_S

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from simulators.brokers import MOSQUITTO_FIRST, Kind, until
 
-from shared import topics
-from shared.codec import decode, encode
-from shared.messages import CommandRequest, CommandResult
-from shared.mqtt import Connection, Inbound, Options
+from shared.protocol import topics
+from shared.protocol.codec import decode, encode
+from shared.protocol.messages import CommandRequest, CommandResult
+from shared.transport.mqtt import Connection, Inbound, Options
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 

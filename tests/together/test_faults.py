@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from simulators.brokers import MOSQUITTO_FIRST, Kind, until
 
-from shared import topics
-from shared.codec import MAX_PAYLOAD, encode
-from shared.messages import Batch, Birth
-from shared.mqtt import Connection, Options
+from shared.protocol import topics
+from shared.protocol.codec import MAX_PAYLOAD, encode
+from shared.protocol.messages import Batch, Birth
+from shared.transport.mqtt import Connection, Options
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 

@@ -10,10 +10,10 @@ import pytest
 from simulators.brokers import mosquitto as make_mosquitto
 from simulators.brokers import until
 
-from shared import topics
-from shared.codec import encode
-from shared.messages import Batch, Heartbeat
-from shared.mqtt import Connection, Inbound, Options
+from shared.protocol import topics
+from shared.protocol.codec import encode
+from shared.protocol.messages import Batch, Heartbeat
+from shared.transport.mqtt import Connection, Inbound, Options
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 

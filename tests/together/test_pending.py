@@ -12,8 +12,8 @@ import pytest
 from simulators.brokers import until
 from simulators.relay import Relay
 
-from shared import topics
-from shared.mqtt import Connection, Inbound, Options
+from shared.protocol import topics
+from shared.transport.mqtt import Connection, Inbound, Options
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 

@@ -13,10 +13,10 @@ import pytest
 from simulators.brokers import until
 from simulators.wire import recorded, with_unknown_fields
 
-from shared import topics
-from shared.codec import decode, encode
-from shared.messages import Birth, Session
-from shared.mqtt import Connection, Inbound, Options
+from shared.protocol import topics
+from shared.protocol.codec import decode, encode
+from shared.protocol.messages import Birth, Session
+from shared.transport.mqtt import Connection, Inbound, Options
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 

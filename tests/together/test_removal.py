@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from simulators.brokers import until
 
-from shared import topics
+from shared.protocol import topics
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 

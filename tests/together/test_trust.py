@@ -26,7 +26,7 @@ from edge_agent import clock
 from edge_agent.link.core import hub_time
 from edge_agent.link.pki import DeviceIdentity
 from edge_agent.link.trust import TrustManager, enrol
-from shared.mqtt import Connection, Inbound, Options, Tls
+from shared.transport.mqtt import Connection, Inbound, Options, Tls
 
 World = Any
 SETTINGS = """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, Protocol
 
-from shared.messages import Life
+from shared.protocol.messages import Life
 
 SuppressionMethod = Literal["shelved", "suppressed", "out-of-service"]
 """How an alarm is suppressed: by an operator for a while, by design (maintenance), or out of service."""

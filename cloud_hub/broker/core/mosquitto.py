@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from shared import topics
-from shared.codec import MAX_PAYLOAD
 from shared.ids import device_id
+from shared.protocol import topics
+from shared.protocol.codec import MAX_PAYLOAD
 
 SPARKPLUG = ":spb"
 """What a Sparkplug connection's identity has behind the device's."""

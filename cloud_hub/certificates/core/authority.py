@@ -114,9 +114,12 @@ class Authority:
             .add_extension(x509.CRLNumber(now_us), critical=False)
             .add_extension(self._key_identifier(), critical=False)
         )
-        for one in revoked:
+        for certificate in revoked:
             entry = (
-                x509.RevokedCertificateBuilder().serial_number(one.serial).revocation_date(x509_time(one.t_us)).build()
+                x509.RevokedCertificateBuilder()
+                .serial_number(certificate.serial)
+                .revocation_date(x509_time(certificate.t_us))
+                .build()
             )
             built = built.add_revoked_certificate(entry)
         return built.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM)
@@ -158,8 +161,8 @@ def x509_time(t_us: int) -> datetime:
 
 def common_name(name: x509.Name) -> str:
     """The one common name, or '' where there is none, or more."""
-    found = name.get_attributes_for_oid(NameOID.COMMON_NAME)
-    return str(found[0].value) if len(found) == 1 else ""
+    attributes = name.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(attributes[0].value) if len(attributes) == 1 else ""
 
 
 def _dated(now_us: int, days: float) -> x509.CertificateBuilder:

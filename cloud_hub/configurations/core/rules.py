@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from cloud_hub.twins.core.owners import CONFIGURATION, RELEASED, REMOVED
-from shared import twin
-from shared.codec import encode
-from shared.twin_merge import Path, format_path, leaves, tree
+from shared.protocol.codec import encode
+from shared.twin import shadow
+from shared.twin.merge import Path, format_path, leaves, tree
 
 Wanted = dict[Path, tuple[Any, str]]
 """A document's leaves as configurations want them: path to (value, id of the configuration)."""
@@ -27,7 +27,7 @@ class Layer:
     id: str
     priority: int
     created_us: int
-    content: Mapping[str, twin.State]
+    content: Mapping[str, shadow.State]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +41,7 @@ class Conflict:
     owner: str
     value: Any = None
 
-    def as_dict(self, document: str) -> twin.State:
+    def as_dict(self, document: str) -> shadow.State:
         """As it is stored and shown."""
         return {"document": document} | asdict(self)
 
@@ -53,8 +53,8 @@ class Plan:
     `touched` are the configurations whose leaves the patch sets or takes away, `winners` those that got a leaf at all.
     """
 
-    patch: twin.State
-    owners: twin.State
+    patch: shadow.State
+    owners: shadow.State
     conflicts: tuple[Conflict, ...] = ()
     touched: frozenset[str] = frozenset()
     winners: frozenset[str] = frozenset()
@@ -65,8 +65,8 @@ class AppliedLayers:
     """A document after its plan: the old one when nothing was to change. `refused` gives reasons by configuration."""
 
     plan: Plan
-    document: twin.Document
-    replies: list[twin.Reply] = field(default_factory=list)
+    document: shadow.Document
+    replies: list[shadow.Reply] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
 
 
@@ -90,7 +90,7 @@ def paths_overlap(left: Path, right: Path) -> bool:
     return left[:shorter] == right[:shorter]
 
 
-def plan(wanted: Wanted, desired: twin.State, owners: twin.State) -> Plan:
+def plan(wanted: Wanted, desired: shadow.State, owners: shadow.State) -> Plan:
     """The change that sets `wanted` where no one else owns the leaf, and removes what no configuration wants now."""
     have, names = dict(leaves(desired)), dict(leaves(owners))
     removed = {path: name for path, name in names.items() if path not in have and name.startswith(REMOVED)}
@@ -98,7 +98,7 @@ def plan(wanted: Wanted, desired: twin.State, owners: twin.State) -> Plan:
     put: Wanted = {}
     kept: dict[Path, str] = {}
     for path, (value, source) in wanted.items():
-        if path in have and twin.json_equal(have[path], value):
+        if path in have and shadow.json_equal(have[path], value):
             if is_managed(names.get(path, "")):
                 kept[path] = source
             continue
@@ -115,7 +115,7 @@ def plan(wanted: Wanted, desired: twin.State, owners: twin.State) -> Plan:
     sources = kept | {path: source for path, (_, source) in put.items()}
     after = {
         path: CONFIGURATION + sources[path] if path in sources else names.get(path, "")
-        for path, _ in leaves(twin.merge(desired, patch))
+        for path, _ in leaves(shadow.merge(desired, patch))
     }
     touched = {sources[path] for path in put} | {names[path].removeprefix(CONFIGURATION) for path in gone}
     winners = frozenset(source for _, source in wanted.values())
@@ -131,7 +131,7 @@ def is_managed(owner: str) -> bool:
 
 
 def apply_layers(
-    layers: Sequence[Layer], name: str, document: twin.Document, owners: twin.State, now_s: int, max_bytes: int,
+    layers: Sequence[Layer], name: str, document: shadow.Document, owners: shadow.State, now_s: int, max_bytes: int,
 ) -> AppliedLayers:  # fmt: skip
     """The document with all `layers`; when the twin's rules refuse that, with those that fit, the strongest first."""
     whole, reason = _try(layers, name, document, owners, now_s, max_bytes)
@@ -141,36 +141,36 @@ def apply_layers(
     kept: list[Layer] = []
     refused: dict[str, str] = {}
     for layer in by_priority(layers):
-        found, reason = _try([*kept, layer], name, document, owners, now_s, max_bytes)
+        merged, reason = _try([*kept, layer], name, document, owners, now_s, max_bytes)
         if reason:
             refused[layer.id] = reason
         else:
-            best = found
+            best = merged
             kept.append(layer)
     return AppliedLayers(plan=best.plan, document=best.document, replies=best.replies, refused=refused)
 
 
 def _try(
-    layers: Sequence[Layer], name: str, document: twin.Document, owners: twin.State, now_s: int, max_bytes: int,
+    layers: Sequence[Layer], name: str, document: shadow.Document, owners: shadow.State, now_s: int, max_bytes: int,
 ) -> tuple[AppliedLayers, str]:  # fmt: skip
     """(the outcome, why the twin's rules refuse it); a refused outcome leaves the document as it is."""
-    found = plan(resolve(layers, name), document.state.get("desired", {}), owners)
-    if not found.patch:
-        return AppliedLayers(plan=found, document=document), ""
-    new, replies = twin.update(document, encode({"state": {"desired": found.patch}}), now_s, max_bytes)
+    merged = plan(resolve(layers, name), document.state.get("desired", {}), owners)
+    if not merged.patch:
+        return AppliedLayers(plan=merged, document=document), ""
+    new, replies = shadow.update(document, encode({"state": {"desired": merged.patch}}), now_s, max_bytes)
     if new is document:
         nothing = Plan(patch={}, owners=owners)
         return AppliedLayers(plan=nothing, document=document), str(replies[0].body["message"])
-    return AppliedLayers(plan=found, document=new, replies=replies), ""
+    return AppliedLayers(plan=merged, document=new, replies=replies), ""
 
 
-def check(content: Mapping[str, twin.State], max_bytes: int) -> None:
+def check(content: Mapping[str, shadow.State], max_bytes: int) -> None:
     """Raise ValueError that names the place unless every document of `content` could stand alone in a twin."""
     for name, state in content.items():
         place = f"document '{name}'"
         if not state:
             raise ValueError(f"{place}: is empty; leave it out, or say what it sets")
-        new, replies = twin.update(twin.Document(), encode({"state": {"desired": state}}), 0, max_bytes)
+        new, replies = shadow.update(shadow.Document(), encode({"state": {"desired": state}}), 0, max_bytes)
         if new.deleted:
             raise ValueError(f"{place}: {replies[0].body['message']}")
         if new.state.get("desired") != state:

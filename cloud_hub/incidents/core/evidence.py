@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from shared.messages import About, AlarmKind, Priority
+from shared.protocol.messages import About, AlarmKind, Priority
 
 Verb = Literal["restart", "diagnose", "capture"]
 

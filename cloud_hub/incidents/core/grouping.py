@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from shared.times import SECOND_US
+from shared.durations import SECOND_US
 
 NEARBY = 20
 """How many earlier incidents are considered; in a flood the newest one has the page."""
@@ -79,17 +79,19 @@ def page_of(
     one included.
     """
     site_s = grouping.flood_s if alarms > grouping.flood_alarms else grouping.site_s
-    for one in opened:
-        age_us = now_us - one.t_us
-        same_device = one.device == device and age_us <= grouping.device_s * SECOND_US
-        same_site = bool(site) and one.site == site and age_us <= site_s * SECOND_US
-        if (same_device or same_site) and now_us - one.page_us <= grouping.page_s * SECOND_US:
-            return one.page
+    for incident in opened:
+        age_us = now_us - incident.t_us
+        same_device = incident.device == device and age_us <= grouping.device_s * SECOND_US
+        same_site = bool(site) and incident.site == site and age_us <= site_s * SECOND_US
+        if (same_device or same_site) and now_us - incident.page_us <= grouping.page_s * SECOND_US:
+            return incident.page
         same_service = (
-            bool(service) and (one.service, one.site) == (service, site) and age_us <= grouping.service_s * SECOND_US
+            bool(service)
+            and (incident.service, incident.site) == (service, site)
+            and age_us <= grouping.service_s * SECOND_US
         )
-        if same_service and now_us - one.page_us <= grouping.service_page_s * SECOND_US:
-            return one.page
+        if same_service and now_us - incident.page_us <= grouping.service_page_s * SECOND_US:
+            return incident.page
     return None
 
 
@@ -115,7 +117,7 @@ def count_pages(alarms: Iterable[AlarmSpan], grouping: Grouping = STANDARD) -> i
 
 def group_into_pages(alarms: Iterable[AlarmSpan], grouping: Grouping = STANDARD) -> list[list[AlarmSpan]]:
     """The alarms of each page, had each reached the hub when it was raised."""
-    found: list[list[AlarmSpan]] = []
+    pages: list[list[AlarmSpan]] = []
     opened: deque[OpenedIncident] = deque()
     recent: deque[AlarmSpan] = deque()
     open_until: dict[tuple[str, str], tuple[int, int]] = {}
@@ -127,16 +129,16 @@ def group_into_pages(alarms: Iterable[AlarmSpan], grouping: Grouping = STANDARD)
         end_us, number = open_until.get(subject, (-1, 0))
         if end_us < now_us:
             page = _page(alarm, opened, recent, grouping)
-            number = len(found) if page is None else int(page)
+            number = len(pages) if page is None else int(page)
             if page is None:
-                found.append([])
+                pages.append([])
             begun_us = next((one.page_us for one in opened if one.page == page), now_us)
             one = OpenedIncident(page=str(number), device=alarm.device, site=alarm.site, t_us=now_us, page_us=begun_us,
                          service=alarm.service)  # fmt: skip
             opened.appendleft(one)
         open_until[subject] = max(alarm.end_us, end_us), number
-        found[number].append(alarm)
-    return found
+        pages[number].append(alarm)
+    return pages
 
 
 def _page(
@@ -146,9 +148,19 @@ def _page(
     while opened and opened[-1].t_us < now_us - max(grouping.page_s, grouping.service_s) * SECOND_US:
         opened.pop()
     since_us = now_us - grouping.page_s * SECOND_US
-    here = [one for one in opened if alarm.device == one.device or (alarm.site and alarm.site == one.site)]
-    near = [one for one in here if one.t_us >= since_us]
-    kin = [one for one in opened if alarm.service and (one.service, one.site) == (alarm.service, alarm.site)]
-    crowd = sum(one.site == alarm.site if alarm.site else one.device == alarm.device for one in recent)
-    seen = near[:NEARBY] + kin[:NEARBY]
-    return page_of(alarm.device, alarm.site, now_us, seen, crowd, grouping, alarm.service)
+    same_place = [
+        incident
+        for incident in opened
+        if alarm.device == incident.device or (alarm.site and alarm.site == incident.site)
+    ]
+    near = [incident for incident in same_place if incident.t_us >= since_us]
+    same_service = [
+        incident
+        for incident in opened
+        if alarm.service and (incident.service, incident.site) == (alarm.service, alarm.site)
+    ]
+    alarms_here = sum(
+        incident.site == alarm.site if alarm.site else incident.device == alarm.device for incident in recent
+    )
+    seen = near[:NEARBY] + same_service[:NEARBY]
+    return page_of(alarm.device, alarm.site, now_us, seen, alarms_here, grouping, alarm.service)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cloud_hub.incidents.core.evidence import AlarmFact, Diagnosis, Evidence, Proposal, Verb
-from shared.messages import About, AlarmKind
+from shared.protocol.messages import About, AlarmKind
 
 ENGINE = "rules, no language model"
 URGENCY = ("critical", "high", "medium", "low")

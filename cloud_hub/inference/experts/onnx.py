@@ -7,9 +7,9 @@ from pathlib import Path
 
 from cloud_hub.inference.experts import Opinion
 from cloud_hub.models.session import OnnxSession
-from shared.bundle import Bundle, load
 from shared.errors import ModelError
-from shared.gate import Result
+from shared.models.bundle import Bundle, load
+from shared.models.gate import Result
 from shared.tasks import Array, from_frame, open_task, window_from
 
 

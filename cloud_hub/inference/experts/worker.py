@@ -14,7 +14,7 @@ from cloud_hub.audit import trail
 from cloud_hub.clock import now_us
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import EscalationRow
-from cloud_hub.devices import registry as fleet
+from cloud_hub.devices import registry as device_registry
 from cloud_hub.inference.experts import Expert, Opinion
 from cloud_hub.inference.experts.calibration import recalibrated_gate
 from cloud_hub.runtime.context import HubContext
@@ -23,10 +23,10 @@ from cloud_hub.runtime.outgoing import OutgoingMessage
 from cloud_hub.runtime.worker import WorkerSpec, WorkResult
 from cloud_hub.settings import Experts, Settings
 from cloud_hub.twins import service as twins
-from shared import topics
-from shared.codec import encode, plain
 from shared.errors import ConfigError, ModelError
-from shared.messages import EscalationAnswer
+from shared.protocol import topics
+from shared.protocol.codec import encode, plain
+from shared.protocol.messages import EscalationAnswer
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ class ExpertWorker:
             return []
         now = now_us()
         with self._db.write() as session:
-            if not fleet.exists(session, device):
+            if not device_registry.exists(session, device):
                 return []
             messages = twins.update_desired(
                 session, device, GATES, {model: plain(gate)}, now, actor="hub", max_bytes=self._max_bytes

@@ -7,7 +7,7 @@ with ordinary input.
 from __future__ import annotations
 
 from cloud_hub.ingest.core.router import DataBatch, IngestMessage, ShadowRequest, TelemetryBatch
-from shared.messages import Stream
+from shared.protocol.messages import Stream
 
 BYTES = 4096
 """Bytes, inflated or published, that cost one unit."""

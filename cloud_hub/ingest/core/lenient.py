@@ -10,9 +10,9 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
-from shared.codec import MAX_ITEMS, MAX_PAYLOAD, decode
 from shared.errors import WireError
-from shared.messages import Batch
+from shared.protocol.codec import MAX_ITEMS, MAX_PAYLOAD, decode
+from shared.protocol.messages import Batch
 
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[\]{},]', re.DOTALL)
 """A string or a structural character. A string may lack its end, so that matching never backtracks."""
@@ -41,8 +41,8 @@ def read_batch(payload: bytes, topic: str) -> Batch:
     head: list[bytes] = []
     items: list[Any] = []
     for member in members:
-        if found := _MEMBER.match(member):
-            name, value = found[1], member[found.end() :]
+        if match := _MEMBER.match(member):
+            name, value = match[1], member[match.end() :]
             if name == b"items" and value.startswith(b"["):
                 items = _items(value, topic)
                 value = b"[0]" if items else b"[]"

@@ -10,13 +10,13 @@ from typing import Annotated, Any
 import msgspec
 
 from cloud_hub.ingest.core import lenient
-from shared import topics
-from shared.codec import MAX_ITEMS, MAX_PAYLOAD, decode, encode, from_plain
 from shared.errors import WireError
 from shared.ids import metric_name
-from shared.messages import Applied, Batch, Birth, ClockQuality, CommandResult, Heartbeat, Quality, Stream
-from shared.text_rules import holds_nul
-from shared.topics import TOPIC_STREAM
+from shared.protocol import topics
+from shared.protocol.codec import MAX_ITEMS, MAX_PAYLOAD, decode, encode, from_plain
+from shared.protocol.messages import Applied, Batch, Birth, ClockQuality, CommandResult, Heartbeat, Quality, Stream
+from shared.protocol.text_rules import holds_nul
+from shared.protocol.topics import TOPIC_STREAM
 
 SHADOW_VERBS = frozenset({"get", "update", "delete"})
 
@@ -96,10 +96,10 @@ def route(topic: str, payload: bytes, alias: bool = False) -> IngestMessage:
     aws = topic.startswith(f"{topics.AWS}/")
     if aws and not alias:  # an old subscription that the broker still keeps
         raise WireError("the alias is off. To serve it, set twins.aws_alias", topic)
-    found = topics.split(topic, topics.AWS) if aws else topics.split(topic)
-    if found is None:
+    parts = topics.split(topic, topics.AWS) if aws else topics.split(topic)
+    if parts is None:
         raise WireError("is no topic of a device", topic)
-    device, rest = found
+    device, rest = parts
     if aws:
         return _shadow(device, topics.split_shadow(rest) or ("", rest), payload, topic, topics.AWS)
     if rest in TOPIC_STREAM:

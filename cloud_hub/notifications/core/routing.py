@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from cloud_hub.notifications import RANK, Page, PageIncident
 from cloud_hub.settings import week_hours
 from cloud_hub.settings.channels import Alertmanager, Common
-from shared.times import MINUTE_US, SECOND_US
+from shared.durations import MINUTE_US, SECOND_US
 
 FIRST_S, LIMIT_S = 5.0, 300.0
 """The backoff between two attempts: doubling from the first to the limit."""
@@ -42,8 +42,8 @@ class NotificationState(Protocol):
     """The columns of a notification row that this module reads."""
 
     state: str
-    wanted: str
-    told: str
+    due_status: str
+    sent_status: str
     sent_priority: str
     sent_us: int | None
     due_us: int | None
@@ -63,8 +63,8 @@ def for_channel(settings: Common, page: Page) -> Page | None:
     """The page limited to the incidents below the channel's sites; None if there are none."""
     if not settings.sites:
         return page
-    mine = tuple(one for one in page.incidents if _below(one.path, settings.sites))
-    return replace(page, incidents=mine) if mine else None
+    incidents = tuple(incident for incident in page.incidents if _below(incident.path, settings.sites))
+    return replace(page, incidents=incidents) if incidents else None
 
 
 def _below(path: str, sites: Iterable[str]) -> bool:
@@ -75,16 +75,17 @@ def unnotified_incidents(settings: Common, page: Page, row: NotificationState | 
     """The incidents to notify: neither notified before nor covered by an acknowledgement."""
     again = row is not None and page.open and _starts_over(row)
     known: Mapping[str, Any] = {} if row is None or again else row.notified
-    seen = max((one.rank(acknowledged=True) for one in page.incidents if one.open), default=-1)
+    seen = max((incident.rank(acknowledged=True) for incident in page.incidents if incident.open), default=-1)
     least = max(seen + 1, RANK[settings.priority])
     return [
-        one for one in page.incidents
-        if one.rank(acknowledged=False) >= max(least, known.get(one.key, -1) + 1) and (one.open or not again)
+        incident for incident in page.incidents
+        if incident.rank(acknowledged=False) >= max(least, known.get(incident.key, -1) + 1)
+        and (incident.open or not again)
     ]  # fmt: skip
 
 
 def _starts_over(row: NotificationState) -> bool:
-    return row.state != "given-up" and (row.told == "resolved" or row.error == SHELVED)
+    return row.state != "given-up" and (row.sent_status == "resolved" or row.error == SHELVED)
 
 
 # -- when ------------------------------------------------------------------------------------------
@@ -116,10 +117,10 @@ def _next_message_us(settings: Common, page: Page, row: NotificationState, rank:
     soon_us = now_us + _us(settings.group_wait_s)
     if row.sent_us is None:
         return next_due_us(settings, max(now_us, page.opened_us + _us(settings.group_wait_s)))
-    fresh = row.error == SHELVED or (row.told == "resolved" and row.times_resolved < 2)
+    fresh = row.error == SHELVED or (row.sent_status == "resolved" and row.times_resolved < 2)
     if fresh or rank > RANK.get(row.sent_priority, -1):
         return next_due_us(settings, soon_us)
-    wait_us = _calm_us(settings, row.times_resolved - 1 if row.told == "resolved" else 0)
+    wait_us = _calm_us(settings, row.times_resolved - 1 if row.sent_status == "resolved" else 0)
     return next_due_us(settings, max(soon_us, row.sent_us + wait_us))
 
 
@@ -141,14 +142,14 @@ def _repeat_us(settings: Common, now_us: int) -> int | None:
 
 def initial_state(settings: Common, page: Page, now_us: int) -> Fields | None:
     """The fields of a new row for a page without one, or None if it is not notified."""
-    found = [] if page.suppressed or page.removed else unnotified_incidents(settings, page, None)
-    if not found:
+    incidents = [] if page.suppressed or page.removed else unnotified_incidents(settings, page, None)
+    if not incidents:
         return None
     wait_us = _us(settings.group_wait_s)
     due = next_due_us(settings, max(now_us, page.opened_us + wait_us))
     if not page.open and due > now_us + wait_us:
         return None  # opened and resolved outside the hours
-    return {"wanted": "open" if page.open else "resolved", "due_us": due, "since_us": now_us,
+    return {"due_status": "open" if page.open else "resolved", "due_us": due, "since_us": now_us,
             "due_priority": page.highest}  # fmt: skip
 
 
@@ -157,17 +158,17 @@ def next_state(settings: Common, page: Page | None, row: NotificationState, now_
     if page is None:
         return {} if row.state == "closed" else _closed(GONE)
     if page.suppressed and page.open:
-        return {} if row.error == SHELVED else _closed(SHELVED) | {"wanted": "open"}
+        return {} if row.error == SHELVED else _closed(SHELVED) | {"due_status": "open"}
     if not page.open:
         return _resolved(settings, page, row, now_us)
-    keys = {one.key for one in page.incidents}
+    keys = {incident.key for incident in page.incidents}
     kept = {key: rank for key, rank in row.notified.items() if key in keys}  # a shelved incident is new afterwards
     dropped: Fields = {} if len(kept) == len(row.notified) else {"notified": kept}
     return dropped or _open(settings, page, row, now_us)
 
 
-def _waiting(wanted: str, due: int, priority: str, now_us: int) -> Fields:
-    return {"state": "waiting", "wanted": wanted, "due_us": due, "due_priority": priority, "since_us": now_us,
+def _waiting(status: str, due: int, priority: str, now_us: int) -> Fields:
+    return {"state": "waiting", "due_status": status, "due_us": due, "due_priority": priority, "since_us": now_us,
             "tries": 0, "error": ""}  # fmt: skip
 
 
@@ -176,12 +177,12 @@ def _closed(reason: str) -> Fields:
 
 
 def _open(settings: Common, page: Page, row: NotificationState, now_us: int) -> Fields:
-    found = unnotified_incidents(settings, page, row)
-    if not found:
+    incidents = unnotified_incidents(settings, page, row)
+    if not incidents:
         return _nothing_new(settings, page, row, now_us)
-    rank = max(one.rank(acknowledged=False) for one in found)
+    rank = max(incident.rank(acknowledged=False) for incident in incidents)
     due = _next_message_us(settings, page, row, rank, now_us)
-    if (row.state, row.wanted) == ("waiting", "open"):
+    if (row.state, row.due_status) == ("waiting", "open"):
         if row.tries or rank <= RANK.get(row.due_priority, -1):
             return {}
         return {"due_us": min(due, row.due_us or due), "due_priority": _priority_name(rank)}
@@ -193,25 +194,26 @@ def _priority_name(rank: int) -> str:
 
 
 def _nothing_new(settings: Common, page: Page, row: NotificationState, now_us: int) -> Fields:
-    sent: Fields = {"state": "told", "wanted": "open", "tries": 0, "error": "", "due_us": _repeat_us(settings, now_us)}
+    due_us = _repeat_us(settings, now_us)
+    sent: Fields = {"state": "notified", "due_status": "open", "tries": 0, "error": "", "due_us": due_us}
     acknowledged = page.acknowledged and not isinstance(settings, Alertmanager)  # it drops alerts that are not resent
-    if row.state == "told":
+    if row.state == "notified":
         return {"due_us": None} if acknowledged and row.due_us is not None else {}
     if row.state != "waiting":
         return {}
-    if row.told != "open":
+    if row.sent_status != "open":
         return _closed(ACKNOWLEDGED)
-    if row.wanted == "resolved":  # resolved for a moment only
+    if row.due_status == "resolved":  # resolved for a moment only
         return sent | ({"due_us": None} if acknowledged else {})
-    return sent | {"due_us": None} if acknowledged or not _repeat_us(settings, now_us) else {}
+    return sent | {"due_us": None} if acknowledged or not due_us else {}
 
 
 def _resolved(settings: Common, page: Page, row: NotificationState, now_us: int) -> Fields:
-    if row.told == "open":
-        if row.wanted == "resolved":
+    if row.sent_status == "open":
+        if row.due_status == "resolved":
             return {}
         if not settings.resolved:
-            return _closed("") | {"told": "resolved", "wanted": "resolved"}
+            return _closed("") | {"sent_status": "resolved", "due_status": "resolved"}
         return _waiting("resolved", _resolved_message_us(settings, page, row, now_us), page.highest, now_us)
     if row.state == "given-up" or page.suppressed:
         return {}
@@ -220,26 +222,26 @@ def _resolved(settings: Common, page: Page, row: NotificationState, now_us: int)
     if next_due_us(settings, now_us) > now_us + _us(settings.group_wait_s) and not row.tries:
         return _closed(HELD) | {"notified": _notified(page)}
     if row.state == "waiting":
-        return {} if row.wanted == "resolved" else {"wanted": "resolved"}
+        return {} if row.due_status == "resolved" else {"due_status": "resolved"}
     due = _next_message_us(settings, page, row, -1, now_us)
     return _waiting("resolved", due, page.highest, now_us)
 
 
 def _notified(page: Page) -> dict[str, int]:
     ranks: dict[str, int] = {}
-    for one in page.incidents:
-        ranks[one.key] = max(ranks.get(one.key, -1), one.rank())
+    for incident in page.incidents:
+        ranks[incident.key] = max(ranks.get(incident.key, -1), incident.rank())
     return ranks
 
 
-def after_success(settings: Common, page: Page, row: NotificationState, wanted: str, now_us: int) -> Fields:
+def after_success(settings: Common, page: Page, row: NotificationState, status: str, now_us: int) -> Fields:
     """The fields to change after a successful message."""
     highest = max((row.sent_priority, page.highest), key=lambda name: RANK.get(name, -1))
     return {
-        "told": wanted, "sent_priority": highest, "sent_us": now_us, "tries": 0, "error": "", "since_us": now_us,
-        "state": "told" if wanted == "open" else "closed", "notified": _notified(page), "messages": row.messages + 1,
-        "times_resolved": row.times_resolved + (wanted == "resolved"),
-        "due_us": _repeat_us(settings, now_us) if wanted == "open" else None,
+        "sent_status": status, "sent_priority": highest, "sent_us": now_us, "tries": 0, "error": "", "since_us": now_us,
+        "state": "notified" if status == "open" else "closed", "notified": _notified(page),
+        "messages": row.messages + 1, "times_resolved": row.times_resolved + (status == "resolved"),
+        "due_us": _repeat_us(settings, now_us) if status == "open" else None,
     }  # fmt: skip
 
 
@@ -282,6 +284,12 @@ def rank(pages: Iterable[Page]) -> int:
 
 def most_urgent(pages: Mapping[str, Page], most: int) -> list[str]:
     """The ids of at most `most` pages: open before resolved, then by priority, then the oldest."""
-    return sorted(pages, key=lambda one: (not pages[one].open, -RANK[pages[one].priority], pages[one].opened_us, one))[
-        :most
-    ]
+    return sorted(
+        pages,
+        key=lambda page_id: (
+            not pages[page_id].open,
+            -RANK[pages[page_id].priority],
+            pages[page_id].opened_us,
+            page_id,
+        ),
+    )[:most]

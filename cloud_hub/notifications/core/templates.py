@@ -71,8 +71,8 @@ def _one(page: Page, language: Language) -> list[tuple[str, str]]:
         rows.append(("joined", names(page.joined, ALARMS, language)))
     if len(page.devices) > 1:
         rows.append(("devices", names(page.devices, ALARMS, language)))
-    alarms = sorted(page.alarms, key=lambda one: one.device not in page.joined)
-    rows += [("alarm", alarm_text(one, language)) for one in alarms[:ALARMS]]
+    alarms = sorted(page.alarms, key=lambda alarm: alarm.device not in page.joined)
+    rows += [("alarm", alarm_text(alarm, language)) for alarm in alarms[:ALARMS]]
     if len(alarms) > ALARMS:
         rows.append(("alarm", translate(language, "more", len(alarms) - ALARMS)))
     rows += [("diagnosis", page.diagnosis), ("incident", page.id)]
@@ -90,11 +90,13 @@ def names(devices: Sequence[str], most: int, language: Language) -> str:
     return ", ".join(devices[:most]) + (f" {translate(language, 'more', left)}" if left > 0 else "")
 
 
-def alarm_text(one: PageAlarm, language: Language) -> str:
+def alarm_text(alarm: PageAlarm, language: Language) -> str:
     """One alarm: metric, value, limit, and whether it has cleared."""
-    kind = one.kind if one.kind == "no-data" else one.about or one.kind
-    text = f"{one.device} {one.metric} {kind} {one.value:.6g} ({translate(language, 'limit', f'{one.limit:.6g}')})"
-    return f"{text}, {translate(language, 'cleared')}" if one.cleared_us is not None else text
+    kind = alarm.kind if alarm.kind == "no-data" else alarm.about or alarm.kind
+    text = (
+        f"{alarm.device} {alarm.metric} {kind} {alarm.value:.6g} ({translate(language, 'limit', f'{alarm.limit:.6g}')})"
+    )
+    return f"{text}, {translate(language, 'cleared')}" if alarm.cleared_us is not None else text
 
 
 def format_time(t_us: int) -> str:

@@ -22,18 +22,18 @@ LABELS_MOST, TEXT_MOST = 64, 1024
 
 def validate_labels(labels: list[tuple[str, str]]) -> dict[str, str]:
     """The validated labels of a series; raises ValueError with the reason if they are invalid."""
-    found = {key: value for key, value in labels if value and key not in REPLICA}
+    valid = {key: value for key, value in labels if value and key not in REPLICA}
     if len(labels) != len(dict(labels)):
         raise ValueError("duplicate label")
     if len(labels) > LABELS_MOST or any(len(value) > TEXT_MOST for pair in labels for value in pair):
         raise ValueError(f"more than {LABELS_MOST} labels, or one of more than {TEXT_MOST} signs")
-    if not _NAME.match(found.get("__name__", "")):
+    if not _NAME.match(valid.get("__name__", "")):
         raise ValueError("a series without a metric name in __name__")
-    if wrong := [key for key in found if not _LABEL.match(key)]:
+    if wrong := [key for key in valid if not _LABEL.match(key)]:
         raise ValueError(f"'{wrong[0][:60]}' is not a valid label name")
-    if any("\0" in value for value in found.values()):
+    if any("\0" in value for value in valid.values()):
         raise ValueError("a label value contains NUL")
-    return found
+    return valid
 
 
 def digest(*parts: str | Mapping[str, str]) -> str:
@@ -61,7 +61,7 @@ def metric(labels: Mapping[str, str]) -> str:
     """A metric's name: job, metric, and each other label as `label-value`, joined by '/'."""
     words = [labels["job"]] if labels.get("job") else []
     words += [labels["__name__"], *(f"{key}-{labels[key]}" for key in sorted(labels) if key not in NOT_NAMED)]
-    whole = "/".join(_slug(word) for word in words)
+    whole = "/".join(_slug(part) for part in words)
     return whole if len(whole) <= METRIC_MOST else disambiguate(whole, digest(labels), METRIC_MOST)
 
 

@@ -34,20 +34,20 @@ class Comparison:
 
 def find_comparisons(expression: str) -> list[Comparison]:
     """The limits in an expression, in order; none if it compares no series with a number."""
-    return [one for part in _split_sets(expression) if (one := _comparison(part)) is not None]
+    return [comparison for part in _split_sets(expression) if (comparison := _comparison(part)) is not None]
 
 
 def counter_name(query: str) -> str:
     """The metric's name if `query` is a plain selector whose name ends like a counter's, else ''."""
-    found = SELECTOR.match(query)
-    name = found["name"] if found and found["name"] else ""
+    match = SELECTOR.match(query)
+    name = match["name"] if match and match["name"] else ""
     return name if name.endswith(_COUNTED) else ""
 
 
 def selector_name(query: str) -> str:
     """The metric's name if `query` is a plain selector, else ''."""
-    found = SELECTOR.match(query)
-    return (found["name"] or "") if found else ""
+    match = SELECTOR.match(query)
+    return (match["name"] or "") if match else ""
 
 
 def _bare(text: str) -> str:
@@ -61,8 +61,8 @@ def _bare(text: str) -> str:
 def _comparison(part: str) -> Comparison | None:
     part = _bare(part)
     if len(sets := _split_sets(part)) > 1:
-        found = [one for one in map(_comparison, sets) if one is not None]
-        return found[0] if found else None
+        comparisons = [comparison for comparison in map(_comparison, sets) if comparison is not None]
+        return comparisons[0] if comparisons else None
     places = [(start, sign) for start, sign in _top(part) if _COMPARE.fullmatch(sign)]
     if len(places) != 1:
         return None
@@ -89,16 +89,16 @@ def _split_sets(text: str) -> list[str]:
 
 def _top(text: str) -> list[tuple[int, str]]:
     """(position, word or comparison operator) outside of brackets, braces and strings."""
-    found, place = [], 0
+    tokens, place = [], 0
     while place < len(text):
         if text[place] in "([{\"'`":
             place = _end(text, place)
             continue
         match = _WORD.match(text, place) or _COMPARE.match(text, place)
         if match:
-            found.append((place, match[0]))
+            tokens.append((place, match[0]))
         place = match.end() if match else place + 1
-    return found
+    return tokens
 
 
 def _end(text: str, start: int) -> int:

@@ -53,17 +53,17 @@ class _Reader:
         return [self._series(_bytes(kind, value)) for number, kind, value in self._fields(content) if number == 1]
 
     def _series(self, content: bytes) -> Written:
-        one = Written()
+        series = Written()
         self._count(1)
         for number, kind, value in self._fields(content):
             if number == 1:
-                if len(one.labels) >= MAX_LABELS:
+                if len(series.labels) >= MAX_LABELS:
                     raise Malformed(f"a series has more than {MAX_LABELS} labels")
-                one.labels.append(self._label(_bytes(kind, value)))
+                series.labels.append(self._label(_bytes(kind, value)))
             elif number == 2:
-                self._count(1 if one.samples else 0)
-                one.samples.append(_sample(self._fields(_bytes(kind, value))))
-        return one
+                self._count(1 if series.samples else 0)
+                series.samples.append(_sample(self._fields(_bytes(kind, value))))
+        return series
 
     def _label(self, content: bytes) -> tuple[str, str]:
         texts = ["", ""]
@@ -81,11 +81,11 @@ class _Reader:
             raise Malformed(f"more than {self._most} samples or series in one request")
 
     def _fields(self, content: bytes) -> Iterator[Field]:
-        for one in _fields(content):
+        for entry in _fields(content):
             self._left -= 1
             if self._left < 0:
                 raise Malformed(f"more than {self._most * MOST_FIELDS} fields in one request")
-            yield one
+            yield entry
 
 
 def _sample(fields: Iterable[Field]) -> tuple[int, float]:

@@ -50,13 +50,13 @@ class TokenStream:
     def _split(self) -> Iterator[Token]:
         at = 0
         while at < len(self._text):
-            found = _WORD.match(self._text, at)
-            if found is None:
+            match = _WORD.match(self._text, at)
+            if match is None:
                 begun = self._text[at] in "'\""
                 raise self.error(at, "this string has no end" if begun else f"unexpected {self._text[at]!a}")
-            if found.lastgroup:
-                yield Token(found.lastgroup, found.group(), at)
-            at = found.end()
+            if match.lastgroup:
+                yield Token(match.lastgroup, match.group(), at)
+            at = match.end()
         yield Token("end", "", at)
 
     @property
@@ -92,8 +92,8 @@ class TokenStream:
 
     def expected(self, what: str) -> QueryError:
         """The error that the next token is not `what`."""
-        found = f"'{self.next.text[:40]}'" if self.next.text else "the end"
-        return self.error(self.next.at, f"expected {what}, found {found}")
+        actual = f"'{self.next.text[:40]}'" if self.next.text else "the end"
+        return self.error(self.next.at, f"expected {what}, found {actual}")
 
     def error(self, at: int, message: str) -> QueryError:
         """The error with its place: line, column, and a caret below the line."""
@@ -132,12 +132,12 @@ class TokenStream:
         token = self.advance()
         quote = token.text[0]
 
-        def plain(found: re.Match[str]) -> str:
-            if found[1]:
-                return chr(int(found[1], 16))
-            if found[0] == "\\":
+        def plain(match: re.Match[str]) -> str:
+            if match[1]:
+                return chr(int(match[1], 16))
+            if match[0] == "\\":
                 raise self.error(token.at, r"a string may hold \' \" \\ and \uXXXX after a backslash, nothing else")
-            return found[2] or (quote if found[0] == quote * 2 else found[0])
+            return match[2] or (quote if match[0] == quote * 2 else match[0])
 
         return self._sound(token, _ESCAPE.sub(plain, token.text[1:-1]))
 

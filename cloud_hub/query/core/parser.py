@@ -183,9 +183,9 @@ class _Parser:
         tokens, start = self.tokens, self.tokens.next
         left = self._operand("a condition")
         if isinstance(left, Path) and (tokens.peek_is("IN") or tokens.peek_is("NIN")):
-            found = tokens.advance().text.upper() == "IN"
+            is_in = tokens.advance().text.upper() == "IN"
             inside = In(left, self._list())
-            return inside if found else Not(inside)
+            return inside if is_in else Not(inside)
         op = _COMPARISONS.get(tokens.next.text)
         if op is None and isinstance(left, Path):
             return Compare("=", left, Literal(True))  # a value that is itself true or false

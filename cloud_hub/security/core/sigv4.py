@@ -61,32 +61,34 @@ class Request:
 
 def key_id(request: Request, now_s: float) -> str:
     """The access key id that the headers name. Raises Refused for all that can be judged without the body."""
-    found = _authorization(request)
-    _check_signed(request, found["signed"].split(";"))
-    _stamp(request, found, now_s)
-    return found["key"]
+    fields = _authorization(request)
+    _check_signed(request, fields["signed"].split(";"))
+    _stamp(request, fields, now_s)
+    return fields["key"]
 
 
 def verify(request: Request, now_s: float, secret_of: Callable[[str], str | None]) -> str:
     """The access key id that signed `request`; raises Refused. `secret_of(key id)` is None for an unknown one."""
-    found = _authorization(request)
-    signed = found["signed"].split(";")
+    authorization = _authorization(request)
+    signed = authorization["signed"].split(";")
     _check_signed(request, signed)
-    stamp = _stamp(request, found, now_s)
+    stamp = _stamp(request, authorization, now_s)
     digest = _digest(request)
-    secret = secret_of(found["key"])
+    secret = secret_of(authorization["key"])
     if secret is None:
         raise UnknownKey
-    scope = f"{found['date']}/{found['region']}/{found['service']}/aws4_request"
+    scope = f"{authorization['date']}/{authorization['region']}/{authorization['service']}/aws4_request"
     text = string_to_sign(stamp, scope, canonical_request(request, signed, digest))
-    wanted = _hmac(signing_key(secret, found["date"], found["region"], found["service"]), text).hex()
-    if not hmac.compare_digest(wanted, found["signature"]):
+    wanted = _hmac(
+        signing_key(secret, authorization["date"], authorization["region"], authorization["service"]), text
+    ).hex()
+    if not hmac.compare_digest(wanted, authorization["signature"]):
         raise WrongSignature(
             "SignatureDoesNotMatch",
             "The request signature we calculated does not match the signature you provided. Check your AWS Secret "
             "Access Key and signing method.",
         )
-    return found["key"]
+    return authorization["key"]
 
 
 # -- what is signed --------------------------------------------------------------------------------
@@ -151,16 +153,16 @@ def _authorization(request: Request) -> dict[str, str]:
     if not sent:
         raise Refused("MissingAuthenticationTokenException", f"Sign the request with {ALGORITHM}.")
     algorithm, _, rest = sent[0].partition(" ")
-    found = _AUTHORIZATION.fullmatch(rest.strip())
-    if len(sent) > 1 or algorithm != ALGORITHM or found is None:
+    match = _AUTHORIZATION.fullmatch(rest.strip())
+    if len(sent) > 1 or algorithm != ALGORITHM or match is None:
         raise Refused(
             "IncompleteSignatureException",
             f"Send one header 'Authorization: {ALGORITHM} Credential=.../{SERVICE}/aws4_request, SignedHeaders=..., "
             "Signature=...'.",
         )
-    if found["service"] != SERVICE:
+    if match["service"] != SERVICE:
         raise Refused("SignatureDoesNotMatch", f"Credential should be scoped to correct service: '{SERVICE}'.")
-    return found.groupdict()
+    return match.groupdict()
 
 
 def _check_signed(request: Request, signed: list[str]) -> None:
@@ -174,7 +176,7 @@ def _check_signed(request: Request, signed: list[str]) -> None:
         raise Refused("SignatureDoesNotMatch", f"'{min(unsigned)}' must be a SignedHeader in the AWS Authorization.")
 
 
-def _stamp(request: Request, found: dict[str, str], now_s: float) -> str:
+def _stamp(request: Request, authorization: dict[str, str], now_s: float) -> str:
     sent = request.values("x-amz-date")
     try:
         if len(sent) != 1 or not _STAMP.fullmatch(sent[0]):
@@ -182,7 +184,7 @@ def _stamp(request: Request, found: dict[str, str], now_s: float) -> str:
         at = datetime.strptime(sent[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=timezone.utc)
     except ValueError:
         raise Refused("IncompleteSignatureException", "X-Amz-Date must be one time, as 20150830T123600Z.") from None
-    if found["date"] != sent[0][:8]:
+    if authorization["date"] != sent[0][:8]:
         raise Refused("SignatureDoesNotMatch", "Date in Credential scope does not match YYYYMMDD from X-Amz-Date.")
     if abs(at.timestamp() - now_s) > SKEW_S:
         raise Refused("RequestTimeTooSkewed", f"The request's time is more than {SKEW_S} s from the hub's clock.")

@@ -12,7 +12,7 @@ from sqlmodel import Session
 from cloud_hub.telemetry.rollups.core.buckets import Buckets, Floats, Ints, concat, of_samples
 from cloud_hub.telemetry.rollups.core.sketches import Sketch
 from cloud_hub.telemetry.samples import pages
-from shared.times import HOUR_US, MINUTE_US
+from shared.durations import HOUR_US, MINUTE_US
 
 _METRICS = text(
     "WITH RECURSIVE names (metric) AS (SELECT min(metric) FROM telemetry WHERE device = :device UNION ALL "
@@ -41,7 +41,7 @@ def metrics(session: Session, device: str, most: int = 1 << 31) -> list[str]:
 
 def hour(session: Session, device: str, hour_us: int, only: Sequence[str] | None = None) -> tuple[dict[str, Hour], int]:
     """(the hour of each metric, the number of samples). Texts and samples of bad quality are ignored."""
-    found: dict[str, Hour] = {}
+    hours: dict[str, Hour] = {}
     size = 0
     for metric in metrics(session, device) if only is None else only:
         parts, sketch = [], Sketch()
@@ -50,8 +50,8 @@ def hour(session: Session, device: str, hour_us: int, only: Sequence[str] | None
             sketch.add(values)
             size += len(values)
         if parts:
-            found[metric] = Hour(concat(parts) if len(parts) > 1 else parts[0], sketch)
-    return found, size
+            hours[metric] = Hour(concat(parts) if len(parts) > 1 else parts[0], sketch)
+    return hours, size
 
 
 def samples(session: Session, device: str, metric: str, start_us: int, end_us: int) -> Iterator[tuple[Ints, Floats]]:

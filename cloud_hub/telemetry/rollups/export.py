@@ -90,10 +90,10 @@ def _schema(arrow: Any, resolution_s: int) -> Any:
     return arrow.schema([*head, ("count", arrow.int64()), ("low", number), ("high", number), ("mean", number)])
 
 
-def _table(arrow: Any, schema: Any, device: str, metric: str, found: Sequence[Any]) -> Any:
+def _table(arrow: Any, schema: Any, device: str, metric: str, rows: Sequence[Any]) -> Any:
     """Columns of one series, from `t` on, as a table."""
-    size = len(found[0])
-    whole = [[device] * size, [metric] * size, *found]
+    size = len(rows[0])
+    whole = [[device] * size, [metric] * size, *rows]
     return arrow.table([arrow.array(part, field.type) for part, field in zip(whole, schema, strict=True)], schema)
 
 

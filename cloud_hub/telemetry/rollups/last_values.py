@@ -12,7 +12,7 @@ from cloud_hub import query
 from cloud_hub.database import scopes
 from cloud_hub.database.tables import Device
 from cloud_hub.telemetry.rollups.aggregate import metrics
-from shared.times import DAY_US
+from shared.durations import DAY_US
 
 METRICS = 10_000
 """Maximum metrics of one device that are read."""
@@ -37,14 +37,14 @@ class LastValue:
 def device_last_values(session: Session, device: str, only: Sequence[str] | None, now_us: int) -> list[LastValue]:
     """The newest sample of each metric of a device, or of some of them, in order. Samples more than a day in the
     future come from a wrong clock and are ignored."""
-    found = []
+    values = []
     for metric in (metrics(session, device) if only is None else only)[:METRICS]:
         asked = {"device": device, "metric": metric, "until": now_us + DAY_US}
         row = session.connection().execute(_NEWEST, asked).first()
         if row is not None:
             value = row.text if row.text is not None else row.value
-            found.append(LastValue(device=device, metric=metric, t_us=row.t_us, value=value, quality=row.quality))
-    return found
+            values.append(LastValue(device=device, metric=metric, t_us=row.t_us, value=value, quality=row.quality))
+    return values
 
 
 def fleet_last_values(
@@ -54,13 +54,13 @@ def fleet_last_values(
 
     Raises HubError for an invalid condition.
     """
-    found: list[LastValue] = []
+    values: list[LastValue] = []
     devices = devices_of(session, where, after)
     for number, device in enumerate(devices, 1):
-        found += device_last_values(session, device, None if metric is None else [metric], now_us)
-        if len(found) >= limit and number < len(devices):
-            return found, device
-    return found, ""
+        values += device_last_values(session, device, None if metric is None else [metric], now_us)
+        if len(values) >= limit and number < len(devices):
+            return values, device
+    return values, ""
 
 
 def devices_of(session: Session, where: str | None, after: str = "") -> list[str]:

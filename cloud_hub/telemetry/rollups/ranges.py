@@ -18,7 +18,7 @@ from cloud_hub.telemetry.rollups.core.buckets import Buckets, concat, empty
 from cloud_hub.telemetry.rollups.matrices import source_of
 from cloud_hub.telemetry.rollups.store import DAY, HOUR, MINUTE, SPAN_US, DeviceRollups
 from cloud_hub.telemetry.samples import StoredSample, series
-from shared.times import DAY_US, HOUR_US
+from shared.durations import DAY_US, HOUR_US
 
 RESOLUTIONS = {"raw": 0, "1m": 60, "5m": 300, "15m": 900, "1h": 3600, "6h": 21600, "1d": 86400}
 """Seconds of a bucket by its name; 0 are the samples themselves."""
@@ -91,8 +91,10 @@ def _rolled(session: Session, kept: RetentionStart, name: str, start_us: int, en
     rows = DeviceRollups(session, kept.device)
     due, waiting = _due(session, kept.device, start_us, end_us)
     late = _Late(session, kept, due)
-    found = _days(rows, late, start_us, end_us) if stored == DAY else _within_days(rows, late, stored, start_us, end_us)
-    whole = found.coarsen(RESOLUTIONS[name] // stored)
+    buckets = (
+        _days(rows, late, start_us, end_us) if stored == DAY else _within_days(rows, late, stored, start_us, end_us)
+    )
+    whole = buckets.coarsen(RESOLUTIONS[name] // stored)
     inside = (whole.slot >= start_us // step_us) & (whole.slot < end_us // step_us)
     return RangeResult(
         resolution=name, start_us=start_us, end_us=end_us, samples=[], buckets=whole.part(inside), waiting=waiting
@@ -129,29 +131,29 @@ def _within_days(rows: DeviceRollups, late: _Late, stored: int, start_us: int, e
     """Minutes or hours by their slot since 1970, including due ones."""
     kept, step_us = late.kept, stored * 1_000_000
     first_us = start_us // SPAN_US[stored] * SPAN_US[stored]
-    found = rows.buckets(stored, [kept.metric], first_us, end_us)
-    whole = concat([empty(), *(one.shifted(t_us // step_us) for (_, t_us), one in found.items())])
-    for t_us, one in late.made(start_us, end_us):
+    stored_buckets = rows.buckets(stored, [kept.metric], first_us, end_us)
+    whole = concat([empty(), *(buckets.shifted(t_us // step_us) for (_, t_us), buckets in stored_buckets.items())])
+    for t_us, buckets in late.made(start_us, end_us):
         if t_us < kept.raw_us:  # its samples were deleted: late ones are added
             since_us = kept.minute_us if stored == MINUTE else kept.hour_us
             before = whole if t_us >= since_us else None
         else:
             before = whole.part(whole.slot * step_us // HOUR_US != t_us // HOUR_US)
         if before is not None:
-            part = one.minutes if stored == MINUTE else one.total
+            part = buckets.minutes if stored == MINUTE else buckets.total
             whole = concat([before, part.shifted(t_us // step_us)])
     return whole
 
 
 def _days(rows: DeviceRollups, late: _Late, start_us: int, end_us: int) -> Buckets:
     """Days by their slot since 1970; the current day, and days with a due hour, are computed from their hours."""
-    found = rows.buckets(DAY, [late.kept.metric], start_us, end_us)
-    standing = concat([empty(), *(one.shifted(t_us // DAY_US) for (_, t_us), one in found.items())])
+    stored_buckets = rows.buckets(DAY, [late.kept.metric], start_us, end_us)
+    standing = concat([empty(), *(buckets.shifted(t_us // DAY_US) for (_, t_us), buckets in stored_buckets.items())])
     for day_us in late.days:
         if not start_us <= day_us < end_us:
             continue
         if day_us < late.kept.hour_us:
-            added = [one.total.shifted(day_us // DAY_US) for _, one in late.made(day_us, day_us + DAY_US)]
+            added = [buckets.total.shifted(day_us // DAY_US) for _, buckets in late.made(day_us, day_us + DAY_US)]
             standing = concat([standing, *added])
         else:
             of_hours = _within_days(rows, late, HOUR, day_us, day_us + DAY_US).coarsen(24)

@@ -48,12 +48,12 @@ class DeviceRollups:
 
     def kept(self, metrics: Sequence[str] | None = None) -> dict[str, RetentionStart]:
         """The retention start of each rolled-up series: of all metrics of the device, or of these."""
-        found: dict[str, RetentionStart] = {}
+        by_metric: dict[str, RetentionStart] = {}
         query = select(RetentionStart).where(RetentionStart.device == self._device)  # type: ignore[arg-type]
         for some in [None] if metrics is None else _some(metrics):
             asked = query if some is None else query.where(RetentionStart.metric.in_(some))  # type: ignore[attr-defined]
-            found |= {row.metric: row for row in self._session.execute(asked).scalars()}
-        return found
+            by_metric |= {row.metric: row for row in self._session.execute(asked).scalars()}
+        return by_metric
 
     def put(self, table: str, step_s: int, metric: str, t_us: int, packed: bytes) -> None:
         """Insert or replace a row of `rollups` or `sketches`."""

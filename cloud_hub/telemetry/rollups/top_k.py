@@ -14,7 +14,7 @@ from cloud_hub.errors import HubError
 from cloud_hub.telemetry.rollups.aggregate import samples
 from cloud_hub.telemetry.rollups.core.sketches import merge_sketches
 from cloud_hub.telemetry.rollups.store import DAY, HOUR, of_series
-from shared.times import DAY_US, HOUR_US
+from shared.durations import DAY_US, HOUR_US
 
 SHORT_US = 2 * HOUR_US
 """Up to this span the samples themselves are read."""
@@ -88,18 +88,18 @@ def _sketches(
 ) -> dict[str, list[bytes]]:  # fmt: skip
     """The sketches of each device: of complete days in the range, and of the hours of the rest."""
     first_us, last_us = -(-start_us // DAY_US) * DAY_US, end_us // DAY_US * DAY_US
-    found: dict[str, list[bytes]] = defaultdict(list)
+    by_device: dict[str, list[bytes]] = defaultdict(list)
     days: dict[str, set[int]] = defaultdict(set)
     for device, t_us, packed in _rows(session, devices, metric, DAY, first_us, last_us):
-        found[device].append(packed)
+        by_device[device].append(packed)
         days[device].add(t_us)
     gaps = [device for device in devices if len(days[device]) * DAY_US < last_us - first_us]
     spans = [(devices, start_us, min(first_us, end_us)), (devices, max(last_us, first_us), end_us)]
     for some, since_us, until_us in [(gaps, first_us, last_us), *spans]:
         for device, t_us, packed in _rows(session, some, metric, HOUR, since_us, until_us):
             if t_us // DAY_US * DAY_US not in days[device]:
-                found[device].append(packed)
-    return found
+                by_device[device].append(packed)
+    return by_device
 
 
 def _rows(

@@ -27,7 +27,7 @@ from cloud_hub.telemetry.rollups.core.buckets import Buckets, concat, empty, pac
 from cloud_hub.telemetry.rollups.core.sketches import Sketch, merge_sketches
 from cloud_hub.telemetry.rollups.store import DAY, HOUR, MINUTE, DeviceRollups
 from cloud_hub.telemetry.samples import mark_due
-from shared.times import DAY_US, HOUR_US, MINUTE_US
+from shared.durations import DAY_US, HOUR_US, MINUTE_US
 
 GRACE_US = 2 * MINUTE_US
 """Delay after the end of an hour, because its last samples may still arrive."""
@@ -87,8 +87,8 @@ class RollupWorker:
         work: list[tuple[RollupDue, Made]] = []
         read = 0
         with self._db.read() as session:
-            found = self._due(session, now_us)
-        for due in found:
+            due_hours = self._due(session, now_us)
+        for due in due_hours:
             self._after = (due.device, due.t_us)
             waits = not items.due("day", _key((due.device, _day(due.t_us), [])))
             if waits or (due.device, due.t_us) in self._large:
@@ -99,10 +99,10 @@ class RollupWorker:
                 read += one[1]
             if read >= SAMPLES:
                 break
-        if not found:
+        if not due_hours:
             self._after = ("", -1)
         days = groupby(work, lambda one: (one[0].device, _day(one[0].t_us)))
-        return [(device, day_us, list(hours)) for (device, day_us), hours in days], bool(found)
+        return [(device, day_us, list(hours)) for (device, day_us), hours in days], bool(due_hours)
 
     def _hour(self, due: RollupDue) -> tuple[Made, int] | None:
         """(The hour, its number of samples); None for a large one, which is rolled up in parts."""

@@ -15,9 +15,9 @@ from sqlmodel import Session, col, select
 
 from cloud_hub.database.tables import LimitFile
 from cloud_hub.errors import HubError
-from cloud_hub.twins.core.reported import mapping, text
-from shared.codec import decode, encode
-from shared.content_reference import FILES, INLINE_BYTES, digest
+from cloud_hub.twins.core.reported_values import mapping, text
+from shared.protocol.codec import decode, encode
+from shared.protocol.content_reference import FILES, INLINE_BYTES, digest
 
 KEPT = 5
 """Files stored per device: the one in force, the one before it, and those that late readers may still fetch."""

@@ -11,7 +11,7 @@ from sqlmodel import Session
 from cloud_hub.database.tables import AlarmRow
 from cloud_hub.thresholds.limits import files as limit_files
 from cloud_hub.twins import batch as twin_batch
-from shared.codec import from_plain
+from shared.protocol.codec import from_plain
 from shared.thresholds import Limits
 
 Series = tuple[str, str]

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from sqlmodel import Session
 
-from shared.messages import Alarm
+from shared.protocol.messages import Alarm
 
 
 class AlarmSink(Protocol):

@@ -14,7 +14,7 @@ from cloud_hub.database.tables import AlarmRow
 from cloud_hub.thresholds.monitoring.alarm_sink import AlarmSink
 from cloud_hub.thresholds.peers.alarms import Fleet, PeerAlarmTransition, PeerTask
 from cloud_hub.thresholds.scores.alarms import feedback_margin
-from shared.messages import Alarm
+from shared.protocol.messages import Alarm
 
 _ALARMS: Any = AlarmRow.__table__  # type: ignore[attr-defined]
 

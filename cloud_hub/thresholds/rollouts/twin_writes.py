@@ -9,9 +9,9 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import sqlmodel
 from sqlalchemy import select, update
 from sqlmodel import Session, col
-from sqlmodel import select as rows_of
 
 from cloud_hub.database.tables import LearnedSeries, Rollout, RolloutDevice
 from cloud_hub.errors import HubError
@@ -23,8 +23,8 @@ from cloud_hub.twins import batch as twin_batch
 from cloud_hub.twins.batch import TwinBatch
 from cloud_hub.twins.core.owners import LEARNING
 from cloud_hub.twins.rows import Key, Stored
-from shared import twin
-from shared.codec import encode
+from shared.protocol.codec import encode
+from shared.twin import shadow
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ HOLDING = ("pushed", "verified", "refused")
 
 _ROWS: Any = RolloutDevice.__table__  # type: ignore[attr-defined]
 Learned = dict[str, LearnedSeries]
-"""A device's rows in the learning, by metric."""
+"""A device's rows in the learning job, by metric."""
 
 
 def push(
@@ -52,7 +52,7 @@ def push(
     learned = _learned(session, rollout, devices)
     alarmed = standing_alarms(session, devices) if rollout.learning else {}
     for device in devices:
-        document, owners = stored.get((device, DOCUMENT), (twin.Document(), {}))
+        document, owners = stored.get((device, DOCUMENT), (shadow.Document(), {}))
         mine = learned.get(device, {})
         keep = {metric: KEPT for metric in mine if (device, metric) in alarmed}
         try:
@@ -74,7 +74,7 @@ def _push_device(
     batch: TwinBatch,
     rollout: Rollout,
     device: str,
-    document: twin.Document,
+    document: shadow.Document,
     owner: str,
     mine: Learned,
     keep: dict[str, str],
@@ -98,7 +98,7 @@ def _push_device(
 
 
 def _merged_limits(
-    session: Session, rollout: Rollout, document: twin.Document, owner: str, mine: Learned, keep: dict[str, str]
+    session: Session, rollout: Rollout, document: shadow.Document, owner: str, mine: Learned, keep: dict[str, str]
 ) -> tuple[list[dict[str, Any]] | None, dict[str, str]]:
     """(The device's set with the rollout's limits, None when none applies; reasons of those that do not, by metric).
 
@@ -131,13 +131,13 @@ def restore(session: Session, rollout: Rollout, now_us: int, max_bytes: int) -> 
     """Restore the previous desired limits, except where somebody has set other limits since."""
     batch, stored, devices = _next_devices(session, rollout, HOLDING, now_us, max_bytes)
     learned = _learned(session, rollout, devices)
-    members = rows_of(RolloutDevice).where(
+    members = sqlmodel.select(RolloutDevice).where(
         RolloutDevice.rollout == rollout.id, col(RolloutDevice.device).in_(devices)
     )  # fmt: skip
     for member in session.exec(members).all():
-        document, owners = stored.get((member.device, DOCUMENT), (twin.Document(), {}))
+        document, owners = stored.get((member.device, DOCUMENT), (shadow.Document(), {}))
         desired = document.state.get("desired", {}).get("limits")
-        if not twin.json_equal(desired, member.pushed):
+        if not shadow.json_equal(desired, member.pushed):
             member.state, member.reason = "kept", f"{_owner(owners) or 'somebody'} has set other limits since"
         else:
             _desire(batch, rollout, member.device, member.previous)
@@ -167,7 +167,7 @@ def _next_devices(
 def _learned(session: Session, rollout: Rollout, devices: Iterable[str]) -> dict[str, dict[str, LearnedSeries]]:
     found: dict[str, dict[str, LearnedSeries]] = {}
     if rollout.learning:
-        mine = rows_of(LearnedSeries).where(
+        mine = sqlmodel.select(LearnedSeries).where(
             LearnedSeries.learning == rollout.learning, col(LearnedSeries.device).in_(devices)
         )  # fmt: skip
         for row in session.exec(mine.order_by(LearnedSeries.device, LearnedSeries.metric)):
@@ -181,7 +181,7 @@ def _desire(batch: TwinBatch, rollout: Rollout, device: str, value: Any) -> tupl
     return batch.patch_desired(device, DOCUMENT, patch, encode({"state": {"desired": patch}}), actor)
 
 
-def _owner(owners: twin.State) -> str:
+def _owner(owners: shadow.State) -> str:
     """The actor that set `limits` last; for a reference, the one that set its digest."""
     found = owners.get("limits", "")
     return str(found.get("digest", "")) if isinstance(found, dict) else str(found)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from shared.twin import State
+from shared.twin.shadow import State
 
 CONFIGURATION = "configuration:"
 JOB = "job:"

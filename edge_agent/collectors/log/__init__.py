@@ -21,7 +21,7 @@ from edge_agent.collectors.log.journal import JournalTail
 from edge_agent.collectors.log.tail import FileTail
 from edge_agent.config import CollectorTable, options
 from shared.errors import ConfigError
-from shared.messages import Event, Level, Metric
+from shared.protocol.messages import Event, Level, Metric
 
 LONGEST_LINE = 2000
 HOLE = bytes(16)

@@ -17,8 +17,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edge_agent.link.core.stream_window import StreamWindow
-from shared import PROTOCOL, protocol_versions
-from shared.messages import STREAMS, Ack, Heartbeat, Session, Stream
+from shared import PROTOCOL
+from shared.protocol import versions
+from shared.protocol.messages import STREAMS, Ack, Heartbeat, Session, Stream
 
 BURST_S = 0.25
 """Burst of the rate limit, in seconds of the allowed rate."""
@@ -129,7 +130,7 @@ class LinkSession:
         self._heard(now)
         self._birth_retry_s = BIRTH_RETRY_S
         self.refused, self._heartbeats_supported = (
-            message.refused or protocol_versions.refusal(PROTOCOL, hub=message.protocol),
+            message.refused or versions.refusal(PROTOCOL, hub=message.protocol),
             message.heartbeat,
         )
         if self.refused:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from edge_agent.collectors import Frame
-from shared.gate import DriftDetector, Gate, Result, decide
-from shared.messages import Escalation, EscalationReason, Metric, Sample
+from shared.models.gate import DriftDetector, Gate, Result, decide
+from shared.protocol.messages import Escalation, EscalationReason, Metric, Sample
 
 
 class ResultGate:

@@ -1,8 +1,8 @@
 """Evaluates alarm rules on samples and raises or clears alarms, online or offline. No clock, store or randomness.
 
-The site's own rules (`hard_limits`, `hard_watches`) are evaluated in addition to the rules desired by the hub, which
-cannot delay, weaken or suppress them (invariant P3). When a rule of the hub and one of the site agree, a single alarm
-is raised (see `_raised`).
+The site's own rules (`hard_limits`, `hard_alarm_rules`) are evaluated in addition to the rules desired by the hub,
+which cannot delay, weaken or suppress them (invariant P3). When a rule of the hub and one of the site agree, a single
+alarm is raised (see `_raised`).
 
 The agent stores `standing()` so that active alarms survive a restart.
 """
@@ -13,8 +13,8 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from typing import Any, get_args
 
-from shared.codec import from_plain
-from shared.messages import Alarm, Priority, Sample
+from shared.protocol.codec import from_plain
+from shared.protocol.messages import Alarm, Priority, Sample
 from shared.thresholds import AlarmRules, Expression, Flat, JudgeState, Limits, NoData, Rate, refusal
 from shared.thresholds.evaluators import RuleEvaluator, RuleTransition, make_evaluator
 

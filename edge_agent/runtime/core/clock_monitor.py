@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from shared.messages import ClockQuality, Event
+from shared.protocol.messages import ClockQuality, Event
 
 JUMP_S = 5.0
 """Minimum jump between two checks, one second apart; NTP slews far less (adjtimex(2): 0.5 ms per second)."""

@@ -13,9 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edge_agent.twin.core.document import Document, Handler, refusals
-from shared.messages import Applied
-from shared.twin import MAX_LEVELS, State, json_equal, merge, nesting_depth, size
-from shared.twin_merge import Path, leaves, patch
+from shared.protocol.messages import Applied
+from shared.twin.merge import Path, leaves, patch
+from shared.twin.shadow import MAX_LEVELS, State, json_equal, merge, nesting_depth, size
 
 FETCH_AT_ONCE = 10
 """Maximum number of concurrent requests of one connection (a limit of AWS)."""

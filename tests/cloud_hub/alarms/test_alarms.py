@@ -9,17 +9,17 @@ from typing import get_args
 import pytest
 from sqlmodel import select
 
-from cloud_hub.alarms import service as desk
+from cloud_hub.alarms import service as alarm_service
 from cloud_hub.alarms import suppression
 from cloud_hub.alarms.core.state import SuppressionMethod, isa_state
 from cloud_hub.audit import trail
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import AlarmRow, Incident, Suppression
-from cloud_hub.devices import registry as fleet
+from cloud_hub.devices import registry as device_registry
 from cloud_hub.errors import HubError
 from cloud_hub.incidents import service as incidents
-from shared.codec import decode
-from shared.messages import Alarm, AlarmStateMessage, Life
+from shared.protocol.codec import decode
+from shared.protocol.messages import Alarm, AlarmStateMessage, Life
 
 NOW = 1_800_000_000_000_000
 S = 1_000_000
@@ -35,9 +35,9 @@ class Hall:
 
     def __post_init__(self) -> None:
         with self.db.write() as session:
-            fleet.register(session, DEVICE, NOW, actor="test")
+            device_registry.register(session, DEVICE, NOW, actor="test")
             session.flush()
-            fleet.assign_asset_path(session, DEVICE, "acme/a/hall-2", NOW, within=None, actor="test")
+            device_registry.assign_asset_path(session, DEVICE, "acme/a/hall-2", NOW, within=None, actor="test")
 
     def say(
         self, number: str, state: str = "raised", at_us: int = NOW, metric: str = "cpu.load", late_us: int = 0
@@ -76,21 +76,21 @@ def hall(db: Database) -> Hall:
     return Hall(db)
 
 
-def test_an_alarm_is_seen_and_returns(hall: Hall) -> None:
+def test_an_alarm_is_acknowledged_and_returns_to_normal(hall: Hall) -> None:
     for number in ("a1", "a2"):
         hall.say(number, metric=f"{number}.x")
     assert hall.life("a1") == "unacknowledged"
     with hall.db.write() as session:
-        row = desk.get(session, "a1")
-        assert desk.acknowledge(session, row, NOW + S, actor="anna", comment="fan")
-        assert not desk.acknowledge(session, row, NOW + 2 * S, actor="bob")
-        assert desk.acknowledge(session, row, NOW + 3 * S, actor="bob", comment="fan replaced")
+        row = alarm_service.get(session, "a1")
+        assert alarm_service.acknowledge(session, row, NOW + S, actor="anna", comment="fan")
+        assert not alarm_service.acknowledge(session, row, NOW + 2 * S, actor="bob")
+        assert alarm_service.acknowledge(session, row, NOW + 3 * S, actor="bob", comment="fan replaced")
     assert hall.life("a1") == "acknowledged"
     hall.say("a1", "cleared", metric="a1.x")
     hall.say("a2", "cleared", metric="a2.x")
     assert (hall.life("a1"), hall.life("a2")) == ("normal", "returned-unacknowledged")
     with hall.db.read() as session:
-        row = desk.get(session, "a1")
+        row = alarm_service.get(session, "a1")
         assert (row.acked_us, row.acked_by, row.comment) == (NOW + S, "anna", "fan replaced")
     assert [kind for kind in hall.kinds() if kind.startswith("alarm.") and "raised" not in kind] == [
         "alarm.acknowledged", "alarm.commented", "alarm.cleared", "alarm.cleared",
@@ -100,11 +100,11 @@ def test_an_alarm_is_seen_and_returns(hall: Hall) -> None:
 def test_the_last_verdict_counts_and_acknowledges(hall: Hall) -> None:
     hall.say("a1")
     with hall.db.write() as session:
-        row = desk.get(session, "a1")
-        desk.set_verdict(session, row, "real", NOW + S, actor="anna")
-        desk.set_verdict(session, row, "false-alarm", NOW + 2 * S, actor="bob", comment="backup")
+        row = alarm_service.get(session, "a1")
+        alarm_service.set_verdict(session, row, "real", NOW + S, actor="anna")
+        alarm_service.set_verdict(session, row, "false-alarm", NOW + 2 * S, actor="bob", comment="backup")
     with hall.db.read() as session:
-        row = desk.get(session, "a1")
+        row = alarm_service.get(session, "a1")
     assert (row.verdict, row.verdict_us, row.verdict_by, row.comment) == ("false-alarm", NOW + 2 * S, "bob", "backup")
     assert (row.acked_by, hall.life("a1")) == ("anna", "acknowledged")
 
@@ -117,7 +117,7 @@ def test_an_incident_that_is_acknowledged_acknowledges_its_alarms(hall: Hall) ->
     assert (hall.life("a1"), hall.life("a2")) == ("acknowledged", "acknowledged")
 
 
-def test_what_is_shelved_is_recorded_calls_nobody_and_comes_back_by_itself(hall: Hall) -> None:
+def test_shelved_alarms_are_recorded_not_notified_and_unshelved_in_time(hall: Hall) -> None:
     hall.suppress(metric="cpu.load")
     hall.say("a1", at_us=NOW + S)
     hall.say("a2", at_us=NOW + S, metric="cpu.temp")
@@ -128,7 +128,7 @@ def test_what_is_shelved_is_recorded_calls_nobody_and_comes_back_by_itself(hall:
     assert hall.kinds()[-1] == "alarm.resumed"
 
 
-def test_what_ended_while_shelved_calls_nobody_ever(hall: Hall) -> None:
+def test_alarms_cleared_while_shelved_are_never_notified(hall: Hall) -> None:
     hall.suppress()
     hall.say("a1", at_us=NOW + S)
     hall.say("a1", "cleared", at_us=NOW + 2 * S)
@@ -136,7 +136,7 @@ def test_what_ended_while_shelved_calls_nobody_ever(hall: Hall) -> None:
     assert (hall.life("a1"), hall.called()) == ("normal", [])
 
 
-def test_what_stands_already_is_shelved_too(hall: Hall) -> None:
+def test_active_alarms_are_shelved_too(hall: Hall) -> None:
     hall.say("a1")
     number = hall.suppress(at_us=NOW + S)
     assert hall.life("a1") == "shelved"
@@ -145,7 +145,7 @@ def test_what_stands_already_is_shelved_too(hall: Hall) -> None:
     assert hall.pass_(NOW + 2 * S) == ["a1"]
     assert hall.life("a1") == "unacknowledged"
     with hall.db.write() as session:
-        assert not suppression.unshelve(session, desk.get(session, "a1"), NOW + 3 * S, actor="bob")
+        assert not suppression.unshelve(session, alarm_service.get(session, "a1"), NOW + 3 * S, actor="bob")
 
 
 def test_a_window_that_begins_later_covers_a_site_from_then_on(hall: Hall) -> None:
@@ -159,7 +159,7 @@ def test_a_window_that_begins_later_covers_a_site_from_then_on(hall: Hall) -> No
     assert hall.life("a1") == "unacknowledged"
 
 
-def test_late_news_of_a_window_stay_quiet_until_it_is_known_that_they_stand(hall: Hall) -> None:
+def test_late_alarms_of_a_suppression_are_not_notified_until_known_to_be_active(hall: Hall) -> None:
     hall.suppress("suppressed")
     for number in ("a1", "a2"):
         hall.say(number, at_us=NOW + S, late_us=5 * HOUR, metric=f"{number}.x")
@@ -185,7 +185,7 @@ def test_out_of_service_lasts_until_a_person_ends_it(hall: Hall) -> None:
         ]
 
 
-def test_of_two_the_longer_counts(hall: Hall) -> None:
+def test_of_two_suppressions_the_longer_counts(hall: Hall) -> None:
     hall.suppress("shelved")
     hall.suppress("suppressed", until_us=NOW + 2 * HOUR)
     hall.say("a1")
@@ -203,7 +203,7 @@ def test_of_two_the_longer_counts(hall: Hall) -> None:
         ({"reason": " "}, 422, "why"), ({"device": "none"}, 404, "not known"),
     ],
 )  # fmt: skip
-def test_what_makes_no_sense_is_refused_with_the_cure(
+def test_invalid_suppressions_are_refused_with_the_cure(
     hall: Hall, wanted: dict[str, object], status: int, reason: str
 ) -> None:
     with pytest.raises(HubError) as no:
@@ -213,7 +213,7 @@ def test_what_makes_no_sense_is_refused_with_the_cure(
         assert session.exec(select(Suppression)).all() == []
 
 
-def test_every_state_is_found_as_it_is_told(hall: Hall) -> None:
+def test_alarms_are_filtered_by_each_state(hall: Hall) -> None:
     """The database's condition and the rule in Python are the same."""
     many = itertools.product(["raised", "cleared"], [None, NOW], ["", "shelved", "suppressed", "out-of-service"])
     with hall.db.write() as session:
@@ -225,18 +225,18 @@ def test_every_state_is_found_as_it_is_told(hall: Hall) -> None:
             session.add(row)
     states: tuple[Life, ...] = get_args(Life)
     with hall.db.read() as session:
-        everything = desk.list_alarms(session)
+        everything = alarm_service.list_alarms(session)
         for wanted in states:
-            found = {row.id for row in desk.list_alarms(session, life=wanted)}
+            found = {row.id for row in alarm_service.list_alarms(session, life=wanted)}
             assert found == {row.id for row in everything if isa_state(row) == wanted} != set()
 
 
-def test_the_word_for_others_says_what_it_is_now(hall: Hall) -> None:
+def test_the_state_message_has_the_current_state(hall: Hall) -> None:
     hall.say("a1")
     with hall.db.write() as session:
-        row = desk.get(session, "a1")
-        desk.set_verdict(session, row, "real", NOW, actor="anna", comment="fan")
-    word = desk.state_message(row, NOW + S, actor="anna")
+        row = alarm_service.get(session, "a1")
+        alarm_service.set_verdict(session, row, "real", NOW, actor="anna", comment="fan")
+    word = alarm_service.state_message(row, NOW + S, actor="anna")
     assert word.topic == f"tidegate/v1/things/{DEVICE}/alarms/life"
     assert decode(AlarmStateMessage, word.payload) == AlarmStateMessage(
         id="a1", metric="cpu.load", life="acknowledged", t_us=NOW + S, actor="anna", comment="fan", verdict="real"
@@ -253,7 +253,7 @@ def pages(hall: Hall) -> list[tuple[str, str]]:
     return [(row.subject, numbers[row.page]) for row in rows]
 
 
-def test_one_machines_trouble_is_one_page_for_a_while(hall: Hall) -> None:
+def test_alarms_of_one_device_are_one_page_for_a_while(hall: Hall) -> None:
     hall.say("a1", metric="cpu.load")
     hall.say("a2", metric="disk.used", at_us=NOW + 300 * S)
     hall.say("a3", metric="net.sent", at_us=NOW + 2000 * S)
@@ -262,9 +262,9 @@ def test_one_machines_trouble_is_one_page_for_a_while(hall: Hall) -> None:
 
 def site(hall: Hall, number: int, path: str) -> str:
     with hall.db.write() as session:
-        fleet.register(session, f"d{number}", NOW, actor="test")
+        device_registry.register(session, f"d{number}", NOW, actor="test")
         session.flush()
-        fleet.assign_asset_path(session, f"d{number}", path, NOW, within=None, actor="test")
+        device_registry.assign_asset_path(session, f"d{number}", path, NOW, within=None, actor="test")
     return f"d{number}"
 
 
@@ -277,7 +277,7 @@ def raised(hall: Hall, device: str, at_s: int, number: int = 0) -> None:
         incidents.handle_alarm(session, device, alarm, NOW + at_s * S, "")
 
 
-def test_what_a_site_raises_within_two_minutes_is_one_page(hall: Hall) -> None:
+def test_alarms_of_a_site_within_two_minutes_are_one_page(hall: Hall) -> None:
     """A switch that fails takes twelve machines along; one of another site is called for by itself."""
     for n in range(12):
         raised(hall, site(hall, n, f"acme/a/hall-{n}"), 10 * n)
@@ -297,7 +297,7 @@ def test_in_a_flood_a_page_of_the_site_stays_open_for_longer(hall: Hall) -> None
     assert [page for _, page in pages(hall)] == ["0", "0", "2"], "the flood is over"
 
 
-def test_a_page_takes_in_nothing_after_an_hour(hall: Hall) -> None:
+def test_a_page_is_closed_to_new_incidents_after_an_hour(hall: Hall) -> None:
     for n in range(9):
         raised(hall, DEVICE, 500 * n, n)
         hall.say(f"{DEVICE}-{n}", "cleared", at_us=NOW + (500 * n + 1) * S, metric="power.volts")

@@ -16,7 +16,6 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 import pytest
-from fastapi import FastAPI
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -25,12 +24,12 @@ from pyarrow import parquet
 from simulators import databases
 from simulators.births import born
 from simulators.postgres import postgres
+from simulators.rest_app import RestApp, shared_app
 from sqlalchemy import event
 from sqlmodel import select
 
 from cloud_hub.access import tokens
-from cloud_hub.api.hub import Hub
-from cloud_hub.api.routes import create_rest_app
+from cloud_hub.api.dependencies import Hub
 from cloud_hub.audit import trail
 from cloud_hub.clock import now_us
 from cloud_hub.configurations.reconciler import ConfigurationReconciler
@@ -46,8 +45,8 @@ from cloud_hub.runtime.worker import WorkerStatus
 from cloud_hub.settings import Settings
 from cloud_hub.telemetry import samples as telemetry
 from cloud_hub.twins import service as twins
-from shared.codec import encode
-from shared.messages import Alarm, Birth, CommandResult, Sample
+from shared.protocol.codec import encode
+from shared.protocol.messages import Alarm, Birth, CommandResult, Sample
 
 with warnings.catch_warnings():  # newer Starlettes ask for a client that not every machine has
     warnings.simplefilter("ignore")
@@ -125,13 +124,13 @@ ROUTES: dict[tuple[str, str], str] = {
     ("GET", "/api/v1/thresholds/rollouts/{rollout_id}/devices"): "read",
     ("POST", "/api/v1/thresholds/backtest"): "operate",
     ("GET", "/api/v1/thresholds/forecast"): "read",
-    ("GET", "/api/v1/learnings"): "read",
-    ("GET", "/api/v1/learnings/{learning_id}"): "read",
-    ("GET", "/api/v1/learnings/{learning_id}/series"): "read",
-    ("PUT", "/api/v1/learnings/{learning_id}"): "operate",
-    ("DELETE", "/api/v1/learnings/{learning_id}"): "operate",
-    ("POST", "/api/v1/learnings/{learning_id}/refit"): "operate",
-    ("POST", "/api/v1/learnings/{learning_id}/release"): "operate",
+    ("GET", "/api/v1/learning-jobs"): "read",
+    ("GET", "/api/v1/learning-jobs/{learning_job_id}"): "read",
+    ("GET", "/api/v1/learning-jobs/{learning_job_id}/series"): "read",
+    ("PUT", "/api/v1/learning-jobs/{learning_job_id}"): "operate",
+    ("DELETE", "/api/v1/learning-jobs/{learning_job_id}"): "operate",
+    ("POST", "/api/v1/learning-jobs/{learning_job_id}/refit"): "operate",
+    ("POST", "/api/v1/learning-jobs/{learning_job_id}/release"): "operate",
     ("GET", "/api/v1/missed-faults"): "read",
     ("POST", "/api/v1/missed-faults"): "operate",
     ("GET", "/api/v1/limits"): "read",
@@ -172,12 +171,12 @@ class World:
         self.notified: list[str] = []
         self.changed: list[str] = []
         self.workers: list[WorkerStatus] = []
-        self.app: FastAPI = create_rest_app()
-        self.app.state.hub = Hub(
+        hub = Hub(
             settings=Settings(state_dir=str(folder)), db=self.db, publish=self.published.extend,
             notify=self.notified.append, connected=lambda: True, changed=self.changed.extend,
             workers=lambda: self.workers,
         )  # fmt: skip
+        self.app = RestApp(hub)
         self.client = TestClient(self.app, raise_server_exceptions=False)
         with self.db.write() as session:
             self.tokens = {role: tokens.create(session, f"the {role}", role, NOW, "test") for role in ROLES}
@@ -204,7 +203,7 @@ class World:
             "action_id": actions.propose(session, incident, "capture", "digits", "why", NOW, settings).id,
             "command_id": commands.create(session, "press-3", "restart", "digits", NOW, actor="test")[0].id,
             "rollout_id": "none", "job_id": "none", "configuration_id": "none", "token_id": "none",
-            "learning_id": "none", "item_id": "none", "alarm_id": "a1", "suppression_id": "none",
+            "learning_job_id": "none", "item_id": "none", "alarm_id": "a1", "suppression_id": "none",
         }  # fmt: skip
         for name in ("", "gates"):
             twins.update_desired(session, "press-3", name, {"a": 1}, NOW, actor="test", max_bytes=32768)
@@ -247,7 +246,7 @@ def problem(answer: Any, status: int) -> str:
 def test_the_table_of_routes_is_exhaustive() -> None:
     """The routes of AWS's data plane are signed in another way: test_aws.py."""
     described = {
-        (method.upper(), path) for path, methods in create_rest_app().openapi()["paths"].items() for method in methods
+        (method.upper(), path) for path, methods in shared_app().openapi()["paths"].items() for method in methods
         if path.startswith("/api/v1/")
     }  # fmt: skip
     assert described == set(ROUTES)
@@ -588,7 +587,8 @@ def test_a_configuration_from_its_creation_to_its_end(world: World) -> None:
 # -- what is not there -----------------------------------------------------------------------------
 
 PUTS_ANEW = {
-    ("PUT", DEVICE), ("PUT", "/api/v1/configurations/{configuration_id}"), ("PUT", "/api/v1/learnings/{learning_id}"),
+    ("PUT", DEVICE), ("PUT", "/api/v1/configurations/{configuration_id}"),
+    ("PUT", "/api/v1/learning-jobs/{learning_job_id}"),
 }  # fmt: skip
 GOOD_BODY: dict[str, Any] = {
     f"{DEVICE}/asset-path": {"asset_path": "acme/a"},
@@ -606,7 +606,7 @@ GOOD_BODY: dict[str, Any] = {
     "/api/v1/configurations/{configuration_id}": {},
     "/api/v1/thresholds/fit": {"device": "nobody", "metric": "cpu.load"},
     "/api/v1/thresholds/backtest": {"series": [{"device": "nobody", "metric": "cpu.load"}]},
-    "/api/v1/learnings/{learning_id}/release": {"device": "press-3"},
+    "/api/v1/learning-jobs/{learning_job_id}/release": {"device": "press-3"},
     "/api/v1/thresholds/rollouts": {"devices": ["nobody"], "limits": [{"metric": "cpu.load", "high": 1}]},
 }
 
@@ -755,7 +755,7 @@ NUMBERS = ["-1", "0", "1", str(2**31), str(2**63 - 1), str(2**63), str(-(2**63) 
 @cache
 def query_parameters() -> list[tuple[str, str]]:
     """Each parameter in the query of each GET route."""
-    paths = create_rest_app().openapi()["paths"]
+    paths = shared_app().openapi()["paths"]
     found = [(path, paths[path]["get"].get("parameters", [])) for method, path in ROUTES if method == "GET"]
     return [(path, one["name"]) for path, parameters in found for one in parameters if one["in"] == "query"]
 

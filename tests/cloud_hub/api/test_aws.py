@@ -16,10 +16,10 @@ import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
+from simulators.rest_app import RestApp, shared_app
 
 from cloud_hub.access import tokens
-from cloud_hub.api.hub import Hub
-from cloud_hub.api.routes import create_rest_app
+from cloud_hub.api.dependencies import Hub
 from cloud_hub.audit import trail
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import Device
@@ -27,9 +27,9 @@ from cloud_hub.runtime.outgoing import OutgoingMessage
 from cloud_hub.security import aws_key
 from cloud_hub.settings import Settings
 from cloud_hub.twins import service as twins
-from shared import topics
-from shared.codec import MAX_PAYLOAD
 from shared.ids import device_of_thing
+from shared.protocol import topics
+from shared.protocol.codec import MAX_PAYLOAD
 
 with warnings.catch_warnings():  # newer Starlettes ask for a client that not every machine has
     warnings.simplefilter("ignore")
@@ -51,15 +51,14 @@ class World:
         self.db = Database(settings.database_url)
         self.published: list[OutgoingMessage] = []
         self.notified: list[str] = []
-        app = create_rest_app()
-        app.state.hub = Hub(
+        hub = Hub(
             settings=settings,
             db=self.db,
             publish=self.published.extend,
             notify=self.notified.append,
             connected=lambda: True,
         )
-        self.client = TestClient(app, raise_server_exceptions=False, base_url="http://hub.example:8080")
+        self.client = TestClient(RestApp(hub), raise_server_exceptions=False, base_url="http://hub.example:8080")
         with self.db.write() as session:
             session.add(Device(id="press-3"))
             self.ids = {
@@ -98,7 +97,7 @@ def state(**more: Any) -> bytes:
 def test_the_table_of_routes_is_exhaustive() -> None:
     found = {
         (method.upper(), path.replace("{thing}", "press-3"))
-        for path, methods in create_rest_app().openapi()["paths"].items() for method in methods
+        for path, methods in shared_app().openapi()["paths"].items() for method in methods
     }  # fmt: skip
     assert {
         route

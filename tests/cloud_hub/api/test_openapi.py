@@ -18,7 +18,7 @@ from cloud_hub.api.routes import create_rest_app
 from cloud_hub.clock import now_us
 from cloud_hub.incidents import service as incidents
 from cloud_hub.twins import service as twins
-from shared.messages import Alarm
+from shared.protocol.messages import Alarm
 
 DESCRIBED = create_rest_app().openapi()
 OPERATIONS = {

@@ -23,8 +23,8 @@ from cloud_hub.database.tables import Device
 from cloud_hub.errors import BackupError
 from cloud_hub.runtime.state_lock import LOCK, RESTORING, hold_state_lock
 from cloud_hub.settings import Settings
-from shared.codec import encode
 from shared.errors import ConfigError
+from shared.protocol.codec import encode
 
 NOW = 1_795_000_000_000_000
 

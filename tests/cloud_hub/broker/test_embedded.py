@@ -9,9 +9,9 @@ import pytest
 from simulators.brokers import embedded_broker, listens, until
 
 from cloud_hub.broker.embedded import open_broker, render_configuration
-from shared.codec import MAX_PAYLOAD
 from shared.errors import ConfigError
-from shared.mqtt import Connection, Inbound, Options
+from shared.protocol.codec import MAX_PAYLOAD
+from shared.transport.mqtt import Connection, Inbound, Options
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.4", "10.0.0.1", "localhost.example", "", "127.0.0.1.evil", "localhost"])  # fmt: skip  # noqa: E501

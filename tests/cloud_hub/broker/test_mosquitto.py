@@ -16,7 +16,7 @@ from cloud_hub.broker.core.mosquitto import (
     store_damage,
 )
 from cloud_hub.ingest.listener import MAX_BATCH
-from shared.codec import MAX_PAYLOAD
+from shared.protocol.codec import MAX_PAYLOAD
 
 PLAN = BrokerPlan(folder="/var/lib/tidegate broker", bind="127.0.0.1", aws_alias=True)
 

@@ -17,10 +17,10 @@ from cryptography.hazmat.primitives.serialization import pkcs7
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from simulators.enrolment import basic, csr, new_key, problem, proof
+from simulators.rest_app import RestApp
 
 from cloud_hub.api import est
-from cloud_hub.api.hub import Hub
-from cloud_hub.api.routes import create_rest_app
+from cloud_hub.api.dependencies import Hub
 from cloud_hub.audit import trail
 from cloud_hub.certificates import enrolment
 from cloud_hub.certificates import registry as register
@@ -30,7 +30,7 @@ from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import Claim
 from cloud_hub.errors import HubError
 from cloud_hub.settings import Settings
-from shared import signatures
+from shared.protocol import signatures
 
 with warnings.catch_warnings():  # newer Starlettes ask for a client that not every machine has
     warnings.simplefilter("ignore")
@@ -49,9 +49,8 @@ class World:
         self.folder = CaFolder(folder)
         self.folder.make("plant-1", NOW)
         patch.setattr(est, "now_us", lambda: self.now)
-        app = create_rest_app()
-        app.state.hub = Hub(settings=Settings(state_dir=str(folder)), db=db, publish=list, notify=print,
-                            connected=lambda: True)  # fmt: skip
+        settings = Settings(state_dir=str(folder))
+        app = RestApp(Hub(settings=settings, db=db, publish=list, notify=print, connected=lambda: True))
         self.local = TestClient(app, client=("127.0.0.1", 1))
         self.far = TestClient(app, client=("10.0.0.9", 1))
         self.secure = TestClient(app, base_url="https://hub", client=("10.0.0.9", 1))

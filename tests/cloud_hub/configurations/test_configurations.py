@@ -13,8 +13,8 @@ from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import Configuration, ConfigurationDevice, Device, TwinRow
 from cloud_hub.errors import HubError
 from cloud_hub.twins import service as twins
-from shared.codec import encode
 from shared.errors import ConfigError
+from shared.protocol.codec import encode
 
 NOW = 1_800_000_000_000_000
 LIMIT = 2048

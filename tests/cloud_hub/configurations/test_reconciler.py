@@ -29,9 +29,9 @@ from cloud_hub.runtime.outgoing import OutgoingMessage
 from cloud_hub.twins import batch as twin_batch
 from cloud_hub.twins import service as twins
 from cloud_hub.twins.core.owners import RELEASED, REMOVED
-from shared import twin
-from shared.codec import encode
-from shared.twin_merge import leaves
+from shared.protocol.codec import encode
+from shared.twin import shadow
+from shared.twin.merge import leaves
 
 NOW = 1_800_000_000_000_000
 SECOND = 1_000_000
@@ -426,7 +426,7 @@ class Life(RuleBasedStateMachine):
             rows = session.exec(select(Configuration)).all()
             tags = {row.id: row.tags for row in session.exec(select(Device))}
         for device in everyone:
-            document, owners = stored.get((device, ""), (twin.Document(), {}))
+            document, owners = stored.get((device, ""), (shadow.Document(), {}))
             mine = {
                 path: owner.partition(":")[2]
                 for path, owner in leaves(owners) if owner.startswith("configuration:")

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from cloud_hub.configurations.core import rules
 from cloud_hub.configurations.core.rules import Layer, Plan, apply_layers, plan, resolve
 from cloud_hub.twins.core.owners import RELEASED, update_owners
-from shared import twin
-from shared.twin_merge import leaves, tree
+from shared.twin import shadow
+from shared.twin.merge import leaves, tree
 
 KEYS = st.sampled_from("abc")
 VALUES = st.integers(0, 2) | st.booleans() | st.lists(st.integers(0, 1), max_size=2)
@@ -37,14 +37,14 @@ def by_hand(steps: Any, desired: Any = None, owners: Any = None) -> tuple[Any, A
     """(desired, owners) after these patches."""
     desired, owners = desired or {}, owners or {}
     for patch, actor in steps:
-        desired = twin.merge(desired, patch)
+        desired = shadow.merge(desired, patch)
         owners = update_owners(owners, desired, patch, actor)
     return desired, owners
 
 
 def applied(layers: list[Layer], desired: Any, owners: Any) -> tuple[Any, Any]:
     found = plan(resolve(layers, ""), desired, owners)
-    return twin.merge(desired, found.patch), found.owners
+    return shadow.merge(desired, found.patch), found.owners
 
 
 def others(desired: Any, owners: Any) -> dict[Any, Any]:
@@ -68,7 +68,7 @@ def test_every_leaf_is_won_by_the_strongest_that_meets_it(layers: list[Layer]) -
     for number, layer in enumerate(rules.by_priority(layers)):
         for path, value in leaves(dict(layer.content[""])):
             if path in wanted and wanted[path][1] == layer.id:
-                assert twin.json_equal(wanted[path][0], value)
+                assert shadow.json_equal(wanted[path][0], value)
             else:
                 stronger = {one.id for one in rules.by_priority(layers)[:number]}
                 assert any(rules.paths_overlap(path, won) and wanted[won][1] in stronger for won in wanted)
@@ -112,10 +112,10 @@ def test_each_wanted_leaf_is_there_or_a_conflict_tells_why_not(layers: list[Laye
     start = by_hand(hands)
     wanted = resolve(layers, "")
     found = plan(wanted, *start)
-    have = dict(leaves(twin.merge(start[0], found.patch)))
+    have = dict(leaves(shadow.merge(start[0], found.patch)))
     told = {(one.configuration, one.path) for one in found.conflicts}
     for path, (value, source) in wanted.items():
-        there = path in have and twin.json_equal(have[path], value)
+        there = path in have and shadow.json_equal(have[path], value)
         assert there != ((source, ".".join(path)) in told)
 
 
@@ -132,7 +132,7 @@ def _forgets_to_take_away(patch: pytest.MonkeyPatch) -> None:
     def lazy(wanted: rules.Wanted, desired: Any, owners: Any) -> Plan:
         found = real(wanted, desired, owners)
         kept = {path: value for path, value in leaves(found.patch) if value is not None}
-        after = twin.merge(desired, tree(kept.items()))
+        after = shadow.merge(desired, tree(kept.items()))
         return Plan(
             patch=tree(kept.items()),
             owners=update_owners(owners, after, tree(kept.items()), "configuration:x"),
@@ -228,14 +228,14 @@ def test_another_configuration_with_the_same_value_takes_over_without_a_change()
 
 def test_what_does_not_fit_is_refused_and_costs_no_weaker_one() -> None:
     big, small = layer("big", {"a": "x" * 500}, 2), layer("small", {"b": 1}, 1)
-    found = apply_layers([small, big], "", twin.Document(), {}, 0, 300)
+    found = apply_layers([small, big], "", shadow.Document(), {}, 0, 300)
     assert found.document.state == {"desired": {"b": 1}}
     assert found.plan.owners == {"b": "configuration:small"}
     assert found.refused == {"big": "The payload exceeds the maximum size allowed"}
 
 
 def test_a_document_that_is_already_too_large_is_left_as_it_is() -> None:
-    document, _ = twin.update(twin.Document(), b'{"state":{"desired":{"a":"' + b"x" * 500 + b'"}}}', 0)
+    document, _ = shadow.update(shadow.Document(), b'{"state":{"desired":{"a":"' + b"x" * 500 + b'"}}}', 0)
     found = apply_layers([layer("small", {"b": 1})], "", document, {"a": "anna"}, 0, 300)
     assert found.document is document
     assert found.plan.owners == {"a": "anna"}

@@ -33,9 +33,9 @@ from cloud_hub.database.tables import (
     TelemetrySample,
     TwinRow,
 )
-from cloud_hub.decommissioning import service as removal
+from cloud_hub.decommissioning import service as decommissioning
 from cloud_hub.devices import commands
-from cloud_hub.devices import registry as fleet
+from cloud_hub.devices import registry as device_registry
 from cloud_hub.errors import HubError
 from cloud_hub.incidents import actions
 from cloud_hub.incidents import service as incidents
@@ -46,9 +46,9 @@ from cloud_hub.jobs import service as jobs
 from cloud_hub.runtime import outgoing as runtime_outgoing
 from cloud_hub.settings import Actions
 from cloud_hub.twins import service as twins
-from shared import topics
-from shared.codec import plain
-from shared.messages import Alarm, Batch, Birth, CommandResult, Priority, Sample
+from shared.protocol import topics
+from shared.protocol.codec import plain
+from shared.protocol.messages import Alarm, Batch, Birth, CommandResult, Priority, Sample
 
 NOW = 1_800_000_000_000_000
 PRESS, OTHER = "press-3", "press-4"
@@ -106,7 +106,7 @@ def world(db: Database) -> Database:
 
 def remove(db: Database, device: str = PRESS) -> list[runtime_outgoing.OutgoingMessage]:
     with db.write() as session:
-        return removal.remove(session, device, NOW + 1, actor="anna", reason="scrapped")
+        return decommissioning.remove(session, device, NOW + 1, actor="anna", reason="scrapped")
 
 
 def test_each_table_with_a_device_in_it_says_what_removal_does_there() -> None:
@@ -114,7 +114,9 @@ def test_each_table_with_a_device_in_it_says_what_removal_does_there() -> None:
         table.name for table in SQLModel.metadata.tables.values()
         if {"device", "devices", "series", "source"} & set(table.columns.keys())
     } | {"devices"}  # fmt: skip
-    assert tables == set(removal.TABLES), "a table was added or went: decide what removal does, and test it below"
+    assert tables == set(decommissioning.TABLES), (
+        "a table was added or went: decide what removal does, and test it below"
+    )
 
 
 def _about(db: Database, device: str) -> dict[str, list[dict[str, Any]]]:
@@ -240,11 +242,11 @@ def test_an_action_that_was_proposed_meanwhile_does_nothing(world: Database) -> 
 def test_it_cannot_be_registered_enrolled_or_changed_and_the_error_says_why(world: Database) -> None:
     remove(world)
     acts: list[Any] = [
-        lambda session: fleet.register(session, PRESS, NOW, actor="anna"),
+        lambda session: device_registry.register(session, PRESS, NOW, actor="anna"),
         lambda session: enrolment.create_claim(session, PRESS, NOW, actor="anna", readmit=True),
         lambda session: register.refuse_revoked(session, PRESS),
-        lambda session: fleet.require_device(session, PRESS),
-        lambda session: removal.remove(session, PRESS, NOW, actor="anna"),
+        lambda session: device_registry.require_device(session, PRESS),
+        lambda session: decommissioning.remove(session, PRESS, NOW, actor="anna"),
     ]
     for act in acts:
         with pytest.raises(HubError) as told, world.write() as session:
@@ -256,7 +258,7 @@ def test_it_cannot_be_registered_enrolled_or_changed_and_the_error_says_why(worl
 def test_restore_brings_it_back_where_it_stood_and_only_then_is_it_heard(world: Database) -> None:
     remove(world)
     with world.write() as session:
-        back = removal.restore(session, PRESS, NOW + 2, actor="bert")
+        back = decommissioning.restore(session, PRESS, NOW + 2, actor="bert")
         assert (back.assigned_path, back.tags, back.state) == ("acme/a", {"line": 3}, "offline")
     results = hear(world, birth())
     assert results.removed == set()
@@ -266,7 +268,7 @@ def test_restore_brings_it_back_where_it_stood_and_only_then_is_it_heard(world: 
         assert [row.actor for row in trail.rows(session, kind="device.restored")] == ["bert"]
         assert {row.revoked_us for row in register.certificates(session, PRESS)} == {NOW + 1}
     with pytest.raises(HubError, match="Not removed"), world.write() as session:
-        removal.restore(session, PRESS, NOW, actor="bert")
+        decommissioning.restore(session, PRESS, NOW, actor="bert")
 
 
 def test_a_device_that_was_revoked_before_is_so_after_a_restore(world: Database) -> None:
@@ -274,7 +276,7 @@ def test_a_device_that_was_revoked_before_is_so_after_a_restore(world: Database)
         register.revoke(session, PRESS, NOW, actor="anna", reason="stolen")
     remove(world)
     with world.write() as session:
-        removal.restore(session, PRESS, NOW + 2, actor="anna")
+        decommissioning.restore(session, PRESS, NOW + 2, actor="anna")
         assert register.revocation_reason(session, PRESS) == "stolen"
 
 
@@ -316,6 +318,24 @@ def test_an_alarm_is_ended_by_a_person_only_where_its_device_is_gone(world: Data
         row = incidents.resolve_alarm(session, "orphan", NOW + 1, actor="anna", reason="never born")
         assert row.state == "cleared"
         assert session.get_one(Incident, row.incident).state == "resolved"
+
+
+def test_the_incident_of_a_device_never_born_ends_with_its_last_alarm_although_an_action_is_proposed(
+    world: Database,
+) -> None:
+    with world.write() as session:
+        for number in ("orphan-1", "orphan-2"):
+            incidents.handle_alarm(session, "never-born", alarm(number, metric=f"{number}.x"), NOW, "")
+        incident = session.get_one(AlarmRow, "orphan-1").incident
+        session.get_one(AlarmRow, "orphan-2").incident = incident
+        session.add(Action(id="proposal", incident=incident, device="never-born", verb="restart", target="m",
+                           reason="r", state="proposed", changed_us=NOW))  # fmt: skip
+    with world.write() as session:
+        incidents.resolve_alarm(session, "orphan-1", NOW + 1, actor="anna", reason="never born")
+        assert session.get_one(Incident, incident).state == "open", "one alarm is still raised"
+        incidents.resolve_alarm(session, "orphan-2", NOW + 2, actor="anna", reason="never born")
+        assert session.get_one(Incident, incident).state == "resolved"
+        assert session.get_one(Action, "proposal").state == "refused"
 
 
 def test_a_job_under_way_goes_on_with_the_others(world: Database) -> None:

@@ -16,8 +16,8 @@ from cloud_hub.errors import HubError
 from cloud_hub.incidents import actions
 from cloud_hub.runtime.outgoing import OutgoingMessage
 from cloud_hub.settings import Actions
-from shared.codec import decode
-from shared.messages import Birth, CommandCancel, CommandRequest, CommandResult
+from shared.protocol.codec import decode
+from shared.protocol.messages import Birth, CommandCancel, CommandRequest, CommandResult
 
 SECOND = 1_000_000
 NOW = 1_800_000_000 * SECOND

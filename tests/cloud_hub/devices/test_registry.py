@@ -6,16 +6,16 @@ import pytest
 from sqlmodel import select
 
 from cloud_hub.database.sessions import Database
-from cloud_hub.database.tables import Device, LostRange
-from cloud_hub.devices import registry as fleet
+from cloud_hub.database.tables import Device, HighWater, LostRange
+from cloud_hub.devices import registry as device_registry
 from cloud_hub.devices.births import CONFLICT_US
 from cloud_hub.errors import HubError
 from cloud_hub.ingest.core.router import DeviceMessage
 from cloud_hub.ingest.writer import Writer, WriteResults
 from shared import PROTOCOL
-from shared.codec import decode
-from shared.messages import Birth, Metric, Stream
-from shared.messages import Session as SessionWord
+from shared.protocol.codec import decode
+from shared.protocol.messages import Birth, Metric, Stream
+from shared.protocol.messages import Session as SessionWord
 
 NOW = 1_800_000_000_000_000
 SECOND = 1_000_000
@@ -42,7 +42,7 @@ def say(db: Database, word: Birth, now_us: int = NOW) -> SessionWord | None:
 
 def press(db: Database) -> Device:
     with db.read() as session:
-        return fleet.get_device(session, "press-3")
+        return device_registry.get_device(session, "press-3")
 
 
 def lost(db: Database) -> list[tuple[int, int, str]]:
@@ -61,7 +61,7 @@ def test_a_birth_is_kept_and_answered(db: Database) -> None:
 
 def test_an_unknown_device_is_404(db: Database) -> None:
     with db.read() as session, pytest.raises(HubError) as no:
-        fleet.get_device(session, "press-3")
+        device_registry.get_device(session, "press-3")
     assert no.value.status == 404
 
 
@@ -150,4 +150,19 @@ def test_devices_by_id(db: Database) -> None:
         for name in ("b", "c", "a"):
             session.add(Device(id=name))
     with db.read() as session:
-        assert [row.id for row in fleet.list_devices(session)] == ["a", "b", "c"]
+        assert [row.id for row in device_registry.list_devices(session)] == ["a", "b", "c"]
+
+
+def test_the_newest_lost_ranges_of_each_stream_are_listed_and_all_are_counted(db: Database) -> None:
+    with db.write() as session:
+        session.add(Device(id="press-3"))
+        for number, stream in ((1, "telemetry"), (2, "event")):
+            session.add(HighWater(id=number, device="press-3", epoch="e", stream=stream))
+        session.flush()
+        device_registry.record_lost_range(session, [(1, 10 * n, 10 * n, "evicted") for n in range(1, 6)])
+        device_registry.record_lost_range(session, [(2, 1, 2, "invalid")])
+    with db.read() as session:
+        found = device_registry.lost_ranges(session, "press-3", first_source=0, limit=2)
+        assert found == {1: ([(40, 40, "evicted"), (50, 50, "evicted")], 5), 2: ([(1, 2, "invalid")], 1)}
+        assert set(device_registry.lost_ranges(session, "press-3", first_source=2, limit=2)) == {2}
+        assert device_registry.lost_ranges(session, "press-4", first_source=0, limit=2) == {}

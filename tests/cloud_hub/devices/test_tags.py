@@ -13,6 +13,7 @@ from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import Device
 from cloud_hub.devices import tags
 from cloud_hub.errors import HubError
+from shared.twin.shadow import nesting_depth
 
 NOW = 1_700_000_000_000_000
 
@@ -100,7 +101,7 @@ def test_the_limit_is_on_all_tags_together(db: Database) -> None:
 
 def test_depth_is_judged_after_the_merge_too(db: Database) -> None:
     assert changed(db, DEEP["a"])[1] == 1
-    assert tags.twin.nesting_depth(changed(db, {})[0]) == 10
+    assert nesting_depth(changed(db, {})[0]) == 10
 
 
 NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters='.$ "\\'), min_size=1, max_size=5)

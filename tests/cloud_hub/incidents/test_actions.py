@@ -16,7 +16,7 @@ from cloud_hub.incidents import actions
 from cloud_hub.incidents.core.action_policy import Facts, Rules, judge
 from cloud_hub.settings import Actions
 from cloud_hub.twins import service as twins
-from shared.codec import encode
+from shared.protocol.codec import encode
 
 NOW = 1_800_000_000_000_000
 SECOND = 1_000_000

@@ -19,7 +19,7 @@ from cloud_hub.incidents.core.evidence import AlarmFact, Evidence
 from cloud_hub.incidents.diagnosis import diagnose
 from cloud_hub.inference.engines import Engine, open_engine
 from shared.errors import ConfigError
-from shared.messages import About
+from shared.protocol.messages import About
 
 KEY = "secret-key-4711"
 

@@ -18,16 +18,16 @@ from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import Action, AlarmRow, Command, Device, Incident
 from cloud_hub.devices import commands
 from cloud_hub.errors import HubError
-from cloud_hub.incidents import actions as desk
+from cloud_hub.incidents import actions as incident_actions
 from cloud_hub.incidents import service as incidents
 from cloud_hub.incidents import worker as diagnosis
-from cloud_hub.incidents.core import grouping as floods
+from cloud_hub.incidents.core import grouping
 from cloud_hub.incidents.core.grouping import AlarmSpan
 from cloud_hub.inference.engines import open_engine
 from cloud_hub.settings import Actions
 from cloud_hub.twins import service as twins
-from shared.codec import decode, encode
-from shared.messages import Alarm, Birth, CommandRequest, CommandResult
+from shared.protocol.codec import decode, encode
+from shared.protocol.messages import Alarm, Birth, CommandRequest, CommandResult
 
 NOW = 1_800_000_000_000_000
 SECOND = 1_000_000
@@ -90,7 +90,7 @@ class Story:
     def step(self, after_s: float = 0.5, publish: bool = True) -> list[CommandRequest]:
         """One step of the actions' loop; what it publishes reaches the device, unless the hub died before."""
         self.now += int(after_s * SECOND)
-        messages = desk.run_once(self.db, self.now, SETTINGS).messages
+        messages = incident_actions.run_once(self.db, self.now, SETTINGS).messages
         return [decode(CommandRequest, m.payload) for m in messages if m.topic.endswith("/request")] if publish else []
 
     def carry_out(self, request: CommandRequest, state: str = "succeeded") -> None:
@@ -154,7 +154,7 @@ def test_an_incident_is_resolved_when_its_last_alarm_clears(story: Story) -> Non
         assert len(session.exec(select(Incident)).all()) == 2  # what comes later is another one
 
 
-def test_a_cleared_alarm_that_was_never_raised_here_is_nothing(story: Story) -> None:
+def test_clearing_an_unknown_alarm_is_ignored(story: Story) -> None:
     story.hear(alarm("a9", state="cleared"))
     with story.db.read() as session:
         assert session.exec(select(Incident)).all() == []
@@ -241,7 +241,7 @@ def test_a_hub_killed_before_it_could_publish_sends_the_command_with_the_next_bi
         assert len(session.exec(select(Command)).all()) == 1
 
 
-def test_a_result_told_twice_counts_once(story: Story) -> None:
+def test_a_repeated_command_result_counts_once(story: Story) -> None:
     story.hear(alarm())
     story.diagnose()
     (request,) = story.step()
@@ -251,7 +251,7 @@ def test_a_result_told_twice_counts_once(story: Story) -> None:
     assert story.effects == ["restart digits"]
 
 
-def test_a_look_brings_evidence_and_the_desk_looks_again_once(story: Story) -> None:
+def test_a_diagnose_command_adds_evidence_and_the_diagnosis_is_repeated_once(story: Story) -> None:
     story.hear(alarm(metric="cpu.load", value=99))
     story.diagnose()
     (request,) = story.step()
@@ -266,7 +266,7 @@ def test_a_look_brings_evidence_and_the_desk_looks_again_once(story: Story) -> N
     assert len(story.actions()) == 1
 
 
-def test_an_engine_that_always_wants_a_look_gets_no_endless_loop(story: Story, tmp_path: Path) -> None:
+def test_an_engine_that_always_asks_for_diagnose_is_not_called_again(story: Story, tmp_path: Path) -> None:
     with GlmSimulator() as server:
         engine = open_engine({"url": server.url, "model": server.model, "key_file": _key(tmp_path, server.key)})
         story.hear(alarm(metric="cpu.load", value=99))
@@ -288,7 +288,7 @@ def _key(folder: Path, key: str) -> str:
 # -- what goes wrong -------------------------------------------------------------------------------
 
 
-def test_a_command_that_nobody_answers_fails_the_action(story: Story) -> None:
+def test_an_unanswered_command_fails_the_action(story: Story) -> None:
     story.hear(alarm())
     story.diagnose()
     story.step()
@@ -314,7 +314,7 @@ def test_a_refused_command_fails_the_action_with_the_reason(story: Story) -> Non
     assert (action.state, action.outcome) == ("failed", "the command was refused: this device has no 'digits'")
 
 
-def test_accepted_is_no_result(story: Story) -> None:
+def test_an_accepted_command_is_not_a_result(story: Story) -> None:
     story.hear(alarm())
     story.diagnose()
     (request,) = story.step()
@@ -328,7 +328,7 @@ def test_accepted_is_no_result(story: Story) -> None:
     assert [a.state for a in story.actions()] == ["verified"]
 
 
-def test_the_word_of_another_device_does_not_count(story: Story) -> None:
+def test_a_result_of_another_device_is_ignored(story: Story) -> None:
     story.hear(alarm())
     story.diagnose()
     (request,) = story.step()
@@ -389,14 +389,14 @@ def called(db: Database, course: list[AlarmSpan]) -> int:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_pages_counted_over_a_past_are_those_that_the_hub_would_have_made(db: Database, seed: int) -> None:
-    assert floods.count_pages(course(seed)) == called(db, course(seed))
+    assert grouping.count_pages(course(seed)) == called(db, course(seed))
 
 
 def test_seeded_bug_a_count_that_knows_no_sites_is_another(db: Database) -> None:
     alone = [replace(one, site=one.device) for one in course(0)]
-    assert floods.count_pages(alone) > called(db, course(0))
+    assert grouping.count_pages(alone) > called(db, course(0))
 
 
 def test_seeded_bug_a_count_that_knows_no_services_is_another(db: Database) -> None:
     alone = [replace(one, service="") for one in course(0)]
-    assert floods.count_pages(alone) > called(db, course(0))
+    assert grouping.count_pages(alone) > called(db, course(0))

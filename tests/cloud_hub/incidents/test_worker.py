@@ -17,8 +17,8 @@ from cloud_hub.inference.engines import load_engine
 from cloud_hub.settings import Actions, Glm, Settings
 from cloud_hub.telemetry import samples
 from cloud_hub.twins import service as twins
-from shared.codec import encode
-from shared.messages import Alarm, Birth, Event
+from shared.protocol.codec import encode
+from shared.protocol.messages import Alarm, Birth, Event
 
 NOW = 1_800_000_000_000_000
 TRACE = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"

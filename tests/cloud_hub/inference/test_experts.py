@@ -26,11 +26,11 @@ from cloud_hub.inference.experts.worker import ExpertWorker
 from cloud_hub.models.writer import make_manifest, write_bundle
 from cloud_hub.settings import Experts
 from cloud_hub.twins import service as twins
-from shared.codec import decode
 from shared.errors import ModelError
-from shared.gate import Gate
-from shared.manifest import TensorSpec, Variant
-from shared.messages import Birth, EscalationAnswer
+from shared.models.gate import Gate
+from shared.models.manifest import TensorSpec, Variant
+from shared.protocol.codec import decode
+from shared.protocol.messages import Birth, EscalationAnswer
 
 NOW = 1_700_000_000_000_000
 FRAMES = 40

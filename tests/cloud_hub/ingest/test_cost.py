@@ -22,10 +22,10 @@ from cloud_hub.database.tables import AlarmRow, HighWater, Incident, LostRange, 
 from cloud_hub.ingest import listener
 from cloud_hub.ingest.listener import Listener
 from cloud_hub.settings import Mqtt, Twins
-from shared import topics
-from shared.codec import DEFLATED, MAX_ITEMS, encode
-from shared.messages import Applied, Batch, Birth
-from shared.mqtt import Inbound
+from shared.protocol import topics
+from shared.protocol.codec import DEFLATED, MAX_ITEMS, encode
+from shared.protocol.messages import Applied, Batch, Birth
+from shared.transport.mqtt import Inbound
 
 NOW = 1_800_000_000_000_000
 SUBJECT = "cpu.load"

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from cloud_hub.ingest.core import lenient
 from cloud_hub.ingest.core.lenient import InvalidItem, read_batch
 from cloud_hub.ingest.core.router import DataBatch, route, unreadable, validate_items
-from shared.codec import MAX_ITEMS
 from shared.errors import WireError
-from shared.messages import Sample
-from shared.topics import thing
+from shared.protocol.codec import MAX_ITEMS
+from shared.protocol.messages import Sample
+from shared.protocol.topics import thing
 
 TOPIC = thing("press-3", "telemetry")
 GOOD = b'{"metric":"cpu.load","t_us":1,"value":2.0}'

@@ -14,10 +14,10 @@ from cloud_hub.database.sessions import Database
 from cloud_hub.ingest.listener import NO_ALIAS, TWO_HUBS, Listener
 from cloud_hub.runtime.outgoing import OutgoingMessage
 from cloud_hub.settings import Mqtt, Twins
-from shared import topics
-from shared.codec import DEFLATED, decode, deflate, encode
-from shared.messages import Ack, Batch, Heartbeat, Sample
-from shared.mqtt import Connection, Inbound, Options
+from shared.protocol import topics
+from shared.protocol.codec import DEFLATED, decode, deflate, encode
+from shared.protocol.messages import Ack, Batch, Heartbeat, Sample
+from shared.transport.mqtt import Connection, Inbound, Options
 
 
 class Caught(Listener):

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from cloud_hub.ingest.core import router
 from cloud_hub.ingest.core.router import DataBatch, DeviceMessage, ShadowRequest, heartbeat, route, validate_items
 from cloud_hub.telemetry import samples
-from shared.codec import MAX_PAYLOAD, decode, encode
 from shared.errors import WireError
-from shared.messages import STREAMS, Applied, Batch, Birth, CommandResult, Sample
-from shared.topics import AWS, PREFIX, STREAM_TOPIC, TABLE, thing
+from shared.protocol.codec import MAX_PAYLOAD, decode, encode
+from shared.protocol.messages import STREAMS, Applied, Batch, Birth, CommandResult, Sample
+from shared.protocol.topics import AWS, PREFIX, STREAM_TOPIC, TABLE, thing
 
 BATCH = encode(Batch(epoch="e", first=1, items=[{"metric": "cpu.load", "t_us": 1, "value": 2.0}]))
 BIRTH = encode(Birth(device="press-3", session="s"))

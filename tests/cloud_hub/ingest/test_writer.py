@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import threading
 from dataclasses import replace
 from functools import partial
@@ -28,16 +29,16 @@ from cloud_hub.database.tables import (
     TwinChange,
     TwinRow,
 )
-from cloud_hub.devices import registry as fleet
+from cloud_hub.devices import registry as device_registry
 from cloud_hub.devices.offsets import StreamOffsets
 from cloud_hub.ingest.core.router import DataBatch, DeviceMessage, IngestMessage, ShadowRequest, route
 from cloud_hub.ingest.writer import Writer, WriteResults
 from cloud_hub.telemetry import samples as telemetry
 from cloud_hub.twins.rows import TwinRows
-from shared import topics
-from shared.codec import decode, encode
-from shared.messages import Ack, Alarm, Batch, Birth, Escalation, Event, Lost, Metric, Sample, Stream
-from shared.messages import Session as SessionWord
+from shared.protocol import topics
+from shared.protocol.codec import decode, encode
+from shared.protocol.messages import Ack, Alarm, Batch, Birth, Escalation, Event, Lost, Metric, Sample, Stream
+from shared.protocol.messages import Session as SessionWord
 
 NOW = 1_800_000_000_000_000
 DEVICE = "press-3"
@@ -303,7 +304,7 @@ def test_a_device_shows_the_limits_that_its_birth_says_have_no_source(db: Databa
         db, DeviceMessage(device=DEVICE, message=Birth(device=DEVICE, session="s1", limits_without_source=["oil.temp"]))
     )
     with db.read() as session:
-        assert fleet.get_device(session, DEVICE).model_dump()["limits_without_source"] == ["oil.temp"]
+        assert device_registry.get_device(session, DEVICE).model_dump()["limits_without_source"] == ["oil.temp"]
 
 
 def test_a_birth_is_answered_with_what_the_hub_holds(db: Database) -> None:
@@ -656,13 +657,19 @@ def _asked(db: Database, requests: list[Any], together: bool) -> tuple[list[Any]
         session.flush()
         for some in [said] if together else [[one] for one in said]:
             writer.write(session, [(one, "") for one in some], NOW, results)
-    replies = [(one.topic.replace(prefix, ""), one.payload.replace(prefix.encode(), b"")) for one in results.messages]
+    # As values: PostgreSQL gives the keys of a document back in an order of its own.
+    replies = [
+        (message.topic.replace(prefix, ""), json.loads(message.payload.replace(prefix.encode(), b"")))
+        for message in results.messages
+    ]
     with db.read() as session:
         mine = session.exec(select(TwinRow).where(col(TwinRow.device).startswith(f"{prefix}-")))
-        rows = sorted((row.device[len(prefix) :], row.name, row.version, row.deleted, row.state) for row in mine)
+        rows = [(row.device[len(prefix) :], row.name, row.version, row.deleted, row.state) for row in mine]
         past = session.exec(select(TwinChange).where(col(TwinChange.device).startswith(f"{prefix}-")))
-        changes = sorted((one.device[len(prefix) :], one.name, one.version, one.verb, str(one.state)) for one in past)
-    return replies, rows, changes
+        changes = [
+            (change.device[len(prefix) :], change.name, change.version, change.verb, change.state) for change in past
+        ]
+    return replies, sorted(rows, key=lambda row: row[:2]), sorted(changes, key=lambda change: change[:3])
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

@@ -18,8 +18,8 @@ from cloud_hub.jobs import handlers
 from cloud_hub.jobs import service as jobs
 from cloud_hub.runtime.worker import WorkResult
 from cloud_hub.twins import service as twins
-from shared.codec import encode
-from shared.messages import CommandResult
+from shared.protocol.codec import encode
+from shared.protocol.messages import CommandResult
 
 NOW = 1_800_000_000_000_000
 SECOND = 1_000_000

@@ -27,8 +27,8 @@ from cloud_hub.models.errors import BuildError
 from cloud_hub.models.request import BuildRequest
 from cloud_hub.models.session import OnnxSession
 from shared import plugins
-from shared.bundle import Bundle, load
 from shared.errors import ModelError
+from shared.models.bundle import Bundle, load
 
 Built = Callable[[str], tuple[Path, BuildReport]]
 

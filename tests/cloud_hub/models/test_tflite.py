@@ -11,7 +11,7 @@ from cloud_hub.models.build import build
 from cloud_hub.models.check import check_bundle
 from cloud_hub.models.errors import BuildError
 from cloud_hub.models.request import BuildRequest
-from shared.bundle import load
+from shared.models.bundle import load
 
 pytest.importorskip("ai_edge_litert")
 LABELS = ["dark", "bright"]

@@ -23,14 +23,14 @@ from sqlmodel import select
 from cloud_hub.alarms import suppression
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import AlarmRow, Device, Incident, Suppression
-from cloud_hub.decommissioning import service as removal
+from cloud_hub.decommissioning import service as decommissioning
 from cloud_hub.incidents import service as incidents
 from cloud_hub.notifications import RANK, Page
 from cloud_hub.notifications.core import templates
 from cloud_hub.notifications.delivery import ChannelWorker
 from cloud_hub.settings import channels
 from shared.errors import NotReady
-from shared.messages import Alarm, Priority
+from shared.protocol.messages import Alarm, Priority
 
 S = 1_000_000
 START = 1_800_000_000 * S
@@ -136,7 +136,7 @@ class Night:
         if device not in self.removed:
             self.removed.add(device)
             with self.db.write() as session:
-                removal.remove(session, device, self.now, actor="anna")
+                decommissioning.remove(session, device, self.now, actor="anna")
             self.standing = {key: number for key, number in self.standing.items() if key[0] != device}
 
     # -- the judge ---------------------------------------------------------------------------------

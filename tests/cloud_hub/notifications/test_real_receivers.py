@@ -27,7 +27,7 @@ from cloud_hub.notifications.delivery import ChannelWorker
 from cloud_hub.notifications.senders import open_sender
 from cloud_hub.settings import channels
 from shared.errors import ConfigError, NotReady
-from shared.messages import Alarm
+from shared.protocol.messages import Alarm
 
 
 def settings(**raw: Any) -> Any:

@@ -64,7 +64,7 @@ def opened(folder: Path, kind: str, url: str, **more: Any) -> Sender:
 
 @pytest.mark.parametrize("kind", ROBOTS)
 @pytest.mark.parametrize("pages", [[page()], [page(resolved=True)], [page(n) for n in range(100)]])
-def test_robots_take_what_is_sent(kind: str, pages: list[Page], tmp_path: Path) -> None:
+def test_robots_accept_the_messages(kind: str, pages: list[Page], tmp_path: Path) -> None:
     with robot(kind) as (taker, url):
         opened(tmp_path, kind, url).send(pages, now_us())
         assert (len(taker.taken), taker.refused) == (1, [])
@@ -100,7 +100,7 @@ def test_a_refusal_inside_a_200_is_a_refusal(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ROBOTS)
-def test_too_many_are_told_to_wait_and_nothing_else_is_lost(kind: str, tmp_path: Path) -> None:
+def test_rate_limited_messages_are_retried_and_none_is_lost(kind: str, tmp_path: Path) -> None:
     with robot(kind, lambda: now_us() / 1e6) as (taker, url):
         sender = opened(tmp_path, kind, url)
         for _ in range({"wecom": 20, "dingtalk": 20, "feishu": 100}[kind]):
@@ -120,7 +120,7 @@ def test_a_signature_of_yesterday_is_refused(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [*ROBOTS, "webhook", "alertmanager"])
-def test_who_is_away_is_waited_for_and_no_address_is_shown(
+def test_an_unreachable_receiver_is_retried_without_showing_its_address(
     kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -155,7 +155,7 @@ def test_a_redirect_is_not_followed(kind: str, tmp_path: Path) -> None:
 
 
 @given(Evil)
-def test_no_text_of_a_device_steers_a_chat(text: str) -> None:
+def test_device_text_cannot_inject_chat_markup(text: str) -> None:
     message = wecom.text([page(device="d", subject=text, diagnosis=text)], "en")
     inner = message.replace('<font color="warning">', "", 1).replace("</font>", "", 1)
     assert not re.search(r"[<>\[\]`*]|://|www\.", re.sub(r"^> ", "", inner, flags=re.M))
@@ -163,7 +163,7 @@ def test_no_text_of_a_device_steers_a_chat(text: str) -> None:
     assert len(message.encode()) <= wecom.MAX_BYTES
 
 
-def test_the_check_of_texts_finds_one_that_is_let_through(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_injection_check_detects_unescaped_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wecom, "escape", markdown.strip_control)
     message = wecom.text([page(subject=EVIL)], "en")
     assert "[click](http://evil.example)" in message
@@ -171,7 +171,7 @@ def test_the_check_of_texts_finds_one_that_is_let_through(monkeypatch: pytest.Mo
 
 
 @given(st.text(max_size=200), st.integers(4, 100))
-def test_a_cut_text_is_whole_signs_within_its_bytes(text: str, most: int) -> None:
+def test_truncation_keeps_whole_characters_within_the_byte_limit(text: str, most: int) -> None:
     cut = markdown.truncate(text, most)
     assert len(cut.encode()) <= most
     assert cut == text or cut.endswith("…")
@@ -202,7 +202,7 @@ def test_a_webhook_is_signed_json(tmp_path: Path) -> None:
     assert body["incidents"][0]["alarms"][0]["value"] == 97.25
 
 
-def test_the_check_on_the_page_knows_ours_from_others() -> None:
+def test_the_documented_signature_check_accepts_only_our_requests() -> None:
     page_text = (Path(__file__).parents[3] / "docs" / "notifications.md").read_text("utf-8")
     names: dict[str, Any] = {"hmac": hmac, "hashlib": hashlib}
     exec(re.findall(r"^```python webhook\n(.*?)^```$", page_text, re.M | re.S)[0], names)
@@ -217,7 +217,9 @@ def test_the_check_on_the_page_knows_ours_from_others() -> None:
     ("status", "kind"),
     [(400, ConfigError), (401, ConfigError), (404, ConfigError), (429, NotReady), (408, NotReady), (500, NotReady)],
 )
-def test_what_may_pass_is_tried_again_and_the_rest_is_told(status: int, kind: type[Exception], tmp_path: Path) -> None:
+def test_transient_errors_are_retried_and_permanent_ones_reported(
+    status: int, kind: type[Exception], tmp_path: Path
+) -> None:
     with receiver(lambda _: (status, b"")) as url, pytest.raises(kind, match=str(status)):
         opened(tmp_path, "webhook", url).send([page()], now_us())
 
@@ -273,10 +275,15 @@ def test_settings_that_cannot_work_are_refused(raw: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "ftp://a", "http://10.0.0.1/hook", "https://user:hunter2@host/", "two words"])
-def test_a_file_without_a_usable_address_is_told_at_the_start_and_not_shown(content: str, tmp_path: Path) -> None:
+def test_a_url_file_without_a_usable_address_is_refused_without_showing_it(content: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"notify\.ops\.url_file") as told:
         opened(tmp_path, "wecom", content)
     assert "hunter2" not in str(told.value)
+
+
+def test_a_channel_of_an_unknown_kind_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"notify\.ops: no sender for settings of kind Common"):
+        open_sender("ops", channels.Common(), "hub")
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
@@ -294,6 +301,6 @@ def told(kind: str) -> Callable[[Asked], Answer]:
 
 @pytest.mark.parametrize("kind", ROBOTS)
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"errcode": "0", "code": "0"}', "<html>", "null"])
-def test_an_answer_that_says_nothing_is_not_taken_for_a_yes(kind: str, content: str, tmp_path: Path) -> None:
+def test_a_response_without_a_result_code_is_a_failure(kind: str, content: str, tmp_path: Path) -> None:
     with receiver(told(content)) as url, pytest.raises(ConfigError):
         opened(tmp_path, kind, url).send([page()], now_us())

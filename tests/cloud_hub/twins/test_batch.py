@@ -13,7 +13,7 @@ from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import TwinChange, TwinRow
 from cloud_hub.twins import batch as twin_batch
 from cloud_hub.twins import service as twins
-from shared.codec import encode
+from shared.protocol.codec import encode
 
 NOW = 1_800_000_000_000_000
 LIMIT = 300

@@ -14,8 +14,8 @@ from sqlalchemy import event
 
 from cloud_hub.devices.offsets import StreamOffsets
 from cloud_hub.telemetry import samples
-from shared import twin
-from shared.messages import Event
+from shared.protocol.messages import Event
+from shared.twin import shadow
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_the_source_of_an_event_is_a_name(hub: RestHub, rest: httpx.Client) -> N
 
 
 def test_a_request_far_beyond_the_limit_is_not_parsed(monkeypatch: Any) -> None:
-    monkeypatch.setattr(twin, "parse", lambda payload: pytest.fail("parsed"))
+    monkeypatch.setattr(shadow, "parse", lambda payload: pytest.fail("parsed"))
     payload = json.dumps({"state": {"desired": {f"k{n}": None for n in range(30_000)}}}).encode()
-    document, (reply,) = twin.update(twin.Document(), payload, 1, 32768)
+    document, (reply,) = shadow.update(shadow.Document(), payload, 1, 32768)
     assert (document.version, reply.verb, reply.body["code"]) == (0, "update/rejected", 413)

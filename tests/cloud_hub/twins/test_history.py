@@ -16,7 +16,7 @@ from cloud_hub.errors import HubError
 from cloud_hub.twins import history
 from cloud_hub.twins import rows as twin_rows
 from cloud_hub.twins import service as twins
-from shared import twin
+from shared.twin import shadow
 
 NOW = 1_800_000_000_000_000
 DEVICE = "press-3"
@@ -75,7 +75,7 @@ def test_every_version_is_recalled(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_history_that_forgets_an_emptying_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The seeded bug: a null state, which empties the document, is taken for an empty change."""
     monkeypatch.setattr(twin_rows, "SNAPSHOT_EVERY", 4)
-    monkeypatch.setattr(history, "apply_state", lambda state, sent: twin.apply_state(state, sent or {}))
+    monkeypatch.setattr(history, "apply_state", lambda state, sent: shadow.apply_state(state, sent or {}))
     db = Database(f"sqlite:///{tmp_path / 'h.sqlite'}")
     count = iter(range(1000))
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloud_hub.twins.core.owners import REMOVED, update_owners
-from shared import twin
-from shared.twin_merge import leaves, tree
+from shared.twin import shadow
+from shared.twin.merge import leaves, tree
 
 NAMES = st.sampled_from("abc")
 VALUES = st.integers(0, 3) | st.just([1])
@@ -33,7 +33,7 @@ def test_owners_have_the_shape_of_desired_and_beside_it_only_what_was_taken_from
     owners: Any = {}
     for patch, actor in steps:
         before = dict(leaves(owners))
-        desired = twin.merge(desired, patch)
+        desired = shadow.merge(desired, patch)
         owners = update_owners(owners, desired, patch, actor)
         names = dict(leaves(owners))
         live = {path for path, _ in leaves(desired)}
@@ -58,7 +58,7 @@ def test_owners_have_the_shape_of_desired_and_beside_it_only_what_was_taken_from
 )
 def test_a_configurations_leaf_in_other_hands(desired: Any, patch: Any, actor: str, expected: Any) -> None:
     owners = update_owners({}, desired, desired, "configuration:x")
-    assert update_owners(owners, twin.merge(desired, patch), patch, actor) == expected
+    assert update_owners(owners, shadow.merge(desired, patch), patch, actor) == expected
 
 
 def test_a_removal_is_remembered_until_somebody_sets_the_leaf_again() -> None:

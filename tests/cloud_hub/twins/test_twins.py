@@ -1,4 +1,4 @@
-"""The twin service: the rules of `shared.twin` in the database, progress beside it, and an audit row a change."""
+"""The twin service: the rules of `shared.twin.shadow` in the database, progress, and an audit row a change."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import Device, TwinRow
 from cloud_hub.errors import HubError
 from cloud_hub.twins import service as twins
-from shared.messages import Applied, AppliedState
+from shared.protocol.messages import Applied, AppliedState
 
 NOW = 1_800_000_000_000_000
 DEVICE = "press-3"

@@ -17,7 +17,7 @@ from edge_agent.collectors import Frame, host, images, log
 from edge_agent.collectors.log.tail import READ_BYTES
 from edge_agent.config import CollectorTable
 from shared.errors import ConfigError, NotReady
-from shared.messages import Event, Sample
+from shared.protocol.messages import Event, Sample
 
 
 def table(kind: str, **options: Any) -> CollectorTable:

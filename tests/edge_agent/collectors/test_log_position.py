@@ -27,8 +27,8 @@ from edge_agent.pipeline.sampler import Sampler
 from edge_agent.runtime.event_loop import EventLoop
 from edge_agent.store.outbox import Outbox
 from edge_agent.store.statestore import StateStore
-from shared.codec import decode
-from shared.messages import Batch
+from shared.protocol.codec import decode
+from shared.protocol.messages import Batch
 
 NOW_US = 1_800_000_000_000_000
 ROUNDS, STEPS = 80, 40

@@ -11,7 +11,7 @@ import pytest
 from edge_agent.commands.service import MOST, REMEMBERED, Commands, Output, Progress, Work, take_args
 from edge_agent.link.core.hub_time import BUILD_US, HubTime
 from edge_agent.store.statestore import StateStore
-from shared.messages import ENDED, CommandCancel, CommandRequest, CommandResult
+from shared.protocol.messages import ENDED, CommandCancel, CommandRequest, CommandResult
 
 LATER = 1_000
 

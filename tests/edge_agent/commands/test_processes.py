@@ -6,7 +6,7 @@ import pytest
 
 from edge_agent.commands.processes import diagnose
 from edge_agent.commands.service import Work
-from shared.messages import CommandRequest
+from shared.protocol.messages import CommandRequest
 
 
 def request(**args: str | float) -> CommandRequest:

@@ -8,9 +8,9 @@ from typing import Any
 from edge_agent.commands.service import Commands
 from edge_agent.commands.sync import CommandSync
 from edge_agent.store.statestore import StateStore
-from shared.codec import encode
-from shared.messages import CommandCancel, CommandRequest, CommandResult
-from shared.mqtt import Inbound
+from shared.protocol.codec import encode
+from shared.protocol.messages import CommandCancel, CommandRequest, CommandResult
+from shared.transport.mqtt import Inbound
 
 NOW = 1_800_000_000_000_000
 

@@ -16,9 +16,9 @@ from zeroconf import ServiceInfo, Zeroconf
 from edge_agent.config import Link, LinkTls
 from edge_agent.link import discovery
 from edge_agent.link.discovery import BrokerLocator, browse
-from shared import topics
 from shared.errors import ConfigError, NotReady
-from shared.mqtt import Connection, Options, Tls, parse_address
+from shared.protocol import topics
+from shared.transport.mqtt import Connection, Options, Tls, parse_address
 
 LOOPBACK = ["127.0.0.1"]
 NOWHERE = ["192.0.2.1"]

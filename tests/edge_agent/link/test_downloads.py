@@ -16,9 +16,9 @@ from edge_agent.link import downloads, est
 from edge_agent.link.downloads import Downloader
 from edge_agent.link.pki import DeviceIdentity
 from edge_agent.link.trust import enrol
-from shared.codec import encode
-from shared.content_reference import FILES, Reference
 from shared.errors import ConfigError, NotReady
+from shared.protocol.codec import encode
+from shared.protocol.content_reference import FILES, Reference
 
 LARGE = [{"metric": f"m{n}", "highs": [float(n + hour) for hour in range(168)]} for n in range(90)]
 

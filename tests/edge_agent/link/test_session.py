@@ -26,7 +26,7 @@ from edge_agent.link.core.session import (
     SendHeartbeat,
 )
 from edge_agent.link.core.stream_window import DOUBTS, FIRST_WINDOW, LONGEST_RESEND_S, WINDOW_ROWS
-from shared.messages import STREAMS, Ack, Heartbeat, Session, Stream
+from shared.protocol.messages import STREAMS, Ack, Heartbeat, Session, Stream
 
 EMPTY: dict[Stream, int] = dict.fromkeys(STREAMS, 0)
 SEEDS = 200

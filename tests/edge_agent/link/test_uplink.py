@@ -11,10 +11,10 @@ import pytest
 from edge_agent.config import parse
 from edge_agent.link.uplink import Uplink
 from edge_agent.store.outbox import Outbox, RowBatch
-from shared import topics
-from shared.codec import DEFLATED, JSON, encode, inflate
-from shared.messages import Birth, Event, Sample, Session, Stream
-from shared.mqtt import Inbound
+from shared.protocol import topics
+from shared.protocol.codec import DEFLATED, JSON, encode, inflate
+from shared.protocol.messages import Birth, Event, Sample, Session, Stream
+from shared.transport.mqtt import Inbound
 
 CONFIG = """
 [device]

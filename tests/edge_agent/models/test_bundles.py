@@ -20,8 +20,8 @@ from simulators.model_bundles import (
     with_model,
 )
 
-from shared.bundle import load
 from shared.errors import ModelError
+from shared.models.bundle import load
 
 
 def longer(folder: Path) -> None:

@@ -17,10 +17,10 @@ from simulators.model_bundles import (
 )
 
 from edge_agent.models.core.gating import ResultGate
-from shared.bundle import load
-from shared.codec import plain
-from shared.gate import DriftTest, Gate, Result
-from shared.messages import Escalation
+from shared.models.bundle import load
+from shared.models.gate import DriftTest, Gate, Result
+from shared.protocol.codec import plain
+from shared.protocol.messages import Escalation
 
 
 def result(margin: float = 0.9, digest: str = DIGEST, **features: float) -> Result:

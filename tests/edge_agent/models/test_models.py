@@ -18,8 +18,8 @@ from simulators.model_bundles import (
 
 from edge_agent.models.child import MAX_IN_FLIGHT
 from shared.backoff import Backoff
-from shared.bundle import load
-from shared.messages import Sample
+from shared.models.bundle import load
+from shared.protocol.messages import Sample
 
 
 def test_a_model_answers_frames_through_its_gate(bench: Bench) -> None:

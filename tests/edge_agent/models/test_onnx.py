@@ -17,8 +17,8 @@ from simulators.model_bundles import (
 
 from edge_agent.models.core.gating import ResultGate
 from edge_agent.models.onnx import open_runner
-from shared.bundle import load
 from shared.errors import ModelError
+from shared.models.bundle import load
 
 
 def test_onnx_passes_the_examiner() -> None:

@@ -23,7 +23,7 @@ from simulators.model_bundles import (
 )
 
 from edge_agent.models.worker import Failed, InferenceRequest, InferenceResult, Ready, WorkerMessage, read, write
-from shared.bundle import load
+from shared.models.bundle import load
 
 
 class Child:

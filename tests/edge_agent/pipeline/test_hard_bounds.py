@@ -16,8 +16,8 @@ from edge_agent.agent import Agent
 from edge_agent.config import HardSettings, parse
 from edge_agent.twin import local_cli
 from shared.errors import ConfigError, WireError
-from shared.mqtt import Inbound
-from shared.twin import State
+from shared.transport.mqtt import Inbound
+from shared.twin.shadow import State
 
 CONFIG = """
 [device]

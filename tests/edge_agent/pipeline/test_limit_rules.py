@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from edge_agent.pipeline.core.limit_rules import LimitRules
 from edge_agent.store.statestore import StateStore
 from edge_agent.twin.core.twin import DeviceTwin
-from shared.codec import plain
-from shared.messages import Alarm, Priority, Sample
+from shared.protocol.codec import plain
+from shared.protocol.messages import Alarm, Priority, Sample
 from shared.thresholds import AlarmRules, Expression, Flat, JudgeState, Limits, NoData, Rate
-from shared.twin import MAX_LEVELS, nesting_depth
+from shared.twin.shadow import MAX_LEVELS, nesting_depth
 
 LOAD, TEMP = Limits(metric="cpu.load", high=90.0, priority="high"), Limits(metric="temp.cpu", low=5.0, high=80.0)
 
@@ -53,7 +53,7 @@ def test_an_alarm_is_raised_once_and_cleared_with_the_same_id() -> None:
     assert told(judged.judge(sample(95.0, 4), new)) == [("a2", "raised", "high", 90.0)]
 
 
-def test_a_set_is_used_whole_and_takes_the_place_of_the_one_before() -> None:
+def test_a_limit_set_replaces_the_previous_one_atomically() -> None:
     judged = rules(LOAD)
     assert judged.use_limits([TEMP]) == ""
     assert judged.limits() == [TEMP]
@@ -70,7 +70,7 @@ def test_a_set_is_used_whole_and_takes_the_place_of_the_one_before() -> None:
     ],
     ids=["high-too-high", "low-too-low", "no-high", "no-low", "one-hour-too-high"],
 )
-def test_a_set_with_one_limit_beyond_the_site_is_refused_whole(bad: Limits) -> None:
+def test_a_limit_set_with_one_limit_beyond_the_hard_limits_is_refused(bad: Limits) -> None:
     site = Limits(metric="temp.cpu", low=0.0, high=90.0)
     judged = rules(LOAD, site=(site,))
     for wanted in ([TEMP, bad], [bad, LOAD], [bad]):
@@ -81,7 +81,7 @@ def test_a_set_with_one_limit_beyond_the_site_is_refused_whole(bad: Limits) -> N
     assert judged.use_limits([TEMP]) == "", "tighter than the site's is welcome"
 
 
-def test_no_desired_set_silences_what_the_site_limits() -> None:
+def test_desired_limits_cannot_suppress_hard_limits() -> None:
     judged = rules(TEMP, site=(Limits(metric="temp.cpu", high=90.0),))
     assert judged.use_limits([]) == ""
     hot = Sample(metric="temp.cpu", t_us=1, value=95.0)
@@ -89,7 +89,7 @@ def test_no_desired_set_silences_what_the_site_limits() -> None:
     assert (alarm.state, alarm.limit) == ("raised", 90.0)
 
 
-def test_a_set_that_names_a_metric_twice_is_refused_and_not_half_used() -> None:
+def test_a_limit_set_with_a_duplicate_metric_is_refused_atomically() -> None:
     judged = rules(LOAD)
     assert "twice" in judged.use_limits([TEMP, Limits(metric="temp.cpu", high=70.0)])
     assert judged.limits() == [LOAD]
@@ -112,7 +112,7 @@ def test_a_standing_alarm_keeps_its_id_across_a_restart(tmp_path: Path) -> None:
     assert after.standing() == {}
 
 
-def test_a_metric_whose_limits_went_away_clears_its_alarm_once() -> None:
+def test_removing_the_limits_of_a_metric_clears_its_alarm_once() -> None:
     judged, new = rules(LOAD), ids()
     judged.judge(sample(95.0), new)
     assert judged.use_limits([]) == ""
@@ -140,7 +140,7 @@ def test_an_on_delay_is_remembered_between_samples() -> None:
     assert told(judged.judge(sample(95.0, 11_000_000), new)) == [("a1", "raised", "high", 90.0)]
 
 
-def test_a_metric_without_limits_is_left_alone() -> None:
+def test_a_metric_without_limits_raises_no_alarm() -> None:
     assert rules(LOAD).judge(sample(1e9, metric="net.sent"), ids()) == []
 
 
@@ -218,7 +218,7 @@ RULES_FIXED = settings(max_examples=400, deadline=None, derandomize=True, databa
 
 @RULES_FIXED
 @given(worlds())
-def test_no_rule_of_the_hub_makes_the_sites_own_later_weaker_or_silent(world: World) -> None:
+def test_desired_rules_cannot_delay_weaken_or_suppress_hard_rules(world: World) -> None:
     check_site(together, world)
 
 
@@ -276,7 +276,7 @@ def check_no_doubling(make: Callable[[Limits, Limits], LimitRules], world: World
 
 @RULES_FIXED
 @given(worlds(("medium",)))
-def test_two_rules_about_the_same_are_one_alarm(world: World) -> None:
+def test_two_rules_with_the_same_subject_are_one_alarm(world: World) -> None:
     check_no_doubling(together, world)
 
 
@@ -285,7 +285,7 @@ def test_the_doubling_checker_catches(bug: Callable[[Limits, Limits], LimitRules
     caught(worlds(("medium",)), lambda world: check_no_doubling(bug, world))
 
 
-def test_a_later_limit_of_the_hub_does_not_delay_the_sites() -> None:
+def test_a_desired_limit_with_a_longer_delay_does_not_delay_the_hard_limit() -> None:
     """The case of issue 4: the same values, a minute later."""
     site = Limits(metric="m", high=9.0, on_delay_s=2, priority="high")
     judged, new = rules(Limits(metric="m", high=9.0, on_delay_s=60), site=(site,)), ids()
@@ -293,7 +293,7 @@ def test_a_later_limit_of_the_hub_does_not_delay_the_sites() -> None:
     assert [(a.id, a.state, a.priority, a.t_us) for a in told] == [("a1", "raised", "high", 2_000_001)]
 
 
-def test_an_alarm_goes_on_under_its_id_when_the_rule_that_told_it_goes() -> None:
+def test_an_alarm_keeps_its_id_when_the_rule_that_raised_it_is_removed() -> None:
     judged, new = rules(Limits(metric="m", high=8.0), site=(Limits(metric="m", high=9.0),)), ids()
     assert told(judged.judge(sample(10.0, 1, "m"), new)) == [("a1", "raised", "high", 8.0)]
     judged.use_limits([])
@@ -347,7 +347,7 @@ def bounded() -> LimitRules:
 
 @RULES_FIXED
 @given(SETS)
-def test_the_last_good_set_stays_in_force_whole(sets: list[Any]) -> None:
+def test_the_last_good_limit_set_stays_in_force(sets: list[Any]) -> None:
     check_sets(bounded, sets)
 
 
@@ -377,7 +377,7 @@ def test_the_set_checker_catches(bug: Any) -> None:
     caught(SETS, lambda sets: check_sets(lambda: bug((Limits(metric="m", high=10.0),)), sets))
 
 
-def test_a_set_of_watches_is_whole_or_refused() -> None:
+def test_a_set_of_alarm_rules_is_applied_atomically() -> None:
     judged = LimitRules()
     judged.desired_rules({"no_data": [{"metric": "m", "after_s": 10}]})
     for bad in ({"no_data": [{"metric": "m", "after_s": 0}]}, {"flat": [{"metric": "m"}]}, [], 3):
@@ -391,15 +391,15 @@ def test_a_set_of_watches_is_whole_or_refused() -> None:
 def test_every_rule_fits_into_a_twin_document() -> None:
     """AWS allows six levels of nesting; a rate's limits with a schedule are the deepest."""
     limits = Limits(metric="m", highs=(1.0, 2.0), schedule=("mon",))
-    watches = AlarmRules(
+    alarm_rules = AlarmRules(
         rates=(Rate(limits=limits),), no_data=(NoData(metric="m", after_s=5, schedule=("mon",)),),
         flat=(Flat(metric="m", after_s=5),), expressions=(Expression(metric="x", when="m > 1", schedule=("sun",)),),
     )  # fmt: skip
-    wanted = {"limits": [plain(limits)], "watches": plain(watches)}
+    wanted = {"limits": [plain(limits)], "alarm_rules": plain(alarm_rules)}
     assert nesting_depth(wanted) <= MAX_LEVELS
     judged = LimitRules()
     judged.desired_limits(wanted["limits"])
-    judged.desired_rules(wanted["watches"])
+    judged.desired_rules(wanted["alarm_rules"])
     assert judged.limits() == [limits]
 
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from edge_agent.pipeline.core.limit_rules import LimitRules
 from edge_agent.pipeline.limit_set import LimitSet
 from edge_agent.twin.core.document import Deferred
-from shared.codec import encode
-from shared.content_reference import FILES, Reference, digest
+from shared.protocol.codec import encode
+from shared.protocol.content_reference import FILES, Reference, digest
 from shared.thresholds import Limits
 
 SITE = [Limits(metric="cpu.load", high=90.0)]

@@ -16,9 +16,9 @@ from edge_agent.store import statestore
 from edge_agent.store.disk import Disk, found_damage
 from edge_agent.store.outbox import Outbox, RowBatch, find_inconsistency
 from edge_agent.store.statestore import StateStore
-from shared.codec import decode
 from shared.errors import WireError
-from shared.messages import STREAMS, Batch, Event, Stream
+from shared.protocol.codec import decode
+from shared.protocol.messages import STREAMS, Batch, Event, Stream
 
 SEEDS = 80
 NIGHTLY = 20_000

@@ -16,8 +16,8 @@ from edge_agent.link.core.session import Effect, Forget, LinkSession, PublishBir
 from edge_agent.pipeline.core.limit_rules import LimitRules
 from edge_agent.store.disk import Disk
 from edge_agent.store.outbox import Outbox, OutboxFull, RowBatch
-from shared.codec import decode
-from shared.messages import STREAMS, Ack, Alarm, Batch, Sample, Session, Stream
+from shared.protocol.codec import decode
+from shared.protocol.messages import STREAMS, Ack, Alarm, Batch, Sample, Session, Stream
 from shared.thresholds import Limits
 
 DAY_S = 86_400

@@ -10,8 +10,8 @@ from edge_agent.store.outbox import SCHEMA_VERSION as OUTBOX
 from edge_agent.store.outbox import Outbox, RowBatch
 from edge_agent.store.statestore import SCHEMA_VERSION as KEPT
 from edge_agent.store.statestore import StateStore, schema_mark
-from shared.codec import decode
-from shared.messages import Batch, Event
+from shared.protocol.codec import decode
+from shared.protocol.messages import Batch, Event
 
 STATE = Path(__file__).parents[2] / "vectors" / "state"
 

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from edge_agent.agent import Agent
 from edge_agent.config import parse
 from edge_agent.twin.core.twin import DeviceTwin
-from shared.codec import plain
 from shared.errors import WireError
-from shared.gate import DriftTest, Gate
-from shared.messages import Applied
-from shared.mqtt import Inbound
+from shared.models.gate import DriftTest, Gate
+from shared.protocol.codec import plain
+from shared.protocol.messages import Applied
 from shared.thresholds import AlarmRules, Expression, Flat, Limits, NoData, Rate
-from shared.twin import State
+from shared.transport.mqtt import Inbound
+from shared.twin.shadow import State
 
 CONFIG = """
 [device]
@@ -50,7 +50,7 @@ RULES = AlarmRules(
 GOOD: dict[tuple[str, str], Any] = {
     ("", "settings"): {"period_s": 2.0, "log_level": "info"},
     ("thresholds", "limits"): [plain(LIMITS)],
-    ("thresholds", "watches"): plain(RULES),
+    ("thresholds", "alarm_rules"): plain(RULES),
     ("gates", "classifier"): plain(Gate(digest=DIGEST, alpha=0.1, delta=0.1, n=100, k=2, margin=0.5, panel=PANEL)),
 }
 HUGE = [10**400, -(10**30), 2**63, 1e308, -1e308, 5e-324]

@@ -8,9 +8,9 @@ import pytest
 
 from edge_agent.twin.core.document import MAX_REFUSALS, Deferred, Document
 from edge_agent.twin.core.twin import DeviceTwin, Effect, Fetch, Remember, Report, RequestDesired
-from shared import twin as rules
-from shared.messages import Applied
-from shared.twin import State
+from shared.protocol.messages import Applied
+from shared.twin import shadow
+from shared.twin.shadow import State
 
 Json = Any
 
@@ -102,9 +102,9 @@ def test_after_another_life_of_the_hub_lower_versions_count_again() -> None:
 
 def test_a_gap_heals_because_a_delta_holds_every_difference() -> None:
     twin, thing = attached()
-    stored, _ = rules.update(rules.Document(), b'{"state":{"desired":{"speed":1}}}', 1)
-    stored, _ = rules.update(stored, b'{"state":{"desired":{"list":[1,2]}}}', 2)  # this delta and the last are lost
-    stored, replies = rules.update(stored, b'{"state":{"desired":{"nest":{"a":3}}}}', 3)
+    stored, _ = shadow.update(shadow.Document(), b'{"state":{"desired":{"speed":1}}}', 1)
+    stored, _ = shadow.update(stored, b'{"state":{"desired":{"list":[1,2]}}}', 2)  # this delta and the last are lost
+    stored, replies = shadow.update(stored, b'{"state":{"desired":{"nest":{"a":3}}}}', 3)
     body = next(reply.body for reply in replies if reply.verb == "update/delta")
     twin.delta("", body["version"], body["state"])
     assert thing.in_force == {"speed": 1, "list": [1, 2], "nest": {"a": 3}}

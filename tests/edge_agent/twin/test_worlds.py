@@ -15,11 +15,11 @@ import edge_agent.twin.core.document
 from edge_agent.twin.core.document import Document
 from edge_agent.twin.core.twin import DeviceTwin, Effect, Remember, Report, RequestDesired
 from edge_agent.twin.sync import TwinSync
-from shared import twin
 from shared.errors import WireError
-from shared.messages import Applied
-from shared.mqtt import Inbound
-from shared.twin import State, merge
+from shared.protocol.messages import Applied
+from shared.transport.mqtt import Inbound
+from shared.twin import shadow
+from shared.twin.shadow import State, merge
 
 Json = Any
 
@@ -32,10 +32,10 @@ def quiet(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_the_invariants_hold_in_many_worlds() -> None:
     worlds = [play(seed) for seed in range(300)]
-    told = [word["state"] for world in worlds for word in world.hub.told.values()]
-    reasons = [word["reason"] for world in worlds for word in world.hub.told.values()]
-    assert told.count("refused") > 100
-    assert told.count("verified") > 100
+    states = [word["state"] for world in worlds for word in world.hub.progress.values()]
+    reasons = [word["reason"] for world in worlds for word in world.hub.progress.values()]
+    assert states.count("refused") > 100
+    assert states.count("verified") > 100
     assert sum("the hub's value counts" in reason for reason in reasons) > 10, "conflicts do happen"
     assert sum(bool(world.hub.life) for world in worlds) > 50, "and restored backups"
     assert sum(any(world.hub.tomb.values()) for world in worlds) > 50, "and deletions"
@@ -219,14 +219,14 @@ def test_the_worlds_catch_an_old_delta_that_is_acted_upon() -> None:
 
 
 class IgnoresCas(Hub):
-    def update(self, name: str, payload: bytes) -> list[twin.Reply]:
+    def update(self, name: str, payload: bytes) -> list[shadow.Reply]:
         request = json.loads(payload)
         request.pop("version", None)
         return super().update(name, json.dumps(request).encode())
 
 
 class Resurrects(Hub):
-    def delete(self, name: str) -> list[twin.Reply]:
+    def delete(self, name: str) -> list[shadow.Reply]:
         before = self.documents[name]
         replies = super().delete(name)
         self.documents[name] = replace(self.documents[name], state=before.state, deleted=False)
@@ -234,9 +234,9 @@ class Resurrects(Hub):
 
 
 class CountsAnew(Hub):
-    def delete(self, name: str) -> list[twin.Reply]:
+    def delete(self, name: str) -> list[shadow.Reply]:
         replies = super().delete(name)
-        self.documents[name] = twin.Document()
+        self.documents[name] = shadow.Document()
         return replies
 
 
@@ -250,15 +250,15 @@ class SameLife(Hub):
 
 
 class NoBound(Hub):
-    def update(self, name: str, payload: bytes) -> list[twin.Reply]:
-        self.documents[name], replies = twin.update(self.documents[name], payload, 1, 1 << 20)
+    def update(self, name: str, payload: bytes) -> list[shadow.Reply]:
+        self.documents[name], replies = shadow.update(self.documents[name], payload, 1, 1 << 20)
         return replies
 
 
 class Loses(Hub):
     """Accepts reports and does not keep them."""
 
-    def update(self, name: str, payload: bytes) -> list[twin.Reply]:
+    def update(self, name: str, payload: bytes) -> list[shadow.Reply]:
         before = self.documents[name]
         replies = super().update(name, payload)
         if b'"desired"' not in payload and replies[0].verb == "update/accepted":

@@ -10,7 +10,7 @@ import pytest
 from examiners.tasks import examine_task
 from simulators.task_models import manifest, weighted
 
-from shared.manifest import Manifest, Preprocess
+from shared.models.manifest import Manifest, Preprocess
 from shared.tasks import anomaly, classification, detection, regression, segmentation, tensors
 from shared.tasks.detection import Detection
 

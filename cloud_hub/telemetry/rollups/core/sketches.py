@@ -55,6 +55,6 @@ class Sketch:
 def merge_sketches(packed: Iterable[bytes]) -> Sketch:
     """All of them as one, in this order."""
     whole = Sketch()
-    for one in packed:
-        whole.merge(Sketch(one))
+    for content in packed:
+        whole.merge(Sketch(content))
     return whole

@@ -1,0 +1,1 @@
+"""What both programs do as processes: logs, lock file, terminal output, checks."""

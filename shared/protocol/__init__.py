@@ -1,0 +1,1 @@
+"""The wire protocol: messages, their encoding, topics, versions, signatures. Pure."""

@@ -1,0 +1,1 @@
+"""Connections: the MQTT client with its reconnection, and TLS."""
