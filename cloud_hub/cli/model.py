@@ -125,8 +125,8 @@ def _build(arguments: argparse.Namespace) -> int:
         mean=given.mean, std=given.std, options={name: _option(value) for name, value in given.option},
         name=given.name, version=given.version, licence=given.licence, provenance=dict(given.provenance),
     )  # fmt: skip
-    found = build(request, lambda text: print(clean(text), file=sys.stderr, flush=True))
-    print(json.dumps(_measured(found)) if given.json else _next_steps(given.out, found))
+    report = build(request, lambda text: print(clean(text), file=sys.stderr, flush=True))
+    print(json.dumps(_measured(report)) if given.json else _next_steps(given.out, report))
     return 0
 
 
@@ -141,19 +141,23 @@ def _labels(path: Path | None) -> list[str]:
         raise BuildError(str(path), f"cannot be read ({error})", "Give a text file with one label a line") from error
 
 
-def _measured(found: BuildReport) -> dict[str, Any]:
+def _measured(report: BuildReport) -> dict[str, Any]:
     return {
-        "name": found.manifest.name, "digest": found.manifest.digest, "notes": found.notes,
+        "name": report.manifest.name, "digest": report.manifest.digest, "notes": report.notes,
         "variants": {
-            one.variant: {"metrics": one.metrics, "loss": one.loss, "refused": one.refused, "worst": one.worst}
-            for one in found.evaluations
+            figures.variant: {
+                "metrics": figures.metrics, "loss": figures.loss, "refused": figures.refused, "worst": figures.worst,
+            }
+            for figures in report.evaluations
         },
     }  # fmt: skip
 
 
-def _next_steps(out: Path, found: BuildReport) -> str:
-    kept = ", ".join(found.manifest.variants)
-    refused = [f"left out: {one.variant}: {clean(one.refused)}" for one in found.evaluations if one.refused]
+def _next_steps(out: Path, report: BuildReport) -> str:
+    kept = ", ".join(report.manifest.variants)
+    refused = [
+        f"left out: {figures.variant}: {clean(figures.refused)}" for figures in report.evaluations if figures.refused
+    ]
     return "\n".join([f"{out}: {kept}", *refused, f"Read {out / 'CARD.md'}, then: tidegate-hub model check {out}"])
 
 
@@ -183,12 +187,13 @@ def _lines(manifest: Manifest) -> list[str]:
         + "  ".join(f"{name} {value:g}" for name, value in variant.metrics.items() if name != "bytes")
         for key, variant in manifest.variants.items()
     ]
-    how = manifest.preprocess
+    pixels = manifest.preprocess
     return [
         f"{manifest.name} {manifest.version}: {manifest.task}, {len(manifest.files)} files, all as the manifest says",
         f"digest    {manifest.digest}", f"labels    {labels or 'none'}", *tensors,
         f"batch     {manifest.batch or 'any'}",
-        f"pixels    {how.color}, resize {how.resize}, scale {how.scale:.6g}, mean {how.mean}, std {how.std}",
+        f"pixels    {pixels.color}, resize {pixels.resize}, scale {pixels.scale:.6g}",
+        f"          mean {pixels.mean}, std {pixels.std}",
         *(f"option    {name} = {value}" for name, value in manifest.task_options.items()),
         *(f"origin    {name}: {value}" for name, value in manifest.provenance.items()),
         f"licence   {manifest.licence or 'not stated'}", "", *variants,
@@ -202,14 +207,14 @@ def _check(arguments: argparse.Namespace) -> int:
     checks = check_bundle(load(arguments.bundle))
     if arguments.json:
         fields = ("variant", "agreement", "difference", "problem", "skipped")
-        print(json.dumps([{name: getattr(one, name) for name in fields} for one in checks]))
+        print(json.dumps([{name: getattr(check, name) for name in fields} for check in checks]))
     else:
-        print("\n".join(_check_line(one) for one in checks))
-    return int(any(one.problem for one in checks))
+        print("\n".join(_check_line(check) for check in checks))
+    return int(any(check.problem for check in checks))
 
 
-def _check_line(found: Check) -> str:
-    if found.skipped:
-        return f"{found.variant:15}not run: {found.skipped}"
-    state = clean(found.problem) or "ok"
-    return f"{found.variant:15}{state}: agreement {found.agreement:.1%}, largest difference {found.difference:.3g}"
+def _check_line(check: Check) -> str:
+    if check.skipped:
+        return f"{check.variant:15}not run: {check.skipped}"
+    state = clean(check.problem) or "ok"
+    return f"{check.variant:15}{state}: agreement {check.agreement:.1%}, largest difference {check.difference:.3g}"

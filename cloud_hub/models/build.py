@@ -27,8 +27,8 @@ from cloud_hub.models.request import (
     preprocessing,
     task_options,
 )
-from cloud_hub.models.variants import Made, Material, Report, VariantBuilder, entry, file_name, session_for
-from cloud_hub.models.writer import check_free, make_manifest, write_bundle
+from cloud_hub.models.variants import BuiltVariant, Material, Report, VariantBuilder, entry, file_name, session_for
+from cloud_hub.models.writer import check_absent, make_manifest, write_bundle
 from shared.models.manifest import Manifest
 from shared.tasks import Array, open_task
 from shared.tasks.anomaly import Anomaly
@@ -45,25 +45,27 @@ class BuildReport:
 
 def build(request: BuildRequest, report: Report = lambda _text: None) -> BuildReport:
     """Build the bundle; raises BuildError, and then nothing was written. `report` gets a line for each step."""
-    check_free(request.out)
+    check_absent(request.out)
     _check(request)
     report(f"reading {request.onnx.name}")
     graph = _read(request)
     for note in graph.notes:
         report(f"  {note}")
-    calibration, judged = _data(request)
-    report(f"{len(calibration)} inputs for calibration, {len(judged)} others for evaluation")
-    manifest = _settled(request, graph, _described(request, graph, calibration, judged), calibration)
+    calibration, held_out = _data(request)
+    report(f"{len(calibration)} inputs for calibration, {len(held_out)} others for evaluation")
+    manifest = _with_measured_options(request, graph, _described(request, graph, calibration, held_out), calibration)
     task = open_task(manifest, graph.reference)
     material = Material(
-        graph=graph, manifest=manifest, task=task, calibration=calibration, judged=judged,
+        graph=graph, manifest=manifest, task=task, calibration=calibration, held_out=held_out,
         tolerance=request.tolerance, report=report,
     )  # fmt: skip
     notes = list(graph.notes)
-    made = _variants(request, material, notes)
+    variants = _variants(request, material, notes)
     report(f"writing {request.out}")
     return BuildReport(
-        manifest=_write(request, material, made, notes), evaluations=[one.evaluation for one in made], notes=notes
+        manifest=_write(request, material, variants, notes),
+        evaluations=[variant.evaluation for variant in variants],
+        notes=notes,
     )
 
 
@@ -95,13 +97,13 @@ def _data(request: BuildRequest) -> tuple[list[Item], list[Item]]:
 # -- the manifest ------------------------------------------------------------------------------------
 
 
-def _described(request: BuildRequest, graph: Graph, calibration: Sequence[Item], judged: Sequence[Item]) -> Manifest:
+def _described(request: BuildRequest, graph: Graph, calibration: Sequence[Item], held_out: Sequence[Item]) -> Manifest:
     """The manifest with the reference as its only variant, as far as the graph and the request tell."""
     spec, outputs = input_spec(request, graph), ordered_outputs(request, graph.outputs)
     tools = {name: version(name) for name in ("onnx", "onnxruntime", "numpy", "tidegate")}
     provenance = {
         "source": request.onnx.name,
-        "calibration": f"{request.calibration.name}, {len(calibration)} inputs; evaluated on {len(judged)} others",
+        "calibration": f"{request.calibration.name}, {len(calibration)} inputs; evaluated on {len(held_out)} others",
         "tools": ", ".join(f"{name} {number}" for name, number in tools.items()),
         "machine": f"{platform.machine()} {platform.system()}",
     }
@@ -117,16 +119,20 @@ def _described(request: BuildRequest, graph: Graph, calibration: Sequence[Item],
         raise BuildError("the bundle's manifest", str(error), "Correct the labels or the options") from error
 
 
-def _settled(request: BuildRequest, graph: Graph, manifest: Manifest, calibration: Sequence[Item]) -> Manifest:
+def _with_measured_options(
+    request: BuildRequest, graph: Graph, manifest: Manifest, calibration: Sequence[Item]
+) -> Manifest:
     """The manifest with the options that the reference's outputs on the calibration data tell."""
     probe: Options = {"threshold": 0.0} if request.task == "anomaly" else {}
-    made = replace(manifest, task_options=probe | manifest.task_options)
-    task, session = open_task(made, graph.reference), session_for(made, graph.reference, graph.content)
+    probed = replace(manifest, task_options=probe | manifest.task_options)
+    task, session = open_task(probed, graph.reference), session_for(probed, graph.reference, graph.content)
     first: list[Array] = []
     scores: list[Array] = []
-    for inputs, batch in evaluation.tensors(task, _normal(request, calibration), made.preprocess.color, session.batch):
+    for inputs, batch in evaluation.tensors(
+        task, _normal(request, calibration), probed.preprocess.color, session.batch
+    ):
         outputs = session.run(batch)
-        first.append(np.atleast_1d(outputs[made.outputs[0].name]))
+        first.append(np.atleast_1d(outputs[probed.outputs[0].name]))
         if isinstance(task, Anomaly):
             filled = inputs + inputs[-1:] * (len(first[-1]) - len(inputs))
             scores.append(task.scores(outputs, filled)[: len(inputs)])
@@ -146,29 +152,29 @@ def _normal(request: BuildRequest, calibration: Sequence[Item]) -> Sequence[Item
 # -- variants ----------------------------------------------------------------------------------------
 
 
-def _variants(request: BuildRequest, material: Material, notes: list[str]) -> list[Made]:
+def _variants(request: BuildRequest, material: Material, notes: list[str]) -> list[BuiltVariant]:
     """The reference, then the others that are wanted and possible."""
     builder = VariantBuilder(material)
     reference = builder.reference()
-    found = [reference]
-    for note in _doubts(request, reference.evaluation):
+    variants = [reference]
+    for note in _accuracy_warning(request, reference.evaluation):
         notes.append(note)
         material.report(note)
     for key in request.variants:
         if key == material.graph.reference or material.graph.model is None:
             continue
         if builder.possible(key):
-            found.append(builder.make(key))
+            variants.append(builder.make(key))
         else:
             notes.append(f"{key}: left out, the graph has no convolution or matrix product")
             material.report(notes[-1])
-    if _slower(found, reference):
+    if _int8_is_slower(variants, reference):
         notes.append("cpu-int8 is not faster than fp32 on this processor: measure it on the device before you use it")
         material.report(notes[-1])
-    return found
+    return variants
 
 
-def _doubts(request: BuildRequest, reference: Evaluation) -> list[str]:
+def _accuracy_warning(request: BuildRequest, reference: Evaluation) -> list[str]:
     """A warning when the model itself is right no more often than by chance."""
     if reference.accuracy is None or not request.labels or reference.accuracy >= 1.5 / len(request.labels):
         return []
@@ -178,40 +184,42 @@ def _doubts(request: BuildRequest, reference: Evaluation) -> list[str]:
     ]
 
 
-def _slower(found: Sequence[Made], reference: Made) -> bool:
-    kept = {made.evaluation.variant: made.evaluation.latency_ms for made in found if made.content}
+def _int8_is_slower(variants: Sequence[BuiltVariant], reference: BuiltVariant) -> bool:
+    kept = {variant.evaluation.variant: variant.evaluation.latency_ms for variant in variants if variant.content}
     return kept.get("cpu-int8", 0.0) > reference.evaluation.latency_ms
 
 
 # -- what is written ---------------------------------------------------------------------------------
 
 
-def _write(request: BuildRequest, material: Material, made: Sequence[Made], notes: Sequence[str]) -> Manifest:
+def _write(
+    request: BuildRequest, material: Material, variants: Sequence[BuiltVariant], notes: Sequence[str]
+) -> Manifest:
     """Write the bundle; returns its manifest."""
-    kept = {one.evaluation.variant: one for one in made if one.content}
+    kept = {variant.evaluation.variant: variant for variant in variants if variant.content}
     order = sorted(kept, key=lambda key: VARIANTS.index(key) if key in VARIANTS else len(VARIANTS))
     models = {key: kept[key].content for key in order}
     files = {file_name(key): content for key, content in models.items()}
     fields = _fields(material.manifest) | {"variants": {key: entry(key, kept[key].evaluation.metrics) for key in order}}
     inputs = [
-        item.load(material.manifest.preprocess.color) for item in material.judged[: material.graph.batch or COUNT]
+        item.load(material.manifest.preprocess.color) for item in material.held_out[: material.graph.batch or COUNT]
     ]
     files |= golden_files(make_manifest(files, **fields), material.task, models, inputs)
     files["calibration.json"] = (json.dumps(_summary(material, kept), indent=2) + "\n").encode()
     fields["golden"] = GOLDEN
     described = make_manifest(files, **fields)
-    files["CARD.md"] = card.text(described, [one.evaluation for one in made], notes).encode()
+    files["CARD.md"] = card.text(described, [variant.evaluation for variant in variants], notes).encode()
     manifest = make_manifest(files, **fields)
     write_bundle(request.out, manifest, files)
     return manifest
 
 
-def _summary(material: Material, kept: dict[str, Made]) -> dict[str, Any]:
+def _summary(material: Material, kept: dict[str, BuiltVariant]) -> dict[str, Any]:
     """The calibration summary: which inputs were used for what, and how each variant was quantized."""
     return {
         "inputs": [item.name for item in material.calibration],
-        "evaluated_on": [item.name for item in material.judged],
-        "variants": {key: made.summary for key, made in kept.items() if made.summary},
+        "evaluated_on": [item.name for item in material.held_out],
+        "variants": {key: variant.summary for key, variant in kept.items() if variant.summary},
     }
 
 

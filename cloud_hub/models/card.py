@@ -33,11 +33,11 @@ def text(manifest: Manifest, evaluations: Sequence[Evaluation], notes: Sequence[
 def table(evaluations: Sequence[Evaluation]) -> str:
     """A Markdown table with a row for each variant."""
     lines = ["| variant | accuracy | agreement | latency | size | in the bundle |", "|---" * 6 + "|"]
-    for found in evaluations:
-        accuracy = "" if found.accuracy is None else f"{found.accuracy:.1%}"
-        accuracy = accuracy if found.error is None else f"error {found.error:.4g}"
-        state = f"no: {found.refused}".replace("|", "/") if found.refused else "yes"
-        cells = [found.variant, accuracy, f"{found.agreement:.1%}", f"{found.latency_ms:.3g} ms", f"{found.bytes:,} B"]
+    for row in evaluations:
+        accuracy = "" if row.accuracy is None else f"{row.accuracy:.1%}"
+        accuracy = accuracy if row.error is None else f"error {row.error:.4g}"
+        state = f"no: {row.refused}".replace("|", "/") if row.refused else "yes"
+        cells = [row.variant, accuracy, f"{row.agreement:.1%}", f"{row.latency_ms:.3g} ms", f"{row.bytes:,} B"]
         lines.append("| " + " | ".join([*cells, state]) + " |")
     return "\n".join(lines)
 
@@ -46,9 +46,9 @@ def _tensor(spec: TensorSpec) -> str:
     return f"- `{spec.name}`: {spec.dtype} {list(spec.shape)} {spec.layout}".rstrip()
 
 
-def _preprocess(how: Preprocess) -> str:
-    parts = [f"colour {how.color}", f"resize {how.resize}", f"scale {how.scale:.6g}"]
-    parts += [f"mean {how.mean}"] * bool(how.mean) + [f"std {how.std}"] * bool(how.std)
+def _preprocess(preprocess: Preprocess) -> str:
+    parts = [f"colour {preprocess.color}", f"resize {preprocess.resize}", f"scale {preprocess.scale:.6g}"]
+    parts += [f"mean {preprocess.mean}"] * bool(preprocess.mean) + [f"std {preprocess.std}"] * bool(preprocess.std)
     return f"Preprocessing: {', '.join(parts)}."
 
 
@@ -58,5 +58,5 @@ def _options(manifest: Manifest) -> str:
 
 
 def _worst(evaluations: Sequence[Evaluation]) -> list[str]:
-    lines = [f"- {found.variant}: {line}" for found in evaluations for line in found.worst]
+    lines = [f"- {variant.variant}: {line}" for variant in evaluations for line in variant.worst]
     return ["## Inputs on which a variant differs most", "\n".join(lines)] if lines else []

@@ -61,16 +61,18 @@ def _checks(bundle: Bundle, inputs: list[Array], outputs: Tensors) -> Iterator[C
 
 def _check(bundle: Bundle, key: str, inputs: list[Array], outputs: Tensors) -> Check:
     manifest = bundle.manifest
-    wanted = {spec.name: outputs.get(f"{key}/{spec.name}") for spec in manifest.outputs}
-    known = {name: value for name, value in wanted.items() if value is not None}
-    if len(known) < len(wanted):
+    stored = {spec.name: outputs.get(f"{key}/{spec.name}") for spec in manifest.outputs}
+    known = {name: value for name, value in stored.items() if value is not None}
+    if len(known) < len(stored):
         return Check(variant=key, problem="its golden outputs are missing")
     task = open_task(manifest, key)
-    found = open_session(bundle.model(key), manifest, key).run(task.preprocess(inputs))
-    if any(found[name].shape != value.shape for name, value in known.items()):
+    measured = open_session(bundle.model(key), manifest, key).run(task.preprocess(inputs))
+    if any(measured[name].shape != value.shape for name, value in known.items()):
         return Check(variant=key, problem="its outputs have other shapes than at the build")
-    pairs = zip(task.postprocess(found, inputs), task.postprocess(known, inputs), strict=True)
-    agreement = float(np.mean([task.agreement(one, other) for one, other in pairs]))
-    difference = max(float(np.abs(found[n].astype(np.float64) - value).max(initial=0.0)) for n, value in known.items())
+    pairs = zip(task.postprocess(measured, inputs), task.postprocess(known, inputs), strict=True)
+    agreement = float(np.mean([task.agreement(result, reference) for result, reference in pairs]))
+    difference = max(
+        float(np.abs(measured[n].astype(np.float64) - value).max(initial=0.0)) for n, value in known.items()
+    )
     problem = "" if agreement >= MIN_AGREEMENT and np.isfinite(difference) else "it answers otherwise than at the build"
     return Check(variant=key, agreement=agreement, difference=difference, problem=problem)

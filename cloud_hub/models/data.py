@@ -104,10 +104,10 @@ def _npz(path: Path, labels: Sequence[str]) -> list[Item]:
     truths, targets = arrays.get("labels"), arrays.get("targets")
     return [
         Item(
-            name=str(i), array=_window(_pixels(one)), truth="" if truths is None else _truth(path, truths[i], labels),
+            name=str(i), array=_window(_pixels(row)), truth="" if truths is None else _truth(path, truths[i], labels),
             target=None if targets is None else float(np.ravel(targets[i])[0]),
         )
-        for i, one in enumerate(inputs)
+        for i, row in enumerate(inputs)
     ]  # fmt: skip
 
 

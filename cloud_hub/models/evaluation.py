@@ -35,18 +35,18 @@ class Evaluation:
     accuracy: float | None
     error: float | None
     loss: float
-    how: str
+    summary: str
     worst: list[str] = field(default_factory=list)
     refused: str = ""
 
     @property
     def metrics(self) -> dict[str, float]:
         """The figures for the manifest."""
-        found = {
+        figures = {
             "bytes": float(self.bytes), "latency_ms": round(self.latency_ms, 4), "agreement": round(self.agreement, 4),
             "accuracy": self.accuracy, "mean_absolute_error": self.error,
         }  # fmt: skip
-        return {name: round(value, 6) for name, value in found.items() if value is not None}
+        return {name: round(value, 6) for name, value in figures.items() if value is not None}
 
 
 def tensors(task: Task, items: Sequence[Item], color: str, batch: int) -> Iterator[tuple[list[Array], Tensors]]:
@@ -86,51 +86,51 @@ def latency_ms(task: Task, session: Session, color: str, item: Item) -> float:
 
 
 def evaluate(
-    variant: str, size: int, latency: float, task: Task, found: Sequence[Result], reference: Sequence[Result],
+    variant: str, size: int, latency: float, task: Task, answers: Sequence[Result], reference: Sequence[Result],
     items: Sequence[Item],
 ) -> Evaluation:  # fmt: skip
     """The figures of a variant from its results and those of the reference, in the order of `items`."""
-    agreements = [task.agreement(one, other) for one, other in zip(found, reference, strict=True)]
-    accuracy, before = _accuracy(found, items), _accuracy(reference, items)
+    agreements = [task.agreement(result, expected) for result, expected in zip(answers, reference, strict=True)]
+    accuracy, before = _accuracy(answers, items), _accuracy(reference, items)
     agreement = float(np.mean(agreements))
-    loss, how = 1.0 - agreement, f"agrees with FP32 on {agreement:.1%}"
+    loss, summary = 1.0 - agreement, f"agrees with FP32 on {agreement:.1%}"
     if accuracy is not None and before is not None:
-        loss, how = before - accuracy, f"accuracy {accuracy:.1%}, agrees with FP32 on {agreement:.1%}"
-    if found is reference:
-        how = "the reference" if accuracy is None else f"accuracy {accuracy:.1%}"
-    order = sorted(range(len(items)), key=lambda i: (agreements[i], found[i].margin))
-    worst = [_line(items[i], found[i], reference[i]) for i in order if agreements[i] < 0.999][:WORST]
+        loss, summary = before - accuracy, f"accuracy {accuracy:.1%}, agrees with FP32 on {agreement:.1%}"
+    if answers is reference:
+        summary = "the reference" if accuracy is None else f"accuracy {accuracy:.1%}"
+    order = sorted(range(len(items)), key=lambda i: (agreements[i], answers[i].margin))
+    worst = [_line(items[i], answers[i], reference[i]) for i in order if agreements[i] < 0.999][:WORST]
     return Evaluation(
         variant=variant, bytes=size, latency_ms=latency, agreement=agreement, accuracy=accuracy,
-        error=_error(found, items), loss=loss, how=f"{how} ({len(items)} inputs)", worst=worst,
+        error=_error(answers, items), loss=loss, summary=f"{summary} ({len(items)} inputs)", worst=worst,
     )  # fmt: skip
 
 
-def _line(item: Item, found: Result, reference: Result) -> str:
+def _line(item: Item, result: Result, reference: Result) -> str:
     truth = f", true {item.truth}" if item.truth else ""
-    if found.label != reference.label:
-        return f"{item.name}: {found.label} (margin {found.margin:.3f}), FP32 {reference.label}{truth}"
-    pairs = ((name, found.values[name], reference.values.get(name, 0.0)) for name in found.values)
+    if result.label != reference.label:
+        return f"{item.name}: {result.label} (margin {result.margin:.3f}), FP32 {reference.label}{truth}"
+    pairs = ((name, result.values[name], reference.values.get(name, 0.0)) for name in result.values)
     name, value, other = max(pairs, key=lambda row: abs(row[1] - row[2]), default=("", 0.0, 0.0))
     return f"{item.name}: {name} {value:.4g}, FP32 {other:.4g}{truth}"
 
 
-def _accuracy(found: Sequence[Result], items: Sequence[Item]) -> float | None:
+def _accuracy(results: Sequence[Result], items: Sequence[Item]) -> float | None:
     """Share of right labels; None when no truth is known."""
-    known = [result.label == item.truth for result, item in zip(found, items, strict=True) if item.truth]
+    known = [result.label == item.truth for result, item in zip(results, items, strict=True) if item.truth]
     return float(np.mean(known)) if known else None
 
 
-def _error(found: Sequence[Result], items: Sequence[Item]) -> float | None:
+def _error(results: Sequence[Result], items: Sequence[Item]) -> float | None:
     """Mean absolute difference of the first number from the target; None when no targets are known."""
-    pairs = [(next(iter(r.values.values())), i.target) for r, i in zip(found, items, strict=True) if r.values]
+    pairs = [(next(iter(r.values.values())), i.target) for r, i in zip(results, items, strict=True) if r.values]
     errors = [abs(value - target) for value, target in pairs if target is not None]
     return float(np.mean(errors)) if errors else None
 
 
-def check_numbers(manifest: Manifest, found: Sequence[Result], items: Sequence[Item], what: str) -> None:
+def check_numbers(manifest: Manifest, results: Sequence[Result], items: Sequence[Item], what: str) -> None:
     """Raise BuildError when a result is no number."""
-    for result, item in zip(found, items, strict=True):
+    for result, item in zip(results, items, strict=True):
         if not 0.0 <= result.margin <= 1.0:
             cure = "Check --scale, --mean and --std, and the export: the model gives NaN or infinity for this input"
             raise BuildError(f"{what} of {manifest.name}", f"its answer to '{item.name}' is no number", cure)
@@ -140,5 +140,5 @@ def failed(variant: str, reason: str) -> Evaluation:
     """A variant that could not be evaluated."""
     return Evaluation(
         variant=variant, bytes=0, latency_ms=0.0, agreement=0.0, accuracy=None, error=None, loss=1.0,
-        how="not evaluated", refused=reason,
+        summary="not evaluated", refused=reason,
     )  # fmt: skip

@@ -22,8 +22,8 @@ def golden_files(
 ) -> dict[str, bytes]:  # fmt: skip
     """The two npz files by path, for the first inputs of those given; `models` are the files of the variants."""
     count = manifest.batch or COUNT
-    sized = [_sized(manifest, one) for one in inputs[:count]]
-    same = [one for one in sized if one.shape == sized[0].shape]
+    sized = [_sized(manifest, value) for value in inputs[:count]]
+    same = [value for value in sized if value.shape == sized[0].shape]
     chosen = same + same[-1:] * (manifest.batch - len(same))
     batch = task.preprocess(chosen)
     outputs = {
@@ -34,13 +34,13 @@ def golden_files(
     return {GOLDEN.inputs: _npz({"inputs": np.stack(chosen)}), GOLDEN.outputs: _npz(outputs)}
 
 
-def _sized(manifest: Manifest, one: Array) -> Array:
+def _sized(manifest: Manifest, value: Array) -> Array:
     """A frame at the size of the model's input, so that all can stand in one array."""
-    wanted = open_input(manifest)
-    if not isinstance(wanted, ImageInput) or manifest.preprocess.resize == "none":
-        return one
+    model_input = open_input(manifest)
+    if not isinstance(model_input, ImageInput) or manifest.preprocess.resize == "none":
+        return value
     resize = letterboxed if manifest.preprocess.resize == "letterbox" else resized
-    return resize(one, wanted.height, wanted.width)
+    return resize(value, model_input.height, model_input.width)
 
 
 def _npz(arrays: dict[str, Array]) -> bytes:

@@ -56,10 +56,10 @@ def read_graph(path: Path, shape: Sequence[int] = ()) -> Graph:
     Raises BuildError.
     """
     notes: list[str] = []
-    model = _newer(path, _load(path), notes)
+    model = _upgrade_opset(path, _load(path), notes)
     _check_operators(path, model)
-    _settle(path, model, shape)
-    model = _simplified(_free_batch(path, model, notes), notes)
+    _fix_shape(path, model, shape)
+    model = _simplified(_make_batch_free(path, model, notes), notes)
     model = onnx.shape_inference.infer_shapes(model, data_prop=True)
     return _described(path, model, notes)
 
@@ -73,7 +73,7 @@ def _load(path: Path) -> onnx.ModelProto:
         model = onnx.load(path, load_external_data=False)
         _check_external(path, model)
         load_external_data_for_model(model, str(path.parent))
-        _forget_locations(model)
+        _drop_external_locations(model)
         onnx.checker.check_model(model, full_check=True)
     except OSError as error:
         raise BuildError(str(path), f"cannot be read ({error.strerror or error})", "Give an ONNX file") from error
@@ -108,14 +108,14 @@ def _check_external(path: Path, model: onnx.ModelProto) -> None:
             raise BuildError(str(path), f"its data file '{location}' is missing", cure)
 
 
-def _forget_locations(model: onnx.ModelProto) -> None:
+def _drop_external_locations(model: onnx.ModelProto) -> None:
     for tensor in _tensors(model):
         if tensor.HasField("data_location"):
             del tensor.external_data[:]
             tensor.ClearField("data_location")
 
 
-def _newer(path: Path, model: onnx.ModelProto, notes: list[str]) -> onnx.ModelProto:
+def _upgrade_opset(path: Path, model: onnx.ModelProto, notes: list[str]) -> onnx.ModelProto:
     """The model in an operator set that quantization knows."""
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
     if opset < MIN_OPSET:
@@ -149,7 +149,7 @@ def _sides(value: onnx.ValueInfoProto) -> list[int]:
     return [d.dim_value if d.dim_value > 0 else FREE for d in value.type.tensor_type.shape.dim]
 
 
-def _settle(path: Path, model: onnx.ModelProto, shape: Sequence[int]) -> None:
+def _fix_shape(path: Path, model: onnx.ModelProto, shape: Sequence[int]) -> None:
     """Set free sides of the input to `shape`."""
     inputs = _inputs(model)
     if len(inputs) != 1:
@@ -157,23 +157,25 @@ def _settle(path: Path, model: onnx.ModelProto, shape: Sequence[int]) -> None:
         cure = "Export it with one input and the others as constants"
         raise BuildError(str(path), f"has {len(inputs)} inputs ({names}), a task feeds one", cure)
     value, sides = inputs[0], _sides(inputs[0])[1:]
-    wanted = list(shape) or sides
-    if len(wanted) != len(sides) or any(s not in (FREE, w) for s, w in zip(sides, wanted, strict=True)):
+    settled = list(shape) or sides
+    if len(settled) != len(sides) or any(s not in (FREE, w) for s, w in zip(sides, settled, strict=True)):
         cure = "Leave --shape out, or give the input's sides without the batch"
-        raise BuildError(str(path), f"input '{value.name}' is {_shown(sides)}, --shape is {_shown(wanted)}", cure)
-    if FREE in wanted:
+        raise BuildError(
+            str(path), f"input '{value.name}' is {_format_sides(sides)}, --shape is {_format_sides(settled)}", cure
+        )
+    if FREE in settled:
         example = "x".join(str(side if side != FREE else 224) for side in sides)
-        reason = f"input '{value.name}' has free sides: {_shown(sides)}"
+        reason = f"input '{value.name}' has free sides: {_format_sides(sides)}"
         raise BuildError(str(path), reason, f"Settle them, for example with --shape {example}")
-    for dimension, side in zip(list(value.type.tensor_type.shape.dim)[1:], wanted, strict=True):
+    for dimension, side in zip(list(value.type.tensor_type.shape.dim)[1:], settled, strict=True):
         dimension.dim_value = side
 
 
-def _shown(sides: Sequence[int]) -> str:
+def _format_sides(sides: Sequence[int]) -> str:
     return "x".join("?" if side == FREE else str(side) for side in sides) or "one number"
 
 
-def _free_batch(path: Path, model: onnx.ModelProto, notes: list[str]) -> onnx.ModelProto:
+def _make_batch_free(path: Path, model: onnx.ModelProto, notes: list[str]) -> onnx.ModelProto:
     """The model with any batch size, if it still gives the same answers; else as it was."""
     value = _inputs(model)[0]
     if not value.type.tensor_type.shape.dim:
@@ -181,10 +183,10 @@ def _free_batch(path: Path, model: onnx.ModelProto, notes: list[str]) -> onnx.Mo
     fixed = max(value.type.tensor_type.shape.dim[0].dim_value, 0)
     freed: onnx.ModelProto = onnx.ModelProto.FromString(model.SerializeToString())
     del freed.graph.value_info[:]
-    for one in (*_inputs(freed), *freed.graph.output):
-        if one.type.tensor_type.shape.dim:
-            one.type.tensor_type.shape.dim[0].ClearField("dim_value")
-            one.type.tensor_type.shape.dim[0].dim_param = "N"
+    for tensor in (*_inputs(freed), *freed.graph.output):
+        if tensor.type.tensor_type.shape.dim:
+            tensor.type.tensor_type.shape.dim[0].ClearField("dim_value")
+            tensor.type.tensor_type.shape.dim[0].dim_param = "N"
     if _takes_batches(freed):
         if fixed:
             notes.append(f"batch size {fixed} made free")
@@ -232,27 +234,27 @@ def _simplified(model: onnx.ModelProto, notes: list[str]) -> onnx.ModelProto:
         target = Path(folder, "model.onnx")
         try:
             session_of(model, target)
-            found: onnx.ModelProto = onnx.load(target)
+            simplified: onnx.ModelProto = onnx.load(target)
         except Exception as error:
             reason = f"ONNX Runtime cannot run it ({_first_line(error)})"
             raise BuildError(model.graph.name or "model", reason, "Export it for ONNX Runtime") from error
-    if any(node.domain not in STANDARD for node in found.graph.node):
+    if any(node.domain not in STANDARD for node in simplified.graph.node):
         return model
-    used = {node.domain if node.domain != "ai.onnx" else "" for node in found.graph.node}
-    kept = [entry for entry in found.opset_import if entry.domain in used]
-    del found.opset_import[:]
-    found.opset_import.extend(kept)
-    found.ir_version = min(found.ir_version, MAX_IR)
-    before, after = len(model.graph.node), len(found.graph.node)
+    used = {node.domain if node.domain != "ai.onnx" else "" for node in simplified.graph.node}
+    kept = [entry for entry in simplified.opset_import if entry.domain in used]
+    del simplified.opset_import[:]
+    simplified.opset_import.extend(kept)
+    simplified.ir_version = min(simplified.ir_version, MAX_IR)
+    before, after = len(model.graph.node), len(simplified.graph.node)
     if after < before:
         notes.append(f"{before} nodes simplified to {after}")
-    return found
+    return simplified
 
 
 def _described(path: Path, model: onnx.ModelProto, notes: list[str]) -> Graph:
     value = _inputs(model)[0]
     batch = value.type.tensor_type.shape.dim[0].dim_value
-    outputs = [_spec(path, one, seen) for one, seen in zip(model.graph.output, _measured(model), strict=True)]
+    outputs = [_spec(path, output, shape) for output, shape in zip(model.graph.output, _measured(model), strict=True)]
     spec = TensorSpec(name=value.name, shape=tuple(_sides(value)[1:]), dtype=_dtype(path, value))
     content = model.SerializeToString()
     return Graph(content=content, model=model, inputs=[spec], outputs=outputs, batch=batch, notes=notes)
@@ -263,8 +265,8 @@ def _measured(model: onnx.ModelProto) -> list[tuple[int, ...]]:
     value = _inputs(model)[0]
     size = value.type.tensor_type.shape.dim[0].dim_value or 1
     dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
-    found = session_of(model).run(None, {value.name: np.zeros((size, *_sides(value)[1:]), dtype)})
-    return [np.asarray(one).shape for one in found]
+    outputs = session_of(model).run(None, {value.name: np.zeros((size, *_sides(value)[1:]), dtype)})
+    return [np.asarray(output).shape for output in outputs]
 
 
 def _spec(path: Path, value: onnx.ValueInfoProto, measured: tuple[int, ...]) -> TensorSpec:

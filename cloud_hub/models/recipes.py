@@ -62,7 +62,7 @@ ATTEMPTS = (
 )
 
 
-class Feed(CalibrationDataReader):  # type: ignore[misc, unused-ignore]
+class CalibrationFeed(CalibrationDataReader):  # type: ignore[misc, unused-ignore]
     """Gives batches of input tensors to the quantizer."""
 
     def __init__(self, batches: Iterable[Tensors]) -> None:
@@ -92,41 +92,41 @@ def quantized(model: onnx.ModelProto, feed: Iterable[Tensors], attempt: Attempt,
         onnx.save(model, source)
         with contextlib.redirect_stdout(io.StringIO()):  # the calibrator prints what it does
             quantize_static(
-                source, target, Feed(feed), quant_format=QuantFormat.QDQ, per_channel=True,
+                source, target, CalibrationFeed(feed), quant_format=QuantFormat.QDQ, per_channel=True,
                 activation_type=activations, weight_type=QuantType.QInt8, calibrate_method=attempt.method,
-                op_types_to_quantize=sorted(HEAVY | LIGHT), nodes_to_exclude=_outside(model, attempt.keep_last),
+                op_types_to_quantize=sorted(HEAVY | LIGHT), nodes_to_exclude=_excluded_nodes(model, attempt.keep_last),
                 extra_options=TENSORRT if tensorrt else {},
             )  # fmt: skip
-        found = onnx.load(target)
-    del found.opset_import[:]
-    found.opset_import.extend(model.opset_import)
-    found.ir_version = model.ir_version
-    onnx.checker.check_model(found, full_check=True)
-    return found
+        result = onnx.load(target)
+    del result.opset_import[:]
+    result.opset_import.extend(model.opset_import)
+    result.ir_version = model.ir_version
+    onnx.checker.check_model(result, full_check=True)
+    return result
 
 
-def half(model: onnx.ModelProto) -> onnx.ModelProto:
+def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model in float16, with inputs and outputs as they were."""
     copy = onnx.ModelProto.FromString(model.SerializeToString())
-    found: onnx.ModelProto = convert_float_to_float16(copy, keep_io_types=True)
-    _sort(found.graph)
-    onnx.checker.check_model(found)
-    return found
+    result: onnx.ModelProto = convert_float_to_float16(copy, keep_io_types=True)
+    _sort_nodes(result.graph)
+    onnx.checker.check_model(result)
+    return result
 
 
-def _sort(graph: onnx.GraphProto) -> None:
+def _sort_nodes(graph: onnx.GraphProto) -> None:
     """Put each node behind those that it reads: the conversion appends its casts at the end."""
     waiting = list(graph.node)
-    made = {one.name for one in (*graph.input, *graph.initializer)} | {""}
+    available = {tensor.name for tensor in (*graph.input, *graph.initializer)} | {""}
     produced = {name for node in waiting for name in node.output}
     ordered: list[onnx.NodeProto] = []
     while waiting:
-        ready = [node for node in waiting if all(name in made or name not in produced for name in node.input)]
+        ready = [node for node in waiting if all(name in available or name not in produced for name in node.input)]
         if not ready:
             raise ValueError("the graph has a cycle")
         ordered += ready
-        made.update(name for node in ready for name in node.output)
-        waiting = [node for node in waiting if not any(node is one for one in ready)]
+        available.update(name for node in ready for name in node.output)
+        waiting = [node for node in waiting if not any(node is other for other in ready)]
     del graph.node[:]
     graph.node.extend(ordered)
 
@@ -135,15 +135,15 @@ def can_quantize(model: onnx.ModelProto | None, attempt: Attempt = ATTEMPTS[0]) 
     """Whether an attempt leaves anything to quantize of a prepared graph."""
     if model is None:
         return False
-    outside = set(_outside(model, attempt.keep_last))
+    outside = set(_excluded_nodes(model, attempt.keep_last))
     return any(node.op_type in HEAVY and node.name not in outside for node in model.graph.node)
 
 
-def _outside(model: onnx.ModelProto, keep_last: bool) -> list[str]:
+def _excluded_nodes(model: onnx.ModelProto, keep_last: bool) -> list[str]:
     """Names of the nodes before the first and behind the last heavy ones; `keep_last`: and of the last ones."""
     nodes = list(model.graph.node)
-    above, below = _reached(nodes), _reached(nodes[::-1], backward=True)
-    constants = {one.name for one in model.graph.initializer}
+    above, below = _tensors_next_to_heavy(nodes), _tensors_next_to_heavy(nodes[::-1], backward=True)
+    constants = {tensor.name for tensor in model.graph.initializer}
     inside = [
         node for node in nodes
         if (node.op_type in HEAVY and not (keep_last and not _has_heavy_below(node, below)))
@@ -154,14 +154,14 @@ def _outside(model: onnx.ModelProto, keep_last: bool) -> list[str]:
     return [node.name for node in nodes if node.name not in kept]
 
 
-def _reached(nodes: Sequence[onnx.NodeProto], *, backward: bool = False) -> set[str]:
+def _tensors_next_to_heavy(nodes: Sequence[onnx.NodeProto], *, backward: bool = False) -> set[str]:
     """Tensors that a heavy node lies above; `backward`: below. `nodes` in that order."""
-    found: set[str] = set()
+    reached: set[str] = set()
     for node in nodes:
         before, after = (node.output, node.input) if backward else (node.input, node.output)
-        if node.op_type in HEAVY or _any(before, found):
-            found.update(after)
-    return found
+        if node.op_type in HEAVY or _any(before, reached):
+            reached.update(after)
+    return reached
 
 
 def _any(names: Sequence[str], among: set[str]) -> bool:
@@ -174,7 +174,7 @@ def _has_heavy_below(node: onnx.NodeProto, below: set[str]) -> bool:
 
 def activation_ranges(model: onnx.ModelProto) -> dict[str, tuple[float, float]]:
     """(low, high) that each quantized activation can hold, by tensor."""
-    constants: Mapping[str, Array] = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
+    constants: Mapping[str, Array] = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     return dict(_ranges(model, constants))
 
 

@@ -90,9 +90,9 @@ def ordered_outputs(request: BuildRequest, outputs: Sequence[TensorSpec]) -> lis
     """Outputs in the order that the task reads: a detector's boxes, scores, classes; else as the graph has them."""
     if request.task != "detection" or len(outputs) < 2:
         return list(outputs)
-    boxes = [one for one in outputs if one.shape[-1:] == (4,)][:1]
-    rest = [one for one in outputs if one not in boxes]
-    return boxes + sorted(rest, key=lambda one: (len(one.shape) == 0, "class" in one.name or "label" in one.name))
+    boxes = [spec for spec in outputs if spec.shape[-1:] == (4,)][:1]
+    rest = [spec for spec in outputs if spec not in boxes]
+    return boxes + sorted(rest, key=lambda spec: (len(spec.shape) == 0, "class" in spec.name or "label" in spec.name))
 
 
 def head(outputs: Sequence[TensorSpec], labels: int) -> str:
@@ -113,12 +113,12 @@ def task_options(request: BuildRequest, outputs: Sequence[TensorSpec]) -> Option
     """The options of the task as far as shapes tell them; raises BuildError."""
     options = dict(request.options)
     if request.task == "detection":
-        found = str(options.setdefault("head", head(outputs, len(request.labels))))
-        if not found:
-            shapes = ", ".join(f"{one.name} {list(one.shape)}" for one in outputs)
+        name = str(options.setdefault("head", head(outputs, len(request.labels))))
+        if not name:
+            shapes = ", ".join(f"{spec.name} {list(spec.shape)}" for spec in outputs)
             cure = "Give --option head=..., or the labels that the model was trained with"
             raise BuildError("--option head", f"outputs {shapes} fit no head with {len(request.labels)} labels", cure)
-        if found == "ssd":
+        if name == "ssd":
             options.setdefault("background", outputs[1].shape[-1] == len(request.labels) + 1)
     return options
 
@@ -126,21 +126,21 @@ def task_options(request: BuildRequest, outputs: Sequence[TensorSpec]) -> Option
 def measured_options(task: str, options: Options, outputs: Array, scores: Array | None) -> Options:
     """Options that the reference's first output on the calibration data tells; `scores` are of an anomaly model."""
     first = outputs.astype(np.float64)
-    found: Options = {}
+    measured: Options = {}
     if task == "classification":
         rows = first.reshape(len(first), -1)
-        found["activation"] = "none" if _probabilities(rows) else "softmax"
+        measured["activation"] = "none" if _probabilities(rows) else "softmax"
     elif task == "regression":
-        found["scale"] = _spread(first.reshape(len(first), -1)[:, 0]) * abs(float(options.get("gain", 1.0)))
+        measured["scale"] = _deviation(first.reshape(len(first), -1)[:, 0]) * abs(float(options.get("gain", 1.0)))
     elif task == "anomaly" and scores is not None:
-        found["threshold"] = float(np.quantile(scores, 0.995))
-        found["scale"] = _spread(scores)
-    return found | options
+        measured["threshold"] = float(np.quantile(scores, 0.995))
+        measured["scale"] = _deviation(scores)
+    return measured | options
 
 
 def _probabilities(rows: Array) -> bool:
     return bool((rows >= -1e-4).all() and (rows <= 1.0001).all() and np.allclose(rows.sum(axis=1), 1.0, atol=1e-2))
 
 
-def _spread(values: Array) -> float:
+def _deviation(values: Array) -> float:
     return max(float(values.std()), 1e-9)

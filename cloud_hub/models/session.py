@@ -50,7 +50,7 @@ class OnnxSession:
     def run(self, tensors: Mapping[str, Array]) -> Tensors:
         """The output tensors by name; raises ModelError."""
         try:
-            found: Any = self._session.run(self._outputs, dict(tensors))
+            outputs: Any = self._session.run(self._outputs, dict(tensors))
         except Exception as error:
             raise ModelError(f"{self._name}: {str(error)[:300]}") from error
-        return {name: np.asarray(value) for name, value in zip(self._outputs, found, strict=True)}
+        return {name: np.asarray(value) for name, value in zip(self._outputs, outputs, strict=True)}

@@ -41,7 +41,7 @@ def read_tflite(path: Path) -> Graph:
     if FREE in spec.shape:
         raise BuildError(str(path), f"input '{spec.name}' has free sides", "Convert it with a fixed input shape")
     return Graph(
-        content=content, inputs=[spec], outputs=[_spec(one) for one in outputs],
+        content=content, inputs=[spec], outputs=[_spec(details) for details in outputs],
         batch=max(int(inputs[0]["shape_signature"][0]), 0), reference=_key(interpreter),
     )  # fmt: skip
 
@@ -50,11 +50,11 @@ def _interpreter(content: bytes) -> Any:
     from ai_edge_litert.interpreter import Interpreter  # noqa: PLC0415 - extra `litert`
 
     try:
-        made = Interpreter(model_content=content, num_threads=1)
-        made.allocate_tensors()
+        interpreter = Interpreter(model_content=content, num_threads=1)
+        interpreter.allocate_tensors()
     except (ValueError, RuntimeError, TypeError) as error:
         raise ModelError(f"LiteRT cannot load it ({' '.join(str(error).split())[:200]})") from error
-    return made
+    return interpreter
 
 
 def _spec(details: Mapping[str, Any], *, pixels: bool = False) -> TensorSpec:
@@ -68,7 +68,7 @@ def _spec(details: Mapping[str, Any], *, pixels: bool = False) -> TensorSpec:
 
 def _key(interpreter: Any) -> str:
     """`tflite-int8` when most tensors are 8 bits wide, else `tflite-fp32`."""
-    kinds = [np.dtype(one["dtype"]) for one in interpreter.get_tensor_details()]
+    kinds = [np.dtype(details["dtype"]) for details in interpreter.get_tensor_details()]
     return "tflite-int8" if 2 * sum(kind in QUANTIZED for kind in kinds) > len(kinds) else "tflite-fp32"
 
 
@@ -79,7 +79,7 @@ class TfliteSession:
         self._name, self.batch, self._interpreter = manifest.name, manifest.batch, _interpreter(content)
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         self._input, self._spec = inputs[0], manifest.inputs[0]
-        named = {str(one["name"]): one for one in outputs}
+        named = {str(details["name"]): details for details in outputs}
         try:
             self._outputs = {spec.name: named[spec.name] for spec in manifest.outputs}
         except KeyError as error:

@@ -54,19 +54,19 @@ def session_for(manifest: Manifest, key: str, content: bytes) -> Session:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Material:
-    """What variants are made from and judged by. `manifest` has the reference as its only variant."""
+    """What variants are made from and held_out by. `manifest` has the reference as its only variant."""
 
     graph: Graph
     manifest: Manifest
     task: Task
     calibration: Sequence[Item]
-    judged: Sequence[Item]
+    held_out: Sequence[Item]
     tolerance: float
     report: Report
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Made:
+class BuiltVariant:
     """A variant with its figures; `content` is empty when it was refused. `summary`: how it was quantized."""
 
     evaluation: Evaluation
@@ -83,50 +83,50 @@ class VariantBuilder:
         self._prepared = None if material.graph.model is None else recipes.prepared(material.graph.model)
         self._reference = self._answers(self._key, session_for(material.manifest, self._key, material.graph.content))
 
-    def reference(self) -> Made:
+    def reference(self) -> BuiltVariant:
         """The reference itself."""
         content = self._material.graph.content
-        made = Made(evaluation=self._judge(self._key, content, self._reference), content=content)
-        self._report(line(made.evaluation))
-        return made
+        variant = BuiltVariant(evaluation=self._judge(self._key, content, self._reference), content=content)
+        self._report(line(variant.evaluation))
+        return variant
 
     def possible(self, key: str) -> bool:
         """Whether the graph has anything that this variant would make faster."""
         return self._prepared is not None and (not key.endswith("int8") or recipes.can_quantize(self._prepared))
 
-    def make(self, key: str) -> Made:
+    def make(self, key: str) -> BuiltVariant:
         """A variant in the first way that loses no more than the tolerance; refused when none does."""
-        attempts = [one for one in ATTEMPTS if recipes.can_quantize(self._prepared, one)]
+        attempts = [attempt for attempt in ATTEMPTS if recipes.can_quantize(self._prepared, attempt)]
         for attempt in attempts if key.endswith("int8") else ATTEMPTS[:1]:
             self._report(f"{key}: {attempt.text if key.endswith('int8') else 'converting'}")
-            made = self._tried(key, attempt)
-            self._report(line(made.evaluation))
-            if made.content:
-                return made
-        self._report(f"warning: {key} is left out: {made.evaluation.refused}")
-        return made
+            variant = self._try(key, attempt)
+            self._report(line(variant.evaluation))
+            if variant.content:
+                return variant
+        self._report(f"warning: {key} is left out: {variant.evaluation.refused}")
+        return variant
 
-    def _tried(self, key: str, attempt: Attempt) -> Made:
+    def _try(self, key: str, attempt: Attempt) -> BuiltVariant:
         try:
             model = self._model(key, attempt)
             content = model.SerializeToString()
-            found = self._judge(key, content, None)
+            figures = self._judge(key, content, None)
         except ModelError as error:
-            return Made(evaluation=evaluation.failed(key, str(error)))
+            return BuiltVariant(evaluation=evaluation.failed(key, str(error)))
         except Exception as error:  # noqa: BLE001 - whatever the quantizer raises about a graph: the variant is left out
             reason = f"cannot be made ({type(error).__name__}: {str(error)[:200]})"
-            return Made(evaluation=evaluation.failed(key, reason))
-        if found.loss > self._material.tolerance + 1e-9:
-            reason = f"loses {found.loss:.1%}, more than --tolerance {self._material.tolerance:.1%}"
-            return Made(evaluation=replace(found, refused=reason))
+            return BuiltVariant(evaluation=evaluation.failed(key, reason))
+        if figures.loss > self._material.tolerance + 1e-9:
+            reason = f"loses {figures.loss:.1%}, more than --tolerance {self._material.tolerance:.1%}"
+            return BuiltVariant(evaluation=replace(figures, refused=reason))
         ranges = {"way": attempt.text, "ranges": recipes.activation_ranges(model)} if key.endswith("int8") else {}
-        return Made(evaluation=found, content=content, summary=ranges)
+        return BuiltVariant(evaluation=figures, content=content, summary=ranges)
 
     def _model(self, key: str, attempt: Attempt) -> onnx.ModelProto:
         assert self._material.graph.model is not None
         assert self._prepared is not None
         if key == "fp16":
-            return recipes.half(self._material.graph.model)
+            return recipes.to_float16(self._material.graph.model)
         return recipes.quantized(self._prepared, self._feed(key, attempt), attempt, tensorrt=key.startswith("tensorrt"))
 
     def _feed(self, key: str, attempt: Attempt) -> Iterator[Tensors]:
@@ -135,34 +135,34 @@ class VariantBuilder:
         if attempt.method != CalibrationMethod.MinMax:
             items, batch = items[:MAX_HISTOGRAMS], batch or 1
         parts = evaluation.tensors(self._material.task, items, self._color, batch)
-        for _, tensors in self._counted(parts, f"{key}: calibrated on", len(items)):
+        for _, tensors in self._with_progress(parts, f"{key}: calibrated on", len(items)):
             yield tensors
 
-    def _judge(self, key: str, content: bytes, found: Sequence[Result] | None) -> Evaluation:
+    def _judge(self, key: str, content: bytes, known: Sequence[Result] | None) -> Evaluation:
         material = self._material
         session = session_for(material.manifest, key, content)
-        answers = self._answers(key, session) if found is None else found
-        latency = evaluation.latency_ms(material.task, session, self._color, material.judged[0])
+        answers = self._answers(key, session) if known is None else known
+        latency = evaluation.latency_ms(material.task, session, self._color, material.held_out[0])
         return evaluation.evaluate(
-            key, len(content), latency, material.task, answers, self._reference, material.judged
+            key, len(content), latency, material.task, answers, self._reference, material.held_out
         )  # fmt: skip
 
     def _answers(self, key: str, session: Session) -> list[Result]:
-        """The results of all judged inputs; raises BuildError when they cannot be had or are no numbers."""
+        """The results of all held_out inputs; raises BuildError when they cannot be had or are no numbers."""
         material = self._material
-        parts = evaluation.results(material.task, session, material.judged, self._color)
-        counted = self._counted(parts, f"{key}: evaluated on", len(material.judged))
+        parts = evaluation.results(material.task, session, material.held_out, self._color)
+        parts = self._with_progress(parts, f"{key}: evaluated on", len(material.held_out))
         try:
-            found = [result for part in counted for result in part]
+            results = [result for part in parts for result in part]
         except BuildError:
             raise
         except ModelError as error:
             cure = f"Check --labels, --option and that the model does {material.manifest.task}"
             raise BuildError(f"{key} variant", str(error), cure) from error
-        evaluation.check_numbers(material.manifest, found, material.judged, f"{key} variant")
-        return found
+        evaluation.check_numbers(material.manifest, results, material.held_out, f"{key} variant")
+        return results
 
-    def _counted(self, parts: Iterable[T], what: str, total: int) -> Iterator[T]:
+    def _with_progress(self, parts: Iterable[T], what: str, total: int) -> Iterator[T]:
         """Pass parts on, and report how many inputs are done once in a while."""
         done, reported = 0, monotonic()
         for part in parts:
@@ -173,7 +173,7 @@ class VariantBuilder:
                 reported = monotonic()
 
 
-def line(found: Evaluation) -> str:
+def line(figures: Evaluation) -> str:
     """The figures of a variant in a line."""
-    state = f"{found.refused}; " if found.refused else ""
-    return f"  {found.variant}: {state}{found.how}, {found.latency_ms:.3g} ms, {found.bytes / 1e6:.3g} MB"
+    state = f"{figures.refused}; " if figures.refused else ""
+    return f"  {figures.variant}: {state}{figures.summary}, {figures.latency_ms:.3g} ms, {figures.bytes / 1e6:.3g} MB"

@@ -26,7 +26,7 @@ def make_manifest(files: Mapping[str, bytes], **fields: Any) -> Manifest:
     return Manifest(files=entries, **fields)
 
 
-def check_free(out: Path) -> None:
+def check_absent(out: Path) -> None:
     """Raise BuildError when there is something at `out`."""
     if out.exists() or out.is_symlink():
         raise BuildError(str(out), "already exists", "Give a new folder, or remove this one")
@@ -35,7 +35,7 @@ def check_free(out: Path) -> None:
 def write_bundle(out: Path, manifest: Manifest, files: Mapping[str, bytes], *, replace: bool = False) -> None:
     """Write a bundle into the new folder `out`; raises BuildError when it exists or cannot be written."""
     if not replace:
-        check_free(out)
+        check_absent(out)
     half: Path | None = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

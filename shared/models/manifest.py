@@ -55,8 +55,8 @@ class TensorSpec:
 
     def axis(self, letter: str) -> int | None:
         """Index in `shape` of the dimension that the layout calls `letter`; None if the layout has none."""
-        found = self.layout.find(letter)
-        return found - 1 if found > 0 else None
+        at = self.layout.find(letter)
+        return at - 1 if at > 0 else None
 
     def side(self, letter: str) -> int:
         """Length of the dimension that the layout calls `letter`; -1 when free or absent."""
@@ -166,7 +166,7 @@ def _problems(manifest: Manifest) -> Iterator[str]:
     for what in ("inputs", "outputs", "variants"):
         if not getattr(manifest, what):
             yield f"{what} is empty: a model has at least one"
-    for what, names in (("label", manifest.labels), ("tensor", [one.name for one in _tensors(manifest)])):
+    for what, names in (("label", manifest.labels), ("tensor", [spec.name for spec in _tensors(manifest)])):
         yield from (f"{what} '{name}' is listed {count} times" for name, count in Counter(names).items() if count > 1)
     for where, path in _named_files(manifest):
         if path not in manifest.files:

@@ -43,25 +43,25 @@ class Anomaly(BaseTask):
 
     def scores(self, outputs: Mapping[str, Array], inputs: Sequence[Array]) -> Array:
         """The score of each input [n]."""
-        found = self.output(outputs, 0, len(inputs)).astype(np.float32, copy=False)
+        output = self.output(outputs, 0, len(inputs)).astype(np.float32, copy=False)
         if self._reconstruction:
-            wanted = self.input.tensor(inputs)
-            if wanted.shape != found.shape:
-                raise ModelError(f"{self.manifest.name}: output {found.shape} does not reproduce input {wanted.shape}")
-            return np.asarray(np.square(found - wanted).reshape(len(inputs), -1).mean(axis=1))
-        flat = found.reshape(len(inputs), -1)
+            tensor = self.input.tensor(inputs)
+            if tensor.shape != output.shape:
+                raise ModelError(f"{self.manifest.name}: output {output.shape} does not reproduce input {tensor.shape}")
+            return np.asarray(np.square(output - tensor).reshape(len(inputs), -1).mean(axis=1))
+        flat = output.reshape(len(inputs), -1)
         return np.asarray(flat.mean(axis=1) if self._mean else flat.max(axis=1))
 
     def postprocess(self, outputs: Mapping[str, Array], inputs: Sequence[Array]) -> list[Result]:
         """Score and label of each input."""
         scores = self.scores(outputs, inputs)
-        return [self._result(float(score), one) for score, one in zip(scores, inputs, strict=True)]
+        return [self._result(float(score), value) for score, value in zip(scores, inputs, strict=True)]
 
-    def _result(self, score: float, one: Array) -> Result:
+    def _result(self, score: float, value: Array) -> Result:
         margin = distance_margin(score, self._threshold, self._scale)
         return Result(
             label=self._labels[int(score > self._threshold)], margin=margin, digest=self.digest,
-            values=rounded({"score": score}), features=rounded(self.input.features(one) | {"margin": margin}),
+            values=rounded({"score": score}), features=rounded(self.input.features(value) | {"margin": margin}),
         )  # fmt: skip
 
 

@@ -47,16 +47,16 @@ class BaseTask:
         name = self.manifest.outputs[at].name
         if name not in outputs:
             raise ModelError(f"{self.manifest.name}: the model gave no output '{name}', but {', '.join(outputs)}")
-        found = outputs[name]
-        if found.ndim == 0 or len(found) != count:
-            raise ModelError(f"{self.manifest.name}: output '{name}' is {list(found.shape)} for a batch of {count}")
-        return found
+        output = outputs[name]
+        if output.ndim == 0 or len(output) != count:
+            raise ModelError(f"{self.manifest.name}: output '{name}' is {list(output.shape)} for a batch of {count}")
+        return output
 
 
 def open_input(manifest: Manifest) -> Input:
     """The input of a model by its layout; raises ModelError when no task can feed it."""
     if len(manifest.inputs) != 1:
-        names = ", ".join(one.name for one in manifest.inputs)
+        names = ", ".join(declared.name for declared in manifest.inputs)
         raise ModelError(
             f"{manifest.name}: it has {len(manifest.inputs)} inputs ({names}), a task feeds one. "
             "Export the model with the others as constants"

@@ -31,8 +31,8 @@ class Classification(BaseTask):
 
     def postprocess(self, outputs: Mapping[str, Array], inputs: Sequence[Array]) -> list[Result]:
         """The most probable label of each input."""
-        found = self.output(outputs, 0, len(inputs))
-        scores = found.reshape(len(inputs), -1).astype(np.float32, copy=False)
+        output = self.output(outputs, 0, len(inputs))
+        scores = output.reshape(len(inputs), -1).astype(np.float32, copy=False)
         if scores.shape[1] != len(self.manifest.labels):
             raise ModelError(f"{self.manifest.name}: {scores.shape[1]} outputs for {len(self.manifest.labels)} labels")
         return [self._result(row, frame) for row, frame in zip(self._activation(scores), inputs, strict=True)]

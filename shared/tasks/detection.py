@@ -58,9 +58,9 @@ class Detection(BaseTask):
 
     def postprocess(self, outputs: Mapping[str, Array], inputs: Sequence[Array]) -> list[Result]:
         """The boxes of each frame."""
-        found = [self._batched(outputs, at, len(inputs)) for at in range(self._head.outputs)]
+        batches = [self._batched(outputs, at, len(inputs)) for at in range(self._head.outputs)]
         size = self._input_size(inputs)
-        return [self._result([output[i] for output in found], frame, size) for i, frame in enumerate(inputs)]
+        return [self._result([output[i] for output in batches], frame, size) for i, frame in enumerate(inputs)]
 
     def agreement(self, result: Result, reference: Result) -> float:
         """F1 of the boxes: those of one label that overlap by half or more match."""
@@ -81,7 +81,7 @@ class Detection(BaseTask):
         return height if height > 0 else inputs[0].shape[0], width if width > 0 else inputs[0].shape[1]
 
     def _result(self, outputs: list[Array], frame: Array, size: tuple[int, int]) -> Result:
-        boxes, margin = self._judged(self._candidates(outputs), (frame.shape[0], frame.shape[1]), size)
+        boxes, margin = self._select_boxes(self._candidates(outputs), (frame.shape[0], frame.shape[1]), size)
         counts = Counter(box.label for box in boxes)
         values = {"count": float(len(boxes))} | {f"count.{name}": float(counts[name]) for name in self.manifest.labels}
         return Result(
@@ -99,9 +99,11 @@ class Detection(BaseTask):
             raise ModelError(f"{self.manifest.name}: {len(boxes)} boxes, {len(scores)} scores, {len(classes)} classes")
         return boxes, scores, classes
 
-    def _judged(self, found: Candidates, frame: tuple[int, int], size: tuple[int, int]) -> tuple[list[Box], float]:
+    def _select_boxes(
+        self, candidates: Candidates, frame: tuple[int, int], size: tuple[int, int]
+    ) -> tuple[list[Box], float]:
         """The boxes above the threshold, and the margin. Boxes that nearly reach it count for the margin."""
-        boxes, scores, classes = found
+        boxes, scores, classes = candidates
         near = scores >= self._confidence / 2
         below = float(scores[~near].max(initial=0.0))  # NaN is in here
         boxes, scores, classes = boxes[near].astype(np.float32), scores[near], classes[near]
@@ -111,8 +113,8 @@ class Detection(BaseTask):
         order = self._suppressed(corners, scores, classes)
         margin = min(self._distance(float(score)) for score in (*scores[order], below))
         kept = [i for i in order if scores[i] >= self._confidence]
-        made = (self._box(corners[i], float(scores[i]), int(classes[i])) for i in kept)
-        return [box for box in made if box.w > 0 and box.h > 0], bounded(margin)
+        built = (self._box(corners[i], float(scores[i]), int(classes[i])) for i in kept)
+        return [box for box in built if box.w > 0 and box.h > 0], bounded(margin)
 
     def _suppressed(self, corners: Array, scores: Array, classes: Array) -> Array:
         """Indices, best first. What comes after `max_boxes` is farther from the threshold, or changes no count."""
@@ -159,8 +161,8 @@ def _matches(boxes: Sequence[Box], others: Sequence[Box]) -> int:
 
 
 def _iou(box: Box, other: Box) -> float:
-    one, two = (np.array([b.x, b.y, b.x + b.w, b.y + b.h], np.float32) for b in (box, other))
-    return float(overlap(one, two[None])[0])
+    first, second = (np.array([b.x, b.y, b.x + b.w, b.y + b.h], np.float32) for b in (box, other))
+    return float(overlap(first, second[None])[0])
 
 
 def open_task(manifest: Manifest, digest: str) -> Detection:

@@ -47,41 +47,43 @@ def best_class(boxes: Array, scores: Array) -> Candidates:
     return boxes, scores[np.arange(len(scores)), classes], classes
 
 
-def _yolov8(outputs: list[Array], how: HeadOptions) -> Candidates:
+def _yolov8(outputs: list[Array], options: HeadOptions) -> Candidates:
     rows = outputs[0]
-    if rows.ndim == 2 and rows.shape[0] == 4 + how.labels != rows.shape[1]:
+    if rows.ndim == 2 and rows.shape[0] == 4 + options.labels != rows.shape[1]:
         rows = rows.T
-    _check_columns(rows, 4 + how.labels, "4 + labels")
-    return best_class(rows[:, :4], how.activation(rows[:, 4:]))
+    _check_columns(rows, 4 + options.labels, "4 + labels")
+    return best_class(rows[:, :4], options.activation(rows[:, 4:]))
 
 
-def _yolov5(outputs: list[Array], how: HeadOptions) -> Candidates:
+def _yolov5(outputs: list[Array], options: HeadOptions) -> Candidates:
     rows = outputs[0]
-    _check_columns(rows, 5 + how.labels, "5 + labels")
-    return best_class(rows[:, :4], how.activation(rows[:, 5:]) * how.activation(rows[:, 4:5]))
+    _check_columns(rows, 5 + options.labels, "5 + labels")
+    return best_class(rows[:, :4], options.activation(rows[:, 5:]) * options.activation(rows[:, 4:5]))
 
 
-def _ssd(outputs: list[Array], how: HeadOptions) -> Candidates:
+def _ssd(outputs: list[Array], options: HeadOptions) -> Candidates:
     boxes, scores = outputs
     _check_columns(boxes, 4, "4")
-    _check_columns(scores, how.labels + how.background, "background + labels" if how.background else "labels")
-    return best_class(boxes, how.activation(scores)[:, int(how.background) :])
+    _check_columns(
+        scores, options.labels + options.background, "background + labels" if options.background else "labels"
+    )
+    return best_class(boxes, options.activation(scores)[:, int(options.background) :])
 
 
-def _boxes(outputs: list[Array], how: HeadOptions) -> Candidates:
+def _boxes(outputs: list[Array], options: HeadOptions) -> Candidates:
     boxes, scores, classes = outputs[0], outputs[1].ravel(), outputs[2].ravel()
     _check_columns(boxes, 4, "4")
-    return boxes, scores, _class_numbers(classes, how)
+    return boxes, scores, _class_numbers(classes, options)
 
 
-def _end2end(outputs: list[Array], how: HeadOptions) -> Candidates:
+def _end2end(outputs: list[Array], options: HeadOptions) -> Candidates:
     rows = outputs[0]
     _check_columns(rows, 6, "6")
-    return rows[:, :4], rows[:, 4], _class_numbers(rows[:, 5], how)
+    return rows[:, :4], rows[:, 4], _class_numbers(rows[:, 5], options)
 
 
-def _class_numbers(classes: Array, how: HeadOptions) -> Array:
-    return np.nan_to_num(classes).astype(np.int64) - int(how.background)
+def _class_numbers(classes: Array, options: HeadOptions) -> Array:
+    return np.nan_to_num(classes).astype(np.int64) - int(options.background)
 
 
 def _check_columns(rows: Array, columns: int, meaning: str) -> None:

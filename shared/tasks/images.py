@@ -23,21 +23,21 @@ MAX_FEATURE_SIDE = 32
 
 def in_color(image: Array, name: str, color: str, channels: int) -> Array:
     """`image` (uint8 [height, width, channels], gray or RGB) in the model's colour order and number of channels."""
-    found = image.shape[2]
+    present = image.shape[2]
     if color in CHANNELS and channels == CHANNELS[color]:  # type: ignore[index, unused-ignore]
-        if found == 3 and channels == 1:
+        if present == 3 and channels == 1:
             return np.rint(image @ GRAY).astype(np.uint8)[..., None]
-        if found == 1 and channels == 3:
+        if present == 1 and channels == 3:
             return np.broadcast_to(image, (*image.shape[:2], 3))
-        if found == channels:
+        if present == channels:
             return image[..., ::-1] if color == "bgr" else image
-    if found != channels:
-        raise ModelError(f"{name}: frame has {found} channels, the model takes {channels}")
+    if present != channels:
+        raise ModelError(f"{name}: frame has {present} channels, the model takes {channels}")
     return image
 
 
 @lru_cache(maxsize=64)
-def _taps(old: int, new: int) -> tuple[Array, Array, Array]:
+def _interpolation(old: int, new: int) -> tuple[Array, Array, Array]:
     """Left index, right index and weight of the right one for each of `new` samples of `old` (pixel centres)."""
     at = np.clip((np.arange(new) + 0.5) * (old / new) - 0.5, 0, old - 1)
     left = at.astype(np.intp)
@@ -48,8 +48,8 @@ def resized(image: Array, height: int, width: int) -> Array:
     """`image` (uint8 [height, width, channels]) at another size, bilinear."""
     if image.shape[:2] == (height, width):
         return image
-    top, bottom, down = _taps(image.shape[0], height)
-    left, right, across = _taps(image.shape[1], width)
+    top, bottom, down = _interpolation(image.shape[0], height)
+    left, right, across = _interpolation(image.shape[1], width)
     upper, lower = image[top].astype(np.float32), image[bottom].astype(np.float32)
     rows = upper + (lower - upper) * down[:, None, None]
     mixed = rows[:, left] + (rows[:, right] - rows[:, left]) * across[:, None]
@@ -128,12 +128,12 @@ class ImageInput:
         if self.spec.dtype == "uint8" and self._offset is None and (self._gain == 1.0).all():
             return batch
         rows = batch if self.spec.layout == "NCHW" else batch.reshape(len(batch), batch.shape[1], -1)
-        values = rows * self._spread(self._gain, rows)
+        values = rows * self._per_axis(self._gain, rows)
         if self._offset is not None:
-            values += self._spread(self._offset, rows)
+            values += self._per_axis(self._offset, rows)
         return to_dtype(values, self.spec.dtype)
 
-    def _spread(self, numbers: Array, rows: Array) -> Array:
+    def _per_axis(self, numbers: Array, rows: Array) -> Array:
         """One number for each channel, in the shape that multiplies `rows`."""
         if len(numbers) == 1:
             return numbers
@@ -152,13 +152,13 @@ def to_dtype(values: Array, dtype: str) -> Array:
 
 def per_channel(manifest: Manifest, channels: int) -> tuple[Array, Array | None]:
     """(gain, offset): `(value * scale - mean) / std` is `value * gain + offset`; offset is None when it is 0."""
-    how = manifest.preprocess
-    for what, numbers in (("mean", how.mean), ("std", how.std)):
+    preprocess = manifest.preprocess
+    for what, numbers in (("mean", preprocess.mean), ("std", preprocess.std)):
         if len(numbers) not in (0, 1, channels):
             raise ModelError(f"{manifest.name}: preprocess.{what} has {len(numbers)} numbers for {channels} channels")
-    std = np.array(how.std or [1.0], np.float32)
-    gain = np.float32(how.scale) / std
-    offset = -np.array(how.mean, np.float32) / std if any(how.mean) else None
+    std = np.array(preprocess.std or [1.0], np.float32)
+    gain = np.float32(preprocess.scale) / std
+    offset = -np.array(preprocess.mean, np.float32) / std if any(preprocess.mean) else None
     return gain, offset
 
 
@@ -180,5 +180,5 @@ def _laplacian(image: Array) -> float:
     """Mean absolute second difference, a measure of sharpness; 0 when the image has no inner pixel."""
     if min(image.shape) < 3:
         return 0.0
-    found = 4 * image[1:-1, 1:-1] - image[:-2, 1:-1] - image[2:, 1:-1] - image[1:-1, :-2] - image[1:-1, 2:]
-    return float(np.add.reduce(np.abs(found), axis=None)) / found.size
+    differences = 4 * image[1:-1, 1:-1] - image[:-2, 1:-1] - image[2:, 1:-1] - image[1:-1, :-2] - image[1:-1, 2:]
+    return float(np.add.reduce(np.abs(differences), axis=None)) / differences.size

@@ -45,7 +45,7 @@ class Regression(BaseTask):
             raise ModelError(
                 f"{self.manifest.name}: {rows.shape[1]} outputs for {len(self._names)} names: list them as labels"
             )
-        return [self._result(row, one) for row, one in zip(rows * self._gain + self._offset, inputs, strict=True)]
+        return [self._result(row, value) for row, value in zip(rows * self._gain + self._offset, inputs, strict=True)]
 
     def agreement(self, result: Result, reference: Result) -> float:
         """1 minus the largest difference in units of `scale`, 0 at least."""
@@ -54,7 +54,7 @@ class Regression(BaseTask):
         worst = max((abs(result.values[name] - reference.values[name]) for name in result.values), default=0.0)
         return max(0.0, 1.0 - worst / self._scale)
 
-    def _result(self, row: Array, one: Array) -> Result:
+    def _result(self, row: Array, value: Array) -> Result:
         first = float(row[0])
         limits = [limit for limit in (self._low, self._high) if limit is not None]
         margin = min((distance_margin(first, limit, self._scale) for limit in limits), default=1.0)
@@ -62,7 +62,7 @@ class Regression(BaseTask):
         return Result(
             label=self._label(first), margin=margin, digest=self.digest,
             values=rounded(dict(zip(self._names, map(float, row), strict=True))),
-            features=rounded(self.input.features(one) | {"margin": margin}),
+            features=rounded(self.input.features(value) | {"margin": margin}),
         )  # fmt: skip
 
     def _label(self, value: float) -> str:

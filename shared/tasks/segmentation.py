@@ -41,8 +41,8 @@ class Segmentation(BaseTask):
 
     def postprocess(self, outputs: Mapping[str, Array], inputs: Sequence[Array]) -> list[Result]:
         """Shares and boxes of each frame."""
-        found = self.output(outputs, 0, len(inputs))
-        return [self._result(one, frame) for one, frame in zip(found, inputs, strict=True)]
+        batch = self.output(outputs, 0, len(inputs))
+        return [self._result(output, frame) for output, frame in zip(batch, inputs, strict=True)]
 
     def class_map(self, output: Array, frame: Array) -> tuple[Array, float]:
         """(class of each pixel [height, width] without the letterbox's border, mean certainty) of one frame."""
@@ -92,13 +92,13 @@ class Segmentation(BaseTask):
             raise ModelError(f"{self.manifest.name}: class {int(classes.max())} has no label, there are {len(labels)}")
         shares = np.bincount(classes.ravel(), minlength=len(labels)) / classes.size
         others = [i for i, name in enumerate(labels) if name != self._background]
-        found = [i for i in others if shares[i] >= self._min_share and shares[i] > 0]
+        findings = [i for i in others if shares[i] >= self._min_share and shares[i] > 0]
         margins = [ratio_margin(float(shares[i]), self._min_share) for i in others]
         margin = INVALID if certainty == INVALID else bounded(min(certainty, *margins))
         return Result(
-            label=" ".join(sorted(labels[i] for i in found)) or NONE, margin=margin, digest=self.digest,
+            label=" ".join(sorted(labels[i] for i in findings)) or NONE, margin=margin, digest=self.digest,
             values=rounded(dict(zip(labels, map(float, shares), strict=True))),
-            boxes=[_box_around(classes == i, labels[i]) for i in found],
+            boxes=[_box_around(classes == i, labels[i]) for i in findings],
             features=rounded(self.input.features(frame) | {"margin": margin}),
         )  # fmt: skip
 

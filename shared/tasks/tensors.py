@@ -35,8 +35,8 @@ class PlainTensors(BaseTask):
 
     def postprocess(self, outputs: Mapping[str, Array], inputs: Sequence[Array]) -> list[Result]:
         """The numbers of each input."""
-        found = [self.output(outputs, at, len(inputs)) for at in range(len(self.manifest.outputs))]
-        return [self._result([output[i] for output in found], one) for i, one in enumerate(inputs)]
+        batches = [self.output(outputs, at, len(inputs)) for at in range(len(self.manifest.outputs))]
+        return [self._result([output[i] for output in batches], value) for i, value in enumerate(inputs)]
 
     def agreement(self, result: Result, reference: Result) -> float:
         """1 minus the largest difference in units of `tolerance` of the largest value, 0 at least."""
@@ -46,7 +46,7 @@ class PlainTensors(BaseTask):
         worst = max((abs(result.values[name] - value) for name, value in reference.values.items()), default=0.0)
         return max(0.0, 1.0 - worst / (self._tolerance * largest)) if largest else float(worst == 0.0)
 
-    def _result(self, outputs: list[Array], one: Array) -> Result:
+    def _result(self, outputs: list[Array], value: Array) -> Result:
         margin = 1.0 if all(np.isfinite(output).all() for output in outputs) else INVALID
         values: dict[str, float] = {}
         for spec, output in zip(self.manifest.outputs, outputs, strict=True):
@@ -54,7 +54,7 @@ class PlainTensors(BaseTask):
             values |= {f"{spec.name}.{i}": float(value) for i, value in enumerate(flat)}
         return Result(
             label=LABEL, margin=margin, digest=self.digest, values=rounded(values),
-            features=rounded(self.input.features(one) | {"margin": margin}),
+            features=rounded(self.input.features(value) | {"margin": margin}),
         )  # fmt: skip
 
 

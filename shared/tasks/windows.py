@@ -55,11 +55,11 @@ class WindowInput:
     def _fitted(self, window: Array) -> Array:
         """The window normalised; [samples, metrics], or [values] of a model without a time axis."""
         if window.ndim != 2 or window.dtype.kind != "f" or not window.size:
-            found = f"{window.dtype} {list(window.shape)}"
-            raise ModelError(f"{self.name}: window is {found}, not float32 [samples, metrics]")
+            given = f"{window.dtype} {list(window.shape)}"
+            raise ModelError(f"{self.name}: window is {given}, not float32 [samples, metrics]")
         values = window.reshape(-1) if self.spec.layout == "NC" else window
-        wanted = (self._values,) if self.spec.layout == "NC" else (self._samples, self._metrics)
-        if any(want not in (FREE, side) for want, side in zip(wanted, values.shape, strict=True)):
-            raise ModelError(f"{self.name}: window is {list(window.shape)}, the model takes {list(wanted)}")
+        shape = (self._values,) if self.spec.layout == "NC" else (self._samples, self._metrics)
+        if any(side not in (FREE, length) for side, length in zip(shape, values.shape, strict=True)):
+            raise ModelError(f"{self.name}: window is {list(window.shape)}, the model takes {list(shape)}")
         scaled = values * self._gain
         return scaled if self._offset is None else scaled + self._offset
