@@ -25,6 +25,7 @@ from cloud_hub.models.build import BuildReport, build
 from cloud_hub.models.check import check_bundle
 from cloud_hub.models.errors import BuildError
 from cloud_hub.models.request import BuildRequest
+from cloud_hub.models.selection import quantized_nodes
 from cloud_hub.models.session import OnnxSession
 from shared import plugins
 from shared.errors import ModelError
@@ -194,6 +195,20 @@ def test_ranges_are_clipped_when_nothing_else_keeps_the_answers(
     assert "cpu-int8" in report.manifest.variants
     summary = json.loads(load(tmp_path / "out").file("calibration.json"))
     assert summary["variants"]["cpu-int8"]["way"] == "last layers in float, ranges clipped"
+
+
+def test_the_expectation_of_a_yolo_box_stays_in_float() -> None:
+    """The last layers are the box and class convolutions; what follows computes distances that 8 bits would blur."""
+    prepared = recipes.prepared(models.yolo_head())
+    chosen = quantized_nodes(prepared, keep_last=False)
+    names = {node.name: node.op_type for node in prepared.graph.node}
+    assert {name for name in chosen if names[name] == "Conv"} == {"stem", "box", "class"}
+    assert not any(names[name] in {"Concat", "Softmax", "Transpose"} for name in chosen)
+    feed = [{"images": np.random.default_rng(1).random((8, 3, 16, 16)).astype(np.float32)}]
+    found = recipes.quantized(prepared, feed, recipes.ATTEMPTS[0], tensorrt=True)
+    engine, complaints = build_engine(tensorrt(), found.SerializeToString())
+    assert complaints == []
+    assert engine
 
 
 def test_tensorrt_builds_a_quantized_mobile_network() -> None:
