@@ -18,7 +18,7 @@ from hypothesis import settings
 
 settings.register_profile("tidegate", derandomize=True, database=None, deadline=None, report_multiple_bugs=False)
 settings.load_profile("tidegate")
-FAST_EXAMPLES = 40
+FAST_EXAMPLES = 20
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

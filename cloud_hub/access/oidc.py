@@ -22,6 +22,7 @@ import jwt
 
 from cloud_hub.database import scopes
 from cloud_hub.errors import HubError, WrongToken
+from cloud_hub.runtime.http_request import send_request
 from cloud_hub.security.core import roles
 from cloud_hub.security.core.roles import Identity, Scope
 from cloud_hub.settings import Oidc as OidcSettings
@@ -237,12 +238,7 @@ def _safe(url: str) -> None:
 
 def _download(url: str) -> str:
     """Download the JWKS: no redirects, at most MAX_JWKS bytes."""
-    body = b""
-    with httpx.stream("GET", url, timeout=TIMEOUT_S, follow_redirects=False) as answer:
-        if answer.status_code != 200:
-            raise ValueError(f"the issuer answered {answer.status_code}")
-        for chunk in answer.iter_bytes():
-            body += chunk
-            if len(body) > MAX_JWKS:
-                raise ValueError(f"the issuer's keys are larger than {MAX_JWKS} bytes")
-    return body.decode("utf-8")
+    answer = send_request("GET", url, headers={}, timeout_s=TIMEOUT_S, max_bytes=MAX_JWKS, trust_env=True)
+    if answer.status != 200:
+        raise ValueError(f"the issuer answered {answer.status}")
+    return answer.content.decode("utf-8")

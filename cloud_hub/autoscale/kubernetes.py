@@ -19,11 +19,13 @@ import httpx
 import msgspec
 
 from cloud_hub.autoscale import Scaler, ScaleRefused
+from cloud_hub.runtime.http_request import HttpResponse, send_request
 from shared.errors import ConfigError, NotReady
 from shared.suggestions import explained
 
 REMEMBERED = 64
 PLACE = "autoscale.options"
+MAX_REPLY = 1 << 20
 LOCAL = ("127.0.0.1", "::1", "localhost")
 DNS_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?\Z")
 
@@ -112,13 +114,13 @@ class DeploymentScaler:
         if not repeated:
             self._unknown = (key, seen.metadata.resource_version)
         answer = self._write(to, self._unknown[1])
-        if answer.status_code < 500:
+        if answer.status < 500:
             self._unknown = ("", "")
-        if answer.status_code == 200 or (repeated and answer.status_code == 409):
+        if answer.status == 200 or (repeated and answer.status == 409):
             self._done.append(key)  # after such a conflict the outcome is unknown: do not repeat it
         return self._scale_of(answer).spec.replicas
 
-    def _write(self, to: int, version: str) -> httpx.Response:
+    def _write(self, to: int, version: str) -> HttpResponse:
         body = {"metadata": {"resourceVersion": version}, "spec": {"replicas": to}}
         return self._call("PATCH", json.dumps(body).encode())
 
@@ -135,7 +137,7 @@ class DeploymentScaler:
             raise ConfigError(place, f"'{self._options.token_file}' holds no token", cure)
         return token
 
-    def _call(self, method: str, body: bytes | None = None) -> httpx.Response:
+    def _call(self, method: str, body: bytes | None = None) -> HttpResponse:
         try:
             headers = {"Authorization": f"Bearer {self._token()}", "Accept": "application/json"}
         except ConfigError as error:  # fatal at start; later the file may be being replaced
@@ -144,15 +146,17 @@ class DeploymentScaler:
             headers["Content-Type"] = "application/merge-patch+json"
         url, query = self._options.url.rstrip("/") + self._path, {"fieldManager": "tidegate"} if body else None
         try:  # trust_env off: a proxy of the environment must not see the token
-            with httpx.Client(verify=self._trust, timeout=self._options.timeout_s, trust_env=False) as client:
-                return client.request(method, url, headers=headers, content=body, params=query)
+            return send_request(
+                method, url, headers=headers, content=body, query=query, trust=self._trust,
+                timeout_s=self._options.timeout_s, max_bytes=MAX_REPLY,
+            )  # fmt: skip
         except httpx.TimeoutException:
             raise NotReady(f"{self.name}: no answer within {self._options.timeout_s:g} s", 5.0) from None
         except httpx.HTTPError as error:
             raise NotReady(f"{self.name}: cannot be reached: {error}", 5.0) from None
 
-    def _scale_of(self, answer: httpx.Response) -> _Scale:
-        if answer.status_code != 200:
+    def _scale_of(self, answer: HttpResponse) -> _Scale:
+        if answer.status != 200:
             raise _refusal(self.name, answer)
         try:
             return msgspec.json.decode(answer.content, type=_Scale)
@@ -168,21 +172,21 @@ WHO_MUST_ACT = {
 }
 
 
-def _message(answer: httpx.Response) -> str:
+def _message(answer: HttpResponse) -> str:
     try:
-        body: Any = answer.json()
-    except ValueError:
-        return answer.reason_phrase
-    return str(body.get("message", ""))[:300] if isinstance(body, dict) else answer.reason_phrase
+        body: Any = msgspec.json.decode(answer.content)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return answer.reason
+    return str(body.get("message", ""))[:300] if isinstance(body, dict) else answer.reason
 
 
-def _wait_s(answer: httpx.Response, otherwise: float) -> float:
+def _wait_s(answer: HttpResponse, otherwise: float) -> float:
     text = answer.headers.get("Retry-After", "")
     return min(float(text), 300.0) if text.isascii() and text.isdigit() else otherwise
 
 
-def _refusal(name: str, answer: httpx.Response) -> ScaleRefused | NotReady:
-    status, text = answer.status_code, _message(answer)
+def _refusal(name: str, answer: HttpResponse) -> ScaleRefused | NotReady:
+    status, text = answer.status, _message(answer)
     if status == 409:
         return NotReady(f"{name}: it changed since it was read; no action needed, decide again ({text})", 0.0)
     if status == 429:

@@ -7,7 +7,6 @@ request, is sent to the configured URL only, and appears in no log, error or rep
 from __future__ import annotations
 
 import ssl
-import time
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -15,6 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 import msgspec
 
+from cloud_hub.runtime.http_request import ResponseTooLarge, send_request
 from cloud_hub.settings import Settings
 from shared import plugins
 from shared.errors import ConfigError, NotReady, WireError
@@ -141,24 +141,18 @@ class ChatEngine:
     def _post(self, body: bytes) -> tuple[int, bytes]:
         key, limit = self._key(), self._options.timeout_s
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
-        url, late = self._options.url.rstrip("/") + "/chat/completions", time.monotonic() + limit
+        url = self._options.url.rstrip("/") + "/chat/completions"
         try:
-            with (
-                httpx.Client(verify=self._trust, timeout=limit, trust_env=False) as client,
-                client.stream("POST", url, headers=headers, content=body) as answer,
-            ):
-                content = b""
-                for part in answer.iter_bytes():
-                    content += part
-                    if len(content) > MAX_REPLY:
-                        raise WireError(f"the answer is longer than {MAX_REPLY} bytes", self.name)
-                    if time.monotonic() > late:  # httpx limits each read, not the whole response
-                        raise NotReady(f"{self.name}: no complete answer within {limit:g} s", 5.0)
-                return answer.status_code, content
+            answer = send_request(
+                "POST", url, headers=headers, content=body, trust=self._trust, timeout_s=limit, max_bytes=MAX_REPLY
+            )
+        except ResponseTooLarge as error:
+            raise WireError(str(error), self.name) from None
         except httpx.TimeoutException:
-            raise NotReady(f"{self.name}: no answer within {limit:g} s", 5.0) from None
+            raise NotReady(f"{self.name}: no complete answer within {limit:g} s", 5.0) from None
         except httpx.HTTPError as error:
             raise NotReady(f"{self.name}: cannot be reached ({type(error).__name__})", 5.0) from None
+        return answer.status, answer.content
 
 
 def _text(name: str, content: bytes) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import msgspec
 
+from cloud_hub.runtime.http_request import send_request
 from cloud_hub.security import secret_files
 from cloud_hub.settings.channels import Web, address
 from shared.errors import ConfigError, NotReady
@@ -55,26 +56,15 @@ class Post:
         more = {"Content-Type": "application/json", "User-Agent": "tidegate-hub", **(headers or {})}
         try:
             target = httpx.URL(url if not path else url.rstrip("/") + path).copy_merge_params(dict(query or {}))
-            with (
-                httpx.Client(
-                    verify=self._trust, timeout=limit, trust_env=False, proxy=self._settings.proxy or None
-                ) as http,
-                http.stream("POST", target, headers=more, content=body) as answer,
-            ):
-                return answer.status_code, b"".join(_limited(answer))
+            answer = send_request(
+                "POST", target, headers=more, content=body, trust=self._trust, proxy=self._settings.proxy or "",
+                timeout_s=limit, max_bytes=MAX_REPLY, cut=True,
+            )  # fmt: skip
         except httpx.TimeoutException:
             raise NotReady(f"no answer within {limit:g} s") from None
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:  # its text may show the address
             raise NotReady(f"cannot be reached ({type(error).__name__}{_errno(error)})") from None
-
-
-def _limited(answer: httpx.Response) -> Any:
-    size = 0
-    for part in answer.iter_bytes():
-        yield part
-        size += len(part)
-        if size > MAX_REPLY:
-            return
+        return answer.status, answer.content
 
 
 def _errno(error: BaseException | None) -> str:
