@@ -429,6 +429,14 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
     assert done.stdout.strip() == "", "the disk is as empty as before"
 
 
+def test_no_room_for_temporary_files_is_said_with_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = request(tmp_path, models.digits_classifier())
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    with pytest.raises(BuildError, match=r"gone: a temporary file cannot be written .* set TMPDIR"):
+        build(wanted)
+    assert not wanted.out.exists()
+
+
 # -- check -------------------------------------------------------------------------------------------
 
 
