@@ -71,7 +71,7 @@ class Child:
 
     def answer(self, number: int, data: bytes) -> tuple[Frame, Result | None]:
         """The frame and its result."""
-        frame = Frame(source="camera", number=number, t_us=clock.now_us(), shape=(8, 8), data=data)
+        frame = Frame(source="camera", number=number, t_us=clock.now_us(), shape=(8, 8, 1), data=data)
         self._child.submit(frame)
         word = self._words.get(timeout=10)
         self._child.in_flight.pop(number, None)

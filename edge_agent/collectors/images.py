@@ -84,7 +84,7 @@ class ImagesCollector:
         size = self._shape[0] * self._shape[1]
         start = self._number % self._count * size
         data = self._frames[start : start + size]
-        yield Frame(source=self.name, number=self._number, t_us=now_us, shape=self._shape, data=data)
+        yield Frame(source=self.name, number=self._number, t_us=now_us, shape=(*self._shape, 1), data=data)
         self._number += 1
 
     def close(self) -> None:

@@ -60,7 +60,7 @@ class InferenceChild:
         if len(self.in_flight) >= MAX_IN_FLIGHT:
             return False
         self.in_flight[frame.number] = frame
-        self._requests.put(InferenceRequest(frame.number, frame.shape, frame.data))
+        self._requests.put(InferenceRequest(frame.number, frame.shape[:2], bytes(frame.data)))
         return True
 
     def end(self) -> None:

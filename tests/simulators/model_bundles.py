@@ -74,7 +74,7 @@ def deep_json(folder: Path) -> None:
 
 
 def frame(number: int) -> Frame:
-    return Frame(source="camera", number=number, t_us=number, shape=SHAPE, data=bytes(64))
+    return Frame(source="camera", number=number, t_us=number, shape=(*SHAPE, 1), data=bytes(64))
 
 
 class Bench:

@@ -83,7 +83,8 @@ class ResultGate:
             label=result.label if result and sound else "",
             margin=result.margin if result and sound else 0.0,
             shape=frame.shape,
-            frame=frame.data,
+            frame=bytes(frame.data),
+            color=frame.color,
             features=result.features if result and sound else {},
         )
 

@@ -89,8 +89,8 @@ def test_a_gate_for_another_model_file_is_refused(bench: Bench) -> None:
 def test_an_escalation_carries_the_frame_and_what_the_edge_thought() -> None:
     _, escalation = keeper(gate(margin=0.95)).judge(frame(5), result(0.9, mean=0.5), 0.9, lambda: "id-1")
     assert escalation == Escalation(
-        id="id-1", t_us=5, model="line", digest=DIGEST, number=5, reason="unsure", label="7", margin=0.9, shape=SHAPE,
-        frame=bytes(64), features={"mean": 0.5},
+        id="id-1", t_us=5, model="line", digest=DIGEST, number=5, reason="unsure", label="7", margin=0.9,
+        shape=(*SHAPE, 1), frame=bytes(64), features={"mean": 0.5},
     )  # fmt: skip
 
 
