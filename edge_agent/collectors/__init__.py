@@ -2,7 +2,8 @@
 
 An entry point in group `tidegate.collectors` names a function `open_collector(table)` that reads its options
 with `edge_agent.config.options` and returns a Collector. It may raise ConfigError. `collect` may raise
-NotReady; the agent calls it again later. A collector never retries, sleeps or starts threads. An optional method
+NotReady; the agent calls it again later. A collector never retries, sleeps or starts threads; a source that has to
+block (a camera, a broker) is a producer in a process of its own: `edge_agent.collectors.sources`. An optional method
 `warnings() -> list[str]` returns warnings for `check`, such as a file that does not exist yet.
 """
 
@@ -96,4 +97,16 @@ class Resumable(Protocol):
 
     def resume(self, value: bytes) -> None:
         """Continue at the latest stored checkpoint of this collector; called before the first `collect`."""
+        ...
+
+
+@runtime_checkable
+class Observer(Protocol):
+    """Additional members of a Collector that computes from samples of the device's other collectors."""
+
+    observed: list[str]
+    """Names of the metrics that it wants."""
+
+    def observe(self, sample: Sample) -> None:
+        """Called with each sample of these metrics, in order; must return at once."""
         ...
