@@ -21,7 +21,7 @@ from cloud_hub.thresholds.scores import alarm_budget
 from cloud_hub.thresholds.scores import alarms as score_alarms
 from cloud_hub.thresholds.scores.alarms import SeriesState
 from cloud_hub.thresholds.scores.model import ScoreModel
-from shared.times import DAY_US
+from shared.durations import DAY_US
 
 A_DAY = 288
 Noise = Callable[[np.random.Generator, int, int], Floats]

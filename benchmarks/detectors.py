@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.series import Floats, Ints, Series, probation
-from shared.times import DAY_US
+from shared.durations import DAY_US
 
 Scorer = Callable[[Ints, Floats], Floats]
 Bander = Callable[[Ints, Floats], tuple[Floats, Floats]]

@@ -25,7 +25,7 @@ from cloud_hub.thresholds.scores import episodes
 from cloud_hub.thresholds.scores.alarm_budget import threshold
 from cloud_hub.thresholds.scores.episodes import Episodes, rarity
 from cloud_hub.thresholds.scores.model import DEFAULTS, ScoreModel, score_series
-from shared.times import DAY_US
+from shared.durations import DAY_US
 
 LEVELS = (3.3, 4.0, 4.5, 5.0, 5.5)
 

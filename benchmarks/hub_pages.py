@@ -18,7 +18,7 @@ from benchmarks.page_worth import Crossings, Place, Worth, of_fault
 from benchmarks.series import Floats
 from benchmarks.server_shapes import METRICS
 from benchmarks.servers import Fleet
-from cloud_hub.incidents.core import grouping as floods
+from cloud_hub.incidents.core import grouping
 from cloud_hub.incidents.core.grouping import AlarmSpan
 from cloud_hub.thresholds.peers import alarms as peer_rules
 
@@ -109,7 +109,7 @@ def worth(fleet: Fleet, crossings: Crossings, parts: tuple[float, float]) -> Wor
               end_us=one.end * period_us, service=str(one.where.service)): one
         for one in told
     }  # fmt: skip
-    pages = floods.group_into_pages(of)
+    pages = grouping.group_into_pages(of)
     found: dict[int, float] = {}
     false: Counter[str] = Counter()
     for page in pages:

@@ -25,8 +25,8 @@ from cloud_hub.devices.offsets import StreamOffsets
 from cloud_hub.settings import Retention, Settings
 from cloud_hub.telemetry import samples as telemetry
 from cloud_hub.telemetry.retention import ROWS, RetentionWorker
+from shared.durations import DAY_US
 from shared.messages import Sample
-from shared.times import DAY_US
 
 NOW = 1_795_000_000_000_000
 TOGETHER = 5000

@@ -2,11 +2,11 @@
 
     python -m benchmarks.monitoring [--devices 1000] [--metrics 10] [--history 60] [--rounds 5] [--json FILE]
 
-A learning with `monitor` over `devices` x `metrics` series of a sample a minute, SQLite with FULL commits, through the
-hub's own worker. Catching up: the first rounds, which learn from `history` stored samples of each series. A round: each
-series has a new sample, and every group is read, judged and written. Baselines, in the same run: the model alone on the
-same samples in memory, and one bare SELECT of them. CPU time, median of `rounds`. Limits: warm caches, no other
-queries, no alarms.
+A learning job with `monitor` over `devices` x `metrics` series of a sample a minute, SQLite with FULL commits, through
+the hub's own worker. Catching up: the first rounds, which learn from `history` stored samples of each series. A
+round: each series has a new sample, and every group is read, judged and written. Baselines, in the same run: the
+model alone on the same samples in memory, and one bare SELECT of them. CPU time, median of `rounds`. Limits: warm
+caches, no other queries, no alarms.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks.report import Row, arguments, publish
 from cloud_hub.database.sessions import Database
-from cloud_hub.database.tables import LearnedSeries, Learning
+from cloud_hub.database.tables import LearnedSeries, LearningJob
 from cloud_hub.devices.offsets import StreamOffsets
 from cloud_hub.incidents import service as incidents
 from cloud_hub.telemetry import samples
@@ -28,7 +28,7 @@ from cloud_hub.thresholds.learning.core.policy import LimitPolicy
 from cloud_hub.thresholds.monitoring.anomalies import AnomalyMonitor
 from cloud_hub.thresholds.scores.model import ScoreModel
 from shared.codec import plain
-from shared.times import MINUTE_US
+from shared.durations import MINUTE_US
 
 BEGAN_US = 1_795_132_800_000_000
 
@@ -42,7 +42,7 @@ class Fleet:
         self.metrics = [f"metric.{n}" for n in range(metrics)]
         policy = plain(LimitPolicy(metrics=("metric.*",), monitor=True))
         with db.write() as session:
-            session.add(Learning(id="all", target="*", policy=policy, actor="", created_us=0, due_us=1 << 61))
+            session.add(LearningJob(id="all", target="*", policy=policy, actor="", created_us=0, due_us=1 << 61))
             session.add_all(
                 LearnedSeries(learning="all", device=device, metric=metric)
                 for device in self.devices

@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.detectors import Detector, gaussian, on_finite
 from benchmarks.series import Floats, Ints, probation
-from shared.times import DAY_US
+from shared.durations import DAY_US
 
 MSTL_DAYS = 14.0
 """The past that each refit sees; longer ones only take longer."""

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from shared.times import DAY_US
+from shared.durations import DAY_US
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

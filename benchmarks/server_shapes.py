@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.series import Floats, Ints
-from shared.times import DAY_US, HOUR_US
+from shared.durations import DAY_US, HOUR_US
 
 METRICS = ("cpu", "memory", "disk", "requests", "latency", "errors")
 CPU, MEMORY, DISK, REQUESTS, LATENCY, ERRORS = range(6)

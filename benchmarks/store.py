@@ -36,7 +36,7 @@ from cloud_hub.telemetry.rollups.store import DAY, HOUR, MINUTE, DeviceRollups
 from cloud_hub.telemetry.rollups.top_k import top_devices
 from cloud_hub.telemetry.rollups.worker import RollupWorker
 from cloud_hub.telemetry.samples import SampleRow
-from shared.times import DAY_US, HOUR_US
+from shared.durations import DAY_US, HOUR_US
 
 START = 1_795_000_000_000_000 // DAY_US * DAY_US
 SHARES = (0.5, 0.95, 0.99)

@@ -18,7 +18,7 @@ from benchmarks.nab_score import alarms
 from benchmarks.series import Series
 from benchmarks.tidegate_detectors import bands, together
 from cloud_hub.thresholds.scores import alarm_budget
-from shared.times import DAY_US
+from shared.durations import DAY_US
 
 SHOWN = "realKnownCause/nyc_taxi.csv"
 BLUE, GREY, RED = "#1f5fa8", "#9aa5b1", "#c0392b"

@@ -11,8 +11,8 @@ from benchmarks.detectors import Detector
 from benchmarks.series import Floats, Ints, Series
 from cloud_hub.thresholds.bands.model import Bands
 from cloud_hub.thresholds.scores import model as scores
+from shared.durations import DAY_US
 from shared.thresholds import Limits
-from shared.times import DAY_US
 
 
 def tidegate_detectors() -> list[Detector]:

@@ -40,7 +40,7 @@ from cloud_hub.clock import now_us
 from cloud_hub.database.sessions import Database
 from cloud_hub.demo.client import until
 from cloud_hub.demo.world import free_ports
-from cloud_hub.devices import registry as fleet
+from cloud_hub.devices import registry as device_registry
 from shared import topics
 from shared.mqtt import Connection, Inbound, Options
 
@@ -275,7 +275,7 @@ def durable(house: House, count: int) -> float:
     """Twin versions a second, from the first to the last commit of the backlog, with the hub on one core."""
     with house.db.write() as session:
         for number in range(DEVICES):
-            fleet.register(session, f"rate-{number}", now_us(), actor="bench")
+            device_registry.register(session, f"rate-{number}", now_us(), actor="bench")
     backlog(house.port, count, "tidegate-hub", topics.hub_filters())
     with house.hub() as process:
         process.cpu_affinity([0])

@@ -11,10 +11,10 @@ from fastapi import FastAPI
 from cloud_hub.access import lockout
 from cloud_hub.access.lockout import Lockout
 from cloud_hub.access.oidc import Oidc
-from cloud_hub.api.hub import Hub
+from cloud_hub.api.dependencies import Hub
 from cloud_hub.api.routes import create_rest_app
 from cloud_hub.autoscale import worker as autoscale
-from cloud_hub.broker.announcer import Announcer
+from cloud_hub.broker.zeroconf_announcer import ZeroconfAnnouncer
 from cloud_hub.certificates.files import CaFolder
 from cloud_hub.clock import now_us
 from cloud_hub.configurations.reconciler import ConfigurationReconciler
@@ -57,7 +57,7 @@ class HubApp:
         self.db = Database(settings.database_url)
         sign = command_signer(settings)
         self._listener = Listener(settings.mqtt, self.db, settings.twins, self.notify, self.devices_changed, sign)
-        self._announcer = Announcer(settings)
+        self._announcer = ZeroconfAnnouncer(settings)
         self._waiters = WaiterRegistry()
         self._forecasters = ForecasterStore()
         context = HubContext(db=self.db, settings=settings, connected=lambda: self._listener.connected)

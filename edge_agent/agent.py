@@ -66,7 +66,7 @@ class Agent:
         )  # fmt: skip
         self._stores = StoreMonitor(self._disk, self._outbox)
         active = self._state_store.get("alarms", {}, dict[str, JudgeState])
-        rules = LimitRules(config.hard_limits, active, config.hard_watches)
+        rules = LimitRules(config.hard_limits, active, config.hard_alarm_rules)
         self._pipeline = Pipeline(rules, self._outbox, self._state_store, pump=lambda: self._uplink.pump())  # noqa: PLW0108
         self._health = health.Health(self._outbox)
         self._models = [ModelSlot(m, self.loop.post, self._pipeline.add, self._report_device) for m in config.models]

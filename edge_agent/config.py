@@ -144,9 +144,10 @@ class ModelTable(_Table, frozen=True):
 
 
 class Config(_Table, frozen=True):
-    """The configuration file. `limits`, `watches` and `settings` are in force until the hub sends desired state.
+    """The configuration file. `limits`, `alarm_rules` and `settings` are in force until the hub sends desired state.
 
-    `hard_limits` and `hard_settings` bound the desired state. `hard_limits` and `hard_watches` are always evaluated.
+    `hard_limits` and `hard_settings` bound the desired state. `hard_limits` and `hard_alarm_rules` are always
+    evaluated.
     """
 
     device: Device
@@ -158,8 +159,8 @@ class Config(_Table, frozen=True):
     models: list[ModelTable] = []
     limits: list[Limits] = []
     hard_limits: list[Limits] = []
-    watches: AlarmRules = AlarmRules()
-    hard_watches: AlarmRules = AlarmRules()
+    alarm_rules: AlarmRules = AlarmRules()
+    hard_alarm_rules: AlarmRules = AlarmRules()
 
 
 class _Head(msgspec.Struct, frozen=True):

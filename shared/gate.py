@@ -37,7 +37,7 @@ class DriftTest:
     slack: float = 0.0
 
     def __post_init__(self) -> None:
-        check_finite("watch", self.at, self.slack)
+        check_finite("drift test", self.at, self.slack)
         if not 0.0 < self.p < 1.0:
             raise ValueError(f"p of {self.feature} must lie between 0 and 1, not {self.p}")
         if self.slack < 0:
@@ -125,14 +125,14 @@ def calibrate(margins: Sequence[float], agrees: Sequence[bool], alpha: float, de
 def drift_tests(features: Sequence[dict[str, float]]) -> tuple[DriftTest, ...]:
     """Drift tests at fixed quantiles of each feature, with the frequencies observed in calibration."""
     n = len(features)
-    watches = []
+    tests = []
     for name in sorted(set.intersection(*map(set, features))) if features else ():
         values = sorted(frame[name] for frame in features)
         for at in sorted({values[min(int(q * n), n - 1)] for q in QUANTILES}):
             share = sum(value <= at for value in values) / n
             p = min(max(share, 0.5 / n), 1 - 0.5 / n)
-            watches.append(DriftTest(feature=name, at=at, p=p, slack=DOUBT * math.sqrt(p * (1 - p) / n)))
-    return tuple(watches)
+            tests.append(DriftTest(feature=name, at=at, p=p, slack=DOUBT * math.sqrt(p * (1 - p) / n)))
+    return tuple(tests)
 
 
 class DriftDetector:
@@ -141,24 +141,24 @@ class DriftDetector:
     Feed one frame for each part: several frames of the same part are not independent and cause false alarms.
     """
 
-    def __init__(self, watches: Sequence[DriftTest]) -> None:
+    def __init__(self, tests: Sequence[DriftTest]) -> None:
         self._tests: list[tuple[DriftTest, float, float]] = []
-        for watch in watches:
-            more = min(watch.p + watch.slack, (watch.p + 1) / 2)
-            less = max(watch.p - watch.slack, watch.p / 2)
+        for test in tests:
+            more = min(test.p + test.slack, (test.p + 1) / 2)
+            less = max(test.p - test.slack, test.p / 2)
             for p, ratio in ((more, ODDS), (less, 1 / ODDS)):
                 odds = p / (1 - p) * ratio
                 p1 = odds / (1 + odds)
-                self._tests.append((watch, p1 / p, (1 - p1) / (1 - p)))
+                self._tests.append((test, p1 / p, (1 - p1) / (1 - p)))
         self._sums = [0.0] * len(self._tests)
         self.evidence = 0.0
         self.drifted = False
 
     def update(self, features: dict[str, float]) -> bool:
         """Add the features of one frame; returns whether drift has been detected. A missing feature counts as drift."""
-        for i, (watch, seen, unseen) in enumerate(self._tests):
-            value = features.get(watch.feature)
-            factor = max(seen, unseen) if value is None else seen if value <= watch.at else unseen
+        for i, (test, seen, unseen) in enumerate(self._tests):
+            value = features.get(test.feature)
+            factor = max(seen, unseen) if value is None else seen if value <= test.at else unseen
             self._sums[i] = min((self._sums[i] + 1.0) * factor, 1e12)
         self.evidence = sum(self._sums) / len(self._sums) if self._sums else 0.0
         self.drifted = self.drifted or self.evidence >= ALARM_EVIDENCE

@@ -276,8 +276,8 @@ class Birth:
     `session` is new for each connection, so that a late Will cannot end a newer connection. `acked` is the sequence
     number up to which the device has deleted each stream after an acknowledgement: a hub that was restored from a
     backup must not wait for those items. `protocol` is the newest version that the device supports; a hub ignores
-    streams that it does not know. `limits_without_source` are metrics that have a limit or a watch, but no collector
-    or model on the device.
+    streams that it does not know. `limits_without_source` are metrics that have a limit or an alarm rule, but no
+    collector or model on the device.
     """
 
     device: str

@@ -23,8 +23,8 @@ from cloud_hub import __main__ as hub_main
 from cloud_hub import settings as hub_settings
 from cloud_hub.api.routes import create_rest_app
 from cloud_hub.settings import channels
-from edge_agent import __main__ as edge_main
 from edge_agent import config as edge_config
+from edge_agent.cli import main as edge_main
 from shared.thresholds import Expression, Flat, Limits, NoData, Rate
 from shared.topics import TABLE
 
@@ -86,8 +86,8 @@ def edge_keys() -> set[str]:
     keys = {f"{name}.{key}" for name, kind in tables.items() for key in fields(kind)}
     keys |= {f"limits.{key}" for key in Limits.__dataclass_fields__} | {"hard_limits.metric"}
     for name, kind in {"rates": Rate, "no_data": NoData, "flat": Flat, "expressions": Expression}.items():
-        keys |= {f"watches.{name}.{key}" for key in kind.__dataclass_fields__}
-    rules = {"limits", "hard_limits", "watches", "hard_watches"}
+        keys |= {f"alarm_rules.{name}.{key}" for key in kind.__dataclass_fields__}
+    rules = {"limits", "hard_limits", "alarm_rules", "hard_alarm_rules"}
     assert set(fields(edge_config.Config)) == {name for name in tables if "." not in name} | rules
     return keys - {"link.tls", "collectors.options"}
 

@@ -24,7 +24,7 @@ from cloud_hub.database import scopes
 from cloud_hub.errors import HubError, WrongToken
 from cloud_hub.security.core import roles
 from cloud_hub.security.core.roles import Identity, Scope
-from cloud_hub.settings import Oidc as Settings
+from cloud_hub.settings import Oidc as OidcSettings
 from cloud_hub.twins.core.owners import PERSON
 from shared.errors import ConfigError
 
@@ -50,7 +50,10 @@ class Oidc:
     """One issuer. `fetch` returns the text of its JWKS. Raises ConfigError for invalid settings."""
 
     def __init__(
-        self, settings: Settings, fetch: Callable[[], str] | None = None, clock_s: Callable[[], float] = time.monotonic
+        self,
+        settings: OidcSettings,
+        fetch: Callable[[], str] | None = None,
+        clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings
         self._clock_s, self._fetch = clock_s, fetch or (lambda: _download(settings.jwks_url))

@@ -6,8 +6,8 @@ import hashlib
 import secrets
 from typing import Any
 
+import sqlalchemy
 from sqlalchemy import bindparam
-from sqlalchemy import select as columns_of
 from sqlmodel import Session, col, select
 
 from cloud_hub.audit import trail
@@ -41,7 +41,7 @@ _OWN = ("hub", "command line")
 _TOKENS: Any = Token.__table__  # type: ignore[attr-defined]
 _READ = ("name", "role", "scope", "expires_us", "revoked_us")
 _BY_DIGEST = DriverQuery(
-    columns_of(*(_TOKENS.c[name] for name in _READ)).where(_TOKENS.c.digest == bindparam("digest"))
+    sqlalchemy.select(*(_TOKENS.c[name] for name in _READ)).where(_TOKENS.c.digest == bindparam("digest"))
 )
 
 

@@ -18,10 +18,10 @@ from cloud_hub.audit import trail
 from cloud_hub.clock import new_id
 from cloud_hub.database import scopes
 from cloud_hub.database.tables import AlarmRow, Device, Suppression
-from cloud_hub.devices import registry as fleet
+from cloud_hub.devices import registry as device_registry
 from cloud_hub.errors import HubError
+from shared.durations import DAY_US
 from shared.ids import metric_name
-from shared.times import DAY_US
 
 SHELVED_S = 7 * 86_400.0
 LONGEST_US: dict[SuppressionMethod, int | None] = {
@@ -75,7 +75,7 @@ def _validate(session: Session, wanted: Suppression, now_us: int) -> None:
     except ValueError as error:
         raise HubError(422, "Invalid request", f"body: {error}") from error
     if wanted.device:
-        fleet.require_device(session, wanted.device)
+        device_registry.require_device(session, wanted.device)
     elif not scopes.covers(scopes.session_scope(session), [wanted.path]):
         raise HubError(403, "Not allowed", f"this token reaches only {', '.join(scopes.session_scope(session) or ())}")
 

@@ -6,7 +6,7 @@ from fastapi import FastAPI, Request
 from starlette.types import Scope
 
 from cloud_hub.api import aws, est, problems
-from cloud_hub.api.hub import authenticated
+from cloud_hub.api.dependencies import authenticated
 from cloud_hub.api.request_guard import Family, Limit, RequestGuard
 from shared.codec import MAX_PAYLOAD
 

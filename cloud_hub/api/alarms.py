@@ -11,7 +11,7 @@ from cloud_hub.alarms import service as alarm_service
 from cloud_hub.alarms import suppression
 from cloud_hub.alarms.core.performance import Report
 from cloud_hub.alarms.core.state import SuppressionMethod, Verdict, isa_state
-from cloud_hub.api.hub import Caller, Hub, Operator, Reader, TheHub
+from cloud_hub.api.dependencies import Caller, Hub, Operator, Reader, TheHub
 from cloud_hub.clock import now_us
 from cloud_hub.database.tables import AlarmRow, Suppression
 from cloud_hub.errors import HubError

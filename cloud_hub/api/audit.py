@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
-from cloud_hub.api.hub import Auditor, TheHub
+from cloud_hub.api.dependencies import Auditor, TheHub
 from cloud_hub.audit import trail as audit
 from cloud_hub.database.tables import AuditRow
 

@@ -16,10 +16,10 @@ from sqlmodel import Session
 from starlette.types import Scope
 
 from cloud_hub.access import tokens
-from cloud_hub.api.hub import Caller, Hub, TheHub, authorize, record_wrong_token, require_unlocked
+from cloud_hub.api.dependencies import Caller, Hub, TheHub, authorize, record_wrong_token, require_unlocked
 from cloud_hub.clock import now_us
 from cloud_hub.database.tables import Token
-from cloud_hub.devices import registry as fleet
+from cloud_hub.devices import registry as device_registry
 from cloud_hub.errors import HubError
 from cloud_hub.security import aws_key
 from cloud_hub.security.core import sigv4
@@ -138,7 +138,7 @@ Operator = Annotated[Caller, Depends(_signed("operate"))]
 
 def _device(session: Session, thing: str) -> str:
     device = device_of_thing(thing)
-    if device is None or not fleet.exists(session, device):
+    if device is None or not device_registry.exists(session, device):
         raise AwsError(404, "Thing not found")
     return device
 

@@ -7,16 +7,16 @@ from typing import Annotated, Any
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from cloud_hub.api.hub import Operator, TheHub
+from cloud_hub.api.dependencies import Operator, TheHub
 from cloud_hub.clock import now_us
-from cloud_hub.devices import registry as fleet
+from cloud_hub.devices import registry as device_registry
 from cloud_hub.errors import HubError
 from cloud_hub.thresholds.learning import refit, trials
-from cloud_hub.thresholds.learning import registry as learnings
+from cloud_hub.thresholds.learning import registry as learning_registry
 from cloud_hub.thresholds.learning.core.policy import LimitPolicy
 from cloud_hub.thresholds.learning.core.trial import Trial
+from shared.durations import DAY_US
 from shared.thresholds import Limits
-from shared.times import DAY_US
 
 router = APIRouter(prefix="/api/v1", tags=["backtests"])
 
@@ -64,13 +64,13 @@ def run(body: BacktestBody, hub: TheHub, caller: Operator) -> Backtest:
     chosen = [(one.device, one.metric) for one in body.series]
     with hub.db.read(scope=caller.scope) as session:
         for device, _ in chosen:
-            fleet.get_device(session, device)
+            device_registry.get_device(session, device)
         if body.learning:
-            row = learnings.get(session, body.learning)
-            policy = learnings.policy_of(row)
+            row = learning_registry.get(session, body.learning)
+            policy = learning_registry.policy_of(row)
             chosen += refit.first_series(session, row, policy, body.devices)
         if not chosen:
-            raise HubError(422, "Invalid request", "body.series: name series, or a learning that finds some")
+            raise HubError(422, "Invalid request", "body.series: name series, or a learning job that finds some")
         proposed = {one.metric: one for one in body.limits} or None
         found = trials.trial_series(session, chosen[:100], policy, from_us, to_us, proposed)
     return Backtest(

@@ -11,11 +11,11 @@ from fastapi import APIRouter, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, Field
 
-from cloud_hub.api.hub import Caller, Hub, Operator, Reader, TheHub
+from cloud_hub.api.dependencies import Caller, Hub, Operator, Reader, TheHub
 from cloud_hub.clock import now_us
 from cloud_hub.database.tables import Command
 from cloud_hub.devices import commands
-from cloud_hub.devices import registry as fleet
+from cloud_hub.devices import registry as device_registry
 from cloud_hub.errors import HubError
 from shared.messages import CommandState
 
@@ -63,7 +63,7 @@ async def send(device: str, body: CommandBody, response: Response, hub: TheHub, 
 def _create(hub: Hub, caller: Caller, device: str, body: CommandBody) -> Command:
     life_s = body.life_s or (commands.DEFAULT_LIFE_S if body.mode == "direct" else QUEUED_LIFE_S)
     with hub.db.write(scope=caller.scope) as session:
-        if fleet.get_device(session, device).state != "online" and body.mode == "direct":
+        if device_registry.get_device(session, device).state != "online" and body.mode == "direct":
             cure = "try again when it is, or send it queued (mode 'queued')"
             raise HubError(404, "Device is offline", f"'{device}' is not connected; {cure}")
         row, messages = commands.create(
@@ -103,7 +103,7 @@ def list_for_device(
 ) -> list[Command]:
     """The device's commands, the newest first."""
     with hub.db.read(scope=caller.scope) as session:
-        fleet.get_device(session, device)
+        device_registry.get_device(session, device)
         return commands.list_for_device(session, device, state or "", min(max(limit, 1), 1000))
 
 

@@ -8,13 +8,13 @@ from fastapi import APIRouter, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 from sqlmodel import col, select
 
-from cloud_hub.api.hub import Operator, Reader, TheHub
+from cloud_hub.api.dependencies import Operator, Reader, TheHub
 from cloud_hub.api.jobs import finite
 from cloud_hub.clock import now_us
 from cloud_hub.configurations import service as configurations
 from cloud_hub.database import scopes
 from cloud_hub.database.tables import Configuration, ConfigurationDevice
-from cloud_hub.devices import registry as fleet
+from cloud_hub.devices import registry as device_registry
 from cloud_hub.errors import HubError
 from cloud_hub.twins import batch as twin_batch
 from cloud_hub.twins.core.owners import REMOVED
@@ -174,7 +174,7 @@ def remove(configuration_id: str, hub: TheHub, caller: Operator) -> None:
 def owners(device: str, hub: TheHub, caller: Reader, name: str = "") -> OwnersView:
     """The owner of each leaf of desired state in document `name`, and the conflicts."""
     with hub.db.read(scope=caller.scope) as session:
-        fleet.get_device(session, device)
+        device_registry.get_device(session, device)
         stored = twin_batch.read_documents(session, [device], [name])
         conflicts = configurations.conflicts(session, device, name)
     found = [(dict(leaves(document.state.get("desired", {}))), names) for document, names in stored.values()]
@@ -195,7 +195,7 @@ def owners(device: str, hub: TheHub, caller: Reader, name: str = "") -> OwnersVi
 def release(device: str, body: ReleaseBody, hub: TheHub, caller: Operator) -> list[str]:
     """Return paths to the configurations, which then apply again; returns the leaves that others owned."""
     with hub.db.write(scope=caller.scope) as session:
-        fleet.get_device(session, device)
+        device_registry.get_device(session, device)
         found = configurations.release(
             session, device, body.document, body.paths, now_us(), caller.actor, caller.trace
         )  # fmt: skip

@@ -9,13 +9,13 @@ from pydantic import BaseModel, ConfigDict
 from sqlmodel import col, select
 
 from cloud_hub import query
-from cloud_hub.api.hub import Administrator, Hub, Operator, Reader, TheHub
+from cloud_hub.api.dependencies import Administrator, Hub, Operator, Reader, TheHub
 from cloud_hub.certificates import registry as certificates
 from cloud_hub.certificates.files import CaFolder
 from cloud_hub.clock import now_us
 from cloud_hub.database.tables import Device, HighWater, LostRange, StalledStream
-from cloud_hub.decommissioning import service as removal
-from cloud_hub.devices import registry as fleet
+from cloud_hub.decommissioning import service as decommissioning
+from cloud_hub.devices import registry as device_registry
 from cloud_hub.errors import HubError
 from cloud_hub.telemetry import samples as telemetry
 from shared.ids import device_of_thing
@@ -113,7 +113,7 @@ def devices(hub: TheHub, caller: Reader, where: str | None = None) -> list[Devic
     """List all devices, or those that match a condition such as `tags.site = 'a'`."""
     with hub.db.read(scope=caller.scope) as session:
         if where is None:
-            rows = fleet.list_devices(session)
+            rows = device_registry.list_devices(session)
         else:
             chosen = col(Device.id).in_(query.matching(session, where))
             rows = list(session.exec(select(Device).where(chosen).order_by(Device.id)))
@@ -124,7 +124,7 @@ def devices(hub: TheHub, caller: Reader, where: str | None = None) -> list[Devic
 def device(device: str, hub: TheHub, caller: Reader) -> DeviceView:
     """Get a device as of its last birth; every message updates `seen_us`."""
     with hub.db.read(scope=caller.scope) as session:
-        row = _seen(fleet.get_device(session, device), hub)
+        row = _seen(device_registry.get_device(session, device), hub)
     return DeviceView(**row.model_dump(), reachable=row.state == "online" and hub.connected())
 
 
@@ -141,9 +141,9 @@ def register(device: str, hub: TheHub, caller: Operator, response: Response) -> 
     """
     device = device_of_thing(device) or device
     with hub.db.write(scope=caller.scope) as session:
-        if not fleet.register(session, device, now_us(), actor=caller.actor, trace=caller.trace):
+        if not device_registry.register(session, device, now_us(), actor=caller.actor, trace=caller.trace):
             response.status_code = 200
-        row = fleet.get_device(session, device)
+        row = device_registry.get_device(session, device)
     hub.changed([device])
     return row
 
@@ -159,7 +159,7 @@ class Place(BaseModel):
 def assign(device: str, body: Place, hub: TheHub, caller: Administrator) -> Device:
     """Assign the asset path of a device, which decides which tokens see it."""
     with hub.db.write(scope=caller.scope) as session:
-        return fleet.assign_asset_path(
+        return device_registry.assign_asset_path(
             session, device, body.asset_path, now_us(), within=caller.scope, actor=caller.actor, trace=caller.trace
         )
 
@@ -174,7 +174,7 @@ def remove(
     """
     folder, now = CaFolder(hub.settings.state_dir), now_us()
     with hub.db.write(scope=caller.scope) as session:
-        messages = removal.remove(session, device, now, actor=caller.actor, reason=reason, trace=caller.trace)
+        messages = decommissioning.remove(session, device, now, actor=caller.actor, reason=reason, trace=caller.trace)
         revoked = certificates.revocations(session, now)
     hub.publish(messages)
     hub.changed([device])
@@ -188,7 +188,7 @@ def remove(
 def removed(hub: TheHub, caller: Reader) -> list[RemovedDeviceView]:
     """List removed devices, with the time of their last message."""
     with hub.db.read(scope=caller.scope) as session:
-        rows = removal.list_removed(session)
+        rows = decommissioning.list_removed(session)
     return [RemovedDeviceView(**row.model_dump(), heard_us=hub.heard_us(row.device)) for row in rows]
 
 
@@ -196,7 +196,7 @@ def removed(hub: TheHub, caller: Reader) -> list[RemovedDeviceView]:
 def restore(name: str, hub: TheHub, caller: Administrator) -> Device:
     """Restore a removed device with its asset path and tags; it is listed again after its next birth."""
     with hub.db.write(scope=caller.scope) as session:
-        row = removal.restore(session, name, now_us(), actor=caller.actor, trace=caller.trace)
+        row = decommissioning.restore(session, name, now_us(), actor=caller.actor, trace=caller.trace)
     hub.changed([name])
     return row
 
@@ -213,7 +213,7 @@ def samples(
 ) -> list[Point]:
     """Samples of a metric by time: the newest `limit` (at most 100,000) of start_us..end_us."""
     with hub.db.read(scope=caller.scope) as session:
-        fleet.get_device(session, device)
+        device_registry.get_device(session, device)
         start_us, end_us = instant("start_us", start_us), None if end_us is None else instant("end_us", end_us)
         rows = telemetry.series(session, device, metric, start_us, end_us, min(max(limit, 1), 100_000))
     return [Point.of(row) for row in rows]
@@ -230,7 +230,7 @@ def instant(name: str, t_us: int) -> int:
 def events(device: str, hub: TheHub, caller: Reader, since_us: int = 0, limit: int = 100) -> list[EventView]:
     """List events, the newest first."""
     with hub.db.read(scope=caller.scope) as session:
-        fleet.get_device(session, device)
+        device_registry.get_device(session, device)
         rows = telemetry.events(session, device, instant("since_us", since_us), min(max(limit, 1), 1000))
     return [EventView(source=row.origin, **row.model_dump(exclude={"source", "origin"})) for row in rows]
 
@@ -242,7 +242,7 @@ def streams(device: str, hub: TheHub, caller: Reader, count: bool = False, limit
     Of the newest `limit` (at most 10,000) streams: each epoch of the device has its own.
     """
     with hub.db.read(scope=caller.scope) as session:
-        fleet.get_device(session, device)
+        device_registry.get_device(session, device)
         found = []
         newest_first = select(HighWater).where(HighWater.device == device).order_by(col(HighWater.id).desc())
         marks = session.exec(newest_first.limit(min(max(limit, 1), 10_000))).all()[::-1]

@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 from sqlmodel import col, select
 
-from cloud_hub.api.hub import Reader, TheHub
+from cloud_hub.api.dependencies import Reader, TheHub
 from cloud_hub.database import scopes
 from cloud_hub.database.tables import EscalationRow
 

@@ -15,7 +15,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from starlette.types import Scope
 
-from cloud_hub.api.hub import Hub, TheHub
+from cloud_hub.api.dependencies import Hub, TheHub
 from cloud_hub.certificates import enrolment
 from cloud_hub.certificates.files import CaFolder
 from cloud_hub.clock import now_us

@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
-from cloud_hub.api.hub import Reader, TheHub
+from cloud_hub.api.dependencies import Reader, TheHub
 from cloud_hub.clock import now_us
-from cloud_hub.devices import registry as fleet
+from cloud_hub.devices import registry as device_registry
 from cloud_hub.errors import HubError
 from cloud_hub.thresholds.forecasts.features import AHEAD_US
 from cloud_hub.thresholds.monitoring import forecasts
@@ -46,7 +46,7 @@ def get(
 ) -> ForecastView:  # fmt: skip
     """The probability that a series crosses its limit, or `limit`, in 15 minutes, where `warn_probability` is set."""
     with hub.db.read(scope=caller.scope) as session:
-        fleet.get_device(session, device)
+        device_registry.get_device(session, device)
         wanted = None if limit is None else _upper(metric, limit)
         found, held = forecasts.forecast_series(session, hub.forecasters, (device, metric), wanted, now_us())
     return ForecastView(

@@ -8,7 +8,7 @@ from sqlmodel import col, select
 
 from cloud_hub.alarms import service as alarms
 from cloud_hub.api.alarms import ReasonBody
-from cloud_hub.api.hub import Operator, Reader, TheHub
+from cloud_hub.api.dependencies import Operator, Reader, TheHub
 from cloud_hub.clock import now_us
 from cloud_hub.database import scopes
 from cloud_hub.database.tables import Action, AlarmRow, Incident

@@ -11,7 +11,7 @@ from sqlmodel import Session
 
 from cloud_hub import query
 from cloud_hub.api.commands import CommandBody
-from cloud_hub.api.hub import Caller, Operator, Reader, TheHub
+from cloud_hub.api.dependencies import Caller, Operator, Reader, TheHub
 from cloud_hub.clock import now_us
 from cloud_hub.database.tables import Command, Job, JobDevice
 from cloud_hub.jobs import handlers

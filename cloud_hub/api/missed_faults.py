@@ -8,12 +8,12 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 from sqlmodel import col, select
 
-from cloud_hub.api.hub import Operator, Reader, TheHub
+from cloud_hub.api.dependencies import Operator, Reader, TheHub
 from cloud_hub.audit import trail
 from cloud_hub.clock import new_id, now_us
 from cloud_hub.database import scopes
 from cloud_hub.database.tables import MissedFault
-from cloud_hub.devices import registry as fleet
+from cloud_hub.devices import registry as device_registry
 from cloud_hub.errors import HubError
 
 router = APIRouter(prefix="/api/v1", tags=["missed_faults"])
@@ -39,7 +39,7 @@ def report(body: MissedFaultBody, hub: TheHub, caller: Operator) -> MissedFault:
         raise HubError(422, "Invalid request", "body.end_us: lies before start_us")
     row = MissedFault(id=new_id(), actor=caller.actor, t_us=now_us(), **body.model_dump())
     with hub.db.write(scope=caller.scope) as session:
-        fleet.require_device(session, body.device)
+        device_registry.require_device(session, body.device)
         session.add(row)
         trail.add(session, row.t_us, caller.actor, "missed_fault.reported", body.metric, device=body.device,
                   trace=caller.trace, start_us=body.start_us, end_us=body.end_us)  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Literal
 from fastapi import APIRouter
 from sqlmodel import col, select
 
-from cloud_hub.api.hub import Reader, TheHub
+from cloud_hub.api.dependencies import Reader, TheHub
 from cloud_hub.database import scopes
 from cloud_hub.database.tables import Notification
 
@@ -17,7 +17,7 @@ router = APIRouter(prefix="/api/v1", tags=["incidents"])
 @router.get("/notifications")
 def notifications(
     hub: TheHub, caller: Reader, channel: str = "", page: str = "",
-    state: Literal["", "waiting", "told", "closed", "given-up"] = "", limit: int = 100,
+    state: Literal["", "waiting", "notified", "closed", "given-up"] = "", limit: int = 100,
 ) -> list[Notification]:  # fmt: skip
     """List notifications, the newest first."""
     query = select(Notification).order_by(col(Notification.id).desc()).limit(min(max(limit, 1), 1000))

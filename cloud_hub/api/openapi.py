@@ -14,7 +14,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
 from cloud_hub.api.aws import AwsError
-from cloud_hub.api.hub import authenticated
+from cloud_hub.api.dependencies import authenticated
 from cloud_hub.errors import HubError
 
 PROBLEM = {

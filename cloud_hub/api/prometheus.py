@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from cloud_hub.api import request_guard
-from cloud_hub.api.hub import TheHub, Writer
+from cloud_hub.api.dependencies import TheHub, Writer
 from cloud_hub.clock import now_us
 from cloud_hub.errors import HubError
 from cloud_hub.prometheus.remote_write import MAX_COMPRESSED, RemoteWriteReceiver

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from cloud_hub import query
-from cloud_hub.api.hub import Reader, TheHub
+from cloud_hub.api.dependencies import Reader, TheHub
 
 router = APIRouter(prefix="/api/v1/query", tags=["query"])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 from sqlmodel import col, select
 
-from cloud_hub.api.hub import Reader, TheHub
+from cloud_hub.api.dependencies import Reader, TheHub
 from cloud_hub.database.tables import ScaleStep
 
 router = APIRouter(prefix="/api/v1", tags=["scaling"])

@@ -6,10 +6,10 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
+from cloud_hub.api.dependencies import Hub, Operator, Reader, TheHub
 from cloud_hub.api.etag import IfMatch, check_if_match, etag
-from cloud_hub.api.hub import Hub, Operator, Reader, TheHub
 from cloud_hub.clock import now_us
-from cloud_hub.devices import registry as fleet
+from cloud_hub.devices import registry as device_registry
 from cloud_hub.devices import tags
 
 router = APIRouter(prefix="/api/v1/devices/{device}/tags", tags=["tags"])
@@ -19,7 +19,7 @@ router = APIRouter(prefix="/api/v1/devices/{device}/tags", tags=["tags"])
 def read(device: str, hub: TheHub, caller: Reader, response: Response) -> dict[str, Any]:
     """Get the tags of a device."""
     with hub.db.read(scope=caller.scope) as session:
-        row = fleet.get_device(session, device)
+        row = device_registry.get_device(session, device)
     response.headers["ETag"] = etag(row.tags_version)
     return row.tags
 
@@ -44,7 +44,7 @@ def _change(
     hub: Hub, device: str, patch: tags.Tags, caller: Operator, response: Response, condition: str | None, *, whole: bool
 ) -> tags.Tags:
     with hub.db.write(scope=caller.scope) as session:
-        row = fleet.get_device(session, device)
+        row = device_registry.get_device(session, device)
         if condition is None or condition.strip() != "*":  # a known device always has tags
             check_if_match(condition, row.tags_version)
         changed = tags.change(session, row, patch, now_us(), actor=caller.actor, trace=caller.trace, whole=whole)

@@ -8,17 +8,17 @@ from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
+from cloud_hub.api.dependencies import Reader, TheHub
 from cloud_hub.api.devices import Point, instant
-from cloud_hub.api.hub import Reader, TheHub
 from cloud_hub.clock import now_us
-from cloud_hub.devices import registry as fleet
+from cloud_hub.devices import registry as device_registry
 from cloud_hub.errors import HubError
 from cloud_hub.telemetry.rollups.core.buckets import Buckets
 from cloud_hub.telemetry.rollups.export import parquet
 from cloud_hub.telemetry.rollups.last_values import LastValue, device_last_values, devices_of, fleet_last_values
 from cloud_hub.telemetry.rollups.ranges import POINTS, RESOLUTIONS, query_range
 from cloud_hub.telemetry.rollups.top_k import RankedDevice, top_devices
-from shared.times import DAY_US
+from shared.durations import DAY_US
 
 router = APIRouter(prefix="/api/v1", tags=["telemetry"])
 
@@ -71,7 +71,7 @@ class TopView(BaseModel):
 def last_values(device: str, hub: TheHub, caller: Reader) -> list[LastValue]:
     """The newest sample of each metric of a device."""
     with hub.db.read(scope=caller.scope) as session:
-        fleet.get_device(session, device)
+        device_registry.get_device(session, device)
         return device_last_values(session, device, None, now_us())
 
 
@@ -89,7 +89,7 @@ def time_range(
     """A metric over a span (the last day unless given) in at most `points` points, or at the resolution given."""
     start_us, end_us = _span(start_us, end_us)
     with hub.db.read(scope=caller.scope) as session:
-        fleet.get_device(session, device)
+        device_registry.get_device(session, device)
         found = query_range(session, device, metric, start_us, end_us, points=points, resolution=resolution)
     return SpanView(
         device=device, metric=metric, resolution=found.resolution, start_us=found.start_us, end_us=found.end_us,
@@ -157,7 +157,7 @@ def export(
     with hub.db.read(scope=caller.scope) as session:
         devices = devices_of(session, where)
         for unknown in sorted(set(device or ()) - set(devices)):
-            fleet.require_device(session, unknown)
+            device_registry.require_device(session, unknown)
     if device is not None:
         devices = [one for one in devices if one in set(device)]
     pieces = parquet(hub.db, devices, metric, start_us, end_us, RESOLUTIONS[resolution])

@@ -6,11 +6,11 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from cloud_hub.access import tokens
-from cloud_hub.api.hub import Administrator, TheHub
+from cloud_hub.api.dependencies import Administrator, TheHub
 from cloud_hub.clock import now_us
 from cloud_hub.errors import HubError
+from shared.durations import DAY_US
 from shared.errors import ConfigError
-from shared.times import DAY_US
 
 router = APIRouter(prefix="/api/v1/tokens", tags=["tokens"])
 

@@ -9,12 +9,12 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, field_validator
 
+from cloud_hub.api.dependencies import Hub, Operator, Reader, TheHub
 from cloud_hub.api.etag import IfMatch, check_if_match, etag
-from cloud_hub.api.hub import Hub, Operator, Reader, TheHub
 from cloud_hub.api.request_guard import Limit, declare
 from cloud_hub.clock import now_us
 from cloud_hub.database.tables import AppliedRow, TwinChange
-from cloud_hub.devices import registry as fleet
+from cloud_hub.devices import registry as device_registry
 from cloud_hub.errors import HubError
 from cloud_hub.twins import history
 from cloud_hub.twins import service as twins
@@ -91,7 +91,7 @@ async def _read(hub: Hub, device: str, name: str, request: Request) -> Response:
         document = await run_in_threadpool(twins.read, hub.db, device, name)
     if document is None:
         with hub.db.read() as session:
-            raise fleet.unknown(session, device)
+            raise device_registry.unknown(session, device)
     body = _body(document, device, name)
     if request.headers.get("if-none-match") == etag(body["version"]):
         return Response(status_code=304, headers={"ETag": etag(body["version"])})
@@ -103,7 +103,7 @@ def _change(
 ) -> Response:
     limit, now = hub.settings.twins.max_bytes, now_us()
     with hub.db.write(device, scope=caller.scope) as session:
-        fleet.require_device(session, device)
+        device_registry.require_device(session, device)
         wanted, rows = change.desired, TwinRows(session)
         if whole or condition is not None:
             document = rows.get(device, name)[0]
@@ -122,7 +122,7 @@ def _change(
 
 def _delete(hub: Hub, device: str, name: str, caller: Operator, condition: str | None) -> None:
     with hub.db.write(device, scope=caller.scope) as session:
-        fleet.require_device(session, device)
+        device_registry.require_device(session, device)
         document = twins.load(session, device, name)
         check_if_match(condition, 0 if document.deleted else document.version)
         messages = twins.remove(session, device, name, now_us(), actor=caller.actor, trace=caller.trace)
@@ -156,7 +156,7 @@ def replace_classic(
 def documents(device: str, hub: TheHub, caller: Reader) -> dict[str, int]:
     """Names and versions of the device's documents; '' is the classic one."""
     with hub.db.read(scope=caller.scope) as session:
-        fleet.require_device(session, device)
+        device_registry.require_device(session, device)
         return twins.versions(session, device)
 
 
@@ -167,7 +167,7 @@ def progress(device: str, hub: TheHub, caller: Reader, removed: bool = False) ->
     With `removed` also on paths that are desired no longer.
     """
     with hub.db.read(scope=caller.scope) as session:
-        fleet.require_device(session, device)
+        device_registry.require_device(session, device)
         return twins.progress(session, device, removed=removed)
 
 

@@ -1,4 +1,4 @@
-"""learning put, show, list, series, refit, release, remove, backtest, missed-fault, forecast: learnings over REST."""
+"""learning put, show, list, series, refit, release, remove, backtest, missed-fault, forecast, over REST."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ def add(commands: Commands) -> None:
     put.add_argument("--target", required=True, help="which devices: a condition of the query language, * for all")
     put.add_argument("--metrics", required=True, help="names or patterns, separated by commas")
     put.add_argument("--set", action="append", default=[], type=_policy_field, metavar="FIELD=VALUE", help="repeatable")
-    command("list", "list all learnings by name", _list, named=False)
-    command("show", "show a learning with hits, false alarms, misses and its newest rollout", _show)
+    command("list", "list all learning jobs by name", _list, named=False)
+    command("show", "show a learning job with hits, false alarms, misses and its newest rollout", _show)
     series = command("series", "list the series of a learning", _series)
     series.add_argument("--device", default="")
     command("refit", "start a refit now", _refit)
-    release = command("release", "let a learning replace limits that were set by hand", _release)
+    release = command("release", "let a learning job replace limits that were set by hand", _release)
     release.add_argument("device")
     release.add_argument("metrics", nargs="*", help="metrics (default: all that it learns on the device)")
-    command("remove", "delete a learning; limits that it pushed stay in force", _remove)
+    command("remove", "delete a learning job; limits that it pushed stay in force", _remove)
     backtest = command("backtest", "replay history with current and with learned limits", _backtest)
     backtest.add_argument("--days", type=float, default=7.0)
     backtest.add_argument("--devices", type=int, default=10, help="number of devices (default 10)")
@@ -90,7 +90,7 @@ def _instant(text: str) -> int:
 
 
 def _path(name: str, rest: str = "") -> str:
-    return f"/learnings/{quote(name, '')}{rest}"
+    return f"/learning-jobs/{quote(name, '')}{rest}"
 
 
 def _put(arguments: argparse.Namespace) -> int:
@@ -103,7 +103,7 @@ def _put(arguments: argparse.Namespace) -> int:
 
 def _list(arguments: argparse.Namespace) -> int:
     with connect(arguments) as hub:
-        rows = hub.get("/learnings")
+        rows = hub.get("/learning-jobs")
     for row in rows:
         line = f"{row['id']}  {', '.join(row['policy']['metrics'])}  where {row['target']}  {row['reason']}"
         print(json.dumps(row) if arguments.json else clean(line))

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from cloud_hub.cli import Commands
 from shared import logs
+from shared.durations import DAY_US
 from shared.errors import EXIT_CONFIG
-from shared.times import DAY_US
 
 if TYPE_CHECKING:
     from cloud_hub.app import HubApp

@@ -36,7 +36,7 @@ def add(commands: Commands) -> None:
     listed = subcommands.add_parser("list", help="list notifications, the newest first", parents=[options()])
     listed.set_defaults(action=_list)
     listed.add_argument("--channel", help="only this channel")
-    listed.add_argument("--state", choices=["waiting", "told", "closed", "given-up"])
+    listed.add_argument("--state", choices=["waiting", "notified", "closed", "given-up"])
     listed.add_argument("--limit", type=int, default=20, help="maximum number (default 20)")
     listed.add_argument("--json", action="store_true", help="print JSON")
 
@@ -82,5 +82,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _line(row: dict[str, Any]) -> str:
-    text = f"{row['channel']:12} {row['state']:9} {row['wanted']:9} {row['device']} {row['page']} tries={row['tries']}"
+    text = (
+        f"{row['channel']:12} {row['state']:9} {row['due_status']:9} {row['device']} {row['page']} tries={row['tries']}"
+    )
     return clean(f"{text} {row['error']}".rstrip())

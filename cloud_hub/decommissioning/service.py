@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import sqlmodel
 from sqlalchemy import delete, select, update
 from sqlmodel import Session, col
-from sqlmodel import select as rows_of
 
 from cloud_hub.alarms import suppression
 from cloud_hub.audit import trail
@@ -34,7 +34,7 @@ from cloud_hub.database.tables import (
     TwinRow,
 )
 from cloud_hub.devices import commands
-from cloud_hub.devices import registry as fleet
+from cloud_hub.devices import registry as device_registry
 from cloud_hub.errors import HubError
 from cloud_hub.incidents import service as incidents
 from cloud_hub.incidents.service import REMOVED
@@ -91,8 +91,8 @@ def remove(
 
     HubError 404.
     """
-    row = fleet.get_device(session, device)
-    names = list(session.exec(rows_of(TwinRow.name).where(TwinRow.device == device)))
+    row = device_registry.get_device(session, device)
+    names = list(session.exec(sqlmodel.select(TwinRow.name).where(TwinRow.device == device)))
     messages = _commands(session, device, now_us, actor)
     counts = {
         "alarms": incidents.clear_all(session, device, now_us, actor=actor, reason=REMOVED),
@@ -114,7 +114,7 @@ def remove(
 
 
 def _commands(session: Session, device: str, now_us: int, actor: str) -> list[OutgoingMessage]:
-    query = rows_of(Command).where(Command.device == device, col(Command.done_us).is_(None))
+    query = sqlmodel.select(Command).where(Command.device == device, col(Command.done_us).is_(None))
     rows = session.exec(query).all()
     return [message for row in rows for message in commands.give_up(session, row, now_us, actor, REMOVED)]
 
@@ -146,7 +146,7 @@ def clear_retained_messages(device: str, names: list[str]) -> list[OutgoingMessa
 
 def list_removed(session: Session) -> list[RemovedDevice]:
     """Removed devices by id, within the session's scope."""
-    rows = session.exec(rows_of(RemovedDevice).order_by(RemovedDevice.device))
+    rows = session.exec(sqlmodel.select(RemovedDevice).order_by(RemovedDevice.device))
     return [row for row in rows if scopes.covers(scopes.session_scope(session), (row.assigned_path,))]
 
 

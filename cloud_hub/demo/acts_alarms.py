@@ -1,4 +1,4 @@
-"""Demo acts about alarms: d. Thresholds, e. Desk and f. Undo."""
+"""Demo acts about alarms: d. Thresholds, e. Incidents and f. Undo."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ EXPECTED = (
 )  # fmt: skip
 
 
-def desk(world: World) -> list[str]:
+def incidents(world: World) -> list[str]:
     """Stalls a model: alarm, incident, diagnosis, action, command, verification in the twin, resolution."""
     device, start = world.camera, now_us()
     before = world.client.reported(device)["models"][MODEL]

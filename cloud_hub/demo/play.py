@@ -28,7 +28,7 @@ ACTS: tuple[tuple[str, Act], ...] = (
     ("b. Split", acts_frames.split),
     ("c. Drift", acts_frames.drift),
     ("d. Thresholds", acts_alarms.thresholds),
-    ("e. Desk", acts_alarms.desk),
+    ("e. Incidents", acts_alarms.incidents),
     ("f. Undo", acts_alarms.undo),
     ("g. Outage", acts_link.outage),
     ("h. Scale", acts_link.scale),

@@ -13,11 +13,11 @@ from importlib import resources
 
 import numpy as np
 
+from cloud_hub.thresholds.backtest.core import replay
 from cloud_hub.thresholds.backtest.core.replay import Score, Window
-from cloud_hub.thresholds.backtest.core.replay import compare as backtest
 from cloud_hub.thresholds.bands.state import Floats, Ints
+from shared.durations import SECOND_US
 from shared.thresholds import Limits
-from shared.times import SECOND_US
 
 TRAIN_DAYS, REFIT_DAYS = 4.0, 1.0
 FIXED_PERCENT = (80.0, 90.0)
@@ -76,7 +76,7 @@ def compare(weeks: Sequence[RecordedWeeks]) -> list[Row]:
             Limits(metric="cpu.load", high=high, on_delay_s=DELAYS_S[0], off_delay_s=DELAYS_S[1])
             for high in FIXED_PERCENT
         ]
-        result = backtest(
+        result = replay.compare(
             "cpu.load", week.t_us, week.values, week.windows, fixed, train_days=TRAIN_DAYS, refit_days=REFIT_DAYS
         )
         rows += [_row(week.name, f"fixed {high}%", score) for high, score in result.fixed.items()]

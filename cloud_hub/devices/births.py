@@ -15,7 +15,7 @@ from sqlalchemy import bindparam, insert, select, update
 from sqlmodel import Session
 
 from cloud_hub.database.tables import Device
-from cloud_hub.devices import registry as fleet
+from cloud_hub.devices import registry as device_registry
 from cloud_hub.devices.offsets import Key, StreamOffsets
 from shared import PROTOCOL, protocol_versions
 from shared.codec import DEFLATED
@@ -148,7 +148,7 @@ def session_answer(
         mark = marks.get((birth.device, birth.epoch, stream))
         deleted = birth.acked.get(stream, 0)
         if deleted > mark.upto:
-            fleet.record_lost_range(session, [(mark.source, mark.upto + 1, deleted, "hub-restored")])
+            device_registry.record_lost_range(session, [(mark.source, mark.upto + 1, deleted, "hub-restored")])
             mark.upto = deleted
         upto[stream] = mark.upto
     return SessionMessage(

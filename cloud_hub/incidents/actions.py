@@ -30,9 +30,9 @@ from cloud_hub.runtime.outgoing import OutgoingMessage
 from cloud_hub.runtime.worker import WorkResult
 from cloud_hub.settings import Actions
 from cloud_hub.twins import service as twins
-from cloud_hub.twins.core import reported
-from cloud_hub.twins.core.reported import Model
-from shared.times import DAY_US
+from cloud_hub.twins.core import reported_values
+from cloud_hub.twins.core.reported_values import Model
+from shared.durations import DAY_US
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ def _facts(session: Session, action: Action, now_us: int) -> Facts:
     last = session.exec(select(func.max(Action.changed_us)).where(*executed, Action.verb == action.verb)).one()
     automatic = (col(Action.automatic).is_(True), col(Action.verb).in_(CHANGING), Action.changed_us > now_us - DAY_US)
     return Facts(
-        reported=action.target in reported.models(twins.reported(session, action.device)),
+        reported=action.target in reported_values.models(twins.reported(session, action.device)),
         stalled=_stalled(session, action.device, action.target), last_us=last,
         within_day=session.exec(select(func.count()).where(*executed, *automatic)).one(),
     )  # fmt: skip
@@ -180,7 +180,7 @@ def _execute(session: Session, action: Action, now_us: int, settings: Actions) -
 
 def _model(session: Session, action: Action) -> Model:
     """The state of the action's target that the twin reports now."""
-    return reported.models(twins.reported(session, action.device)).get(action.target, Model())
+    return reported_values.models(twins.reported(session, action.device)).get(action.target, Model())
 
 
 def _executed(session: Session, action: Action, now_us: int) -> None:
@@ -201,7 +201,7 @@ def _verify(session: Session, action: Action, now_us: int, settings: Actions) ->
     check = VERIFIED.get(action.verb)
     if check is None:
         _end(session, action, "verified", "the twin does not show this verb; the device's result counts", now_us)
-    elif check(reported.model(action.before), _model(session, action)):
+    elif check(reported_values.model(action.before), _model(session, action)):
         _end(session, action, "verified", "the twin shows it", now_us)
     elif now_us - action.changed_us > settings.verify_s * 1e6:
         _end(session, action, "failed", f"the twin did not show it within {settings.verify_s:g} s", now_us)

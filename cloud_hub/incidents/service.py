@@ -19,7 +19,7 @@ from cloud_hub.database import scopes
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import Action, AlarmRow, Device, Incident, RemovedDevice
 from cloud_hub.errors import HubError
-from cloud_hub.incidents.core import grouping as floods
+from cloud_hub.incidents.core import grouping
 from cloud_hub.incidents.core.grouping import OpenedIncident
 from cloud_hub.runtime.items import WorkItems
 from cloud_hub.runtime.outgoing import OutgoingMessage
@@ -155,16 +155,16 @@ def _page(session: Session, device: str, now_us: int, service: str) -> str | Non
     """The page of an earlier incident that an incident of this device, opened now, belongs to."""
     session.flush()
     path = session.exec(select(Device.assigned_path).where(Device.id == device)).first() or ""
-    site, grouping = floods.site_of(path), floods.STANDARD
-    mine, flood_us = _INCIDENTS.c, now_us - int(grouping.flood_s * 1e6)
+    site, limits = grouping.site_of(path), grouping.STANDARD
+    mine, flood_us = _INCIDENTS.c, now_us - int(limits.flood_s * 1e6)
     same_site = _of_site(site) if site else col(AlarmRow.device) == device
-    alarms = _recent(session, same_site, flood_us, grouping.flood_alarms + 1)
+    alarms = _recent(session, same_site, flood_us, limits.flood_alarms + 1)
     near = or_(mine.device == device, _of_site(site)) if site else mine.device == device
-    opened = _opened(session, near, now_us - int(grouping.page_s * 1e6))
+    opened = _opened(session, near, now_us - int(limits.page_s * 1e6))
     if service:
         kin = (mine.service == service) & _of_site(site)
-        opened += _opened(session, kin, now_us - int(grouping.service_s * 1e6))
-    return floods.page_of(device, site, now_us, opened, alarms, grouping, service)
+        opened += _opened(session, kin, now_us - int(limits.service_s * 1e6))
+    return grouping.page_of(device, site, now_us, opened, alarms, limits, service)
 
 
 def _opened(session: Session, which: Any, since_us: int) -> list[OpenedIncident]:
@@ -177,9 +177,9 @@ def _opened(session: Session, which: Any, since_us: int) -> list[OpenedIncident]
     newest = query.where(which, mine.opened_us >= since_us).order_by(mine.opened_us.desc(), mine.id.desc())
     return [
         OpenedIncident(
-            page=page, device=one, site=floods.site_of(path or ""), t_us=t_us, page_us=page_us, service=service
+            page=page, device=one, site=grouping.site_of(path or ""), t_us=t_us, page_us=page_us, service=service
         )
-        for page, one, path, t_us, page_us, service in session.connection().execute(newest.limit(floods.NEARBY))
+        for page, one, path, t_us, page_us, service in session.connection().execute(newest.limit(grouping.NEARBY))
     ]
 
 
@@ -191,7 +191,7 @@ def _recent(session: Session, which: Any, since_us: int, enough: int) -> int:
 
 
 def _of_site(site: str) -> Any:
-    """The condition for devices of this site (`floods.site_of`); '' for those without an asset path."""
+    """The condition for devices of this site (`grouping.site_of`); '' for those without an asset path."""
     return scopes.scope_condition([site]) if "/" in site else func.coalesce(col(Device.assigned_path), "") == site
 
 

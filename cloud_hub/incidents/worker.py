@@ -23,7 +23,7 @@ from cloud_hub.runtime.worker import BURST_S, WorkerSpec, WorkResult
 from cloud_hub.settings import Actions
 from cloud_hub.telemetry import samples
 from cloud_hub.twins import service as twins
-from cloud_hub.twins.core import reported
+from cloud_hub.twins.core import reported_values
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ def _diagnose_output(session: Session, incident: Incident) -> dict[str, str | fl
         .where(Action.incident == incident.id, Action.verb == "diagnose", Command.state == "succeeded")
     )
     row = session.exec(query.order_by(col(Command.id).desc())).first()
-    return dict(reported.mapping(row.output)) if row is not None else {}
+    return dict(reported_values.mapping(row.output)) if row is not None else {}
 
 
 def run_once(db: Database, engine: Engine | None, settings: Actions) -> WorkResult:

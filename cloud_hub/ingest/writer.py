@@ -17,7 +17,7 @@ from sqlmodel import Session, col, select
 from cloud_hub.certificates import registry as certificates
 from cloud_hub.database.tables import EscalationRow
 from cloud_hub.devices import commands
-from cloud_hub.devices import registry as fleet
+from cloud_hub.devices import registry as device_registry
 from cloud_hub.devices.births import Births, birth_streams, refused_session, session_answer
 from cloud_hub.devices.offsets import StreamOffsets
 from cloud_hub.incidents import service as incidents
@@ -94,7 +94,7 @@ class _Work:
     now_us: int
     results: WriteResults
     samples: list[telemetry.SampleRow] = field(default_factory=list)
-    lost: list[fleet.Lost] = field(default_factory=list)
+    lost: list[device_registry.Lost] = field(default_factory=list)
     awaited: set[str] = field(default_factory=set)
     births: Births = field(init=False)
     twins: TwinRows = field(init=False)
@@ -121,7 +121,7 @@ class _Work:
     def flush(self) -> None:
         """Write the collected rows."""
         telemetry.store_samples(self.session, self.samples)
-        fleet.record_lost_range(self.session, self.lost)
+        device_registry.record_lost_range(self.session, self.lost)
         self.births.save()
         self.twins.save()
         self.marks.save()

@@ -14,9 +14,9 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
+import sqlmodel
 from sqlalchemy import ColumnElement, and_, bindparam, func, insert, literal, or_, select, update
 from sqlmodel import Session, col
-from sqlmodel import select as rows_of
 
 from cloud_hub import query
 from cloud_hub.audit import trail
@@ -78,7 +78,7 @@ def get(session: Session, number: str, *, lock: bool = False) -> Job:
 
 def list_newest(session: Session, state: str, limit: int) -> list[Job]:
     """The newest jobs first; only jobs whose scope is within the session's."""
-    chosen = rows_of(Job).order_by(col(Job.id).desc())
+    chosen = sqlmodel.select(Job).order_by(col(Job.id).desc())
     chosen = chosen.where(Job.state == state) if state else chosen
     if (scope := scopes.session_scope(session)) is None:
         return list(session.exec(chosen.limit(limit)))
@@ -98,7 +98,7 @@ def counts(session: Session, numbers: Sequence[str]) -> dict[str, dict[str, int]
 
 def devices(session: Session, number: str, *, state: str, after: str, limit: int) -> list[JobDevice]:
     """The outcomes of its devices by id, in pages."""
-    chosen = rows_of(JobDevice).where(JobDevice.job == number, JobDevice.device > after)
+    chosen = sqlmodel.select(JobDevice).where(JobDevice.job == number, JobDevice.device > after)
     chosen = scopes.restrict(session, chosen, col(JobDevice.device))
     if state:
         chosen = chosen.where(JobDevice.state == state)
@@ -112,7 +112,7 @@ def run_once(db: Database, now_us: int, max_bytes: int) -> WorkResult:
     """Process one batch of the job that has waited longest; other writers get the database between batches."""
     items = WorkItems(db, "jobs", now_us)
     with db.read() as session:
-        due = rows_of(Job.id).where(_due(now_us), items.ready("job", Job.id))
+        due = sqlmodel.select(Job.id).where(_due(now_us), items.ready("job", Job.id))
         number = session.exec(due.order_by(col(Job.start_us), Job.id).limit(1)).first()
     if number is None:
         return NOTHING

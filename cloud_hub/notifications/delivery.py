@@ -148,7 +148,7 @@ class ChannelWorker:
     def _rows(self, session: Session, ids: set[str]) -> dict[str, Notification]:
         """The rows of these pages, and all rows that are still active."""
         mine = select(Notification).where(Notification.channel == self.name)
-        rows = list(session.exec(mine.where(col(Notification.state).in_(["waiting", "told"]))))
+        rows = list(session.exec(mine.where(col(Notification.state).in_(["waiting", "notified"]))))
         seen, wanted = {row.page for row in rows}, sorted(ids - {row.page for row in rows})
         for start in range(0, len(wanted), pages.BATCH_SIZE):
             some = wanted[start : start + pages.BATCH_SIZE]
@@ -171,7 +171,7 @@ class ChannelWorker:
     # -- sending -------------------------------------------------------------------------------------
 
     def _claim(self, items: WorkItems) -> list[tuple[str, str, Page]]:
-        """Claim the most urgent due rows: (row id, wanted state, page) of each."""
+        """Claim the most urgent due rows: (row id, status, page) of each."""
         now = self._now()
         query = select(Notification).where(Notification.channel == self.name, col(Notification.due_us) <= now)
         threshold = routing.burst_threshold(self._settings, self._sent, now)
@@ -193,9 +193,9 @@ class ChannelWorker:
     def _claimed(self, row: Notification, page: Page, now: int) -> tuple[str, str, Page]:
         joined = routing.unnotified_incidents(self._settings, page, row) if row.messages else []
         row.due_us, row.due_priority = now + int(CLAIM_S * 1e6), page.highest
-        wanted = "open" if page.open else "resolved"
+        status = "open" if page.open else "resolved"
         devices = tuple(dict.fromkeys(one.device for one in joined))
-        return row.id, wanted, replace(page, joined=devices, message=row.messages)
+        return row.id, status, replace(page, joined=devices, message=row.messages)
 
     def _send(self, batch: list[tuple[str, str, Page]]) -> None:
         reason, wait_s = "", 0.0
@@ -218,15 +218,15 @@ class ChannelWorker:
         else:
             log.info("notification.sent", extra={"fields": fields})
         with self._db.write() as session:
-            for number, wanted, page in batch:
-                self._settle(session, number, wanted, page, reason, wait_s)
+            for number, status, page in batch:
+                self._settle(session, number, status, page, reason, wait_s)
 
-    def _settle(self, session: Session, number: str, wanted: str, page: Page, reason: str, wait_s: float) -> None:
+    def _settle(self, session: Session, number: str, status: str, page: Page, reason: str, wait_s: float) -> None:
         row, now = session.get(Notification, number), self._now()
         if row is None:
             return
         if not reason:
-            _set(row, {"wanted": wanted} | routing.after_success(self._settings, page, row, wanted, now))
+            _set(row, {"due_status": status} | routing.after_success(self._settings, page, row, status, now))
             return
         _set(row, routing.after_failure(self._settings, page, row, reason, wait_s, self._draw(), now))
         if row.state == "given-up":

@@ -11,7 +11,7 @@ from sqlmodel import Session, col, select
 from cloud_hub.database.tables import AlarmRow, Device, Incident
 from cloud_hub.incidents.service import REMOVED
 from cloud_hub.notifications import RANK, Page, PageAlarm, PageIncident
-from cloud_hub.twins.core.reported import mapping
+from cloud_hub.twins.core.reported_values import mapping
 
 BATCH_SIZE = 500
 """Ids of one query; databases limit the number of parameters."""

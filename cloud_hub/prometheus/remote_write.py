@@ -19,7 +19,7 @@ from cloud_hub.certificates import registry as certificates
 from cloud_hub.database import scopes
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import Device, HighWater, PrometheusSeries
-from cloud_hub.devices import registry as fleet
+from cloud_hub.devices import registry as device_registry
 from cloud_hub.devices.offsets import Key, StreamOffsets
 from cloud_hub.errors import HubError
 from cloud_hub.prometheus.core import naming, protobuf
@@ -131,7 +131,7 @@ def _without_removed(session: Session, wanted: list[_PendingSeries], outcome: Ou
 
 
 def _removed(device: str) -> str:
-    return f"'{device}' was removed. {fleet.CURE}"
+    return f"'{device}' was removed. {device_registry.CURE}"
 
 
 def _store(session: Session, wanted: Sequence[_PendingSeries], source: int, outcome: Outcome) -> None:
@@ -222,7 +222,7 @@ class _Register:
         self.session.add(Device(id=name, profile=PROFILE))
         self.session.flush()
         place = self.scope[0] if self.scope else ""
-        fleet.audit_registration(self.session, name, place, self.now_us, actor=self.sender, trace=self.trace)
+        device_registry.audit_registration(self.session, name, place, self.now_us, actor=self.sender, trace=self.trace)
 
     def _metric(self, one: _PendingSeries) -> str:
         if one.device not in self._taken:

@@ -110,7 +110,7 @@ class Experts(_Table):
 
 
 class Glm(_Table):
-    """An engine for the incident desk; without `url` the rules answer alone."""
+    """A language model for the diagnosis of incidents; without `url` the rules answer alone."""
 
     kind: str = "openai"
     url: str = ""

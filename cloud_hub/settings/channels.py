@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from cloud_hub.settings import week_hours as hours
+from cloud_hub.settings import week_hours
 from shared.messages import Priority
 
 LOCAL = ("127.0.0.1", "::1", "localhost")
@@ -44,13 +44,13 @@ class Common(BaseModel):
     @classmethod
     def _hours(cls, value: list[str]) -> list[str]:
         for text in value:
-            hours.parse_hours(text)
+            week_hours.parse_hours(text)
         return value
 
     @field_validator("time_zone")
     @classmethod
     def _zone(cls, value: str) -> str:
-        hours.parse_time_zone(value)
+        week_hours.parse_time_zone(value)
         return value
 
     @model_validator(mode="after")

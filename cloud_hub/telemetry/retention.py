@@ -29,7 +29,7 @@ from cloud_hub.database.tables import (
 from cloud_hub.runtime.items import WorkItems
 from cloud_hub.runtime.worker import WorkResult
 from cloud_hub.settings import Retention
-from shared.times import DAY_US, HOUR_US
+from shared.durations import DAY_US, HOUR_US
 
 DeleteBatch = Callable[[Session], int]
 """Deletes one batch; returns the number of rows, 0 at the end."""

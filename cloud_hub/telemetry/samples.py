@@ -6,14 +6,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any, NamedTuple, Protocol
 
+import sqlalchemy
 from sqlalchemy import func, insert, text
-from sqlalchemy import select as columns_of
 from sqlmodel import Session, col, select
 
 from cloud_hub.database.tables import EventRow, TelemetrySample
+from shared.durations import HOUR_US
 from shared.ids import trace_id
 from shared.messages import Event
-from shared.times import HOUR_US
 
 PAGE = 50_000
 """Samples in memory at a time, however fast a device sends."""
@@ -135,7 +135,7 @@ def series(
 ) -> list[StoredSample]:
     """Samples of one metric in order of time, the newest `limit` of start_us..end_us."""
     table = _SAMPLE.c
-    query = columns_of(*(table[name] for name in StoredSample._fields)).where(
+    query = sqlalchemy.select(*(table[name] for name in StoredSample._fields)).where(
         table.device == device, table.metric == metric, table.t_us >= start_us
     )
     if end_us is not None:

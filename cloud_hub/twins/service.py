@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import sqlalchemy
 from sqlalchemy import bindparam, insert, update
-from sqlalchemy import select as columns_of
 from sqlmodel import Session, col, select
 
 from cloud_hub.audit import trail
@@ -46,7 +46,7 @@ def load(session: Session, device: str, name: str) -> twin.Document:
 _DEVICES: Any = Device.__table__  # type: ignore[attr-defined]
 _TWINS: Any = TwinRow.__table__  # type: ignore[attr-defined]
 _DOCUMENT = DriverQuery(
-    columns_of(*(_TWINS.c[name] for name in ("version", "deleted", "state", "marks", "timestamp")))
+    sqlalchemy.select(*(_TWINS.c[name] for name in ("version", "deleted", "state", "marks", "timestamp")))
     .select_from(_DEVICES.outerjoin(_TWINS, (_TWINS.c.device == _DEVICES.c.id) & (_TWINS.c.name == bindparam("name"))))
     .where(_DEVICES.c.id == bindparam("device"))
 )

@@ -103,13 +103,13 @@ class LimitSet:
 
 
 def register_rules(twin: TwinSync, rules: LimitRules, config: Config, file: Path, fetch: Fetch) -> None:
-    """Handle desired `limits` and `watches`; until there are any, those of the configuration are in force. Raises
+    """Handle desired `limits` and `alarm_rules`; until there are any, those of the configuration are in force. Raises
     ConfigError."""
     if reason := rules.use_limits(config.limits):
         raise ConfigError("limits", reason, "Keep [[limits]] within [[hard_limits]]")
     limits = LimitSet(rules, file, fetch, lambda: twin.retry("thresholds", "limits"))
     twin.handle("thresholds", "limits", limits.desired, own=[plain(entry) for entry in config.limits])
-    twin.handle("thresholds", "watches", rules.desired_rules, own=plain(config.watches))
+    twin.handle("thresholds", "alarm_rules", rules.desired_rules, own=plain(config.alarm_rules))
 
 
 def _entries(content: bytes) -> list[dict[str, Any]]:

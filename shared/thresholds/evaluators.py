@@ -10,13 +10,13 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from shared.durations import SECOND_US
 from shared.messages import About, AlarmKind, Priority
 from shared.thresholds.expressions import parse
 from shared.thresholds.judge import JudgeState, Transition, apply_delays, judge
 from shared.thresholds.limits import Limits
 from shared.thresholds.rule_kinds import Expression, Flat, NoData, Rate
 from shared.thresholds.schedule import in_force
-from shared.times import SECOND_US
 
 R = TypeVar("R", Limits, Rate, NoData, Flat, Expression)
 POINTS = 64

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from shared.durations import DAY_US, WEEK_US
 from shared.ids import metric_name
 from shared.messages import Priority, check_finite
 from shared.thresholds.schedule import MONDAY_US, in_force, week_windows
-from shared.times import DAY_US, WEEK_US
 
 Pair = tuple[float | None, float | None]
 

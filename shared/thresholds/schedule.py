@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from shared.times import DAY_US, WEEK_US
+from shared.durations import DAY_US, WEEK_US
 
 MONDAY_US = 4 * DAY_US
 """The first Monday: 1970-01-05. Weeks begin on Monday (ISO 8601)."""

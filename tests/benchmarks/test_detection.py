@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import detection
 from benchmarks.series import Floats, Series
-from shared.times import HOUR_US
+from shared.durations import HOUR_US
 
 
 def series(name: str, samples: int, *windows: tuple[int, int]) -> Series:

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.detectors import CLASSIC, Detector
 from benchmarks.series import Floats, Ints
-from shared.times import DAY_US
+from shared.durations import DAY_US
 
 PERIOD_US = DAY_US // 288
 

@@ -64,7 +64,7 @@ def test_a_crossing_ahead_is_told_by_a_running_hub_before_it_comes(hub: HubApp) 
         for device in ("press-1", "press-2"):
             assert rest.patch(f"/devices/{device}/twin/name/thresholds", json={"desired": desired}).is_success
         policy = {"metrics": ["cpu.load"], "train_days": 5, "backtest_days": 1, "warn_probability": 0.5}
-        assert rest.put("/learnings/ahead", json={"target": "*", "policy": policy}).status_code == 201
+        assert rest.put("/learning-jobs/ahead", json={"target": "*", "policy": policy}).status_code == 201
         near, far = (until("a forecast", lambda n=n: foretold(rest, f"press-{n}"), 60) for n in (1, 2))
         assert (near["limit"], near["side"], far["limit"]) == (LIMIT, "high", LIMIT)
         assert far["probability"] < 0.5 <= near["probability"]

@@ -63,10 +63,10 @@ def test_what_is_well_has_no_findings_and_leaves_nothing_behind(tmp_path: Path) 
     [
         "[[limits]]\nmetric = 'cpu.lod'\nhigh = 95.0",
         "[[hard_limits]]\nmetric = 'cpu.lod'\nhigh = 95.0",
-        "[[watches.no_data]]\nmetric = 'cpu.lod'\nafter_s = 60",
-        "[[hard_watches.no_data]]\nmetric = 'cpu.lod'\nafter_s = 60",
+        "[[alarm_rules.no_data]]\nmetric = 'cpu.lod'\nafter_s = 60",
+        "[[hard_alarm_rules.no_data]]\nmetric = 'cpu.lod'\nafter_s = 60",
     ],
-    ids=["limits", "hard limits", "watches", "hard watches"],
+    ids=["limits", "hard limits", "alarm rules", "hard alarm rules"],
 )
 def test_a_limit_on_a_metric_that_no_source_gives_is_a_warning(tmp_path: Path, rule: str) -> None:
     try:

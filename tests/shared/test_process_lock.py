@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.__main__ import main
+from edge_agent.cli.main import main
 from edge_agent.store.outbox import status
 from shared.errors import EXIT_CONFIG, ConfigError
 from shared.process_lock import process_lock

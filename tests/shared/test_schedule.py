@@ -9,9 +9,9 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from shared.durations import MINUTE_US
 from shared.thresholds import in_force
 from shared.thresholds.schedule import DAYS, week_windows
-from shared.times import MINUTE_US
 
 FIXED = settings(max_examples=300, deadline=None, derandomize=True, database=None)
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from shared.durations import DAY_US, WEEK_US
 from shared.thresholds import JudgeState, Limits, Transition, judge, refusal
-from shared.times import DAY_US, WEEK_US
 
 S = 1_000_000
 Judged: TypeAlias = tuple[JudgeState, Transition | None]

@@ -19,7 +19,7 @@ from simulators import databases
 from simulators.brokers import free_port, listens, until
 
 from cloud_hub.api import est
-from cloud_hub.api.hub import Hub
+from cloud_hub.api.dependencies import Hub
 from cloud_hub.api.routes import create_rest_app
 from cloud_hub.certificates import enrolment
 from cloud_hub.certificates import registry as register

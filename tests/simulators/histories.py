@@ -10,8 +10,8 @@ from simulators.births import born
 from cloud_hub.database.sessions import Database
 from cloud_hub.devices.offsets import StreamOffsets
 from cloud_hub.telemetry import samples
+from shared.durations import DAY_US
 from shared.messages import Birth, Metric
-from shared.times import DAY_US
 
 
 def devices(db: Database, names: list[str], *metrics: str) -> None:

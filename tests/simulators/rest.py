@@ -16,7 +16,7 @@ from simulators.brokers import free_port, listens, until
 
 from cloud_hub.access import tokens
 from cloud_hub.api import http_server
-from cloud_hub.api.hub import Hub
+from cloud_hub.api.dependencies import Hub
 from cloud_hub.api.routes import create_rest_app
 from cloud_hub.clock import now_us
 from cloud_hub.database.sessions import Database

@@ -12,7 +12,7 @@ from sqlmodel import select
 from cloud_hub.access import tokens
 from cloud_hub.access.oidc import Oidc
 from cloud_hub.alarms import suppression
-from cloud_hub.api.hub import Hub
+from cloud_hub.api.dependencies import Hub
 from cloud_hub.api.routes import create_rest_app
 from cloud_hub.clock import now_us
 from cloud_hub.configurations.reconciler import ConfigurationReconciler
@@ -24,14 +24,14 @@ from cloud_hub.database.tables import (
     Incident,
     Job,
     LearnedSeries,
-    Learning,
+    LearningJob,
     MissedFault,
     Notification,
     RemovedDevice,
     Suppression,
 )
 from cloud_hub.devices import commands, tags
-from cloud_hub.devices import registry as fleet
+from cloud_hub.devices import registry as device_registry
 from cloud_hub.devices.offsets import StreamOffsets
 from cloud_hub.incidents import actions
 from cloud_hub.incidents import service as incidents
@@ -39,7 +39,7 @@ from cloud_hub.jobs import service as jobs
 from cloud_hub.settings import Settings
 from cloud_hub.telemetry import samples
 from cloud_hub.thresholds.learning.core.policy import LimitPolicy
-from cloud_hub.thresholds.rollouts import service as rollout
+from cloud_hub.thresholds.rollouts import service as rollout_service
 from cloud_hub.twins import service as twins
 from shared.codec import plain
 from shared.messages import Alarm, Birth, Event, Sample
@@ -73,7 +73,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /api/v1/jobs/preview": {"kind": "tags", "query": "*", "content": {"y": 1}},
     "PUT /api/v1/configurations/{configuration_id}": {"target": "*", "content": {"conf": {"x": 1}}},
     "PATCH /api/v1/configurations/{configuration_id}": {"priority": 4},
-    "PUT /api/v1/learnings/{learning_id}": {"target": "*", "policy": {"metrics": ["m"]}},
+    "PUT /api/v1/learning-jobs/{learning_job_id}": {"target": "*", "policy": {"metrics": ["m"]}},
     "POST /api/v1/tokens": {"name": "robot", "roles": ["viewer"]},
     "POST /things/{thing}/shadow": {"state": {"desired": {"z": 1}}},
 }
@@ -99,7 +99,7 @@ class Sites:
             for device, place in PLACES.items():
                 word = "plain" if device == MINE else CANARY
                 self.ids[device] = self._fill(session, device, word, now)
-                fleet.assign_asset_path(session, device, place, now, within=None, actor="test")
+                device_registry.assign_asset_path(session, device, place, now, within=None, actor="test")
                 session.add(RemovedDevice(device=f"old-{device}", removed_us=now, removed_by=word, reason=word,
                                           assigned_path=place))  # fmt: skip
         for _ in range(20):
@@ -108,14 +108,14 @@ class Sites:
 
     def _fill(self, session: Any, device: str, word: str, now: int) -> dict[str, str]:
         born(session, Birth(device=device, session="s", epoch="e", profile=word, asset_path="acme/a/hall-2"), now)
-        tags.change(session, fleet.get_device(session, device), {"word": word}, now, actor=word)
+        tags.change(session, device_registry.get_device(session, device), {"word": word}, now, actor=word)
         for name in ("", "gates"):
             twins.update_desired(session, device, name, {"a": word}, now, actor=word, max_bytes=32768)
             twins.update_desired(session, device, name, {"b": word}, now, actor=word, max_bytes=32768)
         source = StreamOffsets(session).get((device, "e", "telemetry")).source
         said = [Sample(metric="m", t_us=now, value=word), Sample(metric="n", t_us=now - 1_000_000, value=1.0)]
         samples.store_samples(session, samples.sample_rows(device, source, enumerate(said, 1)))
-        fleet.record_lost_range(session, [(source, 2, 3, word)])
+        device_registry.record_lost_range(session, [(source, 2, 3, word)])
         samples.store_events(session, device, source, [(1, Event(t_us=now, source=word, text=word))], "")
         alarm = Alarm(id=f"a-{device}", metric=f"{word}/age_s", kind="high", state="raised", priority="high", t_us=now,
                       value=9, limit=2)  # fmt: skip
@@ -132,7 +132,7 @@ class Sites:
                                   received_us=now))  # fmt: skip
         session.add(Notification(id=f"n-{device}", channel="ops", page=incident.id, device=device, since_us=now,
                                  error=word))  # fmt: skip
-        watched, _ = rollout.start(
+        watched, _ = rollout_service.start(
             session, [device], [Limits(metric=f"{word}.x", high=1)], now, actor=word, watch_s=60, max_alarms=1,
             max_bytes=32768, trace="",
         )  # fmt: skip
@@ -152,7 +152,7 @@ class Sites:
         number = f"{word}-{device}"
         session.add(Configuration(id=number, target=f"id = '{device}'", content={"conf": {"w": word}}, actor=word,
                                   created_us=now, labels={"l": word}, scope=scope))  # fmt: skip
-        session.add(Learning(id=number, target=f"id = '{device}'", policy=plain(TERMS), actor=word, created_us=now,
+        session.add(LearningJob(id=number, target=f"id = '{device}'", policy=plain(TERMS), actor=word, created_us=now,
                              scope=scope, due_us=1 << 61))  # fmt: skip
         session.add(FailedItem(id=number, worker="jobs", kind="job", item=f"{word} {device}", failures=5, error=word,
                                first_us=now, next_us=now, parked_us=now))  # fmt: skip
@@ -161,7 +161,7 @@ class Sites:
             MissedFault(id=number, device=device, metric="m", start_us=1, end_us=2, note=word, actor=word, t_us=now)
         )
         return {
-            "learning_id": number, "item_id": number,
+            "learning_job_id": number, "item_id": number,
             "device": device, "thing": device, "metric": "m", "name": "gates", "incident_id": incident.id,
             "action_id": action.id, "command_id": command.id, "rollout_id": watched.id, "job_id": made.id,
             "configuration_id": number, "token_id": "none", "alarm_id": alarm.id, "suppression_id": quiet.id,
@@ -175,7 +175,7 @@ class Sites:
             return {"device": device, "metric": "m"}
         if path.endswith("/thresholds/backtest"):
             return {"series": [{"device": device, "metric": "m"}]}
-        if path.endswith("/release") and "/learnings/" in path:
+        if path.endswith("/release") and "/learning-jobs/" in path:
             return {"device": device}
         if path.endswith("/missed-faults"):
             return {"device": device, "metric": "m", "start_us": 1, "end_us": 2}

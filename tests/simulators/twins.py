@@ -113,7 +113,7 @@ class Hub:
         self.world = world
         self.documents = dict.fromkeys(NAMES, rules.Document())
         self.life, self.mute = 0, False
-        self.told: dict[tuple[str, str], dict[str, Any]] = {}
+        self.progress: dict[tuple[str, str], dict[str, Any]] = {}
         self.set_at: dict[tuple[str, Path], int] = {}
         self.tomb: dict[str, int] = dict.fromkeys(NAMES, 0)
         self.backups: list[Any] = []
@@ -203,9 +203,9 @@ class World:
 
     def publish(self, rest: str, message: Any, trace: str = "") -> bool:
         """The agent's door to the network."""
-        told = self.disk.get(f"twin:{(split_shadow(rest) or ('',))[0]}", {}).get("told", [])
+        remembered = self.disk.get(f"twin:{(split_shadow(rest) or ('',))[0]}", {}).get("reported_paths", [])
         for leaf, value in leaves(message["state"].get("reported", {})) if rest.endswith("update") else ():
-            assert value is None or list(leaf) in told, "reported before it was remembered"
+            assert value is None or list(leaf) in remembered, "reported before it was remembered"
         if self.connected:
             self.sent += 1
             self.up.append((rest, encode(message), self.life_told))
@@ -323,9 +323,9 @@ class World:
         rest, payload, life = message
         if rest == "applied":
             word = json.loads(payload)
-            old = self.hub.told.get((word["shadow"], word["path"]), word)
+            old = self.hub.progress.get((word["shadow"], word["path"]), word)
             if old["version"] <= word["version"] or life > old.get("life", 0):
-                self.hub.told[word["shadow"], word["path"]] = word | {"life": life}
+                self.hub.progress[word["shadow"], word["path"]] = word | {"life": life}
             return
         name, verb = split_shadow(rest) or ("", "")
         replies = self.hub.get(name, payload) if verb == "get" else self.hub_update(name, payload, device=life)
@@ -510,7 +510,7 @@ class World:
 
     def check_wish(self, name: str, mine: Document, leaf: Path, value: Any) -> None:
         """T8."""
-        word = self.hub.told.get((name, format_path(leaf)))
+        word = self.hub.progress.get((name, format_path(leaf)))
         paths = [path for path in HANDLED[name] if leaf[: len(path)] == path]
         path = max(paths, key=len, default=())
         in_force = (

@@ -14,12 +14,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 DEVICE = "press-3"
 SITE = """
-[[hard_watches.expressions]]
+[[hard_alarm_rules.expressions]]
 metric = "site.memory"
 when = "memory.used > 0 and cpu.load >= 0"
 priority = "critical"
 """
-WATCHES = {
+ALARM_RULES = {
     "no_data": [{"metric": "oil.temp", "after_s": 1}],
     "flat": [{"metric": "disk.used", "after_s": 1, "tolerance": 1000}],
     "rates": [{"span_s": 0.5, "limits": {"metric": "cpu.load", "high": -1e9}}],
@@ -53,7 +53,7 @@ def told(world: Any, **query: str) -> dict[str, dict[str, Any]]:
 
 
 def test_every_kind_of_alarm_and_every_word_about_it(world: Any) -> None:
-    world.http.patch(f"/devices/{DEVICE}/twin/name/thresholds", json={"desired": {"watches": WATCHES}})
+    world.http.patch(f"/devices/{DEVICE}/twin/name/thresholds", json={"desired": {"alarm_rules": ALARM_RULES}})
     wanted = {"oil.temp": "no-data", "disk.used": "flat", "cpu.load": "rate", "site.memory": "expression"}
     rows = until("all are raised", lambda: found if len(found := told(world)) == 4 else None, 60)
     assert {metric: row["about"] for metric, row in rows.items()} == wanted
@@ -86,14 +86,15 @@ def test_every_kind_of_alarm_and_every_word_about_it(world: Any) -> None:
 
 def test_taking_rules_away_ends_their_alarms_but_not_the_sites(world: Any) -> None:
     path = f"/devices/{DEVICE}/twin/name/thresholds"
-    world.http.patch(path, json={"desired": {"watches": WATCHES}})
+    world.http.patch(path, json={"desired": {"alarm_rules": ALARM_RULES}})
     until("all are raised", lambda: len(told(world, state="raised")) == 4, 60)
-    world.http.patch(path, json={"desired": {"watches": {"flat": [{"metric": "disk.used"}]}}})
+    world.http.patch(path, json={"desired": {"alarm_rules": {"flat": [{"metric": "disk.used"}]}}})
     until(
-        "a bad set is refused", lambda: world.progress(DEVICE, "watches.flat", "thresholds").get("state") == "refused"
+        "a bad set is refused",
+        lambda: world.progress(DEVICE, "alarm_rules.flat", "thresholds").get("state") == "refused",
     )
     assert len(told(world, state="raised")) == 4, "the last good set stays"
-    world.http.patch(path, json={"desired": {"watches": None}})
+    world.http.patch(path, json={"desired": {"alarm_rules": None}})
     until("theirs have ended", lambda: set(told(world, state="raised")) == {"site.memory"}, 60)
 
 
@@ -101,7 +102,7 @@ def test_in_a_maintenance_window_nobody_is_called(world: Any) -> None:
     until("the site's is raised", lambda: set(told(world)) == {"site.memory"}, 60)
     code, out = tidegate(world, "suppress", "--device", DEVICE, "--for", "1h", "--reason", "cleaning")
     assert code == 0, out
-    world.http.patch(f"/devices/{DEVICE}/twin/name/thresholds", json={"desired": {"watches": WATCHES}})
+    world.http.patch(f"/devices/{DEVICE}/twin/name/thresholds", json={"desired": {"alarm_rules": ALARM_RULES}})
     rows = until("all are raised", lambda: found if len(found := told(world)) == 4 else None, 60)
     assert {row["life"] for row in rows.values()} == {"suppressed"}
     assert len(world.get("/incidents")) == 1

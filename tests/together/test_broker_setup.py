@@ -20,8 +20,8 @@ from cloud_hub.broker import checks as broker_check
 from cloud_hub.certificates.core.authority import Authority, Revoked
 from cloud_hub.clock import now_us
 from shared import topics
+from shared.durations import DAY_US
 from shared.mqtt import Tls
-from shared.times import DAY_US
 from shared.topics import thing
 
 pytestmark = pytest.mark.slow

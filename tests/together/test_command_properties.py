@@ -22,7 +22,7 @@ from sqlmodel import select
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import Command
 from cloud_hub.devices import commands
-from cloud_hub.devices import registry as fleet
+from cloud_hub.devices import registry as device_registry
 from cloud_hub.errors import HubError
 from cloud_hub.runtime.outgoing import OutgoingMessage
 from edge_agent.commands.service import Commands, Output, Progress, Work
@@ -117,7 +117,7 @@ class World:
 
     def send(self, mode: Any, target: str) -> None:
         with self.db.write() as session:
-            if fleet.get_device(session, self.device).state != "online" and mode == "direct":
+            if device_registry.get_device(session, self.device).state != "online" and mode == "direct":
                 return
             row, messages = commands.create(
                 session, self.device, "diagnose", target, self.now, actor="test", mode=mode, life_s=LIFE_S

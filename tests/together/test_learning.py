@@ -47,7 +47,7 @@ def rollout(world: Any, name: str, after: str = "") -> Any:
 
 def put(world: Any, name: str, **policy: Any) -> None:
     body = {"target": "*", "policy": {"train_days": 4, "backtest_days": 0.5, "canary": 0.34} | policy}
-    answer = world.http.put(f"/learnings/{name}", json=body)
+    answer = world.http.put(f"/learning-jobs/{name}", json=body)
     assert answer.status_code in {200, 201}, answer.text
 
 
@@ -81,7 +81,7 @@ def test_from_history_to_every_device_and_a_bad_push_undone_by_itself(build: Any
     until("the canary has what it had", lambda: world.reported(canary, "thresholds").get("limits") == [])
     assert [limits(world, device) for device in DEVICES] == [None, None, None]
     until("its alarm is cleared", lambda: all(row["state"] == "cleared" for row in world.get("/alarms")))
-    world.http.delete("/learnings/bad").raise_for_status()
+    world.http.delete("/learning-jobs/bad").raise_for_status()
 
     # Learned so long ago that nobody should trust it: told as stale, and kept in force.
     old = {"metric": "disk.used", "high": 1e9, "source": "learned", "fitted_us": 1, "stale_s": 60.0}
@@ -111,7 +111,7 @@ def test_from_history_to_every_device_and_a_bad_push_undone_by_itself(build: Any
         until("it is verified", lambda d=device: verified(world, d))
         owners = world.get(f"/devices/{device}/twin/owners", name="thresholds")["owners"]
         assert {row["owner"] for row in owners} == {f"{LEARNING}good"}
-    shown = world.get("/learnings/good")
+    shown = world.get("/learning-jobs/good")
     assert shown["standing"] == {"series": 24, "fitted": 24, "pushed": 24, "in_force": 24, "stale": 0}
 
     # Without the hub, after a restart, the file on the device's disk is in force.
@@ -126,7 +126,7 @@ def test_from_history_to_every_device_and_a_bad_push_undone_by_itself(build: Any
     until("it is online again", lambda: world.online(device))
     until("it is in force again", lambda: in_force(world, device) == wish)
 
-    # Out into a file and in again: the learning goes on to own what is just as it put it there.
+    # Out into a file and in again: the learning job goes on to own what is just as it put it there.
     shown = hub(world, "learning", "show", "good")
     assert "series: 24, fitted 24, pushed 24, in force 24, stale 0" in shown
     file = world.folder / "limits.toml"
@@ -135,7 +135,7 @@ def test_from_history_to_every_device_and_a_bad_push_undone_by_itself(build: Any
     assert "24 limits of 3 devices are desired" in hub(world, "limits", "import", str(file))
     until("all are online again", lambda: all(map(world.online, DEVICES)))
     tell(world, metrics)
-    world.http.post("/learnings/good/refit").raise_for_status()
+    world.http.post("/learning-jobs/good/refit").raise_for_status()
     again = until("another rollout begins", lambda: rollout(world, "good", good["id"]))
     assert until("it ends", lambda: ended(world, again["id"]), 60)["state"] == "confirmed"
     states = {row["state"] for row in world.get(f"/thresholds/rollouts/{again['id']}/devices")}
@@ -179,7 +179,7 @@ def in_force(world: Any, device: str) -> Any:
 
 
 def test_a_fault_that_lasts_seventeen_minutes_does_not_become_normal(build: Any) -> None:
-    """A learning of a metric that stands at one value in a high alarm: nothing is pushed, and the alarm stands."""
+    """A learning job of a metric that stands at one value in a high alarm: nothing is pushed, and the alarm stands."""
     world = build("mosquitto")
     world.broker.start()
     world.start_hub()
@@ -190,9 +190,9 @@ def test_a_fault_that_lasts_seventeen_minutes_does_not_become_normal(build: Any)
     histories.store(db, "press-1", "memory.used", times, np.full(1000, 100.0))
     db.close()
 
-    answer = world.http.put("/learnings/all", json={"target": "*", "policy": {"metrics": ["memory.used"]}})
+    answer = world.http.put("/learning-jobs/all", json={"target": "*", "policy": {"metrics": ["memory.used"]}})
     assert answer.status_code == 201, answer.text
-    until("it was fitted", lambda: world.get("/learnings/all")["learning"]["reason"])
+    until("it was fitted", lambda: world.get("/learning-jobs/all")["learning"]["reason"])
     shown = hub(world, "learning", "show", "all")
     assert "no series could be learned: memory.used of press-1: memory.used has " in shown
     assert "limits need 3 days" in shown

@@ -128,8 +128,8 @@ def test_an_alarm_of_a_device_reaches_the_webhook_once_and_its_hub_may_die(
     until("the webhook hears of it", lambda: bodies, 60)
     world.kill("hub")
     world.restart("hub")
-    (row,) = until("it stands as told", lambda: world.get("/notifications", state="told"), 60)
-    assert (row["channel"], row["device"], row["told"], row["error"]) == ("ops", "press-3", "open", "")
+    (row,) = until("it stands as notified", lambda: world.get("/notifications", state="notified"), 60)
+    assert (row["channel"], row["device"], row["sent_status"], row["error"]) == ("ops", "press-3", "open", "")
     told = [(one["id"], one["state"], one["priority"]) for body in bodies for one in body["incidents"]]
     assert set(told) == {(row["page"], "open", "high")}
     assert world.get("/notifications", state="given-up") == []
@@ -142,7 +142,7 @@ def test_what_was_written_is_watched_and_its_anomaly_reaches_the_webhook(
     token, now = writer(world), clock.now_us() // 60_000_000
     write(world, token, [(n * 60_000, ordinary(n)) for n in range(now - 3 * 1440, now)])
     policy = {"metrics": ["node/node_load1"], "train_days": 4, "backtest_days": 1, "monitor": True}
-    made = world.http.put("/learnings/load", json={"target": "deviceId = 'web-1'", "policy": policy})
+    made = world.http.put("/learning-jobs/load", json={"target": "deviceId = 'web-1'", "policy": policy})
     assert made.status_code == 201, made.text
     until("the watch has learned what was", lambda: watched(world) >= (now - 1) * 60_000_000, 120)
     write(world, token, [(n * 60_000, 400.0) for n in range(now + 5, now + 15)])

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import date
 from statistics import median
 
-from shared.times import DAY_US, SECOND_US
+from shared.durations import DAY_US, SECOND_US
 
 EPOCH = date(1970, 1, 1).toordinal()
 WINDOW_US = 600 * SECOND_US

@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from shared.times import HOUR_US, SECOND_US
+from shared.durations import HOUR_US, SECOND_US
 
 Direction = Literal["out", "in"]
 

@@ -26,7 +26,7 @@ from cloud_hub.database.tables.telemetry import (
 from cloud_hub.database.tables.thresholds import (
     LearnedSeries,
     LearnedState,
-    Learning,
+    LearningJob,
     LimitFile,
     MissedFault,
     PeerState,
@@ -65,7 +65,7 @@ __all__ = [
     "JobDevice",
     "LearnedSeries",
     "LearnedState",
-    "Learning",
+    "LearningJob",
     "LimitFile",
     "LockoutRow",
     "LostRange",

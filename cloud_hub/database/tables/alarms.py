@@ -102,10 +102,10 @@ class Incident(SQLModel, table=True):
 class Notification(SQLModel, table=True):
     """Delivery state of one page (the id of its first incident) on one notification channel.
 
-    `wanted` and `told` are the status to send and the status sent last: open, resolved or ''. `due_us` is the time of
-    the next attempt, None when nothing is pending; `since_us` is when the pending status was set. `state` is waiting,
-    told, closed or given-up. `notified` has the highest priority sent for each (device, subject), as a number;
-    `due_priority` is the priority of the planned message. `messages` and `times_resolved` count what was sent.
+    `due_status` and `sent_status` are the status to send and the status sent last: open, resolved or ''. `due_us` is
+    the time of the next attempt, None when nothing is pending; `since_us` is when `due_status` was set. `state` is
+    waiting, notified, closed or given-up. `notified` has the highest priority sent for each (device, subject), as a
+    number; `due_priority` is the priority of the planned message. `messages` and `times_resolved` count what was sent.
     """
 
     __tablename__ = "notifications"
@@ -115,8 +115,8 @@ class Notification(SQLModel, table=True):
     page: str = Field(index=True)
     device: str
     state: str = "waiting"
-    wanted: str = "open"
-    told: str = ""
+    due_status: str = "open"
+    sent_status: str = ""
     sent_priority: str = ""
     due_us: int | None = big_integer(default=None)
     since_us: int = big_integer()

@@ -1,4 +1,4 @@
-"""Tables of learnings, rollouts of limits, monitoring state and missed faults."""
+"""Tables of learning jobs, rollouts of limits, monitoring state and missed faults."""
 
 from __future__ import annotations
 
@@ -61,13 +61,13 @@ class RolloutDevice(SQLModel, table=True):
     t_us: int = big_integer(default=0)
 
 
-class Learning(SQLModel, table=True):
+class LearningJob(SQLModel, table=True):
     """A set of series whose limits this hub learns. `target` selects the devices, `policy` sets how they are learned.
 
     `due_us` is when the next refit starts; `refit` is the progress of the running one: its start and its last device.
     """
 
-    __tablename__ = "learnings"
+    __tablename__ = "learning_jobs"
     id: str = Field(primary_key=True)
     target: str
     policy: dict[str, Any] = json_object()
@@ -80,7 +80,7 @@ class Learning(SQLModel, table=True):
 
 
 class LearnedSeries(SQLModel, table=True):
-    """One series of a learning: `limits` of the last fit, `pushed` to the twin, and those pushed `before` that.
+    """One series of a learning job: `limits` of the last fit, `pushed` to the twin, and those pushed `before` that.
 
     `factor` widens (above 1) or tightens the fitted limits, by operators' verdicts. `trial` is its backtest. The
     device has had a learned limit since `pushed_us`.
@@ -102,7 +102,7 @@ class LearnedSeries(SQLModel, table=True):
 
 
 class LearnedState(SQLModel, table=True):
-    """Live monitoring state of a group of a learning's series: the packed score model, with its format version.
+    """Live monitoring state of a group of a learning job's series: the packed score model, with its format version.
 
     `series` is the `SeriesState` of each series; `per_day` is the number of samples a day of all of them. Samples
     before `live_us` train the model and raise no alarm. `raised` is the correction of the threshold, in decades above
@@ -121,7 +121,7 @@ class LearnedState(SQLModel, table=True):
 
 
 class PeerState(SQLModel, table=True):
-    """Peer comparison of one metric of a learning: the packed `state` of these `devices` in these `services`.
+    """Peer comparison of one metric of a learning job: the packed `state` of these `devices` in these `services`.
 
     Samples before `upto_us` have been processed; those before `live_us` raise no alarm. `form` identifies the settings
     that the state was made for. `standing` are the active alarms. `left_out` has the reason for each excluded device.

@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from shared.times import SECOND_US
+from shared.durations import SECOND_US
 
 NEARBY = 20
 """How many earlier incidents are considered; in a flood the newest one has the page."""

@@ -14,7 +14,7 @@ from cloud_hub.audit import trail
 from cloud_hub.clock import now_us
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import EscalationRow
-from cloud_hub.devices import registry as fleet
+from cloud_hub.devices import registry as device_registry
 from cloud_hub.inference.experts import Expert, Opinion
 from cloud_hub.inference.experts.calibration import recalibrated_gate
 from cloud_hub.runtime.context import HubContext
@@ -129,7 +129,7 @@ class ExpertWorker:
             return []
         now = now_us()
         with self._db.write() as session:
-            if not fleet.exists(session, device):
+            if not device_registry.exists(session, device):
                 return []
             messages = twins.update_desired(
                 session, device, GATES, {model: plain(gate)}, now, actor="hub", max_bytes=self._max_bytes

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from cloud_hub.notifications import RANK, Page, PageIncident
 from cloud_hub.settings import week_hours
 from cloud_hub.settings.channels import Alertmanager, Common
-from shared.times import MINUTE_US, SECOND_US
+from shared.durations import MINUTE_US, SECOND_US
 
 FIRST_S, LIMIT_S = 5.0, 300.0
 """The backoff between two attempts: doubling from the first to the limit."""
@@ -42,8 +42,8 @@ class NotificationState(Protocol):
     """The columns of a notification row that this module reads."""
 
     state: str
-    wanted: str
-    told: str
+    due_status: str
+    sent_status: str
     sent_priority: str
     sent_us: int | None
     due_us: int | None
@@ -84,7 +84,7 @@ def unnotified_incidents(settings: Common, page: Page, row: NotificationState | 
 
 
 def _starts_over(row: NotificationState) -> bool:
-    return row.state != "given-up" and (row.told == "resolved" or row.error == SHELVED)
+    return row.state != "given-up" and (row.sent_status == "resolved" or row.error == SHELVED)
 
 
 # -- when ------------------------------------------------------------------------------------------
@@ -116,10 +116,10 @@ def _next_message_us(settings: Common, page: Page, row: NotificationState, rank:
     soon_us = now_us + _us(settings.group_wait_s)
     if row.sent_us is None:
         return next_due_us(settings, max(now_us, page.opened_us + _us(settings.group_wait_s)))
-    fresh = row.error == SHELVED or (row.told == "resolved" and row.times_resolved < 2)
+    fresh = row.error == SHELVED or (row.sent_status == "resolved" and row.times_resolved < 2)
     if fresh or rank > RANK.get(row.sent_priority, -1):
         return next_due_us(settings, soon_us)
-    wait_us = _calm_us(settings, row.times_resolved - 1 if row.told == "resolved" else 0)
+    wait_us = _calm_us(settings, row.times_resolved - 1 if row.sent_status == "resolved" else 0)
     return next_due_us(settings, max(soon_us, row.sent_us + wait_us))
 
 
@@ -148,7 +148,7 @@ def initial_state(settings: Common, page: Page, now_us: int) -> Fields | None:
     due = next_due_us(settings, max(now_us, page.opened_us + wait_us))
     if not page.open and due > now_us + wait_us:
         return None  # opened and resolved outside the hours
-    return {"wanted": "open" if page.open else "resolved", "due_us": due, "since_us": now_us,
+    return {"due_status": "open" if page.open else "resolved", "due_us": due, "since_us": now_us,
             "due_priority": page.highest}  # fmt: skip
 
 
@@ -157,7 +157,7 @@ def next_state(settings: Common, page: Page | None, row: NotificationState, now_
     if page is None:
         return {} if row.state == "closed" else _closed(GONE)
     if page.suppressed and page.open:
-        return {} if row.error == SHELVED else _closed(SHELVED) | {"wanted": "open"}
+        return {} if row.error == SHELVED else _closed(SHELVED) | {"due_status": "open"}
     if not page.open:
         return _resolved(settings, page, row, now_us)
     keys = {one.key for one in page.incidents}
@@ -166,8 +166,8 @@ def next_state(settings: Common, page: Page | None, row: NotificationState, now_
     return dropped or _open(settings, page, row, now_us)
 
 
-def _waiting(wanted: str, due: int, priority: str, now_us: int) -> Fields:
-    return {"state": "waiting", "wanted": wanted, "due_us": due, "due_priority": priority, "since_us": now_us,
+def _waiting(status: str, due: int, priority: str, now_us: int) -> Fields:
+    return {"state": "waiting", "due_status": status, "due_us": due, "due_priority": priority, "since_us": now_us,
             "tries": 0, "error": ""}  # fmt: skip
 
 
@@ -181,7 +181,7 @@ def _open(settings: Common, page: Page, row: NotificationState, now_us: int) -> 
         return _nothing_new(settings, page, row, now_us)
     rank = max(one.rank(acknowledged=False) for one in found)
     due = _next_message_us(settings, page, row, rank, now_us)
-    if (row.state, row.wanted) == ("waiting", "open"):
+    if (row.state, row.due_status) == ("waiting", "open"):
         if row.tries or rank <= RANK.get(row.due_priority, -1):
             return {}
         return {"due_us": min(due, row.due_us or due), "due_priority": _priority_name(rank)}
@@ -193,25 +193,26 @@ def _priority_name(rank: int) -> str:
 
 
 def _nothing_new(settings: Common, page: Page, row: NotificationState, now_us: int) -> Fields:
-    sent: Fields = {"state": "told", "wanted": "open", "tries": 0, "error": "", "due_us": _repeat_us(settings, now_us)}
+    due_us = _repeat_us(settings, now_us)
+    sent: Fields = {"state": "notified", "due_status": "open", "tries": 0, "error": "", "due_us": due_us}
     acknowledged = page.acknowledged and not isinstance(settings, Alertmanager)  # it drops alerts that are not resent
-    if row.state == "told":
+    if row.state == "notified":
         return {"due_us": None} if acknowledged and row.due_us is not None else {}
     if row.state != "waiting":
         return {}
-    if row.told != "open":
+    if row.sent_status != "open":
         return _closed(ACKNOWLEDGED)
-    if row.wanted == "resolved":  # resolved for a moment only
+    if row.due_status == "resolved":  # resolved for a moment only
         return sent | ({"due_us": None} if acknowledged else {})
-    return sent | {"due_us": None} if acknowledged or not _repeat_us(settings, now_us) else {}
+    return sent | {"due_us": None} if acknowledged or not due_us else {}
 
 
 def _resolved(settings: Common, page: Page, row: NotificationState, now_us: int) -> Fields:
-    if row.told == "open":
-        if row.wanted == "resolved":
+    if row.sent_status == "open":
+        if row.due_status == "resolved":
             return {}
         if not settings.resolved:
-            return _closed("") | {"told": "resolved", "wanted": "resolved"}
+            return _closed("") | {"sent_status": "resolved", "due_status": "resolved"}
         return _waiting("resolved", _resolved_message_us(settings, page, row, now_us), page.highest, now_us)
     if row.state == "given-up" or page.suppressed:
         return {}
@@ -220,7 +221,7 @@ def _resolved(settings: Common, page: Page, row: NotificationState, now_us: int)
     if next_due_us(settings, now_us) > now_us + _us(settings.group_wait_s) and not row.tries:
         return _closed(HELD) | {"notified": _notified(page)}
     if row.state == "waiting":
-        return {} if row.wanted == "resolved" else {"wanted": "resolved"}
+        return {} if row.due_status == "resolved" else {"due_status": "resolved"}
     due = _next_message_us(settings, page, row, -1, now_us)
     return _waiting("resolved", due, page.highest, now_us)
 
@@ -232,14 +233,14 @@ def _notified(page: Page) -> dict[str, int]:
     return ranks
 
 
-def after_success(settings: Common, page: Page, row: NotificationState, wanted: str, now_us: int) -> Fields:
+def after_success(settings: Common, page: Page, row: NotificationState, status: str, now_us: int) -> Fields:
     """The fields to change after a successful message."""
     highest = max((row.sent_priority, page.highest), key=lambda name: RANK.get(name, -1))
     return {
-        "told": wanted, "sent_priority": highest, "sent_us": now_us, "tries": 0, "error": "", "since_us": now_us,
-        "state": "told" if wanted == "open" else "closed", "notified": _notified(page), "messages": row.messages + 1,
-        "times_resolved": row.times_resolved + (wanted == "resolved"),
-        "due_us": _repeat_us(settings, now_us) if wanted == "open" else None,
+        "sent_status": status, "sent_priority": highest, "sent_us": now_us, "tries": 0, "error": "", "since_us": now_us,
+        "state": "notified" if status == "open" else "closed", "notified": _notified(page),
+        "messages": row.messages + 1, "times_resolved": row.times_resolved + (status == "resolved"),
+        "due_us": _repeat_us(settings, now_us) if status == "open" else None,
     }  # fmt: skip
 
 

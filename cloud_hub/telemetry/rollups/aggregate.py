@@ -12,7 +12,7 @@ from sqlmodel import Session
 from cloud_hub.telemetry.rollups.core.buckets import Buckets, Floats, Ints, concat, of_samples
 from cloud_hub.telemetry.rollups.core.sketches import Sketch
 from cloud_hub.telemetry.samples import pages
-from shared.times import HOUR_US, MINUTE_US
+from shared.durations import HOUR_US, MINUTE_US
 
 _METRICS = text(
     "WITH RECURSIVE names (metric) AS (SELECT min(metric) FROM telemetry WHERE device = :device UNION ALL "

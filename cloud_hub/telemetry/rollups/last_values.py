@@ -12,7 +12,7 @@ from cloud_hub import query
 from cloud_hub.database import scopes
 from cloud_hub.database.tables import Device
 from cloud_hub.telemetry.rollups.aggregate import metrics
-from shared.times import DAY_US
+from shared.durations import DAY_US
 
 METRICS = 10_000
 """Maximum metrics of one device that are read."""

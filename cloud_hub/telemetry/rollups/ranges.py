@@ -18,7 +18,7 @@ from cloud_hub.telemetry.rollups.core.buckets import Buckets, concat, empty
 from cloud_hub.telemetry.rollups.matrices import source_of
 from cloud_hub.telemetry.rollups.store import DAY, HOUR, MINUTE, SPAN_US, DeviceRollups
 from cloud_hub.telemetry.samples import StoredSample, series
-from shared.times import DAY_US, HOUR_US
+from shared.durations import DAY_US, HOUR_US
 
 RESOLUTIONS = {"raw": 0, "1m": 60, "5m": 300, "15m": 900, "1h": 3600, "6h": 21600, "1d": 86400}
 """Seconds of a bucket by its name; 0 are the samples themselves."""

@@ -14,7 +14,7 @@ from cloud_hub.errors import HubError
 from cloud_hub.telemetry.rollups.aggregate import samples
 from cloud_hub.telemetry.rollups.core.sketches import merge_sketches
 from cloud_hub.telemetry.rollups.store import DAY, HOUR, of_series
-from shared.times import DAY_US, HOUR_US
+from shared.durations import DAY_US, HOUR_US
 
 SHORT_US = 2 * HOUR_US
 """Up to this span the samples themselves are read."""

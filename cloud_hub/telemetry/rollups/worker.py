@@ -27,7 +27,7 @@ from cloud_hub.telemetry.rollups.core.buckets import Buckets, concat, empty, pac
 from cloud_hub.telemetry.rollups.core.sketches import Sketch, merge_sketches
 from cloud_hub.telemetry.rollups.store import DAY, HOUR, MINUTE, DeviceRollups
 from cloud_hub.telemetry.samples import mark_due
-from shared.times import DAY_US, HOUR_US, MINUTE_US
+from shared.durations import DAY_US, HOUR_US, MINUTE_US
 
 GRACE_US = 2 * MINUTE_US
 """Delay after the end of an hour, because its last samples may still arrive."""

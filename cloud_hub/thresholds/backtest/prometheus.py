@@ -10,7 +10,7 @@ from cloud_hub.prometheus.core import promql
 from cloud_hub.prometheus.core.series import Labels, Rule, Series
 from cloud_hub.thresholds.backtest.core import comparison, walk_forward
 from cloud_hub.thresholds.backtest.core.comparison import Comparison, RaisedAlarm
-from shared.times import DAY_US
+from shared.durations import DAY_US
 
 FIRING = 'ALERTS{alertstate="firing"}'
 COUNTERS = {"counter", "histogram", "summary"}

@@ -16,7 +16,7 @@ from cloud_hub.thresholds.bands.day_ahead import NotEnough
 from cloud_hub.thresholds.bands.fit import clean
 from cloud_hub.thresholds.bands.state import Floats, Ints
 from cloud_hub.thresholds.scores.alarms import samples_per_day
-from shared.times import DAY_US
+from shared.durations import DAY_US
 
 FEWEST = 3
 USUAL = 3.0

@@ -16,8 +16,8 @@ from cloud_hub.thresholds.bands import width
 from cloud_hub.thresholds.bands.seasonal_profile import COARSE_S
 from cloud_hub.thresholds.bands.settings import BandSettings
 from cloud_hub.thresholds.bands.state import DAY_SLOTS, HOURS, WEEK_SLOTS, Columns, Floats, Tables
+from shared.durations import DAY_US
 from shared.thresholds import Limits
-from shared.times import DAY_US
 
 DAYS_AHEAD, MOST_DAYS = 1.0, 7.0
 WORTH = 0.9

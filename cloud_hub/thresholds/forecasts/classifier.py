@@ -25,7 +25,7 @@ from cloud_hub.thresholds.bands.state import Floats, Ints
 from cloud_hub.thresholds.forecasts import features as crossing_features
 from cloud_hub.thresholds.forecasts import rise_features
 from cloud_hub.thresholds.forecasts.features import AHEAD_US, Bools, SeriesHistory
-from shared.times import DAY_US
+from shared.durations import DAY_US
 
 Features = npt.NDArray[np.float32]
 Labelled = tuple[Features, npt.NDArray[np.int8]]

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cloud_hub.thresholds.bands.state import Floats, Ints
-from shared.times import DAY_US, HOUR_US, MINUTE_US
+from shared.durations import DAY_US, HOUR_US, MINUTE_US
 
 Bools = npt.NDArray[np.bool_]
 AHEAD_US = 15 * MINUTE_US

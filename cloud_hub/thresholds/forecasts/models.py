@@ -4,7 +4,7 @@
 - logistic regression on the features of `classifier`, strongly regularised;
 - gradient-boosted trees on the same features, small ones: 63 KB a series.
 
-The trees of all series of a learning (`classifier.CrossingClassifier`) are the fourth, and a blend (the mean of the
+The trees of all series of a learning job (`classifier.CrossingClassifier`) are the fourth, and a blend (the mean of the
 log-odds of the last three) the fifth; `selection` chooses.
 """
 
@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from cloud_hub.thresholds.bands.state import Floats, Ints
 from cloud_hub.thresholds.forecasts.classifier import NAMES, RISING, SHARED, Features
-from shared.times import DAY_US
+from shared.durations import DAY_US
 
 Labels = npt.NDArray[np.int8]
 Fitted = Callable[[Features, Ints], Floats]

@@ -12,7 +12,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from cloud_hub.thresholds.bands.state import Floats, Ints
 from cloud_hub.thresholds.forecasts.features import AHEAD_US, DAYS, SeriesHistory, average
-from shared.times import DAY_US, HOUR_US, MINUTE_US
+from shared.durations import DAY_US, HOUR_US, MINUTE_US
 
 LATELY = 288
 """Number of recent rises that are compared with the distance: a day at five minutes."""

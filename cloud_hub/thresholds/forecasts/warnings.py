@@ -17,8 +17,8 @@ from cloud_hub.thresholds.bands.state import Floats, Ints
 from cloud_hub.thresholds.forecasts.classifier import Samples, Skill, samples
 from cloud_hub.thresholds.forecasts.features import AHEAD_US
 from cloud_hub.thresholds.forecasts.selection import SeriesForecaster
+from shared.durations import DAY_US
 from shared.thresholds import Limits
-from shared.times import DAY_US
 
 Side = Literal["high", "low"]
 SIDES: tuple[Side, ...] = ("high", "low")

@@ -1,4 +1,4 @@
-"""Scheduled refits: a learning's series are fitted and backtested one page of devices at a time, then rolled out.
+"""Scheduled refits: a learning job's series are fitted and backtested one page of devices at a time, then rolled out.
 
 Each run reads one page of devices, fits outside of any transaction, and writes the page with the position to continue
 from, so a restart loses at most one page. All pages use history up to the start of the refit, so the same data give
@@ -12,35 +12,34 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import sqlmodel
 from sqlalchemy import bindparam, insert, select, update
 from sqlmodel import Session, col
-from sqlmodel import select as rows_of
 
 from cloud_hub import query
 from cloud_hub.audit import trail
 from cloud_hub.clock import new_id, new_trace
 from cloud_hub.database.sessions import Database
-from cloud_hub.database.tables import Device, LearnedSeries, Learning, Rollout, RolloutDevice
+from cloud_hub.database.tables import Device, LearnedSeries, LearningJob, Rollout, RolloutDevice
 from cloud_hub.errors import HubError
 from cloud_hub.runtime.items import WorkItems
 from cloud_hub.runtime.worker import NOTHING, WorkResult
 from cloud_hub.thresholds.learning import history as learning_history
-from cloud_hub.thresholds.learning import registry as learnings
+from cloud_hub.thresholds.learning import registry as learning_registry
 from cloud_hub.thresholds.learning import trials
-from cloud_hub.thresholds.learning.core import policy as rules
-from cloud_hub.thresholds.learning.core.policy import LimitPolicy
+from cloud_hub.thresholds.learning.core.policy import LimitPolicy, widening_factor
 from cloud_hub.thresholds.learning.core.safeguards import Known
 from cloud_hub.thresholds.learning.core.trainer import History, learn_limits
 from cloud_hub.thresholds.learning.core.trial import Feedback, Trial, proposals, run_trial
 from cloud_hub.thresholds.limits import standing as limits_standing
 from cloud_hub.thresholds.limits.standing import Series
-from cloud_hub.thresholds.rollouts import service as rollout
+from cloud_hub.thresholds.rollouts import service as rollout_service
 from cloud_hub.thresholds.rollouts import twin_writes
 from cloud_hub.thresholds.rollouts.core import rules as rollout_rules
-from cloud_hub.twins.core import reported
+from cloud_hub.twins.core import reported_values
 from shared.codec import plain
+from shared.durations import DAY_US
 from shared.thresholds import Limits
-from shared.times import DAY_US
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +55,7 @@ def run_once(db: Database, now_us: int) -> WorkResult:
     """Process the next page of the refit that is due; other writers get the database between pages."""
     items = WorkItems(db, "refit", now_us)
     with db.read() as session:
-        name = session.exec(_due(now_us, items.ready("learning", Learning.id))).first()
+        name = session.exec(_due(now_us, items.ready("learning", LearningJob.id))).first()
     if name is None:
         return NOTHING
     items.run("learning", name, partial(_process_page, db, name, now_us))
@@ -66,7 +65,7 @@ def run_once(db: Database, now_us: int) -> WorkResult:
 def _process_page(db: Database, name: str, now_us: int) -> None:
     """Process the next page of one refit."""
     with db.read() as session:
-        row = session.get(Learning, name)
+        row = session.get(LearningJob, name)
         if row is None:
             return
         try:
@@ -84,24 +83,24 @@ def _process_page(db: Database, name: str, now_us: int) -> None:
 
 def _due(now_us: int, ready: Any) -> Any:
     """The learning whose refit is due. Those with an active rollout wait: its limits must not change meanwhile."""
-    busy = select(col(Rollout.learning)).where(col(Rollout.state).in_(rollout.ACTIVE))
-    due = rows_of(Learning.id).where(Learning.due_us <= now_us, col(Learning.id).not_in(busy), ready)
-    return due.order_by(col(Learning.due_us), Learning.id).limit(1)
+    busy = select(col(Rollout.learning)).where(col(Rollout.state).in_(rollout_service.ACTIVE))
+    due = sqlmodel.select(LearningJob.id).where(LearningJob.due_us <= now_us, col(LearningJob.id).not_in(busy), ready)
+    return due.order_by(col(LearningJob.due_us), LearningJob.id).limit(1)
 
 
 def _begin(db: Database, name: str, now_us: int) -> None:
     with db.write() as session:
-        row = learnings.get(session, name, lock=True)
+        row = learning_registry.get(session, name, lock=True)
         row.refit = {"now_us": now_us, "after": ""}
         session.add(row)
 
 
-def _give_up(db: Database, seen: Learning, now_us: int, reason: str) -> None:
+def _give_up(db: Database, seen: LearningJob, now_us: int, reason: str) -> None:
     """Abandon this refit with a reason; the next one starts when it is due."""
     with db.write() as session:
-        row = learnings.get(session, seen.id, lock=True)
+        row = learning_registry.get(session, seen.id, lock=True)
         row.refit, row.reason = None, reason[:500]
-        row.due_us = now_us + int(learnings.policy_of(row).refit_days * DAY_US)
+        row.due_us = now_us + int(learning_registry.policy_of(row).refit_days * DAY_US)
         session.add(row)
 
 
@@ -121,8 +120,8 @@ class RefitPage:
     known: dict[Series, Known]
 
 
-def _page(session: Session, row: Learning, now_us: int, after: str) -> RefitPage:
-    policy = learnings.policy_of(row)
+def _page(session: Session, row: LearningJob, now_us: int, after: str) -> RefitPage:
+    policy = learning_registry.policy_of(row)
     devices = query.devices(session, row.target, after=after, limit=PAGE, scope=row.scope)
     series = learned_series(session, devices, policy)
     from_us = now_us - int(policy.train_days * DAY_US)
@@ -138,16 +137,18 @@ def _page(session: Session, row: Learning, now_us: int, after: str) -> RefitPage
 
 def learned_series(session: Session, devices: list[str], policy: LimitPolicy) -> list[Series]:
     """The series of these devices that match the policy, by the devices' births."""
-    rows = session.exec(rows_of(Device.id, Device.metrics).where(col(Device.id).in_(devices)).order_by(Device.id))
+    rows = session.exec(
+        sqlmodel.select(Device.id, Device.metrics).where(col(Device.id).in_(devices)).order_by(Device.id)
+    )
     return [
         (device, name)
         for device, metrics in rows
-        for name, kind in sorted(reported.metrics(metrics).items())
+        for name, kind in sorted(reported_values.metrics(metrics).items())
         if policy.wants(name, kind)
     ]
 
 
-def first_series(session: Session, row: Learning, policy: LimitPolicy, devices: int) -> list[Series]:
+def first_series(session: Session, row: LearningJob, policy: LimitPolicy, devices: int) -> list[Series]:
     """The series of the first `devices` devices, by id."""
     return learned_series(session, query.devices(session, row.target, limit=devices, scope=row.scope), policy)
 
@@ -159,8 +160,8 @@ def _factors(session: Session, name: str, devices: list[str]) -> dict[Series, fl
     )  # fmt: skip
     found: dict[Series, float] = {}
     for device, metric in session.connection().execute(pushed):
-        seen = learnings.counts(session, name, (device, metric))
-        found[device, metric] = rules.widening_factor(seen.false, seen.missed)
+        seen = learning_registry.counts(session, name, (device, metric))
+        found[device, metric] = widening_factor(seen.false, seen.missed)
     return found
 
 
@@ -219,7 +220,7 @@ def _withheld(known: Known, trial: Trial, before: Limits | str, policy: LimitPol
 
 def _write(db: Database, name: str, page: RefitPage, rows: list[dict[str, Any]]) -> None:
     with db.write() as session:
-        row = learnings.get(session, name, lock=True)
+        row = learning_registry.get(session, name, lock=True)
         if row.refit is None or row.refit["now_us"] != page.now_us:  # its policy was changed meanwhile
             return
         known = select(_ROWS.c.device, _ROWS.c.metric, _ROWS.c.factor).where(
@@ -245,10 +246,10 @@ def _write(db: Database, name: str, page: RefitPage, rows: list[dict[str, Any]])
 def _finish(db: Database, name: str, now_us: int) -> None:
     """End the refit after its last page: hold the limits back, or start their rollout with the canaries."""
     with db.write() as session:
-        row = learnings.get(session, name, lock=True)
+        row = learning_registry.get(session, name, lock=True)
         if row.refit is None:
             return
-        policy, began = learnings.policy_of(row), row.refit["now_us"]
+        policy, began = learning_registry.policy_of(row), row.refit["now_us"]
         row.refit, row.due_us = None, began + int(policy.refit_days * DAY_US)
         session.add(row)
         devices = _ready(session, name, began)
@@ -272,7 +273,9 @@ def _finish(db: Database, name: str, now_us: int) -> None:
             backtest=backtest,
             traceparent=trace,
         )
-        rollout.begin(session, trial, {device: int(device not in first) for device in devices}, f"learning:{name}")
+        rollout_service.begin(
+            session, trial, {device: int(device not in first) for device in devices}, f"learning:{name}"
+        )
         row.reason = f"rollout {trial.id}"
 
 
@@ -296,7 +299,7 @@ def _ready(session: Session, name: str, began_us: int) -> list[str]:
     """Devices with limits of this refit that are not in another active rollout."""
     members: Any = RolloutDevice.__table__  # type: ignore[attr-defined]
     busy = select(members.c.device).where(
-        members.c.rollout.in_(select(col(Rollout.id)).where(col(Rollout.state).in_(rollout.ACTIVE)))
+        members.c.rollout.in_(select(col(Rollout.id)).where(col(Rollout.state).in_(rollout_service.ACTIVE)))
     )  # fmt: skip
     found = select(_ROWS.c.device).distinct().where(
         _ROWS.c.learning == name, _ROWS.c.fitted_us == began_us, _ROWS.c.device.not_in(busy)

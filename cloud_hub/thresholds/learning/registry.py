@@ -1,4 +1,4 @@
-"""The registry of learnings: the series that they cover, their policies, and their hits and misses.
+"""The registry of learning jobs: the series that they cover, their policies, and their hits and misses.
 
 Hits, misses and false alarms are counted here from alarms and people's verdicts. Alarms arrive exactly once and
 verdicts live in the hub only, so a device that lost its disk loses no count.
@@ -10,9 +10,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+import sqlmodel
 from sqlalchemy import Integer, and_, cast, delete, exists, func, or_, select
 from sqlmodel import Session, col
-from sqlmodel import select as rows_of
 
 from cloud_hub import query
 from cloud_hub.audit import trail
@@ -22,7 +22,7 @@ from cloud_hub.database.tables import (
     AppliedRow,
     LearnedSeries,
     LearnedState,
-    Learning,
+    LearningJob,
     MissedFault,
     PeerState,
     Rollout,
@@ -31,7 +31,7 @@ from cloud_hub.database.tables import (
 from cloud_hub.errors import HubError
 from cloud_hub.thresholds.learning.core.policy import LimitPolicy
 from cloud_hub.thresholds.limits import standing as limits_standing
-from cloud_hub.thresholds.rollouts import service as rollout
+from cloud_hub.thresholds.rollouts import service as rollout_service
 from cloud_hub.thresholds.rollouts.twin_writes import DOCUMENT, HOLDING
 from shared.codec import from_plain
 
@@ -64,33 +64,37 @@ class Counts:
     false_anomalies: int = 0
 
 
-def policy_of(row: Learning) -> LimitPolicy:
+def policy_of(row: LearningJob) -> LimitPolicy:
     """The policy as an object."""
     return from_plain(LimitPolicy, row.policy)
 
 
-def get(session: Session, name: str, *, lock: bool = False) -> Learning:
+def get(session: Session, name: str, *, lock: bool = False) -> LearningJob:
     """The learning, or HubError 404."""
-    row = session.get(Learning, name, with_for_update=lock)
+    row = session.get(LearningJob, name, with_for_update=lock)
     if row is None or not scopes.covers(scopes.session_scope(session), row.scope):
-        raise HubError(404, "No such learning", f"'{name}' is not known")
+        raise HubError(404, "No such learning job", f"'{name}' is not known")
     return row
 
 
-def list_all(session: Session) -> list[Learning]:
-    """All learnings in the session's scope, by name."""
+def list_all(session: Session) -> list[LearningJob]:
+    """All learning jobs in the session's scope, by name."""
     scope = scopes.session_scope(session)
-    return [row for row in session.exec(rows_of(Learning).order_by(Learning.id)) if scopes.covers(scope, row.scope)]
+    return [
+        row
+        for row in session.exec(sqlmodel.select(LearningJob).order_by(LearningJob.id))
+        if scopes.covers(scope, row.scope)
+    ]
 
 
-def put(session: Session, row: Learning, trace: str) -> tuple[Learning, bool]:
-    """Create a learning, or change its target and policy; a refit starts at once. Returns (row, whether it is new)."""
+def put(session: Session, row: LearningJob, trace: str) -> tuple[LearningJob, bool]:
+    """Create a learning job, or change its target and policy; a refit starts at once. Returns (row, is new)."""
     query.condition(row.target)
-    old = session.get(Learning, row.id, with_for_update=True)
+    old = session.get(LearningJob, row.id, with_for_update=True)
     if old is not None and not scopes.covers(scopes.session_scope(session), old.scope):
-        raise HubError(409, "Name is taken", f"'{row.id}' is the name of a learning beyond this token's scope")
-    if old is None and session.exec(rows_of(func.count()).select_from(Learning)).one() >= LIMIT:
-        raise HubError(409, "Too many learnings", f"at most {LIMIT} are allowed: delete one that is not needed")
+        raise HubError(409, "Name is taken", f"'{row.id}' is the name of a learning job beyond this token's scope")
+    if old is None and session.exec(sqlmodel.select(func.count()).select_from(LearningJob)).one() >= LIMIT:
+        raise HubError(409, "Too many learning jobs", f"at most {LIMIT} are allowed: delete one that is not needed")
     trail.add(
         session,
         row.created_us,
@@ -111,9 +115,9 @@ def put(session: Session, row: Learning, trace: str) -> tuple[Learning, bool]:
 
 
 def remove(session: Session, name: str, now_us: int, actor: str, trace: str) -> None:
-    """Delete a learning. Limits that it pushed stay in force on their devices until somebody sets others."""
+    """Delete a learning job. Limits that it pushed stay in force on their devices until somebody sets others."""
     row = get(session, name, lock=True)
-    active = rows_of(Rollout.id).where(Rollout.learning == name, col(Rollout.state).in_(rollout.ACTIVE))
+    active = sqlmodel.select(Rollout.id).where(Rollout.learning == name, col(Rollout.state).in_(rollout_service.ACTIVE))
     if (found := session.exec(active).first()) is not None:
         raise HubError(
             409, "A rollout is being monitored", f"rollout {found} of '{name}' has not ended; wait until it has"
@@ -124,7 +128,7 @@ def remove(session: Session, name: str, now_us: int, actor: str, trace: str) -> 
     trail.add(session, now_us, actor, "learning.deleted", name, trace=trace)
 
 
-def refit_now(session: Session, name: str, now_us: int, actor: str, trace: str) -> Learning:
+def refit_now(session: Session, name: str, now_us: int, actor: str, trace: str) -> LearningJob:
     """Start a refit at once; a running one continues."""
     row = get(session, name, lock=True)
     row.due_us = now_us
@@ -136,13 +140,13 @@ def refit_now(session: Session, name: str, now_us: int, actor: str, trace: str) 
 def release(
     session: Session, name: str, device: str, metrics: Collection[str], now_us: int, actor: str, trace: str
 ) -> list[str]:
-    """Let the learning replace limits that somebody set by hand on this device; returns the metrics.
+    """Let the learning job replace limits that somebody set by hand on this device; returns the metrics.
 
-    From now on the limits on the device count as pushed by the learning.
+    From now on the limits on the device count as pushed by the learning job.
     """
     get(session, name)
     there = {one["metric"]: one for one in limits_standing.desired(session, device)}
-    mine = rows_of(LearnedSeries).where(LearnedSeries.learning == name, LearnedSeries.device == device)
+    mine = sqlmodel.select(LearnedSeries).where(LearnedSeries.learning == name, LearnedSeries.device == device)
     rows = [row for row in session.exec(mine) if not metrics or row.metric in metrics]
     if not rows:
         raise HubError(404, "Nothing to release", f"'{name}' learns none of these on '{device}'")
@@ -229,7 +233,7 @@ def counts(session: Session, name: str, series: limits_standing.Series | None = 
 
 def series(session: Session, name: str, device: str, after: str, limit: int) -> list[LearnedSeries]:
     """Its series by device and metric; `after` is `device/metric` of the last one of the page before."""
-    mine = rows_of(LearnedSeries).where(LearnedSeries.learning == name)
+    mine = sqlmodel.select(LearnedSeries).where(LearnedSeries.learning == name)
     mine = scopes.restrict(session, mine, col(LearnedSeries.device))
     if device:
         mine = mine.where(LearnedSeries.device == device)
@@ -255,7 +259,7 @@ def status_counts(session: Session, name: str, now_us: int, stale_s: float) -> d
 
 
 def _confirmed(name: str) -> Any:
-    """Devices that have reported the newest limits of this learning as in force."""
+    """Devices that have reported the newest limits of this learning job as in force."""
     newest = (
         select(_MEMBERS.c.device, func.max(_MEMBERS.c.version).label("version"))
         .join(_ROLLOUTS, _ROLLOUTS.c.id == _MEMBERS.c.rollout)

@@ -16,8 +16,8 @@ from cloud_hub.thresholds.learning.core.trainer import learn_limits
 from cloud_hub.thresholds.learning.core.trial import Proposal, Trial, proposals, run_trial
 from cloud_hub.thresholds.limits import standing as limits_standing
 from cloud_hub.thresholds.limits.standing import Series
+from shared.durations import DAY_US
 from shared.thresholds import Limits
-from shared.times import DAY_US
 
 DAYS = 7.0
 """Days of history on which manually pushed limits are tested."""
@@ -58,7 +58,7 @@ def trial_manual_limits(
 
 
 def learning_trials(session: Session, name: str) -> dict[str, Any]:
-    """The summary of the trials of a learning's series, from its latest refit."""
+    """The summary of the trials of a learning job's series, from its latest refit."""
     found = select(_ROWS.c.device, _ROWS.c.trial).where(_ROWS.c.learning == name, _ROWS.c.trial.is_not(None))
     return summarize_trials((device, trial) for device, trial in session.connection().execute(found))
 

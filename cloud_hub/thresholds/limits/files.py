@@ -15,7 +15,7 @@ from sqlmodel import Session, col, select
 
 from cloud_hub.database.tables import LimitFile
 from cloud_hub.errors import HubError
-from cloud_hub.twins.core.reported import mapping, text
+from cloud_hub.twins.core.reported_values import mapping, text
 from shared.codec import decode, encode
 from shared.content_reference import FILES, INLINE_BYTES, digest
 

@@ -9,7 +9,7 @@ from sqlmodel import Session
 
 from cloud_hub import query
 from cloud_hub.audit import trail
-from cloud_hub.devices import registry as fleet
+from cloud_hub.devices import registry as device_registry
 from cloud_hub.errors import HubError
 from cloud_hub.runtime.outgoing import OutgoingMessage
 from cloud_hub.thresholds.limits import files as limit_files
@@ -67,7 +67,7 @@ def import_limits(
     """Set each device's desired limits, all or none; limits of other metrics are kept unless `replace`."""
     messages: list[OutgoingMessage] = []
     for device, limits in sets.items():
-        fleet.require_device(session, device)
+        device_registry.require_device(session, device)
         wanted = [plain(one) for one in limits]
         current = [] if replace else _current(session, device)
         value = limit_files.desired_value(session, device, limit_entries.merged(current, wanted), now_us)

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import sqlmodel
 from sqlalchemy import select
 from sqlmodel import Session, col
-from sqlmodel import select as rows_of
 
 from cloud_hub.clock import new_id, new_trace
 from cloud_hub.database.sessions import Database
@@ -29,7 +29,7 @@ from cloud_hub.thresholds.scores import absence, alarm_budget
 from cloud_hub.thresholds.scores import alarms as score_alarms
 from cloud_hub.thresholds.scores.alarms import AlarmTransition, SeriesState
 from cloud_hub.thresholds.scores.model import ScoreModel
-from cloud_hub.twins.core.reported import mapping
+from cloud_hub.twins.core.reported_values import mapping
 from shared.codec import plain
 from shared.messages import Alarm
 
@@ -70,11 +70,11 @@ class AnomalyMonitor:
 
 
 def clear_orphaned_alarms(db: Database, now_us: int, alarm_sink: AlarmSink, items: WorkItems) -> bool:
-    """Clear alarms whose learning was changed or removed; returns whether there were any."""
+    """Clear alarms whose learning job was changed or removed; returns whether there were any."""
     with db.read() as session:
         mine = (col(AlarmRow.about) == "anomaly") & (col(AlarmRow.state) == "raised")
-        standing = session.exec(rows_of(AlarmRow).where(mine)).all()
-        groups = session.exec(rows_of(LearnedState.series)) if standing else ()
+        standing = session.exec(sqlmodel.select(AlarmRow).where(mine)).all()
+        groups = session.exec(sqlmodel.select(LearnedState.series)) if standing else ()
         known = {mapping(one).get("alarm") for group in groups for one in group}
     ends = [row for row in standing if row.id not in known]
     done = [items.run("alarm", row.id, partial(_end, db, row, now_us, alarm_sink)) for row in ends]
@@ -119,7 +119,7 @@ def judge_group(
         return False, False
     with db.write() as session:
         kept = session.get(LearnedState, (name, number), with_for_update=True)
-        if kept is None or kept.live_us != seen.row.live_us:  # the learning was changed meanwhile
+        if kept is None or kept.live_us != seen.row.live_us:  # the learning job was changed meanwhile
             return False, False
         series = _raise_alarms(session, judged, alarm_sink, now_us)
         kept.series, kept.state, kept.per_day = plain(series), judged.scores.pack(), judged.per_day

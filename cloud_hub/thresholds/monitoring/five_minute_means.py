@@ -16,7 +16,7 @@ SLOT_US = SLOT_S * 1_000_000
 
 Doubles = npt.NDArray[np.float64]
 
-# The join starts at the learning's series, so that each is one lookup in the index of samples.
+# The join starts at the learning job's series, so that each is one lookup in the index of samples.
 _RECENT = text(
     "SELECT s.device, t.t_us / 300000000 AS slot, avg(t.value) FROM learned_series s CROSS JOIN telemetry t "
     "WHERE s.learning = :learning AND s.metric = :metric AND t.device = s.device AND t.metric = s.metric "

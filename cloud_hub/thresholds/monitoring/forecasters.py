@@ -1,4 +1,4 @@
-"""Forecasters: for each learning with `warn_probability` a classifier of all its series, and for each series the model
+"""Forecasters: for each learning job with `warn_probability` a classifier of all its series, for each series the model
 selected on its own validation data; and a cache of recent samples.
 
 They are trained from stored history and the limits in force, and held in memory only: nothing is pickled.
@@ -17,7 +17,7 @@ from sqlalchemy import select
 from sqlmodel import Session
 
 from cloud_hub.database.sessions import Database
-from cloud_hub.database.tables import LearnedSeries, Learning
+from cloud_hub.database.tables import LearnedSeries, LearningJob
 from cloud_hub.thresholds.bands.day_ahead import NotEnough
 from cloud_hub.thresholds.bands.state import Floats, Ints
 from cloud_hub.thresholds.forecasts.classifier import CrossingClassifier, Samples, Skill, check_enough, train
@@ -26,11 +26,11 @@ from cloud_hub.thresholds.forecasts.warnings import Side, training_series
 from cloud_hub.thresholds.learning import history as learning_history
 from cloud_hub.thresholds.limits import standing as limits_standing
 from cloud_hub.thresholds.limits.standing import Series
+from shared.durations import DAY_US
 from shared.thresholds import Limits
-from shared.times import DAY_US
 
 TRAINING_SERIES = 20
-"""Series that a learning is trained on, evenly spread over all its series."""
+"""Series that a learning job is trained on, evenly spread over all its series."""
 POINTS = 5000
 """Points of one series that are used; a longer history is thinned to one point in four minutes."""
 DAYS = 14.5
@@ -56,7 +56,7 @@ class Selection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainedForecaster:
-    """A learning's shared classifier, or why it has none, and the models selected for its series.
+    """A learning job's shared classifier, or why it has none, and the models selected for its series.
 
     `base_rate` is the share of its samples that were followed by a crossing.
     """
@@ -93,21 +93,21 @@ class ForecasterStore:
         self._held: dict[str, TrainedForecaster] = {}
 
     def get(self, name: str) -> TrainedForecaster | None:
-        """The forecaster of a learning; None before its first training."""
+        """The forecaster of a learning job; None before its first training."""
         return self._held.get(name)
 
     def put(self, name: str, one: TrainedForecaster) -> None:
-        """Store the forecaster of a learning."""
+        """Store the forecaster of a learning job."""
         self._held[name] = one
 
     def keep_series(self, name: str, ones: list[Series]) -> None:
-        """Drop the selections of series that are no longer in the learning."""
+        """Drop the selections of series that are no longer in the learning job."""
         if (held := self._held.get(name)) is not None:
             for one in held.selections.keys() - set(ones):
                 del held.selections[one]
 
     def keep(self, names: set[str]) -> None:
-        """Drop the forecasters of all other learnings."""
+        """Drop the forecasters of all other learning jobs."""
         for name in self._held.keys() - names:
             del self._held[name]
 
@@ -122,8 +122,8 @@ def single_thread() -> Iterator[None]:
         yield
 
 
-def train_forecaster(db: Database, row: Learning, now_us: int) -> TrainedForecaster:
-    """Train on the stored history of a learning's series and the limits in force on their devices."""
+def train_forecaster(db: Database, row: LearningJob, now_us: int) -> TrainedForecaster:
+    """Train on the stored history of a learning job's series and the limits in force on their devices."""
     with db.read() as session:
         ones = series_of(session, row.id)
         ones = ones[:: -(-len(ones) // TRAINING_SERIES) or 1]

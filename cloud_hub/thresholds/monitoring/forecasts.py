@@ -1,4 +1,4 @@
-"""The forecast monitor: learnings with `warn_probability` get forecasters, and probable crossings become warnings.
+"""The forecast monitor: learning jobs with `warn_probability` get forecasters, and probable crossings become warnings.
 
 The classifier of all series is trained from stored history in the worker's thread, once per refit and once after a
 restart (nothing is pickled). Between rounds a model is selected for one series at a time, on its own validation data;
@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import sqlmodel
 from sqlalchemy import select
 from sqlmodel import Session
-from sqlmodel import select as rows_of
 
 from cloud_hub.clock import new_id, new_trace
 from cloud_hub.database.sessions import Database
-from cloud_hub.database.tables import AlarmRow, LearnedSeries, Learning
+from cloud_hub.database.tables import AlarmRow, LearnedSeries, LearningJob
 from cloud_hub.runtime.items import WorkItems
 from cloud_hub.runtime.worker import WorkResult
 from cloud_hub.thresholds.forecasts.features import AHEAD_US
@@ -31,7 +31,7 @@ from cloud_hub.thresholds.forecasts.warnings import (
     forecast_side,
     most_probable,
 )
-from cloud_hub.thresholds.learning import registry as learnings
+from cloud_hub.thresholds.learning import registry as learning_registry
 from cloud_hub.thresholds.limits import standing as limits_standing
 from cloud_hub.thresholds.limits.standing import Series
 from cloud_hub.thresholds.monitoring.alarm_sink import AlarmSink
@@ -45,14 +45,14 @@ from cloud_hub.thresholds.monitoring.forecasters import (
     single_thread,
     train_forecaster,
 )
-from cloud_hub.twins.core.reported import mapping
+from cloud_hub.twins.core.reported_values import mapping
 from shared.messages import Alarm
 from shared.thresholds import Limits
 
 GROUP = 20
 """Series judged in one run."""
 MOST_SERIES = 200
-"""Series of a learning that are judged; the first ones, by device and metric."""
+"""Series of a learning job that are judged; the first ones, by device and metric."""
 ROUND_US = 60_000_000
 """Period of the rounds of judgements, which take precedence over model selection."""
 
@@ -98,7 +98,7 @@ class ForecastMonitor:
     def _round(self, now_us: int, items: WorkItems) -> list[tuple[str, list[Series]]]:
         with self._db.read() as session:
             rows = [
-                row for row in session.exec(rows_of(Learning).order_by(Learning.id))
+                row for row in session.exec(sqlmodel.select(LearningJob).order_by(LearningJob.id))
                 if mapping(row.policy).get("warn_probability")
             ]  # fmt: skip
         self._forecasters.keep({row.id for row in rows})
@@ -111,8 +111,8 @@ class ForecastMonitor:
             found += [(row.id, ones[first : first + GROUP]) for first in range(0, len(ones), GROUP)]
         return found
 
-    def _train(self, row: Learning, now_us: int) -> None:
-        """Train the forecaster of a learning if training is due."""
+    def _train(self, row: LearningJob, now_us: int) -> None:
+        """Train the forecaster of a learning job if training is due."""
         if _due(row, self._forecasters.get(row.id), now_us):
             self._courses.clear()
             before, after = self._forecasters.get(row.id), train_forecaster(self._db, row, now_us)
@@ -123,10 +123,10 @@ class ForecastMonitor:
         """Judge the newest sample of each series of a group; returns whether alarms changed."""
         held = self._forecasters.get(name)
         with self._db.read() as session:
-            learning = session.get(Learning, name)
+            learning = session.get(LearningJob, name)
             if learning is None:
                 return False
-            bar = learnings.policy_of(learning).warn_probability
+            bar = learning_registry.policy_of(learning).warn_probability
             limits = limits_standing.present(session, {device for device, _ in group})
             standing = _standing(session, group, now_us)
             found = []
@@ -156,7 +156,7 @@ class ForecastMonitor:
         held.selections[one] = select_for_series(held, one, course, limits, now_us)
 
 
-def _due(row: Learning, held: TrainedForecaster | None, now_us: int) -> bool:
+def _due(row: LearningJob, held: TrainedForecaster | None, now_us: int) -> bool:
     """Whether training is due: once after each refit, and at once if there is no forecaster yet."""
     if held is None:
         return True
@@ -191,11 +191,11 @@ def forecast_series(
     session: Session, forecasters: ForecasterStore, one: Series, limits: Limits | None, now_us: int
 ) -> tuple[Forecast, TrainedForecaster | None]:
     """The forecast of one series for `limits` (default: those in force), and its forecaster."""
-    query = rows_of(Learning).join(LearnedSeries, _SERIES.c.learning == Learning.id)
-    found = session.exec(query.where(_SERIES.c.device == one[0], _SERIES.c.metric == one[1]).order_by(Learning.id))
+    query = sqlmodel.select(LearningJob).join(LearnedSeries, _SERIES.c.learning == LearningJob.id)
+    found = session.exec(query.where(_SERIES.c.device == one[0], _SERIES.c.metric == one[1]).order_by(LearningJob.id))
     names = [row.id for row in found if row.policy.get("warn_probability")]
     if not names:
-        reason = "no learning with a warn_probability has this series"
+        reason = "no learning job with a warn_probability has this series"
         return Forecast(probability=None, limit=None, side="high", at_us=None, reason=reason), None
     held = next((kept for name in names if (kept := forecasters.get(name))), None)
     limits = limits or limits_standing.present(session, [one[0]]).get(one)
@@ -206,7 +206,7 @@ def clear_expired_warnings(db: Database, now_us: int, alarm_sink: AlarmSink, ite
     """Clear warnings older than 15 minutes, also of series no longer judged; returns whether there were any."""
     old = (_ALARMS.c.about == "forecast") & (_ALARMS.c.state == "raised") & (_ALARMS.c.raised_us <= now_us - AHEAD_US)
     with db.read() as session:
-        rows = session.exec(rows_of(AlarmRow).where(old)).all()
+        rows = session.exec(sqlmodel.select(AlarmRow).where(old)).all()
     done = [items.run("alarm", row.id, partial(_expire, db, row, now_us, alarm_sink)) for row in rows]
     return any(done)
 

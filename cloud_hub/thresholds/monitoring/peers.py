@@ -1,4 +1,4 @@
-"""The peer monitor: compares each metric of learnings with `peers` between servers, in five-minute slots.
+"""The peer monitor: compares each metric of learning jobs with `peers` between servers, in five-minute slots.
 
 A slot is judged after it and a grace period have passed. Each run handles one metric: read, judged outside of any
 transaction, and written with its alarms in one, so a restart continues where it was. When devices join or leave, or the
@@ -14,19 +14,19 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import sqlmodel
 from sqlalchemy import select
 from sqlmodel import Session, col
-from sqlmodel import select as rows_of
 
 from cloud_hub import query
 from cloud_hub.clock import new_trace
 from cloud_hub.database.sessions import Database
-from cloud_hub.database.tables import Device, LearnedSeries, Learning, PeerState
+from cloud_hub.database.tables import Device, LearnedSeries, LearningJob, PeerState
 from cloud_hub.errors import HubError
 from cloud_hub.runtime.items import WorkItems
 from cloud_hub.runtime.worker import NOTHING, WorkResult
 from cloud_hub.thresholds.learning import history as learning_history
-from cloud_hub.thresholds.learning import registry as learnings
+from cloud_hub.thresholds.learning import registry as learning_registry
 from cloud_hub.thresholds.learning.core import safeguards
 from cloud_hub.thresholds.monitoring import five_minute_means, peer_alarms
 from cloud_hub.thresholds.monitoring.alarm_sink import AlarmSink
@@ -35,8 +35,8 @@ from cloud_hub.thresholds.peers import alarms as peer_rules
 from cloud_hub.thresholds.peers.alarms import PeerAlarmTransition, PeerTask
 from cloud_hub.thresholds.peers.detector import PeerDetector, thresholds
 from cloud_hub.thresholds.scores.model import InvalidState
-from cloud_hub.twins.core.reported import mapping
-from shared.times import DAY_US
+from cloud_hub.twins.core.reported_values import mapping
+from shared.durations import DAY_US
 
 log = logging.getLogger(__name__)
 
@@ -80,13 +80,15 @@ class PeerMonitor:
 
 
 def _round(db: Database, now_us: int, alarm_sink: AlarmSink, items: WorkItems) -> tuple[list[PeerTask], bool]:
-    """(Tasks of this round, whether alarms changed); removes states that no learning uses any more."""
+    """(Tasks of this round, whether alarms changed); removes states that no learning job uses any more."""
     with db.read() as session:
         asked = [
-            row for row in session.exec(rows_of(Learning).order_by(Learning.id)) if mapping(row.policy).get("peers")
+            row
+            for row in session.exec(sqlmodel.select(LearningJob).order_by(LearningJob.id))
+            if mapping(row.policy).get("peers")
         ]
         false = peer_alarms.false_verdicts(session) if asked else {}
-        known = set(session.exec(rows_of(PeerState.learning, PeerState.metric)))
+        known = set(session.exec(sqlmodel.select(PeerState.learning, PeerState.metric)))
     found = {row.id: items.run("learning", row.id, partial(_read_tasks, db, row, false)) for row in asked}
     tasks = [task for some in found.values() for task in some or ()]
     wanted = {(task.learning, task.metric) for task in tasks}
@@ -98,14 +100,14 @@ def _round(db: Database, now_us: int, alarm_sink: AlarmSink, items: WorkItems) -
     return tasks, any(ended)
 
 
-def _read_tasks(db: Database, row: Learning, false: Mapping[tuple[str, str, str], int]) -> list[PeerTask]:
+def _read_tasks(db: Database, row: LearningJob, false: Mapping[tuple[str, str, str], int]) -> list[PeerTask]:
     with db.read() as session:
         return _tasks(session, row, false)
 
 
-def _tasks(session: Session, row: Learning, false: Mapping[tuple[str, str, str], int]) -> list[PeerTask]:
+def _tasks(session: Session, row: LearningJob, false: Mapping[tuple[str, str, str], int]) -> list[PeerTask]:
     """The learning's metrics with the devices that have them. Two queries, however many there are."""
-    policy = learnings.policy_of(row)
+    policy = learning_registry.policy_of(row)
     try:
         members = query.matching(session, row.target, row.scope)
     except HubError:  # its target is no longer valid; the refit reports it
@@ -116,7 +118,7 @@ def _tasks(session: Session, row: Learning, false: Mapping[tuple[str, str, str],
     found: dict[str, list[str]] = {}
     for metric, device in session.connection().execute(pairs.order_by(_SERIES.c.metric)):
         found.setdefault(metric, []).append(device)
-    tags = dict(session.exec(rows_of(Device.id, Device.tags).where(col(Device.id).in_(members))).all())
+    tags = dict(session.exec(sqlmodel.select(Device.id, Device.tags).where(col(Device.id).in_(members))).all())
     tasks = []
     for metric, devices in found.items():
         fleet = peer_rules.fleet_of({device: tags[device] for device in devices if device in tags}, policy.peers)
@@ -167,7 +169,7 @@ def judge_metric(db: Database, task: PeerTask, end_us: int, now_us: int, alarm_s
         )  # fmt: skip
     with db.write() as session:
         now = session.get(PeerState, (task.learning, task.metric), with_for_update=True)
-        if _revision(now) != _revision(old) or session.get(Learning, task.learning) is None:  # changed meanwhile
+        if _revision(now) != _revision(old) or session.get(LearningJob, task.learning) is None:  # changed meanwhile
             return False, False
         row.standing = peer_alarms.report_changes(session, task, members, changes, standing, kept, now_us, alarm_sink)
         row.state, row.upto_us = b"" if peers is None else peers.pack(), max(until_us, row.upto_us)

@@ -9,20 +9,20 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import sqlmodel
 from sqlalchemy import func, or_, select
 from sqlmodel import Session, col
-from sqlmodel import select as rows_of
 
 from cloud_hub.database.sessions import Database
-from cloud_hub.database.tables import AlarmRow, Device, LearnedSeries, LearnedState, Learning, TelemetrySample
+from cloud_hub.database.tables import AlarmRow, Device, LearnedSeries, LearnedState, LearningJob, TelemetrySample
 from cloud_hub.runtime.items import WorkItems
 from cloud_hub.thresholds.learning import history as learning_history
-from cloud_hub.thresholds.learning import registry as learnings
+from cloud_hub.thresholds.learning import registry as learning_registry
 from cloud_hub.thresholds.learning.core import safeguards
 from cloud_hub.thresholds.scores import absence
 from cloud_hub.thresholds.scores.alarms import Samples, SeriesState
 from cloud_hub.thresholds.scores.model import ScoreModel
-from cloud_hub.twins.core.reported import mapping
+from cloud_hub.twins.core.reported_values import mapping
 from shared.codec import from_plain, plain
 
 GROUP = 200
@@ -44,13 +44,15 @@ def assign_groups(db: Database, now_us: int, items: WorkItems) -> list[tuple[str
     with db.read() as session:
         watched = [
             row.id
-            for row in session.exec(rows_of(Learning).order_by(Learning.id))
+            for row in session.exec(sqlmodel.select(LearningJob).order_by(LearningJob.id))
             if mapping(row.policy).get("monitor")
         ]  # fmt: skip
     for name in watched:
         items.run("learning", name, partial(_add_new_series, db, name, now_us))
     with db.read() as session:
-        query = rows_of(LearnedState.learning, LearnedState.number).where(col(LearnedState.learning).in_(watched))
+        query = sqlmodel.select(LearnedState.learning, LearnedState.number).where(
+            col(LearnedState.learning).in_(watched)
+        )
         return [(name, number) for name, number in session.exec(query.order_by(LearnedState.learning))]
 
 
@@ -64,7 +66,7 @@ def _add_new_series(db: Database, name: str, now_us: int) -> None:
 
 def _ungrouped_series(session: Session, name: str, now_us: int) -> list[list[SeriesState]]:
     """The learning's series without a group, split into new groups."""
-    groups = session.exec(rows_of(LearnedState.series).where(LearnedState.learning == name))
+    groups = session.exec(sqlmodel.select(LearnedState.series).where(LearnedState.learning == name))
     known = {(one.get("device"), one.get("metric")) for group in groups for one in map(mapping, group)}
     query = select(_SERIES.c.device, _SERIES.c.metric).where(_SERIES.c.learning == name)
     found = session.connection().execute(query.order_by(_SERIES.c.device, _SERIES.c.metric)).all()
@@ -112,7 +114,7 @@ class GroupInput:
 
 def read_group(session: Session, name: str, number: int, awake_us: int, now_us: int) -> GroupInput | None:
     """Read the input of one group; None if there is nothing to judge."""
-    row, learning = session.get(LearnedState, (name, number)), session.get(Learning, name)
+    row, learning = session.get(LearnedState, (name, number)), session.get(LearningJob, name)
     if row is None or learning is None:
         return None
     series = [from_plain(SeriesState, one) for one in row.series]
@@ -122,11 +124,13 @@ def read_group(session: Session, name: str, number: int, awake_us: int, now_us: 
     since_us = {} if behind else _heard_since(session, series, awake_us, now_us)
     if not since_us and not any(t_us.size for t_us, _ in samples):
         return None
-    fleet = session.exec(rows_of(func.sum(LearnedState.per_day)).where(LearnedState.learning == name)).one() or 0.0
+    fleet = (
+        session.exec(sqlmodel.select(func.sum(LearnedState.per_day)).where(LearnedState.learning == name)).one() or 0.0
+    )
     false = _false_verdicts(session, {one.device for one in series})
     return GroupInput(
         row=row, series=series, samples=samples, since_us=since_us, behind=behind, others=fleet - row.per_day,
-        pages=learnings.policy_of(learning).pages_per_shift,
+        pages=learning_registry.policy_of(learning).pages_per_shift,
         false=[false.get((one.device, one.metric), 0) for one in series],
     )  # fmt: skip
 

@@ -59,7 +59,7 @@ class Fleet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerTask:
-    """The peer comparison of one metric of a learning; `form` identifies what the stored state was made for.
+    """The peer comparison of one metric of a learning job; `form` identifies what the stored state was made for.
 
     `limits` are the thresholds of the members.
     """

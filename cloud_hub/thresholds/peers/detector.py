@@ -27,7 +27,7 @@ import numpy.typing as npt
 from cloud_hub.thresholds.peers import state as peer_state
 from cloud_hub.thresholds.peers.persistence import STANDARD, Doubles, Flags, PeerSettings, PersistenceDetector
 from cloud_hub.thresholds.scores.state import InvalidState
-from shared.times import DAY_US, HOUR_US
+from shared.durations import DAY_US, HOUR_US
 
 Longs = npt.NDArray[np.int64]
 Side = Literal["high", "low", "both"]

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cloud_hub.thresholds.peers.tails import fit_tails
-from shared.times import DAY_US
+from shared.durations import DAY_US
 
 Doubles = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]

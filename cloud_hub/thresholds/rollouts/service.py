@@ -10,16 +10,16 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import sqlmodel
 from sqlalchemy import func, insert, or_, select
 from sqlmodel import Session, col
-from sqlmodel import select as rows_of
 
 from cloud_hub.audit import trail
 from cloud_hub.clock import new_id
 from cloud_hub.database import scopes
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import AlarmRow, AppliedRow, LearnedSeries, Rollout, RolloutDevice
-from cloud_hub.devices import registry as fleet
+from cloud_hub.devices import registry as device_registry
 from cloud_hub.errors import HubError
 from cloud_hub.runtime.items import WorkItems
 from cloud_hub.runtime.outgoing import OutgoingMessage
@@ -48,7 +48,7 @@ def start(
 ) -> tuple[Rollout, list[OutgoingMessage]]:  # fmt: skip
     """Push the same `limits` to these devices and start to observe them."""
     for device in devices:
-        fleet.require_device(session, device)
+        device_registry.require_device(session, device)
     devices = list(dict.fromkeys(devices))
     rollout = Rollout(
         id=new_id(), devices=devices, wanted=[plain(one) for one in limits], started_us=now_us, watch_s=watch_s,
@@ -92,7 +92,9 @@ def begin(session: Session, rollout: Rollout, stages: dict[str, int], actor: str
 def run_once(db: Database, now_us: int, max_bytes: int) -> WorkResult:
     """Make one move in each active rollout; an error in one does not affect the others."""
     with db.read() as session:
-        active = list(session.exec(rows_of(Rollout.id).where(col(Rollout.state).in_(ACTIVE)).order_by(Rollout.id)))
+        active = list(
+            session.exec(sqlmodel.select(Rollout.id).where(col(Rollout.state).in_(ACTIVE)).order_by(Rollout.id))
+        )
     if not active:
         return NOTHING
     items, messages = WorkItems(db, "rollouts", now_us), list[OutgoingMessage]()
@@ -221,8 +223,8 @@ def get(session: Session, rollout_id: str) -> Rollout:
 
 
 def list_newest(session: Session, learning: str, limit: int) -> list[Rollout]:
-    """The newest rollouts first, of one learning or all."""
-    query = rows_of(Rollout).order_by(col(Rollout.id).desc()).limit(limit)
+    """The newest rollouts first, of one learning job or all."""
+    query = sqlmodel.select(Rollout).order_by(col(Rollout.id).desc()).limit(limit)
     found = session.exec(query.where(Rollout.learning == learning) if learning else query)
     return [row for row in found if scopes.sees(session, row.devices)]
 
@@ -230,7 +232,7 @@ def list_newest(session: Session, learning: str, limit: int) -> list[Rollout]:
 def devices(session: Session, rollout_id: str, state: str, after: str, limit: int) -> list[RolloutDevice]:
     """The state of its devices, by id, one page at a time."""
     get(session, rollout_id)
-    mine = rows_of(RolloutDevice).where(RolloutDevice.rollout == rollout_id, RolloutDevice.device > after)
+    mine = sqlmodel.select(RolloutDevice).where(RolloutDevice.rollout == rollout_id, RolloutDevice.device > after)
     if state:
         mine = mine.where(RolloutDevice.state == state)
     return list(session.exec(mine.order_by(RolloutDevice.device).limit(limit)))

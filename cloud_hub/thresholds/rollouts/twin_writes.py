@@ -9,9 +9,9 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import sqlmodel
 from sqlalchemy import select, update
 from sqlmodel import Session, col
-from sqlmodel import select as rows_of
 
 from cloud_hub.database.tables import LearnedSeries, Rollout, RolloutDevice
 from cloud_hub.errors import HubError
@@ -37,7 +37,7 @@ HOLDING = ("pushed", "verified", "refused")
 
 _ROWS: Any = RolloutDevice.__table__  # type: ignore[attr-defined]
 Learned = dict[str, LearnedSeries]
-"""A device's rows in the learning, by metric."""
+"""A device's rows in the learning job, by metric."""
 
 
 def push(
@@ -131,7 +131,7 @@ def restore(session: Session, rollout: Rollout, now_us: int, max_bytes: int) -> 
     """Restore the previous desired limits, except where somebody has set other limits since."""
     batch, stored, devices = _next_devices(session, rollout, HOLDING, now_us, max_bytes)
     learned = _learned(session, rollout, devices)
-    members = rows_of(RolloutDevice).where(
+    members = sqlmodel.select(RolloutDevice).where(
         RolloutDevice.rollout == rollout.id, col(RolloutDevice.device).in_(devices)
     )  # fmt: skip
     for member in session.exec(members).all():
@@ -167,7 +167,7 @@ def _next_devices(
 def _learned(session: Session, rollout: Rollout, devices: Iterable[str]) -> dict[str, dict[str, LearnedSeries]]:
     found: dict[str, dict[str, LearnedSeries]] = {}
     if rollout.learning:
-        mine = rows_of(LearnedSeries).where(
+        mine = sqlmodel.select(LearnedSeries).where(
             LearnedSeries.learning == rollout.learning, col(LearnedSeries.device).in_(devices)
         )  # fmt: skip
         for row in session.exec(mine.order_by(LearnedSeries.device, LearnedSeries.metric)):

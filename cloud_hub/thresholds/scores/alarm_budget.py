@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from shared.times import HOUR_US
+from shared.durations import HOUR_US
 
 SHIFTS_A_DAY = 2.0  # a shift is twelve hours
 

@@ -17,8 +17,8 @@ import numpy.typing as npt
 from cloud_hub.thresholds.scores.alarm_budget import threshold
 from cloud_hub.thresholds.scores.episodes import Episodes, rarity
 from cloud_hub.thresholds.scores.model import DEFAULTS, InvalidState, ScoreModel
+from shared.durations import DAY_US
 from shared.messages import AlarmKind
-from shared.times import DAY_US
 
 CALM = 20
 HIGHER, MOST_HIGHER = 0.3, 1.5
@@ -82,7 +82,7 @@ def unpack_scores(state: bytes, count: int) -> ScoreModel:
 
 
 def budget_threshold(pages_per_shift: float, per_day: float) -> float:
-    """The nominal threshold of a learning with `per_day` samples a day."""
+    """The nominal threshold of a learning job with `per_day` samples a day."""
     return threshold(pages_per_shift, 1, max(per_day, 1.0))
 
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from cloud_hub.thresholds.scores import features, pattern_memory, tails
 from cloud_hub.thresholds.scores import state as score_columns
 from cloud_hub.thresholds.scores.state import COUNT, FIRST, LAST, Columns, Doubles, InvalidState, Longs, Singles
-from shared.times import DAY_US, HOUR_US
+from shared.durations import DAY_US, HOUR_US
 
 if TYPE_CHECKING:
     from cloud_hub.thresholds.scores.compiled.step import Plan

@@ -1,8 +1,8 @@
 """Evaluates alarm rules on samples and raises or clears alarms, online or offline. No clock, store or randomness.
 
-The site's own rules (`hard_limits`, `hard_watches`) are evaluated in addition to the rules desired by the hub, which
-cannot delay, weaken or suppress them (invariant P3). When a rule of the hub and one of the site agree, a single alarm
-is raised (see `_raised`).
+The site's own rules (`hard_limits`, `hard_alarm_rules`) are evaluated in addition to the rules desired by the hub,
+which cannot delay, weaken or suppress them (invariant P3). When a rule of the hub and one of the site agree, a single
+alarm is raised (see `_raised`).
 
 The agent stores `standing()` so that active alarms survive a restart.
 """

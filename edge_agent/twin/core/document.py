@@ -1,10 +1,10 @@
 """A twin document on the device: desired state, the handlers that apply it, and reported state. No I/O.
 
 `base` is the desired state when hub and device last agreed. Where `desired` differs from it, it was changed on the
-device and is merged three-way when the hub is reachable again. `reported` is what was reported since boot; `told` are
-the paths reported by this agent that the hub may still have. Only those are deleted on the hub, because other clients
-may report too. `sent` are the changes requested since the last complete document from the hub, which are not changes
-of the hub when they come back.
+device and is merged three-way when the hub is reachable again. `reported` is what was reported since boot;
+`reported_paths` are the paths reported by this agent that the hub may still have. Only those are deleted on the hub,
+because other clients may report too. `sent` are the changes requested since the last complete document from the hub,
+which are not changes of the hub when they come back.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ value, without changing anything, or Deferred if it finishes later."""
 
 Pairs = list[tuple[Path, Any]]
 
-MAX_TOLD = 2000
+MAX_REPORTED_PATHS = 2000
 """Maximum number of remembered paths."""
 
 NOT_DESIRED = "no longer desired"
@@ -43,7 +43,7 @@ class _Part:
 
 
 class Document:
-    """`kept` is the stored result of `plain`, or {}; older agents did not store base and told."""
+    """`kept` is the stored result of `plain`, or {}; older agents did not store `base` and `reported_paths`."""
 
     def __init__(self, name: str, kept: State) -> None:
         self.name: str = name
@@ -51,8 +51,8 @@ class Document:
         """Version on the hub, as last received."""
         self.desired: State = kept.get("desired", {})
         self.base: State = ({"base": self.desired} | kept)["base"]
-        told = [tuple(path) for path in kept.get("told", [])]
-        self.told: set[Path] = {*told, *(path for path, _ in leaves(kept.get("reported", {})))}
+        remembered = [tuple(path) for path in kept.get("reported_paths", [])]
+        self.reported_paths: set[Path] = {*remembered, *(path for path, _ in leaves(kept.get("reported", {})))}
         self.sent: list[State] = kept.get("sent", [])
         self.reported: State = {}
         self.parts: dict[Path, _Part] = {}
@@ -60,7 +60,7 @@ class Document:
     def plain(self) -> State:
         """The state to store."""
         return {"version": self.version, "desired": self.desired, "base": self.base, "reported": self.reported,
-                "told": sorted(map(list, self.told)), "sent": self.sent}  # fmt: skip
+                "reported_paths": sorted(map(list, self.reported_paths)), "sent": self.sent}  # fmt: skip
 
     def pending(self) -> State:
         """Changes of desired state made on the device that the hub does not have yet, as a patch."""
@@ -72,11 +72,14 @@ class Document:
         Paths are dropped only when there are too many: a hub restored from a backup may have an old path again.
         """
         now = {path for path, _ in leaves(self.reported)}
-        self.told = self.told | now if len(self.told | now) <= MAX_TOLD else now
+        both = self.reported_paths | now
+        self.reported_paths = both if len(both) <= MAX_REPORTED_PATHS else now
 
     def stale(self, reported: State) -> State:
         """The patch that corrects the hub's `reported`; values reported by other clients are kept."""
-        own = tree((path, value_at(reported, path)) for path in self.told if value_at(reported, path) is not ABSENT)
+        own = tree(
+            (path, value_at(reported, path)) for path in self.reported_paths if value_at(reported, path) is not ABSENT
+        )
         kept = merge3(own, self.reported, reported, owner="local")
         return patch(reported, merge(kept, self.reported))  # the device's values win
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from simulators.sites import MINE, Sites, TestClient
 
-import cloud_hub.api.hub
+import cloud_hub.api.dependencies
 from cloud_hub.access import lockout
 from cloud_hub.access.lockout import FREE, LOCK_S, MAX_ADDRESSES, WINDOW_S, Lockout
 from cloud_hub.audit import trail
@@ -83,7 +83,7 @@ def test_a_lock_outlives_a_restart_and_is_told(db: Database) -> None:
 def test_over_rest(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sites = Sites(tmp_path, url)
     good, now = sites.whole, now_us()
-    monkeypatch.setattr(cloud_hub.api.hub, "now_us", lambda: now)
+    monkeypatch.setattr(cloud_hub.api.dependencies, "now_us", lambda: now)
     answers = [sites.ask("GET", "/api/v1/devices", MINE, f"tg_{n}") for n in range(FREE + 1)]
     assert [answer.status_code for answer in answers] == [401] * FREE + [429]
     assert (answers[-1].headers["retry-after"], answers[-1].json()["title"]) == (str(LOCK_S), "Locked out")
@@ -93,7 +93,7 @@ def test_over_rest(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert other.get("/healthz").status_code == 200
     with sites.db.read() as session:
         assert lockout.active_locks(session, now) == {"testclient": now + LOCK_S * S}
-    monkeypatch.setattr(cloud_hub.api.hub, "now_us", lambda: now + LOCK_S * S)
+    monkeypatch.setattr(cloud_hub.api.dependencies, "now_us", lambda: now + LOCK_S * S)
     assert sites.ask("GET", "/api/v1/devices", MINE, good).status_code == 200
     sites.close()
 

@@ -19,7 +19,7 @@ from cloud_hub.access.oidc import Oidc
 from cloud_hub.audit import trail
 from cloud_hub.clock import now_us
 from cloud_hub.errors import HubError, WrongToken
-from cloud_hub.settings import Oidc as Settings
+from cloud_hub.settings import Oidc as OidcSettings
 from shared.errors import ConfigError
 
 NOW_S = 1_800_000_000
@@ -43,8 +43,8 @@ def clock() -> Clock:
     return Clock()
 
 
-def settings(issuer: Issuer, **more: Any) -> Settings:
-    return Settings(**{"issuer": issuer.url, "audience": AUDIENCE, "jwks_url": "https://x", "roles": ROLES} | more)
+def settings(issuer: Issuer, **more: Any) -> OidcSettings:
+    return OidcSettings(**{"issuer": issuer.url, "audience": AUDIENCE, "jwks_url": "https://x", "roles": ROLES} | more)
 
 
 def opened(issuer: Issuer, clock: Clock | None = None, **more: Any) -> Oidc:

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 from simulators.sites import MINE, Sites
 
-import cloud_hub.api.hub
+import cloud_hub.api.dependencies
 from cloud_hub.access import tokens
 from cloud_hub.audit import trail
 from cloud_hub.clock import now_us
 from cloud_hub.database.sessions import Database
 from cloud_hub.errors import HubError, WrongToken
 from cloud_hub.security.core import roles
+from shared.durations import DAY_US
 from shared.errors import ConfigError
-from shared.times import DAY_US
 
 NOW, S = 1_800_000_000_000_000, 1_000_000
 
@@ -44,7 +44,7 @@ def test_over_rest_a_token_is_dead_at_its_end(sites: Sites, monkeypatch: pytest.
     made = sites.ask("POST", "/api/v1/tokens", MINE, sites.whole).json()
     assert made["expires_us"] - made["created_us"] == tokens.LIFE_DAYS * DAY_US
     assert sites.ask("GET", "/api/v1/devices", MINE, made["token"]).status_code == 200
-    monkeypatch.setattr(cloud_hub.api.hub, "now_us", lambda: made["expires_us"] + S)
+    monkeypatch.setattr(cloud_hub.api.dependencies, "now_us", lambda: made["expires_us"] + S)
     answer = sites.ask("GET", "/api/v1/devices", MINE, made["token"])
     assert (answer.status_code, "has expired" in answer.json()["detail"]) == (401, True)
 

@@ -9,13 +9,13 @@ from typing import get_args
 import pytest
 from sqlmodel import select
 
-from cloud_hub.alarms import service as desk
+from cloud_hub.alarms import service as alarm_service
 from cloud_hub.alarms import suppression
 from cloud_hub.alarms.core.state import SuppressionMethod, isa_state
 from cloud_hub.audit import trail
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import AlarmRow, Incident, Suppression
-from cloud_hub.devices import registry as fleet
+from cloud_hub.devices import registry as device_registry
 from cloud_hub.errors import HubError
 from cloud_hub.incidents import service as incidents
 from shared.codec import decode
@@ -35,9 +35,9 @@ class Hall:
 
     def __post_init__(self) -> None:
         with self.db.write() as session:
-            fleet.register(session, DEVICE, NOW, actor="test")
+            device_registry.register(session, DEVICE, NOW, actor="test")
             session.flush()
-            fleet.assign_asset_path(session, DEVICE, "acme/a/hall-2", NOW, within=None, actor="test")
+            device_registry.assign_asset_path(session, DEVICE, "acme/a/hall-2", NOW, within=None, actor="test")
 
     def say(
         self, number: str, state: str = "raised", at_us: int = NOW, metric: str = "cpu.load", late_us: int = 0
@@ -81,16 +81,16 @@ def test_an_alarm_is_seen_and_returns(hall: Hall) -> None:
         hall.say(number, metric=f"{number}.x")
     assert hall.life("a1") == "unacknowledged"
     with hall.db.write() as session:
-        row = desk.get(session, "a1")
-        assert desk.acknowledge(session, row, NOW + S, actor="anna", comment="fan")
-        assert not desk.acknowledge(session, row, NOW + 2 * S, actor="bob")
-        assert desk.acknowledge(session, row, NOW + 3 * S, actor="bob", comment="fan replaced")
+        row = alarm_service.get(session, "a1")
+        assert alarm_service.acknowledge(session, row, NOW + S, actor="anna", comment="fan")
+        assert not alarm_service.acknowledge(session, row, NOW + 2 * S, actor="bob")
+        assert alarm_service.acknowledge(session, row, NOW + 3 * S, actor="bob", comment="fan replaced")
     assert hall.life("a1") == "acknowledged"
     hall.say("a1", "cleared", metric="a1.x")
     hall.say("a2", "cleared", metric="a2.x")
     assert (hall.life("a1"), hall.life("a2")) == ("normal", "returned-unacknowledged")
     with hall.db.read() as session:
-        row = desk.get(session, "a1")
+        row = alarm_service.get(session, "a1")
         assert (row.acked_us, row.acked_by, row.comment) == (NOW + S, "anna", "fan replaced")
     assert [kind for kind in hall.kinds() if kind.startswith("alarm.") and "raised" not in kind] == [
         "alarm.acknowledged", "alarm.commented", "alarm.cleared", "alarm.cleared",
@@ -100,11 +100,11 @@ def test_an_alarm_is_seen_and_returns(hall: Hall) -> None:
 def test_the_last_verdict_counts_and_acknowledges(hall: Hall) -> None:
     hall.say("a1")
     with hall.db.write() as session:
-        row = desk.get(session, "a1")
-        desk.set_verdict(session, row, "real", NOW + S, actor="anna")
-        desk.set_verdict(session, row, "false-alarm", NOW + 2 * S, actor="bob", comment="backup")
+        row = alarm_service.get(session, "a1")
+        alarm_service.set_verdict(session, row, "real", NOW + S, actor="anna")
+        alarm_service.set_verdict(session, row, "false-alarm", NOW + 2 * S, actor="bob", comment="backup")
     with hall.db.read() as session:
-        row = desk.get(session, "a1")
+        row = alarm_service.get(session, "a1")
     assert (row.verdict, row.verdict_us, row.verdict_by, row.comment) == ("false-alarm", NOW + 2 * S, "bob", "backup")
     assert (row.acked_by, hall.life("a1")) == ("anna", "acknowledged")
 
@@ -145,7 +145,7 @@ def test_what_stands_already_is_shelved_too(hall: Hall) -> None:
     assert hall.pass_(NOW + 2 * S) == ["a1"]
     assert hall.life("a1") == "unacknowledged"
     with hall.db.write() as session:
-        assert not suppression.unshelve(session, desk.get(session, "a1"), NOW + 3 * S, actor="bob")
+        assert not suppression.unshelve(session, alarm_service.get(session, "a1"), NOW + 3 * S, actor="bob")
 
 
 def test_a_window_that_begins_later_covers_a_site_from_then_on(hall: Hall) -> None:
@@ -225,18 +225,18 @@ def test_every_state_is_found_as_it_is_told(hall: Hall) -> None:
             session.add(row)
     states: tuple[Life, ...] = get_args(Life)
     with hall.db.read() as session:
-        everything = desk.list_alarms(session)
+        everything = alarm_service.list_alarms(session)
         for wanted in states:
-            found = {row.id for row in desk.list_alarms(session, life=wanted)}
+            found = {row.id for row in alarm_service.list_alarms(session, life=wanted)}
             assert found == {row.id for row in everything if isa_state(row) == wanted} != set()
 
 
 def test_the_word_for_others_says_what_it_is_now(hall: Hall) -> None:
     hall.say("a1")
     with hall.db.write() as session:
-        row = desk.get(session, "a1")
-        desk.set_verdict(session, row, "real", NOW, actor="anna", comment="fan")
-    word = desk.state_message(row, NOW + S, actor="anna")
+        row = alarm_service.get(session, "a1")
+        alarm_service.set_verdict(session, row, "real", NOW, actor="anna", comment="fan")
+    word = alarm_service.state_message(row, NOW + S, actor="anna")
     assert word.topic == f"tidegate/v1/things/{DEVICE}/alarms/life"
     assert decode(AlarmStateMessage, word.payload) == AlarmStateMessage(
         id="a1", metric="cpu.load", life="acknowledged", t_us=NOW + S, actor="anna", comment="fan", verdict="real"
@@ -262,9 +262,9 @@ def test_one_machines_trouble_is_one_page_for_a_while(hall: Hall) -> None:
 
 def site(hall: Hall, number: int, path: str) -> str:
     with hall.db.write() as session:
-        fleet.register(session, f"d{number}", NOW, actor="test")
+        device_registry.register(session, f"d{number}", NOW, actor="test")
         session.flush()
-        fleet.assign_asset_path(session, f"d{number}", path, NOW, within=None, actor="test")
+        device_registry.assign_asset_path(session, f"d{number}", path, NOW, within=None, actor="test")
     return f"d{number}"
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cloud_hub.alarms import service as desk
+from cloud_hub.alarms import service as alarm_service
 from cloud_hub.alarms.core.performance import AlarmRecord, build_report
 from cloud_hub.database.sessions import Database
-from cloud_hub.devices import registry as fleet
+from cloud_hub.devices import registry as device_registry
 from cloud_hub.incidents import service as incidents
+from shared.durations import DAY_US, SECOND_US
 from shared.messages import Alarm
-from shared.times import DAY_US, SECOND_US
 
 START = 1_800_000_000 * SECOND_US
 WEEK = 7 * DAY_US
@@ -48,7 +48,7 @@ def test_of_nothing_everything_is_nothing() -> None:
 def test_the_report_reads_what_was_received_in_its_time(db: Database) -> None:
     with db.write() as session:
         for device in ("d1", "d2"):
-            fleet.register(session, device, START, actor="test")
+            device_registry.register(session, device, START, actor="test")
         for n, (device, after_s) in enumerate([("d1", 1), ("d1", 4000), ("d2", 8000), ("d1", 90_000)]):
             now = START + after_s * SECOND_US
             alarm = Alarm(
@@ -56,7 +56,7 @@ def test_the_report_reads_what_was_received_in_its_time(db: Database) -> None:
             )
             incidents.handle_alarm(session, device, alarm, now, "")
     with db.read() as session:
-        both = desk.performance(session, START, START + DAY_US)
-        one = desk.performance(session, START, START + DAY_US, device="d1")
+        both = alarm_service.performance(session, START, START + DAY_US)
+        one = alarm_service.performance(session, START, START + DAY_US, device="d1")
     assert (both.alarms, both.pages, both.standing) == (3, 3, 4)
     assert (one.alarms, one.pages, one.standing) == (2, 2, 3)

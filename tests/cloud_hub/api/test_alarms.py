@@ -11,7 +11,7 @@ from simulators import databases
 from simulators.sites import MINE, THEIRS, Sites
 
 from cloud_hub.clock import now_us
-from shared.times import HOUR_US
+from shared.durations import HOUR_US
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from sqlalchemy import event
 from sqlmodel import select
 
 from cloud_hub.access import tokens
-from cloud_hub.api.hub import Hub
+from cloud_hub.api.dependencies import Hub
 from cloud_hub.api.routes import create_rest_app
 from cloud_hub.audit import trail
 from cloud_hub.clock import now_us
@@ -125,13 +125,13 @@ ROUTES: dict[tuple[str, str], str] = {
     ("GET", "/api/v1/thresholds/rollouts/{rollout_id}/devices"): "read",
     ("POST", "/api/v1/thresholds/backtest"): "operate",
     ("GET", "/api/v1/thresholds/forecast"): "read",
-    ("GET", "/api/v1/learnings"): "read",
-    ("GET", "/api/v1/learnings/{learning_id}"): "read",
-    ("GET", "/api/v1/learnings/{learning_id}/series"): "read",
-    ("PUT", "/api/v1/learnings/{learning_id}"): "operate",
-    ("DELETE", "/api/v1/learnings/{learning_id}"): "operate",
-    ("POST", "/api/v1/learnings/{learning_id}/refit"): "operate",
-    ("POST", "/api/v1/learnings/{learning_id}/release"): "operate",
+    ("GET", "/api/v1/learning-jobs"): "read",
+    ("GET", "/api/v1/learning-jobs/{learning_job_id}"): "read",
+    ("GET", "/api/v1/learning-jobs/{learning_job_id}/series"): "read",
+    ("PUT", "/api/v1/learning-jobs/{learning_job_id}"): "operate",
+    ("DELETE", "/api/v1/learning-jobs/{learning_job_id}"): "operate",
+    ("POST", "/api/v1/learning-jobs/{learning_job_id}/refit"): "operate",
+    ("POST", "/api/v1/learning-jobs/{learning_job_id}/release"): "operate",
     ("GET", "/api/v1/missed-faults"): "read",
     ("POST", "/api/v1/missed-faults"): "operate",
     ("GET", "/api/v1/limits"): "read",
@@ -204,7 +204,7 @@ class World:
             "action_id": actions.propose(session, incident, "capture", "digits", "why", NOW, settings).id,
             "command_id": commands.create(session, "press-3", "restart", "digits", NOW, actor="test")[0].id,
             "rollout_id": "none", "job_id": "none", "configuration_id": "none", "token_id": "none",
-            "learning_id": "none", "item_id": "none", "alarm_id": "a1", "suppression_id": "none",
+            "learning_job_id": "none", "item_id": "none", "alarm_id": "a1", "suppression_id": "none",
         }  # fmt: skip
         for name in ("", "gates"):
             twins.update_desired(session, "press-3", name, {"a": 1}, NOW, actor="test", max_bytes=32768)
@@ -588,7 +588,8 @@ def test_a_configuration_from_its_creation_to_its_end(world: World) -> None:
 # -- what is not there -----------------------------------------------------------------------------
 
 PUTS_ANEW = {
-    ("PUT", DEVICE), ("PUT", "/api/v1/configurations/{configuration_id}"), ("PUT", "/api/v1/learnings/{learning_id}"),
+    ("PUT", DEVICE), ("PUT", "/api/v1/configurations/{configuration_id}"),
+    ("PUT", "/api/v1/learning-jobs/{learning_job_id}"),
 }  # fmt: skip
 GOOD_BODY: dict[str, Any] = {
     f"{DEVICE}/asset-path": {"asset_path": "acme/a"},
@@ -606,7 +607,7 @@ GOOD_BODY: dict[str, Any] = {
     "/api/v1/configurations/{configuration_id}": {},
     "/api/v1/thresholds/fit": {"device": "nobody", "metric": "cpu.load"},
     "/api/v1/thresholds/backtest": {"series": [{"device": "nobody", "metric": "cpu.load"}]},
-    "/api/v1/learnings/{learning_id}/release": {"device": "press-3"},
+    "/api/v1/learning-jobs/{learning_job_id}/release": {"device": "press-3"},
     "/api/v1/thresholds/rollouts": {"devices": ["nobody"], "limits": [{"metric": "cpu.load", "high": 1}]},
 }
 

@@ -18,7 +18,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from cloud_hub.access import tokens
-from cloud_hub.api.hub import Hub
+from cloud_hub.api.dependencies import Hub
 from cloud_hub.api.routes import create_rest_app
 from cloud_hub.audit import trail
 from cloud_hub.database.sessions import Database

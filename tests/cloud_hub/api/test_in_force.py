@@ -1,4 +1,4 @@
-"""In force is what a device has said of itself, and nothing else: the command line and the counts of a learning."""
+"""In force is what a device has said of itself, and nothing else: the command line and the counts of a learning job."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cloud_hub import __main__
 from cloud_hub.clock import now_us
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import LearnedSeries, Rollout, RolloutDevice
-from cloud_hub.thresholds.learning import registry as learnings
+from cloud_hub.thresholds.learning import registry as learning_registry
 from cloud_hub.twins import service as twins
 from shared.messages import Applied
 
@@ -83,5 +83,5 @@ def test_limits_of_a_learning_are_in_force_where_the_device_says_so(db: Database
             word = Applied(shadow="thresholds", version=version, path="limits", state="verified", reason="")
             twins.record_progress(session, device, word, NOW)
     with db.read() as session:
-        found = learnings.status_counts(session, "all", NOW, 3600.0)
+        found = learning_registry.status_counts(session, "all", NOW, 3600.0)
     assert (found["pushed"], found["in_force"]) == (4, 2)

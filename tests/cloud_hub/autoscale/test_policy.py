@@ -24,7 +24,7 @@ from cloud_hub.autoscale.core.policy import (
     replicas_for,
     valid_demand,
 )
-from shared.times import HOUR_US, SECOND_US
+from shared.durations import HOUR_US, SECOND_US
 
 Decide = Callable[[Bounds, State, "float | None", int, int], Decision]
 

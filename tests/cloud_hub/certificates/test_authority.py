@@ -14,8 +14,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from cloud_hub.certificates.core.authority import Authority, Issued, Revoked, common_name
 from cloud_hub.certificates.files import CaFolder
 from cloud_hub.clock import now_us
+from shared.durations import DAY_US
 from shared.errors import ConfigError
-from shared.times import DAY_US
 
 
 def certificate(issued: Issued) -> x509.Certificate:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from simulators.enrolment import basic, csr, new_key, problem, proof
 
 from cloud_hub.api import est
-from cloud_hub.api.hub import Hub
+from cloud_hub.api.dependencies import Hub
 from cloud_hub.api.routes import create_rest_app
 from cloud_hub.audit import trail
 from cloud_hub.certificates import enrolment

@@ -24,7 +24,7 @@ from cloud_hub.audit import trail
 from cloud_hub.clock import now_us
 from cloud_hub.database.sessions import Database
 from cloud_hub.security import aws_key
-from edge_agent import __main__ as edge_main
+from edge_agent.cli import main as edge_main
 from edge_agent.store.outbox import Outbox, RowBatch
 from shared.errors import EXIT_CONFIG
 from shared.messages import Event

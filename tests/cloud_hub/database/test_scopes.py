@@ -21,7 +21,7 @@ from cloud_hub.configurations import service as configurations
 from cloud_hub.configurations.reconciler import ConfigurationReconciler
 from cloud_hub.database import scopes
 from cloud_hub.database.tables import Configuration, ConfigurationDevice, Job
-from cloud_hub.devices import registry as fleet
+from cloud_hub.devices import registry as device_registry
 from cloud_hub.jobs import service as jobs
 from shared.messages import Birth
 
@@ -75,14 +75,14 @@ def leaks(sites: Sites, device: str) -> list[str]:
         answer = sites.ask(method, path, device, sites.of_a)
         if (method, path) in WHOLE_HUB:
             wanted = {403}
-        elif path.startswith(("/api/v1/configurations/", "/api/v1/learnings/")) and method == "PUT":
+        elif path.startswith(("/api/v1/configurations/", "/api/v1/learning-jobs/")) and method == "PUT":
             wanted = {409}
         elif "{" in path or (method, path) in OF_A_DEVICE:
             wanted = {404}
         else:
             wanted = {200, 201, 202}
-        name = next((name for name in ("configuration", "learning") if f"/{name}s/" in path), "")
-        asked = sites.ids[device][f"{name}_id" if name else "device"]
+        name = next((name for name in ("configuration", "learning-job") if f"/{name}s/" in path), "")
+        asked = sites.ids[device][f"{name}_id".replace("-", "_") if name else "device"]
         if answer.status_code not in wanted or seen(answer, asked):
             found.append(f"{method} {path}: {answer.status_code} {answer.text[:200]}")
     return found
@@ -213,21 +213,21 @@ def test_the_database_says_what_the_rule_says(sites: Sites) -> None:
     paths = ["a", "a/b", "ab", "A/b", "a b", "ü/x", "%", "_", "a%", "a%/x", "a/%/x"]
     with sites.db.write() as session:
         for n, path in enumerate(paths):
-            fleet.register(session, f"d{n}", now_us(), actor="test")
-            fleet.assign_asset_path(session, f"d{n}", path, now_us(), within=None, actor="test")
+            device_registry.register(session, f"d{n}", now_us(), actor="test")
+            device_registry.assign_asset_path(session, f"d{n}", path, now_us(), within=None, actor="test")
     for top in [*paths, "u", "ü", "a/"]:
         with sites.db.read(scope=(top,)) as session:
-            found = [row.assigned_path for row in fleet.list_devices(session)]
+            found = [row.assigned_path for row in device_registry.list_devices(session)]
         assert sorted(found) == sorted(path for path in paths if scopes.is_below(path, top))
 
 
 def test_an_empty_scope_is_nothing_and_none_is_everything(sites: Sites) -> None:
     assert (scopes.covers((), ("a",)), scopes.covers(None, None), scopes.covers(("a",), None)) == (False, True, False)
     with sites.db.read(scope=()) as session:
-        assert fleet.list_devices(session) == []
+        assert device_registry.list_devices(session) == []
         assert query.count(session, "*") == 0
     with sites.db.read() as session:
-        assert len(fleet.list_devices(session)) == len(PLACES)
+        assert len(device_registry.list_devices(session)) == len(PLACES)
 
 
 def test_a_scope_is_kept_with_its_token(sites: Sites) -> None:

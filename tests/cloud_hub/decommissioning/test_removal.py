@@ -33,9 +33,9 @@ from cloud_hub.database.tables import (
     TelemetrySample,
     TwinRow,
 )
-from cloud_hub.decommissioning import service as removal
+from cloud_hub.decommissioning import service as decommissioning
 from cloud_hub.devices import commands
-from cloud_hub.devices import registry as fleet
+from cloud_hub.devices import registry as device_registry
 from cloud_hub.errors import HubError
 from cloud_hub.incidents import actions
 from cloud_hub.incidents import service as incidents
@@ -106,7 +106,7 @@ def world(db: Database) -> Database:
 
 def remove(db: Database, device: str = PRESS) -> list[runtime_outgoing.OutgoingMessage]:
     with db.write() as session:
-        return removal.remove(session, device, NOW + 1, actor="anna", reason="scrapped")
+        return decommissioning.remove(session, device, NOW + 1, actor="anna", reason="scrapped")
 
 
 def test_each_table_with_a_device_in_it_says_what_removal_does_there() -> None:
@@ -114,7 +114,9 @@ def test_each_table_with_a_device_in_it_says_what_removal_does_there() -> None:
         table.name for table in SQLModel.metadata.tables.values()
         if {"device", "devices", "series", "source"} & set(table.columns.keys())
     } | {"devices"}  # fmt: skip
-    assert tables == set(removal.TABLES), "a table was added or went: decide what removal does, and test it below"
+    assert tables == set(decommissioning.TABLES), (
+        "a table was added or went: decide what removal does, and test it below"
+    )
 
 
 def _about(db: Database, device: str) -> dict[str, list[dict[str, Any]]]:
@@ -240,11 +242,11 @@ def test_an_action_that_was_proposed_meanwhile_does_nothing(world: Database) -> 
 def test_it_cannot_be_registered_enrolled_or_changed_and_the_error_says_why(world: Database) -> None:
     remove(world)
     acts: list[Any] = [
-        lambda session: fleet.register(session, PRESS, NOW, actor="anna"),
+        lambda session: device_registry.register(session, PRESS, NOW, actor="anna"),
         lambda session: enrolment.create_claim(session, PRESS, NOW, actor="anna", readmit=True),
         lambda session: register.refuse_revoked(session, PRESS),
-        lambda session: fleet.require_device(session, PRESS),
-        lambda session: removal.remove(session, PRESS, NOW, actor="anna"),
+        lambda session: device_registry.require_device(session, PRESS),
+        lambda session: decommissioning.remove(session, PRESS, NOW, actor="anna"),
     ]
     for act in acts:
         with pytest.raises(HubError) as told, world.write() as session:
@@ -256,7 +258,7 @@ def test_it_cannot_be_registered_enrolled_or_changed_and_the_error_says_why(worl
 def test_restore_brings_it_back_where_it_stood_and_only_then_is_it_heard(world: Database) -> None:
     remove(world)
     with world.write() as session:
-        back = removal.restore(session, PRESS, NOW + 2, actor="bert")
+        back = decommissioning.restore(session, PRESS, NOW + 2, actor="bert")
         assert (back.assigned_path, back.tags, back.state) == ("acme/a", {"line": 3}, "offline")
     results = hear(world, birth())
     assert results.removed == set()
@@ -266,7 +268,7 @@ def test_restore_brings_it_back_where_it_stood_and_only_then_is_it_heard(world: 
         assert [row.actor for row in trail.rows(session, kind="device.restored")] == ["bert"]
         assert {row.revoked_us for row in register.certificates(session, PRESS)} == {NOW + 1}
     with pytest.raises(HubError, match="Not removed"), world.write() as session:
-        removal.restore(session, PRESS, NOW, actor="bert")
+        decommissioning.restore(session, PRESS, NOW, actor="bert")
 
 
 def test_a_device_that_was_revoked_before_is_so_after_a_restore(world: Database) -> None:
@@ -274,7 +276,7 @@ def test_a_device_that_was_revoked_before_is_so_after_a_restore(world: Database)
         register.revoke(session, PRESS, NOW, actor="anna", reason="stolen")
     remove(world)
     with world.write() as session:
-        removal.restore(session, PRESS, NOW + 2, actor="anna")
+        decommissioning.restore(session, PRESS, NOW + 2, actor="anna")
         assert register.revocation_reason(session, PRESS) == "stolen"
 
 

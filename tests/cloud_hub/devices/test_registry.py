@@ -7,7 +7,7 @@ from sqlmodel import select
 
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import Device, LostRange
-from cloud_hub.devices import registry as fleet
+from cloud_hub.devices import registry as device_registry
 from cloud_hub.devices.births import CONFLICT_US
 from cloud_hub.errors import HubError
 from cloud_hub.ingest.core.router import DeviceMessage
@@ -42,7 +42,7 @@ def say(db: Database, word: Birth, now_us: int = NOW) -> SessionWord | None:
 
 def press(db: Database) -> Device:
     with db.read() as session:
-        return fleet.get_device(session, "press-3")
+        return device_registry.get_device(session, "press-3")
 
 
 def lost(db: Database) -> list[tuple[int, int, str]]:
@@ -61,7 +61,7 @@ def test_a_birth_is_kept_and_answered(db: Database) -> None:
 
 def test_an_unknown_device_is_404(db: Database) -> None:
     with db.read() as session, pytest.raises(HubError) as no:
-        fleet.get_device(session, "press-3")
+        device_registry.get_device(session, "press-3")
     assert no.value.status == 404
 
 
@@ -150,4 +150,4 @@ def test_devices_by_id(db: Database) -> None:
         for name in ("b", "c", "a"):
             session.add(Device(id=name))
     with db.read() as session:
-        assert [row.id for row in fleet.list_devices(session)] == ["a", "b", "c"]
+        assert [row.id for row in device_registry.list_devices(session)] == ["a", "b", "c"]

@@ -12,7 +12,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from cloud_hub.incidents.core.grouping import Grouping, OpenedIncident, page_of, site_of
-from shared.times import SECOND_US
+from shared.durations import SECOND_US
 
 S = 1_000_000
 FIXED = settings(max_examples=300, deadline=None, derandomize=True, database=None)

@@ -18,10 +18,10 @@ from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import Action, AlarmRow, Command, Device, Incident
 from cloud_hub.devices import commands
 from cloud_hub.errors import HubError
-from cloud_hub.incidents import actions as desk
+from cloud_hub.incidents import actions as incident_actions
 from cloud_hub.incidents import service as incidents
 from cloud_hub.incidents import worker as diagnosis
-from cloud_hub.incidents.core import grouping as floods
+from cloud_hub.incidents.core import grouping
 from cloud_hub.incidents.core.grouping import AlarmSpan
 from cloud_hub.inference.engines import open_engine
 from cloud_hub.settings import Actions
@@ -90,7 +90,7 @@ class Story:
     def step(self, after_s: float = 0.5, publish: bool = True) -> list[CommandRequest]:
         """One step of the actions' loop; what it publishes reaches the device, unless the hub died before."""
         self.now += int(after_s * SECOND)
-        messages = desk.run_once(self.db, self.now, SETTINGS).messages
+        messages = incident_actions.run_once(self.db, self.now, SETTINGS).messages
         return [decode(CommandRequest, m.payload) for m in messages if m.topic.endswith("/request")] if publish else []
 
     def carry_out(self, request: CommandRequest, state: str = "succeeded") -> None:
@@ -389,14 +389,14 @@ def called(db: Database, course: list[AlarmSpan]) -> int:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_pages_counted_over_a_past_are_those_that_the_hub_would_have_made(db: Database, seed: int) -> None:
-    assert floods.count_pages(course(seed)) == called(db, course(seed))
+    assert grouping.count_pages(course(seed)) == called(db, course(seed))
 
 
 def test_seeded_bug_a_count_that_knows_no_sites_is_another(db: Database) -> None:
     alone = [replace(one, site=one.device) for one in course(0)]
-    assert floods.count_pages(alone) > called(db, course(0))
+    assert grouping.count_pages(alone) > called(db, course(0))
 
 
 def test_seeded_bug_a_count_that_knows_no_services_is_another(db: Database) -> None:
     alone = [replace(one, service="") for one in course(0)]
-    assert floods.count_pages(alone) > called(db, course(0))
+    assert grouping.count_pages(alone) > called(db, course(0))

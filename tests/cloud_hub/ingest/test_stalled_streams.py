@@ -18,8 +18,8 @@ from sqlmodel import col, select
 from cloud_hub.api import devices
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import AlarmRow, EventRow, LostRange, StalledStream, TelemetrySample
-from cloud_hub.decommissioning import service as removal
-from cloud_hub.devices import registry as fleet
+from cloud_hub.decommissioning import service as decommissioning
+from cloud_hub.devices import registry as device_registry
 from cloud_hub.incidents import service as incidents
 from cloud_hub.ingest import listener
 from cloud_hub.ingest.listener import Listener
@@ -67,7 +67,7 @@ def samples(first: int, count: int = 1, epoch: str = "e") -> tuple[str, bytes]:
 def shown(db: Database, stream: str = "telemetry") -> list[tuple[str, int, str]]:
     """(epoch, up to, why it stands still) of each row of this stream in /streams."""
     with db.write() as session:
-        if not fleet.exists(session, DEVICE):
+        if not device_registry.exists(session, DEVICE):
             born(session, Birth(device=DEVICE, session="s"), NOW)
     hub, caller = SimpleNamespace(db=db), SimpleNamespace(scope=None)
     rows = devices.streams(DEVICE, hub=hub, caller=caller)  # type: ignore[arg-type]
@@ -149,7 +149,7 @@ def test_a_stream_that_never_began_is_shown_too_and_a_removed_device_is_forgotte
     assert "not a valid Batch" in reason
     assert shown(db) == []
     with db.write() as session:
-        removal.remove(session, DEVICE, NOW, actor="anna")
+        decommissioning.remove(session, DEVICE, NOW, actor="anna")
     with db.read() as session:
         assert session.exec(select(StalledStream)).all() == []
 

@@ -28,7 +28,7 @@ from cloud_hub.database.tables import (
     TwinChange,
     TwinRow,
 )
-from cloud_hub.devices import registry as fleet
+from cloud_hub.devices import registry as device_registry
 from cloud_hub.devices.offsets import StreamOffsets
 from cloud_hub.ingest.core.router import DataBatch, DeviceMessage, IngestMessage, ShadowRequest, route
 from cloud_hub.ingest.writer import Writer, WriteResults
@@ -310,7 +310,7 @@ def test_a_device_shows_the_limits_that_its_birth_says_have_no_source(db: Databa
         db, DeviceMessage(device=DEVICE, message=Birth(device=DEVICE, session="s1", limits_without_source=["oil.temp"]))
     )
     with db.read() as session:
-        assert fleet.get_device(session, DEVICE).model_dump()["limits_without_source"] == ["oil.temp"]
+        assert device_registry.get_device(session, DEVICE).model_dump()["limits_without_source"] == ["oil.temp"]
 
 
 def test_a_birth_is_answered_with_what_the_hub_holds(db: Database) -> None:

@@ -18,9 +18,9 @@ from cloud_hub.incidents.service import REMOVED
 from cloud_hub.notifications import Page
 from cloud_hub.notifications.delivery import CLAIM_S, ChannelWorker
 from cloud_hub.settings import channels
+from shared.durations import HOUR_US
 from shared.errors import ConfigError, NotReady
 from shared.ids import uuid7
-from shared.times import HOUR_US
 
 S = 1_000_000
 
@@ -127,7 +127,7 @@ def test_a_page_is_told_once_with_all_its_alarms_and_once_that_it_is_over(world:
     world.becomes(one, "resolved")
     world.passes(200)
     assert world.taker.heard() == [(one, "open"), (one, "resolved")]
-    assert [(row.state, row.told, row.due_us) for row in world.rows()] == [("closed", "resolved", None)]
+    assert [(row.state, row.sent_status, row.due_us) for row in world.rows()] == [("closed", "resolved", None)]
 
 
 def test_what_belongs_to_a_page_is_told_with_it_and_it_ends_with_the_last(world: World) -> None:
@@ -310,7 +310,7 @@ def test_a_crash_after_the_message_tells_it_again_and_loses_none(world: World) -
     assert world.taker.heard() == [(one, "open")], "claimed: nobody else tells it for now"
     world.passes(int(CLAIM_S))
     assert world.taker.heard() == [(one, "open")] * 2
-    assert world.rows()[0].state == "told"
+    assert world.rows()[0].state == "notified"
 
 
 def test_two_hubs_tell_it_once(world: World) -> None:

@@ -23,7 +23,7 @@ from sqlmodel import select
 from cloud_hub.alarms import suppression
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import AlarmRow, Device, Incident, Suppression
-from cloud_hub.decommissioning import service as removal
+from cloud_hub.decommissioning import service as decommissioning
 from cloud_hub.incidents import service as incidents
 from cloud_hub.notifications import RANK, Page
 from cloud_hub.notifications.core import templates
@@ -136,7 +136,7 @@ class Night:
         if device not in self.removed:
             self.removed.add(device)
             with self.db.write() as session:
-                removal.remove(session, device, self.now, actor="anna")
+                decommissioning.remove(session, device, self.now, actor="anna")
             self.standing = {key: number for key, number in self.standing.items() if key[0] != device}
 
     # -- the judge ---------------------------------------------------------------------------------

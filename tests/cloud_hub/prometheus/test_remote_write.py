@@ -17,13 +17,13 @@ from sqlmodel import select
 
 from cloud_hub import clock
 from cloud_hub.access import tokens
-from cloud_hub.api.hub import Hub
+from cloud_hub.api.dependencies import Hub
 from cloud_hub.api.routes import create_rest_app
 from cloud_hub.audit import trail
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import Device, PrometheusSeries, TelemetrySample
-from cloud_hub.decommissioning import service as removal
-from cloud_hub.devices import registry as fleet
+from cloud_hub.decommissioning import service as decommissioning
+from cloud_hub.devices import registry as device_registry
 from cloud_hub.errors import HubError
 from cloud_hub.prometheus import remote_write
 from cloud_hub.prometheus.core import naming, protobuf
@@ -68,7 +68,7 @@ def test_a_series_becomes_a_metric_of_a_device(db: Database, into: RemoteWriteRe
         ("web-1", "node/node_load1", 0, 1.5, "good"), ("web-1", "node/node_load1", 15_000_000, 2.5, "good"),
     ]  # fmt: skip
     with db.read() as session:
-        device = fleet.get_device(session, "web-1")
+        device = device_registry.get_device(session, "web-1")
         assert {one["name"]: one["kind"] for one in device.metrics} == {
             "node/node_load1": "gauge", "node/node_cpu_seconds_total/cpu-0/mode-idle": "counter",
         }  # fmt: skip
@@ -147,12 +147,12 @@ def test_samples_of_a_removed_device_are_refused_until_it_is_restored(db: Databa
     put(into, (LOAD, [(MS, 1.0)]))
     other = {**LOAD, "instance": "web-9"}
     with db.write() as session:
-        removal.remove(session, "web-1", NOW, actor="anna")
+        decommissioning.remove(session, "web-1", NOW, actor="anna")
     outcome = put(into, (LOAD, [(MS + 1, 2.0)]), ({**LOAD, "__name__": "new"}, [(MS, 1.0)]), (other, [(MS, 1.0)]))
     assert (outcome.stored, outcome.invalid) == (1, 2), "nobody else's are lost"
     assert "'web-1' was removed" in outcome.reason
     with db.write() as session:
-        removal.restore(session, "web-1", NOW, actor="anna")
+        decommissioning.restore(session, "web-1", NOW, actor="anna")
     assert put(into, (LOAD, [(MS + 1, 2.0)])).stored == 1
     assert [row[0] for row in samples(db)] == ["web-1", "web-1", "web-9"]
 
@@ -161,9 +161,9 @@ def test_a_scope_holds_for_senders_too(db: Database, into: RemoteWriteReceiver) 
     put(into, (LOAD, [(MS, 1.0)]), scope=("acme/a",))
     put(into, (LOAD, [(MS, 1.0)]), sender="b", scope=("acme/b",))
     with db.write() as session:
-        rows = {row.id: row.assigned_path for row in fleet.list_devices(session)}
+        rows = {row.id: row.assigned_path for row in device_registry.list_devices(session)}
         assert sorted(rows.values()) == ["acme/a", "acme/b"]
-        fleet.assign_asset_path(session, "web-1", "acme/c", NOW, within=None, actor="anna")
+        device_registry.assign_asset_path(session, "web-1", "acme/c", NOW, within=None, actor="anna")
     outcome = put(into, (LOAD, [(MS + 1, 1.0)]), ({**LOAD, "instance": "web-9"}, [(MS, 1.0)]), scope=("acme/a",))
     assert (outcome.stored, outcome.invalid) == (1, 1)
     assert "beyond the token's scope" in outcome.reason

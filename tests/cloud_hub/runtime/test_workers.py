@@ -29,7 +29,7 @@ from cloud_hub.database.tables import (
     Job,
     LearnedSeries,
     LearnedState,
-    Learning,
+    LearningJob,
     Notification,
     PeerState,
     Rollout,
@@ -64,12 +64,12 @@ from cloud_hub.thresholds.monitoring.anomalies import AnomalyMonitor
 from cloud_hub.thresholds.monitoring.forecasters import ForecasterStore
 from cloud_hub.thresholds.monitoring.forecasts import ForecastMonitor
 from cloud_hub.thresholds.monitoring.peers import PeerMonitor
-from cloud_hub.thresholds.rollouts import service as rollout
+from cloud_hub.thresholds.rollouts import service as rollout_service
 from cloud_hub.twins import service as twins
+from shared.durations import HOUR_US
 from shared.errors import NotReady
 from shared.ids import uuid7
 from shared.messages import Alarm, Birth
-from shared.times import HOUR_US
 
 SECOND = 1_000_000
 NOW = 1_800_000_000 * SECOND // (24 * HOUR_US) * 24 * HOUR_US
@@ -182,23 +182,23 @@ def rollouts(session: Session, patch: pytest.MonkeyPatch) -> None:
         session.add(Rollout(id=number(device), devices=[device], wanted=wanted, started_us=NOW, watch_s=60,
                             max_alarms=1, canaries=1, stage_us=NOW))  # fmt: skip
         session.add(RolloutDevice(rollout=number(device), device=device))
-    real = rollout.rollout_status
+    real = rollout_service.rollout_status
 
     def look(session: Session, row: Rollout) -> Any:
         if not isinstance(row.wanted, list):
             raise TypeError("wanted is no list")
         return real(session, row)
 
-    patch.setattr(rollout, "rollout_status", look)
+    patch.setattr(rollout_service, "rollout_status", look)
 
 
 def run_rollouts(db: Database, now_us: int, patch: pytest.MonkeyPatch) -> None:
-    rollout.run_once(db, now_us, 32768)
+    rollout_service.run_once(db, now_us, 32768)
 
 
-def learnings(session: Session, patch: pytest.MonkeyPatch) -> None:
+def learning_jobs(session: Session, patch: pytest.MonkeyPatch) -> None:
     for device, refitted in ((BAD, "evil"), (GOOD, None)):
-        session.add(Learning(id=device, target="*", policy=TERMS, actor="anna", created_us=1, due_us=NOW - 1,
+        session.add(LearningJob(id=device, target="*", policy=TERMS, actor="anna", created_us=1, due_us=NOW - 1,
                              refit=refitted))  # fmt: skip
 
 
@@ -209,7 +209,7 @@ def run_refit(db: Database, now_us: int, patch: pytest.MonkeyPatch) -> None:
 
 def watched(session: Session, patch: pytest.MonkeyPatch) -> None:
     for device in (BAD, GOOD):
-        session.add(Learning(id=device, target="*", policy=TERMS | {"monitor": True}, actor="anna", created_us=1,
+        session.add(LearningJob(id=device, target="*", policy=TERMS | {"monitor": True}, actor="anna", created_us=1,
                              due_us=1 << 61))  # fmt: skip
         session.add(LearnedSeries(learning=device, device=device, metric="cpu.load"))
         session.add(TelemetrySample(device=device, metric="cpu.load", t_us=NOW, source=1, seq=ord(device[-1]),
@@ -241,7 +241,7 @@ JUDGED: set[str] = set()
 
 def foreseen(session: Session, patch: pytest.MonkeyPatch) -> None:
     JUDGED.clear()
-    session.add(Learning(id="all", target="*", policy=TERMS | {"warn_probability": 0.5}, actor="anna", created_us=1,
+    session.add(LearningJob(id="all", target="*", policy=TERMS | {"warn_probability": 0.5}, actor="anna", created_us=1,
                          due_us=1 << 61))  # fmt: skip
     for device in (BAD, GOOD):
         session.add(LearnedSeries(learning="all", device=device, metric="cpu.load"))
@@ -342,8 +342,8 @@ def paged(session: Session, patch: pytest.MonkeyPatch) -> None:
 def paged_over_a_broken_row(session: Session, patch: pytest.MonkeyPatch) -> None:
     for device in (BAD, GOOD):
         opened(session, device)
-    session.add(Notification(id=number(BAD, 9), channel="ops", page=number(BAD), device=BAD, state="told",
-                             wanted="open", told="open", since_us=NOW, notified=["evil"]))  # fmt: skip
+    session.add(Notification(id=number(BAD, 9), channel="ops", page=number(BAD), device=BAD, state="notified",
+                             due_status="open", sent_status="open", since_us=NOW, notified=["evil"]))  # fmt: skip
 
 
 def run_notify(db: Database, now_us: int, patch: pytest.MonkeyPatch) -> None:
@@ -351,6 +351,11 @@ def run_notify(db: Database, now_us: int, patch: pytest.MonkeyPatch) -> None:
     with db.write() as session:
         worker._store(session, "", {"cursor": NOW - 2 * HOUR_US})
     worker.run_once()
+
+
+def good_page_is_sent(session: Session) -> list[str]:
+    rows = session.exec(select(Notification).where(Notification.page == number(GOOD)))
+    return [row.state for row in rows if row.sent_status == "open"]
 
 
 @dataclass
@@ -403,7 +408,7 @@ CASES = [
          lambda session: session.get_one(AlarmRow, number(GOOD)).incident),
     Case("rollouts", "rollout", rollouts, run_rollouts,
          lambda session: session.get_one(RolloutDevice, (number(GOOD), GOOD)).state == "pushed"),
-    Case("refit", "learning", learnings, run_refit, lambda session: session.get_one(Learning, GOOD).reason),
+    Case("refit", "learning", learning_jobs, run_refit, lambda session: session.get_one(LearningJob, GOOD).reason),
     Case("anomalies", "group", watched, run_anomalies,
          lambda session: [state.per_day for state in session.exec(select(LearnedState)) if state.learning == GOOD]),
     Case("peers", "state", peers, run_peers, lambda session: session.get(PeerState, ("gone", GOOD)) is None),
@@ -416,10 +421,8 @@ CASES = [
          lambda session: session.get(RollupDue, (GOOD, NOW - 48 * HOUR_US)) is None),
     Case("retention", "telemetry", old, run_retention, lambda session: len(
         session.exec(select(TelemetrySample).where(TelemetrySample.device == GOOD)).all()) == 1),
-    Case("notify-ops", "page", paged, run_notify, lambda session: [
-        row.state for row in session.exec(select(Notification)) if row.page == number(GOOD) and row.told == "open"]),
-    Case("notify-ops", "page", paged_over_a_broken_row, run_notify, lambda session: [
-        row.state for row in session.exec(select(Notification)) if row.page == number(GOOD) and row.told == "open"]),
+    Case("notify-ops", "page", paged, run_notify, good_page_is_sent),
+    Case("notify-ops", "page", paged_over_a_broken_row, run_notify, good_page_is_sent),
     Case("autoscale", "step", decided, run_autoscale,
          lambda session: session.get_one(ScaleStep, number(GOOD)).state == "done"),
 ]  # fmt: skip
@@ -486,7 +489,7 @@ def test_limits_that_a_device_reports_may_be_anything(db: Database, limits: Any)
         session.add(TwinRow(device=BAD, name="thresholds", version=1, state={"reported": {"limits": limits}},
                             deleted=False))  # fmt: skip
     with db.write() as session:
-        row, _ = rollout.start(
+        row, _ = rollout_service.start(
             session, [BAD, GOOD], [], NOW, actor="anna", watch_s=60, max_alarms=1, max_bytes=32768, trace=""
         )
     with db.read() as session:

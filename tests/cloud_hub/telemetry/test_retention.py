@@ -28,7 +28,7 @@ from cloud_hub.telemetry.retention import RetentionWorker
 from cloud_hub.telemetry.rollups.worker import RollupWorker
 from cloud_hub.twins import history
 from cloud_hub.twins import service as twins
-from shared.times import DAY_US, HOUR_US
+from shared.durations import DAY_US, HOUR_US
 
 NOW = 1_795_000_000_000_000
 ALL = Retention(

@@ -10,7 +10,8 @@ import pytest
 from cryptography import x509
 from simulators.enrolment import EnrolmentHub, enrolment_hub
 
-from edge_agent import __main__, clock
+from edge_agent import clock
+from edge_agent.cli import main as edge_cli
 from edge_agent.link import est, trust
 from edge_agent.link.pki import DeviceIdentity
 from edge_agent.link.trust import TrustManager, enrol
@@ -50,14 +51,14 @@ def test_from_nothing_to_a_certificate_at_the_command_line(
     toml, claim = tmp_path / "edge.toml", tmp_path / "claim"
     toml.write_text(f'[device]\nid = "press-3"\nprofile = "x86-64"\nstate_dir = "{tmp_path / "edge"}"\n', "utf-8")
     arguments = ["enrol", "--url", hub.url, "--ca", str(hub.ca), "--config", str(toml), "--claim-file", str(claim)]
-    assert __main__.main(arguments) == 78
+    assert edge_cli.main(arguments) == 78
     claim.write_text("tgc_canary", "utf-8")
-    assert __main__.main(arguments) == 1
+    assert edge_cli.main(arguments) == 1
     said = capsys.readouterr().err
     assert "401" in said
     assert "canary" not in said
     claim.write_text(hub.claim("press-3") + "\n", "utf-8")
-    assert __main__.main(arguments) == 0
+    assert edge_cli.main(arguments) == 0
     pki = DeviceIdentity(tmp_path / "edge")
     assert {file.name: file.stat().st_mode & 0o777 for file in pki.path.iterdir()} == {
         "device.pem": 0o600, "floor": 0o600, "ca.pem": 0o644, "signing.pem": 0o644, "hub": 0o644,

@@ -377,7 +377,7 @@ def test_the_set_checker_catches(bug: Any) -> None:
     caught(SETS, lambda sets: check_sets(lambda: bug((Limits(metric="m", high=10.0),)), sets))
 
 
-def test_a_set_of_watches_is_whole_or_refused() -> None:
+def test_a_set_of_alarm_rules_is_applied_atomically() -> None:
     judged = LimitRules()
     judged.desired_rules({"no_data": [{"metric": "m", "after_s": 10}]})
     for bad in ({"no_data": [{"metric": "m", "after_s": 0}]}, {"flat": [{"metric": "m"}]}, [], 3):
@@ -391,15 +391,15 @@ def test_a_set_of_watches_is_whole_or_refused() -> None:
 def test_every_rule_fits_into_a_twin_document() -> None:
     """AWS allows six levels of nesting; a rate's limits with a schedule are the deepest."""
     limits = Limits(metric="m", highs=(1.0, 2.0), schedule=("mon",))
-    watches = AlarmRules(
+    alarm_rules = AlarmRules(
         rates=(Rate(limits=limits),), no_data=(NoData(metric="m", after_s=5, schedule=("mon",)),),
         flat=(Flat(metric="m", after_s=5),), expressions=(Expression(metric="x", when="m > 1", schedule=("sun",)),),
     )  # fmt: skip
-    wanted = {"limits": [plain(limits)], "watches": plain(watches)}
+    wanted = {"limits": [plain(limits)], "alarm_rules": plain(alarm_rules)}
     assert nesting_depth(wanted) <= MAX_LEVELS
     judged = LimitRules()
     judged.desired_limits(wanted["limits"])
-    judged.desired_rules(wanted["watches"])
+    judged.desired_rules(wanted["alarm_rules"])
     assert judged.limits() == [limits]
 
 

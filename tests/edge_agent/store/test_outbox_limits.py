@@ -10,8 +10,8 @@ from simulators.outbox_world import KEEP, ROOMY, TIGHT, event, lot, texts, waiti
 
 from edge_agent.store.outbox import ROW_BYTES, Outbox, OutboxFull, RowBatch, status
 from shared.codec import MAX_PAYLOAD
+from shared.durations import MINUTE_US
 from shared.messages import STREAMS, Stream
-from shared.times import MINUTE_US
 
 
 def test_a_full_store_gives_up_telemetry_then_events_then_escalations(path: Path) -> None:

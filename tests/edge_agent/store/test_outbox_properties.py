@@ -17,8 +17,8 @@ from simulators.outbox_world import KEEP, TIGHT, batch, event, lot
 from edge_agent.store import outbox as module
 from edge_agent.store.outbox import Outbox, OutboxFull, Row, RowBatch
 from shared.codec import decode, encode
+from shared.durations import MINUTE_US
 from shared.messages import STREAMS, Alarm, Batch, Stream
-from shared.times import MINUTE_US
 
 FIXED = settings(max_examples=120, deadline=None, derandomize=True, database=None)
 

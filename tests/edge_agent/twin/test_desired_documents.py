@@ -50,7 +50,7 @@ RULES = AlarmRules(
 GOOD: dict[tuple[str, str], Any] = {
     ("", "settings"): {"period_s": 2.0, "log_level": "info"},
     ("thresholds", "limits"): [plain(LIMITS)],
-    ("thresholds", "watches"): plain(RULES),
+    ("thresholds", "alarm_rules"): plain(RULES),
     ("gates", "classifier"): plain(Gate(digest=DIGEST, alpha=0.1, delta=0.1, n=100, k=2, margin=0.5, panel=PANEL)),
 }
 HUGE = [10**400, -(10**30), 2**63, 1e308, -1e308, 5e-324]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from edge_agent.__main__ import main
+from edge_agent.cli.main import main
 from edge_agent.store.statestore import ANSWERS, SCHEMA_VERSION, StateStore
 from edge_agent.twin import local_cli
 from edge_agent.twin.sync import TwinSync

@@ -32,10 +32,10 @@ def quiet(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_the_invariants_hold_in_many_worlds() -> None:
     worlds = [play(seed) for seed in range(300)]
-    told = [word["state"] for world in worlds for word in world.hub.told.values()]
-    reasons = [word["reason"] for world in worlds for word in world.hub.told.values()]
-    assert told.count("refused") > 100
-    assert told.count("verified") > 100
+    states = [word["state"] for world in worlds for word in world.hub.progress.values()]
+    reasons = [word["reason"] for world in worlds for word in world.hub.progress.values()]
+    assert states.count("refused") > 100
+    assert states.count("verified") > 100
     assert sum("the hub's value counts" in reason for reason in reasons) > 10, "conflicts do happen"
     assert sum(bool(world.hub.life) for world in worlds) > 50, "and restored backups"
     assert sum(any(world.hub.tomb.values()) for world in worlds) > 50, "and deletions"

@@ -185,8 +185,8 @@ def _notifications() -> None:
         sa.Column("page", sa.String(), nullable=False),
         sa.Column("device", sa.String(), nullable=False),
         sa.Column("state", sa.String(), nullable=False),
-        sa.Column("wanted", sa.String(), nullable=False),
-        sa.Column("told", sa.String(), nullable=False),
+        sa.Column("due_status", sa.String(), nullable=False),
+        sa.Column("sent_status", sa.String(), nullable=False),
         sa.Column("sent_priority", sa.String(), nullable=False),
         sa.Column("due_us", sa.BigInteger(), nullable=True),
         sa.Column("since_us", sa.BigInteger(), nullable=False),
@@ -336,7 +336,7 @@ def _thresholds_that_learn() -> None:
     op.create_index("rollout_devices_by_state", "rollout_devices", ["rollout", "state"], unique=False)
     op.create_index("rollout_devices_by_device", "rollout_devices", ["device"], unique=False)
     op.create_table(
-        "learnings",
+        "learning_jobs",
         sa.Column("id", sa.String(), nullable=False),
         sa.Column("target", sa.String(), nullable=False),
         sa.Column("policy", JSON, nullable=False),
@@ -487,7 +487,7 @@ WRITABLE = {
 def downgrade() -> None:
     for table in ("removed_devices", "prometheus_series", "notifications"):
         op.drop_table(table)
-    for table in ("limit_files", "troubles", "peer_states", "learned_states", "learned_series", "learnings",
+    for table in ("limit_files", "troubles", "peer_states", "learned_states", "learned_series", "learning_jobs",
                   "rollout_devices"):  # fmt: skip
         op.drop_table(table)
     with op.batch_alter_table("rollouts", schema=None) as batch_op:

@@ -13,9 +13,9 @@ from cloud_hub.thresholds.backtest.core.vectorized_judge import Step, judge_hist
 from cloud_hub.thresholds.bands.fit import STANDARD, BandSettings, NotEnough, clean
 from cloud_hub.thresholds.bands.model import Bands
 from cloud_hub.thresholds.bands.state import Floats, Ints
+from shared.durations import DAY_US
 from shared.messages import AlarmKind
 from shared.thresholds import JudgeState, Limits
-from shared.times import DAY_US
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cloud_hub.thresholds.bands.state import Floats, Ints
+from shared.durations import WEEK_US
 from shared.thresholds import JudgeState, Limits, Transition, in_force, judge
 from shared.thresholds.schedule import MONDAY_US, week_windows
-from shared.times import WEEK_US
 
 Bools = npt.NDArray[np.bool_]
 Step = tuple[int, Transition]

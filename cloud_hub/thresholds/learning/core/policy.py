@@ -1,4 +1,4 @@
-"""The policy of a learning: which metrics, from how much history, and how carefully limits are rolled out. Pure."""
+"""The policy of a learning job: which metrics, from how much history, and how carefully limits are rolled out. Pure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FITTED = {"gauge", "score"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitPolicy:
-    """Settings of a learning: what is learned, how it is rolled out, and which live monitoring runs on it.
+    """Settings of a learning job: what is learned, how it is rolled out, and which live monitoring runs on it.
 
     - `metrics`: names, or patterns with `*` that match gauges and scores.
     - `train_days`, `refit_days`: history of each fit, and time between fits. `coverage`: share of samples inside.

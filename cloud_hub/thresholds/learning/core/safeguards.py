@@ -15,8 +15,8 @@ import numpy as np
 from cloud_hub.thresholds.backtest.core.replay import Window
 from cloud_hub.thresholds.bands.day_ahead import NotEnough
 from cloud_hub.thresholds.bands.state import Flags, Floats, Ints
+from shared.durations import DAY_US
 from shared.thresholds import Limits
-from shared.times import DAY_US
 
 CYCLES = 3
 """Days that must be spanned, and on which there must be samples."""

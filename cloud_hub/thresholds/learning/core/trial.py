@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from cloud_hub.thresholds.backtest.core.replay import Episode, Window, replay
 from cloud_hub.thresholds.learning.core.trainer import History
+from shared.durations import DAY_US
 from shared.thresholds import Limits
-from shared.times import DAY_US
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,8 +23,8 @@ def place(
     """(The device's set with learned limits, None when none applies; the reasons of those that do not, by metric).
 
     `desired` is the hub's desired set, None for none; the device's `own` file then applies, and learned limits replace
-    its entries. `mine` is what this learning set last, `owner` is who set the desired set last. A limit that somebody
-    else changed, added or removed since belongs to them until they release it (ADR 0013).
+    its entries. `mine` is what this learning job set last, `owner` is who set the desired set last. A limit that
+    somebody else changed, added or removed since belongs to them until they release it (ADR 0013).
     """
     if desired is None and not any(mine.values()):
         return merged(own, wanted), {}

@@ -74,7 +74,7 @@ from cloud_hub.thresholds.scores.state import (
     WEEK,
     WIDTH,
 )
-from shared.times import DAY_US, HOUR_US
+from shared.durations import DAY_US, HOUR_US
 
 
 @part

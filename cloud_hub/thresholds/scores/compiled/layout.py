@@ -13,7 +13,7 @@ import numpy as np
 from cloud_hub.thresholds.scores.compiled.jit import part
 from cloud_hub.thresholds.scores.features import HUGE
 from cloud_hub.thresholds.scores.state import FEATURES, WIDTH
-from shared.times import DAY_US
+from shared.durations import DAY_US
 
 YEAR_US = 366 * DAY_US
 LEVEL, LAG = 34, 38  # first rows of their slices, as numba likes them

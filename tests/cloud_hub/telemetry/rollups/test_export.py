@@ -15,7 +15,7 @@ from cloud_hub.errors import HubError
 from cloud_hub.telemetry import samples
 from cloud_hub.telemetry.rollups import export
 from cloud_hub.telemetry.rollups.worker import RollupWorker
-from shared.times import DAY_US, HOUR_US
+from shared.durations import DAY_US, HOUR_US
 
 START = 1_800_000_000_000_000 // DAY_US * DAY_US
 END = START + DAY_US

@@ -11,7 +11,7 @@ from cloud_hub.database.sessions import Database
 from cloud_hub.telemetry import samples
 from cloud_hub.telemetry.rollups import matrices
 from cloud_hub.telemetry.rollups.worker import RollupWorker
-from shared.times import DAY_US, HOUR_US, MINUTE_US
+from shared.durations import DAY_US, HOUR_US, MINUTE_US
 
 START = 1_800_000_000_000_000 // DAY_US * DAY_US
 

@@ -18,7 +18,7 @@ from cloud_hub.telemetry.rollups.ranges import HOURS, RangeResult, query_range
 from cloud_hub.telemetry.rollups.top_k import SHORT_US, top_devices
 from cloud_hub.telemetry.rollups.worker import RollupWorker
 from cloud_hub.telemetry.samples import SampleRow
-from shared.times import DAY_US, HOUR_US, MINUTE_US
+from shared.durations import DAY_US, HOUR_US, MINUTE_US
 
 START = 1_800_000_000_000_000 // DAY_US * DAY_US
 NOW = START + 3 * DAY_US

@@ -26,7 +26,7 @@ from cloud_hub.telemetry.rollups.ranges import RESOLUTIONS, query_range
 from cloud_hub.telemetry.rollups.store import DAY, HOUR, MINUTE, DeviceRollups
 from cloud_hub.telemetry.rollups.worker import RollupWorker
 from cloud_hub.telemetry.samples import SampleRow
-from shared.times import DAY_US, HOUR_US, MINUTE_US
+from shared.durations import DAY_US, HOUR_US, MINUTE_US
 
 NOW = 1_800_000_000_000_000 // DAY_US * DAY_US
 KEEP = Retention(telemetry_days=2, minutes_days=4, hours_days=6)

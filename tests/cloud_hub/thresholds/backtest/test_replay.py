@@ -17,8 +17,8 @@ from cloud_hub.thresholds.backtest.core.replay import (
     score,
 )
 from cloud_hub.thresholds.bands.fit import NotEnough, fit
+from shared.durations import DAY_US
 from shared.thresholds import JudgeState, Limits, judge
-from shared.times import DAY_US
 
 S = 1_000_000
 STEP_US = 300 * S

@@ -16,8 +16,8 @@ from cloud_hub.thresholds.bands.day_ahead import NotEnough
 from cloud_hub.thresholds.bands.model import BandResult, Bands
 from cloud_hub.thresholds.bands.settings import BandSettings
 from cloud_hub.thresholds.bands.state import Columns
+from shared.durations import DAY_US
 from shared.thresholds import Limits
-from shared.times import DAY_US
 
 S = 1_000_000
 FIVE_MINUTES, HOUR = 300 * S, 3600 * S

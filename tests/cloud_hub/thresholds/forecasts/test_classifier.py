@@ -14,7 +14,7 @@ from cloud_hub.thresholds.bands.day_ahead import NotEnough
 from cloud_hub.thresholds.forecasts import classifier as crossing
 from cloud_hub.thresholds.forecasts.classifier import NAMES, CrossingClassifier, features, samples, train
 from cloud_hub.thresholds.forecasts.features import AHEAD_US, SeriesHistory
-from shared.times import DAY_US
+from shared.durations import DAY_US
 
 STEP_US = 300_000_000
 A_DAY = DAY_US // STEP_US

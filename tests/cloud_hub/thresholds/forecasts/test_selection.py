@@ -20,7 +20,7 @@ from cloud_hub.thresholds.forecasts.selection import (
     select_model,
     validation_predictions,
 )
-from shared.times import DAY_US
+from shared.durations import DAY_US
 
 STEP_US = 300_000_000
 A_DAY = DAY_US // STEP_US

@@ -22,8 +22,8 @@ from cloud_hub.thresholds.forecasts.warnings import (
     forecast_side,
     most_probable,
 )
+from shared.durations import DAY_US
 from shared.thresholds import Limits
-from shared.times import DAY_US
 
 MINUTE = 60_000_000
 BAR = 0.5

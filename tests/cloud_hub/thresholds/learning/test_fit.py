@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from cloud_hub.thresholds.bands.fit import BandSettings, NotEnough, clean, fit
+from shared.durations import DAY_US
 from shared.thresholds import Limits
-from shared.times import DAY_US
 
 S, HOUR = 1_000_000, 3_600_000_000
 STEP_US = 300 * S

@@ -13,20 +13,20 @@ from sqlmodel import col, select
 
 from cloud_hub.audit import trail
 from cloud_hub.database.sessions import Database
-from cloud_hub.database.tables import AlarmRow, LearnedSeries, Learning, MissedFault, Rollout, TelemetrySample
+from cloud_hub.database.tables import AlarmRow, LearnedSeries, LearningJob, MissedFault, Rollout, TelemetrySample
 from cloud_hub.errors import HubError
 from cloud_hub.incidents import service as incidents
 from cloud_hub.telemetry.rollups.worker import RollupWorker
 from cloud_hub.thresholds.learning import history as stored
 from cloud_hub.thresholds.learning import refit, trials
-from cloud_hub.thresholds.learning import registry as learnings
+from cloud_hub.thresholds.learning import registry as learning_registry
 from cloud_hub.thresholds.learning.core.policy import LimitPolicy
-from cloud_hub.thresholds.rollouts import service as rollout
+from cloud_hub.thresholds.rollouts import service as rollout_service
 from cloud_hub.twins import service as twins
 from shared.codec import encode, plain
+from shared.durations import DAY_US
 from shared.messages import About, Alarm, Applied, Birth, Metric
 from shared.thresholds import Limits
-from shared.times import DAY_US
 
 NOW = 1_800_000_000_000_000
 SECOND = 1_000_000
@@ -47,25 +47,25 @@ def plant(db: Database) -> Database:
 
 def learn(db: Database, policy: LimitPolicy = TERMS, target: str = "*") -> None:
     with db.write() as session:
-        row = Learning(id="all", target=target, policy=plain(policy), actor="anna", created_us=NOW, due_us=NOW)
-        learnings.put(session, row, "")
+        row = LearningJob(id="all", target=target, policy=plain(policy), actor="anna", created_us=NOW, due_us=NOW)
+        learning_registry.put(session, row, "")
 
 
-def fitted(db: Database, at_us: int = NOW) -> Learning:
+def fitted(db: Database, at_us: int = NOW) -> LearningJob:
     for _ in range(50):
         if not refit.run_once(db, at_us).again:
             break
     with db.read() as session:
-        return learnings.get(session, "all")
+        return learning_registry.get(session, "all")
 
 
 def trial(db: Database) -> Rollout:
     with db.read() as session:
-        return rollout.list_newest(session, "all", 1)[0]
+        return rollout_service.list_newest(session, "all", 1)[0]
 
 
 def step(db: Database, after_s: float) -> None:
-    rollout.run_once(db, NOW + int(after_s * SECOND), 32768)
+    rollout_service.run_once(db, NOW + int(after_s * SECOND), 32768)
 
 
 def desired(db: Database, device: str) -> Any:
@@ -95,7 +95,7 @@ def confirm(db: Database) -> None:
 
 def series(db: Database, device: str = "press-1") -> LearnedSeries:
     with db.read() as session:
-        return learnings.series(session, "all", device, "", 1)[0]
+        return learning_registry.series(session, "all", device, "", 1)[0]
 
 
 def alarm(db: Database, name: str, device: str, at_s: float, verdict: str = "", about: About = "") -> None:
@@ -129,9 +129,9 @@ def test_a_learning_goes_from_history_to_canaries_to_the_rest(plant: Database) -
     assert (limits["source"], limits["fitted_us"], len(limits["highs"])) == ("learned", NOW, 24)
     assert limits["stale_s"] == TERMS.stale_s
     with plant.read() as session:
-        assert learnings.status_counts(session, "all", NOW, TERMS.stale_s) == {
+        assert learning_registry.status_counts(session, "all", NOW, TERMS.stale_s) == {
             "series": 4, "fitted": 4, "pushed": 4, "stale": 0, "in_force": 4}  # fmt: skip
-        assert learnings.status_counts(session, "all", NOW + 4 * DAY_US, TERMS.stale_s)["stale"] == 4
+        assert learning_registry.status_counts(session, "all", NOW + 4 * DAY_US, TERMS.stale_s)["stale"] == 4
 
 
 def test_the_backtest_stands_beside_present_limits_before_anything_is_pushed(plant: Database) -> None:
@@ -157,7 +157,7 @@ def test_what_would_alarm_too_much_is_held_back(db: Database) -> None:
     assert fitted(db).reason.startswith("held back: the backtest gave")
     assert touched(db) == set()
     with db.read() as session:
-        assert rollout.list_newest(session, "all", 1) == []
+        assert rollout_service.list_newest(session, "all", 1) == []
         assert [one.kind for one in trail.rows(session, kind="learning.held")] == ["learning.held"]
 
 
@@ -176,7 +176,7 @@ def test_a_refit_that_was_interrupted_gives_the_same_limits(plant: Database, url
     with plant.write() as session:
         for one in session.exec(select(Rollout)):
             one.state = "confirmed"
-        row = learnings.get(session, "all", lock=True)
+        row = learning_registry.get(session, "all", lock=True)
         row.due_us = NOW
         session.add(row)
     with pytest.MonkeyPatch.context() as patched:
@@ -235,11 +235,11 @@ def test_a_limit_by_hand_is_left_alone_until_it_is_released(plant: Database) -> 
     confirm_all(plant)
     assert desired(plant, "press-1") == hand
     with plant.read() as session:
-        (left,) = rollout.devices(session, trial(plant).id, "left", "", 10)
+        (left,) = rollout_service.devices(session, trial(plant).id, "left", "", 10)
     assert (left.device, left.reason) == ("press-1", "cpu.load: anna changed this limit")
     with plant.write() as session:
-        assert learnings.release(session, "all", "press-1", (), NOW, "anna", "") == ["cpu.load"]
-        learnings.refit_now(session, "all", NOW + 200 * SECOND, "anna", "")
+        assert learning_registry.release(session, "all", "press-1", (), NOW, "anna", "") == ["cpu.load"]
+        learning_registry.refit_now(session, "all", NOW + 200 * SECOND, "anna", "")
     fitted(plant, NOW + 200 * SECOND)
     step(plant, 201)
     assert desired(plant, "press-1")[0]["source"] == "learned"
@@ -269,12 +269,12 @@ def test_verdicts_are_counted_and_widen_the_next_fit(plant: Database) -> None:
                 )
             )
     with plant.read() as session:
-        found = learnings.counts(session, "all")
+        found = learning_registry.counts(session, "all")
     assert (found.alarms, found.hits, found.false, found.faults, found.missed) == (4, 1, 2, 2, 2)
     with plant.write() as session:
         for row in session.exec(select(AlarmRow)):
             row.state, row.cleared_us = "cleared", row.raised_us + SECOND
-        learnings.refit_now(session, "all", NOW, "anna", "")
+        learning_registry.refit_now(session, "all", NOW, "anna", "")
     fitted(plant, NOW)
     wide = series(plant)
     assert wide.factor == pytest.approx(1.25**2)
@@ -289,7 +289,7 @@ def test_verdicts_are_counted_and_widen_the_next_fit(plant: Database) -> None:
     assert told == {"press-1": wide.factor, "press-2": series(plant, "press-2").factor}
 
 
-def judged_by(db: Database, *abouts: About) -> tuple[learnings.Counts, float, Any]:
+def judged_by(db: Database, *abouts: About) -> tuple[learning_registry.Counts, float, Any]:
     """What verdicts on alarms about these, one of which stands over a trouble that was told, make of the limits."""
     learn(db)
     fitted(db)
@@ -303,10 +303,10 @@ def judged_by(db: Database, *abouts: About) -> tuple[learnings.Counts, float, An
             MissedFault(id="t", device="press-1", metric="cpu.load", start_us=at, end_us=at, actor="anna", t_us=at)
         )
     with db.read() as session:
-        counts = learnings.counts(session, "all")
+        counts = learning_registry.counts(session, "all")
         said = stored.load_feedback(session, [("press-1", "cpu.load")], NOW, NOW + DAY_US)["press-1", "cpu.load"]
     with db.write() as session:
-        learnings.refit_now(session, "all", NOW, "anna", "")
+        learning_registry.refit_now(session, "all", NOW, "anna", "")
     fitted(db, NOW)
     return counts, series(db).factor, said
 
@@ -334,12 +334,12 @@ def test_a_learning_on_trial_is_not_removed(plant: Database) -> None:
     learn(plant)
     fitted(plant)
     with plant.write() as session, pytest.raises(HubError, match="has not ended"):
-        learnings.remove(session, "all", NOW, "anna", "")
+        learning_registry.remove(session, "all", NOW, "anna", "")
     step(plant, 1)
     step(plant, 999)
     assert trial(plant).state == "rolled-back"
     with plant.write() as session:
-        learnings.remove(session, "all", NOW, "anna", "")
+        learning_registry.remove(session, "all", NOW, "anna", "")
         assert session.exec(select(LearnedSeries)).all() == []
 
 
@@ -476,7 +476,7 @@ def test_limits_are_kept_while_an_alarm_of_theirs_stands(plant: Database) -> Non
     with plant.write() as session:
         for row in session.exec(select(AlarmRow)):
             row.verdict = "false-alarm"
-        learnings.refit_now(session, "all", NOW, "anna", "")
+        learning_registry.refit_now(session, "all", NOW, "anna", "")
     assert fitted(plant).reason.startswith("rollout ")
 
 
@@ -488,7 +488,7 @@ def test_an_alarm_that_comes_while_canaries_are_watched_keeps_its_limits(plant: 
     step(plant, 1)
     assert touched(plant) == set()
     with plant.read() as session:
-        assert {one.reason for one in rollout.devices(session, trial(plant).id, "left", "", 10)} == {
+        assert {one.reason for one in rollout_service.devices(session, trial(plant).id, "left", "", 10)} == {
             "cpu.load: an alarm of its limits is active: they are kept until it clears or is judged false"}  # fmt: skip
 
 

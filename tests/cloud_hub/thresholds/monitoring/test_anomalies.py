@@ -11,9 +11,9 @@ from simulators import histories
 from sqlmodel import select
 
 from cloud_hub.database.sessions import Database
-from cloud_hub.database.tables import AlarmRow, Device, LearnedSeries, LearnedState, Learning
+from cloud_hub.database.tables import AlarmRow, Device, LearnedSeries, LearnedState, LearningJob
 from cloud_hub.incidents import service as incidents
-from cloud_hub.thresholds.learning import registry as learnings
+from cloud_hub.thresholds.learning import registry as learning_registry
 from cloud_hub.thresholds.learning.core.policy import LimitPolicy
 from cloud_hub.thresholds.monitoring import anomalies, series_groups
 from cloud_hub.thresholds.monitoring.anomalies import AnomalyMonitor
@@ -22,8 +22,8 @@ from cloud_hub.thresholds.scores import alarms as score_alarms
 from cloud_hub.thresholds.scores.alarms import CALM, SeriesState
 from cloud_hub.thresholds.scores.model import ScoreModel
 from shared.codec import plain
+from shared.durations import DAY_US
 from shared.messages import Alarm
-from shared.times import DAY_US
 
 NOW = 1_800_000_000_000_000
 MINUTE = 60_000_000
@@ -36,7 +36,9 @@ def plant(db: Database) -> Database:
     histories.devices(db, FLEET, "cpu.load")
     policy = LimitPolicy(metrics=("cpu.load",), monitor=True, pages_per_shift=1)
     with db.write() as session:
-        session.add(Learning(id="all", target="*", policy=plain(policy), actor="anna", created_us=NOW, due_us=1 << 61))
+        session.add(
+            LearningJob(id="all", target="*", policy=plain(policy), actor="anna", created_us=NOW, due_us=1 << 61)
+        )
         session.add_all(LearnedSeries(learning="all", device=device, metric="cpu.load") for device in FLEET)
     for n, device in enumerate(FLEET):
         histories.store(db, device, "cpu.load", *histories.course(5, 60, n, NOW))
@@ -118,11 +120,11 @@ def test_an_alarm_whose_learning_is_gone_or_changed_is_cleared_with_the_next_rou
     assert alarms(plant) == [("press-1", "anomaly", "raised")]
     with plant.write() as session:
         if gone:
-            learnings.remove(session, "all", at, "anna", "")
+            learning_registry.remove(session, "all", at, "anna", "")
         else:
             policy = plain(LimitPolicy(metrics=("cpu.load",), monitor=True, pages_per_shift=2))
-            row = Learning(id="all", target="*", policy=policy, actor="anna", created_us=at, due_us=1 << 61)
-            learnings.put(session, row, "")
+            row = LearningJob(id="all", target="*", policy=policy, actor="anna", created_us=at, due_us=1 << 61)
+            learning_registry.put(session, row, "")
     run(plant, at)
     assert alarms(plant) == [("press-1", "anomaly", "cleared")]
 
@@ -422,7 +424,9 @@ def peak_after_a_fault(db: Database, verdict: str) -> float:
     histories.store(db, "press-1", "cpu.load", times, values)
     begin, end = int(times[fault][0]), int(times[fault][-1])
     with db.write() as session:
-        session.add(Learning(id="all", target="*", policy=plain(policy), actor="anna", created_us=NOW, due_us=1 << 61))
+        session.add(
+            LearningJob(id="all", target="*", policy=plain(policy), actor="anna", created_us=NOW, due_us=1 << 61)
+        )
         session.add(LearnedSeries(learning="all", device="press-1", metric="cpu.load"))
         session.add(AlarmRow(
             id="fault", device="press-1", metric="cpu.load", kind="high", priority="high", value=200.0, limit=90.0,

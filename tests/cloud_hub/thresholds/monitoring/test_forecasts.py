@@ -10,7 +10,7 @@ from simulators import histories
 from sqlmodel import select
 
 from cloud_hub.database.sessions import Database
-from cloud_hub.database.tables import AlarmRow, LearnedSeries, Learning
+from cloud_hub.database.tables import AlarmRow, LearnedSeries, LearningJob
 from cloud_hub.incidents import service as incidents
 from cloud_hub.thresholds.forecasts.classifier import SHARED
 from cloud_hub.thresholds.forecasts.models import MODELS
@@ -21,9 +21,9 @@ from cloud_hub.thresholds.monitoring.forecasters import ForecasterStore, Trained
 from cloud_hub.thresholds.monitoring.forecasts import ForecastMonitor, forecast_series
 from cloud_hub.twins import service as twins
 from shared.codec import plain
+from shared.durations import DAY_US
 from shared.messages import Alarm
 from shared.thresholds import Limits
-from shared.times import DAY_US
 
 MINUTE = 60_000_000
 STEP = 5 * MINUTE
@@ -46,11 +46,11 @@ def store(db: Database, device: str, from_us: int, to_us: int, seed: int) -> Non
 
 @pytest.fixture
 def plant(db: Database) -> Database:
-    """Three devices with 14 days at five minutes, a limit of 60 in force, and a learning that foresees."""
+    """Three devices with 14 days at five minutes, a limit of 60 in force, and a learning job that foresees."""
     histories.devices(db, FLEET, "cpu.load")
     policy = LimitPolicy(metrics=("cpu.load",), warn_probability=0.5)
     with db.write() as session:
-        session.add(Learning(id="all", target="*", policy=plain(policy), actor="anna", created_us=1, due_us=1 << 61))
+        session.add(LearningJob(id="all", target="*", policy=plain(policy), actor="anna", created_us=1, due_us=1 << 61))
         session.add_all(LearnedSeries(learning="all", device=device, metric="cpu.load") for device in FLEET)
     for n, device in enumerate(FLEET):
         store(db, device, TODAY - 14 * DAY_US, TODAY, n)
@@ -125,7 +125,7 @@ def test_a_warning_of_a_learning_that_is_gone_is_cleared(plant: Database) -> Non
     loop = loop_of(plant)
     live(plant, loop, TODAY, TODAY + JOB - STEP, JOB - STEP)
     with plant.write() as session:
-        session.delete(session.get_one(Learning, "all"))
+        session.delete(session.get_one(LearningJob, "all"))
     run(loop, TODAY + JOB + 4 * STEP)
     assert {row.state for row in alarms(plant)} == {"cleared"}
 
@@ -167,13 +167,13 @@ def test_a_series_is_asked_for_by_its_own_limit_and_by_another(plant: Database) 
 
 def test_without_a_learning_that_foresees_the_reason_says_so(plant: Database) -> None:
     with plant.write() as session:
-        row = session.get_one(Learning, "all")
+        row = session.get_one(LearningJob, "all")
         row.policy = plain(LimitPolicy(metrics=("cpu.load",)))
         session.add(row)
     held = ForecasterStore()
     run(loop_of(plant, held), TODAY)
     assert held.get("all") is None
-    assert ask(plant, held, TODAY).reason == "no learning with a warn_probability has this series"
+    assert ask(plant, held, TODAY).reason == "no learning job with a warn_probability has this series"
 
 
 def test_too_few_crossings_are_a_reason_and_are_tried_again_after_an_hour(plant: Database) -> None:
@@ -196,7 +196,7 @@ def test_a_forecaster_is_trained_once_for_each_refit_that_has_ended(
 ) -> None:
     times: list[int] = []
 
-    def training(db: Database, row: Learning, now_us: int) -> TrainedForecaster:
+    def training(db: Database, row: LearningJob, now_us: int) -> TrainedForecaster:
         times.append(now_us)
         return TrainedForecaster(due_us=row.due_us, trained_us=now_us, reason="not in this test")
 
@@ -205,7 +205,7 @@ def test_a_forecaster_is_trained_once_for_each_refit_that_has_ended(
     rounds = [(1, None, 1 << 61), (2, None, 1 << 61), (3, {"now_us": 3}, 3), (4, None, 100), (5, None, 100)]
     for now, refit, due in rounds:
         with plant.write() as session:
-            row = session.get_one(Learning, "all")
+            row = session.get_one(LearningJob, "all")
             row.refit, row.due_us = refit, due
             session.add(row)
         run(loop, now)

@@ -14,13 +14,13 @@ from sqlalchemy import event
 from sqlmodel import Session, col, select
 
 from cloud_hub.database.sessions import Database
-from cloud_hub.database.tables import AlarmRow, AuditRow, Device, LearnedSeries, Learning, PeerState
+from cloud_hub.database.tables import AlarmRow, AuditRow, Device, LearnedSeries, LearningJob, PeerState
 from cloud_hub.devices.offsets import StreamOffsets
 from cloud_hub.incidents import service as incidents
 from cloud_hub.runtime.worker import NOTHING
 from cloud_hub.telemetry import samples
 from cloud_hub.telemetry.rollups.worker import RollupWorker
-from cloud_hub.thresholds.learning import registry as learnings
+from cloud_hub.thresholds.learning import registry as learning_registry
 from cloud_hub.thresholds.learning.core.policy import LimitPolicy
 from cloud_hub.thresholds.monitoring import peer_alarms
 from cloud_hub.thresholds.monitoring import peers as fleet_watch
@@ -29,8 +29,8 @@ from cloud_hub.thresholds.monitoring.peers import GRACE_US, PeerMonitor
 from cloud_hub.thresholds.peers import alarms as peer_rules
 from cloud_hub.thresholds.peers.alarms import PeerTask
 from shared.codec import plain
+from shared.durations import DAY_US
 from shared.messages import About, Alarm
-from shared.times import DAY_US
 
 NOW = 1_800_000_000_000_000 // DAY_US * DAY_US + 8 * 3_600_000_000
 DAYS = 10
@@ -75,7 +75,9 @@ def twelve(db: Database) -> None:
     histories.devices(db, FLEET, *METRICS)
     policy = LimitPolicy(metrics=METRICS, peers="tags.service", pages_per_shift=0.001)
     with db.write() as session:
-        session.add(Learning(id="all", target="*", policy=plain(policy), actor="anna", created_us=NOW, due_us=1 << 61))
+        session.add(
+            LearningJob(id="all", target="*", policy=plain(policy), actor="anna", created_us=NOW, due_us=1 << 61)
+        )
         for device in FLEET:
             tagged(session, device, {"service": device.split("-")[0]})
             session.add_all(LearnedSeries(learning="all", device=device, metric=metric) for metric in METRICS)
@@ -256,7 +258,7 @@ def test_a_device_without_the_tag_is_left_out_and_that_is_said(new: Database) ->
         tagged(session, "db-5", {"service": "lonely"})
     run(new, NOW)
     with new.read() as session:
-        first, _ = learnings.peer_summaries(session, "all")
+        first, _ = learning_registry.peer_summaries(session, "all")
     assert (first.servers, first.services, first.left_out) == (10, 2, 2)
     assert first.reasons == {
         "db-5": "only 1 of service 'lonely': 3 are the least", "web-5": "has no tags.service",
@@ -295,7 +297,7 @@ def test_a_learning_that_is_deleted_takes_state_and_alarms_along(plant: Database
     store(plant, values, NOW)
     run(plant, end_us)
     with plant.write() as session:
-        learnings.remove(session, "all", end_us, "anna", "")
+        learning_registry.remove(session, "all", end_us, "anna", "")
     run(plant, end_us + SLOT_US)
     assert states(plant) == []
     assert [state for _, _, _, state in alarms(plant)] == ["cleared"]

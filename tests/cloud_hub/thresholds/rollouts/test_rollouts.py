@@ -15,7 +15,7 @@ from cloud_hub.errors import HubError
 from cloud_hub.incidents import service as incidents
 from cloud_hub.runtime.outgoing import OutgoingMessage
 from cloud_hub.thresholds.limits import files as limit_files
-from cloud_hub.thresholds.rollouts import service as rollout
+from cloud_hub.thresholds.rollouts import service as rollout_service
 from cloud_hub.twins import service as twins
 from shared.codec import encode
 from shared.content_reference import FILES, Reference
@@ -40,19 +40,19 @@ def start(
     db: Database, *, max_alarms: int = 1, devices: list[str] | None = None
 ) -> tuple[Rollout, list[OutgoingMessage]]:
     with db.write() as session:
-        return rollout.start(
+        return rollout_service.start(
             session, devices or CANARIES, [WANTED], NOW, actor="anna", watch_s=60, max_alarms=max_alarms,
             max_bytes=32768, trace="",
         )  # fmt: skip
 
 
 def step(db: Database, after_s: float) -> list[OutgoingMessage]:
-    return list(rollout.run_once(db, NOW + int(after_s * SECOND), 32768).messages)
+    return list(rollout_service.run_once(db, NOW + int(after_s * SECOND), 32768).messages)
 
 
 def state(db: Database, row: Rollout) -> Rollout:
     with db.read() as session:
-        return rollout.get(session, row.id)
+        return rollout_service.get(session, row.id)
 
 
 def desired(db: Database, device: str = "press-1") -> Any:
@@ -174,7 +174,7 @@ def test_an_unknown_device_is_404_and_nothing_is_pushed(db: Database) -> None:
 
 def test_an_unknown_rollout_is_404(db: Database) -> None:
     with db.read() as session, pytest.raises(HubError) as no:
-        rollout.get(session, "nothing")
+        rollout_service.get(session, "nothing")
     assert no.value.status == 404
 
 
@@ -233,14 +233,14 @@ def test_what_a_person_set_since_is_not_reverted(db: Database) -> None:
     step(db, 10)
     assert (desired(db), desired(db, "press-2")) == ([OTHER], None)
     with db.read() as session:
-        told = {one.device: (one.state, one.reason) for one in rollout.devices(session, row.id, "", "", 10)}
+        told = {one.device: (one.state, one.reason) for one in rollout_service.devices(session, row.id, "", "", 10)}
     assert told == {"press-1": ("kept", "anna has set other limits since"), "press-2": ("restored", "")}
 
 
 def test_a_large_set_goes_by_reference_and_comes_back_as_it_was(db: Database) -> None:
     slots = {"lows": [n / 7 for n in range(168)], "highs": [90 + n / 7 for n in range(168)]}
     with db.write() as session:
-        first, _ = rollout.start(
+        first, _ = rollout_service.start(
             session, ["press-1"], [Limits(metric="cpu.load", **{k: tuple(v) for k, v in slots.items()})], NOW,
             actor="anna", watch_s=60, max_alarms=1, max_bytes=32768, trace="",
         )  # fmt: skip

@@ -14,7 +14,7 @@ from cloud_hub.thresholds.scores import alarms as score_alarms
 from cloud_hub.thresholds.scores.alarm_budget import MOST, corrected, count_episodes, threshold
 from cloud_hub.thresholds.scores.alarms import SeriesState
 from cloud_hub.thresholds.scores.model import DEFAULTS, ScoreModel
-from shared.times import HOUR_US
+from shared.durations import HOUR_US
 
 
 def test_a_budget_of_two_pages_a_shift_is_one_in_so_many_samples() -> None:

@@ -25,7 +25,7 @@ from cloud_hub.thresholds.scores.model import (
     exceedances,
     score_series,
 )
-from shared.times import DAY_US, HOUR_US
+from shared.durations import DAY_US, HOUR_US
 
 PERIOD_US = 300_000_000
 START_US = 1_700_000_000_000_000

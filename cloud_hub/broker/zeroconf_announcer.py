@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 SERVICE = "_tidegate._tcp.local."
 
 
-class Announcer:
+class ZeroconfAnnouncer:
     """One announcement, from `start` to `stop`. Without multicast it says so in the log and does nothing."""
 
     def __init__(self, settings: Settings) -> None:

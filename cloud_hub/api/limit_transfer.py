@@ -7,7 +7,7 @@ from typing import Any, Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict
 
-from cloud_hub.api.hub import Operator, Reader, TheHub
+from cloud_hub.api.dependencies import Operator, Reader, TheHub
 from cloud_hub.api.request_guard import Limit, declare
 from cloud_hub.clock import now_us
 from cloud_hub.thresholds.limits import import_export

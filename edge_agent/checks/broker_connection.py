@@ -1,4 +1,4 @@
-"""The link checks of `tidegate-edge check`: TLS files, addresses, and connections to the brokers."""
+"""The broker connection as `tidegate-edge check` tests it: TLS files, addresses, and connections to the brokers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from shared.tls import pair_problem
 LOCAL = {"localhost", "127.0.0.1", "::1"}
 
 
-def link(config: Config) -> tuple[list[str], list[str]]:
+def check_broker_connection(config: Config) -> tuple[list[str], list[str]]:
     """Check the link; returns (problems, warnings). Unusable files are problems, an unreachable broker is a warning."""
     problems: list[str] = []
     warnings: list[str] = []

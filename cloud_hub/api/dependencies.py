@@ -18,7 +18,7 @@ from cloud_hub.access.lockout import Lockout
 from cloud_hub.access.oidc import Oidc
 from cloud_hub.clock import new_trace, now_us
 from cloud_hub.database.sessions import Database
-from cloud_hub.devices import registry as fleet
+from cloud_hub.devices import registry as device_registry
 from cloud_hub.errors import HubError, WrongToken
 from cloud_hub.runtime.outgoing import OutgoingMessage
 from cloud_hub.runtime.waiters import WaiterRegistry
@@ -108,7 +108,7 @@ def authorize(hub: Hub, request: Request, identity: Identity, power: str) -> Cal
     device = request.path_params.get("device") or device_of_thing(request.path_params.get("thing", ""))
     if identity.scope is not None and device is not None:
         with hub.db.read(scope=identity.scope) as session:
-            fleet.require_device(session, device)
+            device_registry.require_device(session, device)
     sent = request.headers.get("traceparent", "")
     trace = sent if TRACEPARENT.match(sent) else new_trace()
     return Caller(actor=identity.actor, trace=trace, scope=identity.scope)

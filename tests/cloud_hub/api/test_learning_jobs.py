@@ -14,7 +14,7 @@ from sqlmodel import col
 
 from cloud_hub.audit import trail
 from cloud_hub.clock import now_us
-from cloud_hub.database.tables import LearnedSeries, LearnedState, Learning, Rollup, TelemetrySample
+from cloud_hub.database.tables import LearnedSeries, LearnedState, LearningJob, Rollup, TelemetrySample
 from cloud_hub.incidents import service as incidents
 from cloud_hub.telemetry.rollups.worker import RollupWorker
 from cloud_hub.thresholds.learning.core.policy import LimitPolicy
@@ -22,8 +22,8 @@ from cloud_hub.thresholds.monitoring.forecasts import ForecastMonitor
 from cloud_hub.thresholds.monitoring.peers import PeerMonitor
 from cloud_hub.twins import service as twins
 from shared.codec import plain
+from shared.durations import DAY_US
 from shared.thresholds import Limits
-from shared.times import DAY_US
 
 
 @pytest.fixture
@@ -94,36 +94,36 @@ def test_a_backtest_of_nothing_is_told(sites: Sites, body: Any, place: str) -> N
     {"metrics": ["a"], "peers_high": ["A"]},
 ])  # fmt: skip
 def test_terms_that_make_no_sense_are_told(sites: Sites, policy: Any) -> None:
-    answer = ask(sites, "PUT", "/learnings/x", {"target": "*", "policy": policy})
+    answer = ask(sites, "PUT", "/learning-jobs/x", {"target": "*", "policy": policy})
     assert answer.status_code == 422, answer.text
     assert "policy" in answer.json()["detail"]
 
 
 def test_how_far_the_watch_was_raised_above_its_budget_is_shown(sites: Sites) -> None:
     policy = {"metrics": ["cpu.load"], "monitor": True}
-    assert ask(sites, "PUT", "/learnings/x", {"target": "*", "policy": policy}).json()["id"] == "x"
-    assert ask(sites, "GET", "/learnings/x").json()["raised"] == 0
+    assert ask(sites, "PUT", "/learning-jobs/x", {"target": "*", "policy": policy}).json()["id"] == "x"
+    assert ask(sites, "GET", "/learning-jobs/x").json()["raised"] == 0
     with sites.db.write() as session:
         session.add_all(LearnedState(learning="x", number=n, state=b"", live_us=0, raised=n / 10) for n in (0, 3, 1))
-    assert ask(sites, "GET", "/learnings/x").json()["raised"] == 0.3
+    assert ask(sites, "GET", "/learning-jobs/x").json()["raised"] == 0.3
 
 
 def test_who_is_judged_beside_peers_and_who_is_left_out_is_shown(sites: Sites) -> None:
     policy = {"metrics": ["cpu.load"], "peers": "tags.service", "peers_high": ["cpu.*"]}
-    assert ask(sites, "PUT", "/learnings/x", {"target": "*", "policy": policy}).status_code == 201
-    assert ask(sites, "GET", "/learnings/x").json()["peers"] == []
+    assert ask(sites, "PUT", "/learning-jobs/x", {"target": "*", "policy": policy}).status_code == 201
+    assert ask(sites, "GET", "/learning-jobs/x").json()["peers"] == []
     with sites.db.write() as session:
         session.add(LearnedSeries(learning="x", device="server-1", metric="cpu.load"))
     watcher = PeerMonitor(sites.db, incidents.handle_alarm)
     while watcher.run_once(now_us()).again:
         pass
-    (one,) = ask(sites, "GET", "/learnings/x").json()["peers"]
+    (one,) = ask(sites, "GET", "/learning-jobs/x").json()["peers"]
     assert (one["metric"], one["servers"], one["left_out"]) == ("cpu.load", 0, 1)
     assert one["reasons"] == {"server-1": "has no tags.service"}
 
 
 def test_a_target_that_cannot_be_read_points_at_the_place(sites: Sites) -> None:
-    answer = ask(sites, "PUT", "/learnings/x", {"target": "tags.a = = 1", "policy": {"metrics": ["a"]}})
+    answer = ask(sites, "PUT", "/learning-jobs/x", {"target": "tags.a = = 1", "policy": {"metrics": ["a"]}})
     assert answer.status_code == 400
 
 
@@ -176,13 +176,13 @@ def forecast(sites: Sites, **more: Any) -> Any:
 
 
 def test_a_forecast_tells_its_limit_and_what_it_was_learned_from_or_a_reason(sites: Sites) -> None:
-    assert forecast(sites).json()["reason"] == "no learning with a warn_probability has this series"
+    assert forecast(sites).json()["reason"] == "no learning job with a warn_probability has this series"
     assert forecast(sites, device="nobody").status_code == 404
     assert forecast(sites, limit="nan").status_code == 422
     assert forecast(sites, limit=1.0, metric="no metric").status_code == 422
     with sites.db.write() as session:
         policy = plain(LimitPolicy(metrics=("cpu.load",), warn_probability=0.9))
-        session.add(Learning(id="f", target="*", policy=policy, actor="anna", created_us=1, due_us=1 << 61))
+        session.add(LearningJob(id="f", target="*", policy=policy, actor="anna", created_us=1, due_us=1 << 61))
         session.add(LearnedSeries(learning="f", device="server-1", metric="cpu.load"))
         told = [plain(Limits(metric="cpu.load", high=70.0))]  # crossed often enough, whatever hour it is now
         twins.update_desired(session, "server-1", "thresholds", {"limits": told}, 1, actor="anna", max_bytes=32768)
