@@ -25,7 +25,7 @@ from edge_agent.pipeline.core.limit_rules import LimitRules
 from edge_agent.pipeline.limit_set import register_rules
 from edge_agent.pipeline.pipeline import Pipeline
 from edge_agent.pipeline.sampler import Sampler
-from edge_agent.runtime import health
+from edge_agent.runtime import health, machine
 from edge_agent.runtime.core.clock_monitor import ClockMonitor
 from edge_agent.runtime.event_loop import EventLoop
 from edge_agent.store.disk import Disk
@@ -52,7 +52,8 @@ class Agent:
 
     def __init__(self, config: Config, profile: DeviceProfile) -> None:
         self._config, self._profile = config, profile
-        self._started_us, self._missing = clock.now_us(), health.missing(profile)
+        self._started_us, self._missing = clock.now_us(), machine.missing(profile)
+        self._unsupported = machine.unsupported(profile)
         folder = state_dir(config.device.state_dir)
         self.loop = EventLoop()
         self._disk = Disk(folder)
@@ -215,7 +216,7 @@ class Agent:
         state = {
             "agent": {"version": VERSION, "boot": self._boot, "pid": os.getpid(), "started_us": self._started_us,
                       "python": platform.python_version()},
-            "profile": {"name": self._profile.name, "missing": self._missing},
+            "profile": {"name": self._profile.name, "missing": self._missing, "unsupported": self._unsupported},
             "link": {"found_by": self._uplink.locator.found_by, "epoch": self._outbox.epoch},
             "stores": self._stores.state,
             "clock": {"quality": self._clock.quality},

@@ -67,19 +67,19 @@ class Thermal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Platform:
-    """System software that the profile stands for.
+    """System software that the profile stands for: versions of Python, glibc, CUDA, TensorRT and ONNX Runtime.
 
-    `tags` are the platform tags that its pip accepts. Each requirement in `wheels` resolves there from the package
-    index; `vendor` says which system brings the others.
+    The extras of Tidegate resolve there from the package index (checked by `make check`); `vendor` says which system
+    brings the packages that do not.
     """
 
     name: str
     python: str
-    tags: list[str]
+    glibc: str
+    extras: list[str]
     cuda: str = ""
     tensorrt: str = ""
     onnxruntime: str = ""
-    wheels: list[str] = field(default_factory=list)
     vendor: dict[str, str] = field(default_factory=dict)
 
 
@@ -125,3 +125,30 @@ def load(name: str) -> DeviceProfile:
         raise ConfigError("device.profile", f"there is no profile '{name}'", f"Use one of: {', '.join(names())}")
     text = resources.files("device_profiles").joinpath(f"{name}.toml").read_text("utf-8")
     return msgspec.toml.decode(text, type=DeviceProfile)
+
+
+def describe(profile: DeviceProfile) -> list[str]:
+    """Lines for a person: each fact, with its source; `?` marks one that was not verified."""
+    models, power, thermal = profile.models, profile.power, profile.thermal
+    rows = [
+        ("models.providers", ", ".join(models.providers)), ("models.variants", ", ".join(models.variants)),
+        ("models.memory_mb", f"{models.memory_mb}"), ("models.batch", f"{models.batch}"),
+        ("power.mode", power.mode), ("power.modes", ", ".join(power.modes)),
+        ("thermal.throttle_c", f"{thermal.throttle_c or ''}"), ("thermal.shutdown_c", f"{thermal.shutdown_c or ''}"),
+        ("match", ", ".join(profile.match.compatible + profile.match.paths)),
+        *((f"unsupported.{part.name}", part.gives) for part in profile.unsupported),
+        *((f"platforms.{platform.name}", _software(platform)) for platform in profile.platforms),
+    ]  # fmt: skip
+    lines = [f"{profile.name}: {profile.title} ({profile.machine})"]
+    for name, value in rows:
+        if value:
+            source = profile.sources.get(name, Source(source="not stated", verified=False))
+            lines += [f"  {name:<22} {value}", f"  {'':<22} {' ' if source.verified else '?'} {source.source}"]
+    return lines
+
+
+def _software(platform: Platform) -> str:
+    versions = {"Python": platform.python, "glibc": platform.glibc, "CUDA": platform.cuda,
+                "TensorRT": platform.tensorrt, "ONNX Runtime": platform.onnxruntime}  # fmt: skip
+    text = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+    return "; ".join([text, *(f"{package}: {origin}" for package, origin in platform.vendor.items())])

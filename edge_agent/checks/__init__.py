@@ -19,7 +19,7 @@ from edge_agent.models.child import Failed, InferenceChild, InferenceResult, Wor
 from edge_agent.models.core.gating import ResultGate
 from edge_agent.pipeline.core.limit_rules import LimitRules
 from edge_agent.pipeline.sampler import open_collector
-from edge_agent.runtime import health
+from edge_agent.runtime import health, machine
 from shared import plugins
 from shared.bundle import load
 from shared.checks import Findings, run_with_timeout, write_error
@@ -75,10 +75,14 @@ def _bounds(config: Config) -> list[str]:
 
 
 def _hardware(profile: DeviceProfile) -> list[str]:
-    return [
+    unused = [
+        f"device.profile: this machine has '{part}', which models cannot use: {gives}"
+        for part, gives in machine.unsupported(profile).items()
+    ]
+    return unused + [
         f"device.profile: {profile.name} has '{part}', which this machine lacks: {gives}. Choose another profile, "
         "or see to the hardware"
-        for part, gives in health.missing(profile).items()
+        for part, gives in machine.missing(profile).items()
     ]
 
 
