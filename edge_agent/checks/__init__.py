@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import queue
+import time
 from base64 import urlsafe_b64encode
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from edge_agent import clock
 from edge_agent.checks.broker_connection import check_broker_connection
-from edge_agent.collectors import Collector, Frame
+from edge_agent.collectors import Collector, Frame, Observer
 from edge_agent.config import Config, ModelTable, read
 from edge_agent.models.child import Failed, InferenceChild, InferenceResult, WorkerMessage
 from edge_agent.models.core.gating import ResultGate
@@ -145,14 +146,28 @@ def _frame(table: ModelTable, collectors: dict[str, Collector]) -> Frame | None:
     collector = collectors.get(table.frames)
     if collector is None:
         return None
+    if isinstance(collector, Observer):
+        raise NotReady(f"collector '{table.frames}' gives windows, once the agent has read its metrics long enough")
     try:
-        readings = run_with_timeout(OPEN_S, lambda: list(collector.collect(clock.now_us())))
+        frame = run_with_timeout(OPEN_S, lambda: _first_frame(collector))
     except TimeoutError as error:
         raise NotReady(f"collector '{table.frames}' gave nothing within {OPEN_S:g} s") from error
-    frame = next((reading for reading in readings if isinstance(reading, Frame)), None)
     if frame is None:
         raise ModelError(f"collector '{table.frames}' gives no frames. Set `frames` to a collector of images")
     return frame
+
+
+def _first_frame(collector: Collector) -> Frame | None:
+    """The first frame of one reading, or of as many as a background source needs to deliver."""
+    give_up = clock.monotonic_s() + OPEN_S
+    while clock.monotonic_s() < give_up:
+        for reading in collector.collect(clock.now_us()):
+            if isinstance(reading, Frame):
+                return reading
+        if not getattr(collector, "background", False):
+            return None
+        time.sleep(0.05)
+    raise TimeoutError
 
 
 def _run_model(table: ModelTable, frame: Frame | None) -> str:
