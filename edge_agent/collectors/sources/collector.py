@@ -43,16 +43,16 @@ class BackgroundCollector:
             raise ConfigError(
                 f"collector '{table.name}'.name", str(error), "It begins the names of its metrics"
             ) from error
-        self._source, self._number = source, 0
+        self.source, self._number = source, 0
         self._up, self._sent_us, self._sent_number = False, 0, 0
         self._events: dict[str, int] = {}
 
     def collect(self, now_us: int) -> Iterator[Reading]:
         """Yield what has arrived; never blocks."""
-        self._source.start()
-        for item in self._source.take():
+        self.source.start()
+        for item in self.source.take():
             yield from self._arrived(item, now_us)
-        for state in self._source.states():
+        for state in self.source.states():
             yield from self._state(state, now_us)
         self._sent_us = self._sent_us or now_us
         if not 0 <= now_us - self._sent_us < METRICS_PERIOD_US:
@@ -93,7 +93,7 @@ class BackgroundCollector:
 
     def _samples(self, now_us: int) -> Iterator[Sample]:
         seconds = (now_us - self._sent_us) / 1e6
-        counts = self._source.counts
+        counts = self.source.counts
         values = {
             "up": self._up, "fps": (self._number - self._sent_number) / max(1.0, seconds),
             "dropped": counts.dropped, "skipped": counts.skipped, "unusable": counts.unusable,
@@ -105,4 +105,4 @@ class BackgroundCollector:
 
     def close(self) -> None:
         """End the source process."""
-        self._source.close()
+        self.source.close()

@@ -87,7 +87,7 @@ def waits(kind: str, options: dict[str, Any], happens: Callable[[], object] = la
 
     def open_collector(chosen: CollectorTable) -> Any:
         collector = OPEN[kind](chosen)
-        source.append(collector._source)
+        source.append(collector.source)
         return collector
 
     def delivers() -> None:
@@ -116,7 +116,7 @@ def test_each_frame_of_a_file_waits_for_its_turn(tmp_path: Path) -> None:
         until("the end", lambda: "source ended" in seen.texts)
         assert seen.values == list(range(20))
         assert [frame.number for frame in seen.frames] == list(range(20))
-        assert seen.collector._source.counts.dropped == 0
+        assert seen.collector.source.counts.dropped == 0
 
 
 def test_a_file_plays_at_its_own_speed_and_what_is_not_taken_is_dropped_and_counted(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_a_file_plays_at_its_own_speed_and_what_is_not_taken_is_dropped_and_coun
         until("the first frame", lambda: seen.frames)
         time.sleep(0.5)
         until("the end", lambda: "source ended" in seen.texts)
-        counts = seen.collector._source.counts
+        counts = seen.collector.source.counts
         assert counts.received == 25
         assert counts.dropped >= 8
         assert len(seen.frames) == 25 - counts.dropped
@@ -140,7 +140,7 @@ def test_frames_are_cut_resized_coloured_and_thinned(tmp_path: Path) -> None:
         until("the end", lambda: "source ended" in seen.texts)
         assert seen.values == [0, 5, 10, 15, 20]
         assert {(frame.shape, frame.color) for frame in seen.frames} == {((10, 20, 3), "bgr")}
-        assert seen.collector._source.counts.skipped == 16, "before the last of them"
+        assert seen.collector.source.counts.skipped == 16, "before the last of them"
 
 
 @pytest.mark.parametrize("content", [b"", b"no video at all" * 99, None], ids=["empty", "text", "absent"])
@@ -186,7 +186,7 @@ def test_a_camera_that_goes_and_comes_back_is_found_again() -> None:
         count = len(seen.frames)
         with camera(mjpeg(ticking), port):
             until("frames again", lambda: len(seen.frames) > count)
-        assert seen.collector._source.counts.restarts == 0, "the process itself went on"
+        assert seen.collector.source.counts.restarts == 0, "the process itself went on"
 
 
 def test_a_camera_that_sends_garbage_or_stalls_is_reported_and_left() -> None:
@@ -357,7 +357,7 @@ def test_a_file_that_crashes_the_decoder_is_tried_once(tmp_path: Path) -> None:
     with opened("folder", path=str(tmp_path), settle_s=0.1) as seen:
         until("the first", lambda: seen.values == [1])
         seen.collector._tried = "7/8/evil.png"
-        os.kill(seen.collector._source.pid, signal.SIGSEGV)
+        os.kill(seen.collector.source.pid, signal.SIGSEGV)
         until("its report", lambda: "image left out: evil.png: the source process ended with -11" in seen.texts)
         assert folder.digest("7/8/evil.png") in seen.collector._done
 
