@@ -52,7 +52,7 @@ class FolderCollector(BackgroundCollector):
 
     def __init__(self, table: CollectorTable, chosen: Options) -> None:
         self._done: set[bytes] = set()
-        self._tried = ""
+        self._tried, self._checkpoint = "", b""
         source = BackgroundSource(PRODUCER, lambda: self._task(chosen), "all", stall_s=max(20.0, 3 * chosen.settle_s))
         super().__init__(table, source, table.period_s or 0.2)
         self._options = chosen
@@ -64,9 +64,13 @@ class FolderCollector(BackgroundCollector):
         if isinstance(item, Note):
             self._note(item)
             return
+        if isinstance(item, State):
+            yield from self._state(item, now_us)
+            return
         if (key := digest(item.token)) in self._done:
             return
-        self._done, self._tried = self._done | {key}, ""
+        self._tried = ""
+        self._remember(self._done | {key})
         if isinstance(item, Skipped):
             item = Skipped(token=item.token.rpartition("/")[2], reason=item.reason)
         yield from super()._arrived(item, now_us)
@@ -75,22 +79,26 @@ class FolderCollector(BackgroundCollector):
         if note.kind == "try":
             self._tried = note.data.decode("utf-8", "surrogateescape")
         else:  # those of the processed files that are gone
-            self._done -= set(_hashes(note.data))
+            self._remember(self._done - set(_hashes(note.data)))
+
+    def _remember(self, done: set[bytes]) -> None:
+        self._done, self._checkpoint = done, b""
 
     def _state(self, state: State, now_us: int) -> Iterator[Reading]:
         yield from super()._state(state, now_us)
         if state.state == "lost" and self._tried:  # one file, one try: it may have crashed the decoder
-            self._done |= {digest(self._tried)}
+            self._remember(self._done | {digest(self._tried)})
             yield from self._unusable(Skipped(token=self._tried.rpartition("/")[2], reason=state.text), now_us)
             self._tried = ""
 
     def checkpoint(self) -> bytes:
         """Hashes of the processed files that are still there."""
-        return b"".join(sorted(self._done))
+        self._checkpoint = self._checkpoint or b"".join(sorted(self._done))
+        return self._checkpoint
 
     def resume(self, value: bytes) -> None:
         """Leave out what an earlier run has processed."""
-        self._done = set(_hashes(value))
+        self._remember(set(_hashes(value)))
 
     def warnings(self) -> list[str]:
         """Warnings for `check`."""

@@ -52,8 +52,6 @@ class BackgroundCollector:
         self.source.start()
         for item in self.source.take():
             yield from self._arrived(item, now_us)
-        for state in self.source.states():
-            yield from self._state(state, now_us)
         self._sent_us = self._sent_us or now_us
         if not 0 <= now_us - self._sent_us < METRICS_PERIOD_US:
             yield from self._samples(now_us)
@@ -65,6 +63,8 @@ class BackgroundCollector:
             yield self._frame(item)
         elif isinstance(item, Skipped):
             yield from self._unusable(item, now_us)
+        elif isinstance(item, State):
+            yield from self._state(item, now_us)
 
     def _frame(self, item: Captured) -> Frame:
         data = item.data if isinstance(item.data, (bytes, memoryview)) else bytes(item.data)

@@ -29,10 +29,11 @@ from edge_agent.collectors.sources.protocol import (
 )
 from shared.backoff import Backoff
 
-Arrived = Captured | Skipped | Note
+Arrived = Captured | Skipped | Note | State
 Keep = Literal["newest", "all"]
 MAX_WAITING = 2
-"""Most images that wait in the agent. With `all`, further ones wait in the source process."""
+"""With `all`, images that wait in the agent; further ones wait in the source process."""
+MAX_REPORTS = 200
 BUFFER_BYTES = 1 << 20
 STEADY_S = 10.0
 
@@ -62,7 +63,6 @@ class BackgroundSource:
         self._producer, self._options, self._keep, self._stall_s = producer, options, keep, stall_s
         self._changed = threading.Condition()
         self._waiting: deque[Arrived] = deque()
-        self._states: deque[State] = deque(maxlen=32)
         self._process: subprocess.Popen[bytes] | None = None
         self._closing = False
         self._thread: threading.Thread | None = None
@@ -75,21 +75,11 @@ class BackgroundSource:
             self._thread.start()
 
     def take(self) -> list[Arrived]:
-        """What has arrived since the last call, at most one image with `newest`; never blocks."""
+        """What has arrived since the last call, in order, at most one image with `newest`; never blocks."""
         with self._changed:
             found = list(self._waiting)
             self._waiting.clear()
             self._changed.notify_all()
-        if self._keep == "newest" and (extra := [item for item in found if isinstance(item, Captured)][:-1]):
-            self.counts.dropped += len(extra)
-            found = [item for item in found if item not in extra]
-        return found
-
-    def states(self) -> list[State]:
-        """Changes of the source since the last call, oldest first."""
-        found = []
-        while self._states:
-            found.append(self._states.popleft())
         return found
 
     @property
@@ -118,7 +108,7 @@ class BackgroundSource:
             reason = self._one_process()
             if reason is None or self._stopped():
                 return
-            self._states.append(State(state="lost", text=reason))
+            self._add(State(state="lost", text=reason))
             if monotonic_s() - started > STEADY_S:
                 backoff.reset()
             with self._changed:
@@ -172,7 +162,7 @@ class BackgroundSource:
     def _handle(self, message: Message, data: memoryview) -> bool:
         """True at the end of the source."""
         if isinstance(message, State):
-            self._states.append(message)
+            self._add(message)
             return message.state == "ended"
         if isinstance(message, Image):
             self.counts.skipped = message.skipped
@@ -189,8 +179,19 @@ class BackgroundSource:
 
     def _add(self, item: Arrived) -> None:
         with self._changed:
-            if self._keep == "newest" and len(self._waiting) == MAX_WAITING:
-                self.counts.dropped += isinstance(self._waiting.popleft(), Captured)
-            if not isinstance(item, Note):
-                self._changed.wait_for(lambda: self._closing or len(self._waiting) < MAX_WAITING)
+            if isinstance(item, Captured):
+                self._make_room()
+            elif len(self._waiting) >= MAX_REPORTS:  # nobody takes them
+                self._waiting.popleft()
             self._waiting.append(item)
+
+    def _make_room(self) -> None:
+        """Drop the image that waits, with `newest`; else wait until the agent has taken some."""
+        if self._keep == "all":
+            self._changed.wait_for(lambda: self._closing or self._images() < MAX_WAITING)
+        elif self._images():
+            self._waiting = deque(old for old in self._waiting if not isinstance(old, Captured))
+            self.counts.dropped += 1
+
+    def _images(self) -> int:
+        return sum(isinstance(item, Captured) for item in self._waiting)

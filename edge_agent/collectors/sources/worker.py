@@ -59,7 +59,7 @@ def _run(channel: socket.socket, produce: Producer, spec: Spec) -> int:
             _deliver(channel, produce, spec)
         except NotReady as error:
             send(channel, State(state="lost", text=error.reason))
-        except ConfigError as error:  # only a person can act: tried at the longest wait
+        except ConfigError as error:  # such as a password file that is not there yet
             send(channel, State(state="lost", text=str(error)))
         else:
             send(channel, State(state="ended"))

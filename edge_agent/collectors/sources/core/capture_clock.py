@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+DRIFT = 2e-4
+"""Most that a camera's clock is taken to be slower: 200 us a second."""
 JUMP_US = 2_000_000
 """A stream whose own clock and the arrival differ by more than this has started anew."""
 
 
 class CaptureClock:
     """Turns time stamps of a stream into UTC. The image that arrived with the least delay sets the offset; so the
-    jitter of the network is removed, and a constant delay of the camera stays.
+    jitter of the network is removed, and a constant delay of the camera stays. The offset may grow by DRIFT, since the
+    camera's clock may be slower than ours.
     """
 
     def __init__(self) -> None:
-        self._offset_us: int | None = None
+        self._offset_us, self._arrived_us = 0.0, 0
 
     def t_us(self, stream_us: int | None, arrived_us: int) -> int:
         """Time of capture. `stream_us` is the stream's own time stamp, None if it has none."""
         if stream_us is None:
             return arrived_us
-        offset = arrived_us - stream_us
-        if self._offset_us is None or offset < self._offset_us or offset - self._offset_us > JUMP_US:
-            self._offset_us = offset
-        return stream_us + self._offset_us
+        offset = float(arrived_us - stream_us)
+        elapsed, first = max(0, arrived_us - self._arrived_us), not self._arrived_us
+        allowed = self._offset_us + elapsed * DRIFT
+        again = first or offset - allowed > JUMP_US
+        self._offset_us, self._arrived_us = offset if again else min(offset, allowed), arrived_us
+        return stream_us + round(self._offset_us)
 
 
 class Pacer:
