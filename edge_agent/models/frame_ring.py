@@ -49,7 +49,7 @@ class FrameWriter:
 
     def close(self) -> None:
         """Unmap and close; the memory is freed when the other side has done so too."""
-        if not self._view.nbytes:
+        if self._memory.closed:
             return
         self._view.release()
         self._memory.close()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from edge_agent import clock
-from edge_agent.collectors import Collector, Frame, Resumable
+from edge_agent.collectors import Collector, Frame, ModelInput, Resumable, Window
 from edge_agent.config import CollectorTable
 from edge_agent.runtime.event_loop import EventLoop, Timer
 from shared import plugins
@@ -41,7 +41,7 @@ class Sampler:
         loop: EventLoop,
         tables: Sequence[CollectorTable],
         add: Callable[[list[Any], Mapping[str, bytes]], None],
-        feeds: Mapping[str, Sequence[Callable[[Frame], None]]],
+        feeds: Mapping[str, Sequence[Callable[[ModelInput], None]]],
         checkpoint: Callable[[str], bytes | None],
     ) -> None:
         self._loop, self._add, self._feeds = loop, add, feeds
@@ -81,7 +81,7 @@ class Sampler:
         found: list[Any] = []
         try:
             for reading in collector.collect(clock.now_us()):
-                if isinstance(reading, Frame):
+                if isinstance(reading, (Frame, Window)):
                     for model in self._feeds.get(reading.source, ()):
                         model(reading)
                 else:

@@ -27,9 +27,13 @@ def attempts(
     if not found:
         raise ModelError(
             f"{manifest.name}: none of its variants ({', '.join(manifest.variants)}) can run here with the providers "
-            f"{', '.join(providers)}. Build the bundle for this device, or set `variant`"
+            f"{', '.join(providers)}{_skipped(skip)}. Build the bundle for this device, or set `variant`"
         )
     return found
+
+
+def _skipped(skip: Sequence[str]) -> str:
+    return f" (not tried again, its process died while it was opened: {', '.join(skip)})" if skip else ""
 
 
 def _variants(manifest: Manifest, variant: str, preferred: Sequence[str]) -> list[str]:
