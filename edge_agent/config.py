@@ -130,8 +130,8 @@ class CollectorTable(_Table, frozen=True):
 
 
 class ModelTable(_Table, frozen=True):
-    """A stream of results: the model in directory `bundle` on the frames of `frames`, a collector or another model whose
-    boxes are cut out. Models of the same bundle and options share an inference process.
+    """A stream of results: the model in directory `bundle` on the frames of `frames`, a collector or another model
+    whose boxes are cut out. Models of the same bundle and options share an inference process.
 
     `variant` and `providers` are those of the device profile if empty, `batch` if 0. `roi` is the part of the frame
     that the model sees: x, y, w, h as shares of it. `memory_mb` is what its process may use; 0: no limit.

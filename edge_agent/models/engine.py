@@ -327,11 +327,13 @@ class Engine:
         if not ready.build or ready.build in self._built:
             return
         self._built.add(ready.build)
+
+        def progress(share: float, phase: str) -> None:
+            self._report(build={"runner": ready.build, "progress": share, "phase": phase})
+
         job = BuildJob(
-            self.spec, ready.variant, ready.build,
-            progress=lambda share, phase: self._report(build={"runner": ready.build, "progress": share, "phase": phase}),
-            done=lambda reason: self._build_done(ready.build, reason),
-        )  # fmt: skip
+            self.spec, ready.variant, ready.build, progress, done=lambda reason: self._build_done(ready.build, reason)
+        )
         self._event("info", f"an engine for '{ready.build}' is built in the background; {ready.provider} serves")
         self._builds.add(job)
 

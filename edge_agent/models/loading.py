@@ -103,13 +103,16 @@ class LoadedModel:
         began = time.perf_counter_ns()
         sound = [one for one in inputs if not isinstance(one, ModelError)]
         try:
-            found = iter([(result, "") for result in self.run(sound)] if sound else [])
+            found = iter(self._run_together(sound))
         except ModelError:
             found = iter([self._run_alone(one) for one in sound])
         answers: list[tuple[Result | None, str]] = [
             (None, str(one)) if isinstance(one, ModelError) else next(found) for one in inputs
         ]
         return answers, (time.perf_counter_ns() - began) // 1000
+
+    def _run_together(self, inputs: Sequence[Array]) -> list[tuple[Result | None, str]]:
+        return [(result, "") for result in self.run(inputs)] if inputs else []
 
     def _run_alone(self, one: Array) -> tuple[Result | None, str]:
         try:

@@ -21,7 +21,7 @@ CPU = "CPUExecutionProvider"
 RECORD_ASSIGNMENT = "session.record_ep_graph_assignment_info"
 
 
-class ProviderRefused(Exception):  # noqa: N818 - not an error of ours
+class ProviderRefused(Exception):
     """A provider cannot be used."""
 
 

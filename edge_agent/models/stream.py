@@ -22,7 +22,6 @@ from edge_agent.models.core.gating import (
     UNKNOWN,
     ResultGate,
     StreamResult,
-    edge_result,
     output_message,
     result_samples,
     sound,
@@ -276,7 +275,7 @@ class ModelStream:
             self._latency_due_s = now + LATENCY_S
             self._deliver(self._latencies(now_us))
 
-    def _latencies(self, now_us: int) -> Sequence[Sample]:  # type: ignore[override]
+    def _latencies(self, now_us: int) -> list[Sample]:
         values = {"memory_mb": self.model.rss_mb}
         for name, histogram in (("latency", self._latency), ("run", self._run)):
             if histogram.count:

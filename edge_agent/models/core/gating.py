@@ -69,7 +69,7 @@ def result_samples(model: str, said: StreamResult, labels: Sequence[str]) -> lis
 def output_message(model: str, said: StreamResult) -> ModelOutput:
     """What a stream says, as published over MQTT."""
     values = {name: value for name, value in said.values.items() if math.isfinite(value)}
-    boxes = [
+    boxes: list[dict[str, str | float]] = [
         {"label": box.label, "score": box.score, "x": box.x, "y": box.y, "w": box.w, "h": box.h} for box in said.boxes
     ]
     return ModelOutput(
