@@ -29,6 +29,10 @@ class EngineMissing(ModelError):
     """The runner needs an engine that is built on this device first, and the options did not ask for a build."""
 
 
+class DeviceLost(ModelError):
+    """The accelerator can no longer be used: the inference process ends and is started again."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerOptions:
     """How a model is run.

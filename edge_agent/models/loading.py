@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from edge_agent.models import EngineMissing, Progress, Runner, RunnerInfo, RunnerOptions
+from edge_agent.models import DeviceLost, EngineMissing, Progress, Runner, RunnerInfo, RunnerOptions
 from edge_agent.models.core.selection import attempts
 from edge_agent.models.wire import ModelSpec, Ready
 from shared import plugins
@@ -104,6 +104,8 @@ class LoadedModel:
         sound = [one for one in inputs if not isinstance(one, ModelError)]
         try:
             found = iter(self._run_together(sound))
+        except DeviceLost:
+            raise
         except ModelError:
             found = iter([self._run_alone(one) for one in sound])
         answers: list[tuple[Result | None, str]] = [
@@ -117,6 +119,8 @@ class LoadedModel:
     def _run_alone(self, one: Array) -> tuple[Result | None, str]:
         try:
             return self.run([one])[0], ""
+        except DeviceLost:
+            raise
         except ModelError as error:
             return None, str(error)
 

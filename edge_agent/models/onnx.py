@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
-from edge_agent.models import RunnerInfo, RunnerOptions, Tensors
+from edge_agent.models import DeviceLost, RunnerInfo, RunnerOptions, Tensors
 from shared.bundle import Bundle
 from shared.errors import ModelError
 
@@ -158,7 +159,9 @@ class OnnxRunner:
         try:
             found = self._session.run(self._outputs, dict(batch))
         except Exception as error:
-            raise ModelError(f"{self._manifest.name}: {_short(error)}") from error
+            lost = self._provider != CPU and not isinstance(error, (InvalidArgument, ValueError, TypeError))
+            kind = DeviceLost if lost else ModelError
+            raise kind(f"{self._manifest.name}: {_short(error)}") from error
         return {name: np.asarray(value) for name, value in zip(self._outputs, found, strict=True)}
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import msgspec
 import numpy as np
 
+from edge_agent.models import DeviceLost
 from edge_agent.models.batching import BatchReader
 from edge_agent.models.frame_ring import FrameReader
 from edge_agent.models.loading import LoadedModel
@@ -54,13 +55,22 @@ def serve(spec: ModelSpec, fd: int, ring: FrameReader, send: Send) -> int:
         send(Failed(str(error)))
         return 1
     send(model.ready())
+    try:
+        run_batches(spec, model, fd, ring, send)
+    except DeviceLost as error:
+        send(Failed(f"{model.info.provider}: {error}"))
+        return 1
+    model.close()
+    return 0
+
+
+def run_batches(spec: ModelSpec, model: LoadedModel, fd: int, ring: FrameReader, send: Send) -> None:
+    """Run batches until the agent closes the pipe; raises DeviceLost."""
     reader = BatchReader(fd, spec.batch, spec.max_wait_ms / 1e3)
     while batch := reader.next():
         found, run_us = model.run_each([model_input(request, ring) for request in batch])
         answers = [Answer(request.id, result, reason) for request, (result, reason) in zip(batch, found, strict=True)]
         send(Results(answers, run_us))
-    model.close()
-    return 0
 
 
 def claim_stdout() -> int:
