@@ -48,7 +48,7 @@ bench: .venv/.dev ## all benchmarks; one: .venv/bin/python -m benchmarks.twin
 	$(BIN)/python -m benchmarks.fleet_budget
 	$(BIN)/python -m benchmarks.database
 	$(BIN)/python -m benchmarks.drain
-	$(BIN)/python -m benchmarks.frames
+	$(BIN)/python -m benchmarks.models
 	$(BIN)/python -m benchmarks.twin
 	$(BIN)/python -m benchmarks.query
 	$(BIN)/python -m benchmarks.jobs

@@ -26,7 +26,7 @@ class Bindings:
         """A logger that keeps errors, because TensorRT returns None where it fails."""
         trt, errors = self.trt, self.errors
 
-        class Logger(trt.ILogger):  # type: ignore[misc]
+        class Logger(trt.ILogger):  # type: ignore[misc, name-defined, unused-ignore]
             def __init__(self) -> None:
                 trt.ILogger.__init__(self)
 
@@ -62,7 +62,7 @@ class Bindings10(Bindings):
 
 
 def _make_monitor(trt: Any, progress: Any) -> Any:
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined, unused-ignore]
         """Phases are nested; only the outermost ones count, and the bar never goes back."""
 
         def __init__(self) -> None:
