@@ -227,7 +227,8 @@ class Load:
 def bare(model: bytes, frames: list[bytes], seconds: float) -> tuple[float, float]:
     """(frames a second, median us) of the session alone."""
     run, tensors = session(model), [np.frombuffer(data, np.uint8).reshape(1, SIDE, SIDE, 3) for data in frames]
-    times, end = [], time.perf_counter() + seconds
+    times: list[float] = []
+    end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         began = time.perf_counter()
         run(tensors[len(times) % len(tensors)])
