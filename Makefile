@@ -52,7 +52,7 @@ bench: .venv/.dev ## all benchmarks; one: .venv/bin/python -m benchmarks.twin
 	$(BIN)/python -m benchmarks.fleet_budget
 	$(BIN)/python -m benchmarks.database
 	$(BIN)/python -m benchmarks.drain
-	$(BIN)/python -m benchmarks.frames
+	$(BIN)/python -m benchmarks.models
 	$(BIN)/python -m benchmarks.sources
 	$(BIN)/python -m benchmarks.twin
 	$(BIN)/python -m benchmarks.query

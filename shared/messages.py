@@ -218,6 +218,27 @@ class EscalationAnswer:
         check_finite("confidence/values", self.confidence, *self.values.values())
 
 
+ModelSource = Literal["edge", "expert", "fallback"]
+"""Who gave a result: the edge model, the hub's expert, or nobody within the deadline."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelOutput:
+    """What a stream says of one input, for machines on site; the hub does not read it.
+
+    `boxes` are objects with `label`, `score` and `x`, `y`, `w`, `h` as shares of the frame.
+    """
+
+    model: str
+    number: int
+    t_us: int
+    label: str
+    score: float
+    by: ModelSource
+    values: dict[str, float] = field(default_factory=dict)
+    boxes: list[dict[str, str | float]] = field(default_factory=list)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lost:
     """Sequence numbers first..last of a stream that were lost on the device, and why; the hub acknowledges them."""

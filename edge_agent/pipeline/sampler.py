@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from edge_agent import clock
-from edge_agent.collectors import Collector, Frame, Observer, Resumable, Window
+from edge_agent.collectors import Collector, Frame, ModelInput, Observer, Resumable, Window
 from edge_agent.config import CollectorTable
 from edge_agent.runtime.event_loop import EventLoop, Timer
 from shared import plugins
@@ -41,7 +41,7 @@ class Sampler:
         loop: EventLoop,
         tables: Sequence[CollectorTable],
         add: Callable[[list[Any], Mapping[str, bytes]], None],
-        feeds: Mapping[str, Sequence[Callable[[Any], None]]],
+        feeds: Mapping[str, Sequence[Callable[[ModelInput], None]]],
         checkpoint: Callable[[str], bytes | None],
     ) -> None:
         self._loop, self._add, self._feeds = loop, add, feeds

@@ -23,6 +23,7 @@ class Expert(Protocol):
 
     name: str
 
-    def answer(self, shape: tuple[int, int], frames: Sequence[bytes]) -> list[Opinion]:
-        """Return an opinion for each frame of uint8 grey values [height, width]; raises ModelError on a misfit."""
+    def answer(self, shape: tuple[int, ...], frames: Sequence[bytes]) -> list[Opinion]:
+        """Return an opinion for each frame of uint8 pixels, [height, width] in gray or [height, width, channels] with
+        colour as RGB; raises ModelError on a misfit."""
         ...

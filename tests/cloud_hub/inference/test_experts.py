@@ -91,7 +91,7 @@ def test_its_name_tells_bundle_and_version(expert: OnnxExpert) -> None:
 
 @pytest.mark.parametrize("shape", [(8, 9), (0, 0), (-8, -8), (64, 1)])
 def test_frames_of_another_shape_are_refused(expert: OnnxExpert, shape: tuple[int, int]) -> None:
-    with pytest.raises(ModelError, match="the model takes"):
+    with pytest.raises(ModelError, match="frame"):
         expert.answer(shape, [bytes(64)])
 
 

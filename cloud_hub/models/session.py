@@ -1,0 +1,37 @@
+"""An ONNX Runtime session on the CPU, for experts and for the evaluation of variants."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from shared.errors import ModelError
+from shared.manifest import Manifest
+from shared.tasks import Array, Tensors
+
+
+class OnnxSession:
+    """Runs a model in one thread that does not spin. `batch` is how many inputs it takes at once; 0 is any number."""
+
+    def __init__(self, model: bytes, manifest: Manifest) -> None:
+        self._name, self.batch = manifest.name, manifest.batch
+        self._outputs = [spec.name for spec in manifest.outputs]
+        choices = ort.SessionOptions()
+        choices.intra_op_num_threads = 1
+        choices.log_severity_level = 3
+        choices.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = ort.InferenceSession(model, choices, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise ModelError(f"{self._name}: ONNX Runtime cannot load it: {str(error)[:300]}") from error
+
+    def run(self, tensors: Mapping[str, Array]) -> Tensors:
+        """The output tensors by name; raises ModelError."""
+        try:
+            found: Any = self._session.run(self._outputs, dict(tensors))
+        except Exception as error:
+            raise ModelError(f"{self._name}: {str(error)[:300]}") from error
+        return {name: np.asarray(value) for name, value in zip(self._outputs, found, strict=True)}
