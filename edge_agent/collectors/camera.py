@@ -44,7 +44,7 @@ class CameraCollector(BackgroundCollector):
         source = BackgroundSource(
             PRODUCER, lambda: msgspec.to_builtins(chosen), stall_s=chosen.open_s + chosen.read_s + 5
         )
-        super().__init__(table, source, table.period_s or max(0.01, 0.5 / chosen.max_fps))
+        super().__init__(table, source, table.period_s or min(1.0, max(0.01, 0.5 / chosen.max_fps)))
         self._options = chosen
 
     def warnings(self) -> list[str]:

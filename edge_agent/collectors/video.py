@@ -38,7 +38,7 @@ class VideoCollector(BackgroundCollector):
 
     def __init__(self, table: CollectorTable, chosen: Options) -> None:
         source = BackgroundSource(PRODUCER, lambda: msgspec.to_builtins(chosen), "newest" if chosen.realtime else "all")
-        super().__init__(table, source, table.period_s or max(0.01, 0.5 / chosen.max_fps))
+        super().__init__(table, source, table.period_s or min(1.0, max(0.01, 0.5 / chosen.max_fps)))
         self._options = chosen
 
     def warnings(self) -> list[str]:

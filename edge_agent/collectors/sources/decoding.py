@@ -24,7 +24,7 @@ from shared.errors import NotReady
 FORMATS = {"gray": "gray", "rgb": "rgb24", "bgr": "bgr24"}
 MAX_BROKEN = 50
 """A stream with so many broken packets in a row is opened anew."""
-av.logging.set_level(av.logging.ERROR)
+av.logging.set_level(None)  # a broken stream would fill the log, and a message may hold a login
 
 
 class Converter:
