@@ -35,13 +35,17 @@ test: .venv/.dev ## the fast suite, over real brokers and processes
 nightly: .venv/.dev ## all tests: exhaustive matrices and long simulations too
 	$(PYTEST) $(ARGS)
 
-check: .venv/.dev ## lint, format, types, layers, docs
+check: .venv/.dev ## lint, format, types, layers, docs, wheels of the device profiles
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy --python-version 3.10 -p shared -p edge_agent
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/test_docs.py tests/test_layers.py
+	@$(MAKE) --no-print-directory .venv/.wheels
+
+.venv/.wheels: pyproject.toml constraints.txt $(wildcard device_profiles/*.toml)
+	$(BIN)/python tests/installed/profile_wheels.py $@ # a minute or two, when a profile or a pin has changed
 
 bench: .venv/.dev ## all benchmarks; one: .venv/bin/python -m benchmarks.twin
 	$(BIN)/python -m benchmarks.agent
@@ -49,7 +53,8 @@ bench: .venv/.dev ## all benchmarks; one: .venv/bin/python -m benchmarks.twin
 	$(BIN)/python -m benchmarks.fleet_budget
 	$(BIN)/python -m benchmarks.database
 	$(BIN)/python -m benchmarks.drain
-	$(BIN)/python -m benchmarks.frames
+	$(BIN)/python -m benchmarks.models
+	$(BIN)/python -m benchmarks.sources
 	$(BIN)/python -m benchmarks.twin
 	$(BIN)/python -m benchmarks.query
 	$(BIN)/python -m benchmarks.jobs

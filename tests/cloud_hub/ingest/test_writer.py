@@ -193,7 +193,7 @@ def test_values_of_every_kind(db: Database) -> None:
 def test_alarms_and_escalations_reach_their_tables_and_ring_their_loops(db: Database) -> None:
     alarm = Alarm(id="a1", metric="cpu.load", kind="high", state="raised", priority="high", t_us=NOW, value=9, limit=5)
     asked = Escalation(id="x1", t_us=NOW, model="digits", digest="d", number=4, reason="unsure", label="7", margin=0.1,
-                       shape=(2, 2), frame=bytes(4))  # fmt: skip
+                       shape=(2, 2, 1), frame=bytes(4))  # fmt: skip
     trace = "00-" + "ab" * 16 + "-" + "cd" * 8 + "-01"
     said = [
         route(topics.thing(DEVICE, "alarms"), encode(batch(1, [alarm]))),
@@ -204,12 +204,19 @@ def test_alarms_and_escalations_reach_their_tables_and_ring_their_loops(db: Data
     with db.read() as session:
         assert session.get_one(AlarmRow, "a1").trace_id == "ab" * 16
         row = session.get_one(EscalationRow, "x1")
-    assert (row.frame, row.height, row.width, row.answer, row.trace_id) == (bytes(4), 2, 2, None, "ab" * 16)
+    assert (row.frame, row.height, row.width, row.channels, row.answer, row.trace_id) == (
+        bytes(4),
+        2,
+        2,
+        1,
+        None,
+        "ab" * 16,
+    )
 
 
 def test_an_escalation_that_comes_in_a_new_epoch_again_is_one(db: Database) -> None:
     asked = Escalation(id="x1", t_us=NOW, model="digits", digest="d", number=4, reason="unsure", label="7", margin=0.1,
-                       shape=(2, 2), frame=bytes(4))  # fmt: skip
+                       shape=(2, 2, 1), frame=bytes(4))  # fmt: skip
     for epoch in ("e1", "e2"):
         write(db, route(topics.thing(DEVICE, "escalations"), encode(batch(1, [asked], epoch=epoch))))
     with db.read() as session:

@@ -62,7 +62,7 @@ def escalations(draw: st.DrawFn) -> messages.Escalation:
         reason=draw(one_of(messages.EscalationReason)),
         label=draw(TEXT),
         margin=draw(st.floats(0, 1)),
-        shape=(height, width),
+        shape=(height, width, 1),
         frame=draw(st.binary(min_size=height * width, max_size=height * width)),
         features=draw(FEATURES),
     )
@@ -234,7 +234,7 @@ WRONG: list[tuple[type[Any], dict[str, Any], str]] = [
             "reason": "audit",
             "label": "x",
             "margin": 0.5,
-            "shape": [2, 2],
+            "shape": [2, 2, 1],
             "frame": "AAAA",
         },
         "its shape says",
