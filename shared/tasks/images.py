@@ -150,11 +150,16 @@ def _per_channel(manifest: Manifest, channels: int) -> tuple[Array, Array | None
 def features(frame: Array) -> dict[str, float]:
     """Input features of the gate's drift tests: brightness, contrast and sharpness of a frame, in 0..1."""
     rows, columns = (1 + (side - 1) // MAX_FEATURE_SIDE for side in frame.shape[:2])
-    sample = frame[::rows, ::columns].astype(np.float32).mean(axis=2) * np.float32(1 / 255)
+    few = frame[::rows, ::columns]
+    sample = few[..., 0].astype(np.float32)
+    for channel in range(1, few.shape[2]):  # a mean over the last axis takes seven times as long
+        sample += few[..., channel]
+    sample *= np.float32(1 / (255 * few.shape[2]))
     laplacian = 4 * sample[1:-1, 1:-1] - sample[:-2, 1:-1] - sample[2:, 1:-1] - sample[1:-1, :-2] - sample[1:-1, 2:]
-    ordered = np.sort(sample, axis=None)  # nearest rank: np.quantile alone takes as long as a small model
+    low, high = int(0.05 * sample.size), int(0.95 * sample.size)
+    ordered = np.partition(sample, (low, high), axis=None)  # nearest rank; np.quantile takes as long as a small model
     return {
         "mean": float(sample.mean()), "std": float(sample.std()),
         "laplacian": float(np.abs(laplacian).mean()) if laplacian.size else 0.0,
-        "q05": float(ordered[int(0.05 * ordered.size)]), "q95": float(ordered[int(0.95 * ordered.size)]),
+        "q05": float(ordered[low]), "q95": float(ordered[high]),
     }  # fmt: skip
