@@ -254,13 +254,18 @@ def overhead(device: Device, name: str, folder: Path, model: bytes, frames: list
     stream = device.add(folder, name.replace(" ", "-").replace(".", ""))
     found: dict[str, list[float]] = {}
     for _ in range(3):
+        used = time.process_time()
         rate, median = bare(model, frames, seconds)
+        found.setdefault("bare processor", []).append((time.process_time() - used) / rate / seconds * 1e6)
         found.setdefault("bare rate", []).append(rate)
         found.setdefault("bare median", []).append(median)
         judge = stream._judge
         for method, depth in (("one at a time", 1), ("saturated", 4)):
-            rate, median, p99 = Load(device, [stream], frames, depth).run(seconds)
+            load, before = Load(device, [stream], frames, depth), _used(stream)
+            rate, median, p99 = load.run(seconds)
             stream._judge = judge  # type: ignore[method-assign]
+            for key, one, other in zip(("agent", "process"), _used(stream), before, strict=True):
+                found.setdefault(f"{method} {key}", []).append((one - other) / load.number * 1e6)
             for key, value in (("rate", rate), ("median", median), ("p99", p99)):
                 found.setdefault(f"{method} {key}", []).append(value)
     middle = {key: statistics.median(values) for key, values in found.items()}
@@ -269,6 +274,9 @@ def overhead(device: Device, name: str, folder: Path, model: bytes, frames: list
     rows = [
         Row(name, "bare", "frames a second", middle["bare rate"], "1/s"),
         Row(name, "bare", "median", middle["bare median"], "us"),
+        Row(name, "bare", "processor time a frame", middle["bare processor"], "us"),
+        Row(name, "agent, saturated", "processor time, agent", middle["saturated agent"], "us"),
+        Row(name, "agent, saturated", "processor time, child", middle["saturated process"], "us"),
         Row(name, "agent, saturated", "frames a second", middle["saturated rate"], "1/s"),
         Row(name, "agent, saturated", "share of bare", statistics.median(ratios), "1"),
         Row(name, "agent, saturated", "added a frame", statistics.median(added), "us"),
@@ -280,6 +288,11 @@ def overhead(device: Device, name: str, folder: Path, model: bytes, frames: list
     stream.model._seat.leave()
     device.pool.tick(clock.monotonic_s())
     return rows
+
+
+def _used(stream: ModelStream) -> tuple[float, float]:
+    """Processor seconds of this process and of the inference process; not disturbed by other programs."""
+    return time.process_time(), sum(psutil.Process(stream.state["pid"]).cpu_times()[:2])
 
 
 def batching(device: Device, folder: Path, frames: list[bytes], seconds: float) -> list[Row]:

@@ -85,7 +85,7 @@ def edge_keys() -> set[str]:
         "device": edge_config.Device, "link": edge_config.Link, "link.tls": edge_config.LinkTls,
         "outbox": edge_config.OutboxLimits, "settings": edge_config.Settings,
         "hard_settings": edge_config.HardSettings,
-        "collectors": edge_config.CollectorTable, "models": edge_config.ModelTable,
+        "collectors": edge_config.CollectorTable, "inference": edge_config.Inference, "models": edge_config.ModelTable,
     }  # fmt: skip
     keys = {f"{name}.{key}" for name, kind in tables.items() for key in fields(kind)}
     keys |= {f"limits.{key}" for key in Limits.__dataclass_fields__} | {"hard_limits.metric"}

@@ -29,6 +29,11 @@ class BatchReader:
         self._seen: dict[int, float] = {}
         self._open = True
 
+    @property
+    def waiting(self) -> int:
+        """Number of requests that were read and are not in a batch yet."""
+        return len(self._waiting)
+
     def next(self) -> list[Request]:
         """The next batch; empty when the agent has closed the pipe."""
         while not self._waiting and self._open:

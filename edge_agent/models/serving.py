@@ -13,6 +13,8 @@ from edge_agent.models.engine import Engine, Submitted
 from edge_agent.models.pool import EnginePool
 from edge_agent.models.wire import ModelSpec
 from edge_agent.twin.core.document import Deferred
+from shared.errors import ModelError
+from shared.models.bundle import read_manifest
 from shared.models.gate import Result
 from shared.protocol.codec import from_plain
 
@@ -165,6 +167,12 @@ class ServedModel:
         folder = Path(self._own.bundle).resolve().parent
         if not Path(desired.bundle).resolve().is_relative_to(folder):
             raise ValueError(f"the bundle must be in {folder}, the folder of the configured one")
+        try:  # before a process is started for it
+            manifest = read_manifest(Path(desired.bundle))
+            if desired.variant:
+                manifest.variant(desired.variant)
+        except ModelError as error:
+            raise ValueError(str(error)) from error
         return msgspec.structs.replace(self._own, bundle=desired.bundle, variant=desired.variant)
 
     def engine_changed(self) -> None:

@@ -21,6 +21,9 @@ from edge_agent.models.wire import Answer, Failed, ModelSpec, Opening, Request, 
 from shared.errors import ConfigError, ModelError
 from shared.tasks import Array, from_frame
 
+QUICK_US, HELD = 1000, 2
+"""While requests wait, the answers of a model that takes less than this are sent two at a time."""
+
 Send = Callable[[msgspec.Struct], None]
 
 
@@ -67,10 +70,16 @@ def serve(spec: ModelSpec, fd: int, ring: FrameReader, send: Send) -> int:
 def run_batches(spec: ModelSpec, model: LoadedModel, fd: int, ring: FrameReader, send: Send) -> None:
     """Run batches until the agent closes the pipe; raises DeviceLost."""
     reader = BatchReader(fd, spec.batch, spec.max_wait_ms / 1e3)
+    held: list[Answer] = []
     while batch := reader.next():
         found, run_us = model.run_each([model_input(request, ring) for request in batch])
-        answers = [Answer(request.id, result, reason) for request, (result, reason) in zip(batch, found, strict=True)]
-        send(Results(answers, run_us))
+        held += [Answer(request.id, result, reason) for request, (result, reason) in zip(batch, found, strict=True)]
+        if reader.waiting and run_us < QUICK_US and len(held) < HELD:
+            continue  # waking the agent takes as long as a quick model
+        send(Results(held, run_us))
+        held = []
+    if held:
+        send(Results(held, 0))
 
 
 def claim_stdout() -> int:

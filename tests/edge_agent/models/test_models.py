@@ -327,6 +327,23 @@ def test_a_model_that_cannot_be_used_is_refused_and_the_one_before_it_serves_on(
     bench.until(lambda: len(bench.pool._engines) == 1)
 
 
+@pytest.mark.parametrize(("wanted", "reason"), [
+    ({"bundle": "nowhere"}, "manifest.json cannot be read"),
+    ({"bundle": "old", "variant": "fp16"}, "no variant 'fp16'"),
+    ({"bundle": 7}, "bundle"), ({"bundel": "old"}, "bundel"), ({"bundle": "\0"}, "null"),
+])  # fmt: skip
+def test_what_cannot_be_a_model_is_refused_before_a_process_is_started(
+    tmp_path: Path, benches: list[Bench], wanted: dict[str, Any], reason: str
+) -> None:
+    bench = Bench(write_bundle(tmp_path / "old", brightness()))
+    benches.append(bench)
+    if isinstance(wanted.get("bundle"), str):
+        wanted = wanted | {"bundle": str(tmp_path / wanted["bundle"])}
+    with pytest.raises(ValueError, match=reason):
+        bench.stream.model.use(wanted)
+    assert bench.stream.model._next is None
+
+
 def test_a_bundle_elsewhere_on_the_device_is_refused(bench: Bench, tmp_path: Path) -> None:
     assert "the folder of the configured one" in desired(bench, tmp_path)
 
