@@ -2,10 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-# Two workers: each runs its half in order, so that a module's fixtures are made once, and who is done takes from the other.
+# Four workers, also on two cores: tests of whole worlds wait more than they compute. A module stays with one worker, so
+# that its fixtures are made once.
 # Bytecode is written in any case: the tests start programs by the hundred. Few arenas: the tests start threads by the thousand.
 # One thread for OpenMP and BLAS: more of them than free cores wait for each other, and count as work.
-PYTEST := PYTHONDONTWRITEBYTECODE= MALLOC_ARENA_MAX=2 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+PYTEST := PYTHONDONTWRITEBYTECODE= MALLOC_ARENA_MAX=2 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: setup demo test check bench nightly reference clean
 

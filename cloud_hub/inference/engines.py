@@ -149,7 +149,7 @@ class ChatEngine:
         except ResponseTooLarge as error:
             raise WireError(str(error), self.name) from None
         except httpx.TimeoutException:
-            raise NotReady(f"{self.name}: no complete answer within {limit:g} s", 5.0) from None
+            raise NotReady(f"{self.name}: no answer within {limit:g} s", 5.0) from None
         except httpx.HTTPError as error:
             raise NotReady(f"{self.name}: cannot be reached ({type(error).__name__})", 5.0) from None
         return answer.status, answer.content
