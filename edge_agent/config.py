@@ -188,7 +188,7 @@ class Inference(_Table, frozen=True):
     used the longest ago is unloaded. `threads` are CPU threads of one call.
 
     `cache_dir` is for engines built on this device, `state_dir`/engines if empty. `libraries` are plug-in providers of
-    ONNX Runtime: name and shared library.
+    ONNX Runtime: name and shared library. A build of an engine that takes longer than `build_s` is killed.
     """
 
     memory_mb: float = 0.0
@@ -196,8 +196,10 @@ class Inference(_Table, frozen=True):
     cache_dir: str = ""
     libraries: dict[str, str] = {}
     version_compatible: bool = False
+    build_s: float = 3600.0
 
     def __post_init__(self) -> None:
+        _within("build_s", self.build_s, 1, 86400)
         _within("memory_mb", self.memory_mb, 0, 1e6)
         _within("threads", self.threads, 1, 256)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from edge_agent import clock
 from edge_agent.models.child import command, exit_reason, read_messages
 from edge_agent.models.wire import Building, Built, Failed, ModelSpec, WorkerMessage
 
@@ -30,13 +31,14 @@ class BuildJob:
 
 
 class BuildQueue:
-    """Runs builds one after the other."""
+    """Runs builds one after the other. One that takes longer than `limit_s` is killed."""
 
-    def __init__(self, post: Post) -> None:
-        self._post = post
+    def __init__(self, post: Post, limit_s: float = 3600.0) -> None:
+        self._post, self._limit_s = post, limit_s
+        self._started_s = 0.0
         self._jobs: deque[BuildJob] = deque()
         self._process: subprocess.Popen[bytes] | None = None
-        self._outcome = ""
+        self._outcome = self._late = ""
 
     def add(self, job: BuildJob) -> None:
         """Build when the jobs before it are done."""
@@ -51,6 +53,12 @@ class BuildQueue:
         waiting = [job for job in list(self._jobs)[len(running) :] if job.spec != spec]
         self._jobs = deque([*running, *waiting])
 
+    def tick(self, now: float) -> None:
+        """Kill a build that takes too long; called once a second."""
+        if self._process is not None and not self._late and now - self._started_s > self._limit_s:
+            self._late = f"it took longer than {self._limit_s:g} s (inference.build_s) and was killed"
+            self._process.kill()
+
     def stop(self) -> None:
         """Kill the running build and forget the others."""
         self._jobs.clear()
@@ -59,7 +67,8 @@ class BuildQueue:
             self._process.wait(5)
 
     def _start(self) -> None:
-        job, self._outcome = self._jobs[0], ""
+        job, self._outcome, self._late = self._jobs[0], "", ""
+        self._started_s = clock.monotonic_s()
         arguments = command(
             "edge_agent.models.builder", msgspec.json.encode(job.spec).decode(), job.variant, job.runner
         )
@@ -86,7 +95,7 @@ class BuildQueue:
     def _ended(self, process: subprocess.Popen[bytes], job: BuildJob, code: int) -> None:
         if process is not self._process:
             return
-        self._process, outcome = None, self._outcome
+        self._process, outcome = None, self._late or self._outcome
         if not self._jobs:  # stopped
             return
         self._jobs.popleft()

@@ -27,7 +27,7 @@ def build(spec: ModelSpec, variant: str, runner: str, send: Send) -> int:
     """Build the engine; returns the exit code."""
     try:
         options = runner_options(spec, build=lambda share, phase: send(Building(round(share, 3), phase)))
-        open_one(load(Path(spec.bundle)), variant, runner, options).close()
+        open_one(load(Path(spec.bundle), variant), variant, runner, options).close()
     except (ModelError, OSError) as error:
         send(Failed(str(error)))
         return 1

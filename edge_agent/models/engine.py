@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 REPLACE_S = 60.0
 """A process that uses too much memory is replaced at most so often."""
 END_S = 0.5
+REFUSALS_S = 60.0
+"""Refused inputs of a stream are told at most so often."""
 Post = Callable[[Callable[[], None]], None]
 Submitted = Literal["sent", "full", "down"]
 
@@ -77,6 +79,7 @@ class Engine:
         self._skip: set[str] = set(spec.skip)
         self._built: set[str] = set()
         self._starts = 0
+        self._refusals: dict[int, tuple[str, float]] = {}
         self.used_s = self.loaded_s = 0.0
         self.rss_mb = self.known_mb = 0.0
         self.ready: Ready | None = None
@@ -91,7 +94,7 @@ class Engine:
         return self._last_stream
 
     def detach(self, number: int) -> None:
-        """Remove a stream; it still gets the answers to what it has submitted."""
+        """Remove a stream, to which nothing is owed any more."""
         self._streams.pop(number, None)
 
     @property
@@ -246,6 +249,8 @@ class Engine:
         for answer in message.answers:
             flight = process.child.answered(answer.id)
             if flight is not None:
+                if answer.result is None:
+                    self._refused(flight.stream, answer.reason)
                 self._answer(flight, answer.result, answer.reason, message.run_us / 1e6)
         if process in self._retiring:
             self._end_retired()
@@ -255,6 +260,18 @@ class Engine:
         if stream is not None:
             stream.answered(flight, result, reason, run_s)
 
+    def _refused(self, number: int, reason: str) -> None:
+        """The model could not take an input: said once, and again when the reason changes, not for each frame."""
+        now, (before, said_s) = clock.monotonic_s(), self._refusals.get(number, ("", -REFUSALS_S))
+        if reason == before or now - said_s < REFUSALS_S:
+            return
+        self._refusals[number] = (reason, now)
+        self._report(refused_input=reason[:500])
+        if number in self._streams:
+            self._streams[number].engine_event(
+                "warning", f"the model cannot take an input, which is escalated: {reason}"
+            )
+
     def _take_over(self, process: _Process, ready: Ready) -> None:
         """The process is ready: it serves from now on, the old one only answers what it was given."""
         if process is not self._next:
@@ -262,6 +279,8 @@ class Engine:
         old, self._serving, self._next = self._serving, process, None
         process.ready, process.opening = True, ""
         self.ready = ready
+        self._refusals.clear()
+        self.state = {key: value for key, value in self.state.items() if key != "refused_input"}
         if old is not None:
             self._retiring.append(old)
             self._end_retired()

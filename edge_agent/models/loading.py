@@ -13,7 +13,7 @@ from edge_agent.models.core.selection import attempts
 from edge_agent.models.wire import ModelSpec, Ready
 from shared import plugins
 from shared.errors import ConfigError, ModelError
-from shared.models.bundle import Bundle, load
+from shared.models.bundle import Bundle, load, read_manifest
 from shared.models.gate import Result
 from shared.tasks import Array, Task, open_task
 
@@ -45,11 +45,11 @@ class LoadedModel:
     """A runner with its task. `build` names a better runner that waits for an engine to be built."""
 
     def __init__(self, spec: ModelSpec, opening: Callable[[str], None]) -> None:
-        bundle = load(Path(spec.bundle))
-        self.manifest = bundle.manifest
+        self._folder = Path(spec.bundle)
+        self.manifest = read_manifest(self._folder)
         self.build = ""
         refused = dict.fromkeys(spec.skip, "its process died while it was opened")
-        self.variant, self.runner_name, self._runner = self._open(bundle, spec, opening, refused)
+        self.variant, self.runner_name, self._runner = self._open(spec, opening, refused)
         self.info = info = self._runner.describe()
         self.refused = refused | dict(info.refused)
         self._task: Task = open_task(self.manifest, self.variant)
@@ -58,11 +58,14 @@ class LoadedModel:
         self.blank_result = self.run([self._task.blank()])[0]
 
     def _open(
-        self, bundle: Bundle, spec: ModelSpec, opening: Callable[[str], None], refused: dict[str, str]
+        self, spec: ModelSpec, opening: Callable[[str], None], refused: dict[str, str]
     ) -> tuple[str, str, Runner]:
-        """The first variant and runner that can be opened; the reasons of the others are put into `refused`."""
-        manifest = bundle.manifest
-        for variant, runner in attempts(manifest, spec.variant, spec.variants, spec.providers, spec.skip):
+        """The first variant and runner that can be opened; the reasons of the others are put into `refused`.
+
+        Of the bundle only the variant's file is read: the others may be large. A damaged one ends the search.
+        """
+        for variant, runner in attempts(self.manifest, spec.variant, spec.variants, spec.providers, spec.skip):
+            bundle = load(self._folder, variant)
             opening(runner)
             try:
                 return variant, runner, open_one(bundle, variant, runner, runner_options(spec))

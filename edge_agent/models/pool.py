@@ -16,12 +16,13 @@ RESIDENT_S = 10.0
 
 
 class EnginePool:
-    """`budget_mb` is for the inference processes of all models together; 0: no limit."""
+    """`budget_mb` is for the inference processes of all models together; 0: no limit. `build_s` limits the
+    build of an engine."""
 
-    def __init__(self, post: Post, budget_mb: float = 0.0) -> None:
+    def __init__(self, post: Post, budget_mb: float = 0.0, build_s: float = 3600.0) -> None:
         self._post, self._budget_mb = post, budget_mb
         self._engines: list[Engine] = []
-        self._builds = BuildQueue(post)
+        self._builds = BuildQueue(post, build_s)
 
     def engine(self, spec: ModelSpec) -> Engine:
         """The engine for `spec`, not loaded yet if it is new."""
@@ -34,6 +35,7 @@ class EnginePool:
 
     def tick(self, now: float) -> None:
         """Check all engines, end those that no stream uses, keep to the budget; called once a second."""
+        self._builds.tick(now)
         for engine in list(self._engines):
             engine.tick(now)
             if engine.unused:

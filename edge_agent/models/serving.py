@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from edge_agent import clock
 from edge_agent.collectors import ModelInput
 from edge_agent.models.child import InFlight
 from edge_agent.models.engine import Engine, Submitted
@@ -18,9 +19,15 @@ from shared.models.bundle import read_manifest
 from shared.models.gate import Result
 from shared.protocol.codec import from_plain
 
+BOOT_S = 30.0
+"""While the old model is not loaded, as after a boot, the next one has so long to be ready before it is loaded too."""
+
 
 class DesiredModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Desired state of a model: the directory of a bundle, and a variant (empty: by the device profile)."""
+    """Desired state of a model: the directory of a bundle, and a variant (empty: by the device profile).
+
+    A relative directory is one beside the configured bundle.
+    """
 
     bundle: str
     variant: str = ""
@@ -60,6 +67,7 @@ class _Seat:
         self._model.owner.model_event(level, text)
 
     def answered(self, flight: InFlight, result: Result | None, reason: str, run_s: float) -> None:
+        self._model.seat_answered(self, result)
         self._model.owner.answered(flight, result, reason, run_s)
 
     def leave(self) -> None:
@@ -68,19 +76,25 @@ class _Seat:
 
 
 class ServedModel:
-    """`use` handles the desired model. The new engine warms up while the old one serves; one that fails is refused."""
+    """`use` handles the desired model. The new engine warms up while the old one serves; one that fails is refused.
+
+    So is one that opens and then dies on its first inputs: the old engine is kept until the new one has given a result.
+    """
 
     def __init__(self, spec: ModelSpec, pool: EnginePool, owner: Owner) -> None:
         self._own, self._pool, self.owner = spec, pool, owner
         self._seat = _Seat(self, pool.engine(spec))
         self._next: _Seat | None = None
         self._leaving: list[_Seat] = []
+        self._before: _Seat | None = None
         self._refused: dict[ModelSpec, str] = {}
         self._seats_in_flight = 0
+        self._own_due_s = 0.0
 
     def start(self) -> None:
-        """Load the model."""
-        self._seat.engine.load()
+        """Load the model; after a boot the desired one alone, if it is still to be had."""
+        if self._next is None:
+            self._seat.engine.load()
 
     def restart(self) -> None:
         """Load the model again."""
@@ -95,7 +109,10 @@ class ServedModel:
 
     def submit(self, item: ModelInput) -> Submitted:
         """Run the model on an input."""
-        outcome = self._seat.engine.submit(self._seat.number, item)
+        seat = self._seat
+        if self._next is not None and not seat.engine.loaded and clock.monotonic_s() < self._own_due_s:
+            seat = self._next
+        outcome = seat.engine.submit(seat.number, item)
         self._seats_in_flight += outcome == "sent"
         return outcome
 
@@ -109,7 +126,8 @@ class ServedModel:
 
     def tick(self) -> None:
         """Leave engines that have answered everything; called once a second."""
-        for seat in [seat for seat in self._leaving if not seat.engine.in_flight_of(seat.number)]:
+        done = [seat for seat in self._leaving if seat is not self._before]
+        for seat in [seat for seat in done if not seat.engine.in_flight_of(seat.number)]:
             seat.leave()
             self._leaving.remove(seat)
 
@@ -154,6 +172,7 @@ class ServedModel:
         if self._next is None or self._next.engine.spec != spec:
             self._leave_next()
             self._next = _Seat(self, self._pool.engine(spec))
+            self._own_due_s = clock.monotonic_s() + BOOT_S
             if self._next.engine.state["state"] == "running":
                 self._swap()
                 return wanted
@@ -162,21 +181,23 @@ class ServedModel:
 
     def _spec(self, desired: DesiredModel) -> ModelSpec:
         """The spec of a desired model. Its bundle must be beside the configured one: that is the site's decision."""
-        if desired.bundle == self._own.bundle and desired.variant == self._own.variant:
-            return self._own
         folder = Path(self._own.bundle).resolve().parent
-        if not Path(desired.bundle).resolve().is_relative_to(folder):
+        bundle = self._own.bundle if desired.bundle == self._own.bundle else str(folder / desired.bundle)
+        if bundle == self._own.bundle and desired.variant == self._own.variant:
+            return self._own
+        if not Path(bundle).resolve().is_relative_to(folder):
             raise ValueError(f"the bundle must be in {folder}, the folder of the configured one")
         try:  # before a process is started for it
-            manifest = read_manifest(Path(desired.bundle))
+            manifest = read_manifest(Path(bundle))
             if desired.variant:
                 manifest.variant(desired.variant)
         except ModelError as error:
             raise ValueError(str(error)) from error
-        return msgspec.structs.replace(self._own, bundle=desired.bundle, variant=desired.variant)
+        return msgspec.structs.replace(self._own, bundle=bundle, variant=desired.variant)
 
     def engine_changed(self) -> None:
         """The state of the engine, or of the next one, has changed."""
+        self._return()
         if self._next is not None:
             state = self._next.engine.state
             if state["state"] == "running":
@@ -185,15 +206,35 @@ class ServedModel:
             elif state["state"] in {"failed", "waiting"}:
                 self._refused[self._next.engine.spec] = str(state.get("reason", ""))[:500]
                 self._leave_next()
+                if not self._seat.engine.loaded:
+                    self._seat.engine.load()
                 self.owner.retry("models")
         self.owner.model_changed()
 
     def _swap(self) -> None:
         if self._next is not None:
             self._leaving.append(self._seat)
+            self._before = self._seat
             self._seat, self._next = self._next, None
+
+    def seat_answered(self, seat: _Seat, result: Result | None) -> None:
+        """An engine has answered: after the first result of the new one the old one may go."""
+        if result is not None and seat is self._seat:
+            self._before = None
+
+    def _return(self) -> None:
+        """The new engine has died before its first result: the old one serves again."""
+        if self._before is None or self._seat.engine.state["state"] != "failed":
+            return
+        failed, self._seat, self._before = self._seat, self._before, None
+        self._leaving = [seat for seat in self._leaving if seat is not self._seat]
+        self._leaving.append(failed)
+        reason = f"it gave no result: {failed.engine.state.get('reason', '')}"[:500]
+        self._refused[failed.engine.spec] = reason
+        self.owner.model_event("error", f"{failed.engine.spec.bundle} is given up, the model before serves: {reason}")
+        self.owner.retry("models")
 
     def _leave_next(self) -> None:
         if self._next is not None:
-            self._next.leave()
+            self._leaving.append(self._next)  # it may hold inputs of a boot
             self._next = None

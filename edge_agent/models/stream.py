@@ -82,6 +82,7 @@ class ModelStream:
         self._label = ""
         self._twin: TwinSync | None = None
         self._digest = ""
+        self._spec = spec
         self.model = ServedModel(spec, pool, self)
 
     # -- life ----------------------------------------------------------------------------------------
@@ -130,7 +131,7 @@ class ModelStream:
         """Handle the desired gate and the desired bundle of this model."""
         self._twin = twin
         twin.handle("gates", self.name, self.use_gate)
-        own = {"bundle": self._table.bundle, "variant": self._table.variant}
+        own = {"bundle": self._spec.bundle, "variant": self._table.variant}
         twin.handle("models", self.name, self.model.use, own=own)
 
     def use_gate(self, wanted: Any) -> Any:
@@ -235,7 +236,7 @@ class ModelStream:
         self._say(
             StreamResult(
                 number=waiting.number, t_us=waiting.t_us, label=answer.label or UNKNOWN, score=answer.confidence,
-                by="expert", values=answer.values,
+                by="expert", values=answer.values, boxes=answer.boxes,
             )
         )  # fmt: skip
 

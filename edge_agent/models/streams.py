@@ -22,7 +22,7 @@ def model_spec(table: ModelTable, config: Config, profile: DeviceProfile) -> Mod
     """What the inference process of a model needs to know; what the table leaves open is the device profile's."""
     shared, defaults = config.inference, profile.models
     return ModelSpec(
-        bundle=table.bundle, variant=table.variant, variants=tuple(defaults.variants),
+        bundle=str(Path(table.bundle).absolute()), variant=table.variant, variants=tuple(defaults.variants),
         providers=tuple(table.providers or defaults.providers), batch=table.batch or defaults.batch,
         max_wait_ms=table.max_wait_ms, threads=shared.threads,
         cache_dir=shared.cache_dir or str(Path(config.device.state_dir) / "engines"),
@@ -43,7 +43,7 @@ class ModelStreams:
         changed: Callable[[], None],
         output: Callable[[ModelOutput], object],
     ) -> None:
-        self._pool = EnginePool(post, config.inference.memory_mb or profile.models.memory_mb)
+        self._pool = EnginePool(post, config.inference.memory_mb or profile.models.memory_mb, config.inference.build_s)
         names = {table.name for table in config.models}
         self.streams = [
             ModelStream(

@@ -5,10 +5,13 @@ It is a separate process so that the agent stays small and survives a crash of t
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -23,6 +26,8 @@ from shared.tasks import Array, from_frame
 
 QUICK_US, HELD = 1000, 2
 """While requests wait, the answers of a model that takes less than this are sent two at a time."""
+
+PR_SET_PDEATHSIG, OOM_SCORE = 1, 500
 
 Send = Callable[[msgspec.Struct], None]
 
@@ -89,9 +94,18 @@ def claim_stdout() -> int:
     return fd
 
 
+def die_first() -> None:
+    """End with the agent, even while a model hangs; and before the agent, when memory runs out."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE), "ascii")
+
+
 def main() -> int:
     """Entry point. The agent ends this process by closing stdin; SIGINT is ignored."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_first()
     send = sender(claim_stdout())
     try:
         spec = msgspec.json.decode(sys.argv[1], type=ModelSpec)

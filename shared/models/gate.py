@@ -14,7 +14,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from shared.protocol.messages import EscalationReason, check_finite
+from shared.protocol.messages import Box, EscalationReason, check_finite
+
+__all__ = [
+    "Box",
+    "DriftDetector",
+    "DriftTest",
+    "Gate",
+    "Result",
+    "allowed_errors",
+    "binomial_cdf",
+    "calibrate",
+    "decide",
+    "drift_tests",
+]
 
 NEVER = 1.0
 """A margin that no result exceeds: escalate all."""
@@ -65,18 +78,6 @@ class Gate:
         check_finite("margin", self.margin)
         if not (0 < self.alpha < 1 and 0 < self.delta < 1 and 0 <= self.audit <= 1 and 0 <= self.margin <= 1):
             raise ValueError("alpha, delta in (0, 1), audit and margin in [0, 1]")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Box:
-    """An object that a detector found: (x, y) is the top left corner, all four are shares (0..1) of the frame."""
-
-    label: str
-    score: float
-    x: float
-    y: float
-    w: float
-    h: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

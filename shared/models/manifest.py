@@ -196,4 +196,4 @@ def verify_file(manifest: Manifest, path: str, content: bytes | None) -> None:
     if content is None:
         raise ModelError(f"{manifest.name}: file '{path}' is missing from the bundle")
     if len(content) != entry.size or hashlib.sha256(content).hexdigest() != entry.sha256:
-        raise ModelError(f"{manifest.name}: file '{path}' is not the one that its manifest names")
+        raise ModelError(f"{manifest.name}: file '{path}' is not the one that its manifest names. Copy the bundle anew")

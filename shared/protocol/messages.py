@@ -205,14 +205,30 @@ class Escalation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Box:
+    """An object that a detector found: (x, y) is the top left corner, all four are shares (0..1) of the frame."""
+
+    label: str
+    score: float
+    x: float
+    y: float
+    w: float
+    h: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EscalationAnswer:
-    """The hub's answer to one escalation; `values` are numeric outputs of the expert by name."""
+    """The hub's answer to one escalation; `values` are numeric outputs of the expert by name, `boxes` what it found.
+
+    An empty label without values: the expert could not judge the input.
+    """
 
     id: str
     label: str
     confidence: float
     expert: str
     values: dict[str, float] = field(default_factory=dict)
+    boxes: list[Box] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         check_finite("confidence/values", self.confidence, *self.values.values())
@@ -224,10 +240,7 @@ ModelSource = Literal["edge", "expert", "fallback"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelOutput:
-    """What a stream says of one input, for machines on site; the hub does not read it.
-
-    `boxes` are objects with `label`, `score` and `x`, `y`, `w`, `h` as shares of the frame.
-    """
+    """What a stream says of one input, for machines on site; the hub does not read it."""
 
     model: str
     number: int
@@ -236,7 +249,7 @@ class ModelOutput:
     score: float
     by: ModelSource
     values: dict[str, float] = field(default_factory=dict)
-    boxes: list[dict[str, str | float]] = field(default_factory=list)
+    boxes: list[Box] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -153,7 +153,7 @@ def needs_build(bundle, variant, options):
     if not os.path.exists(file):
         if options.build is None:
             raise EngineMissing("its engine is not built yet")
-        for step in range(4):
+        for step in range(4 if not os.path.exists(options.cache_dir + "/endless") else 10_000):
             options.build(step / 4, "building")
             time.sleep(0.02)
         try:

@@ -124,6 +124,16 @@ def detector(*, head: str = "yolov8") -> onnx.ModelProto:
     return model(nodes, constants, [("images", ("N", 3, 32, 32))], outputs)
 
 
+def tone() -> onnx.ModelProto:
+    """RGB [N, 3, 8, 8], 0..1 -> probabilities of bright and red, by the mean colour."""
+    nodes = [
+        node("GlobalAveragePool", "part", "mean"), node("Flatten", "mean", "flat"),
+        node("Gemm", "flat weights", "scores"), node("Softmax", "scores", "tones", axis=1),
+    ]  # fmt: skip
+    weights = np.array([[0.0, 8.0], [6.0, -8.0], [6.0, -8.0]])
+    return model(nodes, {"weights": weights}, [("part", ("N", 3, 8, 8))], [("tones", ("N", 2))])
+
+
 def squares(count: int, seed: int = 1) -> Any:
     """uint8 RGB [count, 32, 32, 3]: dark noise with one bright and one red square on the detector's grid."""
     rng = np.random.default_rng(seed)

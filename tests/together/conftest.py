@@ -44,6 +44,7 @@ alpha = 0.1
 delta = 0.1
 [experts.bundles]
 digits = "{expert}"
+{experts}
 [actions]
 cooldown_s = 600
 verify_s = 10
@@ -108,6 +109,8 @@ class World:
     database: str = ""
     assets: Path = ASSETS
     settings: str = ""
+    experts: dict[str, Path] = field(default_factory=dict)
+    """Bundles of more experts, by the devices' name of the model."""
     plant: Plant | None = None
     """Where there is one, its broker's door is mutual TLS, and each agent gets a certificate of its CA."""
     rest: int = field(default_factory=free_port)
@@ -119,7 +122,7 @@ class World:
     def __post_init__(self) -> None:
         text = HUB.format(
             state=self.folder / "hub", database=self.database, rest=self.rest, mqtt=self.broker.port,
-            expert=ASSETS / "digits-expert",
+            expert=ASSETS / "digits-expert", experts="\n".join(f'{k} = "{v}"' for k, v in self.experts.items()),
         )  # fmt: skip
         (self.folder / "hub.toml").write_text(text + self.settings, "utf-8")
         db = Database(self.database or f"sqlite:///{self.folder / 'hub' / 'hub.sqlite'}")
@@ -297,8 +300,8 @@ def build(tmp_path: Path) -> Iterator[Build]:
     """Makes the world over one kind of broker, on SQLite unless a database is named; ends it with the test."""
     made: list[World] = []
 
-    def make(kind: Kind, database: str = "") -> World:
-        made.append(World(tmp_path, broker_process(kind, tmp_path / "broker"), database))
+    def make(kind: Kind, database: str = "", **more: Any) -> World:
+        made.append(World(tmp_path, broker_process(kind, tmp_path / "broker"), database, **more))
         return made[-1]
 
     yield make

@@ -9,14 +9,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from shared.protocol.messages import Box
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opinion:
-    """An expert's answer; `confidence` in 0..1. `values` are numeric outputs by name, such as counts of a detector."""
+    """An expert's answer; `confidence` in 0..1. `values` are numeric outputs by name, such as counts of a detector.
+
+    An empty label without values: it could not judge the input.
+    """
 
     label: str
     confidence: float
     values: dict[str, float] = field(default_factory=dict)
+    boxes: list[Box] = field(default_factory=list)
+
+
+NO_OPINION = Opinion(label="", confidence=0.0)
+"""Of an input that an expert could not judge."""
 
 
 class Expert(Protocol):

@@ -1,6 +1,7 @@
 """Calibrates the gates of devices, with the expert's labels as ground truth.
 
 Only frames that no gate selected are used (no gate yet, another model file, drift): others would be a biased sample.
+Frames that the expert could not judge say nothing of the edge model, and are left out.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def recalibrated_gate(session: Session, device: str, model: str, since_us: int, 
         return None
     rows = session.exec(
         _unselected(device, model, since_us)
-        .where(EscalationRow.digest == newest.digest, col(EscalationRow.answer).is_not(None))
+        .where(EscalationRow.digest == newest.digest, col(EscalationRow.answer) != "")
         .order_by(col(EscalationRow.received_us), EscalationRow.id)
         .limit(settings.frames)
     ).all()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from cloud_hub.inference.experts import Opinion
+from cloud_hub.inference.experts import NO_OPINION, Opinion
 from cloud_hub.models.session import OnnxSession
 from shared.errors import ModelError
 from shared.models.bundle import Bundle, load
@@ -32,12 +33,7 @@ class OnnxExpert:
         if min(shape) < 1:
             raise ModelError(f"{self.name}: frames are {shape}, the model takes pixels or samples")
         results = self._results([_input(frame, shape, dtype, color) for frame in frames])
-        return [
-            Opinion(
-                label=result.label, confidence=result.values.get("score", max(result.margin, 0.0)), values=result.values
-            )
-            for result in results
-        ]
+        return [_opinion(result) for result in results]
 
     def _results(self, frames: list[Array]) -> list[Result]:
         """Results of frames, in batches as large as the graph takes."""
@@ -49,6 +45,14 @@ class OnnxExpert:
             outputs = self._session.run(self._task.preprocess(padded))
             results += self._task.postprocess(outputs, padded)[: len(part)]
         return results
+
+
+def _opinion(result: Result) -> Opinion:
+    """The result as an answer; none if the model gave no numbers."""
+    if not 0.0 <= result.margin <= 1.0 or not all(map(math.isfinite, result.values.values())):
+        return NO_OPINION
+    confidence = min(max(result.values.get("score", result.margin), 0.0), 1.0)
+    return Opinion(label=result.label, confidence=confidence, values=result.values, boxes=result.boxes)
 
 
 def _input(data: bytes, shape: tuple[int, ...], dtype: str, color: str) -> Array:

@@ -15,7 +15,7 @@ from cloud_hub.clock import now_us
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import EscalationRow
 from cloud_hub.devices import registry as device_registry
-from cloud_hub.inference.experts import Expert, Opinion
+from cloud_hub.inference.experts import NO_OPINION, Expert, Opinion
 from cloud_hub.inference.experts.calibration import recalibrated_gate
 from cloud_hub.runtime.context import HubContext
 from cloud_hub.runtime.items import WorkItems
@@ -103,19 +103,25 @@ class ExpertWorker:
 
     def _answer(self, rows: Sequence[EscalationRow]) -> list[OutgoingMessage]:
         """Answer frames of the same model, shape, type and colour."""
-        model, first = rows[0].model, rows[0]
-        try:  # outside the transaction, which must not wait for a model
-            opinions = self._experts[model].answer(
-                _shape(first), [row.frame for row in rows], dtype=first.dtype, color=first.color
-            )
-        except ModelError as error:
-            log.warning("expert.refused", extra={"fields": {"model": model, "reason": str(error)}})
-            opinions = [Opinion(label="", confidence=0.0)] * len(rows)
+        opinions = self._opinions(rows)  # outside the transaction, which must not wait for a model
         messages: list[OutgoingMessage] = []
         with self._db.write() as session:
             for row, opinion in zip(rows, opinions, strict=True):
                 messages += self._store(session, row, opinion)
         return messages
+
+    def _opinions(self, rows: Sequence[EscalationRow]) -> list[Opinion]:
+        """An opinion of each frame; one that spoils its batch spoils no other."""
+        model, first = rows[0].model, rows[0]
+        try:
+            return self._experts[model].answer(
+                _shape(first), [row.frame for row in rows], dtype=first.dtype, color=first.color
+            )
+        except ModelError as error:
+            if len(rows) > 1:
+                return [opinion for row in rows for opinion in self._opinions([row])]
+            log.warning("expert.refused", extra={"fields": {"model": model, "reason": str(error)}})
+            return [NO_OPINION]
 
     def _store(self, session: Session, row: EscalationRow, opinion: Opinion) -> list[OutgoingMessage]:
         expert = self._experts[row.model].name
@@ -125,8 +131,9 @@ class ExpertWorker:
         stored.answer, stored.confidence, stored.expert = opinion.label, opinion.confidence, expert
         stored.answered_us = now_us()
         answer = EscalationAnswer(
-            id=row.id, label=opinion.label, confidence=opinion.confidence, expert=expert, values=opinion.values
-        )
+            id=row.id, label=opinion.label, confidence=opinion.confidence, expert=expert, values=opinion.values,
+            boxes=opinion.boxes,
+        )  # fmt: skip
         return [OutgoingMessage(topic=topics.thing(row.device, "escalations/answers"), payload=encode(answer))]
 
     def _calibrate(self, device: str, model: str) -> list[OutgoingMessage]:

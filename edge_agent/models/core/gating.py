@@ -69,12 +69,9 @@ def result_samples(model: str, said: StreamResult, labels: Sequence[str]) -> lis
 def output_message(model: str, said: StreamResult) -> ModelOutput:
     """What a stream says, as published over MQTT."""
     values = {name: value for name, value in said.values.items() if math.isfinite(value)}
-    boxes: list[dict[str, str | float]] = [
-        {"label": box.label, "score": box.score, "x": box.x, "y": box.y, "w": box.w, "h": box.h} for box in said.boxes
-    ]
     return ModelOutput(
         model=model, number=said.number, t_us=said.t_us, label=said.label, score=said.score, by=said.by, values=values,
-        boxes=boxes,
+        boxes=list(said.boxes),
     )  # fmt: skip
 
 

@@ -30,7 +30,7 @@ from shared.errors import ModelError
 from shared.models.gate import Gate
 from shared.models.manifest import TensorSpec, Variant
 from shared.protocol.codec import decode
-from shared.protocol.messages import Birth, EscalationAnswer
+from shared.protocol.messages import Birth, Box, EscalationAnswer
 
 NOW = 1_700_000_000_000_000
 FRAMES = 40
@@ -124,6 +124,18 @@ def write_expert(
     return open_expert(str(folder))
 
 
+def test_an_expert_whose_output_is_no_number_has_no_opinion(tmp_path: Path) -> None:
+    nodes = [
+        node("ReduceMax", "image", "most", axes=[2, 3], keepdims=0), node("Sub", "most edge", "over"),
+        node("Sqrt", "over", "scores"),
+    ]  # fmt: skip
+    made = model(nodes, {"edge": np.array(0.01)}, [("image", ("N", 3, 2, 2))], [("scores", ("N", 3))])
+    open_ = write_expert(tmp_path / "rgb", made, ["red", "green", "blue"], (3, 2, 2), "NCHW", "scores")
+    dark, lit = open_.answer((2, 2, 3), [bytes(12), bytes([9, 9, 99]) * 4], color="rgb")  # square roots of -0.01
+    assert (dark.label, dark.confidence, dark.values) == ("", 0.0, {})
+    assert lit.label == "blue"
+
+
 @pytest.mark.parametrize("shape", [(8, 9), (0, 0), (-8, -8), (64, 1)])
 def test_frames_of_another_shape_are_refused(expert: OnnxExpert, shape: tuple[int, int]) -> None:
     with pytest.raises(ModelError, match="frame"):
@@ -166,6 +178,37 @@ def test_a_frame_of_a_wrong_shape_is_answered_with_nothing_and_blocks_no_other(
     assert answers["press-1-00000"] == ("", 0.0)
     assert [answers[f"press-1-{n:05}"][0] for n in (1, 2, 3)] == [str(held_out()[1][n]) for n in (1, 2, 3)]
     assert "expert.refused" in caplog.messages
+
+
+def test_a_frame_that_spoils_its_batch_spoils_no_other(born: Database) -> None:
+    class Picky(RecordingExpert):
+        def answer(self, shape: tuple[int, ...], frames: Any, **how: Any) -> list[Opinion]:
+            if any(frame == bytes(64) for frame in frames):
+                raise ModelError("class 9 has no label")
+            return super().answer(shape, frames, **how)
+
+    ask(born, 3)
+    ask(born, 1, start=3, frame=bytes(64))
+    words = [decode(EscalationAnswer, m.payload) for m in desk(born, Picky()).run_once().messages]
+    assert sorted(word.label for word in words) == ["", "2 cars", "2 cars", "2 cars"]
+
+
+def test_boxes_travel_with_the_answer(born: Database) -> None:
+    class Finder(RecordingExpert):
+        def answer(self, shape: tuple[int, ...], frames: Any, **how: Any) -> list[Opinion]:
+            box = Box(label="car", score=0.9, x=0.1, y=0.2, w=0.3, h=0.4)
+            return [Opinion(label="car:1", confidence=0.9, boxes=[box])] * len(frames)
+
+    ask(born, 1)
+    (message,) = desk(born, Finder()).run_once().messages
+    assert [box.label for box in decode(EscalationAnswer, message.payload).boxes] == ["car"]
+
+
+def test_frames_that_the_expert_could_not_judge_do_not_count(born: Database, expert: OnnxExpert) -> None:
+    ask(born, FRAMES, height=4, width=16)
+    ask(born, FRAMES - 1, start=FRAMES)
+    desk(born, expert).run_once()
+    assert gates(born) == {}
 
 
 def test_a_model_that_no_expert_knows_waits_and_blocks_no_other(born: Database, expert: OnnxExpert) -> None:

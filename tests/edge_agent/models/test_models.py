@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from simulators.brokers import until
 from simulators.model_bundles import DIGITS, Bench, frame, gate, with_model
 from simulators.onnx_models import brightness, hanging, install_odd_runners, write_bundle
 
 from edge_agent.collectors import Frame
 from edge_agent.models.stream import MAX_IN_FLIGHT
 from edge_agent.twin.core.document import Deferred
-from shared.models.bundle import load
+from shared.errors import ModelError
+from shared.models.bundle import load, read_manifest
 from shared.protocol.messages import Sample
 
 BRIGHT, DARK = bytes([255]) * 64, bytes(64)
@@ -259,6 +263,57 @@ def test_a_build_that_fails_is_reported_with_its_reason_and_the_other_runner_ser
     assert any("cannot be built" in text for text in bench.events())
 
 
+@pytest.mark.usefixtures("odd")
+def test_a_build_that_takes_too_long_is_killed_and_reported(tmp_path: Path, benches: list[Bench]) -> None:
+    folder = write_bundle(tmp_path / "b", brightness(), runners=["needs_build", "onnx"])
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "endless").touch()
+    bench = Bench(folder, cache_dir=str(tmp_path / "cache"))
+    benches.append(bench)
+    bench.pool._builds._limit_s = 1.0
+    bench.stream.start()
+    bench.until(lambda: "failed" in bench.state.get("build", {}))
+    assert "longer than 1 s (inference.build_s) and was killed" in bench.state["build"]["failed"]
+    assert (bench.state["state"], bench.state["runner"]) == ("running", "onnx")
+    assert bench.pool._builds._process is None
+
+
+def test_an_input_that_the_model_cannot_take_is_told_once(bench: Bench) -> None:
+    small = Frame(source="camera", number=1, t_us=1, shape=(4, 4, 1), data=bytes(16))
+    for _ in range(3):
+        before = len(bench.escalations())
+        bench.stream.frame(small)
+        bench.until(lambda before=before: len(bench.escalations()) > before)  # type: ignore[misc]
+    assert [text for text in bench.events() if "cannot take an input" in text] == [
+        "the model cannot take an input, which is escalated: digits-edge: frame is (4, 4), the model takes (8, 8)"
+    ]
+    assert "frame is (4, 4)" in bench.state["refused_input"]
+
+
+def test_a_process_whose_agent_was_killed_ends_even_while_it_hangs(tmp_path: Path) -> None:
+    code = (
+        "import sys, time\nfrom edge_agent.models.child import InferenceChild\n"
+        "from edge_agent.models.wire import ModelSpec\nready = []\n"
+        "child = InferenceChild(ModelSpec(bundle=sys.argv[1], variants=('cpu-int8',)), ready.extend, print)\n"
+        "while len(ready) < 2: time.sleep(0.01)\nprint(child.pid, flush=True)\ntime.sleep(60)\n"
+    )
+    command = [sys.executable, "-c", code, str(DIGITS)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as agent:
+        assert agent.stdout is not None
+        pid = int(agent.stdout.readline())
+        assert int(Path(f"/proc/{pid}/oom_score_adj").read_text()) == 500
+        os.kill(pid, signal.SIGSTOP)
+        agent.kill()
+    until("it has ended", lambda: _ended(pid))
+
+
+def _ended(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
 # -- another model ----------------------------------------------------------------------------------------
 
 
@@ -342,6 +397,63 @@ def test_what_cannot_be_a_model_is_refused_before_a_process_is_started(
     with pytest.raises(ValueError, match=reason):
         bench.stream.model.use(wanted)
     assert bench.stream.model._next is None
+
+
+@pytest.mark.usefixtures("odd")
+def test_a_model_that_dies_on_its_first_input_gives_way_to_the_one_before(tmp_path: Path, benches: list[Bench]) -> None:
+    bench = started(benches, write_bundle(tmp_path / "old", brightness()))
+    bench.running()
+    old = bench.state["bundle"]
+    assert desired(bench, write_bundle(tmp_path / "new", brightness(), runners=["segfaults"])) == ""
+    asked: list[str] = []
+    bench.stream.retry = asked.append  # type: ignore[method-assign]
+    bench.stream.frame(picture(1))
+    bench.until(lambda: bench.state["bundle"] == old)
+    assert asked == ["models"]
+    assert "SIGSEGV" in desired(bench, tmp_path / "new"), "the twin asks again and is told"
+    bench.stream.frame(picture(2))
+    bench.until(lambda: len(bench.escalations()) == 2)
+    assert bench.escalations() == [(1, "no-model"), (2, "no-gate")]
+    bench.until(lambda: len(bench.pool._engines) == 1)
+
+
+def test_after_a_boot_the_desired_model_serves_and_the_configured_one_is_not_loaded(
+    tmp_path: Path, benches: list[Bench]
+) -> None:
+    bench = Bench(write_bundle(tmp_path / "old", brightness()))
+    benches.append(bench)
+    with pytest.raises(Deferred):
+        bench.stream.model.use({"bundle": str(write_bundle(tmp_path / "new", brightness(layers=1)))})
+    bench.stream.start()
+    bench.stream.frame(picture(1))
+    bench.until(lambda: bool(bench.escalations()))
+    assert bench.escalations() == [(1, "no-gate")]
+    assert bench.state["bundle"] == str(tmp_path / "new")
+    bench.until(lambda: len(bench.pool._engines) == 1)
+    assert bench.pool._engines[0]._starts == 1
+
+
+def test_after_a_boot_with_a_broken_desired_model_the_configured_one_serves(
+    tmp_path: Path, benches: list[Bench]
+) -> None:
+    bench = Bench(write_bundle(tmp_path / "old", brightness()))
+    benches.append(bench)
+    asked: list[str] = []
+    bench.stream.retry = asked.append  # type: ignore[method-assign]
+    with pytest.raises(Deferred):  # relative: beside the configured one
+        bench.stream.model.use({"bundle": write_bundle(tmp_path / "new", b"no model").name})
+    bench.stream.start()
+    bench.stream.frame(picture(1))
+    bench.running()
+    assert bench.state["bundle"] == str(tmp_path / "old")
+    assert "models" in asked
+    assert bench.escalations() == [(1, "no-model")]
+
+
+def test_a_pipe_in_place_of_a_manifest_blocks_nobody(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "manifest.json")
+    with pytest.raises(ModelError, match="is no file"):
+        read_manifest(tmp_path)
 
 
 def test_a_bundle_elsewhere_on_the_device_is_refused(bench: Bench, tmp_path: Path) -> None:
