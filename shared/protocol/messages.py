@@ -243,6 +243,10 @@ class ModelOutput:
     values: dict[str, float] = field(default_factory=dict)
     boxes: list[dict[str, str | float]] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        check_times(self.t_us, self.number)
+        check_finite("score/values", self.score, *self.values.values())
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lost:
