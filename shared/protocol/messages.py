@@ -177,7 +177,8 @@ class Escalation:
     `frame` is an image of `shape` (height, width, channels), uint8 in row order, channels last; or a window of metrics
     of `shape` (samples, metrics, 1), float32 in little-endian order. `label` is '' when the edge model gave no result;
     `margin` is in 0..1, for a classifier top1 - top2. `features` are the inputs of the gate's drift tests as the
-    device computed them, so that the hub recalibrates with the same values.
+    device computed them, so that the hub recalibrates with the same values. A `shape` (height, width), as the first
+    agents sent it, is that of one channel.
     """
 
     id: str
@@ -188,7 +189,7 @@ class Escalation:
     reason: EscalationReason
     label: str
     margin: float
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     frame: bytes
     dtype: ArrayType = "uint8"
     color: Color = "gray"
@@ -199,6 +200,10 @@ class Escalation:
         for name in ("id", "model", "digest"):
             check_length(name, getattr(self, name))
         check_finite("margin/features", self.margin, *self.features.values())
+        if len(self.shape) == 2:
+            object.__setattr__(self, "shape", (*self.shape, 1))
+        if len(self.shape) != 3:
+            raise ValueError(f"shape must be height, width and channels, not {self.shape}")
         size = math.prod(self.shape) * (4 if self.dtype == "float32" else 1)
         if min(self.shape) < 1 or size != len(self.frame):
             raise ValueError(f"frame holds {len(self.frame)} bytes, its shape says {self.shape} of {self.dtype}")
@@ -250,6 +255,10 @@ class ModelOutput:
     by: ModelSource
     values: dict[str, float] = field(default_factory=dict)
     boxes: list[Box] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        check_times(self.t_us, self.number)
+        check_finite("score/values", self.score, *self.values.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -111,7 +111,11 @@ MESSAGES: dict[type[Any], st.SearchStrategy[Any]] = {
     messages.Event: ITEMS["event"],
     messages.Escalation: ITEMS["escalation"],
     messages.EscalationAnswer: st.builds(
-        messages.EscalationAnswer, id=TEXT, label=TEXT, confidence=st.floats(0, 1), expert=TEXT
+        messages.EscalationAnswer, id=TEXT, label=TEXT, confidence=st.floats(0, 1), expert=TEXT, values=FEATURES
+    ),
+    messages.ModelOutput: st.builds(
+        messages.ModelOutput, model=NAME, number=COUNT, t_us=TIME, label=TEXT, score=st.floats(0, 1),
+        by=one_of(messages.ModelSource), values=FEATURES,
     ),
     messages.Lost: LOST,
     messages.Batch: st.builds(
