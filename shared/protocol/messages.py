@@ -220,6 +220,9 @@ class Box:
     w: float
     h: float
 
+    def __post_init__(self) -> None:
+        check_finite("box", self.score, self.x, self.y, self.w, self.h)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EscalationAnswer:

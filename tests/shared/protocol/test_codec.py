@@ -100,6 +100,8 @@ ITEMS: dict[messages.Stream, st.SearchStrategy[Any]] = {
 LOST = st.builds(
     messages.Lost, last=st.integers(1 << 52, 1 << 53), reason=st.sampled_from(["evicted", "expired", "damaged"])
 )
+SHARE = st.floats(0, 1)
+BOXES = st.builds(messages.Box, label=TEXT, score=SHARE, x=SHARE, y=SHARE, w=SHARE, h=SHARE)
 MESSAGES: dict[type[Any], st.SearchStrategy[Any]] = {
     messages.Metric: METRICS,
     messages.Sample: ITEMS["telemetry"],
@@ -111,11 +113,13 @@ MESSAGES: dict[type[Any], st.SearchStrategy[Any]] = {
     messages.Event: ITEMS["event"],
     messages.Escalation: ITEMS["escalation"],
     messages.EscalationAnswer: st.builds(
-        messages.EscalationAnswer, id=TEXT, label=TEXT, confidence=st.floats(0, 1), expert=TEXT, values=FEATURES
+        messages.EscalationAnswer, id=TEXT, label=TEXT, confidence=st.floats(0, 1), expert=TEXT, values=FEATURES,
+        boxes=st.lists(BOXES, max_size=2),
     ),
+    messages.Box: BOXES,
     messages.ModelOutput: st.builds(
         messages.ModelOutput, model=NAME, number=COUNT, t_us=TIME, label=TEXT, score=st.floats(0, 1),
-        by=one_of(messages.ModelSource), values=FEATURES,
+        by=one_of(messages.ModelSource), values=FEATURES, boxes=st.lists(BOXES, max_size=2),
     ),
     messages.Lost: LOST,
     messages.Batch: st.builds(
