@@ -30,6 +30,17 @@ def _answered_frames(world: World, start_us: int, count: int, wait_s: float) -> 
     return stream.frames(world, start_us, now_us())[:count]
 
 
+def _acted_frames(world: World, frames: list[Seen]) -> list[Seen]:
+    """The frames again, when the device has said something of each that it did not keep."""
+    start_us, wanted = frames[0].t_us, {frame.number for frame in frames}
+
+    def acted() -> list[Seen]:
+        again = [frame for frame in stream.frames(world, start_us, now_us()) if frame.number in wanted]
+        return again if all(frame.by for frame in again) else []
+
+    return until("the expert's answers act on the device", acted, 20, 0.5)
+
+
 def _right(frames: list[Seen], answers: list[str]) -> float:
     return 100 * sum(answer == frame.truth for frame, answer in zip(frames, answers, strict=True)) / len(frames)
 
@@ -44,10 +55,14 @@ def _every_frame(world: World, frames: list[Seen]) -> list[str]:
 def split(world: World) -> list[str]:
     """The gate keeps confident answers of the edge model; the expert answers the rest."""
     gate = until("the gate is calibrated and in force", lambda: gate_in_force(world), 60)
-    frames = _answered_frames(world, now_us(), MEASURE_FRAMES, 60)
+    frames = _acted_frames(world, _answered_frames(world, now_us(), MEASURE_FRAMES, 60))
     asked = [frame for frame in frames if frame.answer]
     if not asked or len(asked) == len(frames):
         raise ActFailed(f"of {len(frames)} frames {len(asked)} were escalated: the gate decides nothing")
+    acted = [frame for frame in frames if frame.by == "expert"]
+    if not acted or any(frame.said != frame.answer for frame in acted):
+        raise ActFailed(f"{len(acted)} of the expert's answers became the device's own result")
+    late = sum(frame.by == "fallback" for frame in frames)
     passes = sum(frame.kept and not frame.answer and frame.edge != frame.truth for frame in frames)
     edge_wrong = sum(frame.edge != frame.truth for frame in frames)
     per_frame = sum(frame.wire_bytes for frame in asked if not frame.kept) / max(
@@ -58,6 +73,7 @@ def split(world: World) -> list[str]:
     return [
         f"gate: keep when top1-top2 > {gate.margin:.3f}, from n={gate.n} frames, k={gate.k}, alpha={gate.alpha}",
         f"{len(frames)} frames, {len(asked)} escalated ({100 * len(asked) / len(frames):.1f} %)",
+        f"the expert's answer became the device's result for {len(acted)} of them within 5 s, {late} were late",
         f"right: edge only {_right(frames, [f.edge for f in frames]):.1f} %, split "
         f"{_right(frames, [f.final for f in frames]):.1f} %, every frame up "
         f"{_right(frames, _every_frame(world, frames)):.1f} %",

@@ -11,9 +11,13 @@ from shared.protocol.messages import Sample
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """A frame: the answer of the edge model, whether it was kept, the answer of the expert, and the true label."""
+    """A frame: the answer of the edge model, whether it was kept, the answer of the expert, and the true label.
+
+    `said` is what the device said of it in the end, and `by` whose answer that is: edge, expert or fallback.
+    """
 
     number: int
+    t_us: int
     truth: str
     edge: str
     margin: float
@@ -21,6 +25,8 @@ class Seen:
     answer: str
     reason: str
     wire_bytes: int
+    said: str = ""
+    by: str = ""
 
     @property
     def final(self) -> str:
@@ -46,23 +52,28 @@ def frames(world: World, start_us: int, end_us: int) -> list[Seen]:
     """Every frame taken within start_us..end_us that has its final answer, in order."""
     numbers = _samples(world, "frame", start_us, end_us)
     labels, scores = _samples(world, "label", start_us, end_us), _samples(world, "score", start_us, end_us)
+    sources = _samples(world, "by", start_us, end_us)
     rows = world.client.get("/escalations", device=world.camera, since_us=start_us, limit=50_000)
     up = {row["number"]: row for row in rows if start_us <= row["t_us"] < end_us and row["answer"]}
     seen: dict[int, Seen] = {}
+    said: dict[int, tuple[str, str]] = {}
     for t_us, value in numbers.items():
-        if t_us in labels and t_us in scores:
+        said[int(float(value))] = (str(labels.get(t_us, "")), str(sources.get(t_us, "")))
+        if t_us in labels and t_us in scores and sources.get(t_us) == "edge":
             number, row = int(float(value)), up.get(int(float(value)))
             label, score = str(labels[t_us]), float(scores[t_us])
             seen[number] = Seen(
-                number=number, truth=_truth(world, number), edge=label, margin=score, kept=True,
+                number=number, t_us=t_us, truth=_truth(world, number), edge=label, margin=score, kept=True,
                 answer=row["answer"] if row else "", reason="audit" if row else "",
                 wire_bytes=_kept_bytes(t_us, number, label, score) + (row["wire_bytes"] if row else 0),
+                said=str(labels[t_us]), by="edge",
             )  # fmt: skip
     for number, row in up.items():
         if number not in seen:
             seen[number] = Seen(
-                number=number, truth=_truth(world, number), edge=row["label"], margin=row["margin"], kept=False,
-                answer=row["answer"], reason=row["reason"], wire_bytes=row["wire_bytes"],
+                number=number, t_us=row["t_us"], truth=_truth(world, number), edge=row["label"],
+                margin=row["margin"], kept=False, answer=row["answer"], reason=row["reason"],
+                wire_bytes=row["wire_bytes"], said=said.get(number, ("", ""))[0], by=said.get(number, ("", ""))[1],
             )  # fmt: skip
     return [seen[number] for number in sorted(seen)]
 

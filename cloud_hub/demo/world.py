@@ -294,6 +294,7 @@ period_s = 0.05
 name = "{model}"
 bundle = "{bundle}"
 frames = "camera"
+deadline_s = 5
 [[limits]]
 metric = "{model}/age_s"
 high = 2.0
