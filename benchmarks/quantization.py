@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +172,7 @@ def bundles(folder: Path, seed: int) -> dict[str, tuple[Path, Any, list[Any]]]:
     made["detector"] = detector(seed, *views[0])
     np.savez(folder / "classifier.npz", inputs=images[parts[1]][..., None], labels=labels[parts[1]].astype(str))
     np.savez(folder / "detector.npz", inputs=views[1][0][..., None])
-    tests = {
+    tests: dict[str, tuple[Any, Any]] = {
         "classifier": (images[parts[2]], [str(label) for label in labels[parts[2]]]), "detector": views[2],
     }  # fmt: skip
     names = {"classifier": [str(n) for n in range(10)], "detector": ["zero", "one"]}
@@ -196,11 +198,12 @@ def accuracy(bundle: Bundle, variant: str, frames: Any, truth: list[Any]) -> flo
 
 def latencies(bundle: Bundle, frames: Any, batch: int, seconds: float) -> dict[str, float]:
     """Median us a frame of each variant, in turns."""
-    calls, times = {}, {key: [] for key in bundle.manifest.variants}  # type: ignore[var-annotated]
+    calls: dict[str, Callable[[], Any]] = {}
+    times: dict[str, list[float]] = {key: [] for key in bundle.manifest.variants}
     for key in times:
         task, session = open_task(bundle.manifest, key), OnnxSession(bundle.model(key), bundle.manifest)
         tensors = task.preprocess(list(frames[:batch]))
-        calls[key] = lambda session=session, tensors=tensors: session.run(tensors)
+        calls[key] = partial(session.run, tensors)
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         for key, call in calls.items():

@@ -17,19 +17,17 @@ from edge_agent.collectors import Frame, ModelInput
 from edge_agent.commands.service import Verb, take_args
 from edge_agent.config import ModelTable
 from edge_agent.models.child import InFlight
-from edge_agent.models.core.answers import AnswerTable, WaitingInput
 from edge_agent.models.core.gating import (
-    UNKNOWN,
     ResultGate,
     StreamResult,
     output_message,
     result_samples,
-    sound,
     value_name,
 )
 from edge_agent.models.core.latency import LatencyHistogram
 from edge_agent.models.core.pixels import cropped
 from edge_agent.models.core.rate import RateControl
+from edge_agent.models.expert_wait import ExpertWait
 from edge_agent.models.pool import EnginePool
 from edge_agent.models.serving import ServedModel
 from edge_agent.models.wire import ModelSpec
@@ -42,8 +40,6 @@ log = logging.getLogger(__name__)
 
 MAX_IN_FLIGHT = 4
 """Maximum frames of a stream that the engine has at a time."""
-MAX_ESCALATED = 256
-"""Maximum number of escalations whose answers are counted; older ones are dropped."""
 CHAIN_ROOM = 32
 """So many boxes of another model's frames wait; of a collector only the newest frame does."""
 LATENCY_S = 10.0
@@ -75,8 +71,7 @@ class ModelStream:
         self.gatekeeper = ResultGate(table.name)
         self.consumers: list[ModelStream] = []
         self._rate: RateControl[ModelInput] = RateControl(table.max_fps, CHAIN_ROOM if chained else 1)
-        self._answers = AnswerTable()
-        self._escalated: dict[str, None] = {}
+        self._expert = ExpertWait(table, self.gatekeeper, self._say)
         self._latency, self._run = LatencyHistogram(), LatencyHistogram()
         self._latency_due_s = clock.monotonic_s() + LATENCY_S
         self._label = ""
@@ -205,51 +200,11 @@ class ModelStream:
             self._say(said)
         if escalation is not None:
             self._deliver([escalation])
-            self._wait_for_expert(escalation, said, item, result)
-
-    def _wait_for_expert(
-        self, escalation: Escalation, said: StreamResult | None, item: ModelInput, result: Result | None
-    ) -> None:
-        if said is None and self._table.deadline_s:
-            until_s = clock.monotonic_s() + self._table.deadline_s
-            waiting = WaitingInput(id=escalation.id, number=item.number, t_us=item.t_us, result=result, until_s=until_s)
-            given_up = self._answers.add(waiting)
-            if given_up is not None:
-                self._fall_back(given_up)
-        else:
-            self._escalated[escalation.id] = None
-            if len(self._escalated) > MAX_ESCALATED:
-                del self._escalated[next(iter(self._escalated))]
+            self._expert.wait(escalation, said, item, result)
 
     def expert_answered(self, answer: EscalationAnswer) -> None:
         """The hub's answer to an escalation; of this model or of another one."""
-        if answer.id in self._escalated:
-            del self._escalated[answer.id]
-            self.gatekeeper.answered += 1
-        waiting = self._answers.answered(answer.id)
-        if waiting is None:
-            return
-        self.gatekeeper.answered += 1
-        if not answer.label and not answer.values:  # the expert could not take it
-            self._fall_back(waiting)
-            return
-        self._say(
-            StreamResult(
-                number=waiting.number, t_us=waiting.t_us, label=answer.label or UNKNOWN, score=answer.confidence,
-                by="expert", values=answer.values, boxes=answer.boxes,
-            )
-        )  # fmt: skip
-
-    def _fall_back(self, waiting: WaitingInput) -> None:
-        result = waiting.result
-        if self._table.fallback == "edge" and result is not None and sound(result):
-            said = StreamResult(
-                number=waiting.number, t_us=waiting.t_us, label=result.label, score=result.margin, by="fallback",
-                values=result.values, boxes=result.boxes,
-            )  # fmt: skip
-        else:
-            said = StreamResult(number=waiting.number, t_us=waiting.t_us, label=UNKNOWN, score=0.0, by="fallback")
-        self._say(said)
+        self._expert.answered(answer)
 
     def _say(self, said: StreamResult) -> None:
         items: list[Item] = [*result_samples(self.name, said, self.model.labels)]
@@ -266,9 +221,7 @@ class ModelStream:
     def tick(self, now_us: int) -> None:
         """Deliver counters, end waits for the expert, submit what waits."""
         now = clock.monotonic_s()
-        for waiting in list(self._answers.expired(now)):
-            self.gatekeeper.expired += 1
-            self._fall_back(waiting)
+        self._expert.expire(now)
         self.model.tick()
         self._pump()
         self._deliver([*self.gatekeeper.counts(now_us, self.model.age_s(now))])
