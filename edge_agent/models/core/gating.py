@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from edge_agent.collectors import FLOAT_BYTES, ModelInput, Window
 from edge_agent.models.core.pixels import shrunk
@@ -45,6 +46,7 @@ def sound(result: Result | None) -> bool:
     return result is not None and math.isfinite(result.margin) and 0.0 <= result.margin <= 1.0
 
 
+@lru_cache(maxsize=4096)
 def value_name(name: str) -> str:
     """A value's name as the last part of a metric's name."""
     return re.sub(r"[^a-z0-9_-]+", "_", name.lower()).strip("_") or "value"
