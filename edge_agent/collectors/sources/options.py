@@ -60,6 +60,11 @@ def needs_decoder(table: CollectorTable) -> None:
         raise ConfigError(place, "PyAV is not installed", "Install the extra `camera`: pip install 'tidegate[camera]'")
 
 
+def absolute(path: str) -> str:
+    """`path` for the source process, which works in another folder; '' stays ''."""
+    return str(Path(path).absolute()) if path else ""
+
+
 def size_warnings(options: ImageOptions) -> list[str]:
     """Warnings for `check` about the size of the frames."""
     size = options.width * options.height * (1 if options.color == "gray" else 3)
