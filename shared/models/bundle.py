@@ -14,6 +14,7 @@ from shared.errors import ModelError
 from shared.models.manifest import Manifest, verify_file
 from shared.suggestions import explained
 
+MANIFEST = "manifest.json"
 MAX_FILE = 512 << 20
 MAX_MANIFEST = 4 << 20
 
@@ -38,13 +39,13 @@ class Bundle:
 
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of the bundle in `folder`; raises ModelError."""
-    path = folder / "manifest.json"
+    path = folder / MANIFEST
     try:
         if path.exists() and not (path.is_file() and path.stat().st_size <= MAX_MANIFEST):  # a pipe would block us
             raise ModelError(f"{path} is no file of at most {MAX_MANIFEST >> 20} MB")
         content = path.read_bytes()
     except (OSError, ValueError) as error:  # not there, or a name with a NUL
-        raise ModelError(f"{folder}: manifest.json cannot be read ({error})") from error
+        raise ModelError(f"{folder}: {MANIFEST} cannot be read ({error})") from error
     try:
         return msgspec.json.decode(content, type=Manifest)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
