@@ -55,6 +55,7 @@ bench: .venv/.dev ## all benchmarks; one: .venv/bin/python -m benchmarks.twin
 	$(BIN)/python -m benchmarks.database
 	$(BIN)/python -m benchmarks.drain
 	$(BIN)/python -m benchmarks.models
+	$(BIN)/python -m benchmarks.quantization
 	$(BIN)/python -m benchmarks.sources
 	$(BIN)/python -m benchmarks.twin
 	$(BIN)/python -m benchmarks.query
