@@ -11,6 +11,7 @@ The entry points `tidegate.engines` open one engine for one address.
 from cloud_hub.inference.engines.core.request import ChatRequest
 from cloud_hub.inference.engines.errors import (
     EngineBroken,
+    EngineBusy,
     EngineRefused,
     EngineTimeout,
     EngineUnreachable,
@@ -22,6 +23,7 @@ __all__ = [
     "ChatRequest",
     "Engine",
     "EngineBroken",
+    "EngineBusy",
     "EngineRefused",
     "EngineTimeout",
     "EngineUnreachable",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import msgspec
 
-from cloud_hub.inference.engines.errors import EngineRefused
+from cloud_hub.inference.engines.errors import EngineBusy, EngineRefused
 from shared.errors import ConfigError, NotReady, TidegateError
 
 OPERATOR = {
@@ -35,10 +35,10 @@ def refusal(name: str, place: str, response: httpx.Response, text: str) -> Tideg
     return NotReady(f"{name}: answers HTTP {status}", _wait(response, 10.0))
 
 
-def _too_many(name: str, response: httpx.Response, text: str) -> NotReady:
+def _too_many(name: str, response: httpx.Response, text: str) -> EngineBusy:
     if any(mark in text.lower() for mark in QUOTA):
-        return NotReady(f"{name}: the quota is used up (HTTP 429)", _wait(response, QUOTA_WAIT_S))
-    return NotReady(f"{name}: too many requests (HTTP 429)", _wait(response, 5.0))
+        return EngineBusy(f"{name}: the quota is used up (HTTP 429)", _wait(response, QUOTA_WAIT_S))
+    return EngineBusy(f"{name}: too many requests (HTTP 429)", _wait(response, 5.0))
 
 
 def _wait(response: httpx.Response, default_s: float) -> float:
