@@ -10,8 +10,8 @@ from typing import Any, Literal
 Behaviour = Literal[
     "good", "invalid-json", "wrong-schema", "no-completion", "cut-off", "huge", "slow", "fails", "obeys", "busy",
     "quota", "garbage", "half-a-body", "half-a-stream", "drip", "stream-error", "skips-schema", "fenced",
-    "in-reasoning", "thinks-aloud", "call-in-reasoning", "call-in-content", "empty-arguments", "null-arguments", "broken-arguments",
-    "unknown-tool", "no-call",
+    "in-reasoning", "thinks-aloud", "call-in-reasoning", "call-in-content", "empty-arguments", "null-arguments",
+    "broken-arguments", "unknown-tool", "no-call",
 ]  # fmt: skip
 Json = dict[str, Any]
 COMMAND = re.compile(r"\b(restart|reboot|capture|diagnose|erase|run)\s+([\w./-]+)\s+on\s+([\w-]+)")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -26,18 +26,15 @@ _LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=64, keepa
 
 
 class Connection:
-    """Sends requests to `url`. The key is read from its file for each request and shown nowhere."""
+    """Sends requests to `url`. `key` is asked for each request, may raise ConfigError, and is shown nowhere."""
 
-    def __init__(self, name: str, url: str, *, key_file: str, ca_file: str, connect_s: float, place: str) -> None:
+    def __init__(
+        self, name: str, url: str, *, key: Callable[[], str], connect_s: float, place: str, ca_file: str = ""
+    ) -> None:  # fmt: skip
         self.name, self.url = name, url.rstrip("/")
-        self._key_file, self._place, self._connect_s = key_file, place, connect_s
-        self._trust = _trust(ca_file, place)
+        self._key, self._place, self._connect_s = key, place, connect_s
+        self._trust = trust(ca_file, place)
         self._client: httpx.AsyncClient | None = None
-        self.key()
-
-    def key(self) -> str:
-        """The key, or '' without one; raises ConfigError."""
-        return read_key(self._key_file, f"{self._place}.key_file") if self._key_file else ""
 
     @asynccontextmanager
     async def exchange(
@@ -77,7 +74,7 @@ class Connection:
         return self._client
 
     def _request(self, method: str, path: str, content: bytes | None) -> httpx.Request:
-        key = self.key()
+        key = self._key()
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         if content is not None:
             headers["Content-Type"] = "application/json"
@@ -91,7 +88,7 @@ class Connection:
             body += part
             if len(body) > MAX_ERROR:
                 break
-        text, key = body.decode("utf-8", "replace"), self.key()
+        text, key = body.decode("utf-8", "replace"), self._key()
         return refusal(self.name, self._place, response, text.replace(key, "***") if key else text)
 
     def _translated(self, error: httpx.HTTPError) -> TidegateError:
@@ -144,7 +141,9 @@ async def _parts(source: AsyncIterator[bytes], end: float) -> AsyncGenerator[byt
 
 
 def read_key(path: str, place: str) -> str:
-    """The key in a file; raises ConfigError, which never shows what the file holds."""
+    """The key in a file, '' without a file; raises ConfigError, which never shows what the file holds."""
+    if not path:
+        return ""
     cure = "Name a readable file that holds nothing but the key"
     try:
         key = Path(path).read_text("ascii").strip()
@@ -156,7 +155,8 @@ def read_key(path: str, place: str) -> str:
     return key
 
 
-def _trust(ca_file: str, place: str) -> ssl.SSLContext:
+def trust(ca_file: str, place: str) -> ssl.SSLContext:
+    """Whose certificates are trusted; raises ConfigError."""
     try:
         return ssl.create_default_context(cafile=ca_file or None)
     except OSError as error:

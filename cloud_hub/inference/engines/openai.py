@@ -7,13 +7,14 @@ or repr.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
-from cloud_hub.inference.engines.connection import Connection, Exchange
+from cloud_hub.inference.engines.connection import Connection, Exchange, read_key
 from cloud_hub.inference.engines.core.completion import decode_completion
 from cloud_hub.inference.engines.core.load import read_load
 from cloud_hub.inference.engines.core.request import ChatRequest
@@ -71,14 +72,15 @@ def open_engine(options: dict[str, object]) -> Engine:
 class OpenAIEngine:
     """Calls `POST <url>/chat/completions`."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, *, name: str = "", key: Callable[[], str] | None = None) -> None:
         self.address = options.url.rstrip("/")
-        self.name = f"{options.model or 'any model'} at {urlsplit(options.url).hostname}"
+        self.name = name or f"{options.model or 'any model'} at {urlsplit(options.url).hostname}"
         self._options = options
+        key = key or partial(read_key, options.key_file, f"{PLACE}.key_file")
         self._connection = Connection(
-            self.name, options.url, key_file=options.key_file, ca_file=options.ca_file, connect_s=options.connect_s,
-            place=PLACE,
-        )  # fmt: skip
+            self.name, options.url, key=key, ca_file=options.ca_file, connect_s=options.connect_s, place=PLACE
+        )
+        key()
 
     async def chat(self, request: ChatRequest, deadline_s: float) -> AsyncGenerator[bytes, None]:
         """The answer; see `Engine`."""
