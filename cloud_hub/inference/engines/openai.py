@@ -19,7 +19,8 @@ from cloud_hub.inference.engines.core.completion import decode_completion
 from cloud_hub.inference.engines.core.load import read_load
 from cloud_hub.inference.engines.core.request import ChatRequest
 from cloud_hub.inference.engines.core.sse import DONE, EventSplitter, event_data
-from cloud_hub.inference.engines.errors import EngineBroken
+from cloud_hub.inference.engines.errors import EngineBroken, EngineRefused
+from cloud_hub.inference.engines.probe import ModelList, Probe
 from cloud_hub.inference.engines.protocol import Capabilities, Engine, Health, Load
 from shared.errors import ConfigError, TidegateError
 from shared.suggestions import explained
@@ -98,7 +99,10 @@ class OpenAIEngine:
 
     async def capabilities(self) -> Capabilities:
         """What the address can do; see `Engine`."""
-        raise NotImplementedError
+        probe = Probe(
+            chat=self.chat, model=self._options.model, listed=await self._models(), server=await self._server()
+        )
+        return await probe.run()
 
     async def health(self) -> Health:
         """Whether `GET /models` is answered."""
@@ -111,17 +115,33 @@ class OpenAIEngine:
 
     async def load(self) -> Load | None:
         """From `/metrics` beside the API, as vLLM, SGLang and llama.cpp have it."""
+        return read_load(await self._metrics())
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._connection.aclose()
+
+    async def _metrics(self) -> str:
+        """The server's metrics, or '' where it has none."""
         parts = urlsplit(self.address)
         url = urlunsplit(parts._replace(path=parts.path.removesuffix("/v1") + "/metrics"))
         try:
             text = await self._connection.get(url, deadline_s=HEALTH_S, max_bytes=MAX_REPLY)
         except TidegateError:
-            return None
-        return read_load(text.decode("utf-8", "replace"))
+            return ""
+        return text.decode("utf-8", "replace")
 
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._connection.aclose()
+    async def _server(self) -> str:
+        text = await self._metrics()
+        return next((name for name in ("vllm", "sglang", "llamacpp") if f"\n{name}:" in text), "")
+
+    async def _models(self) -> ModelList:
+        """The models that the server lists; several services list none."""
+        try:
+            content = await self._connection.get("/models", deadline_s=HEALTH_S, max_bytes=MAX_REPLY)
+            return msgspec.json.decode(content, type=ModelList)
+        except (EngineRefused, EngineBroken, ConfigError, msgspec.MsgspecError):
+            return ModelList([])
 
     def _prepared(self, request: ChatRequest) -> ChatRequest:
         """The request as this server wants it."""
