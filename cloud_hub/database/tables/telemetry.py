@@ -56,6 +56,9 @@ class EscalationRow(SQLModel, table=True):
     margin: float
     height: int
     width: int
+    channels: int = 1
+    dtype: str = "uint8"
+    color: str = "gray"
     frame: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     features: dict[str, float] = json_object()
     t_us: int = big_integer()

@@ -6,16 +6,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opinion:
-    """An expert's answer; `confidence` in 0..1."""
+    """An expert's answer; `confidence` in 0..1. `values` are numeric outputs by name, such as counts of a detector."""
 
     label: str
     confidence: float
+    values: dict[str, float] = field(default_factory=dict)
 
 
 class Expert(Protocol):

@@ -33,7 +33,9 @@ class OnnxExpert:
             raise ModelError(f"{self.name}: frames are {shape}, the model takes pixels or samples")
         results = self._results([_input(frame, shape, dtype, color) for frame in frames])
         return [
-            Opinion(label=result.label, confidence=result.values.get("score", max(result.margin, 0.0)))
+            Opinion(
+                label=result.label, confidence=result.values.get("score", max(result.margin, 0.0)), values=result.values
+            )
             for result in results
         ]
 

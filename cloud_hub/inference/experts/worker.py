@@ -60,10 +60,15 @@ def load_experts(settings: Settings) -> dict[str, Expert]:
 
 def _groups(rows: Iterable[EscalationRow]) -> list[list[EscalationRow]]:
     """Group rows that one call can answer."""
-    groups: dict[tuple[str, int, int], list[EscalationRow]] = {}
+    groups: dict[tuple[str, tuple[int, ...], str, str], list[EscalationRow]] = {}
     for row in rows:
-        groups.setdefault((row.model, row.height, row.width), []).append(row)
+        groups.setdefault((row.model, _shape(row), row.dtype, row.color), []).append(row)
     return list(groups.values())
+
+
+def _shape(row: EscalationRow) -> tuple[int, ...]:
+    """[height, width, channels] of pixels, [samples, metrics] of a window."""
+    return (row.height, row.width, row.channels) if row.dtype == "uint8" else (row.height, row.width)
 
 
 class ExpertWorker:
@@ -97,10 +102,12 @@ class ExpertWorker:
             return list(session.exec(wanted))
 
     def _answer(self, rows: Sequence[EscalationRow]) -> list[OutgoingMessage]:
-        """Answer frames of the same model and shape."""
-        model, shape = rows[0].model, (rows[0].height, rows[0].width)
+        """Answer frames of the same model, shape, type and colour."""
+        model, first = rows[0].model, rows[0]
         try:  # outside the transaction, which must not wait for a model
-            opinions = self._experts[model].answer(shape, [row.frame for row in rows])
+            opinions = self._experts[model].answer(
+                _shape(first), [row.frame for row in rows], dtype=first.dtype, color=first.color
+            )
         except ModelError as error:
             log.warning("expert.refused", extra={"fields": {"model": model, "reason": str(error)}})
             opinions = [Opinion(label="", confidence=0.0)] * len(rows)
@@ -117,7 +124,9 @@ class ExpertWorker:
             return []
         stored.answer, stored.confidence, stored.expert = opinion.label, opinion.confidence, expert
         stored.answered_us = now_us()
-        answer = EscalationAnswer(id=row.id, label=opinion.label, confidence=opinion.confidence, expert=expert)
+        answer = EscalationAnswer(
+            id=row.id, label=opinion.label, confidence=opinion.confidence, expert=expert, values=opinion.values
+        )
         return [OutgoingMessage(topic=topics.thing(row.device, "escalations/answers"), payload=encode(answer))]
 
     def _calibrate(self, device: str, model: str) -> list[OutgoingMessage]:

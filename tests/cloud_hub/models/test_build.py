@@ -25,6 +25,7 @@ from cloud_hub.models.build import BuildReport, build
 from cloud_hub.models.check import check_bundle
 from cloud_hub.models.errors import BuildError
 from cloud_hub.models.request import BuildRequest
+from cloud_hub.models.selection import quantized_nodes
 from cloud_hub.models.session import OnnxSession
 from shared import plugins
 from shared.errors import ModelError
@@ -194,6 +195,20 @@ def test_ranges_are_clipped_when_nothing_else_keeps_the_answers(
     assert "cpu-int8" in report.manifest.variants
     summary = json.loads(load(tmp_path / "out").file("calibration.json"))
     assert summary["variants"]["cpu-int8"]["way"] == "last layers in float, ranges clipped"
+
+
+def test_the_expectation_of_a_yolo_box_stays_in_float() -> None:
+    """The last layers are the box and class convolutions; what follows computes distances that 8 bits would blur."""
+    prepared = recipes.prepared(models.yolo_head())
+    chosen = quantized_nodes(prepared, keep_last=False)
+    names = {node.name: node.op_type for node in prepared.graph.node}
+    assert {name for name in chosen if names[name] == "Conv"} == {"stem", "box", "class"}
+    assert not any(names[name] in {"Concat", "Softmax", "Transpose"} for name in chosen)
+    feed = [{"images": np.random.default_rng(1).random((8, 3, 16, 16)).astype(np.float32)}]
+    found = recipes.quantized(prepared, feed, recipes.ATTEMPTS[0], tensorrt=True)
+    engine, complaints = build_engine(tensorrt(), found.SerializeToString())
+    assert complaints == []
+    assert engine
 
 
 def test_tensorrt_builds_a_quantized_mobile_network() -> None:
@@ -412,6 +427,14 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
     assert "No space left on device" in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout.strip() == "", "the disk is as empty as before"
+
+
+def test_no_room_for_temporary_files_is_said_with_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = request(tmp_path, models.digits_classifier())
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    with pytest.raises(BuildError, match=r"gone: a temporary file cannot be written .* set TMPDIR"):
+        build(wanted)
+    assert not wanted.out.exists()
 
 
 # -- check -------------------------------------------------------------------------------------------
