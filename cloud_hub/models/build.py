@@ -8,10 +8,11 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from cloud_hub.models import card
-from cloud_hub.models.data import Item, calibration_part, read_items, split
+from cloud_hub.models.data import Item, calibration_part, read_items, split, unknown_subfolders
 from cloud_hub.models.errors import BuildError
 from cloud_hub.models.evaluation import Evaluation
 from cloud_hub.models.golden import COUNT, GOLDEN, golden_files
@@ -56,7 +57,7 @@ def _build(request: BuildRequest, report: Report) -> BuildReport:
     graph = _read(request)
     for note in graph.notes:
         report(f"  {note}")
-    calibration, held_out = _data(request)
+    calibration, held_out = _data(request, report)
     report(f"{len(calibration)} inputs for calibration, {len(held_out)} others for evaluation")
     manifest = with_measured_options(_described(request, graph, calibration, held_out), graph, calibration)
     task = open_task(manifest, graph.reference)
@@ -80,6 +81,9 @@ def _check(request: BuildRequest) -> None:
         raise BuildError("--variants", f"there is no variant '{unknown[0]}'", f"Known: {', '.join(VARIANTS)}")
     if not 0.0 <= request.tolerance <= 1.0:
         raise BuildError("--tolerance", f"{request.tolerance} is no share", "Give a number in 0..1, such as 0.02")
+    if request.task == "classification" and len(request.labels) < 2:
+        cure = "Give a text file with one label a line, in the order of the model's outputs"
+        raise BuildError("--labels", f"a classification has at least two labels, it has {len(request.labels)}", cure)
 
 
 def _read(request: BuildRequest) -> Graph:
@@ -90,13 +94,23 @@ def _read(request: BuildRequest) -> Graph:
     return read_tflite(request.onnx)
 
 
-def _data(request: BuildRequest) -> tuple[list[Item], list[Item]]:
+def _data(request: BuildRequest, report: Report) -> tuple[list[Item], list[Item]]:
     """Inputs for calibration and for evaluation; no input is in both."""
     items = read_items(request.calibration, request.labels)
     if request.evaluation is None:
+        _report_unknown(request, request.calibration, items, report)
         return split(items, str(request.calibration))
-    halves = split(read_items(request.evaluation, request.labels), str(request.evaluation))
+    others = read_items(request.evaluation, request.labels)
+    _report_unknown(request, request.evaluation, others, report)
+    halves = split(others, str(request.evaluation))
     return calibration_part(items, str(request.calibration)), [*halves[0], *halves[1]]
+
+
+def _report_unknown(request: BuildRequest, path: Path, items: Sequence[Item], report: Report) -> None:
+    """Say which subfolders keep the accuracy of a classification from being measured."""
+    if request.task == "classification" and (unknown := unknown_subfolders(path, items, request.labels)):
+        names = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
+        report(f"{path}: accuracy is not measured, because these subfolders are no labels: {names}")
 
 
 # -- the manifest ------------------------------------------------------------------------------------

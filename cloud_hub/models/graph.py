@@ -156,7 +156,8 @@ def _fix_shape(path: Path, model: onnx.ModelProto, shape: Sequence[int]) -> None
     if FREE in settled:
         example = "x".join(str(side if side != FREE else 224) for side in sides)
         reason = f"input '{value.name}' has free sides: {_format_sides(sides)}"
-        raise BuildError(str(path), reason, f"Settle them, for example with --shape {example}")
+        cure = f"Give the size that the model was trained with, in a form such as --shape {example}"
+        raise BuildError(str(path), reason, cure)
     for dimension, side in zip(list(value.type.tensor_type.shape.dim)[1:], settled, strict=True):
         dimension.dim_value = side
 

@@ -28,6 +28,7 @@ from edge_agent.runtime import health, machine
 from shared.device_profile import DeviceProfile
 from shared.errors import ConfigError, ModelError, NotReady, TidegateError
 from shared.process.checks import Findings, run_with_timeout, write_error
+from shared.protocol.messages import Event
 
 OPEN_S = 10.0
 """Time limit for a collector to open and to return its first frame."""
@@ -128,11 +129,13 @@ def _sources(config: Config, collectors: dict[str, Collector], found: Findings) 
 def _models(config: Config, profile: DeviceProfile, collectors: dict[str, Collector], found: Findings) -> None:
     for table in config.models:
         place = f"model '{table.name}'"
+        item: ModelInput | None = None
         try:
-            item = _input(table, collectors)
+            try:
+                item = _input(table, collectors)
+            except NotReady as error:  # the model is loaded all the same, and tried with a blank frame by itself
+                found.warnings.append(f"{place}: not tried with a frame ({error})")
             ready, reason = _run_model(model_spec(table, config, profile), item)
-        except NotReady as error:
-            found.warnings.append(f"{place}: not tried with a frame ({error})")
         except TidegateError as error:
             found.problems.append(f"{place}: {error}")
         else:
@@ -162,22 +165,28 @@ def _input(table: ModelTable, collectors: dict[str, Collector]) -> ModelInput | 
         return None
     if isinstance(collector, Observer):
         raise NotReady(f"collector '{table.frames}' gives windows, once the agent has read its metrics long enough")
+    said: list[str] = []
     try:
-        item = run_with_timeout(OPEN_S, lambda: _first_input(collector))
+        item = run_with_timeout(OPEN_S, lambda: _first_input(collector, said))
     except TimeoutError as error:
-        raise NotReady(f"collector '{table.frames}' gave nothing within {OPEN_S:g} s") from error
+        last = f"; it says: {said[-1]}" if said else ""
+        raise NotReady(f"collector '{table.frames}' gave nothing within {OPEN_S:g} s{last}") from error
     if item is None:
         raise ModelError(f"collector '{table.frames}' gives no frames. Set `frames` to one of images or windows")
     return cropped(item, table.roi) if table.roi and isinstance(item, Frame) else item
 
 
-def _first_input(collector: Collector) -> ModelInput | None:
-    """The first frame or window of one reading, or of as many as a background source needs to deliver."""
+def _first_input(collector: Collector, said: list[str]) -> ModelInput | None:
+    """The first frame or window of one reading, or of as many as a background source needs to deliver. Texts of its
+    events are added to `said`.
+    """
     give_up = clock.monotonic_s() + OPEN_S
     while clock.monotonic_s() < give_up:
         for reading in collector.collect(clock.now_us()):
             if isinstance(reading, (Frame, Window)):
                 return reading
+            if isinstance(reading, Event):
+                said.append(reading.text)
         if not getattr(collector, "background", False):
             return None
         time.sleep(0.05)

@@ -10,7 +10,7 @@ import msgspec
 
 from edge_agent.collectors.sources.collector import BackgroundCollector
 from edge_agent.collectors.sources.core.capture_clock import CaptureClock
-from edge_agent.collectors.sources.options import StreamOptions, needs_decoder, read_secret, size_warnings
+from edge_agent.collectors.sources.options import StreamOptions, absolute, needs_decoder, read_secret, size_warnings
 from edge_agent.collectors.sources.process import BackgroundSource
 from edge_agent.collectors.sources.protocol import Captured
 from edge_agent.config import CollectorTable, options
@@ -111,4 +111,4 @@ def open_collector(table: CollectorTable) -> CameraCollector:
     if not 0.1 <= chosen.open_s <= 120 or not 0.1 <= chosen.read_s <= 120:
         raise ConfigError(place, "open_s and read_s must be within 0.1..120", "Correct them")
     needs_decoder(table)
-    return CameraCollector(table, chosen)
+    return CameraCollector(table, msgspec.structs.replace(chosen, password_file=absolute(chosen.password_file)))

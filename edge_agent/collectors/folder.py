@@ -17,7 +17,7 @@ import msgspec
 
 from edge_agent.collectors import Reading
 from edge_agent.collectors.sources.collector import BackgroundCollector
-from edge_agent.collectors.sources.options import ImageOptions, needs_decoder, size_warnings
+from edge_agent.collectors.sources.options import ImageOptions, absolute, needs_decoder, size_warnings
 from edge_agent.collectors.sources.process import Arrived, BackgroundSource
 from edge_agent.collectors.sources.protocol import Note, Produced, Skipped, State
 from edge_agent.config import CollectorTable, options
@@ -102,10 +102,19 @@ class FolderCollector(BackgroundCollector):
 
     def warnings(self) -> list[str]:
         """Warnings for `check`."""
-        there = Path(self._options.path).is_dir()
-        return size_warnings(self._options) + (
-            [] if there else [f"{self._options.path} is no folder, and is waited for"]
-        )
+        return size_warnings(self._options) + _nothing_yet(self._options)
+
+
+def _nothing_yet(chosen: Options) -> list[str]:
+    if not Path(chosen.path).is_dir():
+        return [f"{chosen.path} is no folder, and is waited for"]
+    try:
+        found = _files(chosen)
+    except NotReady as error:
+        return [str(error)]
+    if found:
+        return []
+    return [f"no file in {chosen.path} matches '{chosen.pattern}' yet. Files in its subfolders are not used"]
 
 
 def _hashes(joined: bytes) -> Iterator[bytes]:
@@ -162,4 +171,4 @@ def open_collector(table: CollectorTable) -> FolderCollector:
     """Entry point `folder`."""
     chosen = options(Options, table)
     needs_decoder(table)
-    return FolderCollector(table, chosen)
+    return FolderCollector(table, msgspec.structs.replace(chosen, path=absolute(chosen.path)))

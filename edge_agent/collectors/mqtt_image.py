@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from edge_agent.collectors.sources.collector import BackgroundCollector
-from edge_agent.collectors.sources.options import ImageOptions, needs_decoder, size_warnings
+from edge_agent.collectors.sources.options import ImageOptions, absolute, needs_decoder, size_warnings
 from edge_agent.collectors.sources.process import BackgroundSource
 from edge_agent.collectors.sources.protocol import Produced, Skipped
 from edge_agent.config import CollectorTable, LinkTls, options
@@ -122,4 +122,7 @@ def open_collector(table: CollectorTable) -> MqttImageCollector:
     if "\0" in chosen.topic or len(chosen.topic) > 1024:
         raise ConfigError(f"{place}.topic", "is no topic filter", "Write for example: cameras/line-1/image")
     needs_decoder(table)
+    if tls := chosen.tls:
+        tls = LinkTls(ca=absolute(tls.ca), certificate=absolute(tls.certificate), key=absolute(tls.key))
+        chosen = msgspec.structs.replace(chosen, tls=tls)
     return MqttImageCollector(table, chosen)

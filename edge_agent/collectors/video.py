@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from edge_agent.collectors.sources.collector import BackgroundCollector
-from edge_agent.collectors.sources.options import StreamOptions, needs_decoder, size_warnings
+from edge_agent.collectors.sources.options import StreamOptions, absolute, needs_decoder, size_warnings
 from edge_agent.collectors.sources.process import BackgroundSource
 from edge_agent.collectors.sources.protocol import Captured
 from edge_agent.config import CollectorTable, options
@@ -76,4 +76,4 @@ def open_collector(table: CollectorTable) -> VideoCollector:
     """Entry point `video`."""
     chosen = options(Options, table)
     needs_decoder(table)
-    return VideoCollector(table, chosen)
+    return VideoCollector(table, msgspec.structs.replace(chosen, path=absolute(chosen.path)))

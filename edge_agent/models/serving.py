@@ -162,18 +162,19 @@ class ServedModel:
 
     def _spec(self, desired: DesiredModel) -> ModelSpec:
         """The spec of a desired model. Its bundle must be beside the configured one: that is the site's decision."""
-        if desired.bundle == self._own.bundle and desired.variant == self._own.variant:
+        bundle = Path(desired.bundle).absolute()  # the inference process works in another folder
+        if str(bundle) == self._own.bundle and desired.variant == self._own.variant:
             return self._own
         folder = Path(self._own.bundle).resolve().parent
-        if not Path(desired.bundle).resolve().is_relative_to(folder):
+        if not bundle.resolve().is_relative_to(folder):
             raise ValueError(f"the bundle must be in {folder}, the folder of the configured one")
         try:  # before a process is started for it
-            manifest = read_manifest(Path(desired.bundle))
+            manifest = read_manifest(bundle)
             if desired.variant:
                 manifest.variant(desired.variant)
         except ModelError as error:
             raise ValueError(str(error)) from error
-        return msgspec.structs.replace(self._own, bundle=desired.bundle, variant=desired.variant)
+        return msgspec.structs.replace(self._own, bundle=str(bundle), variant=desired.variant)
 
     def engine_changed(self) -> None:
         """The state of the engine, or of the next one, has changed."""

@@ -19,14 +19,19 @@ Post = Callable[[Callable[[], None]], None]
 
 
 def model_spec(table: ModelTable, config: Config, profile: DeviceProfile) -> ModelSpec:
-    """What the inference process of a model needs to know; what the table leaves open is the device profile's."""
+    """What the inference process of a model needs to know; what the table leaves open is the device profile's.
+
+    Paths are absolute: the inference process works in another folder.
+    """
     shared, defaults = config.inference, profile.models
+    cache_dir = shared.cache_dir or str(Path(config.device.state_dir) / "engines")
+    libraries = {name: str(Path(path).absolute()) if "/" in path else path for name, path in shared.libraries.items()}
     return ModelSpec(
-        bundle=table.bundle, variant=table.variant, variants=tuple(defaults.variants),
+        bundle=str(Path(table.bundle).absolute()), variant=table.variant, variants=tuple(defaults.variants),
         providers=tuple(table.providers or defaults.providers), batch=table.batch or defaults.batch,
         max_wait_ms=table.max_wait_ms, threads=shared.threads,
-        cache_dir=shared.cache_dir or str(Path(config.device.state_dir) / "engines"),
-        libraries=tuple(sorted(shared.libraries.items())), version_compatible=shared.version_compatible,
+        cache_dir=str(Path(cache_dir).absolute()), libraries=tuple(sorted(libraries.items())),
+        version_compatible=shared.version_compatible,
         watchdog_s=table.watchdog_s, load_s=table.load_s, memory_mb=table.memory_mb,
     )  # fmt: skip
 

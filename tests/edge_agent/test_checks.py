@@ -279,7 +279,29 @@ def test_a_camera_that_is_away_is_a_warning(tmp_path: Path, monkeypatch: pytest.
     more = "[[collectors]]\nkind = 'camera'\nname = 'camera'\nurl = 'http://127.0.0.1:9/'\nwidth = 8\nheight = 8\n"
     one = found(tmp_path, more + model())
     assert one.problems == []
-    assert "not tried with a frame (collector 'camera' gave nothing within 1.5 s)" in one.warnings[0]
+    assert (
+        "not tried with a frame (collector 'camera' gave nothing within 1.5 s; it says: source lost" in one.warnings[0]
+    )
+
+
+def test_a_missing_bundle_is_a_problem_also_without_a_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_agent.checks.OPEN_S", 1.5)
+    (tmp_path / "in" / "monday").mkdir(parents=True)
+    more = f"[[collectors]]\nkind = 'folder'\nname = 'camera'\npath = '{tmp_path / 'in'}'\nwidth = 8\nheight = 8\n"
+    one = found(tmp_path, more + model(tmp_path / "nowhere"))
+    assert "manifest.json cannot be read" in one.problems[0]
+    assert "no file in" in one.warnings[0]
+    assert "subfolders are not used" in one.warnings[0]
+    assert "gave nothing within 1.5 s" in one.warnings[1]
+
+
+def test_relative_paths_are_those_of_the_folder_of_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bundle").symlink_to(DIGITS)
+    video(tmp_path / "v.mkv", width=8, height=8)
+    monkeypatch.chdir(tmp_path)
+    options = "realtime = false\nwidth = 8\nheight = 8\ncolor = 'gray'\n"
+    more = f"[[collectors]]\nkind = 'video'\nname = 'camera'\npath = 'v.mkv'\n{options}"
+    assert found(tmp_path, more + model(Path("bundle"))) == Findings()
 
 
 def test_a_model_of_windows_is_not_tried(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import onnx
 import pytest
 from examiners.tasks import examine_task
 from onnx import TensorProto, helper
+from PIL import Image
 from simulators import trained_models as models
 from simulators.disks import on_small_disk
 from simulators.tensorrt_builder import build_engine, tensorrt
@@ -308,7 +310,7 @@ SPOILT_MODELS: list[tuple[Callable[[Path], object], str]] = [
     (lambda path: path.write_bytes(b"\x89PNG no model"), "not an ONNX file"),
     (Path.unlink, "No such file"), (custom, r"devices do not know: com\.example\.Lit"),
     (already_quantized, "is quantized already"), (external_missing, r"data file 'm\.bin' is missing"),
-    (two_inputs, r"2 inputs \(a, b\)"), (free_sides, "free sides: 3x.x.. Settle them, for example with --shape 3x"),
+    (two_inputs, r"2 inputs \(a, b\)"), (free_sides, "free sides: 3x.x.. .*such as --shape 3x"),
     (doubles, "is DOUBLE"), (nan, "fp32 variant of m: its answer to '.*' is no number"),
 ]  # fmt: skip
 
@@ -456,3 +458,15 @@ def test_a_variant_that_answers_otherwise_fails_the_check(built: Built) -> None:
         "cpu-int8": "", "tensorrt-int8": "", "fp16": "it answers otherwise than at the build",
         "fp32": "its golden outputs are missing",
     }  # fmt: skip
+
+
+def test_a_classification_without_labels_and_subfolders_that_are_none_are_said(tmp_path: Path) -> None:
+    wanted = request(tmp_path, models.digits_classifier())
+    with pytest.raises(BuildError, match=r"--labels: a classification has at least two labels.* Give a text file"):
+        build(replace(wanted, labels=[]))
+    said: list[str] = []
+    for number in range(20):
+        (tmp_path / "pictures" / "monday").mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), number).save(tmp_path / "pictures" / "monday" / f"{number}.png")
+    build(replace(wanted, calibration=tmp_path / "pictures", variants=["fp16"]), said.append)
+    assert any("these subfolders are no labels: monday" in line for line in said)

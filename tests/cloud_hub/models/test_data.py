@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cloud_hub.models.data import Item, read_items, split
+from cloud_hub.models.data import Item, read_items, split, unknown_subfolders
 
 
 def test_a_folder_gives_pictures_in_the_colours_of_the_model_and_arrays_as_they_are(tmp_path: Path) -> None:
@@ -35,7 +35,10 @@ def test_subfolders_give_the_truth_only_when_all_are_labels(tmp_path: Path) -> N
         (tmp_path / folder).mkdir()
         Image.new("L", (2, 2)).save(tmp_path / folder / "1.png")
     assert [item.truth for item in read_items(tmp_path, ["good", "bad", "worse"])] == ["bad", "good"]
-    assert [item.truth for item in read_items(tmp_path, ["good"])] == ["", ""]
+    items = read_items(tmp_path, ["good"])
+    assert [item.truth for item in items] == ["", ""]
+    assert unknown_subfolders(tmp_path, items, ["good"]) == ["bad"]
+    assert unknown_subfolders(tmp_path, items, ["good", "bad"]) == []
 
 
 def test_the_halves_share_nothing_hold_each_label_alike_and_are_the_same_each_time() -> None:
