@@ -1,12 +1,11 @@
 """Tokens a second of the embedded engine, and of the same requests one at a time: what the engine's batching brings.
 
-`python -m benchmarks.glm_engine [--gguf FILE] [--parallel 1 8 32]`. Without a file it writes a GLM-4 with random
+`python -m benchmarks.glm_engine [--gguf FILE] [--parallel 1,8,32]`. Without a file it writes a GLM-4 with random
 weights: its speed says nothing about a real model, the gain of batching does. `measure` is for other benchmarks.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import hashlib
 import os
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import msgspec
 
+from benchmarks.report import Row, arguments, publish
 from cloud_hub.inference.engines import ChatRequest, Engine
 from cloud_hub.inference.engines.llama import open_engine, threads
 
@@ -90,20 +90,23 @@ def _tiny(folder: Path) -> Path:
 
 
 def main() -> None:
-    """Print a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--gguf", type=Path, help="a GGUF file (default: random weights)")
-    parser.add_argument("--parallel", type=int, nargs="+", default=[1, 8, 32])
-    parser.add_argument("--requests", type=int, default=16, help="fewest requests for each figure")
-    arguments = parser.parse_args()
+    """Print the figures, and write them as JSON where that is asked for."""
+    chosen = arguments("Embedded engine: tokens a second", gguf="", parallel="1,8,32", requests=16)
     with tempfile.TemporaryDirectory() as folder:
-        gguf = arguments.gguf or _tiny(Path(folder))
-        print(f"{gguf.name}, {gguf.stat().st_size / 1e6:.0f} MB, {threads(0)} of {os.cpu_count()} cores")
-        found = asyncio.run(speeds(gguf, arguments.parallel, arguments.requests))
-    print("| at one time | tokens/s | against one | p50 s | worst s |\n|---|---|---|---|---|")
-    for one in found:
-        gain = one.tokens_s / found[0].tokens_s
-        print(f"| {one.concurrency} | {one.tokens_s:.0f} | {gain:.2f} | {one.p50_s:.2f} | {one.worst_s:.2f} |")
+        gguf = Path(chosen.gguf) if chosen.gguf else _tiny(Path(folder))
+        found = asyncio.run(speeds(gguf, [int(one) for one in chosen.parallel.split(",")], chosen.requests))
+    rows = [row for one in found for row in _rows(gguf.name, one, found[0])]
+    publish("glm_engine", chosen.seed, rows, chosen.json, f"{threads(0)} of {os.cpu_count()} cores for the model")
+
+
+def _rows(dataset: str, one: Speed, alone: Speed) -> list[Row]:
+    method = f"{one.concurrency} at one time"
+    return [
+        Row(dataset, method, "tokens", one.tokens_s, "1/s"),
+        Row(dataset, method, "against one at a time", one.tokens_s / alone.tokens_s, "x"),
+        Row(dataset, method, "answer, p50", one.p50_s, "s"),
+        Row(dataset, method, "answer, worst", one.worst_s, "s"),
+    ]
 
 
 if __name__ == "__main__":
