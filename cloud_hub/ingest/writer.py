@@ -253,7 +253,7 @@ class Writer:
             work.results.wake |= {"diagnosis", "rollouts"}
         elif message.stream == "escalation" and good:
             _escalations(session, message, [item for _, item in good], trace, work.now_us)
-            work.results.wake.add("experts")
+            work.results.wake |= {"experts", "experts-remote"}
 
     # -- twins and device messages -----------------------------------------------------------------
 

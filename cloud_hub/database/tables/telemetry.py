@@ -68,6 +68,7 @@ class EscalationRow(SQLModel, table=True):
     answer: str | None = Field(default=None, index=True)
     confidence: float | None = None
     expert: str = ""
+    cost: float = 0.0
     answered_us: int | None = big_integer(default=None)
 
 

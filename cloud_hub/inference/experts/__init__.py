@@ -1,6 +1,7 @@
 """Experts: larger models that answer frames which edge models escalate.
 
-`worker` answers escalations from the database; `calibration` computes the gates of devices from the answers.
+`registry` opens them; `onnx` (here or by `kserve`) and `vision` (a large model) are the kinds. `worker` answers
+escalations from the database; `calibration` computes the gates of devices from the answers.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from shared.protocol.messages import Box
 class Opinion:
     """An expert's answer; `confidence` in 0..1. `values` are numeric outputs by name, such as counts of a detector.
 
-    An empty label without values: it could not judge the input.
+    `cost` is in the currency of the pool's prices. An empty label without values: it could not judge the input.
     """
 
     label: str
     confidence: float
     values: dict[str, float] = field(default_factory=dict)
     boxes: list[Box] = field(default_factory=list)
+    cost: float = 0.0
 
 
 NO_OPINION = Opinion(label="", confidence=0.0)

@@ -24,7 +24,7 @@ from cloud_hub.inference.experts.calibration import UNSELECTED, recalibrated_gat
 from cloud_hub.inference.experts.onnx import OnnxExpert, open_expert
 from cloud_hub.inference.experts.worker import ExpertWorker
 from cloud_hub.models.writer import make_manifest, write_bundle
-from cloud_hub.settings import Experts
+from cloud_hub.settings.experts import Experts
 from cloud_hub.twins import service as twins
 from shared.errors import ModelError
 from shared.models.gate import Gate

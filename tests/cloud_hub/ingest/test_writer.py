@@ -200,7 +200,7 @@ def test_alarms_and_escalations_reach_their_tables_and_ring_their_loops(db: Data
         route(topics.thing(DEVICE, "escalations"), encode(batch(1, [asked]))),
     ]
     results = write(db, *said, trace=trace)
-    assert results.wake == {"diagnosis", "rollouts", "experts"}
+    assert results.wake == {"diagnosis", "rollouts", "experts", "experts-remote"}
     with db.read() as session:
         assert session.get_one(AlarmRow, "a1").trace_id == "ab" * 16
         row = session.get_one(EscalationRow, "x1")

@@ -48,7 +48,8 @@ from cloud_hub.jobs import service as jobs
 from cloud_hub.notifications import Page
 from cloud_hub.notifications.delivery import ChannelWorker
 from cloud_hub.runtime.items import TRIES, wait_us
-from cloud_hub.settings import Actions, Autoscale, Experts, Retention, channels
+from cloud_hub.settings import Actions, Autoscale, Retention, channels
+from cloud_hub.settings.experts import Experts
 from cloud_hub.telemetry import retention
 from cloud_hub.telemetry.retention import RetentionWorker
 from cloud_hub.telemetry.rollups.store import HOUR

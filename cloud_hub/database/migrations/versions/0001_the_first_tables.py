@@ -140,6 +140,7 @@ def upgrade() -> None:
         sa.Column("answer", sa.String(), nullable=True),
         sa.Column("confidence", sa.Float(), nullable=True),
         sa.Column("expert", sa.String(), nullable=False),
+        sa.Column("cost", sa.Float(), nullable=False),
         sa.Column("answered_us", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("id"),
     )
