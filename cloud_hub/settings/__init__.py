@@ -18,6 +18,7 @@ from pydantic_settings import (
 
 from cloud_hub.settings import environment
 from cloud_hub.settings.channels import AnyChannel
+from cloud_hub.settings.inference import Inference
 from shared.errors import ConfigError
 
 
@@ -203,6 +204,7 @@ class Settings(BaseSettings):
     configurations: Configurations = Configurations()
     experts: Experts = Experts()
     glm: Glm = Glm()
+    inference: Inference = Inference()
     actions: Actions = Actions()
     autoscale: Autoscale = Autoscale()
     ca: Ca = Ca()

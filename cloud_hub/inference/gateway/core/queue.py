@@ -95,19 +95,13 @@ class AdmissionQueue:
     def remove(self, ticket: Ticket) -> bool:
         """Take a waiting request out; False if it does not wait."""
         tickets = self._waiting[ticket.request_class]
-        for index in range(bisect_left(tickets, ticket.due, key=_due), len(tickets)):
-            if tickets[index] is ticket:
-                del tickets[index]
-                self._forget(ticket.tenant)
-                return True
-        return False
-
-    def expired(self, now: float) -> list[Ticket]:
-        """Take out the waiting requests whose deadline has passed."""
-        late = [ticket for tickets in self._waiting.values() for ticket in tickets if ticket.deadline <= now]
-        for ticket in late:
-            self.remove(ticket)
-        return late
+        first, end = (cut(tickets, ticket.due, key=_due) for cut in (bisect_left, bisect_right))
+        index = next((index for index in range(first, end) if tickets[index] is ticket), None)
+        if index is None:
+            return False
+        del tickets[index]
+        self._forget(ticket.tenant)
+        return True
 
     def finish(self, ticket: Ticket, now: float) -> None:
         """Free the slot of a running request."""

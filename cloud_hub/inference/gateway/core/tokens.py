@@ -13,7 +13,7 @@ _ASCII_PER_TOKEN = 4
 
 def estimate_text(text: str) -> int:
     """About the number of tokens of a text: four ASCII characters, or one other character."""
-    ascii_count = len(text) if text.isascii() else sum(1 for character in text if character < "\x80")
+    ascii_count = len(text) if text.isascii() else len(text.encode("ascii", "ignore"))
     return 1 + ascii_count // _ASCII_PER_TOKEN + (len(text) - ascii_count)
 
 

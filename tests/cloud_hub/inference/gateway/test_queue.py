@@ -83,15 +83,16 @@ def test_a_request_that_would_wait_past_its_deadline_is_refused_at_once() -> Non
     assert "10.0 s" in refusal.reason
 
 
-def test_waiting_requests_expire_at_their_deadline() -> None:
+def test_a_request_that_leaves_the_queue_is_not_started() -> None:
     queue = AdmissionQueue(slots=1, capacity=10)
-    late, fine = ticket(deadline_s=1.0), ticket()
-    queue.offer(late, 0.0)
-    queue.offer(fine, 0.0)
-    assert queue.expired(0.5) == []
-    assert queue.expired(1.0) == [late]
-    assert not queue.remove(late)
+    gone, fine = ticket(), ticket()
+    for one in (gone, fine):
+        queue.offer(one, 0.0)
+    assert queue.remove(gone)
+    assert not queue.remove(gone)
     assert queue.start_next(1.0) is fine
+    queue.finish(gone, 2.0)
+    assert queue.running == 1
 
 
 # -- simulated sessions --------------------------------------------------------------------------------
