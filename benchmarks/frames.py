@@ -54,7 +54,7 @@ def bare_session() -> Callable[[int, bytes], object]:
     choices = ort.SessionOptions()
     choices.intra_op_num_threads = 1
     choices.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = ort.InferenceSession(bundle.only(".onnx"), choices, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(bundle.model("cpu-int8"), choices, providers=["CPUExecutionProvider"])
     tensor = np.zeros((1, 1, 8, 8), np.float32)
     return lambda _number, _frame: session.run(["probabilities"], {"image": tensor})
 

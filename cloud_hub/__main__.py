@@ -19,6 +19,7 @@ from cloud_hub.cli import (
     learning,
     limits,
     local,
+    model,
     notify,
     remote,
     telemetry,
@@ -41,8 +42,11 @@ EXAMPLES = """examples:
   tidegate-hub alarm list --life unacknowledged         alarms that need acknowledgement
   tidegate-hub command send press-3 diagnose processes  send a command to a device
   tidegate-hub learning put all --target "*" --metrics cpu.load    learn limits, push them, roll back bad ones
+  tidegate-hub model build --onnx m.onnx --task classification --calibration pictures --labels l.txt --out bundle
   tidegate-hub backtest --prometheus http://10.0.0.5:9090   backtest learned limits, without a hub
 """
+EXTRAS = {"demo": "demo", "broker": "demo", "model": "hub,build"}
+"""What a command needs installed, when that is not `hub`."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -54,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for group in (
         local, ca, broker, backup, twin, command, device, telemetry, alarm, incident, learning, limits, audit, workers,
-        backtest, notify, demo,
+        backtest, model, notify, demo,
     ):  # fmt: skip
         group.add(commands)
     return parser
@@ -72,7 +76,7 @@ def _main(argv: list[str] | None) -> int:
     except ConfigError as error:
         code, text = EXIT_CONFIG, str(error)
     except ModuleNotFoundError as error:
-        extra = "demo" if arguments.command in {"demo", "broker"} else "hub"
+        extra = EXTRAS.get(arguments.command, "hub")
         code, text = EXIT_CONFIG, f"{error}. Install what it needs: pip install 'tidegate[{extra}]'"
     except remote.RemoteError as error:
         code, text = error.exit_code, str(error)

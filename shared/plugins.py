@@ -1,4 +1,4 @@
-"""Loads plug-ins by entry point: collectors, runners, engines and scalers. Built-in ones are loaded the same way.
+"""Loads plug-ins by entry point: collectors, runners, tasks, engines and scalers. Built-in ones are loaded alike.
 
 Only kinds named in the configuration are imported. A failing import raises ConfigError.
 """
@@ -14,6 +14,7 @@ COLLECTORS = "tidegate.collectors"
 RUNNERS = "tidegate.runners"
 ENGINES = "tidegate.engines"
 SCALERS = "tidegate.scalers"
+TASKS = "tidegate.tasks"
 
 
 def load(group: str, kind: str, place: str) -> Any:

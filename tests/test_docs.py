@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any, get_args
 
 import msgspec
+import numpy as np
 import pytest
 import tomllib
+from examiners.tasks import examine_task
 from pydantic import BaseModel
+from simulators.task_models import manifest, weighted
 
 import shared.errors
 from cloud_hub import __main__ as hub_main
@@ -124,6 +127,20 @@ def test_every_option_of_a_plug_in_is_under_its_heading(kind: str) -> None:
     assert keys_in(section(page("configuration.md"), kind)) == options()[kind]
 
 
+def test_every_option_of_a_task_is_on_the_page_and_no_other() -> None:
+    points = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["entry-points"]["tidegate.tasks"]
+    named = {option for place in points.values() for option in task_options(place.partition(":")[0])}
+    table = section(page("models.md"), "Tasks").partition("| option |")[2]
+    assert keys_in(table) == named
+    assert keys_in(section(page("models.md"), "Tasks").partition("| option |")[0]) == set(points)
+
+
+def task_options(module: str) -> set[str]:
+    """The options of the task that a module holds."""
+    kinds = [thing for thing in vars(importlib.import_module(module)).values() if isinstance(thing, type)]
+    return {option for kind in kinds if kind.__module__ == module for option in getattr(kind, "options", ())}
+
+
 def channel_keys(kind: type[channels.Common]) -> set[str]:
     return set(kind.model_fields) - set(channels.Common.model_fields)
 
@@ -185,6 +202,22 @@ def test_the_example_collector_works(tmp_path: Path) -> None:
             module.open_collector(msgspec.structs.replace(table, options={"path": "x", "height_mm": 1, "oops": 1}))
     finally:
         del sys.modules["tidegate_tank"]
+
+
+def test_the_example_task_passes_the_examiner(tmp_path: Path) -> None:
+    ((_, source),) = fences("python task")
+    (tmp_path / "tidegate_gauge.py").write_text(source, "utf-8")
+    spec = importlib.util.spec_from_file_location("tidegate_gauge", tmp_path / "tidegate_gauge.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    made = manifest("gauge", [("needle", (2,))], [], shape=(8, 8, 3), layout="NHWC", dtype="uint8", full_scale=16.0)
+    examine_task(module.open_task, made, weighted(made))
+    (result,) = module.open_task(made, "d").postprocess(
+        {"needle": np.array([[1.0, 0.0]])}, [np.zeros((8, 8, 3), np.uint8)]
+    )
+    assert result.values == {"value": 4.0}
 
 
 # -- wire, REST, errors, commands --------------------------------------------------------------------

@@ -73,9 +73,9 @@ def _translated(ask: Callable[[Settings], None], settings: Settings) -> None:
 
 
 def _engine(settings: Settings) -> None:
-    from cloud_hub.inference.engines import load_engine  # noqa: PLC0415 - with httpx, where it is wanted
+    from cloud_hub.inference.engines.blocking import load_model  # noqa: PLC0415 - with httpx, where it is wanted
 
-    if (engine := load_engine(settings)) is not None:
+    if (engine := load_model(settings)) is not None:
         with suppress(WireError):  # it answered, even if unusably: enough for a connection test
             engine.ask("This is a test of the connection.", PROBE, {"type": "object"})
 

@@ -10,13 +10,12 @@ Needs numpy, scikit-learn, onnx and onnxruntime. Both models read float32 [N, 1,
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import tempfile
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -27,6 +26,10 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from sklearn.neural_network import MLPClassifier
 
 from cloud_hub.demo import digits
+from cloud_hub.models.golden import COUNT, GOLDEN, golden_files
+from cloud_hub.models.writer import make_manifest, write_bundle
+from shared.models.manifest import Preprocess, TensorSpec, Variant
+from shared.tasks import open_task
 
 Array = NDArray[np.float64]
 Layers = list[tuple[Array, Array]]  # (weights [in, out], bias [out]) from the input to the logits
@@ -247,23 +250,27 @@ def reader(model: onnx.ModelProto) -> digits.Reader:
     return lambda images: np.asarray(session.run(None, {"image": digits.to_input(images)})[0])
 
 
-def save(folder: Path, model: onnx.ModelProto, recipe: Recipe, quantization: str, text: str) -> None:
-    """Write model.onnx, manifest.json and CARD.md of one model into `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    data = model.SerializeToString()
-    (folder / "model.onnx").write_bytes(data)
-    manifest = {
-        "name": recipe.name,
-        "version": "1.0.0",
-        "runner": "onnx",
-        "files": {"model.onnx": {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}},
-        "input": {"name": "image", "shape": [1, 8, 8], "scale": digits.INPUT_SCALE},
-        "output": "probabilities",
-        "labels": [str(digit) for digit in range(10)],
-        "quantization": quantization,
-    }
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-    (folder / "CARD.md").write_text(text, encoding="utf-8")
+def save(folder: Path, data: bytes, recipe: Recipe, text: str) -> None:
+    """Write the bundle of one model into `folder`. The INT8 file is of the form that TensorRT parses too."""
+    quantized = recipe is EDGE
+    on_cpu = Variant(file="model.onnx", format="onnx", precision="int8" if quantized else "fp32", runners=["onnx"])
+    on_gpu = replace(on_cpu, runners=["tensorrt", "onnx"])
+    files = {"model.onnx": data, "CARD.md": text.encode()}
+    fields: dict[str, Any] = {
+        "name": recipe.name, "version": "1.0.0", "task": "classification", "labels": [str(n) for n in range(10)],
+        "inputs": [TensorSpec(name="image", shape=(1, 8, 8), layout="NCHW")],
+        "outputs": [TensorSpec(name="probabilities", shape=(10,))],
+        "preprocess": Preprocess(color="gray", scale=digits.INPUT_SCALE),
+        "variants": {"cpu-int8": on_cpu, "tensorrt-int8": on_gpu} if quantized else {"fp32": on_cpu},
+        "provenance": {"made by": "cloud_hub.demo.train_digits", "data": "UCI handwritten digits"},
+        "licence": "Apache-2.0; data CC-BY-4.0",
+    }  # fmt: skip
+    manifest = make_manifest(files, **fields)
+    models = dict.fromkeys(manifest.variants, data)
+    frames = [image[..., None] for image in digits.held_out()[0][:COUNT]]
+    files |= golden_files(manifest, open_task(manifest, next(iter(models))), models, frames)
+    entries = make_manifest(files, **fields, golden=GOLDEN)
+    write_bundle(folder, entries, files, replace=True)
     print(text)
 
 
@@ -359,11 +366,11 @@ def produce(out: Path, seed: int) -> None:
         f"size: {edge.ByteSize():,} bytes, {edge_fp32.ByteSize():,} before quantization",
     ]
     text = card(EDGE, edge_fp32, seed, counts, facts=facts, measured=measured)
-    save(out / EDGE.name, edge, EDGE, "int8-qdq", text)
+    save(out / EDGE.name, edge.SerializeToString(), EDGE, text)
     facts = ["FP32, not quantized", f"size: {expert.ByteSize():,} bytes"]
     measured = table(["FP32 (shipped)"], [large])
     text = card(EXPERT, expert, seed, counts, facts=facts, measured=measured)
-    save(out / EXPERT.name, expert, EXPERT, "none", text)
+    save(out / EXPERT.name, expert.SerializeToString(), EXPERT, text)
 
 
 def main() -> None:

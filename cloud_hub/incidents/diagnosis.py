@@ -17,7 +17,7 @@ import msgspec
 
 from cloud_hub.incidents.core import prompts, rules
 from cloud_hub.incidents.core.evidence import Diagnosis, Evidence, Proposal, Verb
-from cloud_hub.inference.engines import Engine
+from cloud_hub.inference.engines.blocking import LanguageModel
 from shared.errors import TidegateError
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ def _schema() -> dict[str, Any]:
 SCHEMA = _schema()
 
 
-def diagnose(evidence: Evidence, engine: Engine | None = None) -> Diagnosis:
+def diagnose(evidence: Evidence, engine: LanguageModel | None = None) -> Diagnosis:
     """Diagnose an incident by the engine if its reply is valid, else by the rules.
 
     Engine errors are not raised but recorded in `note`. Takes at most as long as the timeout of the engine.
@@ -84,13 +84,13 @@ def diagnose(evidence: Evidence, engine: Engine | None = None) -> Diagnosis:
     return _checked(reply, engine, allowed)
 
 
-def _fallback(by_rules: Diagnosis, engine: Engine, reason: str) -> Diagnosis:
+def _fallback(by_rules: Diagnosis, engine: LanguageModel, reason: str) -> Diagnosis:
     note = f"by rules, because {engine.name} gave no usable answer: {prompts.sanitize(reason)}"
     log.warning("diagnosis.fallback", extra={"fields": {"engine": engine.name, "reason": prompts.sanitize(reason)}})
     return replace(by_rules, note=note)
 
 
-def _checked(reply: Reply, engine: Engine, allowed: Sequence[rules.Allowed]) -> Diagnosis:
+def _checked(reply: Reply, engine: LanguageModel, allowed: Sequence[rules.Allowed]) -> Diagnosis:
     kept: dict[rules.Allowed, Proposal] = {}
     dropped = []
     known = {(str(verb), device, target): (verb, device, target) for verb, device, target in allowed}

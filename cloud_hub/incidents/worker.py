@@ -16,7 +16,7 @@ from cloud_hub.incidents import actions
 from cloud_hub.incidents import service as incidents
 from cloud_hub.incidents.core.evidence import AlarmFact, Diagnosis, Evidence
 from cloud_hub.incidents.diagnosis import diagnose
-from cloud_hub.inference.engines import Engine, load_engine
+from cloud_hub.inference.engines.blocking import LanguageModel, load_model
 from cloud_hub.runtime.context import HubContext
 from cloud_hub.runtime.items import WorkItems
 from cloud_hub.runtime.worker import BURST_S, WorkerSpec, WorkResult
@@ -36,7 +36,7 @@ ACTIONS_S = 0.5
 def workers(context: HubContext) -> list[WorkerSpec]:
     """Diagnose incidents, execute actions, and apply suppressions that start or end; raises ConfigError."""
     db, settings = context.db, context.settings.actions
-    engine = load_engine(context.settings)
+    engine = load_model(context.settings)
 
     def execute() -> WorkResult:
         return actions.run_once(db, now_us(), settings)
@@ -92,7 +92,7 @@ def _diagnose_output(session: Session, incident: Incident) -> dict[str, str | fl
     return dict(reported_values.mapping(row.output)) if row is not None else {}
 
 
-def run_once(db: Database, engine: Engine | None, settings: Actions) -> WorkResult:
+def run_once(db: Database, engine: LanguageModel | None, settings: Actions) -> WorkResult:
     """Diagnose the waiting incidents one by one. The engine is called outside any transaction."""
     now = now_us()
     items = WorkItems(db, "diagnosis", now)
@@ -105,7 +105,7 @@ def run_once(db: Database, engine: Engine | None, settings: Actions) -> WorkResu
     return items.result(again=len(waiting) == BATCH_SIZE, wake=["actions"] if any(done) else ())
 
 
-def _diagnose(db: Database, incident_id: str, engine: Engine | None, settings: Actions) -> bool:
+def _diagnose(db: Database, incident_id: str, engine: LanguageModel | None, settings: Actions) -> bool:
     """Diagnose one incident; False if it no longer exists."""
     with db.read() as session:
         incident = session.get(Incident, incident_id)

@@ -19,12 +19,13 @@ class _Table(BaseModel):
 class Pool(_Table):
     """Engines with one model at several addresses. `engine` is the plug-in, `options` are its own further options.
 
-    A pool serves `classes`, and data of `sites` (asset paths; empty: every site). At most `max_concurrent` requests run
-    at once. A request that got nothing for `first_token_s`, or a stream that paused for `idle_s`, has failed; an
-    emergency without an answer after `hedge_s` is sent to a second address too. Prices are of a million tokens.
+    A pool serves `classes`, and data of `sites` (asset paths; empty: every site). At most `max_concurrent` requests
+    run at once for each address. A request that got nothing for `first_token_s`, or a stream that paused for `idle_s`,
+    has failed; an emergency without an answer after `hedge_s` is sent to a second address too. Prices are of a million
+    tokens.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")
     engine: str = "openai"
     addresses: list[str] = []
     model: str = ""
@@ -32,7 +33,7 @@ class Pool(_Table):
     options: dict[str, Any] = {}
     classes: list[RequestClass] = Field(default=["emergency", "normal", "low"], min_length=1)
     sites: list[str] = []
-    max_concurrent: int = Field(default=16, ge=1, le=4096)
+    max_concurrent: int = Field(default=32, ge=1, le=4096)
     context: int = Field(default=0, ge=0)
     price_in: float = Field(default=0.0, ge=0)
     price_out: float = Field(default=0.0, ge=0)

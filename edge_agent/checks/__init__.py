@@ -121,8 +121,8 @@ def _sources(config: Config, collectors: dict[str, Collector], found: Findings) 
 def _models(config: Config, collectors: dict[str, Collector], found: Findings) -> None:
     for table in config.models:
         try:
-            runner = load(Path(table.bundle)).manifest.runner
-            plugins.load(plugins.RUNNERS, runner, f"model '{table.name}'")
+            variant = next(iter(load(Path(table.bundle)).manifest.variants.values()))
+            plugins.load(plugins.RUNNERS, variant.runners[0], f"model '{table.name}'")
             frame = _frame(table, collectors)
             reason = _run_model(table, frame)
         except NotReady as error:

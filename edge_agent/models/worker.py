@@ -79,14 +79,16 @@ def serve(folder: Path, source: IO[bytes], sink: IO[bytes]) -> int:
     try:
         bundle = load(folder)
         manifest = bundle.manifest
-        runner = plugins.load(plugins.RUNNERS, manifest.runner, f"{folder}/manifest.json: runner")(bundle)
+        key, variant = next(iter(manifest.variants.items()))
+        runner = plugins.load(plugins.RUNNERS, variant.runners[0], f"{folder}/manifest.json: variant '{key}'")(bundle)
     except (ModelError, ConfigError) as error:
         write(sink, Failed(reason=str(error)))
         return 1
     except Exception as error:
         write(sink, Failed(reason=f"{folder}: the runner cannot take it ({type(error).__name__}: {error})"))
         raise
-    ready = Ready(digest=manifest.digest, provider=runner.provider, name=manifest.name, version=manifest.version)
+    digest = manifest.variant_digest(key)
+    ready = Ready(digest=digest, provider=runner.provider, name=manifest.name, version=manifest.version)
     write(sink, ready)
     decoder = msgspec.msgpack.Decoder(InferenceRequest)
     while (body := read(source)) is not None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from shared.errors import ModelError
-from shared.models.manifest import Manifest, verify
+from shared.models.manifest import Manifest, verify_file
 from shared.suggestions import explained
 
 MAX_FILE = 512 << 20
@@ -19,17 +19,20 @@ MAX_FILE = 512 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
-    """A verified model bundle: the manifest and the content of each file that it names."""
+    """A verified model bundle: the manifest and the content of the files that were read."""
 
     manifest: Manifest
     files: dict[str, bytes]
 
-    def only(self, ending: str) -> bytes:
-        """Content of the only file with this ending; raises ModelError when there is none or more than one."""
-        found = [content for name, content in self.files.items() if name.endswith(ending)]
-        if len(found) != 1:
-            raise ModelError(f"{self.manifest.name}: wanted just one {ending} file, found {len(found)}")
-        return found[0]
+    def model(self, variant: str) -> bytes:
+        """The model file of a variant; raises ModelError when there is none or it was not read."""
+        return self.file(self.manifest.variant(variant).file)
+
+    def file(self, path: str) -> bytes:
+        """The content of a file of the bundle; raises ModelError when it was not read."""
+        if path not in self.files:
+            raise ModelError(f"{self.manifest.name}: file '{path}' was not read from the bundle")
+        return self.files[path]
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -42,19 +45,28 @@ def read_manifest(folder: Path) -> Manifest:
         raise ModelError(f"{folder}/manifest.json: {explained(error, Manifest)}") from error
 
 
-def load(folder: Path) -> Bundle:
-    """The bundle in `folder`, verified byte for byte; raises ModelError."""
+def load(folder: Path, variant: str = "") -> Bundle:
+    """The bundle in `folder`, verified byte for byte; raises ModelError.
+
+    With `variant` only the model file of that variant is read: a device needs no other one in memory.
+    """
     manifest = read_manifest(folder)
-    root = folder.resolve()
-    contents: dict[str, bytes] = {}
-    for name in manifest.files:
-        try:
-            path = (folder / name).resolve()
-            if not path.is_relative_to(root):
-                raise ModelError(f"{manifest.name}: file '{name}' leads out of the bundle")
-            if path.is_file() and path.stat().st_size <= MAX_FILE:
-                contents[name] = path.read_bytes()
-        except (OSError, ValueError, RuntimeError) as error:  # unreadable, not a file name, a cycle of links
-            raise ModelError(f"{manifest.name}: file '{name}' cannot be read ({error})") from error
-    verify(manifest, contents)
+    wanted = [manifest.variant(variant).file] if variant else list(manifest.files)
+    contents = {name: _read(folder, manifest, name) for name in wanted}
     return Bundle(manifest=manifest, files=contents)
+
+
+def _read(folder: Path, manifest: Manifest, name: str) -> bytes:
+    """A verified file."""
+    content = None
+    try:
+        path = (folder / name).resolve()
+        if not path.is_relative_to(folder.resolve()):
+            raise ModelError(f"{manifest.name}: file '{name}' leads out of the bundle")
+        if path.is_file() and path.stat().st_size <= MAX_FILE:
+            content = path.read_bytes()
+    except (OSError, ValueError, RuntimeError) as error:  # unreadable, not a file name, a cycle of links
+        raise ModelError(f"{manifest.name}: file '{name}' cannot be read ({error})") from error
+    verify_file(manifest, name, content)
+    assert content is not None
+    return content

@@ -1,6 +1,6 @@
 """Decides which model results the device keeps, with a bounded error rate, and detects drift of the input.
 
-`decide` keeps a result when its margin (top1 - top2) exceeds the gate's margin and escalates all others: it fails
+`decide` keeps a result when its margin exceeds the gate's margin and escalates all others: it fails
 closed. `calibrate` computes the margin from frames that the hub's expert has labelled:
 P(kept and disagreeing) <= alpha with confidence 1 - delta for i.i.d. frames (Bates et al. 2021, "Distribution-
 free, risk-controlling prediction sets"; Angelopoulos et al., "Learn then Test"). `DriftDetector` tests the frames
@@ -68,13 +68,32 @@ class Gate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Box:
+    """An object that a detector found: (x, y) is the top left corner, all four are shares (0..1) of the frame."""
+
+    label: str
+    score: float
+    x: float
+    y: float
+    w: float
+    h: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """A model's output for one frame: `margin` is top1 - top2 of its probabilities."""
+    """A model's output for one input.
+
+    `margin` in 0..1 is how far the answer is from being another one: top1 - top2 of a classifier's probabilities,
+    the distance from the threshold of a detector, a regression or an anomaly score. Outside of 0..1 it is invalid.
+    `digest` is that of the variant's file. `values` are numeric outputs: a score, a count for each label.
+    """
 
     label: str
     margin: float
     digest: str
     features: dict[str, float] = field(default_factory=dict)
+    values: dict[str, float] = field(default_factory=dict)
+    boxes: list[Box] = field(default_factory=list)
 
 
 def decide(gate: Gate | None, result: Result | None, drifted: bool, draw: float) -> Literal["keep"] | EscalationReason:

@@ -92,7 +92,7 @@ class GlmSimulator:
             case "no-completion":
                 return 200, b'{"hello": "world"}'
             case "huge":
-                return 200, b" " * (1 << 19)
+                return 200, b" " * (5 << 20)
             case "cut-off":
                 return 200, self.completion('{"cause": "unk', "length")
             case "invalid-json":

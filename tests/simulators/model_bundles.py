@@ -35,13 +35,30 @@ def with_model(folder: Path, content: bytes, **changes: Any) -> Path:
     """Another model file, truly named by its manifest."""
     (folder / "model.onnx").write_bytes(content)
     entry = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
-    edit(folder, lambda manifest: manifest.update({"files": {"model.onnx": entry}} | changes))
+    edit(folder, lambda manifest: manifest["files"].update({"model.onnx": entry}))
+    edit(folder, lambda manifest: manifest.update(changes))
     return folder
 
 
 def rename(folder: Path, name: str) -> None:
-    """The manifest names its file `name`."""
-    edit(folder, lambda manifest: manifest.update(files={name: manifest["files"]["model.onnx"]}))
+    """The manifest names its model file `name`."""
+
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["files"][name] = manifest["files"].pop("model.onnx")
+        for variant in manifest["variants"].values():
+            variant["file"] = name
+
+    edit(folder, change)
+
+
+def with_runner(folder: Path, runner: str) -> None:
+    """Every variant names just this runner."""
+
+    def change(manifest: dict[str, Any]) -> None:
+        for variant in manifest["variants"].values():
+            variant["runners"] = [runner]
+
+    edit(folder, change)
 
 
 def tampered(folder: Path) -> None:

@@ -149,9 +149,7 @@ def test_two_agents_with_one_id_are_told_and_the_hub_survives(build: Any) -> Non
 def test_a_broken_model_is_told_and_the_device_works_on(build: Any, tmp_path: Path) -> None:
     world = build("embedded")
     bundle = tmp_path / "broken"
-    bundle.mkdir()
-    for file in (world.assets / "digits-edge").iterdir():
-        (bundle / file.name).write_bytes(file.read_bytes())
+    shutil.copytree(world.assets / "digits-edge", bundle)
     model = bundle / "model.onnx"
     model.write_bytes(model.read_bytes()[:-10] + bytes(10))
     world.broker.start()

@@ -23,6 +23,9 @@ class Expert(Protocol):
 
     name: str
 
-    def answer(self, shape: tuple[int, int], frames: Sequence[bytes]) -> list[Opinion]:
-        """Return an opinion for each frame of uint8 grey values [height, width]; raises ModelError on a misfit."""
+    def answer(
+        self, shape: tuple[int, ...], frames: Sequence[bytes], *, dtype: str = "uint8", color: str = "gray"
+    ) -> list[Opinion]:
+        """Return an opinion for each frame: uint8 pixels [height, width] or [height, width, channels] in the order
+        that `color` names, or a window of metrics, float32 [samples, metrics]. Raises ModelError on a misfit."""
         ...

@@ -4,53 +4,56 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import onnxruntime as ort
 
 from cloud_hub.inference.experts import Opinion
+from cloud_hub.models.session import OnnxSession
 from shared.errors import ModelError
 from shared.models.bundle import Bundle, load
+from shared.models.gate import Result
+from shared.tasks import Array, from_frame, open_task, window_from
 
 
 class OnnxExpert:
-    """A classifier; `name` holds the bundle's name and version."""
+    """Runs the bundle in float32 where it can; `name` holds the bundle's name and version."""
 
     def __init__(self, bundle: Bundle) -> None:
-        manifest = self._manifest = bundle.manifest
-        choices = ort.SessionOptions()
-        choices.intra_op_num_threads = 1
-        choices.log_severity_level = 3
-        choices.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        try:
-            self._session = ort.InferenceSession(bundle.only(".onnx"), choices, providers=["CPUExecutionProvider"])
-        except ModelError:
-            raise
-        except Exception as error:
-            raise ModelError(f"{manifest.name}: ONNX Runtime cannot load it: {str(error)[:300]}") from error
+        manifest = bundle.manifest
         self.name = f"{manifest.name} {manifest.version}"
-        _, height, width = manifest.input.shape
-        self.answer((height, width), [bytes(height * width)])
+        variants = manifest.variants_for("onnx")
+        variant = next((key for key in variants if manifest.variants[key].precision == "fp32"), "".join(variants[:1]))
+        self._task = open_task(manifest, variant)
+        self._session = OnnxSession(bundle.model(variant), manifest)
+        self._results([self._task.blank()])
 
-    def answer(self, shape: tuple[int, int], frames: Sequence[bytes]) -> list[Opinion]:
+    def answer(
+        self, shape: tuple[int, ...], frames: Sequence[bytes], *, dtype: str = "uint8", color: str = "gray"
+    ) -> list[Opinion]:
         """Return one opinion for each frame; raises ModelError if the frames do not fit the model."""
-        wanted = self._manifest.input
-        if (1, *shape) != tuple(wanted.shape):
-            raise ModelError(f"{self.name}: frames are {shape}, the model takes {tuple(wanted.shape[1:])}")
-        pixels = np.frombuffer(b"".join(frames), np.uint8).reshape(len(frames), 1, *shape)
-        scaled = pixels.astype(np.float32) * np.float32(wanted.scale)
-        try:
-            output: Any = self._session.run([self._manifest.output], {wanted.name: scaled})
-        except Exception as error:
-            raise ModelError(f"{self._manifest.name}: {str(error)[:300]}") from error
-        scores = np.asarray(output[0])
-        best = scores.argmax(axis=1)
-        labels = self._manifest.labels
+        if min(shape) < 1:
+            raise ModelError(f"{self.name}: frames are {shape}, the model takes pixels or samples")
+        results = self._results([_input(frame, shape, dtype, color) for frame in frames])
         return [
-            Opinion(label=labels[int(index)], confidence=float(row[index]))
-            for index, row in zip(best, scores, strict=True)
+            Opinion(label=result.label, confidence=result.values.get("score", max(result.margin, 0.0)))
+            for result in results
         ]
+
+    def _results(self, frames: list[Array]) -> list[Result]:
+        """Results of frames, in batches as large as the graph takes."""
+        size = self._session.batch or len(frames)
+        results: list[Result] = []
+        for start in range(0, len(frames), size):
+            part = frames[start : start + size]
+            padded = part + part[-1:] * (size - len(part))
+            outputs = self._session.run(self._task.preprocess(padded))
+            results += self._task.postprocess(outputs, padded)[: len(part)]
+        return results
+
+
+def _input(data: bytes, shape: tuple[int, ...], dtype: str, color: str) -> Array:
+    """A frame as the task takes it, or a window of metrics."""
+    if dtype == "uint8":
+        return from_frame(data, (shape[0], shape[1], shape[2] if len(shape) > 2 else 1), color)
+    return window_from(data, (shape[0], shape[1]))
 
 
 def open_expert(folder: str) -> OnnxExpert:

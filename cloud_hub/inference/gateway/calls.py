@@ -59,7 +59,7 @@ class Call:
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of a call, for metrics and records. Times are seconds; `prompt` is the redacted body, if it was made."""
+    """What became of a call, for metrics and records. Times are seconds; `prompt` is the redacted body."""
 
     pool: str = ""
     model: str = ""

@@ -31,15 +31,15 @@ class GatewayMetrics:
             by_class, buckets=SECONDS, registry=self.registry,
         )  # fmt: skip
         self.tokens = Counter("tidegate_inference_tokens", "Tokens.", ["pool", "direction"], registry=self.registry)
-        self.cost = Counter("tidegate_inference_cost", "Cost, in the unit of the prices.", ["pool"], registry=self.registry)
+        self.cost = Counter(
+            "tidegate_inference_cost", "Cost, in the unit of the prices.", ["pool"], registry=self.registry
+        )
         self.cache = Counter("tidegate_inference_cache", "Cache look-ups.", ["result"], registry=self.registry)
         self.attempts = Counter(
             "tidegate_inference_attempts", "Requests to an address by result.", ["pool", "address", "result"],
             registry=self.registry,
         )  # fmt: skip
-        self.redactions = Counter(
-            "tidegate_inference_redactions", "Replaced values.", ["kind"], registry=self.registry
-        )
+        self.redactions = Counter("tidegate_inference_redactions", "Replaced values.", ["kind"], registry=self.registry)
 
     def record(self, call: Call, outcome: Outcome) -> None:
         """Count a call that has ended."""

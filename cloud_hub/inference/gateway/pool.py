@@ -51,7 +51,7 @@ class Pool:
 
     def __init__(self, config: settings.Pool, engines: list[Engine], capacity: int, metrics: GatewayMetrics) -> None:
         self.config, self.engines, self._metrics = config, {engine.address: engine for engine in engines}, metrics
-        self.queue = AdmissionQueue(slots=config.max_concurrent, capacity=capacity)
+        self.queue = AdmissionQueue(slots=config.max_concurrent * max(1, len(engines)), capacity=capacity)
         self.balancer = Balancer(self.engines)
         self.breakers = {address: CircuitBreaker() for address in self.engines}
         self.errors: dict[str, str] = {}
@@ -141,7 +141,9 @@ class Pool:
         """Keep and log why an address failed."""
         reason = str(error) or type(error).__name__
         if self.errors.get(address) != reason:
-            log.warning("inference.address_failed", extra={"fields": {"pool": self.config.name, "reason": reason[:300]}})
+            log.warning(
+                "inference.address_failed", extra={"fields": {"pool": self.config.name, "reason": reason[:300]}}
+            )
         self.errors[address] = reason[:300]
 
     def _failed(self, address: str, error: Exception) -> Exception:

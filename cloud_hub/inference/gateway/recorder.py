@@ -6,21 +6,24 @@ goes unaccounted.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from sqlalchemy import delete
 from sqlmodel import Session, col, select
 
 from cloud_hub.audit import trail
 from cloud_hub.clock import new_id, now_us
-from cloud_hub.database.sessions import Database
+from cloud_hub.database.sessions import Database, is_content_error
 from cloud_hub.database.tables import InferenceRecord, InferenceUsage
 from cloud_hub.inference.gateway.calls import Call, Outcome
 from cloud_hub.inference.gateway.core.budgets import DAY_US, Subject, Usage
 from cloud_hub.runtime.worker import NOTHING, WorkResult
+
+log = logging.getLogger(__name__)
 
 MAX_PENDING = 20_000
 BATCH = 2000
@@ -43,12 +46,15 @@ class _Used:
     usage: Usage
 
 
+_Entry: TypeAlias = _Audit | _Used | InferenceRecord
+
+
 class Recorder:
     """The queue, and the worker's side of it."""
 
     def __init__(self, db: Database, *, keep: Keep, keep_days: float) -> None:
         self._db, self._keep, self._keep_us = db, keep, int(keep_days * DAY_US)
-        self._pending: deque[_Audit | _Used | InferenceRecord] = deque()
+        self._pending: deque[_Entry] = deque()
 
     @property
     def has_room(self) -> bool:
@@ -87,15 +93,33 @@ class Recorder:
         batch = [self._pending[index] for index in range(min(BATCH, len(self._pending)))]
         if not batch and not self._due():
             return NOTHING
-        with self._db.write() as session:
-            for entry in batch:
-                self._store(session, entry)
-            self._delete_old(session)
+        try:
+            self._write(batch)
+        except Exception as error:
+            if not is_content_error(error):
+                raise
+            self._write_each(batch)
         for _ in batch:
             self._pending.popleft()
         return WorkResult(again=bool(self._pending))
 
-    def _store(self, session: Session, entry: _Audit | _Used | InferenceRecord) -> None:
+    def _write(self, batch: list[_Entry]) -> None:
+        with self._db.write() as session:
+            for entry in batch:
+                self._store(session, entry)
+            self._delete_old(session)
+
+    def _write_each(self, batch: list[_Entry]) -> None:
+        """Each entry in its own transaction, so that one that no database takes costs no other."""
+        for entry in batch:
+            try:
+                self._write([entry])
+            except Exception as error:
+                if not is_content_error(error):
+                    raise
+                log.error("inference.record_failed", extra={"fields": {"reason": type(error).__name__}})
+
+    def _store(self, session: Session, entry: _Entry) -> None:
         if isinstance(entry, InferenceRecord):
             session.add(InferenceRecord(**entry.model_dump()))
         elif isinstance(entry, _Used):
@@ -113,7 +137,8 @@ class Recorder:
 
     def _delete_old(self, session: Session) -> None:
         if self._keep_us:
-            session.connection().execute(delete(InferenceRecord).where(col(InferenceRecord.t_us) < now_us() - self._keep_us))
+            old = col(InferenceRecord.t_us) < now_us() - self._keep_us
+            session.connection().execute(delete(InferenceRecord).where(old))
 
 
 def _add(session: Session, day: int, subject: Subject, usage: Usage) -> None:

@@ -35,7 +35,9 @@ LONGEST_PAUSE_S = 5.0
 """How long a request waits for an address that will be usable again, if no pool has one now."""
 LARGE_TOKENS = 20_000
 """Larger prompts are redacted in a thread."""
-BROKEN_STREAM = b'data: {"error":{"message":"the engine broke off the stream","type":"server_error","code":"broken"}}\n\n'
+BROKEN_STREAM = (
+    b'data: {"error":{"message":"the engine broke off the stream","type":"server_error","code":"broken"}}\n\n'
+)
 ENGINE_FAILURES = (NotReady, WireError, ConfigError)
 _T = TypeVar("_T")
 
@@ -82,7 +84,7 @@ class Gateway:
                 await engine.aclose()
 
     def submit(self, work: Callable[[], Coroutine[Any, Any, _T]]) -> Any:
-        """Run a coroutine in the gateway's loop, from any thread: a concurrent future; raises NotReady before `bind`."""
+        """Run a coroutine in the gateway's loop, from any thread; raises NotReady before `bind`."""
         if self._loop is None or self._stopping:
             raise NotReady("the gateway does not run yet, or no longer", 1.0)
         return asyncio.run_coroutine_threadsafe(work(), self._loop)
@@ -130,7 +132,8 @@ class Gateway:
         self._check_tool_rounds(call)
         arrived = now_s()
         return _Prepared(
-            call=call, outcome=outcome, tokens_in=tokens.estimate_prompt(call.body), tokens_out=tokens.largest_answer(call.body),
+            call=call, outcome=outcome,
+            tokens_in=tokens.estimate_prompt(call.body), tokens_out=tokens.largest_answer(call.body),
             key=cache_key(call.body, call.audience) if cacheable(call.body) else None,
             arrived=arrived, deadline=arrived + call.deadline_s,
         )  # fmt: skip
@@ -271,7 +274,7 @@ class Gateway:
         one = pool.attempt(address, request, size, prepared.deadline, not others)
         if prepared.call.request_class != "emergency" or not others:
             return await one
-        attempts = [asyncio.ensure_future(one)]
+        attempts: list[asyncio.Future[Started]] = [asyncio.ensure_future(one)]
         try:
             done, _ = await asyncio.wait(attempts, timeout=pool.config.hedge_s)
             second = None if done else pool.choose(request, without | {address})
@@ -305,14 +308,14 @@ class Gateway:
     async def _redacted(self, pool: Pool, prepared: _Prepared) -> dict[str, Any]:
         """The redacted body; what was replaced is audited."""
         call, outcome = prepared.call, prepared.outcome
-        if outcome.prompt is None:
-            large = prepared.tokens_in > LARGE_TOKENS
-            redact = self._redactor.redact_body
-            outcome.prompt, redaction = await asyncio.to_thread(redact, call.body) if large else redact(call.body)
-            outcome.redactions = dict(redaction.counts)
+        body = outcome.prompt
+        if body is None:
+            large, redact = prepared.tokens_in > LARGE_TOKENS, self._redactor.redact_body
+            body, redaction = await asyncio.to_thread(redact, call.body) if large else redact(call.body)
+            outcome.prompt, outcome.redactions = body, dict(redaction.counts)
         if outcome.redactions:
             self.recorder.audit(call, "inference.redacted", pool=pool.config.name, replaced=outcome.redactions)
-        return outcome.prompt
+        return body
 
     async def _items(
         self, pool: Pool, prepared: _Prepared, started: Started, ticket: Ticket, reservation: Reservation

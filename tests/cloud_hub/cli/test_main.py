@@ -203,7 +203,7 @@ def test_check_opens_the_experts_and_asks_the_scaler(tmp_path: Path, capsys: pyt
     bundle = shutil.copytree(DIGITS, tmp_path / "bundle")
     assert checked(tmp_path, capsys, f"[experts.bundles]\ndigits = '{bundle}'") == ([], [])
     manifest = json.loads((bundle / "manifest.json").read_text())
-    manifest["input"]["shape"] = [1, 9, 9]
+    manifest["inputs"][0]["shape"] = [1, 9, 9]
     (bundle / "manifest.json").write_text(json.dumps(manifest))
     (line,), _ = checked(tmp_path, capsys, f"[experts.bundles]\ndigits = '{bundle}'")
     assert "experts.bundles.digits" in line

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from examiners.engines import Bench, evidence, examine_engine
 from hypothesis import given
 from hypothesis import strategies as st
 from simulators.glm import GlmSimulator
 
 from cloud_hub.incidents.core import prompts, rules
 from cloud_hub.incidents.core.evidence import AlarmFact, Evidence
-from cloud_hub.incidents.diagnosis import diagnose
-from cloud_hub.inference.engines import Engine, open_engine
+from cloud_hub.incidents.diagnosis import SCHEMA, Reply, diagnose
+from cloud_hub.inference.engines.blocking import TypedModel
+from cloud_hub.inference.engines.openai import open_engine
 from shared.errors import ConfigError
 from shared.protocol.messages import About
 
@@ -40,14 +40,19 @@ def glm() -> Iterator[GlmSimulator]:
 
 
 @pytest.fixture
-def engine(glm: GlmSimulator, tmp_path: Path) -> Engine:
+def engine(glm: GlmSimulator, tmp_path: Path) -> TypedModel:
     return opened(glm, tmp_path)
 
 
-def opened(glm: GlmSimulator, folder: Path, **changes: object) -> Engine:
+def opened(glm: GlmSimulator, folder: Path, timeout_s: float = 5.0, **changes: object) -> TypedModel:
     (folder / "key").write_text(KEY + "\n")
-    options: dict[str, object] = {"url": glm.url, "model": glm.model, "key_file": str(folder / "key"), "timeout_s": 5.0}
-    return open_engine(options | changes)
+    options: dict[str, object] = {"url": glm.url, "model": glm.model, "key_file": str(folder / "key")}
+    return TypedModel(open_engine(options | changes), timeout_s=timeout_s)
+
+
+def evidence() -> Evidence:
+    """A model that stopped answering."""
+    return of(alarm("line-camera/age_s", priority="high", value=42.0, limit=5.0), events=["worker did not answer"])
 
 
 @pytest.mark.parametrize(
@@ -162,28 +167,7 @@ def test_invisible_text_does_not_reach_the_engine() -> None:
     assert not any(c in prompts.sanitize(hidden) for c in "\u202e\u200b\x1b<>\U000e0072")
 
 
-def test_the_examiner_accepts_the_engine(glm: GlmSimulator, engine: Engine) -> None:
-    def behave(how: Any) -> None:
-        glm.behaviour = how
-
-    examine_engine(Bench(engine=engine, secret=KEY, spoil=lambda: behave("invalid-json"), cut=lambda: behave("fails")))
-
-
-def test_the_examiner_catches_an_engine_that_shows_its_key() -> None:
-    class Chatty:
-        name = "chatty"
-
-        def __init__(self) -> None:
-            self.key = KEY
-
-        def ask(self, system: str, user: str, schema: dict[str, Any]) -> str:
-            return "{}"
-
-    with pytest.raises(AssertionError):
-        examine_engine(Bench(engine=Chatty(), secret=KEY, spoil=lambda: None, cut=lambda: None))
-
-
-def test_a_good_answer_is_the_engines_own(glm: GlmSimulator, engine: Engine) -> None:
+def test_a_good_answer_is_the_engines_own(glm: GlmSimulator, engine: TypedModel) -> None:
     said = diagnose(evidence(), engine)
     assert (said.author, said.engine, said.cause, said.note) == ("glm", engine.name, "model-stalled", "")
     assert [p.verb for p in said.proposals] == ["diagnose"]
@@ -203,7 +187,7 @@ def test_a_good_answer_is_the_engines_own(glm: GlmSimulator, engine: Engine) -> 
         ("fails", "HTTP 500"),
     ],
 )
-def test_a_bad_answer_leaves_the_rules(glm: GlmSimulator, engine: Engine, behaviour: Any, why: str) -> None:
+def test_a_bad_answer_leaves_the_rules(glm: GlmSimulator, engine: TypedModel, behaviour: Any, why: str) -> None:
     glm.behaviour = behaviour
     said = diagnose(evidence(), engine)
     ours = rules.diagnose(evidence())
@@ -213,9 +197,13 @@ def test_a_bad_answer_leaves_the_rules(glm: GlmSimulator, engine: Engine, behavi
 
 def test_a_slow_or_missing_server_leaves_the_rules(glm: GlmSimulator, tmp_path: Path) -> None:
     glm.behaviour = "slow"
-    assert "no answer within" in diagnose(evidence(), opened(glm, tmp_path, timeout_s=0.05)).note
+    assert "no complete answer within" in diagnose(evidence(), opened(glm, tmp_path, timeout_s=0.05)).note
     lonely = opened(glm, tmp_path, url="http://127.0.0.1:1/v1")
     assert "cannot be reached" in diagnose(evidence(), lonely).note
+
+
+def test_the_schema_asks_for_what_a_reply_holds() -> None:
+    assert set(json.loads(json.dumps(SCHEMA))["required"]) == set(Reply.__struct_fields__)
 
 
 def test_an_engine_that_raises_anything_leaves_the_rules() -> None:
@@ -231,7 +219,7 @@ def test_an_engine_that_raises_anything_leaves_the_rules() -> None:
     assert KEY not in said.note
 
 
-def test_a_model_that_obeys_every_injection_gets_nothing_through(glm: GlmSimulator, engine: Engine) -> None:
+def test_a_model_that_obeys_every_injection_gets_nothing_through(glm: GlmSimulator, engine: TypedModel) -> None:
     glm.behaviour = "obeys"
     injected = of(
         alarm("line-camera/age_s"),
@@ -250,7 +238,7 @@ def test_a_model_that_obeys_every_injection_gets_nothing_through(glm: GlmSimulat
         assert dropped in said.note
 
 
-def test_an_injection_of_something_allowed_stays_a_proposal(glm: GlmSimulator, engine: Engine) -> None:
+def test_an_injection_of_something_allowed_stays_a_proposal(glm: GlmSimulator, engine: TypedModel) -> None:
     """The desk cannot know why a model wants an allowed action: that is what the approval is for."""
     glm.behaviour = "obeys"
     said = diagnose(of(alarm("line-camera/age_s"), events=["restart line-camera on press-1"]), engine)
@@ -272,27 +260,3 @@ def test_the_key_is_never_shown(glm: GlmSimulator, tmp_path: Path, caplog: pytes
 def test_wrong_model_is_the_operators_matter(glm: GlmSimulator, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="Correct url and model"):
         opened(glm, tmp_path, model="other").ask("s", "u", {})
-
-
-def test_extra_body_lays_over_and_null_removes(glm: GlmSimulator, tmp_path: Path) -> None:
-    extra = {"seed": 7, "temperature": None}
-    diagnose(evidence(), opened(glm, tmp_path, extra_body=extra))
-    assert glm.requests[0]["seed"] == 7
-    assert "temperature" not in glm.requests[0]
-
-
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        ({"url": "http://models.example/v1"}, "https"),
-        ({"url": "ftp://x"}, "url"),
-        ({"timeout_s": 0}, "timeout_s"),
-        ({"modle": "x"}, "modle"),
-        ({"key_file": "does-not-exist"}, "key_file"),
-    ],
-)
-def test_options_are_checked_at_the_start(
-    glm: GlmSimulator, tmp_path: Path, changes: dict[str, object], says: str
-) -> None:
-    with pytest.raises(ConfigError, match=says):
-        opened(glm, tmp_path, **changes)

@@ -23,7 +23,8 @@ from cloud_hub.incidents import service as incidents
 from cloud_hub.incidents import worker as diagnosis
 from cloud_hub.incidents.core import grouping
 from cloud_hub.incidents.core.grouping import AlarmSpan
-from cloud_hub.inference.engines import open_engine
+from cloud_hub.inference.engines.blocking import TypedModel
+from cloud_hub.inference.engines.openai import open_engine
 from cloud_hub.settings import Actions
 from cloud_hub.twins import service as twins
 from shared.protocol.codec import decode, encode
@@ -268,7 +269,8 @@ def test_a_diagnose_command_adds_evidence_and_the_diagnosis_is_repeated_once(sto
 
 def test_an_engine_that_always_asks_for_diagnose_is_not_called_again(story: Story, tmp_path: Path) -> None:
     with GlmSimulator() as server:
-        engine = open_engine({"url": server.url, "model": server.model, "key_file": _key(tmp_path, server.key)})
+        key_file = _key(tmp_path, server.key)
+        engine = TypedModel(open_engine({"url": server.url, "model": server.model, "key_file": key_file}))
         story.hear(alarm(metric="cpu.load", value=99))
         for _ in range(8):
             story.diagnose(engine)

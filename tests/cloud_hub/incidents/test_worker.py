@@ -13,7 +13,7 @@ from cloud_hub.database.tables import Action, Incident
 from cloud_hub.devices.offsets import StreamOffsets
 from cloud_hub.incidents import service as incidents
 from cloud_hub.incidents import worker as diagnosis
-from cloud_hub.inference.engines import load_engine
+from cloud_hub.inference.engines.blocking import load_model
 from cloud_hub.settings import Actions, Glm, Settings
 from cloud_hub.telemetry import samples
 from cloud_hub.twins import service as twins
@@ -62,7 +62,7 @@ def test_the_configured_glm_is_asked_with_the_evidence_as_data(db: Database, tmp
         key = tmp_path / "glm.key"
         key.write_text(glm.key)
         settings = Settings(glm=Glm(url=glm.url, model=glm.model, key_file=str(key)))
-        diagnosis.run_once(db, load_engine(settings), settings.actions)
+        diagnosis.run_once(db, load_model(settings), settings.actions)
     row, _ = found(db, incident)
     assert row.diagnosis is not None
     assert row.diagnosis["author"] == "glm"
@@ -73,7 +73,7 @@ def test_the_configured_glm_is_asked_with_the_evidence_as_data(db: Database, tmp
 def test_an_unreachable_glm_leaves_the_rules_diagnosis_with_a_note(db: Database) -> None:
     incident = alarmed(db)
     settings = Settings(glm=Glm(url="http://127.0.0.1:9/v1", model="glm"))
-    diagnosis.run_once(db, load_engine(settings), settings.actions)
+    diagnosis.run_once(db, load_model(settings), settings.actions)
     row, _ = found(db, incident)
     assert row.diagnosis is not None
     assert row.diagnosis["author"] == "rules"
@@ -86,7 +86,7 @@ def test_a_glm_that_obeys_device_text_gets_nothing_past_the_allowed_list(db: Dat
         key = tmp_path / "glm.key"
         key.write_text(glm.key)
         settings = Settings(glm=Glm(url=glm.url, model=glm.model, key_file=str(key)))
-        diagnosis.run_once(db, load_engine(settings), settings.actions)
+        diagnosis.run_once(db, load_model(settings), settings.actions)
     _, actions = found(db, incident)
     assert {a.device for a in actions} <= {"press-3"}
     assert {a.verb for a in actions} <= {"restart", "diagnose", "capture"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from simulators import births
+from simulators.trained_models import model, node
 from sqlmodel import select
 
 from cloud_hub.audit import trail
@@ -21,10 +23,12 @@ from cloud_hub.inference.experts import Expert
 from cloud_hub.inference.experts.calibration import UNSELECTED, recalibrated_gate
 from cloud_hub.inference.experts.onnx import OnnxExpert, open_expert
 from cloud_hub.inference.experts.worker import ExpertWorker
+from cloud_hub.models.writer import make_manifest, write_bundle
 from cloud_hub.settings import Experts
 from cloud_hub.twins import service as twins
 from shared.errors import ModelError
 from shared.models.gate import Gate
+from shared.models.manifest import TensorSpec, Variant
 from shared.protocol.codec import decode
 from shared.protocol.messages import Birth, EscalationAnswer
 
@@ -89,15 +93,45 @@ def test_its_name_tells_bundle_and_version(expert: OnnxExpert) -> None:
     assert expert.name == f"{manifest['name']} {manifest['version']}"
 
 
+def test_the_order_of_colours_and_the_type_of_a_frame_are_heeded(tmp_path: Path) -> None:
+    """A classifier that says which channel is brightest, and one of windows."""
+    nodes = [node("ReduceMax", "image", "scores", axes=[2, 3], keepdims=0)]
+    made = model(nodes, {}, [("image", ("N", 3, 2, 2))], [("scores", ("N", 3))])
+    open_ = write_expert(tmp_path / "rgb", made, ["red", "green", "blue"], (3, 2, 2), "NCHW", "scores")
+    blue = bytes([0, 0, 9]) * 4
+    assert [one.label for one in open_.answer((2, 2, 3), [blue], color="rgb")] == ["blue"]
+    assert [one.label for one in open_.answer((2, 2, 3), [blue], color="bgr")] == ["red"]
+    nodes = [node("ReduceMax", "image", "scores", axes=[1], keepdims=0)]
+    made = model(nodes, {}, [("image", ("N", 4, 2))], [("scores", ("N", 2))])
+    windows = write_expert(tmp_path / "window", made, ["a", "b"], (4, 2), "NTC", "scores")
+    window = np.array([[0, 0], [0, 5], [0, 0], [1, 0]], np.float32).tobytes()
+    assert [one.label for one in windows.answer((4, 2), [window], dtype="float32")] == ["b"]
+    with pytest.raises(ModelError, match="window is 32 bytes"):
+        windows.answer((4, 3), [window], dtype="float32")
+
+
+def write_expert(
+    folder: Path, made: Any, labels: list[str], shape: tuple[int, ...], layout: str, output: str
+) -> OnnxExpert:  # fmt: skip
+    content = made.SerializeToString()
+    manifest = make_manifest(
+        {"m.onnx": content}, name="m", version="1", task="classification", labels=labels,
+        inputs=[TensorSpec(name="image", shape=shape, layout=layout)],
+        outputs=[TensorSpec(name=output, shape=(len(labels),))], task_options={"activation": "softmax"},
+        variants={"fp32": Variant(file="m.onnx", format="onnx", precision="fp32", runners=["onnx"])},
+    )  # fmt: skip
+    write_bundle(folder, manifest, {"m.onnx": content})
+    return open_expert(str(folder))
+
+
 @pytest.mark.parametrize("shape", [(8, 9), (0, 0), (-8, -8), (64, 1)])
 def test_frames_of_another_shape_are_refused(expert: OnnxExpert, shape: tuple[int, int]) -> None:
-    with pytest.raises(ModelError, match="the model takes"):
+    with pytest.raises(ModelError, match="frame"):
         expert.answer(shape, [bytes(64)])
 
 
 def test_a_bundle_that_is_not_what_its_manifest_says(tmp_path: Path) -> None:
-    for file in BUNDLE.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
+    shutil.copytree(BUNDLE, tmp_path, dirs_exist_ok=True)
     model = tmp_path / "model.onnx"
     model.write_bytes(model.read_bytes()[:-1] + b"\x00")
     with pytest.raises(ModelError, match="is not the one"):

@@ -81,7 +81,7 @@ def test_a_gate_for_another_model_file_is_refused(bench: Bench) -> None:
     with pytest.raises(ValueError, match="this device runs"):
         bench.slot.use_gate(plain(gate("sha256:other")))
     assert bench.slot.gatekeeper.gate is None
-    mine = plain(gate(load(DIGITS).manifest.digest))
+    mine = plain(gate(load(DIGITS).manifest.variant_digest("cpu-int8")))
     assert bench.slot.use_gate(mine) == mine
     assert bench.slot.gatekeeper.gate is not None
 

@@ -23,7 +23,7 @@ from shared.protocol.messages import Sample
 
 
 def test_a_model_answers_frames_through_its_gate(bench: Bench) -> None:
-    digest = load(DIGITS).manifest.digest
+    digest = load(DIGITS).manifest.variant_digest("cpu-int8")
     assert bench.slot.state | {"pid": 0} == {
         "state": "running", "starts": 1, "pid": 0, "digest": digest, "provider": "CPUExecutionProvider",
         "version": "1.0.0", "reason": "",

@@ -50,7 +50,7 @@ def classifier(shape: tuple[int, ...], value: float = 0.1) -> bytes:
         (b"no model at all", "cannot load"),
         (b"", "cannot load"),
         (classifier((1, 3)), "3 outputs for 10 labels"),
-        (classifier(()), "1 outputs for 10 labels"),
+        (classifier(()), "for a batch of 1"),
         (classifier((1, 20)), "20 outputs for 10 labels"),
     ],
     ids=["garbage", "empty", "too-few-outputs", "a-scalar", "too-many-outputs"],
@@ -60,8 +60,11 @@ def test_a_verified_model_that_does_not_fit_is_told_when_it_is_opened(bundle: Pa
         open_runner(load(with_model(bundle, content)))
 
 
-@pytest.mark.parametrize("change", [{"output": "nothing"}, {"input": {"name": "x", "shape": [1, 8, 8], "scale": 1.0}},
-                                    {"input": {"name": "image", "shape": [1, 9, 9], "scale": 1.0}}])  # fmt: skip
+@pytest.mark.parametrize("change", [
+    {"outputs": [{"name": "nothing", "shape": [10]}]}, {"labels": ["0"]}, {"task": "divination"},
+    {"inputs": [{"name": "x", "shape": [1, 8, 8], "layout": "NCHW"}]},
+    {"inputs": [{"name": "image", "shape": [1, 9, 9], "layout": "NCHW"}]},
+])  # fmt: skip
 def test_a_manifest_that_does_not_fit_its_model_is_told_when_it_is_opened(bundle: Path, change: dict[str, Any]) -> None:
     edit(bundle, lambda manifest: manifest.update(change))
     with pytest.raises(ModelError, match="digits-edge"):

@@ -14,12 +14,12 @@ from simulators.model_bundles import (
     DIGITS,
     SHAPE,
     deep_json,
-    edit,
     leaving,
     missing,
     nul_in_name,
     symlink_out,
     tampered,
+    with_runner,
 )
 
 from edge_agent.models.worker import Failed, InferenceRequest, InferenceResult, Ready, WorkerMessage, read, write
@@ -61,9 +61,8 @@ def test_the_child_is_ready_answers_and_ends_with_its_pipe() -> None:
     child = Child(DIGITS)
     manifest = load(DIGITS).manifest
     ready = child.word()
-    assert ready == Ready(
-        digest=manifest.digest, provider="CPUExecutionProvider", name=manifest.name, version=manifest.version
-    )
+    digest = manifest.variant_digest("cpu-int8")
+    assert ready == Ready(digest=digest, provider="CPUExecutionProvider", name=manifest.name, version=manifest.version)
     answer = child.ask(7)
     assert answer.number == 7
     assert answer.result is not None
@@ -97,7 +96,7 @@ def marker(tmp_path: Path) -> tuple[str, Path]:
 
 
 def marked(folder: Path) -> None:
-    edit(folder, lambda manifest: manifest.update(runner="marker"))
+    with_runner(folder, "marker")
 
 
 def test_verified_bytes_reach_the_runner_and_what_it_prints_harms_nobody(
@@ -125,7 +124,7 @@ def test_unverified_bytes_never_reach_the_runner(
 
 
 def test_an_unknown_runner_is_told_with_what_is_installed(bundle: Path) -> None:
-    edit(bundle, lambda manifest: manifest.update(runner="abacus"))
+    with_runner(bundle, "abacus")
     child = Child(bundle)
     word = child.word()
     assert isinstance(word, Failed)

@@ -1,0 +1,1 @@
+"""Rules of chat completions, without I/O."""

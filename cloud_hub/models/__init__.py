@@ -1,0 +1,1 @@
+"""Model bundles on the hub: built from ONNX files, evaluated, written, checked."""
