@@ -20,6 +20,7 @@ from cloud_hub.api import (
     forecasts,
     health,
     incidents,
+    inference,
     jobs,
     learning_jobs,
     limit_transfer,
@@ -66,6 +67,7 @@ ROUTERS = (
     devices.removed_router,
     est.router,
     prometheus.router,
+    inference.router,
 )
 """In the order in which they are matched and documented."""
 

@@ -25,7 +25,7 @@ ERRORS: dict[str, tuple[int, str, str]] = {
 }  # fmt: skip
 TOP = frozenset(
     {"model", "messages", "max_tokens", "max_completion_tokens", "temperature", "top_p", "n", "stop", "stream", "seed",
-     "stream_options", "response_format", "tools", "tool_choice", "user", "metadata", "priority", "chat_template_kwargs",
+     "stream_options", "response_format", "tools", "tool_choice", "user", "metadata", "priority",
      "parallel_tool_calls"}
 )  # fmt: skip
 
@@ -256,6 +256,7 @@ class OpenAIServer:
         self, writer: asyncio.StreamWriter, status: int, body: dict[str, Any], header: str = "X: y"
     ) -> None:
         content = json.dumps(body).encode()
-        head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\n{header}\r\nContent-Length: {len(content)}\r\n\r\n"
+        more = f"{header}\r\nContent-Length: {len(content)}"
+        head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\n{more}\r\n\r\n"
         writer.write(head.encode() + content)
         await writer.drain()

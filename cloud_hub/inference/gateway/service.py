@@ -76,6 +76,11 @@ class Gateway:
         """Use the running event loop; threads may hand over requests from now on."""
         self._loop = asyncio.get_running_loop()
 
+    @property
+    def bound(self) -> bool:
+        """Whether threads may hand over requests."""
+        return self._loop is not None and not self._stopping
+
     async def aclose(self) -> None:
         """Refuse further requests and close the engines."""
         self._stopping = True
@@ -85,7 +90,7 @@ class Gateway:
 
     def submit(self, work: Callable[[], Coroutine[Any, Any, _T]]) -> Any:
         """Run a coroutine in the gateway's loop, from any thread; raises NotReady before `bind`."""
-        if self._loop is None or self._stopping:
+        if self._loop is None or not self.bound:
             raise NotReady("the gateway does not run yet, or no longer", 1.0)
         return asyncio.run_coroutine_threadsafe(work(), self._loop)
 
@@ -123,6 +128,8 @@ class Gateway:
     def _prepare(self, call: Call, outcome: Outcome) -> _Prepared:
         if self._stopping:
             raise refused("stopping", "the hub is stopping: try again", 5.0)
+        if self._loop is None:
+            self.bind()
         if not self.recorder.has_room:
             raise refused("unavailable", "requests cannot be recorded now: see the hub's log", 5.0)
         try:
@@ -308,8 +315,9 @@ class Gateway:
     async def _redacted(self, pool: Pool, prepared: _Prepared) -> dict[str, Any]:
         """The redacted body; what was replaced is audited."""
         call, outcome = prepared.call, prepared.outcome
-        body = outcome.prompt
-        if body is None:
+        if outcome.prompt is not None:
+            body = outcome.prompt
+        else:
             large, redact = prepared.tokens_in > LARGE_TOKENS, self._redactor.redact_body
             body, redaction = await asyncio.to_thread(redact, call.body) if large else redact(call.body)
             outcome.prompt, outcome.redactions = body, dict(redaction.counts)
