@@ -22,6 +22,7 @@ from cloud_hub.database.sessions import Database
 from cloud_hub.incidents import worker as incidents
 from cloud_hub.inference.experts import worker as experts
 from cloud_hub.inference.gateway.build import open_gateway
+from cloud_hub.inference.gateway.devices import DeviceDesk
 from cloud_hub.inference.gateway.worker import workers as gateway_workers
 from cloud_hub.ingest.listener import Listener
 from cloud_hub.jobs import worker as jobs
@@ -58,15 +59,18 @@ class HubApp:
         self._oidc = Oidc(settings.oidc) if settings.oidc else None
         self.db = Database(settings.database_url)
         sign = command_signer(settings)
-        self._listener = Listener(settings.mqtt, self.db, settings.twins, self.notify, self.devices_changed, sign)
+        self._gateway = open_gateway(self.db, settings.inference)
+        desk = DeviceDesk(self._gateway, self.publish, settings.inference.device_prompt_bytes)
+        self._listener = Listener(
+            settings.mqtt, self.db, settings.twins, self.notify, self.devices_changed, sign, desk.ask
+        )
         self._announcer = ZeroconfAnnouncer(settings)
         self._waiters = WaiterRegistry()
         self._forecasters = ForecasterStore()
-        self._gateway = open_gateway(self.db, settings.inference)
         context = HubContext(db=self.db, settings=settings, connected=lambda: self._listener.connected)
         self._reconciler = ConfigurationReconciler(self.db, context.max_twin_bytes, settings.configurations.period_s)
         specs = [spec for workers in WORKERS for spec in workers(context)]
-        specs += gateway_workers(self._gateway)
+        specs += gateway_workers(self.db, self._gateway, settings.inference, self.notify)
         specs += thresholds.workers(context, self._forecasters)
         specs.append(WorkerSpec(name="configurations", run_once=self._reconciler.run_once, linger_s=BURST_S))
         self._workers = {spec.name: BackgroundWorker(spec, self._finish) for spec in specs}

@@ -33,6 +33,7 @@ from cloud_hub.api import (
     rollouts,
     scaling,
     tags,
+    tasks,
     telemetry,
     tokens,
     twins,
@@ -68,6 +69,7 @@ ROUTERS = (
     est.router,
     prometheus.router,
     inference.router,
+    tasks.router,
 )
 """In the order in which they are matched and documented."""
 

@@ -258,6 +258,8 @@ class Gateway:
         request = await self._request(pool, prepared)
         without: set[str] = set()
         for _ in range(MAX_ATTEMPTS):
+            if self._stopping:
+                raise refused("stopping", "the hub is stopping: try again", 5.0)
             if now_s() >= prepared.deadline:
                 raise refused("deadline", f"the engines of '{pool.config.name}' did not answer in time")
             address = pool.choose(request, without)

@@ -11,7 +11,7 @@ from simulators.openai_server import OpenAIServer
 from simulators.rest import RestHub, rest_hub
 from sqlalchemy import delete
 
-from cloud_hub.database.tables import InferenceRecord, InferenceUsage
+from cloud_hub.database.tables import InferenceRecord, InferenceTask, InferenceUsage
 from cloud_hub.settings.inference import Inference
 
 
@@ -36,6 +36,6 @@ def make_hub(hub: RestHub) -> MakeHub:
         return hub
 
     with hub.db.write() as session:
-        session.connection().execute(delete(InferenceUsage))
-        session.connection().execute(delete(InferenceRecord))
+        for table in (InferenceUsage, InferenceRecord, InferenceTask):
+            session.connection().execute(delete(table))
     return make

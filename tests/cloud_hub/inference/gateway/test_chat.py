@@ -395,6 +395,7 @@ def test_without_repetition_clients_would_see_the_failing_address(
     make_hub: MakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(service, "MAX_ATTEMPTS", 1)
+    monkeypatch.setattr(service, "LONGEST_PAUSE_S", -1.0)
     with OpenAIServer() as good, OpenAIServer(behaviour="fails") as bad:
         client = client_of(make_hub(pool(good, bad)))
         errors = 0
