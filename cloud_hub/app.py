@@ -41,13 +41,12 @@ log = logging.getLogger(__name__)
 
 WORKERS: tuple[WorkerFactory, ...] = (
     experts.workers,
-    incidents.workers,
     jobs.workers,
     telemetry.workers,
     delivery.workers,
     autoscale.workers,
 )
-"""The packages with background workers. Those of thresholds and configurations share state with REST: see HubApp."""
+"""The packages with background workers. Those that share state with REST are in HubApp."""
 
 
 class HubApp:
@@ -70,6 +69,7 @@ class HubApp:
         context = HubContext(db=self.db, settings=settings, connected=lambda: self._listener.connected)
         self._reconciler = ConfigurationReconciler(self.db, context.max_twin_bytes, settings.configurations.period_s)
         specs = [spec for workers in WORKERS for spec in workers(context)]
+        specs += incidents.workers(context, self._gateway)
         specs += gateway_workers(self.db, self._gateway, settings.inference, self.notify)
         specs += thresholds.workers(context, self._forecasters)
         specs.append(WorkerSpec(name="configurations", run_once=self._reconciler.run_once, linger_s=BURST_S))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, get_args
+from dataclasses import asdict
+from typing import Any, Literal, get_args
 
 import msgspec
 from fastapi import APIRouter, Request, Response
@@ -11,16 +12,18 @@ from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
 from cloud_hub.api import openai_errors
-from cloud_hub.api.dependencies import Asker, Caller, TheHub
+from cloud_hub.api.dependencies import Asker, Caller, Reader, TheHub
 from cloud_hub.api.request_guard import Limit
 from cloud_hub.database.scopes import covers, validate_path
 from cloud_hub.errors import HubError
 from cloud_hub.inference.gateway.calls import Call, GatewayRefused
+from cloud_hub.inference.gateway.core.breaker import State
 from cloud_hub.inference.gateway.core.classes import CLASSES, MAX_DEADLINE_S, RequestClass
 from cloud_hub.inference.gateway.core.routing import AUTO, Sites
 from cloud_hub.inference.gateway.service import Gateway
 
 router = APIRouter(prefix="/v1", tags=["inference"])
+overview_router = APIRouter(prefix="/api/v1", tags=["inference"])
 LIMIT = Limit(size=4 << 20, values=200_000)
 """Of a prompt. What is larger fits no model's context."""
 NO_POOLS = "this hub has no pool of language models: configure [[inference.pools]]"
@@ -82,6 +85,64 @@ async def chat(request: Request, hub: TheHub, caller: Asker) -> Response:
         deadline_s=_deadline_s(request, request_class), trace=caller.trace,
     )  # fmt: skip
     return GatewayResponse(gateway, call)
+
+
+class AddressState(BaseModel):
+    """How an address does."""
+
+    address: str
+    breaker: State
+    outstanding_tokens: int
+    error: str = ""
+
+
+class PoolOverview(BaseModel):
+    """A pool now."""
+
+    name: str
+    model: str
+    waiting: dict[RequestClass, int]
+    running: int
+    addresses: list[AddressState]
+
+
+class UsageToday(BaseModel):
+    """What a subject has used since midnight (UTC)."""
+
+    kind: Literal["hub", "tenant", "device"]
+    name: str
+    requests: int
+    tokens_in: int
+    tokens_out: int
+    seconds: float
+    money: float
+
+
+class InferenceOverview(BaseModel):
+    """The gateway now: its pools, and today's use."""
+
+    pools: list[PoolOverview]
+    usage: list[UsageToday]
+
+
+@overview_router.get("/inference")
+def overview(hub: TheHub, caller: Reader) -> InferenceOverview:
+    """The pools with queue and breakers, and today's use by tenant and device; whole hub."""
+    caller.needs_all()
+    gateway = require_gateway(hub.gateway)
+    pools = [
+        PoolOverview(
+            name=name, model=pool.config.model, waiting=pool.waiting, running=pool.running,
+            addresses=[AddressState(address=address, breaker=state, outstanding_tokens=tokens,
+                                    error=pool.errors.get(address, ""))
+                       for address, (state, tokens) in pool.addresses.items()],
+        )
+        for name, pool in gateway.pools.items()
+    ]  # fmt: skip
+    usage = [
+        UsageToday(kind=kind, name=name, **asdict(used)) for (kind, name), used in list(gateway.ledger.used.items())
+    ]
+    return InferenceOverview(pools=pools, usage=usage)
 
 
 def require_gateway(gateway: Gateway | None) -> Gateway:

@@ -69,6 +69,7 @@ ROUTERS = (
     est.router,
     prometheus.router,
     inference.router,
+    inference.overview_router,
     tasks.router,
 )
 """In the order in which they are matched and documented."""

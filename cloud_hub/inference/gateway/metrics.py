@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
 from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from cloud_hub.inference.gateway.calls import Call, Outcome
+from cloud_hub.inference.gateway.core.breaker import State
+from cloud_hub.inference.gateway.core.classes import RequestClass
+
+STATES: tuple[State, ...] = ("closed", "half-open", "open")
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 
@@ -54,3 +63,44 @@ class GatewayMetrics:
         self.tokens.labels(outcome.pool, "in").inc(outcome.tokens_in)
         self.tokens.labels(outcome.pool, "out").inc(outcome.tokens_out)
         self.cost.labels(outcome.pool).inc(outcome.money)
+
+
+class PoolState(Protocol):
+    """What is shown of a pool."""
+
+    @property
+    def waiting(self) -> dict[RequestClass, int]: ...
+
+    @property
+    def running(self) -> int: ...
+
+    @property
+    def addresses(self) -> dict[str, tuple[State, int]]: ...
+
+
+class PoolCollector(Collector):
+    """Reads the state of the pools at a scrape."""
+
+    def __init__(self, pools: Mapping[str, PoolState]) -> None:
+        self._pools = pools
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics, by name."""
+        depth = GaugeMetricFamily(
+            "tidegate_inference_queue_depth", "Waiting requests.", labels=["pool", "request_class"]
+        )
+        running = GaugeMetricFamily("tidegate_inference_running", "Requests with a slot.", labels=["pool"])
+        breaker = GaugeMetricFamily(
+            "tidegate_inference_breaker_state", "0 closed, 1 half-open, 2 open.", labels=["pool", "address"]
+        )
+        outstanding = GaugeMetricFamily(
+            "tidegate_inference_outstanding_tokens", "Tokens of requests under way.", labels=["pool", "address"]
+        )
+        for name, pool in self._pools.items():
+            for request_class, count in pool.waiting.items():
+                depth.add_metric([name, request_class], count)
+            running.add_metric([name], pool.running)
+            for address, (state, tokens) in pool.addresses.items():
+                breaker.add_metric([name, address], STATES.index(state))
+                outstanding.add_metric([name, address], tokens)
+        yield from (depth, running, breaker, outstanding)

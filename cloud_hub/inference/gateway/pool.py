@@ -15,7 +15,8 @@ import msgspec
 from cloud_hub.inference.engines import ChatRequest, Engine, EngineBusy, EngineRefused
 from cloud_hub.inference.gateway.calls import GatewayRefused, refused
 from cloud_hub.inference.gateway.core.balancer import Balancer
-from cloud_hub.inference.gateway.core.breaker import CircuitBreaker, Outcome
+from cloud_hub.inference.gateway.core.breaker import CircuitBreaker, Outcome, State
+from cloud_hub.inference.gateway.core.classes import RequestClass
 from cloud_hub.inference.gateway.core.queue import AdmissionQueue, Ticket
 from cloud_hub.inference.gateway.core.refusals import Refusal
 from cloud_hub.inference.gateway.core.routing import PoolRoute
@@ -59,6 +60,25 @@ class Pool:
             name=config.name, model=config.model, classes=tuple(config.classes), sites=tuple(config.sites),
             context=config.context, images=not config.redact,
         )  # fmt: skip
+
+    @property
+    def waiting(self) -> dict[RequestClass, int]:
+        """The number of waiting requests by class."""
+        return self.queue.waiting
+
+    @property
+    def running(self) -> int:
+        """The number of requests with a slot."""
+        return self.queue.running
+
+    @property
+    def addresses(self) -> dict[str, tuple[State, int]]:
+        """Breaker state and outstanding tokens of each address."""
+        now = now_s()
+        return {
+            address: (breaker.state(now), self.balancer.outstanding[address])
+            for address, breaker in self.breakers.items()
+        }
 
     # -- slots ---------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from cloud_hub.inference.gateway.core.classes import CLASSES
 from cloud_hub.inference.gateway.core.queue import Ticket
 from cloud_hub.inference.gateway.core.redaction import Redactor, holds_image
 from cloud_hub.inference.gateway.core.refusals import Refusal
-from cloud_hub.inference.gateway.metrics import GatewayMetrics
+from cloud_hub.inference.gateway.metrics import GatewayMetrics, PoolCollector
 from cloud_hub.inference.gateway.pool import Pool, Started, now_s
 from cloud_hub.inference.gateway.recorder import Recorder
 from cloud_hub.inference.gateway.usage import UsageReader, wants_usage
@@ -64,6 +64,7 @@ class Gateway:
     ) -> None:  # fmt: skip
         self.pools = {pool.config.name: pool for pool in pools}
         self.ledger, self.cache, self.recorder, self.metrics = ledger, cache, recorder, metrics
+        metrics.registry.register(PoolCollector(self.pools))
         self._redactor, self._max_tool_rounds = redactor, max_tool_rounds
         self._flights: dict[bytes, asyncio.Future[None]] = {}
         self._tasks: set[asyncio.Future[None]] = set()

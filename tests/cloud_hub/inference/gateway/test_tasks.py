@@ -11,7 +11,7 @@ import httpx
 import msgspec
 import pytest
 from simulators.brokers import until
-from simulators.gateways import MakeHub, pool
+from simulators.gateways import MakeHub, bind, pool
 from simulators.openai_server import OpenAIServer
 from simulators.receivers import Answer, Asked, receiver
 from simulators.rest import RestHub
@@ -38,16 +38,8 @@ def create(hub: RestHub, **body: Any) -> str:
 
 def runner_of(hub: RestHub) -> TaskRunner:
     assert hub.gateway is not None
-    if not hub.gateway.bound:
-        request_once(hub)
+    bind(hub)
     return TaskRunner(hub.db, hub.gateway, lambda: None)
-
-
-def request_once(hub: RestHub) -> None:
-    """Bind the gateway to the server's event loop, as the hub's start does."""
-    body = {"model": "nothing", "messages": [{"role": "user", "content": "x"}]}
-    headers = {"Authorization": f"Bearer {hub.token}"}
-    httpx.post(f"http://127.0.0.1:{hub.port}/v1/chat/completions", headers=headers, json=body)
 
 
 def state_of(hub: RestHub, task: str) -> dict[str, Any]:
@@ -111,7 +103,8 @@ def test_a_task_waits_while_no_engine_answers_and_expires_at_its_deadline(
     [({}, "either"), ({"prompt": "x", "body": {"messages": []}}, "either"),
      ({"body": {"messages": []}}, "at least one"),
      ({"body": {"messages": [{"role": "user"}], "stream": True}}, "not streamed"),
-     ({"prompt": "x", "webhook": "http://169.254.169.254/"}, "is none of those"), ({"prompt": "x", "deadline_s": -1}, "")],
+     ({"prompt": "x", "webhook": "http://169.254.169.254/"}, "is none of those"),
+     ({"prompt": "x", "deadline_s": -1}, "")],
 )  # fmt: skip
 def test_a_task_that_cannot_be_carried_out_is_refused(
     make_hub: MakeHub, engine: OpenAIServer, body: dict[str, Any], part: str
