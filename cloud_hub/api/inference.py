@@ -60,8 +60,9 @@ class ModelList(BaseModel):
 @router.get("/models")
 def models(hub: TheHub, caller: Asker) -> ModelList:
     """The models that the caller may name; `auto` leaves the choice to the class of the request."""
-    known = require_gateway(hub.gateway).models(caller.scope)
-    names = dict.fromkeys([AUTO, *(name for name, _ in known), *(model for _, model in known if model)])
+    known = hub.gateway.models(caller.scope) if hub.gateway is not None else []
+    auto = [AUTO] if known else []
+    names = dict.fromkeys([*auto, *(name for name, _ in known), *(model for _, model in known if model)])
     return ModelList(data=[Model(id=name) for name in names])
 
 
@@ -129,7 +130,9 @@ class InferenceOverview(BaseModel):
 def overview(hub: TheHub, caller: Reader) -> InferenceOverview:
     """The pools with queue and breakers, and today's use by tenant and device; whole hub."""
     caller.needs_all()
-    gateway = require_gateway(hub.gateway)
+    gateway = hub.gateway
+    if gateway is None:
+        return InferenceOverview(pools=[], usage=[])
     pools = [
         PoolOverview(
             name=name, model=pool.config.model, waiting=pool.waiting, running=pool.running,

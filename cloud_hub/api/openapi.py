@@ -43,7 +43,7 @@ OPENAI_PROBLEM = {
     "required": ["error"],
     "properties": {"error": {"type": "object", "required": ["message", "type", "code"], "properties": {
         "message": {"type": "string"}, "type": {"type": "string"}, "code": {"type": "string"},
-        "param": {"type": "string", "nullable": True},
+        "param": {"type": ["string", "null"]},
     }}},
 }  # fmt: skip
 SCHEMES = {

@@ -66,21 +66,21 @@ def create(body: TaskBody, hub: TheHub, caller: Asker) -> InferenceTask:
 @router.get("/tasks")
 def list_tasks(hub: TheHub, caller: Asker, state: State | None = None, limit: int = 100) -> list[InferenceTask]:
     """The caller's own tasks, the newest first."""
-    with hub.db.read() as session:
+    with hub.db.read(scope=caller.scope) as session:
         return tasks.list_newest(session, caller.actor, state or "", min(max(limit, 1), 1000))
 
 
 @router.get("/tasks/{task_id}")
 def task(task_id: str, hub: TheHub, caller: Asker) -> InferenceTask:
     """One of the caller's tasks; `answer` is there when it has succeeded."""
-    with hub.db.read() as session:
+    with hub.db.read(scope=caller.scope) as session:
         return tasks.get(session, task_id, caller.actor)
 
 
 @router.post("/tasks/{task_id}/cancel", status_code=202)
 def cancel(task_id: str, hub: TheHub, caller: Asker) -> InferenceTask:
     """End a task that has not ended; 409 if it has."""
-    with hub.db.write() as session:
+    with hub.db.write(scope=caller.scope) as session:
         row = tasks.cancel(session, task_id, caller.actor, now_us(), caller.trace)
     hub.notify("inference-tasks")
     return row

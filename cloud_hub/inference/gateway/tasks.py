@@ -17,6 +17,7 @@ from sqlmodel import Session, col, or_, select
 
 from cloud_hub.audit import trail
 from cloud_hub.clock import new_id, now_us
+from cloud_hub.database.scopes import covers, session_scope
 from cloud_hub.database.sessions import Database, is_content_error
 from cloud_hub.database.tables import InferenceTask
 from cloud_hub.errors import HubError
@@ -62,9 +63,9 @@ def create(session: Session, task: InferenceTask, now: int) -> InferenceTask:
 
 
 def get(session: Session, task_id: str, actor: str) -> InferenceTask:
-    """A task of the actor; HubError 404."""
+    """A task of the actor within the session's scope; HubError 404."""
     task = session.get(InferenceTask, task_id)
-    if task is None or task.actor != actor:
+    if task is None or task.actor != actor or not covers(session_scope(session), task.scope):
         raise HubError(404, "No such task", f"'{task_id[:80]}' is no task of yours")
     return task
 
@@ -72,7 +73,8 @@ def get(session: Session, task_id: str, actor: str) -> InferenceTask:
 def list_newest(session: Session, actor: str, state: str, limit: int) -> list[InferenceTask]:
     """The actor's tasks, the newest first; `state` '' is every state."""
     query = select(InferenceTask).where(InferenceTask.actor == actor).order_by(col(InferenceTask.id).desc())
-    return list(session.exec((query.where(InferenceTask.state == state) if state else query).limit(limit)))
+    rows = session.exec((query.where(InferenceTask.state == state) if state else query).limit(limit))
+    return [row for row in rows if covers(session_scope(session), row.scope)]
 
 
 def cancel(session: Session, task_id: str, actor: str, now: int, trace: str) -> InferenceTask:
