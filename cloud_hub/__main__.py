@@ -15,6 +15,7 @@ from cloud_hub.cli import (
     command,
     demo,
     device,
+    glm,
     incident,
     learning,
     limits,
@@ -43,6 +44,7 @@ EXAMPLES = """examples:
   tidegate-hub command send press-3 diagnose processes  send a command to a device
   tidegate-hub learning put all --target "*" --metrics cpu.load    learn limits, push them, roll back bad ones
   tidegate-hub model build --onnx m.onnx --task classification --calibration pictures --labels l.txt --out bundle
+  tidegate-hub glm check --config hub.toml              what each address of the inference pools can do
   tidegate-hub backtest --prometheus http://10.0.0.5:9090   backtest learned limits, without a hub
 """
 EXTRAS = {"demo": "demo", "broker": "demo", "model": "hub,build"}
@@ -58,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for group in (
         local, ca, broker, backup, twin, command, device, telemetry, alarm, incident, learning, limits, audit, workers,
-        backtest, model, notify, demo,
+        backtest, model, glm, notify, demo,
     ):  # fmt: skip
         group.add(commands)
     return parser

@@ -42,6 +42,7 @@ from cloud_hub.api import (
 from shared import VERSION
 
 ROUTERS = (
+    inference.router,
     devices.router,
     commands.router,
     tags.router,
@@ -68,7 +69,6 @@ ROUTERS = (
     devices.removed_router,
     est.router,
     prometheus.router,
-    inference.router,
     inference.overview_router,
     tasks.router,
 )

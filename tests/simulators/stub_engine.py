@@ -12,13 +12,13 @@ from cloud_hub.inference.engines import (
     Capabilities,
     ChatRequest,
     EngineBroken,
+    EngineBusy,
     EngineRefused,
     EngineTimeout,
     EngineUnreachable,
     Health,
     Load,
 )
-from shared.errors import NotReady
 
 Behaviour = Literal["good", "unreachable", "busy", "refuses", "stalls", "half-a-stream", "garbage"]
 
@@ -68,7 +68,7 @@ class StubEngine:
             case "unreachable":
                 raise EngineUnreachable(f"{self.name}: cannot be reached", 5.0)
             case "busy":
-                raise NotReady(f"{self.name}: too many requests (HTTP 429)", 5.0)
+                raise EngineBusy(f"{self.name}: too many requests (HTTP 429)", 5.0)
             case "refuses":
                 raise EngineRefused(400, f"{self.name}: the request is refused (HTTP 400)", "too long")
             case "garbage":

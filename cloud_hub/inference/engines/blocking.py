@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from cloud_hub.inference.engines.core.completion import decode_completion
 from cloud_hub.inference.engines.core.request import ChatRequest
+from cloud_hub.inference.engines.core.validation import checked
 from cloud_hub.inference.engines.errors import EngineBroken
 from cloud_hub.inference.engines.protocol import Engine
 from cloud_hub.settings import Settings
@@ -32,7 +33,7 @@ class TypedModel:
         self._engine, self._timeout_s, self._max_tokens = engine, timeout_s, max_tokens
 
     def ask(self, system: str, user: str, schema: dict[str, Any]) -> str:
-        """The model's text, which should be JSON of `schema` but must be validated; raises as `Engine.chat`."""
+        """The model's text, which is JSON; whether it fits `schema` must be validated. Raises as `Engine.chat`."""
         messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
         request = ChatRequest.typed(messages, schema, max_tokens=self._max_tokens)
         return asyncio.run(self._asked(request))
@@ -43,7 +44,7 @@ class TypedModel:
                 body = b"".join([part async for part in answer])
         finally:
             await self._engine.aclose()
-        return _text(body, self.name)
+        return _text(checked(request, body, self.name, strict=False).body, self.name)
 
 
 def _text(body: bytes, name: str) -> str:

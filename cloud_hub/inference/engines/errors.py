@@ -2,6 +2,7 @@
 
 NotReady              not available now: try another address, or later
 |- EngineUnreachable  no connection, nothing was sent: safe to repeat
+|- EngineBusy         too many requests, or a spent quota: wait `wait_s`
 `- EngineTimeout      the deadline passed
 EngineRefused         the caller's fault: the request must change
 EngineBroken          the engine's fault: garbage, half a stream, an answer that does not fit
@@ -18,7 +19,7 @@ class EngineUnreachable(NotReady):
 
 
 class EngineBusy(NotReady):
-    """Too many requests or a used-up quota: it wants none for `wait_s` seconds."""
+    """The engine limits requests, or the account's quota is used up; it says for how long."""
 
 
 class EngineTimeout(NotReady):

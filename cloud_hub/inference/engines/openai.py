@@ -7,18 +7,20 @@ or repr.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
-from cloud_hub.inference.engines.connection import Connection, Exchange
+from cloud_hub.inference.engines.connection import Connection, Exchange, read_key
 from cloud_hub.inference.engines.core.completion import decode_completion
 from cloud_hub.inference.engines.core.load import read_load
 from cloud_hub.inference.engines.core.request import ChatRequest
 from cloud_hub.inference.engines.core.sse import DONE, EventSplitter, event_data
-from cloud_hub.inference.engines.errors import EngineBroken
+from cloud_hub.inference.engines.errors import EngineBroken, EngineRefused
+from cloud_hub.inference.engines.probe import ModelList, Probe
 from cloud_hub.inference.engines.protocol import Capabilities, Engine, Health, Load
 from shared.errors import ConfigError, TidegateError
 from shared.suggestions import explained
@@ -71,14 +73,15 @@ def open_engine(options: dict[str, object]) -> Engine:
 class OpenAIEngine:
     """Calls `POST <url>/chat/completions`."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, *, name: str = "", key: Callable[[], str] | None = None) -> None:
         self.address = options.url.rstrip("/")
-        self.name = f"{options.model or 'any model'} at {urlsplit(options.url).hostname}"
+        self.name = name or f"{options.model or 'any model'} at {urlsplit(options.url).hostname}"
         self._options = options
+        key = key or partial(read_key, options.key_file, f"{PLACE}.key_file")
         self._connection = Connection(
-            self.name, options.url, key_file=options.key_file, ca_file=options.ca_file, connect_s=options.connect_s,
-            place=PLACE,
-        )  # fmt: skip
+            self.name, options.url, key=key, ca_file=options.ca_file, connect_s=options.connect_s, place=PLACE
+        )
+        key()
 
     async def chat(self, request: ChatRequest, deadline_s: float) -> AsyncGenerator[bytes, None]:
         """The answer; see `Engine`."""
@@ -100,7 +103,10 @@ class OpenAIEngine:
 
     async def capabilities(self) -> Capabilities:
         """What the address can do; see `Engine`."""
-        raise NotImplementedError
+        probe = Probe(
+            chat=self.chat, model=self._options.model, listed=await self._models(), server=await self._server()
+        )
+        return await probe.run()
 
     async def health(self) -> Health:
         """Whether `GET /models` is answered."""
@@ -113,17 +119,33 @@ class OpenAIEngine:
 
     async def load(self) -> Load | None:
         """From `/metrics` beside the API, as vLLM, SGLang and llama.cpp have it."""
+        return read_load(await self._metrics())
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._connection.aclose()
+
+    async def _metrics(self) -> str:
+        """The server's metrics, or '' where it has none."""
         parts = urlsplit(self.address)
         url = urlunsplit(parts._replace(path=parts.path.removesuffix("/v1") + "/metrics"))
         try:
             text = await self._connection.get(url, deadline_s=HEALTH_S, max_bytes=MAX_REPLY)
         except TidegateError:
-            return None
-        return read_load(text.decode("utf-8", "replace"))
+            return ""
+        return text.decode("utf-8", "replace")
 
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._connection.aclose()
+    async def _server(self) -> str:
+        text = await self._metrics()
+        return next((name for name in ("vllm", "sglang", "llamacpp") if f"\n{name}:" in text), "")
+
+    async def _models(self) -> ModelList:
+        """The models that the server lists; several services list none."""
+        try:
+            content = await self._connection.get("/models", deadline_s=HEALTH_S, max_bytes=MAX_REPLY)
+            return msgspec.json.decode(content, type=ModelList)
+        except (EngineRefused, EngineBroken, ConfigError, msgspec.MsgspecError):
+            return ModelList([])
 
     def _prepared(self, request: ChatRequest) -> ChatRequest:
         """The request as this server wants it."""

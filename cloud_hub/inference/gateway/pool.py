@@ -8,11 +8,11 @@ import logging
 import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 
 from cloud_hub.inference.engines import ChatRequest, Engine, EngineBusy, EngineRefused
+from cloud_hub.inference.engines.core.validation import checked
 from cloud_hub.inference.gateway.calls import GatewayRefused, refused
 from cloud_hub.inference.gateway.core.balancer import Balancer
 from cloud_hub.inference.gateway.core.breaker import CircuitBreaker, Outcome, State
@@ -137,7 +137,8 @@ class Pool:
         try:
             async with asyncio.timeout(self._patience_s(request, deadline, last)):
                 first = await anext(parts)
-            _check(request, first)
+            if not request.stream:
+                first = checked(request, first, engine.name).body
             outcome = "ok"
         except EngineRefused:
             outcome = "ok"
@@ -197,18 +198,3 @@ def _prefix(request: ChatRequest) -> bytes:
     """A digest of how the messages begin."""
     head = msgspec.json.encode([request.body.get("tools"), request.messages[:2]])[:PREFIX_BYTES]
     return hashlib.blake2b(head, digest_size=8).digest()
-
-
-def _check(request: ChatRequest, body: bytes) -> None:
-    """Raise WireError if a JSON answer was asked for and the text is none. A stream cannot be checked beforehand."""
-    if request.stream or request.response_format == "text":
-        return
-    decoded: dict[str, Any] = msgspec.json.decode(body)
-    for choice in decoded.get("choices", []):
-        text = choice.get("message", {}).get("content")
-        if text is None or choice.get("finish_reason") == "length":
-            continue
-        try:
-            msgspec.json.decode(text)
-        except (msgspec.MsgspecError, RecursionError):
-            raise WireError("the text is no JSON, though the request asks for it") from None

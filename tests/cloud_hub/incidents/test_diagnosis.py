@@ -179,7 +179,7 @@ def test_a_good_answer_is_the_engines_own(glm: GlmSimulator, engine: TypedModel)
 @pytest.mark.parametrize(
     ("behaviour", "why"),
     [
-        ("invalid-json", "malformed"),
+        ("invalid-json", "no JSON"),
         ("wrong-schema", "confidence"),
         ("no-completion", "no chat completion"),
         ("cut-off", "max_tokens"),
