@@ -216,11 +216,15 @@ class GatewayResponse(Response):
         items = reply.items
         try:
             first = await anext(items)
+            if not self._call.stream:  # settle the accounts first: a complete response looks like a client that left
+                async for _ in items:
+                    pass
             await send({"type": "http.response.start", "status": 200, "headers": self._head(first, reply.outcome)})
-            await send({"type": "http.response.body", "body": first, "more_body": True})
-            async for part in items:
-                await send({"type": "http.response.body", "body": part, "more_body": True})
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            await send({"type": "http.response.body", "body": first, "more_body": self._call.stream})
+            if self._call.stream:
+                async for part in items:
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             await items.aclose()
 

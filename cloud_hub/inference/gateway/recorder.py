@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from sqlalchemy import delete
+from sqlalchemy import delete, insert
 from sqlmodel import Session, col, select
 
 from cloud_hub.audit import trail
@@ -29,6 +29,7 @@ MAX_PENDING = 20_000
 BATCH = 2000
 LONGEST_ANSWER = 1 << 20
 Keep = Literal["nothing", "usage", "texts"]
+_RECORDS: Any = InferenceRecord.__table__  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,8 @@ class _Used:
     usage: Usage
 
 
-_Entry: TypeAlias = _Audit | _Used | InferenceRecord
+_Record: TypeAlias = dict[str, Any]
+_Entry: TypeAlias = _Audit | _Used | _Record
 
 
 class Recorder:
@@ -76,15 +78,16 @@ class Recorder:
         if self._keep == "nothing":
             return
         texts = self._keep == "texts"
-        self._pending.append(InferenceRecord(
-            id=new_id(), t_us=now_us(), tenant=call.tenant, device=call.device, request_class=call.request_class,
-            pool=outcome.pool, model=outcome.model, outcome=outcome.state, reason=outcome.reason, cached=outcome.cached,
-            attempts=outcome.attempts, wait_s=outcome.wait_s, first_s=outcome.first_s, took_s=outcome.took_s,
-            tokens_in=outcome.tokens_in, tokens_out=outcome.tokens_out, money=outcome.money,
-            redactions=outcome.redactions, traceparent=call.trace,
-            prompt=(outcome.prompt or call.body) if texts else None,
-            answer=answer[:LONGEST_ANSWER].decode("utf-8", "replace").replace("\0", "\ufffd") if texts else None,
-        ))  # fmt: skip
+        self._pending.append({
+            "id": new_id(), "t_us": now_us(), "tenant": call.tenant, "device": call.device,
+            "request_class": call.request_class, "pool": outcome.pool, "model": outcome.model,
+            "outcome": outcome.state, "reason": outcome.reason, "cached": outcome.cached,
+            "attempts": outcome.attempts, "wait_s": outcome.wait_s, "first_s": outcome.first_s,
+            "took_s": outcome.took_s, "tokens_in": outcome.tokens_in, "tokens_out": outcome.tokens_out,
+            "money": outcome.money, "redactions": outcome.redactions, "traceparent": call.trace,
+            "prompt": (outcome.prompt or call.body) if texts else None,
+            "answer": answer[:LONGEST_ANSWER].decode("utf-8", "replace").replace("\0", "\ufffd") if texts else None,
+        })  # fmt: skip
 
     # -- the worker's side ---------------------------------------------------------------------------
 
@@ -104,9 +107,15 @@ class Recorder:
         return WorkResult(again=bool(self._pending))
 
     def _write(self, batch: list[_Entry]) -> None:
+        records = [entry for entry in batch if isinstance(entry, dict)]
         with self._db.write() as session:
             for entry in batch:
-                self._store(session, entry)
+                if isinstance(entry, _Audit):
+                    _add_audit(session, entry)
+            for (day, subject), usage in _totals(batch).items():
+                _add_usage(session, day, subject, usage)
+            if records:
+                session.connection().execute(insert(_RECORDS), records)
             self._delete_old(session)
 
     def _write_each(self, batch: list[_Entry]) -> None:
@@ -119,17 +128,6 @@ class Recorder:
                     raise
                 log.error("inference.record_failed", extra={"fields": {"reason": type(error).__name__}})
 
-    def _store(self, session: Session, entry: _Entry) -> None:
-        if isinstance(entry, InferenceRecord):
-            session.add(InferenceRecord(**entry.model_dump()))
-        elif isinstance(entry, _Used):
-            for subject in entry.subjects:
-                _add(session, entry.day, subject, entry.usage)
-        else:
-            call = entry.call
-            trail.add(session, entry.t_us, call.tenant, entry.kind, call.model[:80], device=call.device,
-                      trace=call.trace, sites=list(call.sites or ()), **entry.detail)  # fmt: skip
-
     def _due(self) -> bool:
         with self._db.read() as session:
             oldest = session.exec(select(InferenceRecord.t_us).order_by(col(InferenceRecord.t_us)).limit(1)).first()
@@ -141,7 +139,23 @@ class Recorder:
             session.connection().execute(delete(InferenceRecord).where(old))
 
 
-def _add(session: Session, day: int, subject: Subject, usage: Usage) -> None:
+def _add_audit(session: Session, entry: _Audit) -> None:
+    call = entry.call
+    trail.add(session, entry.t_us, call.tenant, entry.kind, call.model[:80], device=call.device, trace=call.trace,
+              sites=list(call.sites or ()), **entry.detail)  # fmt: skip
+
+
+def _totals(batch: list[_Entry]) -> dict[tuple[int, Subject], Usage]:
+    """The usage in a batch by day and subject: a busy subject is one row."""
+    totals: dict[tuple[int, Subject], Usage] = {}
+    for entry in batch:
+        if isinstance(entry, _Used):
+            for subject in entry.subjects:
+                totals.setdefault((entry.day, subject), Usage()).add(entry.usage)
+    return totals
+
+
+def _add_usage(session: Session, day: int, subject: Subject, usage: Usage) -> None:
     row = session.get(InferenceUsage, (day, *subject)) or InferenceUsage(day=day, kind=subject[0], name=subject[1])
     row.requests += usage.requests
     row.tokens_in += usage.tokens_in
