@@ -2,7 +2,7 @@
 
     python -m benchmarks.glm [--litellm FOLDER_OF_ITS_PROGRAMS] [--url http://ENGINE/v1 --model NAME] [--json FILE]
 
-The engine is a local stub that answers after a fixed time (`--think-ms`), in a process of its own, so that the
+The engine is a local stub that answers after `--think-ms`, give or take a half, in a process of its own, so that the
 difference is the gateway's. `--litellm` runs LiteLLM's proxy before the same stub in the same run. CPU is that of the
 gateway's (or proxy's) processes. With `--url` the engine is a real one.
 """

@@ -23,7 +23,7 @@ from cloud_hub.settings.inference import Inference
 def main(port: int, folder: Path, model: str, addresses: list[str]) -> None:
     """Serve until killed."""
     db = Database(f"sqlite:///{folder / 'hub.sqlite'}")
-    pool = {"name": "pool", "addresses": addresses, "model": model, "max_concurrent": 64}
+    pool = {"name": "pool", "addresses": addresses, "model": model, "max_concurrent": 1024}
     settings = Settings(
         state_dir=str(folder), inference=Inference.model_validate({"pools": [pool]}),
         rest=Rest(port=port, max_connections=2000, max_connections_per_address=2000),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import sys
 from typing import Any
 
@@ -52,7 +53,7 @@ class Stub:
             writer.close()
 
     async def _answer(self, writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(3600 if self._behaviour == "stalls" else self._think_s)
+        await asyncio.sleep(3600 if self._behaviour == "stalls" else self._think_s * random.uniform(0.5, 1.5))
         body = b"<html>504</html>" if self._behaviour == "garbage" else ANSWER
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
                      % (len(body), body))  # fmt: skip

@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 PREFIX_BYTES = 2048
 """How much of the messages decides the address: enough for a system prompt, not for a conversation."""
+SMOOTHING, SLOW_FACTOR = 0.05, 8.0
+"""The weight of the newest time to the first part in its mean, and how many means are slow."""
 ATTEMPT_SHARE = 0.5
 """The share of the remaining time that an attempt may take while another address could be tried after it."""
 
@@ -56,6 +58,7 @@ class Pool:
         self.balancer = Balancer(self.engines)
         self.breakers = {address: CircuitBreaker() for address in self.engines}
         self.errors: dict[str, str] = {}
+        self._first_s: dict[bool, float] = {}
         self.route = PoolRoute(
             name=config.name, model=config.model, classes=tuple(config.classes), sites=tuple(config.sites),
             context=config.context, images=not config.redact,
@@ -134,12 +137,15 @@ class Pool:
         self.balancer.started(address, tokens)
         parts = engine.chat(request, max(0.1, deadline - now_s()))
         outcome: Outcome = "abandoned"
+        began = now_s()
         try:
             async with asyncio.timeout(self._patience_s(request, deadline, last)):
                 first = await anext(parts)
             if not request.stream:
                 first = checked(request, first, engine.name).body
             outcome = "ok"
+            before = self._first_s.get(request.stream, now_s() - began)
+            self._first_s[request.stream] = before + SMOOTHING * (now_s() - began - before)
         except EngineRefused:
             outcome = "ok"
             raise
@@ -157,6 +163,18 @@ class Pool:
     async def end(self, started: Started, outcome: Outcome) -> None:
         """End an attempt: closes the stream, which frees the engine's slot."""
         await self._close(started.engine.address, started.parts, started.tokens, outcome)
+
+    def slow_s(self, request: ChatRequest, request_class: RequestClass) -> float | None:
+        """After how long a second address is asked too; None while it is not known what is slow."""
+        if request_class == "emergency":
+            return self.config.hedge_s
+        mean_s = self._first_s.get(request.stream)
+        return None if mean_s is None else max(self.config.hedge_s, SLOW_FACTOR * mean_s)
+
+    def note_overtaken(self, address: str) -> None:
+        """A later attempt at another address was faster: count it as a failure."""
+        self.breakers[address].end("failed", now_s())
+        self.note_failure(address, NotReady(f"{self.engines[address].name}: slower than another address", 5.0))
 
     def note_failure(self, address: str, error: Exception) -> None:
         """Keep and log why an address failed."""

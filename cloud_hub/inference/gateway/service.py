@@ -278,25 +278,31 @@ class Gateway:
     async def _hedged(
         self, pool: Pool, address: str, request: ChatRequest, prepared: _Prepared, without: set[str]
     ) -> Started:  # fmt: skip
-        """One attempt; for an emergency a second one elsewhere if the first is slow. The first answer wins."""
-        size = prepared.tokens_in + prepared.tokens_out
+        """One attempt, and a second one elsewhere if the first is slow. The first answer wins.
+
+        Slow is `hedge_s` for an emergency, and for others much longer than answers of this pool take.
+        """
+        size, deadline = prepared.tokens_in + prepared.tokens_out, prepared.deadline
         others = pool.usable(without | {address})
-        one = pool.attempt(address, request, size, prepared.deadline, not others)
-        if prepared.call.request_class != "emergency" or not others:
-            return await one
-        attempts: list[asyncio.Future[Started]] = [asyncio.ensure_future(one)]
+        attempt = pool.attempt(address, request, size, deadline, last=not others)
+        slow_s = pool.slow_s(request, prepared.call.request_class)
+        if slow_s is None or not others:
+            return await attempt
+        attempts: list[asyncio.Future[Started]] = [asyncio.ensure_future(attempt)]
+        first, winner = attempts[0], None
         try:
-            done, _ = await asyncio.wait(attempts, timeout=pool.config.hedge_s)
+            done, _ = await asyncio.wait(attempts, timeout=slow_s)
             second = None if done else pool.choose(request, without | {address})
             if second is not None:
                 prepared.outcome.attempts += 1
-                attempts.append(asyncio.ensure_future(pool.attempt(second, request, size, prepared.deadline, True)))
+                attempts.append(asyncio.ensure_future(pool.attempt(second, request, size, deadline, last=True)))
             winner = await _first_success(attempts)
-            attempts.remove(winner)
             return winner.result()
         finally:
             for loser in attempts:
-                self._background(_abandon(pool, loser))
+                if loser is not winner:
+                    overtaken = address if loser is first and winner is not None else None
+                    self._background(_abandon(pool, loser, overtaken))
 
     def _background(self, work: Coroutine[Any, Any, None]) -> None:
         """Run something that must end even if the caller leaves."""
@@ -417,9 +423,15 @@ async def _first_success(attempts: Sequence[asyncio.Future[Started]]) -> asyncio
             raise next(iter(done)).exception() or NotReady("no attempt succeeded", 1.0)
 
 
-async def _abandon(pool: Pool, attempt: asyncio.Future[Started]) -> None:
-    """Cancel an attempt that is not wanted any more, and end it if it succeeded all the same."""
+async def _abandon(pool: Pool, attempt: asyncio.Future[Started], overtaken: str | None) -> None:
+    """Cancel an attempt that is not wanted any more, and end it if it succeeded all the same.
+
+    An address that a later attempt has overtaken has failed.
+    """
+    running = not attempt.done()
     attempt.cancel()
     (result,) = await asyncio.gather(attempt, return_exceptions=True)
     if isinstance(result, Started):
         await pool.end(result, "abandoned")
+    elif overtaken is not None and running:
+        pool.note_overtaken(overtaken)

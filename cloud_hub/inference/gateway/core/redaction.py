@@ -1,8 +1,8 @@
 """Replaces secrets and personal data in a request by placeholders such as `[EMAIL-1]`.
 
 The same value has the same placeholder within a request, so that the text keeps its sense. Numbers are replaced only if
-their check digits fit. Words of the site's own list are matched in any case. Images cannot be read here: a pool that
-redacts takes none.
+their check digits fit, and not where they are JSON numbers of a field. Words of the site's own list are matched in any
+case. Images cannot be read here: a pool that redacts takes none.
 """
 
 from __future__ import annotations
@@ -54,6 +54,9 @@ def _recognizer(
     return Recognizer(kind, re.compile(pattern, flags | re.ASCII), check)
 
 
+_NUMBER = r"(?<![\d.+-])(?<!\":)(?<!\": )"
+"""No part of another number, and no JSON number of a field: those are counters, times and measured values."""
+
 RECOGNIZERS: tuple[Recognizer, ...] = (
     _recognizer(
         "PRIVATE-KEY",
@@ -75,10 +78,14 @@ RECOGNIZERS: tuple[Recognizer, ...] = (
         flags=re.I,
     ),
     _recognizer("EMAIL", r"\b[\w.+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){1,5}\b"),
-    _recognizer("ID-NUMBER", r"(?<!\d)\d{17}[\dXx](?!\w)", resident_id),
+    _recognizer(
+        "ID-NUMBER",
+        _NUMBER + r"\d{6}(?:19|20)\d{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])\d{3}[\dXx](?!\w)",
+        resident_id,
+    ),
     _recognizer("IBAN", r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b", iban),
-    _recognizer("CARD", r"(?<![\d.-])\d(?:[ -]?\d){12,18}(?!\d|\.\d)", luhn),
-    _recognizer("PHONE", r"(?<![\d.+-])1[3-9]\d{9}(?!\d|\.\d)"),
+    _recognizer("CARD", _NUMBER + r"(?:4|5[1-5]|2[2-7]|3[4-7]|6[0245])(?:[ -]?\d){11,17}(?!\d|\.\d)", luhn),
+    _recognizer("PHONE", _NUMBER + r"1[3-9]\d{9}(?!\d|\.\d)"),
     _recognizer("PHONE", r"(?<![\w+])\+\d{1,3}[ -]?(?:\(\d{1,4}\)[ -]?)?\d{2,4}(?:[ -]?\d{2,4}){1,4}(?!\w|\.\d)"),
 )
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 from openai import OpenAI
 from simulators.brokers import until
+from simulators.certificates import certificates
 from simulators.gateways import MakeHub, client_of, pool
 from simulators.openai_server import Behaviour, OpenAIServer
 from simulators.rest import RestHub
@@ -404,3 +407,38 @@ def test_without_repetition_clients_would_see_the_failing_address(
             except openai.APIStatusError:
                 errors += 1
         assert errors >= 1
+
+
+def test_an_address_that_stalls_costs_seconds_and_not_half_of_a_long_deadline(make_hub: MakeHub) -> None:
+    with OpenAIServer() as one, OpenAIServer() as bad:
+        hub = make_hub(pool(one, bad, hedge_s=0.3))
+        client = client_of(hub)
+
+        def work(number: int) -> float:
+            messages: Any = [{"role": "user", "content": f"question {number}"}]
+            start = time.monotonic()
+            client.chat.completions.create(model="auto", messages=messages)
+            return time.monotonic() - start
+
+        for number in range(6):
+            work(number)
+        bad.behaviour = "stalls"
+        assert max(work(number) for number in range(20)) < 5
+        assert hub.gateway is not None
+        assert "open" in {state for state, _ in hub.gateway.pools["large"].addresses.values()}
+        until("the stalled one is left", lambda: bad.running == 0)
+
+
+def test_a_certificate_that_is_not_trusted_is_named(make_hub: MakeHub, tmp_path: Path) -> None:
+    certificates(tmp_path, "engine")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(tmp_path / "engine.pem", tmp_path / "engine.key")
+    with OpenAIServer(tls=tls) as server:
+        address = server.url.replace("127.0.0.1", "localhost")
+        wrong = make_hub({"name": "large", "addresses": [address], "model": server.model})
+        with pytest.raises(openai.InternalServerError) as caught:
+            ask(client_of(wrong), extra_headers={"Tidegate-Deadline-S": "1"})
+        assert "certificate is not trusted" in caught.value.message
+        options = {"ca_file": str(tmp_path / "ca.pem")}
+        right = make_hub({"name": "large", "addresses": [address], "model": server.model, "options": options})
+        assert ask(client_of(right)).choices[0].message.content == "all is well"

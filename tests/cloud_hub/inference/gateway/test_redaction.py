@@ -45,6 +45,7 @@ def test_secrets_and_personal_data_are_replaced(text: str, expected: str) -> Non
         "motor 3 at 1733000000123456 us: 13.8 A, 40000000000000001 counts",
         "card 4111 1111 1111 1112", "id 110105194912310021", "t=1733011200 v=4.2e-13",
         "serial 2026-11-30 08:15:42.123456", "192.168.10.7:1883", "press-3/line-camera/age_s > 5",
+        '{"t_us":1800000000000000,"bytes": 15032385536}', "1800000000000000",
         "uuid 0193a5b2-7c1d-7e3a-9f00-1234567890ab",
     ],
 )  # fmt: skip
