@@ -21,6 +21,9 @@ from cloud_hub.configurations.reconciler import ConfigurationReconciler
 from cloud_hub.database.sessions import Database
 from cloud_hub.incidents import worker as incidents
 from cloud_hub.inference.experts import worker as experts
+from cloud_hub.inference.gateway.build import open_gateway
+from cloud_hub.inference.gateway.devices import DeviceDesk
+from cloud_hub.inference.gateway.worker import workers as gateway_workers
 from cloud_hub.ingest.listener import Listener
 from cloud_hub.jobs import worker as jobs
 from cloud_hub.notifications import delivery
@@ -38,13 +41,12 @@ log = logging.getLogger(__name__)
 
 WORKERS: tuple[WorkerFactory, ...] = (
     experts.workers,
-    incidents.workers,
     jobs.workers,
     telemetry.workers,
     delivery.workers,
     autoscale.workers,
 )
-"""The packages with background workers. Those of thresholds and configurations share state with REST: see HubApp."""
+"""The packages with background workers. Those that share state with REST are in HubApp."""
 
 
 class HubApp:
@@ -56,13 +58,19 @@ class HubApp:
         self._oidc = Oidc(settings.oidc) if settings.oidc else None
         self.db = Database(settings.database_url)
         sign = command_signer(settings)
-        self._listener = Listener(settings.mqtt, self.db, settings.twins, self.notify, self.devices_changed, sign)
+        self._gateway = open_gateway(self.db, settings.inference)
+        desk = DeviceDesk(self._gateway, self.publish, settings.inference.device_prompt_bytes)
+        self._listener = Listener(
+            settings.mqtt, self.db, settings.twins, self.notify, self.devices_changed, sign, desk.ask
+        )
         self._announcer = ZeroconfAnnouncer(settings)
         self._waiters = WaiterRegistry()
         self._forecasters = ForecasterStore()
         context = HubContext(db=self.db, settings=settings, connected=lambda: self._listener.connected)
         self._reconciler = ConfigurationReconciler(self.db, context.max_twin_bytes, settings.configurations.period_s)
         specs = [spec for workers in WORKERS for spec in workers(context)]
+        specs += incidents.workers(context, self._gateway)
+        specs += gateway_workers(self.db, self._gateway, settings.inference, self.notify)
         specs += thresholds.workers(context, self._forecasters)
         specs.append(WorkerSpec(name="configurations", run_once=self._reconciler.run_once, linger_s=BURST_S))
         self._workers = {spec.name: BackgroundWorker(spec, self._finish) for spec in specs}
@@ -117,8 +125,12 @@ class HubApp:
 
         @asynccontextmanager
         async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+            if self._gateway is not None:
+                self._gateway.bind()
             self.start()
             yield
+            if self._gateway is not None:
+                await self._gateway.aclose()
             self.stop()
 
         app = create_rest_app(lifespan)
@@ -128,7 +140,7 @@ class HubApp:
             settings=self.settings, db=self.db, publish=self.publish, notify=self.notify,
             connected=lambda: self._listener.connected, changed=self.devices_changed, waiters=self._waiters,
             heard_us=self._listener.heard_us, lockout=locked, oidc=self._oidc,
-            forecasters=self._forecasters, workers=self.statuses,
+            forecasters=self._forecasters, workers=self.statuses, gateway=self._gateway,
         )  # fmt: skip
         return app
 

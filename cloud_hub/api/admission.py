@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI, Request
 from starlette.types import Scope
 
-from cloud_hub.api import aws, est, problems
+from cloud_hub.api import aws, est, inference, openai_errors, problems
 from cloud_hub.api.dependencies import authenticated
 from cloud_hub.api.request_guard import Family, Limit, RequestGuard
 from shared.protocol.codec import MAX_PAYLOAD
@@ -22,6 +22,9 @@ FAMILIES = (
     Family(
         prefix="/.well-known/", authenticate=est.authenticate, refusal=problems.enrolment_problem,
         limit=Limit(size=est.MAX_REQUEST, values=None),
+    ),
+    Family(
+        prefix="/v1/chat/", authenticate=_bearer, refusal=openai_errors.openai_problem, limit=inference.LIMIT
     ),
     Family(prefix="", authenticate=_bearer, refusal=problems.problem_response),
 )  # fmt: skip

@@ -20,6 +20,7 @@ from cloud_hub.clock import new_trace, now_us
 from cloud_hub.database.sessions import Database
 from cloud_hub.devices import registry as device_registry
 from cloud_hub.errors import HubError, WrongToken
+from cloud_hub.inference.gateway.service import Gateway
 from cloud_hub.runtime.outgoing import OutgoingMessage
 from cloud_hub.runtime.waiters import WaiterRegistry
 from cloud_hub.runtime.worker import WorkerStatus
@@ -36,7 +37,7 @@ class Hub:
 
     `connected` tells whether the broker is connected, `heard_us` when the last message of a device arrived. `changed`
     is called with devices whose tags or twins changed, so that configurations are reconciled. `workers` returns the
-    statuses of the background workers.
+    statuses of the background workers. `gateway` is None without pools of language models.
     """
 
     settings: Settings
@@ -51,6 +52,7 @@ class Hub:
     oidc: Oidc | None = None
     forecasters: ForecasterStore = field(default_factory=ForecasterStore)
     workers: Callable[[], Sequence[WorkerStatus]] = tuple
+    gateway: Gateway | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,4 +162,5 @@ Reader = Annotated[Caller, Depends(_caller("read"))]
 Operator = Annotated[Caller, Depends(_caller("operate"))]
 Auditor = Annotated[Caller, Depends(_caller("audit"))]
 Writer = Annotated[Caller, Depends(_caller("write"))]
+Asker = Annotated[Caller, Depends(_caller("infer"))]
 Administrator = Annotated[Caller, Depends(_caller("administer"))]

@@ -60,7 +60,10 @@ def metrics(hub: TheHub, caller: Reader) -> Response:
         failed = items.counts(session)
     registry = CollectorRegistry()
     registry.register(_Snapshot(hub.connected(), hub.workers(), failed))
-    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+    content = generate_latest(registry)
+    if hub.gateway is not None:
+        content += generate_latest(hub.gateway.metrics.registry)
+    return Response(content, media_type=CONTENT_TYPE_LATEST)
 
 
 class _Snapshot(Collector):

@@ -13,6 +13,7 @@ from fastapi import FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
+from cloud_hub.api import openai_errors
 from cloud_hub.api.aws import AwsError
 from cloud_hub.api.dependencies import authenticated
 from cloud_hub.errors import HubError
@@ -35,6 +36,16 @@ AWS_PROBLEM = {
     "required": ["message"],
     "properties": {"message": {"type": "string"}},
 }
+OPENAI_PROBLEM = {
+    "title": "OpenAiProblem",
+    "description": "An error in OpenAI's form.",
+    "type": "object",
+    "required": ["error"],
+    "properties": {"error": {"type": "object", "required": ["message", "type", "code"], "properties": {
+        "message": {"type": "string"}, "type": {"type": "string"}, "code": {"type": "string"},
+        "param": {"type": ["string", "null"]},
+    }}},
+}  # fmt: skip
 SCHEMES = {
     "token": {"type": "http", "scheme": "bearer", "description": "a token of the hub, or of the OIDC provider"},
     "claim": {"type": "http", "scheme": "basic", "description": "device id and one-time claim"},
@@ -47,7 +58,7 @@ TEXTS = {
     408: "The body came too slowly", 409: "It is in another state, or at another version",
     412: "If-Match names another version",
     413: "Too large", 415: "Not understood", 422: "Invalid request", 429: "Locked out after wrong tokens",
-    503: "The hub is busy, or its database does not answer",
+    503: "The hub is busy, or its database does not answer", 504: "Not answered before the deadline",
 }  # fmt: skip
 EVERYWHERE, WITH_BODY = (401, 403, 429, 503), (400, 408, 413)
 SIGNED = (400, 403, 404, 409, 413, 415, 429, 503)
@@ -67,7 +78,7 @@ def install(app: FastAPI) -> None:
         schemas = made["components"]["schemas"]
         for name in ("HTTPValidationError", "ValidationError"):
             schemas.pop(name, None)
-        schemas |= {"Problem": PROBLEM, "AwsProblem": AWS_PROBLEM}
+        schemas |= {"Problem": PROBLEM, "AwsProblem": AWS_PROBLEM, "OpenAiProblem": OPENAI_PROBLEM}
         made["components"]["securitySchemes"] = SCHEMES
         for path, operations in made["paths"].items():
             for operation in operations.values():
@@ -82,6 +93,8 @@ def _complete(path: str, operation: dict[str, Any]) -> None:
     operation["responses"].pop("422", None)
     signed = path.startswith(("/things/", "/api/things/"))
     media, schema = ("application/json", "AwsProblem") if signed else ("application/problem+json", "Problem")
+    if path.startswith(openai_errors.PREFIXES):
+        media, schema = "application/json", "OpenAiProblem"
     for status in _refusals(path, operation) if not signed else SIGNED:
         content = {media: {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
         operation["responses"][str(status)] = {"description": TEXTS[status], "content": content}
@@ -102,6 +115,8 @@ def _refusals(path: str, operation: dict[str, Any]) -> Iterator[int]:
     if not operation["security"]:
         return
     yield from (*EVERYWHERE, 404, 422)
+    if path.startswith("/v1/chat/"):
+        yield 504
     if path.startswith("/v1/"):
         yield from (400, 408, 413, 415)
     names = {parameter["name"] for parameter in operation.get("parameters", [])}

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from sqlalchemy.exc import DataError
 from starlette.exceptions import HTTPException
 
+from cloud_hub.api import openai_errors
 from cloud_hub.errors import HubError
 from shared.errors import NotReady
 
@@ -39,6 +40,8 @@ def enrolment_problem(error: HubError) -> JSONResponse:
 
 
 async def _hub_error(request: Request, error: Any) -> JSONResponse:
+    if request.url.path.startswith(openai_errors.PREFIXES):
+        return openai_errors.openai_problem(error)
     return enrolment_problem(error) if request.url.path.startswith("/.well-known/est/") else problem_response(error)
 
 

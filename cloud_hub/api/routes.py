@@ -20,6 +20,7 @@ from cloud_hub.api import (
     forecasts,
     health,
     incidents,
+    inference,
     jobs,
     learning_jobs,
     limit_transfer,
@@ -32,6 +33,7 @@ from cloud_hub.api import (
     rollouts,
     scaling,
     tags,
+    tasks,
     telemetry,
     tokens,
     twins,
@@ -40,6 +42,7 @@ from cloud_hub.api import (
 from shared import VERSION
 
 ROUTERS = (
+    inference.router,
     devices.router,
     commands.router,
     tags.router,
@@ -66,6 +69,8 @@ ROUTERS = (
     devices.removed_router,
     est.router,
     prometheus.router,
+    inference.overview_router,
+    tasks.router,
 )
 """In the order in which they are matched and documented."""
 

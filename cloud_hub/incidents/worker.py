@@ -17,6 +17,8 @@ from cloud_hub.incidents import service as incidents
 from cloud_hub.incidents.core.evidence import AlarmFact, Diagnosis, Evidence
 from cloud_hub.incidents.diagnosis import diagnose
 from cloud_hub.inference.engines.blocking import LanguageModel, load_model
+from cloud_hub.inference.gateway.blocking import GatewayModel
+from cloud_hub.inference.gateway.service import Gateway
 from cloud_hub.runtime.context import HubContext
 from cloud_hub.runtime.items import WorkItems
 from cloud_hub.runtime.worker import BURST_S, WorkerSpec, WorkResult
@@ -33,10 +35,13 @@ BATCH_SIZE = 100
 ACTIONS_S = 0.5
 
 
-def workers(context: HubContext) -> list[WorkerSpec]:
-    """Diagnose incidents, execute actions, and apply suppressions that start or end; raises ConfigError."""
+def workers(context: HubContext, gateway: Gateway | None = None) -> list[WorkerSpec]:
+    """Diagnose incidents, execute actions, and apply suppressions that start or end; raises ConfigError.
+
+    Diagnoses are asked of the gateway, if there is one.
+    """
     db, settings = context.db, context.settings.actions
-    engine = load_model(context.settings)
+    engine = GatewayModel(gateway) if gateway is not None else load_model(context.settings)
 
     def execute() -> WorkResult:
         return actions.run_once(db, now_us(), settings)
@@ -112,6 +117,9 @@ def _diagnose(db: Database, incident_id: str, engine: LanguageModel | None, sett
         if incident is None:
             return False
         facts = gather_evidence(session, incident)
+        device = session.get(Device, incident.device)
+    if isinstance(engine, GatewayModel):
+        engine = engine.about((device.assigned_path,) if device is not None and device.assigned_path else ())
     _store(db, incident_id, diagnose(facts, engine), settings)
     return True
 

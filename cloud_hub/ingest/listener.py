@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from cloud_hub.clock import now_us
 from cloud_hub.database.sessions import Database, is_content_error
+from cloud_hub.inference.gateway.devices import DeviceQuestion
 from cloud_hub.ingest.core import cost
 from cloud_hub.ingest.core.rate_limit import RateLimiter
 from cloud_hub.ingest.core.router import DataBatch, IngestMessage, UnreadableBatch, heartbeat, route, unreadable
@@ -66,15 +67,16 @@ class Listener:
     """The hub's connection to the broker. `notify(name)` wakes the worker with that name.
 
     `changed` is called with the devices whose birth or twin was stored. `sign` signs commands; it returns None if the
-    hub has no key.
+    hub has no key. `ask` takes a device's question to a language model; it must not block.
     """
 
     def __init__(
         self, settings: Mqtt, db: Database, twins: Twins, notify: Callable[[str], None],
         changed: Callable[[Iterable[str]], None] = lambda devices: None,
         sign: Callable[[bytes], bytes | None] = lambda message: None,
+        ask: Callable[[DeviceQuestion], None] = lambda question: None,
     ) -> None:  # fmt: skip
-        self._sign = sign
+        self._sign, self._ask = sign, ask
         self._db, self._notify, self._changed = db, notify, changed
         self._alias = twins.aws_alias
         self._writer = Writer(db.hub_epoch, twins.max_bytes, twins.aws_max_bytes)
@@ -262,6 +264,8 @@ class Listener:
             self._notify(name)
         if results.changed:
             self._changed(results.changed)
+        for question in results.questions:
+            self._ask(question)
 
     def _clear_retained(self, part: list[Inbound], removed: set[str]) -> None:
         """Clear retained messages of removed devices on the broker, including a Will that it has just published."""
@@ -355,4 +359,5 @@ def _merged(parts: list[WriteResults]) -> WriteResults:
         for device, extra in part.cost.items():
             merged.charge(device, extra)
         merged.removed |= part.removed
+        merged.questions += part.questions
     return merged

@@ -15,12 +15,13 @@ import msgspec
 from sqlmodel import Session, col, select
 
 from cloud_hub.certificates import registry as certificates
-from cloud_hub.database.tables import EscalationRow
+from cloud_hub.database.tables import Device, EscalationRow
 from cloud_hub.devices import commands
 from cloud_hub.devices import registry as device_registry
 from cloud_hub.devices.births import Births, birth_streams, refused_session, session_answer
 from cloud_hub.devices.offsets import StreamOffsets
 from cloud_hub.incidents import service as incidents
+from cloud_hub.inference.gateway.devices import DeviceQuestion
 from cloud_hub.ingest.core import cost
 from cloud_hub.ingest.core.router import (
     DataBatch,
@@ -39,7 +40,7 @@ from cloud_hub.twins.rows import TwinRows
 from shared.ids import trace_id
 from shared.protocol import topics
 from shared.protocol.codec import ITEM_TYPE, encode
-from shared.protocol.messages import Ack, Applied, Batch, Birth, CommandResult, Escalation
+from shared.protocol.messages import Ack, Applied, Batch, Birth, CommandResult, Escalation, InferenceRequest
 from shared.twin.shadow import MAX_BYTES, rejected
 
 log = logging.getLogger(__name__)
@@ -68,6 +69,8 @@ class WriteResults:
     cost: dict[str, float] = field(default_factory=dict)
     """Additional cost by device (`ingest.core.cost`)."""
     removed: set[str] = field(default_factory=set)
+    questions: list[DeviceQuestion] = field(default_factory=list)
+    """Questions to language models, to ask after the commit."""
 
     def charge(self, device: str, cost: float) -> None:
         """Add to the cost of a device."""
@@ -168,7 +171,7 @@ class Writer:
             elif isinstance(message, ShadowRequest):
                 self._shadow(work, message, trace)
             else:
-                self._device_message(work, message)
+                self._device_message(work, message, trace)
         work.flush()
 
     def _removed(self, message: IngestMessage, now_us: int, results: WriteResults) -> None:
@@ -275,7 +278,7 @@ class Writer:
         results.messages += messages
         results.charge(message.device, sum(len(request.payload) for request in messages) / cost.BYTES)
 
-    def _device_message(self, work: _Work, message: DeviceMessage) -> None:
+    def _device_message(self, work: _Work, message: DeviceMessage, trace: str) -> None:
         session, now_us, results, content = work.session, work.now_us, work.results, message.message
         if isinstance(content, Birth):
             self._birth(work, content)
@@ -284,6 +287,11 @@ class Writer:
             results.wake.add("rollouts")
         elif isinstance(content, CommandResult) and commands.handle_result(session, message.device, content, now_us):
             results.wake |= {"actions", "diagnosis", content.id}
+        elif isinstance(content, InferenceRequest):
+            device = session.get(Device, message.device)
+            path = device.assigned_path if device is not None else ""
+            known = device is not None
+            results.questions.append(DeviceQuestion(message.device, (path,) if path else (), known, content, trace))
 
     def _birth(self, work: _Work, birth: Birth) -> None:
         session, now_us, results = work.session, work.now_us, work.results

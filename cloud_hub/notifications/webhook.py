@@ -5,8 +5,6 @@ With a secret, requests are signed; docs/notifications.md shows how to verify th
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,9 +14,9 @@ from cloud_hub.notifications import Page
 from cloud_hub.notifications.core import templates
 from cloud_hub.notifications.http import Post, response_error
 from cloud_hub.security import secret_files
+from cloud_hub.security.core.webhook_signature import SIGNATURE, sign
 from cloud_hub.settings import channels
 
-SIGNATURE = "Tidegate-Signature"
 MOST = 100
 """The maximum number of alarms, and of devices, that a request lists for one page."""
 
@@ -64,8 +62,3 @@ def _incident(page: Page) -> dict[str, Any]:
         "joined_count": len(page.joined), "joined": page.joined[:MOST], "alarm_count": len(page.alarms),
         "alarms": msgspec.to_builtins(page.alarms[:MOST]), "diagnosis": page.diagnosis,
     }  # fmt: skip
-
-
-def sign(secret: str, content: bytes, at_s: int) -> str:
-    """`t=SECONDS,v1=HEX`: HMAC-SHA256 over the seconds, a dot and the body's bytes."""
-    return f"t={at_s},v1={hmac.new(secret.encode(), b'%d.%b' % (at_s, content), hashlib.sha256).hexdigest()}"

@@ -451,3 +451,50 @@ class Heartbeat:
     def __post_init__(self) -> None:
         if not 1 <= len(self.session) <= 64:
             raise ValueError("session must be 1 to 64 characters")
+
+
+InferenceClass = Literal["emergency", "normal", "low"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InferenceRequest:
+    """A device's question to a language model, answered within `deadline_s` or refused.
+
+    `id` is the device's own; a repeated one is not asked twice. With `schema` the answer is JSON of that JSON Schema.
+    `model` names a pool of the hub, or "auto".
+    """
+
+    id: str
+    prompt: str
+    system: str = ""
+    model: str = "auto"
+    request_class: InferenceClass = "normal"
+    deadline_s: float = 60.0
+    max_tokens: int = 500
+    schema: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        check_length("id", self.id)
+        check_length("model", self.model)
+        check_finite("deadline_s", self.deadline_s)
+        if not self.id or not self.prompt:
+            raise ValueError("id and prompt must not be empty")
+        if not 0 < self.deadline_s <= 3600 or not 1 <= self.max_tokens <= 100_000:
+            raise ValueError("deadline_s must lie in 0..3600, max_tokens in 1..100000")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InferenceResponse:
+    """The answer to an InferenceRequest: `text`, or with state `refused` a `code`, its reason and when to ask again.
+
+    The text is data from a language model: a device must never execute it.
+    """
+
+    id: str
+    state: Literal["answered", "refused"]
+    text: str = ""
+    model: str = ""
+    code: str = ""
+    reason: str = ""
+    retry_after_s: float | None = None
+    cached: bool = False

@@ -64,6 +64,8 @@ TABLE: tuple[Topic, ...] = (
         for named in ("", "/name/<name>")
         for verb, sender in _SHADOW_VERBS
     ),
+    Topic(rest="inference/request", sender="device", payload="InferenceRequest", note="asks a language model"),
+    Topic(rest="inference/response", sender="hub", payload="InferenceResponse", note="or why there is none"),
     Topic(rest="heartbeat", sender="device", payload="Heartbeat", qos=0, note="of a link that was silent"),
     Topic(rest="heartbeat/answer", sender="hub", payload="Heartbeat", qos=0, note="the same, at once"),
 )  # fmt: skip

@@ -33,8 +33,8 @@ with warnings.catch_warnings():  # newer Starlettes ask for a client that not ev
 
 NOW = 1_700_000_000_000_000
 SECOND = 1_000_000
-Role = Literal["viewer", "operator", "auditor", "admin", "writer", "everything"]
-ROLES: tuple[Role, ...] = ("viewer", "operator", "auditor", "admin", "writer")
+Role = Literal["viewer", "operator", "auditor", "admin", "writer", "inference", "everything"]
+ROLES: tuple[Role, ...] = ("viewer", "operator", "auditor", "admin", "writer", "inference")
 
 DEVICE = "/api/v1/devices/{device}"
 ROUTES: dict[tuple[str, str], str] = {
@@ -132,6 +132,11 @@ ROUTES: dict[tuple[str, str], str] = {
     ("DELETE", "/api/v1/configurations/{configuration_id}"): "operate",
     ("GET", f"{DEVICE}/twin/owners"): "read",
     ("POST", f"{DEVICE}/twin/release"): "operate",
+    ("GET", "/api/v1/inference"): "read",
+    ("POST", "/api/v1/tasks"): "infer",
+    ("GET", "/api/v1/tasks"): "infer",
+    ("GET", "/api/v1/tasks/{task_id}"): "infer",
+    ("POST", "/api/v1/tasks/{task_id}/cancel"): "infer",
 }
 """Every route and the power it needs: a route that is missing here fails the test below."""
 
@@ -177,7 +182,7 @@ class World:
             "action_id": actions.propose(session, incident, "capture", "digits", "why", NOW, settings).id,
             "command_id": commands.create(session, "press-3", "restart", "digits", NOW, actor="test")[0].id,
             "rollout_id": "none", "job_id": "none", "configuration_id": "none", "token_id": "none",
-            "learning_job_id": "none", "item_id": "none", "alarm_id": "a1", "suppression_id": "none",
+            "learning_job_id": "none", "item_id": "none", "task_id": "none", "alarm_id": "a1", "suppression_id": "none",
         }  # fmt: skip
         for name in ("", "gates"):
             twins.update_desired(session, "press-3", name, {"a": 1}, NOW, actor="test", max_bytes=32768)

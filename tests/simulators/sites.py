@@ -25,6 +25,7 @@ from cloud_hub.database.tables import (
     EscalationRow,
     FailedItem,
     Incident,
+    InferenceTask,
     Job,
     LearnedSeries,
     LearningJob,
@@ -38,8 +39,10 @@ from cloud_hub.devices import registry as device_registry
 from cloud_hub.devices.offsets import StreamOffsets
 from cloud_hub.incidents import actions
 from cloud_hub.incidents import service as incidents
+from cloud_hub.inference.gateway.build import open_gateway
 from cloud_hub.jobs import service as jobs
 from cloud_hub.settings import Settings
+from cloud_hub.settings.inference import Inference
 from cloud_hub.telemetry import samples
 from cloud_hub.thresholds.learning.core.policy import LimitPolicy
 from cloud_hub.thresholds.rollouts import service as rollout_service
@@ -58,6 +61,7 @@ PLACES = {MINE: "acme/a/hall-2", THEIRS: "acme/b", "beside": "acme/ab", "nowhere
 CANARY = "kestrel"
 """Stands in everything of the other sites, and nowhere else."""
 
+POOLS = Inference.model_validate({"pools": [{"name": "large", "addresses": ["http://127.0.0.1:9/v1"]}]})
 TERMS = LimitPolicy(metrics=("m",))
 BODIES: dict[str, dict[str, Any]] = {
     "PUT /api/v1/devices/{device}/asset-path": {"asset_path": "acme/a/hall-9"},
@@ -77,6 +81,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "PUT /api/v1/configurations/{configuration_id}": {"target": "*", "content": {"conf": {"x": 1}}},
     "PATCH /api/v1/configurations/{configuration_id}": {"priority": 4},
     "PUT /api/v1/learning-jobs/{learning_job_id}": {"target": "*", "policy": {"metrics": ["m"]}},
+    "POST /api/v1/tasks": {"prompt": "summarise the night shift"},
     "POST /api/v1/tokens": {"name": "robot", "roles": ["viewer"]},
     "POST /things/{thing}/shadow": {"state": {"desired": {"z": 1}}},
 }
@@ -98,7 +103,7 @@ class Sites:
         self.db = Database(url)
         hub = Hub(
             settings=Settings(state_dir=str(folder)), db=self.db, publish=lambda messages: None,
-            notify=lambda name: None, connected=lambda: True, oidc=oidc,
+            notify=lambda name: None, connected=lambda: True, oidc=oidc, gateway=open_gateway(self.db, POOLS),
         )  # fmt: skip
         self.app = RestApp(hub)
         self.client = TestClient(self.app, raise_server_exceptions=False)
@@ -175,6 +180,9 @@ class Sites:
                                   created_us=now, labels={"l": word}, scope=scope))  # fmt: skip
         session.add(LearningJob(id=number, target=f"id = '{device}'", policy=plain(TERMS), actor=word, created_us=now,
                              scope=scope, due_us=1 << 61))  # fmt: skip
+        owner, text = "bob" if word == "plain" else "anna", {"x": word}
+        session.add(InferenceTask(id=f"t-{device}", actor=owner, scope=scope, body=text, request_class="low",
+                                  created_us=now, deadline_us=now + 10**12, next_us=now))  # fmt: skip
         session.add(FailedItem(id=number, worker="jobs", kind="job", item=f"{word} {device}", failures=5, error=word,
                                first_us=now, next_us=now, parked_us=now))  # fmt: skip
         session.add(LearnedSeries(learning=number, device=device, metric="m", reason=word))
@@ -182,7 +190,7 @@ class Sites:
             MissedFault(id=number, device=device, metric="m", start_us=1, end_us=2, note=word, actor=word, t_us=now)
         )
         return {
-            "learning_job_id": number, "item_id": number,
+            "learning_job_id": number, "item_id": number, "task_id": f"t-{device}",
             "device": device, "thing": device, "metric": "m", "name": "gates", "incident_id": incident.id,
             "action_id": action.id, "command_id": command.id, "rollout_id": watched.id, "job_id": made.id,
             "configuration_id": number, "token_id": "none", "alarm_id": alarm.id, "suppression_id": quiet.id,

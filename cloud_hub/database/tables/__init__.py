@@ -12,6 +12,7 @@ from cloud_hub.database.tables.devices import (
     TwinChange,
     TwinRow,
 )
+from cloud_hub.database.tables.inference import InferenceRecord, InferenceTask, InferenceUsage
 from cloud_hub.database.tables.runtime import FailedItem
 from cloud_hub.database.tables.telemetry import (
     EscalationRow,
@@ -61,6 +62,9 @@ __all__ = [
     "HighWater",
     "Identity",
     "Incident",
+    "InferenceRecord",
+    "InferenceTask",
+    "InferenceUsage",
     "Job",
     "JobDevice",
     "LearnedSeries",

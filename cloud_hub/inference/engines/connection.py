@@ -22,7 +22,11 @@ from shared.errors import ConfigError, NotReady, TidegateError
 T = TypeVar("T")
 MAX_ERROR = 1 << 16
 """The part of a refusal that is read, in bytes."""
-_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=30.0)
+_LIMITS = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=30.0)
+"""Of one client. httpx's own pool compares all its connections with each other at each request, so here a client has
+one connection, and `Connection` keeps the free clients.
+"""
+MAX_IDLE = 64
 
 
 class Connection:
@@ -34,17 +38,19 @@ class Connection:
         self.name, self.url = name, url.rstrip("/")
         self._key, self._place, self._connect_s = key, place, connect_s
         self._trust = trust(ca_file, place)
-        self._client: httpx.AsyncClient | None = None
+        self._idle: list[httpx.AsyncClient] = []
+        self._clients: set[httpx.AsyncClient] = set()
 
     @asynccontextmanager
     async def exchange(
-        self, method: str, path: str, *, content: bytes | None = None, deadline_s: float
+        self, method: str, path: str, *, content: bytes | None = None, deadline_s: float, traceparent: str = ""
     ) -> AsyncIterator[Exchange]:
         """A response with status 200; raises as `Engine.chat`. `path` may be a whole URL of the same server."""
         end = asyncio.get_running_loop().time() + deadline_s
-        request = self._request(method, path, content)
+        client = self._take()
         try:
-            response = await _until(end, self._open().send(request, stream=True))
+            request = self._request(client, method, path, content, traceparent)
+            response = await _until(end, client.send(request, stream=True))
             try:
                 if response.status_code != 200:
                     raise await self._refused(response, end)
@@ -55,6 +61,8 @@ class Connection:
             raise EngineTimeout(f"{self.name}: no complete answer within {deadline_s:g} s", 5.0) from None
         except httpx.HTTPError as error:
             raise self._translated(error) from None
+        finally:
+            await self._give_back(client)
 
     async def get(self, path: str, *, deadline_s: float, max_bytes: int) -> bytes:
         """A whole response."""
@@ -63,23 +71,37 @@ class Connection:
 
     async def aclose(self) -> None:
         """Close all connections; the next request opens new ones, in whatever event loop it runs."""
-        client, self._client = self._client, None
-        if client is not None:
+        clients, self._clients, self._idle = self._clients, set(), []
+        for client in clients:
             await client.aclose()
 
-    def _open(self) -> httpx.AsyncClient:
-        if self._client is None:
-            timeout = httpx.Timeout(None, connect=self._connect_s)
-            self._client = httpx.AsyncClient(verify=self._trust, timeout=timeout, limits=_LIMITS, trust_env=False)
-        return self._client
+    def _take(self) -> httpx.AsyncClient:
+        """The client that was used last, whose connection is probably alive, or a new one."""
+        if self._idle:
+            return self._idle.pop()
+        timeout = httpx.Timeout(None, connect=self._connect_s)
+        client = httpx.AsyncClient(verify=self._trust, timeout=timeout, limits=_LIMITS, trust_env=False)
+        self._clients.add(client)
+        return client
 
-    def _request(self, method: str, path: str, content: bytes | None) -> httpx.Request:
+    async def _give_back(self, client: httpx.AsyncClient) -> None:
+        if client in self._clients and len(self._idle) < MAX_IDLE:
+            self._idle.append(client)
+            return
+        self._clients.discard(client)
+        await client.aclose()
+
+    def _request(
+        self, client: httpx.AsyncClient, method: str, path: str, content: bytes | None, traceparent: str
+    ) -> httpx.Request:  # fmt: skip
         key = self._key()
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         if content is not None:
             headers["Content-Type"] = "application/json"
+        if traceparent:
+            headers["traceparent"] = traceparent
         url = path if "://" in path else self.url + path
-        return self._open().build_request(method, url, headers=headers, content=content)
+        return client.build_request(method, url, headers=headers, content=content)
 
     async def _refused(self, response: httpx.Response, end: float) -> TidegateError:
         """The error for a status; the key is cut out of what the server wrote."""

@@ -87,7 +87,11 @@ class OpenAIEngine:
         """The answer; see `Engine`."""
         prepared = self._prepared(request)
         async with self._connection.exchange(
-            "POST", "/chat/completions", content=prepared.encoded(), deadline_s=deadline_s
+            "POST",
+            "/chat/completions",
+            content=prepared.encoded(),
+            deadline_s=deadline_s,
+            traceparent=request.traceparent,
         ) as exchange:
             if prepared.stream:
                 async for event in _events(exchange, self.name):

@@ -6,8 +6,8 @@ with ordinary input.
 
 from __future__ import annotations
 
-from cloud_hub.ingest.core.router import DataBatch, IngestMessage, ShadowRequest, TelemetryBatch
-from shared.protocol.messages import Stream
+from cloud_hub.ingest.core.router import DataBatch, DeviceMessage, IngestMessage, ShadowRequest, TelemetryBatch
+from shared.protocol.messages import InferenceRequest, Stream
 
 BYTES = 4096
 """Bytes, inflated or published, that cost one unit."""
@@ -22,6 +22,8 @@ SLOW_ITEM = 0.1
 """The cost of an item outside the fast path."""
 INCIDENT = 20.0
 """The cost of opening an incident: finding its page, and waking workers."""
+QUESTION = 50.0
+"""The cost of a question to a language model: queueing, redaction, the request to the engine, records."""
 
 
 def of_message(message: IngestMessage | None, payload: bytes) -> float:
@@ -31,6 +33,8 @@ def of_message(message: IngestMessage | None, payload: bytes) -> float:
     if not fast:
         times = UPDATE if isinstance(message, ShadowRequest) and message.verb == "update" else 1
         cost += sum(map(payload.count, (b",", b"[", b"{"))) * times / VALUES
+    if isinstance(message, DeviceMessage) and isinstance(message.message, InferenceRequest):
+        cost += QUESTION
     if isinstance(message, DataBatch) and message.batch.lost is None and not message.invalid:
         cost += len(message.batch.items) * (ITEM[message.stream] + (0.0 if fast else SLOW_ITEM))
     return cost

@@ -14,7 +14,17 @@ from shared.errors import WireError
 from shared.ids import metric_name
 from shared.protocol import topics
 from shared.protocol.codec import MAX_ITEMS, MAX_PAYLOAD, decode, encode, from_plain
-from shared.protocol.messages import Applied, Batch, Birth, ClockQuality, CommandResult, Heartbeat, Quality, Stream
+from shared.protocol.messages import (
+    Applied,
+    Batch,
+    Birth,
+    ClockQuality,
+    CommandResult,
+    Heartbeat,
+    InferenceRequest,
+    Quality,
+    Stream,
+)
 from shared.protocol.text_rules import holds_nul
 from shared.protocol.topics import TOPIC_STREAM
 
@@ -82,10 +92,10 @@ class ShadowRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceMessage:
-    """A birth, a progress message or the result of a command."""
+    """A birth, a progress message, the result of a command or a question to a language model."""
 
     device: str
-    message: Birth | Applied | CommandResult
+    message: Birth | Applied | CommandResult | InferenceRequest
 
 
 IngestMessage = DataBatch | UnreadableBatch | ShadowRequest | DeviceMessage
@@ -172,7 +182,9 @@ def _shadow(device: str, shadow: tuple[str, str], payload: bytes, topic: str, pr
     return ShadowRequest(device=device, name=name, verb=verb, payload=payload, prefix=prefix)
 
 
-def _parse_message(device: str, rest: str, payload: bytes, topic: str) -> Birth | Applied | CommandResult:
+def _parse_message(
+    device: str, rest: str, payload: bytes, topic: str
+) -> Birth | Applied | CommandResult | InferenceRequest:
     if rest == "birth":
         birth = decode(Birth, payload, topic)
         if birth.device != device:
@@ -180,6 +192,8 @@ def _parse_message(device: str, rest: str, payload: bytes, topic: str) -> Birth 
         return birth
     if rest == "applied":
         return decode(Applied, payload, topic)
+    if rest == "inference/request":
+        return decode(InferenceRequest, payload, topic)
     if rest.startswith("commands/") and rest.endswith("/response"):
         result = decode(CommandResult, payload, topic)
         if rest != f"commands/{result.id}/response":

@@ -12,13 +12,14 @@ from cloud_hub.errors import HubError
 
 MAY: dict[str, frozenset[str]] = {
     "viewer": frozenset({"read"}),
-    "operator": frozenset({"read", "operate"}),
+    "operator": frozenset({"read", "operate", "infer"}),
     "auditor": frozenset({"read", "audit"}),
     "admin": frozenset({"read", "administer"}),
     "writer": frozenset({"write"}),
+    "inference": frozenset({"infer"}),
 }
 """What each role may do; the table is exhaustive and tested. `admin` is the security administrator, `writer` a program
-that sends telemetry and sees nothing.
+that sends telemetry and sees nothing, `inference` a program that asks language models and sees nothing else.
 """
 
 Scope = tuple[str, ...] | None

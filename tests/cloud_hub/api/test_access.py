@@ -16,8 +16,8 @@ with warnings.catch_warnings():  # newer Starlettes ask for a client that not ev
     warnings.simplefilter("ignore")
 
 MAY: dict[Role, set[str]] = {
-    "viewer": {"read"}, "operator": {"read", "operate"}, "auditor": {"read", "audit"},
-    "admin": {"read", "administer"}, "writer": {"write"},
+    "viewer": {"read"}, "operator": {"read", "operate", "infer"}, "auditor": {"read", "audit"},
+    "admin": {"read", "administer"}, "writer": {"write"}, "inference": {"infer"},
 }  # fmt: skip
 
 

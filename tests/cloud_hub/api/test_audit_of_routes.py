@@ -39,6 +39,9 @@ def prepared(sites: Sites, method: str, path: str) -> dict[str, str]:
     if path.endswith("/jobs/{job_id}/cancel"):
         work = {"kind": "tags", "query": "*", "content": {"y": 1}, "start_us": now_us() + 10**12}
         return ids | {"job_id": sites.client.post("/api/v1/jobs", headers=headers, json=work).json()["id"]}
+    if path.endswith("/tasks/{task_id}/cancel"):
+        task = sites.client.post("/api/v1/tasks", headers=headers, json={"prompt": "x"}).json()
+        return ids | {"task_id": task["id"]}
     if path.endswith("/unshelve"):
         body = {"for_s": 3600, "reason": "sensor ordered"}
         assert sites.client.post(f"/api/v1/alarms/{ids['alarm_id']}/shelve", headers=headers, json=body).is_success

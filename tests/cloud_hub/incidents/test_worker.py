@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from simulators.births import born
+from simulators.brokers import until
 from simulators.glm import GlmSimulator
 from sqlmodel import select
 
 from cloud_hub.database.sessions import Database
-from cloud_hub.database.tables import Action, Incident
+from cloud_hub.database.tables import Action, Device, Incident
 from cloud_hub.devices.offsets import StreamOffsets
 from cloud_hub.incidents import service as incidents
 from cloud_hub.incidents import worker as diagnosis
 from cloud_hub.inference.engines.blocking import load_model
+from cloud_hub.inference.gateway.blocking import GatewayModel
+from cloud_hub.inference.gateway.build import open_gateway
 from cloud_hub.settings import Actions, Glm, Settings
+from cloud_hub.settings.inference import Inference
 from cloud_hub.telemetry import samples
 from cloud_hub.twins import service as twins
 from shared.protocol.codec import encode
@@ -22,6 +30,18 @@ from shared.protocol.messages import Alarm, Birth, Event
 
 NOW = 1_800_000_000_000_000
 TRACE = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
+
+
+@contextmanager
+def running_loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """An event loop in a thread."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    yield loop
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
 
 
 def alarmed(db: Database, text: str = "frame grabber timed out") -> str:
@@ -90,3 +110,25 @@ def test_a_glm_that_obeys_device_text_gets_nothing_past_the_allowed_list(db: Dat
     _, actions = found(db, incident)
     assert {a.device for a in actions} <= {"press-3"}
     assert {a.verb for a in actions} <= {"restart", "diagnose", "capture"}
+
+
+def test_a_gateway_is_asked_where_the_devices_site_allows_it(db: Database, tmp_path: Path) -> None:
+    incident = alarmed(db)
+    (tmp_path / "glm.key").write_text(GlmSimulator.key)
+    with GlmSimulator() as glm, running_loop() as loop:
+        pool = {"name": "large", "addresses": [glm.url], "model": glm.model, "key_file": str(tmp_path / "glm.key")}
+        for sites, author in ((["acme/b"], "rules"), (["acme/a"], "glm")):
+            settings = Inference.model_validate({"pools": [pool | {"sites": sites}]})
+            gateway = open_gateway(db, settings)
+            assert gateway is not None
+            loop.call_soon_threadsafe(gateway.bind)
+            until("it is bound", lambda gateway=gateway: gateway.bound)  # type: ignore[misc]
+            with db.write() as session:
+                session.get_one(Device, "press-3").assigned_path = "acme/a/hall-2"
+                incidents.get(session, incident).diagnosed_us = None
+            diagnosis.run_once(db, GatewayModel(gateway), Actions())
+            row, _ = found(db, incident)
+            assert row.diagnosis is not None
+            assert row.diagnosis["author"] == author, row.diagnosis["note"]
+            gateway.submit(gateway.aclose).result(5)
+    assert row.diagnosis["engine"] == "glm-simulated of pool large"

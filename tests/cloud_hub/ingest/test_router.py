@@ -88,7 +88,8 @@ def test_a_thing_whose_name_is_no_device_id_is_nobody(full: str) -> None:
 
 
 def test_every_topic_of_the_table_is_taken_or_refused_by_its_sender() -> None:
-    payload = {"Batch": BATCH, "Birth": BIRTH, "Applied": APPLIED, "CommandResult": RESULT}
+    payload = {"Batch": BATCH, "Birth": BIRTH, "Applied": APPLIED, "CommandResult": RESULT,
+               "InferenceRequest": b'{"id":"q","prompt":"x"}'}  # fmt: skip
     for row in TABLE:
         full = topic(row.rest.replace("<cid>", "c1").replace("<name>", "gates"))
         if row.payload == "Heartbeat" or not row.for_hub:
@@ -106,7 +107,8 @@ def test_every_topic_of_the_table_is_taken_or_refused_by_its_sender() -> None:
     b'{"epoch": "e", "first": ' + b"9" * 5000 + b', "items": [1]}', b'{"epoch": "\\ud800"}', b"\x00" * 64,
 ], ids=range(16))  # fmt: skip
 def test_hostile_payloads(payload: bytes) -> None:
-    for rest in ("telemetry", "alarms", "events", "escalations", "birth", "applied", "commands/c1/response"):
+    for rest in ("telemetry", "alarms", "events", "escalations", "birth", "applied", "commands/c1/response",
+                 "inference/request"):  # fmt: skip
         with pytest.raises(WireError) as refused:
             route(topic(rest), payload)
         assert refused.value.topic == topic(rest)

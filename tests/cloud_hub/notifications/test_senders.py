@@ -22,7 +22,7 @@ from cloud_hub.clock import now_us
 from cloud_hub.notifications import Page, PageAlarm, PageIncident, Sender, wecom
 from cloud_hub.notifications.core import markdown, templates
 from cloud_hub.notifications.senders import open_sender
-from cloud_hub.notifications.webhook import sign
+from cloud_hub.security.core.webhook_signature import sign
 from cloud_hub.settings import channels
 from shared.errors import ConfigError, NotReady
 

@@ -148,6 +148,14 @@ MESSAGES: dict[type[Any], st.SearchStrategy[Any]] = {
         messages.CommandResult, id=TEXT, state=one_of(messages.CommandState), t_us=TIME, text=TEXT, output=FIELDS,
         progress=st.none() | st.floats(0, 1),
     ),
+    messages.InferenceRequest: st.builds(
+        messages.InferenceRequest, id=NAME, prompt=NAME, system=TEXT, request_class=one_of(messages.InferenceClass),
+        deadline_s=st.floats(0.1, 3600), max_tokens=st.integers(1, 100_000), schema=st.none() | st.just({"a": 1}),
+    ),
+    messages.InferenceResponse: st.builds(
+        messages.InferenceResponse, id=NAME, state=st.sampled_from(["answered", "refused"]), text=TEXT, code=TEXT,
+        reason=TEXT, retry_after_s=st.none() | st.floats(0, 1e6),
+    ),
 }  # fmt: skip
 
 

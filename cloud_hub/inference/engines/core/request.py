@@ -21,10 +21,11 @@ KNOWN = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """`body` is sent as it is; `priority` orders requests within an engine, smaller first."""
+    """`body` is sent as it is; `priority` orders them in an engine, smaller first; `traceparent` is a header."""
 
     body: Json
     priority: int | None = None
+    traceparent: str = ""
 
     @classmethod
     def from_json(cls, content: bytes) -> ChatRequest:

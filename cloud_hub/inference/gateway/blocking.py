@@ -1,0 +1,45 @@
+"""Typed questions of the hub's own workers, asked from their threads through the gateway."""
+
+from __future__ import annotations
+
+from concurrent.futures import TimeoutError as FutureTimeout
+from typing import Any
+
+from cloud_hub.inference.engines import ChatRequest, EngineBroken
+from cloud_hub.inference.engines.core.completion import decode_completion
+from cloud_hub.inference.gateway.calls import Call, GatewayRefused
+from cloud_hub.inference.gateway.service import Gateway
+from shared.errors import NotReady
+
+GRACE_S = 5.0
+
+
+class GatewayModel:
+    """A `LanguageModel` for questions about some sites. `name` is the pool that answered last."""
+
+    def __init__(self, gateway: Gateway, sites: tuple[str, ...] = (), *, deadline_s: float = 60.0) -> None:
+        self.name = "the inference gateway"
+        self._gateway, self._sites, self._deadline_s = gateway, sites, deadline_s
+
+    def about(self, sites: tuple[str, ...]) -> GatewayModel:
+        """The same for questions about other sites, which decide the pools that may see them."""
+        return GatewayModel(self._gateway, sites, deadline_s=self._deadline_s)
+
+    def ask(self, system: str, user: str, schema: dict[str, Any]) -> str:
+        """The model's text; raises NotReady or EngineBroken. Do not call it in the gateway's own event loop."""
+        messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
+        body = ChatRequest.typed(messages, schema, max_tokens=1500).body
+        call = Call(body=body, tenant="hub", sites=self._sites, request_class="normal", deadline_s=self._deadline_s)
+        future = self._gateway.submit(lambda: self._gateway.whole(call))
+        try:
+            content, outcome = future.result(self._deadline_s + GRACE_S)
+        except GatewayRefused as error:
+            raise NotReady(error.refusal.reason, error.refusal.retry_after_s or 5.0) from None
+        except FutureTimeout:
+            future.cancel()
+            raise NotReady("the gateway did not answer in time", 5.0) from None
+        self.name = f"{outcome.model or 'a model'} of pool {outcome.pool}"
+        choice = decode_completion(content, self.name).choices[0]
+        if choice.finish_reason == "length" or choice.message.content is None:
+            raise EngineBroken("the answer was cut off at max_tokens, or holds no text", self.name)
+        return choice.message.content
