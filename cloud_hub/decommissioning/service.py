@@ -59,6 +59,7 @@ TABLES: dict[str, str] = {
     "high_water": "stays: what is here already is not stored twice after a restore",
     "identities": "stays: who was revoked before is so after a restore",
     "incidents": "unresolved: resolved, with the reason",
+    "inference_records": HISTORY,
     "job_devices": "pending: gone, with the reason",
     "kept_from": HISTORY,
     "learned_series": "deleted",

@@ -132,6 +132,7 @@ ROUTES: dict[tuple[str, str], str] = {
     ("DELETE", "/api/v1/configurations/{configuration_id}"): "operate",
     ("GET", f"{DEVICE}/twin/owners"): "read",
     ("POST", f"{DEVICE}/twin/release"): "operate",
+    ("GET", "/api/v1/experts"): "read",
     ("GET", "/api/v1/inference"): "read",
     ("POST", "/api/v1/tasks"): "infer",
     ("GET", "/api/v1/tasks"): "infer",
