@@ -2,9 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-# Two workers: each runs its half in order, so that a module's fixtures are made once, and who is done takes from the other.
+# Four workers, also on two cores: tests of whole worlds wait more than they compute. A module stays with one worker, so
+# that its fixtures are made once.
 # Bytecode is written in any case: the tests start programs by the hundred. Few arenas: the tests start threads by the thousand.
-PYTEST := PYTHONDONTWRITEBYTECODE= MALLOC_ARENA_MAX=2 $(BIN)/python -m pytest -n 2 --dist worksteal
+# One thread for OpenMP and BLAS: more of them than free cores wait for each other, and count as work.
+PYTEST := PYTHONDONTWRITEBYTECODE= MALLOC_ARENA_MAX=2 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: setup demo test check bench nightly reference clean
 
@@ -34,13 +36,17 @@ test: .venv/.dev ## the fast suite, over real brokers and processes
 nightly: .venv/.dev ## all tests: exhaustive matrices and long simulations too
 	$(PYTEST) $(ARGS)
 
-check: .venv/.dev ## lint, format, types, layers, docs
+check: .venv/.dev ## lint, format, types, layers, docs, wheels of the device profiles
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy --python-version 3.10 -p shared -p edge_agent
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/test_docs.py tests/test_layers.py
+	@$(MAKE) --no-print-directory .venv/.wheels
+
+.venv/.wheels: pyproject.toml constraints.txt $(wildcard device_profiles/*.toml)
+	$(BIN)/python tests/installed/profile_wheels.py $@ # a minute or two, when a profile or a pin has changed
 
 bench: .venv/.dev ## all benchmarks; one: .venv/bin/python -m benchmarks.twin
 	$(BIN)/python -m benchmarks.agent
@@ -48,7 +54,9 @@ bench: .venv/.dev ## all benchmarks; one: .venv/bin/python -m benchmarks.twin
 	$(BIN)/python -m benchmarks.fleet_budget
 	$(BIN)/python -m benchmarks.database
 	$(BIN)/python -m benchmarks.drain
-	$(BIN)/python -m benchmarks.frames
+	$(BIN)/python -m benchmarks.models
+	$(BIN)/python -m benchmarks.sources
+	$(BIN)/python -m benchmarks.glm_engine
 	$(BIN)/python -m benchmarks.twin
 	$(BIN)/python -m benchmarks.query
 	$(BIN)/python -m benchmarks.jobs

@@ -20,12 +20,12 @@ from edge_agent.config import Config, Device, Settings
 from edge_agent.link.downloads import Downloader
 from edge_agent.link.unenrolled import Unenrolled
 from edge_agent.link.uplink import Uplink
-from edge_agent.models.slot import ModelSlot
+from edge_agent.models.streams import ModelStreams
 from edge_agent.pipeline.core.limit_rules import LimitRules
 from edge_agent.pipeline.limit_set import register_rules
 from edge_agent.pipeline.pipeline import Pipeline
 from edge_agent.pipeline.sampler import Sampler
-from edge_agent.runtime import health
+from edge_agent.runtime import health, machine
 from edge_agent.runtime.core.clock_monitor import ClockMonitor
 from edge_agent.runtime.event_loop import EventLoop
 from edge_agent.store.disk import Disk
@@ -52,7 +52,8 @@ class Agent:
 
     def __init__(self, config: Config, profile: DeviceProfile) -> None:
         self._config, self._profile = config, profile
-        self._started_us, self._missing = clock.now_us(), health.missing(profile)
+        self._started_us, self._missing = clock.now_us(), machine.missing(profile)
+        self._unsupported = machine.unsupported(profile)
         folder = state_dir(config.device.state_dir)
         self.loop = EventLoop()
         self._disk = Disk(folder)
@@ -69,9 +70,14 @@ class Agent:
         rules = LimitRules(config.hard_limits, active, config.hard_alarm_rules)
         self._pipeline = Pipeline(rules, self._outbox, self._state_store, pump=lambda: self._uplink.pump())  # noqa: PLW0108
         self._health = health.Health(self._outbox)
-        self._models = [ModelSlot(m, self.loop.post, self._pipeline.add, self._report_device) for m in config.models]
-        feeds = {m.frames: [s.frame for s in self._models if s.frames == m.frames] for m in config.models}
-        self._sampler = Sampler(self.loop, config.collectors, self._pipeline.add, feeds, self._outbox.checkpoint)
+        self._models = ModelStreams(
+            config, profile, self.loop.post, self._pipeline.add, self._model_changed,
+            output=lambda message: self._uplink.publish(f"results/{message.model}", message, qos=0),
+        )  # fmt: skip
+        self._values: dict[str, list[str]] = self._state_store.get("model_values", {}, dict[str, list[str]])
+        self._sampler = Sampler(
+            self.loop, config.collectors, self._pipeline.add, self._models.feeds, self._outbox.checkpoint
+        )
         self._trust = _trust(config.device)
         self._uplink = Uplink(
             config, self._outbox, self._state_store.get("hub_epoch", ""), self.loop.post,
@@ -79,7 +85,7 @@ class Agent:
         )  # fmt: skip
         self._twin = TwinSync(self._state_store, self._uplink.publish)
         self._settings = SettingsHandler(config, self._use_settings)
-        verbs = processes.verbs | {key: verb for model in self._models for key, verb in model.verbs.items()}
+        verbs = processes.verbs | {key: verb for model in self._models.streams for key, verb in model.verbs.items()}
         commands = Commands(self._state_store, verbs)
         self._commands = CommandSync(commands, self._uplink.publish, self._trust.refusal, self._trust.clock)
         self._rules, self._declared = rules, {metric.name for metric in self._metrics()}
@@ -87,14 +93,13 @@ class Agent:
         self._fetcher = Downloader(self._rest, self._trust.signing_key(), self.loop.post)
         self._settings.register(self._twin)
         register_rules(self._twin, rules, config, folder / "limits.json", self._fetcher.fetch)
-        for model in self._models:
+        for model in self._models.streams:
             model.register(self._twin)
         self._twin.begin()
 
     def run(self) -> None:
         """Run until the loop is stopped; then commit pending items and close everything."""
-        for model in self._models:
-            model.start()
+        self._models.start()
         self._sampler.start(self._settings.current.period_s)
         self.loop.every(self._config.outbox.commit_s, self._pipeline.commit)
         self.loop.every(0.1, self._flush_urgent)
@@ -118,8 +123,7 @@ class Agent:
         self._uplink.pump()
 
     def _tick(self) -> None:
-        for model in self._models:
-            model.tick(clock.now_us())
+        self._models.tick()
         self._pipeline.tick()
         self._pipeline.expire()
         self._uplink.tick()
@@ -152,8 +156,7 @@ class Agent:
 
     def _close(self) -> None:
         health.notify("STOPPING=1")
-        for model in self._models:
-            model.stop()
+        self._models.stop()
         self._pipeline.commit()
         self._commands.close()
         self._trust.stop()
@@ -192,14 +195,27 @@ class Agent:
 
     def _answered(self, _rest: str, inbound: Inbound) -> None:
         answer = decode(EscalationAnswer, inbound.payload, inbound.topic)
-        for model in self._models:
-            model.answered(answer)
+        for model in self._models.streams:
+            model.expert_answered(answer)
 
     # -- what the device reports -------------------------------------------------------------------
 
     def _metrics(self) -> list[Metric]:
-        models = [metric for model in self._models for metric in model.gatekeeper.metrics]
+        models = [
+            metric for model in self._models.streams for metric in model.metrics(self._values.get(model.name, []))
+        ]
         return self._sampler.metrics + models + health.METRICS
+
+    def _model_changed(self) -> None:
+        """Report the models. When one gives values that no birth has declared yet, connect again with a new birth."""
+        found = {model.name: model.model.values for model in self._models.streams if model.model.values}
+        self._values = self._values | found
+        declared = {metric.name for metric in self._metrics()}
+        if declared - self._declared:
+            self._declared = declared
+            self._state_store.put("model_values", self._values)
+            self._uplink.renew()
+        self._report_device()
 
     def _birth(self, session: str) -> Birth:
         metrics = self._metrics()
@@ -215,12 +231,12 @@ class Agent:
         state = {
             "agent": {"version": VERSION, "boot": self._boot, "pid": os.getpid(), "started_us": self._started_us,
                       "python": platform.python_version()},
-            "profile": {"name": self._profile.name, "missing": self._missing},
+            "profile": {"name": self._profile.name, "missing": self._missing, "unsupported": self._unsupported},
             "link": {"found_by": self._uplink.locator.found_by, "epoch": self._outbox.epoch},
             "stores": self._stores.state,
             "clock": {"quality": self._clock.quality},
             "commands": self._commands.commands.names,
-            "models": {model.name: model.state for model in self._models},
+            "models": {model.name: model.state for model in self._models.streams},
         }  # fmt: skip
         self._twin.report("", state)
 

@@ -7,7 +7,7 @@ Names contain the unit. Secrets are given as file paths, never in the TOML file.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -130,17 +130,76 @@ class CollectorTable(_Table, frozen=True):
 
 
 class ModelTable(_Table, frozen=True):
-    """A model on this device: `bundle` is a directory, `frames` the name of the collector whose frames it gets."""
+    """A stream of results: the model in directory `bundle` on the frames of `frames`, a collector or another model
+    whose boxes are cut out. Models of the same bundle and options share an inference process.
+
+    `variant` and `providers` are those of the device profile if empty, `batch` if 0. `roi` is the part of the frame
+    that the model sees: x, y, w, h as shares of it. `memory_mb` is what its process may use; 0: no limit.
+
+    An escalation waits `deadline_s` for the hub's expert, whose answer then is the result. Without one in time
+    `fallback` holds: the edge model's result, or the label `unknown`. With 0 an escalated frame gives no result.
+    """
 
     name: str
     bundle: str
     frames: str
+    variant: str = ""
+    providers: list[str] = []
+    batch: int = 0
+    max_wait_ms: float = 2.0
+    max_fps: float = 0.0
+    memory_mb: float = 0.0
+    deadline_s: float = 0.0
+    fallback: Literal["edge", "unknown"] = "unknown"
+    roi: list[float] = []
+    output: bool = False
+    events: bool = False
     watchdog_s: float = 30.0
+    load_s: float = 120.0
 
     def __post_init__(self) -> None:
         metric_name(self.name)  # its samples are <name>/score and so on
-        if not 0.1 <= self.watchdog_s <= 3600:
-            raise ValueError("watchdog_s must be within 0.1..3600")
+        _within("watchdog_s", self.watchdog_s, 0.1, 3600)
+        _within("load_s", self.load_s, 1, 86400)
+        _within("batch", self.batch, 0, 1024)
+        _within("max_wait_ms", self.max_wait_ms, 0, 10000)
+        _within("max_fps", self.max_fps, 0, 1000)
+        _within("memory_mb", self.memory_mb, 0, 1e6)
+        _within("deadline_s", self.deadline_s, 0, 3600)
+        if self.roi:
+            _check_roi(self.roi)
+
+
+def _within(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"{name} must be within {low:g}..{high:g}")
+
+
+def _check_roi(roi: list[float]) -> None:
+    if len(roi) != 4 or not all(0 <= side <= 1 for side in roi):
+        raise ValueError("roi must be four shares in 0..1: x, y, w, h")
+    x, y, w, h = roi
+    if w == 0 or h == 0 or x + w > 1 or y + h > 1:
+        raise ValueError("roi must have a width and a height, and lie within the frame")
+
+
+class Inference(_Table, frozen=True):
+    """What all models share. `memory_mb` is the budget of their processes, that of the device profile if 0: the model
+    used the longest ago is unloaded. `threads` are CPU threads of one call.
+
+    `cache_dir` is for engines built on this device, `state_dir`/engines if empty. `libraries` are plug-in providers of
+    ONNX Runtime: name and shared library.
+    """
+
+    memory_mb: float = 0.0
+    threads: int = 1
+    cache_dir: str = ""
+    libraries: dict[str, str] = {}
+    version_compatible: bool = False
+
+    def __post_init__(self) -> None:
+        _within("memory_mb", self.memory_mb, 0, 1e6)
+        _within("threads", self.threads, 1, 256)
 
 
 class Config(_Table, frozen=True):
@@ -156,6 +215,7 @@ class Config(_Table, frozen=True):
     settings: Settings = Settings()
     hard_settings: HardSettings = HardSettings()
     collectors: list[CollectorTable] = []
+    inference: Inference = Inference()
     models: list[ModelTable] = []
     limits: list[Limits] = []
     hard_limits: list[Limits] = []
@@ -197,6 +257,19 @@ def _no_twins(names: list[str], place: str) -> None:
         raise ConfigError(place, f"'{twice}' is there twice", 'Give each its own: name = "..."')
 
 
+def _check_frames(models: list[ModelTable], collectors: set[str], place: str) -> None:
+    """Each model's frames must lead to a collector, over at most all other models."""
+    sources = {model.name: model.frames for model in models}
+    for model in models:
+        source, steps = model.frames, 0
+        while source in sources and source not in collectors and steps < len(models):
+            source, steps = sources[source], steps + 1
+        if source not in collectors:
+            reason = f"no collector is named '{model.frames}'" if not steps else "its chain of models has no collector"
+            cure = "Set `frames` to a collector, or to a model that finds boxes"
+            raise ConfigError(f"{place}: models '{model.name}'", reason, cure)
+
+
 def parse(text: str, place: str = "configuration") -> tuple[Config, DeviceProfile]:
     """Parse a configuration and load its device profile; raises ConfigError with the place and the cure."""
     try:
@@ -209,11 +282,7 @@ def parse(text: str, place: str = "configuration") -> tuple[Config, DeviceProfil
     collectors = [_collector(row, f"{place}: collectors[{i}]") for i, row in enumerate(raw.collectors)]
     _no_twins([c.name for c in collectors], f"{place}: collectors")
     _no_twins([m.name for m in raw.models], f"{place}: models")
-    for model in raw.models:
-        if model.frames not in {c.name for c in collectors}:
-            raise ConfigError(
-                f"{place}: models '{model.name}'", f"no collector is named '{model.frames}'", "Set `frames` to one"
-            )
+    _check_frames(raw.models, {c.name for c in collectors}, place)
     fields = {name: getattr(raw, name) for name in raw.__struct_fields__}
     return Config(**(fields | {"collectors": collectors})), chosen
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import importlib.util
 import re
@@ -19,6 +20,7 @@ import pytest
 import tomllib
 from examiners.tasks import examine_task
 from pydantic import BaseModel
+from simulators.brokers import until
 from simulators.task_models import manifest, weighted
 
 import shared.errors
@@ -84,7 +86,7 @@ def edge_keys() -> set[str]:
         "device": edge_config.Device, "link": edge_config.Link, "link.tls": edge_config.LinkTls,
         "outbox": edge_config.OutboxLimits, "settings": edge_config.Settings,
         "hard_settings": edge_config.HardSettings,
-        "collectors": edge_config.CollectorTable, "models": edge_config.ModelTable,
+        "collectors": edge_config.CollectorTable, "inference": edge_config.Inference, "models": edge_config.ModelTable,
     }  # fmt: skip
     keys = {f"{name}.{key}" for name, kind in tables.items() for key in fields(kind)}
     keys |= {f"limits.{key}" for key in Limits.__dataclass_fields__} | {"hard_limits.metric"}
@@ -218,6 +220,30 @@ def test_the_example_task_passes_the_examiner(tmp_path: Path) -> None:
         {"needle": np.array([[1.0, 0.0]])}, [np.zeros((8, 8, 3), np.uint8)]
     )
     assert result.values == {"value": 4.0}
+    opened = module.open_task(made, "d")
+    near, far = (dataclasses.replace(result, values={"value": value}) for value in (4.16, 12.0))
+    assert opened.agreement(near, result) == pytest.approx(0.9)
+    assert opened.agreement(far, result) == 0.0
+
+
+def test_the_example_producer_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ((_, source),) = fences("python producer")
+    (tmp_path / "tidegate_scanner.py").write_text(source, "utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    module = importlib.import_module("tidegate_scanner")
+    table = edge_config.CollectorTable(
+        kind="scanner", name="scan", period_s=None, options={"path": str(tmp_path / "pixels")}
+    )
+    collector = module.open_collector(table)
+    readings: list[Any] = []
+    try:
+        until("the report", lambda: readings.extend(collector.collect(1)) or "source lost" in str(readings))
+        (tmp_path / "pixels").write_bytes(bytes(64 * 64))
+        until("a frame", lambda: readings.extend(collector.collect(1)) or "Frame" in str(readings))
+    finally:
+        collector.close()
+        del sys.modules["tidegate_scanner"]
 
 
 # -- wire, REST, errors, commands --------------------------------------------------------------------
@@ -390,6 +416,40 @@ def test_units_hold(unit: Path, tmp_path: Path) -> None:
     assert subprocess.run([*score, copy], capture_output=True, check=False).returncode != 0, "the score sees nothing"
 
 
+def exposures() -> dict[str, str]:
+    """Drop-in -> exposure, as docs/models/sources.md states them."""
+    rows = re.findall(r"^\| ([^|]+) \| [^|]+ \| (\d\.\d) \|$", page("models/sources.md"), re.M)
+    return {name.strip().strip("`"): score for name, score in rows}
+
+
+DROP_INS = sorted((ROOT / "deploy/systemd/tidegate-edge.service.d").glob("*.conf"))
+
+
+@pytest.mark.parametrize("chosen", [[], *([one] for one in DROP_INS), DROP_INS], ids=lambda files: f"{len(files)}")
+def test_drop_ins_hold_and_their_exposure_is_stated(chosen: list[Path], tmp_path: Path) -> None:
+    stated = exposures()
+    assert set(stated) == {"none", "all three", *(one.name for one in DROP_INS)}
+    program = shutil.which("systemd-analyze")
+    if program is None:
+        pytest.skip("systemd-analyze is not installed: the drop-ins are not verified")
+    copy = unit_here(UNITS[0], tmp_path)
+    folder = tmp_path / f"{copy.name}.d"
+    folder.mkdir()
+    for one in chosen:
+        shutil.copy(one, folder)
+    verified = subprocess.run([program, "verify", "--man=no", copy], capture_output=True, text=True, check=False)
+    assert (verified.returncode, verified.stderr) == (0, "")
+    command = [program, "security", "--offline=true", "--no-pager", copy]
+    said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    found = re.search(r"Overall exposure level for [^:]+: (\d\.\d)", said)
+    assert found
+    name = "none" if not chosen else "all three" if len(chosen) > 1 else chosen[0].name
+    assert found[1] == stated[name]
+    (folder / "wrong.conf").write_text("[Service]\nNonsense=1\n", "utf-8")
+    wrong = subprocess.run([program, "verify", "--man=no", copy], capture_output=True, text=True, check=False)
+    assert "Nonsense" in wrong.stderr, "the drop-ins are not read"
+
+
 def test_there_are_two_units() -> None:
     assert [unit.name for unit in UNITS] == ["tidegate-edge.service", "tidegate-hub.service"]
     assert "Type=notify\n" in UNITS[0].read_text("utf-8")
@@ -400,11 +460,16 @@ def test_there_are_two_units() -> None:
     ("name", "least"),
     [
         ("broker.md", 9), ("alarms.md", 7), ("getting-started.md", 5),
-        ("operations/monitoring.md", 4), ("security/enrolment.md", 5),
+        ("models.md", 7), ("operations/monitoring.md", 4), ("security/enrolment.md", 5),
     ],
 )  # fmt: skip
 def test_commands_of_a_page_are_understood(name: str, least: int) -> None:
-    lines = [line for info, body in FENCE.findall(page(name)) if info == "sh" for line in body.splitlines()]
+    lines = [
+        line
+        for info, body in FENCE.findall(page(name))
+        if info == "sh"
+        for line in body.replace("\\\n", " ").splitlines()
+    ]
     lines = [re.split("[#>&]", line)[0] for line in lines if line.startswith("tidegate-hub ")]
     said = [shlex.split(line)[1:] for line in lines]
     assert len(said) >= least

@@ -1,12 +1,15 @@
-"""/api/v1/escalations: frames that edge models escalated to an expert, with its answers."""
+"""/api/v1/escalations and /api/v1/experts: frames that edge models escalated, and how experts answer them."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter
 from pydantic import BaseModel
-from sqlmodel import col, select
+from sqlmodel import case, col, func, select
 
 from cloud_hub.api.dependencies import Reader, TheHub
+from cloud_hub.clock import now_us
 from cloud_hub.database import scopes
 from cloud_hub.database.tables import EscalationRow
 
@@ -26,6 +29,7 @@ class EscalationView(BaseModel):
     answer: str | None
     confidence: float | None
     expert: str
+    cost: float
     t_us: int
     received_us: int
     answered_us: int | None
@@ -46,3 +50,46 @@ def escalations(
     with hub.db.read(scope=caller.scope) as session:
         rows = session.exec(scopes.restrict(session, query, col(EscalationRow.device)))
         return [EscalationView(**row.model_dump(exclude={"frame", "features"})) for row in rows]
+
+
+class ExpertView(BaseModel):
+    """How a model's escalations are answered. Times are from receipt to answer, `cost` by the prices of the pool."""
+
+    model: str
+    expert: str
+    waiting: int
+    answered: int
+    without_label: int
+    mean_s: float | None
+    longest_s: float | None
+    cost: float
+
+
+@router.get("/experts")
+def experts(hub: TheHub, caller: Reader, hours: float = 1.0) -> list[ExpertView]:
+    """Load, latency and cost by model and expert, of escalations received in the last `hours` (at most 720)."""
+    since_us = now_us() - int(min(max(hours, 0.01), 720.0) * 3_600_000_000)
+    took: Any = col(EscalationRow.answered_us) - col(EscalationRow.received_us)
+    query: Any = (
+        select(
+            EscalationRow.model, EscalationRow.expert, func.count(), func.count(col(EscalationRow.answer)),
+            func.sum(case((col(EscalationRow.answer) == "", 1), else_=0)), func.avg(took), func.max(took),
+            func.sum(EscalationRow.cost),
+        )  # type: ignore[call-overload]
+        .where(col(EscalationRow.received_us) > since_us)
+        .group_by(EscalationRow.model, EscalationRow.expert)
+        .order_by(EscalationRow.model, EscalationRow.expert)
+    )  # fmt: skip
+    with hub.db.read(scope=caller.scope) as session:
+        rows = session.exec(scopes.restrict(session, query, col(EscalationRow.device))).all()
+    return [_expert(*row) for row in rows]
+
+
+def _expert(
+    model: str, expert: str, count: int, answered: int, unlabelled: int, mean_us: Any, longest_us: Any, cost: float
+) -> ExpertView:  # fmt: skip
+    return ExpertView(
+        model=model, expert=expert, waiting=count - answered, answered=answered, without_label=unlabelled,
+        mean_s=None if mean_us is None else float(mean_us) / 1e6,
+        longest_s=None if longest_us is None else float(longest_us) / 1e6, cost=cost or 0.0,
+    )  # fmt: skip

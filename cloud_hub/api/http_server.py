@@ -110,11 +110,25 @@ def _is_proxy(host: str, proxies: list[str]) -> bool:
         return host in proxies
 
 
+class HubEventLoop(asyncio.SelectorEventLoop):
+    """The event loop of the server, with a shorter TLS handshake timeout than asyncio's 60 s.
+
+    A connection counts among the server's only after its handshake, so until then nothing else ends it.
+    """
+
+    async def create_server(self, *arguments: Any, **options: Any) -> Any:
+        """Listen as asyncio does."""
+        if options.get("ssl") is not None:
+            options.setdefault("ssl_handshake_timeout", HEADER_S)
+        return await super().create_server(*arguments, **options)
+
+
 def config(app: Any, rest: Rest) -> uvicorn.Config:
     """The uvicorn configuration of the hub's REST."""
     protocol = type("Protocol", (BoundedProtocol,), {"rest": rest})
     made = uvicorn.Config(
         app, host=rest.host, port=rest.port, http=protocol, ws="none", log_config=None, access_log=False,
+        loop=f"{__name__}:{HubEventLoop.__name__}",
         timeout_graceful_shutdown=5, forwarded_allow_ips=rest.proxies,
         ssl_certfile=rest.tls.certificate if rest.tls else None, ssl_keyfile=rest.tls.key if rest.tls else None,
     )  # fmt: skip

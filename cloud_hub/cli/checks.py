@@ -240,7 +240,7 @@ def _alias(settings: Settings) -> list[str]:
 
 def _experts(settings: Settings) -> list[str]:
     """Each expert is opened, which has it answer one blank frame."""
-    from cloud_hub.inference.experts.worker import load_experts  # noqa: PLC0415
+    from cloud_hub.inference.experts.registry import load_experts  # noqa: PLC0415
 
     try:
         load_experts(settings)

@@ -13,6 +13,7 @@ from cloud_hub.cli import Commands, clean
 if TYPE_CHECKING:
     from cloud_hub.models.build import BuildReport
     from cloud_hub.models.check import Check
+    from shared.models.bundle import Bundle
     from shared.models.manifest import Manifest
 
 BUILD = """
@@ -89,11 +90,17 @@ def _words(text: str) -> list[str]:
 
 
 def _numbers(text: str) -> list[float]:
-    return [float(word) for word in _words(text)]
+    try:
+        return [float(word) for word in _words(text)]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number for each channel, such as 0.5,0.5,0.5") from error
 
 
 def _sides(text: str) -> list[int]:
-    return [int(side) for side in text.split("x")]
+    try:
+        return [int(side) for side in text.replace(",", "x").split("x")]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"'{text}' is not sides without the batch, such as 3x224x224") from error
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -161,12 +168,19 @@ def _next_steps(out: Path, report: BuildReport) -> str:
     return "\n".join([f"{out}: {kept}", *refused, f"Read {out / 'CARD.md'}, then: tidegate-hub model check {out}"])
 
 
+def _load(folder: Path) -> Bundle:
+    from cloud_hub.models.errors import BuildError  # noqa: PLC0415
+    from shared.models.bundle import MANIFEST, load  # noqa: PLC0415
+
+    if not (folder / MANIFEST).is_file():
+        raise BuildError(str(folder), f"holds no {MANIFEST}", "Give the folder that `model build --out` wrote")
+    return load(folder)
+
+
 def _show(arguments: argparse.Namespace) -> int:
     import msgspec  # noqa: PLC0415
 
-    from shared.models.bundle import load  # noqa: PLC0415
-
-    manifest = load(arguments.bundle).manifest
+    manifest = _load(arguments.bundle).manifest
     if arguments.json:
         print(msgspec.json.encode(manifest).decode())
     else:
@@ -202,9 +216,8 @@ def _lines(manifest: Manifest) -> list[str]:
 
 def _check(arguments: argparse.Namespace) -> int:
     from cloud_hub.models.check import check_bundle  # noqa: PLC0415
-    from shared.models.bundle import load  # noqa: PLC0415
 
-    checks = check_bundle(load(arguments.bundle))
+    checks = check_bundle(_load(arguments.bundle))
     if arguments.json:
         fields = ("variant", "agreement", "difference", "problem", "skipped")
         print(json.dumps([{name: getattr(check, name) for name in fields} for check in checks]))

@@ -256,7 +256,7 @@ class Writer:
             work.results.wake |= {"diagnosis", "rollouts"}
         elif message.stream == "escalation" and good:
             _escalations(session, message, [item for _, item in good], trace, work.now_us)
-            work.results.wake.add("experts")
+            work.results.wake |= {"experts", "experts-remote"}
 
     # -- twins and device messages -----------------------------------------------------------------
 
@@ -352,12 +352,13 @@ def _escalations(session: Session, message: DataBatch, items: Sequence[Escalatio
         if item.id in known:
             continue
         known.add(item.id)
-        height, width = item.shape
+        height, width, channels = item.shape
         session.add(
             EscalationRow(
                 id=item.id, device=message.device, model=item.model, digest=item.digest, number=item.number,
-                reason=item.reason, label=item.label, margin=item.margin, height=height, width=width, frame=item.frame,
-                features=item.features, t_us=item.t_us, received_us=now_us,
+                reason=item.reason, label=item.label, margin=item.margin, height=height, width=width,
+                channels=channels, dtype=item.dtype, color=item.color, frame=item.frame, features=item.features,
+                t_us=item.t_us, received_us=now_us,
                 wire_bytes=message.size // max(1, len(message.batch.items)), trace_id=trace_id(trace),
             )
         )  # fmt: skip

@@ -4,34 +4,32 @@ from __future__ import annotations
 
 import json
 import platform
+import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from cloud_hub.models import card, evaluation
-from cloud_hub.models.data import Item, calibration_part, read_items, split
+from cloud_hub.models import card
+from cloud_hub.models.data import Item, calibration_part, read_items, split, unknown_subfolders
 from cloud_hub.models.errors import BuildError
 from cloud_hub.models.evaluation import Evaluation
 from cloud_hub.models.golden import COUNT, GOLDEN, golden_files
 from cloud_hub.models.graph import Graph, read_graph
+from cloud_hub.models.measured import with_measured_options
 from cloud_hub.models.request import (
     VARIANTS,
     BuildRequest,
-    Options,
     input_spec,
-    measured_options,
     ordered_outputs,
     preprocessing,
     task_options,
 )
-from cloud_hub.models.variants import BuiltVariant, Material, Report, VariantBuilder, entry, file_name, session_for
+from cloud_hub.models.variants import BuiltVariant, Material, Report, VariantBuilder, entry, file_name
 from cloud_hub.models.writer import check_absent, make_manifest, write_bundle
 from shared.models.manifest import Manifest
-from shared.tasks import Array, open_task
-from shared.tasks.anomaly import Anomaly
+from shared.tasks import open_task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,13 +45,21 @@ def build(request: BuildRequest, report: Report = lambda _text: None) -> BuildRe
     """Build the bundle; raises BuildError, and then nothing was written. `report` gets a line for each step."""
     check_absent(request.out)
     _check(request)
+    try:
+        return _build(request, report)
+    except OSError as error:  # files of the input and of the bundle have errors of their own
+        reason = f"a temporary file cannot be written ({error.strerror or error})"
+        raise BuildError(tempfile.gettempdir(), reason, "Free space there, or set TMPDIR to another folder") from error
+
+
+def _build(request: BuildRequest, report: Report) -> BuildReport:
     report(f"reading {request.onnx.name}")
     graph = _read(request)
     for note in graph.notes:
         report(f"  {note}")
-    calibration, held_out = _data(request)
+    calibration, held_out = _data(request, report)
     report(f"{len(calibration)} inputs for calibration, {len(held_out)} others for evaluation")
-    manifest = _with_measured_options(request, graph, _described(request, graph, calibration, held_out), calibration)
+    manifest = with_measured_options(_described(request, graph, calibration, held_out), graph, calibration)
     task = open_task(manifest, graph.reference)
     material = Material(
         graph=graph, manifest=manifest, task=task, calibration=calibration, held_out=held_out,
@@ -75,6 +81,9 @@ def _check(request: BuildRequest) -> None:
         raise BuildError("--variants", f"there is no variant '{unknown[0]}'", f"Known: {', '.join(VARIANTS)}")
     if not 0.0 <= request.tolerance <= 1.0:
         raise BuildError("--tolerance", f"{request.tolerance} is no share", "Give a number in 0..1, such as 0.02")
+    if request.task == "classification" and len(request.labels) < 2:
+        cure = "Give a text file with one label a line, in the order of the model's outputs"
+        raise BuildError("--labels", f"a classification has at least two labels, it has {len(request.labels)}", cure)
 
 
 def _read(request: BuildRequest) -> Graph:
@@ -85,13 +94,23 @@ def _read(request: BuildRequest) -> Graph:
     return read_tflite(request.onnx)
 
 
-def _data(request: BuildRequest) -> tuple[list[Item], list[Item]]:
+def _data(request: BuildRequest, report: Report) -> tuple[list[Item], list[Item]]:
     """Inputs for calibration and for evaluation; no input is in both."""
     items = read_items(request.calibration, request.labels)
     if request.evaluation is None:
+        _report_unknown(request, request.calibration, items, report)
         return split(items, str(request.calibration))
-    halves = split(read_items(request.evaluation, request.labels), str(request.evaluation))
+    others = read_items(request.evaluation, request.labels)
+    _report_unknown(request, request.evaluation, others, report)
+    halves = split(others, str(request.evaluation))
     return calibration_part(items, str(request.calibration)), [*halves[0], *halves[1]]
+
+
+def _report_unknown(request: BuildRequest, path: Path, items: Sequence[Item], report: Report) -> None:
+    """Say which subfolders keep the accuracy of a classification from being measured."""
+    if request.task == "classification" and (unknown := unknown_subfolders(path, items, request.labels)):
+        names = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
+        report(f"{path}: accuracy is not measured, because these subfolders are no labels: {names}")
 
 
 # -- the manifest ------------------------------------------------------------------------------------
@@ -117,36 +136,6 @@ def _described(request: BuildRequest, graph: Graph, calibration: Sequence[Item],
         )  # fmt: skip
     except ValueError as error:
         raise BuildError("the bundle's manifest", str(error), "Correct the labels or the options") from error
-
-
-def _with_measured_options(
-    request: BuildRequest, graph: Graph, manifest: Manifest, calibration: Sequence[Item]
-) -> Manifest:
-    """The manifest with the options that the reference's outputs on the calibration data tell."""
-    probe: Options = {"threshold": 0.0} if request.task == "anomaly" else {}
-    probed = replace(manifest, task_options=probe | manifest.task_options)
-    task, session = open_task(probed, graph.reference), session_for(probed, graph.reference, graph.content)
-    first: list[Array] = []
-    scores: list[Array] = []
-    for inputs, batch in evaluation.tensors(
-        task, _normal(request, calibration), probed.preprocess.color, session.batch
-    ):
-        outputs = session.run(batch)
-        first.append(np.atleast_1d(outputs[probed.outputs[0].name]))
-        if isinstance(task, Anomaly):
-            filled = inputs + inputs[-1:] * (len(first[-1]) - len(inputs))
-            scores.append(task.scores(outputs, filled)[: len(inputs)])
-    options = measured_options(
-        request.task, manifest.task_options, np.concatenate(first), np.concatenate(scores) if scores else None
-    )
-    return replace(manifest, task_options=options)
-
-
-def _normal(request: BuildRequest, calibration: Sequence[Item]) -> Sequence[Item]:
-    """Calibration inputs; of an anomaly model only those known to be normal, when that is known."""
-    normal = request.labels[0] if request.labels else "normal"
-    known = [item for item in calibration if item.truth == normal]
-    return known if request.task == "anomaly" and known else calibration
 
 
 # -- variants ----------------------------------------------------------------------------------------

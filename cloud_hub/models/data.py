@@ -82,12 +82,22 @@ def _folder(path: Path, labels: Sequence[str]) -> list[Item]:
     if not files:
         kinds = " ".join(sorted(PICTURES))
         raise BuildError(str(path), "holds no pictures", f"Put some there ({kinds}), or .npy arrays")
-    tops = {file.relative_to(path).parts[0] for file in files if file.parent != path}
+    tops = _subfolders(path, files)
     known = bool(tops) and tops <= set(labels)
     return [
         Item(name=str(file.relative_to(path)), source=file, truth=file.relative_to(path).parts[0] if known else "")
         for file in files
     ]
+
+
+def _subfolders(path: Path, files: Sequence[Path]) -> set[str]:
+    return {file.relative_to(path).parts[0] for file in files if file.parent != path}
+
+
+def unknown_subfolders(path: Path, items: Sequence[Item], labels: Sequence[str]) -> list[str]:
+    """Names of the subfolders with items of folder `path` that are no label, so that no item has a truth."""
+    files = [item.source for item in items if item.source is not None]
+    return sorted(_subfolders(path, files) - set(labels))
 
 
 def _npz(path: Path, labels: Sequence[str]) -> list[Item]:

@@ -6,31 +6,36 @@ Runtime's own basic optimisations, which only use standard operators.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from google.protobuf.message import DecodeError
 from onnx import TensorProto, helper, version_converter
 from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_model, uses_external_data
 
 from cloud_hub.models.errors import BuildError
+from cloud_hub.models.simplify import (
+    MAX_IR,
+    STANDARD,
+    first_line,
+    graph_inputs,
+    make_batch_free,
+    session_of,
+    sides_of,
+    simplified_graph,
+)
 from shared.models.manifest import FREE, DType, TensorSpec
 
 MAX_BYTES = 1 << 30
 OPSET, MIN_OPSET = 17, 13
 """Older operator sets are converted: quantization per channel needs 13. 17 is read by every runtime that we support."""
-MAX_IR = 10
-"""The newest IR version that onnxruntime 1.20 reads."""
 DTYPES: dict[int, DType] = {
     TensorProto.UINT8: "uint8", TensorProto.INT8: "int8", TensorProto.INT32: "int32", TensorProto.INT64: "int64",
     TensorProto.FLOAT16: "float16", TensorProto.FLOAT: "float32", TensorProto.BOOL: "bool",
 }  # fmt: skip
-STANDARD = {"", "ai.onnx", "ai.onnx.ml"}
 QUANTIZED = {"QuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"}
 
 
@@ -59,7 +64,7 @@ def read_graph(path: Path, shape: Sequence[int] = ()) -> Graph:
     model = _upgrade_opset(path, _load(path), notes)
     _check_operators(path, model)
     _fix_shape(path, model, shape)
-    model = _simplified(_make_batch_free(path, model, notes), notes)
+    model = simplified_graph(make_batch_free(path, model, notes), notes)
     model = onnx.shape_inference.infer_shapes(model, data_prop=True)
     return _described(path, model, notes)
 
@@ -82,12 +87,8 @@ def _load(path: Path) -> onnx.ModelProto:
     except BuildError:
         raise
     except Exception as error:  # the checker has many classes; MemoryError aside, all mean that the graph is unsound
-        raise BuildError(str(path), f"is not a valid ONNX model ({_first_line(error)})", cure) from error
+        raise BuildError(str(path), f"is not a valid ONNX model ({first_line(error)})", cure) from error
     return model
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def _tensors(model: onnx.ModelProto) -> list[onnx.TensorProto]:
@@ -123,7 +124,7 @@ def _upgrade_opset(path: Path, model: onnx.ModelProto, notes: list[str]) -> onnx
             model = version_converter.convert_version(model, OPSET)
         except Exception as error:
             cure = f"Export the model with opset {OPSET}"
-            raise BuildError(str(path), f"opset {opset} cannot be converted ({_first_line(error)})", cure) from error
+            raise BuildError(str(path), f"opset {opset} cannot be converted ({first_line(error)})", cure) from error
         notes.append(f"operator set {opset} converted to {OPSET}")
     model.ir_version = min(model.ir_version, MAX_IR)
     return model
@@ -138,25 +139,14 @@ def _check_operators(path: Path, model: onnx.ModelProto) -> None:
         raise BuildError(str(path), "is quantized already", "Give the model in float: the build quantizes it")
 
 
-def _inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-    """The graph's inputs that are not initializers."""
-    constants = {tensor.name for tensor in model.graph.initializer}
-    return [value for value in model.graph.input if value.name not in constants]
-
-
-def _sides(value: onnx.ValueInfoProto) -> list[int]:
-    """The dimensions of a tensor, -1 where free."""
-    return [d.dim_value if d.dim_value > 0 else FREE for d in value.type.tensor_type.shape.dim]
-
-
 def _fix_shape(path: Path, model: onnx.ModelProto, shape: Sequence[int]) -> None:
     """Set free sides of the input to `shape`."""
-    inputs = _inputs(model)
+    inputs = graph_inputs(model)
     if len(inputs) != 1:
         names = ", ".join(value.name for value in inputs) or "none"
         cure = "Export it with one input and the others as constants"
         raise BuildError(str(path), f"has {len(inputs)} inputs ({names}), a task feeds one", cure)
-    value, sides = inputs[0], _sides(inputs[0])[1:]
+    value, sides = inputs[0], sides_of(inputs[0])[1:]
     settled = list(shape) or sides
     if len(settled) != len(sides) or any(s not in (FREE, w) for s, w in zip(sides, settled, strict=True)):
         cure = "Leave --shape out, or give the input's sides without the batch"
@@ -166,7 +156,8 @@ def _fix_shape(path: Path, model: onnx.ModelProto, shape: Sequence[int]) -> None
     if FREE in settled:
         example = "x".join(str(side if side != FREE else 224) for side in sides)
         reason = f"input '{value.name}' has free sides: {_format_sides(sides)}"
-        raise BuildError(str(path), reason, f"Settle them, for example with --shape {example}")
+        cure = f"Give the size that the model was trained with, in a form such as --shape {example}"
+        raise BuildError(str(path), reason, cure)
     for dimension, side in zip(list(value.type.tensor_type.shape.dim)[1:], settled, strict=True):
         dimension.dim_value = side
 
@@ -175,103 +166,27 @@ def _format_sides(sides: Sequence[int]) -> str:
     return "x".join("?" if side == FREE else str(side) for side in sides) or "one number"
 
 
-def _make_batch_free(path: Path, model: onnx.ModelProto, notes: list[str]) -> onnx.ModelProto:
-    """The model with any batch size, if it still gives the same answers; else as it was."""
-    value = _inputs(model)[0]
-    if not value.type.tensor_type.shape.dim:
-        raise BuildError(str(path), f"input '{value.name}' has no batch dimension", "Export it with one")
-    fixed = max(value.type.tensor_type.shape.dim[0].dim_value, 0)
-    freed: onnx.ModelProto = onnx.ModelProto.FromString(model.SerializeToString())
-    del freed.graph.value_info[:]
-    for tensor in (*_inputs(freed), *freed.graph.output):
-        if tensor.type.tensor_type.shape.dim:
-            tensor.type.tensor_type.shape.dim[0].ClearField("dim_value")
-            tensor.type.tensor_type.shape.dim[0].dim_param = "N"
-    if _takes_batches(freed):
-        if fixed:
-            notes.append(f"batch size {fixed} made free")
-        return freed
-    notes.append(f"batch size stays {fixed or 1}: the graph does not take others")
-    value.type.tensor_type.shape.dim[0].dim_value = fixed or 1
-    return model
-
-
-def _takes_batches(model: onnx.ModelProto) -> bool:
-    """Whether a batch of three is answered as each input alone."""
-    value = _inputs(model)[0]
-    dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
-    batch = np.random.default_rng(1).uniform(0, 1, (3, *_sides(value)[1:])).astype(dtype)
-    try:
-        session = session_of(model)
-        together = session.run(None, {value.name: batch})
-        alone = [session.run(None, {value.name: batch[i : i + 1]}) for i in range(3)]
-    except Exception:  # noqa: BLE001 - whatever a graph that is bound to its batch size raises
-        return False
-    pairs = zip(together, *alone, strict=True)
-    return all(_same(np.asarray(whole), [np.asarray(part) for part in parts]) for whole, *parts in pairs)
-
-
-def _same(whole: np.ndarray, parts: list[np.ndarray]) -> bool:
-    if any(part.ndim == 0 or len(part) != 1 for part in parts) or whole.shape != (3, *parts[0].shape[1:]):
-        return False
-    return bool(np.allclose(whole, np.concatenate(parts), rtol=1e-3, atol=1e-4, equal_nan=True))
-
-
-def session_of(model: onnx.ModelProto, optimised: Path | None = None) -> ort.InferenceSession:
-    """A session on the CPU; with `optimised` it writes the graph after basic optimisations there."""
-    choices = ort.SessionOptions()
-    choices.log_severity_level = 4
-    choices.intra_op_num_threads = 1
-    if optimised is not None:
-        choices.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        choices.optimized_model_filepath = str(optimised)
-    return ort.InferenceSession(model.SerializeToString(), choices, providers=["CPUExecutionProvider"])
-
-
-def _simplified(model: onnx.ModelProto, notes: list[str]) -> onnx.ModelProto:
-    """The model after constant folding; as it was when ONNX Runtime used operators of its own."""
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder, "model.onnx")
-        try:
-            session_of(model, target)
-            simplified: onnx.ModelProto = onnx.load(target)
-        except Exception as error:
-            reason = f"ONNX Runtime cannot run it ({_first_line(error)})"
-            raise BuildError(model.graph.name or "model", reason, "Export it for ONNX Runtime") from error
-    if any(node.domain not in STANDARD for node in simplified.graph.node):
-        return model
-    used = {node.domain if node.domain != "ai.onnx" else "" for node in simplified.graph.node}
-    kept = [entry for entry in simplified.opset_import if entry.domain in used]
-    del simplified.opset_import[:]
-    simplified.opset_import.extend(kept)
-    simplified.ir_version = min(simplified.ir_version, MAX_IR)
-    before, after = len(model.graph.node), len(simplified.graph.node)
-    if after < before:
-        notes.append(f"{before} nodes simplified to {after}")
-    return simplified
-
-
 def _described(path: Path, model: onnx.ModelProto, notes: list[str]) -> Graph:
-    value = _inputs(model)[0]
+    value = graph_inputs(model)[0]
     batch = value.type.tensor_type.shape.dim[0].dim_value
     outputs = [_spec(path, output, shape) for output, shape in zip(model.graph.output, _measured(model), strict=True)]
-    spec = TensorSpec(name=value.name, shape=tuple(_sides(value)[1:]), dtype=_dtype(path, value))
+    spec = TensorSpec(name=value.name, shape=tuple(sides_of(value)[1:]), dtype=_dtype(path, value))
     content = model.SerializeToString()
     return Graph(content=content, model=model, inputs=[spec], outputs=outputs, batch=batch, notes=notes)
 
 
 def _measured(model: onnx.ModelProto) -> list[tuple[int, ...]]:
     """The shapes of the outputs for one batch, the batch included."""
-    value = _inputs(model)[0]
+    value = graph_inputs(model)[0]
     size = value.type.tensor_type.shape.dim[0].dim_value or 1
     dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
-    outputs = session_of(model).run(None, {value.name: np.zeros((size, *_sides(value)[1:]), dtype)})
+    outputs = session_of(model).run(None, {value.name: np.zeros((size, *sides_of(value)[1:]), dtype)})
     return [np.asarray(output).shape for output in outputs]
 
 
 def _spec(path: Path, value: onnx.ValueInfoProto, measured: tuple[int, ...]) -> TensorSpec:
     """An output without its batch dimension; one of a graph for single inputs may have none."""
-    known = _sides(value) if value.type.tensor_type.HasField("shape") else []
+    known = sides_of(value) if value.type.tensor_type.HasField("shape") else []
     shape = known if len(known) == len(measured) else [FREE] * len(measured)
     return TensorSpec(name=value.name, shape=tuple(shape[measured[:1] == (1,) :]), dtype=_dtype(path, value))
 

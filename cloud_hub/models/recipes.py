@@ -4,8 +4,7 @@
 `tensorrt-int8`  explicit Q/DQ, symmetric, float biases: the only form that TensorRT 10 and 11 parse
 `fp16`           float16 weights and computation, float32 at the edges
 
-Only what lies between the first and the last convolution or matrix product is quantized: before it is preprocessing,
-after it are softmax, boxes and scores, whose ranges do not fit into one scale.
+Which nodes are quantized is chosen in `selection`.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import io
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,23 +23,9 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
+from cloud_hub.models.selection import HEAVY, LIGHT, quantized_nodes
 from shared.tasks import Array, Tensors
 
-HEAVY = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
-LIGHT = {
-    "Relu",
-    "Clip",
-    "Add",
-    "Concat",
-    "MaxPool",
-    "AveragePool",
-    "GlobalAveragePool",
-    "Flatten",
-    "Reshape",
-    "Transpose",
-}
-"""What may stand between heavy nodes in INT8. Others (HardSwish, Sigmoid, Mul) cost more in Q/DQ than they save, and
-TensorRT fuses them in float16."""
 TENSORRT = {
     "ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False, "AddQDQPairToWeight": False,
 }  # fmt: skip
@@ -86,6 +71,8 @@ def prepared(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def quantized(model: onnx.ModelProto, feed: Iterable[Tensors], attempt: Attempt, *, tensorrt: bool) -> onnx.ModelProto:
     """The INT8 form of a prepared graph, with ranges from `feed`."""
+    chosen = quantized_nodes(model, keep_last=attempt.keep_last)
+    excluded = [node.name for node in model.graph.node if node.name not in chosen]
     activations = QuantType.QInt8 if tensorrt else QuantType.QUInt8
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "fp32.onnx"), Path(folder, "int8.onnx")
@@ -94,7 +81,7 @@ def quantized(model: onnx.ModelProto, feed: Iterable[Tensors], attempt: Attempt,
             quantize_static(
                 source, target, CalibrationFeed(feed), quant_format=QuantFormat.QDQ, per_channel=True,
                 activation_type=activations, weight_type=QuantType.QInt8, calibrate_method=attempt.method,
-                op_types_to_quantize=sorted(HEAVY | LIGHT), nodes_to_exclude=_excluded_nodes(model, attempt.keep_last),
+                op_types_to_quantize=sorted(HEAVY | LIGHT), nodes_to_exclude=excluded,
                 extra_options=TENSORRT if tensorrt else {},
             )  # fmt: skip
         result = onnx.load(target)
@@ -133,43 +120,7 @@ def _sort_nodes(graph: onnx.GraphProto) -> None:
 
 def can_quantize(model: onnx.ModelProto | None, attempt: Attempt = ATTEMPTS[0]) -> bool:
     """Whether an attempt leaves anything to quantize of a prepared graph."""
-    if model is None:
-        return False
-    outside = set(_excluded_nodes(model, attempt.keep_last))
-    return any(node.op_type in HEAVY and node.name not in outside for node in model.graph.node)
-
-
-def _excluded_nodes(model: onnx.ModelProto, keep_last: bool) -> list[str]:
-    """Names of the nodes before the first and behind the last heavy ones; `keep_last`: and of the last ones."""
-    nodes = list(model.graph.node)
-    above, below = _tensors_next_to_heavy(nodes), _tensors_next_to_heavy(nodes[::-1], backward=True)
-    constants = {tensor.name for tensor in model.graph.initializer}
-    inside = [
-        node for node in nodes
-        if (node.op_type in HEAVY and not (keep_last and not _has_heavy_below(node, below)))
-        or (node.op_type in LIGHT and _any(node.input, above) and _any(node.output, below)
-            and not (node.op_type in {"Add", "Concat"} and _any(node.input, constants)))
-    ]  # fmt: skip
-    kept = {node.name for node in inside}
-    return [node.name for node in nodes if node.name not in kept]
-
-
-def _tensors_next_to_heavy(nodes: Sequence[onnx.NodeProto], *, backward: bool = False) -> set[str]:
-    """Tensors that a heavy node lies above; `backward`: below. `nodes` in that order."""
-    reached: set[str] = set()
-    for node in nodes:
-        before, after = (node.output, node.input) if backward else (node.input, node.output)
-        if node.op_type in HEAVY or _any(before, reached):
-            reached.update(after)
-    return reached
-
-
-def _any(names: Sequence[str], among: set[str]) -> bool:
-    return any(name in among for name in names)
-
-
-def _has_heavy_below(node: onnx.NodeProto, below: set[str]) -> bool:
-    return _any(node.output, below)
+    return model is not None and bool(quantized_nodes(model, keep_last=attempt.keep_last))
 
 
 def activation_ranges(model: onnx.ModelProto) -> dict[str, tuple[float, float]]:

@@ -6,12 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-
 from cloud_hub.models.errors import BuildError
 from cloud_hub.models.graph import Graph
 from shared.models.manifest import CHANNELS, Color, Preprocess, TensorSpec
-from shared.tasks import Array
 from shared.tasks.windows import LAYOUTS as WINDOW_LAYOUTS
 
 VARIANTS = ("cpu-int8", "tensorrt-int8", "fp16", "fp32")
@@ -121,26 +118,3 @@ def task_options(request: BuildRequest, outputs: Sequence[TensorSpec]) -> Option
         if name == "ssd":
             options.setdefault("background", outputs[1].shape[-1] == len(request.labels) + 1)
     return options
-
-
-def measured_options(task: str, options: Options, outputs: Array, scores: Array | None) -> Options:
-    """Options that the reference's first output on the calibration data tells; `scores` are of an anomaly model."""
-    first = outputs.astype(np.float64)
-    measured: Options = {}
-    if task == "classification":
-        rows = first.reshape(len(first), -1)
-        measured["activation"] = "none" if _probabilities(rows) else "softmax"
-    elif task == "regression":
-        measured["scale"] = _deviation(first.reshape(len(first), -1)[:, 0]) * abs(float(options.get("gain", 1.0)))
-    elif task == "anomaly" and scores is not None:
-        measured["threshold"] = float(np.quantile(scores, 0.995))
-        measured["scale"] = _deviation(scores)
-    return measured | options
-
-
-def _probabilities(rows: Array) -> bool:
-    return bool((rows >= -1e-4).all() and (rows <= 1.0001).all() and np.allclose(rows.sum(axis=1), 1.0, atol=1e-2))
-
-
-def _deviation(values: Array) -> float:
-    return max(float(values.std()), 1e-9)

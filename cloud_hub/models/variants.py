@@ -111,6 +111,8 @@ class VariantBuilder:
             model = self._model(key, attempt)
             content = model.SerializeToString()
             figures = self._judge(key, content, None)
+        except OSError:  # the disk for temporary files: no fault of the variant
+            raise
         except ModelError as error:
             return BuiltVariant(evaluation=evaluation.failed(key, str(error)))
         except Exception as error:  # noqa: BLE001 - whatever the quantizer raises about a graph: the variant is left out

@@ -18,6 +18,7 @@ from pydantic_settings import (
 
 from cloud_hub.settings import environment
 from cloud_hub.settings.channels import AnyChannel
+from cloud_hub.settings.experts import Experts
 from cloud_hub.settings.inference import Inference
 from shared.errors import ConfigError
 
@@ -94,20 +95,6 @@ class Configurations(_Table):
     """Every `period_s` seconds all devices are held against the configurations; one that changed is at once."""
 
     period_s: float = Field(default=300.0, gt=0)
-
-
-class Experts(_Table):
-    """`bundles` maps a device's model name to the folder of the expert's bundle that answers for it.
-
-    A gate promises at most `alpha` disagreement among kept answers, with confidence 1 - `delta`, from `frames`
-    answered frames; `audit` is the share of kept answers that is checked all the same.
-    """
-
-    bundles: dict[str, str] = {}
-    alpha: float = Field(default=0.02, gt=0, lt=0.5)
-    delta: float = Field(default=0.1, gt=0, lt=0.5)
-    frames: int = Field(default=300, ge=20)
-    audit: float = Field(default=0.01, ge=0, le=1)
 
 
 class Glm(_Table):

@@ -7,28 +7,32 @@ from __future__ import annotations
 
 import hashlib
 import queue
+import time
 from base64 import urlsafe_b64encode
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from edge_agent import clock
 from edge_agent.checks.broker_connection import check_broker_connection
-from edge_agent.collectors import Collector, Frame
+from edge_agent.collectors import Collector, Frame, ModelInput, Observer, Window
 from edge_agent.config import Config, ModelTable, read
-from edge_agent.models.child import Failed, InferenceChild, InferenceResult, WorkerMessage
+from edge_agent.models.child import InferenceChild
 from edge_agent.models.core.gating import ResultGate
+from edge_agent.models.core.pixels import cropped
+from edge_agent.models.streams import model_spec
+from edge_agent.models.wire import Failed, ModelSpec, Opening, Ready, Results, WorkerMessage
 from edge_agent.pipeline.core.limit_rules import LimitRules
 from edge_agent.pipeline.sampler import open_collector
-from edge_agent.runtime import health
-from shared import plugins
+from edge_agent.runtime import health, machine
 from shared.device_profile import DeviceProfile
 from shared.errors import ConfigError, ModelError, NotReady, TidegateError
-from shared.models.bundle import load
 from shared.process.checks import Findings, run_with_timeout, write_error
+from shared.protocol.messages import Event
 
 OPEN_S = 10.0
 """Time limit for a collector to open and to return its first frame."""
-MODEL_S = 60.0
+END_S = 0.5
 
 
 def run_checks(path: Path) -> Findings:
@@ -41,7 +45,7 @@ def run_checks(path: Path) -> Findings:
         return found
     found.problems += [*_state(Path(config.device.state_dir)), *_bounds(config)]
     collectors = _collectors(config, found)
-    _models(config, collectors, found)
+    _models(config, profile, collectors, found)
     _sources(config, collectors, found)
     for collector in collectors.values():
         collector.close()
@@ -75,10 +79,14 @@ def _bounds(config: Config) -> list[str]:
 
 
 def _hardware(profile: DeviceProfile) -> list[str]:
-    return [
+    unused = [
+        f"device.profile: this machine has '{part}', which models cannot use: {gives}"
+        for part, gives in machine.unsupported(profile).items()
+    ]
+    return unused + [
         f"device.profile: {profile.name} has '{part}', which this machine lacks: {gives}. Choose another profile, "
         "or see to the hardware"
-        for part, gives in health.missing(profile).items()
+        for part, gives in machine.missing(profile).items()
     ]
 
 
@@ -118,60 +126,103 @@ def _sources(config: Config, collectors: dict[str, Collector], found: Findings) 
 # -- models ------------------------------------------------------------------------------------------
 
 
-def _models(config: Config, collectors: dict[str, Collector], found: Findings) -> None:
+def _models(config: Config, profile: DeviceProfile, collectors: dict[str, Collector], found: Findings) -> None:
     for table in config.models:
+        place = f"model '{table.name}'"
+        item: ModelInput | None = None
         try:
-            variant = next(iter(load(Path(table.bundle)).manifest.variants.values()))
-            plugins.load(plugins.RUNNERS, variant.runners[0], f"model '{table.name}'")
-            frame = _frame(table, collectors)
-            reason = _run_model(table, frame)
-        except NotReady as error:
-            found.warnings.append(f"model '{table.name}': not tried with a frame ({error})")
+            try:
+                item = _input(table, collectors)
+            except NotReady as error:  # the model is loaded all the same, and tried with a blank frame by itself
+                found.warnings.append(f"{place}: not tried with a frame ({error})")
+            ready, reason = _run_model(model_spec(table, config, profile), item)
         except TidegateError as error:
-            found.problems.append(f"model '{table.name}': {error}")
+            found.problems.append(f"{place}: {error}")
         else:
+            found.warnings += [f"{place}: {text}" for text in _hints(ready)]
             if reason:
-                shown = f"a frame of {frame.shape} of '{table.frames}': " if frame else ""
-                cure = "Give it a bundle that takes the frames of this collector"
-                found.problems.append(f"model '{table.name}': {shown}{reason}. {cure}")
+                shown = f"a frame of {item.shape[:2]} of '{table.frames}': " if item and ready else ""
+                cure = "Give it a bundle that takes the frames of this collector" if ready else "See docs/models.md"
+                found.problems.append(f"{place}: {shown}{reason}. {cure}")
 
 
-def _frame(table: ModelTable, collectors: dict[str, Collector]) -> Frame | None:
-    """One frame of the model's collector; None if the collector could not be opened, which is reported elsewhere."""
+def _hints(ready: Ready | None) -> Iterator[str]:
+    """What works, but not as the device profile would have it."""
+    if ready is None:
+        return
+    for name, reason in ready.refused.items():
+        if name != ready.build:
+            yield f"'{name}' cannot be used ({reason}); it runs on {ready.provider}"
+    if ready.build:
+        yield f"the first start builds an engine for '{ready.build}', which takes minutes; {ready.provider} serves"
+
+
+def _input(table: ModelTable, collectors: dict[str, Collector]) -> ModelInput | None:
+    """One input of the model's collector; None for a model in a chain, and if the collector could not be opened, which
+    is reported elsewhere."""
     collector = collectors.get(table.frames)
     if collector is None:
         return None
+    if isinstance(collector, Observer):
+        raise NotReady(f"collector '{table.frames}' gives windows, once the agent has read its metrics long enough")
+    said: list[str] = []
     try:
-        readings = run_with_timeout(OPEN_S, lambda: list(collector.collect(clock.now_us())))
+        item = run_with_timeout(OPEN_S, lambda: _first_input(collector, said))
     except TimeoutError as error:
-        raise NotReady(f"collector '{table.frames}' gave nothing within {OPEN_S:g} s") from error
-    frame = next((reading for reading in readings if isinstance(reading, Frame)), None)
-    if frame is None:
-        raise ModelError(f"collector '{table.frames}' gives no frames. Set `frames` to a collector of images")
-    return frame
+        last = f"; it says: {said[-1]}" if said else ""
+        raise NotReady(f"collector '{table.frames}' gave nothing within {OPEN_S:g} s{last}") from error
+    if item is None:
+        raise ModelError(f"collector '{table.frames}' gives no frames. Set `frames` to one of images or windows")
+    return cropped(item, table.roi) if table.roi and isinstance(item, Frame) else item
 
 
-def _run_model(table: ModelTable, frame: Frame | None) -> str:
-    """Run the model on `frame` in a separate process, as in the agent; returns why it fails, or ''."""
-    messages: queue.Queue[WorkerMessage | None] = queue.Queue()
-    child = InferenceChild(table.bundle, on_message=messages.put, on_end=lambda: messages.put(None))
+def _first_input(collector: Collector, said: list[str]) -> ModelInput | None:
+    """The first frame or window of one reading, or of as many as a background source needs to deliver. Texts of its
+    events are added to `said`.
+    """
+    give_up = clock.monotonic_s() + OPEN_S
+    while clock.monotonic_s() < give_up:
+        for reading in collector.collect(clock.now_us()):
+            if isinstance(reading, (Frame, Window)):
+                return reading
+            if isinstance(reading, Event):
+                said.append(reading.text)
+        if not getattr(collector, "background", False):
+            return None
+        time.sleep(0.05)
+    raise TimeoutError
+
+
+def _run_model(spec: ModelSpec, item: ModelInput | None) -> tuple[Ready | None, str]:
+    """Run the model on `item` in a separate process, as in the agent: (what was loaded, why it fails or '')."""
+    found: queue.Queue[WorkerMessage | None] = queue.Queue()
+
+    def received(some: list[WorkerMessage]) -> None:
+        for message in some:
+            found.put(message)
+
+    child = InferenceChild(spec, on_messages=received, on_end=lambda _code: found.put(None))
+    ready: Ready | None = None
     try:
-        first = messages.get(timeout=MODEL_S)
-        if first is None:
-            return "its process ended at the start"
+        first = found.get(timeout=spec.load_s)
+        while isinstance(first, Opening):
+            first = found.get(timeout=spec.load_s)
         if isinstance(first, Failed):
-            return first.reason
-        if frame is None:
-            return ""
-        child.submit(frame)
-        answer = messages.get(timeout=table.watchdog_s)
-        if isinstance(answer, InferenceResult):
-            return "" if answer.result is not None else answer.reason
-        return "its process ended at the first frame"
+            return None, first.reason
+        if not isinstance(first, Ready):
+            return None, "its process ended at the start"
+        ready = first
+        if item is None:
+            return ready, ""
+        child.submit(0, item)
+        answer = found.get(timeout=spec.watchdog_s)
+        if isinstance(answer, Results):
+            return ready, answer.answers[0].reason
+        return ready, "its process ended at the first frame"
     except queue.Empty:
-        return "it did not answer in time"
+        return ready, "it did not answer in time"
     finally:
-        child.end()
+        child.end(END_S)
 
 
 def check_installation() -> list[str]:

@@ -2,22 +2,26 @@
 
 An entry point in group `tidegate.collectors` names a function `open_collector(table)` that reads its options
 with `edge_agent.config.options` and returns a Collector. It may raise ConfigError. `collect` may raise
-NotReady; the agent calls it again later. A collector never retries, sleeps or starts threads. An optional method
+NotReady; the agent calls it again later. A collector never retries, sleeps or starts threads; a source that has to
+block (a camera, a broker) is a producer in a process of its own: `edge_agent.collectors.sources`. An optional method
 `warnings() -> list[str]` returns warnings for `check`, such as a file that does not exist yet.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from shared.protocol.messages import Event, Metric, Sample
+from shared.protocol.messages import Color, Event, Metric, Sample
+
+FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
-    """One image for a model: `data` is uint8 grey values in row order, `shape` (height, width).
+    """One image for a model: `data` is uint8 in row order, channels last, `shape` (height, width, channels).
 
     `number` counts frames of this source; `t_us` is when it was taken.
     """
@@ -25,15 +29,44 @@ class Frame:
     source: str
     number: int
     t_us: int
-    shape: tuple[int, int]
-    data: bytes
+    shape: tuple[int, int, int]
+    data: bytes | memoryview
+    color: Color = "gray"
 
     def __post_init__(self) -> None:
-        if self.shape[0] * self.shape[1] != len(self.data):
-            raise ValueError(f"frame of {self.source} holds {len(self.data)} bytes, its shape says {self.shape}")
+        size = len(self.data) if isinstance(self.data, bytes) else self.data.nbytes
+        if min(self.shape) < 1 or math.prod(self.shape) != size:
+            raise ValueError(f"frame of {self.source} holds {size} bytes, its shape says {self.shape}")
+        if self.shape[2] != (1 if self.color == "gray" else 3):
+            raise ValueError(f"frame of {self.source} is {self.color} and has {self.shape[2]} channels")
 
 
-Reading = Sample | Event | Frame
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """Latest samples of several metrics for a model: `data` is float32, native byte order, `shape` (samples, metrics).
+
+    The rows are in order of time; `names` are the metrics of the columns; `t_us` is the time of the last row.
+    """
+
+    source: str
+    number: int
+    t_us: int
+    shape: tuple[int, int]
+    data: bytes | memoryview
+    names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        size = len(self.data) if isinstance(self.data, bytes) else self.data.nbytes
+        if min(self.shape) < 1 or math.prod(self.shape) * FLOAT_BYTES != size:
+            raise ValueError(f"window of {self.source} holds {size} bytes, its shape says {self.shape} of float32")
+        if len(self.names) != self.shape[1]:
+            raise ValueError(f"window of {self.source} has {len(self.names)} names for {self.shape[1]} metrics")
+
+
+ModelInput = Frame | Window
+"""What a model gets."""
+
+Reading = Sample | Event | Frame | Window
 
 
 class Collector(Protocol):
@@ -64,4 +97,16 @@ class Resumable(Protocol):
 
     def resume(self, value: bytes) -> None:
         """Continue at the latest stored checkpoint of this collector; called before the first `collect`."""
+        ...
+
+
+@runtime_checkable
+class Observer(Protocol):
+    """Additional members of a Collector that computes from samples of the device's other collectors."""
+
+    observed: list[str]
+    """Names of the metrics that it wants."""
+
+    def observe(self, sample: Sample) -> None:
+        """Called with each sample of these metrics, in order; must return at once."""
         ...

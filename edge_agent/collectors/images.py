@@ -1,4 +1,4 @@
-"""Collector `images`: frames from a NumPy file (`.npy`, uint8, [frames, height, width]), played in a loop.
+"""Collector `images`: frames from a NumPy file (`.npy`, uint8, [frames, height, width(, 3)]), played in a loop.
 
 It simulates a camera. The file is read without NumPy, so that the agent stays small. When the file is replaced, the
 new one is used from the next frame on.
@@ -7,9 +7,11 @@ new one is used from the next frame on.
 from __future__ import annotations
 
 import ast
+import math
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -24,13 +26,14 @@ MAX_FRAME = MAX_PAYLOAD // 2
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`path` of the `.npy` file."""
+    """`path` of the `.npy` file; `color` is the order of the channels of a file with three."""
 
     path: str
+    color: Literal["rgb", "bgr"] = "rgb"
 
 
-def read_header(head: bytes) -> tuple[tuple[int, int, int], int]:
-    """((frames, height, width), offset of the data) from the start of a `.npy` file; raises ValueError."""
+def read_header(head: bytes) -> tuple[tuple[int, int, int, int], int]:
+    """((frames, height, width, channels), offset of the data) from the start of a `.npy` file; raises ValueError."""
     if head[:6] != b"\x93NUMPY":
         raise ValueError("is no NumPy file")
     try:
@@ -39,16 +42,15 @@ def read_header(head: bytes) -> tuple[tuple[int, int, int], int]:
         start = 12 if wide else 10
         fields = ast.literal_eval(head[start : start + length].decode("latin1"))
         kind, order, shape = fields["descr"], fields["fortran_order"], fields["shape"]
-        valid = len(shape) == 3 and all(type(side) is int and side > 0 for side in shape)
+        valid = len(shape) in {3, 4} and all(type(side) is int and side > 0 for side in shape)
     except (struct.error, IndexError, KeyError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
         raise ValueError(f"has a broken NumPy header ({error})") from error
-    if kind != "|u1" or order or not valid:
-        raise ValueError(f"holds {kind} {shape}, wanted uint8 [frames, height, width]")
-    if shape[1] * shape[2] > MAX_FRAME:
-        raise ValueError(
-            f"has frames of {shape[1] * shape[2]} bytes, more than the {MAX_FRAME} that one message can carry"
-        )
-    return shape, start + length
+    if kind != "|u1" or order or not valid or shape[3:] not in {(), (1,), (3,)}:
+        raise ValueError(f"holds {kind} {shape}, wanted uint8 [frames, height, width] or [frames, height, width, 3]")
+    if (size := math.prod(shape[1:])) > MAX_FRAME:
+        raise ValueError(f"has frames of {size} bytes, more than the {MAX_FRAME} that one message can carry")
+    count, height, width, channels = (*shape, 1)[:4]
+    return (count, height, width, channels), start + length
 
 
 class ImagesCollector:
@@ -59,7 +61,8 @@ class ImagesCollector:
         self.metrics: list[Metric] = []
         self._path = Path(chosen.path)
         self._seen: tuple[int, int] | None = None
-        self._shape, self._frames = (0, 0), b""
+        self._shape, self._frames = (0, 0, 0), b""
+        self._color = chosen.color
         self._count = 0
         self._number = 0
         self._reload()
@@ -70,10 +73,11 @@ class ImagesCollector:
         if seen == self._seen:
             return
         content = self._path.read_bytes()
-        (count, height, width), start = read_header(content[:4096])
-        if len(content) - start != count * height * width:
+        (count, *shape), start = read_header(content[:4096])
+        height, width, channels = shape
+        if len(content) - start != count * height * width * channels:
             raise ValueError("is cut short")
-        self._seen, self._count, self._shape, self._frames = seen, count, (height, width), content[start:]
+        self._seen, self._count, self._shape, self._frames = seen, count, (height, width, channels), content[start:]
 
     def collect(self, now_us: int) -> Iterator[Frame]:
         """Yield the next frame; raises NotReady while the file cannot be read."""
@@ -81,10 +85,11 @@ class ImagesCollector:
             self._reload()
         except (OSError, ValueError) as error:
             raise NotReady(f"{self._path}: {error}", 1.0) from error
-        size = self._shape[0] * self._shape[1]
+        size = math.prod(self._shape)
         start = self._number % self._count * size
         data = self._frames[start : start + size]
-        yield Frame(source=self.name, number=self._number, t_us=now_us, shape=self._shape, data=data)
+        color = "gray" if self._shape[2] == 1 else self._color
+        yield Frame(source=self.name, number=self._number, t_us=now_us, shape=self._shape, data=data, color=color)
         self._number += 1
 
     def close(self) -> None:

@@ -100,12 +100,12 @@ class Uplink:
         self._connection.renew()
 
     def publish(
-        self, rest: str, message: Any, *, retain: bool = False, trace: str = "", correlation: bytes = b""
+        self, rest: str, message: Any, *, retain: bool = False, trace: str = "", correlation: bytes = b"", qos: int = 1
     ) -> bool:
         """Publish a message that does not need the outbox; False while there is no connection."""
         topic = topics.thing(self._id, rest)
         return self._connection.publish(
-            topic, encode(message), retain=retain, traceparent=trace, correlation=correlation
+            topic, encode(message), retain=retain, traceparent=trace, correlation=correlation, qos=qos
         )
 
     def pump(self) -> None:

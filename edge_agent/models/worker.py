@@ -1,7 +1,6 @@
-"""The inference process: `python -m edge_agent.models.worker BUNDLE`. Frames on stdin, results on stdout.
+"""The inference process: `python -m edge_agent.models.worker SPEC FD`. Headers on stdin, inputs in shared memory.
 
-It is a separate process so that the agent stays small and survives a crash of the model. Messages are
-MessagePack with a four-byte length prefix. The first message is `Ready` or `Failed`.
+It is a separate process so that the agent stays small and survives a crash of the model.
 """
 
 from __future__ import annotations
@@ -9,104 +8,94 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from pathlib import Path
-from typing import IO
+from collections.abc import Callable
 
 import msgspec
+import numpy as np
 
-from shared import plugins
+from edge_agent.models import DeviceLost
+from edge_agent.models.batching import BatchReader
+from edge_agent.models.frame_ring import FrameReader
+from edge_agent.models.loading import LoadedModel
+from edge_agent.models.wire import Answer, Failed, ModelSpec, Opening, Request, Results, pack
 from shared.errors import ConfigError, ModelError
-from shared.models.bundle import load
-from shared.models.gate import Result
+from shared.tasks import Array, from_frame
 
-LENGTH_BYTES = 4
+QUICK_US, HELD = 1000, 2
+"""While requests wait, the answers of a model that takes less than this are sent two at a time."""
 
-
-class InferenceRequest(msgspec.Struct, frozen=True, tag=True):
-    """A frame to run the model on."""
-
-    number: int
-    shape: tuple[int, int]
-    data: bytes
+Send = Callable[[msgspec.Struct], None]
 
 
-class Ready(msgspec.Struct, frozen=True, tag=True):
-    """The model is loaded and passed a test frame."""
+def sender(fd: int) -> Send:
+    """Sends messages to the agent through the pipe `fd`."""
 
-    digest: str
-    provider: str
-    name: str
-    version: str
+    def send(message: msgspec.Struct) -> None:
+        data = memoryview(pack(message))
+        while data:
+            data = data[os.write(fd, data) :]
 
-
-class Failed(msgspec.Struct, frozen=True, tag=True):
-    """The model cannot be used."""
-
-    reason: str
+    return send
 
 
-class InferenceResult(msgspec.Struct, frozen=True, tag=True):
-    """The result of frame `number`; None with a `reason` when the model rejected the frame."""
-
-    number: int
-    result: Result | None
-    reason: str = ""
-
-
-WorkerMessage = Ready | Failed | InferenceResult
-
-_encoder = msgspec.msgpack.Encoder()
-
-
-def write(stream: IO[bytes], message: msgspec.Struct) -> None:
-    """Write a message."""
-    body = _encoder.encode(message)
-    stream.write(len(body).to_bytes(LENGTH_BYTES, "little") + body)
-    stream.flush()
-
-
-def read(stream: IO[bytes]) -> bytes | None:
-    """Read the body of the next message; None at the end."""
-    head = stream.read(LENGTH_BYTES)
-    if len(head) < LENGTH_BYTES:
-        return None
-    body = stream.read(int.from_bytes(head, "little"))
-    return body if body else None
-
-
-def serve(folder: Path, source: IO[bytes], sink: IO[bytes]) -> int:
-    """Load the bundle in `folder`, then process frames until the agent closes the pipe."""
+def model_input(request: Request, ring: FrameReader) -> Array | ModelError:
+    """The input of a request as the task takes it, not copied; or why it cannot be one."""
+    data = ring.get(request.offset, request.size)
     try:
-        bundle = load(folder)
-        manifest = bundle.manifest
-        key, variant = next(iter(manifest.variants.items()))
-        runner = plugins.load(plugins.RUNNERS, variant.runners[0], f"{folder}/manifest.json: variant '{key}'")(bundle)
+        if request.dtype == "float32":
+            return np.frombuffer(data, np.float32).reshape(request.shape[:2])
+        height, width, channels = request.shape
+        return from_frame(data, (height, width, channels), request.color)
+    except (ModelError, ValueError) as error:
+        return ModelError(f"input of shape {list(request.shape)} cannot be read ({error})")
+
+
+def serve(spec: ModelSpec, fd: int, ring: FrameReader, send: Send) -> int:
+    """Load the model, then run batches until the agent closes the pipe."""
+    try:
+        model = LoadedModel(spec, opening=lambda runner: send(Opening(runner)))
     except (ModelError, ConfigError) as error:
-        write(sink, Failed(reason=str(error)))
+        send(Failed(str(error)))
         return 1
-    except Exception as error:
-        write(sink, Failed(reason=f"{folder}: the runner cannot take it ({type(error).__name__}: {error})"))
-        raise
-    digest = manifest.variant_digest(key)
-    ready = Ready(digest=digest, provider=runner.provider, name=manifest.name, version=manifest.version)
-    write(sink, ready)
-    decoder = msgspec.msgpack.Decoder(InferenceRequest)
-    while (body := read(source)) is not None:
-        request = decoder.decode(body)
-        try:
-            write(sink, InferenceResult(number=request.number, result=runner.run(request.shape, request.data)))
-        except ModelError as error:
-            write(sink, InferenceResult(number=request.number, result=None, reason=str(error)))
+    send(model.ready())
+    try:
+        run_batches(spec, model, fd, ring, send)
+    except DeviceLost as error:
+        send(Failed(f"{model.info.provider}: {error}"))
+        return 1
+    model.close()
     return 0
+
+
+def run_batches(spec: ModelSpec, model: LoadedModel, fd: int, ring: FrameReader, send: Send) -> None:
+    """Run batches until the agent closes the pipe; raises DeviceLost."""
+    reader = BatchReader(fd, spec.batch, spec.max_wait_ms / 1e3)
+    held: list[Answer] = []
+    while batch := reader.next():
+        found, run_us = model.run_each([model_input(request, ring) for request in batch])
+        held += [Answer(request.id, result, reason) for request, (result, reason) in zip(batch, found, strict=True)]
+        if reader.waiting and run_us < QUICK_US and len(held) < HELD:
+            continue  # waking the agent takes as long as a quick model
+        send(Results(held, run_us))
+        held = []
+    if held:
+        send(Results(held, 0))
+
+
+def claim_stdout() -> int:
+    """A descriptor of the pipe to the agent; what a library prints goes to stderr from now on."""
+    fd = os.dup(1)
+    os.dup2(2, 1)
+    return fd
 
 
 def main() -> int:
     """Entry point. The agent ends this process by closing stdin; SIGINT is ignored."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sink = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # a library that prints must not break the protocol
+    send = sender(claim_stdout())
     try:
-        return serve(Path(sys.argv[1]), sys.stdin.buffer, sink)
+        spec = msgspec.json.decode(sys.argv[1], type=ModelSpec)
+        return serve(spec, 0, FrameReader(int(sys.argv[2])), send)
     except BrokenPipeError:
         return 0
 

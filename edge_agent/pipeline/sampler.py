@@ -1,4 +1,4 @@
-"""Reads each collector at its period; passes frames to models and all other readings to the pipeline."""
+"""Reads each collector at its period; passes frames and windows to models, all other readings to the pipeline."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from edge_agent import clock
-from edge_agent.collectors import Collector, Frame, Resumable
+from edge_agent.collectors import Collector, Frame, ModelInput, Observer, Resumable, Window
 from edge_agent.config import CollectorTable
 from edge_agent.runtime.event_loop import EventLoop, Timer
 from shared import plugins
 from shared.errors import ConfigError, NotReady
-from shared.protocol.messages import Metric
+from shared.protocol.messages import Metric, Sample
 
 log = logging.getLogger(__name__)
 
@@ -41,13 +41,18 @@ class Sampler:
         loop: EventLoop,
         tables: Sequence[CollectorTable],
         add: Callable[[list[Any], Mapping[str, bytes]], None],
-        feeds: Mapping[str, Sequence[Callable[[Frame], None]]],
+        feeds: Mapping[str, Sequence[Callable[[ModelInput], None]]],
         checkpoint: Callable[[str], bytes | None],
     ) -> None:
         self._loop, self._add, self._feeds = loop, add, feeds
         self._collectors = [open_collector(table) for table in tables]
         self._timers: list[tuple[Collector, Timer]] = []
         self._stored: dict[str, bytes] = {}
+        self._observers: dict[str, list[Observer]] = {}
+        for observer in self._collectors:
+            if isinstance(observer, Observer):
+                for metric in observer.observed:
+                    self._observers.setdefault(metric, []).append(observer)
         for collector in self._collectors:
             if isinstance(collector, Resumable) and (value := checkpoint(collector.name)) is not None:
                 collector.resume(value)
@@ -81,11 +86,12 @@ class Sampler:
         found: list[Any] = []
         try:
             for reading in collector.collect(clock.now_us()):
-                if isinstance(reading, Frame):
+                if isinstance(reading, (Frame, Window)):
                     for model in self._feeds.get(reading.source, ()):
                         model(reading)
                 else:
                     found.append(reading)
+                    self._notify(reading)
         except NotReady as error:
             log.warning("collector.not_ready", extra={"fields": {"collector": collector.name, "reason": error.reason}})
         except ValueError as error:  # an invalid reading: a bug of the collector
@@ -93,6 +99,11 @@ class Sampler:
         finally:
             if found or isinstance(collector, Resumable):
                 self._add(found, self._checkpoint(collector))
+
+    def _notify(self, reading: Any) -> None:
+        if isinstance(reading, Sample):
+            for observer in self._observers.get(reading.metric, ()):
+                observer.observe(reading)
 
     def _checkpoint(self, collector: Collector) -> dict[str, bytes]:
         """The checkpoint of the collector if it has changed."""

@@ -1,21 +1,18 @@
-"""Health of the agent: its own metrics, missing hardware, clock quality, and notifications to systemd."""
+"""Health of the agent: its own metrics, clock quality, and notifications to systemd."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import os
-import platform
 import socket
 from collections.abc import Callable, Iterator
 from functools import cache
-from pathlib import Path
 from typing import Any, cast
 
 import psutil
 
 from edge_agent.store.outbox import Outbox
-from shared.device_profile import DeviceProfile
 from shared.protocol.messages import ClockQuality, Metric, Sample
 
 METRICS = [
@@ -26,18 +23,6 @@ METRICS = [
 ]
 
 TIME_ERROR = 5
-
-
-def missing(profile: DeviceProfile) -> dict[str, str]:
-    """Parts of the profile that this machine lacks, and what each would provide."""
-    lacking = {part.name: part.gives for part in profile.parts if not any(map(_matches, part.paths))}
-    if platform.machine() != profile.machine:
-        lacking["machine"] = f"{profile.machine}; this is {platform.machine()}"
-    return lacking
-
-
-def _matches(pattern: str) -> bool:
-    return next(Path("/").glob(pattern.lstrip("/")), None) is not None
 
 
 def clock_quality() -> ClockQuality:

@@ -14,6 +14,7 @@ from shared.errors import ModelError
 from shared.models.manifest import Manifest, verify_file
 from shared.suggestions import explained
 
+MANIFEST = "manifest.json"
 MAX_FILE = 512 << 20
 
 
@@ -38,11 +39,11 @@ class Bundle:
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of the bundle in `folder`; raises ModelError."""
     try:
-        return msgspec.json.decode((folder / "manifest.json").read_bytes(), type=Manifest)
+        return msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
     except OSError as error:
-        raise ModelError(f"{folder}: manifest.json cannot be read ({error})") from error
+        raise ModelError(f"{folder}: {MANIFEST} cannot be read ({error})") from error
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise ModelError(f"{folder}/manifest.json: {explained(error, Manifest)}") from error
+        raise ModelError(f"{folder}/{MANIFEST}: {explained(error, Manifest)}") from error
 
 
 def load(folder: Path, variant: str = "") -> Bundle:

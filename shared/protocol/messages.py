@@ -33,6 +33,9 @@ Life = Literal[
 """States of an alarm by ISA-18.2: NORM, UNACK, ACKED, RTNUN, SHLVD, DSUPR and OOSRV of the standard."""
 
 Level = Literal["debug", "info", "warning", "error"]
+Color = Literal["gray", "rgb", "bgr"]
+"""Order of the channels of an image."""
+ArrayType = Literal["uint8", "float32"]
 EscalationReason = Literal["unsure", "audit", "captured", "drift", "invalid", "no-gate", "no-model", "wrong-model"]
 CommandState = Literal["accepted", "running", "succeeded", "failed", "refused", "expired", "cancelled"]
 ENDED: frozenset[CommandState] = frozenset({"succeeded", "failed", "refused", "expired", "cancelled"})
@@ -171,9 +174,11 @@ class Event:
 class Escalation:
     """A model result that the gate did not keep, sent to the hub with its frame.
 
-    `frame` is `shape` (height, width) uint8 grey values in row order; `label` is '' when the
-    edge model gave no result; `margin` is top1 - top2 in 0..1. `features` are the inputs of the
-    gate's drift tests as the device computed them, so that the hub recalibrates with the same values.
+    `frame` is an image of `shape` (height, width, channels), uint8 in row order, channels last; or a window of metrics
+    of `shape` (samples, metrics, 1), float32 in little-endian order. `label` is '' when the edge model gave no result;
+    `margin` is in 0..1, for a classifier top1 - top2. `features` are the inputs of the gate's drift tests as the
+    device computed them, so that the hub recalibrates with the same values. A `shape` (height, width), as the first
+    agents sent it, is that of one channel.
     """
 
     id: str
@@ -184,8 +189,10 @@ class Escalation:
     reason: EscalationReason
     label: str
     margin: float
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     frame: bytes
+    dtype: ArrayType = "uint8"
+    color: Color = "gray"
     features: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -193,18 +200,52 @@ class Escalation:
         for name in ("id", "model", "digest"):
             check_length(name, getattr(self, name))
         check_finite("margin/features", self.margin, *self.features.values())
-        if min(self.shape) < 1 or self.shape[0] * self.shape[1] != len(self.frame):
-            raise ValueError(f"frame holds {len(self.frame)} bytes, its shape says {self.shape}")
+        if len(self.shape) == 2:
+            object.__setattr__(self, "shape", (*self.shape, 1))
+        if len(self.shape) != 3:
+            raise ValueError(f"shape must be height, width and channels, not {self.shape}")
+        size = math.prod(self.shape) * (4 if self.dtype == "float32" else 1)
+        if min(self.shape) < 1 or size != len(self.frame):
+            raise ValueError(f"frame holds {len(self.frame)} bytes, its shape says {self.shape} of {self.dtype}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EscalationAnswer:
-    """The hub's answer to one escalation."""
+    """The hub's answer to one escalation; `values` are numeric outputs of the expert by name."""
 
     id: str
     label: str
     confidence: float
     expert: str
+    values: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_finite("confidence/values", self.confidence, *self.values.values())
+
+
+ModelSource = Literal["edge", "expert", "fallback"]
+"""Who gave a result: the edge model, the hub's expert, or nobody within the deadline."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelOutput:
+    """What a stream says of one input, for machines on site; the hub does not read it.
+
+    `boxes` are objects with `label`, `score` and `x`, `y`, `w`, `h` as shares of the frame.
+    """
+
+    model: str
+    number: int
+    t_us: int
+    label: str
+    score: float
+    by: ModelSource
+    values: dict[str, float] = field(default_factory=dict)
+    boxes: list[dict[str, str | float]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        check_times(self.t_us, self.number)
+        check_finite("score/values", self.score, *self.values.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,5 @@
-"""The table of all MQTT topics. `<id>` is the device, `<name>` a named twin document, `<cid>` a command id.
+"""The table of all MQTT topics. `<id>` is the device, `<name>` a named twin document, `<cid>` a command id,
+`<model>` the name of a model.
 
 All topics begin with a prefix, `tidegate/v1` by default. Tests compare the brokers' access lists, docs/topics.md and
 asyncapi.yaml with this table.
@@ -31,6 +32,8 @@ class Topic:
     qos: int = 1
     retained: bool = False
     note: str = ""
+    for_hub: bool = True
+    """False: sent by the device for other machines on site; the hub does not subscribe to it."""
 
 
 _SHADOW_VERBS: tuple[tuple[str, Sender], ...] = (
@@ -49,6 +52,8 @@ TABLE: tuple[Topic, ...] = (
     Topic(rest="events", sender="device", payload="Batch", note="of Event"),
     Topic(rest="escalations", sender="device", payload="Batch", note="of Escalation"),
     Topic(rest="escalations/answers", sender="hub", payload="EscalationAnswer"),
+    Topic(rest="results/<model>", sender="device", payload="ModelOutput", qos=0, note="for machines on site",
+          for_hub=False),
     Topic(rest="acks", sender="hub", payload="Ack", note="after the hub's commit"),
     Topic(rest="applied", sender="device", payload="Applied", note="progress of desired state"),
     Topic(rest="commands/<cid>/request", sender="hub", payload="CommandRequest"),
@@ -113,7 +118,7 @@ def device_filters(device: str, prefix: str = PREFIX) -> list[str]:
 
 def hub_filters(prefix: str = PREFIX) -> list[str]:
     """Topic filters that the hub subscribes to: all topics on which devices send; below `$aws` only shadow requests."""
-    rows = {t.rest.replace("<cid>", "+").replace("<name>", "+") for t in TABLE if t.sender == "device"}
+    rows = {t.rest.replace("<cid>", "+").replace("<name>", "+") for t in TABLE if t.sender == "device" and t.for_hub}
     return [thing("+", rest, prefix) for rest in sorted(rows) if prefix != AWS or rest.startswith("shadow/")]
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from simulators.cameras import video
 from simulators.certificates import certificates
 
 from edge_agent.agent import Agent
@@ -175,7 +176,7 @@ def test_what_the_agent_would_not_start_with_is_a_problem(tmp_path: Path) -> Non
 def test_the_missing_parts_of_a_profile_are_warnings(tmp_path: Path) -> None:
     lines = found(tmp_path, profile="jetson-orin-nano").warnings
     assert any(
-        "jetson-orin-nano has 'tensorrt', which this machine lacks: the TensorRT runner" in line for line in lines
+        "jetson-orin-nano has 'tensorrt', which this machine lacks: the TensorRT provider" in line for line in lines
     )
 
 
@@ -264,3 +265,47 @@ def test_the_birth_lists_limits_without_a_source(tmp_path: Path) -> None:
     assert agent._birth("s").limits_without_source == ["oil.temp"]
     for part in (agent._sampler, agent._outbox, agent._state_store):
         part.close()
+
+
+def test_the_first_frame_of_a_source_in_the_background_is_waited_for(tmp_path: Path) -> None:
+    path = video(tmp_path / "v.mkv", width=8, height=8)
+    options = "realtime = false\nwidth = 8\nheight = 8\ncolor = 'gray'\n"
+    more = f"[[collectors]]\nkind = 'video'\nname = 'camera'\npath = '{path}'\n{options}"
+    assert found(tmp_path, more + model()) == Findings()
+
+
+def test_a_camera_that_is_away_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_agent.checks.OPEN_S", 1.5)
+    more = "[[collectors]]\nkind = 'camera'\nname = 'camera'\nurl = 'http://127.0.0.1:9/'\nwidth = 8\nheight = 8\n"
+    one = found(tmp_path, more + model())
+    assert one.problems == []
+    assert (
+        "not tried with a frame (collector 'camera' gave nothing within 1.5 s; it says: source lost" in one.warnings[0]
+    )
+
+
+def test_a_missing_bundle_is_a_problem_also_without_a_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_agent.checks.OPEN_S", 1.5)
+    (tmp_path / "in" / "monday").mkdir(parents=True)
+    more = f"[[collectors]]\nkind = 'folder'\nname = 'camera'\npath = '{tmp_path / 'in'}'\nwidth = 8\nheight = 8\n"
+    one = found(tmp_path, more + model(tmp_path / "nowhere"))
+    assert "manifest.json cannot be read" in one.problems[0]
+    assert "no file in" in one.warnings[0]
+    assert "subfolders are not used" in one.warnings[0]
+    assert "gave nothing within 1.5 s" in one.warnings[1]
+
+
+def test_relative_paths_are_those_of_the_folder_of_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bundle").symlink_to(DIGITS)
+    video(tmp_path / "v.mkv", width=8, height=8)
+    monkeypatch.chdir(tmp_path)
+    options = "realtime = false\nwidth = 8\nheight = 8\ncolor = 'gray'\n"
+    more = f"[[collectors]]\nkind = 'video'\nname = 'camera'\npath = 'v.mkv'\n{options}"
+    assert found(tmp_path, more + model(Path("bundle"))) == Findings()
+
+
+def test_a_model_of_windows_is_not_tried(tmp_path: Path) -> None:
+    more = "[[collectors]]\nkind = 'metric_window'\nname = 'w'\nmetrics = ['cpu.load']\nsamples = 60\n"
+    one = found(tmp_path, more + model(frames="w"))
+    assert one.problems == []
+    assert "gives windows" in one.warnings[0]

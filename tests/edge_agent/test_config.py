@@ -58,7 +58,7 @@ BAD: dict[str, tuple[str, str, str]] = {
     "two-of-one-name": (DEVICE + CAMERA + CAMERA, "'camera' is there twice", 'name = "..."'),
     "two-of-one-kind-without-names": (DEVICE + "[[collectors]]\nkind='host'\n" * 2, "'host' is there twice", "name ="),
     "two-models-of-one-name": (DEVICE + CAMERA + MODEL * 2, "'line-camera' is there twice", 'name = "..."'),
-    "model-without-collector": (DEVICE + MODEL, "models 'line-camera'", "Set `frames` to one"),
+    "model-without-collector": (DEVICE + MODEL, "models 'line-camera'", "Set `frames` to a collector"),
     "model-name-is-no-metric": (DEVICE + CAMERA + MODEL.replace("line-camera", "Line 1"), "$.models[0]", "lower-case"),
     "bad-watchdog": (DEVICE + CAMERA + MODEL + "watchdog_s = -1", "$.models[0]", "within 0.1..3600"),
     "bad-period": (DEVICE + CAMERA + "period_s = 0", "collectors[0].period_s", "in seconds"),

@@ -37,7 +37,7 @@ def test_the_built_in_kinds_are_found() -> None:
 
 
 @pytest.mark.parametrize(("group", "word", "known"), [
-    (plugins.COLLECTORS, "collector", "host, images, log"), (plugins.RUNNERS, "runner", "onnx"),
+    (plugins.COLLECTORS, "collector", "folder, host, images, jetson, log"), (plugins.RUNNERS, "runner", "onnx"),
 ])  # fmt: skip
 def test_an_unknown_kind_lists_what_is_installed(group: str, word: str, known: str) -> None:
     with pytest.raises(ConfigError, match=f"there is no {word} 'telepathy'") as caught:

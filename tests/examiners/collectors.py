@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from edge_agent.collectors import Collector, Frame, Reading
+from edge_agent.collectors import Collector, Frame, Reading, Window
 from edge_agent.config import CollectorTable
 from shared.errors import ConfigError
 from shared.protocol.codec import encode
@@ -24,7 +24,10 @@ class Site:
     open_collector: Callable[[CollectorTable], Collector]
     table: CollectorTable
     happens: Callable[[], None] = lambda: None
-    kinds: tuple[type[Reading], ...] = (Sample, Event, Frame)
+    kinds: tuple[type[Reading], ...] = (Sample, Event, Frame, Window)
+    turns: int = 3
+    captured: bool = False
+    """Frames carry the time of their capture, not that of the reading."""
     undeclared: frozenset[str] = frozenset()
     """Metrics that the site may show without having been declared: a sensor that came later."""
 
@@ -38,13 +41,18 @@ def examine_collector(site: Site) -> None:
     assert all(isinstance(metric, Metric) for metric in collector.metrics)
     assert len(set(names)) == len(names), "a metric is declared twice"
     readings = []
-    for turn in range(3):
+    for turn in range(site.turns):
         site.happens()
         now = NOW_US + turn * 1_000_000
         fresh = list(collector.collect(now))
-        assert {reading.t_us for reading in fresh} <= {now}, "the time is the reading's, not the collector's"
+        timed = [one for one in fresh if not (site.captured and isinstance(one, Frame))]
+        assert {reading.t_us for reading in timed} <= {now}, "the time is the reading's, not the collector's"
         readings += fresh
-    assert readings, "nothing was read in three turns"
+    assert readings, "nothing was read in all turns"
+    taken = [reading.t_us for reading in readings if isinstance(reading, Frame)]
+    assert all(t_us > 0 for t_us in taken)
+    numbers = [reading.number for reading in readings if isinstance(reading, (Frame, Window))]
+    assert numbers == sorted(set(numbers)), "frames are numbered, and no number comes twice"
     for reading in readings:
         assert isinstance(reading, site.kinds)
         _sound(reading, set(names) | site.undeclared, collector.name)
@@ -64,7 +72,7 @@ def _sound(reading: Reading, names: set[str], name: str) -> None:
         assert encode(reading)
     else:
         assert reading.source == name, "models are fed by the collector's name"
-        assert reading.shape[0] * reading.shape[1] == len(reading.data)
+        assert math.prod(reading.shape) * (4 if isinstance(reading, Window) else 1) == len(reading.data)
 
 
 def _options(site: Site) -> None:

@@ -2,51 +2,101 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from edge_agent.models import Runner
+from edge_agent.models import Runner, RunnerOptions, Tensors
 from shared.errors import ModelError
 from shared.models.bundle import Bundle, load
+from shared.models.manifest import Manifest, TensorSpec
+
+Open = Callable[[Bundle, str, RunnerOptions], Runner]
 
 
-def examine_runner(open_runner: Callable[[Bundle], Runner], folder: Path) -> None:
-    """Opens the bundle in `folder`, answers frames alike each time, and refuses what does not fit by ModelError."""
+def examine_runner(open_runner: Open, folder: Path, variant: str, options: RunnerOptions | None = None) -> None:
+    """Opens a variant of the bundle in `folder`, runs tensors, and refuses what does not fit by ModelError."""
+    options = options or RunnerOptions()
     bundle = load(folder)
-    runner = open_runner(bundle)
-    assert runner.provider
-    spec = bundle.manifest.inputs[0]
-    height, width = spec.side("H"), spec.side("W")
-    shape = (height, width)
-    frames = [bytes(height * width), bytes([255]) * (height * width), bytes(n * 7 % 256 for n in range(height * width))]
-    for data in frames:
-        result = runner.run(shape, data)
-        assert result == runner.run(shape, data), "the same frame is answered otherwise"
-        assert result.label in bundle.manifest.labels
-        assert result.digest in {bundle.manifest.variant_digest(key) for key in bundle.manifest.variants}
-        assert 0.0 <= result.margin <= 1.0
-        assert all(math.isfinite(value) for value in result.features.values())
-        assert json.loads(json.dumps(result.features)) == result.features
-    for wrong, data in (
-        ((height + 1, width), bytes((height + 1) * width)),
-        ((width * height, 1), bytes(height * width)),
-        (shape, bytes(height * width - 1)),
-        (shape, bytes(height * width + 1)),
-        (shape, b""),
-    ):
+    runner = open_runner(bundle, variant, options)
+    info = runner.describe()
+    assert info.provider
+    assert info.precision == bundle.manifest.variant(variant).precision
+    assert all(info.refused.values()), "a refused provider has a reason"
+    runner.warm_up()
+    runner.warm_up()
+    size = info.batch or 1
+    for seed in range(3):
+        tensors = random_inputs(bundle.manifest, size, seed)
+        before = {name: value.copy() for name, value in tensors.items()}
+        outputs = runner.run(tensors)
+        _fits(bundle.manifest, outputs, size)
+        kept = {name: value.copy() for name, value in outputs.items()}
+        again = runner.run(tensors)
+        assert all(np.array_equal(kept[name], again[name], equal_nan=True) for name in kept), "answers differ"
+        assert all(np.array_equal(before[name], tensors[name]) for name in before), "the runner changed its input"
+    if not info.batch:
+        _batches(runner, bundle.manifest, options)
+    _refusals(runner, bundle.manifest, size)
+    runner.close()
+    runner.close()
+    _broken_bundles(open_runner, bundle, variant, options)
+
+
+def random_inputs(manifest: Manifest, size: int, seed: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return {spec.name: _random(spec, size, rng) for spec in manifest.inputs}
+
+
+def _random(spec: TensorSpec, size: int, rng: np.random.Generator) -> np.ndarray:
+    shape = (size, *(side if side > 0 else 8 for side in spec.shape))
+    if spec.dtype.startswith(("int", "uint")):
+        return rng.integers(0, 127, shape).astype(spec.dtype)
+    return rng.random(shape).astype(spec.dtype)
+
+
+def _fits(manifest: Manifest, outputs: Tensors, size: int) -> None:
+    assert set(outputs) == {spec.name for spec in manifest.outputs}
+    for spec in manifest.outputs:
+        found = outputs[spec.name]
+        assert found.dtype == np.dtype(spec.dtype)
+        assert found.shape[0] == size
+        assert all(side in (-1, real) for side, real in zip(spec.shape, found.shape[1:], strict=True))
+
+
+def _batches(runner: Runner, manifest: Manifest, options: RunnerOptions) -> None:
+    """A batch gives what its members give one by one."""
+    size = max(2, options.batch)
+    tensors = random_inputs(manifest, size, 7)
+    together = {name: value.copy() for name, value in runner.run(tensors).items()}
+    _fits(manifest, together, size)
+    for place in range(size):
+        alone = runner.run({name: np.ascontiguousarray(value[place : place + 1]) for name, value in tensors.items()})
+        for name, value in alone.items():
+            assert np.allclose(value[0], together[name][place], rtol=1e-3, atol=1e-4)
+
+
+def _refusals(runner: Runner, manifest: Manifest, size: int) -> None:
+    """What does not fit is refused, and the next batch is run as before."""
+    good = random_inputs(manifest, size, 1)
+    expected = {name: value.copy() for name, value in runner.run(good).items()}
+    name = manifest.inputs[0].name
+    value = good[name]
+    taller = np.concatenate([value, value], axis=-1)
+    for wrong in ({}, {**good, name: taller}, {**good, name: value.reshape(-1)}, {**good, name: value.astype("c8")}):
         with pytest.raises(ModelError) as caught:
-            runner.run(wrong, data)
+            runner.run(wrong)
         assert str(caught.value)
-    assert runner.run(shape, frames[0]).label, "a refused frame spoilt the runner"
-    _broken_bundles(open_runner, bundle)
+    again = runner.run(good)
+    assert all(np.array_equal(again[name], expected[name], equal_nan=True) for name in expected)
 
 
-def _broken_bundles(open_runner: Callable[[Bundle], Runner], bundle: Bundle) -> None:
-    """Bytes that are no model, and a manifest that does not fit its model, are told when the bundle is opened."""
-    for files in ({}, dict.fromkeys(bundle.files, b"no model at all")):
+def _broken_bundles(open_runner: Open, bundle: Bundle, variant: str, options: RunnerOptions) -> None:
+    """Bytes that are no model are noticed when it is opened, and so is a variant that is not there."""
+    for files in ({}, dict.fromkeys(bundle.files, b"no model at all"), dict.fromkeys(bundle.files, b"")):
         with pytest.raises(ModelError):
-            open_runner(Bundle(manifest=bundle.manifest, files=files))
+            open_runner(Bundle(manifest=bundle.manifest, files=files), variant, options)
+    with pytest.raises(ModelError):
+        open_runner(bundle, "no-such-variant", options)

@@ -18,7 +18,7 @@ from cryptography.x509.oid import NameOID
 from simulators import databases
 from simulators.brokers import free_port, listens, until
 
-from cloud_hub.api import est
+from cloud_hub.api import est, http_server
 from cloud_hub.api.dependencies import Hub
 from cloud_hub.api.routes import create_rest_app
 from cloud_hub.certificates import enrolment
@@ -26,7 +26,7 @@ from cloud_hub.certificates import registry as register
 from cloud_hub.certificates.files import CaFolder
 from cloud_hub.clock import now_us
 from cloud_hub.database.sessions import Database
-from cloud_hub.settings import Settings
+from cloud_hub.settings import Rest, RestTls, Settings
 from shared.protocol import signatures
 
 Key = ec.EllipticCurvePrivateKey
@@ -81,11 +81,8 @@ class EnrolmentHub:
             self.heard.append(request.url.path)
             return await call_next(request)
 
-        config = uvicorn.Config(
-            app, host="127.0.0.1", port=self.port, log_config=None, access_log=False,
-            ssl_certfile=str(folder / "rest.pem"), ssl_keyfile=str(folder / "rest.key"),
-        )  # fmt: skip
-        self.server = uvicorn.Server(config)
+        tls = RestTls(certificate=str(folder / "rest.pem"), key=str(folder / "rest.key"))
+        self.server = uvicorn.Server(http_server.config(app, Rest(port=self.port, tls=tls)))
 
     def now_us(self) -> int:
         return now_us() + self.offset_us

@@ -11,14 +11,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from edge_agent import clock
 from edge_agent.collectors import Frame
 from edge_agent.config import ModelTable
 from edge_agent.models.core.gating import ResultGate
-from edge_agent.models.slot import ModelSlot
+from edge_agent.models.engine import Engine
+from edge_agent.models.pool import EnginePool
+from edge_agent.models.stream import ModelStream
+from edge_agent.models.wire import ModelSpec
 from edge_agent.runtime.event_loop import EventLoop
 from shared.backoff import Backoff
 from shared.models.gate import Gate
-from shared.protocol.messages import Escalation, Event, Sample
+from shared.protocol.messages import Escalation, Event, ModelOutput, Sample
 
 DIGITS = Path(__file__).parents[2] / "cloud_hub" / "demo" / "assets" / "digits-edge"
 SHAPE = (8, 8)
@@ -91,21 +95,52 @@ def deep_json(folder: Path) -> None:
 
 
 def frame(number: int) -> Frame:
-    return Frame(source="camera", number=number, t_us=number, shape=SHAPE, data=bytes(64))
+    return Frame(source="camera", number=number, t_us=number, shape=(*SHAPE, 1), data=bytes(64))
 
 
 class Bench:
-    """A slot with a real child in a real loop, driven until something is so."""
+    """A stream with a real inference process in a real loop, driven until something is so."""
 
-    def __init__(self, folder: Path, watchdog_s: float = 30.0) -> None:
-        self.loop, self.said, self.states = EventLoop(), list[Sample | Escalation | Event](), list[str]()
-        table = ModelTable(name="line", bundle=str(folder), frames="camera", watchdog_s=watchdog_s)
-        self.slot = ModelSlot(table, self.loop.post, self.said.extend, self._changed)
-        self.slot._backoff = Backoff(0.01, 10.0, lambda: 1.0)
-        self.loop.every(0.01, lambda: self.slot.tick(1))
+    def __init__(self, folder: Path, budget_mb: float = 0.0, **changes: Any) -> None:
+        self.loop, self.said, self.states = EventLoop(), list[Any](), list[str]()
+        self.outputs: list[ModelOutput] = []
+        self.pool = EnginePool(self.loop.post, budget_mb)
+        self.streams: list[ModelStream] = []
+        self.stream = self.add(folder, **changes)
+        self.loop.every(0.01, self._tick)
+
+    def add(self, folder: Path, name: str = "line", chained: bool = False, **changes: Any) -> ModelStream:
+        spec = {key: changes.pop(key) for key in list(changes) if key in ModelSpec.__struct_fields__}
+        spec = {"bundle": str(folder), "variants": ("cpu-int8",)} | spec
+        table = ModelTable(name=name, bundle=str(folder), frames="camera", **changes)
+        made = ModelStream(
+            table, ModelSpec(**spec), self.pool, self.said.extend, self._changed, self.outputs.append, chained=chained
+        )
+        self.streams.append(made)
+        self.engine(made)._backoff = Backoff(0.01, 10.0, lambda: 1.0)
+        return made
+
+    @staticmethod
+    def engine(stream: ModelStream) -> Engine:
+        return stream.model._seat.engine
+
+    def _tick(self) -> None:
+        self.pool.tick(clock.monotonic_s())
+        for stream in self.streams:
+            stream.tick(1)
 
     def _changed(self) -> None:
-        self.states.append(self.slot.state["state"])
+        if self.streams:
+            self.states.append(self.stream.state["state"])
+
+    @property
+    def state(self) -> dict[str, Any]:
+        return self.stream.state
+
+    def stop(self) -> None:
+        for stream in self.streams:
+            stream.stop()
+        self.pool.stop()
 
     def until(self, condition: Callable[[], bool]) -> None:
         done = False
@@ -121,13 +156,16 @@ class Bench:
         timer.period_s = 3600.0
 
     def running(self, starts: int = 1) -> None:
-        self.until(lambda: self.slot.state["state"] == "running" and self.slot.state["starts"] == starts)
+        self.until(lambda: self.stream.state["state"] == "running" and self.stream.state["starts"] == starts)
 
     def signal(self, number: signal.Signals) -> None:
-        os.kill(self.slot.state["pid"], number)
+        os.kill(self.stream.state["pid"], number)
 
     def escalations(self) -> list[tuple[int, str]]:
         return [(one.number, one.reason) for one in self.said if isinstance(one, Escalation)]
+
+    def samples(self, name: str, stream: str = "line") -> list[Any]:
+        return [one.value for one in self.said if isinstance(one, Sample) and one.metric == f"{stream}/{name}"]
 
     def events(self) -> list[str]:
         return [one.text for one in self.said if isinstance(one, Event)]

@@ -153,6 +153,27 @@ def mobile() -> onnx.ModelProto:
     return model(nodes, constants, [("images", ("N", 3, 16, 16))], [("scores", ("N", 3))])
 
 
+def yolo_head() -> onnx.ModelProto:
+    """A head as YOLO v8 has it: four box sides as distributions over 16 bins, two classes, 16 places."""
+    rng = np.random.default_rng(6)
+    nodes = [
+        node("Conv", "images stem_w", "stem_out", name="stem", strides=[4, 4]), node("Relu", "stem_out", "lit"),
+        node("Conv", "lit box_w", "box_out", name="box"), node("Conv", "lit class_w", "class_out", name="class"),
+        node("Concat", "box_out class_out", "both", axis=1), node("Reshape", "both rows", "flat"),
+        node("Split", "flat parts", "bins logits", axis=1), node("Reshape", "bins four", "sides"),
+        node("Transpose", "sides", "turned", perm=[0, 2, 1, 3]), node("Softmax", "turned", "shares", axis=1),
+        node("Conv", "shares steps", "distances", name="expectation"), node("Reshape", "distances flat4", "boxes"),
+        node("Sigmoid", "logits", "scores"), node("Concat", "boxes scores", "output0", axis=1),
+    ]  # fmt: skip
+    constants = {
+        "stem_w": rng.normal(size=(8, 3, 4, 4)), "box_w": rng.normal(size=(64, 8, 1, 1)),
+        "class_w": rng.normal(size=(2, 8, 1, 1)), "steps": np.arange(16.0).reshape(1, 16, 1, 1),
+        "rows": np.array([0, 66, 16]), "parts": np.array([64, 2]), "four": np.array([0, 4, 16, 16]),
+        "flat4": np.array([0, 4, 16]),
+    }  # fmt: skip
+    return model(nodes, constants, [("images", ("N", 3, 16, 16))], [("output0", ("N", 6, 16))])
+
+
 def segmenter() -> onnx.ModelProto:
     """RGB [N, 3, 32, 32] -> logits of background, bright and red for each pixel, smoothed over 3 x 3."""
     kernels = np.zeros((3, 3, 3, 3))

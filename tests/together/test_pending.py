@@ -42,7 +42,7 @@ def _read(inbound: Inbound) -> tuple[str, Any]:
     return rest, json.loads(inbound.payload) if rest in {"applied", "birth"} and inbound.payload else {}
 
 
-@pytest.mark.parametrize("times", [1, 3])
+@pytest.mark.parametrize("times", [pytest.param(1, marks=pytest.mark.nightly), 3])
 def test_all_that_is_pending_is_fetched_once_and_without_being_asked(build: Callable[..., Any], times: int) -> None:
     world = build("mosquitto")
     world.broker.start()

@@ -38,6 +38,7 @@ def test_a_hub_that_was_lost_comes_back_from_a_backup_made_while_it_ran(build: A
     _lost_and_back(build("mosquitto"))
 
 
+@pytest.mark.nightly
 def test_the_same_on_postgresql(build: Any) -> None:
     with postgres() as server, server.database() as url:
         _lost_and_back(build("mosquitto", url))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from simulators.brokers import KINDS, Kind, until
+from simulators.brokers import MOSQUITTO_FIRST, Kind, until
 from simulators.postgres import Server, postgres
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 DEVICE = "press-3"
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", MOSQUITTO_FIRST)
 def test_the_whole_way_up_and_down(build: Any, kind: Kind) -> None:
     _whole_way(build(kind), lambda _world: None)
 

@@ -56,6 +56,9 @@ class EscalationRow(SQLModel, table=True):
     margin: float
     height: int
     width: int
+    channels: int = 1
+    dtype: str = "uint8"
+    color: str = "gray"
     frame: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     features: dict[str, float] = json_object()
     t_us: int = big_integer()
@@ -65,6 +68,7 @@ class EscalationRow(SQLModel, table=True):
     answer: str | None = Field(default=None, index=True)
     confidence: float | None = None
     expert: str = ""
+    cost: float = 0.0
     answered_us: int | None = big_integer(default=None)
 
 

@@ -1,21 +1,26 @@
 """Experts: larger models that answer frames which edge models escalate.
 
-`worker` answers escalations from the database; `calibration` computes the gates of devices from the answers.
+`registry` opens them; `onnx` (here or by `kserve`) and `vision` (a large model) are the kinds. `worker` answers
+escalations from the database; `calibration` computes the gates of devices from the answers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opinion:
-    """An expert's answer; `confidence` in 0..1."""
+    """An expert's answer; `confidence` in 0..1. `values` are numeric outputs by name, such as counts of a detector;
+    `cost` is in the currency of the pool's prices.
+    """
 
     label: str
     confidence: float
+    values: dict[str, float] = field(default_factory=dict)
+    cost: float = 0.0
 
 
 class Expert(Protocol):

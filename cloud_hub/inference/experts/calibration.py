@@ -9,7 +9,7 @@ from sqlmodel import Session, col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
 from cloud_hub.database.tables import EscalationRow
-from cloud_hub.settings import Experts
+from cloud_hub.settings.experts import Experts
 from shared.models.gate import Gate, calibrate, drift_tests
 
 UNSELECTED = ("no-gate", "wrong-model", "drift")

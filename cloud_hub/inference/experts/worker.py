@@ -17,13 +17,14 @@ from cloud_hub.database.tables import EscalationRow
 from cloud_hub.devices import registry as device_registry
 from cloud_hub.inference.experts import Expert, Opinion
 from cloud_hub.inference.experts.calibration import recalibrated_gate
+from cloud_hub.inference.experts.registry import load_local, load_remote
 from cloud_hub.runtime.context import HubContext
 from cloud_hub.runtime.items import WorkItems
 from cloud_hub.runtime.outgoing import OutgoingMessage
 from cloud_hub.runtime.worker import WorkerSpec, WorkResult
-from cloud_hub.settings import Experts, Settings
+from cloud_hub.settings.experts import Experts
 from cloud_hub.twins import service as twins
-from shared.errors import ConfigError, ModelError
+from shared.errors import ModelError
 from shared.protocol import topics
 from shared.protocol.codec import encode, plain
 from shared.protocol.messages import EscalationAnswer
@@ -36,50 +37,49 @@ _ROWS: Any = EscalationRow
 
 
 def workers(context: HubContext) -> list[WorkerSpec]:
-    """Answer escalations; raises ConfigError if a bundle cannot be opened."""
-    experts = load_experts(context.settings)
-    worker = ExpertWorker(context.db, experts, context.settings.experts, context.max_twin_bytes)
-    return [WorkerSpec(name="experts", run_once=worker.run_once)]
-
-
-def load_experts(settings: Settings) -> dict[str, Expert]:
-    """Load the experts, by the device's name of the model; raises ConfigError."""
-    if not settings.experts.bundles:
-        return {}
-    from cloud_hub.inference.experts.onnx import open_expert  # noqa: PLC0415 - ONNX Runtime, only where it is used
-
-    experts: dict[str, Expert] = {}
-    for model, folder in settings.experts.bundles.items():
-        try:
-            experts[model] = open_expert(folder)
-        except ModelError as error:
-            cure = "Give the folder of a model bundle"
-            raise ConfigError(f"experts.bundles.{model}", str(error), cure) from error
-    return experts
+    """Answer escalations; raises ConfigError if an expert cannot be opened. A slow remote one delays no other."""
+    settings = context.settings.experts
+    found = {"experts": load_local(context.settings), "experts-remote": load_remote(context.settings)}
+    running = {
+        name: ExpertWorker(context.db, experts, settings, context.max_twin_bytes, name)
+        for name, experts in found.items() if experts or name == "experts"
+    }  # fmt: skip
+    return [
+        WorkerSpec(name=name, run_once=worker.run_once, linger_s=settings.max_wait_s)
+        for name, worker in running.items()
+    ]
 
 
 def _groups(rows: Iterable[EscalationRow]) -> list[list[EscalationRow]]:
     """Group rows that one call can answer."""
-    groups: dict[tuple[str, int, int], list[EscalationRow]] = {}
+    groups: dict[tuple[str, tuple[int, ...], str, str], list[EscalationRow]] = {}
     for row in rows:
-        groups.setdefault((row.model, row.height, row.width), []).append(row)
+        groups.setdefault((row.model, _shape(row), row.dtype, row.color), []).append(row)
     return list(groups.values())
+
+
+def _shape(row: EscalationRow) -> tuple[int, ...]:
+    """[height, width, channels] of pixels, [samples, metrics] of a window."""
+    return (row.height, row.width, row.channels) if row.dtype == "uint8" else (row.height, row.width)
 
 
 class ExpertWorker:
     """Runs `experts`, which are keyed by the device's name of the model."""
 
-    def __init__(self, db: Database, experts: dict[str, Expert], settings: Experts, max_bytes: int) -> None:
+    def __init__(
+        self, db: Database, experts: dict[str, Expert], settings: Experts, max_bytes: int, worker: str = "experts"
+    ) -> None:
+        self._worker = worker
         self._db, self._experts, self._settings, self._max_bytes = db, experts, settings, max_bytes
         self._since: dict[tuple[str, str], int] = {}
 
     def run_once(self) -> WorkResult:
         """Answer the waiting escalations, then recalibrate gates that are due."""
-        items = WorkItems(self._db, "experts", now_us())
+        items = WorkItems(self._db, self._worker, now_us())
         messages: list[OutgoingMessage] = []
         touched: set[tuple[str, str]] = set()
         while items.not_ready is None and (rows := self._unanswered(items)):
-            for group in _groups(rows):
+            for group in self._batches(rows):
                 answered = items.batch("escalation", group, self._answer, key=lambda row: row.id)
                 messages += [message for part in answered for message in part]
             touched |= {(row.device, row.model) for row in rows}
@@ -87,20 +87,34 @@ class ExpertWorker:
             messages += items.run("gate", f"{device}/{model}", partial(self._calibrate, device, model)) or []
         return items.result(messages=messages)
 
+    def _batches(self, rows: Iterable[EscalationRow]) -> list[list[EscalationRow]]:
+        """Groups that one call can answer, as large as the expert takes."""
+        batches: list[list[EscalationRow]] = []
+        for group in _groups(rows):
+            size = min(self._settings.max_batch, getattr(self._experts[group[0].model], "max_batch", len(group)))
+            batches += [group[start : start + size] for start in range(0, len(group), size)]
+        return batches
+
     def _unanswered(self, items: WorkItems) -> list[EscalationRow]:
         query = select(EscalationRow).where(
             col(EscalationRow.answer).is_(None), col(EscalationRow.model).in_(list(self._experts)),
             items.ready("escalation", EscalationRow.id),
         )  # fmt: skip
-        wanted = query.order_by(EscalationRow.id).limit(BATCH_SIZE).options(defer(_ROWS.features))
+        wanted = (
+            query.order_by(EscalationRow.id)
+            .limit(max(BATCH_SIZE, self._settings.max_batch))
+            .options(defer(_ROWS.features))
+        )
         with self._db.read() as session:
             return list(session.exec(wanted))
 
     def _answer(self, rows: Sequence[EscalationRow]) -> list[OutgoingMessage]:
-        """Answer frames of the same model and shape."""
-        model, shape = rows[0].model, (rows[0].height, rows[0].width)
+        """Answer frames of the same model, shape, type and colour."""
+        model, first = rows[0].model, rows[0]
         try:  # outside the transaction, which must not wait for a model
-            opinions = self._experts[model].answer(shape, [row.frame for row in rows])
+            opinions = self._experts[model].answer(
+                _shape(first), [row.frame for row in rows], dtype=first.dtype, color=first.color
+            )
         except ModelError as error:
             log.warning("expert.refused", extra={"fields": {"model": model, "reason": str(error)}})
             opinions = [Opinion(label="", confidence=0.0)] * len(rows)
@@ -116,8 +130,10 @@ class ExpertWorker:
         if stored.answer is not None:  # another hub was faster
             return []
         stored.answer, stored.confidence, stored.expert = opinion.label, opinion.confidence, expert
-        stored.answered_us = now_us()
-        answer = EscalationAnswer(id=row.id, label=opinion.label, confidence=opinion.confidence, expert=expert)
+        stored.answered_us, stored.cost = now_us(), opinion.cost
+        answer = EscalationAnswer(
+            id=row.id, label=opinion.label, confidence=opinion.confidence, expert=expert, values=opinion.values
+        )
         return [OutgoingMessage(topic=topics.thing(row.device, "escalations/answers"), payload=encode(answer))]
 
     def _calibrate(self, device: str, model: str) -> list[OutgoingMessage]:

@@ -107,7 +107,7 @@ class RollupWorker:
     def _hour(self, due: RollupDue) -> tuple[Made, int] | None:
         """(The hour, its number of samples); None for a large one, which is rolled up in parts."""
         with self._db.read() as session:
-            names = metrics(session, due.device, MOST_METRICS)
+            names = stored = metrics(session, due.device, MOST_METRICS)
             last = due.t_us - _day(due.t_us) == DAY_US - HOUR_US
             if last:  # this also computes the day from all rolled-up hours
                 mine = select(RetentionStart.metric).where(RetentionStart.device == due.device)
@@ -115,7 +115,7 @@ class RollupWorker:
             if len(names) > METRICS:
                 self._large[due.device, due.t_us] = due, names
                 return None
-            return hour(session, due.device, due.t_us)
+            return hour(session, due.device, due.t_us, stored)
 
     def _due(self, session: Session, now_us: int) -> list[RollupDue]:
         key = (col(RollupDue.device), col(RollupDue.t_us))

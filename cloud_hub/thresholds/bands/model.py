@@ -161,7 +161,7 @@ def _step(columns: Columns, tables: Tables, who: Ints, times: Ints, points: Floa
     near = width.band(forecasts, columns.error, columns.scale, (columns.low, columns.high), now)
     reach = columns.ahead_low, columns.ahead_high
     ahead = width.band(shape.bases, columns.ahead_error, columns.ahead_scale, reach, now)
-    value = np.clip(points - columns.level, -MOST, MOST).astype(np.float32)
+    value = width.clip(points - columns.level, -MOST, MOST).astype(np.float32)
     judged = _judged(columns, near, value, now.sure)
     _learn(columns, shape, near, ahead, value, 1 - settings.coverage)
     return judged
@@ -172,7 +172,7 @@ def _judged(columns: Columns, near: Band, value: Small, sure: Small) -> Floats:
     judged[0] = level + near.expected
     judged[1] = np.where(known, level + (near.expected - near.down), -np.inf)
     judged[2] = np.where(known, level + (near.expected + near.up), np.inf)
-    judged[3] = np.where(known, np.clip((value - near.expected) / near.size, -MOST, MOST), 0)
+    judged[3] = np.where(known, width.clip((value - near.expected) / near.size, -MOST, MOST), 0)
     judged[4] = sure / columns.lift
     return judged
 
@@ -192,7 +192,7 @@ def _learn(columns: Columns, shape: Shape, near: Band, ahead: Band, value: Small
     if stood.size:
         shift = near.expected - ahead.expected
         most = width.LEAST_WITHIN * ahead.size
-        columns.trend[stood] += np.float32(seasonal_profile.TREND_RATE) * np.clip(shift, -most, most)[stood]
+        columns.trend[stood] += np.float32(seasonal_profile.TREND_RATE) * width.clip(shift, -most, most)[stood]
         _move_level(columns, stood, shift[stood])
 
 

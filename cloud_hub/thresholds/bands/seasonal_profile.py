@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cloud_hub.thresholds.bands import width
 from cloud_hub.thresholds.bands.state import DAY_SLOTS, HOURS, NEVER, WEEK_SLOTS, Columns, Flags, Ints, Small, Tables
 
 QUARTER_US = 900_000_000
@@ -51,7 +52,7 @@ def turn(columns: Columns, tables: Tables, who: Ints, t_us: Ints) -> None:
 def _learn_period(columns: Columns, gap: Small, ahead: Flags) -> None:
     """Update the period: a mean of the gaps in which a long gap has limited weight; exact for a regular series."""
     period = columns.period
-    step = np.clip(gap - period, np.float32(-0.9) * period, period)
+    step = width.clip(gap - period, np.float32(-0.9) * period, period)
     rate = np.maximum(1 / np.maximum(columns.seen, 1), np.float32(0.05))
     moved = np.where(period == 0, gap, period + rate * step)
     np.copyto(period, moved, where=ahead)
@@ -83,7 +84,7 @@ def _close_hours(columns: Columns, tables: Tables, who: Ints, some: Ints, hours:
     count, days = columns.hour_count[some], columns.days[some]
     rate = np.where(days < 1, 0, np.maximum(1 / (days / 7 + 1), np.float32(WEEK_RATE)))
     tables.week[hours % WEEK_SLOTS, who[some]] += rate * columns.hour_sum[some] / count
-    share = np.clip(columns.hour_size[some] / count / np.maximum(columns.scale[some], TINY), 0.2, 5)
+    share = width.clip(columns.hour_size[some] / count / np.maximum(columns.scale[some], TINY), 0.2, 5)
     spread = tables.spread[hours % HOURS, who[some]]
     tables.spread[hours % HOURS, who[some]] = spread + np.float32(SPREAD_RATE) * (share - spread)
     columns.hour_sum[some] = columns.hour_count[some] = columns.hour_size[some] = 0

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from simulators.brokers import until
+from simulators.enrolment import enrolment_hub
 from simulators.rest import RestHub, answer, rest_hub
 
 from cloud_hub.api import http_server, request_guard
@@ -145,6 +146,18 @@ def test_headers_that_never_end_lose_their_connection(hub: RestHub, monkeypatch:
             if ended:
                 break
     assert ended
+
+
+@pytest.mark.parametrize("first", [b"", b"\x16\x03\x01\x02\x00\x01"])
+def test_a_handshake_that_never_ends_loses_its_connection(tmp_path: Path, monkeypatch: Any, first: bytes) -> None:
+    """Before the handshake is over, the server does not count a connection; asyncio alone would keep it for 60 s."""
+    monkeypatch.setattr(http_server, "HEADER_S", 0.4)
+    with (
+        enrolment_hub(tmp_path / "hub") as secure,
+        socket.create_connection(("127.0.0.1", secure.port), timeout=30) as connection,
+    ):
+        connection.sendall(first)
+        assert connection.recv(1) == b""
 
 
 def test_connections_are_bounded_for_each_address_and_together(tmp_path: Path) -> None:

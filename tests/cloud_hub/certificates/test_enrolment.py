@@ -38,6 +38,7 @@ with warnings.catch_warnings():  # newer Starlettes ask for a client that not ev
 
 NOW = 1_800_000_000_000_000
 MINUTE, DAY = 60_000_000, 86_400_000_000
+pytestmark = pytest.mark.one_database
 ENROLL, REENROLL = "/.well-known/est/simpleenroll", "/.well-known/est/simplereenroll"
 
 
@@ -89,6 +90,7 @@ def certificate(answer: Any) -> x509.Certificate:
     return one
 
 
+@pytest.mark.sql
 def test_a_claim_becomes_a_certificate_of_the_devices_own_key(world: World) -> None:
     key = new_key()
     made = certificate(world.enrol("press-3", world.claim("press-3"), key))
@@ -102,6 +104,7 @@ def test_a_request_without_a_name_gets_that_of_the_claim(world: World) -> None:
     assert common_name(certificate(world.enrol("press-3", world.claim("press-3"), cn="")).subject) == "press-3"
 
 
+@pytest.mark.sql
 def test_a_claim_serves_one_key_once_but_that_key_again_when_the_answer_was_lost(world: World) -> None:
     claim, key = world.claim("press-3"), new_key()
     first, again = (certificate(world.enrol("press-3", claim, key)) for _ in range(2))
@@ -127,6 +130,7 @@ def test_another_devices_claim_and_another_name_are_refused(world: World) -> Non
     certificate(world.enrol("press-3", claim))  # a bad request has not used it up
 
 
+@pytest.mark.sql
 def test_the_sixth_wrong_try_in_a_minute_is_locked_out_and_a_restart_does_not_help(world: World, url: str) -> None:
     claim = world.claim("press-3")
     for _ in range(5):
@@ -222,6 +226,7 @@ def test_nobody_renews_without_the_key_or_with_a_foreign_certificate(world: Worl
         assert problem(world.local.post(REENROLL, content=body, headers=headers)) == "401 Not proven"
 
 
+@pytest.mark.sql
 def test_a_revoked_device_neither_enrols_nor_renews_until_it_is_readmitted(world: World) -> None:
     key, first = world.enrolled()
     claim = world.claim("press-3")
@@ -256,13 +261,15 @@ def test_the_time_is_signed_with_the_nonce_that_was_sent(world: World) -> None:
 # -- many --------------------------------------------------------------------------------------------
 
 
-def test_a_hundred_enrolments_share_no_secret(world: World) -> None:
-    claims = [world.claim(f"d{n}") for n in range(100)]
+@pytest.mark.parametrize("count", [20, pytest.param(100, marks=pytest.mark.nightly)])
+def test_many_enrolments_share_no_secret(world: World, count: int) -> None:
+    claims = [world.claim(f"d{n}") for n in range(count)]
     made = [certificate(world.enrol(f"d{n}", claim)) for n, claim in enumerate(claims)]
-    assert len(set(claims)) == len({one.serial_number for one in made}) == 100
-    assert len({one.public_key().public_numbers() for one in made}) == 100  # type: ignore[union-attr]
+    assert len(set(claims)) == len({one.serial_number for one in made}) == count
+    assert len({one.public_key().public_numbers() for one in made}) == count  # type: ignore[union-attr]
 
 
+@pytest.mark.sql
 def test_a_claim_raced_by_many_serves_one(world: World) -> None:
     claim, answers = world.claim("press-3"), []
     start = threading.Barrier(4)
@@ -310,14 +317,12 @@ def worlds_of_a_claim(world: World, tries: list[tuple[int, str, int]]) -> None:
     assert len(served) <= 1
 
 
-@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(TRY, max_size=25))
 def test_a_claim_serves_one_key_in_every_world(world: World, tries: list[tuple[int, str, int]]) -> None:
     worlds_of_a_claim(world, tries)
 
 
-@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 def test_the_property_sees_a_claim_that_forgets_its_key(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(enrolment, "_key_digest", Broken.digest)
     with pytest.raises(AssertionError):

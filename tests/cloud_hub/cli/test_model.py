@@ -85,10 +85,16 @@ def test_what_is_wrong_is_said_with_its_exit_code(
     assert "labels.txt: is not" in capsys.readouterr().err
     assert main([*words(files, tmp_path / "a"), "--labels", str(files / "nowhere")]) == 1
     assert "Give a text file with one label a line" in capsys.readouterr().err
-    for wrong in (["--shape", "big"], ["--mean", "a,b"], ["--option", "confidence"], ["--color", "pink"]):
+    assert main(["model", "show", str(tmp_path)]) == 1
+    assert "holds no manifest.json. Give the folder that" in capsys.readouterr().err
+    for wrong, says in (
+        (["--shape", "big"], "such as 3x224x224"), (["--mean", "a,b"], "such as 0.5,0.5,0.5"),
+        (["--option", "confidence"], "is not NAME=VALUE"), (["--color", "pink"], "choose from"),
+    ):  # fmt: skip
         with pytest.raises(SystemExit) as usage:
             main(words(files, tmp_path / "a", *wrong))
         assert usage.value.code == 2
+        assert says in capsys.readouterr().err
     assert not (tmp_path / "a").exists()
 
 

@@ -36,6 +36,7 @@ from shared.twin.merge import leaves
 NOW = 1_800_000_000_000_000
 SECOND = 1_000_000
 LIMIT = 1024
+pytestmark = pytest.mark.one_database
 
 
 class World:
@@ -134,6 +135,7 @@ def test_it_applies_to_those_who_are_there_and_to_those_who_come(world: World) -
     assert {m.topic.split("/")[3] for m in world.published if m.topic.endswith("/delta")} == {"a", "c"}
 
 
+@pytest.mark.sql
 def test_leaving_the_target_falls_back_in_one_version(world: World) -> None:
     world.device("a", fast=True)
     world.configure("all", {"period_s": 60})
@@ -231,6 +233,7 @@ def test_only_what_is_written_takes_the_write_lock(world: World, monkeypatch: py
     assert writes == [], "neither a settled device nor one that refuses is tried under the lock again"
 
 
+@pytest.mark.sql
 def test_what_does_not_fit_is_refused_and_told(world: World) -> None:
     world.device("a")
     world.hand("a", {"mine": "m" * 500})
@@ -285,6 +288,7 @@ def test_a_broken_twin_costs_no_other_device(world: World, caplog: pytest.LogCap
     assert "worker.item_failed" in caplog.text
 
 
+@pytest.mark.sql
 def test_metrics_count_the_targeted_devices(world: World) -> None:
     for number in range(4):
         world.device(f"d{number}", site="x" if number < 3 else "y")
@@ -323,6 +327,7 @@ DEVICES = st.sampled_from(["a", "b"])
 SITES = st.sampled_from(["x", "y"])
 PATHS = ["p", "o.m", "o.n", "o"]
 LEAF = st.integers(0, 3)
+Bug = Callable[[pytest.MonkeyPatch], None]
 
 
 def _content(path: str, value: int) -> Any:
@@ -461,17 +466,51 @@ def live(db: Database, *phases: Phase, examples: int = 30) -> None:
     run_state_machine_as_test(Life, settings=options)
 
 
-def test_life_goes_on_and_the_rules_hold(db: Database) -> None:
-    live(db, Phase.generate, Phase.shrink)
+@pytest.mark.parametrize("examples", [10, pytest.param(30, marks=pytest.mark.nightly)])
+def test_life_goes_on_and_the_rules_hold(db: Database, examples: int) -> None:
+    live(db, Phase.generate, Phase.shrink, examples=examples)
 
 
-def test_the_world_finds_a_loop_that_takes_what_people_set(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def takes_what_people_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(configuration_rules, "is_managed", lambda owner: True)
-    with pytest.raises(AssertionError):
-        live(db, Phase.generate, examples=300)  # ends at the first failure
 
 
-def test_the_world_finds_a_loop_that_forgets_who_left(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def forgets_who_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reconciler, "_held", lambda stored, device: set())
+
+
+BUGS = [takes_what_people_set, forgets_who_left]
+
+
+def short_life(db: Database) -> None:
+    """The shortest life in which both seeded bugs show: a hand over a configuration, and one that ends."""
+    Life.make = staticmethod(lambda: empty(db))  # type: ignore[assignment]
+    life = Life()
+    life.begin()
+    for step in (
+        lambda: life.configuration_comes_or_ends(number="c1", site="x", priority=0, path="p", value=1, settles=True),
+        lambda: life.hand(device="a", path="p", value=2, settles=True),
+        lambda: life.configuration_comes_or_ends(number="c1", site="x", priority=0, path="p", value=1, settles=True),
+    ):
+        step()
+        life.what_people_did_stands()
+        life.each_has_what_it_shall_have()
+
+
+def test_the_rules_hold_in_a_short_life(db: Database) -> None:
+    short_life(db)
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_a_short_life_finds_seeded_bugs(db: Database, monkeypatch: pytest.MonkeyPatch, bug: Bug) -> None:
+    bug(monkeypatch)
+    with pytest.raises(AssertionError):
+        short_life(db)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("bug", BUGS)
+def test_the_search_finds_seeded_bugs(db: Database, monkeypatch: pytest.MonkeyPatch, bug: Bug) -> None:
+    bug(monkeypatch)
     with pytest.raises(AssertionError):
         live(db, Phase.generate, examples=300)  # ends at the first failure

@@ -52,6 +52,7 @@ OF_A_DEVICE = {
     )
 } | {("GET", "/api/v1/thresholds/forecast")}
 """Routes that name a device in their body, or beside their path."""
+pytestmark = pytest.mark.one_database
 OTHERS = [device for device in PLACES if device != MINE]
 
 
@@ -127,6 +128,7 @@ def test_a_device_beyond_the_scope_looks_like_one_that_is_not_there(sites: Sites
             assert (there.status_code, there.text) == (none.status_code, none.text.replace("none", THEIRS)), path
 
 
+@pytest.mark.sql
 def test_within_its_scope_a_token_works(sites: Sites) -> None:
     assert [row["id"] for row in sites.ask("GET", "/api/v1/devices", MINE, sites.of_a).json()] == [MINE]
     for method, path in routes():
@@ -141,6 +143,7 @@ def test_within_its_scope_a_token_works(sites: Sites) -> None:
     assert {row["device"] for row in rows} == {MINE}
 
 
+@pytest.mark.sql
 def test_jobs_and_configurations_reach_no_further_than_their_maker(sites: Sites) -> None:
     number = sites.ask("POST", "/api/v1/jobs", MINE, sites.of_a).json()["id"]
     made = sites.client.put(
@@ -209,6 +212,7 @@ def test_below_compares_whole_names(path: str, tops: list[str]) -> None:
     assert scopes.covers(tuple(tops), (path,)) == wanted
 
 
+@pytest.mark.sql
 def test_the_database_says_what_the_rule_says(sites: Sites) -> None:
     paths = ["a", "a/b", "ab", "A/b", "a b", "ü/x", "%", "_", "a%", "a%/x", "a/%/x"]
     with sites.db.write() as session:
@@ -221,6 +225,7 @@ def test_the_database_says_what_the_rule_says(sites: Sites) -> None:
         assert sorted(found) == sorted(path for path in paths if scopes.is_below(path, top))
 
 
+@pytest.mark.sql
 def test_an_empty_scope_is_nothing_and_none_is_everything(sites: Sites) -> None:
     assert (scopes.covers((), ("a",)), scopes.covers(None, None), scopes.covers(("a",), None)) == (False, True, False)
     with sites.db.read(scope=()) as session:

@@ -19,12 +19,12 @@ from cloud_hub.audit import trail
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import EscalationRow
 from cloud_hub.demo import digits
-from cloud_hub.inference.experts import Expert
+from cloud_hub.inference.experts import Expert, Opinion
 from cloud_hub.inference.experts.calibration import UNSELECTED, recalibrated_gate
 from cloud_hub.inference.experts.onnx import OnnxExpert, open_expert
 from cloud_hub.inference.experts.worker import ExpertWorker
 from cloud_hub.models.writer import make_manifest, write_bundle
-from cloud_hub.settings import Experts
+from cloud_hub.settings.experts import Experts
 from cloud_hub.twins import service as twins
 from shared.errors import ModelError
 from shared.models.gate import Gate
@@ -263,3 +263,33 @@ def test_a_calibrated_gate_is_a_gate(born: Database, expert: OnnxExpert) -> None
     gate = msgspec.convert(gates(born)["digits"], Gate)
     assert 0.0 <= gate.margin <= 1.0
     assert gate.panel
+
+
+class RecordingExpert:
+    """An expert that remembers what it was asked."""
+
+    name = "recorder 1"
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[tuple[int, ...], int, str, str]] = []
+
+    def answer(
+        self, shape: tuple[int, ...], frames: Any, *, dtype: str = "uint8", color: str = "gray"
+    ) -> list[Opinion]:
+        self.asked.append((shape, len(frames), dtype, color))
+        return [Opinion(label="2 cars", confidence=0.9, values={"car": 2.0})] * len(frames)
+
+
+def test_frames_of_other_channels_colours_and_types_are_asked_apart(born: Database) -> None:
+    recorder = RecordingExpert()
+    ask(born, 2)
+    ask(born, 1, start=2, channels=3, color="rgb", frame=bytes(192))
+    ask(born, 1, start=3, channels=3, color="bgr", frame=bytes(192))
+    ask(born, 1, start=4, dtype="float32", height=4, width=2, frame=bytes(32))
+    messages = desk(born, recorder).run_once().messages
+    assert sorted(recorder.asked) == [
+        ((4, 2), 1, "float32", "gray"), ((8, 8, 1), 2, "uint8", "gray"), ((8, 8, 3), 1, "uint8", "bgr"),
+        ((8, 8, 3), 1, "uint8", "rgb"),
+    ]  # fmt: skip
+    answers = [decode(EscalationAnswer, message.payload) for message in messages if "answers" in message.topic]
+    assert [answer.values for answer in answers] == [{"car": 2.0}] * 5

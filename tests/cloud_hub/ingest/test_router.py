@@ -92,7 +92,7 @@ def test_every_topic_of_the_table_is_taken_or_refused_by_its_sender() -> None:
                "InferenceRequest": b'{"id":"q","prompt":"x"}'}  # fmt: skip
     for row in TABLE:
         full = topic(row.rest.replace("<cid>", "c1").replace("<name>", "gates"))
-        if row.payload == "Heartbeat":
+        if row.payload == "Heartbeat" or not row.for_hub:
             continue  # answered at the door: below
         if row.sender == "device":
             assert route(full, payload.get(row.payload, b"{}")).device == "press-3"

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import onnx
 import pytest
 from examiners.tasks import examine_task
 from onnx import TensorProto, helper
+from PIL import Image
 from simulators import trained_models as models
 from simulators.disks import on_small_disk
 from simulators.tensorrt_builder import build_engine, tensorrt
@@ -25,6 +27,7 @@ from cloud_hub.models.build import BuildReport, build
 from cloud_hub.models.check import check_bundle
 from cloud_hub.models.errors import BuildError
 from cloud_hub.models.request import BuildRequest
+from cloud_hub.models.selection import quantized_nodes
 from cloud_hub.models.session import OnnxSession
 from shared import plugins
 from shared.errors import ModelError
@@ -196,6 +199,20 @@ def test_ranges_are_clipped_when_nothing_else_keeps_the_answers(
     assert summary["variants"]["cpu-int8"]["way"] == "last layers in float, ranges clipped"
 
 
+def test_the_expectation_of_a_yolo_box_stays_in_float() -> None:
+    """The last layers are the box and class convolutions; what follows computes distances that 8 bits would blur."""
+    prepared = recipes.prepared(models.yolo_head())
+    chosen = quantized_nodes(prepared, keep_last=False)
+    names = {node.name: node.op_type for node in prepared.graph.node}
+    assert {name for name in chosen if names[name] == "Conv"} == {"stem", "box", "class"}
+    assert not any(names[name] in {"Concat", "Softmax", "Transpose"} for name in chosen)
+    feed = [{"images": np.random.default_rng(1).random((8, 3, 16, 16)).astype(np.float32)}]
+    found = recipes.quantized(prepared, feed, recipes.ATTEMPTS[0], tensorrt=True)
+    engine, complaints = build_engine(tensorrt(), found.SerializeToString())
+    assert complaints == []
+    assert engine
+
+
 def test_tensorrt_builds_a_quantized_mobile_network() -> None:
     """Constants that are added or multiplied must stay in float: TensorRT refuses them as INT8."""
     prepared = recipes.prepared(models.mobile())
@@ -293,7 +310,7 @@ SPOILT_MODELS: list[tuple[Callable[[Path], object], str]] = [
     (lambda path: path.write_bytes(b"\x89PNG no model"), "not an ONNX file"),
     (Path.unlink, "No such file"), (custom, r"devices do not know: com\.example\.Lit"),
     (already_quantized, "is quantized already"), (external_missing, r"data file 'm\.bin' is missing"),
-    (two_inputs, r"2 inputs \(a, b\)"), (free_sides, "free sides: 3x.x.. Settle them, for example with --shape 3x"),
+    (two_inputs, r"2 inputs \(a, b\)"), (free_sides, "free sides: 3x.x.. .*such as --shape 3x"),
     (doubles, "is DOUBLE"), (nan, "fp32 variant of m: its answer to '.*' is no number"),
 ]  # fmt: skip
 
@@ -414,6 +431,14 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
     assert done.stdout.strip() == "", "the disk is as empty as before"
 
 
+def test_no_room_for_temporary_files_is_said_with_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = request(tmp_path, models.digits_classifier())
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    with pytest.raises(BuildError, match=r"gone: a temporary file cannot be written .* set TMPDIR"):
+        build(wanted)
+    assert not wanted.out.exists()
+
+
 # -- check -------------------------------------------------------------------------------------------
 
 
@@ -433,3 +458,15 @@ def test_a_variant_that_answers_otherwise_fails_the_check(built: Built) -> None:
         "cpu-int8": "", "tensorrt-int8": "", "fp16": "it answers otherwise than at the build",
         "fp32": "its golden outputs are missing",
     }  # fmt: skip
+
+
+def test_a_classification_without_labels_and_subfolders_that_are_none_are_said(tmp_path: Path) -> None:
+    wanted = request(tmp_path, models.digits_classifier())
+    with pytest.raises(BuildError, match=r"--labels: a classification has at least two labels.* Give a text file"):
+        build(replace(wanted, labels=[]))
+    said: list[str] = []
+    for number in range(20):
+        (tmp_path / "pictures" / "monday").mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), number).save(tmp_path / "pictures" / "monday" / f"{number}.png")
+    build(replace(wanted, calibration=tmp_path / "pictures", variants=["fp16"]), said.append)
+    assert any("these subfolders are no labels: monday" in line for line in said)

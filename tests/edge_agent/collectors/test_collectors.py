@@ -104,7 +104,7 @@ def test_a_replaced_file_is_played_from_the_next_frame_on_and_numbers_continue(f
     assert take(collector, 2) == [(0, 0), (1, 1)]
     replaced(film, frames(2, side=8, first=100))
     (frame,) = collector.collect(NOW_US)
-    assert (frame.number, frame.shape, len(frame.data), frame.data[0]) == (2, (8, 8), 64, 100)
+    assert (frame.number, frame.shape, len(frame.data), frame.data[0]) == (2, (8, 8, 1), 64, 100)
     assert take(collector) == [(3, 101)]
 
 
@@ -183,7 +183,7 @@ def test_a_header_of_version_two_is_read(film: Path) -> None:
 
 def test_a_frame_whose_bytes_do_not_fit_its_shape_cannot_be_made() -> None:
     with pytest.raises(ValueError, match="3 bytes"):
-        Frame(source="camera", number=0, t_us=1, shape=(2, 2), data=b"abc")
+        Frame(source="camera", number=0, t_us=1, shape=(2, 2, 1), data=b"abc")
 
 
 # -- log -----------------------------------------------------------------------------------------------

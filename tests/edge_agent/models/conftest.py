@@ -1,4 +1,4 @@
-"""A bundle and a child process for tests of models."""
+"""A bundle and an inference process for tests of models."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from simulators.model_bundles import (
-    DIGITS,
-    Bench,
-)
+from simulators.model_bundles import DIGITS, Bench
 
 
 @pytest.fixture
@@ -22,7 +19,7 @@ def bundle(tmp_path: Path) -> Path:
 @pytest.fixture
 def bench() -> Iterator[Bench]:
     made = Bench(DIGITS)
-    made.slot.start()
+    made.stream.start()
     made.running()
     yield made
-    made.slot.stop()
+    made.stop()

@@ -16,7 +16,7 @@ from simulators.model_bundles import (
     keeper,
 )
 
-from edge_agent.models.core.gating import ResultGate
+from edge_agent.models.core.gating import ResultGate, result_samples
 from shared.models.bundle import load
 from shared.models.gate import DriftTest, Gate, Result
 from shared.protocol.codec import plain
@@ -28,13 +28,16 @@ def result(margin: float = 0.9, digest: str = DIGEST, **features: float) -> Resu
 
 
 def judged(guard: ResultGate, said: Result | None, draw: float = 0.9) -> tuple[dict[str, Any], str]:
-    samples, escalation = guard.judge(frame(5), said, draw, lambda: "id-1")
+    kept, escalation = guard.judge(frame(5), said, draw, lambda: "id-1")
+    samples = result_samples("line", kept, ["1", "7"]) if kept else []
     return {one.metric: one.value for one in samples}, escalation.reason if escalation else ""
 
 
 def test_a_sure_answer_is_kept_as_samples_and_nothing_goes_up() -> None:
     guard = keeper(gate(margin=0.5))
-    assert judged(guard, result(0.9)) == ({"line/label": "7", "line/score": 0.9, "line/frame": 5.0}, "")
+    assert judged(guard, result(0.9)) == (
+        {"line/label": "7", "line/class": 1.0, "line/score": 0.9, "line/frame": 5.0, "line/by": "edge"}, "",
+    )  # fmt: skip
     assert (guard.kept, guard.escalated) == (1, 0)
 
 
@@ -79,18 +82,18 @@ def test_a_capture_sends_up_the_next_kept_frame_and_no_other() -> None:
 
 def test_a_gate_for_another_model_file_is_refused(bench: Bench) -> None:
     with pytest.raises(ValueError, match="this device runs"):
-        bench.slot.use_gate(plain(gate("sha256:other")))
-    assert bench.slot.gatekeeper.gate is None
+        bench.stream.use_gate(plain(gate("sha256:other")))
+    assert bench.stream.gatekeeper.gate is None
     mine = plain(gate(load(DIGITS).manifest.variant_digest("cpu-int8")))
-    assert bench.slot.use_gate(mine) == mine
-    assert bench.slot.gatekeeper.gate is not None
+    assert bench.stream.use_gate(mine) == mine
+    assert bench.stream.gatekeeper.gate is not None
 
 
 def test_an_escalation_carries_the_frame_and_what_the_edge_thought() -> None:
     _, escalation = keeper(gate(margin=0.95)).judge(frame(5), result(0.9, mean=0.5), 0.9, lambda: "id-1")
     assert escalation == Escalation(
-        id="id-1", t_us=5, model="line", digest=DIGEST, number=5, reason="unsure", label="7", margin=0.9, shape=SHAPE,
-        frame=bytes(64), features={"mean": 0.5},
+        id="id-1", t_us=5, model="line", digest=DIGEST, number=5, reason="unsure", label="7", margin=0.9,
+        shape=(*SHAPE, 1), frame=bytes(64), features={"mean": 0.5},
     )  # fmt: skip
 
 
@@ -116,7 +119,7 @@ def test_counts_add_up_and_are_declared() -> None:
     assert audits > 0
     assert counts == {
         "line/kept": float(guard.kept), "line/escalated": float(guard.escalated), "line/skipped": 3.0,
-        "line/answered": 0.0, "line/drift": 0.0, "line/age_s": 1.235,
+        "line/answered": 0.0, "line/expired": 0.0, "line/drift": 0.0, "line/age_s": 1.235,
     }  # fmt: skip
     declared = {metric.name for metric in guard.metrics}
     assert counts.keys() <= declared

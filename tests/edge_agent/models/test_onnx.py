@@ -2,78 +2,89 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from examiners.runners import examine_runner
-from simulators.model_bundles import (
-    DIGITS,
-    SHAPE,
-    edit,
-    frame,
-    with_model,
-)
+from simulators.model_bundles import DIGITS, edit, with_model
+from simulators.onnx_models import brightness, write_bundle
 
-from edge_agent.models.core.gating import ResultGate
+from edge_agent.models import RunnerOptions
 from edge_agent.models.onnx import open_runner
 from shared.errors import ModelError
 from shared.models.bundle import load
 
 
-def test_onnx_passes_the_examiner() -> None:
-    examine_runner(open_runner, DIGITS)
+@pytest.mark.parametrize("batch", ["n", 1, 4])
+def test_onnx_passes_the_examiner(tmp_path: Path, batch: int | str) -> None:
+    content = brightness(8, channels=3, batch=batch)
+    examine_runner(open_runner, write_bundle(tmp_path / "b", content, channels=3), "cpu-int8")
 
 
-def classifier(shape: tuple[int, ...], value: float = 0.1) -> bytes:
-    """An ONNX model that answers every frame with a constant of `shape`."""
-    import onnx
-    from onnx import TensorProto, helper
+def test_the_bundle_of_the_demo_passes_the_examiner() -> None:
+    examine_runner(open_runner, DIGITS, "cpu-int8", RunnerOptions(batch=8))
 
-    size = 1
-    for side in shape:
-        size *= side
-    constant = helper.make_tensor("c", TensorProto.FLOAT, shape, [value] * size)
-    nodes = [helper.make_node("Constant", [], ["probabilities"], value=constant)]
-    graph = helper.make_graph(
-        nodes, "g", [helper.make_tensor_value_info("image", TensorProto.FLOAT, (1, 1, 8, 8))],
-        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, shape)],
-    )  # fmt: skip
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.checker.check_model(model)
-    return bytes(model.SerializeToString())
+
+@pytest.mark.parametrize("content", [b"no model at all", b""], ids=["garbage", "empty"])
+def test_bytes_that_are_no_model_are_refused(bundle: Path, content: bytes) -> None:
+    with pytest.raises(ModelError, match="cannot load"):
+        open_runner(load(with_model(bundle, content)), "cpu-int8", RunnerOptions())
+
+
+@pytest.mark.parametrize("truncated", [100, 3000])
+def test_a_truncated_model_is_refused(bundle: Path, truncated: int) -> None:
+    content = (DIGITS / "model.onnx").read_bytes()[:truncated]
+    with pytest.raises(ModelError, match="cannot load"):
+        open_runner(load(with_model(bundle, content)), "cpu-int8", RunnerOptions())
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("change", "reason"),
     [
-        (b"no model at all", "cannot load"),
-        (b"", "cannot load"),
-        (classifier((1, 3)), "3 outputs for 10 labels"),
-        (classifier(()), "for a batch of 1"),
-        (classifier((1, 20)), "20 outputs for 10 labels"),
+        ({"outputs": [{"name": "nothing", "shape": [10]}]}, "no outputs nothing"),
+        ({"inputs": [{"name": "x", "shape": [1, 8, 8], "layout": "NCHW"}]}, "no inputs x"),
     ],
-    ids=["garbage", "empty", "too-few-outputs", "a-scalar", "too-many-outputs"],
 )
-def test_a_verified_model_that_does_not_fit_is_told_when_it_is_opened(bundle: Path, content: bytes, said: str) -> None:
-    with pytest.raises(ModelError, match=said):
-        open_runner(load(with_model(bundle, content)))
-
-
-@pytest.mark.parametrize("change", [
-    {"outputs": [{"name": "nothing", "shape": [10]}]}, {"labels": ["0"]}, {"task": "divination"},
-    {"inputs": [{"name": "x", "shape": [1, 8, 8], "layout": "NCHW"}]},
-    {"inputs": [{"name": "image", "shape": [1, 9, 9], "layout": "NCHW"}]},
-])  # fmt: skip
-def test_a_manifest_that_does_not_fit_its_model_is_told_when_it_is_opened(bundle: Path, change: dict[str, Any]) -> None:
+def test_a_manifest_that_does_not_fit_its_model_is_refused(bundle: Path, change: dict[str, Any], reason: str) -> None:
     edit(bundle, lambda manifest: manifest.update(change))
-    with pytest.raises(ModelError, match="digits-edge"):
-        open_runner(load(bundle))
+    with pytest.raises(ModelError, match=reason):
+        open_runner(load(bundle), "cpu-int8", RunnerOptions())
 
 
-def test_a_score_that_is_no_number_is_marked_as_invalid(bundle: Path) -> None:
-    runner = open_runner(load(with_model(bundle, classifier((1, 10), float("nan")))))
-    keeper = ResultGate("m")
-    _, escalation = keeper.judge(frame(1), runner.run(SHAPE, bytes(64)), 0.5, lambda: "id")
-    assert escalation is not None
-    assert (escalation.reason, escalation.label, escalation.margin) == ("invalid", "", 0.0)
+def opened(providers: Sequence[str], **libraries: str) -> Any:
+    options = RunnerOptions(providers=tuple(providers), libraries=libraries)
+    return open_runner(load(DIGITS), "cpu-int8", options).describe()
+
+
+def test_the_provider_that_really_runs_is_reported_and_why_the_others_do_not() -> None:
+    info = opened(["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"])
+    assert info.provider == "CPUExecutionProvider"
+    assert info.refused.keys() == {"TensorrtExecutionProvider", "CUDAExecutionProvider"}
+    assert "built without it" in info.refused["CUDAExecutionProvider"]
+    assert "nodes on CPUExecutionProvider" in info.device
+
+
+def test_without_the_cpu_in_its_list_a_model_does_not_fall_back_to_it() -> None:
+    with pytest.raises(ModelError, match="CUDAExecutionProvider: this ONNX Runtime was built without it"):
+        opened(["CUDAExecutionProvider"])
+
+
+def test_a_plug_in_provider_that_cannot_be_loaded_is_refused_with_its_file(tmp_path: Path) -> None:
+    library = tmp_path / "libprovider.so"
+    libraries = {"ThirdExecutionProvider": str(library)}
+    info = opened(["ThirdExecutionProvider", "CPUExecutionProvider"], **libraries)
+    assert f"{library} is not there" in info.refused["ThirdExecutionProvider"]
+    library.write_bytes(b"no library")
+    info = opened(["ThirdExecutionProvider", "CPUExecutionProvider"], **libraries)
+    assert str(library) in info.refused["ThirdExecutionProvider"]
+    assert info.provider == "CPUExecutionProvider"
+
+
+def test_numbers_that_are_none_are_passed_on_to_the_task(tmp_path: Path) -> None:
+    runner = open_runner(
+        load(write_bundle(tmp_path / "b", brightness(scale=float("nan")))), "cpu-int8", RunnerOptions()
+    )
+    assert np.isnan(runner.run({"image": np.ones((1, 8, 8, 1), np.uint8)})["probabilities"]).all()

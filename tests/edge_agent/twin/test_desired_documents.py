@@ -32,7 +32,7 @@ kind = "host"
 name = "camera"
 [[models]]
 name = "classifier"
-bundle = "{folder}/bundle"
+bundle = "/nowhere/bundle"
 frames = "camera"
 [[limits]]
 metric = "oil.temp"
@@ -52,6 +52,7 @@ GOOD: dict[tuple[str, str], Any] = {
     ("thresholds", "limits"): [plain(LIMITS)],
     ("thresholds", "alarm_rules"): plain(RULES),
     ("gates", "classifier"): plain(Gate(digest=DIGEST, alpha=0.1, delta=0.1, n=100, k=2, margin=0.5, panel=PANEL)),
+    ("models", "classifier"): {"bundle": "/nowhere/bundle", "variant": ""},
 }
 HUGE = [10**400, -(10**30), 2**63, 1e308, -1e308, 5e-324]
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8)

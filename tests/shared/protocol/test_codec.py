@@ -62,7 +62,7 @@ def escalations(draw: st.DrawFn) -> messages.Escalation:
         reason=draw(one_of(messages.EscalationReason)),
         label=draw(TEXT),
         margin=draw(st.floats(0, 1)),
-        shape=(height, width),
+        shape=(height, width, 1),
         frame=draw(st.binary(min_size=height * width, max_size=height * width)),
         features=draw(FEATURES),
     )
@@ -111,7 +111,11 @@ MESSAGES: dict[type[Any], st.SearchStrategy[Any]] = {
     messages.Event: ITEMS["event"],
     messages.Escalation: ITEMS["escalation"],
     messages.EscalationAnswer: st.builds(
-        messages.EscalationAnswer, id=TEXT, label=TEXT, confidence=st.floats(0, 1), expert=TEXT
+        messages.EscalationAnswer, id=TEXT, label=TEXT, confidence=st.floats(0, 1), expert=TEXT, values=FEATURES
+    ),
+    messages.ModelOutput: st.builds(
+        messages.ModelOutput, model=NAME, number=COUNT, t_us=TIME, label=TEXT, score=st.floats(0, 1),
+        by=one_of(messages.ModelSource), values=FEATURES,
     ),
     messages.Lost: LOST,
     messages.Batch: st.builds(
@@ -242,7 +246,7 @@ WRONG: list[tuple[type[Any], dict[str, Any], str]] = [
             "reason": "audit",
             "label": "x",
             "margin": 0.5,
-            "shape": [2, 2],
+            "shape": [2, 2, 1],
             "frame": "AAAA",
         },
         "its shape says",

@@ -128,6 +128,9 @@ def upgrade() -> None:
         sa.Column("margin", sa.Float(), nullable=False),
         sa.Column("height", sa.Integer(), nullable=False),
         sa.Column("width", sa.Integer(), nullable=False),
+        sa.Column("channels", sa.Integer(), nullable=False),
+        sa.Column("dtype", sa.String(), nullable=False),
+        sa.Column("color", sa.String(), nullable=False),
         sa.Column("frame", sa.LargeBinary(), nullable=False),
         sa.Column("features", JSON, nullable=False),
         sa.Column("t_us", sa.BigInteger(), nullable=False),
@@ -137,6 +140,7 @@ def upgrade() -> None:
         sa.Column("answer", sa.String(), nullable=True),
         sa.Column("confidence", sa.Float(), nullable=True),
         sa.Column("expert", sa.String(), nullable=False),
+        sa.Column("cost", sa.Float(), nullable=False),
         sa.Column("answered_us", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("id"),
     )

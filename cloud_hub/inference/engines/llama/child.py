@@ -10,6 +10,7 @@ import hashlib
 import os
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,8 @@ def main() -> int:
     """Serve until standard input ends."""
     wanted = msgspec.json.decode(sys.stdin.buffer.readline(), type=Serve)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
-    os.nice(NICE)
+    with suppress(OSError):  # a sandbox may forbid it
+        os.nice(NICE)
     if problem := file_problem(Path(wanted.path), wanted.sha256):
         return _answer(Served(error=problem, permanent=True))
     try:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
+from simulators import databases
 
 from cloud_hub.database.sessions import Database
 from cloud_hub.telemetry import samples
@@ -16,8 +18,17 @@ from shared.durations import DAY_US, HOUR_US, MINUTE_US
 START = 1_800_000_000_000_000 // DAY_US * DAY_US
 
 
-@pytest.fixture
-def full(db: Database) -> Database:
+@pytest.fixture(scope="module")
+def full(server: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    """The database of `fill`; to be read only."""
+    with databases.empty(tmp_path_factory.mktemp("full"), server) as url:
+        db = Database(url)
+        fill(db)
+        yield db
+        db.close()
+
+
+def fill(db: Database) -> None:
     """Two devices of two metrics for 36 hours, a sample every 20 s: its value is its number in the day."""
     for device in ("a", "b"):
         rows: list[samples.SampleRow] = [
@@ -30,7 +41,6 @@ def full(db: Database) -> Database:
     roller = RollupWorker(db)
     while roller.run_once(START + 5 * DAY_US).again:
         pass
-    return db
 
 
 def page(db: Database, series: list[tuple[str, str]], start_us: int, end_us: int, step: int) -> matrices.Page:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from simulators import databases
 
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import Device, RollupDue
@@ -103,15 +106,24 @@ def seen(db: Database, start_us: int, end_us: int, points: int = 1000, resolutio
         return query_range(session, "a", "x", start_us, end_us, points=points, resolution=resolution)
 
 
+@pytest.fixture(scope="module")
+def three_days(server: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    """A series of three days, rolled up; to be read only."""
+    with databases.empty(tmp_path_factory.mktemp("three_days"), server) as url:
+        db = Database(url)
+        store(db, minutes("a", np.arange(4320) / 7))
+        roll(db)
+        yield db
+        db.close()
+
+
 @pytest.mark.parametrize(
     ("span_us", "points", "resolution"),
     [(HOUR_US, 1000, "raw"), (HOUR_US, 59, "5m"), (20 * HOUR_US, 1000, "5m"), (3 * DAY_US, 300, "15m"),
      (3 * DAY_US, 100, "1h"), (3 * DAY_US, 12, "6h"), (3 * DAY_US, 3, "1d")],
 )  # fmt: skip
-def test_the_finest_resolution_that_fits(db: Database, span_us: int, points: int, resolution: str) -> None:
-    store(db, minutes("a", np.arange(4320) / 7))
-    roll(db)
-    found = seen(db, START, START + span_us, points)
+def test_the_finest_resolution_that_fits(three_days: Database, span_us: int, points: int, resolution: str) -> None:
+    found = seen(three_days, START, START + span_us, points)
     assert found.resolution == resolution
     assert 0 < max(len(found.samples), len(found.buckets)) <= points
     total = len(found.samples) or int(found.buckets.count.sum())
@@ -168,34 +180,54 @@ def test_more_hours_that_came_late_than_one_answer_makes_are_told(db: Database) 
 # -- top -------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def hot(db: Database) -> tuple[Database, dict[str, np.ndarray]]:
-    """Six devices, three days of minutes; the third day's last hours are not rolled up."""
-    dice = np.random.default_rng(5)
-    values = {f"d{n}": dice.gamma(2 + n % 3, 10 + n, 4320) for n in range(6)}
+VALUES = {f"d{n}": np.random.default_rng(5 + n).gamma(2 + n % 3, 10 + n, 4320) for n in range(6)}
+
+
+def fill(db: Database) -> None:
+    """Six devices with three days of minutes."""
     with db.write() as session:
-        session.add_all(Device(id=device) for device in values)
-    for device, some in values.items():
+        session.add_all(Device(id=device) for device in VALUES)
+    for device, some in VALUES.items():
         store(db, minutes(device, some))
-    return db, values
+
+
+@pytest.fixture(scope="module")
+def filled(server: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with databases.empty(tmp_path_factory.mktemp("filled"), server) as url:
+        yield databases.filled(url, fill)
+
+
+@pytest.fixture(scope="module")
+def rolled(server: Any, filled: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    """All hours and days of them are rolled up; to be read only."""
+    with databases.copied(filled, tmp_path_factory.mktemp("rolled"), server) as url:
+        db = Database(url)
+        roll(db, NOW + DAY_US)
+        yield db
+        db.close()
+
+
+@pytest.fixture
+def hot(server: Any, filled: str, tmp_path: Path) -> Iterator[Database]:
+    """Nothing of them is rolled up."""
+    with databases.copied(filled, tmp_path, server) as url:
+        db = Database(url)
+        yield db
+        db.close()
 
 
 @pytest.mark.parametrize("share", [0.5, 0.95, 0.99])
 @pytest.mark.parametrize(
     ("first", "last_us"), [(0, 4320), (90, 4000), (1440, 2880), (30, 150), (200, 1300), (1400, 1500)]
 )  # fmt: skip
-def test_the_highest_are_those_that_the_samples_say(
-    hot: tuple[Database, dict[str, np.ndarray]], first: int, last_us: int, share: float
-) -> None:
-    db, values = hot
-    roll(db, NOW + DAY_US)
+def test_the_highest_are_those_that_the_samples_say(rolled: Database, first: int, last_us: int, share: float) -> None:
     start_us, end_us = START + first * MINUTE_US, START + last_us * MINUTE_US
-    with db.read() as session:
+    with rolled.read() as session:
         found = top_devices(session, devices_of(session, None), "x", start_us, end_us, share=share, k=3)
     assert found.exact == (end_us - start_us <= SHORT_US)
     low, high = (found.start_us - START) // MINUTE_US, (found.end_us - START) // MINUTE_US
     assert low <= first < last_us <= high < last_us + 60
-    exact = {device: some[low:high] for device, some in values.items()}
+    exact = {device: some[low:high] for device, some in VALUES.items()}
     assert len(found.ranks) == 3
     for rank in found.ranks:
         some = exact[rank.device]
@@ -207,18 +239,16 @@ def test_the_highest_are_those_that_the_samples_say(
     assert len(set(best) & {rank.device for rank in found.ranks}) >= 2
 
 
-def test_days_that_are_not_made_yet_come_from_their_hours(hot: tuple[Database, dict[str, np.ndarray]]) -> None:
-    db, _ = hot
-    roll(db, START + 2 * DAY_US + 12 * HOUR_US + 5 * MINUTE_US)
-    with db.read() as session:
+@pytest.mark.one_database
+def test_days_that_are_not_made_yet_come_from_their_hours(hot: Database) -> None:
+    roll(hot, START + 2 * DAY_US + 12 * HOUR_US + 5 * MINUTE_US)
+    with hot.read() as session:
         assert session.get(RollupDue, ("d0", START + 2 * DAY_US + 23 * HOUR_US)) is not None
         found = top_devices(session, ["d0"], "x", START, NOW, share=0.5, k=1)
     assert found.ranks[0].count == 2 * 1440 + 12 * 60
 
 
-def test_a_short_span_of_too_many_samples_is_refused(
-    hot: tuple[Database, dict[str, np.ndarray]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_short_span_of_too_many_samples_is_refused(hot: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cloud_hub.telemetry.rollups.top_k.SAMPLES", 100)
-    with hot[0].read() as session, pytest.raises(HubError, match="more than 100 samples; ask for more than two hours"):
+    with hot.read() as session, pytest.raises(HubError, match="more than 100 samples; ask for more than two hours"):
         top_devices(session, ["d0", "d1"], "x", START, START + HOUR_US, share=0.5, k=1)

@@ -235,6 +235,7 @@ def check(db: Database, monkeypatch: pytest.MonkeyPatch, *phases: Phase, walk: l
     run()
 
 
+@pytest.mark.one_database
 @pytest.mark.parametrize("together", [500, 1], ids=["whole hours", "hours in parts"])
 def test_rollups_are_what_all_samples_say(db: Database, monkeypatch: pytest.MonkeyPatch, together: int) -> None:
     monkeypatch.setattr(roller, "METRICS", together)

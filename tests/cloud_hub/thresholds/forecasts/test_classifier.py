@@ -45,7 +45,12 @@ def coins(seed: int, days: int = 21) -> tuple[np.ndarray, np.ndarray, np.ndarray
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Threads that wait for each other on busy cores take minutes for what one does in a second."""
+    """Threads that wait for each other on busy cores take minutes for what one does in a second.
+
+    What is not loaded yet cannot be limited.
+    """
+    import sklearn.ensemble  # noqa: F401
+
     with threadpool_limits(1):
         yield
 

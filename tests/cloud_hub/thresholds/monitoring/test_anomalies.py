@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from simulators import histories
+from simulators import databases, histories
 from sqlmodel import select
 
 from cloud_hub.database.sessions import Database
@@ -28,10 +30,10 @@ from shared.protocol.messages import Alarm
 NOW = 1_800_000_000_000_000
 MINUTE = 60_000_000
 FLEET = ["press-1", "press-2"]
+pytestmark = pytest.mark.one_database
 
 
-@pytest.fixture
-def plant(db: Database) -> Database:
+def five_days(db: Database) -> None:
     """Two devices with five days at a minute, watched."""
     histories.devices(db, FLEET, "cpu.load")
     policy = LimitPolicy(metrics=("cpu.load",), monitor=True, pages_per_shift=1)
@@ -42,7 +44,36 @@ def plant(db: Database) -> Database:
         session.add_all(LearnedSeries(learning="all", device=device, metric="cpu.load") for device in FLEET)
     for n, device in enumerate(FLEET):
         histories.store(db, device, "cpu.load", *histories.course(5, 60, n, NOW))
-    return db
+
+
+@pytest.fixture(scope="module")
+def history(server: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with databases.empty(tmp_path_factory.mktemp("history"), server) as url:
+        yield databases.filled(url, five_days)
+
+
+@pytest.fixture(scope="module")
+def learned(server: Any, history: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with databases.copied(history, tmp_path_factory.mktemp("learned"), server) as url:
+        yield databases.filled(url, lambda db: run(db, NOW))
+
+
+@pytest.fixture
+def new(server: Any, history: str, tmp_path: Path) -> Iterator[Database]:
+    """The two devices, before the hub looks at them for the first time."""
+    with databases.copied(history, tmp_path, server) as url:
+        db = Database(url)
+        yield db
+        db.close()
+
+
+@pytest.fixture
+def plant(server: Any, learned: str, tmp_path: Path) -> Iterator[Database]:
+    """The two devices, whose history the hub has learned from."""
+    with databases.copied(learned, tmp_path, server) as url:
+        db = Database(url)
+        yield db
+        db.close()
 
 
 def live(db: Database, device: str, values: Any, at_us: int) -> int:
@@ -68,8 +99,8 @@ def calm(count: int, at_us: int, seed: int = 7) -> Any:
     return values
 
 
+@pytest.mark.sql
 def test_history_is_learned_from_and_alarms_of_nothing(plant: Database) -> None:
-    run(plant, NOW)
     assert alarms(plant) == []
     with plant.read() as session:
         (row,) = session.exec(select(LearnedState)).all()
@@ -77,8 +108,8 @@ def test_history_is_learned_from_and_alarms_of_nothing(plant: Database) -> None:
     assert len(row.series) == 2
 
 
+@pytest.mark.sql
 def test_what_never_was_raises_one_alarm_and_calm_clears_it(plant: Database) -> None:
-    run(plant, NOW)
     at = live(plant, "press-1", calm(30, NOW), NOW)
     at = live(plant, "press-1", [400.0] * 10, at)
     run(plant, at)
@@ -93,7 +124,6 @@ def test_what_never_was_raises_one_alarm_and_calm_clears_it(plant: Database) -> 
 
 
 def test_what_came_beyond_the_budget_raises_the_limit_of_what_comes_next(plant: Database) -> None:
-    run(plant, NOW)
     with plant.read() as session:
         (before,) = session.exec(select(LearnedState)).all()
     at = live(plant, "press-1", [400.0] * 10, live(plant, "press-1", calm(30, NOW), NOW))
@@ -113,7 +143,6 @@ def test_what_came_beyond_the_budget_raises_the_limit_of_what_comes_next(plant: 
 
 @pytest.mark.parametrize("gone", [True, False], ids=["removed", "changed"])
 def test_an_alarm_whose_learning_is_gone_or_changed_is_cleared_with_the_next_round(plant: Database, gone: bool) -> None:
-    run(plant, NOW)
     at = live(plant, "press-1", [400.0] * 10, NOW)
     run(plant, at)
     run(plant, at)
@@ -129,19 +158,17 @@ def test_an_alarm_whose_learning_is_gone_or_changed_is_cleared_with_the_next_rou
     assert alarms(plant) == [("press-1", "anomaly", "cleared")]
 
 
-def test_a_restart_between_any_two_samples_changes_no_alarm(plant: Database, url: str) -> None:
-    run(plant, NOW)
+def test_a_restart_between_any_two_samples_changes_no_alarm(plant: Database) -> None:
     at = NOW
     for value in [*calm(5, NOW), *[400.0] * 10, *calm(2 * CALM, NOW)]:
         at = live(plant, "press-1", [value], at)
-        again = Database(url)
+        again = Database(databases.address(plant))
         run(again, at)
         again.close()
     assert alarms(plant) == [("press-1", "anomaly", "cleared")]
 
 
 def test_where_the_devices_own_alarm_stands_there_is_no_second(plant: Database) -> None:
-    run(plant, NOW)
     own = Alarm(id="own", metric="cpu.load", kind="high", state="raised", priority="low", t_us=NOW, value=99, limit=80)
     with plant.write() as session:
         incidents.handle_alarm(session, "press-1", own, NOW, "")
@@ -151,7 +178,6 @@ def test_where_the_devices_own_alarm_stands_there_is_no_second(plant: Database) 
 
 
 def test_a_warning_of_what_may_come_holds_back_no_anomaly(plant: Database) -> None:
-    run(plant, NOW)
     warning = Alarm(id="ahead", metric="cpu.load", kind="high", state="raised", priority="low", t_us=NOW, value=0.8,
                     limit=80, about="forecast")  # fmt: skip
     with plant.write() as session:
@@ -162,7 +188,6 @@ def test_a_warning_of_what_may_come_holds_back_no_anomaly(plant: Database) -> No
 
 
 def test_a_state_of_another_version_begins_anew_and_nothing_stops(plant: Database) -> None:
-    run(plant, NOW)
     with plant.write() as session:
         (row,) = session.exec(select(LearnedState)).all()
         row.state = b"of another version"
@@ -175,8 +200,8 @@ def test_a_state_of_another_version_begins_anew_and_nothing_stops(plant: Databas
     assert row.state != b"of another version"
 
 
+@pytest.mark.sql
 def test_new_series_get_a_group_of_their_own(plant: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    run(plant, NOW)
     monkeypatch.setattr(series_groups, "GROUP", 2)
     with plant.write() as session:
         session.add_all(LearnedSeries(learning="all", device=f"press-{n}", metric="cpu.load") for n in range(3, 6))
@@ -266,24 +291,24 @@ def silence_of_the_hub(db: Database, away: str) -> list[tuple[str, str, str]]:
     return alarms(db)
 
 
-def test_of_a_device_that_says_nothing_at_all_one_alarm_stands(plant: Database) -> None:
-    with plant.write() as session:
+def test_of_a_device_that_says_nothing_at_all_one_alarm_stands(new: Database) -> None:
+    with new.write() as session:
         session.add_all(LearnedSeries(learning="all", device="press-1", metric=f"cpu.load{n}") for n in range(3))
     for n in range(3):
-        histories.store(plant, "press-1", f"cpu.load{n}", *histories.course(5, 60, 9 + n, NOW))
-    watcher = AnomalyMonitor(plant, incidents.handle_alarm)
-    run(plant, NOW, watcher)
+        histories.store(new, "press-1", f"cpu.load{n}", *histories.course(5, 60, 9 + n, NOW))
+    watcher = AnomalyMonitor(new, incidents.handle_alarm)
+    run(new, NOW, watcher)
     for n in range(3):
-        histories.store(plant, "press-1", f"cpu.load{n}", np.array([NOW]), calm(1, NOW, n))
-    at = live_on(plant, watcher, ["press-1"], NOW, 1)
-    live_on(plant, watcher, [], at, 130)
-    assert alarms(plant) == [("press-1", "anomaly", "raised")]
+        histories.store(new, "press-1", f"cpu.load{n}", np.array([NOW]), calm(1, NOW, n))
+    at = live_on(new, watcher, ["press-1"], NOW, 1)
+    live_on(new, watcher, [], at, 130)
+    assert alarms(new) == [("press-1", "anomaly", "raised")]
 
 
-def test_what_was_never_heard_live_is_not_missed(plant: Database) -> None:
-    watcher = AnomalyMonitor(plant, incidents.handle_alarm)
-    live_on(plant, watcher, [], NOW, 130)
-    assert alarms(plant) == []
+def test_what_was_never_heard_live_is_not_missed(new: Database) -> None:
+    watcher = AnomalyMonitor(new, incidents.handle_alarm)
+    live_on(new, watcher, [], NOW, 130)
+    assert alarms(new) == []
 
 
 def pausing(pause: int) -> tuple[ScoreModel, SeriesState]:

@@ -33,11 +33,12 @@ from shared.protocol.codec import plain
 from shared.protocol.messages import About, Alarm
 
 NOW = 1_800_000_000_000_000 // DAY_US * DAY_US + 8 * 3_600_000_000
-DAYS = 10
+DAYS = 6
 METRICS = ("cpu.load", "latency.p95")
 FLEET = [f"web-{n}" for n in range(6)] + [f"db-{n}" for n in range(6)]
 START = NOW - DAYS * DAY_US
 HOUR = 12
+pytestmark = pytest.mark.one_database
 
 
 def ordinary(until_us: int = NOW) -> Any:
@@ -71,7 +72,7 @@ def tagged(session: Session, device: str, tags: dict[str, Any]) -> None:
 
 
 def twelve(db: Database) -> None:
-    """Twelve servers of two services with ten days of history, rolled up where their hours are over."""
+    """Twelve servers of two services with six days of history, rolled up where their hours are over."""
     histories.devices(db, FLEET, *METRICS)
     policy = LimitPolicy(metrics=METRICS, peers="tags.service", pages_per_shift=0.001)
     with db.write() as session:
@@ -147,6 +148,7 @@ def fault(hours: float, servers: Any = 2, metrics: Any = 0, by: float = 1.6) -> 
     return changed, end_us
 
 
+@pytest.mark.sql
 def test_history_is_learned_from_and_alarms_of_nothing(plant: Database) -> None:
     assert alarms(plant) == []
     first, second = states(plant)
@@ -155,6 +157,7 @@ def test_history_is_learned_from_and_alarms_of_nothing(plant: Database) -> None:
     assert second.upto_us == NOW
 
 
+@pytest.mark.sql
 def test_a_fault_is_one_page_for_its_server_and_is_over_when_it_is_ordinary(plant: Database) -> None:
     values, end_us = fault(12, metrics=[[0], [1]])  # on both metrics: one page
     store(plant, values, NOW)
@@ -292,6 +295,7 @@ def test_when_a_device_leaves_the_state_is_made_anew_and_a_standing_alarm_stays(
     assert alarms(plant) == [("web-2", "cpu.load", "peers", "cleared")]
 
 
+@pytest.mark.sql
 def test_a_learning_that_is_deleted_takes_state_and_alarms_along(plant: Database) -> None:
     values, end_us = fault(12)
     store(plant, values, NOW)
@@ -317,6 +321,7 @@ def test_gaps_and_a_state_of_another_version_stop_nothing(plant: Database) -> No
     assert alarms(plant) == []
 
 
+@pytest.mark.sql
 def test_a_round_comes_with_each_slot_and_asks_a_constant_number_of_queries(plant: Database) -> None:
     watcher = PeerMonitor(plant, incidents.handle_alarm)
     run(plant, NOW, watcher)

@@ -1,0 +1,1 @@
+"""Pure parts of background sources: no I/O, no clock."""
