@@ -1,6 +1,7 @@
 """A strict, simulated inference server (KServe v2, JSON) with one model, which gives the mean brightness and its rest.
 
-Its answers and refusals are those of MLServer 1.7.1, against which the client was tried by hand.
+Answers, the refusal of another content type and of an unknown model are as seen from MLServer 1.7.1, against which the
+client was tried by hand; the refusals of shapes and of a model that loads follow the specification.
 """
 
 from __future__ import annotations
