@@ -49,4 +49,7 @@ def _vision(settings: Settings, name: str) -> Expert:
     if pool is None:
         cure = "Name a pool of [[inference.pools]]"
         raise ConfigError(f"experts.vision.{name}.pool", f"there is no pool '{wanted.pool}'", cure)
+    if pool.sites:  # frames of every device would go there
+        cure = "Name a pool without `sites`: an expert answers the devices of every site"
+        raise ConfigError(f"experts.vision.{name}.pool", f"pool '{pool.name}' is for {', '.join(pool.sites)}", cure)
     return VisionExpert(open_engines(pool), wanted, price_in=pool.price_in, price_out=pool.price_out)

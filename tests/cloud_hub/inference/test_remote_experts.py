@@ -196,3 +196,12 @@ def test_a_pool_that_is_not_there_is_named() -> None:
     settings = Settings(experts=Experts(vision={"gate": Vision(pool="vision", labels=["a", "b"])}))
     with pytest.raises(ConfigError, match=r"experts\.vision\.gate\.pool"):
         load_experts(settings)
+
+
+def test_a_pool_for_some_sites_is_refused_since_the_expert_sees_every_site() -> None:
+    pool = Pool(name="vision", engine="openai", addresses=["http://127.0.0.1:1/v1"], model="m", sites=["acme/a"])
+    settings = Settings(
+        experts=Experts(vision={"gate": Vision(pool="vision", labels=["a", "b"])}), inference=Inference(pools=[pool])
+    )
+    with pytest.raises(ConfigError, match=r"is for acme/a"):
+        load_experts(settings)
