@@ -113,9 +113,9 @@ class Outbox:
         self._cap = int(self._max_bytes * PAYLOAD_SHARE)
         self.restore_page_limit()
         new_epoch, self._new_epoch = self._new_epoch, sha256(self._new_epoch.encode()).hexdigest()[:16]
-        if self._db.execute("SELECT epoch FROM meta").fetchone() is None:
-            self._db.execute("INSERT INTO meta VALUES (?)", (new_epoch,))
         self._db.executemany("INSERT OR IGNORE INTO streams VALUES (?, 1, 0)", [(stream,) for stream in STREAMS])
+        if self._db.execute("SELECT epoch FROM meta").fetchone() is None:  # last: a file with an epoch has all streams
+            self._db.execute("INSERT INTO meta VALUES (?)", (new_epoch,))
         self.epoch: str = self._db.execute("SELECT epoch FROM meta").fetchone()[0]
         self.bytes: int = self._db.execute("SELECT coalesce(sum(length(payload)), 0) FROM rows").fetchone()[0]
         self.last: dict[Stream, int] = {s: n - 1 for s, n in self._db.execute("SELECT stream, next FROM streams")}
@@ -386,11 +386,20 @@ class Outbox:
 def find_inconsistency(db: sqlite3.Connection) -> str:
     """Why rows and sequence numbers are inconsistent, or ''. Finds damage that SQLite's own check does not."""
     try:
-        return _find_gap(db) or _find_foreign_row(db)
+        return _find_missing_stream(db) or _find_gap(db) or _find_foreign_row(db)
     except sqlite3.DatabaseError as error:
         if not found_damage(error):
             raise
         return str(error)
+
+
+def _find_missing_stream(db: sqlite3.Connection) -> str:
+    """Find a stream without its numbers in a file that has been used: they would begin at 1 again in the same epoch,
+    and the hub would take new items for duplicates."""
+    if db.execute("SELECT 1 FROM meta").fetchone() is None:
+        return ""
+    missing = set(STREAMS) - {stream for (stream,) in db.execute("SELECT stream FROM streams")}
+    return f"{', '.join(sorted(missing))}: its numbers are missing" if missing else ""
 
 
 def _find_gap(db: sqlite3.Connection) -> str:

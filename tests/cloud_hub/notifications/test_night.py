@@ -345,6 +345,7 @@ def play(night: Night, acts: list[tuple[str, int, str, Any, int]]) -> list[str]:
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(1800)
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ACTS, st.sampled_from(["acme/site-a/line-{0}", ""]))
 def test_whatever_the_night_brings_no_rule_is_broken(

@@ -136,6 +136,22 @@ def test_a_harmed_memory_forgets_rather_than_believing_noise(image: Path, tmp_pa
     assert {"kept", "anew"} <= set(found)
 
 
+@pytest.mark.parametrize("waiting", [True, False])
+def test_numbers_of_a_stream_that_are_gone_begin_a_new_epoch(tmp_path: Path, waiting: bool) -> None:
+    """In the old epoch they would begin at 1 again, and the hub would take what is new for duplicates."""
+    outbox = Outbox(tmp_path / "outbox.sqlite", 300_000, "e1")
+    outbox.accept([RowBatch(stream="event", items=[event("one"), event("two")])], "synced")
+    if not waiting:
+        outbox.forget("event", 2)
+    outbox._db.execute("DELETE FROM streams WHERE stream = 'event'")
+    outbox.close()
+    disk = Disk(tmp_path, reserve=0)
+    outbox = Outbox(tmp_path / "outbox.sqlite", 300_000, "e2", disk)
+    assert outbox.epoch == "e2"
+    assert disk.damaged
+    outbox.close()
+
+
 @pytest.mark.nightly
 @pytest.mark.timeout(3600)
 def test_harm_by_the_thousand(image: Path, tmp_path: Path) -> None:
