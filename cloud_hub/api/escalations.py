@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from pydantic import BaseModel
 from sqlmodel import case, col, func, select
 
@@ -66,9 +66,11 @@ class ExpertView(BaseModel):
 
 
 @router.get("/experts")
-def experts(hub: TheHub, caller: Reader, hours: float = 1.0) -> list[ExpertView]:
-    """Load, latency and cost by model and expert, of escalations received in the last `hours` (at most 720)."""
-    since_us = now_us() - int(min(max(hours, 0.01), 720.0) * 3_600_000_000)
+def experts(
+    hub: TheHub, caller: Reader, hours: Annotated[float, Query(ge=0.01, le=720, allow_inf_nan=False)] = 1.0
+) -> list[ExpertView]:
+    """Load, latency and cost by model and expert, of escalations received in the last `hours`."""
+    since_us = now_us() - int(hours * 3_600_000_000)
     took: Any = col(EscalationRow.answered_us) - col(EscalationRow.received_us)
     query: Any = (
         select(

@@ -17,7 +17,7 @@ from sqlalchemy import event
 from cloud_hub.audit import trail
 from cloud_hub.clock import now_us
 from cloud_hub.configurations.reconciler import ConfigurationReconciler
-from cloud_hub.database.tables import HighWater, LostRange
+from cloud_hub.database.tables import EscalationRow, HighWater, LostRange
 from cloud_hub.devices import commands
 from cloud_hub.jobs import service as jobs
 from shared.protocol.messages import CommandResult
@@ -349,3 +349,21 @@ def test_unknown_ids_are_404(world: World, method: str, path: str) -> None:
 def test_unknown_paths_and_methods_are_problems_too(world: World) -> None:
     assert problem(world.ask("GET", "/api/v1/nothing"), 404)
     assert problem(world.ask("DELETE", "/api/v1/devices"), 405)
+
+
+def test_experts_show_what_waits_what_was_answered_and_what_it_cost(world: World) -> None:
+    now = now_us()
+    with world.db.write() as session:
+        for number, answer in enumerate(["ok", "", None]):
+            answered_us = None if answer is None else now - 9 * SECOND
+            session.add(EscalationRow(
+                id=f"x{number}", device="press-3", model="weld", digest="d", number=number, reason="unsure", label="ok",
+                margin=0.1, height=1, width=1, frame=b"x", t_us=now, received_us=now - 10 * SECOND, answer=answer,
+                expert="" if answer is None else "weld-large 1", answered_us=answered_us, cost=0.25,
+            ))  # fmt: skip
+    rows = {row["expert"]: row for row in world.ask("GET", "/api/v1/experts").json() if row["model"] == "weld"}
+    assert (rows[""]["waiting"], rows[""]["answered"], rows[""]["mean_s"]) == (1, 0, None)
+    answered = rows["weld-large 1"]
+    assert (answered["answered"], answered["without_label"], answered["cost"]) == (2, 1, 0.5)
+    assert answered["mean_s"] == pytest.approx(1.0)
+    assert problem(world.ask("GET", "/api/v1/experts", params={"hours": "NaN"}), 422).startswith("query.hours")
