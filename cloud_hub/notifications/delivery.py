@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from sqlmodel import Session, col, select
+from sqlmodel import Session, and_, col, or_, select
 
 from cloud_hub import clock
 from cloud_hub.audit import trail
@@ -148,9 +148,13 @@ class ChannelWorker:
         return evaluation.changes | ({"": {"cursor": newest}} if newest > cursor else {})
 
     def _rows(self, session: Session, ids: set[str]) -> dict[str, Notification]:
-        """The rows of these pages, and all rows that are still active."""
+        """The rows of these pages, and all rows that are still active.
+
+        A page that was shelved after it was notified is active too: its end is to be notified.
+        """
         mine = select(Notification).where(Notification.channel == self.name)
-        rows = list(session.exec(mine.where(col(Notification.state).in_(["waiting", "notified"]))))
+        shelved = and_(col(Notification.error) == routing.SHELVED, col(Notification.sent_status) == "open")
+        rows = list(session.exec(mine.where(or_(col(Notification.state).in_(["waiting", "notified"]), shelved))))
         seen, wanted = {row.page for row in rows}, sorted(ids - {row.page for row in rows})
         for start in range(0, len(wanted), pages.BATCH_SIZE):
             some = wanted[start : start + pages.BATCH_SIZE]

@@ -523,3 +523,20 @@ def test_what_only_a_removed_device_began_is_not_notified_and_its_end_is(world: 
     removed(world.opens(device="b"))
     world.passes(100)
     assert len(world.taker.told) == 2
+
+
+@pytest.mark.parametrize("shelf_ends", [True, False])
+def test_the_end_of_a_notified_page_is_notified_though_it_was_shelved_and_acknowledged(
+    world: World, shelf_ends: bool
+) -> None:
+    page = world.opens()
+    world.passes(30)
+    world.shelve("shelved")
+    world.passes(600)
+    world.becomes(page, "acknowledged")
+    if shelf_ends:
+        world.shelve("")
+    world.passes(600)
+    world.becomes(page, "resolved")
+    world.passes(200)
+    assert [page.open for pages in world.taker.told for page in pages] == [True, False]
