@@ -20,7 +20,9 @@ def pool(*engines: OpenAIServer, name: str = "large", **more: Any) -> dict[str, 
 
 def client_of(hub: RestHub, token: str = "", **more: Any) -> OpenAI:
     """OpenAI's client at the hub, with the hub's own token unless another one is given; it repeats nothing itself."""
-    return OpenAI(base_url=f"http://127.0.0.1:{hub.port}/v1", api_key=token or hub.token, max_retries=0, **more)
+    client = OpenAI(base_url=f"http://127.0.0.1:{hub.port}/v1", api_key=token or hub.token, max_retries=0, **more)
+    hub.clients.append(client)
+    return client
 
 
 def bind(hub: RestHub) -> None:

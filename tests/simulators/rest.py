@@ -34,6 +34,8 @@ class RestHub:
         self.port = free_port()
         self.db = Database(databases.sqlite(folder))
         self.read = 0
+        self.clients: list[Any] = []
+        """Closed with the hub."""
         app = create_rest_app()
         settings = Settings(state_dir=str(folder), rest=Rest(port=self.port, proxies=[], **rest),
                             inference=inference or Inference())  # fmt: skip
@@ -105,6 +107,8 @@ def rest_hub(folder: Path, inference: Inference | None = None, **rest: Any) -> I
         until("nobody is connected", lambda: not hub.server.server_state.connections)
         yield hub
     finally:
+        for client in hub.clients:
+            client.close()
         hub.close_gateway()
         hub.server.should_exit = True
         thread.join(20)
