@@ -67,7 +67,7 @@ class Connection:
     async def get(self, path: str, *, deadline_s: float, max_bytes: int) -> bytes:
         """A whole response."""
         async with self.exchange("GET", path, deadline_s=deadline_s) as exchange:
-            return await exchange.whole(max_bytes)
+            return await exchange.read(max_bytes)
 
     async def aclose(self) -> None:
         """Close all connections; the next request opens new ones, in whatever event loop it runs."""
@@ -138,7 +138,7 @@ class Exchange:
         """The body as it comes."""
         return _parts(self.response.aiter_bytes(), self._end)
 
-    async def whole(self, max_bytes: int) -> bytes:
+    async def read(self, max_bytes: int) -> bytes:
         """The body; raises EngineBroken if it is longer than `max_bytes`."""
         body = bytearray()
         async for part in self.parts():

@@ -97,7 +97,7 @@ class OpenAIEngine:
                 async for event in _events(exchange, self.name):
                     yield event
             else:
-                body = await exchange.whole(MAX_REPLY)
+                body = await exchange.read(MAX_REPLY)
                 decode_completion(body, self.name)
                 yield body
 

@@ -30,7 +30,7 @@ class GatewayModel:
         messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
         body = ChatRequest.typed(messages, schema, max_tokens=1500).body
         call = Call(body=body, tenant="hub", sites=self._sites, request_class="normal", deadline_s=self._deadline_s)
-        future = self._gateway.submit(lambda: self._gateway.whole(call))
+        future = self._gateway.submit(lambda: self._gateway.complete(call))
         try:
             content, outcome = future.result(self._deadline_s + GRACE_S)
         except GatewayRefused as error:

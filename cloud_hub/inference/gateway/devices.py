@@ -92,7 +92,7 @@ class DeviceDesk:
         """In the gateway's loop."""
         assert self._gateway is not None
         try:
-            body, outcome = await self._gateway.whole(_call(question))
+            body, outcome = await self._gateway.complete(_call(question))
             response = _answered(question, body, outcome)
         except GatewayRefused as error:
             response = _refused(question, error.refusal.code, error.refusal.reason, error.refusal.retry_after_s)

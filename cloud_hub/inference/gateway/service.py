@@ -97,7 +97,7 @@ class Gateway:
 
     # -- requests ------------------------------------------------------------------------------------
 
-    async def whole(self, call: Call) -> tuple[bytes, Outcome]:
+    async def complete(self, call: Call) -> tuple[bytes, Outcome]:
         """The complete answer, not streamed; raises GatewayRefused."""
         reply = await self.open(call)
         return b"".join([part async for part in reply.items]), reply.outcome

@@ -147,7 +147,7 @@ class TaskRunner:
             deadline_s=min(MAX_DEADLINE_S, (task.deadline_us - now) / 1e6), trace=task.traceparent,
         )  # fmt: skip
         try:
-            body, outcome = await self._gateway.whole(call)
+            body, outcome = await self._gateway.complete(call)
             result = _Result(task.id, msgspec.json.decode(body), outcome)
         except GatewayRefused as error:
             result = _Result(task.id, refusal=error.refusal)
