@@ -7,6 +7,7 @@ import sys
 
 from cloud_hub.cli import (
     alarm,
+    ask,
     audit,
     backtest,
     backup,
@@ -41,6 +42,7 @@ EXAMPLES = """examples:
   tidegate-hub ca claim press-3                         a one-time claim to enrol a device
   tidegate-hub twin set press-3 settings.period_s=2     change desired state
   tidegate-hub alarm list --life unacknowledged         alarms that need acknowledgement
+  tidegate-hub ask "what is wrong?"                      a question about the fleet, answered with citations
   tidegate-hub command send press-3 diagnose processes  send a command to a device
   tidegate-hub learning put all --target "*" --metrics cpu.load    learn limits, push them, roll back bad ones
   tidegate-hub model build --onnx m.onnx --task classification --calibration pictures --labels l.txt --out bundle
@@ -60,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for group in (
         local, ca, broker, backup, twin, command, device, telemetry, alarm, incident, learning, limits, audit, workers,
-        backtest, model, glm, notify, demo,
+        ask, backtest, model, glm, notify, demo,
     ):  # fmt: skip
         group.add(commands)
     return parser

@@ -16,6 +16,7 @@ from fastapi.concurrency import run_in_threadpool
 from cloud_hub.access import lockout, tokens
 from cloud_hub.access.lockout import Lockout
 from cloud_hub.access.oidc import Oidc
+from cloud_hub.ask.slots import QuestionSlots
 from cloud_hub.clock import new_trace, now_us
 from cloud_hub.database.sessions import Database
 from cloud_hub.devices import registry as device_registry
@@ -53,6 +54,7 @@ class Hub:
     forecasters: ForecasterStore = field(default_factory=ForecasterStore)
     workers: Callable[[], Sequence[WorkerStatus]] = tuple
     gateway: Gateway | None = None
+    questions: QuestionSlots = field(default_factory=QuestionSlots)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from fastapi import Depends, FastAPI
 from cloud_hub.api import (
     admission,
     alarms,
+    ask,
     audit,
     aws,
     backtests,
@@ -70,6 +71,7 @@ ROUTERS = (
     est.router,
     prometheus.router,
     inference.overview_router,
+    ask.router,
     tasks.router,
 )
 """In the order in which they are matched and documented."""

@@ -48,6 +48,7 @@ TABLES: dict[str, str] = {
     "actions": "under way: failed or refused, with the reason",
     "alarms": "raised: cleared, with the reason",
     "applied": "deleted",
+    "ask_turns": HISTORY,
     "audit": HISTORY,
     "certificates": "revoked",
     "claims": "deleted",

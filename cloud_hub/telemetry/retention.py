@@ -14,6 +14,7 @@ from sqlmodel import Session
 
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import (
+    AskTurn,
     Command,
     EscalationRow,
     EventRow,
@@ -94,6 +95,8 @@ class RetentionWorker:
             for job in self._ended(before_us):
                 yield "jobs", job, "", partial(_job, job)
             yield "commands", "", "", partial(_commands, before_us)
+        if self._days.questions_days:
+            yield "ask_turns", "", "", partial(_questions, now_us - int(self._days.questions_days * DAY_US))
 
     def _telemetry(self, now_us: int) -> Iterator[Part]:
         """Samples, minutes and hours of each series; `RetentionStart` records the oldest time that is complete."""
@@ -172,6 +175,13 @@ def _commands(before_us: int, session: Session) -> int:
     commands = _table(Command)
     some = select(commands.c.id).where(commands.c.done_us < before_us).limit(ROWS)
     return _execute_delete(session, delete(commands).where(commands.c.id.in_(some)))
+
+
+def _questions(before_us: int, session: Session) -> int:
+    """Delete questions and answers before a time."""
+    turns = _table(AskTurn)
+    some = select(turns.c.id).where(turns.c.t_us < before_us).limit(ROWS)
+    return _execute_delete(session, delete(turns).where(turns.c.id.in_(some)))
 
 
 def _samples(session: Session, *, device: str, metric: str, before_us: int) -> int:

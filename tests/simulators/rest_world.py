@@ -47,6 +47,8 @@ ROUTES: dict[tuple[str, str], str] = {
     ("POST", "/api/v1/tokens"): "administer",
     ("DELETE", "/api/v1/tokens/{token_id}"): "administer",
     ("POST", "/api/v1/query"): "read",
+    ("POST", "/api/v1/ask"): "read",
+    ("GET", "/api/v1/ask/forms"): "read",
     ("GET", f"{DEVICE}/tags"): "read",
     ("PATCH", f"{DEVICE}/tags"): "operate",
     ("PUT", f"{DEVICE}/tags"): "operate",

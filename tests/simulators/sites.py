@@ -76,6 +76,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /api/v1/alarms/{alarm_id}/resolve": {"reason": "sensor taken off"},
     "POST /api/v1/incidents/{incident_id}/resolve": {"reason": "sensor taken off"},
     "POST /api/v1/query": {"query": "SELECT * FROM devices"},
+    "POST /api/v1/ask": {"question": "what is wrong?"},
     "POST /api/v1/jobs": {"kind": "tags", "query": "*", "content": {"y": 1}},
     "POST /api/v1/jobs/preview": {"kind": "tags", "query": "*", "content": {"y": 1}},
     "PUT /api/v1/configurations/{configuration_id}": {"target": "*", "content": {"conf": {"x": 1}}},

@@ -12,7 +12,7 @@ from cloud_hub.database.tables.devices import (
     TwinChange,
     TwinRow,
 )
-from cloud_hub.database.tables.inference import InferenceRecord, InferenceTask, InferenceUsage
+from cloud_hub.database.tables.inference import AskTurn, InferenceRecord, InferenceTask, InferenceUsage
 from cloud_hub.database.tables.runtime import FailedItem
 from cloud_hub.database.tables.telemetry import (
     EscalationRow,
@@ -49,6 +49,7 @@ __all__ = [
     "Action",
     "AlarmRow",
     "AppliedRow",
+    "AskTurn",
     "AuditRow",
     "CertificateRow",
     "Claim",

@@ -82,3 +82,20 @@ class InferenceRecord(SQLModel, table=True):
     traceparent: str = ""
     prompt: dict[str, Any] | None = Field(default=None, sa_column=Column(TEXT_JSON))
     answer: str | None = None
+
+
+class AskTurn(SQLModel, table=True):
+    """A question about the fleet and its answer. `device` is the one that it was about, '' for none or several."""
+
+    __tablename__ = "ask_turns"
+    __table_args__ = (Index("ask_turns_by_session", "session", "actor", "id"), Index("ask_turns_by_time", "t_us"))
+    id: str = Field(primary_key=True)
+    session: str
+    actor: str
+    t_us: int = big_integer()
+    question: str
+    text: str
+    device: str = ""
+    author: str
+    engine: str
+    answer: dict[str, Any] = Field(sa_column=Column(TEXT_JSON, nullable=False))

@@ -32,7 +32,7 @@ WHOLE_HUB = {
 }  # fmt: skip
 """What a token with a scope is told 403 for."""
 NO_TEXT = {
-    ("GET", "/api/v1/workers"), ("GET", "/api/v1/inference"), ("POST", "/api/v1/tasks"),
+    ("GET", "/api/v1/workers"), ("GET", "/api/v1/inference"), ("POST", "/api/v1/tasks"), ("GET", "/api/v1/ask/forms"),
     ("GET", "/api/v1/devices/{device}/twin/documents"), ("GET", "/api/v1/devices/{device}/twin/progress"),
     ("POST", "/api/v1/jobs/preview"), ("POST", "/api/v1/thresholds/fit"), ("DELETE", "/api/v1/tokens/{token_id}"),
     ("GET", "/api/v1/scaling/steps"), ("GET", "/api/v1/tokens"), ("POST", "/api/v1/tokens"), ("POST", "/api/v1/jobs"),

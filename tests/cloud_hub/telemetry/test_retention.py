@@ -96,7 +96,7 @@ def test_what_is_older_goes_and_what_was_promised_stays(db: Database) -> None:
 
 def test_nothing_goes_unless_it_is_asked_for(db: Database) -> None:
     fill(db, [100_00])
-    assert swept(db, Retention(telemetry_days=0, minutes_days=0, hours_days=0)) == []
+    assert swept(db, Retention(telemetry_days=0, minutes_days=0, hours_days=0, questions_days=0)) == []
     assert count(db, TelemetrySample) == 4
 
 

@@ -1,0 +1,1 @@
+"""Question forms, facts, wording and the check of citations. No I/O."""
