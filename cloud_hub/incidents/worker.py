@@ -132,7 +132,8 @@ def _store(db: Database, incident_id: str, diagnosis: Diagnosis, settings: Actio
             return
         incident = incidents.record_diagnosis(session, incident_id, plain, now)
         for proposal in diagnosis.proposals:
-            actions.propose(session, incident, proposal.verb, proposal.target, proposal.reason, now, settings)
+            verb, target = proposal.parameters["verb"], proposal.parameters["target"]
+            actions.propose(session, incident, verb, target, proposal.reason, now, settings)
         incidents.settle(session, incident_id, now)
     fields = {"incident": incident_id, "cause": diagnosis.cause, "author": diagnosis.author, "note": diagnosis.note}
     log.info("incident.diagnosed", extra={"fields": fields, "trace": incident.traceparent})

@@ -44,12 +44,20 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
-    """A proposed action: verb and target of a command for one device, and the reason."""
+    """A proposed action for one device: an action type of the catalogue, its parameters, and the reason.
 
-    verb: Verb
+    `action` is `command` with the parameters `verb` and `target`, or `playbook` with `name` and what that asks for.
+    """
+
+    action: str
     device: str
-    target: str
+    parameters: dict[str, Any]
     reason: str
+
+
+def command_proposal(verb: Verb, device: str, target: str, reason: str) -> Proposal:
+    """Propose a command of a device."""
+    return Proposal(action="command", device=device, parameters={"verb": verb, "target": target}, reason=reason)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
