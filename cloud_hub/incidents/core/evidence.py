@@ -47,7 +47,9 @@ ALARM_FIELDS = tuple(part.name for part in fields(AlarmFact))
 def alarm_item(number: str, device: str, alarm: AlarmFact) -> EvidenceItem:
     """An alarm as an evidence item; `data` has the fields of the alarm."""
     about = f" ({alarm.about})" if alarm.about else ""
-    summary = f"alarm {alarm.state}: {alarm.metric} {alarm.kind}{about}, value {alarm.value:.6g}, limit {alarm.limit:.6g}"
+    summary = (
+        f"alarm {alarm.state}: {alarm.metric} {alarm.kind}{about}, value {alarm.value:.6g}, limit {alarm.limit:.6g}"
+    )
     data = {name: getattr(alarm, name) for name in ALARM_FIELDS}
     return EvidenceItem(id=number, kind="alarm", device=device, t_us=alarm.t_us, summary=summary, data=data)
 
@@ -74,12 +76,20 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
-    """A proposed action: verb and target of a command for one device, and the reason."""
+    """A proposed action for one device: an action type of the catalogue, its parameters, and the reason.
 
-    verb: Verb
+    `action` is `command` with the parameters `verb` and `target`, or `playbook` with `name` and what that asks for.
+    """
+
+    action: str
     device: str
-    target: str
+    parameters: dict[str, Any]
     reason: str
+
+
+def command_proposal(verb: Verb, device: str, target: str, reason: str) -> Proposal:
+    """Propose a command of a device."""
+    return Proposal(action="command", device=device, parameters={"verb": verb, "target": target}, reason=reason)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,8 +118,8 @@ class Diagnosis:
     """The probable cause. `cause` is a short code, `confidence` 0..1, `engine` the name of the rules or model.
 
     `note` reports a fallback to the rules, or dropped proposals. `claims` are the sentences of the explanation with
-    their citations, in `language` (en, zh). `also` are causes of alarms that `cause` does not explain. `messages` are the
-    claims of the rules as data, from which they can be written in another language.
+    their citations, in `language` (en, zh). `also` are causes of alarms that `cause` does not explain. `messages` are
+    the claims of the rules as data, from which they can be written in another language.
     """
 
     cause: str

@@ -1,6 +1,6 @@
 """Fills in message texts. Pure.
 
-Placeholders are `{name}` or `{name:.2f}` and nothing else: a text of a site's file can reach no attribute and ask for no
+Placeholders are `{name}` or `{name:.2f}` and nothing else: a text of a site's file reaches no attribute and asks for no
 width. Values from devices are cleaned and bounded.
 """
 
@@ -15,7 +15,7 @@ from cloud_hub.incidents.core.evidence import Claim, Message
 
 LANGUAGES = ("en", "zh")
 DEFAULT = "en"
-VALUE, TEXT = 128, 2000
+VALUE, TEXT = 400, 2000
 """The maximum length of a value and of a text in characters."""
 PLACEHOLDER = re.compile(r"\{([a-z_][a-z0-9_]{0,40})(?::\.(\d)([fg%]))?\}")
 ANGLES = str.maketrans("<>", "‹›")
@@ -48,7 +48,7 @@ def fill(template: str, values: Mapping[str, str | float]) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Catalogue:
-    """The texts of one language by key. A key without a text is returned as it is, so that nothing fails over a text."""
+    """The texts of one language by key. A key without a text stands for itself: nothing fails over a text."""
 
     language: str
     texts: Mapping[str, str]
@@ -69,7 +69,7 @@ class Catalogue:
         values = {k: self.cause(v) if k == "cause" and isinstance(v, str) else v for k, v in message.values.items()}
         return Claim(text=fill(template, values), cites=message.cites)
 
-    def explanation(self, claims: Sequence[Claim]) -> str:
-        """The claims of the rules as one text that says who answered."""
-        text = self.texts.get("joint", "; ").join(claim.text for claim in claims)
-        return text + self.text("signature", engine=self.text("engine.rules"))
+    def explanation(self, claims: Sequence[Claim], engine: str = "") -> str:
+        """The claims as one text that says who answered: an engine, or the rules."""
+        text = self.texts.get("joint", "; ").join(claim.text.rstrip(".。") for claim in claims)
+        return text + self.text("signature", engine=engine or self.text("engine.rules"))

@@ -29,6 +29,8 @@ MATCHED = 1000
 FACTS = {"metric", "value", "limit", "device", "evidence"}
 """What every rule can fill into its texts; named groups of its first condition come on top."""
 
+ITEM_FIELDS = ("kind", "t_us", "summary", "data")
+
 Code = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+){0,5}$", max_length=40)]
 Pattern = Annotated[str, Meta(max_length=500)]
 Text = Annotated[str, Meta(max_length=500)]
@@ -38,9 +40,9 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Which evidence items meet a condition: all of what it names.
 
     `item` is the kind of item. `metric` (an alarm's or series' whole name), `text` (a part of the summary) and `data`
-    (whole values by name) are patterns. `kind` and `about` are those of an alarm; an alarm must be `about` just this, so
-    the default is a limit. `within_s` bounds the time between the item and the first condition's; `other_device`: True
-    for items of other devices only. `devices` is on how many devices at least such items must be.
+    (whole values by name) are patterns. `kind` and `about` are those of an alarm; an alarm must be `about` just this,
+    so the default is a limit. `within_s` bounds the time between the item and the first condition's. `devices` is the least
+    number of devices with such items.
     """
 
     item: ItemKind = "alarm"
@@ -127,9 +129,9 @@ class GivenEvidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         facts = [(a.device or self.device, AlarmFact(**{k: getattr(a, k) for k in ALARM_FIELDS})) for a in self.alarms]
         items = [alarm_item(f"E{n}", device, fact) for n, (device, fact) in enumerate(facts, 1)]
         items += [
-            EvidenceItem(id=f"E{n}", kind=i.kind, device=i.device or self.device, t_us=i.t_us, summary=i.summary, data=i.data)
-            for n, i in enumerate(self.items, len(items) + 1)
-        ]  # fmt: skip
+            EvidenceItem(id=f"E{n}", device=given.device or self.device, **{k: getattr(given, k) for k in ITEM_FIELDS})
+            for n, given in enumerate(self.items, len(items) + 1)
+        ]
         return Evidence(incident="given", device=self.device, alarms=[fact for _, fact in facts], items=items)
 
 

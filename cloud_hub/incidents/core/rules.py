@@ -19,9 +19,9 @@ from cloud_hub.incidents.core.evidence import (
     Message,
     Proposal,
     Verb,
-    alarm_item,
     command_proposal,
 )
+from cloud_hub.incidents.core.items import numbered_items
 from cloud_hub.incidents.core.rule_table import Matcher, Rule
 from cloud_hub.incidents.core.tree import Tree, features
 
@@ -68,13 +68,6 @@ def diagnose(evidence: Evidence, book: RuleBook, catalogue: messages.Catalogue) 
     if matches:
         return _by_rules(evidence, items, matches[:1], catalogue)
     return _result(evidence, items, "unknown", 0.2, [Message(key="no-rule", cites=_alarm_ids(items))], catalogue)
-
-
-def numbered_items(evidence: Evidence) -> Sequence[EvidenceItem]:
-    """The items; those of the alarms alone if nobody has gathered items."""
-    if evidence.items:
-        return evidence.items
-    return [alarm_item(f"E{n}", evidence.device, alarm) for n, alarm in enumerate(evidence.alarms, 1)]
 
 
 def is_cleared(item: EvidenceItem) -> bool:
@@ -188,7 +181,7 @@ def _result(
     evidence: Evidence, items: Sequence[EvidenceItem], cause: str, confidence: float, said: list[Message],
     catalogue: messages.Catalogue, proposals: list[Proposal] | None = None, also: list[str] | None = None,
 ) -> Diagnosis:  # fmt: skip
-    """The diagnosis of some messages. Without `proposals` it proposes to look at the processes, unless that was done."""
+    """The diagnosis of some messages. Without `proposals` it proposes to look at the processes, once."""
     if proposals is None:
         proposals = [] if evidence.command_output else [_look(evidence, catalogue.claim(said[0]).text)]
         said = [*said, *_top(evidence, items)]

@@ -50,8 +50,8 @@ class Opinion:
 class Node(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """A decision (`feature` above `above`: `then`, else `otherwise`), or a leaf with a `cause`.
 
-    The `confidence` of a leaf is the share of its cause among its training incidents, `samples` their number. A leaf with
-    the cause 'unknown' decides nothing.
+    The `confidence` of a leaf is the share of its cause among its training incidents, `samples` their number. One
+    with the cause 'unknown' decides nothing.
     """
 
     feature: str = ""
@@ -87,7 +87,7 @@ class Tree(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 def features(items: Sequence[EvidenceItem]) -> dict[str, float]:
-    """The features of an incident by name; a missing one is 0. They count kinds of facts and name no device or metric."""
+    """The features of an incident by name; a missing one is 0. They count kinds of facts and name no device."""
     alarms = [item for item in items if item.kind == "alarm" and item.data.get("state") != "cleared"]
     events = [item for item in items if item.kind == "event"]
     first_us = min((item.t_us for item in alarms), default=0)
@@ -117,7 +117,8 @@ def _families(text: str) -> Iterable[str]:
 
 def _count(items: Sequence[EvidenceItem], kind: str, since_us: int | None = None, until_us: int | None = None) -> int:
     return sum(
-        item.kind == kind and (since_us is None or until_us is None or since_us <= item.t_us <= until_us) for item in items
+        item.kind == kind and (since_us is None or until_us is None or since_us <= item.t_us <= until_us)
+        for item in items
     )
 
 
