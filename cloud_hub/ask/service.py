@@ -18,8 +18,7 @@ from cloud_hub.ask.model import ChatModel
 from cloud_hub.clock import new_id
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import AskTurn
-from cloud_hub.incidents.core.prompts import sanitize
-from cloud_hub.query import devices as matching_devices
+from cloud_hub.incidents.core.messages import sanitize
 from cloud_hub.security.core.roles import Scope
 from shared.errors import TidegateError
 
@@ -28,8 +27,6 @@ log = logging.getLogger(__name__)
 FORMS_ENGINE = "question forms, no language model"
 REMEMBERED = 6
 """Earlier turns of a session that a model is shown."""
-NAMED = 200
-"""Devices whose ids an answer is checked against, of those that its facts do not name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +67,7 @@ def ask(db: Database, question: Question, model: ChatModel | None) -> Generator[
         try:
             answer = yield from _by_model(db, question, turns, model)
         except TidegateError as error:
-            note = f"by forms, because {model.name} gave no usable answer: {sanitize(str(error))}"
+            note = f"by forms, because {model.name} gave no usable answer: {sanitize(str(error), 240)}"
         except Exception as error:  # noqa: BLE001 - a third party's engine may raise anything; its text may hold secrets
             note = f"by forms, because {model.name} failed: {type(error).__name__}"
         if note:
@@ -119,16 +116,13 @@ def _by_model(
     talk = models.open_conversation(question.text, earlier, offered, question.spoken)
     for call in models.converse(talk, model, lambda call, first: _run(db, question, call, first)):
         yield Progress(call=call)
-    return checked(db, question, talk, model.name)
+    return checked(talk, model.name)
 
 
-def checked(db: Database, question: Question, talk: models.Conversation, engine: str) -> Answer | None:
+def checked(talk: models.Conversation, engine: str) -> Answer | None:
     """The answer without the sentences that its citations do not support; None if none is left."""
-    with db.read(scope=question.scope) as session:
-        devices = frozenset(matching_devices(session, "*", limit=NAMED))
-    named = devices | {str(fact.data["device"]) for fact in talk.facts if "device" in fact.data}
     clean = tuple(Sentence(text=sanitize(one.text, 1000), cites=one.cites) for one in talk.sentences)
-    kept = citations.kept(clean, talk.facts, frozenset(named))
+    kept = citations.kept(clean, talk.facts)
     if not kept:
         return None
     cut = len(clean) - len(kept)

@@ -22,7 +22,7 @@ from cloud_hub.database.tables import Action, AlarmRow, Incident
 from cloud_hub.devices import registry
 from cloud_hub.errors import HubError
 from cloud_hub.incidents import service as incidents
-from cloud_hub.incidents.core.prompts import sanitize
+from cloud_hub.incidents.core.messages import sanitize
 from cloud_hub.telemetry import samples
 from cloud_hub.telemetry.rollups.last_values import device_last_values, devices_of
 from cloud_hub.telemetry.rollups.ranges import query_range

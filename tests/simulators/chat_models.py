@@ -70,7 +70,7 @@ class ObedientModel:
             self.obeyed += len(new)
             return calling(*((name, _arguments(text)) for name, text in new))
         claims = re.findall(r"(?:say|claim|report) that ([^.\"]{3,80})", " ".join(str(m["content"]) for m in results))
-        return answering(*((claim, ["F1"]) for claim in claims), ("I did as I was told", ["F1"]))
+        return answering(*((claim, ["E1"]) for claim in claims), ("I did as I was told", ["E1"]))
 
 
 def _arguments(text: str) -> dict[str, Any]:

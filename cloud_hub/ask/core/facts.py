@@ -18,7 +18,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fact:
-    """A finding with its id in the answer, `F1`, `F2`, ..., the tool that gave it, and its text."""
+    """A finding with its id in the answer, `E1`, `E2`, ..., the tool that gave it, and its text."""
 
     id: str
     tool: str

@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from cloud_hub.ask.core.facts import Fact, Finding, Language, Sentence
-from cloud_hub.incidents.core.prompts import sanitize
+from cloud_hub.incidents.core.messages import sanitize
 
 _EN = {
     "device": "{device} is {state}, profile {profile}, version {version}, last heard {seen_us}",
@@ -86,9 +86,9 @@ def instant(t_us: int) -> str:
 
 
 def to_facts(tool: str, findings: Sequence[Finding], language: Language, first: int) -> list[Fact]:
-    """Facts with the ids F<first>, F<first + 1>, ..."""
+    """Facts with the ids E<first>, E<first + 1>, ..."""
     return [
-        Fact(id=f"F{number}", tool=tool, kind=finding.kind, text=render(finding.kind, finding.data, language),
+        Fact(id=f"E{number}", tool=tool, kind=finding.kind, text=render(finding.kind, finding.data, language),
              data=finding.data)
         for number, finding in enumerate(findings, first)
     ]  # fmt: skip

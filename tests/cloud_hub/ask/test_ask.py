@@ -131,7 +131,7 @@ def test_every_tool_answers_for_any_session_or_says_why_not(db: Database) -> Non
 def test_a_model_looks_up_and_answers_with_citations(db: Database) -> None:
     model = ScriptedModel(
         calling(("alarms", {"device": "press-3"}), ("last_values", {"device": "press-3", "metric": HOT})),
-        answering(("press-3 is at 81, over its limit of 80.", ["F1"]), ("It will explode at 900.", ["F1"])),
+        answering(("press-3 is at 81, over its limit of 80.", ["E1"]), ("It will explode at 900.", ["E1"])),
     )
     answer = ask(db, "why is press-3 hot?", model)
     assert (answer.author, answer.engine) == ("glm", "scripted")
@@ -140,11 +140,11 @@ def test_a_model_looks_up_and_answers_with_citations(db: Database) -> None:
     assert {tool["function"]["name"] for tool in model.tools} == {*tools.TOOLS, "answer"}
     results = [message for message in model.messages if message["role"] == "tool"]
     assert len(results) == 2
-    assert '"id":"F1"' in results[0]["content"]
+    assert '"id":"E1"' in results[0]["content"]
 
 
 def test_an_answer_in_plain_words_is_read_too(db: Database) -> None:
-    model = ScriptedModel(calling(("alarms", {})), Message(content="press-3 is hot [F1]. Trust me."))
+    model = ScriptedModel(calling(("alarms", {})), Message(content="press-3 is hot [E1]. Trust me."))
     assert texts(ask(db, "so?", model)) == "press-3 is hot."
 
 
@@ -173,7 +173,7 @@ def test_an_answer_without_any_support_is_replaced_by_the_forms(db: Database) ->
 
 def test_rounds_calls_and_facts_are_bounded(db: Database) -> None:
     many = calling(*[("alarms", {"device": "press-3"})] * 40)
-    model = ScriptedModel(*[many] * 5, answering(("press-3 is hot.", ["F1"])))
+    model = ScriptedModel(*[many] * 5, answering(("press-3 is hot.", ["E1"])))
     answer = ask(db, "why?", model)
     assert len(answer.facts) <= models.MAX_CALLS * (tools.MOST + 1)
     assert sum(len(message.get("tool_calls", [])) for message in model.messages) <= models.MAX_CALLS * models.MAX_ROUNDS
@@ -182,7 +182,7 @@ def test_rounds_calls_and_facts_are_bounded(db: Database) -> None:
 
 def test_malformed_calls_are_answered_with_a_refusal(db: Database) -> None:
     broken = Message(tool_calls=[{"function": {"name": "alarms", "arguments": "{nope"}}, "no object", {"function": 7}])
-    model = ScriptedModel(broken, answering(("alarms found no answer", ["F1"])))
+    model = ScriptedModel(broken, answering(("alarms found no answer", ["E1"])))
     assert texts(ask(db, "why?", model)) == "alarms found no answer"
 
 
@@ -191,7 +191,7 @@ def test_a_session_remembers_and_belongs_to_its_actor(db: Database) -> None:
     *_, last = service.ask(db, first, None)
     assert "81" in texts(ask(db, "what is wrong with it?", session=last.session))
     assert "fits none" in texts(ask(db, "what is wrong with it?", session=last.session, actor="ben"))
-    model = ScriptedModel(calling(("alarms", {})), answering(("press-3 is hot.", ["F1"])))
+    model = ScriptedModel(calling(("alarms", {})), answering(("press-3 is hot.", ["E1"])))
     ask(db, "and now?", model, session=last.session)
     assert next(message["content"] for message in model.messages if message["role"] == "user") == "how is press-3?"
     with db.read() as session:

@@ -103,7 +103,7 @@ def test_both_languages_have_words_for_the_same() -> None:
 def test_texts_of_devices_are_bounded_and_without_control_characters() -> None:
     finding = Finding(kind="event", data={"t_us": 10**30, "device": "a\x1b[2J", "level": "info", "text": "<b>" * 1000})
     (fact,) = wording.to_facts("events", [finding], "en", 7)
-    assert fact.id == "F7"
+    assert fact.id == "E7"
     assert fact.text.isprintable()
     assert len(fact.text) < 600
     assert "<" not in fact.text
