@@ -50,6 +50,7 @@ check: .venv/.dev ## lint, format, types, layers, docs, wheels of the device pro
 
 bench: .venv/.dev ## all benchmarks; one: .venv/bin/python -m benchmarks.twin
 	$(BIN)/python -m benchmarks.agent
+	$(BIN)/python -m benchmarks.ask
 	$(BIN)/python -m benchmarks.budget
 	$(BIN)/python -m benchmarks.fleet_budget
 	$(BIN)/python -m benchmarks.database

@@ -1,0 +1,1 @@
+"""The look-ups behind the tools: functions of a session, decoded arguments and the time, which only read."""
