@@ -67,13 +67,15 @@ TOOLS: dict[str, Tool] = {
         about="State, profile, tags and place of a device.", arguments=arguments.OneDevice, run=devices.device,
     ),
     "twin": Tool(
-        about="Where reported state differs from desired, and what the device says about it.", arguments=arguments.Twin, run=devices.twin,
+        about="Where reported state differs from desired, and what the device says about it.",
+        arguments=arguments.Twin, run=devices.twin,
     ),
     "last_values": Tool(
         about="The newest samples of a device.", arguments=arguments.Values, run=devices.last_values,
     ),
     "series": Tool(
-        about="Mean, lowest, highest and last of a metric over a period.", arguments=arguments.Series, run=devices.series,
+        about="Mean, lowest, highest and last of a metric over a period.",
+        arguments=arguments.Series, run=devices.series,
     ),
     "highest": Tool(
         about="The devices with the highest values of a metric.", arguments=arguments.Highest, run=devices.highest,
