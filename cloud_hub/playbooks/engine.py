@@ -9,9 +9,10 @@ by `runtime.items` and then parked; others go on.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import msgspec
 from sqlalchemy import or_, tuple_
 from sqlmodel import Session, col, select
 
@@ -38,6 +39,7 @@ BATCH = 20
 ROUNDS = 50
 """Times that one run is decided anew in one transaction: a step that ends at once lets the next begin."""
 RUNNING = Outcome(state="running")
+Outcomes = Mapping[str, Outcome]
 
 
 class Engine:
@@ -66,16 +68,22 @@ class Engine:
             now = self._clock()
             with self._db.read() as session:
                 rows = self._due(session, items, now, after)
-                outcomes = self._runner.poll(session, [ref for row in rows for ref in machine.refs(state_of(row))])
-                yield [row.id for row in rows if self._decide(session, row.id, plan_of(row.id, row.plan),
-                                                               state_of(row), outcomes, now)]  # fmt: skip
+                outcomes = self._runner.poll(session, [ref for row in rows for ref in _refs(row)])
+                able = [row.id for row in rows if self._able(session, row, outcomes, now)]
+            yield able
             if len(rows) < PAGE:
                 return
             after = (rows[-1].deadline_us, rows[-1].id)
 
-    def _due(
-        self, session: Session, items: WorkItems, now_us: int, after: tuple[int, str] | None
-    ) -> list[PlaybookRun]:
+    def _able(self, session: Session, row: PlaybookRun, outcomes: Outcomes, now_us: int) -> bool:
+        """Whether the run can advance. One that cannot even be read can: it fails on its own, and is parked."""
+        try:
+            plan, state = plan_of(row.id, row.plan), state_of(row)
+            return bool(self._decide(session, row.id, plan, state, outcomes, now_us))
+        except Exception:  # noqa: BLE001 - logged with its trace when it advances
+            return True
+
+    def _due(self, session: Session, items: WorkItems, now_us: int, after: tuple[int, str] | None) -> list[PlaybookRun]:
         place = (col(PlaybookRun.deadline_us), col(PlaybookRun.id))
         chosen = select(PlaybookRun).where(
             col(PlaybookRun.state).in_(ACTIVE), items.ready("run", PlaybookRun.id),
@@ -88,7 +96,7 @@ class Engine:
     # -- what
 
     def _decide(
-        self, session: Session, run: str, plan: Plan, state: RunState, outcomes: Any, now_us: int
+        self, session: Session, run: str, plan: Plan, state: RunState, outcomes: Outcomes, now_us: int
     ) -> list[Decision]:
         views: dict[str, dict[str, Any]] = {}
 
@@ -110,13 +118,14 @@ class Engine:
             return False
         now, journal = self._clock(), RunJournal(session, row)
         outcomes = self._runner.poll(session, machine.refs(journal.state))
+        decisions: list[Decision] = []
         for _ in range(ROUNDS):
             decisions = self._decide(session, row.id, journal.plan, journal.state, outcomes, now)
             for decision in decisions:
                 self._carry_out(session, journal, decision, now)
             if not decisions:
                 break
-        journal.save(now)
+        journal.save(now, waits=not decisions)
         if journal.state.state in machine.FINAL:
             fields = {"run": row.id, "playbook": row.playbook, "state": row.state, "reason": row.reason}
             log.info("playbook.ended", extra={"fields": fields, "trace": row.traceparent})
@@ -157,3 +166,11 @@ class Engine:
             return
         on_failure = step.on_failure if step is not None else "stop"
         journal.record("step.failed", now_us, step=decision.step, outcome=reason, on_failure=on_failure)
+
+
+def _refs(row: PlaybookRun) -> list[str]:
+    """The actions that a run awaits; none if its state cannot be read."""
+    try:
+        return machine.refs(state_of(row)) if row.awaits else []
+    except msgspec.ValidationError:
+        return []

@@ -33,18 +33,20 @@ class RunJournal:
         """Apply one entry and write it down."""
         entry = Entry(kind=kind, step=step, t_us=now_us, data=data)
         machine.apply(self.state, entry)
-        self._session.add(PlaybookEntry(run=self.row.id, seq=self._next(), t_us=now_us, step=step, kind=kind, data=data))
+        self._session.add(
+            PlaybookEntry(run=self.row.id, seq=self._next(), t_us=now_us, step=step, kind=kind, data=data)
+        )
         if kind.startswith(AUDITED):
             trail.add(self._session, now_us, actor, f"playbook-{kind}", self.row.playbook, trace=self.row.traceparent,
                       run=self.row.id, **data)  # fmt: skip
 
-    def save(self, now_us: int) -> None:
-        """Write the state into the row."""
+    def save(self, now_us: int, *, waits: bool = False) -> None:
+        """Write the state into the row. The engine looks at it at once, or if it `waits`, when its next timer ends."""
         row, state = self.row, self.state
         row.progress = msgspec.to_builtins(state)
         row.state, row.reason, row.deadline_us = state.state, state.reason, state.deadline_us
         row.awaits = bool(machine.refs(state))
-        row.next_us = machine.next_us(self.plan, state, now_us)
+        row.next_us = machine.next_us(self.plan, state, now_us) if waits else now_us
         row.ended_us = (row.ended_us or now_us) if state.state in machine.FINAL else None
         self._session.add(row)
 

@@ -86,7 +86,7 @@ def cancel(session: Session, number: str, now_us: int, actor: str) -> PlaybookRu
 def resume(session: Session, number: str, now_us: int, actor: str) -> PlaybookRun:
     """Go on with a run that failed or was cancelled: what failed, was cancelled or undone is done again."""
     row = get(session, number, lock=True)
-    if row.state not in {"failed", "cancelled"} or not row.approvals and needed(row):
+    if row.state not in {"failed", "cancelled"} or (not row.approvals and needed(row)):
         raise HubError(409, "Nothing to resume", f"the run is {row.state}")
     if needed(row) > 1:
         raise HubError(409, "Needs approval", "two people approved this run: start a new one")

@@ -36,6 +36,12 @@ def install(db: Database) -> None:
         TABLE.metadata.create_all(connection)
 
 
+def remove(db: Database) -> None:
+    """Drop the table again: a database of tests is used again only with the schema that it had."""
+    with db.engine.execution_options(writes=True).begin() as connection:
+        TABLE.metadata.drop_all(connection)
+
+
 class SimulatedRunner:
     """Creates, reads and cancels simulated actions. The action `refused` is refused when it is created."""
 
@@ -55,7 +61,15 @@ class SimulatedRunner:
         assert known is None, f"{ref} is started twice"
         open_before = sa.select(TABLE.c.id).where(TABLE.c.id.startswith(f"{key}#"), TABLE.c.state == "running")
         assert session.connection().execute(open_before).first() is None, f"{key} is started while it runs"
-        row = {"id": ref, "run": run, "step": step, "action": action, "attempt": attempt, "state": "running", "text": ""}
+        row = {
+            "id": ref,
+            "run": run,
+            "step": step,
+            "action": action,
+            "attempt": attempt,
+            "state": "running",
+            "text": "",
+        }
         session.connection().execute(sa.insert(TABLE), row)
         return ref
 

@@ -300,7 +300,7 @@ def _apply_run(run: RunState, entry: Entry) -> None:
         run.interrupt = run.interrupt or bool(data["interrupt"])
         run.ending, run.reason = data["ending"], data["reason"]
         run.state = name
-    else:
+    elif name != "approved":
         run.state = name
     run.deadline_us = data.get("deadline_us", run.deadline_us)
     run.reason = data.get("reason", run.reason)
