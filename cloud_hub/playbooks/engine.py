@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -29,6 +30,7 @@ from cloud_hub.playbooks.core.plan import Plan, PlanStep
 from cloud_hub.playbooks.journal import RunJournal, plan_of, state_of
 from cloud_hub.playbooks.runner import StepRunner
 from cloud_hub.runtime.items import WorkItems
+from cloud_hub.runtime.outgoing import OutgoingMessage
 from cloud_hub.runtime.worker import WorkResult
 
 log = logging.getLogger(__name__)
@@ -42,6 +44,14 @@ RUNNING = Outcome(state="running")
 Outcomes = Mapping[str, Outcome]
 
 
+@dataclass(slots=True)
+class Advanced:
+    """What one transaction has done: how many runs advanced, and messages to publish after its commit."""
+
+    runs: int = 0
+    messages: list[OutgoingMessage] = field(default_factory=list)
+
+
 class Engine:
     """Advances runs in `db` by `runner`. `clock` is that of timers, `wall` the one that actions are given."""
 
@@ -53,11 +63,13 @@ class Engine:
 
     def run_once(self) -> WorkResult:
         """Look at every run that is due or awaits an action, and advance those that can."""
-        items, advanced = WorkItems(self._db, "playbooks", self._wall()), 0
+        items, done = WorkItems(self._db, "playbooks", self._wall()), list[Advanced]()
         for able in self._pages(items):
             for first in range(0, len(able), BATCH):
-                advanced += sum(items.batch("run", able[first : first + BATCH], self._advance_all))
-        return items.result(again=advanced > 0, wake=["actions"] if advanced else ())
+                done += items.batch("run", able[first : first + BATCH], self._advance_all)
+        messages = [message for batch in done for message in batch.messages]
+        again = any(batch.runs for batch in done)
+        return items.result(again=again, messages=messages, wake=["actions"] if again else ())
 
     # -- which
 
@@ -107,51 +119,58 @@ class Engine:
 
         return machine.decide(run, plan, state, lambda ref: outcomes.get(ref, RUNNING), judge, now_us)
 
-    def _advance_all(self, numbers: Sequence[str]) -> int:
-        """Advance these runs in one transaction; returns how many did."""
+    def _advance_all(self, numbers: Sequence[str]) -> Advanced:
+        """Advance these runs in one transaction."""
+        done = Advanced()
         with self._db.write() as session:
-            return sum(self._advance(session, number) for number in numbers)
+            active = (col(PlaybookRun.id).in_(numbers), col(PlaybookRun.state).in_(ACTIVE))
+            rows = {row.id: row for row in session.exec(select(PlaybookRun).where(*active).with_for_update())}
+            outcomes = self._runner.poll(session, [ref for row in rows.values() for ref in _refs(row)])
+            for number in numbers:
+                if number in rows:
+                    self._advance(session, rows[number], outcomes, done)
+        return done
 
-    def _advance(self, session: Session, number: str) -> bool:
-        row = session.get(PlaybookRun, number, with_for_update=True)
-        if row is None or row.state not in ACTIVE:
-            return False
+    def _advance(self, session: Session, row: PlaybookRun, outcomes: Outcomes, done: Advanced) -> None:
         now, journal = self._clock(), RunJournal(session, row)
-        outcomes = self._runner.poll(session, machine.refs(journal.state))
         decisions: list[Decision] = []
         for _ in range(ROUNDS):
             decisions = self._decide(session, row.id, journal.plan, journal.state, outcomes, now)
             for decision in decisions:
-                self._carry_out(session, journal, decision, now)
+                self._carry_out(session, journal, decision, now, done)
             if not decisions:
                 break
         journal.save(now, waits=not decisions)
         if journal.state.state in machine.FINAL:
             fields = {"run": row.id, "playbook": row.playbook, "state": row.state, "reason": row.reason}
             log.info("playbook.ended", extra={"fields": fields, "trace": row.traceparent})
-        return True
+        done.runs += 1
 
-    def _carry_out(self, session: Session, journal: RunJournal, decision: Decision, now_us: int) -> None:
+    def _carry_out(
+        self, session: Session, journal: RunJournal, decision: Decision, now_us: int, done: Advanced
+    ) -> None:  # fmt: skip
         """The effect of a decision with its entry; a refused action is a failed step."""
         data = dict(decision.data)
         step = next((step for step in journal.plan.steps if step.id == decision.step), None)
         try:
             if decision.effect and step is not None:
                 with session.begin_nested():
-                    data |= self._effect(session, journal, step, decision)
+                    data |= self._effect(session, journal, step, decision, done)
         except HubError as error:
             self._refused(journal, decision, step, str(error), now_us)
             return
         journal.record(decision.kind, now_us, step=decision.step, **data)
 
-    def _effect(self, session: Session, journal: RunJournal, step: PlanStep, decision: Decision) -> dict[str, str]:
+    def _effect(
+        self, session: Session, journal: RunJournal, step: PlanStep, decision: Decision, done: Advanced
+    ) -> dict[str, str]:  # fmt: skip
         now, row, ref = self._wall(), journal.row, str(decision.data.get("ref", ""))
         if decision.effect == "start":
             attempt = int(decision.data["attempt"])
             return {"ref": self._runner.start(session, row, step, decision.key, attempt, now)}
         if decision.effect == "undo":
             return {"ref": self._runner.undo(session, row, step, ref, decision.key, now)}
-        self._runner.cancel(session, ref, journal.state.reason, now)
+        done.messages += self._runner.cancel(session, ref, journal.state.reason, now)
         return {}
 
     def _refused(

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 import msgspec
-from sqlalchemy import func
+from sqlalchemy import insert
 from sqlmodel import Session, col, select
 
 from cloud_hub.audit import trail
@@ -18,6 +18,7 @@ from cloud_hub.playbooks.core.plan import Plan
 AUDITED = ("run.",)
 """Entries that also go into the audit trail; those of steps are audited as actions."""
 CACHED = 1000
+_INSERT = insert(PlaybookEntry)
 
 
 class RunJournal:
@@ -27,35 +28,33 @@ class RunJournal:
         self._session, self.row = session, row
         self.plan = plan_of(row.id, row.plan)
         self.state = state_of(row)
-        self._seq: int | None = None
+        self._new: list[Entry] = []
 
     def record(self, kind: str, now_us: int, *, step: str = "", actor: str = "hub", **data: Any) -> None:
-        """Apply one entry and write it down."""
+        """Apply one entry; `save` writes it down."""
         entry = Entry(kind=kind, step=step, t_us=now_us, data=data)
         machine.apply(self.state, entry)
-        self._session.add(
-            PlaybookEntry(run=self.row.id, seq=self._next(), t_us=now_us, step=step, kind=kind, data=data)
-        )
+        self._new.append(entry)
         if kind.startswith(AUDITED):
             trail.add(self._session, now_us, actor, f"playbook-{kind}", self.row.playbook, trace=self.row.traceparent,
                       run=self.row.id, **data)  # fmt: skip
 
     def save(self, now_us: int, *, waits: bool = False) -> None:
-        """Write the state into the row. The engine looks at it at once, or if it `waits`, when its next timer ends."""
+        """Write the new entries and the state. The engine looks at the run at once, or if it `waits`, when its next
+        timer ends.
+        """
         row, state = self.row, self.state
+        new = [{"run": row.id, "seq": row.entries + number, **msgspec.to_builtins(entry)}
+               for number, entry in enumerate(self._new, 1)]  # fmt: skip
+        if new:
+            self._session.connection().execute(_INSERT, new)
+        row.entries, self._new = row.entries + len(new), []
         row.progress = msgspec.to_builtins(state)
         row.state, row.reason, row.deadline_us = state.state, state.reason, state.deadline_us
         row.awaits = bool(machine.refs(state))
         row.next_us = machine.next_us(self.plan, state, now_us) if waits else now_us
-        row.ended_us = (row.ended_us or now_us) if state.state in machine.FINAL else None
+        row.ended_us = (row.ended_us or now_us) if state.state in (*machine.FINAL, "refused") else None
         self._session.add(row)
-
-    def _next(self) -> int:
-        if self._seq is None:
-            query = select(func.max(PlaybookEntry.seq)).where(PlaybookEntry.run == self.row.id)
-            self._seq = self._session.exec(query).one() or 0
-        self._seq += 1
-        return self._seq
 
 
 def state_of(row: PlaybookRun) -> RunState:

@@ -10,6 +10,7 @@ from sqlmodel import Session
 from cloud_hub.database.tables import PlaybookRun
 from cloud_hub.playbooks.core.machine import Outcome
 from cloud_hub.playbooks.core.plan import PlanStep
+from cloud_hub.runtime.outgoing import OutgoingMessage
 
 
 class StepRunner(Protocol):
@@ -27,5 +28,5 @@ class StepRunner(Protocol):
     def undo(self, session: Session, run: PlaybookRun, step: PlanStep, ref: str, key: str, now_us: int) -> str:
         """Create the action that undoes `ref` and return its reference; HubError if it cannot be undone."""
 
-    def cancel(self, session: Session, ref: str, reason: str, now_us: int) -> None:
-        """Ask that an action ends; one that has ended is left alone."""
+    def cancel(self, session: Session, ref: str, reason: str, now_us: int) -> Sequence[OutgoingMessage]:
+        """Ask that an action ends; publish the messages after the commit. HubError if it has ended."""

@@ -8,14 +8,16 @@ import msgspec
 from sqlalchemy import func
 from sqlmodel import Session, col, select
 
+from cloud_hub.actions.core.approvals import Approval
 from cloud_hub.clock import new_id
 from cloud_hub.database import scopes
 from cloud_hub.database.tables import PlaybookRun
 from cloud_hub.errors import HubError
 from cloud_hub.playbooks.core import machine
+from cloud_hub.playbooks.core import verdicts as policy
 from cloud_hub.playbooks.core.machine import ACTIVE
 from cloud_hub.playbooks.core.plan import Plan
-from cloud_hub.playbooks.core.verdicts import Verdict, approvers, forbidden
+from cloud_hub.playbooks.core.verdicts import StepVerdict, admits, forbidden
 from cloud_hub.playbooks.journal import RunJournal
 from cloud_hub.security.core.roles import Scope
 
@@ -25,7 +27,7 @@ OPEN = ("proposed", *ACTIVE)
 
 
 def propose(
-    session: Session, plan: Plan, verdicts: Sequence[Verdict], now_us: int, *, actor: str, trace: str = "",
+    session: Session, plan: Plan, verdicts: Sequence[StepVerdict], now_us: int, *, actor: str, trace: str = "",
     incident: str = "", scope: Scope = None,
 ) -> PlaybookRun:  # fmt: skip
     """Store a run. It begins at once if no step needs an approval; HubError 409 if the policy forbids a step."""
@@ -44,29 +46,36 @@ def propose(
     session.flush()
     journal = RunJournal(session, row)
     journal.record("run.proposed", now_us, actor=actor, version=plan.version)
-    if approvers(verdicts) == 0:
+    if admits(verdicts, actor, ()):
         _begin(journal, now_us, "policy")
     journal.save(now_us)
     return row
 
 
-def decide(session: Session, number: str, approved: bool, now_us: int, actor: str) -> PlaybookRun:
-    """Approve or refuse a proposed run, with all its steps. Nobody approves twice."""
+def decide(session: Session, number: str, approved: bool, now_us: int, actor: str, roles: str) -> PlaybookRun:
+    """Approve or refuse a proposed run, with all its steps: it begins when each has the approvals that it needs.
+
+    HubError 404, 403 if this person may not approve one of the steps, 409 if nothing waits.
+    """
     row = get(session, number, lock=True)
     if row.state != "proposed":
         raise HubError(409, "Nothing to decide", f"the run is already {row.state}")
     journal = RunJournal(session, row)
-    if not approved:
+    if approved:
+        _approve(journal, now_us, actor, roles)
+        journal.record("run.approved", now_us, actor=actor, by=actor)
+        if admits(verdicts_of(row), row.actor, approvals_of(row)):
+            _begin(journal, now_us, actor)
+    else:
         journal.record("run.refused", now_us, actor=actor, reason=f"refused by {actor}")
-        row.ended_us = now_us
-        return _saved(journal, now_us)
-    if any(approval["actor"] == actor for approval in row.approvals):
-        raise HubError(409, "Already approved", f"{actor} has approved it; another person must")
-    row.approvals = [*row.approvals, {"actor": actor, "t_us": now_us}]
-    journal.record("run.approved", now_us, actor=actor, by=actor)
-    if len(row.approvals) >= needed(row):
-        _begin(journal, now_us, actor)
     return _saved(journal, now_us)
+
+
+def _approve(journal: RunJournal, now_us: int, actor: str, roles: str) -> None:
+    row = journal.row
+    if reason := policy.refusal(verdicts_of(row), row.actor, approvals_of(row), actor, roles):
+        raise HubError(403, "Not yours to approve", reason)
+    row.approvals = [*row.approvals, msgspec.to_builtins(Approval(actor=actor, roles=roles, t_us=now_us))]
 
 
 def cancel(session: Session, number: str, now_us: int, actor: str) -> PlaybookRun:
@@ -83,22 +92,38 @@ def cancel(session: Session, number: str, now_us: int, actor: str) -> PlaybookRu
     return _saved(journal, now_us)
 
 
-def resume(session: Session, number: str, now_us: int, actor: str) -> PlaybookRun:
-    """Go on with a run that failed or was cancelled: what failed, was cancelled or undone is done again."""
+def resume(session: Session, number: str, now_us: int, actor: str, roles: str) -> PlaybookRun:
+    """Go on with a run that failed or was cancelled: what failed, was cancelled or undone is done again.
+
+    It needs its approvals anew, the first from the person who resumes it. HubError 404, 403 or 409.
+    """
     row = get(session, number, lock=True)
-    if row.state not in {"failed", "cancelled"} or (not row.approvals and needed(row)):
+    if row.state not in {"failed", "cancelled"}:
         raise HubError(409, "Nothing to resume", f"the run is {row.state}")
-    if needed(row) > 1:
-        raise HubError(409, "Needs approval", "two people approved this run: start a new one")
     journal = RunJournal(session, row)
-    deadline = now_us + int(journal.plan.deadline_s * 1e6)
+    deadline, row.approvals = now_us + int(journal.plan.deadline_s * 1e6), []
+    if not admits(verdicts_of(row), row.actor, ()):
+        _approve(journal, now_us, actor, roles)
+    begun = admits(verdicts_of(row), row.actor, approvals_of(row))
     journal.record("run.resumed", now_us, actor=actor, deadline_us=deadline)
+    if not begun:
+        journal.record("run.proposed", now_us, actor=actor)
     return _saved(journal, now_us)
+
+
+def verdicts_of(row: PlaybookRun) -> list[StepVerdict]:
+    """The policy's verdicts on the steps, from before the run began."""
+    return msgspec.convert(row.verdicts, list[StepVerdict])
+
+
+def approvals_of(row: PlaybookRun) -> list[Approval]:
+    """The approvals of a run."""
+    return msgspec.convert(row.approvals, list[Approval])
 
 
 def needed(row: PlaybookRun) -> int:
     """How many people must approve the run."""
-    return approvers(msgspec.convert(row.verdicts, list[Verdict]))
+    return policy.needed(verdicts_of(row))
 
 
 def _begin(journal: RunJournal, now_us: int, actor: str) -> None:

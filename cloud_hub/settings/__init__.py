@@ -118,6 +118,12 @@ class Actions(_Table):
     verify_s: float = Field(default=30.0, gt=0)
 
 
+class Playbooks(_Table):
+    """A folder of playbooks, `<name>.yaml` each, beside those that come with the hub."""
+
+    folder: str = ""
+
+
 class Autoscale(_Table):
     """A scaler (entry point `kind`) for the expert's replicas; off while `kind` is empty.
 
@@ -193,6 +199,7 @@ class Settings(BaseSettings):
     glm: Glm = Glm()
     inference: Inference = Inference()
     actions: Actions = Actions()
+    playbooks: Playbooks = Playbooks()
     autoscale: Autoscale = Autoscale()
     ca: Ca = Ca()
     oidc: Oidc | None = None

@@ -14,7 +14,7 @@ from cloud_hub.database.tables import PlaybookRun
 from cloud_hub.playbooks import journal, service
 from cloud_hub.playbooks.core import machine, plan, spec
 from cloud_hub.playbooks.core.machine import RunState
-from cloud_hub.playbooks.core.verdicts import Verdict
+from cloud_hub.playbooks.core.verdicts import StepVerdict
 from cloud_hub.playbooks.engine import Engine
 
 SECOND = 1_000_000
@@ -37,7 +37,7 @@ class PlaybookWorld:
         self.runner = step_runner.SimulatedRunner()
         self.engine = Engine(db, self.runner, clock=lambda: self.now, wall=lambda: self.now)
 
-    def propose(self, made: plan.Plan, verdicts: Sequence[Verdict] = (), **more: Any) -> str:
+    def propose(self, made: plan.Plan, verdicts: Sequence[StepVerdict] = (), **more: Any) -> str:
         with self.db.write() as session:
             return service.propose(session, made, verdicts, self.now, actor="anna", **more).id
 

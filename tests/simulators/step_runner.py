@@ -19,6 +19,7 @@ from cloud_hub.database.tables import PlaybookRun
 from cloud_hub.errors import HubError
 from cloud_hub.playbooks.core.machine import Outcome
 from cloud_hub.playbooks.core.plan import PlanStep
+from cloud_hub.runtime.outgoing import OutgoingMessage
 
 TABLE = sa.Table(
     "simulated_actions", sa.MetaData(), sa.Column("id", sa.String, primary_key=True), sa.Column("run", sa.String),
@@ -77,9 +78,10 @@ class SimulatedRunner:
         rows = session.connection().execute(sa.select(TABLE).where(TABLE.c.id.in_(refs))) if refs else ()
         return {row.id: _outcome(row.state, row.text) for row in rows}
 
-    def cancel(self, session: Session, ref: str, reason: str, now_us: int) -> None:
+    def cancel(self, session: Session, ref: str, reason: str, now_us: int) -> list[OutgoingMessage]:
         query = sa.update(TABLE).where(TABLE.c.id == ref, TABLE.c.state == "running")
         session.connection().execute(query.values(state="failed", text=f"cancelled: {reason}"))
+        return []
 
 
 def _outcome(state: str, text: str) -> Outcome:
@@ -126,6 +128,16 @@ class World:
             query = sa.update(TABLE).where(TABLE.c.id == ref, TABLE.c.state == "running")
             session.connection().execute(query.values(state=state, text=f"it {state}"))
         return True
+
+    def work_together(self, db: Database) -> int:
+        """`work` with one transaction for all, which costs no engine its time; for benchmarks."""
+        with db.write() as session:
+            rows = list(session.connection().execute(sa.select(TABLE).where(TABLE.c.state == "running")))
+            for row in rows:
+                self.effect(row.id.partition("#")[0])
+            done = sa.update(TABLE).where(TABLE.c.state == "running").values(state="succeeded", text="it succeeded")
+            session.connection().execute(done)
+        return len(rows)
 
     def effect(self, key: str) -> None:
         """Do it, once for each key."""

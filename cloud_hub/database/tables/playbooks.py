@@ -15,7 +15,7 @@ class PlaybookRun(SQLModel, table=True):
     is how its steps stand, as the journal says.
 
     `state` is proposed, refused, running, stopping, succeeded, failed or cancelled. It is looked at again at `next_us`,
-    and at any time while it `awaits` an action. With `scope`, only callers within it see the run.
+    and at any time while it `awaits` an action. `entries` counts its journal. With `scope`, only callers within it see the run.
     """
 
     __tablename__ = "playbook_runs"
@@ -33,6 +33,7 @@ class PlaybookRun(SQLModel, table=True):
     approvals: list[dict[str, Any]] = json_list()
     incident: str = ""
     actor: str
+    entries: int = 0
     awaits: bool = False
     next_us: int = big_integer(default=0)
     deadline_us: int = big_integer(default=0)

@@ -15,7 +15,7 @@ from cloud_hub.database.tables import FailedItem, PlaybookRun
 from cloud_hub.errors import HubError
 from cloud_hub.playbooks import service
 from cloud_hub.playbooks.clock import SteadyClock
-from cloud_hub.playbooks.core.verdicts import Verdict
+from cloud_hub.playbooks.core.verdicts import StepVerdict
 from cloud_hub.playbooks.engine import Engine
 
 DIAMOND = """
@@ -127,7 +127,7 @@ def test_a_resumed_run_goes_on_where_it_failed(world: PlaybookWorld) -> None:
     run = world.propose(plan_of("a: {action: note}\nb: {action: never, needs: [a]}", deadline="5s"))
     assert world.finish(run).state == "failed"
     with world.db.write() as session:
-        service.resume(session, run, world.now, "anna")
+        service.resume(session, run, world.now, "anna", "operator")
     world.turn()
     assert world.kinds(run).count("step.started a") == 1
     assert world.kinds(run)[-1] == "step.started b"
@@ -158,34 +158,37 @@ def test_a_poison_run_is_parked_and_the_others_go_on(world: PlaybookWorld) -> No
 
 
 def test_one_approval_covers_all_steps(world: PlaybookWorld) -> None:
-    ask = Verdict(step="a", decision="approve", approvers=2, rule="two people")
+    ask = StepVerdict(step="a", decision="approve", approvals=2, roles=("operator",), rule="two people")
     run = world.propose(plan_of(DIAMOND), [ask])
     world.turn()
     assert world.row(run).state == "proposed"
     with world.db.write() as session:
-        service.decide(session, run, True, world.now, "anna")
-        with pytest.raises(HubError, match="anna has approved"):
-            service.decide(session, run, True, world.now, "anna")
+        for who, roles, reason in (("anna", "operator", "own proposal"), ("bert", "viewer", "asks for the role")):
+            with pytest.raises(HubError, match=reason):
+                service.decide(session, run, True, world.now, who, roles)
+        service.decide(session, run, True, world.now, "bert", "operator")
+        with pytest.raises(HubError, match="you have approved it already"):
+            service.decide(session, run, True, world.now, "bert", "operator")
     with world.db.write() as session:
-        assert service.decide(session, run, True, world.now, "bert").state == "running"
+        assert service.decide(session, run, True, world.now, "carl", "operator").state == "running"
     assert world.finish(run).state == "succeeded"
     with world.db.read() as session:
         kinds = [(row.kind, row.actor) for row in reversed(trail.rows(session))]
-    assert kinds[:4] == [("playbook-run.proposed", "anna"), ("playbook-run.approved", "anna"),
-                         ("playbook-run.approved", "bert"), ("playbook-run.running", "bert")]  # fmt: skip
+    assert kinds[:4] == [("playbook-run.proposed", "anna"), ("playbook-run.approved", "bert"),
+                         ("playbook-run.approved", "carl"), ("playbook-run.running", "carl")]  # fmt: skip
 
 
 def test_a_forbidden_step_refuses_the_run_before_it_begins(world: PlaybookWorld) -> None:
     with pytest.raises(HubError, match="step c: too many devices"):
-        world.propose(plan_of(DIAMOND), [Verdict(step="c", decision="forbid", reason="too many devices")])
+        world.propose(plan_of(DIAMOND), [StepVerdict(step="c", decision="forbid", reason="too many devices")])
     with world.db.read() as session:
         assert service.list_newest(session) == []
 
 
 def test_a_refused_run_never_begins(world: PlaybookWorld) -> None:
-    run = world.propose(plan_of(DIAMOND), [Verdict(step="a", decision="approve", approvers=1)])
+    run = world.propose(plan_of(DIAMOND), [StepVerdict(step="a", decision="approve", approvals=1, roles=("operator",))])
     with world.db.write() as session:
-        assert service.decide(session, run, False, world.now, "anna").state == "refused"
+        assert service.decide(session, run, False, world.now, "anna", "operator").state == "refused"
     world.turn()
     assert world.effects.effects() == []
 

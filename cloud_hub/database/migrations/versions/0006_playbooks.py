@@ -29,6 +29,7 @@ def upgrade() -> None:
         sa.Column("approvals", JSON, nullable=False),
         sa.Column("incident", sa.String(), nullable=False),
         sa.Column("actor", sa.String(), nullable=False),
+        sa.Column("entries", sa.Integer(), nullable=False),
         sa.Column("awaits", sa.Boolean(), nullable=False),
         sa.Column("next_us", sa.BigInteger(), nullable=False),
         sa.Column("deadline_us", sa.BigInteger(), nullable=False),
