@@ -32,6 +32,9 @@ _DEVICES: Any = Device.__table__  # type: ignore[attr-defined]
 UNRESOLVED = ("open", "acknowledged")
 REMOVED = "the device was removed"
 """The reason for clearing an alarm or resolving an incident when its device is removed."""
+MAX_SUBJECTS = 50
+"""Open incidents of one device. Alarms of more subjects share the incident OTHER: a device chooses the names."""
+OTHER = "other"
 UNDER_WAY = ("proposed", "approved", "executing", "executed")
 
 
@@ -106,6 +109,8 @@ def _raise(
             found = _open_for(session, device, alarm.metric, now_us, trace or new_trace(), service)
             unresolved[subject] = found
         row.incident = found.id
+        if not found.silent and grouping.is_silence(alarm.metric, alarm.kind, alarm.about):
+            found.silent, found.grouped_us = True, None  # the topology may explain it now
     trail.add(session, now_us, device, "alarm.raised", alarm.metric, device=device, trace=trace, value=alarm.value,
               limit=alarm.limit, incident=row.incident, suppressed=row.suppressed)  # fmt: skip
     return row
@@ -142,16 +147,29 @@ def _open_for(
     subject = subject_of(metric)
     if (found := _unresolved(session, device, subject)) is not None:
         return found
+    if _has_many(session, device):
+        subject = OTHER
+        if (found := _unresolved(session, device, subject)) is not None:
+            return found
     incident = Incident(
         id=new_id(), device=device, subject=subject, opened_us=now_us, traceparent=trace, service=service
     )  # fmt: skip
-    incident.page = _page(session, device, now_us, service) or incident.id
+    joined = _joining(session, device, now_us, service)
+    incident.page = incident.id if joined is None else joined.page
+    incident.leads, incident.joined_because = joined is None, "" if joined is None else joined.because
     session.add(incident)
-    trail.add(session, now_us, "hub", "incident.opened", incident.id, device=device, trace=trace, about=subject)
+    trail.add(session, now_us, "hub", "incident.opened", incident.id, device=device, trace=trace, about=subject,
+              page=incident.page, because=incident.joined_because)  # fmt: skip
     return incident
 
 
-def _page(session: Session, device: str, now_us: int, service: str) -> str | None:
+def _has_many(session: Session, device: str) -> bool:
+    """Whether the device has as many open incidents as one may have."""
+    query = select(Incident.id).where(Incident.device == device, col(Incident.state).in_(UNRESOLVED))
+    return len(session.exec(query.limit(MAX_SUBJECTS)).all()) == MAX_SUBJECTS
+
+
+def _joining(session: Session, device: str, now_us: int, service: str) -> grouping.Joining | None:
     """The page of an earlier incident that an incident of this device, opened now, belongs to."""
     session.flush()
     path = session.exec(select(Device.assigned_path).where(Device.id == device)).first() or ""
@@ -164,7 +182,7 @@ def _page(session: Session, device: str, now_us: int, service: str) -> str | Non
     if service:
         kin = (mine.service == service) & _of_site(site)
         opened += _opened(session, kin, now_us - int(limits.service_s * 1e6))
-    return grouping.page_of(device, site, now_us, opened, alarms, limits, service)
+    return grouping.joining(device, site, now_us, opened, alarms, limits, service)
 
 
 def _opened(session: Session, which: Any, since_us: int) -> list[OpenedIncident]:
