@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import func, or_
 from sqlmodel import Session, col, select
 
+from cloud_hub.actions.states import UNDER_WAY, abort
 from cloud_hub.alarms import service as alarm_service
 from cloud_hub.alarms import suppression
 from cloud_hub.audit import trail
@@ -35,7 +36,6 @@ REMOVED = "the device was removed"
 MAX_SUBJECTS = 50
 """Open incidents of one device. Alarms of more subjects share the incident OTHER: a device chooses the names."""
 OTHER = "other"
-UNDER_WAY = ("proposed", "approved", "executing", "executed")
 
 
 def subject_of(metric: str) -> str:
@@ -303,26 +303,18 @@ def resolve_all(session: Session, device: str, now_us: int, *, actor: str, reaso
         _resolve(session, row, now_us, actor=actor, reason=reason)
     left = select(Action).where(Action.device == device, col(Action.state).in_(UNDER_WAY))
     for action in session.exec(left).all():
-        _abort(session, action, now_us, actor=actor, reason=reason)
+        abort(session, action, now_us, actor=actor, reason=reason)
     return len(rows)
 
 
 def _resolve(session: Session, incident: Incident, now_us: int, *, actor: str, reason: str) -> None:
     for action in actions(session, incident.id):
         if action.state in UNDER_WAY:
-            _abort(session, action, now_us, actor=actor, reason=reason)
+            abort(session, action, now_us, actor=actor, reason=reason)
     incident.state, incident.resolved_us, incident.resolved_by, incident.resolution = "resolved", now_us, actor, reason
     session.add(incident)
     trail.add(session, now_us, actor, "incident.resolved", incident.id, device=incident.device,
               trace=incident.traceparent, reason=reason)  # fmt: skip
-
-
-def _abort(session: Session, action: Action, now_us: int, *, actor: str, reason: str) -> None:
-    action.state = "refused" if action.state in {"proposed", "approved"} else "failed"
-    action.outcome, action.changed_us = reason, now_us
-    session.add(action)
-    trail.add(session, now_us, actor, f"action.{action.state}", f"{action.verb} {action.target}", device=action.device,
-              trace=action.traceparent, action=action.id, outcome=reason)  # fmt: skip
 
 
 def record_diagnosis(session: Session, incident_id: str, diagnosis: dict[str, Any], now_us: int) -> Incident:
@@ -360,6 +352,25 @@ def alarms(session: Session, incident_id: str) -> list[AlarmRow]:
 def actions(session: Session, incident_id: str) -> list[Action]:
     """The incident's actions, oldest first."""
     return list(session.exec(select(Action).where(Action.incident == incident_id).order_by(Action.id)))
+
+
+def action_ended(session: Session, action: Action, now_us: int) -> None:
+    """Settle the incident of an action that has ended.
+
+    The output of the first diagnose command is new evidence: the incident is diagnosed again. Only after the first one,
+    or a diagnosis that always asks for another would never end.
+    """
+    session.flush()
+    if action.state == "verified" and _is_diagnose(action):
+        done = [one for one in actions(session, action.incident) if one.state == "verified" and _is_diagnose(one)]
+        incident = session.get(Incident, action.incident)
+        if incident is not None and incident.state != "resolved" and len(done) == 1:
+            incident.diagnosed_us = None
+    settle(session, action.incident, now_us)
+
+
+def _is_diagnose(action: Action) -> bool:
+    return (action.type, action.operation) == ("command", "diagnose")
 
 
 def list_undiagnosed(session: Session, where: Any, limit: int) -> list[str]:
