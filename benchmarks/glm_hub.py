@@ -11,6 +11,7 @@ from cloud_hub.access import tokens
 from cloud_hub.api import http_server
 from cloud_hub.api.dependencies import Hub
 from cloud_hub.api.routes import create_rest_app
+from cloud_hub.app import open_actions
 from cloud_hub.clock import now_us
 from cloud_hub.database.sessions import Database
 from cloud_hub.inference.gateway.build import open_gateway
@@ -36,7 +37,7 @@ def main(port: int, folder: Path, model: str, addresses: list[str]) -> None:
     app = create_rest_app()
     app.state.hub = Hub(
         settings=settings, db=db, publish=lambda messages: None, notify=lambda name: None, connected=lambda: True,
-        gateway=gateway,
+        actions=open_actions(settings), gateway=gateway,
     )  # fmt: skip
     uvicorn.Server(http_server.config(app, settings.rest)).run()
 

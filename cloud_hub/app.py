@@ -11,6 +11,10 @@ from fastapi import FastAPI
 from cloud_hub.access import lockout
 from cloud_hub.access.lockout import Lockout
 from cloud_hub.access.oidc import Oidc
+from cloud_hub.actions import worker as actions
+from cloud_hub.actions.catalogue import Tools, load_catalogue
+from cloud_hub.actions.policy_file import default_policy
+from cloud_hub.actions.service import ActionService
 from cloud_hub.api.dependencies import Hub
 from cloud_hub.api.routes import create_rest_app
 from cloud_hub.autoscale import worker as autoscale
@@ -19,6 +23,7 @@ from cloud_hub.certificates.files import CaFolder
 from cloud_hub.clock import now_us
 from cloud_hub.configurations.reconciler import ConfigurationReconciler
 from cloud_hub.database.sessions import Database
+from cloud_hub.incidents import service as incident_service
 from cloud_hub.incidents import worker as incidents
 from cloud_hub.inference.experts import worker as experts
 from cloud_hub.inference.gateway.build import open_gateway
@@ -67,9 +72,11 @@ class HubApp:
         self._waiters = WaiterRegistry()
         self._forecasters = ForecasterStore()
         context = HubContext(db=self.db, settings=settings, connected=lambda: self._listener.connected)
+        self.actions = open_actions(settings)
         self._reconciler = ConfigurationReconciler(self.db, context.max_twin_bytes, settings.configurations.period_s)
         specs = [spec for workers in WORKERS for spec in workers(context)]
-        specs += incidents.workers(context, self._gateway)
+        specs += incidents.workers(context, self.actions, self._gateway)
+        specs += actions.workers(self.db, self.actions)
         specs += gateway_workers(self.db, self._gateway, settings.inference, self.notify)
         specs += thresholds.workers(context, self._forecasters)
         specs.append(WorkerSpec(name="configurations", run_once=self._reconciler.run_once, linger_s=BURST_S))
@@ -137,12 +144,20 @@ class HubApp:
         with self.db.read() as session:
             locked = Lockout(lockout.active_locks(session, now_us()))
         app.state.hub = Hub(
-            settings=self.settings, db=self.db, publish=self.publish, notify=self.notify,
+            settings=self.settings, db=self.db, publish=self.publish, notify=self.notify, actions=self.actions,
             connected=lambda: self._listener.connected, changed=self.devices_changed, waiters=self._waiters,
             heard_us=self._listener.heard_us, lockout=locked, oidc=self._oidc,
             forecasters=self._forecasters, workers=self.statuses, gateway=self._gateway,
         )  # fmt: skip
         return app
+
+
+def open_actions(settings: Settings) -> ActionService:
+    """The service of actions; raises ConfigError."""
+    tools = Tools(settings=settings.actions, max_twin_bytes=settings.twins.max_bytes)
+    service = ActionService(policy=default_policy(settings.actions), catalogue=load_catalogue(tools))
+    service.on_end.append(incident_service.action_ended)
+    return service
 
 
 def command_signer(settings: Settings) -> Callable[[bytes], bytes | None]:

@@ -1,9 +1,9 @@
-"""/api/v1/incidents and /api/v1/actions: incidents with their alarms and actions."""
+"""/api/v1/incidents: incidents with their alarms and actions."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 from sqlmodel import col, select
 
 from cloud_hub.alarms import service as alarms
@@ -12,7 +12,6 @@ from cloud_hub.api.dependencies import Operator, Reader, TheHub
 from cloud_hub.clock import now_us
 from cloud_hub.database import scopes
 from cloud_hub.database.tables import Action, AlarmRow, Incident
-from cloud_hub.incidents import actions as incident_actions
 from cloud_hub.incidents import service as incidents
 
 router = APIRouter(prefix="/api/v1", tags=["incidents"])
@@ -24,13 +23,6 @@ class IncidentView(BaseModel):
     incident: Incident
     alarms: list[AlarmRow]
     actions: list[Action]
-
-
-class DecisionBody(BaseModel):
-    """The decision on a proposed action."""
-
-    model_config = ConfigDict(extra="forbid")
-    approve: bool
 
 
 @router.get("/incidents")
@@ -82,12 +74,3 @@ def resolve(incident_id: str, body: ReasonBody, hub: TheHub, caller: Operator) -
         ended = [alarm for alarm in incidents.alarms(session, incident_id) if alarm.cleared_us == now]
     hub.publish([alarms.state_message(alarm, now, actor=caller.actor) for alarm in ended])
     return row
-
-
-@router.post("/actions/{action_id}/decision")
-def decide(action_id: str, body: DecisionBody, hub: TheHub, caller: Operator) -> Action:
-    """Approve or refuse a proposed action."""
-    with hub.db.write(scope=caller.scope) as session:
-        action = incident_actions.decide(session, action_id, body.approve, caller.actor, now_us())
-    hub.notify("actions")
-    return action

@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import Depends, FastAPI
 
 from cloud_hub.api import (
+    actions,
     admission,
     alarms,
     audit,
@@ -51,6 +52,7 @@ ROUTERS = (
     twins.router,
     alarms.router,
     incidents.router,
+    actions.router,
     notifications.router,
     escalations.router,
     learning_jobs.router,

@@ -22,6 +22,7 @@ from cloud_hub.database.tables import (
     Claim,
     Command,
     ConfigurationDevice,
+    Dependency,
     Device,
     EscalationRow,
     JobDevice,
@@ -33,7 +34,7 @@ from cloud_hub.database.tables import (
     StalledStream,
     TwinRow,
 )
-from cloud_hub.devices import commands
+from cloud_hub.devices import commands, dependencies
 from cloud_hub.devices import registry as device_registry
 from cloud_hub.errors import HubError
 from cloud_hub.incidents import service as incidents
@@ -53,11 +54,15 @@ TABLES: dict[str, str] = {
     "claims": "deleted",
     "commands": "under way: cancelled, with the reason; the device is told",
     "configuration_devices": "deleted",
+    "cases": HISTORY,
+    "dependencies": "deleted; made again from the tags by a restore",
+    "device_notes": HISTORY,
     "devices": "deleted; path and tags stay in removed_devices",
     "escalations": "unanswered: deleted; answered: stay",
     "events": HISTORY,
     "high_water": "stays: what is here already is not stored twice after a restore",
     "identities": "stays: who was revoked before is so after a restore",
+    "incident_evidence": HISTORY,
     "incidents": "unresolved: resolved, with the reason",
     "inference_records": HISTORY,
     "job_devices": "pending: gone, with the reason",
@@ -123,7 +128,8 @@ def _commands(session: Session, device: str, now_us: int, actor: str) -> list[Ou
 def _work(session: Session, device: str, now_us: int, actor: str) -> None:
     """Delete or end the device's rows that are no history."""
     connection = session.connection()
-    tables: tuple[Any, ...] = (AppliedRow, Claim, ConfigurationDevice, LearnedSeries, LimitFile, StalledStream)
+    tables: tuple[Any, ...] = (AppliedRow, Claim, ConfigurationDevice, Dependency, LearnedSeries, LimitFile,
+                               StalledStream)  # fmt: skip
     for table in tables:
         rows = table.__table__
         connection.execute(delete(rows).where(rows.c.device == device))
@@ -163,6 +169,7 @@ def restore(session: Session, device: str, now_us: int, *, actor: str, trace: st
     session.delete(row)
     session.add(back)
     session.flush()
+    dependencies.save(session, device, {}, row.tags)
     certificates.clear_cache(session)
     trail.add(session, now_us, actor, "device.restored", device, device=device, trace=trace, removed_us=row.removed_us,
               path=row.assigned_path)  # fmt: skip

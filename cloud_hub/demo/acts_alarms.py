@@ -102,7 +102,7 @@ def incidents(world: World) -> list[str]:
     return [
         f"inference process stopped with SIGSTOP; alarm {alarm['metric']} {alarm['value']:.1f} s",
         f"diagnosis by {author}: {incident['diagnosis']['cause']} ({incident['diagnosis']['confidence']:.0%})",
-        f"{action['verb']} {action['target']}: policy '{action['policy']}'; twin: starts {before['starts']} -> "
+        f"{action['type']} {action['detail']}: policy '{action['policy']}'; twin: starts {before['starts']} -> "
         f"{after['starts']}",
         f"resolved {took:.1f} s after the alarm; {len(kinds)} audit rows under one trace {alarm['trace_id'][:8]}..., "
         "chain holds",

@@ -13,6 +13,7 @@ from sqlmodel import Session
 
 from cloud_hub.audit import trail
 from cloud_hub.database.tables import Device
+from cloud_hub.devices import dependencies
 from cloud_hub.errors import HubError
 from shared.protocol.codec import encode
 from shared.twin import shadow
@@ -43,6 +44,7 @@ def change(
         raise HubError(413, "The tags are too large", f"all tags of a device fit in {MAX_BYTES} bytes of JSON")
     if shadow.json_equal(tags, device.tags):
         return False
+    dependencies.save(session, device.id, device.tags, tags)
     device.tags, device.tags_version = tags, device.tags_version + 1
     session.add(device)
     kind = "tags.replaced" if whole else "tags.changed"

@@ -16,7 +16,7 @@ from typing import Annotated, Any, get_args
 import msgspec
 
 from cloud_hub.incidents.core import prompts, rules
-from cloud_hub.incidents.core.evidence import Diagnosis, Evidence, Proposal, Verb
+from cloud_hub.incidents.core.evidence import Diagnosis, Evidence, Proposal, Verb, command_proposal
 from cloud_hub.inference.engines.blocking import LanguageModel
 from shared.errors import TidegateError
 
@@ -99,8 +99,7 @@ def _checked(reply: Reply, engine: LanguageModel, allowed: Sequence[rules.Allowe
         if match is None:
             dropped.append(f"'{asked.verb} {asked.target} on {asked.device}'")
         else:
-            reason = prompts.sanitize(asked.reason)
-            kept[match] = Proposal(verb=match[0], device=match[1], target=match[2], reason=reason)
+            kept[match] = command_proposal(*match, prompts.sanitize(asked.reason))
     if dropped:
         log.warning("diagnosis.proposals_dropped", extra={"fields": {"engine": engine.name, "proposals": len(dropped)}})
     return Diagnosis(

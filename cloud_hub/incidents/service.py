@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import func, or_
 from sqlmodel import Session, col, select
 
+from cloud_hub.actions.states import UNDER_WAY, abort
 from cloud_hub.alarms import service as alarm_service
 from cloud_hub.alarms import suppression
 from cloud_hub.audit import trail
@@ -32,7 +33,9 @@ _DEVICES: Any = Device.__table__  # type: ignore[attr-defined]
 UNRESOLVED = ("open", "acknowledged")
 REMOVED = "the device was removed"
 """The reason for clearing an alarm or resolving an incident when its device is removed."""
-UNDER_WAY = ("proposed", "approved", "executing", "executed")
+MAX_SUBJECTS = 50
+"""Open incidents of one device. Alarms of more subjects share the incident OTHER: a device chooses the names."""
+OTHER = "other"
 
 
 def subject_of(metric: str) -> str:
@@ -106,6 +109,8 @@ def _raise(
             found = _open_for(session, device, alarm.metric, now_us, trace or new_trace(), service)
             unresolved[subject] = found
         row.incident = found.id
+        if not found.silent and grouping.is_silence(alarm.metric, alarm.kind, alarm.about):
+            found.silent, found.grouped_us = True, None  # the topology may explain it now
     trail.add(session, now_us, device, "alarm.raised", alarm.metric, device=device, trace=trace, value=alarm.value,
               limit=alarm.limit, incident=row.incident, suppressed=row.suppressed)  # fmt: skip
     return row
@@ -142,16 +147,29 @@ def _open_for(
     subject = subject_of(metric)
     if (found := _unresolved(session, device, subject)) is not None:
         return found
+    if _has_many(session, device):
+        subject = OTHER
+        if (found := _unresolved(session, device, subject)) is not None:
+            return found
     incident = Incident(
         id=new_id(), device=device, subject=subject, opened_us=now_us, traceparent=trace, service=service
     )  # fmt: skip
-    incident.page = _page(session, device, now_us, service) or incident.id
+    joined = _joining(session, device, now_us, service)
+    incident.page = incident.id if joined is None else joined.page
+    incident.leads, incident.joined_because = joined is None, "" if joined is None else joined.because
     session.add(incident)
-    trail.add(session, now_us, "hub", "incident.opened", incident.id, device=device, trace=trace, about=subject)
+    trail.add(session, now_us, "hub", "incident.opened", incident.id, device=device, trace=trace, about=subject,
+              page=incident.page, because=incident.joined_because)  # fmt: skip
     return incident
 
 
-def _page(session: Session, device: str, now_us: int, service: str) -> str | None:
+def _has_many(session: Session, device: str) -> bool:
+    """Whether the device has as many open incidents as one may have."""
+    query = select(Incident.id).where(Incident.device == device, col(Incident.state).in_(UNRESOLVED))
+    return len(session.exec(query.limit(MAX_SUBJECTS)).all()) == MAX_SUBJECTS
+
+
+def _joining(session: Session, device: str, now_us: int, service: str) -> grouping.Joining | None:
     """The page of an earlier incident that an incident of this device, opened now, belongs to."""
     session.flush()
     path = session.exec(select(Device.assigned_path).where(Device.id == device)).first() or ""
@@ -164,7 +182,7 @@ def _page(session: Session, device: str, now_us: int, service: str) -> str | Non
     if service:
         kin = (mine.service == service) & _of_site(site)
         opened += _opened(session, kin, now_us - int(limits.service_s * 1e6))
-    return grouping.page_of(device, site, now_us, opened, alarms, limits, service)
+    return grouping.joining(device, site, now_us, opened, alarms, limits, service)
 
 
 def _opened(session: Session, which: Any, since_us: int) -> list[OpenedIncident]:
@@ -285,26 +303,18 @@ def resolve_all(session: Session, device: str, now_us: int, *, actor: str, reaso
         _resolve(session, row, now_us, actor=actor, reason=reason)
     left = select(Action).where(Action.device == device, col(Action.state).in_(UNDER_WAY))
     for action in session.exec(left).all():
-        _abort(session, action, now_us, actor=actor, reason=reason)
+        abort(session, action, now_us, actor=actor, reason=reason)
     return len(rows)
 
 
 def _resolve(session: Session, incident: Incident, now_us: int, *, actor: str, reason: str) -> None:
     for action in actions(session, incident.id):
         if action.state in UNDER_WAY:
-            _abort(session, action, now_us, actor=actor, reason=reason)
+            abort(session, action, now_us, actor=actor, reason=reason)
     incident.state, incident.resolved_us, incident.resolved_by, incident.resolution = "resolved", now_us, actor, reason
     session.add(incident)
     trail.add(session, now_us, actor, "incident.resolved", incident.id, device=incident.device,
               trace=incident.traceparent, reason=reason)  # fmt: skip
-
-
-def _abort(session: Session, action: Action, now_us: int, *, actor: str, reason: str) -> None:
-    action.state = "refused" if action.state in {"proposed", "approved"} else "failed"
-    action.outcome, action.changed_us = reason, now_us
-    session.add(action)
-    trail.add(session, now_us, actor, f"action.{action.state}", f"{action.verb} {action.target}", device=action.device,
-              trace=action.traceparent, action=action.id, outcome=reason)  # fmt: skip
 
 
 def record_diagnosis(session: Session, incident_id: str, diagnosis: dict[str, Any], now_us: int) -> Incident:
@@ -342,6 +352,25 @@ def alarms(session: Session, incident_id: str) -> list[AlarmRow]:
 def actions(session: Session, incident_id: str) -> list[Action]:
     """The incident's actions, oldest first."""
     return list(session.exec(select(Action).where(Action.incident == incident_id).order_by(Action.id)))
+
+
+def action_ended(session: Session, action: Action, now_us: int) -> None:
+    """Settle the incident of an action that has ended.
+
+    The output of the first diagnose command is new evidence: the incident is diagnosed again. Only after the first one,
+    or a diagnosis that always asks for another would never end.
+    """
+    session.flush()
+    if action.state == "verified" and _is_diagnose(action):
+        done = [one for one in actions(session, action.incident) if one.state == "verified" and _is_diagnose(one)]
+        incident = session.get(Incident, action.incident)
+        if incident is not None and incident.state != "resolved" and len(done) == 1:
+            incident.diagnosed_us = None
+    settle(session, action.incident, now_us)
+
+
+def _is_diagnose(action: Action) -> bool:
+    return (action.type, action.operation) == ("command", "diagnose")
 
 
 def list_undiagnosed(session: Session, where: Any, limit: int) -> list[str]:

@@ -9,12 +9,14 @@ from functools import partial
 import msgspec
 from sqlmodel import Session, col, select
 
+from cloud_hub.actions.service import ActionService
+from cloud_hub.actions.service import Proposal as ActionProposal
 from cloud_hub.clock import now_us
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import Action, Command, Device, Incident
-from cloud_hub.incidents import actions
+from cloud_hub.errors import HubError
 from cloud_hub.incidents import service as incidents
-from cloud_hub.incidents.core.evidence import AlarmFact, Diagnosis, Evidence
+from cloud_hub.incidents.core.evidence import AlarmFact, Diagnosis, Evidence, Proposal
 from cloud_hub.incidents.diagnosis import diagnose
 from cloud_hub.inference.engines.blocking import LanguageModel, load_model
 from cloud_hub.inference.gateway.blocking import GatewayModel
@@ -22,7 +24,6 @@ from cloud_hub.inference.gateway.service import Gateway
 from cloud_hub.runtime.context import HubContext
 from cloud_hub.runtime.items import WorkItems
 from cloud_hub.runtime.worker import BURST_S, WorkerSpec, WorkResult
-from cloud_hub.settings import Actions
 from cloud_hub.telemetry import samples
 from cloud_hub.twins import service as twins
 from cloud_hub.twins.core import reported_values
@@ -32,26 +33,21 @@ log = logging.getLogger(__name__)
 RECENT = 60
 BATCH_SIZE = 100
 """The maximum number of incidents in one run."""
-ACTIONS_S = 0.5
 
 
-def workers(context: HubContext, gateway: Gateway | None = None) -> list[WorkerSpec]:
-    """Diagnose incidents, execute actions, and apply suppressions that start or end; raises ConfigError.
+def workers(context: HubContext, actions: ActionService, gateway: Gateway | None = None) -> list[WorkerSpec]:
+    """Diagnose incidents, and apply suppressions that start or end; raises ConfigError.
 
     Diagnoses are asked of the gateway, if there is one.
     """
-    db, settings = context.db, context.settings.actions
+    db = context.db
     engine = GatewayModel(gateway) if gateway is not None else load_model(context.settings)
-
-    def execute() -> WorkResult:
-        return actions.run_once(db, now_us(), settings)
 
     def suppress() -> WorkResult:
         return incidents.apply_suppression_changes(db, now_us())
 
     return [
-        WorkerSpec(name="diagnosis", run_once=lambda: run_once(db, engine, settings)),
-        WorkerSpec(name="actions", run_once=execute, period_s=ACTIONS_S, linger_s=BURST_S),
+        WorkerSpec(name="diagnosis", run_once=lambda: run_once(db, engine, actions)),
         WorkerSpec(name="alarms", run_once=suppress, linger_s=BURST_S),
     ]
 
@@ -91,26 +87,31 @@ def _diagnose_output(session: Session, incident: Incident) -> dict[str, str | fl
     query = (
         select(Command)
         .join(Action, col(Action.command) == col(Command.id))
-        .where(Action.incident == incident.id, Action.verb == "diagnose", Command.state == "succeeded")
+        .where(
+            Action.incident == incident.id,
+            Action.type == "command",
+            Action.operation == "diagnose",
+            Command.state == "succeeded",
+        )
     )
     row = session.exec(query.order_by(col(Command.id).desc())).first()
     return dict(reported_values.mapping(row.output)) if row is not None else {}
 
 
-def run_once(db: Database, engine: LanguageModel | None, settings: Actions) -> WorkResult:
+def run_once(db: Database, engine: LanguageModel | None, actions: ActionService) -> WorkResult:
     """Diagnose the waiting incidents one by one. The engine is called outside any transaction."""
     now = now_us()
     items = WorkItems(db, "diagnosis", now)
     with db.read() as session:
         waiting = incidents.list_undiagnosed(session, items.ready("incident", Incident.id), BATCH_SIZE)
     done = [
-        items.run("incident", incident_id, partial(_diagnose, db, incident_id, engine, settings))
+        items.run("incident", incident_id, partial(_diagnose, db, incident_id, engine, actions))
         for incident_id in waiting
     ]
     return items.result(again=len(waiting) == BATCH_SIZE, wake=["actions"] if any(done) else ())
 
 
-def _diagnose(db: Database, incident_id: str, engine: LanguageModel | None, settings: Actions) -> bool:
+def _diagnose(db: Database, incident_id: str, engine: LanguageModel | None, actions: ActionService) -> bool:
     """Diagnose one incident; False if it no longer exists."""
     with db.read() as session:
         incident = session.get(Incident, incident_id)
@@ -120,11 +121,11 @@ def _diagnose(db: Database, incident_id: str, engine: LanguageModel | None, sett
         device = session.get(Device, incident.device)
     if isinstance(engine, GatewayModel):
         engine = engine.about((device.assigned_path,) if device is not None and device.assigned_path else ())
-    _store(db, incident_id, diagnose(facts, engine), settings)
+    _store(db, incident_id, diagnose(facts, engine), actions)
     return True
 
 
-def _store(db: Database, incident_id: str, diagnosis: Diagnosis, settings: Actions) -> None:
+def _store(db: Database, incident_id: str, diagnosis: Diagnosis, actions: ActionService) -> None:
     now = now_us()
     plain = msgspec.to_builtins(replace(diagnosis, proposals=[]))
     with db.write() as session:
@@ -132,7 +133,22 @@ def _store(db: Database, incident_id: str, diagnosis: Diagnosis, settings: Actio
             return
         incident = incidents.record_diagnosis(session, incident_id, plain, now)
         for proposal in diagnosis.proposals:
-            actions.propose(session, incident, proposal.verb, proposal.target, proposal.reason, now, settings)
+            _propose(session, incident, diagnosis, proposal, actions, now)
         incidents.settle(session, incident_id, now)
     fields = {"incident": incident_id, "cause": diagnosis.cause, "author": diagnosis.author, "note": diagnosis.note}
     log.info("incident.diagnosed", extra={"fields": fields, "trace": incident.traceparent})
+
+
+def _propose(
+    session: Session, incident: Incident, diagnosis: Diagnosis, proposal: Proposal, actions: ActionService, now_us: int
+) -> None:  # fmt: skip
+    """Hand a proposal to the policy; what no type accepts is left out."""
+    wanted = ActionProposal(
+        type=proposal.action, parameters=proposal.parameters, device=incident.device, reason=proposal.reason,
+        origin="diagnosis", proposer=diagnosis.author, incident=incident.id, trace=incident.traceparent,
+    )  # fmt: skip
+    try:
+        actions.propose(session, wanted, now_us)
+    except HubError as error:
+        fields = {"incident": incident.id, "type": proposal.action, "reason": str(error)}
+        log.warning("incident.proposal_refused", extra={"fields": fields, "trace": incident.traceparent})

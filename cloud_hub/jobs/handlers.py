@@ -13,7 +13,7 @@ from sqlalchemy import bindparam, select, update
 from sqlmodel import Session
 
 from cloud_hub.database.tables import Device, Job
-from cloud_hub.devices import commands, tags
+from cloud_hub.devices import commands, dependencies, tags
 from cloud_hub.errors import HubError
 from cloud_hub.runtime.outgoing import OutgoingMessage
 from cloud_hub.twins import batch as twin_batch
@@ -127,6 +127,7 @@ def _tags(session: Session, job: Job, devices: Sequence[str], _now_us: int, _max
         else:
             outcomes[device] = Outcome(state="written", version=version + 1)
             rows.append({"b_id": device, "tags": after, "tags_version": version + 1})
+            dependencies.save(session, device, before, after)
     if rows:
         session.connection().execute(_SET_TAGS, rows)
     return JobProgress(outcomes=outcomes)

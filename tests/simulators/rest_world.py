@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+from simulators.actions import action_service, propose_command
 from simulators.births import born
 from simulators.rest_app import RestApp
 from sqlmodel import select
@@ -18,7 +19,6 @@ from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import Incident
 from cloud_hub.devices import commands
 from cloud_hub.devices.offsets import StreamOffsets
-from cloud_hub.incidents import actions
 from cloud_hub.incidents import service as incidents
 from cloud_hub.runtime.outgoing import OutgoingMessage
 from cloud_hub.runtime.worker import WorkerStatus
@@ -151,9 +151,10 @@ class World:
         self.notified: list[str] = []
         self.changed: list[str] = []
         self.workers: list[WorkerStatus] = []
+        actions = action_service()
         hub = Hub(
             settings=Settings(state_dir=str(folder)), db=self.db, publish=self.published.extend,
-            notify=self.notified.append, connected=lambda: True, changed=self.changed.extend,
+            notify=self.notified.append, actions=actions, connected=lambda: True, changed=self.changed.extend,
             workers=lambda: self.workers,
         )  # fmt: skip
         self.app = RestApp(hub)
@@ -177,10 +178,9 @@ class World:
                       limit=2)  # fmt: skip
         incidents.handle_alarm(session, "press-3", alarm, NOW, "")
         incident = session.exec(select(Incident)).one()
-        settings = Settings().actions
         self.ids = {
             "device": "press-3", "metric": "cpu.load", "name": "gates", "incident_id": incident.id,
-            "action_id": actions.propose(session, incident, "capture", "digits", "why", NOW, settings).id,
+            "action_id": propose_command(action_service(), session, incident, "capture", "digits", NOW).id,
             "command_id": commands.create(session, "press-3", "restart", "digits", NOW, actor="test")[0].id,
             "rollout_id": "none", "job_id": "none", "configuration_id": "none", "token_id": "none",
             "learning_job_id": "none", "item_id": "none", "task_id": "none", "alarm_id": "a1", "suppression_id": "none",

@@ -8,6 +8,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, ClassVar
 
+from simulators.actions import action_service, propose_command
 from simulators.births import born
 from simulators.rest_app import RestApp, shared_app
 from sqlalchemy import make_url
@@ -37,7 +38,6 @@ from cloud_hub.database.tables import (
 from cloud_hub.devices import commands, tags
 from cloud_hub.devices import registry as device_registry
 from cloud_hub.devices.offsets import StreamOffsets
-from cloud_hub.incidents import actions
 from cloud_hub.incidents import service as incidents
 from cloud_hub.inference.gateway.build import open_gateway
 from cloud_hub.jobs import service as jobs
@@ -103,7 +103,8 @@ class Sites:
         self.db = Database(url)
         hub = Hub(
             settings=Settings(state_dir=str(folder)), db=self.db, publish=lambda messages: None,
-            notify=lambda name: None, connected=lambda: True, oidc=oidc, gateway=open_gateway(self.db, POOLS),
+            notify=lambda name: None, actions=action_service(), connected=lambda: True, oidc=oidc,
+            gateway=open_gateway(self.db, POOLS),
         )  # fmt: skip
         self.app = RestApp(hub)
         self.client = TestClient(self.app, raise_server_exceptions=False)
@@ -151,7 +152,7 @@ class Sites:
         suppression.create(session, quiet, now)
         session.flush()
         incident = session.exec(select(Incident).where(Incident.device == device)).one()
-        action = actions.propose(session, incident, "capture", word, word, now, Settings().actions)
+        action = propose_command(action_service(), session, incident, "capture", word, now)
         command, _ = commands.create(session, device, "restart", word, now, actor=word)
         session.add(EscalationRow(id=f"e-{device}", device=device, model=word, digest="", number=1, reason=word,
                                   label=word, margin=0.1, height=1, width=1, frame=b"x", t_us=now,

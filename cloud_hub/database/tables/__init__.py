@@ -1,9 +1,18 @@
 """Every table. Times are UTC microseconds. Alembic revisions in `migrations/` make just these; a test compares them."""
 
-from cloud_hub.database.tables.alarms import AlarmRow, Incident, Notification, Suppression
+from cloud_hub.database.tables.alarms import (
+    AlarmRow,
+    Case,
+    Incident,
+    IncidentEvidence,
+    Notification,
+    Suppression,
+)
 from cloud_hub.database.tables.devices import (
     AppliedRow,
+    Dependency,
     Device,
+    DeviceNote,
     HighWater,
     LostRange,
     Meta,
@@ -51,18 +60,22 @@ __all__ = [
     "AlarmRow",
     "AppliedRow",
     "AuditRow",
+    "Case",
     "CertificateRow",
     "Claim",
     "Command",
     "Configuration",
     "ConfigurationDevice",
+    "Dependency",
     "Device",
+    "DeviceNote",
     "EscalationRow",
     "EventRow",
     "FailedItem",
     "HighWater",
     "Identity",
     "Incident",
+    "IncidentEvidence",
     "InferenceRecord",
     "InferenceTask",
     "InferenceUsage",

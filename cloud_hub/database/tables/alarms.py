@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Column, Index, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
-from cloud_hub.database.tables.columns import JSONS, big_integer, json_object
+from cloud_hub.database.tables.columns import JSONS, big_integer, json_list, json_object
 
 
 class AlarmRow(SQLModel, table=True):
@@ -73,16 +73,21 @@ class Suppression(SQLModel, table=True):
 
 
 class Incident(SQLModel, table=True):
-    """A group of related alarms, its diagnosis, and its resolution.
+    """The alarms of one device about one subject, their diagnosis, and their resolution. A member of a group.
 
-    `page` is the incident that a person was paged for: this one, or an earlier one that it was grouped with. `service`
-    is the device's service when the peer comparison opened the incident. `resolved_by` and `resolution` are set when a
-    person resolved it, and empty when its alarms cleared.
+    `page` identifies the group: its members have the same, the id of its first incident. One member `leads`: the first,
+    or the cause that the topology gives. `joined_because` says why it is in a group that it did not begin. `placed_by`
+    is who merged or split it; the hub then moves it no more. `silent`: its alarms say that data is missing.
+    `grouped_us` is when the topology was last applied to it, None when that is due; `case_us` when its case was closed.
+    `service` is the device's service when the peer comparison opened the incident. `resolved_by` and `resolution` are
+    set when a person resolved it, and empty when its alarms cleared.
     """
 
     __tablename__ = "incidents"
     __table_args__ = (
         Index("incidents_by_time", "opened_us", "id"), Index("incidents_by_subject", "device", "subject", "state"),
+        Index("incidents_leading", "leads", "id"), Index("incidents_to_group", "grouped_us", "id"),
+        Index("incidents_without_case", "case_us", "resolved_us"),
     )  # fmt: skip
     id: str = Field(primary_key=True)
     device: str
@@ -97,6 +102,54 @@ class Incident(SQLModel, table=True):
     service: str = ""
     resolved_by: str = ""
     resolution: str = ""
+    leads: bool = True
+    joined_because: str = ""
+    placed_by: str = ""
+    silent: bool = False
+    grouped_us: int | None = big_integer(default=None)
+    case_us: int | None = big_integer(default=None)
+
+
+class IncidentEvidence(SQLModel, table=True):
+    """The evidence that an incident was last diagnosed by (`incidents.core.evidence.Evidence`)."""
+
+    __tablename__ = "incident_evidence"
+    incident: str = Field(primary_key=True)
+    device: str = Field(index=True)
+    t_us: int = big_integer()
+    evidence: dict[str, Any] = json_object()
+
+
+class Case(SQLModel, table=True):
+    """What became of a resolved incident, kept when the incident is deleted. `id` is the incident's.
+
+    The columns up to `metrics` are the features by which similar incidents find it. `actions` are what was proposed,
+    each with its state and whether it helped. `outcome`: helped (an action ended it), by-person, by-itself, or returned
+    (its alarm came back, at `returned_us`). `evidence` is what the diagnosis rested on.
+    """
+
+    __tablename__ = "cases"
+    __table_args__ = (
+        Index("cases_by_cause", "cause", "id"), Index("cases_by_subject", "subject", "id"),
+        Index("cases_by_device", "device", "id"), Index("cases_by_service", "service", "id"),
+    )  # fmt: skip
+    id: str = Field(primary_key=True)
+    page: str
+    device: str
+    site: str = ""
+    profile: str = ""
+    service: str = ""
+    subject: str
+    cause: str = ""
+    metrics: list[str] = json_list()
+    opened_us: int = big_integer()
+    resolved_us: int = big_integer()
+    returned_us: int | None = big_integer(default=None)
+    outcome: str
+    resolution: str = ""
+    diagnosis: dict[str, Any] | None = Field(default=None, sa_column=Column(JSONS))
+    actions: list[dict[str, Any]] = json_list()
+    evidence: dict[str, Any] | None = Field(default=None, sa_column=Column(JSONS))
 
 
 class Notification(SQLModel, table=True):

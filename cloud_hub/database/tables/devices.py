@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Column, UniqueConstraint
+from sqlalchemy import Column, Index, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
 from cloud_hub.database.tables.columns import JSONS, big_integer, json_list, json_object
@@ -43,6 +43,34 @@ class Device(SQLModel, table=True):
     seen_us: int = big_integer(default=0)
     assigned_path: str = ""
     limits_without_source: list[str] = json_list()
+
+
+class Dependency(SQLModel, table=True):
+    """`subject` needs the device `depends_on` to be reached: one edge of the topology, from the tags of `device`.
+
+    `subject` is a device, or an asset path with a '/' at its end: then all devices at or below it.
+    """
+
+    __tablename__ = "dependencies"
+    __table_args__ = (
+        Index("dependencies_by_subject", "subject"), Index("dependencies_by_upstream", "depends_on"),
+        {"sqlite_with_rowid": False},
+    )  # fmt: skip
+    device: str = Field(primary_key=True)
+    subject: str = Field(primary_key=True)
+    depends_on: str = Field(primary_key=True)
+
+
+class DeviceNote(SQLModel, table=True):
+    """What a person wrote about a device, for whoever works on its next incident."""
+
+    __tablename__ = "device_notes"
+    __table_args__ = (Index("device_notes_by_device", "device", "id"),)
+    id: str = Field(primary_key=True)
+    device: str
+    text: str
+    actor: str
+    t_us: int = big_integer()
 
 
 class RemovedDevice(SQLModel, table=True):

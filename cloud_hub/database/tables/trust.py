@@ -14,7 +14,10 @@ class AuditRow(SQLModel, table=True):
     """Who did what, when, with which result; each row's hash covers the one before. Triggers refuse to change it."""
 
     __tablename__ = "audit"
-    __table_args__ = (Index("audit_by_device", "device", "seq"), Index("audit_by_time", "t_us"))
+    __table_args__ = (
+        Index("audit_by_device", "device", "seq"), Index("audit_by_time", "t_us"),
+        Index("audit_by_kind", "device", "kind", "seq"),
+    )  # fmt: skip
     seq: int | None = Field(default=None, sa_column=Column(SERIAL, primary_key=True))
     t_us: int = big_integer()
     actor: str

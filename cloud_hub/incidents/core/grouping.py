@@ -11,12 +11,15 @@ earlier incident
 - of the same service of the same site, within two hours: a lasting difference from peers appears on one
   server after the other.
 
+What a failed device explains by the topology is decided afterwards, in `topology`.
+
 A page accepts no more incidents after `page_s`, or after `service_page_s` for those of its service: later ones deserve
 another notification.
 """
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -68,31 +71,62 @@ def site_of(path: str) -> str:
     return "/".join(path.split("/")[:2])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Joining:
+    """The page that an incident joins, and `because` of what, for people to read."""
+
+    page: str
+    because: str
+
+
 def page_of(
     device: str, site: str, now_us: int, opened: Iterable[OpenedIncident], alarms: int, grouping: Grouping = STANDARD,
     service: str = "",
 ) -> str | None:  # fmt: skip
-    """The page that an incident of `device` joins, or None if it starts a page.
+    """The page that an incident of `device` joins (see `joining`), or None if it starts a page."""
+    joined = joining(device, site, now_us, opened, alarms, grouping, service)
+    return None if joined is None else joined.page
+
+
+def joining(
+    device: str, site: str, now_us: int, opened: Iterable[OpenedIncident], alarms: int, grouping: Grouping = STANDARD,
+    service: str = "",
+) -> Joining | None:  # fmt: skip
+    """The page that an incident of `device` joins and why, or None if it starts a page.
 
     `opened` are earlier incidents, those of the device and the site first, then those of its `service`, each the newest
     first. `alarms` is the number of alarms of the site (of the device without a site) within the last `flood_s`, this
     one included.
     """
-    site_s = grouping.flood_s if alarms > grouping.flood_alarms else grouping.site_s
+    flood = alarms > grouping.flood_alarms
+    site_s = grouping.flood_s if flood else grouping.site_s
     for incident in opened:
         age_us = now_us - incident.t_us
-        same_device = incident.device == device and age_us <= grouping.device_s * SECOND_US
-        same_site = bool(site) and incident.site == site and age_us <= site_s * SECOND_US
-        if (same_device or same_site) and now_us - incident.page_us <= grouping.page_s * SECOND_US:
-            return incident.page
+        young = now_us - incident.page_us <= grouping.page_s * SECOND_US
+        if young and incident.device == device and age_us <= grouping.device_s * SECOND_US:
+            return Joining(page=incident.page, because=f"same device, within {_minutes(grouping.device_s)}")
+        if young and site and incident.site == site and age_us <= site_s * SECOND_US:
+            during = f", in a flood of more than {grouping.flood_alarms} alarms" if flood else ""
+            because = f"same site ({site}) as {incident.device}, within {_minutes(site_s)}{during}"
+            return Joining(page=incident.page, because=because)
         same_service = (
             bool(service)
             and (incident.service, incident.site) == (service, site)
             and age_us <= grouping.service_s * SECOND_US
         )
         if same_service and now_us - incident.page_us <= grouping.service_page_s * SECOND_US:
-            return incident.page
+            because = f"same service ({service}) as {incident.device}, within {_minutes(grouping.service_s)}"
+            return Joining(page=incident.page, because=because)
     return None
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:g} minutes"
+
+
+def is_silence(metric: str, kind: str, about: str) -> bool:
+    """Whether an alarm says that data is missing; `up` is Prometheus' metric for a target that answers."""
+    return "no-data" in (kind, about) or (kind == "low" and re.split(r"[./]", metric)[-1] == "up")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

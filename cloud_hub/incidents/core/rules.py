@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cloud_hub.incidents.core.evidence import AlarmFact, Diagnosis, Evidence, Proposal, Verb
+from cloud_hub.incidents.core.evidence import AlarmFact, Diagnosis, Evidence, Proposal, Verb, command_proposal
 from shared.protocol.messages import About, AlarmKind
 
 ENGINE = "rules, no language model"
@@ -98,7 +98,7 @@ def _diagnosis(evidence: Evidence, rule: Rule, alarm: AlarmFact, named: Mapping[
         return _result(rule.cause, rule.confidence / 2, f"{explanation}; the alarm has cleared", [])
     if rule.verb != "diagnose":
         target = rule.target.format(**facts)
-        proposal = Proposal(verb=rule.verb, device=evidence.device, target=target, reason=explanation)
+        proposal = command_proposal(rule.verb, evidence.device, target, explanation)
         return _result(rule.cause, rule.confidence, explanation, [proposal])
     proposals = [] if evidence.command_output else [_diagnose_first(evidence, explanation)]
     return _result(rule.cause, rule.confidence, explanation + _top(evidence.command_output), proposals)
@@ -112,7 +112,7 @@ def _result(cause: str, confidence: float, explanation: str, proposals: list[Pro
 
 
 def _diagnose_first(evidence: Evidence, reason: str) -> Proposal:
-    return Proposal(verb=DIAGNOSE[0], device=evidence.device, target=DIAGNOSE[1], reason=reason)
+    return command_proposal(DIAGNOSE[0], evidence.device, DIAGNOSE[1], reason)
 
 
 def _top(output: Mapping[str, str | float]) -> str:

@@ -10,16 +10,17 @@ from typing import Any
 
 import pytest
 from simulators import databases
+from simulators.actions import action_service
 from simulators.births import born
 from simulators.glm import GlmSimulator
 from sqlmodel import select
 
+from cloud_hub.actions import worker as actions
 from cloud_hub.audit import trail
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import Action, AlarmRow, Command, Device, Incident
 from cloud_hub.devices import commands
 from cloud_hub.errors import HubError
-from cloud_hub.incidents import actions as incident_actions
 from cloud_hub.incidents import service as incidents
 from cloud_hub.incidents import worker as diagnosis
 from cloud_hub.incidents.core import grouping
@@ -88,12 +89,12 @@ class Story:
                 incidents.handle_alarm(session, DEVICE, one, self.now, TRACE)
 
     def diagnose(self, engine: Any = None) -> bool:
-        return bool(diagnosis.run_once(self.db, engine, SETTINGS).wake)
+        return bool(diagnosis.run_once(self.db, engine, action_service(SETTINGS)).wake)
 
     def step(self, after_s: float = 0.5, publish: bool = True) -> list[CommandRequest]:
         """One step of the actions' loop; what it publishes reaches the device, unless the hub died before."""
         self.now += int(after_s * SECOND)
-        messages = incident_actions.run_once(self.db, self.now, SETTINGS).messages
+        messages = actions.run_once(self.db, action_service(SETTINGS), self.now).messages
         return [decode(CommandRequest, m.payload) for m in messages if m.topic.endswith("/request")] if publish else []
 
     def carry_out(self, request: CommandRequest, state: str = "succeeded") -> None:

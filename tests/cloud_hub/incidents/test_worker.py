@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from simulators.actions import action_service
 from simulators.births import born
 from simulators.brokers import until
 from simulators.glm import GlmSimulator
@@ -21,7 +22,7 @@ from cloud_hub.incidents import worker as diagnosis
 from cloud_hub.inference.engines.blocking import load_model
 from cloud_hub.inference.gateway.blocking import GatewayModel
 from cloud_hub.inference.gateway.build import open_gateway
-from cloud_hub.settings import Actions, Glm, Settings
+from cloud_hub.settings import Glm, Settings
 from cloud_hub.settings.inference import Inference
 from cloud_hub.telemetry import samples
 from cloud_hub.twins import service as twins
@@ -67,13 +68,13 @@ def found(db: Database, incident: str) -> tuple[Incident, list[Action]]:
 
 def test_without_a_glm_the_rules_answer_and_say_so(db: Database) -> None:
     incident = alarmed(db)
-    assert diagnosis.run_once(db, None, Actions()).wake
+    assert diagnosis.run_once(db, None, action_service()).wake
     row, actions = found(db, incident)
     assert row.diagnosis is not None
     assert (row.diagnosis["author"], row.diagnosis["cause"]) == ("rules", "model-stalled")
     assert "no language model" in row.diagnosis["explanation"]
-    assert [(a.verb, a.target, a.state) for a in actions] == [("restart", "line-camera", "approved")]
-    assert not diagnosis.run_once(db, None, Actions()).wake, "a diagnosed incident is not diagnosed again"
+    assert [(a.detail, a.state) for a in actions] == [("restart/line-camera", "approved")]
+    assert not diagnosis.run_once(db, None, action_service()).wake, "a diagnosed incident is not diagnosed again"
 
 
 def test_the_configured_glm_is_asked_with_the_evidence_as_data(db: Database, tmp_path: Path) -> None:
@@ -82,7 +83,7 @@ def test_the_configured_glm_is_asked_with_the_evidence_as_data(db: Database, tmp
         key = tmp_path / "glm.key"
         key.write_text(glm.key)
         settings = Settings(glm=Glm(url=glm.url, model=glm.model, key_file=str(key)))
-        diagnosis.run_once(db, load_model(settings), settings.actions)
+        diagnosis.run_once(db, load_model(settings), action_service())
     row, _ = found(db, incident)
     assert row.diagnosis is not None
     assert row.diagnosis["author"] == "glm"
@@ -93,7 +94,7 @@ def test_the_configured_glm_is_asked_with_the_evidence_as_data(db: Database, tmp
 def test_an_unreachable_glm_leaves_the_rules_diagnosis_with_a_note(db: Database) -> None:
     incident = alarmed(db)
     settings = Settings(glm=Glm(url="http://127.0.0.1:9/v1", model="glm"))
-    diagnosis.run_once(db, load_model(settings), settings.actions)
+    diagnosis.run_once(db, load_model(settings), action_service())
     row, _ = found(db, incident)
     assert row.diagnosis is not None
     assert row.diagnosis["author"] == "rules"
@@ -106,10 +107,10 @@ def test_a_glm_that_obeys_device_text_gets_nothing_past_the_allowed_list(db: Dat
         key = tmp_path / "glm.key"
         key.write_text(glm.key)
         settings = Settings(glm=Glm(url=glm.url, model=glm.model, key_file=str(key)))
-        diagnosis.run_once(db, load_model(settings), settings.actions)
+        diagnosis.run_once(db, load_model(settings), action_service())
     _, actions = found(db, incident)
     assert {a.device for a in actions} <= {"press-3"}
-    assert {a.verb for a in actions} <= {"restart", "diagnose", "capture"}
+    assert {a.operation for a in actions} <= {"restart", "diagnose", "capture"}
 
 
 def test_a_gateway_is_asked_where_the_devices_site_allows_it(db: Database, tmp_path: Path) -> None:
@@ -126,7 +127,7 @@ def test_a_gateway_is_asked_where_the_devices_site_allows_it(db: Database, tmp_p
             with db.write() as session:
                 session.get_one(Device, "press-3").assigned_path = "acme/a/hall-2"
                 incidents.get(session, incident).diagnosed_us = None
-            diagnosis.run_once(db, GatewayModel(gateway), Actions())
+            diagnosis.run_once(db, GatewayModel(gateway), action_service())
             row, _ = found(db, incident)
             assert row.diagnosis is not None
             assert row.diagnosis["author"] == author, row.diagnosis["note"]
