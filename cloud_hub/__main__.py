@@ -22,6 +22,7 @@ from cloud_hub.cli import (
     local,
     model,
     notify,
+    playbook,
     remote,
     telemetry,
     twin,
@@ -60,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for group in (
         local, ca, broker, backup, twin, command, device, telemetry, alarm, incident, learning, limits, audit, workers,
-        backtest, model, glm, notify, demo,
+        backtest, model, glm, notify, playbook, demo,
     ):  # fmt: skip
         group.add(commands)
     return parser

@@ -32,6 +32,7 @@ from cloud_hub.inference.gateway.worker import workers as gateway_workers
 from cloud_hub.ingest.listener import Listener
 from cloud_hub.jobs import worker as jobs
 from cloud_hub.notifications import delivery
+from cloud_hub.playbooks import worker as playbooks
 from cloud_hub.runtime.context import HubContext, WorkerFactory
 from cloud_hub.runtime.outgoing import OutgoingMessage
 from cloud_hub.runtime.waiters import WaiterRegistry
@@ -77,6 +78,7 @@ class HubApp:
         specs = [spec for workers in WORKERS for spec in workers(context)]
         specs += incidents.workers(context, self.actions, self._gateway)
         specs += actions.workers(self.db, self.actions)
+        specs += playbooks.workers(self.db, self.actions)
         specs += gateway_workers(self.db, self._gateway, settings.inference, self.notify)
         specs += thresholds.workers(context, self._forecasters)
         specs.append(WorkerSpec(name="configurations", run_once=self._reconciler.run_once, linger_s=BURST_S))

@@ -127,6 +127,10 @@ class ActionService:
         record(session, row, row.proposer or "hub" if proposal.origin == "person" else "hub", f"action.{kind}", now_us)
         return row
 
+    def draft(self, proposal: Proposal, now_us: int) -> Action:
+        """The row of a proposal, neither judged nor stored; HubError 422 for invalid parameters."""
+        return self._row(proposal, now_us)
+
     def _row(self, proposal: Proposal, now_us: int) -> Action:
         kind, parameters = (
             self.catalogue.get(proposal.type), self.catalogue.decode(proposal.type, proposal.parameters)
@@ -202,8 +206,10 @@ class ActionService:
         self.end(session, row, "cancelled", reason or f"by {actor}", now_us, actor)
         return row, messages
 
-    def undo(self, session: Session, number: str, proposal_by: Proposal, now_us: int) -> Action:
-        """Propose the action that undoes another one. The policy judges it like any other.
+    def undo(
+        self, session: Session, number: str, proposal_by: Proposal, now_us: int, given: Sequence[Approval] = ()
+    ) -> Action:  # fmt: skip
+        """Propose the action that undoes another one. The policy judges it like any other; `given` as in `propose`.
 
         Of `proposal_by` origin, proposer, scope, reason and run count. HubError 404, or 409 if it cannot be undone.
         """
@@ -219,7 +225,7 @@ class ActionService:
             incident=row.incident, key=f"undo/{row.id}", playbook_run=proposal_by.playbook_run, step=proposal_by.step,
             undo_of=row.id, trace=row.traceparent,
         )  # fmt: skip
-        return self.propose(session, wanted, now_us)
+        return self.propose(session, wanted, now_us, given)
 
     def _proposed(self, session: Session, number: str) -> Action:
         row = get(session, number, lock=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 from sqlmodel import Session, col, select
 
@@ -11,6 +12,7 @@ from cloud_hub.actions.service import ActionService, Proposal
 from cloud_hub.database import scopes
 from cloud_hub.database.tables import Action, PlaybookRun
 from cloud_hub.errors import HubError
+from cloud_hub.playbooks.core.graph import layers
 from cloud_hub.playbooks.core.machine import Outcome
 from cloud_hub.playbooks.core.plan import Plan, PlanStep
 from cloud_hub.playbooks.core.verdicts import StepVerdict
@@ -59,28 +61,31 @@ class ActionRunner:
 def _proposal(step: PlanStep, key: str, run: PlaybookRun) -> Proposal:
     return Proposal(
         type=step.action, parameters=step.parameters, device=step.device, reason=f"playbook {run.playbook}",
-        origin="playbook", proposer=run.actor, scope=None if run.scope is None else tuple(run.scope),
+        origin="diagnosis" if run.origin == "diagnosis" else "playbook", proposer=run.actor,
+        scope=None if run.scope is None else tuple(run.scope),
         incident=run.incident, key=key, playbook_run=run.id, step=step.id, trace=run.traceparent,
     )  # fmt: skip
 
 
 def judge_plan(
-    session: Session, actions: ActionService, plan: Plan, now_us: int, *, actor: str, scope: Scope = None
+    session: Session, actions: ActionService, plan: Plan, now_us: int, *, actor: str, origin: str = "person",
+    scope: Scope = None,
 ) -> list[StepVerdict]:  # fmt: skip
     """The policy's verdict on each action of a plan, in order: each is judged as if those before were carried out.
 
     Nothing is stored. HubError 404 for a device that the session does not see, 422 for invalid parameters.
     """
-    devices = sorted({step.device for step in plan.steps if step.device} | {s.subject for s in plan.steps if s.subject})
+    devices = sorted({name for step in plan.steps for name in (step.device, step.subject) if name})
     if devices and not scopes.sees(session, devices):
         raise HubError(404, "No such device", "a step names a device that is not known, or not within your scope")
-    run = PlaybookRun(id="", playbook=plan.playbook, version=plan.version, plan={}, actor=actor, created_us=now_us,
-                      scope=None if scope is None else list(scope))  # fmt: skip
+    run = PlaybookRun(id="", playbook=plan.playbook, version=plan.version, plan={}, origin=origin, actor=actor,
+                      created_us=now_us, scope=None if scope is None else list(scope))  # fmt: skip
     verdicts, before = list[StepVerdict](), session.begin_nested()
     try:
-        for step in plan.steps:
-            if step.kind == "action":
-                verdicts.append(_judge(session, actions, step, run, now_us))
+        steps = {step.id: step for step in plan.steps if step.kind == "action"}
+        for name in chain(*layers(plan.graph())):
+            if name in steps:
+                verdicts.append(_judge(session, actions, steps[name], run, now_us))
     finally:
         before.rollback()
     return verdicts
@@ -92,7 +97,7 @@ def _judge(session: Session, actions: ActionService, step: PlanStep, run: Playbo
     except HubError as error:
         raise HubError(error.status, error.title, f"step {step.id}: {error.detail}") from error
     verdict = actions.judge(session, row, now_us)
-    row.state, row.rule = "verified", verdict.rule
+    row.state, row.rule, row.started_us = "verified", verdict.rule, now_us
     session.add(row)
     return StepVerdict(step=step.id, decision=verdict.decision, rule=verdict.rule, reason=verdict.reason,
                        approvals=verdict.approvals, roles=tuple(verdict.roles), own=verdict.own)  # fmt: skip

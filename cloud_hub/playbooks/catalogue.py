@@ -92,7 +92,9 @@ def placeholder_plan(playbook: Playbook, load: Callable[[str], Playbook]) -> Pla
 def _placeholder(name: str, parameter: Parameter) -> str | float | bool:
     if parameter.default is not None:
         return parameter.default
-    return {"string": f"<{name}>", "number": 0, "integer": 0, "boolean": False}[parameter.type]
+    if parameter.type == "string":
+        return f"<{name}>"
+    return False if parameter.type == "boolean" else 0
 
 
 def translated(do: Callable[[], Plan]) -> Plan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import msgspec
 from sqlalchemy import func
@@ -28,7 +29,7 @@ OPEN = ("proposed", *ACTIVE)
 
 def propose(
     session: Session, plan: Plan, verdicts: Sequence[StepVerdict], now_us: int, *, actor: str, trace: str = "",
-    incident: str = "", scope: Scope = None,
+    origin: Literal["person", "diagnosis"] = "person", incident: str = "", scope: Scope = None,
 ) -> PlaybookRun:  # fmt: skip
     """Store a run. It begins at once if no step needs an approval; HubError 409 if the policy forbids a step."""
     if refused := forbidden(verdicts):
@@ -40,7 +41,8 @@ def propose(
     row = PlaybookRun(
         id=new_id(), playbook=plan.playbook, version=plan.version, plan=msgspec.to_builtins(plan),
         progress=msgspec.to_builtins(machine.begin(plan)), verdicts=msgspec.to_builtins(list(verdicts)),
-        incident=incident, actor=actor, created_us=now_us, traceparent=trace, scope=list(scope) if scope else None,
+        incident=incident, origin=origin, actor=actor, created_us=now_us, traceparent=trace,
+        scope=list(scope) if scope else None,
     )  # fmt: skip
     session.add(row)
     session.flush()

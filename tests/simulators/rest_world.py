@@ -94,6 +94,17 @@ ROUTES: dict[tuple[str, str], str] = {
     ("GET", "/api/v1/removed-devices"): "read",
     ("POST", "/api/v1/removed-devices/{name}/restore"): "administer",
     ("POST", "/api/v1/actions/{action_id}/decision"): "operate",
+    ("GET", "/api/v1/playbooks"): "read",
+    ("GET", "/api/v1/playbooks/{playbook}/drawing"): "read",
+    ("POST", "/api/v1/playbooks/{playbook}/dry-run"): "operate",
+    ("POST", "/api/v1/playbook-runs"): "operate",
+    ("GET", "/api/v1/playbook-runs"): "read",
+    ("GET", "/api/v1/playbook-runs/{run_id}"): "read",
+    ("GET", "/api/v1/playbook-runs/{run_id}/journal"): "read",
+    ("GET", "/api/v1/playbook-runs/{run_id}/drawing"): "read",
+    ("POST", "/api/v1/playbook-runs/{run_id}/decision"): "operate",
+    ("POST", "/api/v1/playbook-runs/{run_id}/cancel"): "operate",
+    ("POST", "/api/v1/playbook-runs/{run_id}/resume"): "operate",
     ("GET", "/api/v1/audit"): "audit",
     ("GET", "/api/v1/escalations"): "read",
     ("POST", "/api/v1/thresholds/fit"): "operate",
@@ -184,6 +195,7 @@ class World:
             "command_id": commands.create(session, "press-3", "restart", "digits", NOW, actor="test")[0].id,
             "rollout_id": "none", "job_id": "none", "configuration_id": "none", "token_id": "none",
             "learning_job_id": "none", "item_id": "none", "task_id": "none", "alarm_id": "a1", "suppression_id": "none",
+            "playbook": "restart-model", "run_id": "none",
         }  # fmt: skip
         for name in ("", "gates"):
             twins.update_desired(session, "press-3", name, {"a": 1}, NOW, actor="test", max_bytes=32768)

@@ -10,7 +10,7 @@ JSON = sa.JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgr
 TEXT_JSON = sa.JSON(none_as_null=True)
 
 revision = "0006"
-down_revision = "0003"
+down_revision = "0005"
 branch_labels = None
 depends_on = None
 
@@ -28,6 +28,7 @@ def upgrade() -> None:
         sa.Column("verdicts", JSON, nullable=False),
         sa.Column("approvals", JSON, nullable=False),
         sa.Column("incident", sa.String(), nullable=False),
+        sa.Column("origin", sa.String(), nullable=False),
         sa.Column("actor", sa.String(), nullable=False),
         sa.Column("entries", sa.Integer(), nullable=False),
         sa.Column("awaits", sa.Boolean(), nullable=False),
