@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cloud_hub.actions.core.policy import Budget, Origin, Policy, Rule, SensitiveSequence
-from cloud_hub.settings import Actions
+from cloud_hub.settings.actions import Actions
 
 CHANGING = ("restart", "capture")
 LOOKING = ("diagnose",)
@@ -27,9 +27,10 @@ def default_policy(settings: Actions) -> Policy:
         Rule(name="another-person-decides", decision="approve", origins=PEOPLE),
     ]
     disable = SensitiveSequence(
-        name="disable-an-alarm-then-write", first=("limits:remove*", "twin:remove/thresholds*", "alarm"),
-        then=("twin", "command:restart*", "script", "job"),
-    )  # fmt: skip
+        name="disable-an-alarm-then-write",
+        first=("limits:remove*", "twin:*/thresholds/*", "job:twin/*/thresholds/*", "alarm:shelved*"),
+        then=("twin", "job:twin*", "job:command*", "script"),
+    )
     return Policy(rules=tuple(rules), sequences=(disable,))
 
 

@@ -83,8 +83,8 @@ class ActionService:
         touched = kind.touched(session, request)
         wanted = PolicyRequest(
             type=row.type, details=kind.details(request.parameters), device=row.device,
-            risk=kind.risk(request.parameters), devices=len(touched),
-            paths=tuple(dict.fromkeys(path for _, path in touched)), origin=row.origin,  # type: ignore[arg-type]
+            risk=kind.risk(request.parameters), devices=touched.count, paths=touched.paths,
+            origin=row.origin,  # type: ignore[arg-type]
             proposer=row.proposer,
         )  # fmt: skip
         uncalled = kind.uncalled(session, request)

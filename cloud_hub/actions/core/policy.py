@@ -177,10 +177,15 @@ class Verdict:
     """The alarm text of an action storm."""
 
 
-def matches(patterns: Sequence[str], type_: str, details: Sequence[str]) -> bool:
-    """Whether a pattern is the type, or matches `type:detail` for one of the details."""
-    full = [f"{type_}:{detail}" for detail in details]
-    return any(pattern in (type_, "*") or any(fnmatchcase(name, pattern) for name in full) for pattern in patterns)
+def matches(patterns: Sequence[str], type_: str, details: Sequence[str], *, every: bool = False) -> bool:
+    """Whether a pattern is the type, or matches `type:detail` for one of the details, or for `every` one.
+
+    What allows something must match every detail: a patch of two places is not allowed by a pattern of one of them.
+    """
+    if "*" in patterns or type_ in patterns:
+        return True
+    hits = [any(fnmatchcase(f"{type_}:{detail}", pattern) for pattern in patterns) for detail in details]
+    return bool(hits) and (all(hits) if every else any(hits))
 
 
 def judge(policy: Policy, request: PolicyRequest, facts: Facts, now_us: int) -> Verdict:
@@ -212,7 +217,7 @@ def _first_match(
 ) -> tuple[Verdict, list[RuleResult]]:  # fmt: skip
     results: list[RuleResult] = []
     for rule in policy.rules:
-        concerned = not rule.actions or matches(rule.actions, request.type, request.details)
+        concerned = is_concerned(rule, request)
         reason = _mismatch(rule, policy.time_zone, request, facts, now_us) if concerned else "other actions"
         results.append(
             RuleResult(rule=rule.name, matched=not reason, reason=reason or rule.decision, concerned=concerned)
@@ -226,6 +231,12 @@ def _first_match(
         roles=("operator",) if approvals else (),
     )  # fmt: skip
     return verdict, results
+
+
+def is_concerned(rule: Rule, request: PolicyRequest) -> bool:
+    """Whether a rule is about this kind of action."""
+    every = rule.decision != "forbid"
+    return not rule.actions or matches(rule.actions, request.type, request.details, every=every)
 
 
 def _by_rule(rule: Rule, results: Sequence[RuleResult]) -> Verdict:
