@@ -59,6 +59,8 @@ def run_once(db: Database, service: ActionService, now_us: int) -> WorkResult:
     for first in range(0, len(expired), BATCH_SIZE):
         parts = items.batch("command", expired[first : first + BATCH_SIZE], lambda ids: _expire(db, ids, now_us))
         messages += [message for part in parts for message in part]
+    if service.storming:
+        items.run("storm", "actions", lambda: _check_storm(db, service, now_us))
     with db.read() as session:
         ready = _ready_to_advance(session)
     for number in ready:
@@ -71,6 +73,11 @@ def _ready_to_advance(session: Session) -> list[str]:
     query = select(Action.id).join(Command, col(Command.id) == Action.command, isouter=True)
     ended = or_(col(Action.state) != "executing", col(Command.id).is_(None), col(Command.done_us).is_not(None))
     return list(session.exec(query.where(col(Action.state).in_(ACTIVE), ended).order_by(Action.id)))
+
+
+def _check_storm(db: Database, service: ActionService, now_us: int) -> None:
+    with db.write() as session:
+        service.check_storm(session, now_us)
 
 
 def _expire(db: Database, numbers: Sequence[str], now_us: int) -> list[OutgoingMessage]:

@@ -1,4 +1,4 @@
-"""`limits`: sets or removes limits of one device. The device acknowledges them; those before are restored by the undo."""
+"""`limits`: sets or removes limits of one device. The device must acknowledge them; the undo restores them."""
 
 from __future__ import annotations
 
