@@ -4,7 +4,8 @@
 
 SQLite in a temporary folder (WAL, synchronous FULL, as the hub opens it), or the empty database at URL. Each run is a
 diamond of four actions, each of which is a row of the hub and an effect in a file of its own, deduplicated by key as a
-device does. What carries actions out is simulated, all that wait in one transaction: this is the engine alone. Needs `tests/` beside it.
+device does. What carries actions out is simulated, all that wait in one transaction: this is the engine alone. Needs
+`tests/` beside it.
 
 Kills are SIGKILL of a hub's process just before or after a commit or an effect, at random. With none lost or doubled in
 n kills, the rate is below 3 / n with 95 % confidence.

@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from cloud_hub.cli import (
+    action,
     alarm,
     audit,
     backtest,
@@ -23,6 +24,7 @@ from cloud_hub.cli import (
     model,
     notify,
     playbook,
+    policy,
     remote,
     telemetry,
     twin,
@@ -43,6 +45,8 @@ EXAMPLES = """examples:
   tidegate-hub twin set press-3 settings.period_s=2     change desired state
   tidegate-hub alarm list --life unacknowledged         alarms that need acknowledgement
   tidegate-hub command send press-3 diagnose processes  send a command to a device
+  tidegate-hub action list --state proposed             actions that wait for an approval
+  tidegate-hub policy check policy.yaml                 check a policy of actions
   tidegate-hub learning put all --target "*" --metrics cpu.load    learn limits, push them, roll back bad ones
   tidegate-hub model build --onnx m.onnx --task classification --calibration pictures --labels l.txt --out bundle
   tidegate-hub glm check --config hub.toml              what each address of the inference pools can do
@@ -60,8 +64,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"tidegate {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for group in (
-        local, ca, broker, backup, twin, command, device, telemetry, alarm, incident, learning, limits, audit, workers,
-        backtest, model, glm, notify, playbook, demo,
+        local, ca, broker, backup, twin, command, device, telemetry, alarm, incident, action, policy, learning,
+        limits, audit, workers, backtest, model, glm, notify, playbook, demo,
     ):  # fmt: skip
         group.add(commands)
     return parser

@@ -12,8 +12,8 @@ from cloud_hub.access import lockout
 from cloud_hub.access.lockout import Lockout
 from cloud_hub.access.oidc import Oidc
 from cloud_hub.actions import worker as actions
-from cloud_hub.actions.catalogue import Tools, load_catalogue
-from cloud_hub.actions.policy_file import default_policy
+from cloud_hub.actions.catalogue import Mailer, Tools, load_catalogue
+from cloud_hub.actions.policy_file import load_policy
 from cloud_hub.actions.service import ActionService
 from cloud_hub.api.dependencies import Hub
 from cloud_hub.api.routes import create_rest_app
@@ -32,13 +32,14 @@ from cloud_hub.inference.gateway.worker import workers as gateway_workers
 from cloud_hub.ingest.listener import Listener
 from cloud_hub.jobs import worker as jobs
 from cloud_hub.notifications import delivery
+from cloud_hub.notifications.mail import Mail
 from cloud_hub.playbooks import worker as playbooks
 from cloud_hub.runtime.context import HubContext, WorkerFactory
 from cloud_hub.runtime.outgoing import OutgoingMessage
 from cloud_hub.runtime.waiters import WaiterRegistry
 from cloud_hub.runtime.worker import BURST_S, BackgroundWorker, WorkerSpec, WorkerStatus, WorkResult
 from cloud_hub.security import aws_key
-from cloud_hub.settings import Settings
+from cloud_hub.settings import Settings, channels
 from cloud_hub.telemetry import worker as telemetry
 from cloud_hub.thresholds import worker as thresholds
 from cloud_hub.thresholds.monitoring.forecasters import ForecasterStore
@@ -156,10 +157,24 @@ class HubApp:
 
 def open_actions(settings: Settings) -> ActionService:
     """The service of actions; raises ConfigError."""
-    tools = Tools(settings=settings.actions, max_twin_bytes=settings.twins.max_bytes)
-    service = ActionService(policy=default_policy(settings.actions), catalogue=load_catalogue(tools))
+    tools = Tools(
+        settings=settings.actions, max_twin_bytes=settings.twins.max_bytes, scaler=autoscale.load_scaler(settings),
+        mailers={
+            name: _mailer(name, channel, settings.name)
+            for name, channel in settings.notify.items()
+            if isinstance(channel, channels.Mail)
+        },
+    )  # fmt: skip
+    catalogue = load_catalogue(tools)
+    service = ActionService(policy=load_policy(settings.actions, catalogue.types), catalogue=catalogue)
     service.on_end.append(incident_service.action_ended)
+    service.on_storm.append(incident_service.action_storm)
     return service
+
+
+def _mailer(name: str, channel: channels.Mail, hub: str) -> Mailer:
+    mail = Mail(f"notify.{name}", channel, hub)
+    return lambda subject, text, key: mail.send_text(subject, text, key, now_us())
 
 
 def command_signer(settings: Settings) -> Callable[[bytes], bytes | None]:

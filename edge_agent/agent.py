@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from edge_agent import clock
 from edge_agent.commands import processes
+from edge_agent.commands.scripts import script_verbs
 from edge_agent.commands.service import Commands
 from edge_agent.commands.sync import RUN_PERIOD_S, CommandSync
 from edge_agent.config import Config, Device, Settings
@@ -85,7 +86,11 @@ class Agent:
         )  # fmt: skip
         self._twin = TwinSync(self._state_store, self._uplink.publish)
         self._settings = SettingsHandler(config, self._use_settings)
-        verbs = processes.verbs | {key: verb for model in self._models.streams for key, verb in model.verbs.items()}
+        verbs = (
+            processes.verbs
+            | script_verbs(config.scripts)
+            | {key: verb for model in self._models.streams for key, verb in model.verbs.items()}
+        )
         commands = Commands(self._state_store, verbs)
         self._commands = CommandSync(commands, self._uplink.publish, self._trust.refusal, self._trust.clock)
         self._rules, self._declared = rules, {metric.name for metric in self._metrics()}

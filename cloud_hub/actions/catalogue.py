@@ -18,7 +18,7 @@ from cloud_hub.actions.core.policy import Risk
 from cloud_hub.autoscale import Scaler
 from cloud_hub.errors import HubError
 from cloud_hub.runtime.outgoing import OutgoingMessage
-from cloud_hub.settings import Actions
+from cloud_hub.settings.actions import Actions
 from shared import plugins
 from shared.suggestions import explained
 
@@ -60,6 +60,14 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Touched:
+    """How many devices an action changes, and their distinct asset paths ('' for devices without one)."""
+
+    count: int = 0
+    paths: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Effect:
     """What an execution left: JSON for later steps, messages to publish after the commit, and the id of a command."""
 
@@ -97,8 +105,8 @@ class ActionType(Protocol):
     def details(self, parameters: Any) -> tuple[str, ...]:
         """What it does, for the patterns of policy rules; the first one counts for cooldowns."""
 
-    def touched(self, session: Session, request: Request) -> list[tuple[str, str]]:
-        """The devices it changes, with their asset paths ('' for none)."""
+    def touched(self, session: Session, request: Request) -> Touched:
+        """The devices it changes."""
 
     def precondition(self, session: Session, request: Request) -> str:
         """Why it cannot be executed at all now, or ''."""
@@ -135,6 +143,9 @@ class External(Protocol):
     """A type that calls another system."""
 
     timeout_s: float
+
+    def prepare(self, request: Request) -> dict[str, Any]:
+        """The state before, read before the first call: `before` of the request. Raises NotReady or HubError."""
 
     def call(self, request: Request, key: str, now_us: int) -> dict[str, Any]:
         """Cause the effect; the same `key` causes it once. Raises NotReady to be called again, HubError to give up."""

@@ -18,6 +18,7 @@ from cloud_hub.actions.core.policy import (
     RecentAction,
     Rule,
     SensitiveSequence,
+    is_concerned,
     matches,
 )  # fmt: skip
 from cloud_hub.actions.states import CARRIED_OUT
@@ -63,7 +64,7 @@ def operation_of(details: Sequence[str]) -> str:
 def _used(
     session: Session, rule: Rule, request: PolicyRequest, site: str, carried_out: Any, now_us: int
 ) -> int:  # fmt: skip
-    if rule.budget is None or (rule.actions and not matches(rule.actions, request.type, request.details)):
+    if rule.budget is None or not is_concerned(rule, request):
         return 0
     query = select(func.count()).where(*carried_out, Action.rule == rule.name, Action.started_us > now_us - DAY_US)
     if rule.budget.of == "device":

@@ -67,6 +67,8 @@ class ActionService:
     catalogue: Catalogue
     on_end: list[EndListener] = field(default_factory=list)
     on_storm: list[StormListener] = field(default_factory=list)
+    storming: bool = True
+    """Whether the alarm of an action storm may be raised; unknown after a start."""
     _hours: facts.HourlyCounter = field(default_factory=facts.HourlyCounter)
 
     # -- judging ---------------------------------------------------------------------------------------
@@ -83,8 +85,8 @@ class ActionService:
         touched = kind.touched(session, request)
         wanted = PolicyRequest(
             type=row.type, details=kind.details(request.parameters), device=row.device,
-            risk=kind.risk(request.parameters), devices=len(touched),
-            paths=tuple(dict.fromkeys(path for _, path in touched)), origin=row.origin,  # type: ignore[arg-type]
+            risk=kind.risk(request.parameters), devices=touched.count, paths=touched.paths,
+            origin=row.origin,  # type: ignore[arg-type]
             proposer=row.proposer,
         )  # fmt: skip
         uncalled = kind.uncalled(session, request)
@@ -117,12 +119,12 @@ class ActionService:
         if known is not None:
             return _same(known, row)
         verdict = self.judge(session, row, now_us)
-        self._storm(session, verdict.storm, now_us)
-        if verdict.rule == "storm" and verdict.decision == "forbid":
+        if verdict.rule == "storm" and verdict.decision == "forbid":  # no row: its cost is bounded
             raise HubError(429, "Action storm", verdict.reason)
         row.approvals = [msgspec.to_builtins(approval) for approval in given]
         self._apply(row, verdict)
         session.add(row)
+        self._storm(session, verdict.storm, now_us)
         kind = "proposed" if row.state == "proposed" else row.state
         record(session, row, row.proposer or "hub" if proposal.origin == "person" else "hub", f"action.{kind}", now_us)
         return row
@@ -157,8 +159,16 @@ class ActionService:
         row.started_us = row.created_us if admitted else 0
 
     def _storm(self, session: Session, text: str, now_us: int) -> None:
+        if not text and not self.storming:
+            return
         for listener in self.on_storm:
             listener(session, text, now_us)
+        self.storming = bool(text)
+
+    def check_storm(self, session: Session, now_us: int) -> None:
+        """Clear the alarm of a storm that is over. Needs a write session."""
+        hourly = self._hours.read(session, self.policy.storm.ceiling, now_us)
+        self._storm(session, policy.storm_text(self.policy.storm, hourly), now_us)
 
     # -- deciding --------------------------------------------------------------------------------------
 

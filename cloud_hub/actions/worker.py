@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from sqlalchemy import or_
 from sqlmodel import Session, col, select
@@ -58,11 +59,13 @@ def run_once(db: Database, service: ActionService, now_us: int) -> WorkResult:
     for first in range(0, len(expired), BATCH_SIZE):
         parts = items.batch("command", expired[first : first + BATCH_SIZE], lambda ids: _expire(db, ids, now_us))
         messages += [message for part in parts for message in part]
+    if service.storming:
+        items.run("storm", "actions", lambda: _check_storm(db, service, now_us))
     with db.read() as session:
         ready = _ready_to_advance(session)
     for number in ready:
         messages += items.run("action", number, partial(_advance, db, service, number, now_us)) or []
-    return items.result(messages=messages, wake=["action-calls"] if ready else ())
+    return items.result(messages=messages, wake=["action-calls", "jobs"] if ready else ())
 
 
 def _ready_to_advance(session: Session) -> list[str]:
@@ -70,6 +73,11 @@ def _ready_to_advance(session: Session) -> list[str]:
     query = select(Action.id).join(Command, col(Command.id) == Action.command, isouter=True)
     ended = or_(col(Action.state) != "executing", col(Command.id).is_(None), col(Command.done_us).is_not(None))
     return list(session.exec(query.where(col(Action.state).in_(ACTIVE), ended).order_by(Action.id)))
+
+
+def _check_storm(db: Database, service: ActionService, now_us: int) -> None:
+    with db.write() as session:
+        service.check_storm(session, now_us)
 
 
 def _expire(db: Database, numbers: Sequence[str], now_us: int) -> list[OutgoingMessage]:
@@ -176,7 +184,11 @@ def make_calls(db: Database, service: ActionService, clock: Callable[[], int]) -
 
 def _call(db: Database, service: ActionService, number: str, clock: Callable[[], int]) -> bool:
     """Claim one call, make it outside of any transaction, and store its outcome."""
-    claimed = _claim(db, service, number, clock())
+    try:
+        before = _prepared(db, service, number)
+    except NotReady as error:
+        return _postpone(db, number, error.reason, clock())
+    claimed = _claim(db, service, number, before, clock())
     if claimed is None:
         return False
     kind, request, key, tries = claimed
@@ -186,7 +198,21 @@ def _call(db: Database, service: ActionService, number: str, clock: Callable[[],
         effect, failure, final = {}, error.reason, tries >= TRIES
     except (HubError, ConfigError) as error:
         effect, failure, final = {}, str(error), True
-    now_us = clock()
+    return _store_outcome(db, service, number, effect, failure, final, clock())
+
+
+def _postpone(db: Database, number: str, reason: str, now_us: int) -> bool:
+    """Nothing was called yet: try again later, for as long as it takes or until somebody cancels it."""
+    with db.write() as session:
+        action = session.get(Action, number, with_for_update=True)
+        if action is not None and action.state == "executing":
+            action.outcome, action.next_us = reason, now_us + int(RETRY_S * 1e6)
+    return False
+
+
+def _store_outcome(
+    db: Database, service: ActionService, number: str, effect: dict[str, Any], failure: str, final: bool, now_us: int
+) -> bool:  # fmt: skip
     with db.write() as session:
         action = session.get(Action, number, with_for_update=True)
         if action is None:
@@ -203,8 +229,18 @@ def _call(db: Database, service: ActionService, number: str, clock: Callable[[],
     return True
 
 
+def _prepared(db: Database, service: ActionService, number: str) -> dict[str, Any] | None:
+    """The state before the first call, None if it is stored already."""
+    with db.read() as session:
+        action = session.get(Action, number)
+        if action is None or action.attempts:
+            return None
+        kind, request = service.catalogue.get(action.type), service.request(action)
+    return kind.prepare(request) if isinstance(kind, External) else None
+
+
 def _claim(
-    db: Database, service: ActionService, number: str, now_us: int
+    db: Database, service: ActionService, number: str, before: dict[str, Any] | None, now_us: int
 ) -> tuple[External, Request, str, int] | None:  # fmt: skip
     """Count the attempt and hold the call for its time limit, so that no other hub makes it meanwhile."""
     with db.write() as session:
@@ -218,5 +254,6 @@ def _claim(
             service.end(session, action, "failed", f"given up after {action.attempts} attempts", now_us)
             return None
         action.attempts += 1
+        action.before = action.before if before is None else before
         action.next_us = now_us + int((kind.timeout_s + RETRY_S) * 1e6)
         return kind, service.request(action), action.idempotency_key, action.attempts

@@ -14,6 +14,7 @@ from cloud_hub.cli.remote import connect, options
 from cloud_hub.cli.times import shown
 
 if TYPE_CHECKING:
+    from cloud_hub.playbooks.core.plan import Plan
     from cloud_hub.playbooks.core.spec import Playbook
 
 EXAMPLES = """examples:
@@ -98,6 +99,7 @@ def _check(arguments: argparse.Namespace) -> int:
     for file in arguments.files:
         try:
             plan = placeholder_plan(_read(file), _beside(file))
+            _installed(file, plan)
         except PlaybookError as error:
             failed += 1
             for problem in error.problems:
@@ -105,6 +107,21 @@ def _check(arguments: argparse.Namespace) -> int:
         else:
             print(clean(f"{file}: {len(plan.steps)} steps, well"))
     return 1 if failed else 0
+
+
+def _installed(file: Path, plan: Plan) -> None:
+    """Raise PlaybookError if a step's action is no installed type."""
+    from importlib.metadata import entry_points  # noqa: PLC0415
+
+    from cloud_hub.playbooks.core.problems import PlaybookError, Problem  # noqa: PLC0415
+    from shared import plugins  # noqa: PLC0415
+
+    known = {point.name for point in entry_points(group=plugins.ACTIONS)}
+    cure = f"Use one of {', '.join(sorted(known))}"
+    missing = [Problem(0, f"steps.{step.id}.action", f"'{step.action}' is no installed type", cure)
+               for step in plan.steps if step.action and step.action not in known]  # fmt: skip
+    if missing:
+        raise PlaybookError(file.stem, missing)
 
 
 def _beside(file: Path) -> Any:

@@ -30,6 +30,8 @@ from shared.protocol.messages import Alarm
 
 _INCIDENTS: Any = Incident.__table__  # type: ignore[attr-defined]
 _DEVICES: Any = Device.__table__  # type: ignore[attr-defined]
+HUB, STORM = "hub", "actions/storm"
+"""The device and metric of the hub's own alarm of an action storm."""
 UNRESOLVED = ("open", "acknowledged")
 REMOVED = "the device was removed"
 """The reason for clearing an alarm or resolving an incident when its device is removed."""
@@ -367,6 +369,26 @@ def action_ended(session: Session, action: Action, now_us: int) -> None:
         if incident is not None and incident.state != "resolved" and len(done) == 1:
             incident.diagnosed_us = None
     settle(session, action.incident, now_us)
+
+
+def action_storm(session: Session, text: str, now_us: int) -> None:
+    """Raise the hub's alarm of an action storm, or clear it if `text` is ''."""
+    query = select(AlarmRow).where(AlarmRow.device == HUB, AlarmRow.metric == STORM, AlarmRow.state == "raised")
+    row = session.exec(query.limit(1)).first()
+    if row is not None and not text:
+        clear(session, row, now_us, actor="hub", reason="the storm is over")
+        session.flush()
+        settle(session, row.incident, now_us)
+    elif row is None and text:
+        alarm = Alarm(id=new_id(), metric=STORM, kind="high", state="raised", priority="high", t_us=now_us, value=1.0,
+                      limit=0.0)  # fmt: skip
+        handle_alarm(session, HUB, alarm, now_us, "")
+        session.flush()
+        incident = _unresolved(session, HUB, subject_of(STORM))
+        if incident is not None:  # its cause is known: no diagnosis must propose more actions
+            diagnosis = {"cause": "action-storm", "confidence": 1.0, "explanation": text, "author": "rules",
+                         "engine": "policy", "proposals": [], "note": ""}  # fmt: skip
+            record_diagnosis(session, incident.id, diagnosis, now_us)
 
 
 def _is_diagnose(action: Action) -> bool:

@@ -17,6 +17,7 @@ from pydantic_settings import (
 )
 
 from cloud_hub.settings import environment
+from cloud_hub.settings.actions import Actions
 from cloud_hub.settings.channels import AnyChannel
 from cloud_hub.settings.experts import Experts
 from cloud_hub.settings.inference import Inference
@@ -107,15 +108,6 @@ class Glm(_Table):
     timeout_s: float = Field(default=60.0, gt=0)
     max_tokens: int = Field(default=1500, ge=1)
     extra_body: dict[str, Any] = {}
-
-
-class Actions(_Table):
-    """Verbs that policy may let through without a person, and how often on one device."""
-
-    automatic: list[Literal["diagnose", "restart", "capture"]] = ["diagnose", "restart"]
-    cooldown_s: float = Field(default=600.0, ge=0)
-    per_day: int = Field(default=6, ge=0)
-    verify_s: float = Field(default=30.0, gt=0)
 
 
 class Playbooks(_Table):

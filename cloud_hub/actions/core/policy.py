@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from cloud_hub.security.core.roles import format_roles
 from cloud_hub.settings.week_hours import next_us, parse_hours, parse_time_zone
 
 Decision = Literal["allow", "approve", "forbid"]
@@ -27,6 +28,12 @@ STRICTNESS: dict[Decision, int] = {"allow": 0, "approve": 1, "forbid": 2}
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A part of the policy file."""
+
+
+def _check_roles(roles: Sequence[str]) -> None:
+    if not roles:
+        raise ValueError("roles: name at least one role, or nobody could approve")
+    format_roles(list(roles))
 
 
 class Budget(_Part, frozen=True):
@@ -63,6 +70,11 @@ class Rule(_Part, frozen=True):
     own: bool = False
     """Whether the person who proposed the action may approve it."""
 
+    def __post_init__(self) -> None:
+        for text in self.hours:
+            parse_hours(text)
+        _check_roles(self.roles)
+
 
 class SensitiveSequence(_Part, frozen=True):
     """`then` within `within_s` after `first`, on the same device, site or hub, is forbidden or needs approvals."""
@@ -75,6 +87,9 @@ class SensitiveSequence(_Part, frozen=True):
     decision: Literal["approve", "forbid"] = "forbid"
     approvals: Annotated[int, msgspec.Meta(ge=1, le=2)] = 2
     roles: tuple[Text, ...] = ("operator",)
+
+    def __post_init__(self) -> None:
+        _check_roles(self.roles)
 
 
 class Storm(_Part, frozen=True):
@@ -96,6 +111,9 @@ class Policy(_Part, frozen=True):
     sequences: tuple[SensitiveSequence, ...] = ()
     storm: Storm = Storm()
     time_zone: str = "UTC"
+
+    def __post_init__(self) -> None:
+        parse_time_zone(self.time_zone)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,10 +195,15 @@ class Verdict:
     """The alarm text of an action storm."""
 
 
-def matches(patterns: Sequence[str], type_: str, details: Sequence[str]) -> bool:
-    """Whether a pattern is the type, or matches `type:detail` for one of the details."""
-    full = [f"{type_}:{detail}" for detail in details]
-    return any(pattern in (type_, "*") or any(fnmatchcase(name, pattern) for name in full) for pattern in patterns)
+def matches(patterns: Sequence[str], type_: str, details: Sequence[str], *, every: bool = False) -> bool:
+    """Whether a pattern is the type, or matches `type:detail` for one of the details, or for `every` one.
+
+    What allows something must match every detail: a patch of two places is not allowed by a pattern of one of them.
+    """
+    if "*" in patterns or type_ in patterns:
+        return True
+    hits = [any(fnmatchcase(f"{type_}:{detail}", pattern) for pattern in patterns) for detail in details]
+    return bool(hits) and (all(hits) if every else any(hits))
 
 
 def judge(policy: Policy, request: PolicyRequest, facts: Facts, now_us: int) -> Verdict:
@@ -212,7 +235,7 @@ def _first_match(
 ) -> tuple[Verdict, list[RuleResult]]:  # fmt: skip
     results: list[RuleResult] = []
     for rule in policy.rules:
-        concerned = not rule.actions or matches(rule.actions, request.type, request.details)
+        concerned = is_concerned(rule, request)
         reason = _mismatch(rule, policy.time_zone, request, facts, now_us) if concerned else "other actions"
         results.append(
             RuleResult(rule=rule.name, matched=not reason, reason=reason or rule.decision, concerned=concerned)
@@ -226,6 +249,25 @@ def _first_match(
         roles=("operator",) if approvals else (),
     )  # fmt: skip
     return verdict, results
+
+
+def unreachable(policy: Policy) -> list[str]:
+    """The names of rules behind one that matches everything."""
+    free = msgspec.structs.asdict(Rule(name="-", decision="allow"))
+    for number, rule in enumerate(policy.rules):
+        own = msgspec.structs.asdict(rule)
+        if all(own[key] == value for key, value in free.items() if key not in _NO_CONDITIONS):
+            return [later.name for later in policy.rules[number + 1 :]]
+    return []
+
+
+_NO_CONDITIONS = {"name", "decision", "approvals", "roles", "own"}
+
+
+def is_concerned(rule: Rule, request: PolicyRequest) -> bool:
+    """Whether a rule is about this kind of action."""
+    every = rule.decision != "forbid"
+    return not rule.actions or matches(rule.actions, request.type, request.details, every=every)
 
 
 def _by_rule(rule: Rule, results: Sequence[RuleResult]) -> Verdict:
@@ -319,12 +361,18 @@ def _sequence(
     return None, RuleResult(rule=sequence.name, matched=False, reason="nothing of it within its time")
 
 
+def storm_text(storm: Storm, hourly: HourlyHistory) -> str:
+    """What an action storm is made of, or '' if there is none."""
+    limit = min(max(float(storm.floor), hourly.mean + storm.sigmas * hourly.deviation), float(storm.ceiling))
+    more = "more than " if hourly.now > storm.ceiling else ""
+    count = min(hourly.now, storm.ceiling)
+    return f"action storm: {more}{count} actions this hour, the limit is {limit:.0f}" if hourly.now > limit else ""
+
+
 def _storm(storm: Storm, hourly: HourlyHistory) -> tuple[Verdict | None, RuleResult]:
-    limit = max(float(storm.floor), hourly.mean + storm.sigmas * hourly.deviation)
-    usual = f"{hourly.now} actions this hour, the limit is {limit:.0f}"
-    if hourly.now <= limit and hourly.now <= storm.ceiling:
-        return None, RuleResult(rule="storm", matched=False, reason=usual)
-    reason = f"action storm: {usual}"
+    reason = storm_text(storm, hourly)
+    if not reason:
+        return None, RuleResult(rule="storm", matched=False, reason=f"{hourly.now} actions this hour")
     beyond = hourly.now > storm.ceiling
     verdict = Verdict(
         decision="forbid" if beyond else "approve", rule="storm", reason=reason, approvals=0 if beyond else 1,

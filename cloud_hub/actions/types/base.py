@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlmodel import Session
 
-from cloud_hub.actions.catalogue import Inverse, Progress, Request
+from cloud_hub.actions.catalogue import Inverse, Progress, Request, Touched
 from cloud_hub.certificates import registry as certificates
 from cloud_hub.database.tables import Device
 
@@ -16,9 +16,9 @@ class BaseAction:
 
     undoable = False
 
-    def touched(self, session: Session, request: Request) -> list[tuple[str, str]]:
+    def touched(self, session: Session, request: Request) -> Touched:
         """No device."""
-        return []
+        return Touched()
 
     def precondition(self, session: Session, request: Request) -> str:
         """None."""
@@ -51,10 +51,10 @@ class BaseAction:
 class DeviceAction(BaseAction):
     """An action on one device."""
 
-    def touched(self, session: Session, request: Request) -> list[tuple[str, str]]:
+    def touched(self, session: Session, request: Request) -> Touched:
         """The device."""
         row = session.get(Device, request.device)
-        return [(request.device, (row.assigned_path or "") if row is not None else "")]
+        return Touched(count=1, paths=((row.assigned_path or "") if row is not None else "",))
 
     def precondition(self, session: Session, request: Request) -> str:
         """The device was not removed."""

@@ -17,6 +17,7 @@ from cloud_hub.twins import service as twins
 from cloud_hub.twins.core import reported_values
 from cloud_hub.twins.core.reported_values import Model
 
+VERB = r"^[a-z][a-z0-9_.-]{0,63}\Z"
 RISKS: dict[str, Risk] = {"diagnose": "read-only", "capture": "low", "restart": "medium"}
 """Other verbs are of high risk: the hub does not know what they do."""
 
@@ -24,7 +25,7 @@ RISKS: dict[str, Risk] = {"diagnose": "read-only", "capture": "low", "restart": 
 class CommandParameters(Parameters, frozen=True):
     """The command. A verb is a plain word, so that no verb looks like another one with a target."""
 
-    verb: Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_.-]{0,63}\Z")]
+    verb: Annotated[str, msgspec.Meta(pattern=VERB)]
     target: Annotated[str, msgspec.Meta(max_length=256)] = ""
     args: dict[str, str | float] = msgspec.field(default_factory=dict)
 
@@ -33,7 +34,7 @@ class CommandAction(DeviceAction):
     """Sends one command; it is complete when the device has answered."""
 
     name = "command"
-    schema = CommandParameters
+    schema: type[Parameters] = CommandParameters
 
     def __init__(self, tools: Tools) -> None:
         self._verify_s = tools.settings.verify_s

@@ -15,8 +15,8 @@ class PlaybookRun(SQLModel, table=True):
     is how its steps stand, as the journal says.
 
     `state` is proposed, refused, running, stopping, succeeded, failed or cancelled. It is looked at again at `next_us`,
-    and at any time while it `awaits` an action. `entries` counts its
-    journal. `origin` is person or diagnosis, `actor` the name of that person or engine. With `scope`, only callers within it see the run.
+    and at any time while it `awaits` an action. `entries` counts its journal. `origin` is person or diagnosis, `actor`
+    the name of that person or engine. With `scope`, only callers within it see the run.
     """
 
     __tablename__ = "playbook_runs"

@@ -111,7 +111,8 @@ class Action(SQLModel, table=True):
 
     `detail` is the first of the type's details and `operation` its first part, by which cooldowns count. `automatic`:
     policy approved it, no person did. `rule` and `policy` are the policy's rule and reason, `approvals` who approved
-    with which roles, of `approvals_needed`. `started_us` is when it was approved, later when its execution began. `before` and `effect` are what its type needs to verify and undo it.
+    with which roles, of `approvals_needed`. `before` and `effect` are what its type needs to verify and undo it.
+    `started_us` is when it was approved, later when its execution began.
     """
 
     __tablename__ = "actions"

@@ -38,7 +38,8 @@ def test_the_catalogue_is_listed_and_drawn(world: World) -> None:
 
 
 def test_a_dry_run_shows_steps_and_verdicts_and_stores_nothing(world: World) -> None:
-    answer = world.ask("POST", "/api/v1/playbooks/restart-model/dry-run", "operator", json={"parameters": VALUES}).json()
+    path = "/api/v1/playbooks/restart-model/dry-run"
+    answer = world.ask("POST", path, "operator", json={"parameters": VALUES}).json()
     assert answer["layers"] == [["before"], ["restart"], ["settle"], ["online"]]
     assert (answer["approvals"], answer["forbidden"]) == (1, [])
     assert [step["verdict"]["decision"] for step in answer["steps"] if step["action"]] == ["allow", "approve"]
@@ -80,7 +81,7 @@ def test_what_cannot_run_is_refused(world: World, body: dict[str, Any], status: 
 def test_a_scope_hides_runs_and_devices(world: World) -> None:
     number = proposed(world)["run"]["id"]
     token = world.ask("POST", "/api/v1/tokens", "admin",
-                      json={"name": "south", "roles": "operator", "scope": ["acme/south"]}).json()  # fmt: skip
+                      json={"name": "south", "roles": ["operator"], "scope": ["acme/south"]}).json()  # fmt: skip
     headers = {"Authorization": f"Bearer {token['token']}"}
     listed = world.ask("GET", "/api/v1/playbook-runs", None, headers=headers)
     assert (listed.status_code, listed.json()) == (200, [])
@@ -151,6 +152,9 @@ def test_files_are_checked_without_a_hub(tmp_path: Path, capsys: pytest.CaptureF
     assert "3 steps, well" in capsys.readouterr().out
     assert __main__.main(["playbook", "check", str(good), str(bad)]) == 1
     assert "bad.yaml: line 2: steps.a.wait: 'x' is no duration" in capsys.readouterr().err
+    good.write_text("steps: {a: {action: no-such}}")
+    assert __main__.main(["playbook", "check", str(good)]) == 1
+    assert "'no-such' is no installed type" in capsys.readouterr().err
     assert __main__.main(["playbook", "draw", str(good), "--format", "mermaid"]) == 0
     assert capsys.readouterr().out.startswith("flowchart TD")
 

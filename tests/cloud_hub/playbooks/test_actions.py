@@ -166,9 +166,13 @@ def test_the_second_restart_in_one_playbook_is_judged_after_the_first(db: Databa
     ("values", "status"), [({"device": "nobody-knows"}, 404), ({"model": "x" * 300}, 422), ({"device": 3}, 422)]
 )
 def test_a_run_that_cannot_be_is_refused(site: Site, values: dict[str, Any], status: int) -> None:
-    with pytest.raises(HubError) as caught, site.db.write(scope=("site-a",) if status == 404 else None) as session:
+    def judge() -> None:
         plan = site.catalogue.plan("restart-model", VALUES | values)
-        judge_plan(session, site.actions, plan, site.now, actor="anna")
+        with site.db.write(scope=("site-a",) if status == 404 else None) as session:
+            judge_plan(session, site.actions, plan, site.now, actor="anna")
+
+    with pytest.raises(HubError) as caught:
+        judge()
     assert caught.value.status == status
 
 

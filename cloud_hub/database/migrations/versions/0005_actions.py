@@ -49,7 +49,8 @@ def _carry_over() -> None:
     table = sa.table(
         "actions", *(sa.column(name) for name in ("id", "verb", "target", "state", "automatic", "command")),
         sa.column("changed_us"), sa.column("parameters", JSON), sa.column("effect", JSON), sa.column("approvals", JSON),
-        *(sa.column(name) for name in ("detail", "operation", "risk", "rule", "idempotency_key", "created_us", "started_us")),
+        *(sa.column(name) for name in ("detail", "operation", "risk", "rule", "idempotency_key")),
+        *(sa.column(name) for name in ("created_us", "started_us")),
     )  # fmt: skip
     connection = op.get_bind()
     risks = {"diagnose": "read-only", "capture": "low", "restart": "medium"}
