@@ -79,7 +79,7 @@ class HubApp:
         specs = [spec for workers in WORKERS for spec in workers(context)]
         specs += incidents.workers(context, self.actions, self._gateway)
         specs += actions.workers(self.db, self.actions)
-        specs += playbooks.workers(self.db, self.actions)
+        specs += playbooks.workers(self.db, self.actions, incident_service.run_ended)
         specs += gateway_workers(self.db, self._gateway, settings.inference, self.notify)
         specs += thresholds.workers(context, self._forecasters)
         specs.append(WorkerSpec(name="configurations", run_once=self._reconciler.run_once, linger_s=BURST_S))

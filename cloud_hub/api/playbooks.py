@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from cloud_hub.api.dependencies import Caller, Operator, Reader, TheHub
 from cloud_hub.clock import now_us
 from cloud_hub.database.tables import PlaybookEntry, PlaybookRun
+from cloud_hub.incidents import service as incidents
 from cloud_hub.playbooks import journal, service
 from cloud_hub.playbooks.actions import judge_plan
 from cloud_hub.playbooks.catalogue import Listed, PlaybookCatalogue
@@ -231,6 +232,7 @@ def decide_run(run_id: str, body: PlaybookDecisionBody, hub: TheHub, caller: Ope
     """Approve or refuse a proposed run, with all its steps at once."""
     with hub.db.write(scope=caller.scope) as session:
         row = service.decide(session, run_id, body.approve, steady.now_us(), caller.actor, caller.roles)
+        incidents.settle(session, row.incident, now_us())
     return _changed(hub, row)
 
 
@@ -239,6 +241,7 @@ def cancel_run(run_id: str, hub: TheHub, caller: Operator) -> RunView:
     """Cancel a run: no step begins any more, actions under way are asked to end."""
     with hub.db.write(scope=caller.scope) as session:
         row = service.cancel(session, run_id, steady.now_us(), caller.actor)
+        incidents.settle(session, row.incident, now_us())
     return _changed(hub, row)
 
 

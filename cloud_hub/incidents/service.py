@@ -18,10 +18,11 @@ from cloud_hub.certificates import registry as certificates
 from cloud_hub.clock import new_id, new_trace
 from cloud_hub.database import scopes
 from cloud_hub.database.sessions import Database
-from cloud_hub.database.tables import Action, AlarmRow, Device, Incident, RemovedDevice
+from cloud_hub.database.tables import Action, AlarmRow, Device, Incident, PlaybookRun, RemovedDevice
 from cloud_hub.errors import HubError
 from cloud_hub.incidents.core import grouping
 from cloud_hub.incidents.core.grouping import OpenedIncident
+from cloud_hub.playbooks import service as playbook_runs
 from cloud_hub.runtime.items import WorkItems
 from cloud_hub.runtime.outgoing import OutgoingMessage
 from cloud_hub.runtime.worker import NOTHING, WorkResult
@@ -216,13 +217,15 @@ def _of_site(site: str) -> Any:
 
 
 def settle(session: Session, incident_id: str, now_us: int) -> None:
-    """Resolve the incident when all its alarms are cleared and no action is under way."""
+    """Resolve the incident when all its alarms are cleared and no action or playbook is under way."""
     session.flush()
     incident = session.get(Incident, incident_id) if incident_id else None
     if incident is None or incident.state == "resolved":
         return
     under_way = select(Action.id).where(Action.incident == incident_id, col(Action.state).in_(UNDER_WAY)).limit(1)
-    if _has_raised_alarm(session, incident_id) or session.exec(under_way).first():
+    runs = select(PlaybookRun.id).where(PlaybookRun.incident == incident_id,
+                                        col(PlaybookRun.state).in_(playbook_runs.OPEN)).limit(1)  # fmt: skip
+    if _has_raised_alarm(session, incident_id) or session.exec(under_way).first() or session.exec(runs).first():
         return
     incident.state, incident.resolved_us = "resolved", now_us
     trail.add(session, now_us, "hub", "incident.resolved", incident.id, device=incident.device,
@@ -310,6 +313,7 @@ def resolve_all(session: Session, device: str, now_us: int, *, actor: str, reaso
 
 
 def _resolve(session: Session, incident: Incident, now_us: int, *, actor: str, reason: str) -> None:
+    playbook_runs.end_of_incident(session, incident.id, now_us, actor=actor, reason=reason)
     for action in actions(session, incident.id):
         if action.state in UNDER_WAY:
             abort(session, action, now_us, actor=actor, reason=reason)
@@ -393,6 +397,11 @@ def action_storm(session: Session, text: str, now_us: int) -> None:
 
 def _is_diagnose(action: Action) -> bool:
     return (action.type, action.operation) == ("command", "diagnose")
+
+
+def run_ended(session: Session, run: PlaybookRun, now_us: int) -> None:
+    """Settle the incident of a playbook run that has ended."""
+    settle(session, run.incident, now_us)
 
 
 def list_undiagnosed(session: Session, where: Any, limit: int) -> list[str]:

@@ -21,6 +21,8 @@ from cloud_hub.incidents.diagnosis import diagnose
 from cloud_hub.inference.engines.blocking import LanguageModel, load_model
 from cloud_hub.inference.gateway.blocking import GatewayModel
 from cloud_hub.inference.gateway.service import Gateway
+from cloud_hub.playbooks import proposals
+from cloud_hub.playbooks.catalogue import PlaybookCatalogue
 from cloud_hub.runtime.context import HubContext
 from cloud_hub.runtime.items import WorkItems
 from cloud_hub.runtime.worker import BURST_S, WorkerSpec, WorkResult
@@ -31,6 +33,7 @@ from cloud_hub.twins.core import reported_values
 log = logging.getLogger(__name__)
 
 RECENT = 60
+SHIPPED = PlaybookCatalogue()
 BATCH_SIZE = 100
 """The maximum number of incidents in one run."""
 
@@ -40,14 +43,14 @@ def workers(context: HubContext, actions: ActionService, gateway: Gateway | None
 
     Diagnoses are asked of the gateway, if there is one.
     """
-    db = context.db
+    db, playbooks = context.db, PlaybookCatalogue(context.settings.playbooks.folder)
     engine = GatewayModel(gateway) if gateway is not None else load_model(context.settings)
 
     def suppress() -> WorkResult:
         return incidents.apply_suppression_changes(db, now_us())
 
     return [
-        WorkerSpec(name="diagnosis", run_once=lambda: run_once(db, engine, actions)),
+        WorkerSpec(name="diagnosis", run_once=lambda: run_once(db, engine, actions, playbooks)),
         WorkerSpec(name="alarms", run_once=suppress, linger_s=BURST_S),
     ]
 
@@ -98,20 +101,24 @@ def _diagnose_output(session: Session, incident: Incident) -> dict[str, str | fl
     return dict(reported_values.mapping(row.output)) if row is not None else {}
 
 
-def run_once(db: Database, engine: LanguageModel | None, actions: ActionService) -> WorkResult:
+def run_once(
+    db: Database, engine: LanguageModel | None, actions: ActionService, playbooks: PlaybookCatalogue = SHIPPED
+) -> WorkResult:  # fmt: skip
     """Diagnose the waiting incidents one by one. The engine is called outside any transaction."""
     now = now_us()
     items = WorkItems(db, "diagnosis", now)
     with db.read() as session:
         waiting = incidents.list_undiagnosed(session, items.ready("incident", Incident.id), BATCH_SIZE)
     done = [
-        items.run("incident", incident_id, partial(_diagnose, db, incident_id, engine, actions))
+        items.run("incident", incident_id, partial(_diagnose, db, incident_id, engine, actions, playbooks))
         for incident_id in waiting
     ]
-    return items.result(again=len(waiting) == BATCH_SIZE, wake=["actions"] if any(done) else ())
+    return items.result(again=len(waiting) == BATCH_SIZE, wake=["actions", "playbooks"] if any(done) else ())
 
 
-def _diagnose(db: Database, incident_id: str, engine: LanguageModel | None, actions: ActionService) -> bool:
+def _diagnose(
+    db: Database, incident_id: str, engine: LanguageModel | None, actions: ActionService, playbooks: PlaybookCatalogue
+) -> bool:  # fmt: skip
     """Diagnose one incident; False if it no longer exists."""
     with db.read() as session:
         incident = session.get(Incident, incident_id)
@@ -121,11 +128,13 @@ def _diagnose(db: Database, incident_id: str, engine: LanguageModel | None, acti
         device = session.get(Device, incident.device)
     if isinstance(engine, GatewayModel):
         engine = engine.about((device.assigned_path,) if device is not None and device.assigned_path else ())
-    _store(db, incident_id, diagnose(facts, engine), actions)
+    _store(db, incident_id, diagnose(facts, engine), actions, playbooks)
     return True
 
 
-def _store(db: Database, incident_id: str, diagnosis: Diagnosis, actions: ActionService) -> None:
+def _store(
+    db: Database, incident_id: str, diagnosis: Diagnosis, actions: ActionService, playbooks: PlaybookCatalogue
+) -> None:  # fmt: skip
     now = now_us()
     plain = msgspec.to_builtins(replace(diagnosis, proposals=[]))
     with db.write() as session:
@@ -133,14 +142,15 @@ def _store(db: Database, incident_id: str, diagnosis: Diagnosis, actions: Action
             return
         incident = incidents.record_diagnosis(session, incident_id, plain, now)
         for proposal in diagnosis.proposals:
-            _propose(session, incident, diagnosis, proposal, actions, now)
+            _propose(session, incident, diagnosis, proposal, actions, playbooks, now)
         incidents.settle(session, incident_id, now)
     fields = {"incident": incident_id, "cause": diagnosis.cause, "author": diagnosis.author, "note": diagnosis.note}
     log.info("incident.diagnosed", extra={"fields": fields, "trace": incident.traceparent})
 
 
 def _propose(
-    session: Session, incident: Incident, diagnosis: Diagnosis, proposal: Proposal, actions: ActionService, now_us: int
+    session: Session, incident: Incident, diagnosis: Diagnosis, proposal: Proposal, actions: ActionService,
+    playbooks: PlaybookCatalogue, now_us: int,
 ) -> None:  # fmt: skip
     """Hand a proposal to the policy; what no type accepts is left out."""
     wanted = ActionProposal(
@@ -148,7 +158,13 @@ def _propose(
         origin="diagnosis", proposer=diagnosis.author, incident=incident.id, trace=incident.traceparent,
     )  # fmt: skip
     try:
-        actions.propose(session, wanted, now_us)
+        if proposal.action == "playbook":
+            proposals.propose(
+                session, actions, playbooks, proposal.parameters, now_us, device=incident.device,
+                actor=diagnosis.author, incident=incident.id, trace=incident.traceparent,
+            )  # fmt: skip
+        else:
+            actions.propose(session, wanted, now_us)
     except HubError as error:
         fields = {"incident": incident.id, "type": proposal.action, "reason": str(error)}
         log.warning("incident.proposal_refused", extra={"fields": fields, "trace": incident.traceparent})

@@ -42,6 +42,8 @@ ROUNDS = 50
 """Times that one run is decided anew in one transaction: a step that ends at once lets the next begin."""
 RUNNING = Outcome(state="running")
 Outcomes = Mapping[str, Outcome]
+EndListener = Callable[[Session, PlaybookRun, int], None]
+"""Called in the transaction in which a run ends."""
 
 
 @dataclass(slots=True)
@@ -53,13 +55,13 @@ class Advanced:
 
 
 class Engine:
-    """Advances runs in `db` by `runner`. `clock` is that of timers, `wall` the one that actions are given."""
+    """Advances runs in `db` by `runner`. `clock` is that of timers, `wall` the one that actions and listeners get."""
 
     def __init__(
         self, db: Database, runner: StepRunner, clock: Callable[[], int] = steady.now_us,
-        wall: Callable[[], int] = wall_us,
+        wall: Callable[[], int] = wall_us, on_end: EndListener = lambda session, run, now_us: None,
     ) -> None:  # fmt: skip
-        self._db, self._runner, self._clock, self._wall = db, runner, clock, wall
+        self._db, self._runner, self._clock, self._wall, self._on_end = db, runner, clock, wall, on_end
 
     def run_once(self) -> WorkResult:
         """Look at every run that is due or awaits an action, and advance those that can."""
@@ -142,6 +144,7 @@ class Engine:
                 break
         journal.save(now, waits=not decisions)
         if journal.state.state in machine.FINAL:
+            self._on_end(session, row, self._wall())
             fields = {"run": row.id, "playbook": row.playbook, "state": row.state, "reason": row.reason}
             log.info("playbook.ended", extra={"fields": fields, "trace": row.traceparent})
         done.runs += 1

@@ -94,6 +94,18 @@ def cancel(session: Session, number: str, now_us: int, actor: str) -> PlaybookRu
     return _saved(journal, now_us)
 
 
+def end_of_incident(session: Session, incident: str, now_us: int, *, actor: str, reason: str) -> None:
+    """Cancel the runs of an incident that is over."""
+    chosen = select(PlaybookRun).where(PlaybookRun.incident == incident, col(PlaybookRun.state).in_(OPEN))
+    for row in session.exec(chosen.with_for_update()).all():
+        journal = RunJournal(session, row)
+        if row.state == "proposed":
+            journal.record("run.cancelled", now_us, actor=actor, reason=reason)
+        else:
+            journal.record("run.stopping", now_us, actor=actor, ending="cancelled", reason=reason, interrupt=True)
+        journal.save(now_us)
+
+
 def resume(session: Session, number: str, now_us: int, actor: str, roles: str) -> PlaybookRun:
     """Go on with a run that failed or was cancelled: what failed, was cancelled or undone is done again.
 

@@ -13,10 +13,11 @@ from sqlmodel import col, select
 from cloud_hub.actions import worker as actions
 from cloud_hub.actions.service import ActionService
 from cloud_hub.database.sessions import Database
-from cloud_hub.database.tables import Action, AlarmRow, Command, Device, PlaybookRun
+from cloud_hub.database.tables import Action, AlarmRow, Command, Device, Incident, PlaybookRun
 from cloud_hub.devices import commands
 from cloud_hub.errors import HubError
-from cloud_hub.playbooks import journal, service
+from cloud_hub.incidents import service as incidents
+from cloud_hub.playbooks import journal, proposals, service
 from cloud_hub.playbooks.actions import ActionRunner, judge_plan
 from cloud_hub.playbooks.catalogue import PlaybookCatalogue
 from cloud_hub.playbooks.core import machine
@@ -223,3 +224,61 @@ def test_one_bad_file_hides_no_other(tmp_path: Path) -> None:
     mine = listed["restart-model"].playbook
     assert mine is not None
     assert mine.description == "mine"
+
+
+# -- incidents -------------------------------------------------------------------------------------
+
+
+def incident(site: Site) -> str:
+    with site.db.write() as session:
+        session.add(Incident(id="i1", device="press-3", subject="digits", opened_us=START, traceparent=""))
+    return "i1"
+
+
+def suggest(site: Site, **parameters: Any) -> PlaybookRun | None:
+    with site.db.write() as session:
+        return proposals.propose(session, site.actions, site.catalogue, {"name": "restart-model", "model": "digits"}
+                                 | parameters, site.now, device="press-3", actor="rules", incident="i1", trace="")  # fmt: skip
+
+
+def test_a_diagnosis_proposes_a_playbook_once_for_its_own_device(site: Site, tmp_path: Path) -> None:
+    incident(site)
+    run = suggest(site, device="another")
+    assert run is not None
+    assert (run.origin, run.actor, run.incident, run.state) == ("diagnosis", "rules", "i1", "proposed")
+    assert {step["device"] for step in run.plan["steps"] if "action" in step} == {"press-3"}
+    assert suggest(site) is None
+    (tmp_path / "restart-model.yaml").write_text(
+        "parameters: {device: {type: string}, model: {type: string}}\nsteps: {a: {action: command, device: other, "
+        "parameters: {verb: restart}}}"
+    )
+    site.catalogue = PlaybookCatalogue(str(tmp_path))
+    with pytest.raises(HubError, match="acts on other"):
+        suggest(site)
+
+
+def test_an_incident_stays_open_while_its_playbook_is(site: Site) -> None:
+    incident(site)
+    run = suggest(site)
+    assert run is not None
+    site.engine = Engine(site.db, ActionRunner(site.actions), lambda: site.now, lambda: site.now, incidents.run_ended)
+    with site.db.write() as session:
+        incidents.settle(session, "i1", site.now)
+    assert state_of_incident(site) == "open"
+    site.approve(run)
+    assert site.finish(run).state == "succeeded"
+    assert state_of_incident(site) == "resolved"
+
+
+def state_of_incident(site: Site) -> str:
+    with site.db.read() as session:
+        return session.get_one(Incident, "i1").state
+
+
+def test_a_resolved_incident_ends_its_playbooks(site: Site) -> None:
+    incident(site)
+    run = suggest(site)
+    assert run is not None
+    with site.db.write() as session:
+        incidents.resolve(session, "i1", site.now, actor="anna", reason="taken off")
+    assert (site.row(run.id).state, site.row(run.id).reason) == ("cancelled", "taken off")
