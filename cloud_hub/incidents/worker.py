@@ -22,6 +22,7 @@ from cloud_hub.inference.engines.blocking import LanguageModel, load_model
 from cloud_hub.inference.gateway.blocking import GatewayModel
 from cloud_hub.inference.gateway.service import Gateway
 from cloud_hub.playbooks import proposals
+from cloud_hub.playbooks import service as playbook_runs
 from cloud_hub.playbooks.catalogue import PlaybookCatalogue
 from cloud_hub.runtime.context import HubContext
 from cloud_hub.runtime.items import WorkItems
@@ -152,7 +153,9 @@ def _propose(
     session: Session, incident: Incident, diagnosis: Diagnosis, proposal: Proposal, actions: ActionService,
     playbooks: PlaybookCatalogue, now_us: int,
 ) -> None:  # fmt: skip
-    """Hand a proposal to the policy; what no type accepts is left out."""
+    """Hand a proposal to the policy. What no type accepts is left out, and all while a playbook runs for the incident."""
+    if playbook_runs.under_way(session, incident.id):
+        return
     wanted = ActionProposal(
         type=proposal.action, parameters=proposal.parameters, device=incident.device, reason=proposal.reason,
         origin="diagnosis", proposer=diagnosis.author, incident=incident.id, trace=incident.traceparent,

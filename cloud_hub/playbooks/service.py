@@ -94,6 +94,12 @@ def cancel(session: Session, number: str, now_us: int, actor: str) -> PlaybookRu
     return _saved(journal, now_us)
 
 
+def under_way(session: Session, incident: str) -> bool:
+    """Whether a playbook runs for the incident."""
+    chosen = select(PlaybookRun.id).where(PlaybookRun.incident == incident, col(PlaybookRun.state).in_(ACTIVE))
+    return session.exec(chosen.limit(1)).first() is not None
+
+
 def end_of_incident(session: Session, incident: str, now_us: int, *, actor: str, reason: str) -> None:
     """Cancel the runs of an incident that is over."""
     chosen = select(PlaybookRun).where(PlaybookRun.incident == incident, col(PlaybookRun.state).in_(OPEN))
