@@ -153,7 +153,7 @@ def _propose(
     session: Session, incident: Incident, diagnosis: Diagnosis, proposal: Proposal, actions: ActionService,
     playbooks: PlaybookCatalogue, now_us: int,
 ) -> None:  # fmt: skip
-    """Hand a proposal to the policy; what no type accepts is left out. Nothing, while a playbook runs for the incident."""
+    """Hand a proposal to the policy; what no type accepts is left out. While a playbook runs for it, all is."""
     if playbook_runs.under_way(session, incident.id):
         return
     wanted = ActionProposal(

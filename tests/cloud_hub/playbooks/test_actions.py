@@ -236,9 +236,12 @@ def incident(site: Site) -> str:
 
 
 def suggest(site: Site, **parameters: Any) -> PlaybookRun | None:
+    wanted = {"name": "restart-model", "model": "digits"} | parameters
     with site.db.write() as session:
-        return proposals.propose(session, site.actions, site.catalogue, {"name": "restart-model", "model": "digits"}
-                                 | parameters, site.now, device="press-3", actor="rules", incident="i1", trace="")  # fmt: skip
+        return proposals.propose(
+            session, site.actions, site.catalogue, wanted, site.now, device="press-3", actor="rules", incident="i1",
+            trace="",
+        )  # fmt: skip
 
 
 def test_a_diagnosis_proposes_a_playbook_once_for_its_own_device(site: Site, tmp_path: Path) -> None:
