@@ -119,9 +119,11 @@ def _execute(
         action.state, action.next_us = "executing", now_us
         record(session, action, "hub", "action.executing", now_us)
         return []
+    if not isinstance(kind, Transactional):
+        return []
     try:
         with session.begin_nested():
-            done = kind.execute(session, service.request(action), now_us)  # type: ignore[attr-defined]
+            done = kind.execute(session, service.request(action), now_us)
     except HubError as error:
         service.end(session, action, "failed", str(error), now_us)
         return []
@@ -130,7 +132,7 @@ def _execute(
     record(session, action, "hub", "action.executing", now_us, **more)
     messages: list[OutgoingMessage] = done.messages
     if not done.command:
-        _complete(session, service, kind, action, now_us)  # type: ignore[arg-type]
+        _complete(session, service, kind, action, now_us)
     return messages
 
 
