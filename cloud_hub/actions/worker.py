@@ -141,10 +141,11 @@ def _admitted(session: Session, service: ActionService, kind: ActionType, action
     verdict = service.judge(session, action, now_us, again=True)
     if approvals.admits(verdict, action.proposer, given(action)):
         return True
-    if action.automatic and (reason := kind.uncalled(session, service.request(action))):
-        service.end(session, action, "refused", f"no longer called for: {reason}", now_us)
-    elif verdict.decision == "forbid":
+    called_for = any(rule.name == action.rule and rule.called_for for rule in service.policy.rules)
+    if verdict.decision == "forbid":
         service.end(session, action, "refused", f"the policy forbids it now: {verdict.reason}", now_us)
+    elif action.automatic and called_for and (reason := kind.uncalled(session, service.request(action))):
+        service.end(session, action, "refused", f"no longer called for: {reason}", now_us)
     else:
         action.state, action.automatic, action.approvals_needed = "proposed", False, verdict.approvals
         action.rule, action.policy = verdict.rule, verdict.reason
