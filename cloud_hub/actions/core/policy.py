@@ -148,7 +148,7 @@ class RecentAction:
 class HourlyHistory:
     """Actions proposed in this hour, and mean and standard deviation of the hours before."""
 
-    now: int = 0
+    count: int = 0
     mean: float = 0.0
     deviation: float = 0.0
 
@@ -364,16 +364,16 @@ def _sequence(
 def storm_text(storm: Storm, hourly: HourlyHistory) -> str:
     """What an action storm is made of, or '' if there is none."""
     limit = min(max(float(storm.floor), hourly.mean + storm.sigmas * hourly.deviation), float(storm.ceiling))
-    more = "more than " if hourly.now > storm.ceiling else ""
-    count = min(hourly.now, storm.ceiling)
-    return f"action storm: {more}{count} actions this hour, the limit is {limit:.0f}" if hourly.now > limit else ""
+    more = "more than " if hourly.count > storm.ceiling else ""
+    shown = min(hourly.count, storm.ceiling)
+    return f"action storm: {more}{shown} actions this hour, the limit is {limit:.0f}" if hourly.count > limit else ""
 
 
 def _storm(storm: Storm, hourly: HourlyHistory) -> tuple[Verdict | None, RuleResult]:
     reason = storm_text(storm, hourly)
     if not reason:
-        return None, RuleResult(rule="storm", matched=False, reason=f"{hourly.now} actions this hour")
-    beyond = hourly.now > storm.ceiling
+        return None, RuleResult(rule="storm", matched=False, reason=f"{hourly.count} actions this hour")
+    beyond = hourly.count > storm.ceiling
     verdict = Verdict(
         decision="forbid" if beyond else "approve", rule="storm", reason=reason, approvals=0 if beyond else 1,
         roles=("operator",),

@@ -183,12 +183,12 @@ def test_a_sensitive_sequence_is_blocked(recent: dict[str, Any], decision: str) 
 
 
 @pytest.mark.parametrize(("hourly", "decision"), [
-    (HourlyHistory(now=30), "allow"),
-    (HourlyHistory(now=31), "approve"),
-    (HourlyHistory(now=70, mean=40, deviation=10), "allow"),
-    (HourlyHistory(now=71, mean=40, deviation=10), "approve"),
-    (HourlyHistory(now=1000, mean=990, deviation=100), "allow"),
-    (HourlyHistory(now=1001, mean=990, deviation=100), "forbid"),
+    (HourlyHistory(count=30), "allow"),
+    (HourlyHistory(count=31), "approve"),
+    (HourlyHistory(count=70, mean=40, deviation=10), "allow"),
+    (HourlyHistory(count=71, mean=40, deviation=10), "approve"),
+    (HourlyHistory(count=1000, mean=990, deviation=100), "allow"),
+    (HourlyHistory(count=1001, mean=990, deviation=100), "forbid"),
 ], ids=str)  # fmt: skip
 def test_an_action_storm_is_throttled(hourly: HourlyHistory, decision: str) -> None:
     verdict = judge(Policy(rules=(rule(),), storm=Storm()), request(), Facts(hourly=hourly), NOW)
@@ -215,7 +215,7 @@ RULES = st.builds(
 )  # fmt: skip
 FACTS = st.builds(
     Facts, uncalled=st.sampled_from(["", "no"]), last_us=st.sampled_from([None, NOW - SECOND, NOW + SECOND]),
-    hourly=st.builds(HourlyHistory, now=st.integers(0, 1100)),
+    hourly=st.builds(HourlyHistory, count=st.integers(0, 1100)),
     recent=st.lists(st.builds(RecentAction, type=KINDS, details=st.just(("remove/a",)), t_us=st.just(NOW),
                               device=st.sampled_from(["d", "e"])), max_size=2),
 )  # fmt: skip
@@ -241,7 +241,7 @@ def test_sequences_and_storms_never_make_a_verdict_laxer(rules: list[Rule], fact
 def test_the_property_finds_a_storm_that_replaces_the_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(core, "_stricter", lambda one, other: other)
     with pytest.raises(AssertionError):
-        never_laxer([rule("forbid")], Facts(hourly=HourlyHistory(now=40)), request())
+        never_laxer([rule("forbid")], Facts(hourly=HourlyHistory(count=40)), request())
 
 
 PEOPLE = st.sampled_from(["anna", "bert", "carl"])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from cloud_hub.__main__ import main
 from cloud_hub.actions.policy_file import load_policy, read_policy, warnings
 from cloud_hub.settings import Actions
 from shared.errors import ConfigError
@@ -76,3 +77,21 @@ def test_what_is_probably_not_meant_is_warned_about() -> None:
     policy = read_policy("rules:\n- {name: all, decision: allow}\n- {name: late, decision: forbid}", "p", TYPES)
     assert len(warnings(policy)) == 2
     assert "'late' is never reached" in warnings(policy)[0]
+
+
+def test_the_policy_in_the_documentation_is_in_order() -> None:
+    page = (Path(__file__).parents[3] / "docs/incidents/actions.md").read_text("utf-8")
+    text = page.partition("```yaml policy\n")[2].partition("```")[0]
+    policy = read_policy(text, "actions.md", [*TYPES, "script", "job"])
+    assert len(policy.rules) == 5
+    assert warnings(policy) == []
+
+
+def test_the_command_line_checks_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text(GOOD)
+    assert main(["policy", "check", str(file)]) == 0
+    assert "3 rules, 1 sensitive sequences" in capsys.readouterr().out
+    file.write_text(GOOD.replace("allow", "maybe"))
+    assert main(["policy", "check", str(file)]) == 78
+    assert "line 8" in capsys.readouterr().err
