@@ -201,7 +201,7 @@ def test_the_verdict_names_every_rule_that_was_looked_at() -> None:
     assert [(row.rule, row.matched) for row in verdict.results] == [
         ("r-forbid", False), ("r-approve", True), ("s", False), ("storm", False),
     ]  # fmt: skip
-    assert verdict.reason == "its risk is medium"
+    assert verdict.reason == "rule 'r-approve' requires 1 approval"
 
 
 # -- properties ----------------------------------------------------------------------------------------
