@@ -20,6 +20,7 @@ from cloud_hub.errors import HubError
 from cloud_hub.runtime.outgoing import OutgoingMessage
 from cloud_hub.settings.actions import Actions
 from shared import plugins
+from shared.errors import ConfigError
 from shared.suggestions import explained
 
 Mailer = Callable[[str, str, str], None]
@@ -156,6 +157,10 @@ class Catalogue:
 
     def __init__(self, types: Mapping[str, ActionType]) -> None:
         self.types = dict(types)
+        for name, kind in self.types.items():
+            if isinstance(kind, External) == isinstance(kind, Transactional):
+                cure = "It needs either execute, progress and cancel, or timeout_s, prepare and call"
+                raise ConfigError(f"action type '{name}'", "is neither transactional nor external", cure)
 
     def get(self, name: str) -> ActionType:
         """The type, or HubError 422."""

@@ -140,7 +140,7 @@ class HourlyCounter:
             self._past = _mean_and_deviation(_counts(session, hour))
             self._hour = hour
         some = select(Action.id).where(Action.created_us >= hour * HOUR_US).limit(ceiling + 1)
-        return HourlyHistory(now=len(session.exec(some).all()), mean=self._past[0], deviation=self._past[1])
+        return HourlyHistory(count=len(session.exec(some).all()), mean=self._past[0], deviation=self._past[1])
 
 
 def _counts(session: Session, hour: int) -> list[int]:

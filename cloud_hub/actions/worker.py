@@ -119,9 +119,11 @@ def _execute(
         action.state, action.next_us = "executing", now_us
         record(session, action, "hub", "action.executing", now_us)
         return []
+    if not isinstance(kind, Transactional):
+        return []
     try:
         with session.begin_nested():
-            done = kind.execute(session, service.request(action), now_us)  # type: ignore[attr-defined]
+            done = kind.execute(session, service.request(action), now_us)
     except HubError as error:
         service.end(session, action, "failed", str(error), now_us)
         return []
@@ -130,7 +132,7 @@ def _execute(
     record(session, action, "hub", "action.executing", now_us, **more)
     messages: list[OutgoingMessage] = done.messages
     if not done.command:
-        _complete(session, service, kind, action, now_us)  # type: ignore[arg-type]
+        _complete(session, service, kind, action, now_us)
     return messages
 
 
@@ -139,10 +141,11 @@ def _admitted(session: Session, service: ActionService, kind: ActionType, action
     verdict = service.judge(session, action, now_us, again=True)
     if approvals.admits(verdict, action.proposer, given(action)):
         return True
-    if action.automatic and (reason := kind.uncalled(session, service.request(action))):
-        service.end(session, action, "refused", f"no longer called for: {reason}", now_us)
-    elif verdict.decision == "forbid":
+    called_for = any(rule.name == action.rule and rule.called_for for rule in service.policy.rules)
+    if verdict.decision == "forbid":
         service.end(session, action, "refused", f"the policy forbids it now: {verdict.reason}", now_us)
+    elif action.automatic and called_for and (reason := kind.uncalled(session, service.request(action))):
+        service.end(session, action, "refused", f"no longer called for: {reason}", now_us)
     else:
         action.state, action.automatic, action.approvals_needed = "proposed", False, verdict.approvals
         action.rule, action.policy = verdict.rule, verdict.reason

@@ -148,7 +148,7 @@ class RecentAction:
 class HourlyHistory:
     """Actions proposed in this hour, and mean and standard deviation of the hours before."""
 
-    now: int = 0
+    count: int = 0
     mean: float = 0.0
     deviation: float = 0.0
 
@@ -176,8 +176,8 @@ class RuleResult:
     rule: str
     matched: bool
     reason: str
-    concerned: bool = True
-    """Whether the rule is about this kind of action at all."""
+    missed: bool = False
+    """Whether a rule that would have been laxer is about this action, and one of its conditions does not hold."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,7 +238,12 @@ def _first_match(
         concerned = is_concerned(rule, request)
         reason = _mismatch(rule, policy.time_zone, request, facts, now_us) if concerned else "other actions"
         results.append(
-            RuleResult(rule=rule.name, matched=not reason, reason=reason or rule.decision, concerned=concerned)
+            RuleResult(
+                rule=rule.name,
+                matched=not reason,
+                reason=reason or rule.decision,
+                missed=concerned and bool(reason) and rule.decision == "allow",
+            )
         )
         if not reason:
             return _by_rule(rule, results), results
@@ -281,8 +286,8 @@ def _by_rule(rule: Rule, results: Sequence[RuleResult]) -> Verdict:
 
 
 def _missed(results: Sequence[RuleResult]) -> str:
-    """Why the first rule about this action did not match."""
-    return next((result.reason for result in results if result.concerned and not result.matched), "")
+    """Why the first rule that would have allowed the action did not match."""
+    return next((result.reason for result in results if result.missed), "")
 
 
 def _mismatch(rule: Rule, zone: str, request: PolicyRequest, facts: Facts, now_us: int) -> str:
@@ -345,7 +350,7 @@ def _sequence(
     sequence: SensitiveSequence, request: PolicyRequest, facts: Facts, now_us: int
 ) -> tuple[Verdict | None, RuleResult]:  # fmt: skip
     if not matches(sequence.then, request.type, request.details):
-        return None, RuleResult(rule=sequence.name, matched=False, reason="other actions", concerned=False)
+        return None, RuleResult(rule=sequence.name, matched=False, reason="other actions")
     for action in facts.recent:
         near = sequence.of == "hub" or (
             action.device == request.device if sequence.of == "device" else action.site == facts.site
@@ -364,16 +369,16 @@ def _sequence(
 def storm_text(storm: Storm, hourly: HourlyHistory) -> str:
     """What an action storm is made of, or '' if there is none."""
     limit = min(max(float(storm.floor), hourly.mean + storm.sigmas * hourly.deviation), float(storm.ceiling))
-    more = "more than " if hourly.now > storm.ceiling else ""
-    count = min(hourly.now, storm.ceiling)
-    return f"action storm: {more}{count} actions this hour, the limit is {limit:.0f}" if hourly.now > limit else ""
+    more = "more than " if hourly.count > storm.ceiling else ""
+    shown = min(hourly.count, storm.ceiling)
+    return f"action storm: {more}{shown} actions this hour, the limit is {limit:.0f}" if hourly.count > limit else ""
 
 
 def _storm(storm: Storm, hourly: HourlyHistory) -> tuple[Verdict | None, RuleResult]:
     reason = storm_text(storm, hourly)
     if not reason:
-        return None, RuleResult(rule="storm", matched=False, reason=f"{hourly.now} actions this hour")
-    beyond = hourly.now > storm.ceiling
+        return None, RuleResult(rule="storm", matched=False, reason=f"{hourly.count} actions this hour")
+    beyond = hourly.count > storm.ceiling
     verdict = Verdict(
         decision="forbid" if beyond else "approve", rule="storm", reason=reason, approvals=0 if beyond else 1,
         roles=("operator",),

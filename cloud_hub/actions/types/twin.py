@@ -77,6 +77,14 @@ class TwinAction(DeviceAction):
             trace=request.trace,
         )  # fmt: skip
 
+    def progress(self, session: Session, request: Request, now_us: int) -> Progress:
+        """The change is complete when it is stored; whether the device follows is verified."""
+        return Progress(state="done")
+
+    def cancel(self, session: Session, request: Request, now_us: int, actor: str) -> list[OutgoingMessage]:
+        """Nothing is left to stop."""
+        return []
+
     def verify(self, session: Session, request: Request, now_us: int) -> Progress:
         """The device reports what is desired. What was removed is the device's own business."""
         wanted = shadow.merge({}, request.effect["patch"])

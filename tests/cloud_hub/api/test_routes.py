@@ -322,6 +322,8 @@ GOOD_BODY: dict[str, Any] = {
     f"{DEVICE}/twin": {"desired": {"a": 1}},
     f"{DEVICE}/twin/name/{{name}}": {"desired": {"a": 1}},
     "/api/v1/actions/{action_id}/decision": {"approve": True},
+    "/api/v1/actions/{action_id}/cancel": {},
+    "/api/v1/actions/{action_id}/undo": {},
     f"{DEVICE}/twin/release": {"paths": ["a"]},
     "/api/v1/alarms/{alarm_id}/acknowledge": {},
     "/api/v1/alarms/{alarm_id}/resolve": {"reason": "its device is gone"},
