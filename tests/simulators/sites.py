@@ -205,6 +205,10 @@ class Sites:
             return {"device": device, "metric": "m"}
         if path.endswith("/thresholds/backtest"):
             return {"series": [{"device": device, "metric": "m"}]}
+        if (method, path) in {("POST", "/api/v1/actions"), ("POST", "/api/v1/policy/try")}:
+            return {"type": "twin", "device": device, "parameters": {"patch": {"c": 1}}}
+        if path.startswith("/api/v1/actions/") and not path.endswith("/decision"):
+            return {} if method == "POST" else None
         if path.endswith("/release") and "/learning-jobs/" in path:
             return {"device": device}
         if path.endswith("/missed-faults"):
