@@ -36,7 +36,7 @@ class DecisionBody(_Body):
     reason: str = Field(default="", max_length=500)
 
 
-class ReasonBody(_Body):
+class ActionReasonBody(_Body):
     """Why."""
 
     reason: str = Field(default="", max_length=500)
@@ -52,7 +52,7 @@ class ActionBody(_Body):
     key: str = Field(default="", max_length=100)
 
 
-class TryBody(_Body):
+class PolicyTryBody(_Body):
     """An action to judge without proposing it: by the policy in force, or by the text of another policy file."""
 
     type: str = Field(min_length=1, max_length=64)
@@ -63,7 +63,7 @@ class TryBody(_Body):
     t_us: int | None = Field(default=None, ge=0, le=1 << 53)
 
 
-class RuleView(BaseModel):
+class PolicyRuleView(BaseModel):
     """How one rule came out."""
 
     rule: str
@@ -71,7 +71,7 @@ class RuleView(BaseModel):
     reason: str
 
 
-class VerdictView(BaseModel):
+class PolicyVerdictView(BaseModel):
     """A verdict, rule by rule."""
 
     decision: str
@@ -79,7 +79,7 @@ class VerdictView(BaseModel):
     reason: str
     approvals: int
     roles: list[str]
-    rules: list[RuleView]
+    rules: list[PolicyRuleView]
 
 
 @router.get("/actions")
@@ -127,7 +127,7 @@ def decide(action_id: str, body: DecisionBody, hub: TheHub, caller: Operator) ->
 
 
 @router.post("/actions/{action_id}/cancel")
-def cancel(action_id: str, body: ReasonBody, hub: TheHub, caller: Operator) -> Action:
+def cancel(action_id: str, body: ActionReasonBody, hub: TheHub, caller: Operator) -> Action:
     """Cancel an action that has not ended. What is done already stays done."""
     with hub.db.write(scope=caller.scope) as session:
         action, messages = hub.actions.cancel(session, action_id, caller.actor, now_us(), body.reason)
@@ -136,7 +136,7 @@ def cancel(action_id: str, body: ReasonBody, hub: TheHub, caller: Operator) -> A
 
 
 @router.post("/actions/{action_id}/undo", status_code=201)
-def undo(action_id: str, body: ReasonBody, hub: TheHub, caller: Operator) -> Action:
+def undo(action_id: str, body: ActionReasonBody, hub: TheHub, caller: Operator) -> Action:
     """Propose the action that undoes another one; the policy judges it like any other."""
     with hub.db.write(scope=caller.scope) as session:
         by = _proposal(caller, "", {}, "", "person", reason=body.reason, key="")
@@ -153,7 +153,7 @@ def policy(hub: TheHub, caller: Reader) -> dict[str, Any]:
 
 
 @router.post("/policy/try")
-def try_policy(body: TryBody, hub: TheHub, caller: Reader) -> VerdictView:
+def try_policy(body: PolicyTryBody, hub: TheHub, caller: Reader) -> PolicyVerdictView:
     """Explain the verdict on an action, rule by rule. Nothing is proposed."""
     service = hub.actions
     if body.policy:
@@ -166,8 +166,8 @@ def try_policy(body: TryBody, hub: TheHub, caller: Reader) -> VerdictView:
         _require(session, caller, body.device)
         wanted = _proposal(caller, body.type, body.parameters, body.device, body.origin, reason="", key="")
         verdict = service.preview(session, wanted, now_us() if body.t_us is None else body.t_us)
-    rules = [RuleView(rule=row.rule, matched=row.matched, reason=row.reason) for row in verdict.results]
-    return VerdictView(decision=verdict.decision, rule=verdict.rule, reason=verdict.reason, rules=rules,
+    rules = [PolicyRuleView(rule=row.rule, matched=row.matched, reason=row.reason) for row in verdict.results]
+    return PolicyVerdictView(decision=verdict.decision, rule=verdict.rule, reason=verdict.reason, rules=rules,
                        approvals=verdict.approvals, roles=list(verdict.roles))  # fmt: skip
 
 

@@ -41,6 +41,9 @@ from cloud_hub.devices.offsets import StreamOffsets
 from cloud_hub.incidents import service as incidents
 from cloud_hub.inference.gateway.build import open_gateway
 from cloud_hub.jobs import service as jobs
+from cloud_hub.playbooks import service as playbooks
+from cloud_hub.playbooks.catalogue import PlaybookCatalogue
+from cloud_hub.playbooks.core.verdicts import StepVerdict
 from cloud_hub.settings import Settings
 from cloud_hub.settings.inference import Inference
 from cloud_hub.telemetry import samples
@@ -70,6 +73,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "PUT /api/v1/devices/{device}/tags": {"x": 2},
     "POST /api/v1/devices/{device}/twin/release": {"document": "", "paths": ["b"]},
     "POST /api/v1/actions/{action_id}/decision": {"approve": True},
+    "POST /api/v1/playbook-runs/{run_id}/decision": {"approve": True},
     "POST /api/v1/alarms/{alarm_id}/acknowledge": {"comment": "seen"},
     "POST /api/v1/alarms/{alarm_id}/verdict": {"verdict": "real"},
     "POST /api/v1/alarms/{alarm_id}/shelve": {"for_s": 3600, "reason": "sensor ordered"},
@@ -176,6 +180,9 @@ class Sites:
             scope=scope,
         )
         made = jobs.create(session, job, 32768)
+        plan = PlaybookCatalogue().plan("restart-model", {"device": device, "model": word})
+        asks = [StepVerdict(step="restart", decision="approve", approvals=1, roles=("operator",), reason=word)]
+        run = playbooks.propose(session, plan, asks, now, actor=word, scope=tuple(scope) if scope else None)
         number = f"{word}-{device}"
         session.add(Configuration(id=number, target=f"id = '{device}'", content={"conf": {"w": word}}, actor=word,
                                   created_us=now, labels={"l": word}, scope=scope))  # fmt: skip
@@ -194,6 +201,7 @@ class Sites:
             "learning_job_id": number, "item_id": number, "task_id": f"t-{device}",
             "device": device, "thing": device, "metric": "m", "name": "gates", "incident_id": incident.id,
             "action_id": action.id, "command_id": command.id, "rollout_id": watched.id, "job_id": made.id,
+            "playbook": "restart-model", "run_id": run.id,
             "configuration_id": number, "token_id": "none", "alarm_id": alarm.id, "suppression_id": quiet.id,
         }  # fmt: skip
 
@@ -205,6 +213,13 @@ class Sites:
             return {"device": device, "metric": "m"}
         if path.endswith("/thresholds/backtest"):
             return {"series": [{"device": device, "metric": "m"}]}
+        if (method, path) in {("POST", "/api/v1/actions"), ("POST", "/api/v1/policy/try")}:
+            return {"type": "twin", "device": device, "parameters": {"patch": {"c": 1}}}
+        if path.startswith("/api/v1/actions/") and not path.endswith("/decision"):
+            return {} if method == "POST" else None
+        if path.endswith("/dry-run") or (method, path) == ("POST", "/api/v1/playbook-runs"):
+            named = {} if path.endswith("/dry-run") else {"playbook": "restart-model"}
+            return named | {"parameters": {"device": device, "model": "digits"}}
         if path.endswith("/release") and "/learning-jobs/" in path:
             return {"device": device}
         if path.endswith("/missed-faults"):

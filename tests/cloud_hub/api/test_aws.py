@@ -16,6 +16,7 @@ import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
+from simulators.actions import action_service
 from simulators.rest_app import RestApp, shared_app
 
 from cloud_hub.access import tokens
@@ -56,6 +57,7 @@ class World:
             db=self.db,
             publish=self.published.extend,
             notify=self.notified.append,
+            actions=action_service(),
             connected=lambda: True,
         )
         self.client = TestClient(RestApp(hub), raise_server_exceptions=False, base_url="http://hub.example:8080")

@@ -32,7 +32,7 @@ WHOLE_HUB = {
 }  # fmt: skip
 """What a token with a scope is told 403 for."""
 NO_TEXT = {
-    ("GET", "/api/v1/workers"), ("GET", "/api/v1/inference"), ("POST", "/api/v1/tasks"),
+    ("GET", "/api/v1/policy"), ("GET", "/api/v1/workers"), ("GET", "/api/v1/inference"), ("POST", "/api/v1/tasks"),
     ("GET", "/api/v1/devices/{device}/twin/documents"), ("GET", "/api/v1/devices/{device}/twin/progress"),
     ("POST", "/api/v1/jobs/preview"), ("POST", "/api/v1/thresholds/fit"), ("DELETE", "/api/v1/tokens/{token_id}"),
     ("GET", "/api/v1/scaling/steps"), ("GET", "/api/v1/tokens"), ("POST", "/api/v1/tokens"), ("POST", "/api/v1/jobs"),
@@ -43,6 +43,8 @@ NO_TEXT = {
 OF_A_DEVICE = {
     ("POST", f"/api/v1/{path}")
     for path in (
+        "actions",
+        "policy/try",
         "thresholds/fit",
         "thresholds/rollouts",
         "thresholds/backtest",
