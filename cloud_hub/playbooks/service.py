@@ -47,7 +47,7 @@ def propose(
     session.add(row)
     session.flush()
     journal = RunJournal(session, row)
-    journal.record("run.proposed", now_us, actor=actor, version=plan.version)
+    journal.record("run.proposed", now_us, actor=actor, by=actor, version=plan.version)
     if admits(verdicts, actor, ()):
         _begin(journal, now_us, "policy")
     journal.save(now_us)
