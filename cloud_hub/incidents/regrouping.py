@@ -49,9 +49,7 @@ def run_once(db: Database, now_us: int) -> WorkResult:
 
 def _mark(db: Database, now_us: int, ids: Any) -> None:
     with db.write() as session:
-        session.connection().execute(
-            update(_INCIDENTS).where(_INCIDENTS.c.id.in_(list(ids))).values(grouped_us=now_us)
-        )
+        session.connection().execute(update(_INCIDENTS).where(_INCIDENTS.c.id.in_(list(ids))).values(grouped_us=now_us))
 
 
 def _apply(db: Database, incident_id: str, now_us: int) -> None:
