@@ -49,8 +49,8 @@ ALARMS, METRICS, VALUES, TWIN, CHANGES, EVENTS, PEERS, CASES, NOTES = 16, 8, 60,
 """The maximum number of items of each kind, and of values of a metric."""
 LOOK_BACK = 50
 """Rows of history that are searched for changes; a device's own reports are among them."""
-TEXT = 300
-"""Characters of a text in an item."""
+TEXT, SUMMARY = 300, 800
+"""Characters of a text in an item, and of its summary."""
 EVENTS_US = 10 * MINUTE_US
 """Log events from so long before the incident count."""
 AUDITED = (
@@ -110,8 +110,13 @@ def gather(session: Session, incident: Incident) -> Evidence:
         events=[f"{row.level}: {row.text}" for row in events],
         reported=twins.reported(session, incident.device),
         command_output=output,
-        items=[EvidenceItem(id=f"E{n}", **fact._asdict()) for n, fact in enumerate(facts, 1)],
+        items=[_item(f"E{n}", fact) for n, fact in enumerate(facts, 1)],
     )
+
+
+def _item(number: str, fact: Fact) -> EvidenceItem:
+    kind, device, t_us, summary, data = fact
+    return EvidenceItem(id=number, kind=kind, device=device, t_us=t_us, summary=_cut(summary, SUMMARY), data=data)
 
 
 def save(session: Session, evidence: Evidence, now_us: int) -> None:
@@ -328,7 +333,7 @@ def _cases(session: Session, subject: _Subject) -> Iterator[Fact]:
     )  # fmt: skip
     for near in cases.similar(session, features, incident.subject, incident.id, CASES):
         case = near.case
-        helpful = [cases.action_name(action) for action in case.actions if action.get("helped")]
+        helpful = [_cut(cases.action_name(action)) for action in case.actions if action.get("helped")]
         ended = f"{', '.join(helpful)} helped" if helpful else {"by-person": f"{_cut(case.resolution)} (a person)"}.get(
             case.outcome, "its alarm came back" if case.outcome == "returned" else "ended by itself"
         )  # fmt: skip
@@ -346,8 +351,8 @@ def _notes(session: Session, incident: Incident) -> list[Fact]:
     ]  # fmt: skip
 
 
-def _cut(value: Any) -> str:
+def _cut(value: Any, most: int = TEXT) -> str:
     """A value as one line of bounded text."""
     line = value if isinstance(value, str) else msgspec.json.encode(value).decode()
-    line = "".join(sign if sign.isprintable() else " " for sign in line[: TEXT + 1])
-    return line if len(line) <= TEXT else f"{line[: TEXT - 1]}…"
+    line = "".join(sign if sign.isprintable() else " " for sign in line[: most + 1])
+    return line if len(line) <= most else f"{line[: most - 1]}…"
