@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from sqlmodel import col, select
 
 from cloud_hub.alarms import service as alarms
@@ -13,17 +15,78 @@ from cloud_hub.clock import now_us
 from cloud_hub.database import scopes
 from cloud_hub.database.tables import Action, AlarmRow, Incident
 from cloud_hub.incidents import actions as incident_actions
+from cloud_hub.incidents import groups
 from cloud_hub.incidents import service as incidents
 
 router = APIRouter(prefix="/api/v1", tags=["incidents"])
 
+ALARMS = 1000
+"""The maximum number of alarms of an incident in an answer."""
+
+
+class GroupCounts(BaseModel):
+    """A group in numbers; `state` is open or acknowledged while a member is, else resolved."""
+
+    members: int
+    unresolved: int
+    devices: int
+    state: str
+
+
+class ListedIncident(BaseModel):
+    """An incident. For the one that leads a group, `group` is about all members."""
+
+    model_config = ConfigDict(from_attributes=True)
+    id: str
+    device: str
+    subject: str
+    state: str
+    opened_us: int
+    resolved_us: int | None
+    diagnosis: dict[str, Any] | None
+    diagnosed_us: int | None
+    traceparent: str
+    page: str
+    service: str
+    resolved_by: str
+    resolution: str
+    leads: bool
+    joined_because: str
+    placed_by: str
+    silent: bool
+    group: GroupCounts | None = None
+
+
+class Member(BaseModel):
+    """A member of a group, and why it is one."""
+
+    model_config = ConfigDict(from_attributes=True)
+    id: str
+    device: str
+    subject: str
+    state: str
+    opened_us: int
+    leads: bool
+    joined_because: str
+    placed_by: str
+
 
 class IncidentView(BaseModel):
-    """An incident with its alarms and actions."""
+    """An incident with its alarms and actions, the group that it belongs to, and the group's first members."""
 
     incident: Incident
     alarms: list[AlarmRow]
     actions: list[Action]
+    group: GroupCounts
+    members: list[Member]
+
+
+class RegroupBody(BaseModel):
+    """Incidents to merge into a group, or to take out of it."""
+
+    model_config = ConfigDict(extra="forbid")
+    incidents: list[str] = Field(default=[], max_length=groups.MAX_NAMED)
+    reason: str = Field(max_length=500)
 
 
 class DecisionBody(BaseModel):
@@ -35,36 +98,85 @@ class DecisionBody(BaseModel):
 
 @router.get("/incidents")
 def all_incidents(
-    hub: TheHub, caller: Reader, device: str = "", page: str = "", limit: int = 100
-) -> list[Incident]:  # fmt: skip
-    """List incidents, the newest first; `page` selects those that were notified together."""
-    query = select(Incident).order_by(col(Incident.id).desc()).limit(min(max(limit, 1), 1000))
-    if device:
-        query = query.where(Incident.device == device)
-    if page:
-        query = query.where(Incident.page == page)
+    hub: TheHub, caller: Reader, device: str = "", page: str = "", limit: int = 100, members: bool = False
+) -> list[ListedIncident]:  # fmt: skip
+    """List groups of incidents by the incident that leads each, the newest first.
+
+    With `members`, and for a `device` or a `page`, list all incidents. `page` selects those of a group.
+    """
+    most = min(max(limit, 1), 1000)
     with hub.db.read(scope=caller.scope) as session:
-        return list(session.exec(scopes.restrict(session, query, col(Incident.device))))
+        if not (device or page or members):
+            rows = groups.list_leads(session, most)
+            counts = groups.summaries(session, {row.page for row in rows})
+            return [_listed(row, counts.get(row.page)) for row in rows]
+        query = select(Incident).order_by(col(Incident.id).desc()).limit(most)
+        if device:
+            query = query.where(Incident.device == device)
+        if page:
+            query = query.where(Incident.page == page)
+        return [_listed(row) for row in session.exec(scopes.restrict(session, query, col(Incident.device)))]
+
+
+def _listed(row: Incident, counts: groups.GroupSummary | None = None) -> ListedIncident:
+    return ListedIncident.model_validate(row).model_copy(update={"group": counts and _counts(counts)})
+
+
+def _counts(counts: groups.GroupSummary) -> GroupCounts:
+    return GroupCounts(
+        members=counts.members, unresolved=counts.unresolved, devices=counts.devices, state=counts.state
+    )  # fmt: skip
 
 
 @router.get("/incidents/{incident_id}")
 def incident(incident_id: str, hub: TheHub, caller: Reader) -> IncidentView:
-    """Get an incident with its alarms and actions."""
+    """Get an incident with its alarms (the newest 1000) and actions, and the first 100 members of its group."""
     with hub.db.read(scope=caller.scope) as session:
+        row = incidents.get(session, incident_id)
         return IncidentView(
-            incident=incidents.get(session, incident_id),
-            alarms=incidents.alarms(session, incident_id),
+            incident=row,
+            alarms=incidents.newest_alarms(session, incident_id, ALARMS),
             actions=incidents.actions(session, incident_id),
+            group=_counts(groups.summaries(session, [row.page])[row.page]),
+            members=[Member.model_validate(one) for one in groups.members(session, row.page)],
         )
+
+
+@router.get("/incidents/{incident_id}/members")
+def members(incident_id: str, hub: TheHub, caller: Reader, after: str = "", limit: int = 100) -> list[Member]:
+    """List the members of an incident's group, the oldest first, after one of them."""
+    with hub.db.read(scope=caller.scope) as session:
+        row = incidents.get(session, incident_id)
+        found = groups.members(session, row.page, after, min(max(limit, 1), 1000))
+        return [Member.model_validate(one) for one in found]
+
+
+@router.post("/incidents/{incident_id}/merge")
+def merge(incident_id: str, body: RegroupBody, hub: TheHub, caller: Operator) -> Incident:
+    """Merge the groups of other incidents into this one's; returns the incident that leads it."""
+    with hub.db.write(scope=caller.scope) as session:
+        return groups.merge(
+            session, incident_id, body.incidents, now_us(), actor=caller.actor, reason=body.reason
+        )  # fmt: skip
+
+
+@router.post("/incidents/{incident_id}/split")
+def split(incident_id: str, body: RegroupBody, hub: TheHub, caller: Operator) -> Incident:
+    """Take incidents (this one, if none is named) out of the group; returns the one that leads the new group."""
+    with hub.db.write(scope=caller.scope) as session:
+        return groups.split(
+            session, incident_id, body.incidents, now_us(), actor=caller.actor, reason=body.reason
+        )  # fmt: skip
 
 
 @router.post("/incidents/{incident_id}/acknowledge")
 def acknowledge(incident_id: str, hub: TheHub, caller: Operator) -> Incident:
-    """Acknowledge an incident and its alarms; for the first incident of a page, all open ones of the page."""
+    """Acknowledge an incident and its alarms; for the one that leads a group, or began it, all open ones of the group."""
     now = now_us()
     with hub.db.write(scope=caller.scope) as session:
         row = incidents.acknowledge(session, incident_id, now, caller.actor)
-        also = [other for other in incidents.list_for_page(session, incident_id) if other.id != incident_id]
+        group = row.page if row.leads or row.id == row.page else ""
+        also = [other for other in incidents.list_for_page(session, group) if group and other.id != incident_id]
         for other in also:
             incidents.acknowledge(session, other.id, now, caller.actor)
         numbers = [incident_id, *(other.id for other in also)]

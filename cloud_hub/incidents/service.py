@@ -357,6 +357,13 @@ def alarms(session: Session, incident_id: str) -> list[AlarmRow]:
     )
 
 
+def newest_alarms(session: Session, incident_id: str, limit: int) -> list[AlarmRow]:
+    """The newest of the incident's alarms, oldest first."""
+    query = select(AlarmRow).where(AlarmRow.incident == incident_id)
+    newest = query.order_by(col(AlarmRow.raised_us).desc(), col(AlarmRow.id).desc()).limit(limit)
+    return list(session.exec(newest))[::-1]
+
+
 def actions(session: Session, incident_id: str) -> list[Action]:
     """The incident's actions, oldest first."""
     return list(session.exec(select(Action).where(Action.incident == incident_id).order_by(Action.id)))

@@ -12,7 +12,7 @@ from sqlmodel import Session, col, select
 from cloud_hub.clock import now_us
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import Action, Command, Device, Incident
-from cloud_hub.incidents import actions
+from cloud_hub.incidents import actions, regrouping
 from cloud_hub.incidents import service as incidents
 from cloud_hub.incidents.core.evidence import AlarmFact, Diagnosis, Evidence
 from cloud_hub.incidents.desk import Desk, open_desk
@@ -52,6 +52,7 @@ def workers(context: HubContext, gateway: Gateway | None = None) -> list[WorkerS
         return incidents.apply_suppression_changes(db, now_us())
 
     return [
+        WorkerSpec(name="grouping", run_once=lambda: regrouping.run_once(db, now_us()), linger_s=BURST_S),
         WorkerSpec(name="diagnosis", run_once=lambda: run_once(db, engine, settings, desk)),
         WorkerSpec(name="actions", run_once=execute, period_s=ACTIONS_S, linger_s=BURST_S),
         WorkerSpec(name="alarms", run_once=suppress, linger_s=BURST_S),
