@@ -14,6 +14,7 @@ from cloud_hub.cli import (
     ca,
     command,
     demo,
+    desk,
     device,
     glm,
     incident,
@@ -41,6 +42,7 @@ EXAMPLES = """examples:
   tidegate-hub ca claim press-3                         a one-time claim to enrol a device
   tidegate-hub twin set press-3 settings.period_s=2     change desired state
   tidegate-hub alarm list --life unacknowledged         alarms that need acknowledgement
+  tidegate-hub desk try rules.yaml                      try a site's own rules of the incident desk
   tidegate-hub command send press-3 diagnose processes  send a command to a device
   tidegate-hub learning put all --target "*" --metrics cpu.load    learn limits, push them, roll back bad ones
   tidegate-hub model build --onnx m.onnx --task classification --calibration pictures --labels l.txt --out bundle
@@ -59,8 +61,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"tidegate {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for group in (
-        local, ca, broker, backup, twin, command, device, telemetry, alarm, incident, learning, limits, audit, workers,
-        backtest, model, glm, notify, demo,
+        local, ca, broker, backup, twin, command, device, telemetry, alarm, incident, desk, learning, limits, audit,
+        workers, backtest, model, glm, notify, demo,
     ):  # fmt: skip
         group.add(commands)
     return parser

@@ -14,6 +14,7 @@ from cloud_hub.database.tables import Device, Incident
 from cloud_hub.incidents import actions, cases, evidence, regrouping
 from cloud_hub.incidents import service as incidents
 from cloud_hub.incidents.core.evidence import Diagnosis
+from cloud_hub.incidents.desk import Desk, open_desk
 from cloud_hub.incidents.diagnosis import diagnose
 from cloud_hub.inference.engines.blocking import LanguageModel, load_model
 from cloud_hub.inference.gateway.blocking import GatewayModel
@@ -38,6 +39,7 @@ def workers(context: HubContext, gateway: Gateway | None = None) -> list[WorkerS
     """
     db, settings = context.db, context.settings.actions
     engine = GatewayModel(gateway) if gateway is not None else load_model(context.settings)
+    desk = open_desk(context.settings.desk)
 
     def execute() -> WorkResult:
         return actions.run_once(db, now_us(), settings)
@@ -47,27 +49,31 @@ def workers(context: HubContext, gateway: Gateway | None = None) -> list[WorkerS
 
     return [
         WorkerSpec(name="grouping", run_once=lambda: regrouping.run_once(db, now_us()), linger_s=BURST_S),
-        WorkerSpec(name="diagnosis", run_once=lambda: run_once(db, engine, settings)),
+        WorkerSpec(name="diagnosis", run_once=lambda: run_once(db, engine, settings, desk)),
         WorkerSpec(name="actions", run_once=execute, period_s=ACTIONS_S, linger_s=BURST_S),
         WorkerSpec(name="cases", run_once=lambda: cases.run_once(db, now_us()), period_s=CASES_S),
         WorkerSpec(name="alarms", run_once=suppress, linger_s=BURST_S),
     ]
 
 
-def run_once(db: Database, engine: LanguageModel | None, settings: Actions) -> WorkResult:
+def run_once(
+    db: Database, engine: LanguageModel | None, settings: Actions, desk: Desk | None = None
+) -> WorkResult:  # fmt: skip
     """Diagnose the waiting incidents one by one. The engine is called outside any transaction."""
     now = now_us()
     items = WorkItems(db, "diagnosis", now)
     with db.read() as session:
         waiting = incidents.list_undiagnosed(session, items.ready("incident", Incident.id), BATCH_SIZE)
     done = [
-        items.run("incident", incident_id, partial(_diagnose, db, incident_id, engine, settings))
+        items.run("incident", incident_id, partial(_diagnose, db, incident_id, engine, settings, desk))
         for incident_id in waiting
     ]
     return items.result(again=len(waiting) == BATCH_SIZE, wake=["actions"] if any(done) else ())
 
 
-def _diagnose(db: Database, incident_id: str, engine: LanguageModel | None, settings: Actions) -> bool:
+def _diagnose(
+    db: Database, incident_id: str, engine: LanguageModel | None, settings: Actions, desk: Desk | None
+) -> bool:  # fmt: skip
     """Diagnose one incident; False if it no longer exists."""
     with db.read() as session:
         incident = session.get(Incident, incident_id)
@@ -79,7 +85,7 @@ def _diagnose(db: Database, incident_id: str, engine: LanguageModel | None, sett
         evidence.save(session, facts, now_us())
     if isinstance(engine, GatewayModel):
         engine = engine.about((device.assigned_path,) if device is not None and device.assigned_path else ())
-    _store(db, incident_id, diagnose(facts, engine), settings)
+    _store(db, incident_id, diagnose(facts, engine, desk), settings)
     return True
 
 
@@ -91,7 +97,8 @@ def _store(db: Database, incident_id: str, diagnosis: Diagnosis, settings: Actio
             return
         incident = incidents.record_diagnosis(session, incident_id, plain, now)
         for proposal in diagnosis.proposals:
-            actions.propose(session, incident, proposal.verb, proposal.target, proposal.reason, now, settings)
+            verb, target = proposal.parameters["verb"], proposal.parameters["target"]
+            actions.propose(session, incident, verb, target, proposal.reason, now, settings)
         incidents.settle(session, incident_id, now)
     fields = {"incident": incident_id, "cause": diagnosis.cause, "author": diagnosis.author, "note": diagnosis.note}
     log.info("incident.diagnosed", extra={"fields": fields, "trace": incident.traceparent})

@@ -118,6 +118,16 @@ class Actions(_Table):
     verify_s: float = Field(default=30.0, gt=0)
 
 
+class Desk(_Table):
+    """The diagnosis of incidents: its language, the file with a site's own rules, and whether the decision tree is
+    asked about alarms that no rule matches.
+    """
+
+    language: Literal["en", "zh"] = "en"
+    rules_file: str = ""
+    tree: bool = True
+
+
 class Autoscale(_Table):
     """A scaler (entry point `kind`) for the expert's replicas; off while `kind` is empty.
 
@@ -192,6 +202,7 @@ class Settings(BaseSettings):
     experts: Experts = Experts()
     glm: Glm = Glm()
     inference: Inference = Inference()
+    desk: Desk = Desk()
     actions: Actions = Actions()
     autoscale: Autoscale = Autoscale()
     ca: Ca = Ca()
