@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 from sqlmodel import col, select
@@ -13,9 +14,9 @@ from cloud_hub.api.alarms import ReasonBody
 from cloud_hub.api.dependencies import Operator, Reader, TheHub
 from cloud_hub.clock import now_us
 from cloud_hub.database import scopes
-from cloud_hub.database.tables import Action, AlarmRow, Incident
+from cloud_hub.database.tables import Action, AlarmRow, Incident, IncidentEvidence
 from cloud_hub.incidents import actions as incident_actions
-from cloud_hub.incidents import groups
+from cloud_hub.incidents import evidence, groups
 from cloud_hub.incidents import service as incidents
 
 router = APIRouter(prefix="/api/v1", tags=["incidents"])
@@ -149,6 +150,29 @@ def members(incident_id: str, hub: TheHub, caller: Reader, after: str = "", limi
         row = incidents.get(session, incident_id)
         found = groups.members(session, row.page, after, min(max(limit, 1), 1000))
         return [Member.model_validate(one) for one in found]
+
+
+class EvidenceView(BaseModel):
+    """Evidence of an incident: numbered items that a diagnosis cites. `gathered_us` is None for what is known now."""
+
+    incident: str
+    device: str
+    profile: str
+    gathered_us: int | None
+    items: list[dict[str, Any]]
+
+
+@router.get("/incidents/{incident_id}/evidence")
+def incident_evidence(incident_id: str, hub: TheHub, caller: Reader, fresh: bool = False) -> EvidenceView:
+    """Get the evidence that the incident was diagnosed by; with `fresh`, or before a diagnosis, what is known now."""
+    with hub.db.read(scope=caller.scope) as session:
+        row = incidents.get(session, incident_id)
+        kept = None if fresh else session.get(IncidentEvidence, incident_id)
+        found = evidence.gather(session, row) if kept is None else evidence.from_plain(kept.evidence)
+        return EvidenceView(
+            incident=row.id, device=row.device, profile=found.profile, gathered_us=kept.t_us if kept else None,
+            items=[msgspec.to_builtins(item) for item in found.items],
+        )  # fmt: skip
 
 
 @router.post("/incidents/{incident_id}/merge")
