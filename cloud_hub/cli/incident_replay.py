@@ -13,7 +13,8 @@ from shared.errors import ConfigError
 
 if TYPE_CHECKING:
     from cloud_hub.database.tables import Case
-    from cloud_hub.incidents.replay import Bounds, Diagnose, Replayed, Setup, Skipped
+    from cloud_hub.incidents.core.replay import Replayed
+    from cloud_hub.incidents.replay import Bounds, Diagnose, Setup, Skipped
     from cloud_hub.settings import Settings
 
 

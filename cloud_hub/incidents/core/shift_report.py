@@ -121,7 +121,7 @@ def _listed(lines: Sequence[str], count: int) -> Iterator[str]:
 
 def _group(line: GroupLine) -> str:
     size = "" if line.members == 1 else f", leads {line.members} incidents of {_count(line.devices, 'device')}"
-    ended = f", resolved {_time(line.resolved_us)}" if line.state == "resolved" and line.resolved_us else ""
+    ended = f" {_time(line.resolved_us)}" if line.state == "resolved" and line.resolved_us else ""
     cause = line.cause or "no diagnosis"
     return f"{_time(line.opened_us)} {line.device} {line.subject}: {cause}{size}; {line.state}{ended}"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -87,7 +86,7 @@ def test_the_first_incident_of_a_group_may_be_split_off(db: Database) -> None:
         (lambda db, a, b: merge(db, a), 422),
         (lambda db, a, b: merge(db, a, "nothing"), 404),
         (lambda db, a, b: split(db, a), 409),
-        (lambda db, a, b: split(db, a, b), 409),
+        (split, 409),
         (lambda db, a, b: merge(db, a, *[b] * 101), 422),
     ],
     ids=["itself", "nothing", "unknown", "alone", "another group", "too many"],
@@ -128,17 +127,20 @@ def test_merges_at_the_same_time_leave_one_group_with_one_lead(db: Database) -> 
     ids = alarmed(db, *"abcdef")
     pairs = list(zip(ids, ids[1:] + ids[:1], strict=True))
 
+    statuses: list[int] = []
+
     def run(one: str, other: str) -> None:
         try:
             merge(db, one, other)
         except HubError as error:
-            assert error.status == 409
+            statuses.append(error.status)
 
     threads = [threading.Thread(target=run, args=pair) for pair in pairs]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    assert set(statuses) <= {409}, "two that are one group already"
     found = pages(db)
     assert len({page for page, _ in found.values()}) == 1
     assert sum(leads for _, leads in found.values()) == 1
@@ -148,9 +150,14 @@ def test_merges_at_the_same_time_leave_one_group_with_one_lead(db: Database) -> 
 def test_a_group_of_five_thousand_is_listed_in_parts_merged_and_split(db: Database) -> None:
     (a,) = alarmed(db, "a")
     with db.write() as session:
-        rows = [{"id": f"m{n:05}", "device": f"d{n}", "subject": "cpu", "state": "open", "opened_us": NOW, "page": "m00000",
-                 "leads": n == 0, "traceparent": "", "service": "", "resolved_by": "", "resolution": "",
-                 "joined_because": "", "placed_by": "", "silent": False} for n in range(5000)]  # fmt: skip
+        texts = dict.fromkeys(
+            ("traceparent", "service", "resolved_by", "resolution", "joined_because", "placed_by"), ""
+        )
+        rows = [
+            texts | {"id": f"m{n:05}", "device": f"d{n}", "subject": "cpu", "state": "open", "opened_us": NOW,
+                     "page": "m00000", "leads": n == 0, "silent": False}
+            for n in range(5000)
+        ]  # fmt: skip
         session.connection().execute(insert(Incident), rows)
     merge(db, a, "m00001")
     with db.read() as session:
@@ -213,10 +220,10 @@ class Channel:
 
 
 @pytest.fixture
-def channel(db: Database) -> Iterator[Channel]:
+def channel(db: Database) -> Channel:
     one = Channel(db)
     one.run(15)
-    yield one
+    return one
 
 
 @pytest.mark.sql
