@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict
 
+from cloud_hub.api.alarms import MAX_US
 from cloud_hub.api.dependencies import Reader, TheHub
 from cloud_hub.clock import now_us
 from cloud_hub.database.tables import Case
@@ -19,6 +20,7 @@ router = APIRouter(prefix="/api/v1", tags=["cases"])
 
 SHIFT_US = 8 * HOUR_US
 MOST_US = 31 * DAY_US
+Time = Annotated[int | None, Query(ge=0, lt=MAX_US)]
 
 
 class ListedCase(BaseModel):
@@ -42,7 +44,7 @@ class ListedCase(BaseModel):
 
 @router.get("/cases")
 def list_cases(
-    hub: TheHub, caller: Reader, cause: str = "", device: str = "", since_us: int | None = None, limit: int = 100
+    hub: TheHub, caller: Reader, cause: str = "", device: str = "", since_us: Time = None, limit: int = 100
 ) -> list[ListedCase]:  # fmt: skip
     """List cases, the newest first."""
     with hub.db.read(scope=caller.scope) as session:
@@ -59,13 +61,13 @@ def case(case_id: str, hub: TheHub, caller: Reader) -> Case:
 
 @router.get("/shift-report")
 def report(
-    hub: TheHub, caller: Reader, from_us: int | None = None, to_us: int | None = None,
+    hub: TheHub, caller: Reader, from_us: Time = None, to_us: Time = None,
     format: Literal["json", "text", "svg"] = "json",  # noqa: A002 - the name that callers know
 ) -> Response:  # fmt: skip
     """Get what happened, what was done and what stands: of the last eight hours, at most 31 days."""
     now = now_us()
     until_us = now if to_us is None else min(to_us, now)
-    since_us = until_us - SHIFT_US if from_us is None else from_us
+    since_us = max(until_us - SHIFT_US, 0) if from_us is None else from_us
     if not 0 < until_us - since_us <= MOST_US:
         raise HubError(422, "Invalid request", "from_us must be before to_us, by 31 days at most")
     with hub.db.read(scope=caller.scope) as session:

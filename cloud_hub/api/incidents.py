@@ -198,13 +198,10 @@ def acknowledge(incident_id: str, hub: TheHub, caller: Operator) -> Incident:
     """Acknowledge an incident and its alarms; for the leading one of a group, or its first, all open ones."""
     now = now_us()
     with hub.db.write(scope=caller.scope) as session:
-        row = incidents.acknowledge(session, incident_id, now, caller.actor)
+        row = incidents.get(session, incident_id)
         group = row.page if row.leads or row.id == row.page else ""
-        also = [other for other in incidents.list_for_page(session, group) if group and other.id != incident_id]
-        for other in also:
-            incidents.acknowledge(session, other.id, now, caller.actor)
-        numbers = [incident_id, *(other.id for other in also)]
-        seen = [alarm for number in numbers for alarm in incidents.alarms(session, number) if alarm.acked_us == now]
+        others = [other for other in incidents.list_for_page(session, group) if other.id != row.id] if group else []
+        seen = incidents.acknowledge_all(session, [row, *others], now, caller.actor)
     hub.publish([alarms.state_message(alarm, now, actor=caller.actor) for alarm in seen])
     return row
 

@@ -35,6 +35,8 @@ REMOVED = "the device was removed"
 MAX_SUBJECTS = 50
 """Open incidents of one device. Alarms of more subjects share the incident OTHER: a device chooses the names."""
 OTHER = "other"
+IDS = 500
+"""Ids in one query."""
 UNDER_WAY = ("proposed", "approved", "executing", "executed")
 
 
@@ -234,14 +236,27 @@ def _has_raised_alarm(session: Session, incident_id: str) -> bool:
 def acknowledge(session: Session, incident_id: str, now_us: int, actor: str) -> Incident:
     """Acknowledge an incident and its alarms."""
     incident = get(session, incident_id)
-    for alarm in alarms(session, incident_id):
-        if alarm.acked_us is None:
-            alarm_service.acknowledge(session, alarm, now_us, actor=actor, trace=incident.traceparent)
-    if incident.state == "open":
-        incident.state = "acknowledged"
-        trail.add(session, now_us, actor, "incident.acknowledged", incident.id, device=incident.device,
-                  trace=incident.traceparent)  # fmt: skip
+    acknowledge_all(session, [incident], now_us, actor)
     return incident
+
+
+def acknowledge_all(session: Session, rows: Sequence[Incident], now_us: int, actor: str) -> list[AlarmRow]:
+    """Acknowledge incidents and their alarms, with few queries; returns the alarms that were not acknowledged yet."""
+    traces = {row.id: row.traceparent for row in rows}
+    new: list[AlarmRow] = []
+    for start in range(0, len(rows), IDS):
+        some = [row.id for row in rows[start : start + IDS]]
+        query = select(AlarmRow).where(col(AlarmRow.incident).in_(some), col(AlarmRow.acked_us).is_(None))
+        new += session.exec(query.order_by(AlarmRow.incident, col(AlarmRow.raised_us), AlarmRow.id))
+    for alarm in new:
+        alarm_service.acknowledge(session, alarm, now_us, actor=actor, trace=traces[alarm.incident])
+    for incident in rows:
+        if incident.state == "open":
+            incident.state = "acknowledged"
+            session.add(incident)
+            trail.add(session, now_us, actor, "incident.acknowledged", incident.id, device=incident.device,
+                      trace=incident.traceparent)  # fmt: skip
+    return new
 
 
 def resolve(session: Session, incident_id: str, now_us: int, *, actor: str, reason: str) -> Incident:

@@ -160,6 +160,8 @@ def test_a_group_of_five_thousand_is_listed_in_parts_merged_and_split(db: Databa
         ]  # fmt: skip
         session.connection().execute(insert(Incident), rows)
     merge(db, a, "m00001")
+    with db.write() as session:
+        assert len(incidents.acknowledge_all(session, incidents.list_for_page(session, a), NOW, "anna")) == 1
     with db.read() as session:
         assert groups.summaries(session, [a])[a].members == 5001
         first = groups.members(session, a, limit=1000)
