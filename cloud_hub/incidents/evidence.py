@@ -257,7 +257,7 @@ def _audited(session: Session, device: str) -> Iterator[Fact]:
         for kind in AUDITED
     ]  # fmt: skip
     for t_us, actor, kind, subject in session.connection().execute(union_all(*newest)):
-        if actor != device:
+        if actor != device and not subject.startswith("diagnose "):  # which only looks
             data = {"change": kind, "subject": _cut(subject), "actor": _cut(actor)}
             yield Fact("change", device, t_us, f"{kind} {_cut(subject)} by {_cut(actor)}", data)
 

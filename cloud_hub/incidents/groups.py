@@ -219,6 +219,12 @@ def move(session: Session, row: Incident, target: str, because: str) -> None:
         _ensure_lead(session, source)
 
 
+def has_placed(session: Session, page: str) -> bool:
+    """Whether a person merged or split a member of this group."""
+    query = select(_INCIDENTS.c.id).where(_INCIDENTS.c.page == page, _INCIDENTS.c.placed_by != "").limit(1)
+    return session.connection().execute(query).first() is not None
+
+
 def set_lead(session: Session, row: Incident) -> None:
     """Let this incident lead its group."""
     session.flush()

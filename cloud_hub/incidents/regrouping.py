@@ -29,13 +29,18 @@ BATCH_SIZE = 100
 MAX_DOWNSTREAM = 10_000
 """The number of devices that one failed device may explain."""
 IDS = 500
+AGAIN = 0
+"""`grouped_us` of an incident that is looked at again, because what may explain it is new. Only a first look has others
+looked at again: so a circle of devices comes to an end.
+"""
 
 
 def run_once(db: Database, now_us: int) -> WorkResult:
     """Look at the incidents that are due, the oldest first, each in a transaction of its own."""
     items = WorkItems(db, "grouping", now_us)
     with db.read() as session:
-        query = select(_INCIDENTS.c.id).where(_INCIDENTS.c.grouped_us.is_(None), items.ready("incident", Incident.id))
+        waiting = or_(_INCIDENTS.c.grouped_us.is_(None), _INCIDENTS.c.grouped_us == AGAIN)
+        query = select(_INCIDENTS.c.id).where(waiting, items.ready("incident", Incident.id))
         due = list(session.connection().execute(query.order_by(_INCIDENTS.c.id).limit(BATCH_SIZE)).scalars())
         topologic = bool(due) and dependencies.any_edges(session)
     if not due:
@@ -61,6 +66,7 @@ def _apply(db: Database, incident_id: str, now_us: int) -> None:
 
 def regroup(session: Session, row: Incident, now_us: int) -> None:
     """Let an incident join the one that explains it, and have those looked at that it may explain."""
+    first = row.grouped_us is None
     row.grouped_us = now_us
     session.add(row)
     if row.state == "resolved" or not row.silent:
@@ -68,7 +74,8 @@ def regroup(session: Session, row: Incident, now_us: int) -> None:
     session.flush()
     if not row.placed_by:
         _join_explaining(session, row, now_us)
-    _revisit_downstream(session, row)
+    if first:
+        _revisit_downstream(session, row)
 
 
 def explaining_device(session: Session, device: str) -> tuple[str, str] | None:
@@ -107,8 +114,11 @@ def _join_explaining(session: Session, row: Incident, now_us: int) -> None:
     if target is None or target.id == row.id:
         return
     before = row.page
-    if cause is not None and row.page < cause.page and not cause.placed_by:
-        groups.merge_pages(session, cause.page, row.page, f"explains {row.device}")
+    if cause is not None and row.page < cause.page:
+        if groups.has_placed(session, cause.page):
+            groups.move(session, cause, row.page, f"explains {row.device}")
+        else:
+            groups.merge_pages(session, cause.page, row.page, f"explains {row.device}")
         row.joined_because = because
     else:
         groups.move(session, row, target.page, because)
@@ -138,12 +148,12 @@ def _downstream(session: Session, device: str) -> list[str]:
 
 
 def _revisit_downstream(session: Session, row: Incident) -> None:
-    """Have the silent incidents looked at again that are below this device, and not in its group yet."""
+    """Have the silent incidents looked at again that are below this device."""
     mine = _INCIDENTS.c
     below = _downstream(session, row.device)
     for start in range(0, len(below), IDS):
         waiting = (
             mine.device.in_(below[start : start + IDS]), mine.silent.is_(True), mine.state != "resolved",
-            mine.placed_by == "", or_(mine.page != row.page, mine.joined_because.not_like("depends on %")),
+            mine.placed_by == "", mine.grouped_us.is_not(None),
         )  # fmt: skip
-        session.connection().execute(update(_INCIDENTS).where(*waiting).values(grouped_us=None))
+        session.connection().execute(update(_INCIDENTS).where(*waiting).values(grouped_us=AGAIN))

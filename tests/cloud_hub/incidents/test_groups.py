@@ -15,8 +15,9 @@ from cloud_hub.clock import new_id
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import AlarmRow, Device, Incident, Notification
 from cloud_hub.decommissioning import service as decommissioning
+from cloud_hub.devices import tags
 from cloud_hub.errors import HubError
-from cloud_hub.incidents import groups
+from cloud_hub.incidents import groups, regrouping
 from cloud_hub.incidents import service as incidents
 from cloud_hub.notifications import Page
 from cloud_hub.notifications.delivery import ChannelWorker
@@ -199,8 +200,10 @@ class Inbox:
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, bool, tuple[str, ...]]] = []
+        self.named: list[str] = []
 
     def send(self, sent: Any, now_us: int) -> None:
+        self.named += [page.device for page in sent]
         self.sent += [(page.id, page.open, tuple(sorted(page.devices))) for page in sent if isinstance(page, Page)]
 
 
@@ -272,3 +275,23 @@ def test_a_page_that_is_merged_while_it_is_sent_is_not_notified_anew(db: Databas
     with db.read() as session:
         states = {row.page: row.state for row in session.exec(select(Notification))}
     assert states == {a: "notified", b: "closed"}
+
+
+def test_the_devices_behind_a_failed_switch_are_one_notification_that_names_it(db: Database, channel: Channel) -> None:
+    with db.write() as session:
+        for name in ("press-1", "press-2", "switch-3"):
+            born(session, Birth(device=name, session="s", epoch="e"), NOW)
+            if name != "switch-3":
+                tags.change(session, session.get_one(Device, name), {"depends_on": "switch-3"}, NOW, actor="anna")
+    for name in ("press-1", "press-2", "switch-3"):
+        silent = Alarm(id=new_id(), metric="m.x", kind="high", state="raised", priority="low", t_us=channel.now, value=60,
+                       limit=30, about="no-data")  # fmt: skip
+        with db.write() as session:
+            incidents.handle_alarm(session, name, silent, channel.now, "")
+    while regrouping.run_once(db, channel.now).again:
+        pass
+    first = pages(db)["press-1"][0]
+    assert [(page, sorted(devices)) for page, _, devices in channel.run(900)] == [
+        (first, ["press-1", "press-2", "switch-3"])
+    ]
+    assert channel.inbox.named == ["switch-3"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import Dependency, Device, Incident
 from cloud_hub.decommissioning import service as decommissioning
 from cloud_hub.devices import dependencies, tags
+from cloud_hub.errors import HubError
 from cloud_hub.incidents import groups, regrouping
 from cloud_hub.incidents import service as incidents
 from cloud_hub.incidents.core import topology
@@ -280,3 +282,95 @@ def test_a_removed_device_takes_its_edges_along_and_brings_them_back(db: Databas
     with db.write() as session:
         decommissioning.restore(session, "press-1", NOW, actor="anna")
     assert edges() == [("press-1", "switch-3")]
+
+
+# -- whatever people and devices do ------------------------------------------------------------------
+
+
+class Desk:
+    """A hub that people and devices use at random. `placed` is what people decided: (incident, page's members then)."""
+
+    def __init__(self, db: Database, seed: int) -> None:
+        self.db, self.draw, self.now = db, random.Random(seed), NOW
+        self.apart: set[frozenset[str]] = set()
+        """Pairs of incidents that a person split and nobody merged since."""
+        for name in NAMES:
+            add_device(db, name, "acme/a", depends_on=self.draw.choices(NAMES, k=2))
+
+    def rows(self) -> list[Incident]:
+        with self.db.read() as session:
+            return list(session.exec(select(Incident).order_by(Incident.id)))
+
+    def step(self) -> None:
+        self.now += self.draw.choice([1, 5, 90]) * MINUTE
+        rows = self.rows()
+        do = self.draw.choice([self.alarm, self.alarm, self.clear, self.merge, self.split])
+        if do == self.alarm or len(rows) > 1:
+            do(rows)
+        group(self.db)
+        self.check()
+
+    def alarm(self, _rows: list[Incident]) -> None:
+        silent = self.draw.random() < 0.8
+        fail(self.db, self.draw.choice(NAMES), self.now, f"{self.draw.choice('xyz')}.m", "no-data" if silent else "")
+
+    def clear(self, rows: list[Incident]) -> None:
+        with self.db.write() as session, suppress(HubError):
+            incidents.resolve(session, self.draw.choice(rows).id, self.now, actor="anna", reason="done")
+
+    def merge(self, rows: list[Incident]) -> None:
+        one, other = self.draw.sample(rows, 2)
+        with suppress(HubError):
+            with self.db.write() as session:
+                groups.merge(session, one.id, [other.id], self.now, actor="anna", reason="one")
+            together = {row.id for row in self.rows() if row.page == one.page}
+            self.apart = {pair for pair in self.apart if not pair <= together}
+
+    def split(self, rows: list[Incident]) -> None:
+        one = self.draw.choice(rows)
+        with suppress(HubError):
+            with self.db.write() as session:
+                groups.split(session, one.id, [], self.now, actor="anna", reason="two")
+            self.apart |= {frozenset({one.id, row.id}) for row in rows if row.page == one.page and row.id != one.id}
+
+    def check(self) -> None:
+        rows = {row.id: row for row in self.rows()}
+        pages: dict[str, list[Incident]] = {}
+        for row in rows.values():
+            pages.setdefault(row.page, []).append(row)
+        for page, members in pages.items():
+            assert sum(row.leads for row in members) == 1, "one member leads"
+            assert page in {row.id for row in members}, "a group has the id of a member"
+        for one, other in self.apart:
+            if not (rows[one].placed_by and rows[other].placed_by):
+                assert rows[one].page != rows[other].page, "what a person split stays apart"
+
+
+@pytest.mark.one_database
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_every_group_has_one_lead_and_what_a_person_split_stays_apart(db: Database, seed: int) -> None:
+    desk = Desk(db, seed)
+    for _ in range(40):
+        desk.step()
+    assert desk.apart
+
+
+@pytest.mark.one_database
+def test_the_check_of_the_groups_catches_a_split_that_is_not_remembered(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = groups.split
+
+    def forgetful(session: Any, incident_id: str, *rest: Any, **more: Any) -> Incident:
+        row = honest(session, incident_id, *rest, **more)
+        row.placed_by, row.grouped_us = "", None
+        session.add(row)
+        return row
+
+    def run() -> None:
+        for seed in (1, 2, 3):
+            test_every_group_has_one_lead_and_what_a_person_split_stays_apart(db, seed)
+
+    monkeypatch.setattr(groups, "split", forgetful)
+    with pytest.raises(AssertionError, match="stays apart"):
+        run()
