@@ -241,6 +241,14 @@ def allowed_actions(evidence: Evidence, book: RuleBook) -> list[Proposal]:
     return list({identity(proposal): proposal for proposal in allowed}.values())
 
 
+def specific_proposals(evidence: Evidence, book: RuleBook, catalogue: messages.Catalogue) -> list[Proposal]:
+    """What the first rule that matches a raised alarm proposes itself; nothing for one that only wants a look."""
+    match = next(iter(matching(numbered_items(evidence), book.rules)), None)
+    if match is None or is_cleared(match.subject):
+        return []
+    return _proposals(match, catalogue.claim(_explained(match)).text)
+
+
 def _proposals(match: Match, reason: str) -> list[Proposal]:
     values, device = _values(match), match.subject.device
     return [
