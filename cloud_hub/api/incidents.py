@@ -171,7 +171,7 @@ def split(incident_id: str, body: RegroupBody, hub: TheHub, caller: Operator) ->
 
 @router.post("/incidents/{incident_id}/acknowledge")
 def acknowledge(incident_id: str, hub: TheHub, caller: Operator) -> Incident:
-    """Acknowledge an incident and its alarms; for the one that leads a group, or began it, all open ones of the group."""
+    """Acknowledge an incident and its alarms; for the leading one of a group, or its first, all open ones."""
     now = now_us()
     with hub.db.write(scope=caller.scope) as session:
         row = incidents.acknowledge(session, incident_id, now, caller.actor)

@@ -1,4 +1,4 @@
-"""Background workers of incidents: gather the evidence of open incidents, diagnose them, store the proposals."""
+"""Background workers of incidents: group them, diagnose the open ones, close the cases of the resolved ones."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from dataclasses import replace
 from functools import partial
 
 import msgspec
-from sqlmodel import Session, col, select
 
 from cloud_hub.clock import now_us
 from cloud_hub.database.sessions import Database
-from cloud_hub.database.tables import Action, Command, Device, Incident
-from cloud_hub.incidents import actions, groups, regrouping
+from cloud_hub.database.tables import Device, Incident
+from cloud_hub.incidents import actions, cases, evidence, groups, regrouping
 from cloud_hub.incidents import service as incidents
-from cloud_hub.incidents.core.evidence import AlarmFact, Diagnosis, Evidence
+from cloud_hub.incidents.core.evidence import Diagnosis
 from cloud_hub.incidents.core.grouping import site_of
 from cloud_hub.incidents.desk import Desk, open_desk
 from cloud_hub.incidents.diagnosis import diagnose, follow_lead
@@ -25,16 +24,13 @@ from cloud_hub.runtime.context import HubContext
 from cloud_hub.runtime.items import WorkItems
 from cloud_hub.runtime.worker import BURST_S, WorkerSpec, WorkResult
 from cloud_hub.settings import Actions
-from cloud_hub.telemetry import samples
-from cloud_hub.twins import service as twins
-from cloud_hub.twins.core import reported_values
 
 log = logging.getLogger(__name__)
 
-RECENT = 60
 BATCH_SIZE = 100
 """The maximum number of incidents in one run."""
 ACTIONS_S = 0.5
+CASES_S = 60.0
 
 
 def workers(context: HubContext, gateway: Gateway | None = None) -> list[WorkerSpec]:
@@ -56,49 +52,9 @@ def workers(context: HubContext, gateway: Gateway | None = None) -> list[WorkerS
         WorkerSpec(name="grouping", run_once=lambda: regrouping.run_once(db, now_us()), linger_s=BURST_S),
         WorkerSpec(name="diagnosis", run_once=lambda: run_once(db, engine, settings, desk)),
         WorkerSpec(name="actions", run_once=execute, period_s=ACTIONS_S, linger_s=BURST_S),
+        WorkerSpec(name="cases", run_once=lambda: cases.run_once(db, now_us()), period_s=CASES_S),
         WorkerSpec(name="alarms", run_once=suppress, linger_s=BURST_S),
     ]
-
-
-def gather_evidence(session: Session, incident: Incident) -> Evidence:
-    """Collect what the hub knows about an incident."""
-    alarms = incidents.alarms(session, incident.id)
-    device = session.get(Device, incident.device)  # None: removed, or it raised an alarm before its first birth
-    metrics = {
-        alarm.metric: tuple(
-            row.value for row in samples.series(session, incident.device, alarm.metric, limit=RECENT)
-            if row.value is not None
-        )
-        for alarm in alarms
-    }  # fmt: skip
-    events = samples.events(session, incident.device, since_us=incident.opened_us - 600_000_000, limit=20)
-    return Evidence(
-        incident=incident.id,
-        device=incident.device,
-        profile=device.profile if device is not None else "",
-        alarms=[
-            AlarmFact(
-                metric=a.metric, kind=a.kind, priority=a.priority, value=a.value, limit=a.limit,  # type: ignore[arg-type]
-                state=a.state, t_us=a.raised_us, about=a.about,  # type: ignore[arg-type]
-            )
-            for a in alarms
-        ],
-        metrics=metrics,
-        events=[f"{row.level}: {row.text}" for row in reversed(events)],
-        reported=twins.reported(session, incident.device),
-        command_output=_diagnose_output(session, incident),
-    )  # fmt: skip
-
-
-def _diagnose_output(session: Session, incident: Incident) -> dict[str, str | float]:
-    """The output of the incident's last diagnose command."""
-    query = (
-        select(Command)
-        .join(Action, col(Action.command) == col(Command.id))
-        .where(Action.incident == incident.id, Action.verb == "diagnose", Command.state == "succeeded")
-    )
-    row = session.exec(query.order_by(col(Command.id).desc())).first()
-    return dict(reported_values.mapping(row.output)) if row is not None else {}
 
 
 def run_once(
@@ -127,10 +83,12 @@ def _diagnose(
         incident = session.get(Incident, incident_id)
         if incident is None:
             return False
-        facts = gather_evidence(session, incident)
+        facts = evidence.gather(session, incident)
         device = session.get(Device, incident.device)
         path = device.assigned_path if device is not None else ""
         lead = None if incident.leads else _diagnosed_lead(session, incident, path)
+    with db.write() as session:
+        evidence.save(session, facts, now_us())
     if lead is not None and lead.diagnosis is not None:
         _store(db, incident_id, follow_lead(lead.id, lead.diagnosis, facts, desk), settings)
         return True

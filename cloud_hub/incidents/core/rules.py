@@ -116,7 +116,8 @@ def _match(rule: Rule, subjects: Sequence[EvidenceItem], items: Sequence[Evidenc
 
 def _matched(one: Matcher, subject: EvidenceItem, items: Sequence[EvidenceItem]) -> list[EvidenceItem]:
     within_us = one.spec.within_s * SECOND_US
-    near = (item for item in items if abs(item.t_us - subject.t_us) <= within_us and not is_cleared(item))
+    after_us = 0.0 if one.spec.before else within_us
+    near = [item for item in items if -within_us <= item.t_us - subject.t_us <= after_us and not is_cleared(item)]
     return [item for item in near if one.match(item) is not None]
 
 
