@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 import msgspec
+from sqlmodel import Session
 
 from cloud_hub.clock import now_us
 from cloud_hub.database.sessions import Database
