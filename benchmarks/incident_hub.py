@@ -113,7 +113,7 @@ def _case(device: str, number: int) -> dict[str, Any]:
 
 
 def _faults(fleet: Fleet, count: int) -> Iterator[tuple[float, float]]:
-    """Let faults strike; yields the seconds that each diagnosis of a new incident took: elapsed, and of the processor."""
+    """Let faults strike; yields the seconds of each diagnosis of a new incident: elapsed, and of the processor."""
     names, now_us = fleet.devices(count), NOW_US
     seen: set[str] = set()
     for number in range(FAULTS):
@@ -162,7 +162,7 @@ def _timed(db: Database, incident_id: str) -> tuple[float, float]:
 def _clear(fleet: Fleet, number: int, now_us: int) -> None:
     """The fault is over: its alarms clear."""
     with fleet.db.write() as session:
-        rows = session.exec(select(AlarmRow).where(AlarmRow.id.startswith(f"fault-{number}-"))).all()  # type: ignore[attr-defined]
+        rows = session.exec(select(AlarmRow).where(AlarmRow.id.startswith(f"fault-{number}-"))).all()
         for row in rows:
             cleared = Alarm(
                 id=row.id, metric=row.metric, kind="high", state="cleared", priority="medium", t_us=now_us,

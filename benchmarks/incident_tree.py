@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +16,18 @@ from cloud_hub.incidents.core.rules import RuleBook
 from cloud_hub.incidents.core.tree import Node, Tree, features
 from cloud_hub.incidents.desk import builtin_rules, catalogue
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+from simulators.incident_worlds import named
+
 FOLDS = 6
 FORMS = [(depth, leaf, minimum) for depth in (6, 8, 12) for leaf in (5, 10, 20) for minimum in (0.5, 0.65, 0.8)]
 """Depth, fewest incidents of a leaf, and confidence from which the tree is heard."""
 FEWEST = 30
 """How often the rules must have come to a cause before it is judged who does better after it."""
 
-HEAD = """# The decision tree of the incident desk, written by `python -m benchmarks.incidents --train`. Read it as: is the feature
-# above the number? then `then`, else `otherwise`. Features: cloud_hub/incidents/core/tree.py.
+HEAD = """\
+# The decision tree of the incident desk, written by `python -m benchmarks.incidents --train`. Read it as: is the
+# feature above the number? then `then`, else `otherwise`. Features: cloud_hub/incidents/core/tree.py.
 """
 
 
@@ -45,7 +50,7 @@ def train(cases: Sequence[Any], file: Path) -> None:
     scored = [(_validated(rows, names, *form), form) for form in FORMS]
     (score, asked), (depth, leaf, minimum) = max(scored, key=lambda pair: (pair[0][0], -pair[1][0], pair[1][1]))
     print(f"cross-validated over sites: depth {depth}, leaf {leaf}, minimum {minimum}: {score:.4f}; after {asked}")
-    rules_alone = sum(row.ruled in row.causes for row in rows) / len(rows)
+    rules_alone = sum(named(row.ruled) in row.causes for row in rows) / len(rows)
     print(f"rules alone on the same sites: {rules_alone:.4f}")
     seeds = sorted({row.seed for row in rows})
     origin = f"{len(rows)} simulated incidents of the sites {seeds[0]} to {seeds[-1]}; no incident of a plant"
@@ -79,12 +84,12 @@ def _validated(
     asked = []
     for cause in sorted({row.ruled for row in rows}):
         mine = [(row, said) for row, said in opinions if row.ruled == cause]
-        gain = sum((said in row.causes) - (row.ruled in row.causes) for row, said in mine)
+        gain = sum((named(said) in row.causes) - (named(row.ruled) in row.causes) for row, said in mine)
         changed = sum(said != row.ruled for row, said in mine)
         if len(mine) >= FEWEST and gain > 2 * changed**0.5:
             asked.append(cause)
     final = [said if row.ruled in asked else row.ruled for row, said in opinions]
-    right = sum(said in row.causes for (row, _), said in zip(opinions, final, strict=True))
+    right = sum(named(said) in row.causes for (row, _), said in zip(opinions, final, strict=True))
     return right / len(opinions), asked
 
 

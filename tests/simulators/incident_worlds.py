@@ -101,6 +101,8 @@ CHATTER = (
 )
 CAUSES = tuple(LOGS)
 """The last is what no list has: 'unknown' is then the right answer."""
+OPEN = frozenset({"unknown", "unusual-course", "unlike-peers", "limit-ahead"})
+"""Conclusions that name no cause: they only say what kind of alarm it is."""
 UNLISTED = 0.15
 """How often that is so."""
 RIGHT_TO_RESTART = frozenset({"model-stalled"})
@@ -114,6 +116,11 @@ class Case:
     evidence: Evidence
     causes: tuple[str, ...]
     restart_is_right: bool
+
+
+def named(cause: str) -> str:
+    """A conclusion as it is compared with the truth."""
+    return "unknown" if cause in OPEN else cause
 
 
 @dataclass(slots=True)

@@ -37,6 +37,8 @@ FAMILIES: dict[str, re.Pattern[str]] = {
 }
 """Words of a metric's name or a log line, in both languages, by what they are about."""
 ABOUTS = ("no-data", "flat", "peers", "service", "anomaly", "forecast", "rate")
+TEXT = 200
+"""How many characters of a name or a line are looked at."""
 SHORTEST = 8
 """The fewest values whose course is judged."""
 WINDOW_US = 900_000_000
@@ -118,7 +120,7 @@ def features(items: Sequence[EvidenceItem]) -> dict[str, float]:
         if item.kind == "metric":
             _add(values, f"window_{course(item.data.get('values'))}")
     for item in events:
-        for family in _families(item.summary[:1000]):
+        for family in _families(item.summary):
             _add(values, f"log_{family}")
     return values
 
@@ -138,7 +140,7 @@ def course(values: Any) -> str:
 
 
 def _families(text: str) -> Iterable[str]:
-    return (name for name, pattern in FAMILIES.items() if pattern.search(text))
+    return (name for name, pattern in FAMILIES.items() if pattern.search(text[:TEXT]))
 
 
 def _count(items: Sequence[EvidenceItem], kind: str, since_us: int | None = None, until_us: int | None = None) -> int:

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from simulators.incident_worlds import CAUSES, cases
+from simulators.incident_worlds import CAUSES, cases, named
 
 from cloud_hub.incidents import desk
 from cloud_hub.incidents.core import rules
@@ -95,7 +95,7 @@ def test_it_beats_the_rules_alone_on_sites_that_it_was_not_trained_on() -> None:
     unseen = cases(range(20_001, 20_041))
 
     def right(book: RuleBook) -> int:
-        return sum(rules.diagnose(case.evidence, book, WITH.catalogue).cause in case.causes for case in unseen)
+        return sum(named(rules.diagnose(case.evidence, book, WITH.catalogue).cause) in case.causes for case in unseen)
 
     assert right(WITH.book) > right(WITHOUT.book) > len(unseen) // 2
 
