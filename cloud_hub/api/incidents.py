@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+import msgspec
 from fastapi import APIRouter, Header
 from pydantic import BaseModel, ConfigDict, Field
 from sqlmodel import col, select
@@ -13,9 +14,9 @@ from cloud_hub.api.alarms import ReasonBody
 from cloud_hub.api.dependencies import Operator, Reader, TheHub
 from cloud_hub.clock import now_us
 from cloud_hub.database import scopes
-from cloud_hub.database.tables import Action, AlarmRow, Incident
+from cloud_hub.database.tables import Action, AlarmRow, Incident, IncidentEvidence
 from cloud_hub.incidents import actions as incident_actions
-from cloud_hub.incidents import groups
+from cloud_hub.incidents import evidence, groups
 from cloud_hub.incidents import service as incidents
 from cloud_hub.incidents.core.messages import preferred_language
 from cloud_hub.incidents.diagnosis import localized
@@ -169,6 +170,29 @@ def members(incident_id: str, hub: TheHub, caller: Reader, after: str = "", limi
         return [Member.model_validate(one) for one in found]
 
 
+class EvidenceView(BaseModel):
+    """Evidence of an incident: numbered items that a diagnosis cites. `gathered_us` is None for what is known now."""
+
+    incident: str
+    device: str
+    profile: str
+    gathered_us: int | None
+    items: list[dict[str, Any]]
+
+
+@router.get("/incidents/{incident_id}/evidence")
+def incident_evidence(incident_id: str, hub: TheHub, caller: Reader, fresh: bool = False) -> EvidenceView:
+    """Get the evidence that the incident was diagnosed by; with `fresh`, or before a diagnosis, what is known now."""
+    with hub.db.read(scope=caller.scope) as session:
+        row = incidents.get(session, incident_id)
+        kept = None if fresh else session.get(IncidentEvidence, incident_id)
+        found = evidence.gather(session, row) if kept is None else evidence.from_plain(kept.evidence)
+        return EvidenceView(
+            incident=row.id, device=row.device, profile=found.profile, gathered_us=kept.t_us if kept else None,
+            items=[msgspec.to_builtins(item) for item in found.items],
+        )  # fmt: skip
+
+
 @router.post("/incidents/{incident_id}/merge")
 def merge(incident_id: str, body: RegroupBody, hub: TheHub, caller: Operator) -> Incident:
     """Merge the groups of other incidents into this one's; returns the incident that leads it."""
@@ -192,13 +216,10 @@ def acknowledge(incident_id: str, hub: TheHub, caller: Operator) -> Incident:
     """Acknowledge an incident and its alarms; for the leading one of a group, or its first, all open ones."""
     now = now_us()
     with hub.db.write(scope=caller.scope) as session:
-        row = incidents.acknowledge(session, incident_id, now, caller.actor)
+        row = incidents.get(session, incident_id)
         group = row.page if row.leads or row.id == row.page else ""
-        also = [other for other in incidents.list_for_page(session, group) if group and other.id != incident_id]
-        for other in also:
-            incidents.acknowledge(session, other.id, now, caller.actor)
-        numbers = [incident_id, *(other.id for other in also)]
-        seen = [alarm for number in numbers for alarm in incidents.alarms(session, number) if alarm.acked_us == now]
+        others = [other for other in incidents.list_for_page(session, group) if other.id != row.id] if group else []
+        seen = incidents.acknowledge_all(session, [row, *others], now, caller.actor)
     hub.publish([alarms.state_message(alarm, now, actor=caller.actor) for alarm in seen])
     return row
 

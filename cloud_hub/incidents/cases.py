@@ -94,7 +94,7 @@ def close(session: Session, incident: Incident) -> Case:
         opened_us=incident.opened_us, resolved_us=resolved_us, returned_us=returned_us,
         outcome=outcomes.outcome([span for _, span in actions], cleared_us, returned_us, incident.resolved_by),
         resolution=incident.resolution, diagnosis=incident.diagnosis,
-        actions=[_described(action) | {"helped": outcomes.helped(span, cleared_us, returned_us)}
+        actions=[described(action) | {"helped": outcomes.helped(span, cleared_us, returned_us)}
                  for action, span in actions],
         evidence=evidence.evidence if evidence else None,
     )  # fmt: skip
@@ -128,12 +128,12 @@ def _span(session: Session, action: Action) -> ActionSpan:
     )  # fmt: skip
 
 
-def _described(action: Action) -> dict[str, Any]:
+def described(action: Action) -> dict[str, Any]:
     """An action as a case keeps it."""
     return {
         "id": action.id, "action": "command", "parameters": {"verb": action.verb, "target": action.target},
         "device": action.device, "state": action.state, "reason": action.reason, "policy": action.policy,
-        "outcome": action.outcome, "changed_us": action.changed_us,
+        "outcome": action.outcome, "changed_us": action.changed_us, "automatic": action.automatic,
     }  # fmt: skip
 
 

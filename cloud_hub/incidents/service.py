@@ -35,6 +35,8 @@ REMOVED = "the device was removed"
 MAX_SUBJECTS = 50
 """Open incidents of one device. Alarms of more subjects share the incident OTHER: a device chooses the names."""
 OTHER = "other"
+IDS = 500
+"""Ids in one query."""
 UNDER_WAY = ("proposed", "approved", "executing", "executed")
 
 
@@ -67,7 +69,8 @@ def handle_alarms(
     rows: dict[str, AlarmRow] = {row.id: row for row in session.exec(query)}
     earliest_us = min([now_us, *(alarm.t_us for alarm in changed)])
     covers = suppression.suppression_lookup(session, device, earliest_us, now_us)
-    unresolved: dict[str, Incident] = {}
+    raised = {subject_of(alarm.metric) for alarm in changed if alarm.state == "raised" and alarm.id not in rows}
+    unresolved = _open_incidents(session, device) if raised else {}
     cleared: set[str] = set()
     for alarm in changed:
         row = rows.get(alarm.id)
@@ -82,7 +85,7 @@ def handle_alarms(
                       incident=row.incident)  # fmt: skip
             cleared.add(row.incident)
     _settle_all(session, cleared, now_us)
-    return len(unresolved)
+    return len(raised)
 
 
 def _settle_all(session: Session, incident_ids: set[str], now_us: int) -> set[str]:
@@ -106,8 +109,7 @@ def _raise(
         subject = subject_of(alarm.metric)
         found = unresolved.get(subject)
         if found is None or found.state not in UNRESOLVED:
-            found = _open_for(session, device, alarm.metric, now_us, trace or new_trace(), service)
-            unresolved[subject] = found
+            found = _open_for(session, device, alarm.metric, now_us, trace or new_trace(), unresolved, service)
         row.incident = found.id
         if not found.silent and grouping.is_silence(alarm.metric, alarm.kind, alarm.about):
             found.silent, found.grouped_us = True, None  # the topology may explain it now
@@ -129,27 +131,31 @@ def apply_suppression(session: Session, alarm_id: str, now_us: int) -> AlarmRow 
         return None
     row.suppressed = method
     if not method and not row.incident:
-        row.incident = _open_for(session, row.device, row.metric, now_us, new_trace()).id
+        unresolved = _open_incidents(session, row.device)
+        found = unresolved.get(subject_of(row.metric))
+        row.incident = (found or _open_for(session, row.device, row.metric, now_us, new_trace(), unresolved)).id
     session.add(row)
     trail.add(session, now_us, "hub", "alarm.suppressed" if method else "alarm.resumed", row.metric,
               device=row.device, alarm=row.id, method=method, incident=row.incident)  # fmt: skip
     return row
 
 
-def _unresolved(session: Session, device: str, subject: str) -> Incident | None:
-    query = select(Incident).where(Incident.device == device, Incident.subject == subject)
-    return session.exec(query.where(col(Incident.state).in_(UNRESOLVED))).first()
+def _open_incidents(session: Session, device: str) -> dict[str, Incident]:
+    """The unresolved incidents of a device by subject, at most those that one may have."""
+    query = select(Incident).where(Incident.device == device, col(Incident.state).in_(UNRESOLVED))
+    rows = session.exec(query.order_by(col(Incident.id).desc()).limit(2 * MAX_SUBJECTS))
+    return {row.subject: row for row in rows}
 
 
 def _open_for(
-    session: Session, device: str, metric: str, now_us: int, trace: str, service: str = ""
+    session: Session, device: str, metric: str, now_us: int, trace: str, unresolved: dict[str, Incident],
+    service: str = "",
 ) -> Incident:  # fmt: skip
+    """Open an incident for an alarm of a subject without one, and add it to `unresolved`."""
     subject = subject_of(metric)
-    if (found := _unresolved(session, device, subject)) is not None:
-        return found
-    if _has_many(session, device):
+    if sum(row.state in UNRESOLVED for row in unresolved.values()) >= MAX_SUBJECTS:
         subject = OTHER
-        if (found := _unresolved(session, device, subject)) is not None:
+        if (found := unresolved.get(OTHER)) is not None and found.state in UNRESOLVED:
             return found
     incident = Incident(
         id=new_id(), device=device, subject=subject, opened_us=now_us, traceparent=trace, service=service
@@ -160,13 +166,8 @@ def _open_for(
     session.add(incident)
     trail.add(session, now_us, "hub", "incident.opened", incident.id, device=device, trace=trace, about=subject,
               page=incident.page, because=incident.joined_because)  # fmt: skip
+    unresolved[subject] = incident
     return incident
-
-
-def _has_many(session: Session, device: str) -> bool:
-    """Whether the device has as many open incidents as one may have."""
-    query = select(Incident.id).where(Incident.device == device, col(Incident.state).in_(UNRESOLVED))
-    return len(session.exec(query.limit(MAX_SUBJECTS)).all()) == MAX_SUBJECTS
 
 
 def _joining(session: Session, device: str, now_us: int, service: str) -> grouping.Joining | None:
@@ -235,14 +236,27 @@ def _has_raised_alarm(session: Session, incident_id: str) -> bool:
 def acknowledge(session: Session, incident_id: str, now_us: int, actor: str) -> Incident:
     """Acknowledge an incident and its alarms."""
     incident = get(session, incident_id)
-    for alarm in alarms(session, incident_id):
-        if alarm.acked_us is None:
-            alarm_service.acknowledge(session, alarm, now_us, actor=actor, trace=incident.traceparent)
-    if incident.state == "open":
-        incident.state = "acknowledged"
-        trail.add(session, now_us, actor, "incident.acknowledged", incident.id, device=incident.device,
-                  trace=incident.traceparent)  # fmt: skip
+    acknowledge_all(session, [incident], now_us, actor)
     return incident
+
+
+def acknowledge_all(session: Session, rows: Sequence[Incident], now_us: int, actor: str) -> list[AlarmRow]:
+    """Acknowledge incidents and their alarms, with few queries; returns the alarms that were not acknowledged yet."""
+    traces = {row.id: row.traceparent for row in rows}
+    new: list[AlarmRow] = []
+    for start in range(0, len(rows), IDS):
+        some = [row.id for row in rows[start : start + IDS]]
+        query = select(AlarmRow).where(col(AlarmRow.incident).in_(some), col(AlarmRow.acked_us).is_(None))
+        new += session.exec(query.order_by(AlarmRow.incident, col(AlarmRow.raised_us), AlarmRow.id))
+    for alarm in new:
+        alarm_service.acknowledge(session, alarm, now_us, actor=actor, trace=traces[alarm.incident])
+    for incident in rows:
+        if incident.state == "open":
+            incident.state = "acknowledged"
+            session.add(incident)
+            trail.add(session, now_us, actor, "incident.acknowledged", incident.id, device=incident.device,
+                      trace=incident.traceparent)  # fmt: skip
+    return new
 
 
 def resolve(session: Session, incident_id: str, now_us: int, *, actor: str, reason: str) -> Incident:

@@ -177,6 +177,7 @@ class Retention(_Table):
     escalations_days: float = Field(default=0.0, ge=0)
     history_days: float = Field(default=0.0, ge=0)
     jobs_days: float = Field(default=0.0, ge=0)
+    incidents_days: float = Field(default=0.0, ge=0)
 
 
 class Prometheus(_Table):

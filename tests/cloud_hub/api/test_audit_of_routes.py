@@ -42,6 +42,9 @@ def prepared(sites: Sites, method: str, path: str) -> dict[str, str]:
     if path.endswith("/tasks/{task_id}/cancel"):
         task = sites.client.post("/api/v1/tasks", headers=headers, json={"prompt": "x"}).json()
         return ids | {"task_id": task["id"]}
+    if path.endswith("/split"):
+        merge = path.removesuffix("split").format(**ids) + "merge"
+        assert sites.client.post(merge, headers=headers, json=sites.body("POST", merge, ids["device"])).is_success
     if path.endswith("/unshelve"):
         body = {"for_s": 3600, "reason": "sensor ordered"}
         assert sites.client.post(f"/api/v1/alarms/{ids['alarm_id']}/shelve", headers=headers, json=body).is_success
