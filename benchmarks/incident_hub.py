@@ -1,22 +1,20 @@
-"""Incidents on a hub with history: how alarms are grouped, and how long a diagnosis by rules takes.
+"""How long the diagnosis of an incident by rules takes, evidence included, on a hub with history.
 
 Faults strike a simulated fleet at random: one device (one to three alarms), or a switch (every device behind it falls
-silent). An ideal grouping has one group for each fault.
+silent).
 """
 
 from __future__ import annotations
 
 import random
-import statistics
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlmodel import Session, insert, select
+from sqlmodel import insert, select
 
 from benchmarks.report import Row
 from cloud_hub.database.sessions import Database
@@ -40,11 +38,10 @@ METRICS = ("cpu.load", "memory.used", "disk.used", "temp.cpu", "pressure.inlet",
 
 @dataclass(slots=True)
 class Fleet:
-    """A database with devices, and which fault raised each alarm."""
+    """A database with devices."""
 
     db: Database
     rng: random.Random
-    truth: dict[str, int] = field(default_factory=dict)
 
     def devices(self, count: int) -> list[str]:
         """Names of devices: every eleventh is a switch for the ten after it."""
@@ -59,7 +56,6 @@ def hub_figures(count: int, seed: int = 7) -> Iterator[Row]:
             fleet = Fleet(db=db, rng=random.Random(seed))
             _history(fleet, count)
             times, cpu = zip(*_faults(fleet, count), strict=True)
-            yield from _grouping(fleet, f"{count} devices, {FAULTS} faults")
         finally:
             db.close()
     name = f"{count} devices with history"
@@ -121,7 +117,6 @@ def _faults(fleet: Fleet, count: int) -> Iterator[tuple[float, float]]:
         for device, alarm, t_us in _alarms(fleet, names, number, now_us):
             with fleet.db.write() as session:
                 incidents.handle_alarm(session, device, alarm, t_us, "")
-            fleet.truth[alarm.id] = number
         while regrouping.run_once(fleet.db, now_us).again:
             pass
         with fleet.db.read() as session:
@@ -169,26 +164,3 @@ def _clear(fleet: Fleet, number: int, now_us: int) -> None:
                 value=50.0, limit=90.0,
             )  # fmt: skip
             incidents.handle_alarm(session, row.device, cleared, now_us, "")
-
-
-def _grouping(fleet: Fleet, name: str) -> Iterator[Row]:
-    with fleet.db.read() as session:
-        pages = _pages(session)
-    faults: dict[str, set[int]] = defaultdict(set)
-    groups: dict[int, set[str]] = defaultdict(set)
-    for alarm, fault in fleet.truth.items():
-        if alarm in pages:
-            faults[pages[alarm]].add(fault)
-            groups[fault].add(pages[alarm])
-    mixed = statistics.mean(len(found) > 1 for found in faults.values())
-    yield Row(name, "grouping", "alarms of an incident", len(fleet.truth) / len(faults), "alarms")
-    yield Row(name, "grouping", "incidents of several faults", mixed, "share")
-    yield Row(
-        name, "grouping", "faults spread over several", statistics.mean(len(g) > 1 for g in groups.values()), "share"
-    )
-
-
-def _pages(session: Session) -> dict[str, str]:
-    """The group of each alarm."""
-    query = select(AlarmRow.id, Incident.page).join(Incident, Incident.id == AlarmRow.incident)  # type: ignore[arg-type]
-    return dict(session.exec(query).all())

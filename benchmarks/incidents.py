@@ -7,8 +7,8 @@
 The simulator (`tests/simulators/incident_worlds.py`) and the rules have the same author: the figures compare methods,
 and do not say how often a diagnosis is right in a plant. A conclusion that only says what kind of alarm it is counts as
 'unknown'; 'causes made up' is how often a listed cause is named where none is right. Time to mitigate is in assumed
-steps: 1 for the right action done at once, 3 for a person with the right cause, 13 with a wrong one, 10 with none, and 2
-more for a wrong restart.
+steps: 1 for the right action done at once, 3 for a person with the right cause, 13 with a wrong one, 10 with none, and
+2 more for a wrong restart.
 """
 
 from __future__ import annotations
@@ -159,6 +159,7 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=0, help="only so many incidents (default all)")
     parser.add_argument("--json", type=Path, help="write the figures there")
     parser.add_argument("--history", type=int, default=200, metavar="DEVICES", help="of the hub with history; 0: none")
+    parser.add_argument("--grouping", type=int, default=3, metavar="DAYS", help="simulated days; 0: none")
     options = parser.parse_args()
     training = cases(TRAINING)
     if options.train is not None:
@@ -188,6 +189,21 @@ def _figures(options: argparse.Namespace, training: Sequence[Case]) -> Iterable[
         from benchmarks.incident_hub import hub_figures  # noqa: PLC0415 - a database
 
         yield from hub_figures(options.history)
+    if options.grouping:
+        yield from _grouping(options.grouping)
+
+
+def _grouping(seeds: int) -> Iterable[Row]:
+    """How alarms are grouped; `benchmarks.incident_grouping` says of what."""
+    from benchmarks.incident_grouping import measure  # noqa: PLC0415 - a database
+
+    for mode, found in measure(range(seeds)).items():
+        for metric, values in (
+            ("alarms of a group", [quality.alarms_per_group for quality in found]),
+            ("groups of several causes", [quality.mixed / quality.groups for quality in found]),
+            ("groups of a cause", [quality.spread for quality in found]),
+        ):
+            yield Row("simulated days", f"grouping: {mode}", metric, statistics.mean(values), "mean")
 
 
 if __name__ == "__main__":

@@ -7,11 +7,12 @@ from dataclasses import replace
 from functools import partial
 
 import msgspec
-from sqlmodel import Session
+from sqlmodel import Session, col
 
 from cloud_hub.clock import now_us
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import Device, Incident
+from cloud_hub.devices import dependencies
 from cloud_hub.incidents import actions, cases, evidence, groups, regrouping
 from cloud_hub.incidents import service as incidents
 from cloud_hub.incidents.core.evidence import Diagnosis
@@ -64,6 +65,7 @@ def run_once(
     """Diagnose the waiting incidents one by one. The engine is called outside any transaction."""
     now = now_us()
     items = WorkItems(db, "diagnosis", now)
+    _place(db, items, now)
     with db.read() as session:
         waiting = incidents.list_undiagnosed(session, items.ready("incident", Incident.id), BATCH_SIZE)
     done = [
@@ -71,6 +73,15 @@ def run_once(
         for incident_id in waiting
     ]
     return items.result(again=len(waiting) == BATCH_SIZE, wake=["actions"] if any(done) else ())
+
+
+def _place(db: Database, items: WorkItems, now_us: int) -> None:
+    """Apply the topology to waiting incidents that it was not applied to: members of a group cost no engine."""
+    with db.read() as session:
+        due = col(Incident.grouped_us).is_(None) & items.ready("incident", Incident.id)
+        new = incidents.list_undiagnosed(session, due, BATCH_SIZE) if dependencies.any_edges(session) else []
+    for incident_id in new:
+        items.run("incident", incident_id, partial(regrouping.apply, db, incident_id, now_us))
 
 
 def _diagnose(

@@ -1,4 +1,4 @@
-"""The decision tree: what its file may hold, where it is heard, and that it beats the rules on sites it has not seen."""
+"""The decision tree: what its file may hold, where it is heard, and that it beats the rules on unseen sites."""
 
 from __future__ import annotations
 
