@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter
+from fastapi import APIRouter, Header
 from pydantic import BaseModel, ConfigDict, Field
 from sqlmodel import col, select
 
@@ -18,9 +18,12 @@ from cloud_hub.database.tables import Action, AlarmRow, Incident, IncidentEviden
 from cloud_hub.incidents import actions as incident_actions
 from cloud_hub.incidents import evidence, groups
 from cloud_hub.incidents import service as incidents
+from cloud_hub.incidents.core.messages import preferred_language
+from cloud_hub.incidents.diagnosis import localized
 
 router = APIRouter(prefix="/api/v1", tags=["incidents"])
 
+AcceptLanguage = Annotated[str, Header(max_length=500)]
 ALARMS = 1000
 """The maximum number of alarms of an incident in an answer."""
 
@@ -99,28 +102,37 @@ class DecisionBody(BaseModel):
 
 @router.get("/incidents")
 def all_incidents(
-    hub: TheHub, caller: Reader, device: str = "", page: str = "", limit: int = 100, members: bool = False
+    hub: TheHub, caller: Reader, device: str = "", page: str = "", limit: int = 100, members: bool = False,
+    accept_language: AcceptLanguage = "",
 ) -> list[ListedIncident]:  # fmt: skip
     """List groups of incidents by the incident that leads each, the newest first.
 
     With `members`, and for a `device` or a `page`, list all incidents. `page` selects those of a group.
     """
-    most = min(max(limit, 1), 1000)
+    most, language = min(max(limit, 1), 1000), preferred_language(accept_language)
     with hub.db.read(scope=caller.scope) as session:
         if not (device or page or members):
             rows = groups.list_leads(session, most)
             counts = groups.summaries(session, {row.page for row in rows})
-            return [_listed(row, counts.get(row.page)) for row in rows]
+            return [_listed(row, counts.get(row.page), language) for row in rows]
         query = select(Incident).order_by(col(Incident.id).desc()).limit(most)
         if device:
             query = query.where(Incident.device == device)
         if page:
             query = query.where(Incident.page == page)
-        return [_listed(row) for row in session.exec(scopes.restrict(session, query, col(Incident.device)))]
+        return [
+            _listed(row, None, language) for row in session.exec(scopes.restrict(session, query, col(Incident.device)))
+        ]
 
 
-def _listed(row: Incident, counts: groups.GroupSummary | None = None) -> ListedIncident:
-    return ListedIncident.model_validate(row).model_copy(update={"group": counts and _counts(counts)})
+def _listed(row: Incident, counts: groups.GroupSummary | None = None, language: str = "") -> ListedIncident:
+    update = {"group": counts and _counts(counts), "diagnosis": _written(row, language)}
+    return ListedIncident.model_validate(row).model_copy(update=update)
+
+
+def _written(row: Incident, language: str) -> dict[str, Any] | None:
+    """The diagnosis of an incident in the caller's language, where the rules wrote it."""
+    return localized(row.diagnosis, language) if row.diagnosis and language else row.diagnosis
 
 
 def _counts(counts: groups.GroupSummary) -> GroupCounts:
@@ -130,12 +142,18 @@ def _counts(counts: groups.GroupSummary) -> GroupCounts:
 
 
 @router.get("/incidents/{incident_id}")
-def incident(incident_id: str, hub: TheHub, caller: Reader) -> IncidentView:
-    """Get an incident with its alarms (the newest 1000) and actions, and the first 100 members of its group."""
+def incident(
+    incident_id: str, hub: TheHub, caller: Reader, accept_language: AcceptLanguage = ""
+) -> IncidentView:  # fmt: skip
+    """Get an incident with its alarms (the newest 1000) and actions, and the first 100 members of its group.
+
+    Accept-Language (en, zh) chooses the language of a diagnosis that rules wrote.
+    """
+    language = preferred_language(accept_language)
     with hub.db.read(scope=caller.scope) as session:
         row = incidents.get(session, incident_id)
         return IncidentView(
-            incident=row,
+            incident=Incident.model_validate(row, update={"diagnosis": _written(row, language)}),
             alarms=incidents.newest_alarms(session, incident_id, ALARMS),
             actions=incidents.actions(session, incident_id),
             group=_counts(groups.summaries(session, [row.page])[row.page]),

@@ -233,6 +233,8 @@ def set_lead(session: Session, row: Incident) -> None:
     session.connection().execute(update(_INCIDENTS).where(*others).values(leads=False))
     session.expire_all()
     row.leads = True
+    if row.diagnosis and row.diagnosis.get("lead"):  # of the incident that led before
+        row.diagnosed_us = None
     session.add(row)
 
 

@@ -48,7 +48,7 @@ def run_once(db: Database, now_us: int) -> WorkResult:
     if not topologic:
         items.batch("incident", due, partial(_mark, db, now_us))
     for incident_id in due if topologic else ():
-        items.run("incident", incident_id, partial(_apply, db, incident_id, now_us))
+        items.run("incident", incident_id, partial(apply, db, incident_id, now_us))
     return items.result(again=len(due) == BATCH_SIZE or topologic)
 
 
@@ -57,7 +57,8 @@ def _mark(db: Database, now_us: int, ids: Any) -> None:
         session.connection().execute(update(_INCIDENTS).where(_INCIDENTS.c.id.in_(list(ids))).values(grouped_us=now_us))
 
 
-def _apply(db: Database, incident_id: str, now_us: int) -> None:
+def apply(db: Database, incident_id: str, now_us: int) -> None:
+    """Look at one incident, in a transaction of its own."""
     with db.write() as session:
         row = session.get(Incident, incident_id)
         if row is not None:

@@ -384,9 +384,9 @@ def actions(session: Session, incident_id: str) -> list[Action]:
 
 
 def list_undiagnosed(session: Session, where: Any, limit: int) -> list[str]:
-    """Ids of unresolved incidents without a diagnosis that meet a condition, the oldest first."""
+    """Ids of unresolved incidents without a diagnosis that meet a condition: leads of groups first, then by age."""
     query = select(Incident.id).where(Incident.state != "resolved", col(Incident.diagnosed_us).is_(None), where)
-    return list(session.exec(query.order_by(Incident.id).limit(limit)))
+    return list(session.exec(query.order_by(col(Incident.leads).desc(), Incident.id).limit(limit)))
 
 
 # -- the worker --------------------------------------------------------------------------------------

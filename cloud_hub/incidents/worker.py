@@ -7,15 +7,18 @@ from dataclasses import replace
 from functools import partial
 
 import msgspec
+from sqlmodel import Session, col
 
 from cloud_hub.clock import now_us
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import Device, Incident
-from cloud_hub.incidents import actions, cases, evidence, regrouping
+from cloud_hub.devices import dependencies
+from cloud_hub.incidents import actions, cases, evidence, groups, regrouping
 from cloud_hub.incidents import service as incidents
 from cloud_hub.incidents.core.evidence import Diagnosis
+from cloud_hub.incidents.core.grouping import site_of
 from cloud_hub.incidents.desk import Desk, open_desk
-from cloud_hub.incidents.diagnosis import diagnose
+from cloud_hub.incidents.diagnosis import diagnose, follow_lead
 from cloud_hub.inference.engines.blocking import LanguageModel, load_model
 from cloud_hub.inference.gateway.blocking import GatewayModel
 from cloud_hub.inference.gateway.service import Gateway
@@ -62,6 +65,7 @@ def run_once(
     """Diagnose the waiting incidents one by one. The engine is called outside any transaction."""
     now = now_us()
     items = WorkItems(db, "diagnosis", now)
+    _place(db, items, now)
     with db.read() as session:
         waiting = incidents.list_undiagnosed(session, items.ready("incident", Incident.id), BATCH_SIZE)
     done = [
@@ -71,22 +75,50 @@ def run_once(
     return items.result(again=len(waiting) == BATCH_SIZE, wake=["actions"] if any(done) else ())
 
 
+def _place(db: Database, items: WorkItems, now_us: int) -> None:
+    """Apply the topology to waiting incidents that it was not applied to: members of a group cost no engine."""
+    with db.read() as session:
+        due = col(Incident.grouped_us).is_(None) & items.ready("incident", Incident.id)
+        new = incidents.list_undiagnosed(session, due, BATCH_SIZE) if dependencies.any_edges(session) else []
+    for incident_id in new:
+        items.run("incident", incident_id, partial(regrouping.apply, db, incident_id, now_us))
+
+
 def _diagnose(
     db: Database, incident_id: str, engine: LanguageModel | None, settings: Actions, desk: Desk | None
 ) -> bool:  # fmt: skip
-    """Diagnose one incident; False if it no longer exists."""
+    """Diagnose one incident; False if it no longer exists.
+
+    A group costs one question to an engine: its members get the diagnosis of the incident that leads it.
+    """
     with db.read() as session:
         incident = session.get(Incident, incident_id)
         if incident is None:
             return False
         facts = evidence.gather(session, incident)
         device = session.get(Device, incident.device)
+        path = device.assigned_path if device is not None else ""
+        lead = None if incident.leads else _diagnosed_lead(session, incident, path)
     with db.write() as session:
         evidence.save(session, facts, now_us())
+    if lead is not None and lead.diagnosis is not None:
+        _store(db, incident_id, follow_lead(lead.id, lead.diagnosis, facts, desk), settings)
+        return True
     if isinstance(engine, GatewayModel):
-        engine = engine.about((device.assigned_path,) if device is not None and device.assigned_path else ())
-    _store(db, incident_id, diagnose(facts, engine, desk), settings)
+        engine = engine.about((path,) if path else ())
+    _store(db, incident_id, diagnose(facts, engine if incident.leads else None, desk), settings)
     return True
+
+
+def _diagnosed_lead(session: Session, incident: Incident, path: str) -> Incident | None:
+    """The diagnosed incident that leads the group. One of another site does not count: people here may not see it."""
+    lead = groups.lead(session, incident.page)
+    if lead is None or lead.diagnosed_us is None:
+        return None
+    device = session.get(Device, lead.device)
+    other = device.assigned_path if device is not None else ""
+    same_site = site_of(other) == site_of(path) if path else lead.device == incident.device
+    return lead if same_site else None
 
 
 def _store(db: Database, incident_id: str, diagnosis: Diagnosis, settings: Actions) -> None:

@@ -41,8 +41,8 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     `item` is the kind of item. `metric` (an alarm's or series' whole name), `text` (a part of the summary) and `data`
     (whole values by name) are patterns. `kind` and `about` are those of an alarm; an alarm must be `about` just this,
-    so the default is a limit. `within_s` bounds the time between the item and that of the first condition. `devices`
-    is the least number of devices with such items.
+    so the default is a limit. `within_s` bounds the time between the item and that of the first condition; with
+    `before` the item must be no later. `devices` is the least number of devices with such items.
     """
 
     item: ItemKind = "alarm"
@@ -52,6 +52,7 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     kind: AlarmKind | None = None
     about: About = ""
     within_s: Annotated[float, Meta(gt=0)] = 3600.0
+    before: bool = False
     devices: Annotated[int, Meta(ge=1, le=1000)] = 1
 
     def __post_init__(self) -> None:

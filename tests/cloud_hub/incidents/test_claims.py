@@ -77,7 +77,8 @@ def test_what_it_does_not_hold_is_cut(text: str, cites: tuple[str, ...], reason:
 Fact = tuple[str, str, int]
 TRUE: Fact = ("press-3", "temp.cpu", 4711)
 FALSE: list[Fact] = [
-    ("press-4", "disk.free", 4712), ("mill-1", "温度.进口", 471), ("switch-12", "流量", 47_110), ("pump_7", "a/age_s", 12_345)
+    ("press-4", "disk.free", 4712), ("mill-1", "温度.进口", 471), ("switch-12", "流量", 47_110),
+    ("pump_7", "a/age_s", 12_345),
 ]  # fmt: skip
 words = st.sampled_from(["", "the fan is", "above", "高于", "温度", "rises.", "(and"])
 
