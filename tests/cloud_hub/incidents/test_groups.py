@@ -284,8 +284,8 @@ def test_the_devices_behind_a_failed_switch_are_one_notification_that_names_it(d
             if name != "switch-3":
                 tags.change(session, session.get_one(Device, name), {"depends_on": "switch-3"}, NOW, actor="anna")
     for name in ("press-1", "press-2", "switch-3"):
-        silent = Alarm(id=new_id(), metric="m.x", kind="high", state="raised", priority="low", t_us=channel.now, value=60,
-                       limit=30, about="no-data")  # fmt: skip
+        silent = Alarm(id=new_id(), metric="m.x", kind="high", state="raised", priority="low", t_us=channel.now,
+                       value=60, limit=30, about="no-data")  # fmt: skip
         with db.write() as session:
             incidents.handle_alarm(session, name, silent, channel.now, "")
     while regrouping.run_once(db, channel.now).again:
