@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+import msgspec
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict
 
 from cloud_hub.api.alarms import MAX_US
 from cloud_hub.api.dependencies import Reader, TheHub
 from cloud_hub.clock import now_us
-from cloud_hub.database.tables import Case
 from cloud_hub.errors import HubError
-from cloud_hub.incidents import cases, reports
+from cloud_hub.incidents import cases, evidence, reports
 from cloud_hub.incidents.core import shift_report
 from shared.durations import DAY_US, HOUR_US
 
@@ -52,11 +52,24 @@ def list_cases(
         return [ListedCase.model_validate(row) for row in found]
 
 
+class CaseView(BaseModel):
+    """A case with the diagnosis, and the items of evidence that it rested on."""
+
+    case: ListedCase
+    diagnosis: dict[str, Any] | None
+    items: list[dict[str, Any]]
+
+
 @router.get("/cases/{case_id}")
-def case(case_id: str, hub: TheHub, caller: Reader) -> Case:
+def case(case_id: str, hub: TheHub, caller: Reader) -> CaseView:
     """Get a case with its diagnosis and evidence."""
     with hub.db.read(scope=caller.scope) as session:
-        return cases.get(session, case_id)
+        row = cases.get(session, case_id)
+        items = evidence.from_plain(row.evidence).items if row.evidence else []
+        return CaseView(
+            case=ListedCase.model_validate(row), diagnosis=row.diagnosis,
+            items=[msgspec.to_builtins(item) for item in evidence.visible(session, items)],
+        )  # fmt: skip
 
 
 @router.get("/shift-report")

@@ -189,7 +189,7 @@ def incident_evidence(incident_id: str, hub: TheHub, caller: Reader, fresh: bool
         found = evidence.gather(session, row) if kept is None else evidence.from_plain(kept.evidence)
         return EvidenceView(
             incident=row.id, device=row.device, profile=found.profile, gathered_us=kept.t_us if kept else None,
-            items=[msgspec.to_builtins(item) for item in found.items],
+            items=[msgspec.to_builtins(item) for item in evidence.visible(session, found.items)],
         )  # fmt: skip
 
 

@@ -183,17 +183,23 @@ def features_of(case: Case) -> Features:
     """What a case is compared by."""
     return Features(
         metrics=similarity.metric_names(case.metrics), cause=case.cause, profile=case.profile, service=case.service,
-        site=case.site, device=case.device,
+        device=case.device,
     )  # fmt: skip
 
 
-def similar(session: Session, features: Features, subject: str, without: str, limit: int = 3) -> list[SimilarCase]:
-    """The nearest past cases. Compares at most `CANDIDATES` of each feature, however many cases there are."""
+def similar(
+    session: Session, features: Features, site: str, subject: str, without: str, limit: int = 3
+) -> list[SimilarCase]:  # fmt: skip
+    """The nearest past cases of a site: who works on the incident may see no other site.
+
+    Compares at most `CANDIDATES` of each feature, however many cases there are.
+    """
     wanted = {"cause": features.cause, "subject": subject, "device": features.device, "service": features.service}
     found: dict[str, Case] = {}
     for name, value in wanted.items():
         if value:
-            query = scopes.restrict(session, select_rows(Case), col(Case.device)).where(_CASES.c[name] == value)
+            query = scopes.restrict(session, select_rows(Case), col(Case.device))
+            query = query.where(_CASES.c.site == site, _CASES.c[name] == value)
             light = query.options(defer(_column("evidence")), defer(_column("diagnosis")))
             rows = session.exec(light.order_by(col(Case.id).desc()).limit(CANDIDATES))
             found |= {row.id: row for row in rows if row.id != without}

@@ -82,6 +82,11 @@ class _Subject:
     alarms: Sequence[AlarmRow]
 
     @property
+    def path(self) -> str:
+        """The asset path of its device."""
+        return self.device.assigned_path if self.device is not None else ""
+
+    @property
     def metrics(self) -> list[str]:
         """The metrics of its alarms, those of the newest alarm first."""
         return list(dict.fromkeys(alarm.metric for alarm in reversed(self.alarms)))[:METRICS]
@@ -307,13 +312,13 @@ def _peers(session: Session, subject: _Subject) -> Iterator[Fact]:
     """The other incidents of the group, and how the devices of the same area do."""
     incident = subject.incident
     others = [row for row in groups.members(session, incident.page, limit=PEERS + 1) if row.id != incident.id]
-    for row in others[:PEERS]:
+    near = _of_site(session, {row.device for row in others}, grouping.site_of(subject.path))
+    for row in [row for row in others if row.device in near][:PEERS]:
         reason = row.joined_because or "began the group"
         data = {"incident": row.id, "subject": _cut(row.subject), "state": row.state, "because": _cut(reason)}
         summary = f"same group: {row.device} {_cut(row.subject)}, {row.state} ({_cut(reason)})"
         yield Fact("peer", row.device, row.opened_us, summary, data)
-    path = subject.device.assigned_path if subject.device is not None else ""
-    area = path.rpartition("/")[0]
+    area = subject.path.rpartition("/")[0]
     if area:
         query = select(_DEVICES.c.state).where(scopes.scope_condition([area]), _DEVICES.c.id != incident.device)
         states = session.connection().execute(query.limit(500)).scalars().all()
@@ -323,15 +328,33 @@ def _peers(session: Session, subject: _Subject) -> Iterator[Fact]:
                    {"area": area, "online": online, "devices": len(states)})  # fmt: skip
 
 
+def _of_site(session: Session, devices: set[str], site: str) -> set[str]:
+    """Those of these devices that are of a site: who works on the incident may see no other."""
+    query = select(_DEVICES.c.id, _DEVICES.c.assigned_path).where(_DEVICES.c.id.in_(devices))
+    paths = {row.id: row.assigned_path for row in session.connection().execute(query)}
+    return {device for device in devices if grouping.site_of(paths.get(device, "")) == site}
+
+
+def visible(session: Session, items: Sequence[EvidenceItem]) -> list[EvidenceItem]:
+    """Those of the items that are about devices that the session sees."""
+    named = {str(item.data.get("upstream") or item.device) for item in items}
+    scope = scopes.session_scope(session)
+    if scope is None:
+        return list(items)
+    query = scopes.restrict(session, select(_DEVICES.c.id).where(_DEVICES.c.id.in_(named)), _DEVICES.c.id)
+    seen = set(session.connection().execute(query).scalars())
+    return [item for item in items if str(item.data.get("upstream") or item.device) in seen]
+
+
 def _cases(session: Session, subject: _Subject) -> Iterator[Fact]:
     """The nearest past cases, with what helped."""
     incident, device = subject.incident, subject.device
     features = similarity.Features(
         metrics=similarity.metric_names(subject.metrics), cause=text(mapping(incident.diagnosis).get("cause")),
         profile=device.profile if device else "", service=incident.service, device=incident.device,
-        site=grouping.site_of(device.assigned_path if device else ""),
     )  # fmt: skip
-    for near in cases.similar(session, features, incident.subject, incident.id, CASES):
+    site = grouping.site_of(subject.path)
+    for near in cases.similar(session, features, site, incident.subject, incident.id, CASES):
         case = near.case
         helpful = [_cut(cases.action_name(action)) for action in case.actions if action.get("helped")]
         ended = f"{', '.join(helpful)} helped" if helpful else {"by-person": f"{_cut(case.resolution)} (a person)"}.get(

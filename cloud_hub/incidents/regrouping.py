@@ -117,9 +117,9 @@ def _join_explaining(session: Session, row: Incident, now_us: int) -> None:
     before = row.page
     if cause is not None and row.page < cause.page:
         if groups.has_placed(session, cause.page):
-            groups.move(session, cause, row.page, f"explains {row.device}")
+            groups.move(session, cause, row.page, "explains what depends on it")
         else:
-            groups.merge_pages(session, cause.page, row.page, f"explains {row.device}")
+            groups.merge_pages(session, cause.page, row.page, "explains what depends on it")
         row.joined_because = because
     else:
         groups.move(session, row, target.page, because)

@@ -131,8 +131,8 @@ class Case(SQLModel, table=True):
 
     __tablename__ = "cases"
     __table_args__ = (
-        Index("cases_by_cause", "cause", "id"), Index("cases_by_subject", "subject", "id"),
-        Index("cases_by_device", "device", "id"), Index("cases_by_service", "service", "id"),
+        Index("cases_by_cause", "site", "cause", "id"), Index("cases_by_subject", "site", "subject", "id"),
+        Index("cases_by_device", "site", "device", "id"), Index("cases_by_service", "site", "service", "id"),
     )  # fmt: skip
     id: str = Field(primary_key=True)
     page: str

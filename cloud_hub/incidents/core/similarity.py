@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-WEIGHTS = {"metrics": 0.4, "cause": 0.2, "profile": 0.15, "service": 0.1, "site": 0.1, "device": 0.05}
+WEIGHTS = {"metrics": 0.45, "cause": 0.2, "profile": 0.15, "service": 0.1, "device": 0.1}
 FAR = 0.6
 """A case that is at least this far away is not shown: it shares neither metrics nor cause."""
 
@@ -23,7 +23,6 @@ class Features:
     cause: str = ""
     profile: str = ""
     service: str = ""
-    site: str = ""
     device: str = ""
 
 
@@ -36,7 +35,7 @@ class Distance:
     unlike: tuple[str, ...]
 
     def __str__(self) -> str:
-        """Such as `0.15 (same metrics, cause, site; other profile)`."""
+        """Such as `0.15 (same metrics, cause, device; other profile)`."""
         same = f"same {', '.join(self.alike)}" if self.alike else "nothing the same"
         return f"{self.value:.2f} ({same}{'; other ' + ', '.join(self.unlike) if self.unlike else ''})"
 

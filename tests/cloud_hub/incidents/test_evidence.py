@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from cloud_hub.database.tables import AuditRow, Case, Device, Incident, TwinChan
 from cloud_hub.devices import notes, tags
 from cloud_hub.devices.offsets import StreamOffsets
 from cloud_hub.errors import HubError
-from cloud_hub.incidents import evidence
+from cloud_hub.incidents import evidence, groups
 from cloud_hub.incidents import service as incidents
 from cloud_hub.incidents.core import similarity
 from cloud_hub.incidents.core.evidence import Evidence
@@ -64,7 +65,7 @@ def fill(db: Database, text: str = "frame grabber timed out") -> str:
         tags.change(session, session.get_one(Device, DEVICE), {"hint": text[:1000]}, NOW, actor="bob")
         notes.add(session, DEVICE, text[:900], NOW, actor="carol")
         action = {"action": "command", "parameters": {"verb": "restart", "target": text[:200]}, "helped": True}
-        known = {"device": "press-9", "subject": "cpu", "cause": "cpu-saturated", "profile": "x86-64"}
+        known = {"site": "acme/a", "device": "press-9", "subject": "cpu", "cause": "cpu-saturated", "profile": "x86-64"}
         session.add(Case(id="c1", page="c1", **known, metrics=["cpu.load"], opened_us=1, resolved_us=2,
                          outcome="helped", actions=[action]))  # fmt: skip
         incidents.handle_alarm(session, DEVICE, alarm, NOW, "")
@@ -92,7 +93,7 @@ def test_the_bundle_has_numbered_items_of_every_kind(db: Database) -> None:
     assert ("note", "note by carol: frame grabber timed out") in lines
     case = next(item for item in found.items if item.kind == "case")
     assert case.data["case"] == "c1"
-    assert "restart frame grabber timed out helped; distance 0.2" in case.summary
+    assert "restart frame grabber timed out helped; distance 0.25" in case.summary
     assert gather(db, incident) == found, "the same facts have the same ids"
 
 
@@ -171,20 +172,36 @@ def test_the_check_of_the_cost_sees_a_scan(sqlite: Database) -> None:
 @pytest.mark.parametrize(
     ("other", "text"),
     [
-        (Features(metrics=frozenset({"age_s"}), cause="model-stalled", profile="p", service="s", site="a", device="d"),
-         "0.00 (same metrics, cause, profile, service, site, device)"),
-        (Features(metrics=frozenset({"age_s"}), cause="model-stalled", profile="p", service="s", site="b", device="e"),
-         "0.15 (same metrics, cause, profile, service; other site, device)"),
-        (Features(metrics=frozenset({"cpu.load"}), cause="cpu", profile="q", service="t", site="b", device="e"),
-         "1.00 (nothing the same; other metrics, cause, profile, service, site, device)"),
-        (Features(metrics=frozenset()), "0.50 (nothing the same; other metrics)"),
+        (Features(metrics=frozenset({"age_s"}), cause="model-stalled", profile="p", service="s", device="d"),
+         "0.00 (same metrics, cause, profile, service, device)"),
+        (Features(metrics=frozenset({"age_s"}), cause="model-stalled", profile="q", service="s", device="e"),
+         "0.25 (same metrics, cause, service; other profile, device)"),
+        (Features(metrics=frozenset({"cpu.load"}), cause="cpu", profile="q", service="t", device="e"),
+         "1.00 (nothing the same; other metrics, cause, profile, service, device)"),
+        (Features(metrics=frozenset({"age_s"}), profile="p"), "0.20 (same metrics, profile)"),
     ],
 )  # fmt: skip
 def test_the_distance_of_cases_is_readable(other: Features, text: str) -> None:
-    one = Features(metrics=similarity.metric_names(["left/age_s"]), cause="model-stalled", profile="p", service="s",
-                   site="a", device="d")  # fmt: skip
-    found = similarity.distance(one, other)
-    if other.metrics:
-        assert str(found) == text
-    else:
-        assert found.value == pytest.approx(0.7)
+    metrics = similarity.metric_names(["left/age_s"])
+    one = Features(metrics=metrics, cause="model-stalled", profile="p", service="s", device="d")
+    assert str(similarity.distance(one, other)) == text
+
+
+def test_evidence_names_no_device_of_another_site_and_none_that_the_caller_does_not_see(db: Database) -> None:
+    incident = fill(db)
+    alarm = Alarm(id=new_id(), metric="cpu.load", kind="high", state="raised", priority="high", t_us=NOW, value=99.0,
+                  limit=95.0)  # fmt: skip
+    with db.write() as session:
+        for name, path in (("near", "acme/a/hall-9"), ("kestrel", "acme/b")):
+            born(session, Birth(device=name, session="s", epoch="e"), NOW)
+            session.get_one(Device, name).assigned_path = path
+            incidents.handle_alarm(session, name, alarm if name == "near" else replace(alarm, id=new_id()), NOW, "")
+        other = session.exec(select(Incident.id).where(Incident.device == "kestrel")).one()
+        groups.merge(session, incident, [other], NOW, actor="anna", reason="one cause")
+        session.get_one(Case, "c1").site = "acme/b"
+    found = gather(db, incident)
+    devices = {item.device for item in found.items}
+    assert "near" in devices
+    assert not {"kestrel", "press-9"} & devices
+    with db.read(scope=("acme/a/hall-2",)) as session:
+        assert {item.device for item in evidence.visible(session, found.items)} == {DEVICE}

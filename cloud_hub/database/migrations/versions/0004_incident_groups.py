@@ -65,7 +65,7 @@ def _cases() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     for column in ("cause", "subject", "device", "service"):
-        op.create_index(f"cases_by_{column}", "cases", [column, "id"])
+        op.create_index(f"cases_by_{column}", "cases", ["site", column, "id"])
 
 
 def _topology() -> None:
