@@ -41,16 +41,9 @@ class Engine:
 def fail(db: Database, device: str, path: str, metric: str, about: Any = "", depends_on: str = "") -> str:
     """A device whose metric raises an alarm; the incident's id."""
     alarm = Alarm(
-        id=new_id(),
-        metric=metric,
-        kind="high",
-        state="raised",
-        priority="high",
-        t_us=NOW,
-        value=60.0,
-        limit=5.0,
+        id=new_id(), metric=metric, kind="high", state="raised", priority="high", t_us=NOW, value=60.0, limit=5.0,
         about=about,
-    )
+    )  # fmt: skip
     with db.write() as session:
         born(session, Birth(device=device, session="s", epoch="e"), NOW)
         session.get_one(Device, device).assigned_path = path
