@@ -116,7 +116,7 @@ def score(name: str, method: Method, tested: Sequence[Case]) -> list[Row]:
     false = [answer.restarts and not case.restart_is_right for case, answer in pairs]
     wanted = [case.restart_is_right for case, _ in pairs]
     done = [answer.restarts for case, answer in pairs if case.restart_is_right]
-    unfounded = sum(false) / (len(wanted) - sum(wanted))
+    unfounded = sum(false) / max(len(wanted) - sum(wanted), 1)
 
     def row(metric: str, value: float, unit: str = "share") -> Row:
         return Row("simulated, unseen sites", name, metric, value, unit)
@@ -125,12 +125,17 @@ def score(name: str, method: Method, tested: Sequence[Case]) -> list[Row]:
         row("cause right", statistics.mean(right)),
         row("  +- (95 %, by site)", _half_width(tested, right)),
         row("causes named", statistics.mean(named)),
-        row("causes made up", statistics.mean(made_up)),
+        row("causes made up", _mean(made_up)),
         row("false restarts", unfounded),
-        row("right restarts", statistics.mean(done)),
+        row("right restarts", _mean(done)),
         row("steps to mitigate", statistics.mean(_steps(c, a) for c, a in pairs), "steps"),
         row("time, p95", sorted(times)[int(len(times) * 0.95)] * 1e3, "ms"),
     ]
+
+
+def _mean(values: Sequence[bool]) -> float:
+    """NaN where there is nothing to count."""
+    return statistics.mean(values) if values else float("nan")
 
 
 def _half_width(tested: Sequence[Case], right: Sequence[bool]) -> float:
@@ -177,7 +182,8 @@ LIMITS = (
 
 
 def _figures(options: argparse.Namespace, training: Sequence[Case]) -> Iterable[Row]:
-    tested = cases(UNSEEN)[: options.cases or None]
+    tested = cases(UNSEEN)
+    tested = tested[:: max(len(tested) // options.cases, 1)] if options.cases else tested
     yield from score("majority", majority(training), tested)
     yield from score("nearest neighbours (5)", nearest(training[:1200], 5), tested)
     yield from score("rules", by_book(open_desk(Desk(tree=False)).book), tested)

@@ -11,6 +11,7 @@ from simulators.births import born
 from cloud_hub.clock import new_id
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import Device, Incident
+from cloud_hub.devices import tags
 from cloud_hub.incidents import service as incidents
 from cloud_hub.incidents import worker
 from cloud_hub.incidents.core.messages import preferred_language
@@ -37,14 +38,17 @@ class Engine:
         return json.dumps({"cause": "made-up", "confidence": 0.9, "claims": claims, "proposals": []})
 
 
-def fail(db: Database, device: str, path: str, metric: str) -> str:
+def fail(db: Database, device: str, path: str, metric: str, about: Any = "", depends_on: str = "") -> str:
     """A device whose metric raises an alarm; the incident's id."""
     alarm = Alarm(
-        id=new_id(), metric=metric, kind="high", state="raised", priority="high", t_us=NOW, value=60.0, limit=5.0
-    )
+        id=new_id(), metric=metric, kind="high", state="raised", priority="high", t_us=NOW, value=60.0, limit=5.0,
+        about=about,
+    )  # fmt: skip
     with db.write() as session:
         born(session, Birth(device=device, session="s", epoch="e"), NOW)
         session.get_one(Device, device).assigned_path = path
+        if depends_on:
+            tags.change(session, session.get_one(Device, device), {"depends_on": depends_on}, NOW, actor="test")
         session.flush()
         incidents.handle_alarm(session, device, alarm, NOW, "")
         return incidents.list_undiagnosed(session, Incident.device == device, 1)[0]
@@ -108,3 +112,22 @@ def test_a_diagnosis_is_stored_in_the_hubs_language_and_read_in_another(db: Data
 )  # fmt: skip
 def test_accept_language(header: str, language: str) -> None:
     assert preferred_language(header) == language
+
+
+@pytest.mark.one_database
+def test_silent_devices_behind_a_silent_switch_cost_one_question(db: Database) -> None:
+    """Of no common site: only the topology groups them, and it is applied before anything is diagnosed."""
+    for n in range(4):
+        fail(db, f"press-{n}", f"acme/s{n}", "cpu.load", about="no-data", depends_on="switch-3")
+    switch = fail(db, "switch-3", "acme/s9", "up", about="no-data")
+    engine = Engine()
+    worker.run_once(db, engine, Actions())
+    assert engine.asked == ["switch-3"]
+    assert row(db, switch)[0].leads
+    with db.read() as session:
+        rows = incidents.list_for_page(session, row(db, switch)[0].page)
+        assert len(rows) == 5
+        for one in rows:
+            assert one.diagnosis is not None
+            assert one.leads or one.diagnosis["cause"] == "upstream-failed", "of another site: by rules, and not cited"
+        assert not [action for one in rows for action in incidents.actions(session, one.id)]
