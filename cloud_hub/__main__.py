@@ -15,6 +15,7 @@ from cloud_hub.cli import (
     ca,
     command,
     demo,
+    desk,
     device,
     glm,
     incident,
@@ -44,6 +45,7 @@ EXAMPLES = """examples:
   tidegate-hub ca claim press-3                         a one-time claim to enrol a device
   tidegate-hub twin set press-3 settings.period_s=2     change desired state
   tidegate-hub alarm list --life unacknowledged         alarms that need acknowledgement
+  tidegate-hub desk try rules.yaml                      try a site's own rules of the incident desk
   tidegate-hub command send press-3 diagnose processes  send a command to a device
   tidegate-hub action list --state proposed             actions that wait for an approval
   tidegate-hub policy check policy.yaml                 check a policy of actions
@@ -64,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"tidegate {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for group in (
-        local, ca, broker, backup, twin, command, device, telemetry, alarm, incident, action, policy, learning,
+        local, ca, broker, backup, twin, command, device, telemetry, alarm, incident, desk, action, policy, learning,
         limits, audit, workers, backtest, model, glm, notify, playbook, demo,
     ):  # fmt: skip
         group.add(commands)

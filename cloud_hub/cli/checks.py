@@ -41,7 +41,7 @@ def examine(path: Path | None) -> Findings:
     except ConfigError as error:
         findings.problems.append(str(error))
         return findings
-    parts = (_state, _database, _rest, _experts, _oidc, _channels, _aws)
+    parts = (_state, _database, _rest, _experts, _oidc, _channels, _aws, _desk)
     findings.problems += [*_environment(), *(line for part in parts for line in part(settings))]
     _broker(settings, findings)
     findings.warnings += [*_port(settings), *_secrets(settings.model_dump())]
@@ -78,6 +78,17 @@ def _engine(settings: Settings) -> None:
     if (engine := load_model(settings)) is not None:
         with suppress(WireError):  # it answered, even if unusably: enough for a connection test
             engine.ask("This is a test of the connection.", PROBE, {"type": "object"})
+
+
+def _desk(settings: Settings) -> list[str]:
+    """Whether the site's rules of the incident desk can be read."""
+    from cloud_hub.incidents.desk import open_desk  # noqa: PLC0415 - with RE2, where it is wanted
+
+    try:
+        open_desk(settings.desk)
+    except ConfigError as error:
+        return [str(error)]
+    return []
 
 
 def _scaler(settings: Settings) -> None:

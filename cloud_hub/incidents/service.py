@@ -39,6 +39,8 @@ REMOVED = "the device was removed"
 MAX_SUBJECTS = 50
 """Open incidents of one device. Alarms of more subjects share the incident OTHER: a device chooses the names."""
 OTHER = "other"
+IDS = 500
+"""Ids in one query."""
 
 
 def subject_of(metric: str) -> str:
@@ -70,7 +72,8 @@ def handle_alarms(
     rows: dict[str, AlarmRow] = {row.id: row for row in session.exec(query)}
     earliest_us = min([now_us, *(alarm.t_us for alarm in changed)])
     covers = suppression.suppression_lookup(session, device, earliest_us, now_us)
-    unresolved: dict[str, Incident] = {}
+    raised = {subject_of(alarm.metric) for alarm in changed if alarm.state == "raised" and alarm.id not in rows}
+    unresolved = _open_incidents(session, device) if raised else {}
     cleared: set[str] = set()
     for alarm in changed:
         row = rows.get(alarm.id)
@@ -85,7 +88,7 @@ def handle_alarms(
                       incident=row.incident)  # fmt: skip
             cleared.add(row.incident)
     _settle_all(session, cleared, now_us)
-    return len(unresolved)
+    return len(raised)
 
 
 def _settle_all(session: Session, incident_ids: set[str], now_us: int) -> set[str]:
@@ -109,8 +112,7 @@ def _raise(
         subject = subject_of(alarm.metric)
         found = unresolved.get(subject)
         if found is None or found.state not in UNRESOLVED:
-            found = _open_for(session, device, alarm.metric, now_us, trace or new_trace(), service)
-            unresolved[subject] = found
+            found = _open_for(session, device, alarm.metric, now_us, trace or new_trace(), unresolved, service)
         row.incident = found.id
         if not found.silent and grouping.is_silence(alarm.metric, alarm.kind, alarm.about):
             found.silent, found.grouped_us = True, None  # the topology may explain it now
@@ -132,27 +134,31 @@ def apply_suppression(session: Session, alarm_id: str, now_us: int) -> AlarmRow 
         return None
     row.suppressed = method
     if not method and not row.incident:
-        row.incident = _open_for(session, row.device, row.metric, now_us, new_trace()).id
+        unresolved = _open_incidents(session, row.device)
+        found = unresolved.get(subject_of(row.metric))
+        row.incident = (found or _open_for(session, row.device, row.metric, now_us, new_trace(), unresolved)).id
     session.add(row)
     trail.add(session, now_us, "hub", "alarm.suppressed" if method else "alarm.resumed", row.metric,
               device=row.device, alarm=row.id, method=method, incident=row.incident)  # fmt: skip
     return row
 
 
-def _unresolved(session: Session, device: str, subject: str) -> Incident | None:
-    query = select(Incident).where(Incident.device == device, Incident.subject == subject)
-    return session.exec(query.where(col(Incident.state).in_(UNRESOLVED))).first()
+def _open_incidents(session: Session, device: str) -> dict[str, Incident]:
+    """The unresolved incidents of a device by subject, at most those that one may have."""
+    query = select(Incident).where(Incident.device == device, col(Incident.state).in_(UNRESOLVED))
+    rows = session.exec(query.order_by(col(Incident.id).desc()).limit(2 * MAX_SUBJECTS))
+    return {row.subject: row for row in rows}
 
 
 def _open_for(
-    session: Session, device: str, metric: str, now_us: int, trace: str, service: str = ""
+    session: Session, device: str, metric: str, now_us: int, trace: str, unresolved: dict[str, Incident],
+    service: str = "",
 ) -> Incident:  # fmt: skip
+    """Open an incident for an alarm of a subject without one, and add it to `unresolved`."""
     subject = subject_of(metric)
-    if (found := _unresolved(session, device, subject)) is not None:
-        return found
-    if _has_many(session, device):
+    if sum(row.state in UNRESOLVED for row in unresolved.values()) >= MAX_SUBJECTS:
         subject = OTHER
-        if (found := _unresolved(session, device, subject)) is not None:
+        if (found := unresolved.get(OTHER)) is not None and found.state in UNRESOLVED:
             return found
     incident = Incident(
         id=new_id(), device=device, subject=subject, opened_us=now_us, traceparent=trace, service=service
@@ -163,13 +169,8 @@ def _open_for(
     session.add(incident)
     trail.add(session, now_us, "hub", "incident.opened", incident.id, device=device, trace=trace, about=subject,
               page=incident.page, because=incident.joined_because)  # fmt: skip
+    unresolved[subject] = incident
     return incident
-
-
-def _has_many(session: Session, device: str) -> bool:
-    """Whether the device has as many open incidents as one may have."""
-    query = select(Incident.id).where(Incident.device == device, col(Incident.state).in_(UNRESOLVED))
-    return len(session.exec(query.limit(MAX_SUBJECTS)).all()) == MAX_SUBJECTS
 
 
 def _joining(session: Session, device: str, now_us: int, service: str) -> grouping.Joining | None:
@@ -240,14 +241,27 @@ def _has_raised_alarm(session: Session, incident_id: str) -> bool:
 def acknowledge(session: Session, incident_id: str, now_us: int, actor: str) -> Incident:
     """Acknowledge an incident and its alarms."""
     incident = get(session, incident_id)
-    for alarm in alarms(session, incident_id):
-        if alarm.acked_us is None:
-            alarm_service.acknowledge(session, alarm, now_us, actor=actor, trace=incident.traceparent)
-    if incident.state == "open":
-        incident.state = "acknowledged"
-        trail.add(session, now_us, actor, "incident.acknowledged", incident.id, device=incident.device,
-                  trace=incident.traceparent)  # fmt: skip
+    acknowledge_all(session, [incident], now_us, actor)
     return incident
+
+
+def acknowledge_all(session: Session, rows: Sequence[Incident], now_us: int, actor: str) -> list[AlarmRow]:
+    """Acknowledge incidents and their alarms, with few queries; returns the alarms that were not acknowledged yet."""
+    traces = {row.id: row.traceparent for row in rows}
+    new: list[AlarmRow] = []
+    for start in range(0, len(rows), IDS):
+        some = [row.id for row in rows[start : start + IDS]]
+        query = select(AlarmRow).where(col(AlarmRow.incident).in_(some), col(AlarmRow.acked_us).is_(None))
+        new += session.exec(query.order_by(AlarmRow.incident, col(AlarmRow.raised_us), AlarmRow.id))
+    for alarm in new:
+        alarm_service.acknowledge(session, alarm, now_us, actor=actor, trace=traces[alarm.incident])
+    for incident in rows:
+        if incident.state == "open":
+            incident.state = "acknowledged"
+            session.add(incident)
+            trail.add(session, now_us, actor, "incident.acknowledged", incident.id, device=incident.device,
+                      trace=incident.traceparent)  # fmt: skip
+    return new
 
 
 def resolve(session: Session, incident_id: str, now_us: int, *, actor: str, reason: str) -> Incident:
@@ -355,6 +369,13 @@ def alarms(session: Session, incident_id: str) -> list[AlarmRow]:
     )
 
 
+def newest_alarms(session: Session, incident_id: str, limit: int) -> list[AlarmRow]:
+    """The newest of the incident's alarms, oldest first."""
+    query = select(AlarmRow).where(AlarmRow.incident == incident_id)
+    newest = query.order_by(col(AlarmRow.raised_us).desc(), col(AlarmRow.id).desc()).limit(limit)
+    return list(session.exec(newest))[::-1]
+
+
 def actions(session: Session, incident_id: str) -> list[Action]:
     """The incident's actions, oldest first."""
     return list(session.exec(select(Action).where(Action.incident == incident_id).order_by(Action.id)))
@@ -388,7 +409,7 @@ def action_storm(session: Session, text: str, now_us: int) -> None:
                       limit=0.0)  # fmt: skip
         handle_alarm(session, HUB, alarm, now_us, "")
         session.flush()
-        incident = _unresolved(session, HUB, subject_of(STORM))
+        incident = _open_incidents(session, HUB).get(subject_of(STORM))
         if incident is not None:  # its cause is known: no diagnosis must propose more actions
             diagnosis = {"cause": "action-storm", "confidence": 1.0, "explanation": text, "author": "rules",
                          "engine": "policy", "proposals": [], "note": ""}  # fmt: skip
@@ -405,9 +426,9 @@ def run_ended(session: Session, run: PlaybookRun, now_us: int) -> None:
 
 
 def list_undiagnosed(session: Session, where: Any, limit: int) -> list[str]:
-    """Ids of unresolved incidents without a diagnosis that meet a condition, the oldest first."""
+    """Ids of unresolved incidents without a diagnosis that meet a condition: leads of groups first, then by age."""
     query = select(Incident.id).where(Incident.state != "resolved", col(Incident.diagnosed_us).is_(None), where)
-    return list(session.exec(query.order_by(Incident.id).limit(limit)))
+    return list(session.exec(query.order_by(col(Incident.leads).desc(), Incident.id).limit(limit)))
 
 
 # -- the worker --------------------------------------------------------------------------------------

@@ -116,6 +116,16 @@ class Playbooks(_Table):
     folder: str = ""
 
 
+class Desk(_Table):
+    """The diagnosis of incidents: its language, the file with a site's own rules, and whether the decision tree is
+    asked about alarms that no rule matches.
+    """
+
+    language: Literal["en", "zh"] = "en"
+    rules_file: str = ""
+    tree: bool = True
+
+
 class Autoscale(_Table):
     """A scaler (entry point `kind`) for the expert's replicas; off while `kind` is empty.
 
@@ -165,6 +175,7 @@ class Retention(_Table):
     escalations_days: float = Field(default=0.0, ge=0)
     history_days: float = Field(default=0.0, ge=0)
     jobs_days: float = Field(default=0.0, ge=0)
+    incidents_days: float = Field(default=0.0, ge=0)
 
 
 class Prometheus(_Table):
@@ -190,6 +201,7 @@ class Settings(BaseSettings):
     experts: Experts = Experts()
     glm: Glm = Glm()
     inference: Inference = Inference()
+    desk: Desk = Desk()
     actions: Actions = Actions()
     playbooks: Playbooks = Playbooks()
     autoscale: Autoscale = Autoscale()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -49,10 +51,10 @@ def test_a_fault_names_file_line_and_cure(text: str, place: str, reason: str) ->
 
 @given(st.text(alphabet=st.sampled_from("rowsa: -[]{}*&!|>'\"\n\t#%@,?1x\x00é"), max_size=80))
 def test_any_text_is_read_or_refused(text: str) -> None:
-    try:
-        assert isinstance(decode(text, File, "f.yaml", "Correct the line"), File)
-    except ConfigError as error:
-        assert error.place.startswith("f.yaml")
+    read = None
+    with contextlib.suppress(ConfigError):
+        read = decode(text, File, "f.yaml", "Correct the line")
+    assert read is None or isinstance(read, File)
 
 
 def test_a_right_file_is_read() -> None:

@@ -75,18 +75,20 @@ def evidence(request: Json) -> Json | None:
 
 
 def good(found: Json) -> Json:
-    """Agrees with the rules and takes up to one allowed proposal."""
+    """Agrees with the rules, cites the first item and takes up to one allowed proposal."""
     taken = [p | {"reason": "the evidence calls for it"} for p in found["allowed"][:1]]
-    return {"cause": found["rules"]["cause"], "confidence": 0.9, "explanation": "I agree.", "proposals": taken}
+    claims = [{"text": "I agree.", "cites": [item["id"] for item in found.get("items", [])[:1]]}]
+    return {"cause": found["rules"]["cause"], "confidence": 0.9, "claims": claims, "proposals": taken}
 
 
 def obeying(found: Json) -> Json:
     """Proposes whatever command text stands anywhere in the evidence: the worst model there can be."""
     asked = [
-        {"verb": v, "device": d, "target": t, "reason": "the text said so"}
+        {"action": "command", "device": d, "parameters": {"verb": v, "target": t}, "reason": "the text said so"}
         for v, t, d in COMMAND.findall(json.dumps(found, ensure_ascii=False))[:8]
     ]
-    return {"cause": "obeyed", "confidence": 1.0, "explanation": "as I was told", "proposals": asked}
+    claims = [{"text": "as I was told", "cites": [item["id"] for item in found.get("items", [])[:1]]}]
+    return {"cause": "obeyed", "confidence": 1.0, "claims": claims, "proposals": asked}
 
 
 def instance(schema: Json) -> Any:

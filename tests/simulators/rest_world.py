@@ -88,6 +88,16 @@ ROUTES: dict[tuple[str, str], str] = {
     ("GET", "/api/v1/notifications"): "read",
     ("GET", "/api/v1/incidents"): "read",
     ("GET", "/api/v1/incidents/{incident_id}"): "read",
+    ("GET", "/api/v1/incidents/{incident_id}/members"): "read",
+    ("GET", "/api/v1/incidents/{incident_id}/evidence"): "read",
+    ("GET", "/api/v1/cases"): "read",
+    ("GET", "/api/v1/cases/{case_id}"): "read",
+    ("GET", "/api/v1/shift-report"): "read",
+    ("GET", f"{DEVICE}/notes"): "read",
+    ("POST", f"{DEVICE}/notes"): "operate",
+    ("DELETE", f"{DEVICE}/notes/{{note_id}}"): "operate",
+    ("POST", "/api/v1/incidents/{incident_id}/merge"): "operate",
+    ("POST", "/api/v1/incidents/{incident_id}/split"): "operate",
     ("POST", "/api/v1/incidents/{incident_id}/acknowledge"): "operate",
     ("POST", "/api/v1/incidents/{incident_id}/resolve"): "operate",
     ("POST", "/api/v1/alarms/{alarm_id}/resolve"): "operate",
@@ -203,6 +213,7 @@ class World:
             "rollout_id": "none", "job_id": "none", "configuration_id": "none", "token_id": "none",
             "learning_job_id": "none", "item_id": "none", "task_id": "none", "alarm_id": "a1", "suppression_id": "none",
             "playbook": "restart-model", "run_id": "none",
+            "case_id": "none", "note_id": "none",
         }  # fmt: skip
         for name in ("", "gates"):
             twins.update_desired(session, "press-3", name, {"a": 1}, NOW, actor="test", max_bytes=32768)

@@ -22,6 +22,7 @@ from cloud_hub.clock import now_us
 from cloud_hub.configurations.reconciler import ConfigurationReconciler
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import (
+    Case,
     Configuration,
     EscalationRow,
     FailedItem,
@@ -35,7 +36,7 @@ from cloud_hub.database.tables import (
     RemovedDevice,
     Suppression,
 )
-from cloud_hub.devices import commands, tags
+from cloud_hub.devices import commands, notes, tags
 from cloud_hub.devices import registry as device_registry
 from cloud_hub.devices.offsets import StreamOffsets
 from cloud_hub.incidents import service as incidents
@@ -79,6 +80,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /api/v1/alarms/{alarm_id}/shelve": {"for_s": 3600, "reason": "sensor ordered"},
     "POST /api/v1/alarms/{alarm_id}/resolve": {"reason": "sensor taken off"},
     "POST /api/v1/incidents/{incident_id}/resolve": {"reason": "sensor taken off"},
+    "POST /api/v1/devices/{device}/notes": {"text": "the fan was replaced"},
     "POST /api/v1/query": {"query": "SELECT * FROM devices"},
     "POST /api/v1/jobs": {"kind": "tags", "query": "*", "content": {"y": 1}},
     "POST /api/v1/jobs/preview": {"kind": "tags", "query": "*", "content": {"y": 1}},
@@ -193,11 +195,15 @@ class Sites:
                                   created_us=now, deadline_us=now + 10**12, next_us=now))  # fmt: skip
         session.add(FailedItem(id=number, worker="jobs", kind="job", item=f"{word} {device}", failures=5, error=word,
                                first_us=now, next_us=now, parked_us=now))  # fmt: skip
+        session.add(Case(id=f"c-{device}", page=f"c-{device}", device=device, subject=word, cause=word, opened_us=1,
+                         resolved_us=2, outcome="by-person", resolution=word))  # fmt: skip
+        note = notes.add(session, device, word, now, actor=word)
         session.add(LearnedSeries(learning=number, device=device, metric="m", reason=word))
         session.add(
             MissedFault(id=number, device=device, metric="m", start_us=1, end_us=2, note=word, actor=word, t_us=now)
         )
         return {
+            "case_id": f"c-{device}", "note_id": note.id,
             "learning_job_id": number, "item_id": number, "task_id": f"t-{device}",
             "device": device, "thing": device, "metric": "m", "name": "gates", "incident_id": incident.id,
             "action_id": action.id, "command_id": command.id, "rollout_id": watched.id, "job_id": made.id,
@@ -209,6 +215,9 @@ class Sites:
         """A good body for a route, about `device`."""
         if path.endswith("/alarms/suppressions"):
             return {"device": device, "reason": "cleaning", "until_us": now_us() + 10**9}
+        if path.endswith(("/merge", "/split")):
+            others = [self.ids["beside"]["incident_id"]] if path.endswith("/merge") else []
+            return {"incidents": others, "reason": "the same pump"}
         if path.endswith("/thresholds/fit"):
             return {"device": device, "metric": "m"}
         if path.endswith("/thresholds/backtest"):

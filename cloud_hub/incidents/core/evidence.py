@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from shared.protocol.messages import About, AlarmKind, Priority
@@ -39,6 +39,19 @@ class EvidenceItem:
     t_us: int
     summary: str
     data: dict[str, Any] = field(default_factory=dict)
+
+
+ALARM_FIELDS = tuple(part.name for part in fields(AlarmFact))
+
+
+def alarm_item(number: str, device: str, alarm: AlarmFact) -> EvidenceItem:
+    """An alarm as an evidence item; `data` has the fields of the alarm."""
+    about = f" ({alarm.about})" if alarm.about else ""
+    summary = (
+        f"alarm {alarm.state}: {alarm.metric} {alarm.kind}{about}, value {alarm.value:.6g}, limit {alarm.limit:.6g}"
+    )
+    data = {name: getattr(alarm, name) for name in ALARM_FIELDS}
+    return EvidenceItem(id=number, kind="alarm", device=device, t_us=alarm.t_us, summary=summary, data=data)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,11 +101,26 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """A claim before it is put into words: the key of a text of the catalogue, its values, and what it cites.
+
+    `texts` are texts by language that a site's rule brings along; they replace the catalogue's.
+    """
+
+    key: str
+    values: dict[str, str | float] = field(default_factory=dict)
+    cites: tuple[str, ...] = ()
+    texts: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnosis:
     """The probable cause. `cause` is a short code, `confidence` 0..1, `engine` the name of the rules or model.
 
     `note` reports a fallback to the rules, or dropped proposals. `claims` are the sentences of the explanation with
-    their citations, in `language` (en, zh).
+    their citations, in `language` (en, zh). `also` are causes of alarms that `cause` does not explain. `messages` are
+    the claims of the rules as data, from which they can be written in another language. `lead` is the incident whose
+    diagnosis this is, for a member of its group.
     """
 
     cause: str
@@ -104,3 +132,6 @@ class Diagnosis:
     note: str = ""
     claims: list[Claim] = field(default_factory=list)
     language: str = "en"
+    also: list[str] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
+    lead: str = ""

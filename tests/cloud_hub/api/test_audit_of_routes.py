@@ -62,6 +62,9 @@ def prepared(sites: Sites, method: str, path: str) -> dict[str, str]:
         return ids | {"task_id": task["id"]}
     if path.endswith("/playbook-runs/{run_id}/resume"):
         assert sites.client.post(f"/api/v1/playbook-runs/{ids['run_id']}/cancel", headers=headers).is_success
+    if path.endswith("/split"):
+        merge = path.removesuffix("split").format(**ids) + "merge"
+        assert sites.client.post(merge, headers=headers, json=sites.body("POST", merge, ids["device"])).is_success
     if path.endswith("/unshelve"):
         body = {"for_s": 3600, "reason": "sensor ordered"}
         assert sites.client.post(f"/api/v1/alarms/{ids['alarm_id']}/shelve", headers=headers, json=body).is_success
