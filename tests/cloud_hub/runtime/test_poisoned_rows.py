@@ -125,8 +125,9 @@ def run_experts(db: Database, now_us: int, patch: pytest.MonkeyPatch) -> None:
 
 
 def undiagnosed(session: Session, patch: pytest.MonkeyPatch) -> None:
-    opened(session, BAD, priority="evil")
-    opened(session, GOOD)
+    for device in (BAD, GOOD):
+        opened(session, device)
+    session.add(TwinRow(device=BAD, name="", version=1, state="evil", deleted=False))
 
 
 def run_diagnosis(db: Database, now_us: int, patch: pytest.MonkeyPatch) -> None:
