@@ -10,7 +10,7 @@ import numpy as np
 
 from shared.errors import ModelError
 from shared.models.manifest import CHANNELS, FREE, Manifest, TensorSpec
-from shared.tasks import Array
+from shared.tasks import Array, Tensors
 
 GRAY = np.array([0.299, 0.587, 0.114], np.float32)
 """ITU-R BT.601 luma of red, green and blue."""
@@ -102,6 +102,10 @@ class ImageInput:
         if self.spec.layout == "NCHW":
             batch = batch.transpose(0, 3, 1, 2)
         return np.ascontiguousarray(self._normalised(np.ascontiguousarray(batch)).reshape(self._shape(batch)))
+
+    def tensors(self, frames: Sequence[Array]) -> Tensors:
+        """The input tensor by name."""
+        return {self.spec.name: self.tensor(frames)}
 
     def _shape(self, batch: Array) -> tuple[int, ...]:
         return batch.shape[:-1] if self.spec.layout == "NHW" else batch.shape
