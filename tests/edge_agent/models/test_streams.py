@@ -149,7 +149,7 @@ def test_latencies_are_metrics(tmp_path: Path, benches: list[Bench]) -> None:
 
 def test_a_latency_begins_before_the_process_can_see_the_frame(tmp_path: Path, benches: list[Bench]) -> None:
     bench = started(benches, tmp_path)
-    child = bench.engine(bench.stream)._serving.child  # type: ignore[union-attr]
+    child = bench.engine(bench.stream)._processes.serving.child  # type: ignore[union-attr]
     send, sent_s = child._send, list[float]()
 
     def record(data: bytes) -> bool:
