@@ -138,7 +138,7 @@ def test_latencies_are_metrics(tmp_path: Path, benches: list[Bench]) -> None:
     bench = started(benches, tmp_path)
     bench.stream.frame(picture(1, 255, 255))
     bench.until(lambda: bench.samples("label") == ["bright"])
-    bench.stream._latency_due_s = 0.0
+    bench.stream._latency.due_s = 0.0
     bench.until(lambda: bool(bench.samples("latency_p99_s")))
     assert 0 < bench.samples("run_p50_s")[0] <= bench.samples("latency_p99_s")[0] < 5
     assert bench.samples("memory_mb")[-1] > 20
