@@ -239,7 +239,7 @@ def check_installation() -> list[str]:
     try:
         files = distribution("tidegate").files or []
     except PackageNotFoundError:
-        return ["tidegate is not installed in this environment. Install it: pip install 'tidegate[edge]'"]
+        return ["tidegate is not installed in this environment. Install it from a checkout: pip install '.[edge]'"]
     found = []
     for entry in files:
         if entry.hash is None or entry.hash.mode != "sha256" or "__pycache__" in entry.parts:
