@@ -2,7 +2,7 @@
 
 It runs in an environment of its own, which is not part of the project:
 
-    python -m venv /tmp/peer && /tmp/peer/bin/pip install mlserver onnxruntime
+    python -m venv /tmp/peer && /tmp/peer/bin/pip install mlserver onnxruntime 'uvloop<0.22'
     python -m benchmarks.models --peer-python /tmp/peer/bin/python
 
 A frame travels as one BYTES element, the fastest way that MLServer offers: as numbers it would become a Python list.
@@ -108,7 +108,7 @@ class Peer:
         self._log = (folder / "log").open("wb")
         environment = os.environ | {"PYTHONPATH": str(folder)}
         self._process = subprocess.Popen(
-            [str(python), "-c", "from mlserver.cli import main; main()", "start", "."], cwd=folder, env=environment,
+            [str(python.with_name("mlserver")), "start", "."], cwd=folder, env=environment,
             stdout=self._log, stderr=subprocess.STDOUT,
         )  # fmt: skip
 
