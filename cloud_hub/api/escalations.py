@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -12,6 +13,7 @@ from cloud_hub.api.dependencies import Reader, TheHub
 from cloud_hub.clock import now_us
 from cloud_hub.database import scopes
 from cloud_hub.database.tables import EscalationRow
+from cloud_hub.inference.experts import coverage
 
 router = APIRouter(prefix="/api/v1", tags=["escalations"])
 
@@ -53,7 +55,10 @@ def escalations(
 
 
 class ExpertView(BaseModel):
-    """How a model's escalations are answered. Times are from receipt to answer, `cost` by the prices of the pool."""
+    """How a model's escalations are answered. Times are from receipt to answer, `cost` by the prices of the pool.
+
+    `hint` says what is missing when no expert is configured for the model.
+    """
 
     model: str
     expert: str
@@ -63,6 +68,7 @@ class ExpertView(BaseModel):
     mean_s: float | None
     longest_s: float | None
     cost: float
+    hint: str = ""
 
 
 @router.get("/experts")
@@ -84,13 +90,16 @@ def experts(
     )  # fmt: skip
     with hub.db.read(scope=caller.scope) as session:
         rows = session.exec(scopes.restrict(session, query, col(EscalationRow.device))).all()
-    return [_expert(*row) for row in rows]
+    known = coverage.configured(hub.settings.experts)
+    return [_expert(known, *row) for row in rows]
 
 
 def _expert(
-    model: str, expert: str, count: int, answered: int, unlabelled: int, mean_us: Any, longest_us: Any, cost: float
+    known: Set[str], model: str, expert: str, count: int, answered: int, unlabelled: int, mean_us: Any,
+    longest_us: Any, cost: float,
 ) -> ExpertView:  # fmt: skip
     return ExpertView(
+        hint=coverage.hint(model) if not expert and model not in known else "",
         model=model, expert=expert, waiting=count - answered, answered=answered, without_label=unlabelled,
         mean_s=None if mean_us is None else float(mean_us) / 1e6,
         longest_s=None if longest_us is None else float(longest_us) / 1e6, cost=cost or 0.0,

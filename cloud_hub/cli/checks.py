@@ -44,7 +44,7 @@ def examine(path: Path | None) -> Findings:
     parts = (_state, _database, _rest, _experts, _oidc, _channels, _aws)
     findings.problems += [*_environment(), *(line for part in parts for line in part(settings))]
     _broker(settings, findings)
-    findings.warnings += [*_port(settings), *_secrets(settings.model_dump())]
+    findings.warnings += [*_port(settings), *_coverage(settings), *_secrets(settings.model_dump())]
     for wanted in (_engine, _scaler):
         _call_plugin(wanted, settings, findings)
     if settings.twins.aws_alias and not findings.problems:
@@ -248,6 +248,23 @@ def _experts(settings: Settings) -> list[str]:
         return [str(error)]
     except ModuleNotFoundError as error:
         return [f"experts.bundles: {error}. Install what it needs: pip install 'tidegate[hub]'"]
+    return []
+
+
+def _coverage(settings: Settings) -> list[str]:
+    """Models whose escalations arrive and have no expert. A database that is not there yet, or is older, tells none."""
+    from sqlalchemy.engine import make_url  # noqa: PLC0415 - half a second of imports
+    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415
+    from sqlmodel import Session  # noqa: PLC0415
+
+    from cloud_hub.database.engine import open_engine  # noqa: PLC0415
+    from cloud_hub.inference.experts.coverage import configured, hint, models_without_expert  # noqa: PLC0415
+
+    url = settings.database_url
+    if url.startswith("sqlite") and not Path(make_url(url).database or "").is_file():
+        return []
+    with suppress(TidegateError, SQLAlchemyError), Session(open_engine(url)) as session:
+        return [hint(model) for model in models_without_expert(session, configured(settings.experts), now_us())]
     return []
 
 

@@ -113,6 +113,12 @@ def test_a_model_that_cannot_take_its_frames_is_a_problem(tmp_path: Path, shape:
     assert "takes the frames" in line
 
 
+def test_frames_that_are_too_large_to_be_escalated_whole_are_a_warning(tmp_path: Path) -> None:
+    pattern = "[[collectors]]\nkind = 'test_pattern'\nname = 'camera'\nwidth = 725\nheight = 725\ncolor = 'gray'\n"
+    (line,) = found(tmp_path, pattern + model()).warnings
+    assert "frames of 525625 bytes are escalated with rows and columns left out (above 524288)" in line
+
+
 def test_a_model_whose_collector_gives_no_frames_is_a_problem(tmp_path: Path) -> None:
     (line,) = found(tmp_path, HOST + model(frames="host")).problems
     assert "'host' gives no frames" in line
@@ -269,9 +275,9 @@ def test_the_birth_lists_limits_without_a_source(tmp_path: Path) -> None:
 
 def test_the_first_frame_of_a_source_in_the_background_is_waited_for(tmp_path: Path) -> None:
     path = video(tmp_path / "v.mkv", width=8, height=8)
-    options = "realtime = false\nwidth = 8\nheight = 8\ncolor = 'gray'\n"
+    options = "realtime = false\ncolor = 'gray'\n"
     more = f"[[collectors]]\nkind = 'video'\nname = 'camera'\npath = '{path}'\n{options}"
-    assert found(tmp_path, more + model()) == Findings()
+    assert found(tmp_path, more + model()) == Findings(), "frames that have the size of the source are no fault"
 
 
 def test_a_camera_that_is_away_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from cloud_hub.database.tables import EscalationRow
 from cloud_hub.devices import registry as device_registry
 from cloud_hub.inference.experts import NO_OPINION, Expert, Opinion
 from cloud_hub.inference.experts.calibration import recalibrated_gate
+from cloud_hub.inference.experts.coverage import CoverageReporter, configured
 from cloud_hub.inference.experts.registry import load_local, load_remote
 from cloud_hub.runtime.context import HubContext
 from cloud_hub.runtime.items import WorkItems
@@ -72,9 +73,10 @@ class ExpertWorker:
         self._worker = worker
         self._db, self._experts, self._settings, self._max_bytes = db, experts, settings, max_bytes
         self._since: dict[tuple[str, str], int] = {}
+        self._coverage = CoverageReporter(configured(settings) | set(experts)) if worker == "experts" else None
 
     def run_once(self) -> WorkResult:
-        """Answer the waiting escalations, then recalibrate gates that are due."""
+        """Answer the waiting escalations, then recalibrate gates that are due; report models without an expert."""
         items = WorkItems(self._db, self._worker, now_us())
         messages: list[OutgoingMessage] = []
         touched: set[tuple[str, str]] = set()
@@ -85,6 +87,9 @@ class ExpertWorker:
             touched |= {(row.device, row.model) for row in rows}
         for device, model in sorted(touched):
             messages += items.run("gate", f"{device}/{model}", partial(self._calibrate, device, model)) or []
+        if self._coverage is not None and self._coverage.due(now_us()):
+            with self._db.read() as session:
+                self._coverage.report(session, now_us())
         return items.result(messages=messages)
 
     def _batches(self, rows: Iterable[EscalationRow]) -> list[list[EscalationRow]]:

@@ -363,7 +363,9 @@ def test_experts_show_what_waits_what_was_answered_and_what_it_cost(world: World
             ))  # fmt: skip
     rows = {row["expert"]: row for row in world.ask("GET", "/api/v1/experts").json() if row["model"] == "weld"}
     assert (rows[""]["waiting"], rows[""]["answered"], rows[""]["mean_s"]) == (1, 0, None)
+    assert "no expert is configured" in rows[""]["hint"]
     answered = rows["weld-large 1"]
     assert (answered["answered"], answered["without_label"], answered["cost"]) == (2, 1, 0.5)
     assert answered["mean_s"] == pytest.approx(1.0)
+    assert answered["hint"] == ""
     assert problem(world.ask("GET", "/api/v1/experts", params={"hours": "NaN"}), 422).startswith("query.hours")

@@ -23,7 +23,9 @@ from cloud_hub.access.tokens import find
 from cloud_hub.audit import trail
 from cloud_hub.clock import now_us
 from cloud_hub.database.sessions import Database
+from cloud_hub.database.tables import EscalationRow
 from cloud_hub.security import aws_key
+from cloud_hub.settings import read
 from edge_agent.cli import main as edge_main
 from edge_agent.store.outbox import Outbox, RowBatch
 from shared.errors import EXIT_CONFIG
@@ -177,6 +179,23 @@ def checked(folder: Path, capsys: pytest.CaptureFixture[str], more: str) -> tupl
     found = [[line for line in lines if line.startswith(kind)] for kind in ("problem: ", "warning: ")]
     assert sum(map(len, found)) == len(lines)
     return found[0], found[1]
+
+
+def test_check_names_models_whose_escalations_have_no_expert(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "hub").mkdir()
+    file = hub_toml(tmp_path)
+    db = Database(read(file).database_url)
+    with db.write() as session:
+        session.add(EscalationRow(
+            id="1", device="press-3", model="weld", digest="d", number=1, reason="no-gate", label="ok", margin=0.1,
+            height=1, width=1, frame=b"x", t_us=now_us(), received_us=now_us(),
+        ))  # fmt: skip
+    db.close()
+    problems, (line,) = checked(tmp_path, capsys, "")
+    assert problems == []
+    assert "escalations of model 'weld' arrive and no expert is configured" in line
 
 
 def test_check_asks_the_engine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
