@@ -1,8 +1,8 @@
 """The HTTP connections to one engine: key, trust, deadline for the whole exchange, errors by fault.
 
 A limit for each read is not enough: a server that sends a byte a second would hold its caller for hours. Here each wait
-ends at the deadline. A wait is limited on its own, not the generator as a whole: a timeout must never hit the consumer's
-own code.
+ends at the deadline. A wait is limited on its own, not the generator as a whole: a timeout must never hit what the
+consumer does in between.
 
 The client is aiohttp's: a request costs a sixth of the CPU of one by httpx (docs/benchmarks/glm.md).
 """

@@ -96,6 +96,9 @@ def _check_calls(request: ChatRequest, message: Json, calls: list[Any]) -> list[
     if not request.tools or request.tool_choice == "none":
         raise ValueError("the answer calls a function, and none was offered")
     found = [_checked_call(call, request) for call in calls]
+    named = request.named_function
+    if named is not None and any(call["function"]["name"] != named for call, _ in found):
+        raise ValueError(f"the answer calls another function than '{named[:80]}', which was required")
     message["tool_calls"] = [call for call, _ in found]
     return ["empty-arguments"] if any(repaired for _, repaired in found) else []
 

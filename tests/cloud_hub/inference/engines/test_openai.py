@@ -97,7 +97,7 @@ def test_an_answer_is_passed_on_as_the_server_wrote_it(glm: GlmSimulator, tmp_pa
 
 
 def test_the_first_event_comes_before_the_last_is_made(glm: GlmSimulator, tmp_path: Path) -> None:
-    glm.event_s = 0.1
+    glm.event_s = 0.5
 
     async def first() -> float:
         start = time.monotonic()
@@ -109,7 +109,7 @@ def test_the_first_event_comes_before_the_last_is_made(glm: GlmSimulator, tmp_pa
             await items.aclose()
         return took_s
 
-    assert asyncio.run(first()) < 0.4
+    assert asyncio.run(first()) < 2.0
 
 
 def test_what_the_caller_sends_arrives_and_the_pool_names_the_model(glm: GlmSimulator, tmp_path: Path) -> None:
