@@ -15,7 +15,7 @@ from simulators import glm_answers
 from simulators.glm import GlmSimulator
 
 from cloud_hub.inference.engines import ChatRequest, EngineBroken, EngineRefused
-from cloud_hub.inference.engines.core.schemas import misfit
+from cloud_hub.inference.engines.core.schemas import TooCostly, misfit
 from cloud_hub.inference.engines.core.sse import EventSplitter
 from cloud_hub.inference.engines.core.streams import assembled, events_of
 from cloud_hub.inference.engines.core.validation import checked
@@ -280,3 +280,49 @@ def test_the_simulated_server_shows_the_faults_over_http(tmp_path: Path) -> None
     with GlmSimulator(key="", behaviour="call-in-reasoning") as glm:
         found = checked(tooled(TOOL), asyncio.run(ask(glm)))
     assert found.repairs == ("call-in-reasoning",)
+
+
+# -- the cost of validating ------------------------------------------------------------------------
+
+
+def nested(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+AGAIN = {"type": "array", "items": {"$ref": "#/$defs/a"}}
+DOUBLED = {"$defs": {"a": {"anyOf": [AGAIN, AGAIN]}}, "$ref": "#/$defs/a"}
+CHAIN = {"$defs": {f"a{n}": {"anyOf": [{"$ref": f"#/$defs/a{n + 1}"}] * 2} for n in range(60)} | {"a60": {}},
+         "$ref": "#/$defs/a0"}  # fmt: skip
+ITSELF = {"$defs": {"a": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}
+WIDE = {"items": {"anyOf": [{"const": n} for n in range(2000)]}}
+TREE = {"type": "object", "properties": {"name": {"type": "string"}, "left": {"$ref": "#"}, "right": {"$ref": "#"},
+        "kind": {"anyOf": [{"type": "null"}, {"$ref": "#/properties/name"}]}}}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"), [(DOUBLED, nested(40)), (CHAIN, 1), (ITSELF, 1), (WIDE, list(range(500)))]
+)
+def test_a_schema_that_would_hold_up_the_hub_is_refused_at_once(schema: Any, value: Any) -> None:
+    with pytest.raises(TooCostly):
+        misfit(schema, value)
+
+
+def test_usual_recursive_schemas_are_validated() -> None:
+    tree: Any = {"name": "leaf"}
+    for number in range(12):
+        tree = {"name": f"{number}", "left": tree, "right": {"name": "x"}, "kind": None}
+    assert misfit(TREE, tree) == ""
+    assert misfit(TREE, tree | {"left": {"left": {"name": 3}}}) == "left.left.name breaks 'type'"
+    assert misfit(DOUBLED, nested(6)) != ""
+
+
+def test_an_answer_that_is_too_costly_to_check_is_the_callers_matter() -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "d", "schema": DOUBLED}}
+    request = ChatRequest.from_body({"model": "m", "messages": MESSAGES, "response_format": form})
+    made = {"role": "assistant", "content": json.dumps(nested(40))}
+    body = json.dumps(glm_answers.completion({"model": "m"}, made, "good")).encode()
+    with pytest.raises(EngineRefused, match="cannot be used"):
+        checked(request, body)
