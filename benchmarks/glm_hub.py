@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from cloud_hub.access import tokens
 from cloud_hub.api import http_server
 from cloud_hub.api.dependencies import Hub
 from cloud_hub.api.routes import create_rest_app
+from cloud_hub.cli.local import GC_OBJECTS
 from cloud_hub.clock import now_us
 from cloud_hub.database.sessions import Database
 from cloud_hub.inference.gateway.build import open_gateway
@@ -38,6 +40,8 @@ def main(port: int, folder: Path, model: str, addresses: list[str]) -> None:
         settings=settings, db=db, publish=lambda messages: None, notify=lambda name: None, connected=lambda: True,
         gateway=gateway,
     )  # fmt: skip
+    gc.freeze()  # as `tidegate-hub serve` does
+    gc.set_threshold(GC_OBJECTS, 10, 10)
     uvicorn.Server(http_server.config(app, settings.rest)).run()
 
 

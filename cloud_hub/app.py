@@ -59,7 +59,7 @@ class HubApp:
         self.db = Database(settings.database_url)
         sign = command_signer(settings)
         self._gateway = open_gateway(self.db, settings.inference)
-        desk = DeviceDesk(self._gateway, self.publish, settings.inference.device_prompt_bytes)
+        desk = DeviceDesk(self._gateway, self.publish, settings.inference)
         self._listener = Listener(
             settings.mqtt, self.db, settings.twins, self.notify, self.devices_changed, sign, desk.ask
         )

@@ -60,12 +60,13 @@ class Caller:
     """The caller of a request: the name of a token or a person.
 
     `trace` continues the caller's traceparent or starts one. `scope` are the asset paths below which the caller sees
-    devices; None for the whole hub.
+    devices; None for the whole hub. `roles` are separated by spaces.
     """
 
     actor: str
     trace: str
     scope: Scope = None
+    roles: str = ""
 
     def needs_all(self) -> None:
         """Raise HubError 403 unless the caller sees the whole hub."""
@@ -113,7 +114,7 @@ def authorize(hub: Hub, request: Request, identity: Identity, power: str) -> Cal
             device_registry.require_device(session, device)
     sent = request.headers.get("traceparent", "")
     trace = sent if TRACEPARENT.match(sent) else new_trace()
-    return Caller(actor=identity.actor, trace=trace, scope=identity.scope)
+    return Caller(actor=identity.actor, trace=trace, scope=identity.scope, roles=identity.roles)
 
 
 def _identity(hub: Hub, text: str) -> Identity:

@@ -167,6 +167,7 @@ class Retention(_Table):
     escalations_days: float = Field(default=0.0, ge=0)
     history_days: float = Field(default=0.0, ge=0)
     jobs_days: float = Field(default=0.0, ge=0)
+    tasks_days: float = Field(default=30.0, ge=0)
 
 
 class Prometheus(_Table):

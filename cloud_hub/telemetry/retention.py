@@ -17,6 +17,7 @@ from cloud_hub.database.tables import (
     Command,
     EscalationRow,
     EventRow,
+    InferenceTask,
     Job,
     JobDevice,
     RetentionStart,
@@ -93,7 +94,10 @@ class RetentionWorker:
             before_us = now_us - int(self._days.jobs_days * DAY_US)
             for job in self._ended(before_us):
                 yield "jobs", job, "", partial(_job, job)
-            yield "commands", "", "", partial(_commands, before_us)
+            yield "commands", "", "", partial(_ended_rows, _table(Command), "done_us", before_us)
+        if self._days.tasks_days:
+            before_us = now_us - int(self._days.tasks_days * DAY_US)
+            yield "inference_tasks", "", "", partial(_ended_rows, _table(InferenceTask), "ended_us", before_us)
 
     def _telemetry(self, now_us: int) -> Iterator[Part]:
         """Samples, minutes and hours of each series; `RetentionStart` records the oldest time that is complete."""
@@ -167,11 +171,10 @@ def _job(job: str, session: Session) -> int:
     return deleted or _execute_delete(session, delete(jobs).where(jobs.c.id == job))
 
 
-def _commands(before_us: int, session: Session) -> int:
-    """Delete commands that ended before a time."""
-    commands = _table(Command)
-    some = select(commands.c.id).where(commands.c.done_us < before_us).limit(ROWS)
-    return _execute_delete(session, delete(commands).where(commands.c.id.in_(some)))
+def _ended_rows(table: Any, ended: str, before_us: int, session: Session) -> int:
+    """Delete rows that ended before a time; those that have not ended have no such time."""
+    some = select(table.c.id).where(table.c[ended] < before_us).limit(ROWS)
+    return _execute_delete(session, delete(table).where(table.c.id.in_(some)))
 
 
 def _samples(session: Session, *, device: str, metric: str, before_us: int) -> int:

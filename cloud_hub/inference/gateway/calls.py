@@ -52,9 +52,9 @@ class Call:
         return self.body.get("stream") is True
 
     @property
-    def audience(self) -> str:
+    def audience(self) -> Sites:
         """Who may share cached answers with this call."""
-        return "*" if self.sites is None else ",".join(sorted(self.sites))
+        return None if self.sites is None else tuple(sorted(self.sites))
 
 
 @dataclass(slots=True)

@@ -44,6 +44,7 @@ class Started:
     """An attempt whose first part has arrived."""
 
     engine: Engine
+    request: ChatRequest
     parts: AsyncGenerator[bytes, None]
     first: bytes
     tokens: int
@@ -158,7 +159,7 @@ class Pool:
         finally:
             if outcome != "ok":
                 await self._close(address, parts, tokens, outcome)
-        return Started(engine, parts, first, tokens)
+        return Started(engine, request, parts, first, tokens)
 
     async def end(self, started: Started, outcome: Outcome) -> None:
         """End an attempt: closes the stream, which frees the engine's slot."""

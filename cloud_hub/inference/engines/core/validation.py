@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from cloud_hub.inference.engines.core.request import ChatRequest
-from cloud_hub.inference.engines.core.schemas import misfit
+from cloud_hub.inference.engines.core.schemas import TooCostly, misfit
 from cloud_hub.inference.engines.core.tool_calls import MARK, checked_call, swallowed_calls, without_calls
 from cloud_hub.inference.engines.errors import EngineBroken, EngineRefused
 
@@ -44,7 +44,7 @@ def checked(request: ChatRequest, body: bytes, engine: str = "", *, strict: bool
             repairs += _checked_choice(request, choice, strict)
     except (msgspec.MsgspecError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise EngineBroken(f"the answer is no chat completion ({type(error).__name__})", engine) from None
-    except _SchemaError as error:
+    except (_SchemaError, TooCostly) as error:
         raise EngineRefused(400, "a JSON Schema of the request cannot be used", str(error)) from None
     except ValueError as error:
         raise EngineBroken(str(error), engine) from None
@@ -96,6 +96,9 @@ def _check_calls(request: ChatRequest, message: Json, calls: list[Any]) -> list[
     if not request.tools or request.tool_choice == "none":
         raise ValueError("the answer calls a function, and none was offered")
     found = [_checked_call(call, request) for call in calls]
+    named = request.named_function
+    if named is not None and any(call["function"]["name"] != named for call, _ in found):
+        raise ValueError(f"the answer calls another function than '{named[:80]}', which was required")
     message["tool_calls"] = [call for call, _ in found]
     return ["empty-arguments"] if any(repaired for _, repaired in found) else []
 
