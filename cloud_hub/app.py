@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -40,7 +41,6 @@ from cloud_hub.thresholds.monitoring.forecasters import ForecasterStore
 log = logging.getLogger(__name__)
 
 WORKERS: tuple[WorkerFactory, ...] = (
-    experts.workers,
     jobs.workers,
     telemetry.workers,
     delivery.workers,
@@ -69,6 +69,7 @@ class HubApp:
         context = HubContext(db=self.db, settings=settings, connected=lambda: self._listener.connected)
         self._reconciler = ConfigurationReconciler(self.db, context.max_twin_bytes, settings.configurations.period_s)
         specs = [spec for workers in WORKERS for spec in workers(context)]
+        specs += experts.workers(context, self._gateway)
         specs += incidents.workers(context, self._gateway)
         specs += gateway_workers(self.db, self._gateway, settings.inference, self.notify)
         specs += thresholds.workers(context, self._forecasters)
@@ -131,7 +132,7 @@ class HubApp:
             yield
             if self._gateway is not None:
                 await self._gateway.aclose()
-            self.stop()
+            await asyncio.to_thread(self.stop)  # workers may wait for an answer from this loop
 
         app = create_rest_app(lifespan)
         with self.db.read() as session:

@@ -240,10 +240,10 @@ def _alias(settings: Settings) -> list[str]:
 
 def _experts(settings: Settings) -> list[str]:
     """Each expert is opened, which has it answer one blank frame."""
-    from cloud_hub.inference.experts.registry import load_experts  # noqa: PLC0415
+    from cloud_hub.inference.experts.registry import check_experts  # noqa: PLC0415
 
     try:
-        load_experts(settings)
+        check_experts(settings)
     except ConfigError as error:
         return [str(error)]
     except ModuleNotFoundError as error:

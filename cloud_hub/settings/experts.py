@@ -6,6 +6,8 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from cloud_hub.settings.inference import RequestClass
+
 
 class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -28,13 +30,15 @@ class Server(_Table):
 class Vision(_Table):
     """A large model with vision: `pool` of [[inference.pools]] is shown the frame, and answers one of `labels`.
 
-    `parallel` frames are asked at one time.
+    `parallel` frames are asked at one time, as requests of `request_class` with the deadline `timeout_s`. A frame that
+    was received longer ago than that is asked for in class low.
     """
 
     pool: str
     labels: list[str] = Field(min_length=2, max_length=200)
     question: str = "What does the image show?"
     parallel: int = Field(default=4, ge=1, le=64)
+    request_class: RequestClass = "normal"
     timeout_s: float = Field(default=60.0, gt=0, le=600)
     max_tokens: int = Field(default=200, ge=16)
 

@@ -11,13 +11,14 @@ from sqlalchemy.orm import defer
 from sqlmodel import Session, col, select
 
 from cloud_hub.audit import trail
-from cloud_hub.clock import now_us
+from cloud_hub.clock import new_span, now_us
 from cloud_hub.database.sessions import Database
-from cloud_hub.database.tables import EscalationRow
+from cloud_hub.database.tables import Device, EscalationRow
 from cloud_hub.devices import registry as device_registry
-from cloud_hub.inference.experts import NO_OPINION, Expert, Opinion
+from cloud_hub.inference.experts import NO_OPINION, Expert, Opinion, Origin
 from cloud_hub.inference.experts.calibration import recalibrated_gate
 from cloud_hub.inference.experts.registry import load_local, load_remote
+from cloud_hub.inference.gateway.service import Gateway
 from cloud_hub.runtime.context import HubContext
 from cloud_hub.runtime.items import WorkItems
 from cloud_hub.runtime.outgoing import OutgoingMessage
@@ -36,10 +37,10 @@ GATES = "gates"
 _ROWS: Any = EscalationRow
 
 
-def workers(context: HubContext) -> list[WorkerSpec]:
+def workers(context: HubContext, gateway: Gateway | None) -> list[WorkerSpec]:
     """Answer escalations; raises ConfigError if an expert cannot be opened. A slow remote one delays no other."""
     settings = context.settings.experts
-    found = {"experts": load_local(context.settings), "experts-remote": load_remote(context.settings)}
+    found = {"experts": load_local(context.settings), "experts-remote": load_remote(context.settings, gateway)}
     running = {
         name: ExpertWorker(context.db, experts, settings, context.max_twin_bytes, name)
         for name, experts in found.items() if experts or name == "experts"
@@ -122,13 +123,28 @@ class ExpertWorker:
         model, first = rows[0].model, rows[0]
         try:
             return self._experts[model].answer(
-                _shape(first), [row.frame for row in rows], dtype=first.dtype, color=first.color
-            )
+                _shape(first), [row.frame for row in rows], dtype=first.dtype, color=first.color,
+                origins=self._origins(rows),
+            )  # fmt: skip
         except ModelError as error:
             if len(rows) > 1:
                 return [opinion for row in rows for opinion in self._opinions([row])]
             log.warning("expert.refused", extra={"fields": {"model": model, "reason": str(error)}})
             return [NO_OPINION]
+
+    def _origins(self, rows: Sequence[EscalationRow]) -> list[Origin]:
+        """Where the frames come from."""
+        devices = {row.device for row in rows}
+        query = select(Device.id, Device.assigned_path).where(col(Device.id).in_(devices))
+        with self._db.read() as session:
+            paths = {device: (path,) for device, path in session.exec(query) if path}
+        return [
+            Origin(
+                device=row.device, sites=paths.get(row.device, ()), trace=new_span(row.trace_id),
+                age_s=(now_us() - row.received_us) / 1e6,
+            )
+            for row in rows
+        ]  # fmt: skip
 
     def _store(self, session: Session, row: EscalationRow, opinion: Opinion) -> list[OutgoingMessage]:
         expert = self._experts[row.model].name
@@ -141,7 +157,8 @@ class ExpertWorker:
             id=row.id, label=opinion.label, confidence=opinion.confidence, expert=expert, values=opinion.values,
             boxes=opinion.boxes,
         )  # fmt: skip
-        return [OutgoingMessage(topic=topics.thing(row.device, "escalations/answers"), payload=encode(answer))]
+        topic = topics.thing(row.device, "escalations/answers")
+        return [OutgoingMessage(topic=topic, payload=encode(answer), trace=new_span(row.trace_id))]
 
     def _calibrate(self, device: str, model: str) -> list[OutgoingMessage]:
         key = (device, model)

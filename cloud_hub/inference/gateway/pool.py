@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from cloud_hub.inference.engines import ChatRequest, Engine, EngineBusy, EngineRefused
+from cloud_hub.inference.engines import AnswerInvalid, ChatRequest, Engine, EngineBusy, EngineRefused
 from cloud_hub.inference.engines.core.validation import checked
 from cloud_hub.inference.gateway.calls import GatewayRefused, refused
 from cloud_hub.inference.gateway.core.balancer import Balancer
@@ -137,16 +137,17 @@ class Pool:
         self.balancer.started(address, tokens)
         parts = engine.chat(request, max(0.1, deadline - now_s()))
         outcome: Outcome = "abandoned"
+        started: Started | None = None
         began = now_s()
         try:
             async with asyncio.timeout(self._patience_s(request, deadline, last)):
                 first = await anext(parts)
             if not request.stream:
                 first = checked(request, first, engine.name).body
-            outcome = "ok"
+            started = Started(engine, parts, first, tokens)
             before = self._first_s.get(request.stream, now_s() - began)
             self._first_s[request.stream] = before + SMOOTHING * (now_s() - began - before)
-        except EngineRefused:
+        except (EngineRefused, AnswerInvalid):
             outcome = "ok"
             raise
         except EngineBusy as error:
@@ -156,9 +157,9 @@ class Pool:
             outcome = "failed"
             raise self._failed(address, error) from None
         finally:
-            if outcome != "ok":
+            if started is None:
                 await self._close(address, parts, tokens, outcome)
-        return Started(engine, parts, first, tokens)
+        return started
 
     async def end(self, started: Started, outcome: Outcome) -> None:
         """End an attempt: closes the stream, which frees the engine's slot."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from cloud_hub.clock import now_us
-from cloud_hub.inference.engines import ChatRequest, EngineRefused
+from cloud_hub.inference.engines import AnswerInvalid, ChatRequest, EngineRefused
 from cloud_hub.inference.gateway.calls import Call, GatewayRefused, Outcome, Reply, refused
 from cloud_hub.inference.gateway.core import routing, tokens
 from cloud_hub.inference.gateway.core.budgets import BudgetLedger, Reservation, Subject, Usage
@@ -258,6 +258,7 @@ class Gateway:
         """Attempts at different addresses until one answers; raises GatewayRefused."""
         request = await self._request(pool, prepared)
         without: set[str] = set()
+        misfit = ""
         for _ in range(MAX_ATTEMPTS):
             if self._stopping:
                 raise refused("stopping", "the hub is stopping: try again", 5.0)
@@ -271,8 +272,13 @@ class Gateway:
                 return await self._hedged(pool, address, request, prepared, without)
             except EngineRefused as error:
                 raise refused("engine_refused", error.detail or error.reason) from None
+            except AnswerInvalid as error:
+                misfit = error.reason
+                without.add(address)
             except ENGINE_FAILURES:
                 without.add(address)
+        if misfit:
+            raise refused("bad_answer", misfit)
         raise refused("unavailable", _unavailable(pool), max(1.0, pool.usable_in_s()))
 
     async def _hedged(

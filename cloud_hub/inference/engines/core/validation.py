@@ -1,7 +1,7 @@
 """Checks an answer against its request: a schema, or the tools that were offered.
 
-Repairs lose nothing and guess nothing; each has a name. What cannot be repaired is EngineBroken. An answer to a request
-without schema and tools, and one that was cut off at `max_tokens` (the caller sees it), is left as it is.
+Repairs lose nothing and guess nothing; each has a name. What cannot be repaired is AnswerInvalid. An answer to a
+request without schema and tools, and one that was cut off at `max_tokens` (the caller sees it), is left as it is.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import msgspec
 from cloud_hub.inference.engines.core.request import ChatRequest
 from cloud_hub.inference.engines.core.schemas import misfit
 from cloud_hub.inference.engines.core.tool_calls import MARK, checked_call, swallowed_calls, without_calls
-from cloud_hub.inference.engines.errors import EngineBroken, EngineRefused
+from cloud_hub.inference.engines.errors import AnswerInvalid, EngineBroken, EngineRefused
 
 Json = dict[str, Any]
 _FENCE = re.compile(r"\s*```(?:json)?\s*\n(.*?)\n?\s*```\s*", re.DOTALL)
@@ -31,7 +31,7 @@ class Checked:
 
 
 def checked(request: ChatRequest, body: bytes, engine: str = "", *, strict: bool = True) -> Checked:
-    """The answer, repaired where needed; raises EngineBroken, or EngineRefused if the caller's schema is none.
+    """The answer, repaired where needed; raises AnswerInvalid, or EngineRefused if the caller's schema is none.
 
     Without `strict` any JSON will do in place of `response_format`: the caller validates it with more tolerance.
     """
@@ -47,7 +47,7 @@ def checked(request: ChatRequest, body: bytes, engine: str = "", *, strict: bool
     except _SchemaError as error:
         raise EngineRefused(400, "a JSON Schema of the request cannot be used", str(error)) from None
     except ValueError as error:
-        raise EngineBroken(str(error), engine) from None
+        raise AnswerInvalid(str(error), engine) from None
     return Checked(msgspec.json.encode(answer) if repairs else body, tuple(repairs))
 
 
