@@ -3,7 +3,6 @@
     protocol      Engine, Capabilities, Health, Load
     core          requests, answers, events: no I/O
     openai        any OpenAI-compatible server
-    blocking      one typed question from a thread
 
 The entry points `tidegate.engines` open one engine for one address.
 """

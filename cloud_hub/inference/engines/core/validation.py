@@ -30,18 +30,15 @@ class Checked:
     repairs: tuple[str, ...] = ()
 
 
-def checked(request: ChatRequest, body: bytes, engine: str = "", *, strict: bool = True) -> Checked:
-    """The answer, repaired where needed; raises AnswerInvalid, or EngineRefused if the caller's schema is none.
-
-    Without `strict` any JSON will do in place of `response_format`: the caller validates it with more tolerance.
-    """
+def checked(request: ChatRequest, body: bytes, engine: str = "") -> Checked:
+    """The answer, repaired where needed; raises AnswerInvalid, or EngineRefused if the caller's schema is none."""
     if not needs_check(request):
         return Checked(body)
     try:
         answer = msgspec.json.decode(body)
         repairs: list[str] = []
         for choice in answer["choices"]:
-            repairs += _checked_choice(request, choice, strict)
+            repairs += _checked_choice(request, choice)
     except (msgspec.MsgspecError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise EngineBroken(f"the answer is no chat completion ({type(error).__name__})", engine) from None
     except _SchemaError as error:
@@ -60,7 +57,7 @@ class _SchemaError(ValueError):
     """The caller's schema is none."""
 
 
-def _checked_choice(request: ChatRequest, choice: Json, strict: bool) -> list[str]:
+def _checked_choice(request: ChatRequest, choice: Json) -> list[str]:
     """Check one choice, and mend it in place; raises ValueError."""
     message, repairs = choice["message"], []
     if choice.get("finish_reason") == "length":
@@ -71,7 +68,7 @@ def _checked_choice(request: ChatRequest, choice: Json, strict: bool) -> list[st
         return repairs + _check_calls(request, message, calls)
     if request.tool_choice == "required" or isinstance(request.tool_choice, dict):
         raise ValueError("the answer calls no function, and one was required")
-    return repairs + (_check_text(request, message, strict) if request.response_format != "text" else [])
+    return repairs + (_check_text(request, message) if request.response_format != "text" else [])
 
 
 # -- tools -----------------------------------------------------------------------------------------
@@ -110,14 +107,14 @@ def _checked_call(call: Any, request: ChatRequest) -> tuple[Json, bool]:
 # -- typed text ------------------------------------------------------------------------------------
 
 
-def _check_text(request: ChatRequest, message: Json, strict: bool) -> list[str]:
+def _check_text(request: ChatRequest, message: Json) -> list[str]:
     """Make the content JSON that fits the schema."""
     schema = request.schema
     if schema is not None:
         _usable(schema)
     reason = "the answer holds no text"
     for text, repairs in _readings(message):
-        reason = _misfit(text, schema, strict)
+        reason = _misfit(text, schema)
         if not reason:
             message["content"] = text
             return repairs
@@ -142,14 +139,12 @@ def _readings(message: Json) -> list[tuple[str, list[str]]]:
     return found
 
 
-def _misfit(text: str, schema: Json | None, strict: bool) -> str:
+def _misfit(text: str, schema: Json | None) -> str:
     """Why the text is not the JSON that was asked for, or ''."""
     try:
         value = msgspec.json.decode(text)
     except (msgspec.MsgspecError, RecursionError):
         return "the answer is no JSON, as was asked for"
-    if not strict:
-        return ""
     if schema is None:
         return "" if isinstance(value, dict) else "the answer is no JSON object"
     reason = misfit(schema, value)
