@@ -28,6 +28,7 @@ from cloud_hub.inference.gateway.worker import workers as gateway_workers
 from cloud_hub.ingest.listener import Listener
 from cloud_hub.jobs import worker as jobs
 from cloud_hub.notifications import delivery
+from cloud_hub.runtime import tracing
 from cloud_hub.runtime.context import HubContext, WorkerFactory
 from cloud_hub.runtime.outgoing import OutgoingMessage
 from cloud_hub.runtime.waiters import WaiterRegistry
@@ -55,6 +56,7 @@ class HubApp:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         aws_key.read(settings.aws_key_path)
+        tracing.configure(settings.tracing, settings.name)
         self._oidc = Oidc(settings.oidc) if settings.oidc else None
         self.db = Database(settings.database_url)
         sign = command_signer(settings)
@@ -91,6 +93,7 @@ class HubApp:
         for worker in self._workers.values():
             worker.stop()
         self.db.close()
+        tracing.shutdown()
 
     def notify(self, name: str) -> None:
         """Wake the worker `name`, or the requests that wait for the command with this id."""

@@ -163,6 +163,13 @@ class Prometheus(_Table):
     max_series: int = Field(default=100_000, ge=1)
 
 
+class Tracing(_Table):
+    """OpenTelemetry: spans go to `endpoint` by OTLP over HTTP, of a `share` of all traces. Empty: off."""
+
+    endpoint: str = Field(default="", pattern=r"^(https?://.+)?$")
+    share: float = Field(default=1.0, ge=0, le=1)
+
+
 class Settings(BaseSettings):
     """The whole hub. `state_dir` holds the database unless `database` names another."""
 
@@ -185,6 +192,7 @@ class Settings(BaseSettings):
     oidc: Oidc | None = None
     retention: Retention = Retention()
     prometheus: Prometheus = Prometheus()
+    tracing: Tracing = Tracing()
     notify: dict[str, AnyChannel] = {}
 
     @property

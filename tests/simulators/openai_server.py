@@ -87,7 +87,7 @@ class OpenAIServer:
         self._loop.add_reader(self._listener, self._accept, self._listener)
 
     def _accept(self, listener: socket.socket) -> None:
-        """Own every connection from its first moment: asyncio's servers leave those to nobody that a stop interrupts."""
+        """Own each connection from its first moment: asyncio's servers leave those to nobody that a stop interrupts."""
         try:
             connection, _ = listener.accept()
         except (BlockingIOError, ConnectionError):

@@ -19,6 +19,7 @@ from cloud_hub.inference.experts import NO_OPINION, Expert, Opinion, Origin
 from cloud_hub.inference.experts.calibration import recalibrated_gate
 from cloud_hub.inference.experts.registry import load_local, load_remote
 from cloud_hub.inference.gateway.service import Gateway
+from cloud_hub.runtime import tracing
 from cloud_hub.runtime.context import HubContext
 from cloud_hub.runtime.items import WorkItems
 from cloud_hub.runtime.outgoing import OutgoingMessage
@@ -57,6 +58,11 @@ def _groups(rows: Iterable[EscalationRow]) -> list[list[EscalationRow]]:
     for row in rows:
         groups.setdefault((row.model, _shape(row), row.dtype, row.color), []).append(row)
     return list(groups.values())
+
+
+def _span(row: EscalationRow) -> tracing.Span:
+    about = {"tidegate.device": row.device, "tidegate.model": row.model}
+    return tracing.start("escalation.answer", new_span(row.trace_id), about)
 
 
 def _shape(row: EscalationRow) -> tuple[int, ...]:
@@ -111,28 +117,36 @@ class ExpertWorker:
 
     def _answer(self, rows: Sequence[EscalationRow]) -> list[OutgoingMessage]:
         """Answer frames of the same model, shape, type and colour."""
-        opinions = self._opinions(rows)  # outside the transaction, which must not wait for a model
+        spans = {row.id: _span(row) for row in rows}
+        traces = {number: span.traceparent for number, span in spans.items()}
+        failure = "failed"
         messages: list[OutgoingMessage] = []
-        with self._db.write() as session:
-            for row, opinion in zip(rows, opinions, strict=True):
-                messages += self._store(session, row, opinion)
+        try:
+            opinions = self._opinions(rows, traces)  # outside the transaction, which must not wait for a model
+            with self._db.write() as session:
+                for row, opinion in zip(rows, opinions, strict=True):
+                    messages += self._store(session, row, opinion, traces[row.id])
+            failure = ""
+        finally:
+            for span in spans.values():
+                span.end(failure=failure)
         return messages
 
-    def _opinions(self, rows: Sequence[EscalationRow]) -> list[Opinion]:
+    def _opinions(self, rows: Sequence[EscalationRow], traces: dict[str, str]) -> list[Opinion]:
         """An opinion of each frame; one that spoils its batch spoils no other."""
         model, first = rows[0].model, rows[0]
         try:
             return self._experts[model].answer(
                 _shape(first), [row.frame for row in rows], dtype=first.dtype, color=first.color,
-                origins=self._origins(rows),
+                origins=self._origins(rows, traces),
             )  # fmt: skip
         except ModelError as error:
             if len(rows) > 1:
-                return [opinion for row in rows for opinion in self._opinions([row])]
+                return [opinion for row in rows for opinion in self._opinions([row], traces)]
             log.warning("expert.refused", extra={"fields": {"model": model, "reason": str(error)}})
             return [NO_OPINION]
 
-    def _origins(self, rows: Sequence[EscalationRow]) -> list[Origin]:
+    def _origins(self, rows: Sequence[EscalationRow], traces: dict[str, str]) -> list[Origin]:
         """Where the frames come from."""
         devices = {row.device for row in rows}
         query = select(Device.id, Device.assigned_path).where(col(Device.id).in_(devices))
@@ -140,13 +154,15 @@ class ExpertWorker:
             paths = {device: (path,) for device, path in session.exec(query) if path}
         return [
             Origin(
-                device=row.device, sites=paths.get(row.device, ()), trace=new_span(row.trace_id),
+                device=row.device, sites=paths.get(row.device, ()), trace=traces[row.id],
                 age_s=(now_us() - row.received_us) / 1e6,
             )
             for row in rows
         ]  # fmt: skip
 
-    def _store(self, session: Session, row: EscalationRow, opinion: Opinion) -> list[OutgoingMessage]:
+    def _store(
+        self, session: Session, row: EscalationRow, opinion: Opinion, trace: str
+    ) -> list[OutgoingMessage]:  # fmt: skip
         expert = self._experts[row.model].name
         stored = session.get_one(EscalationRow, row.id)
         if stored.answer is not None:  # another hub was faster
@@ -158,7 +174,7 @@ class ExpertWorker:
             boxes=opinion.boxes,
         )  # fmt: skip
         topic = topics.thing(row.device, "escalations/answers")
-        return [OutgoingMessage(topic=topic, payload=encode(answer), trace=new_span(row.trace_id))]
+        return [OutgoingMessage(topic=topic, payload=encode(answer), trace=trace)]
 
     def _calibrate(self, device: str, model: str) -> list[OutgoingMessage]:
         key = (device, model)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from cloud_hub.clock import now_us
@@ -25,6 +25,7 @@ from cloud_hub.inference.gateway.metrics import GatewayMetrics, PoolCollector
 from cloud_hub.inference.gateway.pool import Pool, Started, now_s
 from cloud_hub.inference.gateway.recorder import Recorder
 from cloud_hub.inference.gateway.usage import UsageReader, wants_usage
+from cloud_hub.runtime import tracing
 from shared.errors import ConfigError, NotReady, WireError
 
 log = logging.getLogger(__name__)
@@ -107,7 +108,8 @@ class Gateway:
 
         A cancelled caller leaves the queue or frees the engine's slot.
         """
-        outcome = Outcome()
+        span = tracing.start("inference.request", call.trace, _attributes(call))
+        call, outcome = replace(call, trace=span.traceparent), Outcome(span=span)
         try:
             prepared = self._prepare(call, outcome)
             return await self._answer(prepared)
@@ -245,7 +247,8 @@ class Gateway:
             tenant=call.tenant, request_class=call.request_class, arrived=prepared.arrived, deadline=prepared.deadline
         )
         try:
-            await pool.slot(ticket)
+            with tracing.span("inference.queue", call.trace, {"tidegate.pool": config.name}):
+                await pool.slot(ticket)
             prepared.outcome.wait_s = now_s() - prepared.arrived
             started = await self._first_part(pool, prepared)
         except BaseException:
@@ -403,6 +406,22 @@ class Gateway:
     def _record(self, call: Call, outcome: Outcome, answer: bytes = b"") -> None:
         self.metrics.record(call, outcome)
         self.recorder.request(call, outcome, answer)
+        outcome.span.end(_result(outcome), failure="" if outcome.state == "answered" else outcome.reason)
+
+
+def _attributes(call: Call) -> dict[str, str]:
+    return {
+        "gen_ai.operation.name": "chat", "gen_ai.request.model": call.model[:80], "tidegate.device": call.device,
+        "tidegate.class": call.request_class,
+    }  # fmt: skip
+
+
+def _result(outcome: Outcome) -> dict[str, str | int | float]:
+    return {
+        "gen_ai.response.model": outcome.model, "gen_ai.usage.input_tokens": outcome.tokens_in,
+        "gen_ai.usage.output_tokens": outcome.tokens_out, "tidegate.pool": outcome.pool,
+        "tidegate.outcome": outcome.state, "tidegate.cache": outcome.cached, "tidegate.attempts": outcome.attempts,
+    }  # fmt: skip
 
 
 def _subjects(call: Call) -> list[Subject]:
