@@ -22,6 +22,7 @@ from cloud_hub.configurations.reconciler import ConfigurationReconciler
 from cloud_hub.database.sessions import Database
 from cloud_hub.incidents import worker as incidents
 from cloud_hub.inference.experts import worker as experts
+from cloud_hub.inference.experts.metrics import ExpertMetrics
 from cloud_hub.inference.gateway.build import open_gateway
 from cloud_hub.inference.gateway.devices import DeviceDesk
 from cloud_hub.inference.gateway.worker import workers as gateway_workers
@@ -60,6 +61,7 @@ class HubApp:
         self._oidc = Oidc(settings.oidc) if settings.oidc else None
         self.db = Database(settings.database_url)
         sign = command_signer(settings)
+        self._expert_metrics = ExpertMetrics()
         self._gateway = open_gateway(self.db, settings.inference)
         desk = DeviceDesk(self._gateway, self.publish, settings.inference.device_prompt_bytes)
         self._listener = Listener(
@@ -71,7 +73,7 @@ class HubApp:
         context = HubContext(db=self.db, settings=settings, connected=lambda: self._listener.connected)
         self._reconciler = ConfigurationReconciler(self.db, context.max_twin_bytes, settings.configurations.period_s)
         specs = [spec for workers in WORKERS for spec in workers(context)]
-        specs += experts.workers(context, self._gateway)
+        specs += experts.workers(context, self._gateway, self._expert_metrics)
         specs += incidents.workers(context, self._gateway)
         specs += gateway_workers(self.db, self._gateway, settings.inference, self.notify)
         specs += thresholds.workers(context, self._forecasters)
@@ -145,6 +147,7 @@ class HubApp:
             connected=lambda: self._listener.connected, changed=self.devices_changed, waiters=self._waiters,
             heard_us=self._listener.heard_us, lockout=locked, oidc=self._oidc,
             forecasters=self._forecasters, workers=self.statuses, gateway=self._gateway,
+            expert_metrics=self._expert_metrics,
         )  # fmt: skip
         return app
 

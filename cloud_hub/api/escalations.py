@@ -11,7 +11,7 @@ from sqlmodel import case, col, func, select
 from cloud_hub.api.dependencies import Reader, TheHub
 from cloud_hub.clock import now_us
 from cloud_hub.database import scopes
-from cloud_hub.database.tables import EscalationRow
+from cloud_hub.database.tables import EscalationRow, FailedItem
 
 router = APIRouter(prefix="/api/v1", tags=["escalations"])
 
@@ -53,13 +53,17 @@ def escalations(
 
 
 class ExpertView(BaseModel):
-    """How a model's escalations are answered. Times are from receipt to answer, `cost` by the prices of the pool."""
+    """How a model's escalations are answered. Times are from receipt to answer, `cost` by the prices of the pool.
+
+    `failed` are those waiting whose last try failed. A configured expert without escalations has a row of zeros.
+    """
 
     model: str
     expert: str
     waiting: int
     answered: int
     without_label: int
+    failed: int
     mean_s: float | None
     longest_s: float | None
     cost: float
@@ -76,22 +80,30 @@ def experts(
         select(
             EscalationRow.model, EscalationRow.expert, func.count(), func.count(col(EscalationRow.answer)),
             func.sum(case((col(EscalationRow.answer) == "", 1), else_=0)), func.avg(took), func.max(took),
-            func.sum(EscalationRow.cost),
+            func.sum(EscalationRow.cost), func.count(col(FailedItem.id)),
         )  # type: ignore[call-overload]
+        .join(
+            FailedItem, (col(FailedItem.item) == EscalationRow.id) & (col(FailedItem.kind) == "escalation"),
+            isouter=True,
+        )
         .where(col(EscalationRow.received_us) > since_us)
         .group_by(EscalationRow.model, EscalationRow.expert)
         .order_by(EscalationRow.model, EscalationRow.expert)
     )  # fmt: skip
     with hub.db.read(scope=caller.scope) as session:
         rows = session.exec(scopes.restrict(session, query, col(EscalationRow.device))).all()
-    return [_expert(*row) for row in rows]
+    configured = hub.settings.experts.bundles.keys() | hub.settings.experts.vision.keys()
+    idle = sorted(configured - {row[0] for row in rows})
+    return [_expert(*row) for row in rows] + [_expert(model, "", 0, 0, 0, None, None, 0.0, 0) for model in idle]
 
 
 def _expert(
-    model: str, expert: str, count: int, answered: int, unlabelled: int, mean_us: Any, longest_us: Any, cost: float
+    model: str, expert: str, count: int, answered: int, unlabelled: int, mean_us: Any, longest_us: Any, cost: float,
+    failed: int,
 ) -> ExpertView:  # fmt: skip
     return ExpertView(
         model=model, expert=expert, waiting=count - answered, answered=answered, without_label=unlabelled,
+        failed=failed,
         mean_s=None if mean_us is None else float(mean_us) / 1e6,
         longest_s=None if longest_us is None else float(longest_us) / 1e6, cost=cost or 0.0,
     )  # fmt: skip

@@ -16,12 +16,14 @@ class _Table(BaseModel):
 class Server(_Table):
     """An inference server with the open inference protocol (KServe v2), which runs the model of the bundle.
 
-    `model` is its name there (default: that of the bundle); `version` may be empty.
+    `model` is its name there (default: that of the bundle); `version` may be empty. With `binary` tensors travel as
+    bytes, by the protocol's binary tensor extension, in place of JSON numbers.
     """
 
     url: str = Field(pattern=r"^https?://")
     model: str = ""
     version: str = ""
+    binary: bool = False
     key_file: str = ""
     ca_file: str = ""
     timeout_s: float = Field(default=10.0, gt=0, le=600)

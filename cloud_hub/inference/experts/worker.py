@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
@@ -17,6 +18,7 @@ from cloud_hub.database.tables import Device, EscalationRow
 from cloud_hub.devices import registry as device_registry
 from cloud_hub.inference.experts import NO_OPINION, Expert, Opinion, Origin
 from cloud_hub.inference.experts.calibration import recalibrated_gate
+from cloud_hub.inference.experts.metrics import ExpertMetrics
 from cloud_hub.inference.experts.registry import load_local, load_remote
 from cloud_hub.inference.gateway.service import Gateway
 from cloud_hub.runtime import tracing
@@ -38,12 +40,12 @@ GATES = "gates"
 _ROWS: Any = EscalationRow
 
 
-def workers(context: HubContext, gateway: Gateway | None) -> list[WorkerSpec]:
+def workers(context: HubContext, gateway: Gateway | None, metrics: ExpertMetrics) -> list[WorkerSpec]:
     """Answer escalations; raises ConfigError if an expert cannot be opened. A slow remote one delays no other."""
     settings = context.settings.experts
     found = {"experts": load_local(context.settings), "experts-remote": load_remote(context.settings, gateway)}
     running = {
-        name: ExpertWorker(context.db, experts, settings, context.max_twin_bytes, name)
+        name: ExpertWorker(context.db, experts, settings, context.max_twin_bytes, name, metrics)
         for name, experts in found.items() if experts or name == "experts"
     }  # fmt: skip
     return [
@@ -74,9 +76,12 @@ class ExpertWorker:
     """Runs `experts`, which are keyed by the device's name of the model."""
 
     def __init__(
-        self, db: Database, experts: dict[str, Expert], settings: Experts, max_bytes: int, worker: str = "experts"
-    ) -> None:
-        self._worker = worker
+        self, db: Database, experts: dict[str, Expert], settings: Experts, max_bytes: int, worker: str = "experts",
+        metrics: ExpertMetrics | None = None,
+    ) -> None:  # fmt: skip
+        self._worker, self._metrics = worker, metrics or ExpertMetrics()
+        for model, expert in experts.items():
+            self._metrics.loaded(model, expert.name)
         self._db, self._experts, self._settings, self._max_bytes = db, experts, settings, max_bytes
         self._since: dict[tuple[str, str], int] = {}
 
@@ -119,14 +124,18 @@ class ExpertWorker:
         """Answer frames of the same model, shape, type and colour."""
         spans = {row.id: _span(row) for row in rows}
         traces = {number: span.traceparent for number, span in spans.items()}
-        failure = "failed"
+        failure, model, began_s = "failed", rows[0].model, time.monotonic()
         messages: list[OutgoingMessage] = []
         try:
             opinions = self._opinions(rows, traces)  # outside the transaction, which must not wait for a model
+            self._metrics.answered(model, opinions, time.monotonic() - began_s)
             with self._db.write() as session:
                 for row, opinion in zip(rows, opinions, strict=True):
                     messages += self._store(session, row, opinion, traces[row.id])
             failure = ""
+        except Exception:
+            self._metrics.failed(model, len(rows))
+            raise
         finally:
             for span in spans.values():
                 span.end(failure=failure)

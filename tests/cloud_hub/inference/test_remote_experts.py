@@ -21,6 +21,8 @@ from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import EscalationRow
 from cloud_hub.inference.engines.core.png import png
 from cloud_hub.inference.experts import Expert, Origin
+from cloud_hub.inference.experts.escalations import waiting
+from cloud_hub.inference.experts.metrics import ExpertMetrics
 from cloud_hub.inference.experts.registry import check_experts, load_remote
 from cloud_hub.inference.experts.worker import ExpertWorker
 from cloud_hub.models.writer import make_manifest, write_bundle
@@ -94,13 +96,17 @@ def looking(db: Database, glm: GlmSimulator) -> Iterator[Looking]:
 # -- inference servers -----------------------------------------------------------------------------
 
 
-def test_the_server_runs_the_model_and_the_bundle_says_what_it_means(kserve: KServeSimulator, tmp_path: Path) -> None:
-    expert = on_server(kserve, tmp_path)
+@pytest.mark.parametrize("binary", [False, True])
+def test_the_server_runs_the_model_and_the_bundle_says_what_it_means(
+    kserve: KServeSimulator, tmp_path: Path, binary: bool
+) -> None:
+    expert = on_server(kserve, tmp_path, binary=binary)
     found = expert.answer((2, 2), [bytes([255] * 4), bytes(4), bytes([200] * 4), bytes(4)])
     assert [one.label for one in found] == ["bright", "dark", "bright", "dark"]
     assert kserve.batches == [3, 1], "batches are as large as max_batch allows"
 
 
+@pytest.mark.parametrize("binary", [False, True])
 @pytest.mark.parametrize(
     ("behaviour", "kind", "reason"),
     [
@@ -111,11 +117,11 @@ def test_the_server_runs_the_model_and_the_bundle_says_what_it_means(kserve: KSe
     ],
 )
 def test_a_server_that_fails_is_waited_for_and_one_that_errs_is_refused(
-    kserve: KServeSimulator, tmp_path: Path, behaviour: Any, kind: type[Exception], reason: str
+    kserve: KServeSimulator, tmp_path: Path, behaviour: Any, kind: type[Exception], reason: str, binary: bool
 ) -> None:
     kserve.behaviour = behaviour
     with pytest.raises(kind, match=reason):
-        on_server(kserve, tmp_path).answer((2, 2), [bytes(4)])
+        on_server(kserve, tmp_path, binary=binary).answer((2, 2), [bytes(4)])
 
 
 def test_a_server_that_refuses_the_input_or_lacks_the_model(kserve: KServeSimulator, tmp_path: Path) -> None:
@@ -228,7 +234,8 @@ def test_answers_and_costs_are_stored_in_batches_that_the_expert_takes(
                 margin=0.1, height=2, width=2, frame=bytes([n] * 4), features={}, t_us=1, received_us=1,
                 trace_id="a" * 32,
             ))  # fmt: skip
-    worker = ExpertWorker(db, {"gate": looking(parallel=2)}, Experts(), 32768)
+    metrics = ExpertMetrics()
+    worker = ExpertWorker(db, {"gate": looking(parallel=2)}, Experts(), 32768, metrics=metrics)
     messages = worker.run_once().messages
     assert len(messages) == 5
     assert {trace_id(message.trace) for message in messages} == {"a" * 32}, "the device's trace goes on"
@@ -237,6 +244,25 @@ def test_answers_and_costs_are_stored_in_batches_that_the_expert_takes(
         rows = [session.get_one(EscalationRow, f"e-{n}") for n in range(5)]
     assert {row.answer for row in rows} == {"closed"}
     assert all(row.cost > 0 for row in rows)
+    value = metrics.registry.get_sample_value
+    assert value("tidegate_expert_info", {"model": "gate", "expert": "glm-simulated of pool vision"}) == 1
+    assert value("tidegate_expert_answers_total", {"model": "gate", "result": "label"}) == 5
+    assert value("tidegate_expert_batch_seconds_count", {"model": "gate"}) == 3
+    assert value("tidegate_expert_cost_total", {"model": "gate"}) == pytest.approx(sum(row.cost for row in rows))
+
+
+def test_frames_that_an_expert_could_not_answer_are_counted(db: Database, looking: Looking) -> None:
+    with db.write() as session:
+        session.add(EscalationRow(
+            id="e-1", device="press-1", model="gate", digest="d", number=1, reason="unsure", label="open", margin=0.1,
+            height=2, width=2, frame=bytes(4), features={}, t_us=1, received_us=1,
+        ))  # fmt: skip
+    metrics = ExpertMetrics()
+    expert = looking({"addresses": ["http://127.0.0.1:1/v1"]}, timeout_s=0.5)
+    assert ExpertWorker(db, {"gate": expert}, Experts(), 32768, metrics=metrics).run_once().not_ready is not None
+    assert metrics.registry.get_sample_value("tidegate_expert_answers_total", {"model": "gate", "result": "failed"})
+    with db.read() as session:
+        assert waiting(session) == {"gate": 1}
 
 
 @pytest.mark.parametrize(
