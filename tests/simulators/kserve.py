@@ -2,7 +2,8 @@
 rest.
 
 Answers, the refusal of another content type and of an unknown model are as seen from MLServer 1.7.1, against which the
-client was tried by hand; the refusals of shapes and of a model that loads follow the specification.
+client was tried by hand; the refusals of shapes and of a model that loads follow the specification. MLServer has no
+binary tensors: those are as Triton's own client writes and reads them.
 """
 
 from __future__ import annotations
