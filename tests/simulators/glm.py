@@ -46,6 +46,7 @@ class GlmSimulator:
     event_s: float = 0.0
     tls: tuple[str, str] | None = None
     requests: list[Json] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
     released: threading.Event = field(default_factory=threading.Event)
     running: int = 0
     most: int = 0
@@ -148,6 +149,7 @@ def _answering(simulator: GlmSimulator) -> type[BaseHTTPRequestHandler]:
             else:
                 request = json.loads(body)
                 simulator.requests.append(request)
+                simulator.headers.append({name.lower(): value for name, value in self.headers.items()})
                 with simulator.under_way():
                     self.play(request)
 

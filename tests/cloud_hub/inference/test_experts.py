@@ -346,7 +346,13 @@ class RecordingExpert:
         self.asked: list[tuple[tuple[int, ...], int, str, str]] = []
 
     def answer(
-        self, shape: tuple[int, ...], frames: Any, *, dtype: str = "uint8", color: str = "gray"
+        self,
+        shape: tuple[int, ...],
+        frames: Any,
+        *,
+        dtype: str = "uint8",
+        color: str = "gray",
+        origins: Any = (),
     ) -> list[Opinion]:
         self.asked.append((shape, len(frames), dtype, color))
         return [Opinion(label="2 cars", confidence=0.9, values={"car": 2.0})] * len(frames)
