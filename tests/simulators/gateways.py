@@ -30,4 +30,4 @@ def bind(hub: RestHub) -> None:
     if hub.gateway is not None and not hub.gateway.bound:
         body = {"model": "nothing", "messages": [{"role": "user", "content": "x"}]}
         url = f"http://127.0.0.1:{hub.port}/v1/chat/completions"
-        httpx.post(url, headers={"Authorization": f"Bearer {hub.token}"}, json=body)
+        httpx.post(url, headers={"Authorization": f"Bearer {hub.token}"}, json=body, timeout=60)

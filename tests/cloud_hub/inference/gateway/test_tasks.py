@@ -27,7 +27,8 @@ from cloud_hub.security.core.webhook_signature import sign
 
 def request(hub: RestHub, method: str, path: str, token: str = "", **more: Any) -> httpx.Response:
     headers = {"Authorization": f"Bearer {token or hub.token}"}
-    return httpx.request(method, f"http://127.0.0.1:{hub.port}/api/v1/tasks{path}", headers=headers, **more)
+    address = f"http://127.0.0.1:{hub.port}/api/v1/tasks{path}"
+    return httpx.request(method, address, headers=headers, timeout=60, **more)
 
 
 def create(hub: RestHub, **body: Any) -> str:
