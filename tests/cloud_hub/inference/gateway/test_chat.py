@@ -460,7 +460,7 @@ def test_one_of_three_addresses_fails_under_load_and_no_client_sees_an_error(
     make_hub: MakeHub, fault: Any, stream: bool
 ) -> None:
     with OpenAIServer() as one, OpenAIServer() as two, OpenAIServer() as bad:
-        hub = make_hub(pool(one, two, bad, first_token_s=0.4))
+        hub = make_hub(pool(one, two, bad, first_token_s=2.0))
         client = client_of(hub)
 
         def work(number: int) -> str:
@@ -468,7 +468,7 @@ def test_one_of_three_addresses_fails_under_load_and_no_client_sees_an_error(
                 bad.kill() if fault == "killed" else setattr(bad, "behaviour", fault)
             messages: Any = [{"role": "user", "content": f"question {number % 7}"}]
             got = client.chat.completions.create(
-                model="auto", messages=messages, stream=stream, extra_headers={"Tidegate-Deadline-S": "4"}
+                model="auto", messages=messages, stream=stream, extra_headers={"Tidegate-Deadline-S": "40"}
             )
             return text_of(got) if stream else got.choices[0].message.content
 
