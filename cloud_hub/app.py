@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -21,12 +22,14 @@ from cloud_hub.configurations.reconciler import ConfigurationReconciler
 from cloud_hub.database.sessions import Database
 from cloud_hub.incidents import worker as incidents
 from cloud_hub.inference.experts import worker as experts
+from cloud_hub.inference.experts.metrics import ExpertMetrics
 from cloud_hub.inference.gateway.build import open_gateway
 from cloud_hub.inference.gateway.devices import DeviceDesk
 from cloud_hub.inference.gateway.worker import workers as gateway_workers
 from cloud_hub.ingest.listener import Listener
 from cloud_hub.jobs import worker as jobs
 from cloud_hub.notifications import delivery
+from cloud_hub.runtime import tracing
 from cloud_hub.runtime.context import HubContext, WorkerFactory
 from cloud_hub.runtime.outgoing import OutgoingMessage
 from cloud_hub.runtime.waiters import WaiterRegistry
@@ -40,7 +43,6 @@ from cloud_hub.thresholds.monitoring.forecasters import ForecasterStore
 log = logging.getLogger(__name__)
 
 WORKERS: tuple[WorkerFactory, ...] = (
-    experts.workers,
     jobs.workers,
     telemetry.workers,
     delivery.workers,
@@ -55,9 +57,11 @@ class HubApp:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         aws_key.read(settings.aws_key_path)
+        tracing.configure(settings.tracing, settings.name)
         self._oidc = Oidc(settings.oidc) if settings.oidc else None
         self.db = Database(settings.database_url)
         sign = command_signer(settings)
+        self._expert_metrics = ExpertMetrics()
         self._gateway = open_gateway(self.db, settings.inference)
         desk = DeviceDesk(self._gateway, self.publish, settings.inference)
         self._listener = Listener(
@@ -69,6 +73,7 @@ class HubApp:
         context = HubContext(db=self.db, settings=settings, connected=lambda: self._listener.connected)
         self._reconciler = ConfigurationReconciler(self.db, context.max_twin_bytes, settings.configurations.period_s)
         specs = [spec for workers in WORKERS for spec in workers(context)]
+        specs += experts.workers(context, self._gateway, self._expert_metrics)
         specs += incidents.workers(context, self._gateway)
         specs += gateway_workers(self.db, self._gateway, settings.inference, self.notify)
         specs += thresholds.workers(context, self._forecasters)
@@ -90,6 +95,7 @@ class HubApp:
         for worker in self._workers.values():
             worker.stop()
         self.db.close()
+        tracing.shutdown()
 
     def notify(self, name: str) -> None:
         """Wake the worker `name`, or the requests that wait for the command with this id."""
@@ -131,7 +137,7 @@ class HubApp:
             yield
             if self._gateway is not None:
                 await self._gateway.aclose()
-            self.stop()
+            await asyncio.to_thread(self.stop)  # workers may wait for an answer from this loop
 
         app = create_rest_app(lifespan)
         with self.db.read() as session:
@@ -141,6 +147,7 @@ class HubApp:
             connected=lambda: self._listener.connected, changed=self.devices_changed, waiters=self._waiters,
             heard_us=self._listener.heard_us, lockout=locked, oidc=self._oidc,
             forecasters=self._forecasters, workers=self.statuses, gateway=self._gateway,
+            expert_metrics=self._expert_metrics,
         )  # fmt: skip
         return app
 

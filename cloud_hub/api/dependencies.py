@@ -20,6 +20,7 @@ from cloud_hub.clock import new_trace, now_us
 from cloud_hub.database.sessions import Database
 from cloud_hub.devices import registry as device_registry
 from cloud_hub.errors import HubError, WrongToken
+from cloud_hub.inference.experts.metrics import ExpertMetrics
 from cloud_hub.inference.gateway.service import Gateway
 from cloud_hub.runtime.outgoing import OutgoingMessage
 from cloud_hub.runtime.waiters import WaiterRegistry
@@ -53,6 +54,7 @@ class Hub:
     forecasters: ForecasterStore = field(default_factory=ForecasterStore)
     workers: Callable[[], Sequence[WorkerStatus]] = tuple
     gateway: Gateway | None = None
+    expert_metrics: ExpertMetrics = field(default_factory=ExpertMetrics)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

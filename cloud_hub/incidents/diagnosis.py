@@ -17,7 +17,7 @@ import msgspec
 
 from cloud_hub.incidents.core import prompts, rules
 from cloud_hub.incidents.core.evidence import Diagnosis, Evidence, Proposal, Verb
-from cloud_hub.inference.engines.blocking import LanguageModel
+from cloud_hub.inference.gateway.blocking import LanguageModel
 from shared.errors import TidegateError
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ CAUSE = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+){0,5}\Z")
 MAX_PROPOSALS = 8
 
 VerbText = Annotated[str, msgspec.Meta(extra_json_schema={"enum": list(get_args(Verb))})]
-"""The schema asks for a known verb, but any text is accepted: a bad proposal is dropped, not the whole reply."""
+"""The schema asks for a known verb, and the gateway insists on it. What passes is checked against the allowed list."""
 
 
 class ReplyProposal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

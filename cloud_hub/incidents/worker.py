@@ -16,8 +16,7 @@ from cloud_hub.incidents import actions
 from cloud_hub.incidents import service as incidents
 from cloud_hub.incidents.core.evidence import AlarmFact, Diagnosis, Evidence
 from cloud_hub.incidents.diagnosis import diagnose
-from cloud_hub.inference.engines.blocking import LanguageModel, load_model
-from cloud_hub.inference.gateway.blocking import GatewayModel
+from cloud_hub.inference.gateway.blocking import GatewayModel, LanguageModel
 from cloud_hub.inference.gateway.service import Gateway
 from cloud_hub.runtime.context import HubContext
 from cloud_hub.runtime.items import WorkItems
@@ -36,12 +35,12 @@ ACTIONS_S = 0.5
 
 
 def workers(context: HubContext, gateway: Gateway | None = None) -> list[WorkerSpec]:
-    """Diagnose incidents, execute actions, and apply suppressions that start or end; raises ConfigError.
+    """Diagnose incidents, execute actions, and apply suppressions that start or end.
 
-    Diagnoses are asked of the gateway, if there is one.
+    Diagnoses are asked of the gateway, if there is one; else the rules diagnose.
     """
     db, settings = context.db, context.settings.actions
-    engine = GatewayModel(gateway) if gateway is not None else load_model(context.settings)
+    engine = GatewayModel(gateway) if gateway is not None else None
 
     def execute() -> WorkResult:
         return actions.run_once(db, now_us(), settings)

@@ -97,18 +97,6 @@ class Configurations(_Table):
     period_s: float = Field(default=300.0, gt=0)
 
 
-class Glm(_Table):
-    """A language model for the diagnosis of incidents; without `url` the rules answer alone."""
-
-    kind: str = "openai"
-    url: str = ""
-    model: str = ""
-    key_file: str = ""
-    timeout_s: float = Field(default=60.0, gt=0)
-    max_tokens: int = Field(default=1500, ge=1)
-    extra_body: dict[str, Any] = {}
-
-
 class Actions(_Table):
     """Verbs that policy may let through without a person, and how often on one device."""
 
@@ -176,6 +164,13 @@ class Prometheus(_Table):
     max_series: int = Field(default=100_000, ge=1)
 
 
+class Tracing(_Table):
+    """OpenTelemetry: spans go to `endpoint` by OTLP over HTTP, of a `share` of all traces. Empty: off."""
+
+    endpoint: str = Field(default="", pattern=r"^(https?://.+)?$")
+    share: float = Field(default=1.0, ge=0, le=1)
+
+
 class Settings(BaseSettings):
     """The whole hub. `state_dir` holds the database unless `database` names another."""
 
@@ -191,7 +186,6 @@ class Settings(BaseSettings):
     twins: Twins = Twins()
     configurations: Configurations = Configurations()
     experts: Experts = Experts()
-    glm: Glm = Glm()
     inference: Inference = Inference()
     actions: Actions = Actions()
     autoscale: Autoscale = Autoscale()
@@ -199,6 +193,7 @@ class Settings(BaseSettings):
     oidc: Oidc | None = None
     retention: Retention = Retention()
     prometheus: Prometheus = Prometheus()
+    tracing: Tracing = Tracing()
     notify: dict[str, AnyChannel] = {}
 
     @property
@@ -212,10 +207,21 @@ class Settings(BaseSettings):
         return Path(self.twins.aws_key_file or Path(self.state_dir) / "aws.key")
 
 
+REMOVED = {
+    "glm": (
+        "this table is gone: language models are pools of the gateway",
+        'Write [[inference.pools]] with name = "large", addresses = [its url], model and key_file (docs/glm.md)',
+    )
+}
+"""Tables of former versions: (what became of it, what to write now)."""
+
+
 def _wrong(error: ValidationError, path: Path | None) -> ConfigError:
     """The error for the first wrong value; names the environment variable if it came from one."""
     first = error.errors()[0]
     place, reason, cure = first["loc"], str(first["msg"]), "Every key is in docs/configuration.md"
+    if place[0] in REMOVED:
+        return ConfigError(f"{path or 'environment'}: {place[0]}", *REMOVED[str(place[0])])
     if first["type"] == "extra_forbidden":
         reason += environment.did_you_mean(Settings, place)
     key = ".".join(map(str, place))
@@ -243,6 +249,8 @@ def read(path: Path | None) -> Settings:
             """The environment goes before the file."""
             return (env_settings, TomlConfigSettingsSource(settings_cls, path)) if path else (env_settings,)
 
+    for variable, table in environment.variables_of(os.environ, REMOVED).items():
+        raise ConfigError(f"environment variable {variable}", *REMOVED[table])
     for variable, near in environment.unknown_variables(os.environ, Settings).items():
         if near:
             cure = "Correct its name or unset it. Every key is in docs/configuration.md"

@@ -1,14 +1,23 @@
-"""Hubs with a gateway before simulated engines, and OpenAI's own client."""
+"""Gateways before simulated engines, alone or in a hub, and OpenAI's own client."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
 from openai import OpenAI
+from simulators.brokers import until
 from simulators.openai_server import OpenAIServer
 from simulators.rest import RestHub
+
+from cloud_hub.database.sessions import Database
+from cloud_hub.inference.gateway.build import open_gateway
+from cloud_hub.inference.gateway.service import Gateway
+from cloud_hub.settings.inference import Inference
 
 MakeHub = Callable[..., RestHub]
 
@@ -31,3 +40,22 @@ def bind(hub: RestHub) -> None:
         body = {"model": "nothing", "messages": [{"role": "user", "content": "x"}]}
         url = f"http://127.0.0.1:{hub.port}/v1/chat/completions"
         httpx.post(url, headers={"Authorization": f"Bearer {hub.token}"}, json=body, timeout=60)
+
+
+@contextmanager
+def running_gateway(db: Database, *pools: dict[str, Any], **inference: Any) -> Iterator[Gateway]:
+    """A gateway in the event loop of a thread."""
+    gateway = open_gateway(db, Inference.model_validate({"pools": list(pools), **inference}))
+    assert gateway is not None
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    loop.call_soon_threadsafe(gateway.bind)
+    try:
+        until("the gateway is bound", lambda: gateway.bound)
+        yield gateway
+        gateway.submit(gateway.aclose).result(10)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()

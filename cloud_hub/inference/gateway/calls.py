@@ -9,6 +9,7 @@ from typing import Any
 from cloud_hub.inference.gateway.core.classes import RequestClass
 from cloud_hub.inference.gateway.core.refusals import Code, Refusal
 from cloud_hub.inference.gateway.core.routing import AUTO, Sites
+from cloud_hub.runtime.tracing import Span, Unrecorded
 from shared.errors import TidegateError
 
 
@@ -59,7 +60,10 @@ class Call:
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of a call, for metrics and records. Times are seconds; `prompt` is the redacted body."""
+    """What became of a call, for metrics and records. Times are seconds; `prompt` is the redacted body.
+
+    `span` lasts from the arrival to the end of the answer.
+    """
 
     pool: str = ""
     model: str = ""
@@ -76,6 +80,7 @@ class Outcome:
     money: float = 0.0
     redactions: dict[str, int] = field(default_factory=dict)
     prompt: dict[str, Any] | None = None
+    span: Span = field(default_factory=Unrecorded)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cloud_hub.database.scopes import covers
@@ -15,6 +15,7 @@ from cloud_hub.inference.engines import EngineBroken
 from cloud_hub.inference.engines.core.completion import decode_completion
 from cloud_hub.inference.gateway.calls import Call, GatewayRefused, Outcome
 from cloud_hub.inference.gateway.service import Gateway
+from cloud_hub.runtime import tracing
 from cloud_hub.runtime.outgoing import OutgoingMessage
 from cloud_hub.settings.inference import Inference
 from shared.errors import NotReady
@@ -40,6 +41,7 @@ class DeviceQuestion:
     known: bool
     request: InferenceRequest
     trace: str
+    span: tracing.Span = field(default_factory=tracing.Unrecorded)
 
 
 class DeviceDesk:
@@ -55,10 +57,13 @@ class DeviceDesk:
 
     def ask(self, question: DeviceQuestion) -> None:
         """Begin to answer a question; a repeated one is ignored, or gets the same response again."""
+        span = tracing.start("device.question", question.trace, {"tidegate.device": question.device}, kind="consumer")
+        question = replace(question, trace=span.traceparent, span=span)
         with self._lock:
             known = self._answered.get((question.device, question.request.id))
             opened = self._open.setdefault(question.device, set())
             if known is None and question.request.id in opened:
+                span.end({"tidegate.repeated": True})
                 return
             refusal = known or self._refusal(question, len(opened))
             if refusal is None:
@@ -128,7 +133,9 @@ class DeviceDesk:
 
     def _send(self, question: DeviceQuestion, response: InferenceResponse) -> None:
         topic = topics.thing(question.device, "inference/response")
-        self._publish([OutgoingMessage(topic=topic, payload=encode(response), trace=question.trace)])
+        with tracing.span("device.answer", question.trace, {"tidegate.state": response.state}, kind="producer") as span:
+            self._publish([OutgoingMessage(topic=topic, payload=encode(response), trace=span.traceparent)])
+        question.span.end(failure=response.code)
 
 
 def _call(question: DeviceQuestion) -> Call:

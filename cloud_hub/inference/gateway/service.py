@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import msgspec
 
 from cloud_hub.clock import now_us
-from cloud_hub.inference.engines import ChatRequest, EngineBroken, EngineRefused
+from cloud_hub.inference.engines import AnswerInvalid, ChatRequest, EngineBroken, EngineRefused
 from cloud_hub.inference.engines.core.sse import DONE, event_data
 from cloud_hub.inference.engines.core.streams import check_stream
 from cloud_hub.inference.gateway.calls import Call, GatewayRefused, Outcome, Reply, refused
@@ -30,6 +30,7 @@ from cloud_hub.inference.gateway.metrics import GatewayMetrics, PoolCollector
 from cloud_hub.inference.gateway.pool import Pool, Started, now_s
 from cloud_hub.inference.gateway.recorder import Recorder
 from cloud_hub.inference.gateway.usage import UsageReader, wants_usage
+from cloud_hub.runtime import tracing
 from shared.errors import ConfigError, NotReady, WireError
 
 log = logging.getLogger(__name__)
@@ -112,7 +113,8 @@ class Gateway:
 
         A cancelled caller leaves the queue or frees the engine's slot.
         """
-        outcome = Outcome()
+        span = tracing.start("inference.request", call.trace, _attributes(call))
+        call, outcome = replace(call, trace=span.traceparent), Outcome(span=span)
         try:
             prepared = self._prepare(call, outcome)
             return await self._answer(prepared)
@@ -250,7 +252,8 @@ class Gateway:
             tenant=call.tenant, request_class=call.request_class, arrived=prepared.arrived, deadline=prepared.deadline
         )
         try:
-            await pool.slot(ticket)
+            with tracing.span("inference.queue", call.trace, {"tidegate.pool": config.name}):
+                await pool.slot(ticket)
             prepared.outcome.wait_s = now_s() - prepared.arrived
             started = await self._first_part(pool, prepared)
         except BaseException:
@@ -263,6 +266,7 @@ class Gateway:
         """Attempts at different addresses until one answers; raises GatewayRefused."""
         request = await self._request(pool, prepared)
         without: set[str] = set()
+        misfit = ""
         for _ in range(MAX_ATTEMPTS):
             if self._stopping:
                 raise refused("stopping", "the hub is stopping: try again", 5.0)
@@ -276,8 +280,13 @@ class Gateway:
                 return await self._hedged(pool, address, request, prepared, without)
             except EngineRefused as error:
                 raise refused("engine_refused", error.detail or error.reason) from None
+            except AnswerInvalid as error:
+                misfit = error.reason
+                without.add(address)
             except ENGINE_FAILURES:
                 without.add(address)
+        if misfit:
+            raise refused("bad_answer", misfit)
         raise refused("unavailable", _unavailable(pool), max(1.0, pool.usable_in_s()))
 
     async def _hedged(
@@ -410,6 +419,22 @@ class Gateway:
     def _record(self, call: Call, outcome: Outcome, answer: bytes = b"") -> None:
         self.metrics.record(call, outcome)
         self.recorder.request(call, outcome, answer)
+        outcome.span.end(_result(outcome), failure="" if outcome.state == "answered" else outcome.reason)
+
+
+def _attributes(call: Call) -> dict[str, str]:
+    return {
+        "gen_ai.operation.name": "chat", "gen_ai.request.model": call.model[:80], "tidegate.device": call.device,
+        "tidegate.class": call.request_class,
+    }  # fmt: skip
+
+
+def _result(outcome: Outcome) -> dict[str, str | int | float]:
+    return {
+        "gen_ai.response.model": outcome.model, "gen_ai.usage.input_tokens": outcome.tokens_in,
+        "gen_ai.usage.output_tokens": outcome.tokens_out, "tidegate.pool": outcome.pool,
+        "tidegate.outcome": outcome.state, "tidegate.cache": outcome.cached, "tidegate.attempts": outcome.attempts,
+    }  # fmt: skip
 
 
 def _misfit(started: Started, parts: list[bytes]) -> str:

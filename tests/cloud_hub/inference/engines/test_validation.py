@@ -87,8 +87,6 @@ def test_an_answer_in_the_wrong_place_is_moved(behaviour: Any, repair: str) -> N
 def test_a_schema_that_was_skipped_is_noticed(behaviour: Any, reason: str) -> None:
     with pytest.raises(EngineBroken, match=reason) as caught:
         checked(TYPED, answer(TYPED, behaviour), "glm")
-    if behaviour == "wrong-schema":
-        assert checked(TYPED, answer(TYPED, behaviour), strict=False).repairs == ()
     assert "processor" not in str(caught.value), "answers never stand in errors, which are logged"
 
 

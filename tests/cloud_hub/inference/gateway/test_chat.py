@@ -397,7 +397,7 @@ def test_a_client_that_leaves_the_queue_is_forgotten(make_hub: MakeHub, engine: 
     ("behaviour", "part"),
     [("fails", "HTTP 500"), ("garbage", "no chat completion"), ("no-model", "no such address or model"),
      ("bad-key", "key"), ("half-a-stream", "broke off"), ("no-http", "broke off"), ("busy", "no engine of pool"),
-     ("quota", "no engine of pool"), ("stalls", "in time"), ("no-json", "is no JSON")],
+     ("quota", "no engine of pool"), ("stalls", "in time")],
 )  # fmt: skip
 def test_a_fault_of_the_only_engine_is_answered_by_rule(
     make_hub: MakeHub, engine: OpenAIServer, behaviour: Behaviour, part: str
@@ -409,7 +409,7 @@ def test_a_fault_of_the_only_engine_is_answered_by_rule(
         ask(client, response_format=SCHEMA, extra_headers={"Tidegate-Deadline-S": "1"})
     assert caught.value.status_code in (503, 504)
     assert part in caught.value.message or caught.value.status_code == 504
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 15, "of a second, not the minute that an engine may take"
 
 
 def test_what_the_engine_refuses_is_the_callers_to_read(make_hub: MakeHub, engine: OpenAIServer) -> None:
@@ -420,7 +420,19 @@ def test_what_the_engine_refuses_is_the_callers_to_read(make_hub: MakeHub, engin
             ask(client_of(hub))
         assert "maximum context length" in caught.value.message
     assert hub.gateway is not None
-    assert {breaker.state(0.0) for breaker in hub.gateway.pools["large"].breakers.values()} == {"closed"}
+    assert hub.gateway.pools["large"].addresses == {engine.url: ("closed", 0)}, "the refused tokens are not outstanding"
+
+
+def test_an_answer_that_does_not_fit_is_asked_of_the_next_address_and_harms_none(make_hub: MakeHub) -> None:
+    with OpenAIServer(behaviour="no-json") as one, OpenAIServer(behaviour="no-json") as other:
+        hub = make_hub(pool(one, other))
+        for _ in range(4):
+            with pytest.raises(openai.InternalServerError) as caught:
+                ask(client_of(hub), response_format={"type": "json_object"})
+            assert (caught.value.status_code, caught.value.code) == (502, "bad_answer")
+        assert len(one.requests) == len(other.requests) == 4
+        assert hub.gateway is not None
+        assert set(hub.gateway.pools["large"].addresses.values()) == {("closed", 0)}
 
 
 @pytest.mark.parametrize("behaviour", ["half-a-stream", "pauses"])
@@ -485,7 +497,7 @@ def test_an_emergency_is_sent_twice_if_the_first_address_is_slow(make_hub: MakeH
             client.chat.completions.create(
                 model="auto", messages=messages, extra_headers={"Tidegate-Class": "emergency"}
             )
-            assert time.monotonic() - start < 2
+            assert time.monotonic() - start < 15
         until("the slow one is free", lambda: slow.running == 0)
         assert slow.left >= 1
 

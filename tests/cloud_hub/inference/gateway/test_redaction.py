@@ -164,6 +164,6 @@ def test_images_are_noticed() -> None:
 def test_hostile_text_is_redacted_in_linear_time(piece: str) -> None:
     small, large = piece * (20_000 // len(piece)), piece * (200_000 // len(piece))
     redact(small)
-    start = time.perf_counter()
+    start = time.thread_time()
     redact(large)
-    assert time.perf_counter() - start < 2.0
+    assert time.thread_time() - start < 2.0
