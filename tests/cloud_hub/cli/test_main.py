@@ -26,6 +26,7 @@ from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import EscalationRow
 from cloud_hub.security import aws_key
 from cloud_hub.settings import read
+from cloud_hub.security.core.roles import MAY
 from edge_agent.cli import main as edge_main
 from edge_agent.store.outbox import Outbox, RowBatch
 from shared.errors import EXIT_CONFIG
@@ -118,6 +119,12 @@ def test_wrong_use_is_told(arguments: list[str]) -> None:
 
 
 # -- the hub ---------------------------------------------------------------------------------------
+
+
+def test_a_token_may_have_every_role_there_is(tmp_path: Path) -> None:
+    config = ["--config", str(hub_toml(tmp_path))]
+    roles = [word for role in MAY for word in ("--role", role)]
+    assert hub_main.main(["token", "create", "--name", "all", *roles, "--out", str(tmp_path / "t"), *config]) == 0
 
 
 def test_check_without_a_broker(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -46,7 +46,7 @@ def engine(db: Database, glm: GlmSimulator, tmp_path: Path) -> Iterator[GatewayM
     (tmp_path / "key").write_text(KEY + "\n")
     pool = {"name": "large", "addresses": [glm.url], "model": glm.model, "key_file": str(tmp_path / "key")}
     with running_gateway(db, pool) as gateway:
-        yield GatewayModel(gateway, deadline_s=0.5)
+        yield GatewayModel(gateway, deadline_s=1.9)
 
 
 class Obeying:
@@ -194,7 +194,6 @@ def test_a_good_answer_is_the_engines_own(glm: GlmSimulator, engine: GatewayMode
         ("wrong-schema", "confidence"),
         ("no-completion", "no chat completion"),
         ("cut-off", "max_tokens"),
-        ("huge", "longer than"),
         ("fails", "HTTP 500"),
     ],
 )
