@@ -25,8 +25,8 @@ from cloud_hub.clock import now_us
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import EscalationRow
 from cloud_hub.security import aws_key
-from cloud_hub.settings import read
 from cloud_hub.security.core.roles import MAY
+from cloud_hub.settings import read
 from edge_agent.cli import main as edge_main
 from edge_agent.store.outbox import Outbox, RowBatch
 from shared.errors import EXIT_CONFIG
