@@ -16,22 +16,27 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.report import Row, publish
+from cloud_hub.database.schema import migrate
+from cloud_hub.database.sessions import Database
 from cloud_hub.incidents.core import rules
 from cloud_hub.incidents.core.evidence import Diagnosis, Evidence
 from cloud_hub.incidents.core.rules import RuleBook
 from cloud_hub.incidents.core.tree import features
 from cloud_hub.incidents.desk import catalogue, open_desk
 from cloud_hub.incidents.diagnosis import diagnose
-from cloud_hub.inference.engines.blocking import TypedModel
-from cloud_hub.inference.engines.openai import open_engine
+from cloud_hub.inference.gateway.blocking import GatewayModel, serving
+from cloud_hub.inference.gateway.build import open_gateway
 from cloud_hub.settings import Desk
+from cloud_hub.settings.inference import Inference
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from simulators.incident_worlds import CAUSES, Case, cases, named
@@ -95,11 +100,20 @@ def _distance(one: dict[str, float], other: dict[str, float]) -> float:
     return sum(abs(one.get(key, 0.0) - other.get(key, 0.0)) for key in one.keys() | other.keys())
 
 
-def language_model(url: str, model: str, key_file: str) -> Method:
-    """A configured GLM, with all checks of the hub."""
-    options: dict[str, object] = {"url": url, "model": model, "key_file": key_file}
-    engine, desk = TypedModel(open_engine(options)), open_desk()
-    return by_diagnosis(lambda evidence: diagnose(evidence, engine, desk))
+@contextmanager
+def language_model(url: str, model: str, key_file: str) -> Iterator[Method]:
+    """A configured GLM behind the gateway, with all checks of the hub."""
+    pool = {"name": "asked", "addresses": [url], "model": model, "key_file": key_file}
+    with tempfile.TemporaryDirectory() as folder:
+        address = f"sqlite:///{Path(folder) / 'hub.sqlite'}"
+        db = Database(address)
+        migrate(db.engine, address)
+        gateway = open_gateway(db, Inference.model_validate({"pools": [pool]}))
+        assert gateway is not None
+        with serving(gateway):
+            engine, desk = GatewayModel(gateway), open_desk()
+            yield by_diagnosis(lambda evidence: diagnose(evidence, engine, desk))
+        db.close()
 
 
 def score(name: str, method: Method, tested: Sequence[Case]) -> list[Row]:
@@ -189,8 +203,8 @@ def _figures(options: argparse.Namespace, training: Sequence[Case]) -> Iterable[
     yield from score("rules", by_book(open_desk(Desk(tree=False)).book), tested)
     yield from score("rules with tree", by_book(open_desk().book), tested)
     if options.url:
-        method = language_model(options.url, options.model, options.key_file)
-        yield from score(f"{options.model} with rules", method, tested)
+        with language_model(options.url, options.model, options.key_file) as method:
+            yield from score(f"{options.model} with rules", method, tested)
     if options.history:
         from benchmarks.incident_hub import hub_figures  # noqa: PLC0415 - a database
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -26,6 +27,7 @@ from cloud_hub.database.sessions import Database
 from cloud_hub.incidents import service as incident_service
 from cloud_hub.incidents import worker as incidents
 from cloud_hub.inference.experts import worker as experts
+from cloud_hub.inference.experts.metrics import ExpertMetrics
 from cloud_hub.inference.gateway.build import open_gateway
 from cloud_hub.inference.gateway.devices import DeviceDesk
 from cloud_hub.inference.gateway.worker import workers as gateway_workers
@@ -34,6 +36,7 @@ from cloud_hub.jobs import worker as jobs
 from cloud_hub.notifications import delivery
 from cloud_hub.notifications.mail import Mail
 from cloud_hub.playbooks import worker as playbooks
+from cloud_hub.runtime import tracing
 from cloud_hub.runtime.context import HubContext, WorkerFactory
 from cloud_hub.runtime.outgoing import OutgoingMessage
 from cloud_hub.runtime.waiters import WaiterRegistry
@@ -47,7 +50,6 @@ from cloud_hub.thresholds.monitoring.forecasters import ForecasterStore
 log = logging.getLogger(__name__)
 
 WORKERS: tuple[WorkerFactory, ...] = (
-    experts.workers,
     jobs.workers,
     telemetry.workers,
     delivery.workers,
@@ -62,11 +64,13 @@ class HubApp:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         aws_key.read(settings.aws_key_path)
+        tracing.configure(settings.tracing, settings.name)
         self._oidc = Oidc(settings.oidc) if settings.oidc else None
         self.db = Database(settings.database_url)
         sign = command_signer(settings)
+        self._expert_metrics = ExpertMetrics()
         self._gateway = open_gateway(self.db, settings.inference)
-        desk = DeviceDesk(self._gateway, self.publish, settings.inference.device_prompt_bytes)
+        desk = DeviceDesk(self._gateway, self.publish, settings.inference)
         self._listener = Listener(
             settings.mqtt, self.db, settings.twins, self.notify, self.devices_changed, sign, desk.ask
         )
@@ -77,6 +81,7 @@ class HubApp:
         self.actions = open_actions(settings)
         self._reconciler = ConfigurationReconciler(self.db, context.max_twin_bytes, settings.configurations.period_s)
         specs = [spec for workers in WORKERS for spec in workers(context)]
+        specs += experts.workers(context, self._gateway, self._expert_metrics)
         specs += incidents.workers(context, self.actions, self._gateway)
         specs += actions.workers(self.db, self.actions)
         specs += playbooks.workers(self.db, self.actions, incident_service.run_ended)
@@ -100,6 +105,7 @@ class HubApp:
         for worker in self._workers.values():
             worker.stop()
         self.db.close()
+        tracing.shutdown()
 
     def notify(self, name: str) -> None:
         """Wake the worker `name`, or the requests that wait for the command with this id."""
@@ -141,7 +147,7 @@ class HubApp:
             yield
             if self._gateway is not None:
                 await self._gateway.aclose()
-            self.stop()
+            await asyncio.to_thread(self.stop)  # workers may wait for an answer from this loop
 
         app = create_rest_app(lifespan)
         with self.db.read() as session:
@@ -151,6 +157,7 @@ class HubApp:
             connected=lambda: self._listener.connected, changed=self.devices_changed, waiters=self._waiters,
             heard_us=self._listener.heard_us, lockout=locked, oidc=self._oidc,
             forecasters=self._forecasters, workers=self.statuses, gateway=self._gateway,
+            expert_metrics=self._expert_metrics,
         )  # fmt: skip
         return app
 

@@ -21,6 +21,7 @@ from cloud_hub.clock import new_trace, now_us
 from cloud_hub.database.sessions import Database
 from cloud_hub.devices import registry as device_registry
 from cloud_hub.errors import HubError, WrongToken
+from cloud_hub.inference.experts.metrics import ExpertMetrics
 from cloud_hub.inference.gateway.service import Gateway
 from cloud_hub.runtime.outgoing import OutgoingMessage
 from cloud_hub.runtime.waiters import WaiterRegistry
@@ -55,6 +56,7 @@ class Hub:
     forecasters: ForecasterStore = field(default_factory=ForecasterStore)
     workers: Callable[[], Sequence[WorkerStatus]] = tuple
     gateway: Gateway | None = None
+    expert_metrics: ExpertMetrics = field(default_factory=ExpertMetrics)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +64,7 @@ class Caller:
     """The caller of a request: the name of a token or a person, and the roles with spaces between.
 
     `trace` continues the caller's traceparent or starts one. `scope` are the asset paths below which the caller sees
-    devices; None for the whole hub.
+    devices; None for the whole hub. `roles` are separated by spaces.
     """
 
     actor: str

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +36,9 @@ def add(subcommands: Any) -> None:
     parser.add_argument("--rules", type=Path, metavar="FILE", help="changed rules of the desk (desk.rules_file)")
     parser.add_argument("--limits", type=Path, metavar="FILE", help="changed limits, as `limits export` writes them")
     parser.add_argument("--prompt", type=Path, metavar="FILE", help="changed system prompt; with --engine")
-    parser.add_argument("--engine", action="store_true", help="ask the configured GLM ([glm]), not only the rules")
+    parser.add_argument(
+        "--engine", action="store_true", help="ask the configured pools, not only the rules"
+    )
     parser.add_argument(
         "--against", choices=["recorded", "rules"], default="recorded",
         help="compare with what was concluded then (default), or with what the present rules conclude",
@@ -51,8 +55,8 @@ def _replay(arguments: argparse.Namespace) -> int:
 
     present = settings.read(arguments.config)
     changed = settings.read(arguments.changed) if arguments.changed else present
-    setup = _setup(arguments, present, changed)
-    results = list(replay.replay(_cases(present, arguments), setup))
+    with _language_model(changed, arguments) as model:
+        results = list(replay.replay(_cases(present, arguments), _setup(arguments, present, changed, model)))
     for one in results:
         if arguments.json:
             print(json.dumps(_plain(one)))
@@ -76,17 +80,38 @@ def _cases(settings: Settings, arguments: argparse.Namespace) -> list[Case]:
         db.close()
 
 
-def _setup(arguments: argparse.Namespace, present: Settings, changed: Settings) -> Setup:
+@contextmanager
+def _language_model(settings: Settings, arguments: argparse.Namespace) -> Iterator[Any]:
+    """The model behind the configured pools if one is asked for, else None; raises ConfigError."""
+    from cloud_hub.database.sessions import Database  # noqa: PLC0415
+    from cloud_hub.inference.gateway.blocking import GatewayModel, serving  # noqa: PLC0415
+    from cloud_hub.inference.gateway.build import open_gateway  # noqa: PLC0415
+
+    if arguments.prompt and not arguments.engine:
+        raise ConfigError("--prompt", "only a model reads it", "Add --engine")
+    if not arguments.engine:
+        yield None
+        return
+    db = Database(settings.database_url)
+    try:
+        gateway = open_gateway(db, settings.inference)
+        if gateway is None:
+            raise ConfigError("inference.pools", "there is no model to ask", "Add a pool in --config or --with")
+        with serving(gateway):
+            model = GatewayModel(gateway)
+            yield _Prompted(model, _read(arguments.prompt)) if arguments.prompt else model
+    finally:
+        db.close()
+
+
+def _setup(arguments: argparse.Namespace, present: Settings, changed: Settings, model: Any) -> Setup:
     from cloud_hub.incidents import replay  # noqa: PLC0415
 
     desk = changed.desk if arguments.rules is None else changed.desk.model_copy(
         update={"rules_file": str(arguments.rules)})  # fmt: skip
-    prompt = _read(arguments.prompt) if arguments.prompt else ""
-    if prompt and not arguments.engine:
-        raise ConfigError("--prompt", "only a model reads it", "Add --engine")
     return replay.Setup(
-        diagnose=_diagnoser(changed, desk, prompt, engine=arguments.engine), judge=replay.judge_by(_policy(changed)),
-        baseline=_diagnoser(present, present.desk) if arguments.against == "rules" else None,
+        diagnose=_diagnoser(desk, model), judge=replay.judge_by(_policy(changed)),
+        baseline=_diagnoser(present.desk) if arguments.against == "rules" else None,
         limits=_bounds(arguments.limits) if arguments.limits else None,
     )  # fmt: skip
 
@@ -100,19 +125,13 @@ def _policy(settings: Settings) -> Policy:
     return load_policy(settings.actions, [point.name for point in entry_points(group=ACTIONS)])
 
 
-def _diagnoser(settings: Settings, desk: Any, prompt: str = "", *, engine: bool = False) -> Diagnose:
+def _diagnoser(desk: Any, model: Any = None) -> Diagnose:
     """The one place that knows how a diagnosis is made of settings; raises ConfigError."""
     from functools import partial  # noqa: PLC0415
 
     from cloud_hub.incidents.desk import open_desk  # noqa: PLC0415
     from cloud_hub.incidents.diagnosis import diagnose  # noqa: PLC0415
-    from cloud_hub.inference.engines.blocking import load_model  # noqa: PLC0415
 
-    model = load_model(settings) if engine else None
-    if engine and model is None:
-        raise ConfigError("glm.url", "there is no model to ask", "Set [glm] in --config or --with")
-    if model is not None and prompt:
-        model = _Prompted(model, prompt)  # type: ignore[assignment]
     return partial(diagnose, engine=model, desk=open_desk(desk))
 
 

@@ -21,7 +21,7 @@ from cloud_hub.incidents.core.evidence import Claim, Diagnosis, Evidence, Eviden
 from cloud_hub.incidents.core.items import numbered_items
 from cloud_hub.incidents.core.messages import Catalogue, sanitize
 from cloud_hub.incidents.desk import Desk, catalogue, open_desk
-from cloud_hub.inference.engines.blocking import LanguageModel
+from cloud_hub.inference.gateway.blocking import LanguageModel
 from shared.errors import TidegateError
 
 log = logging.getLogger(__name__)

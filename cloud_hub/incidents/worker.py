@@ -22,8 +22,7 @@ from cloud_hub.incidents.core.evidence import Diagnosis, Proposal
 from cloud_hub.incidents.core.grouping import site_of
 from cloud_hub.incidents.desk import Desk, open_desk
 from cloud_hub.incidents.diagnosis import diagnose, follow_lead
-from cloud_hub.inference.engines.blocking import LanguageModel, load_model
-from cloud_hub.inference.gateway.blocking import GatewayModel
+from cloud_hub.inference.gateway.blocking import GatewayModel, LanguageModel
 from cloud_hub.inference.gateway.service import Gateway
 from cloud_hub.playbooks import proposals
 from cloud_hub.playbooks import service as playbook_runs
@@ -43,10 +42,10 @@ CASES_S = 60.0
 def workers(context: HubContext, actions: ActionService, gateway: Gateway | None = None) -> list[WorkerSpec]:
     """Diagnose incidents, and apply suppressions that start or end; raises ConfigError.
 
-    Diagnoses are asked of the gateway, if there is one.
+    Diagnoses are asked of the gateway, if there is one; else the rules diagnose.
     """
     db, playbooks = context.db, PlaybookCatalogue(context.settings.playbooks.folder)
-    engine = GatewayModel(gateway) if gateway is not None else load_model(context.settings)
+    engine = GatewayModel(gateway) if gateway is not None else None
     desk = open_desk(context.settings.desk)
 
     def suppress() -> WorkResult:

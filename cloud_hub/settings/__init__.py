@@ -98,18 +98,6 @@ class Configurations(_Table):
     period_s: float = Field(default=300.0, gt=0)
 
 
-class Glm(_Table):
-    """A language model for the diagnosis of incidents; without `url` the rules answer alone."""
-
-    kind: str = "openai"
-    url: str = ""
-    model: str = ""
-    key_file: str = ""
-    timeout_s: float = Field(default=60.0, gt=0)
-    max_tokens: int = Field(default=1500, ge=1)
-    extra_body: dict[str, Any] = {}
-
-
 class Playbooks(_Table):
     """A folder of playbooks, `<name>.yaml` each, beside those that come with the hub."""
 
@@ -176,12 +164,20 @@ class Retention(_Table):
     history_days: float = Field(default=0.0, ge=0)
     jobs_days: float = Field(default=0.0, ge=0)
     incidents_days: float = Field(default=0.0, ge=0)
+    tasks_days: float = Field(default=30.0, ge=0)
 
 
 class Prometheus(_Table):
     """Remote write: at most `max_series` series are given a device and a metric here."""
 
     max_series: int = Field(default=100_000, ge=1)
+
+
+class Tracing(_Table):
+    """OpenTelemetry: spans go to `endpoint` by OTLP over HTTP, of a `share` of all traces. Empty: off."""
+
+    endpoint: str = Field(default="", pattern=r"^(https?://.+)?$")
+    share: float = Field(default=1.0, ge=0, le=1)
 
 
 class Settings(BaseSettings):
@@ -199,7 +195,6 @@ class Settings(BaseSettings):
     twins: Twins = Twins()
     configurations: Configurations = Configurations()
     experts: Experts = Experts()
-    glm: Glm = Glm()
     inference: Inference = Inference()
     desk: Desk = Desk()
     actions: Actions = Actions()
@@ -209,6 +204,7 @@ class Settings(BaseSettings):
     oidc: Oidc | None = None
     retention: Retention = Retention()
     prometheus: Prometheus = Prometheus()
+    tracing: Tracing = Tracing()
     notify: dict[str, AnyChannel] = {}
 
     @property
@@ -222,10 +218,21 @@ class Settings(BaseSettings):
         return Path(self.twins.aws_key_file or Path(self.state_dir) / "aws.key")
 
 
+REMOVED = {
+    "glm": (
+        "this table is gone: language models are pools of the gateway",
+        'Write [[inference.pools]] with name = "large", addresses = [its url], model and key_file (docs/glm.md)',
+    )
+}
+"""Tables of former versions: (what became of it, what to write now)."""
+
+
 def _wrong(error: ValidationError, path: Path | None) -> ConfigError:
     """The error for the first wrong value; names the environment variable if it came from one."""
     first = error.errors()[0]
     place, reason, cure = first["loc"], str(first["msg"]), "Every key is in docs/configuration.md"
+    if place[0] in REMOVED:
+        return ConfigError(f"{path or 'environment'}: {place[0]}", *REMOVED[str(place[0])])
     if first["type"] == "extra_forbidden":
         reason += environment.did_you_mean(Settings, place)
     key = ".".join(map(str, place))
@@ -253,6 +260,8 @@ def read(path: Path | None) -> Settings:
             """The environment goes before the file."""
             return (env_settings, TomlConfigSettingsSource(settings_cls, path)) if path else (env_settings,)
 
+    for variable, table in environment.variables_of(os.environ, REMOVED).items():
+        raise ConfigError(f"environment variable {variable}", *REMOVED[table])
     for variable, near in environment.unknown_variables(os.environ, Settings).items():
         if near:
             cure = "Correct its name or unset it. Every key is in docs/configuration.md"

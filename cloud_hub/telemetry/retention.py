@@ -21,6 +21,7 @@ from cloud_hub.database.tables import (
     EventRow,
     Incident,
     IncidentEvidence,
+    InferenceTask,
     Job,
     JobDevice,
     Notification,
@@ -98,7 +99,10 @@ class RetentionWorker:
             before_us = now_us - int(self._days.jobs_days * DAY_US)
             for job in self._ended(before_us):
                 yield "jobs", job, "", partial(_job, job)
-            yield "commands", "", "", partial(_commands, before_us)
+            yield "commands", "", "", partial(_ended_rows, _table(Command), "done_us", before_us)
+        if self._days.tasks_days:
+            before_us = now_us - int(self._days.tasks_days * DAY_US)
+            yield "inference_tasks", "", "", partial(_ended_rows, _table(InferenceTask), "ended_us", before_us)
         if self._days.incidents_days:
             yield "incidents", "", "", partial(_incidents, now_us - int(self._days.incidents_days * DAY_US))
 
@@ -174,11 +178,10 @@ def _job(job: str, session: Session) -> int:
     return deleted or _execute_delete(session, delete(jobs).where(jobs.c.id == job))
 
 
-def _commands(before_us: int, session: Session) -> int:
-    """Delete commands that ended before a time."""
-    commands = _table(Command)
-    some = select(commands.c.id).where(commands.c.done_us < before_us).limit(ROWS)
-    return _execute_delete(session, delete(commands).where(commands.c.id.in_(some)))
+def _ended_rows(table: Any, ended: str, before_us: int, session: Session) -> int:
+    """Delete rows that ended before a time; those that have not ended have no such time."""
+    some = select(table.c.id).where(table.c[ended] < before_us).limit(ROWS)
+    return _execute_delete(session, delete(table).where(table.c.id.in_(some)))
 
 
 def _incidents(before_us: int, session: Session) -> int:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 from simulators import databases
 from simulators.actions import action_service
 from simulators.births import born
+from simulators.gateways import running_gateway
 from simulators.glm import GlmSimulator
 from sqlmodel import select
 
@@ -25,8 +25,7 @@ from cloud_hub.incidents import service as incidents
 from cloud_hub.incidents import worker as diagnosis
 from cloud_hub.incidents.core import grouping
 from cloud_hub.incidents.core.grouping import AlarmSpan
-from cloud_hub.inference.engines.blocking import TypedModel
-from cloud_hub.inference.engines.openai import open_engine
+from cloud_hub.inference.gateway.blocking import GatewayModel
 from cloud_hub.settings import Actions
 from cloud_hub.twins import service as twins
 from shared.protocol.codec import decode, encode
@@ -273,10 +272,9 @@ def test_a_diagnose_command_adds_evidence_and_the_diagnosis_is_repeated_once(sto
     assert len(story.actions()) == 1
 
 
-def test_an_engine_that_always_asks_for_diagnose_is_not_called_again(story: Story, tmp_path: Path) -> None:
-    with GlmSimulator() as server:
-        key_file = _key(tmp_path, server.key)
-        engine = TypedModel(open_engine({"url": server.url, "model": server.model, "key_file": key_file}))
+def test_an_engine_that_always_asks_for_diagnose_is_not_called_again(story: Story) -> None:
+    with GlmSimulator(key="") as server, running_gateway(story.db, _pool(server)) as gateway:
+        engine = GatewayModel(gateway)
         story.hear(alarm(metric="cpu.load", value=99))
         for _ in range(8):
             story.diagnose(engine)
@@ -287,10 +285,8 @@ def test_an_engine_that_always_asks_for_diagnose_is_not_called_again(story: Stor
         assert len(story.effects) <= 2
 
 
-def _key(folder: Path, key: str) -> str:
-    file = folder / "key"
-    file.write_text(key, "ascii")
-    return str(file)
+def _pool(server: GlmSimulator) -> dict[str, Any]:
+    return {"name": "large", "addresses": [server.url], "model": server.model}
 
 
 # -- what goes wrong -------------------------------------------------------------------------------

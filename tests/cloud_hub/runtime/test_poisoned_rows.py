@@ -104,7 +104,13 @@ class Reader:
     name = "reader 1"
 
     def answer(
-        self, shape: tuple[int, ...], frames: Sequence[bytes], *, dtype: str = "uint8", color: str = "gray"
+        self,
+        shape: tuple[int, ...],
+        frames: Sequence[bytes],
+        *,
+        dtype: str = "uint8",
+        color: str = "gray",
+        origins: Any = (),
     ) -> list[Opinion]:
         if any(len(frame) != shape[0] * shape[1] for frame in frames):
             raise IndexError("frame")
