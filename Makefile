@@ -59,6 +59,7 @@ bench: .venv/.dev ## all benchmarks; one: .venv/bin/python -m benchmarks.twin
 	$(BIN)/python -m benchmarks.quantization
 	$(BIN)/python -m benchmarks.sources
 	$(BIN)/python -m benchmarks.glm_engine
+	$(BIN)/python -m benchmarks.incidents
 	$(BIN)/python -m benchmarks.twin
 	$(BIN)/python -m benchmarks.query
 	$(BIN)/python -m benchmarks.jobs
@@ -70,6 +71,7 @@ bench: .venv/.dev ## all benchmarks; one: .venv/bin/python -m benchmarks.twin
 	$(BIN)/python -m benchmarks.maintenance
 	$(BIN)/python -m benchmarks.thresholds
 	$(BIN)/python -m benchmarks.glm
+	$(BIN)/python -m benchmarks.playbooks
 	$(BIN)/python -m benchmarks.pages --servers 300 --weeks 2 --faults 2
 
 reference: .venv/.dev ## write openapi.json, asyncapi.yaml and the configurations' schemas anew

@@ -118,7 +118,7 @@ class MemoryStateStore(StateStore):
     def put(self, key: str, value: Any) -> None:
         self._kept[key] = value
 
-    def changed(self) -> bool:
+    def changed(self, reader: str = "twins") -> bool:
         return False
 
     def requests(self) -> list[tuple[int, str, Any]]:

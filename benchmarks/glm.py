@@ -1,6 +1,7 @@
 """The inference gateway: what it adds to a bare engine call, its queue under load, and failing addresses.
 
     python -m benchmarks.glm [--litellm FOLDER_OF_ITS_PROGRAMS] [--url http://ENGINE/v1 --model NAME] [--json FILE]
+    python -m benchmarks.glm --gguf FILE        only the embedded engine, bare and through the gateway; or `tiny`
 
 The engine is a local stub that answers after `--think-ms`, give or take a half, in a process of its own, so that the
 difference is the gateway's. `--litellm` runs LiteLLM's proxy before the same stub in the same run. CPU is that of the
@@ -26,6 +27,7 @@ from typing import Any
 import psutil
 
 from benchmarks.glm_client import HttpClient, free_port, wait_for_port
+from benchmarks.glm_embedded import embedded
 from benchmarks.glm_queue import simulate_queue
 from benchmarks.report import Row, arguments, percentiles, publish
 
@@ -63,8 +65,12 @@ class Load:
 def main() -> None:
     """Run everything."""
     options = arguments(
-        __doc__ or "", litellm="", url="", model="glm-stub", think_ms=100.0, seconds=SECONDS, sessions=10_000.0
-    )
+        __doc__ or "", litellm="", url="", model="glm-stub", think_ms=100.0, seconds=SECONDS, sessions=10_000.0,
+        gguf="", requests=16,
+    )  # fmt: skip
+    if options.gguf:
+        publish("glm", options.seed, embedded(options.gguf, _hub, options.requests), options.json)
+        return
     rows: list[Row] = []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))

@@ -15,6 +15,7 @@ import time
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -58,29 +59,40 @@ async def measure(engine: Engine, concurrency: int, requests: int) -> Speed:
     )
 
 
-async def _ask(engine: Engine, number: int) -> int:
-    body = {
+def question(number: int) -> dict[str, Any]:
+    """A request for an answer of TOKENS tokens."""
+    return {
         "messages": [{"role": "user", "content": f"{number}. {QUESTION}"}], "max_tokens": TOKENS, "temperature": 0.8,
         "seed": number, "ignore_eos": True,
     }  # fmt: skip
-    async with aclosing(engine.chat(ChatRequest.from_body(body), 600.0)) as items:
+
+
+async def _ask(engine: Engine, number: int) -> int:
+    async with aclosing(engine.chat(ChatRequest.from_body(question(number)), 600.0)) as items:
         answer = msgspec.json.decode(b"".join([item async for item in items]))
     return int(answer["usage"]["completion_tokens"])
 
 
-async def speeds(gguf: Path, concurrencies: list[int], requests: int) -> list[Speed]:
-    """One engine with as many slots as the highest concurrency."""
+def engine_of(gguf: Path, parallel: int) -> Engine:
+    """An embedded engine for so many requests at a time."""
     options: dict[str, object] = {
-        "path": str(gguf), "sha256": hashlib.sha256(gguf.read_bytes()).hexdigest(), "parallel": max(concurrencies),
+        "path": str(gguf), "sha256": hashlib.sha256(gguf.read_bytes()).hexdigest(), "parallel": parallel,
         "context": 512,
     }  # fmt: skip
-    engine = open_engine(options)
+    engine: Engine = open_engine(options)
+    return engine
+
+
+async def speeds(gguf: Path, concurrencies: list[int], requests: int) -> list[Speed]:
+    """One engine with as many slots as the highest concurrency."""
+    engine = engine_of(gguf, max(concurrencies))
     async with aclosing(engine):
         await measure(engine, 1, 2)  # loaded and warm
         return [await measure(engine, one, max(requests, 2 * one)) for one in concurrencies]
 
 
-def _tiny(folder: Path) -> Path:
+def write_tiny(folder: Path) -> Path:
+    """A GLM-4 with random weights, 77 MB."""
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
     from simulators.tiny_glm import write_tiny_glm  # noqa: PLC0415
 
@@ -93,7 +105,7 @@ def main() -> None:
     """Print the figures, and write them as JSON where that is asked for."""
     chosen = arguments("Embedded engine: tokens a second", gguf="", parallel="1,8,32", requests=16)
     with tempfile.TemporaryDirectory() as folder:
-        gguf = Path(chosen.gguf) if chosen.gguf else _tiny(Path(folder))
+        gguf = Path(chosen.gguf) if chosen.gguf else write_tiny(Path(folder))
         found = asyncio.run(speeds(gguf, [int(one) for one in chosen.parallel.split(",")], chosen.requests))
     rows = [row for one in found for row in _rows(gguf.name, one, found[0])]
     publish("glm_engine", chosen.seed, rows, chosen.json, f"{threads(0)} of {os.cpu_count()} cores for the model")

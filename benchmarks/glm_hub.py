@@ -1,9 +1,15 @@
-"""A hub's REST with a gateway: `python -m benchmarks.glm_hub PORT FOLDER MODEL ADDRESS...`. Writes FOLDER/token."""
+"""A hub's REST with a gateway: `python -m benchmarks.glm_hub PORT FOLDER MODEL ADDRESS...`. Writes FOLDER/token.
+
+An address that ends in .gguf is a file for the embedded engine.
+"""
 
 from __future__ import annotations
 
+import gc
+import hashlib
 import sys
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 
@@ -11,6 +17,8 @@ from cloud_hub.access import tokens
 from cloud_hub.api import http_server
 from cloud_hub.api.dependencies import Hub
 from cloud_hub.api.routes import create_rest_app
+from cloud_hub.app import open_actions
+from cloud_hub.cli.local import GC_OBJECTS
 from cloud_hub.clock import now_us
 from cloud_hub.database.sessions import Database
 from cloud_hub.inference.gateway.build import open_gateway
@@ -23,7 +31,8 @@ from cloud_hub.settings.inference import Inference
 def main(port: int, folder: Path, model: str, addresses: list[str]) -> None:
     """Serve until killed."""
     db = Database(f"sqlite:///{folder / 'hub.sqlite'}")
-    pool = {"name": "pool", "addresses": addresses, "model": model, "max_concurrent": 1024}
+    pool = _embedded(addresses[0]) if addresses[0].endswith(".gguf") else {"addresses": addresses, "model": model}
+    pool |= {"name": "pool", "max_concurrent": 1024}
     settings = Settings(
         state_dir=str(folder), inference=Inference.model_validate({"pools": [pool]}),
         rest=Rest(port=port, max_connections=2000, max_connections_per_address=2000),
@@ -36,9 +45,16 @@ def main(port: int, folder: Path, model: str, addresses: list[str]) -> None:
     app = create_rest_app()
     app.state.hub = Hub(
         settings=settings, db=db, publish=lambda messages: None, notify=lambda name: None, connected=lambda: True,
-        gateway=gateway,
+        actions=open_actions(settings), gateway=gateway,
     )  # fmt: skip
+    gc.freeze()  # as `tidegate-hub serve` does
+    gc.set_threshold(GC_OBJECTS, 10, 10)
     uvicorn.Server(http_server.config(app, settings.rest)).run()
+
+
+def _embedded(file: str) -> dict[str, Any]:
+    digest = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    return {"engine": "llama", "options": {"path": file, "sha256": digest, "parallel": 32, "context": 512}}
 
 
 if __name__ == "__main__":

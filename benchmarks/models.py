@@ -1,11 +1,13 @@
 """Measures what the agent adds to a model: the same ONNX file in a bare `InferenceSession.run` and through the agent.
 
-    python -m benchmarks.models [--seconds 3] [--json FILE]
+    python -m benchmarks.models [--seconds 3] [--json FILE] [--peer-python PYTHON]
 
 Frames are 224 x 224 x 3, uint8. bare: the session alone, its tensor is ready. agent: stream, shared memory, inference
 process, task, gate, drift features, samples, outbox with a FULL commit every second; all of the agent but the link.
 one at a time: a frame is given when the one before is answered. saturated: as many as the agent takes at once.
 device: a real agent process with a collector of 20 frames/s. On a busy machine compare medians and ratios.
+With --peer-python, the Python of an environment with MLServer (`benchmarks.model_peer`), the same model and frames are
+served by it too, in turns with the agent, and nothing else is measured.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ import onnxruntime as ort
 import psutil
 from onnx import TensorProto, helper, numpy_helper
 
+from benchmarks.model_peer import Peer
 from benchmarks.report import Row, arguments, percentiles, publish
 from cloud_hub.models.writer import make_manifest, write_bundle
 from edge_agent import clock
@@ -290,6 +293,56 @@ def overhead(device: Device, name: str, folder: Path, model: bytes, frames: list
     return rows
 
 
+def against_peer(
+    folder: Path, python: Path, name: str, model: bytes, frames: list[bytes], seconds: float
+) -> list[Row]:  # fmt: skip
+    """One model: bare, the agent, MLServer with and without a process for the model; in turns, three times, medians."""
+    (folder / "store").mkdir(parents=True)
+    device = Device(folder / "store")
+    stream = device.add(bundle(folder / "bundle", model), "peer")
+    stacked = np.stack([np.frombuffer(data, np.uint8).reshape(SIDE, SIDE, 3) for data in frames])
+    peers = {
+        f"MLServer, {text}": Peer(folder / f"peer{workers}", python, model, SIDE, stacked, workers)
+        for text, workers in (("model in a process", 1), ("one process", 0))
+    }
+    found: dict[tuple[str, str], list[float]] = {}
+    try:
+        for peer in peers.values():
+            peer.wait()
+            expected = [session(model)(frame[None])[0][0] for frame in stacked]
+            assert np.allclose(expected, peer.answers(), atol=1e-5), "the peer answers otherwise"
+        for _ in range(3):
+            rate, median = bare(model, frames, seconds)
+            found.setdefault(("bare", "saturated rate"), []).append(rate)
+            found.setdefault(("bare", "one at a time median"), []).append(median)
+            judge = stream._judge
+            for method, depth in (("one at a time", 1), ("saturated", 4)):
+                rate, median, _ = Load(device, [stream], frames, depth).run(seconds)
+                stream._judge = judge  # type: ignore[method-assign]
+                found.setdefault(("agent", f"{method} rate"), []).append(rate)
+                found.setdefault(("agent", f"{method} median"), []).append(median)
+                for key, peer in peers.items():
+                    times, rate = peer.measure(seconds, depth)
+                    found.setdefault((key, f"{method} rate"), []).append(rate)
+                    found.setdefault((key, f"{method} median"), []).append(statistics.median(times) * 1e6)
+    finally:
+        for peer in peers.values():
+            peer.close()
+        device.close()
+    rows = [
+        Row(name, key, metric, statistics.median(values), "us" if metric.endswith("median") else "1/s")
+        for (key, metric), values in sorted(found.items())
+    ]
+    for key in peers:
+        for metric, ours, theirs in (
+            ("one at a time, time of agent / peer", "one at a time median", "one at a time median"),
+            ("saturated, rate of agent / peer", "saturated rate", "saturated rate"),
+        ):
+            pairs = zip(found["agent", ours], found[key, theirs], strict=True)
+            rows.append(Row(name, key, metric, statistics.median(a / b for a, b in pairs), "1"))
+    return rows
+
+
 def _used(stream: ModelStream) -> tuple[float, float]:
     """Processor seconds of this process and of the inference process; not disturbed by other programs."""
     return time.process_time(), sum(psutil.Process(stream.state["pid"]).cpu_times()[:2])
@@ -422,13 +475,21 @@ def whole_device(folder: Path, model: Path, seconds: float) -> list[Row]:
 
 def main() -> None:
     """Run it."""
-    options = arguments(__doc__ or "", seconds=2.0)
+    options = arguments(__doc__ or "", seconds=2.0, peer_python="")
     rng = np.random.default_rng(options.seed)
     frames = [rng.integers(0, 255, SIDE * SIDE * 3, dtype=np.uint8).tobytes() for _ in range(16)]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         small, large = (tuned(us, options.seed, frames) for us in (100.0, 2000.0))
         models = {"0.1 ms model": small, "2 ms model": large}
+        if options.peer_python:
+            python = Path(options.peer_python)
+            parts = [
+                against_peer(folder / f"p{n}", python, key, model, frames, options.seconds)
+                for n, (key, model) in enumerate(models.items())
+            ]
+            publish("models_peer", options.seed, [row for part in parts for row in part], options.json)
+            return
         folders = {key: bundle(folder / f"b{n}", model) for n, (key, model) in enumerate(models.items())}
         again = bundle(folder / "b9", network(2, 16, options.seed + 1))
         rows = transport(frames)

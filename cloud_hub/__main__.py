@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from cloud_hub.cli import (
+    action,
     alarm,
     ask,
     audit,
@@ -15,6 +16,7 @@ from cloud_hub.cli import (
     ca,
     command,
     demo,
+    desk,
     device,
     glm,
     incident,
@@ -23,6 +25,8 @@ from cloud_hub.cli import (
     local,
     model,
     notify,
+    playbook,
+    policy,
     remote,
     telemetry,
     twin,
@@ -43,7 +47,10 @@ EXAMPLES = """examples:
   tidegate-hub twin set press-3 settings.period_s=2     change desired state
   tidegate-hub alarm list --life unacknowledged         alarms that need acknowledgement
   tidegate-hub ask "what is wrong?"                      a question about the fleet, answered with citations
+  tidegate-hub desk try rules.yaml                      try a site's own rules of the incident desk
   tidegate-hub command send press-3 diagnose processes  send a command to a device
+  tidegate-hub action list --state proposed             actions that wait for an approval
+  tidegate-hub policy check policy.yaml                 check a policy of actions
   tidegate-hub learning put all --target "*" --metrics cpu.load    learn limits, push them, roll back bad ones
   tidegate-hub model build --onnx m.onnx --task classification --calibration pictures --labels l.txt --out bundle
   tidegate-hub glm check --config hub.toml              what each address of the inference pools can do
@@ -61,8 +68,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"tidegate {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for group in (
-        local, ca, broker, backup, twin, command, device, telemetry, alarm, incident, learning, limits, audit, workers,
-        ask, backtest, model, glm, notify, demo,
+        local, ca, broker, backup, twin, command, device, telemetry, alarm, incident, desk, action, policy, ask,
+        learning, limits, audit, workers, backtest, model, glm, notify, playbook, demo,
     ):  # fmt: skip
         group.add(commands)
     return parser

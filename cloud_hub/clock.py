@@ -21,3 +21,8 @@ def new_id() -> str:
 def new_trace() -> str:
     """A new W3C traceparent."""
     return traceparent(secrets.randbits(128), secrets.randbits(64))
+
+
+def new_span(trace_id: str) -> str:
+    """A traceparent that continues the trace with these 32 hex digits; '' for ''."""
+    return traceparent(int(trace_id, 16), secrets.randbits(64)) if trace_id else ""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from edge_agent import clock
 from edge_agent.commands import processes
+from edge_agent.commands.scripts import script_verbs
 from edge_agent.commands.service import Commands
 from edge_agent.commands.sync import RUN_PERIOD_S, CommandSync
 from edge_agent.config import Config, Device, Settings
@@ -25,6 +26,7 @@ from edge_agent.pipeline.core.limit_rules import LimitRules
 from edge_agent.pipeline.limit_set import register_rules
 from edge_agent.pipeline.pipeline import Pipeline
 from edge_agent.pipeline.sampler import Sampler
+from edge_agent.questions.service import Questions
 from edge_agent.runtime import health, machine
 from edge_agent.runtime.core.clock_monitor import ClockMonitor
 from edge_agent.runtime.event_loop import EventLoop
@@ -37,7 +39,7 @@ from edge_agent.twin.sync import TwinSync
 from shared import PROTOCOL, VERSION
 from shared.device_profile import DeviceProfile
 from shared.protocol.codec import decode
-from shared.protocol.messages import AlarmStateMessage, Birth, EscalationAnswer, Event, Metric
+from shared.protocol.messages import AlarmStateMessage, Birth, EscalationAnswer, Event, InferenceResponse, Metric
 from shared.thresholds import JudgeState
 from shared.transport.mqtt import Inbound
 
@@ -84,8 +86,14 @@ class Agent:
             birth=self._birth, on_fetch=self._fetch, on_message=self._received, enrolled=self._trust.tls(),
         )  # fmt: skip
         self._twin = TwinSync(self._state_store, self._uplink.publish)
+        self._questions = Questions(self._state_store, self._uplink.publish)
+        self._sampler.use_questions(self._questions.ask)
         self._settings = SettingsHandler(config, self._use_settings)
-        verbs = processes.verbs | {key: verb for model in self._models.streams for key, verb in model.verbs.items()}
+        verbs = (
+            processes.verbs
+            | script_verbs(config.scripts)
+            | {key: verb for model in self._models.streams for key, verb in model.verbs.items()}
+        )
         commands = Commands(self._state_store, verbs)
         self._commands = CommandSync(commands, self._uplink.publish, self._trust.refusal, self._trust.clock)
         self._rules, self._declared = rules, {metric.name for metric in self._metrics()}
@@ -128,6 +136,7 @@ class Agent:
         self._pipeline.expire()
         self._uplink.tick()
         self._twin.tick()
+        self._questions.tick()
         self._check_clock()
         self._check_stores()
         self._check_rules()
@@ -187,7 +196,8 @@ class Agent:
 
     def _received(self, rest: str, inbound: Inbound) -> None:
         handlers = {"commands": self._commands.received, "shadow": self._twin.received,
-                    "escalations/answers": self._answered, "alarms/life": _log_alarm}  # fmt: skip
+                    "escalations/answers": self._answered, "alarms/life": _log_alarm,
+                    "inference/response": self._question_answered}  # fmt: skip
         if (handler := handlers.get(rest) or handlers.get(rest.partition("/")[0])) is not None:
             handler(rest, inbound)
         else:
@@ -197,6 +207,9 @@ class Agent:
         answer = decode(EscalationAnswer, inbound.payload, inbound.topic)
         for model in self._models.streams:
             model.expert_answered(answer)
+
+    def _question_answered(self, _rest: str, inbound: Inbound) -> None:
+        self._questions.answered(decode(InferenceResponse, inbound.payload, inbound.topic))
 
     # -- what the device reports -------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ Names contain the unit. Secrets are given as file paths, never in the TOML file.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -204,11 +204,14 @@ class Inference(_Table, frozen=True):
         _within("threads", self.threads, 1, 256)
 
 
+ScriptName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}\Z")]
+
+
 class Config(_Table, frozen=True):
     """The configuration file. `limits`, `alarm_rules` and `settings` are in force until the hub sends desired state.
 
     `hard_limits` and `hard_settings` bound the desired state. `hard_limits` and `hard_alarm_rules` are always
-    evaluated.
+    evaluated. `scripts` are executable files by name that the hub may run, no others.
     """
 
     device: Device
@@ -223,6 +226,7 @@ class Config(_Table, frozen=True):
     hard_limits: list[Limits] = []
     alarm_rules: AlarmRules = AlarmRules()
     hard_alarm_rules: AlarmRules = AlarmRules()
+    scripts: dict[ScriptName, str] = {}
 
 
 class _Head(msgspec.Struct, frozen=True):

@@ -1,6 +1,6 @@
-"""Loads plug-ins by entry point: collectors, runners, tasks, engines and scalers. Built-in ones are loaded alike.
+"""Loads plug-ins by entry point: collectors, runners, tasks, engines, scalers and actions.
 
-Only kinds named in the configuration are imported. A failing import raises ConfigError.
+Built-in ones are loaded alike. Only kinds named in the configuration are imported. A failing import raises ConfigError.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Any
 
 from shared.errors import ConfigError
 
+ACTIONS = "tidegate.actions"
 COLLECTORS = "tidegate.collectors"
 RUNNERS = "tidegate.runners"
 ENGINES = "tidegate.engines"

@@ -93,8 +93,8 @@ def edge_keys() -> set[str]:
     for name, kind in {"rates": Rate, "no_data": NoData, "flat": Flat, "expressions": Expression}.items():
         keys |= {f"alarm_rules.{name}.{key}" for key in kind.__dataclass_fields__}
     rules = {"limits", "hard_limits", "alarm_rules", "hard_alarm_rules"}
-    assert set(fields(edge_config.Config)) == {name for name in tables if "." not in name} | rules
-    return keys - {"link.tls", "collectors.options"}
+    assert set(fields(edge_config.Config)) == {name for name in tables if "." not in name} | rules | {"scripts"}
+    return (keys | {"scripts"}) - {"link.tls", "collectors.options"}
 
 
 def hub_keys(kind: type[BaseModel] = hub_settings.Settings, head: str = "") -> set[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import threading
 from collections import OrderedDict
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import delete
@@ -24,6 +25,7 @@ LOCK_S = 60
 MAX_ADDRESSES = 10_000
 
 
+@lru_cache(maxsize=1024)
 def address_key(host: str | None) -> str:
     """The key to count by: an IPv4 address, or the /64 of an IPv6 address, which belongs to one customer."""
     try:

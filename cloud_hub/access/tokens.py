@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy
 from sqlalchemy import bindparam
@@ -39,9 +39,20 @@ LIFE_DAYS = 90
 MAX_NAME = 200
 _OWN = ("hub", "command line")
 _TOKENS: Any = Token.__table__  # type: ignore[attr-defined]
-_READ = ("name", "role", "scope", "expires_us", "revoked_us")
+
+
+class _Row(NamedTuple):
+    """The columns of a token that authentication needs. An object of the database layer costs as much as the query."""
+
+    name: str
+    role: str
+    scope: list[str] | None
+    expires_us: int | None
+    revoked_us: int | None
+
+
 _BY_DIGEST = DriverQuery(
-    sqlalchemy.select(*(_TOKENS.c[name] for name in _READ)).where(_TOKENS.c.digest == bindparam("digest"))
+    sqlalchemy.select(*(_TOKENS.c[name] for name in _Row._fields)).where(_TOKENS.c.digest == bindparam("digest"))
 )
 
 
@@ -82,7 +93,10 @@ def find(session: Session, text: str, now_us: int) -> Token:
     return _require_active(session.exec(select(Token).where(Token.digest == _digest(text))).first(), now_us)
 
 
-def _require_active(row: Token | None, now_us: int) -> Token:
+_Found = TypeVar("_Found", Token, _Row)
+
+
+def _require_active(row: _Found | None, now_us: int) -> _Found:
     if row is None:
         raise WrongToken("send a living token as 'Authorization: Bearer tg_...'")
     if not _is_active(row, now_us):
@@ -91,17 +105,17 @@ def _require_active(row: Token | None, now_us: int) -> Token:
     return row
 
 
-def _is_active(row: Token, now_us: int) -> bool:
+def _is_active(row: Token | _Row, now_us: int) -> bool:
     return row.revoked_us is None and (row.expires_us is None or now_us < row.expires_us)
 
 
 def authenticate(db: Database, text: str, now_us: int) -> Identity:
     """The identity behind a token, checked as in `find`, with one fast query."""
     row = db.first(_BY_DIGEST, digest=_digest(text))
-    return identity(_require_active(None if row is None else Token(**dict(zip(_READ, row, strict=True))), now_us))
+    return identity(_require_active(None if row is None else _Row(*row), now_us))
 
 
-def identity(row: Token) -> Identity:
+def identity(row: Token | _Row) -> Identity:
     """The identity that a token stands for."""
     return Identity(actor=row.name, roles=row.role, scope=None if row.scope is None else tuple(row.scope))
 

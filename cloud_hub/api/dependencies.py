@@ -16,11 +16,13 @@ from fastapi.concurrency import run_in_threadpool
 from cloud_hub.access import lockout, tokens
 from cloud_hub.access.lockout import Lockout
 from cloud_hub.access.oidc import Oidc
+from cloud_hub.actions.service import ActionService
 from cloud_hub.ask.slots import QuestionSlots
 from cloud_hub.clock import new_trace, now_us
 from cloud_hub.database.sessions import Database
 from cloud_hub.devices import registry as device_registry
 from cloud_hub.errors import HubError, WrongToken
+from cloud_hub.inference.experts.metrics import ExpertMetrics
 from cloud_hub.inference.gateway.service import Gateway
 from cloud_hub.runtime.outgoing import OutgoingMessage
 from cloud_hub.runtime.waiters import WaiterRegistry
@@ -45,6 +47,7 @@ class Hub:
     db: Database
     publish: Callable[[Iterable[OutgoingMessage]], None]
     notify: Callable[[str], None]
+    actions: ActionService
     connected: Callable[[], bool]
     changed: Callable[[Iterable[str]], None] = lambda devices: None
     waiters: WaiterRegistry = field(default_factory=WaiterRegistry)
@@ -55,19 +58,21 @@ class Hub:
     workers: Callable[[], Sequence[WorkerStatus]] = tuple
     gateway: Gateway | None = None
     questions: QuestionSlots = field(default_factory=QuestionSlots)
+    expert_metrics: ExpertMetrics = field(default_factory=ExpertMetrics)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """The caller of a request: the name of a token or a person.
+    """The caller of a request: the name of a token or a person, and the roles with spaces between.
 
     `trace` continues the caller's traceparent or starts one. `scope` are the asset paths below which the caller sees
-    devices; None for the whole hub.
+    devices; None for the whole hub. `roles` are separated by spaces.
     """
 
     actor: str
     trace: str
     scope: Scope = None
+    roles: str = ""
 
     def needs_all(self) -> None:
         """Raise HubError 403 unless the caller sees the whole hub."""
@@ -115,7 +120,7 @@ def authorize(hub: Hub, request: Request, identity: Identity, power: str) -> Cal
             device_registry.require_device(session, device)
     sent = request.headers.get("traceparent", "")
     trace = sent if TRACEPARENT.match(sent) else new_trace()
-    return Caller(actor=identity.actor, trace=trace, scope=identity.scope)
+    return Caller(actor=identity.actor, trace=trace, scope=identity.scope, roles=identity.roles)
 
 
 def _identity(hub: Hub, text: str) -> Identity:

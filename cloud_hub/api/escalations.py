@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -11,7 +12,8 @@ from sqlmodel import case, col, func, select
 from cloud_hub.api.dependencies import Reader, TheHub
 from cloud_hub.clock import now_us
 from cloud_hub.database import scopes
-from cloud_hub.database.tables import EscalationRow
+from cloud_hub.database.tables import EscalationRow, FailedItem
+from cloud_hub.inference.experts import coverage
 
 router = APIRouter(prefix="/api/v1", tags=["escalations"])
 
@@ -53,16 +55,22 @@ def escalations(
 
 
 class ExpertView(BaseModel):
-    """How a model's escalations are answered. Times are from receipt to answer, `cost` by the prices of the pool."""
+    """How a model's escalations are answered. Times are from receipt to answer, `cost` by the prices of the pool.
+
+    `hint` says what is missing when no expert is configured for the model. `failed` are those waiting whose last try
+    failed. A configured expert without escalations has a row of zeros.
+    """
 
     model: str
     expert: str
     waiting: int
     answered: int
     without_label: int
+    failed: int
     mean_s: float | None
     longest_s: float | None
     cost: float
+    hint: str = ""
 
 
 @router.get("/experts")
@@ -76,22 +84,32 @@ def experts(
         select(
             EscalationRow.model, EscalationRow.expert, func.count(), func.count(col(EscalationRow.answer)),
             func.sum(case((col(EscalationRow.answer) == "", 1), else_=0)), func.avg(took), func.max(took),
-            func.sum(EscalationRow.cost),
+            func.sum(EscalationRow.cost), func.count(col(FailedItem.id)),
         )  # type: ignore[call-overload]
+        .join(
+            FailedItem, (col(FailedItem.item) == EscalationRow.id) & (col(FailedItem.kind) == "escalation"),
+            isouter=True,
+        )
         .where(col(EscalationRow.received_us) > since_us)
         .group_by(EscalationRow.model, EscalationRow.expert)
         .order_by(EscalationRow.model, EscalationRow.expert)
     )  # fmt: skip
     with hub.db.read(scope=caller.scope) as session:
         rows = session.exec(scopes.restrict(session, query, col(EscalationRow.device))).all()
-    return [_expert(*row) for row in rows]
+    known = coverage.configured(hub.settings.experts)
+    idle = sorted(known - {row[0] for row in rows})
+    unused = [_expert(known, model, "", 0, 0, 0, None, None, 0.0, 0) for model in idle]
+    return [_expert(known, *row) for row in rows] + unused
 
 
 def _expert(
-    model: str, expert: str, count: int, answered: int, unlabelled: int, mean_us: Any, longest_us: Any, cost: float
+    known: Set[str], model: str, expert: str, count: int, answered: int, unlabelled: int, mean_us: Any,
+    longest_us: Any, cost: float, failed: int,
 ) -> ExpertView:  # fmt: skip
     return ExpertView(
+        hint=coverage.hint(model) if not expert and model not in known else "",
         model=model, expert=expert, waiting=count - answered, answered=answered, without_label=unlabelled,
+        failed=failed,
         mean_s=None if mean_us is None else float(mean_us) / 1e6,
         longest_s=None if longest_us is None else float(longest_us) / 1e6, cost=cost or 0.0,
     )  # fmt: skip

@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 from pydantic import BaseModel
 
 from cloud_hub.api.dependencies import Reader, TheHub
+from cloud_hub.inference.experts import escalations
 from cloud_hub.runtime import items
 from cloud_hub.runtime.worker import WorkerStatus
 from shared import VERSION
@@ -58,9 +59,10 @@ def metrics(hub: TheHub, caller: Reader) -> Response:
     caller.needs_all()
     with hub.db.read() as session:
         failed = items.counts(session)
+        waiting = escalations.waiting(session)
     registry = CollectorRegistry()
-    registry.register(_Snapshot(hub.connected(), hub.workers(), failed))
-    content = generate_latest(registry)
+    registry.register(_Snapshot(hub.connected(), hub.workers(), failed, waiting))
+    content = generate_latest(registry) + generate_latest(hub.expert_metrics.registry)
     if hub.gateway is not None:
         content += generate_latest(hub.gateway.metrics.registry)
     return Response(content, media_type=CONTENT_TYPE_LATEST)
@@ -70,9 +72,11 @@ class _Snapshot(Collector):
     """Collects all metrics at a scrape; it counts nothing itself, so threads share no state."""
 
     def __init__(
-        self, broker: bool, workers: Sequence[WorkerStatus], failed: dict[str, tuple[int, int]]
+        self, broker: bool, workers: Sequence[WorkerStatus], failed: dict[str, tuple[int, int]],
+        escalations: dict[str, int],
     ) -> None:  # fmt: skip
         self._broker, self._workers, self._failed = broker, workers, failed
+        self._escalations = escalations
 
     def collect(self) -> Iterator[Metric]:
         """The metrics, by name."""
@@ -101,3 +105,7 @@ class _Snapshot(Collector):
             parked.add_metric([worker], counts[0])
             waiting.add_metric([worker], counts[1])
         yield from (parked, waiting)
+        frames = GaugeMetricFamily("tidegate_expert_waiting", "Frames that wait for an expert.", labels=["model"])
+        for model, count in sorted(self._escalations.items()):
+            frames.add_metric([model], count)
+        yield frames

@@ -12,13 +12,13 @@ from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
 from cloud_hub.api import openai_errors
-from cloud_hub.api.dependencies import Asker, Caller, Reader, TheHub
+from cloud_hub.api.dependencies import Asker, Caller, Hub, Reader, TheHub
 from cloud_hub.api.request_guard import Limit
 from cloud_hub.database.scopes import covers, validate_path
 from cloud_hub.errors import HubError
 from cloud_hub.inference.gateway.calls import Call, GatewayRefused
 from cloud_hub.inference.gateway.core.breaker import State
-from cloud_hub.inference.gateway.core.classes import CLASSES, MAX_DEADLINE_S, RequestClass
+from cloud_hub.inference.gateway.core.classes import CLASSES, MAX_DEADLINE_S, RequestClass, may_ask
 from cloud_hub.inference.gateway.core.routing import AUTO, Sites
 from cloud_hub.inference.gateway.service import Gateway
 
@@ -81,6 +81,7 @@ async def chat(request: Request, hub: TheHub, caller: Asker) -> Response:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise HubError(400, "Invalid request", f"the body is no JSON object: {error}") from None
     request_class = _class(request)
+    require_class(hub, caller, request_class)
     call = Call(
         body=body, tenant=caller.actor, sites=_sites(request, caller), request_class=request_class,
         deadline_s=_deadline_s(request, request_class), trace=caller.trace,
@@ -153,6 +154,15 @@ def require_gateway(gateway: Gateway | None) -> Gateway:
     if gateway is None:
         raise HubError(404, "No language model", NO_POOLS)
     return gateway
+
+
+def require_class(hub: Hub, caller: Caller, request_class: RequestClass) -> None:
+    """Raise HubError 403 unless the caller may ask for the class."""
+    allowed = hub.settings.inference.emergency_roles
+    if not may_ask(request_class, caller.roles, allowed):
+        who = f"for callers with role {' or '.join(allowed)}" if allowed else "for nobody"
+        cure = "ask with class normal, or have the role added to inference.emergency_roles"
+        raise HubError(403, "Not allowed", f"class '{request_class}' is {who} on this hub: {cure}")
 
 
 def _class(request: Request) -> RequestClass:

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from cloud_hub.api.dependencies import Asker, TheHub
-from cloud_hub.api.inference import LIMIT, require_gateway
+from cloud_hub.api.inference import LIMIT, require_class, require_gateway
 from cloud_hub.api.request_guard import declare
 from cloud_hub.clock import now_us
 from cloud_hub.database.tables import InferenceTask
@@ -47,6 +47,7 @@ class TaskBody(BaseModel):
 def create(body: TaskBody, hub: TheHub, caller: Asker) -> InferenceTask:
     """Queue a request: 202 with its id. It survives restarts of the hub."""
     require_gateway(hub.gateway)
+    require_class(hub, caller, body.request_class)
     known = hub.settings.inference.webhooks
     if body.webhook and body.webhook not in known:
         reason = f"body.webhook: '{body.webhook}' is none of those in the settings: {', '.join(known) or 'none'}"

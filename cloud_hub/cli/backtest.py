@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloud_hub.cli import Commands, clean
 from cloud_hub.cli.remote import EXIT_FAILED, EXIT_NO_ANSWER, EXIT_USAGE, RemoteError, options
-from cloud_hub.cli.times import seconds
+from cloud_hub.cli.times import instant, seconds
 
 if TYPE_CHECKING:
     from cloud_hub.thresholds.backtest.core.comparison import AlarmGroup
@@ -64,7 +64,10 @@ def add(commands: Commands) -> None:
         "--timeout", type=seconds, default=60.0, metavar="TIME", help="timeout of one request (default 60s)"
     )
     what = parser.add_argument_group("what is compared")
-    what.add_argument("--days", type=_above, default=30.0, help="how far back (default 30)")
+    what.add_argument("--days", type=_above, default=30.0, help="how many days (default 30)")
+    what.add_argument(
+        "--end", type=instant, metavar="TIME", help="where they end: 2026-11-01, 2026-11-01T08:00Z or 7d (default now)"
+    )
     what.add_argument(
         "--train-days", type=_above, help="how many of these are for learning only (default 7, at most a third)"
     )
@@ -117,12 +120,17 @@ def limit(text: str) -> FixedLimit:
     return FixedLimit(compared=parts[0], for_s=seconds(match[2]) if match[2] else 0.0)
 
 
-def _wanted(arguments: argparse.Namespace, now_s: int, interval_s: float) -> BacktestRequest:
+def _end_s(arguments: argparse.Namespace) -> int:
+    """The end of the compared time, UTC seconds."""
+    return int(time.time()) if arguments.end is None else int(arguments.end) // 1_000_000
+
+
+def _wanted(arguments: argparse.Namespace, end_s: int, interval_s: float) -> BacktestRequest:
     """The request. The step is at least the scrape interval: a smaller one would repeat samples and stretch spikes."""
     from cloud_hub.thresholds.backtest.prometheus import BacktestRequest  # noqa: PLC0415
 
     step = int(arguments.step or max(300, interval_s))
-    end = now_s // step * step
+    end = end_s // step * step
     return BacktestRequest(
         start_us=(end - int(arguments.days * DAY_S) // step * step) * 1_000_000, end_us=end * 1_000_000, step_s=step,
         fixed_step_s=min(step, int(max(60, interval_s))), pages_per_shift=arguments.pages_per_shift or 2.0,
@@ -155,7 +163,7 @@ def _of_prometheus(arguments: argparse.Namespace) -> int:
     )  # fmt: skip
     try:
         with Client(access, _warn) as client:
-            wanted = _wanted(arguments, int(time.time()), client.interval_s())
+            wanted = _wanted(arguments, _end_s(arguments), client.interval_s())
             report = prometheus.run(client, wanted, _progress)
     except PrometheusError as error:
         raise RemoteError(clean(str(error)), EXIT_NO_ANSWER if error.absent else EXIT_FAILED) from error
@@ -170,7 +178,7 @@ def _of_series(arguments: argparse.Namespace) -> int:
     from cloud_hub.thresholds.backtest.single_series import backtest_series  # noqa: PLC0415
     from cloud_hub.thresholds.bands.day_ahead import NotEnough  # noqa: PLC0415
 
-    stored = series.read(arguments, int((time.time() - arguments.days * DAY_S) * 1e6))
+    stored = series.read(arguments, int((_end_s(arguments) - arguments.days * DAY_S) * 1e6), arguments.end)
     try:
         found = backtest_series(
             stored, arguments.limit, train_days=arguments.train_days, pages_per_shift=arguments.pages_per_shift,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import queue
 import socket
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cloud_hub import settings as hub_settings
 from cloud_hub.access.oidc import Oidc
@@ -22,62 +23,93 @@ from shared.protocol import topics
 from shared.transport.mqtt import Connection, Options, parse_address
 from shared.transport.tls import pair_problem
 
+if TYPE_CHECKING:
+    from cloud_hub.inference.engines import Engine
+
 LOCAL = {"localhost", "127.0.0.1", "::1"}
 SECRETS = {"key", "key_file", "token_file", "secret_file", "password_file", "url_file"}
 """Settings whose value is the path of a secret file."""
 PLUGIN_S = 20.0
 """The timeout for an engine or a scaler."""
-PROBE = 'Nothing happened.\n{"rules": {"cause": "none", "confidence": 1, "explanation": ""}, "allowed": []}'
-"""A prompt for a connection test; the answer is ignored."""
+PROBE: dict[str, Any] = {"messages": [{"role": "user", "content": "A test of the connection."}], "max_tokens": 1}
+"""A request for a connection test; the answer is ignored."""
 ENDING_S = 30 * 86_400.0
 """A server certificate that expires sooner than this is a problem."""
 
 
 def examine(path: Path | None) -> Findings:
-    """Run all checks. They leave nothing behind; an engine receives one small prompt."""
+    """Run all checks. They leave nothing behind; each address of a pool receives one small prompt."""
     findings = Findings()
     try:
         settings = hub_settings.read(path)
     except ConfigError as error:
         findings.problems.append(str(error))
         return findings
-    parts = (_state, _database, _rest, _experts, _oidc, _channels, _aws)
+    parts = (_state, _database, _rest, _experts, _oidc, _channels, _aws, _desk)
     findings.problems += [*_environment(), *(line for part in parts for line in part(settings))]
     _broker(settings, findings)
-    findings.warnings += [*_port(settings), *_secrets(settings.model_dump())]
-    for wanted in (_engine, _scaler):
-        _call_plugin(wanted, settings, findings)
+    findings.warnings += [*_port(settings), *_coverage(settings), *_secrets(settings.model_dump())]
+    _call_plugin("scaler", lambda: _scaler(settings), findings)
+    _pools(settings, findings)
     if settings.twins.aws_alias and not findings.problems:
         findings.problems += _alias(settings)
     return findings
 
 
-def _call_plugin(ask: Callable[[Settings], None], settings: Settings, findings: Findings) -> None:
+def _call_plugin(name: str, ask: Callable[[], None], findings: Findings) -> None:
     """Call a plug-in; one that is temporarily unavailable is a warning."""
     try:
-        run_with_timeout(PLUGIN_S, lambda: _translated(ask, settings))
+        run_with_timeout(PLUGIN_S, lambda: _translated(name, ask))
     except (NotReady, TimeoutError) as error:
-        findings.warnings.append(f"{ask.__name__[1:]}: {error}. The hub goes on without it, and tries again")
+        findings.warnings.append(f"{name}: {error}. The hub goes on without it, and tries again")
     except TidegateError as error:
         findings.problems.append(str(error))
 
 
-def _translated(ask: Callable[[Settings], None], settings: Settings) -> None:
+def _translated(name: str, ask: Callable[[], None]) -> None:
     try:
-        ask(settings)
+        ask()
     except TidegateError:
         raise
     except Exception as error:
         reason, cure = f"the plug-in fails ({type(error).__name__}: {error})", "Correct its options, or report it"
-        raise ConfigError(ask.__name__[1:], reason, cure) from error
+        raise ConfigError(name, reason, cure) from error
 
 
-def _engine(settings: Settings) -> None:
-    from cloud_hub.inference.engines.blocking import load_model  # noqa: PLC0415 - with httpx, where it is wanted
+def _pools(settings: Settings, findings: Findings) -> None:
+    """Each pool is opened, and each of its addresses asked. An embedded model is not loaded."""
+    for pool in settings.inference.pools:
+        try:
+            from cloud_hub.inference.engines.pools import open_engines  # noqa: PLC0415 - httpx
 
-    if (engine := load_model(settings)) is not None:
+            engines = open_engines(pool)
+        except ConfigError as error:
+            findings.problems.append(str(error))
+            continue
+        for engine in engines if pool.addresses else ():
+            _call_plugin(f"inference.pools.{pool.name}", lambda engine=engine: asyncio.run(_ask(engine)), findings)  # type: ignore[misc]
+
+
+async def _ask(engine: Engine) -> None:
+    from cloud_hub.inference.engines import ChatRequest  # noqa: PLC0415
+
+    try:
         with suppress(WireError):  # it answered, even if unusably: enough for a connection test
-            engine.ask("This is a test of the connection.", PROBE, {"type": "object"})
+            async for _ in engine.chat(ChatRequest.from_body(PROBE), PLUGIN_S / 2):
+                pass
+    finally:
+        await engine.aclose()
+
+
+def _desk(settings: Settings) -> list[str]:
+    """Whether the site's rules of the incident desk can be read."""
+    from cloud_hub.incidents.desk import open_desk  # noqa: PLC0415 - with RE2, where it is wanted
+
+    try:
+        open_desk(settings.desk)
+    except ConfigError as error:
+        return [str(error)]
+    return []
 
 
 def _scaler(settings: Settings) -> None:
@@ -240,14 +272,31 @@ def _alias(settings: Settings) -> list[str]:
 
 def _experts(settings: Settings) -> list[str]:
     """Each expert is opened, which has it answer one blank frame."""
-    from cloud_hub.inference.experts.registry import load_experts  # noqa: PLC0415
+    from cloud_hub.inference.experts.registry import check_experts  # noqa: PLC0415
 
     try:
-        load_experts(settings)
+        check_experts(settings)
     except ConfigError as error:
         return [str(error)]
     except ModuleNotFoundError as error:
         return [f"experts.bundles: {error}. Install what it needs: pip install 'tidegate[hub]'"]
+    return []
+
+
+def _coverage(settings: Settings) -> list[str]:
+    """Models whose escalations arrive and have no expert. A database that is not there yet, or is older, tells none."""
+    from sqlalchemy.engine import make_url  # noqa: PLC0415 - half a second of imports
+    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415
+    from sqlmodel import Session  # noqa: PLC0415
+
+    from cloud_hub.database.engine import open_engine  # noqa: PLC0415
+    from cloud_hub.inference.experts.coverage import configured, hint, models_without_expert  # noqa: PLC0415
+
+    url = settings.database_url
+    if url.startswith("sqlite") and not Path(make_url(url).database or "").is_file():
+        return []
+    with suppress(TidegateError, SQLAlchemyError), Session(open_engine(url)) as session:
+        return [hint(model) for model in models_without_expert(session, configured(settings.experts), now_us())]
     return []
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloud_hub.cli import Commands
+from cloud_hub.security.core.roles import MAY
 from shared.durations import DAY_US
 from shared.errors import EXIT_CONFIG
 from shared.process import logs
@@ -39,7 +40,7 @@ def add(commands: Commands) -> None:
     token.add_argument("what", choices=["create", "revoke"])
     token.add_argument("--name", required=True, help="name of the token; recorded in the audit trail")
     token.add_argument(
-        "--role", action="append", choices=["viewer", "operator", "auditor", "admin", "writer"],
+        "--role", action="append", choices=list(MAY),
         help="create: role (default viewer); repeatable",
     )  # fmt: skip
     token.add_argument(

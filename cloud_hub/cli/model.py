@@ -69,6 +69,10 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     model = parser.add_argument_group("the model (found out by its shapes unless given)")
     model.add_argument("--shape", type=_sides, default=[], metavar="CxHxW", help="settles free sides of the input")
     model.add_argument("--layout", default="", help="NCHW, NHWC or NHW of images; NTC, NCT, NT or NC of windows")
+    model.add_argument(
+        "--constant", action="append", type=_constant, default=[], metavar="INPUT=X,X",
+        help="values of an input that is the same for every frame, such as scale_factor=1; repeatable",
+    )  # fmt: skip
     model.add_argument("--color", default="", choices=["", "gray", "rgb", "bgr"])
     model.add_argument("--resize", default="", choices=["", "none", "stretch", "letterbox"])
     model.add_argument("--scale", type=float, metavar="X", help="pixels are multiplied by it (default 1/255)")
@@ -110,6 +114,11 @@ def _pair(text: str) -> tuple[str, str]:
     return name, value
 
 
+def _constant(text: str) -> tuple[str, list[float]]:
+    name, values = _pair(text)
+    return name, _numbers(values)
+
+
 def _option(value: str) -> float | str | bool:
     """A value as TOML would read it: true, false, a number, or else text."""
     if value in ("true", "false"):
@@ -128,8 +137,9 @@ def _build(arguments: argparse.Namespace) -> int:
     request = BuildRequest(
         onnx=given.onnx or given.tflite, task=given.task, calibration=given.calibration, evaluation=given.evaluation,
         out=given.out, labels=_labels(given.labels), tolerance=given.tolerance, variants=given.variants or VARIANTS,
-        shape=given.shape, layout=given.layout, color=given.color, resize=given.resize, scale=given.scale,
-        mean=given.mean, std=given.std, options={name: _option(value) for name, value in given.option},
+        shape=given.shape, constants=dict(given.constant), layout=given.layout, color=given.color,
+        resize=given.resize, scale=given.scale, mean=given.mean, std=given.std,
+        options={name: _option(value) for name, value in given.option},
         name=given.name, version=given.version, licence=given.licence, provenance=dict(given.provenance),
     )  # fmt: skip
     report = build(request, lambda text: print(clean(text), file=sys.stderr, flush=True))

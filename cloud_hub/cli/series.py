@@ -20,8 +20,11 @@ PAGE = 50_000
 FILES = (".csv", ".parquet")
 
 
-def read(arguments: argparse.Namespace, since_us: int) -> LabelledSeries:
-    """The series that `arguments.series` names; of a hub's what came since then. Raises ConfigError or RemoteError."""
+def read(arguments: argparse.Namespace, since_us: int, end_us: int | None = None) -> LabelledSeries:
+    """The series that `arguments.series` names; of a hub's, what it measured in since_us..end_us (None: until now).
+
+    Raises ConfigError or RemoteError.
+    """
     name = str(arguments.series)
     if name.endswith(FILES):
         return _file(Path(name), arguments.name)
@@ -29,13 +32,12 @@ def read(arguments: argparse.Namespace, since_us: int) -> LabelledSeries:
     if not device or not slash or not metric:
         raise RemoteError(f"'{name}' is not a series: write device/metric, or a file ending in .csv or .parquet", 2)
     with connect(arguments) as hub:
-        return _of_hub(hub, device, metric, since_us)
+        return _of_hub(hub, device, metric, since_us, end_us)
 
 
-def _of_hub(hub: Remote, device: str, metric: str, since_us: int) -> LabelledSeries:
+def _of_hub(hub: Remote, device: str, metric: str, since_us: int, end_us: int | None) -> LabelledSeries:
     known = hub.get(f"/devices/{quote(device, '')}").get("metrics") or []
     rows: list[dict[str, Any]] = []
-    end_us = None
     while True:  # from the newest back
         path = f"/devices/{quote(device, '')}/telemetry/{quote(metric)}"
         page = hub.get(path, start_us=since_us, end_us=end_us, limit=PAGE)

@@ -1,4 +1,4 @@
-"""Demo acts about alarms: d. Thresholds, e. Incidents and f. Undo."""
+"""Demo acts about alarms: d. Thresholds, e. Incidents and g. Undo."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from cloud_hub.demo.world import MODEL, World, burn, now_us
 BURN_S = 8.0
 
 
-def _alarm(world: World, device: str, metric: str, since_us: int, state: str = "") -> dict[str, Any] | None:
+def raised_alarm(world: World, device: str, metric: str, since_us: int, state: str = "") -> dict[str, Any] | None:
+    """The newest alarm of a metric since then, or None."""
     rows = world.client.get("/alarms", device=device, state=state)
     alarms = [row for row in rows if row["metric"] == metric and row["received_us"] >= since_us]
     return alarms[0] if alarms else None
@@ -36,7 +37,7 @@ def thresholds(world: World) -> list[str]:
     lines = [f"replay of recorded server weeks: {line}" for line in replay(weeks.compare(weeks.load()))]
     device = world.worker
     try:
-        until("no alarm of cpu.load is raised", lambda: not _alarm(world, device, "cpu.load", 0, "raised"), 40)
+        until("no alarm of cpu.load is raised", lambda: not raised_alarm(world, device, "cpu.load", 0, "raised"), 40)
     except ActLate as error:
         reason = "the live alarm: this machine's processor is at its limit already (end other work on it)"
         raise ActSkipped(reason, lines) from error
@@ -53,8 +54,8 @@ def _live(world: World, device: str) -> list[str]:
     start = now_us()
     burners = burn(BURN_S)
     try:
-        alarm = until("the live alarm is raised", lambda: _alarm(world, device, "cpu.load", start), BURN_S + 8)
-        until("the live alarm clears", lambda: _alarm(world, device, "cpu.load", start, "cleared"), 40)
+        alarm = until("the live alarm is raised", lambda: raised_alarm(world, device, "cpu.load", start), BURN_S + 8)
+        until("the live alarm clears", lambda: raised_alarm(world, device, "cpu.load", start, "cleared"), 40)
     finally:
         for burner in burners:
             burner.kill()
@@ -81,7 +82,7 @@ def incidents(world: World) -> list[str]:
     before = world.client.reported(device)["models"][MODEL]
     os.kill(int(before["pid"]), signal.SIGSTOP)
     metric = f"{MODEL}/age_s"
-    alarm = until("the stalled model raises an alarm", lambda: _alarm(world, device, metric, start), 20)
+    alarm = until("the stalled model raises an alarm", lambda: raised_alarm(world, device, metric, start), 20)
 
     def resolved() -> dict[str, Any] | None:
         incident: dict[str, Any] = world.client.get(f"/incidents/{alarm['incident']}")
@@ -102,7 +103,7 @@ def incidents(world: World) -> list[str]:
     return [
         f"inference process stopped with SIGSTOP; alarm {alarm['metric']} {alarm['value']:.1f} s",
         f"diagnosis by {author}: {incident['diagnosis']['cause']} ({incident['diagnosis']['confidence']:.0%})",
-        f"{action['verb']} {action['target']}: policy '{action['policy']}'; twin: starts {before['starts']} -> "
+        f"{action['type']} {action['detail']}: policy '{action['policy']}'; twin: starts {before['starts']} -> "
         f"{after['starts']}",
         f"resolved {took:.1f} s after the alarm; {len(kinds)} audit rows under one trace {alarm['trace_id'][:8]}..., "
         "chain holds",
@@ -136,7 +137,7 @@ def undo(world: World) -> list[str]:
     )
     until(
         "the alarm of the bad limit clears",
-        lambda: _alarm(world, device, "memory.used", rollout["started_us"], "cleared"), 20,
+        lambda: raised_alarm(world, device, "memory.used", rollout["started_us"], "cleared"), 20,
     )  # fmt: skip
     took = (end["ended_us"] - end["started_us"]) / 1e6
     others = [d for d in world.devices if d != device]

@@ -1,4 +1,4 @@
-"""Demo acts about connections: a. Twins, g. Outage and h. Scale."""
+"""Demo acts about connections: a. Twins, h. Outage and i. Scale."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from cloud_hub.broker.embedded import WARNING
-from cloud_hub.demo import acts_alarms, acts_frames, acts_link
+from cloud_hub.demo import acts_alarms, acts_desk, acts_frames, acts_link
 from cloud_hub.demo.client import ActFailed, ActLate, ActSkipped, busy
 from cloud_hub.demo.view import Entry, View, summary
 from cloud_hub.demo.world import World
@@ -29,9 +29,10 @@ ACTS: tuple[tuple[str, Act], ...] = (
     ("c. Drift", acts_frames.drift),
     ("d. Thresholds", acts_alarms.thresholds),
     ("e. Incidents", acts_alarms.incidents),
-    ("f. Undo", acts_alarms.undo),
-    ("g. Outage", acts_link.outage),
-    ("h. Scale", acts_link.scale),
+    ("f. Desk", acts_desk.desk),
+    ("g. Undo", acts_alarms.undo),
+    ("h. Outage", acts_link.outage),
+    ("i. Scale", acts_link.scale),
 )
 
 

@@ -107,7 +107,7 @@ def _paths(session: Session, devices: Collection[str]) -> dict[str, str]:
     paths: dict[str, str] = {}
     for some in _chunks(sorted(devices)):
         query = select(_DEVICES.c.id, _DEVICES.c.assigned_path).where(_DEVICES.c.id.in_(some))
-        paths |= {device: path for device, path in session.connection().execute(query)}
+        paths |= {row.id: row.assigned_path for row in session.connection().execute(query)}
     return paths
 
 

@@ -70,4 +70,5 @@ def open_desk(settings: DeskSettings | None = None) -> Desk:
 
 
 def _book(own: tuple[Rule, ...], tree: bool = True) -> RuleBook:
-    return RuleBook(rules=combine(own, builtin_rules()), tree=builtin_tree() if tree else None)
+    names = frozenset(rule.spec.name for rule in own)
+    return RuleBook(rules=combine(own, builtin_rules()), tree=builtin_tree() if tree else None, own=names)

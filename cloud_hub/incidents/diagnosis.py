@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,8 +20,8 @@ from cloud_hub.incidents.core import claims, prompts, rules
 from cloud_hub.incidents.core.evidence import Claim, Diagnosis, Evidence, EvidenceItem, Proposal
 from cloud_hub.incidents.core.items import numbered_items
 from cloud_hub.incidents.core.messages import Catalogue, sanitize
-from cloud_hub.incidents.desk import Desk, open_desk
-from cloud_hub.inference.engines.blocking import LanguageModel
+from cloud_hub.incidents.desk import Desk, catalogue, open_desk
+from cloud_hub.inference.gateway.blocking import LanguageModel
 from shared.errors import TidegateError
 
 log = logging.getLogger(__name__)
@@ -97,42 +97,72 @@ def diagnose(evidence: Evidence, engine: LanguageModel | None = None, desk: Desk
     return _checked(reply, engine.name, items, allowed, by_rules, desk.catalogue)
 
 
-def _fallback(by_rules: Diagnosis, engine: LanguageModel, reason: str, catalogue: Catalogue) -> Diagnosis:
+def follow_lead(lead_id: str, stored: Mapping[str, Any], evidence: Evidence, desk: Desk | None = None) -> Diagnosis:
+    """The diagnosis of a member of a group: that of the incident which leads it, and what rules propose for itself.
+
+    `stored` is the lead's diagnosis as the database has it; one that cannot be read leaves the rules. Asks no engine.
+    """
+    desk = desk or open_desk()
+    try:
+        lead = msgspec.convert(dict(stored), Diagnosis)
+    except msgspec.ValidationError:
+        return diagnose(evidence, None, desk)
+    proposals = rules.specific_proposals(evidence, desk.book, desk.catalogue)
+    note = desk.catalogue.text("note.member", lead=lead_id)
+    return replace(lead, proposals=proposals, note=" ".join(filter(None, [note, lead.note])), lead=lead_id)
+
+
+def localized(stored: Mapping[str, Any], language: str) -> dict[str, Any]:
+    """A stored diagnosis in another language, as far as the rules wrote it; an engine's text stays as it is."""
+    try:
+        diagnosis = msgspec.convert(dict(stored), Diagnosis)
+    except msgspec.ValidationError:  # of an older version
+        return dict(stored)
+    if diagnosis.language == language or not diagnosis.messages:
+        return dict(stored)
+    written = rules.rendered(diagnosis, catalogue(language))
+    changes: dict[str, Any] = msgspec.to_builtins(
+        {"explanation": written.explanation, "claims": written.claims, "language": written.language}
+    )
+    return dict(stored) | changes
+
+
+def _fallback(by_rules: Diagnosis, engine: LanguageModel, reason: str, texts: Catalogue) -> Diagnosis:
     reason = sanitize(reason, NOTE)
     log.warning("diagnosis.fallback", extra={"fields": {"engine": engine.name, "reason": reason}})
-    return replace(by_rules, note=catalogue.text("note.fallback", engine=engine.name, reason=reason))
+    return replace(by_rules, note=texts.text("note.fallback", engine=engine.name, reason=reason))
 
 
 def _checked(
     reply: Reply, engine: str, items: Sequence[EvidenceItem], allowed: Sequence[Proposal], by_rules: Diagnosis,
-    catalogue: Catalogue,
+    texts: Catalogue,
 ) -> Diagnosis:  # fmt: skip
     said = [Claim(text=sanitize(c.text, TEXT), cites=tuple(dict.fromkeys(c.cites[:MAX_CITES]))) for c in reply.claims]
     kept, cuts = claims.check_claims([claim for claim in said if claim.text.strip()], items)
     proposals, dropped = _allowed_proposals(reply.proposals, allowed)
     notes = []
     if cuts:
-        reasons = ", ".join(dict.fromkeys(catalogue.text(f"cut.{cut.reason}", name=cut.name) for cut in cuts[:NAMED]))
-        notes.append(catalogue.text("note.claims", engine=engine, count=len(cuts), reasons=reasons))
+        reasons = ", ".join(dict.fromkeys(texts.text(f"cut.{cut.reason}", name=cut.name) for cut in cuts[:NAMED]))
+        notes.append(texts.text("note.claims", engine=engine, count=len(cuts), reasons=reasons))
     if dropped:
-        notes.append(catalogue.text("note.proposals", dropped=", ".join(dropped)))
+        notes.append(texts.text("note.proposals", dropped=", ".join(dropped)))
     if cuts or dropped:
         fields = {"engine": engine, "claims": len(cuts), "proposals": len(dropped)}
         log.warning("diagnosis.cut", extra={"fields": fields})
     if not kept:
-        reason = catalogue.text("note.unsupported")
-        note = catalogue.text("note.fallback", engine=engine, reason=reason)
+        reason = texts.text("note.unsupported")
+        note = texts.text("note.fallback", engine=engine, reason=reason)
         return replace(by_rules, note=" ".join([note, *notes]))
     return Diagnosis(
         cause=reply.cause,
         confidence=reply.confidence,
-        explanation=catalogue.explanation(kept, engine),
+        explanation=texts.explanation(kept, engine),
         author="glm",
         engine=engine,
         proposals=proposals,
         note=" ".join(notes),
         claims=kept,
-        language=catalogue.language,
+        language=texts.language,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import func, or_
 from sqlmodel import Session, col, select
 
+from cloud_hub.actions.states import UNDER_WAY, abort
 from cloud_hub.alarms import service as alarm_service
 from cloud_hub.alarms import suppression
 from cloud_hub.audit import trail
@@ -17,10 +18,11 @@ from cloud_hub.certificates import registry as certificates
 from cloud_hub.clock import new_id, new_trace
 from cloud_hub.database import scopes
 from cloud_hub.database.sessions import Database
-from cloud_hub.database.tables import Action, AlarmRow, Device, Incident, RemovedDevice
+from cloud_hub.database.tables import Action, AlarmRow, Device, Incident, PlaybookRun, RemovedDevice
 from cloud_hub.errors import HubError
 from cloud_hub.incidents.core import grouping
 from cloud_hub.incidents.core.grouping import OpenedIncident
+from cloud_hub.playbooks import service as playbook_runs
 from cloud_hub.runtime.items import WorkItems
 from cloud_hub.runtime.outgoing import OutgoingMessage
 from cloud_hub.runtime.worker import NOTHING, WorkResult
@@ -29,13 +31,16 @@ from shared.protocol.messages import Alarm
 
 _INCIDENTS: Any = Incident.__table__  # type: ignore[attr-defined]
 _DEVICES: Any = Device.__table__  # type: ignore[attr-defined]
+HUB, STORM = "hub", "actions/storm"
+"""The device and metric of the hub's own alarm of an action storm."""
 UNRESOLVED = ("open", "acknowledged")
 REMOVED = "the device was removed"
 """The reason for clearing an alarm or resolving an incident when its device is removed."""
 MAX_SUBJECTS = 50
 """Open incidents of one device. Alarms of more subjects share the incident OTHER: a device chooses the names."""
 OTHER = "other"
-UNDER_WAY = ("proposed", "approved", "executing", "executed")
+IDS = 500
+"""Ids in one query."""
 
 
 def subject_of(metric: str) -> str:
@@ -67,7 +72,8 @@ def handle_alarms(
     rows: dict[str, AlarmRow] = {row.id: row for row in session.exec(query)}
     earliest_us = min([now_us, *(alarm.t_us for alarm in changed)])
     covers = suppression.suppression_lookup(session, device, earliest_us, now_us)
-    unresolved: dict[str, Incident] = {}
+    raised = {subject_of(alarm.metric) for alarm in changed if alarm.state == "raised" and alarm.id not in rows}
+    unresolved = _open_incidents(session, device) if raised else {}
     cleared: set[str] = set()
     for alarm in changed:
         row = rows.get(alarm.id)
@@ -82,7 +88,7 @@ def handle_alarms(
                       incident=row.incident)  # fmt: skip
             cleared.add(row.incident)
     _settle_all(session, cleared, now_us)
-    return len(unresolved)
+    return len(raised)
 
 
 def _settle_all(session: Session, incident_ids: set[str], now_us: int) -> set[str]:
@@ -106,8 +112,7 @@ def _raise(
         subject = subject_of(alarm.metric)
         found = unresolved.get(subject)
         if found is None or found.state not in UNRESOLVED:
-            found = _open_for(session, device, alarm.metric, now_us, trace or new_trace(), service)
-            unresolved[subject] = found
+            found = _open_for(session, device, alarm.metric, now_us, trace or new_trace(), unresolved, service)
         row.incident = found.id
         if not found.silent and grouping.is_silence(alarm.metric, alarm.kind, alarm.about):
             found.silent, found.grouped_us = True, None  # the topology may explain it now
@@ -129,27 +134,31 @@ def apply_suppression(session: Session, alarm_id: str, now_us: int) -> AlarmRow 
         return None
     row.suppressed = method
     if not method and not row.incident:
-        row.incident = _open_for(session, row.device, row.metric, now_us, new_trace()).id
+        unresolved = _open_incidents(session, row.device)
+        found = unresolved.get(subject_of(row.metric))
+        row.incident = (found or _open_for(session, row.device, row.metric, now_us, new_trace(), unresolved)).id
     session.add(row)
     trail.add(session, now_us, "hub", "alarm.suppressed" if method else "alarm.resumed", row.metric,
               device=row.device, alarm=row.id, method=method, incident=row.incident)  # fmt: skip
     return row
 
 
-def _unresolved(session: Session, device: str, subject: str) -> Incident | None:
-    query = select(Incident).where(Incident.device == device, Incident.subject == subject)
-    return session.exec(query.where(col(Incident.state).in_(UNRESOLVED))).first()
+def _open_incidents(session: Session, device: str) -> dict[str, Incident]:
+    """The unresolved incidents of a device by subject, at most those that one may have."""
+    query = select(Incident).where(Incident.device == device, col(Incident.state).in_(UNRESOLVED))
+    rows = session.exec(query.order_by(col(Incident.id).desc()).limit(2 * MAX_SUBJECTS))
+    return {row.subject: row for row in rows}
 
 
 def _open_for(
-    session: Session, device: str, metric: str, now_us: int, trace: str, service: str = ""
+    session: Session, device: str, metric: str, now_us: int, trace: str, unresolved: dict[str, Incident],
+    service: str = "",
 ) -> Incident:  # fmt: skip
+    """Open an incident for an alarm of a subject without one, and add it to `unresolved`."""
     subject = subject_of(metric)
-    if (found := _unresolved(session, device, subject)) is not None:
-        return found
-    if _has_many(session, device):
+    if sum(row.state in UNRESOLVED for row in unresolved.values()) >= MAX_SUBJECTS:
         subject = OTHER
-        if (found := _unresolved(session, device, subject)) is not None:
+        if (found := unresolved.get(OTHER)) is not None and found.state in UNRESOLVED:
             return found
     incident = Incident(
         id=new_id(), device=device, subject=subject, opened_us=now_us, traceparent=trace, service=service
@@ -160,13 +169,8 @@ def _open_for(
     session.add(incident)
     trail.add(session, now_us, "hub", "incident.opened", incident.id, device=device, trace=trace, about=subject,
               page=incident.page, because=incident.joined_because)  # fmt: skip
+    unresolved[subject] = incident
     return incident
-
-
-def _has_many(session: Session, device: str) -> bool:
-    """Whether the device has as many open incidents as one may have."""
-    query = select(Incident.id).where(Incident.device == device, col(Incident.state).in_(UNRESOLVED))
-    return len(session.exec(query.limit(MAX_SUBJECTS)).all()) == MAX_SUBJECTS
 
 
 def _joining(session: Session, device: str, now_us: int, service: str) -> grouping.Joining | None:
@@ -214,13 +218,15 @@ def _of_site(site: str) -> Any:
 
 
 def settle(session: Session, incident_id: str, now_us: int) -> None:
-    """Resolve the incident when all its alarms are cleared and no action is under way."""
+    """Resolve the incident when all its alarms are cleared and no action or playbook is under way."""
     session.flush()
     incident = session.get(Incident, incident_id) if incident_id else None
     if incident is None or incident.state == "resolved":
         return
     under_way = select(Action.id).where(Action.incident == incident_id, col(Action.state).in_(UNDER_WAY)).limit(1)
-    if _has_raised_alarm(session, incident_id) or session.exec(under_way).first():
+    runs = select(PlaybookRun.id).where(PlaybookRun.incident == incident_id,
+                                        col(PlaybookRun.state).in_(playbook_runs.OPEN)).limit(1)  # fmt: skip
+    if _has_raised_alarm(session, incident_id) or session.exec(under_way).first() or session.exec(runs).first():
         return
     incident.state, incident.resolved_us = "resolved", now_us
     trail.add(session, now_us, "hub", "incident.resolved", incident.id, device=incident.device,
@@ -235,14 +241,27 @@ def _has_raised_alarm(session: Session, incident_id: str) -> bool:
 def acknowledge(session: Session, incident_id: str, now_us: int, actor: str) -> Incident:
     """Acknowledge an incident and its alarms."""
     incident = get(session, incident_id)
-    for alarm in alarms(session, incident_id):
-        if alarm.acked_us is None:
-            alarm_service.acknowledge(session, alarm, now_us, actor=actor, trace=incident.traceparent)
-    if incident.state == "open":
-        incident.state = "acknowledged"
-        trail.add(session, now_us, actor, "incident.acknowledged", incident.id, device=incident.device,
-                  trace=incident.traceparent)  # fmt: skip
+    acknowledge_all(session, [incident], now_us, actor)
     return incident
+
+
+def acknowledge_all(session: Session, rows: Sequence[Incident], now_us: int, actor: str) -> list[AlarmRow]:
+    """Acknowledge incidents and their alarms, with few queries; returns the alarms that were not acknowledged yet."""
+    traces = {row.id: row.traceparent for row in rows}
+    new: list[AlarmRow] = []
+    for start in range(0, len(rows), IDS):
+        some = [row.id for row in rows[start : start + IDS]]
+        query = select(AlarmRow).where(col(AlarmRow.incident).in_(some), col(AlarmRow.acked_us).is_(None))
+        new += session.exec(query.order_by(AlarmRow.incident, col(AlarmRow.raised_us), AlarmRow.id))
+    for alarm in new:
+        alarm_service.acknowledge(session, alarm, now_us, actor=actor, trace=traces[alarm.incident])
+    for incident in rows:
+        if incident.state == "open":
+            incident.state = "acknowledged"
+            session.add(incident)
+            trail.add(session, now_us, actor, "incident.acknowledged", incident.id, device=incident.device,
+                      trace=incident.traceparent)  # fmt: skip
+    return new
 
 
 def resolve(session: Session, incident_id: str, now_us: int, *, actor: str, reason: str) -> Incident:
@@ -303,26 +322,19 @@ def resolve_all(session: Session, device: str, now_us: int, *, actor: str, reaso
         _resolve(session, row, now_us, actor=actor, reason=reason)
     left = select(Action).where(Action.device == device, col(Action.state).in_(UNDER_WAY))
     for action in session.exec(left).all():
-        _abort(session, action, now_us, actor=actor, reason=reason)
+        abort(session, action, now_us, actor=actor, reason=reason)
     return len(rows)
 
 
 def _resolve(session: Session, incident: Incident, now_us: int, *, actor: str, reason: str) -> None:
+    playbook_runs.end_of_incident(session, incident.id, now_us, actor=actor, reason=reason)
     for action in actions(session, incident.id):
         if action.state in UNDER_WAY:
-            _abort(session, action, now_us, actor=actor, reason=reason)
+            abort(session, action, now_us, actor=actor, reason=reason)
     incident.state, incident.resolved_us, incident.resolved_by, incident.resolution = "resolved", now_us, actor, reason
     session.add(incident)
     trail.add(session, now_us, actor, "incident.resolved", incident.id, device=incident.device,
               trace=incident.traceparent, reason=reason)  # fmt: skip
-
-
-def _abort(session: Session, action: Action, now_us: int, *, actor: str, reason: str) -> None:
-    action.state = "refused" if action.state in {"proposed", "approved"} else "failed"
-    action.outcome, action.changed_us = reason, now_us
-    session.add(action)
-    trail.add(session, now_us, actor, f"action.{action.state}", f"{action.verb} {action.target}", device=action.device,
-              trace=action.traceparent, action=action.id, outcome=reason)  # fmt: skip
 
 
 def record_diagnosis(session: Session, incident_id: str, diagnosis: dict[str, Any], now_us: int) -> Incident:
@@ -357,15 +369,66 @@ def alarms(session: Session, incident_id: str) -> list[AlarmRow]:
     )
 
 
+def newest_alarms(session: Session, incident_id: str, limit: int) -> list[AlarmRow]:
+    """The newest of the incident's alarms, oldest first."""
+    query = select(AlarmRow).where(AlarmRow.incident == incident_id)
+    newest = query.order_by(col(AlarmRow.raised_us).desc(), col(AlarmRow.id).desc()).limit(limit)
+    return list(session.exec(newest))[::-1]
+
+
 def actions(session: Session, incident_id: str) -> list[Action]:
     """The incident's actions, oldest first."""
     return list(session.exec(select(Action).where(Action.incident == incident_id).order_by(Action.id)))
 
 
+def action_ended(session: Session, action: Action, now_us: int) -> None:
+    """Settle the incident of an action that has ended.
+
+    The output of the first diagnose command is new evidence: the incident is diagnosed again. Only after the first one,
+    or a diagnosis that always asks for another would never end.
+    """
+    session.flush()
+    if action.state == "verified" and _is_diagnose(action):
+        done = [one for one in actions(session, action.incident) if one.state == "verified" and _is_diagnose(one)]
+        incident = session.get(Incident, action.incident)
+        if incident is not None and incident.state != "resolved" and len(done) == 1:
+            incident.diagnosed_us = None
+    settle(session, action.incident, now_us)
+
+
+def action_storm(session: Session, text: str, now_us: int) -> None:
+    """Raise the hub's alarm of an action storm, or clear it if `text` is ''."""
+    query = select(AlarmRow).where(AlarmRow.device == HUB, AlarmRow.metric == STORM, AlarmRow.state == "raised")
+    row = session.exec(query.limit(1)).first()
+    if row is not None and not text:
+        clear(session, row, now_us, actor="hub", reason="the storm is over")
+        session.flush()
+        settle(session, row.incident, now_us)
+    elif row is None and text:
+        alarm = Alarm(id=new_id(), metric=STORM, kind="high", state="raised", priority="high", t_us=now_us, value=1.0,
+                      limit=0.0)  # fmt: skip
+        handle_alarm(session, HUB, alarm, now_us, "")
+        session.flush()
+        incident = _open_incidents(session, HUB).get(subject_of(STORM))
+        if incident is not None:  # its cause is known: no diagnosis must propose more actions
+            diagnosis = {"cause": "action-storm", "confidence": 1.0, "explanation": text, "author": "rules",
+                         "engine": "policy", "proposals": [], "note": ""}  # fmt: skip
+            record_diagnosis(session, incident.id, diagnosis, now_us)
+
+
+def _is_diagnose(action: Action) -> bool:
+    return (action.type, action.operation) == ("command", "diagnose")
+
+
+def run_ended(session: Session, run: PlaybookRun, now_us: int) -> None:
+    """Settle the incident of a playbook run that has ended."""
+    settle(session, run.incident, now_us)
+
+
 def list_undiagnosed(session: Session, where: Any, limit: int) -> list[str]:
-    """Ids of unresolved incidents without a diagnosis that meet a condition, the oldest first."""
+    """Ids of unresolved incidents without a diagnosis that meet a condition: leads of groups first, then by age."""
     query = select(Incident.id).where(Incident.state != "resolved", col(Incident.diagnosed_us).is_(None), where)
-    return list(session.exec(query.order_by(Incident.id).limit(limit)))
+    return list(session.exec(query.order_by(col(Incident.leads).desc(), Incident.id).limit(limit)))
 
 
 # -- the worker --------------------------------------------------------------------------------------

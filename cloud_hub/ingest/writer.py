@@ -33,6 +33,7 @@ from cloud_hub.ingest.core.router import (
     validate_items,
 )
 from cloud_hub.ingest.stalled_streams import StalledStreams
+from cloud_hub.runtime import tracing
 from cloud_hub.runtime.outgoing import OutgoingMessage
 from cloud_hub.telemetry import samples as telemetry
 from cloud_hub.twins import service as twins
@@ -348,6 +349,9 @@ def _refuse(message: IngestMessage, reason: str, hub_epoch: str, results: WriteR
 
 def _escalations(session: Session, message: DataBatch, items: Sequence[Escalation], trace: str, now_us: int) -> None:
     known = set(session.exec(select(EscalationRow.id).where(col(EscalationRow.id).in_({item.id for item in items}))))
+    if items:
+        about: dict[str, str | int] = {"tidegate.device": message.device, "tidegate.escalations": len(items)}
+        tracing.start("escalation.ingest", trace, about, kind="consumer").end()
     for item in items:
         if item.id in known:
             continue

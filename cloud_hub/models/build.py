@@ -21,14 +21,14 @@ from cloud_hub.models.measured import with_measured_options
 from cloud_hub.models.request import (
     VARIANTS,
     BuildRequest,
-    input_spec,
+    input_specs,
     ordered_outputs,
     preprocessing,
     task_options,
 )
 from cloud_hub.models.variants import BuiltVariant, Material, Report, VariantBuilder, entry, file_name
 from cloud_hub.models.writer import check_absent, make_manifest, write_bundle
-from shared.models.manifest import Manifest
+from shared.models.manifest import Manifest, TensorSpec
 from shared.tasks import open_task
 
 
@@ -57,9 +57,10 @@ def _build(request: BuildRequest, report: Report) -> BuildReport:
     graph = _read(request)
     for note in graph.notes:
         report(f"  {note}")
-    calibration, held_out = _data(request, report)
+    inputs = input_specs(request, graph)
+    calibration, held_out = _data(request, inputs, report)
     report(f"{len(calibration)} inputs for calibration, {len(held_out)} others for evaluation")
-    manifest = with_measured_options(_described(request, graph, calibration, held_out), graph, calibration)
+    manifest = with_measured_options(_described(request, graph, inputs, calibration, held_out), graph, calibration)
     task = open_task(manifest, graph.reference)
     material = Material(
         graph=graph, manifest=manifest, task=task, calibration=calibration, held_out=held_out,
@@ -88,19 +89,19 @@ def _check(request: BuildRequest) -> None:
 
 def _read(request: BuildRequest) -> Graph:
     if request.onnx.suffix != ".tflite":
-        return read_graph(request.onnx, request.shape)
+        return read_graph(request.onnx, request.shape, request.constants)
     from cloud_hub.models.tflite import read_tflite  # noqa: PLC0415 - extra `litert`
 
     return read_tflite(request.onnx)
 
 
-def _data(request: BuildRequest, report: Report) -> tuple[list[Item], list[Item]]:
+def _data(request: BuildRequest, inputs: Sequence[TensorSpec], report: Report) -> tuple[list[Item], list[Item]]:
     """Inputs for calibration and for evaluation; no input is in both."""
-    items = read_items(request.calibration, request.labels)
+    items = read_items(request.calibration, request.labels, inputs)
     if request.evaluation is None:
         _report_unknown(request, request.calibration, items, report)
         return split(items, str(request.calibration))
-    others = read_items(request.evaluation, request.labels)
+    others = read_items(request.evaluation, request.labels, inputs)
     _report_unknown(request, request.evaluation, others, report)
     halves = split(others, str(request.evaluation))
     return calibration_part(items, str(request.calibration)), [*halves[0], *halves[1]]
@@ -116,9 +117,12 @@ def _report_unknown(request: BuildRequest, path: Path, items: Sequence[Item], re
 # -- the manifest ------------------------------------------------------------------------------------
 
 
-def _described(request: BuildRequest, graph: Graph, calibration: Sequence[Item], held_out: Sequence[Item]) -> Manifest:
+def _described(
+    request: BuildRequest, graph: Graph, inputs: Sequence[TensorSpec], calibration: Sequence[Item],
+    held_out: Sequence[Item],
+) -> Manifest:  # fmt: skip
     """The manifest with the reference as its only variant, as far as the graph and the request tell."""
-    spec, outputs = input_spec(request, graph), ordered_outputs(request, graph.outputs)
+    outputs = ordered_outputs(request, graph.outputs)
     tools = {name: version(name) for name in ("onnx", "onnxruntime", "numpy", "tidegate")}
     provenance = {
         "source": request.onnx.name,
@@ -129,8 +133,9 @@ def _described(request: BuildRequest, graph: Graph, calibration: Sequence[Item],
     try:
         return make_manifest(
             {file_name(graph.reference): graph.content}, name=request.name or request.onnx.stem,
-            version=request.version, task=request.task, labels=list(request.labels), inputs=[spec], outputs=outputs,
-            preprocess=preprocessing(request, spec), task_options=task_options(request, outputs), batch=graph.batch,
+            version=request.version, task=request.task, labels=list(request.labels), inputs=list(inputs),
+            outputs=outputs, preprocess=preprocessing(request, inputs),
+            task_options=task_options(request, outputs), batch=graph.batch,
             licence=request.licence, variants={graph.reference: entry(graph.reference, {})},
             provenance=provenance | request.provenance,
         )  # fmt: skip

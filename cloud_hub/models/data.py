@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from cloud_hub.models.errors import BuildError
-from shared.tasks import Array
+from shared.models.manifest import TensorSpec
+from shared.tasks import Array, Tensors
+from shared.tasks.window_parts import joined
 
 PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 MIN_INPUTS = 20
@@ -62,15 +64,16 @@ def _pixels(array: Array) -> Array:
     return array[..., None] if array.dtype == np.uint8 and array.ndim == 2 else array
 
 
-def read_items(path: Path, labels: Sequence[str]) -> list[Item]:
+def read_items(path: Path, labels: Sequence[str], inputs: Sequence[TensorSpec] = ()) -> list[Item]:
     """All inputs in a folder or npz file; raises BuildError.
 
+    For a model with several `inputs` the npz has an array of each name, or one of the windows that they are cut from.
     In a folder whose subfolders are named like labels a picture's truth is its folder's name.
     """
     if path.is_dir():
         items = _folder(path, labels)
     elif path.suffix == ".npz":
-        items = _npz(path, labels)
+        items = _npz(path, labels, inputs)
     else:
         cure = "Give a folder of pictures, or an npz file with an array 'inputs'"
         raise BuildError(str(path), "is neither a folder nor an npz file", cure)
@@ -100,8 +103,10 @@ def unknown_subfolders(path: Path, items: Sequence[Item], labels: Sequence[str])
     return sorted(_subfolders(path, files) - set(labels))
 
 
-def _npz(path: Path, labels: Sequence[str]) -> list[Item]:
+def _npz(path: Path, labels: Sequence[str], specs: Sequence[TensorSpec]) -> list[Item]:
     arrays = _npz_arrays(path)
+    if len(specs) > 1 and "inputs" not in arrays:
+        arrays["inputs"] = _joined(path, arrays, specs)
     key = "inputs" if "inputs" in arrays else next(iter(arrays), "")
     inputs = arrays.get(key, np.zeros(0))
     if inputs.ndim < 2 or (inputs.dtype != np.uint8 and inputs.dtype.kind != "f"):
@@ -121,7 +126,18 @@ def _npz(path: Path, labels: Sequence[str]) -> list[Item]:
     ]  # fmt: skip
 
 
-def _npz_arrays(path: Path) -> dict[str, Array]:
+def _joined(path: Path, arrays: Tensors, specs: Sequence[TensorSpec]) -> Array:
+    """The windows that hold the arrays of all inputs."""
+    if missing := [spec.name for spec in specs if spec.name not in arrays]:
+        names = ", ".join(spec.name for spec in specs)
+        raise BuildError(str(path), f"has no array '{missing[0]}'", f"Give an array for each input: {names}")
+    try:
+        return joined(specs, arrays)
+    except ValueError as error:
+        raise BuildError(str(path), str(error), "Give each array in the shape of its input") from error
+
+
+def _npz_arrays(path: Path) -> Tensors:
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}

@@ -6,20 +6,22 @@ Runtime's own basic optimisations, which only use standard operators.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import TensorProto, helper, version_converter
+from onnx import TensorProto, helper, numpy_helper, version_converter
 from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_model, uses_external_data
 
 from cloud_hub.models.errors import BuildError
 from cloud_hub.models.simplify import (
     MAX_IR,
     STANDARD,
+    dtype_of,
     first_line,
     graph_inputs,
     make_batch_free,
@@ -55,15 +57,17 @@ class Graph:
     notes: list[str] = field(default_factory=list)
 
 
-def read_graph(path: Path, shape: Sequence[int] = ()) -> Graph:
-    """The model in `path`, checked and simplified; `shape` (without batch) settles free sides of its input.
+def read_graph(path: Path, shape: Sequence[int] = (), constants: Mapping[str, Sequence[float]] | None = None) -> Graph:
+    """The model in `path`, checked and simplified; `shape` (without batch) settles free sides of its only input.
 
-    Raises BuildError.
+    `constants` are the values of inputs that no task feeds, such as a scale factor. Raises BuildError.
     """
     notes: list[str] = []
     model = _upgrade_opset(path, _load(path), notes)
     _check_operators(path, model)
-    _fix_shape(path, model, shape)
+    for name, values in (constants or {}).items():
+        _make_constant(path, model, name, values)
+    _fix_shapes(path, model, shape)
     model = simplified_graph(make_batch_free(path, model, notes), notes)
     model = onnx.shape_inference.infer_shapes(model, data_prop=True)
     return _described(path, model, notes)
@@ -139,14 +143,40 @@ def _check_operators(path: Path, model: onnx.ModelProto) -> None:
         raise BuildError(str(path), "is quantized already", "Give the model in float: the build quantizes it")
 
 
-def _fix_shape(path: Path, model: onnx.ModelProto, shape: Sequence[int]) -> None:
-    """Set free sides of the input to `shape`."""
+def _make_constant(path: Path, model: onnx.ModelProto, name: str, values: Sequence[float]) -> None:
+    """Turn an input into an initializer with these values, or one value for all of it; free sides are 1."""
+    inputs = {value.name: value for value in graph_inputs(model)}
+    if name not in inputs:
+        raise BuildError("--constant", f"there is no input '{name}'", f"Inputs: {', '.join(inputs)}")
+    sides = [1 if side == FREE else side for side in sides_of(inputs[name])]
+    if len(values) not in (1, math.prod(sides)):
+        reason = f"'{name}' has {len(values)} numbers, the input is {_format_sides(sides)}"
+        raise BuildError("--constant", reason, f"Give one number, or {math.prod(sides)}")
+    dtype = helper.tensor_dtype_to_np_dtype(inputs[name].type.tensor_type.elem_type)
+    array = np.resize(np.asarray(values, np.float64), sides).astype(dtype)
+    model.graph.initializer.append(numpy_helper.from_array(array, name))
+    model.graph.input.remove(inputs[name])
+
+
+def _fix_shapes(path: Path, model: onnx.ModelProto, shape: Sequence[int]) -> None:
+    """Set free sides of the only input to `shape`; raises BuildError where sides stay free."""
     inputs = graph_inputs(model)
-    if len(inputs) != 1:
-        names = ", ".join(value.name for value in inputs) or "none"
-        cure = "Export it with one input and the others as constants"
-        raise BuildError(str(path), f"has {len(inputs)} inputs ({names}), a task feeds one", cure)
-    value, sides = inputs[0], sides_of(inputs[0])[1:]
+    if not inputs:
+        raise BuildError(str(path), "has no input", "Export it with its input, not as a constant")
+    if len(inputs) == 1:
+        _fix_shape(path, inputs[0], shape)
+        return
+    if shape:
+        names = ", ".join(value.name for value in inputs)
+        raise BuildError("--shape", f"the model has {len(inputs)} inputs ({names})", "Export it with fixed sides")
+    for value in inputs:
+        if FREE in sides_of(value)[1:]:
+            reason = f"input '{value.name}' has free sides: {_format_sides(sides_of(value)[1:])}"
+            raise BuildError(str(path), reason, "Export it with fixed sides, or give --constant for inputs like these")
+
+
+def _fix_shape(path: Path, value: onnx.ValueInfoProto, shape: Sequence[int]) -> None:
+    sides = sides_of(value)[1:]
     settled = list(shape) or sides
     if len(settled) != len(sides) or any(s not in (FREE, w) for s, w in zip(sides, settled, strict=True)):
         cure = "Leave --shape out, or give the input's sides without the batch"
@@ -167,21 +197,21 @@ def _format_sides(sides: Sequence[int]) -> str:
 
 
 def _described(path: Path, model: onnx.ModelProto, notes: list[str]) -> Graph:
-    value = graph_inputs(model)[0]
-    batch = value.type.tensor_type.shape.dim[0].dim_value
+    batch = graph_inputs(model)[0].type.tensor_type.shape.dim[0].dim_value
     outputs = [_spec(path, output, shape) for output, shape in zip(model.graph.output, _measured(model), strict=True)]
-    spec = TensorSpec(name=value.name, shape=tuple(sides_of(value)[1:]), dtype=_dtype(path, value))
+    inputs = [
+        TensorSpec(name=value.name, shape=tuple(sides_of(value)[1:]), dtype=_dtype(path, value))
+        for value in graph_inputs(model)
+    ]
     content = model.SerializeToString()
-    return Graph(content=content, model=model, inputs=[spec], outputs=outputs, batch=batch, notes=notes)
+    return Graph(content=content, model=model, inputs=inputs, outputs=outputs, batch=batch, notes=notes)
 
 
 def _measured(model: onnx.ModelProto) -> list[tuple[int, ...]]:
     """The shapes of the outputs for one batch, the batch included."""
-    value = graph_inputs(model)[0]
-    size = value.type.tensor_type.shape.dim[0].dim_value or 1
-    dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
-    outputs = session_of(model).run(None, {value.name: np.zeros((size, *sides_of(value)[1:]), dtype)})
-    return [np.asarray(output).shape for output in outputs]
+    size = graph_inputs(model)[0].type.tensor_type.shape.dim[0].dim_value or 1
+    zeros = {value.name: np.zeros((size, *sides_of(value)[1:]), dtype_of(value)) for value in graph_inputs(model)}
+    return [np.asarray(output).shape for output in session_of(model).run(None, zeros)]
 
 
 def _spec(path: Path, value: onnx.ValueInfoProto, measured: tuple[int, ...]) -> TensorSpec:

@@ -19,7 +19,7 @@ Options = dict[str, float | str | bool]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRequest:
     """A build. Empty settings are found out: layout and colour from the input's shape, the head of a detector from its
-    outputs.
+    outputs. `constants` are the values of inputs that no task feeds.
 
     `tolerance` is the largest loss of a variant: of accuracy where labels are known, else of agreement with FP32.
     """
@@ -34,6 +34,7 @@ class BuildRequest:
     version: str = "1.0.0"
     licence: str = ""
     shape: Sequence[int] = ()
+    constants: dict[str, Sequence[float]] = field(default_factory=dict)
     layout: str = ""
     color: str = ""
     resize: str = ""
@@ -46,10 +47,18 @@ class BuildRequest:
     tolerance: float = TOLERANCE
 
 
-def input_spec(request: BuildRequest, graph: Graph) -> TensorSpec:
-    """The model's input with its layout; raises BuildError when that cannot be told from the shape."""
-    spec = graph.inputs[0]
-    layout = request.layout or _layout(request.task, spec.shape)
+def input_specs(request: BuildRequest, graph: Graph) -> list[TensorSpec]:
+    """The model's inputs with their layouts; raises BuildError when those cannot be told from the shapes."""
+    layouts = request.layout.split(",") if request.layout else [""] * len(graph.inputs)
+    if len(layouts) != len(graph.inputs):
+        names = ", ".join(spec.name for spec in graph.inputs)
+        reason = f"'{request.layout}' for {len(graph.inputs)} inputs ({names})"
+        raise BuildError("--layout", reason, "Give one for each input, with commas between")
+    return [_with_layout(request.task, spec, layout) for spec, layout in zip(graph.inputs, layouts, strict=True)]
+
+
+def _with_layout(task: str, spec: TensorSpec, given: str) -> TensorSpec:
+    layout = given.strip() or _layout(task, spec.shape)
     if not layout:
         cure = f"Give --layout: NCHW, NHWC or NHW of images, {', '.join(WINDOW_LAYOUTS)} of windows"
         raise BuildError("--layout", f"input '{spec.name}' of {list(spec.shape)} could be several things", cure)
@@ -67,8 +76,9 @@ def _layout(task: str, shape: Sequence[int]) -> str:
     return "NC" if len(shape) == 1 else ""
 
 
-def preprocessing(request: BuildRequest, spec: TensorSpec) -> Preprocess:
+def preprocessing(request: BuildRequest, specs: Sequence[TensorSpec]) -> Preprocess:
     """How frames become the input; raises BuildError."""
+    spec = specs[0]
     image = spec.layout not in WINDOW_LAYOUTS
     channels = spec.side("C") if "C" in spec.layout else 1
     color: Color = "gray" if channels == 1 else "rgb"

@@ -45,12 +45,14 @@ def session_of(model: onnx.ModelProto, optimised: Path | None = None) -> ort.Inf
     return ort.InferenceSession(model.SerializeToString(), choices, providers=["CPUExecutionProvider"])
 
 
+def dtype_of(value: onnx.ValueInfoProto) -> np.dtype:
+    """The numpy dtype of a tensor."""
+    return helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+
+
 def make_batch_free(path: Path, model: onnx.ModelProto, notes: list[str]) -> onnx.ModelProto:
     """The model with any batch size, if it still gives the same answers; else as it was."""
-    value = graph_inputs(model)[0]
-    if not value.type.tensor_type.shape.dim:
-        raise BuildError(str(path), f"input '{value.name}' has no batch dimension", "Export it with one")
-    fixed = max(value.type.tensor_type.shape.dim[0].dim_value, 0)
+    fixed = _fixed_batch(path, model)
     freed: onnx.ModelProto = onnx.ModelProto.FromString(model.SerializeToString())
     del freed.graph.value_info[:]
     for tensor in (*graph_inputs(freed), *freed.graph.output):
@@ -62,19 +64,32 @@ def make_batch_free(path: Path, model: onnx.ModelProto, notes: list[str]) -> onn
             notes.append(f"batch size {fixed} made free")
         return freed
     notes.append(f"batch size stays {fixed or 1}: the graph does not take others")
-    value.type.tensor_type.shape.dim[0].dim_value = fixed or 1
+    for value in graph_inputs(model):
+        value.type.tensor_type.shape.dim[0].dim_value = fixed or 1
     return model
+
+
+def _fixed_batch(path: Path, model: onnx.ModelProto) -> int:
+    """The batch size of the inputs, 0 if it is free; raises BuildError when they have none, or not the same."""
+    sizes: dict[str, int] = {}
+    for value in graph_inputs(model):
+        if not value.type.tensor_type.shape.dim:
+            raise BuildError(str(path), f"input '{value.name}' has no batch dimension", "Export it with one")
+        sizes[value.name] = max(value.type.tensor_type.shape.dim[0].dim_value, 0)
+    if len(set(sizes.values())) > 1:
+        text = ", ".join(f"{name} {size or 'any'}" for name, size in sizes.items())
+        raise BuildError(str(path), f"its inputs differ in batch size ({text})", "Export it with one batch dimension")
+    return next(iter(sizes.values()))
 
 
 def _takes_batches(model: onnx.ModelProto) -> bool:
     """Whether a batch of three is answered as each input alone."""
-    value = graph_inputs(model)[0]
-    dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
-    batch = np.random.default_rng(1).uniform(0, 1, (3, *sides_of(value)[1:])).astype(dtype)
+    rng = np.random.default_rng(1)
+    batch = {v.name: rng.uniform(0, 1, (3, *sides_of(v)[1:])).astype(dtype_of(v)) for v in graph_inputs(model)}
     try:
         session = session_of(model)
-        together = session.run(None, {value.name: batch})
-        alone = [session.run(None, {value.name: batch[i : i + 1]}) for i in range(3)]
+        together = session.run(None, batch)
+        alone = [session.run(None, {name: value[i : i + 1] for name, value in batch.items()}) for i in range(3)]
     except Exception:  # noqa: BLE001 - whatever a graph that is bound to its batch size raises
         return False
     pairs = zip(together, *alone, strict=True)

@@ -36,7 +36,8 @@ class PageAlarm:
 class PageIncident:
     """An incident: alarms of one device and one subject. `path` is the asset path that an administrator assigned.
 
-    `removed`: the device was removed while the incident was open. `diagnosis` is empty when there is none.
+    `removed`: the device was removed while the incident was open. `diagnosis` is empty when there is none. `explains`:
+    the topology says that it is the cause of the others of its page, though it was not the first.
     """
 
     device: str
@@ -47,6 +48,7 @@ class PageIncident:
     alarms: tuple[PageAlarm, ...]
     diagnosis: str = ""
     removed: bool = False
+    explains: bool = False
 
     @property
     def key(self) -> str:
@@ -75,7 +77,8 @@ class PageIncident:
 class Page:
     """Incidents that are notified together. `id` is the id of the first one.
 
-    Device, subject, path and priority are those of the worst incident. `suppressed`: all its alarms are suppressed.
+    Device, subject and path are those of the incident that explains the others, else of the worst; the priority is that
+    of the worst. `suppressed`: all its alarms are suppressed.
     `joined` are devices with new alarms since the last message; `message` counts the earlier messages of this page on
     this channel.
     """
@@ -95,19 +98,24 @@ class Page:
         )
 
     @property
+    def named(self) -> PageIncident:
+        """The incident that the page is named after: the cause of the others while it is open, else the worst."""
+        return next((incident for incident in self.incidents if incident.explains and incident.open), self.worst)
+
+    @property
     def device(self) -> str:
-        """Taken from the worst incident."""
-        return self.worst.device
+        """Taken from the incident that the page is named after."""
+        return self.named.device
 
     @property
     def subject(self) -> str:
-        """Taken from the worst incident."""
-        return self.worst.subject
+        """Taken from the incident that the page is named after."""
+        return self.named.subject
 
     @property
     def path(self) -> str:
-        """Taken from the worst incident."""
-        return self.worst.path
+        """Taken from the incident that the page is named after."""
+        return self.named.path
 
     @property
     def priority(self) -> Priority:
@@ -154,12 +162,12 @@ class Page:
 
     @property
     def devices(self) -> tuple[str, ...]:
-        """The affected devices, the worst first."""
+        """The affected devices, the one that the page is named after first, then the worst."""
         order = sorted(
             self.incidents,
             key=lambda incident: (not incident.open, -RANK[incident.priority], incident.opened_us, incident.device),
         )
-        return tuple(dict.fromkeys(incident.device for incident in order))
+        return tuple(dict.fromkeys(incident.device for incident in (self.named, *order)))
 
     @property
     def alarms(self) -> tuple[PageAlarm, ...]:
@@ -171,8 +179,8 @@ class Page:
 
     @property
     def diagnosis(self) -> str:
-        """The diagnosis of the worst incident, or else the first one there is."""
-        return self.worst.diagnosis or next(
+        """The diagnosis of the incident that the page is named after, or else the first one there is."""
+        return self.named.diagnosis or next(
             (incident.diagnosis for incident in self.incidents if incident.diagnosis), ""
         )
 

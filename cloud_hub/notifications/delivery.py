@@ -20,6 +20,7 @@ from cloud_hub import clock
 from cloud_hub.audit import trail
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import Meta, Notification
+from cloud_hub.incidents import groups
 from cloud_hub.notifications import Page, Sender, pages
 from cloud_hub.notifications.core import routing
 from cloud_hub.notifications.senders import open_sender
@@ -232,7 +233,11 @@ class ChannelWorker:
         if row is None:
             return
         if not reason:
-            _set(row, {"due_status": status} | routing.after_success(self._settings, page, row, status, now))
+            fields = routing.after_success(self._settings, page, row, status, now)
+            if not groups.carry_late(session, row, fields["notified"]):
+                _set(row, {"due_status": status} | fields)
+            return
+        if groups.is_merged(row):
             return
         _set(row, routing.after_failure(self._settings, page, row, reason, wait_s, self._draw(), now))
         if row.state == "given-up":

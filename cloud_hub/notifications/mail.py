@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import smtplib
 import ssl
 from collections.abc import Sequence
@@ -36,7 +37,18 @@ class Mail:
 
     def send(self, pages: Sequence[Page], now_us: int) -> None:
         """See `Sender`."""
-        mail = self._mail(pages, now_us)
+        self._deliver(self._mail(pages, now_us))
+
+    def send_text(self, subject: str, text: str, key: str, now_us: int) -> None:
+        """Send one mail to the recipients of the channel; the same `key` makes the same Message-ID."""
+        mail = self._addressed(subject, now_us)
+        digest = hashlib.sha256(key.encode()).hexdigest()[:32]
+        mail["Message-ID"] = f"<{digest}.action@{self._settings.sender.partition('@')[2]}>"
+        rows = [truncate(strip_control(line), MAX_LINE) for line in text.splitlines()]
+        mail.set_content("\n".join([*rows, "", "-- ", f"Tidegate {self._hub}"]))
+        self._deliver(mail)
+
+    def _deliver(self, mail: EmailMessage) -> None:
         try:
             with self._connect() as smtp:
                 if self._settings.tls == "starttls":
@@ -62,11 +74,17 @@ class Mail:
         settings = self._settings
         return secret_files.read(f"{self._place}.password_file", settings.password_file) if settings.user else ""
 
-    def _mail(self, pages: Sequence[Page], now_us: int) -> EmailMessage:
-        settings, mail = self._settings, EmailMessage(policy=SMTP)
-        mail["Subject"] = truncate(strip_control(templates.title(pages, settings.language)), 200)
-        mail["From"], mail["To"] = settings.sender, ", ".join(settings.to)
+    def _addressed(self, subject: str, now_us: int) -> EmailMessage:
+        mail = EmailMessage(policy=SMTP)
+        mail["Subject"] = truncate(strip_control(subject), 200)
+        mail["From"], mail["To"] = self._settings.sender, ", ".join(self._settings.to)
         mail["Date"] = format_datetime(datetime.fromtimestamp(now_us / 1e6, timezone.utc))
+        mail["Auto-Submitted"] = "auto-generated"
+        return mail
+
+    def _mail(self, pages: Sequence[Page], now_us: int) -> EmailMessage:
+        settings = self._settings
+        mail = self._addressed(templates.title(pages, settings.language), now_us)
         domain = settings.sender.partition("@")[2]
         if len(pages) == 1:  # the same mail sent twice has the same name
             thread = f"<{pages[0].id}.open@{domain}>"
@@ -77,7 +95,6 @@ class Mail:
                 mail["In-Reply-To"] = mail["References"] = thread
         else:
             mail["Message-ID"] = f"<{pages[0].id}.{len(pages)}.{now_us}@{domain}>"
-        mail["Auto-Submitted"] = "auto-generated"
         rows = [
             truncate(f"{key}: {strip_control(text)}", MAX_LINE)
             for key, text in templates.lines(pages, settings.language)

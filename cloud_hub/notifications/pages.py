@@ -67,6 +67,7 @@ def _incident(row: Incident, alarms: list[AlarmRow], path: str) -> PageIncident:
         device=row.device, subject=row.subject, path=path, opened_us=row.opened_us, resolved_us=resolved_us,
         alarms=tuple(map(_alarm, alarms)), diagnosis=str(diagnosis.get("summary") or diagnosis.get("cause") or ""),
         removed=any(alarm.cleared_reason == REMOVED for alarm in alarms),
+        explains=row.leads and row.silent and row.id != row.page,
     )  # fmt: skip
 
 

@@ -15,14 +15,15 @@ from cloud_hub.errors import HubError
 from cloud_hub.query import results
 from cloud_hub.query.core import parser
 from cloud_hub.query.core.lexer import QueryError
-from cloud_hub.query.core.tree import Condition, Query
+from cloud_hub.query.core.tree import Compare, Condition, Literal, Path, Query
 from cloud_hub.query.results import Page
 from cloud_hub.query.sql import DEVICES, Statement
 from cloud_hub.security.core.roles import Scope
 from shared.protocol.codec import encode
 
-__all__ = ["Condition", "Page", "Query", "condition", "count", "devices", "matching", "parse", "run"]
+__all__ = ["Condition", "Page", "Query", "condition", "count", "devices", "matching", "parse", "run", "view"]
 
+ID = Path("device", ("id",))
 _T = TypeVar("_T")
 
 
@@ -60,6 +61,11 @@ def devices(
         listed = Statement(session).dialect.listed(encode(sorted(only)).decode())
         chosen = chosen.where(DEVICES.c.id.in_(select(listed.c.value)))
     return list(session.connection().execute(chosen).scalars())
+
+
+def view(session: Session, device: str) -> dict[str, Any]:
+    """A device as `SELECT *` shows it; {} if there is none in the session's scope."""
+    return next(iter(results.devices(session, Query((), Compare("=", ID, Literal(device))), 1, "").rows), {})
 
 
 def count(session: Session, text: str) -> int:

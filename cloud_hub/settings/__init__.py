@@ -17,6 +17,7 @@ from pydantic_settings import (
 )
 
 from cloud_hub.settings import environment
+from cloud_hub.settings.actions import Actions
 from cloud_hub.settings.channels import AnyChannel
 from cloud_hub.settings.experts import Experts
 from cloud_hub.settings.inference import Inference
@@ -97,25 +98,10 @@ class Configurations(_Table):
     period_s: float = Field(default=300.0, gt=0)
 
 
-class Glm(_Table):
-    """A language model for the diagnosis of incidents; without `url` the rules answer alone."""
+class Playbooks(_Table):
+    """A folder of playbooks, `<name>.yaml` each, beside those that come with the hub."""
 
-    kind: str = "openai"
-    url: str = ""
-    model: str = ""
-    key_file: str = ""
-    timeout_s: float = Field(default=60.0, gt=0)
-    max_tokens: int = Field(default=1500, ge=1)
-    extra_body: dict[str, Any] = {}
-
-
-class Actions(_Table):
-    """Verbs that policy may let through without a person, and how often on one device."""
-
-    automatic: list[Literal["diagnose", "restart", "capture"]] = ["diagnose", "restart"]
-    cooldown_s: float = Field(default=600.0, ge=0)
-    per_day: int = Field(default=6, ge=0)
-    verify_s: float = Field(default=30.0, gt=0)
+    folder: str = ""
 
 
 class Desk(_Table):
@@ -178,12 +164,21 @@ class Retention(_Table):
     history_days: float = Field(default=0.0, ge=0)
     jobs_days: float = Field(default=0.0, ge=0)
     questions_days: float = Field(default=90.0, ge=0)
+    incidents_days: float = Field(default=0.0, ge=0)
+    tasks_days: float = Field(default=30.0, ge=0)
 
 
 class Prometheus(_Table):
     """Remote write: at most `max_series` series are given a device and a metric here."""
 
     max_series: int = Field(default=100_000, ge=1)
+
+
+class Tracing(_Table):
+    """OpenTelemetry: spans go to `endpoint` by OTLP over HTTP, of a `share` of all traces. Empty: off."""
+
+    endpoint: str = Field(default="", pattern=r"^(https?://.+)?$")
+    share: float = Field(default=1.0, ge=0, le=1)
 
 
 class Settings(BaseSettings):
@@ -201,15 +196,16 @@ class Settings(BaseSettings):
     twins: Twins = Twins()
     configurations: Configurations = Configurations()
     experts: Experts = Experts()
-    glm: Glm = Glm()
     inference: Inference = Inference()
     desk: Desk = Desk()
     actions: Actions = Actions()
+    playbooks: Playbooks = Playbooks()
     autoscale: Autoscale = Autoscale()
     ca: Ca = Ca()
     oidc: Oidc | None = None
     retention: Retention = Retention()
     prometheus: Prometheus = Prometheus()
+    tracing: Tracing = Tracing()
     notify: dict[str, AnyChannel] = {}
 
     @property
@@ -223,10 +219,21 @@ class Settings(BaseSettings):
         return Path(self.twins.aws_key_file or Path(self.state_dir) / "aws.key")
 
 
+REMOVED = {
+    "glm": (
+        "this table is gone: language models are pools of the gateway",
+        'Write [[inference.pools]] with name = "large", addresses = [its url], model and key_file (docs/glm.md)',
+    )
+}
+"""Tables of former versions: (what became of it, what to write now)."""
+
+
 def _wrong(error: ValidationError, path: Path | None) -> ConfigError:
     """The error for the first wrong value; names the environment variable if it came from one."""
     first = error.errors()[0]
     place, reason, cure = first["loc"], str(first["msg"]), "Every key is in docs/configuration.md"
+    if place[0] in REMOVED:
+        return ConfigError(f"{path or 'environment'}: {place[0]}", *REMOVED[str(place[0])])
     if first["type"] == "extra_forbidden":
         reason += environment.did_you_mean(Settings, place)
     key = ".".join(map(str, place))
@@ -254,6 +261,8 @@ def read(path: Path | None) -> Settings:
             """The environment goes before the file."""
             return (env_settings, TomlConfigSettingsSource(settings_cls, path)) if path else (env_settings,)
 
+    for variable, table in environment.variables_of(os.environ, REMOVED).items():
+        raise ConfigError(f"environment variable {variable}", *REMOVED[table])
     for variable, near in environment.unknown_variables(os.environ, Settings).items():
         if near:
             cure = "Correct its name or unset it. Every key is in docs/configuration.md"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel
@@ -31,6 +31,14 @@ def unknown_variables(environ: Mapping[str, str], settings: type[BaseModel]) -> 
         for name in sorted(strange)
         if name.upper().removeprefix(PREFIX).partition(NESTED)[0].lower() not in settings.model_fields
         and not _KUBERNETES.match(name) and not _KUBERNETES_URL.match(environ[name])
+    }  # fmt: skip
+
+
+def variables_of(environ: Mapping[str, str], tables: Iterable[str]) -> dict[str, str]:
+    """Variables that set one of these tables, or a key in it; each with its table."""
+    return {
+        name: table for table in tables for name in sorted(environ)
+        if name.upper() == PREFIX + table.upper() or name.upper().startswith(PREFIX + table.upper() + NESTED)
     }  # fmt: skip
 
 

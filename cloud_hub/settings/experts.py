@@ -6,6 +6,8 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from cloud_hub.settings.inference import RequestClass
+
 
 class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -14,12 +16,14 @@ class _Table(BaseModel):
 class Server(_Table):
     """An inference server with the open inference protocol (KServe v2), which runs the model of the bundle.
 
-    `model` is its name there (default: that of the bundle); `version` may be empty.
+    `model` is its name there (default: that of the bundle); `version` may be empty. With `binary` tensors travel as
+    bytes, by the protocol's binary tensor extension, in place of JSON numbers.
     """
 
     url: str = Field(pattern=r"^https?://")
     model: str = ""
     version: str = ""
+    binary: bool = False
     key_file: str = ""
     ca_file: str = ""
     timeout_s: float = Field(default=10.0, gt=0, le=600)
@@ -28,13 +32,15 @@ class Server(_Table):
 class Vision(_Table):
     """A large model with vision: `pool` of [[inference.pools]] is shown the frame, and answers one of `labels`.
 
-    `parallel` frames are asked at one time.
+    `parallel` frames are asked at one time, as requests of `request_class` with the deadline `timeout_s`. A frame that
+    was received longer ago than that is asked for in class low.
     """
 
     pool: str
     labels: list[str] = Field(min_length=2, max_length=200)
     question: str = "What does the image show?"
     parallel: int = Field(default=4, ge=1, le=64)
+    request_class: RequestClass = "normal"
     timeout_s: float = Field(default=60.0, gt=0, le=600)
     max_tokens: int = Field(default=200, ge=16)
 

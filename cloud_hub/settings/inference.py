@@ -76,7 +76,11 @@ class TaskWebhook(_Table):
 
 
 class Inference(_Table):
-    """The gateway. `keep` is what is stored of each request: nothing, its `usage`, or prompts and answers (`texts`)."""
+    """The gateway. `keep` is what is stored of each request: nothing, its `usage`, or prompts and answers (`texts`).
+
+    Only callers with a role of `emergency_roles` and devices below the asset paths of `emergency_devices` may ask with
+    class `emergency`, which goes before all others.
+    """
 
     pools: list[Pool] = []
     budgets: list[InferenceBudget] = []
@@ -88,6 +92,8 @@ class Inference(_Table):
     words_file: str = ""
     max_tool_rounds: int = Field(default=50, ge=1)
     device_prompt_bytes: int = Field(default=65_536, ge=1024)
+    emergency_roles: list[Literal["operator", "inference"]] = ["operator"]
+    emergency_devices: list[str] = []
     webhooks: dict[str, TaskWebhook] = {}
 
     @field_validator("pools")

@@ -1,6 +1,6 @@
 """Deletes old rows in small batches, so that other writers do not wait long.
 
-High-water marks, lost ranges, alarms, incidents and the audit trail are never deleted.
+High-water marks, lost ranges, the audit trail and the cases of incidents are never deleted here.
 """
 
 from __future__ import annotations
@@ -9,17 +9,23 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from sqlalchemy import and_, delete, func, select, tuple_
+from sqlalchemy import and_, delete, func, or_, select, tuple_
 from sqlmodel import Session
 
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import (
+    Action,
+    AlarmRow,
     AskTurn,
     Command,
     EscalationRow,
     EventRow,
+    Incident,
+    IncidentEvidence,
+    InferenceTask,
     Job,
     JobDevice,
+    Notification,
     RetentionStart,
     Rollup,
     RollupDue,
@@ -94,9 +100,15 @@ class RetentionWorker:
             before_us = now_us - int(self._days.jobs_days * DAY_US)
             for job in self._ended(before_us):
                 yield "jobs", job, "", partial(_job, job)
-            yield "commands", "", "", partial(_commands, before_us)
+            yield "commands", "", "", partial(_ended_rows, _table(Command), "done_us", before_us)
+        if self._days.tasks_days:
+            before_us = now_us - int(self._days.tasks_days * DAY_US)
+            yield "inference_tasks", "", "", partial(_ended_rows, _table(InferenceTask), "ended_us", before_us)
         if self._days.questions_days:
-            yield "ask_turns", "", "", partial(_questions, now_us - int(self._days.questions_days * DAY_US))
+            before_us = now_us - int(self._days.questions_days * DAY_US)
+            yield "ask_turns", "", "", partial(_ended_rows, _table(AskTurn), "t_us", before_us)
+        if self._days.incidents_days:
+            yield "incidents", "", "", partial(_incidents, now_us - int(self._days.incidents_days * DAY_US))
 
     def _telemetry(self, now_us: int) -> Iterator[Part]:
         """Samples, minutes and hours of each series; `RetentionStart` records the oldest time that is complete."""
@@ -170,18 +182,34 @@ def _job(job: str, session: Session) -> int:
     return deleted or _execute_delete(session, delete(jobs).where(jobs.c.id == job))
 
 
-def _commands(before_us: int, session: Session) -> int:
-    """Delete commands that ended before a time."""
-    commands = _table(Command)
-    some = select(commands.c.id).where(commands.c.done_us < before_us).limit(ROWS)
-    return _execute_delete(session, delete(commands).where(commands.c.id.in_(some)))
+def _ended_rows(table: Any, ended: str, before_us: int, session: Session) -> int:
+    """Delete rows that ended before a time; those that have not ended have no such time."""
+    some = select(table.c.id).where(table.c[ended] < before_us).limit(ROWS)
+    return _execute_delete(session, delete(table).where(table.c.id.in_(some)))
 
 
-def _questions(before_us: int, session: Session) -> int:
-    """Delete questions and answers before a time."""
-    turns = _table(AskTurn)
-    some = select(turns.c.id).where(turns.c.t_us < before_us).limit(ROWS)
-    return _execute_delete(session, delete(turns).where(turns.c.id.in_(some)))
+def _incidents(before_us: int, session: Session) -> int:
+    """Delete a group of incidents that all were resolved before a time, and whose cases are closed.
+
+    Their alarms, actions, evidence and notifications go with them.
+    """
+    incidents = _table(Incident)
+    young = incidents.alias()
+    left = select(young.c.id).where(
+        young.c.page == incidents.c.page,
+        or_(young.c.state != "resolved", young.c.resolved_us >= before_us, young.c.case_us.is_(None)),
+    )  # fmt: skip
+    old = select(incidents.c.page).where(incidents.c.opened_us < before_us, ~left.exists())
+    page = session.connection().execute(old.order_by(incidents.c.opened_us, incidents.c.id).limit(1)).scalar()
+    if page is None:
+        return 0
+    ids = select(incidents.c.id).where(incidents.c.page == page).order_by(incidents.c.id).limit(ROWS)
+    some = list(session.connection().execute(ids).scalars())
+    for table, column in ((AlarmRow, "incident"), (Action, "incident"), (IncidentEvidence, "incident"),
+                          (Notification, "page")):  # fmt: skip
+        rows = _table(table)
+        _execute_delete(session, delete(rows).where(rows.c[column].in_(some)))
+    return _execute_delete(session, delete(incidents).where(incidents.c.id.in_(some)))
 
 
 def _samples(session: Session, *, device: str, metric: str, before_us: int) -> int:

@@ -6,6 +6,7 @@ A problem prevents the agent from starting or working. A warning does not: an ag
 from __future__ import annotations
 
 import hashlib
+import math
 import queue
 import time
 from base64 import urlsafe_b64encode
@@ -18,7 +19,7 @@ from edge_agent.checks.broker_connection import check_broker_connection
 from edge_agent.collectors import Collector, Frame, ModelInput, Observer, Window
 from edge_agent.config import Config, ModelTable, read
 from edge_agent.models.child import InferenceChild
-from edge_agent.models.core.gating import ResultGate
+from edge_agent.models.core.gating import MAX_ESCALATED_BYTES, ResultGate
 from edge_agent.models.core.pixels import cropped
 from edge_agent.models.streams import model_spec
 from edge_agent.models.wire import Failed, ModelSpec, Opening, Ready, Results, WorkerMessage
@@ -139,7 +140,7 @@ def _models(config: Config, profile: DeviceProfile, collectors: dict[str, Collec
         except TidegateError as error:
             found.problems.append(f"{place}: {error}")
         else:
-            found.warnings += [f"{place}: {text}" for text in _hints(ready)]
+            found.warnings += [f"{place}: {text}" for text in (*_hints(ready), *_size_hints(table, item))]
             if reason:
                 shown = f"a frame of {item.shape[:2]} of '{table.frames}': " if item and ready else ""
                 cure = "Give it a bundle that takes the frames of this collector" if ready else "See docs/models.md"
@@ -155,6 +156,14 @@ def _hints(ready: Ready | None) -> Iterator[str]:
             yield f"'{name}' cannot be used ({reason}); it runs on {ready.provider}"
     if ready.build:
         yield f"the first start builds an engine for '{ready.build}', which takes minutes; {ready.provider} serves"
+
+
+def _size_hints(table: ModelTable, item: ModelInput | None) -> Iterator[str]:
+    if isinstance(item, Frame) and math.prod(item.shape) > MAX_ESCALATED_BYTES:
+        yield (
+            f"its frames of {math.prod(item.shape)} bytes are escalated with rows and columns left out (above "
+            f"{MAX_ESCALATED_BYTES}). To send them whole, set width and height of collector '{table.frames}', or `roi`"
+        )
 
 
 def _input(table: ModelTable, collectors: dict[str, Collector]) -> ModelInput | None:
@@ -230,7 +239,7 @@ def check_installation() -> list[str]:
     try:
         files = distribution("tidegate").files or []
     except PackageNotFoundError:
-        return ["tidegate is not installed in this environment. Install it: pip install 'tidegate[edge]'"]
+        return ["tidegate is not installed in this environment. Install it from a checkout: pip install '.[edge]'"]
     found = []
     for entry in files:
         if entry.hash is None or entry.hash.mode != "sha256" or "__pycache__" in entry.parts:

@@ -10,11 +10,11 @@ block (a camera, a broker) is a producer in a process of its own: `edge_agent.co
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from shared.protocol.messages import Color, Event, Metric, Sample
+from shared.protocol.messages import Color, Event, InferenceRequest, InferenceResponse, Metric, Sample
 
 FLOAT_BYTES = 4
 
@@ -109,4 +109,22 @@ class Observer(Protocol):
 
     def observe(self, sample: Sample) -> None:
         """Called with each sample of these metrics, in order; must return at once."""
+        ...
+
+
+OnAnswer = Callable[[InferenceResponse], None]
+
+
+class Ask(Protocol):
+    """Asks a language model of the hub. `on_answer` is called once, in the agent's thread, within the deadline."""
+
+    def __call__(self, request: InferenceRequest, on_answer: OnAnswer) -> None: ...
+
+
+@runtime_checkable
+class Inquirer(Protocol):
+    """Additional method of a Collector that asks the hub's language models."""
+
+    def use_questions(self, ask: Ask) -> None:
+        """Called before the first `collect`. Answers are data from a language model: never execute them."""
         ...

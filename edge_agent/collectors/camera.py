@@ -10,7 +10,7 @@ import msgspec
 
 from edge_agent.collectors.sources.collector import BackgroundCollector
 from edge_agent.collectors.sources.core.capture_clock import CaptureClock
-from edge_agent.collectors.sources.options import StreamOptions, absolute, needs_decoder, read_secret, size_warnings
+from edge_agent.collectors.sources.options import StreamOptions, absolute, needs_decoder, read_secret
 from edge_agent.collectors.sources.process import BackgroundSource
 from edge_agent.collectors.sources.protocol import Captured
 from edge_agent.config import CollectorTable, options
@@ -49,10 +49,9 @@ class CameraCollector(BackgroundCollector):
 
     def warnings(self) -> list[str]:
         """Warnings for `check`."""
-        found = size_warnings(self._options)
         if self._options.url.startswith(("rtsp:", "http:")) and self._options.password_file:
-            found.append(f"the password travels unencrypted to {label(self._options)}. Use rtsps or https")
-        return found
+            return [f"the password travels unencrypted to {label(self._options)}. Use rtsps or https"]
+        return []
 
 
 def label(chosen: Options) -> str:

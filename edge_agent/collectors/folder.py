@@ -17,7 +17,7 @@ import msgspec
 
 from edge_agent.collectors import Reading
 from edge_agent.collectors.sources.collector import BackgroundCollector
-from edge_agent.collectors.sources.options import ImageOptions, absolute, needs_decoder, size_warnings
+from edge_agent.collectors.sources.options import ImageOptions, absolute, needs_decoder
 from edge_agent.collectors.sources.process import Arrived, BackgroundSource
 from edge_agent.collectors.sources.protocol import Note, Produced, Skipped, State
 from edge_agent.config import CollectorTable, options
@@ -102,7 +102,7 @@ class FolderCollector(BackgroundCollector):
 
     def warnings(self) -> list[str]:
         """Warnings for `check`."""
-        return size_warnings(self._options) + _nothing_yet(self._options)
+        return _nothing_yet(self._options)
 
 
 def _nothing_yet(chosen: Options) -> list[str]:

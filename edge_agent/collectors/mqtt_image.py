@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from edge_agent.collectors.sources.collector import BackgroundCollector
-from edge_agent.collectors.sources.options import ImageOptions, absolute, needs_decoder, size_warnings
+from edge_agent.collectors.sources.options import ImageOptions, absolute, needs_decoder
 from edge_agent.collectors.sources.process import BackgroundSource
 from edge_agent.collectors.sources.protocol import Produced, Skipped
 from edge_agent.config import CollectorTable, LinkTls, options
@@ -51,7 +51,7 @@ class MqttImageCollector(BackgroundCollector):
         """Warnings for `check`."""
         host = parse_address(self._options.address, self.name)[0]
         plain = self._options.tls is None and host not in LOCAL
-        return size_warnings(self._options) + [f"{host} is reached without TLS. Set `tls`"] * plain
+        return [f"{host} is reached without TLS. Set `tls`"] * plain
 
 
 class Inbox:

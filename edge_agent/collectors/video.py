@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from edge_agent.collectors.sources.collector import BackgroundCollector
-from edge_agent.collectors.sources.options import StreamOptions, absolute, needs_decoder, size_warnings
+from edge_agent.collectors.sources.options import StreamOptions, absolute, needs_decoder
 from edge_agent.collectors.sources.process import BackgroundSource
 from edge_agent.collectors.sources.protocol import Captured
 from edge_agent.config import CollectorTable, options
@@ -44,9 +44,7 @@ class VideoCollector(BackgroundCollector):
     def warnings(self) -> list[str]:
         """Warnings for `check`."""
         there = Path(self._options.path).is_file()
-        return size_warnings(self._options) + (
-            [] if there else [f"{self._options.path} is not there, and is waited for"]
-        )
+        return [] if there else [f"{self._options.path} is not there, and is waited for"]
 
 
 def produce(given: dict[str, Any]) -> Iterator[Captured | None]:

@@ -25,7 +25,7 @@ END_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class InFlight:
-    """An input that was submitted and not answered yet."""
+    """An input that was submitted and not answered yet. `submitted_s` is from before its copy."""
 
     stream: int
     input: ModelInput
@@ -99,6 +99,7 @@ class InferenceChild:
         size = len(item.data) if isinstance(item.data, bytes) else item.data.nbytes
         if size > SLOT_BYTES:
             raise ValueError(f"input of {size} bytes, at most {SLOT_BYTES} are possible")
+        submitted_s = monotonic_s()  # not after the send: the model may have run before this thread goes on
         offset = self._ring.put(item.data)
         if offset is None:
             return False
@@ -108,7 +109,7 @@ class InferenceChild:
         if not self._send(pack(request)):
             self._ring.release(offset)
             return False
-        self.in_flight[request.id] = InFlight(stream, item, offset, monotonic_s())
+        self.in_flight[request.id] = InFlight(stream, item, offset, submitted_s)
         return True
 
     def _send(self, data: bytes) -> bool:

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from edge_agent import clock
 from edge_agent.models.child import InFlight
+from edge_agent.models.wire import Ready
 from shared.models.gate import Result
 
 REFUSALS_S = 60.0
@@ -56,6 +57,18 @@ class EngineStreams:
         if before != self.state:
             for stream in list(self._streams.values()):
                 stream.engine_changed()
+
+    def report_ready(self, ready: Ready, starts: int, pid: int) -> None:
+        """A process serves; an event tells what could not be used, when that has changed."""
+        before = self.state.get("refused")
+        self.report(
+            state="running", starts=starts, pid=pid, reason="", version=ready.version, variant=ready.variant,
+            digest=ready.digest, runner=ready.runner, provider=ready.provider, precision=ready.precision,
+            device=ready.device, refused=ready.refused,
+        )  # fmt: skip
+        if ready.refused and ready.refused != before:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in ready.refused.items())
+            self.event("warning", f"runs on {ready.provider}. Not used: {reasons}")
 
     def event(self, level: str, text: str) -> None:
         """Tell every stream."""

@@ -23,7 +23,8 @@ log = logging.getLogger(__name__)
 def runner_options(spec: ModelSpec, build: Progress | None = None) -> RunnerOptions:
     """The options of the spec's runners."""
     return RunnerOptions(
-        providers=spec.providers, threads=spec.threads, batch=spec.batch, cache_dir=spec.cache_dir,
+        providers=tuple(name for name in spec.providers if name not in dict(spec.skip)),
+        threads=spec.threads, batch=spec.batch, cache_dir=spec.cache_dir,
         libraries=dict(spec.libraries), version_compatible=spec.version_compatible, build=build,
     )  # fmt: skip
 
@@ -48,7 +49,7 @@ class LoadedModel:
         self._folder = Path(spec.bundle)
         self.manifest = read_manifest(self._folder)
         self.build = ""
-        refused = dict.fromkeys(spec.skip, "its process died while it was opened")
+        refused = dict(spec.skip)
         self.variant, self.runner_name, self._runner = self._open(spec, opening, refused)
         self.info = info = self._runner.describe()
         self.refused = refused | dict(info.refused)
@@ -64,7 +65,7 @@ class LoadedModel:
 
         Of the bundle only the variant's file is read: the others may be large. A damaged one ends the search.
         """
-        for variant, runner in attempts(self.manifest, spec.variant, spec.variants, spec.providers, spec.skip):
+        for variant, runner in attempts(self.manifest, spec.variant, spec.variants, spec.providers, dict(spec.skip)):
             bundle = load(self._folder, variant)
             opening(runner)
             try:

@@ -6,7 +6,8 @@ import logging
 
 from edge_agent import clock
 from edge_agent.models.build_process import BuildQueue
-from edge_agent.models.engine import Engine, Post
+from edge_agent.models.engine import Engine
+from edge_agent.models.process_supervisor import Post
 from edge_agent.models.wire import ModelSpec
 
 log = logging.getLogger(__name__)

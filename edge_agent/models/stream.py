@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from edge_agent import clock
@@ -17,24 +16,19 @@ from edge_agent.collectors import Frame, ModelInput
 from edge_agent.commands.service import Verb, take_args
 from edge_agent.config import ModelTable
 from edge_agent.models.child import InFlight
-from edge_agent.models.core.gating import (
-    ResultGate,
-    StreamResult,
-    output_message,
-    result_samples,
-    value_name,
-)
-from edge_agent.models.core.latency import LatencyHistogram
-from edge_agent.models.core.pixels import cropped
+from edge_agent.models.core.gating import ResultGate, value_name
+from edge_agent.models.core.latency import StreamLatency
+from edge_agent.models.core.pixels import box_frames, cropped
 from edge_agent.models.core.rate import RateControl
 from edge_agent.models.expert_wait import ExpertWait
 from edge_agent.models.pool import EnginePool
 from edge_agent.models.serving import ServedModel
+from edge_agent.models.stream_reports import StreamReports
 from edge_agent.models.wire import ModelSpec
 from edge_agent.twin.sync import TwinSync
 from shared.models.gate import Gate, Result
 from shared.protocol.codec import from_plain, plain
-from shared.protocol.messages import CommandRequest, Escalation, EscalationAnswer, Event, Metric, ModelOutput, Sample
+from shared.protocol.messages import CommandRequest, EscalationAnswer, Event, Metric, ModelOutput
 
 log = logging.getLogger(__name__)
 
@@ -42,10 +36,6 @@ MAX_IN_FLIGHT = 4
 """Maximum frames of a stream that the engine has at a time."""
 CHAIN_ROOM = 32
 """So many boxes of another model's frames wait; of a collector only the newest frame does."""
-LATENCY_S = 10.0
-"""Period of the latency metrics."""
-
-Item = Sample | Escalation | Event
 
 
 class ModelStream:
@@ -67,14 +57,13 @@ class ModelStream:
         chained: bool = False,
     ) -> None:
         self.name, self.frames, self._table = table.name, table.frames, table
-        self._deliver, self._changed, self._output = deliver, changed, output
+        self._deliver, self._changed = deliver, changed
         self.gatekeeper = ResultGate(table.name)
         self.consumers: list[ModelStream] = []
         self._rate: RateControl[ModelInput] = RateControl(table.max_fps, CHAIN_ROOM if chained else 1)
-        self._expert = ExpertWait(table, self.gatekeeper, self._say)
-        self._latency, self._run = LatencyHistogram(), LatencyHistogram()
-        self._latency_due_s = clock.monotonic_s() + LATENCY_S
-        self._label = ""
+        self._reports = StreamReports(table, deliver, output)
+        self._expert = ExpertWait(table, self.gatekeeper, lambda said: self._reports.report(said, self.model.labels))
+        self._latency = StreamLatency(clock.monotonic_s())
         self._twin: TwinSync | None = None
         self._digest = ""
         self._spec = spec
@@ -174,8 +163,7 @@ class ModelStream:
         """The result of an input."""
         self.model.done()
         if result is not None:
-            self._latency.add(clock.monotonic_s() - flight.submitted_s)
-            self._run.add(run_s)
+            self._latency.add(clock.monotonic_s() - flight.submitted_s, run_s)
         elif reason:
             log.debug("model.no_result", extra={"fields": {"model": self.name, "reason": reason}})
         self._judge(flight.input, result)
@@ -184,20 +172,17 @@ class ModelStream:
         self._pump()
 
     def _pass_on(self, frame: Frame, result: Result) -> None:
-        """Give the boxes to the models that take them; their times differ by microseconds, to tell them apart."""
-        for place, box in enumerate(result.boxes):
-            part = cropped(frame, (box.x, box.y, box.w, box.h))
-            if part is not None:
-                part = replace(part, source=self.name, t_us=frame.t_us + place)
-                for consumer in self.consumers:
-                    consumer.frame(part)
+        """Give the boxes to the models that take them."""
+        for part in box_frames(frame, result.boxes, self.name):
+            for consumer in self.consumers:
+                consumer.frame(part)
 
     # -- results -------------------------------------------------------------------------------------
 
     def _judge(self, item: ModelInput, result: Result | None) -> None:
         said, escalation = self.gatekeeper.judge(item, result, random.random(), clock.new_id)  # noqa: S311 - an audit draw
         if said is not None:
-            self._say(said)
+            self._reports.report(said, self.model.labels)
         if escalation is not None:
             self._deliver([escalation])
             self._expert.wait(escalation, said, item, result)
@@ -205,16 +190,6 @@ class ModelStream:
     def expert_answered(self, answer: EscalationAnswer) -> None:
         """The hub's answer to an escalation; of this model or of another one."""
         self._expert.answered(answer)
-
-    def _say(self, said: StreamResult) -> None:
-        items: list[Item] = [*result_samples(self.name, said, self.model.labels)]
-        if self._table.events and said.label != self._label:
-            text = f"label {said.label} (was {self._label or 'none'})"
-            items.append(Event(t_us=said.t_us, source=self.name, text=text[:1000], fields={"by": said.by}))
-        self._label = said.label
-        self._deliver(items)
-        if self._table.output:
-            self._output(output_message(self.name, said))
 
     # -- once a second -------------------------------------------------------------------------------
 
@@ -225,17 +200,7 @@ class ModelStream:
         self.model.tick()
         self._pump()
         self._deliver([*self.gatekeeper.counts(now_us, self.model.age_s(now))])
-        if now >= self._latency_due_s:
-            self._latency_due_s = now + LATENCY_S
-            self._deliver(self._latencies(now_us))
-
-    def _latencies(self, now_us: int) -> list[Sample]:
-        values = {"memory_mb": self.model.rss_mb}
-        for name, histogram in (("latency", self._latency), ("run", self._run)):
-            if histogram.count:
-                values |= {f"{name}_p50_s": histogram.quantile(0.5), f"{name}_p99_s": histogram.quantile(0.99)}
-                histogram.reset()
-        return [Sample(metric=f"{self.name}/{n}", t_us=now_us, value=round(v, 6)) for n, v in values.items()]
+        self._deliver(self._latency.samples(self.name, now_us, now, self.model.rss_mb))
 
     # -- the engine ----------------------------------------------------------------------------------
 

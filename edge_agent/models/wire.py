@@ -20,8 +20,8 @@ LENGTH_BYTES = 4
 class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     """All that an inference process needs to know; streams of equal specs share a process.
 
-    `variant` is the key that was asked for; without, the first of `variants` that the bundle has. Runners in `skip`
-    are not tried: a process died while it opened them.
+    `variant` is the key that was asked for; without, the first of `variants` that the bundle has. Runners and
+    providers in `skip` are not tried, each with the reason.
     """
 
     bundle: str
@@ -37,7 +37,7 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     watchdog_s: float = 30.0
     load_s: float = 120.0
     memory_mb: float = 0.0
-    skip: tuple[str, ...] = ()
+    skip: tuple[tuple[str, str], ...] = ()
 
 
 class Request(msgspec.Struct, frozen=True, array_like=True):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from edge_agent import clock
-from edge_agent.collectors import Collector, Frame, ModelInput, Observer, Resumable, Window
+from edge_agent.collectors import Ask, Collector, Frame, Inquirer, ModelInput, Observer, Resumable, Window
 from edge_agent.config import CollectorTable
 from edge_agent.runtime.event_loop import EventLoop, Timer
 from shared import plugins
@@ -61,6 +61,12 @@ class Sampler:
     def metrics(self) -> list[Metric]:
         """Metadata of the metrics of all collectors."""
         return [metric for collector in self._collectors for metric in collector.metrics]
+
+    def use_questions(self, ask: Ask) -> None:
+        """Let collectors ask the hub's language models."""
+        for collector in self._collectors:
+            if isinstance(collector, Inquirer):
+                collector.use_questions(ask)
 
     def start(self, period_s: float) -> None:
         """Read all collectors now, then each at its period; `period_s` is the default period."""

@@ -1,5 +1,5 @@
 """Durable key -> JSON store on SQLite, for state other than the outbox: twin documents, active alarms, results of
-commands. Also holds the requests of `tidegate-edge twin set`, which another process writes
+commands. Also holds the requests of `tidegate-edge twin set` and `ask`, which another process writes
 (`edge_agent.twin.local_cli`).
 """
 
@@ -26,6 +26,8 @@ CREATE TABLE IF NOT EXISTS kept (key TEXT PRIMARY KEY, value BLOB NOT NULL, crc 
 CREATE TABLE IF NOT EXISTS requests (id INTEGER PRIMARY KEY AUTOINCREMENT, document TEXT NOT NULL, wanted BLOB NOT NULL,
                                      answer BLOB);
 """
+QUESTION = "?"
+"""In place of a document: a request that is a question to a language model. No twin document has this name."""
 ANSWERS = 100
 """Number of answered requests that are kept."""
 
@@ -109,7 +111,8 @@ class StateStore:
         self._db = open_database(self._path, SCHEMA_VERSION, SCHEMA, self._disk)
         if "crc" not in {row[1] for row in self._db.execute("PRAGMA table_info(kept)")}:
             self._db.execute("ALTER TABLE kept ADD COLUMN crc INTEGER")  # schema 2 had no checksum
-        self._seen = self._data_version()
+        self._seen: dict[str, int] = {}
+        self._first_seen = self._data_version()
 
     def get(self, key: str, default: Any = None, kind: Any = Any) -> Any:
         """The value of `key`, decoded as `kind`; `default` if there is none or the row is damaged."""
@@ -173,13 +176,21 @@ class StateStore:
 
     # -- requests ----------------------------------------------------------------------------------
 
-    def changed(self) -> bool:
-        """Whether another process has written since the last call."""
-        before, self._seen = self._seen, self._data_version()
-        return self._seen != before
+    def changed(self, reader: str = "twins") -> bool:
+        """Whether another process has written since the last call of this reader."""
+        before, now = self._seen.get(reader, self._first_seen), self._data_version()
+        self._seen[reader] = now
+        return now != before
 
     def requests(self) -> list[tuple[int, str, Any]]:
-        """(number, document, wanted) of each request without an answer, in order."""
+        """(number, document, wanted) of each request for a document without an answer, in order."""
+        return [row for row in self._unanswered() if row[1] != QUESTION]
+
+    def questions(self) -> list[tuple[int, Any]]:
+        """(number, question) of each question without an answer, in order."""
+        return [(number, question) for number, document, question in self._unanswered() if document == QUESTION]
+
+    def _unanswered(self) -> list[tuple[int, str, Any]]:
         try:
             query = "SELECT id, document, wanted FROM requests WHERE answer IS NULL ORDER BY id"
             rows = self._db.execute(query).fetchall()

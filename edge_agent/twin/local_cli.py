@@ -64,21 +64,22 @@ def _shown(kept: State) -> State:
 
 
 def submit_request(file: Path, name: str, state: State) -> int:
-    """Store a request for the agent, durably; returns its number."""
+    """Store a request for the agent, durably; returns its number. `name` is a document, or QUESTION."""
     with closing(_open(file)) as db:
         cursor = db.execute("INSERT INTO requests (document, wanted) VALUES (?, ?)", (name, json.dumps(state)))
         return int(cursor.lastrowid or 0)
 
 
-def wait_for_answer(file: Path, number: int, wait_s: float) -> list[dict[str, str]] | None:
-    """The progress of a request, one entry per leaf; None if the agent has not answered within `wait_s`."""
+def wait_for_answer(file: Path, number: int, wait_s: float) -> Any:
+    """The answer to a request; None if the agent has not answered within `wait_s`. That of a change of a document is
+    a list of its progress, with one entry per leaf.
+    """
     end = time.monotonic() + wait_s
     with closing(_open(file)) as db:
         while True:
             row = db.execute("SELECT answer FROM requests WHERE id = ?", (number,)).fetchone()
             if row is not None and row[0] is not None:
-                found: list[dict[str, str]] = json.loads(row[0])
-                return found
+                return json.loads(row[0])
             if time.monotonic() >= end:
                 return None
             time.sleep(0.05)

@@ -162,24 +162,29 @@ class DriftDetector:
     """
 
     def __init__(self, tests: Sequence[DriftTest]) -> None:
-        self._tests: list[tuple[DriftTest, float, float]] = []
+        self._tests: list[tuple[str, float, float, float]] = []
         for test in tests:
             more = min(test.p + test.slack, (test.p + 1) / 2)
             less = max(test.p - test.slack, test.p / 2)
             for p, ratio in ((more, ODDS), (less, 1 / ODDS)):
                 odds = p / (1 - p) * ratio
                 p1 = odds / (1 + odds)
-                self._tests.append((test, p1 / p, (1 - p1) / (1 - p)))
+                self._tests.append((test.feature, test.at, p1 / p, (1 - p1) / (1 - p)))
         self._sums = [0.0] * len(self._tests)
         self.evidence = 0.0
         self.drifted = False
 
     def update(self, features: dict[str, float]) -> bool:
         """Add the features of one frame; returns whether drift has been detected. A missing feature counts as drift."""
-        for i, (test, seen, unseen) in enumerate(self._tests):
-            value = features.get(test.feature)
-            factor = max(seen, unseen) if value is None else seen if value <= test.at else unseen
-            self._sums[i] = min((self._sums[i] + 1.0) * factor, 1e12)
-        self.evidence = sum(self._sums) / len(self._sums) if self._sums else 0.0
+        if not self._tests:
+            return self.drifted
+        sums: list[float] = []
+        for (feature, at, seen, unseen), before in zip(self._tests, self._sums, strict=True):
+            value = features.get(feature)
+            factor = max(seen, unseen) if value is None else seen if value <= at else unseen
+            after = (before + 1.0) * factor
+            sums.append(after if after < 1e12 else 1e12)
+        self._sums = sums
+        self.evidence = sum(sums) / len(sums)
         self.drifted = self.drifted or self.evidence >= ALARM_EVIDENCE
         return self.drifted

@@ -39,13 +39,15 @@ class Anomaly(BaseTask):
         self._threshold, self._labels = threshold, manifest.labels or LABELS
         self._scale = number(manifest, "scale", abs(threshold) or 1.0, 1e-12, 1e30)
         self._reconstruction = choice(manifest, "score", ("output", "reconstruction")) == "reconstruction"
+        if self._reconstruction and len(manifest.inputs) > 1:
+            raise ModelError(f"{manifest.name}: task_options.score = 'reconstruction' is for models with one input")
         self._mean = choice(manifest, "reduce", ("max", "mean")) == "mean"
 
     def scores(self, outputs: Mapping[str, Array], inputs: Sequence[Array]) -> Array:
         """The score of each input [n]."""
         output = self.output(outputs, 0, len(inputs)).astype(np.float32, copy=False)
         if self._reconstruction:
-            tensor = self.input.tensor(inputs)
+            (tensor,) = self.input.tensors(inputs).values()
             if tensor.shape != output.shape:
                 raise ModelError(f"{self.manifest.name}: output {output.shape} does not reproduce input {tensor.shape}")
             return np.asarray(np.square(output - tensor).reshape(len(inputs), -1).mean(axis=1))

@@ -1,4 +1,4 @@
-"""What all built-in tasks share: one input, checked outputs."""
+"""What all built-in tasks share: how an input becomes tensors, checked outputs."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from shared.tasks import Array, Tensors
 from shared.tasks.images import LAYOUTS as IMAGE_LAYOUTS
 from shared.tasks.images import ImageInput
 from shared.tasks.options import check_known
+from shared.tasks.window_parts import WindowParts
 from shared.tasks.windows import LAYOUTS as WINDOW_LAYOUTS
 from shared.tasks.windows import WindowInput
 
-Input: TypeAlias = "ImageInput | WindowInput"
+Input: TypeAlias = "ImageInput | WindowInput | WindowParts"
 
 
 class BaseTask:
-    """A task with one input, an image or a window. Subclasses add `postprocess`."""
+    """A task that reads an image or a window. Subclasses add `postprocess`."""
 
     options: tuple[str, ...] = ()
     """Names of the task's options."""
@@ -29,10 +30,10 @@ class BaseTask:
         self.manifest, self.digest, self.input = manifest, digest, open_input(manifest)
 
     def preprocess(self, inputs: Sequence[Array]) -> Tensors:
-        """The input tensor of a batch."""
+        """The input tensors of a batch."""
         if not inputs:
             raise ModelError(f"{self.manifest.name}: a batch has at least one input")
-        return {self.input.spec.name: self.input.tensor(inputs)}
+        return self.input.tensors(inputs)
 
     def blank(self) -> Array:
         """An input of zeros."""
@@ -54,13 +55,9 @@ class BaseTask:
 
 
 def open_input(manifest: Manifest) -> Input:
-    """The input of a model by its layout; raises ModelError when no task can feed it."""
-    if len(manifest.inputs) != 1:
-        names = ", ".join(declared.name for declared in manifest.inputs)
-        raise ModelError(
-            f"{manifest.name}: it has {len(manifest.inputs)} inputs ({names}), a task feeds one. "
-            "Export the model with the others as constants"
-        )
+    """What turns an input into the model's tensors, by their layouts; raises ModelError when no task can feed them."""
+    if len(manifest.inputs) > 1:
+        return WindowParts(manifest)
     spec = manifest.inputs[0]
     if spec.layout in IMAGE_LAYOUTS:
         return ImageInput(manifest, spec)

@@ -113,6 +113,12 @@ def test_a_model_that_cannot_take_its_frames_is_a_problem(tmp_path: Path, shape:
     assert "takes the frames" in line
 
 
+def test_frames_that_are_too_large_to_be_escalated_whole_are_a_warning(tmp_path: Path) -> None:
+    pattern = "[[collectors]]\nkind = 'test_pattern'\nname = 'camera'\nwidth = 725\nheight = 725\ncolor = 'gray'\n"
+    (line,) = found(tmp_path, pattern + model()).warnings
+    assert "frames of 525625 bytes are escalated with rows and columns left out (above 524288)" in line
+
+
 def test_a_model_whose_collector_gives_no_frames_is_a_problem(tmp_path: Path) -> None:
     (line,) = found(tmp_path, HOST + model(frames="host")).problems
     assert "'host' gives no frames" in line
@@ -269,30 +275,28 @@ def test_the_birth_lists_limits_without_a_source(tmp_path: Path) -> None:
 
 def test_the_first_frame_of_a_source_in_the_background_is_waited_for(tmp_path: Path) -> None:
     path = video(tmp_path / "v.mkv", width=8, height=8)
-    options = "realtime = false\nwidth = 8\nheight = 8\ncolor = 'gray'\n"
+    options = "realtime = false\ncolor = 'gray'\n"
     more = f"[[collectors]]\nkind = 'video'\nname = 'camera'\npath = '{path}'\n{options}"
-    assert found(tmp_path, more + model()) == Findings()
+    assert found(tmp_path, more + model()) == Findings(), "frames that have the size of the source are no fault"
 
 
 def test_a_camera_that_is_away_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge_agent.checks.OPEN_S", 1.5)
+    monkeypatch.setattr("edge_agent.checks.OPEN_S", 5.0)  # the source is a process
     more = "[[collectors]]\nkind = 'camera'\nname = 'camera'\nurl = 'http://127.0.0.1:9/'\nwidth = 8\nheight = 8\n"
     one = found(tmp_path, more + model())
     assert one.problems == []
-    assert (
-        "not tried with a frame (collector 'camera' gave nothing within 1.5 s; it says: source lost" in one.warnings[0]
-    )
+    assert "not tried with a frame (collector 'camera' gave nothing within 5 s; it says: source lost" in one.warnings[0]
 
 
 def test_a_missing_bundle_is_a_problem_also_without_a_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge_agent.checks.OPEN_S", 1.5)
+    monkeypatch.setattr("edge_agent.checks.OPEN_S", 5.0)  # the source is a process
     (tmp_path / "in" / "monday").mkdir(parents=True)
     more = f"[[collectors]]\nkind = 'folder'\nname = 'camera'\npath = '{tmp_path / 'in'}'\nwidth = 8\nheight = 8\n"
     one = found(tmp_path, more + model(tmp_path / "nowhere"))
     assert "manifest.json cannot be read" in one.problems[0]
     assert "no file in" in one.warnings[0]
     assert "subfolders are not used" in one.warnings[0]
-    assert "gave nothing within 1.5 s" in one.warnings[1]
+    assert "gave nothing within 5 s" in one.warnings[1]
 
 
 def test_relative_paths_are_those_of_the_folder_of_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

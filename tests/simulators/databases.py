@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pytest
 from sqlalchemy import make_url
 
 from cloud_hub.database.engine import open_engine
@@ -75,3 +76,34 @@ def filled(url: str, fill: Callable[[Database], None]) -> str:
 def address(db: Database) -> str:
     """Where it is: for a second hub that opens it."""
     return db.engine.url.render_as_string(hide_password=False)
+
+
+# -- fixtures of test modules ------------------------------------------------------------------------
+
+
+def filled_once(fill: Callable[[Database], None], of: str = "") -> Any:
+    """A fixture: the address of a database that `fill` has written to, once for each module and kind of database.
+
+    It begins empty, or as a copy of the one of fixture `of`.
+    """
+
+    @pytest.fixture(scope="module")
+    def made(request: pytest.FixtureRequest, server: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+        folder = tmp_path_factory.mktemp("filled")
+        with copied(request.getfixturevalue(of), folder, server) if of else empty(folder, server) as url:
+            yield filled(url, fill)
+
+    return made
+
+
+def copy_of(name: str) -> Any:
+    """A fixture: an open copy, for each test, of the database that fixture `name` has filled."""
+
+    @pytest.fixture
+    def opened(request: pytest.FixtureRequest, server: Any, tmp_path: Path) -> Iterator[Database]:
+        with copied(request.getfixturevalue(name), tmp_path, server) as url:
+            db = Database(url)
+            yield db
+            db.close()
+
+    return opened

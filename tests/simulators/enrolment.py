@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 from simulators import databases
+from simulators.actions import action_service
 from simulators.brokers import free_port, listens, until
 
 from cloud_hub.api import est, http_server
@@ -74,7 +75,8 @@ class EnrolmentHub:
         self.db = Database(databases.sqlite(folder))
         app = create_rest_app()
         settings = Settings(state_dir=str(self.folder.path.parent))
-        app.state.hub = Hub(settings=settings, db=self.db, publish=list, notify=print, connected=lambda: True)
+        app.state.hub = Hub(settings=settings, db=self.db, publish=list, notify=print,
+                                 actions=action_service(), connected=lambda: True)  # fmt: skip
 
         @app.middleware("http")
         async def remember(request: Any, call_next: Any) -> Any:

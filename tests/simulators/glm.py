@@ -10,7 +10,6 @@ import json
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -47,6 +46,7 @@ class GlmSimulator:
     event_s: float = 0.0
     tls: tuple[str, str] | None = None
     requests: list[Json] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
     released: threading.Event = field(default_factory=threading.Event)
     running: int = 0
     most: int = 0
@@ -149,6 +149,7 @@ def _answering(simulator: GlmSimulator) -> type[BaseHTTPRequestHandler]:
             else:
                 request = json.loads(body)
                 simulator.requests.append(request)
+                simulator.headers.append({name.lower(): value for name, value in self.headers.items()})
                 with simulator.under_way():
                     self.play(request)
 
@@ -174,8 +175,7 @@ def _answering(simulator: GlmSimulator) -> type[BaseHTTPRequestHandler]:
             self.begin_chunks("text/event-stream; charset=utf-8")
             for event in events:
                 self.chunk(event)
-                if simulator.event_s:
-                    time.sleep(simulator.event_s)
+                simulator.released.wait(simulator.event_s)
             if simulator.behaviour == "half-a-stream":
                 self.close_connection = True
                 return

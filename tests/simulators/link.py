@@ -371,3 +371,31 @@ def play(seed: int, device_kind: type[Device] = Device) -> World:
 def device_with(session_kind: type[LinkSession]) -> type[Device]:
     """A device whose session is of another kind: for seeded bugs."""
     return type("OtherDevice", (Device,), {"session_kind": session_kind})
+
+
+# -- a session by itself
+
+EMPTY: dict[Stream, int] = dict.fromkeys(STREAMS, 0)
+
+
+def welcome(**changes: object) -> Session:
+    word = Session(hub_epoch="h1", protocol=1, session="c1", epoch="e1", upto={})
+    return replace(word, **changes)  # type: ignore[arg-type]
+
+
+def joined(last: dict[Stream, int] | None = None, acked: dict[Stream, int] | None = None) -> LinkSession:
+    """A session that the hub has welcomed."""
+    session = LinkSession("e1", EMPTY | (acked or {}), "h1")
+    session.appended(EMPTY | (last or {}))
+    assert session.up("c1", 0.0) == [PublishBirth()]
+    assert session.handle_session(welcome(), 0.0) == [Fetch(restart=False)]
+    return session
+
+
+def send_all(session: LinkSession, now: float = 0.0) -> list[tuple[Stream, int]]:
+    """Rows of one item each, sent until the session has no more to send."""
+    done: list[tuple[Stream, int]] = []
+    while (send := session.next()) is not None:
+        session.sent(send.stream, send.after + 1, now)
+        done.append((send.stream, send.after + 1))
+    return done

@@ -117,7 +117,7 @@ class Bench:
             table, ModelSpec(**spec), self.pool, self.said.extend, self._changed, self.outputs.append, chained=chained
         )
         self.streams.append(made)
-        self.engine(made)._backoff = Backoff(0.01, 10.0, lambda: 1.0)
+        self.engine(made)._supervisor.backoff = Backoff(0.01, 10.0, lambda: 1.0)
         return made
 
     @staticmethod

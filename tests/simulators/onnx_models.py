@@ -90,6 +90,21 @@ def hanging(side: int = 8) -> bytes:
     )
 
 
+def two_inputs() -> bytes:
+    """series [n, 4, 2] and static [n, 1] -> total [n, 1]: the sum of the series and 100 times static."""
+    nodes = [
+        helper.make_node("ReduceSum", ["series", "axes"], ["sum"], keepdims=0),
+        helper.make_node("Unsqueeze", ["sum", "one"], ["column"]),
+        helper.make_node("Mul", ["static", "hundred"], ["scaled"]),
+        helper.make_node("Add", ["column", "scaled"], ["total"]),
+    ]
+    weights = [
+        numpy_helper.from_array(np.array([1, 2]), "axes"), numpy_helper.from_array(np.array([1]), "one"),
+        numpy_helper.from_array(np.float32(100), "hundred"),
+    ]  # fmt: skip
+    return _model(nodes, [_info("series", ("n", 4, 2)), _info("static", ("n", 1))], [_info("total", ("n", 1))], weights)
+
+
 def write_bundle(
     folder: Path, content: bytes, side: int = 8, channels: int = 1, runners: Sequence[str] = ("onnx",), **changes: Any
 ) -> Path:

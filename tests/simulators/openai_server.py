@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import ssl
 import threading
-import weakref
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -29,6 +30,8 @@ TOP = frozenset(
      "stream_options", "response_format", "tools", "tool_choice", "user", "metadata", "priority",
      "parallel_tool_calls"}
 )  # fmt: skip
+FLUSH_S = 1.0
+"""How long a closed connection may flush."""
 
 
 @dataclass
@@ -51,9 +54,9 @@ class OpenAIServer:
     def __enter__(self) -> OpenAIServer:
         self.port = 0
         self._loop = asyncio.new_event_loop()
-        self._writers: set[asyncio.StreamWriter] = set()
-        self._made: weakref.WeakSet[asyncio.StreamWriter] = weakref.WeakSet()
-        self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
+        self._connections: dict[asyncio.Task[None], socket.socket] = {}
+        self._serving: dict[asyncio.StreamWriter, asyncio.Task[None]] = {}
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self.revive()
@@ -61,8 +64,7 @@ class OpenAIServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.kill()
-        self._do(self._cancel_all)
+        self._do(self._stop)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -76,35 +78,66 @@ class OpenAIServer:
         self._do(self._listen)
 
     def _do(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        asyncio.run_coroutine_threadsafe(work(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(work(), self._loop).result(20)
 
     async def _listen(self) -> None:
-        self._server = await asyncio.start_server(
-            self._serve, "127.0.0.1", self.port, ssl=self.tls, limit=1 << 24, backlog=512
-        )
-        self.port = self._server.sockets[0].getsockname()[1]
+        self._listener = socket.create_server(("127.0.0.1", self.port), backlog=512)
+        self._listener.setblocking(False)
+        self.port = self._listener.getsockname()[1]
+        self._loop.add_reader(self._listener, self._accept, self._listener)
+
+    def _accept(self, listener: socket.socket) -> None:
+        """Own a connection from its first moment. asyncio's servers lose those that a stop interrupts."""
+        try:
+            connection, _ = listener.accept()
+        except (BlockingIOError, ConnectionError):
+            return
+        connection.setblocking(False)
+        task = self._loop.create_task(self._connect(connection))
+        self._connections[task] = connection
+        task.add_done_callback(self._connections.pop)
 
     async def _kill(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-        for writer in list(self._writers):
+        if self._listener is not None:
+            self._loop.remove_reader(self._listener)
+            self._listener.close()
+            self._listener = None
+        for connection in self._connections.values():
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)  # ends a handshake, too
+        for writer in self._serving:
             writer.transport.abort()
 
-    async def _cancel_all(self) -> None:
-        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
-        for writer in list(self._made):  # one that still flushes to a client that does not read, too
-            writer.transport.abort()
-        await asyncio.sleep(0)
+    async def _stop(self) -> None:
+        """Return when every connection is closed."""
+        await self._kill()
+        while self._connections:
+            for work in self._serving.values():
+                work.cancel()
+            await asyncio.wait(set(self._connections), timeout=0.05)
 
     # -- one connection ------------------------------------------------------------------------------
 
+    async def _connect(self, connection: socket.socket) -> None:
+        reader = asyncio.StreamReader(limit=1 << 24)
+        protocol = asyncio.StreamReaderProtocol(reader)
+        try:
+            transport, _ = await self._loop.connect_accepted_socket(lambda: protocol, connection, ssl=self.tls)
+        except OSError:
+            connection.close()
+            return
+        writer = asyncio.StreamWriter(transport, protocol, reader, self._loop)
+        work = self._serving[writer] = self._loop.create_task(self._serve(reader, writer))
+        await asyncio.wait({work})
+        del self._serving[writer]
+        closed = self._loop.create_task(writer.wait_closed())
+        await asyncio.wait({closed}, timeout=FLUSH_S)
+        transport.abort()  # of a client that does not read
+        await asyncio.gather(closed, return_exceptions=True)
+        if not work.cancelled():
+            work.result()
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
-        self._made.add(writer)
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 line, *rest = head.decode("latin1").split("\r\n")
@@ -114,7 +147,6 @@ class OpenAIServer:
         except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
             pass
         finally:
-            self._writers.discard(writer)
             writer.close()
 
     async def _answer(

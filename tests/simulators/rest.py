@@ -12,6 +12,7 @@ from typing import Any
 
 import uvicorn
 from simulators import databases
+from simulators.actions import action_service
 from simulators.births import born
 from simulators.brokers import free_port, listens, until
 
@@ -42,7 +43,7 @@ class RestHub:
         self.app = app
         self.gateway = open_gateway(self.db, settings.inference)
         app.state.hub = Hub(settings=settings, db=self.db, publish=list, notify=str, connected=lambda: True,
-                            gateway=self.gateway)  # fmt: skip
+                            actions=action_service(), gateway=self.gateway)  # fmt: skip
         config = http_server.config(app, settings.rest)
         self._count(config.http)
         self.server = uvicorn.Server(config)

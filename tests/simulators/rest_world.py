@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+from simulators.actions import action_service, propose_command
 from simulators.births import born
 from simulators.rest_app import RestApp
 from sqlmodel import select
@@ -18,7 +19,6 @@ from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import Incident
 from cloud_hub.devices import commands
 from cloud_hub.devices.offsets import StreamOffsets
-from cloud_hub.incidents import actions
 from cloud_hub.incidents import service as incidents
 from cloud_hub.runtime.outgoing import OutgoingMessage
 from cloud_hub.runtime.worker import WorkerStatus
@@ -90,12 +90,40 @@ ROUTES: dict[tuple[str, str], str] = {
     ("GET", "/api/v1/notifications"): "read",
     ("GET", "/api/v1/incidents"): "read",
     ("GET", "/api/v1/incidents/{incident_id}"): "read",
+    ("GET", "/api/v1/incidents/{incident_id}/members"): "read",
+    ("GET", "/api/v1/incidents/{incident_id}/evidence"): "read",
+    ("GET", "/api/v1/cases"): "read",
+    ("GET", "/api/v1/cases/{case_id}"): "read",
+    ("GET", "/api/v1/shift-report"): "read",
+    ("GET", f"{DEVICE}/notes"): "read",
+    ("POST", f"{DEVICE}/notes"): "operate",
+    ("DELETE", f"{DEVICE}/notes/{{note_id}}"): "operate",
+    ("POST", "/api/v1/incidents/{incident_id}/merge"): "operate",
+    ("POST", "/api/v1/incidents/{incident_id}/split"): "operate",
     ("POST", "/api/v1/incidents/{incident_id}/acknowledge"): "operate",
     ("POST", "/api/v1/incidents/{incident_id}/resolve"): "operate",
     ("POST", "/api/v1/alarms/{alarm_id}/resolve"): "operate",
     ("GET", "/api/v1/removed-devices"): "read",
     ("POST", "/api/v1/removed-devices/{name}/restore"): "administer",
+    ("GET", "/api/v1/actions"): "read",
+    ("POST", "/api/v1/actions"): "operate",
+    ("GET", "/api/v1/actions/{action_id}"): "read",
     ("POST", "/api/v1/actions/{action_id}/decision"): "operate",
+    ("POST", "/api/v1/actions/{action_id}/cancel"): "operate",
+    ("POST", "/api/v1/actions/{action_id}/undo"): "operate",
+    ("GET", "/api/v1/policy"): "read",
+    ("POST", "/api/v1/policy/try"): "read",
+    ("GET", "/api/v1/playbooks"): "read",
+    ("GET", "/api/v1/playbooks/{playbook}/drawing"): "read",
+    ("POST", "/api/v1/playbooks/{playbook}/dry-run"): "operate",
+    ("POST", "/api/v1/playbook-runs"): "operate",
+    ("GET", "/api/v1/playbook-runs"): "read",
+    ("GET", "/api/v1/playbook-runs/{run_id}"): "read",
+    ("GET", "/api/v1/playbook-runs/{run_id}/journal"): "read",
+    ("GET", "/api/v1/playbook-runs/{run_id}/drawing"): "read",
+    ("POST", "/api/v1/playbook-runs/{run_id}/decision"): "operate",
+    ("POST", "/api/v1/playbook-runs/{run_id}/cancel"): "operate",
+    ("POST", "/api/v1/playbook-runs/{run_id}/resume"): "operate",
     ("GET", "/api/v1/audit"): "audit",
     ("GET", "/api/v1/escalations"): "read",
     ("POST", "/api/v1/thresholds/fit"): "operate",
@@ -153,9 +181,10 @@ class World:
         self.notified: list[str] = []
         self.changed: list[str] = []
         self.workers: list[WorkerStatus] = []
+        actions = action_service()
         hub = Hub(
             settings=Settings(state_dir=str(folder)), db=self.db, publish=self.published.extend,
-            notify=self.notified.append, connected=lambda: True, changed=self.changed.extend,
+            notify=self.notified.append, actions=actions, connected=lambda: True, changed=self.changed.extend,
             workers=lambda: self.workers,
         )  # fmt: skip
         self.app = RestApp(hub)
@@ -179,13 +208,14 @@ class World:
                       limit=2)  # fmt: skip
         incidents.handle_alarm(session, "press-3", alarm, NOW, "")
         incident = session.exec(select(Incident)).one()
-        settings = Settings().actions
         self.ids = {
             "device": "press-3", "metric": "cpu.load", "name": "gates", "incident_id": incident.id,
-            "action_id": actions.propose(session, incident, "capture", "digits", "why", NOW, settings).id,
+            "action_id": propose_command(action_service(), session, incident, "capture", "digits", NOW).id,
             "command_id": commands.create(session, "press-3", "restart", "digits", NOW, actor="test")[0].id,
             "rollout_id": "none", "job_id": "none", "configuration_id": "none", "token_id": "none",
             "learning_job_id": "none", "item_id": "none", "task_id": "none", "alarm_id": "a1", "suppression_id": "none",
+            "playbook": "restart-model", "run_id": "none",
+            "case_id": "none", "note_id": "none",
         }  # fmt: skip
         for name in ("", "gates"):
             twins.update_desired(session, "press-3", name, {"a": 1}, NOW, actor="test", max_bytes=32768)

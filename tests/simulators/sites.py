@@ -8,6 +8,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, ClassVar
 
+from simulators.actions import action_service, propose_command
 from simulators.births import born
 from simulators.rest_app import RestApp, shared_app
 from sqlalchemy import make_url
@@ -21,6 +22,7 @@ from cloud_hub.clock import now_us
 from cloud_hub.configurations.reconciler import ConfigurationReconciler
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import (
+    Case,
     Configuration,
     EscalationRow,
     FailedItem,
@@ -34,13 +36,15 @@ from cloud_hub.database.tables import (
     RemovedDevice,
     Suppression,
 )
-from cloud_hub.devices import commands, tags
+from cloud_hub.devices import commands, notes, tags
 from cloud_hub.devices import registry as device_registry
 from cloud_hub.devices.offsets import StreamOffsets
-from cloud_hub.incidents import actions
 from cloud_hub.incidents import service as incidents
 from cloud_hub.inference.gateway.build import open_gateway
 from cloud_hub.jobs import service as jobs
+from cloud_hub.playbooks import service as playbooks
+from cloud_hub.playbooks.catalogue import PlaybookCatalogue
+from cloud_hub.playbooks.core.verdicts import StepVerdict
 from cloud_hub.settings import Settings
 from cloud_hub.settings.inference import Inference
 from cloud_hub.telemetry import samples
@@ -70,11 +74,13 @@ BODIES: dict[str, dict[str, Any]] = {
     "PUT /api/v1/devices/{device}/tags": {"x": 2},
     "POST /api/v1/devices/{device}/twin/release": {"document": "", "paths": ["b"]},
     "POST /api/v1/actions/{action_id}/decision": {"approve": True},
+    "POST /api/v1/playbook-runs/{run_id}/decision": {"approve": True},
     "POST /api/v1/alarms/{alarm_id}/acknowledge": {"comment": "seen"},
     "POST /api/v1/alarms/{alarm_id}/verdict": {"verdict": "real"},
     "POST /api/v1/alarms/{alarm_id}/shelve": {"for_s": 3600, "reason": "sensor ordered"},
     "POST /api/v1/alarms/{alarm_id}/resolve": {"reason": "sensor taken off"},
     "POST /api/v1/incidents/{incident_id}/resolve": {"reason": "sensor taken off"},
+    "POST /api/v1/devices/{device}/notes": {"text": "the fan was replaced"},
     "POST /api/v1/query": {"query": "SELECT * FROM devices"},
     "POST /api/v1/ask": {"question": "what is wrong?"},
     "POST /api/v1/jobs": {"kind": "tags", "query": "*", "content": {"y": 1}},
@@ -104,7 +110,8 @@ class Sites:
         self.db = Database(url)
         hub = Hub(
             settings=Settings(state_dir=str(folder)), db=self.db, publish=lambda messages: None,
-            notify=lambda name: None, connected=lambda: True, oidc=oidc, gateway=open_gateway(self.db, POOLS),
+            notify=lambda name: None, actions=action_service(), connected=lambda: True, oidc=oidc,
+            gateway=open_gateway(self.db, POOLS),
         )  # fmt: skip
         self.app = RestApp(hub)
         self.client = TestClient(self.app, raise_server_exceptions=False)
@@ -152,7 +159,7 @@ class Sites:
         suppression.create(session, quiet, now)
         session.flush()
         incident = session.exec(select(Incident).where(Incident.device == device)).one()
-        action = actions.propose(session, incident, "capture", word, word, now, Settings().actions)
+        action = propose_command(action_service(), session, incident, "capture", word, now)
         command, _ = commands.create(session, device, "restart", word, now, actor=word)
         session.add(EscalationRow(id=f"e-{device}", device=device, model=word, digest="", number=1, reason=word,
                                   label=word, margin=0.1, height=1, width=1, frame=b"x", t_us=now,
@@ -176,6 +183,9 @@ class Sites:
             scope=scope,
         )
         made = jobs.create(session, job, 32768)
+        plan = PlaybookCatalogue().plan("restart-model", {"device": device, "model": word})
+        asks = [StepVerdict(step="restart", decision="approve", approvals=1, roles=("operator",), reason=word)]
+        run = playbooks.propose(session, plan, asks, now, actor=word, scope=tuple(scope) if scope else None)
         number = f"{word}-{device}"
         session.add(Configuration(id=number, target=f"id = '{device}'", content={"conf": {"w": word}}, actor=word,
                                   created_us=now, labels={"l": word}, scope=scope))  # fmt: skip
@@ -186,14 +196,19 @@ class Sites:
                                   created_us=now, deadline_us=now + 10**12, next_us=now))  # fmt: skip
         session.add(FailedItem(id=number, worker="jobs", kind="job", item=f"{word} {device}", failures=5, error=word,
                                first_us=now, next_us=now, parked_us=now))  # fmt: skip
+        session.add(Case(id=f"c-{device}", page=f"c-{device}", device=device, subject=word, cause=word, opened_us=1,
+                         resolved_us=2, outcome="by-person", resolution=word))  # fmt: skip
+        note = notes.add(session, device, word, now, actor=word)
         session.add(LearnedSeries(learning=number, device=device, metric="m", reason=word))
         session.add(
             MissedFault(id=number, device=device, metric="m", start_us=1, end_us=2, note=word, actor=word, t_us=now)
         )
         return {
+            "case_id": f"c-{device}", "note_id": note.id,
             "learning_job_id": number, "item_id": number, "task_id": f"t-{device}",
             "device": device, "thing": device, "metric": "m", "name": "gates", "incident_id": incident.id,
             "action_id": action.id, "command_id": command.id, "rollout_id": watched.id, "job_id": made.id,
+            "playbook": "restart-model", "run_id": run.id,
             "configuration_id": number, "token_id": "none", "alarm_id": alarm.id, "suppression_id": quiet.id,
         }  # fmt: skip
 
@@ -201,10 +216,20 @@ class Sites:
         """A good body for a route, about `device`."""
         if path.endswith("/alarms/suppressions"):
             return {"device": device, "reason": "cleaning", "until_us": now_us() + 10**9}
+        if path.endswith(("/merge", "/split")):
+            others = [self.ids["beside"]["incident_id"]] if path.endswith("/merge") else []
+            return {"incidents": others, "reason": "the same pump"}
         if path.endswith("/thresholds/fit"):
             return {"device": device, "metric": "m"}
         if path.endswith("/thresholds/backtest"):
             return {"series": [{"device": device, "metric": "m"}]}
+        if (method, path) in {("POST", "/api/v1/actions"), ("POST", "/api/v1/policy/try")}:
+            return {"type": "twin", "device": device, "parameters": {"patch": {"c": 1}}}
+        if path.startswith("/api/v1/actions/") and not path.endswith("/decision"):
+            return {} if method == "POST" else None
+        if path.endswith("/dry-run") or (method, path) == ("POST", "/api/v1/playbook-runs"):
+            named = {} if path.endswith("/dry-run") else {"playbook": "restart-model"}
+            return named | {"parameters": {"device": device, "model": "digits"}}
         if path.endswith("/release") and "/learning-jobs/" in path:
             return {"device": device}
         if path.endswith("/missed-faults"):

@@ -440,5 +440,7 @@ def test_who_is_not_signed_in_is_403(plant: Any, keys: dict[str, str], monkeypat
         for signer in (botocore.auth, botocore.crt.auth):  # with awscrt installed, botocore signs with it
             monkeypatch.setattr(signer, "get_current_datetime", lambda at=at, **_: at)
         assert denied(data_plane(plant, keys)) == "RequestTimeTooSkewed"
-    answer = httpx.get(f"http://127.0.0.1:{plant.rest}/things/press-3/shadow", headers=dict(plant.http.headers))
+    answer = httpx.get(
+        f"http://127.0.0.1:{plant.rest}/things/press-3/shadow", headers=dict(plant.http.headers), timeout=60
+    )
     assert (answer.status_code, set(answer.json())) == (403, {"message"}), "a bearer token opens this door too"

@@ -113,7 +113,7 @@ def actions(session: Session, asked: Period, now_us: int) -> list[Finding]:
 
 def _action_finding(row: Action) -> Finding:
     return Finding(kind="action", data={
-        "id": row.id, "device": row.device, "action": f"{row.verb} {row.target}", "state": row.state,
+        "id": row.id, "device": row.device, "action": f"{row.type} {row.detail}".strip(), "state": row.state,
         "outcome": row.outcome or row.policy, "changed_us": row.changed_us,
     })  # fmt: skip
 

@@ -22,6 +22,7 @@ from cloud_hub.database.tables.devices import (
     TwinRow,
 )
 from cloud_hub.database.tables.inference import AskTurn, InferenceRecord, InferenceTask, InferenceUsage
+from cloud_hub.database.tables.playbooks import PlaybookEntry, PlaybookRun
 from cloud_hub.database.tables.runtime import FailedItem
 from cloud_hub.database.tables.telemetry import (
     EscalationRow,
@@ -91,6 +92,8 @@ __all__ = [
     "MissedFault",
     "Notification",
     "PeerState",
+    "PlaybookEntry",
+    "PlaybookRun",
     "PrometheusSeries",
     "RemovedDevice",
     "RetentionStart",

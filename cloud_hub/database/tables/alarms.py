@@ -78,7 +78,8 @@ class Incident(SQLModel, table=True):
     `page` identifies the group: its members have the same, the id of its first incident. One member `leads`: the first,
     or the cause that the topology gives. `joined_because` says why it is in a group that it did not begin. `placed_by`
     is who merged or split it; the hub then moves it no more. `silent`: its alarms say that data is missing.
-    `grouped_us` is when the topology was last applied to it, None when that is due; `case_us` when its case was closed.
+    `grouped_us` is when the topology was last applied to it, None or 0 when that is due; `case_us` when its case was
+    closed.
     `service` is the device's service when the peer comparison opened the incident. `resolved_by` and `resolution` are
     set when a person resolved it, and empty when its alarms cleared.
     """
@@ -130,8 +131,8 @@ class Case(SQLModel, table=True):
 
     __tablename__ = "cases"
     __table_args__ = (
-        Index("cases_by_cause", "cause", "id"), Index("cases_by_subject", "subject", "id"),
-        Index("cases_by_device", "device", "id"), Index("cases_by_service", "service", "id"),
+        Index("cases_by_cause", "site", "cause", "id"), Index("cases_by_subject", "site", "subject", "id"),
+        Index("cases_by_device", "site", "device", "id"), Index("cases_by_service", "site", "service", "id"),
     )  # fmt: skip
     id: str = Field(primary_key=True)
     page: str

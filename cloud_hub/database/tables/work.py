@@ -107,25 +107,50 @@ class ConfigurationDevice(SQLModel, table=True):
 
 
 class Action(SQLModel, table=True):
-    """A proposed action on its way: proposed, approved, executing, executed, verified, failed or refused.
+    """An action on its way: proposed, approved, executing, executed, verified, failed, refused or cancelled.
 
-    `automatic`: policy approved it, no person did.
+    `detail` is the first of the type's details and `operation` its first part, by which cooldowns count. `automatic`:
+    policy approved it, no person did. `rule` and `policy` are the policy's rule and reason, `approvals` who approved
+    with which roles, of `approvals_needed`. `before` and `effect` are what its type needs to verify and undo it.
+    `started_us` is when it was approved, later when its execution began.
     """
 
     __tablename__ = "actions"
-    __table_args__ = (Index("actions_by_device", "device", "changed_us"),)
+    __table_args__ = (
+        Index("actions_by_device", "device", "changed_us"), Index("actions_by_state", "state"),
+        Index("actions_by_rule", "rule", "started_us"), Index("actions_by_time", "created_us"),
+        Index("actions_by_key", "idempotency_key", unique=True), Index("actions_by_run", "playbook_run"),
+    )  # fmt: skip
     id: str = Field(primary_key=True)
-    incident: str = Field(index=True)
-    device: str
-    verb: str
-    target: str
-    reason: str
+    idempotency_key: str
+    incident: str = Field(default="", index=True)
+    device: str = ""
+    type: str
+    parameters: dict[str, Any] = json_object()
+    detail: str = ""
+    operation: str = ""
+    risk: str = "high"
+    reason: str = ""
+    origin: str = "diagnosis"
+    proposer: str = ""
+    scope: list[str] | None = Field(default=None, sa_column=Column(JSONS))
     state: str = "proposed"
+    rule: str = ""
     policy: str = ""
     automatic: bool = False
+    approvals_needed: int = 0
+    approvals: list[dict[str, Any]] = json_list()
     before: dict[str, Any] = json_object()
+    effect: dict[str, Any] = json_object()
     command: str = ""
     outcome: str = ""
+    attempts: int = 0
+    next_us: int = big_integer(default=0)
+    undo_of: str = ""
+    playbook_run: str = ""
+    step: str = ""
+    created_us: int = big_integer(default=0)
+    started_us: int = big_integer(default=0)
     changed_us: int = big_integer()
     traceparent: str = ""
 

@@ -110,7 +110,7 @@ def _names_it(name: str, text: str) -> bool:
 def _names(item: EvidenceItem) -> Iterator[str]:
     """The device and the metric of an item, as far as they could be mistaken for nothing else."""
     for name in (item.device, item.data.get("metric")):
-        if isinstance(name, str) and len(name) > 2:
+        if isinstance(name, str) and (len(name) > 2 or not name.isascii()):
             yield plain(name)
 
 

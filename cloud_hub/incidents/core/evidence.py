@@ -119,7 +119,8 @@ class Diagnosis:
 
     `note` reports a fallback to the rules, or dropped proposals. `claims` are the sentences of the explanation with
     their citations, in `language` (en, zh). `also` are causes of alarms that `cause` does not explain. `messages` are
-    the claims of the rules as data, from which they can be written in another language.
+    the claims of the rules as data, from which they can be written in another language. `lead` is the incident whose
+    diagnosis this is, for a member of its group.
     """
 
     cause: str
@@ -133,3 +134,4 @@ class Diagnosis:
     language: str = "en"
     also: list[str] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
+    lead: str = ""

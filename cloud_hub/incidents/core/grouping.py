@@ -107,7 +107,7 @@ def joining(
             return Joining(page=incident.page, because=f"same device, within {_minutes(grouping.device_s)}")
         if young and site and incident.site == site and age_us <= site_s * SECOND_US:
             during = f", in a flood of more than {grouping.flood_alarms} alarms" if flood else ""
-            because = f"same site ({site}) as {incident.device}, within {_minutes(site_s)}{during}"
+            because = f"same site ({site}), within {_minutes(site_s)}{during}"
             return Joining(page=incident.page, because=because)
         same_service = (
             bool(service)
@@ -115,7 +115,7 @@ def joining(
             and age_us <= grouping.service_s * SECOND_US
         )
         if same_service and now_us - incident.page_us <= grouping.service_page_s * SECOND_US:
-            because = f"same service ({service}) as {incident.device}, within {_minutes(grouping.service_s)}"
+            because = f"same service ({service}) of the site, within {_minutes(grouping.service_s)}"
             return Joining(page=incident.page, because=because)
     return None
 

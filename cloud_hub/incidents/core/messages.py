@@ -46,6 +46,20 @@ def fill(template: str, values: Mapping[str, str | float]) -> str:
     return PLACEHOLDER.sub(value, template)[:TEXT]
 
 
+def preferred_language(accept: str) -> str:
+    """The language that an Accept-Language header prefers of those that there are, or ''."""
+    weights: dict[str, float] = {}
+    for part in accept[:500].split(","):
+        name, _, parameter = part.strip().lower().partition(";")
+        language = name.partition("-")[0].strip()
+        match = re.fullmatch(r"\s*q\s*=\s*([01](?:\.\d{0,3})?)\s*", parameter)
+        weight = float(match[1]) if match else 1.0
+        if language in LANGUAGES and (match or not parameter):
+            weights[language] = max(weights.get(language, 0.0), weight)
+    best = max(weights, key=lambda language: weights[language], default="")
+    return best if weights.get(best, 0.0) > 0 else ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Catalogue:
     """The texts of one language by key. A key without a text stands for itself: nothing fails over a text."""

@@ -41,8 +41,8 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     `item` is the kind of item. `metric` (an alarm's or series' whole name), `text` (a part of the summary) and `data`
     (whole values by name) are patterns. `kind` and `about` are those of an alarm; an alarm must be `about` just this,
-    so the default is a limit. `within_s` bounds the time between the item and the first condition's. `devices` is the least
-    number of devices with such items.
+    so the default is a limit. `within_s` bounds the time between the item and that of the first condition; with
+    `before` the item must be no later. `devices` is the least number of devices with such items.
     """
 
     item: ItemKind = "alarm"
@@ -52,7 +52,12 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     kind: AlarmKind | None = None
     about: About = ""
     within_s: Annotated[float, Meta(gt=0)] = 3600.0
+    before: bool = False
     devices: Annotated[int, Meta(ge=1, le=1000)] = 1
+
+    def __post_init__(self) -> None:
+        for pattern in (self.metric, self.text, *self.data.values()):
+            compile_pattern(pattern)
 
 
 class Proposed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -194,13 +199,13 @@ class Rule:
 
 
 def compile_rules(specs: Iterable[RuleSpec], place: str) -> tuple[Rule, ...]:
-    """Compile the rules of a file; raises ConfigError that names the rule and the pattern."""
+    """Compile the rules of a file; raises ConfigError for a name that stands twice."""
     rules: dict[str, Rule] = {}
     for spec in specs:
         where = f"{place}, rule '{spec.name}'"
         if spec.name in rules:
             raise ConfigError(where, "stands twice", "Give each rule a name of its own")
-        when, unless = (tuple(_matcher(one, where) for one in part) for part in (spec.when, spec.unless))
+        when, unless = (tuple(map(_matcher, part)) for part in (spec.when, spec.unless))
         rules[spec.name] = Rule(spec=spec, when=when, unless=unless)
     return tuple(rules.values())
 
@@ -211,20 +216,21 @@ def combine(own: Sequence[Rule], builtin: Sequence[Rule]) -> tuple[Rule, ...]:
     return (*own, *(rule for rule in builtin if rule.spec.name not in names))
 
 
-def _matcher(spec: Condition, where: str) -> Matcher:
-    data = tuple((key, _compiled(f"^(?:{text})$", where)) for key, text in spec.data.items())
-    metric = _compiled(f"^(?:{spec.metric})$", where) if spec.metric else None
-    return Matcher(spec=spec, metric=metric, text=_compiled(spec.text, where) if spec.text else None, data=data)
+def _matcher(spec: Condition) -> Matcher:
+    data = tuple((key, compile_pattern(pattern, whole=True)) for key, pattern in spec.data.items())
+    metric = compile_pattern(spec.metric, whole=True) if spec.metric else None
+    return Matcher(spec=spec, metric=metric, text=compile_pattern(spec.text) if spec.text else None, data=data)
 
 
-def _compiled(pattern: str, where: str) -> Any:
+def compile_pattern(pattern: str, *, whole: bool = False) -> Any:
+    """Compile a pattern that ignores case; `whole` for all of a text. Raises ValueError."""
     options = re2.Options()
     options.max_mem, options.log_errors, options.case_sensitive = PATTERN_BYTES, False, False
     try:
-        return re2.compile(pattern, options)
+        return re2.compile(f"^(?:{pattern})$" if whole else pattern, options)
     except re2.error as error:
         reason = error.args[0].decode(errors="replace") if isinstance(error.args[0], bytes) else str(error)
-        raise ConfigError(where, f"the pattern '{pattern}' is not valid ({reason})", CURE) from error
+        raise ValueError(f"the pattern '{pattern}' is not valid: {reason}") from error
 
 
 def _cut(text: str) -> str:

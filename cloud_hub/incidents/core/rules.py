@@ -23,23 +23,29 @@ from cloud_hub.incidents.core.evidence import (
 )
 from cloud_hub.incidents.core.items import numbered_items
 from cloud_hub.incidents.core.rule_table import Matcher, Rule
-from cloud_hub.incidents.core.tree import Tree, features
+from cloud_hub.incidents.core.tree import Opinion, Tree, features
 
 ENGINE = "rules, no language model"
 URGENCY = ("critical", "high", "medium", "low")
 SECOND_US = 1_000_000
 ALSO = 3
 """The maximum number of further causes."""
+OPEN = 0.5
+"""A built-in rule of at most this confidence leaves the cause open: the tree may say more."""
 CITED = 5
 """The maximum number of items that one condition cites."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleBook:
-    """The rules in order of precedence, and the decision tree for what they leave open, if there is one."""
+    """The rules in order of precedence, and the decision tree for what they leave open, if there is one.
+
+    `own` are the names of the site's rules, which the tree never overrules.
+    """
 
     rules: tuple[Rule, ...]
     tree: Tree | None = None
+    own: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,15 +65,30 @@ def diagnose(evidence: Evidence, book: RuleBook, catalogue: messages.Catalogue) 
     """
     items = numbered_items(evidence)
     matches = matching(items, book.rules)
-    if matches and not is_cleared(matches[0].subject):
-        return _by_rules(evidence, items, matches, catalogue)
-    opinion = book.tree.decide(features(items)) if book.tree is not None else None
-    if opinion is not None and any(item.kind == "alarm" and not is_cleared(item) for item in items):
-        said = Message(key="tree", values={"cause": opinion.cause, "path": opinion.path}, cites=_alarm_ids(items))
-        return _result(evidence, items, opinion.cause, opinion.confidence, [said], catalogue)
-    if matches:
-        return _by_rules(evidence, items, matches[:1], catalogue)
+    first = matches[0] if matches else None
+    if (opinion := _tree_opinion(items, first, book)) is not None:
+        said = [Message(key="tree", values={"cause": opinion.cause, "path": opinion.path}, cites=_alarm_ids(items))]
+        if first is not None and opinion.cause != first.rule.spec.cause:
+            said.append(_explained(first))
+        return _result(evidence, items, opinion.cause, opinion.confidence, said, catalogue)
+    if first is not None:
+        return _by_rules(evidence, items, matches[:1] if is_cleared(first.subject) else matches, catalogue)
     return _result(evidence, items, "unknown", 0.2, [Message(key="no-rule", cites=_alarm_ids(items))], catalogue)
+
+
+def _tree_opinion(items: Sequence[EvidenceItem], first: Match | None, book: RuleBook) -> Opinion | None:
+    """What the tree says where it is heard: about raised alarms whose cause the rules leave open."""
+    if book.tree is None or not any(item.kind == "alarm" and not is_cleared(item) for item in items):
+        return None
+    cause = first.rule.spec.cause if first is not None else "unknown"
+    if not is_open(first, book) or cause not in book.tree.asked_after:
+        return None
+    return book.tree.decide(features(items))
+
+
+def is_open(first: Match | None, book: RuleBook) -> bool:
+    """Whether the rules leave the cause open: none matches, or one that only says what kind of alarm it is."""
+    return first is None or (first.rule.spec.name not in book.own and first.rule.spec.confidence <= OPEN)
 
 
 def is_cleared(item: EvidenceItem) -> bool:
@@ -116,7 +137,8 @@ def _match(rule: Rule, subjects: Sequence[EvidenceItem], items: Sequence[Evidenc
 
 def _matched(one: Matcher, subject: EvidenceItem, items: Sequence[EvidenceItem]) -> list[EvidenceItem]:
     within_us = one.spec.within_s * SECOND_US
-    near = (item for item in items if abs(item.t_us - subject.t_us) <= within_us and not is_cleared(item))
+    after_us = 0.0 if one.spec.before else within_us
+    near = [item for item in items if -within_us <= item.t_us - subject.t_us <= after_us and not is_cleared(item)]
     return [item for item in near if one.match(item) is not None]
 
 
@@ -239,6 +261,14 @@ def allowed_actions(evidence: Evidence, book: RuleBook) -> list[Proposal]:
         if match.rule.spec.propose and not is_cleared(match.subject):
             allowed += _proposals(match, "")
     return list({identity(proposal): proposal for proposal in allowed}.values())
+
+
+def specific_proposals(evidence: Evidence, book: RuleBook, catalogue: messages.Catalogue) -> list[Proposal]:
+    """What the first rule that matches a raised alarm proposes itself; nothing for one that only wants a look."""
+    match = next(iter(matching(numbered_items(evidence), book.rules)), None)
+    if match is None or is_cleared(match.subject):
+        return []
+    return _proposals(match, catalogue.claim(_explained(match)).text)
 
 
 def _proposals(match: Match, reason: str) -> list[Proposal]:

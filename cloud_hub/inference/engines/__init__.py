@@ -3,13 +3,13 @@
     protocol      Engine, Capabilities, Health, Load
     core          requests, answers, events: no I/O
     openai        any OpenAI-compatible server
-    blocking      one typed question from a thread
 
 The entry points `tidegate.engines` open one engine for one address.
 """
 
 from cloud_hub.inference.engines.core.request import ChatRequest
 from cloud_hub.inference.engines.errors import (
+    AnswerInvalid,
     EngineBroken,
     EngineBusy,
     EngineRefused,
@@ -19,6 +19,7 @@ from cloud_hub.inference.engines.errors import (
 from cloud_hub.inference.engines.protocol import Capabilities, Engine, Health, Load
 
 __all__ = [
+    "AnswerInvalid",
     "Capabilities",
     "ChatRequest",
     "Engine",

@@ -1,19 +1,23 @@
-"""One HTTP connection pool to one engine: key, trust, deadline for the whole exchange, errors by fault.
+"""The HTTP connections to one engine: key, trust, deadline for the whole exchange, errors by fault.
 
-httpx limits each read; a server that sends a byte a second would hold its caller for hours. Here each wait ends at the
-deadline. A wait is limited on its own, not the generator as a whole: a timeout must never hit the consumer's own code.
+A limit for each read is not enough: a server that sends a byte a second would hold its caller for hours. Here each wait
+ends at the deadline. A wait is limited on its own, not the generator as a whole: a timeout must never hit what the
+consumer does in between.
+
+The client is aiohttp's: a request costs a sixth of the CPU of one by httpx (docs/benchmarks/glm.md).
 """
 
 from __future__ import annotations
 
 import asyncio
+import io
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
-import httpx
+import aiohttp
 
 from cloud_hub.inference.engines.errors import EngineBroken, EngineTimeout, EngineUnreachable
 from cloud_hub.inference.engines.refusals import refusal
@@ -22,11 +26,8 @@ from shared.errors import ConfigError, NotReady, TidegateError
 T = TypeVar("T")
 MAX_ERROR = 1 << 16
 """The part of a refusal that is read, in bytes."""
-_LIMITS = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=30.0)
-"""Of one client. httpx's own pool compares all its connections with each other at each request, so here a client has
-one connection, and `Connection` keeps the free clients.
-"""
-MAX_IDLE = 64
+KEEP_ALIVE_S = 30.0
+LARGE = 1 << 20
 
 
 class Connection:
@@ -38,8 +39,7 @@ class Connection:
         self.name, self.url = name, url.rstrip("/")
         self._key, self._place, self._connect_s = key, place, connect_s
         self._trust = trust(ca_file, place)
-        self._idle: list[httpx.AsyncClient] = []
-        self._clients: set[httpx.AsyncClient] = set()
+        self._client: aiohttp.ClientSession | None = None
 
     @asynccontextmanager
     async def exchange(
@@ -47,22 +47,24 @@ class Connection:
     ) -> AsyncIterator[Exchange]:
         """A response with status 200; raises as `Engine.chat`. `path` may be a whole URL of the same server."""
         end = asyncio.get_running_loop().time() + deadline_s
-        client = self._take()
+        url = path if "://" in path else self.url + path
+        headers = self._headers(content, traceparent)
         try:
-            request = self._request(client, method, path, content, traceparent)
-            response = await _until(end, client.send(request, stream=True))
+            data = io.BytesIO(content) if content is not None and len(content) > LARGE else content  # sent in parts
+            sent = self._session().request(method, url, data=data, headers=headers, allow_redirects=False)
+            response = await _until(end, sent)
             try:
-                if response.status_code != 200:
+                if response.status != 200:
                     raise await self._refused(response, end)
                 yield Exchange(response, end, self.name)
             finally:
-                await response.aclose()
+                response.release()  # closes the connection, unless all was read
+        except aiohttp.ConnectionTimeoutError:
+            raise EngineUnreachable(f"{self.name}: cannot be reached within {self._connect_s:g} s", 5.0) from None
         except TimeoutError:
             raise EngineTimeout(f"{self.name}: no complete answer within {deadline_s:g} s", 5.0) from None
-        except httpx.HTTPError as error:
+        except aiohttp.ClientError as error:
             raise self._translated(error) from None
-        finally:
-            await self._give_back(client)
 
     async def get(self, path: str, *, deadline_s: float, max_bytes: int) -> bytes:
         """A whole response."""
@@ -71,59 +73,50 @@ class Connection:
 
     async def aclose(self) -> None:
         """Close all connections; the next request opens new ones, in whatever event loop it runs."""
-        clients, self._clients, self._idle = self._clients, set(), []
-        for client in clients:
-            await client.aclose()
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
 
-    def _take(self) -> httpx.AsyncClient:
-        """The client that was used last, whose connection is probably alive, or a new one."""
-        if self._idle:
-            return self._idle.pop()
-        timeout = httpx.Timeout(None, connect=self._connect_s)
-        client = httpx.AsyncClient(verify=self._trust, timeout=timeout, limits=_LIMITS, trust_env=False)
-        self._clients.add(client)
-        return client
+    def _session(self) -> aiohttp.ClientSession:
+        """The client, which belongs to the event loop that uses it first."""
+        if self._client is None:
+            self._client = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, ssl=self._trust, keepalive_timeout=KEEP_ALIVE_S),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_s),
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
+        return self._client
 
-    async def _give_back(self, client: httpx.AsyncClient) -> None:
-        if client in self._clients and len(self._idle) < MAX_IDLE:
-            self._idle.append(client)
-            return
-        self._clients.discard(client)
-        await client.aclose()
-
-    def _request(
-        self, client: httpx.AsyncClient, method: str, path: str, content: bytes | None, traceparent: str
-    ) -> httpx.Request:  # fmt: skip
+    def _headers(self, content: bytes | None, traceparent: str) -> dict[str, str]:
         key = self._key()
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        headers = {"Accept-Encoding": "identity"}
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
         if content is not None:
             headers["Content-Type"] = "application/json"
         if traceparent:
             headers["traceparent"] = traceparent
-        url = path if "://" in path else self.url + path
-        return client.build_request(method, url, headers=headers, content=content)
+        return headers
 
-    async def _refused(self, response: httpx.Response, end: float) -> TidegateError:
+    async def _refused(self, response: aiohttp.ClientResponse, end: float) -> TidegateError:
         """The error for a status; the key is cut out of what the server wrote."""
         body = bytearray()
-        async for part in _parts(response.aiter_bytes(), end):
+        async for part in _parts(response.content, end):
             body += part
             if len(body) > MAX_ERROR:
                 break
         text, key = body.decode("utf-8", "replace"), self._key()
-        return refusal(self.name, self._place, response, text.replace(key, "***") if key else text)
+        wait = response.headers.get("Retry-After", "")
+        return refusal(self.name, self._place, response.status, wait, text.replace(key, "***") if key else text)
 
-    def _translated(self, error: httpx.HTTPError) -> TidegateError:
+    def _translated(self, error: aiohttp.ClientError) -> TidegateError:
         kind = type(error).__name__
-        if isinstance(error, httpx.ConnectTimeout):
-            return EngineUnreachable(f"{self.name}: cannot be reached within {self._connect_s:g} s", 5.0)
-        if isinstance(error, httpx.ConnectError) and "CERTIFICATE" in str(error).upper():
+        if isinstance(error, aiohttp.ClientConnectorCertificateError):
             cure = "Name the certificate of its authority in ca_file, or renew the server's certificate"
             return ConfigError(self._place, f"{self.name}: its certificate is not trusted", cure)
-        if isinstance(error, httpx.ConnectError):
+        if isinstance(error, aiohttp.ClientConnectorError):
             return EngineUnreachable(f"{self.name}: cannot be reached ({kind})", 5.0)
-        early = "without sending a response" in str(error)  # also a kept connection that the server had given up
-        if isinstance(error, httpx.RemoteProtocolError | httpx.DecodingError) and not early:
+        if isinstance(error, aiohttp.ClientPayloadError | aiohttp.ClientResponseError):
             return EngineBroken(f"the response broke off or is no HTTP ({kind})", self.name)
         return NotReady(f"{self.name}: the connection was lost ({kind})", 5.0)
 
@@ -131,12 +124,13 @@ class Connection:
 class Exchange:
     """A response that is being read."""
 
-    def __init__(self, response: httpx.Response, end: float, name: str) -> None:
-        self.response, self._end, self._name = response, end, name
+    def __init__(self, response: aiohttp.ClientResponse, end: float, name: str) -> None:
+        self.content_type = response.headers.get("Content-Type", "")
+        self._response, self._end, self._name = response, end, name
 
     def parts(self) -> AsyncGenerator[bytes, None]:
         """The body as it comes."""
-        return _parts(self.response.aiter_bytes(), self._end)
+        return _parts(self._response.content, self._end)
 
     async def read(self, max_bytes: int) -> bytes:
         """The body; raises EngineBroken if it is longer than `max_bytes`."""
@@ -153,12 +147,8 @@ async def _until(end: float, awaitable: Awaitable[T]) -> T:
         return await awaitable
 
 
-async def _parts(source: AsyncIterator[bytes], end: float) -> AsyncGenerator[bytes, None]:
-    while True:
-        try:
-            part = await _until(end, anext(source))
-        except StopAsyncIteration:
-            return
+async def _parts(content: aiohttp.StreamReader, end: float) -> AsyncGenerator[bytes, None]:
+    while part := await _until(end, content.readany()):
         yield part
 
 

@@ -5,7 +5,8 @@ NotReady              not available now: try another address, or later
 |- EngineBusy         too many requests, or a spent quota: wait `wait_s`
 `- EngineTimeout      the deadline passed
 EngineRefused         the caller's fault: the request must change
-EngineBroken          the engine's fault: garbage, half a stream, an answer that does not fit
+EngineBroken          the engine's fault: garbage, half a stream
+`- AnswerInvalid      the engine works, but its answer does not fit the request
 ConfigError           the operator's fault: key, model or address
 """
 
@@ -39,3 +40,7 @@ class EngineBroken(WireError):
 
     def __init__(self, reason: str, engine: str = "") -> None:
         super().__init__(reason, engine)
+
+
+class AnswerInvalid(EngineBroken):
+    """A complete answer that does not fit the request's schema or tools. The address is well: others may ask it."""

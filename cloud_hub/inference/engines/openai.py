@@ -157,7 +157,7 @@ class OpenAIEngine:
 
 async def _events(exchange: Exchange, name: str) -> AsyncGenerator[bytes, None]:
     """The events of a stream, which must end with [DONE]."""
-    kind = exchange.response.headers.get("content-type", "")
+    kind = exchange.content_type
     if not kind.startswith("text/event-stream"):
         raise EngineBroken(f"a stream was asked for, the answer is {kind or 'of no type'}", name)
     splitter = EventSplitter(MAX_REPLY)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import httpx
 import msgspec
 
 from cloud_hub.inference.engines.errors import EngineBusy, EngineRefused
@@ -22,29 +21,27 @@ QUOTA = ("insufficient_quota", "insufficient balance", "1113", "exceeded your cu
 """Texts in a 429 that mean a spent budget rather than too many requests at once."""
 
 
-def refusal(name: str, place: str, response: httpx.Response, text: str) -> TidegateError:
+def refusal(name: str, place: str, status: int, retry_after: str, text: str) -> TidegateError:
     """The error for a response. Only EngineRefused carries the server's text, which may repeat the prompt."""
-    status = response.status_code
     if status in OPERATOR:
         reason, cure = OPERATOR[status]
         return ConfigError(place, f"{name}: {reason} (HTTP {status})", cure)
     if status in CALLER:
         return EngineRefused(status, f"{name}: the request is refused (HTTP {status})", _message(text))
     if status == 429:
-        return _too_many(name, response, text)
-    return NotReady(f"{name}: answers HTTP {status}", _wait(response, 10.0))
+        return _too_many(name, retry_after, text)
+    return NotReady(f"{name}: answers HTTP {status}", _wait(retry_after, 10.0))
 
 
-def _too_many(name: str, response: httpx.Response, text: str) -> EngineBusy:
+def _too_many(name: str, retry_after: str, text: str) -> EngineBusy:
     if any(mark in text.lower() for mark in QUOTA):
-        return EngineBusy(f"{name}: the quota is used up (HTTP 429)", _wait(response, QUOTA_WAIT_S))
-    return EngineBusy(f"{name}: too many requests (HTTP 429)", _wait(response, 5.0))
+        return EngineBusy(f"{name}: the quota is used up (HTTP 429)", _wait(retry_after, QUOTA_WAIT_S))
+    return EngineBusy(f"{name}: too many requests (HTTP 429)", _wait(retry_after, 5.0))
 
 
-def _wait(response: httpx.Response, default_s: float) -> float:
+def _wait(retry_after: str, default_s: float) -> float:
     """Seconds of Retry-After; a date there is answered with the default."""
-    text = response.headers.get("retry-after", "")
-    return min(float(text), LONGEST_WAIT_S) if text.isdecimal() else default_s
+    return min(float(retry_after), LONGEST_WAIT_S) if retry_after.isdecimal() else default_s
 
 
 def _message(text: str) -> str:

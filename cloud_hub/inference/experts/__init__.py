@@ -31,14 +31,28 @@ NO_OPINION = Opinion(label="", confidence=0.0)
 """Of an input that an expert could not judge."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where a frame comes from: the device, its assigned path, the trace of its message; received `age_s` ago."""
+
+    device: str = ""
+    sites: tuple[str, ...] = ()
+    trace: str = ""
+    age_s: float = 0.0
+
+
 class Expert(Protocol):
     """A model that answers escalated frames."""
 
     name: str
 
     def answer(
-        self, shape: tuple[int, ...], frames: Sequence[bytes], *, dtype: str = "uint8", color: str = "gray"
-    ) -> list[Opinion]:
+        self, shape: tuple[int, ...], frames: Sequence[bytes], *, dtype: str = "uint8", color: str = "gray",
+        origins: Sequence[Origin] = (),
+    ) -> list[Opinion]:  # fmt: skip
         """Return an opinion for each frame: uint8 pixels [height, width] or [height, width, channels] in the order
-        that `color` names, or a window of metrics, float32 [samples, metrics]. Raises ModelError on a misfit."""
+        that `color` names, or a window of metrics, float32 [samples, metrics]. Raises ModelError on a misfit.
+
+        `origins` are where the frames come from, or empty.
+        """
         ...

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from cloud_hub.inference.experts import NO_OPINION, Opinion
+from cloud_hub.inference.experts import NO_OPINION, Opinion, Origin
 from cloud_hub.inference.experts.kserve import KServeSession
 from cloud_hub.models.session import OnnxSession, Session
 from cloud_hub.settings.experts import Server
@@ -31,8 +31,9 @@ class OnnxExpert:
             self._results([self._task.blank()])
 
     def answer(
-        self, shape: tuple[int, ...], frames: Sequence[bytes], *, dtype: str = "uint8", color: str = "gray"
-    ) -> list[Opinion]:
+        self, shape: tuple[int, ...], frames: Sequence[bytes], *, dtype: str = "uint8", color: str = "gray",
+        origins: Sequence[Origin] = (),
+    ) -> list[Opinion]:  # fmt: skip
         """Return one opinion for each frame; raises ModelError if the frames do not fit the model."""
         if min(shape) < 1:
             raise ModelError(f"{self.name}: frames are {shape}, the model takes pixels or samples")

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from cloud_hub.inference.experts import Expert
 from cloud_hub.settings import Settings
+from cloud_hub.settings.inference import Pool
 from shared.errors import ConfigError, ModelError
 
+if TYPE_CHECKING:
+    from cloud_hub.inference.gateway.service import Gateway
 
-def load_experts(settings: Settings) -> dict[str, Expert]:
-    """All experts, by the device's name of the model; raises ConfigError."""
-    return load_local(settings) | load_remote(settings)
+
+def check_experts(settings: Settings) -> None:
+    """Open each bundle and look each pool up; raises ConfigError."""
+    for name in settings.experts.bundles:
+        _bundle(settings, name)
+    for name in settings.experts.vision:
+        _pool(settings, name)
 
 
 def load_local(settings: Settings) -> dict[str, Expert]:
-    """Experts that run in the hub's process."""
+    """Experts that run in the hub's process, by the device's name of the model; raises ConfigError."""
     experts = settings.experts
     return {name: _bundle(settings, name) for name in experts.bundles if name not in experts.servers}
 
 
-def load_remote(settings: Settings) -> dict[str, Expert]:
-    """Experts that another machine runs: they may be slow or away."""
+def load_remote(settings: Settings, gateway: Gateway | None) -> dict[str, Expert]:
+    """Experts that another machine runs, which may be slow or away; raises ConfigError."""
     experts = settings.experts
     return {name: _bundle(settings, name) for name in experts.servers} | {
-        name: _vision(settings, name) for name in experts.vision
+        name: _vision(settings, gateway, name) for name in experts.vision
     }
 
 
@@ -40,16 +49,25 @@ def _bundle(settings: Settings, name: str) -> Expert:
         raise ConfigError(f"experts.bundles.{name}", str(error), cure) from error
 
 
-def _vision(settings: Settings, name: str) -> Expert:
-    from cloud_hub.inference.engines.pools import open_engines  # noqa: PLC0415 - httpx
-    from cloud_hub.inference.experts.vision import VisionExpert  # noqa: PLC0415
+def _vision(settings: Settings, gateway: Gateway | None, name: str) -> Expert:
+    from cloud_hub.inference.experts.vision import VisionExpert  # noqa: PLC0415 - httpx
 
-    wanted = settings.experts.vision[name]
-    pool = next((one for one in settings.inference.pools if one.name == wanted.pool), None)
+    pool = _pool(settings, name)
+    assert gateway is not None  # there is one wherever there is a pool
+    return VisionExpert(gateway, settings.experts.vision[name], pool)
+
+
+def _pool(settings: Settings, name: str) -> Pool:
+    """The pool that is asked; raises ConfigError if it can answer nothing."""
+    wanted, place = settings.experts.vision[name], f"experts.vision.{name}"
+    pool = next((pool for pool in settings.inference.pools if pool.name == wanted.pool), None)
     if pool is None:
-        cure = "Name a pool of [[inference.pools]]"
-        raise ConfigError(f"experts.vision.{name}.pool", f"there is no pool '{wanted.pool}'", cure)
-    if pool.sites:  # frames of every device would go there
-        cure = "Name a pool without `sites`: an expert answers the devices of every site"
-        raise ConfigError(f"experts.vision.{name}.pool", f"pool '{pool.name}' is for {', '.join(pool.sites)}", cure)
-    return VisionExpert(open_engines(pool), wanted, price_in=pool.price_in, price_out=pool.price_out)
+        raise ConfigError(f"{place}.pool", f"there is no pool '{wanted.pool}'", "Name a pool of [[inference.pools]]")
+    if pool.redact:
+        cure = f"Set `redact = false` in pool '{pool.name}', if frames may go there"
+        raise ConfigError(f"{place}.pool", f"pool '{pool.name}' redacts, and images cannot be redacted", cure)
+    if wanted.request_class not in pool.classes:
+        cure = f"Name one of its classes: {', '.join(pool.classes)}"
+        reason = f"pool '{pool.name}' does not serve class {wanted.request_class}"
+        raise ConfigError(f"{place}.request_class", reason, cure)
+    return pool

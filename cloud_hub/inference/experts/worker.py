@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
@@ -11,13 +12,17 @@ from sqlalchemy.orm import defer
 from sqlmodel import Session, col, select
 
 from cloud_hub.audit import trail
-from cloud_hub.clock import now_us
+from cloud_hub.clock import new_span, now_us
 from cloud_hub.database.sessions import Database
-from cloud_hub.database.tables import EscalationRow
+from cloud_hub.database.tables import Device, EscalationRow
 from cloud_hub.devices import registry as device_registry
-from cloud_hub.inference.experts import NO_OPINION, Expert, Opinion
+from cloud_hub.inference.experts import NO_OPINION, Expert, Opinion, Origin
 from cloud_hub.inference.experts.calibration import recalibrated_gate
+from cloud_hub.inference.experts.coverage import CoverageReporter, configured
+from cloud_hub.inference.experts.metrics import ExpertMetrics
 from cloud_hub.inference.experts.registry import load_local, load_remote
+from cloud_hub.inference.gateway.service import Gateway
+from cloud_hub.runtime import tracing
 from cloud_hub.runtime.context import HubContext
 from cloud_hub.runtime.items import WorkItems
 from cloud_hub.runtime.outgoing import OutgoingMessage
@@ -36,12 +41,12 @@ GATES = "gates"
 _ROWS: Any = EscalationRow
 
 
-def workers(context: HubContext) -> list[WorkerSpec]:
+def workers(context: HubContext, gateway: Gateway | None, metrics: ExpertMetrics) -> list[WorkerSpec]:
     """Answer escalations; raises ConfigError if an expert cannot be opened. A slow remote one delays no other."""
     settings = context.settings.experts
-    found = {"experts": load_local(context.settings), "experts-remote": load_remote(context.settings)}
+    found = {"experts": load_local(context.settings), "experts-remote": load_remote(context.settings, gateway)}
     running = {
-        name: ExpertWorker(context.db, experts, settings, context.max_twin_bytes, name)
+        name: ExpertWorker(context.db, experts, settings, context.max_twin_bytes, name, metrics)
         for name, experts in found.items() if experts or name == "experts"
     }  # fmt: skip
     return [
@@ -58,6 +63,11 @@ def _groups(rows: Iterable[EscalationRow]) -> list[list[EscalationRow]]:
     return list(groups.values())
 
 
+def _span(row: EscalationRow) -> tracing.Span:
+    about = {"tidegate.device": row.device, "tidegate.model": row.model}
+    return tracing.start("escalation.answer", new_span(row.trace_id), about)
+
+
 def _shape(row: EscalationRow) -> tuple[int, ...]:
     """[height, width, channels] of pixels, [samples, metrics] of a window."""
     return (row.height, row.width, row.channels) if row.dtype == "uint8" else (row.height, row.width)
@@ -67,14 +77,18 @@ class ExpertWorker:
     """Runs `experts`, which are keyed by the device's name of the model."""
 
     def __init__(
-        self, db: Database, experts: dict[str, Expert], settings: Experts, max_bytes: int, worker: str = "experts"
-    ) -> None:
-        self._worker = worker
+        self, db: Database, experts: dict[str, Expert], settings: Experts, max_bytes: int, worker: str = "experts",
+        metrics: ExpertMetrics | None = None,
+    ) -> None:  # fmt: skip
+        self._worker, self._metrics = worker, metrics or ExpertMetrics()
+        for model, expert in experts.items():
+            self._metrics.loaded(model, expert.name)
         self._db, self._experts, self._settings, self._max_bytes = db, experts, settings, max_bytes
         self._since: dict[tuple[str, str], int] = {}
+        self._coverage = CoverageReporter(configured(settings) | set(experts)) if worker == "experts" else None
 
     def run_once(self) -> WorkResult:
-        """Answer the waiting escalations, then recalibrate gates that are due."""
+        """Answer the waiting escalations, then recalibrate gates that are due; report models without an expert."""
         items = WorkItems(self._db, self._worker, now_us())
         messages: list[OutgoingMessage] = []
         touched: set[tuple[str, str]] = set()
@@ -85,6 +99,9 @@ class ExpertWorker:
             touched |= {(row.device, row.model) for row in rows}
         for device, model in sorted(touched):
             messages += items.run("gate", f"{device}/{model}", partial(self._calibrate, device, model)) or []
+        if self._coverage is not None and self._coverage.due(now_us()):
+            with self._db.read() as session:
+                self._coverage.report(session, now_us())
         return items.result(messages=messages)
 
     def _batches(self, rows: Iterable[EscalationRow]) -> list[list[EscalationRow]]:
@@ -110,27 +127,56 @@ class ExpertWorker:
 
     def _answer(self, rows: Sequence[EscalationRow]) -> list[OutgoingMessage]:
         """Answer frames of the same model, shape, type and colour."""
-        opinions = self._opinions(rows)  # outside the transaction, which must not wait for a model
+        spans = {row.id: _span(row) for row in rows}
+        traces = {number: span.traceparent for number, span in spans.items()}
+        failure, model, began_s = "failed", rows[0].model, time.monotonic()
         messages: list[OutgoingMessage] = []
-        with self._db.write() as session:
-            for row, opinion in zip(rows, opinions, strict=True):
-                messages += self._store(session, row, opinion)
+        try:
+            opinions = self._opinions(rows, traces)  # outside the transaction, which must not wait for a model
+            self._metrics.answered(model, opinions, time.monotonic() - began_s)
+            with self._db.write() as session:
+                for row, opinion in zip(rows, opinions, strict=True):
+                    messages += self._store(session, row, opinion, traces[row.id])
+            failure = ""
+        except Exception:
+            self._metrics.failed(model, len(rows))
+            raise
+        finally:
+            for span in spans.values():
+                span.end(failure=failure)
         return messages
 
-    def _opinions(self, rows: Sequence[EscalationRow]) -> list[Opinion]:
+    def _opinions(self, rows: Sequence[EscalationRow], traces: dict[str, str]) -> list[Opinion]:
         """An opinion of each frame; one that spoils its batch spoils no other."""
         model, first = rows[0].model, rows[0]
         try:
             return self._experts[model].answer(
-                _shape(first), [row.frame for row in rows], dtype=first.dtype, color=first.color
-            )
+                _shape(first), [row.frame for row in rows], dtype=first.dtype, color=first.color,
+                origins=self._origins(rows, traces),
+            )  # fmt: skip
         except ModelError as error:
             if len(rows) > 1:
-                return [opinion for row in rows for opinion in self._opinions([row])]
+                return [opinion for row in rows for opinion in self._opinions([row], traces)]
             log.warning("expert.refused", extra={"fields": {"model": model, "reason": str(error)}})
             return [NO_OPINION]
 
-    def _store(self, session: Session, row: EscalationRow, opinion: Opinion) -> list[OutgoingMessage]:
+    def _origins(self, rows: Sequence[EscalationRow], traces: dict[str, str]) -> list[Origin]:
+        """Where the frames come from."""
+        devices = {row.device for row in rows}
+        query = select(Device.id, Device.assigned_path).where(col(Device.id).in_(devices))
+        with self._db.read() as session:
+            paths = {device: (path,) for device, path in session.exec(query) if path}
+        return [
+            Origin(
+                device=row.device, sites=paths.get(row.device, ()), trace=traces[row.id],
+                age_s=(now_us() - row.received_us) / 1e6,
+            )
+            for row in rows
+        ]  # fmt: skip
+
+    def _store(
+        self, session: Session, row: EscalationRow, opinion: Opinion, trace: str
+    ) -> list[OutgoingMessage]:  # fmt: skip
         expert = self._experts[row.model].name
         stored = session.get_one(EscalationRow, row.id)
         if stored.answer is not None:  # another hub was faster
@@ -141,7 +187,8 @@ class ExpertWorker:
             id=row.id, label=opinion.label, confidence=opinion.confidence, expert=expert, values=opinion.values,
             boxes=opinion.boxes,
         )  # fmt: skip
-        return [OutgoingMessage(topic=topics.thing(row.device, "escalations/answers"), payload=encode(answer))]
+        topic = topics.thing(row.device, "escalations/answers")
+        return [OutgoingMessage(topic=topic, payload=encode(answer), trace=trace)]
 
     def _calibrate(self, device: str, model: str) -> list[OutgoingMessage]:
         key = (device, model)

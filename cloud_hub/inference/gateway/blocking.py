@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from collections.abc import Iterator
 from concurrent.futures import TimeoutError as FutureTimeout
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, Protocol
 
 from cloud_hub.inference.engines import ChatRequest, EngineBroken
 from cloud_hub.inference.engines.core.completion import decode_completion
@@ -12,6 +16,37 @@ from cloud_hub.inference.gateway.service import Gateway
 from shared.errors import NotReady
 
 GRACE_S = 5.0
+MAX_TOKENS = 1500
+
+
+class LanguageModel(Protocol):
+    """Who answers typed questions."""
+
+    name: str
+
+    def ask(self, system: str, user: str, schema: dict[str, Any]) -> str:
+        """The model's text, which should be JSON of `schema` but must be validated; raises TidegateError."""
+        ...
+
+
+@contextmanager
+def serving(gateway: Gateway) -> Iterator[Gateway]:
+    """The gateway in an event loop of its own thread, for programs that have none; closed at the end."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="gateway")
+    thread.start()
+    try:
+        asyncio.run_coroutine_threadsafe(_bind(gateway), loop).result(10)
+        yield gateway
+        gateway.submit(gateway.aclose).result(10)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+async def _bind(gateway: Gateway) -> None:
+    gateway.bind()
 
 
 class GatewayModel:
@@ -28,7 +63,7 @@ class GatewayModel:
     def ask(self, system: str, user: str, schema: dict[str, Any]) -> str:
         """The model's text; raises NotReady or EngineBroken. Do not call it in the gateway's own event loop."""
         messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
-        body = ChatRequest.typed(messages, schema, max_tokens=1500).body
+        body = ChatRequest.typed(messages, schema, max_tokens=MAX_TOKENS).body
         call = Call(body=body, tenant="hub", sites=self._sites, request_class="normal", deadline_s=self._deadline_s)
         future = self._gateway.submit(lambda: self._gateway.complete(call))
         try:

@@ -9,6 +9,7 @@ from typing import Any
 from cloud_hub.inference.gateway.core.classes import RequestClass
 from cloud_hub.inference.gateway.core.refusals import Code, Refusal
 from cloud_hub.inference.gateway.core.routing import AUTO, Sites
+from cloud_hub.runtime.tracing import Span, Unrecorded
 from shared.errors import TidegateError
 
 
@@ -52,14 +53,17 @@ class Call:
         return self.body.get("stream") is True
 
     @property
-    def audience(self) -> str:
+    def audience(self) -> Sites:
         """Who may share cached answers with this call."""
-        return "*" if self.sites is None else ",".join(sorted(self.sites))
+        return None if self.sites is None else tuple(sorted(self.sites))
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of a call, for metrics and records. Times are seconds; `prompt` is the redacted body."""
+    """What became of a call, for metrics and records. Times are seconds; `prompt` is the redacted body.
+
+    `span` lasts from the arrival to the end of the answer.
+    """
 
     pool: str = ""
     model: str = ""
@@ -76,6 +80,7 @@ class Outcome:
     money: float = 0.0
     redactions: dict[str, int] = field(default_factory=dict)
     prompt: dict[str, Any] | None = None
+    span: Span = field(default_factory=Unrecorded)
 
 
 @dataclass(frozen=True, slots=True)

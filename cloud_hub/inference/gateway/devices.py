@@ -7,14 +7,17 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from cloud_hub.database.scopes import covers
 from cloud_hub.inference.engines import EngineBroken
 from cloud_hub.inference.engines.core.completion import decode_completion
 from cloud_hub.inference.gateway.calls import Call, GatewayRefused, Outcome
 from cloud_hub.inference.gateway.service import Gateway
+from cloud_hub.runtime import tracing
 from cloud_hub.runtime.outgoing import OutgoingMessage
+from cloud_hub.settings.inference import Inference
 from shared.errors import NotReady
 from shared.protocol import topics
 from shared.protocol.codec import encode
@@ -38,25 +41,29 @@ class DeviceQuestion:
     known: bool
     request: InferenceRequest
     trace: str
+    span: tracing.Span = field(default_factory=tracing.Unrecorded)
 
 
 class DeviceDesk:
     """Takes questions from any thread and publishes the responses."""
 
     def __init__(
-        self, gateway: Gateway | None, publish: Callable[[Iterable[OutgoingMessage]], None], max_bytes: int
+        self, gateway: Gateway | None, publish: Callable[[Iterable[OutgoingMessage]], None], settings: Inference
     ) -> None:  # fmt: skip
-        self._gateway, self._publish, self._max_bytes = gateway, publish, max_bytes
+        self._gateway, self._publish, self._settings = gateway, publish, settings
         self._lock = threading.Lock()
         self._open: dict[str, set[str]] = {}
         self._answered: OrderedDict[tuple[str, str], InferenceResponse] = OrderedDict()
 
     def ask(self, question: DeviceQuestion) -> None:
         """Begin to answer a question; a repeated one is ignored, or gets the same response again."""
+        span = tracing.start("device.question", question.trace, {"tidegate.device": question.device}, kind="consumer")
+        question = replace(question, trace=span.traceparent, span=span)
         with self._lock:
             known = self._answered.get((question.device, question.request.id))
             opened = self._open.setdefault(question.device, set())
             if known is None and question.request.id in opened:
+                span.end({"tidegate.repeated": True})
                 return
             refusal = known or self._refusal(question, len(opened))
             if refusal is None:
@@ -82,11 +89,20 @@ class DeviceDesk:
         if not question.known:
             return _refused(question, "invalid", "the device is not known here: send a birth first")
         size = len(request.prompt.encode()) + len(request.system.encode())
-        if size > self._max_bytes:
-            return _refused(question, "invalid", f"{size} bytes of prompt are more than the {self._max_bytes} allowed")
+        most = self._settings.device_prompt_bytes
+        if size > most:
+            return _refused(question, "invalid", f"{size} bytes of prompt are more than the {most} allowed")
+        if request.request_class == "emergency" and not self._may_claim_emergency(question):
+            reason = (
+                "class 'emergency' is not for this device: ask with class normal, or see inference.emergency_devices"
+            )
+            return _refused(question, "class", reason)
         if count >= PER_DEVICE:
             return _refused(question, "queue_full", f"{count} questions of this device are open", 5.0)
         return None
+
+    def _may_claim_emergency(self, question: DeviceQuestion) -> bool:
+        return bool(question.sites) and covers(tuple(self._settings.emergency_devices), question.sites)
 
     async def _answer(self, question: DeviceQuestion) -> None:
         """In the gateway's loop."""
@@ -117,7 +133,9 @@ class DeviceDesk:
 
     def _send(self, question: DeviceQuestion, response: InferenceResponse) -> None:
         topic = topics.thing(question.device, "inference/response")
-        self._publish([OutgoingMessage(topic=topic, payload=encode(response), trace=question.trace)])
+        with tracing.span("device.answer", question.trace, {"tidegate.state": response.state}, kind="producer") as span:
+            self._publish([OutgoingMessage(topic=topic, payload=encode(response), trace=span.traceparent)])
+        question.span.end(failure=response.code)
 
 
 def _call(question: DeviceQuestion) -> Call:

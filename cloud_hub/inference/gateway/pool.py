@@ -7,11 +7,11 @@ import hashlib
 import logging
 import time
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
-from cloud_hub.inference.engines import ChatRequest, Engine, EngineBusy, EngineRefused
+from cloud_hub.inference.engines import AnswerInvalid, ChatRequest, Engine, EngineBusy, EngineRefused
 from cloud_hub.inference.engines.core.validation import checked
 from cloud_hub.inference.gateway.calls import GatewayRefused, refused
 from cloud_hub.inference.gateway.core.balancer import Balancer
@@ -21,6 +21,7 @@ from cloud_hub.inference.gateway.core.queue import AdmissionQueue, Ticket
 from cloud_hub.inference.gateway.core.refusals import Refusal
 from cloud_hub.inference.gateway.core.routing import PoolRoute
 from cloud_hub.inference.gateway.metrics import GatewayMetrics
+from cloud_hub.runtime import tracing
 from cloud_hub.settings import inference as settings
 from shared.errors import ConfigError, NotReady, WireError
 
@@ -44,9 +45,11 @@ class Started:
     """An attempt whose first part has arrived."""
 
     engine: Engine
+    request: ChatRequest
     parts: AsyncGenerator[bytes, None]
     first: bytes
     tokens: int
+    span: tracing.Span
 
 
 class Pool:
@@ -135,18 +138,22 @@ class Pool:
         breaker, engine = self.breakers[address], self.engines[address]
         breaker.begin(now_s())
         self.balancer.started(address, tokens)
-        parts = engine.chat(request, max(0.1, deadline - now_s()))
+        span = tracing.start("inference.engine", request.traceparent, {
+            "server.address": address, "gen_ai.request.model": request.model, "tidegate.pool": self.config.name,
+        }, kind="client")  # fmt: skip
+        parts = engine.chat(replace(request, traceparent=span.traceparent), max(0.1, deadline - now_s()))
         outcome: Outcome = "abandoned"
+        started: Started | None = None
         began = now_s()
         try:
             async with asyncio.timeout(self._patience_s(request, deadline, last)):
                 first = await anext(parts)
             if not request.stream:
                 first = checked(request, first, engine.name).body
-            outcome = "ok"
+            started = Started(engine, request, parts, first, tokens, span)
             before = self._first_s.get(request.stream, now_s() - began)
             self._first_s[request.stream] = before + SMOOTHING * (now_s() - began - before)
-        except EngineRefused:
+        except (EngineRefused, AnswerInvalid):
             outcome = "ok"
             raise
         except EngineBusy as error:
@@ -156,13 +163,13 @@ class Pool:
             outcome = "failed"
             raise self._failed(address, error) from None
         finally:
-            if outcome != "ok":
-                await self._close(address, parts, tokens, outcome)
-        return Started(engine, parts, first, tokens)
+            if started is None:
+                await self._close(address, parts, tokens, outcome, span)
+        return started
 
     async def end(self, started: Started, outcome: Outcome) -> None:
         """End an attempt: closes the stream, which frees the engine's slot."""
-        await self._close(started.engine.address, started.parts, started.tokens, outcome)
+        await self._close(started.engine.address, started.parts, started.tokens, outcome, started.span)
 
     def slow_s(self, request: ChatRequest, request_class: RequestClass) -> float | None:
         """After how long a second address is asked too; None while it is not known what is slow."""
@@ -198,7 +205,10 @@ class Pool:
         most = left if last else left * ATTEMPT_SHARE
         return min(most, self.config.first_token_s) if request.stream else most
 
-    async def _close(self, address: str, parts: AsyncGenerator[bytes, None], tokens: int, outcome: Outcome) -> None:
+    async def _close(
+        self, address: str, parts: AsyncGenerator[bytes, None], tokens: int, outcome: Outcome, span: tracing.Span
+    ) -> None:  # fmt: skip
+        span.end({"tidegate.outcome": outcome}, failure="" if outcome == "ok" else outcome)
         self.balancer.finished(address, tokens)
         self.breakers[address].end(outcome, now_s())
         self._metrics.attempts.labels(self.config.name, address, outcome).inc()

@@ -8,13 +8,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+import msgspec
+
 from cloud_hub.clock import now_us
-from cloud_hub.inference.engines import ChatRequest, EngineRefused
+from cloud_hub.inference.engines import AnswerInvalid, ChatRequest, EngineBroken, EngineRefused
+from cloud_hub.inference.engines.core.sse import DONE, event_data
+from cloud_hub.inference.engines.core.streams import check_stream
 from cloud_hub.inference.gateway.calls import Call, GatewayRefused, Outcome, Reply, refused
 from cloud_hub.inference.gateway.core import routing, tokens
+from cloud_hub.inference.gateway.core.breaker import Outcome as AddressOutcome
 from cloud_hub.inference.gateway.core.budgets import BudgetLedger, Reservation, Subject, Usage
 from cloud_hub.inference.gateway.core.cache import CachedResponse, ResponseCache, cache_key, cacheable
 from cloud_hub.inference.gateway.core.classes import CLASSES
@@ -25,6 +30,7 @@ from cloud_hub.inference.gateway.metrics import GatewayMetrics, PoolCollector
 from cloud_hub.inference.gateway.pool import Pool, Started, now_s
 from cloud_hub.inference.gateway.recorder import Recorder
 from cloud_hub.inference.gateway.usage import UsageReader, wants_usage
+from cloud_hub.runtime import tracing
 from shared.errors import ConfigError, NotReady, WireError
 
 log = logging.getLogger(__name__)
@@ -33,11 +39,11 @@ MAX_ATTEMPTS = 4
 """Attempts at the addresses of one pool."""
 LONGEST_PAUSE_S = 5.0
 """How long a request waits for an address that will be usable again, if no pool has one now."""
-LARGE_TOKENS = 20_000
+LARGE_TOKENS = 4_000
 """Larger prompts are redacted in a thread."""
-BROKEN_STREAM = (
-    b'data: {"error":{"message":"the engine broke off the stream","type":"server_error","code":"broken"}}\n\n'
-)
+MAX_ANSWER = 8 << 20
+"""The largest answer in bytes, which is held until its end, to be checked, cached and kept."""
+BROKE_OFF = "the engine broke off the stream"
 ENGINE_FAILURES = (NotReady, WireError, ConfigError)
 _T = TypeVar("_T")
 
@@ -107,7 +113,8 @@ class Gateway:
 
         A cancelled caller leaves the queue or frees the engine's slot.
         """
-        outcome = Outcome()
+        span = tracing.start("inference.request", call.trace, _attributes(call))
+        call, outcome = replace(call, trace=span.traceparent), Outcome(span=span)
         try:
             prepared = self._prepare(call, outcome)
             return await self._answer(prepared)
@@ -245,7 +252,8 @@ class Gateway:
             tenant=call.tenant, request_class=call.request_class, arrived=prepared.arrived, deadline=prepared.deadline
         )
         try:
-            await pool.slot(ticket)
+            with tracing.span("inference.queue", call.trace, {"tidegate.pool": config.name}):
+                await pool.slot(ticket)
             prepared.outcome.wait_s = now_s() - prepared.arrived
             started = await self._first_part(pool, prepared)
         except BaseException:
@@ -258,6 +266,7 @@ class Gateway:
         """Attempts at different addresses until one answers; raises GatewayRefused."""
         request = await self._request(pool, prepared)
         without: set[str] = set()
+        misfit = ""
         for _ in range(MAX_ATTEMPTS):
             if self._stopping:
                 raise refused("stopping", "the hub is stopping: try again", 5.0)
@@ -271,8 +280,13 @@ class Gateway:
                 return await self._hedged(pool, address, request, prepared, without)
             except EngineRefused as error:
                 raise refused("engine_refused", error.detail or error.reason) from None
+            except AnswerInvalid as error:
+                misfit = error.reason
+                without.add(address)
             except ENGINE_FAILURES:
                 without.add(address)
+        if misfit:
+            raise refused("bad_answer", misfit)
         raise refused("unavailable", _unavailable(pool), max(1.0, pool.usable_in_s()))
 
     async def _hedged(
@@ -343,21 +357,29 @@ class Gateway:
         outcome.state, outcome.first_s = "left", now_s() - prepared.arrived
         shows_usage = wants_usage(prepared.call.body) or not prepared.call.stream
         kept: list[bytes] = []
+        size = 0
+        address: AddressOutcome = "abandoned"
         try:
             part: bytes | None = started.first
             while part is not None:
                 if not reader.read(part) or shows_usage:
                     kept.append(part)
+                    size += len(part)
+                    if size > MAX_ANSWER:
+                        raise EngineBroken(f"the answer is longer than {MAX_ANSWER} bytes", started.engine.name)
+                    if misfit := _misfit(started, kept):
+                        outcome.state, outcome.reason, address = "broken", misfit, "ok"  # the model's fault
+                        yield _error_event(misfit, "bad_answer")
+                        return
                     yield part
                 part = await self._next_part(pool, started)
-            outcome.state = "answered"
+            outcome.state, address = "answered", "ok"
         except ENGINE_FAILURES as error:
-            outcome.state, outcome.reason = "broken", "the engine broke off the stream"
+            outcome.state, outcome.reason, address = "broken", BROKE_OFF, "failed"
             pool.note_failure(started.engine.address, error)
-            yield BROKEN_STREAM
+            yield _error_event(BROKE_OFF, "broken")
         finally:
-            ends = {"answered": "ok", "broken": "failed"}
-            await pool.end(started, ends.get(outcome.state, "abandoned"))  # type: ignore[arg-type]
+            await pool.end(started, address)
             pool.release(ticket)
             self._finish(pool, prepared, reader, reservation, b"".join(kept))
 
@@ -397,6 +419,39 @@ class Gateway:
     def _record(self, call: Call, outcome: Outcome, answer: bytes = b"") -> None:
         self.metrics.record(call, outcome)
         self.recorder.request(call, outcome, answer)
+        outcome.span.end(_result(outcome), failure="" if outcome.state == "answered" else outcome.reason)
+
+
+def _attributes(call: Call) -> dict[str, str]:
+    return {
+        "gen_ai.operation.name": "chat", "gen_ai.request.model": call.model[:80], "tidegate.device": call.device,
+        "tidegate.class": call.request_class,
+    }  # fmt: skip
+
+
+def _result(outcome: Outcome) -> dict[str, str | int | float]:
+    return {
+        "gen_ai.response.model": outcome.model, "gen_ai.usage.input_tokens": outcome.tokens_in,
+        "gen_ai.usage.output_tokens": outcome.tokens_out, "tidegate.pool": outcome.pool,
+        "tidegate.outcome": outcome.state, "tidegate.cache": outcome.cached, "tidegate.attempts": outcome.attempts,
+    }  # fmt: skip
+
+
+def _misfit(started: Started, parts: list[bytes]) -> str:
+    """Why a streamed answer whose last part has arrived does not fit its request, or ''."""
+    last = parts[-1]
+    if not started.request.stream or b"[DONE]" not in last or event_data(last) != DONE:
+        return ""
+    try:
+        check_stream(started.request, parts, started.engine.name)
+    except (EngineBroken, EngineRefused) as error:
+        return getattr(error, "detail", "") or error.reason
+    return ""
+
+
+def _error_event(message: str, code: str) -> bytes:
+    """An event in place of [DONE], from which OpenAI's clients raise an error."""
+    return b"data: %b\n\n" % msgspec.json.encode({"error": {"message": message, "type": "server_error", "code": code}})
 
 
 def _subjects(call: Call) -> list[Subject]:

@@ -8,7 +8,7 @@ selects nothing. Text comes from people and programs that are not trusted: its s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TypeVar
 
 from cloud_hub.query.core.lexer import CONSTANTS, TokenStream
@@ -52,9 +52,12 @@ def parse(text: str) -> Query:
     return parser.parse_all(parser.query)
 
 
-def condition(text: str) -> Condition:
-    """The condition alone: `tags.site = 'a'`, `*` for every device, or a whole query that counts nothing."""
-    parser = _Parser(text)
+def condition(text: str, roots: Collection[str] = ()) -> Condition:
+    """The condition alone: `tags.site = 'a'`, `*` for every device, or a whole query that counts nothing.
+
+    `roots` are first names of paths that the caller reads itself, beside those of a device.
+    """
+    parser = _Parser(text, roots)
     if not parser.tokens.peek_is("SELECT"):
         return parser.parse_all(parser.everything if parser.tokens.peek_is("*") else parser.condition)
     query = parser.parse_all(parser.query)
@@ -66,8 +69,8 @@ def condition(text: str) -> Condition:
 class _Parser:
     """Recursive descent; each method takes one phrase from the front of the tokens."""
 
-    def __init__(self, text: str) -> None:
-        self.tokens = TokenStream(text)
+    def __init__(self, text: str, roots: Collection[str] = ()) -> None:
+        self.tokens, self._roots = TokenStream(text), roots
         self._terms, self._depth = 0, 0
         self._documents: set[str] = set()
 
@@ -248,7 +251,7 @@ class _Parser:
         names: list[str] = []
         while tokens.accept("."):
             names.append(tokens.name())
-        path = _path(first.text, tuple(names))
+        path = Path(first.text, tuple(names)) if first.text in self._roots else _path(first.text, tuple(names))
         if path is None:
             raise tokens.error(first.at, f"expected {what} ({_KNOWN}), found '{'.'.join((first.text, *names))[:80]}'")
         if len(names) > MAX_NAMES:

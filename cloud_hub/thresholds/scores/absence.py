@@ -61,7 +61,7 @@ def find_absent(
         mine = [one for one in after if one.device == after[index].device]
         if max(one.silent_us for one in mine) >= max(one.heard_us for one in mine):
             continue
-        after[index] = replace(after[index], silent_us=now_us, page=0, calm=0)
+        after[index] = replace(after[index], silent_us=now_us, page=0, rarest=float(score[index]), calm=0)
         changes.append(
             AlarmTransition(index=index, state="raised", t_us=now_us, score=float(score[index]), kind="no-data")
         )

@@ -2,7 +2,8 @@
 
 Scores become rarities of episodes (`episodes`), which are compared with limits. One episode is one alarm: raised by the
 first sample beyond the threshold, cleared after CALM normal ones, and none is raised within `quiet` samples of the last
-(refractory period). Absence of data (`absence`) is an episode, too: its alarm is cleared by the next sample.
+(refractory period) unless it is much rarer (ESCALATION), because a false alarm must not hide a fault. Absence of data
+(`absence`) is an episode, too: its alarm is cleared by the next sample.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from shared.durations import DAY_US
 from shared.protocol.messages import AlarmKind
 
 CALM = 20
+ESCALATION = 1.0
+"""Decades by which a sample in the refractory period must be rarer than the last alarm's rarest to raise another."""
 HIGHER, MOST_HIGHER = 0.3, 1.5
 """Each anomaly judged false doubles the rarity that this series needs (10**0.3), up to some 30 times."""
 
@@ -35,11 +38,11 @@ MEMORY = 5000
 class SeriesState:
     """State of a series in addition to its model: judged up to `upto_us`, with the active `alarm`.
 
-    `page`: samples since the last alarm was raised. `calm`: samples since the last one beyond the threshold.
-    `heard_us`: when live samples last came; `silent_us`: when it was reported absent, 0 while it is not (hub clock).
-    `gap_us`: the longest time between two samples that was not reported. `size`: usual absolute value; `other_us`:
-    since when all values are of another order of magnitude, 0 while they are not. `rare`: samples since an episode was
-    counted against the budget. `episodes`: how rare the next episode is.
+    `page`: samples since the last alarm was raised. `rarest`: the highest rarity of that alarm. `calm`: samples since
+    the last one beyond the threshold. `heard_us`: when live samples last came; `silent_us`: when it was reported
+    absent, 0 while it is not (hub clock). `gap_us`: the longest time between two samples that was not reported. `size`:
+    usual absolute value; `other_us`: since when all values are of another order of magnitude, 0 while they are not.
+    `rare`: samples since an episode was counted against the budget. `episodes`: how rare the next episode is.
     """
 
     device: str
@@ -47,6 +50,7 @@ class SeriesState:
     upto_us: int
     alarm: str = ""
     page: int = 1 << 30
+    rarest: float = 0.0
     rare: int = 1 << 30
     calm: int = 0
     heard_us: int = 0
@@ -163,20 +167,24 @@ def _judged(
     if not one.alarm and not one.silent_us and not beyond.any():  # the usual case, without a loop
         return replace(one, upto_us=int(t_us[-1]), page=one.page + t_us.size, calm=one.calm + t_us.size), []
     changes: list[AlarmTransition] = []
-    standing, page, calm = bool(one.alarm) and not one.silent_us, one.page, one.calm
+    standing, page, rarest, calm = bool(one.alarm) and not one.silent_us, one.page, one.rarest, one.calm
     if one.silent_us:
+        rarest = max(rarest, float(rarities[0]))  # a longer gap makes it rarer, not new
         changes.append(
             AlarmTransition(index=index, state="cleared", t_us=int(t_us[0]), score=float(rarities[0]), kind="no-data")
         )
     for t, score, far in zip(t_us.tolist(), rarities.tolist(), beyond.tolist(), strict=True):
         page, calm = page + 1, 0 if far else calm + 1
-        if far and not standing and page > DEFAULTS.quiet and t >= live_us:
-            standing, page = True, 0
+        due = page > DEFAULTS.quiet or score >= rarest + ESCALATION
+        if far and due and not standing and t >= live_us:
+            standing, page, rarest = True, 0, score
             changes.append(AlarmTransition(index=index, state="raised", t_us=t, score=score))
-        elif standing and calm >= CALM:
+        elif standing and calm < CALM:
+            rarest = max(rarest, score)
+        elif standing:
             standing = False
             changes.append(AlarmTransition(index=index, state="cleared", t_us=t, score=score))
-    return replace(one, upto_us=int(t_us[-1]), page=page, calm=calm, silent_us=0), changes
+    return replace(one, upto_us=int(t_us[-1]), page=page, rarest=rarest, calm=calm, silent_us=0), changes
 
 
 def track_scale(one: SeriesState, samples: Samples) -> SeriesState:

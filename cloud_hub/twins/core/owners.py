@@ -1,7 +1,8 @@
 """Tracks who owns each leaf of desired state, like the field managers of Kubernetes' server-side apply.
 
 The tree of owners has the shape of desired state, with an owner at each leaf: a token's name, a device's id, `hub` or
-`learning:<name>` for the hub itself, `job:<id>` or `configuration:<id>`. `released:<name>` marks a leaf given back to
+`learning:<name>` for the hub itself, `job:<id>`, `action:<id>` or
+`configuration:<id>`. `released:<name>` marks a leaf given back to
 the configurations. `removed:<name>` marks a leaf that a configuration had set and somebody removed.
 """
 
@@ -11,6 +12,7 @@ from typing import Any
 
 from shared.twin.shadow import State
 
+ACTION = "action:"
 CONFIGURATION = "configuration:"
 JOB = "job:"
 LEARNING = "learning:"
@@ -18,7 +20,7 @@ RELEASED = "released:"
 REMOVED = "removed:"
 PERSON = "oidc:"
 """Prefix of everybody who signed in by OIDC, so that no issuer can produce one of the hub's own names."""
-RESERVED = (CONFIGURATION, JOB, LEARNING, RELEASED, REMOVED, PERSON)
+RESERVED = (ACTION, CONFIGURATION, JOB, LEARNING, RELEASED, REMOVED, PERSON)
 """Prefixes that no token's name may have. Device ids contain no colon."""
 
 

@@ -10,11 +10,7 @@ import msgspec
 from edge_agent.collectors.sources.protocol import MAX_FRAME_BYTES
 from edge_agent.config import CollectorTable
 from shared.errors import ConfigError
-from shared.protocol.codec import MAX_PAYLOAD
 from shared.protocol.messages import Color
-
-ESCALATED_BYTES = MAX_PAYLOAD // 2
-"""Largest frame that an escalation carries whole; larger ones are made smaller by `edge_agent.models`."""
 
 
 class ImageOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -63,19 +59,6 @@ def needs_decoder(table: CollectorTable) -> None:
 def absolute(path: str) -> str:
     """`path` for the source process, which works in another folder; '' stays ''."""
     return str(Path(path).absolute()) if path else ""
-
-
-def size_warnings(options: ImageOptions) -> list[str]:
-    """Warnings for `check` about the size of the frames."""
-    size = options.width * options.height * (1 if options.color == "gray" else 3)
-    if not size:
-        return ["frames have the size of the source. Set width and height to what the model takes"]
-    if size > ESCALATED_BYTES:
-        return [
-            f"frames of {size} bytes are escalated with rows and columns left out (above {ESCALATED_BYTES}). "
-            "Set a smaller width and height to send them whole"
-        ]
-    return []
 
 
 def read_secret(path: str, place: str) -> str:

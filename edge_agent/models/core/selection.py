@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from shared.errors import ModelError
 from shared.models.manifest import Manifest
@@ -12,17 +12,21 @@ NEEDS = {"tensorrt": ("TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvid
 
 
 def attempts(
-    manifest: Manifest, variant: str, preferred: Sequence[str], providers: Sequence[str], skip: Sequence[str] = ()
-) -> list[tuple[str, str]]:
+    manifest: Manifest, variant: str, preferred: Sequence[str], providers: Sequence[str],
+    skip: Mapping[str, str] | None = None,
+) -> list[tuple[str, str]]:  # fmt: skip
     """(variant, runner) to try, best first; raises ModelError when nothing is left to try.
 
     `variant` is the one that was asked for; without, those of `preferred` that the bundle has, or else all it has.
+    `skip` are runners and providers that are not tried, with the reason of each.
     """
+    skip = skip or {}
+    allowed = [provider for provider in providers if provider not in skip]
     found = [
         (key, runner)
         for key in _variants(manifest, variant, preferred)
         for runner in manifest.variant(key).runners
-        if runner not in skip and _allowed(runner, providers)
+        if runner not in skip and _allowed(runner, allowed)
     ]
     if not found:
         raise ModelError(
@@ -32,8 +36,9 @@ def attempts(
     return found
 
 
-def _skipped(skip: Sequence[str]) -> str:
-    return f" (not tried again, its process died while it was opened: {', '.join(skip)})" if skip else ""
+def _skipped(skip: Mapping[str, str]) -> str:
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in skip.items())
+    return f" (not tried again: {reasons})" if skip else ""
 
 
 def _variants(manifest: Manifest, variant: str, preferred: Sequence[str]) -> list[str]:

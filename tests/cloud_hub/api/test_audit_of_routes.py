@@ -7,16 +7,21 @@ from pathlib import Path
 
 import pytest
 from simulators import databases
+from simulators.actions import action_service
 from simulators.sites import MINE, Sites, routes
 from sqlmodel import select
 
+from cloud_hub.actions import worker
+from cloud_hub.actions.core.policy import Policy, Rule
+from cloud_hub.actions.service import Proposal
 from cloud_hub.audit import trail
 from cloud_hub.clock import now_us
 from cloud_hub.database.tables import Device, Rollout
 
 READING = {
     ("POST", "/api/v1/query"), ("POST", "/api/v1/jobs/preview"), ("POST", "/api/v1/thresholds/fit"),
-    ("POST", "/api/v1/thresholds/backtest"),
+    ("POST", "/api/v1/thresholds/backtest"), ("POST", "/api/v1/policy/try"),
+    ("POST", "/api/v1/playbooks/{playbook}/dry-run"),
 }  # fmt: skip
 """Asked with POST, and nothing changes."""
 CHANGING = [route for route in routes() if route[0] != "GET" and route not in READING]
@@ -29,6 +34,17 @@ def sites(tmp_path: Path) -> Iterator[Sites]:
     one.close()
 
 
+def executed(sites: Sites, device: str) -> str:
+    """An action that has changed the twin."""
+    service = action_service()
+    service.policy = Policy(rules=(Rule(name="all", decision="allow"),))
+    wanted = Proposal(type="twin", parameters={"patch": {"c": 1}}, device=device, proposer="bert")
+    with sites.db.write() as session:
+        number = service.propose(session, wanted, now_us()).id
+    worker.run_once(sites.db, service, now_us())
+    return number
+
+
 def prepared(sites: Sites, method: str, path: str) -> dict[str, str]:
     """Path parameters that let the route do its work."""
     ids = sites.ids[MINE]
@@ -39,9 +55,16 @@ def prepared(sites: Sites, method: str, path: str) -> dict[str, str]:
     if path.endswith("/jobs/{job_id}/cancel"):
         work = {"kind": "tags", "query": "*", "content": {"y": 1}, "start_us": now_us() + 10**12}
         return ids | {"job_id": sites.client.post("/api/v1/jobs", headers=headers, json=work).json()["id"]}
+    if path.endswith("/actions/{action_id}/undo"):
+        return ids | {"action_id": executed(sites, ids["device"])}
     if path.endswith("/tasks/{task_id}/cancel"):
         task = sites.client.post("/api/v1/tasks", headers=headers, json={"prompt": "x"}).json()
         return ids | {"task_id": task["id"]}
+    if path.endswith("/playbook-runs/{run_id}/resume"):
+        assert sites.client.post(f"/api/v1/playbook-runs/{ids['run_id']}/cancel", headers=headers).is_success
+    if path.endswith("/split"):
+        merge = path.removesuffix("split").format(**ids) + "merge"
+        assert sites.client.post(merge, headers=headers, json=sites.body("POST", merge, ids["device"])).is_success
     if path.endswith("/unshelve"):
         body = {"for_s": 3600, "reason": "sensor ordered"}
         assert sites.client.post(f"/api/v1/alarms/{ids['alarm_id']}/shelve", headers=headers, json=body).is_success

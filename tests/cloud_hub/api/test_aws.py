@@ -16,6 +16,7 @@ import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
+from simulators.actions import action_service
 from simulators.rest_app import RestApp, shared_app
 
 from cloud_hub.access import tokens
@@ -56,6 +57,7 @@ class World:
             db=self.db,
             publish=self.published.extend,
             notify=self.notified.append,
+            actions=action_service(),
             connected=lambda: True,
         )
         self.client = TestClient(RestApp(hub), raise_server_exceptions=False, base_url="http://hub.example:8080")
@@ -154,7 +156,8 @@ def test_what_the_twin_refuses(world: World, path: str, body: bytes, status: int
 @pytest.mark.parametrize("query", ["pageSize=0", "pageSize=101", "pageSize=x", "pageSize=", "pageSize=%D9%A1",
                                    "pageSize=-1", "nextToken=a%2Fb", "nextToken=%00"])  # fmt: skip
 def test_bad_pages(world: World, query: str) -> None:
-    refused(world.ask("GET", f"{LIST}?{query}"), 400, "InvalidRequestException")
+    message = refused(world.ask("GET", f"{LIST}?{query}"), 400, "InvalidRequestException")
+    assert query.partition("=")[0] in message
 
 
 def test_no_key_no_entrance(world: World) -> None:

@@ -161,8 +161,10 @@ def test_names_are_used_once() -> None:
 def test_a_parameter_that_a_route_does_not_have_is_refused(hub: RestHub, path: str, status: int, known: str) -> None:
     import httpx
 
-    answer = httpx.get(f"http://127.0.0.1:{hub.port}{path}", headers={"Authorization": f"Bearer {hub.token}"})
+    answer = httpx.get(
+        f"http://127.0.0.1:{hub.port}{path}", headers={"Authorization": f"Bearer {hub.token}"}, timeout=60
+    )
     assert answer.status_code == status
     assert known in answer.text
     if status != 200:
-        assert httpx.get(f"http://127.0.0.1:{hub.port}{path}").status_code == 401
+        assert httpx.get(f"http://127.0.0.1:{hub.port}{path}", timeout=60).status_code == 401

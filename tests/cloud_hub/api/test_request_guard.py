@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -180,11 +179,14 @@ def test_connections_are_bounded_for_each_address_and_together(tmp_path: Path) -
 
 
 def test_bodies_that_wait_share_a_bounded_memory(hub: RestHub, monkeypatch: Any) -> None:
+    held: list[int] = []
+    hold = request_guard.RequestGuard.hold
+    monkeypatch.setattr(request_guard.RequestGuard, "hold", lambda *args: (hold(*args), held.append(args[1])))
     monkeypatch.setattr(request_guard, "BODIES_BYTES", 1000)
     head = hub.head("POST /api/v1/query", JSON, "Content-Length: 900")
     with hub.connect() as first, hub.connect() as second:
         first.sendall(head + b" " * 899)
-        time.sleep(0.3)
+        until("the first body is held", lambda: sum(held) == 899)
         second.sendall(head + b" " * 899)
         assert second.recv(4096).split()[1] == b"503"
         first.sendall(b" ")
@@ -204,3 +206,6 @@ def test_who_reads_no_answer_loses_the_connection(hub: RestHub, monkeypatch: Any
             for _ in range(400):  # answers of half a megabyte each
                 connection.sendall(hub.head("GET /openapi.json"))
         until("it is ended", lambda: not hub.server.server_state.connections & before, 20)
+    with hub.connect() as connection:
+        connection.sendall(hub.head("GET /api/v1/devices", CLOSE))
+        assert answer(connection)[0] == 200, "the hub answers others"

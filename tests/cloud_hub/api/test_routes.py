@@ -17,7 +17,7 @@ from sqlalchemy import event
 from cloud_hub.audit import trail
 from cloud_hub.clock import now_us
 from cloud_hub.configurations.reconciler import ConfigurationReconciler
-from cloud_hub.database.tables import EscalationRow, HighWater, LostRange
+from cloud_hub.database.tables import EscalationRow, FailedItem, HighWater, LostRange
 from cloud_hub.devices import commands
 from cloud_hub.jobs import service as jobs
 from shared.protocol.messages import CommandResult
@@ -322,10 +322,15 @@ GOOD_BODY: dict[str, Any] = {
     f"{DEVICE}/twin": {"desired": {"a": 1}},
     f"{DEVICE}/twin/name/{{name}}": {"desired": {"a": 1}},
     "/api/v1/actions/{action_id}/decision": {"approve": True},
+    "/api/v1/actions/{action_id}/cancel": {},
+    "/api/v1/actions/{action_id}/undo": {},
     f"{DEVICE}/twin/release": {"paths": ["a"]},
     "/api/v1/alarms/{alarm_id}/acknowledge": {},
     "/api/v1/alarms/{alarm_id}/resolve": {"reason": "its device is gone"},
     "/api/v1/incidents/{incident_id}/resolve": {"reason": "its device is gone"},
+    "/api/v1/incidents/{incident_id}/merge": {"incidents": ["nobody"], "reason": "the same pump"},
+    "/api/v1/incidents/{incident_id}/split": {"reason": "another pump"},
+    f"{DEVICE}/notes": {"text": "the fan was replaced"},
     "/api/v1/alarms/{alarm_id}/verdict": {"verdict": "real"},
     "/api/v1/alarms/{alarm_id}/shelve": {"for_s": 60, "reason": "a sensor is changed"},
     "/api/v1/configurations/{configuration_id}": {},
@@ -361,9 +366,14 @@ def test_experts_show_what_waits_what_was_answered_and_what_it_cost(world: World
                 margin=0.1, height=1, width=1, frame=b"x", t_us=now, received_us=now - 10 * SECOND, answer=answer,
                 expert="" if answer is None else "weld-large 1", answered_us=answered_us, cost=0.25,
             ))  # fmt: skip
+        session.add(FailedItem(id="f1", worker="experts", kind="escalation", item="x2", failures=1, error="e",
+                               first_us=now, next_us=now, parked_us=None))  # fmt: skip
     rows = {row["expert"]: row for row in world.ask("GET", "/api/v1/experts").json() if row["model"] == "weld"}
-    assert (rows[""]["waiting"], rows[""]["answered"], rows[""]["mean_s"]) == (1, 0, None)
+    assert (rows[""]["waiting"], rows[""]["answered"], rows[""]["mean_s"], rows[""]["failed"]) == (1, 0, None, 1)
+    assert "no expert is configured" in rows[""]["hint"]
+    assert 'tidegate_expert_waiting{model="weld"} 1.0' in world.ask("GET", "/metrics").text
     answered = rows["weld-large 1"]
     assert (answered["answered"], answered["without_label"], answered["cost"]) == (2, 1, 0.5)
     assert answered["mean_s"] == pytest.approx(1.0)
+    assert answered["hint"] == ""
     assert problem(world.ask("GET", "/api/v1/experts", params={"hours": "NaN"}), 422).startswith("query.hours")

@@ -38,7 +38,7 @@ class World:
 
     def call(self, method: str, body: str = "", path: str = PATH, **headers: str) -> httpx.Response:
         head = {"Authorization": f"Bearer {TOKEN}"} | {k.replace("_", "-"): v for k, v in headers.items()}
-        with httpx.Client(trust_env=False) as client:
+        with httpx.Client(trust_env=False, timeout=60) as client:
             return client.request(method, self.server.url + path, content=body, headers=head)
 
 
@@ -61,6 +61,7 @@ def test_the_examiner_accepts_it(tmp_path: Path) -> None:
                 cut=world.server.stop,
             )
         )
+    assert world.cloud.asked == 1, "what was set elsewhere after the answer that was lost"
 
 
 class Blind:

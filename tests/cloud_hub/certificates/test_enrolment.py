@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import pkcs7
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from simulators.actions import action_service
 from simulators.enrolment import basic, csr, new_key, problem, proof
 from simulators.rest_app import RestApp
 
@@ -51,7 +52,9 @@ class World:
         self.folder.make("plant-1", NOW)
         patch.setattr(est, "now_us", lambda: self.now)
         settings = Settings(state_dir=str(folder))
-        app = RestApp(Hub(settings=settings, db=db, publish=list, notify=print, connected=lambda: True))
+        app = RestApp(
+            Hub(settings=settings, db=db, publish=list, notify=print, actions=action_service(), connected=lambda: True)
+        )
         self.local = TestClient(app, client=("127.0.0.1", 1))
         self.far = TestClient(app, client=("10.0.0.9", 1))
         self.secure = TestClient(app, base_url="https://hub", client=("10.0.0.9", 1))
@@ -138,7 +141,7 @@ def test_the_sixth_wrong_try_in_a_minute_is_locked_out_and_a_restart_does_not_he
     assert problem(world.enrol("press-3", claim)) == "429 Locked"
     world.local.app.state.hub = Hub(  # type: ignore[attr-defined]
         settings=Settings(state_dir=str(world.folder.path.parent)), db=(again := Database(url)), publish=list,
-        notify=print, connected=lambda: True,
+        notify=print, actions=action_service(), connected=lambda: True,
     )  # fmt: skip
     assert problem(world.enrol("press-3", claim)) == "429 Locked"
     world.now += MINUTE

@@ -23,7 +23,10 @@ from cloud_hub.access.tokens import find
 from cloud_hub.audit import trail
 from cloud_hub.clock import now_us
 from cloud_hub.database.sessions import Database
+from cloud_hub.database.tables import EscalationRow
 from cloud_hub.security import aws_key
+from cloud_hub.security.core.roles import MAY
+from cloud_hub.settings import read
 from edge_agent.cli import main as edge_main
 from edge_agent.store.outbox import Outbox, RowBatch
 from shared.errors import EXIT_CONFIG
@@ -118,6 +121,12 @@ def test_wrong_use_is_told(arguments: list[str]) -> None:
 # -- the hub ---------------------------------------------------------------------------------------
 
 
+def test_a_token_may_have_every_role_there_is(tmp_path: Path) -> None:
+    config = ["--config", str(hub_toml(tmp_path))]
+    roles = [word for role in MAY for word in ("--role", role)]
+    assert hub_main.main(["token", "create", "--name", "all", *roles, "--out", str(tmp_path / "t"), *config]) == 0
+
+
 def test_check_without_a_broker(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     port = free_port()
     assert hub_main.main(["check", "--config", str(hub_toml(tmp_path, mqtt=port))]) == EXIT_CONFIG
@@ -158,7 +167,7 @@ def test_check_when_all_is_well(tmp_path: Path, capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(("more", "says"), [
     ("[experts.bundles]\ndigits = '/nowhere'", "problem: experts.bundles.digits"),
     ("[autoscale]\nkind = 'abacus'", "there is no scaler 'abacus'"),
-    ("[glm]\nkind = 'oracle'\nurl = 'http://127.0.0.1:1'\nmodel = 'm'", "there is no engine 'oracle'"),
+    ("[[inference.pools]]\nname = 'large'\nengine = 'oracle'", "there is no engine 'oracle'"),
     ("[twins]\naws_key_file = '/nowhere'", "Make it: tidegate-hub token create --aws"),
     ("[twins]\naws_key_file = '/'", "problem: twins.aws_key_file: /: cannot be read"),
     ("[oidc]\nissuer = 'https://x'\naudience = 'a'\njwks_url = 'http://x'", "oidc.jwks_url: 'http://x' is not https"),
@@ -179,12 +188,29 @@ def checked(folder: Path, capsys: pytest.CaptureFixture[str], more: str) -> tupl
     return found[0], found[1]
 
 
-def test_check_asks_the_engine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_names_models_whose_escalations_have_no_expert(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "hub").mkdir()
+    file = hub_toml(tmp_path)
+    db = Database(read(file).database_url)
+    with db.write() as session:
+        session.add(EscalationRow(
+            id="1", device="press-3", model="weld", digest="d", number=1, reason="no-gate", label="ok", margin=0.1,
+            height=1, width=1, frame=b"x", t_us=now_us(), received_us=now_us(),
+        ))  # fmt: skip
+    db.close()
+    problems, (line,) = checked(tmp_path, capsys, "")
+    assert problems == []
+    assert "escalations of model 'weld' arrive and no expert is configured" in line
+
+
+def test_check_asks_each_address_of_a_pool(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     key = tmp_path / "key"
     key.write_text("secret-key-4711")
     key.chmod(0o600)
     with GlmSimulator() as engine:
-        glm = f"[glm]\nurl = '{engine.url}'\nmodel = '{engine.model}'\n"
+        glm = f"[[inference.pools]]\nname = 'large'\naddresses = ['{engine.url}']\nmodel = '{engine.model}'\n"
         assert checked(tmp_path, capsys, f"{glm}key_file = '{key}'") == ([], [])
         assert len(engine.requests) == 1
         (line,), _ = checked(tmp_path, capsys, glm)
@@ -195,7 +221,7 @@ def test_check_asks_the_engine(tmp_path: Path, capsys: pytest.CaptureFixture[str
         assert "no such address or model" in line
     problems, (line,) = checked(tmp_path, capsys, f"{glm}key_file = '{key}'")
     assert problems == []
-    assert "engine: " in line
+    assert "inference.pools.large: " in line
     assert "cannot be reached" in line
 
 

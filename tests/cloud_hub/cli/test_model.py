@@ -90,6 +90,7 @@ def test_what_is_wrong_is_said_with_its_exit_code(
     for wrong, says in (
         (["--shape", "big"], "such as 3x224x224"), (["--mean", "a,b"], "such as 0.5,0.5,0.5"),
         (["--option", "confidence"], "is not NAME=VALUE"), (["--color", "pink"], "choose from"),
+        (["--constant", "scale=x"], "is not a number"),
     ):  # fmt: skip
         with pytest.raises(SystemExit) as usage:
             main(words(files, tmp_path / "a", *wrong))

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from simulators.actions import action_service, command_row
 from sqlmodel import Session, SQLModel, select
 
+from cloud_hub.actions import worker as actions
 from cloud_hub.audit import trail
 from cloud_hub.certificates import enrolment
 from cloud_hub.certificates import registry as register
@@ -37,14 +39,12 @@ from cloud_hub.decommissioning import service as decommissioning
 from cloud_hub.devices import commands
 from cloud_hub.devices import registry as device_registry
 from cloud_hub.errors import HubError
-from cloud_hub.incidents import actions
 from cloud_hub.incidents import service as incidents
 from cloud_hub.incidents.service import REMOVED
 from cloud_hub.ingest.core.router import DataBatch, DeviceMessage, ShadowRequest
 from cloud_hub.ingest.writer import Writer, WriteResults
 from cloud_hub.jobs import service as jobs
 from cloud_hub.runtime import outgoing as runtime_outgoing
-from cloud_hub.settings import Actions
 from cloud_hub.twins import service as twins
 from shared.protocol import topics
 from shared.protocol.codec import plain
@@ -73,8 +73,8 @@ def fill(session: Session, device: str) -> None:
     incident = session.exec(select(Incident).where(Incident.device == device)).first()
     assert incident is not None
     for state in ("proposed", "approved", "executing"):
-        session.add(Action(id=f"{device}-{state}", incident=incident.id, device=device, verb="restart", target="vision",
-                           reason="r", state=state, command=sent.id, changed_us=NOW))  # fmt: skip
+        session.add(command_row(f"{device}-{state}", device, target="vision", incident=incident.id, state=state,
+                                command=sent.id, effect={"command": sent.id}, changed_us=NOW))  # fmt: skip
     twins.update_desired(session, device, "", {"period_s": 2}, NOW, actor="anna", max_bytes=10_000)
     twins.update_desired(session, device, "extra", {"a": 1}, NOW, actor="anna", max_bytes=10_000)
     enrolment.create_claim(session, device, NOW, actor="anna")
@@ -231,9 +231,8 @@ def test_an_alarm_that_a_loop_of_the_hub_raises_afterwards_calls_nobody(world: D
 def test_an_action_that_was_proposed_meanwhile_does_nothing(world: Database) -> None:
     remove(world)
     with world.write() as session:
-        session.add(Action(id="late", incident="none", device=PRESS, verb="restart", target="vision", reason="r",
-                           state="approved", changed_us=NOW))  # fmt: skip
-    messages = actions.run_once(world, NOW + 2, Actions()).messages
+        session.add(command_row("late", PRESS, incident="none", state="approved", changed_us=NOW))
+    messages = actions.run_once(world, action_service(), NOW + 2).messages
     assert not [message for message in messages if message.topic.startswith(topics.thing(PRESS, ""))]
     with world.read() as session:
         assert session.get_one(Action, "late").state == "failed"
@@ -328,8 +327,7 @@ def test_the_incident_of_a_device_never_born_ends_with_its_last_alarm_although_a
             incidents.handle_alarm(session, "never-born", alarm(number, metric=f"{number}.x"), NOW, "")
         incident = session.get_one(AlarmRow, "orphan-1").incident
         session.get_one(AlarmRow, "orphan-2").incident = incident
-        session.add(Action(id="proposal", incident=incident, device="never-born", verb="restart", target="m",
-                           reason="r", state="proposed", changed_us=NOW))  # fmt: skip
+        session.add(command_row("proposal", "never-born", incident=incident, state="proposed", changed_us=NOW))
     with world.write() as session:
         incidents.resolve_alarm(session, "orphan-1", NOW + 1, actor="anna", reason="never born")
         assert session.get_one(Incident, incident).state == "open", "one alarm is still raised"

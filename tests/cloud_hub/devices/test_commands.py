@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from simulators.actions import action_service
 from simulators.births import born
 
+from cloud_hub.actions import worker as actions
 from cloud_hub.audit import trail as audit
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import Command
 from cloud_hub.devices import commands
 from cloud_hub.devices.commands import Mode
 from cloud_hub.errors import HubError
-from cloud_hub.incidents import actions
 from cloud_hub.runtime.outgoing import OutgoingMessage
-from cloud_hub.settings import Actions
 from shared.protocol.codec import decode
 from shared.protocol.messages import Birth, CommandCancel, CommandRequest, CommandResult
 
@@ -59,7 +59,7 @@ class Hub:
     def after(self, seconds: float) -> list[OutgoingMessage]:
         """The actions' loop, as it runs when nothing but commands is due."""
         self.now += int(seconds * SECOND)
-        return list(actions.run_once(self.db, self.now, Actions()).messages)
+        return list(actions.run_once(self.db, action_service(), self.now).messages)
 
     def trail(self, cid: str) -> list[tuple[str, str]]:
         with self.db.read() as session:

@@ -5,27 +5,27 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 from simulators import databases
+from simulators.actions import action_service
 from simulators.births import born
+from simulators.gateways import running_gateway
 from simulators.glm import GlmSimulator
 from sqlmodel import select
 
+from cloud_hub.actions import worker as actions
 from cloud_hub.audit import trail
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import Action, AlarmRow, Command, Device, Incident
 from cloud_hub.devices import commands
 from cloud_hub.errors import HubError
-from cloud_hub.incidents import actions as incident_actions
 from cloud_hub.incidents import service as incidents
 from cloud_hub.incidents import worker as diagnosis
 from cloud_hub.incidents.core import grouping
 from cloud_hub.incidents.core.grouping import AlarmSpan
-from cloud_hub.inference.engines.blocking import TypedModel
-from cloud_hub.inference.engines.openai import open_engine
+from cloud_hub.inference.gateway.blocking import GatewayModel
 from cloud_hub.settings import Actions
 from cloud_hub.twins import service as twins
 from shared.protocol.codec import decode, encode
@@ -88,12 +88,12 @@ class Story:
                 incidents.handle_alarm(session, DEVICE, one, self.now, TRACE)
 
     def diagnose(self, engine: Any = None) -> bool:
-        return bool(diagnosis.run_once(self.db, engine, SETTINGS).wake)
+        return bool(diagnosis.run_once(self.db, engine, action_service(SETTINGS)).wake)
 
     def step(self, after_s: float = 0.5, publish: bool = True) -> list[CommandRequest]:
         """One step of the actions' loop; what it publishes reaches the device, unless the hub died before."""
         self.now += int(after_s * SECOND)
-        messages = incident_actions.run_once(self.db, self.now, SETTINGS).messages
+        messages = actions.run_once(self.db, action_service(SETTINGS), self.now).messages
         return [decode(CommandRequest, m.payload) for m in messages if m.topic.endswith("/request")] if publish else []
 
     def carry_out(self, request: CommandRequest, state: str = "succeeded") -> None:
@@ -272,10 +272,9 @@ def test_a_diagnose_command_adds_evidence_and_the_diagnosis_is_repeated_once(sto
     assert len(story.actions()) == 1
 
 
-def test_an_engine_that_always_asks_for_diagnose_is_not_called_again(story: Story, tmp_path: Path) -> None:
-    with GlmSimulator() as server:
-        key_file = _key(tmp_path, server.key)
-        engine = TypedModel(open_engine({"url": server.url, "model": server.model, "key_file": key_file}))
+def test_an_engine_that_always_asks_for_diagnose_is_not_called_again(story: Story) -> None:
+    with GlmSimulator(key="") as server, running_gateway(story.db, _pool(server)) as gateway:
+        engine = GatewayModel(gateway)
         story.hear(alarm(metric="cpu.load", value=99))
         for _ in range(8):
             story.diagnose(engine)
@@ -286,10 +285,8 @@ def test_an_engine_that_always_asks_for_diagnose_is_not_called_again(story: Stor
         assert len(story.effects) <= 2
 
 
-def _key(folder: Path, key: str) -> str:
-    file = folder / "key"
-    file.write_text(key, "ascii")
-    return str(file)
+def _pool(server: GlmSimulator) -> dict[str, Any]:
+    return {"name": "large", "addresses": [server.url], "model": server.model}
 
 
 # -- what goes wrong -------------------------------------------------------------------------------

@@ -16,15 +16,17 @@ from simulators.trained_models import model, node
 from sqlmodel import select
 
 from cloud_hub.audit import trail
+from cloud_hub.clock import now_us
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import EscalationRow
 from cloud_hub.demo import digits
 from cloud_hub.inference.experts import Expert, Opinion
 from cloud_hub.inference.experts.calibration import UNSELECTED, recalibrated_gate
+from cloud_hub.inference.experts.coverage import RECENT_US, configured, models_without_expert
 from cloud_hub.inference.experts.onnx import OnnxExpert, open_expert
 from cloud_hub.inference.experts.worker import ExpertWorker
 from cloud_hub.models.writer import make_manifest, write_bundle
-from cloud_hub.settings.experts import Experts
+from cloud_hub.settings.experts import Experts, Vision
 from cloud_hub.twins import service as twins
 from shared.errors import ModelError
 from shared.models.gate import Gate
@@ -180,6 +182,33 @@ def test_a_frame_of_a_wrong_shape_is_answered_with_nothing_and_blocks_no_other(
     assert "expert.refused" in caplog.messages
 
 
+def test_a_model_without_an_expert_is_reported_once_with_the_cure(
+    born: Database, expert: OnnxExpert, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = now_us()
+    ask(born, 3, at_us=now, model="weld")
+    ask(born, 1, start=9, at_us=now - 2 * RECENT_US, model="gone")
+    worker = desk(born, expert)
+    worker.run_once()
+    ask(born, 2, start=4, at_us=now, model="weld")
+    assert worker._coverage is not None
+    worker._coverage._due_us = 0
+    worker.run_once()
+    logged = [record.fields for record in caplog.records if record.message == "expert.missing"]  # type: ignore[attr-defined]
+    assert [fields["model"] for fields in logged] == ["weld"]
+    assert "[experts.bundles]" in logged[0]["reason"]
+
+
+def test_models_with_an_expert_of_any_kind_are_not_reported(born: Database) -> None:
+    now = now_us()
+    for start, name in enumerate(("digits", "gate", "weld")):
+        ask(born, 1, start=start, at_us=now, model=name)
+    vision = Vision(pool="p", labels=["a", "b"])
+    with born.read() as session:
+        names = configured(Experts(bundles={"digits": "/b"}, vision={"gate": vision}))
+        assert models_without_expert(session, names, now) == ["weld"]
+
+
 def test_a_frame_that_spoils_its_batch_spoils_no_other(born: Database) -> None:
     class Picky(RecordingExpert):
         def answer(self, shape: tuple[int, ...], frames: Any, **how: Any) -> list[Opinion]:
@@ -317,7 +346,13 @@ class RecordingExpert:
         self.asked: list[tuple[tuple[int, ...], int, str, str]] = []
 
     def answer(
-        self, shape: tuple[int, ...], frames: Any, *, dtype: str = "uint8", color: str = "gray"
+        self,
+        shape: tuple[int, ...],
+        frames: Any,
+        *,
+        dtype: str = "uint8",
+        color: str = "gray",
+        origins: Any = (),
     ) -> list[Opinion]:
         self.asked.append((shape, len(frames), dtype, color))
         return [Opinion(label="2 cars", confidence=0.9, values={"car": 2.0})] * len(frames)

@@ -310,7 +310,8 @@ SPOILT_MODELS: list[tuple[Callable[[Path], object], str]] = [
     (lambda path: path.write_bytes(b"\x89PNG no model"), "not an ONNX file"),
     (Path.unlink, "No such file"), (custom, r"devices do not know: com\.example\.Lit"),
     (already_quantized, "is quantized already"), (external_missing, r"data file 'm\.bin' is missing"),
-    (two_inputs, r"2 inputs \(a, b\)"), (free_sides, "free sides: 3x.x.. .*such as --shape 3x"),
+    (two_inputs, r"window is uint8 \[8, 8, 1\], not float32"),
+    (free_sides, "free sides: 3x.x.. .*such as --shape 3x"),
     (doubles, "is DOUBLE"), (nan, "fp32 variant of m: its answer to '.*' is no number"),
 ]  # fmt: skip
 
@@ -324,6 +325,75 @@ def test_a_model_that_cannot_be_used_is_refused_with_the_reason(
     with pytest.raises(BuildError, match=said):
         build(wanted)
     assert not wanted.out.exists()
+
+
+def several_inputs(image: bool = False) -> onnx.ModelProto:
+    """A window [N, 6, 2] and static [N, 3], or an image [N, 1, 8, 8] with its scale; Gemm of both together."""
+    first = ("image", ("N", 1, 8, 8)) if image else ("window", ("N", 6, 2))
+    size = 64 if image else 12
+    other = ("scale", ("N", 1)) if image else ("static", ("N", 3))
+    nodes = [
+        models.node("Flatten", first[0], "flat"),
+        models.node("Mul", f"flat {other[0]}", "all") if image else models.node("Concat", "flat static", "all", axis=1),
+        models.node("Gemm", "all weights", "out"),
+    ]
+    weights = np.random.default_rng(2).normal(size=(size if image else size + 3, 2))
+    return models.model(nodes, {"weights": weights}, [first, other], [("out", ("N", 2))])
+
+
+def test_a_model_with_several_inputs_is_built_from_an_array_for_each_and_answers_its_windows(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    window, static = rng.normal(size=(60, 6, 2)).astype(np.float32), rng.normal(size=(60, 3)).astype(np.float32)
+    np.savez(tmp_path / "data.npz", window=window, static=static)
+    made = several_inputs()
+    build(request(
+        tmp_path, made, task="tensors", labels=[], calibration=tmp_path / "data.npz", tolerance=0.5,
+        variants=["cpu-int8", "tensorrt-int8"],
+    ))  # fmt: skip
+    bundle = load(tmp_path / "out")
+    assert [spec.layout for spec in bundle.manifest.inputs] == ["NTC", "NC"]
+    assert {"cpu-int8", "fp32"} <= set(bundle.manifest.variants)
+    assert all(not check.problem for check in check_bundle(bundle))
+    task = plugins.load(plugins.TASKS, "tensors", "x")(bundle.manifest, "d")
+    given = np.concatenate([window[0], np.tile(static[0], (6, 1))], axis=1)
+    (result,) = task.postprocess(
+        OnnxSession(bundle.model("fp32"), bundle.manifest).run(task.preprocess([given])), [given]
+    )
+    expected = np.concatenate([window[0].ravel(), static[0]]) @ onnx.numpy_helper.to_array(made.graph.initializer[0])
+    assert list(result.values.values()) == pytest.approx(expected.tolist(), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"window": (60, 6, 2), "static": (60, 4)}, r"array 'static' is \[60, 4\], the input is \[n, 3\]"),
+        ({"window": (60, 6, 2), "static": (59, 3)}, "60, 59 inputs"), ({"window": (60, 6, 2)}, "no array 'static'"),
+    ],
+)  # fmt: skip
+def test_arrays_that_do_not_fit_the_inputs_are_refused(tmp_path: Path, arrays: dict[str, Any], said: str) -> None:
+    np.savez(tmp_path / "data.npz", **{name: np.zeros(shape, np.float32) for name, shape in arrays.items()})
+    wanted = request(tmp_path, several_inputs(), task="tensors", labels=[], calibration=tmp_path / "data.npz")
+    with pytest.raises(BuildError, match=said):
+        build(wanted)
+
+
+def test_beside_an_image_another_input_is_a_constant(tmp_path: Path) -> None:
+    made = several_inputs(image=True)
+    wanted = request(tmp_path, made, labels=["a", "b"], calibration=npz(inputs=FRAMES)(tmp_path), tolerance=1.0)
+    with pytest.raises(ModelError, match=r"'image' has layout 'NCHW'.*--constant"):
+        build(wanted)
+    with pytest.raises(BuildError, match=r"no input 'sclae'. Inputs: image, scale"):
+        build(replace(wanted, constants={"sclae": [1.0]}))
+    with pytest.raises(BuildError, match="'scale' has 2 numbers"):
+        build(replace(wanted, constants={"scale": [1.0, 2.0]}))
+    build(replace(wanted, constants={"scale": [0.5]}))
+    bundle = load(wanted.out)
+    assert [spec.name for spec in bundle.manifest.inputs] == ["image"]
+    assert bundle.manifest.batch == 0
+    ones = np.ones((1, 1, 8, 8), np.float32)
+    expected = 0.5 * onnx.numpy_helper.to_array(made.graph.initializer[0]).sum(axis=0)
+    (output,) = OnnxSession(bundle.model("fp32"), bundle.manifest).run({"image": ones}).values()
+    assert output[0] == pytest.approx(expected, rel=1e-4)
 
 
 def npz(**arrays: Any) -> Callable[[Path], Path]:

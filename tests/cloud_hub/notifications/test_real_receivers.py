@@ -47,7 +47,7 @@ def test_the_alertmanager_shows_a_page_until_it_is_over(tmp_path: Path) -> None:
 
         def alerts() -> list[dict[str, Any]]:
             channel.run_once()
-            found: list[dict[str, Any]] = httpx.get(f"{url}/api/v2/alerts").json()
+            found: list[dict[str, Any]] = httpx.get(f"{url}/api/v2/alerts", timeout=60).json()
             return found
 
         channel.run_once()

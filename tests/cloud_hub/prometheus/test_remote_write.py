@@ -12,6 +12,7 @@ import cramjam
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from simulators.actions import action_service
 from simulators.remote_write import HEADERS, STALE, block, message, part, request, varint
 from simulators.rest_app import RestApp
 from sqlmodel import select
@@ -317,7 +318,7 @@ def client(db: Database) -> Iterator[Any]:
         from fastapi.testclient import TestClient
     hub = Hub(
         settings=Settings(prometheus=Prometheus(max_series=100)), db=db, publish=lambda messages: None,
-        notify=lambda name: None, connected=lambda: True,
+        notify=lambda name: None, actions=action_service(), connected=lambda: True,
     )  # fmt: skip
     with db.write() as session:
         made = {

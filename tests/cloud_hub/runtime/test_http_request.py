@@ -67,14 +67,14 @@ def server(act: Callable[[Callable[[bytes], None]], None]) -> Iterator[tuple[str
     listener.close()
 
 
-def ask(url: str, **more: bool) -> HttpResponse:
-    return send_request("POST", url, headers={}, content=b"{}", timeout_s=0.5, max_bytes=1000, **more)  # type: ignore[arg-type]
+def ask(url: str, timeout_s: float = 30.0, **more: bool) -> HttpResponse:
+    return send_request("POST", url, headers={}, content=b"{}", timeout_s=timeout_s, max_bytes=1000, **more)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("act", [silent, trickled_head, trickled_body])
 def test_a_slow_server_is_left_when_the_time_is_over(act: Callable[[Callable[[bytes], None]], None]) -> None:
     with server(act) as (url, left), pytest.raises(httpx.TimeoutException):
-        ask(url)
+        ask(url, timeout_s=0.5)
     assert left == [True]
 
 

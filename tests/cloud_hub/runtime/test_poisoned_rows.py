@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 from pydantic import TypeAdapter
+from simulators.actions import action_service, command_row
 from sqlmodel import Session, select
 
+from cloud_hub.actions import worker as actions
 from cloud_hub.autoscale import worker as steps
 from cloud_hub.autoscale.worker import Autoscaler
 from cloud_hub.configurations.reconciler import ConfigurationReconciler
@@ -38,7 +40,7 @@ from cloud_hub.database.tables import (
     TelemetrySample,
     TwinRow,
 )
-from cloud_hub.incidents import actions
+from cloud_hub.devices import commands
 from cloud_hub.incidents import service as incidents
 from cloud_hub.incidents import worker as diagnosis
 from cloud_hub.inference.experts import Opinion
@@ -102,7 +104,13 @@ class Reader:
     name = "reader 1"
 
     def answer(
-        self, shape: tuple[int, ...], frames: Sequence[bytes], *, dtype: str = "uint8", color: str = "gray"
+        self,
+        shape: tuple[int, ...],
+        frames: Sequence[bytes],
+        *,
+        dtype: str = "uint8",
+        color: str = "gray",
+        origins: Any = (),
     ) -> list[Opinion]:
         if any(len(frame) != shape[0] * shape[1] for frame in frames):
             raise IndexError("frame")
@@ -123,37 +131,37 @@ def run_experts(db: Database, now_us: int, patch: pytest.MonkeyPatch) -> None:
 
 
 def undiagnosed(session: Session, patch: pytest.MonkeyPatch) -> None:
-    opened(session, BAD, priority="evil")
-    opened(session, GOOD)
+    for device in (BAD, GOOD):
+        opened(session, device)
+    session.add(TwinRow(device=BAD, name="", version=1, state="evil", deleted=False))
 
 
 def run_diagnosis(db: Database, now_us: int, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(diagnosis, "now_us", lambda: now_us)
-    diagnosis.run_once(db, None, Actions(automatic=[]))
+    diagnosis.run_once(db, None, action_service(Actions(automatic=[])))
 
 
 def under_way(session: Session, patch: pytest.MonkeyPatch) -> None:
     for device, state in ((BAD, "evil"), (GOOD, {"reported": {"models": {"digits": {"starts": 1}}}})):
         session.add(TwinRow(device=device, name="", version=1, state=state, deleted=False))
-        session.add(Action(id=number(device), incident=number(device), device=device, verb="restart", target="digits",
-                           reason="", state="approved", changed_us=NOW))  # fmt: skip
+        session.add(command_row(number(device), device, incident=number(device), state="approved", changed_us=NOW))
 
 
 def overdue(session: Session, patch: pytest.MonkeyPatch) -> None:
     for device in (BAD, GOOD):
         session.add(Command(id=number(device), device=device, verb="restart", target="m", created_us=1, expires_us=2))
-    real = actions.commands._end
+    real = commands._end
 
     def end(session: Session, row: Command, *rest: Any) -> None:
         if row.device == BAD:
             raise ValueError("evil")
         real(session, row, *rest)
 
-    patch.setattr(actions.commands, "_end", end)
+    patch.setattr(commands, "_end", end)
 
 
 def run_actions(db: Database, now_us: int, patch: pytest.MonkeyPatch) -> None:
-    actions.run_once(db, now_us, Actions())
+    actions.run_once(db, action_service(), now_us)
 
 
 def suppressed(session: Session, patch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from simulators.actions import action_service
 from simulators.births import born
 from sqlmodel import select
 
@@ -25,7 +26,6 @@ from cloud_hub.incidents import worker as diagnosis
 from cloud_hub.runtime import items as runtime_items
 from cloud_hub.runtime.items import TRIES, WorkItems, wait_us
 from cloud_hub.runtime.worker import NOTHING, BackgroundWorker, WorkerSpec, WorkResult
-from cloud_hub.settings import Actions
 from cloud_hub.thresholds.rollouts import service as rollout_service
 from cloud_hub.twins import service as twins
 from shared.durations import HOUR_US
@@ -58,7 +58,7 @@ def test_an_alarm_of_a_device_that_the_hub_does_not_know_is_diagnosed_as_any_oth
             alarm = Alarm(id=number(device), metric="cpu.load", kind="high", state="raised", priority="high", t_us=NOW,
                           value=5.0, limit=2.0)  # fmt: skip
             incidents.handle_alarm(session, device, alarm, NOW, "")
-    diagnosis.run_once(db, None, Actions())
+    diagnosis.run_once(db, None, action_service())
     with db.read() as session:
         assert [row.diagnosis["cause"] for row in session.exec(select(Incident)) if row.diagnosis] == [
             "cpu-saturated", "cpu-saturated",

@@ -70,7 +70,6 @@ def test_settings_are_frozen() -> None:
     ("[actions]\nautomatic = ['erase']", "actions.automatic.0"),
     ("[actions]\ncooldown_s = -1", "actions.cooldown_s"),
     ("[autoscale]\nper_replica = 0", "autoscale.per_replica"),
-    ("[glm]\ntimeout_s = 0", "glm.timeout_s"),
 ])  # fmt: skip
 def test_a_bad_value_is_named(tmp_path: Path, text: str, place: str) -> None:
     file = write(tmp_path, text)
@@ -78,6 +77,22 @@ def test_a_bad_value_is_named(tmp_path: Path, text: str, place: str) -> None:
         settings.read(file)
     assert refused.value.place == f"{file}: {place}"
     assert refused.value.cure == "Every key is in docs/configuration.md"
+
+
+def test_the_former_table_of_a_language_model_names_its_successor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write(tmp_path, "[glm]\nurl = 'http://127.0.0.1:1/v1'\nmodel = 'm'")
+    with pytest.raises(ConfigError, match="gone: language models are pools") as refused:
+        settings.read(file)
+    assert refused.value.place == f"{file}: glm"
+    assert "[[inference.pools]]" in refused.value.cure
+    for variable in ("TIDEGATE_GLM__URL", "tidegate_glm"):
+        monkeypatch.setenv(variable, "{}")
+        with pytest.raises(ConfigError, match="gone: language models are pools") as refused:
+            settings.read(None)
+        assert refused.value.place == f"environment variable {variable}"
+        monkeypatch.delenv(variable)
 
 
 @pytest.mark.parametrize("text", ["[rest", "a = ", "a = 1\na = 2", b"\xff\xfe", "= 1"])

@@ -15,6 +15,7 @@ from cloud_hub.database.tables import (
     Device,
     EventRow,
     HighWater,
+    InferenceTask,
     Job,
     JobDevice,
     LostRange,
@@ -94,9 +95,28 @@ def test_what_is_older_goes_and_what_was_promised_stays(db: Database) -> None:
         assert trail.verify(session) is None
 
 
+def test_ended_tasks_of_language_models_go_and_open_ones_stay(db: Database) -> None:
+    with db.write() as session:
+        for name, state, age in [
+            ("a", "succeeded", 31),
+            ("b", "cancelled", 40),
+            ("c", "failed", 29),
+            ("d", "queued", 0),
+        ]:
+            t_us = NOW - int(age * DAY_US)
+            session.add(InferenceTask(
+                id=name, actor="t", request_class="low", body={}, state=state, created_us=t_us, deadline_us=t_us,
+                next_us=t_us, ended_us=t_us if age else None,
+            ))  # fmt: skip
+    assert swept(db, Retention(telemetry_days=0, minutes_days=0, hours_days=0, questions_days=0)) == [2, 0]
+    with db.read() as session:
+        assert sorted(session.exec(select(InferenceTask.id))) == ["c", "d"]
+
+
 def test_nothing_goes_unless_it_is_asked_for(db: Database) -> None:
     fill(db, [100_00])
-    assert swept(db, Retention(telemetry_days=0, minutes_days=0, hours_days=0, questions_days=0)) == []
+    kept = Retention(telemetry_days=0, minutes_days=0, hours_days=0, tasks_days=0, questions_days=0)
+    assert swept(db, kept) == []
     assert count(db, TelemetrySample) == 4
 
 

@@ -27,7 +27,7 @@ def hub(tmp_path: Path) -> Iterator[RestHub]:
 @pytest.fixture
 def rest(hub: RestHub) -> Iterator[httpx.Client]:
     headers = {"Authorization": f"Bearer {hub.token}"}
-    with httpx.Client(base_url=f"http://127.0.0.1:{hub.port}/api/v1", headers=headers) as client:
+    with httpx.Client(base_url=f"http://127.0.0.1:{hub.port}/api/v1", headers=headers, timeout=60) as client:
         yield client
 
 

@@ -123,10 +123,9 @@ def test_each_frame_of_a_file_waits_for_its_turn(tmp_path: Path) -> None:
 def test_a_file_plays_at_its_own_speed_and_what_is_not_taken_is_dropped_and_counted(tmp_path: Path) -> None:
     with opened("video", path=str(video(tmp_path / "v.mkv", count=25, fps=25)), max_fps=100) as seen:
         until("the first frame", lambda: seen.frames)
-        time.sleep(0.5)
+        until("the others, not taken", lambda: seen.collector.source.counts.received == 25)
         until("the end", lambda: "source ended" in seen.texts)
         counts = seen.collector.source.counts
-        assert counts.received == 25
         assert counts.dropped >= 8
         assert len(seen.frames) == 25 - counts.dropped
         starts = [frame.t_us - 40_000 * number for frame, number in zip(seen.frames, seen.values, strict=True)]
@@ -223,11 +222,11 @@ def test_a_camera_that_changes_its_resolution_gives_frames_of_the_same_size() ->
 
 def test_a_source_process_that_dies_or_hangs_is_started_again(tmp_path: Path) -> None:
     options = {"path": str(video(tmp_path / "v.mkv")), "loop": True}
-    source = BackgroundSource("edge_agent.collectors.video:produce", lambda: options, stall_s=1.0)
+    source = BackgroundSource("edge_agent.collectors.video:produce", lambda: options, stall_s=5.0)
     source.start()
     try:
         reasons: list[str] = []
-        for number, said in ((signal.SIGSEGV, "ended with -11"), (signal.SIGSTOP, "said nothing for 1 s")):
+        for number, said in ((signal.SIGSEGV, "ended with -11"), (signal.SIGSTOP, "said nothing for 5 s")):
             before = source.counts.received
             until("pictures", lambda before=before: source.counts.received > before)
             assert source.pid is not None
@@ -268,7 +267,7 @@ def test_collecting_never_waits_for_the_camera() -> None:
         started = time.monotonic()
         for _ in range(50):
             seen.read()
-        assert time.monotonic() - started < 0.5
+        assert time.monotonic() - started < 10, "fifty looks at a camera that says nothing for half a minute"
 
 
 @pytest.mark.parametrize(

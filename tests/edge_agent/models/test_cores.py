@@ -9,6 +9,7 @@ import pytest
 
 from edge_agent.collectors import Frame
 from edge_agent.models.core.answers import MAX_WAITING, AnswerTable, WaitingInput
+from edge_agent.models.core.exclusion import CRASHES, Exclusions
 from edge_agent.models.core.latency import LatencyHistogram
 from edge_agent.models.core.pixels import cropped, shrunk
 from edge_agent.models.core.rate import RateControl
@@ -136,7 +137,7 @@ def test_variants_are_tried_in_the_order_of_the_profile_and_runners_in_that_of_t
     assert attempts(BOTH, "", ["cpu-int8", "fp32"], CPU) == [("cpu-int8", "onnx")]
     assert attempts(BOTH, "tensorrt-int8", ["cpu-int8"], CPU) == [("tensorrt-int8", "onnx")]
     assert attempts(BOTH, "", ["fp32"], CPU) == [("cpu-int8", "onnx"), ("tensorrt-int8", "onnx")]
-    assert attempts(BOTH, "tensorrt-int8", [], NVIDIA, ["tensorrt"]) == [("tensorrt-int8", "onnx")]
+    assert attempts(BOTH, "tensorrt-int8", [], NVIDIA, {"tensorrt": "died"}) == [("tensorrt-int8", "onnx")]
 
 
 def test_what_is_not_in_the_bundle_or_cannot_run_here_is_an_error_that_lists_what_there_is() -> None:
@@ -144,3 +145,25 @@ def test_what_is_not_in_the_bundle_or_cannot_run_here_is_an_error_that_lists_wha
         attempts(BOTH, "fp16", [], CPU)
     with pytest.raises(ModelError, match="CPUExecutionProvider"):
         attempts(manifest(trt=["tensorrt"]), "", [], CPU)
+
+
+def test_of_a_runner_with_providers_the_provider_that_crashes_is_left_out() -> None:
+    exclusions = Exclusions({"litert": "not here"})
+    for _ in range(CRASHES - 1):
+        assert exclusions.died_running("onnx", "CUDAExecutionProvider", "SIGSEGV") == ""
+    exclusions.answered()
+    for _ in range(CRASHES - 1):
+        assert exclusions.died_running("onnx", "CUDAExecutionProvider", "SIGSEGV") == "", "an answer was between"
+    assert exclusions.died_running("onnx", "CUDAExecutionProvider", "SIGSEGV") == "CUDAExecutionProvider"
+    assert "SIGSEGV" in exclusions.reasons["CUDAExecutionProvider"]
+    assert [exclusions.died_running("onnx", "CPUExecutionProvider", "") for _ in range(CRASHES)][-1] == "onnx"
+    assert [exclusions.died_running("tensorrt", "TensorRT 10", "") for _ in range(CRASHES)][-1] == "tensorrt"
+    exclusions.reset()
+    assert exclusions.reasons == {"litert": "not here"}
+
+
+def test_a_provider_that_is_left_out_is_tried_with_no_runner() -> None:
+    skip = {name: "it died" for name in NVIDIA if "TensorRT" in name or "Tensorrt" in name}
+    assert attempts(BOTH, "tensorrt-int8", [], NVIDIA, skip) == [("tensorrt-int8", "onnx")]
+    with pytest.raises(ModelError, match="not tried again: onnx: it died"):
+        attempts(BOTH, "cpu-int8", [], CPU, {"onnx": "it died"})

@@ -17,6 +17,7 @@ from simulators.model_bundles import DIGITS, Bench, frame, gate, with_model
 from simulators.onnx_models import brightness, hanging, install_odd_runners, write_bundle
 
 from edge_agent.collectors import Frame
+from edge_agent.models.core.exclusion import CRASHES
 from edge_agent.models.stream import MAX_IN_FLIGHT
 from edge_agent.twin.core.document import Deferred
 from shared.errors import ModelError
@@ -87,7 +88,7 @@ def test_a_killed_process_is_noticed_its_frames_go_up_and_another_is_started(ben
 
 @pytest.mark.nightly
 def test_a_process_that_dies_again_and_again_is_started_ever_more_slowly_until_it_answers(bench: Bench) -> None:
-    backoff = bench.engine(bench.stream)._backoff
+    backoff = bench.engine(bench.stream)._supervisor.backoff
     for starts, following in ((2, 0.02), (3, 0.04)):
         bench.signal(signal.SIGKILL)
         bench.running(starts)
@@ -114,7 +115,7 @@ def test_a_model_that_hangs_on_a_frame_is_killed_and_started_again(tmp_path: Pat
 
 
 def test_a_process_that_was_asked_nothing_for_long_does_not_hang(bench: Bench) -> None:
-    process = bench.engine(bench.stream)._serving
+    process = bench.engine(bench.stream)._processes.serving
     assert process is not None
     process.heard_s -= 1000.0  # the camera was away for a quarter of an hour
     bench.stream.frame(frame(1))
@@ -190,14 +191,37 @@ def test_a_runner_that_dies_while_it_is_opened_is_left_out_and_the_next_one_serv
     assert any("while it opened runner 'segfaults_at_open'" in text for text in bench.events())
 
 
+@pytest.mark.usefixtures("odd")
+def test_a_runner_that_crashes_on_each_frame_gives_way_to_the_next_one(tmp_path: Path, benches: list[Bench]) -> None:
+    bench = started(benches, write_bundle(tmp_path / "b", brightness(), runners=["segfaults", "onnx"]))
+    for crash in range(1, CRASHES + 1):
+        bench.running(starts=crash)
+        assert bench.state["runner"] == "segfaults"
+        bench.stream.frame(picture(crash))
+        bench.until(lambda count=crash: len(bench.escalations()) == count)  # type: ignore[misc]
+    bench.running(starts=CRASHES + 1)
+    assert bench.state["runner"] == "onnx"
+    assert "died 3 times in a row while it ran inputs" in bench.state["refused"]["segfaults"]
+    assert any("'segfaults' is left out from now on" in text for text in bench.events())
+    bench.stream.frame(picture(9))
+    bench.until(lambda: (9, "no-gate") in bench.escalations())
+    bench.stream.model.restart()
+    bench.running(starts=CRASHES + 2)
+    assert bench.state["runner"] == "segfaults", "a person may have mended it"
+
+
 @pytest.mark.nightly
 @pytest.mark.usefixtures("odd")
 def test_a_runner_that_hangs_while_it_is_opened_is_killed_and_left_out(tmp_path: Path, benches: list[Bench]) -> None:
     folder = write_bundle(tmp_path / "b", brightness(), runners=["hangs_at_open", "onnx"])
-    bench = started(benches, folder, load_s=2.0)
+    bench = started(benches, folder)
+    process = bench.engine(bench.stream)._processes.next
+    assert process is not None
+    bench.until(lambda: process.opening == "hangs_at_open")
+    process.started_s -= 1000.0
     bench.running(starts=2)
     assert bench.state["runner"] == "onnx"
-    assert any("not ready within 2 s" in text for text in bench.events())
+    assert any("not ready within 120 s" in text for text in bench.events())
 
 
 @pytest.mark.usefixtures("odd")
@@ -430,7 +454,7 @@ def test_after_a_boot_the_desired_model_serves_and_the_configured_one_is_not_loa
     assert bench.escalations() == [(1, "no-gate")]
     assert bench.state["bundle"] == str(tmp_path / "new")
     bench.until(lambda: len(bench.pool._engines) == 1)
-    assert bench.pool._engines[0]._starts == 1
+    assert bench.pool._engines[0]._supervisor.starts == 1
 
 
 def test_after_a_boot_with_a_broken_desired_model_the_configured_one_serves(

@@ -10,6 +10,7 @@ import pytest
 from simulators.model_bundles import Bench, gate
 from simulators.onnx_models import LABELS, brightness, write_bundle
 
+from edge_agent import clock
 from edge_agent.collectors import Frame
 from edge_agent.config import parse
 from edge_agent.pipeline.core.limit_rules import LimitRules
@@ -137,13 +138,28 @@ def test_latencies_are_metrics(tmp_path: Path, benches: list[Bench]) -> None:
     bench = started(benches, tmp_path)
     bench.stream.frame(picture(1, 255, 255))
     bench.until(lambda: bench.samples("label") == ["bright"])
-    bench.stream._latency_due_s = 0.0
+    bench.stream._latency.due_s = 0.0
     bench.until(lambda: bool(bench.samples("latency_p99_s")))
     assert 0 < bench.samples("run_p50_s")[0] <= bench.samples("latency_p99_s")[0] < 5
     assert bench.samples("memory_mb")[-1] > 20
     declared = {metric.name for metric in bench.stream.metrics()}
     assert {one.metric for one in bench.said if hasattr(one, "metric")} <= declared
     assert bench.stream.model.labels == LABELS
+
+
+def test_a_latency_begins_before_the_process_can_see_the_frame(tmp_path: Path, benches: list[Bench]) -> None:
+    bench = started(benches, tmp_path)
+    child = bench.engine(bench.stream)._processes.serving.child  # type: ignore[union-attr]
+    send, sent_s = child._send, list[float]()
+
+    def record(data: bytes) -> bool:
+        sent_s.append(clock.monotonic_s())
+        return send(data)
+
+    child._send = record  # type: ignore[method-assign]
+    bench.stream.frame(picture(1, 255, 255))
+    (flight,) = child.in_flight.values()
+    assert flight.submitted_s <= sent_s[0]
 
 
 HEAD = '[device]\nid = "a"\nprofile = "x86-64"\nstate_dir = "/s"\n[[collectors]]\nkind = "images"\nname = "camera"\n'

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from examiners.runners import examine_runner, random_inputs
 from simulators import tensorrt_bindings as simulated
+from simulators.cuda_bindings import Device, RuleBroken
 from simulators.model_bundles import Bench
 from simulators.onnx_models import brightness, write_bundle
 
@@ -31,8 +32,8 @@ KEY = "tensorrt-int8"
 
 
 @pytest.fixture(params=VERSIONS)
-def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> simulated.Device:
-    made = simulated.Device()
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Device:
+    made = Device()
     simulated.use(monkeypatch, request.param, made)
     return made
 
@@ -51,16 +52,14 @@ def opened(folder: Path, **changes: Any) -> Runner:
 
 
 @pytest.mark.parametrize(("model_batch", "batch"), [("n", 4), ("n", 1), (1, 1), (4, 4)])
-def test_tensorrt_passes_the_examiner(
-    device: simulated.Device, tmp_path: Path, model_batch: int | str, batch: int
-) -> None:
+def test_tensorrt_passes_the_examiner(device: Device, tmp_path: Path, model_batch: int | str, batch: int) -> None:
     if model_batch == "n" and batch == 1:
         batch = 2
     examine_runner(open_runner, bundle(tmp_path, model_batch), KEY, options(tmp_path, batch=batch))
     assert device.leaks() == []
 
 
-def test_an_engine_is_built_only_on_request_then_it_is_in_the_cache(device: simulated.Device, tmp_path: Path) -> None:
+def test_an_engine_is_built_only_on_request_then_it_is_in_the_cache(device: Device, tmp_path: Path) -> None:
     source = load(bundle(tmp_path))
     with pytest.raises(EngineMissing, match="Simulated GPU"):
         open_runner(source, KEY, options(tmp_path, build=False))
@@ -80,14 +79,14 @@ def test_another_version_of_tensorrt_builds_anew_and_removes_the_old_engine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for version in VERSIONS:
-        simulated.use(monkeypatch, version, simulated.Device())
+        simulated.use(monkeypatch, version, Device())
         with pytest.raises(EngineMissing):
             open_runner(load(bundle(tmp_path)), KEY, options(tmp_path, build=False))
         opened(tmp_path).close()
         assert len(list((tmp_path / "cache").glob("*.engine"))) == 1
 
 
-def test_a_damaged_engine_is_built_again(device: simulated.Device, tmp_path: Path) -> None:
+def test_a_damaged_engine_is_built_again(device: Device, tmp_path: Path) -> None:
     opened(tmp_path).close()
     (file,) = (tmp_path / "cache").glob("*.engine")
     file.write_bytes(file.read_bytes()[:-10])
@@ -96,7 +95,7 @@ def test_a_damaged_engine_is_built_again(device: simulated.Device, tmp_path: Pat
     opened(tmp_path).close()
 
 
-def test_the_timing_cache_is_used_by_the_next_build(device: simulated.Device, tmp_path: Path) -> None:
+def test_the_timing_cache_is_used_by_the_next_build(device: Device, tmp_path: Path) -> None:
     opened(tmp_path).close()
     (cache,) = (tmp_path / "cache").glob("timing-*.cache")
     before = cache.read_bytes()
@@ -105,7 +104,7 @@ def test_the_timing_cache_is_used_by_the_next_build(device: simulated.Device, tm
 
 
 def test_a_disk_that_is_full_is_reported_with_the_file_and_leaves_nothing(
-    device: simulated.Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -122,7 +121,7 @@ def test_a_disk_that_is_full_is_reported_with_the_file_and_leaves_nothing(
 
 @pytest.mark.parametrize(("batch", "graphs"), [(1, 4), (4, 0)])
 def test_a_cuda_graph_is_used_where_the_batch_is_always_the_same(
-    device: simulated.Device, tmp_path: Path, batch: int, graphs: int
+    device: Device, tmp_path: Path, batch: int, graphs: int
 ) -> None:
     runner = opened(tmp_path, batch=batch)
     runner.warm_up()
@@ -134,9 +133,7 @@ def test_a_cuda_graph_is_used_where_the_batch_is_always_the_same(
     assert device.leaks() == []
 
 
-def test_an_engine_that_cannot_be_captured_runs_without_a_graph_and_says_so(
-    device: simulated.Device, tmp_path: Path
-) -> None:
+def test_an_engine_that_cannot_be_captured_runs_without_a_graph_and_says_so(device: Device, tmp_path: Path) -> None:
     device.capturable = False
     runner = opened(tmp_path, batch=1)
     runner.warm_up()
@@ -147,14 +144,14 @@ def test_an_engine_that_cannot_be_captured_runs_without_a_graph_and_says_so(
     assert device.leaks() == []
 
 
-def test_too_little_device_memory_is_an_error_without_a_leak(device: simulated.Device, tmp_path: Path) -> None:
+def test_too_little_device_memory_is_an_error_without_a_leak(device: Device, tmp_path: Path) -> None:
     device.free_bytes = 100
     with pytest.raises(ModelError, match="cudaErrorMemoryAllocation"):
         opened(tmp_path)
     assert device.leaks() == []
 
 
-def test_a_device_that_is_lost_ends_the_process(device: simulated.Device, tmp_path: Path) -> None:
+def test_a_device_that_is_lost_ends_the_process(device: Device, tmp_path: Path) -> None:
     runner = opened(tmp_path, batch=1)
     device.lost = True
     with pytest.raises(DeviceLost, match="cudaErrorDevicesUnavailable"):
@@ -168,12 +165,12 @@ def test_without_tensorrt_the_reason_names_what_is_missing(monkeypatch: pytest.M
 
 
 def test_an_old_tensorrt_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    simulated.use(monkeypatch, "8.6.1", simulated.Device())
+    simulated.use(monkeypatch, "8.6.1", Device())
     with pytest.raises(ModelError, match="10 or later"):
         opened(tmp_path)
 
 
-def test_a_version_compatible_engine_is_asked_for(device: simulated.Device, tmp_path: Path) -> None:
+def test_a_version_compatible_engine_is_asked_for(device: Device, tmp_path: Path) -> None:
     opened(tmp_path, version_compatible=True).close()
     (file,) = (tmp_path / "cache").glob("*.engine")
     assert b'"compatible": true' in file.read_bytes()
@@ -187,7 +184,7 @@ def bright_and_dark(folder: Path) -> None:
     runner.close()
 
 
-def test_what_the_engine_says_is_what_the_model_says(device: simulated.Device, tmp_path: Path) -> None:
+def test_what_the_engine_says_is_what_the_model_says(device: Device, tmp_path: Path) -> None:
     bright_and_dark(tmp_path)
     assert device.launches == 2
 
@@ -197,14 +194,14 @@ def test_what_the_engine_says_is_what_the_model_says(device: simulated.Device, t
 
 @pytest.mark.parametrize("patch", ["to_device", "to_host", "synchronize", "pinned"])
 def test_the_simulator_notices_a_runner_that_breaks_a_rule(
-    device: simulated.Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patch: str
+    device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patch: str
 ) -> None:
     def pinned(self: Cuda, size: int) -> Any:
         view = np.zeros(size, np.uint8)
         return view.ctypes.data, view
 
     monkeypatch.setattr(Cuda, patch, pinned if patch == "pinned" else lambda *_: None)
-    with pytest.raises((simulated.RuleBroken, AssertionError)):
+    with pytest.raises((RuleBroken, AssertionError)):
         bright_and_dark(tmp_path)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from simulators.model_bundles import (
     DIGITS,
@@ -23,6 +24,7 @@ from simulators.model_bundles import (
     tampered,
     with_runner,
 )
+from simulators.onnx_models import two_inputs, write_bundle
 
 from edge_agent.collectors import Frame, Window
 from edge_agent.models.child import InferenceChild
@@ -99,6 +101,23 @@ def test_an_input_that_is_refused_costs_no_other_of_its_batch(children: list[Chi
     results = child.word()
     assert isinstance(results, Results)
     assert [answer.result is None for answer in results.answers] == [False, True, False]
+
+
+def test_the_inputs_of_a_model_are_cut_from_one_window(children: list[Child], tmp_path: Path) -> None:
+    inputs = [
+        {"name": "series", "shape": [4, 2], "layout": "NTC"},
+        {"name": "static", "shape": [1], "layout": "NC"},
+    ]
+    folder = write_bundle(
+        tmp_path / "b", two_inputs(), inputs=inputs, outputs=[{"name": "total", "shape": [1]}], task="regression",
+        labels=[],
+    )  # fmt: skip
+    child = Child(folder)
+    children.append(child)
+    assert isinstance(child.word(), Ready)
+    rows = np.arange(12, dtype=np.float32).reshape(4, 3)
+    window = Window(source="w", number=1, t_us=1, shape=(4, 3), data=rows.tobytes(), names=("a", "b", "c"))
+    assert child.ask(window).result.values == {"value": rows[:, :2].sum() + 100 * rows[-1, 2]}
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from simulators.twins import Disk, Hub, Thing, World, play
+from simulators.twin_parts import Disk, Hub, Thing
+from simulators.twins import World, play
 
 import edge_agent.twin.core.document
 from edge_agent.twin.core.document import Document

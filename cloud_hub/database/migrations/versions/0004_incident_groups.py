@@ -30,7 +30,8 @@ def upgrade() -> None:
             batch_op.add_column(sa.Column(name, sa.BigInteger(), nullable=True))
         for name, columns in INDEXES.items():
             batch_op.create_index(name, columns, unique=False)
-    op.execute("UPDATE incidents SET leads = (page = id OR page = ''), grouped_us = opened_us")
+    op.execute("UPDATE incidents SET page = id WHERE page = ''")
+    op.execute("UPDATE incidents SET leads = (page = id), grouped_us = opened_us")
     op.create_index("audit_by_kind", "audit", ["device", "kind", "seq"])
     op.create_table(
         "incident_evidence",
@@ -64,7 +65,7 @@ def _cases() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     for column in ("cause", "subject", "device", "service"):
-        op.create_index(f"cases_by_{column}", "cases", [column, "id"])
+        op.create_index(f"cases_by_{column}", "cases", ["site", column, "id"])
 
 
 def _topology() -> None:

@@ -17,6 +17,8 @@ KNOWN = frozenset(
      "tool_choice", "stream"}
 )  # fmt: skip
 """The fields with an accessor; `extra` holds all others."""
+MAX_CHOICES = 128
+MAX_DEPTH = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,12 @@ class ChatRequest:
         return found
 
     @property
+    def named_function(self) -> str | None:
+        """The function that the answer must call, if `tool_choice` names one."""
+        choice = self.tool_choice
+        return str(choice["function"]["name"]) if isinstance(choice, dict) else None
+
+    @property
     def extra(self) -> Json:
         """Fields without an accessor."""
         return {key: value for key, value in self.body.items() if key not in KNOWN}
@@ -119,9 +127,25 @@ def _problem(body: Json) -> str:
     if not isinstance(messages, list) or not messages:
         return "messages: at least one is needed"
     for number, message in enumerate(messages):
-        if not isinstance(message, dict) or message.get("role") not in ROLES:
+        role = message.get("role") if isinstance(message, dict) else None
+        if not isinstance(role, str) or role not in ROLES:
             return f"messages.{number}: an object with a role of {', '.join(sorted(ROLES))} is needed"
+    if _deeper_than(body, MAX_DEPTH):
+        return f"the body is nested deeper than {MAX_DEPTH} levels"
     return _wrong_number(body) or _wrong_tools(body) or _wrong_form(body)
+
+
+def _deeper_than(body: Json, most: int) -> bool:
+    """Level by level, so that deep nesting costs no stack."""
+    level: list[Any] = [body]
+    for _ in range(most):
+        level = [
+            part for value in level for part in (value.values() if isinstance(value, dict) else value)
+            if isinstance(part, dict | list)
+        ]  # fmt: skip
+        if not level:
+            return False
+    return True
 
 
 def _wrong_number(body: Json) -> str:
@@ -131,11 +155,16 @@ def _wrong_number(body: Json) -> str:
             return f"{key}: must be a whole number of at least 1"
     if not isinstance(body.get("stream") or False, bool):
         return "stream: must be true or false"
-    return "" if isinstance(body.get("temperature") or 0, int | float) else "temperature: must be a number"
+    choices, temperature = body.get("n"), body.get("temperature")
+    if choices is not None and (type(choices) is not int or not 1 <= choices <= MAX_CHOICES):
+        return f"n: must be a whole number from 1 to {MAX_CHOICES}"
+    if temperature is not None and (type(temperature) not in (int, float) or not 0 <= temperature <= 2):
+        return "temperature: must be a number from 0 to 2"
+    return ""
 
 
 def _wrong_tools(body: Json) -> str:
-    tools = body.get("tools") or []
+    tools = [] if body.get("tools") is None else body["tools"]
     if not isinstance(tools, list):
         return "tools: must be a list"
     for number, tool in enumerate(tools):
@@ -144,11 +173,21 @@ def _wrong_tools(body: Json) -> str:
             return f"tools.{number}: a function with a name is needed"
         if not isinstance(function.get("parameters") or {}, dict):
             return f"tools.{number}.function.parameters: must be a JSON Schema"
+    return _wrong_choice(body.get("tool_choice"), {tool["function"]["name"] for tool in tools})
+
+
+def _wrong_choice(choice: Any, names: set[str]) -> str:
+    if choice is None or choice in ("none", "auto") or (choice == "required" and names):
+        return ""
+    function = choice.get("function") if isinstance(choice, dict) else None
+    name = function.get("name") if isinstance(function, dict) else None
+    if not isinstance(name, str) or name not in names:
+        return "tool_choice: must be none, auto, required, or name a function of tools"
     return ""
 
 
 def _wrong_form(body: Json) -> str:
-    form = body.get("response_format") or {}
+    form = {} if body.get("response_format") is None else body["response_format"]
     if not isinstance(form, dict) or form.get("type", "text") not in ("text", "json_object", "json_schema"):
         return "response_format.type: must be text, json_object or json_schema"
     if form.get("type") != "json_schema":

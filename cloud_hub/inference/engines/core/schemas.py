@@ -8,14 +8,22 @@ from typing import Any
 import jsonschema_rs
 import msgspec
 
+from cloud_hub.inference.engines.core import schema_cost
+
 _PATTERNS = jsonschema_rs.RegexOptions()
+
+
+class TooCostly(ValueError):
+    """Validating would hold up the hub."""
 
 
 def misfit(schema: dict[str, Any], value: Any) -> str:
     """Where a value does not fit, and which rule it breaks, or ''. Holds nothing of the value itself.
 
-    Raises ValueError if the schema is none.
+    Raises ValueError if the schema is none, TooCostly if validating this value would take too long.
     """
+    if schema_cost.cost(schema, value) > schema_cost.LIMIT:
+        raise TooCostly("its alternatives refer to each other too often, or it is too large, for this answer")
     error = next(_validator(msgspec.json.encode(schema, order="sorted")).iter_errors(value), None)
     if error is None:
         return ""

@@ -7,11 +7,27 @@ from typing import Any
 
 import msgspec
 
+from cloud_hub.inference.engines.core.request import ChatRequest
 from cloud_hub.inference.engines.core.sse import DONE, event_data
+from cloud_hub.inference.engines.core.validation import checked, needs_check
 from cloud_hub.inference.engines.errors import EngineBroken
 
 Json = dict[str, Any]
+HARMLESS = frozenset({"empty-arguments"})
+"""Repairs without which a caller of a stream can read the answer too."""
 TEXTS = ("content", "reasoning_content", "reasoning")
+
+
+def check_stream(request: ChatRequest, events: Iterable[bytes], engine: str = "") -> None:
+    """Check a whole streamed answer as `checked` does; raises EngineBroken or EngineRefused.
+
+    What was sent cannot be repaired any more: an answer that would need it does not fit.
+    """
+    if not needs_check(request):
+        return
+    if repairs := set(checked(request, assembled(events, engine), engine).repairs) - HARMLESS:
+        reason = f"the answer needs repair ({', '.join(sorted(repairs))}), which only an answer without stream gets"
+        raise EngineBroken(reason, engine)
 
 
 def assembled(events: Iterable[bytes], engine: str = "") -> bytes:

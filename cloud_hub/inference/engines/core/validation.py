@@ -1,7 +1,7 @@
 """Checks an answer against its request: a schema, or the tools that were offered.
 
-Repairs lose nothing and guess nothing; each has a name. What cannot be repaired is EngineBroken. An answer to a request
-without schema and tools, and one that was cut off at `max_tokens` (the caller sees it), is left as it is.
+Repairs lose nothing and guess nothing; each has a name. What cannot be repaired is AnswerInvalid. An answer to a
+request without schema and tools, and one that was cut off at `max_tokens` (the caller sees it), is left as it is.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 
 from cloud_hub.inference.engines.core.request import ChatRequest
-from cloud_hub.inference.engines.core.schemas import misfit
+from cloud_hub.inference.engines.core.schemas import TooCostly, misfit
 from cloud_hub.inference.engines.core.tool_calls import MARK, checked_call, swallowed_calls, without_calls
-from cloud_hub.inference.engines.errors import EngineBroken, EngineRefused
+from cloud_hub.inference.engines.errors import AnswerInvalid, EngineBroken, EngineRefused
 
 Json = dict[str, Any]
 _FENCE = re.compile(r"\s*```(?:json)?\s*\n(.*?)\n?\s*```\s*", re.DOTALL)
@@ -30,24 +30,21 @@ class Checked:
     repairs: tuple[str, ...] = ()
 
 
-def checked(request: ChatRequest, body: bytes, engine: str = "", *, strict: bool = True) -> Checked:
-    """The answer, repaired where needed; raises EngineBroken, or EngineRefused if the caller's schema is none.
-
-    Without `strict` any JSON will do in place of `response_format`: the caller validates it with more tolerance.
-    """
+def checked(request: ChatRequest, body: bytes, engine: str = "") -> Checked:
+    """The answer, repaired where needed; raises AnswerInvalid, or EngineRefused if the caller's schema is none."""
     if not needs_check(request):
         return Checked(body)
     try:
         answer = msgspec.json.decode(body)
         repairs: list[str] = []
         for choice in answer["choices"]:
-            repairs += _checked_choice(request, choice, strict)
+            repairs += _checked_choice(request, choice)
     except (msgspec.MsgspecError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise EngineBroken(f"the answer is no chat completion ({type(error).__name__})", engine) from None
-    except _SchemaError as error:
+    except (_SchemaError, TooCostly) as error:
         raise EngineRefused(400, "a JSON Schema of the request cannot be used", str(error)) from None
     except ValueError as error:
-        raise EngineBroken(str(error), engine) from None
+        raise AnswerInvalid(str(error), engine) from None
     return Checked(msgspec.json.encode(answer) if repairs else body, tuple(repairs))
 
 
@@ -60,7 +57,7 @@ class _SchemaError(ValueError):
     """The caller's schema is none."""
 
 
-def _checked_choice(request: ChatRequest, choice: Json, strict: bool) -> list[str]:
+def _checked_choice(request: ChatRequest, choice: Json) -> list[str]:
     """Check one choice, and mend it in place; raises ValueError."""
     message, repairs = choice["message"], []
     if choice.get("finish_reason") == "length":
@@ -71,7 +68,7 @@ def _checked_choice(request: ChatRequest, choice: Json, strict: bool) -> list[st
         return repairs + _check_calls(request, message, calls)
     if request.tool_choice == "required" or isinstance(request.tool_choice, dict):
         raise ValueError("the answer calls no function, and one was required")
-    return repairs + (_check_text(request, message, strict) if request.response_format != "text" else [])
+    return repairs + (_check_text(request, message) if request.response_format != "text" else [])
 
 
 # -- tools -----------------------------------------------------------------------------------------
@@ -96,6 +93,9 @@ def _check_calls(request: ChatRequest, message: Json, calls: list[Any]) -> list[
     if not request.tools or request.tool_choice == "none":
         raise ValueError("the answer calls a function, and none was offered")
     found = [_checked_call(call, request) for call in calls]
+    named = request.named_function
+    if named is not None and any(call["function"]["name"] != named for call, _ in found):
+        raise ValueError(f"the answer calls another function than '{named[:80]}', which was required")
     message["tool_calls"] = [call for call, _ in found]
     return ["empty-arguments"] if any(repaired for _, repaired in found) else []
 
@@ -110,14 +110,14 @@ def _checked_call(call: Any, request: ChatRequest) -> tuple[Json, bool]:
 # -- typed text ------------------------------------------------------------------------------------
 
 
-def _check_text(request: ChatRequest, message: Json, strict: bool) -> list[str]:
+def _check_text(request: ChatRequest, message: Json) -> list[str]:
     """Make the content JSON that fits the schema."""
     schema = request.schema
     if schema is not None:
         _usable(schema)
     reason = "the answer holds no text"
     for text, repairs in _readings(message):
-        reason = _misfit(text, schema, strict)
+        reason = _misfit(text, schema)
         if not reason:
             message["content"] = text
             return repairs
@@ -142,14 +142,12 @@ def _readings(message: Json) -> list[tuple[str, list[str]]]:
     return found
 
 
-def _misfit(text: str, schema: Json | None, strict: bool) -> str:
+def _misfit(text: str, schema: Json | None) -> str:
     """Why the text is not the JSON that was asked for, or ''."""
     try:
         value = msgspec.json.decode(text)
     except (msgspec.MsgspecError, RecursionError):
         return "the answer is no JSON, as was asked for"
-    if not strict:
-        return ""
     if schema is None:
         return "" if isinstance(value, dict) else "the answer is no JSON object"
     reason = misfit(schema, value)

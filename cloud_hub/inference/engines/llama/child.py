@@ -21,6 +21,8 @@ HTTP_THREADS = 64
 """Each waiting request holds one."""
 NICE = 5
 """The hub's own work goes first."""
+OOM_SCORE_ADJ = 500
+"""When memory runs out the kernel ends this process, not the hub, which starts it again."""
 
 
 class Serve(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,8 +50,7 @@ def main() -> int:
     """Serve until standard input ends."""
     wanted = msgspec.json.decode(sys.stdin.buffer.readline(), type=Serve)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
-    with suppress(OSError):  # a sandbox may forbid it
-        os.nice(NICE)
+    _give_way()
     if problem := file_problem(Path(wanted.path), wanted.sha256):
         return _answer(Served(error=problem, permanent=True))
     try:
@@ -61,6 +62,14 @@ def main() -> int:
     _answer(Served(address=server.listening_address))
     threading.Event().wait()
     return 0
+
+
+def _give_way() -> None:
+    """Let the hub go first. A sandbox may forbid it."""
+    with suppress(OSError):
+        os.nice(NICE)
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE_ADJ), "ascii")
 
 
 def file_problem(path: Path, sha256: str) -> str:

@@ -28,7 +28,7 @@ class CachedResponse:
     stored_at: float
 
 
-def cache_key(body: Mapping[str, Any], audience: str) -> bytes:
+def cache_key(body: Mapping[str, Any], audience: tuple[str, ...] | None) -> bytes:
     """The key of a request: its body, and `audience`, because callers of other sites must not share answers."""
     relevant = {name: value for name, value in body.items() if name not in IGNORED}
     return hashlib.blake2b(_CANONICAL.encode([audience, relevant]), digest_size=20).digest()

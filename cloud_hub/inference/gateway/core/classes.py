@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,6 +31,11 @@ CLASSES: dict[RequestClass, ClassPolicy] = {
 }
 MAX_DEADLINE_S = 3600.0
 """The longest deadline of a request that a client waits for; longer work is a task."""
+
+
+def may_ask(request_class: RequestClass, roles: str, emergency_roles: Collection[str]) -> bool:
+    """Whether a caller with these roles, separated by spaces, may ask for the class."""
+    return request_class != "emergency" or any(role in emergency_roles for role in roles.split())
 
 
 def slot_limit(request_class: RequestClass, slots: int) -> int:

@@ -19,7 +19,8 @@ from examiners.engines import Bench, answer, examine_engine
 from simulators.tiny_glm import write_tiny_glm
 
 from cloud_hub.inference.engines import ChatRequest, EngineBroken, EngineRefused, EngineTimeout
-from cloud_hub.inference.engines.llama import LlamaEngine, open_engine, threads
+from cloud_hub.inference.engines.llama import LlamaEngine, open_engine, process, threads
+from cloud_hub.inference.engines.llama.child import NICE, OOM_SCORE_ADJ
 from shared.errors import ConfigError, NotReady
 
 pytestmark = pytest.mark.skipif(
@@ -76,6 +77,28 @@ def alive(process: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def test_the_child_gives_way_to_the_hub_and_lives_where_no_memory_is_writable_and_executable(
+    weights: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the hub's systemd unit has it; `prctl(PR_SET_MDWE)` does what MemoryDenyWriteExecute does, from Linux 6.3."""
+    code = (
+        "import ctypes, os, sys; ctypes.CDLL(None).prctl(65, 1, 0, 0, 0);"
+        "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    )
+    monkeypatch.setattr(process, "COMMAND", (sys.executable, "-c", code, *process.COMMAND[1:]))
+    engine = opened(weights)
+
+    async def look(engine: LlamaEngine) -> tuple[int, str]:
+        child = await pid(engine)
+        body = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 4}
+        async with aclosing(engine.chat(ChatRequest.from_body(body), 60.0)) as items:
+            assert [item async for item in items]
+        return os.getpriority(os.PRIO_PROCESS, child), Path(f"/proc/{child}/oom_score_adj").read_text().strip()
+
+    nice = min(os.getpriority(os.PRIO_PROCESS, 0) + NICE, 19)
+    assert used(engine, look) == (nice, str(OOM_SCORE_ADJ))
 
 
 def test_the_examiner_accepts_the_engine_and_llama_cpp_is_not_in_this_process(weights: tuple[Path, str]) -> None:

@@ -97,19 +97,19 @@ def test_an_answer_is_passed_on_as_the_server_wrote_it(glm: GlmSimulator, tmp_pa
 
 
 def test_the_first_event_comes_before_the_last_is_made(glm: GlmSimulator, tmp_path: Path) -> None:
-    glm.event_s = 0.1
+    glm.event_s = 5.0
 
     async def first() -> float:
         start = time.monotonic()
         body = {"messages": [{"role": "user", "content": "x"}], "stream": True}
         async with aclosing(opened(glm, tmp_path)) as engine:
-            items = engine.chat(ChatRequest.from_body(body), 5.0)
+            items = engine.chat(ChatRequest.from_body(body), 30.0)
             await anext(items)
             took_s = time.monotonic() - start
             await items.aclose()
         return took_s
 
-    assert asyncio.run(first()) < 0.4
+    assert asyncio.run(first()) < 5.0
 
 
 def test_what_the_caller_sends_arrives_and_the_pool_names_the_model(glm: GlmSimulator, tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_the_deadline_is_for_the_whole_exchange(glm: GlmSimulator, tmp_path: Pat
     start = time.monotonic()
     with pytest.raises(EngineTimeout, match=r"no complete answer within 0\.2 s"):
         asked(opened(glm, tmp_path), deadline_s=0.2)
-    assert time.monotonic() - start < 1.5
+    assert time.monotonic() - start < 8.0, "the server would go on for ten seconds"
 
 
 def test_the_deadline_never_hits_a_slow_consumer(glm: GlmSimulator, tmp_path: Path) -> None:
@@ -179,13 +179,13 @@ def test_the_deadline_never_hits_a_slow_consumer(glm: GlmSimulator, tmp_path: Pa
 
     async def slow() -> None:
         body = {"messages": [{"role": "user", "content": "x"}], "stream": True}
-        glm.event_s = 0.2
+        glm.event_s = 1.0
         async with (
             aclosing(opened(glm, tmp_path)) as engine,
-            aclosing(engine.chat(ChatRequest.from_body(body), 0.3)) as items,
+            aclosing(engine.chat(ChatRequest.from_body(body), 1.0)) as items,
         ):
             await anext(items)
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(1.2)
             with pytest.raises(EngineTimeout):
                 async for _ in items:
                     pass

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
+import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
+from simulators.stub_engine import StubEngine
 
+from cloud_hub.inference.engines import ChatRequest
+from cloud_hub.inference.gateway import pool as pool_module
+from cloud_hub.inference.gateway.calls import Call
 from cloud_hub.inference.gateway.core import budgets, tokens
 from cloud_hub.inference.gateway.core.balancer import SLACK_TOKENS, Balancer
 from cloud_hub.inference.gateway.core.breaker import FIRST_OPEN_S, LONGEST_OPEN_S, CircuitBreaker, Outcome
@@ -16,6 +22,9 @@ from cloud_hub.inference.gateway.core.budgets import DAY_US, Budget, BudgetLedge
 from cloud_hub.inference.gateway.core.cache import CachedResponse, ResponseCache, cache_key, cacheable
 from cloud_hub.inference.gateway.core.refusals import Refusal
 from cloud_hub.inference.gateway.core.routing import PoolRoute, Sites, chain
+from cloud_hub.inference.gateway.metrics import GatewayMetrics
+from cloud_hub.inference.gateway.pool import Pool
+from cloud_hub.settings import inference as pool_settings
 
 # -- breaker -----------------------------------------------------------------------------------------
 
@@ -257,14 +266,110 @@ def test_the_cache_never_holds_more_than_its_size(puts: list[tuple[int, int]]) -
 
 def test_the_key_holds_everything_that_changes_the_answer_and_the_audience() -> None:
     body = {"model": "m", "temperature": 0, "messages": [{"role": "user", "content": "hi"}]}
-    key = cache_key(body, "acme/a")
-    assert key == cache_key({"user": "anna", **dict(reversed(body.items()))}, "acme/a")
+    key = cache_key(body, ("acme/a",))
+    assert key == cache_key({"user": "anna", **dict(reversed(body.items()))}, ("acme/a",))
     changes = [body | {"seed": 1}, body | {"model": "n"}, body | {"messages": []}, body | {"stream": True}]
-    assert len({key, cache_key(body, "acme/b"), *(cache_key(other, "acme/a") for other in changes)}) == 6
+    assert len({key, cache_key(body, ("acme/b",)), *(cache_key(other, ("acme/a",)) for other in changes)}) == 6
     assert cacheable(body)
     assert not cacheable(body | {"temperature": 0.1})
     assert not cacheable({"messages": []})
     assert not cacheable(body | {"n": 2})
+
+
+FIELDS: dict[str, list[object]] = {
+    "model": ["auto", "large"], "messages": [[{"role": "user", "content": text}] for text in ("hi", "ho")],
+    "max_tokens": [5, 6], "seed": [1, 2], "stop": ["a", ["a"]], "tools": [[], [{"function": {"name": "f"}}]],
+    "tool_choice": ["auto", "none"], "response_format": [{"type": "text"}, {"type": "json_object"}],
+    "top_p": [1, 0.5], "stream": [True, False], "unknown": [0, None],
+}  # fmt: skip
+BODIES = st.fixed_dictionaries({}, optional={name: st.sampled_from(values) for name, values in FIELDS.items()})
+SITES = st.none() | st.lists(st.sampled_from(["a", "b", "a,b", "*", ""]), max_size=3).map(tuple)
+Key = Callable[[Mapping[str, Any], Sites], bytes]
+
+
+def served_wrongly(key: Key, one: tuple[Any, Sites], other: tuple[Any, Sites]) -> bool:
+    """Whether the answer to one request would be served to another one that could get another answer."""
+    calls = [Call(body=body, tenant="t", sites=sites, deadline_s=1) for body, sites in (one, other)]
+    same_sites = (one[1] is None) == (other[1] is None) and sorted(one[1] or ()) == sorted(other[1] or ())
+    keys = [key(call.body, call.audience) for call in calls]
+    return keys[0] == keys[1] and not (same_sites and msgspec.json.encode(one[0], order="sorted")
+                                       == msgspec.json.encode(other[0], order="sorted"))  # fmt: skip
+
+
+def forgets(name: str) -> Key:
+    """A seeded bug: the key lacks a field."""
+    return lambda body, sites: cache_key({field: value for field, value in body.items() if field != name}, sites)
+
+
+def forgets_the_sites(body: Mapping[str, Any], sites: Sites) -> bytes:
+    """A seeded bug: tenants of other sites share answers."""
+    return cache_key(body, None)
+
+
+def joins_the_sites(body: Mapping[str, Any], sites: Sites) -> bytes:
+    """A seeded bug: two sites look like one whose name holds a comma."""
+    return cache_key(body, ("*" if sites is None else ",".join(sites),))
+
+
+@given(st.tuples(BODIES, SITES), st.tuples(BODIES, SITES))
+def test_an_answer_is_served_only_to_equal_requests_about_the_same_sites(
+    one: tuple[Any, Sites], other: tuple[Any, Sites]
+) -> None:
+    assert not served_wrongly(cache_key, one, other)
+    assert not served_wrongly(cache_key, one, (one[0], other[1]))
+    assert not served_wrongly(cache_key, one, (other[0], one[1]))
+
+
+@pytest.mark.parametrize("bug", [*map(forgets, FIELDS), forgets_the_sites, joins_the_sites])
+def test_a_key_that_forgets_something_serves_an_answer_wrongly(bug: Key) -> None:
+    strategy = st.tuples(st.tuples(BODIES, SITES), st.tuples(BODIES, SITES))
+    kept = settings(max_examples=3000, derandomize=True, database=None, phases=[Phase.generate])
+    one_field = strategy.flatmap(lambda pair: st.sampled_from([(pair[0], (pair[0][0], pair[1][1])), *(
+        (pair[0], (pair[0][0] | {name: value}, pair[0][1])) for name, values in FIELDS.items() for value in values
+    )]))  # fmt: skip
+    find(one_field, lambda pair: served_wrongly(bug, *pair), settings=kept)
+
+
+# -- the addresses of a pool -------------------------------------------------------------------------
+
+
+class AsksOpenBreakers(Pool):
+    """A seeded bug."""
+
+    def usable(self, without: set[str]) -> list[str]:
+        return [address for address in self.breakers if address not in without]
+
+
+def asks_an_open_breaker(kind: type[Pool], steps: list[tuple[float, bool]]) -> bool:
+    """Whether a request is sent to an address whose breaker is open, or a second one while its probe runs."""
+    now = 1000.0
+    config = pool_settings.Pool(name="p", addresses=["a", "b"])
+    engines: list[Any] = [StubEngine(address=address) for address in config.addresses]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pool_module, "now_s", lambda: now)
+        pool = kind(config, engines, 10, GatewayMetrics())
+        for number, (passed, good) in enumerate(steps):
+            now += passed
+            body = {"messages": [{"role": "user", "content": f"{number % 3}"}]}
+            address = pool.choose(ChatRequest(body), set())
+            if address is None:
+                continue
+            if not pool.breakers[address].begin(now):
+                return True
+            pool.breakers[address].end("ok" if good else "failed", now)
+    return False
+
+
+STEPS = st.lists(st.tuples(st.sampled_from([0.0, 0.5, 3.0, 20.0]), st.booleans()), max_size=40)
+
+
+@given(STEPS)
+def test_an_address_with_an_open_breaker_is_not_asked(steps: list[tuple[float, bool]]) -> None:
+    assert not asks_an_open_breaker(Pool, steps)
+
+
+def test_a_pool_that_asks_open_breakers_is_found_out() -> None:
+    assert asks_an_open_breaker(AsksOpenBreakers, [(0.0, False)] * 8)
 
 
 # -- routing -----------------------------------------------------------------------------------------

@@ -40,10 +40,10 @@ TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 class Desk:
     """A desk whose responses are kept."""
 
-    def __init__(self, hub: RestHub, max_bytes: int = 65_536) -> None:
+    def __init__(self, hub: RestHub) -> None:
         bind(hub)
         self.sent: list[OutgoingMessage] = []
-        self._desk = DeviceDesk(hub.gateway, self._publish, max_bytes)
+        self._desk = DeviceDesk(hub.gateway, self._publish, hub.app.state.hub.settings.inference)
 
     def _publish(self, messages: Iterable[OutgoingMessage]) -> None:
         self.sent += messages
@@ -93,7 +93,7 @@ def test_a_question_past_its_deadline_is_refused_in_time(make_hub: MakeHub, engi
 
 def test_what_cannot_be_asked_is_refused_with_its_reason(make_hub: MakeHub, engine: OpenAIServer) -> None:
     engine.first_s = 20
-    desk = Desk(make_hub(pool(engine, sites=["acme/a"])), max_bytes=2000)
+    desk = Desk(make_hub(pool(engine, sites=["acme/a"]), device_prompt_bytes=2000))
     desk.ask("unknown", known=False)
     desk.ask("long", prompt="x" * 2001)
     desk.ask("model", model="gpt-9")
@@ -103,6 +103,19 @@ def test_what_cannot_be_asked_is_refused_with_its_reason(make_hub: MakeHub, engi
     for number in range(PER_DEVICE + 1):
         desk.ask(f"many-{number}", prompt=f"question {number}", deadline_s=5)
     assert desk.responses(4)[3].code == "queue_full"
+
+
+def test_only_devices_of_named_sites_may_claim_an_emergency(make_hub: MakeHub, engine: OpenAIServer) -> None:
+    desk = Desk(make_hub(pool(engine)))
+    desk.ask(request_class="emergency")
+    assert (desk.responses()[0].code, engine.requests) == ("class", [])
+    assert "emergency_devices" in desk.responses()[0].reason
+    desk = Desk(make_hub(pool(engine), emergency_devices=["acme/b"]))
+    desk.ask(request_class="emergency")
+    assert desk.responses()[0].code == "class"
+    desk = Desk(make_hub(pool(engine), emergency_devices=["acme"]))
+    desk.ask(request_class="emergency")
+    assert desk.responses()[0].state == "answered"
 
 
 def test_without_pools_a_device_is_told_so(make_hub: MakeHub) -> None:

@@ -14,6 +14,7 @@ from simulators.tiny_glm import write_tiny_glm
 
 from cloud_hub.inference.gateway.devices import DeviceDesk, DeviceQuestion
 from cloud_hub.runtime.outgoing import OutgoingMessage
+from cloud_hub.settings.inference import Inference
 from shared.protocol.codec import decode
 from shared.protocol.messages import InferenceRequest, InferenceResponse
 
@@ -42,7 +43,7 @@ def test_a_client_and_a_device_are_answered_by_a_real_engine(make_hub: MakeHub, 
     chunks = list(client.chat.completions.create(model="embedded", messages=messages, max_tokens=12, stream=True))
     assert chunks[-1].choices[0].finish_reason in ("stop", "length")
     sent: list[OutgoingMessage] = []
-    desk = DeviceDesk(hub.gateway, sent.extend, 65_536)
+    desk = DeviceDesk(hub.gateway, sent.extend, Inference())
     question = InferenceRequest(id="q1", prompt="why?", max_tokens=60, deadline_s=60, schema=SCHEMA)
     desk.ask(DeviceQuestion("press-3", (), True, question, ""))
     until("an answer", lambda: sent)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,36 +44,6 @@ def five_days(db: Database) -> None:
         histories.store(db, device, "cpu.load", *histories.course(5, 60, n, NOW))
 
 
-@pytest.fixture(scope="module")
-def history(server: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with databases.empty(tmp_path_factory.mktemp("history"), server) as url:
-        yield databases.filled(url, five_days)
-
-
-@pytest.fixture(scope="module")
-def learned(server: Any, history: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with databases.copied(history, tmp_path_factory.mktemp("learned"), server) as url:
-        yield databases.filled(url, lambda db: run(db, NOW))
-
-
-@pytest.fixture
-def new(server: Any, history: str, tmp_path: Path) -> Iterator[Database]:
-    """The two devices, before the hub looks at them for the first time."""
-    with databases.copied(history, tmp_path, server) as url:
-        db = Database(url)
-        yield db
-        db.close()
-
-
-@pytest.fixture
-def plant(server: Any, learned: str, tmp_path: Path) -> Iterator[Database]:
-    """The two devices, whose history the hub has learned from."""
-    with databases.copied(learned, tmp_path, server) as url:
-        db = Database(url)
-        yield db
-        db.close()
-
-
 def live(db: Database, device: str, values: Any, at_us: int) -> int:
     times = at_us + np.arange(len(values)) * MINUTE
     histories.store(db, device, "cpu.load", times, np.asarray(values, float))
@@ -86,6 +54,12 @@ def run(db: Database, now_us: int, watcher: AnomalyMonitor | None = None) -> Non
     watcher = watcher or AnomalyMonitor(db, incidents.handle_alarm)
     while watcher.run_once(now_us).again:
         pass
+
+
+history = databases.filled_once(five_days)
+learned = databases.filled_once(lambda db: run(db, NOW), of="history")
+new = databases.copy_of("history")  # before the hub looks at them for the first time
+plant = databases.copy_of("learned")  # the hub has learned from their history
 
 
 def alarms(db: Database) -> list[tuple[str, str, str]]:

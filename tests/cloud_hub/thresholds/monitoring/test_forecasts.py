@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -60,10 +59,8 @@ def fourteen_days(db: Database) -> None:
         limit(db, device, Limits(metric="cpu.load", high=60.0))
 
 
-@pytest.fixture(scope="module")
-def history(server: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with databases.empty(tmp_path_factory.mktemp("history"), server) as url:
-        yield databases.filled(url, fourteen_days)
+history = databases.filled_once(fourteen_days)
+plant = databases.copy_of("history")
 
 
 @pytest.fixture(scope="module")
@@ -76,15 +73,6 @@ def first_training(server: Any, history: str, tmp_path_factory: pytest.TempPathF
         found = held.get("all")
         assert found is not None
         yield found
-
-
-@pytest.fixture
-def plant(server: Any, history: str, tmp_path: Path) -> Iterator[Database]:
-    """The three devices, in a copy of the database."""
-    with databases.copied(history, tmp_path, server) as url:
-        db = Database(url)
-        yield db
-        db.close()
 
 
 @pytest.fixture

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -86,34 +84,10 @@ def twelve(db: Database) -> None:
     roll(db, NOW)
 
 
-@pytest.fixture(scope="module")
-def history(server: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with databases.empty(tmp_path_factory.mktemp("history"), server) as url:
-        yield databases.filled(url, twelve)
-
-
-@pytest.fixture(scope="module")
-def judged(server: Any, history: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with databases.copied(history, tmp_path_factory.mktemp("judged"), server) as url:
-        yield databases.filled(url, lambda db: run(db, NOW))
-
-
-@pytest.fixture
-def new(server: Any, history: str, tmp_path: Path) -> Iterator[Database]:
-    """The twelve, before the hub looks at them for the first time."""
-    with databases.copied(history, tmp_path, server) as url:
-        db = Database(url)
-        yield db
-        db.close()
-
-
-@pytest.fixture
-def plant(server: Any, judged: str, tmp_path: Path) -> Iterator[Database]:
-    """The twelve, judged until now."""
-    with databases.copied(judged, tmp_path, server) as url:
-        db = Database(url)
-        yield db
-        db.close()
+history = databases.filled_once(twelve)
+judged = databases.filled_once(lambda db: run(db, NOW), of="history")
+new = databases.copy_of("history")  # before the hub looks at them for the first time
+plant = databases.copy_of("judged")  # judged until now
 
 
 def roll(db: Database, now_us: int) -> None:

@@ -1,19 +1,18 @@
-"""Policy and a person's word: what happens by itself, what waits, what is refused."""
+"""Commands under the default policy: what happens by itself, what waits, what is refused."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from simulators.actions import action_service, propose_command
 from sqlmodel import select
 
+from cloud_hub.actions import service, worker
 from cloud_hub.clock import new_id
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import Action, AlarmRow, Command, Device, Incident
 from cloud_hub.errors import HubError
-from cloud_hub.incidents import actions
-from cloud_hub.incidents.core.action_policy import Facts, Rules, judge
 from cloud_hub.settings import Actions
 from cloud_hub.twins import service as twins
 from shared.protocol.codec import encode
@@ -21,39 +20,7 @@ from shared.protocol.codec import encode
 NOW = 1_800_000_000_000_000
 SECOND = 1_000_000
 SETTINGS = Actions(automatic=["diagnose", "restart"], cooldown_s=600, verify_s=30)
-
-
-STALLED = Facts(reported=True, stalled=True, last_us=None, within_day=0)
-
-
-def after(last_s: int | None) -> Facts:
-    return replace(STALLED, last_us=None if last_s is None else NOW - last_s * SECOND)
-
-
-@pytest.mark.parametrize(("verb", "automatic", "facts", "word"), [
-    ("restart", ["restart"], STALLED, "allow"),
-    ("restart", ["restart"], after(599), "ask"),
-    ("restart", ["restart"], after(600), "allow"),
-    ("restart", ["restart"], after(-5), "ask"),
-    ("restart", [], STALLED, "ask"),
-    ("restart", ["restart"], replace(STALLED, stalled=False), "ask"),
-    ("restart", ["restart"], replace(STALLED, reported=False), "ask"),
-    ("restart", ["restart"], replace(STALLED, within_day=5), "allow"),
-    ("restart", ["restart"], replace(STALLED, within_day=6), "ask"),
-    ("capture", ["restart", "diagnose"], STALLED, "ask"),
-    ("capture", ["capture"], after(1), "ask"),
-    ("capture", ["capture"], replace(STALLED, stalled=False), "allow"),
-    ("capture", ["capture"], replace(STALLED, reported=False), "ask"),
-    ("diagnose", ["diagnose"], after(1), "allow"),
-    ("diagnose", ["diagnose"], replace(STALLED, reported=False, stalled=False, within_day=99), "allow"),
-    ("diagnose", [], STALLED, "ask"),
-    ("erase", ["erase"], STALLED, "refuse"),
-    ("", [], STALLED, "refuse"),
-])  # fmt: skip
-def test_the_policy(verb: str, automatic: list[str], facts: Facts, word: str) -> None:
-    verdict = judge(verb, Rules(automatic=automatic, cooldown_s=600, per_day=6), facts, NOW)
-    assert verdict.decision == word
-    assert verdict.reason
+SERVICE = action_service(SETTINGS)
 
 
 @pytest.fixture
@@ -86,22 +53,24 @@ def propose(
     db: Database, incident: Incident, verb: str = "restart", now_us: int = NOW, target: str = "digits"
 ) -> Action:  # fmt: skip
     with db.write() as session:
-        return actions.propose(session, session.merge(incident), verb, target, "it stalls", now_us, SETTINGS)
+        return propose_command(SERVICE, session, session.merge(incident), verb, target, now_us)
 
 
 def decide(db: Database, action: str, approved: bool) -> Action:
     with db.write() as session:
-        return actions.decide(session, action, approved, "anna", NOW)
+        if approved:
+            return SERVICE.approve(session, action, "anna", "operator", NOW)
+        return SERVICE.refuse(session, action, "anna", NOW)
 
 
 def step(db: Database, now_us: int = NOW) -> int:
-    messages = actions.run_once(db, now_us, SETTINGS).messages
+    messages = worker.run_once(db, SERVICE, now_us).messages
     return sum(message.topic.endswith("/request") for message in messages)
 
 
 def state(db: Database, action: Action) -> str:
     with db.read() as session:
-        return actions.get(session, action.id).state
+        return service.get(session, action.id).state
 
 
 def test_the_same_again_too_soon_asks_a_person(db: Database, incident: Incident) -> None:

@@ -1,0 +1,1 @@
+"""The pure part: the policy and the approvals."""

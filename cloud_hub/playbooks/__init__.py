@@ -1,0 +1,1 @@
+"""Playbooks: YAML graphs of actions that run durably and survive a killed hub."""

@@ -1,0 +1,1 @@
+"""Pure parts of playbooks: reading, checking, planning, drawing, and what a run does next."""
