@@ -14,15 +14,22 @@ import pytest
 from simulators.cameras import video
 from simulators.certificates import certificates
 
+from edge_agent import checks
 from edge_agent.agent import Agent
 from edge_agent.checks import run_checks
-from edge_agent.config import parse
+from edge_agent.config import ModelTable, parse
 from edge_agent.link.pki import DeviceIdentity
-from shared.errors import ConfigError
+from shared.errors import ConfigError, NotReady
 from shared.process.checks import RESOLVE_S, Findings, run_with_timeout
+from shared.protocol.messages import Event
 
 DIGITS = Path(__file__).parents[2] / "cloud_hub" / "demo" / "assets" / "digits-edge"
 HOST = "[[collectors]]\nkind = 'host'\ntemperatures = false\n"
+
+
+@pytest.fixture(autouse=True)
+def _sources_may_be_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "OPEN_S", 120.0)
 
 
 def text(folder: Path, more: str = "", link: str = "discover = true", profile: str = "x86-64") -> str:
@@ -285,7 +292,23 @@ def test_a_camera_that_is_away_is_a_warning(tmp_path: Path, monkeypatch: pytest.
     more = "[[collectors]]\nkind = 'camera'\nname = 'camera'\nurl = 'http://127.0.0.1:9/'\nwidth = 8\nheight = 8\n"
     one = found(tmp_path, more + model())
     assert one.problems == []
-    assert "not tried with a frame (collector 'camera' gave nothing within 5 s; it says: source lost" in one.warnings[0]
+    assert "not tried with a frame (collector 'camera' gave nothing within 5 s" in one.warnings[0]
+
+
+def test_what_a_source_without_frames_says_is_in_the_warning() -> None:
+    class Away:
+        background = True
+        read = 0
+
+        def collect(self, now_us: int) -> list[Event]:
+            self.read += 1
+            if self.read > 1:
+                raise TimeoutError
+            return [Event(t_us=now_us, source="camera", text="source lost: refused")]
+
+    table = ModelTable(name="digits", bundle=str(DIGITS), frames="camera")
+    with pytest.raises(NotReady, match=r"gave nothing within 120 s; it says: source lost: refused"):
+        checks._input(table, {"camera": Away()})  # type: ignore[dict-item]
 
 
 def test_a_missing_bundle_is_a_problem_also_without_a_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,6 +109,6 @@ class Arm64:
     def run(self, *arguments: str) -> str:
         """Run `tidegate-edge`; returns what it prints."""
         done = subprocess.run(
-            self.command(*arguments), env=self.environment, capture_output=True, text=True, check=False, timeout=300
+            self.command(*arguments), env=self.environment, capture_output=True, text=True, check=False, timeout=900
         )
         return done.stdout + done.stderr
