@@ -19,6 +19,7 @@ from cloud_hub.ask.core.forms import FORMS, MAX_QUESTION
 from cloud_hub.ask.model import GatewayChat
 from cloud_hub.ask.service import Progress, Question
 from cloud_hub.clock import now_us
+from cloud_hub.playbooks.catalogue import PlaybookCatalogue
 from cloud_hub.security.core.roles import MAY, Identity
 
 router = APIRouter(prefix="/api/v1", tags=["ask"])
@@ -93,6 +94,7 @@ def ask(body: AskBody, hub: TheHub, caller: Reader, identity: Annotated[Identity
     question = Question(
         text=body.question, actor=caller.actor, scope=caller.scope, powers=powers, session=body.session,
         language=body.language, engine=body.engine, now_us=now_us(),
+        playbooks=PlaybookCatalogue(hub.settings.playbooks.folder),
     )  # fmt: skip
     if body.stream:
         return _streamed(hub, caller, question)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Generator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
 import msgspec
@@ -19,6 +19,7 @@ from cloud_hub.clock import new_id
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import AskTurn
 from cloud_hub.incidents.core.messages import sanitize
+from cloud_hub.playbooks.catalogue import PlaybookCatalogue
 from cloud_hub.security.core.roles import Scope
 from shared.errors import TidegateError
 
@@ -41,6 +42,7 @@ class Question:
     language: Language | None = None
     engine: Literal["auto", "rules"] = "auto"
     now_us: int
+    playbooks: PlaybookCatalogue = field(default_factory=PlaybookCatalogue)
 
     @property
     def spoken(self) -> Language:
@@ -94,12 +96,16 @@ def _by_forms(db: Database, question: Question, turns: list[AskTurn]) -> Generat
     for call in match.calls:
         yield Progress(call=call)
         facts += _run(db, question, call, len(facts) + 1)
-    return Answer(sentences=wording.sentences(facts, language), facts=tuple(facts), author="rules", engine=FORMS_ENGINE)
+    return Answer(
+        sentences=wording.sentences(facts, language), facts=tuple(facts), author="rules", engine=FORMS_ENGINE,
+        plan=_plan(facts),
+    )  # fmt: skip
 
 
 def _run(db: Database, question: Question, call: ToolCall, first: int) -> list[Fact]:
     with db.read(scope=question.scope) as session:
-        found = tools.run(session, call, question.now_us, question.powers)
+        usable = tools.all_tools(question.playbooks)
+        found = tools.run(session, call, question.now_us, question.powers, usable)
     return wording.to_facts(call.tool, found, question.spoken, first)
 
 
@@ -110,7 +116,7 @@ def _by_model(
     db: Database, question: Question, turns: list[AskTurn], model: ChatModel
 ) -> Generator[Progress, None, Answer | None]:
     """The model's answer; None if nothing of it is supported by its citations."""
-    usable = tools.available(question.powers)
+    usable = tools.available(question.powers, tools.all_tools(question.playbooks))
     offered = prompt.offered({name: (tool.about, tool.arguments) for name, tool in usable.items()})
     earlier = [(turn.question, turn.text) for turn in turns]
     talk = models.open_conversation(question.text, earlier, offered, question.spoken)
@@ -127,7 +133,13 @@ def checked(talk: models.Conversation, engine: str) -> Answer | None:
         return None
     cut = len(clean) - len(kept)
     note = f"{cut} of {len(clean)} sentences were cut: their citations do not support them" if cut else ""
-    return Answer(sentences=kept, facts=tuple(talk.facts), author="glm", engine=engine, note=note)
+    return Answer(sentences=kept, facts=tuple(talk.facts), author="glm", engine=engine, note=note,
+                  plan=_plan(talk.facts))  # fmt: skip
+
+
+def _plan(facts: Sequence[Fact]) -> str:
+    """The last draft of a plan that was valid."""
+    return next((str(fact.data["yaml"]) for fact in reversed(facts) if fact.kind == "plan"), "")
 
 
 # -- sessions ----------------------------------------------------------------------------------------

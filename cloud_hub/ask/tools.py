@@ -16,7 +16,9 @@ from sqlmodel import Session
 from cloud_hub.ask.core.facts import Finding, ToolCall
 from cloud_hub.ask.lookups import alarms, arguments, devices
 from cloud_hub.ask.lookups.arguments import MOST
+from cloud_hub.ask.lookups.plans import Draft, Filled, NoArguments, PlanLookups
 from cloud_hub.errors import HubError
+from cloud_hub.playbooks.catalogue import PlaybookCatalogue
 
 Run = Callable[[Session, Any, int], Sequence[Finding]]
 
@@ -31,10 +33,27 @@ class Tool:
     power: str = "read"
 
 
-def run(session: Session, call: ToolCall, now_us: int, powers: frozenset[str]) -> list[Finding]:
+def all_tools(catalogue: PlaybookCatalogue) -> dict[str, Tool]:
+    """Every tool; those of plans read this catalogue of playbooks."""
+    plans = PlanLookups(catalogue)
+    return TOOLS | {
+        "playbooks": Tool(about="Playbooks that can be run.", arguments=NoArguments, run=plans.playbooks),
+        "fill_playbook": Tool(
+            about="Draft a plan: a playbook with its parameters.", arguments=Filled, run=plans.fill_playbook
+        ),
+        "draft_playbook": Tool(
+            about="Draft a plan: the YAML of a new playbook. It is checked, and never run by itself.",
+            arguments=Draft, run=plans.draft_playbook,
+        ),
+    }  # fmt: skip
+
+
+def run(
+    session: Session, call: ToolCall, now_us: int, powers: frozenset[str], tools: Mapping[str, Tool] | None = None
+) -> list[Finding]:
     """Run a tool: at most `MOST` findings, `more` behind them, or one finding `nothing` or `refused`."""
     shown = msgspec.json.encode(call.arguments).decode()[:200]
-    tool = TOOLS.get(call.tool)
+    tool = (TOOLS if tools is None else tools).get(call.tool)
     if tool is None or tool.power not in powers:
         reason = "it does not exist" if tool is None else f"your role may not {tool.power}"
         return [Finding(kind="refused", data={"tool": call.tool, "reason": reason})]
@@ -51,9 +70,9 @@ def run(session: Session, call: ToolCall, now_us: int, powers: frozenset[str]) -
     return found[:MOST] + more
 
 
-def available(powers: frozenset[str]) -> Mapping[str, Tool]:
-    """The tools that a caller with these powers may use."""
-    return {name: tool for name, tool in TOOLS.items() if tool.power in powers}
+def available(powers: frozenset[str], tools: Mapping[str, Tool]) -> Mapping[str, Tool]:
+    """Those of the tools that a caller with these powers may use."""
+    return {name: tool for name, tool in tools.items() if tool.power in powers}
 
 
 TOOLS: dict[str, Tool] = {

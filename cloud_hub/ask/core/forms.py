@@ -95,6 +95,21 @@ FORMS: tuple[Form, ...] = (
         lambda named, _: [_call("count_devices", where=named["where"])],
     ),
     _form(
+        "plan",
+        ["draft a plan to restart line-camera on press-3", "拟定计划:重启press-3的line-camera"],
+        [r"(?:make|draft|write|propose|give me)(?: me)?(?: a| the)? (?:plan|playbook) (?:to|for) restart(?:ing)?"
+         r"(?: the)?(?: model)? {metric} (?:on|of) (?:device )?{device}",
+         r"(?:拟定|起草|制定)(?:一个)?(?:计划|方案|剧本)[:：,，]?\s*重启\s*{device}\s*(?:上)?的\s*{metric}"],
+        lambda named, _: [ToolCall(tool="fill_playbook", arguments={
+            "name": "restart-model", "parameters": {"device": named["device"], "model": named["metric"]}})],
+    ),
+    _form(
+        "playbooks",
+        ["which playbooks are there?", "有哪些剧本?"],
+        [r"(?:which|what|list|show)(?: me)?(?: the| all)? playbooks", r"有?(?:哪些|什么)剧本"],
+        lambda _, __: [_call("playbooks")],
+    ),
+    _form(
         "offline",
         ["which devices are offline?", "哪些设备离线?"],
         [r"(?:which|what|are any|list) devices (?:are |is )?(?:offline|silent|down|disconnected|not connected)",

@@ -23,7 +23,9 @@ _EN = {
     "in sync": "twin '{name}' of {device} is in sync: it reports what is desired",
     "difference": "twin '{name}' of {device} differs at {path}: desired {desired}, reported {reported}",
     "progress": "{device} reports '{path}' {state}: \"{reason}\"",
-    "row": "{row}",
+    "playbook": "playbook '{name}': {description} (parameters: {parameters})",
+    "plan": "the draft of a plan with {steps} steps is valid; nobody has approved it: save it in the folder of"
+            " playbooks, then `tidegate-hub playbook dry-run` and `run`",
     "count": "{count} devices match",
     "rank": "{device}: {value} ({count} samples)",
     "frequent": "alarm '{metric}' of {device} was raised {count} times",
@@ -48,7 +50,9 @@ _ZH = {
     "in sync": "{device} 的孪生“{name}”已同步：上报与期望一致",
     "difference": "{device} 的孪生“{name}”在 {path} 处不一致：期望 {desired}，上报 {reported}",
     "progress": "{device} 报告“{path}”{state}：“{reason}”",
-    "row": "{row}",
+    "playbook": "剧本“{name}”：{description}（参数：{parameters}）",
+    "plan": "计划草案有 {steps} 个步骤，检查通过；尚未获得批准："
+    "请保存到剧本目录，再执行 `tidegate-hub playbook dry-run` 和 `run`",
     "count": "{count} 台设备符合条件",
     "rank": "{device}：{value}（{count} 个样本）",
     "frequent": "{device} 的告警“{metric}”触发了 {count} 次",

@@ -14,13 +14,16 @@ from sqlmodel import select
 from cloud_hub.ask import model as models
 from cloud_hub.ask import service, tools
 from cloud_hub.ask.core.facts import Answer, ToolCall
+from cloud_hub.ask.lookups.arguments import MOST
 from cloud_hub.audit import trail
 from cloud_hub.database.sessions import Database
-from cloud_hub.database.tables import AskTurn
+from cloud_hub.database.tables import Action, AskTurn, PlaybookRun
 from cloud_hub.devices import registry
 from cloud_hub.devices.offsets import StreamOffsets
 from cloud_hub.incidents import service as incidents
 from cloud_hub.inference.engines.core.completion import Message
+from cloud_hub.playbooks.catalogue import PlaybookCatalogue
+from cloud_hub.playbooks.core import spec
 from cloud_hub.telemetry import samples
 from cloud_hub.twins import service as twins
 from shared.errors import NotReady
@@ -60,7 +63,8 @@ def db(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
 
 
 def ask(db: Database, text: str, model: Any = None, **more: Any) -> Answer:
-    asked = service.Question(**{"text": text, "actor": "anna", "powers": ALL, "now_us": NOW + SECOND} | more)
+    given: dict[str, Any] = {"text": text, "actor": "anna", "powers": ALL, "now_us": NOW + SECOND}
+    asked = service.Question(**given | more)
     *_, last = service.ask(db, asked, model)
     assert last.answer is not None
     assert last.session
@@ -102,6 +106,31 @@ def test_forms_answer_from_the_database(db: Database, question: str, said: str) 
     assert all(set(sentence.cites) <= ids for sentence in answer.sentences)
 
 
+def test_a_plan_is_drafted_and_checked_and_nothing_more(db: Database) -> None:
+    answer = ask(db, "draft a plan to restart line-camera on press-3")
+    assert "nobody has approved it" in texts(answer)
+    playbook = spec.read(answer.plan, "draft")
+    assert playbook.steps["run"].playbook == "restart-model"
+    assert playbook.steps["run"].parameters == {"device": "press-3", "model": "line-camera"}
+    assert "restart-model" in texts(ask(db, "which playbooks are there?"))
+    with db.read() as session:
+        assert session.exec(select(Action)).all() == []
+        assert session.exec(select(PlaybookRun)).all() == []
+
+
+def test_a_model_drafts_until_the_check_finds_nothing(db: Database) -> None:
+    step = "steps: {look: {action: command, device: press-3, parameters: {verb: diagnose, target: processes}}}"
+    model = ScriptedModel(
+        calling(("draft_playbook", {"yaml": "steps: {look: {action: command, needs: [look]}}"})),
+        calling(("draft_playbook", {"yaml": f"description: look\n{step}"})),
+        answering(("The plan looks first.", ["E2"])),
+    )
+    answer = ask(db, "make me a plan", model)
+    assert "steps.look" in answer.facts[0].text, "the model was told what is wrong, and where"
+    assert (answer.facts[0].kind, answer.facts[1].kind) == ("refused", "plan")
+    assert answer.plan.endswith(step)
+
+
 def test_a_caller_sees_the_scope_and_the_rights_of_the_token_only(db: Database) -> None:
     inside = ask(db, "how many devices are there?", scope=("acme/b",))
     assert "1 devices match" in texts(inside)
@@ -122,7 +151,7 @@ def test_every_tool_answers_for_any_session_or_says_why_not(db: Database) -> Non
             with db.read(scope=("acme/a",)) as session:
                 found = tools.run(session, ToolCall(tool=name, arguments=arguments), NOW, ALL)
             assert found
-            assert len(found) <= tools.MOST + 1
+            assert len(found) <= MOST + 1
     with db.read() as session:
         (refused,) = tools.run(session, ToolCall(tool="format_disk", arguments={}), NOW, ALL)
     assert refused.kind == "refused"
@@ -137,7 +166,7 @@ def test_a_model_looks_up_and_answers_with_citations(db: Database) -> None:
     assert (answer.author, answer.engine) == ("glm", "scripted")
     assert texts(answer) == "press-3 is at 81, over its limit of 80."
     assert answer.note == "1 of 2 sentences were cut: their citations do not support them"
-    assert {tool["function"]["name"] for tool in model.tools} == {*tools.TOOLS, "answer"}
+    assert {tool["function"]["name"] for tool in model.tools} == {*tools.all_tools(PlaybookCatalogue()), "answer"}
     results = [message for message in model.messages if message["role"] == "tool"]
     assert len(results) == 2
     assert '"id":"E1"' in results[0]["content"]
@@ -175,7 +204,7 @@ def test_rounds_calls_and_facts_are_bounded(db: Database) -> None:
     many = calling(*[("alarms", {"device": "press-3"})] * 40)
     model = ScriptedModel(*[many] * 5, answering(("press-3 is hot.", ["E1"])))
     answer = ask(db, "why?", model)
-    assert len(answer.facts) <= models.MAX_CALLS * (tools.MOST + 1)
+    assert len(answer.facts) <= models.MAX_CALLS * (MOST + 1)
     assert sum(len(message.get("tool_calls", [])) for message in model.messages) <= models.MAX_CALLS * models.MAX_ROUNDS
     assert model.choices[1:] == [{"type": "function", "function": {"name": "answer"}}] * (len(model.choices) - 1)
 

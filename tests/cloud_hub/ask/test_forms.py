@@ -10,9 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cloud_hub.ask import tools
 from cloud_hub.ask.core import forms, periods, wording
 from cloud_hub.ask.core.facts import Finding
-from cloud_hub.ask.tools import TOOLS
+from cloud_hub.playbooks.catalogue import PlaybookCatalogue
+
+TOOLS = tools.all_tools(PlaybookCatalogue())
 
 DAY_S = 86_400.0
 
