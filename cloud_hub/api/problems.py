@@ -45,10 +45,13 @@ async def _hub_error(request: Request, error: Any) -> JSONResponse:
     return enrolment_problem(error) if request.url.path.startswith("/.well-known/est/") else problem_response(error)
 
 
-async def _invalid(_request: Request, error: Any) -> JSONResponse:
+async def _invalid(request: Request, error: Any) -> JSONResponse:
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"])
-    return _problem(422, "Invalid request", f"{place}: {first['msg']}"[:1000])
+    detail = f"{place}: {first['msg']}"[:1000]
+    if place == "body" and "json" not in request.headers.get("content-type", ""):
+        detail += ". Send JSON with the header `Content-Type: application/json`"  # curl -d sends a form without it
+    return _problem(422, "Invalid request", detail)
 
 
 async def _no_text(_request: Request, _error: Any) -> JSONResponse:

@@ -90,7 +90,7 @@ def _by_forms(db: Database, question: Question, turns: list[AskTurn]) -> Generat
     if match is None:
         at = 1 if language == "zh" else 0
         examples = "; ".join(form.examples[-1 if at else 0] for form in forms.FORMS)
-        unread = Sentence(text=wording.render("unread", {"examples": examples}, language))
+        unread = Sentence(text=wording.CATALOGUE[language]["unread"].format(examples=examples))
         return Answer(sentences=(unread,), facts=(), author="rules", engine=FORMS_ENGINE)
     facts: list[Fact] = []
     for call in match.calls:

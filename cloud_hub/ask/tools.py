@@ -19,6 +19,7 @@ from cloud_hub.ask.lookups.arguments import MOST
 from cloud_hub.ask.lookups.plans import Draft, Filled, NoArguments, PlanLookups
 from cloud_hub.errors import HubError
 from cloud_hub.playbooks.catalogue import PlaybookCatalogue
+from cloud_hub.security.core.roles import MAY
 
 Run = Callable[[Session, Any, int], Sequence[Finding]]
 
@@ -52,10 +53,10 @@ def run(
     session: Session, call: ToolCall, now_us: int, powers: frozenset[str], tools: Mapping[str, Tool] | None = None
 ) -> list[Finding]:
     """Run a tool: at most `MOST` findings, `more` behind them, or one finding `nothing` or `refused`."""
-    shown = msgspec.json.encode(call.arguments).decode()[:200]
+    shown = ", ".join(f"{key} {value}" for key, value in call.arguments.items())[:200] or "all"
     tool = (TOOLS if tools is None else tools).get(call.tool)
     if tool is None or tool.power not in powers:
-        reason = "it does not exist" if tool is None else f"your role may not {tool.power}"
+        reason = "it does not exist" if tool is None else f"your role may not {tool.power}; {_who_may(tool.power)}"
         return [Finding(kind="refused", data={"tool": call.tool, "reason": reason})]
     try:
         decoded = msgspec.convert(call.arguments, tool.arguments)
@@ -68,6 +69,11 @@ def run(
         return [Finding(kind="nothing", data={"tool": call.tool, "arguments": shown})]
     more = [Finding(kind="more", data={"tool": call.tool, "count": MOST})] if len(found) > MOST else []
     return found[:MOST] + more
+
+
+def _who_may(power: str) -> str:
+    roles = [f"'{role}'" for role, powers in MAY.items() if power in powers]
+    return f"ask with a token of the role {' or '.join(roles)}"
 
 
 def available(powers: frozenset[str], tools: Mapping[str, Tool]) -> Mapping[str, Tool]:

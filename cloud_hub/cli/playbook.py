@@ -180,7 +180,7 @@ def _dry_run(arguments: argparse.Namespace) -> int:
         for step in (step for step in plan["steps"] if step["id"] in layer):
             print(clean(f"{number}. {_step(step)}"))
     forbidden = ", ".join(plan["forbidden"])
-    print(f"forbidden: {forbidden}" if forbidden else f"needs {plan['approvals']} approvals")
+    print(f"forbidden: {forbidden}" if forbidden else f"approvals needed: {plan['approvals']}")
     return 0
 
 

@@ -58,7 +58,7 @@ def _check(arguments: argparse.Namespace) -> int:
     policy = read_policy(_text(arguments.file), str(arguments.file), types)
     for warning in warnings(policy):
         print(clean(f"warning: {warning}"))
-    print(f"{len(policy.rules)} rules, {len(policy.sequences)} sensitive sequences: the file is in order")
+    print(f"rules: {len(policy.rules)}, sensitive sequences: {len(policy.sequences)}; the file is in order")
     return 0
 
 

@@ -41,7 +41,7 @@ from cloud_hub.twins import batch as twin_batch
 from cloud_hub.twins import service as twins
 from cloud_hub.twins.core import reported_values
 from cloud_hub.twins.core.reported_values import mapping, text
-from shared.durations import DAY_US, MINUTE_US
+from shared.durations import DAY_US, MINUTE_US, SECOND_US
 from shared.thresholds import Limits
 from shared.twin.merge import format_path, leaves
 
@@ -197,10 +197,10 @@ def _window(
         "first_us": first_us, "last_us": last_us, "values": values[-20:],
     }  # fmt: skip
     state = "above" if high is not None and last > high else "below" if low is not None and last < low else "within"
-    band = f"; {state} its band {_number(low)} to {_number(high)}" if low is not None or high is not None else ""
+    band = f"; {state} its band {_band(low, high)}" if low is not None or high is not None else ""
     summary = (
         f"{_cut(name)}: last {last:.6g}, mean {mean:.6g}, {lowest:.6g} to {highest:.6g} in {len(values)} samples of "
-        f"{(last_us - first_us) / MINUTE_US:.0f} minutes{band}"
+        f"{_span(last_us - first_us)}{band}"
     )
     return Fact("metric", device, last_us, summary, data)
 
@@ -215,8 +215,14 @@ def _finite(values: Iterable[float | None]) -> list[float]:
     return [value for value in values if value is not None and math.isfinite(value)]
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.6g}"
+def _band(low: float | None, high: float | None) -> str:
+    if low is None or high is None:
+        return f"up to {high:.6g}" if low is None else f"from {low:.6g}"
+    return f"{low:.6g} to {high:.6g}"
+
+
+def _span(span_us: int) -> str:
+    return f"{span_us / MINUTE_US:.0f} minutes" if span_us >= 2 * MINUTE_US else f"{span_us / SECOND_US:.0f} s"
 
 
 # -- twin and changes --------------------------------------------------------------------------------

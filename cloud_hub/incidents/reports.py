@@ -79,10 +79,14 @@ def _actions(session: Session, from_us: int, to_us: int) -> list[ActionLine]:
     query = select_rows(Action).where(col(Action.changed_us) >= from_us, col(Action.changed_us) < to_us)
     query = scopes.restrict(session, query, col(Action.device)).order_by(col(Action.changed_us)).limit(1000)
     return [
-        ActionLine(t_us=row.changed_us, device=row.device, name=cases.action_name(cases.described(row)),
-                   state=row.state, outcome=row.outcome)
+        ActionLine(t_us=row.changed_us, device=row.device, name=_name(row), state=row.state, outcome=row.outcome)
         for row in session.exec(query)
     ]  # fmt: skip
+
+
+def _name(action: Action) -> str:
+    name = cases.action_name(cases.described(action))
+    return f"{name} {action.detail}".strip() if name == action.type else name
 
 
 def _outcomes(session: Session, from_us: int, to_us: int) -> dict[str, int]:

@@ -13,7 +13,7 @@ _EN = {
     "device": "{device} is {state}, profile {profile}, version {version}, last heard {seen_us}",
     "alarm": "alarm '{metric}' of {device}: {value} against the limit {limit} ({priority}, {state} since {raised_us})",
     "incident": "incident {id} of {device} about '{subject}' is {state}, opened {opened_us}; cause: {cause}",
-    "explanation": "diagnosis of incident {id} by {engine}: \"{explanation}\"",
+    "explanation": "diagnosis of incident {id}: \"{explanation}\"",
     "action": "action {id} on {device}, '{action}', is {state}: \"{outcome}\"",
     "change": "{t_us}: {actor} did {kind} on {device} ('{subject}')",
     "event": "{t_us}: {device} reported ({level}): \"{text}\"",
@@ -40,7 +40,7 @@ _ZH = {
     "device": "{device} 状态为 {state}，档案 {profile}，版本 {version}，最后收到消息于 {seen_us}",
     "alarm": "{device} 的告警“{metric}”：值 {value}，限值 {limit}（{priority}，{state}，始于 {raised_us}）",
     "incident": "事件 {id}：{device} 的“{subject}”，状态 {state}，开始于 {opened_us}；原因：{cause}",
-    "explanation": "{engine} 对事件 {id} 的诊断：“{explanation}”",
+    "explanation": "事件 {id} 的诊断：“{explanation}”",
     "action": "{device} 上的动作 {id}“{action}”：{state}，“{outcome}”",
     "change": "{t_us}：{actor} 对 {device} 执行了 {kind}（“{subject}”）",
     "event": "{t_us}：{device} 报告（{level}）：“{text}”",
@@ -65,10 +65,13 @@ _ZH = {
 }
 CATALOGUE: dict[Language, dict[str, str]] = {"en": _EN, "zh": _ZH}
 LONGEST = 400
+_NOT_COUNTED = ("nothing", "refused", "more")
 
 
 def render(kind: str, data: dict[str, Any], language: Language) -> str:
-    """The words for a finding."""
+    """The words for a finding. A diagnosis brings its explanation in each language."""
+    if kind == "explanation":
+        data = data | {"explanation": data[language]}
     return CATALOGUE[language][kind].format_map({key: shown(key, value) for key, value in data.items()})
 
 
@@ -99,8 +102,9 @@ def to_facts(tool: str, findings: Sequence[Finding], language: Language, first: 
 
 
 def sentences(facts: Sequence[Fact], language: Language) -> tuple[Sentence, ...]:
-    """The answer by template: how many facts there are, and each of them."""
-    told = tuple(Sentence(text=fact.text, cites=(fact.id,)) for fact in facts)
-    if len(facts) < 2:
-        return told
-    return (Sentence(text=render("found", {"count": len(facts)}, language), cites=tuple(f.id for f in facts)), *told)
+    """The answer by template: how many facts were found, and each of them; no count before absences and refusals."""
+    lines = tuple(Sentence(text=fact.text, cites=(fact.id,)) for fact in facts)
+    counted = tuple(fact.id for fact in facts if fact.kind not in _NOT_COUNTED)
+    if len(counted) < 2:
+        return lines
+    return (Sentence(text=render("found", {"count": len(counted)}, language), cites=counted), *lines)

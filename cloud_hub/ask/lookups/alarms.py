@@ -16,6 +16,7 @@ from cloud_hub.database import scopes
 from cloud_hub.database.tables import Action, AlarmRow, Incident
 from cloud_hub.devices import registry
 from cloud_hub.incidents import service as incident_service
+from cloud_hub.incidents.diagnosis import localized
 from shared.durations import SECOND_US
 
 _ALARMS: Any = AlarmRow.__table__.c  # type: ignore[attr-defined]
@@ -84,7 +85,8 @@ def _incident_findings(row: Incident) -> list[Finding]:
     })]  # fmt: skip
     if diagnosis.get("explanation"):
         found.append(Finding(kind="explanation", data={
-            "id": row.id, "engine": diagnosis.get("engine", "?"), "explanation": diagnosis["explanation"],
+            "id": row.id, "engine": diagnosis.get("engine", "?"),
+            **{language: localized(diagnosis, language)["explanation"] for language in ("en", "zh")},
         }))  # fmt: skip
     return found
 

@@ -91,7 +91,7 @@ def test_the_command_line_checks_a_file(tmp_path: Path, capsys: pytest.CaptureFi
     file = tmp_path / "policy.yaml"
     file.write_text(GOOD)
     assert main(["policy", "check", str(file)]) == 0
-    assert "3 rules, 1 sensitive sequences" in capsys.readouterr().out
+    assert "rules: 3, sensitive sequences: 1" in capsys.readouterr().out
     file.write_text(GOOD.replace("allow", "maybe"))
     assert main(["policy", "check", str(file)]) == 78
     assert "line 8" in capsys.readouterr().err

@@ -114,6 +114,14 @@ def test_bad_requests_are_422_and_name_the_place(world: World, method: str, path
     assert problem(answer, 422).startswith(place)
 
 
+def test_a_body_that_is_not_named_as_json_gets_the_cure(world: World) -> None:
+    path, form = f"{DEVICE}/tags".format(**world.ids), {"content-type": "application/x-www-form-urlencoded"}
+    answer = world.ask("PATCH", path, content=b'{"depends_on": "switch-3"}', headers=form)
+    assert "Content-Type: application/json" in problem(answer, 422)
+    named = world.ask("PATCH", path, content=b"[]", headers={"content-type": "application/json"})
+    assert "Content-Type" not in problem(named, 422)
+
+
 NASTY = [
     b"", b"{", b"\xff\xfe", b"[" * 100_000, b'{"a":' * 50_000, b"null", b"7" * 5000, b'{"desired": {"a": "\\ud800"}}',
     b'{"desired": {"\\udfff": 1}}', b'{"desired": {"a": ' + b"[" * 400 + b"]" * 400 + b"}}",

@@ -131,7 +131,7 @@ def test_a_run_from_the_command_line(cli: Any) -> None:
     assert "restart-model" in cli("list")
     values = ("-p", "device=press-3", "-p", "model=digits")
     dry = cli("dry-run", "restart-model", *values)
-    assert "needs 1 approvals" in dry
+    assert "approvals needed: 1" in dry
     assert "2. restart: command" in dry
     lines = cli("run", "restart-model", *values).splitlines()
     number = lines[0].split()[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 from simulators import databases
 from simulators.births import born
@@ -17,10 +18,12 @@ from cloud_hub.ask.core.facts import Answer, ToolCall
 from cloud_hub.ask.lookups.arguments import MOST
 from cloud_hub.audit import trail
 from cloud_hub.database.sessions import Database
-from cloud_hub.database.tables import Action, AskTurn, PlaybookRun
+from cloud_hub.database.tables import Action, AskTurn, Incident, PlaybookRun
 from cloud_hub.devices import registry
 from cloud_hub.devices.offsets import StreamOffsets
 from cloud_hub.incidents import service as incidents
+from cloud_hub.incidents.core.evidence import AlarmFact, Evidence
+from cloud_hub.incidents.diagnosis import diagnose
 from cloud_hub.inference.engines.core.completion import Message
 from cloud_hub.playbooks.catalogue import PlaybookCatalogue
 from cloud_hub.playbooks.core import spec
@@ -79,7 +82,7 @@ def texts(answer: Answer) -> str:
     ("question", "said"),
     [
         ("what is wrong?", "alarm 'temp.board' of press-3: 81 against the limit 80 (high, raised since 2027-01-15"),
-        ("what is wrong with press-4?", "nothing was found for incidents"),
+        ("what is wrong with press-4?", "nothing was found for incidents (device press-4, state unresolved)"),
         ("which devices are offline?", "press-4 is offline"),
         ("how many devices are there?", "2 devices match"),
         ("what is temp.board of press-3?", "temp.board of press-3 was 81 at 2027-01-15"),
@@ -104,6 +107,28 @@ def test_forms_answer_from_the_database(db: Database, question: str, said: str) 
     assert (answer.author, answer.engine) == ("rules", "question forms, no language model")
     ids = {fact.id for fact in answer.facts}
     assert all(set(sentence.cites) <= ids for sentence in answer.sentences)
+
+
+def test_only_what_was_found_is_counted(db: Database) -> None:
+    assert "Found" not in texts(ask(db, "what is wrong with press-4?")), "two absences are no findings"
+    assert "Found " in texts(ask(db, "what is wrong with press-3?"))
+
+
+def test_a_question_without_a_form_gets_all_forms(db: Database) -> None:
+    assert texts(ask(db, "sing a song")).endswith("how is press-3?")
+
+
+def test_a_diagnosis_is_told_in_the_language_of_the_question(db: Database) -> None:
+    alarm = AlarmFact(metric=HOT, kind="high", priority="high", value=81, limit=80, state="raised", t_us=NOW)
+    hot = Evidence(incident="i-1", device="press-3", alarms=[alarm])
+    with db.write() as session:
+        incident = session.exec(select(Incident).where(Incident.device == "press-3")).one()
+        incident.diagnosis = msgspec.to_builtins(diagnose(hot))
+        session.add(incident)
+    assert "temp.board is 81, above 80" in texts(ask(db, "what is wrong with press-3?"))
+    chinese = texts(ask(db, "press-3有什么问题?"))
+    assert "temp.board 为 81,高于 80" in chinese
+    assert "above" not in chinese
 
 
 def test_a_plan_is_drafted_and_checked_and_nothing_more(db: Database) -> None:
@@ -136,7 +161,8 @@ def test_a_caller_sees_the_scope_and_the_rights_of_the_token_only(db: Database) 
     assert "1 devices match" in texts(inside)
     assert "not known" in texts(ask(db, "how is press-3?", scope=("acme/b",)))
     assert "81" not in texts(ask(db, "what is wrong?", scope=("acme/b",)))
-    assert "your role may not audit" in texts(ask(db, "what changed today?", powers=frozenset({"read"})))
+    refused = texts(ask(db, "what changed today?", powers=frozenset({"read"})))
+    assert "your role may not audit; ask with a token of the role 'auditor'" in refused
 
 
 def test_every_tool_answers_for_any_session_or_says_why_not(db: Database) -> None:

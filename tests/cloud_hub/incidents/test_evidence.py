@@ -84,7 +84,7 @@ def test_the_bundle_has_numbered_items_of_every_kind(db: Database) -> None:
     assert [item.id for item in found.items] == [f"E{n}" for n in range(1, len(found.items) + 1)]
     lines = {(item.kind, item.summary) for item in found.items}
     assert ("alarm", "high alarm raised: cpu.load high, value 99, limit 95") in lines
-    assert any(kind == "metric" and "above its band - to 95" in line for kind, line in lines)
+    assert any(kind == "metric" and "above its band up to 95" in line for kind, line in lines)
     assert ("twin", "desired settings.period_s is 5, reported null") in lines
     assert ("change", "twin.desired settings.period_s by job:1") in lines
     assert ("change", "tags.changed tags by bob") in lines
