@@ -92,9 +92,9 @@ def _head_line(text: str) -> tuple[int, str]:
 @contextmanager
 def _trail(arguments: argparse.Namespace) -> Iterator[Session]:
     from cloud_hub import settings  # noqa: PLC0415
-    from cloud_hub.database.sessions import Database  # noqa: PLC0415
+    from cloud_hub.database.sessions import open_existing  # noqa: PLC0415
 
-    db = Database(settings.read(arguments.config).database_url)
+    db = open_existing(settings.read(arguments.config).database_url)
     try:
         with db.read() as session:
             yield session

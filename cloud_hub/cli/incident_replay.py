@@ -67,10 +67,10 @@ def _replay(arguments: argparse.Namespace) -> int:
 
 
 def _cases(settings: Settings, arguments: argparse.Namespace) -> list[Case]:
-    from cloud_hub.database.sessions import Database  # noqa: PLC0415
+    from cloud_hub.database.sessions import open_existing  # noqa: PLC0415
     from cloud_hub.incidents import cases  # noqa: PLC0415
 
-    db = Database(settings.database_url)
+    db = open_existing(settings.database_url)
     try:
         with db.read() as session:
             return cases.newest(session, cause=arguments.cause, since_us=arguments.since, limit=max(arguments.limit, 1))
@@ -81,7 +81,7 @@ def _cases(settings: Settings, arguments: argparse.Namespace) -> list[Case]:
 @contextmanager
 def _language_model(settings: Settings, arguments: argparse.Namespace) -> Iterator[Any]:
     """The model behind the configured pools if one is asked for, else None; raises ConfigError."""
-    from cloud_hub.database.sessions import Database  # noqa: PLC0415
+    from cloud_hub.database.sessions import open_existing  # noqa: PLC0415
     from cloud_hub.inference.gateway.blocking import GatewayModel, serving  # noqa: PLC0415
     from cloud_hub.inference.gateway.build import open_gateway  # noqa: PLC0415
 
@@ -90,7 +90,7 @@ def _language_model(settings: Settings, arguments: argparse.Namespace) -> Iterat
     if not arguments.engine:
         yield None
         return
-    db = Database(settings.database_url)
+    db = open_existing(settings.database_url)
     try:
         gateway = open_gateway(db, settings.inference)
         if gateway is None:

@@ -12,8 +12,10 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlmodel import Session
@@ -24,7 +26,7 @@ from cloud_hub.database.engine import WAIT_S, check_database, error_text, is_pos
 from cloud_hub.database.schema import migrate
 from cloud_hub.database.tables import Meta
 from cloud_hub.security.core.roles import Scope
-from shared.errors import NotReady
+from shared.errors import ConfigError, NotReady
 
 
 class Database:
@@ -112,3 +114,11 @@ def is_content_error(error: Exception) -> bool:
         return state[:2] in {"22", "23", "54"}
     refused = isinstance(error, (DataError, IntegrityError, ProgrammingError, InterfaceError))
     return refused and not error.connection_invalidated
+
+
+def open_existing(url: str) -> Database:
+    """Open the database of a hub to read it. ConfigError if its file is missing: a new one would look like an answer."""
+    path = make_url(url).database or ""
+    if url.startswith("sqlite") and not Path(path).is_file():
+        raise ConfigError("database_url", f"there is no database '{path}'", "Give the hub's file with --config FILE")
+    return Database(url)

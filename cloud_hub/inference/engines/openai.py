@@ -75,7 +75,7 @@ class OpenAIEngine:
 
     def __init__(self, options: Options, *, name: str = "", key: Callable[[], str] | None = None) -> None:
         self.address = options.url.rstrip("/")
-        self.name = name or f"{options.model or 'any model'} at {urlsplit(options.url).hostname}"
+        self.name = name or f"{options.model or 'any model'} at {urlsplit(options.url).netloc.rpartition('@')[2]}"
         self._options = options
         key = key or partial(read_key, options.key_file, f"{PLACE}.key_file")
         self._connection = Connection(

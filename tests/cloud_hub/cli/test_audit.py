@@ -137,3 +137,13 @@ def test_what_is_no_life(hub: tuple[str, Database], life: str) -> None:
 def test_a_scope_that_is_none_is_told(hub: tuple[str, Database], capsys: pytest.CaptureFixture[str]) -> None:
     assert __main__.main(["token", "create", "--config", hub[0], "--name", "anna", "--scope", "/acme"]) == 78
     assert "is no asset path" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("what", ["head", "verify", "search", "export"])
+def test_a_missing_database_is_an_error_and_is_not_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str
+) -> None:
+    (tmp_path / "hub.toml").write_text(f'state_dir = "{tmp_path}/elsewhere"\n')
+    assert __main__.main(["audit", what, "--config", str(tmp_path / "hub.toml")]) == 78
+    assert "Give the hub's file with --config" in capsys.readouterr().err
+    assert not (tmp_path / "elsewhere").exists()

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from simulators import databases
 
 from cloud_hub import __main__
 from cloud_hub.cli import clean, incident
+from cloud_hub.database.sessions import Database
 
 EVIL = "\x1b[2J\x1b]0;owned\x07 \u202e fine"
 ROW: dict[str, Any] = {
@@ -62,6 +64,7 @@ def test_a_replay_with_a_wrong_file_is_refused(
 ) -> None:
     (tmp_path / "hub.toml").write_text(f'state_dir = "{tmp_path}"\n')
     (tmp_path / "file").write_text(content)
+    Database(databases.sqlite(tmp_path)).close()
     words = ["incident", "replay", "--config", str(tmp_path / "hub.toml"), *options, str(tmp_path / "file")]
     assert __main__.main(words) == 78
     assert said in capsys.readouterr().err
