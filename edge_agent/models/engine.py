@@ -30,12 +30,11 @@ class Engine:
         self.spec = spec
         self._may_load = may_load
         self._streams = EngineStreams()
-        self._supervisor = ProcessSupervisor(spec, post, self._streams, self._ready)
-        self._processes = self._supervisor.processes
         self._builds = EngineBuilds(spec, builds, self._streams, self.replace)
+        self._supervisor = ProcessSupervisor(spec, post, self._streams, self._builds.start)
+        self._processes = self._supervisor.processes
         self.used_s = self.loaded_s = 0.0
         self.rss_mb = self.known_mb = 0.0
-        self.ready: Ready | None = None
 
     # -- streams -------------------------------------------------------------------------------------
 
@@ -51,6 +50,11 @@ class Engine:
     def detach(self, number: int) -> None:
         """Remove a stream, to which nothing is owed any more."""
         self._streams.detach(number)
+
+    @property
+    def ready(self) -> Ready | None:
+        """What the process that serves said of its model; None before the first."""
+        return self._supervisor.ready
 
     @property
     def unused(self) -> bool:
@@ -146,7 +150,3 @@ class Engine:
             used = process.child.rss_mb
             if used > limit:
                 self.replace(f"its process uses {used:.0f} MB, more than the {limit:g} MB of memory_mb")
-
-    def _ready(self, ready: Ready) -> None:
-        self.ready = ready
-        self._builds.start(ready)

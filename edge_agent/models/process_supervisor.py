@@ -28,6 +28,7 @@ class ProcessSupervisor:
 
     def __init__(self, spec: ModelSpec, post: Post, streams: EngineStreams, on_ready: Callable[[Ready], None]) -> None:
         self._spec, self._post, self._streams, self._on_ready = spec, post, streams, on_ready
+        self.ready: Ready | None = None
         self.processes = EngineProcesses()
         self.backoff = Backoff(1.0, 60.0, random.random)
         self._exclusions = Exclusions(dict(spec.skip))
@@ -103,6 +104,7 @@ class ProcessSupervisor:
         process.ready, process.opening = ready, ""
         self._streams.forget_refusals()
         self.processes.take_over()
+        self.ready = ready  # before the report: who is told reads it
         self._streams.report_ready(ready, self.starts, process.child.pid)
         self._on_ready(ready)
 

@@ -211,8 +211,8 @@ def test_a_built_detector_serves_from_a_folder_feeds_a_classifier_and_the_expert
     world.restart(DEVICE)
     until("it has started anew", lambda: len(world.logged(DEVICE, "agent.started")) == 2)
     put(scans, 2000, 10)
-    until("it serves again", lambda: model(world, "parts").get("state") == "running")
-    assert model(world, "parts")["bundle"] == str(better)
+    until("it serves again", lambda: (model(world, "parts").get("state"), model(world, "parts").get("bundle"))
+          == ("running", str(better)))  # fmt: skip
     assert model(world, "parts")["starts"] == 1
     assert not (model(world, "parts").get("next"))
     world.all_arrived(DEVICE)

@@ -323,6 +323,8 @@ GOOD_BODY: dict[str, Any] = {
     f"{DEVICE}/twin/name/{{name}}": {"desired": {"a": 1}},
     "/api/v1/actions/{action_id}/decision": {"approve": True},
     "/api/v1/actions/{action_id}/cancel": {},
+    "/api/v1/playbooks/{playbook}/dry-run": {},
+    "/api/v1/playbook-runs/{run_id}/decision": {"approve": True},
     "/api/v1/actions/{action_id}/undo": {},
     f"{DEVICE}/twin/release": {"paths": ["a"]},
     "/api/v1/alarms/{alarm_id}/acknowledge": {},

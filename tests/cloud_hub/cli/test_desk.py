@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from simulators.actions import action_service
 from simulators.rest import RestHub, rest_hub
 from sqlmodel import select
 
@@ -17,7 +18,6 @@ from cloud_hub.cli.remote import EXIT_FAILED, EXIT_NOT_FOUND
 from cloud_hub.database.tables import Incident
 from cloud_hub.incidents import service as incidents
 from cloud_hub.incidents import worker
-from cloud_hub.settings import Actions
 from shared.protocol.messages import Alarm
 
 NOW = 1_800_000_000_000_000
@@ -33,7 +33,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RestHub, str
     with rest_hub(tmp_path_factory.mktemp("hub")) as running:
         with running.db.write() as session:
             incidents.handle_alarm(session, "press-3", alarm, NOW, "")
-        worker.run_once(running.db, None, Actions())
+        worker.run_once(running.db, None, action_service())
         with running.db.read() as session:
             number = session.exec(select(Incident.id)).one()
         yield running, number

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulators import databases
+from simulators.actions import action_service
 from simulators.births import born
 from sqlmodel import select
 
@@ -26,7 +27,7 @@ from cloud_hub.incidents.core.evidence import Diagnosis, Evidence, EvidenceItem,
 from cloud_hub.incidents.core.outcomes import ActionSpan
 from cloud_hub.incidents.core.replay import not_raised
 from cloud_hub.incidents.core.shift_report import GroupLine, ShiftReport
-from cloud_hub.settings import Actions, Retention
+from cloud_hub.settings import Retention
 from cloud_hub.telemetry.retention import RetentionWorker
 from shared.protocol.messages import Alarm, Birth
 
@@ -233,7 +234,7 @@ def test_replay_as_a_command(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 def shift(db: Database) -> Database:
     resolved(db)
     alarm(db, "stands", NOW + 2 * 3600 * SECOND, metric="cpu.load")
-    diagnosis.run_once(db, None, Actions())
+    diagnosis.run_once(db, None, action_service())
     return db
 
 

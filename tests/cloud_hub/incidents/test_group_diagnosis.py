@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from simulators.actions import action_service
 from simulators.births import born
 
 from cloud_hub.clock import new_id
@@ -17,7 +18,7 @@ from cloud_hub.incidents import worker
 from cloud_hub.incidents.core.messages import preferred_language
 from cloud_hub.incidents.desk import open_desk
 from cloud_hub.incidents.diagnosis import localized
-from cloud_hub.settings import Actions, Desk
+from cloud_hub.settings import Desk
 from shared.protocol.messages import Alarm, Birth
 
 NOW = 1_800_000_000_000_000
@@ -58,7 +59,7 @@ def row(db: Database, number: str) -> tuple[Incident, dict[str, Any], list[str]]
     with db.read() as session:
         incident = incidents.get(session, number)
         assert incident.diagnosis is not None
-        verbs = [action.verb for action in incidents.actions(session, number)]
+        verbs = [action.operation for action in incidents.actions(session, number)]
         return incident, incident.diagnosis, verbs
 
 
@@ -68,7 +69,7 @@ def test_one_question_for_a_group_and_members_keep_what_rules_propose_for_them(d
     member = fail(db, "press-2", "acme/a/hall-1", "line-camera/age_s")
     third = fail(db, "press-3", "acme/a/hall-1", "cpu.load")
     engine = Engine()
-    worker.run_once(db, engine, Actions())
+    worker.run_once(db, engine, action_service())
     assert engine.asked == ["press-1"]
     assert row(db, lead)[1]["lead"] == ""
     incident, diagnosis, verbs = row(db, member)
@@ -87,7 +88,7 @@ def test_a_lead_of_another_site_is_not_shown(db: Database) -> None:
         incident = incidents.get(session, member)
         incident.page, incident.leads = lead, False
     engine = Engine()
-    worker.run_once(db, engine, Actions())
+    worker.run_once(db, engine, action_service())
     assert engine.asked == ["press-1"]
     assert row(db, member)[1]["cause"] == "disk-filling", "by the rules, from its own evidence"
 
@@ -95,7 +96,7 @@ def test_a_lead_of_another_site_is_not_shown(db: Database) -> None:
 @pytest.mark.one_database
 def test_a_diagnosis_is_stored_in_the_hubs_language_and_read_in_another(db: Database) -> None:
     number = fail(db, "press-1", "acme/a", "cpu.load")
-    worker.run_once(db, None, Actions(), open_desk(Desk(language="zh")))
+    worker.run_once(db, None, action_service(), desk=open_desk(Desk(language="zh")))
     stored = row(db, number)[1]
     assert stored["language"] == "zh"
     assert stored["explanation"].startswith("cpu.load 为 60,高于 5")
@@ -121,7 +122,7 @@ def test_silent_devices_behind_a_silent_switch_cost_one_question(db: Database) -
         fail(db, f"press-{n}", f"acme/s{n}", "cpu.load", about="no-data", depends_on="switch-3")
     switch = fail(db, "switch-3", "acme/s9", "up", about="no-data")
     engine = Engine()
-    worker.run_once(db, engine, Actions())
+    worker.run_once(db, engine, action_service())
     assert engine.asked == ["switch-3"]
     assert row(db, switch)[0].leads
     with db.read() as session:
