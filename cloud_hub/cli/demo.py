@@ -15,7 +15,7 @@ def add(commands: Commands) -> None:
     demo.add_argument("--devices", type=int, default=3, help="how many devices (default 3)")
     demo.add_argument("--seed", type=int, default=7, help="order of the frames (default 7)")
     demo.add_argument("--keep", action="store_true", help="keep everything running at the end, until Ctrl-C")
-    demo.add_argument("--json", type=Path, help="write {rest, mqtt3, mqtt5, token, devices, pids} to this file")
+    demo.add_argument("--json", type=Path, help="write {rest, mqtt3, mqtt5, token, config, devices, pids} to this file")
 
 
 def _demo(arguments: argparse.Namespace) -> int:

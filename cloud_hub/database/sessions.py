@@ -117,7 +117,7 @@ def is_content_error(error: Exception) -> bool:
 
 
 def open_existing(url: str) -> Database:
-    """Open the database of a hub to read it. ConfigError if its file is missing: a new one would look like an answer."""
+    """Open a hub's database to read it. ConfigError if its file is missing: a new one would look like an answer."""
     path = make_url(url).database or ""
     if url.startswith("sqlite") and not Path(path).is_file():
         raise ConfigError("database_url", f"there is no database '{path}'", "Give the hub's file with --config FILE")

@@ -213,7 +213,7 @@ class World:
         """The addresses and credentials of the running demo."""
         return {
             "rest": self.client.base, "mqtt3": f"127.0.0.1:{self.mqtt3}", "mqtt5": f"127.0.0.1:{self.mqtt5}",
-            "token": self.client.token, "devices": self.devices,
+            "token": self.client.token, "config": str(self.folder / "hub.toml"), "devices": self.devices,
             "pids": {name: process.pid for name, process in self.processes.items()},
         }  # fmt: skip
 

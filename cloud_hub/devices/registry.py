@@ -74,7 +74,8 @@ def unknown(session: Session, device_id: str) -> HubError:
     """404 for a device that is not known."""
     if scopes.session_scope(session) is None and session.get(RemovedDevice, device_id) is not None:
         return HubError(404, "Removed device", f"'{device_id[:80]}' was removed. {CURE}")
-    return HubError(404, "No such device", f"'{device_id[:80]}' is not known here: register it, or let it be born")
+    cure = "check the name; a device is known once its agent has connected, or after PUT /api/v1/devices/ID"
+    return HubError(404, "No such device", f"'{device_id[:80]}' is not known here: {cure}")
 
 
 def assign_asset_path(

@@ -18,7 +18,7 @@ from sqlmodel import select
 from cloud_hub.__main__ import main
 from cloud_hub.clock import new_id
 from cloud_hub.database.sessions import Database
-from cloud_hub.database.tables import AlarmRow, Case, Incident, IncidentEvidence, Notification
+from cloud_hub.database.tables import Action, AlarmRow, Case, Incident, IncidentEvidence, Notification
 from cloud_hub.incidents import cases, evidence, groups, replay, reports
 from cloud_hub.incidents import service as incidents
 from cloud_hub.incidents import worker as diagnosis
@@ -275,3 +275,10 @@ def test_hostile_names_break_neither_the_plot_nor_the_lines(device: str, subject
     assert {part.tag.rpartition("}")[2] for part in svg.iter()} <= {"svg", "title", "path", "text", "rect"}
     assert all(text.isprintable() for text in shift_report.words(report).splitlines())
     assert len(shift_report.words(report).splitlines()) == 13
+
+
+def test_an_action_without_a_verb_is_named_by_what_it_changes() -> None:
+    twin = Action(type="twin", detail="set//settings.period_s", parameters={"patch": {"settings": {"period_s": 5}}})
+    assert reports._name(twin) == "twin set//settings.period_s"
+    command = Action(type="command", detail="restart/line-camera", parameters={"verb": "restart", "target": "cam"})
+    assert reports._name(command) == "restart cam"
