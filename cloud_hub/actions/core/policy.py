@@ -21,8 +21,8 @@ Risk = Literal["read-only", "low", "medium", "high"]
 Origin = Literal["diagnosis", "person", "playbook"]
 Place = Literal["device", "site", "hub"]
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
-Seconds = Annotated[float, msgspec.Meta(ge=0)]
-Count = Annotated[int, msgspec.Meta(ge=0)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=366 * 86400)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
 STRICTNESS: dict[Decision, int] = {"allow": 0, "approve": 1, "forbid": 2}
 
 
@@ -98,9 +98,9 @@ class Storm(_Part, frozen=True):
     In a storm nothing is allowed without a person. Beyond `ceiling` actions an hour everything is forbidden.
     """
 
-    sigmas: Annotated[float, msgspec.Meta(gt=0)] = 3.0
-    floor: Annotated[int, msgspec.Meta(ge=1)] = 30
-    ceiling: Annotated[int, msgspec.Meta(ge=1)] = 1000
+    sigmas: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 3.0
+    floor: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 30
+    ceiling: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 1000
 
 
 class Policy(_Part, frozen=True):
