@@ -23,6 +23,8 @@ Place = Literal["device", "site", "hub"]
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=366 * 86400)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
+MAX_RULES = 500
+"""Each may cost a query, whenever an action is judged."""
 STRICTNESS: dict[Decision, int] = {"allow": 0, "approve": 1, "forbid": 2}
 
 
@@ -106,9 +108,9 @@ class Storm(_Part, frozen=True):
 class Policy(_Part, frozen=True):
     """The policy file. What no rule matches is decided by `otherwise`."""
 
-    rules: tuple[Rule, ...]
+    rules: Annotated[tuple[Rule, ...], msgspec.Meta(max_length=MAX_RULES)]
     otherwise: Literal["approve", "forbid"] = "forbid"
-    sequences: tuple[SensitiveSequence, ...] = ()
+    sequences: Annotated[tuple[SensitiveSequence, ...], msgspec.Meta(max_length=MAX_RULES)] = ()
     storm: Storm = Storm()
     time_zone: str = "UTC"
 
