@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import secrets
 from typing import Any, NamedTuple, TypeVar
+from unicodedata import normalize
 
 import sqlalchemy
 from sqlalchemy import bindparam
-from unicodedata import normalize
-
 from sqlmodel import Session, col, select
 
 from cloud_hub.audit import trail

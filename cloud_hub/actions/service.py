@@ -242,8 +242,8 @@ class ActionService:
         wanted = Proposal(
             type=inverse.type, parameters=inverse.parameters, device=row.device, origin=proposal_by.origin,
             reason=proposal_by.reason or f"undo of {row.id}", proposer=proposal_by.proposer, scope=proposal_by.scope,
-            incident=row.incident, key=_undo_key(session, row.id), playbook_run=proposal_by.playbook_run, step=proposal_by.step,
-            undo_of=row.id, trace=row.traceparent,
+            incident=row.incident, key=_undo_key(session, row.id), playbook_run=proposal_by.playbook_run,
+            step=proposal_by.step, undo_of=row.id, trace=row.traceparent,
         )  # fmt: skip
         return self.propose(session, wanted, now_us, given)
 

@@ -292,7 +292,8 @@ def call(world: World, name: str = "plc", key: str = "key") -> Any:
 
 
 @pytest.mark.parametrize(("key", "sent"), [
-    ("anna/a-1#2.0", "anna/a-1#2.0"), ("Jörg/停机", "J%C3%B6rg/%E5%81%9C%E6%9C%BA"), ("a b\r\nX: 1\0", "a%20b%0D%0AX:%201%00"),
+    ("anna/a-1#2.0", "anna/a-1#2.0"), ("Jörg/停机", "J%C3%B6rg/%E5%81%9C%E6%9C%BA"),
+    ("a b\r\nX: 1\0", "a%20b%0D%0AX:%201%00"),
     ("100%", "100%25"),
 ])  # fmt: skip
 def test_a_key_in_any_script_arrives_as_one_header(world: World, key: str, sent: str) -> None:
