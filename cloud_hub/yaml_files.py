@@ -1,6 +1,7 @@
 """Reads YAML that people write into typed structures. An error names the file, the line and the cure. Pure.
 
-Only plain data is read: no tags of Python objects, no aliases (a small file could expand to gigabytes), no key twice.
+Only plain data is read: no tags (what one claims need not be so), no aliases (a small file could expand to gigabytes),
+no key twice, no half of a surrogate pair (it can be neither stored nor printed).
 """
 
 from __future__ import annotations
@@ -18,17 +19,18 @@ T = TypeVar("T")
 MAX_CHARS = 256 * 1024
 _PLACE = re.compile(r" - at `\$([^`]*)`")
 _PART = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _UNKNOWN = re.compile(r"unknown field `(.*?)`")
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader, without aliases and repeated keys."""
+    """The safe loader, without aliases, tags and repeated keys."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Compose a node that is no alias."""
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not supported: repeat the text", mark)
+        """Compose a node that is plain data."""
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if reason := _forbidden(event):
+            raise yaml.composer.ComposerError(None, None, reason, event.start_mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
@@ -41,6 +43,17 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, f"'{key.value}' stands twice", key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+def _forbidden(event: yaml.Event) -> str:
+    """Why no node may begin with this event, or ''."""
+    if isinstance(event, yaml.AliasEvent):
+        return "aliases (*name) are not supported: repeat the text"
+    if getattr(event, "tag", None) not in {None, "!"}:
+        return "tags (!) are not supported: leave it out; quote what is text"
+    if isinstance(event, yaml.ScalarEvent) and _SURROGATE.search(event.value):
+        return "a text holds half of a surrogate pair: leave it out"
+    return ""
 
 
 def decode(text: str, kind: type[T], name: str, cure: str) -> T:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from typing import Any, NamedTuple, TypeVar
+from unicodedata import normalize
 
 import sqlalchemy
 from sqlalchemy import bindparam
@@ -73,6 +74,9 @@ def create(
         raise ConfigError("token name", f"'{name[:80]}' would pass for the hub's own", cure)
     if not name or len(name) > MAX_NAME or not name.isprintable():
         raise ConfigError("token name", "is empty, too long or not printable", f"give 1 to {MAX_NAME} characters")
+    if normalize("NFC", " ".join(name.split())) != name:  # who looks like one person must not approve as two
+        raise ConfigError("token name", f"{name[:80]!r} has spaces or letters that look like others",
+                          "write single spaces between words, and letters in composed form (NFC)")  # fmt: skip
     try:
         roles, paths = format_roles(role.split()), None if scope is None else [validate_path(path) for path in scope]
     except ValueError as error:

@@ -137,6 +137,8 @@ class ActionService:
         kind, parameters = (
             self.catalogue.get(proposal.type), self.catalogue.decode(proposal.type, proposal.parameters)
         )  # fmt: skip
+        if proposal.scope is not None and (not proposal.device or _reach(kind) == "hub"):
+            raise HubError(403, "Not allowed", "this needs access to the whole hub, and the proposer has a scope")
         details, number = kind.details(parameters), new_id()
         if len(proposal.key) > MAX_KEY:
             raise HubError(422, "Invalid request", f"key: at most {MAX_KEY} characters")
@@ -178,6 +180,7 @@ class ActionService:
         HubError 404, 403 if this person may not approve it, or 409 if nothing waits or the policy forbids it now.
         """
         row = self._proposed(session, number)
+        self._require_reach(session, row)
         verdict = self.judge(session, row, now_us, again=True)
         if verdict.decision == "forbid":
             raise HubError(409, "Forbidden by the policy", verdict.reason)
@@ -192,6 +195,13 @@ class ActionService:
         row.state, row.started_us = ("approved", now_us) if admitted else ("proposed", 0)
         record(session, row, actor, "action.approved" if admitted else "action.approval", now_us)
         return row
+
+    def _require_reach(self, session: Session, row: Action) -> None:
+        """HubError 403 if the action reaches devices beyond the session's scope."""
+        scope, reach = scopes.session_scope(session), _reach(self.catalogue.get(row.type))
+        within = reach == "device" or (reach == "query" and scopes.covers(scope, row.scope))
+        if scope is not None and not within:
+            raise HubError(403, "Not yours to approve", "it reaches devices beyond the scope of your token")
 
     def refuse(self, session: Session, number: str, actor: str, now_us: int, reason: str = "") -> Action:
         """Refuse a proposed action. HubError 404 or 409."""
@@ -232,8 +242,8 @@ class ActionService:
         wanted = Proposal(
             type=inverse.type, parameters=inverse.parameters, device=row.device, origin=proposal_by.origin,
             reason=proposal_by.reason or f"undo of {row.id}", proposer=proposal_by.proposer, scope=proposal_by.scope,
-            incident=row.incident, key=f"undo/{row.id}", playbook_run=proposal_by.playbook_run, step=proposal_by.step,
-            undo_of=row.id, trace=row.traceparent,
+            incident=row.incident, key=_undo_key(session, row.id), playbook_run=proposal_by.playbook_run,
+            step=proposal_by.step, undo_of=row.id, trace=row.traceparent,
         )  # fmt: skip
         return self.propose(session, wanted, now_us, given)
 
@@ -250,6 +260,22 @@ class ActionService:
         end(session, row, state, outcome, now_us, actor)
         for listener in self.on_end:
             listener(session, row, now_us)
+
+
+def _reach(kind: object) -> str:
+    """What a type changes: the `device` it is for, what a `query` finds, or something of the whole `hub`."""
+    return str(getattr(kind, "reach", "device"))
+
+
+def _undo_key(session: Session, number: str) -> str:
+    """The key of the undo of an action: a new one if those before came to nothing, or one refusal would be for ever."""
+    key, more = f"undo/{number}", 0
+    query = select(Action.state).where(Action.idempotency_key == key)
+    while session.exec(query).first() in {"refused", "cancelled", "failed"}:
+        more += 1
+        key = f"undo/{number}#{more}"
+        query = select(Action.state).where(Action.idempotency_key == key)
+    return key
 
 
 def _same(known: Action, row: Action) -> Action:

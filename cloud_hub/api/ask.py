@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
@@ -12,6 +12,7 @@ import msgspec
 from fastapi import APIRouter, Depends, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.types import Receive, Scope, Send
 
 from cloud_hub.api.dependencies import Caller, Hub, Reader, TheHub, authenticated
 from cloud_hub.ask import service
@@ -115,23 +116,39 @@ def _view(last: Progress) -> AnswerView:
     return AnswerView(session=last.session, **asdict(last.answer))
 
 
-def _streamed(hub: Hub, caller: Caller, question: Question) -> Response:
-    stack = contextlib.ExitStack()
-    stack.enter_context(hub.questions.hold(caller.actor))
+class _AnswerStream(StreamingResponse):
+    """Events of one question, which has its place from before the head until the caller has all of it, or has left.
 
-    def events() -> Iterator[bytes]:
-        with stack:
+    The response holds the place: an iterator that nobody begins, or reads to its end, would keep it.
+    """
+
+    def __init__(self, events: Generator[bytes, None, None], place: AbstractContextManager[None]) -> None:
+        super().__init__(events, media_type=EVENTS)
+        self._events, self._place = events, place
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it; HubError 429 if there is no place."""
+        with self._place:
             try:
-                for progress in service.ask(hub.db, question, _model(hub, caller, question)):
-                    if progress.call is not None:
-                        yield _event("tool", asdict(progress.call))
-                    else:
-                        yield _event("answer", _view(progress).model_dump())
-            except Exception as error:  # the head is sent: the stream must say that it failed
-                log.exception("ask.failed", extra={"trace": caller.trace})
-                yield _event("error", {"title": "The question was not answered", "detail": type(error).__name__})
+                await super().__call__(scope, receive, send)
+            finally:
+                self._events.close()
 
-    return StreamingResponse(events(), media_type=EVENTS)
+
+def _streamed(hub: Hub, caller: Caller, question: Question) -> Response:
+    return _AnswerStream(_events(hub, caller, question), hub.questions.hold(caller.actor))
+
+
+def _events(hub: Hub, caller: Caller, question: Question) -> Generator[bytes, None, None]:
+    try:
+        for progress in service.ask(hub.db, question, _model(hub, caller, question)):
+            if progress.call is not None:
+                yield _event("tool", asdict(progress.call))
+            else:
+                yield _event("answer", _view(progress).model_dump())
+    except Exception as error:  # the head is sent: the stream must say that it failed
+        log.exception("ask.failed", extra={"trace": caller.trace})
+        yield _event("error", {"title": "The question was not answered", "detail": type(error).__name__})
 
 
 def _event(name: str, data: Any) -> bytes:

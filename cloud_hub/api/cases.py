@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict
+from sqlmodel import Session
 
 from cloud_hub.api.alarms import MAX_US
 from cloud_hub.api.dependencies import Reader, TheHub
 from cloud_hub.clock import now_us
+from cloud_hub.database import scopes
+from cloud_hub.database.tables import Case
 from cloud_hub.errors import HubError
 from cloud_hub.incidents import cases, evidence, reports
 from cloud_hub.incidents.core import shift_report
+from cloud_hub.twins.core.reported_values import text
 from shared.durations import DAY_US, HOUR_US
 
 router = APIRouter(prefix="/api/v1", tags=["cases"])
@@ -49,7 +54,7 @@ def list_cases(
     """List cases, the newest first."""
     with hub.db.read(scope=caller.scope) as session:
         found = cases.newest(session, cause=cause, device=device, since_us=since_us, limit=min(max(limit, 1), 1000))
-        return [ListedCase.model_validate(row) for row in found]
+        return _listed(session, found)
 
 
 class CaseView(BaseModel):
@@ -67,9 +72,18 @@ def case(case_id: str, hub: TheHub, caller: Reader) -> CaseView:
         row = cases.get(session, case_id)
         items = evidence.from_plain(row.evidence).items if row.evidence else []
         return CaseView(
-            case=ListedCase.model_validate(row), diagnosis=row.diagnosis,
+            case=_listed(session, [row])[0], diagnosis=row.diagnosis,
             items=[msgspec.to_builtins(item) for item in evidence.visible(session, items)],
         )  # fmt: skip
+
+
+def _listed(session: Session, rows: Sequence[Case]) -> list[ListedCase]:
+    """The cases, without actions on devices that the session does not see."""
+    seen = scopes.visible(session, {text(action.get("device")) for row in rows for action in row.actions})
+    listed = [ListedCase.model_validate(row) for row in rows]
+    for one in listed:
+        one.actions = [action for action in one.actions if text(action.get("device")) in seen]
+    return listed
 
 
 @router.get("/shift-report")

@@ -147,7 +147,7 @@ def incident(
         return IncidentView(
             incident=Incident.model_validate(row, update={"diagnosis": _written(row, language)}),
             alarms=incidents.newest_alarms(session, incident_id, ALARMS),
-            actions=incidents.actions(session, incident_id),
+            actions=incidents.visible_actions(session, incident_id),
             group=_counts(groups.summaries(session, [row.page])[row.page]),
             members=[Member.model_validate(one) for one in groups.members(session, row.page)],
         )

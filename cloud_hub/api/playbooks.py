@@ -7,6 +7,7 @@ from typing import Any, Literal
 import msgspec
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
+from sqlmodel import Session
 
 from cloud_hub.api.dependencies import Caller, Operator, Reader, TheHub
 from cloud_hub.clock import now_us
@@ -173,6 +174,7 @@ def dry_run(playbook: str, body: RunBody, hub: TheHub, caller: Operator) -> DryR
     """Show what a run would do and what the policy says of each step. Nothing is done."""
     plan = _catalogue(hub).plan(playbook, body.parameters)
     with hub.db.write(scope=caller.scope) as session:
+        _require_incident(session, body.incident)
         verdicts = judge_plan(session, hub.actions, plan, now_us(), actor=caller.actor, scope=caller.scope)
     return DryRunView(
         playbook=plan.playbook, version=plan.version, approvals=needed(verdicts),
@@ -189,6 +191,7 @@ def propose_run(body: NewRunBody, hub: TheHub, caller: Operator) -> RunView:
     """Propose a run. It begins at once if the policy allows every step; 409 if it forbids one."""
     plan = _catalogue(hub).plan(body.playbook, body.parameters)
     with hub.db.write(scope=caller.scope) as session:
+        _require_incident(session, body.incident)
         verdicts = judge_plan(session, hub.actions, plan, now_us(), actor=caller.actor, scope=caller.scope)
         row = service.propose(
             session, plan, verdicts, steady.now_us(), actor=caller.actor, trace=caller.trace, incident=body.incident,
@@ -251,6 +254,12 @@ def resume_run(run_id: str, hub: TheHub, caller: Operator) -> RunView:
     with hub.db.write(scope=caller.scope) as session:
         row = service.resume(session, run_id, steady.now_us(), caller.actor, caller.roles)
     return _changed(hub, row)
+
+
+def _require_incident(session: Session, incident: str) -> None:
+    """HubError 404 unless the session sees the incident: a run keeps it open, and shows what it did there."""
+    if incident:
+        incidents.get(session, incident)
 
 
 def _get(hub: TheHub, caller: Caller, run_id: str) -> PlaybookRun:

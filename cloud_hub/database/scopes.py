@@ -8,7 +8,7 @@ path is visible only without a scope.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Select, false, func, or_, select
@@ -60,11 +60,16 @@ def restrict(session: Session, query: _S, column: Any) -> _S:
     return query if scope is None else query.where(column.in_(select(_DEVICES.c.id).where(scope_condition(scope))))
 
 
+def visible(session: Session, devices: Collection[str]) -> set[str]:
+    """Those of the devices that the session sees. With a scope, unknown ones are not among them."""
+    scope = session_scope(session)
+    if scope is None or not devices:
+        return set(devices)
+    query = select(_DEVICES.c.id).where(_DEVICES.c.id.in_(set(devices)), scope_condition(scope))
+    return set(session.connection().execute(query).scalars())
+
+
 def sees(session: Session, devices: Sequence[str]) -> bool:
     """Whether all of these devices are visible to the session. With a scope, unknown devices are not."""
     scope = session_scope(session)
-    if scope is None:
-        return True
-    wanted = set(devices)
-    visible = select(_DEVICES.c.id).where(_DEVICES.c.id.in_(wanted), scope_condition(scope))
-    return bool(wanted) and len(session.connection().execute(visible).all()) == len(wanted)
+    return scope is None or (bool(devices) and visible(session, devices) == set(devices))

@@ -348,13 +348,12 @@ def _of_site(session: Session, devices: set[str], site: str) -> set[str]:
 
 def visible(session: Session, items: Sequence[EvidenceItem]) -> list[EvidenceItem]:
     """Those of the items that are about devices that the session sees."""
-    named = {str(item.data.get("upstream") or item.device) for item in items}
-    scope = scopes.session_scope(session)
-    if scope is None:
-        return list(items)
-    query = scopes.restrict(session, select(_DEVICES.c.id).where(_DEVICES.c.id.in_(named)), _DEVICES.c.id)
-    seen = set(session.connection().execute(query).scalars())
-    return [item for item in items if str(item.data.get("upstream") or item.device) in seen]
+    seen = scopes.visible(session, {_about(item) for item in items})
+    return [item for item in items if _about(item) in seen]
+
+
+def _about(item: EvidenceItem) -> str:
+    return str(item.data.get("upstream") or item.device)
 
 
 def _cases(session: Session, subject: _Subject) -> Iterator[Fact]:

@@ -56,13 +56,14 @@ def _number(session: Session, what: Any, *where: Any) -> int:
 
 
 def _groups(session: Session, *where: Any) -> list[GroupLine]:
-    """The newest groups with such incidents, by the incident that leads each."""
+    """The newest groups with such incidents, by the incident that leads each; by another where that one is not seen."""
     mine = _INCIDENTS.c
     pages = scopes.restrict(session, select(mine.page).where(*where), mine.device)
     pages = pages.group_by(mine.page).order_by(func.max(mine.id).desc()).limit(LISTED)
     ids = list(session.connection().execute(pages).scalars())
-    query = select_rows(Incident).where(col(Incident.page).in_(ids), col(Incident.leads).is_(True))
-    rows = session.exec(scopes.restrict(session, query, col(Incident.device)).order_by(Incident.id)).all()
+    query = select(func.coalesce(func.min(mine.id).filter(mine.leads), func.min(mine.id))).where(mine.page.in_(ids))
+    shown = session.connection().execute(scopes.restrict(session, query, mine.device).group_by(mine.page)).scalars()
+    rows = session.exec(select_rows(Incident).where(col(Incident.id).in_(shown.all())).order_by(Incident.id)).all()
     counted = groups.summaries(session, ids)
     return [_group(row, counted[row.page]) for row in rows]
 

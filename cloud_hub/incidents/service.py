@@ -381,6 +381,12 @@ def actions(session: Session, incident_id: str) -> list[Action]:
     return list(session.exec(select(Action).where(Action.incident == incident_id).order_by(Action.id)))
 
 
+def visible_actions(session: Session, incident_id: str) -> list[Action]:
+    """Those of the incident's actions whose device the session sees: a playbook may act on other sites, too."""
+    query = select(Action).where(Action.incident == incident_id).order_by(Action.id)
+    return list(session.exec(scopes.restrict(session, query, col(Action.device))))
+
+
 def action_ended(session: Session, action: Action, now_us: int) -> None:
     """Settle the incident of an action that has ended.
 

@@ -46,7 +46,8 @@ class ActionRunner:
         """A refusal is final, and so is the failure of a call: it was repeated already, with its own key."""
         state = _STATES.get(row.state, "running")
         external = isinstance(self._actions.catalogue.types.get(row.type), External)
-        text = row.outcome or ("waits for an approval" if row.state == "proposed" else row.state)
+        said = {"proposed": "waits for an approval", "refused": f"refused by the policy: {row.policy}"}
+        text = row.outcome or said.get(row.state, row.state)
         return Outcome(state=state, text=text, final=external or row.state != "failed")  # type: ignore[arg-type]
 
     def undo(self, session: Session, run: PlaybookRun, step: PlanStep, ref: str, key: str, now_us: int) -> str:

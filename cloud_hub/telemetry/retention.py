@@ -45,6 +45,8 @@ Part = tuple[str, str, str, DeleteBatch]
 
 ROWS = 1000
 """Rows of one transaction."""
+QUESTIONS = 200_000
+"""Questions with their answers that are kept at most, about 1 GB: anyone who reads may ask as often as the hub can."""
 
 
 def _table(kind: Any) -> Any:
@@ -107,6 +109,7 @@ class RetentionWorker:
         if self._days.questions_days:
             before_us = now_us - int(self._days.questions_days * DAY_US)
             yield "ask_turns", "", "", partial(_ended_rows, _table(AskTurn), "t_us", before_us)
+            yield "ask_turns", "oldest", "", partial(_beyond, _table(AskTurn), QUESTIONS)
         if self._days.incidents_days:
             yield "incidents", "", "", partial(_incidents, now_us - int(self._days.incidents_days * DAY_US))
 
@@ -185,6 +188,15 @@ def _job(job: str, session: Session) -> int:
 def _ended_rows(table: Any, ended: str, before_us: int, session: Session) -> int:
     """Delete rows that ended before a time; those that have not ended have no such time."""
     some = select(table.c.id).where(table.c[ended] < before_us).limit(ROWS)
+    return _execute_delete(session, delete(table).where(table.c.id.in_(some)))
+
+
+def _beyond(table: Any, most: int, session: Session) -> int:
+    """Delete the oldest rows of a table whose ids are in the order of time, so that it keeps `most`."""
+    last = session.connection().execute(select(table.c.id).order_by(table.c.id.desc()).offset(most).limit(1)).scalar()
+    if last is None:
+        return 0
+    some = select(table.c.id).where(table.c.id <= last).order_by(table.c.id).limit(ROWS)
     return _execute_delete(session, delete(table).where(table.c.id.in_(some)))
 
 

@@ -181,15 +181,17 @@ class ActionWorld:
 
     def approve(self, number: str, actor: str) -> None:
         """A person tries to approve; the world books what was accepted and should count."""
-        with suppress(HubError), self.db.write() as session:
-            self.service.approve(session, number, actor, PEOPLE[actor], self.now)
+        with suppress(HubError):
+            with self.db.write() as session:
+                self.service.approve(session, number, actor, PEOPLE[actor], self.now)
             self.granted.setdefault(number, set()).add(actor)
 
     def cancel(self, number: str) -> None:
         """A person cancels."""
-        with suppress(HubError), self.db.write() as session:
-            self.service.cancel(session, number, "anna", self.now)
-            self.cancelled.add(number)
+        with suppress(HubError):
+            with self.db.write() as session:
+                self.service.cancel(session, number, "anna", self.now)
+            self.cancelled.add(number)  # a kill before the commit cancels nothing
 
     def run(self, seconds: float = 1.0) -> None:
         """One run of each worker."""

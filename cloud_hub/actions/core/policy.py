@@ -21,8 +21,10 @@ Risk = Literal["read-only", "low", "medium", "high"]
 Origin = Literal["diagnosis", "person", "playbook"]
 Place = Literal["device", "site", "hub"]
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
-Seconds = Annotated[float, msgspec.Meta(ge=0)]
-Count = Annotated[int, msgspec.Meta(ge=0)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=366 * 86400)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
+MAX_RULES = 500
+"""Each may cost a query, whenever an action is judged."""
 STRICTNESS: dict[Decision, int] = {"allow": 0, "approve": 1, "forbid": 2}
 
 
@@ -98,17 +100,17 @@ class Storm(_Part, frozen=True):
     In a storm nothing is allowed without a person. Beyond `ceiling` actions an hour everything is forbidden.
     """
 
-    sigmas: Annotated[float, msgspec.Meta(gt=0)] = 3.0
-    floor: Annotated[int, msgspec.Meta(ge=1)] = 30
-    ceiling: Annotated[int, msgspec.Meta(ge=1)] = 1000
+    sigmas: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 3.0
+    floor: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 30
+    ceiling: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 1000
 
 
 class Policy(_Part, frozen=True):
     """The policy file. What no rule matches is decided by `otherwise`."""
 
-    rules: tuple[Rule, ...]
+    rules: Annotated[tuple[Rule, ...], msgspec.Meta(max_length=MAX_RULES)]
     otherwise: Literal["approve", "forbid"] = "forbid"
-    sequences: tuple[SensitiveSequence, ...] = ()
+    sequences: Annotated[tuple[SensitiveSequence, ...], msgspec.Meta(max_length=MAX_RULES)] = ()
     storm: Storm = Storm()
     time_zone: str = "UTC"
 

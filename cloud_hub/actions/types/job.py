@@ -42,6 +42,7 @@ class JobAction(BaseAction):
     """Creates a job; it is complete when the job has ended."""
 
     name = "job"
+    reach = "query"
     schema = JobParameters
 
     def __init__(self, tools: Tools) -> None:

@@ -24,6 +24,7 @@ class ScaleAction(BaseAction):
     """Asks the platform for replicas."""
 
     name = "scale"
+    reach = "hub"
     schema = ScaleParameters
     undoable = True
     timeout_s = 60.0

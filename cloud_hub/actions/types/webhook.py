@@ -9,7 +9,7 @@ import ipaddress
 import socket
 import ssl
 from typing import Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import httpx
 import msgspec
@@ -80,7 +80,7 @@ class WebhookAction(BaseAction):
         _require_public(name, webhook)
         message = {"version": 1, "key": key, "action": request.id, "device": request.device}
         content = msgspec.json.encode(message | {"body": request.parameters.body})
-        headers = {"Content-Type": "application/json", "User-Agent": "tidegate-hub", "Idempotency-Key": key}
+        headers = {"Content-Type": "application/json", "User-Agent": "tidegate-hub", "Idempotency-Key": _header(key)}
         if webhook.secret_file:
             secret = secret_files.read(f"actions.webhooks.{name}.secret_file", webhook.secret_file)
             headers[SIGNATURE] = sign(secret, content, now_us // 1_000_000)
@@ -101,6 +101,11 @@ class WebhookAction(BaseAction):
             return "the proposal named nothing that undoes it"
         parameters = {"webhook": request.parameters.webhook, "body": request.parameters.undo}
         return Inverse(type="webhook", parameters=parameters)
+
+
+def _header(key: str) -> str:
+    """The key as a header may hold it: people choose it, in any script. What is no printable ASCII is %-encoded."""
+    return quote(key, safe="".join(map(chr, range(0x21, 0x7F))).replace("%", ""))
 
 
 def _outcome(name: str, status: int) -> dict[str, Any]:

@@ -18,7 +18,9 @@ from shared.durations import DAY_US, WEEK_US
 MAX_QUESTION = 1000
 """Characters of a question at most."""
 _NO_DEVICE = "the|a|an|my|our|this|that|all|any|there|we|you|everything|in|since|during|last"
-_DEVICE = rf"(?P<device>it\b|它|(?!(?:{_NO_DEVICE})\b)[a-z0-9][a-z0-9_-]{{0,59}})"
+_END = "(?![a-z0-9_-])"
+"""The end of a device id: `a-1` and `it-3` do not end after their first word."""
+_DEVICE = rf"(?P<device>it{_END}|它|(?!(?:{_NO_DEVICE}){_END})[a-z0-9][a-z0-9_-]{{0,59}})"
 _METRIC = r"(?P<metric>[a-z][a-z0-9_.:/-]{0,99})"
 _INCIDENT = r"(?P<incident>[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
 _AT = r"(?:\s+(?:on|with|at|of|for|to)\s+(?:device\s+)?{device})?"

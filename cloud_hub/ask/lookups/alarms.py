@@ -98,7 +98,7 @@ def incident(session: Session, asked: IncidentId, _: int) -> list[Finding]:
     return [
         *_incident_findings(row),
         *alarms,
-        *(_action_finding(one) for one in incident_service.actions(session, row.id)),
+        *(_action_finding(one) for one in incident_service.visible_actions(session, row.id)),
     ]
 
 

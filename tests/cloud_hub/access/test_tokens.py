@@ -71,6 +71,8 @@ def test_a_token_is_made_shown_once_listed_and_ended(sites: Sites) -> None:
 @pytest.mark.parametrize("body", [
     {"name": "x"}, {"name": "x", "roles": []}, {"name": "x", "roles": ["king"]}, {"name": "", "roles": ["viewer"]},
     {"name": "job:x", "roles": ["viewer"]}, {"name": "oidc:anna", "roles": ["viewer"]},
+    {"name": "anna ", "roles": ["viewer"]}, {"name": "anna  b", "roles": ["viewer"]},
+    {"name": "Jo\u0308rg", "roles": ["viewer"]},
     {"name": "hub", "roles": ["viewer"]}, {"name": "command line", "roles": ["viewer"]},
     {"name": "a\nb", "roles": ["viewer"]}, {"name": "x" * 201, "roles": ["viewer"]},
     {"name": "x", "roles": ["viewer"], "scope": []}, {"name": "x", "roles": ["viewer"], "scope": ["/"]},

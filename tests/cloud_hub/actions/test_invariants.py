@@ -174,7 +174,7 @@ def test_a_random_life_finds_a_seeded_bug(tmp_path: Path, bug: Any, monkeypatch:
         (tmp_path / str(seed)).mkdir()
         db = CrashingDatabase(databases.sqlite(tmp_path / str(seed)))
         try:
-            live(ActionWorld(db), seed)
+            live(ActionWorld(db), seed, 150)
         except Violation:
             return
         finally:

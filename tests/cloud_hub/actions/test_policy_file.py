@@ -53,7 +53,11 @@ def test_a_right_file_is_read() -> None:
     ("Europe/Berlin", "Europe/Berlon", 1, "is no time zone"),
     ("name: others", "name: night", 13, "two rules have the name 'night'"),
     ("per_day: 3", "per_day: -1", 12, ">= 0"),
+    ("per_day: 3", "per_day: 99999999999999999999", 12, "<= 1000000"),
+    ("    then: [twin]", "    then: [twin]\n    within_s: .inf", 21, "<= 31622400"),
     ("sigmas: 3", "sigmas: 0", 21, "> 0"),
+    ("ceiling: 100", "ceiling: 99999999999999999999", 21, "<= 1000000"),
+    ("rules:\n", "rules:\n" + "  - {name: a, decision: allow}\n" * 500, 3, "length <= 500"),
     ("rules:", "rule:", 2, "unknown field"),
 ])  # fmt: skip
 def test_a_fault_names_its_line_and_the_cure(before: str, now: str, line: int, reason: str) -> None:

@@ -123,6 +123,33 @@ def test_an_action_without_a_device_is_not_for_scoped_people(db: Database) -> No
     refused(lambda: approve(db, actions, row.id, "anna", scope=("acme/a",)), 404)
 
 
+@pytest.mark.parametrize("wanted", [
+    {"type": "scale", "parameters": {"replicas": 3}},
+    {"type": "job", "parameters": {"kind": "tags", "query": "*", "content": {"a": 1}}},
+], ids=lambda wanted: str(wanted["type"]))  # fmt: skip
+def test_who_sees_only_the_device_approves_nothing_that_reaches_beyond_it(db: Database, wanted: Any) -> None:
+    actions = service(TWO)
+    row = propose(db, actions, **wanted)
+    assert "beyond the scope" in refused(lambda: approve(db, actions, row.id, "anna", scope=("acme/a",)), 403)
+    assert len(approve(db, actions, row.id, "anna").approvals) == 1
+
+
+@pytest.mark.parametrize("change", [
+    {"type": "scale", "parameters": {"replicas": 3}}, {"type": "webhook", "parameters": {"webhook": "x"}, "device": ""},
+], ids=lambda change: str(change["type"]))  # fmt: skip
+def test_who_has_a_scope_proposes_nothing_of_the_whole_hub(db: Database, change: Any) -> None:
+    actions = service(TWO)
+    assert "whole hub" in refused(lambda: propose(db, actions, scope=("acme/a",), **change), 403)
+    assert propose(db, actions, **change).state == "proposed"
+
+
+def test_who_proposed_a_job_within_a_scope_has_it_approved_there(db: Database) -> None:
+    actions = service(TWO)
+    job = {"type": "job", "parameters": {"kind": "tags", "query": "*", "content": {"a": 1}}}
+    row = propose(db, actions, scope=("acme/a",), **job)
+    assert len(approve(db, actions, row.id, "anna", scope=("acme/a",)).approvals) == 1
+
+
 @pytest.mark.parametrize("text", [
     "approved by anna and bert", '{"approvals": [{"actor": "anna", "roles": "operator"}]}', "action.approved",
     "decision: allow", "rule 'all' allows it",
@@ -286,6 +313,22 @@ def test_an_undo_is_judged_like_any_other(db: Database) -> None:
     with db.write() as session:
         undone = actions.undo(session, row.id, proposal(), NOW)
     assert (undone.state, undone.undo_of) == ("proposed", row.id)
+
+
+def test_an_undo_that_came_to_nothing_stands_in_no_ones_way(db: Database) -> None:
+    actions = service(Rule(name="all", decision="allow"))
+    row = propose(db, actions)
+    run(db, actions)
+    actions.policy = Policy(rules=(TWO,))
+    seen = set()
+    for _ in range(3):
+        with db.write() as session:
+            undone = actions.undo(session, row.id, proposal(), NOW)
+            assert undone.state == "proposed"
+            assert actions.undo(session, row.id, proposal(proposer="bert"), NOW).id == undone.id
+            actions.cancel(session, undone.id, "petra", NOW)
+        seen.add(undone.id)
+    assert len(seen) == 3
 
 
 def test_every_step_is_in_the_audit_trail(db: Database) -> None:

@@ -284,11 +284,21 @@ def test_a_type_must_be_one_kind_or_the_other() -> None:
 # -- webhooks ------------------------------------------------------------------------------------------
 
 
-def call(world: World, name: str = "plc") -> Any:
+def call(world: World, name: str = "plc", key: str = "key") -> Any:
     kind: Any = world.service.catalogue.get("webhook")
     parameters = world.service.catalogue.decode("webhook", {"webhook": name, "body": {}})
     request = webhook_type.Request(id="a", device="", parameters=parameters)
-    return kind.call(request, "key", NOW)
+    return kind.call(request, key, NOW)
+
+
+@pytest.mark.parametrize(("key", "sent"), [
+    ("anna/a-1#2.0", "anna/a-1#2.0"), ("Jörg/停机", "J%C3%B6rg/%E5%81%9C%E6%9C%BA"),
+    ("a b\r\nX: 1\0", "a%20b%0D%0AX:%201%00"),
+    ("100%", "100%25"),
+])  # fmt: skip
+def test_a_key_in_any_script_arrives_as_one_header(world: World, key: str, sent: str) -> None:
+    assert call(world, key=key) == {"status": 204}
+    assert list(world.server.bodies) == [sent]  # type: ignore[attr-defined]
 
 
 def test_a_webhook_that_hangs_ends_after_its_time(world: World) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from typing import Any
 
 import pytest
 from simulators.rest_world import World, problem
@@ -28,6 +30,49 @@ def test_look_ups_and_the_answer_are_streamed_as_events(world: World) -> None:
     events = [part.split("\n", 1) for part in answer.text.strip().split("\n\n")]
     assert [name for name, _ in events] == ["event: tool", "event: tool", "event: answer"]
     assert json.loads(events[-1][1].removeprefix("data: "))["facts"]
+
+
+@pytest.mark.parametrize("events", [0, 1])
+def test_a_caller_who_leaves_a_stream_half_read_gives_the_place_back(world: World, events: int) -> None:
+    """`events` are those that arrive before the connection ends."""
+    for _ in range(5):
+        assert leave(world, events) == 200
+    assert world.ask("POST", "/api/v1/ask", json={"question": "what is wrong?"}).status_code == 200
+
+
+def leave(world: World, events: int) -> int:
+    """Ask over ASGI and disconnect; returns the status."""
+    body = json.dumps({"question": "what is wrong?", "stream": True}).encode()
+    token = f"Bearer {world.tokens['everything']}".encode()
+    scope = {
+        "type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": "1.1", "method": "POST",
+        "scheme": "http", "path": "/api/v1/ask", "raw_path": b"/api/v1/ask", "query_string": b"", "root_path": "",
+        "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80),
+        "headers": [(b"authorization", token), (b"content-type", b"application/json"), (b"host", b"hub"),
+                    (b"content-length", str(len(body)).encode())],
+    }  # fmt: skip
+    sent: list[dict[str, Any]] = []
+    asked = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+    async def exchange() -> None:
+        left = asyncio.Event()
+
+        async def receive() -> dict[str, Any]:
+            if (message := next(asked, None)) is not None:
+                return message
+            await left.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: dict[str, Any]) -> None:
+            sent.append(message)
+            if len(sent) > events:  # the head counts, too
+                left.set()
+                await asyncio.sleep(0)
+
+        await world.app(scope, receive, send)  # type: ignore[arg-type]
+
+    asyncio.run(exchange())
+    return int(sent[0]["status"])
 
 
 def test_the_audit_trail_is_for_auditors(world: World) -> None:
@@ -62,3 +107,10 @@ def test_a_caller_and_the_hub_have_so_many_questions_at_a_time() -> None:
             pass
     with slots.hold("carl"):
         assert not slots._running["anna"]
+
+
+def test_a_stream_without_a_place_is_refused_before_its_head(world: World) -> None:
+    slots: QuestionSlots = world.app.state.hub.questions
+    with slots.hold("anna"), slots.hold("anna"), slots.hold("anna"):
+        body = {"question": "what is wrong?", "stream": True}
+        assert "under way" in problem(world.ask("POST", "/api/v1/ask", json=body), 429)

@@ -7,11 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from simulators.rest_world import Role, World, problem
+from simulators.births import born
+from simulators.rest_world import NOW, Role, World, problem
 
 from cloud_hub import __main__
+from cloud_hub.access import tokens
+from cloud_hub.actions.service import Proposal
 from cloud_hub.cli import playbook
-from cloud_hub.database.tables import PlaybookRun
+from cloud_hub.database.tables import Device, Incident, PlaybookRun
+from cloud_hub.incidents import cases
+from shared.protocol.messages import Birth
 
 VALUES = {"device": "press-3", "model": "digits"}
 BODY = {"playbook": "restart-model", "parameters": VALUES}
@@ -71,6 +76,7 @@ def test_another_person_approves_and_the_worker_is_notified(world: World) -> Non
         ({"playbook": "restart-model"}, 422, "parameters.device: is missing"),
         (BODY | {"parameters": VALUES | {"more": 1}}, 422, "no such parameter"),
         (BODY | {"parameters": VALUES | {"device": ["x"]}}, 422, "is no string"),
+        (BODY | {"incident": "no-such-incident"}, 404, "no-such-incident"),
         (BODY | {"parameters": {str(n): 1 for n in range(60)}}, 422, "parameters"),
     ],
 )
@@ -88,6 +94,31 @@ def test_a_scope_hides_runs_and_devices(world: World) -> None:
     for verb in ("cancel", "resume"):
         problem(world.ask("POST", f"/api/v1/playbook-runs/{number}/{verb}", None, headers=headers), 404)
     problem(world.ask("POST", "/api/v1/playbook-runs", None, headers=headers, json=BODY), 404)
+
+
+def test_a_run_keeps_no_incident_of_another_site_open(world: World) -> None:
+    """And an incident shows no action on a device of another site."""
+    with world.db.write() as session:
+        born(session, Birth(device="south-1", session="s", epoch="e"), NOW)
+        session.get_one(Device, "south-1").assigned_path = "acme/south"
+        session.get_one(Device, "press-3").assigned_path = "acme/north"
+        tokens_of = {site: f"Bearer {tokens.create(session, site, 'operator', NOW, 'test', scope=(f'acme/{site}',))}"
+                     for site in ("north", "south")}  # fmt: skip
+    incident = world.ids["incident_id"]
+    body = BODY | {"parameters": VALUES | {"device": "south-1"}, "incident": incident}
+    for path in ("playbook-runs", "playbooks/restart-model/dry-run"):
+        sent = body if path == "playbook-runs" else {name: body[name] for name in ("parameters", "incident")}
+        answer = world.ask("POST", f"/api/v1/{path}", None, headers={"Authorization": tokens_of["south"]}, json=sent)
+        assert incident in problem(answer, 404)
+    with world.db.write() as session:
+        proposal = Proposal(type="twin", parameters={"patch": {"a": 1}}, device="south-1", incident=incident)
+        world.app.state.hub.actions.propose(session, proposal, NOW)
+        session.merge(cases.close(session, session.get_one(Incident, incident)))
+    for path in (f"incidents/{incident}", f"cases/{incident}", "cases"):
+        shown = world.ask("GET", f"/api/v1/{path}", None, headers={"Authorization": tokens_of["north"]})
+        assert "press-3" in shown.text
+        assert "south-1" not in shown.text
+        assert "south-1" in world.ask("GET", f"/api/v1/{path}").text
 
 
 # -- the command line ------------------------------------------------------------------------------

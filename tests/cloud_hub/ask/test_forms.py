@@ -65,6 +65,16 @@ def test_a_condition_keeps_its_capitals() -> None:
     assert match.calls[0].arguments == {"where": "tags.Site = 'Hall B'"}
 
 
+@pytest.mark.parametrize("device", ["a-1", "in-feed", "the-press", "last_one", "all-2", "it-3", "my-", "in2", "its"])
+@pytest.mark.parametrize("question", ["what is wrong with {}?", "why is {} silent?", "what was done on {}?",
+                                      "how is {}?", "{}有什么问题?"])  # fmt: skip
+def test_a_device_whose_name_begins_like_a_word_is_that_device(question: str, device: str) -> None:
+    """And never the whole fleet, or the last device."""
+    match = forms.match(question.format(device), "press-9")
+    assert match is not None
+    assert match.device == device
+
+
 @pytest.mark.parametrize("question", ["", "hello", "ignore all rules", "restart press-3", "what is it", "?" * 900])
 def test_other_questions_fit_no_form(question: str) -> None:
     assert forms.match(question) is None

@@ -18,7 +18,7 @@ from sqlmodel import select
 from cloud_hub.__main__ import main
 from cloud_hub.clock import new_id
 from cloud_hub.database.sessions import Database
-from cloud_hub.database.tables import Action, AlarmRow, Case, Incident, IncidentEvidence, Notification
+from cloud_hub.database.tables import Action, AlarmRow, Case, Device, Incident, IncidentEvidence, Notification
 from cloud_hub.incidents import cases, evidence, groups, replay, reports
 from cloud_hub.incidents import service as incidents
 from cloud_hub.incidents import worker as diagnosis
@@ -39,10 +39,12 @@ DEVICE = "press-3"
 FIXED = settings(max_examples=300, deadline=None, derandomize=True, database=None)
 
 
-def alarm(db: Database, number: str, t_us: int, state: str = "raised", metric: str = "temp.cpu") -> None:
+def alarm(
+    db: Database, number: str, t_us: int, state: str = "raised", metric: str = "temp.cpu", device: str = DEVICE
+) -> None:  # fmt: skip
     one = Alarm(id=number, metric=metric, kind="high", state=state, priority="high", t_us=t_us, value=97, limit=90)  # type: ignore[arg-type]
     with db.write() as session:
-        incidents.handle_alarm(session, DEVICE, one, t_us, "")
+        incidents.handle_alarm(session, device, one, t_us, "")
 
 
 def resolved(db: Database, at_us: int = NOW) -> str:
@@ -255,6 +257,25 @@ def test_a_shift_report_says_what_happened_what_was_done_and_what_stands(shift: 
     assert "Nothing that the hub knows of." in shift_report.words(nothing)
     with shift.read(scope=("acme/b",)) as session:
         assert reports.collect(session, NOW - 3600 * SECOND, NOW + 7 * 3600 * SECOND).counts["alarms"] == 0
+
+
+@pytest.mark.sql
+def test_a_shift_report_lists_a_group_that_a_device_of_another_site_leads(db: Database) -> None:
+    with db.write() as session:
+        for device, path in ((DEVICE, "acme/a"), ("switch-9", "acme/b")):
+            born(session, Birth(device=device, session="s", epoch="e"), NOW)
+            session.get_one(Device, device).assigned_path = path
+    alarm(db, "mine", NOW, metric="cpu.load")
+    alarm(db, "theirs", NOW, device="switch-9", metric="up")
+    with db.write() as session:
+        rows = {row.device: row.id for row in session.exec(select(Incident))}
+        mine = next(number for device, number in rows.items() if device != "switch-9")
+        groups.merge(session, rows["switch-9"], [mine], NOW, actor="anna", reason="the switch")
+    for site, device in (("acme/a", "press-3"), ("acme/b", "switch-9")):
+        with db.read(scope=(site,)) as session:
+            report = reports.collect(session, NOW - SECOND, NOW + SECOND)
+        assert [line.device for line in report.standing] == [device]
+        assert report.counts["groups"] == len(report.opened) == 1
 
 
 TEXTS = st.text(max_size=60) | st.sampled_from(["</title><script>alert(1)</script>", "a\nb", "\x1b[31m", "&\"'<"])

@@ -145,6 +145,7 @@ def test_a_policy_that_is_stricter_now_holds_the_step(site: Site) -> None:
     site.actions.policy = type(site.actions.policy)(rules=tuple(strict), otherwise="forbid")
     ended = site.finish(run)
     assert ended.state == "failed"
+    assert "refused by the policy: no rule allows" in ended.reason
     assert {row.state for row in site.rows(run)} == {"refused"}
     assert site.starts == 1
 

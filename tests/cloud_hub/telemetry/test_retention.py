@@ -10,6 +10,7 @@ from sqlmodel import SQLModel, func, select
 from cloud_hub.audit import trail
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import (
+    AskTurn,
     AuditRow,
     Command,
     Device,
@@ -111,6 +112,17 @@ def test_ended_tasks_of_language_models_go_and_open_ones_stay(db: Database) -> N
     assert swept(db, Retention(telemetry_days=0, minutes_days=0, hours_days=0, questions_days=0)) == [2, 0]
     with db.read() as session:
         assert sorted(session.exec(select(InferenceTask.id))) == ["c", "d"]
+
+
+def test_of_a_flood_of_questions_the_newest_stay(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "QUESTIONS", 3)
+    with db.write() as session:
+        for number in range(8):
+            asked = {"session": "s", "actor": "vic", "t_us": NOW, "question": "?"}
+            session.add(AskTurn(id=f"q{number}", text="", author="rules", engine="e", answer={}, **asked))
+    assert sum(swept(db, Retention(telemetry_days=0, minutes_days=0, hours_days=0, tasks_days=0))) == 5
+    with db.read() as session:
+        assert sorted(session.exec(select(AskTurn.id))) == ["q5", "q6", "q7"]
 
 
 def test_nothing_goes_unless_it_is_asked_for(db: Database) -> None:
