@@ -36,7 +36,7 @@ def tiny(file: Path, *, windows: bool) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("windows", [True, False])
+@pytest.mark.parametrize("windows", [pytest.param(True, marks=pytest.mark.nightly), False])
 def test_all_methods_give_all_figures_on_a_tiny_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, windows: bool
 ) -> None:

@@ -135,6 +135,7 @@ def test_an_alarm_of_a_device_reaches_the_webhook_once_and_its_hub_may_die(
     assert world.get("/notifications", state="given-up") == []
 
 
+@pytest.mark.nightly
 def test_what_was_written_is_watched_and_its_anomaly_reaches_the_webhook(
     world: Any, heard: tuple[list[Any], str]
 ) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from simulators.brokers import until
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -34,6 +35,7 @@ def test_the_page_is_read_as_a_shell_reads_it() -> None:
     assert lines("```sh\na 'b\nc' \\\n d   # e\nf\n```\n") == ["a 'b\nc' \\\n d", "f"]
 
 
+@pytest.mark.nightly
 def test_every_line_can_be_pasted(build: Callable[[str], Any]) -> None:
     world = build("mosquitto")
     world.broker.start()

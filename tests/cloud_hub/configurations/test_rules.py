@@ -151,8 +151,10 @@ def _newest_first(patch: pytest.MonkeyPatch) -> None:
     ("seed", "law"),
     [
         (_takes_everything, test_nothing_that_others_own_is_ever_changed),
-        (_forgets_to_take_away, test_leaving_restores_just_what_the_others_want),
-        (_newest_first, test_the_order_in_which_configurations_come_does_not_matter),
+        pytest.param(_forgets_to_take_away, test_leaving_restores_just_what_the_others_want, marks=pytest.mark.nightly),
+        pytest.param(
+            _newest_first, test_the_order_in_which_configurations_come_does_not_matter, marks=pytest.mark.nightly
+        ),
     ],
 )
 def test_a_seeded_bug_is_found(seed: Any, law: Any, monkeypatch: pytest.MonkeyPatch) -> None:
