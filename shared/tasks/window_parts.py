@@ -116,5 +116,5 @@ def _columns(part: Part, array: Array) -> Array:
         shape = ", ".join(["n", *map(str, spec.shape)])
         raise ValueError(f"array '{spec.name}' is {list(array.shape)}, the input is [{shape}]")
     if spec.layout == "NCT":
-        return array.transpose(0, 2, 1)
+        return np.asarray(array.transpose(0, 2, 1))
     return array[:, None, :] if spec.layout == "NC" else array.reshape(len(array), array.shape[1], -1)
