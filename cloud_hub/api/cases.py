@@ -103,4 +103,4 @@ def report(
         return Response(shift_report.encode(found), media_type="application/json")
     if format == "svg":
         return Response(shift_report.plot(found), media_type="image/svg+xml")
-    return Response(shift_report.words(found), media_type="text/plain; charset=utf-8")
+    return Response(shift_report.render_text(found), media_type="text/plain; charset=utf-8")

@@ -8,7 +8,6 @@ that holds its numbers and devices is cut.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -17,15 +16,14 @@ import msgspec
 from cloud_hub.ask.core import prompt
 from cloud_hub.ask.core.facts import Fact, Language, Sentence, ToolCall
 from cloud_hub.inference.engines import EngineBroken
-from cloud_hub.inference.engines.core.completion import Message, decode_completion
-from cloud_hub.inference.gateway.calls import Call, GatewayRefused
+from cloud_hub.inference.engines.core.completion import Message
+from cloud_hub.inference.gateway.blocking import complete
+from cloud_hub.inference.gateway.calls import Call
 from cloud_hub.inference.gateway.core.routing import Sites
 from cloud_hub.inference.gateway.service import Gateway
-from shared.errors import NotReady
 
 MAX_ROUNDS, MAX_CALLS, MAX_FACTS = 6, 12, 80
 """Of one question: answers of the model, tool calls, and facts."""
-GRACE_S = 5.0
 
 
 class ChatModel(Protocol):
@@ -50,16 +48,8 @@ class GatewayChat:
         """Ask the gateway as the caller's own request: its budget and its sites count."""
         body = {"messages": messages, "tools": tools, "tool_choice": choice, "temperature": 0, "max_tokens": 1500}
         call = Call(body=body, tenant=self._tenant, sites=self._sites, deadline_s=self._deadline_s, trace=self._trace)
-        future = self._gateway.submit(lambda: self._gateway.complete(call))
-        try:
-            content, outcome = future.result(self._deadline_s + GRACE_S)
-        except GatewayRefused as error:
-            raise NotReady(error.refusal.reason, error.refusal.retry_after_s or 5.0) from None
-        except FutureTimeout:
-            future.cancel()
-            raise NotReady("the gateway did not answer in time", 5.0) from None
-        self.name = f"{outcome.model or 'a model'} of pool {outcome.pool}"
-        return decode_completion(content, self.name).choices[0].message
+        answer, self.name = complete(self._gateway, call)
+        return answer.message
 
 
 class ToolRunner(Protocol):

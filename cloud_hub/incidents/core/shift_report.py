@@ -76,7 +76,7 @@ def encode(report: ShiftReport) -> bytes:
     return msgspec.json.encode(report)
 
 
-def words(report: ShiftReport) -> str:
+def render_text(report: ShiftReport) -> str:
     """The report as plain text."""
     return "\n".join(_line(text) for text in _lines(report)) + "\n"
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from cloud_hub.inference.engines import ChatRequest, EngineBroken
-from cloud_hub.inference.engines.core.completion import decode_completion
+from cloud_hub.inference.engines.core.completion import Choice, decode_completion
 from cloud_hub.inference.gateway.calls import Call, GatewayRefused
 from cloud_hub.inference.gateway.service import Gateway
 from shared.errors import NotReady
@@ -49,6 +49,23 @@ async def _bind(gateway: Gateway) -> None:
     gateway.bind()
 
 
+def complete(gateway: Gateway, call: Call) -> tuple[Choice, str]:
+    """Ask from a thread: the first choice, and who answered. Raises NotReady or EngineBroken.
+
+    Do not call it in the gateway's own event loop.
+    """
+    future = gateway.submit(lambda: gateway.complete(call))
+    try:
+        content, outcome = future.result(call.deadline_s + GRACE_S)
+    except GatewayRefused as error:
+        raise NotReady(error.refusal.reason, error.refusal.retry_after_s or 5.0) from None
+    except FutureTimeout:
+        future.cancel()
+        raise NotReady("the gateway did not answer in time", 5.0) from None
+    name = f"{outcome.model or 'a model'} of pool {outcome.pool}"
+    return decode_completion(content, name).choices[0], name
+
+
 class GatewayModel:
     """A `LanguageModel` for questions about some sites. `name` is the pool that answered last."""
 
@@ -65,16 +82,7 @@ class GatewayModel:
         messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
         body = ChatRequest.typed(messages, schema, max_tokens=MAX_TOKENS).body
         call = Call(body=body, tenant="hub", sites=self._sites, request_class="normal", deadline_s=self._deadline_s)
-        future = self._gateway.submit(lambda: self._gateway.complete(call))
-        try:
-            content, outcome = future.result(self._deadline_s + GRACE_S)
-        except GatewayRefused as error:
-            raise NotReady(error.refusal.reason, error.refusal.retry_after_s or 5.0) from None
-        except FutureTimeout:
-            future.cancel()
-            raise NotReady("the gateway did not answer in time", 5.0) from None
-        self.name = f"{outcome.model or 'a model'} of pool {outcome.pool}"
-        choice = decode_completion(content, self.name).choices[0]
+        choice, self.name = complete(self._gateway, call)
         if choice.finish_reason == "length" or choice.message.content is None:
             raise EngineBroken("the answer was cut off at max_tokens, or holds no text", self.name)
         return choice.message.content

@@ -244,7 +244,7 @@ def shift(db: Database) -> Database:
 def test_a_shift_report_says_what_happened_what_was_done_and_what_stands(shift: Database) -> None:
     with shift.read() as session:
         report = reports.collect(session, NOW - 3600 * SECOND, NOW + 7 * 3600 * SECOND)
-    text = shift_report.words(report)
+    text = shift_report.render_text(report)
     assert "2 groups of incidents opened (2 incidents, 2 alarms), 1 resolved." in text
     assert "press-3 temp: overheating; resolved 2027-01-15 08:10" in text
     assert text.rstrip().splitlines()[-1].endswith("press-3 cpu: cpu-saturated; open")
@@ -253,8 +253,8 @@ def test_a_shift_report_says_what_happened_what_was_done_and_what_stands(shift: 
     assert b'"step_us":900000000' in shift_report.encode(report)
     with shift.read() as session:
         nothing = reports.collect(session, NOW - 7200 * SECOND, NOW - 3600 * SECOND)
-    assert "Nothing: every incident is resolved." in shift_report.words(nothing)
-    assert "Nothing that the hub knows of." in shift_report.words(nothing)
+    assert "Nothing: every incident is resolved." in shift_report.render_text(nothing)
+    assert "Nothing that the hub knows of." in shift_report.render_text(nothing)
     with shift.read(scope=("acme/b",)) as session:
         assert reports.collect(session, NOW - 3600 * SECOND, NOW + 7 * 3600 * SECOND).counts["alarms"] == 0
 
@@ -294,8 +294,8 @@ def test_hostile_names_break_neither_the_plot_nor_the_lines(device: str, subject
     )  # fmt: skip
     svg = ElementTree.fromstring(shift_report.plot(report))
     assert {part.tag.rpartition("}")[2] for part in svg.iter()} <= {"svg", "title", "path", "text", "rect"}
-    assert all(text.isprintable() for text in shift_report.words(report).splitlines())
-    assert len(shift_report.words(report).splitlines()) == 13
+    assert all(text.isprintable() for text in shift_report.render_text(report).splitlines())
+    assert len(shift_report.render_text(report).splitlines()) == 13
 
 
 def test_an_action_without_a_verb_is_named_by_what_it_changes() -> None:
