@@ -139,21 +139,25 @@ def test_an_alarm_of_a_device_reaches_the_webhook_once_and_its_hub_may_die(
 def test_what_was_written_is_watched_and_its_anomaly_reaches_the_webhook(
     world: Any, heard: tuple[list[Any], str]
 ) -> None:
-    """Samples of the coming hour are taken in, so nothing here waits for minutes to pass."""
+    """Samples of the coming hour are taken in, so nothing here waits for minutes to pass.
+
+    An alarm clears after 20 calm samples in a row. The features look back over up to 100 samples, so that takes 27 to
+    49 ordinary ones after four extreme ones, depending on the minute at which this begins (50 minutes tried).
+    """
     token, now = writer(world), clock.now_us() // 60_000_000
     write(world, token, [(n * 60_000, ordinary(n)) for n in range(now - 3 * 1440, now)])
     policy = {"metrics": ["node/node_load1"], "train_days": 4, "backtest_days": 1, "monitor": True}
     made = world.http.put("/learning-jobs/load", json={"target": "deviceId = 'web-1'", "policy": policy})
     assert made.status_code == 201, made.text
     until("the watch has learned what was", lambda: watched(world) >= (now - 1) * 60_000_000, 120)
-    write(world, token, [(n * 60_000, 400.0) for n in range(now + 5, now + 15)])
+    write(world, token, [(n * 60_000, 400.0) for n in range(now + 2, now + 6)])
     until("an alarm is raised", lambda: alarms(world, "raised"), 60)
     until("the webhook hears of it", lambda: heard[0], 60)
-    write(world, token, [(n * 60_000, ordinary(n)) for n in range(now + 15, now + 58)])
+    write(world, token, [(n * 60_000, ordinary(n)) for n in range(now + 6, now + 60)])
     until("what is ordinary again clears it", lambda: alarms(world, "cleared"), 60)
     (alarm,) = world.get("/alarms")
     assert (alarm["device"], alarm["metric"], alarm["kind"]) == ("web-1", "node/node_load1", "high")
-    assert now + 5 <= alarm["raised_us"] // 60_000_000 < now + 15
+    assert now + 2 <= alarm["raised_us"] // 60_000_000 < now + 6
     devices = {(one["device"], one["subject"]) for body in heard[0] for one in body["incidents"]}
     assert devices == {("web-1", "node")}
 
