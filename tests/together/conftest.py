@@ -18,6 +18,7 @@ import httpx
 import numpy as np
 import pytest
 from simulators.brokers import BrokerProcess, Kind, broker_process, free_port, listens, until
+from simulators.forked_programs import ForkedProgram, fork_server
 from simulators.plants import Plant
 from sqlmodel import select
 
@@ -116,7 +117,7 @@ class World:
     rest: int = field(default_factory=free_port)
     inside: dict[str, list[str]] = field(default_factory=dict)
     """Words before the command of a process, by its name: what it runs in."""
-    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    processes: dict[str, subprocess.Popen[bytes] | ForkedProgram] = field(default_factory=dict)
     http: httpx.Client = field(init=False)
 
     def __post_init__(self) -> None:
@@ -165,12 +166,15 @@ class World:
         return CAMERA.format(frames=file, bundle=bundle)
 
     def _spawn(self, name: str, command: list[str]) -> None:
-        with (self.folder / f"{name}.log").open("ab") as log:
+        env = {key: value for key, value in os.environ.items() if not key.startswith("TIDEGATE_")}
+        path, inside = self.folder / f"{name}.log", self.inside.get(name, [])
+        if name == "hub" and not inside:
+            self.processes[name] = fork_server().start("tidegate-hub", command[1:], path, env)
+            return
+        with path.open("ab") as log:
             self.processes[name] = subprocess.Popen(
-                [*self.inside.get(name, []), *command],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-                env={key: value for key, value in os.environ.items() if not key.startswith("TIDEGATE_")},
-            )  # fmt: skip
+                [*inside, *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=env
+            )
 
     def end(self, name: str, number: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal and wait; returns the exit code."""
@@ -241,9 +245,11 @@ class World:
 
     def accepted(self, name: str) -> dict[str, Any]:
         """`tidegate-edge status --json`."""
-        command = [_program("tidegate-edge"), "status", "--json", "--config", str(self.folder / f"{name}.toml")]
-        made = subprocess.run(command, capture_output=True, timeout=30, check=True)
-        found: dict[str, Any] = json.loads(made.stdout)
+        out = self.folder / f"{name}.status"
+        out.unlink(missing_ok=True)
+        arguments = ["status", "--json", "--config", str(self.folder / f"{name}.toml")]
+        assert fork_server().start("tidegate-edge", arguments, out, dict(os.environ)).wait(30) == 0, out.read_text()
+        found: dict[str, Any] = json.loads(out.read_text())
         return found
 
     def on_site(self, name: str, *arguments: str) -> tuple[int, str]:
