@@ -9,8 +9,8 @@ from dataclasses import dataclass
 class Limits:
     """Bounds of one payload.
 
-    More bytes or metrics, or a longer name, refuse the whole payload (WireError). Beyond the other bounds only the value
-    is lost (`Invalid`).
+    More bytes or metrics, or a longer name, refuse the whole payload (WireError). Beyond the other bounds only the
+    value is lost (`Invalid`).
     """
 
     max_bytes: int = 4 << 20
