@@ -106,6 +106,16 @@ class TagTable:
         tag.sent = point
         return Change(tag.definition.place, point, show)
 
+    def fitted(self, change: Change) -> Change | None:
+        """A stored change as one of the metric's present datatype; None if the metric is no more, or the value odd."""
+        tag = self._tags.get(self._keys.get(change.place, ""))
+        if tag is None:
+            return None
+        point = change.point
+        if isinstance(point.value, str) and tag.definition.datatype is not DataType.String:
+            return None
+        return Change(change.place, Point(self._converted(tag, point.value), point.quality, point.t_ms), True)
+
     def current(self, key: str) -> Point | None:
         """The current value of a metric."""
         tag = self._tags.get(key)
@@ -137,7 +147,9 @@ class TagTable:
             return None
         if datatype is DataType.String:
             return _text(value)
-        return bool(value) if datatype is DataType.Boolean else float(value)
+        if datatype is DataType.Boolean:
+            return bool(value)
+        return int(value) if datatype is DataType.Int32 else float(value)
 
     def _become_text(self, tag: _Tag) -> DataType:
         was = tag.definition
