@@ -7,7 +7,7 @@ once, with a new birth. The number of metrics is bounded; what does not fit, or 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from edge_agent.sparkplug.core.naming import Place, name_problem
 from edge_agent.sparkplug.core.reporting import Deadband, Point, Value, is_due
@@ -81,6 +81,8 @@ class TagTable:
         """Define a metric, or change its definition; False if it cannot be published (see `problems`)."""
         tag = self._tags.get(key)
         if tag is not None:
+            if tag.definition.datatype is DataType.String:  # also if it only became one
+                wanted = replace(wanted, datatype=DataType.String)
             if tag.definition != wanted and tag.definition.place == wanted.place:
                 tag.definition = wanted
                 self.redefined.add(wanted.place.device)
