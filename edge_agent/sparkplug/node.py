@@ -16,7 +16,7 @@ from edge_agent.sparkplug.core.tags import Change, TagTable, data_metrics
 from edge_agent.sparkplug.servers import Down, ServerConnection, Up
 from shared.errors import TidegateError
 from shared.sparkplug.edge_session import EdgeOptions, EdgeSession, EdgeState
-from shared.sparkplug.effects import Disconnect, EdgeEffect, Publish, Write
+from shared.sparkplug.effects import Disconnect, EdgeEffect, Publish, Refused, Write
 from shared.sparkplug.payload import Metric
 from shared.sparkplug.topics import NodeId
 
@@ -26,6 +26,8 @@ REPLAY_PER_S = 5000
 """Stored changes sent a second after an outage, so that neither the broker nor the memory is flooded."""
 REPLAY_EACH = 500
 """Metrics in one message of stored changes."""
+LOG_S = 10.0
+"""Shortest time between two log lines about refused messages: a host may send any number of them."""
 REDEFINE_S = 5.0
 """New definitions are collected this long, because each change of them leads to new births."""
 
@@ -59,7 +61,7 @@ class EdgeNode:
         self._waiting: list[Change] = []
         self._defined: set[str] = set()
         self._publish_s = self._redefined_s = 0.0
-        self._replay = 0.0
+        self._replay = self._log_s = 0.0
         self._reason = ""
         self.counts: Counter[str] = Counter()
         """Births, messages and refused commands since the start."""
@@ -153,9 +155,16 @@ class EdgeNode:
             elif isinstance(effect, Write):
                 self._on_write(effect, topic)
             else:
-                self.counts["refused"] += 1
-                log.warning("sparkplug.refused", extra={"fields": {"topic": effect.topic, "reason": effect.reason}})
+                self._refused(effect, now_s)
         return sent
+
+    def _refused(self, effect: Refused, now_s: float) -> None:
+        """Count what was refused, and log it, at most every LOG_S."""
+        self.counts["refused"] += 1
+        if now_s >= self._log_s:
+            self._log_s = now_s + LOG_S
+            fields = {"topic": effect.topic, "reason": effect.reason, "refused": self.counts["refused"]}
+            log.warning("sparkplug.refused", extra={"fields": fields})
 
     def _publish(self, message: Publish) -> bool:
         self.counts["births"] += "/NBIRTH/" in message.topic

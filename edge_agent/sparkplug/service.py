@@ -21,7 +21,7 @@ from edge_agent.sparkplug.node import EdgeNode
 from edge_agent.sparkplug.switches import SwitchFile
 from edge_agent.sparkplug.writes import ScadaWrites
 from edge_agent.store.disk import Disk
-from edge_agent.store.outbox import Outbox
+from edge_agent.store.outbox import Outbox, status
 from edge_agent.store.statestore import StateStore
 from shared import VERSION
 from shared.errors import ConfigError
@@ -196,8 +196,6 @@ class SparkplugService:
 
 def file_status(folder: Path) -> dict[str, int] | None:
     """Changes in the store of outages, and how many were lost; None if there is no store. Works beside the agent."""
-    from edge_agent.store.outbox import status  # noqa: PLC0415
-
     if not (folder / FILE).exists():
         return None
     found = status(folder / FILE)
