@@ -189,7 +189,7 @@ class EdgeNode:
         missing.clear()
 
     def _send_waiting(self, now_s: float) -> None:
-        """Send what has changed, or store it. So is what is not defined yet: the birth to come has the current values."""
+        """Send what has changed, or store it, also what is not defined yet: the birth to come has current values."""
         undefined = self._tags.redefined
         changes = [change for change in self._waiting if change.place.device not in undefined]
         self._buffer.store(change for change in self._waiting if change.place.device in undefined)
