@@ -42,7 +42,7 @@ log_type error
 """
 
 
-PATIENCE = 0.4
+PATIENCE = 3
 """A busy machine may take this many times as long: a test that waits for what comes anyway costs nothing by it."""
 
 
