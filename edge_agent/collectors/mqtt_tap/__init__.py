@@ -1,0 +1,1 @@
+"""Collector `mqtt_tap`."""
