@@ -93,9 +93,10 @@ class Keys:
 def make_keys(folder: Path) -> Keys:
     async def make() -> None:
         for name, uri, usage in (
-            ("server", SERVER_URI, ExtendedKeyUsageOID.SERVER_AUTH), ("client", CLIENT_URI, ExtendedKeyUsageOID.CLIENT_AUTH),
+            ("server", SERVER_URI, ExtendedKeyUsageOID.SERVER_AUTH),
+            ("client", CLIENT_URI, ExtendedKeyUsageOID.CLIENT_AUTH),
             ("other", SERVER_URI, ExtendedKeyUsageOID.SERVER_AUTH),
-        ):  # fmt: skip
+        ):
             await setup_self_signed_certificate(
                 folder / f"{name}-key.pem", folder / f"{name}.der", uri, "localhost", [usage], {}
             )

@@ -9,7 +9,7 @@ import msgspec
 
 from edge_agent.collectors.opcua.tags import OpcuaTag
 from edge_agent.collectors.plant.collector import PlantCollector
-from edge_agent.collectors.plant.options import Group, PlantOptions, needs_library, read_tags
+from edge_agent.collectors.plant.options import DEFAULT_GROUP, Group, PlantOptions, needs_library, read_tags
 from edge_agent.collectors.sources.options import absolute
 from edge_agent.config import CollectorTable, options
 from shared.errors import ConfigError
@@ -66,13 +66,18 @@ class Options(PlantOptions, frozen=True, forbid_unknown_fields=True):
                 "allow_plain_password = true"
             )
 
+    @property
+    def all_groups(self) -> dict[str, OpcuaGroup]:
+        """All groups, the default one among them."""
+        return {DEFAULT_GROUP: OpcuaGroup()} | self.groups
+
 
 class OpcuaCollector(PlantCollector):
     """Variables of one server."""
 
     def __init__(self, table: CollectorTable, chosen: Options, tags: list[OpcuaTag]) -> None:
         task = {"name": table.name, "options": msgspec.to_builtins(chosen), "tags": msgspec.to_builtins(tags)}
-        super().__init__(table, chosen, tags, chosen.groups, PRODUCER, task)
+        super().__init__(table, chosen, tags, chosen.all_groups, PRODUCER, task)
         self._chosen = chosen
 
     def warnings(self) -> list[str]:
@@ -100,7 +105,7 @@ def open_collector(table: CollectorTable) -> OpcuaCollector:
     place = f"collector '{table.name}'"
     _check_url(chosen.url, f"{place}.url")
     needs_library(table, "asyncua", "opcua")
-    tags = read_tags(chosen, OpcuaTag, place, chosen.groups)
+    tags = read_tags(chosen, OpcuaTag, place, chosen.all_groups)
     task_options: dict[str, Any] = {"tags": ["in the task"], "tags_file": ""} | {
         name: absolute(getattr(chosen, name)) for name in ("certificate", "key", "server_certificate", "password_file")
     }

@@ -13,7 +13,7 @@ import msgspec
 from asyncua import ua
 
 from edge_agent.clock import now_us
-from edge_agent.collectors.opcua import OpcuaGroup, Options
+from edge_agent.collectors.opcua import Options
 from edge_agent.collectors.opcua.connection import Answer, OpcuaConnection, TooMany
 from edge_agent.collectors.opcua.core.values import same, sample_time, to_sample, to_write
 from edge_agent.collectors.opcua.tags import OpcuaTag
@@ -70,7 +70,7 @@ class _Reader:
         self._chosen, self._tags, self._connection, self._requests = chosen, tags, connection, requests
         self._node_ids: list[ua.NodeId | str] = []
         self._indexes: dict[ua.NodeId, list[int]] = {}
-        self._groups = {tag.group: chosen.groups.get(tag.group, OpcuaGroup()) for tag in tags}
+        self._groups = {tag.group: chosen.all_groups[tag.group] for tag in tags}
         self._counter = RequestCounter()
         self._most = chosen.max_nodes
         self._failed: dict[int, str] = {}
