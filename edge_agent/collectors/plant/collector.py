@@ -56,6 +56,7 @@ class PlantCollector(BackgroundCollector):
         prefix = table.name if chosen.prefix is None else chosen.prefix
         self.tags = list(tags)
         self.names = _metric_names(tags, prefix, f"collector '{table.name}'")
+        self.tag_names = frozenset(self.names)
         self.metrics = [*own_metrics(table.name), *map(_metric, self.names, tags)]
         if (twice := first_duplicate([metric.name for metric in self.metrics])) is not None:
             reason = f"the metric '{twice}' is one of the collector itself"
