@@ -5,13 +5,15 @@ What is broken, and what follows:
 - no protobuf (cut off, a wrong wire type, a group, a name that is no UTF-8), or beyond `Limits`: WireError;
 - a value that breaks a rule of its datatype: that value is `Invalid` with the reason, the rest stands.
 
-Unknown fields (extensions) are skipped. A field that occurs twice counts as last sent. NaN and infinities are values;
-who stores numbers must test them with `math.isfinite`. Integers may have 64 bits unsigned, also times and aliases.
+Unknown fields (extensions) are skipped. A field that occurs twice counts as last sent. A payload whose uuid is
+`COMPRESSED` is inflated. NaN and infinities are values; who stores numbers must test with `math.isfinite`. Integers
+may have 64 bits unsigned, also times and aliases. Work and memory are linear in the length of the payload.
 """
 
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Mapping
 from typing import TypeAlias
 
@@ -24,21 +26,24 @@ from shared.sparkplug.datatypes import BY_CODE, DataType
 from shared.sparkplug.limits import DEFAULT, Limits
 from shared.sparkplug.payload import Invalid, Metric, Payload, Property, PropertySet, Untyped, Value
 from shared.sparkplug.values import BOOLEAN, BYTES, DATASET, DOUBLE, FIELDS, FLOAT, INT, KINDS, LONG, STRING, TEMPLATE
-from shared.sparkplug.wire import VARINT, Refused, fields, span, unexpected, varint
+from shared.sparkplug.wire import Refused, field, too_long, unexpected, varint
 
 Types: TypeAlias = Mapping["str | int", DataType]
 NO_TYPES: Types = {}
 
+COMPRESSED = "SPBV1.0_COMPRESSED"
+"""The uuid of a payload whose body is another payload in zlib or gzip format. Not in the specification."""
+_ZLIB_OR_GZIP = 47
+
 _NONE, _REFUSED = -1, -2
 """Kinds beside those of `values`: no value field; a value that was refused, its content is the reason."""
 _FLOAT, _DOUBLE = struct.Struct("<f").unpack_from, struct.Struct("<d").unpack_from
-_AS_SENT = [_NONE] * len(BY_CODE)
-"""Kind of field whose content is the value itself, for the commonest datatypes."""
-for _datatype, _kind in (
-    (DataType.Float, FLOAT), (DataType.Double, DOUBLE), (DataType.Boolean, BOOLEAN), (DataType.String, STRING),
-    (DataType.UInt32, INT), (DataType.DateTime, LONG),
-):  # fmt: skip
-    _AS_SENT[_datatype] = _kind
+_PLAIN = {
+    DataType.Float: FLOAT, DataType.Double: DOUBLE, DataType.Boolean: BOOLEAN, DataType.String: STRING,
+    DataType.UInt32: INT, DataType.DateTime: LONG,
+}  # fmt: skip
+_AS_SENT = [_PLAIN.get(BY_CODE[code], -3) for code in range(len(BY_CODE))]
+"""Kind of field whose content is the value itself, for the commonest datatypes; -3, which no field has, for others."""
 
 
 def decode(data: bytes, limits: Limits = DEFAULT, types: Types = NO_TYPES) -> Payload:
@@ -47,6 +52,28 @@ def decode(data: bytes, limits: Limits = DEFAULT, types: Types = NO_TYPES) -> Pa
     `types` are the datatypes of the birth, by alias and by name. They are used for metrics that come without one, as in
     DATA; a metric that is not in `types` keeps an `Untyped` value.
     """
+    payload = _decoded(data, limits, types)
+    if payload.uuid != COMPRESSED:
+        return payload
+    payload = _decoded(_inflated(payload.body or b"", limits), limits, types)
+    if payload.uuid == COMPRESSED:
+        raise WireError("a compressed payload is in a compressed payload")
+    return payload
+
+
+def _inflated(body: bytes, limits: Limits) -> bytes:
+    """The payload in a compressed one; never more than `max_bytes` of it are made."""
+    reader = zlib.decompressobj(wbits=_ZLIB_OR_GZIP)
+    try:
+        content = reader.decompress(body, limits.max_bytes + 1)
+    except zlib.error as error:
+        raise WireError(f"the compressed body is neither zlib nor gzip: {error}") from None
+    if len(content) <= limits.max_bytes and not reader.eof:
+        raise WireError("the compressed body is cut off")
+    return content
+
+
+def _decoded(data: bytes, limits: Limits, types: Types) -> Payload:
     if len(data) > limits.max_bytes:
         raise WireError(f"the payload has {len(data)} bytes, at most {limits.max_bytes} are allowed")
     try:
@@ -77,12 +104,16 @@ def _read(datatype: DataType, kind: int, raw: Value) -> Value:
 def _payload(context: Context, types: Types) -> Payload:
     timestamp = seq = uuid = body = None
     metrics: list[Metric] = []
-    for tag, start, stop in fields(context.data, 0, len(context.data)):
-        if tag == 0x12:
+    data, pos, end = context.data, 0, len(context.data)
+    while pos < end:
+        if data[pos] == 0x12:
             if len(metrics) == context.limits.max_metrics:
                 raise WireError(f"the payload has more than {context.limits.max_metrics} metrics")
-            metrics.append(_metric(context, start, stop, 0, types))
-        elif tag == 0x08:
+            start, pos = _message(data, pos + 1, end)
+            metrics.append(_metric(context, start, pos, 0, types))
+            continue
+        tag, start, stop, pos = field(data, pos, end)
+        if tag == 0x08:
             timestamp = start
         elif tag == 0x18:
             seq = start
@@ -93,6 +124,18 @@ def _payload(context: Context, types: Types) -> Payload:
         else:
             unexpected(tag, 5)
     return Payload(timestamp=timestamp, metrics=tuple(metrics), seq=seq, uuid=uuid, body=body)
+
+
+def _message(data: bytes, pos: int, end: int) -> tuple[int, int]:
+    """(start, stop) of the message whose length is at `pos`."""
+    size = data[pos]
+    if size > 0x7F:
+        size, pos = varint(data, pos)
+    else:
+        pos += 1
+    if size > end - pos:
+        raise too_long()
+    return pos, pos + size
 
 
 def _metric(context: Context, pos: int, end: int, depth: int, types: Types = NO_TYPES) -> Metric:  # noqa: PLR0912, PLR0915
@@ -140,50 +183,28 @@ def _metric(context: Context, pos: int, end: int, depth: int, types: Types = NO_
             raw, pos = varint(data, pos)
             kind, raw = BOOLEAN, raw != 0
         else:
-            tag, pos = varint(data, pos - 1)
-            if tag & 7 == VARINT:
-                number, pos = varint(data, pos)
-                if tag == 0x28:
-                    historical = number != 0
-                elif tag == 0x30:
-                    transient = number != 0
-                elif tag == 0x38:
-                    null = number != 0
-                else:
-                    unexpected(tag, 18)
+            tag, start, stop, pos = field(data, pos - 1, end)
+            if tag == 0x4A:
+                properties = _properties(context, start, stop)
+            elif tag in _COMPLEX:
+                kind, raw = _complex(context, tag, start, stop, depth)
+            elif tag == 0x28:
+                historical = start != 0
+            elif tag == 0x30:
+                transient = start != 0
+            elif tag == 0x38:
+                null = start != 0
+            elif tag == 0x42:
+                metadata = composites.metadata(context, start, stop)
             else:
-                start, pos = span(data, tag, pos, end)
-                if tag == 0x4A:
-                    properties = _properties(context, start, pos)
-                elif tag == 0x42:
-                    metadata = composites.metadata(context, start, pos)
-                elif tag in _COMPLEX:
-                    kind, raw = _complex(context, tag, start, pos, depth)
-                else:
-                    unexpected(tag, 18)
+                unexpected(tag, 18)
     if pos != end:
-        raise WireError("a field is longer than its message")
-    datatype: DataType | None = None
-    if code is not None:
-        datatype = BY_CODE.get(code)
-        if datatype is None:
-            kind, raw = _REFUSED, f"there is no datatype {code}"
-    if not datatype and types:
-        known = None if alias is None else types.get(alias)
-        if known is None and name is not None:
-            known = types.get(name)
-        datatype = known or datatype
-    value: Value
-    if null:
-        value = None
-    elif kind < 0:
-        value = Invalid(str(raw) if kind == _REFUSED else "the metric has no value and is not null")
-    elif not datatype:
-        value = Untyped(FIELDS[kind], raw)
-    elif kind == _AS_SENT[datatype]:
+        raise too_long()
+    datatype = _datatype(code, name, alias, types)
+    if kind == _AS_SENT[datatype or 0] and not null:
         value = raw
     else:
-        value = _value(context, datatype, kind, raw)
+        value = None if null else _value(context, datatype, code, kind, raw)
     if properties is None and metadata is None and not historical and not transient:
         return Metric(name=name, alias=alias, timestamp=timestamp, datatype=datatype, value=value)
     return Metric(
@@ -192,7 +213,24 @@ def _metric(context: Context, pos: int, end: int, depth: int, types: Types = NO_
     )  # fmt: skip
 
 
-def _value(context: Context, datatype: DataType, kind: int, raw: Value) -> Value:
+def _datatype(code: int | None, name: str | None, alias: int | None, types: Types) -> DataType | None:
+    """The datatype sent, else the birth's; None if there is neither, or no such datatype."""
+    if code:
+        return BY_CODE.get(code)
+    known = types.get(alias) if alias is not None else None
+    if known is None and name is not None:
+        known = types.get(name)
+    return known
+
+
+def _value(context: Context, datatype: DataType | None, code: int | None, kind: int, raw: Value) -> Value:
+    """The value of a content that is not just the value itself."""
+    if kind == _REFUSED:
+        return Invalid(str(raw))
+    if kind == _NONE:
+        return Invalid("the metric has no value and is not null")
+    if datatype is None:
+        return Invalid(f"there is no datatype {code}") if code else Untyped(FIELDS[kind], raw)
     value = _read(datatype, kind, raw)
     if isinstance(value, tuple):
         try:
