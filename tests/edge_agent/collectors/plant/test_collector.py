@@ -61,7 +61,8 @@ def read(collector: Any, now: int = NOW) -> list[Any]:
     [
         b"", b"\xff", msgspec.msgpack.encode(["Values", 1]), msgspec.msgpack.encode({"type": "Values"}),
         note(Values(t_us=NOW, indexes=[99], values=[1.0])).data, note(Failures(indexes=[-99], reason="x")).data,
-        note(Values(t_us=NOW, indexes=[0, 1], values=[1.0])).data, note(Values(t_us=-5, indexes=[0], values=[1.0])).data,
+        note(Values(t_us=NOW, indexes=[0, 1], values=[1.0])).data,
+        note(Values(t_us=-5, indexes=[0], values=[1.0])).data,
     ],
 )  # fmt: skip
 def test_a_message_that_cannot_be_used_is_told_and_the_next_one_is_read(both: tuple[Any, Script], data: bytes) -> None:
