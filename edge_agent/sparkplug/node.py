@@ -62,6 +62,7 @@ class EdgeNode:
         self._next_server = False
         self._waiting: list[Change] = []
         self._defined: set[str] = set()
+        self._dead: set[str] = set()
         self._publish_s = self._redefined_s = 0.0
         self._replay = self._log_s = 0.0
         self._reason = ""
@@ -111,7 +112,9 @@ class EdgeNode:
         if now_s - self._publish_s >= self._config.publish_s:
             self._publish_s = now_s
             self._define(now_s)
+            self._revive(now_s)
             self._send_waiting(now_s)
+            self._bury(now_s)
 
     def close(self, now_s: float) -> None:
         """Publish the death of the node and disconnect."""
@@ -200,10 +203,27 @@ class EdgeNode:
             metrics = self._tags.definitions(device)
             if device:
                 self._act(self._session.set_device(device, metrics, _now_ms()), now_s)
+                self._dead.discard(device)
             else:
                 self._act(self._session.set_node(metrics, _now_ms()), now_s)
             self._defined.add(device)
         missing.clear()
+
+    def _revive(self, now_s: float) -> None:
+        """A birth for each dead device that gives values again."""
+        for device in [one for one in sorted(self._dead) if not self._tags.is_lost(one)]:
+            self._dead.discard(device)
+            metrics = self._tags.definitions(device)
+            self._act(self._session.set_device(device, metrics, _now_ms()), now_s)
+
+    def _bury(self, now_s: float) -> None:
+        """A death for each device without good values, once its stored changes are sent: data needs a living device."""
+        if self._buffer.waiting:
+            return
+        for device in sorted(self._defined - self._dead - {""}):
+            if self._tags.is_lost(device):
+                self._dead.add(device)
+                self._act(self._session.device_died(device, _now_ms()), now_s)
 
     def _send_waiting(self, now_s: float) -> None:
         """Send what has changed, or store it, also what is not defined yet: the birth to come has current values."""

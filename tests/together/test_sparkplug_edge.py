@@ -34,7 +34,7 @@ from pathlib import Path
 from shared.protocol.messages import Metric, Sample
 
 class Press:
-    """A press as files: `running`, `speed` (which can be set), and a count of its readings."""
+    """A press as files: `running`, `speed` (which can be set), and a count of its readings. `lost`: nothing is read."""
 
     name, period_s, writable = "plc", 0.1, ["press.speed", "press.valve"]
 
@@ -45,6 +45,10 @@ class Press:
 
     def collect(self, now_us):
         self.count += 1
+        if (self.folder / "lost").read_text() == "1":
+            for metric in self.metrics:
+                yield Sample(metric=metric.name, t_us=now_us, value=None, quality="bad")
+            return
         for name in ("speed", "running"):
             yield Sample(metric=f"press.{name}", t_us=now_us, value=float((self.folder / name).read_text()))
         yield Sample(metric="press.count", t_us=now_us, value=float(self.count))
@@ -130,6 +134,7 @@ class Plant:
         (self.folder / "plugin" / "press_simulator.py").write_text(PLUGIN)
         self.set("speed", 10)
         self.set("running", 0)
+        self.set("lost", 0)
         servers = self.secured or ", ".join(f'{{ address = "127.0.0.1:{port}" }}' for port in self.servers)
         text = EDGE.format(folder=self.folder, hub=free_port(), servers=servers, options=self.options)
         (self.folder / "edge.toml").write_text(text + self.more, "utf-8")
@@ -246,6 +251,27 @@ def test_a_node_is_born_reports_by_exception_and_is_born_again(make_plant: Calla
     assert later.values()["bdSeq"] == (birth.values()["bdSeq"] + 1) % 256
     restored = host.wait("DBIRTH", "press", after=number)
     assert restored.values()["Alarms/press.speed/high"] is True
+
+
+def test_a_device_that_is_not_reached_dies_and_is_born_again(make_plant: Callable[..., Plant]) -> None:
+    plant = make_plant()
+    host = plant.host()
+    plant.start()
+    host.wait("DBIRTH", "press")
+    host.wait_value(SPEED, lambda value: value == 10.0, "press")
+    plant.set("lost", 1)
+    host.wait("DDEATH", "press")
+    number = len(host.seen)
+    host.ask_rebirth()
+    host.wait("NBIRTH", after=number)
+    plant.set("speed", 20)
+    plant.set("lost", 0)
+    assert host.wait("DBIRTH", "press", after=number).values()[SPEED] == 20.0
+    count = len(host.points(COUNT, "press"))
+    until("data goes on", lambda: len(host.points(COUNT, "press")) > count)
+    assert [one.kind for one in host.seen if one.device == "press" and one.kind != "DDATA"] == [
+        "DBIRTH", "DDEATH", "DBIRTH",
+    ]  # fmt: skip
 
 
 def test_what_changed_in_an_outage_comes_later_as_historical(

@@ -73,6 +73,13 @@ class TagTable:
         """Devices that have a metric; '' is the node."""
         return {place.device for place in self._keys}
 
+    def is_lost(self, device: str) -> bool:
+        """Whether all metrics of the device that have a source are bad: nothing reaches the device any more."""
+        of_source = [
+            one for one in self._tags.values() if one.definition.place.device == device and not one.definition.own
+        ]
+        return bool(of_source) and all(one.current.quality == BAD for one in of_source)
+
     def key(self, place: Place) -> str | None:
         """The key of the metric at `place`."""
         return self._keys.get(place)
