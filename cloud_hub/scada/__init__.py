@@ -1,0 +1,1 @@
+"""SCADA: the hub as Sparkplug host application, and the conformance checker."""
