@@ -1,1 +1,1 @@
-"""SCADA: the hub as Sparkplug host application, and the conformance checker."""
+"""The hub as Sparkplug host application: nodes of a plant are devices of the fleet, and can be written to by rule."""

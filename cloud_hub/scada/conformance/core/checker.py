@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from cloud_hub.scada.conformance.core.commands import CommandJudge, asks_rebirth
 from cloud_hub.scada.conformance.core.complex_rules import COMPLEX_RULES
 from cloud_hub.scada.conformance.core.edge import EdgeJudge
-from cloud_hub.scada.conformance.core.edge_rules import EDGE_RULES
+from cloud_hub.scada.conformance.core.edge_rules import EDGE_RULES, PRIMARY
 from cloud_hub.scada.conformance.core.events import (
     AnyEvent,
     Closed,
@@ -28,7 +28,8 @@ from cloud_hub.scada.conformance.core.names import EDGE_TYPES, STATE, Name, Node
 from cloud_hub.scada.conformance.core.ordering import OrderJudge
 from cloud_hub.scada.conformance.core.primary import PrimaryJudge
 from cloud_hub.scada.conformance.core.rebirths import RebirthJudge
-from cloud_hub.scada.conformance.core.rules import Role
+from cloud_hub.scada.conformance.core.report import Verdict, verdicts
+from cloud_hub.scada.conformance.core.rules import Need, Role
 from cloud_hub.scada.conformance.core.sessions import EdgeSessionJudge, will_name
 from cloud_hub.scada.conformance.core.state import read_state
 from cloud_hub.scada.conformance.core.world import Client, World
@@ -69,6 +70,12 @@ class Checker:
         self._host = HostJudge(self.world, host, scope.host_id, scope.servers)
         self._commands = CommandJudge(self.world, host)
         self._ordering = OrderJudge(self.world, host, scope.reorder_timeout_ms)
+
+    def verdicts(self) -> list[Verdict]:
+        """The verdict on each statement about the role, so far."""
+        self.ledger.excuses.clear()
+        self.ledger.excuses.update(excuses(self.scope, self.world))
+        return verdicts(self.ledger)
 
     def observe(self, event: AnyEvent) -> None:
         """Judge one event."""
@@ -222,3 +229,18 @@ def _rebirth(payload: bytes) -> bool:
         return asks_rebirth(read_payload(payload))
     except Unreadable:
         return False
+
+
+def excuses(scope: Scope, world: World) -> dict[str, str]:
+    """Rules that cannot apply to what was watched, and why; used for those that nothing was seen of."""
+    found: dict[str, str] = {}
+    if scope.servers < 2:
+        found |= {rule.name: "one broker is watched" for rule in ALL_RULES if rule.need is Need.SERVERS}
+    if not scope.host_id and scope.role is Role.EDGE:
+        found |= {rule.name: "no --host-id was given" for rule in PRIMARY}
+    protocols = {client.connect.protocol for client in world.clients.values() if client.node or client.host}
+    if protocols and 5 not in protocols:
+        found |= dict.fromkeys(("connect.clean-50", "ndeath.disconnect-50", "state.clean-50"), "MQTT 3.1.1 is used")
+    if protocols == {5}:
+        found |= dict.fromkeys(("connect.clean-311", "ndeath.disconnect-311", "state.clean-311"), "MQTT 5 is used")
+    return found
