@@ -28,8 +28,8 @@ EXAMPLES = """examples:
                                        the host connects to port 1884; the checker plays an edge node
   tidegate-hub sparkplug check --broker 10.0.0.5:1883 --role broker --stimulate --for 0s
 
---stimulate publishes: rebirth requests and STATE of --host-id to edge nodes, a simulated edge node to a host. Do not use
-it where production depends on the answer.
+--stimulate publishes: rebirth requests and STATE of --host-id to edge nodes, a simulated edge node to a host.
+Do not use it where production depends on the answer.
 
 exit codes: 0 nothing violated; 1 violated; 2 usage; 3 nothing seen
 """

@@ -21,7 +21,11 @@ from cloud_hub.scada.conformance.watch import Watch
 
 PROGRESS_S = 15.0
 """A long wait says so often that it still goes on."""
-_STIMULI = {Role.EDGE: EdgeStimulus, Role.HOST: HostStimulus, Role.BROKER: BrokerStimulus}
+_STIMULI: dict[Role, type[EdgeStimulus] | type[HostStimulus] | type[BrokerStimulus]] = {
+    Role.EDGE: EdgeStimulus,
+    Role.HOST: HostStimulus,
+    Role.BROKER: BrokerStimulus,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
