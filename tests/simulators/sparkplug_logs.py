@@ -12,7 +12,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cloud_hub.scada.conformance.core.events import (
-    AnyEvent, Closed, Confirmed, Connect, ConnectAck, Delivery, Disconnect, Publish, Subscribe, Tick, Will,
+    AnyEvent,
+    Closed,
+    Confirmed,
+    Connect,
+    ConnectAck,
+    Delivery,
+    Disconnect,
+    Publish,
+    Subscribe,
+    Tick,
+    Will,
 )  # fmt: skip
 from cloud_hub.scada.conformance.core.fields import PAYLOAD, Table
 
@@ -158,7 +168,11 @@ class _Edge:
         }  # fmt: skip
         self.add("connect", Connect, client_id=self.node, protocol=self.protocol, clean=True, will=will)
         self.add("connack", ConnectAck, accepted=True)
-        filters = ((f"spBv1.0/g/NCMD/{self.node}", 1), (f"spBv1.0/g/DCMD/{self.node}/#", 1), (f"spBv1.0/STATE/{HOST}", 1))
+        filters = (
+            (f"spBv1.0/g/NCMD/{self.node}", 1),
+            (f"spBv1.0/g/DCMD/{self.node}/#", 1),
+            (f"spBv1.0/STATE/{HOST}", 1),
+        )
         self.add("subscribe", Subscribe, filters=filters)
 
     def host(self, label: str, online: bool, time: int, host: str = HOST) -> None:
@@ -212,7 +226,8 @@ def node_metrics(now: int) -> list[dict[str, Any]]:
         {"name": "speed", "alias": 2, "timestamp": now, "datatype": DOUBLE, "double_value": 1.0,
          "properties": {"keys": ["Quality", "more"], "values": [quality, inner]}},
         {"name": "T", "timestamp": now, "datatype": TEMPLATE, "template_value": template(definition=True)},
-        {"name": "instance", "alias": 4, "timestamp": now, "datatype": TEMPLATE, "template_value": template(definition=False)},
+        {"name": "instance", "alias": 4, "timestamp": now, "datatype": TEMPLATE,
+         "template_value": template(definition=False)},
         {"name": "table", "timestamp": now, "datatype": DATASET, "dataset_value": table},
         {"name": "empty", "timestamp": now, "datatype": DOUBLE, "is_null": 1},
     ]  # fmt: skip
@@ -235,7 +250,7 @@ REBIRTH = {"name": "Node Control/Rebirth"}
 
 
 def edge_log() -> Log:
-    """An edge node with a device, a primary host and two servers, and a second one on MQTT 3.1.1: all rules are kept."""
+    """An edge node with a device, a primary host, two servers; another on MQTT 3.1.1: all rules are kept."""
     log = Log()
     edge = _Edge(log, "n")
     edge.connect(0)
@@ -326,6 +341,7 @@ def host_log() -> Log:
     host.send("request", "NCMD", command("boolean_value", 1, log.now, **REBIRTH))
     host.add("told-offline", Delivery, topic=f"spBv1.0/STATE/{HOST}", payload=state(False, T0 + 1), qos=1, retain=False)
     host.state("restored", True, host.time)
+    log.add("answered", Tick, after_ms=6000)
     for rule in ("node-offline", "node-stale", "devices-offline", "devices-stale", "device-offline", "device-stale"):
         log.add(f"look-{rule}", Confirmed, rule=f"action.{rule}", kept=True)
     host.end()

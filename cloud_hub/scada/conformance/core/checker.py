@@ -234,10 +234,10 @@ def _rebirth(payload: bytes) -> bool:
 def excuses(scope: Scope, world: World) -> dict[str, str]:
     """Rules that cannot apply to what was watched, and why; used for those that nothing was seen of."""
     found: dict[str, str] = {}
-    if scope.servers < 2:
-        found |= {rule.name: "one broker is watched" for rule in ALL_RULES if rule.need is Need.SERVERS}
     if not scope.host_id and scope.role is Role.EDGE:
         found |= {rule.name: "no --host-id was given" for rule in PRIMARY}
+    if scope.servers < 2:
+        found |= {rule.name: "one broker is watched" for rule in ALL_RULES if rule.need is Need.SERVERS}
     protocols = {client.connect.protocol for client in world.clients.values() if client.node or client.host}
     if protocols and 5 not in protocols:
         found |= dict.fromkeys(("connect.clean-50", "ndeath.disconnect-50", "state.clean-50"), "MQTT 3.1.1 is used")
