@@ -45,7 +45,9 @@ def add(commands: Commands) -> None:
     parser.add_argument("--broker", action="append", required=True, metavar="URL", help="HOST:PORT; repeatable")
     parser.add_argument("--role", required=True, choices=["edge", "host", "broker"], help="whose conduct is judged")
     parser.add_argument("--group", default="", help="only this Sparkplug group (default: all)")
-    parser.add_argument("--node", default="", help="only this edge node (default: all)")
+    parser.add_argument(
+        "--node", default="", help="only this edge node (default: all); with --role host, the simulated one's name"
+    )
     parser.add_argument("--host-id", default="", help="the host to judge; with --role edge, the nodes' primary host")
     parser.add_argument(
         "--listen", action="append", default=[], metavar="[HOST:]PORT",

@@ -24,6 +24,8 @@ from shared.sparkplug.payload import REBIRTH, Metric, Payload
 OLD_MS = 60_000
 """How much older than the last STATE an outdated one is."""
 BIRTH_S = 60.0
+AGAIN_S = 20.0
+"""Time for nodes to connect again; a subscriber does not see that they have."""
 MAX_NODES = 20
 """Nodes that are asked for a rebirth; a whole plant at once would be a storm."""
 
@@ -114,7 +116,7 @@ class EdgeStimulus:
         self._state(self._host, online=False, time_ms=offline_ms)
         self._wait("NDEATH", LEAVE_MS / 1000 + 1, partial(self._gone, nodes))
         self._stage.progress("an online STATE that is outdated: the nodes still wait")
-        self._wait("the nodes to connect again", 10)
+        self._wait("the nodes to connect again", AGAIN_S, lambda: nodes <= self._watch.connected())
         self._state(self._host, online=True, time_ms=offline_ms - OLD_MS)
         self._wait("nothing", 4)
         self._stage.progress("an online STATE: the nodes are born")

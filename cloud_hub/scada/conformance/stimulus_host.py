@@ -30,6 +30,7 @@ class HostStimulus:
         scope = stage.watch.scope
         self._group, self._host = scope.group or "tidegate-check", scope.host_id
         self._timeout_s = scope.reorder_timeout_ms / 1000
+        self._name = scope.node or secrets.token_hex(3)
         self._nodes: list[SimulatedNode] = []
 
     def run(self) -> None:
@@ -54,7 +55,7 @@ class HostStimulus:
                 node.end()
 
     def _open(self, suffix: str) -> SimulatedNode:
-        name = f"{PREFIX}{secrets.token_hex(3)}{suffix}"
+        name = f"{PREFIX}{self._name}{suffix}"
         node = SimulatedNode(self._watch, 0, self._brokers[0], self._group, name)
         self._nodes.append(node)
         return node

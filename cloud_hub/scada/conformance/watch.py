@@ -76,6 +76,12 @@ class Watch:
                 if node.seen_birth and scope.group in ("", node.key.group) and scope.node in ("", node.key.node)
             ]  # fmt: skip
 
+    def connected(self) -> set[str]:
+        """Descriptors of edge nodes that are connected and have subscribed, as far as a proxy sees them."""
+        with self._lock:
+            clients = self._checker.world.clients.values()
+            return {str(one.node) for one in clients if one.node is not None and one.open and one.filters}
+
     def wait(self, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
         """Wait, judging deadlines meanwhile; whether `until` came true."""
         end = time.monotonic() + seconds

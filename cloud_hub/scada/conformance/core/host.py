@@ -24,7 +24,7 @@ class HostJudge:
 
     def concerns(self, host: str) -> bool:
         """Whether this host is judged."""
-        return not self._host or host.split("/")[0] == self._host
+        return not self._host or host.split("/", maxsplit=1)[0] == self._host
 
     def connected(self, client: Client, name: Name) -> None:
         """CONNECT with a STATE as Will."""
