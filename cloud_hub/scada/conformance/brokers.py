@@ -11,6 +11,8 @@ from pathlib import Path
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from shared.errors import ConfigError, NotReady
@@ -18,6 +20,8 @@ from shared.transport.mqtt import parse_address
 from shared.transport.tls import client_context
 
 CONNECT_S = 10.0
+WITH_WILL = 0x04
+"""Reason code of DISCONNECT: Disconnect with Will Message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,10 +107,10 @@ class Client:
     def _message(self, _client: object, _data: object, message: paho.MQTTMessage) -> None:
         self._received(message.topic, bytes(message.payload), message.qos, bool(message.retain))
 
-    def subscribe(self, topic_filter: str) -> None:
-        """Subscribe at QoS 2 with Retain As Published, so that QoS and retain are seen as they were published."""
+    def subscribe(self, topic_filter: str, qos: int = 2) -> None:
+        """Subscribe with Retain As Published; with QoS 2, QoS and retain are seen as they were published."""
         self._granted.clear()
-        self._client.subscribe(topic_filter, options=SubscribeOptions(qos=2, retainAsPublished=True))
+        self._client.subscribe(topic_filter, options=SubscribeOptions(qos=qos, retainAsPublished=True))
         self._granted.wait(CONNECT_S)
 
     def publish(self, topic: str, payload: bytes, qos: int = 0, *, retain: bool = False) -> bool:
@@ -122,16 +126,10 @@ class Client:
         """Publish at QoS 0 without waiting; may be called while a message is received."""
         self._client.publish(topic, payload, 0)
 
-    def close(self, *, gracefully: bool = True) -> None:
-        """Disconnect; without `gracefully` the socket is closed, and the broker publishes the Will."""
-        sock = self._client.socket()
-        if gracefully or sock is None:
-            self._client.disconnect()
-        else:
-            self._client.on_disconnect = None
-            self._client.loop_stop()
-            sock.close()
-            return
+    def close(self, *, with_will: bool = False) -> None:
+        """Disconnect; with `with_will` the broker publishes the Will (reason code 0x04)."""
+        reason = ReasonCode(PacketTypes.DISCONNECT, identifier=WITH_WILL) if with_will else None
+        self._client.disconnect(reason)
         self._client.loop_stop()
 
 

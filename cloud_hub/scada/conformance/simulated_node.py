@@ -35,8 +35,8 @@ class SimulatedNode:
         self._death = encode(Payload(metrics=(self._bdseq(),)))
         will = (self._topic("NDEATH"), self._death, 1, False)
         self._client = Client(broker, self._received, name=f"check-{node}", will=will)
-        self._client.subscribe(self._topic("NCMD"))
-        self._client.subscribe(self._topic("DCMD"))
+        self._client.subscribe(self._topic("NCMD"), 1)
+        self._client.subscribe(self._topic("DCMD"), 1)
 
     def _bdseq(self) -> Metric:
         return Metric(name=BD_SEQ, timestamp=now_ms(), datatype=DataType.Int64, value=0)
@@ -85,12 +85,12 @@ class SimulatedNode:
             self._send("DDEATH", (), seq=self._next())
 
     def end(self) -> None:
-        """NDEATH, then DISCONNECT."""
+        """NDEATH, then DISCONNECT with the Will, as MQTT 5 needs it."""
         with self._lock:
             if self._born:
                 self._born = False
                 self._out("NDEATH", self._death)
-        self._client.close()
+        self._client.close(with_will=True)
 
     def _next(self) -> int:
         self._seq = (self._seq + 1) % 256

@@ -77,7 +77,7 @@ class BrokerStimulus:
         except NotReady as error:
             self._judge("broker.will", False, error.reason)
             return
-        mortal.close(gracefully=False)
+        mortal.close(with_will=True)
         self._open.remove(mortal)
         told = self._seen("will", 1)
         self._judge("broker.will", told and self._again("will"), f"published: {told}, and kept or not")
