@@ -33,6 +33,8 @@ from shared.sparkplug.payload import BD_SEQ, REBIRTH, Metric
 from shared.sparkplug.topics import MessageType, NodeId
 
 OWN = {BD_SEQ, REBIRTH}
+RECONNECT_MS = 1_000
+"""No broker delivers a message after those of a later connection of its sender: longer than a message may be late."""
 
 
 @dataclass
@@ -135,7 +137,7 @@ class EdgeActor:
     def _closed(self) -> None:
         self.client = None
         self.session.lost()
-        self.connect_at_ms = self.world.now_ms + self.world.random.randrange(100, 3000)
+        self.connect_at_ms = self.world.now_ms + self.world.random.randrange(RECONNECT_MS, 3000)
 
 
 @dataclass
