@@ -1,8 +1,9 @@
 """Stores births, data and deaths of Sparkplug nodes, many in one transaction.
 
 Numbers and texts become telemetry of the device that the node is here. A value is identified by metric and time, so one
-that is repeated (in a birth, or after an outage) is stored once; of two within one millisecond the later one stays. Texts and ids also stand in the reported part of its
-twin document `sparkplug`. A death makes the device offline: all its metrics are stale.
+that is repeated (in a birth, or after an outage) is stored once; of two within one millisecond the later one stays.
+Texts and ids also stand in the reported part of its twin document `sparkplug`. A death makes the device offline: all
+its metrics are stale.
 """
 
 from __future__ import annotations
