@@ -27,8 +27,13 @@ EDGE = """
 [sparkplug]
 group = "line-1"
 primary_host = "scada"
-servers = [{{ address = "127.0.0.1:{0}", protocol = "{protocol}" }}, {{ address = "127.0.0.1:{1}", protocol = "{protocol}" }}]
 publish_s = 0.2
+[[sparkplug.servers]]
+address = "127.0.0.1:{0}"
+protocol = "{protocol}"
+[[sparkplug.servers]]
+address = "127.0.0.1:{1}"
+protocol = "{protocol}"
 [[sparkplug.devices]]
 id = "machine"
 metrics = ["memory.*", "disk.*"]
@@ -124,7 +129,7 @@ class HubOperator:
 def test_our_edge_node_violates_no_statement(build: Any, brokers: list[Broker]) -> None:
     world = build("mosquitto")
     world.broker.start()
-    chosen = plan(Role.EDGE, brokers, StopEdge(lambda name: world.end(name)))
+    chosen = plan(Role.EDGE, brokers, StopEdge(world.end))
     with watching(chosen) as (watch, ports):
         for device, protocol in (("press-5", "5"), ("press-3", "3.1.1")):
             world.start_edge(device, EDGE.format(*ports, protocol=protocol))
