@@ -74,7 +74,7 @@ def test_a_value_that_is_not_of_its_datatype_is_refused(datatype: DataType | Non
         ({"timestamp": 1.5}, "timestamp is an int"),
         ({"properties": {"Quality": Property(DataType.Int32, 1)}}, "is Int32 0 (bad), 192 (good) or 500 (stale)"),
         ({"properties": {"Quality": Property(DataType.Int64, 192)}}, "Quality is Int32"),
-        ({"properties": {"x": Property(DataType.Bytes, b"")}}, "property 'x' cannot be"),
+        ({"properties": {"x": Property(DataType.Bytes, b"")}}, "property 'x': it cannot be"),
         ({"properties": {"x": Property(DataType.Int8, 300)}}, "property 'x': Int8 is -128 to 127"),
         ({"properties": {"x": Property(None, 1)}}, "property 'x': it has no datatype"),
     ],
