@@ -165,7 +165,8 @@ class Checker:
         if event.simulated:
             self._simulated(event, name)
         elif name.type == STATE:
-            if self._host.concerns(name.node):
+            cleared = not event.payload and client is None  # anybody may delete a retained message
+            if self._host.concerns(name.node) and not cleared:
                 self._host.published(event, name, client)
         elif name.type in EDGE_TYPES:
             self._from_edge(event, name, client)
