@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from simulators.brokers import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 HOME = ROOT / ".venv-interop"
 DRIVERS = ROOT / "tests" / "interop" / "drivers"
+DEMO = ROOT / "cloud_hub" / "demo"
 Json = dict[str, Any]
 
 
@@ -105,7 +105,6 @@ class Driver:
         self._process.stdin.close()
         self._process.stdout.close()
 
-
     def kill(self) -> None:
         """Power off."""
         self._process.kill()
@@ -133,4 +132,29 @@ def pysparkplug_codec() -> Iterator[Driver]:
 def sparkplug_payload() -> Iterator[Driver]:
     """The encoder and decoder of npm sparkplug-payload."""
     with driver(node(), str(DRIVERS / "sparkplug_payload.js")) as running:
+        yield running
+
+
+@contextmanager
+def pysparkplug_host(port: int, host_id: str = "scada") -> Iterator[Driver]:
+    """A host application made with pysparkplug (cloud_hub/demo/scada_host.py), connected."""
+    with driver(python(), str(DEMO / "scada_host.py"), "--port", str(port), "--host-id", host_id) as running:
+        running.wait_for("connected")
+        yield running
+
+
+@contextmanager
+def pysparkplug_node(port: int, group: str, node: str, device: str) -> Iterator[Driver]:
+    """An edge node with a device made with pysparkplug (cloud_hub/demo/scada_node.py), started."""
+    names = ("--group", group, "--node", node, "--device", device)
+    with driver(python(), str(DEMO / "scada_node.py"), "--port", str(port), *names) as running:
+        running.wait_for("started")
+        yield running
+
+
+@contextmanager
+def sparkplug_client_node(port: int, group: str, name: str, device: str) -> Iterator[Driver]:
+    """An edge node with a device made with npm sparkplug-client, started."""
+    with driver(node(), str(DRIVERS / "sparkplug_client.js"), str(port), group, name, device) as running:
+        running.wait_for("started")
         yield running

@@ -270,7 +270,7 @@ class Fleet:
             node.ping()
 
     def total(self, what: str) -> int:
-        """Sum over the nodes of `births`, `rebirths` (asked for by a host), `data` (metrics) or `lost` (connections)."""
+        """Sum over the nodes of `births`, `rebirths` (asked for), `data` (metrics) or `lost` (connections)."""
         return sum(node.count[what] for node in self.nodes)
 
     def close(self) -> None:

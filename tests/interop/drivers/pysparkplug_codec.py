@@ -1,6 +1,6 @@
-"""Encodes and decodes Sparkplug payloads with pysparkplug: one JSON request a line on stdin, one JSON answer on stdout.
+"""Encodes and decodes Sparkplug payloads with pysparkplug: a JSON request a line on stdin, a JSON answer on stdout.
 
-Run by `.venv-interop/bin/python`. 64-bit integers and times (ms) are decimal strings in the JSON, bytes are hexadecimal.
+Run by `.venv-interop/bin/python`. 64-bit integers and times (ms) are decimal strings, bytes are hexadecimal.
 """
 
 import datetime
@@ -70,7 +70,9 @@ def row(one):
 
 
 def encode(request):
-    payload = sp.NBirth(timestamp=request["timestamp"], seq=request["seq"], metrics=tuple(map(metric, request["metrics"])))
+    payload = sp.NBirth(
+        timestamp=request["timestamp"], seq=request["seq"], metrics=tuple(map(metric, request["metrics"]))
+    )
     return {"bytes": payload.encode().hex()}
 
 
