@@ -1,0 +1,95 @@
+"""Protobuf's wire format, as far as Sparkplug needs it: varints, length-delimited and fixed fields.
+
+Source: https://protobuf.dev/programming-guides/encoding/. Reading beyond the buffer raises IndexError, which `decode`
+turns into WireError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from shared.errors import WireError
+
+VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
+_GROUPS = (3, 4)
+_64_BITS = 1 << 64
+
+SMALL = tuple(bytes((n,)) for n in range(128))
+"""Varints of one byte."""
+
+
+class Refused(ValueError):
+    """A value breaks a rule of Sparkplug or a limit; the rest of the message stands. Becomes `Invalid`."""
+
+
+def varint(data: bytes, pos: int) -> tuple[int, int]:
+    """(number, position after it) of the varint at `pos`."""
+    byte = data[pos]
+    if byte < 0x80:
+        return byte, pos + 1
+    number = byte & 0x7F
+    for shift in range(7, 70, 7):
+        pos += 1
+        byte = data[pos]
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            if number >= _64_BITS:
+                break
+            return number, pos + 1
+    raise WireError("a varint has more than 64 bits")
+
+
+def fields(data: bytes, pos: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """(tag, start, stop) of each field of the message at `pos`; for a varint `start` is its value.
+
+    The tag is `number << 3 | wire type`.
+    """
+    while pos < end:
+        tag, pos = varint(data, pos)
+        if tag & 7 == VARINT:
+            number, pos = varint(data, pos)
+            if pos > end:
+                raise WireError("a field is longer than its message")
+            yield tag, number, 0
+        else:
+            start, pos = span(data, tag, pos, end)
+            yield tag, start, pos
+
+
+def span(data: bytes, tag: int, pos: int, end: int) -> tuple[int, int]:
+    """(start, stop) of the content of a field that is no varint."""
+    kind = tag & 7
+    if kind == LENGTH:
+        size, pos = varint(data, pos)
+    elif kind == FIXED32:
+        size = 4
+    elif kind == FIXED64:
+        size = 8
+    elif kind in _GROUPS:
+        raise WireError("a field is a group, which Sparkplug does not use")
+    else:
+        raise WireError(f"a field has the unknown wire type {kind}")
+    if size > end - pos:
+        raise WireError("a field is longer than its message")
+    return pos, pos + size
+
+
+def unexpected(tag: int, known: int) -> None:
+    """Judge a field that no branch took: fields up to number `known` have a wrong wire type, others are extensions."""
+    number = tag >> 3
+    if not 0 < number < 1 << 29:
+        raise WireError(f"there is no field number {number}")
+    if number <= known:
+        raise WireError(f"field {number} has the wrong wire type {tag & 7}")
+
+
+def write_varint(number: int) -> bytes:
+    """The varint of a number of 0 to 2**64 - 1."""
+    if number < 0x80:
+        return SMALL[number]
+    written = bytearray()
+    while number > 0x7F:
+        written.append(number & 0x7F | 0x80)
+        number >>= 7
+    written.append(number)
+    return bytes(written)
