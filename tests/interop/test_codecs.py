@@ -5,7 +5,9 @@ Where they depart from the specification, the test says so: it fails once they a
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -60,6 +62,9 @@ PYTHON_ONLY: list[tuple[DataType, Value, Any]] = [
     (D.DateTimeArray, (T_MS, T_MS + 1), [str(T_MS), str(T_MS + 1)]),
 ]
 """Types that only pysparkplug carries as the specification says."""
+CASES_OF = {"python": [*CASES, *PYTHON_ONLY], "js": CASES}
+VECTORS = Path(__file__).parents[1] / "vectors" / "sparkplug"
+"""The bytes that each library wrote for its cases, so that reading them is tested without it, too."""
 
 
 @pytest.fixture(scope="module")
@@ -183,9 +188,21 @@ def test_sparkplug_payload_reads_templates(js: Driver) -> None:
 @pytest.mark.parametrize("library", ["python", "js"])
 def test_every_type_that_a_library_supports_is_read_by_us(library: str, request: pytest.FixtureRequest) -> None:
     driver: Driver = request.getfixturevalue(library)
-    cases = [*CASES, *PYTHON_ONLY] if library == "python" else CASES
-    read = written_by(driver, *rows_of(cases))
-    assert read == payload_of(cases)
+    assert written_by(driver, *rows_of(CASES_OF[library])) == payload_of(CASES_OF[library])
+
+
+@pytest.mark.parametrize("library", ["python", "js"])
+def test_recorded_bytes_of_a_library_are_read_without_it(library: str) -> None:
+    recorded = json.loads((VECTORS / f"{library}.json").read_text("utf-8"))
+    assert decode(bytes.fromhex(recorded["bytes"])) == payload_of(CASES_OF[library])
+
+
+@pytest.mark.parametrize("library", ["python", "js"])
+def test_recorded_bytes_of_a_library_are_those_that_it_writes(library: str, request: pytest.FixtureRequest) -> None:
+    driver: Driver = request.getfixturevalue(library)
+    recorded = json.loads((VECTORS / f"{library}.json").read_text("utf-8"))
+    rows = rows_of(CASES_OF[library])
+    assert driver.ask(do="encode", timestamp=T_MS, seq=7, metrics=rows)["bytes"] == recorded["bytes"]
 
 
 @pytest.mark.parametrize("library", ["python", "js"])
@@ -232,6 +249,10 @@ def test_templates_of_sparkplug_payload_are_read(js: Driver) -> None:
 
 class TestKnownFaults:
     """Where a library departs from the specification. A test that fails here has found it mended: move the case up."""
+
+    @pytest.mark.parametrize(("kind", "value"), [(D.Int8, -5), (D.Int16, -300)])
+    def test_pysparkplug_refuses_negative_small_integers(self, kind: DataType, value: int, python: Driver) -> None:
+        assert "overflow" in read_one(python, Metric(name="m", datatype=kind, value=value))["error"]
 
     @pytest.mark.parametrize("kind", [D.DataSet, D.Template])
     def test_pysparkplug_refuses_tables_and_templates(self, kind: DataType, python: Driver) -> None:
