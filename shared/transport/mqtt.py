@@ -1,8 +1,9 @@
-"""Keeps an MQTT 5 connection alive. The only module that imports the MQTT client (paho); agent and hub use it.
+"""Keeps an MQTT connection alive: MQTT 5, or 3.1.1 for foreign brokers. Agent and hub use it.
 
-A `Connection` runs in its own thread: it locates a broker, connects, passes on what it receives, and reconnects with
-backoff after a loss. It stores nothing: `publish` returns False while the connection is down, because the outbox is
-the only store. Nagle's algorithm is off (78 ms a round trip with it, about 1 ms without).
+The only module that imports the MQTT client (paho). A `Connection` runs in its own thread: it locates a broker,
+connects, passes on what it receives, and reconnects with backoff after a loss. It stores nothing: `publish` returns
+False while the connection is down, because the outbox is the only store. Nagle's algorithm is off (78 ms a round trip
+with it, about 1 ms without).
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
 
 from shared.backoff import Backoff
 from shared.errors import ConfigError, NotReady
@@ -101,7 +104,12 @@ class Options:
     """Options of a connection. With `session_s` above 0 the broker queues messages that long while disconnected.
 
     `newest` are the filters of retained messages of which only the last one matters: subscribed at QoS 0, so that the
-    broker does not queue earlier ones.
+    broker does not queue earlier ones. All other filters are subscribed at QoS 1.
+
+    `max_packet` is the largest packet in bytes that the broker may send (with MQTT 5).
+
+    `password_file` is read again for each attempt, its last line end is left out. With `protocol` "3.1.1" messages
+    carry no properties, and a `session_s` above 0 is a session without end.
     """
 
     client_id: str
@@ -110,20 +118,25 @@ class Options:
     manual_ack: bool = False
     session_s: int = 0
     receive_maximum: int = 200
+    max_packet: int = MAX_PAYLOAD + 4096
     keepalive_s: int = 20
     tls: Tls | None = None
+    protocol: Literal["5", "3.1.1"] = "5"
+    username: str = ""
+    password_file: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Will:
-    """The message that the broker publishes, retained, when the connection is lost."""
+    """The message that the broker publishes at QoS 1, retained by default, when the connection is lost."""
 
     topic: str
     payload: bytes
+    retain: bool = True
 
 
 class Connection:
-    """An MQTT 5 connection that reconnects by itself.
+    """An MQTT connection that reconnects by itself.
 
     `locate` returns the broker's address or raises NotReady. `on_message(inbound)`, `on_up()` and
     `on_down(reason)` are called from the connection's thread. `will()` is called for each attempt. `more()` returns
@@ -154,13 +167,29 @@ class Connection:
         """Start to connect; returns at once."""
         self._thread.start()
 
-    def stop(self, timeout_s: float = 5.0) -> None:
-        """Disconnect cleanly (the Will is not sent) and end the thread."""
+    def stop(self, timeout_s: float = 5.0, *, with_will: bool = False) -> None:
+        """Disconnect cleanly after what has been published was sent, and end the thread.
+
+        The broker publishes the Will only if `with_will` is set; see `disconnect`.
+        """
         self._stopping.set()
-        client = self._client
-        if client is not None:
-            client.disconnect()
+        self.disconnect(self._reason, with_will=with_will)
         self._thread.join(timeout_s)
+
+    def disconnect(self, reason: str, *, with_will: bool = False) -> None:
+        """End this connection and connect again, to what `locate` gives then. Messages published before are sent first.
+
+        `with_will`: the broker publishes the Will. MQTT 3.1.1 has no reason code for that, so the connection is closed
+        without DISCONNECT, and messages that are not sent yet are lost.
+        """
+        client = self._client
+        if client is None:
+            return
+        if with_will and self._options.protocol != "5":
+            self.drop(reason)
+            return
+        self._reason = reason
+        client.disconnect(_WITH_WILL if with_will else None)
 
     def drop(self, reason: str) -> None:
         """Close the socket without DISCONNECT and reconnect. May be called from any thread."""
@@ -175,12 +204,17 @@ class Connection:
         self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False, traceparent: str = "",
         response_topic: str = "", correlation: bytes = b"", content_type: str = JSON, signature: str = "",
     ) -> bool:  # fmt: skip
-        """Pass a message to the client; False while there is no connection. True does not mean that it was received."""
+        """Pass a message to the client; False while there is no connection. True does not mean that it was received.
+
+        With `content_type` '' the message has none.
+        """
         client = self._client
         if client is None or not client.is_connected():
             return False
-        properties = _PLAIN
-        if traceparent or response_topic or correlation or signature or content_type != JSON:
+        properties: Properties | None = _PLAIN
+        if self._options.protocol != "5":
+            properties = None
+        elif traceparent or response_topic or correlation or signature or content_type != JSON:
             properties = _properties(content_type, traceparent, response_topic, correlation, signature)
         return client.publish(topic, payload, qos, retain, properties).rc == paho.MQTT_ERR_SUCCESS
 
@@ -211,23 +245,30 @@ class Connection:
     def _connect_once(self) -> None:
         host, port = self._locate()
         client = self._new_client()
-        connect = Properties(PacketTypes.CONNECT)
-        connect.ReceiveMaximum = self._options.receive_maximum
-        connect.MaximumPacketSize = MAX_PAYLOAD + 4096
-        connect.SessionExpiryInterval = self._options.session_s
-        client.connect(
-            host, port, self._options.keepalive_s, clean_start=not self._options.session_s, properties=connect
-        )
+        if self._options.protocol == "5":
+            clean, connect = not self._options.session_s, self._connect_properties()
+            client.connect(host, port, self._options.keepalive_s, clean_start=clean, properties=connect)
+        else:
+            client.connect(host, port, self._options.keepalive_s)
         self._client = client
         while client.loop() == paho.MQTT_ERR_SUCCESS:
             pass
 
+    def _connect_properties(self) -> Properties:
+        connect = Properties(PacketTypes.CONNECT)
+        connect.ReceiveMaximum = self._options.receive_maximum
+        connect.MaximumPacketSize = self._options.max_packet
+        connect.SessionExpiryInterval = self._options.session_s
+        return connect
+
     def _new_client(self) -> paho.Client:
         """A new client for each attempt, so that paho does not resend messages of an old session."""
+        mqtt5 = self._options.protocol == "5"
         client = paho.Client(
             CallbackAPIVersion.VERSION2,
             client_id=self._options.client_id,
-            protocol=paho.MQTTv5,
+            clean_session=None if mqtt5 else not self._options.session_s,
+            protocol=paho.MQTTv5 if mqtt5 else paho.MQTTv311,
             manual_ack=self._options.manual_ack,
             reconnect_on_failure=False,
         )
@@ -236,9 +277,11 @@ class Connection:
             context = client_context(tls.ca, tls.certificate, tls.key, own_clock=tls.now_us is None)
             client.tls_set_context(context)
             client.on_socket_register_write = _on_register_write
+        if self._options.username:
+            client.username_pw_set(self._options.username, _read_password(self._options.password_file))
         if self._will is not None:
             will = self._will()
-            client.will_set(will.topic, will.payload, 1, True)
+            client.will_set(will.topic, will.payload, 1, will.retain)
         client.on_socket_open = self._opened
         client.on_connect = self._connected
         client.on_subscribe = self._subscribed
@@ -330,7 +373,8 @@ def _properties(
     signature: str = "",
 ) -> Properties:  # fmt: skip
     properties = Properties(PacketTypes.PUBLISH)
-    properties.ContentType = content_type
+    if content_type:
+        properties.ContentType = content_type
     if traceparent:
         properties.UserProperty = ("traceparent", traceparent)
     if signature:
@@ -344,6 +388,15 @@ def _properties(
 
 _PLAIN = _properties()
 """Properties of most messages, created once and never changed."""
+
+
+_WITH_WILL = ReasonCode(PacketTypes.DISCONNECT, identifier=0x04)
+"""Disconnect with Will Message (MQTT 5.0 section 3.14.2.1)."""
+
+
+def _read_password(file: str) -> str | None:
+    """The password in `file` without its line end, None without a file."""
+    return Path(file).read_text("utf-8").rstrip("\r\n") if file else None
 
 
 def _on_register_write(_client: paho.Client, _data: Any, _sock: Any) -> None:
