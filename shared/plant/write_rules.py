@@ -19,8 +19,11 @@ from shared.thresholds.expressions import parse
 WriteValue = float | str | bool
 """A value to write: bool before float, because a bool is also an int in Python."""
 
-Code = Literal["type", "range", "allowed", "step", "rate", "interlock", "stale"]
-"""Why a write is refused: one code for each kind of check."""
+Code = Literal[
+    "type", "range", "allowed", "step", "rate", "interlock", "stale", "undeclared", "disabled", "busy", "unsupported"
+]
+"""Why a write is refused. The last four are not for `judge_write`: the metric has no rule, writes to it are not on,
+another one is under way, nothing can carry it out."""
 
 CLOSE = 1e-6
 """Relative difference of two equal numbers, one of which was sent as a 32-bit float."""
