@@ -12,6 +12,9 @@ from typing import TypeAlias, Union
 from shared.sparkplug.payload import Metric
 from shared.sparkplug.topics import NodeId
 
+MAX_SHOWN = 300
+"""Characters of a topic that a refusal shows."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Will:
@@ -51,6 +54,11 @@ class Refused:
 
     topic: str
     reason: str
+
+
+def refused(topic: str, reason: str) -> Refused:
+    """`Refused` with a topic that is safe to log."""
+    return Refused(topic=ascii(topic[:MAX_SHOWN])[1:-1], reason=reason)
 
 
 # -- edge node -------------------------------------------------------------------------------------
