@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from simulators.interop import Driver, Json, pysparkplug_codec, sparkplug_payload
+from simulators.interop import Driver, pysparkplug_codec, sparkplug_payload
 
+from cloud_hub.demo.peer import Line as Json
 from shared.sparkplug.datatypes import DataType
 from shared.sparkplug.decode import decode
 from shared.sparkplug.encode import encode
