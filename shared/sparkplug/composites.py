@@ -25,23 +25,28 @@ from shared.sparkplug.payload import (
     Untyped,
     Value,
 )
-from shared.sparkplug.wire import FIXED32, FIXED64, LENGTH, VARINT, Refused, fields, unexpected, varint
+from shared.sparkplug.wire import FIXED32, FIXED64, LENGTH, VARINT, Refused, field, fields, too_long, unexpected, varint
 
 _FLOAT, _DOUBLE = struct.Struct("<f"), struct.Struct("<d")
 _WIRE_TYPES = (VARINT, VARINT, FIXED32, FIXED64, VARINT, LENGTH)
 """Wire types of the kinds of value fields INT to STRING, which all four messages with values have."""
 _NO_KIND = -1
+_SHORT, _MOST_KNOWN = 32, 1024
+"""Bytes of a property value, and how many of them, that a message's cache keeps."""
 
 
 class Context:
     """The message that is read, its limits, and how many items it may still hold."""
 
-    __slots__ = ("data", "left", "limits", "time", "time_bytes")
+    __slots__ = ("data", "left", "limits", "properties", "time", "time_bytes")
 
     def __init__(self, data: bytes, limits: Limits) -> None:
         self.data, self.limits, self.left = data, limits, limits.max_items
         self.time, self.time_bytes = 0, b"\xff" * 11
         """The last time read, and its bytes: most metrics of a message have the same. 11 bytes match no varint."""
+
+        self.properties: dict[bytes, Property] = {}
+        """Short property values by their bytes: the metrics of a birth share units, ranges and qualities."""
 
     def count(self, items: int = 1) -> None:
         """Take items off what is left. Raises Refused when nothing is left."""
@@ -149,7 +154,7 @@ def _packed_types(context: Context, pos: int, stop: int) -> list[DataType]:
         code, pos = varint(context.data, pos)
         found.append(_column_type(context, code))
     if pos > stop:
-        raise WireError("a field is longer than its message")
+        raise too_long()
     return found
 
 
@@ -243,19 +248,40 @@ def property_set(context: Context, start: int, stop: int, depth: int) -> Propert
     depth = context.enter(depth)
     keys: list[str] = []
     found: list[Property] = []
-    for tag, first, last in fields(context.data, start, stop):
-        if tag == 0x0A:
-            context.count()
-            keys.append(context.name(first, last))
-        elif tag == 0x12:
-            context.count()
-            found.append(_property(context, first, last, depth))
-        else:
+    data, pos = context.data, start
+    while pos < stop:
+        tag, first = data[pos], pos + 2
+        if tag not in (0x0A, 0x12):
+            tag, _, _, pos = field(data, pos, stop)
             unexpected(tag, 2)
+            continue
+        size = data[pos + 1]
+        if size > 0x7F:
+            size, first = varint(data, pos + 1)
+        pos = first + size
+        if pos > stop:
+            raise too_long()
+        context.count()
+        if tag == 0x0A:
+            keys.append(context.name(first, pos))
+        else:
+            found.append(_known_property(context, first, pos, depth))
     if len(keys) != len(found):
         broken = Property(None, Invalid(f"the PropertySet has {len(keys)} keys and {len(found)} values"))
         return dict.fromkeys(keys or [""], broken)
     return dict(zip(keys, found, strict=True))
+
+
+def _known_property(context: Context, start: int, stop: int, depth: int) -> Property:
+    if stop - start > _SHORT:
+        return _property(context, start, stop, depth)
+    content = context.data[start:stop]
+    found = context.properties.get(content)
+    if found is None:
+        found = _property(context, start, stop, depth)
+        if len(context.properties) < _MOST_KNOWN and not isinstance(found.value, dict | tuple | Invalid):
+            context.properties[content] = found
+    return found
 
 
 def _property(context: Context, start: int, stop: int, depth: int) -> Property:

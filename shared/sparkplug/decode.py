@@ -24,7 +24,7 @@ from shared.sparkplug.datatypes import BY_CODE, DataType
 from shared.sparkplug.limits import DEFAULT, Limits
 from shared.sparkplug.payload import Invalid, Metric, Payload, Property, PropertySet, Untyped, Value
 from shared.sparkplug.values import BOOLEAN, BYTES, DATASET, DOUBLE, FIELDS, FLOAT, INT, KINDS, LONG, STRING, TEMPLATE
-from shared.sparkplug.wire import VARINT, Refused, fields, span, unexpected, varint
+from shared.sparkplug.wire import Refused, field, too_long, unexpected, varint
 
 Types: TypeAlias = Mapping["str | int", DataType]
 NO_TYPES: Types = {}
@@ -32,13 +32,12 @@ NO_TYPES: Types = {}
 _NONE, _REFUSED = -1, -2
 """Kinds beside those of `values`: no value field; a value that was refused, its content is the reason."""
 _FLOAT, _DOUBLE = struct.Struct("<f").unpack_from, struct.Struct("<d").unpack_from
-_AS_SENT = [_NONE] * len(BY_CODE)
-"""Kind of field whose content is the value itself, for the commonest datatypes."""
-for _datatype, _kind in (
-    (DataType.Float, FLOAT), (DataType.Double, DOUBLE), (DataType.Boolean, BOOLEAN), (DataType.String, STRING),
-    (DataType.UInt32, INT), (DataType.DateTime, LONG),
-):  # fmt: skip
-    _AS_SENT[_datatype] = _kind
+_PLAIN = {
+    DataType.Float: FLOAT, DataType.Double: DOUBLE, DataType.Boolean: BOOLEAN, DataType.String: STRING,
+    DataType.UInt32: INT, DataType.DateTime: LONG,
+}  # fmt: skip
+_AS_SENT = [_PLAIN.get(BY_CODE[code], -3) for code in range(len(BY_CODE))]
+"""Kind of field whose content is the value itself, for the commonest datatypes; -3, which no field has, for others."""
 
 
 def decode(data: bytes, limits: Limits = DEFAULT, types: Types = NO_TYPES) -> Payload:
@@ -77,12 +76,16 @@ def _read(datatype: DataType, kind: int, raw: Value) -> Value:
 def _payload(context: Context, types: Types) -> Payload:
     timestamp = seq = uuid = body = None
     metrics: list[Metric] = []
-    for tag, start, stop in fields(context.data, 0, len(context.data)):
-        if tag == 0x12:
+    data, pos, end = context.data, 0, len(context.data)
+    while pos < end:
+        if data[pos] == 0x12:
             if len(metrics) == context.limits.max_metrics:
                 raise WireError(f"the payload has more than {context.limits.max_metrics} metrics")
-            metrics.append(_metric(context, start, stop, 0, types))
-        elif tag == 0x08:
+            start, pos = _message(data, pos + 1, end)
+            metrics.append(_metric(context, start, pos, 0, types))
+            continue
+        tag, start, stop, pos = field(data, pos, end)
+        if tag == 0x08:
             timestamp = start
         elif tag == 0x18:
             seq = start
@@ -93,6 +96,18 @@ def _payload(context: Context, types: Types) -> Payload:
         else:
             unexpected(tag, 5)
     return Payload(timestamp=timestamp, metrics=tuple(metrics), seq=seq, uuid=uuid, body=body)
+
+
+def _message(data: bytes, pos: int, end: int) -> tuple[int, int]:
+    """(start, stop) of the message whose length is at `pos`."""
+    size = data[pos]
+    if size > 0x7F:
+        size, pos = varint(data, pos)
+    else:
+        pos += 1
+    if size > end - pos:
+        raise too_long()
+    return pos, pos + size
 
 
 def _metric(context: Context, pos: int, end: int, depth: int, types: Types = NO_TYPES) -> Metric:  # noqa: PLR0912, PLR0915
@@ -140,50 +155,28 @@ def _metric(context: Context, pos: int, end: int, depth: int, types: Types = NO_
             raw, pos = varint(data, pos)
             kind, raw = BOOLEAN, raw != 0
         else:
-            tag, pos = varint(data, pos - 1)
-            if tag & 7 == VARINT:
-                number, pos = varint(data, pos)
-                if tag == 0x28:
-                    historical = number != 0
-                elif tag == 0x30:
-                    transient = number != 0
-                elif tag == 0x38:
-                    null = number != 0
-                else:
-                    unexpected(tag, 18)
+            tag, start, stop, pos = field(data, pos - 1, end)
+            if tag == 0x4A:
+                properties = _properties(context, start, stop)
+            elif tag in _COMPLEX:
+                kind, raw = _complex(context, tag, start, stop, depth)
+            elif tag == 0x28:
+                historical = start != 0
+            elif tag == 0x30:
+                transient = start != 0
+            elif tag == 0x38:
+                null = start != 0
+            elif tag == 0x42:
+                metadata = composites.metadata(context, start, stop)
             else:
-                start, pos = span(data, tag, pos, end)
-                if tag == 0x4A:
-                    properties = _properties(context, start, pos)
-                elif tag == 0x42:
-                    metadata = composites.metadata(context, start, pos)
-                elif tag in _COMPLEX:
-                    kind, raw = _complex(context, tag, start, pos, depth)
-                else:
-                    unexpected(tag, 18)
+                unexpected(tag, 18)
     if pos != end:
-        raise WireError("a field is longer than its message")
-    datatype: DataType | None = None
-    if code is not None:
-        datatype = BY_CODE.get(code)
-        if datatype is None:
-            kind, raw = _REFUSED, f"there is no datatype {code}"
-    if not datatype and types:
-        known = None if alias is None else types.get(alias)
-        if known is None and name is not None:
-            known = types.get(name)
-        datatype = known or datatype
-    value: Value
-    if null:
-        value = None
-    elif kind < 0:
-        value = Invalid(str(raw) if kind == _REFUSED else "the metric has no value and is not null")
-    elif not datatype:
-        value = Untyped(FIELDS[kind], raw)
-    elif kind == _AS_SENT[datatype]:
+        raise too_long()
+    datatype = _datatype(code, name, alias, types)
+    if kind == _AS_SENT[datatype or 0] and not null:
         value = raw
     else:
-        value = _value(context, datatype, kind, raw)
+        value = None if null else _value(context, datatype, code, kind, raw)
     if properties is None and metadata is None and not historical and not transient:
         return Metric(name=name, alias=alias, timestamp=timestamp, datatype=datatype, value=value)
     return Metric(
@@ -192,7 +185,24 @@ def _metric(context: Context, pos: int, end: int, depth: int, types: Types = NO_
     )  # fmt: skip
 
 
-def _value(context: Context, datatype: DataType, kind: int, raw: Value) -> Value:
+def _datatype(code: int | None, name: str | None, alias: int | None, types: Types) -> DataType | None:
+    """The datatype sent, else the birth's; None if there is neither, or no such datatype."""
+    if code:
+        return BY_CODE.get(code)
+    known = types.get(alias) if alias is not None else None
+    if known is None and name is not None:
+        known = types.get(name)
+    return known
+
+
+def _value(context: Context, datatype: DataType | None, code: int | None, kind: int, raw: Value) -> Value:
+    """The value of a content that is not just the value itself."""
+    if kind == _REFUSED:
+        return Invalid(str(raw))
+    if kind == _NONE:
+        return Invalid("the metric has no value and is not null")
+    if datatype is None:
+        return Invalid(f"there is no datatype {code}") if code else Untyped(FIELDS[kind], raw)
     value = _read(datatype, kind, raw)
     if isinstance(value, tuple):
         try:

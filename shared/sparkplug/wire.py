@@ -39,39 +39,41 @@ def varint(data: bytes, pos: int) -> tuple[int, int]:
     raise WireError("a varint has more than 64 bits")
 
 
-def fields(data: bytes, pos: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """(tag, start, stop) of each field of the message at `pos`; for a varint `start` is its value.
+def field(data: bytes, pos: int, end: int) -> tuple[int, int, int, int]:
+    """(tag, start, stop, position after it) of the field at `pos` of a message that ends at `end`.
 
-    The tag is `number << 3 | wire type`.
+    The tag is `number << 3 | wire type`. For a varint `start` is its value, and `stop` 0.
     """
-    while pos < end:
-        tag, pos = varint(data, pos)
-        if tag & 7 == VARINT:
-            number, pos = varint(data, pos)
-            if pos > end:
-                raise WireError("a field is longer than its message")
-            yield tag, number, 0
-        else:
-            start, pos = span(data, tag, pos, end)
-            yield tag, start, pos
-
-
-def span(data: bytes, tag: int, pos: int, end: int) -> tuple[int, int]:
-    """(start, stop) of the content of a field that is no varint."""
+    tag, pos = varint(data, pos)
     kind = tag & 7
+    if kind == VARINT:
+        number, pos = varint(data, pos)
+        if pos > end:
+            raise too_long()
+        return tag, number, 0, pos
     if kind == LENGTH:
         size, pos = varint(data, pos)
     elif kind == FIXED32:
         size = 4
     elif kind == FIXED64:
         size = 8
-    elif kind in _GROUPS:
-        raise WireError("a field is a group, which Sparkplug does not use")
     else:
-        raise WireError(f"a field has the unknown wire type {kind}")
+        raise WireError("a field is a group" if kind in _GROUPS else f"a field has the unknown wire type {kind}")
     if size > end - pos:
-        raise WireError("a field is longer than its message")
-    return pos, pos + size
+        raise too_long()
+    return tag, pos, pos + size, pos + size
+
+
+def fields(data: bytes, pos: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """(tag, start, stop) of each field of the message from `pos` to `end`, see `field`."""
+    while pos < end:
+        tag, start, stop, pos = field(data, pos, end)
+        yield tag, start, stop
+
+
+def too_long() -> WireError:
+    """The error for a field that reaches beyond its message."""
+    return WireError("a field is longer than its message")
 
 
 def unexpected(tag: int, known: int) -> None:
