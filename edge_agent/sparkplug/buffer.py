@@ -20,11 +20,11 @@ from edge_agent.sparkplug.core.reporting import Point
 from edge_agent.sparkplug.core.tags import Change
 from edge_agent.store.outbox import Outbox, OutboxFull, RowBatch
 from shared.protocol.codec import decode
-from shared.protocol.messages import Batch
+from shared.protocol.messages import Batch, Stream
 
 log = logging.getLogger(__name__)
 
-STREAM = "telemetry"
+STREAM: Stream = "telemetry"
 """The only stream of this outbox that is used: the one that is evicted when it is full."""
 MAX_PENDING = 5000
 """Changes that wait in memory for the next commit; with a full disk the oldest ones are dropped."""

@@ -66,7 +66,7 @@ class SwitchFile:
         return is_on(switch, clock.now_us(), boot_id(), clock.boottime_s())
 
     def enable(self, metrics: list[str], for_s: float, reason: str = "") -> None:
-        """Enable writes to `metrics` for `for_s` seconds; raises ValueError, or TidegateError if it cannot be stored."""
+        """Enable writes to `metrics` for `for_s` seconds; raises ValueError, or TidegateError on a disk error."""
         if not 0 < for_s <= MAX_S:
             raise ValueError(f"writes can be enabled for at most {MAX_S / 86400:g} days, not {for_s:g} s")
         now_us = clock.now_us()

@@ -7,7 +7,7 @@ once, with a new birth. The number of metrics is bounded; what does not fit, or 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from edge_agent.sparkplug.core.naming import Place, name_problem
 from edge_agent.sparkplug.core.reporting import Deadband, Point, Value, is_due
@@ -81,6 +81,8 @@ class TagTable:
         """Define a metric, or change its definition; False if it cannot be published (see `problems`)."""
         tag = self._tags.get(key)
         if tag is not None:
+            if tag.definition.datatype is DataType.String:  # also if it only became one
+                wanted = replace(wanted, datatype=DataType.String)
             if tag.definition != wanted and tag.definition.place == wanted.place:
                 tag.definition = wanted
                 self.redefined.add(wanted.place.device)
@@ -105,6 +107,16 @@ class TagTable:
         show = quality != GOOD or tag.sent is None or tag.sent.quality != quality
         tag.sent = point
         return Change(tag.definition.place, point, show)
+
+    def fitted(self, change: Change) -> Change | None:
+        """A stored change as one of the metric's present datatype; None if the metric is no more, or the value odd."""
+        tag = self._tags.get(self._keys.get(change.place, ""))
+        if tag is None:
+            return None
+        point = change.point
+        if isinstance(point.value, str) and tag.definition.datatype is not DataType.String:
+            return None
+        return Change(change.place, Point(self._converted(tag, point.value), point.quality, point.t_ms), True)
 
     def current(self, key: str) -> Point | None:
         """The current value of a metric."""
@@ -137,7 +149,9 @@ class TagTable:
             return None
         if datatype is DataType.String:
             return _text(value)
-        return bool(value) if datatype is DataType.Boolean else float(value)
+        if datatype is DataType.Boolean:
+            return bool(value)
+        return int(value) if datatype is DataType.Int32 else float(value)
 
     def _become_text(self, tag: _Tag) -> DataType:
         was = tag.definition

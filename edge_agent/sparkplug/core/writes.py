@@ -102,9 +102,9 @@ class WriteDesk:
     _flood_until_us: int = 0
 
     @property
-    def under_way(self) -> list[str]:
-        """Metrics with a write under way."""
-        return sorted(self._open)
+    def under_way(self) -> dict[str, str]:
+        """Sources of the writes under way, by metric."""
+        return {metric: found.request.source for metric, found in self._open.items()}
 
     def judge(
         self, metric: str, value: object, enabled: bool, current: Mapping[str, CurrentValue], now_us: int, boot_us: int
