@@ -6,6 +6,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from shared.plant.write_rules import WriteRule
+
 
 class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -64,6 +66,16 @@ class Writable(_Table):
     max_age_s: float = 10.0
     tolerance: float = 0.0
     verify_s: float = 10.0
+
+    @model_validator(mode="after")
+    def _good(self) -> Self:
+        _ = self.rule
+        return self
+
+    @property
+    def rule(self) -> WriteRule:
+        """The rule; raises ValueError."""
+        return WriteRule(**self.model_dump(exclude={"device"}))
 
 
 class Sparkplug(_Table):

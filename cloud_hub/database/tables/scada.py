@@ -66,7 +66,7 @@ class SparkplugWrite(SQLModel, table=True):
     """A write to a metric of a Sparkplug device that a person asked for, and what became of it.
 
     `state` is refused, dry-run, pending, sent, verified, failed or expired. `origin` is rest, or twin for a leaf of
-    desired state, which `leaf_s` was set at (seconds) in `version` of the document.
+    desired state in `version` of the document; `leaf` is a hash of its value and time.
     """
 
     __tablename__ = "sparkplug_writes"
@@ -83,7 +83,7 @@ class SparkplugWrite(SQLModel, table=True):
     actor: str
     why: str = ""
     origin: str = "rest"
-    leaf_s: int = big_integer(default=0)
+    leaf: str = ""
     version: int = big_integer(default=0)
     read_back: Any = Field(default=None, sa_column=Column(TEXT_JSON, nullable=True))
     requested_us: int = big_integer()

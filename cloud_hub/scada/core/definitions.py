@@ -29,7 +29,7 @@ class Definition:
 
 
 def read(metrics: Iterable[Metric]) -> dict[str, Definition]:
-    """The definitions of a birth by Sparkplug name; metrics of the protocol itself, and names with NUL, are left out."""
+    """The definitions of a birth by Sparkplug name, without metrics of the protocol itself and names with NUL."""
     found: dict[str, Definition] = {}
     for name, metric in flat(metrics):
         if not is_control(name) and "\0" not in name:  # no database column holds NUL

@@ -25,11 +25,12 @@ class Birth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Data:
-    """Values of a node or device that is born; each metric has its name and datatype."""
+    """Values of a node or device that is born; each metric has its name and datatype. `gap`: some before were lost."""
 
     key: Key
     metrics: Sequence[Metric]
     sent_ms: int | None = None
+    gap: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -62,7 +62,7 @@ def upgrade() -> None:
         sa.Column("actor", sa.String(), nullable=False),
         sa.Column("why", sa.String(), nullable=False),
         sa.Column("origin", sa.String(), nullable=False),
-        sa.Column("leaf_s", sa.BigInteger(), nullable=False),
+        sa.Column("leaf", sa.String(), nullable=False),
         sa.Column("version", sa.BigInteger(), nullable=False),
         sa.Column("read_back", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("requested_us", sa.BigInteger(), nullable=False),
