@@ -10,7 +10,7 @@ import msgspec
 from edge_agent.collectors.modbus.core.codec import Order
 from edge_agent.collectors.modbus.tags import ModbusTag
 from edge_agent.collectors.plant.collector import PlantCollector
-from edge_agent.collectors.plant.options import Group, PlantOptions, needs_library, read_tags
+from edge_agent.collectors.plant.options import DEFAULT_GROUP, Group, PlantOptions, needs_library, read_tags
 from edge_agent.config import CollectorTable, options
 from shared.errors import ConfigError
 from shared.transport.mqtt import parse_address
@@ -54,13 +54,18 @@ class Options(PlantOptions, frozen=True, forbid_unknown_fields=True):
         if not 300 <= self.baudrate <= 4_000_000 or self.stopbits not in {1, 2}:
             raise ValueError("baudrate must be within 300..4000000, and stopbits 1 or 2")
 
+    @property
+    def all_groups(self) -> dict[str, Group]:
+        """All groups, the default one among them."""
+        return {DEFAULT_GROUP: Group()} | self.groups
+
 
 class ModbusCollector(PlantCollector):
     """Tags of the devices behind one address."""
 
     def __init__(self, table: CollectorTable, chosen: Options, tags: list[ModbusTag]) -> None:
         task = {"options": msgspec.to_builtins(chosen), "tags": msgspec.to_builtins(tags)}
-        super().__init__(table, chosen, tags, chosen.groups, PRODUCER, task)
+        super().__init__(table, chosen, tags, chosen.all_groups, PRODUCER, task)
         self._chosen, self._modbus_tags = chosen, tags
 
     def warnings(self) -> list[str]:
@@ -88,6 +93,6 @@ def open_collector(table: CollectorTable) -> ModbusCollector:
     needs_library(table, "pymodbus", "modbus")
     if chosen.transport == "rtu":
         needs_library(table, "serial", "modbus")
-    tags = read_tags(chosen, ModbusTag, place, chosen.groups)
+    tags = read_tags(chosen, ModbusTag, place, chosen.all_groups)
     task_options: dict[str, Any] = {"tags": ["in the task"], "tags_file": ""}
     return ModbusCollector(table, msgspec.structs.replace(chosen, **task_options), tags)

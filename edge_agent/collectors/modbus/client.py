@@ -34,7 +34,6 @@ from edge_agent.collectors.plant.messages import (
     drop_requests,
     note,
 )
-from edge_agent.collectors.plant.options import period_of
 from edge_agent.collectors.sources.protocol import Asked, Produced
 from shared.errors import NotReady
 
@@ -74,7 +73,7 @@ class _Poller:
         for tag, item in zip(tags, self._items, strict=True):
             groups.setdefault(tag.group, []).append(item)
         self._plans = {name: PollPlan(items, limits) for name, items in groups.items()}
-        periods = {name: period_of(name, chosen.groups) for name in groups}
+        periods = {name: chosen.all_groups[name].period_s for name in groups}
         self._schedule = Schedule(periods, time.monotonic())
         self._units = Units({item.unit_id for item in self._items})
         self._counter = RequestCounter()

@@ -11,7 +11,7 @@ from edge_agent.clock import monotonic_s
 from edge_agent.collectors import Reading, Value
 from edge_agent.collectors.plant import messages
 from edge_agent.collectors.plant.core.quality import Aging, TagQualities, TagSample
-from edge_agent.collectors.plant.options import Group, PlantOptions, period_of
+from edge_agent.collectors.plant.options import Group, PlantOptions
 from edge_agent.collectors.plant.tags import Tag
 from edge_agent.collectors.plant.writes import PendingWrites
 from edge_agent.collectors.sources.collector import BackgroundCollector
@@ -51,11 +51,12 @@ class PlantCollector(BackgroundCollector):
         producer: str, task: dict[str, Any],
     ) -> None:  # fmt: skip
         source = BackgroundSource(producer, lambda: task, stall_s=STALL_S, interactive=True)
-        fastest = min(period_of(tag.group, groups) for tag in tags)
+        fastest = min(groups[tag.group].period_s for tag in tags)
         super().__init__(table, source, table.period_s or min(1.0, max(0.05, fastest / 2)))
         prefix = table.name if chosen.prefix is None else chosen.prefix
         self.tags = list(tags)
         self.names = _metric_names(tags, prefix, f"collector '{table.name}'")
+        self.tag_names = frozenset(self.names)
         self.metrics = [*own_metrics(table.name), *map(_metric, self.names, tags)]
         if (twice := first_duplicate([metric.name for metric in self.metrics])) is not None:
             reason = f"the metric '{twice}' is one of the collector itself"
@@ -207,7 +208,7 @@ def _members(tags: Sequence[Tag]) -> dict[str, list[int]]:
 
 
 def _aging(tag: Tag, chosen: PlantOptions, groups: Mapping[str, Group]) -> Aging:
-    stale_s = chosen.stale_s or max(MIN_STALE_S, 3 * period_of(tag.group, groups))
+    stale_s = chosen.stale_s or max(MIN_STALE_S, 3 * groups[tag.group].period_s)
     return Aging(
         stale_us=int(stale_s * 1e6), bad_us=int(max(chosen.bad_s, stale_s) * 1e6),
         resend_us=int(chosen.resend_s * 1e6), deadband=tag.deadband,

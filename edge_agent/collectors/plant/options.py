@@ -55,7 +55,7 @@ class PlantOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_tags(chosen: PlantOptions, kind: type[TagT], place: str, groups: Mapping[str, Group]) -> list[TagT]:
-    """The tags of a collector at `place`; raises ConfigError."""
+    """The tags of a collector at `place`; raises ConfigError. `groups` are all, the default one among them."""
     if chosen.tags_file:
         tags = parse_tags(csv_rows(Path(chosen.tags_file), columns(kind)), kind, chosen.tags_file)
     else:
@@ -65,16 +65,10 @@ def read_tags(chosen: PlantOptions, kind: type[TagT], place: str, groups: Mappin
 
 
 def _check_groups(tags: Sequence[Tag], groups: Mapping[str, Group], place: str) -> None:
-    known = {DEFAULT_GROUP, *groups}
     for tag in tags:
-        if tag.group not in known:
-            reason = f"tag '{tag.name}': there is no group '{tag.group}'{nearest(tag.group, known)}"
+        if tag.group not in groups:
+            reason = f"tag '{tag.name}': there is no group '{tag.group}'{nearest(tag.group, groups)}"
             raise ConfigError(place, reason, f"Add it: [collectors.groups.{tag.group}]")
-
-
-def period_of(group: str, groups: Mapping[str, Group]) -> float:
-    """Seconds between two readings of a group."""
-    return groups[group].period_s if group in groups else Group().period_s
 
 
 def needs_library(table: CollectorTable, module: str, extra: str) -> None:
