@@ -134,8 +134,8 @@ def test_a_write_is_refused_until_it_is_enabled_on_the_device(plant: Plant) -> N
     assert "not enabled" in plant.outcome("refused")
     plant.switch("enable", "settings.period_s", "--for", "1h")
     plant.write(0.5)
-    plant.data(SETTING, 0.5)
     plant.outcome("verified")
+    assert any(line.get("metrics", {}).get(SETTING) == 0.5 for line in plant.host.seen)
 
 
 def test_a_write_beyond_its_bounds_is_refused_although_it_is_enabled(plant: Plant) -> None:
@@ -147,9 +147,14 @@ def test_a_write_beyond_its_bounds_is_refused_although_it_is_enabled(plant: Plan
 
 
 def test_the_node_waits_for_its_primary_host(plant: Plant) -> None:
-    """The host of this plant is `scada`; a node of another primary host stays silent, one of `scada` does not."""
-    plant.start(primary_host="scada")
-    assert plant.birth()["seq"] == 0
+    plant.start(primary_host="primary")
+    until("the agent is at the broker", lambda: plant.world.logged("line-1", "sparkplug.up"))
+    with pysparkplug_host(plant.world.broker.port, "primary"):
+        first = plant.host.wait_until(
+            "STATE or a birth", lambda line: line["event"] == "NBIRTH" or line.get("host") == "primary", WAIT_S
+        )
+        assert (first["event"], first.get("online")) == ("STATE", True)
+        plant.birth()
 
 
 def test_samples_of_an_outage_are_sent_as_historical(plant: Plant) -> None:
