@@ -23,7 +23,7 @@ from shared.errors import WireError
 from shared.sparkplug import edge_commands, state, topics
 from shared.sparkplug.datatypes import DataType
 from shared.sparkplug.edge_metrics import NODE, EdgeMetrics
-from shared.sparkplug.effects import Disconnect, EdgeEffect, Publish, Refused, Will, refused
+from shared.sparkplug.effects import Disconnect, EdgeEffect, Publish, Will, refused
 from shared.sparkplug.encode import encode
 from shared.sparkplug.payload import BD_SEQ, REBIRTH, Metric, Payload
 from shared.sparkplug.topics import MessageType, NodeId, StateTopic
