@@ -31,7 +31,8 @@ def check_sparkplug(config: Config, collectors: Mapping[str, Collector], models:
         _check_server(f"sparkplug.servers[{index}]", server, found)
     if len(collectors) == len(config.collectors):  # else what they declare is not known
         declared = [metric for collector in collectors.values() for metric in collector.metrics]
-        _check_names(config, table, [*declared, *models, *METRICS], found)
+        sources = {metric.name: name for name, collector in collectors.items() for metric in collector.metrics}
+        _check_names(config, table, [*declared, *models, *METRICS], sources, found)
         _check_rules(table, collectors, {metric.name for metric in [*declared, *models, *METRICS]}, found)
     file = SwitchFile(Path(config.device.state_dir))
     file.read()
@@ -78,9 +79,10 @@ def _unreadable(path: str) -> str:
     return "" if os.access(path, os.R_OK) else "cannot be read by this user"
 
 
-def _check_names(config: Config, table: Sparkplug, metrics: list[Metric], found: Findings) -> None:
+def _check_names(
+    config: Config, table: Sparkplug, metrics: list[Metric], sources: Mapping[str, str], found: Findings
+) -> None:
     """Warn of metrics that cannot be published because of their names, and of devices without metrics."""
-    sources = {metric.name: "collector" for metric in metrics}  # which one does not matter for most clashes
     image = NodeImage(table, config.device.id, "", sources, 0)
     image.declare(metrics, 0)
     for metric, reason in list(image.tags.problems.items())[:10]:

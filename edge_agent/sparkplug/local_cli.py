@@ -72,16 +72,8 @@ def listing(config: Config) -> list[Row]:
     rows = []
     for metric, rule in sorted(rules(config).items()):
         switch = switches.get(metric)
-        on = switch if file.is_on(switch) else None
-        rows.append(
-            Row(
-                metric=metric,
-                rule=rule_text(rule),
-                until=_until(on.until_us) if on else "",
-                by=on.by if on else "",
-                last=last.get(metric, ""),
-            )  # fmt: skip
-        )
+        until, by = (_until(switch.until_us), switch.by) if switch and file.is_on(switch) else ("", "")
+        rows.append(Row(metric=metric, rule=rule_text(rule), until=until, by=by, last=last.get(metric, "")))
     return rows
 
 

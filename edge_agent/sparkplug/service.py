@@ -79,6 +79,7 @@ class SparkplugService:
             save_bd_seq=lambda bd_seq: store.put(BD_SEQ, bd_seq), on_write=self._commanded,
         )  # fmt: skip
         self._writes = ScadaWrites(table.writable, SwitchFile(folder), store, writers, self._outcome)
+        self._settings: dict[str, Any] = {}
         self._reported: dict[str, Any] = {}
         self._reported_s = -REPORT_S
         self._failed: set[str] = set()
@@ -112,7 +113,7 @@ class SparkplugService:
 
     def tick_writes(self) -> None:
         """Called once a second."""
-        self._guard("writes", self._writes.tick)
+        self._guard("writes", self._tick_writes)
 
     def report(self) -> dict[str, Any] | None:
         """The part `sparkplug` of the reported twin if it has changed, at most every 5 s."""
@@ -169,10 +170,17 @@ class SparkplugService:
             self._node.add(changes)
 
     def _use_settings(self, settings: Settings) -> None:
-        values, now_us = msgspec.structs.asdict(settings), clock.now_us()
-        self._node.add(self._image.settings(values, now_us // 1000))
-        for name, value in values.items():
-            self._writes.observe(SETTING + name, value, True, now_us)
+        self._settings = msgspec.structs.asdict(settings)
+        self._node.add(self._image.settings(self._settings, _now_ms()))
+        self._observe_settings()
+
+    def _observe_settings(self) -> None:
+        for name, value in self._settings.items():
+            self._writes.observe(SETTING + name, value, True, clock.now_us())
+
+    def _tick_writes(self) -> None:
+        self._observe_settings()  # settings are never stale
+        self._writes.tick()
 
     def _standing(self, standing: Mapping[str, JudgeState]) -> list[Change]:
         changes: list[Change] = []
