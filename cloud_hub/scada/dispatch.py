@@ -27,6 +27,7 @@ from cloud_hub.scada.registry import NodeRegistry
 from cloud_hub.scada.server import HostServer
 from cloud_hub.scada.writes import WriteRequest, WriteService
 from cloud_hub.twins import service as twins
+from cloud_hub.twins.batch import read_documents
 from cloud_hub.twins.core.owners import PERSON, RESERVED
 from cloud_hub.twins.rows import TwinRows
 from shared.plant.write_rules import CurrentValue, Refused, WriteRule, is_verified
@@ -38,6 +39,7 @@ log = logging.getLogger(__name__)
 LEAF_US = 60_000_000
 """A desired leaf that is older when it is first seen is not written: what a person wanted then may be wrong now."""
 METRICS = "metrics"
+CHUNK = 500
 _APPLIED: dict[str, AppliedState] = {"pending": "received", "sent": "applied", "verified": "verified"}
 """Progress of desired state by the state of its write; all other states are `refused`."""
 
@@ -77,7 +79,7 @@ class WriteDispatcher:
             self._load()
         with self._lock:
             changed, self._changed = self._changed, set()
-        for device in sorted(changed):
+        for device in self._with_desired(sorted(changed)):
             self._guarded("desired state", device, partial(self._desired, device, now_us))
         for write_id, device in self._pending():
             self._guarded("write", device, partial(self._send, write_id, device, now_us))
@@ -211,6 +213,15 @@ class WriteDispatcher:
             self._progress(session, row, now_us)
 
     # -- desired leaves ----------------------------------------------------------------------------
+
+    def _with_desired(self, devices: list[str]) -> list[str]:
+        """Those of the devices with desired metrics: few of the many that are born."""
+        found: list[str] = []
+        for start in range(0, len(devices), CHUNK):
+            with self._db.read() as session:
+                rows = read_documents(session, devices[start : start + CHUNK], [twin.DOCUMENT])
+            found += [name for (name, _), (document, _) in rows.items() if _part(document.state.get("desired"))]
+        return found
 
     def _desired(self, device: str, now_us: int) -> None:
         """Make a write of each leaf that was set since the last one."""
