@@ -75,7 +75,7 @@ class HostServer:
         self._session = HostSession(
             HostOptions(
                 host_id=settings.host_id, groups=tuple(one.group for one in settings.groups),
-                mqtt5=server.protocol == "5", reorder_timeout_ms=int(settings.reorder_timeout_s * 1000),
+                reorder_timeout_ms=int(settings.reorder_timeout_s * 1000),
                 max_nodes=settings.max_nodes,
             ),
             known,
