@@ -54,7 +54,7 @@ max_nodes = 20000
 """
 PATIENCE_S = 300.0
 SENT = "SELECT count(*) FROM (SELECT DISTINCT device, metric, value FROM telemetry WHERE metric LIKE 'metric/%')"
-ONLINE = "SELECT count(*) FROM sparkplug_nodes WHERE state = 'online' AND born_us > ?"
+ONLINE = "SELECT count(*) FROM sparkplug_nodes WHERE \"group\" = 'fleet' AND state = 'online' AND born_us > ?"
 
 
 class Broker:
@@ -129,6 +129,13 @@ async def reached(what: str, done: Callable[[], bool]) -> float:
     return time.perf_counter() - began
 
 
+async def host_online(port: int) -> None:
+    """Wait until the hub is online as host application: a node that waits for it is born."""
+    probe = Fleet(port, nodes=1, metrics=0, group="probe", primary_host=HOST_ID)
+    await probe.start()
+    probe.close()
+
+
 def distinct(fleet: Fleet) -> int:
     """How many different values the fleet has sent, those of the first birth included: each metric counts upwards."""
     return sum(int(value - first) + 1 for first, node in enumerate(fleet.nodes) for value in node.values)
@@ -139,6 +146,7 @@ def distinct(fleet: Fleet) -> int:
 
 async def _ingest(nodes: int, metrics: int, values: int, each: int) -> dict[str, float]:
     with world() as (broker, hub):
+        await host_online(broker.port)
         fleet = Fleet(broker.port, nodes=nodes, metrics=metrics, group=GROUP, primary_host=HOST_ID)
         began = time.perf_counter()
         await fleet.start()
@@ -205,6 +213,7 @@ async def _sending(fleet: Fleet, stop: asyncio.Event) -> None:
 
 async def _storm(nodes: int, metrics: int, primary_host: str) -> dict[str, float]:
     with world() as (broker, hub):
+        await host_online(broker.port)
         fleet = Fleet(broker.port, nodes=nodes, metrics=metrics, group=GROUP, primary_host=primary_host)
         await fleet.start()
         await reached("the births are stored", lambda: hub.count(SENT) >= distinct(fleet))
