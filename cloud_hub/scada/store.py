@@ -1,8 +1,9 @@
 """Stores births, data and deaths of Sparkplug nodes, many in one transaction.
 
 Numbers and texts become telemetry of the device that the node is here. A value is identified by metric and time, so one
-that is repeated (in a birth, or after an outage) is stored once. Texts and ids also stand in the reported part of its
-twin document `sparkplug`. A death makes the device offline: all its metrics are stale.
+that is repeated (in a birth, or after an outage) is stored once; of two within one millisecond the later one stays.
+Texts and ids also stand in the reported part of its twin document `sparkplug`. A death makes the device offline: all
+its metrics are stale.
 """
 
 from __future__ import annotations
@@ -273,7 +274,7 @@ class _Work:
     def flush(self) -> None:
         """Write everything."""
         rows = {row[:3]: row for row in self._rows.rows}
-        telemetry.store_samples(self.session, rows.values(), skip_stored=True)
+        telemetry.store_samples(self.session, rows.values(), replace=True)
         for key, reason in self.stored.refused:
             known = self.staged.get(key) or self.registry.get(key)
             if known is not None:

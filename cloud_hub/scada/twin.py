@@ -9,11 +9,12 @@ from sqlmodel import Session
 
 from cloud_hub.scada.core.records import Key
 from cloud_hub.twins import service as twins
+from cloud_hub.twins.core import plant
 from cloud_hub.twins.rows import TwinRows
 from shared.protocol.codec import encode
 from shared.twin import shadow
 
-DOCUMENT = "sparkplug"
+DOCUMENT = plant.DOCUMENT
 MAX_TEXTS, MAX_TEXT_BYTES = 200, 12_000
 """Texts of one document; further ones are telemetry only."""
 

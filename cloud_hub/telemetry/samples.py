@@ -57,7 +57,10 @@ TOGETHER = 100
 """Rows per statement; databases limit the number of parameters."""
 
 _INSERT = "INSERT INTO telemetry (device, metric, t_us, source, seq, value, text, quality) VALUES "
-_SKIP = " ON CONFLICT DO NOTHING"
+_REPLACE = (
+    " ON CONFLICT (device, metric, t_us, source, seq) DO UPDATE SET value = excluded.value, text = excluded.text, "
+    "quality = excluded.quality"
+)
 
 
 class SampleView(Protocol):
@@ -83,18 +86,18 @@ def sample_rows(device: str, source: int, numbered: Iterable[tuple[int, SampleVi
     ]
 
 
-def store_samples(session: Session, rows: Iterable[SampleRow], *, skip_stored: bool = False) -> None:
+def store_samples(session: Session, rows: Iterable[SampleRow], *, replace: bool = False) -> None:
     """Insert any number of rows in key order, with many rows per driver statement, which is faster than `executemany`.
 
     Their hours are marked as due for rollup in the same transaction, so none can be missed. The rows have distinct
-    keys; with `skip_stored`, one whose key is in the table already is left out.
+    keys; with `replace`, one whose key is in the table already takes its place.
     """
     ordered = sorted(rows)
     if not ordered:
         return
     connection = session.connection()
     mark = "%s" if connection.dialect.name == "postgresql" else "?"
-    row, end = f"({', '.join([mark] * 8)})", _SKIP if skip_stored else ""
+    row, end = f"({', '.join([mark] * 8)})", _REPLACE if replace else ""
     full = len(ordered) // TOGETHER * TOGETHER
     for start in range(0, full, TOGETHER):
         values = tuple(chain.from_iterable(ordered[start : start + TOGETHER]))

@@ -101,6 +101,14 @@ def test_a_value_that_is_repeated_is_stored_once(hub: Hub) -> None:
     assert len(hub.rows(PRESS)) == 1
 
 
+@pytest.mark.sql
+def test_of_two_values_in_one_millisecond_the_later_one_stays(hub: Hub) -> None:
+    hub.take(birth(speed=1.0), data(speed=2.0, t_ms=T_MS))
+    assert hub.values(PRESS, "speed") == [2.0]
+    hub.take(data(speed=3.0, t_ms=T_MS))
+    assert hub.values(PRESS, "speed") == [3.0]
+
+
 def test_a_device_of_a_node_depends_on_it(hub: Hub) -> None:
     hub.take(birth(), birth(DRIVE, torque=3.0))
     assert hub.device(f"{PRESS}-drive").tags == {"depends_on": PRESS}
@@ -322,7 +330,7 @@ def test_a_removed_device_stays_removed_until_it_is_restored(hub: Hub) -> None:
     assert hub.values(PRESS, "speed") == [1.0]
     with hub.db.write() as session:
         decommissioning.restore(session, PRESS, NOW, actor="anna")
-    hub.take(birth(speed=2.0), data(speed=3.0))
+    hub.take(birth(speed=1.0), data(speed=3.0))
     assert (hub.device(PRESS).profile, hub.device(PRESS).state) == ("sparkplug", "online")
     assert [one["name"] for one in hub.device(PRESS).metrics] == ["speed"]
     assert hub.values(PRESS, "speed") == [1.0, 3.0]
