@@ -73,6 +73,7 @@ bench: .venv/.dev ## all benchmarks; one: .venv/bin/python -m benchmarks.twin
 	$(BIN)/python -m benchmarks.models
 	$(BIN)/python -m benchmarks.quantization
 	$(BIN)/python -m benchmarks.sources
+	$(BIN)/python -m benchmarks.plant
 	$(BIN)/python -m benchmarks.glm_engine
 	$(BIN)/python -m benchmarks.incidents
 	$(BIN)/python -m benchmarks.twin

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -40,18 +41,28 @@ class UaPlc:
 
     def put(self, name: str, value: object, status: int = 0) -> None:
         variant = self.call(self.nodes[name].read_data_type_as_variant_type())
-        data = ua.DataValue(ua.Variant(value, variant), StatusCode=ua.StatusCode(status))
+        now = datetime.now(timezone.utc)
+        data = ua.DataValue(ua.Variant(value, variant), ua.StatusCode(status), SourceTimestamp=now)
         self.call(self.nodes[name].write_value(data))
 
     def get(self, name: str) -> Any:
         return self.call(self.nodes[name].read_value())
+
+    def die(self) -> None:
+        """Stop the server, and end all sessions without a word."""
+        self.cut()
+        self.call(self.server.stop())
+
+    def rise(self) -> None:
+        """Start it again; its clients' sessions and subscriptions are gone."""
+        self.call(self.server.start())
 
     def cut(self) -> None:
         """Close all connections; the server goes on."""
 
         async def close() -> None:
             for client in list(self.server.bserver.clients):
-                client._transport.close()
+                client.transport.close()
 
         self.call(close())
 
@@ -95,7 +106,6 @@ def make_keys(folder: Path) -> Keys:
         for name, uri, usage in (
             ("server", SERVER_URI, ExtendedKeyUsageOID.SERVER_AUTH),
             ("client", CLIENT_URI, ExtendedKeyUsageOID.CLIENT_AUTH),
-            ("other", SERVER_URI, ExtendedKeyUsageOID.SERVER_AUTH),
         ):
             await setup_self_signed_certificate(
                 folder / f"{name}-key.pem", folder / f"{name}.der", uri, "localhost", [usage], {}
