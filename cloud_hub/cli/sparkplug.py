@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
-from cloud_hub.cli import Commands, clean
+from cloud_hub.cli import Commands, clean, sparkplug_check
 from cloud_hub.cli.remote import EXIT_FAILED, EXIT_NO_ANSWER, Remote, connect, options
 from cloud_hub.cli.times import shown
 
@@ -71,6 +71,7 @@ def add(commands: Commands) -> None:
     listed.add_argument("--device", default="")
     listed.add_argument("--state", default="", help="refused, dry-run, pending, sent, verified, failed or expired")
     listed.add_argument("--limit", type=int, default=20, help="maximum number (default 20)")
+    sparkplug_check.add(subcommands)
     for further in FURTHER:
         further(subcommands)
 

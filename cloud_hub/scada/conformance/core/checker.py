@@ -40,7 +40,10 @@ MAX_FILTERS = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """What is judged. '' for group or node means all; `servers` is how many brokers are watched."""
+    """What is judged. '' for group or node means all; `servers` is how many brokers are watched.
+
+    For a host `node` is the name of the simulated edge node.
+    """
 
     role: Role
     group: str = ""
@@ -221,7 +224,8 @@ class Checker:
             self.ledger.judge("topic.form", False, event.at_ms, event.topic, text)
 
     def _within(self, name: Name) -> bool:
-        return self.scope.group in ("", name.group) and self.scope.node in ("", name.node)
+        node = self.scope.node if self.scope.role is Role.EDGE else ""
+        return self.scope.group in ("", name.group) and node in ("", name.node)
 
 
 def _rebirth(payload: bytes) -> bool:
@@ -234,13 +238,15 @@ def _rebirth(payload: bytes) -> bool:
 def excuses(scope: Scope, world: World) -> dict[str, str]:
     """Rules that cannot apply to what was watched, and why; used for those that nothing was seen of."""
     found: dict[str, str] = {}
-    if scope.servers < 2:
-        found |= {rule.name: "one broker is watched" for rule in ALL_RULES if rule.need is Need.SERVERS}
     if not scope.host_id and scope.role is Role.EDGE:
         found |= {rule.name: "no --host-id was given" for rule in PRIMARY}
+    if scope.servers < 2:
+        found |= {rule.name: "one broker is watched" for rule in ALL_RULES if rule.need is Need.SERVERS}
     protocols = {client.connect.protocol for client in world.clients.values() if client.node or client.host}
     if protocols and 5 not in protocols:
         found |= dict.fromkeys(("connect.clean-50", "ndeath.disconnect-50", "state.clean-50"), "MQTT 3.1.1 is used")
+    if any(client.host and client.disconnect for client in world.clients.values()):
+        found["state.death-no-packet"] = "the host ends its sessions with DISCONNECT"
     if protocols == {5}:
         found |= dict.fromkeys(("connect.clean-311", "ndeath.disconnect-311", "state.clean-311"), "MQTT 5 is used")
     return found

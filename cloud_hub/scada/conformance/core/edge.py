@@ -89,6 +89,8 @@ class EdgeJudge:
         rules = [f"{kind}.payload", f"{kind}.timestamp", f"{kind}.seq", "seq.always"]
         if name.type == "NDEATH":
             rules = ["ndeath.metrics"]
+        if "template_value.version:" in why:
+            rules.append("template.version")
         for rule in rules:
             case.check(rule, False, f"the payload is no protobuf of Sparkplug: {why}")
 

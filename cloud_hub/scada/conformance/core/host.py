@@ -24,11 +24,11 @@ class HostJudge:
 
     def concerns(self, host: str) -> bool:
         """Whether this host is judged."""
-        return not self._host or host == self._host
+        return not self._host or host.split("/", maxsplit=1)[0] == self._host
 
     def connected(self, client: Client, name: Name) -> None:
         """CONNECT with a STATE as Will."""
-        client.host = name.node
+        client.host = name.node.split("/")[0]
         self._judge_connect(client)
 
     def _judge_connect(self, client: Client) -> None:
@@ -63,7 +63,7 @@ class HostJudge:
     def published(self, event: Publish, name: Name, client: Client | None) -> None:
         """A STATE message of a host."""
         if client is not None and not client.host:
-            client.host = name.node
+            client.host = name.node.split("/")[0]
             self._judge_connect(client)
         with self._ledger.case(event.at_ms, event.topic) as case:
             state, fault = read_state(event.payload)

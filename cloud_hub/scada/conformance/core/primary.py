@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from cloud_hub.scada.conformance.core.ledger import Ledger
 from cloud_hub.scada.conformance.core.names import NAMESPACE, covers
 from cloud_hub.scada.conformance.core.state import State
-from cloud_hub.scada.conformance.core.world import Client, HostState, World
+from cloud_hub.scada.conformance.core.world import MAX_NODES, Client, HostState, World
 
 LEAVE_MS = 8000
 """A node must have left its server so long after a valid offline STATE."""
@@ -30,9 +30,14 @@ class PrimaryJudge:
     def __init__(self, world: World, ledger: Ledger, host_id: str, servers: int) -> None:
         self._world, self._ledger, self._host, self._servers = world, ledger, host_id, servers
         self._left: dict[str, _Left] = {}
+        self._states: dict[tuple[int, str], dict[str, HostState]] = {}
 
     def connected(self, client: Client, at_ms: int) -> None:
-        """CONNECT of an edge node."""
+        """CONNECT of an edge node. It remembers the timestamps of STATE on this server, not that a host was online."""
+        if len(self._states) < MAX_NODES:
+            client.states = self._states.setdefault((client.connect.server, str(client.node)), client.states)
+        for known in client.states.values():
+            known.online, known.online_ms = False, None
         left = self._left.pop(str(client.node), None)
         if left is not None:
             other = self._servers < 2 or client.connect.server != left.server
@@ -80,6 +85,8 @@ class PrimaryJudge:
             self._judge("primary.online", client, at_ms, online, "NBIRTH while the last valid STATE was offline")
         if known is not None and known.stale_online:
             self._judge("primary.timestamp", client, at_ms, online, "NBIRTH after an outdated online STATE")
+        if known is not None:
+            known.stale_online = known.told_offline = False
         topic = f"{NAMESPACE}/STATE/{self._host}"
         subscribed = any(covers(one, topic) for one, _ in client.filters)
         self._judge("primary.subscribed", client, at_ms, subscribed, f"no subscription to {topic}")

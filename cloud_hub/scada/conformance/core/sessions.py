@@ -110,7 +110,8 @@ class EdgeSessionJudge:
         published, with_will = client.ndeath_ms is not None, packet.reason == WITH_WILL
         with self._ledger.case(at_ms, _where(client)) as case:
             case.check("ndeath.disconnect", published or with_will, "DISCONNECT without NDEATH")
-            case.check("ndeath.published", published, "DISCONNECT, but no NDEATH was published")
+            if client.born:
+                case.check("ndeath.published", published, "DISCONNECT, but no NDEATH was published")
             if published:
                 case.check("disconnect.packet", True)
             if client.connect.protocol >= 5:
