@@ -37,13 +37,14 @@ def _peer(script: str, world: World, *arguments: str) -> Peer:
 
 
 def _read(world: World, host: Peer) -> str:
-    """A host that arrives late asks for a new birth, then it knows every metric."""
+    """A host that arrives late asks for a new birth: then it knows every metric, and reads what changes."""
     host.send(do="rebirth", group=SCADA_GROUP, node=world.canary)
     birth = host.wait_for("NBIRTH", WAIT_S, node=world.canary)
-    data = host.wait_until(f"data of {READ}", lambda line: _of(world, line) and READ in line["metrics"], WAIT_S)
+    data = host.wait_until("data by exception", lambda line: _of(world, line) and line["event"] == "NDATA", WAIT_S)
+    name, value = next((one for one in data["metrics"].items() if isinstance(one[1], float)), ("", 0.0))
     return (
-        f"pysparkplug as host: NBIRTH of {world.canary} with {len(birth['metrics'])} metrics; "
-        f"{READ} = {data['metrics'][READ]:.1f} in {data['event']}"
+        f"pysparkplug as host: NBIRTH of {world.canary} with {len(birth['metrics'])} metrics, "
+        f"{READ} = {birth['metrics'][READ]:g}; then NDATA with {len(data['metrics'])} changed ones, {name} = {value:g}"
     )
 
 
