@@ -85,7 +85,19 @@ def _written(world: World, host: Peer) -> str:
         _write(world, host, 1.0)
     finally:
         _switch(world, "disable", f"settings.{SETTING}")
-    return f"tidegate-edge write enable {SETTING} on {world.canary}, then the same write: {outcome}; the twin shows 2.0"
+    states = until("the hub has the events of the writes", lambda: _recorded(world), WAIT_S)
+    return (
+        f"tidegate-edge write enable {SETTING} on {world.canary}, then the same write: {outcome}; the twin shows 2.0; "
+        f"events at the hub: {', '.join(states)}"
+    )
+
+
+def _recorded(world: World) -> list[str] | None:
+    """What became of the writes, in the hub's events of the device, first to last; None until all are there."""
+    rows = world.client.get(f"/devices/{world.canary}/events", limit=100)
+    events = sorted((row["t_us"], row["fields"].get("state")) for row in rows if row["source"] == "sparkplug")
+    states = [str(state) for _, state in events if state]
+    return states if {"refused", "verified"} <= set(states) else None
 
 
 def _setting(world: World) -> Any:
