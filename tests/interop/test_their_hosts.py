@@ -90,7 +90,7 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
         world.close()
 
 
-@pytest.mark.parametrize("protocol", ["3.1.1", "5"])
+@pytest.mark.parametrize("protocol", ["3.1.1", pytest.param("5", marks=pytest.mark.nightly)])
 def test_births_and_data_are_read_and_the_death_belongs_to_its_birth(plant: Plant, protocol: str) -> None:
     plant.start(protocol=protocol)
     birth = plant.birth()

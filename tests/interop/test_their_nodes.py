@@ -93,3 +93,42 @@ def test_a_device_that_dies_is_offline_while_its_node_lives(node: Node) -> None:
     node.driver.send(do="death" if node.library == "sparkplug-client" else "deregister")
     node.wait_until(node.device, "offline")
     assert node.state(node.node) == "online"
+
+
+@pytest.fixture(params=list(LIBRARIES))
+def fresh(request: pytest.FixtureRequest, hub: World) -> Iterator[Node]:
+    """A node of its own name, for a test that ends it."""
+    _, _, start = LIBRARIES[request.param]
+    name = f"{request.param}-{request.node.originalname}"[:40].replace("_", "-").rstrip("-")
+    with start(hub.broker.port, "other", name, "drive") as driver:
+        found = Node(hub, request.param, driver)
+        found.node, found.device = f"other-{name}", f"other-{name}-drive"
+        found.wait_for("pressure", 110.0)
+        yield found
+
+
+def test_a_killed_node_and_its_device_are_offline(fresh: Node) -> None:
+    """Both libraries have a Will of QoS 0, where the specification wants 1."""
+    fresh.driver.kill()
+    fresh.wait_until(fresh.node, "offline")
+    fresh.wait_until(fresh.device, "offline")
+    rows = fresh.hub.get(f"/sparkplug/nodes/{fresh.device}/metrics", values=True)
+    assert {row["metric"]: (row["value"], row["stale"]) for row in rows}["pressure"] == (110.0, True)
+
+
+def test_a_rebirth_that_the_hub_asks_for_reaches_the_node(fresh: Node) -> None:
+    """sparkplug-client leaves the answer to its user; pysparkplug does not declare the metric, and does not answer."""
+    answer = fresh.hub.http.post(f"/sparkplug/nodes/{fresh.node}/rebirth")
+    assert (answer.status_code, answer.json()["requested"]) == (202, True), answer.text
+    fresh.driver.wait_for("ncmd", metric="Node Control/Rebirth", value=True)
+
+
+def test_a_death_with_the_number_of_another_birth_is_ignored(hub: World) -> None:
+    """pysparkplug counts bdSeq on before it says goodbye: the hub cannot take that for the death of this birth."""
+    with pysparkplug_node(hub.broker.port, "other", "leaving", "drive") as driver:
+        found = Node(hub, "pysparkplug", driver)
+        found.node, found.device = "other-leaving", "other-leaving-drive"
+        found.wait_for("pressure", 110.0)
+    with pysparkplug_node(hub.broker.port, "other", "after", "drive"):  # what it sends comes after the goodbye
+        Node(hub, "pysparkplug", driver).wait_until("other-after-drive", "online")
+    assert found.state(found.node) == "online"
