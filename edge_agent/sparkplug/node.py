@@ -189,12 +189,12 @@ class EdgeNode:
         missing.clear()
 
     def _send_waiting(self, now_s: float) -> None:
-        """Send what has changed, or store it. What is not defined yet is stored, and sent after the next births."""
-        changes, self._waiting = self._waiting, []
+        """Send what has changed, or store it, also what is not defined yet: the birth to come has current values."""
+        undefined = self._tags.redefined
+        changes = [change for change in self._waiting if change.place.device not in undefined]
+        self._buffer.store(change for change in self._waiting if change.place.device in undefined)
+        self._waiting = []
         if not changes:
-            return
-        if self._tags.redefined:
-            self._buffer.store(changes)  # the births to come have the current values
             return
         was_online = self.online
         unsent = self._send(changes, now_s, historical=False)  # only sets current values while not online

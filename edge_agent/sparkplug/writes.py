@@ -138,11 +138,13 @@ class ScadaWrites:
             self._run(self._desk.sample(start.metric, found.value, found.good))
 
     def _record(self, outcome: Outcome) -> None:
-        event = _event(outcome)
-        log.warning("sparkplug.write", extra={"fields": event.fields})
-        self.events.append(event)
+        if not outcome.quiet:
+            event = _event(outcome)
+            log.warning("sparkplug.write", extra={"fields": event.fields})
+            self.events.append(event)
         if outcome.metric in self._desk.rules:
-            self._store.put(UNDER_WAY, self._desk.under_way)
+            if outcome.state != "refused":
+                self._store.put(UNDER_WAY, self._desk.under_way)
             self._outcomes[outcome.metric] = text = _text(outcome)
             self._report(outcome.metric, text)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from shared.plant.write_rules import CurrentValue, Refused, WriteRule, WriteValue, is_verified, judge_write
@@ -45,7 +45,9 @@ class Start:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of a write. `repeated`: how many equal ones are reported by this one."""
+    """What became of a write. `repeated`: how many equal ones are reported by this one; `quiet`: one that is not
+    reported by itself, because it will be in such a report.
+    """
 
     metric: str
     value: object
@@ -54,6 +56,7 @@ class Outcome:
     code: str = ""
     reason: str = ""
     repeated: int = 1
+    quiet: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,7 +204,7 @@ class WriteDesk:
         if earlier is not None:
             earlier.count += 1
             earlier.outcome = outcome
-            return []
+            return [replace(outcome, quiet=True)]
         if len(self._refusals) < MAX_REMEMBERED:
             self._refusals[key] = _Repeated(outcome, boot_us)
         return [outcome]
@@ -209,7 +212,7 @@ class WriteDesk:
     def _summaries(self, boot_us: int) -> list[Effect]:
         old = [key for key, found in self._refusals.items() if boot_us - found.since_us >= QUIET_US]
         ended = [self._refusals.pop(key) for key in old]
-        return [_repeated(found.outcome, found.count) for found in ended if found.count]
+        return [replace(found.outcome, repeated=found.count) for found in ended if found.count]
 
     def _allowed(self, boot_us: int) -> bool:
         """Token bucket over all commands."""
@@ -248,11 +251,4 @@ def stored_history(history: Mapping[str, Iterable[int]], now_us: int, boot_us: i
 def _outcome(request: Request, value: object, state: State, reason: str = "", code: str = "") -> Outcome:
     return Outcome(
         metric=request.metric, value=value, source=request.source, state=state, reason=reason, code=code
-    )  # fmt: skip
-
-
-def _repeated(outcome: Outcome, count: int) -> Outcome:
-    return Outcome(
-        metric=outcome.metric, value=outcome.value, source=outcome.source, state=outcome.state, code=outcome.code,
-        reason=outcome.reason, repeated=count,
     )  # fmt: skip
