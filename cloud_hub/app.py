@@ -75,7 +75,7 @@ class HubApp:
         self._listener = Listener(
             settings.mqtt, self.db, settings.twins, self.notify, self.devices_changed, sign, desk.ask
         )
-        self._sparkplug = open_host(self.db, settings, self.devices_changed)
+        self._sparkplug = open_host(self.db, settings, self.devices_changed, self.notify)
         self._announcer = ZeroconfAnnouncer(settings)
         self._waiters = WaiterRegistry()
         self._forecasters = ForecasterStore()

@@ -26,6 +26,7 @@ from cloud_hub.scada import twin
 from cloud_hub.scada.core.records import Birth, Data, Death, Key, Note, Record, cost
 from cloud_hub.scada.current import CurrentValues
 from cloud_hub.scada.dispatch import WriteDispatcher
+from cloud_hub.scada.limits import LimitJudge
 from cloud_hub.scada.server import HostServer, Received, ServerStatus
 from cloud_hub.scada.store import Store, Stored
 from cloud_hub.scada.writes import WriteService, rules_of
@@ -40,6 +41,8 @@ MAX_BATCH, COMMIT_BYTES, COMMIT_ROWS = 500, 8 << 20, 20_000
 """A commit ends with the message that exceeds one of these."""
 QUEUE_MESSAGES, QUEUE_BYTES = 20_000, 64 << 20
 TICK_S = 0.2
+LIMITS_S = 1.0
+"""The interval at which changed limits are read, and rules about missing data judged."""
 TWIN_S = 10.0
 """The interval at which changed texts are written to the twins: each makes a version of the document."""
 BUSY, GATHER_S = 20, 0.001
@@ -67,10 +70,14 @@ class _Texts:
 
 
 class SparkplugHost:
-    """The host application of the settings. `changed` is called with devices that were registered, born or died."""
+    """The host application of the settings. `changed` is called with devices that were registered, born or died.
+
+    `notify` wakes workers, when an alarm was raised.
+    """
 
     def __init__(
-        self, db: Database, settings: Settings, changed: Callable[[Iterable[str]], None] = lambda devices: None
+        self, db: Database, settings: Settings, changed: Callable[[Iterable[str]], None] = lambda devices: None,
+        notify: Callable[[str], None] = lambda worker: None,
     ) -> None:  # fmt: skip
         spb = settings.sparkplug
         self._db, self._changed, self._max_bytes = db, changed, settings.twins.max_bytes
@@ -90,6 +97,8 @@ class SparkplugHost:
             if name in by_name:
                 self._server_of |= dict.fromkeys(((node.group, node.node) for node in nodes), by_name[name])
         self._dispatcher = WriteDispatcher(db, self.writes, self._store.registry, self._server)
+        self._limits = LimitJudge(db, notify, settings.twins.max_bytes)
+        self._limits_read_s = -LIMITS_S
         self._host_id = spb.host_id
         self._counts: Counter[str] = Counter()
         self._heard: dict[str, int] = {}
@@ -225,6 +234,11 @@ class SparkplugHost:
             if records:
                 yield records
         self._dispatcher.run_once(now_us())
+        if time.monotonic() - self._limits_read_s >= LIMITS_S:
+            self._limits_read_s = time.monotonic()
+            self._limits.reload(now_us())
+            if all(server.connected for server in self._servers):  # else it is not the nodes that are silent
+                self._limits.tick(now_us())
         if time.monotonic() - self._texts.written_s >= TWIN_S:
             self._write_twins()
 
@@ -235,6 +249,7 @@ class SparkplugHost:
         stored = self._commit(records)
         self._count(records, stored)
         self._observe(records)
+        self._limits.take(stored.samples, now_us())
         for device, texts in stored.texts.items():
             self._texts.waiting.setdefault(device, {}).update(texts)
         for key in stored.again:
@@ -347,12 +362,12 @@ def _known_nodes(db: Database) -> dict[str, list[NodeId]]:
 
 
 def open_host(
-    db: Database, settings: Settings, changed: Callable[[Iterable[str]], None]
+    db: Database, settings: Settings, changed: Callable[[Iterable[str]], None], notify: Callable[[str], None]
 ) -> SparkplugHost | None:  # fmt: skip
     """The host application, or None if it is off. Raises ConfigError."""
     if not settings.sparkplug.host_id:
         return None
     try:
-        return SparkplugHost(db, settings, changed)
+        return SparkplugHost(db, settings, changed, notify)
     except ValueError as error:
         raise ConfigError("sparkplug", str(error), "Every key is in docs/configuration/hub-sparkplug.md") from error

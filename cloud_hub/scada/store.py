@@ -23,7 +23,7 @@ from cloud_hub.scada import twin
 from cloud_hub.scada.core import definitions
 from cloud_hub.scada.core.definitions import Definition
 from cloud_hub.scada.core.records import Birth, Data, Death, Key, Note, Record
-from cloud_hub.scada.core.values import Rows, to_rows
+from cloud_hub.scada.core.values import Row, Rows, to_rows
 from cloud_hub.scada.registry import PROFILE, Known, NodeRegistry, RefusedBirth, device_metrics
 from cloud_hub.settings.scada import Sparkplug
 from cloud_hub.telemetry import samples as telemetry
@@ -69,12 +69,14 @@ class Stored:
     again: set[Key] = field(default_factory=set)
     texts: dict[str, dict[str, str]] = field(default_factory=dict)
     removed: int = 0
+    samples: list[Row] = field(default_factory=list)
 
     def add(self, other: Stored) -> None:
         """Merge another part."""
         for name in ("rows", "invalid", "unknown", "wrong_times", "removed"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.refused += other.refused
+        self.samples += other.samples
         self.changed |= other.changed
         self.again |= other.again
         for device, texts in other.texts.items():
@@ -298,6 +300,7 @@ class _Work:
                 self.session.connection().execute(statement, values)
         self._report()
         self.stored.rows += len(rows)
+        self.stored.samples = list(rows.values())
         self.stored.invalid, self.stored.unknown = self._rows.invalid, self._rows.unknown
         self.stored.wrong_times = self._rows.wrong_times
 

@@ -12,6 +12,7 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 from simulators.brokers import BrokerProcess, mosquitto, until
+from simulators.plants import Plant as Site
 from simulators.sparkplug_node import SparkplugNode
 from sqlmodel import select
 
@@ -267,6 +268,17 @@ def test_a_flooding_node_is_limited_and_the_others_are_heard(plant: Plant) -> No
     assert len(plant.values("plant-flood", "speed")) < 300
     flood.close()
     until("its death is heard", lambda: plant.state("plant-flood") == "offline")
+
+
+def test_the_certificate_and_the_access_list_of_broker_setup_are_enough(tmp_path: Path) -> None:
+    site = Site.make(tmp_path)
+    site.broker.start()
+    ca = site.ca.path
+    tls = {"ca": str(site.ca.certificate), "certificate": f"{ca}/spb.pem", "key": f"{ca}/spb.key"}
+    plant = Plant(tmp_path, 0, servers=[{"address": f"localhost:{site.broker.port}", "tls": tls}])
+    assert plant.host.status().servers[0].connected
+    plant.stop()
+    site.broker.stop()
 
 
 # -- writes -------------------------------------------------------------------------------------------
