@@ -104,7 +104,7 @@ def parse_tags(rows: Iterable[Row], kind: type[TagT], place: str) -> list[TagT]:
         errors.append(f"{place}: {len(tags)} tags, at most {MAX_TAGS} are allowed. Use several collectors")
     if errors:
         more = f"; and {len(errors) - SHOWN_ERRORS} more" if len(errors) > SHOWN_ERRORS else ""
-        cure = "Correct the tag list; its columns are listed in docs/scada/plant-protocols.md"
+        cure = "Correct the tag list; its columns are listed in docs/scada/plant-tags.md"
         raise ConfigError(place, "; ".join(errors[:SHOWN_ERRORS]) + more, cure)
     return tags
 
