@@ -82,6 +82,17 @@ class Watch:
             clients = self._checker.world.clients.values()
             return {str(one.node) for one in clients if one.node is not None and one.open and one.filters}
 
+    def told(self, nodes: set[str], *, outdated: bool) -> bool:
+        """Whether each of these nodes was told on each broker that its host is offline; or `outdated`: on one of them,
+        an outdated online STATE. A subscriber does not see it.
+        """
+        with self._lock:
+            states = self._checker.primary.states()
+        if outdated:
+            return nodes <= {node for (_, node), state in states.items() if state.stale_online}
+        told = {key for key, state in states.items() if state.told_offline}
+        return all((server, node) in told for server in range(self.scope.servers) for node in nodes)
+
     def wait(self, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
         """Wait, judging deadlines meanwhile; whether `until` came true."""
         end = time.monotonic() + seconds

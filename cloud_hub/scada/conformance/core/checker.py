@@ -69,7 +69,7 @@ class Checker:
         self._edge = EdgeJudge(self.world, edge, self._rebirths)
         self._unjudged = EdgeJudge(self.world, unjudged, RebirthJudge(self.world, unjudged))
         self._sessions = EdgeSessionJudge(self.world, edge)
-        self._primary = PrimaryJudge(self.world, edge, scope.host_id, scope.servers)
+        self.primary = PrimaryJudge(self.world, edge, scope.host_id, scope.servers)
         self._host = HostJudge(self.world, host, scope.host_id, scope.servers)
         self._commands = CommandJudge(self.world, host)
         self._ordering = OrderJudge(self.world, host, scope.reorder_timeout_ms)
@@ -96,7 +96,7 @@ class Checker:
                 self._of_client(event, client)
 
     def _tick(self, at_ms: int) -> None:
-        for judge in (self._rebirths, self._primary, self._host, self._ordering):
+        for judge in (self._rebirths, self.primary, self._host, self._ordering):
             judge.tick(at_ms)
 
     # -- connections -------------------------------------------------------------------------------
@@ -110,7 +110,7 @@ class Checker:
                 self._host.connected(client, name)
         elif self._within(name):
             self._sessions.connected(client, name)
-            self._primary.connected(client, client.connect.at_ms)
+            self.primary.connected(client, client.connect.at_ms)
 
     def _of_client(self, event: AnyEvent, client: Client) -> None:
         if isinstance(event, ConnectAck):
@@ -131,7 +131,7 @@ class Checker:
 
     def _ended(self, client: Client, at_ms: int) -> None:
         if client.node is not None:
-            self._primary.ended(client, at_ms)
+            self.primary.ended(client, at_ms)
             self._sessions.ended(client, at_ms)
             node = self.world.nodes.get(client.node)
             if node is not None and node.client == client.key:
@@ -146,7 +146,7 @@ class Checker:
         if name.type == STATE:
             state, _ = read_state(event.payload)
             if client.node is not None:
-                self._primary.told(client, name.node, state, event.at_ms)
+                self.primary.told(client, name.node, state, event.at_ms)
             elif client.host:
                 self._host.told(client, name.node, state, event.at_ms)
         elif name.type == "NCMD" and client.node is not None:
@@ -193,7 +193,7 @@ class Checker:
             client.born = client.born or first
         self._edge.published(event, name, client)
         if first and client is not None:
-            self._primary.born(client, event.at_ms)
+            self.primary.born(client, event.at_ms)
 
     def _command(self, event: Publish, name: Name) -> None:
         if not self._within(name):

@@ -43,6 +43,10 @@ class PrimaryJudge:
             other = self._servers < 2 or client.connect.server != left.server
             self._judge("servers.next", client, at_ms, other, "connected again to the server that it left")
 
+    def states(self) -> dict[tuple[int, str], HostState]:
+        """What each node, on each server, was told of its host; by server and descriptor."""
+        return {key: hosts[self._host] for key, hosts in self._states.items() if self._host in hosts}
+
     def told(self, client: Client, host: str, state: State | None, at_ms: int) -> None:
         """A STATE message was delivered to an edge node. What is no valid STATE changes nothing."""
         if not self._host or state is None or (host not in client.states and len(client.states) >= MAX_HOSTS):

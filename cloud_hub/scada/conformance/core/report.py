@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Any
 
 from cloud_hub.scada.conformance.core.ledger import Evidence, Ledger
-from cloud_hub.scada.conformance.core.rules import Level, Rule, Scenario
+from cloud_hub.scada.conformance.core.rules import Level, Need, Rule, Scenario
 
 PREFIX = "tck-id-"
 
@@ -62,7 +62,7 @@ def _verdict(ledger: Ledger, statement: str, rules: list[Rule]) -> Verdict:
             status = Status.ADVICE
     elif unseen:
         status, shown = Status.NOT_SEEN, unseen[0]
-        why = f"needs {shown.need.value}"
+        why = "no such message was seen" if shown.need is Need.PUBLISHES else f"needs {shown.need.value}"
     elif len(open_rules) == len(rules):
         status, why = Status.NOT_APPLICABLE, ledger.excuses[rules[0].name]
     return Verdict(

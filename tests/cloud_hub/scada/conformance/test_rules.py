@@ -82,7 +82,7 @@ def test_what_was_not_watched_is_not_seen_and_what_cannot_apply_is_not_applicabl
     assert {one.status for one in found.values()} == {Status.NOT_SEEN, Status.NOT_APPLICABLE}
     single = "operational-behavior-primary-application-state-with-multiple-servers-single-server"
     assert found[single].why == "one broker is watched"
-    assert found["payloads-nbirth-qos"].why == "needs a subscriber"
+    assert found["payloads-nbirth-qos"].why == "no such message was seen"
 
 
 def test_one_rule_or_more_is_about_every_statement_of_the_table() -> None:
