@@ -21,10 +21,11 @@ import msgspec
 
 from shared.errors import WireError
 from shared.sparkplug import composites, values
-from shared.sparkplug.composites import Context
 from shared.sparkplug.datatypes import BY_CODE, DataType
 from shared.sparkplug.limits import DEFAULT, Limits
 from shared.sparkplug.payload import Invalid, Metric, Payload, Property, PropertySet, Untyped, Value
+from shared.sparkplug.properties import property_set
+from shared.sparkplug.reading import Context
 from shared.sparkplug.values import BOOLEAN, BYTES, DATASET, DOUBLE, FIELDS, FLOAT, INT, KINDS, LONG, STRING, TEMPLATE
 from shared.sparkplug.wire import Refused, field, too_long, unexpected, varint
 
@@ -261,6 +262,6 @@ def _complex(context: Context, tag: int, start: int, stop: int, depth: int) -> t
 def _properties(context: Context, start: int, stop: int) -> PropertySet:
     """The properties of a metric; those beyond a limit are one `Invalid` property with the key ''."""
     try:
-        return composites.property_set(context, start, stop, 0)
+        return property_set(context, start, stop, 0)
     except Refused as error:
         return {"": Property(None, Invalid(str(error)))}

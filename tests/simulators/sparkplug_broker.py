@@ -130,6 +130,8 @@ class SimulatedBroker:
 
 def matches(pattern: str, topic: str) -> bool:
     """Whether an MQTT filter matches a topic (MQTT 5.0 section 4.7)."""
+    if not topic.startswith(pattern.partition("+")[0].partition("#")[0][:-1]):
+        return False
     wanted, levels = pattern.split("/"), topic.split("/")
     for index, level in enumerate(wanted):
         if level == "#":

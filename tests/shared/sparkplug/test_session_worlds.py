@@ -69,10 +69,21 @@ def settle(made: World) -> list[str]:
     return made.differences()
 
 
+def end_unseen(made: World) -> list[str]:
+    """A node ends for good while the host is away: what differs then."""
+    first = made.edges[NodeId("plant", "n0")]
+    made.broker.cut("host")
+    made.broker.cut(str(first.options.node))
+    first.connect_at_ms = made.now_ms + 10**9
+    made.run(120_000)
+    return made.differences()
+
+
 def run(seed: int, steps_ms: int = STORM_MS, nodes: int = 3) -> World:
     made = world(seed, nodes)
     made.run(steps_ms, each=lambda: disturb(made))
     assert settle(made) == []
+    assert end_unseen(made) == []
     return made
 
 
@@ -99,6 +110,27 @@ def test_after_any_misfortune_the_host_knows_what_the_nodes_know(seed: int) -> N
 @pytest.mark.parametrize("seed", range(1000, 1060))
 def test_after_long_misfortune_the_host_knows_what_the_nodes_know(seed: int) -> None:
     assert bounded(run(seed, 1_200_000, nodes=5))
+
+
+@pytest.mark.parametrize("nodes", [100, pytest.param(1_000, marks=pytest.mark.nightly)])
+def test_a_broker_restart_with_many_nodes_is_absorbed_without_a_rebirth_loop(nodes: int) -> None:
+    """Nodes that come back before the host are asked once each; their values are all there in the end."""
+    made = world(1, nodes, NONE)
+    made.run(20_000, 1_000)
+    assert made.differences() == []
+    assert made.host is not None
+    made.host.requests.clear()
+    made.broker.restart(keep_retained=False)
+    made.host.connect_at_ms = made.now_ms + 4_000
+    made.run(10_000, 500, each=lambda: [edge.change() for edge in made.edges.values() if made.random.random() < 0.2])
+    made.run(100_000, 2_000)
+    assert made.differences() == []
+    counts = [len(times) for times in made.host.requests.values()]
+    assert len(counts) > nodes / 2, "those without a primary host were born before the host was back"
+    assert max(counts) <= 2
+    start = min(time for times in made.host.requests.values() for time in times)
+    total = [time - start for times in made.host.requests.values() for time in times]
+    assert all(sum(one <= ms for one in total) <= 50 + 20 * ms / 1_000 for ms in total)
 
 
 # -- seeded bugs ---------------------------------------------------------------------------------------
