@@ -51,7 +51,6 @@ class Scope:
     host_id: str = ""
     servers: int = 1
     reorder_timeout_ms: int = 2000
-    proxied: bool = False
 
 
 class Checker:
