@@ -88,7 +88,7 @@ def own(payload: Payload, *, with_datatypes: bool = True) -> Codec:
     """Our codec; without datatypes, `decode` has those of the birth."""
     content = encode(payload, with_datatypes=with_datatypes)
     types = {} if with_datatypes else {one.alias: one.datatype for one in payload.metrics if one.alias is not None}
-    known = {alias: found for alias, found in types.items() if found is not None}
+    known: dict[str | int, DataType] = {alias: found for alias, found in types.items() if found is not None}
     return Codec(
         "tidegate",
         lambda: encode(payload, with_datatypes=with_datatypes),

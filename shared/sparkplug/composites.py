@@ -42,9 +42,8 @@ class Context:
 
     def __init__(self, data: bytes, limits: Limits) -> None:
         self.data, self.limits, self.left = data, limits, limits.max_items
-        self.time, self.time_bytes = 0, b"\xff" * 11
-        """The last time read, and its bytes: most metrics of a message have the same. 11 bytes match no varint."""
-
+        self.time, self.time_bytes = 0, b"\0"
+        """The last time read, and its bytes: most metrics of a message have the same."""
         self.properties: dict[bytes, Property] = {}
         """Short property values by their bytes: the metrics of a birth share units, ranges and qualities."""
 

@@ -5,13 +5,15 @@ What is broken, and what follows:
 - no protobuf (cut off, a wrong wire type, a group, a name that is no UTF-8), or beyond `Limits`: WireError;
 - a value that breaks a rule of its datatype: that value is `Invalid` with the reason, the rest stands.
 
-Unknown fields (extensions) are skipped. A field that occurs twice counts as last sent. NaN and infinities are values;
-who stores numbers must test them with `math.isfinite`. Integers may have 64 bits unsigned, also times and aliases.
+Unknown fields (extensions) are skipped. A field that occurs twice counts as last sent. A payload whose uuid is
+`COMPRESSED` is inflated. NaN and infinities are values; who stores numbers must test with `math.isfinite`. Integers
+may have 64 bits unsigned, also times and aliases. Work and memory are linear in the length of the payload.
 """
 
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Mapping
 from typing import TypeAlias
 
@@ -28,6 +30,10 @@ from shared.sparkplug.wire import Refused, field, too_long, unexpected, varint
 
 Types: TypeAlias = Mapping["str | int", DataType]
 NO_TYPES: Types = {}
+
+COMPRESSED = "SPBV1.0_COMPRESSED"
+"""The uuid of a payload whose body is another payload in zlib or gzip format. Not in the specification."""
+_ZLIB_OR_GZIP = 47
 
 _NONE, _REFUSED = -1, -2
 """Kinds beside those of `values`: no value field; a value that was refused, its content is the reason."""
@@ -46,6 +52,28 @@ def decode(data: bytes, limits: Limits = DEFAULT, types: Types = NO_TYPES) -> Pa
     `types` are the datatypes of the birth, by alias and by name. They are used for metrics that come without one, as in
     DATA; a metric that is not in `types` keeps an `Untyped` value.
     """
+    payload = _decoded(data, limits, types)
+    if payload.uuid != COMPRESSED:
+        return payload
+    payload = _decoded(_inflated(payload.body or b"", limits), limits, types)
+    if payload.uuid == COMPRESSED:
+        raise WireError("a compressed payload is in a compressed payload")
+    return payload
+
+
+def _inflated(body: bytes, limits: Limits) -> bytes:
+    """The payload in a compressed one; never more than `max_bytes` of it are made."""
+    reader = zlib.decompressobj(wbits=_ZLIB_OR_GZIP)
+    try:
+        content = reader.decompress(body, limits.max_bytes + 1)
+    except zlib.error as error:
+        raise WireError(f"the compressed body is neither zlib nor gzip: {error}") from None
+    if len(content) <= limits.max_bytes and not reader.eof:
+        raise WireError("the compressed body is cut off")
+    return content
+
+
+def _decoded(data: bytes, limits: Limits, types: Types) -> Payload:
     if len(data) > limits.max_bytes:
         raise WireError(f"the payload has {len(data)} bytes, at most {limits.max_bytes} are allowed")
     try:

@@ -27,12 +27,29 @@ from shared.sparkplug.payload import (
 )
 from shared.sparkplug.values import KINDS
 from shared.sparkplug.wire import SMALL, write_varint
-from shared.sparkplug.writers import CELL_TAGS, KIND, METRIC_TAGS, PARAMETER_TAGS, PROPERTY_TAGS, WRITERS, Tags, sized
+from shared.sparkplug.writers import (
+    CELL_TAGS,
+    KIND,
+    METRIC_TAGS,
+    PARAMETER_TAGS,
+    PROPERTY_TAGS,
+    WRITERS,
+    Tags,
+    Writer,
+    sized,
+)
 
 MAX_DEPTH = 8
 """Templates in templates and property sets in property sets; also the default of our decoder."""
 
-_DATATYPE = {one: b"\x20" + SMALL[one] for one in METRIC}
+_SIMPLE: dict[DataType | None, tuple[bytes, bytes, Writer]] = {
+    one: (b"\x20" + SMALL[one], METRIC_TAGS[KIND[one]], writer) for one, writer in WRITERS.items()
+}
+"""Datatype field, tag of the value and its writer, for metrics of simple and array types."""
+_SIMPLE_PROPERTIES: dict[DataType | None, tuple[bytes, Writer]] = {
+    one: (b"\x08" + SMALL[one] + PROPERTY_TAGS[KIND[one]], WRITERS[one]) for one in BASIC
+}
+"""Type field and tag of the value, and its writer, for properties of basic types."""
 _TYPE_OF_KIND = {
     KIND[one]: one
     for one in (
@@ -108,18 +125,27 @@ def _metric(metric: Metric, stamp: bytes, with_datatype: bool, depth: int) -> by
     if alias is not None:
         head += b"\x10" + _number("alias", alias)
     head += stamp
-    if datatype is not None:
-        field = _DATATYPE.get(datatype)
-        if field is None:
-            raise ValueError(f"no metric can be {datatype!r}; give it the datatype of its value")
-        if with_datatype:
-            head += field
+    simple = _SIMPLE.get(datatype)
+    if simple is None or value is None:
+        head += _datatype(datatype, with_datatype)
+    elif with_datatype:
+        head += simple[0]
     if metric.is_historical or metric.is_transient or metric.properties or metric.metadata or value is None:
-        head += _rare_fields(metric, depth)
-    return head if value is None else head + _field(METRIC_TAGS, datatype, value, depth)
+        head += _rare_fields(metric)
+    if value is None:
+        return head
+    return head + (simple[1] + simple[2](value) if simple else _field(METRIC_TAGS, datatype, value, depth))
 
 
-def _rare_fields(metric: Metric, depth: int) -> bytes:
+def _datatype(datatype: DataType | None, with_datatype: bool) -> bytes:
+    if datatype is None:
+        return b""
+    if datatype not in METRIC:
+        raise ValueError(f"no metric can be {datatype!r}; give it the datatype of its value")
+    return b"\x20" + SMALL[datatype] if with_datatype else b""
+
+
+def _rare_fields(metric: Metric) -> bytes:
     """The fields between the datatype and the value."""
     written = b"\x28\x01" if metric.is_historical else b""
     if metric.is_transient:
@@ -229,19 +255,25 @@ def _property_set(properties: PropertySet, depth: int) -> bytes:
 
 
 def _property(key: str, one: Property, depth: int) -> bytes:
-    if one.type is not None and one.type not in PROPERTY:
-        raise ValueError(f"property {key!r} cannot be {one.type!r}; only basic types and property sets are allowed")
     if key == QUALITY and (one.type is not DataType.Int32 or one.value not in (BAD, GOOD, STALE)):
         raise ValueError(
             f"property {QUALITY} is Int32 {BAD} (bad), {GOOD} (good) or {STALE} (stale), not {one.value!r}"
         )
-    written = b"" if one.type is None else b"\x08" + SMALL[one.type]
-    if one.value is None:
-        return written + b"\x10\x01"
     try:
-        return written + _field(PROPERTY_TAGS, one.type, one.value, depth)
+        simple = _SIMPLE_PROPERTIES.get(one.type)
+        if simple is not None and one.value is not None:
+            return simple[0] + simple[1](one.value)
+        return _rare_property(one, depth)
     except ValueError as error:
         raise ValueError(f"property {key!r}: {error}") from None
+
+
+def _rare_property(one: Property, depth: int) -> bytes:
+    """A property that is null, untyped or a property set."""
+    if one.type is not None and one.type not in PROPERTY:
+        raise ValueError(f"it cannot be {one.type!r}; only basic types and property sets are allowed")
+    written = b"" if one.type is None else b"\x08" + SMALL[one.type]
+    return written + (b"\x10\x01" if one.value is None else _field(PROPERTY_TAGS, one.type, one.value, depth))
 
 
 def _metadata(metadata: MetaData) -> bytes:

@@ -183,12 +183,11 @@ class Receiver:
     def _give_up(self, node: Node, now_ms: int) -> list[HostEffect]:
         """Messages are lost: take those that waited, trust no aliases any more, and ask for a rebirth."""
         self._nodes.gaps.pop(node.id, None)
-        lost = node.sequence.expected
         node.gap = True
-        effects: list[HostEffect] = []
+        effects = self._queue.want(node, f"the message with seq {node.sequence.expected} is missing", now_ms)
         for late in node.sequence.give_up():
             effects += self._apply_late(node, late, now_ms)
-        return [*effects, *self._queue.want(node, f"the message with seq {lost} is missing", now_ms)]
+        return effects
 
     def _apply_late(self, node: Node, late: Message, now_ms: int) -> list[HostEffect]:
         try:

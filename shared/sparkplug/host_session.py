@@ -114,6 +114,7 @@ class HostSession:
         self._verify_ms = now_ms
         for one in self._verify:
             one.expected_back, one.born_since = True, False
+            one.gap = True  # it may have been born with other aliases, and its seq may still seem to fit
         return [*self._state.subscribed()]
 
     def lost(self, now_ms: int) -> None:

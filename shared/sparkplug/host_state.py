@@ -48,7 +48,7 @@ class OwnState:
         said = state.parse(payload)
         if str(topic) != self._topic:
             return [HostStateSeen(host=topic.host, online=said.online, timestamp=said.timestamp)]
-        if not self._online or (said.online and said.timestamp == self._connected_ms):
+        if not self._online or (said.online and said.timestamp <= self._connected_ms):  # older: retained, from before
             return []
         if said.online:
             return [refused(self._topic, "another host publishes STATE with our host id; give it an id of its own")]

@@ -12,6 +12,7 @@ from shared.errors import WireError
 
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 _GROUPS = (3, 4)
+_LONGEST_TAG = 5
 _64_BITS = 1 << 64
 
 SMALL = tuple(bytes((n,)) for n in range(128))
@@ -44,7 +45,10 @@ def field(data: bytes, pos: int, end: int) -> tuple[int, int, int, int]:
 
     The tag is `number << 3 | wire type`. For a varint `start` is its value, and `stop` 0.
     """
+    begin = pos
     tag, pos = varint(data, pos)
+    if pos - begin > _LONGEST_TAG:
+        raise WireError(f"a tag has more than {_LONGEST_TAG} bytes")
     kind = tag & 7
     if kind == VARINT:
         number, pos = varint(data, pos)

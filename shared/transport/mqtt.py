@@ -180,7 +180,8 @@ class Connection:
         """End this connection and connect again, to what `locate` gives then. Messages published before are sent first.
 
         `with_will`: the broker publishes the Will. MQTT 3.1.1 has no reason code for that, so the connection is closed
-        without DISCONNECT, and messages that are not sent yet are lost.
+        without DISCONNECT, and messages that are not sent yet are lost. Without it the broker may still publish the
+        Will: if it was sending to us at that moment, it may see the connection as lost.
         """
         client = self._client
         if client is None:
