@@ -1,8 +1,8 @@
 """The wire protocol between agent and hub, and the rules that both must evaluate identically.
 
-`protocol`, `twin` and `thresholds` are pure: they do not open sockets, read a clock or draw random numbers. So are
-`models.gate` and `models.manifest`. `transport` connects, `process` is what a program needs around its work, `models`
-also reads bundles, `plugins` and `device_profile` look up installed packages.
+`protocol`, `sparkplug`, `twin` and `thresholds` are pure: they do not open sockets, read a clock or draw random
+numbers. So are `models.gate` and `models.manifest`. `transport` connects, `process` is what a program needs around its
+work, `models` also reads bundles, `plugins` and `device_profile` look up installed packages.
 """
 
 PROTOCOL = 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from itertools import chain
 
 from shared.sparkplug.datatypes import DataType
 from shared.sparkplug.wire import Refused
@@ -17,6 +18,8 @@ _FORMATS: dict[DataType, tuple[str, int]] = {
     DataType.DoubleArray: ("d", 8), DataType.DateTimeArray: ("Q", 8),
 }  # fmt: skip
 """Format of `struct`, and bytes of an element."""
+_BITS = tuple(tuple(digit == "1" for digit in f"{byte:08b}") for byte in range(256))
+"""The bits of each byte, most significant first."""
 
 
 def unpack(datatype: DataType, content: bytes) -> tuple[int | float | bool | str, ...]:
@@ -69,7 +72,7 @@ def _unpack_booleans(content: bytes) -> tuple[bool, ...]:
     if len(content) != 4 + (count + 7) // 8:
         raise Refused(f"BooleanArray of {len(content)} bytes does not fit its count of {count}")
     _check_count(DataType.BooleanArray, count)
-    return tuple([digit == "1" for byte in content[4:] for digit in f"{byte:08b}"][:count])
+    return tuple(list(chain.from_iterable(map(_BITS.__getitem__, content[4:])))[:count])
 
 
 def _pack_booleans(values: tuple[object, ...]) -> bytes:

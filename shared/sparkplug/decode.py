@@ -21,10 +21,11 @@ import msgspec
 
 from shared.errors import WireError
 from shared.sparkplug import composites, values
-from shared.sparkplug.composites import Context
 from shared.sparkplug.datatypes import BY_CODE, DataType
 from shared.sparkplug.limits import DEFAULT, Limits
 from shared.sparkplug.payload import Invalid, Metric, Payload, Property, PropertySet, Untyped, Value
+from shared.sparkplug.properties import property_set
+from shared.sparkplug.reading import Context
 from shared.sparkplug.values import BOOLEAN, BYTES, DATASET, DOUBLE, FIELDS, FLOAT, INT, KINDS, LONG, STRING, TEMPLATE
 from shared.sparkplug.wire import Refused, field, too_long, unexpected, varint
 
@@ -164,9 +165,13 @@ def _metric(context: Context, pos: int, end: int, depth: int, types: Types = NO_
             name = data[pos : pos + size].decode()
             pos += size
         elif tag == 0x10:
-            alias, pos = varint(data, pos)
+            alias, pos = data[pos], pos + 1
+            if alias > 0x7F:
+                alias, pos = varint(data, pos - 1)
         elif tag == 0x20:
-            code, pos = varint(data, pos)
+            code, pos = data[pos], pos + 1
+            if code > 0x7F:
+                code, pos = varint(data, pos - 1)
         elif tag == 0x65:
             kind, raw = FLOAT, _FLOAT(data, pos)[0]
             pos += 4
@@ -261,6 +266,6 @@ def _complex(context: Context, tag: int, start: int, stop: int, depth: int) -> t
 def _properties(context: Context, start: int, stop: int) -> PropertySet:
     """The properties of a metric; those beyond a limit are one `Invalid` property with the key ''."""
     try:
-        return composites.property_set(context, start, stop, 0)
+        return property_set(context, start, stop, 0)
     except Refused as error:
         return {"": Property(None, Invalid(str(error)))}

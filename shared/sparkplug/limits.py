@@ -7,7 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Bounds of one payload. Larger payloads raise WireError; a single value beyond a bound becomes `Invalid`."""
+    """Bounds of one payload.
+
+    More bytes or metrics, or a longer name, refuse the whole payload (WireError). Beyond the other bounds only the
+    value is lost (`Invalid`).
+    """
 
     max_bytes: int = 4 << 20
     max_metrics: int = 20_000
@@ -20,7 +24,7 @@ class Limits:
     """Bytes of a string; names and property keys have `max_name`."""
     max_name: int = 1024
     max_blob: int = 1 << 20
-    """Bytes of a Bytes, File or array value, and of the payload's body."""
+    """Bytes of a Bytes, File or array value; a longer body of the payload refuses it."""
 
 
 DEFAULT = Limits()

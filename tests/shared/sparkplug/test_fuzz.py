@@ -19,8 +19,8 @@ from simulators.sparkplug_payloads import hostile, mutated
 from benchmarks.sparkplug_codec import birth, data
 from benchmarks.sparkplug_protobuf import MESSAGE
 from shared.errors import WireError
-from shared.sparkplug import composites, wire
 from shared.sparkplug import decode as decoder
+from shared.sparkplug import wire
 from shared.sparkplug.datatypes import BASIC, FLOATS, TEXTS, DataType, check
 from shared.sparkplug.encode import encode
 from shared.sparkplug.limits import Limits
@@ -36,6 +36,7 @@ from shared.sparkplug.payload import (
     Untyped,
     Value,
 )
+from shared.sparkplug.reading import Context
 
 LIMITS = Limits(max_bytes=4096, max_metrics=8, max_items=60, max_depth=3, max_text=64, max_name=40, max_blob=64)
 
@@ -252,9 +253,9 @@ def _nothing(*_: object) -> None:
         (decoder, "_value", _same_value),
         (decoder, "unexpected", _nothing),
         (decoder, "_FLOAT", struct.Struct("<d").unpack_from),
-        (composites.Context, "count", _nothing),
-        (composites.Context, "enter", lambda _, depth: depth),
-        (composites.Context, "text", lambda self, start, stop: self.data[start:stop].decode()),
+        (Context, "count", _nothing),
+        (Context, "enter", lambda _, depth: depth),
+        (Context, "text", lambda self, start, stop: self.data[start:stop].decode()),
     ],
     ids=lambda one: one if isinstance(one, str) else "",
 )
