@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 from simulators.sparkplug_births import DRIVE, NODE, T_MS, birth, data, death
 from sqlmodel import select
 
+from cloud_hub.cli import checks
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import Device, SparkplugNode
 from cloud_hub.runtime.worker import NOTHING
@@ -23,6 +25,7 @@ from cloud_hub.settings import Settings
 from cloud_hub.settings.scada import Sparkplug
 from cloud_hub.telemetry import samples
 from shared.errors import ConfigError, NotReady
+from shared.process.checks import Findings
 
 pytestmark = pytest.mark.one_database
 PRESS = "line-1-press-3"
@@ -191,3 +194,27 @@ def test_a_bad_address_is_a_configuration_error(db: Database, tmp_path: Path) ->
 def test_wrong_settings_are_named(wrong: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         Sparkplug.model_validate({"host_id": "hub", "servers": SERVERS} | wrong)
+
+
+def checked(folder: Path, **server: Any) -> Findings:
+    findings = Findings()
+    spb = {"host_id": "hub", "servers": [server]}
+    checks._sparkplug(Settings(state_dir=str(folder), sparkplug=spb), findings)  # type: ignore[arg-type]
+    return findings
+
+
+def test_check_names_what_is_wrong_with_a_server(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("x", "utf-8")
+    secret.chmod(0o644)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        here = f"127.0.0.1:{listener.getsockname()[1]}"
+        assert checked(tmp_path, address=here) == Findings()
+        (warning,) = checked(tmp_path, address=here, password_file=str(secret)).warnings
+        assert "chmod 600" in warning
+        (problem,) = checked(tmp_path, address=here, tls={"ca": "/nowhere/ca.pem"}).problems
+        assert "/nowhere/ca.pem is not there" in problem
+        (problem,) = checked(tmp_path, address="x").problems
+        assert "the port is missing" in problem
+    (warning,) = checked(tmp_path, address=here).warnings
+    assert "tries again" in warning
