@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -19,9 +18,11 @@ from typing import Any
 
 import pytest
 from simulators.brokers import BrokerProcess, free_port, mosquitto, until
+from simulators.certificates import certificates
 from simulators.scada_host import ScadaHost
 
 from edge_agent.store import outbox
+from edge_agent.twin import local_cli
 from shared.protocol.codec import decode
 from shared.protocol.messages import Batch
 from shared.sparkplug.datatypes import DataType
@@ -113,6 +114,8 @@ class Plant:
     folder: Path
     servers: list[int]
     options: str = ""
+    secured: str = ""
+    """A server in place of `servers`, as TOML; the hosts use `servers`."""
     process: subprocess.Popen[bytes] | None = None
     hosts: list[ScadaHost] = field(default_factory=list)
 
@@ -126,7 +129,7 @@ class Plant:
         (self.folder / "plugin" / "press_simulator.py").write_text(PLUGIN)
         self.set("speed", 10)
         self.set("running", 0)
-        servers = ", ".join(f'{{ address = "127.0.0.1:{port}" }}' for port in self.servers)
+        servers = self.secured or ", ".join(f'{{ address = "127.0.0.1:{port}" }}' for port in self.servers)
         text = EDGE.format(folder=self.folder, hub=free_port(), servers=servers, options=self.options)
         (self.folder / "edge.toml").write_text(text, "utf-8")
 
@@ -197,8 +200,8 @@ def brokers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[BrokerPro
 def make_plant(tmp_path: Path, brokers: list[BrokerProcess]) -> Iterator[Callable[..., Plant]]:
     made: list[Plant] = []
 
-    def make(servers: list[int] | None = None, options: str = "") -> Plant:
-        made.append(Plant(tmp_path, [brokers[0].port] if servers is None else servers, options))
+    def make(servers: list[int] | None = None, options: str = "", secured: str = "") -> Plant:
+        made.append(Plant(tmp_path, [brokers[0].port] if servers is None else servers, options, secured))
         return made[-1]
 
     yield make
@@ -299,8 +302,8 @@ def test_the_node_follows_its_primary_host_to_the_next_server(
 
 
 def _reported(plant: Plant, server: str) -> dict[str, Any] | None:
-    _, text = plant.run("twin", "get", "")
-    state: dict[str, Any] = json.loads(text)["reported"].get("sparkplug", {})
+    documents = local_cli.twins(plant.folder / "state" / "kept.sqlite")
+    state: dict[str, Any] = documents[""]["reported"].get("sparkplug", {})
     return state if server in state.get("server", "") and state["state"] == "online" else None
 
 
@@ -373,8 +376,8 @@ def test_a_setting_is_written_as_desired_state(make_plant: Callable[..., Plant])
     host.command("Settings/period_s", 0.5, DataType.Double)
     host.wait_value("Writes/settings.period_s", lambda text: text == "verified: 0.5")
     assert host.wait_value("Settings/period_s", lambda value: value == 0.5) == 0.5
-    _, text = plant.run("twin", "get", "")
-    assert json.loads(text)["desired"]["settings"]["period_s"] == 0.5
+    documents = local_cli.twins(plant.folder / "state" / "kept.sqlite")
+    assert documents[""]["desired"]["settings"]["period_s"] == 0.5
 
 
 def test_a_flood_of_commands_is_reported_and_changes_nothing(make_plant: Callable[..., Plant]) -> None:
@@ -422,3 +425,53 @@ def test_a_broken_server_disturbs_nothing_else(make_plant: Callable[..., Plant],
     until("the agent goes on for its hub", lambda: plant.telemetry() > 60)
     until("what was not sent is stored", lambda: len(_stored(plant, COUNT)) > 5)
     plant.stop()  # at once, with exit code 0
+
+
+SECURED = """
+per_listener_settings true
+{user}log_type error
+listener {plain} 127.0.0.1
+allow_anonymous true
+listener {tls} 127.0.0.1
+allow_anonymous false
+password_file {folder}/passwords
+cafile {folder}/ca.pem
+certfile {folder}/broker.pem
+keyfile {folder}/broker.key
+tls_version tlsv1.3
+"""
+
+
+@pytest.fixture
+def secured_broker(tmp_path: Path) -> Iterator[tuple[BrokerProcess, int]]:
+    """A mosquitto with TLS and passwords for devices, and the port of that; its own port is open to the host."""
+    folder = tmp_path / "secured"
+    broker, tls = mosquitto(folder), free_port()
+    certificates(folder, "broker")
+    program = shutil.which("mosquitto_passwd") or "/usr/bin/mosquitto_passwd"
+    subprocess.run([program, "-c", "-b", str(folder / "passwords"), "press-1", "pass word"], check=True)
+    (folder / "password").write_text("pass word\n", "utf-8")
+    user = "user root\n" if os.geteuid() == 0 else ""
+    text = SECURED.format(folder=folder, plain=broker.port, tls=tls, user=user)
+    (folder / "mosquitto.conf").write_text(text, "utf-8")
+    broker.start()
+    yield broker, tls
+    broker.stop()
+
+
+def test_a_server_with_tls_and_a_password_is_reached_by_mqtt_5(
+    make_plant: Callable[..., Plant], secured_broker: tuple[BrokerProcess, int]
+) -> None:
+    broker, tls = secured_broker
+    server = (
+        f'{{ address = "localhost:{tls}", protocol = "5", username = "press-1", '
+        f'password_file = "{broker.folder}/password", tls = {{ ca = "{broker.folder}/ca.pem" }} }}'
+    )
+    plant = make_plant([broker.port], secured=server)
+    host = plant.host()
+    plant.start()
+    host.wait("DBIRTH", "press")
+    code, text = plant.run("check")
+    assert "sparkplug" not in text, (code, text)
+    plant.stop()
+    host.wait("NDEATH")
