@@ -205,6 +205,7 @@ def test_check_exits_1_with_the_evidence_and_writes_json(
         (["--role", "edge", "--listen", "x"], "is no port"),
         (["--role", "edge", "--listen", "1", "--listen", "2"], "give one for each"),
         (["--role", "edge", "--json", "/nowhere/at/all.json"], "there is no such folder"),
+        (["--role", "edge", "--patience", "0"], "within 1..100"),
         (["--role", "edge", "--ask"], "--ask needs --stimulate"),
         (["--role", "broker"], "needs --stimulate"),
     ],
