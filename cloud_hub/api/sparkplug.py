@@ -148,17 +148,10 @@ def metrics(
     rules, stale = _service(hub).rules, node is None or node.state != "online"
     found = []
     for row in rows:
-        view = MetricView(
-            **row.model_dump(exclude={"device"}),
-            stale=node is None or node.state != "online",
-            writable=(device, row.metric) in rules,
-        )
-        if row.metric in last:
-            view.value, view.t_us, view.quality = (
-                last[row.metric].value,
-                last[row.metric].t_us,
-                last[row.metric].quality,
-            )
+        view = MetricView(**row.model_dump(exclude={"device"}), stale=stale, writable=(device, row.metric) in rules)
+        one = last.get(row.metric)
+        if one is not None:
+            view.value, view.t_us, view.quality = one.value, one.t_us, one.quality
         found.append(view)
     return found
 
