@@ -165,9 +165,13 @@ def _metric(context: Context, pos: int, end: int, depth: int, types: Types = NO_
             name = data[pos : pos + size].decode()
             pos += size
         elif tag == 0x10:
-            alias, pos = varint(data, pos)
+            alias, pos = data[pos], pos + 1
+            if alias > 0x7F:
+                alias, pos = varint(data, pos - 1)
         elif tag == 0x20:
-            code, pos = varint(data, pos)
+            code, pos = data[pos], pos + 1
+            if code > 0x7F:
+                code, pos = varint(data, pos - 1)
         elif tag == 0x65:
             kind, raw = FLOAT, _FLOAT(data, pos)[0]
             pos += 4

@@ -25,11 +25,16 @@ class Refused(ValueError):
 
 def varint(data: bytes, pos: int) -> tuple[int, int]:
     """(number, position after it) of the varint at `pos`."""
-    byte = data[pos]
+    number = data[pos]
+    if number < 0x80:
+        return number, pos + 1
+    byte = data[pos + 1]
+    number &= 0x7F
     if byte < 0x80:
-        return byte, pos + 1
-    number = byte & 0x7F
-    for shift in range(7, 70, 7):
+        return number | byte << 7, pos + 2
+    number |= (byte & 0x7F) << 7
+    pos += 1
+    for shift in range(14, 70, 7):
         pos += 1
         byte = data[pos]
         number |= (byte & 0x7F) << shift
@@ -93,6 +98,8 @@ def write_varint(number: int) -> bytes:
     """The varint of a number of 0 to 2**64 - 1."""
     if number < 0x80:
         return SMALL[number]
+    if number < 0x4000:
+        return bytes((number & 0x7F | 0x80, number >> 7))
     written = bytearray()
     while number > 0x7F:
         written.append(number & 0x7F | 0x80)
