@@ -163,9 +163,7 @@ class Agent:
 
         settings = SettingsWriter(self._twin.set_desired)
         writers = self._sampler.writers | dict.fromkeys(settings.writable, settings)
-        sources = self._sampler.sources | {
-            metric.name: model.name for model in self._models.streams for metric in model.metrics()
-        }
+        sources = self._sampler.sources | {model.name: model.name for model in self._models.streams}
         service = SparkplugService(
             self._config, self._state_store, self._disk, sources, writers, emit=self._pipeline.add
         )

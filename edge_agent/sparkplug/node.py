@@ -22,6 +22,8 @@ from shared.sparkplug.topics import NodeId
 
 log = logging.getLogger(__name__)
 
+MAX_WAITING = 50_000
+"""Changes that wait in memory for the next message; more are lost, the oldest ones."""
 REPLAY_PER_S = 5000
 """Stored changes sent a second after an outage, so that neither the broker nor the memory is flooded."""
 REPLAY_EACH = 500
@@ -83,9 +85,25 @@ class EdgeNode:
     def add(self, changes: Iterable[Change]) -> None:
         """Changes to send with the next message."""
         self._waiting += changes
+        if (excess := len(self._waiting) - MAX_WAITING) > 0:  # only if `tick` does not work
+            del self._waiting[:excess]
+            self.counts["lost"] += excess
 
     def tick(self, now_s: float) -> None:
-        """Called about every 0.1 s."""
+        """Called about every 0.1 s. After an error the connection begins anew, so that nothing is half done."""
+        try:
+            self._tick(now_s)
+        except Exception:
+            self._connection.close(0.0)
+            self._ended(Down("an error of the edge node, see the log", was_up=True), now_s)
+            raise
+
+    def tick_store(self, now_s: float) -> None:
+        """Called after `tick`: send what is stored, and store what could not be sent."""
+        self._replay_stored(now_s)
+        self._buffer.tick(now_s)
+
+    def _tick(self, now_s: float) -> None:
         self._handle_happened(now_s)
         if not self._connection.active and now_s >= self._rotation.at_s:
             self._connect(now_s)
@@ -94,8 +112,6 @@ class EdgeNode:
             self._publish_s = now_s
             self._define(now_s)
             self._send_waiting(now_s)
-        self._replay_stored(now_s)
-        self._buffer.tick(now_s)
 
     def close(self, now_s: float) -> None:
         """Publish the death of the node and disconnect."""
@@ -137,8 +153,8 @@ class EdgeNode:
             log.warning("sparkplug.down", extra={"fields": fields})
         self._reason = event.reason
         self._session.lost()
-        self._buffer.lost(now_s)
         self._rotation.down(now_s, next_server=self._next_server)
+        self._buffer.lost(now_s)
 
     # -- effects ---------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,8 @@ class SparkplugService:
 
     def observe(self, items: Sequence[object]) -> None:
         """Samples and alarms of the agent, in order."""
-        self._guard("observe", lambda: self._observe(items))
+        for item in items:
+            self._guard("observe", partial(self._observe, item))
 
     def settings(self, settings: Settings) -> None:
         """The settings in force."""
@@ -107,6 +109,7 @@ class SparkplugService:
     def tick(self) -> None:
         """Called every 0.1 s."""
         self._guard("node", lambda: self._node.tick(clock.monotonic_s()))
+        self._guard("store", lambda: self._node.tick_store(clock.monotonic_s()))
         if self._writes.events:
             events, self._writes.events = self._writes.events, []
             self._emit(events)
@@ -158,16 +161,12 @@ class SparkplugService:
         else:
             self._failed.discard(name)
 
-    def _observe(self, items: Sequence[object]) -> None:
-        changes: list[Change] = []
-        for item in items:
-            if isinstance(item, Sample):
-                changes += self._image.sample(item)
-                self._writes.observe(item.metric, item.value, item.quality == "good", item.t_us)
-            elif isinstance(item, Alarm):
-                changes += self._image.alarm(item)
-        if changes:
-            self._node.add(changes)
+    def _observe(self, item: object) -> None:
+        if isinstance(item, Sample):
+            self._node.add(self._image.sample(item))
+            self._writes.observe(item.metric, item.value, item.quality == "good", item.t_us)
+        elif isinstance(item, Alarm):
+            self._node.add(self._image.alarm(item))
 
     def _use_settings(self, settings: Settings) -> None:
         self._settings = msgspec.structs.asdict(settings)
@@ -199,7 +198,7 @@ class SparkplugService:
         for metric in write.metrics[:MAX_METRICS_A_COMMAND]:
             name = metric.name or ""
             key = self._image.metric_at(write.device, name) or ""
-            self._writes.command(key, name, metric.value, topic)
+            self._guard("command", partial(self._writes.command, key, name, metric.value, topic))
 
 
 def file_status(folder: Path) -> dict[str, int] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -22,6 +21,7 @@ from simulators.brokers import BrokerProcess, free_port, mosquitto, until
 from simulators.scada_host import ScadaHost
 
 from edge_agent.store import outbox
+from edge_agent.twin import local_cli
 from shared.protocol.codec import decode
 from shared.protocol.messages import Batch
 from shared.sparkplug.datatypes import DataType
@@ -299,8 +299,8 @@ def test_the_node_follows_its_primary_host_to_the_next_server(
 
 
 def _reported(plant: Plant, server: str) -> dict[str, Any] | None:
-    _, text = plant.run("twin", "get", "")
-    state: dict[str, Any] = json.loads(text)["reported"].get("sparkplug", {})
+    documents = local_cli.twins(plant.folder / "state" / "kept.sqlite")
+    state: dict[str, Any] = documents[""]["reported"].get("sparkplug", {})
     return state if server in state.get("server", "") and state["state"] == "online" else None
 
 
@@ -373,8 +373,8 @@ def test_a_setting_is_written_as_desired_state(make_plant: Callable[..., Plant])
     host.command("Settings/period_s", 0.5, DataType.Double)
     host.wait_value("Writes/settings.period_s", lambda text: text == "verified: 0.5")
     assert host.wait_value("Settings/period_s", lambda value: value == 0.5) == 0.5
-    _, text = plant.run("twin", "get", "")
-    assert json.loads(text)["desired"]["settings"]["period_s"] == 0.5
+    documents = local_cli.twins(plant.folder / "state" / "kept.sqlite")
+    assert documents[""]["desired"]["settings"]["period_s"] == 0.5
 
 
 def test_a_flood_of_commands_is_reported_and_changes_nothing(make_plant: Callable[..., Plant]) -> None:

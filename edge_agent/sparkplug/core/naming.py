@@ -24,7 +24,9 @@ class Place:
 
 
 class Naming:
-    """Names by the templates of `[sparkplug]`. `collectors` maps a metric to the collector or model that gives it."""
+    """Names by the templates of `[sparkplug]`. `collectors` maps a metric, or the part of its name before the first
+    slash, to the collector or model that gives it.
+    """
 
     def __init__(self, config: Sparkplug, device: str, collectors: Mapping[str, str]) -> None:
         self._device, self._collectors = device, collectors
@@ -53,7 +55,7 @@ class Naming:
     def _name(self, template: str, metric: str) -> str:
         fields = {
             "metric": metric, "path": metric.replace(".", "/"), "device": self._device,
-            "collector": self._collectors.get(metric, "agent"),
+            "collector": self._collectors.get(metric) or self._collectors.get(metric.partition("/")[0], "agent"),
         }  # fmt: skip
         return template.format_map(fields)
 
