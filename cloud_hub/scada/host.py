@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from sqlmodel import Session, select
 
@@ -93,16 +94,19 @@ class SparkplugHost:
         ]
         self._server_of: dict[tuple[str, str], HostServer] = {}
         by_name = {server.name: server for server in self._servers}
+        self._gone: list[Record] = []
         for name, nodes in known.items():
             if name in by_name:
                 self._server_of |= dict.fromkeys(((node.group, node.node) for node in nodes), by_name[name])
+            else:  # a server that the settings no longer have
+                self._gone += [Death(key=(node.group, node.node, "")) for node in nodes]
         self._dispatcher = WriteDispatcher(db, self.writes, self._store.registry, self._server)
         self._limits = LimitJudge(db, notify, settings.twins.max_bytes)
         self._limits_read_s = -LIMITS_S
         self._host_id = spb.host_id
         self._counts: Counter[str] = Counter()
         self._heard: dict[str, int] = {}
-        self._logged = RateLimiter(1 / 60)
+        self._logged, self._asked = RateLimiter(1 / 60), RateLimiter(1 / 600)
         self._texts = _Texts()
         self._ticking = threading.Event()
         self._stopping = threading.Event()
@@ -175,6 +179,8 @@ class SparkplugHost:
     # -- the host's thread -------------------------------------------------------------------------
 
     def _run(self) -> None:
+        if self._gone:
+            self._guarded(partial(self._take, self._gone))
         while batch := self._queue.receive(MAX_BATCH, COMMIT_BYTES):
             self._process(batch)
             if len(batch) >= BUSY:
@@ -187,10 +193,18 @@ class SparkplugHost:
             time.sleep(GATHER_S)
 
     def _process(self, batch: Sequence[Received]) -> None:
-        """Read and store a batch. Nothing in it may end the thread."""
+        """Read and store a batch, then look at the timers if it is time. Nothing in it may end the thread."""
+        for records in self._read(batch):
+            self._guarded(partial(self._take, records))
+        if any(not message.topic and not message.records for message in batch):
+            self._guarded(self._timers)
+
+    def _guarded(self, work: Callable[[], None]) -> None:
         try:
-            for records in self._read(batch):
-                self._take(records)
+            work()
+        except NotReady as error:
+            log.error("database.not_ready", extra={"fields": {"reason": error.reason}})
+            self._stopping.wait(error.wait_s)
         except Exception as error:
             self._counts["failures"] += 1
             log.exception("sparkplug.failed", extra={"fields": {"reason": f"{type(error).__name__}: {error}"[:500]}})
@@ -208,8 +222,6 @@ class SparkplugHost:
                 part, rows = [], 0
         if part:
             yield part
-        if any(not message.topic and not message.records for message in batch):
-            yield from self._timers()
 
     def _read_one(self, message: Received) -> list[Record]:
         if not message.topic and not message.records:
@@ -222,17 +234,24 @@ class SparkplugHost:
             fields = {"topic": message.topic[:300], "reason": f"{type(error).__name__}: {error}"[:500]}
             log.exception("sparkplug.unreadable", extra={"fields": fields})
             return []
+        return self._of_server(records, message.server)
+
+    def _of_server(self, records: list[Record], server: HostServer) -> list[Record]:
+        """Keep on which server each node is. The death that a node left on another server is not its own any more."""
         for record in records:
             if isinstance(record, Birth) and not record.key[2]:
-                self._server_of[record.key[:2]] = message.server
-        return records
+                self._server_of[record.key[:2]] = server
+        return [
+            record for record in records
+            if not isinstance(record, Death) or self._server_of.get(record.key[:2], server) is server
+        ]  # fmt: skip
 
-    def _timers(self) -> Iterator[list[Record]]:
+    def _timers(self) -> None:
         self._ticking.clear()
         for server in self._servers:
-            records = server.tick()
+            records = self._of_server(server.tick(), server)
             if records:
-                yield records
+                self._take(records)
         self._dispatcher.run_once(now_us())
         if time.monotonic() - self._limits_read_s >= LIMITS_S:
             self._limits_read_s = time.monotonic()
@@ -258,8 +277,10 @@ class SparkplugHost:
             self._changed(stored.changed)
 
     def _ask(self, key: Key, reason: str) -> None:
-        server = self._server(key)
-        if server is not None:
+        """Ask a node for its births, the first time at once, then at most every ten minutes."""
+        server, now = self._server(key), time.monotonic()
+        self._asked.report(now)
+        if server is not None and self._asked.allow("/".join(key[:2]), now):
             notes = server.rebirth(key, reason)
             self._counts["rebirths_requested"] += sum(isinstance(note, Note) and not note.refused for note in notes)
 

@@ -101,12 +101,12 @@ class NodeRegistry:
 
     def _read(self, session: Session, column: Any, values: list[str]) -> None:
         found: dict[str, list[Any]] = {}
-        for chunk in _chunks(values):
+        for chunk in chunks(values):
             for row in session.connection().execute(select(_NODES).where(column.in_(chunk))):
                 if (row.group, row.node, row.sparkplug_device) not in self._known:
                     found.setdefault(row.device, []).append(row)
         names: dict[str, dict[str, str]] = {device: {} for device in found}
-        for chunk in _chunks(sorted(found)):
+        for chunk in chunks(sorted(found)):
             query = select(_METRICS.c.device, _METRICS.c.name, _METRICS.c.metric)
             for device, name, metric in session.connection().execute(
                 query.where(_METRICS.c.device.in_(chunk), _METRICS.c.stored != "no")
@@ -261,5 +261,6 @@ def _differs(row: Any, one: Definition | None) -> bool:
 _NODE_DEFAULTS = SparkplugNode(digest="", node_digest="", group="", node="", device="").model_dump()
 
 
-def _chunks(items: list[str]) -> Iterable[list[str]]:
+def chunks(items: list[str]) -> Iterable[list[str]]:
+    """The items in parts: databases limit the number of parameters."""
     return (items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK))

@@ -21,10 +21,9 @@ from cloud_hub.database.tables import Device, SparkplugNode
 from cloud_hub.devices.offsets import StreamOffsets
 from cloud_hub.scada import twin
 from cloud_hub.scada.core import definitions
-from cloud_hub.scada.core.definitions import Definition
 from cloud_hub.scada.core.records import Birth, Data, Death, Key, Note, Record
 from cloud_hub.scada.core.values import Row, Rows, to_rows
-from cloud_hub.scada.registry import PROFILE, Known, NodeRegistry, RefusedBirth, device_metrics
+from cloud_hub.scada.registry import PROFILE, Known, NodeRegistry, RefusedBirth, chunks, device_metrics
 from cloud_hub.settings.scada import Sparkplug
 from cloud_hub.telemetry import samples as telemetry
 from cloud_hub.twins.rows import TwinRows
@@ -102,7 +101,8 @@ class Store:
         devices = {known.device for key in keys if (known := self.registry.get(key))}
         devices |= {known.device for node in nodes for known in self.registry.of_node(*node).values()}
         if not devices and not new:
-            return Stored()
+            unknown = {record.key for record in records if isinstance(record, Data)}
+            return Stored(again=unknown)
         with self._db.write(*(() if new else sorted(devices))) as session:
             if not self._source:
                 self._source = StreamOffsets(session).get(SOURCE).source
@@ -146,11 +146,11 @@ class _Work:
 
     def preload(self, devices: set[str], births: Sequence[Birth]) -> None:
         """Read which of the devices are removed, and the profiles of those that are born."""
-        certificates.preload(self.session, devices)
-        born = sorted({known.device for birth in births if (known := self.registry.get(birth.key))})
-        if born:
-            rows = self.session.connection().execute(_PROFILES, {"b_ids": born})
-            self._profiles = {row.id: row.profile for row in rows}
+        for chunk in chunks(sorted(devices)):
+            certificates.preload(self.session, chunk)
+        for chunk in chunks(sorted({known.device for birth in births if (known := self.registry.get(birth.key))})):
+            rows = self.session.connection().execute(_PROFILES, {"b_ids": chunk})
+            self._profiles |= {row.id: row.profile for row in rows}
 
     def take(self, record: Record) -> None:
         """Handle one record."""
@@ -174,6 +174,8 @@ class _Work:
 
     def _data(self, record: Data) -> None:
         known = self._known(record.key)
+        if known is None and record.key not in self.gone:  # its birth could not be stored
+            self.stored.again.add(record.key)
         if known is None or known.own:
             return
         if not known.definitions:  # restored, or never defined: its birth must be read first
@@ -307,7 +309,8 @@ class _Work:
     def _report(self) -> None:
         """Write the twin documents of devices that were born or died, if they change."""
         documents = TwinRows(self.session)
-        documents.load([(device, twin.DOCUMENT) for device in self._reports])
+        for chunk in chunks(sorted(self._reports)):
+            documents.load([(device, twin.DOCUMENT) for device in chunk])
         for device, (key, state) in self._reports.items():
             texts = self.stored.texts.pop(device, {})
             twin.report(
@@ -315,6 +318,3 @@ class _Work:
                 self.max_bytes, self.trace,
             )  # fmt: skip
         documents.save()
-
-
-__all__ = ["Definition", "Store", "Stored"]

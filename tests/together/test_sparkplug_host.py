@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from simulators.plants import Plant as Site
 from simulators.sparkplug_node import SparkplugNode
 from sqlmodel import select
 
+from cloud_hub.access import tokens
+from cloud_hub.app import HubApp
 from cloud_hub.clock import now_us
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import AuditRow, Device, SparkplugWrite
@@ -25,6 +28,10 @@ from cloud_hub.scada.writes import WriteRequest
 from cloud_hub.settings import Settings
 from cloud_hub.telemetry import samples
 from cloud_hub.twins import service as twins
+
+with warnings.catch_warnings():  # newer Starlettes ask for a client that not every machine has
+    warnings.simplefilter("ignore")
+    from fastapi.testclient import TestClient
 
 pytestmark = pytest.mark.timeout(240)
 PRESS = "plant-press"
@@ -279,6 +286,64 @@ def test_the_certificate_and_the_access_list_of_broker_setup_are_enough(tmp_path
     assert plant.host.status().servers[0].connected
     plant.stop()
     site.broker.stop()
+
+
+def test_a_whole_hub_serves_its_plant_over_rest(tmp_path: Path, server: BrokerProcess) -> None:
+    spb: Any = {
+        "host_id": "hub", "servers": [{"address": f"127.0.0.1:{server.port}"}], "writable": [RULE],
+        "groups": [{"group": "plant", "asset_path": "acme/a"}],
+    }  # fmt: skip
+    settings = Settings(
+        state_dir=str(tmp_path),
+        mqtt={"address": f"127.0.0.1:{server.port}"},
+        discovery={"announce": False},
+        sparkplug=spb,
+    )  # type: ignore[arg-type]
+    app = HubApp(settings)
+    with app.db.write() as session:
+        mine, theirs = (
+            tokens.create(session, name, "operator", now_us(), "test", scope=(path,))
+            for name, path in (("anna", "acme/a"), ("bob", "acme/b"))
+        )
+        whole = tokens.create(session, "carl", "viewer", now_us(), "test")
+    node = SparkplugNode(server.port, "plant", "press", setpoint=1.0)
+    node.obeys = {"setpoint"}
+    with TestClient(app.rest(), base_url="http://hub/") as client:
+
+        def ask(method: str, path: str, token: str, **more: Any) -> Any:
+            return client.request(method, path, headers={"Authorization": f"Bearer {token}"}, **more)
+
+        until("connected", lambda: ask("GET", "/api/v1/sparkplug", whole).json()["servers"][0]["connected"])
+        node.connect()
+        until(
+            "listed", lambda: [one["device"] for one in ask("GET", "/api/v1/sparkplug/nodes", mine).json()] == [PRESS]
+        )
+        assert ask("GET", "/api/v1/sparkplug/nodes", theirs).json() == []
+        path = f"/api/v1/sparkplug/nodes/{PRESS}"
+        (metric,) = ask("GET", f"{path}/metrics?values=true", mine).json()
+        assert (metric["metric"], metric["value"], metric["writable"], metric["stale"]) == (
+            "setpoint",
+            1.0,
+            True,
+            False,
+        )
+        body = {"device": PRESS, "metric": "setpoint", "value": 42}
+        assert ask("POST", "/api/v1/sparkplug/writes", theirs, json=body).status_code == 404
+        row = ask("POST", "/api/v1/sparkplug/writes", mine, json=body).json()
+        written = f"/api/v1/sparkplug/writes/{row['id']}"
+        until("verified", lambda: ask("GET", written, mine).json()["state"] == "verified")
+        assert ask("GET", written, theirs).status_code == 404
+        assert ask("PATCH", f"/api/v1/devices/{PRESS}/twin/name/sparkplug", mine,
+                   json={"desired": {"metrics": {"setpoint": 17}}}).status_code == 200  # fmt: skip
+        until("the leaf is written", lambda: node.values[""]["setpoint"] == 17.0)
+        born = node.born
+        assert ask("POST", f"{path}/rebirth", mine).json() == {"requested": True, "reason": ""}
+        until("born again", lambda: node.born > born)
+        assert ask("GET", f"/api/v1/devices/{PRESS}", mine).json()["reachable"]
+        assert "tidegate_sparkplug_births_total" in ask("GET", "/metrics", whole).text
+        assert ask("GET", "/healthz", whole).json()["failing_workers"] == []
+        node.close()
+        until("offline", lambda: ask("GET", f"/api/v1/devices/{PRESS}", mine).json()["state"] == "offline")
 
 
 # -- writes -------------------------------------------------------------------------------------------
