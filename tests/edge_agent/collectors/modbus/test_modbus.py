@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import struct
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -223,11 +222,6 @@ def test_a_client_process_that_is_killed_or_hangs_is_started_again(plc: Plc, mon
         seen.says("said nothing for 3 s")
         plc.put(0, 2)
         seen.shows("a", 2.0)
-
-
-def test_the_agents_own_process_never_imports_the_client_library() -> None:
-    assert "edge_agent.collectors.modbus" in sys.modules
-    assert "edge_agent.collectors.modbus.connection" not in sys.modules
 
 
 # -- writing ---------------------------------------------------------------------------------------------

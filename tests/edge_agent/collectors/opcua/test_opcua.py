@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -161,11 +160,6 @@ def test_the_time_of_the_server_is_taken_where_it_is_wanted(plc: UaPlc) -> None:
         until("two readings", lambda: len(seen.samples("temp")) > 2)
         times = {sample.t_us for sample in seen.samples("temp")}
         assert len(times) == 1, "the value was set once"
-
-
-def test_the_agents_own_process_never_imports_the_client_library() -> None:
-    assert "edge_agent.collectors.opcua.connection" not in sys.modules
-    assert "edge_agent.collectors.opcua.client" not in sys.modules
 
 
 # -- security --------------------------------------------------------------------------------------------
