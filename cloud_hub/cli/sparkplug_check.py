@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from cloud_hub.cli import Commands
 from cloud_hub.cli.times import seconds
+from shared.errors import NotReady
 from shared.process.terminal import printable, printable_json
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ EXAMPLES = """examples:
 --stimulate publishes: rebirth requests and STATE of --host-id to edge nodes, a simulated edge node to a host.
 Do not use it where production depends on the answer.
 
-exit codes: 0 nothing violated; 1 violated; 2 usage; 3 nothing seen
+exit codes: 0 nothing violated; 1 violated; 2 usage; 3 nothing seen, or no broker there
 """
 
 
@@ -78,7 +79,11 @@ def _check(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         print(f"tidegate-hub sparkplug check: {error}", file=sys.stderr)
         return EXIT_USAGE
-    result = check(plan, _progress)
+    try:
+        result = check(plan, _progress)
+    except NotReady as error:
+        print(f"tidegate-hub sparkplug check: {printable(error.reason)}", file=sys.stderr)
+        return EXIT_NOTHING
     _report(arguments, result)
     if result.violated:
         return EXIT_VIOLATED
@@ -97,13 +102,15 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     listen = [_listen(text, anywhere=arguments.listen_beyond_loopback) for text in arguments.listen]
     if listen and len(listen) != len(brokers):
         raise ValueError(f"{len(listen)} --listen for {len(brokers)} --broker: give one for each")
+    if arguments.json is not None and not arguments.json.absolute().parent.is_dir():
+        raise ValueError(f"--json {arguments.json}: there is no such folder")
     if arguments.ask and not arguments.stimulate:
         raise ValueError("--ask needs --stimulate: it is about what was provoked")
     if arguments.role == "broker" and not arguments.stimulate:
         raise ValueError("--role broker needs --stimulate: a broker is judged by what it does with our own messages")
     scope = Scope(
         role=Role(arguments.role), group=arguments.group, node=arguments.node, host_id=arguments.host_id,
-        servers=len(brokers), reorder_timeout_ms=int(arguments.reorder_timeout * 1000), proxied=bool(listen),
+        servers=len(brokers), reorder_timeout_ms=int(arguments.reorder_timeout * 1000),
     )  # fmt: skip
     return Plan(
         scope=scope, brokers=brokers, listen=listen, for_s=arguments.for_s, stimulate=arguments.stimulate,

@@ -76,7 +76,7 @@ def brokers(tmp_path: Path) -> Iterator[list[Broker]]:
 
 
 def plan(role: Role, brokers: list[Broker], operator: Any, node: str = "") -> Plan:
-    scope = Scope(role=role, group=GROUP, node=node, host_id=HOST, servers=2, proxied=True)
+    scope = Scope(role=role, group=GROUP, node=node, host_id=HOST, servers=2)
     return Plan(scope=scope, brokers=brokers, listen=[(LOOPBACK, 0)] * 2, stimulate=True, operator=operator)
 
 

@@ -87,13 +87,19 @@ def provoke(plan: Plan, watch: Watch, progress: Callable[[str], None]) -> None:
 
 
 def check(plan: Plan, progress: Callable[[str], None]) -> Result:
-    """Check, and return the verdicts. Raises NotReady when a broker cannot be reached, ConfigError."""
+    """Check, and return the verdicts; after an interrupt (Ctrl-C) those so far.
+
+    Raises NotReady when a broker cannot be reached, ConfigError for files and ports that cannot be used.
+    """
     with watching(plan) as (watch, ports):
         for port, broker in zip(ports, plan.brokers, strict=False):
             progress(f"listening on port {port} for clients of {broker}: let them connect here")
-        if plan.stimulate:
-            provoke(plan, watch, progress)
-        _wait(watch, plan.for_s, progress)
+        try:
+            if plan.stimulate:
+                provoke(plan, watch, progress)
+            _wait(watch, plan.for_s, progress)
+        except KeyboardInterrupt:
+            progress("interrupted: this is what was seen so far")
         return result(watch)
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import secrets
+from typing import TypeAlias
 
 from cloud_hub.scada.conformance.brokers import Broker, Client
 from cloud_hub.scada.conformance.stimulus import Stage
 from shared.errors import NotReady
 
 WAIT_S = 5.0
+Got: TypeAlias = list[tuple[str, int, bool]]
+"""(topic below ours, QoS, retain flag) of messages."""
 
 
 class BrokerStimulus:
@@ -17,7 +20,7 @@ class BrokerStimulus:
     def __init__(self, stage: Stage, brokers: list[Broker]) -> None:
         self._stage, self._watch, self._broker = stage, stage.watch, brokers[0]
         self._base = f"tidegate-check/{secrets.token_hex(6)}"
-        self._got: list[tuple[str, int, bool]] = []
+        self._got: Got = []
         self._open: list[Client] = []
 
     def run(self) -> None:
@@ -39,39 +42,36 @@ class BrokerStimulus:
         for client in self._open:
             client.close()
 
-    def _client(self, name: str, will: tuple[str, bytes, int, bool] | None = None) -> Client:
-        client = Client(self._broker, self._received, name=f"check-{name}-{secrets.token_hex(3)}", will=will)
+    def _client(self, name: str, will: tuple[str, bytes, int, bool] | None = None, got: Got | None = None) -> Client:
+        """A client whose messages are put into `got`, or into those of the listener."""
+        into = self._got if got is None else got
+
+        def received(topic: str, _payload: bytes, qos: int, retain: bool) -> None:
+            into.append((topic.removeprefix(f"{self._base}/"), qos, retain))
+
+        client = Client(self._broker, received, name=f"check-{name}-{secrets.token_hex(3)}", will=will)
         self._open.append(client)
         return client
 
-    def _received(self, topic: str, _payload: bytes, qos: int, retain: bool) -> None:
-        self._got.append((topic.removeprefix(f"{self._base}/"), qos, retain))
+    def _seen(self, topic: str, qos: int) -> bool:
+        return self._watch.wait(WAIT_S, lambda: any(one[:2] == (topic, qos) for one in self._got))
 
-    def _seen(self, topic: str, qos: int, retain: bool | None = None) -> bool:
-        def there() -> bool:
-            return any(one[:2] == (topic, qos) and retain in (None, one[2]) for one in self._got)
-
-        return self._watch.wait(WAIT_S, there)
-
-    def _again(self, topic: str) -> bool:
-        """Whether a new subscription is given the retained message."""
-        self._got.clear()
-        self._client("late").subscribe(f"{self._base}/{topic}")
-        return self._seen(topic, 1, retain=True)
+    def _stored(self, topic: str, wait_s: float = WAIT_S) -> bool:
+        """Whether a new subscription is given a retained message."""
+        got: Got = []
+        self._client("late", got=got).subscribe(f"{self._base}/{topic}")
+        return self._watch.wait(wait_s, lambda: (topic, 1, True) in got)
 
     def _retained(self, sender: Client) -> None:
         self._stage.progress("the retain flag")
         sender.publish(f"{self._base}/kept", b"1", 1, retain=True)
-        kept = self._again("kept")
+        kept = self._stored("kept")
         sender.publish(f"{self._base}/kept", b"", 1, retain=True)
-        self._got.clear()
-        self._client("later").subscribe(f"{self._base}/kept")
-        cleared = not self._watch.wait(1.0, lambda: bool(self._got))
+        cleared = not self._stored("kept", wait_s=1.0)
         self._judge("broker.retained", kept and cleared, f"kept: {kept}, cleared: {cleared}")
 
     def _will(self) -> None:
         self._stage.progress("a Will of QoS 1, retained")
-        self._got.clear()
         try:
             mortal = self._client("mortal", (f"{self._base}/will", b"1", 1, True))
         except NotReady as error:
@@ -80,7 +80,7 @@ class BrokerStimulus:
         mortal.close(with_will=True)
         self._open.remove(mortal)
         told = self._seen("will", 1)
-        self._judge("broker.will", told and self._again("will"), f"published: {told}, and kept or not")
+        self._judge("broker.will", told and self._stored("will"), f"published: {told}, and kept or not")
 
     def _judge(self, rule: str, kept: bool, what: str) -> None:
         self._watch.confirm(rule, kept, what)

@@ -85,12 +85,13 @@ class HostStimulus:
         if not self._host:
             return
         self._stage.progress(f"an offline STATE of '{self._host}' that it did not send")
+        judged = self._watch.judged("state.restored") + len(self._brokers)
         payload = json.dumps({"online": False, "timestamp": now_ms()}).encode()
         for broker in self._brokers:
             client = Client(broker, lambda *_: None)
             client.publish(f"spBv1.0/STATE/{self._host}", payload, 1, retain=True)
             client.close()
-        self._wait("its birth", 6)
+        self._wait("its birth", 6, lambda: self._watch.judged("state.restored") >= judged)
 
     def _unborn(self) -> None:
         node = self._open("-late")

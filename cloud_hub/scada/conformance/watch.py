@@ -67,6 +67,12 @@ class Watch:
         with self._lock:
             return self._checker.messages
 
+    def judged(self, rule: str) -> int:
+        """How often a rule was judged."""
+        with self._lock:
+            tally = self._checker.ledger.tallies[rule]
+            return tally.kept + tally.violated
+
     def nodes(self) -> list[Node]:
         """Edge nodes that are within the scope and have been born."""
         scope = self.scope

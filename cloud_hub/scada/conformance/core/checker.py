@@ -51,7 +51,6 @@ class Scope:
     host_id: str = ""
     servers: int = 1
     reorder_timeout_ms: int = 2000
-    proxied: bool = False
 
 
 class Checker:
@@ -165,7 +164,8 @@ class Checker:
         if event.simulated:
             self._simulated(event, name)
         elif name.type == STATE:
-            if self._host.concerns(name.node):
+            cleared = not event.payload and client is None  # anybody may delete a retained message
+            if self._host.concerns(name.node) and not cleared:
                 self._host.published(event, name, client)
         elif name.type in EDGE_TYPES:
             self._from_edge(event, name, client)

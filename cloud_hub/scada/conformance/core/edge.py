@@ -153,6 +153,8 @@ class EdgeJudge:
         node.due_devices = alive if node.born else set()
         for source in node.devices.values():
             source.alive = False
+        if bdseq is not None and not node.seen_birth:
+            node.bdseqs.add((bdseq - 1) % 256)  # the broker may still publish the Will of the session before
         node.born, node.seen_birth, node.data_since_birth = True, True, False
         node.aliases, node.bdseq = {}, bdseq
         if bdseq is not None:

@@ -81,7 +81,7 @@ def test_nodes_and_evidence_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize(
-    "payload", [b"", b"ONLINE", b"[]", b"\xff", b"{" * 5000, state("yes", 1), state(True, 1.5), state(True, True)]
+    "payload", [b"ONLINE", b"[]", b"\xff", b"{" * 5000, state("yes", 1), state(True, 1.5), state(True, True)]
 )
 def test_a_bad_state_is_a_finding(payload: bytes) -> None:
     checker = Checker(Scope(role=Role.HOST))

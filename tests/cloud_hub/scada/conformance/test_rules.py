@@ -17,7 +17,7 @@ SEEDS = [("edge", name) for name in EDGE_SEEDS] + [("host", name) for name in HO
 
 
 def checked(role: str, log: Log) -> Checker:
-    scope = Scope(role=Role(role), host_id=HOST, servers=2, proxied=True)
+    scope = Scope(role=Role(role), host_id=HOST, servers=2)
     checker = Checker(scope)
     for event in log.events():
         checker.observe(event)

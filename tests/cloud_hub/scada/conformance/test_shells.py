@@ -22,6 +22,7 @@ from cloud_hub.scada.conformance.core.report import Status
 from cloud_hub.scada.conformance.core.rules import Role
 from cloud_hub.scada.conformance.proxy import Proxy
 from cloud_hub.scada.conformance.service import Plan, watching
+from cloud_hub.scada.conformance.service import check as run_check
 from cloud_hub.scada.conformance.simulated_node import SimulatedNode
 from cloud_hub.scada.conformance.watch import Watch
 from shared.errors import ConfigError, NotReady
@@ -155,6 +156,28 @@ def test_check_exits_3_where_nothing_is_seen(broker: Broker, capsys: pytest.Capt
     assert "nothing seen" in capsys.readouterr().err
 
 
+def test_check_exits_3_where_no_broker_answers(capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(Broker(host=LOOPBACK, port=1), "--role", "edge") == 3
+    assert "127.0.0.1:1 cannot be reached" in capsys.readouterr().err
+
+
+def test_an_interrupt_gives_what_was_seen_so_far(broker: Broker) -> None:
+    seen: list[str] = []
+    client = Client(broker, lambda topic, *_: seen.append(topic))
+    client.subscribe("spBv1.0/cut/#")
+
+    def progress(text: str) -> None:
+        if text.startswith("watching"):
+            client.publish("spBv1.0/cut/NBIRTH/n", encode({"seq": 0}), 1)
+            until("it is seen", lambda: bool(seen))
+            raise KeyboardInterrupt
+
+    found = run_check(edge_plan(broker, "cut", listen=False), progress)
+    client.close()
+    assert found.seen
+    assert found.violated
+
+
 def test_check_exits_1_with_the_evidence_and_writes_json(
     broker: Broker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -181,6 +204,7 @@ def test_check_exits_1_with_the_evidence_and_writes_json(
         (["--role", "edge", "--listen", "0.0.0.0:0"], "is not loopback"),
         (["--role", "edge", "--listen", "x"], "is no port"),
         (["--role", "edge", "--listen", "1", "--listen", "2"], "give one for each"),
+        (["--role", "edge", "--json", "/nowhere/at/all.json"], "there is no such folder"),
         (["--role", "edge", "--ask"], "--ask needs --stimulate"),
         (["--role", "broker"], "needs --stimulate"),
     ],
