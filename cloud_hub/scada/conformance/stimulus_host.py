@@ -8,14 +8,12 @@ import secrets
 from collections.abc import Callable
 
 from cloud_hub.scada.conformance.brokers import Broker, Client
-from cloud_hub.scada.conformance.simulated_node import DEVICE, DEVICE_METRIC, NODE_METRIC, SimulatedNode
+from cloud_hub.scada.conformance.simulated_node import DEVICE, DEVICE_METRIC, NODE_METRIC, PREFIX, SimulatedNode
 from cloud_hub.scada.conformance.stimulus import Stage
 from cloud_hub.scada.conformance.watch import now_ms
 
 SETTLE_S = 2.0
 """Time for the host to take in what was published."""
-PREFIX = "tidegate-check-"
-"""Simulated nodes have ids that begin so."""
 _NODE_RULES = ("action.node-offline", "action.node-stale")
 _DEVICES_RULES = ("action.devices-offline", "action.devices-stale")
 _DEVICE_RULES = ("action.device-offline", "action.device-stale")

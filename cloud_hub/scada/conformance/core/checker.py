@@ -63,6 +63,8 @@ class Checker:
         self.ledger = Ledger(ALL_RULES, scope.role)
         self.world = World()
         self.messages = 0
+        self.excuses: dict[str, str] = {}
+        """Rules that a stimulus has found not to apply, and why."""
         unjudged = Ledger((), scope.role)
         edge = self.ledger if scope.role is Role.EDGE else unjudged
         host = self.ledger if scope.role is Role.HOST else unjudged
@@ -78,7 +80,7 @@ class Checker:
     def verdicts(self) -> list[Verdict]:
         """The verdict on each statement about the role, so far."""
         self.ledger.excuses.clear()
-        self.ledger.excuses.update(excuses(self.scope, self.world))
+        self.ledger.excuses.update({**excuses(self.scope, self.world), **self.excuses})
         return verdicts(self.ledger)
 
     def observe(self, event: AnyEvent) -> None:
