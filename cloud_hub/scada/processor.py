@@ -62,7 +62,7 @@ class BatchProcessor:
         self._db, self._servers, self._changed, self._stopping = db, servers, changed, stopping
         self._max_bytes = settings.twins.max_bytes
         self.store = Store(db, settings.sparkplug, self._max_bytes)
-        self.dispatcher = WriteDispatcher(db, service, self.store.registry, self.server)
+        self.dispatcher = WriteDispatcher(db, service, self.server)
         self._current = service.current
         self._limits = LimitJudge(db, notify, self._max_bytes)
         self._limits_read_s = -LIMITS_S

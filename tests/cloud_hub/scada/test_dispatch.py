@@ -65,7 +65,7 @@ class Rig:
         rules = rules_of(self.settings.writable)
         self.current = CurrentValues(rules)
         self.service = WriteService(rules, self.current)
-        self.dispatcher = WriteDispatcher(self.db, self.service, self.store.registry, lambda _: self.server)  # type: ignore[arg-type,return-value]
+        self.dispatcher = WriteDispatcher(self.db, self.service, lambda _: self.server)  # type: ignore[arg-type,return-value]
 
     def take(self, record: Record) -> None:
         self.store.commit([record], self.now)
