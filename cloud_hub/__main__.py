@@ -28,6 +28,7 @@ from cloud_hub.cli import (
     playbook,
     policy,
     remote,
+    sparkplug,
     telemetry,
     twin,
     workers,
@@ -69,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for group in (
         local, ca, broker, backup, twin, command, device, telemetry, alarm, incident, desk, action, policy, ask,
-        learning, limits, audit, workers, backtest, model, glm, notify, playbook, demo,
+        learning, limits, audit, workers, backtest, model, glm, notify, playbook, sparkplug, demo,
     ):  # fmt: skip
         group.add(commands)
     return parser

@@ -138,7 +138,8 @@ def test_every_key_of_the_agent_is_on_the_page_and_no_other() -> None:
 
 
 def test_every_key_of_the_hub_is_on_the_page_and_no_other() -> None:
-    assert keys_in(page("configuration/hub.md") + page("configuration/hub-models.md")) == hub_keys()
+    pages = ("hub", "hub-models", "hub-sparkplug")
+    assert keys_in("".join(page(f"configuration/{name}.md") for name in pages)) == hub_keys()
 
 
 @pytest.mark.parametrize("kind", sorted(options()))

@@ -37,6 +37,7 @@ from cloud_hub.api import (
     query,
     rollouts,
     scaling,
+    sparkplug,
     tags,
     tasks,
     telemetry,
@@ -81,6 +82,7 @@ ROUTERS = (
     inference.overview_router,
     ask.router,
     tasks.router,
+    sparkplug.router,
 )
 """In the order in which they are matched and documented."""
 
