@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from edge_agent.cli import Commands, add_config_option
 from edge_agent.config import Config
@@ -47,13 +48,12 @@ def _config(arguments: argparse.Namespace) -> Config:
 def _enable(arguments: argparse.Namespace) -> int:
     from edge_agent.sparkplug import local_cli  # noqa: PLC0415
     from edge_agent.sparkplug.switches import SwitchFile  # noqa: PLC0415
-    from edge_agent.store.statestore import state_dir  # noqa: PLC0415
 
     config = _config(arguments)
     local_cli.check_declared(config, arguments.metrics)
     try:
         for_s = local_cli.duration_s(arguments.for_)
-        SwitchFile(state_dir(config.device.state_dir)).enable(arguments.metrics, for_s, arguments.reason)
+        SwitchFile(Path(config.device.state_dir)).enable(arguments.metrics, for_s, arguments.reason)
     except ValueError as error:
         print(f"tidegate-edge: {error}", file=sys.stderr)
         return 2
@@ -67,11 +67,10 @@ def _enable(arguments: argparse.Namespace) -> int:
 def _disable(arguments: argparse.Namespace) -> int:
     from edge_agent.sparkplug import local_cli  # noqa: PLC0415
     from edge_agent.sparkplug.switches import SwitchFile  # noqa: PLC0415
-    from edge_agent.store.statestore import state_dir  # noqa: PLC0415
 
     config = _config(arguments)
     local_cli.rules(config)
-    gone = SwitchFile(state_dir(config.device.state_dir)).disable(arguments.metrics or None)
+    gone = SwitchFile(Path(config.device.state_dir)).disable(arguments.metrics or None)
     print(printable(f"disabled: {', '.join(sorted(gone))}" if gone else "nothing was enabled"))
     return 0
 

@@ -95,6 +95,8 @@ class Buffer:
 
     def next(self) -> tuple[list[Change], int] | None:
         """The oldest changes on disk that were not sent on this connection, and their number for `sent`."""
+        if self._cursor >= self._outbox.last[STREAM]:
+            return None
         row = self._outbox.after(STREAM, self._cursor)
         return None if row is None else (_changes(row.payload), row.last)
 

@@ -179,7 +179,8 @@ class EdgeNode:
         self.counts["refused"] += 1
         if now_s >= self._log_s:
             self._log_s = now_s + LOG_S
-            fields = {"topic": effect.topic, "reason": effect.reason, "refused": self.counts["refused"]}
+            fields = {"topic": effect.topic, "reason": effect.reason, "refused": self.counts["refused"],
+                      "dropped": self._connection.dropped}  # fmt: skip
             log.warning("sparkplug.refused", extra={"fields": fields})
 
     def _publish(self, message: Publish) -> bool:

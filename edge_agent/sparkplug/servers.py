@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from edge_agent.config.sparkplug import Server
 from shared.errors import NotReady
+from shared.protocol.topics import SPARKPLUG
 from shared.sparkplug.effects import Will
 from shared.transport.mqtt import Address, Connection, Inbound, Options, Tls, parse_address
 from shared.transport.mqtt import Will as MqttWill
@@ -20,6 +21,7 @@ from shared.transport.mqtt import Will as MqttWill
 log = logging.getLogger(__name__)
 
 MAX_QUEUED = 200
+HOST_STATES = f"{SPARKPLUG}/STATE/"
 MAX_MESSAGE = 256 << 10
 """Bytes of a command that are read; larger ones are dropped."""
 
@@ -69,7 +71,8 @@ class _Attempt:
             self.queue.append(Down(reason, self._was_up))
 
     def _message(self, inbound: Inbound) -> None:
-        if len(self.queue) >= MAX_QUEUED or len(inbound.payload) > MAX_MESSAGE:
+        most = 2 * MAX_QUEUED if inbound.topic.startswith(HOST_STATES) else MAX_QUEUED  # commands must not displace it
+        if len(self.queue) >= most or len(inbound.payload) > MAX_MESSAGE:
             self.dropped += 1
         else:
             self.queue.append(inbound)

@@ -100,25 +100,29 @@ class SwitchFile:
         try:
             handle = os.open(self.path.with_suffix(".lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise TidegateError(
-                f"{self.path} cannot be changed ({error.strerror}). Be the agent's user, or root"
-            ) from error
+            cure = "Be the agent's user, or root, and start the agent once"
+            raise TidegateError(f"{self.path} cannot be changed ({error.strerror}). {cure}") from error
         try:
+            self._give_to_owner(handle)
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
         finally:
             os.close(handle)
 
+    def _give_to_owner(self, handle: int) -> None:
+        """Let the agent, which does not run as root, use what root has made in its folder."""
+        if os.geteuid() == 0:
+            owner = self.path.parent.stat()
+            os.fchown(handle, owner.st_uid, owner.st_gid)
+
     def _store(self, switches: Mapping[str, Switch]) -> None:
         """Replace the file atomically; durable when this returns."""
         draft = self.path.with_suffix(".new")
-        owner = self.path.parent.stat()
         try:
             handle = os.open(draft, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o600)
             try:
                 os.write(handle, msgspec.json.encode(list(switches.values())))
-                if os.geteuid() == 0:  # the agent, which does not run as root, must be able to read it
-                    os.fchown(handle, owner.st_uid, owner.st_gid)
+                self._give_to_owner(handle)
                 os.fsync(handle)
             finally:
                 os.close(handle)

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from simulators.brokers import BrokerProcess, free_port, mosquitto, until
+from simulators.certificates import certificates
 from simulators.scada_host import ScadaHost
 
 from edge_agent.store import outbox
@@ -113,6 +114,9 @@ class Plant:
     folder: Path
     servers: list[int]
     options: str = ""
+    secured: str = ""
+    """A server in place of `servers`, as TOML; the hosts use `servers`."""
+    more: str = ""
     process: subprocess.Popen[bytes] | None = None
     hosts: list[ScadaHost] = field(default_factory=list)
 
@@ -126,9 +130,9 @@ class Plant:
         (self.folder / "plugin" / "press_simulator.py").write_text(PLUGIN)
         self.set("speed", 10)
         self.set("running", 0)
-        servers = ", ".join(f'{{ address = "127.0.0.1:{port}" }}' for port in self.servers)
+        servers = self.secured or ", ".join(f'{{ address = "127.0.0.1:{port}" }}' for port in self.servers)
         text = EDGE.format(folder=self.folder, hub=free_port(), servers=servers, options=self.options)
-        (self.folder / "edge.toml").write_text(text, "utf-8")
+        (self.folder / "edge.toml").write_text(text + self.more, "utf-8")
 
     def set(self, name: str, value: float) -> None:
         (self.folder / f"{name}.tmp").write_text(str(value))
@@ -197,8 +201,8 @@ def brokers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[BrokerPro
 def make_plant(tmp_path: Path, brokers: list[BrokerProcess]) -> Iterator[Callable[..., Plant]]:
     made: list[Plant] = []
 
-    def make(servers: list[int] | None = None, options: str = "") -> Plant:
-        made.append(Plant(tmp_path, [brokers[0].port] if servers is None else servers, options))
+    def make(servers: list[int] | None = None, options: str = "", **more: str) -> Plant:
+        made.append(Plant(tmp_path, [brokers[0].port] if servers is None else servers, options, **more))
         return made[-1]
 
     yield make
@@ -422,3 +426,101 @@ def test_a_broken_server_disturbs_nothing_else(make_plant: Callable[..., Plant],
     until("the agent goes on for its hub", lambda: plant.telemetry() > 60)
     until("what was not sent is stored", lambda: len(_stored(plant, COUNT)) > 5)
     plant.stop()  # at once, with exit code 0
+
+
+SECURED = """
+per_listener_settings true
+{user}log_type error
+listener {plain} 127.0.0.1
+allow_anonymous true
+listener {tls} 127.0.0.1
+allow_anonymous false
+password_file {folder}/passwords
+cafile {folder}/ca.pem
+certfile {folder}/broker.pem
+keyfile {folder}/broker.key
+tls_version tlsv1.3
+"""
+
+
+@pytest.fixture
+def secured_broker(tmp_path: Path) -> Iterator[tuple[BrokerProcess, int]]:
+    """A mosquitto with TLS and passwords for devices, and the port of that; its own port is open to the host."""
+    folder = tmp_path / "secured"
+    broker, tls = mosquitto(folder), free_port()
+    certificates(folder, "broker")
+    program = shutil.which("mosquitto_passwd") or "/usr/bin/mosquitto_passwd"
+    subprocess.run([program, "-c", "-b", str(folder / "passwords"), "press-1", "pass word"], check=True)
+    (folder / "password").write_text("pass word\n", "utf-8")
+    user = "user root\n" if os.geteuid() == 0 else ""
+    text = SECURED.format(folder=folder, plain=broker.port, tls=tls, user=user)
+    (folder / "mosquitto.conf").write_text(text, "utf-8")
+    broker.start()
+    yield broker, tls
+    broker.stop()
+
+
+def test_a_server_with_tls_and_a_password_is_reached_by_mqtt_5(
+    make_plant: Callable[..., Plant], secured_broker: tuple[BrokerProcess, int]
+) -> None:
+    broker, tls = secured_broker
+    server = (
+        f'{{ address = "localhost:{tls}", protocol = "5", username = "press-1", '
+        f'password_file = "{broker.folder}/password", tls = {{ ca = "{broker.folder}/ca.pem" }} }}'
+    )
+    plant = make_plant([broker.port], secured=server)
+    host = plant.host()
+    plant.start()
+    host.wait("DBIRTH", "press")
+    code, text = plant.run("check")
+    assert "sparkplug" not in text, (code, text)
+    plant.stop()
+    host.wait("NDEATH")
+
+
+MODBUS = """
+[[collectors]]
+kind = "modbus"
+name = "line"
+address = "127.0.0.1:{port}"
+period_s = 0.2
+tags = [
+  {{ name = "setpoint", table = "holding", address = 10, scale = 0.1, writable = true }},
+  {{ name = "running", table = "holding", address = 11 }},
+]
+[[sparkplug.writable]]
+metric = "line/setpoint"
+low = 0
+high = 50
+max_step = 20
+only_while = "line/running == 0"
+"""
+
+
+def test_a_register_of_a_modbus_device_is_written_and_read_back(make_plant: Callable[..., Plant]) -> None:
+    pytest.importorskip("pymodbus")
+    from simulators.modbus_devices import tcp_plc
+
+    with tcp_plc() as plc:
+        plc.put(10, 100, 0)
+        plant = make_plant(more=MODBUS.format(port=plc.port))
+        host = plant.host()
+        plant.start()
+        host.wait_value("line/setpoint", lambda value: value == 10.0)
+        assert plant.run("write", "enable", "line/setpoint", "--for", "10m")[0] == 0
+
+        def write(value: float, *words: str) -> None:
+            host.command("line/setpoint", value, DataType.Double)
+            host.wait_value("Writes/line/setpoint", lambda text: all(word in str(text) for word in words))
+
+        write(25.5, "verified: 25.5")
+        assert plc.get(10) == [255]
+        write(49.0, "above max_step 20")
+        plc.put(11, 1)
+        host.wait_value("line/running", lambda value: value == 1.0)
+        write(30.0, "refused", "line/running is 1")
+        plc.put(11, 0)
+        host.wait_value("line/running", lambda value: value == 0.0)
+        plc.ignores_writes = True
+        write(30.0, "failed")
+        assert plc.get(10) == [255]

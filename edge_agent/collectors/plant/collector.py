@@ -88,10 +88,9 @@ class PlantCollector(BackgroundCollector):
         if isinstance(item, Note):
             try:
                 message = messages.decode(item.data)
-            except msgspec.MsgspecError as error:  # a bug of the client
-                yield from self._event(f"a message cannot be read: {error}", "error", now_us)
-                return
-            yield from self._message(message, now_us)
+                yield from self._message(message, now_us)
+            except (msgspec.MsgspecError, IndexError, ValueError) as error:  # a bug of the client
+                yield from self._event(f"a message cannot be used: {error}"[:300], "error", now_us)
         elif isinstance(item, State):
             yield from self._state(item, now_us)
 

@@ -13,7 +13,10 @@ from edge_agent.sparkplug.core.naming import Place
 from edge_agent.sparkplug.core.reporting import Point
 from edge_agent.sparkplug.core.rotation import Rotation
 from edge_agent.sparkplug.core.tags import Change
+from edge_agent.sparkplug.servers import MAX_MESSAGE, MAX_QUEUED, _Attempt
 from edge_agent.store.outbox import Outbox, OutboxFull
+from shared.sparkplug.effects import Will
+from shared.transport.mqtt import Inbound, Options
 
 RESEND_S = 5.0
 
@@ -196,3 +199,21 @@ def test_a_single_server_is_tried_again_with_a_wait() -> None:
     rotation = Rotation(1, lambda: 1.0)
     rotation.down(0.0, next_server=False)
     assert (rotation.index, rotation.at_s) == (0, 1.0)
+
+
+# -- the queue of what happened ------------------------------------------------------------------------
+
+
+def test_a_flood_is_dropped_and_does_not_displace_the_state_of_the_host() -> None:
+    attempt = _Attempt(
+        Options(client_id="a", filters=[]), ("127.0.0.1", 1), Will(topic="a", payload=b"", retain=False), ""
+    )
+    for _ in range(1000):
+        attempt._message(inbound("spBv1.0/plant/NCMD/press-1"))
+    attempt._message(inbound("spBv1.0/STATE/scada"))
+    attempt._message(inbound("spBv1.0/STATE/scada", b"x" * (MAX_MESSAGE + 1)))
+    assert (len(attempt.queue), attempt.dropped) == (MAX_QUEUED + 1, 801)
+
+
+def inbound(topic: str, payload: bytes = b"") -> Inbound:
+    return Inbound(topic=topic, payload=payload, traceparent="", acknowledge=lambda: None)

@@ -165,6 +165,14 @@ def test_a_mistake_is_named(
     assert dict(SwitchFile(config.parent / "state").read()) == {}
 
 
+def test_before_the_agent_has_run_nothing_is_made_for_it(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (config.parent / "state").rmdir()
+    assert run(config, "enable", "settings.period_s", "--for", "8h") == 1
+    assert "start the agent once" in capsys.readouterr().err
+    assert not (config.parent / "state").exists()
+    assert run(config, "list") == 0
+
+
 def test_without_sparkplug_there_is_nothing_to_enable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "edge.toml"
     file.write_text(DEVICE.format(folder=tmp_path), "utf-8")

@@ -88,9 +88,8 @@ class TagQualities:
             state.fresh_us = min(state.fresh_us, now_us)  # the clock may be set back
             state.sent_us = min(state.sent_us, now_us)
             quality = self._aged(state, now_us)
-            if quality is None or (quality == state.quality and not self._is_due(state, now_us)):
-                continue
-            yield self._sample(index, state, now_us, now_us, quality)
+            if quality is not None and (quality != state.quality or self._is_repeated(state, now_us)):
+                yield self._sample(index, state, now_us, now_us, quality)
 
     def count(self, quality: Quality) -> int:
         """Tags whose last sample had this quality."""
@@ -110,6 +109,10 @@ class TagQualities:
         if band is None or isinstance(value, str) or isinstance(sent, str) or value is None or sent is None:
             return band is None or value != sent
         return abs(value - sent) > band
+
+    def _is_repeated(self, state: _State, now_us: int) -> bool:
+        """Whether to send a sample again. A good one only if it was read or confirmed since: nothing is made up."""
+        return self._is_due(state, now_us) and (state.quality != "good" or state.fresh_us > state.sent_us)
 
     @staticmethod
     def _is_due(state: _State, now_us: int) -> bool:

@@ -24,10 +24,13 @@ def connection(server: Server, transport: str = "tcp") -> ModbusConnection:
     return ModbusConnection(Options(**options))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("seeds", [range(25), pytest.param(range(25, 600), marks=pytest.mark.nightly)])
 @pytest.mark.parametrize("transport", ["tcp", "rtu_over_tcp"])
-def test_a_read_ends_with_the_registers_or_a_known_exception_whatever_is_sent(server: Server, transport: str) -> None:
+def test_a_read_ends_with_the_registers_or_a_known_exception_whatever_is_sent(
+    server: Server, transport: str, seeds: range
+) -> None:
     outcomes = set()
-    for seed in range(120):
+    for seed in seeds:
         server.answer = mutated(seed, valid if transport == "tcp" else valid_rtu)
         reader = connection(server, transport)
         try:

@@ -91,12 +91,14 @@ def test_values_of_all_types_come_with_scale_unit_and_order(plc: Plc) -> None:
         assert (kinds["plc/temp"], kinds["plc/name"]) == ("gauge", "state")
 
 
+@pytest.mark.nightly
 def test_neighbours_are_read_with_one_request(plc: Plc) -> None:
     with opened(plc, [holding(f"t{n}", n) for n in range(100)]) as seen:
         seen.shows("t99", 0.0)
         assert {request[1:] for request in plc.requests} == {(3, 0, 100)}
 
 
+@pytest.mark.nightly
 def test_groups_are_read_at_their_own_periods(plc: Plc) -> None:
     tags = [holding("fast", 0), holding("slow", 50, group="slow")]
     with opened(plc, tags, groups=FAST | {"slow": {"period_s": 3600}}) as seen:
@@ -104,9 +106,7 @@ def test_groups_are_read_at_their_own_periods(plc: Plc) -> None:
         assert len(seen.samples("slow")) == 1
 
 
-def test_a_bad_tag_is_parked_and_told_while_the_others_go_on_and_comes_back(
-    plc: Plc, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bad_tag_is_parked_and_told_while_the_others_go_on_and_comes_back(plc: Plc) -> None:
     plc.missing = {3}
     with opened(plc, [holding(f"t{n}", n) for n in range(8)]) as seen:
         seen.shows("t3", None, "bad")
@@ -129,6 +129,7 @@ def test_other_refusals_park_tags_too(plc: Plc, code: int, text: str) -> None:
         seen.shows("good", 0.0)
 
 
+@pytest.mark.nightly
 def test_a_busy_device_is_asked_again_and_nothing_is_parked(plc: Plc) -> None:
     plc.refusals = {3: 6}
     with opened(plc, [holding("a", 0)]) as seen:
@@ -174,6 +175,7 @@ def test_connections_that_are_cut_in_the_middle_are_opened_again(plc: Plc) -> No
         seen.shows("a", 9.0)
 
 
+@pytest.mark.nightly
 def test_an_address_that_nothing_listens_at_is_told(plc: Plc) -> None:
     with opened(plc, [holding("a", 0)], address=f"127.0.0.1:{free_port()}") as seen:
         seen.says("cannot be reached ([Errno 111] Connection refused)")
@@ -200,6 +202,7 @@ def test_a_silent_unit_is_suspended_and_the_other_goes_on(plc: Plc) -> None:
         seen.shows("two3", 0.0)
 
 
+@pytest.mark.nightly
 def test_when_no_unit_answers_the_connection_is_opened_again(plc: Plc) -> None:
     plc.mute = {1}
     with opened(plc, [holding("a", 0)], timeout_s=0.1) as seen:
@@ -338,6 +341,7 @@ def test_a_serial_line_is_read_and_written_and_its_loss_is_told() -> None:
             assert seen.collector.warnings() == []
 
 
+@pytest.mark.nightly
 def test_a_serial_port_that_is_not_there_is_told_by_check_and_at_run_time(plc: Plc) -> None:
     with opened(plc, [holding("a", 0)], transport="rtu", address="/dev/nothing") as seen:
         (warning,) = seen.collector.warnings()

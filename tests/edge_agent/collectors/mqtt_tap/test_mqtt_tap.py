@@ -110,28 +110,28 @@ def test_it_passes_the_examiner_of_collectors(broker: BrokerProcess, plant: Plan
     assert opened_[0].writable == []
 
 
-@pytest.mark.parametrize(
-    ("payload", "told"),
-    [
-        (b"{", "no JSON on line/1"), (b"[" * 50_000, "no JSON on line/1"), (b"\xff\xfe", "no JSON on line/1"),
-        ({"sensors": []}, "the message has no $['sensors'][0]['temp']"),
-        ({"sensors": [{"temp": "hot"}], "at": 1}, "'hot' is no number"),
-        ({"sensors": [{"temp": 1}], "at": "noon"}, "'noon' is no time in ms"),
-        (b'{"sensors": [{"temp": 1e999}], "at": 1}', "line/1"),
-    ],
-)  # fmt: skip
+UNREADABLE: list[tuple[Any, str]] = [
+    (b"{", "no JSON on line/1"), (b"[" * 50_000, "no JSON on line/1"), (b"\xff\xfe", "no JSON on line/1"),
+    ({"sensors": []}, "the message has no $['sensors'][0]['temp']"),
+    ({"sensors": [{"temp": "hot"}], "at": 1}, "'hot' is no number"),
+    ({"sensors": [{"temp": 1}], "at": "noon"}, "'noon' is no time in ms"),
+    (b'{"sensors": [{"temp": 1e999}], "at": 1}', "line/1"),
+]  # fmt: skip
+
+
 def test_a_message_that_cannot_be_read_makes_its_tags_bad_and_the_next_one_good(
-    broker: BrokerProcess, plant: Plant, payload: Any, told: str
+    broker: BrokerProcess, plant: Plant
 ) -> None:
     with opened(broker, TAGS) as seen:
         seen.says("connected to")
-        plant.send("line/1", payload)
-        plant.send("tank/level", 10)
-        seen.shows("level", 1.0)
-        seen.shows("temp", None, "bad")
-        seen.says(told)
-        plant.send("line/1", {"sensors": [{"temp": 2}], "at": now_us() // 1000, "state": "run"})
-        seen.shows("temp", 2.0)
+        for number, (payload, told) in enumerate(UNREADABLE):
+            plant.send("line/1", payload)
+            plant.send("tank/level", 10 * number)
+            seen.shows("level", float(number))
+            seen.shows("temp", None, "bad")
+            seen.says(told)
+            plant.send("line/1", {"sensors": [{"temp": number}], "at": now_us() // 1000, "state": "run"})
+            seen.shows("temp", float(number))
 
 
 def test_a_retained_message_without_a_time_is_uncertain(broker: BrokerProcess, plant: Plant) -> None:

@@ -102,6 +102,7 @@ def test_values_are_subscribed_and_polled_and_bad_ones_told(plc: UaPlc) -> None:
         seen.says("BadNoCommunication")
 
 
+@pytest.mark.nightly
 def test_a_value_that_never_changes_stays_good_while_its_server_lives(plc: UaPlc) -> None:
     with opened(plc, [tag("speed")], stale_s=1.0, resend_s=1.0) as seen:
         seen.shows("speed", 5.0)
@@ -125,6 +126,7 @@ def test_a_server_that_dies_in_the_middle_is_found_again_with_its_subscriptions(
         seen.shows("speed", 7.0)
 
 
+@pytest.mark.nightly
 def test_a_server_that_answers_nothing_is_lost_and_found_again(plc: UaPlc) -> None:
     with opened(plc, [tag("temp", group="polled")], timeout_s=0.5) as seen:
         seen.shows("temp", 20.5)
@@ -147,12 +149,14 @@ def test_a_connection_that_is_cut_and_a_process_that_is_killed_are_replaced(plc:
         seen.shows("speed", 7.0)
 
 
+@pytest.mark.nightly
 def test_an_address_that_nothing_listens_at_is_told(plc: UaPlc) -> None:
     with opened(plc, [tag("speed")], url=f"opc.tcp://127.0.0.1:{free_port()}") as seen:
         seen.says("cannot be opened (ConnectionRefusedError")
         assert seen.write("speed", 1.0).endswith("its tag does not say `writable = true`")
 
 
+@pytest.mark.nightly
 def test_the_time_of_the_server_is_taken_where_it_is_wanted(plc: UaPlc) -> None:
     with opened(plc, [tag("speed"), tag("temp", group="polled")], timestamps="source") as seen:
         seen.shows("speed", 5.0)
@@ -197,8 +201,9 @@ def test_an_encrypted_session_is_signed_in_with_the_password_of_a_file(secure: U
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"password_file": "wrong"}, "BadUserAccessDenied"), ({"password_file": "none"}, "cannot be read"),
-        ({"server_certificate": "client.der"}, "cannot be opened"), ({"key": "wrong"}, "PEM or DER files"),
+        ({"password_file": "wrong"}, "BadUserAccessDenied"), ({"server_certificate": "client.der"}, "cannot be opened"),
+        pytest.param({"password_file": "none"}, "cannot be read", marks=pytest.mark.nightly),
+        pytest.param({"key": "wrong"}, "PEM or DER files", marks=pytest.mark.nightly),
     ],
 )  # fmt: skip
 def test_what_does_not_authenticate_is_told_and_nothing_is_read(

@@ -77,6 +77,13 @@ def test_a_deadband_of_zero_sends_changes_alone_and_an_unchanged_value_at_times(
     assert sent == [(0, "run"), (30, "run"), (60, "run")]
 
 
+def test_a_value_that_is_read_seldom_is_not_made_up_in_between() -> None:
+    tags = TagQualities([Aging(stale_us=3600 * S, bad_us=7200 * S, resend_us=30 * S)], NOW)
+    tags.read(0, 1.0, NOW, NOW)
+    assert seen(sample for n in range(1, 1200) for sample in tags.tick(NOW + n * S)) == []
+    assert seen([tags.read(0, 1.0, NOW + 1200 * S, NOW + 1200 * S)]) == [(1.0, "good")]
+
+
 def test_a_written_value_is_a_sample_whatever_the_deadband_says() -> None:
     tags = one(10.0)
     tags.read(0, 1.0, NOW, NOW)
