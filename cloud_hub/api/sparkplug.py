@@ -139,23 +139,19 @@ def metrics(
 ) -> list[MetricView]:  # fmt: skip
     """List the metrics of a node or device by name; with `values` also the last value of each."""
     with hub.db.read(scope=caller.scope) as session:
-        node = _node(session, device)
+        device_registry.require_device(session, device)
+        node = _find_node(session, device)
         query = select(SparkplugMetric).where(SparkplugMetric.device == device, SparkplugMetric.metric > after)
         rows = session.exec(query.order_by(SparkplugMetric.metric).limit(limit)).all()
         stored = [row.metric for row in rows if row.stored != "no"] if values else []
         last = {value.metric: value for value in device_last_values(session, device, stored, now_us())}
-    rules = _service(hub).rules
+    rules, stale = _service(hub).rules, node is None or node.state != "online"
     found = []
     for row in rows:
-        view = MetricView(
-            **row.model_dump(exclude={"device"}), stale=node.state != "online", writable=(device, row.metric) in rules
-        )
-        if row.metric in last:
-            view.value, view.t_us, view.quality = (
-                last[row.metric].value,
-                last[row.metric].t_us,
-                last[row.metric].quality,
-            )
+        view = MetricView(**row.model_dump(exclude={"device"}), stale=stale, writable=(device, row.metric) in rules)
+        one = last.get(row.metric)
+        if one is not None:
+            view.value, view.t_us, view.quality = one.value, one.t_us, one.quality
         found.append(view)
     return found
 
@@ -210,11 +206,15 @@ def get_write(write_id: str, hub: TheHub, caller: Reader) -> SparkplugWrite:
 def _node(session: Session, device: str) -> SparkplugNode:
     """The node of a device; HubError 404."""
     device_registry.require_device(session, device)
-    query = select(SparkplugNode).where(SparkplugNode.device == device).order_by(SparkplugNode.sparkplug_device)
-    row = session.exec(query.limit(1)).first()
+    row = _find_node(session, device)
     if row is None:
         raise HubError(404, "No such node", f"'{device[:80]}' is no Sparkplug node: see GET /api/v1/sparkplug/nodes")
     return row
+
+
+def _find_node(session: Session, device: str) -> SparkplugNode | None:
+    query = select(SparkplugNode).where(SparkplugNode.device == device).order_by(SparkplugNode.sparkplug_device)
+    return session.exec(query.limit(1)).first()
 
 
 def _service(hub: Hub) -> WriteService:

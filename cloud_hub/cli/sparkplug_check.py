@@ -61,6 +61,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--for", dest="for_s", type=seconds, default=60.0, metavar="TIME", help="how long (default 60s)"
     )
+    parser.add_argument("--patience", type=float, default=1.0, metavar="FACTOR", help="wait so many times as long")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the verdicts there ('-': to the output)")
     parser.add_argument("--details", action="store_true", help="list every statement")
     access = parser.add_argument_group("access to the broker")
@@ -93,6 +94,7 @@ def _check(arguments: argparse.Namespace) -> int:
 def _plan(arguments: argparse.Namespace) -> Plan:
     """The plan that the arguments say. Raises ValueError about their combination, ConfigError about one."""
     from cloud_hub.scada.conformance.core.checker import Scope  # noqa: PLC0415
+    from cloud_hub.scada.conformance.core.deadlines import DEFAULT  # noqa: PLC0415
     from cloud_hub.scada.conformance.core.rules import Role  # noqa: PLC0415
     from cloud_hub.scada.conformance.operators import Person  # noqa: PLC0415
     from cloud_hub.scada.conformance.service import Plan  # noqa: PLC0415
@@ -104,6 +106,8 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         raise ValueError(f"{len(listen)} --listen for {len(brokers)} --broker: give one for each")
     if arguments.json is not None and not arguments.json.absolute().parent.is_dir():
         raise ValueError(f"--json {arguments.json}: there is no such folder")
+    if not 1 <= arguments.patience <= 100:
+        raise ValueError(f"--patience {arguments.patience:g}: give a factor within 1..100")
     if arguments.ask and not arguments.stimulate:
         raise ValueError("--ask needs --stimulate: it is about what was provoked")
     if arguments.role == "broker" and not arguments.stimulate:
@@ -111,6 +115,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     scope = Scope(
         role=Role(arguments.role), group=arguments.group, node=arguments.node, host_id=arguments.host_id,
         servers=len(brokers), reorder_timeout_ms=int(arguments.reorder_timeout * 1000),
+        deadlines=DEFAULT.times(arguments.patience),
     )  # fmt: skip
     return Plan(
         scope=scope, brokers=brokers, listen=listen, for_s=arguments.for_s, stimulate=arguments.stimulate,

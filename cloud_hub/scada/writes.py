@@ -59,7 +59,7 @@ class WriteService:
     """Judges and stores writes. `current` are the values that rules need."""
 
     def __init__(self, rules: Rules, current: CurrentValues) -> None:
-        self.rules, self._current = rules, current
+        self.rules, self.current = rules, current
 
     def request(
         self, session: Session, request: WriteRequest, now_us: int, *, refusal: str = ""
@@ -91,7 +91,7 @@ class WriteService:
     def present(self, session: Session, device: str) -> Mapping[str, CurrentValue]:
         """The present values of a device that has rules."""
         target = session.exec(select(SparkplugNode).where(SparkplugNode.device == device).limit(1)).first()
-        return {} if target is None else self._current.of(device, target.node_digest)
+        return {} if target is None else self.current.of(device, target.node_digest)
 
     def judge(
         self, session: Session, device: str, metric: str, value: Any, now_us: int, *, besides: str = ""
@@ -104,7 +104,7 @@ class WriteService:
         target = find_target(session, device, metric)
         if isinstance(target, Refused):
             return target
-        values = self._current.of(device, target.node.node_digest)
+        values = self.current.of(device, target.node.node_digest)
         verdict = judge_write(rule, value, values, self._history(session, rule, device, now_us, besides), now_us)
         if isinstance(verdict, Refused):
             return verdict

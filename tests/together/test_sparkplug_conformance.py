@@ -13,6 +13,7 @@ from simulators.brokers import mosquitto, until
 
 from cloud_hub.scada.conformance.brokers import Broker
 from cloud_hub.scada.conformance.core.checker import Scope
+from cloud_hub.scada.conformance.core.deadlines import DEFAULT
 from cloud_hub.scada.conformance.core.report import Status, Verdict, as_text, counts
 from cloud_hub.scada.conformance.core.rules import Role
 from cloud_hub.scada.conformance.service import Plan, provoke, result, watching
@@ -23,6 +24,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 GROUP, HOST, NODE = "line-1", "scada", "one"
 DEVICE = f"line-1-tidegate-check-{NODE}"
 LOOPBACK = "127.0.0.1"
+PATIENT = DEFAULT.times(2)
+"""A busy machine takes longer."""
 TABLE = tomllib.loads((Path(__file__).parents[1] / "shared" / "sparkplug" / "statements.toml").read_text("utf-8"))
 
 EDGE = """
@@ -76,7 +79,7 @@ def brokers(tmp_path: Path) -> Iterator[list[Broker]]:
 
 
 def plan(role: Role, brokers: list[Broker], operator: Any, node: str = "") -> Plan:
-    scope = Scope(role=role, group=GROUP, node=node, host_id=HOST, servers=2)
+    scope = Scope(role=role, group=GROUP, node=node, host_id=HOST, servers=2, deadlines=PATIENT)
     return Plan(scope=scope, brokers=brokers, listen=[(LOOPBACK, 0)] * 2, stimulate=True, operator=operator)
 
 

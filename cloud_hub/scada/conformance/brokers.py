@@ -122,9 +122,9 @@ class Client:
             return False
         return info.is_published()
 
-    def send(self, topic: str, payload: bytes) -> None:
+    def send(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """Publish at QoS 0 without waiting; may be called while a message is received."""
-        self._client.publish(topic, payload, 0)
+        self._client.publish(topic, payload, 0, retain)
 
     def close(self, *, with_will: bool = False) -> None:
         """Disconnect; with `with_will` the broker publishes the Will (reason code 0x04)."""

@@ -12,10 +12,11 @@ from cloud_hub.scada.conformance.core.names import read_topic
 from cloud_hub.scada.conformance.core.report import Status, Verdict
 from cloud_hub.scada.conformance.core.rules import Role
 from cloud_hub.scada.conformance.proxy import Proxy
+from cloud_hub.scada.conformance.simulated_node import PREFIX
 from cloud_hub.scada.conformance.stimulus import Nobody, Operator, Stage
 from cloud_hub.scada.conformance.stimulus_broker import BrokerStimulus
 from cloud_hub.scada.conformance.stimulus_edge import EdgeStimulus
-from cloud_hub.scada.conformance.stimulus_host import PREFIX, HostStimulus
+from cloud_hub.scada.conformance.stimulus_host import HostStimulus
 from cloud_hub.scada.conformance.subscriber import Subscriber
 from cloud_hub.scada.conformance.watch import Watch
 

@@ -16,6 +16,8 @@ from shared.sparkplug.decode import decode
 from shared.sparkplug.encode import encode
 from shared.sparkplug.payload import BD_SEQ, REBIRTH, Metric, Payload
 
+PREFIX = "tidegate-check-"
+"""Simulated nodes have ids that begin so."""
 DEVICE = "press"
 NODE_METRIC, DEVICE_METRIC = "Line/Speed", "Temperature"
 NODE_ALIAS, DEVICE_ALIAS = 10, 20

@@ -6,10 +6,15 @@ import secrets
 from typing import TypeAlias
 
 from cloud_hub.scada.conformance.brokers import Broker, Client
+from cloud_hub.scada.conformance.core.host_rules import BROKER_RULES
+from cloud_hub.scada.conformance.simulated_node import DEVICE, PREFIX, SimulatedNode
 from cloud_hub.scada.conformance.stimulus import Stage
 from shared.errors import NotReady
 
 WAIT_S = 5.0
+AWARE_S = 1.5
+"""Time for an aware broker to publish a certificate."""
+CERTIFICATES = "$sparkplug/certificates/"
 Got: TypeAlias = list[tuple[str, int, bool]]
 """(topic below ours, QoS, retain flag) of messages."""
 
@@ -34,6 +39,7 @@ class BrokerStimulus:
         self._judge("broker.qos1", acknowledged and self._seen("1", 1), "a message of QoS 1 was not delivered at QoS 1")
         self._retained(sender)
         self._will()
+        self._aware()
 
     def close(self) -> None:
         """Disconnect, and clear what was retained."""
@@ -81,6 +87,35 @@ class BrokerStimulus:
         self._open.remove(mortal)
         told = self._seen("will", 1)
         self._judge("broker.will", told and self._stored("will"), f"published: {told}, and kept or not")
+
+    def _aware(self) -> None:
+        """Births of a simulated edge node: an aware broker keeps them under `$sparkplug/certificates/`."""
+        self._stage.progress("births, as an aware broker keeps them")
+        got: Got = []
+        self._client("certificates", got=got).subscribe(f"{CERTIFICATES}#")
+        node = SimulatedNode(self._watch, 0, self._broker, "tidegate-check", f"{PREFIX}{secrets.token_hex(3)}")
+        node.birth()
+        names = {"nbirth": f"NBIRTH/{node.node}", "dbirth": f"DBIRTH/{node.node}/{DEVICE}"}
+        if self._watch.wait(AWARE_S, lambda: len(got) >= len(names)) or got:
+            self._certificates(names)
+        else:
+            rules = [rule.name for rule in BROKER_RULES if rule.name.startswith("aware.")]
+            self._watch.excuse(rules, "the broker keeps no births: it is not Sparkplug aware")
+        node.end()
+
+    def _certificates(self, names: dict[str, str]) -> None:
+        """Judge what a new subscription is given."""
+        got: Got = []
+        self._client("late", got=got).subscribe(f"{CERTIFICATES}#")
+        self._watch.wait(AWARE_S, lambda: len(got) >= len(names))
+        topics = {topic: retain for topic, _, retain in got}
+        paths = {kind: f"{CERTIFICATES}spBv1.0/tidegate-check/{name}" for kind, name in names.items()}
+        self._judge("aware.stored", set(paths.values()) <= topics.keys(), f"kept: {sorted(topics)[:4]}")
+        for kind, path in paths.items():
+            self._judge(f"aware.{kind}", path in topics, f"no message on {path}")
+            self._judge(f"aware.{kind}-retain", topics.get(path, False), f"{path} is not retained")
+        basic = not any(self._watch.violated(f"broker.{one}") for one in ("qos0", "qos1", "retained", "will"))
+        self._judge("aware.basic", basic, "it is no compliant broker")
 
     def _judge(self, rule: str, kept: bool, what: str) -> None:
         self._watch.confirm(rule, kept, what)

@@ -12,8 +12,6 @@ from functools import partial
 
 from cloud_hub.scada.conformance.brokers import Broker, Client
 from cloud_hub.scada.conformance.core.events import Publish
-from cloud_hub.scada.conformance.core.primary import LEAVE_MS, STAY_MS
-from cloud_hub.scada.conformance.core.rebirths import ANSWER_MS
 from cloud_hub.scada.conformance.core.world import Node
 from cloud_hub.scada.conformance.stimulus import Stage
 from cloud_hub.scada.conformance.watch import now_ms
@@ -36,7 +34,7 @@ class EdgeStimulus:
     def __init__(self, stage: Stage, brokers: list[Broker]) -> None:
         self._stage, self._watch = stage, stage.watch
         self._clients = [Client(broker, lambda *_: None) for broker in brokers]
-        self._host = stage.watch.scope.host_id
+        self._host, self._deadlines = stage.watch.scope.host_id, stage.watch.scope.deadlines
 
     def run(self) -> None:
         """Play all scenarios."""
@@ -94,7 +92,7 @@ class EdgeStimulus:
         )  # fmt: skip
         self._clients[key.server].publish(topic, payload)
         self._watch.wait(1.0, lambda: node.rebirth is not None)
-        self._wait("all births", ANSWER_MS / 1000 + 1, lambda: node.rebirth is None)
+        self._wait("all births", self._deadlines.answer_ms / 1000 + 1, lambda: node.rebirth is None)
 
     def _remove_device(self, node: Node) -> None:
         key = node.key
@@ -109,12 +107,12 @@ class EdgeStimulus:
         self._state(self._host, online=True, time_ms=born_ms)
         self._stage.progress("an offline STATE that is outdated: the nodes stay")
         self._state(self._host, online=False, time_ms=born_ms - OLD_MS)
-        self._wait("nothing", STAY_MS / 1000 + 1)
+        self._wait("nothing", self._deadlines.stay_ms / 1000 + 1)
         self._stage.progress("an offline STATE: the nodes leave, and wait")
         self._state(f"{self._host}-other", online=True, time_ms=now_ms())
         offline_ms = now_ms()
         self._state(self._host, online=False, time_ms=offline_ms)
-        self._wait("NDEATH", LEAVE_MS / 1000 + 1, partial(self._gone, nodes))
+        self._wait("NDEATH", self._deadlines.leave_ms / 1000 + 1, partial(self._gone, nodes))
         self._wait("the nodes to try each server", AGAIN_S, partial(self._watch.told, nodes, outdated=False))
         self._stage.progress("an online STATE that is outdated: the nodes still wait")
         self._state(self._host, online=True, time_ms=offline_ms - OLD_MS)

@@ -8,15 +8,12 @@ import secrets
 from collections.abc import Callable
 
 from cloud_hub.scada.conformance.brokers import Broker, Client
-from cloud_hub.scada.conformance.core.ordering import LATE_MS
-from cloud_hub.scada.conformance.simulated_node import DEVICE, DEVICE_METRIC, NODE_METRIC, SimulatedNode
+from cloud_hub.scada.conformance.simulated_node import DEVICE, DEVICE_METRIC, NODE_METRIC, PREFIX, SimulatedNode
 from cloud_hub.scada.conformance.stimulus import Stage
 from cloud_hub.scada.conformance.watch import now_ms
 
 SETTLE_S = 2.0
 """Time for the host to take in what was published."""
-PREFIX = "tidegate-check-"
-"""Simulated nodes have ids that begin so."""
 _NODE_RULES = ("action.node-offline", "action.node-stale")
 _DEVICES_RULES = ("action.devices-offline", "action.devices-stale")
 _DEVICE_RULES = ("action.device-offline", "action.device-stale")
@@ -29,6 +26,7 @@ class HostStimulus:
         self._stage, self._watch, self._brokers = stage, stage.watch, brokers
         scope = stage.watch.scope
         self._group, self._host = scope.group or "tidegate-check", scope.host_id
+        self._deadlines = scope.deadlines
         self._timeout_s = scope.reorder_timeout_ms / 1000
         self._name = scope.node or secrets.token_hex(3)
         self._nodes: list[SimulatedNode] = []
@@ -65,7 +63,7 @@ class HostStimulus:
         return self._watch.wait(seconds, until)
 
     def _ordering(self, node: SimulatedNode) -> None:
-        whole_s = self._timeout_s + LATE_MS / 1000 + 0.5
+        whole_s = self._timeout_s + self._deadlines.late_ms / 1000 + 0.5
         self._stage.progress("two messages in the wrong order: the host must not ask for a rebirth")
         node.swapped()
         self._wait("nothing", whole_s)
@@ -91,7 +89,8 @@ class HostStimulus:
             client = Client(broker, lambda *_: None)
             client.publish(f"spBv1.0/STATE/{self._host}", payload, 1, retain=True)
             client.close()
-        self._wait("its birth", 6, lambda: self._watch.judged("state.restored") >= judged)
+        longest_s = self._deadlines.restore_ms / 1000 + 1
+        self._wait("its birth", longest_s, lambda: self._watch.judged("state.restored") >= judged)
 
     def _unborn(self) -> None:
         node = self._open("-late")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from cloud_hub.scada.conformance.core.checker import Checker, Scope
 from cloud_hub.scada.conformance.core.events import AnyEvent, Confirmed, Tick
@@ -44,6 +44,11 @@ class Watch:
         """Judge a rule by what a shell or an operator saw."""
         self.observe(Confirmed(at_ms=now_ms(), rule=rule, kept=kept, detail="" if kept else detail))
 
+    def excuse(self, rules: Iterable[str], why: str) -> None:
+        """Note that rules do not apply; used for those that are not judged."""
+        with self._lock:
+            self._checker.excuses.update(dict.fromkeys(rules, why))
+
     def problem(self, text: str) -> None:
         """Note what kept the checker from watching."""
         with self._lock:
@@ -72,6 +77,11 @@ class Watch:
         with self._lock:
             tally = self._checker.ledger.tallies[rule]
             return tally.kept + tally.violated
+
+    def violated(self, rule: str) -> bool:
+        """Whether a rule was violated."""
+        with self._lock:
+            return self._checker.ledger.tallies[rule].violated > 0
 
     def nodes(self) -> list[Node]:
         """Edge nodes that are within the scope and have been born."""

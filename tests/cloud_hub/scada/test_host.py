@@ -46,7 +46,7 @@ class Rig:
         return self.host._servers
 
     def take(self, *records: Record, server: int = 0) -> None:
-        self.host._process([Received(server=self.servers[server], records=(record,)) for record in records])
+        self.host._processor.process([Received(server=self.servers[server], records=(record,)) for record in records])
 
     def values(self, metric: str) -> list[Any]:
         with self.db.read() as session:
@@ -85,7 +85,7 @@ def test_one_record_that_cannot_be_stored_is_refused_alone(rig: Rig, monkeypatch
 def test_a_database_that_is_away_is_waited_for(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     tries: list[int] = []
     monkeypatch.setattr(rig.host._stopping, "wait", lambda seconds: bool(tries.append(1)))
-    real = rig.host._store.commit
+    real = rig.host._processor.store.commit
     error = NotReady("the database is away")
     monkeypatch.setattr(Store, "commit", failing(lambda _, *a: real(*a), error, lambda *_: len(tries) < 3))
     rig.take(birth(a=1.0))
@@ -97,13 +97,13 @@ def test_a_message_on_which_the_session_fails_is_lost_alone(rig: Rig, monkeypatc
         HostServer, "read", failing(HostServer.read, RuntimeError("x"), lambda _, message: message.topic == "bad")
     )
     one = rig.servers[0]
-    rig.host._process([Received(server=one, topic="bad"), Received(server=one, records=(birth(a=1.0),))])
+    rig.host._processor.process([Received(server=one, topic="bad"), Received(server=one, records=(birth(a=1.0),))])
     assert rig.values("a") == [1.0]
     assert rig.host.status().counts["failures"] == 1
 
 
 def test_what_follows_a_commit_may_fail_without_an_end(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rig.host, "_observe", failing(lambda _: None, RuntimeError("x"), lambda _: True))
+    monkeypatch.setattr(rig.host._processor, "_observe", failing(lambda _: None, RuntimeError("x"), lambda _: True))
     rig.take(birth(a=1.0))
     rig.take(data(a=2.0))
     assert rig.values("a") == [1.0, 2.0]
@@ -113,7 +113,7 @@ def test_a_node_whose_birth_is_not_here_is_asked_once(rig: Rig, monkeypatch: pyt
     asked: list[str] = []
     note = Note(key=NODE, reason="", refused=False)
     monkeypatch.setattr(HostServer, "rebirth", lambda _, key, reason: [note] if asked.append(key) is None else [])
-    rig.host._server_of[NODE[:2]] = rig.servers[1]
+    rig.host._processor.server_of[NODE[:2]] = rig.servers[1]
     for _ in range(3):
         rig.take(data(a=2.0))
     assert asked == [NODE]
@@ -156,7 +156,7 @@ def test_texts_reach_the_twin_after_a_while(rig: Rig) -> None:
     rig.take(birth(mode="auto"))
     rig.take(data(mode="manual", t_ms=T_MS + 1))
     rig.take(data(mode="off", t_ms=T_MS + 2))
-    rig.host._write_twins()
+    rig.host._processor._write_twins()
     with rig.db.read() as session:
         from cloud_hub.twins import service as twins
 

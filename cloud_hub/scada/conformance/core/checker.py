@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from cloud_hub.scada.conformance.core.commands import CommandJudge, asks_rebirth
 from cloud_hub.scada.conformance.core.complex_rules import COMPLEX_RULES
+from cloud_hub.scada.conformance.core.deadlines import DEFAULT, Deadlines
 from cloud_hub.scada.conformance.core.edge import EdgeJudge
 from cloud_hub.scada.conformance.core.edge_rules import EDGE_RULES, PRIMARY
 from cloud_hub.scada.conformance.core.events import (
@@ -51,6 +52,7 @@ class Scope:
     host_id: str = ""
     servers: int = 1
     reorder_timeout_ms: int = 2000
+    deadlines: Deadlines = DEFAULT
 
 
 class Checker:
@@ -61,22 +63,24 @@ class Checker:
         self.ledger = Ledger(ALL_RULES, scope.role)
         self.world = World()
         self.messages = 0
+        self.excuses: dict[str, str] = {}
+        """Rules that a stimulus has found not to apply, and why."""
         unjudged = Ledger((), scope.role)
         edge = self.ledger if scope.role is Role.EDGE else unjudged
         host = self.ledger if scope.role is Role.HOST else unjudged
-        self._rebirths = RebirthJudge(self.world, edge)
+        self._rebirths = RebirthJudge(self.world, edge, scope.deadlines)
         self._edge = EdgeJudge(self.world, edge, self._rebirths)
-        self._unjudged = EdgeJudge(self.world, unjudged, RebirthJudge(self.world, unjudged))
+        self._unjudged = EdgeJudge(self.world, unjudged, RebirthJudge(self.world, unjudged, scope.deadlines))
         self._sessions = EdgeSessionJudge(self.world, edge)
-        self.primary = PrimaryJudge(self.world, edge, scope.host_id, scope.servers)
-        self._host = HostJudge(self.world, host, scope.host_id, scope.servers)
+        self.primary = PrimaryJudge(self.world, edge, scope.host_id, scope.servers, scope.deadlines)
+        self._host = HostJudge(self.world, host, scope.host_id, scope.servers, scope.deadlines)
         self._commands = CommandJudge(self.world, host)
-        self._ordering = OrderJudge(self.world, host, scope.reorder_timeout_ms)
+        self._ordering = OrderJudge(self.world, host, scope.reorder_timeout_ms, scope.deadlines)
 
     def verdicts(self) -> list[Verdict]:
         """The verdict on each statement about the role, so far."""
         self.ledger.excuses.clear()
-        self.ledger.excuses.update(excuses(self.scope, self.world))
+        self.ledger.excuses.update({**excuses(self.scope, self.world), **self.excuses})
         return verdicts(self.ledger)
 
     def observe(self, event: AnyEvent) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cloud_hub.scada.conformance.core.deadlines import Deadlines
 from cloud_hub.scada.conformance.core.events import Publish
 from cloud_hub.scada.conformance.core.ledger import Case, Ledger
 from cloud_hub.scada.conformance.core.names import NAMESPACE, STATE, Name, covers, fault_of_id
@@ -10,17 +11,14 @@ from cloud_hub.scada.conformance.core.world import Client, World
 
 CLOCK_MS = 30_000
 """A Will's timestamp may differ by this from the time of CONNECT, a death's from that of its publication."""
-BIRTH_MS = 10_000
-"""The birth must have come so long after the broker accepted the connection."""
-RESTORE_MS = 5000
-"""The birth must have come again so long after an offline STATE of the host itself."""
 
 
 class HostJudge:
     """Judges the host `host_id`, or every host when it is ''."""
 
-    def __init__(self, world: World, ledger: Ledger, host_id: str, servers: int) -> None:
+    def __init__(self, world: World, ledger: Ledger, host_id: str, servers: int, deadlines: Deadlines) -> None:
         self._world, self._ledger, self._host, self._servers = world, ledger, host_id, servers
+        self._deadlines = deadlines
 
     def concerns(self, host: str) -> bool:
         """Whether this host is judged."""
@@ -138,14 +136,14 @@ class HostJudge:
         for client in self._world.clients.values():
             if not client.host or not client.open or not client.accepted or not self.concerns(client.host):
                 continue
-            if client.state_births == 0 and at_ms > client.connect.at_ms + BIRTH_MS:
+            if client.state_births == 0 and at_ms > client.connect.at_ms + self._deadlines.birth_ms:
                 client.state_births = -1
-                text = f"no birth within {BIRTH_MS // 1000} s of CONNECT"
+                text = f"no birth within {self._deadlines.birth_ms // 1000} s of CONNECT"
                 for rule in ("state.birth", "state.published", "state.server-birth"):
                     self._ledger.judge(rule, False, at_ms, _where(client), text)
-            if client.restore_ms is not None and at_ms > client.restore_ms + RESTORE_MS:
+            if client.restore_ms is not None and at_ms > client.restore_ms + self._deadlines.restore_ms:
                 client.restore_ms = None
-                text = f"no birth within {RESTORE_MS // 1000} s of an offline STATE of itself"
+                text = f"no birth within {self._deadlines.restore_ms // 1000} s of an offline STATE of itself"
                 self._ledger.judge("state.restored", False, at_ms, _where(client), text)
 
 

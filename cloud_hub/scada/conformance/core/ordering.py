@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from cloud_hub.scada.conformance.core.deadlines import Deadlines
 from cloud_hub.scada.conformance.core.ledger import Ledger
 from cloud_hub.scada.conformance.core.world import Gap, Node, World
 
 EARLY = 0.5
 """A rebirth request before this part of the Reorder Timeout has passed is too early."""
-LATE_MS = 4000
-"""A rebirth request may come so long after the Reorder Timeout."""
 
 
 class OrderJudge:
     """Follows gaps in the sequence numbers of nodes until the host has asked for a rebirth, or need not."""
 
-    def __init__(self, world: World, ledger: Ledger, timeout_ms: int) -> None:
-        self._world, self._ledger, self._timeout = world, ledger, timeout_ms
+    def __init__(self, world: World, ledger: Ledger, timeout_ms: int, deadlines: Deadlines) -> None:
+        self._world, self._ledger, self._timeout, self._late = world, ledger, timeout_ms, deadlines.late_ms
 
     def requested(self, node: Node, at_ms: int) -> None:
         """A host asked the node for a rebirth."""
@@ -30,7 +29,7 @@ class OrderJudge:
             early = waited < self._timeout * EARLY
             text = f"asked for after {waited} ms, the Reorder Timeout is {self._timeout} ms"
             self._judge("reorder.start", node, at_ms, not early, text)
-            self._judge("reorder.param", node, at_ms, abs(waited - self._timeout) <= LATE_MS and not early, text)
+            self._judge("reorder.param", node, at_ms, abs(waited - self._timeout) <= self._late and not early, text)
             self._judge("reorder.rebirth", node, at_ms, True, "")
         node.gap = None
 
@@ -38,7 +37,7 @@ class OrderJudge:
         """Judge gaps whose time is over."""
         for node in self._world.nodes.values():
             gap = node.gap
-            if gap is not None and at_ms > gap.at_ms + self._timeout + LATE_MS:
+            if gap is not None and at_ms > gap.at_ms + self._timeout + self._late:
                 self._over(node, gap, at_ms)
                 node.gap = None
 

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cloud_hub.scada.conformance.core.deadlines import Deadlines
 from cloud_hub.scada.conformance.core.ledger import Ledger
 from cloud_hub.scada.conformance.core.names import NAMESPACE, covers
 from cloud_hub.scada.conformance.core.state import State
 from cloud_hub.scada.conformance.core.world import MAX_NODES, Client, HostState, World
 
-LEAVE_MS = 8000
-"""A node must have left its server so long after a valid offline STATE."""
-STAY_MS = 4000
-"""A node must still be there so long after an outdated offline STATE."""
-NEXT_MS = 120_000
-"""A node must have connected again so long after it left: it may back off."""
 MAX_HOSTS = 50
 
 
@@ -27,8 +22,9 @@ class _Left:
 class PrimaryJudge:
     """Judges edge nodes that wait for the host `host_id`; does nothing when it is ''."""
 
-    def __init__(self, world: World, ledger: Ledger, host_id: str, servers: int) -> None:
+    def __init__(self, world: World, ledger: Ledger, host_id: str, servers: int, deadlines: Deadlines) -> None:
         self._world, self._ledger, self._host, self._servers = world, ledger, host_id, servers
+        self._deadlines = deadlines
         self._left: dict[str, _Left] = {}
         self._states: dict[tuple[int, str], dict[str, HostState]] = {}
 
@@ -113,20 +109,19 @@ class PrimaryJudge:
         if not self._host:
             return
         for client in self._world.clients.values():
-            if client.stay_ms is not None and at_ms > client.stay_ms + STAY_MS:
+            if client.stay_ms is not None and at_ms > client.stay_ms + self._deadlines.stay_ms:
                 client.stay_ms = None
                 self._judge("primary.old-offline", client, at_ms, True, "")
-            if client.leave_ms is not None and client.open and at_ms > client.leave_ms + LEAVE_MS:
+            if client.leave_ms is not None and client.open and at_ms > client.leave_ms + self._deadlines.leave_ms:
                 client.leave_ms = None
-                text = f"still connected {LEAVE_MS // 1000} s after the offline STATE"
+                text = f"still connected {self._deadlines.leave_ms // 1000} s after the offline STATE"
                 self._judge("primary.offline", client, at_ms, False, text)
                 self._judge("primary.leave", client, at_ms, False, text)
         for node, left in list(self._left.items()):
-            if at_ms > left.at_ms + NEXT_MS:
+            if at_ms > left.at_ms + self._deadlines.next_ms:
                 del self._left[node]
-                self._ledger.judge(
-                    "servers.next", False, at_ms, node, f"not connected {NEXT_MS // 1000} s after it left"
-                )
+                text = f"not connected {self._deadlines.next_ms // 1000} s after it left"
+                self._ledger.judge("servers.next", False, at_ms, node, text)
 
     def _judge(self, rule: str, client: Client, at_ms: int, kept: bool, what: str) -> None:
         self._ledger.judge(rule, kept, at_ms, f"client '{client.connect.client_id}' ({client.node})", what)

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
+from cloud_hub.scada.conformance.core.deadlines import Deadlines
 from cloud_hub.scada.conformance.core.ledger import Ledger
 from cloud_hub.scada.conformance.core.names import Name, NodeKey
 from cloud_hub.scada.conformance.core.world import Node, Rebirth, World
-
-SETTLE_MS = 1000
-"""Data that was on its way when the request came is allowed for so long."""
-ANSWER_MS = 15_000
-"""The births must have come so long after the request."""
 
 
 class RebirthJudge:
     """Follows each rebirth request from its arrival to the last birth."""
 
-    def __init__(self, world: World, ledger: Ledger) -> None:
-        self._world, self._ledger = world, ledger
+    def __init__(self, world: World, ledger: Ledger, deadlines: Deadlines) -> None:
+        self._world, self._ledger, self._deadlines = world, ledger, deadlines
         self._open: set[NodeKey] = set()
 
     def requested(self, node: Node, at_ms: int) -> None:
@@ -55,7 +51,7 @@ class RebirthJudge:
         if pending is None:
             return
         if pending.born_ms is None:
-            if at_ms > pending.at_ms + SETTLE_MS:
+            if at_ms > pending.at_ms + self._deadlines.settle_ms:
                 pending.late_data = pending.late_data or f"{name.type} {at_ms - pending.at_ms} ms"
             return
         missing = sorted(pending.devices - pending.reborn)
@@ -69,11 +65,12 @@ class RebirthJudge:
             pending = node.rebirth if node else None
             if node is None or pending is None:
                 self._open.discard(key)
-            elif at_ms > pending.at_ms + ANSWER_MS:
+            elif at_ms > pending.at_ms + self._deadlines.answer_ms:
                 what = "no NBIRTH" if pending.born_ms is None else "not all devices were born again"
                 if pending.born_ms is None and pending.late_data:
                     self._judge("rebirth.stop", node, at_ms, False, f"{pending.late_data} after the request")
-                self._judge("rebirth.births", node, at_ms, False, f"{what} within {ANSWER_MS // 1000} s of the request")
+                text = f"{what} within {self._deadlines.answer_ms // 1000} s of the request"
+                self._judge("rebirth.births", node, at_ms, False, text)
                 self._close(node)
 
     def _complete(self, node: Node, at_ms: int) -> None:

@@ -6,7 +6,7 @@ import json
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +149,43 @@ def test_check_of_a_broker_finds_mosquitto_compliant(broker: Broker, capsys: pyt
     document = json.loads(capsys.readouterr().out)
     held = {one["id"] for one in document["statements"] if one["status"] == "holds"}
     assert held == {f"tck-id-conformance-mqtt-{one}" for one in ("qos0", "qos1", "will-messages", "retained")}
+    others = {one["status"] for one in document["statements"] if one["id"] not in held}
+    assert others == {"not applicable"}  # mosquitto is not Sparkplug aware
+
+
+def broker_verdicts(broker: Broker, certificate: Callable[[Client, str, bytes], None]) -> dict[str, Status]:
+    """Verdicts on a broker, beside which a client does with births what an aware broker does."""
+    aware: Client
+
+    def received(topic: str, payload: bytes, _qos: int, _retain: bool) -> None:
+        if "BIRTH" in topic:
+            certificate(aware, f"$sparkplug/certificates/{topic}", payload)
+
+    aware = Client(broker, received)
+    aware.subscribe("spBv1.0/tidegate-check/#", 0)
+    plan = Plan(scope=Scope(role=Role.BROKER), brokers=[broker], stimulate=True, for_s=0)
+    found = run_check(plan, lambda _: None)
+    aware.close()
+    return {one.id: one.status for one in found.verdicts}
+
+
+def test_a_broker_that_keeps_births_is_aware_and_one_that_does_not_retain_them_is_not(broker: Broker) -> None:
+    stored: list[str] = []
+
+    def retained(client: Client, topic: str, payload: bytes) -> None:
+        stored.append(topic)
+        client.send(topic, payload, retain=True)
+
+    good = broker_verdicts(broker, retained)
+    cleaner = Client(broker, lambda *_: None)
+    for topic in stored:
+        cleaner.publish(topic, b"", retain=True)
+    cleaner.close()
+    bad = broker_verdicts(broker, lambda client, topic, payload: client.send(topic, payload))
+    aware = {one for one in good if "aware" in one} - {"conformance-mqtt-aware-ndeath-timestamp"}
+    assert {good[one] for one in aware} == {Status.HOLDS}
+    assert {bad[one] for one in aware} == {Status.HOLDS, Status.VIOLATED}
+    assert bad["conformance-mqtt-aware-store"] is Status.VIOLATED
 
 
 def test_check_exits_3_where_nothing_is_seen(broker: Broker, capsys: pytest.CaptureFixture[str]) -> None:
@@ -205,6 +242,7 @@ def test_check_exits_1_with_the_evidence_and_writes_json(
         (["--role", "edge", "--listen", "x"], "is no port"),
         (["--role", "edge", "--listen", "1", "--listen", "2"], "give one for each"),
         (["--role", "edge", "--json", "/nowhere/at/all.json"], "there is no such folder"),
+        (["--role", "edge", "--patience", "0"], "within 1..100"),
         (["--role", "edge", "--ask"], "--ask needs --stimulate"),
         (["--role", "broker"], "needs --stimulate"),
     ],
