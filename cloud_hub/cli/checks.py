@@ -211,7 +211,8 @@ def _sparkplug(settings: Settings, findings: Findings) -> None:
             continue
         if tls is None and address[0] not in LOCAL:
             findings.warnings.append(f"{place}: is reached without TLS. Set tls, if the server has it")
-        if reason := connection_error(address, None if tls is None else _pem(tls)):
+        reason = connection_error(address, _pem(tls), tls.minimum) if tls else connection_error(address, None)
+        if reason:
             findings.warnings.append(f"{place}: {reason} The hub goes on without it, and tries again")
 
 

@@ -80,9 +80,7 @@ class HostServer:
             ),
             known,
         )  # fmt: skip
-        tls = None
-        if server.tls is not None:
-            tls = Tls(ca=server.tls.ca, certificate=server.tls.certificate, key=server.tls.key)
+        tls = None if server.tls is None else Tls(**server.tls.model_dump())
         self._connection = Connection(
             Options(
                 client_id=client_id, filters=self._session.filters, receive_maximum=1000,

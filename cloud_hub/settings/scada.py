@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from shared.plant.write_rules import WriteRule
+from shared.transport.tls import TlsVersion
 
 
 class _Table(BaseModel):
@@ -14,11 +15,15 @@ class _Table(BaseModel):
 
 
 class ServerTls(_Table):
-    """PEM files of one MQTT server: `ca` alone verifies the server, the other two are for mutual TLS."""
+    """PEM files of one MQTT server: `ca` alone verifies the server, the other two are for mutual TLS.
+
+    `minimum` "1.2" is for servers without TLS 1.3.
+    """
 
     ca: str
     certificate: str = ""
     key: str = ""
+    minimum: TlsVersion = "1.3"
 
     @model_validator(mode="after")
     def _pair(self) -> Self:

@@ -54,8 +54,14 @@ def _check_server(place: str, server: Server, found: Findings) -> None:
     if server.tls is None and address[0] not in LOCAL:
         text = f"{place}: {address[0]} is reached without TLS, so anybody on the network can read and write"
         found.warnings.append(f"{text}. Set tls = {{ca = ...}}")
-    if files is not None and (reason := connection_error(address, files if files[0] else None)):
+    if files is not None and (reason := _connection_error(address, server, files)):
         found.warnings.append(f"{place}: {reason}")
+
+
+def _connection_error(address: tuple[str, int], server: Server, files: tuple[str, str, str]) -> str:
+    return (
+        connection_error(address, None) if server.tls is None else connection_error(address, files, server.tls.minimum)
+    )
 
 
 def _files(place: str, server: Server, found: Findings) -> tuple[str, str, str] | None:

@@ -11,6 +11,7 @@ import msgspec
 from shared.ids import first_duplicate
 from shared.plant.write_rules import WriteRule
 from shared.sparkplug.topics import check_id
+from shared.transport.tls import TlsVersion
 
 NAME_FIELDS = ("metric", "path", "collector", "device")
 """Fields of a template of names."""
@@ -28,11 +29,15 @@ def within(name: str, value: float, low: float, high: float) -> None:
 
 
 class ServerTls(_Table, frozen=True):
-    """Paths of PEM files. Without `certificate` and `key` the device does not identify itself by TLS."""
+    """Paths of PEM files. Without `certificate` and `key` the device does not identify itself by TLS.
+
+    `minimum` "1.2" is for brokers without TLS 1.3.
+    """
 
     ca: str
     certificate: str = ""
     key: str = ""
+    minimum: TlsVersion = "1.3"
 
     def __post_init__(self) -> None:
         if bool(self.certificate) != bool(self.key):

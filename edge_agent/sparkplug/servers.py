@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from edge_agent.config.sparkplug import Server
 from shared.errors import NotReady
 from shared.protocol.topics import SPARKPLUG
@@ -140,4 +142,4 @@ class ServerConnection:
 def _tls(server: Server) -> Tls | None:
     if server.tls is None:
         return None
-    return Tls(ca=server.tls.ca, certificate=server.tls.certificate, key=server.tls.key)
+    return Tls(**msgspec.structs.asdict(server.tls))

@@ -12,17 +12,22 @@ from edge_agent.collectors.plant.options import DEFAULT_GROUP, Group, PlantOptio
 from edge_agent.collectors.sources.options import absolute
 from edge_agent.config import CollectorTable, options
 from shared.transport.mqtt import parse_address
+from shared.transport.tls import TlsVersion
 
 PRODUCER = "edge_agent.collectors.mqtt_tap.client:produce"
 LOCAL = {"localhost", "127.0.0.1", "::1"}
 
 
 class TapTls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """PEM files: the CA of the broker, and for mutual TLS the client's certificate and key."""
+    """PEM files: the CA of the broker, and for mutual TLS the client's certificate and key.
+
+    `minimum` "1.2" is for brokers without TLS 1.3.
+    """
 
     ca: str
     certificate: str = ""
     key: str = ""
+    minimum: TlsVersion = "1.3"
 
     def __post_init__(self) -> None:
         if bool(self.certificate) != bool(self.key):
@@ -95,5 +100,6 @@ def open_collector(table: CollectorTable) -> TapCollector:
         "tags": ["in the task"], "tags_file": "", "password_file": absolute(chosen.password_file),
     }  # fmt: skip
     if tls := chosen.tls:
-        changed["tls"] = TapTls(ca=absolute(tls.ca), certificate=absolute(tls.certificate), key=absolute(tls.key))
+        paths = {"ca": absolute(tls.ca), "certificate": absolute(tls.certificate), "key": absolute(tls.key)}
+        changed["tls"] = msgspec.structs.replace(tls, **paths)
     return TapCollector(table, msgspec.structs.replace(chosen, **changed), tags)

@@ -96,7 +96,7 @@ def produce(given: dict[str, Any], requests: Queue[Asked]) -> Iterator[Produced]
 
 def _connection(chosen: Options, client_id: str, filters: list[str], inbox: Inbox) -> Connection:
     address = parse_address(chosen.address, "address")
-    tls = Tls(ca=chosen.tls.ca, certificate=chosen.tls.certificate, key=chosen.tls.key) if chosen.tls else None
+    tls = Tls(**msgspec.structs.asdict(chosen.tls)) if chosen.tls else None
     wanted = ConnectionOptions(
         client_id=client_id, filters=filters, tls=tls, protocol=chosen.protocol, username=chosen.user,
         password_file=chosen.password_file,
