@@ -88,6 +88,7 @@ bench: .venv/.dev ## all benchmarks; one: .venv/bin/python -m benchmarks.twin
 	$(BIN)/python -m benchmarks.thresholds
 	$(BIN)/python -m benchmarks.glm
 	$(BIN)/python -m benchmarks.playbooks
+	$(BIN)/python -m benchmarks.sparkplug --nodes 200 --rounds 1
 	$(BIN)/python -m benchmarks.pages --servers 300 --weeks 2 --faults 2
 
 reference: .venv/.dev ## write openapi.json, asyncapi.yaml and the configurations' schemas anew
