@@ -13,7 +13,7 @@ from sqlalchemy import bindparam, delete, func, insert, select, update
 from sqlmodel import Session
 
 from cloud_hub.certificates import registry as certificates
-from cloud_hub.database.tables import Device, SparkplugMetric, SparkplugNode
+from cloud_hub.database.tables import Claim, Device, Identity, SparkplugMetric, SparkplugNode
 from cloud_hub.devices import registry as device_registry
 from cloud_hub.devices import tags
 from cloud_hub.errors import HubError
@@ -229,7 +229,10 @@ def _added(session: Session, table: Any, count: int) -> None:
 
 
 def _taken(session: Session, name: str) -> bool:
-    return session.get(Device, name) is not None or certificates.removed(session, name)
+    """Whether the id is that of a device, or of one that was removed, or that may enrol: no node may come before it."""
+    if certificates.removed(session, name):
+        return True
+    return any(session.get(table, name) is not None for table in (Device, Claim, Identity))
 
 
 def device_metrics(wanted: Mapping[str, Definition], names: Mapping[str, str]) -> list[dict[str, Any]]:

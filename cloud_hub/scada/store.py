@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import bindparam, delete, select, update
 from sqlmodel import Session
 
 from cloud_hub.certificates import registry as certificates
@@ -107,7 +107,7 @@ class Store:
             if not self._source:
                 self._source = StreamOffsets(session).get(SOURCE).source
             work = _Work(session, self.registry, self._source, self._max_bytes, now_us, trace)
-            work.preload(devices, births)
+            work.preload(devices)
             for record in records:
                 work.take(record)
             work.flush()
@@ -144,11 +144,11 @@ class _Work:
     _refused: dict[str, tuple[int, str]] = field(default_factory=dict)
     _reports: dict[str, tuple[Key, str]] = field(default_factory=dict)
 
-    def preload(self, devices: set[str], births: Sequence[Birth]) -> None:
-        """Read which of the devices are removed, and the profiles of those that are born."""
+    def preload(self, devices: set[str]) -> None:
+        """Read which of the devices are removed, and their profiles."""
         for chunk in chunks(sorted(devices)):
             certificates.preload(self.session, chunk)
-        for chunk in chunks(sorted({known.device for birth in births if (known := self.registry.get(birth.key))})):
+        for chunk in chunks(sorted(devices)):
             rows = self.session.connection().execute(_PROFILES, {"b_ids": chunk})
             self._profiles |= {row.id: row.profile for row in rows}
 
@@ -164,13 +164,29 @@ class _Work:
             self._note(record)
 
     def _known(self, key: Key) -> Known | None:
-        """The node or device, unless it is not registered or was removed."""
+        """The node or device, unless it is not registered, or was removed, or an agent has taken its id."""
         known = self.staged.get(key) or self.registry.get(key)
-        if known is None or not certificates.removed(self.session, known.device):
+        if known is None or key in self.gone:
+            return None
+        if not self._is_ours(known):
+            self._give_up(key, known)
+            return None
+        if not certificates.removed(self.session, known.device):
             return known
         self.stored.removed += 1
         self.gone.add(key)
         return None
+
+    def _is_ours(self, known: Known) -> bool:
+        """Whether the device is still that of the node, or the node is an agent."""
+        return known.own or self._profiles.get(known.device, PROFILE) in {PROFILE, ""}
+
+    def _give_up(self, key: Key, known: Known) -> None:
+        """An agent was enrolled under the id of this node, which gets another one at its next birth."""
+        self.session.connection().execute(delete(_NODES).where(_NODES.c.digest == known.digest))
+        self.gone.add(key)
+        self.stored.again.add(key)
+        self.stored.refused.append((key, f"an agent has the id '{known.device}' now; the node gets another one"))
 
     def _data(self, record: Data) -> None:
         known = self._known(record.key)
@@ -259,8 +275,9 @@ class _Work:
 
     def _down(self, key: Key, known: Known) -> None:
         self._ups.pop(known.digest, None)
-        self._downs[known.digest] = "" if known.own else known.device
-        if not known.own and not certificates.removed(self.session, known.device):
+        mine = not known.own and self._is_ours(known)
+        self._downs[known.digest] = known.device if mine else ""
+        if mine and not certificates.removed(self.session, known.device):
             self.stored.changed.add(known.device)
             self._reports[known.device] = (key, "offline")
 

@@ -10,7 +10,7 @@ from sqlmodel import select
 
 from cloud_hub.audit import trail
 from cloud_hub.database.sessions import Database
-from cloud_hub.database.tables import Dependency, Device, SparkplugMetric, SparkplugNode, TelemetrySample
+from cloud_hub.database.tables import Claim, Dependency, Device, SparkplugMetric, SparkplugNode, TelemetrySample
 from cloud_hub.decommissioning import service as decommissioning
 from cloud_hub.scada.core.records import Key, Note, Record
 from cloud_hub.scada.core.values import AHEAD_US, MAX_TEXT
@@ -317,6 +317,29 @@ def test_the_id_of_another_device_is_not_taken(hub: Hub) -> None:
     hub.take(birth(speed=1.0))
     assert hub.rows(PRESS) == []
     assert hub.node(NODE).device.startswith(f"{PRESS}-")
+
+
+def test_an_id_that_an_agent_may_still_enrol_under_is_not_taken(hub: Hub) -> None:
+    with hub.db.write() as session:
+        session.add(Claim(device=PRESS, digest="d", actor="anna", created_us=1, expires_us=2))
+    hub.take(birth(speed=1.0))
+    assert hub.node(NODE).device.startswith(f"{PRESS}-")
+
+
+def test_a_node_gives_up_an_id_under_which_an_agent_comes(hub: Hub) -> None:
+    hub.take(birth(speed=1.0), birth(DRIVE, torque=1.0))
+    with hub.db.write() as session:
+        device = session.get_one(Device, PRESS)
+        device.profile, device.state = "x86-64", "online"
+        session.add(device)
+    result = hub.take(data(speed=2.0))
+    assert result.again == {NODE}
+    assert "an agent has the id" in result.refused[0][1]
+    hub.take(birth(speed=3.0))
+    assert hub.node(NODE).device.startswith(f"{PRESS}-")
+    hub.take(death())
+    assert (hub.device(PRESS).profile, hub.device(PRESS).state) == ("x86-64", "online")
+    assert hub.values(PRESS, "speed") == [1.0]
 
 
 def test_a_removed_device_stays_removed_until_it_is_restored(hub: Hub) -> None:
