@@ -65,7 +65,7 @@ def test_a_broker_restart_loses_nothing_and_ends_in_no_loop_of_rebirths(storm: S
         await storm.wait("all nodes are born again", lambda: storm.born_since(killed_us) == NODES)
         await fleet.send(5)
         await storm.wait("all values are stored", lambda: storm.stored() == storm.sent())
-        assert fleet.total("births") == 2 * NODES + fleet.total("rebirths")
+        assert fleet.total("births") <= fleet.total("connections") + fleet.total("rebirths")
         assert fleet.total("rebirths") <= NODES
         fleet.close()
 

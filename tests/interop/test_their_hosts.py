@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from simulators.brokers import mosquitto, until
 from simulators.interop import Driver, pysparkplug_host
+from simulators.relay import Relay
 from together.conftest import World
 
 from cloud_hub.demo.peer import Line
@@ -38,11 +39,14 @@ class Plant:
     def __init__(self, world: World, host: Driver) -> None:
         self.world, self.host = world, host
 
-    def start(self, primary_host: str = "", protocol: str = "3.1.1") -> None:
-        """Start the agent; its `[link]` leads nowhere: it needs no hub for this."""
-        port = self.world.broker.port
-        more = EDGE.format(port=port, primary_host=primary_host, protocol=protocol)
+    def start(self, primary_host: str = "", protocol: str = "3.1.1", port: int = 0) -> None:
+        """Start the agent, which needs no hub for this; `port` is its way to the plant's broker."""
+        more = EDGE.format(port=port or self.world.broker.port, primary_host=primary_host, protocol=protocol)
         self.world.start_edge("line-1", more)
+
+    def accepted(self) -> int:
+        """Samples that the agent has taken so far."""
+        return int(self.world.accepted("line-1")["streams"]["telemetry"]["accepted"])
 
     def birth(self) -> Line:
         """The next birth of the node."""
@@ -158,18 +162,21 @@ def test_the_node_waits_for_its_primary_host(plant: Plant) -> None:
 
 
 def test_samples_of_an_outage_are_sent_as_historical(plant: Plant) -> None:
-    plant.start()
-    plant.birth()
-    plant.data("cpu.load", device="host")
-    plant.world.kill("broker")
-    before = plant.world.accepted("line-1")["streams"]["telemetry"]["accepted"]
-
-    def sampled() -> bool:
-        return bool(plant.world.accepted("line-1")["streams"]["telemetry"]["accepted"] > before + 10)
-
-    until("samples are taken during the outage", sampled)
-    plant.world.restart("broker")
-    plant.birth()
-    plant.host.wait_until(
-        "historical data", lambda line: line.get("event") == "DDATA" and line["historical"] > 0, WAIT_S
-    )
+    """The agent alone loses its way to the broker: the host sees its death, then its birth, then what it missed."""
+    relay = Relay(plant.world.broker.port).start()
+    try:
+        plant.start(port=relay.port)
+        plant.birth()
+        plant.data("cpu.load", device="host")
+        relay.refusing = True
+        relay.cut()
+        plant.host.wait_for("NDEATH", WAIT_S, node="line-1")
+        before = plant.accepted()
+        until("samples are taken during the outage", lambda: plant.accepted() > before + 10)
+        relay.well()
+        plant.birth()
+        plant.host.wait_until(
+            "historical data", lambda line: line.get("event") == "DDATA" and line["historical"] > 0, WAIT_S
+        )
+    finally:
+        relay.stop()

@@ -16,6 +16,8 @@ ROOT = Path(__file__).parents[2]
 HOME = ROOT / ".venv-interop"
 DRIVERS = ROOT / "tests" / "interop" / "drivers"
 DEMO = ROOT / "cloud_hub" / "demo"
+WAIT_S = 60.0
+"""A busy machine may take this long to start a program."""
 
 
 def python() -> str:
@@ -61,7 +63,7 @@ def sparkplug_payload() -> Iterator[Driver]:
 def pysparkplug_host(port: int, host_id: str = "scada") -> Iterator[Driver]:
     """A host application made with pysparkplug (cloud_hub/demo/scada_host.py), connected."""
     with driver(python(), str(DEMO / "scada_host.py"), "--port", str(port), "--host-id", host_id) as running:
-        running.wait_for("connected")
+        running.wait_for("connected", WAIT_S)
         yield running
 
 
@@ -70,7 +72,7 @@ def pysparkplug_node(port: int, group: str, node: str, device: str) -> Iterator[
     """An edge node with a device made with pysparkplug (cloud_hub/demo/scada_node.py), started."""
     names = ("--group", group, "--node", node, "--device", device)
     with driver(python(), str(DEMO / "scada_node.py"), "--port", str(port), *names) as running:
-        running.wait_for("started")
+        running.wait_for("started", WAIT_S)
         yield running
 
 
@@ -78,5 +80,5 @@ def pysparkplug_node(port: int, group: str, node: str, device: str) -> Iterator[
 def sparkplug_client_node(port: int, group: str, name: str, device: str) -> Iterator[Driver]:
     """An edge node with a device made with npm sparkplug-client, started."""
     with driver(node(), str(DRIVERS / "sparkplug_client.js"), str(port), group, name, device) as running:
-        running.wait_for("started")
+        running.wait_for("started", WAIT_S)
         yield running

@@ -181,6 +181,7 @@ class Node:
 
     def subscribed(self) -> None:
         """The subscriptions stand: give birth, unless the primary host has to be online first."""
+        self.count["connections"] += 1
         if not self.primary_host:
             self.birth()
 
@@ -270,7 +271,7 @@ class Fleet:
             node.ping()
 
     def total(self, what: str) -> int:
-        """Sum over the nodes of `births`, `rebirths` (asked for), `data` (metrics) or `lost` (connections)."""
+        """Sum over the nodes of `births`, `rebirths` (asked for), `data` (metrics), `connections` or `lost` (ones)."""
         return sum(node.count[what] for node in self.nodes)
 
     def close(self) -> None:
