@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloud_hub.autoscale.core.policy import (
+from cloud_hub.autoscale.core.single_signal import (
     Action,
     Bounds,
     Decision,

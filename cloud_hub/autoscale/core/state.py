@@ -1,0 +1,138 @@
+"""What a decision is made from, and what it is. All are plain data that can be stored and replayed. Pure.
+
+The shell's turn:
+
+    decision, state = decide(policy, state, observation)    # policy.py
+    store state and decision in one transaction
+    if decision.calls: outcome = platform.scale(decision.to, decision.key, decision.fencing_token)
+    state = record_outcome(state, decision.key, outcome); store it
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from cloud_hub.autoscale.core.signals import Reading
+
+Direction = Literal["out", "in"]
+ActionKind = Literal["hold", "out", "in", "drain", "retry"]
+Outcome = Literal["done", "refused", "unknown"]
+
+
+class _Plain(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Plain data."""
+
+
+class Predicted(_Plain, frozen=True, kw_only=True):
+    """A forecast of the demand on a signal, in its unit, over the time that an instance asked for now would serve."""
+
+    signal: str
+    demand: float
+    t_us: int
+    reason: str = ""
+
+
+class Observation(_Plain, frozen=True, kw_only=True):
+    """What is known at `now_us`. None: unknown.
+
+    `desired` and `ready` are the platform's instances, `busy` those with work. `fencing_token` is this hub's lease, or
+    None if another hub holds it.
+    """
+
+    now_us: int
+    desired: int | None
+    ready: int | None = None
+    busy: int | None = None
+    readings: tuple[Reading, ...] = ()
+    predicted: Predicted | None = None
+    fencing_token: int | None = None
+
+
+class Action(_Plain, frozen=True, kw_only=True):
+    """A step that was sent to the platform, or may have been."""
+
+    t_us: int
+    direction: Direction
+    before: int
+    to: int
+
+
+class Wanted(_Plain, frozen=True, kw_only=True):
+    """A recommendation within the stabilization window."""
+
+    t_us: int
+    count: int
+
+
+class Pending(_Plain, frozen=True, kw_only=True):
+    """A decision whose outcome is not known."""
+
+    key: str
+    before: int
+    to: int
+    t_us: int
+    drains: bool = False
+
+
+class Drain(_Plain, frozen=True, kw_only=True):
+    """Instances beyond `to` take no new work since `since_us`; busy ones may finish until the deadline."""
+
+    to: int
+    since_us: int
+
+
+class Spend(_Plain, frozen=True, kw_only=True):
+    """Money spent in the UTC day `day` (days since the epoch) until `t_us`, at `count` instances since then."""
+
+    day: int = 0
+    amount: float = 0.0
+    t_us: int = 0
+    count: int = 0
+
+
+class State(_Plain, frozen=True, kw_only=True):
+    """What the policy remembers. Bounded: see `policy.py`."""
+
+    actions: tuple[Action, ...] = ()
+    wanted: tuple[Wanted, ...] = ()
+    known_since_us: int | None = None
+    idle_since_us: int | None = None
+    pending: Pending | None = None
+    drain: Drain | None = None
+    spend: Spend = Spend()
+    caution: int = 0
+    caution_us: int = 0
+    sequence: int = 0
+
+
+class Candidate(_Plain, frozen=True, kw_only=True):
+    """A count that one rule asks for (`count`), or to which one limits it (`limit`)."""
+
+    rule: str
+    count: int
+    reason: str
+
+
+class Decision(_Plain, frozen=True, kw_only=True):
+    """The decision. `to` lies within the bounds; `candidates` says why, in the order in which the rules were applied.
+
+    `key` is the idempotency key of the call: a retry has the same. `keeps` are the instances that may take work, fewer
+    than `to` while some drain.
+    """
+
+    t_us: int
+    action: ActionKind
+    before: int | None
+    to: int
+    keeps: int
+    reason: str
+    candidates: tuple[Candidate, ...] = ()
+    key: str = ""
+    fencing_token: int | None = None
+
+    @property
+    def calls(self) -> bool:
+        """Whether the platform is to be called."""
+        return self.action in {"out", "in", "retry"}
