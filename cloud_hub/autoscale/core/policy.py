@@ -6,11 +6,11 @@ See `state.py` for the shell's turn. The rules A1 to A9 of a decision are named 
 from __future__ import annotations
 
 from cloud_hub.autoscale.core.signals import Reading, SignalRule
-from cloud_hub.autoscale.core.state import Candidate, Decision, Observation, Outcome, Predicted, State
+from cloud_hub.autoscale.core.state import Candidate, Decision, Observation, Outcome, Outlook, State
 from cloud_hub.autoscale.core.target import TargetPolicy
 
 __all__ = [
-    "Candidate", "Decision", "Observation", "Outcome", "Predicted", "Reading", "SignalRule", "State", "TargetPolicy",
+    "Candidate", "Decision", "Observation", "Outcome", "Outlook", "Reading", "SignalRule", "State", "TargetPolicy",
     "decide", "record_outcome",
 ]  # fmt: skip
 

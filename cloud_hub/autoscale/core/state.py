@@ -25,13 +25,19 @@ class _Plain(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Plain data."""
 
 
-class Predicted(_Plain, frozen=True, kw_only=True):
-    """A forecast of the demand on a signal, in its unit, over the time that an instance asked for now would serve."""
+class Outlook(_Plain, frozen=True, kw_only=True):
+    """A forecast of the demand on `signal`, as quantiles at `forecast.PROBABILITIES` in its unit, made at `t_us`.
+
+    `soon` is over the time until an instance asked for now serves, `later` over `hold_s` seconds after it. `samples` is
+    the effective number of past moments behind it.
+    """
 
     signal: str
-    demand: float
     t_us: int
-    reason: str = ""
+    soon: tuple[float, ...]
+    later: tuple[float, ...]
+    hold_s: float
+    samples: float = 0.0
 
 
 class Observation(_Plain, frozen=True, kw_only=True):
@@ -46,7 +52,7 @@ class Observation(_Plain, frozen=True, kw_only=True):
     ready: int | None = None
     busy: int | None = None
     readings: tuple[Reading, ...] = ()
-    predicted: Predicted | None = None
+    outlook: Outlook | None = None
     fencing_token: int | None = None
 
 
