@@ -117,7 +117,7 @@ class Analogs:
 
     def _weights(self, origins: Ints, index: int) -> Floats:
         apart = np.abs(self._hours[origins] - self._hours[index])
-        square = (np.minimum(apart, 24 - apart) / self.settings.hours) ** 2
+        square: Floats = (np.minimum(apart, 24 - apart) / self.settings.hours) ** 2
         for feature in self._features:
             square += (feature[origins] - feature[index]) ** 2
         weights: Floats = np.exp(-0.5 * square)
@@ -160,8 +160,8 @@ def _nearest(weights: Floats, origins: Ints) -> tuple[Floats, Ints]:
     if weights.size > NEAREST:
         some = np.argpartition(weights, -NEAREST)[-NEAREST:]
         weights, origins = weights[some], origins[some]
-    some = weights > 0
-    return weights[some], origins[some]
+    positive = weights > 0
+    return weights[positive], origins[positive]
 
 
 def _window(origins: Ints, first: int, last: int) -> Ints:

@@ -1,7 +1,7 @@
 """Signals: what one is, and when its reading counts. Pure.
 
-A reading counts if it is a finite number of at least 0, in the unit that its rule states, and fresh. Any other reading is
-unknown: it is never treated as zero, and a target without known demand is held.
+A reading counts if it is a finite number of at least 0, in the unit that its rule states, and fresh. Any other reading
+is unknown: it is never treated as zero, and a target without known demand is held.
 """
 
 from __future__ import annotations

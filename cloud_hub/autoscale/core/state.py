@@ -10,6 +10,8 @@ The shell's turn:
 
 from __future__ import annotations
 
+import math
+from itertools import pairwise
 from typing import Literal
 
 import msgspec
@@ -17,7 +19,7 @@ import msgspec
 from cloud_hub.autoscale.core.signals import Reading
 
 Direction = Literal["out", "in"]
-ActionKind = Literal["hold", "out", "in", "drain", "retry"]
+ActionKind = Literal["hold", "out", "in", "retry"]
 Outcome = Literal["done", "refused", "unknown"]
 
 
@@ -39,18 +41,28 @@ class Outlook(_Plain, frozen=True, kw_only=True):
     hold_s: float
     samples: float = 0.0
 
+    @property
+    def usable(self) -> bool:
+        """Whether the quantiles are finite, not negative and in order."""
+        return self.hold_s > 0 and all(
+            values and values[0] >= 0 and math.isfinite(values[-1]) and all(a <= b for a, b in pairwise(values))
+            for values in (self.soon, self.later)
+        )
+
 
 class Observation(_Plain, frozen=True, kw_only=True):
     """What is known at `now_us`. None: unknown.
 
-    `desired` and `ready` are the platform's instances, `busy` those with work. `fencing_token` is this hub's lease, or
-    None if another hub holds it.
+    `desired` and `ready` are the platform's instances, `busy` those with work, `draining_busy` those of them that were
+    told to take no more. `outlook` is given only while prediction is enabled for the target. `fencing_token` is this
+    hub's lease, or None if another hub holds it.
     """
 
     now_us: int
     desired: int | None
     ready: int | None = None
     busy: int | None = None
+    draining_busy: int | None = None
     readings: tuple[Reading, ...] = ()
     outlook: Outlook | None = None
     fencing_token: int | None = None
@@ -79,7 +91,6 @@ class Pending(_Plain, frozen=True, kw_only=True):
     before: int
     to: int
     t_us: int
-    drains: bool = False
 
 
 class Drain(_Plain, frozen=True, kw_only=True):
@@ -98,8 +109,22 @@ class Spend(_Plain, frozen=True, kw_only=True):
     count: int = 0
 
 
+class Calm(_Plain, frozen=True, kw_only=True):
+    """A time since `since_us` in which the load stayed within its noise: from `low` to `high`, in instances' worth.
+
+    Until `floor_until_us` no scale-in goes below `floor`. `regrets` counts scale-ins that had to be reverted.
+    """
+
+    since_us: int
+    low: float
+    high: float
+    floor: int = 0
+    floor_until_us: int = 0
+    regrets: int = 0
+
+
 class State(_Plain, frozen=True, kw_only=True):
-    """What the policy remembers. Bounded: see `policy.py`."""
+    """What the policy remembers of a target; bounded by its windows. `last` is the last known desired count."""
 
     actions: tuple[Action, ...] = ()
     wanted: tuple[Wanted, ...] = ()
@@ -108,8 +133,8 @@ class State(_Plain, frozen=True, kw_only=True):
     pending: Pending | None = None
     drain: Drain | None = None
     spend: Spend = Spend()
-    caution: int = 0
-    caution_us: int = 0
+    calm: Calm | None = None
+    last: int | None = None
     sequence: int = 0
 
 
@@ -125,7 +150,7 @@ class Decision(_Plain, frozen=True, kw_only=True):
     """The decision. `to` lies within the bounds; `candidates` says why, in the order in which the rules were applied.
 
     `key` is the idempotency key of the call: a retry has the same. `keeps` are the instances that may take work, fewer
-    than `to` while some drain.
+    than `to` while some drain: the shell tells the others to take no more.
     """
 
     t_us: int

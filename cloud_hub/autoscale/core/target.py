@@ -5,7 +5,7 @@
     minimum: 1
     maximum: 40
     boot_s: 300
-    prediction: {quantile: 0.9}
+    prediction: {worth: 40}
 
 Times are seconds, shares lie in 0..1. `problems` says what does not fit together.
 """
@@ -45,11 +45,13 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Provide for the demand that is forecast for the time when an instance asked for now has booted.
 
     `auto` uses the forecast only while a backtest on the target's own history wins on cost at equal violations.
-    `quantile` trades cost against violations: of the demands that may come, the share that is provided for.
+    `worth` is the price of a violation: the minutes of an instance that avoiding one minute of overload is worth.
+    Together with a forecast, the present demand is provided for at `target` instead of the signal's own.
     """
 
     mode: Literal["auto", "always", "never"] = "auto"
-    quantile: float = 0.9
+    worth: float = 40.0
+    target: float = 1.0
     history_days: float = 28.0
 
 
@@ -61,10 +63,18 @@ class ScaleToZero(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class CostRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Money. `price` is for one instance and hour; `daily_cap` is the most that a UTC day may cost."""
+    """Money, in one currency. `price` is for one instance and hour; `daily_cap` is the most that a UTC day may cost.
+
+    The first `reserved` instances cost `reserved_price` whether they run or not. Of the others, `spot_share` cost
+    `spot_price`.
+    """
 
     price: float
     daily_cap: float | None = None
+    reserved: int = 0
+    reserved_price: float = 0.0
+    spot_share: float = 0.0
+    spot_price: float = 0.0
 
 
 class TargetPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -140,17 +150,28 @@ def _parts(policy: TargetPolicy) -> list[str]:
             found.append(f"{name}.tolerance must lie in 0..1")
         if any(rule.value < 1 or not 0 < rule.period_s <= 1800 for rule in part.rules):
             found.append(f"{name}.rules: value must be at least 1, period_s lie in 0..1800")
-    if not 0 < policy.prediction.quantile < 1:
-        found.append("prediction.quantile must lie between 0 and 1")
+    prediction = policy.prediction
+    if not (math.isfinite(prediction.worth) and prediction.worth > 0 and 0 < prediction.target <= 1):
+        found.append("prediction.worth must be above 0, prediction.target lie in 0..1")
     if policy.cost is not None:
         found += _cost(policy, policy.cost)
     return found
 
 
 def _cost(policy: TargetPolicy, cost: CostRule) -> list[str]:
-    if not (math.isfinite(cost.price) and cost.price > 0):
-        return ["cost.price must be a number above 0"]
-    least = 24 * policy.minimum * cost.price
+    prices = (cost.price, cost.reserved_price, cost.spot_price)
+    if not all(math.isfinite(price) and price >= 0 for price in prices) or cost.price <= 0:
+        return ["cost.price must be a number above 0, the other prices at least 0"]
+    if not (0 <= cost.spot_share <= 1 and cost.reserved >= 0):
+        return ["cost.spot_share must lie in 0..1, cost.reserved be at least 0"]
+    least = 24 * hourly(cost, policy.minimum)
     if cost.daily_cap is not None and not cost.daily_cap >= least:
-        return [f"cost.daily_cap {cost.daily_cap} is less than the minimum costs a day, {least:g}"]
+        return [f"cost.daily_cap {cost.daily_cap:g} is less than the minimum costs a day, {least:g}"]
     return []
+
+
+def hourly(cost: CostRule, count: int) -> float:
+    """What `count` instances cost an hour."""
+    beyond = max(0, count - cost.reserved)
+    spot = math.floor(beyond * cost.spot_share)
+    return cost.reserved * cost.reserved_price + spot * cost.spot_price + (beyond - spot) * cost.price
