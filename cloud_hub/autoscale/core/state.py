@@ -112,7 +112,7 @@ class Spend(_Plain, frozen=True, kw_only=True):
 class Calm(_Plain, frozen=True, kw_only=True):
     """A time since `since_us` in which the load stayed within its noise: from `low` to `high`, in instances' worth.
 
-    Until `floor_until_us` no scale-in goes below `floor`. `regrets` counts scale-ins that had to be reverted.
+    Until `floor_until_us` no scale-in goes below `floor`. `mistakes` counts scale-ins that had to be reverted.
     """
 
     since_us: int
@@ -120,7 +120,7 @@ class Calm(_Plain, frozen=True, kw_only=True):
     high: float
     floor: int = 0
     floor_until_us: int = 0
-    regrets: int = 0
+    mistakes: int = 0
 
 
 class State(_Plain, frozen=True, kw_only=True):
