@@ -41,7 +41,9 @@ def read(file: Path, series: str = "", boot_s: float | None = None) -> World:
         if {"TIMESTAMP", "ContextTokens", "GeneratedTokens"} <= set(columns):
             seconds, values = _columns(rows, "TIMESTAMP", ("ContextTokens", "GeneratedTokens"))
             return world(*_per_minute(seconds, values), boot_s or LLM_BOOT_S)
-    raise ValueError(f"{file}: the columns are {columns}, not timestamp,value or TIMESTAMP,ContextTokens,GeneratedTokens")
+    raise ValueError(
+        f"{file}: the columns are {columns}, not timestamp,value or TIMESTAMP,ContextTokens,GeneratedTokens"
+    )
 
 
 def _columns(rows: csv.DictReader[str], time: str, names: tuple[str, ...]) -> tuple[Floats, Floats]:
