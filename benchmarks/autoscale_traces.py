@@ -58,8 +58,9 @@ def _columns(rows: csv.DictReader[str], time: str, names: tuple[str, ...]) -> tu
 def _per_minute(seconds: Floats, values: Floats) -> tuple[Floats, Floats]:
     """Sums of each minute; the last one is not whole and is left out."""
     minutes = (seconds // MINUTE_S).astype(np.int64)
-    sums = np.bincount(minutes - minutes[0], weights=values)[:-1]
-    return (minutes[0] + np.arange(sums.size)) * MINUTE_S, sums
+    sums: Floats = np.bincount(minutes - minutes[0], weights=values)[:-1].astype(np.float64)
+    times: Floats = (minutes[0] + np.arange(sums.size)) * MINUTE_S
+    return times, sums
 
 
 def world(seconds: Floats, values: Floats, boot_s: float) -> World:
