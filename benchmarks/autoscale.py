@@ -10,12 +10,13 @@ first 3 days (of a shorter trace a quarter) are not scored; boot 300 s (120 s fo
 has no violation and just the instances that each minute needs, without the time to boot them: a bound.
 
 **Tidegate, always** uses the forecast from the first day of history on, by price of a violation. **Tidegate, auto**
-starts as the HPA and asks the backtest every two days (of a longer trace, every seven) whether the forecast is worth
-it; `enabled` is the share of scored days. Its settings are pairs of the HPA's target and the price. All safety rules
-are on: steps of at most 40 instances, a minute between opposite steps, 60 actions an hour.
+starts as the HPA and asks the backtest after three days, and then every two days (every seven for a trace of a month or
+more), whether the forecast is worth it; `enabled` is the share of scored days. Its settings are pairs of the HPA's
+target and the price. All safety rules are on: steps of at most 40 instances, a minute between opposite steps, 60
+actions an hour.
 
-How much of the gap is closed: of the HPA's violations, at the cost of each of three HPA settings (0.5, 0.7, 0.9); and of
-the HPA's cost beyond foresight, at equal violations. The HPA's settings are the best of 19 in hindsight.
+How much of the gap is closed: of the HPA's violations, at the cost of each of three HPA settings (0.5, 0.7, 0.9); and
+of the HPA's cost beyond foresight, at equal violations. The HPA's settings are the best of 19 in hindsight.
 """
 
 from __future__ import annotations
@@ -120,7 +121,7 @@ def switched(world: World, ahead: list[Outlook | None]) -> tuple[list[Outlook | 
     found: list[Outlook | None] = [None] * len(ahead)
     every = (2 if len(ahead) < 30 * day else 7) * day
     rule = policy(world).signals[0]
-    for end in range((LEAST_DAYS + 1) * day, len(ahead), every):
+    for end in range(LEAST_DAYS * day, len(ahead), every):
         first = max(0, end - 28 * day)
         start_us = world.start_us + first * int(world.step_s * SECOND_US)
         if backtest(policy(world), rule, world.rate[first:end], start_us, world.step_s).enabled:
