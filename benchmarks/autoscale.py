@@ -26,6 +26,7 @@ import math
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,8 +51,8 @@ from cloud_hub.autoscale.core.state import Observation, Outlook, State
 from cloud_hub.autoscale.core.target import Prediction, TargetPolicy
 from shared.durations import DAY_US, SECOND_US
 
-WORTHS = (2.0, 4.0, 7.0, 12.0, 18.0, 25.0, 40.0, 70.0, 120.0, 250.0, 600.0, 2000.0)
-PAIRS = ((1.0, 4.0), (0.9, 10.0), (0.8, 20.0), (0.7, 40.0), (0.6, 80.0), (0.5, 160.0), (0.4, 400.0), (0.3, 1000.0))
+WORTHS = (4.0, 7.0, 12.0, 18.0, 25.0, 40.0, 70.0, 120.0, 250.0, 600.0)
+PAIRS = ((1.0, 4.0), (0.9, 10.0), (0.8, 20.0), (0.7, 40.0), (0.6, 80.0), (0.5, 160.0), (0.3, 600.0))
 HPA_SETTINGS = (0.5, 0.7, 0.9)
 TARGETS = 1000
 
@@ -63,6 +64,8 @@ def main() -> None:
         world = synthetic(options.synthetic, options.seed) if options.synthetic else read(options.trace, options.series)
     except ValueError as wrong:
         raise SystemExit(str(wrong)) from None
+    if options.days:
+        world = replace(world, rate=world.rate[: round(options.days * DAY_US / SECOND_US / world.step_s)])
     name = options.synthetic or options.series or options.trace.stem
     rows = compare(name, world, options.plots)
     if not options.no_speed:
@@ -77,6 +80,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     what.add_argument("--trace", type=Path, help="CSV with timestamp,value or TIMESTAMP,ContextTokens,GeneratedTokens")
     what.add_argument("--synthetic", choices=KINDS)
     parser.add_argument("--series", default="", help="of a Parquet file")
+    parser.add_argument("--days", type=float, default=0.0, help="only the first days; an instance carries what it did")
     parser.add_argument("--json", type=Path, help="write the figures there")
     parser.add_argument("--plots", type=Path, help="draw the curves into this folder, as PNG")
     parser.add_argument("--seed", type=int, default=7)
