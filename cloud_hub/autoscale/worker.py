@@ -14,7 +14,7 @@ from sqlmodel import Session, col, select
 
 from cloud_hub.audit import trail
 from cloud_hub.autoscale import Scaler, ScaleRefused
-from cloud_hub.autoscale.core import policy
+from cloud_hub.autoscale.core import single_signal as policy
 from cloud_hub.clock import new_id, now_us
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import EscalationRow, ScaleStep
