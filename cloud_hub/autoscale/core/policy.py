@@ -16,8 +16,7 @@ from __future__ import annotations
 import msgspec
 
 from cloud_hub.autoscale.core import budget, calm, hpa
-from cloud_hub.autoscale.core.demand import Demand, measure
-from cloud_hub.autoscale.core.plan import worthwhile
+from cloud_hub.autoscale.core.recommendation import Recommender
 from cloud_hub.autoscale.core.signals import Reading, SignalRule
 from cloud_hub.autoscale.core.state import (
     Action,
@@ -30,7 +29,6 @@ from cloud_hub.autoscale.core.state import (
     Outlook,
     Pending,
     State,
-    Wanted,
 )
 from cloud_hub.autoscale.core.target import TargetPolicy
 from shared.durations import HOUR_US, SECOND_US
@@ -53,8 +51,13 @@ def decide(policy: TargetPolicy, state: State, observation: Observation, name: s
     if observation.fencing_token is None:
         return _hold(policy, state, observation, "another hub holds the lease"), state
     if observation.desired is None:
-        return _hold(policy, state, observation, "the platform's count is not known"), state
+        reason = "the platform's count is not known"
+        return _hold(policy, state, observation, reason), msgspec.structs.replace(state, seen=None)
     current = max(0, observation.desired)
+    believed = _believed(state, current)
+    state = msgspec.structs.replace(state, seen=current)
+    if not believed:
+        return _hold(policy, state, observation, f"{state.last} -> {current} without us: is read once more"), state
     state = _observed(policy, msgspec.structs.replace(state, last=current), current, now)
     if state.pending is not None:
         return _retry(state.pending, observation, current), state
@@ -80,22 +83,31 @@ def _not_after(state: State, now: int) -> State:
     return msgspec.structs.replace(state, actions=actions, wanted=wanted)
 
 
+def _believed(state: State, current: int) -> bool:
+    """Whether the platform's count is what was asked for, or was read twice. One wrong answer must not start a step."""
+    ours = {state.pending.to} if state.pending is not None else {a.to for a in state.actions[-1:]}
+    return state.last is None or current in {state.last, state.seen, *ours}
+
+
 def _observed(policy: TargetPolicy, state: State, current: int, now: int) -> State:
     """Account the spend, and end a pending call that had its effect or had its time."""
     pending = state.pending
     running = max(current, pending.to if pending is not None else 0)
     if policy.cost is not None:
         state = msgspec.structs.replace(state, spend=budget.spent_until(state.spend, policy.cost, running, now))
-    given_up = pending is not None and not 0 <= now - pending.t_us < policy.timeout_s * SECOND_US
-    if pending is not None and (current == pending.to or given_up):
+    if pending is None:
+        return state
+    given_up = not 0 <= now - pending.t_us < policy.timeout_s * SECOND_US
+    if current == pending.to or given_up or not policy.minimum <= pending.to <= policy.maximum:
         state = msgspec.structs.replace(state, pending=None)
     return state
 
 
 def _hold(policy: TargetPolicy, state: State, observation: Observation, reason: str) -> Decision:
     to = policy.minimum if state.last is None else min(max(state.last, policy.minimum), policy.maximum)
+    keeps = min(to, state.drain.to) if state.drain is not None else to
     return Decision(
-        t_us=observation.now_us, action="hold", before=observation.desired, to=to, keeps=to, reason=reason,
+        t_us=observation.now_us, action="hold", before=observation.desired, to=to, keeps=keeps, reason=reason,
         fencing_token=observation.fencing_token,
     )  # fmt: skip
 
@@ -114,10 +126,13 @@ class _Turn:
         self.policy, self.state, self.observation, self.current = policy, state, observation, current
         self.now = observation.now_us
         self.why: list[Candidate] = []
+        self.forced = False
 
     def decide(self, name: str) -> Decision:
         """The decision; `self.state` is then the state to store."""
-        count, bare = self._wanted()
+        recommender = Recommender(self.policy, self.state, self.observation, self.current)
+        count, bare = recommender.recommend()
+        self.state, self.why = recommender.state, recommender.why
         if count is None:
             count = bare = self.current
         count = self._within(count)
@@ -131,98 +146,6 @@ class _Turn:
 
     def _note(self, rule: str, count: int, reason: str) -> None:
         self.why.append(Candidate(rule=rule, count=count, reason=reason))
-
-    # -- what is wanted ------------------------------------------------------------------------------------
-
-    def _wanted(self) -> tuple[int | None, int]:
-        """The wanted count, None if the demand is unknown, and the count without any backlog."""
-        outlook = self._outlook()
-        demand = measure(
-            self.policy, self.observation.readings, self.current, self.now, outlook.signal if outlook else ""
-        )
-        self.why += demand.candidates
-        self._remember(demand)
-        if demand.count is None or demand.load is None:
-            return None, self.current
-        count, bare = demand.count, demand.without_backlog or 0
-        if outlook is not None:
-            ahead = self._ahead(outlook)
-            count, bare = max(count, ahead), max(bare, ahead)
-        count, bare = count + self.policy.warm, bare + self.policy.warm
-        count = self._zero(count, demand.load)
-        return self._stable(count, outlook is not None), bare
-
-    def _outlook(self) -> Outlook | None:
-        """The forecast, if it counts: of a signal of this target, fresh, finite."""
-        outlook = self.observation.outlook
-        if outlook is None or self.policy.prediction.mode == "never":
-            return None
-        rule = next((r for r in self.policy.signals if r.name == outlook.signal and r.kind == "load"), None)
-        if rule is None or abs(self.now - outlook.t_us) > rule.fresh_s * SECOND_US:
-            self._note("forecast", self.current, "the forecast is stale or of an unknown signal: left out")
-            return None
-        return outlook if outlook.usable else None
-
-    def _ahead(self, outlook: Outlook) -> int:
-        rule = next(r for r in self.policy.signals if r.name == outlook.signal)
-        worth = self.policy.prediction.worth
-        count = worthwhile(outlook, self.current, rule.per_instance, self.policy.boot_s, worth, self.policy.maximum)
-        self._note("forecast", count, f"the best count after {self.policy.boot_s:g} s, at {worth:g} for a violation")
-        return count
-
-    def _zero(self, count: int, load: float) -> int:
-        """Scale to zero: the last instance goes only after an idle time."""
-        rule = self.policy.scale_to_zero
-        if rule is None or self.policy.minimum > 0:
-            return count
-        if load > rule.activation or count > 1:
-            self.state = msgspec.structs.replace(self.state, idle_since_us=None)
-            return max(count, 1)
-        since = self.state.idle_since_us if self.state.idle_since_us is not None else self.now
-        since = min(since, self.now)
-        self.state = msgspec.structs.replace(self.state, idle_since_us=since)
-        if self.current == 0:
-            return 0
-        if self.now - since < rule.idle_s * SECOND_US:
-            self._note("scale_to_zero", 1, f"idle for less than {rule.idle_s:g} s")
-            return 1
-        return 0
-
-    def _remember(self, demand: Demand) -> None:
-        if demand.load is None:
-            return
-        known = self.state.known_since_us
-        window_us = int(self.policy.scale_in.stabilization_s * SECOND_US)
-        last = self.state.wanted[-1].t_us if self.state.wanted else None
-        gap = last is None or self.now - last > max(window_us, HOUR_US // 12)
-        self.state = msgspec.structs.replace(
-            self.state, calm=calm.follow(self.state.calm, demand.load, self.now),
-            known_since_us=self.now if known is None or gap else min(known, self.now),
-        )  # fmt: skip
-
-    def _stable(self, count: int, predicted: bool) -> int:
-        out, down = self.policy.scale_out, self.policy.scale_in
-        past = [(w.t_us, w.count) for w in self.state.wanted]
-        longest = max(out.stabilization_s, down.stabilization_s)
-        kept = [w for w in self.state.wanted if self.now - w.t_us < longest * SECOND_US]
-        wanted = (*kept, Wanted(t_us=self.now, count=count))
-        self.state = msgspec.structs.replace(self.state, wanted=wanted)
-        since = self.state.calm.since_us if self.state.calm is not None else self.now
-        if predicted and self.now - since < down.stabilization_s * SECOND_US:
-            return count  # the forecast weighs a scale-in of a moving load itself
-        steady = hpa.stabilized(self.current, count, past, self.now, out, down)
-        known = self.state.known_since_us
-        watched = known is not None and self.now - known >= down.stabilization_s * SECOND_US
-        if steady < self.current and not watched:
-            steady = self.current
-            self._note("stabilization", steady, f"demand is known for less than {down.stabilization_s:g} s")
-        elif steady != count:
-            self._note("stabilization", steady, "recommendations within the window")
-        least = calm.floor(self.state.calm, self.now)
-        if steady < min(least, self.current):
-            steady = min(least, self.current)
-            self._note("calm", steady, "a constant load needed this many before")
-        return steady
 
     # -- limits --------------------------------------------------------------------------------------------
 
@@ -299,12 +222,12 @@ class _Turn:
         state, direction = self.state, "out" if count > self.current else "in"
         sequence = state.sequence + 1
         key = f"{name}-{sequence}-{self.now}"
-        horizon = self.now - max(2 * HOUR_US, int(self.policy.cooldown_s * SECOND_US))
-        kept = tuple(a for a in state.actions if a.t_us > horizon)
+        horizon = self.now - max(HOUR_US, int(self.policy.cooldown_s * SECOND_US))
+        kept = tuple(a for a in state.actions if a.t_us > horizon) or state.actions[-1:]
         action = Action(t_us=self.now, direction="out" if direction == "out" else "in", before=self.current, to=count)
         settled = state.calm
-        if direction == "out":
-            settled = calm.scaled_out(state.calm, kept, min(count, bare), self.now)
+        if direction == "out" and bare > self.current:
+            settled = calm.scaled_out(state.calm, kept, self.policy.scale_in.stabilization_s, self.now)
         spend = state.spend
         if self.policy.cost is not None:
             spend = budget.spent_until(spend, self.policy.cost, max(count, self.current), self.now)
