@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 from pydantic import BaseModel
 
 from cloud_hub.api.dependencies import Reader, TheHub
+from cloud_hub.autoscale.published import PUBLISHED
 from cloud_hub.inference.experts import escalations
 from cloud_hub.runtime import items
 from cloud_hub.runtime.worker import WorkerStatus
@@ -68,6 +69,7 @@ def metrics(hub: TheHub, caller: Reader) -> Response:
         registry = CollectorRegistry()
         registry.register(SparkplugCollector(hub.sparkplug.status()))
         content += generate_latest(registry)
+    content += generate_latest(PUBLISHED.registry)
     if hub.gateway is not None:
         content += generate_latest(hub.gateway.metrics.registry)
     return Response(content, media_type=CONTENT_TYPE_LATEST)

@@ -73,7 +73,7 @@ class Autoscaler:
         items = WorkItems(self._db, "autoscale", now)
         if now < self._refused_until or self._finish(items):
             return items.result()
-        current, now = self._scaler.current(), now_us()
+        current, now = self._scaler.current().desired, now_us()
         with self._db.read() as session:
             wanted = escalation_rate(session, self._settings.window_s, now)
         self._state = policy.observe(self._bounds, self._state, wanted, now)
