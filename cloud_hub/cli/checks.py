@@ -192,6 +192,8 @@ def _broker(settings: Settings, findings: Findings) -> None:
 
 def _sparkplug(settings: Settings, findings: Findings) -> None:
     """The servers of the Sparkplug host: their files are there and fit; one that is away is a warning."""
+    if settings.sparkplug.servers and not settings.sparkplug.host_id:
+        findings.warnings.append("sparkplug.host_id: is empty, so the Sparkplug host is off. Give it an id")
     for server in settings.sparkplug.servers if settings.sparkplug.host_id else ():
         place = f"sparkplug.servers {server.address}"
         tls = server.tls

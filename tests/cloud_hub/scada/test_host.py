@@ -203,6 +203,14 @@ def checked(folder: Path, **server: Any) -> Findings:
     return findings
 
 
+def test_check_warns_of_servers_without_a_host_id(tmp_path: Path) -> None:
+    findings = Findings()
+    spb = {"servers": [{"address": "127.0.0.1:1"}]}
+    checks._sparkplug(Settings(state_dir=str(tmp_path), sparkplug=spb), findings)  # type: ignore[arg-type]
+    assert findings.problems == []
+    assert "the Sparkplug host is off" in findings.warnings[0]
+
+
 def test_check_names_what_is_wrong_with_a_server(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("x", "utf-8")

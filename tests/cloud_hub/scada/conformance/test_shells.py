@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import socket
 import ssl
@@ -16,6 +17,7 @@ from simulators.certificates import certificates
 from simulators.sparkplug_logs import encode
 
 from cloud_hub.__main__ import main
+from cloud_hub.cli.sparkplug_check import nothing_seen
 from cloud_hub.scada.conformance.brokers import Broker, Client, parse_broker
 from cloud_hub.scada.conformance.core.checker import Scope
 from cloud_hub.scada.conformance.core.report import Status
@@ -124,6 +126,17 @@ def test_a_broker_that_cannot_be_reached_is_a_problem_of_the_proxy() -> None:
     assert "cannot be reached" in watch.problems[0]
 
 
+def test_closing_the_proxy_with_a_client_connected_prints_no_traceback(
+    broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    watch = Watch(Scope(role=Role.EDGE))
+    proxy = Proxy(watch, 0, broker, LOOPBACK, 0)
+    client = Client(Broker(host=LOOPBACK, port=proxy.port), lambda *_: None)
+    proxy.close()
+    client.close()
+    assert [record.message for record in caplog.records if record.name == "asyncio"] == []
+
+
 def test_the_proxy_says_which_port_is_taken(broker: Broker) -> None:
     with pytest.raises(ConfigError, match="cannot listen on"):
         Proxy(Watch(Scope(role=Role.EDGE)), 0, broker, LOOPBACK, broker.port)
@@ -191,6 +204,25 @@ def test_a_broker_that_keeps_births_is_aware_and_one_that_does_not_retain_them_i
 def test_check_exits_3_where_nothing_is_seen(broker: Broker, capsys: pytest.CaptureFixture[str]) -> None:
     assert check(broker, "--role", "edge", "--group", "nobody") == 3
     assert "nothing seen" in capsys.readouterr().err
+
+
+def test_messages_of_other_groups_are_not_seen_but_their_groups_are_named(broker: Broker) -> None:
+    seen: list[str] = []
+    client = Client(broker, lambda topic, *_: seen.append(topic))
+    client.subscribe("spBv1.0/hall-2/#", 0)
+
+    def progress(text: str) -> None:
+        if text.startswith("watching"):
+            client.publish("spBv1.0/hall-2/NBIRTH/n", encode({"seq": 0}), 1)
+            until("it is seen", lambda: bool(seen))
+            raise KeyboardInterrupt
+
+    found = run_check(edge_plan(broker, "hall-9", listen=False), progress)
+    client.close()
+    assert not found.seen
+    assert "hall-2" in found.groups
+    arguments = argparse.Namespace(role="edge", group="hall-9", node="", host_id="")
+    assert "--role edge --group hall-9; nodes of these groups publish: hall-2" in nothing_seen(arguments, ["hall-2"])
 
 
 def test_check_exits_3_where_no_broker_answers(capsys: pytest.CaptureFixture[str]) -> None:
