@@ -23,7 +23,7 @@ from cloud_hub.scada.conformance.core.checker import Scope
 from cloud_hub.scada.conformance.core.report import Status
 from cloud_hub.scada.conformance.core.rules import Role
 from cloud_hub.scada.conformance.proxy import Proxy
-from cloud_hub.scada.conformance.service import Plan, watching
+from cloud_hub.scada.conformance.service import Plan, result, watching
 from cloud_hub.scada.conformance.service import check as run_check
 from cloud_hub.scada.conformance.simulated_node import SimulatedNode
 from cloud_hub.scada.conformance.watch import Watch
@@ -207,20 +207,13 @@ def test_check_exits_3_where_nothing_is_seen(broker: Broker, capsys: pytest.Capt
 
 
 def test_messages_of_other_groups_are_not_seen_but_their_groups_are_named(broker: Broker) -> None:
-    seen: list[str] = []
-    client = Client(broker, lambda topic, *_: seen.append(topic))
-    client.subscribe("spBv1.0/hall-2/#", 0)
-
-    def progress(text: str) -> None:
-        if text.startswith("watching"):
-            client.publish("spBv1.0/hall-2/NBIRTH/n", encode({"seq": 0}), 1)
-            until("it is seen", lambda: bool(seen))
-            raise KeyboardInterrupt
-
-    found = run_check(edge_plan(broker, "hall-9", listen=False), progress)
+    client = Client(broker, lambda *_: None)
+    with watching(edge_plan(broker, "hall-9", listen=False)) as (watch, _):
+        client.publish("spBv1.0/hall-2/NBIRTH/n", encode({"seq": 0}), 1)
+        until("it is seen", lambda: "hall-2" in watch.groups())
+        found = result(watch)
     client.close()
     assert not found.seen
-    assert "hall-2" in found.groups
     arguments = argparse.Namespace(role="edge", group="hall-9", node="", host_id="")
     assert "--role edge --group hall-9; nodes of these groups publish: hall-2" in nothing_seen(arguments, ["hall-2"])
 
@@ -230,15 +223,20 @@ def test_check_exits_3_where_no_broker_answers(capsys: pytest.CaptureFixture[str
     assert "127.0.0.1:1 cannot be reached" in capsys.readouterr().err
 
 
-def test_an_interrupt_gives_what_was_seen_so_far(broker: Broker) -> None:
-    seen: list[str] = []
-    client = Client(broker, lambda topic, *_: seen.append(topic))
-    client.subscribe("spBv1.0/cut/#")
+def test_an_interrupt_gives_what_was_seen_so_far(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    watches: list[Watch] = []
+
+    def watch(scope: Scope) -> Watch:
+        watches.append(Watch(scope))
+        return watches[0]
+
+    monkeypatch.setattr("cloud_hub.scada.conformance.service.Watch", watch)
+    client = Client(broker, lambda *_: None)
 
     def progress(text: str) -> None:
         if text.startswith("watching"):
             client.publish("spBv1.0/cut/NBIRTH/n", encode({"seq": 0}), 1)
-            until("it is seen", lambda: bool(seen))
+            until("it is seen", lambda: watches[0].messages())
             raise KeyboardInterrupt
 
     found = run_check(edge_plan(broker, "cut", listen=False), progress)
