@@ -178,13 +178,13 @@ def _report(arguments: argparse.Namespace, result: Result) -> None:
     for problem in result.problems:
         print(f"problem: {printable(problem)}", file=sys.stderr)
     if not result.seen:
-        print(printable(nothing_seen(arguments, result.groups)), file=sys.stderr)
+        print(printable(nothing_seen(arguments, result.others)), file=sys.stderr)
 
 
-def nothing_seen(arguments: argparse.Namespace, groups: list[str]) -> str:
+def nothing_seen(arguments: argparse.Namespace, others: list[str]) -> str:
     """Why there may be nothing to judge."""
     wanted = {"group": arguments.group, "node": arguments.node, "host-id": arguments.host_id}
     scope = "".join(f" --{name} {value}" for name, value in wanted.items() if value)
-    if groups:
-        return f"nothing seen of --role {arguments.role}{scope}; nodes of these groups publish: {', '.join(groups)}"
+    if others:
+        return f"nothing seen of --role {arguments.role}{scope}; these edge nodes publish: {', '.join(others)}"
     return "nothing seen: is the address right, does anything publish below spBv1.0/, and may this user read it?"

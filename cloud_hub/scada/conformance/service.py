@@ -43,14 +43,14 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The verdicts, whether anything was seen that they are about, what kept the checker from watching, and the groups
-    whose nodes were seen, also those outside the scope.
+    """The verdicts, whether anything was seen that they are about, what kept the checker from watching, and edge nodes
+    outside the scope that were seen, as group/node.
     """
 
     verdicts: list[Verdict]
     seen: bool
     problems: list[str]
-    groups: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
 
     @property
     def violated(self) -> bool:
@@ -112,7 +112,7 @@ def result(watch: Watch) -> Result:
     watch.tick()
     found = watch.verdicts()
     seen = any(one.kept or one.violated for one in found)  # messages of other groups say nothing about the scope
-    return Result(found, seen, list(watch.problems), watch.groups())
+    return Result(found, seen, list(watch.problems), watch.others())
 
 
 def _wait(watch: Watch, seconds: float, progress: Callable[[str], None]) -> None:

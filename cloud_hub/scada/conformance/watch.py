@@ -92,10 +92,10 @@ class Watch:
                 if node.seen_birth and scope.group in ("", node.key.group) and scope.node in ("", node.key.node)
             ]  # fmt: skip
 
-    def groups(self) -> list[str]:
-        """Groups of the edge nodes that were seen, within the scope or not, at most 20."""
+    def others(self) -> list[str]:
+        """Edge nodes outside the scope that publish, as group/node."""
         with self._lock:
-            return sorted({node.key.group for node in self._checker.world.nodes.values()})[:20]
+            return sorted(self._checker.others)
 
     def connected(self) -> set[str]:
         """Descriptors of edge nodes that are connected and have subscribed, as far as a proxy sees them."""

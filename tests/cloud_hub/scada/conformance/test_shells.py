@@ -206,16 +206,16 @@ def test_check_exits_3_where_nothing_is_seen(broker: Broker, capsys: pytest.Capt
     assert "nothing seen" in capsys.readouterr().err
 
 
-def test_messages_of_other_groups_are_not_seen_but_their_groups_are_named(broker: Broker) -> None:
+def test_nodes_outside_the_scope_are_not_judged_but_named(broker: Broker) -> None:
     client = Client(broker, lambda *_: None)
     with watching(edge_plan(broker, "hall-9", listen=False)) as (watch, _):
         client.publish("spBv1.0/hall-2/NBIRTH/n", encode({"seq": 0}), 1)
-        until("it is seen", lambda: "hall-2" in watch.groups())
+        until("it is seen", lambda: watch.others() == ["hall-2/n"])
         found = result(watch)
     client.close()
     assert not found.seen
     arguments = argparse.Namespace(role="edge", group="hall-9", node="", host_id="")
-    assert "--role edge --group hall-9; nodes of these groups publish: hall-2" in nothing_seen(arguments, ["hall-2"])
+    assert "--role edge --group hall-9; these edge nodes publish: hall-2/n" in nothing_seen(arguments, ["hall-2/n"])
 
 
 def test_check_exits_3_where_no_broker_answers(capsys: pytest.CaptureFixture[str]) -> None:
@@ -236,7 +236,7 @@ def test_an_interrupt_gives_what_was_seen_so_far(broker: Broker, monkeypatch: py
     def progress(text: str) -> None:
         if text.startswith("watching"):
             client.publish("spBv1.0/cut/NBIRTH/n", encode({"seq": 0}), 1)
-            until("it is seen", lambda: watches[0].messages())
+            until("it is seen", watches[0].messages)
             raise KeyboardInterrupt
 
     found = run_check(edge_plan(broker, "cut", listen=False), progress)
