@@ -146,9 +146,7 @@ def test_a_failed_forget_leaves_the_store_usable(outbox: Outbox) -> None:
     assert [b.first for b in waiting(outbox, "event")] == [1, 2]
 
 
-@pytest.mark.parametrize(
-    "made", ["", "CREATE TABLE meta (epoch TEXT); CREATE TABLE streams (x); CREATE TABLE lost (x)"]
-)
+@pytest.mark.parametrize("made", ["", "CREATE TABLE meta (epoch); CREATE TABLE streams (x); CREATE TABLE lost (x)"])
 def test_the_status_of_a_file_that_is_being_made_is_not_ready(tmp_path: Path, made: str) -> None:
     db = sqlite3.connect(tmp_path / "outbox.sqlite")
     db.executescript(made)
