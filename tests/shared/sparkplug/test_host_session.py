@@ -221,8 +221,18 @@ def test_a_message_type_with_bad_metrics_keeps_the_good_ones() -> None:
     assert kinds(effects) == [NodeBorn, Refused, Refused]
     unfit = Metric(name="speed", timestamp=NOW, datatype=DataType.String, value="fast")
     effects = send(session, "NDATA", data(1, unfit, speed(), with_datatypes=True))
-    assert values(effects) == [5]
+    assert values(effects) == [None, 5]
     assert kinds(effects) == [Data, Refused], "a wrong type is no reason for a rebirth"
+
+
+def test_a_value_that_does_not_fit_is_null_because_the_one_before_is_not_the_present_one() -> None:
+    session = online()
+    far = Metric(alias=7, timestamp=NOW, datatype=DataType.Int32, value=1_000_000)
+    effects = send(session, "NDATA", data(2, far))
+    assert values(effects) == [None]
+    assert [one.reason for one in effects if isinstance(one, Refused)] == [
+        "metric with alias 7: Int16 is -32768 to 32767, not the bits 0xf4240"
+    ]
 
 
 def test_an_alias_that_two_metrics_have_stays_with_the_first() -> None:
