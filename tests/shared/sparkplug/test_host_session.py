@@ -225,6 +225,13 @@ def test_a_message_type_with_bad_metrics_keeps_the_good_ones() -> None:
     assert kinds(effects) == [Data, Refused], "a wrong type is no reason for a rebirth"
 
 
+def test_a_name_decides_the_datatype_of_a_metric_with_the_alias_of_another() -> None:
+    session = host()
+    send(session, "NBIRTH", birth(SPEED, Metric(name="count", alias=8, datatype=DataType.Int32, value=0)))
+    both = Metric(name="count", alias=7, timestamp=NOW, datatype=DataType.Int32, value=65_531)
+    assert values(send(session, "NDATA", data(1, both))) == [65_531]
+
+
 def test_a_value_that_does_not_fit_is_null_because_the_one_before_is_not_the_present_one() -> None:
     session = online()
     far = Metric(alias=7, timestamp=NOW, datatype=DataType.Int32, value=1_000_000)
