@@ -246,13 +246,31 @@ class BatchProcessor:
                 self.dispatcher.read_back(known.device, new, now)
 
     def _write_twins(self) -> None:
-        """Write changed texts, and the values of writable metrics, to the twins."""
-        waiting, self._texts.waiting, self._texts.written_s = self._texts.waiting, {}, time.monotonic()
+        """Write changed texts, and the values of writable metrics, to the twins. What cannot be written yet waits."""
+        waiting, self._texts.written_s = self._texts.waiting, time.monotonic()
         devices = sorted(waiting)
         for start in range(0, len(devices), TWINS):
             part = devices[start : start + TWINS]
-            with self._db.write(*part) as session:
-                self._report(session, {device: waiting[device] for device in part})
+            self._write_part({device: waiting[device] for device in part})
+            for device in part:
+                del waiting[device]
+
+    def _write_part(self, texts: dict[str, dict[str, object]]) -> None:
+        """Write some twins in one transaction; those that fail are found by halves, and left out."""
+        try:
+            with self._db.write(*texts) as session:
+                self._report(session, texts)
+        except NotReady:
+            raise
+        except Exception as error:
+            if len(texts) == 1:
+                self.counts["failures"] += 1
+                fields = {"device": next(iter(texts)), "reason": f"{type(error).__name__}: {error}"[:500]}
+                log.exception("sparkplug.twin_failed", extra={"fields": fields})
+                return
+            devices = list(texts)
+            for part in (devices[: len(devices) // 2], devices[len(devices) // 2 :]):
+                self._write_part({device: texts[device] for device in part})
 
     def _report(self, session: Session, texts: dict[str, dict[str, object]]) -> None:
         documents = TwinRows(session)

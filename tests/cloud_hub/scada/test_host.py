@@ -16,6 +16,7 @@ from cloud_hub.cli import checks
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import Device, SparkplugNode
 from cloud_hub.runtime.worker import NOTHING
+from cloud_hub.scada import twin
 from cloud_hub.scada.core import definitions
 from cloud_hub.scada.core.records import Note, Record
 from cloud_hub.scada.host import SparkplugHost, open_host
@@ -24,6 +25,7 @@ from cloud_hub.scada.store import Store
 from cloud_hub.settings import Settings
 from cloud_hub.settings.scada import Sparkplug
 from cloud_hub.telemetry import samples
+from cloud_hub.twins import service as twins
 from shared.errors import ConfigError, NotReady
 from shared.process.checks import Findings
 
@@ -158,10 +160,43 @@ def test_texts_reach_the_twin_after_a_while(rig: Rig) -> None:
     rig.take(data(mode="off", t_ms=T_MS + 2))
     rig.host._processor._write_twins()
     with rig.db.read() as session:
-        from cloud_hub.twins import service as twins
-
         assert twins.reported(session, PRESS, "sparkplug")["metrics"] == {"mode": "off"}
         assert twins.load(session, PRESS, "sparkplug").version == 2
+
+
+def test_a_twin_that_cannot_be_written_keeps_the_texts_of_no_other_back(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.take(birth(mode="on"), birth(DRIVE, mode="on"))
+    monkeypatch.setattr(
+        twin, "report", failing(twin.report, ValueError("x"), lambda _s, _d, device, *_: device == f"{PRESS}-drive")
+    )
+    rig.host._processor._texts.waiting = {f"{PRESS}-drive": {"mode": "x"}, PRESS: {"mode": "off"}}
+    rig.host._processor._write_twins()
+    with rig.db.read() as session:
+        assert twins.reported(session, PRESS, "sparkplug")["metrics"] == {"mode": "off"}
+
+
+def test_texts_wait_for_a_database_that_is_away(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.take(birth(mode="auto"))
+    rig.take(data(mode="off"))
+    with monkeypatch.context() as away:
+        away.setattr(twin, "report", failing(twin.report, NotReady("the database is away"), lambda *_: True))
+        with pytest.raises(NotReady):
+            rig.host._processor._write_twins()
+    rig.host._processor._write_twins()
+    with rig.db.read() as session:
+        assert twins.reported(session, PRESS, "sparkplug")["metrics"] == {"mode": "off"}
+
+
+@pytest.mark.sql
+def test_a_writable_text_with_nul_reaches_the_twin(db: Database, tmp_path: Path) -> None:
+    rig = Rig(db, tmp_path, writable=[{"device": PRESS, "metric": "mode", "allowed": ["on", "off"]}])
+    rig.take(birth(mode="a\0b", other="x"))
+    rig.take(data(mode="c\0" * 500))
+    rig.host._processor._write_twins()
+    with rig.db.read() as session:
+        assert str(twins.reported(session, PRESS, "sparkplug")["metrics"]["mode"]).startswith("c\ufffdc")
 
 
 # -- settings -----------------------------------------------------------------------------------------
