@@ -237,7 +237,7 @@ class BatchProcessor:
                 self._current.forget(one.device for one in mine)
                 continue
             self.heard[known.device] = now
-            if isinstance(record, Data) and record.gap:
+            if record.gap:
                 self._current.forget(one.device for one in registry.of_node(*record.key[:2]).values())
             new = self._current.take(known, record, now)
             if new:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ from simulators.sparkplug_births import DRIVE, NODE, T_MS, birth, data, death
 from sqlmodel import select
 
 from cloud_hub.cli import checks
+from cloud_hub.clock import now_us
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import Device, SparkplugNode
 from cloud_hub.runtime.worker import NOTHING
 from cloud_hub.scada import twin
 from cloud_hub.scada.core import definitions
-from cloud_hub.scada.core.records import Note, Record
+from cloud_hub.scada.core.records import Birth, Data, Note, Record
 from cloud_hub.scada.host import SparkplugHost, open_host
 from cloud_hub.scada.server import HostServer, Received
 from cloud_hub.scada.store import Store
@@ -27,6 +29,7 @@ from cloud_hub.settings.scada import Sparkplug
 from cloud_hub.telemetry import samples
 from cloud_hub.twins import service as twins
 from shared.errors import ConfigError, NotReady
+from shared.plant.write_rules import Allowed
 from shared.process.checks import Findings
 
 pytestmark = pytest.mark.one_database
@@ -175,6 +178,19 @@ def test_a_twin_that_cannot_be_written_keeps_the_texts_of_no_other_back(
     rig.host._processor._write_twins()
     with rig.db.read() as session:
         assert twins.reported(session, PRESS, "sparkplug")["metrics"] == {"mode": "off"}
+
+
+@pytest.mark.parametrize("after", [data(b=1.0), birth(DRIVE, b=1.0)], ids=["data", "birth of a device"])
+def test_after_lost_messages_no_interlock_holds_by_a_value_from_before_them(
+    db: Database, tmp_path: Path, after: Data | Birth
+) -> None:
+    rig = Rig(db, tmp_path, writable=[{"device": PRESS, "metric": "a", "low": 0, "high": 1, "only_while": "speed == 0"}])
+    rig.take(birth(a=1.0, b=0.0, speed=0.0))
+    with rig.db.read() as session:
+        assert isinstance(rig.host.writes.judge(session, PRESS, "a", 1, now_us()), Allowed)
+    rig.take(replace(after, gap=True))
+    with rig.db.read() as session:
+        assert "speed has no value" in str(rig.host.writes.judge(session, PRESS, "a", 1, now_us()))
 
 
 def test_texts_wait_for_a_database_that_is_away(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,6 +85,10 @@ def online(**options: Any) -> HostSession:
     return session
 
 
+def gaps(effects: list[HostEffect]) -> list[bool]:
+    return [one.gap for one in effects if isinstance(one, DeviceBorn | Data)]
+
+
 def kinds(effects: list[HostEffect]) -> list[type]:
     return [type(one) for one in effects]
 
@@ -282,6 +286,16 @@ def test_a_lost_message_leads_to_one_request_after_the_reorder_timeout() -> None
     assert born.asked
     assert values(send(session, "NDATA", data(1, by_alias(9)), NOW + 2_200)) == [9]
     assert session.tick(NOW + 999_000) == []
+
+
+def test_what_follows_a_lost_message_says_that_there_is_a_gap_until_the_next_birth() -> None:
+    session = online(reorder_timeout_ms=2_000)
+    send(session, "DBIRTH/saw", data(3, SPEED, with_datatypes=True), NOW)
+    send(session, "DDATA/axis", data(4, speed(4)), NOW)
+    assert gaps(session.tick(NOW + 2_000)) == [True, True]
+    assert gaps(send(session, "DBIRTH/axis", data(5, SPEED, with_datatypes=True))) == [True]
+    send(session, "NBIRTH", birth(SPEED))
+    assert gaps(send(session, "DBIRTH/axis", data(1, SPEED, with_datatypes=True))) == [False]
 
 
 def test_after_a_gap_is_filled_a_second_gap_has_a_timeout_of_its_own() -> None:
