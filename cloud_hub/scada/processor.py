@@ -71,6 +71,8 @@ class BatchProcessor:
         self.heard: dict[str, int] = {}
         self._logged, self._asked = RateLimiter(1 / 60), RateLimiter(1 / 600)
         self._texts = _Texts()
+        self._arrived_us = 0
+        """When the first message of the present batch arrived; 0 between batches."""
 
     def server(self, key: Key) -> HostServer | None:
         """The server on which a node was last seen."""
@@ -79,8 +81,10 @@ class BatchProcessor:
 
     def process(self, batch: Sequence[Received]) -> None:
         """Read and store a batch."""
+        self._arrived_us = min((message.at_us for message in batch), default=0)
         for records in self._read(batch):
             self.take(records)
+        self._arrived_us = 0
 
     def take(self, records: Sequence[Record]) -> None:
         """Store records, and do what follows from them."""
@@ -224,8 +228,11 @@ class BatchProcessor:
             log.warning("sparkplug.refused", extra={"fields": {"node": node, "reason": reason[:500]}})
 
     def _observe(self, records: Sequence[Record]) -> None:
-        """Keep the present values that rules need, and the time of each device."""
-        registry, now = self.store.registry, now_us()
+        """Keep the present values that rules need, and the time of each device.
+
+        What waited, for its turn or for the database, is as old as its arrival.
+        """
+        registry, now = self.store.registry, min(self._arrived_us or now_us(), now_us())
         for record in records:
             if isinstance(record, Note):
                 continue
@@ -243,7 +250,7 @@ class BatchProcessor:
             if new:
                 values = {metric: one.value for metric, one in new.items() if one.value is not None}
                 self._texts.waiting.setdefault(known.device, {}).update(values)
-                self.dispatcher.read_back(known.device, new, now)
+                self.dispatcher.read_back(known.device, new, now_us())
 
     def _write_twins(self) -> None:
         """Write changed texts, and the values of writable metrics, to the twins. What cannot be written yet waits."""

@@ -193,6 +193,17 @@ def test_after_lost_messages_no_interlock_holds_by_a_value_from_before_them(
         assert "speed has no value" in str(rig.host.writes.judge(session, PRESS, "a", 1, now_us()))
 
 
+def test_a_value_that_waited_in_the_queue_is_as_old_as_its_arrival(db: Database, tmp_path: Path) -> None:
+    rig = Rig(db, tmp_path, writable=[{"device": PRESS, "metric": "a", "low": 0, "high": 1, "only_while": "speed == 0"}])
+    late = Received(server=rig.servers[0], records=(birth(a=1.0, speed=0.0),), at_us=now_us() - 11_000_000)
+    rig.host._processor.process([late])
+    with rig.db.read() as session:
+        assert "s old" in str(rig.host.writes.judge(session, PRESS, "a", 1, now_us()))
+    rig.take(data(speed=0.0))
+    with rig.db.read() as session:
+        assert isinstance(rig.host.writes.judge(session, PRESS, "a", 1, now_us()), Allowed)
+
+
 def test_texts_wait_for_a_database_that_is_away(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     rig.take(birth(mode="auto"))
     rig.take(data(mode="off"))
