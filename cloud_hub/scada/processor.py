@@ -19,7 +19,7 @@ from cloud_hub.clock import now_us
 from cloud_hub.database.sessions import Database
 from cloud_hub.ingest.core.rate_limit import RateLimiter
 from cloud_hub.scada import twin
-from cloud_hub.scada.core.records import Birth, Data, Death, Key, Note, Record, cost
+from cloud_hub.scada.core.records import Birth, Death, Key, Note, Record, cost
 from cloud_hub.scada.dispatch import WriteDispatcher
 from cloud_hub.scada.limits import LimitJudge
 from cloud_hub.scada.server import HostServer, Received

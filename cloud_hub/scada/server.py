@@ -224,9 +224,7 @@ class HostServer:
             ]  # fmt: skip
         if isinstance(effect, DeviceBorn):
             born = _key(effect.node, effect.device)
-            return [
-                Birth(key=born, metrics=effect.metrics, sent_ms=effect.timestamp, server=self.name, gap=effect.gap)
-            ]
+            return [Birth(key=born, metrics=effect.metrics, sent_ms=effect.timestamp, server=self.name, gap=effect.gap)]
         if isinstance(effect, NodeDied):
             return [Death(key=_key(effect.node))]
         if isinstance(effect, DeviceDied):

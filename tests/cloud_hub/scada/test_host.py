@@ -34,6 +34,7 @@ from shared.process.checks import Findings
 
 pytestmark = pytest.mark.one_database
 PRESS = "line-1-press-3"
+INTERLOCKED = {"device": PRESS, "metric": "a", "low": 0, "high": 1, "only_while": "speed == 0"}
 SERVERS = [{"address": "127.0.0.1:1"}, {"address": "127.0.0.1:2"}]
 
 
@@ -184,7 +185,7 @@ def test_a_twin_that_cannot_be_written_keeps_the_texts_of_no_other_back(
 def test_after_lost_messages_no_interlock_holds_by_a_value_from_before_them(
     db: Database, tmp_path: Path, after: Data | Birth
 ) -> None:
-    rig = Rig(db, tmp_path, writable=[{"device": PRESS, "metric": "a", "low": 0, "high": 1, "only_while": "speed == 0"}])
+    rig = Rig(db, tmp_path, writable=[INTERLOCKED])
     rig.take(birth(a=1.0, b=0.0, speed=0.0))
     with rig.db.read() as session:
         assert isinstance(rig.host.writes.judge(session, PRESS, "a", 1, now_us()), Allowed)
@@ -194,7 +195,7 @@ def test_after_lost_messages_no_interlock_holds_by_a_value_from_before_them(
 
 
 def test_a_value_that_waited_in_the_queue_is_as_old_as_its_arrival(db: Database, tmp_path: Path) -> None:
-    rig = Rig(db, tmp_path, writable=[{"device": PRESS, "metric": "a", "low": 0, "high": 1, "only_while": "speed == 0"}])
+    rig = Rig(db, tmp_path, writable=[INTERLOCKED])
     late = Received(server=rig.servers[0], records=(birth(a=1.0, speed=0.0),), at_us=now_us() - 11_000_000)
     rig.host._processor.process([late])
     with rig.db.read() as session:
