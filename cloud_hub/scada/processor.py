@@ -243,7 +243,8 @@ class BatchProcessor:
                 mine = [known] if record.key[2] else registry.of_node(*record.key[:2]).values()
                 self._current.forget(one.device for one in mine)
                 continue
-            self.heard[known.device] = now
+            if not known.own:  # an agent speaks for itself; anybody can say that he is one
+                self.heard[known.device] = now
             if record.gap:
                 self._current.forget(one.device for one in registry.of_node(*record.key[:2]).values())
             new = self._current.take(known, record, now)

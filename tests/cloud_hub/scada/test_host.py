@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from simulators.sparkplug_births import DRIVE, NODE, T_MS, birth, data, death
+from simulators.sparkplug_births import DRIVE, NODE, T_MS, birth, data, death, metric
 from sqlmodel import select
 
 from cloud_hub.cli import checks
@@ -203,6 +203,14 @@ def test_a_value_that_waited_in_the_queue_is_as_old_as_its_arrival(db: Database,
     rig.take(data(speed=0.0))
     with rig.db.read() as session:
         assert isinstance(rig.host.writes.judge(session, PRESS, "a", 1, now_us()), Allowed)
+
+
+def test_a_node_that_says_it_is_an_agent_is_no_word_of_that_agent(rig: Rig) -> None:
+    with rig.db.write() as session:
+        session.add(Device(id="pump-1", profile="x86-64"))
+    rig.take(birth(NODE, metric(definitions.OWN_DEVICE, "pump-1")))
+    rig.take(data(a=1.0))
+    assert rig.host.heard_us("pump-1") == 0
 
 
 def test_texts_wait_for_a_database_that_is_away(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
