@@ -139,14 +139,21 @@ class BatchProcessor:
         return self._of_server(records, message.server)
 
     def _of_server(self, records: list[Record], server: HostServer) -> list[Record]:
-        """Keep on which server each node is. The death that a node left on another server is not its own any more."""
+        """Keep on which server each living node is. The death that a node left on another server is not its own any
+        more.
+        """
+        kept: list[Record] = []
         for record in records:
+            node = record.key[:2]
             if isinstance(record, Birth) and not record.key[2]:
-                self.server_of[record.key[:2]] = server
-        return [
-            record for record in records
-            if not isinstance(record, Death) or self.server_of.get(record.key[:2], server) is server
-        ]  # fmt: skip
+                self.server_of[node] = server
+            elif isinstance(record, Death):
+                if self.server_of.get(node, server) is not server:
+                    continue
+                if not record.key[2]:
+                    self.server_of.pop(node, None)
+            kept.append(record)
+        return kept
 
     def _tick(self, server: HostServer) -> None:
         records = self._of_server(server.tick(), server)

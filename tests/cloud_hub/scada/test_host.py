@@ -213,6 +213,14 @@ def test_a_node_that_says_it_is_an_agent_is_no_word_of_that_agent(rig: Rig) -> N
     assert rig.host.heard_us("pump-1") == 0
 
 
+def test_nodes_that_come_and_go_under_ever_new_names_leave_nothing_behind(rig: Rig) -> None:
+    for number in range(20):
+        rig.take(birth(("g", f"n{number}", "")), death(("g", f"n{number}", "")))
+    assert rig.host._processor.server_of == {}
+    rig.take(birth(a=1.0))
+    assert rig.host._processor.server(NODE) is rig.servers[0]
+
+
 def test_texts_wait_for_a_database_that_is_away(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     rig.take(birth(mode="auto"))
     rig.take(data(mode="off"))
