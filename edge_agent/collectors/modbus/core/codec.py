@@ -88,6 +88,8 @@ class Codec:
 
     def _packed(self, raw: float) -> bytes:
         kind = self._layout.type
+        if not math.isfinite(raw):  # by the scale
+            raise ValueError(f"{raw:g} does not fit into {kind}")
         try:
             return self._format.pack(raw if kind in FLOATS else round(raw))
         except (struct.error, OverflowError) as error:

@@ -99,6 +99,12 @@ def test_a_value_that_the_registers_cannot_hold_is_refused_with_the_reason(kind:
         Codec(layout(kind)).encode(value)
 
 
+@pytest.mark.parametrize("kind", ["float64", "float32", "int16"])
+def test_a_value_that_overflows_by_its_scale_is_not_written_as_infinite(kind: str) -> None:
+    with pytest.raises(ValueError, match="does not fit"):
+        Codec(layout(kind, scale=1e-10)).encode(1e300)
+
+
 def test_text_that_is_too_long_or_no_text_is_refused() -> None:
     both = Codec(layout("string", length=2))
     assert both.encode("abcd") == b"abcd"
