@@ -7,6 +7,8 @@ import sys
 from datetime import datetime, timezone
 from typing import Literal
 
+from edge_agent.collectors.plant.core.steps import whole
+
 Type = Literal["number", "bool", "string"]
 Value = float | str | bool
 MAX_TEXT = 4096
@@ -77,11 +79,11 @@ def _number(raw: float, variant: str) -> int | float:
         raise ValueError(f"{raw:g} does not fit into {variant}")
     if variant in _LARGEST:
         return raw
-    bits, whole = _BITS[variant], round(raw)
+    bits, number = _BITS[variant], whole(raw, variant)
     low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if variant in _SIGNED else (0, (1 << bits) - 1)
-    if not low <= whole <= high:
+    if not low <= number <= high:
         raise ValueError(f"{raw:g} does not fit into {variant}")
-    return whole
+    return number
 
 
 def same(wanted: object, read: object) -> bool:

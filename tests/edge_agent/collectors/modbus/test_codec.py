@@ -78,7 +78,8 @@ def test_scale_and_offset_are_applied_and_undone() -> None:
     assert both.decode(struct.pack(">h", 655)) == pytest.approx(25.5)
     assert both.encode(25.5) == struct.pack(">h", 655)
     assert both.matches(25.5, both.decode(both.encode(25.5)))
-    assert both.matches(25.52, both.decode(both.encode(25.52))), "as near as the register can hold it"
+    with pytest.raises(ValueError, match=r"would be 655\.2 .* write a full step"):
+        both.encode(25.52)  # rounded it might be beyond a limit
     assert not both.matches(25.5, 25.6)
 
 
@@ -90,6 +91,7 @@ def test_a_register_may_hold_no_number() -> None:
     ("kind", "value", "reason"),
     [
         ("uint16", 65_536, "65536 does not fit into uint16"), ("int16", -40_000, "does not fit into int16"),
+        ("uint16", 10.6, "it would be 10.6"),
         ("uint32", -1, "does not fit into uint32"), ("float32", 1e39, "does not fit into float32"),
         ("uint16", math.nan, "no finite number"), ("uint16", "on", "'on' is text, the tag is uint16"),
     ],
