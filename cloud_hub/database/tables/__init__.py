@@ -8,6 +8,7 @@ from cloud_hub.database.tables.alarms import (
     Notification,
     Suppression,
 )
+from cloud_hub.database.tables.autoscale import Lease, ScaleDecision, ScalePolicy, ScaleTarget
 from cloud_hub.database.tables.devices import (
     AppliedRow,
     Dependency,
@@ -52,7 +53,6 @@ from cloud_hub.database.tables.work import (
     ConfigurationDevice,
     Job,
     JobDevice,
-    ScaleStep,
 )
 
 __all__ = [
@@ -85,6 +85,7 @@ __all__ = [
     "LearnedSeries",
     "LearnedState",
     "LearningJob",
+    "Lease",
     "LimitFile",
     "LockoutRow",
     "LostRange",
@@ -101,7 +102,9 @@ __all__ = [
     "RolloutDevice",
     "Rollup",
     "RollupDue",
-    "ScaleStep",
+    "ScaleDecision",
+    "ScalePolicy",
+    "ScaleTarget",
     "SketchRow",
     "StalledStream",
     "Suppression",
