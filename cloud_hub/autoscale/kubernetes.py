@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import httpx
 import msgspec
 
-from cloud_hub.autoscale import Scaler, ScaleRefused
+from cloud_hub.autoscale import Counts, Scaler, ScaleRefused
 from cloud_hub.runtime.http_request import HttpResponse, send_request
 from shared.errors import ConfigError, NotReady
 from shared.suggestions import explained
@@ -94,11 +94,11 @@ class DeploymentScaler:
         self._done: deque[str] = deque(maxlen=REMEMBERED)
         self._token()
 
-    def current(self) -> int:
+    def current(self) -> Counts:
         """The desired replicas; see `Scaler`."""
-        return self._read().spec.replicas
+        return Counts(desired=self._read().spec.replicas)
 
-    def scale(self, to: int, key: str) -> int:
+    def scale(self, to: int, key: str, *, dry_run: bool = False) -> int:
         """Set the desired replicas; see `Scaler`. One call at a time.
 
         A write without an answer may have succeeded. Its repeat carries the old resourceVersion, so that the server
@@ -107,6 +107,8 @@ class DeploymentScaler:
         if to < 0:
             raise ScaleRefused(f"{self.name}: {to} replicas cannot be; correct the autoscaler's bounds")
         seen = self._read()
+        if dry_run:
+            return to
         if key in self._done or seen.spec.replicas == to:
             self._done.append(key)
             return seen.spec.replicas

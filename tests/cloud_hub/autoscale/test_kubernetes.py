@@ -9,7 +9,7 @@ import httpx
 import pytest
 from examiners.scalers import Platform, examine_scaler
 
-from cloud_hub.autoscale import Scaler, ScaleRefused
+from cloud_hub.autoscale import Counts, Scaler, ScaleRefused
 from cloud_hub.autoscale.kubernetes import open_scaler
 from cloud_hub.demo.cloud import Cloud, CloudServer, ClusterPolicy, main
 from shared.errors import EXIT_CONFIG, ConfigError, NotReady
@@ -70,10 +70,10 @@ class Blind:
     def __init__(self, world: World) -> None:
         self.world, self.name = world, "blind"
 
-    def current(self) -> int:
+    def current(self) -> Counts:
         return self.world.scaler().current()
 
-    def scale(self, to: int, key: str) -> int:
+    def scale(self, to: int, key: str, *, dry_run: bool = False) -> int:
         return self.world.scaler().scale(to, key)
 
 
@@ -140,12 +140,12 @@ def test_too_many_requests_say_how_long_to_wait(tmp_path: Path) -> None:
     world = World(tmp_path, rate=2)
     with world.server:
         scaler = world.scaler()
-        assert scaler.current() == scaler.current() == 1
+        assert scaler.current().desired == scaler.current().desired == 1
         with pytest.raises(NotReady, match="retry later") as caught:
             scaler.current()
         assert caught.value.wait_s == 1.0
         world.now += 2
-        assert scaler.current() == 1
+        assert scaler.current().desired == 1
 
 
 def test_a_silent_server_ends_in_not_ready(world: World) -> None:
@@ -206,7 +206,7 @@ def test_replicas_become_ready_after_their_boot(world: World) -> None:
     assert later["status"]["replicas"] == 3
     assert later["metadata"]["resourceVersion"] != first["metadata"]["resourceVersion"]
     scaler.scale(0, "b")
-    assert (scaler.current(), world.cloud.ready) == (0, 0)
+    assert (scaler.current().desired, world.cloud.ready) == (0, 0)
 
 
 def test_the_program_needs_its_token(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
