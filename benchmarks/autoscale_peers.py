@@ -154,7 +154,7 @@ class SeasonalMedian(Hpa):
         self._floors = seasonal(world, quantile)
 
     def forecast(self, step: Step) -> int:
-        return math.ceil(self._floors[step.index] / self._aim * (1 - 1e-9))
+        return math.ceil(float(self._floors[step.index]) / self._aim * (1 - 1e-9))
 
 
 def seasonal(world: World, quantile: float) -> Floats:

@@ -41,7 +41,9 @@ def read(file: Path, series: str = "", boot_s: float | None = None) -> World:
         if {"TIMESTAMP", "ContextTokens", "GeneratedTokens"} <= set(columns):
             seconds, values = _columns(rows, "TIMESTAMP", ("ContextTokens", "GeneratedTokens"))
             return world(*_per_minute(seconds, values), boot_s or LLM_BOOT_S)
-    raise ValueError(f"{file}: the columns are {columns}, not timestamp,value or TIMESTAMP,ContextTokens,GeneratedTokens")
+    raise ValueError(
+        f"{file}: the columns are {columns}, not timestamp,value or TIMESTAMP,ContextTokens,GeneratedTokens"
+    )
 
 
 def _columns(rows: csv.DictReader[str], time: str, names: tuple[str, ...]) -> tuple[Floats, Floats]:
@@ -56,8 +58,9 @@ def _columns(rows: csv.DictReader[str], time: str, names: tuple[str, ...]) -> tu
 def _per_minute(seconds: Floats, values: Floats) -> tuple[Floats, Floats]:
     """Sums of each minute; the last one is not whole and is left out."""
     minutes = (seconds // MINUTE_S).astype(np.int64)
-    sums = np.bincount(minutes - minutes[0], weights=values)[:-1]
-    return (minutes[0] + np.arange(sums.size)) * MINUTE_S, sums
+    sums: Floats = np.bincount(minutes - minutes[0], weights=values)[:-1].astype(np.float64)
+    times: Floats = (minutes[0] + np.arange(sums.size)) * MINUTE_S
+    return times, sums
 
 
 def world(seconds: Floats, values: Floats, boot_s: float) -> World:

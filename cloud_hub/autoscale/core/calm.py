@@ -1,9 +1,9 @@
 """Keeps a constant load from flapping (A9). Pure.
 
 A load is calm while its highest value is at most (1 + NOISE) / (1 - NOISE) times its lowest. If a scale-in is reverted
-within REVERTED_US although the load stayed calm, it was a mistake: for a while no scale-in goes below the count that
-was needed after all. Each further mistake in the same calm makes the while twice as long, up to a day, so a constant
-load settles after a few steps, whatever its noise. A load that leaves the band is followed at once.
+although the load stayed calm, it was a mistake: with each mistake, scale-in follows the highest recommendation of a
+longer window, up to a day. So a constant load settles after a few steps, whatever its noise; and a load that leaves the
+band is followed as before.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ from __future__ import annotations
 import msgspec
 
 from cloud_hub.autoscale.core.state import Action, Calm
-from shared.durations import DAY_US, HOUR_US
+from shared.durations import MINUTE_US, SECOND_US
 
 NOISE = 0.2
 RATIO = (1 + NOISE) / (1 - NOISE) * (1 + 1e-9)
-FIRST_US, LONGEST_US, REVERTED_US = HOUR_US // 2, DAY_US, HOUR_US
-MOST_MISTAKES = 6
+LEAST_S = 300.0
+WINDOWS = (1, 3, 12, 24, 48, 96, 288)
+"""Factors of the window by the number of mistakes: from 5 minutes to a day at the HPA's default."""
+REVERTED_US = 30 * MINUTE_US
+LONGEST_S = LEAST_S * WINDOWS[-1]
 
 
 def follow(calm: Calm | None, load: float, now_us: int) -> Calm:
@@ -29,18 +32,18 @@ def follow(calm: Calm | None, load: float, now_us: int) -> Calm:
     return calm if (low, high) == (calm.low, calm.high) else msgspec.structs.replace(calm, low=low, high=high)
 
 
-def floor(calm: Calm | None, now_us: int) -> int:
-    """The count below which no scale-in goes."""
-    return calm.floor if calm is not None and now_us < calm.floor_until_us else 0
+def window_s(calm: Calm | None, stabilization_s: float) -> float:
+    """The window whose highest recommendation a scale-in follows."""
+    if calm is None or not calm.mistakes:
+        return stabilization_s
+    return min(LONGEST_S, max(stabilization_s, LEAST_S) * WINDOWS[calm.mistakes])
 
 
-def scaled_out(calm: Calm | None, actions: tuple[Action, ...], count: int, now_us: int) -> Calm | None:
-    """The calm time after a scale-out in which the load, without any backlog, needs `count`."""
-    if calm is None:
-        return None
-    since = max(calm.since_us, now_us - REVERTED_US)
-    if not any(action.direction == "in" and action.t_us >= since for action in actions):
+def scaled_out(calm: Calm | None, actions: tuple[Action, ...], stabilization_s: float, now_us: int) -> Calm | None:
+    """The calm time after a scale-out that the load asked for, not a backlog; `actions` are the earlier ones."""
+    if calm is None or not actions or actions[-1].direction != "in":
         return calm
-    mistakes = min(MOST_MISTAKES, calm.mistakes + 1)
-    until = now_us + min(LONGEST_US, FIRST_US << calm.mistakes)
-    return msgspec.structs.replace(calm, floor=max(count, floor(calm, now_us)), floor_until_us=until, mistakes=mistakes)
+    since = now_us - max(REVERTED_US, int(window_s(calm, stabilization_s) * SECOND_US))
+    if actions[-1].t_us < max(since, calm.since_us):
+        return calm
+    return msgspec.structs.replace(calm, mistakes=min(len(WINDOWS) - 1, calm.mistakes + 1))

@@ -126,9 +126,9 @@ class Analogs:
             if total > 0 and total**2 >= EFFECTIVE * (weights**2).sum():
                 break
             square /= WIDER**2
-            weights = np.exp(-0.5 * square)
+            np.exp(-0.5 * square, out=weights)
         if index * self.step_s >= WEEKS_DAYS * 24 * HOUR_S:
-            weights *= np.where(self._weekend[origins] == self._weekend[index], 1.0, self.settings.other_day)
+            weights[self._weekend[origins] != self._weekend[index]] *= self.settings.other_day
         return weights
 
     def _shift(self, origins: Ints, weights: Floats, later: Ints, index: int) -> Floats:

@@ -53,8 +53,13 @@ def decide(policy: TargetPolicy, state: State, observation: Observation, name: s
     if observation.fencing_token is None:
         return _hold(policy, state, observation, "another hub holds the lease"), state
     if observation.desired is None:
-        return _hold(policy, state, observation, "the platform's count is not known"), state
+        reason = "the platform's count is not known"
+        return _hold(policy, state, observation, reason), msgspec.structs.replace(state, seen=None)
     current = max(0, observation.desired)
+    believed = _believed(state, current)
+    state = msgspec.structs.replace(state, seen=current)
+    if not believed:
+        return _hold(policy, state, observation, f"{state.last} -> {current} without us: is read once more"), state
     state = _observed(policy, msgspec.structs.replace(state, last=current), current, now)
     if state.pending is not None:
         return _retry(state.pending, observation, current), state
@@ -80,6 +85,12 @@ def _not_after(state: State, now: int) -> State:
     return msgspec.structs.replace(state, actions=actions, wanted=wanted)
 
 
+def _believed(state: State, current: int) -> bool:
+    """Whether the platform's count is what was asked for, or was read twice. One wrong answer must not start a step."""
+    ours = {state.pending.to} if state.pending is not None else {a.to for a in state.actions[-1:]}
+    return state.last is None or current in {state.last, state.seen, *ours}
+
+
 def _observed(policy: TargetPolicy, state: State, current: int, now: int) -> State:
     """Account the spend, and end a pending call that had its effect or had its time."""
     pending = state.pending
@@ -94,8 +105,9 @@ def _observed(policy: TargetPolicy, state: State, current: int, now: int) -> Sta
 
 def _hold(policy: TargetPolicy, state: State, observation: Observation, reason: str) -> Decision:
     to = policy.minimum if state.last is None else min(max(state.last, policy.minimum), policy.maximum)
+    keeps = min(to, state.drain.to) if state.drain is not None else to
     return Decision(
-        t_us=observation.now_us, action="hold", before=observation.desired, to=to, keeps=to, reason=reason,
+        t_us=observation.now_us, action="hold", before=observation.desired, to=to, keeps=keeps, reason=reason,
         fencing_token=observation.fencing_token,
     )  # fmt: skip
 
@@ -203,26 +215,31 @@ class _Turn:
     def _stable(self, count: int, predicted: bool) -> int:
         out, down = self.policy.scale_out, self.policy.scale_in
         past = [(w.t_us, w.count) for w in self.state.wanted]
-        longest = max(out.stabilization_s, down.stabilization_s)
-        kept = [w for w in self.state.wanted if self.now - w.t_us < longest * SECOND_US]
-        wanted = (*kept, Wanted(t_us=self.now, count=count))
-        self.state = msgspec.structs.replace(self.state, wanted=wanted)
+        self._keep(Wanted(t_us=self.now, count=count))
         since = self.state.calm.since_us if self.state.calm is not None else self.now
         if predicted and self.now - since < down.stabilization_s * SECOND_US:
             return count  # the forecast weighs a scale-in of a moving load itself
-        steady = hpa.stabilized(self.current, count, past, self.now, out, down)
+        window_s = calm.window_s(self.state.calm, down.stabilization_s)
+        cautious = msgspec.structs.replace(down, stabilization_s=window_s)
+        steady = hpa.stabilized(self.current, count, past, self.now, out, cautious)
         known = self.state.known_since_us
-        watched = known is not None and self.now - known >= down.stabilization_s * SECOND_US
-        if steady < self.current and not watched:
+        if steady < self.current and (known is None or self.now - known < down.stabilization_s * SECOND_US):
             steady = self.current
             self._note("stabilization", steady, f"demand is known for less than {down.stabilization_s:g} s")
         elif steady != count:
-            self._note("stabilization", steady, "recommendations within the window")
-        least = calm.floor(self.state.calm, self.now)
-        if steady < min(least, self.current):
-            steady = min(least, self.current)
-            self._note("calm", steady, "a constant load needed this many before")
+            self._note("stabilization", steady, f"recommendations within {window_s:g} s")
         return steady
+
+    def _keep(self, wanted: Wanted) -> None:
+        """Remember a recommendation. Beyond the windows of the policy only those that a later one does not exceed."""
+        short_s = max(self.policy.scale_out.stabilization_s, self.policy.scale_in.stabilization_s)
+        edge, horizon = (self.now - int(s * SECOND_US) for s in (short_s, max(short_s, calm.LONGEST_S)))
+        kept, highest = [wanted], wanted.count
+        for earlier in reversed(self.state.wanted):
+            if earlier.t_us > edge or (earlier.t_us > horizon and earlier.count > highest):
+                kept.append(earlier)
+                highest = max(highest, earlier.count)
+        self.state = msgspec.structs.replace(self.state, wanted=tuple(reversed(kept)))
 
     # -- limits --------------------------------------------------------------------------------------------
 
@@ -299,12 +316,12 @@ class _Turn:
         state, direction = self.state, "out" if count > self.current else "in"
         sequence = state.sequence + 1
         key = f"{name}-{sequence}-{self.now}"
-        horizon = self.now - max(2 * HOUR_US, int(self.policy.cooldown_s * SECOND_US))
-        kept = tuple(a for a in state.actions if a.t_us > horizon)
+        horizon = self.now - max(HOUR_US, int(self.policy.cooldown_s * SECOND_US))
+        kept = tuple(a for a in state.actions if a.t_us > horizon) or state.actions[-1:]
         action = Action(t_us=self.now, direction="out" if direction == "out" else "in", before=self.current, to=count)
         settled = state.calm
-        if direction == "out":
-            settled = calm.scaled_out(state.calm, kept, min(count, bare), self.now)
+        if direction == "out" and bare > self.current:
+            settled = calm.scaled_out(state.calm, kept, self.policy.scale_in.stabilization_s, self.now)
         spend = state.spend
         if self.policy.cost is not None:
             spend = budget.spent_until(spend, self.policy.cost, max(count, self.current), self.now)

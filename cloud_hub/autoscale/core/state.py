@@ -112,19 +112,20 @@ class Spend(_Plain, frozen=True, kw_only=True):
 class Calm(_Plain, frozen=True, kw_only=True):
     """A time since `since_us` in which the load stayed within its noise: from `low` to `high`, in instances' worth.
 
-    Until `floor_until_us` no scale-in goes below `floor`. `mistakes` counts scale-ins that had to be reverted.
+    `mistakes` counts scale-ins that had to be reverted.
     """
 
     since_us: int
     low: float
     high: float
-    floor: int = 0
-    floor_until_us: int = 0
     mistakes: int = 0
 
 
 class State(_Plain, frozen=True, kw_only=True):
-    """What the policy remembers of a target; bounded by its windows. `last` is the last known desired count."""
+    """What the policy remembers of a target; bounded by its windows.
+
+    `last` is the platform's count that is believed, `seen` the last one that was read.
+    """
 
     actions: tuple[Action, ...] = ()
     wanted: tuple[Wanted, ...] = ()
@@ -135,6 +136,7 @@ class State(_Plain, frozen=True, kw_only=True):
     spend: Spend = Spend()
     calm: Calm | None = None
     last: int | None = None
+    seen: int | None = None
     sequence: int = 0
 
 

@@ -89,7 +89,9 @@ def events(sizes: list[int], sign: int, period_s: float = 120.0) -> list[Change]
     return [Change(NOW - int((period_s - part * (n + 0.5)) * SECOND_US), sign * size) for n, size in enumerate(sizes)]
 
 
-DEFAULT_OUT = {"rules": (StepRule(type="Pods", value=4, period_s=15.0), StepRule(type="Percent", value=100, period_s=15.0))}  # fmt: skip
+DEFAULT_OUT = {
+    "rules": (StepRule(type="Pods", value=4, period_s=15.0), StepRule(type="Percent", value=100, period_s=15.0))
+}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Curves of violation against cost, and how much of the gap to perfect foresight one closes."""
+"""Curves of violation against cost, and how much of the gap to perfect foresight one closes. Pure."""
 
 from __future__ import annotations
 
