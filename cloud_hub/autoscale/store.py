@@ -150,10 +150,8 @@ def control_of(session: Session, row: ScaleTarget, now_us: int, *, dry_run: bool
     if row.mode != "auto" and row.until_us is not None and now_us >= row.until_us:
         trail.add(session, now_us, "hub", "scale.control-ended", row.name, mode=row.mode, by=row.control_by)
         row.mode, row.override_count, row.until_us, row.control_by, row.control_reason = "auto", None, None, "", ""
-    mode = row.mode if row.mode in {"paused", "override"} else "auto"
-    return Control(
-        mode=mode, count=row.override_count or 0, actor=row.control_by, reason=row.control_reason, dry_run=dry_run
-    )  # type: ignore[arg-type]
+    said = {"mode": row.mode, "count": row.override_count or 0, "actor": row.control_by}
+    return msgspec.convert(said | {"reason": row.control_reason, "dry_run": dry_run}, Control)
 
 
 def _audit(

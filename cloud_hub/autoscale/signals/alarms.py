@@ -15,7 +15,7 @@ from cloud_hub.database.tables import AlarmRow, Incident
 
 def read_alarms(source: AlarmSource, context: SignalContext, fresh_s: float, now_us: int) -> Value:
     """The number of raised alarms."""
-    wanted = [col(AlarmRow.state) == "raised", col(AlarmRow.suppressed) == ""]
+    wanted: list[Any] = [col(AlarmRow.state) == "raised", col(AlarmRow.suppressed) == ""]
     if source.metric:
         wanted.append(col(AlarmRow.metric) == source.metric)
     if source.priority:
@@ -25,7 +25,7 @@ def read_alarms(source: AlarmSource, context: SignalContext, fresh_s: float, now
 
 def read_incidents(source: IncidentSource, context: SignalContext, fresh_s: float, now_us: int) -> Value:
     """The number of incidents that are not resolved."""
-    wanted = [col(Incident.resolved_us).is_(None)]
+    wanted: list[Any] = [col(Incident.resolved_us).is_(None)]
     if source.subject:
         wanted.append(col(Incident.subject) == source.subject)
     return Value(_count(context, Incident, wanted, source.where), now_us, "incidents")

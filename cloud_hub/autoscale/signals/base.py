@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -29,7 +29,7 @@ class PoolLoad(Protocol):
     """A pool of the inference gateway."""
 
     @property
-    def waiting(self) -> Mapping[str, int]: ...
+    def waiting(self) -> Mapping[Any, int]: ...
 
     @property
     def running(self) -> int: ...
@@ -43,6 +43,9 @@ class SignalContext:
     pools: Mapping[str, PoolLoad] = field(default_factory=dict)
 
 
+REDUCE: Mapping[str, Callable[[Any], Any]] = {"mean": np.mean, "sum": np.sum, "max": np.max, "min": np.min}
+
+
 def aggregate(kind: str, values: Sequence[float]) -> float:
     """`values` as one number; SignalUnknown without any, but the count of none is 0."""
     if kind == "count":
@@ -52,7 +55,7 @@ def aggregate(kind: str, values: Sequence[float]) -> float:
     numbers = np.asarray(values, np.float64)
     if kind == "p95":
         return float(np.quantile(numbers, 0.95))
-    return float({"mean": np.mean, "sum": np.sum, "max": np.max, "min": np.min}[kind](numbers))
+    return float(REDUCE[kind](numbers))
 
 
 def covered(fresh: int, asked: int, coverage: float, what: str) -> None:
@@ -61,9 +64,3 @@ def covered(fresh: int, asked: int, coverage: float, what: str) -> None:
         raise SignalUnknown(f"there are no {what}")
     if fresh < coverage * asked:
         raise SignalUnknown(f"{fresh} of {asked} {what} have a fresh value, less than {coverage:.0%}")
-
-
-def listed(names: Iterable[str]) -> str:
-    """The first names of many."""
-    some = sorted(names)
-    return ", ".join(some[:5]) + (", ..." if len(some) > 5 else "")

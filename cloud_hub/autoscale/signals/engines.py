@@ -78,7 +78,7 @@ def total(content: bytes, metric: str, labels: Mapping[str, str], place: str) ->
 
 
 def _samples(text: str, metric: str, labels: Mapping[str, str]) -> Iterator[float]:
-    for family in text_string_to_metric_families(text):  # type: ignore[no-untyped-call]
+    for family in text_string_to_metric_families(text):
         for sample in family.samples:
             if sample.name == metric and labels.items() <= sample.labels.items():
                 yield float(sample.value)

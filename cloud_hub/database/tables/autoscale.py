@@ -19,8 +19,8 @@ class ScaleTarget(SQLModel, table=True):
     `platform` names what is scaled. `state` is the policy's memory (JSON text). `mode` is auto, paused or override,
     until `until_us` (None: until somebody resumes); `override_count` goes with override. `desired` and `ready` are the
     platform's instances when last read, `expected` what this hub set or saw before, `wanted` the last decision's.
-    `errors` says by signal, or for `platform`, why something is unknown. `drift` says that somebody else changed the count. `backtest` is the last verdict on
-    prediction.
+    `errors` says by signal, or for `platform`, why something is unknown. `drift` says that somebody else changed the
+    count. `backtest` is the last verdict on prediction.
     """
 
     __tablename__ = "autoscale_targets"
@@ -66,8 +66,8 @@ class ScaleDecision(SQLModel, table=True):
 
     __tablename__ = "autoscale_decisions"
     __table_args__ = (
-        Index("autoscale_decisions_by_target", "target", "id"), Index("autoscale_decisions_by_action", "action", "t_us"),
-        Index("autoscale_decisions_by_key", "key"),
+        Index("autoscale_decisions_by_target", "target", "id"), Index("autoscale_decisions_by_key", "key"),
+        Index("autoscale_decisions_by_action", "action", "t_us"),
     )  # fmt: skip
     id: str = Field(primary_key=True)
     target: str
