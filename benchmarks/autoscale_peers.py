@@ -28,6 +28,8 @@ CATCH_UP_S = 60.0
 TREND_STEPS = 10
 HISTORY = 6
 DAY_S = 86_400.0
+TARGETS = (5.0, 3.0, 2.0, 1.5, 1.2, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.45, 0.4, 0.35, 0.3, 0.25, 0.2, 0.15, 0.1)
+"""Target utilizations of the curves."""
 
 
 class Static:
@@ -170,14 +172,13 @@ def seasonal(world: World, quantile: float) -> Floats:
 
 def curves(world: World) -> dict[str, list[Scaler]]:
     """Each peer with its settings, from cheap to safe."""
-    targets = (5.0, 3.0, 2.0, 1.5, 1.2, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.45, 0.4, 0.35, 0.3, 0.25, 0.2, 0.15, 0.1)
     return {
         "static": [Static(n) for n in range(1, world.maximum + 1)],
-        "HPA": [Hpa(world, target) for target in targets],
-        "trend + HPA": [Trend(world, target) for target in targets],
-        "PHPA linear (re-implemented)": [PhpaLinear(world, target) for target in targets],
-        "PHPA Holt-Winters (re-implemented)": [PhpaHoltWinters(world, target) for target in targets],
-        "PHPA Holt-Winters, tuned": [PhpaHoltWinters(world, target, 0.2, 0.01, 0.2) for target in targets],
-        "seasonal median + HPA": [SeasonalMedian(world, target) for target in targets],
-        "seasonal q90 + HPA": [SeasonalMedian(world, target, 0.9) for target in targets],
+        "HPA": [Hpa(world, target) for target in TARGETS],
+        "trend + HPA": [Trend(world, target) for target in TARGETS],
+        "PHPA linear (re-implemented)": [PhpaLinear(world, target) for target in TARGETS],
+        "PHPA Holt-Winters (re-implemented)": [PhpaHoltWinters(world, target) for target in TARGETS],
+        "PHPA Holt-Winters, tuned": [PhpaHoltWinters(world, target, 0.2, 0.01, 0.2) for target in TARGETS],
+        "seasonal median + HPA": [SeasonalMedian(world, target) for target in TARGETS],
+        "seasonal q90 + HPA": [SeasonalMedian(world, target, 0.9) for target in TARGETS],
     }
