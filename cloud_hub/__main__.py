@@ -10,6 +10,7 @@ from cloud_hub.cli import (
     alarm,
     ask,
     audit,
+    autoscale,
     backtest,
     backup,
     broker,
@@ -54,6 +55,7 @@ EXAMPLES = """examples:
   tidegate-hub learning put all --target "*" --metrics cpu.load    learn limits, push them, roll back bad ones
   tidegate-hub model build --onnx m.onnx --task classification --calibration pictures --labels l.txt --out bundle
   tidegate-hub glm check --config hub.toml              what each address of the inference pools can do
+  tidegate-hub autoscale explain gateway                why a target has so many instances
   tidegate-hub backtest --prometheus http://10.0.0.5:9090   backtest learned limits, without a hub
 """
 EXTRAS = {"demo": "demo", "broker": "demo", "model": "hub,build"}
@@ -69,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for group in (
         local, ca, broker, backup, twin, command, device, telemetry, alarm, incident, desk, action, policy, ask,
-        learning, limits, audit, workers, backtest, model, glm, notify, playbook, demo,
+        learning, limits, audit, workers, backtest, model, glm, notify, playbook, autoscale, demo,
     ):  # fmt: skip
         group.add(commands)
     return parser

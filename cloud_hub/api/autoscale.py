@@ -27,7 +27,8 @@ class AutoscaleTargetView(BaseModel):
     """A target and how it stands; times are UTC microseconds.
 
     `in_force`: it is in the targets file of this hub. `desired` and `ready` are the platform's instances when last
-    read, `wanted` the last decision's. `errors` says by signal, or for `platform`, why something is unknown.
+    read, `wanted` the last decision's. `keeps` of them may take
+    work, the others drain. `errors` says by signal, or for `platform`, why something is unknown.
     """
 
     name: str
@@ -42,6 +43,7 @@ class AutoscaleTargetView(BaseModel):
     desired: int | None
     ready: int | None
     wanted: int | None
+    keeps: int | None
     reason: str
     readings: list[dict[str, Any]]
     errors: dict[str, str]

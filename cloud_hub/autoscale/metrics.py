@@ -24,6 +24,7 @@ class TargetsCollector(Collector):
             ("desired", "Desired instances on the platform.", lambda row: row.desired),
             ("ready", "Ready instances on the platform.", lambda row: row.ready),
             ("wanted", "Instances that the last decision wants.", lambda row: row.wanted),
+            ("keeps", "Instances that may take work; the others drain.", lambda row: row.keeps),
             ("paused", "1 while a target is paused.", lambda row: int(row.mode == "paused")),
             ("overridden", "1 while a person overrides the policy.", lambda row: int(row.mode == "override")),
             ("drift", "1 while somebody else's count holds.", lambda row: int(bool(row.drift))),

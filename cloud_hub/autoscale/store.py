@@ -99,6 +99,7 @@ def _decide(
     number = new_id()
     row.platform, row.policy, row.dry_run = one.target.scaler.name, one.target.digest, control.dry_run
     row.state, row.wanted, row.reason, row.decision = text(after), decision.to, decision.reason, number
+    row.keeps = decision.keeps
     row.desired, row.ready = (one.counts.desired, one.counts.ready) if one.counts is not None else (None, None)
     row.readings, row.errors, row.decided_us = msgspec.to_builtins(one.readings), dict(one.errors), now_us
     if calls:

@@ -19,6 +19,7 @@ class ScaleTarget(SQLModel, table=True):
     `platform` names what is scaled. `state` is the policy's memory (JSON text). `mode` is auto, paused or override,
     until `until_us` (None: until somebody resumes); `override_count` goes with override. `desired` and `ready` are the
     platform's instances when last read, `expected` what this hub set or saw before, `wanted` the last decision's.
+    `keeps` of them may take work: the others drain.
     `errors` says by signal, or for `platform`, why something is unknown. `drift` says that somebody else changed the
     count. `backtest` is the last verdict on prediction.
     """
@@ -38,6 +39,7 @@ class ScaleTarget(SQLModel, table=True):
     ready: int | None = None
     expected: int | None = None
     wanted: int | None = None
+    keeps: int | None = None
     reason: str = ""
     decision: str = ""
     readings: list[dict[str, Any]] = json_list()

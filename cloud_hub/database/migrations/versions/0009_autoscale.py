@@ -31,6 +31,7 @@ def upgrade() -> None:
         sa.Column("ready", sa.Integer(), nullable=True),
         sa.Column("expected", sa.Integer(), nullable=True),
         sa.Column("wanted", sa.Integer(), nullable=True),
+        sa.Column("keeps", sa.Integer(), nullable=True),
         sa.Column("reason", sa.String(), nullable=False),
         sa.Column("decision", sa.String(), nullable=False),
         sa.Column("readings", JSONS, nullable=False),
