@@ -194,9 +194,8 @@ def read_counts(target: Target) -> tuple[Counts | None, str]:
         return target.scaler.current(), ""
     except (ScaleRefused, NotReady) as error:
         return None, error.reason
-    except Exception as error:  # a plug-in may fail in any way; its target is held, and others go on
-        log.exception("autoscale.platform_failed", extra={"fields": {"target": target.name}})
-        return None, f"{type(error).__name__}: {error}"[:300]
+    except Exception as error:  # noqa: BLE001 - a plug-in may fail in any way; its target is held, and others go on
+        return None, _failed(target, error)
 
 
 def call_platform(target: Target, to: int, key: str) -> tuple[Outcome, str]:
@@ -209,12 +208,17 @@ def call_platform(target: Target, to: int, key: str) -> tuple[Outcome, str]:
         return "refused", error.reason
     except NotReady as error:
         return "unknown", error.reason
-    except Exception as error:  # a plug-in may fail in any way: what it did is read back
-        log.exception("autoscale.platform_failed", extra={"fields": {"target": target.name}})
-        return "unknown", f"{type(error).__name__}: {error}"[:300]
+    except Exception as error:  # noqa: BLE001 - a plug-in may fail in any way: what it did is read back
+        return "unknown", _failed(target, error)
     if found != to:
         return "unknown", f"the platform answers {found} instances"
     return "done", f"{found} instances asked for"
+
+
+def _failed(target: Target, error: Exception) -> str:
+    reason = f"{type(error).__name__}: {error}"[:300]
+    log.warning("autoscale.platform_failed", extra={"fields": {"target": target.name, "error": reason}})
+    return reason
 
 
 def open_executor() -> ThreadPoolExecutor:

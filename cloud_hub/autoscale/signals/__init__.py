@@ -72,9 +72,10 @@ def read_source(source: Source, context: SignalContext, fresh_s: float, now_us: 
         value = READERS[type(source)](source, context, fresh_s, now_us)
     except (SignalUnknown, ConfigError, HubError, NotReady) as error:
         return None, str(error)
-    except Exception as error:  # a source may fail in any way; its target is held, and others go on
-        log.exception("autoscale.signal_failed", extra={"fields": {"source": type(source).__name__}})
-        return None, f"{type(error).__name__}: {error}"[:300]
+    except Exception as error:  # noqa: BLE001 - a source may fail in any way; its target is held, and others go on
+        reason = f"{type(error).__name__}: {error}"[:300]
+        log.warning("autoscale.signal_failed", extra={"fields": {"source": type(source).__name__, "error": reason}})
+        return None, reason
     if not math.isfinite(value.value):  # NaN is no JSON, and would not be replayed as what it was
         return None, f"{value.value} is no finite number"
     return value, ""
