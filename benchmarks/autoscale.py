@@ -10,12 +10,13 @@ first 3 days (of a shorter trace a quarter) are not scored; boot 300 s (120 s fo
 has no violation and just the instances that each minute needs, without the time to boot them: a bound.
 
 **Tidegate, always** uses the forecast from the first day of history on, by price of a violation. **Tidegate, auto**
-starts as the HPA and asks the backtest every two days (of a longer trace, every seven) whether the forecast is worth
-it; `enabled` is the share of scored days. Its settings are pairs of the HPA's target and the price. All safety rules
-are on: steps of at most 40 instances, a minute between opposite steps, 60 actions an hour.
+starts as the HPA and asks the backtest after three days, and then every two days (every seven for a trace of a month or
+more), whether the forecast is worth it; `enabled` is the share of scored days. Its settings are pairs of the HPA's
+target and the price. All safety rules are on: steps of at most 40 instances, a minute between opposite steps, 60
+actions an hour.
 
-How much of the gap is closed: of the HPA's violations, at the cost of each of three HPA settings (0.5, 0.7, 0.9); and of
-the HPA's cost beyond foresight, at equal violations. The HPA's settings are the best of 19 in hindsight.
+How much of the gap is closed: of the HPA's violations, at the cost of each of three HPA settings (0.5, 0.7, 0.9); and
+of the HPA's cost beyond foresight, at equal violations. The HPA's settings are the best of 19 in hindsight.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import math
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,8 +51,8 @@ from cloud_hub.autoscale.core.state import Observation, Outlook, State
 from cloud_hub.autoscale.core.target import Prediction, TargetPolicy
 from shared.durations import DAY_US, SECOND_US
 
-WORTHS = (2.0, 4.0, 7.0, 12.0, 18.0, 25.0, 40.0, 70.0, 120.0, 250.0, 600.0, 2000.0)
-PAIRS = ((1.0, 4.0), (0.9, 10.0), (0.8, 20.0), (0.7, 40.0), (0.6, 80.0), (0.5, 160.0), (0.4, 400.0), (0.3, 1000.0))
+WORTHS = (4.0, 7.0, 12.0, 18.0, 25.0, 40.0, 70.0, 120.0, 250.0, 600.0)
+PAIRS = ((1.0, 4.0), (0.9, 10.0), (0.8, 20.0), (0.7, 40.0), (0.6, 80.0), (0.5, 160.0), (0.3, 600.0))
 HPA_SETTINGS = (0.5, 0.7, 0.9)
 TARGETS = 1000
 
@@ -62,6 +64,8 @@ def main() -> None:
         world = synthetic(options.synthetic, options.seed) if options.synthetic else read(options.trace, options.series)
     except ValueError as wrong:
         raise SystemExit(str(wrong)) from None
+    if options.days:
+        world = replace(world, rate=world.rate[: round(options.days * DAY_US / SECOND_US / world.step_s)])
     name = options.synthetic or options.series or options.trace.stem
     rows = compare(name, world, options.plots)
     if not options.no_speed:
@@ -76,6 +80,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     what.add_argument("--trace", type=Path, help="CSV with timestamp,value or TIMESTAMP,ContextTokens,GeneratedTokens")
     what.add_argument("--synthetic", choices=KINDS)
     parser.add_argument("--series", default="", help="of a Parquet file")
+    parser.add_argument("--days", type=float, default=0.0, help="only the first days; an instance carries what it did")
     parser.add_argument("--json", type=Path, help="write the figures there")
     parser.add_argument("--plots", type=Path, help="draw the curves into this folder, as PNG")
     parser.add_argument("--seed", type=int, default=7)
@@ -120,7 +125,7 @@ def switched(world: World, ahead: list[Outlook | None]) -> tuple[list[Outlook | 
     found: list[Outlook | None] = [None] * len(ahead)
     every = (2 if len(ahead) < 30 * day else 7) * day
     rule = policy(world).signals[0]
-    for end in range((LEAST_DAYS + 1) * day, len(ahead), every):
+    for end in range(LEAST_DAYS * day, len(ahead), every):
         first = max(0, end - 28 * day)
         start_us = world.start_us + first * int(world.step_s * SECOND_US)
         if backtest(policy(world), rule, world.rate[first:end], start_us, world.step_s).enabled:

@@ -57,6 +57,7 @@ EXAMPLES = """examples:
   tidegate-hub glm check --config hub.toml              what each address of the inference pools can do
   tidegate-hub autoscale explain gateway                why a target has so many instances
   tidegate-hub backtest --prometheus http://10.0.0.5:9090   backtest learned limits, without a hub
+  tidegate-hub autoscale simulate load.csv --policy p.yaml  violations and cost of autoscaling policies on a trace
 """
 EXTRAS = {"demo": "demo", "broker": "demo", "model": "hub,build"}
 """What a command needs installed, when that is not `hub`."""

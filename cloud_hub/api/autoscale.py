@@ -149,59 +149,59 @@ def targets(hub: TheHub, caller: Reader) -> AutoscaleView:
     )  # fmt: skip
 
 
-@router.get("/targets/{name}")
-def target(name: str, hub: TheHub, caller: Reader) -> AutoscaleTargetView:
+@router.get("/targets/{target}")
+def one_target(target: str, hub: TheHub, caller: Reader) -> AutoscaleTargetView:
     """Get a target."""
     caller.needs_all()
     with hub.db.read(scope=caller.scope) as session:
-        return _shown(hub, service.get(session, name))
+        return _shown(hub, service.get(session, target))
 
 
-@router.get("/targets/{name}/decisions")
+@router.get("/targets/{target}/decisions")
 def target_decisions(
-    name: str, hub: TheHub, caller: Reader, changes: bool = False, before: str = "", limit: int = 100
+    target: str, hub: TheHub, caller: Reader, changes: bool = False, before: str = "", limit: int = 100
 ) -> list[AutoscaleDecisionView]:
     """List decisions with their inputs, the newest first; with `changes`, only those that asked for a change."""
     caller.needs_all()
     with hub.db.read(scope=caller.scope) as session:
-        rows = service.decisions(session, name, changes=changes, before=before, limit=limit)
+        rows = service.decisions(session, target, changes=changes, before=before, limit=limit)
     return [_decision(row) for row in rows]
 
 
-@router.get("/targets/{name}/explain")
-def explain_target(name: str, hub: TheHub, caller: Reader) -> AutoscaleExplanationView:
+@router.get("/targets/{target}/explain")
+def explain_target(target: str, hub: TheHub, caller: Reader) -> AutoscaleExplanationView:
     """Say why the target has its count."""
     caller.needs_all()
     with hub.db.read(scope=caller.scope) as session:
-        found = service.explain(session, name)
+        found = service.explain(session, target)
     return AutoscaleExplanationView(**msgspec.to_builtins(found))
 
 
-@router.post("/targets/{name}/pause")
-def pause_target(name: str, body: PauseBody, hub: TheHub, caller: Operator) -> AutoscaleTargetView:
+@router.post("/targets/{target}/pause")
+def pause_target(target: str, body: PauseBody, hub: TheHub, caller: Operator) -> AutoscaleTargetView:
     """Decide nothing on a target until it is resumed, or for a time. A call under way is not taken back."""
     caller.needs_all()
     with hub.db.write(scope=caller.scope) as session:
-        row = service.pause(session, name, now_us(), actor=caller.actor, reason=body.reason, for_s=body.for_s,
+        row = service.pause(session, target, now_us(), actor=caller.actor, reason=body.reason, for_s=body.for_s,
                             trace=caller.trace)  # fmt: skip
     return _changed(hub, row)
 
 
-@router.post("/targets/{name}/resume")
-def resume_target(name: str, hub: TheHub, caller: Operator) -> AutoscaleTargetView:
+@router.post("/targets/{target}/resume")
+def resume_target(target: str, hub: TheHub, caller: Operator) -> AutoscaleTargetView:
     """End a pause or an override: the policy decides again."""
     caller.needs_all()
     with hub.db.write(scope=caller.scope) as session:
-        row = service.resume(session, name, now_us(), actor=caller.actor, trace=caller.trace)
+        row = service.resume(session, target, now_us(), actor=caller.actor, trace=caller.trace)
     return _changed(hub, row)
 
 
-@router.post("/targets/{name}/override")
-def override_target(name: str, body: OverrideBody, hub: TheHub, caller: Operator) -> AutoscaleTargetView:
+@router.post("/targets/{target}/override")
+def override_target(target: str, body: OverrideBody, hub: TheHub, caller: Operator) -> AutoscaleTargetView:
     """Want a count for a time. Every limit of the policy holds; a count outside its bounds is 422."""
     caller.needs_all()
     with hub.db.write(scope=caller.scope) as session:
-        row = service.override(session, name, body.count, now_us(), actor=caller.actor, for_s=body.for_s,
+        row = service.override(session, target, body.count, now_us(), actor=caller.actor, for_s=body.for_s,
                                reason=body.reason, trace=caller.trace)  # fmt: skip
     return _changed(hub, row)
 

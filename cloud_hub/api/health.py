@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from cloud_hub.api.dependencies import Reader, TheHub
 from cloud_hub.autoscale import service as autoscale
 from cloud_hub.autoscale.metrics import TargetsCollector
+from cloud_hub.autoscale.published import PUBLISHED
 from cloud_hub.inference.experts import escalations
 from cloud_hub.runtime import items
 from cloud_hub.runtime.worker import WorkerStatus
@@ -68,6 +69,7 @@ def metrics(hub: TheHub, caller: Reader) -> Response:
     active = hub.autoscale is not None and hub.autoscale.lease.token is not None
     registry.register(TargetsCollector(targets, active=active))
     content = generate_latest(registry) + generate_latest(hub.expert_metrics.registry)
+    content += generate_latest(PUBLISHED.registry)
     if hub.gateway is not None:
         content += generate_latest(hub.gateway.metrics.registry)
     return Response(content, media_type=CONTENT_TYPE_LATEST)

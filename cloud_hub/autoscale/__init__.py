@@ -55,7 +55,9 @@ class Drifted(NotReady):
 
     def __init__(self, name: str, before: int, expected: int, found: int) -> None:
         self.before, self.drift = before, Drift(expected=expected, found=found)
-        super().__init__(f"{name}: {self.drift} (before: {before}); no action needed, decide again", 0.0)
+        lost = f"the call was lost or undone: expected {expected}, found {found}"
+        reason = lost if found == before else str(self.drift)
+        super().__init__(f"{name}: {reason} (before: {before}); no action needed, decide again", 0.0)
 
 
 class Scaler(Protocol):

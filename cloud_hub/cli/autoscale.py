@@ -1,4 +1,4 @@
-"""autoscale targets, explain, decisions, pause, resume, override, check: files here, the rest over REST."""
+"""autoscale simulate, targets, explain, decisions, pause, resume, override, check: files here, the rest over REST."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import Any
 from urllib.parse import quote
 
 from cloud_hub.cli import Commands, clean
+from cloud_hub.cli.autoscale_simulate import add_simulate
 from cloud_hub.cli.remote import connect, options
 from cloud_hub.cli.times import seconds, shown
 
 EXAMPLES = """examples:
+  tidegate-hub autoscale simulate load.csv --policy p.yaml     violations and cost of policies on a trace
   tidegate-hub autoscale check targets.yaml                    check a file, without a hub
   tidegate-hub autoscale check targets.yaml --against          ... and ask the hub what it would decide now
   tidegate-hub autoscale targets
@@ -30,7 +32,7 @@ resume; 78 an invalid file
 def add(commands: Commands) -> None:
     """Add the parsers of this command group."""
     group = commands.add_parser(
-        "autoscale", help="targets of the autoscaler: check, watch, explain, pause, override", epilog=EXAMPLES,
+        "autoscale", help="check, watch, explain, pause and override targets; simulate policies", epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     subcommands = group.add_subparsers(dest="what", required=True, metavar="COMMAND")
@@ -59,6 +61,7 @@ def add(commands: Commands) -> None:
     override.add_argument("count", type=int)
     pause.add_argument("--for", dest="for_s", type=seconds, help="such as 30m or 2h (default: until it is resumed)")
     override.add_argument("--for", dest="for_s", type=seconds, default=3600.0, help="such as 30m (default 1h)")
+    add_simulate(subcommands)
     remote("resume", "end a pause or an override", _resume).add_argument("target")
 
 

@@ -153,6 +153,8 @@ class Retention(_Table):
     questions_days: float = Field(default=90.0, ge=0)
     incidents_days: float = Field(default=0.0, ge=0)
     tasks_days: float = Field(default=30.0, ge=0)
+    scaling_days: float = Field(default=90.0, ge=0)
+    scaling_holds_days: float = Field(default=2.0, ge=0)
 
 
 class Prometheus(_Table):

@@ -29,6 +29,7 @@ from cloud_hub.database.tables import (
     RetentionStart,
     Rollup,
     RollupDue,
+    ScaleDecision,
     SketchRow,
     TelemetrySample,
     TwinChange,
@@ -110,6 +111,11 @@ class RetentionWorker:
             before_us = now_us - int(self._days.questions_days * DAY_US)
             yield "ask_turns", "", "", partial(_ended_rows, _table(AskTurn), "t_us", before_us)
             yield "ask_turns", "oldest", "", partial(_beyond, _table(AskTurn), QUESTIONS)
+        for name, days, held in (("changes", self._days.scaling_days, False),
+                                 ("holds", self._days.scaling_holds_days, True)):  # fmt: skip
+            if days:
+                delete_decisions = partial(_decisions, now_us - int(days * DAY_US), held)
+                yield "autoscale_decisions", name, "", delete_decisions
         if self._days.incidents_days:
             yield "incidents", "", "", partial(_incidents, now_us - int(self._days.incidents_days * DAY_US))
 

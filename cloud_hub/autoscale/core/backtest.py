@@ -25,9 +25,9 @@ from cloud_hub.autoscale.core.state import Outlook
 from cloud_hub.autoscale.core.target import TargetPolicy
 from shared.durations import DAY_US, SECOND_US
 
-LEAST_DAYS, UNSCORED_DAYS = 4, 2
+LEAST_DAYS, UNSCORED_DAYS = 3, 1
 LEAST_SAVED = 0.02
-WORTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
+WORTHS = (0.5, 1.0, 2.0)
 """Prices of a violation that are tried, as multiples of the policy's own."""
 TARGETS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
 
@@ -87,11 +87,10 @@ def single(
 
 
 def whole_days(demand: Floats, start_us: int, step_s: float) -> tuple[Floats, int]:
-    """The part of a history that begins at a midnight (UTC) and has whole days."""
-    step_us, day = int(step_s * SECOND_US), round(DAY_US / (step_s * SECOND_US))
-    first = -(start_us % -DAY_US) // step_us
-    days = max(0, demand.size - first) // day
-    return demand[first : first + days * day], start_us + first * step_us
+    """The last whole days of a history, and the time of their first step."""
+    day = round(DAY_US / (step_s * SECOND_US))
+    first = demand.size % day if demand.size >= day else demand.size
+    return demand[first:], start_us + first * int(step_s * SECOND_US)
 
 
 def backtest(policy: TargetPolicy, rule: SignalRule, demand: Floats, start_us: int, step_s: float = 60.0) -> Report:
@@ -107,7 +106,7 @@ def backtest(policy: TargetPolicy, rule: SignalRule, demand: Floats, start_us: i
         rate=filled, per_instance=rule.per_instance, start_us=start_us, step_s=step_s, boot_s=policy.boot_s,
         minimum=max(1, policy.minimum), maximum=policy.maximum, unscored=unscored,
     )  # fmt: skip
-    ahead = outlooks(world, every=max(1, world.boot_steps // 2))
+    ahead = outlooks(world, every=world.boot_steps)
     ours = [replay(world, PolicyScaler(single(policy, rule, policy.prediction.worth * k), ahead)) for k in WORTHS]
     theirs = [replay(world, Reactive(world, target)) for target in TARGETS]
     whole = _compare(ours, theirs, unscored)

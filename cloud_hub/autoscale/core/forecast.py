@@ -106,9 +106,12 @@ class Analogs:
         soon = _window(origins, 1, boot)
         later = _window(origins, boot + 1, boot + hold)
         shift = self._shift(origins, weights, later, index)
+        ahead = [self._quantiles(window, weights, shift) for window in (soon, later)]
+        if not all(ahead):
+            return None
         return Outlook(
             signal=signal, t_us=self.start_us + index * int(self.step_s * SECOND_US), hold_s=self.settings.hold_s,
-            soon=self._quantiles(soon, weights, shift), later=self._quantiles(later, weights, shift),
+            soon=ahead[0], later=ahead[1],
             samples=round(float(weights.sum() ** 2 / (weights**2).sum()), 1),
         )  # fmt: skip
 
@@ -133,7 +136,7 @@ class Analogs:
 
     def _shift(self, origins: Ints, weights: Floats, later: Ints, index: int) -> Floats:
         """What the outcomes of each origin are shifted by: the slope times the difference of the values."""
-        before, after = self.demand[origins], np.nanmean(self.demand[later], axis=1)
+        before, after = self.demand[origins], _means(self.demand[later])
         known = np.isfinite(after)
         weights = np.where(known, weights, 0.0)
         total = weights.sum()
@@ -142,12 +145,15 @@ class Analogs:
         off = before - (weights * before).sum() / total
         spread = (weights * off**2).sum()
         slope = (weights * off * np.where(known, after, 0.0)).sum() / spread if spread > 0 else 0.0
-        return min(max(float(slope), 0.0), 1.0) * (self.demand[index] - before)
+        shift: Floats = min(max(float(slope), 0.0), 1.0) * (self.demand[index] - before)
+        return shift
 
     def _quantiles(self, window: Ints, weights: Floats, shift: Floats) -> tuple[float, ...]:
         outcomes = np.maximum(self.demand[window] + shift[:, None], 0.0).ravel()
         spread = np.repeat(weights, window.shape[1])
         known = np.isfinite(outcomes)
+        if not known.any():
+            return ()
         outcomes, spread = outcomes[known], spread[known]
         order = np.argsort(outcomes)
         outcomes, share = outcomes[order], np.cumsum(spread[order])
@@ -169,6 +175,15 @@ def _window(origins: Ints, first: int, last: int) -> Ints:
     steps = np.unique(np.linspace(first, last, min(POINTS, last - first + 1)).round().astype(np.int64))
     window: Ints = origins[:, None] + steps
     return window
+
+
+def _means(values: Floats) -> Floats:
+    """The mean of the known values of each row; NaN if none is known."""
+    known = np.isfinite(values)
+    count = known.sum(axis=1)
+    sums = np.where(known, values, 0.0).sum(axis=1)
+    means: Floats = np.divide(sums, count, out=np.full(count.size, np.nan), where=count > 0)
+    return means
 
 
 def _filled(demand: Floats) -> Floats:

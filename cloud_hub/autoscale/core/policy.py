@@ -16,8 +16,7 @@ from __future__ import annotations
 import msgspec
 
 from cloud_hub.autoscale.core import budget, calm, hpa
-from cloud_hub.autoscale.core.demand import Demand, measure
-from cloud_hub.autoscale.core.plan import worthwhile
+from cloud_hub.autoscale.core.recommendation import Recommender
 from cloud_hub.autoscale.core.signals import Reading, SignalRule
 from cloud_hub.autoscale.core.state import (
     Action,
@@ -30,7 +29,6 @@ from cloud_hub.autoscale.core.state import (
     Outlook,
     Pending,
     State,
-    Wanted,
 )
 from cloud_hub.autoscale.core.target import TargetPolicy
 from shared.durations import HOUR_US, SECOND_US
@@ -97,8 +95,10 @@ def _observed(policy: TargetPolicy, state: State, current: int, now: int) -> Sta
     running = max(current, pending.to if pending is not None else 0)
     if policy.cost is not None:
         state = msgspec.structs.replace(state, spend=budget.spent_until(state.spend, policy.cost, running, now))
-    given_up = pending is not None and not 0 <= now - pending.t_us < policy.timeout_s * SECOND_US
-    if pending is not None and (current == pending.to or given_up):
+    if pending is None:
+        return state
+    given_up = not 0 <= now - pending.t_us < policy.timeout_s * SECOND_US
+    if current == pending.to or given_up or not policy.minimum <= pending.to <= policy.maximum:
         state = msgspec.structs.replace(state, pending=None)
     return state
 
@@ -126,10 +126,13 @@ class _Turn:
         self.policy, self.state, self.observation, self.current = policy, state, observation, current
         self.now = observation.now_us
         self.why: list[Candidate] = []
+        self.forced = False
 
     def decide(self, name: str) -> Decision:
         """The decision; `self.state` is then the state to store."""
-        count, bare = self._wanted()
+        recommender = Recommender(self.policy, self.state, self.observation, self.current)
+        count, bare = recommender.recommend()
+        self.state, self.why = recommender.state, recommender.why
         if count is None:
             count = bare = self.current
         count = self._within(count)
@@ -143,103 +146,6 @@ class _Turn:
 
     def _note(self, rule: str, count: int, reason: str) -> None:
         self.why.append(Candidate(rule=rule, count=count, reason=reason))
-
-    # -- what is wanted ------------------------------------------------------------------------------------
-
-    def _wanted(self) -> tuple[int | None, int]:
-        """The wanted count, None if the demand is unknown, and the count without any backlog."""
-        outlook = self._outlook()
-        demand = measure(
-            self.policy, self.observation.readings, self.current, self.now, outlook.signal if outlook else ""
-        )
-        self.why += demand.candidates
-        self._remember(demand)
-        if demand.count is None or demand.load is None:
-            return None, self.current
-        count, bare = demand.count, demand.without_backlog or 0
-        if outlook is not None:
-            ahead = self._ahead(outlook)
-            count, bare = max(count, ahead), max(bare, ahead)
-        count, bare = count + self.policy.warm, bare + self.policy.warm
-        count = self._zero(count, demand.load)
-        return self._stable(count, outlook is not None), bare
-
-    def _outlook(self) -> Outlook | None:
-        """The forecast, if it counts: of a signal of this target, fresh, finite."""
-        outlook = self.observation.outlook
-        if outlook is None or self.policy.prediction.mode == "never":
-            return None
-        rule = next((r for r in self.policy.signals if r.name == outlook.signal and r.kind == "load"), None)
-        if rule is None or abs(self.now - outlook.t_us) > rule.fresh_s * SECOND_US:
-            self._note("forecast", self.current, "the forecast is stale or of an unknown signal: left out")
-            return None
-        return outlook if outlook.usable else None
-
-    def _ahead(self, outlook: Outlook) -> int:
-        rule = next(r for r in self.policy.signals if r.name == outlook.signal)
-        worth = self.policy.prediction.worth
-        count = worthwhile(outlook, self.current, rule.per_instance, self.policy.boot_s, worth, self.policy.maximum)
-        self._note("forecast", count, f"the best count after {self.policy.boot_s:g} s, at {worth:g} for a violation")
-        return count
-
-    def _zero(self, count: int, load: float) -> int:
-        """Scale to zero: the last instance goes only after an idle time."""
-        rule = self.policy.scale_to_zero
-        if rule is None or self.policy.minimum > 0:
-            return count
-        if load > rule.activation or count > 1:
-            self.state = msgspec.structs.replace(self.state, idle_since_us=None)
-            return max(count, 1)
-        since = self.state.idle_since_us if self.state.idle_since_us is not None else self.now
-        since = min(since, self.now)
-        self.state = msgspec.structs.replace(self.state, idle_since_us=since)
-        if self.current == 0:
-            return 0
-        if self.now - since < rule.idle_s * SECOND_US:
-            self._note("scale_to_zero", 1, f"idle for less than {rule.idle_s:g} s")
-            return 1
-        return 0
-
-    def _remember(self, demand: Demand) -> None:
-        if demand.load is None:
-            return
-        known = self.state.known_since_us
-        window_us = int(self.policy.scale_in.stabilization_s * SECOND_US)
-        last = self.state.wanted[-1].t_us if self.state.wanted else None
-        gap = last is None or self.now - last > max(window_us, HOUR_US // 12)
-        self.state = msgspec.structs.replace(
-            self.state, calm=calm.follow(self.state.calm, demand.load, self.now),
-            known_since_us=self.now if known is None or gap else min(known, self.now),
-        )  # fmt: skip
-
-    def _stable(self, count: int, predicted: bool) -> int:
-        out, down = self.policy.scale_out, self.policy.scale_in
-        past = [(w.t_us, w.count) for w in self.state.wanted]
-        self._keep(Wanted(t_us=self.now, count=count))
-        since = self.state.calm.since_us if self.state.calm is not None else self.now
-        if predicted and self.now - since < down.stabilization_s * SECOND_US:
-            return count  # the forecast weighs a scale-in of a moving load itself
-        window_s = calm.window_s(self.state.calm, down.stabilization_s)
-        cautious = msgspec.structs.replace(down, stabilization_s=window_s)
-        steady = hpa.stabilized(self.current, count, past, self.now, out, cautious)
-        known = self.state.known_since_us
-        if steady < self.current and (known is None or self.now - known < down.stabilization_s * SECOND_US):
-            steady = self.current
-            self._note("stabilization", steady, f"demand is known for less than {down.stabilization_s:g} s")
-        elif steady != count:
-            self._note("stabilization", steady, f"recommendations within {window_s:g} s")
-        return steady
-
-    def _keep(self, wanted: Wanted) -> None:
-        """Remember a recommendation. Beyond the windows of the policy only those that a later one does not exceed."""
-        short_s = max(self.policy.scale_out.stabilization_s, self.policy.scale_in.stabilization_s)
-        edge, horizon = (self.now - int(s * SECOND_US) for s in (short_s, max(short_s, calm.LONGEST_S)))
-        kept, highest = [wanted], wanted.count
-        for earlier in reversed(self.state.wanted):
-            if earlier.t_us > edge or (earlier.t_us > horizon and earlier.count > highest):
-                kept.append(earlier)
-                highest = max(highest, earlier.count)
-        self.state = msgspec.structs.replace(self.state, wanted=tuple(reversed(kept)))
 
     # -- limits --------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ spent: what holds is read back, and the policy decides anew with a new key.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from dataclasses import dataclass
 from typing import Protocol
@@ -17,6 +18,8 @@ from cloud_hub.autoscale import Counts, Drifted, ScaleRefused
 from shared.errors import NotReady
 
 REMEMBERED = 256
+WRITE_WITHIN_S = 5.0
+"""A write starts within this time of the call of `scale`, or not at all: the caller's lease may end later."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +81,7 @@ class IdempotentScaler:
         """See `Scaler`."""
         if to < 0:
             raise ScaleRefused(f"{self.name}: {to} instances cannot be; correct the target's bounds")
+        started = time.monotonic()
         seen = self._platform.read()
         if dry_run:
             self._check_limits(to, seen.counts)
@@ -86,29 +90,31 @@ class IdempotentScaler:
         attempt = self._unknown.get(key)
         if key in self._done or seen.counts.desired == to:
             return self._spent(key, seen)
+        if attempt is not None and not self._platform.repeatable:
+            return self._settled(key, attempt, seen)
         if attempt is None:
             self._check_limits(to, seen.counts)
-            return self._write(key, to, seen)
-        if self._platform.repeatable:
-            return self._write(key, attempt.to, attempt.seen)
-        return self._settled(key, attempt, seen)
+            attempt = _Attempt(to, seen)
+        if time.monotonic() - started > WRITE_WITHIN_S:
+            raise NotReady(f"{self.name}: reading took over {WRITE_WITHIN_S:g} s, so nothing was written", 1.0)
+        return self._write(key, attempt)
 
-    def _write(self, key: str, to: int, seen: Reading) -> int:
+    def _write(self, key: str, attempt: _Attempt) -> int:
         repeated = key in self._unknown
-        self._remember(key, _Attempt(to, seen))  # also while an unforeseen error passes through here
+        self._remember(key, attempt)  # also while an unforeseen error passes through here
         try:
-            self._platform.write(to, key, seen)
+            self._platform.write(attempt.to, key, attempt.seen)
         except OutcomeUnknown:
             raise
         except Conflict:
-            return self._after_conflict(key, _Attempt(to, seen), repeated)
+            return self._after_conflict(key, attempt, repeated=repeated)
         except (NotReady, ScaleRefused):
             if not repeated:
                 self._unknown.pop(key, None)
             raise
-        return self._settled(key, _Attempt(to, seen), self._read_back(key))
+        return self._settled(key, attempt, self._read_back(key))
 
-    def _after_conflict(self, key: str, attempt: _Attempt, repeated: bool) -> int:
+    def _after_conflict(self, key: str, attempt: _Attempt, *, repeated: bool) -> int:
         """Another writer was faster, or only the status changed, or the first try was carried out."""
         if repeated:
             return self._settled(key, attempt, self._read_back(key))

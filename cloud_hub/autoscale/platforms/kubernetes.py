@@ -16,21 +16,17 @@ from lightkube.types import PatchType
 
 from cloud_hub.autoscale import Counts, Scaler, ScaleRefused
 from cloud_hub.autoscale.platforms.idempotent import Conflict, IdempotentScaler, OutcomeUnknown, Reading
-from cloud_hub.autoscale.platforms.kubernetes_client import CUSTOM, PLACE, Options, open_client
-from shared.errors import ConfigError, NotReady
-from shared.suggestions import explained
+from cloud_hub.autoscale.platforms.kubernetes_client import CUSTOM, Options, open_client
+from cloud_hub.autoscale.platforms.options import read_options
+from shared.errors import NotReady
 
 WORKLOADS = {"deployment": ("deployments", "Deployment"), "statefulset": ("statefulsets", "StatefulSet")}
 
 
 def open_scaler(options: dict[str, object]) -> Scaler:
     """Create a scaler for one workload; raises ConfigError if an option or a file cannot be used."""
-    try:
-        read = msgspec.convert(options, Options)
-    except msgspec.ValidationError as error:
-        cure = "Give namespace, one workload, and url with token_file, kubeconfig, or neither within a pod"
-        raise ConfigError(PLACE, explained(error, Options), cure) from None
-    return IdempotentScaler(KubernetesPlatform(read))
+    cure = "Give namespace, one workload, and url with token_file, kubeconfig, or neither within a pod"
+    return IdempotentScaler(KubernetesPlatform(read_options(options, Options, cure)))
 
 
 class KubernetesPlatform:

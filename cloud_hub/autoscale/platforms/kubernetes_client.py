@@ -12,7 +12,6 @@ import ssl
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import httpx2
 import msgspec
@@ -22,11 +21,10 @@ from lightkube.config.kubeconfig import SingleConfig
 from lightkube.config.models import Cluster, User
 from lightkube.core.exceptions import ConfigError as KubeConfigError
 
+from cloud_hub.autoscale.platforms.options import PLACE, require_https
 from shared.errors import ConfigError
 
-PLACE = "autoscale.options"
 MAX_REPLY = 1 << 20
-LOCAL = ("127.0.0.1", "::1", "localhost")
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?\Z")
 CUSTOM = re.compile(r"(?P<plural>[a-z0-9-]+)\.(?P<group>[a-z0-9.-]+)/(?P<version>v[a-z0-9]+)/(?P<name>[a-z0-9.-]+)\Z")
 NO_KEEP_ALIVE = httpx2.Limits(max_keepalive_connections=0)
@@ -67,15 +65,6 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
                 raise ValueError(f"'{name}' is no Kubernetes name")
         if not 0 < self.timeout_s <= 60:
             raise ValueError(f"timeout_s must lie between 0 and 60, not {self.timeout_s}")
-
-
-def require_https(url: str) -> None:
-    """Raise ValueError unless the URL is https, or http on this machine: a token would travel readable."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"url must be http(s)://host:port, not '{url}'")
-    if parts.scheme == "http" and parts.hostname not in LOCAL:
-        raise ValueError("url must be https: the token would travel readable to everyone")
 
 
 def open_client(options: Options) -> Client:

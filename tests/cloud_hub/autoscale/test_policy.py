@@ -219,6 +219,14 @@ def test_a_call_that_had_no_effect_is_given_up_after_its_time() -> None:
     assert later.key != first.key
 
 
+def test_a_retry_never_leaves_bounds_that_were_lowered_meanwhile() -> None:
+    first, state = decide(POLICY, State(), observed(120.0))
+    assert first.to == 18
+    lowered = replace(POLICY, maximum=10)
+    decision, _ = decide(lowered, state, observed(120.0, at=START_US + SECOND_US))
+    assert (decision.action, decision.to) == ("out", 10)
+
+
 def test_without_the_lease_nothing_is_called() -> None:
     decision, state = decide(POLICY, State(), observed(70.0, fencing_token=None))
     assert (decision.calls, decision.reason) == (False, "another hub holds the lease")
