@@ -20,6 +20,7 @@ from cloud_hub.autoscale import Counts, Drifted, ScaleRefused, signals
 from cloud_hub.autoscale import lease as leases
 from cloud_hub.autoscale.core.state import Outcome, Outlook
 from cloud_hub.autoscale.lease import MARGIN_S, HubLease
+from cloud_hub.autoscale.published import PUBLISHED
 from cloud_hub.autoscale.signals import SignalContext
 from cloud_hub.autoscale.store import Decided, Observed, decide_all, store_outcome
 from cloud_hub.autoscale.targets_file import Target, TargetsInForce
@@ -69,7 +70,7 @@ class Autoscaler:
         self.in_force.reload()
         token = self.lease.hold()
         if token is None:
-            self._observing.clear()
+            self._stand_by()
             return items.result()
         self._observe(items)
         ready = self._ready(items, self._observing, "observe")
@@ -80,6 +81,12 @@ class Autoscaler:
             self._call([one for batch in decided for one in batch])
         self._ready(items, self._calling, "call")
         return items.result()
+
+    def _stand_by(self) -> None:
+        """Another hub decides: forget what was read, and publish no counts."""
+        self._observing.clear()
+        for name in self.in_force.targets:
+            PUBLISHED.withdraw(name)
 
     def look_now(self, name: str) -> None:
         """The target is due at once."""

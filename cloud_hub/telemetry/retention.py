@@ -197,6 +197,14 @@ def _ended_rows(table: Any, ended: str, before_us: int, session: Session) -> int
     return _execute_delete(session, delete(table).where(table.c.id.in_(some)))
 
 
+def _decisions(before_us: int, held: bool, session: Session) -> int:
+    """Delete decisions of the autoscaler before a time: those that held, or those that changed a target."""
+    rows = _table(ScaleDecision)
+    kind = rows.c.action == "hold" if held else rows.c.action.in_(("out", "in", "retry"))
+    some = select(rows.c.id).where(kind, rows.c.t_us < before_us).limit(ROWS)
+    return _execute_delete(session, delete(rows).where(rows.c.id.in_(some)))
+
+
 def _beyond(table: Any, most: int, session: Session) -> int:
     """Delete the oldest rows of a table whose ids are in the order of time, so that it keeps `most`."""
     last = session.connection().execute(select(table.c.id).order_by(table.c.id.desc()).offset(most).limit(1)).scalar()

@@ -328,7 +328,8 @@ def a8_cap(world: World) -> None:
     assert policy.cost.daily_cap is not None
     spent: dict[int, float] = {}
     ends = [t for t, _ in world.counts[1:]] + [world.now_us]
-    for (start, count), end in zip(world.counts, ends, strict=True):
+    for (begin, count), end in zip(world.counts, ends, strict=True):
+        start = begin
         while start < end:
             day = start // worlds.DAY_US
             upto = min(end, (day + 1) * worlds.DAY_US)

@@ -39,6 +39,9 @@ from cloud_hub.database.tables import (
     MissedFault,
     Notification,
     RemovedDevice,
+    ScaleDecision,
+    ScalePolicy,
+    ScaleTarget,
     Suppression,
 )
 from cloud_hub.devices import commands, notes, tags

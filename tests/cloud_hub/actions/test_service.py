@@ -135,7 +135,8 @@ def test_who_sees_only_the_device_approves_nothing_that_reaches_beyond_it(db: Da
 
 
 @pytest.mark.parametrize("change", [
-    {"type": "scale", "parameters": {"target": "experts", "replicas": 3}}, {"type": "webhook", "parameters": {"webhook": "x"}, "device": ""},
+    {"type": "scale", "parameters": {"target": "experts", "replicas": 3}},
+    {"type": "webhook", "parameters": {"webhook": "x"}, "device": ""},
 ], ids=lambda change: str(change["type"]))  # fmt: skip
 def test_who_has_a_scope_proposes_nothing_of_the_whole_hub(db: Database, change: Any) -> None:
     actions = service(TWO)

@@ -213,8 +213,9 @@ def _scale(world: World) -> dict[str, Any]:
             row = session.get_one(ScaleTarget, "experts")
         return row.override_count or row.desired
 
-    return {"parameters": {"target": "experts", "replicas": 3}, "state": state,
-            "effects": counted(lambda: overrides(world.db)), "impossible": {"target": "experts", "replicas": 4}}  # fmt: skip
+    impossible = {"target": "experts", "replicas": 4}
+    return {"parameters": {"target": "experts", "replicas": 3}, "state": state, "impossible": impossible,
+            "effects": counted(lambda: overrides(world.db))}  # fmt: skip
 
 
 def overrides(db: Database) -> int:

@@ -1,4 +1,4 @@
-"""Two real workers against a strict platform with every fault keep A1 to A9, and a seeded bug of the shell breaks each."""
+"""Two real workers against a strict platform keep A1 to A9 under every fault; a seeded bug of the shell breaks each."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from simulators import scaling_hubs as hubs
 from simulators import scaling_worlds as worlds
 from simulators.scaling_hubs import NO_FAULTS, Faults
 
-from cloud_hub.autoscale import signals, store, worker
 from cloud_hub.autoscale import lease as leases
+from cloud_hub.autoscale import signals, store, worker
 from cloud_hub.autoscale.core.signals import SignalRule
 from cloud_hub.autoscale.core.state import Spend, State
 from cloud_hub.autoscale.core.target import Behavior, TargetPolicy
@@ -180,11 +180,15 @@ def test_a_seeded_bug_is_caught(tmp_path: Path, rule: str, monkeypatch: pytest.M
     bug, world, message = BUGS[rule]
     bug(monkeypatch)
     with pytest.raises(AssertionError, match=message):
-        for seed in range(SEEDS):
-            folder = tmp_path / str(seed)
-            folder.mkdir()
-            one = Database(databases.sqlite(folder))
-            try:
-                world(one, seed)
-            finally:
-                one.close()
+        _run_seeds(world, tmp_path)
+
+
+def _run_seeds(world: Callable[[Database, int], None], tmp_path: Path) -> None:
+    for seed in range(SEEDS):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        one = Database(databases.sqlite(folder))
+        try:
+            world(one, seed)
+        finally:
+            one.close()
