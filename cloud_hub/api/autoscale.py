@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from cloud_hub.api.dependencies import Administrator, Hub, Operator, Reader, TheHub
 from cloud_hub.autoscale import service
 from cloud_hub.autoscale.service import LONGEST_S
-from cloud_hub.autoscale.system import AutoscaleSystem
+from cloud_hub.autoscale.system import AutoscaleSystem, Status
 from cloud_hub.clock import now_us
 from cloud_hub.database.tables import ScaleDecision, ScaleTarget
 from cloud_hub.errors import HubError
@@ -140,7 +140,7 @@ class CheckBody(BaseModel):
 def targets(hub: TheHub, caller: Reader) -> AutoscaleView:
     """List the targets, and say which file and which hub is in force."""
     caller.needs_all()
-    status = _system(hub).status()
+    status = hub.autoscale.status() if hub.autoscale is not None else NONE
     with hub.db.read(scope=caller.scope) as session:
         rows = service.list_targets(session)
     return AutoscaleView(
@@ -215,6 +215,9 @@ def check_file(body: CheckBody, hub: TheHub, caller: Administrator) -> list[Auto
     except ConfigError as error:
         raise HubError(422, "The file has a fault", str(error)) from error
     return [AutoscaleWishView(**msgspec.to_builtins(wish)) for wish in wishes]
+
+
+NONE = Status(file="", error="", targets=[], holder="", token=None, active=False)
 
 
 def _system(hub: Hub) -> AutoscaleSystem:

@@ -15,7 +15,8 @@ Beside `name`, `platform`, `period_s` and `dry_run`, the keys of a target are th
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import re
+from typing import Any
 
 import msgspec
 
@@ -28,7 +29,7 @@ from shared.errors import ConfigError
 CURE = "Correct it: every key is in docs/autoscaling.md; `tidegate-hub autoscale check FILE` checks it"
 MOST_TARGETS = 2000
 
-Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")]
+NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")
 
 
 class Platform(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -50,7 +51,7 @@ class TargetEntry(TargetPolicy, frozen=True, kw_only=True, forbid_unknown_fields
     `busy` counts the busy instances: with `drain_s`, a scale-in waits until there are none, or for `drain_s`.
     """
 
-    name: Name
+    name: str
     platform: Platform
     signals: tuple[SignalEntry, ...]
     period_s: float = 15.0
@@ -68,6 +69,8 @@ class TargetEntry(TargetPolicy, frozen=True, kw_only=True, forbid_unknown_fields
     def problems(self) -> list[str]:
         """What does not fit together, each with its cure."""
         found = TargetPolicy.problems(self)
+        if not NAME.match(self.name):
+            found.append("its name must be up to 63 lower-case letters, digits and '-', as a DNS label")
         if not 1 <= self.period_s <= 3600:
             found.append("period_s must lie in 1..3600 seconds")
         if self.busy is not None and (reason := self.busy.problem()):
