@@ -28,7 +28,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     `listen` is host:port of the gRPC server, empty for the metric alone; mutual TLS by `cert_file`, `key_file` and
     `client_ca_file` is needed beyond loopback. `initial` is published while there is no `state_file` yet: give the
-    instances that run now.
+    instances that run now. A count that the autoscaler did not confirm for `fresh_s` is not published any more.
     """
 
     target: str
@@ -36,6 +36,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     initial: int
     minimum: int = 0
     maximum: int = 10_000
+    fresh_s: float = 300.0
     listen: str = ""
     cert_file: str = ""
     key_file: str = ""
@@ -46,6 +47,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             raise ValueError(f"target must be a-z, 0-9 and -, not '{self.target}'")
         if not 0 <= self.minimum <= self.initial <= self.maximum <= 10_000:
             raise ValueError("0 <= minimum <= initial <= maximum <= 10000 does not hold")
+        if not self.fresh_s > 0:
+            raise ValueError("fresh_s must be above 0, and longer than the target's period_s")
         found = LISTEN.match(self.listen)
         if self.listen and (not found or int(found["port"]) > 65535):
             raise ValueError(f"listen must be host:port, not '{self.listen}'")
@@ -86,7 +89,7 @@ class KedaPlatform:
         options, wanted = self._options, PUBLISHED.get(self._options.target)
         if wanted is None:
             wanted = min(max(self._last(), options.minimum), options.maximum)
-            PUBLISHED.set(options.target, wanted)
+        PUBLISHED.set(options.target, wanted, options.fresh_s)
         self._serve()
         return Reading(counts=Counts(desired=wanted, minimum=options.minimum, maximum=options.maximum))
 
@@ -100,7 +103,7 @@ class KedaPlatform:
             with suppress(OSError):
                 new.unlink()
             raise NotReady(f"{self.name}: '{self._file}' cannot be written ({error.strerror})", 10.0) from None
-        PUBLISHED.set(self._options.target, to)
+        PUBLISHED.set(self._options.target, to, self._options.fresh_s)
 
     def rehearse(self, to: int, seen: Reading) -> None:
         """Nothing but the limits."""

@@ -70,6 +70,13 @@ def test_only_the_expected_answer_is_believed(fleet: TemplateGroups, tmp_path: P
     scaling_platforms.examine_reads(fleet, lambda: opened(fleet, tmp_path))
 
 
+def test_the_examiner_catches_a_template_that_believes_any_group(fleet: TemplateGroups, tmp_path: Path) -> None:
+    read = template(fleet, tmp_path)["read"]
+    del read["expect"]
+    with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
+        scaling_platforms.examine_reads(fleet, lambda: opened(fleet, tmp_path, read=read))
+
+
 def test_counts_are_read_at_their_pointers(fleet: TemplateGroups, tmp_path: Path) -> None:
     scaling_platforms.examine_counts(fleet, lambda: opened(fleet, tmp_path))
 

@@ -14,7 +14,7 @@ from simulators.brokers import free_port
 from simulators.certificates import certificates
 from simulators.keda import keda
 
-from cloud_hub.autoscale import Counts, Scaler, ScaleRefused
+from cloud_hub.autoscale import Counts, Scaler, ScaleRefused, published
 from cloud_hub.autoscale.platforms import keda_server
 from cloud_hub.autoscale.platforms.idempotent import OutcomeUnknown
 from cloud_hub.autoscale.platforms.keda import KedaPlatform, open_scaler
@@ -155,9 +155,9 @@ def test_mutual_tls_lets_only_keda_in(tmp_path: Path) -> None:
     read = {file: (tmp_path / file).read_bytes() for file in ("ca.pem", "keda.pem", "keda.key", "other/stranger.pem",
                                                               "other/stranger.key")}  # fmt: skip
     files = [str(tmp_path / name) for name in ("hub.pem", "hub.key", "ca.pem")]
-    published = Published()
-    published.set("experts", 3)
-    server = KedaServer(Address("127.0.0.1:0", *files), published).start()
+    counts = Published()
+    counts.set("experts", 3)
+    server = KedaServer(Address("127.0.0.1:0", *files), counts).start()
     try:
         at = f"localhost:{server.port}"
         good = grpc.ssl_channel_credentials(read["ca.pem"], read["keda.key"], read["keda.pem"])
@@ -201,6 +201,22 @@ def test_a_count_that_cannot_be_kept_is_not_published(tmp_path: Path) -> None:
     assert scaler.scale(5, "k") == PUBLISHED.get("experts") == 5
 
 
+def test_a_count_that_is_not_confirmed_is_not_published_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(published.time, "monotonic", lambda: now[0])
+    scaler = opened(tmp_path, fresh_s=60)
+    scaler.scale(5, "k")
+    for _ in range(3):  # each turn of the autoscaler reads, and so confirms
+        now[0] += 50
+        assert scaler.current().desired == PUBLISHED.get("experts") == 5
+    now[0] += 70
+    assert PUBLISHED.get("experts") is None
+    assert b'target="experts"' not in generate_latest(PUBLISHED.registry)
+    assert scaler.current().desired == 5, "the autoscaler is back"
+
+
 def test_the_metric_has_the_same_count(tmp_path: Path) -> None:
     scaler = opened(tmp_path)
     assert b'target="experts"' not in generate_latest(PUBLISHED.registry)
@@ -221,6 +237,7 @@ def test_a_dry_run_publishes_nothing(tmp_path: Path) -> None:
     [
         ({"target": "Experts!"}, "target"),
         ({"initial": -1}, "initial"),
+        ({"fresh_s": 0}, "fresh_s"),
         ({"listen": "9300"}, "host:port"),
         ({"listen": "127.0.0.1:99999"}, "host:port"),
         ({"listen": "0.0.0.0:9300"}, "beyond loopback"),
