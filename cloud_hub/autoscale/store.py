@@ -182,6 +182,12 @@ def store_outcome(session: Session, target: str, key: str, outcome: Outcome, rea
     trail.add(session, now_us, "hub", f"scale.{outcome}", target, key=key, outcome=reason)
 
 
+def store_rehearsal(session: Session, number: str, reason: str, now_us: int) -> None:
+    """Store what the platform says about a decision of a dry run."""
+    values = {"outcome_text": reason[:500], "ended_us": now_us}
+    session.connection().execute(update(_DECISION).where(_DECISION.c.id == number).values(**values))
+
+
 def _close(session: Session, key: str, to: int, counts: Counts | None, now_us: int) -> None:
     """End a call whose outcome was not known: it is read back now, or given up."""
     done = counts is not None and counts.desired == to

@@ -22,7 +22,7 @@ from cloud_hub.autoscale.core.state import Outcome, Outlook
 from cloud_hub.autoscale.lease import MARGIN_S, HubLease
 from cloud_hub.autoscale.published import PUBLISHED
 from cloud_hub.autoscale.signals import SignalContext
-from cloud_hub.autoscale.store import Decided, Observed, decide_all, store_outcome
+from cloud_hub.autoscale.store import Decided, Observed, decide_all, store_outcome, store_rehearsal
 from cloud_hub.autoscale.targets_file import Target, TargetsInForce
 from cloud_hub.clock import now_us
 from cloud_hub.database.sessions import Database
@@ -155,6 +155,8 @@ class Autoscaler:
         for one in decided:
             if one.calls:
                 self._calling[one.target.name] = self._submit(partial(self._carry_out, one))
+            elif one.decision.calls:
+                self._calling[one.target.name] = self._submit(partial(self._rehearse, one))
 
     def _carry_out(self, one: Decided) -> None:
         """Call the platform and store the outcome. Without the lease nothing is called: the next holder retries."""
@@ -171,6 +173,13 @@ class Autoscaler:
             self._due[name] = self._clock() + int(wait_s * SECOND_US)
         else:
             self._due[name] = self._clock() + SECOND_US  # read it back soon
+
+    def _rehearse(self, one: Decided) -> None:
+        """In a dry run: what the platform would say, where it can tell without a change."""
+        outcome, reason = call_platform(one.target, one.decision.to, one.decision.key, dry_run=True)
+        said = "the platform would accept it" if outcome == "done" else reason
+        with self._db.write() as session:
+            store_rehearsal(session, one.id, said, self._clock())
 
     # -- threads -----------------------------------------------------------------------------------------
 
@@ -205,10 +214,10 @@ def read_counts(target: Target) -> tuple[Counts | None, str]:
         return None, _failed(target, error)
 
 
-def call_platform(target: Target, to: int, key: str) -> tuple[Outcome, str]:
+def call_platform(target: Target, to: int, key: str, *, dry_run: bool = False) -> tuple[Outcome, str]:
     """Ask the platform for `to` instances: how it ended, and in words."""
     try:
-        found = target.scaler.scale(to, key)
+        found = target.scaler.scale(to, key, dry_run=dry_run)
     except ScaleRefused as error:
         return "refused", error.reason
     except Drifted as error:  # the key is spent: decide again on what is there
@@ -217,7 +226,7 @@ def call_platform(target: Target, to: int, key: str) -> tuple[Outcome, str]:
         return "unknown", error.reason
     except Exception as error:  # noqa: BLE001 - a plug-in may fail in any way: what it did is read back
         return "unknown", _failed(target, error)
-    if found != to:
+    if found != to and not dry_run:
         return "unknown", f"the platform answers {found} instances"
     return "done", f"{found} instances asked for"
 

@@ -100,7 +100,7 @@ def unknown_is_zero(patch: Patch) -> None:
 def asks_for_more(patch: Patch) -> None:
     """The platform is asked for another count than was decided."""
     real = worker.call_platform
-    patch.setattr(worker, "call_platform", lambda target, to, key: real(target, to + 1, key))
+    patch.setattr(worker, "call_platform", lambda target, to, key, **more: real(target, to + 1, key))
 
 
 def forgets(patch: Patch, forget: Callable[[State], State]) -> None:

@@ -63,6 +63,8 @@ class Platform:
         return Counts(desired=self.desired, ready=self.desired)
 
     def scale(self, to: int, key: str, *, dry_run: bool = False) -> int:
+        if dry_run:
+            return self.desired
         self.calls.append((to, key))
         error = self.errors.pop(0) if self.errors else None
         if error is not None and not self.after:
@@ -206,6 +208,7 @@ def test_a_dry_run_decides_and_calls_nothing(db: Database) -> None:
     assert world.platforms["web"].calls == []
     found = world.decisions()
     assert {(row.action, row.to, row.outcome) for row in found} == {("out", 4, "dry-run")}, "no limit is used up"
+    assert {row.outcome_text for row in found} == {"the platform would accept it"}
     assert not any(kind.startswith("scale.") for kind in world.kinds())
 
 
