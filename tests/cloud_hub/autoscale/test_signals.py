@@ -121,7 +121,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(self.server.body)
 
-    do_POST = do_GET
+    do_POST = do_GET  # noqa: N815 - http.server's name
 
     def log_message(self, *_: Any) -> None:
         """Quiet."""
