@@ -98,12 +98,13 @@ def _replay(world: World, policy: TargetPolicy, capacity: float | None) -> tuple
         world, per_instance=rule.per_instance, boot_s=policy.boot_s, minimum=max(1, policy.minimum),
         maximum=policy.maximum,
     )  # fmt: skip
-    ahead, note = None, "reactive"
-    if policy.prediction.mode != "never":
+    ahead, note = None, "without the forecast (prediction.mode is never)"
+    if policy.prediction.mode == "always":
+        ahead, note = outlooks(world), "with the forecast (prediction.mode is always)"
+    elif policy.prediction.mode == "auto":
         report = backtest(policy, rule, world.rate, world.start_us, world.step_s)
-        used = policy.prediction.mode == "always" or report.enabled
-        ahead = outlooks(world) if used else None
-        note = f"{'with' if used else 'without'} the forecast: {report.reason}"
+        ahead = outlooks(world) if report.enabled else None
+        note = f"{'with' if report.enabled else 'without'} the forecast: {report.reason}"
     return replay(world, PolicyScaler(single(policy, rule), ahead)), note
 
 
