@@ -101,7 +101,7 @@ def _turns(kind: str, db: Database, count: int, turns: int, rng: random.Random) 
     with open_executor() as executor:
         hub = Autoscaler(db, in_force, lease, SignalContext(db, pools), clock=lambda: clock[0], executor=executor)
         hub.run_once()
-        held, stepped = [], []
+        held, stepped = list[float](), list[float]()
         for turn in range(2 * turns):
             clock[0] += 15 * SECOND_US
             for name, pool in pools.items():
