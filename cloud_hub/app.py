@@ -106,6 +106,7 @@ class HubApp:
         self._listener.stop()
         for worker in self._workers.values():
             worker.stop()
+        self.autoscale.close()
         self.db.close()
         tracing.shutdown()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -58,10 +59,10 @@ class AutoscaleSystem:
         self._db, self._clock = db, clock
         self.in_force = TargetsInForce(path)
         self.lease = HubLease(db)
-        self._context = SignalContext(db, pools)
+        self._context, self._executor = SignalContext(db, pools), open_executor()
         self.forecasts = Forecasts(db, self.in_force, clock)
         self.worker = Autoscaler(
-            db, self.in_force, self.lease, self._context, clock=clock, executor=open_executor(),
+            db, self.in_force, self.lease, self._context, clock=clock, executor=self._executor,
             outlook=self.forecasts.outlook,
         )  # fmt: skip
 
@@ -73,6 +74,12 @@ class AutoscaleSystem:
             WorkerSpec(name="autoscale", run_once=self.worker.run_once, period_s=PERIOD_S),
             WorkerSpec(name="autoscale-backtests", run_once=self.forecasts.run_once, period_s=60.0),
         ]
+
+    def close(self) -> None:
+        """After the workers have stopped: let another hub take the lease at once."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        with suppress(NotReady):
+            self.lease.release()
 
     def status(self) -> Status:
         """How the autoscaler of this hub stands."""

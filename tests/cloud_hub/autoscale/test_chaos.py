@@ -82,9 +82,11 @@ def test_a_day_of_faults_keeps_every_rule(db: Database, seed: int) -> None:
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("seed", range(4))
-def test_a_day_of_a_constant_load_and_of_a_cap(db: Database, seed: int) -> None:
-    constant(db, seed, hours=24.0)
-    capped(db, seed, hours=24.0)
+@pytest.mark.parametrize("world", [constant, capped])
+def test_a_day_of_a_constant_load_and_of_a_cap(
+    db: Database, seed: int, world: Callable[[Database, int, float], None]
+) -> None:  # fmt: skip
+    world(db, seed, 24.0)
 
 
 # -- seeded bugs -------------------------------------------------------------------------------------
