@@ -52,7 +52,7 @@ class SwitchFile:
                 self._switches = self._load(found.st_size)
         except FileNotFoundError:
             self._seen, self._switches, self.problem = None, {}, ""
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             self._switches, self.problem = {}, f"{self.path} cannot be read ({error}); all writes are off"
         return self._switches
 

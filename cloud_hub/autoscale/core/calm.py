@@ -28,7 +28,7 @@ def follow(calm: Calm | None, load: float, now_us: int) -> Calm:
         return Calm(since_us=now_us, low=load, high=load)
     low, high = min(calm.low, load), max(calm.high, load)
     if high > low * RATIO:
-        return Calm(since_us=now_us, low=load, high=load, mistakes=max(0, calm.mistakes - 1))
+        return Calm(since_us=now_us, low=load, high=load)
     return calm if (low, high) == (calm.low, calm.high) else msgspec.structs.replace(calm, low=low, high=high)
 
 

@@ -124,7 +124,7 @@ class _Turn:
 
     def __init__(self, policy: TargetPolicy, state: State, observation: Observation, current: int) -> None:
         self.policy, self.state, self.observation, self.current = policy, state, observation, current
-        self.now = observation.now_us
+        self.now_us = observation.now_us
         self.why: list[Candidate] = []
         self.forced = False
 
@@ -154,7 +154,7 @@ class _Turn:
         inside = min(max(count, policy.minimum), policy.maximum)
         if inside != count:
             self._note("bounds", inside, f"{policy.minimum}..{policy.maximum}")
-        paid = budget.affordable(policy, self.state.spend, inside, self.now)
+        paid = budget.affordable(policy, self.state.spend, inside, self.now_us)
         if paid != inside:
             self._note("daily_cap", paid, f"{self.state.spend.amount:.4g} of {_cap(policy):g} are spent today")
         self.forced = paid < min(self.current, inside) or not policy.minimum <= self.current <= policy.maximum
@@ -169,7 +169,7 @@ class _Turn:
             return edge
         if not self.forced:
             changes = [hpa.Change(a.t_us, a.to - a.before) for a in self.state.actions]
-            allowed, rule = hpa.limited(current, count, changes, self.now, policy.scale_out, policy.scale_in)
+            allowed, rule = hpa.limited(current, count, changes, self.now_us, policy.scale_out, policy.scale_in)
             if rule:
                 self._note(rule, allowed, "the step rules allow no more now")
             count = allowed
@@ -182,10 +182,10 @@ class _Turn:
         policy, direction = self.policy, _direction(self.current, count)
         if direction is None:
             return ""
-        cooling = self.now - int(policy.cooldown_s * SECOND_US)
+        cooling = self.now_us - int(policy.cooldown_s * SECOND_US)
         if any(a.direction != direction and a.t_us > cooling for a in self.state.actions):
             return f"opposite action within the last {policy.cooldown_s:g} s"
-        hour = sum(a.t_us > self.now - HOUR_US for a in self.state.actions)
+        hour = sum(a.t_us > self.now_us - HOUR_US for a in self.state.actions)
         kept = 0 if direction == "out" or self.forced else policy.actions_per_hour // IN_SHARE
         return f"{hour} actions within the last hour" if hour >= policy.actions_per_hour - kept else ""
 
@@ -198,14 +198,14 @@ class _Turn:
             return False
         drain = self.state.drain
         if drain is None or count < drain.to:
-            drain = Drain(to=count, since_us=self.now)
+            drain = Drain(to=count, since_us=self.now_us)
         elif count > drain.to:
             drain = Drain(to=count, since_us=drain.since_us)
-        drain = Drain(to=drain.to, since_us=min(drain.since_us, self.now))
+        drain = Drain(to=drain.to, since_us=min(drain.since_us, self.now_us))
         self.state = msgspec.structs.replace(self.state, drain=drain)
-        begun = drain.since_us < self.now
+        begun = drain.since_us < self.now_us
         idle = begun and self.observation.draining_busy == 0
-        over = self.now - drain.since_us >= self.policy.drain_s * SECOND_US
+        over = self.now_us - drain.since_us >= self.policy.drain_s * SECOND_US
         return not (idle or over)
 
     def _held(self, refusal: str, keeps: int | None = None) -> Decision:
@@ -213,7 +213,7 @@ class _Turn:
             self.state = msgspec.structs.replace(self.state, drain=None)
         inside = min(max(self.current, self.policy.minimum), self.policy.maximum)
         return Decision(
-            t_us=self.now, action="hold", before=self.current, to=inside, keeps=inside if keeps is None else keeps,
+            t_us=self.now_us, action="hold", before=self.current, to=inside, keeps=inside if keeps is None else keeps,
             reason=refusal or self._reason(inside), candidates=tuple(self.why),
             fencing_token=self.observation.fencing_token,
         )  # fmt: skip
@@ -221,22 +221,24 @@ class _Turn:
     def _act(self, count: int, bare: int, name: str) -> Decision:
         state, direction = self.state, "out" if count > self.current else "in"
         sequence = state.sequence + 1
-        key = f"{name}-{sequence}-{self.now}"
-        horizon = self.now - max(HOUR_US, int(self.policy.cooldown_s * SECOND_US))
+        key = f"{name}-{sequence}-{self.now_us}"
+        horizon = self.now_us - max(HOUR_US, int(self.policy.cooldown_s * SECOND_US))
         kept = tuple(a for a in state.actions if a.t_us > horizon) or state.actions[-1:]
-        action = Action(t_us=self.now, direction="out" if direction == "out" else "in", before=self.current, to=count)
+        action = Action(
+            t_us=self.now_us, direction="out" if direction == "out" else "in", before=self.current, to=count
+        )
         settled = state.calm
         if direction == "out" and bare > self.current:
-            settled = calm.scaled_out(state.calm, kept, self.policy.scale_in.stabilization_s, self.now)
+            settled = calm.scaled_out(state.calm, kept, self.policy.scale_in.stabilization_s, self.now_us)
         spend = state.spend
         if self.policy.cost is not None:
-            spend = budget.spent_until(spend, self.policy.cost, max(count, self.current), self.now)
+            spend = budget.spent_until(spend, self.policy.cost, max(count, self.current), self.now_us)
         self.state = msgspec.structs.replace(
             state, actions=(*kept, action), calm=settled, sequence=sequence, drain=None, spend=spend,
-            pending=Pending(key=key, before=self.current, to=count, t_us=self.now),
+            pending=Pending(key=key, before=self.current, to=count, t_us=self.now_us),
         )  # fmt: skip
         return Decision(
-            t_us=self.now, action=action.direction, before=self.current, to=count, keeps=count,
+            t_us=self.now_us, action=action.direction, before=self.current, to=count, keeps=count,
             reason=self._reason(count), candidates=tuple(self.why), key=key,
             fencing_token=self.observation.fencing_token,
         )  # fmt: skip

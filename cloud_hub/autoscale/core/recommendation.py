@@ -24,7 +24,7 @@ class Recommender:
 
     def __init__(self, policy: TargetPolicy, state: State, observation: Observation, current: int) -> None:
         self.policy, self.state, self.observation, self.current = policy, state, observation, current
-        self.now = observation.now_us
+        self.now_us = observation.now_us
         self.why: list[Candidate] = []
 
     def _note(self, rule: str, count: int, reason: str) -> None:
@@ -34,7 +34,7 @@ class Recommender:
         """The wanted count, None if the demand is unknown, and the count without any backlog."""
         outlook = self._outlook()
         demand = measure(
-            self.policy, self.observation.readings, self.current, self.now, outlook.signal if outlook else ""
+            self.policy, self.observation.readings, self.current, self.now_us, outlook.signal if outlook else ""
         )
         self.why += demand.candidates
         self._remember(demand)
@@ -54,7 +54,7 @@ class Recommender:
         if outlook is None or self.policy.prediction.mode == "never":
             return None
         rule = next((r for r in self.policy.signals if r.name == outlook.signal and r.kind == "load"), None)
-        if rule is None or abs(self.now - outlook.t_us) > rule.fresh_s * SECOND_US:
+        if rule is None or abs(self.now_us - outlook.t_us) > rule.fresh_s * SECOND_US:
             self._note("forecast", self.current, "the forecast is stale or of an unknown signal: left out")
             return None
         return outlook if outlook.usable else None
@@ -74,12 +74,12 @@ class Recommender:
         if load > rule.activation or count > 1:
             self.state = msgspec.structs.replace(self.state, idle_since_us=None)
             return max(count, 1)
-        since = self.state.idle_since_us if self.state.idle_since_us is not None else self.now
-        since = min(since, self.now)
+        since = self.state.idle_since_us if self.state.idle_since_us is not None else self.now_us
+        since = min(since, self.now_us)
         self.state = msgspec.structs.replace(self.state, idle_since_us=since)
         if self.current == 0:
             return 0
-        if self.now - since < rule.idle_s * SECOND_US:
+        if self.now_us - since < rule.idle_s * SECOND_US:
             self._note("scale_to_zero", 1, f"idle for less than {rule.idle_s:g} s")
             return 1
         return 0
@@ -90,24 +90,24 @@ class Recommender:
         known = self.state.known_since_us
         window_us = int(self.policy.scale_in.stabilization_s * SECOND_US)
         last = self.state.wanted[-1].t_us if self.state.wanted else None
-        gap = last is None or self.now - last > max(window_us, GAP_US)
+        gap = last is None or self.now_us - last > max(window_us, GAP_US)
         self.state = msgspec.structs.replace(
-            self.state, calm=calm.follow(self.state.calm, demand.load, self.now),
-            known_since_us=self.now if known is None or gap else min(known, self.now),
+            self.state, calm=calm.follow(self.state.calm, demand.load, self.now_us),
+            known_since_us=self.now_us if known is None or gap else min(known, self.now_us),
         )  # fmt: skip
 
     def _stable(self, count: int, predicted: bool) -> int:
         out, down = self.policy.scale_out, self.policy.scale_in
         past = [(w.t_us, w.count) for w in self.state.wanted]
-        self._keep(Wanted(t_us=self.now, count=count))
-        since = self.state.calm.since_us if self.state.calm is not None else self.now
-        if predicted and self.now - since < down.stabilization_s * SECOND_US:
+        self._keep(Wanted(t_us=self.now_us, count=count))
+        since = self.state.calm.since_us if self.state.calm is not None else self.now_us
+        if predicted and self.now_us - since < down.stabilization_s * SECOND_US:
             return count  # the forecast weighs a scale-in of a moving load itself
         window_s = calm.window_s(self.state.calm, down.stabilization_s)
         cautious = msgspec.structs.replace(down, stabilization_s=window_s)
-        steady = hpa.stabilized(self.current, count, past, self.now, out, cautious)
+        steady = hpa.stabilized(self.current, count, past, self.now_us, out, cautious)
         known = self.state.known_since_us
-        if steady < self.current and (known is None or self.now - known < down.stabilization_s * SECOND_US):
+        if steady < self.current and (known is None or self.now_us - known < down.stabilization_s * SECOND_US):
             steady = self.current
             self._note("stabilization", steady, f"demand is known for less than {down.stabilization_s:g} s")
         elif steady != count:
@@ -117,7 +117,7 @@ class Recommender:
     def _keep(self, wanted: Wanted) -> None:
         """Remember a recommendation. Beyond the windows of the policy only those that a later one does not exceed."""
         short_s = max(self.policy.scale_out.stabilization_s, self.policy.scale_in.stabilization_s)
-        edge, horizon = (self.now - int(s * SECOND_US) for s in (short_s, max(short_s, calm.LONGEST_S)))
+        edge, horizon = (self.now_us - int(s * SECOND_US) for s in (short_s, max(short_s, calm.LONGEST_S)))
         kept, highest = [wanted], wanted.count
         for earlier in reversed(self.state.wanted):
             if earlier.t_us > edge or (earlier.t_us > horizon and earlier.count > highest):

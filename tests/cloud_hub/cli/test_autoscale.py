@@ -53,6 +53,15 @@ def test_each_policy_is_replayed_and_drawn(tmp_path: Path, trace: Path, capsys: 
     assert picture.read_bytes()[:4] == b"\x89PNG"
 
 
+def test_a_history_that_is_too_short_leaves_the_forecast_off(
+    tmp_path: Path, trace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = tmp_path / "short.csv"
+    short.write_text("\n".join(trace.read_text("utf-8").split("\n")[:150]), "utf-8")
+    assert simulate(tmp_path, short, POLICIES.replace("mode: always", "mode: auto")) == 0
+    assert "predictive: without the forecast: 1 whole days of history; 3 are needed" in capsys.readouterr().out
+
+
 def test_a_table_shows_cost_by_a_file_of_prices(
     tmp_path: Path, trace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -192,7 +192,16 @@ def test_without_sparkplug_there_is_nothing_to_enable(tmp_path: Path, capsys: py
     assert "Add a table [sparkplug]" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("content", [b"", b"[", b"{}", b'[{"metric": 1}]', b"\xff\xfe", b"[" * 100_000])
+SWITCH = b'[{"metric": "settings.period_s", "since_us": 0, "boot_id": "", "boot_s": 0, "until_us": %b}]'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"[", b"{}", b'[{"metric": 1}]', b"\xff\xfe", b"[" * 100_000,
+        SWITCH % (b"9" * 400), SWITCH % (b'1, "more": ' + b"[" * 100_000),
+    ],
+)  # fmt: skip
 def test_a_damaged_file_means_off_and_disable_mends_it(
     config: Path, capsys: pytest.CaptureFixture[str], content: bytes
 ) -> None:
