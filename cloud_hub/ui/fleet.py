@@ -62,8 +62,8 @@ def _state() -> Any:
 
 def health(session: Session) -> FleetHealth:
     """Devices by state."""
-    counted = select(_state().label("now"), func.count(), func.sum(case((_DEVICES.c.conflict != "", 1), else_=0)))
-    rows = session.connection().execute(scopes.restrict(session, counted, _DEVICES.c.id).group_by("now")).all()
+    counted = select(_state().label("device_state"), func.count(), func.sum(case((_DEVICES.c.conflict != "", 1), else_=0)))
+    rows = session.connection().execute(scopes.restrict(session, counted, _DEVICES.c.id).group_by("device_state")).all()
     numbers = {state: count for state, count, _ in rows}
     return FleetHealth(**numbers, conflicts=sum(int(conflicts or 0) for *_, conflicts in rows))
 
@@ -83,14 +83,14 @@ def standing_counts(session: Session) -> dict[str, tuple[int, int]]:
     return {priority: (count, int(new or 0)) for priority, count, new in rows}
 
 
-def standing_alarms(session: Session, limit: int, **wanted: str) -> list[AlarmRow]:
+def standing_alarms(session: Session, limit: int, *, device: str = "", priority: str = "") -> list[AlarmRow]:
     """Raised alarms that are not suppressed: the most urgent first, then those not acknowledged, then the newest."""
     rows: list[AlarmRow] = []
-    for priority in [wanted.pop("priority", "")] if wanted.get("priority") else PRIORITIES:
+    for urgency in [priority] if priority else PRIORITIES:
         for life in STANDING:
             left = limit - len(rows)
             if left > 0:
-                rows += alarm_service.list_alarms(session, life=life, priority=priority, limit=left, **wanted)
+                rows += alarm_service.list_alarms(session, life=life, priority=urgency, device=device, limit=left)
     return rows
 
 

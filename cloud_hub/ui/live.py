@@ -120,7 +120,8 @@ async def live(
     watch = Watch(topics=frozenset(topics.split(",")[:8]), device=device[:200], metric=metric[:200] if device else "")
     with viewer.hub.sessions.stream(viewer.session):  # an answer that has begun can refuse no more
         await run_in_threadpool(_begin, viewer, watch)
-    return StreamingResponse(_events(viewer, watch), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+    headers = {"X-Accel-Buffering": "no"}
+    return StreamingResponse(_events(viewer, watch), media_type="text/event-stream", headers=headers)
 
 
 def _begin(viewer: Viewer, watch: Watch) -> None:

@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from cloud_hub.errors import HubError
+from cloud_hub.incidents import desk
 from cloud_hub.incidents.core.messages import LANGUAGES, Catalogue, preferred_language
 from cloud_hub.ui import assets, texts
 from cloud_hub.ui.session import Viewer
@@ -49,7 +50,7 @@ def _common(request: Request) -> dict[str, Any]:
     theme = request.cookies.get(THEME_COOKIE, "auto")
     up = base(request)
     return {
-        "t": partial(_text, words), "label": partial(_label, words), "cause": words.cause, "language": words.language,
+        "t": partial(_text, words), "label": partial(_label, words), "cause": desk.catalogue(words.language).cause, "language": words.language,
         "languages": texts.NAMES, "theme": theme if theme in THEMES else "auto", "themes": THEMES, "base": up,
         "asset": lambda name: f"{up}{assets.address(name)}", "caller": None, "csrf": "", "may": lambda power: False,
         "section": "", "stream": "", "here": _here(request),

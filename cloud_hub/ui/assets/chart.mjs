@@ -3,7 +3,14 @@ const box = document.querySelector("[data-chart]"), note = box?.querySelector(".
 const style = () => getComputedStyle(document.documentElement);
 const colour = (name) => style().getPropertyValue(`--${name}`).trim();
 const HEIGHT = 300, MOST = 20_000, REFRESH_MS = 15_000;
-let plot = null, data = null, shown = null, zoomed = false, loadedAt = 0, again = 0;
+// Times of the axis in 24 hours: [step, format, and what stands below where a day or a year begins].
+const DAY = "\n{YYYY}-{MM}-{DD}", YEAR = "\n{YYYY}";
+const CLOCK = [
+  [31_536_000, "{YYYY}", null, null, null, null, null, null, 1], [2_419_200, "{MMM}", YEAR, null, null, null, null, null, 1],
+  [86_400, "{MM}-{DD}", YEAR, null, null, null, null, null, 1], [60, "{HH}:{mm}", DAY, null, DAY, null, null, null, 1],
+  [1, "{HH}:{mm}:{ss}", DAY, null, DAY, null, null, null, 1], [0.001, "{HH}:{mm}:{ss}.{fff}", DAY, null, DAY, null, null, null, 1],
+];
+let plot = null, data = null, zoomed = false, loadedAt = 0, again = 0;
 
 function limits() {
   const around = Number(box.dataset.around);
@@ -50,11 +57,11 @@ function options() {
   const raw = data.resolution === "raw";
   return {
     width: place.clientWidth, height: HEIGHT, cursor: { drag: { x: true, y: false, uni: 20 } }, legend: { live: true },
-    scales: { x: { time: true, range: (u, low, high) => shown ?? [data.start_s, data.end_s] } },
-    axes: [axis, { ...axis, size: 64 }],
-    series: [{ label: "", value: (u, s) => s == null ? "–" : new Date(s * 1000).toLocaleString(document.documentElement.lang) },
+    scales: { x: { time: true, range: () => [data.start_s, data.end_s] } },
+    axes: [{ ...axis, values: CLOCK }, { ...axis, size: 64 }],
+    series: [{ label: box.dataset.time, value: (u, s) => s == null ? "–" : new Date(s * 1000).toLocaleString(document.documentElement.lang) },
       line(box.dataset.mean, { stroke: colour("series"), width: 1.75, points: { show: raw && data.t.length < 60, size: 4, fill: colour("series") } }),
-      line(`${box.dataset.range} ↓`, { stroke: "transparent", show: !raw }), line(`${box.dataset.range} ↑`, { stroke: "transparent", show: !raw }),
+      ...(raw ? [] : [line(`${box.dataset.range} ↓`, { stroke: "transparent" }), line(`${box.dataset.range} ↑`, { stroke: "transparent" })]),
       line(box.dataset.low, limit), line(box.dataset.high, limit)],
     bands: raw ? [] : [{ series: [3, 2], fill: colour("band") }],
     hooks: { drawClear: [alarmBands], setSelect: [zoom] },
@@ -68,20 +75,24 @@ function zoom(u) {
   load({ start_us: start * 1e6, end_us: Math.max(end, start + 1) * 1e6 });
 }
 
+// Samples have no range: their lowest and highest values are the values themselves.
+function shownColumns() {
+  const range = data.resolution === "raw" ? [] : [data.low, data.high];
+  return [data.t, data.mean, ...range, data.limit_low, data.limit_high];
+}
+
 function draw() {
-  const columns = [data.t, data.mean, data.low, data.high, data.limit_low, data.limit_high];
+  const columns = shownColumns();
   plot?.destroy();
   plot = null;
   if (data.t.length) {
     plot = new uPlot(options(), columns, place);
     plot.over.addEventListener("dblclick", () => { zoomed = false; load(limits()); });
   }
-  const low = data.limit_low.findLast((one) => one != null), high = data.limit_high.findLast((one) => one != null);
   place.setAttribute("aria-label", `${box.dataset.metric}: ${data.t.length} (${data.resolution})`);
   note.textContent = data.t.length ? text(box.dataset.resolution, { name: data.resolution, count: data.t.length.toLocaleString(document.documentElement.lang) }) : box.dataset.empty;
   box.dataset.points = data.t.length;
-  box.dataset.low_limit = low ?? "";
-  box.dataset.high_limit = high ?? "";
+  box.dataset.limit = data.limit_high.findLast((one) => one != null) ?? "";
 }
 
 // New samples are added where the chart shows samples up to now; rollups are asked for again.
@@ -105,7 +116,7 @@ document.addEventListener("tidegate:samples", (event) => {
   const columns = [data.t, data.mean, data.low, data.high, data.limit_low, data.limit_high];
   const cut = Math.max(data.t.length - MOST, data.t.findIndex((one) => one >= data.start_s), 0);
   if (cut) for (const column of columns) column.splice(0, cut);
-  if (first || !plot) draw(); else plot.setData(columns);
+  if (first || !plot) draw(); else plot.setData(shownColumns());
   box.dataset.points = data.t.length;
 });
 
