@@ -19,6 +19,7 @@ from cloud_hub.ui import fleet, rendering
 from cloud_hub.ui.forms import validated
 from cloud_hub.ui.page_route import PageRoute
 from cloud_hub.ui.session import OperateView, ReadView, Viewer
+from shared.protocol.messages import Life
 
 router = APIRouter(prefix="/ui", route_class=PageRoute, include_in_schema=False)
 ROWS = 200
@@ -26,6 +27,10 @@ ROWS = 200
 Show = Literal["standing", "unacknowledged", "returned", "suppressed", "all"]
 AlarmId = Annotated[str, Query(alias="id", max_length=200)]
 """A device chooses the ids of its alarms: they may hold anything, so they are no part of a path."""
+LIVES: dict[str, tuple[Life, ...]] = {
+    "unacknowledged": ("unacknowledged",), "returned": ("returned-unacknowledged",),
+    "suppressed": ("shelved", "suppressed", "out-of-service"),
+}  # fmt: skip
 SHELVE_HOURS = (1, 4, 8, 24, 72, 168)
 
 
@@ -45,17 +50,15 @@ def alarms(viewer: ReadView, show: Show = "standing", device: str = "", priority
     )  # fmt: skip
 
 
-def _rows(session: Session, show: Show, **wanted: str) -> list[AlarmRow]:
+def _rows(session: Session, show: Show, device: str, priority: str) -> list[AlarmRow]:
     if show == "standing":
-        return fleet.standing_alarms(session, ROWS, **wanted)
-    if show == "suppressed":
-        rows = [
-            row for life in ("shelved", "suppressed", "out-of-service")
-            for row in alarm_service.list_alarms(session, life=life, limit=ROWS, **wanted)
-        ]  # fmt: skip
-        return sorted(rows, key=lambda row: -row.received_us)[:ROWS]
-    life = {"unacknowledged": "unacknowledged", "returned": "returned-unacknowledged"}.get(show)
-    return alarm_service.list_alarms(session, life=life, limit=ROWS, **wanted)  # type: ignore[arg-type]
+        return fleet.standing_alarms(session, ROWS, device=device, priority=priority)
+    lives: tuple[Life | None, ...] = LIVES.get(show, (None,))
+    rows = [
+        row for life in lives
+        for row in alarm_service.list_alarms(session, life=life, device=device, priority=priority, limit=ROWS)
+    ]  # fmt: skip
+    return sorted(rows, key=lambda row: -row.received_us)[:ROWS]
 
 
 @router.get("/alarm")

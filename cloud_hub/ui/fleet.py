@@ -62,7 +62,9 @@ def _state() -> Any:
 
 def health(session: Session) -> FleetHealth:
     """Devices by state."""
-    counted = select(_state().label("device_state"), func.count(), func.sum(case((_DEVICES.c.conflict != "", 1), else_=0)))
+    counted = select(
+        _state().label("device_state"), func.count(), func.sum(case((_DEVICES.c.conflict != "", 1), else_=0))
+    )
     rows = session.connection().execute(scopes.restrict(session, counted, _DEVICES.c.id).group_by("device_state")).all()
     numbers = {state: count for state, count, _ in rows}
     return FleetHealth(**numbers, conflicts=sum(int(conflicts or 0) for *_, conflicts in rows))
@@ -96,8 +98,8 @@ def standing_alarms(session: Session, limit: int, *, device: str = "", priority:
 
 def open_groups(session: Session) -> tuple[int, int]:
     """(groups of incidents with an unresolved member, those in which nobody has acknowledged one)."""
-    mine = select(func.count(func.distinct(Incident.page))).where(Incident.state != "resolved")
-    new = select(func.count(func.distinct(Incident.page))).where(Incident.state == "open")
+    mine = select(func.count(func.distinct(Incident.page))).where(col(Incident.state) != "resolved")
+    new = select(func.count(func.distinct(Incident.page))).where(col(Incident.state) == "open")
     counted = [scopes.restrict(session, one, col(Incident.device)) for one in (mine, new)]
     everything, unseen = (int(session.connection().execute(one).scalar_one()) for one in counted)
     return everything, unseen
@@ -105,7 +107,7 @@ def open_groups(session: Session) -> tuple[int, int]:
 
 def proposed_actions(session: Session) -> int:
     """Actions that wait for a person."""
-    waiting = select(func.count()).where(Action.state == "proposed")
+    waiting = select(func.count()).where(col(Action.state) == "proposed")
     return int(session.connection().execute(scopes.restrict(session, waiting, col(Action.device))).scalar_one())
 
 

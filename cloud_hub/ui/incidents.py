@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from fastapi import APIRouter, Response
 from fastapi.responses import RedirectResponse
@@ -10,6 +10,7 @@ from fastapi.responses import RedirectResponse
 from cloud_hub.api import actions as rest_actions
 from cloud_hub.api import incidents as rest
 from cloud_hub.api.alarms import ReasonBody
+from cloud_hub.incidents import desk
 from cloud_hub.ui import rendering
 from cloud_hub.ui.forms import validated
 from cloud_hub.ui.page_route import PageRoute
@@ -18,6 +19,16 @@ from cloud_hub.ui.session import OperateView, ReadView
 router = APIRouter(prefix="/ui/incidents", route_class=PageRoute, include_in_schema=False)
 ROWS = 200
 Show = Literal["open", "all"]
+NO_DIAGNOSIS: dict[str, Any] = {
+    "cause": "",
+    "confidence": 0.0,
+    "explanation": "",
+    "engine": "",
+    "claims": [],
+    "also": [],
+    "note": "",
+}
+"""What a page reads of a diagnosis; one of an older version may lack some of it."""
 
 
 @router.get("")
@@ -43,10 +54,13 @@ def incident(incident_id: str, viewer: ReadView) -> Response:
     found = rest.incident(incident_id, viewer.hub, viewer.caller, accept_language=language)
     evidence = rest.incident_evidence(incident_id, viewer.hub, viewer.caller)
     items = sorted(evidence.items, key=lambda item: item["t_us"])
+    diagnosis = NO_DIAGNOSIS | (found.incident.diagnosis or {})
+    if diagnosis.get("author") == "rules":
+        diagnosis["engine"] = desk.catalogue(language).text("engine.rules")
     template = "incident_parts.html" if viewer.wants_fragment else "incident.html"
     return rendering.page(
         viewer, template, section="incidents", view=found, incident=found.incident,
-        diagnosis=found.incident.diagnosis or {}, evidence=evidence, items=items,
+        diagnosis=diagnosis, evidence=evidence, items=items,
         proposed=[one for one in found.actions if one.state == "proposed"],
         others=[one for one in found.actions if one.state != "proposed"],
         stream="live?topics=incidents",

@@ -50,7 +50,8 @@ def _common(request: Request) -> dict[str, Any]:
     theme = request.cookies.get(THEME_COOKIE, "auto")
     up = base(request)
     return {
-        "t": partial(_text, words), "label": partial(_label, words), "cause": desk.catalogue(words.language).cause, "language": words.language,
+        "t": partial(_text, words), "label": partial(_label, words), "cause": desk.catalogue(words.language).cause,
+        "language": words.language,
         "languages": texts.NAMES, "theme": theme if theme in THEMES else "auto", "themes": THEMES, "base": up,
         "asset": lambda name: f"{up}{assets.address(name)}", "caller": None, "csrf": "", "may": lambda power: False,
         "section": "", "stream": "", "here": _here(request),

@@ -1,4 +1,4 @@
-"""A hub with its operator pages over a plant of some devices: one runs hot, one has lost its camera, some are offline."""
+"""A hub with its operator pages over a plant: one device runs hot, one has lost its camera, some are offline."""
 
 from __future__ import annotations
 
@@ -177,7 +177,8 @@ def _telemetry(session: Session, now: int) -> None:
         Sample(metric="temperature", t_us=now - s * SECOND_US,
                value=70 + 4 * math.sin(s / 200) + max(0.0, (800 - s) / 40)) for s in seconds
     ]  # fmt: skip
-    load = [Sample(metric="cpu.load", t_us=now - s * SECOND_US, value=0.4 + 0.1 * math.cos(s / 90)) for s in seconds]
+    load = [Sample(metric="cpu.load", t_us=now - s * SECOND_US, value=0.4 + 0.1 * math.cos(s / 90))
+            for s in range(3600, 0, -1)]  # fmt: skip
     mode = [Sample(metric="mode", t_us=now - 60 * SECOND_US, value="automatic")]
     samples.store_samples(session, samples.sample_rows(HOT, source, enumerate([*warm, *load, *mode], 1)))
     events = [

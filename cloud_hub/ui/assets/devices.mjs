@@ -6,7 +6,7 @@ const ROW_PX = 36, SPARE = 8, MOST_PX = 15_000_000, REFRESH_MS = 10_000;
 const PRIORITIES = ["low", "medium", "high", "critical"];
 const grid = document.getElementById("grid"), viewport = document.getElementById("viewport"), spacer = document.getElementById("spacer");
 const form = document.getElementById("filters"), count = document.getElementById("count"), head = document.getElementById("head");
-let columns = null, order = [], sort = { by: "id", down: false }, asked = 0, loadedAt = 0, again = 0, drawn = "";
+let columns = null, order = [], sort = { by: "id", down: false }, asked = 0, loadedAt = 0, again = 0, drawn = "", typing = 0;
 
 function cell(name, content) {
   const span = document.createElement("span");
@@ -63,7 +63,7 @@ function draw() {
   const rows = [];
   for (let at = first; at < last; at++) rows.push(row(at));
   spacer.replaceChildren(...rows);
-  if (place !== undefined) spacer.querySelector(`[data-place="${place}"]`)?.focus({ preventScroll: true });
+  if (place !== undefined) (spacer.querySelector(`[data-place="${place}"]`) ?? viewport).focus({ preventScroll: true });
 }
 
 function arrange() {
@@ -107,8 +107,7 @@ function address() {
   history.replaceState(null, "", query ? `?${query}` : location.pathname);
 }
 
-form.addEventListener("submit", (event) => { event.preventDefault(); viewport.scrollTop = 0; address(); load(false); });
-let typing = 0;
+form.addEventListener("submit", (event) => { event.preventDefault(); clearTimeout(typing); viewport.scrollTop = 0; address(); load(false); });
 form.elements.text.addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(() => { viewport.scrollTop = 0; address(); load(false); }, 250); });
 head.addEventListener("click", (event) => {
   const by = event.target.dataset?.sort;
