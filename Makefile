@@ -27,13 +27,28 @@ setup: .venv/.dev ## everything a developer needs
 	$(PIP) -e '.[dev]'
 	@touch $@ .venv/.demo
 
-demo: .venv/.demo ## a hub, a broker and three devices on this machine play every act, in under two minutes
+# Sparkplug libraries of others, apart from ours (tests/interop/). What cannot be installed is skipped with its reason by the
+# demo and the tests, and fails in CI.
+.venv-interop/.pip: tests/interop/requirements.txt
+	@echo "installing pysparkplug into .venv-interop ..."
+	@$(PYTHON) -m venv .venv-interop \
+	  && .venv-interop/bin/python -m pip install --quiet --disable-pip-version-check -r $< && touch $@ \
+	  || echo "no pysparkplug: what needs it is skipped"
+
+.venv-interop/.npm: tests/interop/package.json .venv-interop/.pip
+	@if command -v node >/dev/null && command -v npm >/dev/null; then \
+	  echo "installing sparkplug-client into .venv-interop ..."; mkdir -p .venv-interop; cp $< .venv-interop/; \
+	  npm install --prefix .venv-interop --silent --no-package-lock --no-audit --no-fund && touch $@ \
+	    || echo "no sparkplug-client: what needs it is skipped"; \
+	else echo "no node or npm: what needs them is skipped (apt install nodejs npm)"; fi
+
+demo: .venv/.demo .venv-interop/.pip ## a hub, a broker and three devices on this machine play every act, in under two minutes
 	$(BIN)/tidegate-hub demo $(ARGS)
 
-test: .venv/.dev ## the fast suite, over real brokers and processes
+test: .venv/.dev .venv-interop/.npm ## the fast suite, over real brokers and processes
 	$(PYTEST) -m 'not nightly' $(ARGS)
 
-nightly: .venv/.dev ## all tests: exhaustive matrices and long simulations too
+nightly: .venv/.dev .venv-interop/.npm ## all tests: exhaustive matrices and long simulations too
 	$(PYTEST) $(ARGS)
 
 check: .venv/.dev ## lint, format, types, layers, docs, wheels of the device profiles
@@ -58,6 +73,7 @@ bench: .venv/.dev ## all benchmarks; one: .venv/bin/python -m benchmarks.twin
 	$(BIN)/python -m benchmarks.models
 	$(BIN)/python -m benchmarks.quantization
 	$(BIN)/python -m benchmarks.sources
+	$(BIN)/python -m benchmarks.plant
 	$(BIN)/python -m benchmarks.glm_engine
 	$(BIN)/python -m benchmarks.incidents
 	$(BIN)/python -m benchmarks.twin
@@ -72,10 +88,11 @@ bench: .venv/.dev ## all benchmarks; one: .venv/bin/python -m benchmarks.twin
 	$(BIN)/python -m benchmarks.thresholds
 	$(BIN)/python -m benchmarks.glm
 	$(BIN)/python -m benchmarks.playbooks
+	$(BIN)/python -m benchmarks.sparkplug --nodes 200 --rounds 1
 	$(BIN)/python -m benchmarks.pages --servers 300 --weeks 2 --faults 2
 
 reference: .venv/.dev ## write openapi.json, asyncapi.yaml and the configurations' schemas anew
 	$(BIN)/python docs/reference/generate.py
 
 clean:
-	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis tidegate-demo
+	rm -rf .venv .venv-interop dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis tidegate-demo

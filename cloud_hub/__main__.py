@@ -10,6 +10,7 @@ from cloud_hub.cli import (
     alarm,
     ask,
     audit,
+    autoscale,
     backtest,
     backup,
     broker,
@@ -28,6 +29,7 @@ from cloud_hub.cli import (
     playbook,
     policy,
     remote,
+    sparkplug,
     telemetry,
     twin,
     workers,
@@ -55,6 +57,7 @@ EXAMPLES = """examples:
   tidegate-hub model build --onnx m.onnx --task classification --calibration pictures --labels l.txt --out bundle
   tidegate-hub glm check --config hub.toml              what each address of the inference pools can do
   tidegate-hub backtest --prometheus http://10.0.0.5:9090   backtest learned limits, without a hub
+  tidegate-hub autoscale simulate load.csv --policy p.yaml  violations and cost of autoscaling policies on a trace
 """
 EXTRAS = {"demo": "demo", "broker": "demo", "model": "hub,build"}
 """What a command needs installed, when that is not `hub`."""
@@ -69,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for group in (
         local, ca, broker, backup, twin, command, device, telemetry, alarm, incident, desk, action, policy, ask,
-        learning, limits, audit, workers, backtest, model, glm, notify, playbook, demo,
+        learning, limits, audit, workers, backtest, autoscale, model, glm, notify, playbook, sparkplug, demo,
     ):  # fmt: skip
         group.add(commands)
     return parser

@@ -40,6 +40,7 @@ from cloud_hub.runtime.context import HubContext, WorkerFactory
 from cloud_hub.runtime.outgoing import OutgoingMessage
 from cloud_hub.runtime.waiters import WaiterRegistry
 from cloud_hub.runtime.worker import BURST_S, BackgroundWorker, WorkerSpec, WorkerStatus, WorkResult
+from cloud_hub.scada.host import open_host
 from cloud_hub.security import aws_key
 from cloud_hub.settings import Settings, channels
 from cloud_hub.telemetry import worker as telemetry
@@ -74,6 +75,7 @@ class HubApp:
         self._listener = Listener(
             settings.mqtt, self.db, settings.twins, self.notify, self.devices_changed, sign, desk.ask
         )
+        self._sparkplug = open_host(self.db, settings, self.devices_changed, self.notify)
         self._announcer = ZeroconfAnnouncer(settings)
         self._waiters = WaiterRegistry()
         self._forecasters = ForecasterStore()
@@ -87,12 +89,15 @@ class HubApp:
         specs += playbooks.workers(self.db, self.actions, incident_service.run_ended)
         specs += gateway_workers(self.db, self._gateway, settings.inference, self.notify)
         specs += thresholds.workers(context, self._forecasters)
+        specs += self._sparkplug.workers() if self._sparkplug is not None else []
         specs.append(WorkerSpec(name="configurations", run_once=self._reconciler.run_once, linger_s=BURST_S))
         self._workers = {spec.name: BackgroundWorker(spec, self._finish) for spec in specs}
 
     def start(self) -> None:
         """Connect to the broker and start the workers."""
         self._listener.start()
+        if self._sparkplug is not None:
+            self._sparkplug.start()
         for worker in self._workers.values():
             worker.start()
         self._announcer.start()
@@ -102,6 +107,8 @@ class HubApp:
         """Stop everything, ingest first."""
         self._announcer.stop()
         self._listener.stop()
+        if self._sparkplug is not None:
+            self._sparkplug.stop()
         for worker in self._workers.values():
             worker.stop()
         self.db.close()
@@ -117,13 +124,20 @@ class HubApp:
             self._waiters.notify(name)
 
     def devices_changed(self, devices: Iterable[str]) -> None:
-        """Reconcile the configurations of these devices."""
+        """Reconcile the configurations of these devices, and look at what is desired of their Sparkplug metrics."""
+        devices = set(devices)
+        if self._sparkplug is not None:
+            self._sparkplug.devices_changed(devices)
         self._reconciler.changed(devices)
         self._workers["configurations"].notify()
 
     def publish(self, messages: Iterable[OutgoingMessage]) -> None:
         """Publish messages whose transaction is committed."""
         self._listener.publish(messages)
+
+    def _heard_us(self, device: str) -> int:
+        scada = self._sparkplug.heard_us(device) if self._sparkplug is not None else 0
+        return max(self._listener.heard_us(device), scada)
 
     def statuses(self) -> list[WorkerStatus]:
         """The status of each background worker."""
@@ -155,7 +169,7 @@ class HubApp:
         app.state.hub = Hub(
             settings=self.settings, db=self.db, publish=self.publish, notify=self.notify, actions=self.actions,
             connected=lambda: self._listener.connected, changed=self.devices_changed, waiters=self._waiters,
-            heard_us=self._listener.heard_us, lockout=locked, oidc=self._oidc,
+            heard_us=self._heard_us, sparkplug=self._sparkplug, lockout=locked, oidc=self._oidc,
             forecasters=self._forecasters, workers=self.statuses, gateway=self._gateway,
             expert_metrics=self._expert_metrics, ingest_rate=self._listener.rate,
         )  # fmt: skip

@@ -9,6 +9,7 @@ import logging
 import os
 import platform
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,7 @@ from shared.transport.mqtt import Inbound
 
 if TYPE_CHECKING:
     from edge_agent.link.trust import TrustManager
+    from edge_agent.sparkplug.service import SparkplugService
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +72,14 @@ class Agent:
         self._stores = StoreMonitor(self._disk, self._outbox)
         active = self._state_store.get("alarms", {}, dict[str, JudgeState])
         rules = LimitRules(config.hard_limits, active, config.hard_alarm_rules)
-        self._pipeline = Pipeline(rules, self._outbox, self._state_store, pump=lambda: self._uplink.pump())  # noqa: PLW0108
+        self._sparkplug: SparkplugService | None = None
+        self._pipeline = Pipeline(
+            rules,
+            self._outbox,
+            self._state_store,
+            pump=lambda: self._uplink.pump(),  # noqa: PLW0108
+            observe=self._observe,
+        )
         self._health = health.Health(self._outbox)
         self._models = ModelStreams(
             config, profile, self.loop.post, self._pipeline.add, self._model_changed,
@@ -103,6 +112,7 @@ class Agent:
         register_rules(self._twin, rules, config, folder / "limits.json", self._fetcher.fetch)
         for model in self._models.streams:
             model.register(self._twin)
+        self._sparkplug = self._open_sparkplug() if config.sparkplug else None
         self._twin.begin()
 
     def run(self) -> None:
@@ -114,6 +124,8 @@ class Agent:
         self.loop.every(RUN_PERIOD_S, self._commands.run_once)
         self.loop.every(1.0, self._tick)
         self.loop.every(5.0, lambda: self._pipeline.add(list(self._health.samples(clock.now_us()))))
+        if self._sparkplug is not None:
+            self.loop.every(0.1, self._sparkplug.tick)
         if (period := health.watchdog_period_s()) is not None:
             self.loop.every(period, lambda: health.notify("WATCHDOG=1"))
         self._uplink.start()
@@ -140,6 +152,29 @@ class Agent:
         self._check_clock()
         self._check_stores()
         self._check_rules()
+        if self._sparkplug is not None:
+            self._sparkplug.tick_writes()
+            if (state := self._sparkplug.report()) is not None:
+                self._twin.report("", {"sparkplug": state})
+
+    def _open_sparkplug(self) -> SparkplugService:
+        """The edge node of `[sparkplug]`; raises ConfigError. Imported only where it is configured."""
+        from edge_agent.sparkplug.service import SettingsWriter, SparkplugService  # noqa: PLC0415
+
+        settings = SettingsWriter(self._twin.set_desired)
+        writers = self._sampler.writers | dict.fromkeys(settings.writable, settings)
+        sources = self._sampler.sources | {model.name: model.name for model in self._models.streams}
+        service = SparkplugService(
+            self._config, self._state_store, self._disk, sources, writers, emit=self._pipeline.add
+        )
+        service.declare(self._metrics())
+        service.settings(self._settings.current)
+        service.restore_alarms(self._rules.standing())
+        return service
+
+    def _observe(self, items: Sequence[object]) -> None:
+        if self._sparkplug is not None:
+            self._sparkplug.observe(items)
 
     def _check_clock(self) -> None:
         """Report a clock jump as an event, and the clock quality in the twin."""
@@ -166,6 +201,8 @@ class Agent:
     def _close(self) -> None:
         health.notify("STOPPING=1")
         self._models.stop()
+        if self._sparkplug is not None:
+            self._sparkplug.close()
         self._pipeline.commit()
         self._commands.close()
         self._trust.stop()
@@ -187,6 +224,8 @@ class Agent:
     def _use_settings(self, settings: Settings) -> None:
         logging.getLogger().setLevel(settings.log_level.upper())
         self._sampler.follow(settings.period_s)
+        if self._sparkplug is not None:
+            self._sparkplug.settings(settings)
 
     def _fetch(self, restart: bool) -> None:
         self._twin.fetch(restart)
@@ -228,6 +267,8 @@ class Agent:
             self._declared = declared
             self._state_store.put("model_values", self._values)
             self._uplink.renew()
+            if self._sparkplug is not None:
+                self._sparkplug.declare(self._metrics())
         self._report_device()
 
     def _birth(self, session: str) -> Birth:

@@ -30,6 +30,8 @@ from cloud_hub.api.routes import create_rest_app
 from cloud_hub.settings import channels
 from edge_agent import config as edge_config
 from edge_agent.cli import main as edge_main
+from edge_agent.config import sparkplug as edge_sparkplug
+from shared.plant.write_rules import WriteRule
 from shared.protocol.topics import TABLE
 from shared.thresholds import Expression, Flat, Limits, NoData, Rate
 
@@ -77,6 +79,9 @@ def fences(mark: str) -> Iterator[tuple[str, str]]:
 # -- configuration -----------------------------------------------------------------------------------
 
 
+EDGE_PAGES = ["configuration/edge.md", "configuration/edge-alarms.md", "configuration/edge-sparkplug.md"]
+
+
 def fields(kind: Any) -> list[str]:
     return [field.encode_name for field in msgspec.structs.fields(kind)]
 
@@ -93,8 +98,20 @@ def edge_keys() -> set[str]:
     for name, kind in {"rates": Rate, "no_data": NoData, "flat": Flat, "expressions": Expression}.items():
         keys |= {f"alarm_rules.{name}.{key}" for key in kind.__dataclass_fields__}
     rules = {"limits", "hard_limits", "alarm_rules", "hard_alarm_rules"}
-    assert set(fields(edge_config.Config)) == {name for name in tables if "." not in name} | rules | {"scripts"}
+    others = rules | {"scripts", "sparkplug"}
+    assert set(fields(edge_config.Config)) == {name for name in tables if "." not in name} | others
+    keys |= sparkplug_keys()
     return (keys | {"scripts"}) - {"link.tls", "collectors.options"}
+
+
+def sparkplug_keys() -> set[str]:
+    """Keys of `[sparkplug]` of the device and of its tables."""
+    tables = {
+        "sparkplug": edge_sparkplug.Sparkplug, "sparkplug.servers": edge_sparkplug.Server,
+        "sparkplug.servers.tls": edge_sparkplug.ServerTls, "sparkplug.devices": edge_sparkplug.PlantDevice,
+        "sparkplug.reporting": edge_sparkplug.Reporting, "sparkplug.writable": WriteRule,
+    }  # fmt: skip
+    return {f"{name}.{key}" for name, kind in tables.items() for key in fields(kind)} - tables.keys()
 
 
 def hub_keys(kind: type[BaseModel] = hub_settings.Settings, head: str = "") -> set[str]:
@@ -117,11 +134,12 @@ def options() -> dict[str, set[str]]:
 
 
 def test_every_key_of_the_agent_is_on_the_page_and_no_other() -> None:
-    assert keys_in(page("configuration/edge.md") + page("configuration/edge-alarms.md")) == edge_keys()
+    assert keys_in("".join(map(page, EDGE_PAGES))) == edge_keys()
 
 
 def test_every_key_of_the_hub_is_on_the_page_and_no_other() -> None:
-    assert keys_in(page("configuration/hub.md") + page("configuration/hub-models.md")) == hub_keys()
+    pages = ("hub", "hub-models", "hub-sparkplug")
+    assert keys_in("".join(page(f"configuration/{name}.md") for name in pages)) == hub_keys()
 
 
 @pytest.mark.parametrize("kind", sorted(options()))

@@ -68,7 +68,7 @@ def tree(tmp_path: Path) -> Path:
         ("edge_agent/pipeline/core/limit_rules.py", "import socket", "cores do no I/O"),
         ("cloud_hub/thresholds/bands/fit.py", "import random", "cores do no I/O"),
         ("edge_agent/twin/core/twin.py", "import shared.transport.mqtt", "cores do no I/O"),
-        ("edge_agent/config.py", "import edge_agent.pipeline.core.limit_rules", "layers of the edge agent"),
+        ("edge_agent/config/__init__.py", "import edge_agent.pipeline.core.limit_rules", "layers of the edge agent"),
         ("cloud_hub/twins/service.py", "import cloud_hub.incidents.service", "layers of the hub"),
         ("cloud_hub/thresholds/scores/model.py", "import cloud_hub.database.sessions", "layers of the hub"),
         ("shared/protocol/messages.py", "import shared.twin.shadow", "layers of the wire"),

@@ -28,6 +28,7 @@ from cloud_hub.inference.gateway.service import Gateway
 from cloud_hub.runtime.outgoing import OutgoingMessage
 from cloud_hub.runtime.waiters import WaiterRegistry
 from cloud_hub.runtime.worker import WorkerStatus
+from cloud_hub.scada.host import SparkplugHost
 from cloud_hub.security.core import roles
 from cloud_hub.security.core.roles import Identity, Scope
 from cloud_hub.settings import Settings
@@ -41,8 +42,8 @@ class Hub:
 
     `connected` tells whether the broker is connected, `heard_us` when the last message of a device arrived. `changed`
     is called with devices whose tags or twins changed, so that configurations are reconciled. `workers` returns the
-    statuses of the background workers. `gateway` is None without pools of language models. `ingest_rate` is the number
-    of messages a second over the last minute.
+    statuses of the background workers. `gateway` is None without pools of language models, `sparkplug` without a host.
+    `ingest_rate` is the number of messages a second over the last minute.
     """
 
     settings: Settings
@@ -63,6 +64,7 @@ class Hub:
     sessions: SessionStore = field(default_factory=SessionStore)
     ingest_rate: Callable[[], float] = lambda: 0.0
     expert_metrics: ExpertMetrics = field(default_factory=ExpertMetrics)
+    sparkplug: SparkplugHost | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

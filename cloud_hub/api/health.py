@@ -12,9 +12,11 @@ from prometheus_client.registry import Collector
 from pydantic import BaseModel
 
 from cloud_hub.api.dependencies import Reader, TheHub
+from cloud_hub.autoscale.published import PUBLISHED
 from cloud_hub.inference.experts import escalations
 from cloud_hub.runtime import items
 from cloud_hub.runtime.worker import WorkerStatus
+from cloud_hub.scada.metrics import SparkplugCollector
 from shared import VERSION
 
 router = APIRouter(tags=["health"])
@@ -63,6 +65,11 @@ def metrics(hub: TheHub, caller: Reader) -> Response:
     registry = CollectorRegistry()
     registry.register(_Snapshot(hub.connected(), hub.workers(), failed, waiting))
     content = generate_latest(registry) + generate_latest(hub.expert_metrics.registry)
+    if hub.sparkplug is not None:
+        registry = CollectorRegistry()
+        registry.register(SparkplugCollector(hub.sparkplug.status()))
+        content += generate_latest(registry)
+    content += generate_latest(PUBLISHED.registry)
     if hub.gateway is not None:
         content += generate_latest(hub.gateway.metrics.registry)
     return Response(content, media_type=CONTENT_TYPE_LATEST)

@@ -38,6 +38,7 @@ from cloud_hub.api import (
     query,
     rollouts,
     scaling,
+    sparkplug,
     tags,
     tasks,
     telemetry,
@@ -83,6 +84,7 @@ ROUTERS = (
     inference.overview_router,
     ask.router,
     tasks.router,
+    sparkplug.router,
 )
 """In the order in which they are matched and documented."""
 

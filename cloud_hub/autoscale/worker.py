@@ -14,7 +14,7 @@ from sqlmodel import Session, col, select
 
 from cloud_hub.audit import trail
 from cloud_hub.autoscale import Scaler, ScaleRefused
-from cloud_hub.autoscale.core import policy
+from cloud_hub.autoscale.core import single_signal as policy
 from cloud_hub.clock import new_id, now_us
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import EscalationRow, ScaleStep
@@ -73,7 +73,7 @@ class Autoscaler:
         items = WorkItems(self._db, "autoscale", now)
         if now < self._refused_until or self._finish(items):
             return items.result()
-        current, now = self._scaler.current(), now_us()
+        current, now = self._scaler.current().desired, now_us()
         with self._db.read() as session:
             wanted = escalation_rate(session, self._settings.window_s, now)
         self._state = policy.observe(self._bounds, self._state, wanted, now)

@@ -48,9 +48,9 @@ def setup(plan: BrokerPlan, ca: CaFolder, issued: Issued) -> None:
             _give(folder / name, plan.user)
 
 
-def write_hub_certificate(ca: CaFolder, issued: Issued) -> dict[str, Path]:
-    """Write the hub's own certificate beside its CA; returns what [mqtt.tls] must name."""
-    paths = {"ca": ca.certificate, "certificate": ca.path / "mqtt.pem", "key": ca.path / "mqtt.key"}
+def write_hub_certificate(ca: CaFolder, issued: Issued, name: str = "mqtt") -> dict[str, Path]:
+    """Write a certificate of the hub beside its CA; returns what [mqtt.tls], or that of a Sparkplug server, names."""
+    paths = {"ca": ca.certificate, "certificate": ca.path / f"{name}.pem", "key": ca.path / f"{name}.key"}
     owner = ca.path.stat()
     with _translated(ca.path):
         for path, content in ((paths["certificate"], issued.certificate), (paths["key"], issued.key)):

@@ -87,7 +87,7 @@ def _config_option(arguments: argparse.Namespace) -> str:
 
 def _setup(arguments: argparse.Namespace) -> int:
     from cloud_hub.broker import config_directory  # noqa: PLC0415
-    from cloud_hub.broker.core.mosquitto import BrokerPlan  # noqa: PLC0415
+    from cloud_hub.broker.core.mosquitto import SPARKPLUG, BrokerPlan  # noqa: PLC0415
     from cloud_hub.certificates.enrolment import RESERVED  # noqa: PLC0415
     from cloud_hub.certificates.files import CaFolder  # noqa: PLC0415
     from cloud_hub.clock import now_us  # noqa: PLC0415
@@ -111,6 +111,10 @@ def _setup(arguments: argparse.Namespace) -> int:
     print(f'the hub:   [mqtt]\n           address = "{names[0]}:{plan.port}"\n           [mqtt.tls]')
     for key, path in own.items():
         print(f'           {key} = "{path}"')
+    scada = config_directory.write_hub_certificate(ca, ca.issue_client(hub + SPARKPLUG, now_us()), "spb")
+    tls = ", ".join(f'{key} = "{path}"' for key, path in scada.items())
+    print('Sparkplug: [sparkplug]  (docs/scada/host.md)\n           host_id = "tidegate"')
+    print(f'           servers = [{{ address = "{names[0]}:{plan.port}", tls = {{ {tls} }} }}]')
     return 0
 
 

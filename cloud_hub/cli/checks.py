@@ -17,6 +17,7 @@ from cloud_hub.clock import now_us
 from cloud_hub.notifications.senders import open_sender
 from cloud_hub.security import aws_key
 from cloud_hub.settings import Settings, environment
+from cloud_hub.settings.scada import ServerTls
 from shared.errors import ConfigError, NotReady, TidegateError, WireError
 from shared.process.checks import Findings, connection_error, run_with_timeout, write_error
 from shared.protocol import topics
@@ -48,6 +49,7 @@ def examine(path: Path | None) -> Findings:
     parts = (_state, _database, _rest, _experts, _oidc, _channels, _aws, _desk)
     findings.problems += [*_environment(), *(line for part in parts for line in part(settings))]
     _broker(settings, findings)
+    _sparkplug(settings, findings)
     findings.warnings += [*_port(settings), *_coverage(settings), *_secrets(settings.model_dump())]
     _call_plugin("scaler", lambda: _scaler(settings), findings)
     _pools(settings, findings)
@@ -186,6 +188,36 @@ def _broker(settings: Settings, findings: Findings) -> None:
         if reason := connection_error(address, files):
             cure = "Start it (mosquitto, or for a first look: tidegate-hub broker)"
             (findings.warnings if number else findings.problems).append(f"{place}: {reason} {cure}")
+
+
+def _sparkplug(settings: Settings, findings: Findings) -> None:
+    """The servers of the Sparkplug host: their files are there and fit; one that is away is a warning."""
+    for server in settings.sparkplug.servers if settings.sparkplug.host_id else ():
+        place = f"sparkplug.servers {server.address}"
+        tls = server.tls
+        paths = {f"{place}: password_file": server.password_file}
+        if tls is not None:
+            paths |= {f"{place}: {name}": getattr(tls, name) for name in ("ca", "certificate", "key")}
+        problems = _files({name: path for name, path in paths.items() if path}, "Correct the path")
+        findings.warnings += _secrets(server.model_dump(), f"{place}: ")
+        if tls is not None and tls.certificate and not problems and (reason := pair_problem(*_pem(tls))):
+            problems.append(f"{place}: {reason}. Create them again: tidegate-hub broker setup (docs/broker.md)")
+        try:
+            address = parse_address(server.address, "sparkplug.servers.address")
+        except ConfigError as error:
+            problems.append(str(error))
+        findings.problems += problems
+        if problems:
+            continue
+        if tls is None and address[0] not in LOCAL:
+            findings.warnings.append(f"{place}: is reached without TLS. Set tls, if the server has it")
+        reason = connection_error(address, _pem(tls), tls.minimum) if tls else connection_error(address, None)
+        if reason:
+            findings.warnings.append(f"{place}: {reason} The hub goes on without it, and tries again")
+
+
+def _pem(tls: ServerTls) -> tuple[str, str, str]:
+    return tls.ca, tls.certificate, tls.key
 
 
 def _pair(settings: Settings) -> list[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import sqlmodel
-from sqlalchemy import delete, select, update
+from sqlalchemy import Connection, delete, select, update
 from sqlmodel import Session, col
 
 from cloud_hub.alarms import suppression
@@ -31,6 +31,8 @@ from cloud_hub.database.tables import (
     RemovedDevice,
     Rollout,
     RolloutDevice,
+    SparkplugNode,
+    SparkplugWrite,
     StalledStream,
     TwinRow,
 )
@@ -81,6 +83,9 @@ TABLES: dict[str, str] = {
     "rollup_due": "stays: what is stored is rolled up",
     "rollups": HISTORY,
     "sketches": HISTORY,
+    "sparkplug_metrics": "stays: a name once given is given again",
+    "sparkplug_nodes": "stays: names its node, whose messages are refused; after a restore its birth is read in full",
+    "sparkplug_writes": "under way: failed, with the reason",
     "stalled_streams": "deleted",
     "suppressions": "of the device: ended",
     "telemetry": HISTORY,
@@ -144,6 +149,16 @@ def _work(session: Session, device: str, now_us: int, actor: str) -> None:
     mine = (left.c.device == device, left.c.rollout.in_(active))
     connection.execute(update(left).where(*mine).values(state="left", reason=REMOVED, t_us=now_us))
     suppression.end_all(session, device, now_us, actor=actor)
+    _sparkplug(connection, device, now_us)
+
+
+def _sparkplug(connection: Connection, device: str, now_us: int) -> None:
+    """Fail the writes under way, and have the next birth after a restore read in full."""
+    writes: Any = SparkplugWrite.__table__  # type: ignore[attr-defined]
+    nodes: Any = SparkplugNode.__table__  # type: ignore[attr-defined]
+    under_way = (writes.c.device == device, writes.c.state.in_(("pending", "sent")))
+    connection.execute(update(writes).where(*under_way).values(state="failed", reason=REMOVED, done_us=now_us))
+    connection.execute(update(nodes).where(nodes.c.device == device).values(definitions="", state="offline"))
 
 
 def clear_retained_messages(device: str, names: list[str]) -> list[OutgoingMessage]:

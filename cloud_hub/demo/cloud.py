@@ -21,21 +21,26 @@ from dataclasses import asdict, dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import parse_qs
 
 from shared.errors import EXIT_CONFIG
 
 Json = dict[str, Any]
 MAX_BODY = 1 << 16
-Fault = Literal["lose-request", "lose-answer", "fail"]
+Fault = Literal["lose-request", "lose-answer", "fail", "html", "other"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterPolicy:
-    """The behaviour of the simulated cluster. `maximum` is the quota, `rate` the calls allowed within a second."""
+    """The behaviour of the simulated cluster. `maximum` is the quota, `rate` the calls allowed within a second.
+
+    `resource` is the API group, version and plural of the workload `deployment`.
+    """
 
     token: str
     namespace: str = "tidegate"
     deployment: str = "experts"
+    resource: str = "apps/v1/deployments"
     replicas: int = 1
     maximum: int = 5
     boot_s: float = 3.0
@@ -65,7 +70,8 @@ class Cloud:
     """The Deployment, its quota and the log. `now_s` is a monotonic clock in seconds that tests may replace.
 
     `faults` strike the next writes, one each: 'lose-request' and 'lose-answer' close the connection before and
-    after the write, 'fail' answers 500.
+    after the write, 'fail' answers 500. Two strike reads too, after the work is done: 'html' answers with a page of a
+    proxy, 'other' with the scale of another workload.
     """
 
     policy: ClusterPolicy
@@ -93,22 +99,25 @@ class Cloud:
             self._settle()
             return self._ready
 
-    def answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> tuple[int, Json]:
-        """Status and JSON body for one request, status 0 for none; every call is logged, refused ones too."""
+    def answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> tuple[int, Json | str]:
+        """Status and body for one request, status 0 for none; every call is logged, refused ones too."""
         with self._lock:
             self._settle()
-            fault = self.faults.pop(0) if self.faults and method == "PATCH" else None
+            strikes = self.faults and (method == "PATCH" or self.faults[0] in ("html", "other"))
+            fault = self.faults.pop(0) if strikes else None
             try:
                 if fault in ("fail", "lose-request"):
                     raise _Refused(500, "InternalError", "the simulated server fails")
-                code, reply = 200, self._serve(method, path.partition("?")[0], headers, body)
+                code, reply = 200, self._serve(method, path, headers, body)
             except _Refused as no:
                 code, reply = no.code, _status(no)
             code = 0 if fault in ("lose-request", "lose-answer") else code
             message = str(reply.get("message", ""))
             call = Call(t_s=self.now_s(), method=method, path=path, status=code, replicas=self._asked, message=message)
             self.log.append(call)
-            return code, reply
+            if fault == "other":
+                reply["metadata"]["name"] = "another"
+            return code, "<html><body>Sign in</body></html>" if fault == "html" else reply
 
     def resize(self, to: int) -> None:
         """Another writer sets the count."""
@@ -128,26 +137,35 @@ class Cloud:
             raise _Refused(401, "Unauthorized", "Unauthorized")
         if sum(call.t_s > self.now_s() - 1 for call in self.log) >= self.policy.rate:
             raise _Refused(429, "TooManyRequests", "the server has received too many requests")
-        self._check_path(path)
-        if method == "PATCH":
+        path, _, query = path.partition("?")
+        scales = self._check_path(path)
+        dry_run = parse_qs(query).get("dryRun", [])
+        if dry_run not in ([], ["All"]):
+            raise _Refused(400, "BadRequest", "dryRun: Unsupported value")
+        if method == "PATCH" and scales:
             if headers.get("Content-Type", "").partition(";")[0].strip() != "application/merge-patch+json":
                 raise _Refused(415, "UnsupportedMediaType", "the body of the request was in an unknown format")
-            self._patch(body)
+            self._patch(body, dry_run=bool(dry_run))
         elif method != "GET":
             raise _Refused(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
-        return self._scale()
+        return self._scale() if scales else self._workload()
 
-    def _check_path(self, path: str) -> None:
+    def _check_path(self, path: str) -> bool:
+        """Whether the path names the scale subresource, not the workload."""
+        *resource, plural = self.policy.resource.split("/")
         match path.strip("/").split("/"):
-            case ["apis", "apps", "v1", "namespaces", namespace, "deployments", name, "scale"]:
+            case ["apis", *kind, "namespaces", namespace, kinds, name] | [
+                "apis", *kind, "namespaces", namespace, kinds, name, "scale"
+            ] if (kind, kinds) == (resource, plural):  # fmt: skip
                 if namespace != self.policy.namespace:
                     raise _Refused(404, "NotFound", f'namespaces "{namespace}" not found')
                 if name != self.policy.deployment:
-                    raise _Refused(404, "NotFound", f'deployments.apps "{name}" not found')
+                    raise _Refused(404, "NotFound", f'{plural}.{resource[0]} "{name}" not found')
+                return path.endswith("/scale")
             case _:
                 raise _Refused(404, "NotFound", "the server could not find the requested resource")
 
-    def _patch(self, body: bytes) -> None:
+    def _patch(self, body: bytes, *, dry_run: bool) -> None:
         spec, meta = _parts(body)
         version = meta.get("resourceVersion")
         if version is not None and version != str(self._version):
@@ -159,7 +177,8 @@ class Cloud:
         if to > self.policy.maximum:
             text = f"exceeded quota: replicas, requested: {to}, used: {self._asked}, limited: {self.policy.maximum}"
             raise _Refused(403, "Forbidden", text)
-        self._resize(to)
+        if not dry_run:
+            self._resize(to)
 
     def _resize(self, to: int) -> None:
         if to == self._asked:
@@ -172,17 +191,23 @@ class Cloud:
             self._ready = min(self._ready, to)
         self._asked = to
 
-    def _scale(self) -> Json:
-        meta = {
+    def _meta(self) -> Json:
+        return {
             "name": self.policy.deployment,
             "namespace": self.policy.namespace,
             "resourceVersion": str(self._version),
         }
+
+    def _workload(self) -> Json:
+        status = {"replicas": self._asked} | ({"readyReplicas": self._ready} if self._ready else {})
+        return {"metadata": self._meta(), "spec": {"replicas": self._asked}, "status": status}
+
+    def _scale(self) -> Json:
         spec = {"replicas": self._asked} if self._asked else {}  # Kubernetes leaves a zero out
         return {
             "kind": "Scale",
             "apiVersion": "autoscaling/v1",
-            "metadata": meta,
+            "metadata": self._meta(),
             "spec": spec,
             "status": {"replicas": self._ready, "selector": f"app={self.policy.deployment}"},
         }
@@ -244,12 +269,13 @@ def _answering(cloud: Cloud) -> type[BaseHTTPRequestHandler]:
             else:
                 self._send(*cloud.answer(self.command, self.path, dict(self.headers.items()), body))
 
-        def _send(self, code: int, body: Json) -> None:
+        def _send(self, code: int, body: Json | str) -> None:
             if code == 0:
                 return  # HTTP/1.0: the connection closes without an answer
-            payload = json.dumps(body).encode()
+            page = isinstance(body, str)
+            payload = body.encode() if isinstance(body, str) else json.dumps(body).encode()
             self.send_response(code)
-            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Type", "text/html" if page else "application/json")
             self.send_header("Content-Length", str(len(payload)))
             if code == 429:
                 self.send_header("Retry-After", "1")

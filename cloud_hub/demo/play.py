@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from cloud_hub.broker.embedded import WARNING
-from cloud_hub.demo import acts_alarms, acts_desk, acts_frames, acts_link
+from cloud_hub.demo import acts_alarms, acts_desk, acts_frames, acts_link, acts_scada
 from cloud_hub.demo.client import ActFailed, ActLate, ActSkipped, busy
 from cloud_hub.demo.view import Entry, View, summary
 from cloud_hub.demo.world import World
@@ -33,6 +33,7 @@ ACTS: tuple[tuple[str, Act], ...] = (
     ("g. Undo", acts_alarms.undo),
     ("h. Outage", acts_link.outage),
     ("i. Scale", acts_link.scale),
+    ("j. SCADA", acts_scada.scada),
 )
 
 

@@ -26,6 +26,7 @@ CALIBRATION_FRAMES = 200
 MODEL = "line-camera"
 QUOTA = 3
 NAMESPACE, DEPLOYMENT = "tidegate", "expert"
+SCADA_GROUP, SETTING = "demo", "period_s"
 
 
 def free_ports(count: int) -> list[int]:
@@ -39,7 +40,8 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def _program(name: str) -> str:
+def program(name: str) -> str:
+    """The path of an installed console script."""
     return str(Path(sys.executable).parent / name)
 
 
@@ -67,7 +69,7 @@ class World:
 
     @property
     def canary(self) -> str:
-        """The device that receives trial limits."""
+        """The device that receives trial limits; also the Sparkplug edge node."""
         return self.devices[1 % len(self.devices)]
 
     @property
@@ -96,13 +98,13 @@ class World:
     def start_broker(self) -> None:
         """Start the embedded broker, and wait until it listens."""
         self._spawn(
-            "broker", [_program("tidegate-hub"), "broker", "--mqtt3", str(self.mqtt3), "--mqtt5", str(self.mqtt5)]
+            "broker", [program("tidegate-hub"), "broker", "--mqtt3", str(self.mqtt3), "--mqtt5", str(self.mqtt5)]
         )
         until("the broker listens", lambda: _listens(self.mqtt5), 20)
 
     def start_hub(self) -> None:
         """Start the hub, and wait until its REST answers."""
-        self._spawn("hub", [_program("tidegate-hub"), "serve", "--config", str(self.folder / "hub.toml")])
+        self._spawn("hub", [program("tidegate-hub"), "serve", "--config", str(self.folder / "hub.toml")])
         until("the hub answers", lambda: _listens(self.rest_port), 30)
 
     def start_cloud(self) -> None:
@@ -114,7 +116,7 @@ class World:
 
     def start_device(self, device: str) -> None:
         """Start the agent of a device."""
-        self._spawn(device, [_program("tidegate-edge"), "run", "--config", str(self.folder / f"{device}.toml")])
+        self._spawn(device, [program("tidegate-edge"), "run", "--config", str(self.folder / f"{device}.toml")])
 
     def end(self, name: str, number: signal.Signals = signal.SIGTERM) -> None:
         """Send a signal to a process, and wait until it has ended."""
@@ -173,12 +175,13 @@ class World:
             text += CAMERA.format(frames=self.frames_file, model=MODEL, bundle=ASSETS / "digits-edge")
         if device == self.canary:
             text += LINE_LOG.format(path=self.line_log)
+            text += SPARKPLUG.format(group=SCADA_GROUP, mqtt=self.mqtt3, setting=SETTING)
         if device == self.worker:
             text += LOAD
         (self.folder / f"{device}.toml").write_text(text, "utf-8")
 
     def _token(self) -> str:
-        command = [_program("tidegate-hub"), "token", "create", "--config", str(self.folder / "hub.toml")]
+        command = [program("tidegate-hub"), "token", "create", "--config", str(self.folder / "hub.toml")]
         made = subprocess.run(
             [*command, "--name", "demo", "--role", "operator", "--role", "auditor", "--role", "admin"],
             capture_output=True,
@@ -202,7 +205,7 @@ class World:
 
     def outbox(self, device: str) -> dict[str, Any]:
         """`tidegate-edge status --json`: what the device has accepted, and what the hub has acknowledged."""
-        command = [_program("tidegate-edge"), "status", "--json", "--config", str(self.folder / f"{device}.toml")]
+        command = [program("tidegate-edge"), "status", "--json", "--config", str(self.folder / f"{device}.toml")]
         made = subprocess.run(command, capture_output=True, check=False)
         if made.returncode:
             raise ActFailed(f"status of {device}: {made.stderr.decode()[-300:]}")
@@ -267,6 +270,9 @@ url = "http://127.0.0.1:{cloud}"
 namespace = "{namespace}"
 deployment = "{deployment}"
 token_file = "{token}"
+[sparkplug]
+host_id = "{name}"
+servers = [{{ address = "127.0.0.1:{mqtt}" }}]
 """
 
 DEVICE = """
@@ -309,6 +315,16 @@ name = "line"
 path = "{path}"
 pattern = "lamp|error"
 level = "warning"
+"""
+
+SPARKPLUG = """
+[sparkplug]
+group = "{group}"
+servers = [{{ address = "127.0.0.1:{mqtt}" }}]
+[[sparkplug.writable]]
+metric = "settings.{setting}"
+low = 0.5
+high = 5.0
 """
 
 LOAD = """

@@ -17,6 +17,7 @@ from cloud_hub.devices import commands, dependencies, tags
 from cloud_hub.errors import HubError
 from cloud_hub.runtime.outgoing import OutgoingMessage
 from cloud_hub.twins import batch as twin_batch
+from cloud_hub.twins.core import plant
 from cloud_hub.twins.core.owners import JOB
 from cloud_hub.twins.rows import Key, Stored
 from shared.ids import SHADOW_NAME
@@ -79,6 +80,8 @@ def check(job: Job, max_bytes: int) -> None:
 def _check_twin(job: Job, max_bytes: int) -> None:
     if job.document and not SHADOW_NAME.match(job.document):
         raise HubError(400, "No such document", f"'{job.document[:80]}' is no name of a twin document")
+    if job.document == plant.DOCUMENT:
+        raise HubError(400, "Not by a job", plant.REASON)
     if not job.content:
         raise HubError(400, "Nothing to do", "the patch is empty: say what is desired, null removes")
     new, replies = shadow.update(shadow.Document(), _request(job), 0, max_bytes)

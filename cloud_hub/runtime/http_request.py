@@ -7,9 +7,12 @@ whole exchange has one time limit, from the name lookup to the last byte, and th
 from __future__ import annotations
 
 import asyncio
+import ipaddress
+import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -54,6 +57,15 @@ def send_request(
         )
 
     return asyncio.run(exchange())
+
+
+def has_public_address(url: str) -> bool:
+    """Whether all addresses of the URL's host are public ones; raises OSError if it has none now."""
+    parts = urlsplit(url)
+    port = parts.port or (80 if parts.scheme == "http" else 443)
+    found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
+    addresses = {str(row[4][0]).partition("%")[0] for row in found}
+    return all(ipaddress.ip_address(address).is_global for address in addresses)
 
 
 async def _read(response: httpx.Response, max_bytes: int, cut: bool) -> bytes:

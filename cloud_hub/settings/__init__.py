@@ -21,6 +21,7 @@ from cloud_hub.settings.actions import Actions
 from cloud_hub.settings.channels import AnyChannel
 from cloud_hub.settings.experts import Experts
 from cloud_hub.settings.inference import Inference
+from cloud_hub.settings.scada import Sparkplug
 from shared.errors import ConfigError
 
 
@@ -215,6 +216,7 @@ class Settings(BaseSettings):
     oidc: Oidc | None = None
     retention: Retention = Retention()
     prometheus: Prometheus = Prometheus()
+    sparkplug: Sparkplug = Sparkplug()
     tracing: Tracing = Tracing()
     ui: Ui = Ui()
     notify: dict[str, AnyChannel] = {}

@@ -57,6 +57,10 @@ TOGETHER = 100
 """Rows per statement; databases limit the number of parameters."""
 
 _INSERT = "INSERT INTO telemetry (device, metric, t_us, source, seq, value, text, quality) VALUES "
+_REPLACE = (
+    " ON CONFLICT (device, metric, t_us, source, seq) DO UPDATE SET value = excluded.value, text = excluded.text, "
+    "quality = excluded.quality"
+)
 
 
 class SampleView(Protocol):
@@ -82,23 +86,24 @@ def sample_rows(device: str, source: int, numbered: Iterable[tuple[int, SampleVi
     ]
 
 
-def store_samples(session: Session, rows: Iterable[SampleRow]) -> None:
+def store_samples(session: Session, rows: Iterable[SampleRow], *, replace: bool = False) -> None:
     """Insert any number of rows in key order, with many rows per driver statement, which is faster than `executemany`.
 
-    Their hours are marked as due for rollup in the same transaction, so none can be missed.
+    Their hours are marked as due for rollup in the same transaction, so none can be missed. The rows have distinct
+    keys; with `replace`, one whose key is in the table already takes its place.
     """
     ordered = sorted(rows)
     if not ordered:
         return
     connection = session.connection()
     mark = "%s" if connection.dialect.name == "postgresql" else "?"
-    row = f"({', '.join([mark] * 8)})"
+    row, end = f"({', '.join([mark] * 8)})", _REPLACE if replace else ""
     full = len(ordered) // TOGETHER * TOGETHER
     for start in range(0, full, TOGETHER):
         values = tuple(chain.from_iterable(ordered[start : start + TOGETHER]))
-        connection.exec_driver_sql(_INSERT + ", ".join([row] * TOGETHER), values)
+        connection.exec_driver_sql(_INSERT + ", ".join([row] * TOGETHER) + end, values)
     if rest := ordered[full:]:
-        connection.exec_driver_sql(_INSERT + row, rest)
+        connection.exec_driver_sql(_INSERT + row + end, rest)
     mark_due(session, hours_of(ordered))
 
 

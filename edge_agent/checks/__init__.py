@@ -16,6 +16,7 @@ from pathlib import Path
 
 from edge_agent import clock
 from edge_agent.checks.broker_connection import check_broker_connection
+from edge_agent.checks.sparkplug import check_sparkplug
 from edge_agent.collectors import Collector, Frame, ModelInput, Observer, Window
 from edge_agent.config import Config, ModelTable, read
 from edge_agent.models.child import InferenceChild
@@ -48,6 +49,8 @@ def run_checks(path: Path) -> Findings:
     collectors = _collectors(config, found)
     _models(config, profile, collectors, found)
     _sources(config, collectors, found)
+    results = [metric for model in config.models for metric in ResultGate(model.name).metrics]
+    check_sparkplug(config, collectors, results, found)
     for collector in collectors.values():
         collector.close()
     problems, warnings = check_broker_connection(config)

@@ -1,4 +1,4 @@
-"""Command line of the agent, `tidegate-edge`: run, check, status, enrol, twin, profile, ask.
+"""Command line of the agent, `tidegate-edge`: run, check, status, enrol, twin, profile, ask, write, tags.
 
 Exit codes: 0 success, 1 failure, 75 the agent has not processed a request yet, 78 the configuration is wrong.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from edge_agent.cli import ask, check, enrol, profile, run, status, twin
+from edge_agent.cli import ask, check, enrol, profile, run, status, tags, twin, write
 from shared import VERSION
 from shared.errors import EXIT_CONFIG, ConfigError, TidegateError
 from shared.process.terminal import handle_broken_pipe, printable_lines
@@ -21,7 +21,9 @@ EXAMPLES = """examples:
   tidegate-edge twin get --config edge.toml   show desired and reported state on this device
   tidegate-edge twin set settings.period_s=0.5 --config edge.toml
   tidegate-edge ask "Is 7 mm/s normal?" --config edge.toml
+  tidegate-edge write enable line.speed --for 8h --config edge.toml
   tidegate-edge profile detect                find the device profile of this machine
+  tidegate-edge tags read --config edge.toml  read all tags of modbus, opcua and mqtt_tap once
 """
 
 
@@ -37,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"tidegate {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (run, check, status, enrol, twin, profile, ask):
+    for command in (run, check, status, enrol, twin, profile, ask, write, tags):
         command.add(commands)
     return parser
 

@@ -18,6 +18,7 @@ def add(commands: Commands) -> None:
 
 def _status(arguments: argparse.Namespace) -> int:
     from edge_agent.config import read  # noqa: PLC0415
+    from edge_agent.sparkplug.service import file_status  # noqa: PLC0415
     from edge_agent.store import outbox  # noqa: PLC0415
 
     config, _ = read(arguments.config)
@@ -26,8 +27,9 @@ def _status(arguments: argparse.Namespace) -> int:
         print(f"{config.device.id}: has not run yet ({file} is not there)", file=sys.stderr)
         return 1
     status = outbox.status(file)
+    scada = file_status(file.parent) if config.sparkplug else None
     if arguments.json:
-        print(json.dumps({"device": config.device.id} | status))
+        print(json.dumps({"device": config.device.id} | status | ({"sparkplug": scada} if scada else {})))
         return 0
     print(f"{config.device.id}: epoch {status['epoch']}")
     for stream, row in status["streams"].items():
@@ -35,4 +37,6 @@ def _status(arguments: argparse.Namespace) -> int:
         print(f"  {stream:<11} accepted {row['accepted']:>9}  at the hub {row['at_hub']:>9}  waiting {waiting:>7}")
     for stream, first, last, reason in status["lost"]:
         print(f"  {stream:<11} {reason}: {first}..{last}")
+    if scada:
+        print(f"  {'sparkplug':<11} waiting {scada['waiting']:>9}  lost {scada['lost']:>9}")
     return 0

@@ -128,3 +128,28 @@ class Inquirer(Protocol):
     def use_questions(self, ask: Ask) -> None:
         """Called before the first `collect`. Answers are data from a language model: never execute them."""
         ...
+
+
+Value = float | str | bool
+"""What a metric of the device can be set to."""
+
+
+@runtime_checkable
+class Writer(Protocol):
+    """Additional members of a Collector that can also set metrics of its source, such as registers of a PLC.
+
+    The agent calls `write` only for a metric that a `[[sparkplug.writable]]` rule declares, that a person has enabled
+    on this device, and whose rule has just allowed this value. A Writer needs no rules of its own, and never retries.
+    """
+
+    writable: list[str]
+    """Names of the metrics that can be set; a subset of the names in `metrics`. Constant after construction."""
+
+    def write(self, metric: str, value: Value, on_done: Callable[[str], None]) -> None:
+        """Start to set `metric` to `value`, in the unit in which the metric is read; return at once.
+
+        `on_done` is called exactly once, in the agent's thread: with "" when the source has confirmed the write, and
+        otherwise with the reason for a person. The agent then reads the value back from the metric's samples.
+        A value that the source cannot hold (type, range of the register) is a reason, not an exception.
+        """
+        ...

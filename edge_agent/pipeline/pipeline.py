@@ -25,10 +25,17 @@ MAX_WAITING = 5000
 
 
 class Pipeline:
-    """Pending items by stream. `pump` is called after each commit, so that the link sends what is new."""
+    """Pending items by stream. `pump` is called after each commit, so that the link sends what is new.
 
-    def __init__(self, rules: LimitRules, outbox: Outbox, store: StateStore, pump: Callable[[], None]) -> None:
+    `observe` gets all items that are added, and alarms; it must return at once and raise nothing.
+    """
+
+    def __init__(
+        self, rules: LimitRules, outbox: Outbox, store: StateStore, pump: Callable[[], None],
+        observe: Callable[[Sequence[Item | Alarm]], None] = lambda _items: None,
+    ) -> None:  # fmt: skip
         self._rules, self._outbox, self._store, self._pump = rules, outbox, store, pump
+        self._observe = observe
         self._pending: dict[Stream, list[Alarm | Item]] = {"alarm": [], "escalation": [], "event": [], "telemetry": []}
         self._checkpoints: dict[str, bytes] = {}
         self._refused = 0
@@ -44,6 +51,7 @@ class Pipeline:
                 alarms += self._rules.judge(item, clock.new_id)
             else:
                 self._pending["event" if isinstance(item, Event) else "escalation"].append(item)
+        self._observe(items)
         self._raise(alarms)
 
     def tick(self) -> None:
@@ -55,6 +63,7 @@ class Pipeline:
         if not alarms:
             return
         self._pending["alarm"] += alarms
+        self._observe(alarms)
         if self.commit():  # if the outbox is full, they are raised again after a restart
             self._store_active()
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from edge_agent import clock
-from edge_agent.collectors import Ask, Collector, Frame, Inquirer, ModelInput, Observer, Resumable, Window
+from edge_agent.collectors import Ask, Collector, Frame, Inquirer, ModelInput, Observer, Resumable, Window, Writer
 from edge_agent.config import CollectorTable
 from edge_agent.runtime.event_loop import EventLoop, Timer
 from shared import plugins
@@ -61,6 +61,17 @@ class Sampler:
     def metrics(self) -> list[Metric]:
         """Metadata of the metrics of all collectors."""
         return [metric for collector in self._collectors for metric in collector.metrics]
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Names of the collectors by the metrics that they declare."""
+        return {metric.name: collector.name for collector in self._collectors for metric in collector.metrics}
+
+    @property
+    def writers(self) -> dict[str, Writer]:
+        """Collectors that can set metrics, by metric."""
+        writers = [collector for collector in self._collectors if isinstance(collector, Writer)]
+        return {metric: writer for writer in writers for metric in writer.writable}
 
     def use_questions(self, ask: Ask) -> None:
         """Let collectors ask the hub's language models."""

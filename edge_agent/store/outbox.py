@@ -20,7 +20,7 @@ from typing import Any
 
 from edge_agent.store.disk import Disk, found_damage, found_full
 from edge_agent.store.statestore import checksum, open_database
-from shared.errors import TidegateError
+from shared.errors import NotReady, TidegateError
 from shared.protocol.codec import MAX_ITEMS, decode, encode
 from shared.protocol.messages import STREAMS, Batch, ClockQuality, Lost, Stream
 
@@ -434,13 +434,19 @@ def _find_foreign_row(db: sqlite3.Connection) -> str:
 
 
 def status(path: Path) -> dict[str, Any]:
-    """Status of an outbox file: epoch, counts by stream, lost ranges. Works while the agent is running."""
+    """Status of an outbox file: epoch, counts by stream, lost ranges. Works while the agent is running.
+
+    Raises NotReady while an agent makes the file at its first start.
+    """
     db = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
     try:
-        (epoch,) = db.execute("SELECT epoch FROM meta").fetchone()
+        tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        meta = db.execute("SELECT epoch FROM meta").fetchone() if {"meta", "streams", "lost"} <= tables else None
+        if meta is None:
+            raise NotReady(f"{path} is being made by an agent that starts", 1.0)
         rows = db.execute("SELECT stream, next, acked FROM streams ORDER BY stream").fetchall()
         lost = db.execute("SELECT stream, first, last, reason FROM lost ORDER BY stream, first").fetchall()
     finally:
         db.close()
     streams = {stream: {"accepted": following - 1, "at_hub": acked} for stream, following, acked in rows}
-    return {"epoch": epoch, "streams": streams, "lost": lost}
+    return {"epoch": meta[0], "streams": streams, "lost": lost}

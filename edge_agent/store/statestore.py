@@ -1,5 +1,5 @@
 """Durable key -> JSON store on SQLite, for state other than the outbox: twin documents, active alarms, results of
-commands. Also holds the requests of `tidegate-edge twin set` and `ask`, which another process writes
+commands. Also holds the requests of `tidegate-edge twin set`, `ask` and `write try`, which another process writes
 (`edge_agent.twin.local_cli`).
 """
 
@@ -28,6 +28,8 @@ CREATE TABLE IF NOT EXISTS requests (id INTEGER PRIMARY KEY AUTOINCREMENT, docum
 """
 QUESTION = "?"
 """In place of a document: a request that is a question to a language model. No twin document has this name."""
+WRITE_TRIAL = "?write"
+"""In place of a document: a request to judge a write from SCADA without carrying it out."""
 ANSWERS = 100
 """Number of answered requests that are kept."""
 
@@ -184,11 +186,15 @@ class StateStore:
 
     def requests(self) -> list[tuple[int, str, Any]]:
         """(number, document, wanted) of each request for a document without an answer, in order."""
-        return [row for row in self._unanswered() if row[1] != QUESTION]
+        return [row for row in self._unanswered() if row[1] not in {QUESTION, WRITE_TRIAL}]
 
     def questions(self) -> list[tuple[int, Any]]:
         """(number, question) of each question without an answer, in order."""
         return [(number, question) for number, document, question in self._unanswered() if document == QUESTION]
+
+    def write_trials(self) -> list[tuple[int, Any]]:
+        """(number, {metric, value}) of each write to be judged without an answer, in order."""
+        return [(number, wanted) for number, document, wanted in self._unanswered() if document == WRITE_TRIAL]
 
     def _unanswered(self) -> list[tuple[int, str, Any]]:
         try:

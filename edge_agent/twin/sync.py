@@ -103,16 +103,22 @@ class TwinSync:
         """Process requests of the local command line and store the answers."""
         for number, name, wanted in self._store.requests():
             try:
-                check_state({"desired": wanted})
-                effects = self._twin.want(name, wanted)
+                results = self.set_desired(name, wanted)
             except ValueError as error:
-                effects = []
                 answer = [{"path": "", "state": "refused", "reason": str(error)}]
             else:
-                results = [effect for effect in effects if isinstance(effect, Applied)]
                 answer = [{"path": result.path, "state": result.state, "reason": result.reason} for result in results]
-            self._execute(effects, "")
             self._store.answer(number, answer)
+
+    def set_desired(self, name: str, wanted: State) -> list[Applied]:
+        """Change desired state on the device, as `tidegate-edge twin set` does; raises ValueError.
+
+        Returns what was applied or refused; the hub gets the change now or when it is connected.
+        """
+        check_state({"desired": wanted})
+        effects = self._twin.want(name, wanted)
+        self._execute(effects, "")
+        return [effect for effect in effects if isinstance(effect, Applied)]
 
     # -- effects -----------------------------------------------------------------------------------
 

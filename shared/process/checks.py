@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from shared.process.terminal import printable
-from shared.transport.tls import client_context
+from shared.transport.tls import TlsVersion, client_context
 
 T = TypeVar("T")
 
@@ -70,7 +70,7 @@ def run_with_timeout(limit_s: float, call: Callable[[], T]) -> T:
     return results[0]
 
 
-def connection_error(address: tuple[str, int], tls: tuple[str, str, str] | None) -> str:
+def connection_error(address: tuple[str, int], tls: tuple[str, str, str] | None, minimum: TlsVersion = "1.3") -> str:
     """Try to connect to a server; returns the reason why it fails, or ''. `tls` are PEM files: CA, certificate, key.
 
     In TLS 1.3 the server rejects a client certificate only after the handshake, so one byte is read as well.
@@ -83,13 +83,15 @@ def connection_error(address: tuple[str, int], tls: tuple[str, str, str] | None)
     try:
         with socket.create_connection(address, CONNECT_S) as plain:
             if tls is not None:
-                with closing(client_context(*tls).wrap_socket(plain, server_hostname=host)) as secured:
+                with closing(client_context(*tls, minimum=minimum).wrap_socket(plain, server_hostname=host)) as secured:
                     secured.settimeout(0.5)
                     with suppress(TimeoutError):
                         secured.recv(1)
     except ssl.SSLError as error:
         reason = getattr(error, "verify_message", "") or error.reason or error
         cure = "Compare the CA and the names of both certificates"
+        if "PROTOCOL" in str(error.reason):
+            cure = f"It speaks no TLS {minimum}"
         return f"{host}:{port} and this machine do not trust each other ({reason}). {cure}"
     except OSError as error:
         return f"no broker answers on {host}:{port} ({error}). Is it running, and is this its address?"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from msgspec.structs import replace
 
 from shared.sparkplug.datatypes import METRIC, DataType, check
-from shared.sparkplug.payload import BD_SEQ, REBIRTH, Metric
+from shared.sparkplug.payload import BD_SEQ, REBIRTH, Metric, Template, Value
 
 NODE = ""
 """In place of a device id: the node itself."""
@@ -68,11 +68,14 @@ class EdgeMetrics:
         return self._alias[key]
 
     def birth(self, device: str, now_ms: int) -> tuple[Metric, ...]:
-        """All metrics with their current values; `now_ms` is the timestamp of those that never had one."""
-        return tuple(
+        """All metrics with their current values in chronological order, as a birth must list them; `now_ms` is the
+        timestamp of those that never had one.
+        """
+        dated = (
             metric if metric.timestamp is not None else replace(metric, timestamp=now_ms)
             for metric in self._metrics[device].values()
         )
+        return tuple(sorted(dated, key=time_of))
 
     def updates(self, device: str, metrics: Iterable[Metric], now_ms: int) -> list[Metric]:
         """`metrics` as a DATA message has them: with datatype, timestamp and alias, those that are current in
@@ -81,7 +84,7 @@ class EdgeMetrics:
         table = self._metrics.get(device)
         if table is None:
             raise ValueError(f"device '{device}' is not defined; call set_device first")
-        return sorted((self._update(table, device, one, now_ms) for one in metrics), key=_time_of)
+        return sorted((self._update(table, device, one, now_ms) for one in metrics), key=time_of)
 
     def _update(self, table: dict[str, Metric], device: str, metric: Metric, now_ms: int) -> Metric:
         name = metric.name or ""
@@ -100,7 +103,11 @@ class EdgeMetrics:
                 known = table[one.name or ""]
                 properties = {**(known.properties or {}), **one.properties} if one.properties else known.properties
                 table[one.name or ""] = replace(
-                    known, value=one.value, timestamp=one.timestamp, properties=properties, metadata=one.metadata
+                    known,
+                    value=_current(known.value, one.value),
+                    timestamp=one.timestamp,
+                    properties=properties,
+                    metadata=one.metadata,
                 )
 
     def find(self, device: str, metric: Metric) -> Metric | None:
@@ -132,5 +139,17 @@ def _check_value(name: str, datatype: DataType, value: object) -> None:
         raise ValueError(f"metric '{name}': {error}") from None
 
 
-def _time_of(metric: Metric) -> int:
+def _current(before: Value, value: Value) -> Value:
+    """The current value after a new one: an instance of a template may bring only the members that changed, and the
+    next birth must have all of them.
+    """
+    if not isinstance(before, Template) or not isinstance(value, Template):
+        return value
+    members = {one.name: one for one in (*before.metrics, *value.metrics)}
+    parameters = {one.name: one for one in (*before.parameters, *value.parameters)}
+    return replace(value, metrics=tuple(members.values()), parameters=tuple(parameters.values()))
+
+
+def time_of(metric: Metric) -> int:
+    """The timestamp as a sort key."""
     return metric.timestamp or 0

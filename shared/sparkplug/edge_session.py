@@ -22,7 +22,7 @@ from enum import Enum
 from shared.errors import WireError
 from shared.sparkplug import edge_commands, state, topics
 from shared.sparkplug.datatypes import DataType
-from shared.sparkplug.edge_metrics import NODE, EdgeMetrics
+from shared.sparkplug.edge_metrics import NODE, EdgeMetrics, time_of
 from shared.sparkplug.effects import Disconnect, EdgeEffect, Publish, Will, refused
 from shared.sparkplug.encode import encode
 from shared.sparkplug.payload import BD_SEQ, REBIRTH, Metric, Payload
@@ -229,7 +229,7 @@ class EdgeSession:
             _bd_seq_metric(self._bd_seq, now_ms, self._metrics.alias(NODE, BD_SEQ)),
             Metric(name=REBIRTH, timestamp=now_ms, datatype=DataType.Boolean, value=False),
         )
-        metrics = own + self._metrics.birth(NODE, now_ms)
+        metrics = tuple(sorted(own + self._metrics.birth(NODE, now_ms), key=time_of))
         births: list[EdgeEffect] = [self._message(MessageType.NBIRTH, NODE, metrics, now_ms)]
         return births + [self._device_birth(one, now_ms) for one in self._metrics.alive]
 

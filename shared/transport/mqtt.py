@@ -30,7 +30,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from shared.backoff import Backoff
 from shared.errors import ConfigError, NotReady
 from shared.protocol.codec import JSON, MAX_PAYLOAD
-from shared.transport.tls import check_dates, client_context
+from shared.transport.tls import TlsVersion, check_dates, client_context
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def _why(text: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tls:
-    """Paths of PEM files for mutual TLS 1.3, read again for each connection attempt.
+    """Paths of PEM files for mutual TLS, read again for each connection attempt; `minimum` is the oldest version.
 
     With `now_us` the validity of the broker's certificate is checked against that time, not the system clock.
     """
@@ -76,6 +76,7 @@ class Tls:
     certificate: str
     key: str
     now_us: Callable[[], int] | None = None
+    minimum: TlsVersion = "1.3"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,7 +276,9 @@ class Connection:
         )
         if self._options.tls is not None:
             tls = self._options.tls
-            context = client_context(tls.ca, tls.certificate, tls.key, own_clock=tls.now_us is None)
+            context = client_context(
+                tls.ca, tls.certificate, tls.key, own_clock=tls.now_us is None, minimum=tls.minimum
+            )
             client.tls_set_context(context)
             client.on_socket_register_write = _on_register_write
         if self._options.username:

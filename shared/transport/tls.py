@@ -1,18 +1,26 @@
-"""TLS 1.3 client contexts with a pinned CA. Certificate dates are checked against the system clock or a given time."""
+"""TLS client contexts with a pinned CA; 1.3 unless a foreign broker has only 1.2.
+
+Certificate dates are checked against the system clock or a given time."""
 
 from __future__ import annotations
 
 import ssl
-from typing import Any
+from typing import Any, Literal
+
+TlsVersion = Literal["1.2", "1.3"]
 
 _NO_CHECK_TIME = 0x200000
 """OpenSSL's X509_V_FLAG_NO_CHECK_TIME (x509_vfy.h): check everything except the dates."""
 
 
-def client_context(ca: str, certificate: str = "", key: str = "", *, own_clock: bool = True) -> ssl.SSLContext:
-    """A context that trusts only `ca`. Without `own_clock` the caller must call `check_dates` after the handshake."""
+def client_context(
+    ca: str, certificate: str = "", key: str = "", *, own_clock: bool = True, minimum: TlsVersion = "1.3"
+) -> ssl.SSLContext:
+    """A context that trusts only `ca` and speaks TLS `minimum` or newer.
+
+    Without `own_clock` the caller must call `check_dates` after the handshake."""
     context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=ca)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.minimum_version = ssl.TLSVersion.TLSv1_2 if minimum == "1.2" else ssl.TLSVersion.TLSv1_3
     if certificate:
         context.load_cert_chain(certificate, key)
     if not own_clock:

@@ -28,6 +28,8 @@ class Site:
     turns: int = 3
     captured: bool = False
     """Frames carry the time of their capture, not that of the reading."""
+    source_times: bool = False
+    """So do samples, which a client in a process of its own has read."""
     undeclared: frozenset[str] = frozenset()
     """Metrics that the site may show without having been declared: a sensor that came later."""
 
@@ -45,7 +47,7 @@ def examine_collector(site: Site) -> None:
         site.happens()
         now = NOW_US + turn * 1_000_000
         fresh = list(collector.collect(now))
-        timed = [one for one in fresh if not (site.captured and isinstance(one, Frame))]
+        timed = [one for one in fresh if not _captured(one, site)]
         assert {reading.t_us for reading in timed} <= {now}, "the time is the reading's, not the collector's"
         readings += fresh
     assert readings, "nothing was read in all turns"
@@ -59,6 +61,11 @@ def examine_collector(site: Site) -> None:
     collector.close()
     collector.close()
     _options(site)
+
+
+def _captured(reading: Reading, site: Site) -> bool:
+    """Whether its time is that of its source."""
+    return (site.captured and isinstance(reading, Frame)) or (site.source_times and isinstance(reading, Sample))
 
 
 def _sound(reading: Reading, names: set[str], name: str) -> None:

@@ -31,7 +31,7 @@ def examine_scaler(platform: Platform) -> None:
     scaler = platform.opened()
     assert scaler.name
     platform.elsewhere(1)
-    assert scaler.current() == 1
+    assert scaler.current().desired == 1
     _counts(platform, scaler)
     _once(platform, scaler)
     _limits(platform, scaler)
@@ -46,7 +46,7 @@ def examine_scaler(platform: Platform) -> None:
 def _counts(platform: Platform, scaler: Scaler) -> None:
     for number, to in enumerate((3, 2, 0, platform.limit)):
         assert scaler.scale(to, f"count-{number}") == to
-        assert scaler.current() == to == platform.opened().current()
+        assert scaler.current().desired == to == platform.opened().current().desired
 
 
 def _once(platform: Platform, scaler: Scaler) -> None:
@@ -56,7 +56,7 @@ def _once(platform: Platform, scaler: Scaler) -> None:
     platform.lose_answer()
     with pytest.raises(NotReady):
         scaler.scale(3, "lost")
-    assert scaler.current() == 3
+    assert scaler.current().desired == 3
     assert scaler.scale(3, "lost") == 3
     platform.elsewhere(1)
     platform.lose_answer()
@@ -66,13 +66,13 @@ def _once(platform: Platform, scaler: Scaler) -> None:
     for _ in range(2):  # nobody can tell that it was done once, so it must not be done again
         with suppress(NotReady):
             scaler.scale(2, "lost-too")
-        assert scaler.current() == 1, "a repeat after a lost answer acted twice"
+        assert scaler.current().desired == 1, "a repeat after a lost answer acted twice"
 
 
 def _limits(platform: Platform, scaler: Scaler) -> None:
-    before = scaler.current()
+    before = scaler.current().desired
     for to in (-1, platform.limit + 1):
         with pytest.raises(ScaleRefused) as caught:
             scaler.scale(to, f"limit-{to}")
         assert caught.value.reason
-        assert scaler.current() == before
+        assert scaler.current().desired == before

@@ -168,6 +168,13 @@ ROUTES: dict[tuple[str, str], str] = {
     ("GET", "/api/v1/tasks"): "infer",
     ("GET", "/api/v1/tasks/{task_id}"): "infer",
     ("POST", "/api/v1/tasks/{task_id}/cancel"): "infer",
+    ("GET", "/api/v1/sparkplug"): "read",
+    ("GET", "/api/v1/sparkplug/nodes"): "read",
+    ("GET", "/api/v1/sparkplug/nodes/{device}/metrics"): "read",
+    ("POST", "/api/v1/sparkplug/nodes/{device}/rebirth"): "operate",
+    ("POST", "/api/v1/sparkplug/writes"): "operate",
+    ("GET", "/api/v1/sparkplug/writes"): "read",
+    ("GET", "/api/v1/sparkplug/writes/{write_id}"): "read",
 }
 """Every route and the power it needs: a route that is missing here fails the test below."""
 
@@ -215,7 +222,7 @@ class World:
             "rollout_id": "none", "job_id": "none", "configuration_id": "none", "token_id": "none",
             "learning_job_id": "none", "item_id": "none", "task_id": "none", "alarm_id": "a1", "suppression_id": "none",
             "playbook": "restart-model", "run_id": "none",
-            "case_id": "none", "note_id": "none",
+            "case_id": "none", "note_id": "none", "write_id": "none",
         }  # fmt: skip
         for name in ("", "gates"):
             twins.update_desired(session, "press-3", name, {"a": 1}, NOW, actor="test", max_bytes=32768)

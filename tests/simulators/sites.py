@@ -34,6 +34,9 @@ from cloud_hub.database.tables import (
     MissedFault,
     Notification,
     RemovedDevice,
+    SparkplugMetric,
+    SparkplugNode,
+    SparkplugWrite,
     Suppression,
 )
 from cloud_hub.devices import commands, notes, tags
@@ -198,13 +201,18 @@ class Sites:
                                first_us=now, next_us=now, parked_us=now))  # fmt: skip
         session.add(Case(id=f"c-{device}", page=f"c-{device}", device=device, subject=word, cause=word, opened_us=1,
                          resolved_us=2, outcome="by-person", resolution=word))  # fmt: skip
+        session.add(SparkplugNode(digest=f"s-{device}", node_digest=f"s-{device}", group=word, node=word, device=device,
+                                  refusal=word))  # fmt: skip
+        session.add(SparkplugMetric(device=device, metric=word, name=word, datatype="Int8"))
+        session.add(SparkplugWrite(id=f"w-{device}", device=device, metric=word, value=word, state="refused",
+                                   actor=word, why=word, requested_us=now))  # fmt: skip
         note = notes.add(session, device, word, now, actor=word)
         session.add(LearnedSeries(learning=number, device=device, metric="m", reason=word))
         session.add(
             MissedFault(id=number, device=device, metric="m", start_us=1, end_us=2, note=word, actor=word, t_us=now)
         )
         return {
-            "case_id": f"c-{device}", "note_id": note.id,
+            "case_id": f"c-{device}", "note_id": note.id, "write_id": f"w-{device}",
             "learning_job_id": number, "item_id": number, "task_id": f"t-{device}",
             "device": device, "thing": device, "metric": "m", "name": "gates", "incident_id": incident.id,
             "action_id": action.id, "command_id": command.id, "rollout_id": watched.id, "job_id": made.id,
@@ -232,6 +240,8 @@ class Sites:
             return named | {"parameters": {"device": device, "model": "digits"}}
         if path.endswith("/release") and "/learning-jobs/" in path:
             return {"device": device}
+        if path.endswith("/sparkplug/writes"):
+            return {"device": device, "metric": "m", "value": 1}
         if path.endswith("/missed-faults"):
             return {"device": device, "metric": "m", "start_us": 1, "end_us": 2}
         if path.endswith("/limits"):

@@ -246,9 +246,13 @@ class World:
     def accepted(self, name: str) -> dict[str, Any]:
         """`tidegate-edge status --json`."""
         out = self.folder / f"{name}.status"
-        out.unlink(missing_ok=True)
         arguments = ["status", "--json", "--config", str(self.folder / f"{name}.toml")]
-        assert fork_server().start("tidegate-edge", arguments, out, dict(os.environ)).wait(30) == 0, out.read_text()
+
+        def printed() -> bool:
+            out.unlink(missing_ok=True)
+            return fork_server().start("tidegate-edge", arguments, out, dict(os.environ)).wait(30) == 0
+
+        until("the status can be read, also at the agent's first start", printed, 10)
         found: dict[str, Any] = json.loads(out.read_text())
         return found
 

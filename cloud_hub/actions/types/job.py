@@ -18,6 +18,7 @@ from cloud_hub.database.tables import Device, Job
 from cloud_hub.errors import HubError
 from cloud_hub.jobs import service as jobs
 from cloud_hub.runtime.outgoing import OutgoingMessage
+from cloud_hub.twins.core import plant
 from shared.protocol.codec import from_plain
 from shared.protocol.messages import CommandRequest
 
@@ -32,6 +33,7 @@ class JobParameters(Parameters, frozen=True):
     life_s: Annotated[float, msgspec.Meta(ge=1, le=7 * 86400)] = 3600.0
 
     def __post_init__(self) -> None:
+        plant.refuse(self.document)
         if self.kind == "command":
             if not re.match(VERB, str(self.content.get("verb", ""))):
                 raise ValueError("content.verb must be a plain word")

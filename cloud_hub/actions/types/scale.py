@@ -46,7 +46,7 @@ class ScaleAction(BaseAction):
 
     def prepare(self, request: Request) -> dict[str, Any]:
         """The replicas before, for the undo."""
-        return {"replicas": self._scaler.current()} if self._scaler is not None else {}
+        return {"replicas": self._scaler.current().desired} if self._scaler is not None else {}
 
     def call(self, request: Request, key: str, now_us: int) -> dict[str, Any]:
         """Ask the platform."""

@@ -14,6 +14,7 @@ from cloud_hub.actions.types.base import DeviceAction
 from cloud_hub.devices import registry as device_registry
 from cloud_hub.runtime.outgoing import OutgoingMessage
 from cloud_hub.twins import service as twins
+from cloud_hub.twins.core import plant
 from cloud_hub.twins.core.owners import ACTION
 from shared.twin import shadow
 
@@ -23,6 +24,9 @@ class TwinParameters(Parameters, frozen=True):
 
     patch: Annotated[dict[str, Any], msgspec.Meta(min_length=1)]
     document: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9:_-]{0,64}\Z")] = ""
+
+    def __post_init__(self) -> None:
+        plant.refuse(self.document)
 
 
 def desired_of(session: Session, device: str, document: str) -> shadow.State:

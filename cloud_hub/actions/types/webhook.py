@@ -5,11 +5,9 @@ An address within a private network is refused unless the settings say `private 
 
 from __future__ import annotations
 
-import ipaddress
-import socket
 import ssl
 from typing import Annotated, Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import httpx
 import msgspec
@@ -19,7 +17,7 @@ from cloud_hub.actions.catalogue import Inverse, Parameters, Request, Tools
 from cloud_hub.actions.core.policy import Risk
 from cloud_hub.actions.types.base import BaseAction
 from cloud_hub.errors import HubError
-from cloud_hub.runtime.http_request import send_request
+from cloud_hub.runtime.http_request import has_public_address, send_request
 from cloud_hub.security import secret_files
 from cloud_hub.security.core.webhook_signature import SIGNATURE, sign
 from cloud_hub.settings.actions import ActionWebhook
@@ -121,13 +119,11 @@ def _require_public(name: str, webhook: ActionWebhook) -> None:
     """HubError if the host has an address that is not public, NotReady if it has none now."""
     if webhook.private:
         return
-    parts = urlsplit(webhook.url)
     try:
-        found = socket.getaddrinfo(parts.hostname, parts.port or 443, type=socket.SOCK_STREAM)
+        public = has_public_address(webhook.url)
     except OSError:
         raise NotReady(f"webhook '{name}': its host has no address") from None
-    addresses = {str(row[4][0]).partition("%")[0] for row in found}
-    if not all(ipaddress.ip_address(address).is_global for address in addresses):
+    if not public:
         cure = f"set actions.webhooks.{name}.private = true if that is meant"
         raise HubError(409, "A private address", f"the host of webhook '{name}' is within a private network: {cure}")
 

@@ -1,176 +1,257 @@
-"""Decides when to scale, and how far. Pure: demand and time go in, a decision comes out.
+"""Decides how many instances a target has. Pure: `decide` is a function of policy, state and observation.
 
-The caller runs `observe`, then `decide`, and `record_action` after calling the platform. Scale-out is immediate.
-Scale-in waits until a whole window has been observed, follows the highest demand of the window, and leaves headroom for
-the configured noise, so that a constant load never causes a scale-in that must be reverted (A9). Missing, stale or
-impossible demand holds the replicas (A1): unknown demand is never treated as zero.
+    demand     the HPA's count for each signal, the largest decides        demand.py, hpa.py
+    forecast   the count that the demand after a boot time is worth        forecast.py, plan.py
+    warm pool, scale to zero
+    stability  windows of recommendations, calm loads (A9)                 hpa.py, calm.py
+    limits     bounds (A1), cost cap (A8), step rules, step (A2), cooldown (A3), actions an hour (A4)
+    drain      busy instances finish first (A7)
+    call       one in flight (A5), only the holder of the lease (A6)
+
+Unknown demand holds. An unknown outcome is read back from the platform. See `state.py` for the shell's turn.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
-from typing import Literal
+import msgspec
 
+from cloud_hub.autoscale.core import budget, calm, hpa
+from cloud_hub.autoscale.core.recommendation import Recommender
+from cloud_hub.autoscale.core.signals import Reading, SignalRule
+from cloud_hub.autoscale.core.state import (
+    Action,
+    Candidate,
+    Decision,
+    Direction,
+    Drain,
+    Observation,
+    Outcome,
+    Outlook,
+    Pending,
+    State,
+)
+from cloud_hub.autoscale.core.target import TargetPolicy
 from shared.durations import HOUR_US, SECOND_US
 
-Direction = Literal["out", "in"]
+__all__ = [
+    "Candidate", "Decision", "Observation", "Outcome", "Outlook", "Reading", "SignalRule", "State", "TargetPolicy",
+    "decide", "record_outcome",
+]  # fmt: skip
 
-ROUNDING = 1e-9
-"""The share of a replica by which rounding errors may exceed the demand without adding a replica."""
+IN_SHARE = 3
+"""One in this many actions of an hour is kept for scale-out and for the cost cap."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bounds:
-    """The configured bounds. `per_replica` is the demand that one replica carries, in the demand's unit.
+def decide(policy: TargetPolicy, state: State, observation: Observation, name: str = "") -> tuple[Decision, State]:
+    """The decision at `observation.now_us`, and the state to store with it before the platform is called.
 
-    Variation of `noise` (a share: 0.2 is +-20 %) around a constant load never makes replicas oscillate. `window_s`
-    seconds of known demand must have passed before a scale-in.
+    `name` is the target's; with it the idempotency keys of several targets differ.
     """
-
-    minimum: int
-    maximum: int
-    per_replica: float
-    max_step: int = 2
-    cooldown_s: float = 60.0
-    per_hour: int = 12
-    window_s: float = 300.0
-    noise: float = 0.2
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.minimum <= self.maximum:
-            raise ValueError(f"0 <= minimum <= maximum does not hold for {self.minimum} and {self.maximum}")
-        if not (math.isfinite(self.per_replica) and self.per_replica > 0):
-            raise ValueError(f"per_replica must be a positive number, not {self.per_replica}")
-        if self.max_step < 1 or self.per_hour < 1:
-            raise ValueError("max_step and per_hour must be at least 1")
-        if not all(math.isfinite(s) and s >= 0 for s in (self.cooldown_s, self.window_s)):
-            raise ValueError("cooldown_s and window_s must be finite and not negative")
-        if not 0 <= self.noise < 1:
-            raise ValueError(f"noise must lie in 0..1, not {self.noise}")
-
-    @property
-    def headroom(self) -> float:
-        """Demand that a scale-in must leave room for, as a multiple of the highest seen: 1.5 at 20 % noise."""
-        return (1 + self.noise) / (1 - self.noise)
+    now, state = observation.now_us, _not_after(state, observation.now_us)
+    if observation.fencing_token is None:
+        return _hold(policy, state, observation, "another hub holds the lease"), state
+    if observation.desired is None:
+        reason = "the platform's count is not known"
+        return _hold(policy, state, observation, reason), msgspec.structs.replace(state, seen=None)
+    current = max(0, observation.desired)
+    believed = _believed(state, current)
+    state = msgspec.structs.replace(state, seen=current)
+    if not believed:
+        return _hold(policy, state, observation, f"{state.last} -> {current} without us: is read once more"), state
+    state = _observed(policy, msgspec.structs.replace(state, last=current), current, now)
+    if state.pending is not None:
+        return _retry(state.pending, observation, current), state
+    turn = _Turn(policy, state, observation, current)
+    decision = turn.decide(name)
+    return decision, turn.state
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Action:
-    """A scaling action that was sent to the platform."""
-
-    t_us: int
-    direction: Direction
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DemandReading:
-    """A known demand and its time."""
-
-    t_us: int
-    demand: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class State:
-    """The state of the policy: actions (oldest first), demands that may be the window's peak, start of observation."""
-
-    actions: tuple[Action, ...] = ()
-    demands: tuple[DemandReading, ...] = ()
-    since_us: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
-    """The replicas to set, always within the bounds. The caller calls the platform unless `action` is 'hold'."""
-
-    to: int
-    reason: str
-    action: Literal["hold", "out", "in"]
-
-
-def fresh_demand(demand: float | None, t_us: int, now_us: int, limit_s: float) -> float | None:
-    """The demand if it was measured at most `limit_s` before `now_us`, else None."""
-    return demand if abs(now_us - t_us) <= limit_s * SECOND_US else None
-
-
-def valid_demand(demand: float | None) -> float | None:
-    """The demand if it is a finite number of at least 0, else None."""
-    return demand if demand is not None and math.isfinite(demand) and demand >= 0 else None
-
-
-def observe(bounds: Bounds, state: State, demand: float | None, now_us: int) -> State:
-    """Record one reading. After a whole window without known demand, observation starts over.
-
-    If the clock is set back, later times count as now, so that no action is forgotten and no wait is endless.
-    """
-    actions = tuple(replace(a, t_us=min(a.t_us, now_us)) for a in state.actions)
-    edge = now_us - int(bounds.window_s * SECOND_US)
-    kept = [replace(s, t_us=min(s.t_us, now_us)) for s in state.demands if s.t_us >= edge]
-    value = valid_demand(demand)
-    if value is None:
-        return replace(state, actions=actions, demands=tuple(kept))
-    since = min(state.since_us, now_us) if kept else now_us
-    # A lower, older reading can never again be the peak: dropping it keeps the state small.
-    kept = [s for s in kept if s.demand > value]
-    return State(actions=actions, demands=(*kept, DemandReading(t_us=now_us, demand=value)), since_us=since)
-
-
-def replicas_for(bounds: Bounds, demand: float) -> int:
-    """The replicas that carry `demand`, within the bounds."""
-    quotient = demand / bounds.per_replica
-    if quotient >= bounds.maximum:  # also infinity, which ceil rejects
-        return bounds.maximum
-    return max(bounds.minimum, math.ceil(quotient * (1 - ROUNDING)))
-
-
-def _wanted(bounds: Bounds, state: State, demand: float | None, current: int, now_us: int) -> tuple[int, str]:
-    inside = min(max(current, bounds.minimum), bounds.maximum)
-    if inside != current:
-        return inside, f"{current} replicas lie outside {bounds.minimum}..{bounds.maximum}"
-    if demand is None:
-        return current, "demand is not known"
-    need = replicas_for(bounds, demand)
-    if need > current:
-        return min(need, current + bounds.max_step), f"demand {demand:.6g} needs {need} replicas"
-    if not state.demands or now_us - state.since_us < bounds.window_s * SECOND_US:
-        return current, f"demand is carried; watched for less than {bounds.window_s:g} s"
-    peak = max(demand, *(s.demand for s in state.demands))
-    floor = replicas_for(bounds, peak * bounds.headroom * (1 + 2 * ROUNDING))  # rounding must not undo it
-    if floor < current:
-        return max(floor, current - bounds.max_step), f"peak {peak:.6g} with headroom needs {floor} replicas"
-    return current, "demand is carried"
-
-
-def _refusal(bounds: Bounds, state: State, direction: Direction, now_us: int) -> str:
-    cooling = now_us - bounds.cooldown_s * SECOND_US
-    if any(a.direction != direction and a.t_us > cooling for a in state.actions):
-        return f"opposite action within the last {bounds.cooldown_s:g} s"
-    if sum(a.t_us > now_us - HOUR_US for a in state.actions) >= bounds.per_hour:
-        return f"{bounds.per_hour} actions within the last hour"
-    return ""
-
-
-def decide(bounds: Bounds, state: State, demand: float | None, current: int, now_us: int) -> Decision:
-    """Decide the number of replicas at `now_us` (microseconds); `current` is the desired number now.
-
-    A step is at most `max_step`, except to return into the bounds.
-    """
-    to, reason = _wanted(bounds, state, valid_demand(demand), current, now_us)
-    if to == current:
-        return Decision(to=current, reason=reason, action="hold")
-    direction: Direction = "out" if to > current else "in"
-    refusal = _refusal(bounds, state, direction, now_us)
-    if refusal:
-        inside = min(max(current, bounds.minimum), bounds.maximum)
-        return Decision(to=inside, reason=f"{reason}; held: {refusal}", action="hold")
-    return Decision(to=to, reason=reason, action=direction)
-
-
-def record_action(bounds: Bounds, state: State, decision: Decision, now_us: int) -> State:
-    """The state after `decision` was sent to the platform; an unknown outcome counts as executed."""
-    if decision.action == "hold":
+def record_outcome(state: State, key: str, outcome: Outcome) -> State:
+    """The state after the call with `key` ended. `unknown` (a time-out) keeps it pending, to be read back."""
+    if state.pending is None or state.pending.key != key or outcome == "unknown":
         return state
-    horizon = now_us - max(HOUR_US, int(bounds.cooldown_s * SECOND_US))
-    kept = tuple(a for a in state.actions if a.t_us > horizon)
-    return replace(state, actions=(*kept, Action(t_us=now_us, direction=decision.action)))
+    return msgspec.structs.replace(state, pending=None)
+
+
+def _not_after(state: State, now: int) -> State:
+    """The state with no time after `now`: a clock that is set back neither forgets an action nor waits for ever."""
+    times = [*(a.t_us for a in state.actions), *(w.t_us for w in state.wanted)]
+    if not times or max(times) <= now:
+        return state
+    actions = tuple(msgspec.structs.replace(a, t_us=min(a.t_us, now)) for a in state.actions)
+    wanted = tuple(msgspec.structs.replace(w, t_us=min(w.t_us, now)) for w in state.wanted)
+    return msgspec.structs.replace(state, actions=actions, wanted=wanted)
+
+
+def _believed(state: State, current: int) -> bool:
+    """Whether the platform's count is what was asked for, or was read twice. One wrong answer must not start a step."""
+    ours = {state.pending.to} if state.pending is not None else {a.to for a in state.actions[-1:]}
+    return state.last is None or current in {state.last, state.seen, *ours}
+
+
+def _observed(policy: TargetPolicy, state: State, current: int, now: int) -> State:
+    """Account the spend, and end a pending call that had its effect or had its time."""
+    pending = state.pending
+    running = max(current, pending.to if pending is not None else 0)
+    if policy.cost is not None:
+        state = msgspec.structs.replace(state, spend=budget.spent_until(state.spend, policy.cost, running, now))
+    if pending is None:
+        return state
+    given_up = not 0 <= now - pending.t_us < policy.timeout_s * SECOND_US
+    if current == pending.to or given_up or not policy.minimum <= pending.to <= policy.maximum:
+        state = msgspec.structs.replace(state, pending=None)
+    return state
+
+
+def _hold(policy: TargetPolicy, state: State, observation: Observation, reason: str) -> Decision:
+    to = policy.minimum if state.last is None else min(max(state.last, policy.minimum), policy.maximum)
+    keeps = min(to, state.drain.to) if state.drain is not None else to
+    return Decision(
+        t_us=observation.now_us, action="hold", before=observation.desired, to=to, keeps=keeps, reason=reason,
+        fencing_token=observation.fencing_token,
+    )  # fmt: skip
+
+
+def _retry(pending: Pending, observation: Observation, current: int) -> Decision:
+    return Decision(
+        t_us=observation.now_us, action="retry", before=current, to=pending.to, keeps=pending.to, key=pending.key,
+        reason=f"the outcome of {pending.before} -> {pending.to} is not known", fencing_token=observation.fencing_token,
+    )  # fmt: skip
+
+
+class _Turn:
+    """One decision: a count that goes through the rules, and the reasons that it collects."""
+
+    def __init__(self, policy: TargetPolicy, state: State, observation: Observation, current: int) -> None:
+        self.policy, self.state, self.observation, self.current = policy, state, observation, current
+        self.now_us = observation.now_us
+        self.why: list[Candidate] = []
+        self.forced = False
+
+    def decide(self, name: str) -> Decision:
+        """The decision; `self.state` is then the state to store."""
+        recommender = Recommender(self.policy, self.state, self.observation, self.current)
+        count, bare = recommender.recommend()
+        self.state, self.why = recommender.state, recommender.why
+        if count is None:
+            count = bare = self.current
+        count = self._within(count)
+        count = self._stepped(count)
+        refusal = self._refusal(count)
+        if refusal:
+            return self._held(refusal)
+        if self._drains(count):
+            return self._held(f"draining to {count}", keeps=count)
+        return self._act(count, bare, name) if count != self.current else self._held("")
+
+    def _note(self, rule: str, count: int, reason: str) -> None:
+        self.why.append(Candidate(rule=rule, count=count, reason=reason))
+
+    # -- limits --------------------------------------------------------------------------------------------
+
+    def _within(self, count: int) -> int:
+        policy = self.policy
+        inside = min(max(count, policy.minimum), policy.maximum)
+        if inside != count:
+            self._note("bounds", inside, f"{policy.minimum}..{policy.maximum}")
+        paid = budget.affordable(policy, self.state.spend, inside, self.now_us)
+        if paid != inside:
+            self._note("daily_cap", paid, f"{self.state.spend.amount:.4g} of {_cap(policy):g} are spent today")
+        self.forced = paid < min(self.current, inside) or not policy.minimum <= self.current <= policy.maximum
+        return paid
+
+    def _stepped(self, count: int) -> int:
+        """Limits of a step. One that returns into the bounds may be larger."""
+        policy, current = self.policy, self.current
+        if not policy.minimum <= current <= policy.maximum:
+            edge = min(max(current, policy.minimum), policy.maximum)
+            self._note("bounds", edge, f"{current} lies outside of {policy.minimum}..{policy.maximum}")
+            return edge
+        if not self.forced:
+            changes = [hpa.Change(a.t_us, a.to - a.before) for a in self.state.actions]
+            allowed, rule = hpa.limited(current, count, changes, self.now_us, policy.scale_out, policy.scale_in)
+            if rule:
+                self._note(rule, allowed, "the step rules allow no more now")
+            count = allowed
+        near = min(max(count, current - policy.max_step), current + policy.max_step)
+        if near != count:
+            self._note("max_step", near, f"at most {policy.max_step} at once")
+        return near
+
+    def _refusal(self, count: int) -> str:
+        policy, direction = self.policy, _direction(self.current, count)
+        if direction is None:
+            return ""
+        cooling = self.now_us - int(policy.cooldown_s * SECOND_US)
+        if any(a.direction != direction and a.t_us > cooling for a in self.state.actions):
+            return f"opposite action within the last {policy.cooldown_s:g} s"
+        hour = sum(a.t_us > self.now_us - HOUR_US for a in self.state.actions)
+        kept = 0 if direction == "out" or self.forced else policy.actions_per_hour // IN_SHARE
+        return f"{hour} actions within the last hour" if hour >= policy.actions_per_hour - kept else ""
+
+    # -- the end -------------------------------------------------------------------------------------------
+
+    def _drains(self, count: int) -> bool:
+        """Whether a scale-in must wait for busy instances (A7)."""
+        if count >= self.current or self.policy.drain_s <= 0 or self.observation.busy == 0:
+            self.state = msgspec.structs.replace(self.state, drain=None)
+            return False
+        drain = self.state.drain
+        if drain is None or count < drain.to:
+            drain = Drain(to=count, since_us=self.now_us)
+        elif count > drain.to:
+            drain = Drain(to=count, since_us=drain.since_us)
+        drain = Drain(to=drain.to, since_us=min(drain.since_us, self.now_us))
+        self.state = msgspec.structs.replace(self.state, drain=drain)
+        begun = drain.since_us < self.now_us
+        idle = begun and self.observation.draining_busy == 0
+        over = self.now_us - drain.since_us >= self.policy.drain_s * SECOND_US
+        return not (idle or over)
+
+    def _held(self, refusal: str, keeps: int | None = None) -> Decision:
+        if keeps is None:
+            self.state = msgspec.structs.replace(self.state, drain=None)
+        inside = min(max(self.current, self.policy.minimum), self.policy.maximum)
+        return Decision(
+            t_us=self.now_us, action="hold", before=self.current, to=inside, keeps=inside if keeps is None else keeps,
+            reason=refusal or self._reason(inside), candidates=tuple(self.why),
+            fencing_token=self.observation.fencing_token,
+        )  # fmt: skip
+
+    def _act(self, count: int, bare: int, name: str) -> Decision:
+        state, direction = self.state, "out" if count > self.current else "in"
+        sequence = state.sequence + 1
+        key = f"{name}-{sequence}-{self.now_us}"
+        horizon = self.now_us - max(HOUR_US, int(self.policy.cooldown_s * SECOND_US))
+        kept = tuple(a for a in state.actions if a.t_us > horizon) or state.actions[-1:]
+        action = Action(
+            t_us=self.now_us, direction="out" if direction == "out" else "in", before=self.current, to=count
+        )
+        settled = state.calm
+        if direction == "out" and bare > self.current:
+            settled = calm.scaled_out(state.calm, kept, self.policy.scale_in.stabilization_s, self.now_us)
+        spend = state.spend
+        if self.policy.cost is not None:
+            spend = budget.spent_until(spend, self.policy.cost, max(count, self.current), self.now_us)
+        self.state = msgspec.structs.replace(
+            state, actions=(*kept, action), calm=settled, sequence=sequence, drain=None, spend=spend,
+            pending=Pending(key=key, before=self.current, to=count, t_us=self.now_us),
+        )  # fmt: skip
+        return Decision(
+            t_us=self.now_us, action=action.direction, before=self.current, to=count, keeps=count,
+            reason=self._reason(count), candidates=tuple(self.why), key=key,
+            fencing_token=self.observation.fencing_token,
+        )  # fmt: skip
+
+    def _reason(self, count: int) -> str:
+        """The rule that decided: the last one that asked for `count`, or the largest wish."""
+        found = [c for c in self.why if c.count == count] or self.why
+        return f"{found[-1].rule}: {found[-1].reason}" if found else "nothing is wanted"
+
+
+def _direction(current: int, count: int) -> Direction | None:
+    return None if count == current else "out" if count > current else "in"
+
+
+def _cap(policy: TargetPolicy) -> float:
+    return policy.cost.daily_cap if policy.cost is not None and policy.cost.daily_cap is not None else 0.0

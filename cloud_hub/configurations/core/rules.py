@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from cloud_hub.twins.core import plant
 from cloud_hub.twins.core.owners import CONFIGURATION, RELEASED, REMOVED
 from shared.protocol.codec import encode
 from shared.twin import shadow
@@ -168,6 +169,7 @@ def check(content: Mapping[str, shadow.State], max_bytes: int) -> None:
     """Raise ValueError that names the place unless every document of `content` could stand alone in a twin."""
     for name, state in content.items():
         place = f"document '{name}'"
+        plant.refuse(name)
         if not state:
             raise ValueError(f"{place}: is empty; leave it out, or say what it sets")
         new, replies = shadow.update(shadow.Document(), encode({"state": {"desired": state}}), 0, max_bytes)

@@ -24,6 +24,7 @@ from cloud_hub.database.tables.devices import (
 from cloud_hub.database.tables.inference import AskTurn, InferenceRecord, InferenceTask, InferenceUsage
 from cloud_hub.database.tables.playbooks import PlaybookEntry, PlaybookRun
 from cloud_hub.database.tables.runtime import FailedItem
+from cloud_hub.database.tables.scada import SparkplugMetric, SparkplugNode, SparkplugWrite
 from cloud_hub.database.tables.telemetry import (
     EscalationRow,
     EventRow,
@@ -103,6 +104,9 @@ __all__ = [
     "RollupDue",
     "ScaleStep",
     "SketchRow",
+    "SparkplugMetric",
+    "SparkplugNode",
+    "SparkplugWrite",
     "StalledStream",
     "Suppression",
     "TelemetrySample",

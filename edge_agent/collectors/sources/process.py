@@ -21,6 +21,7 @@ from edge_agent.collectors.sources.protocol import (
     Note,
     Omitted,
     Remark,
+    Request,
     Skipped,
     Spec,
     State,
@@ -40,7 +41,7 @@ STEADY_S = 10.0
 
 @dataclass(slots=True)
 class Counts:
-    """Since the start: images received, images replaced by a newer one before they were taken, images that the
+    """Since the start: images received, images and notes lost because they were not taken in time, images that the
     producer left out (`max_fps`, `every`), inputs without a usable image, and starts of the process after the first.
     """
 
@@ -54,13 +55,16 @@ class Counts:
 class BackgroundSource:
     """A producer in a process of its own. With `newest` an image that was not taken yet is replaced by the next one
     and counted; with `all` the producer waits. A process that says nothing for `stall_s` is killed. `options` is
-    called for each start of the process, in another thread.
+    called for each start of the process, in another thread. An `interactive` producer takes requests (`ask`).
     """
 
     def __init__(
-        self, producer: str, options: Callable[[], dict[str, Any]], keep: Keep = "newest", stall_s: float = 20.0
-    ) -> None:
+        self, producer: str, options: Callable[[], dict[str, Any]], keep: Keep = "newest", stall_s: float = 20.0,
+        interactive: bool = False,
+    ) -> None:  # fmt: skip
         self._producer, self._options, self._keep, self._stall_s = producer, options, keep, stall_s
+        self._interactive = interactive
+        self._requests: socket.socket | None = None
         self._changed = threading.Condition()
         self._waiting: deque[Arrived] = deque()
         self._process: subprocess.Popen[bytes] | None = None
@@ -81,6 +85,22 @@ class BackgroundSource:
             self._waiting.clear()
             self._changed.notify_all()
         return found
+
+    def ask(self, kind: str, data: bytes) -> bool:
+        """Send a request to an interactive producer; never blocks. False if its process does not run or reads nothing.
+
+        True does not mean that the request will be carried out: the process may end before.
+        """
+        with self._changed:
+            channel, process = self._requests, self._process
+            if channel is None or process is None:
+                return False
+            try:
+                send(channel, Request(kind=kind, data=data))
+            except OSError:  # full, or gone: a part may have been sent, so the process must start again
+                process.kill()
+                return False
+        return True
 
     @property
     def pid(self) -> int | None:
@@ -123,15 +143,18 @@ class BackgroundSource:
         ours, theirs = socket.socketpair()
         for end in (ours, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
-        with ours:
+        with ours, ours.dup() as requests:
+            requests.setblocking(False)
             with theirs:
                 try:
                     process = self._start(theirs)
                 except OSError as error:
                     return f"the source process cannot be started ({error})"
             try:
-                return self._receive_all(ours, process)
+                return self._receive_all(ours, requests, process)
             finally:
+                with self._changed:
+                    self._requests = None
                 process.kill()
                 process.wait()
 
@@ -146,10 +169,14 @@ class BackgroundSource:
                 process.kill()
         return process
 
-    def _receive_all(self, channel: socket.socket, process: subprocess.Popen[bytes]) -> str | None:
+    def _receive_all(
+        self, channel: socket.socket, requests: socket.socket, process: subprocess.Popen[bytes]
+    ) -> str | None:
         channel.settimeout(self._stall_s)
         try:
-            send(channel, Spec(producer=self._producer, options=self._options()))
+            send(channel, Spec(producer=self._producer, options=self._options(), interactive=self._interactive))
+            with self._changed:
+                self._requests = requests if self._interactive else None
             while (got := receive(channel)) is not None:
                 if self._handle(*got):
                     return None
@@ -182,7 +209,7 @@ class BackgroundSource:
             if isinstance(item, Captured):
                 self._make_room()
             elif len(self._waiting) >= MAX_REPORTS:  # nobody takes them
-                self._waiting.popleft()
+                self.counts.dropped += isinstance(self._waiting.popleft(), Note)
             self._waiting.append(item)
 
     def _make_room(self) -> None:

@@ -9,6 +9,7 @@ import socket
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from queue import Queue
 from typing import Any, Protocol
 
 import msgspec
@@ -56,6 +57,14 @@ Produced = Captured | Skipped | Note | None
 """None: nothing new, but alive."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A request of the collector to its producer, such as to write a value."""
+
+    kind: str
+    data: bytes
+
+
 class Producer(Protocol):
     """A generator function. It may block. It raises NotReady when its source is lost, and is then called again."""
 
@@ -64,11 +73,27 @@ class Producer(Protocol):
         ...
 
 
+class InteractiveProducer(Protocol):
+    """A Producer that also takes requests of its collector. `requests` is bounded; further ones are left out."""
+
+    def __call__(self, options: dict[str, Any], requests: Queue[Asked]) -> Iterator[Produced]:
+        """Like `Producer`. Requests that arrived before the source was opened again are still in the queue."""
+        ...
+
+
 class Spec(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """First message, from the agent: the producer as `module:function` and its options."""
+    """First message, from the agent: the producer as `module:function`, its options, whether it takes requests."""
 
     producer: str
     options: dict[str, Any]
+    interactive: bool = False
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """An `Asked`, from the agent."""
+
+    kind: str
+    data: bytes
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -106,7 +131,7 @@ class Alive(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Nothing new, but the process is alive."""
 
 
-Message = Spec | Image | Omitted | Remark | State | Alive
+Message = Spec | Request | Image | Omitted | Remark | State | Alive
 _decoder = msgspec.msgpack.Decoder(Message)
 _encoder = msgspec.msgpack.Encoder()
 

@@ -6,6 +6,7 @@ exception ends the process, with a traceback in the log; the agent then starts a
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -13,16 +14,20 @@ import socket
 import sys
 import threading
 import time
+from functools import partial
 from pkgutil import resolve_name
+from queue import Full, Queue
 
 from edge_agent.collectors.sources.protocol import (
     Alive,
+    Asked,
     Captured,
     Image,
     Note,
     Omitted,
     Producer,
     Remark,
+    Request,
     Skipped,
     Spec,
     State,
@@ -32,6 +37,8 @@ from edge_agent.collectors.sources.protocol import (
 from shared.backoff import Backoff
 from shared.errors import ConfigError, NotReady
 
+MAX_REQUESTS = 100
+"""Requests that wait for the producer."""
 STEADY_S = 10.0
 """A source that was up this long is opened again without waiting for the grown backoff."""
 
@@ -42,9 +49,11 @@ def serve(channel: socket.socket) -> int:
     if first is None or not isinstance(first[0], Spec):
         return 1
     spec = first[0]
-    threading.Thread(target=_end_with_agent, args=(channel,), daemon=True).start()
+    requests: Queue[Asked] = Queue(MAX_REQUESTS)
+    threading.Thread(target=_listen, args=(channel, requests), daemon=True).start()
     try:
-        produce: Producer = resolve_name(spec.producer)
+        found = resolve_name(spec.producer)
+        produce: Producer = partial(found, requests=requests) if spec.interactive else found
     except Exception as error:  # a library of an extra is missing, or a plug-in is broken
         send(channel, State(state="lost", text=f"{spec.producer} cannot be imported ({error})"))
         raise
@@ -94,10 +103,13 @@ def _deliver(channel: socket.socket, produce: Producer, spec: Spec) -> None:
             send(channel, Alive())
 
 
-def _end_with_agent(channel: socket.socket) -> None:
-    """End this process when the agent closes the socket, also while the producer blocks in a library."""
+def _listen(channel: socket.socket, requests: Queue[Asked]) -> None:
+    """Pass on requests. End this process when the agent closes the socket, also while the producer blocks."""
     try:
-        receive(channel)
+        while (got := receive(channel)) is not None:
+            if isinstance(got[0], Request):
+                with contextlib.suppress(Full):  # nobody takes them; the collector's own deadline reports it
+                    requests.put_nowait(Asked(kind=got[0].kind, data=got[0].data))
     finally:
         os._exit(0)
 

@@ -20,6 +20,7 @@ from cloud_hub.actions.catalogue import Catalogue, Tools, load_catalogue
 from cloud_hub.actions.core.policy import Policy
 from cloud_hub.actions.service import ActionService
 from cloud_hub.actions.types import webhook as webhook_type
+from cloud_hub.autoscale import Counts
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import AppliedRow, Command, Job
 from cloud_hub.devices import commands
@@ -42,10 +43,10 @@ class Scaler:
     def __init__(self) -> None:
         self.replicas, self.keys = 2, dict[str, int]()
 
-    def current(self) -> int:
-        return self.replicas
+    def current(self) -> Counts:
+        return Counts(desired=self.replicas)
 
-    def scale(self, to: int, key: str) -> int:
+    def scale(self, to: int, key: str, *, dry_run: bool = False) -> int:
         if key not in self.keys:
             self.keys[key] = self.replicas = to
         return self.replicas
@@ -216,7 +217,8 @@ def _model_rollback(world: World) -> dict[str, Any]:
 
 
 def _scale(world: World) -> dict[str, Any]:
-    return {"parameters": {"replicas": 5}, "state": world.scaler.current, "effects": lambda: len(world.scaler.keys)}
+    scaler = world.scaler
+    return {"parameters": {"replicas": 5}, "state": lambda: scaler.replicas, "effects": lambda: len(scaler.keys)}
 
 
 def _job(world: World) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from simulators.postgres import postgres
 from simulators.rest_world import NOW, World, open_world, problem
 
 from cloud_hub.access import tokens
+from cloud_hub.autoscale.published import PUBLISHED
 from cloud_hub.database.tables import FailedItem
 from cloud_hub.runtime.worker import WorkerStatus
 
@@ -81,7 +82,10 @@ def test_metrics_are_in_the_text_format_of_prometheus(world: World) -> None:
         WorkerStatus(name="jobs", runs=7, succeeded_us=NOW),
         WorkerStatus(name="actions", state="failing", runs=4, failed_runs=3, failing_since_us=NOW),
     ]
+    PUBLISHED.set("gateway", 7)
     answer = world.ask("GET", "/metrics")
+    PUBLISHED.withdraw("gateway")
+    assert 'tidegate_autoscale_desired_replicas{target="gateway"} 7.0' in answer.text
     assert answer.headers["content-type"].startswith("text/plain; version=")
     found = {
         (one.name, one.labels.get("worker", "")): one.value

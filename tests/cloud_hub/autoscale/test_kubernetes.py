@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,9 +10,9 @@ import httpx
 import pytest
 from examiners.scalers import Platform, examine_scaler
 
-from cloud_hub.autoscale import Scaler, ScaleRefused
-from cloud_hub.autoscale.kubernetes import open_scaler
-from cloud_hub.demo.cloud import Cloud, CloudServer, ClusterPolicy, main
+from cloud_hub.autoscale import Counts, Drift, Drifted, Scaler, ScaleRefused
+from cloud_hub.autoscale.platforms.kubernetes import open_scaler
+from cloud_hub.demo.cloud import Cloud, CloudServer, ClusterPolicy, Fault, main
 from shared.errors import EXIT_CONFIG, ConfigError, NotReady
 
 TOKEN = "token-4711"
@@ -70,10 +71,10 @@ class Blind:
     def __init__(self, world: World) -> None:
         self.world, self.name = world, "blind"
 
-    def current(self) -> int:
+    def current(self) -> Counts:
         return self.world.scaler().current()
 
-    def scale(self, to: int, key: str) -> int:
+    def scale(self, to: int, key: str, *, dry_run: bool = False) -> int:
         return self.world.scaler().scale(to, key)
 
 
@@ -102,18 +103,38 @@ def test_a_request_that_was_lost_is_done_by_its_repeat(world: World) -> None:
 
 def test_two_hubs_do_not_overwrite_each_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     scaler = world.scaler()
-    read = scaler._read  # type: ignore[attr-defined]
+    platform = scaler._platform  # type: ignore[attr-defined]
+    read = platform.read
 
     def read_then_lose_the_race() -> object:
         seen = read()
         world.cloud.resize(2)
         return seen
 
-    monkeypatch.setattr(scaler, "_read", read_then_lose_the_race)
-    with pytest.raises(NotReady, match="decide again"):
+    monkeypatch.setattr(platform, "read", read_then_lose_the_race)
+    with pytest.raises(Drifted, match="expected 4, found 2") as caught:
         scaler.scale(4, "k")
-    assert world.cloud.asked == 2
+    assert (caught.value.before, caught.value.drift) == (1, Drift(expected=4, found=2))
     monkeypatch.undo()
+    assert scaler.scale(4, "k") == world.cloud.asked == 2, "a decision on a count that does not hold any more is spent"
+    assert scaler.scale(4, "next") == 4
+
+
+def test_a_changed_status_is_no_drift(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    scaler = world.scaler()
+    scaler.scale(2, "boots")
+    platform = scaler._platform  # type: ignore[attr-defined]
+    read = platform.read
+
+    def read_before_a_replica_is_ready() -> object:
+        seen = read()
+        world.now += 60
+        return seen
+
+    monkeypatch.setattr(platform, "read", read_before_a_replica_is_ready)
+    with pytest.raises(NotReady, match="no action needed") as caught:
+        scaler.scale(4, "k")
+    assert not isinstance(caught.value, Drifted)
     assert scaler.scale(4, "k") == 4
 
 
@@ -128,24 +149,125 @@ def test_every_refusal_says_who_must_act(world: World) -> None:
         world.scaler().scale(6, "k")
     scaler = world.scaler()
     world.token_file.write_text("another")
-    with pytest.raises(ScaleRefused, match="operator must renew") as caught:
+    with pytest.raises(NotReady, match="credentials are not accepted") as caught:
         scaler.current()
     assert "another" not in str(caught.value)
     world.token_file.unlink()
-    with pytest.raises(NotReady, match="token_file"):
+    with pytest.raises(NotReady, match="credentials cannot be read"):
         scaler.current()
+
+
+def test_a_rotated_token_is_read_again(world: World) -> None:
+    scaler = world.scaler()
+    world.token_file.write_text("expired")
+    with pytest.raises(NotReady, match="credentials"):
+        scaler.current()
+    world.token_file.write_text(TOKEN)
+    assert scaler.scale(2, "k") == 2
+
+
+def test_a_dry_run_is_checked_by_the_api_server_and_changes_nothing(world: World) -> None:
+    scaler = world.scaler()
+    assert scaler.scale(3, "k", dry_run=True) == 3
+    with pytest.raises(ScaleRefused, match="exceeded quota"):
+        scaler.scale(6, "k", dry_run=True)
+    assert world.cloud.asked == 1
+    asked = [call.path for call in world.cloud.log if call.method == "PATCH"]
+    assert len(asked) == 2
+    assert all("dryRun=All" in path for path in asked)
+    assert scaler.scale(3, "k") == 3, "a rehearsed key is not spent"
+
+
+def test_ready_replicas_are_read_from_the_workload(world: World) -> None:
+    scaler = world.scaler(ready=True)
+    scaler.scale(3, "k")
+    assert scaler.current() == Counts(desired=3, ready=1)
+    world.now += 60
+    assert scaler.current() == Counts(desired=3, ready=3)
+    scaler.scale(0, "zero")
+    assert scaler.current() == Counts(desired=0, ready=0)
+
+
+@pytest.mark.parametrize(
+    ("resource", "workload"),
+    [
+        ("apps/v1/statefulsets", {"deployment": "", "statefulset": "experts"}),
+        ("example.com/v1beta1/caches", {"deployment": "", "custom": "caches.example.com/v1beta1/experts"}),
+    ],
+)
+def test_stateful_sets_and_custom_resources_are_scaled(
+    tmp_path: Path, resource: str, workload: dict[str, object]
+) -> None:
+    world = World(tmp_path, resource=resource)
+    with world.server:
+        assert world.scaler(**workload).scale(3, "k") == world.cloud.asked == 3
+        assert world.scaler(ready=True, **workload).current().ready == 1
+
+
+@pytest.mark.parametrize("fault", ["html", "other"])
+def test_a_page_of_a_proxy_and_the_scale_of_another_workload_are_not_believed(world: World, fault: Fault) -> None:
+    scaler = world.scaler()
+    world.cloud.faults.append(fault)
+    with pytest.raises(NotReady, match="answer is"):
+        scaler.current()
+    assert scaler.current().desired == 1
+
+
+def test_an_unreadable_answer_to_a_write_is_no_failed_write(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    scaler = world.scaler()
+    platform = scaler._platform  # type: ignore[attr-defined]
+    read = platform.read
+
+    def read_then_answer_with_a_page() -> object:
+        seen = read()
+        world.cloud.faults.append("html")
+        return seen
+
+    monkeypatch.setattr(platform, "read", read_then_answer_with_a_page)
+    with pytest.raises(NotReady, match="answer is no Scale"):
+        scaler.scale(3, "k")
+    monkeypatch.undo()
+    assert scaler.scale(3, "k") == world.cloud.asked == 3
+    assert len([call for call in world.cloud.log if call.method == "PATCH"]) == 1
+
+
+def kubeconfig(world: World, folder: Path, **user: object) -> Path:
+    file = folder / "kubeconfig"
+    parts = {
+        "current-context": "a",
+        "clusters": [{"name": "c", "cluster": {"server": world.server.url}}],
+        "users": [{"name": "u", "user": user}],
+        "contexts": [{"name": "a", "context": {"cluster": "c", "user": "u"}}],
+    }
+    file.write_text(json.dumps(parts))
+    return file
+
+
+def test_a_kubeconfig_and_a_service_account_give_the_credentials(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: dict[str, object] = {"namespace": "tidegate", "deployment": "experts"}
+    file = kubeconfig(world, tmp_path, token=TOKEN)
+    assert open_scaler(options | {"kubeconfig": str(file)}).current().desired == 1
+    with pytest.raises(ConfigError, match="kubeconfig"):
+        open_scaler(options | {"kubeconfig": str(file), "context": "none"})
+    file.write_text("clusters: [")
+    with pytest.raises(ConfigError, match="kubeconfig"):
+        open_scaler(options | {"kubeconfig": str(file)})
+    with pytest.raises(ConfigError, match="run within a pod"):
+        open_scaler(options)
 
 
 def test_too_many_requests_say_how_long_to_wait(tmp_path: Path) -> None:
     world = World(tmp_path, rate=2)
     with world.server:
         scaler = world.scaler()
-        assert scaler.current() == scaler.current() == 1
+        assert scaler.current().desired == scaler.current().desired == 1
         with pytest.raises(NotReady, match="retry later") as caught:
             scaler.current()
         assert caught.value.wait_s == 1.0
         world.now += 2
-        assert scaler.current() == 1
+        assert scaler.current().desired == 1
 
 
 def test_a_silent_server_ends_in_not_ready(world: World) -> None:
@@ -206,7 +328,7 @@ def test_replicas_become_ready_after_their_boot(world: World) -> None:
     assert later["status"]["replicas"] == 3
     assert later["metadata"]["resourceVersion"] != first["metadata"]["resourceVersion"]
     scaler.scale(0, "b")
-    assert (scaler.current(), world.cloud.ready) == (0, 0)
+    assert (scaler.current().desired, world.cloud.ready) == (0, 0)
 
 
 def test_the_program_needs_its_token(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,286 +1,327 @@
-"""The autoscaler's invariants A1-A4 and A9 over simulated loads, each with seeded bugs that its checker must catch."""
+"""The invariants A1 to A9 of the policy over simulated days with faults, and a seeded bug for each that is caught."""
 
 from __future__ import annotations
 
 import math
-import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
+from simulators import scaling_worlds as worlds
+from simulators.scaling_worlds import NO_FAULTS, RULES, START_US, UNIT, Decide, run
 
-from cloud_hub.autoscale.core.policy import (
-    Action,
-    Bounds,
-    Decision,
-    State,
-    decide,
-    fresh_demand,
-    observe,
-    record_action,
-    replicas_for,
-    valid_demand,
+from cloud_hub.autoscale.core.policy import decide, record_outcome
+from cloud_hub.autoscale.core.signals import Reading, SignalRule
+from cloud_hub.autoscale.core.state import Decision, Observation, State
+from cloud_hub.autoscale.core.target import Behavior, Prediction, ScaleToZero, TargetPolicy
+from shared.durations import MINUTE_US, SECOND_US
+
+POLICY = TargetPolicy(
+    signals=(SignalRule(name="requests", per_instance=10.0, unit=UNIT),), maximum=20, max_step=20, cooldown_s=0.0
 )
-from shared.durations import HOUR_US, SECOND_US
-
-Decide = Callable[[Bounds, State, "float | None", int, int], Decision]
 
 
-@dataclass(frozen=True, kw_only=True)
-class World:
-    """A load over time: one reading each `tick_s`, and what was running at the beginning."""
-
-    bounds: Bounds
-    readings: Sequence[float | None]
-    start: int
-    tick_s: int = 15
-
-
-@dataclass(frozen=True, kw_only=True)
-class Turn:
-    now_us: int
-    demand: float | None
-    before: int
-    said: Decision
+def check_day(seed: int, decided: Decide = decide) -> None:
+    policy, turns = run(seed, decided=decided)
+    for rule in RULES:
+        rule(policy, turns)
+    policy, turns = run(seed, worlds.random_policy(worlds.random.Random(seed), capped=True),
+                        worlds.Faults(signal=0.2, call=0.0, lie=0.0, lease=0.0), decided)  # fmt: skip
+    worlds.a8_cap(policy, turns)
 
 
-def run(world: World, policy: Decide = decide) -> list[Turn]:
-    state, current, turns = State(), world.start, []
-    for number, demand in enumerate(world.readings):
-        now_us = (number + 1000) * world.tick_s * SECOND_US
-        state = observe(world.bounds, state, demand, now_us)
-        said = policy(world.bounds, state, demand, current, now_us)
-        turns.append(Turn(now_us=now_us, demand=demand, before=current, said=said))
-        if said.action != "hold":
-            current, state = said.to, record_action(world.bounds, state, said, now_us)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_day_of_faults_keeps_every_rule(seed: int) -> None:
+    check_day(seed)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("seed", range(100, 400))
+def test_many_days_of_faults_keep_every_rule(seed: int) -> None:
+    check_day(seed)
+
+
+@given(st.integers(min_value=1000))
+@settings(max_examples=15, deadline=None)
+def test_an_hour_of_many_faults_keeps_every_rule(seed: int) -> None:
+    policy, turns = run(seed, faults=worlds.Faults(signal=0.4, call=0.5, lie=0.3, lease=0.2), hours=1.0)
+    for rule in RULES:
+        rule(policy, turns)
+
+
+# -- A9 ----------------------------------------------------------------------------------------------------------
+
+
+def constant(seed: int, policy: TargetPolicy, decided: Decide = decide, hours: float = 24.0) -> list[worlds.Turn]:
+    """A constant load of random size, each reading within +-20 % of it."""
+    rng = worlds.random.Random(seed)
+    load = rng.uniform(5, 10 * policy.maximum)
+    state, current, turns = State(), rng.randint(1, policy.maximum), []
+    for number in range(int(hours * 120)):
+        now = START_US + number * 30 * SECOND_US
+        value = load * rng.uniform(0.8, 1.2)
+        observation = Observation(
+            now_us=now, desired=current, busy=0, fencing_token=1,
+            readings=(Reading(signal="requests", value=value, t_us=now, unit=UNIT),),
+        )  # fmt: skip
+        decision, state = decided(policy, state, observation, "")
+        before = current
+        if decision.calls:
+            current, state = decision.to, record_outcome(state, decision.key, "done")
+        turns.append(worlds.Turn(now, observation, decision, True, 1, before, current, False))
     return turns
 
 
-def actions(turns: list[Turn]) -> list[Turn]:
-    return [turn for turn in turns if turn.said.action != "hold"]
+@pytest.mark.parametrize("seed", range(6))
+def test_a_constant_load_with_noise_settles(seed: int) -> None:
+    worlds.check_settles(constant(seed, POLICY))
 
 
-def within(bounds: Bounds, count: int) -> bool:
-    return bounds.minimum <= count <= bounds.maximum
+@pytest.mark.nightly
+@pytest.mark.parametrize("seed", range(300))
+def test_every_constant_load_with_noise_settles(seed: int) -> None:
+    target, window = 0.5 + seed % 5 / 10, float(seed % 4 * 100)
+    signals = (replace(POLICY.signals[0], target=target),)
+    worlds.check_settles(constant(seed, replace(POLICY, signals=signals, scale_in=Behavior(stabilization_s=window))))
 
 
-def check_a1(bounds: Bounds, turns: list[Turn]) -> None:
-    for turn in turns:
-        assert within(bounds, turn.said.to), f"A1: {turn}"
-        if valid_demand(turn.demand) is None and within(bounds, turn.before):
-            assert (turn.said.action, turn.said.to) == ("hold", turn.before), f"A1: acted without a demand: {turn}"
+# -- seeded bugs -------------------------------------------------------------------------------------------------
 
 
-def check_a2(bounds: Bounds, turns: list[Turn]) -> None:
-    for turn in turns:
-        if within(bounds, turn.before):
-            assert abs(turn.said.to - turn.before) <= bounds.max_step, f"A2: {turn}"
+def changed(**other: object) -> Decide:
+    """The policy under other settings than the operator's."""
+    return lambda policy, state, seen, name: decide(replace(policy, **other), state, seen, name)  # type: ignore[arg-type]
 
 
-def check_a3(bounds: Bounds, turns: list[Turn]) -> None:
-    done = actions(turns)
-    for earlier, later in pairwise(done):
-        if earlier.said.action != later.said.action:
-            assert later.now_us - earlier.now_us >= bounds.cooldown_s * SECOND_US, f"A3: {earlier} {later}"
+def wider(policy: TargetPolicy, state: State, seen: Observation, name: str) -> tuple[Decision, State]:
+    return decide(replace(policy, maximum=policy.maximum + 1, minimum=policy.minimum), state, seen, name)
 
 
-def check_a4(bounds: Bounds, turns: list[Turn]) -> None:
-    times = [turn.now_us for turn in actions(turns)]
-    for now in times:
-        assert sum(now - HOUR_US < t <= now for t in times) <= bounds.per_hour, f"A4: {now}"
+def unknown_is_zero(policy: TargetPolicy, state: State, seen: Observation, name: str) -> tuple[Decision, State]:
+    readings = tuple(
+        replace(r, value=r.value if r.value is not None and math.isfinite(r.value) and r.value >= 0 else 0.0,
+                t_us=seen.now_us, unit=UNIT if r.signal == "requests" else "")
+        for r in seen.readings
+    )  # fmt: skip
+    return decide(policy, state, replace(seen, readings=readings), name)
 
 
-def check_no_regret(bounds: Bounds, turns: list[Turn]) -> None:
-    """A9, for any noise within +-20 %: outs may be followed by ins, never an in by an out."""
-    course = [turn.said.action for turn in actions(turns)]
-    assert course == sorted(course, key=("out", "in").index), f"A9: flaps {course}"
-    assert len(course) <= 2 * (bounds.maximum - bounds.minimum) + 1, f"A9: {len(course)} actions"
+def larger_step(policy: TargetPolicy, state: State, seen: Observation, name: str) -> tuple[Decision, State]:
+    return decide(replace(policy, max_step=policy.max_step + 1), state, seen, name)
 
 
-def check_settled(bounds: Bounds, turns: list[Turn]) -> None:
-    """A9, for noise that repeats within a window: there is a fixed point, and it carries the peak if it may."""
-    assert not actions(turns[len(turns) // 2 :]), "A9: no fixed point"
-    peak = max(turn.demand or 0.0 for turn in turns)
-    assert turns[-1].before >= replicas_for(bounds, peak), "A9: settled below the load"
+def one_action_more(policy: TargetPolicy, state: State, seen: Observation, name: str) -> tuple[Decision, State]:
+    return decide(replace(policy, actions_per_hour=policy.actions_per_hour + 1), state, seen, name)
 
 
-bounds_given = st.builds(
-    lambda low, room, per, step, cool, hour, window: Bounds(
-        minimum=low, maximum=low + room, per_replica=per, max_step=step, cooldown_s=cool, per_hour=hour, window_s=window
-    ),
-    st.integers(0, 4), st.integers(0, 20), st.floats(0.01, 1e3), st.integers(1, 5),
-    st.sampled_from([0.0, 60.0, 300.0, 7200.0]), st.integers(1, 12), st.sampled_from([0.0, 30.0, 300.0]),
-)  # fmt: skip
-any_reading = st.one_of(st.none(), st.floats(), st.floats(0, 2e4))
-wild_worlds = st.builds(
-    World, bounds=bounds_given, readings=st.lists(any_reading, max_size=80), start=st.integers(0, 40)
-)
-NOISE = st.floats(0.8, 1.2)
+def forgetful(policy: TargetPolicy, state: State, seen: Observation, name: str) -> tuple[Decision, State]:
+    return decide(policy, replace(state, actions=()), seen, name)
 
 
-@st.composite
-def noisy_worlds(draw: st.DrawFn, repeating: bool) -> World:
-    bounds = replace(draw(bounds_given), per_hour=1000, cooldown_s=60.0, window_s=300.0)
-    load = draw(st.floats(0, 1.2)) * bounds.maximum * bounds.per_replica
-    noise = draw(st.lists(NOISE, min_size=1, max_size=20 if repeating else 120))
-    readings = [load * f for f in noise] * (1 if not repeating else math.ceil(160 / len(noise)))
-    return World(bounds=bounds, readings=readings, start=draw(st.integers(bounds.minimum, bounds.maximum)))
+def repeats_with_a_new_key(policy: TargetPolicy, state: State, seen: Observation, name: str) -> tuple[Decision, State]:
+    return decide(policy, replace(state, pending=None), seen, name)
 
 
-@given(wild_worlds)
-@settings(max_examples=200, deadline=None)
-def test_bounds_steps_cooldown_and_rate_hold_for_every_load(world: World) -> None:
-    turns = run(world)
-    for check in (check_a1, check_a2, check_a3, check_a4):
-        check(world.bounds, turns)
+def ignores_the_lease(policy: TargetPolicy, state: State, seen: Observation, name: str) -> tuple[Decision, State]:
+    return decide(policy, state, replace(seen, fencing_token=seen.fencing_token or 1), name)
 
 
-@given(noisy_worlds(repeating=False))
-@settings(deadline=None)
-def test_a_constant_load_with_any_noise_is_never_regretted(world: World) -> None:
-    check_no_regret(world.bounds, run(world))
+def believes_everything_is_idle(
+    policy: TargetPolicy, state: State, seen: Observation, name: str
+) -> tuple[Decision, State]:
+    return decide(policy, state, replace(seen, busy=0), name)
 
 
-@given(noisy_worlds(repeating=True))
-@settings(max_examples=50, deadline=None)
-def test_a_constant_load_reaches_a_fixed_point(world: World) -> None:
-    check_settled(world.bounds, run(world))
+def forgets_the_spend(policy: TargetPolicy, state: State, seen: Observation, name: str) -> tuple[Decision, State]:
+    return decide(policy, replace(state, spend=worlds_spend), seen, name)
 
 
-# Seeded bugs: each checker, over the same seeded worlds, accepts the policy and catches its broken sister.
+worlds_spend = State().spend
 
 
-def seeded_worlds(constant: bool) -> list[World]:
-    rng = random.Random(20)
-    worlds = []
-    for _ in range(40):
-        bounds = Bounds(minimum=1, maximum=12, per_replica=10.0, per_hour=6, window_s=45.0, cooldown_s=120.0)
-        if constant:
-            load = rng.uniform(0, 130)
-            cycle = [load * rng.uniform(0.8, 1.2) for _ in range(12)]
-            bounds = replace(bounds, per_hour=1000, window_s=300.0)
-            worlds.append(World(bounds=bounds, readings=cycle * 20, start=rng.randint(1, 12)))
-        else:
-            level = [rng.choice([0.0, 30.0, 90.0, 500.0, math.nan, math.inf, None]) for _ in range(30)]
-            worlds.append(World(bounds=bounds, readings=[x for x in level for _ in range(5)], start=rng.randint(1, 12)))
-    return worlds
-
-
-def check_all(check: Callable[[Bounds, list[Turn]], None], worlds: list[World], policy: Decide) -> None:
-    for world in worlds:
-        check(world.bounds, run(world, policy))
-
-
-def changed(**other: float) -> Decide:
-    """The policy under other bounds than the operator's."""
-    return lambda b, s, d, c, n: decide(replace(b, **other), s, d, c, n)  # type: ignore[arg-type]
-
-
-def unknown_is_zero(bounds: Bounds, state: State, demand: float | None, current: int, now_us: int) -> Decision:
-    return decide(bounds, state, valid_demand(demand) or 0.0, current, now_us)
-
-
-def forgetful(bounds: Bounds, state: State, demand: float | None, current: int, now_us: int) -> Decision:
-    return decide(bounds, replace(state, actions=()), demand, current, now_us)
-
-
-def follows_each_reading(bounds: Bounds, state: State, demand: float | None, current: int, now_us: int) -> Decision:
-    to = replicas_for(bounds, demand or 0.0)
-    return Decision(to=to, reason="", action="hold" if to == current else "out" if to > current else "in")
-
-
-def never_acts(bounds: Bounds, state: State, demand: float | None, current: int, now_us: int) -> Decision:
-    return Decision(to=current, reason="", action="hold")
+def believes_every_answer(policy: TargetPolicy, state: State, seen: Observation, name: str) -> tuple[Decision, State]:
+    return decide(policy, replace(state, seen=seen.desired), seen, name)
 
 
 @pytest.mark.parametrize(
-    ("check", "broken", "constant"),
+    ("rule", "bug"),
     [
-        (check_a1, changed(maximum=13), False),
-        (check_a1, changed(minimum=0), False),
-        (check_a1, unknown_is_zero, False),
-        (check_a2, changed(max_step=3), False),
-        (check_a3, changed(cooldown_s=30.0), False),
-        (check_a3, forgetful, False),
-        (check_a4, changed(per_hour=7), False),
-        (check_a4, forgetful, False),
-        (check_no_regret, changed(noise=0.0, window_s=0.0), True),
-        (check_no_regret, follows_each_reading, True),
-        (check_settled, follows_each_reading, True),
-        (check_settled, never_acts, True),
+        (worlds.a1_bounds, wider), (worlds.a1_bounds, unknown_is_zero), (worlds.a2_step, larger_step),
+        (worlds.a3_cooldown, changed(cooldown_s=0.0)), (worlds.a3_cooldown, forgetful),
+        (worlds.a4_per_hour, one_action_more), (worlds.a4_per_hour, forgetful),
+        (worlds.a5_once, repeats_with_a_new_key), (worlds.a6_lease, ignores_the_lease),
+        (worlds.a7_drain, changed(drain_s=0.0)), (worlds.a7_drain, believes_everything_is_idle),
+        (worlds.a7_drain, believes_every_answer),
+        (worlds.a8_cap, forgets_the_spend), (worlds.a8_cap, changed(cost=None)),
     ],
-)
-def test_each_checker_catches_a_seeded_bug(
-    check: Callable[[Bounds, list[Turn]], None], broken: Decide, constant: bool
-) -> None:
-    worlds = seeded_worlds(constant)
-    check_all(check, worlds, decide)
+)  # fmt: skip
+def test_each_rule_catches_a_seeded_bug(rule: Callable[[TargetPolicy, list[worlds.Turn]], None], bug: Decide) -> None:
     with pytest.raises(AssertionError, match=r"A\d"):
-        check_all(check, worlds, broken)
+        check_many(rule, bug)
 
 
-# Single cases that a property would not name.
-
-BOUNDS = Bounds(minimum=1, maximum=10, per_replica=10.0, cooldown_s=60.0, window_s=300.0)
-
-
-def test_out_at_once_and_in_only_after_a_watched_window() -> None:
-    turns = run(World(bounds=BOUNDS, readings=[55.0, 55.0, 55.0] + [8.0] * 60, start=2))
-    assert [turn.before for turn in turns[:4]] == [2, 4, 6, 6]
-    first_in = next(turn for turn in turns if turn.said.action == "in")
-    assert first_in.now_us - turns[2].now_us > BOUNDS.window_s * SECOND_US
-    assert turns[-1].before == 2, "8 with headroom for 20 % noise is 12: two replicas"
+def check_many(rule: Callable[[TargetPolicy, list[worlds.Turn]], None], decided: Decide) -> None:
+    capped = rule is worlds.a8_cap
+    for seed in range(40):
+        policy = worlds.random_policy(worlds.random.Random(seed), capped=capped)
+        rule(*run(seed, policy, NO_FAULTS if capped else None, decided, hours=24.0 if capped else 6.0))
 
 
-def test_a_hub_that_just_started_takes_nothing_in() -> None:
-    assert run(World(bounds=BOUNDS, readings=[1.0], start=9))[0].said.action == "hold"
+def follows_each_reading(policy: TargetPolicy, state: State, seen: Observation, name: str) -> tuple[Decision, State]:
+    hasty = replace(policy, scale_in=Behavior(stabilization_s=0.0, tolerance=0.0), scale_out=Behavior(tolerance=0.0))
+    return decide(hasty, replace(state, calm=None, wanted=()), seen, name)
 
 
-def test_a_gap_of_a_window_begins_the_watch_anew() -> None:
-    readings: list[float | None] = [*[5.0] * 10, *[None] * 25, 5.0, 5.0]
-    assert not actions(run(World(bounds=BOUNDS, readings=readings, start=9)))
+def test_a_policy_that_follows_each_reading_does_not_settle() -> None:
+    with pytest.raises(AssertionError, match="A9"):
+        worlds.check_settles(constant(1, POLICY, follows_each_reading))
 
 
-def test_lowered_bounds_are_obeyed_without_a_demand_but_not_against_the_cooldown() -> None:
-    assert decide(BOUNDS, State(), None, 14, 0) == Decision(to=10, reason="14 replicas lie outside 1..10", action="in")
-    state = State(actions=(Action(t_us=0, direction="out"),))
-    held = decide(BOUNDS, state, None, 14, 30 * SECOND_US)
-    assert (held.to, held.action) == (10, "hold")
+# -- single behaviours ---------------------------------------------------------------------------------------------
 
 
-def test_a_clock_set_back_neither_forgets_nor_waits_for_ever() -> None:
-    day = 24 * HOUR_US
-    state = observe(BOUNDS, State(actions=(Action(t_us=day, direction="in"),)), 95.0, 0)
-    assert decide(BOUNDS, state, 95.0, 2, SECOND_US).action == "hold"
-    assert decide(BOUNDS, state, 95.0, 2, 61 * SECOND_US).action == "out"
+def observed(value: float | None, desired: int | None = 5, at: int = START_US, **more: object) -> Observation:
+    readings = (Reading(signal="requests", value=value, t_us=at, unit=UNIT),)
+    return replace(Observation(now_us=at, desired=desired, fencing_token=1, readings=readings), **more)  # type: ignore[arg-type]
 
 
-def test_a_stale_reading_is_unknown() -> None:
-    assert fresh_demand(5.0, 0, 60 * SECOND_US, limit_s=60.0) == 5.0
-    assert fresh_demand(5.0, 0, 61 * SECOND_US, limit_s=60.0) is None
-    assert fresh_demand(5.0, 120 * SECOND_US, 0, limit_s=60.0) is None, "a reading from the future is no better"
+def test_scale_out_is_immediate_and_scale_in_waits_for_a_known_window() -> None:
+    decision, _ = decide(POLICY, State(), observed(70.0))
+    assert (decision.action, decision.before, decision.to) == ("out", 5, 10)
+    decision, _ = decide(POLICY, State(), observed(7.0))
+    assert decision.action == "hold"
+    assert "known for less than" in decision.candidates[-1].reason
+
+
+def test_a_decision_says_why() -> None:
+    decision, _ = decide(POLICY, State(), observed(70.0), "line")
+    assert decision.candidates[0].rule == "requests"
+    assert decision.candidates[0].reason == "70 1/s; an instance carries 10: 10 are needed"
+    assert decision.key.startswith("line-1-")
+
+
+def test_an_unknown_outcome_is_retried_with_its_key_and_ends_by_reading_back() -> None:
+    first, state = decide(POLICY, State(), observed(70.0))
+    state = record_outcome(state, first.key, "unknown")
+    again, state = decide(POLICY, state, observed(70.0, at=START_US + 30 * SECOND_US))
+    assert (again.action, again.key, again.to) == ("retry", first.key, 10)
+    read, state = decide(POLICY, state, observed(70.0, desired=10, at=START_US + 60 * SECOND_US))
+    assert read.action == "hold"
+    assert state.pending is None
+
+
+def test_a_call_that_had_no_effect_is_given_up_after_its_time() -> None:
+    first, state = decide(POLICY, State(), observed(70.0))
+    later, state = decide(POLICY, state, observed(100.0, at=START_US + 2 * MINUTE_US))
+    assert later.action == "out"
+    assert later.key != first.key
+
+
+def test_a_retry_never_leaves_bounds_that_were_lowered_meanwhile() -> None:
+    first, state = decide(POLICY, State(), observed(120.0))
+    assert first.to == 18
+    lowered = replace(POLICY, maximum=10)
+    decision, _ = decide(lowered, state, observed(120.0, at=START_US + SECOND_US))
+    assert (decision.action, decision.to) == ("out", 10)
+
+
+def test_without_the_lease_nothing_is_called() -> None:
+    decision, state = decide(POLICY, State(), observed(70.0, fencing_token=None))
+    assert (decision.calls, decision.reason) == (False, "another hub holds the lease")
+    assert state == State()
+
+
+def test_a_count_that_nobody_asked_for_is_read_twice() -> None:
+    _, state = decide(POLICY, State(), observed(35.0))
+    first, state = decide(POLICY, state, observed(35.0, desired=0))
+    assert first.action == "hold"
+    second, _ = decide(POLICY, state, observed(35.0, desired=0))
+    assert second.action == "out"
+
+
+def test_busy_instances_finish_before_they_are_removed() -> None:
+    policy = replace(POLICY, drain_s=600.0, scale_in=Behavior(stabilization_s=0.0))
+    first, state = decide(policy, State(), observed(7.0, busy=3))
+    assert (first.action, first.to, first.keeps) == ("hold", 5, 1)
+    at = START_US + MINUTE_US
+    waiting, waited = decide(policy, state, observed(7.0, at=at, busy=3, draining_busy=1))
+    assert (waiting.action, waiting.keeps) == ("hold", 1)
+    idle, _ = decide(policy, waited, observed(7.0, at=at + MINUTE_US, busy=1, draining_busy=0))
+    assert (idle.action, idle.to) == ("in", 1)
+    late, _ = decide(policy, waited, observed(7.0, at=START_US + 600 * SECOND_US, busy=3, draining_busy=1))
+    assert late.action == "in"
+
+
+def test_a_drain_is_undone_without_a_boot_when_the_load_returns() -> None:
+    policy = replace(POLICY, drain_s=600.0, scale_in=Behavior(stabilization_s=0.0))
+    _, state = decide(policy, State(), observed(7.0, busy=3))
+    back, state = decide(policy, state, observed(35.0, at=START_US + MINUTE_US, busy=5))
+    assert (back.action, back.keeps) == ("hold", 5)
+    assert state.drain is None
+
+
+def test_the_last_instance_goes_after_an_idle_time_and_returns_at_once() -> None:
+    policy = replace(POLICY, minimum=0, scale_to_zero=ScaleToZero(idle_s=120.0), scale_in=Behavior(stabilization_s=0.0))
+    state, found = State(), []
+    for minute in range(4):
+        decision, state = decide(policy, state, observed(0.0, desired=1, at=START_US + minute * MINUTE_US))
+        found.append((decision.action, decision.to))
+    assert found[:3] == [("hold", 1), ("hold", 1), ("in", 0)]
+    woken, _ = decide(policy, State(), observed(0.5, desired=0))
+    assert (woken.action, woken.to) == ("out", 1)
+
+
+def test_a_warm_pool_is_kept_beyond_what_is_wanted() -> None:
+    decision, _ = decide(replace(POLICY, warm=2), State(), observed(70.0))
+    assert decision.to == 12
+
+
+def test_a_forecast_scales_out_ahead_and_never_below_the_present_demand() -> None:
+    later = worlds.Outlook(signal="requests", t_us=START_US, soon=(20.0,) * 22, later=(120.0,) * 22, hold_s=600.0)
+    ahead, _ = decide(POLICY, State(), observed(20.0, outlook=later))
+    assert (ahead.action, ahead.to) == ("out", 12)
+    nothing = replace(later, later=(0.0,) * 22, soon=(0.0,) * 22)
+    present, _ = decide(POLICY, State(), observed(81.0, outlook=nothing))
+    assert present.to == 9, "with a forecast, the present demand is provided for in full"
+    never, _ = decide(replace(POLICY, prediction=Prediction(mode="never")), State(), observed(20.0, outlook=later))
+    assert never.action == "hold"
+
+
+def test_state_and_decision_survive_storage() -> None:
+    import msgspec
+
+    decision, state = decide(POLICY, State(), observed(70.0), "line")
+    assert msgspec.json.decode(msgspec.json.encode(state), type=State) == state
+    assert msgspec.json.decode(msgspec.json.encode(decision), type=Decision) == decision
 
 
 def test_the_state_stays_small() -> None:
-    state = State()
-    for turn in range(600):
-        now_us = turn * 30 * SECOND_US
-        state = observe(BOUNDS, state, float(600 - turn), now_us)  # falling: every reading may be the peak
-        state = record_action(BOUNDS, state, Decision(to=2, reason="", action="out"), now_us)
-    assert len(state.demands) <= 300 / 30 + 1
-    assert len(state.actions) <= 3600 / 30 + 1
+    state, current = State(), 5
+    for turn in range(2000):
+        at = START_US + turn * 15 * SECOND_US
+        decision, state = decide(POLICY, state, observed(float(turn % 97), desired=current, at=at))
+        if decision.calls:
+            current, state = decision.to, record_outcome(state, decision.key, "done")
+    assert len(state.wanted) <= 300 / 15 + 1
+    assert len(state.actions) <= 2 * POLICY.actions_per_hour
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("wrong", "named"),
     [
-        {"minimum": 3, "maximum": 2}, {"minimum": -1}, {"per_replica": 0.0}, {"per_replica": math.nan},
-        {"max_step": 0}, {"per_hour": 0}, {"cooldown_s": -1.0}, {"window_s": math.inf}, {"noise": 1.0},
+        ({"minimum": 5, "maximum": 2}, "minimum"), ({"minimum": 0}, "scale_to_zero"), ({"maximum": 0}, "maximum"),
+        ({"max_step": 0}, "max_step"), ({"boot_s": -1.0}, "boot_s"), ({"cooldown_s": math.nan}, "cooldown_s"),
+        ({"signals": ()}, "signals"), ({"signals": POLICY.signals * 2}, "twice"),
+        ({"signals": (replace(POLICY.signals[0], per_instance=0.0),)}, "per_instance"),
+        ({"signals": (replace(POLICY.signals[0], kind="backlog", adds_to="other"),)}, "adds to"),
+        ({"scale_in": Behavior(stabilization_s=7200.0)}, "stabilization_s"),
+        ({"prediction": Prediction(worth=0.0)}, "worth"),
+        ({"cost": worlds.CostRule(price=1.0, daily_cap=5.0)}, "daily_cap"),
+        ({"cost": worlds.CostRule(price=0.0)}, "price"),
     ],
 )  # fmt: skip
-def test_impossible_bounds_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=r"must|hold"):
-        replace(BOUNDS, **wrong)  # type: ignore[arg-type]
+def test_an_impossible_policy_is_named(wrong: dict[str, object], named: str) -> None:
+    assert not POLICY.problems()
+    assert any(named in text for text in replace(POLICY, **wrong).problems())  # type: ignore[arg-type]

@@ -8,6 +8,8 @@ import shlex
 from pathlib import Path
 
 import pytest
+import tomllib
+from cryptography import x509
 
 from cloud_hub.__main__ import main
 from cloud_hub.certificates.files import CaFolder
@@ -44,6 +46,15 @@ def test_the_check_after_setup_is_printed_with_the_configuration(
     assert follow_up(printed) == [
         "broker", "check", "--address", "localhost:8883", "--config", str(site / "hub.toml"),
     ]  # fmt: skip
+
+
+def test_the_setup_makes_the_certificate_of_the_sparkplug_host(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    printed = broker(capsys, site, "setup", "--name", "localhost")
+    (servers,) = re.findall(r"servers = .*", printed)
+    (server,) = tomllib.loads(servers)["servers"]
+    certificate = x509.load_pem_x509_certificate(Path(server["tls"]["certificate"]).read_bytes())
+    assert certificate.subject.rfc4514_string() == "CN=tidegate-hub:spb"
+    assert Path(server["tls"]["key"]).stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize("arguments", [("grant", "press-3", "--group", "line-1", "--node", "n"), ("deny", "press-3")])

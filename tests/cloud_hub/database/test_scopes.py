@@ -29,6 +29,7 @@ WHOLE_HUB = {
     ("GET", "/api/v1/tokens"), ("POST", "/api/v1/tokens"), ("DELETE", "/api/v1/tokens/{token_id}"),
     ("GET", "/api/v1/scaling/steps"), ("GET", "/api/v1/workers"), ("GET", "/api/v1/workers/items"),
     ("POST", "/api/v1/workers/items/{item_id}/retry"), ("GET", "/api/v1/inference"),
+    ("GET", "/api/v1/sparkplug"),
 }  # fmt: skip
 """What a token with a scope is told 403 for."""
 NO_TEXT = {
@@ -38,7 +39,8 @@ NO_TEXT = {
     ("POST", "/api/v1/jobs/preview"), ("POST", "/api/v1/thresholds/fit"), ("DELETE", "/api/v1/tokens/{token_id}"),
     ("GET", "/api/v1/scaling/steps"), ("GET", "/api/v1/tokens"), ("POST", "/api/v1/tokens"), ("POST", "/api/v1/jobs"),
     ("POST", "/api/v1/thresholds/rollouts"), ("POST", "/api/v1/thresholds/backtest"), ("POST", "/api/v1/limits"),
-    ("POST", "/api/v1/alarms/suppressions"),
+    ("POST", "/api/v1/alarms/suppressions"), ("GET", "/api/v1/sparkplug"),
+    ("POST", "/api/v1/sparkplug/nodes/{device}/rebirth"), ("POST", "/api/v1/sparkplug/writes"),
 }  # fmt: skip
 """Routes whose answer holds no text that anybody planted."""
 OF_A_DEVICE = {
@@ -53,6 +55,7 @@ OF_A_DEVICE = {
         "missed-faults",
         "limits",
         "alarms/suppressions",
+        "sparkplug/writes",
     )
 } | {("GET", "/api/v1/thresholds/forecast")}
 """Routes that name a device in their body, or beside their path."""

@@ -12,6 +12,7 @@ from simulators.actions import action_service, command_row
 from sqlmodel import Session, select
 
 from cloud_hub.actions import worker as actions
+from cloud_hub.autoscale import Counts
 from cloud_hub.autoscale import worker as steps
 from cloud_hub.autoscale.worker import Autoscaler
 from cloud_hub.configurations.reconciler import ConfigurationReconciler
@@ -370,10 +371,10 @@ class Platform:
     name: str = "platform"
     asked: list[int] = field(default_factory=list)
 
-    def current(self) -> int:
-        return 1
+    def current(self) -> Counts:
+        return Counts(desired=1)
 
-    def scale(self, to: int, key: str) -> int:
+    def scale(self, to: int, key: str, *, dry_run: bool = False) -> int:
         if to < 0:
             raise ZeroDivisionError(key)
         return to

@@ -10,6 +10,7 @@ import pytest
 from simulators.outbox_world import ROOMY, TIGHT, batch, event, lot, texts, waiting
 
 from edge_agent.store.outbox import Outbox, RowBatch, status
+from shared.errors import NotReady
 
 
 def spoil(path: Path, statement: str, *arguments: Any) -> None:
@@ -143,3 +144,12 @@ def test_a_failed_forget_leaves_the_store_usable(outbox: Outbox) -> None:
     outbox._db.execute("DROP TRIGGER fails")
     outbox.accept([lot("event", "b")], "synced")
     assert [b.first for b in waiting(outbox, "event")] == [1, 2]
+
+
+@pytest.mark.parametrize("made", ["", "CREATE TABLE meta (epoch); CREATE TABLE streams (x); CREATE TABLE lost (x)"])
+def test_the_status_of_a_file_that_is_being_made_is_not_ready(tmp_path: Path, made: str) -> None:
+    db = sqlite3.connect(tmp_path / "outbox.sqlite")
+    db.executescript(made)
+    db.close()
+    with pytest.raises(NotReady, match="being made"):
+        status(tmp_path / "outbox.sqlite")

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from edge_agent.config.sparkplug import Sparkplug, within
 from shared import device_profile
 from shared.device_profile import DeviceProfile
 from shared.errors import ConfigError
@@ -159,20 +160,15 @@ class ModelTable(_Table, frozen=True):
 
     def __post_init__(self) -> None:
         metric_name(self.name)  # its samples are <name>/score and so on
-        _within("watchdog_s", self.watchdog_s, 0.1, 3600)
-        _within("load_s", self.load_s, 1, 86400)
-        _within("batch", self.batch, 0, 1024)
-        _within("max_wait_ms", self.max_wait_ms, 0, 10000)
-        _within("max_fps", self.max_fps, 0, 1000)
-        _within("memory_mb", self.memory_mb, 0, 1e6)
-        _within("deadline_s", self.deadline_s, 0, 3600)
+        within("watchdog_s", self.watchdog_s, 0.1, 3600)
+        within("load_s", self.load_s, 1, 86400)
+        within("batch", self.batch, 0, 1024)
+        within("max_wait_ms", self.max_wait_ms, 0, 10000)
+        within("max_fps", self.max_fps, 0, 1000)
+        within("memory_mb", self.memory_mb, 0, 1e6)
+        within("deadline_s", self.deadline_s, 0, 3600)
         if self.roi:
             _check_roi(self.roi)
-
-
-def _within(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ValueError(f"{name} must be within {low:g}..{high:g}")
 
 
 def _check_roi(roi: list[float]) -> None:
@@ -199,9 +195,9 @@ class Inference(_Table, frozen=True):
     build_s: float = 3600.0
 
     def __post_init__(self) -> None:
-        _within("build_s", self.build_s, 1, 86400)
-        _within("memory_mb", self.memory_mb, 0, 1e6)
-        _within("threads", self.threads, 1, 256)
+        within("build_s", self.build_s, 1, 86400)
+        within("memory_mb", self.memory_mb, 0, 1e6)
+        within("threads", self.threads, 1, 256)
 
 
 ScriptName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}\Z")]
@@ -227,6 +223,7 @@ class Config(_Table, frozen=True):
     alarm_rules: AlarmRules = AlarmRules()
     hard_alarm_rules: AlarmRules = AlarmRules()
     scripts: dict[ScriptName, str] = {}
+    sparkplug: Sparkplug | None = None
 
 
 class _Head(msgspec.Struct, frozen=True):

@@ -1,0 +1,1 @@
+"""Modbus without I/O: addresses, register codec, batch planning, silent units."""

@@ -1,0 +1,96 @@
+"""From values of OPC UA to samples, and from what is to be written to a built-in type (OPC UA Part 6, 5.1.2)."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime, timezone
+from typing import Literal
+
+Type = Literal["number", "bool", "string"]
+Value = float | str | bool
+MAX_TEXT = 4096
+_BITS = {"SByte": 8, "Byte": 8, "Int16": 16, "UInt16": 16, "Int32": 32, "UInt32": 32, "Int64": 64, "UInt64": 64}
+_SIGNED = frozenset({"SByte", "Int16", "Int32", "Int64"})
+FLOAT_MAX = 3.4028234663852886e38
+
+
+def to_sample(value: object, kind: Type, index: int | None, scale: float, offset: float) -> float | str:
+    """The value of a sample; raises ValueError with the reason why there is none. A float may be NaN or infinite."""
+    if isinstance(value, list):
+        value = _element(value, index)
+    elif index is not None:
+        raise ValueError("its value is no array, and the tag says `index`")
+    if value is None:
+        raise ValueError("its value is empty")
+    if kind == "string":
+        return _text(value)
+    if isinstance(value, datetime):
+        value = value.replace(tzinfo=value.tzinfo or timezone.utc).timestamp()
+    if isinstance(value, str):
+        raise ValueError('its value is text: set type = "string"')
+    if not isinstance(value, (bool, int, float)):
+        raise ValueError(f"its value is a {type(value).__name__}, which no sample can hold")
+    if kind == "bool":
+        return float(bool(value))
+    return float(value) * scale + offset
+
+
+def _element(values: list[object], index: int | None) -> object:
+    if index is None:
+        raise ValueError(f"its value is an array of {len(values)}: set `index`")
+    if index >= len(values):
+        raise ValueError(f"its value is an array of {len(values)}, and index is {index}")
+    return values[index]
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str):
+        return value[:MAX_TEXT]
+    if isinstance(value, (bool, int, float)):
+        raise ValueError('its value is a number: leave type = "string" away')
+    raise ValueError(f"its value is a {type(value).__name__}, which no sample can hold")
+
+
+def to_write(value: Value, variant: str, kind: Type, scale: float, offset: float) -> bool | int | float | str:
+    """What to write to a variable of the built-in type `variant`; raises ValueError with a reason for a person."""
+    if variant == "String":
+        if not isinstance(value, str):
+            raise ValueError(f"{value} is no text, and the variable is a String")
+        return value
+    if isinstance(value, str):
+        raise ValueError(f"'{value[:40]}' is text, and the variable is a {variant}")
+    if variant == "Boolean" or kind == "bool":
+        if value not in (0, 1):
+            raise ValueError(f"{value!r} is no bool: use true or false")
+        return bool(value) if variant == "Boolean" else int(value)
+    if not math.isfinite(value):
+        raise ValueError(f"{value} is no finite number")
+    return _number((float(value) - offset) / scale, variant)
+
+
+def _number(raw: float, variant: str) -> int | float:
+    if variant == "Double":
+        return raw
+    if variant == "Float":
+        if abs(raw) > FLOAT_MAX:
+            raise ValueError(f"{raw:g} does not fit into a Float")
+        return raw
+    if variant not in _BITS:
+        raise ValueError(f"variables of type {variant} cannot be written")
+    bits, whole = _BITS[variant], round(raw)
+    low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if variant in _SIGNED else (0, (1 << bits) - 1)
+    if not low <= whole <= high:
+        raise ValueError(f"{raw:g} does not fit into {variant}")
+    return whole
+
+
+def same(wanted: object, read: object) -> bool:
+    """Whether the value read back is the one that was written; a Float keeps seven digits."""
+    if isinstance(wanted, float) and isinstance(read, (int, float)):
+        return math.isclose(wanted, read, rel_tol=1e-6, abs_tol=1e-12)
+    return wanted == read
+
+
+def sample_time(source_us: int | None, now_us: int, tolerance_us: int = 5_000_000) -> int:
+    """The source's time of a value, unless it has none or its clock is ahead of ours."""
+    return source_us if source_us is not None and 0 < source_us <= now_us + tolerance_us else now_us

@@ -1,0 +1,1 @@
+"""Pure rules of plant collectors: no I/O, no clock."""

@@ -1,0 +1,1 @@
+"""Decisions without I/O: names, what is reported, which writes happen."""

@@ -1,0 +1,1 @@
+"""What the agent and the hub must do alike towards plant equipment: the rules for writes."""
