@@ -76,6 +76,11 @@ class SessionStore:
         with self._lock:
             self._sessions.pop(_key(session_id), None)
 
+    @property
+    def open_streams(self) -> int:
+        """Open event streams of all sessions."""
+        return self._streams
+
     @contextmanager
     def stream(self, session: BrowserSession) -> Iterator[None]:
         """A place for one event stream; HubError 503 if the session, or the hub, has too many open."""

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from simulators.brokers import until
 from simulators.pages_world import BLIND, HOT, Pages, WebApp, fill, incident_of, open_pages, served
 
 from cloud_hub.clock import now_us
@@ -186,6 +187,15 @@ def test_a_session_that_ended_leads_to_the_login(hub: Any, page: Any) -> None:
     page.click("nav >> text=Incidents")
     page.wait_for_selector("#token")
     assert page.url.startswith(f"{hub.url}/ui/login")
+
+
+def test_the_stream_of_a_closed_page_ends(hub: Any, page: Any) -> None:
+    sessions = hub.pages.hub.sessions
+    page.goto(f"{hub.url}/ui/alarms")
+    live(page)
+    assert sessions.open_streams > 0
+    page.goto("about:blank")
+    until("the stream has ended", lambda: sessions.open_streams == 0)
 
 
 def raise_alarm(pages: Pages, number: str, device: str) -> None:

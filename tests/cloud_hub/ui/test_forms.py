@@ -148,3 +148,11 @@ def test_an_alarm_id_may_hold_anything(plant: Pages) -> None:
     answer = client.post("/ui/alarm/acknowledge", params={"id": strange}, data={"csrf": csrf(client.get("/ui/"))})
     assert answer.status_code == 200
     assert alarm(plant, strange).acked_by == "anna"
+
+
+def test_a_refusal_for_htmx_is_shown_beside_the_page(plant: Pages) -> None:
+    client = plant.client("victor")
+    form = {"csrf": csrf(client.get("/ui/"))}
+    answer = client.post("/ui/alarm/acknowledge?id=a-hot", data=form, headers={"hx-request": "true"})
+    assert (answer.status_code, answer.headers["hx-retarget"]) == (403, "#problems")
+    assert "<html" not in answer.text
