@@ -20,6 +20,7 @@ from fastapi.responses import StreamingResponse
 from sqlalchemy import select
 from sqlmodel import Session
 
+from cloud_hub.api.http_server import ENDS_AT_SHUTDOWN
 from cloud_hub.audit import trail
 from cloud_hub.clock import now_us
 from cloud_hub.database import scopes
@@ -120,6 +121,7 @@ async def live(
     watch = Watch(topics=frozenset(topics.split(",")[:8]), device=device[:200], metric=metric[:200] if device else "")
     with viewer.hub.sessions.stream(viewer.session):  # an answer that has begun can refuse no more
         await run_in_threadpool(_begin, viewer, watch)
+    viewer.request.scope[ENDS_AT_SHUTDOWN] = True
     headers = {"X-Accel-Buffering": "no"}
     return StreamingResponse(_events(viewer, watch), media_type="text/event-stream", headers=headers)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -76,6 +76,8 @@ class Pages:
         self.published: list[Any] = []
         self.notified: list[str] = []
         self.actions = action_service()
+        self.stop: Callable[[], None] = lambda: None
+        """Ask the server of `served` to end."""
         self.hub = Hub(
             settings=Settings(state_dir=str(folder), **settings), db=self.db, publish=self.published.extend,
             notify=self.notified.append, actions=self.actions, connected=lambda: True,
@@ -122,6 +124,7 @@ def served(pages: Pages, app: Any) -> Iterator[str]:
     """Serve the pages on a real socket; yields the address."""
     port = free_port()
     server = uvicorn.Server(http_server.config(app, Rest(port=port)))
+    pages.stop = lambda: setattr(server, "should_exit", True)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

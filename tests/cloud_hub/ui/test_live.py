@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import httpx
 import pytest
-from simulators.pages_world import HOT, Pages, csrf
+from simulators.pages_world import HOT, Pages, WebApp, csrf, served
 
 from cloud_hub.access.sessions import STREAMS_EACH
 from cloud_hub.ui import live
@@ -85,3 +86,18 @@ def test_the_place_of_a_stream_that_is_cut_off_is_free_again(pages: Pages) -> No
 
     asyncio.run(cut())
     assert session.streams == 0
+
+
+def test_an_open_stream_does_not_delay_the_end_of_the_hub(pages: Pages, caplog: pytest.LogCaptureFixture) -> None:
+    """uvicorn waits for requests under way, and cuts them off with an error in the log."""
+    with served(pages, WebApp(pages.hub)) as address, httpx.Client(base_url=address) as browser:
+        token = csrf(browser.get("/ui/login"))
+        browser.post("/ui/login", data={"csrf": token, "token": pages.tokens["anna"]})
+        with browser.stream("GET", "/ui/live", params={"topics": "alarms"}) as stream:
+            lines = stream.iter_lines()
+            assert next(lines) == "retry: 5000"
+            pages.stop()
+            with pytest.raises(httpx.RemoteProtocolError):
+                next(line for line in lines if line.startswith("never"))
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+    assert pages.hub.sessions.open_streams == 0
