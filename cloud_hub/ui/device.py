@@ -8,9 +8,11 @@ from typing import Any
 
 import msgspec
 from fastapi import APIRouter, Response
+from fastapi.responses import RedirectResponse
 from sqlmodel import Session
 
 from cloud_hub.alarms import service as alarm_service
+from cloud_hub.api import notes as rest_notes
 from cloud_hub.api import telemetry as rest_telemetry
 from cloud_hub.clock import now_us
 from cloud_hub.database.tables import AlarmRow, Device
@@ -24,8 +26,9 @@ from cloud_hub.twins import service as twins
 from cloud_hub.twins.rows import TwinRows
 from cloud_hub.ui import fleet, rendering
 from cloud_hub.ui.devices import packed
+from cloud_hub.ui.forms import validated
 from cloud_hub.ui.page_route import PageRoute
-from cloud_hub.ui.session import ReadView
+from cloud_hub.ui.session import OperateView, ReadView
 from shared.durations import DAY_US, HOUR_US
 from shared.thresholds import Limits
 from shared.twin.merge import Path, format_path, leaves
@@ -99,6 +102,14 @@ def _units(row: Device) -> dict[str, str]:
     """Units by metric from the birth; '1' is none."""
     given = ((str(one.get("name", "")), str(one.get("unit", ""))) for one in row.metrics if isinstance(one, dict))
     return {name: unit for name, unit in given if unit not in {"", "1"}}
+
+
+@router.post("/devices/{device}/notes")
+def add_note(device: str, viewer: OperateView) -> Response:
+    """Leave a note for whoever works on the device next."""
+    rest_notes.add_note(device, validated(rest_notes.NoteBody, text=viewer.form.get("text", "")), viewer.hub,
+                        viewer.caller)  # fmt: skip
+    return RedirectResponse(f"../{device}", 303)
 
 
 # -- twins -------------------------------------------------------------------------------------------

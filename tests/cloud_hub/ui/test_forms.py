@@ -102,16 +102,26 @@ def test_a_proposed_action_is_decided(plant: Pages) -> None:
     assert send(client, address, decision="approve").status_code == 409
 
 
+def test_a_note_is_left_on_a_device(plant: Pages) -> None:
+    client = plant.client("anna")
+    answer = send(client, f"/ui/devices/{HOT}/notes", text="bearing <loud>")
+    assert (answer.status_code, answer.headers["location"]) == (303, f"../{HOT}")
+    assert "bearing &lt;loud&gt;" in client.get(f"/ui/devices/{HOT}").text
+    assert send(client, f"/ui/devices/{HOT}/notes", text="").status_code == 422
+    assert send(client, "/ui/devices/nobody/notes", text="x").status_code == 404
+
+
 def test_a_viewer_sees_no_buttons_and_may_do_nothing(plant: Pages) -> None:
     client, number = plant.client("victor"), incident_of(plant, HOT)
-    for address in ("/ui/alarm?id=a-hot", "/ui/alarms", f"/ui/incidents/{number}"):
+    for address in ("/ui/alarm?id=a-hot", "/ui/alarms", f"/ui/incidents/{number}", f"/ui/devices/{HOT}"):
         text = client.get(address).text
         assert 'action="alarm/' not in text
         assert "/acknowledge" not in text
+        assert "/notes" not in text
     for path in posts():
         if path in {"/ui/login", "/ui/logout", "/ui/preferences"}:
             continue
-        address = path.format(incident_id=number, action_id="x") + "?id=a-hot"
+        address = path.format(incident_id=number, action_id="x", device=HOT) + "?id=a-hot"
         assert send(client, address).status_code == 403, path
     assert alarm(plant).acked_us is None
 
@@ -120,7 +130,7 @@ def test_every_form_needs_its_csrf_token(plant: Pages) -> None:
     client, other = plant.client("anna"), plant.client("anna")
     foreign = csrf(other.get("/ui/"))
     for path in posts():
-        address = path.format(incident_id=incident_of(plant, HOT), action_id="x") + "?id=a-hot"
+        address = path.format(incident_id=incident_of(plant, HOT), action_id="x", device=HOT) + "?id=a-hot"
         for form in ({}, {"csrf": ""}, {"csrf": "guess"}, {"csrf": foreign}):
             assert client.post(address, data=form | {"comment": "x"}).status_code == 403, path
     good = {"csrf": csrf(client.get("/ui/"))}
