@@ -5,8 +5,11 @@ import { follow } from "./live.mjs";
 showTimes(document);
 setInterval(() => showTimes(document), 15_000);
 new MutationObserver((changes) => {
-  for (const change of changes) for (const node of change.addedNodes) if (node.nodeType === 1) showTimes(node);
-}).observe(document.body, { childList: true, subtree: true });
+  for (const change of changes) {
+    if (change.type === "characterData") { if (change.target.parentElement) showTimes(change.target.parentElement); continue; }
+    for (const node of change.addedNodes) if (node.nodeType === 1) showTimes(node);
+  }
+}).observe(document.body, { childList: true, characterData: true, subtree: true });
 
 // A menu closes by Escape and by a click beside it.
 document.addEventListener("keydown", (event) => {

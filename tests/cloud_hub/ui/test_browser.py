@@ -173,6 +173,16 @@ def test_a_new_alarm_and_new_samples_appear_by_themselves(hub: Any, page: Any) -
     page.wait_for_function("n => Number(document.querySelector('[data-chart]').dataset.points) > n", arg=before)
 
 
+def test_what_somebody_has_opened_stays_open(hub: Any, page: Any) -> None:
+    page.goto(f"{hub.url}/ui/incidents/{incident_of(hub.pages, HOT)}")
+    live(page)
+    page.click("summary:has-text('Resolve by hand')")
+    raise_alarm(hub.pages, "a-second", HOT, "temperature")
+    page.wait_for_selector("#parts a.row >> nth=1")
+    assert page.is_visible("[name=reason] >> nth=0")
+    assert "UTC" not in page.inner_text("main")  # times stay in the viewer's zone
+
+
 def test_what_somebody_types_is_not_replaced(hub: Any, page: Any) -> None:
     page.goto(f"{hub.url}/ui/alarm?id=a-hot")
     live(page)
@@ -198,8 +208,8 @@ def test_the_stream_of_a_closed_page_ends(hub: Any, page: Any) -> None:
     until("the stream has ended", lambda: sessions.open_streams == 0)
 
 
-def raise_alarm(pages: Pages, number: str, device: str) -> None:
-    alarm = Alarm(id=number, metric="vibration", kind="high", state="raised", priority="medium", t_us=now_us(), value=3,
+def raise_alarm(pages: Pages, number: str, device: str, metric: str = "vibration") -> None:
+    alarm = Alarm(id=number, metric=metric, kind="high", state="raised", priority="medium", t_us=now_us(), value=3,
                   limit=2)  # fmt: skip
     with pages.db.write() as session:
         incidents.handle_alarm(session, device, alarm, now_us(), "")
